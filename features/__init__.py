@@ -1,0 +1,1 @@
+"""Sequence → feature; the only folder that talks to Feast."""

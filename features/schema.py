@@ -1,0 +1,232 @@
+"""The tensors between features, model and Triton, declared once.
+
+Training batches, the ONNX export, every ``config.pbtxt`` and the drift monitor are
+generated from, or checked against, these tables. Without a batch axis; Triton and torch
+put one (B requests) in front.
+
+Sizes by name: L history length, N candidates of a request, A attribute slots of an item,
+X context slots, R request features, C candidate features, E encoder layers, D width,
+S = L + 1 states (slot 0 is the learnt null slot, valid even for an empty history).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+DType = Literal["int64", "float32", "uint8", "string"]
+Size = str | int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """One named tensor: dtype, symbolic shape, meaning."""
+
+    name: str
+    dtype: DType
+    shape: tuple[Size, ...]
+    meaning: str
+
+    def dims(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """Return the shape in numbers; a size that ``sizes`` lacks is free: -1."""
+        return tuple(s if isinstance(s, int) else sizes.get(s, -1) for s in self.shape)
+
+
+ATTRIBUTE_SLOTS = 8  # A: an item with more attribute values keeps the first eight
+CONTEXT_SLOTS = 8  # X
+NUM_CONTEXT_ROWS = 1024  # "name=value" of the context is hashed into rows 1..1023
+NUM_GAP_BUCKETS = 32  # 0 pads; 1 first of the history; else 2 + log2 of the seconds
+NUM_VALUE_BUCKETS = 64  # 0 pads; 1 no value; else 2 + round(4 log2(1 + value))
+BEHAVIOR_FIELDS = ("action", "gap", "value")
+
+# Columns of request_features, in order. Rates are smoothed clicks / impressions.
+REQUEST_FEATURES = (
+    "user_click_rate_1h",
+    "user_click_rate_24h",
+    "user_click_rate_168h",
+    "user_log_impressions_1h",
+    "user_log_impressions_24h",
+    "user_log_impressions_168h",
+    "log_sequence_length",
+    "log_seconds_since_last_behavior",
+    "hour_sin",
+    "hour_cos",
+)
+# Columns of candidate_features, in order.
+CANDIDATE_FEATURES = (
+    "item_click_rate_1h",
+    "item_click_rate_24h",
+    "item_click_rate_168h",
+    "item_log_impressions_1h",
+    "item_log_impressions_24h",
+    "item_log_impressions_168h",
+    "item_log_hours_since_first_seen",
+    "item_in_sequence",
+)
+
+HISTORY_TENSORS = (
+    TensorSpec(
+        name="history_item_rows",
+        dtype="int64",
+        shape=("L",),
+        meaning="vocabulary rows of the behaviours' items, newest last, 0 pads on the left",
+    ),
+    TensorSpec(
+        name="history_attribute_rows",
+        dtype="int64",
+        shape=("L", ATTRIBUTE_SLOTS),
+        meaning="vocabulary rows of those items' attribute values, 0 pads",
+    ),
+    TensorSpec(
+        name="history_behavior_codes",
+        dtype="int64",
+        shape=("L", len(BEHAVIOR_FIELDS)),
+        meaning="action code, bucket of the gap to the previous event, value bucket",
+    ),
+)
+REQUEST_TENSORS = (
+    TensorSpec(
+        name="request_features",
+        dtype="float32",
+        shape=(len(REQUEST_FEATURES),),
+        meaning="the user's counters and the request's time: REQUEST_FEATURES",
+    ),
+    TensorSpec(
+        name="context_rows",
+        dtype="int64",
+        shape=(CONTEXT_SLOTS,),
+        meaning="hashed name=value pairs of the request's context, 0 pads",
+    ),
+)
+CANDIDATE_TENSORS = (
+    TensorSpec(
+        name="candidate_item_rows",
+        dtype="int64",
+        shape=("N",),
+        meaning="vocabulary rows of the items to score; 0 pads and scores NaN",
+    ),
+    TensorSpec(
+        name="candidate_attribute_rows",
+        dtype="int64",
+        shape=("N", ATTRIBUTE_SLOTS),
+        meaning="vocabulary rows of their attribute values, 0 pads",
+    ),
+    TensorSpec(
+        name="candidate_features",
+        dtype="float32",
+        shape=("N", len(CANDIDATE_FEATURES)),
+        meaning="the items' counters: CANDIDATE_FEATURES",
+    ),
+)
+STATE_TENSORS = (
+    TensorSpec(
+        name="layer_keys",
+        dtype="float32",
+        shape=("E", "S", "D"),
+        meaning="the encoder's keys of the history, a slab per layer",
+    ),
+    TensorSpec(
+        name="layer_values",
+        dtype="float32",
+        shape=("E", "S", "D"),
+        meaning="the encoder's values of the history, a slab per layer",
+    ),
+    TensorSpec(
+        name="last_states",
+        dtype="float32",
+        shape=("S", "D"),
+        meaning="the encoder's last states of the history",
+    ),
+    TensorSpec(
+        name="state_mask",
+        dtype="float32",
+        shape=("S",),
+        meaning="1 where a state is valid, 0 where the history is padding",
+    ),
+)
+SCORE_TENSORS = (
+    TensorSpec(
+        name="click_probability",
+        dtype="float32",
+        shape=("N",),
+        meaning="calibrated probability of a click on each candidate, NaN for padding",
+    ),
+    TensorSpec(
+        name="propensity",
+        dtype="float32",
+        shape=("N",),
+        meaning="probability that the policy showed the candidate: 1 without exploration",
+    ),
+)
+ENCODER_INPUTS = HISTORY_TENSORS
+HEAD_INPUTS = STATE_TENSORS + REQUEST_TENSORS + CANDIDATE_TENSORS
+
+# What a caller of ``rank_clicks`` sends and gets, beside SCORE_TENSORS.
+REQUEST_INPUTS = (
+    TensorSpec(name="user_id", dtype="string", shape=(1,), meaning="who asks"),
+    TensorSpec(
+        name="item_ids",
+        dtype="string",
+        shape=("N",),
+        meaning="the items to score; empty strings pad and score NaN",
+    ),
+)
+OPTIONAL_REQUEST_INPUTS = (
+    TensorSpec(
+        name="request_time_ms",
+        dtype="int64",
+        shape=(1,),
+        meaning="UTC milliseconds of the request; the server's clock if absent",
+    ),
+    TensorSpec(
+        name="context",
+        dtype="string",
+        shape=(1,),
+        meaning="a flat JSON object of strings, as published in the impression",
+    ),
+)
+RESPONSE_NOTES = (
+    TensorSpec(
+        name="item_status",
+        dtype="uint8",
+        shape=("N",),
+        meaning="bits of ItemStatus: why a score knows less than it could",
+    ),
+    TensorSpec(
+        name="model_version", dtype="string", shape=(1,), meaning="which bundle answered"
+    ),
+    TensorSpec(
+        name="status",
+        dtype="string",
+        shape=(1,),
+        meaning="ok, cold_user, empty_sequence, stale_sequence or store_unavailable",
+    ),
+    TensorSpec(
+        name="feature_version",
+        dtype="string",
+        shape=(1,),
+        meaning="versions of the sequence and of the item table that were used",
+    ),
+)
+
+
+class ItemStatus:
+    """Bits of ``item_status``."""
+
+    UNKNOWN_ITEM = 1  # not in the model's vocabulary: scored as out-of-vocabulary
+    NO_ATTRIBUTES = 2
+    NO_ACTIVITY = 4  # nothing counted yet: the counters are the prior
+    PADDING = 128
+
+
+def fingerprint() -> str:
+    """Return 16 hex digits that change when a tensor or a feature column does.
+
+    A bundle carries the fingerprint that it was trained with; a server refuses another.
+    """
+    tables = (ENCODER_INPUTS, HEAD_INPUTS, SCORE_TENSORS)
+    described = [[(t.name, t.dtype, t.shape) for t in table] for table in tables]
+    sizes = [NUM_CONTEXT_ROWS, NUM_GAP_BUCKETS, NUM_VALUE_BUCKETS]
+    text = json.dumps([described, REQUEST_FEATURES, CANDIDATE_FEATURES, sizes])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,16 @@
+"""The embedded stack's folders and choices."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalConfig:
+    """Where the embedded stack keeps everything, and which broker it starts."""
+
+    data_dir: str = ".data"
+    """All state of the embedded stack; ``stack.toml`` in it tells other commands where
+    the running stack listens."""
+    serving_dir: str = ".serving"
+    """The embedded tritonserver and its stubs' own Python environment."""
+    broker: Literal["noida", "kafka"] = "noida"

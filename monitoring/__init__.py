@@ -1,0 +1,1 @@
+"""Score → metric: live quality, cost and freshness."""

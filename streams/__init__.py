@@ -1,0 +1,1 @@
+"""Event → sequence, and impression + click → label."""

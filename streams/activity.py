@@ -1,0 +1,77 @@
+"""Event → counters: exponentially decayed impressions and clicks of a user or an item.
+
+c(t) = Σ_i 2^(−(t − t_i) / h) over the events i up to t, for three half-lives h. Counters
+are not idempotent: a row carries the last Kafka offset that it has counted.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+HALF_LIVES_H = (1.0, 24.0, 168.0)  # an hour, a day, a week
+_MS_PER_HOUR = 3_600_000.0
+_ZEROS = (0.0,) * len(HALF_LIVES_H)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activity:
+    """Decayed counts as of ``counted_at_ms``, one per half-life."""
+
+    impressions: tuple[float, ...] = _ZEROS
+    clicks: tuple[float, ...] = _ZEROS
+    counted_at_ms: int = 0
+    """The latest event time counted; the counts decay from here."""
+    first_seen_ms: int = 0
+    last_offset: int = -1
+    """Events of this row's partition up to this offset are in the counts."""
+    version_us: int = 0
+    """Strictly increasing with each stored change: the store's event timestamp, in us."""
+
+
+def count(activity: Activity, *, at_ms: int, is_click: bool, offset: int) -> Activity:
+    """Return ``activity`` with one more impression or click; a counted offset changes nothing."""
+    if offset <= activity.last_offset:
+        return activity
+    now = max(at_ms, activity.counted_at_ms)
+    impressions = decayed(activity.impressions, now - activity.counted_at_ms)
+    clicks = decayed(activity.clicks, now - activity.counted_at_ms)
+    one = decayed((1.0,) * len(HALF_LIVES_H), now - at_ms)  # a late event comes decayed
+    seen = activity.first_seen_ms
+    return Activity(
+        impressions=impressions if is_click else _sum(impressions, one),
+        clicks=_sum(clicks, one) if is_click else clicks,
+        counted_at_ms=now,
+        first_seen_ms=min(seen, at_ms) if seen else at_ms,
+        last_offset=offset,
+        version_us=max(now * 1000, activity.version_us + 1),
+    )
+
+
+def decayed(counts: Sequence[float], elapsed_ms: int) -> tuple[float, ...]:
+    """Return ``counts`` after ``elapsed_ms`` ≥ 0 more milliseconds."""
+    hours = elapsed_ms / _MS_PER_HOUR
+    return tuple(
+        c * 2.0 ** (-hours / half_life)
+        for c, half_life in zip(counts, HALF_LIVES_H, strict=True)
+    )
+
+
+def total(shares: Sequence[Activity]) -> Activity:
+    """Return the sum of ``shares`` at the latest of their times (offsets do not add)."""
+    now = max((share.counted_at_ms for share in shares), default=0)
+    impressions, clicks = _ZEROS, _ZEROS
+    for share in shares:
+        elapsed = now - share.counted_at_ms
+        impressions = _sum(impressions, decayed(share.impressions, elapsed))
+        clicks = _sum(clicks, decayed(share.clicks, elapsed))
+    seen = [share.first_seen_ms for share in shares if share.first_seen_ms]
+    return Activity(
+        impressions=impressions,
+        clicks=clicks,
+        counted_at_ms=now,
+        first_seen_ms=min(seen, default=0),
+        version_us=max((share.version_us for share in shares), default=0),
+    )
+
+
+def _sum(left: Sequence[float], right: Sequence[float]) -> tuple[float, ...]:
+    return tuple(a + b for a, b in zip(left, right, strict=True))

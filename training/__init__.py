@@ -1,0 +1,1 @@
+"""Feature → example → encoder states → score, and the periodic refresh."""

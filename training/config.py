@@ -1,0 +1,62 @@
+"""The dials of the model and of its refresh; filled by ``settings.py``."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+__pydantic_config__ = {"extra": "forbid"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """Sizes of SRP4CTR's blocks (BERT4Rec's ML-20M sizes are the defaults)."""
+
+    width: int = 64
+    """D."""
+    num_heads: int = 2
+    num_layers: int = 2
+    """E: encoder layers, and as many uni cross-attention layers."""
+    num_queries: int = 8
+    """M: learnable queries of the querying transformer."""
+    head_width: int = 128
+    num_cross_layers: int = 2
+    """DCNv2 cross layers over the head's input."""
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.width % self.num_heads:
+            raise ValueError(f"{self.width=} is not a multiple of {self.num_heads=}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshConfig:
+    """The recipe of one refresh: pre-training, fine-tuning, calibration, gates."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    bundles_dir: str = ".data/bundles"
+    pretrain_epochs: int = 20
+    finetune_epochs: int = 6
+    batch_users: int = 64
+    """Pre-training: sequences a batch."""
+    batch_requests: int = 64
+    """Fine-tuning: requests (slates) a batch; a slate shares one encoding."""
+    pretrain_learning_rate: float = 2e-3
+    finetune_learning_rate: float = 1e-3
+    encoder_learning_rate_scale: float = 0.1
+    """The pre-trained encoder learns at this share of the fine-tuning rate."""
+    freeze: Literal["none", "item_table", "encoder"] = "none"
+    mask_ratio: float = 0.2
+    """Share of positions in each of the two mask sets."""
+    held_out_share: float = 0.1
+    """The newest share of requests: never trained on; half calibrates, half judges."""
+    num_oov_rows: int = 16
+    min_item_count: int = 2
+    """A rarer item stays out of the vocabulary: its row would learn nothing."""
+    max_seconds: float | None = None
+    """Stop training early after so long (None: never); the demo's budget."""
+    seed: int = 0
+    device: str = "auto"
+    """``auto`` takes a GPU where there is one."""
+    min_auc: float = 0.5
+    """Gate: a worse bundle is not promoted."""
+    max_calibration_error: float = 0.25
+    """Gate: |sum of predictions / clicks - 1| on the judged half."""

@@ -1,0 +1,1 @@
+"""SRP4CTR in torch: one file per block of the paper."""
