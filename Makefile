@@ -1,0 +1,61 @@
+# srp4ctr: `make demo` and `make test` do all of their own set-up.
+SHELL := /bin/bash
+# The first Python 3.11 or 3.12 there is; PYTHON=/path/to/python chooses another.
+PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
+	&& { command -v $$p; break; }; done)
+# Empty: torch as PyPI has it. `make TORCH_BACKEND=cpu demo` takes the small CPU build.
+TORCH_BACKEND ?=
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint bench setup lock schema clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+demo: setup ## install, then run the whole loop on real data with the embedded stack (ARGS="--keep")
+	@$(BIN)/srp4ctr demo $(ARGS)
+
+test: setup lint ## install, lint, type-check, and run every test that this machine can
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup lint ## lint, type-check, and only the fast tests: no broker, no Triton
+	@$(BIN)/python -m pytest -m "not stack and not kafka and not triton and not redis" $(ARGS)
+
+lint: setup ## ruff, mypy --strict, the import rule
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup ## run benchmarks/NAME.py: make bench NAME=serving
+	@test -n "$(NAME)" || { echo "which one? NAME= one of:"; ls benchmarks/*.py | xargs -n1 basename -s .py; exit 2; }
+	@$(BIN)/python -m benchmarks.$(NAME) $(ARGS)
+
+setup: $(VENV)/installed .serving/installed ## build .venv, and the embedded Triton in .serving
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: install it, or make PYTHON=/path/to/it"; exit 1; }
+	@echo "Installing into $(VENV): torch's CUDA build is 3 GB to fetch; TORCH_BACKEND=cpu is small"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python $(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+.serving/installed: $(VENV)/installed local/triton-requirements.lock
+	@echo "Installing the embedded Triton into .serving"
+	@$(BIN)/srp4ctr stack prepare
+	@touch $@
+
+lock: ## resolve requirements.lock anew from pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra all --extra dev \
+	  --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.lock
+
+schema: setup ## write the JSON Schema of the events anew
+	@$(BIN)/srp4ctr events schema
+
+clean: ## remove the data and caches, not the environments
+	rm -rf .data .mypy_cache .ruff_cache .pytest_cache
