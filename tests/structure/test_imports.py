@@ -1,0 +1,93 @@
+"""Import only from folders your data has already passed through; vendors stay in shells."""
+
+from fnmatch import fnmatch
+
+import pytest
+from importlinter.cli import lint_imports
+
+from tests.structure.source_tree import ROOT, SourceFile, parse, product_files
+
+# Which modules may touch which part of the world. A module that is not named here is
+# pure: it can be read and tested without a broker, a store or a server.
+VENDOR_HOMES = {
+    "faust": ("streams/app.py", "streams/worker.py", "streams/event_log.py"),
+    "mode": ("streams/app.py", "streams/worker.py", "streams/event_log.py"),
+    "aiokafka": (
+        "streams/app.py",
+        "streams/worker.py",
+        "streams/event_log.py",
+        "local/*.py",
+    ),
+    "kafka": (
+        "streams/app.py",
+        "streams/publisher.py",
+        "monitoring/label_reader.py",
+        "local/*.py",
+    ),
+    "feast": ("features/store.py", "features/repo/*.py"),
+    "redis": ("features/store.py", "local/*.py"),
+    "torch": ("training/*.py", "training/model/*.py"),
+    "tritonclient": ("triton_repo/promotion.py", "triton_repo/client.py", "local/*.py"),
+    "prometheus_client": (
+        "streams/app.py",
+        "streams/worker.py",
+        "streams/event_log.py",
+        "triton_repo/client.py",
+        "monitoring/exporter.py",
+        "monitoring/gauges.py",
+        "local/*.py",
+    ),
+    "noida_db": ("local/*.py",),
+}
+# Unpickling a file runs what its author wrote into it.
+PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "shelve"}
+
+
+def vendors_out_of_place(file: SourceFile) -> list[str]:
+    """Return the vendors that ``file`` imports without being their home."""
+    return [
+        f"{file.path} imports {vendor}"
+        for vendor in sorted(file.imported_packages() & VENDOR_HOMES.keys())
+        if not any(fnmatch(file.path, home) for home in VENDOR_HOMES[vendor])
+    ]
+
+
+def test_a_folder_imports_only_what_its_data_has_passed_through(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status = lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True)
+    assert status == 0, capsys.readouterr().out
+
+
+def test_vendors_are_imported_by_their_shells_alone() -> None:
+    assert [each for file in product_files() for each in vendors_out_of_place(file)] == []
+
+
+def test_a_vendor_in_a_pure_module_is_found() -> None:
+    lazy = "def f() -> None:\n    from feast.repo_config import RepoConfig\n"
+    assert vendors_out_of_place(parse("features/transforms.py", lazy)) == [
+        "features/transforms.py imports feast"
+    ]
+    assert vendors_out_of_place(parse("features/store.py", lazy)) == []
+
+
+def test_nothing_imports_the_command_line_or_the_settings() -> None:
+    importers = [
+        file.path
+        for file in product_files()
+        if file.folder not in ("cli.py", "local")
+        and file.imported_packages() & {"cli", "settings"}
+    ]
+    assert importers == []
+
+
+def test_nothing_reads_a_pickle() -> None:
+    importers = [f.path for f in product_files() if f.imported_packages() & PICKLES]
+    assert importers == []
+
+
+def test_the_lock_file_names_no_index() -> None:
+    for lock in (ROOT / "requirements.lock", *ROOT.glob("local/*.lock")):
+        lines = lock.read_text(encoding="utf-8").splitlines()
+        named = [line for line in lines if "://" in line or "index-url " in line]
+        assert [line for line in named if not line.startswith("#")] == [], lock.name
