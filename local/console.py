@@ -1,0 +1,90 @@
+"""What a person sees while the stack works: named steps, progress, clear failures."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+
+class StepError(RuntimeError):
+    """A step failed: which, why, where its log is, and what to try."""
+
+    def __init__(self, title: str, cause: Exception, logs: str, hint: str) -> None:
+        super().__init__(f"{title}: {cause}")
+        self.title, self.cause, self.logs, self.hint = title, cause, logs, hint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """The progress of one step: ``set`` moves it, ``note`` says what is done just now."""
+
+    progress: Progress
+    task: TaskID
+
+    def set(self, done: float, total: float | None = None) -> None:
+        """Show ``done`` of ``total``."""
+        self.progress.update(self.task, completed=done)
+        if total is not None:
+            self.progress.update(self.task, total=total)
+
+    def note(self, text: str) -> None:
+        """Show ``text`` beside the bar."""
+        self.progress.update(self.task, note=escape(text))
+
+
+@dataclass(slots=True)
+class Steps:
+    """Runs named steps one after another, each with a bar and a line when it is done."""
+
+    console: Console
+    total: int
+    logs: str
+    """Where the logs of this run are, for the message of a failure."""
+    done: int = 0
+
+    @contextmanager
+    def step(self, title: str, hint: str = "") -> Iterator[Bar]:
+        """Show a bar while the block runs, then ``title`` and the seconds it took.
+
+        Any exception leaves as ``StepError`` with ``hint``: what to try.
+        """
+        self.done += 1
+        label = f"[bold]{self.done}/{self.total}[/bold] {title}"
+        started = time.monotonic()
+        try:
+            with self._progress() as progress:
+                bar = Bar(
+                    progress=progress, task=progress.add_task(label, total=None, note="")
+                )
+                yield bar
+                note = progress.tasks[0].fields["note"]
+        except Exception as error:
+            raise StepError(title, error, self.logs, hint) from error
+        seconds = time.monotonic() - started
+        self.console.print(
+            f"[green]✓[/green] {label}  [dim]{note}  {seconds:.1f} s[/dim]", highlight=False
+        )
+
+    def _progress(self) -> Progress:
+        return Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[note]}[/dim]"),
+            console=self.console,
+            transient=True,
+        )

@@ -1,0 +1,231 @@
+"""Live visits → requests to Triton, impressions in the order it ranked, and real clicks.
+
+A visit's slate is ranked now; the impressions are published with position, score and
+model version; the clicks and behaviours that really happened follow within seconds, and
+the user's next visit comes after them. Some clicks are probed: how long until the same
+request gets other scores?
+"""
+
+import heapq
+import itertools
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from local.timelines import (
+    BEHAVIORS_SPAN_MS,
+    CLICKS_SPAN_MS,
+    FIRST_BEHAVIOR_MS,
+    FIRST_CLICK_MS,
+    VISIT_MS,
+    Timeline,
+    Visit,
+    at_time,
+)
+from streams.events import UserEvent
+
+_PROBE_LEAD_S = 0.05  # asks just before the click, so that nothing older moves it
+_PROBE_POLL_S = 0.05
+_PROBE_TIMEOUT_S = 20.0
+_RANK_CALLERS = 2  # as many as the machine has cores: the latency is the service's
+
+
+class Ranking(Protocol):
+    """What a ranker answers: one score a candidate, in their order."""
+
+    @property
+    def scores(self) -> NDArray[np.float32]: ...  # noqa: D102
+    @property
+    def propensities(self) -> NDArray[np.float32]: ...  # noqa: D102
+    @property
+    def model_version(self) -> str: ...  # noqa: D102
+    @property
+    def sequence_version(self) -> str: ...  # noqa: D102
+
+
+Rank = Callable[[str, Sequence[str], int], Ranking]
+"""(user_id, item_ids, request_time_ms) → Ranking; raises if there is no answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One slate as the model ranked it, best first, and which items were clicked."""
+
+    user_id: str
+    item_ids: tuple[str, ...]
+    scores: tuple[float, ...]
+    clicked: frozenset[str]
+    model_version: str
+    latency_s: float
+
+
+@dataclass(slots=True)
+class ReplayResult:
+    """All that the replay saw."""
+
+    answers: list[Answer] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    freshness_s: list[float] = field(default_factory=list)
+    """Click published → a changed score for the same request, one per probe."""
+    unchanged_probes: int = 0
+
+
+@dataclass(slots=True)
+class Replay:
+    """Plays every live visit once, users side by side, within about ``seconds``."""
+
+    rank: Rank
+    publish: Callable[[UserEvent], None]
+    seconds: float
+    probe_every: int = 15
+    on_progress: Callable[[int, int], None] = lambda done, total: None
+    result: ReplayResult = field(default_factory=ReplayResult)
+    _agenda: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
+    _order: "itertools.count[int]" = field(default_factory=itertools.count)
+    _lock: threading.Condition = field(default_factory=threading.Condition)
+    _open_visits: int = 0
+    _callers: ThreadPoolExecutor = field(init=False)
+    _probes: ThreadPoolExecutor = field(init=False)
+
+    def run(self, timelines: Sequence[Timeline]) -> ReplayResult:
+        """Play the live visits of ``timelines``; returns when all is published."""
+        lively = [each for each in timelines if each.live]
+        total = sum(len(each.live) for each in lively)
+        self._open_visits = total
+        chance = random.Random(0)
+        begin = time.monotonic()
+        for timeline in lively:
+            length_s = len(timeline.live) * VISIT_MS / 1000
+            start = begin + chance.random() * max(0.0, self.seconds - length_s)
+            self._at(start, self._visit(timeline, 0))
+        with (
+            ThreadPoolExecutor(_RANK_CALLERS, "rank") as callers,
+            ThreadPoolExecutor(4, "probe") as probes,
+        ):
+            self._callers, self._probes = callers, probes
+            self._work(total)
+        return self.result
+
+    def _work(self, total: int) -> None:
+        """Do what is due, in order of time, until no visit and no action is left."""
+        while True:
+            with self._lock:
+                while not self._agenda or self._agenda[0][0] > time.monotonic():
+                    if not self._agenda and not self._open_visits:
+                        return
+                    wait = self._agenda[0][0] - time.monotonic() if self._agenda else 0.2
+                    self._lock.wait(min(max(wait, 0.001), 0.2))
+                action = heapq.heappop(self._agenda)[2]
+            action()
+            self.on_progress(total - self._open_visits, total)
+
+    def _at(self, due: float, action: Callable[[], None]) -> None:
+        with self._lock:
+            heapq.heappush(self._agenda, (due, next(self._order), action))
+            self._lock.notify()
+
+    def _visit(self, timeline: Timeline, index: int) -> Callable[[], None]:
+        def submit() -> None:
+            future = self._callers.submit(self._answer, timeline, index)
+            future.add_done_callback(_raise_in_log)
+
+        return submit
+
+    def _answer(self, timeline: Timeline, index: int) -> None:
+        visit, started = timeline.live[index], time.monotonic()
+        if index + 1 < len(timeline.live):
+            following = started + VISIT_MS / 1000
+            self._at(following, self._visit(timeline, index + 1))
+        now_ms = time.time_ns() // 1_000_000
+        items = [each.item_id for each in visit.impressions]
+        try:
+            ranking = self.rank(timeline.user_id, items, now_ms)
+        except Exception as error:  # counted and shown: the replay goes on
+            self.result.failures.append(str(error))
+            self._close_visit()
+            return
+        latency_s = time.monotonic() - started
+        self._show(visit, ranking, now_ms)
+        self._follow(visit, started)
+        answer = _answer_of(visit, ranking, latency_s)
+        self.result.answers.append(answer)
+        if visit.clicks and len(self.result.answers) % self.probe_every == 0:
+            click_due = started + FIRST_CLICK_MS / 1000
+            self._at(
+                click_due - _PROBE_LEAD_S,
+                lambda: self._start_probe(timeline.user_id, items, click_due),
+            )
+        self._close_visit()
+
+    def _close_visit(self) -> None:
+        with self._lock:
+            self._open_visits -= 1
+            self._lock.notify()
+
+    def _show(self, visit: Visit, ranking: Ranking, now_ms: int) -> None:
+        """Publish the slate in the model's order."""
+        best_first = np.argsort(-ranking.scores, kind="stable")
+        for position, place in enumerate(best_first):
+            impression = msgspec.structs.replace(
+                visit.impressions[place],
+                position=position,
+                occurred_at=now_ms,
+                score=float(ranking.scores[place]),
+                propensity=float(ranking.propensities[place]),
+                model_version=ranking.model_version,
+            )
+            self.publish(impression)
+
+    def _follow(self, visit: Visit, started: float) -> None:
+        """Plan the visit's clicks and behaviours at the times of the clock on the wall."""
+        offset_ms = int((time.time() - time.monotonic()) * 1000)
+        start_ms = int(started * 1000) + offset_ms
+        clicks = at_time(visit.clicks, start_ms + FIRST_CLICK_MS, CLICKS_SPAN_MS)
+        behaviors = at_time(
+            visit.behaviors, start_ms + FIRST_BEHAVIOR_MS, BEHAVIORS_SPAN_MS
+        )
+        for event in clicks + behaviors:
+            due = (event.occurred_at - offset_ms) / 1000
+            self._at(due, lambda event=event: self.publish(event))  # type: ignore[misc]
+
+    def _start_probe(self, user_id: str, items: list[str], click_due: float) -> None:
+        future = self._probes.submit(self._probe, user_id, items, click_due)
+        future.add_done_callback(_raise_in_log)
+
+    def _probe(self, user_id: str, items: list[str], click_due: float) -> None:
+        """Ask until the click has changed sequence and scores; note how long it took."""
+        before = self.rank(user_id, items, time.time_ns() // 1_000_000)
+        while time.monotonic() - click_due < _PROBE_TIMEOUT_S:
+            time.sleep(_PROBE_POLL_S)
+            now = self.rank(user_id, items, time.time_ns() // 1_000_000)
+            moved = now.sequence_version != before.sequence_version
+            if moved and not np.array_equal(now.scores, before.scores):
+                self.result.freshness_s.append(time.monotonic() - click_due)
+                return
+        self.result.unchanged_probes += 1
+
+
+def _answer_of(visit: Visit, ranking: Ranking, latency_s: float) -> Answer:
+    best_first = np.argsort(-ranking.scores, kind="stable")
+    return Answer(
+        user_id=visit.impressions[0].user_id,
+        item_ids=tuple(visit.impressions[i].item_id for i in best_first),
+        scores=tuple(float(ranking.scores[i]) for i in best_first),
+        clicked=frozenset(click.item_id for click in visit.clicks),
+        model_version=ranking.model_version,
+        latency_s=latency_s,
+    )
+
+
+def _raise_in_log(future: "Future[None]") -> None:
+    """Re-raise what escaped a worker thread, so that it is seen and not swallowed."""
+    if error := future.exception():
+        raise error
