@@ -1,0 +1,176 @@
+"""The folder that carries a model from training to serving: its files, card and hashes.
+
+In: a folder written by training. Out: proof that its files belong together, and its card
+(``bundle.json``) for promotion, serving and monitoring. Standard library only: the
+server's environment reads bundles too. Nothing in a bundle is ever executed.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from features import schema
+
+WEIGHTS_FILE = "weights.safetensors"
+ENCODER_FILE = "encoder.onnx"
+HEAD_FILE = "head.onnx"
+VOCABULARY_FILE = "vocabulary.json"
+GOLDEN_FILE = "golden.safetensors"
+CARD_FILE = "bundle.json"
+MANIFEST_FILE = "manifest.json"
+CONTENT_FILES = (
+    WEIGHTS_FILE,
+    ENCODER_FILE,
+    HEAD_FILE,
+    VOCABULARY_FILE,
+    GOLDEN_FILE,
+    CARD_FILE,
+)
+
+_VERSION = re.compile(r"v([1-9][0-9]*)")
+_HASH_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleManifest:
+    """What a bundle says about itself: the content of ``bundle.json``."""
+
+    version: str
+    """``v7``: also the suffix of Triton's step names."""
+    created_at_ms: int
+    sizes: Mapping[str, int]
+    """Numbers for the schema's symbols: L, E, D, S, A, X, R, C."""
+    schema_fingerprint: str = field(default_factory=schema.fingerprint)
+    window_start_ms: int = 0
+    """The earliest request that the model learnt from."""
+    window_end_ms: int = 0
+    """The latest request that it was judged on."""
+    calibration_scale: float = 1.0
+    calibration_bias: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Of the held-out slice: auc, log_loss, calibration, …"""
+    cost: Mapping[str, float] = field(default_factory=dict)
+    """The cost card: encoder_flops, folded_flops and unfolded_flops per request, …"""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """What went in: requests, impressions, clicks, users, items, …"""
+
+    def __post_init__(self) -> None:
+        if _VERSION.fullmatch(self.version) is None:
+            raise ValueError(f"bundle version {self.version!r}; expected v1, v2, …")
+
+
+def write_card(folder: Path, manifest: BundleManifest) -> Path:
+    """Write ``bundle.json`` into ``folder``; training does so before ``write_manifest``."""
+    path = folder / CARD_FILE
+    _write_json(path, dataclasses.asdict(manifest))
+    return path
+
+
+def write_manifest(folder: Path) -> Path:
+    """Write ``manifest.json``: the SHA-256 of every other file in ``folder``.
+
+    Written last, so its existence means that the bundle is whole.
+    """
+    names = sorted(p.name for p in folder.iterdir() if p.is_file())
+    hashes = {name: _sha256(folder / name) for name in names if name != MANIFEST_FILE}
+    path = folder / MANIFEST_FILE
+    _write_json(path, hashes)
+    return path
+
+
+def verify(folder: Path) -> BundleManifest:
+    """Return the card of a bundle that is whole, unchanged and of this code's schema.
+
+    Raises ``ValueError`` that names the file which is missing, changed or unlisted.
+    """
+    hashes = _read_json(folder / MANIFEST_FILE)
+    for name in CONTENT_FILES:
+        if name not in hashes:
+            raise ValueError(f"{folder / MANIFEST_FILE} does not list {name}")
+    for name, expected in hashes.items():
+        if Path(name).name != name:
+            raise ValueError(f"{folder / MANIFEST_FILE} lists a path: {name!r}")
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder / name} is missing")
+        if _sha256(folder / name) != expected:
+            raise ValueError(f"{folder / name} has changed since the bundle was written")
+    card = read(folder)
+    if card.version != folder.name:
+        raise ValueError(f"{folder} holds bundle {card.version}: was it renamed?")
+    check_fingerprint(card)
+    return card
+
+
+def check_fingerprint(card: BundleManifest) -> None:
+    """Raise ``ValueError`` if the bundle was trained on other tensors than this code's."""
+    if card.schema_fingerprint != schema.fingerprint():
+        raise ValueError(
+            f"bundle {card.version} was trained with feature schema "
+            f"{card.schema_fingerprint}, this code has {schema.fingerprint()}: "
+            "train a new bundle with `srp4ctr model refresh`"
+        )
+
+
+def read(folder: Path) -> BundleManifest:
+    """Return the card of the bundle in ``folder``, unverified."""
+    card = _read_json(folder / CARD_FILE)
+    known = {f.name for f in dataclasses.fields(BundleManifest)}
+    if odd := sorted(set(card) ^ known):
+        raise ValueError(f"{folder / CARD_FILE}: missing or unknown fields {odd}")
+    return BundleManifest(**card)
+
+
+def list_bundles(bundles_dir: Path) -> list[Path]:
+    """Return the folders of the whole bundles in ``bundles_dir``, oldest version first."""
+    whole = [p for p in _versioned(bundles_dir) if (p / MANIFEST_FILE).is_file()]
+    return sorted(whole, key=lambda path: _number(path.name))
+
+
+def next_version(bundles_dir: Path) -> str:
+    """Return the first version above every folder there, unfinished ones included."""
+    numbers = [_number(path.name) for path in _versioned(bundles_dir)]
+    return f"v{max(numbers, default=0) + 1}"
+
+
+def _versioned(bundles_dir: Path) -> list[Path]:
+    if not bundles_dir.is_dir():
+        return []
+    return [p for p in bundles_dir.iterdir() if p.is_dir() and _VERSION.fullmatch(p.name)]
+
+
+def _number(version: str) -> int:
+    return int(version.removeprefix("v"))
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_HASH_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write ``content`` so that a reader sees all of it or nothing."""
+    unfinished = path.with_name(path.name + ".tmp")
+    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
+    unfinished.write_text(text + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a JSON object")
+    return content

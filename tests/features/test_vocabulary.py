@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features import vocabulary
+from features.schema import ATTRIBUTE_SLOTS
+from features.vocabulary import Vocabulary
+from streams.events import item_key
+
+KEYS = sorted(item_key(str(i)) for i in range(50))
+
+
+def a_vocabulary() -> Vocabulary:
+    profiles = [{"genre": ("Drama", "War") if i % 2 else "Drama"} for i in range(20)]
+    return vocabulary.build(dict.fromkeys(KEYS, 3), profiles, num_oov_rows=4)
+
+
+def test_known_items_have_a_row_each_and_padding_has_row_0() -> None:
+    words = a_vocabulary()
+    rows = words.item_rows([[0, *KEYS]])
+    assert rows.shape == (1, 51)
+    assert rows[0, 0] == 0
+    assert len(set(rows[0, 1:].tolist())) == 50
+    assert words.is_known(rows).tolist() == [[False, *[True] * 50]]
+    assert rows.max() == words.num_item_rows - 1
+
+
+@given(st.integers(-(2**63), 2**63 - 1))
+def test_an_unknown_item_shares_a_row_that_is_neither_padding_nor_mask(key: int) -> None:
+    words = a_vocabulary()
+    if key in KEYS or key == 0:
+        return
+    row = int(words.item_rows(key))
+    assert 2 <= row < words.first_known_row
+    assert row == words.item_rows(key)
+
+
+def test_an_empty_vocabulary_still_gives_rows() -> None:
+    words = vocabulary.build({}, [])
+    assert 2 <= int(words.item_rows([KEYS[0]])[0]) < words.num_item_rows
+
+
+def test_a_rare_item_and_a_rare_value_stay_out() -> None:
+    counts = {KEYS[0]: 2, KEYS[1]: 1}
+    profiles = [{"genre": "Drama", "title": f"film {i}"} for i in range(5)]
+    words = vocabulary.build(counts, profiles, min_item_count=2)
+    assert words.item_keys.tolist() == [KEYS[0]]
+    assert words.attribute_values == ("genre=Drama",)
+
+
+def test_attributes_are_padded_and_unknown_ones_dropped() -> None:
+    words = a_vocabulary()
+    rows = words.attribute_rows({"title": "Alien", "genre": ("War", "Drama", "Camp")})
+    assert rows.tolist() == [2, 3, 0, 0, 0, 0, 0, 0]  # Drama is commoner than War
+    assert words.attribute_rows({}).tolist() == [0] * ATTRIBUTE_SLOTS
+
+
+def test_more_values_than_slots_keep_the_commonest() -> None:
+    many = tuple(f"g{i:02d}" for i in range(20))
+    profiles = [{"genre": many[: i + 1]} for i in range(20)]
+    words = vocabulary.build({}, profiles, min_attribute_items=1)
+    assert words.attribute_rows({"genre": many}).tolist() == list(range(2, 10))
+
+
+def test_a_vocabulary_survives_its_file(tmp_path: Path) -> None:
+    words, path = a_vocabulary(), tmp_path / "vocabulary.json"
+    vocabulary.save(words, path)
+    again = vocabulary.load(path)
+    np.testing.assert_array_equal(again.item_keys, words.item_keys)
+    assert again.attribute_values == words.attribute_values
+    assert again.num_oov_rows == words.num_oov_rows
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"item_keys": [2, 1]}'])
+def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "vocabulary.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"vocabulary\.json is not a vocabulary"):
+        vocabulary.load(path)
