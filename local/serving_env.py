@@ -1,0 +1,158 @@
+"""Lock file → the embedded tritonserver and the Python environment that its stubs run in.
+
+Two things in one folder: NVIDIA's server binary out of the nvidia-pytriton wheel, and an
+environment of its own, because the stubs need numpy < 2 while the project uses numpy 2.
+Built once, in about a minute; rebuilt when the lock file or the Python changes.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+SERVER_WHEEL = "nvidia-pytriton==0.7.0"  # tritonserver 2.51.0, Python stubs 3.8–3.13
+LOCK_FILE = Path(__file__).with_name("triton-requirements.lock")
+_RECORD = "serving.json"  # written last: its existence means the folder is complete
+_LIBRARY_MISSING = 127  # the dynamic loader's exit status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingEnv:
+    """Where the embedded server's parts are."""
+
+    python: Path
+    """The stubs' interpreter."""
+    server: Path
+    """Folder with ``bin/tritonserver`` and ``backends``."""
+    library_path: str
+    """What LD_LIBRARY_PATH must name so that the stub finds libpython; may be empty."""
+
+
+def build(serving_dir: Path, note: Callable[[str], None] | None = None) -> ServingEnv:
+    """Return the environment in ``serving_dir``, building it first if need be.
+
+    ``note`` hears what takes long. Raises ValueError where this machine cannot run the
+    server, saying what to install. Two builders at once: the second waits.
+    """
+    serving_dir.mkdir(parents=True, exist_ok=True)
+    root = serving_dir.resolve()
+    with _locked(root):
+        if _recorded_key(root) != _key():
+            _check_platform()
+            _install(root, note or (lambda _: None))
+            _link_stub(root)
+            record = {"key": _key(), "library_path": _find_libpython(root)}
+            (root / _RECORD).write_text(json.dumps(record))
+        record = json.loads((root / _RECORD).read_text())
+    return ServingEnv(
+        python=_env_python(root),
+        server=_server(root),
+        library_path=record["library_path"],
+    )
+
+
+def _install(root: Path, note: Callable[[str], None]) -> None:
+    """Make the stubs' environment and unpack the server, both from the locked versions."""
+    (root / _RECORD).unlink(missing_ok=True)
+    for part in ("env", "server"):
+        shutil.rmtree(root / part, ignore_errors=True)
+    note("installing the Python environment of Triton's stubs (about 550 MB)")
+    _uv(root, "venv", "--python", sys.executable, str(root / "env"))
+    _uv(root, "pip", "sync", "--python", str(_env_python(root)), str(LOCK_FILE))
+    note("unpacking NVIDIA's tritonserver (about 140 MB)")
+    target = str(root / "server")
+    _uv(root, "pip", "install", "--no-deps", "--target", target, SERVER_WHEEL)
+
+
+def _link_stub(root: Path) -> None:
+    """Put the stub of this Python's version where the server looks for it."""
+    name = "triton_python_backend_stub"
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = _server(root) / "python_backend_stubs" / version / name
+    if not stub.exists():
+        raise ValueError(f"tritonserver has no stub for Python {version}; use 3.11 or 3.12")
+    link = _server(root) / "backends" / "python" / name
+    link.unlink(missing_ok=True)
+    link.symlink_to(stub)
+
+
+def _find_libpython(root: Path) -> str:
+    """Return the folder that the stub needs to find libpython, "" if it needs none.
+
+    The server would hang in silence without it, so the stub is tried here: run without
+    arguments it exits 1 when it is whole, 127 when a library is missing.
+    """
+    stub = _server(root) / "backends" / "python" / "triton_python_backend_stub"
+    libdir = sysconfig.get_config_var("LIBDIR") or ""
+    for folder in (libdir, f"{sys.base_prefix}/lib", ""):
+        env = {**os.environ, "LD_LIBRARY_PATH": folder}
+        tried = subprocess.run([str(stub)], env=env, capture_output=True, check=False)
+        if tried.returncode != _LIBRARY_MISSING:
+            return folder
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    raise ValueError(
+        f"Triton's stub cannot load its libraries: {tried.stderr.decode().strip()}\n"
+        f"This Python ({sys.executable}) has no shared libpython{version}. On Debian or "
+        f"Ubuntu: apt install libpython{version}; or use a Python from uv, pyenv "
+        "(--enable-shared) or conda, which bring it"
+    )
+
+
+def _check_platform() -> None:
+    machine = f"{platform.system()} {platform.machine()}"
+    if machine != "Linux x86_64":
+        raise ValueError(
+            f"the embedded tritonserver runs on Linux x86_64, this is {machine}; "
+            "use compose.yaml instead"
+        )
+
+
+def _uv(root: Path, *arguments: str) -> None:
+    """Run uv; its log stays in the folder, and an error names it."""
+    from uv import find_uv_bin  # an extra's package: only a first build needs it
+
+    log = root / "build.log"
+    with log.open("a") as sink:
+        done = subprocess.run(
+            [find_uv_bin(), *arguments], stdout=sink, stderr=subprocess.STDOUT, check=False
+        )
+    if done.returncode:
+        last = log.read_text().strip().splitlines()[-8:]
+        raise ValueError(f"uv {arguments[0]} failed; its log: {log}\n" + "\n".join(last))
+
+
+@contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    with (root / "build.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _recorded_key(root: Path) -> str | None:
+    try:
+        return str(json.loads((root / _RECORD).read_text())["key"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _key() -> str:
+    """Return what the folder was built from: the locked versions and the Python."""
+    built_from = (LOCK_FILE.read_text(), SERVER_WHEEL, sys.version, sys.base_prefix)
+    return hashlib.sha256("\n".join(built_from).encode()).hexdigest()[:16]
+
+
+def _env_python(root: Path) -> Path:
+    return root / "env" / "bin" / "python"
+
+
+def _server(root: Path) -> Path:
+    return root / "server" / "pytriton" / "tritonserver"

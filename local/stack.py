@@ -1,0 +1,223 @@
+"""One folder → a running stack: broker, online store, tritonserver, Prometheus if there.
+
+``up`` writes the addresses to ``<data_dir>/stack.toml``, in the sections of the settings,
+so that every other command finds them. Two stacks in two folders do not collide.
+"""
+
+import fcntl
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from local import (
+    apache_kafka,
+    broker,
+    ports,
+    processes,
+    prometheus,
+    serving_env,
+    triton_server,
+)
+from local.config import LocalConfig
+
+STACK_FILE = "stack.toml"
+_RECORD = "stack.json"
+# Stopped in the reverse order; what others started in the folder (a worker) goes first.
+_ORDER = ("broker", "kafka", "store", "triton", "prometheus")
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """Where the parts of a stack listen, and where they keep what they know."""
+
+    data_dir: str
+    broker: str
+    kafka_port: int
+    redis_port: int
+    triton_grpc_port: int
+    triton_metrics_port: int
+    worker_metrics_port: int
+    """Reserved for the stream worker: Prometheus scrapes it once there is one."""
+    monitor_port: int
+    prometheus_port: int
+    """0 where Prometheus is not installed."""
+
+    def settings(self) -> dict[str, dict[str, str | int]]:
+        """Return the addresses in the sections of ``settings.toml``."""
+        folder = Path(self.data_dir)
+        return {
+            "kafka": {"bootstrap": f"{ports.HOST}:{self.kafka_port}"},
+            "features": {
+                "redis": f"{ports.HOST}:{self.redis_port}",
+                "registry": str(folder / "registry.db"),
+                "log_dir": str(folder / "events"),
+            },
+            "training": {"bundles_dir": str(folder / "bundles")},
+            "triton": {
+                "grpc": f"{ports.HOST}:{self.triton_grpc_port}",
+                "metrics_url": f"http://{ports.HOST}:{self.triton_metrics_port}/metrics",
+                "repository": str(folder / "triton"),
+            },
+            "streams": {"metrics_port": self.worker_metrics_port},
+            "monitoring": {"port": self.monitor_port},
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackStatus:
+    """What of a folder's stack runs."""
+
+    addresses: Addresses | None
+    """None if no stack was started here."""
+    running: tuple[processes.Running, ...]
+    ended: tuple[str, ...]
+    """Parts that should run and do not."""
+
+
+def up(
+    local: LocalConfig, *, tied: bool = False, http_port: int = 0, note: Note | None = None
+) -> Addresses:
+    """Start the stack of ``local.data_dir`` and return its addresses once it answers.
+
+    A tied stack ends with this process; another runs on after it, until ``down``. Where
+    an untied stack is whole already, that one is returned. Raises ValueError where a
+    tied one would take over a running stack.
+    """
+    folder = Path(local.data_dir).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    say = note or (lambda _: None)
+    with _locked(folder):
+        before = _status(folder)
+        if before.running and tied:
+            raise ValueError(
+                f"a stack runs in {folder} already: stop it (srp4ctr stack down) or "
+                "choose another data folder"
+            )
+        if before.addresses and before.running and not before.ended:
+            return before.addresses
+        _stop_all(folder)
+        serving = serving_env.build(Path(local.serving_dir), say)
+        try:
+            addresses = _start_all(folder, local, serving, tied, http_port)
+        except BaseException:
+            _stop_all(folder)
+            raise
+        _write_addresses(folder, addresses)
+    return addresses
+
+
+def down(local: LocalConfig) -> list[str]:
+    """Stop everything that runs in the folder and return the names; the data stays."""
+    folder = Path(local.data_dir).resolve()
+    if not folder.is_dir():
+        return []
+    with _locked(folder):
+        stopped = _stop_all(folder)
+        (folder / STACK_FILE).unlink(missing_ok=True)
+        (folder / _RECORD).unlink(missing_ok=True)
+    return stopped
+
+
+def status(local: LocalConfig) -> StackStatus:
+    """Return what runs in the folder."""
+    return _status(Path(local.data_dir).resolve())
+
+
+def _start_all(
+    folder: Path,
+    local: LocalConfig,
+    serving: serving_env.ServingEnv,
+    tied: bool,
+    http_port: int,
+) -> Addresses:
+    binary = prometheus.find_prometheus()
+    with ports.reserved_ports(8) as free:
+        addresses = Addresses(
+            data_dir=str(folder),
+            broker=local.broker,
+            kafka_port=free[0],
+            redis_port=free[1],
+            triton_grpc_port=free[2],
+            triton_metrics_port=free[3],
+            worker_metrics_port=free[4],
+            monitor_port=free[5],
+            prometheus_port=free[6] if binary else 0,
+        )
+        _start_broker(folder, addresses, free[7], tied)
+        listen = triton_server.TritonPorts(grpc=free[2], metrics=free[3], http=http_port)
+        triton_server.start(serving, folder / "triton", listen, folder, tied=tied)
+        if binary:
+            targets = {
+                "stream-worker": addresses.worker_metrics_port,
+                "monitor": addresses.monitor_port,
+                "triton": addresses.triton_metrics_port,
+            }
+            prometheus.start(binary, targets, addresses.prometheus_port, folder, tied=tied)
+    return addresses
+
+
+def _start_broker(
+    folder: Path, addresses: Addresses, controller_port: int, tied: bool
+) -> None:
+    """Start the embedded broker, or Apache Kafka with the embedded store beside it."""
+    if addresses.broker == "noida":
+        broker.start_noida(
+            folder,
+            redis_port=addresses.redis_port,
+            kafka_port=addresses.kafka_port,
+            tied=tied,
+        )
+        return
+    broker.start_noida(folder, redis_port=addresses.redis_port, tied=tied)
+    apache_kafka.start(folder, addresses.kafka_port, controller_port, tied=tied)
+
+
+def _status(folder: Path) -> StackStatus:
+    try:
+        addresses = Addresses(**json.loads((folder / _RECORD).read_text()))
+    except (OSError, ValueError, TypeError):
+        addresses = None
+    running = tuple(processes.find(folder))
+    names = {each.name for each in running}
+    expected = _expected(addresses) if addresses else ()
+    ended = tuple(name for name in expected if name not in names)
+    return StackStatus(addresses=addresses, running=running, ended=ended)
+
+
+def _expected(addresses: Addresses) -> tuple[str, ...]:
+    brokers = ("broker",) if addresses.broker == "noida" else ("store", "kafka")
+    watchers = ("prometheus",) if addresses.prometheus_port else ()
+    return (*brokers, "triton", *watchers)
+
+
+def _stop_all(folder: Path) -> list[str]:
+    def rank(running: processes.Running) -> int:
+        return _ORDER.index(running.name) if running.name in _ORDER else len(_ORDER)
+
+    running = sorted(processes.find(folder), key=rank, reverse=True)
+    for each in running:
+        processes.stop(each, folder)
+    triton_server.clear_shared_memory(folder)
+    return [each.name for each in running]
+
+
+def _write_addresses(folder: Path, addresses: Addresses) -> None:
+    (folder / _RECORD).write_text(json.dumps(asdict(addresses), indent=2))
+    sections = (
+        f"[{section}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in values.items())
+        for section, values in addresses.settings().items()
+    )
+    text = "# Written by `srp4ctr stack up`; gone after `srp4ctr stack down`.\n\n"
+    partial = folder / f"{STACK_FILE}.part"
+    partial.write_text(text + "\n".join(sections))
+    partial.replace(folder / STACK_FILE)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with (folder / "stack.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
