@@ -1,0 +1,168 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features import transforms
+from features.schema import (
+    CANDIDATE_FEATURES,
+    CONTEXT_SLOTS,
+    NUM_CONTEXT_ROWS,
+    NUM_GAP_BUCKETS,
+    NUM_VALUE_BUCKETS,
+    REQUEST_FEATURES,
+)
+from features.transforms import ActivityArrays, SequenceArrays
+
+NOON_MS = 1_700_049_600_000  # 2023-11-15 12:00 UTC
+HOUR_MS = 3_600_000
+
+
+def a_sequence(gaps_s: list[float], values: list[float] | None = None) -> SequenceArrays:
+    """Return one sequence (1, L) whose events are ``gaps_s`` apart, with 2 slots padded."""
+    count = len(gaps_s)
+    at = NOON_MS + np.cumsum(np.array(gaps_s) * 1000).astype(np.int64)
+    values = [math.nan] * count if values is None else values
+    return SequenceArrays(
+        item_keys=np.array([[0, 0, *range(101, 101 + count)]], dtype=np.int64),
+        action_codes=np.array([[9, 9, *[3] * count]], dtype=np.int64),
+        occurred_at_ms=np.array([[0, 0, *at]], dtype=np.int64),
+        values=np.array([[math.nan, math.nan, *values]]),
+    )
+
+
+def an_activity(impressions: float, clicks: float, at_ms: int) -> ActivityArrays:
+    return ActivityArrays(
+        impressions=np.full((1, 3), impressions),
+        clicks=np.full((1, 3), clicks),
+        counted_at_ms=np.array([at_ms]),
+        first_seen_ms=np.array([at_ms]),
+    )
+
+
+def test_padding_has_no_codes_and_the_first_event_no_gap() -> None:
+    codes = transforms.behavior_codes(a_sequence([0, 0, 1, 1000]))[0]
+    assert codes[:2].tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert codes[2:, 0].tolist() == [3, 3, 3, 3]
+    assert codes[2:, 1].tolist() == [1, 2, 3, 11]  # first, 0 s, 1 s, 1000 s
+
+
+def test_values_fall_in_buckets_and_none_in_its_own() -> None:
+    codes = transforms.behavior_codes(a_sequence([0, 1, 1, 1, 1], [math.nan, 0, 1, 5, -3]))
+    assert codes[0, 2:, 2].tolist() == [1, 2, 6, 12, 2]
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1e9), st.floats(-1e300, 1e300)), min_size=1, max_size=9)
+)
+def test_every_bucket_is_inside_its_table(events: list[tuple[float, float]]) -> None:
+    gaps, values = zip(*events, strict=True)
+    codes = transforms.behavior_codes(a_sequence(list(gaps), list(values)))
+    assert 0 <= codes[..., 1].min() <= codes[..., 1].max() < NUM_GAP_BUCKETS
+    assert 0 <= codes[..., 2].min() <= codes[..., 2].max() < NUM_VALUE_BUCKETS
+
+
+def test_request_features_have_the_columns_of_the_schema() -> None:
+    sequence = a_sequence([0, 60])
+    activity = an_activity(4.0, 2.0, NOON_MS - HOUR_MS)
+    features = transforms.request_features(sequence, activity, [NOON_MS + 120_000])[0]
+    named = dict(zip(REQUEST_FEATURES, features.tolist(), strict=True))
+    decay = 2 ** -(62 / 60)
+    assert named["user_click_rate_1h"] == pytest.approx((2 * decay + 2.5) / (4 * decay + 5))
+    assert named["user_log_impressions_1h"] == pytest.approx(math.log1p(4 * decay))
+    assert named["log_sequence_length"] == pytest.approx(math.log(3))
+    assert named["log_seconds_since_last_behavior"] == pytest.approx(math.log1p(60))
+    assert named["hour_cos"] == pytest.approx(-1, abs=1e-3)
+
+
+def test_a_user_never_seen_has_the_prior_and_a_year_of_silence() -> None:
+    features = transforms.request_features(
+        transforms.empty_sequences(1, 5), transforms.empty_activity(1), [NOON_MS]
+    )[0]
+    assert features[:3].tolist() == [0.5] * 3
+    assert features[3:7].tolist() == [0.0] * 4
+    assert features[7] == pytest.approx(math.log1p(transforms.NEVER_S))
+
+
+def test_candidate_features_have_the_columns_of_the_schema() -> None:
+    keys = np.array([[101, 7, 0]])
+    shared = transforms.empty_activity(1, 3)
+    activity = dataclasses.replace(
+        shared,
+        impressions=np.array([[[1.0] * 3, [0.0] * 3, [9.0] * 3]]),
+        first_seen_ms=np.array([[NOON_MS - HOUR_MS, 0, 5]]),
+        counted_at_ms=np.full((1, 3), NOON_MS),
+    )
+    history = a_sequence([0, 0]).item_keys
+    features = transforms.candidate_features(activity, keys, history, [NOON_MS])
+    assert features.shape == (1, 3, len(CANDIDATE_FEATURES))
+    known, new, padding = features[0]
+    assert known[0] == pytest.approx(2.5 / 6)
+    assert known[6:].tolist() == [pytest.approx(math.log(2)), 1.0]
+    assert new.tolist() == [0.5, 0.5, 0.5, 0, 0, 0, 0, 0]
+    assert padding.tolist() == [0.0] * 8  # whatever its counters say
+
+
+def test_a_lost_impression_keeps_a_rate_below_one() -> None:
+    features = transforms.request_features(
+        transforms.empty_sequences(1, 5), an_activity(0.0, 40.0, NOON_MS), [NOON_MS]
+    )
+    assert features[0, 0] <= 1.0
+
+
+def test_leading_axes_change_nothing() -> None:
+    one = a_sequence([0, 60])
+    activity = an_activity(4.0, 2.0, NOON_MS)
+    alone = transforms.request_features(one, activity, [NOON_MS])[0]
+    many = SequenceArrays(
+        item_keys=np.repeat(one.item_keys, 3, axis=0),
+        action_codes=np.repeat(one.action_codes, 3, axis=0),
+        occurred_at_ms=np.repeat(one.occurred_at_ms, 3, axis=0),
+        values=np.repeat(one.values, 3, axis=0),
+    )
+    shared = ActivityArrays(
+        impressions=np.repeat(activity.impressions, 3, axis=0),
+        clicks=np.repeat(activity.clicks, 3, axis=0),
+        counted_at_ms=np.repeat(activity.counted_at_ms, 3),
+        first_seen_ms=np.repeat(activity.first_seen_ms, 3),
+    )
+    batch = transforms.request_features(many, shared, [NOON_MS] * 3)
+    np.testing.assert_array_equal(batch, np.stack([alone] * 3))
+
+
+def test_context_rows_do_not_depend_on_the_order_of_fields() -> None:
+    one = transforms.context_rows({"page": "home", "device": "phone"})
+    other = transforms.context_rows({"device": "phone", "page": "home"})
+    np.testing.assert_array_equal(one, other)
+    assert np.count_nonzero(one) == 2
+    assert transforms.context_rows({}).tolist() == [0] * CONTEXT_SLOTS
+
+
+def test_more_context_than_slots_is_cut_and_stays_inside_the_table() -> None:
+    rows = transforms.context_rows({f"f{i:02d}": str(i) for i in range(30)})
+    assert rows.min() >= 1
+    assert rows.max() < NUM_CONTEXT_ROWS
+
+
+@pytest.mark.parametrize("text", [None, "", "{}"])
+def test_no_context_is_an_empty_map(text: str | None) -> None:
+    assert transforms.parse_context(text) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("[1]", "a JSON list; expected an object"),
+        ('{"a": 1}', "'a' is not a string"),
+        ('{"a": "' + "b" * 300 + '"}', "is over 256 letters"),
+        ("{" + ",".join(f'"{i}": ""' for i in range(33)) + "}", "33 fields; at most 32"),
+    ],
+)
+def test_a_bad_context_says_what_is_wrong(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        transforms.parse_context(text)
