@@ -106,7 +106,8 @@ def _timeline(user_id: str, events: list[UserEvent], live_share: float) -> Timel
     times = [min(i.occurred_at for i in shown[each]) for each in requests]
     visits, begin = [], _first_from(behaviors, times[0] if times else None)
     before = tuple(behaviors[:begin])
-    for request, at, until in zip(requests, times, [*times[1:], None], strict=True):
+    ends = [*times[1:], None][: len(times)]
+    for request, at, until in zip(requests, times, ends, strict=True):
         end = max(begin, _first_from(behaviors, until))
         visits.append(
             Visit(

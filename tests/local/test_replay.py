@@ -1,0 +1,78 @@
+"""The replay's promises, with a ranker in memory in the place of Triton."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from local.replay import Replay
+from local.timelines import Timeline, timelines
+from streams.events import Click, Impression, UserEvent
+from tests.builders import NOON_MS, a_click, an_impression
+
+
+@dataclass(frozen=True)
+class FixedRanking:
+    scores: NDArray[np.float32]
+    sequence_version: str
+    model_version: str = "v1"
+
+    @property
+    def propensities(self) -> NDArray[np.float32]:
+        return np.ones_like(self.scores)
+
+
+@dataclass
+class World:
+    """Ranks later items higher; the sequence's version is the number of clicks seen."""
+
+    events: list[UserEvent] = field(default_factory=list)
+
+    def rank(self, user_id: str, item_ids: Sequence[str], now_ms: int) -> FixedRanking:
+        clicks = sum(isinstance(event, Click) for event in self.events)
+        scores = (np.arange(len(item_ids)) + 1) / (10.0 + clicks)
+        return FixedRanking(scores.astype(np.float32), sequence_version=str(clicks))
+
+
+def two_slates() -> list[Timeline]:
+    events: list[UserEvent] = []
+    for n in range(2):
+        at_ms, request = NOON_MS + n * 1000, f"r{n}"
+        events += [
+            an_impression("a", at_ms=at_ms, request_id=request),
+            an_impression("b", at_ms=at_ms, request_id=request, position=1),
+            a_click("a", at_ms=at_ms + 1, request_id=request),
+        ]
+    return timelines(events, 0.5)
+
+
+def test_a_slate_is_shown_in_the_models_order_and_its_clicks_follow() -> None:
+    world = World()
+    replay = Replay(rank=world.rank, publish=world.events.append, seconds=0, probe_every=1)
+    result = replay.run(two_slates())
+    shown = [event for event in world.events if isinstance(event, Impression)]
+    assert [(i.item_id, i.position) for i in shown] == [("b", 0), ("a", 1)]
+    assert all(i.model_version == "v1" and i.score is not None for i in shown)
+    (click,) = (event for event in world.events if isinstance(event, Click))
+    assert 500 < click.occurred_at - shown[0].occurred_at < 3_000
+    assert result.answers[0].clicked == {"a"}
+    assert not result.failures
+
+
+def test_a_probe_times_the_click_until_the_scores_have_changed() -> None:
+    world = World()
+    replay = Replay(rank=world.rank, publish=world.events.append, seconds=0, probe_every=1)
+    result = replay.run(two_slates())
+    assert len(result.freshness_s) == 1
+    assert result.unchanged_probes == 0
+
+
+def test_a_failed_request_is_counted_and_the_replay_goes_on() -> None:
+    def refuse(user_id: str, item_ids: Sequence[str], now_ms: int) -> FixedRanking:
+        raise ConnectionError("nobody there")
+
+    events: list[UserEvent] = []
+    result = Replay(rank=refuse, publish=events.append, seconds=0).run(two_slates())
+    assert result.failures == ["nobody there"]
+    assert events == []

@@ -1,0 +1,73 @@
+"""Settings: which source wins, and what a mistyped key says."""
+
+from pathlib import Path
+
+import pytest
+
+import settings
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_without_a_file_the_defaults_hold(here: Path) -> None:
+    assert settings.load().streams.sequence_length == 50
+
+
+def test_the_environment_wins_over_the_running_stack_over_the_file(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "settings.toml").write_text(
+        '[kafka]\nbootstrap = "file:1"\npartitions = 7\n[triton]\ngrpc = "file:2"\n'
+    )
+    (here / ".data").mkdir()
+    (here / ".data/stack.toml").write_text(
+        '[kafka]\nbootstrap = "stack:1"\n[triton]\ngrpc = "stack:2"\n'
+    )
+    monkeypatch.setenv("SRP4CTR_KAFKA__BOOTSTRAP", "env:1")
+    loaded = settings.load()
+    assert (loaded.kafka.bootstrap, loaded.triton.grpc) == ("env:1", "stack:2")
+    assert loaded.kafka.partitions == 7
+
+
+def test_an_unknown_key_in_the_file_lists_the_known_ones(here: Path) -> None:
+    (here / "settings.toml").write_text("[streams]\nsequence_lenght = 5\n")
+    with pytest.raises(settings.SettingsError) as error:
+        settings.load()
+    assert "streams.sequence_lenght" in str(error.value)
+    assert "Did you mean 'sequence_length'?" in str(error.value)
+    assert "label_window_s" in str(error.value)
+
+
+def test_an_unknown_variable_is_an_error(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SRP4CTR_STREAMS__LENGTH", "5")
+    with pytest.raises(settings.SettingsError, match="SRP4CTR_STREAMS__LENGTH"):
+        settings.load()
+
+
+def test_a_value_that_its_section_refuses_names_the_section(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SRP4CTR_STREAMS__SEQUENCE_LENGTH", "0")
+    with pytest.raises(settings.SettingsError, match=r"streams.*sequence_length is 0"):
+        settings.load()
+
+
+def test_a_nested_section_is_reached_from_the_environment(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SRP4CTR_TRAINING__MODEL__WIDTH", "32")
+    assert settings.load().training.model.width == 32
+
+
+def test_the_shipped_file_says_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = Path(__file__).parent.parent / "settings.toml"
+    monkeypatch.setenv("SRP4CTR_SETTINGS", str(shipped))
+    assert settings.load("nowhere") == settings.Settings(
+        local=settings.LocalConfig(data_dir="nowhere")
+    )
