@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import settings
+from local.config import LocalConfig
 
 
 @pytest.fixture
@@ -69,5 +70,5 @@ def test_the_shipped_file_says_the_defaults(monkeypatch: pytest.MonkeyPatch) -> 
     shipped = Path(__file__).parent.parent / "settings.toml"
     monkeypatch.setenv("SRP4CTR_SETTINGS", str(shipped))
     assert settings.load("nowhere") == settings.Settings(
-        local=settings.LocalConfig(data_dir="nowhere")
+        local=LocalConfig(data_dir="nowhere")
     )
