@@ -1,0 +1,77 @@
+"""The generated configurations, read back through Triton's own protobuf."""
+
+from typing import Any
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from features import schema
+from triton_repo import pbtxt
+
+LIMITS = pbtxt.Limits(max_batch_size=32, sizes={"L": 5, "E": 2, "S": 6, "D": 8})
+STEPS = pbtxt.steps("v7", "python", {"redis": '127.0.0.1:1 "quoted" \\ back'}, {})
+TYPES = {"int64": "INT64", "float32": "FP32", "uint8": "UINT8", "string": "STRING"}
+
+
+def parse(text: str) -> Any:
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+
+def names(tensors: Any) -> list[str]:
+    return [tensor.name for tensor in tensors]
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+def test_a_steps_tensors_are_the_schemas(step: pbtxt.StepConfig) -> None:
+    config = parse(pbtxt.step_text(step, LIMITS))
+    declared = step.inputs + step.optional_inputs
+    assert config.name == step.name
+    assert config.max_batch_size == 32
+    for read, spec in zip(
+        [*config.input, *config.output], [*declared, *step.outputs], strict=True
+    ):
+        assert read.name == spec.name
+        assert model_config_pb2.DataType.Name(read.data_type) == f"TYPE_{TYPES[spec.dtype]}"
+        assert tuple(read.dims) == spec.dims(LIMITS.sizes)
+
+
+def test_only_the_optional_inputs_may_be_left_out() -> None:
+    config = parse(pbtxt.step_text(STEPS[0], LIMITS))
+    optional = [tensor.name for tensor in config.input if tensor.optional]
+    assert optional == names(schema.OPTIONAL_REQUEST_INPUTS)
+
+
+def test_the_version_is_in_the_names_of_the_steps() -> None:
+    rank, _ = pbtxt.ensembles(*STEPS)
+    config = parse(pbtxt.ensemble_text(rank, LIMITS))
+    assert [step.model_name for step in config.ensemble_scheduling.step] == [
+        "fetch_features_v7",
+        "behavior_encoder_v7",
+        "click_head_v7",
+    ]
+
+
+@pytest.mark.parametrize("ensemble", pbtxt.ensembles(*STEPS), ids=lambda each: each.name)
+def test_each_steps_input_comes_from_the_caller_or_an_earlier_step(
+    ensemble: pbtxt.EnsembleConfig,
+) -> None:
+    config = parse(pbtxt.ensemble_text(ensemble, LIMITS))
+    made = set(names(config.input))
+    for step in config.ensemble_scheduling.step:
+        assert set(step.input_map.values()) <= made
+        made |= set(step.output_map.values())
+    assert set(names(config.output)) <= made
+
+
+def test_a_parameter_keeps_quotes_and_backslashes() -> None:
+    config = parse(pbtxt.step_text(STEPS[0], LIMITS))
+    assert config.parameters["redis"].string_value == '127.0.0.1:1 "quoted" \\ back'
+
+
+def test_tritons_own_onnx_backend_batches_requests() -> None:
+    _, encoder, head = pbtxt.steps("v7", "onnxruntime", {}, {})
+    for step in (encoder, head):
+        config = parse(pbtxt.step_text(step, LIMITS))
+        assert config.backend == "onnxruntime"
+        assert config.HasField("dynamic_batching")

@@ -1,0 +1,192 @@
+"""The tensor tables of ``features/schema.py`` → Triton's ``config.pbtxt`` files.
+
+Nothing is written by hand twice: a name, dtype or shape in a configuration is the
+schema's. The text is Triton's own protobuf text format (``ModelConfig``).
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from features import schema
+from features.schema import TensorSpec
+
+RANK_CLICKS = "rank_clicks"
+SCORE_CLICKS = "score_clicks"
+ENSEMBLES = (RANK_CLICKS, SCORE_CLICKS)
+FETCH_FEATURES = "fetch_features"
+BEHAVIOR_ENCODER = "behavior_encoder"
+CLICK_HEAD = "click_head"
+STEPS = (FETCH_FEATURES, BEHAVIOR_ENCODER, CLICK_HEAD)
+
+# What fetch_features makes of a request, and what a caller of score_clicks sends.
+MODEL_INPUTS = schema.HISTORY_TENSORS + schema.REQUEST_TENSORS + schema.CANDIDATE_TENSORS
+
+_TRITON_TYPES = {
+    "int64": "TYPE_INT64",
+    "float32": "TYPE_FP32",
+    "uint8": "TYPE_UINT8",
+    "string": "TYPE_STRING",
+}
+# On a GPU a short wait lets requests share a run; an empty queue does not wait.
+_QUEUE_DELAY_US = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepConfig:
+    """One model that an ensemble runs."""
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    optional_inputs: tuple[TensorSpec, ...] = ()
+    backend: str = "python"
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnsembleConfig:
+    """A chain of steps; a tensor goes to every step that has an input of its name."""
+
+    name: str
+    steps: tuple[StepConfig, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    optional_inputs: tuple[TensorSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the configurations share: the batch limit and the numbers of the symbols."""
+
+    max_batch_size: int
+    sizes: Mapping[str, int]
+
+
+def step_name(step: str, version: str) -> str:
+    """Return the name of a step of one bundle: ``behavior_encoder_v7``.
+
+    The version is in the *name* because every reload in place was seen to answer some
+    requests with an old encoder and a new head.
+    """
+    return f"{step}_{version}"
+
+
+def steps(
+    version: str,
+    backend: str,
+    fetch_parameters: Mapping[str, str],
+    model_parameters: Mapping[str, str],
+) -> tuple[StepConfig, StepConfig, StepConfig]:
+    """Return the three steps of bundle ``version``: fetch, encoder, head."""
+    fetch = StepConfig(
+        name=step_name(FETCH_FEATURES, version),
+        inputs=schema.REQUEST_INPUTS,
+        optional_inputs=schema.OPTIONAL_REQUEST_INPUTS,
+        outputs=MODEL_INPUTS + schema.RESPONSE_NOTES,
+        parameters=fetch_parameters,
+    )
+    encoder = StepConfig(
+        name=step_name(BEHAVIOR_ENCODER, version),
+        inputs=schema.ENCODER_INPUTS,
+        outputs=schema.STATE_TENSORS,
+        backend=backend,
+        parameters=model_parameters,
+    )
+    head = StepConfig(
+        name=step_name(CLICK_HEAD, version),
+        inputs=schema.HEAD_INPUTS,
+        outputs=schema.SCORE_TENSORS,
+        backend=backend,
+        parameters=model_parameters,
+    )
+    return fetch, encoder, head
+
+
+def ensembles(
+    fetch: StepConfig, encoder: StepConfig, head: StepConfig
+) -> tuple[EnsembleConfig, EnsembleConfig]:
+    """Return ``rank_clicks``, and ``score_clicks`` for callers with their own features."""
+    rank = EnsembleConfig(
+        name=RANK_CLICKS,
+        steps=(fetch, encoder, head),
+        inputs=schema.REQUEST_INPUTS,
+        optional_inputs=schema.OPTIONAL_REQUEST_INPUTS,
+        outputs=schema.SCORE_TENSORS + schema.RESPONSE_NOTES,
+    )
+    score = EnsembleConfig(
+        name=SCORE_CLICKS,
+        steps=(encoder, head),
+        inputs=MODEL_INPUTS,
+        outputs=schema.SCORE_TENSORS,
+    )
+    return rank, score
+
+
+def step_text(step: StepConfig, limits: Limits) -> str:
+    """Return the ``config.pbtxt`` of one step."""
+    is_python = step.backend == "python"
+    batching = f"dynamic_batching {{ max_queue_delay_microseconds: {_QUEUE_DELAY_US} }}"
+    return _lines(
+        f"name: {_quoted(step.name)}",
+        f"backend: {_quoted(step.backend)}",
+        f"max_batch_size: {limits.max_batch_size}",
+        *_tensors("input", step.inputs, limits),
+        *_tensors("input", step.optional_inputs, limits, optional=True),
+        *_tensors("output", step.outputs, limits),
+        *_parameters(step.parameters),
+        # A shell runs on the CPU; Triton's own backend takes a GPU where there is one.
+        "instance_group [ { count: 1 kind: KIND_CPU } ]" if is_python else batching,
+    )
+
+
+def ensemble_text(ensemble: EnsembleConfig, limits: Limits) -> str:
+    """Return the ``config.pbtxt`` of an ensemble."""
+    return _lines(
+        f"name: {_quoted(ensemble.name)}",
+        'platform: "ensemble"',
+        f"max_batch_size: {limits.max_batch_size}",
+        *_tensors("input", ensemble.inputs, limits),
+        *_tensors("input", ensemble.optional_inputs, limits, optional=True),
+        *_tensors("output", ensemble.outputs, limits),
+        "ensemble_scheduling {",
+        *(line for step in ensemble.steps for line in _scheduled(step)),
+        "}",
+    )
+
+
+def _scheduled(step: StepConfig) -> Iterable[str]:
+    yield f"  step {{ model_name: {_quoted(step.name)} model_version: -1"
+    for tensor in step.inputs + step.optional_inputs:
+        yield f"    input_map {{ {_key_value(tensor.name, _quoted(tensor.name))} }}"
+    for tensor in step.outputs:
+        yield f"    output_map {{ {_key_value(tensor.name, _quoted(tensor.name))} }}"
+    yield "  }"
+
+
+def _tensors(
+    kind: str, specs: Sequence[TensorSpec], limits: Limits, *, optional: bool = False
+) -> Iterable[str]:
+    flag = " optional: true" if optional else ""
+    for spec in specs:
+        dims = ", ".join(map(str, spec.dims(limits.sizes)))
+        shape = f"data_type: {_TRITON_TYPES[spec.dtype]} dims: [ {dims} ]"
+        yield f"{kind} [ {{ name: {_quoted(spec.name)} {shape}{flag} }} ]"
+
+
+def _parameters(parameters: Mapping[str, str]) -> Iterable[str]:
+    for name, value in parameters.items():
+        text = f"{{ string_value: {_quoted(value)} }}"
+        yield f"parameters {{ {_key_value(name, text)} }}"
+
+
+def _key_value(key: str, value: str) -> str:
+    return f"key: {_quoted(key)} value: {value}"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=True)
+
+
+def _lines(*lines: str) -> str:
+    return "\n".join(lines) + "\n"

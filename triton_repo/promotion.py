@@ -1,0 +1,196 @@
+"""Bundle → serving: load the new steps beside the old ones, prove them, then switch.
+
+The switch replaces the ensembles' configuration files and reloads the ensembles alone:
+no request is lost, and none is answered by a mixed pair. Whatever fails before or during
+it leaves the old pair serving.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from features import bundle
+from features.config import FeatureConfig
+from triton_repo import pbtxt, rendering
+from triton_repo.config import TritonConfig
+from triton_repo.golden import check_golden, check_version
+
+SERVING_FILE = "serving.json"
+_LOAD_TIMEOUT_S = 180.0  # a step that imports Feast loads in 3 s on an idle core
+
+
+class PromotionError(RuntimeError):
+    """A bundle was not promoted or rolled back; says why, and what serves now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """Which bundles the live repository serves: the content of ``serving.json``."""
+
+    serving: str | None = None
+    previous: str | None = None
+    """Stays loaded, so that a rollback is only a switch."""
+
+
+def read_serving(repository: Path) -> Serving:
+    """Return what the live repository serves; nothing before the first promotion."""
+    path = repository / SERVING_FILE
+    return Serving(**json.loads(path.read_text())) if path.is_file() else Serving()
+
+
+def promote(source: Path, config: TritonConfig, features: FeatureConfig) -> Serving:
+    """Serve the bundle in folder ``source``; return what serves then.
+
+    Raises ValueError for a bundle that is damaged or of another schema, and
+    ``PromotionError`` where the server refuses it or answers differently from training:
+    then the old pair still serves. Promoting what serves already changes nothing.
+    """
+    card = bundle.verify(source)
+    repository = Path(config.repository).resolve()
+    with _locked(repository):
+        before = read_serving(repository)
+        if card.version in (before.serving, before.previous):
+            _check_same(repository, source, card.version)
+        else:
+            rendering.render(source, card, config, features)
+        return _switch(card.version, before, repository, config)
+
+
+def rollback(config: TritonConfig) -> Serving:
+    """Serve the previous bundle again, and return what serves then."""
+    repository = Path(config.repository).resolve()
+    with _locked(repository):
+        before = read_serving(repository)
+        if before.previous is None:
+            raise ValueError(f"nothing was served before {before.serving} in {repository}")
+        return _switch(before.previous, before, repository, config)
+
+
+def _switch(
+    version: str, before: Serving, repository: Path, config: TritonConfig
+) -> Serving:
+    """Load and prove the rendered steps of ``version``, then move both ensembles to it."""
+    if version == before.serving:
+        return before
+    with _connected(config) as client:
+        try:
+            _load_steps(client, repository, version)
+            check_golden(client, rendering.step_folders(repository, version)[0], version)
+            _move_ensembles(client, repository, version)
+        except (InferenceServerException, ValueError) as error:
+            _unload(client, repository, keep={before.serving, before.previous})
+            serves = before.serving or "nothing yet"
+            raise PromotionError(
+                f"{version} was not promoted: {error}; serving: {serves}"
+            ) from error
+        after = Serving(serving=version, previous=before.serving)
+        _write(repository / SERVING_FILE, json.dumps(asdict(after)))
+        _unload(client, repository, keep={after.serving, after.previous})
+    _remove_folders(repository, keep={after.serving, after.previous})
+    return after
+
+
+def _load_steps(client: Any, repository: Path, version: str) -> None:
+    for folder in rendering.step_folders(repository, version):
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is gone: promote the bundle again")
+        client.load_model(folder.name, client_timeout=_LOAD_TIMEOUT_S)
+
+
+def _move_ensembles(client: Any, repository: Path, version: str) -> None:
+    """Point both ensembles at ``version``; on any failure put the old ones back."""
+    kept = rendering.step_folders(repository, version)[0] / rendering.ENSEMBLE_FOLDER
+    old: dict[str, str | None] = {}
+    try:
+        for name in pbtxt.ENSEMBLES:
+            live = repository / name / "config.pbtxt"
+            old[name] = live.read_text() if live.is_file() else None
+            (repository / name / "1").mkdir(parents=True, exist_ok=True)
+            _write(live, (kept / f"{name}.pbtxt").read_text())
+            client.load_model(name, client_timeout=_LOAD_TIMEOUT_S)
+        check_version(client, version)
+    except (InferenceServerException, ValueError):
+        _put_back(client, repository, old)
+        raise
+
+
+def _put_back(client: Any, repository: Path, old: Mapping[str, str | None]) -> None:
+    for name, text in old.items():
+        live = repository / name / "config.pbtxt"
+        if text is None:
+            with suppress(InferenceServerException):  # it may never have loaded
+                client.unload_model(name)
+            shutil.rmtree(live.parent)
+        else:
+            _write(live, text)
+            client.load_model(name, client_timeout=_LOAD_TIMEOUT_S)
+
+
+def _unload(client: Any, repository: Path, keep: set[str | None]) -> None:
+    """Unload the steps of every version but those of ``keep``."""
+    index = client.get_model_repository_index(as_json=True).get("models", [])
+    loaded = {model["name"] for model in index if model.get("state") == "READY"}
+    for folder in _steps_except(repository, keep):
+        if folder.name in loaded:
+            client.unload_model(folder.name)
+
+
+def _remove_folders(repository: Path, keep: set[str | None]) -> None:
+    for folder in _steps_except(repository, keep):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _steps_except(repository: Path, keep: set[str | None]) -> list[Path]:
+    return [
+        folder
+        for step in pbtxt.STEPS
+        for folder in sorted(repository.glob(f"{step}_v*"))
+        if folder.name.removeprefix(f"{step}_") not in keep
+    ]
+
+
+def _check_same(repository: Path, source: Path, version: str) -> None:
+    """Raise ValueError where another bundle of the same version is live."""
+    if not rendering.is_rendered_from(repository, source, version):
+        raise ValueError(
+            f"{repository} serves another bundle named {version}: give a bundle a new "
+            "version instead of changing it"
+        )
+
+
+@contextmanager
+def _connected(config: TritonConfig) -> Iterator[Any]:
+    with InferenceServerClient(config.grpc) as client:
+        try:
+            client.is_server_live(client_timeout=5.0)
+        except InferenceServerException as error:
+            raise PromotionError(
+                f"no Triton answers on {config.grpc} ({error.message()}): "
+                "is the stack up? (srp4ctr stack status)"
+            ) from error
+        yield client
+
+
+@contextmanager
+def _locked(repository: Path) -> Iterator[None]:
+    """Let one promotion at a time into the repository."""
+    repository.mkdir(parents=True, exist_ok=True)
+    with (repository / "promotion.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace ``path`` so that the server reads the old text or the new, never a part."""
+    partial = path.with_name(f"{path.name}.part")
+    partial.write_text(text)
+    os.replace(partial, path)
