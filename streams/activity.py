@@ -28,7 +28,7 @@ class Activity:
 
 
 def count(activity: Activity, *, at_ms: int, is_click: bool, offset: int) -> Activity:
-    """Return ``activity`` with one more impression or click; a counted offset changes nothing."""
+    """Return ``activity`` with one event more; an offset counted before changes nothing."""
     if offset <= activity.last_offset:
         return activity
     now = max(at_ms, activity.counted_at_ms)

@@ -53,9 +53,7 @@ class Impression(
     ) = None
 
 
-class Click(
-    msgspec.Struct, tag="click", frozen=True, kw_only=True, omit_defaults=True
-):
+class Click(msgspec.Struct, tag="click", frozen=True, kw_only=True, omit_defaults=True):
     """A click on an impression, named by ``request_id`` and ``item_id``."""
 
     event_id: Id
@@ -78,9 +76,7 @@ class Behavior(
     value: float | None = None  # dwell seconds, a rating, a price: the action says which
 
 
-class ItemUpdate(
-    msgspec.Struct, tag="item", frozen=True, kw_only=True, omit_defaults=True
-):
+class ItemUpdate(msgspec.Struct, tag="item", frozen=True, kw_only=True, omit_defaults=True):
     """An item's attributes, whole: a later update replaces an earlier one."""
 
     event_id: Id

@@ -31,19 +31,19 @@ class BehaviorSequence:
 
 def element_of(event: Click | Behavior) -> SequenceElement:
     """Return what ``event`` adds to its user's sequence; a click is an action too."""
-    is_click = isinstance(event, Click)
+    action, value = ("click", None) if isinstance(event, Click) else _deed(event)
     return SequenceElement(
         occurred_at=event.occurred_at,
         item_key=item_key(event.item_id),
-        action=action_code("click" if is_click else event.action),
-        value=None if is_click else event.value,
+        action=action_code(action),
+        value=value,
     )
 
 
 def merge(
     sequence: BehaviorSequence, added: Iterable[SequenceElement], length: int
 ) -> BehaviorSequence:
-    """Return the latest ``length`` distinct elements of both; the same object if none is new.
+    """Return the latest ``length`` distinct elements; the same object if none is new.
 
     Two elements that differ in ``value`` alone are one: the greater value stays, so that
     the order of arrival does not decide.
@@ -60,6 +60,10 @@ def merge(
     # A late event leaves the newest time as it is, yet the store drops an equal version.
     version = max(newest_us, sequence.version_us + 1)
     return BehaviorSequence(elements=latest, version_us=version)
+
+
+def _deed(behavior: Behavior) -> tuple[str, float | None]:
+    return behavior.action, behavior.value
 
 
 def _identity(element: SequenceElement) -> tuple[int, int, int]:

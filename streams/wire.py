@@ -11,7 +11,13 @@ from typing import Any
 
 import msgspec
 
-from streams.events import Event
+from streams.events import (
+    BEHAVIOR_EVENTS_TOPIC,
+    ITEMS_TOPIC,
+    Event,
+    ItemUpdate,
+    UserEvent,
+)
 
 MAX_MESSAGE_BYTES = 64 * 1024  # an event of this schema with long ids is under 8 kB
 # 1e11 is March 1973 in milliseconds and the year 5138 in seconds.
@@ -30,6 +36,7 @@ class Reason(StrEnum):
     TIME_IN_SECONDS = "time_in_seconds"
     TIME_IN_FUTURE = "time_in_future"
     WRONG_TOPIC = "wrong_topic"
+    WRONG_KEY = "wrong_key"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +76,57 @@ def decode(payload: bytes | None, now_ms: int) -> Event | RejectedEvent:
     return _check_time(event, now_ms) or event
 
 
+def decode_user_event(
+    payload: bytes | None, key: bytes | None, now_ms: int
+) -> UserEvent | RejectedEvent:
+    """Return the event of a ``behavior-events`` record, or why it does not belong there.
+
+    A record under another key than its user's would spread one user over partitions:
+    an impression would miss its click, and a counter its events.
+    """
+    event = decode(payload, now_ms)
+    if isinstance(event, RejectedEvent):
+        return event
+    if isinstance(event, ItemUpdate):
+        detail = f"an item update belongs on topic {ITEMS_TOPIC}"
+        return RejectedEvent(reason=Reason.WRONG_TOPIC, detail=detail)
+    return _check_key(key, event.user_id, "user_id") or event
+
+
+def decode_item_update(
+    payload: bytes | None, key: bytes | None, now_ms: int
+) -> ItemUpdate | RejectedEvent:
+    """Return the update of an ``items`` record, or why it does not belong there."""
+    event = decode(payload, now_ms)
+    if isinstance(event, RejectedEvent):
+        return event
+    if not isinstance(event, ItemUpdate):
+        detail = f"only item updates belong here; send this to {BEHAVIOR_EVENTS_TOPIC}"
+        return RejectedEvent(reason=Reason.WRONG_TOPIC, detail=detail)
+    return _check_key(key, event.item_id, "item_id") or event
+
+
+def event_key(event: Event) -> bytes:
+    """Return the Kafka key of ``event``: its user, or the item of an update."""
+    item_or_user = event.item_id if isinstance(event, ItemUpdate) else event.user_id
+    return item_or_user.encode()
+
+
+def event_topic(event: Event) -> str:
+    """Return the topic on which ``event`` belongs."""
+    return ITEMS_TOPIC if isinstance(event, ItemUpdate) else BEHAVIOR_EVENTS_TOPIC
+
+
+def _check_key(key: bytes | None, expected: str, field: str) -> RejectedEvent | None:
+    if key == expected.encode():
+        return None
+    detail = f"the record's key is {key!r:.80}; it must be the event's {field}"
+    return RejectedEvent(reason=Reason.WRONG_KEY, detail=detail)
+
+
 def _reason(message: str) -> Reason:
     """Sort msgspec's message into our list of reasons."""
-    if "missing required field `type`" in message or message.startswith("Invalid value"):
+    if "missing required field `type`" in message or message.endswith("`$.type`"):
         return Reason.UNKNOWN_TYPE
     if "missing required field" in message:
         return Reason.MISSING_FIELD
@@ -90,7 +145,7 @@ def _check_time(event: Event, now_ms: int) -> RejectedEvent | None:
         ahead_s = (at - now_ms) // 1000
         return RejectedEvent(
             reason=Reason.TIME_IN_FUTURE,
-            detail=f"occurred_at {at} is {ahead_s} s after it was published",
+            detail=f"occurred_at {at} is {ahead_s} s in the future: is it in microseconds?",
         )
     return None
 

@@ -1,0 +1,117 @@
+"""Events → Kafka, for producers in Python.
+
+In: events, or raw payloads that may not be events. Out: records on the right topic
+under the right key, all acknowledged when ``flush`` returns.
+"""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+
+from streams.config import KafkaConfig
+from streams.events import BEHAVIOR_EVENTS_TOPIC, Event
+from streams.wire import RejectedEvent, decode, encode, event_key, event_topic
+
+MAX_REQUEST_BYTES = 4 * 1024 * 1024
+_LINGER_MS = 10
+
+
+class EventPublisher:
+    """Publishes events; a context manager that waits for every acknowledgement on exit."""
+
+    def __init__(self, kafka: KafkaConfig) -> None:
+        try:
+            self._producer = KafkaProducer(
+                bootstrap_servers=kafka.bootstrap.split(","),
+                linger_ms=_LINGER_MS,
+                batch_size=256 * 1024,
+                max_request_size=MAX_REQUEST_BYTES,
+                acks="all",
+                enable_idempotence=True,
+                metrics_enabled=False,
+            )
+        except KafkaError as error:
+            message = f"no Kafka broker answers at {kafka.bootstrap}: {error}"
+            raise ValueError(message) from error
+        self._failure: BaseException | None = None
+        self.published = 0
+        """Messages handed to the broker so far."""
+
+    def publish(self, event: Event, *, backfill: bool = False) -> None:
+        """Send ``event``, known now or, with ``backfill``, since it happened.
+
+        Raises the error of an earlier event that the broker did not take.
+        """
+        self._send(
+            event_topic(event),
+            encode(event),
+            event_key(event),
+            event.occurred_at if backfill else None,
+        )
+
+    def publish_raw(
+        self, payload: bytes, *, key: bytes | None = None, backfill: bool = False
+    ) -> None:
+        """Send ``payload`` where its event belongs.
+
+        What is no event goes to ``behavior-events`` under ``key`` all the same: the worker
+        rejects it where everyone can see it.
+        """
+        event = decode(payload, _now_ms())
+        if isinstance(event, RejectedEvent):
+            self._send(BEHAVIOR_EVENTS_TOPIC, payload, key, None)
+            return
+        at_ms = event.occurred_at if backfill else None
+        self._send(event_topic(event), payload, event_key(event), at_ms)
+
+    def flush(self, timeout_s: float = 60.0) -> None:
+        """Return when the broker has acknowledged everything; raises what it refused."""
+        self._producer.flush(timeout=timeout_s)
+        self._raise_failure()
+
+    def close(self) -> None:
+        """Flush and leave the broker."""
+        try:
+            self.flush()
+        finally:
+            self._producer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:  # the caller's error matters more than what is still in flight
+            self._producer.close(timeout=1.0)
+
+    def _send(
+        self, topic: str, payload: bytes, key: bytes | None, at_ms: int | None
+    ) -> None:
+        self._raise_failure()
+        if at_ms is not None:  # brokers refuse a record from the future
+            at_ms = min(at_ms, _now_ms())
+        sent = self._producer.send(topic, value=payload, key=key, timestamp_ms=at_ms)
+        sent.add_errback(self._remember)
+        self.published += 1
+
+    def _remember(self, error: BaseException) -> None:
+        self._failure = self._failure or error
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            message = f"the broker did not take an event: {failure!r}"
+            raise RuntimeError(message) from failure
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,47 @@
+"""The project's topics: created once, left alone afterwards."""
+
+from contextlib import suppress
+
+from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.errors import TopicAlreadyExistsError
+
+from streams.config import KafkaConfig
+from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC, REJECTED_TOPIC
+
+# Brokers delete by the records' timestamps, which a backfill sets to when things
+# happened: with the usual seven days a year's history would be gone when it arrives.
+_KEEP = {"retention.ms": "-1"}
+_MAX_REJECTED_BYTES = 4 * 1024 * 1024  # the largest message plus headers must fit
+_TOPIC_SETTINGS = {
+    BEHAVIOR_EVENTS_TOPIC: _KEEP,
+    ITEMS_TOPIC: {"cleanup.policy": "compact"},
+    REJECTED_TOPIC: {**_KEEP, "max.message.bytes": str(_MAX_REJECTED_BYTES)},
+    LABELS_TOPIC: _KEEP,
+}
+
+
+def ensure_topics(kafka: KafkaConfig) -> list[str]:
+    """Create the topics that are missing and return their names; others stay as they are.
+
+    Raises ``ValueError`` where no broker answers.
+    """
+    try:
+        admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap.split(","))
+    except Exception as error:
+        message = f"no Kafka broker answers at {kafka.bootstrap}: {error}"
+        raise ValueError(message) from error
+    try:
+        existing = set(admin.list_topics())
+        missing = [name for name in _TOPIC_SETTINGS if name not in existing]
+        for name in missing:
+            _create(admin, name, kafka)
+        return missing
+    finally:
+        admin.close()
+
+
+def _create(admin: KafkaAdminClient, name: str, kafka: KafkaConfig) -> None:
+    settings = _TOPIC_SETTINGS[name]
+    topic = NewTopic(name, kafka.partitions, kafka.replication, topic_configs=settings)
+    with suppress(TopicAlreadyExistsError):  # another process was faster
+        admin.create_topics([topic])
