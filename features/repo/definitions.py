@@ -1,0 +1,88 @@
+"""What Feast knows of: entities, views and services; all that ``feast apply`` scans.
+
+The stream worker writes every view online as events come in; nothing is materialised.
+Arrays of ``user_behavior_sequence`` run oldest first and have one length.
+"""
+
+from datetime import timedelta
+
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
+from feast.types import Array, Float64, Int64, String
+
+# Feast does not apply a ttl to online reads; ours is ``features.sequence_ttl_days``.
+_OFFLINE_TTL = timedelta(days=3650)
+
+user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING)
+item = Entity(name="item", join_keys=["item_key"], value_type=ValueType.INT64)
+# An item's counters are kept in a share per partition of the topic: see streams/sink.py.
+partition = Entity(name="partition", join_keys=["partition"], value_type=ValueType.INT64)
+
+# The offline truth is the raw event log: sequences and counters are cut from it at each
+# request's time (features/point_in_time.py), so these sources are never read.
+user_log = FileSource(name="user_log", path="behavior-events", timestamp_field="created_at")
+item_log = FileSource(name="item_log", path="behavior-events", timestamp_field="created_at")
+# Read for training; relative to the repository's root, which is the log's folder.
+profile_log = FileSource(
+    name="profile_log",
+    path="item-profiles.parquet",
+    timestamp_field="occurred_at",
+    created_timestamp_column="created_at",
+)
+
+_COUNTERS = [
+    Field(name="impressions", dtype=Array(Float64)),  # one per half-life
+    Field(name="clicks", dtype=Array(Float64)),
+    Field(name="counted_at_ms", dtype=Int64),
+    Field(name="first_seen_ms", dtype=Int64),
+    Field(name="last_offset", dtype=Int64),
+]
+
+user_behavior_sequence = FeatureView(
+    name="user_behavior_sequence",
+    entities=[user],
+    ttl=_OFFLINE_TTL,
+    schema=[
+        Field(name="user_id", dtype=String),
+        Field(name="item_keys", dtype=Array(Int64)),
+        Field(name="action_codes", dtype=Array(Int64)),
+        # Not Array(UnixTimestamp): that type cuts to seconds.
+        Field(name="occurred_at_ms", dtype=Array(Int64)),
+        Field(name="behavior_values", dtype=Array(Float64)),  # NaN: no value
+    ],
+    source=user_log,
+)
+user_activity = FeatureView(
+    name="user_activity",
+    entities=[user],
+    ttl=_OFFLINE_TTL,
+    schema=[Field(name="user_id", dtype=String), *_COUNTERS],
+    source=user_log,
+)
+item_activity = FeatureView(
+    name="item_activity",
+    entities=[item, partition],
+    ttl=_OFFLINE_TTL,
+    schema=[
+        Field(name="item_key", dtype=Int64),
+        Field(name="partition", dtype=Int64),
+        *_COUNTERS,
+    ],
+    source=item_log,
+)
+item_profile = FeatureView(
+    name="item_profile",
+    entities=[item],
+    ttl=_OFFLINE_TTL,
+    schema=[
+        Field(name="item_key", dtype=Int64),
+        Field(name="item_id", dtype=String),
+        Field(name="attributes", dtype=String),  # JSON
+    ],
+    source=profile_log,
+)
+
+user_features = FeatureService(
+    name="user_features", features=[user_behavior_sequence, user_activity]
+)
+item_features = FeatureService(name="item_features", features=[item_activity])
+item_profiles = FeatureService(name="item_profiles", features=[item_profile])
