@@ -1,0 +1,61 @@
+"""Counts → 95 % intervals: how sure a live figure is.
+
+In: how many, out of how many. Out: the bounds between which the true value lies in 95 of
+100 such samples. A click rate of a few hundred impressions means little without them.
+"""
+
+from dataclasses import dataclass
+from math import nan, sqrt
+
+Z = 1.959964  # the normal distribution's 97.5 % point
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A 95 % interval; NaN where there is nothing to judge by."""
+
+    low: float
+    high: float
+
+
+UNKNOWN = Interval(low=nan, high=nan)
+
+
+def wilson(successes: int, trials: int) -> Interval:
+    """Return Wilson's score interval of ``successes / trials``: right for small counts too.
+
+    (p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n)
+    """
+    if trials == 0:
+        return UNKNOWN
+    rate, scale = successes / trials, 1 + Z * Z / trials
+    middle = rate + Z * Z / (2 * trials)
+    spread = Z * sqrt(rate * (1 - rate) / trials + Z * Z / (4 * trials * trials))
+    low, high = (middle - spread) / scale, (middle + spread) / scale
+    return Interval(low=max(0.0, low), high=min(1.0, high))
+
+
+def hanley_mcneil(auc: float, positives: int, negatives: int) -> Interval:
+    """Return the interval of an AUC from its value and counts (Hanley, McNeil 1982)."""
+    if positives == 0 or negatives == 0:
+        return UNKNOWN
+    both_above, both_below = auc / (2 - auc), 2 * auc * auc / (1 + auc)
+    variance = (
+        auc * (1 - auc)
+        + (positives - 1) * (both_above - auc * auc)
+        + (negatives - 1) * (both_below - auc * auc)
+    ) / (positives * negatives)
+    spread = Z * sqrt(max(0.0, variance))
+    return Interval(low=max(0.0, auc - spread), high=min(1.0, auc + spread))
+
+
+def calibration(predicted: float, clicks: int, variance: float) -> Interval:
+    """Return the interval of ``predicted / clicks``.
+
+    ``variance`` is Σ p(1 − p): how far the number of clicks may stray from Σ p by luck
+    alone, if every prediction is right.
+    """
+    spread = Z * sqrt(max(0.0, variance))
+    if clicks <= spread:  # so few clicks that none at all would be no surprise
+        return UNKNOWN
+    return Interval(low=predicted / (clicks + spread), high=predicted / (clicks - spread))

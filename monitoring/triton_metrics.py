@@ -1,0 +1,30 @@
+"""Triton's metrics page → the counters that serving's cost is computed from.
+
+In: the Prometheus text of tritonserver. Out: a ``Sample`` of the inference counters, the
+failures added up over their reasons.
+"""
+
+from urllib.request import urlopen
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from monitoring.serving_cost import COUNTERS, CounterKey, Sample
+
+TIMEOUT_S = 2.0  # a page of 10 models takes 2 ms; a hanging server must not stop labels
+
+
+def fetch(url: str) -> Sample:
+    """Return the counters at ``url``; raises ``OSError`` if nobody answers there."""
+    with urlopen(url, timeout=TIMEOUT_S) as answer:
+        return parse(answer.read().decode())
+
+
+def parse(text: str) -> Sample:
+    """Return the inference counters in ``text``; raises ``ValueError`` if it is not one."""
+    sample: dict[CounterKey, float] = {}
+    for family in text_string_to_metric_families(text):
+        for each in family.samples:
+            if each.name in COUNTERS and "model" in each.labels:
+                key = CounterKey(each.name, each.labels["model"])
+                sample[key] = sample.get(key, 0.0) + each.value
+    return sample
