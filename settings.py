@@ -10,7 +10,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -66,31 +66,32 @@ class Settings(BaseSettings):
         return env_settings, init_settings
 
 
-def load(data_dir: str | None = None) -> Settings:
-    """Return the settings of this process; ``data_dir`` overrides ``local.data_dir``.
+def load() -> Settings:
+    """Return the settings of this process.
 
     Raises ``SettingsError`` for an unknown key (the known ones are listed) or a value
     that its section refuses.
     """
     from_file = _read(Path(os.environ.get("SRP4CTR_SETTINGS", "settings.toml")))
-    override = {"local": {"data_dir": data_dir}} if data_dir else {}
     for key in _environment_keys():
         _check_key(key, f"the variable {PREFIX}{'__'.join(key).upper()}")
-    first = _build(_merged(from_file, override))
-    stack = _read(Path(data_dir or first.local.data_dir) / STACK_FILE)
-    return _build(_merged(_merged(from_file, stack), override))
+    stack = _read(Path(_build(from_file).local.data_dir) / STACK_FILE)
+    return _build(_merged(from_file, stack))
 
 
 def _build(values: Mapping[str, Any]) -> Settings:
     try:
         # The file's values are a source below the environment, not the last word.
-        return Settings(**values)
+        settings = Settings(**values)
     except ValidationError as error:
         problems = (
             f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})"
             for e in error.errors()
         )
         raise SettingsError("; ".join(problems)) from error
+    # Said once: readers add a share per partition that the broker has.
+    features = replace(settings.features, partitions=settings.kafka.partitions)
+    return settings.model_copy(update={"features": features})
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -88,3 +89,51 @@ class Steps:
             console=self.console,
             transient=True,
         )
+
+
+@contextmanager
+def progress_bars(console: Console) -> Iterator[Progress]:
+    """Show bars while the block runs; ``listener`` draws into them."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30))
+    note = TextColumn("[dim]{task.fields[note]}[/dim]")
+    with Progress(
+        SpinnerColumn(),
+        *columns,
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        note,
+        console=console,
+    ) as progress:
+        yield progress
+
+
+class Listener(Protocol):
+    """What a long job calls as it goes: see ``training.progress.ProgressListener``."""
+
+    def __call__(self, step: str, done: int, total: int, note: str = "") -> None:
+        """``done`` of ``total`` units of ``step`` are finished."""
+        ...
+
+
+def listener(progress: Progress) -> Listener:
+    """Return what draws one bar a step into ``progress``."""
+    tasks: dict[str, TaskID] = {}
+
+    def show(step: str, done: int, total: int, note: str = "") -> None:
+        if step not in tasks:
+            tasks[step] = progress.add_task(step, total=total, note="")
+        progress.update(tasks[step], completed=done, total=total, note=escape(note))
+
+    return show
+
+
+def show_failure(console: Console, error: BaseException) -> None:
+    """Print what failed, why, where the logs are and what to try."""
+    if isinstance(error, StepError):
+        console.print(f"[bold red]✗ {escape(error.title)}[/bold red]")
+        console.print(escape(str(error.cause)), highlight=False)
+        console.print(f"[dim]logs: {escape(error.logs)}[/dim]", highlight=False)
+        if error.hint:
+            console.print(f"try: {escape(error.hint)}", highlight=False)
+        return
+    console.print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False)

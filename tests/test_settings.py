@@ -69,6 +69,7 @@ def test_a_nested_section_is_reached_from_the_environment(
 def test_the_shipped_file_says_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     shipped = Path(__file__).parent.parent / "settings.toml"
     monkeypatch.setenv("SRP4CTR_SETTINGS", str(shipped))
-    assert settings.load("nowhere") == settings.Settings(
-        local=LocalConfig(data_dir="nowhere")
-    )
+    monkeypatch.setenv("SRP4CTR_LOCAL__DATA_DIR", "nowhere")
+    assert settings.load() == settings.Settings(local=LocalConfig(data_dir="nowhere"))
+    monkeypatch.delenv("SRP4CTR_LOCAL__DATA_DIR")
+    assert LocalConfig().data_dir in shipped.read_text()

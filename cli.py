@@ -1,0 +1,390 @@
+"""The command line: ``srp4ctr NOUN VERB`` loads the settings and calls one function.
+
+Imports of torch, Feast and Faust stay inside the commands that need them: each costs
+seconds. prometheus_client comes first, always: Feast would switch it to files.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import prometheus_client  # noqa: F401  (before Feast: see above)
+import typer
+from rich.console import Console
+
+from settings import PREFIX, Settings, load
+
+app = typer.Typer(
+    name="srp4ctr",
+    help="Streams, features, training and serving of SRP4CTR for click-through rates.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+stack = typer.Typer(help="The embedded stack: broker, store, Triton.", no_args_is_help=True)
+events = typer.Typer(help="Publish and check events.", no_args_is_help=True)
+stream = typer.Typer(help="Events → sequences and labels.", no_args_is_help=True)
+features = typer.Typer(help="The feature store.", no_args_is_help=True)
+model = typer.Typer(help="Train, promote and ask models.", no_args_is_help=True)
+monitor = typer.Typer(help="Live quality and cost.", no_args_is_help=True)
+for noun, group in {
+    "stack": stack,
+    "events": events,
+    "stream": stream,
+    "features": features,
+    "model": model,
+    "monitor": monitor,
+}.items():
+    app.add_typer(group, name=noun)
+
+out = Console()
+err = Console(stderr=True)
+
+EventsFile = Annotated[Path, typer.Argument(help="JSON lines (.jsonl) or Parquet.")]
+
+
+@app.callback()
+def everything(
+    data_dir: Annotated[
+        str | None,
+        typer.Option(help="The embedded stack's folder (setting local.data_dir)."),
+    ] = None,
+) -> None:
+    """Streams, features, training and serving of SRP4CTR for click-through rates."""
+    if data_dir:  # the environment is the last word, and reaches child processes
+        os.environ[f"{PREFIX}LOCAL__DATA_DIR"] = data_dir
+
+
+@stack.command("prepare")
+def stack_prepare() -> None:
+    """Install the embedded Triton and its Python environment.
+
+    Example: srp4ctr stack prepare
+    """
+    from local import serving_env
+
+    serving_env.build(Path(load().local.serving_dir), _note)
+
+
+@stack.command("up")
+def stack_up(broker: str | None = None) -> None:
+    """Start broker, store, Triton and Prometheus in the background.
+
+    Example: srp4ctr stack up
+    """
+    from dataclasses import replace
+
+    from local import stack as local_stack
+
+    settings = load()
+    local = replace(settings.local, broker=broker) if broker else settings.local
+    addresses = local_stack.up(local, http_port=settings.triton.http_port, note=_note)
+    for section, values in addresses.settings().items():
+        for name, value in values.items():
+            out.print(f"[bold]{section}.{name}[/bold] = {value}", highlight=False)
+    out.print(
+        "Next: srp4ctr features apply, then srp4ctr stream run and srp4ctr monitor run,"
+        " each in a terminal of its own"
+    )
+
+
+@stack.command("down")
+def stack_down() -> None:
+    """Stop everything that runs in the data folder; the data stays.
+
+    Example: srp4ctr stack down
+    """
+    from local import stack as local_stack
+
+    stopped = local_stack.down(load().local)
+    out.print(f"stopped: {', '.join(stopped) or 'nothing was running'}")
+
+
+@stack.command("status")
+def stack_status() -> None:
+    """Show what runs; exit status 1 if a part has ended.
+
+    Example: srp4ctr stack status
+    """
+    from local import stack as local_stack
+    from local.views import stack_table
+
+    status = local_stack.status(load().local)
+    out.print(stack_table(status) if status.running else "nothing is running")
+    if status.ended:
+        raise ValueError(f"ended: {', '.join(status.ended)}. Try: srp4ctr stack up")
+
+
+@events.command("publish")
+def events_publish(
+    path: EventsFile,
+    backfill: Annotated[
+        bool, typer.Option(help="They became known when they happened, not now.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option(help="Publish nothing if a line would be rejected.")
+    ] = False,
+) -> None:
+    """Publish the events in PATH; the stream rejects bad lines with their reason.
+
+    Example: srp4ctr events publish clicks.jsonl --backfill
+    """
+    from streams.event_files import read_lines
+    from streams.publisher import EventPublisher
+    from streams.topics import ensure_topics
+
+    settings = load()
+    report = _check(path)
+    if strict and report.bad_lines:
+        raise ValueError("nothing was published (--strict)")
+    ensure_topics(settings.kafka)
+    with EventPublisher(settings.kafka) as publisher:
+        lines = _track(read_lines(path), report.total, "publish")
+        for line in lines:
+            publisher.publish_raw(line.payload, backfill=backfill)
+    bad = sum(report.rejected.values())
+    out.print(f"published {publisher.published:,} messages, {bad:,} to be rejected")
+
+
+@events.command("check")
+def events_check(path: EventsFile) -> None:
+    """Find what the stream would reject, with line numbers; exit status 1 if anything.
+
+    Example: srp4ctr events check clicks.jsonl
+    """
+    report = _check(path)
+    if report.rejected:
+        raise ValueError(f"{sum(report.rejected.values())} bad lines in {path}")
+
+
+@events.command("schema")
+def events_schema() -> None:
+    """Write the JSON Schema of the events anew.
+
+    Example: srp4ctr events schema
+    """
+    from streams import wire
+
+    out.print(str(wire.write_json_schema(Path(wire.__file__).parent / "schema")))
+
+
+@stream.command("run")
+def stream_run() -> None:
+    """Fold events into sequences, counters and labels until stopped (Ctrl-C).
+
+    Example: srp4ctr stream run
+    """
+    from features.store import FeatureStoreSink
+    from local.worker_patch import prepare_worker
+    from streams.app import run_worker
+
+    settings = load()
+    folder = Path(settings.local.data_dir)
+    groups = (settings.streams.group_id, settings.streams.log_group_id)
+    prepare_worker(folder, settings.kafka.bootstrap, groups)
+    run_worker(
+        settings.kafka,
+        settings.streams,
+        FeatureStoreSink(settings.features),
+        log_dir=Path(settings.features.log_dir),
+        data_dir=folder / "worker",
+    )
+
+
+@features.command("apply")
+def features_apply() -> None:
+    """Register the feature views with Feast; doing it again is harmless.
+
+    Example: srp4ctr features apply
+    """
+    from features.store import apply
+
+    for name in apply(load().features):
+        out.print(name)
+
+
+@features.command("show")
+def features_show(user: str) -> None:
+    """Show what the store holds of USER now.
+
+    Example: srp4ctr features show 42
+    """
+    from local.views import user_tables
+
+    for table in user_tables(load().features, user):
+        out.print(table)
+
+
+@model.command("refresh")
+def model_refresh(
+    promote: Annotated[bool, typer.Option(help="Serve the bundle if it passes.")] = True,
+) -> None:
+    """Pre-train, fine-tune, calibrate, export, judge, and promote a new bundle.
+
+    Example: srp4ctr model refresh
+    """
+    from local.console import listener, progress_bars
+    from local.views import report_table
+    from training.refresh import refresh
+
+    settings = load()
+    promoter = _promoter(settings) if promote else None
+    with progress_bars(out) as bars:
+        report = refresh(
+            settings.training,
+            settings.features,
+            settings.streams,
+            promote=promoter,
+            progress=listener(bars),
+        )
+    out.print(report_table(report))
+
+
+@model.command("list")
+def model_list() -> None:
+    """List the bundles and say which one serves.
+
+    Example: srp4ctr model list
+    """
+    from local.views import bundles_table
+
+    settings = load()
+    bundles, repository = settings.training.bundles_dir, settings.triton.repository
+    out.print(bundles_table(Path(bundles), Path(repository)))
+
+
+@model.command("promote")
+def model_promote(version: str) -> None:
+    """Serve bundle VERSION; if anything fails, the old one keeps serving.
+
+    Example: srp4ctr model promote v2
+    """
+    settings = load()
+    folder = Path(settings.training.bundles_dir) / version
+    if not folder.is_dir():
+        raise ValueError(f"there is no bundle {version}: srp4ctr model list shows them")
+    _promoter(settings)(folder)
+    out.print(f"{version} serves")
+
+
+@model.command("rollback")
+def model_rollback() -> None:
+    """Serve the previous bundle again.
+
+    Example: srp4ctr model rollback
+    """
+    from triton_repo.promotion import rollback
+
+    out.print(f"{rollback(load().triton).serving} serves")
+
+
+@model.command("rank")
+def model_rank(user: str, items: list[str]) -> None:
+    """Ask Triton for USER's click probability of each of ITEMS, best first.
+
+    Example: srp4ctr model rank 42 50 181 258
+    """
+    from local.views import ranking_table, titles
+    from streams.events import item_key
+    from triton_repo.client import RankClient
+
+    settings = load()
+    with RankClient(settings.triton.grpc) as client:
+        ranking = client.rank(user, items, deadline_s=5.0)
+    names = titles(settings.features, [item_key(item) for item in items])
+    out.print(ranking_table(ranking, names))
+
+
+@monitor.command("run")
+def monitor_run() -> None:
+    """Serve live quality and cost to Prometheus until stopped (Ctrl-C).
+
+    Example: srp4ctr monitor run
+    """
+    import signal
+    import threading
+
+    from monitoring.exporter import MonitorSources, run_monitor
+
+    settings = load()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    sources = MonitorSources(
+        bootstrap=settings.kafka.bootstrap,
+        triton_metrics_url=settings.triton.metrics_url,
+        repository=Path(settings.triton.repository),
+        bundles_dir=Path(settings.training.bundles_dir),
+        label_window_s=settings.streams.label_window_s,
+    )
+    address = f"http://{settings.monitoring.host}:{settings.monitoring.port}/metrics"
+    err.print(f"metrics: {address}  (Ctrl-C stops)")
+    run_monitor(sources, settings.monitoring, stop)
+
+
+@app.command()
+def demo(
+    events_file: Annotated[
+        Path | None,
+        typer.Option("--events", help="Your own events, JSON lines or Parquet."),
+    ] = None,
+    broker: Annotated[
+        str, typer.Option(help="noida (embedded) or kafka (Apache Kafka, Java 17).")
+    ] = "noida",
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave everything running to play with.")
+    ] = False,
+) -> None:
+    """Run the whole loop on real data: publish, fold, train, serve, replay, measure.
+
+    Example: srp4ctr demo --events mine.jsonl --keep
+    """
+    from local.demo import Options, run
+
+    run(Options(events=events_file, broker=broker, keep=keep), out)
+
+
+def _note(text: str) -> None:
+    err.print(text, style="dim", highlight=False)
+
+
+def _check(path: Path) -> Any:
+    """Show what the stream would make of ``path``, and return the report."""
+    import time
+
+    from local.views import file_tables
+    from streams.event_files import check_file
+
+    report = check_file(path, time.time_ns() // 1_000_000)
+    for table in file_tables(report):
+        out.print(table)
+    return report
+
+
+def _track(lines: Any, total: int, what: str) -> Any:
+    from rich.progress import track
+
+    return track(lines, total=total, description=what, console=err, transient=True)
+
+
+def _promoter(settings: Settings) -> Any:
+    """Return what serves the bundle in a folder: training hands it the folder."""
+    from triton_repo.promotion import promote
+
+    return lambda folder: promote(folder, settings.triton, settings.features)
+
+
+def main() -> None:
+    """Run the command line; what a person can mend ends in one line, not a traceback."""
+    from local.console import show_failure
+
+    try:
+        app()
+    except (ValueError, RuntimeError, OSError) as error:
+        show_failure(err, error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""What the store, the bundles and a ranking hold → tables that a person reads."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from features import bundle
+from features.config import FeatureConfig
+from features.schema import ItemStatus
+from local.stack import StackStatus
+from streams.activity import HALF_LIVES_H, Activity
+from streams.event_files import FileReport
+from streams.events import FIRST_HASHED_ACTION, NAMED_ACTIONS, item_key
+from streams.sequences import BehaviorSequence
+from streams.sink import ItemProfile
+from triton_repo.client import Ranking
+from triton_repo.promotion import read_serving
+
+_STATUS_WORDS = {
+    ItemStatus.UNKNOWN_ITEM: "unknown to the model",
+    ItemStatus.NO_ATTRIBUTES: "no attributes",
+    ItemStatus.NO_ACTIVITY: "nothing counted yet",
+}
+_MAX_BAD_LINES = 20
+_TITLES = ("title", "name")  # attributes that a person knows an item by
+
+
+def titles(features: FeatureConfig, item_keys: Sequence[int]) -> dict[int, str]:
+    """Return each item's title from its profile; its id where it has none, else its key."""
+    from features import rows, store  # Feast: 3–4 s
+
+    views = store.OnlineViews(features)
+    entities = [rows.item_entity(key) for key in item_keys]
+    found = views.read(rows.PROFILE_VIEW, entities)
+    return {
+        key: _title(rows.unpack_profile(key, row)) if row else f"key {key}"
+        for key, row in zip(item_keys, found, strict=True)
+    }
+
+
+def user_tables(features: FeatureConfig, user_id: str) -> Iterator[Table]:
+    """Yield what the store holds of a user now; ``ValueError`` for one it does not know."""
+    from features.store import FeatureStoreSink  # Feast: 3–4 s
+
+    row = FeatureStoreSink(features).read_users([user_id]).get(user_id)
+    if row is None:
+        raise ValueError(f"the store has nothing of user {user_id!r}")
+    names = titles(features, sorted({e.item_key for e in row.sequence.elements}))
+    yield sequence_table(f"user {escape(user_id)}", row.sequence, names)
+    yield _activity_table(row.activity)
+
+
+def sequence_table(
+    title: str, sequence: BehaviorSequence, names: Mapping[int, str], last: int = 50
+) -> Table:
+    """Return the ``last`` behaviours, newest first."""
+    version = f"version {sequence.version_us}, {len(sequence.elements)} behaviours"
+    table = _table(f"{title}: {version}", "when (UTC)", "ago", "action", "value", "item")
+    for element in sequence.elements[: -last - 1 : -1]:
+        value = "" if element.value is None else f"{element.value:g}"
+        table.add_row(
+            _clock(element.occurred_at),
+            _ago(element.occurred_at),
+            _action(element.action),
+            value,
+            escape(names[element.item_key]),
+        )
+    return table
+
+
+def ranking_table(ranking: Ranking, names: Mapping[int, str], top: int = 100) -> Table:
+    """Return the best ``top`` items of a ranking."""
+    title = f"model {ranking.model_version}, status {ranking.status}"
+    table = _table(
+        f"{title}, features {ranking.feature_version}", "#", "item", "id", "click", ""
+    )
+    order = sorted(range(len(ranking.scores)), key=lambda i: -ranking.scores[i])[:top]
+    for place, index in enumerate(order, start=1):
+        item_id = ranking.item_ids[index]
+        words = _words(ranking.item_statuses[index])
+        score = f"{ranking.scores[index]:.3f}"
+        name = escape(names[item_key(item_id)])
+        table.add_row(str(place), name, escape(item_id), score, words)
+    return table
+
+
+def bundles_table(bundles_dir: Path, repository: Path) -> Table:
+    """Return the bundles, oldest first, and which of them Triton serves."""
+    serving = read_serving(repository)
+    columns = ("version", "made (UTC)", "AUC", "log loss", "calibration", "")
+    table = _table(f"bundles in {bundles_dir}", *columns)
+    for folder in bundle.list_bundles(bundles_dir):
+        card = bundle.read(folder)
+        role = {serving.serving: "serving", serving.previous: "previous"}
+        figures = (card.metrics.get(n) for n in ("auc", "log_loss", "calibration"))
+        table.add_row(
+            card.version,
+            _clock(card.created_at_ms),
+            *("–" if figure is None else f"{figure:.4f}" for figure in figures),
+            role.get(card.version, ""),
+        )
+    return table
+
+
+def file_tables(report: FileReport) -> Iterator[Table]:
+    """Yield what is in a file of events, and its first bad lines."""
+    table = _table(f"{report.path}", "type", "events")
+    for name, count in sorted(report.counts.items()):
+        table.add_row(name, f"{count:,}")
+    for reason, count in sorted(report.rejected.items()):
+        table.add_row(f"[red]rejected: {reason}[/red]", f"{count:,}")
+    yield table
+    if report.bad_lines:
+        yield _bad_lines_table(report)
+
+
+def stack_table(status: StackStatus) -> Table:
+    """Return the processes of a stack and where their logs are."""
+    table = _table("the stack", "process", "pid", "log")
+    for running in status.running:
+        table.add_row(running.name, str(running.pid), running.log)
+    for name in status.ended:
+        table.add_row(f"[red]{name}[/red]", "ended", "")
+    return table
+
+
+def _bad_lines_table(report: FileReport) -> Table:
+    shown = report.bad_lines[:_MAX_BAD_LINES]
+    table = _table("bad lines", "line", "reason", "what is wrong")
+    for line in shown:
+        table.add_row(str(line.number), line.reason, escape(line.detail))
+    more = sum(report.rejected.values()) - len(shown)
+    if more > 0:
+        table.add_row("…", f"{more:,} more", "")
+    return table
+
+
+def _activity_table(activity: Activity) -> Table:
+    halves = [f"{hours:g} h" for hours in HALF_LIVES_H]
+    title = f"decayed counts as of {_clock(activity.counted_at_ms)}"
+    table = _table(f"{title}, version {activity.version_us}", "half-life", *halves)
+    for name in ("impressions", "clicks"):
+        table.add_row(name, *(f"{count:.2f}" for count in getattr(activity, name)))
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def _title(profile: ItemProfile) -> str:
+    for name in _TITLES:
+        if isinstance(title := profile.attributes.get(name), str):
+            return title
+    return str(profile.item_id)
+
+
+def _words(bits: int) -> str:
+    found: Iterable[str] = (word for bit, word in _STATUS_WORDS.items() if bits & bit)
+    return ", ".join(found)
+
+
+def _action(code: int) -> str:
+    if 0 < code <= len(NAMED_ACTIONS):
+        return NAMED_ACTIONS[code - 1]
+    return f"other ({code})" if code >= FIRST_HASHED_ACTION else f"code {code}"
+
+
+def _clock(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _ago(at_ms: int) -> str:
+    seconds = max(0.0, time.time() - at_ms / 1000)
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
