@@ -17,6 +17,7 @@ from local import ports, processes
 KAFKA = "4.4.0"
 _PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 _START_TIMEOUT_S = 90.0
+_JVM_FLAGS = ("-Xms256m", "-Xmx512m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
 _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
   <groupId>srp4ctr</groupId>
@@ -27,6 +28,11 @@ _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
       <groupId>org.apache.kafka</groupId>
       <artifactId>kafka_2.13</artifactId>
       <version>{KAFKA}</version>
+    </dependency>
+    <dependency>
+      <groupId>org.slf4j</groupId>
+      <artifactId>slf4j-simple</artifactId>
+      <version>1.7.36</version>
     </dependency>
   </dependencies>
 </project>
@@ -54,8 +60,7 @@ def start(
     _format(jars, data, properties)
     program = processes.Program(
         name="kafka",
-        command=_java(jars, "-Xms256m", "-Xmx512m", "kafka.Kafka", str(properties)),
-        env={"LOG_DIR": str(folder / "logs")},
+        command=_java(jars, *_JVM_FLAGS, "kafka.Kafka", str(properties)),
     )
     running = processes.start(program, folder, tied=tied)
     processes.wait_ready(running, lambda: _answers(port), timeout_s=_START_TIMEOUT_S)
@@ -100,6 +105,9 @@ def server_properties(log_dir: Path, port: int, controller_port: int) -> str:
             "transaction.state.log.min.isr=1",
             "share.coordinator.state.topic.replication.factor=1",
             "share.coordinator.state.topic.min.isr=1",
+            # A backfilled record carries its event's time, which may be years ago: time
+            # alone must not delete it.
+            "log.retention.ms=-1",
             # A lone consumer need not wait 3 s for others to join its group.
             "group.initial.rebalance.delay.ms=0",
             "auto.create.topics.enable=false",
