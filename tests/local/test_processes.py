@@ -1,0 +1,102 @@
+"""Processes with a log and a pid file, and what happens when they or their parent die."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from local import processes
+
+SLEEP = processes.python("sleeper", "-c", "import time; time.sleep(60)")
+STUBBORN = processes.python(
+    "stubborn",
+    "-c",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+    "print('deaf', flush=True); time.sleep(60)",
+)
+
+
+def read_log(running: processes.Running) -> str:
+    return Path(running.log).read_text()
+
+
+def test_a_started_process_is_found_until_it_is_stopped(tmp_path: Path) -> None:
+    running = processes.start(SLEEP, tmp_path, tied=True)
+    assert processes.find(tmp_path) == [running]
+    processes.stop(running, tmp_path)
+    assert not running.is_alive()
+    assert processes.find(tmp_path) == []
+
+
+def test_a_process_deaf_to_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:
+    running = processes.start(STUBBORN, tmp_path, tied=True)
+    processes.wait_ready(running, lambda: "deaf" in read_log(running))
+    processes.stop(running, tmp_path, grace_s=0.2)
+    assert not running.is_alive()
+
+
+def test_a_process_that_dies_at_the_start_is_an_error_with_its_log(tmp_path: Path) -> None:
+    program = processes.python("broken", "-c", "raise SystemExit('no such thing')")
+    running = processes.start(program, tmp_path, tied=True)
+    with pytest.raises(processes.ProcessError, match="no such thing") as error:
+        processes.wait_ready(running, lambda: False)
+    assert running.log in str(error.value)
+    processes.stop(running, tmp_path)
+
+
+def test_a_process_that_is_too_slow_is_an_error(tmp_path: Path) -> None:
+    running = processes.start(SLEEP, tmp_path, tied=True)
+    with pytest.raises(processes.ProcessError, match="not ready after"):
+        processes.wait_ready(running, lambda: False, timeout_s=0.1)
+    processes.stop(running, tmp_path)
+
+
+def test_an_ended_process_is_noticed(tmp_path: Path) -> None:
+    running = processes.start(SLEEP, tmp_path, tied=True)
+    processes.check_alive(running)
+    processes.stop(running, tmp_path)
+    with pytest.raises(processes.ProcessError, match="sleeper has ended"):
+        processes.check_alive(running)
+
+
+def test_a_pid_file_of_another_process_with_the_same_pid_is_stale(tmp_path: Path) -> None:
+    pid_file = tmp_path / "run" / "old.json"
+    pid_file.parent.mkdir()
+    record = {"name": "old", "pid": os.getpid(), "birth": "earlier-boot:1", "log": "-"}
+    pid_file.write_text(json.dumps(record))
+    assert processes.find(tmp_path) == []
+    assert not pid_file.exists()
+
+
+def test_a_tied_process_ends_with_its_killed_parent(tmp_path: Path) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", _PARENT.format(folder=str(tmp_path))],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    parent.stdout.readline()
+    (child,) = processes.find(tmp_path)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 10
+    while child.is_alive() and time.monotonic() < deadline:
+        os.sched_yield()
+    assert not child.is_alive()
+
+
+_PARENT = """
+import time
+from pathlib import Path
+from local import processes
+program = processes.python("child", "-c", "import time; time.sleep(60)")
+processes.start(program, Path({folder!r}), tied=True)
+print("started", flush=True)
+time.sleep(60)
+"""

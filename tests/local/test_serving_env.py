@@ -1,0 +1,34 @@
+"""What the stubs' environment is built from, and what is said where it cannot be."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from local import serving_env
+
+
+def test_the_lock_holds_numpy_below_2_and_pins_everything() -> None:
+    lines = serving_env.LOCK_FILE.read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert "numpy==1.26.4" in pins
+    assert [line for line in pins if not re.match(r"^[A-Za-z0-9._-]+==\S+", line)] == []
+
+
+def test_a_missing_libpython_is_an_error_that_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object, **__: object) -> subprocess.CompletedProcess[bytes]:
+        error = b"libpython3.11.so.1.0: cannot open shared object file"
+        return subprocess.CompletedProcess([], 127, b"", error)
+
+    monkeypatch.setattr(subprocess, "run", missing)
+    with pytest.raises(ValueError, match=r"apt install libpython3\.\d+"):
+        serving_env._find_libpython(tmp_path)
+
+
+def test_another_platform_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    with pytest.raises(ValueError, match=r"aarch64.*\n?.*compose\.yaml"):
+        serving_env._check_platform()

@@ -1,0 +1,68 @@
+"""The embedded stack for real: up, found again, down; two at once."""
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kafka import KafkaAdminClient
+from tritonclient.grpc import InferenceServerClient
+
+from local import ports, processes, stack
+from local.config import LocalConfig
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[LocalConfig]:
+    config = LocalConfig(data_dir=str(tmp_path / "data"))
+    yield config
+    stack.down(config)
+
+
+def test_a_started_stack_answers_and_its_file_says_where(local: LocalConfig) -> None:
+    addresses = stack.up(local, tied=True)
+    written = tomllib.loads((Path(local.data_dir) / stack.STACK_FILE).read_text())
+    assert written == addresses.settings()
+    admin = KafkaAdminClient(bootstrap_servers=written["kafka"]["bootstrap"])
+    admin.close()
+    with InferenceServerClient(written["triton"]["grpc"]) as client:
+        assert client.is_server_ready()
+    assert stack.status(local).ended == ()
+
+
+def test_a_stopped_stack_leaves_no_process_and_keeps_its_data(local: LocalConfig) -> None:
+    stack.up(local, tied=True)
+    running = stack.status(local).running
+    assert set(stack.down(local)) == {each.name for each in running}
+    assert not any(each.is_alive() for each in running)
+    assert stack.status(local) == stack.StackStatus(addresses=None, running=(), ended=())
+    assert (Path(local.data_dir) / "noida").is_dir()
+
+
+def test_up_twice_is_one_stack_and_a_dead_part_is_seen(local: LocalConfig) -> None:
+    first = stack.up(local)
+    assert stack.up(local) == first
+    triton = next(r for r in stack.status(local).running if r.name == "triton")
+    processes.stop(triton, Path(local.data_dir))
+    assert stack.status(local).ended == ("triton",)
+
+
+def test_a_tied_stack_does_not_take_over_a_running_one(local: LocalConfig) -> None:
+    stack.up(local)
+    with pytest.raises(ValueError, match=r"runs in .* already"):
+        stack.up(local, tied=True)
+
+
+def test_two_stacks_at_once_do_not_collide(local: LocalConfig, tmp_path: Path) -> None:
+    other = LocalConfig(data_dir=str(tmp_path / "other"))
+    try:
+        here, there = stack.up(local, tied=True), stack.up(other, tied=True)
+        assert here.kafka_port != there.kafka_port
+        stack.down(other)
+        assert stack.status(local).ended == ()
+        assert not ports.is_open(there.kafka_port)
+        assert ports.is_open(here.kafka_port)
+    finally:
+        stack.down(other)

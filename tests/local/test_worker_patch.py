@@ -1,0 +1,74 @@
+"""The guards that the embedded broker needs, and that no other broker gets."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka.consumer.fetcher import Fetcher
+
+from local import broker, ports, processes, worker_patch
+
+
+def test_another_broker_gets_no_guard(tmp_path: Path) -> None:
+    before = Fetcher._proc_fetch_request
+    assert not worker_patch.prepare_worker(tmp_path, "127.0.0.1:1", ["g"])
+    assert Fetcher._proc_fetch_request is before
+
+
+@pytest.mark.parametrize(("brought", "pauses"), [(True, 0), (False, 1)])
+def test_only_an_empty_fetch_pauses(
+    monkeypatch: pytest.MonkeyPatch, brought: bool, pauses: int
+) -> None:
+    async def fetch(self: Any, *arguments: Any) -> bool:
+        return brought
+
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(Fetcher, "_proc_fetch_request", fetch)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    worker_patch.pause_after_empty_fetch()
+    worker_patch.pause_after_empty_fetch()  # twice is once
+    patched = Fetcher._proc_fetch_request
+    assert asyncio.run(patched(None, "assignment", 1, "request")) is brought
+    assert len(slept) == pauses
+
+
+@pytest.mark.kafka
+def test_a_dead_workers_membership_is_evicted(tmp_path: Path) -> None:
+    with ports.reserved_ports(2) as (redis, kafka):
+        store = broker.start_noida(tmp_path, redis_port=redis, kafka_port=kafka, tied=True)
+    bootstrap = f"{ports.HOST}:{kafka}"
+    dead = processes.start(
+        processes.python("dead", "-c", _CONSUMER.format(bootstrap=bootstrap)),
+        tmp_path,
+        tied=True,
+    )
+    try:
+        log = Path(dead.log)
+        processes.wait_ready(dead, lambda: "joined" in log.read_text())
+        processes.stop(dead, tmp_path, grace_s=0.0)  # killed: it does not leave the group
+        assert worker_patch.evict_members(bootstrap, ["g"]) == 1
+        assert worker_patch.evict_members(bootstrap, ["g"]) == 0
+    finally:
+        processes.stop(store.running, tmp_path)
+
+
+_CONSUMER = """
+import asyncio, signal
+from aiokafka import AIOKafkaConsumer
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+async def join():
+    consumer = AIOKafkaConsumer("t", bootstrap_servers={bootstrap!r}, group_id="g")
+    await consumer.start()
+    while not consumer.assignment():
+        await consumer.getmany(timeout_ms=100)
+    print("joined", flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(join())
+"""
