@@ -1,0 +1,79 @@
+"""Labels and rejected messages → their topics.
+
+In: what a batch decided and what it could not read. Out: acknowledged records on
+``impression-labels`` and ``behavior-events.dlq``; they are awaited before a commit.
+"""
+
+import asyncio
+from collections.abc import Iterable
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import MessageSizeTooLargeError
+
+from streams.config import KafkaConfig
+from streams.events import LABELS_TOPIC, REJECTED_TOPIC
+from streams.labels import ImpressionLabel, encode_label
+from streams.partition import RejectedRecord
+
+MAX_REQUEST_BYTES = 4 * 1024 * 1024
+_KEPT_BYTES = 64 * 1024  # of a message that even its dead-letter topic refuses
+
+
+class Outlets:
+    """The worker's producer."""
+
+    def __init__(self, kafka: KafkaConfig) -> None:
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=kafka.bootstrap,
+            acks="all",
+            linger_ms=5,
+            max_batch_size=256 * 1024,
+            max_request_size=MAX_REQUEST_BYTES,
+        )
+
+    async def start(self) -> None:
+        """Connect."""
+        await self._producer.start()
+
+    async def stop(self) -> None:
+        """Send what is left and disconnect."""
+        await self._producer.stop()
+
+    async def publish_labels(self, labels: Iterable[ImpressionLabel]) -> None:
+        """Return when the broker has acknowledged every one of ``labels``."""
+        sent = [
+            await self._producer.send(
+                LABELS_TOPIC, value=encode_label(label), key=label.user_id.encode()
+            )
+            for label in labels
+        ]
+        await asyncio.gather(*sent)
+
+    async def publish_rejected(self, records: Iterable[RejectedRecord]) -> None:
+        """Return when the broker has acknowledged the raw bytes and the reasons."""
+        for rejected in records:
+            try:
+                await self._send_rejected(rejected, _value(rejected), [])
+            except MessageSizeTooLargeError:
+                # Its headers made it larger than the topic takes; the head says enough.
+                note = [("truncated_from", str(len(_value(rejected))).encode())]
+                await self._send_rejected(rejected, _value(rejected)[:_KEPT_BYTES], note)
+
+    async def _send_rejected(
+        self, rejected: RejectedRecord, value: bytes, notes: list[tuple[str, bytes]]
+    ) -> None:
+        record = rejected.record
+        headers = [
+            ("reason", str(rejected.rejected.reason).encode()),
+            ("detail", rejected.rejected.detail.encode(errors="replace")),
+            ("source_topic", record.topic.encode()),
+            ("source_partition", str(record.partition).encode()),
+            ("source_offset", str(record.offset).encode()),
+        ]
+        await self._producer.send_and_wait(
+            REJECTED_TOPIC, value=value, key=record.key, headers=headers + notes
+        )
+
+
+def _value(rejected: RejectedRecord) -> bytes:
+    return rejected.record.value or b""
