@@ -24,7 +24,8 @@ def parse(text: str) -> Sample:
     sample: dict[CounterKey, float] = {}
     for family in text_string_to_metric_families(text):
         for each in family.samples:
-            if each.name in COUNTERS and "model" in each.labels:
-                key = CounterKey(each.name, each.labels["model"])
+            name = each.name.removesuffix("_total")  # the parser puts it on every counter
+            if name in COUNTERS and "model" in each.labels:
+                key = CounterKey(name, each.labels["model"])
                 sample[key] = sample.get(key, 0.0) + each.value
     return sample

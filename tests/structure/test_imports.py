@@ -21,10 +21,11 @@ VENDOR_HOMES = {
     "kafka": (
         "streams/app.py",
         "streams/publisher.py",
+        "streams/topics.py",
         "monitoring/label_reader.py",
         "local/*.py",
     ),
-    "feast": ("features/store.py", "features/repo/*.py"),
+    "feast": ("features/feast_api.py", "features/repo/*.py"),
     "redis": ("features/store.py", "local/*.py"),
     "torch": ("training/*.py", "training/model/*.py"),
     "tritonclient": ("triton_repo/promotion.py", "triton_repo/client.py", "local/*.py"),
@@ -33,8 +34,10 @@ VENDOR_HOMES = {
         "streams/worker.py",
         "streams/event_log.py",
         "triton_repo/client.py",
+        "features/feast_api.py",  # keeps Feast from switching it to files
         "monitoring/exporter.py",
         "monitoring/gauges.py",
+        "monitoring/triton_metrics.py",
         "local/*.py",
     ),
     "noida_db": ("local/*.py",),
@@ -48,7 +51,8 @@ def vendors_out_of_place(file: SourceFile) -> list[str]:
     return [
         f"{file.path} imports {vendor}"
         for vendor in sorted(file.imported_packages() & VENDOR_HOMES.keys())
-        if not any(fnmatch(file.path, home) for home in VENDOR_HOMES[vendor])
+        if file.folder != "cli.py"  # joins the shells; it may import everything
+        and not any(fnmatch(file.path, home) for home in VENDOR_HOMES[vendor])
     ]
 
 
@@ -68,7 +72,7 @@ def test_a_vendor_in_a_pure_module_is_found() -> None:
     assert vendors_out_of_place(parse("features/transforms.py", lazy)) == [
         "features/transforms.py imports feast"
     ]
-    assert vendors_out_of_place(parse("features/store.py", lazy)) == []
+    assert vendors_out_of_place(parse("features/feast_api.py", lazy)) == []
 
 
 def test_nothing_imports_the_command_line_or_the_settings() -> None:

@@ -1,0 +1,205 @@
+import http.server
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from kafka import KafkaProducer
+
+from features import bundle
+from local import broker, ports, processes
+from monitoring.config import MonitorConfig
+from monitoring.exporter import Monitor, MonitorSources, run_monitor, serving_version
+from monitoring.label_reader import LabelBatch, LabelReader, ReceivedLabel
+from streams.config import KafkaConfig
+from streams.events import LABELS_TOPIC
+from streams.labels import ImpressionLabel, encode_label
+from streams.topics import ensure_topics
+from tests.monitoring.conftest import a_label
+from tests.monitoring.test_triton_metrics import PAGE
+
+
+@pytest.fixture
+def triton_url() -> Iterator[str]:
+    """A server whose every page is Triton's metrics page."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(PAGE.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/metrics"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def sources(tmp_path: Path, triton_url: str) -> MonitorSources:
+    folder = tmp_path / "bundles" / "v7"
+    folder.mkdir(parents=True)
+    cost = {"encoder_flops": 10.0, "folded_flops": 15.0, "unfolded_flops": 100.0}
+    card = bundle.BundleManifest(version="v7", created_at_ms=1, sizes={}, cost=cost)
+    bundle.write_card(folder, card)
+    (tmp_path / "serving.json").write_text(json.dumps({"serving": "v7", "previous": None}))
+    return MonitorSources(
+        bootstrap="127.0.0.1:9",
+        triton_metrics_url=triton_url,
+        repository=tmp_path,
+        bundles_dir=tmp_path / "bundles",
+        label_window_s=1800.0,
+    )
+
+
+def value_of(monitor: Monitor, metric: str, **labels: str) -> float | None:
+    return monitor.registry.get_sample_value(metric, labels)
+
+
+def received(label: ImpressionLabel, after_due_ms: int) -> ReceivedLabel:
+    published_ms = label.matured_at + after_due_ms
+    return ReceivedLabel(label=label, partition=0, published_ms=published_ms)
+
+
+def test_labels_become_figures_at_the_next_show(sources: MonitorSources) -> None:
+    monitor = Monitor(sources, MonitorConfig())
+    labels = (received(a_label("i1", clicked=True), 0), received(a_label("i2"), 0))
+    monitor.fold_labels(LabelBatch(labels=labels, undecodable=3))
+    assert value_of(monitor, "srp4ctr_online_click_rate", model_version="v7") is None
+    monitor.show()
+    assert value_of(monitor, "srp4ctr_online_click_rate", model_version="v7") == 0.5
+    assert value_of(monitor, "srp4ctr_undecodable_labels_total") == 3.0
+    assert value_of(monitor, "srp4ctr_serving_model", model_version="v7") == 1.0
+
+
+def test_a_backfilled_labels_lag_says_nothing(sources: MonitorSources) -> None:
+    monitor = Monitor(sources, MonitorConfig())
+    labels = (received(a_label("i1"), 400), received(a_label("i2"), 10_000_000_000))
+    monitor.fold_labels(LabelBatch(labels=labels, undecodable=0))
+    assert value_of(monitor, "srp4ctr_label_maturity_lag_seconds_count") == 1.0
+    assert value_of(monitor, "srp4ctr_label_maturity_lag_seconds_sum") == 0.4
+
+
+def test_the_cost_comes_from_the_card_of_the_version_that_ran(
+    sources: MonitorSources,
+) -> None:
+    monitor = Monitor(sources, MonitorConfig())
+    monitor.poll_triton()
+    monitor.show()
+    assert value_of(monitor, "srp4ctr_encoder_runs_total") == 42.0
+    assert value_of(monitor, "srp4ctr_inference_flops_total") == 420.0
+    assert value_of(monitor, "srp4ctr_source_up", source="triton") == 1.0
+
+
+def test_a_triton_that_is_away_shows_and_nothing_else_breaks(
+    sources: MonitorSources,
+) -> None:
+    away = replace(sources, triton_metrics_url="http://127.0.0.1:9/metrics")
+    monitor = Monitor(away, MonitorConfig())
+    monitor.poll_triton()
+    monitor.show()
+    assert value_of(monitor, "srp4ctr_source_up", source="triton") == 0.0
+
+
+def test_a_bundle_that_is_gone_costs_nothing_we_know_of(sources: MonitorSources) -> None:
+    monitor = Monitor(replace(sources, bundles_dir=Path("/nowhere")), MonitorConfig())
+    monitor.poll_triton()
+    monitor.show()
+    assert value_of(monitor, "srp4ctr_inference_flops_total") == 0.0
+
+
+def test_before_the_first_promotion_nothing_serves(tmp_path: Path) -> None:
+    assert serving_version(tmp_path) is None
+    (tmp_path / "serving.json").write_text("half a fi")
+    assert serving_version(tmp_path) is None
+
+
+def test_a_port_that_is_taken_is_an_error_that_names_the_setting(
+    sources: MonitorSources, triton_url: str
+) -> None:
+    taken = int(triton_url.rpartition(":")[2].removesuffix("/metrics"))
+    with pytest.raises(ValueError, match=r"monitoring\.port"):
+        run_monitor(sources, MonitorConfig(port=taken), threading.Event())
+
+
+@pytest.fixture
+def bootstrap(tmp_path: Path) -> Iterator[str]:
+    """An embedded broker with the project's topics."""
+    with ports.reserved_ports(2) as (redis_port, kafka_port):
+        pass
+    store = broker.start_noida(
+        tmp_path, redis_port=redis_port, kafka_port=kafka_port, tied=True
+    )
+    address = f"127.0.0.1:{kafka_port}"
+    ensure_topics(KafkaConfig(bootstrap=address))
+    yield address
+    processes.stop(store.running, tmp_path)
+
+
+def publish(bootstrap: str, *payloads: bytes) -> None:
+    producer = KafkaProducer(bootstrap_servers=bootstrap)
+    for payload in payloads:
+        producer.send(LABELS_TOPIC, key=b"u1", value=payload)
+    producer.flush()
+    producer.close()
+
+
+@pytest.mark.stack
+def test_every_label_of_the_topic_is_read_from_its_start(bootstrap: str) -> None:
+    labels = [a_label(f"i{number}") for number in range(2000)]
+    publish(bootstrap, *map(encode_label, labels), b"not a label", b"\xff")
+    reader = LabelReader(bootstrap)
+    found: list[ImpressionLabel] = []
+    undecodable = 0
+    deadline = time.monotonic() + 30
+    while len(found) + undecodable < 2002 and time.monotonic() < deadline:
+        batch = reader.read()
+        found += [each.label for each in batch.labels]
+        undecodable += batch.undecodable
+    reader.close()
+    assert found == labels
+    assert undecodable == 2
+
+
+@pytest.mark.stack
+def test_the_running_monitor_serves_what_is_published(
+    sources: MonitorSources, bootstrap: str
+) -> None:
+    publish(bootstrap, encode_label(a_label("i1")))
+    with ports.reserved_ports(1) as (port,):
+        pass
+    stop = threading.Event()
+    where = replace(sources, bootstrap=bootstrap)
+    config = MonitorConfig(port=port, poll_interval_s=0.1)
+    thread = threading.Thread(target=run_monitor, args=(where, config, stop))
+    thread.start()
+    wanted = 'srp4ctr_matured_impressions{model_version="v7"} 1.0'
+    try:
+        assert wait_for(f"http://127.0.0.1:{port}/metrics", wanted)
+    finally:
+        stop.set()
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+def wait_for(url: str, wanted: str) -> bool:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            with urlopen(url, timeout=1) as answer:
+                if wanted in answer.read().decode().splitlines():
+                    return True
+        except OSError:
+            pass
+        time.sleep(0.1)
+    return False
