@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from features.feast_api import DoubleList, EntityKey, Int64List, Value
+from features.vocabulary import parse_attributes
 from streams.activity import Activity
 from streams.sequences import BehaviorSequence, SequenceElement
 from streams.sink import ItemProfile
@@ -135,12 +136,6 @@ def unpack_profile(item_key: int, row: StoredRow) -> ItemProfile:
         attributes=parse_attributes(row.values["attributes"].string_val),
         updated_at_ms=row.version_us // 1000,
     )
-
-
-def parse_attributes(text: str) -> dict[str, str | tuple[str, ...]]:
-    """Return the attributes in JSON ``text``; lists become tuples."""
-    attributes: dict[str, str | list[str]] = json.loads(text) if text else {}
-    return {k: v if isinstance(v, str) else tuple(v) for k, v in attributes.items()}
 
 
 def _ints(numbers: Iterable[int]) -> Any:

@@ -102,6 +102,12 @@ def named_values(attributes: Attributes) -> list[str]:
     ]
 
 
+def parse_attributes(text: str) -> dict[str, str | tuple[str, ...]]:
+    """Return the attributes in JSON ``text`` ("": none); lists become tuples."""
+    attributes: dict[str, str | list[str]] = json.loads(text) if text else {}
+    return {k: v if isinstance(v, str) else tuple(v) for k, v in attributes.items()}
+
+
 def build(
     item_counts: Mapping[int, int],
     profiles: Iterable[Attributes],

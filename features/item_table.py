@@ -1,0 +1,188 @@
+"""Items' attributes and counters in memory, refreshed from the store in the background.
+
+Reading 100 items from Feast for every request would cost milliseconds; the table costs a
+binary search. In: a reader and a bundle's vocabulary. Out: arrays for a request's items,
+at most one refresh old. An item the table lacks is asked for at the next refresh and has
+the prior's counters until then.
+"""
+
+import threading
+import time
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.reader import FeatureReader
+from features.schema import ATTRIBUTE_SLOTS
+from features.transforms import ActivityArrays, empty_activity
+from features.vocabulary import Vocabulary, parse_attributes
+
+Int64s = NDArray[np.int64]
+
+# 40 items × 4 partitions are one pipeline of 160 reads: the longest that a refresh may
+# keep the interpreter from a request.
+CHUNK = 40
+# A background refresh reads at most so many items: a bigger catalogue takes turns.
+MAX_ITEMS_A_TURN = 2_000
+# Keys outside the vocabulary that requests ask for: ids that a caller makes up must not
+# fill the memory.
+MAX_STRANGERS = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ItemRows:
+    """What the table knows of some items; arrays begin with the shape of their keys."""
+
+    attribute_rows: Int64s
+    """(…, A)"""
+    activity: ActivityArrays
+    version: int
+    """Of the table: how often it had been refreshed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _State:
+    """The whole table; the row after the last key is the default of a missing item."""
+
+    keys: Int64s  # (n,) ascending
+    rows: ItemRows  # (n + 1, …)
+
+
+class ItemTable:
+    """A table of items that is replaced whole, so that requests take no lock."""
+
+    def __init__(self, reader: FeatureReader, vocabulary: Vocabulary) -> None:
+        self._reader = reader
+        self._vocabulary = vocabulary
+        self._rows_of_text: dict[str, Int64s] = {}
+        self._asked: set[int] = set()
+        self._next = 0
+        self._state = _blank(vocabulary.item_keys, version=0)
+        self._stopped = threading.Event()
+
+    def lookup(self, item_keys: Int64s) -> ItemRows:
+        """Return what is known of ``item_keys`` (any shape); key 0 is padding."""
+        state = self._state  # once: a refresh may replace it meanwhile
+        index, present = _find(state.keys, item_keys)
+        missing = ~present & (item_keys != 0)
+        if missing.any() and len(self._asked) < MAX_STRANGERS:
+            self._asked.update(item_keys[missing].tolist())
+        return ItemRows(
+            attribute_rows=state.rows.attribute_rows[index],
+            activity=_taken(state.rows.activity, index),
+            version=state.rows.version,
+        )
+
+    def refresh(self, max_items: int | None = None) -> int:
+        """Read the items asked for, then the next up to ``max_items`` in turn (None: all).
+
+        Returns how many were read. Raises ``ConnectionError`` when the store does not
+        answer; the table then stays as it was.
+        """
+        old, asked = self._state, self._asked
+        self._asked = set()
+        state = _grown(old, self._admitted(asked))
+        turn = self._turn(old, state, max_items)
+        for start in range(0, len(turn), CHUNK):
+            self._read_into(state, turn[start : start + CHUNK])
+        self._state = state
+        return len(turn)
+
+    def keep_fresh(self, interval_s: float) -> threading.Thread:
+        """Refresh every ``interval_s`` in a daemon thread until ``stop``."""
+        thread = threading.Thread(
+            target=self._run, args=(interval_s,), name="item-table", daemon=True
+        )
+        thread.start()
+        return thread
+
+    def stop(self) -> None:
+        """End the thread of ``keep_fresh`` after its present turn."""
+        self._stopped.set()
+
+    def _run(self, interval_s: float) -> None:
+        while not self._stopped.wait(interval_s):
+            started = time.monotonic()
+            try:
+                self.refresh(MAX_ITEMS_A_TURN)
+            except ConnectionError:
+                continue  # each request says so itself: status store_unavailable
+            # However big the table, at most half of this thread's time is work.
+            self._stopped.wait(max(0.0, time.monotonic() - started - interval_s))
+
+    def _admitted(self, asked: set[int]) -> Int64s:
+        """Return the table's keys with those of ``asked`` that there is room for."""
+        keys = self._state.keys
+        room = MAX_STRANGERS - (len(keys) - len(self._vocabulary.item_keys))
+        new = np.array(sorted(asked)[: max(room, 0)], dtype=np.int64)
+        return np.union1d(keys, new)
+
+    def _turn(self, old: _State, state: _State, max_items: int | None) -> Int64s:
+        """Return the rows to read: new items first, then the others in rotation."""
+        total = len(state.keys)
+        new = np.flatnonzero(~_find(old.keys, state.keys)[1])
+        count = total if max_items is None else min(max_items, total)
+        rotation = (self._next + np.arange(count)) % max(total, 1)
+        self._next = int(self._next + count) % max(total, 1)
+        return np.concatenate([new, np.setdiff1d(rotation, new, assume_unique=True)])
+
+    def _read_into(self, state: _State, index: Int64s) -> None:
+        """Read the items of rows ``index`` and write what the store says of them."""
+        found = self._reader.read_items(state.keys[index].tolist())
+        for row, text in zip(index.tolist(), found.attributes, strict=True):
+            state.rows.attribute_rows[row] = self._attribute_rows(text)
+        _put(state.rows.activity, index, found.activity)
+
+    def _attribute_rows(self, text: str) -> Int64s:
+        """Return the rows of attributes in JSON, parsed once per text."""
+        rows = self._rows_of_text.get(text)
+        if rows is None:
+            if len(self._rows_of_text) > 2 * MAX_STRANGERS:
+                self._rows_of_text.clear()  # years of updates: begin again
+            rows = self._vocabulary.attribute_rows(parse_attributes(text))
+            self._rows_of_text[text] = rows
+        return rows
+
+
+def _find(keys: Int64s, wanted: Int64s) -> tuple[Int64s, NDArray[np.bool_]]:
+    """Return each wanted key's row (the default if absent), and which are present."""
+    if not len(keys):
+        return np.zeros(wanted.shape, dtype=np.int64), np.zeros(wanted.shape, dtype=bool)
+    index = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    present = keys[index] == wanted
+    return np.where(present, index, len(keys)), present
+
+
+def _blank(keys: Int64s, version: int) -> _State:
+    rows = ItemRows(
+        attribute_rows=np.zeros((len(keys) + 1, ATTRIBUTE_SLOTS), dtype=np.int64),
+        activity=empty_activity(len(keys) + 1),
+        version=version,
+    )
+    return _State(keys=keys, rows=rows)
+
+
+def _grown(old: _State, keys: Int64s) -> _State:
+    """Return a copy of ``old`` at the next version, with rows for all of ``keys``."""
+    new = _blank(keys, old.rows.version + 1)
+    index, _ = _find(keys, old.keys)
+    new.rows.attribute_rows[index] = old.rows.attribute_rows[:-1]
+    _put(new.rows.activity, index, _taken(old.rows.activity, slice(0, -1)))
+    return new
+
+
+def _taken(activity: ActivityArrays, index: Int64s | slice) -> ActivityArrays:
+    """Return the rows ``index`` of each array."""
+    return ActivityArrays(
+        impressions=activity.impressions[index],
+        clicks=activity.clicks[index],
+        counted_at_ms=activity.counted_at_ms[index],
+        first_seen_ms=activity.first_seen_ms[index],
+    )
+
+
+def _put(activity: ActivityArrays, index: Int64s, source: ActivityArrays) -> None:
+    """Write ``source`` into the rows ``index`` of each array."""
+    for each in fields(ActivityArrays):
+        getattr(activity, each.name)[index] = getattr(source, each.name)

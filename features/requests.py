@@ -1,0 +1,223 @@
+"""A request's ids → the model's tensors: all that Triton's ``fetch_features`` does.
+
+In: user ids, item ids, times and contexts of B requests. Out: the schema's tensors with a
+status. The store may be down: requests are then answered with empty histories and say so.
+Only a malformed request raises, ``ValueError`` with a sentence for its caller.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features import bundle, transforms, vocabulary
+from features.config import FeatureConfig
+from features.item_table import ItemRows, ItemTable
+from features.reader import FeatureReader, StoreReader, UserArrays
+from features.schema import ItemStatus
+from features.vocabulary import Vocabulary
+from streams.events import MAX_ID_LENGTH, item_key
+from streams.wire import MIN_OCCURRED_AT_MS
+
+Int64s = NDArray[np.int64]
+Text = str | bytes
+Texts = Sequence[Text] | NDArray[Any]  # Triton gives object arrays of bytes
+
+_MS_PER_DAY = 86_400_000
+_MAX_CONTEXT_LETTERS = 1 << 16
+# After a failed read the store is left alone for so long: with reads that time out, every
+# request would otherwise wait 250 ms for nothing.
+STORE_REST_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RequestBatch:
+    """B requests as tensors, and what the answer must say of them."""
+
+    tensors: Mapping[str, NDArray[Any]]
+    """HISTORY_TENSORS, REQUEST_TENSORS and CANDIDATE_TENSORS, by their names."""
+    item_status: NDArray[np.uint8]
+    """(B, N): bits of ``ItemStatus``."""
+    statuses: tuple[str, ...]
+    """B of: ok, cold_user, empty_sequence, stale_sequence, store_unavailable."""
+    feature_versions: tuple[str, ...]
+    """B times the versions of the sequence and the item table that were used."""
+
+
+class RequestFeatures:
+    """Makes tensors of requests, by a bundle's vocabulary."""
+
+    def __init__(
+        self,
+        reader: FeatureReader,
+        vocabulary: Vocabulary,
+        item_table: ItemTable,
+        *,
+        length: int,
+        ttl_days: float = 90.0,
+    ) -> None:
+        self._store = _RestingStore(reader, length, time.monotonic)
+        self._vocabulary = vocabulary
+        self._items = item_table
+        self._ttl_ms = ttl_days * _MS_PER_DAY
+
+    def assemble(
+        self,
+        user_ids: Texts,
+        item_ids: Sequence[Texts] | NDArray[Any],
+        times_ms: Sequence[int] | NDArray[Any] | None = None,
+        contexts: Texts | None = None,
+    ) -> RequestBatch:
+        """Return the tensors of B requests of N items each; "" pads the items.
+
+        A time of 0, or none, is the server's clock. Raises ``ValueError`` for ids that are
+        not UTF-8 or too long, for times in seconds and for a context that is no flat map.
+        """
+        users = [_text(user_id, "user_id") for user_id in user_ids]
+        keys = np.array([[_key(each) for each in row] for row in item_ids], dtype=np.int64)
+        times = _times(times_ms, len(users))
+        texts = [""] * len(users) if contexts is None else contexts
+        found, is_up = self._store.read(users)
+        items = self._items.lookup(keys)
+        item_rows = self._vocabulary.item_rows(keys)
+        tensors = {
+            **self._history(found),
+            "request_features": transforms.request_features(
+                found.sequences, found.activity, times
+            ),
+            "context_rows": np.stack([_context_rows(text) for text in texts]),
+            "candidate_item_rows": item_rows,
+            "candidate_attribute_rows": items.attribute_rows,
+            "candidate_features": transforms.candidate_features(
+                items.activity, keys, found.sequences.item_keys, times
+            ),
+        }
+        return RequestBatch(
+            tensors=tensors,
+            item_status=_item_status(keys, self._vocabulary.is_known(item_rows), items),
+            statuses=self._statuses(found, times, is_up),
+            feature_versions=tuple(
+                f"sequence={version},items={items.version}"
+                for version in found.versions_us.tolist()
+            ),
+        )
+
+    def close(self) -> None:
+        """Stop refreshing the item table."""
+        self._items.stop()
+
+    def _history(self, users: UserArrays) -> dict[str, NDArray[Any]]:
+        keys = users.sequences.item_keys
+        return {
+            "history_item_rows": self._vocabulary.item_rows(keys),
+            "history_attribute_rows": self._items.lookup(keys).attribute_rows,
+            "history_behavior_codes": transforms.behavior_codes(users.sequences),
+        }
+
+    def _statuses(self, users: UserArrays, times: Int64s, is_up: bool) -> tuple[str, ...]:
+        if not is_up:
+            return ("store_unavailable",) * len(times)
+        newest = np.where(users.sequences.item_keys != 0, users.sequences.occurred_at_ms, 0)
+        newest = newest.max(axis=-1)
+        names = np.select(
+            [users.versions_us == 0, newest == 0, times - newest > self._ttl_ms],
+            ["cold_user", "empty_sequence", "stale_sequence"],
+            default="ok",
+        )
+        return tuple(names.tolist())
+
+
+def open_bundle(config: FeatureConfig, folder: Path) -> RequestFeatures:
+    """Return the features of the bundle in ``folder``, with a table that stays fresh.
+
+    A store that is down does not stop a server from starting: its table fills later.
+    """
+    reader = StoreReader(config)
+    words = vocabulary.load(folder / bundle.VOCABULARY_FILE)
+    table = ItemTable(reader, words)
+    with contextlib.suppress(ConnectionError):
+        table.refresh()
+    table.keep_fresh(config.item_refresh_s)
+    return RequestFeatures(
+        reader,
+        words,
+        table,
+        length=bundle.read(folder).sizes["L"],
+        ttl_days=config.sequence_ttl_days,
+    )
+
+
+class _RestingStore:
+    """Reads users; after a failure it answers with empty ones for ``STORE_REST_S``."""
+
+    def __init__(
+        self, reader: FeatureReader, length: int, clock: Callable[[], float]
+    ) -> None:
+        self._reader = reader
+        self._length = length
+        self._clock = clock
+        self._rests_until_s = float("-inf")
+
+    def read(self, user_ids: Sequence[str]) -> tuple[UserArrays, bool]:
+        """Return the users' arrays, and whether they are the store's."""
+        if self._clock() >= self._rests_until_s:
+            try:
+                return self._reader.read_users(user_ids, self._length), True
+            except ConnectionError:
+                self._rests_until_s = self._clock() + STORE_REST_S
+        return _unknown_users(len(user_ids), self._length), False
+
+
+def _unknown_users(count: int, length: int) -> UserArrays:
+    return UserArrays(
+        sequences=transforms.empty_sequences(count, length),
+        activity=transforms.empty_activity(count),
+        versions_us=np.zeros(count, dtype=np.int64),
+    )
+
+
+def _item_status(
+    keys: Int64s, known: NDArray[np.bool_], items: ItemRows
+) -> NDArray[np.uint8]:
+    bits = (
+        np.where(known, 0, ItemStatus.UNKNOWN_ITEM)
+        | np.where(items.attribute_rows.any(axis=-1), 0, ItemStatus.NO_ATTRIBUTES)
+        | np.where(items.activity.first_seen_ms > 0, 0, ItemStatus.NO_ACTIVITY)
+    )
+    return np.where(keys != 0, bits, ItemStatus.PADDING).astype(np.uint8)
+
+
+def _key(item_id: Text) -> int:
+    return item_key(_text(item_id, "item_ids")) if item_id else 0
+
+
+def _text(given: Text, name: str, max_length: int = MAX_ID_LENGTH) -> str:
+    try:
+        text = given.decode() if isinstance(given, bytes) else given
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is not UTF-8: {error.reason} in {given!r:.80}") from None
+    if len(text) > max_length:
+        raise ValueError(f"{name} has {len(text)} letters; at most {max_length}")
+    return text
+
+
+def _context_rows(given: Text) -> Int64s:
+    text = _text(given, "context", _MAX_CONTEXT_LETTERS)
+    return transforms.context_rows(transforms.parse_context(text))
+
+
+def _times(times_ms: Sequence[int] | NDArray[Any] | None, count: int) -> Int64s:
+    given = np.zeros(count) if times_ms is None else times_ms
+    times = np.asarray(given, dtype=np.int64).reshape(count)
+    times = np.where(times == 0, time.time_ns() // 1_000_000, times)
+    if (times < MIN_OCCURRED_AT_MS).any():
+        raise ValueError(
+            f"request_time_ms {times.min()} is before 1973: is it in seconds? "
+            "Send milliseconds"
+        )
+    return times

@@ -1,0 +1,58 @@
+"""A store in memory for tests of what reads the store."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from features.reader import ItemArrays, UserArrays
+from features.transforms import empty_activity, empty_sequences
+
+
+@dataclass
+class MemoryReader:
+    """``FeatureReader`` over dictionaries; ``down`` makes it refuse."""
+
+    histories: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    """user_id → (occurred_at_ms, item_key), oldest first."""
+    attributes: dict[int, dict[str, str]] = field(default_factory=dict)
+    impressions: dict[int, float] = field(default_factory=dict)
+    down: bool = False
+    item_reads: list[int] = field(default_factory=list)
+    user_reads: int = 0
+
+    def read_users(self, user_ids: Sequence[str], length: int) -> UserArrays:
+        self._check()
+        self.user_reads += 1
+        sequences = empty_sequences(len(user_ids), length)
+        versions = np.zeros(len(user_ids), dtype=np.int64)
+        for row, user_id in enumerate(user_ids):
+            if user_id not in self.histories:
+                continue
+            versions[row] = 1
+            for slot, (at_ms, key) in enumerate(reversed(self.histories[user_id])):
+                sequences.occurred_at_ms[row, length - 1 - slot] = at_ms
+                sequences.item_keys[row, length - 1 - slot] = key
+                sequences.action_codes[row, length - 1 - slot] = 2
+                versions[row] = max(versions[row], at_ms * 1000)
+        return UserArrays(
+            sequences=sequences,
+            activity=empty_activity(len(user_ids)),
+            versions_us=versions,
+        )
+
+    def read_items(self, item_keys: Sequence[int]) -> ItemArrays:
+        self._check()
+        self.item_reads.extend(item_keys)
+        activity = empty_activity(len(item_keys))
+        for row, key in enumerate(item_keys):
+            if key in self.impressions:
+                activity.impressions[row] = self.impressions[key]
+                activity.first_seen_ms[row] = activity.counted_at_ms[row] = 1
+        texts = [json.dumps(self.attributes.get(key, {})) for key in item_keys]
+        return ItemArrays(attributes=tuple(texts), activity=activity)
+
+    def _check(self) -> None:
+        if self.down:
+            raise ConnectionError("the store is down")

@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+
+from features import item_table, vocabulary
+from features.item_table import ItemTable
+from features.vocabulary import Vocabulary
+from tests.features.readers import MemoryReader
+
+KEYS = np.array([-30, -2, 5, 9, 11], dtype=np.int64)
+
+
+def a_vocabulary() -> Vocabulary:
+    profiles = [{"genre": "War"}] * 5
+    return vocabulary.build(dict.fromkeys(KEYS.tolist(), 1), profiles, num_oov_rows=2)
+
+
+def a_table(reader: MemoryReader) -> ItemTable:
+    table = ItemTable(reader, a_vocabulary())
+    table.refresh()
+    return table
+
+
+def test_an_item_has_its_attributes_and_counters_after_a_refresh() -> None:
+    reader = MemoryReader(attributes={5: {"genre": "War"}}, impressions={-30: 4.0})
+    rows = a_table(reader).lookup(np.array([[5, -30], [0, 77]]))
+    assert rows.attribute_rows[..., 0].tolist() == [[2, 0], [0, 0]]
+    assert rows.activity.impressions[..., 0].tolist() == [[0.0, 4.0], [0.0, 0.0]]
+
+
+def test_a_table_never_refreshed_knows_nothing_and_does_not_fail() -> None:
+    rows = ItemTable(MemoryReader(), a_vocabulary()).lookup(KEYS)
+    assert not rows.attribute_rows.any()
+    assert rows.version == 0
+
+
+def test_an_item_outside_the_vocabulary_is_read_once_it_was_asked_for() -> None:
+    reader = MemoryReader(impressions={77: 3.0, 2**63 - 1: 8.0})
+    table = a_table(reader)
+    wanted = np.array([77, 2**63 - 1], dtype=np.int64)
+    assert table.lookup(wanted).activity.impressions[:, 0].tolist() == [0.0, 0.0]
+    table.refresh(max_items=0)
+    assert table.lookup(wanted).activity.impressions[:, 0].tolist() == [3.0, 8.0]
+
+
+def test_a_new_item_leaves_the_others_as_they_were() -> None:
+    reader = MemoryReader(impressions=dict.fromkeys(KEYS.tolist(), 2.0))
+    table = a_table(reader)
+    table.lookup(np.array([-500, 7]))
+    table.refresh(max_items=0)
+    assert table.lookup(KEYS).activity.impressions[:, 0].tolist() == [2.0] * 5
+
+
+def test_a_limited_refresh_reads_every_item_in_turn() -> None:
+    reader = MemoryReader()
+    table = a_table(reader)
+    reader.item_reads.clear()
+    assert [table.refresh(max_items=2) for _ in range(5)] == [2] * 5
+    assert sorted(reader.item_reads) == sorted([*KEYS.tolist()] * 2)
+
+
+def test_a_refresh_sees_what_changed() -> None:
+    reader = MemoryReader(impressions={5: 1.0})
+    table = a_table(reader)
+    reader.impressions[5] = 2.0
+    table.refresh()
+    rows = table.lookup(np.array([5]))
+    assert rows.activity.impressions[0, 0] == 2.0
+    assert rows.version == 2
+
+
+def test_padding_is_never_asked_for() -> None:
+    reader = MemoryReader()
+    table = a_table(reader)
+    table.lookup(np.zeros((2, 3), dtype=np.int64))
+    reader.item_reads.clear()
+    table.refresh()
+    assert 0 not in reader.item_reads
+
+
+def test_a_store_that_is_down_leaves_the_table_as_it_was() -> None:
+    reader = MemoryReader(impressions={5: 1.0})
+    table = a_table(reader)
+    reader.down = True
+    with pytest.raises(ConnectionError):
+        table.refresh()
+    assert table.lookup(np.array([5])).activity.impressions[0, 0] == 1.0
+
+
+def test_made_up_items_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(item_table, "MAX_STRANGERS", 3)
+    reader = MemoryReader()
+    table = a_table(reader)
+    for first in (100, 200, 300):
+        table.lookup(np.arange(first, first + 50))
+        table.refresh(max_items=0)
+    assert len(set(reader.item_reads) - set(KEYS.tolist())) == 3
+
+
+def test_an_empty_vocabulary_has_a_table_too() -> None:
+    table = ItemTable(MemoryReader(), vocabulary.build({}, []))
+    assert table.refresh() == 0
+    assert table.lookup(np.array([4])).attribute_rows.shape == (1, 8)

@@ -1,0 +1,118 @@
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features import bundle, requests, vocabulary
+from features.config import FeatureConfig
+from features.reader import StoreReader
+from streams.activity import Activity, count, total
+from streams.events import item_key
+from streams.sequences import BehaviorSequence, SequenceElement, merge
+from streams.sink import FeatureSink, ItemProfile, ItemShare, UserRow
+from tests.features.conftest import free_port
+
+pytestmark = pytest.mark.redis
+AT_MS = 1_700_000_000_000
+
+
+@pytest.fixture(scope="module")
+def sink(store_config: FeatureConfig) -> FeatureSink:
+    from features.store import FeatureStoreSink
+
+    return FeatureStoreSink(store_config)
+
+
+@pytest.fixture(scope="module")
+def reader(store_config: FeatureConfig) -> StoreReader:
+    return StoreReader(store_config)
+
+
+def a_share(key: int, partition: int, *clicks: bool) -> ItemShare:
+    activity = Activity()
+    for offset, is_click in enumerate(clicks):
+        at_ms = AT_MS + 60_000 * partition + offset
+        activity = count(activity, at_ms=at_ms, is_click=is_click, offset=offset)
+    return ItemShare(item_key=key, partition=partition, activity=activity)
+
+
+def a_user(user_id: str, behaviors: int) -> UserRow:
+    elements = [
+        SequenceElement(occurred_at=AT_MS + i, item_key=100 + i, action=2, value=i or None)
+        for i in range(behaviors)
+    ]
+    return UserRow(
+        user_id=user_id,
+        sequence=merge(BehaviorSequence(), elements, length=50),
+        activity=count(Activity(), at_ms=AT_MS, is_click=False, offset=1),
+    )
+
+
+def test_the_last_behaviours_stand_on_the_right(
+    sink: FeatureSink, reader: StoreReader
+) -> None:
+    sink.write([a_user("r-long", 7), a_user("r-short", 2)], [])
+    users = reader.read_users(["r-long", "r-nobody", "r-short"], length=4)
+    keys = users.sequences.item_keys.tolist()
+    assert keys == [[103, 104, 105, 106], [0, 0, 0, 0], [0, 0, 100, 101]]
+    assert users.versions_us.tolist() == [(AT_MS + 6) * 1000, 0, (AT_MS + 1) * 1000]
+    assert math.isnan(users.sequences.values[2, 2])
+    assert users.activity.impressions[:, 0].tolist() == [1.0, 0.0, 1.0]
+
+
+def test_a_user_of_impressions_alone_is_known_though_without_history(
+    sink: FeatureSink, reader: StoreReader
+) -> None:
+    sink.write([replace(a_user("r-looker", 0), sequence=BehaviorSequence())], [])
+    users = reader.read_users(["r-looker"], length=4)
+    assert users.versions_us.tolist() == [AT_MS * 1000]
+    assert not users.sequences.item_keys.any()
+
+
+def test_an_items_shares_are_summed_as_streams_sums_them(
+    sink: FeatureSink, reader: StoreReader
+) -> None:
+    shares = [a_share(-77, 0, False, True), a_share(-77, 2, False, False, True)]
+    sink.write([], shares)
+    expected = total([share.activity for share in shares])
+    items = reader.read_items([-78, -77])
+    np.testing.assert_allclose(items.activity.impressions[1], expected.impressions)
+    np.testing.assert_allclose(items.activity.clicks[1], expected.clicks)
+    assert items.activity.counted_at_ms.tolist() == [0, expected.counted_at_ms]
+    assert items.activity.first_seen_ms.tolist() == [0, expected.first_seen_ms]
+
+
+def test_a_bundle_serves_what_the_stream_stored(
+    sink: FeatureSink, store_config: FeatureConfig, tmp_path: Path
+) -> None:
+    key = item_key("film")
+    sink.write([a_user("r-served", 3)], [a_share(key, 1, False)])
+    profile = ItemProfile(
+        item_key=key, item_id="film", attributes={"genre": "War"}, updated_at_ms=AT_MS
+    )
+    sink.write_profiles([profile])
+    words = vocabulary.build({key: 1}, [{"genre": "War"}] * 5)
+    vocabulary.save(words, tmp_path / bundle.VOCABULARY_FILE)
+    card = bundle.BundleManifest(version="v1", created_at_ms=AT_MS, sizes={"L": 5})
+    bundle.write_card(tmp_path, card)
+    features = requests.open_bundle(store_config, tmp_path)
+    batch = features.assemble(["r-served"], [["film", "else"]], [AT_MS + 60_000])
+    features.close()
+    assert batch.statuses == ("ok",)
+    assert batch.item_status.tolist() == [[0, 7]]
+    assert np.count_nonzero(batch.tensors["history_item_rows"]) == 3
+
+
+def test_a_bundle_opens_although_the_store_is_down(
+    store_config: FeatureConfig, tmp_path: Path
+) -> None:
+    vocabulary.save(vocabulary.build({1: 1}, []), tmp_path / bundle.VOCABULARY_FILE)
+    card = bundle.BundleManifest(version="v1", created_at_ms=AT_MS, sizes={"L": 5})
+    bundle.write_card(tmp_path, card)
+    down = replace(store_config, redis=f"127.0.0.1:{free_port()}")
+    features = requests.open_bundle(down, tmp_path)
+    batch = features.assemble(["r-served"], [["film"]])
+    features.close()
+    assert batch.statuses == ("store_unavailable",)
