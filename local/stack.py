@@ -147,8 +147,16 @@ def _start_all(
             prometheus_port=free[6] if binary else 0,
         )
         _start_broker(folder, addresses, free[7], tied)
-        listen = triton_server.TritonPorts(grpc=free[2], metrics=free[3], http=http_port)
-        triton_server.start(serving, folder / "triton", listen, folder, tied=tied)
+        store = addresses.settings()["features"]
+        plan = triton_server.ServerPlan(
+            repository=folder / "triton",
+            redis=str(store["redis"]),
+            registry=str(store["registry"]),
+            grpc_port=addresses.triton_grpc_port,
+            metrics_port=addresses.triton_metrics_port,
+            http_port=http_port,
+        )
+        triton_server.start(serving, plan, folder, tied=tied)
         if binary:
             targets = {
                 "stream-worker": addresses.worker_metrics_port,

@@ -19,34 +19,38 @@ _SHM = Path("/dev/shm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TritonPorts:
-    """Where the server is to listen; ``http`` 0 leaves its HTTP front end off."""
+class ServerPlan:
+    """What a server serves, where it listens, and where its features are."""
 
-    grpc: int
-    metrics: int
-    http: int = 0
+    repository: Path
+    redis: str
+    registry: str
+    """Where the feature store is *now*: a bundle may have been promoted when it was
+    elsewhere. Both in the words of ``FeatureConfig``."""
+    grpc_port: int
+    metrics_port: int
+    http_port: int = 0
+    """0 leaves the HTTP front end off: its input can crash this version's."""
 
 
 def start(
-    serving: ServingEnv,
-    repository: Path,
-    listen: TritonPorts,
-    folder: Path,
-    *,
-    tied: bool,
+    serving: ServingEnv, plan: ServerPlan, folder: Path, *, tied: bool
 ) -> processes.Running:
     """Start the server and return when it answers and has loaded what it serves."""
-    repository.mkdir(parents=True, exist_ok=True)
+    plan.repository.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     clear_shared_memory(folder)
     program = processes.Program(
         name="triton",
-        command=_command(serving, repository, listen, _shm_prefix(folder)),
-        env=_environment(serving),
+        command=_command(serving, plan, _shm_prefix(folder)),
+        env=_environment(serving, plan),
+        # A stub's first import path is the working folder: it must hold no `features`.
+        cwd=str(folder),
     )
     running = processes.start(program, folder, tied=tied)
     try:
         processes.wait_ready(
-            running, lambda: _is_ready(listen.grpc), timeout_s=_START_TIMEOUT_S
+            running, lambda: _is_ready(plan.grpc_port), timeout_s=_START_TIMEOUT_S
         )
     except processes.ProcessError:
         processes.stop(running, folder)
@@ -66,18 +70,16 @@ def ensembles(repository: Path) -> list[str]:
     return [c.parent.name for c in configs if 'platform: "ensemble"' in c.read_text()]
 
 
-def _command(
-    serving: ServingEnv, repository: Path, listen: TritonPorts, shm_prefix: str
-) -> tuple[str, ...]:
+def _command(serving: ServingEnv, plan: ServerPlan, shm_prefix: str) -> tuple[str, ...]:
     server = serving.server
     http = ["--allow-http=false"]
-    if listen.http:
-        http = [f"--http-address={ports.HOST}", f"--http-port={listen.http}"]
+    if plan.http_port:
+        http = [f"--http-address={ports.HOST}", f"--http-port={plan.http_port}"]
     return (
         str(server / "bin" / "tritonserver"),
-        f"--model-repository={repository}",
+        f"--model-repository={plan.repository}",
         "--model-control-mode=explicit",
-        *_load_flags(ensembles(repository)),
+        *_load_flags(ensembles(plan.repository)),
         f"--backend-directory={server / 'backends'}",
         f"--cache-directory={server / 'caches'}",
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
@@ -85,10 +87,10 @@ def _command(
         "--exit-on-error=false",
         "--strict-readiness=false",
         f"--grpc-address={ports.HOST}",
-        f"--grpc-port={listen.grpc}",
+        f"--grpc-port={plan.grpc_port}",
         *http,
         f"--metrics-address={ports.HOST}",
-        f"--metrics-port={listen.metrics}",
+        f"--metrics-port={plan.metrics_port}",
         "--allow-gpu-metrics=false",
     )
 
@@ -97,7 +99,7 @@ def _load_flags(models: Sequence[str]) -> list[str]:
     return [f"--load-model={model}" for model in models]
 
 
-def _environment(serving: ServingEnv) -> dict[str, str]:
+def _environment(serving: ServingEnv, plan: ServerPlan) -> dict[str, str]:
     """Return the stubs' environment: their own Python, one thread a step."""
     libraries = [serving.library_path, os.environ.get("LD_LIBRARY_PATH", "")]
     return {
@@ -107,7 +109,10 @@ def _environment(serving: ServingEnv) -> dict[str, str]:
         "PYTHONHOME": "",
         "VIRTUAL_ENV": str(serving.python.parent.parent),
         "OMP_NUM_THREADS": "1",  # measured: two threads a step are slower
+        "PYTHONDONTWRITEBYTECODE": "1",
         "FEAST_USAGE": "False",
+        "SRP4CTR_FEATURES__REDIS": plan.redis,
+        "SRP4CTR_FEATURES__REGISTRY": plan.registry,
     }
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from features import bundle
@@ -24,6 +24,13 @@ from triton_repo.pbtxt import StepConfig
 PROJECT = Path(__file__).resolve().parent.parent
 SHELLS = Path(__file__).resolve().parent
 ENTRY_MODULE = "features.requests"  # what the fetch shell imports; the rest follows
+# What of the bundle the fetch step and later promotions read.
+_CARRIED_FILES = (
+    bundle.CARD_FILE,
+    bundle.VOCABULARY_FILE,
+    bundle.GOLDEN_FILE,
+    bundle.MANIFEST_FILE,
+)
 _SHARED_PACKAGES = ("features", "streams")
 ENSEMBLE_FOLDER = "ensembles"  # inside the fetch step: what flips to this version
 
@@ -44,8 +51,7 @@ def render(
         {
             **shared,
             "model_version": version,
-            "history_length": str(card.sizes["L"]),
-            "features": json.dumps(asdict(features)),
+            "features": json.dumps(asdict(_absolute(features))),
         },
         shared if config.backend == "python" else {},
     )
@@ -91,6 +97,13 @@ def code_of(entry: str) -> Mapping[Path, Path]:
     return {path: path.relative_to(PROJECT) for path in found.values()}
 
 
+def _absolute(features: FeatureConfig) -> FeatureConfig:
+    """Return the settings for a server that runs in another folder."""
+    if "://" in features.registry:
+        return features
+    return replace(features, registry=str(Path(features.registry).absolute()))
+
+
 def _render_onnx(
     repository: Path, step: StepConfig, onnx_file: Path, limits: pbtxt.Limits
 ) -> None:
@@ -110,9 +123,7 @@ def _render_fetch(
         target = version_folder / relative
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    vocabulary = source / bundle.VOCABULARY_FILE
-    shutil.copyfile(vocabulary, version_folder / bundle.VOCABULARY_FILE)
-    for name in (bundle.GOLDEN_FILE, bundle.MANIFEST_FILE):
+    for name in _CARRIED_FILES:
         shutil.copyfile(source / name, version_folder.parent / name)
     _compile(version_folder)
 
