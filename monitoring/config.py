@@ -9,8 +9,6 @@ class MonitorConfig:
 
     host: str = "127.0.0.1"
     port: int = 9102
-    group_id: str = "srp4ctr-monitor"
-    """Labels are read from the start of the topic at each start: the state is rebuilt."""
     window_s: float = 3600.0
     """Live quality covers the labels of the last so many seconds of event time."""
     poll_interval_s: float = 1.0

@@ -75,7 +75,6 @@ class Monitor(Collector):
 
     def fold_labels(self, batch: LabelBatch) -> None:
         """Take in one batch of labels."""
-        self._up["labels"] = True
         self._undecodable += batch.undecodable
         for received in batch.labels:
             self._quality.add(received.label, received.partition)
@@ -87,9 +86,9 @@ class Monitor(Collector):
         """Count what waits for a later label: the topic has been read to its end."""
         self._quality.advance(now_ms)
 
-    def lose_labels(self) -> None:
-        """Say that the broker does not answer."""
-        self._up["labels"] = False
+    def hear_labels(self, is_connected: bool) -> None:
+        """Say whether there is a broker to read labels from."""
+        self._up["labels"] = is_connected
 
     def poll_triton(self) -> None:
         """Take in Triton's counters and the cost cards of the versions that it serves."""
@@ -130,10 +129,16 @@ def run_monitor(
     except OSError as error:
         where = f"{config.host}:{config.port} (monitoring.port)"
         raise ValueError(f"cannot listen on {where}: {error.strerror}") from error
-    shower = _Poller(monitor, config.poll_interval_s)
+    poller = _Poller(monitor, config.poll_interval_s)
     try:
         while not stop.is_set():
-            _follow_labels(monitor, shower, sources.bootstrap, stop)
+            try:
+                _follow_labels(monitor, poller, sources.bootstrap, stop)
+            except ConnectionError as error:  # the next reader starts anew
+                LOG.warning("%s", error)
+                monitor.hear_labels(False)
+                poller.turn()
+                stop.wait(RETRY_S)
     finally:
         server.shutdown()
         server.server_close()
@@ -155,21 +160,18 @@ class _Poller:
 def _follow_labels(
     monitor: Monitor, poller: _Poller, bootstrap: str, stop: threading.Event
 ) -> None:
-    """Read labels until ``stop`` is set, or until the broker fails: the caller retries."""
-    try:
-        reader = LabelReader(bootstrap)
-    except Exception as error:  # kafka-python raises many kinds; none may end the monitor
-        LOG.warning("kafka.bootstrap %s: %s", bootstrap, error)
-        monitor.lose_labels()
-        poller.turn()
-        stop.wait(RETRY_S)
-        return
+    """Read labels until ``stop`` is set; raises ``ConnectionError`` if the broker fails.
+
+    Whatever was folded before is folded again by the next reader, to no effect.
+    """
+    reader = LabelReader(bootstrap)
     last_label = time.monotonic()
     try:
         while not stop.is_set():
             batch = reader.read()
             monitor.fold_labels(batch)
-            if batch.labels:
+            monitor.hear_labels(reader.is_connected)
+            if batch.labels or not reader.is_connected:
                 last_label = time.monotonic()
             elif time.monotonic() - last_label > CAUGHT_UP_S:
                 monitor.settle(time.time_ns() // 1_000_000)

@@ -5,14 +5,18 @@ monitor's state is in memory, so each start reads the topic anew, and a group wo
 leave offsets behind that nobody may use.
 """
 
+import socket
+from contextlib import suppress
 from dataclasses import dataclass
 
 from kafka import KafkaConsumer
+from kafka.errors import KafkaError
 
 from streams.events import LABELS_TOPIC
 from streams.labels import ImpressionLabel, decode_label
 
 MAX_RECORDS = 5000  # one batch folds in about 0.1 s: the endpoint stays fresh meanwhile
+CONNECT_TIMEOUT_S = 2.0  # then Triton is polled, and a stop is heard
 METADATA_AGE_MS = 5000  # the topic may appear, or grow, after the monitor has started
 
 
@@ -34,23 +38,35 @@ class LabelBatch:
 
 
 class LabelReader:
-    """Reads every partition of the topic from its start."""
+    """Reads every partition of the topic from its start.
+
+    Making one, or ``read``, raises ``ConnectionError`` where the broker fails for good;
+    a broker that goes and comes back is waited for.
+    """
 
     def __init__(self, bootstrap: str) -> None:
-        self._consumer = KafkaConsumer(
-            LABELS_TOPIC,
-            bootstrap_servers=bootstrap.split(","),
-            group_id=None,
-            auto_offset_reset="earliest",
-            enable_auto_commit=False,
-            max_poll_records=MAX_RECORDS,
-            metadata_max_age_ms=METADATA_AGE_MS,
-            allow_auto_create_topics=False,
-        )
+        _require_a_broker(bootstrap)
+        try:
+            self._consumer = KafkaConsumer(
+                LABELS_TOPIC,
+                bootstrap_servers=bootstrap.split(","),
+                bootstrap_timeout_ms=int(CONNECT_TIMEOUT_S * 1000),
+                group_id=None,
+                auto_offset_reset="earliest",
+                enable_auto_commit=False,
+                max_poll_records=MAX_RECORDS,
+                metadata_max_age_ms=METADATA_AGE_MS,
+                allow_auto_create_topics=False,
+            )
+        except KafkaError as error:
+            raise ConnectionError(f"kafka.bootstrap {bootstrap}: {error}") from error
 
     def read(self) -> LabelBatch:
         """Return what has arrived since the last call; returns at once, maybe empty."""
-        records = self._consumer.poll(timeout_ms=0)
+        try:
+            records = self._consumer.poll(timeout_ms=0)
+        except KafkaError as error:
+            raise ConnectionError(f"{LABELS_TOPIC}: {error}") from error
         labels: list[ReceivedLabel] = []
         undecodable = 0
         for partition, batch in records.items():
@@ -69,6 +85,27 @@ class LabelReader:
                 )
         return LabelBatch(labels=tuple(labels), undecodable=undecodable)
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether a broker is there; ``read`` returns nothing, silently, while none is."""
+        metrics = self._consumer.metrics().get("consumer-metrics", {})
+        return bool(metrics.get("connection-count", 0) > 0)
+
     def close(self) -> None:
         """Close the connections."""
         self._consumer.close()
+
+
+def _require_a_broker(bootstrap: str) -> None:
+    """Raise ``ConnectionError`` if nobody listens at any address of ``bootstrap``.
+
+    kafka-python would wait its whole timeout, and leave a socket behind each time.
+    """
+    for address in bootstrap.split(","):
+        host, _, port = address.rpartition(":")
+        with (
+            suppress(OSError),
+            socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S),
+        ):
+            return
+    raise ConnectionError(f"nobody listens at {bootstrap} (kafka.bootstrap)")

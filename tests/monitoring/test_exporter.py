@@ -3,6 +3,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from urllib.request import urlopen
@@ -132,6 +133,31 @@ def test_a_port_that_is_taken_is_an_error_that_names_the_setting(
         run_monitor(sources, MonitorConfig(port=taken), threading.Event())
 
 
+def test_without_a_broker_the_monitor_still_serves_and_stops(
+    sources: MonitorSources,
+) -> None:
+    with ports.reserved_ports(1) as (port,):
+        pass
+    wanted = 'srp4ctr_source_up{source="labels"} 0.0'
+    with running(sources, port):
+        assert wait_for(f"http://127.0.0.1:{port}/metrics", wanted)
+
+
+@contextmanager
+def running(sources: MonitorSources, port: int) -> Iterator[None]:
+    """Run the monitor in a thread, and prove that it stops when it is told to."""
+    stop = threading.Event()
+    config = MonitorConfig(port=port, poll_interval_s=0.1)
+    thread = threading.Thread(target=run_monitor, args=(sources, config, stop))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(10)
+    assert not thread.is_alive()
+
+
 @pytest.fixture
 def bootstrap(tmp_path: Path) -> Iterator[str]:
     """An embedded broker with the project's topics."""
@@ -178,18 +204,10 @@ def test_the_running_monitor_serves_what_is_published(
     publish(bootstrap, encode_label(a_label("i1")))
     with ports.reserved_ports(1) as (port,):
         pass
-    stop = threading.Event()
     where = replace(sources, bootstrap=bootstrap)
-    config = MonitorConfig(port=port, poll_interval_s=0.1)
-    thread = threading.Thread(target=run_monitor, args=(where, config, stop))
-    thread.start()
     wanted = 'srp4ctr_matured_impressions{model_version="v7"} 1.0'
-    try:
+    with running(where, port):
         assert wait_for(f"http://127.0.0.1:{port}/metrics", wanted)
-    finally:
-        stop.set()
-        thread.join(10)
-    assert not thread.is_alive()
 
 
 def wait_for(url: str, wanted: str) -> bool:
