@@ -13,6 +13,7 @@ import prometheus_client  # noqa: F401  (before Feast: see above)
 import typer
 from rich.console import Console
 
+from local import stack_commands
 from settings import PREFIX, Settings, load
 
 app = typer.Typer(
@@ -22,14 +23,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-stack = typer.Typer(help="The embedded stack: broker, store, Triton.", no_args_is_help=True)
 events = typer.Typer(help="Publish and check events.", no_args_is_help=True)
 stream = typer.Typer(help="Events → sequences and labels.", no_args_is_help=True)
 features = typer.Typer(help="The feature store.", no_args_is_help=True)
 model = typer.Typer(help="Train, promote and ask models.", no_args_is_help=True)
 monitor = typer.Typer(help="Live quality and cost.", no_args_is_help=True)
 for noun, group in {
-    "stack": stack,
+    "stack": stack_commands.app,
     "events": events,
     "stream": stream,
     "features": features,
@@ -54,66 +54,6 @@ def everything(
     """Streams, features, training and serving of SRP4CTR for click-through rates."""
     if data_dir:  # the environment is the last word, and reaches child processes
         os.environ[f"{PREFIX}LOCAL__DATA_DIR"] = data_dir
-
-
-@stack.command("prepare")
-def stack_prepare() -> None:
-    """Install the embedded Triton and its Python environment.
-
-    Example: srp4ctr stack prepare
-    """
-    from local import serving_env
-
-    serving_env.build(Path(load().local.serving_dir), _note)
-
-
-@stack.command("up")
-def stack_up(broker: str | None = None) -> None:
-    """Start broker, store, Triton and Prometheus in the background.
-
-    Example: srp4ctr stack up
-    """
-    from dataclasses import replace
-
-    from local import stack as local_stack
-
-    settings = load()
-    local = replace(settings.local, broker=broker) if broker else settings.local
-    addresses = local_stack.up(local, http_port=settings.triton.http_port, note=_note)
-    for section, values in addresses.settings().items():
-        for name, value in values.items():
-            out.print(f"[bold]{section}.{name}[/bold] = {value}", highlight=False)
-    out.print(
-        "Next: srp4ctr features apply, then srp4ctr stream run and srp4ctr monitor run,"
-        " each in a terminal of its own"
-    )
-
-
-@stack.command("down")
-def stack_down() -> None:
-    """Stop everything that runs in the data folder; the data stays.
-
-    Example: srp4ctr stack down
-    """
-    from local import stack as local_stack
-
-    stopped = local_stack.down(load().local)
-    out.print(f"stopped: {', '.join(stopped) or 'nothing was running'}")
-
-
-@stack.command("status")
-def stack_status() -> None:
-    """Show what runs; exit status 1 if a part has ended.
-
-    Example: srp4ctr stack status
-    """
-    from local import stack as local_stack
-    from local.views import stack_table
-
-    status = local_stack.status(load().local)
-    out.print(stack_table(status) if status.running else "nothing is running")
-    if status.ended:
-        raise ValueError(f"ended: {', '.join(status.ended)}. Try: srp4ctr stack up")
 
 
 @events.command("publish")
@@ -343,10 +283,6 @@ def demo(
     from local.demo import Options, run
 
     run(Options(events=events_file, broker=broker, keep=keep), out)
-
-
-def _note(text: str) -> None:
-    err.print(text, style="dim", highlight=False)
 
 
 def _check(path: Path) -> Any:

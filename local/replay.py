@@ -17,8 +17,6 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from local.timelines import (
     BEHAVIORS_SPAN_MS,
@@ -42,13 +40,13 @@ class Ranking(Protocol):
     """What a ranker answers: one score a candidate, in their order."""
 
     @property
-    def scores(self) -> NDArray[np.float32]: ...  # noqa: D102
+    def scores(self) -> tuple[float, ...]: ...  # noqa: D102
     @property
-    def propensities(self) -> NDArray[np.float32]: ...  # noqa: D102
+    def propensities(self) -> tuple[float, ...]: ...  # noqa: D102
     @property
     def model_version(self) -> str: ...  # noqa: D102
     @property
-    def sequence_version(self) -> str: ...  # noqa: D102
+    def feature_version(self) -> str: ...  # noqa: D102
 
 
 Rank = Callable[[str, Sequence[str], int], Ranking]
@@ -172,14 +170,13 @@ class Replay:
 
     def _show(self, visit: Visit, ranking: Ranking, now_ms: int) -> None:
         """Publish the slate in the model's order."""
-        best_first = np.argsort(-ranking.scores, kind="stable")
-        for position, place in enumerate(best_first):
+        for position, place in enumerate(_best_first(ranking)):
             impression = msgspec.structs.replace(
                 visit.impressions[place],
                 position=position,
                 occurred_at=now_ms,
-                score=float(ranking.scores[place]),
-                propensity=float(ranking.propensities[place]),
+                score=ranking.scores[place],
+                propensity=ranking.propensities[place],
                 model_version=ranking.model_version,
             )
             self.publish(impression)
@@ -206,23 +203,32 @@ class Replay:
         while time.monotonic() - click_due < _PROBE_TIMEOUT_S:
             time.sleep(_PROBE_POLL_S)
             now = self.rank(user_id, items, time.time_ns() // 1_000_000)
-            moved = now.sequence_version != before.sequence_version
-            if moved and not np.array_equal(now.scores, before.scores):
+            moved = _sequence_version(now) != _sequence_version(before)
+            if moved and now.scores != before.scores:
                 self.result.freshness_s.append(time.monotonic() - click_due)
                 return
         self.result.unchanged_probes += 1
 
 
 def _answer_of(visit: Visit, ranking: Ranking, latency_s: float) -> Answer:
-    best_first = np.argsort(-ranking.scores, kind="stable")
+    best_first = _best_first(ranking)
     return Answer(
         user_id=visit.impressions[0].user_id,
         item_ids=tuple(visit.impressions[i].item_id for i in best_first),
-        scores=tuple(float(ranking.scores[i]) for i in best_first),
+        scores=tuple(ranking.scores[i] for i in best_first),
         clicked=frozenset(click.item_id for click in visit.clicks),
         model_version=ranking.model_version,
         latency_s=latency_s,
     )
+
+
+def _best_first(ranking: Ranking) -> list[int]:
+    return sorted(range(len(ranking.scores)), key=lambda place: -ranking.scores[place])
+
+
+def _sequence_version(ranking: Ranking) -> str:
+    """Return the sequence's part of the version: the item table's moves every second."""
+    return ranking.feature_version.split(",")[0]
 
 
 def _raise_in_log(future: "Future[None]") -> None:

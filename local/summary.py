@@ -54,10 +54,14 @@ class DemoFigures:
 class LiveQualityFigures:
     """What the monitor shows of one model version."""
 
+    click_rate: float
     click_rate_at_top: float
     top_interval: Interval
     auc: float | None
+    auc_interval: Interval
+    log_loss: float | None
     calibration: float | None
+    calibration_interval: Interval
     matured_impressions: int
 
 
@@ -116,9 +120,9 @@ def _quality_table(figures: DemoFigures, live: LiveQualityFigures) -> Table:
     )
     table.add_row(
         f"live, {live.matured_impressions:,} matured impressions",
-        _or_dash(figures.live_auc),
-        "",
-        _or_dash(figures.live_calibration),
+        f"{_or_dash(figures.live_auc)} {_between(live.auc_interval)}",
+        _or_dash(live.log_loss),
+        f"{_or_dash(figures.live_calibration)} {_between(live.calibration_interval)}",
     )
     return table
 
@@ -129,7 +133,7 @@ def _ranking_table(figures: DemoFigures, live: LiveQualityFigures) -> Table:
     table.add_row(
         f"SRP4CTR {figures.model_version}, from matured labels",
         f"[bold green]{figures.online_ctr:.3f}[/bold green]",
-        f"{interval.low:.3f} to {interval.high:.3f}",
+        _between(interval),
     )
     slates = figures.requests - figures.failed_requests
     clicked = round(figures.popularity_ctr * slates)
@@ -137,7 +141,7 @@ def _ranking_table(figures: DemoFigures, live: LiveQualityFigures) -> Table:
     table.add_row(
         "popularity (clicks so far)",
         f"{figures.popularity_ctr:.3f}",
-        f"{popular.low:.3f} to {popular.high:.3f}",
+        _between(popular),
     )
     table.add_row("random (expected)", f"{figures.random_ctr:.3f}", "")
     return table
@@ -162,3 +166,7 @@ def _cost_table(figures: DemoFigures) -> Table:
 
 def _or_dash(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def _between(interval: Interval) -> str:
+    return f"[dim]({interval.low:.3f} to {interval.high:.3f})[/dim]"

@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
 from local.replay import Replay
 from local.timelines import Timeline, timelines
 from streams.events import Click, Impression, UserEvent
@@ -14,13 +11,13 @@ from tests.builders import NOON_MS, a_click, an_impression
 
 @dataclass(frozen=True)
 class FixedRanking:
-    scores: NDArray[np.float32]
-    sequence_version: str
+    scores: tuple[float, ...]
+    feature_version: str
     model_version: str = "v1"
 
     @property
-    def propensities(self) -> NDArray[np.float32]:
-        return np.ones_like(self.scores)
+    def propensities(self) -> tuple[float, ...]:
+        return (1.0,) * len(self.scores)
 
 
 @dataclass
@@ -31,8 +28,9 @@ class World:
 
     def rank(self, user_id: str, item_ids: Sequence[str], now_ms: int) -> FixedRanking:
         clicks = sum(isinstance(event, Click) for event in self.events)
-        scores = (np.arange(len(item_ids)) + 1) / (10.0 + clicks)
-        return FixedRanking(scores.astype(np.float32), sequence_version=str(clicks))
+        scores = tuple((place + 1) / (10.0 + clicks) for place in range(len(item_ids)))
+        version = f"sequence={clicks},items={len(self.events)}"
+        return FixedRanking(scores, feature_version=version)
 
 
 def two_slates() -> list[Timeline]:

@@ -1,0 +1,75 @@
+"""``srp4ctr stack VERB``: the embedded stack, up and down."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from local import serving_env, stack
+from local.views import stack_table
+from settings import PREFIX, load
+
+app = typer.Typer(help="The embedded stack: broker, store, Triton.", no_args_is_help=True)
+out = Console()
+err = Console(stderr=True)
+
+
+@app.command("prepare")
+def prepare() -> None:
+    """Install the embedded Triton and its Python environment.
+
+    Example: srp4ctr stack prepare
+    """
+    serving_env.build(Path(load().local.serving_dir), _note)
+
+
+@app.command("up")
+def up(
+    broker: Annotated[
+        str | None,
+        typer.Option(help="noida (embedded) or kafka (Apache Kafka, needs Java 17)."),
+    ] = None,
+) -> None:
+    """Start broker, store, Triton and Prometheus in the background.
+
+    Example: srp4ctr stack up
+    """
+    if broker:
+        os.environ[f"{PREFIX}LOCAL__BROKER"] = broker
+    settings = load()
+    addresses = stack.up(settings.local, http_port=settings.triton.http_port, note=_note)
+    for section, values in addresses.settings().items():
+        for name, value in values.items():
+            out.print(f"[bold]{section}.{name}[/bold] = {value}", highlight=False)
+    out.print(
+        "Next: srp4ctr features apply, then srp4ctr stream run and srp4ctr monitor run,"
+        " each in a terminal of its own"
+    )
+
+
+@app.command("down")
+def down() -> None:
+    """Stop everything that runs in the data folder; the data stays.
+
+    Example: srp4ctr stack down
+    """
+    stopped = stack.down(load().local)
+    out.print(f"stopped: {', '.join(stopped) or 'nothing was running'}")
+
+
+@app.command("status")
+def status() -> None:
+    """Show what runs; exit status 1 if a part has ended.
+
+    Example: srp4ctr stack status
+    """
+    status = stack.status(load().local)
+    out.print(stack_table(status) if status.running else "nothing is running")
+    if status.ended:
+        raise ValueError(f"ended: {', '.join(status.ended)}. Try: srp4ctr stack up")
+
+
+def _note(text: str) -> None:
+    err.print(text, style="dim", highlight=False)
