@@ -6,9 +6,11 @@ In: what a batch decided and what it could not read. Out: acknowledged records o
 
 import asyncio
 from collections.abc import Iterable
+from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError
+from mode import Service
 
 from streams.config import KafkaConfig
 from streams.events import LABELS_TOPIC, REJECTED_TOPIC
@@ -23,21 +25,24 @@ class Outlets:
     """The worker's producer."""
 
     def __init__(self, kafka: KafkaConfig) -> None:
+        self._kafka = kafka
+        self._producer: Any = None
+
+    async def start(self) -> None:
+        """Connect; in the event loop, which aiokafka wants to exist."""
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=kafka.bootstrap,
+            bootstrap_servers=self._kafka.bootstrap,
             acks="all",
             linger_ms=5,
             max_batch_size=256 * 1024,
             max_request_size=MAX_REQUEST_BYTES,
         )
-
-    async def start(self) -> None:
-        """Connect."""
         await self._producer.start()
 
     async def stop(self) -> None:
         """Send what is left and disconnect."""
-        await self._producer.stop()
+        if self._producer is not None:
+            await self._producer.stop()
 
     async def publish_labels(self, labels: Iterable[ImpressionLabel]) -> None:
         """Return when the broker has acknowledged every one of ``labels``."""
@@ -73,6 +78,22 @@ class Outlets:
         await self._producer.send_and_wait(
             REJECTED_TOPIC, value=value, key=record.key, headers=headers + notes
         )
+
+
+class OutletService(Service):  # type: ignore[misc]  # mode has no types
+    """Opens and closes ``outlets`` with the application."""
+
+    def __init__(self, kafka: KafkaConfig) -> None:
+        super().__init__()
+        self.outlets = Outlets(kafka)
+
+    async def on_start(self) -> None:
+        """Connect."""
+        await self.outlets.start()
+
+    async def on_stop(self) -> None:
+        """Disconnect."""
+        await self.outlets.stop()
 
 
 def _value(rejected: RejectedRecord) -> bytes:

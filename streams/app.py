@@ -1,0 +1,68 @@
+"""The stream worker: a Faust application with an agent and two batch services.
+
+In: the broker, a sink and a folder for the raw log. Out: a process that runs until
+SIGTERM and then leaves everything stored and committed.
+"""
+
+from pathlib import Path
+
+import faust
+from prometheus_client import start_http_server
+
+from streams.config import KafkaConfig, StreamConfig
+from streams.event_log import EventLogWriter
+from streams.items import add_items_agent
+from streams.outlets import OutletService
+from streams.sink import FeatureSink
+from streams.topics import ensure_topics
+from streams.worker import SequenceWorker
+
+__all__ = ["create_app", "ensure_topics", "group_ids", "run_worker"]
+
+
+def group_ids(config: StreamConfig) -> tuple[str, ...]:
+    """Return the consumer groups that a worker joins."""
+    return (config.group_id, config.log_group_id, _items_group(config))
+
+
+def create_app(
+    kafka: KafkaConfig, config: StreamConfig, sink: FeatureSink, log_dir: Path
+) -> faust.App:
+    """Return the application; nothing is connected before it starts.
+
+    Faust wants a folder, ``<log_dir>/.faust``; without tables it stays empty.
+    """
+    app = faust.App(
+        _items_group(config),
+        broker=[f"aiokafka://{address}" for address in kafka.bootstrap.split(",")],
+        store="memory://",
+        datadir=str(log_dir / ".faust"),
+        topic_disable_leader=True,
+        web_enabled=False,
+        consumer_auto_offset_reset="earliest",
+    )
+    outlets = OutletService(kafka)
+    add_items_agent(app, sink, outlets.outlets)
+    app.service(outlets)
+    app.service(SequenceWorker(kafka, config, sink))
+    app.service(EventLogWriter(kafka, config, log_dir))
+    return app
+
+
+def run_worker(
+    kafka: KafkaConfig, config: StreamConfig, sink: FeatureSink, log_dir: Path
+) -> None:
+    """Run a worker until SIGTERM or Ctrl-C; blocks. Metrics are served meanwhile.
+
+    Creates missing topics. Raises ``SystemExit``, as Faust's own worker does: 0 after
+    a signal.
+    """
+    ensure_topics(kafka)
+    log_dir.mkdir(parents=True, exist_ok=True)
+    start_http_server(config.metrics_port, config.metrics_host)
+    app = create_app(kafka, config, sink, log_dir)
+    faust.Worker(app, loglevel="INFO", redirect_stdouts=False).execute_from_commandline()
+
+
+def _items_group(config: StreamConfig) -> str:
+    return f"{config.group_id}-items"

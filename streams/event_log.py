@@ -1,0 +1,106 @@
+"""The raw log: every event, item update and label → date-partitioned Parquet.
+
+In: the three topics, in a consumer group of its own. Out: the offline truth from which
+training reads; a file is on disk before its offsets are committed, and what a crash
+left uncommitted is removed and written again.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aiokafka import TopicPartition
+from prometheus_client import Counter
+
+from streams.config import KafkaConfig, StreamConfig
+from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
+from streams.follower import BatchFollower, now_ms
+from streams.log_files import OffsetRange, files_of, remove_uncommitted, write_range
+from streams.log_rows import Row, row_of
+from streams.partition import Record
+
+LOGGED = Counter("srp4ctr_log_rows_total", "Rows written to the raw log", ["topic"])
+
+LOGGED_TOPICS = (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC)
+
+
+@dataclass(slots=True)
+class _Unwritten:
+    """What was taken of a partition since its last file."""
+
+    start: int
+    end: int
+    rows: list[Row] = field(default_factory=list)
+
+
+class EventLogWriter(BatchFollower):
+    """Writes the raw log; closes files after so many records or seconds."""
+
+    def __init__(self, kafka: KafkaConfig, config: StreamConfig, log_dir: Path) -> None:
+        super().__init__(kafka, config.log_group_id, LOGGED_TOPICS, config.max_poll_records)
+        self._config = config
+        self._log_dir = log_dir
+        self._unwritten: dict[TopicPartition, _Unwritten] = {}
+        self._written_at = time.monotonic()
+
+    async def prepare(
+        self, source: TopicPartition, next_offset: int, committed: int | None
+    ) -> None:
+        """Bring the partition's files in line with what the group has committed.
+
+        Raises ``ValueError`` where there are files of a broker that is not this one.
+        """
+        place = (self._log_dir, source.topic, source.partition)
+        if committed is not None:
+            remove_uncommitted(*place, committed)
+            return
+        if files := files_of(*place):
+            raise ValueError(
+                f"{files[0]} was written from another broker's {source.topic}: this one's "
+                f"group {self._config.log_group_id} has never read it. Name another "
+                "features.log_dir, or move that folder away"
+            )
+        # Before the first file, so that the files of a crash find an offset to obey.
+        await self.commit({source: next_offset})
+
+    async def take(self, source: TopicPartition, records: Sequence[Record]) -> None:
+        """Keep the rows of ``records``; rejected messages are not in the log."""
+        now = now_ms()
+        first = records[0].offset
+        unwritten = self._unwritten.setdefault(source, _Unwritten(first, first))
+        unwritten.end = records[-1].offset
+        rows = (row_of(record, now) for record in records)
+        unwritten.rows += [row for row in rows if row is not None]
+
+    async def after_poll(self) -> None:
+        """Write when enough has come or enough time has passed."""
+        waiting = sum(len(each.rows) for each in self._unwritten.values())
+        is_full = waiting >= self._config.log_flush_records
+        waited_s = time.monotonic() - self._written_at
+        if is_full or waited_s >= self._config.log_flush_interval_s:
+            await self.store()
+
+    async def store(self) -> None:
+        """Write a file per partition and date, then commit."""
+        self._written_at = time.monotonic()
+        unwritten = dict(self._unwritten)
+        if not unwritten:
+            return
+        await self.insist(lambda: _write(self._log_dir, unwritten))
+        await self.commit({source: each.end + 1 for source, each in unwritten.items()})
+        for source, each in unwritten.items():
+            LOGGED.labels(source.topic).inc(len(each.rows))
+        self._unwritten.clear()
+
+    def forget(self) -> None:
+        """Drop what is not written: it will be read again."""
+        self._unwritten.clear()
+
+
+def _write(log_dir: Path, unwritten: dict[TopicPartition, _Unwritten]) -> None:
+    for source, each in unwritten.items():
+        covered = OffsetRange(
+            topic=source.topic, partition=source.partition, start=each.start, end=each.end
+        )
+        write_range(log_dir, covered, each.rows)

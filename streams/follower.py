@@ -1,0 +1,166 @@
+"""A consumer group member that takes batches, stores them, and only then commits.
+
+In: topics. Out: calls of the subclass's ``prepare``, ``take``, ``store``, one at a time,
+and a hand-over before partitions go to another member. The shell of every batch reader.
+"""
+
+import asyncio
+import logging
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError
+from mode import Service
+
+from streams.config import KafkaConfig
+from streams.partition import Record
+
+FETCH_BYTES = 4 * 1024 * 1024
+_POLL_MS = 100  # a rebalance or a stop waits for a poll
+_RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+_Result = TypeVar("_Result")
+_log = logging.getLogger(__name__)
+
+
+class BatchFollower(Service):  # type: ignore[misc]  # mode has no types
+    """Follows ``topics`` in a group; an error that escapes ends the process."""
+
+    def __init__(
+        self, kafka: KafkaConfig, group_id: str, topics: Sequence[str], max_records: int
+    ) -> None:
+        super().__init__()
+        self.kafka = kafka
+        self._group_id = group_id
+        self._topics = topics
+        self._max_records = max_records
+        self.consumer: Any = None  # made in the event loop, when the service starts
+        self._prepared: set[TopicPartition] = set()
+        self._lock = asyncio.Lock()  # one of a turn, a rebalance and a stop at a time
+
+    @abstractmethod
+    async def prepare(
+        self, source: TopicPartition, next_offset: int, committed: int | None
+    ) -> None:
+        """Begin with a partition that will be read from ``next_offset``."""
+
+    @abstractmethod
+    async def take(self, source: TopicPartition, records: Sequence[Record]) -> None:
+        """Fold in ``records``, in offset order."""
+
+    @abstractmethod
+    async def after_poll(self) -> None:
+        """Do what is due, at least every 100 ms; ``store`` when it is time."""
+
+    @abstractmethod
+    async def store(self) -> None:
+        """Make all that was taken durable, then ``commit``."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Drop the state of every partition: it may change elsewhere now."""
+
+    async def on_start(self) -> None:
+        """Join the group."""
+        self.consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.kafka.bootstrap,
+            group_id=self._group_id,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=FETCH_BYTES,
+        )
+        self.consumer.subscribe(list(self._topics), listener=_Handover(self))
+        await self.consumer.start()
+
+    async def on_stop(self) -> None:
+        """Store what was taken, commit and leave the group."""
+        if self.consumer is None:
+            return
+        try:
+            await self.hand_over()
+        finally:
+            await self.consumer.stop()
+
+    async def hand_over(self) -> None:
+        """Store everything, so that others may continue, and forget it."""
+        async with self._lock:
+            try:
+                await self.store()
+            finally:
+                self._forget_all()
+
+    @Service.task  # type: ignore[untyped-decorator]
+    async def _follow(self) -> None:
+        while not self.should_stop:
+            async with self._lock:
+                if not self.should_stop:
+                    await self._turn()
+            await asyncio.sleep(0)  # let a rebalance have the lock
+
+    async def _turn(self) -> None:
+        for source in self.consumer.assignment() - self._prepared:
+            await self._prepare(source, await self.consumer.position(source))
+        batches = await self.consumer.getmany(
+            timeout_ms=_POLL_MS, max_records=self._max_records
+        )
+        for source, records in batches.items():
+            if source not in self._prepared:
+                await self._prepare(source, records[0].offset)
+            await self.take(source, records)
+        await self.after_poll()
+
+    async def _prepare(self, source: TopicPartition, next_offset: int) -> None:
+        await self.prepare(source, next_offset, await self.consumer.committed(source))
+        self._prepared.add(source)
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Tell the group that everything before ``offsets`` is stored."""
+        try:
+            await self.consumer.commit(dict(offsets))
+        except (CommitFailedError, IllegalStateError) as error:
+            # The group has given these partitions away; whoever has them reads again
+            # from the last commit, and what is stored recognises what it has seen.
+            _log.warning("lost partitions before their commit: %s", error)
+            self._forget_all()
+
+    async def insist(self, call: Callable[[], _Result]) -> _Result:
+        """Return ``call()``, made in a thread and repeated until it succeeds.
+
+        Meanwhile nothing is consumed. Raises the call's error once we are to stop.
+        """
+        attempt = 0
+        while True:
+            try:
+                return await asyncio.to_thread(call)
+            except Exception as error:
+                if self.should_stop:
+                    raise
+                wait_s = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
+                _log.warning("storing failed, again in %s s: %r", wait_s, error)
+                attempt += 1
+                await self.sleep(wait_s)
+
+    def _forget_all(self) -> None:
+        self._prepared.clear()
+        self.forget()
+
+
+class _Handover(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
+    """Tells the follower before its partitions go to others."""
+
+    def __init__(self, follower: BatchFollower) -> None:
+        self._follower = follower
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        await self._follower.hand_over()
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        """Nothing yet: the follower prepares a partition when it polls."""
+
+
+def now_ms() -> int:
+    """Return the wall clock, in UTC milliseconds."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,114 @@
+"""Rows of the raw log → Parquet files, written so that a crash leaves whole files only.
+
+``<log_dir>/<topic>/date=YYYY-MM-DD/<partition>-<start>-<end>.parquet``: the date is the
+record's timestamp in UTC, start and end the first and last offset that were taken.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from streams.log_rows import COLUMNS, Kind, Row
+
+_ARROW_TYPES: Mapping[Kind, Any] = {
+    "text": pa.string(),
+    "integer": pa.int64(),
+    "real": pa.float64(),
+    "flag": pa.bool_(),
+}
+_MS_PER_DAY = 86_400_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OffsetRange:
+    """Which offsets of which partition a file covers, both ends included."""
+
+    topic: str
+    partition: int
+    start: int
+    end: int
+
+    @property
+    def file_name(self) -> str:
+        """The name of every file of this range, whatever its date."""
+        return f"{self.partition}-{self.start}-{self.end}.parquet"
+
+
+def schema_of(topic: str) -> Any:
+    """Return the Arrow schema of ``topic``'s table."""
+    return pa.schema([(name, _ARROW_TYPES[kind]) for name, kind in COLUMNS[topic].items()])
+
+
+def write_range(log_dir: Path, covered: OffsetRange, rows: Sequence[Row]) -> list[Path]:
+    """Write ``rows`` into a file per date and return when they are on disk.
+
+    The same range written again replaces its files by equal ones.
+    """
+    by_day: dict[int, list[Row]] = {}
+    created_at = list(COLUMNS[covered.topic]).index("created_at")
+    for row in rows:
+        by_day.setdefault(row[created_at] // _MS_PER_DAY, []).append(row)
+    paths = []
+    for day, of_day in by_day.items():
+        folder = log_dir / covered.topic / f"date={_date(day)}"
+        folder.mkdir(parents=True, exist_ok=True)
+        paths.append(folder / covered.file_name)
+        _write_file(paths[-1], covered.topic, of_day)
+    for folder in {path.parent for path in paths}:
+        _sync_folder(folder)
+    return paths
+
+
+def remove_uncommitted(
+    log_dir: Path, topic: str, partition: int, committed: int
+) -> list[Path]:
+    """Remove the files that begin at or after ``committed``: they will be written again."""
+    removed = []
+    for path in files_of(log_dir, topic, partition):
+        if _start(path) >= committed:
+            path.unlink()
+            removed.append(path)
+    return removed
+
+
+def files_of(log_dir: Path, topic: str, partition: int) -> list[Path]:
+    """Return the files of a partition, in the order of their offsets."""
+    found: Iterable[Path] = (log_dir / topic).glob(f"date=*/{partition}-*.parquet")
+    return sorted(found, key=lambda path: (_start(path), path))
+
+
+def _start(path: Path) -> int:
+    return int(path.name.split("-")[1])
+
+
+def _write_file(path: Path, topic: str, rows: Sequence[Row]) -> None:
+    schema = schema_of(topic)
+    arrays = [
+        pa.array(column, type=kind.type)
+        for column, kind in zip(zip(*rows, strict=True), schema, strict=True)
+    ]
+    unfinished = path.with_suffix(".tmp")
+    with unfinished.open("wb") as file:
+        pq.write_table(pa.Table.from_arrays(arrays, schema=schema), file)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renames in ``folder`` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _date(day: int) -> str:
+    return (date(1970, 1, 1) + timedelta(days=day)).isoformat()
