@@ -1,0 +1,177 @@
+"""The real stack is consistent with the settings, and open to this machine alone."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer import Typer
+
+import settings
+from cli import app
+
+ROOT = Path(__file__).resolve().parents[1]
+COMPOSE: dict[str, Any] = yaml.safe_load(
+    (ROOT / "compose.yaml").read_text(encoding="utf-8")
+)
+SERVICES: dict[str, Any] = COMPOSE["services"]
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+OURS = {
+    name: each
+    for name, each in SERVICES.items()
+    if "SRP4CTR_KAFKA__BOOTSTRAP" in each.get("environment", {})
+}
+PINNED = re.compile(r"[^:\s]+:v?\d+(\.\d+)+[\w.-]*")
+
+
+@pytest.fixture
+def inside(monkeypatch: pytest.MonkeyPatch) -> settings.Settings:
+    """The settings as a container of ours has them."""
+    monkeypatch.chdir(ROOT)
+    for name, value in COMPOSE["x-settings"].items():
+        monkeypatch.setenv(name, str(value))
+    return settings.load()
+
+
+@pytest.fixture
+def outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> settings.Settings:
+    """The settings as a command on this machine has them."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("SRP4CTR_LOCAL__DATA_DIR", str(tmp_path))  # no running stack's
+    return settings.load()
+
+
+def published_ports() -> dict[str, str]:
+    """Return container port → address on this machine, over all services."""
+    ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    return {port.rpartition(":")[2]: port.rpartition(":")[0] for port in ports}
+
+
+def port_of(address: str) -> str:
+    return address.removesuffix("/metrics").rpartition(":")[2]
+
+
+def test_every_part_of_the_real_stack_is_there() -> None:
+    assert set(SERVICES) == {
+        *("kafka", "redis", "postgres", "init", "stream", "trainer", "triton"),
+        *("triton-gpu", "monitor", "prometheus", "alertmanager", "grafana"),
+    }
+
+
+def test_ports_are_published_on_this_machine_alone() -> None:
+    addresses = published_ports().values()
+    assert len(addresses) >= 8
+    assert [each for each in addresses if not each.startswith("127.0.0.1:")] == []
+
+
+def test_images_are_pinned_to_a_release() -> None:
+    bases = re.findall(r"^FROM (\S+?:\S+)", DOCKERFILE, re.MULTILINE)
+    images = [service["image"] for service in SERVICES.values()]
+    assert len(bases) == 2
+    assert [i for i in images + bases if not PINNED.fullmatch(i)] == []
+
+
+def test_every_variable_is_a_setting_and_names_a_service(
+    inside: settings.Settings,
+) -> None:
+    addresses = (
+        inside.kafka.bootstrap,
+        inside.features.redis,
+        inside.triton.grpc,
+        inside.triton.metrics_url.removeprefix("http://").removesuffix("/metrics"),
+        inside.features.registry.rpartition("@")[2].partition("/")[0],
+    )
+    for address in addresses:
+        assert address.partition(":")[0] in SERVICES, address
+
+
+def test_what_is_published_is_where_the_settings_look(outside: settings.Settings) -> None:
+    found = {address for address in published_ports().values()}
+    assert found >= {
+        outside.kafka.bootstrap,
+        outside.features.redis,
+        outside.triton.grpc,
+        f"127.0.0.1:{port_of(outside.triton.metrics_url)}",
+        f"127.0.0.1:{outside.streams.metrics_port}",
+        f"127.0.0.1:{outside.monitoring.port}",
+    }
+
+
+def test_kafka_tells_clients_in_and_out_of_the_network_where_to_go(
+    outside: settings.Settings,
+) -> None:
+    advertised = SERVICES["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"].split(",")
+    assert {each.partition("://")[2] for each in advertised} == {
+        COMPOSE["x-settings"]["SRP4CTR_KAFKA__BOOTSTRAP"],
+        outside.kafka.bootstrap,
+    }
+
+
+def test_prometheus_scrapes_each_of_our_endpoints(inside: settings.Settings) -> None:
+    text = (ROOT / "monitoring" / "prometheus.yml").read_text(encoding="utf-8")
+    jobs = yaml.safe_load(text)["scrape_configs"]
+    targets = {t for job in jobs for each in job["static_configs"] for t in each["targets"]}
+    assert targets == {
+        f"stream:{inside.streams.metrics_port}",
+        f"monitor:{inside.monitoring.port}",
+        f"triton:{port_of(inside.triton.metrics_url)}",
+    }
+
+
+def test_each_role_runs_a_command_that_exists() -> None:
+    nouns = {group.name: group.typer_instance for group in app.registered_groups}
+    for service in OURS.values():
+        noun, verb = service["command"]
+        assert verb in _verbs(nouns[noun])
+    assert len(OURS) == 4
+
+
+def _verbs(noun: Typer | None) -> set[str | None]:
+    assert noun is not None
+    return {command.name for command in noun.registered_commands}
+
+
+def test_each_role_is_built_from_a_target_of_the_dockerfile() -> None:
+    targets = set(re.findall(r"^FROM .+ AS (\w+)$", DOCKERFILE, re.MULTILINE))
+    built = {s["build"]["target"] for s in SERVICES.values() if "build" in s}
+    assert built == targets - {"python", "wheel"}
+
+
+def test_a_stream_worker_carries_no_torch() -> None:
+    stages = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)
+    with_torch = [s.split()[2] for s in stages if "--extra training" in s]
+    assert with_torch == ["trainer"]
+
+
+def test_volumes_and_mounted_files_exist() -> None:
+    mounts = [m for s in SERVICES.values() for m in s.get("volumes", [])]
+    sources = {mount.partition(":")[0] for mount in mounts}
+    named = {source for source in sources if not source.startswith("./")}
+    assert named == set(COMPOSE["volumes"])
+    assert [s for s in sources - named if not (ROOT / s).exists()] == []
+
+
+def test_what_a_service_waits_for_can_become_true() -> None:
+    for name, service in SERVICES.items():
+        for other, wish in service.get("depends_on", {}).items():
+            assert other in SERVICES, name
+            if wish["condition"] == "service_healthy":
+                assert "healthcheck" in SERVICES[other], (name, other)
+
+
+def _has_compose() -> bool:
+    docker = shutil.which("docker")
+    if docker is None:
+        return False
+    asked = [docker, "compose", "version"]
+    return subprocess.run(asked, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not _has_compose(), reason="Docker's compose plugin is not installed")
+def test_docker_compose_accepts_the_file() -> None:
+    asked = ["docker", "compose", "--profile", "cpu", "config", "--quiet"]
+    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
