@@ -1,0 +1,66 @@
+"""Raw logs for tests, written by the stream's own code."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from streams.events import (
+    BEHAVIOR_EVENTS_TOPIC,
+    ITEMS_TOPIC,
+    LABELS_TOPIC,
+    ItemUpdate,
+    UserEvent,
+)
+from streams.labels import ImpressionLabel
+from streams.log_files import OffsetRange, write_range
+from streams.log_rows import row_of
+
+
+class _Record(msgspec.Struct, kw_only=True):
+    topic: str
+    value: bytes
+    key: bytes | None
+    timestamp: int
+    partition: int
+    offset: int
+
+
+Published = tuple[UserEvent | ItemUpdate | ImpressionLabel, int]  # and when it was known
+
+
+def write_log(
+    folder: Path, published: Sequence[Published], partition: int = 0, start: int = 0
+) -> Path:
+    """Write ``published`` in this order as one file per topic; returns ``folder``."""
+    by_topic: dict[str, list[_Record]] = {}
+    for offset, (event, known_at) in enumerate(published, start):
+        by_topic.setdefault(_topic(event), []).append(
+            _Record(
+                topic=_topic(event),
+                value=msgspec.json.encode(event),
+                key=_key(event),
+                timestamp=known_at,
+                partition=partition,
+                offset=offset,
+            )
+        )
+    for topic, records in by_topic.items():
+        rows = [row_of(record, record.timestamp) for record in records]  # type: ignore[arg-type]
+        assert all(rows)
+        covered = OffsetRange(
+            topic=topic, partition=partition, start=start, end=start + len(published) - 1
+        )
+        write_range(folder, covered, [row for row in rows if row])
+    return folder
+
+
+def _topic(event: UserEvent | ItemUpdate | ImpressionLabel) -> str:
+    if isinstance(event, ItemUpdate):
+        return ITEMS_TOPIC
+    return LABELS_TOPIC if isinstance(event, ImpressionLabel) else BEHAVIOR_EVENTS_TOPIC
+
+
+def _key(event: UserEvent | ItemUpdate | ImpressionLabel) -> bytes:
+    owner = event.item_id if isinstance(event, ItemUpdate) else event.user_id
+    return owner.encode()
