@@ -26,8 +26,9 @@ from monitoring.serving_cost import CostCard, ServingTotals, flops, served_versi
 
 LOG = logging.getLogger(__name__)
 IDLE_S = 0.2  # between empty reads; the embedded broker answers an empty fetch at once
-# A worker publishes a quiet partition's labels within a flush and a poll.
-CAUGHT_UP_S = 5.0
+# A worker lets a quiet partition's time run two seconds behind the clock, and flushes
+# every 0.2 s: no label for so long means that there is none up to so long ago.
+CAUGHT_UP_S = 3.0
 RETRY_S = 2.0
 LIVE_LAG_S = 3600.0  # an older label is a backfill's: its lag says nothing
 
@@ -82,9 +83,9 @@ class Monitor(Collector):
             if lag_s < LIVE_LAG_S:
                 self._maturity_lag.observe(max(0.0, lag_s))
 
-    def settle(self, now_ms: int) -> None:
-        """Count what waits for a later label: the topic has been read to its end."""
-        self._quality.advance(now_ms)
+    def settle(self, until_ms: int) -> None:
+        """Count what waits for a later label, if its window had closed by ``until_ms``."""
+        self._quality.advance(until_ms)
 
     def hear_labels(self, is_connected: bool) -> None:
         """Say whether there is a broker to read labels from."""
@@ -174,7 +175,7 @@ def _follow_labels(
             if batch.labels or not reader.is_connected:
                 last_label = time.monotonic()
             elif time.monotonic() - last_label > CAUGHT_UP_S:
-                monitor.settle(time.time_ns() // 1_000_000)
+                monitor.settle(round((time.time() - CAUGHT_UP_S) * 1000))
             poller.turn()
             if not batch.labels:
                 stop.wait(IDLE_S)

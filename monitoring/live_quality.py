@@ -55,15 +55,15 @@ class LiveQuality:
         self._settle(partition)
         self._expire()
 
-    def advance(self, now_ms: int) -> None:
+    def advance(self, until_ms: int) -> None:
         """Settle what waits although no later label came: every partition is idle.
 
-        Only for a reader that has caught up: by the clock ``now_ms`` every window that
-        has closed has also been published.
+        Only for a reader that has caught up: every label that was due by ``until_ms``,
+        in event time, has been added.
         """
         for partition in list(self._unsettled):
             self._settled_ms[partition] = max(
-                self._settled_ms[partition], now_ms - self._label_window_ms
+                self._settled_ms[partition], until_ms - self._label_window_ms
             )
             self._settle(partition)
         self._expire()

@@ -105,12 +105,17 @@ class ServingTotals:
         return result
 
     def encoder_runs_per_request(self) -> float | None:
-        """Return encodings per user asked for since the first request; None before it."""
-        if self._baseline is None:
+        """Return encodings per user asked for; None before the first request.
+
+        Golden requests before the first user's are left out where the samples allow it.
+        """
+        now, before = self._encoder_and_requests(), self._baseline
+        if before is None:
             return None
-        now = self._encoder_and_requests()
-        requests = now["requests"] - self._baseline["requests"]
-        return (now["encoder"] - self._baseline["encoder"]) / requests if requests else None
+        requests = now["requests"] - before["requests"]
+        if requests == 0:  # one sample saw all of them: nothing to tell them apart by
+            return now["encoder"] / now["requests"]
+        return (now["encoder"] - before["encoder"]) / requests
 
     def _encoder_and_requests(self) -> dict[str, float]:
         return {"encoder": self.runs(ENCODER), "requests": self.runs(*ENSEMBLES)}

@@ -53,6 +53,11 @@ def test_golden_requests_before_the_first_user_are_not_counted_as_his() -> None:
     assert totals.encoder_runs_per_request() == 1.0
 
 
+def test_requests_of_a_single_sample_have_a_ratio_too() -> None:
+    totals = totals_of(a_sample(behavior_encoder_v7=6, rank_clicks=5))
+    assert totals.encoder_runs_per_request() == 1.2
+
+
 def test_an_encoder_that_runs_for_every_candidate_shows() -> None:
     totals = totals_of(
         a_sample(behavior_encoder_v7=1, rank_clicks=1),

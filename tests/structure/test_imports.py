@@ -9,17 +9,20 @@ from tests.structure.source_tree import ROOT, SourceFile, parse, product_files
 
 # Which modules may touch which part of the world. A module that is not named here is
 # pure: it can be read and tested without a broker, a store or a server.
+FAUST_SERVICES = (
+    "streams/app.py",
+    "streams/event_log.py",
+    "streams/follower.py",
+    "streams/items.py",
+    "streams/label_replay.py",
+    "streams/outlets.py",
+    "streams/worker.py",
+)
 VENDOR_HOMES = {
-    "faust": ("streams/app.py", "streams/worker.py", "streams/event_log.py"),
-    "mode": ("streams/app.py", "streams/worker.py", "streams/event_log.py"),
-    "aiokafka": (
-        "streams/app.py",
-        "streams/worker.py",
-        "streams/event_log.py",
-        "local/*.py",
-    ),
+    "faust": FAUST_SERVICES,
+    "mode": FAUST_SERVICES,
+    "aiokafka": (*FAUST_SERVICES, "local/*.py"),
     "kafka": (
-        "streams/app.py",
         "streams/publisher.py",
         "streams/topics.py",
         "monitoring/label_reader.py",
@@ -30,11 +33,9 @@ VENDOR_HOMES = {
     "torch": ("training/*.py", "training/model/*.py"),
     "tritonclient": ("triton_repo/promotion.py", "triton_repo/client.py", "local/*.py"),
     "prometheus_client": (
-        "streams/app.py",
-        "streams/worker.py",
-        "streams/event_log.py",
-        "triton_repo/client.py",
+        *FAUST_SERVICES,
         "features/feast_api.py",  # keeps Feast from switching it to files
+        "triton_repo/client.py",
         "monitoring/exporter.py",
         "monitoring/gauges.py",
         "monitoring/triton_metrics.py",
