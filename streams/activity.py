@@ -6,10 +6,12 @@ are not idempotent: a row carries the last Kafka offset that it has counted.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import add, mul
 
 HALF_LIVES_H = (1.0, 24.0, 168.0)  # an hour, a day, a week
 _MS_PER_HOUR = 3_600_000.0
 _ZEROS = (0.0,) * len(HALF_LIVES_H)
+_ONES = (1.0,) * len(HALF_LIVES_H)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +34,10 @@ def count(activity: Activity, *, at_ms: int, is_click: bool, offset: int) -> Act
     if offset <= activity.last_offset:
         return activity
     now = max(at_ms, activity.counted_at_ms)
-    impressions = decayed(activity.impressions, now - activity.counted_at_ms)
-    clicks = decayed(activity.clicks, now - activity.counted_at_ms)
-    one = decayed((1.0,) * len(HALF_LIVES_H), now - at_ms)  # a late event comes decayed
+    elapsed_ms = now - activity.counted_at_ms
+    impressions = decayed(activity.impressions, elapsed_ms)
+    clicks = decayed(activity.clicks, elapsed_ms)
+    one = decayed(_ONES, now - at_ms)  # a late event comes decayed
     seen = activity.first_seen_ms
     return Activity(
         impressions=impressions if is_click else _sum(impressions, one),
@@ -48,11 +51,11 @@ def count(activity: Activity, *, at_ms: int, is_click: bool, offset: int) -> Act
 
 def decayed(counts: Sequence[float], elapsed_ms: int) -> tuple[float, ...]:
     """Return ``counts`` after ``elapsed_ms`` ≥ 0 more milliseconds."""
+    if elapsed_ms == 0:  # the items of one slate: half of all calls
+        return tuple(counts)
     hours = elapsed_ms / _MS_PER_HOUR
-    return tuple(
-        c * 2.0 ** (-hours / half_life)
-        for c, half_life in zip(counts, HALF_LIVES_H, strict=True)
-    )
+    # map is twice as fast as a generator here, and this runs four times per event
+    return tuple(map(mul, counts, (2.0 ** (-hours / h) for h in HALF_LIVES_H)))
 
 
 def total(shares: Sequence[Activity]) -> Activity:
@@ -74,4 +77,4 @@ def total(shares: Sequence[Activity]) -> Activity:
 
 
 def _sum(left: Sequence[float], right: Sequence[float]) -> tuple[float, ...]:
-    return tuple(a + b for a, b in zip(left, right, strict=True))
+    return tuple(map(add, left, right))
