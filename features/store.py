@@ -21,6 +21,8 @@ from streams.sequences import BehaviorSequence
 from streams.sink import ItemProfile, ItemShare, UserRow
 
 PROJECT = "srp4ctr"
+PROFILE_LOG = "item-profiles.parquet"
+"""In the log's folder: item updates in the columns of ``item_profile``."""
 # 100–500 rows a call is the fastest: 31,800 rows/s against 24,000 at 1,000 a call.
 CHUNK = 200
 # Redis' own client retries for seconds with sleeps. A writer's caller retries; a request
@@ -71,6 +73,8 @@ def apply(config: FeatureConfig) -> list[str]:
     Path(config.log_dir).mkdir(parents=True, exist_ok=True)
     kinds = ("Entity", "FeatureView", "FeatureService", "FileSource")
     objects = [o for o in vars(definitions).values() if type(o).__name__ in kinds]
+    log_dir = Path(config.log_dir).absolute()
+    definitions.profile_log.file_options.uri = str(log_dir / PROFILE_LOG)
     store = open_store(config, offline=True)
     store.apply(objects)
     return sorted(view.name for view in store.list_feature_views())

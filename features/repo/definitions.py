@@ -21,7 +21,8 @@ partition = Entity(name="partition", join_keys=["partition"], value_type=ValueTy
 # request's time (features/point_in_time.py), so these sources are never read.
 user_log = FileSource(name="user_log", path="behavior-events", timestamp_field="created_at")
 item_log = FileSource(name="item_log", path="behavior-events", timestamp_field="created_at")
-# Read for training; relative to the repository's root, which is the log's folder.
+# Read for training: features/profiles.py writes it; apply() makes the path absolute,
+# because Feast's DuckDB reads a relative one from the working directory.
 profile_log = FileSource(
     name="profile_log",
     path="item-profiles.parquet",
