@@ -1,0 +1,52 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from torch import Tensor
+
+from features import bundle
+from training.config import RefreshConfig
+from training.cost import sizes_of
+from training.export import check, export, run_onnx, write_golden
+from training.model.srp4ctr import SRP4CTR
+
+Maker = Callable[..., dict[str, Tensor]]
+
+
+def test_onnx_answers_as_torch_does_with_padding_and_an_empty_history(
+    a_model: SRP4CTR, requests_of: Maker, recipe: RefreshConfig, tmp_path: Path
+) -> None:
+    a_model.head.calibration_bias.fill_(0.3)
+    requests = {name: tensor.numpy() for name, tensor in requests_of(count=3).items()}
+    requests["candidate_item_rows"][1, 2:] = 0
+    export(a_model, sizes_of(recipe.model, 6), tmp_path)
+    write_golden(a_model, requests, tmp_path)
+    golden = load_file(tmp_path / bundle.GOLDEN_FILE)
+    assert np.isnan(golden["click_probability"]).sum() == 3
+    assert check(golden, run_onnx(tmp_path, requests)) < 1e-5
+
+
+@pytest.mark.parametrize(("count", "candidates"), [(1, 1), (5, 40)])
+def test_the_exported_axes_are_free(
+    a_model: SRP4CTR,
+    requests_of: Maker,
+    recipe: RefreshConfig,
+    tmp_path: Path,
+    count: int,
+    candidates: int,
+) -> None:
+    export(a_model, sizes_of(recipe.model, 6), tmp_path)
+    tensors = requests_of(count=count, candidates=candidates)
+    answered = run_onnx(tmp_path, {name: t.numpy() for name, t in tensors.items()})
+    assert answered.shape == (count, candidates)
+
+
+def test_an_export_that_differs_is_refused() -> None:
+    golden = {"click_probability": np.array([[0.5, np.nan]], dtype=np.float32)}
+    near = np.array([[0.5003, np.nan]], dtype=np.float32)
+    with pytest.raises(ValueError, match=r"differ from torch's by 0\.0003"):
+        check(golden, near)
+    with pytest.raises(ValueError, match="pads in other places"):
+        check(golden, np.array([[0.5, 0.5]], dtype=np.float32))

@@ -1,0 +1,67 @@
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+
+from training import metrics
+from training.batches import Slates
+from training.config import RefreshConfig
+from training.finetuning import finetune, serving_logits
+from training.fitting import FitOptions
+from training.model.embeddings import TableSizes
+from training.model.srp4ctr import SRP4CTR
+
+
+def test_finetuning_learns_which_items_are_clicked(
+    slates: Slates, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    torch.manual_seed(0)
+    model = SRP4CTR(recipe.model, sizes)
+    longer = replace(recipe, finetune_epochs=30, finetune_learning_rate=1e-2)
+    finetune(model, slates, replace(longer, encoder_learning_rate_scale=1.0), FitOptions())
+    logits = serving_logits(model, slates)
+    assert metrics.auc(slates.clicked[slates.shown], logits[slates.shown]) > 0.95
+
+
+@pytest.mark.parametrize("freeze", ["item_table", "encoder"])
+def test_what_is_frozen_stays_as_it_was(
+    slates: Slates,
+    recipe: RefreshConfig,
+    sizes: TableSizes,
+    freeze: Literal["item_table", "encoder"],
+) -> None:
+    model = SRP4CTR(recipe.model, sizes)
+    table = model.embedding.items.weight.detach().clone()
+    key = model.encoder.layers[0].key.weight.detach().clone()
+    finetune(model, slates, replace(recipe, freeze=freeze), FitOptions())
+    assert torch.equal(model.embedding.items.weight, table)
+    assert torch.equal(model.encoder.layers[0].key.weight, key) == (freeze == "encoder")
+
+
+def test_padding_does_not_teach(
+    slates: Slates, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    def trained(clicked_padding: float) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = SRP4CTR(recipe.model, sizes)
+        tensors = {name: array.copy() for name, array in slates.tensors.items()}
+        tensors["candidate_item_rows"][::2, 3:] = 0
+        clicked = np.where(tensors["candidate_item_rows"] == 0, clicked_padding, 0.0)
+        padded = replace(slates, tensors=tensors, clicked=clicked.astype(np.float32))
+        finetune(model, padded, recipe, FitOptions())
+        return model.head.out.weight.detach()
+
+    assert torch.equal(trained(0.0), trained(1.0))
+
+
+def test_scoring_a_slate_of_fewer_items_leaves_the_rest_at_zero(
+    slates: Slates, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    model = SRP4CTR(recipe.model, sizes)
+    tensors = {name: array.copy() for name, array in slates.tensors.items()}
+    tensors["candidate_item_rows"][:, 2:] = 0
+    logits = serving_logits(model, replace(slates, tensors=tensors))
+    assert logits.shape == slates.clicked.shape
+    assert not logits[:, 2:].any()

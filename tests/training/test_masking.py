@@ -1,0 +1,59 @@
+import torch
+
+from features.vocabulary import MASK_ROW
+from training.masking import Masks, draw_masks, hide
+from training.model.embeddings import MASK_CODES
+
+
+def a_history() -> dict[str, torch.Tensor]:
+    rows = torch.tensor([[0, 5, 6, 7]])
+    return {
+        "history_item_rows": rows,
+        "history_attribute_rows": torch.full((1, 4, 8), 9),
+        "history_behavior_codes": torch.full((1, 4, 3), 2),
+    }
+
+
+def at(*positions: int) -> torch.Tensor:
+    mask = torch.zeros(1, 4, dtype=torch.bool)
+    mask[0, list(positions)] = True
+    return mask
+
+
+def test_a_hidden_item_takes_its_attributes_along_and_leaves_the_behaviour() -> None:
+    hidden = hide(a_history(), Masks(items=at(2), behaviors=at()))
+    assert hidden["history_item_rows"].tolist() == [[0, 5, MASK_ROW, 7]]
+    assert hidden["history_attribute_rows"][0, 2].tolist() == [MASK_ROW] + [0] * 7
+    assert torch.equal(
+        hidden["history_behavior_codes"], a_history()["history_behavior_codes"]
+    )
+
+
+def test_a_hidden_behaviour_hides_all_its_fields_and_leaves_the_item() -> None:
+    hidden = hide(a_history(), Masks(items=at(), behaviors=at(3)))
+    assert hidden["history_behavior_codes"][0, 3].tolist() == list(MASK_CODES)
+    assert hidden["history_behavior_codes"][0, 2].tolist() == [2, 2, 2]
+    assert torch.equal(hidden["history_item_rows"], a_history()["history_item_rows"])
+
+
+def test_the_two_sets_differ_and_each_covers_about_its_ratio() -> None:
+    torch.manual_seed(0)
+    rows = torch.arange(1, 51).repeat(400, 1)
+    masks = draw_masks(rows, 0.2)
+    for each in (masks.items, masks.behaviors):
+        assert 0.17 < float(each[:, :-1].float().mean()) < 0.23
+        assert float(each[:, -1].float().mean()) > 0.3  # the newest is hidden more often
+    assert not torch.equal(masks.items, masks.behaviors)
+
+
+def test_all_elements_of_one_item_are_hidden_together() -> None:
+    torch.manual_seed(1)
+    rows = torch.tensor([[4, 7, 4, 8, 7, 4]]).repeat(50, 1)
+    masks = draw_masks(rows, 0.3)
+    assert torch.equal(masks.items[:, 0], masks.items[:, 2])
+    assert torch.equal(masks.items[:, 1], masks.items[:, 4])
+
+
+def test_padding_is_never_hidden() -> None:
+    masks = draw_masks(torch.zeros(8, 5, dtype=torch.int64), 0.9)
+    assert not masks.items.any()

@@ -1,0 +1,57 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from training.batches import torch_rows
+from training.config import RefreshConfig
+from training.fitting import FitOptions
+from training.masking import Masks
+from training.model.embeddings import TableSizes
+from training.model.pretraining_heads import MaskedHeads
+from training.model.srp4ctr import SRP4CTR
+from training.pretraining import Windows, masked_loss, pretrain
+
+
+def test_pretraining_lowers_its_loss(
+    windows: Windows, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    torch.manual_seed(0)
+    model = SRP4CTR(recipe.model, sizes)
+    longer = replace(recipe, pretrain_epochs=12, pretrain_learning_rate=5e-3)
+    losses = pretrain(model, windows, longer, FitOptions())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_pretraining_hands_its_weights_to_the_candidate_stream(
+    windows: Windows, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    model = SRP4CTR(recipe.model, sizes)
+    pretrain(model, windows, recipe, FitOptions())
+    for own, theirs in zip(model.cross_attention.layers, model.encoder.layers, strict=True):
+        assert torch.equal(own.query.weight, theirs.query.weight)
+
+
+def test_a_batch_without_a_hidden_position_costs_nothing(
+    windows: Windows, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    model = SRP4CTR(recipe.model, sizes)
+    heads = MaskedHeads(recipe.model, model.embedding)
+    history = torch_rows(windows.tensors, torch.arange(2).numpy(), torch.device("cpu"))
+    none = torch.zeros_like(history["history_item_rows"], dtype=torch.bool)
+    loss = masked_loss(model, heads, history, Masks(items=none, behaviors=none), 18)
+    assert float(loss.detach()) == 0.0
+
+
+@pytest.mark.parametrize("hidden", ["items", "behaviors"])
+def test_each_mask_set_alone_gives_a_loss(
+    windows: Windows, recipe: RefreshConfig, sizes: TableSizes, hidden: str
+) -> None:
+    model = SRP4CTR(recipe.model, sizes)
+    heads = MaskedHeads(recipe.model, model.embedding)
+    history = torch_rows(windows.tensors, torch.arange(8).numpy(), torch.device("cpu"))
+    rows = history["history_item_rows"]
+    masks = {"items": torch.zeros_like(rows, dtype=torch.bool)}
+    masks["behaviors"] = masks["items"]
+    masks[hidden] = rows != 0
+    assert float(masked_loss(model, heads, history, Masks(**masks), 2).detach()) > 0.1

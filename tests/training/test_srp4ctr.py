@@ -1,0 +1,143 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from features.schema import STATE_TENSORS
+from training.batches import HISTORY_NAMES
+from training.config import RefreshConfig
+from training.cost import sizes_of
+from training.model.srp4ctr import SRP4CTR
+
+Maker = Callable[..., dict[str, Tensor]]
+
+
+def score(model: SRP4CTR, tensors: dict[str, Tensor]) -> Tensor:
+    with torch.no_grad():
+        return model.score({**tensors, **model.encode(tensors)})
+
+
+def test_folded_equals_unfolded_with_padding_and_an_empty_history(
+    a_model: SRP4CTR, requests_of: Maker
+) -> None:
+    tensors = requests_of()
+    tensors["candidate_item_rows"][2, 3:] = 0
+    folded = score(a_model, tensors)  # (B, N)
+    shared = set(HISTORY_NAMES) | {"request_features", "context_rows"}
+    for n in range(folded.shape[1]):
+        alone = {
+            name: tensor if name in shared else tensor[:, n : n + 1]
+            for name, tensor in tensors.items()
+        }
+        unfolded = score(a_model, alone)[:, 0]
+        torch.testing.assert_close(
+            folded[:, n], unfolded, atol=1e-5, rtol=0, equal_nan=True
+        )
+
+
+def test_another_candidate_changes_no_score(a_model: SRP4CTR, requests_of: Maker) -> None:
+    tensors = requests_of()
+    before = score(a_model, tensors)
+    tensors["candidate_item_rows"][:, 0] = 7
+    tensors["candidate_features"][:, 0] += 3.0
+    after = score(a_model, tensors)
+    assert not torch.allclose(before[:, 0], after[:, 0])
+    torch.testing.assert_close(before[:, 1:], after[:, 1:], atol=1e-6, rtol=0)
+
+
+def test_another_request_changes_no_score(a_model: SRP4CTR, requests_of: Maker) -> None:
+    tensors = requests_of()
+    alone = {name: tensor[1:2] for name, tensor in tensors.items()}
+    torch.testing.assert_close(
+        score(a_model, tensors)[1:2], score(a_model, alone), atol=1e-6, rtol=0
+    )
+
+
+def test_the_encoder_reads_the_history_alone(a_model: SRP4CTR, requests_of: Maker) -> None:
+    tensors = requests_of()
+    history = {name: tensors[name] for name in HISTORY_NAMES}
+    whole, alone = a_model.encode(tensors), a_model.encode(history)
+    for name, states in whole.items():
+        assert torch.equal(states, alone[name])
+
+
+def test_states_have_the_schemas_shapes(
+    a_model: SRP4CTR, requests_of: Maker, recipe: RefreshConfig
+) -> None:
+    states = a_model.encode(requests_of(count=3))
+    sizes = sizes_of(recipe.model, length=6)
+    assert list(states) == [spec.name for spec in STATE_TENSORS]
+    for spec in STATE_TENSORS:
+        assert states[spec.name].shape == (3, *spec.dims(sizes))
+
+
+def test_an_empty_history_has_one_valid_state_and_a_finite_score(
+    a_model: SRP4CTR, requests_of: Maker
+) -> None:
+    tensors = requests_of()
+    states = a_model.encode(tensors)
+    assert states["state_mask"][0].tolist() == [1.0] + [0.0] * 6
+    assert torch.isfinite(score(a_model, tensors)[0]).all()
+
+
+def test_what_stands_in_padding_changes_nothing(
+    a_model: SRP4CTR, requests_of: Maker
+) -> None:
+    tensors = requests_of()
+    before = score(a_model, tensors)
+    padding = tensors["history_item_rows"] == 0
+    tensors["history_attribute_rows"][padding] = 3
+    tensors["history_behavior_codes"][padding] = 5
+    torch.testing.assert_close(score(a_model, tensors), before, atol=1e-6, rtol=0)
+
+
+def test_padding_scores_nan_and_an_unknown_item_does_not(
+    a_model: SRP4CTR, requests_of: Maker
+) -> None:
+    tensors = requests_of()
+    tensors["candidate_item_rows"][0, 1] = 0
+    tensors["candidate_item_rows"][0, 2] = 2  # a hashed row
+    tensors["candidate_attribute_rows"][0, 2] = 0
+    scores = score(a_model, tensors)
+    assert torch.isnan(scores[0, 1])
+    assert 0.0 < float(scores[0, 2]) < 1.0
+    assert int(torch.isnan(scores).sum()) == 1
+
+
+def test_serving_scores_as_if_every_candidate_stood_at_the_top(
+    a_model: SRP4CTR, requests_of: Maker
+) -> None:
+    tensors = requests_of()
+    with torch.no_grad():
+        a_model.head.position_bias.weight[0] = 1.0
+        top = a_model(tensors, torch.zeros_like(tensors["candidate_item_rows"]))
+        third = a_model(tensors, torch.full_like(tensors["candidate_item_rows"], 3))
+        served = a_model(tensors)
+    assert torch.equal(served, top)
+    assert not torch.allclose(served, third)
+
+
+def test_the_calibration_is_in_the_score(a_model: SRP4CTR, requests_of: Maker) -> None:
+    tensors = requests_of()
+    with torch.no_grad():
+        logits = a_model(tensors)
+    a_model.head.calibration_scale.fill_(0.5)
+    a_model.head.calibration_bias.fill_(-1.0)
+    expected = torch.sigmoid(0.5 * logits - 1.0)
+    torch.testing.assert_close(score(a_model, tensors), expected)
+
+
+def test_the_candidate_stream_starts_as_the_encoder(a_model: SRP4CTR) -> None:
+    a_model.cross_attention.copy_from(a_model.encoder)
+    own = a_model.cross_attention.layers[0].query.weight
+    theirs = a_model.encoder.layers[0].query.weight
+    assert torch.equal(own, theirs)
+    assert own.data_ptr() != theirs.data_ptr()
+
+
+@pytest.mark.parametrize("candidates", [1, 9])
+def test_any_number_of_candidates_is_scored(
+    a_model: SRP4CTR, requests_of: Maker, candidates: int
+) -> None:
+    assert score(a_model, requests_of(candidates=candidates)).shape == (4, candidates)

@@ -1,0 +1,88 @@
+"""Examples → batches: the schema's tensors of chosen rows, on the training device.
+
+In: named numpy arrays with a leading axis of requests or history windows. Out: the same
+tensors in torch. Arrays are kept as small integers; rows become int64 only in a batch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from features.schema import CANDIDATE_TENSORS, HISTORY_TENSORS, REQUEST_TENSORS
+
+Arrays = Mapping[str, NDArray[np.generic]]
+HISTORY_NAMES = tuple(spec.name for spec in HISTORY_TENSORS)
+EXAMPLE_NAMES = tuple(
+    spec.name for spec in (*HISTORY_TENSORS, *REQUEST_TENSORS, *CANDIDATE_TENSORS)
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slates:
+    """R requests, each with up to N impressions: features at the request, and labels."""
+
+    tensors: Arrays
+    """``EXAMPLE_NAMES``, each with a leading axis R."""
+    clicked: NDArray[np.float32]  # (R, N), 0 for padding
+    positions: NDArray[np.int64]  # (R, N), 0 is the top
+    request_at_ms: NDArray[np.int64]  # (R,)
+    user_ids: NDArray[np.str_]  # (R,)
+
+    def __len__(self) -> int:
+        return len(self.request_at_ms)
+
+    @property
+    def shown(self) -> NDArray[np.bool_]:
+        """Where (R, N) there is an impression rather than padding."""
+        present: NDArray[np.bool_] = self.tensors["candidate_item_rows"] != 0
+        return present
+
+    def take(self, rows: NDArray[np.int64]) -> "Slates":
+        """Return the requests ``rows``, in that order."""
+        return Slates(
+            tensors={name: array[rows] for name, array in self.tensors.items()},
+            clicked=self.clicked[rows],
+            positions=self.positions[rows],
+            request_at_ms=self.request_at_ms[rows],
+            user_ids=self.user_ids[rows],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What one step of fine-tuning sees."""
+
+    tensors: dict[str, Tensor]
+    clicked: Tensor  # (B, N)
+    positions: Tensor  # (B, N)
+    shown: Tensor  # (B, N) bool
+
+
+def slate_batch(slates: Slates, rows: NDArray[np.int64], device: torch.device) -> Batch:
+    """Return the requests ``rows`` as a batch, cut to the longest slate among them."""
+    longest = max(int(slates.shown[rows].sum(1).max(initial=0)), 1)
+    tensors = torch_rows(slates.tensors, rows, device)
+    for spec in CANDIDATE_TENSORS:
+        tensors[spec.name] = tensors[spec.name][:, :longest]
+    return Batch(
+        tensors=tensors,
+        clicked=torch.from_numpy(slates.clicked[rows, :longest]).to(device),
+        positions=torch.from_numpy(slates.positions[rows, :longest]).to(device),
+        shown=tensors["candidate_item_rows"] != 0,
+    )
+
+
+def torch_rows(
+    arrays: Arrays, rows: NDArray[np.int64], device: torch.device
+) -> dict[str, Tensor]:
+    """Return ``arrays`` at ``rows``: integers as int64, the rest as float32."""
+    return {name: _tensor(array[rows]).to(device) for name, array in arrays.items()}
+
+
+def _tensor(array: NDArray[np.generic]) -> Tensor:
+    kind = np.int64 if np.issubdtype(array.dtype, np.integer) else np.float32
+    return torch.from_numpy(array.astype(kind, copy=False))

@@ -1,0 +1,136 @@
+"""What inference costs: FLOPs of a request, folded and unfolded, counted and by formula.
+
+In: a model. Out: a cost card, which travels in the bundle. The paper's two measures are
+the cost at one candidate and at a hundred. A multiply and an add are two FLOPs; softmax,
+LayerNorm and element-wise work are left out, by the counter and by the formula alike.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from features.schema import (
+    ATTRIBUTE_SLOTS,
+    CANDIDATE_FEATURES,
+    CANDIDATE_TENSORS,
+    CONTEXT_SLOTS,
+    HISTORY_TENSORS,
+    REQUEST_FEATURES,
+    REQUEST_TENSORS,
+)
+from training.config import ModelConfig
+from training.model.embeddings import FIELD_SIZES, FIELD_WIDTH
+from training.model.srp4ctr import CONTEXT_WIDTH, SRP4CTR
+
+CANDIDATES = 100  # of a request, as in the paper
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestCost:
+    """FLOPs of one request with K candidates."""
+
+    encoder: int
+    """One encoding of the history."""
+    head: int
+    """The rest: the querying transformer once, and K candidates."""
+    unfolded: int
+    """The whole model anew for each candidate."""
+
+    @property
+    def folded(self) -> int:
+        """One encoding, shared by all candidates."""
+        return self.encoder + self.head
+
+
+def sizes_of(config: ModelConfig, length: int) -> dict[str, int]:
+    """Return the numbers of the schema's symbols for a model of these sizes."""
+    return {
+        "L": length,
+        "S": length + 1,
+        "D": config.width,
+        "E": config.num_layers,
+        "A": ATTRIBUTE_SLOTS,
+        "X": CONTEXT_SLOTS,
+        "R": len(REQUEST_FEATURES),
+        "C": len(CANDIDATE_FEATURES),
+    }
+
+
+@torch.no_grad()
+def count(model: SRP4CTR, sizes: Mapping[str, int], candidates: int) -> RequestCost:
+    """Return the counted FLOPs of one request with so many candidates."""
+    model.eval()
+    one = sample(sizes, requests=1, candidates=candidates)
+    tiled = sample(sizes, requests=candidates, candidates=1)
+    with FlopCounterMode(display=False) as encoding:
+        states = model.encode(one)
+    with FlopCounterMode(display=False) as scoring:
+        model.score({**one, **states})
+    with FlopCounterMode(display=False) as everything:
+        model.score({**tiled, **model.encode(tiled)})
+    return RequestCost(
+        encoder=encoding.get_total_flops(),
+        head=scoring.get_total_flops(),
+        unfolded=everything.get_total_flops(),
+    )
+
+
+def formula(config: ModelConfig, length: int, candidates: int) -> RequestCost:
+    """Return the same by arithmetic, from the sizes alone.
+
+    Multiply-adds, with T = L + 1 states, K candidates, N layers, M queries, P the joined
+    fields' width, h the head's width, r = h / 2::
+
+        encoder   = L P D + N (12 T D^2 + 2 T^2 D)
+        querying  = R D + (14 M + 2 T) D^2 + 2 M^2 D + 2 M T D
+        candidate = P D + N (10 D^2 + 2 T D) + V h + crosses 4 h r + 2 h h + h r + 2 h + r
+    """
+    d, n, m, h = config.width, config.num_layers, config.num_queries, config.head_width
+    states, rank = length + 1, config.head_width // 2
+    joined = 2 * d + len(FIELD_SIZES) * FIELD_WIDTH
+    request = len(REQUEST_FEATURES) + CONTEXT_WIDTH
+    encoder = length * joined * d + n * (12 * states * d**2 + 2 * states**2 * d)
+    querying = request * d + (14 * m + 2 * states) * d**2
+    querying += 2 * m**2 * d + 2 * m * states * d + (m * d + request) * h
+    seen = 3 * d + len(CANDIDATE_FEATURES)
+    candidate = joined * d + n * (10 * d**2 + 2 * states * d) + seen * h
+    candidate += config.num_cross_layers * 4 * h * rank + 2 * h * h + h * rank
+    candidate += 2 * h + rank
+    return RequestCost(
+        encoder=2 * encoder,
+        head=2 * (querying + candidates * candidate),
+        unfolded=2 * candidates * (encoder + querying + candidate),
+    )
+
+
+def card(config: ModelConfig, length: int) -> dict[str, float]:
+    """Return the bundle's cost card: FLOPs of a request, at 1 and at 100 candidates.
+
+    ``folded_flops`` and ``unfolded_flops`` are at 100. By the formula, to which a test
+    holds the counter exactly: the counter's first use costs 7 s of imports.
+    """
+    one, hundred = formula(config, length, 1), formula(config, length, CANDIDATES)
+    return {
+        "encoder_flops": float(hundred.encoder),
+        "head_flops_per_1": float(one.head),
+        "head_flops_per_100": float(hundred.head),
+        "folded_flops": float(hundred.folded),
+        "unfolded_flops": float(hundred.unfolded),
+        "folded_flops_per_1": float(one.folded),
+        "unfolded_flops_per_1": float(one.unfolded),
+    }
+
+
+def sample(
+    sizes: Mapping[str, int], *, requests: int, candidates: int
+) -> dict[str, Tensor]:
+    """Return the model's inputs, all of row 1, of the right shapes."""
+    known = {**sizes, "N": candidates}
+    kinds = {"int64": torch.int64, "float32": torch.float32}
+    return {
+        spec.name: torch.ones((requests, *spec.dims(known)), dtype=kinds[spec.dtype])
+        for spec in (*HISTORY_TENSORS, *REQUEST_TENSORS, *CANDIDATE_TENSORS)
+    }

@@ -1,0 +1,81 @@
+"""Example → score: train the whole model on clicks, one encoding per slate.
+
+In: slates with matured labels, a pre-trained (or fresh) model. Out: the model, trained in
+place. Freezing and the encoder's slower rate keep what pre-training learnt.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from training.batches import Slates, slate_batch
+from training.config import RefreshConfig
+from training.fitting import FitOptions, Stage, fit
+from training.model.srp4ctr import SRP4CTR
+
+STAGE = "fine-tune"
+WEIGHT_DECAY = 0.01
+SCORING_ROWS = 512  # requests at once when only scoring
+
+
+def finetune(
+    model: SRP4CTR, slates: Slates, config: RefreshConfig, options: FitOptions
+) -> tuple[float, ...]:
+    """Train ``model`` on ``slates``, in place; return the log loss of each epoch."""
+    device = next(model.parameters()).device
+    shown = slates.shown
+    features = torch.from_numpy(slates.tensors["candidate_features"][shown])
+    model.candidate_features.fit(features.to(device))
+    model.request_features.fit(
+        torch.from_numpy(slates.tensors["request_features"]).to(device)
+    )
+
+    def loss(rows: NDArray[np.int64]) -> Tensor:
+        batch = slate_batch(slates, rows, device)
+        logits = model(batch.tensors, batch.positions)
+        each = nn.functional.binary_cross_entropy_with_logits
+        return each(logits[batch.shown], batch.clicked[batch.shown])
+
+    stage = Stage(
+        name=STAGE,
+        modules={"model": model},
+        optimiser=_optimiser(model, config),
+        loss=loss,
+        rows=len(slates),
+        batch_rows=config.batch_requests,
+        epochs=config.finetune_epochs,
+        seed=config.seed * 2 + 1,
+    )
+    return fit(stage, options)
+
+
+@torch.no_grad()
+def serving_logits(model: SRP4CTR, slates: Slates) -> NDArray[np.float32]:
+    """Return uncalibrated logits (R, N) as serving makes them: at the default position."""
+    device = next(model.parameters()).device
+    model.eval()
+    logits = np.zeros(slates.clicked.shape, dtype=np.float32)
+    for start in range(0, len(slates), SCORING_ROWS):
+        rows = np.arange(start, min(start + SCORING_ROWS, len(slates)))
+        batch = slate_batch(slates, rows, device)
+        scored = model(batch.tensors).cpu().numpy()
+        logits[rows, : scored.shape[1]] = scored
+    return logits
+
+
+def _optimiser(model: SRP4CTR, config: RefreshConfig) -> torch.optim.Optimizer:
+    """Return AdamW over what is not frozen, the encoder at its own rate."""
+    tables = [model.embedding.items.weight]
+    encoder = [p for p in model.encoder.parameters() if p is not tables[0]]
+    pretrained = {id(p) for p in (*tables, *encoder)}
+    rest = [p for p in model.parameters() if id(p) not in pretrained]
+    slow = config.finetune_learning_rate * config.encoder_learning_rate_scale
+    groups = [{"params": rest, "lr": config.finetune_learning_rate}]
+    if config.freeze == "none":
+        groups.append({"params": tables, "lr": slow})
+    if config.freeze != "encoder":
+        groups.append({"params": encoder, "lr": slow})
+    return torch.optim.AdamW(
+        groups, lr=config.finetune_learning_rate, weight_decay=WEIGHT_DECAY
+    )

@@ -1,0 +1,63 @@
+"""The two mask sets of FG-BERT: which positions hide their item, which their behaviour.
+
+In: item rows of a batch of histories, drawn with torch's global generator. Out: two sets
+of positions, and the history with those fields hidden.
+
+Shapes: B windows, L history, A attribute slots, F behaviour fields.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from features.vocabulary import MASK_ROW
+from training.model.embeddings import MASK_CODES
+
+LAST_MASKED_SHARE = 0.3  # of windows: the newest item's elements are foretold from the rest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Masks:
+    """Where (B, L) item-related and behaviour-related fields are hidden."""
+
+    items: Tensor
+    behaviors: Tensor
+
+
+def draw_masks(item_rows: Tensor, ratio: float) -> Masks:
+    """Return two independent sets, each about ``ratio`` of the positions, padding never.
+
+    Elements of one item are hidden together: a click beside the hidden rating of the same
+    item would give the answer away.
+    """
+    return Masks(items=_draw(item_rows, ratio), behaviors=_draw(item_rows, ratio))
+
+
+def hide(history: dict[str, Tensor], masks: Masks) -> dict[str, Tensor]:
+    """Return ``history`` with [MASK] in the fields that ``masks`` hide; input unchanged."""
+    rows = history["history_item_rows"]
+    attributes = history["history_attribute_rows"]
+    codes = history["history_behavior_codes"]
+    hidden_attributes = torch.zeros_like(attributes)
+    hidden_attributes[..., 0] = MASK_ROW
+    hidden_codes = torch.tensor(MASK_CODES, device=codes.device)
+    return {
+        "history_item_rows": rows.masked_fill(masks.items, MASK_ROW),
+        "history_attribute_rows": torch.where(
+            masks.items[..., None], hidden_attributes, attributes
+        ),
+        "history_behavior_codes": torch.where(
+            masks.behaviors[..., None], hidden_codes, codes
+        ),
+    }
+
+
+def _draw(item_rows: Tensor, ratio: float) -> Tensor:
+    """Return one set (B, L), drawn per distinct item of each window."""
+    same = item_rows[:, :, None] == item_rows[:, None, :]  # (B, L, L)
+    first = same.to(torch.int8).argmax(dim=2)  # (B, L): where this item stands first
+    drawn = torch.rand(item_rows.shape, device=item_rows.device) < ratio
+    last_too = torch.rand(len(item_rows), 1, device=item_rows.device) < LAST_MASKED_SHARE
+    chosen: Tensor = drawn.gather(1, first) | (same[:, -1] & last_too)
+    return chosen & (item_rows != 0)

@@ -1,0 +1,68 @@
+"""Uni cross-attention: candidates look at the history, the history never at them.
+
+In: candidate tokens and the encoder's keys and values. Out: a state per candidate. A
+candidate pays for its own query, output and feed-forward; it never projects the history,
+and never sees another candidate. Hence one encoding serves all candidates of a request.
+
+Shapes: B requests, N candidates, S states, E layers, D width.
+"""
+
+from torch import Tensor, nn
+
+from training.config import ModelConfig
+from training.model.attention import FeedForward, attend
+from training.model.dropout import ChannelDropout
+from training.model.encoder import BehaviorEncoder, EncoderLayer
+
+
+class UniCrossLayer(nn.Module):
+    """One encoder layer's shape with weights of its own, but the encoder's keys, values."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.heads = config.num_heads
+        self.query = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+        self.feed_forward = FeedForward(width, config.dropout)
+        self.attention_norm = nn.LayerNorm(width)
+        self.output_norm = nn.LayerNorm(width)
+        self.dropout = ChannelDropout(config.dropout)
+
+    def forward(
+        self, candidates: Tensor, keys: Tensor, values: Tensor, mask: Tensor
+    ) -> Tensor:
+        """Return the next candidate states (B, N, D) from (B, S, D) keys and values."""
+        gathered = attend(self.query(candidates), keys, values, mask, self.heads)
+        states = self.attention_norm(candidates + self.dropout(self.output(gathered)))
+        widened = self.dropout(self.feed_forward(states))
+        following: Tensor = self.output_norm(states + widened)
+        return following
+
+    def copy_from(self, layer: EncoderLayer) -> None:
+        """Start as the pre-trained layer with one more token."""
+        for name, module in self.named_children():
+            module.load_state_dict(getattr(layer, name).state_dict())
+
+
+class UniCrossAttention(nn.Module):
+    """A uni cross-attention layer above each encoder layer's keys and values."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(UniCrossLayer(config) for _ in range(config.num_layers))
+
+    def forward(
+        self, candidates: Tensor, keys: Tensor, values: Tensor, mask: Tensor
+    ) -> Tensor:
+        """Return candidate states (B, N, D); ``keys`` and ``values`` are (B, E, S, D)."""
+        for n, layer in enumerate(self.layers):
+            candidates = layer(candidates, keys[:, n], values[:, n], mask)
+        return candidates
+
+    def copy_from(self, encoder: BehaviorEncoder) -> None:
+        """Initialise every layer from the encoder's layer of the same depth."""
+        for own, layer in zip(self.layers, encoder.layers, strict=True):
+            assert isinstance(own, UniCrossLayer)
+            assert isinstance(layer, EncoderLayer)
+            own.copy_from(layer)

@@ -1,0 +1,101 @@
+"""SRP4CTR whole: encode a history once, then score any number of candidates with it.
+
+In and out: the tensors of ``features/schema.py`` by name. ``encode`` and ``score`` are the
+two halves that serving runs apart; training runs ``forward``, which is both.
+
+Shapes: B requests, N candidates, S states, M queries, D width.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from features.schema import CANDIDATE_FEATURES, NUM_CONTEXT_ROWS, REQUEST_FEATURES
+from training.config import ModelConfig
+from training.model.click_head import ClickHead
+from training.model.cross_attention import UniCrossAttention
+from training.model.embeddings import TableSizes, TokenEmbedding
+from training.model.encoder import BehaviorEncoder
+from training.model.querying import QueryingTransformer
+from training.model.standardised import Standardised
+
+CONTEXT_WIDTH = 16
+Tensors = Mapping[str, Tensor]
+
+
+class SRP4CTR(nn.Module):
+    """The behaviour encoder and, above it, the candidate side and the click head."""
+
+    def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
+        super().__init__()
+        width = config.width
+        self.embedding = TokenEmbedding(config, sizes)
+        self.encoder = BehaviorEncoder(config, self.embedding)
+        self.cross_attention = UniCrossAttention(config)
+        self.context = nn.Embedding(NUM_CONTEXT_ROWS, CONTEXT_WIDTH, padding_idx=0)
+        self.request_features = Standardised(len(REQUEST_FEATURES))
+        self.candidate_features = Standardised(len(CANDIDATE_FEATURES))
+        request_width = len(REQUEST_FEATURES) + CONTEXT_WIDTH
+        self.querying = QueryingTransformer(config, request_width)
+        self.head = ClickHead(
+            config,
+            user_width=config.num_queries * width + request_width,
+            candidate_width=3 * width + len(CANDIDATE_FEATURES),
+        )
+
+    def encode(self, history: Tensors) -> dict[str, Tensor]:
+        """Return ``STATE_TENSORS`` of ``HISTORY_TENSORS``: once per request."""
+        encoded: dict[str, Tensor] = self.encoder(
+            history["history_item_rows"],
+            history["history_attribute_rows"],
+            history["history_behavior_codes"],
+        )
+        return encoded
+
+    def logits(self, inputs: Tensors, positions: Tensor | None = None) -> Tensor:
+        """Return uncalibrated logits (B, N) of ``HEAD_INPUTS``.
+
+        ``positions`` (B, N) are those at which training showed the candidates. Serving
+        gives none: every candidate is scored as if it stood at the top.
+        """
+        item_rows = inputs["candidate_item_rows"]  # (B, N)
+        if positions is None:
+            positions = torch.zeros_like(item_rows)
+        user = self._user_side(inputs)  # (B, M D + R)
+        candidates = self._candidate_side(inputs)  # (B, N, V)
+        logits: Tensor = self.head(user, candidates, positions)
+        return logits
+
+    def score(self, inputs: Tensors) -> Tensor:
+        """Return calibrated probabilities (B, N) of ``HEAD_INPUTS``; padding is NaN."""
+        probability = self.head.probability(self.logits(inputs))
+        padding = inputs["candidate_item_rows"] == 0
+        return torch.where(padding, torch.full_like(probability, torch.nan), probability)
+
+    def forward(self, tensors: Tensors, positions: Tensor | None = None) -> Tensor:
+        """Return logits (B, N): encode and score in one, folded."""
+        return self.logits({**tensors, **self.encode(tensors)}, positions)
+
+    def _user_side(self, inputs: Tensors) -> Tensor:
+        rows = inputs["context_rows"]  # (B, X)
+        present = (rows != 0).sum(-1, keepdim=True).clamp(min=1)
+        context = self.context(rows).sum(-2) / present  # (B, context width)
+        features = self.request_features(inputs["request_features"])
+        request = torch.cat([features, context], dim=-1)  # (B, R)
+        summaries = self.querying(request, inputs["last_states"], inputs["state_mask"])
+        return torch.cat([summaries.flatten(1), request], dim=-1)
+
+    def _candidate_side(self, inputs: Tensors) -> Tensor:
+        rows = inputs["candidate_item_rows"]  # (B, N)
+        attributes = inputs["candidate_attribute_rows"]  # (B, N, A)
+        states = self.cross_attention(
+            self.embedding.candidates(rows, attributes),
+            inputs["layer_keys"],
+            inputs["layer_values"],
+            inputs["state_mask"],
+        )  # (B, N, D)
+        parts = [states, self.embedding.items(rows)]
+        parts += [self.embedding.attribute_mean(attributes)]
+        parts += [self.candidate_features(inputs["candidate_features"])]
+        return torch.cat(parts, dim=-1)
