@@ -65,7 +65,11 @@ METRICS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("srp4ctr_live_auc", "P(clicked scored above passed over).", _BY_MODEL),
     ("srp4ctr_live_auc_bound", "95 % bound of the live AUC.", _BOUNDS),
     ("srp4ctr_serving_model", "1 for the version that answers requests.", _BY_MODEL),
-    ("srp4ctr_served_requests_total", "Calls of an ensemble.", ("ensemble", "outcome")),
+    (
+        "srp4ctr_served_requests_total",
+        "Calls of an ensemble; Triton 2.51 counts one that fails in a step twice.",
+        ("ensemble", "outcome"),
+    ),
     ("srp4ctr_encoder_runs_total", "Histories encoded.", ()),
     ("srp4ctr_encoder_runs_per_request", "Encodings per user asked for.", ()),
     ("srp4ctr_step_runs_total", "Users that a step has worked on.", ("step",)),
