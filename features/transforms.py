@@ -8,6 +8,7 @@ Every function works over leading axes (one request, a batch, a whole log).
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -44,6 +45,15 @@ class SequenceArrays:
     values: Floats
     """NaN: the behaviour has no value."""
 
+    def take(self, index: Any) -> "SequenceArrays":
+        """Return the rows ``index`` (numbers, mask or slice) of each array."""
+        return SequenceArrays(
+            item_keys=self.item_keys[index],
+            action_codes=self.action_codes[index],
+            occurred_at_ms=self.occurred_at_ms[index],
+            values=self.values[index],
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ActivityArrays:
@@ -54,6 +64,15 @@ class ActivityArrays:
     counted_at_ms: Int64s
     first_seen_ms: Int64s
     """0: never seen."""
+
+    def take(self, index: Any) -> "ActivityArrays":
+        """Return the rows ``index`` (numbers, mask or slice) of each array."""
+        return ActivityArrays(
+            impressions=self.impressions[index],
+            clicks=self.clicks[index],
+            counted_at_ms=self.counted_at_ms[index],
+            first_seen_ms=self.first_seen_ms[index],
+        )
 
 
 def empty_sequences(count: int, length: int) -> SequenceArrays:

@@ -58,6 +58,17 @@ def test_a_limited_refresh_reads_every_item_in_turn() -> None:
     assert sorted(reader.item_reads) == sorted([*KEYS.tolist()] * 2)
 
 
+def test_a_limited_refresh_reads_items_in_demand_first_and_others_too() -> None:
+    reader = MemoryReader()
+    table = a_table(reader)
+    reader.item_reads.clear()
+    for _ in range(5):
+        table.lookup(np.array([11]))
+        table.refresh(max_items=2)
+    assert reader.item_reads.count(11) >= 5
+    assert set(reader.item_reads) == set(KEYS.tolist())
+
+
 def test_a_refresh_sees_what_changed() -> None:
     reader = MemoryReader(impressions={5: 1.0})
     table = a_table(reader)

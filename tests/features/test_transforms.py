@@ -117,19 +117,10 @@ def test_leading_axes_change_nothing() -> None:
     one = a_sequence([0, 60])
     activity = an_activity(4.0, 2.0, NOON_MS)
     alone = transforms.request_features(one, activity, [NOON_MS])[0]
-    many = SequenceArrays(
-        item_keys=np.repeat(one.item_keys, 3, axis=0),
-        action_codes=np.repeat(one.action_codes, 3, axis=0),
-        occurred_at_ms=np.repeat(one.occurred_at_ms, 3, axis=0),
-        values=np.repeat(one.values, 3, axis=0),
+    thrice = [0, 0, 0]
+    batch = transforms.request_features(
+        one.take(thrice), activity.take(thrice), [NOON_MS] * 3
     )
-    shared = ActivityArrays(
-        impressions=np.repeat(activity.impressions, 3, axis=0),
-        clicks=np.repeat(activity.clicks, 3, axis=0),
-        counted_at_ms=np.repeat(activity.counted_at_ms, 3),
-        first_seen_ms=np.repeat(activity.first_seen_ms, 3),
-    )
-    batch = transforms.request_features(many, shared, [NOON_MS] * 3)
     np.testing.assert_array_equal(batch, np.stack([alone] * 3))
 
 

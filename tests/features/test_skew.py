@@ -1,0 +1,121 @@
+"""What serving reads from the store equals what training cuts from the log."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features import point_in_time, transforms, vocabulary
+from features.config import FeatureConfig
+from features.event_log import read_events
+from features.item_table import ItemTable
+from features.reader import StoreReader
+from features.requests import RequestFeatures
+from streams.events import UserEvent, item_key
+from streams.folding import LoggedEvent, fold_items, fold_users
+from tests.builders import NOON_MS, a_behavior, a_click, an_impression
+from tests.features.logs import write_log
+
+pytestmark = pytest.mark.redis
+LENGTH = 5
+ASKED_AT_MS = NOON_MS + 3_600_000
+
+
+def events_of(partition: int, rng: random.Random) -> list[UserEvent]:
+    """Return the life of one partition's two users, a few events late."""
+    events: list[UserEvent] = []
+    for index in range(60):
+        at_ms = NOON_MS + 1000 * index - rng.choice([0, 0, 5000])
+        fields = {
+            "event_id": f"{partition}-{index}",
+            "user_id": f"skew-{partition}-{index % 2}",
+        }
+        item = f"skew-item-{rng.randrange(6)}"
+        slate = f"r{index // 4}"
+        kind = rng.choice(["shown", "clicked", "did"])
+        if kind == "shown":
+            events.append(an_impression(item, at_ms=at_ms, request_id=slate, **fields))
+        elif kind == "clicked":
+            events.append(a_click(item, at_ms=at_ms, request_id=slate, **fields))
+        else:
+            events.append(
+                a_behavior(item, at_ms=at_ms, value=rng.choice([None, 3.0]), **fields)
+            )
+    return events
+
+
+def test_serving_and_training_make_the_same_tensors(
+    store_config: FeatureConfig, tmp_path: Path
+) -> None:
+    from features.store import FeatureStoreSink
+
+    sink, rng = FeatureStoreSink(store_config), random.Random(7)
+    for partition in (0, 3):
+        events = events_of(partition, rng)
+        known = [(event, event.occurred_at) for event in events]
+        write_log(tmp_path, known, partition=partition)
+        logged = [
+            LoggedEvent(event=event, offset=offset, known_at_ms=event.occurred_at)
+            for offset, event in enumerate(events)
+        ]
+        for start in range(0, len(logged), 7):  # as batches of the worker
+            batch = logged[start : start + 7]
+            users = {each.event.user_id for each in batch}
+            rows = sink.read_users(sorted(users))
+            keys = [item_key(each.event.item_id) for each in batch]
+            shares = sink.read_item_shares(partition, keys)
+            sink.write(
+                list(fold_users(rows, batch, LENGTH).values()),
+                list(fold_items(shares, batch, partition).values()),
+            )
+
+    asked = ["skew-0-0", "skew-0-1", "skew-3-0", "skew-3-1"]
+    items = [f"skew-item-{i}" for i in range(7)]  # the last was never seen
+    served = serve(store_config, asked, items)
+    # The same requests as impressions in a partition of their own.
+    shown = [
+        an_impression(item, at_ms=ASKED_AT_MS, user_id=user, request_id="ask", position=i)
+        for user in asked
+        for i, item in enumerate(items)
+    ]
+    write_log(tmp_path, [(each, each.occurred_at) for each in shown], partition=1)
+    trained = train(tmp_path, asked)
+    for name, tensor in trained.items():
+        np.testing.assert_allclose(served[name], tensor, rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+def serve(
+    config: FeatureConfig, users: list[str], items: list[str]
+) -> dict[str, np.ndarray]:
+    reader, words = StoreReader(config), vocabulary.build({}, [])
+    table = ItemTable(reader, words)
+    features = RequestFeatures(reader, words, table, length=LENGTH)
+    ask = (users, [items] * len(users), [ASKED_AT_MS] * len(users))
+    features.assemble(*ask)  # the table learns which items are asked for
+    table.refresh()
+    batch = features.assemble(*ask)
+    assert set(batch.statuses) == {"ok"}
+    return dict(batch.tensors)
+
+
+def train(log_dir: Path, users: list[str]) -> dict[str, np.ndarray]:
+    found = point_in_time.snapshot(read_events(log_dir), LENGTH)
+    is_asked = found.request_ids == "ask"
+    rows = np.flatnonzero(is_asked)
+    rows = rows[[found.user_ids[rows].tolist().index(user) for user in users]]
+    sequences = found.sequences.take(rows)
+    activity = found.user_activity.take(rows)
+    candidates = np.stack([np.flatnonzero(found.candidate_requests == row) for row in rows])
+    times_ms = found.times_ms[rows]
+    return {
+        "history_behavior_codes": transforms.behavior_codes(sequences),
+        "history_item_rows": vocabulary.build({}, []).item_rows(sequences.item_keys),
+        "request_features": transforms.request_features(sequences, activity, times_ms),
+        "candidate_features": transforms.candidate_features(
+            found.candidate_activity.take(candidates),
+            found.candidate_item_keys[candidates],
+            sequences.item_keys,
+            times_ms,
+        ),
+    }
