@@ -7,6 +7,7 @@ stuck for 210 s). Apache Kafka needs neither, and the second would harm it.
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,9 @@ def pause_after_empty_fetch() -> None:
     async def fetch_then_pause(self: Any, *arguments: Any) -> Any:
         brought = await original(self, *arguments)
         if not brought:
-            await asyncio.sleep(_EMPTY_FETCH_SLEEP_S)
+            # A fetch that is cancelled returns; its consumer's stop() relies on that.
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(_EMPTY_FETCH_SLEEP_S)
         return brought
 
     fetch_then_pause.pauses_when_empty = True  # type: ignore[attr-defined]
