@@ -1,0 +1,39 @@
+"""A fresh embedded broker per test, and a way to wait for what a worker does."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local import processes
+from local.broker import start_noida
+from local.ports import HOST, reserved_ports
+from local.worker_patch import pause_after_empty_fetch
+from streams.config import KafkaConfig, StreamConfig
+from streams.topics import ensure_topics
+
+
+@pytest.fixture
+def kafka(tmp_path: Path) -> Iterator[KafkaConfig]:
+    """Yield the address of a broker with our topics and nothing in them."""
+    folder = tmp_path / "broker"
+    folder.mkdir()
+    with reserved_ports(2) as (redis_port, kafka_port):
+        broker = start_noida(
+            folder, redis_port=redis_port, kafka_port=kafka_port, tied=True
+        )
+    pause_after_empty_fetch()
+    config = KafkaConfig(bootstrap=f"{HOST}:{kafka_port}", partitions=2)
+    try:
+        ensure_topics(config)
+        yield config
+    finally:
+        processes.stop(broker.running, folder)
+
+
+@pytest.fixture
+def config() -> StreamConfig:
+    """Return settings that do not make a test wait."""
+    return StreamConfig(
+        label_window_s=60.0, flush_interval_ms=50, log_flush_interval_s=0.2, metrics_port=0
+    )

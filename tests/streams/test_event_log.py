@@ -1,0 +1,105 @@
+import asyncio
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from streams.config import KafkaConfig, StreamConfig
+from streams.event_log import EventLogWriter
+from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC
+from streams.publisher import EventPublisher
+from tests.builders import NOON_MS, a_behavior, an_item
+from tests.streams.topic_reading import committed, until
+
+pytestmark = pytest.mark.kafka
+
+
+def log(kafka: KafkaConfig, config: StreamConfig, log_dir: Path, records: int) -> None:
+    """Write the log until ``records`` behaviour events are committed."""
+
+    async def run() -> None:
+        writer = EventLogWriter(kafka, config, log_dir)
+        await writer.start()
+        try:
+            group = config.log_group_id
+            await until(
+                lambda: (
+                    writer.crashed
+                    or committed(kafka, group, BEHAVIOR_EVENTS_TOPIC) >= records
+                )
+            )
+        finally:
+            await writer.stop()
+        if writer.crash_reason:
+            raise writer.crash_reason
+
+    asyncio.run(run())
+
+
+def publish_some(kafka: KafkaConfig, number: int, start: int = 0) -> None:
+    with EventPublisher(kafka) as publisher:
+        for each in range(start, start + number):
+            event = a_behavior(at_ms=NOON_MS + each, user_id=f"u{each}")
+            publisher.publish(event, backfill=True)
+
+
+def logged(log_dir: Path) -> list[tuple[int, int]]:
+    """Return partition and offset of every logged event."""
+    files = (log_dir / BEHAVIOR_EVENTS_TOPIC).glob("date=*/*.parquet")
+    rows = [row for path in files for row in pq.ParquetFile(path).read().to_pylist()]
+    return sorted((row["partition"], row["offset"]) for row in rows)
+
+
+def test_each_event_is_logged_once_under_the_date_it_became_known(
+    kafka: KafkaConfig, config: StreamConfig, tmp_path: Path
+) -> None:
+    publish_some(kafka, 20)
+    with EventPublisher(kafka) as publisher:
+        publisher.publish(an_item(genre=["war"]), backfill=True)
+        publisher.publish_raw(b"not an event", key=b"u1")
+    log(kafka, config, tmp_path / "log", 21)
+    assert len(logged(tmp_path / "log")) == 20
+    (items,) = (tmp_path / "log" / ITEMS_TOPIC).glob("date=2023-11-14/*.parquet")
+    assert pq.ParquetFile(items).read().to_pylist()[0]["attributes"] == '{"genre":["war"]}'
+
+
+def test_a_restart_goes_on_where_it_was(
+    kafka: KafkaConfig, config: StreamConfig, tmp_path: Path
+) -> None:
+    publish_some(kafka, 10)
+    log(kafka, config, tmp_path, 10)
+    publish_some(kafka, 10, start=10)
+    log(kafka, config, tmp_path, 20)
+    assert len(logged(tmp_path)) == len(set(logged(tmp_path))) == 20
+
+
+def test_a_file_that_a_crash_left_uncommitted_is_written_again_not_twice(
+    kafka: KafkaConfig, config: StreamConfig, tmp_path: Path
+) -> None:
+    publish_some(kafka, 10)
+    log(kafka, config, tmp_path, 10)
+    publish_some(kafka, 10, start=10)
+    # Another group writes what ours would have, had it died before its commit.
+    ahead = StreamConfig(log_group_id="died-before-its-commit")
+    left_by_crash = tmp_path / "crash"
+    log(kafka, ahead, left_by_crash, 20)
+    newest = {0: 0, 1: 0}
+    for partition, offset in logged(tmp_path):
+        newest[partition] = max(newest[partition], offset + 1)
+    for path in (left_by_crash / BEHAVIOR_EVENTS_TOPIC).glob("date=*/*.parquet"):
+        partition, _, end = path.stem.split("-")
+        target = tmp_path / BEHAVIOR_EVENTS_TOPIC / path.parent.name
+        path.rename(target / f"{partition}-{newest[int(partition)]}-{end}.parquet")
+    log(kafka, config, tmp_path, 20)
+    assert len(logged(tmp_path)) == len(set(logged(tmp_path))) == 20
+
+
+def test_a_folder_of_another_broker_is_an_error_that_says_so(
+    kafka: KafkaConfig, config: StreamConfig, tmp_path: Path
+) -> None:
+    folder = tmp_path / BEHAVIOR_EVENTS_TOPIC / "date=2023-11-14"
+    folder.mkdir(parents=True)
+    (folder / "0-0-99.parquet").touch()
+    publish_some(kafka, 1)
+    with pytest.raises(ValueError, match="another broker"):
+        log(kafka, config, tmp_path, 1)

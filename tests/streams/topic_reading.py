@@ -1,0 +1,48 @@
+"""What is on a topic, and waiting for it."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+
+from streams.config import KafkaConfig
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    """Return when ``condition`` holds; raises ``TimeoutError``."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("it did not happen")
+        await asyncio.sleep(0.05)
+
+
+def read_topic(kafka: KafkaConfig, topic: str) -> list[Any]:
+    """Return every record of ``topic``."""
+    consumer = KafkaConsumer(bootstrap_servers=kafka.bootstrap, fetch_max_wait_ms=50)
+    try:
+        sources = [TopicPartition(topic, number) for number in range(kafka.partitions)]
+        wanted = sum(consumer.end_offsets(sources).values())
+        consumer.assign(sources)
+        consumer.seek_to_beginning()
+        records: list[Any] = []
+        while len(records) < wanted:
+            for batch in consumer.poll(timeout_ms=200).values():
+                records += batch
+        return records
+    finally:
+        consumer.close()
+
+
+def committed(kafka: KafkaConfig, group_id: str, topic: str) -> int:
+    """Return how many records of ``topic`` the group has committed."""
+    consumer = KafkaConsumer(
+        bootstrap_servers=kafka.bootstrap, group_id=group_id, enable_auto_commit=False
+    )
+    try:
+        sources = [TopicPartition(topic, number) for number in range(kafka.partitions)]
+        return sum(consumer.committed(source) or 0 for source in sources)
+    finally:
+        consumer.close()
