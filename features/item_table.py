@@ -85,15 +85,17 @@ class ItemTable:
         """Read new items, then up to ``max_items`` (None: all), those in demand first.
 
         Returns how many were read. Raises ``ConnectionError`` when the store does not
-        answer; the table then stays as it was.
+        answer; what was read until then is kept.
         """
         old, asked = self._state, self._asked
         self._asked = set()
         state = _grown(old, self._admitted(asked))
         turn = self._turn(old, state, max_items)
-        for start in range(0, len(turn), CHUNK):
-            self._read_into(state, turn[start : start + CHUNK])
-        self._state = state
+        try:
+            for start in range(0, len(turn), CHUNK):
+                self._read_into(state, turn[start : start + CHUNK])
+        finally:
+            self._state = state
         return len(turn)
 
     def keep_fresh(self, interval_s: float) -> threading.Thread:

@@ -58,15 +58,16 @@ class StoreReader:
         from features import rows, store  # Feast: 3–4 s
 
         self._rows = rows
-        self._views = store.OnlineViews(config, serving=True)
+        self._users = store.OnlineViews(config, timeout_s=store.REQUEST_TIMEOUT_S)
+        self._items = store.OnlineViews(config)  # read in the background
         self._partitions = range(config.partitions)
 
     def read_users(self, user_ids: Sequence[str], length: int) -> UserArrays:
         """Return the last ``length`` behaviours and the counters of each user."""
         rows = self._rows
         entities = [rows.user_entity(user_id) for user_id in user_ids]
-        found = self._views.read(rows.SEQUENCE_VIEW, entities)
-        counted = self._views.read(rows.USER_ACTIVITY_VIEW, entities)
+        found = self._users.read(rows.SEQUENCE_VIEW, entities)
+        counted = self._users.read(rows.USER_ACTIVITY_VIEW, entities)
         sequences = empty_sequences(len(user_ids), length)
         activity = empty_activity(len(user_ids))
         versions_us = np.zeros(len(user_ids), dtype=np.int64)
@@ -82,10 +83,10 @@ class StoreReader:
     def read_items(self, item_keys: Sequence[int]) -> ItemArrays:
         """Return the attributes of each item, and its counters over all partitions."""
         rows = self._rows
-        profiles = self._views.read(
+        profiles = self._items.read(
             rows.PROFILE_VIEW, [rows.item_entity(key) for key in item_keys], ["attributes"]
         )
-        shares = self._views.read(
+        shares = self._items.read(
             rows.ITEM_ACTIVITY_VIEW,
             [rows.share_entity(key, p) for key in item_keys for p in self._partitions],
         )

@@ -30,8 +30,9 @@ Texts = Sequence[Text] | NDArray[Any]  # Triton gives object arrays of bytes
 
 _MS_PER_DAY = 86_400_000
 _MAX_CONTEXT_LETTERS = 1 << 16
-# After a failed read the store is left alone for so long: with reads that time out, every
-# request would otherwise wait 250 ms for nothing.
+# After so many failed reads in a row the store is left alone for a while: with a store
+# that hangs, every request would otherwise wait half a second for nothing.
+STORE_FAILURES = 3
 STORE_REST_S = 1.0
 
 
@@ -153,7 +154,7 @@ def open_bundle(config: FeatureConfig, folder: Path) -> RequestFeatures:
 
 
 class _RestingStore:
-    """Reads users; after a failure it answers with empty ones for ``STORE_REST_S``."""
+    """Reads users; while the store fails it answers with empty ones, without waiting."""
 
     def __init__(
         self, reader: FeatureReader, length: int, clock: Callable[[], float]
@@ -161,15 +162,21 @@ class _RestingStore:
         self._reader = reader
         self._length = length
         self._clock = clock
+        self._failures = 0
         self._rests_until_s = float("-inf")
 
     def read(self, user_ids: Sequence[str]) -> tuple[UserArrays, bool]:
         """Return the users' arrays, and whether they are the store's."""
         if self._clock() >= self._rests_until_s:
             try:
-                return self._reader.read_users(user_ids, self._length), True
+                found = self._reader.read_users(user_ids, self._length)
             except ConnectionError:
-                self._rests_until_s = self._clock() + STORE_REST_S
+                self._failures += 1
+                if self._failures >= STORE_FAILURES:
+                    self._rests_until_s = self._clock() + STORE_REST_S
+            else:
+                self._failures = 0
+                return found, True
         return _unknown_users(len(user_ids), self._length), False
 
 

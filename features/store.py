@@ -25,28 +25,25 @@ PROFILE_LOG = "item-profiles.parquet"
 """In the log's folder: item updates in the columns of ``item_profile``."""
 # 100–500 rows a call is the fastest: 31,800 rows/s against 24,000 at 1,000 a call.
 CHUNK = 200
-# Redis' own client retries for seconds with sleeps. A writer's caller retries; a request
-# cannot wait: it is answered without the store.
-_WRITER_LIMITS = {"socket_timeout": "10", "socket_connect_timeout": "5"}
-_READER_LIMITS = {
-    "socket_timeout": "0.25",
-    "socket_connect_timeout": "0.25",
-    "retry": "null",
-}
+# How long a read or write may take before it is tried once more, and then fails. A
+# request cannot wait; the worker, which tries again itself, can.
+REQUEST_TIMEOUT_S = 0.25
+BACKGROUND_TIMEOUT_S = 5.0
 
 T = TypeVar("T")
 Row = tuple[Any, Values, int]  # entity key, values, version in us
 
 
 def open_store(
-    config: FeatureConfig, *, serving: bool = False, offline: bool = False
+    config: FeatureConfig,
+    *,
+    timeout_s: float = BACKGROUND_TIMEOUT_S,
+    offline: bool = False,
 ) -> FeatureStore:
     """Return Feast's store for ``config``.
 
-    ``serving`` fails within 250 ms instead of waiting for Redis; ``offline`` can read
-    history with DuckDB, which the server's environment does not have.
+    ``offline`` can read history with DuckDB, which the server's environment does not have.
     """
-    limits = _READER_LIMITS if serving else _WRITER_LIMITS
     return FeatureStore(
         config=RepoConfig(
             project=PROJECT,
@@ -54,7 +51,7 @@ def open_store(
             registry=_registry(config.registry),
             online_store={
                 "type": "redis",
-                "connection_string": _with_limits(config.redis, limits),
+                "connection_string": _with_limits(config.redis, timeout_s),
             },
             # Feast's other file engine loses rows; the name is only a place-holder here.
             offline_store={"type": "duckdb" if offline else "file"},
@@ -86,8 +83,10 @@ class OnlineViews:
     Raises ``ConnectionError`` when the store does not answer.
     """
 
-    def __init__(self, config: FeatureConfig, *, serving: bool = False) -> None:
-        store = open_store(config, serving=serving)
+    def __init__(
+        self, config: FeatureConfig, *, timeout_s: float = BACKGROUND_TIMEOUT_S
+    ) -> None:
+        store = open_store(config, timeout_s=timeout_s)
         try:
             self._views = {name: store.get_feature_view(name) for name in rows.VIEWS}
         except Exception as error:
@@ -228,7 +227,14 @@ def _registry(address: str) -> dict[str, Any]:
     }
 
 
-def _with_limits(address: str, limits: dict[str, str]) -> str:
+def _with_limits(address: str, timeout_s: float) -> str:
     """Return Feast's connection string with those limits that it does not set itself."""
+    limits = {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        # Together: one retry at once. The client's own are three, with sleeps of seconds.
+        "retry": "null",
+        "retry_on_timeout": "true",
+    }
     own = {part.split("=", 1)[0] for part in address.split(",")}
     return ",".join([address, *(f"{k}={v}" for k, v in limits.items() if k not in own)])

@@ -88,7 +88,7 @@ def test_padding_is_never_asked_for() -> None:
     assert 0 not in reader.item_reads
 
 
-def test_a_store_that_is_down_leaves_the_table_as_it_was() -> None:
+def test_a_store_that_is_down_leaves_what_was_read() -> None:
     reader = MemoryReader(impressions={5: 1.0})
     table = a_table(reader)
     reader.down = True

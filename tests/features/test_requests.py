@@ -96,15 +96,24 @@ def test_a_store_that_is_down_gives_a_status_and_finite_features() -> None:
     assert all(np.isfinite(tensor).all() for tensor in batch.tensors.values())
 
 
-def test_a_store_that_failed_is_left_alone_for_a_while_then_tried_again() -> None:
+def test_a_store_that_keeps_failing_is_left_alone_for_a_while_then_tried_again() -> None:
     reader, now_s = a_reader(), [100.0]
     store = requests._RestingStore(reader, 6, lambda: now_s[0])
     reader.down = True
-    assert not store.read(["u1"])[1]
+    assert not any(store.read(["u1"])[1] for _ in range(requests.STORE_FAILURES))
     reader.down = False
     assert not store.read(["u1"])[1]
     assert reader.user_reads == 0
     now_s[0] += requests.STORE_REST_S
+    assert store.read(["u1"])[1]
+
+
+def test_one_failed_read_does_not_make_the_next_request_blind() -> None:
+    reader = a_reader()
+    store = requests._RestingStore(reader, 6, lambda: 100.0)
+    reader.down = True
+    assert not store.read(["u1"])[1]
+    reader.down = False
     assert store.read(["u1"])[1]
 
 

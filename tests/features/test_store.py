@@ -149,6 +149,6 @@ def test_a_store_that_is_down_raises(store_config: FeatureConfig) -> None:
     from features.store import OnlineViews
 
     down = replace(store_config, redis=f"127.0.0.1:{free_port()}")
-    views = OnlineViews(down, serving=True)
+    views = OnlineViews(down, timeout_s=0.25)
     with pytest.raises(ConnectionError):
         views.read(rows.SEQUENCE_VIEW, [rows.user_entity("u1")])
