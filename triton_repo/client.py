@@ -3,6 +3,7 @@
 What a caller of the project needs and no more; any plain Triton client can do the same.
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,9 +62,13 @@ class Ranking:
     feature_version: str
 
     def best_first(self) -> tuple[str, ...]:
-        """Return the items by descending score; equal scores keep the caller's order."""
-        order = sorted(range(len(self.scores)), key=lambda i: -self.scores[i])
-        return tuple(self.item_ids[i] for i in order)
+        """Return the items by descending score; equal scores keep the caller's order.
+
+        Padding, whose score is NaN, is left out.
+        """
+        scored = [i for i, score in enumerate(self.scores) if not math.isnan(score)]
+        best = sorted(scored, key=lambda i: -self.scores[i])
+        return tuple(self.item_ids[i] for i in best)
 
 
 class RankClient:

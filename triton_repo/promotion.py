@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -83,8 +83,10 @@ def _switch(
         return before
     with _connected(config) as client:
         try:
-            _load_steps(client, repository, version)
-            check_golden(client, rendering.step_folders(repository, version)[0], version)
+            fetch, *models = rendering.step_folders(repository, version)
+            _load_steps(client, models)
+            check_golden(client, fetch, version)
+            _load_steps(client, [fetch])  # last: it imports Feast
             _move_ensembles(client, repository, version)
         except (InferenceServerException, ValueError) as error:
             _unload(client, repository, keep={before.serving, before.previous})
@@ -99,8 +101,8 @@ def _switch(
     return after
 
 
-def _load_steps(client: Any, repository: Path, version: str) -> None:
-    for folder in rendering.step_folders(repository, version):
+def _load_steps(client: Any, folders: Sequence[Path]) -> None:
+    for folder in folders:
         if not folder.is_dir():
             raise ValueError(f"{folder} is gone: promote the bundle again")
         client.load_model(folder.name, client_timeout=_LOAD_TIMEOUT_S)

@@ -1,0 +1,149 @@
+"""A tiny bundle whose encoder and head can be told from those of any other version."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import save_file
+
+from features import bundle, schema, vocabulary
+from features.bundle import BundleManifest
+from features.schema import TensorSpec
+from streams.events import item_key
+
+L, E, D = 5, 2, 4
+SIZES = {"L": L, "E": E, "S": L + 1, "D": D}
+KNOWN_ITEM = "item-1"
+_ONNX_TYPES = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT}
+
+MakeBundle = Callable[..., Path]
+
+
+def _value(spec: TensorSpec) -> onnx.ValueInfoProto:
+    dims = ["B", *(SIZES.get(s, s) if isinstance(s, str) else s for s in spec.shape)]
+    return helper.make_tensor_value_info(spec.name, _ONNX_TYPES[spec.dtype], dims)
+
+
+def _model(
+    nodes: list[onnx.NodeProto],
+    constants: dict[str, np.ndarray],
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [_value(spec) for spec in inputs],
+        [_value(spec) for spec in outputs],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=8)
+    onnx.checker.check_model(model)
+    return model
+
+
+def encoder(mark: float) -> onnx.ModelProto:
+    """Return an encoder that writes ``mark`` into the null slot of its last states."""
+    node = helper.make_node
+    nodes = [
+        node("Cast", ["history_item_rows"], ["rows"], to=TensorProto.FLOAT),
+        node("Slice", ["rows", "zero", "one", "axis1"], ["first"]),  # (B, 1)
+        node("Mul", ["first", "zero_f"], ["nothing"]),
+        node("Add", ["nothing", "mark"], ["null_slot"]),
+        node("Concat", ["null_slot", "rows"], ["slots"], axis=1),  # (B, S)
+        node("Unsqueeze", ["slots", "axis2"], ["column"]),
+        node("Mul", ["column", "width"], ["last_states"]),  # (B, S, D)
+        node("Unsqueeze", ["last_states", "axis1"], ["layer"]),
+        node("Mul", ["layer", "layers"], ["layer_keys"]),  # (B, E, S, D)
+        node("Neg", ["layer_keys"], ["layer_values"]),
+        node("Sign", ["slots"], ["state_mask"]),
+    ]
+    constants = {
+        "zero": np.array([0]),
+        "one": np.array([1]),
+        "axis1": np.array([1]),
+        "axis2": np.array([2]),
+        "zero_f": np.array(0, dtype=np.float32),
+        "mark": np.array(mark, dtype=np.float32),
+        "width": np.ones(D, dtype=np.float32),
+        "layers": np.ones((E, 1, 1), dtype=np.float32),
+    }
+    return _model(nodes, constants, schema.ENCODER_INPUTS, schema.STATE_TENSORS)
+
+
+def head(mark: float) -> onnx.ModelProto:
+    """Return a head that answers about 0.5 to an encoder with the same mark, else not."""
+    node = helper.make_node
+    nodes = [
+        node("Cast", ["candidate_item_rows"], ["rows"], to=TensorProto.FLOAT),
+        node("Mul", ["rows", "small"], ["logits"]),
+        node("Gather", ["last_states", "zero"], ["null_slot"], axis=1),  # (B, D)
+        node("Gather", ["null_slot", "zeros"], ["encoder_mark"], axis=1),  # (B, 1)
+        node("Sub", ["encoder_mark", "mark"], ["mismatch"]),
+        node("Add", ["logits", "mismatch"], ["shifted"]),
+        node("Sigmoid", ["shifted"], ["probability"]),
+        node("Equal", ["candidate_item_rows", "zero"], ["pads"]),
+        node("Where", ["pads", "nan", "probability"], ["click_probability"]),
+        node("Mul", ["rows", "zero_f"], ["nothing"]),
+        node("Add", ["nothing", "one_f"], ["propensity"]),
+    ]
+    constants = {
+        "small": np.array(1e-3, dtype=np.float32),
+        "zero": np.array(0),
+        "zeros": np.array([0]),
+        "mark": np.array(mark, dtype=np.float32),
+        "nan": np.array(np.nan, dtype=np.float32),
+        "zero_f": np.array(0, dtype=np.float32),
+        "one_f": np.array(1, dtype=np.float32),
+    }
+    return _model(nodes, constants, schema.HEAD_INPUTS, schema.SCORE_TENSORS)
+
+
+def inputs_of(
+    specs: tuple[TensorSpec, ...], batch: int, num_candidates: int
+) -> dict[str, np.ndarray]:
+    """Return ones in the shapes of ``specs``."""
+    sizes = {**SIZES, "N": num_candidates}
+    return {s.name: np.ones((batch, *s.dims(sizes)), dtype=s.dtype) for s in specs}
+
+
+def golden(folder: Path) -> dict[str, np.ndarray]:
+    """Return two requests and what onnxruntime answers, in place of torch."""
+    tensors = inputs_of(schema.ENCODER_INPUTS, 2, 3)
+    tensors |= inputs_of(schema.REQUEST_TENSORS + schema.CANDIDATE_TENSORS, 2, 3)
+    tensors["candidate_item_rows"][1, 2] = 0
+    for file in (bundle.ENCODER_FILE, bundle.HEAD_FILE):
+        session = onnxruntime.InferenceSession(folder / file)
+        names = [each.name for each in session.get_outputs()]
+        feeds = {each.name: tensors[each.name] for each in session.get_inputs()}
+        tensors |= dict(zip(names, session.run(names, feeds), strict=True))
+    return tensors
+
+
+def make_bundle_in(bundles_dir: Path) -> MakeBundle:
+    """Return a function that writes a whole bundle: ``make_bundle("v1", mark=1.0)``.
+
+    ``shift`` makes its golden answers differ from what its model says.
+    """
+
+    def make(version: str, *, mark: float, shift: float = 0.0) -> Path:
+        folder = bundles_dir / version
+        folder.mkdir(parents=True)
+        onnx.save(encoder(mark), folder / bundle.ENCODER_FILE)
+        onnx.save(head(mark), folder / bundle.HEAD_FILE)
+        tensors = golden(folder)
+        tensors["click_probability"] = tensors["click_probability"] + np.float32(shift)
+        save_file(tensors, folder / bundle.GOLDEN_FILE)
+        save_file({"mark": np.array([mark])}, folder / bundle.WEIGHTS_FILE)
+        words = vocabulary.build({item_key(KNOWN_ITEM): 9}, [])
+        vocabulary.save(words, folder / bundle.VOCABULARY_FILE)
+        card = BundleManifest(version=version, created_at_ms=1, sizes=SIZES)
+        bundle.write_card(folder, card)
+        bundle.write_manifest(folder)
+        return folder
+
+    return make

@@ -1,0 +1,237 @@
+"""Bundles promoted, refused and rolled back in a real tritonserver."""
+
+import math
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tritonclient.grpc import InferenceServerClient
+
+from features import bundle, schema
+from features.schema import ItemStatus
+from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, inputs_of
+from tests.triton_repo.conftest import Server
+from triton_repo import pbtxt, promotion
+from triton_repo.client import RankClient, Ranking, infer_inputs
+from triton_repo.promotion import PromotionError, Serving
+
+pytestmark = pytest.mark.triton
+
+# Versions of this module's one server only go up; each is used once.
+VERSIONS = iter(range(1, 1000))
+
+
+SOURCES: dict[str, Path] = {}
+
+
+@pytest.fixture
+def promoted(server: Server, make_bundle: MakeBundle) -> str:
+    """Return the version that serves now; loading one takes seconds, so tests share it."""
+    serving = promotion.read_serving(server.plan.repository).serving
+    return serving or promote(server, make_bundle)
+
+
+def promote(server: Server, make_bundle: MakeBundle) -> str:
+    """Promote a fresh bundle and return its version."""
+    number = next(VERSIONS)
+    source = make_bundle(f"v{number}", mark=float(number))
+    promotion.promote(source, server.triton, server.features)
+    SOURCES[source.name] = source
+    return source.name
+
+
+def rank(server: Server, items: list[str]) -> Ranking:
+    with RankClient(server.triton.grpc) as client:
+        return client.rank("u1", items, context='{"page": "home"}')
+
+
+def loaded_models(server: Server) -> set[str]:
+    with InferenceServerClient(server.triton.grpc) as client:
+        index = client.get_model_repository_index(as_json=True)["models"]
+    return {model["name"] for model in index if model.get("state") == "READY"}
+
+
+def test_unknown_users_and_items_get_a_finite_score_and_a_status(
+    server: Server, promoted: str
+) -> None:
+    ranking = rank(server, [KNOWN_ITEM, "stranger", ""])
+    assert ranking.model_version == promoted
+    assert ranking.status == "cold_user"
+    known, stranger, padding = ranking.scores
+    assert math.isfinite(known)
+    assert math.isfinite(stranger)
+    assert math.isnan(padding)
+    assert not ranking.item_statuses[0] & ItemStatus.UNKNOWN_ITEM
+    assert ranking.item_statuses[1] & ItemStatus.UNKNOWN_ITEM
+    assert ranking.item_statuses[2] == ItemStatus.PADDING
+    assert set(ranking.best_first()) == {KNOWN_ITEM, "stranger"}
+
+
+def test_a_caller_with_own_features_asks_score_clicks(
+    server: Server, promoted: str
+) -> None:
+    inputs = infer_inputs(pbtxt.MODEL_INPUTS, inputs_of(pbtxt.MODEL_INPUTS, 2, 3))
+    with InferenceServerClient(server.triton.grpc) as client:
+        answer = client.infer(pbtxt.SCORE_CLICKS, inputs)
+    assert answer.as_numpy("click_probability").shape == (2, 3)
+    assert np.all(np.isfinite(answer.as_numpy("click_probability")))
+
+
+def test_a_rollback_serves_the_previous_bundle(
+    server: Server, promoted: str, make_bundle: MakeBundle
+) -> None:
+    second = promote(server, make_bundle)
+    assert rank(server, [KNOWN_ITEM]).model_version == second
+    after = promotion.rollback(server.triton)
+    assert after == Serving(serving=promoted, previous=second)
+    assert rank(server, [KNOWN_ITEM]).model_version == promoted
+
+
+def test_only_the_serving_and_the_previous_steps_stay_loaded(
+    server: Server, promoted: str, make_bundle: MakeBundle
+) -> None:
+    versions = [promoted, promote(server, make_bundle)]
+    expected = {pbtxt.step_name(s, v) for s in pbtxt.STEPS for v in versions}
+    assert loaded_models(server) == expected | set(pbtxt.ENSEMBLES)
+    folders = {path.parent.name for path in server.plan.repository.glob("*/config.pbtxt")}
+    assert folders == expected | set(pbtxt.ENSEMBLES)
+
+
+def test_promoting_what_serves_changes_nothing(server: Server, promoted: str) -> None:
+    before = promotion.read_serving(server.plan.repository)
+    after = promotion.promote(SOURCES[promoted], server.triton, server.features)
+    assert after == before
+
+
+def test_another_bundle_of_the_serving_version_is_refused(
+    server: Server, promoted: str, make_bundle: MakeBundle
+) -> None:
+    other = make_bundle(promoted, mark=99.0)
+    with pytest.raises(ValueError, match="another bundle"):
+        promotion.promote(other, server.triton, server.features)
+
+
+def test_a_bundle_that_answers_otherwise_than_in_training_is_refused(
+    server: Server, promoted: str, make_bundle: MakeBundle
+) -> None:
+    wrong = make_bundle(f"v{next(VERSIONS)}", mark=1.0, shift=0.01)
+    with pytest.raises(PromotionError, match=rf"differ .*0\.01.* serving: {promoted}"):
+        promotion.promote(wrong, server.triton, server.features)
+    assert rank(server, [KNOWN_ITEM]).model_version == promoted
+    assert pbtxt.step_name(pbtxt.CLICK_HEAD, wrong.name) not in loaded_models(server)
+
+
+def test_a_model_that_does_not_load_is_refused(
+    server: Server, promoted: str, make_bundle: MakeBundle
+) -> None:
+    broken = make_bundle(f"v{next(VERSIONS)}", mark=1.0)
+    (broken / bundle.HEAD_FILE).write_bytes(b"not an onnx file")
+    bundle.write_manifest(broken)
+    with pytest.raises(PromotionError, match=f"serving: {promoted}"):
+        promotion.promote(broken, server.triton, server.features)
+    assert rank(server, [KNOWN_ITEM]).model_version == promoted
+
+
+def test_a_switch_that_fails_halfway_is_undone(
+    server: Server,
+    promoted: str,
+    make_bundle: MakeBundle,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(client: object, version: str) -> None:
+        raise ValueError("answered by nobody")
+
+    monkeypatch.setattr(promotion, "check_version", refuse)
+    source = make_bundle(f"v{next(VERSIONS)}", mark=1.0)
+    with pytest.raises(PromotionError, match="answered by nobody"):
+        promotion.promote(source, server.triton, server.features)
+    assert rank(server, [KNOWN_ITEM]).model_version == promoted
+
+
+def test_a_damaged_bundle_is_refused_before_it_touches_the_server(
+    server: Server, make_bundle: MakeBundle
+) -> None:
+    damaged = make_bundle(f"v{next(VERSIONS)}", mark=1.0)
+    (damaged / bundle.ENCODER_FILE).write_bytes(b"changed")
+    with pytest.raises(ValueError, match=r"encoder\.onnx has changed"):
+        promotion.promote(damaged, server.triton, server.features)
+
+
+def test_a_switch_loses_no_request_and_mixes_no_pair(
+    server: Server, promoted: str, make_bundle: MakeBundle
+) -> None:
+    rankings: list[Ranking] = []
+    errors: list[Exception] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        with RankClient(server.triton.grpc) as client:
+            while not done.is_set():
+                try:
+                    rankings.append(client.rank("u1", [KNOWN_ITEM], deadline_s=10.0))
+                except (ConnectionError, ValueError) as error:
+                    errors.append(error)
+
+    callers = [threading.Thread(target=ask) for _ in range(2)]
+    for caller in callers:
+        caller.start()
+    try:
+        second = promote(server, make_bundle)
+        promotion.rollback(server.triton)
+        promotion.rollback(server.triton)
+    finally:
+        done.set()
+        for caller in callers:
+            caller.join()
+    assert errors == []
+    assert {ranking.model_version for ranking in rankings} == {promoted, second}
+    # An encoder and a head of different versions would differ by 0.2 at least.
+    assert {round(score, 1) for r in rankings for score in r.scores} == {0.5}
+
+
+def test_a_restarted_server_serves_the_same_bundle(server: Server, promoted: str) -> None:
+    server.stop()
+    server.start()
+    assert rank(server, [KNOWN_ITEM]).model_version == promoted
+
+
+@pytest.mark.parametrize(
+    ("items", "sentence"),
+    [([], "0 item_ids; send 1 to 1000"), (["x"] * 1001, "1001 item_ids")],
+)
+def test_no_items_and_too_many_are_refused(
+    server: Server, promoted: str, items: list[str], sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        rank(server, items)
+    assert rank(server, [KNOWN_ITEM]).status == "cold_user"
+
+
+def test_malformed_requests_are_refused_and_the_server_stays_up(
+    server: Server, promoted: str
+) -> None:
+    good = {"user_id": np.array([[b"u"]], object), "item_ids": np.array([[b"i"]], object)}
+    bad = {
+        "UTF-8": {**good, "user_id": np.array([[b"\xff\xfe"]], object)},
+        "context": {**good, "context": np.array([[b"[1, 2]"]], object)},
+        "seconds": {**good, "request_time_ms": np.array([[1_700_000_000]])},
+        "missing required input": {"user_id": good["user_id"]},
+    }
+    specs = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS
+    with InferenceServerClient(server.triton.grpc) as client:
+        for sentence, tensors in bad.items():
+            with pytest.raises(Exception, match=sentence) as error:
+                client.infer(pbtxt.RANK_CLICKS, infer_inputs(specs, tensors))
+            assert "INVALID_ARGUMENT" in str(error.value.status())
+    assert rank(server, [KNOWN_ITEM]).model_version == promoted
+
+
+def test_without_a_server_the_error_says_what_to_do(
+    server: Server, make_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    from triton_repo.config import TritonConfig
+
+    nowhere = TritonConfig(grpc="127.0.0.1:1", repository=str(tmp_path / "live"))
+    with pytest.raises(PromotionError, match="stack status"):
+        promotion.promote(make_bundle("v1", mark=1.0), nowhere, server.features)

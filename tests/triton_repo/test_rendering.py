@@ -1,0 +1,86 @@
+"""What a bundle becomes in the live repository, without a server."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from features import bundle
+from features.config import FeatureConfig
+from tests.triton_repo.bundles import MakeBundle
+from triton_repo import rendering
+from triton_repo.config import TritonConfig
+
+
+@pytest.fixture
+def rendered(tmp_path: Path, make_bundle: MakeBundle) -> Path:
+    """Return the live repository that holds the steps of bundle v7."""
+    config = TritonConfig(repository=str(tmp_path / "live"))
+    source = make_bundle("v7", mark=1.0)
+    rendering.render(source, bundle.read(source), config, FeatureConfig())
+    return Path(config.repository)
+
+
+def test_each_step_has_the_version_in_its_name(rendered: Path) -> None:
+    assert sorted(folder.name for folder in rendered.iterdir()) == [
+        "behavior_encoder_v7",
+        "click_head_v7",
+        "fetch_features_v7",
+    ]
+
+
+def test_the_fetch_step_runs_on_its_own_copy_of_the_code(rendered: Path) -> None:
+    folder = rendered / "fetch_features_v7" / "1"
+    script = (
+        "import features.requests as r, features.bundle, sys; print(r.__file__);"
+        "assert 'feast' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == str(folder / "features" / "requests.py"), done.stderr
+
+
+def test_the_copy_holds_what_the_step_reads_lazily_too_and_no_more() -> None:
+    copied = {str(path) for path in rendering.code_of(rendering.ENTRY_MODULE).values()}
+    assert {"features/store.py", "features/__init__.py", "streams/events.py"} <= copied
+    assert not {path for path in copied if path.startswith(("training", "monitoring"))}
+    assert "features/point_in_time.py" not in copied
+    assert "streams/app.py" not in copied
+
+
+def test_a_relative_registry_is_found_from_the_servers_folder(rendered: Path) -> None:
+    text = (rendered / "fetch_features_v7" / "config.pbtxt").read_text()
+    assert json.dumps(str(Path.cwd() / ".data" / "registry.db"))[1:-1] in text
+
+
+def test_a_failed_promotions_folders_are_replaced(
+    rendered: Path, make_bundle: MakeBundle
+) -> None:
+    left_over = rendered / "click_head_v7" / "1" / "left-over"
+    left_over.touch()
+    source = next((rendered.parent / "bundles").iterdir())
+    config = TritonConfig(repository=str(rendered))
+    rendering.render(source, bundle.read(source), config, FeatureConfig())
+    assert not left_over.exists()
+
+
+def test_another_bundle_of_the_same_version_is_told_apart(
+    rendered: Path, make_bundle: MakeBundle
+) -> None:
+    source = rendered.parent / "bundles" / "v7"
+    assert rendering.is_rendered_from(rendered, source, "v7")
+    (source / bundle.MANIFEST_FILE).write_text("{}")
+    assert not rendering.is_rendered_from(rendered, source, "v7")
+
+
+def test_tritons_own_backend_gets_the_onnx_file_and_no_shell(
+    tmp_path: Path, make_bundle: MakeBundle
+) -> None:
+    config = TritonConfig(repository=str(tmp_path / "gpu"), backend="onnxruntime")
+    source = make_bundle("v8", mark=1.0)
+    rendering.render(source, bundle.read(source), config, FeatureConfig())
+    version = tmp_path / "gpu" / "click_head_v8" / "1"
+    assert [path.name for path in version.iterdir()] == ["model.onnx"]
