@@ -4,8 +4,8 @@ The only module that talks to Feast's online store. ``FeatureStoreSink`` is what
 worker is given; serving reads by ``OnlineViews``. Import it late: Feast costs 3–4 s.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -103,11 +103,7 @@ class OnlineViews:
         """Return the row of each entity, None where the store has none."""
         found: list[StoredRow | None] = []
         for chunk in _chunks(entities):
-            names = list(features) if features else None
-            with _store_errors():
-                answer = self._provider.online_read(
-                    self._config, self._views[view], chunk, names
-                )
+            answer = _tried_twice(partial(self._read_chunk, view, chunk, features))
             found.extend(_stored(timestamp, values) for timestamp, values in answer)
         return found
 
@@ -115,7 +111,17 @@ class OnlineViews:
         """Store the rows; one that is not newer than what is stored changes nothing."""
         for chunk in _chunks(added):
             batch = [(e, v, rows.at_version(version), None) for e, v, version in chunk]
-            self._provider.online_write_batch(self._config, self._views[view], batch, None)
+            _tried_twice(partial(self._write_chunk, view, batch))
+
+    def _read_chunk(
+        self, view: str, chunk: list[Any], features: Sequence[str] | None
+    ) -> Any:
+        # A new list each time: Feast appends to the one it is given.
+        names = list(features) if features else None
+        return self._provider.online_read(self._config, self._views[view], chunk, names)
+
+    def _write_chunk(self, view: str, batch: list[Any]) -> None:
+        self._provider.online_write_batch(self._config, self._views[view], batch, None)
 
 
 class FeatureStoreSink:
@@ -196,13 +202,18 @@ def _changed(values: Iterable[T], row_of: Callable[[T], Row]) -> Iterable[Row]:
     return (row for row in map(row_of, values) if row[2] > 0)
 
 
-@contextmanager
-def _store_errors() -> Iterator[None]:
-    """Raise Redis' errors as the ``ConnectionError`` that callers know."""
+def _tried_twice(call: Callable[[], T]) -> T:
+    """Return ``call``'s answer, at the second try if the first one breaks or times out.
+
+    Raises Redis' errors as the ``ConnectionError`` that callers know.
+    """
     try:
-        yield
-    except (RedisError, OSError) as error:
-        raise ConnectionError(f"the feature store did not answer: {error}") from error
+        return call()
+    except (RedisError, OSError):
+        try:
+            return call()
+        except (RedisError, OSError) as error:
+            raise ConnectionError(f"the feature store did not answer: {error}") from error
 
 
 def _chunks(values: Iterable[T]) -> Iterable[list[T]]:
@@ -232,9 +243,7 @@ def _with_limits(address: str, timeout_s: float) -> str:
     limits = {
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
-        # Together: one retry at once. The client's own are three, with sleeps of seconds.
-        "retry": "null",
-        "retry_on_timeout": "true",
+        "retry": "null",  # the client's own retries sleep for seconds
     }
     own = {part.split("=", 1)[0] for part in address.split(",")}
     return ",".join([address, *(f"{k}={v}" for k, v in limits.items() if k not in own)])

@@ -9,8 +9,9 @@ from datetime import timedelta
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
 from feast.types import Array, Float64, Int64, String
 
-# Feast does not apply a ttl to online reads; ours is ``features.sequence_ttl_days``.
-_OFFLINE_TTL = timedelta(days=3650)
+# Nothing here expires: Feast does not apply a ttl to online reads (ours is
+# ``features.sequence_ttl_days``), and an item's attributes of 1997 are true until replaced.
+_OFFLINE_TTL = timedelta(0)
 
 user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING)
 item = Entity(name="item", join_keys=["item_key"], value_type=ValueType.INT64)

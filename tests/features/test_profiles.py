@@ -27,7 +27,7 @@ def test_the_latest_attributes_by_event_time_hold(tmp_path: Path) -> None:
         NOON_MS + 10,
         (an_item("a", colour="new", at_ms=NOON_MS + 5), NOON_MS + 5),
         (an_item("a", colour="old", at_ms=NOON_MS + 1), NOON_MS + 6),  # came after it
-        (an_item("b", genre=["War", "Drama"], at_ms=NOON_MS - 400 * DAY_MS), NOON_MS),
+        (an_item("b", genre=["War", "Drama"], at_ms=NOON_MS - 9_000 * DAY_MS), NOON_MS),
     )
     assert found == {"a": {"colour": "new"}, "b": {"genre": ("War", "Drama")}}
 
