@@ -117,18 +117,17 @@ def stream_run() -> None:
     """
     from features.store import FeatureStoreSink
     from local.worker_patch import prepare_worker
-    from streams.app import run_worker
+    from streams.app import group_ids, run_worker
 
     settings = load()
-    folder = Path(settings.local.data_dir)
-    groups = (settings.streams.group_id, settings.streams.log_group_id)
-    prepare_worker(folder, settings.kafka.bootstrap, groups)
+    prepare_worker(
+        Path(settings.local.data_dir), settings.kafka.bootstrap, group_ids(settings.streams)
+    )
     run_worker(
         settings.kafka,
         settings.streams,
         FeatureStoreSink(settings.features),
-        log_dir=Path(settings.features.log_dir),
-        data_dir=folder / "worker",
+        Path(settings.features.log_dir),
     )
 
 

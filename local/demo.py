@@ -146,7 +146,7 @@ def _refresh(settings: Settings, bar: Bar) -> None:
         progress=show_progress,
     )
     if not report.promoted:
-        raise RuntimeError(f"the bundle was refused: {report}")
+        raise RuntimeError(f"{report.version} was refused: {'; '.join(report.refusals)}")
     bar.note(report.version)
 
 

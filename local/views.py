@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.table import Table
@@ -19,6 +20,9 @@ from streams.sequences import BehaviorSequence
 from streams.sink import ItemProfile
 from triton_repo.client import Ranking
 from triton_repo.promotion import read_serving
+
+if TYPE_CHECKING:  # torch: 3 s
+    from training.refresh import RefreshReport
 
 _STATUS_WORDS = {
     ItemStatus.UNKNOWN_ITEM: "unknown to the model",
@@ -103,6 +107,21 @@ def bundles_table(bundles_dir: Path, repository: Path) -> Table:
             *("–" if figure is None else f"{figure:.4f}" for figure in figures),
             role.get(card.version, ""),
         )
+    return table
+
+
+def report_table(report: "RefreshReport") -> Table:
+    """Return what a refresh made, how good it is, and how long each step took."""
+    outcome = "promoted" if report.promoted else "not promoted"
+    table = _table(f"{report.version}: {outcome}", "what", "figure")
+    for name, figure in report.metrics.items():
+        table.add_row(name, f"{figure:.4f}")
+    for name, count in report.counts.items():
+        table.add_row(name, f"{count:,}")
+    for step, seconds in report.seconds.items():
+        table.add_row(f"{step}, seconds", f"{seconds:.1f}")
+    for refusal in report.refusals:
+        table.add_row("[red]refused[/red]", escape(refusal))
     return table
 
 
