@@ -13,7 +13,7 @@ import prometheus_client  # noqa: F401  (before Feast: see above)
 import typer
 from rich.console import Console
 
-from local import stack_commands
+from local import event_commands, stack_commands
 from settings import PREFIX, Settings, load
 
 app = typer.Typer(
@@ -23,14 +23,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-events = typer.Typer(help="Publish and check events.", no_args_is_help=True)
 stream = typer.Typer(help="Events → sequences and labels.", no_args_is_help=True)
 features = typer.Typer(help="The feature store.", no_args_is_help=True)
 model = typer.Typer(help="Train, promote and ask models.", no_args_is_help=True)
 monitor = typer.Typer(help="Live quality and cost.", no_args_is_help=True)
 for noun, group in {
     "stack": stack_commands.app,
-    "events": events,
+    "events": event_commands.app,
     "stream": stream,
     "features": features,
     "model": model,
@@ -40,8 +39,6 @@ for noun, group in {
 
 out = Console()
 err = Console(stderr=True)
-
-EventsFile = Annotated[Path, typer.Argument(help="JSON lines (.jsonl) or Parquet.")]
 
 
 @app.callback()
@@ -54,59 +51,6 @@ def everything(
     """Streams, features, training and serving of SRP4CTR for click-through rates."""
     if data_dir:  # the environment is the last word, and reaches child processes
         os.environ[f"{PREFIX}LOCAL__DATA_DIR"] = data_dir
-
-
-@events.command("publish")
-def events_publish(
-    path: EventsFile,
-    backfill: Annotated[
-        bool, typer.Option(help="They became known when they happened, not now.")
-    ] = False,
-    strict: Annotated[
-        bool, typer.Option(help="Publish nothing if a line would be rejected.")
-    ] = False,
-) -> None:
-    """Publish the events in PATH; the stream rejects bad lines with their reason.
-
-    Example: srp4ctr events publish clicks.jsonl --backfill
-    """
-    from streams.event_files import read_lines
-    from streams.publisher import EventPublisher
-    from streams.topics import ensure_topics
-
-    settings = load()
-    report = _check(path)
-    if strict and report.bad_lines:
-        raise ValueError("nothing was published (--strict)")
-    ensure_topics(settings.kafka)
-    with EventPublisher(settings.kafka) as publisher:
-        lines = _track(read_lines(path), report.total, "publish")
-        for line in lines:
-            publisher.publish_raw(line.payload, backfill=backfill)
-    bad = sum(report.rejected.values())
-    out.print(f"published {publisher.published:,} messages, {bad:,} to be rejected")
-
-
-@events.command("check")
-def events_check(path: EventsFile) -> None:
-    """Find what the stream would reject, with line numbers; exit status 1 if anything.
-
-    Example: srp4ctr events check clicks.jsonl
-    """
-    report = _check(path)
-    if report.rejected:
-        raise ValueError(f"{sum(report.rejected.values())} bad lines in {path}")
-
-
-@events.command("schema")
-def events_schema() -> None:
-    """Write the JSON Schema of the events anew.
-
-    Example: srp4ctr events schema
-    """
-    from streams import wire
-
-    out.print(str(wire.write_json_schema(Path(wire.__file__).parent / "schema")))
 
 
 @stream.command("run")
@@ -282,25 +226,6 @@ def demo(
     from local.demo import Options, run
 
     run(Options(events=events_file, broker=broker, keep=keep), out)
-
-
-def _check(path: Path) -> Any:
-    """Show what the stream would make of ``path``, and return the report."""
-    import time
-
-    from local.views import file_tables
-    from streams.event_files import check_file
-
-    report = check_file(path, time.time_ns() // 1_000_000)
-    for table in file_tables(report):
-        out.print(table)
-    return report
-
-
-def _track(lines: Any, total: int, what: str) -> Any:
-    from rich.progress import track
-
-    return track(lines, total=total, description=what, console=err, transient=True)
 
 
 def _promoter(settings: Settings) -> Any:

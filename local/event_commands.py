@@ -1,0 +1,78 @@
+"""``srp4ctr events VERB``: what producers run."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from local.views import file_tables
+from settings import load
+from streams import wire
+from streams.event_files import FileReport, check_file, read_lines
+from streams.publisher import EventPublisher
+from streams.topics import ensure_topics
+
+app = typer.Typer(help="Publish and check events.", no_args_is_help=True)
+out = Console()
+err = Console(stderr=True)
+
+EventsFile = Annotated[Path, typer.Argument(help="JSON lines (.jsonl) or Parquet.")]
+
+
+@app.command("publish")
+def publish(
+    path: EventsFile,
+    backfill: Annotated[
+        bool, typer.Option(help="They became known when they happened, not now.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option(help="Publish nothing if a line would be rejected.")
+    ] = False,
+) -> None:
+    """Publish the events in PATH; the stream rejects bad lines with their reason.
+
+    Example: srp4ctr events publish clicks.jsonl --backfill
+    """
+    settings = load()
+    report = _check(path)
+    if strict and report.bad_lines:
+        raise ValueError("nothing was published (--strict)")
+    ensure_topics(settings.kafka)
+    with EventPublisher(settings.kafka) as publisher:
+        total = report.total + sum(report.rejected.values())
+        lines = track(read_lines(path), "publish", total, console=err, transient=True)
+        for line in lines:
+            publisher.publish_raw(line.payload, backfill=backfill)
+    bad = sum(report.rejected.values())
+    out.print(f"published {publisher.published:,} messages, {bad:,} to be rejected")
+
+
+@app.command("check")
+def check(path: EventsFile) -> None:
+    """Find what the stream would reject, with line numbers; exit status 1 if anything.
+
+    Example: srp4ctr events check clicks.jsonl
+    """
+    report = _check(path)
+    if report.rejected:
+        raise ValueError(f"{sum(report.rejected.values())} bad lines in {path}")
+
+
+@app.command("schema")
+def schema() -> None:
+    """Write the JSON Schema of the events anew.
+
+    Example: srp4ctr events schema
+    """
+    out.print(str(wire.write_json_schema(Path(wire.__file__).parent / "schema")))
+
+
+def _check(path: Path) -> FileReport:
+    """Show what the stream would make of ``path``, and return the report."""
+    report = check_file(path, time.time_ns() // 1_000_000)
+    for table in file_tables(report):
+        out.print(table)
+    return report
