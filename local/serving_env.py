@@ -2,7 +2,7 @@
 
 Two things in one folder: NVIDIA's server binary out of the nvidia-pytriton wheel, and an
 environment of its own, because the stubs need numpy < 2 while the project uses numpy 2.
-Built once, in about a minute; rebuilt when the lock file or the Python changes.
+Built once (650 MB to fetch); rebuilt when the lock file or the Python changes.
 """
 
 import fcntl
@@ -13,8 +13,7 @@ import platform
 import shutil
 import subprocess
 import sys
-import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,15 @@ SERVER_WHEEL = "nvidia-pytriton==0.7.0"  # tritonserver 2.51.0, Python stubs 3.8
 LOCK_FILE = Path(__file__).with_name("triton-requirements.lock")
 _RECORD = "serving.json"  # written last: its existence means the folder is complete
 _LIBRARY_MISSING = 127  # the dynamic loader's exit status
+_STUB = "triton_python_backend_stub"
+_FALLBACK_PYTHON = "3.11"
+# Version, and the folders where this Python's libpython may be.
+_ASK_PYTHON = """
+import json, sys, sysconfig
+version = f"{sys.version_info.major}.{sys.version_info.minor}"
+libdir = sysconfig.get_config_var("LIBDIR") or ""
+print(json.dumps([version, libdir, sys.base_prefix + "/lib"]))
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +56,8 @@ def build(serving_dir: Path, note: Callable[[str], None] | None = None) -> Servi
     with _locked(root):
         if _recorded_key(root) != _key():
             _check_platform()
-            _install(root, note or (lambda _: None))
-            _link_stub(root)
-            record = {"key": _key(), "library_path": _find_libpython(root)}
+            library_path = _install(root, note or (lambda _: None))
+            record = {"key": _key(), "library_path": library_path}
             (root / _RECORD).write_text(json.dumps(record))
         record = json.loads((root / _RECORD).read_text())
     return ServingEnv(
@@ -60,45 +67,69 @@ def build(serving_dir: Path, note: Callable[[str], None] | None = None) -> Servi
     )
 
 
-def _install(root: Path, note: Callable[[str], None]) -> None:
-    """Make the stubs' environment and unpack the server, both from the locked versions."""
+def _install(root: Path, note: Callable[[str], None]) -> str:
+    """Unpack the server, make its stubs' environment; return the library path."""
     (root / _RECORD).unlink(missing_ok=True)
-    for part in ("env", "server"):
-        shutil.rmtree(root / part, ignore_errors=True)
-    note("installing the Python environment of Triton's stubs (about 550 MB)")
-    _uv(root, "venv", "--python", sys.executable, str(root / "env"))
-    _uv(root, "pip", "sync", "--python", str(_env_python(root)), str(LOCK_FILE))
-    note("unpacking NVIDIA's tritonserver (about 140 MB)")
+    shutil.rmtree(root / "server", ignore_errors=True)
+    note("unpacking NVIDIA's tritonserver (140 MB)")
     target = str(root / "server")
     _uv(root, "pip", "install", "--no-deps", "--target", target, SERVER_WHEEL)
+    library_path = _make_env(root, note)
+    note("installing the Python environment of Triton's stubs (510 MB)")
+    _uv(root, "pip", "sync", "--python", str(_env_python(root)), str(LOCK_FILE))
+    return library_path
 
 
-def _link_stub(root: Path) -> None:
-    """Put the stub of this Python's version where the server looks for it."""
-    name = "triton_python_backend_stub"
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    stub = _server(root) / "python_backend_stubs" / version / name
-    if not stub.exists():
+def _make_env(root: Path, note: Callable[[str], None]) -> str:
+    """Make an empty environment whose Python the stub can load; return where it finds it.
+
+    Debian's Python has no shared libpython unless a package adds it: then uv fetches a
+    Python that has one, and where it cannot, the error says which package to install.
+    """
+    try:
+        return _try_python(root, "--python", sys.executable)
+    except ValueError as error:
+        note("this Python has no shared libpython: fetching one that has")
+        try:
+            return _try_python(root, "--managed-python", "--python", _FALLBACK_PYTHON)
+        except ValueError:
+            raise error from None
+
+
+def _try_python(root: Path, *which: str) -> str:
+    """Make the environment of that Python and return the library path its stub needs."""
+    shutil.rmtree(root / "env", ignore_errors=True)
+    _uv(root, "venv", *which, str(root / "env"))
+    asked = subprocess.run(
+        [str(_env_python(root)), "-c", _ASK_PYTHON], capture_output=True, check=True
+    )
+    version, *folders = json.loads(asked.stdout)
+    _link_stub(root, version)
+    return _find_libpython(root, version, folders)
+
+
+def _link_stub(root: Path, version: str) -> None:
+    """Put the stub of Python ``version`` where the server looks for it."""
+    stub = Path("..", "..", "python_backend_stubs", version, _STUB)
+    folder = _server(root) / "backends" / "python"
+    if not (folder / stub).exists():
         raise ValueError(f"tritonserver has no stub for Python {version}; use 3.11 or 3.12")
-    link = _server(root) / "backends" / "python" / name
-    link.unlink(missing_ok=True)
-    link.symlink_to(stub)
+    (folder / _STUB).unlink(missing_ok=True)
+    (folder / _STUB).symlink_to(stub)
 
 
-def _find_libpython(root: Path) -> str:
-    """Return the folder that the stub needs to find libpython, "" if it needs none.
+def _find_libpython(root: Path, version: str, folders: Sequence[str]) -> str:
+    """Return which of ``folders`` holds the stub's libpython, "" if the system does.
 
     The server would hang in silence without it, so the stub is tried here: run without
     arguments it exits 1 when it is whole, 127 when a library is missing.
     """
-    stub = _server(root) / "backends" / "python" / "triton_python_backend_stub"
-    libdir = sysconfig.get_config_var("LIBDIR") or ""
-    for folder in (libdir, f"{sys.base_prefix}/lib", ""):
+    stub = _server(root) / "backends" / "python" / _STUB
+    for folder in (*folders, ""):
         env = {**os.environ, "LD_LIBRARY_PATH": folder}
         tried = subprocess.run([str(stub)], env=env, capture_output=True, check=False)
         if tried.returncode != _LIBRARY_MISSING:
             return folder
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
     raise ValueError(
         f"Triton's stub cannot load its libraries: {tried.stderr.decode().strip()}\n"
         f"This Python ({sys.executable}) has no shared libpython{version}. On Debian or "

@@ -25,7 +25,32 @@ def test_a_missing_libpython_is_an_error_that_says_what_to_install(
 
     monkeypatch.setattr(subprocess, "run", missing)
     with pytest.raises(ValueError, match=r"apt install libpython3\.\d+"):
-        serving_env._find_libpython(tmp_path)
+        serving_env._find_libpython(tmp_path, "3.11", ["/nowhere"])
+
+
+def test_a_python_without_libpython_is_replaced_by_one_that_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def try_python(root: Path, *which: str) -> str:
+        if "--managed-python" not in which:
+            raise ValueError("no shared libpython")
+        return "/managed/lib"
+
+    heard: list[str] = []
+    monkeypatch.setattr(serving_env, "_try_python", try_python)
+    assert serving_env._make_env(tmp_path, heard.append) == "/managed/lib"
+    assert heard == ["this Python has no shared libpython: fetching one that has"]
+
+
+def test_where_no_python_will_do_the_users_own_error_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def try_python(root: Path, *which: str) -> str:
+        raise ValueError("offline" if "--managed-python" in which else "apt install it")
+
+    monkeypatch.setattr(serving_env, "_try_python", try_python)
+    with pytest.raises(ValueError, match="apt install it"):
+        serving_env._make_env(tmp_path, lambda _: None)
 
 
 def test_another_platform_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
 
 from features import bundle, schema
 from features.schema import ItemStatus
@@ -221,7 +222,7 @@ def test_malformed_requests_are_refused_and_the_server_stays_up(
     specs = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS
     with InferenceServerClient(server.triton.grpc) as client:
         for sentence, tensors in bad.items():
-            with pytest.raises(Exception, match=sentence) as error:
+            with pytest.raises(InferenceServerException, match=sentence) as error:
                 client.infer(pbtxt.RANK_CLICKS, infer_inputs(specs, tensors))
             assert "INVALID_ARGUMENT" in str(error.value.status())
     assert rank(server, [KNOWN_ITEM]).model_version == promoted
