@@ -11,7 +11,7 @@ from feast.types import Array, Float64, Int64, String
 
 # Nothing here expires: Feast does not apply a ttl to online reads (ours is
 # ``features.sequence_ttl_days``), and an item's attributes of 1997 are true until replaced.
-_OFFLINE_TTL = timedelta(0)
+_NEVER_EXPIRES = timedelta(0)
 
 user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING)
 item = Entity(name="item", join_keys=["item_key"], value_type=ValueType.INT64)
@@ -42,7 +42,7 @@ _COUNTERS = [
 user_behavior_sequence = FeatureView(
     name="user_behavior_sequence",
     entities=[user],
-    ttl=_OFFLINE_TTL,
+    ttl=_NEVER_EXPIRES,
     schema=[
         Field(name="user_id", dtype=String),
         Field(name="item_keys", dtype=Array(Int64)),
@@ -56,14 +56,14 @@ user_behavior_sequence = FeatureView(
 user_activity = FeatureView(
     name="user_activity",
     entities=[user],
-    ttl=_OFFLINE_TTL,
+    ttl=_NEVER_EXPIRES,
     schema=[Field(name="user_id", dtype=String), *_COUNTERS],
     source=user_log,
 )
 item_activity = FeatureView(
     name="item_activity",
     entities=[item, partition],
-    ttl=_OFFLINE_TTL,
+    ttl=_NEVER_EXPIRES,
     schema=[
         Field(name="item_key", dtype=Int64),
         Field(name="partition", dtype=Int64),
@@ -74,7 +74,7 @@ item_activity = FeatureView(
 item_profile = FeatureView(
     name="item_profile",
     entities=[item],
-    ttl=_OFFLINE_TTL,
+    ttl=_NEVER_EXPIRES,
     schema=[
         Field(name="item_key", dtype=Int64),
         Field(name="item_id", dtype=String),
