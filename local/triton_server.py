@@ -109,7 +109,6 @@ def _environment(serving: ServingEnv, plan: ServerPlan) -> dict[str, str]:
         "PYTHONHOME": "",
         "VIRTUAL_ENV": str(serving.python.parent.parent),
         "OMP_NUM_THREADS": "1",  # measured: two threads a step are slower
-        "PYTHONDONTWRITEBYTECODE": "1",
         "FEAST_USAGE": "False",
         "SRP4CTR_FEATURES__REDIS": plan.redis,
         "SRP4CTR_FEATURES__REGISTRY": plan.registry,

@@ -6,9 +6,7 @@ it was promoted with. Once loaded, a step folder never changes.
 """
 
 import ast
-import compileall
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -111,7 +109,7 @@ def _render_onnx(
     shutil.copyfile(onnx_file, version_folder / "model.onnx")
     if step.backend == "python":
         shutil.copyfile(SHELLS / "onnx_step/1/model.py", version_folder / "model.py")
-        _compile(version_folder)
+        _forbid_bytecode(version_folder)
 
 
 def _render_fetch(
@@ -125,7 +123,7 @@ def _render_fetch(
         shutil.copyfile(path, target)
     for name in _CARRIED_FILES:
         shutil.copyfile(source / name, version_folder.parent / name)
-    _compile(version_folder)
+    _forbid_bytecode(version_folder)
 
 
 def _fresh_folder(repository: Path, step: StepConfig, limits: pbtxt.Limits) -> Path:
@@ -137,9 +135,15 @@ def _fresh_folder(repository: Path, step: StepConfig, limits: pbtxt.Limits) -> P
     return folder / "1"
 
 
-def _compile(folder: Path) -> None:
-    """Compile now: a file that a stub writes later would make Triton reload the step."""
-    compileall.compile_dir(os.fspath(folder), quiet=2)
+def _forbid_bytecode(folder: Path) -> None:
+    """Keep the server from writing compiled files into the step folder.
+
+    Triton takes them for a change of the step and reloads all of them in place when the
+    ensemble is loaded (seen with every Python but the one that had compiled them). A
+    *file* where the cache folder would be makes Python go without, and it says nothing.
+    """
+    for each in {path.parent for path in folder.rglob("*.py")}:
+        (each / "__pycache__").touch()
 
 
 def _source_of(module: str) -> Path | None:

@@ -99,6 +99,11 @@ def test_only_the_serving_and_the_previous_steps_stay_loaded(
     assert folders == expected | set(pbtxt.ENSEMBLES)
 
 
+def test_a_switch_loads_no_step_twice(server: Server, promoted: str) -> None:
+    log = (server.folder / "logs" / "triton.log").read_text()
+    assert log.count(f"loading: fetch_features_{promoted}:") == 1
+
+
 def test_promoting_what_serves_changes_nothing(server: Server, promoted: str) -> None:
     before = promotion.read_serving(server.plan.repository)
     after = promotion.promote(SOURCES[promoted], server.triton, server.features)

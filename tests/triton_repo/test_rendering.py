@@ -31,7 +31,7 @@ def test_each_step_has_the_version_in_its_name(rendered: Path) -> None:
     ]
 
 
-def test_the_fetch_step_runs_on_its_own_copy_of_the_code(rendered: Path) -> None:
+def test_the_fetch_step_runs_on_its_own_code_and_writes_nothing(rendered: Path) -> None:
     folder = rendered / "fetch_features_v7" / "1"
     script = (
         "import features.requests as r, features.bundle, sys; print(r.__file__);"
@@ -41,6 +41,8 @@ def test_the_fetch_step_runs_on_its_own_copy_of_the_code(rendered: Path) -> None
         [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True
     )
     assert done.stdout.strip() == str(folder / "features" / "requests.py"), done.stderr
+    # Triton would take a compiled file for a change and reload the step in place.
+    assert list(folder.rglob("*.pyc")) == []
 
 
 def test_the_copy_holds_what_the_step_reads_lazily_too_and_no_more() -> None:
