@@ -11,9 +11,12 @@ from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC, REJ
 # Brokers delete by the records' timestamps, which a backfill sets to when things
 # happened: with the usual seven days a year's history would be gone when it arrives.
 _KEEP = {"retention.ms": "-1"}
+# Far above what an event may be: a producer's mistake should reach the dead letters, with
+# its reason, rather than be refused by a broker that does not say whose event it was.
+_MAX_MESSAGE_BYTES = 2 * 1024 * 1024
 _MAX_REJECTED_BYTES = 4 * 1024 * 1024  # the largest message plus headers must fit
 _TOPIC_SETTINGS = {
-    BEHAVIOR_EVENTS_TOPIC: _KEEP,
+    BEHAVIOR_EVENTS_TOPIC: {**_KEEP, "max.message.bytes": str(_MAX_MESSAGE_BYTES)},
     ITEMS_TOPIC: {"cleanup.policy": "compact"},
     REJECTED_TOPIC: {**_KEEP, "max.message.bytes": str(_MAX_REJECTED_BYTES)},
     LABELS_TOPIC: _KEEP,
