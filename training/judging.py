@@ -105,8 +105,8 @@ def _measure(
         "normalised_entropy": metrics.normalised_entropy(clicked, promised),
         # The item's click rate of the last week, as if everyone were alike.
         "popularity_auc": metrics.auc(clicked, popularity),
-        "impressions": float(shown.sum()),
-        "clicks": float(clicked.sum()),
+        "judged_impressions": float(shown.sum()),
+        "judged_clicks": float(clicked.sum()),
     }
 
 

@@ -74,7 +74,7 @@ def normalised_entropy(
     """
     if len(clicked) == 0:
         return float("nan")
-    rate = float(np.mean(clicked, dtype=np.float64))
+    rate = float(np.sum(clicked, dtype=np.float64)) / len(clicked)
     if rate in (0.0, 1.0):
         return float("nan")
     entropy = -(rate * np.log(rate) + (1.0 - rate) * np.log1p(-rate))

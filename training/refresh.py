@@ -67,11 +67,18 @@ class _Clock:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        began = time.monotonic()
+        """Announce ``name`` as a step of one unit, and time it."""
         self.progress(name, 0, 1)
+        with self.timed(name):
+            yield
+        self.progress(name, 1, 1)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Time a step that announces itself."""
+        began = time.monotonic()
         yield
         self.seconds[name] = time.monotonic() - began
-        self.progress(name, 1, 1, f"{self.seconds[name]:.1f} s")
 
 
 def refresh(
@@ -123,13 +130,14 @@ def _train(
     torch.manual_seed(config.seed)
     model = SRP4CTR(config.model, sizes).to(_device(config.device))
     checkpoints = Path(config.bundles_dir) / UNFINISHED
-    options = FitOptions(recipe=_recipe(config, lessons), progress=clock.progress)
+    recipe = _recipe(config, sizes, lessons)
+    options = FitOptions(recipe=recipe, progress=clock.progress)
     shares = {PRETRAIN: PRETRAINING_SHARE, FINETUNE: 1.0 - PRETRAINING_SHARE}
     for stage, share in shares.items():
         seconds = None if config.max_seconds is None else share * config.max_seconds
         file = checkpoints / f"{stage}.safetensors"
         own = replace(options, checkpoint=file, seconds=seconds)
-        with clock.step(stage):
+        with clock.timed(stage):
             if stage == PRETRAIN:
                 pretrain(model, lessons.windows, config, own)
             else:
@@ -186,10 +194,15 @@ def golden_requests(slates: Slates) -> dict[str, NDArray[Any]]:
     return golden
 
 
-def _recipe(config: RefreshConfig, lessons: TrainingSet) -> str:
-    """Return what may not differ if a checkpoint is to be resumed."""
-    described = repr((replace(config, bundles_dir=""), sorted(lessons.counts.items())))
-    return hashlib.sha256(described.encode()).hexdigest()
+def _recipe(config: RefreshConfig, sizes: TableSizes, lessons: TrainingSet) -> str:
+    """Return a digest of what may not differ if a checkpoint is to be resumed."""
+    described = repr((replace(config, bundles_dir=""), sizes, lessons.counts))
+    digest = hashlib.sha256(described.encode())
+    for array in (lessons.parts.train.request_at_ms, lessons.parts.train.clicked):
+        digest.update(array.tobytes())
+    digest.update(repr(lessons.words.attribute_values).encode())
+    digest.update(lessons.words.item_keys.tobytes())
+    return digest.hexdigest()
 
 
 def _device(name: str) -> torch.device:

@@ -130,10 +130,11 @@ def test_the_calibration_is_in_the_score(a_model: SRP4CTR, requests_of: Maker) -
 
 def test_the_candidate_stream_starts_as_the_encoder(a_model: SRP4CTR) -> None:
     a_model.cross_attention.copy_from(a_model.encoder)
-    own = a_model.cross_attention.layers[0].query.weight
-    theirs = a_model.encoder.layers[0].query.weight
-    assert torch.equal(own, theirs)
-    assert own.data_ptr() != theirs.data_ptr()
+    own, theirs = a_model.cross_attention.state_dict(), a_model.encoder.state_dict()
+    assert own
+    for name, tensor in own.items():
+        assert torch.equal(tensor, theirs[name])
+        assert tensor.data_ptr() != theirs[name].data_ptr()
 
 
 @pytest.mark.parametrize("candidates", [1, 9])

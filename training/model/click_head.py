@@ -71,9 +71,11 @@ class ClickHead(nn.Module):
 
     def probability(self, logits: Tensor) -> Tensor:
         """Return sigmoid(scale * logit + bias): Platt's scaling, fitted after training."""
-        return torch.sigmoid(logits * self.calibration_scale + self.calibration_bias)
+        scaled = logits * self.calibration_scale + self.calibration_bias
+        return torch.sigmoid(scaled)
 
     def _sides(self, user: Tensor, candidates: Tensor) -> Tensor:
         ours = self.user(user)[:, None, :].expand(-1, candidates.shape[1], -1)
         theirs = self.candidate(candidates)
-        return self.dropout(torch.cat([ours, theirs], dim=-1))
+        sides: Tensor = self.dropout(torch.cat([ours, theirs], dim=-1))
+        return sides

@@ -1,0 +1,82 @@
+"""A small raw event log with something to learn in it, for tests of the refresh."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from features.config import FeatureConfig
+from streams.labels import CLICKED, UNCLICKED, ImpressionLabel
+from tests.builders import NOON_MS, a_behavior, a_click, an_impression, an_item
+from tests.features.logs import Published, write_log
+
+SLATE_MS = 60_000
+WINDOW_MS = 20_000
+
+
+def a_label(
+    request_id: str, user_id: str, item_id: str, *, at_ms: int = NOON_MS, **fields: Any
+) -> ImpressionLabel:
+    """Return the matured label of an impression, not clicked unless ``fields`` say so."""
+    label = ImpressionLabel(
+        request_id=request_id,
+        user_id=user_id,
+        item_id=item_id,
+        position=0,
+        score=None,
+        propensity=None,
+        model_version=None,
+        impression_at=at_ms,
+        clicked=False,
+        within_window=True,
+        matured_at=at_ms + WINDOW_MS,
+        revision=CLICKED if fields.get("clicked") else UNCLICKED,
+    )
+    return msgspec.structs.replace(label, **fields)
+
+
+def write_world(folder: Path, *, users: int = 6, visits: int = 12) -> FeatureConfig:
+    """Write a log in which each user clicks on one colour, and register the views."""
+    from features import store
+
+    items = [f"i{n}" for n in range(12)]
+    colours = ("red", "blue")
+    published: list[Published] = [
+        (an_item(item, at_ms=NOON_MS - 1, colour=colours[n % 2]), NOON_MS - 1)
+        for n, item in enumerate(items)
+    ]
+    generator = np.random.default_rng(0)
+    for visit in range(visits):
+        for user in range(users):
+            at_ms = NOON_MS + visit * SLATE_MS + user
+            chosen = generator.permutation(len(items))[:4].tolist()
+            published += _visit((f"u{user}", f"r{user}-{visit}"), at_ms, chosen, user % 2)
+    config = FeatureConfig(
+        registry=str(folder / "registry.db"), log_dir=str(folder / "events")
+    )
+    write_log(folder / "events", published)
+    store.apply(config)
+    return config
+
+
+def _visit(
+    who: tuple[str, str], at_ms: int, chosen: list[int], liked: int
+) -> list[Published]:
+    """Return a slate, the clicks on it, a view of each item, and the labels."""
+    user_id, request_id = who
+    mine = {"user_id": user_id, "request_id": request_id}
+    events: list[Published] = []
+    for position, item in enumerate(chosen):
+        name, clicked = f"i{item}", item % 2 == liked
+        shown = an_impression(name, at_ms=at_ms, position=position, **mine)
+        events.append((shown, at_ms))
+        if clicked:
+            events.append((a_click(name, at_ms=at_ms + 1_000, **mine), at_ms + 1_000))
+        viewed = a_behavior(name, at_ms=at_ms + 2_000 + position, user_id=user_id)
+        events.append((viewed, at_ms + 2_000))
+        label = a_label(
+            request_id, user_id, name, clicked=clicked, at_ms=at_ms, position=position
+        )
+        events.append((label, at_ms + WINDOW_MS))
+    return events

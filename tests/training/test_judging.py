@@ -1,0 +1,66 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from training import metrics
+from training.batches import Slates
+from training.config import RefreshConfig
+from training.finetuning import serving_logits
+from training.judging import Split, boundary_ms, judge, split
+from training.model.embeddings import TableSizes
+from training.model.srp4ctr import SRP4CTR
+
+
+def test_the_newest_requests_are_held_out_half_to_calibrate_half_to_judge(
+    slates: Slates,
+) -> None:
+    parts = split(slates, boundary_ms(slates.request_at_ms, 0.2))
+    assert parts.train.request_at_ms.tolist() == list(range(32))
+    assert parts.calibrate.request_at_ms.tolist() == [32, 33, 34, 35]
+    assert parts.judge.request_at_ms.tolist() == [36, 37, 38, 39]
+
+
+def test_requests_of_the_boundarys_instant_are_all_held_out() -> None:
+    times = np.array([1] * 20 + [2] * 10)
+    assert boundary_ms(times, 0.1) == 2
+
+
+def test_requests_of_one_instant_cannot_be_split() -> None:
+    with pytest.raises(ValueError, match="no past to learn"):
+        boundary_ms(np.full(30, 5), 0.1)
+
+
+def test_too_few_requests_are_refused() -> None:
+    with pytest.raises(ValueError, match="only 19 requests"):
+        boundary_ms(np.arange(19), 0.1)
+
+
+@pytest.fixture
+def parts(slates: Slates) -> Split:
+    """Twenty slates to learn, ten to calibrate, ten to judge."""
+    return split(slates, boundary_ms(slates.request_at_ms, 0.5))
+
+
+def test_judging_puts_the_calibration_into_the_model(
+    parts: Split, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    torch.manual_seed(0)
+    model = SRP4CTR(recipe.model, sizes).eval()
+    verdict = judge(model, parts, recipe)
+    shown = parts.calibrate.shown
+    logits = torch.from_numpy(serving_logits(model, parts.calibrate)[shown])
+    promised = model.head.probability(logits).numpy()
+    clicked = parts.calibrate.clicked[shown]
+    assert metrics.calibration(clicked, promised) == pytest.approx(1.0, abs=0.01)
+    assert float(model.head.calibration_scale) == pytest.approx(verdict.calibration.scale)
+
+
+def test_an_undefined_metric_is_left_out_and_refuses_the_bundle(
+    parts: Split, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    nobody = replace(parts.judge, clicked=np.zeros_like(parts.judge.clicked))
+    verdict = judge(SRP4CTR(recipe.model, sizes), replace(parts, judge=nobody), recipe)
+    assert "auc" not in verdict.metrics
+    assert len(verdict.refusals) == 2
