@@ -9,7 +9,7 @@ from streams.event_log import EventLogWriter
 from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC
 from streams.publisher import EventPublisher
 from tests.builders import NOON_MS, a_behavior, an_item
-from tests.streams.topic_reading import committed, until
+from tests.streams.topic_reading import progress_of, until
 
 pytestmark = pytest.mark.kafka
 
@@ -21,19 +21,14 @@ def log(kafka: KafkaConfig, config: StreamConfig, log_dir: Path, records: int) -
         writer = EventLogWriter(kafka, config, log_dir)
         await writer.start()
         try:
-            group = config.log_group_id
-            await until(
-                lambda: (
-                    writer.crashed
-                    or committed(kafka, group, BEHAVIOR_EVENTS_TOPIC) >= records
-                )
-            )
+            await until(lambda: writer.crashed or committed() >= records)
         finally:
             await writer.stop()
         if writer.crash_reason:
             raise writer.crash_reason
 
-    asyncio.run(run())
+    with progress_of(kafka, config.log_group_id, BEHAVIOR_EVENTS_TOPIC) as committed:
+        asyncio.run(run())
 
 
 def publish_some(kafka: KafkaConfig, number: int, start: int = 0) -> None:

@@ -17,7 +17,7 @@ from streams.publisher import EventPublisher
 from streams.worker import SequenceWorker
 from tests.builders import a_behavior, a_click, an_impression, an_item
 from tests.streams.memory_sink import MemorySink
-from tests.streams.topic_reading import committed, read_topic, until
+from tests.streams.topic_reading import progress_of, read_topic, until
 
 pytestmark = pytest.mark.kafka
 
@@ -52,13 +52,12 @@ def run_until_committed(
         worker = SequenceWorker(kafka, config, sink)
         await worker.start()
         try:
-            await until(
-                lambda: committed(kafka, config.group_id, BEHAVIOR_EVENTS_TOPIC) >= records
-            )
+            await until(lambda: committed() >= records)
         finally:
             await worker.stop()
 
-    asyncio.run(run())
+    with progress_of(kafka, config.group_id, BEHAVIOR_EVENTS_TOPIC) as committed:
+        asyncio.run(run())
 
 
 def labels_on(kafka: KafkaConfig) -> list[ImpressionLabel]:
@@ -141,13 +140,14 @@ def test_nothing_is_committed_before_the_store_has_it(
         await worker.start()
         try:
             await until(lambda: sink.failures == 1)
-            assert committed(kafka, config.group_id, BEHAVIOR_EVENTS_TOPIC) == 0
+            assert committed() == 0
             await until(lambda: "u1" in sink.users)
         finally:
             await worker.stop()
 
-    asyncio.run(run())
-    assert committed(kafka, config.group_id, BEHAVIOR_EVENTS_TOPIC) == 4
+    with progress_of(kafka, config.group_id, BEHAVIOR_EVENTS_TOPIC) as committed:
+        asyncio.run(run())
+        assert committed() == 4
 
 
 def test_bad_messages_are_dead_lettered_and_stop_nothing(

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
@@ -36,13 +37,16 @@ def read_topic(kafka: KafkaConfig, topic: str) -> list[Any]:
         consumer.close()
 
 
-def committed(kafka: KafkaConfig, group_id: str, topic: str) -> int:
-    """Return how many records of ``topic`` the group has committed."""
+@contextmanager
+def progress_of(
+    kafka: KafkaConfig, group_id: str, topic: str
+) -> Iterator[Callable[[], int]]:
+    """Yield a function that says how many records of ``topic`` the group has committed."""
     consumer = KafkaConsumer(
         bootstrap_servers=kafka.bootstrap, group_id=group_id, enable_auto_commit=False
     )
+    sources = [TopicPartition(topic, number) for number in range(kafka.partitions)]
     try:
-        sources = [TopicPartition(topic, number) for number in range(kafka.partitions)]
-        return sum(consumer.committed(source) or 0 for source in sources)
+        yield lambda: sum(consumer.committed(source) or 0 for source in sources)
     finally:
         consumer.close()

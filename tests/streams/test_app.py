@@ -1,0 +1,70 @@
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from local.ports import HOST, reserved_ports
+from streams.app import group_ids
+from streams.config import KafkaConfig, StreamConfig
+from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC
+from streams.publisher import EventPublisher
+from tests.builders import a_behavior, an_item
+from tests.streams.topic_reading import progress_of
+
+pytestmark = pytest.mark.kafka
+
+
+def scraped(port: int) -> str:
+    try:
+        with urllib.request.urlopen(f"http://{HOST}:{port}/metrics", timeout=2) as answer:
+            return str(answer.read().decode())
+    except OSError:
+        return ""
+
+
+def test_a_worker_counts_what_it_stores_and_leaves_at_once_when_told(
+    kafka: KafkaConfig, tmp_path: Path
+) -> None:
+    now_ms = time.time_ns() // 1_000_000
+    with EventPublisher(kafka) as publisher:
+        publisher.publish(a_behavior(at_ms=now_ms))
+        publisher.publish(an_item(at_ms=now_ms))
+        publisher.publish_raw(b"{")
+    with reserved_ports(1) as (port,):
+        pass
+    command = [sys.executable, "-m", "tests.streams.worker_process"]
+    command += [kafka.bootstrap, str(port), str(tmp_path / "log")]
+    wanted = (
+        'srp4ctr_events_total{type="behavior"} 1.0',
+        'srp4ctr_events_rejected_total{reason="broken_json"} 1.0',
+        "srp4ctr_item_updates_total 1.0",
+        'srp4ctr_log_rows_total{topic="items"} 1.0',
+    )
+    with (tmp_path / "output").open("wb") as output:
+        worker = subprocess.Popen(command, stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + 60
+        while not all(line in scraped(port) for line in wanted):
+            assert worker.poll() is None, (tmp_path / "output").read_text()
+            assert time.monotonic() < deadline, scraped(port)
+            time.sleep(0.2)
+        told_at = time.monotonic()
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(timeout=30) == 0
+        assert time.monotonic() - told_at < 15  # 1–5 s measured; the machine may be busy
+    finally:
+        worker.kill()
+        worker.wait()
+    config = StreamConfig()
+    sequences, log, items = group_ids(config)
+    for group, topic, records in (
+        (sequences, BEHAVIOR_EVENTS_TOPIC, 2),
+        (log, BEHAVIOR_EVENTS_TOPIC, 2),
+        (items, ITEMS_TOPIC, 1),
+    ):
+        with progress_of(kafka, group, topic) as committed:
+            assert committed() == records, group

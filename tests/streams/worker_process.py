@@ -1,0 +1,23 @@
+"""Runs a worker with a sink in memory: ``python -m tests.streams.worker_process …``."""
+
+import sys
+from pathlib import Path
+
+from local.worker_patch import pause_after_empty_fetch
+from streams.app import run_worker
+from streams.config import KafkaConfig, StreamConfig
+from tests.streams.memory_sink import MemorySink
+
+
+def main(bootstrap: str, metrics_port: str, log_dir: str) -> None:
+    pause_after_empty_fetch()
+    run_worker(
+        KafkaConfig(bootstrap=bootstrap, partitions=2),
+        StreamConfig(metrics_port=int(metrics_port)),
+        MemorySink(),
+        Path(log_dir),
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
