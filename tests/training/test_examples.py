@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def shown(item_id: str, at_ms: int = NOON_MS, **fields: object) -> Published:
     return an_impression(item_id, at_ms=at_ms, **fields), at_ms
 
 
-def label(item_id: str, request_id: str = "r1", **fields: object) -> Published:
+def label(item_id: str, request_id: str = "r1", **fields: Any) -> Published:
     return a_label(request_id, "u1", item_id, **fields), NOON_MS + 60_000
 
 
