@@ -33,16 +33,18 @@ class RefreshConfig:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     bundles_dir: str = ".data/bundles"
-    pretrain_epochs: int = 20
-    finetune_epochs: int = 6
+    pretrain_epochs: int = 8
+    finetune_epochs: int = 4
     batch_users: int = 64
     """Pre-training: sequences a batch."""
     batch_requests: int = 64
     """Fine-tuning: requests (slates) a batch; a slate shares one encoding."""
     pretrain_learning_rate: float = 2e-3
+    """Adam's, at its height: it warms up, then falls linearly to nothing."""
     finetune_learning_rate: float = 1e-3
-    encoder_learning_rate_scale: float = 0.1
-    """The pre-trained encoder learns at this share of the fine-tuning rate."""
+    encoder_learning_rate_scale: float = 0.3
+    """The pre-trained encoder and its tables learn at this share of the fine-tuning rate
+    (MovieLens-100K, held-out AUC: 0.3 gives 0.7456, 1.0 gives 0.7430)."""
     freeze: Literal["none", "item_table", "encoder"] = "none"
     mask_ratio: float = 0.2
     """Share of positions in each of the two mask sets."""
@@ -52,7 +54,7 @@ class RefreshConfig:
     min_item_count: int = 2
     """A rarer item stays out of the vocabulary: its row would learn nothing."""
     max_seconds: float | None = None
-    """Stop training early after so long (None: never); the demo's budget."""
+    """Both stages together end after so long (None: never), on a low learning rate."""
     seed: int = 0
     device: str = "auto"
     """``auto`` takes a GPU where there is one."""
@@ -60,3 +62,11 @@ class RefreshConfig:
     """Gate: a worse bundle is not promoted."""
     max_calibration_error: float = 0.25
     """Gate: |sum of predictions / clicks - 1| on the judged half."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.held_out_share < 1.0:
+            raise ValueError(f"{self.held_out_share=} is not between 0 and 1")
+        if not 0.0 < self.mask_ratio < 1.0:
+            raise ValueError(f"{self.mask_ratio=} is not between 0 and 1")
+        if min(self.batch_users, self.batch_requests, self.num_oov_rows) < 1:
+            raise ValueError("batch_users, batch_requests and num_oov_rows are at least 1")
