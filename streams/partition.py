@@ -25,12 +25,29 @@ _Row = TypeVar("_Row", UserRow, ItemShare)
 class Record(Protocol):
     """What is needed of a Kafka record; aiokafka's fits."""
 
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
+    @property
+    def topic(self) -> str:
+        """Where it was read."""
+
+    @property
+    def partition(self) -> int:
+        """Where it was read."""
+
+    @property
+    def offset(self) -> int:
+        """Where it was read."""
+
+    @property
+    def timestamp(self) -> int:
+        """UTC milliseconds; -1 where the producer's protocol is too old to have one."""
+
+    @property
+    def key(self) -> bytes | None:
+        """Raw bytes."""
+
+    @property
+    def value(self) -> bytes | None:
+        """Raw bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,10 +9,10 @@ from types import TracebackType
 from typing import Self
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError
 
 from streams.config import KafkaConfig
 from streams.events import BEHAVIOR_EVENTS_TOPIC, Event
+from streams.topics import reachable
 from streams.wire import RejectedEvent, decode, encode, event_key, event_topic
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
@@ -20,22 +20,21 @@ _LINGER_MS = 10
 
 
 class EventPublisher:
-    """Publishes events; a context manager that waits for every acknowledgement on exit."""
+    """Publishes events; a context manager that waits for every acknowledgement on exit.
+
+    Raises ``ValueError`` where no broker answers.
+    """
 
     def __init__(self, kafka: KafkaConfig) -> None:
-        try:
-            self._producer = KafkaProducer(
-                bootstrap_servers=kafka.bootstrap.split(","),
-                linger_ms=_LINGER_MS,
-                batch_size=256 * 1024,
-                max_request_size=MAX_REQUEST_BYTES,
-                acks="all",
-                enable_idempotence=True,
-                metrics_enabled=False,
-            )
-        except KafkaError as error:
-            message = f"no Kafka broker answers at {kafka.bootstrap}: {error}"
-            raise ValueError(message) from error
+        self._producer = KafkaProducer(
+            bootstrap_servers=reachable(kafka),
+            linger_ms=_LINGER_MS,
+            batch_size=256 * 1024,
+            max_request_size=MAX_REQUEST_BYTES,
+            acks="all",
+            enable_idempotence=True,
+            metrics_enabled=False,
+        )
         self._failure: BaseException | None = None
         self.published = 0
         """Messages handed to the broker so far."""

@@ -1,5 +1,6 @@
 """The project's topics: created once, left alone afterwards."""
 
+import socket
 from contextlib import suppress
 
 from kafka.admin import KafkaAdminClient, NewTopic
@@ -14,6 +15,7 @@ _KEEP = {"retention.ms": "-1"}
 # Far above what an event may be: a producer's mistake should reach the dead letters, with
 # its reason, rather than be refused by a broker that does not say whose event it was.
 _MAX_MESSAGE_BYTES = 2 * 1024 * 1024
+_CONNECT_S = 5.0
 _MAX_REJECTED_BYTES = 4 * 1024 * 1024  # the largest message plus headers must fit
 _TOPIC_SETTINGS = {
     BEHAVIOR_EVENTS_TOPIC: {**_KEEP, "max.message.bytes": str(_MAX_MESSAGE_BYTES)},
@@ -28,11 +30,8 @@ def ensure_topics(kafka: KafkaConfig) -> list[str]:
 
     Raises ``ValueError`` where no broker answers.
     """
-    try:
-        admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap.split(","))
-    except Exception as error:
-        message = f"no Kafka broker answers at {kafka.bootstrap}: {error}"
-        raise ValueError(message) from error
+    addresses = reachable(kafka)
+    admin = KafkaAdminClient(bootstrap_servers=addresses)
     try:
         existing = set(admin.list_topics())
         missing = [name for name in _TOPIC_SETTINGS if name not in existing]
@@ -48,3 +47,21 @@ def _create(admin: KafkaAdminClient, name: str, kafka: KafkaConfig) -> None:
     topic = NewTopic(name, kafka.partitions, kafka.replication, topic_configs=settings)
     with suppress(TopicAlreadyExistsError):  # another process was faster
         admin.create_topics([topic])
+
+
+def reachable(kafka: KafkaConfig) -> list[str]:
+    """Return the broker's addresses; raises ``ValueError`` where none accepts a connection.
+
+    kafka-python itself retries for half a minute and then says "NoBrokersAvailable".
+    """
+    addresses = kafka.bootstrap.split(",")
+    errors = []
+    for address in addresses:
+        host, _, port = address.strip().rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+            return addresses
+        except (OSError, ValueError) as error:
+            errors.append(str(error))
+    reasons = "; ".join(errors)
+    raise ValueError(f"no Kafka broker answers at {kafka.bootstrap}: {reasons}")

@@ -17,6 +17,13 @@ from tests.streams.topic_reading import progress_of
 
 pytestmark = pytest.mark.kafka
 
+COUNTED = (
+    'srp4ctr_events_total{type="behavior"} 1.0',
+    'srp4ctr_events_rejected_total{reason="broken_json"} 1.0',
+    "srp4ctr_item_updates_total 1.0",
+    'srp4ctr_log_rows_total{topic="items"} 1.0',
+)
+
 
 def scraped(port: int) -> str:
     try:
@@ -24,6 +31,20 @@ def scraped(port: int) -> str:
             return str(answer.read().decode())
     except OSError:
         return ""
+
+
+def started(kafka: KafkaConfig, port: int, folder: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.streams.worker_process"]
+    command += [kafka.bootstrap, str(port), str(folder / "log")]
+    with (folder / "output").open("wb") as output:
+        return subprocess.Popen(command, stdout=output, stderr=output)
+
+
+def wait_until_counted(port: int) -> None:
+    deadline = time.monotonic() + 60
+    while not all(line in scraped(port) for line in COUNTED):
+        assert time.monotonic() < deadline, scraped(port)
+        time.sleep(0.2)
 
 
 def test_a_worker_counts_what_it_stores_and_leaves_at_once_when_told(
@@ -36,22 +57,9 @@ def test_a_worker_counts_what_it_stores_and_leaves_at_once_when_told(
         publisher.publish_raw(b"{")
     with reserved_ports(1) as (port,):
         pass
-    command = [sys.executable, "-m", "tests.streams.worker_process"]
-    command += [kafka.bootstrap, str(port), str(tmp_path / "log")]
-    wanted = (
-        'srp4ctr_events_total{type="behavior"} 1.0',
-        'srp4ctr_events_rejected_total{reason="broken_json"} 1.0',
-        "srp4ctr_item_updates_total 1.0",
-        'srp4ctr_log_rows_total{topic="items"} 1.0',
-    )
-    with (tmp_path / "output").open("wb") as output:
-        worker = subprocess.Popen(command, stdout=output, stderr=output)
+    worker = started(kafka, port, tmp_path)
     try:
-        deadline = time.monotonic() + 60
-        while not all(line in scraped(port) for line in wanted):
-            assert worker.poll() is None, (tmp_path / "output").read_text()
-            assert time.monotonic() < deadline, scraped(port)
-            time.sleep(0.2)
+        wait_until_counted(port)
         told_at = time.monotonic()
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(timeout=30) == 0
@@ -59,8 +67,7 @@ def test_a_worker_counts_what_it_stores_and_leaves_at_once_when_told(
     finally:
         worker.kill()
         worker.wait()
-    config = StreamConfig()
-    sequences, log, items = group_ids(config)
+    sequences, log, items = group_ids(StreamConfig())
     for group, topic, records in (
         (sequences, BEHAVIOR_EVENTS_TOPIC, 2),
         (log, BEHAVIOR_EVENTS_TOPIC, 2),

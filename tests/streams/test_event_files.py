@@ -1,11 +1,14 @@
 import gzip
+import json
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from streams.event_files import check_file, read_lines
+from streams.events import Event
 from streams.wire import decode, encode
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression, an_item
 
@@ -47,48 +50,16 @@ def test_a_line_that_is_not_text_is_one_bad_line(tmp_path: Path) -> None:
 
 def test_parquet_rows_are_events(tmp_path: Path) -> None:
     path = tmp_path / "events.parquet"
-    events = [
+    events: list[Event] = [
         an_impression(context={"page": "home"}),
         a_click(),
         a_behavior(value=2.5),
         an_item(genre=["war"]),
     ]
-    rows = [
-        {
-            "type": "impression",
-            "event_id": events[0].event_id,
-            "request_id": "r1",
-            "user_id": "u1",
-            "item_id": "i1",
-            "position": 0,
-            "occurred_at": NOON_MS,
-            "context": '{"page":"home"}',
-        },
-        {
-            "type": "click",
-            "event_id": events[1].event_id,
-            "request_id": "r1",
-            "user_id": "u1",
-            "item_id": "i1",
-            "occurred_at": NOON_MS + 5000,
-        },
-        {
-            "type": "behavior",
-            "event_id": events[2].event_id,
-            "user_id": "u1",
-            "item_id": "i1",
-            "action": "view",
-            "occurred_at": NOON_MS,
-            "value": 2.5,
-        },
-        {
-            "type": "item",
-            "event_id": events[3].event_id,
-            "item_id": "i1",
-            "occurred_at": NOON_MS,
-            "attributes": '{"genre":["war"]}',
-        },
-    ]
+    rows = [msgspec.json.decode(encode(event)) for event in events]
+    for row in rows:  # as a table has them
+        for name in {"context", "attributes"} & row.keys():
+            row[name] = json.dumps(row[name])
     columns = dict.fromkeys(name for row in rows for name in row)
     filled = [dict.fromkeys(columns) | row for row in rows]
     pq.write_table(pa.Table.from_pylist(filled), path)

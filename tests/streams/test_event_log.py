@@ -82,9 +82,9 @@ def test_a_file_that_a_crash_left_uncommitted_is_written_again_not_twice(
     for partition, offset in logged(tmp_path):
         newest[partition] = max(newest[partition], offset + 1)
     for path in (left_by_crash / BEHAVIOR_EVENTS_TOPIC).glob("date=*/*.parquet"):
-        partition, _, end = path.stem.split("-")
+        number, _, end = path.stem.split("-")
         target = tmp_path / BEHAVIOR_EVENTS_TOPIC / path.parent.name
-        path.rename(target / f"{partition}-{newest[int(partition)]}-{end}.parquet")
+        path.rename(target / f"{number}-{newest[int(number)]}-{end}.parquet")
     log(kafka, config, tmp_path, 20)
     assert len(logged(tmp_path)) == len(set(logged(tmp_path))) == 20
 

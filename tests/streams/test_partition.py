@@ -94,7 +94,7 @@ def test_an_event_and_a_record_from_the_far_future_are_rejected_together() -> No
 
 
 def test_any_split_into_batches_gives_the_same_rows() -> None:
-    events = [
+    events: list[UserEvent] = [
         an_impression("i1"),
         a_click("i1"),
         an_impression("i2", user_id="u2"),
