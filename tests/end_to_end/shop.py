@@ -1,6 +1,7 @@
 """A small shop's events with a planted taste: each user clicks one colour, mostly."""
 
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from streams.wire import encode
 
 COLOURS = ("red", "green", "blue")
 NUM_ITEMS, NUM_USERS, SLATES, SLATE_SIZE = 30, 40, 8, 5
-START_MS = 1_760_000_000_000
+# An hour ago: an older sequence would be served as stale after 90 days.
+START_MS = time.time_ns() // 1_000_000 - 3_600_000
 BROKEN = (
     b'{"type": "click", "event_id": "cut off',
     b'{"type": "wish", "event_id": "e", "user_id": "u", "item_id": "i"}',

@@ -1,0 +1,183 @@
+"""The README's tour: what the demo does, typed by hand, one command after another."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tritonclient.grpc import InferenceServerClient, InferInput
+from tritonclient.utils import InferenceServerException
+
+from tests.end_to_end import shop
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+SETTINGS = {
+    "SRP4CTR_STREAMS__LABEL_WINDOW_S": "3",
+    "SRP4CTR_TRAINING__MAX_SECONDS": "10",
+    "COLUMNS": "200",  # tables as a wide terminal shows them
+}
+
+
+@dataclass
+class Shell:
+    """A terminal in which the commands are typed."""
+
+    folder: Path
+    background: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def type(self, *words: str, expect: int = 0) -> str:
+        """Run ``srp4ctr WORDS`` to its end and return what it printed."""
+        done = subprocess.run(
+            self._command(*words),
+            capture_output=True,
+            text=True,
+            env=self._env(),
+            check=False,
+        )
+        assert done.returncode == expect, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def leave_running(self, *words: str) -> None:
+        """Run ``srp4ctr WORDS`` beside the others, until the test ends."""
+        with (self.folder / f"{words[0]}.log").open("wb") as log:
+            process = subprocess.Popen(
+                self._command(*words), stdout=log, stderr=log, env=self._env()
+            )
+        self.background.append(process)
+
+    def _command(self, *words: str) -> list[str]:
+        data = str(self.folder / "data")
+        return [sys.executable, "-m", "cli", "--data-dir", data, *words]
+
+    def _env(self) -> dict[str, str]:
+        return {**os.environ, **SETTINGS}
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """Type the tour up to a promoted model; end everything afterwards."""
+    shell = Shell(tmp_path_factory.mktemp("tour"))
+    try:
+        shell.type("stack", "up")
+        assert "user_behavior_sequence" in shell.type("features", "apply")
+        shell.leave_running("stream", "run")
+        shell.leave_running("monitor", "run")
+        shop.write(shell.folder / "mine.jsonl", broken=())
+        shell.type("events", "publish", str(shell.folder / "mine.jsonl"), "--backfill")
+        refresh_when_labels_are_there(shell)
+        yield shell
+    finally:
+        for process in shell.background:
+            process.terminate()
+        for process in shell.background:
+            process.wait(timeout=30)
+        shell.type("stack", "down")
+
+
+def refresh_when_labels_are_there(shell: Shell) -> None:
+    """Wait until the labels of all impressions are in the log, then train."""
+    from features.event_log import read_labels
+
+    log_dir = shell.folder / "data" / "events"
+    shown = shop.NUM_USERS * shop.SLATES * shop.SLATE_SIZE
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if log_dir.is_dir() and len(read_labels(log_dir)) == shown:
+            break
+        time.sleep(1)
+    assert "v1: promoted" in shell.type("model", "refresh")
+
+
+def grpc_address(shell: Shell) -> str:
+    """Return where Triton listens, as other programs would find it."""
+    text = (shell.folder / "data" / "stack.toml").read_text()
+    found = re.search(r'grpc = "([^"]+)"', text)
+    assert found
+    return found[1]
+
+
+def ask(
+    shell: Shell, user: bytes, items: list[bytes], dtype: str = "BYTES"
+) -> dict[str, object]:
+    """Ask ``rank_clicks`` with plain tritonclient, nothing of ours."""
+    given = np.array([items], dtype=object)
+    if dtype != "BYTES":
+        given = np.zeros((1, len(items)), dtype=np.int64)
+    inputs = [InferInput("user_id", [1, 1], "BYTES")]
+    inputs[0].set_data_from_numpy(np.array([[user]], dtype=object))
+    inputs.append(InferInput("item_ids", list(given.shape), dtype))
+    inputs[1].set_data_from_numpy(given)
+    with InferenceServerClient(grpc_address(shell)) as client:
+        answer = client.infer("rank_clicks", inputs)
+        names = ("click_probability", "status", "item_status", "model_version")
+        return {name: answer.as_numpy(name)[0] for name in names}
+
+
+def test_the_promoted_model_is_listed_as_serving(shell: Shell) -> None:
+    assert re.search(r"v1\b.*serving", shell.type("model", "list"))
+
+
+def test_a_ranking_is_readable(shell: Shell) -> None:
+    shown = shell.type("model", "rank", "user-1", "item-1", "item-2", "never-seen")
+    assert "status ok" in shown
+    assert "Thing 1" in shown
+    assert "unknown to the model" in shown
+
+
+def test_what_the_store_holds_of_a_user_is_readable(shell: Shell) -> None:
+    shown = shell.type("features", "show", "user-1")
+    assert "view" in shown
+    assert "Thing" in shown
+    assert "impressions" in shown
+
+
+def test_a_user_that_the_store_does_not_know_is_a_clear_error(shell: Shell) -> None:
+    assert "nothing of user 'nobody'" in shell.type("features", "show", "nobody", expect=1)
+
+
+def test_plain_tritonclient_gets_finite_scores_for_strangers(shell: Shell) -> None:
+    answer = ask(shell, b"nobody", [b"item-1", b"never-seen"])
+    assert np.isfinite(answer["click_probability"]).all()
+    assert answer["status"] == [b"cold_user"]
+    assert answer["model_version"] == [b"v1"]
+
+
+def test_empty_ids_pad(shell: Shell) -> None:
+    scores = ask(shell, b"user-1", [b"item-1", b""])["click_probability"]
+    assert np.isnan(scores).tolist() == [False, True]
+
+
+def test_bad_requests_are_refused_clearly_and_the_server_stays_up(shell: Shell) -> None:
+    with pytest.raises(InferenceServerException, match="item_ids"):
+        ask(shell, b"user-1", [b"item-1"], dtype="INT64")
+    with pytest.raises(InferenceServerException, match="1000"):
+        ask(shell, b"user-1", [b"item-1"] * 10_000)
+    with pytest.raises(InferenceServerException, match="item"):
+        ask(shell, b"user-1", [])
+    assert ask(shell, b"user-1", [b"item-1"])["status"] == [b"ok"]
+
+
+def test_the_monitor_shows_requests_and_encoder_runs(shell: Shell) -> None:
+    text = (shell.folder / "data" / "stack.toml").read_text()
+    found = re.search(r"\[monitoring\]\nport = (\d+)", text)
+    assert found
+    time.sleep(2)  # a turn of the monitor
+    with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}/metrics") as page:
+        shown = page.read().decode()
+    assert "srp4ctr_encoder_runs_total" in shown
+    assert 'srp4ctr_serving_model{model_version="v1"} 1.0' in shown
+
+
+def test_a_second_bundle_can_be_rolled_back(shell: Shell) -> None:
+    assert "v2: promoted" in shell.type("model", "refresh")
+    assert ask(shell, b"user-1", [b"item-1"])["model_version"] == [b"v2"]
+    assert "v1 serves" in shell.type("model", "rollback")
+    assert ask(shell, b"user-1", [b"item-1"])["model_version"] == [b"v1"]
+    assert "v2 serves" in shell.type("model", "promote", "v2")
