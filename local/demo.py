@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from local import demo_steps, movielens, stack
+from local import demo_steps, movielens, processes, stack
 from local.console import Bar, Steps
 from local.demo_steps import DemoInput
 from local.replay import Replay, ReplayResult
@@ -91,7 +91,7 @@ def _loop(options: Options, steps: Steps, local: Any, cache: Path) -> Outcome:
     settings = load()
     folder = Path(settings.local.data_dir)
     with steps.step("Register features, start stream worker and monitor", try_stack):
-        _start_services(settings, folder)
+        worker = _start_services(settings, folder)
     source = str(options.events or "MovieLens-100K")
     with steps.step(f"Read {source}", "srp4ctr events check FILE says what is wrong"):
         given = demo_steps.read_input(options.events, cache, LIVE_SHARE)
@@ -101,14 +101,14 @@ def _loop(options: Options, steps: Steps, local: Any, cache: Path) -> Outcome:
         history = demo_steps.publish_history(given, settings, bar)
     impressions, _ = demo_steps.counts(history)
     with steps.step("Fold it into sequences, counters, labels", _see_worker(folder)) as bar:
-        demo_steps.wait_until_folded(settings, impressions, bar)
+        demo_steps.wait_until_folded(settings, impressions, worker, bar)
     with steps.step("Pre-train, fine-tune, export, promote SRP4CTR") as bar:
         _refresh(settings, bar)
     with steps.step("Go live: rank slates, publish what is clicked") as bar:
         replayed, published = _replay(settings, given, bar)
     with steps.step("Let the last labels mature", _see_worker(folder)) as bar:
         shown = sum(len(answer.item_ids) for answer in replayed.answers)
-        demo_steps.wait_until_folded(settings, impressions + shown, bar)
+        demo_steps.wait_until_folded(settings, impressions + shown, worker, bar)
         demo_steps.wait_until_matured(settings, shown)
     return Outcome(
         given=given,
@@ -118,16 +118,13 @@ def _loop(options: Options, steps: Steps, local: Any, cache: Path) -> Outcome:
     )
 
 
-def _start_services(settings: Settings, folder: Path) -> None:
+def _start_services(settings: Settings, folder: Path) -> processes.Running:
+    """Start monitor and stream worker, and return the worker; neither is awaited here."""
     from features.store import apply  # Feast: 3–4 s
 
+    demo_steps.start_command("monitor", folder)
     apply(settings.features)
-    ports = {
-        "stream": settings.streams.metrics_port,
-        "monitor": settings.monitoring.port,
-    }
-    for noun, port in ports.items():
-        demo_steps.start_python(noun, (noun, "run"), port, folder)
+    return demo_steps.start_command("stream", folder)
 
 
 def _refresh(settings: Settings, bar: Bar) -> None:

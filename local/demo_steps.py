@@ -23,6 +23,7 @@ from streams.events import (
     ItemUpdate,
 )
 from streams.publisher import EventPublisher
+from streams.topics import ensure_topics
 from streams.wire import RejectedEvent, decode
 
 _POLL_S = 0.25
@@ -60,15 +61,11 @@ def _good_events(path: Path, broken: list[bytes]) -> Iterable[Event]:
             yield event
 
 
-def start_python(
-    name: str, arguments: Sequence[str], port: int, folder: Path
-) -> processes.Running:
-    """Start a command of ``cli`` as a process of its own; returns when its port answers."""
-    program = processes.python(name, "-m", "cli", *arguments)
-    running = processes.start(program, folder, tied=True)
-    url = f"http://127.0.0.1:{port}/metrics"
-    processes.wait_ready(running, lambda: _answers(url), timeout_s=60.0)
-    return running
+def start_command(noun: str, folder: Path) -> processes.Running:
+    """Start ``srp4ctr NOUN run`` as a process that ends with this one."""
+    # -O: Feast checks the types of everything it reads otherwise, 3 s at its import alone.
+    program = processes.python(noun, "-O", "-m", "cli", noun, "run")
+    return processes.start(program, folder, tied=True)
 
 
 def publish_history(given: DemoInput, settings: Settings, bar: Bar) -> list[Event]:
@@ -79,6 +76,7 @@ def publish_history(given: DemoInput, settings: Settings, bar: Bar) -> list[Even
         past.extend(history_events(timeline, now_ms))
     past.sort(key=lambda event: event.occurred_at)
     history = [*given.items, *past]
+    ensure_topics(settings.kafka)  # the worker may still be starting
     bar.set(0, len(history) + len(given.broken))
     with EventPublisher(settings.kafka) as publisher:
         for number, event in enumerate(history, start=1):
@@ -91,10 +89,16 @@ def publish_history(given: DemoInput, settings: Settings, bar: Bar) -> list[Even
     return history
 
 
-def wait_until_folded(settings: Settings, labels: int, bar: Bar) -> None:
-    """Return when the stream has read all topics and ``labels`` have been published."""
+def wait_until_folded(
+    settings: Settings, labels: int, worker: processes.Running, bar: Bar
+) -> None:
+    """Return when ``worker`` has read all topics and ``labels`` have been published.
+
+    Raises ``ProcessError`` if the worker has died.
+    """
     streams = settings.streams
     while True:
+        processes.check_alive(worker)
         read, written = _progress(settings, streams.group_id, [BEHAVIOR_EVENTS_TOPIC])
         logged = [BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC]
         log_read, log_written = _progress(settings, streams.log_group_id, logged)
@@ -151,14 +155,6 @@ def counts(events: Iterable[Event]) -> tuple[int, int]:
 def _labels(labels: dict[str, str]) -> str:
     inside = ",".join(f"{name}={value}" for name, value in sorted(labels.items()))
     return f"{{{inside}}}" if inside else ""
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2):
-            return True
-    except OSError:
-        return False
 
 
 def _progress(settings: Settings, group: str, topics: Sequence[str]) -> tuple[int, int]:

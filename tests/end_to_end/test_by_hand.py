@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,7 +106,7 @@ def grpc_address(shell: Shell) -> str:
 
 def ask(
     shell: Shell, user: bytes, items: list[bytes], dtype: str = "BYTES"
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Ask ``rank_clicks`` with plain tritonclient, nothing of ours."""
     given = np.array([items], dtype=object)
     if dtype != "BYTES":
