@@ -189,8 +189,10 @@ def monitor_run() -> None:
     import threading
 
     from monitoring.exporter import MonitorSources, run_monitor
+    from streams.topics import ensure_topics
 
     settings = load()
+    ensure_topics(settings.kafka)  # a reader must not be what creates a topic
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -131,9 +131,15 @@ def show_failure(console: Console, error: BaseException) -> None:
     """Print what failed, why, where the logs are and what to try."""
     if isinstance(error, StepError):
         console.print(f"[bold red]✗ {escape(error.title)}[/bold red]")
-        console.print(escape(str(error.cause)), highlight=False)
+        console.print(escape(_said(error.cause)), highlight=False)
         console.print(f"[dim]logs: {escape(error.logs)}[/dim]", highlight=False)
         if error.hint:
             console.print(f"try: {escape(error.hint)}", highlight=False)
         return
-    console.print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False)
+    console.print(f"[bold red]error:[/bold red] {escape(_said(error))}", highlight=False)
+
+
+def _said(error: BaseException) -> str:
+    """Return the error's sentence; one that was not written for people keeps its type."""
+    written = isinstance(error, ValueError | RuntimeError | OSError)
+    return str(error) if written else repr(error)
