@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import start_http_server
 from rich.console import Console
 
 from local import demo_steps, movielens, processes, stack
@@ -87,7 +88,8 @@ def _loop(options: Options, steps: Steps, local: Any, cache: Path) -> Outcome:
     """Go round once; returns what happened."""
     try_stack = "see the log; free ports and 2 GB of memory are needed"
     with steps.step("Start broker, feature store and Triton", try_stack) as bar:
-        stack.up(local, tied=True, note=bar.note)
+        addresses = stack.up(local, tied=True, note=bar.note)
+    start_http_server(addresses.caller_metrics_port, "127.0.0.1")  # RankClient's latency
     settings = load()
     folder = Path(settings.local.data_dir)
     with steps.step("Register features, start stream worker and monitor", try_stack):
@@ -176,9 +178,7 @@ def _show(outcome: Outcome, console: Console, started: float, keep: bool) -> Non
     demo_figures.show_a_user(settings, outcome.given, answers, console)
     for failure, count in Counter(outcome.replayed.failures).most_common(3):
         console.print(f"[red]{count} requests failed: {failure}[/red]")
-    addresses = stack.status(settings.local).addresses
-    port = addresses.prometheus_port if addresses else 0
-    demo_figures.show_next(settings, keep, port, console)
+    demo_figures.show_next(settings, keep, stack.status(settings.local).addresses, console)
     figures = replace(figures, wall_s=time.monotonic() - started)
     console.print(figures.to_json(), markup=False, highlight=False, soft_wrap=True)
 

@@ -12,6 +12,7 @@ from features import bundle
 from features.store import FeatureStoreSink
 from local.demo_steps import DemoInput, scrape
 from local.replay import Answer, ReplayResult
+from local.stack import Addresses
 from local.summary import (
     DemoFigures,
     LiveQualityFigures,
@@ -128,7 +129,7 @@ def show_a_user(
 
 
 def show_next(
-    settings: Settings, keep: bool, prometheus_port: int, console: Console
+    settings: Settings, keep: bool, addresses: Addresses | None, console: Console
 ) -> None:
     """Print where the metrics are, and what to type next."""
     if not keep:
@@ -139,14 +140,20 @@ def show_next(
         "stream worker": worker_url(settings),
         "Triton": settings.triton.metrics_url,
     }
-    if prometheus_port:
-        places["Prometheus"] = f"http://127.0.0.1:{prometheus_port}/graph"
+    if addresses:
+        places["callers' latency"] = _local_url(addresses.caller_metrics_port, "metrics")
+    if addresses and addresses.prometheus_port:
+        places["Prometheus"] = _local_url(addresses.prometheus_port, "graph")
     for name, url in places.items():
         console.print(f"{name}: {url}", highlight=False)
     command = f"srp4ctr --data-dir {settings.local.data_dir}"
     for verb in ("model rank 1 50 181 258", "features show 1", "stack status"):
         console.print(f"[bold]{command} {verb}[/bold]", highlight=False, soft_wrap=True)
     console.print("Ctrl-C stops everything")
+
+
+def _local_url(port: int, page: str) -> str:
+    return f"http://127.0.0.1:{port}/{page}"
 
 
 def _sum(metrics: dict[str, float], name: str) -> float:

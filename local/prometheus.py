@@ -7,6 +7,7 @@ generated; ``monitoring/prometheus.yml`` is the one of the compose stack.
 import json
 import shutil
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -27,9 +28,17 @@ def scrape_config(targets: Mapping[str, int]) -> str:
         {"job_name": job, "static_configs": [{"targets": [f"{ports.HOST}:{port}"]}]}
         for job, port in targets.items()
     ]
-    return json.dumps(
-        {"global": {"scrape_interval": _SCRAPE_INTERVAL}, "scrape_configs": jobs}, indent=2
-    )
+    every = {"scrape_interval": _SCRAPE_INTERVAL, "evaluation_interval": _SCRAPE_INTERVAL}
+    config = {"global": every, "rule_files": [_rules()], "scrape_configs": jobs}
+    return json.dumps(config, indent=2)
+
+
+def _rules() -> str:
+    """Return where the recording rules and alerts are: the same as in compose."""
+    spec = find_spec("monitoring")
+    assert spec is not None
+    assert spec.origin is not None
+    return str(Path(spec.origin).parent / "rules" / "*.yml")
 
 
 def start(

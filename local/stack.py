@@ -42,6 +42,8 @@ class Addresses:
     worker_metrics_port: int
     """Reserved for the stream worker: Prometheus scrapes it once there is one."""
     monitor_port: int
+    caller_metrics_port: int
+    """Reserved for a caller of Triton that shows its latency (``RankClient`` does)."""
     prometheus_port: int
     """0 where Prometheus is not installed."""
 
@@ -134,7 +136,7 @@ def _start_all(
     http_port: int,
 ) -> Addresses:
     binary = prometheus.find_prometheus()
-    with ports.reserved_ports(8) as free:
+    with ports.reserved_ports(9) as free:
         addresses = Addresses(
             data_dir=str(folder),
             broker=local.broker,
@@ -144,9 +146,10 @@ def _start_all(
             triton_metrics_port=free[3],
             worker_metrics_port=free[4],
             monitor_port=free[5],
-            prometheus_port=free[6] if binary else 0,
+            caller_metrics_port=free[6],
+            prometheus_port=free[7] if binary else 0,
         )
-        _start_broker(folder, addresses, free[7], tied)
+        _start_broker(folder, addresses, free[8], tied)
         store = addresses.settings()["features"]
         plan = triton_server.ServerPlan(
             repository=folder / "triton",
@@ -159,9 +162,10 @@ def _start_all(
         triton_server.start(serving, plan, folder, tied=tied)
         if binary:
             targets = {
-                "stream-worker": addresses.worker_metrics_port,
+                "stream": addresses.worker_metrics_port,
                 "monitor": addresses.monitor_port,
                 "triton": addresses.triton_metrics_port,
+                "caller": addresses.caller_metrics_port,
             }
             prometheus.start(binary, targets, addresses.prometheus_port, folder, tied=tied)
     return addresses

@@ -46,7 +46,7 @@ def write_log(
             )
         )
     for topic, records in by_topic.items():
-        rows = [row_of(record, record.timestamp) for record in records]  # type: ignore[arg-type]
+        rows = [row_of(record, record.timestamp) for record in records]
         assert all(rows)
         covered = OffsetRange(
             topic=topic, partition=partition, start=start, end=start + len(published) - 1
