@@ -47,6 +47,15 @@ class Addresses:
     prometheus_port: int
     """0 where Prometheus is not installed."""
 
+    def scraped(self) -> dict[str, int]:
+        """Return the port of each job that Prometheus scrapes."""
+        return {
+            "stream": self.worker_metrics_port,
+            "monitor": self.monitor_port,
+            "triton": self.triton_metrics_port,
+            "caller": self.caller_metrics_port,
+        }
+
     def settings(self) -> dict[str, dict[str, str | int]]:
         """Return the addresses in the sections of ``settings.toml``."""
         folder = Path(self.data_dir)
@@ -161,13 +170,8 @@ def _start_all(
         )
         triton_server.start(serving, plan, folder, tied=tied)
         if binary:
-            targets = {
-                "stream": addresses.worker_metrics_port,
-                "monitor": addresses.monitor_port,
-                "triton": addresses.triton_metrics_port,
-                "caller": addresses.caller_metrics_port,
-            }
-            prometheus.start(binary, targets, addresses.prometheus_port, folder, tied=tied)
+            targets, port = addresses.scraped(), addresses.prometheus_port
+            prometheus.start(binary, targets, port, folder, tied=tied)
     return addresses
 
 
