@@ -33,18 +33,20 @@ class RefreshConfig:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     bundles_dir: str = ".data/bundles"
-    pretrain_epochs: int = 8
-    finetune_epochs: int = 4
+    pretrain_epochs: int = 16
+    finetune_epochs: int = 3
     batch_users: int = 64
     """Pre-training: sequences a batch."""
-    batch_requests: int = 64
-    """Fine-tuning: requests (slates) a batch; a slate shares one encoding."""
-    pretrain_learning_rate: float = 2e-3
-    """Adam's, at its height: it warms up, then falls linearly to nothing."""
-    finetune_learning_rate: float = 1e-3
+    batch_requests: int = 128
+    """Fine-tuning: requests (slates) a batch; a slate shares one encoding. 128 at twice the
+    rate is as good as 64 on MovieLens-100K, in three quarters of the time."""
+    pretrain_learning_rate: float = 4e-3
+    """Adam's, at its height: it warms up, then falls linearly to nothing. MovieLens-100K,
+    held-out AUC: 4e-3 gives 0.7491, 2e-3 gives 0.7464, no pre-training 0.7414."""
+    finetune_learning_rate: float = 2e-3
     encoder_learning_rate_scale: float = 0.3
     """The pre-trained encoder and its tables learn at this share of the fine-tuning rate
-    (MovieLens-100K, held-out AUC: 0.3 gives 0.7456, 1.0 gives 0.7430)."""
+    (after 8 epochs of pre-training 0.3 gives 0.7456, 1.0 gives 0.7430)."""
     freeze: Literal["none", "item_table", "encoder"] = "none"
     mask_ratio: float = 0.2
     """Share of positions in each of the two mask sets."""

@@ -38,7 +38,9 @@ from training.progress import ProgressListener, silent
 from training.training_set import TrainingSet, read_training_set
 
 GOLDEN_REQUESTS = 8  # enough to meet padding, unknown items and short histories
-PRETRAINING_SHARE = 0.4  # of ``max_seconds``; the rest is fine-tuning's
+PRETRAINING_SHARE = (
+    0.5  # of ``max_seconds``: at the default epochs both stages take as long
+)
 UNFINISHED = "unfinished"  # checkpoints of the refresh that is running, or was cut off
 
 
