@@ -178,17 +178,12 @@ def _start_all(
 def _start_broker(
     folder: Path, addresses: Addresses, controller_port: int, tied: bool
 ) -> None:
-    """Start the embedded broker, or Apache Kafka with the embedded store beside it."""
+    """Start the embedded store, and the embedded broker or Apache Kafka beside it."""
+    broker.start_store(folder, addresses.redis_port, tied=tied)
     if addresses.broker == "noida":
-        broker.start_noida(
-            folder,
-            redis_port=addresses.redis_port,
-            kafka_port=addresses.kafka_port,
-            tied=tied,
-        )
-        return
-    broker.start_noida(folder, redis_port=addresses.redis_port, tied=tied)
-    apache_kafka.start(folder, addresses.kafka_port, controller_port, tied=tied)
+        broker.start_broker(folder, addresses.kafka_port, tied=tied)
+    else:
+        apache_kafka.start(folder, addresses.kafka_port, controller_port, tied=tied)
 
 
 def _status(folder: Path) -> StackStatus:
@@ -204,9 +199,9 @@ def _status(folder: Path) -> StackStatus:
 
 
 def _expected(addresses: Addresses) -> tuple[str, ...]:
-    brokers = ("broker",) if addresses.broker == "noida" else ("store", "kafka")
+    messages = "broker" if addresses.broker == "noida" else "kafka"
     watchers = ("prometheus",) if addresses.prometheus_port else ()
-    return (*brokers, "triton", *watchers)
+    return ("store", messages, "triton", *watchers)
 
 
 def _stop_all(folder: Path) -> list[str]:

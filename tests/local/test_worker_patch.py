@@ -39,8 +39,8 @@ def test_only_an_empty_fetch_pauses(
 
 @pytest.mark.kafka
 def test_a_dead_workers_membership_is_evicted(tmp_path: Path) -> None:
-    with ports.reserved_ports(2) as (redis, kafka):
-        store = broker.start_noida(tmp_path, redis_port=redis, kafka_port=kafka, tied=True)
+    with ports.reserved_ports(1) as (kafka,):
+        store = broker.start_broker(tmp_path, kafka, tied=True)
     bootstrap = f"{ports.HOST}:{kafka}"
     dead = processes.start(
         processes.python("dead", "-c", _CONSUMER.format(bootstrap=bootstrap)),
@@ -54,7 +54,7 @@ def test_a_dead_workers_membership_is_evicted(tmp_path: Path) -> None:
         assert worker_patch.evict_members(bootstrap, ["g"]) == 1
         assert worker_patch.evict_members(bootstrap, ["g"]) == 0
     finally:
-        processes.stop(store.running, tmp_path)
+        processes.stop(store, tmp_path)
 
 
 _CONSUMER = """

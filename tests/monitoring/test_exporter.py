@@ -161,15 +161,12 @@ def running(sources: MonitorSources, port: int) -> Iterator[None]:
 @pytest.fixture
 def bootstrap(tmp_path: Path) -> Iterator[str]:
     """An embedded broker with the project's topics."""
-    with ports.reserved_ports(2) as (redis_port, kafka_port):
-        pass
-    store = broker.start_noida(
-        tmp_path, redis_port=redis_port, kafka_port=kafka_port, tied=True
-    )
-    address = f"127.0.0.1:{kafka_port}"
+    with ports.reserved_ports(1) as (port,):
+        running = broker.start_broker(tmp_path, port, tied=True)
+    address = f"127.0.0.1:{port}"
     ensure_topics(KafkaConfig(bootstrap=address))
     yield address
-    processes.stop(store.running, tmp_path)
+    processes.stop(running, tmp_path)
 
 
 def publish(bootstrap: str, *payloads: bytes) -> None:

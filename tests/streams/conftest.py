@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from local import processes
-from local.broker import start_noida
+from local.broker import start_broker
 from local.ports import HOST, reserved_ports
 from local.worker_patch import pause_after_empty_fetch
 from streams.config import KafkaConfig, StreamConfig
@@ -19,17 +19,15 @@ def kafka(tmp_path: Path) -> Iterator[KafkaConfig]:
     """Yield the address of a broker with our topics and nothing in them."""
     folder = tmp_path / "broker"
     folder.mkdir()
-    with reserved_ports(2) as (redis_port, kafka_port):
-        broker = start_noida(
-            folder, redis_port=redis_port, kafka_port=kafka_port, tied=True
-        )
+    with reserved_ports(1) as (kafka_port,):
+        broker = start_broker(folder, kafka_port, tied=True)
     pause_after_empty_fetch()
     config = KafkaConfig(bootstrap=f"{HOST}:{kafka_port}", partitions=2)
     try:
         ensure_topics(config)
         yield config
     finally:
-        processes.stop(broker.running, folder)
+        processes.stop(broker, folder)
         gc.collect()  # here, where the warning about it is off: see below
 
 

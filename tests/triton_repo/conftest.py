@@ -41,7 +41,7 @@ class Server:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
     with ports.reserved_ports(3) as (redis, grpc, metrics):
-        store = broker.start_noida(folder, redis_port=redis, tied=True)
+        store = broker.start_store(folder, redis, tied=True)
         features = FeatureConfig(
             redis=f"{ports.HOST}:{redis}",
             registry=str(folder / "registry.db"),
@@ -62,4 +62,4 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     feature_store.apply(features)
     yield started
     started.stop()
-    processes.stop(store.running, folder)
+    processes.stop(store, folder)
