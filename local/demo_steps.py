@@ -3,7 +3,7 @@
 import time
 import urllib.request
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -65,7 +65,7 @@ def start_command(noun: str, folder: Path) -> processes.Running:
     """Start ``srp4ctr NOUN run`` as a process that ends with this one."""
     # -O: Feast checks the types of everything it reads otherwise, 3 s at its import alone.
     program = processes.python(noun, "-O", "-m", "cli", noun, "run")
-    return processes.start(program, folder, tied=True)
+    return processes.start(replace(program, niceness=10), folder, tied=True)
 
 
 def publish_history(given: DemoInput, settings: Settings, bar: Bar) -> list[Event]:

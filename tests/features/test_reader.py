@@ -8,11 +8,11 @@ import pytest
 from features import bundle, requests, vocabulary
 from features.config import FeatureConfig
 from features.reader import StoreReader
+from local import ports
 from streams.activity import Activity, count, total
 from streams.events import item_key
 from streams.sequences import BehaviorSequence, SequenceElement, merge
 from streams.sink import FeatureSink, ItemProfile, ItemShare, UserRow
-from tests.features.conftest import free_port
 
 pytestmark = pytest.mark.redis
 AT_MS = 1_700_000_000_000
@@ -111,7 +111,8 @@ def test_a_bundle_opens_although_the_store_is_down(
     vocabulary.save(vocabulary.build({1: 1}, []), tmp_path / bundle.VOCABULARY_FILE)
     card = bundle.BundleManifest(version="v1", created_at_ms=AT_MS, sizes={"L": 5})
     bundle.write_card(tmp_path, card)
-    down = replace(store_config, redis=f"127.0.0.1:{free_port()}")
+    with ports.reserved_ports(1) as (closed,):
+        down = replace(store_config, redis=f"{ports.HOST}:{closed}")
     features = requests.open_bundle(down, tmp_path)
     batch = features.assemble(["r-served"], [["film"]])
     features.close()

@@ -4,10 +4,10 @@ from dataclasses import replace
 import pytest
 
 from features.config import FeatureConfig
+from local import ports
 from streams.activity import Activity, count
 from streams.sequences import BehaviorSequence, SequenceElement, merge
 from streams.sink import FeatureSink, ItemProfile, ItemShare, UserRow
-from tests.features.conftest import free_port
 
 pytestmark = pytest.mark.redis
 AT_MS = 1_700_000_000_123
@@ -148,7 +148,8 @@ def test_a_store_that_is_down_raises(store_config: FeatureConfig) -> None:
     from features import rows
     from features.store import OnlineViews
 
-    down = replace(store_config, redis=f"127.0.0.1:{free_port()}")
+    with ports.reserved_ports(1) as (closed,):
+        down = replace(store_config, redis=f"{ports.HOST}:{closed}")
     views = OnlineViews(down, timeout_s=0.25)
     with pytest.raises(ConnectionError):
         views.read(rows.SEQUENCE_VIEW, [rows.user_entity("u1")])

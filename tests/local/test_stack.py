@@ -38,7 +38,7 @@ def test_a_stopped_stack_leaves_no_process_and_keeps_its_data(local: LocalConfig
     assert set(stack.down(local)) == {each.name for each in running}
     assert not any(each.is_alive() for each in running)
     assert stack.status(local) == stack.StackStatus(addresses=None, running=(), ended=())
-    assert (Path(local.data_dir) / "noida").is_dir()
+    assert (Path(local.data_dir) / "store").is_dir()
 
 
 def test_up_twice_is_one_stack_and_a_dead_part_is_seen(local: LocalConfig) -> None:
