@@ -30,9 +30,8 @@ def test_every_command_that_it_names_exists() -> None:
         (ROOT / name).read_text()
         for name in ("cli.py", "local/stack_commands.py", "local/event_commands.py")
     )
-    named = re.findall(
-        r"srp4ctr (stack|events|stream|features|model|monitor) (\w+)", README
-    )
+    nouns = "stack|events|stream|features|model|monitor"
+    named = re.findall(rf"srp4ctr ({nouns}) ([a-z]+)\b", README)
     assert len(named) > 8
     assert [f"{n} {v}" for n, v in named if f'.command("{v}")' not in source] == []
 
