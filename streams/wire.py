@@ -47,6 +47,7 @@ class RejectedEvent:
     detail: str
 
 
+_EVENT_TYPES = ("behavior", "click", "impression", "item")
 _decoder = msgspec.json.Decoder(Event)
 _encoder = msgspec.json.Encoder()
 
@@ -70,7 +71,7 @@ def decode(payload: bytes | None, now_ms: int) -> Event | RejectedEvent:
     try:
         event = _decoder.decode(payload)
     except msgspec.ValidationError as error:
-        return RejectedEvent(reason=_reason(str(error)), detail=str(error))
+        return _refused(str(error))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return RejectedEvent(reason=Reason.BROKEN_JSON, detail=str(error))
     return _check_time(event, now_ms) or event
@@ -124,13 +125,14 @@ def _check_key(key: bytes | None, expected: str, field: str) -> RejectedEvent | 
     return RejectedEvent(reason=Reason.WRONG_KEY, detail=detail)
 
 
-def _reason(message: str) -> Reason:
+def _refused(message: str) -> RejectedEvent:
     """Sort msgspec's message into our list of reasons."""
     if "missing required field `type`" in message or message.endswith("`$.type`"):
-        return Reason.UNKNOWN_TYPE
+        detail = f"{message}; known: {', '.join(_EVENT_TYPES)}"
+        return RejectedEvent(reason=Reason.UNKNOWN_TYPE, detail=detail)
     if "missing required field" in message:
-        return Reason.MISSING_FIELD
-    return Reason.INVALID_FIELD
+        return RejectedEvent(reason=Reason.MISSING_FIELD, detail=message)
+    return RejectedEvent(reason=Reason.INVALID_FIELD, detail=message)
 
 
 def _check_time(event: Event, now_ms: int) -> RejectedEvent | None:

@@ -126,3 +126,9 @@ def test_the_published_schema_is_the_codes(tmp_path: Path) -> None:
         "streams/events.py has changed: python -c 'from pathlib import Path; "
         'from streams.wire import write_json_schema as w; w(Path("streams/schema"))\''
     )
+
+
+def test_an_unknown_type_is_told_the_known_ones() -> None:
+    rejected = decode(a_payload(type="purchase"), NOON_MS)
+    assert isinstance(rejected, RejectedEvent)
+    assert "known: behavior, click, impression, item" in rejected.detail
