@@ -93,6 +93,7 @@ def _loop(options: Options, steps: Steps, local: Any, cache: Path) -> Outcome:
     try_stack = "see the log; free ports and 2 GB of memory are needed"
     with steps.step("Start broker, feature store and Triton", try_stack) as bar:
         addresses = stack.up(local, tied=True, note=bar.note)
+    _forget_other_addresses(addresses)
     start_http_server(addresses.caller_metrics_port, "127.0.0.1")  # RankClient's latency
     settings = load()
     folder = Path(settings.local.data_dir)
@@ -111,7 +112,8 @@ def _loop(options: Options, steps: Steps, local: Any, cache: Path) -> Outcome:
     with steps.step("Pre-train, fine-tune, export, promote SRP4CTR") as bar:
         _refresh(settings, bar)
     if options.broker == "noida":  # read by all, and in the raw log
-        broker.forget(settings.kafka.bootstrap, (BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC))
+        embedded = f"127.0.0.1:{addresses.kafka_port}"
+        broker.forget(embedded, (BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC))
     with steps.step("Go live: rank slates, publish what is clicked") as bar:
         replayed, published = _replay(settings, given, bar)
     with steps.step("Let the last labels mature", _see_worker(folder)) as bar:
@@ -212,6 +214,13 @@ def _set_environment(folder: Path, broker: str) -> None:
     os.environ[f"{PREFIX}LOCAL__BROKER"] = broker
     for name, value in SETTINGS.items():
         os.environ.setdefault(PREFIX + name, value)  # the user's own word is the last
+
+
+def _forget_other_addresses(addresses: stack.Addresses) -> None:
+    """Let no variable lead the demo to a broker or store that is not its own."""
+    for section, values in addresses.settings().items():
+        for name in values:
+            os.environ.pop(f"{PREFIX}{section}__{name}".upper(), None)
 
 
 def _see_worker(folder: Path) -> str:

@@ -41,7 +41,9 @@ def worker_url(settings: Settings) -> str:
     return f"http://{settings.streams.metrics_host}:{settings.streams.metrics_port}/metrics"
 
 
-def live_quality(settings: Settings, version: str) -> LiveQualityFigures:
+def live_quality(
+    settings: Settings, version: str, replayed: ReplayResult
+) -> LiveQualityFigures:
     """Return what the monitor shows of model ``version``."""
     shown = scrape(monitor_url(settings))
 
@@ -66,6 +68,8 @@ def live_quality(settings: Settings, version: str) -> LiveQualityFigures:
         calibration_interval=interval("srp4ctr_calibration_ratio"),
         click_rate=value("srp4ctr_online_click_rate") or 0.0,
         matured_impressions=int(value("srp4ctr_matured_impressions") or 0),
+        probes=len(replayed.freshness_s),
+        unchanged_probes=replayed.unchanged_probes,
     )
 
 
@@ -75,7 +79,7 @@ def figures(
     """Return the figures of a run, ``wall_s`` still 0."""
     version = read_serving(Path(settings.triton.repository)).serving or ""
     card = bundle.read(Path(settings.training.bundles_dir) / version)
-    live = live_quality(settings, version)
+    live = live_quality(settings, version, replayed)
     monitor, worker = scrape(monitor_url(settings)), scrape(worker_url(settings))
     clicks = Counter(event.item_id for event in history if isinstance(event, Click))
     answers = replayed.answers

@@ -146,9 +146,9 @@ def counts(events: Iterable[Event]) -> tuple[int, int]:
     shown, clicked = set(), set()
     for event in events:
         if isinstance(event, Impression):
-            shown.add((event.request_id, event.item_id))
+            shown.add((event.user_id, event.request_id, event.item_id))
         elif isinstance(event, Click):
-            clicked.add((event.request_id, event.item_id))
+            clicked.add((event.user_id, event.request_id, event.item_id))
     return len(shown), len(clicked)
 
 

@@ -90,6 +90,9 @@ class Replay:
     _order: "itertools.count[int]" = field(default_factory=itertools.count)
     _lock: threading.Condition = field(default_factory=threading.Condition)
     _open_visits: int = 0
+    _broken: Exception | None = None
+    _ended: threading.Event = field(default_factory=threading.Event)
+    _running_probes: list["Future[None]"] = field(default_factory=list)
     _callers: ThreadPoolExecutor = field(init=False)
     _probes: ThreadPoolExecutor = field(init=False)
 
@@ -109,7 +112,10 @@ class Replay:
             ThreadPoolExecutor(4, "probe") as probes,
         ):
             self._callers, self._probes = callers, probes
-            self._work(total)
+            try:
+                self._work(total)
+            finally:
+                self._ended.set()  # probes need not wait for clicks that will not come
         return self.result
 
     def _work(self, total: int) -> None:
@@ -117,7 +123,10 @@ class Replay:
         while True:
             with self._lock:
                 while not self._agenda or self._agenda[0][0] > time.monotonic():
+                    if self._broken:
+                        raise self._broken
                     if not self._agenda and not self._open_visits:
+                        self._finish_probes()
                         return
                     wait = self._agenda[0][0] - time.monotonic() if self._agenda else 0.2
                     self._lock.wait(min(max(wait, 0.001), 0.2))
@@ -132,12 +141,19 @@ class Replay:
 
     def _visit(self, timeline: Timeline, index: int) -> Callable[[], None]:
         def submit() -> None:
-            future = self._callers.submit(self._answer, timeline, index)
-            future.add_done_callback(_raise_in_log)
+            self._callers.submit(self._answer, timeline, index)
 
         return submit
 
     def _answer(self, timeline: Timeline, index: int) -> None:
+        try:
+            self._rank_and_show(timeline, index)
+        except Exception as error:  # an event that cannot be published ends the replay
+            self._broken = self._broken or error
+        finally:
+            self._close_visit()
+
+    def _rank_and_show(self, timeline: Timeline, index: int) -> None:
         visit, started = timeline.live[index], time.monotonic()
         if index + 1 < len(timeline.live):
             following = started + VISIT_MS / 1000
@@ -148,20 +164,17 @@ class Replay:
             ranking = self.rank(timeline.user_id, items, now_ms)
         except Exception as error:  # counted and shown: the replay goes on
             self.result.failures.append(str(error))
-            self._close_visit()
             return
         latency_s = time.monotonic() - started
         self._show(visit, ranking, now_ms)
         self._follow(visit, started)
-        answer = _answer_of(visit, ranking, latency_s)
-        self.result.answers.append(answer)
+        self.result.answers.append(_answer_of(visit, ranking, latency_s))
         if visit.clicks and len(self.result.answers) % self.probe_every == 0:
             click_due = started + FIRST_CLICK_MS / 1000
             self._at(
                 click_due - _PROBE_LEAD_S,
                 lambda: self._start_probe(timeline.user_id, items, click_due),
             )
-        self._close_visit()
 
     def _close_visit(self) -> None:
         with self._lock:
@@ -194,20 +207,39 @@ class Replay:
             self._at(due, lambda event=event: self.publish(event))  # type: ignore[misc]
 
     def _start_probe(self, user_id: str, items: list[str], click_due: float) -> None:
-        future = self._probes.submit(self._probe, user_id, items, click_due)
-        future.add_done_callback(_raise_in_log)
+        self._running_probes.append(
+            self._probes.submit(self._probe, user_id, items, click_due)
+        )
+
+    def _finish_probes(self) -> None:
+        """Wait for the probes of the last clicks."""
+        for probe in self._running_probes:
+            probe.result()
 
     def _probe(self, user_id: str, items: list[str], click_due: float) -> None:
-        """Ask until the click has changed sequence and scores; note how long it took."""
+        """Ask until the click has changed sequence and scores; note how long it took.
+
+        A probe that sees no change, or no answer, counts with the time that it waited.
+        """
+        is_changed = False
+        try:
+            is_changed = self._wait_for_change(user_id, items, click_due)
+        except Exception as error:
+            self.result.failures.append(f"probe: {error}")
+        self.result.unchanged_probes += not is_changed
+        waited_s = time.monotonic() - click_due
+        self.result.freshness_s.append(waited_s if is_changed else _PROBE_TIMEOUT_S)
+
+    def _wait_for_change(self, user_id: str, items: list[str], click_due: float) -> bool:
         before = self.rank(user_id, items, time.time_ns() // 1_000_000)
         while time.monotonic() - click_due < _PROBE_TIMEOUT_S:
-            time.sleep(_PROBE_POLL_S)
+            if self._ended.wait(_PROBE_POLL_S):
+                return False
             now = self.rank(user_id, items, time.time_ns() // 1_000_000)
             moved = _sequence_version(now) != _sequence_version(before)
             if moved and now.scores != before.scores:
-                self.result.freshness_s.append(time.monotonic() - click_due)
-                return
-        self.result.unchanged_probes += 1
+                return True
+        return False
 
 
 def _answer_of(visit: Visit, ranking: Ranking, latency_s: float) -> Answer:
@@ -229,9 +261,3 @@ def _best_first(ranking: Ranking) -> list[int]:
 def _sequence_version(ranking: Ranking) -> str:
     """Return the sequence's part of the version: the item table's moves every second."""
     return ranking.feature_version.split(",")[0]
-
-
-def _raise_in_log(future: "Future[None]") -> None:
-    """Re-raise what escaped a worker thread, so that it is seen and not swallowed."""
-    if error := future.exception():
-        raise error

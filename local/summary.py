@@ -63,6 +63,10 @@ class LiveQualityFigures:
     calibration: float | None
     calibration_interval: Interval
     matured_impressions: int
+    probes: int
+    """Clicks of which it was measured how soon they changed the scores."""
+    unchanged_probes: int
+    """Probes that saw no change in 20 s; the 99th percentile has them as 20 s."""
 
 
 def first_click_rate(answers: Sequence[Answer]) -> float:
@@ -93,7 +97,7 @@ def show(console: Console, figures: DemoFigures, live: LiveQualityFigures) -> No
     console.print(_input_table(figures))
     console.print(_quality_table(figures, live))
     console.print(_ranking_table(figures, live))
-    console.print(_cost_table(figures))
+    console.print(_cost_table(figures, live))
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -147,7 +151,7 @@ def _ranking_table(figures: DemoFigures, live: LiveQualityFigures) -> Table:
     return table
 
 
-def _cost_table(figures: DemoFigures) -> Table:
+def _cost_table(figures: DemoFigures, live: LiveQualityFigures) -> Table:
     table = _table("What a request costs", "what", "folded", "unfolded")
     ratio = figures.unfolded_flops / figures.folded_flops
     table.add_row(

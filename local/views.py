@@ -18,11 +18,10 @@ from streams.event_files import FileReport
 from streams.events import FIRST_HASHED_ACTION, NAMED_ACTIONS, item_key
 from streams.sequences import BehaviorSequence
 from streams.sink import ItemProfile
-from triton_repo.client import Ranking
-from triton_repo.promotion import read_serving
 
-if TYPE_CHECKING:  # torch: 3 s
+if TYPE_CHECKING:  # a stream worker has neither torch nor tritonclient
     from training.refresh import RefreshReport
+    from triton_repo.client import Ranking
 
 _STATUS_WORDS = {
     ItemStatus.UNKNOWN_ITEM: "unknown to the model",
@@ -76,7 +75,7 @@ def sequence_table(
     return table
 
 
-def ranking_table(ranking: Ranking, names: Mapping[int, str], top: int = 100) -> Table:
+def ranking_table(ranking: "Ranking", names: Mapping[int, str], top: int = 100) -> Table:
     """Return the best ``top`` items of a ranking."""
     title = f"model {ranking.model_version}, status {ranking.status}"
     table = _table(
@@ -94,6 +93,8 @@ def ranking_table(ranking: Ranking, names: Mapping[int, str], top: int = 100) ->
 
 def bundles_table(bundles_dir: Path, repository: Path) -> Table:
     """Return the bundles, oldest first, and which of them Triton serves."""
+    from triton_repo.promotion import read_serving
+
     serving = read_serving(repository)
     columns = ("version", "made (UTC)", "AUC", "log loss", "calibration", "")
     table = _table(f"bundles in {bundles_dir}", *columns)

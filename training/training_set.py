@@ -45,10 +45,11 @@ def read_training_set(
             f"no matured labels in {log_dir}: publish impressions and clicks first, while "
             "`srp4ctr stream run` follows them"
         )
-    profiles = item_profiles(features, int(events.visible_at_ms.max()))
     snapshots = point_in_time.snapshot(events, length)
     times_ms = examples.labelled_times(snapshots, labels)
     boundary = boundary_ms(times_ms, config.held_out_share)
+    # As of the boundary: what an item became through the held-out clicks is not known yet.
+    profiles = item_profiles(features, boundary - 1)
     words = vocabulary.build(
         examples.item_counts(events, boundary),
         profiles.values(),

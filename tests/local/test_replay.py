@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import pytest
+
 from local.replay import Replay
 from local.timelines import Timeline, timelines
 from streams.events import Click, Impression, UserEvent
@@ -74,3 +76,24 @@ def test_a_failed_request_is_counted_and_the_replay_goes_on() -> None:
     result = Replay(rank=refuse, publish=events.append, seconds=0).run(two_slates())
     assert result.failures == ["nobody there"]
     assert events == []
+
+
+def test_an_event_that_cannot_be_published_ends_the_replay() -> None:
+    def refuse(event: UserEvent) -> None:
+        raise RuntimeError("the broker is gone")
+
+    replay = Replay(rank=World().rank, publish=refuse, seconds=0)
+    with pytest.raises(RuntimeError, match="the broker is gone"):
+        replay.run(two_slates())
+
+
+def test_a_probe_that_sees_no_change_counts_with_the_time_that_it_waited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("local.replay._PROBE_TIMEOUT_S", 0.2)
+    world, unmoved = World(), World()
+    replay = Replay(
+        rank=unmoved.rank, publish=world.events.append, seconds=0, probe_every=1
+    )
+    result = replay.run(two_slates())
+    assert (result.unchanged_probes, result.freshness_s) == (1, [0.2])
