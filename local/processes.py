@@ -38,8 +38,6 @@ class Program:
     env: Mapping[str, str] = field(default_factory=dict)
     """Added to this process's environment."""
     cwd: str | None = None
-    niceness: int = 0
-    """Above 0 it yields the processor to those who answer requests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +75,7 @@ def start(program: Program, folder: Path, *, tied: bool) -> Running:
             cwd=program.cwd,
             env={**os.environ, **program.env},
             start_new_session=True,
-            preexec_fn=_before_exec(tied, program.niceness),
+            preexec_fn=_die_with_parent() if tied else None,
         )
     _children[child.pid] = child
     running = Running(
@@ -179,13 +177,7 @@ def _birth(pid: int) -> str | None:
     return None if state in "ZX" else f"{boot}:{start_tick}"
 
 
-def _before_exec(tied: bool, niceness: int) -> Callable[[], None]:
-    """Return what a child runs before exec; tied, the kernel ends it with its parent."""
+def _die_with_parent() -> Callable[[], None]:
+    """Return what a child runs before exec so that the kernel ends it with its parent."""
     libc = ctypes.CDLL(None)  # loaded here: nothing may be imported after the fork
-
-    def prepare() -> None:
-        os.nice(niceness)
-        if tied:
-            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-    return prepare
+    return lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
