@@ -23,13 +23,12 @@ from monitoring.gauges import View, families
 from monitoring.label_reader import LabelBatch, LabelReader
 from monitoring.live_quality import LiveQuality
 from monitoring.serving_cost import CostCard, ServingTotals, flops, served_versions
+from monitoring.worker_watch import QuietSpell, WorkerWatch
 
 LOG = logging.getLogger(__name__)
 IDLE_S = 0.2  # between empty reads; the embedded broker answers an empty fetch at once
-# A worker lets a quiet partition's time run two seconds behind the clock, and flushes
-# every 0.2 s: no label for so long means that there is none up to so long ago.
-CAUGHT_UP_S = 3.0
 RETRY_S = 2.0
+WATCH_S = 2.0  # between two questions after the worker; one takes some milliseconds
 LIVE_LAG_S = 3600.0  # an older label is a backfill's: its lag says nothing
 
 
@@ -44,6 +43,8 @@ class MonitorSources:
     bundles_dir: Path
     label_window_s: float
     """As the stream worker has it: an impression is settled after so long."""
+    worker_group: str = "srp4ctr-sequences"
+    """The stream worker's consumer group: the clock settles only while it has caught up."""
 
 
 class Monitor(Collector):
@@ -134,7 +135,7 @@ def run_monitor(
     try:
         while not stop.is_set():
             try:
-                _follow_labels(monitor, poller, sources.bootstrap, stop)
+                _follow_labels(monitor, poller, sources, stop)
             except ConnectionError as error:  # the next reader starts anew
                 LOG.warning("%s", error)
                 monitor.hear_labels(False)
@@ -158,28 +159,47 @@ class _Poller:
             self._due = time.monotonic() + self._interval_s
 
 
+class _Settler:
+    """Lets the clock settle impressions while the worker has nothing left to label."""
+
+    def __init__(self, monitor: Monitor, watch: WorkerWatch) -> None:
+        self._monitor, self._watch, self._due = monitor, watch, 0.0
+        self._spell = QuietSpell()
+
+    def turn(self, *, is_quiet: bool) -> None:
+        if not is_quiet:
+            self._spell.interrupt()
+        elif time.monotonic() >= self._due:
+            asked_ms = round(time.time() * 1000)
+            until_ms = self._spell.observe(self._watch.progress(), asked_ms)
+            if until_ms is not None:
+                self._monitor.settle(until_ms)
+            self._due = time.monotonic() + WATCH_S
+
+    def close(self) -> None:
+        self._watch.close()
+
+
 def _follow_labels(
-    monitor: Monitor, poller: _Poller, bootstrap: str, stop: threading.Event
+    monitor: Monitor, poller: _Poller, sources: MonitorSources, stop: threading.Event
 ) -> None:
     """Read labels until ``stop`` is set; raises ``ConnectionError`` if the broker fails.
 
     Whatever was folded before is folded again by the next reader, to no effect.
     """
-    reader = LabelReader(bootstrap)
-    last_label = time.monotonic()
+    reader = LabelReader(sources.bootstrap)
+    settler = _Settler(monitor, WorkerWatch(sources.bootstrap, sources.worker_group))
     try:
         while not stop.is_set():
             batch = reader.read()
             monitor.fold_labels(batch)
             monitor.hear_labels(reader.is_connected)
-            if batch.labels or not reader.is_connected:
-                last_label = time.monotonic()
-            elif time.monotonic() - last_label > CAUGHT_UP_S:
-                monitor.settle(round((time.time() - CAUGHT_UP_S) * 1000))
+            settler.turn(is_quiet=reader.is_connected and not batch.labels)
             poller.turn()
             if not batch.labels:
                 stop.wait(IDLE_S)
     finally:
+        settler.close()
         reader.close()
 
 

@@ -21,7 +21,7 @@ OTHER = "other"
 # Producers name the version: a broken one must not make a million time series.
 MAX_VERSIONS = 16
 
-_Key = tuple[str, str]  # request_id, item_id
+_Key = tuple[str, str, str]  # user, request, item: a request's id is its user's own
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,8 +58,8 @@ class LiveQuality:
     def advance(self, until_ms: int) -> None:
         """Settle what waits although no later label came: every partition is idle.
 
-        Only for a reader that has caught up: every label that was due by ``until_ms``,
-        in event time, has been added.
+        Only where a running worker has read everything and its labels have been added:
+        every label that was due by ``until_ms``, in event time, is here.
         """
         for partition in list(self._unsettled):
             self._settled_ms[partition] = max(
@@ -77,7 +77,7 @@ class LiveQuality:
         )
 
     def _put(self, label: ImpressionLabel, partition: int) -> None:
-        key = (label.request_id, label.item_id)
+        key = (label.user_id, label.request_id, label.item_id)
         entry = self._entries.get(key)
         if entry is None:
             if label.impression_at <= self._newest_ms - self._window_ms:

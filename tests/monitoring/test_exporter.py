@@ -9,15 +9,16 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from kafka import KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer
 
 from features import bundle
 from local import broker, ports, processes
 from monitoring.config import MonitorConfig
 from monitoring.exporter import Monitor, MonitorSources, run_monitor, serving_version
 from monitoring.label_reader import LabelBatch, LabelReader, ReceivedLabel
+from monitoring.worker_watch import WorkerWatch
 from streams.config import KafkaConfig
-from streams.events import LABELS_TOPIC
+from streams.events import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
 from streams.labels import ImpressionLabel, encode_label
 from streams.topics import ensure_topics
 from tests.monitoring.conftest import a_label
@@ -169,10 +170,10 @@ def bootstrap(tmp_path: Path) -> Iterator[str]:
     processes.stop(running, tmp_path)
 
 
-def publish(bootstrap: str, *payloads: bytes) -> None:
+def publish(bootstrap: str, *payloads: bytes, topic: str = LABELS_TOPIC) -> None:
     producer = KafkaProducer(bootstrap_servers=bootstrap)
     for payload in payloads:
-        producer.send(LABELS_TOPIC, key=b"u1", value=payload)
+        producer.send(topic, key=b"u1", value=payload)
     producer.flush()
     producer.close()
 
@@ -207,8 +208,56 @@ def test_the_running_monitor_serves_what_is_published(
         assert wait_for(f"http://127.0.0.1:{port}/metrics", wanted)
 
 
-def wait_for(url: str, wanted: str) -> bool:
-    deadline = time.monotonic() + 30
+@contextmanager
+def a_worker(bootstrap: str, group: str) -> Iterator[None]:
+    """A member of the worker's group that commits all events at once."""
+    consumer = KafkaConsumer(
+        BEHAVIOR_EVENTS_TOPIC,
+        bootstrap_servers=bootstrap,
+        group_id=group,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+    )
+    deadline = time.monotonic() + 20
+    while not consumer.poll(timeout_ms=100) and time.monotonic() < deadline:
+        pass
+    consumer.commit()
+    yield
+    consumer.close(autocommit=False)
+
+
+@pytest.mark.stack
+def test_only_a_living_worker_that_has_read_all_is_caught_up(bootstrap: str) -> None:
+    publish(bootstrap, b"{}", topic=BEHAVIOR_EVENTS_TOPIC)
+    watch = WorkerWatch(bootstrap, "workers")
+    assert not watch.progress().is_caught_up
+    with a_worker(bootstrap, "workers"):
+        assert watch.progress().is_caught_up
+        publish(bootstrap, b"{}", topic=BEHAVIOR_EVENTS_TOPIC)
+        assert not watch.progress().is_caught_up
+    assert not watch.progress().is_running
+    watch.close()
+
+
+@pytest.mark.stack
+def test_the_clock_settles_a_click_only_while_a_worker_is_caught_up(
+    sources: MonitorSources, bootstrap: str
+) -> None:
+    publish(bootstrap, b"{}", topic=BEHAVIOR_EVENTS_TOPIC)
+    publish(bootstrap, encode_label(a_label("i1", clicked=True)))
+    with ports.reserved_ports(1) as (port,):
+        pass
+    where = replace(sources, bootstrap=bootstrap)
+    url = f"http://127.0.0.1:{port}/metrics"
+    wanted = 'srp4ctr_matured_impressions{model_version="v7"} 1.0'
+    with running(where, port):
+        assert not wait_for(url, wanted, timeout_s=7)
+        with a_worker(bootstrap, where.worker_group):
+            assert wait_for(url, wanted)
+
+
+def wait_for(url: str, wanted: str, timeout_s: float = 30.0) -> bool:
+    deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         try:
             with urlopen(url, timeout=1) as answer:

@@ -28,6 +28,11 @@ def test_a_repeated_label_changes_nothing() -> None:
     assert quality.impressions == 2
 
 
+def test_equal_request_ids_of_two_users_are_two_impressions() -> None:
+    labels = [a_label("i1", user_id=f"u{number}") for number in range(10)]
+    assert quality_of(*labels).impressions == 10
+
+
 def test_a_click_counts_only_when_its_window_has_closed() -> None:
     live = a_window()
     live.add(a_label("i1", after_ms=5000, clicked=True), partition=0)
