@@ -7,7 +7,9 @@ it leaves the old pair serving.
 
 import fcntl
 import json
+import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +26,7 @@ from triton_repo import pbtxt, rendering
 from triton_repo.config import TritonConfig
 from triton_repo.golden import check_golden, check_version
 
+LOG = logging.getLogger(__name__)
 SERVING_FILE = "serving.json"
 _LOAD_TIMEOUT_S = 180.0  # a step that imports Feast loads in 3 s on an idle core
 
@@ -58,7 +61,8 @@ def promote(source: Path, config: TritonConfig, features: FeatureConfig) -> Serv
     repository = Path(config.repository).resolve()
     with _locked(repository):
         before = read_serving(repository)
-        if card.version in (before.serving, before.previous):
+        known = {before.serving, before.previous} | _live_versions(repository)
+        if card.version in known:
             _check_same(repository, source, card.version)
         else:
             rendering.render(source, card, config, features)
@@ -87,15 +91,14 @@ def _switch(
             _load_steps(client, models)
             check_golden(client, fetch, version)
             _load_steps(client, [fetch])  # last: it imports Feast
-            _move_ensembles(client, repository, version)
-        except (InferenceServerException, ValueError) as error:
+            after = Serving(serving=version, previous=before.serving)
+            _move_ensembles(client, repository, after)
+        except (InferenceServerException, ValueError, OSError) as error:
             _unload(client, repository, keep={before.serving, before.previous})
             serves = before.serving or "nothing yet"
             raise PromotionError(
                 f"{version} was not promoted: {error}; serving: {serves}"
             ) from error
-        after = Serving(serving=version, previous=before.serving)
-        _write(repository / SERVING_FILE, json.dumps(asdict(after)))
         _unload(client, repository, keep={after.serving, after.previous})
     _remove_folders(repository, keep={after.serving, after.previous})
     return after
@@ -108,8 +111,13 @@ def _load_steps(client: Any, folders: Sequence[Path]) -> None:
         client.load_model(folder.name, client_timeout=_LOAD_TIMEOUT_S)
 
 
-def _move_ensembles(client: Any, repository: Path, version: str) -> None:
-    """Point both ensembles at ``version``; on any failure put the old ones back."""
+def _move_ensembles(client: Any, repository: Path, after: Serving) -> None:
+    """Point both ensembles at ``after`` and note it; on any failure put the old ones back.
+
+    An interrupt or a full disk is a failure too: half a switch must not stay.
+    """
+    version = after.serving
+    assert version is not None
     kept = rendering.step_folders(repository, version)[0] / rendering.ENSEMBLE_FOLDER
     old: dict[str, str | None] = {}
     try:
@@ -120,7 +128,8 @@ def _move_ensembles(client: Any, repository: Path, version: str) -> None:
             _write(live, (kept / f"{name}.pbtxt").read_text())
             client.load_model(name, client_timeout=_LOAD_TIMEOUT_S)
         check_version(client, version)
-    except (InferenceServerException, ValueError):
+        _write(repository / SERVING_FILE, json.dumps(asdict(after)))
+    except BaseException:
         _put_back(client, repository, old)
         raise
 
@@ -128,13 +137,16 @@ def _move_ensembles(client: Any, repository: Path, version: str) -> None:
 def _put_back(client: Any, repository: Path, old: Mapping[str, str | None]) -> None:
     for name, text in old.items():
         live = repository / name / "config.pbtxt"
-        if text is None:
-            with suppress(InferenceServerException):  # it may never have loaded
-                client.unload_model(name)
-            shutil.rmtree(live.parent)
-        else:
-            _write(live, text)
-            client.load_model(name, client_timeout=_LOAD_TIMEOUT_S)
+        try:
+            if text is None:
+                with suppress(InferenceServerException):  # it may never have loaded
+                    client.unload_model(name)
+                shutil.rmtree(live.parent)
+            else:
+                _write(live, text)
+                client.load_model(name, client_timeout=_LOAD_TIMEOUT_S)
+        except (InferenceServerException, OSError):  # the other one may still go back
+            LOG.exception("%s was not put back; promote a bundle to repair it", name)
 
 
 def _unload(client: Any, repository: Path, keep: set[str | None]) -> None:
@@ -152,12 +164,26 @@ def _remove_folders(repository: Path, keep: set[str | None]) -> None:
 
 
 def _steps_except(repository: Path, keep: set[str | None]) -> list[Path]:
+    """Return the step folders of all versions but ``keep`` and what the ensembles name."""
+    keep = keep | _live_versions(repository)
     return [
         folder
         for step in pbtxt.STEPS
         for folder in sorted(repository.glob(f"{step}_v*"))
         if folder.name.removeprefix(f"{step}_") not in keep
     ]
+
+
+def _live_versions(repository: Path) -> set[str | None]:
+    """Return the versions that the live ensembles name.
+
+    A killed promotion leaves others there than in ``serving.json``: what answers requests
+    is never unloaded, removed or rendered again.
+    """
+    named = re.compile(rf'model_name: "(?:{"|".join(pbtxt.STEPS)})_(v[^"]*)"')
+    configs = [repository / name / "config.pbtxt" for name in pbtxt.ENSEMBLES]
+    texts = [path.read_text() for path in configs if path.is_file()]
+    return {version for text in texts for version in named.findall(text)}
 
 
 def _check_same(repository: Path, source: Path, version: str) -> None:

@@ -155,6 +155,58 @@ def test_a_switch_that_fails_halfway_is_undone(
     assert rank(server, [KNOWN_ITEM]).model_version == promoted
 
 
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_switch_is_undone(
+    server: Server,
+    promoted: str,
+    make_bundle: MakeBundle,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(promotion, "check_version", interrupt)
+    before = promotion.read_serving(server.plan.repository)
+    with pytest.raises(KeyboardInterrupt):
+        promote(server, make_bundle)
+    assert promotion.read_serving(server.plan.repository) == before
+    assert rank(server, [KNOWN_ITEM]).model_version == promoted
+
+
+def test_a_killed_switch_keeps_answering_and_is_repaired_by_the_next(
+    server: Server, promoted: str, make_bundle: MakeBundle
+) -> None:
+    killed = make_bundle(f"v{next(VERSIONS)}", mark=1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(promotion, "check_version", interrupt)
+        patch.setattr(promotion, "_put_back", lambda *_: None)
+        with pytest.raises(KeyboardInterrupt):
+            promotion.promote(killed, server.triton, server.features)
+    wrong = make_bundle(f"v{next(VERSIONS)}", mark=1.0, shift=0.01)
+    with pytest.raises(PromotionError):
+        promotion.promote(wrong, server.triton, server.features)
+    assert rank(server, [KNOWN_ITEM]).model_version == killed.name
+    after = promotion.promote(killed, server.triton, server.features)
+    assert after == Serving(serving=killed.name, previous=promoted)
+    SOURCES[killed.name] = killed
+    log = (server.folder / "logs" / "triton.log").read_text()
+    assert log.count(f"loading: fetch_features_{killed.name}:") == 1
+
+
+def test_one_ensemble_that_cannot_go_back_does_not_hold_the_other(tmp_path: Path) -> None:
+    class Refusing:
+        def load_model(self, name: str, **_: object) -> None:
+            if name == pbtxt.RANK_CLICKS:
+                raise InferenceServerException("busy")
+
+    for name in pbtxt.ENSEMBLES:
+        (tmp_path / name).mkdir()
+    old = dict.fromkeys(pbtxt.ENSEMBLES, "old")
+    promotion._put_back(Refusing(), tmp_path, old)
+    texts = [(tmp_path / name / "config.pbtxt").read_text() for name in pbtxt.ENSEMBLES]
+    assert texts == ["old", "old"]
+
+
 def test_a_damaged_bundle_is_refused_before_it_touches_the_server(
     server: Server, make_bundle: MakeBundle
 ) -> None:
