@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError
+from aiokafka.errors import CommitFailedError, ConsumerStoppedError
 from mode import Service
 
 from streams.config import KafkaConfig
@@ -22,6 +22,7 @@ FETCH_BYTES = 4 * 1024 * 1024
 _POLL_MS = 100  # a rebalance or a stop waits for a poll
 _RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
+_Batches = Mapping[TopicPartition, Sequence[Record]]
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
 
@@ -38,7 +39,9 @@ class BatchFollower(Service):  # type: ignore[misc]  # mode has no types
         self._topics = topics
         self._max_records = max_records
         self.consumer: Any = None  # made in the event loop, when the service starts
+        self._assigned: set[TopicPartition] = set()
         self._prepared: set[TopicPartition] = set()
+        self._term = 0  # a new one begins whenever partitions may go to others
         self._lock = asyncio.Lock()  # one of a turn, a rebalance and a stop at a time
 
     @abstractmethod
@@ -90,41 +93,71 @@ class BatchFollower(Service):  # type: ignore[misc]  # mode has no types
             try:
                 await self.store()
             finally:
-                self._forget_all()
+                self._end_term()
+
+    def begin(self, assigned: set[TopicPartition]) -> None:
+        """Follow ``assigned`` from now on, until they are handed over."""
+        self._assigned = set(assigned)
+
+    def highwater(self, source: TopicPartition) -> int | None:
+        """Return the end of ``source``; None where the broker has not said or it left."""
+        if source not in self._assigned:
+            return None
+        end: int | None = self.consumer.highwater(source)
+        return end
 
     @Service.task  # type: ignore[untyped-decorator]
     async def _follow(self) -> None:
         while not self.should_stop:
+            # Without the lock: in a rebalance a poll waits for the end of a hand-over.
+            batches = await self._poll()
+            term = self._term  # nothing was awaited since the records came
             async with self._lock:
-                if not self.should_stop:
-                    await self._turn()
+                if term == self._term and not self.should_stop:
+                    await self._turn(batches)
             await asyncio.sleep(0)  # let a rebalance have the lock
 
-    async def _turn(self) -> None:
-        for source in self.consumer.assignment() - self._prepared:
-            await self._prepare(source, await self.consumer.position(source))
-        batches = await self.consumer.getmany(
-            timeout_ms=_POLL_MS, max_records=self._max_records
-        )
-        for source, records in batches.items():
-            if source not in self._prepared:
-                await self._prepare(source, records[0].offset)
-            await self.take(source, records)
+    async def _poll(self) -> _Batches:
+        try:
+            batches: _Batches = await self.consumer.getmany(
+                timeout_ms=_POLL_MS, max_records=self._max_records
+            )
+        except ConsumerStoppedError:
+            if not self.should_stop:
+                raise
+            return {}
+        return batches
+
+    async def _turn(self, batches: _Batches) -> None:
+        # What came before its partition was prepared comes again: preparing seeks.
+        usable = {each: batches[each] for each in batches if each in self._prepared}
+        while unprepared := self._assigned - self._prepared:
+            await self._prepare(unprepared.pop())
+        for source, records in usable.items():
+            if source in self._prepared:
+                await self.take(source, records)
         await self.after_poll()
 
-    async def _prepare(self, source: TopicPartition, next_offset: int) -> None:
-        await self.prepare(source, next_offset, await self.consumer.committed(source))
-        self._prepared.add(source)
+    async def _prepare(self, source: TopicPartition) -> None:
+        """Begin at the committed offset, however far ``source`` was read before."""
+        committed = await self.consumer.committed(source)
+        start = committed
+        if start is None:
+            start = (await self.consumer.beginning_offsets([source]))[source]
+        self.consumer.seek(source, start)
+        self._prepared.add(source)  # first: ``prepare`` may find out that it is lost
+        await self.prepare(source, start, committed)
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Tell the group that everything before ``offsets`` is stored."""
         try:
             await self.consumer.commit(dict(offsets))
-        except (CommitFailedError, IllegalStateError) as error:
+        except CommitFailedError as error:
             # The group has given these partitions away; whoever has them reads again
-            # from the last commit, and what is stored recognises what it has seen.
+            # from the last commit, and what is stored recognises what it has seen. The
+            # next assignment says what is ours.
             _log.warning("lost partitions before their commit: %s", error)
-            self._forget_all()
+            self._end_term()
 
     async def insist(self, call: Callable[[], _Result]) -> _Result:
         """Return ``call()``, made in a thread and repeated until it succeeds.
@@ -143,7 +176,9 @@ class BatchFollower(Service):  # type: ignore[misc]  # mode has no types
                 attempt += 1
                 await self.sleep(wait_s)
 
-    def _forget_all(self) -> None:
+    def _end_term(self) -> None:
+        self._term += 1
+        self._assigned.clear()
         self._prepared.clear()
         self.forget()
 
@@ -158,7 +193,7 @@ class _Handover(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ha
         await self._follower.hand_over()
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        """Nothing yet: the follower prepares a partition when it polls."""
+        self._follower.begin(assigned)
 
 
 def now_ms() -> int:

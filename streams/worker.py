@@ -141,7 +141,7 @@ class SequenceWorker(BatchFollower):
 
     def _lag(self, source: TopicPartition) -> int:
         """Return how many records are not folded; 1 where the broker has not said yet."""
-        end = self.consumer.highwater(source)
+        end = self.highwater(source)
         return 1 if end is None else max(0, end - self._partitions[source].next_offset)
 
     def _pause_s(self) -> float:

@@ -1,0 +1,149 @@
+"""A rebalance as aiokafka's subscription state tells it, without a broker."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiokafka import TopicPartition
+from aiokafka.consumer.subscription_state import SubscriptionState
+
+from streams.config import KafkaConfig, StreamConfig
+from streams.events import BEHAVIOR_EVENTS_TOPIC
+from streams.outlets import Outlets
+from streams.worker import SequenceWorker
+from tests.builders import an_impression
+from tests.streams.memory_sink import MemorySink
+from tests.streams.test_partition import ARecord, records
+
+STAYS, LEAVES = (TopicPartition(BEHAVIOR_EVENTS_TOPIC, number) for number in range(2))
+
+
+class AConsumer:
+    """Says of assignments what aiokafka's consumer does; polls give ``batches``."""
+
+    def __init__(self) -> None:
+        self.state: Any = SubscriptionState()
+        self.state.subscribe({BEHAVIOR_EVENTS_TOPIC})
+        self.batches: list[dict[TopicPartition, list[ARecord]]] = []
+        self.polls = 0
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.sought: list[tuple[TopicPartition, int]] = []
+
+    def assignment(self) -> set[TopicPartition]:
+        return set(self.state.assigned_partitions())
+
+    async def getmany(self, **_: int) -> dict[TopicPartition, list[ARecord]]:
+        await asyncio.sleep(0.001)
+        await self.answers.wait()
+        self.polls += 1
+        return self.batches.pop(0) if self.batches else {}
+
+    async def committed(self, source: TopicPartition) -> None:
+        return None
+
+    async def beginning_offsets(
+        self, sources: list[TopicPartition]
+    ) -> dict[TopicPartition, int]:
+        return dict.fromkeys(sources, 0)
+
+    def seek(self, source: TopicPartition, offset: int) -> None:
+        self.state.seek(source, offset)
+        self.sought.append((source, offset))
+
+    def highwater(self, source: TopicPartition) -> int:
+        assert self.state.is_assigned(source), "Partition is not assigned"
+        return 1
+
+    async def commit(self, offsets: dict[TopicPartition, int]) -> None:
+        assert offsets.keys() <= self.assignment()
+
+
+class AWorker(SequenceWorker):
+    """A worker that follows ``AConsumer``."""
+
+    async def on_start(self) -> None:
+        self._outlets = Outlets(self.kafka)  # nothing is sent: not connected
+        self.consumer = AConsumer()
+
+    async def on_stop(self) -> None:
+        pass
+
+    def assign(self, *sources: TopicPartition) -> None:
+        self.consumer.state.assign_from_subscribed(set(sources))
+        self.begin(set(sources))
+
+    async def polls(self, number: int = 3) -> None:
+        """Return after ``number`` polls more; raise what ended the worker."""
+        wanted = self.consumer.polls + number
+        while self.consumer.polls < wanted:
+            if self.crash_reason:
+                raise self.crash_reason
+            await asyncio.sleep(0.001)
+
+
+def run(story: Callable[[AWorker, MemorySink], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        sink = MemorySink()
+        config = StreamConfig(flush_interval_ms=1, label_window_s=60)
+        worker = AWorker(KafkaConfig(), config, sink)
+        await worker.start()
+        try:
+            await story(worker, sink)
+        finally:
+            await worker.stop()
+
+    asyncio.run(asyncio.wait_for(whole(), 10))
+
+
+def test_a_partition_that_leaves_is_not_prepared_again_before_the_join_is_over() -> None:
+    async def story(worker: AWorker, sink: MemorySink) -> None:
+        worker.assign(STAYS, LEAVES)
+        await worker.polls()
+        worker.consumer.state.begin_reassignment()
+        await worker.hand_over()
+        assert worker.consumer.assignment() == {STAYS, LEAVES}  # until the join is over
+        worker.consumer.sought.clear()
+        await worker.polls()
+        assert worker.consumer.sought == []
+        worker.consumer.state.assign_from_subscribed({STAYS})
+        await worker.polls()  # between the new assignment and its listener
+        worker.begin({STAYS})
+        await worker.polls()
+        assert worker.consumer.sought == [(STAYS, 0)]
+
+    run(story)
+
+
+def test_records_polled_before_a_hand_over_are_not_taken_after_it() -> None:
+    async def story(worker: AWorker, sink: MemorySink) -> None:
+        worker.assign(STAYS, LEAVES)
+        await worker.polls()
+        worker.consumer.answers.clear()
+        await asyncio.sleep(0.05)  # now it waits for the answer
+        worker.consumer.batches = [{LEAVES: records(an_impression())}]
+        async with worker._lock:
+            handing_over = asyncio.create_task(worker.hand_over())
+            await asyncio.sleep(0)  # it is the first to wait for the lock
+            worker.consumer.answers.set()
+            await worker.polls(1)
+        await handing_over
+        worker.assign(STAYS, LEAVES)
+        await worker.polls()
+        assert sink.users == {}
+
+    run(story)
+
+
+def test_records_polled_before_their_partition_was_prepared_are_read_again() -> None:
+    async def story(worker: AWorker, sink: MemorySink) -> None:
+        batch = records(an_impression())
+        worker.consumer.batches = [{STAYS: batch}]
+        worker.assign(STAYS)
+        await worker.polls()
+        assert (sink.users, worker.consumer.sought) == ({}, [(STAYS, 0)])
+        worker.consumer.batches = [{STAYS: batch}]
+        while not sink.users:
+            await worker.polls(1)
+
+    run(story)
