@@ -1,7 +1,7 @@
 """A partition's recent records → the label state that a worker needs to go on with it.
 
 In: the partition up to the committed offset. Out: the impressions that may still be
-clicked. Nothing is published: labels were, before that offset was committed.
+clicked, and the labels that may not have been published before it was committed.
 """
 
 import time
@@ -18,7 +18,7 @@ _WAIT_MS = 500
 async def rebuild_labels(
     kafka: KafkaConfig, config: StreamConfig, source: TopicPartition, state: PartitionState
 ) -> None:
-    """Replay into ``state.labels`` both windows' records before ``state.next_offset``.
+    """Replay into ``state`` both windows' records before ``state.next_offset``.
 
     Costs a read of that span: a day of events at the default settings.
     """
@@ -65,4 +65,4 @@ async def _replay(
     while await reader.position(source) < end:
         batch = await reader.getmany(source, timeout_ms=_WAIT_MS)
         records = [record for record in batch.get(source, ()) if record.offset < end]
-        replay_labels(state.labels, records, time.time_ns() // 1_000_000)
+        replay_labels(state, records, time.time_ns() // 1_000_000)

@@ -14,7 +14,7 @@ from streams.events import Behavior, item_key
 from streams.folding import LoggedEvent, fold_items, fold_users
 from streams.labels import ImpressionLabel, LabelJoin
 from streams.sink import ItemShare, UserRow
-from streams.wire import RejectedEvent, decode_user_event
+from streams.wire import MAX_CLOCK_SKEW_MS, RejectedEvent, decode_user_event
 
 MAX_CACHED_ROWS = 100_000  # about 1 GB of full sequences in all partitions of a worker
 
@@ -164,10 +164,17 @@ def _trim(rows: dict[_Key, _Row]) -> None:
         del rows[key]
 
 
-def replay_labels(labels: LabelJoin, records: Iterable[Record], now_ms: int) -> None:
-    """Bring ``labels`` to where they were after ``records``, whose labels are published."""
+def replay_labels(state: PartitionState, records: Iterable[Record], now_ms: int) -> None:
+    """Bring the labels of ``state`` to where they were after ``records``, or further.
+
+    ``now_ms`` holds back the time of a record whose producer's clock runs ahead, by less
+    the later it is. So a replay may close windows that were open when ``records`` were
+    stored: at most the accepted skew's. Labels of that span are decided once more.
+    """
     for record in records:
         decoded = decode_record(record, now_ms)
         if isinstance(decoded, LoggedEvent):
-            labels.add(decoded.event, decoded.known_at_ms)
-    labels.advance()
+            state.decided += state.labels.add(decoded.event, decoded.known_at_ms)
+    state.decided += state.labels.advance()
+    published_ms = state.labels.watermark_ms - MAX_CLOCK_SKEW_MS
+    state.decided = [each for each in state.decided if each.matured_at > published_ms]

@@ -5,8 +5,9 @@ import pytest
 from streams.config import StreamConfig
 from streams.events import BEHAVIOR_EVENTS_TOPIC, UserEvent, item_key
 from streams.folding import LoggedEvent, fold_items, fold_users
-from streams.partition import PartitionState, decode_record, known_at
-from streams.wire import encode, event_key
+from streams.labels import ImpressionLabel
+from streams.partition import PartitionState, decode_record, known_at, replay_labels
+from streams.wire import MAX_CLOCK_SKEW_MS, encode, event_key
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 
 
@@ -109,3 +110,35 @@ def test_any_split_into_batches_gives_the_same_rows() -> None:
     users |= fold_users(users, batch[2:], 5)
     shares |= fold_items(shares, batch[2:], 0)
     assert (users, shares) == whole
+
+
+def test_a_restart_loses_no_label_where_the_producers_clocks_run_ahead() -> None:
+    ahead_ms, seconds = 4 * 60_000, 600
+    batch = [
+        ARecord(
+            value=encode(an_impression(at_ms=at_ms + ahead_ms, request_id=f"r{at_ms}")),
+            timestamp=at_ms + ahead_ms,
+            offset=offset,
+        )
+        for offset, at_ms in enumerate(
+            range(NOON_MS, NOON_MS + seconds * 1000, 1000)  # when it is taken
+        )
+    ]
+    before = a_state()
+    for record in batch:
+        before.fold(before.decode([record], record.timestamp - ahead_ms))
+    after = a_state()
+    for start in range(0, seconds, 50):
+        replay_labels(after, batch[start : start + 50], batch[-1].timestamp + 60_000)
+    again = len(after.decided)
+    after.decided += after.labels.advance(batch[-1].timestamp + 60_000)
+    labelled = {label.request_id for label in before.decided + after.decided}
+    assert len(labelled) == seconds
+    assert again <= MAX_CLOCK_SKEW_MS // 1000  # not all that was ever published
+    assert agree(before.decided + after.decided)
+
+
+def agree(labels: list[ImpressionLabel]) -> bool:
+    """Return whether equal revisions of an impression say the same."""
+    said = {(label.request_id, label.revision): label for label in labels}
+    return all(said[label.request_id, label.revision] == label for label in labels)
