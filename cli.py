@@ -202,6 +202,7 @@ def monitor_run() -> None:
         repository=Path(settings.triton.repository),
         bundles_dir=Path(settings.training.bundles_dir),
         label_window_s=settings.streams.label_window_s,
+        worker_group=settings.streams.group_id,
     )
     address = f"http://{settings.monitoring.host}:{settings.monitoring.port}/metrics"
     err.print(f"metrics: {address}  (Ctrl-C stops)")
