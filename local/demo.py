@@ -82,6 +82,9 @@ def run(options: Options, console: Console) -> None:
         finished = True
         if options.keep:
             _wait_for_interrupt()
+    except KeyboardInterrupt:
+        finished = True
+        raise
     finally:
         stack.down(local)
         if finished:  # after a failure the logs are worth keeping

@@ -26,6 +26,7 @@ VENDOR_HOMES = {
         "streams/publisher.py",
         "streams/topics.py",
         "monitoring/label_reader.py",
+        "monitoring/worker_watch.py",
         "local/*.py",
     ),
     "feast": ("features/feast_api.py", "features/repo/*.py"),
