@@ -5,15 +5,11 @@ Nothing outside this folder knows that it is a demo: short label windows and the
 the training are settings, and whoever looks at the metrics sees what any viewer would.
 """
 
-import gc
 import os
 import shutil
 import signal
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -162,7 +158,6 @@ def _refresh(settings: Settings, bar: Bar) -> None:
 
 def _replay(settings: Settings, given: DemoInput, bar: Bar) -> tuple[ReplayResult, int]:
     with (
-        _undisturbed(),
         EventPublisher(settings.kafka) as publisher,
         RankClient(settings.triton.grpc) as client,
     ):
@@ -177,22 +172,6 @@ def _replay(settings: Settings, given: DemoInput, bar: Bar) -> tuple[ReplayResul
         result = replay.run(given.timelines)
     bar.note(f"{len(result.answers):,} requests")
     return result, publisher.published
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Make this process a caller whose latency is the service's, not its own.
-
-    The events that it still holds must not be walked by the garbage collector while a
-    request waits, nor a thread wait 5 ms for each of the others.
-    """
-    gc.collect()
-    gc.freeze()
-    sys.setswitchinterval(0.0005)
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def _show(outcome: Outcome, console: Console, started: float, keep: bool) -> None:

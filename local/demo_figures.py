@@ -10,7 +10,7 @@ from rich.console import Console
 
 from features import bundle
 from features.store import FeatureStoreSink
-from local.demo_steps import DemoInput, scrape
+from local.demo_steps import DemoInput, monitor_url, scrape
 from local.replay import Answer, ReplayResult
 from local.stack import Addresses
 from local.summary import (
@@ -29,11 +29,6 @@ from triton_repo.promotion import read_serving
 
 NUM_CANDIDATES = 100
 _SHOWN = 8
-
-
-def monitor_url(settings: Settings) -> str:
-    """Return where the monitor shows its metrics."""
-    return f"http://{settings.monitoring.host}:{settings.monitoring.port}/metrics"
 
 
 def worker_url(settings: Settings) -> str:

@@ -116,7 +116,7 @@ def wait_until_matured(settings: Settings, shown: int) -> None:
 
     Raises ``TimeoutError`` after a minute.
     """
-    url = f"http://{settings.monitoring.host}:{settings.monitoring.port}/metrics"
+    url = monitor_url(settings)
     deadline = time.monotonic() + 60.0
     matured = 0.0
     while time.monotonic() < deadline:
@@ -129,6 +129,11 @@ def wait_until_matured(settings: Settings, shown: int) -> None:
             return
         time.sleep(_POLL_S)
     raise TimeoutError(f"{matured:.0f} of {shown} impressions matured in a minute")
+
+
+def monitor_url(settings: Settings) -> str:
+    """Return where the monitor shows its metrics."""
+    return f"http://{settings.monitoring.host}:{settings.monitoring.port}/metrics"
 
 
 def scrape(url: str) -> dict[str, float]:
