@@ -5,10 +5,12 @@ SIGTERM and then leaves everything stored and committed.
 """
 
 from pathlib import Path
+from typing import Any
 
 import faust
 from prometheus_client import start_http_server
 
+from streams.brokers import sasl_password, tls_context
 from streams.config import KafkaConfig, StreamConfig
 from streams.event_log import EventLogWriter
 from streams.items import add_items_agent
@@ -34,7 +36,8 @@ def create_app(
     """
     app = faust.App(
         _items_group(config),
-        broker=[f"aiokafka://{address}" for address in kafka.bootstrap.split(",")],
+        broker=[f"aiokafka://{address}" for address in kafka.addresses],
+        broker_credentials=_credentials(kafka),
         store="memory://",
         datadir=str(log_dir / ".faust"),
         topic_disable_leader=True,
@@ -62,6 +65,19 @@ def run_worker(
     start_http_server(config.metrics_port, config.metrics_host)
     app = create_app(kafka, config, sink, log_dir)
     faust.Worker(app, loglevel="INFO", redirect_stdouts=False).execute_from_commandline()
+
+
+def _credentials(kafka: KafkaConfig) -> Any:
+    """Return ``streams.brokers.client_arguments`` in Faust's words; None for none."""
+    context = tls_context(kafka) if kafka.has_tls else None
+    if kafka.has_sasl:
+        return faust.SASLCredentials(
+            mechanism=kafka.sasl_mechanism,
+            username=kafka.sasl_username,
+            password=sasl_password(kafka),
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context) if context else None
 
 
 def _items_group(config: StreamConfig) -> str:

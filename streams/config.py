@@ -1,6 +1,10 @@
 """What the stream worker and the publisher need to know; filled by ``settings.py``."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,10 +16,52 @@ class KafkaConfig:
     partitions: int = 4
     """Partitions of each topic that the project creates."""
     replication: int = 1
+    security_protocol: str = "PLAINTEXT"
+    ssl_ca_file: str = ""
+    """PEM certificates that the brokers' are signed with; empty: the system's."""
+    sasl_mechanism: str = "SCRAM-SHA-512"
+    sasl_username: str = ""
+    sasl_password_file: str = ""
+    """The password is the file's content, less a last line break."""
+    sasl_password: str = field(default="", repr=False)
+    """For the variable SRP4CTR_KAFKA__SASL_PASSWORD, where there is no file."""
 
     def __post_init__(self) -> None:
         if self.partitions < 1:
             raise ValueError(f"kafka.partitions is {self.partitions}; at least 1")
+        _one_of("kafka.security_protocol", self.security_protocol, SECURITY_PROTOCOLS)
+        _one_of("kafka.sasl_mechanism", self.sasl_mechanism, SASL_MECHANISMS)
+        has_password = bool(self.sasl_password or self.sasl_password_file)
+        if self.has_sasl and not (self.sasl_username and has_password):
+            raise ValueError(
+                f"kafka.security_protocol {self.security_protocol} needs "
+                "kafka.sasl_username and kafka.sasl_password_file"
+            )
+        if self.sasl_username and not self.has_sasl:
+            raise ValueError(
+                "kafka.sasl_username is set, but kafka.security_protocol is "
+                f"{self.security_protocol}: SASL_SSL would use it"
+            )
+        if self.ssl_ca_file and not self.has_tls:
+            raise ValueError(
+                "kafka.ssl_ca_file is set, but kafka.security_protocol is "
+                f"{self.security_protocol}: nothing would be encrypted"
+            )
+
+    @property
+    def addresses(self) -> list[str]:
+        """The brokers of ``bootstrap``, each as host:port."""
+        return [address.strip() for address in self.bootstrap.split(",")]
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether connections are encrypted."""
+        return self.security_protocol in ("SSL", "SASL_SSL")
+
+    @property
+    def has_sasl(self) -> bool:
+        """Whether clients say who they are."""
+        return self.security_protocol.startswith("SASL_")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,3 +90,23 @@ class StreamConfig:
             raise ValueError(f"streams.sequence_length is {self.sequence_length}; ≥ 1")
         if self.label_window_s <= 0 or self.correction_window_s < 0:
             raise ValueError("streams.label_window_s must be > 0, corrections ≥ 0")
+
+
+def password_in(path: str, given: str, setting: str) -> str:
+    """Return the password in the file ``path``, or ``given`` where no file is named.
+
+    Raises ``ValueError`` with the name of ``setting``, never with what is in the file.
+    """
+    if not path:
+        return given
+    try:
+        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise ValueError(f"{setting} {path} is not text in UTF-8") from None
+    except OSError as error:
+        raise ValueError(f"{setting} {path}: {error.strerror}") from error
+
+
+def _one_of(setting: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{setting} is {value!r}; one of {', '.join(choices)}")

@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, ConsumerStoppedError
 from mode import Service
 
+from streams.brokers import client_arguments
 from streams.config import KafkaConfig
 from streams.partition import Record
 
@@ -69,7 +70,7 @@ class BatchFollower(Service):  # type: ignore[misc]  # mode has no types
     async def on_start(self) -> None:
         """Join the group."""
         self.consumer = AIOKafkaConsumer(
-            bootstrap_servers=self.kafka.bootstrap,
+            **client_arguments(self.kafka),
             group_id=self._group_id,
             enable_auto_commit=False,
             auto_offset_reset="earliest",

@@ -9,6 +9,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from streams.brokers import client_arguments
 from streams.config import KafkaConfig, StreamConfig
 from streams.partition import PartitionState, replay_labels
 
@@ -25,7 +26,7 @@ async def rebuild_labels(
     if state.next_offset == 0:
         return
     reader = AIOKafkaConsumer(
-        bootstrap_servers=kafka.bootstrap,
+        **client_arguments(kafka),
         enable_auto_commit=False,
         auto_offset_reset="earliest",
     )

@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError
 from mode import Service
 
+from streams.brokers import client_arguments
 from streams.config import KafkaConfig
 from streams.events import LABELS_TOPIC, REJECTED_TOPIC
 from streams.labels import ImpressionLabel, encode_label
@@ -31,7 +32,7 @@ class Outlets:
     async def start(self) -> None:
         """Connect; in the event loop, which aiokafka wants to exist."""
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=self._kafka.bootstrap,
+            **client_arguments(self._kafka),
             acks="all",
             linger_ms=5,
             max_batch_size=256 * 1024,

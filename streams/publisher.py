@@ -10,9 +10,9 @@ from typing import Self
 
 from kafka import KafkaProducer
 
+from streams.brokers import reachable
 from streams.config import KafkaConfig
 from streams.events import BEHAVIOR_EVENTS_TOPIC, Event
-from streams.topics import reachable
 from streams.wire import RejectedEvent, decode, encode, event_key, event_topic
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
@@ -27,7 +27,7 @@ class EventPublisher:
 
     def __init__(self, kafka: KafkaConfig) -> None:
         self._producer = KafkaProducer(
-            bootstrap_servers=reachable(kafka),
+            **reachable(kafka),
             linger_ms=_LINGER_MS,
             batch_size=256 * 1024,
             max_request_size=MAX_REQUEST_BYTES,

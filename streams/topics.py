@@ -1,11 +1,11 @@
 """The project's topics: created once, left alone afterwards."""
 
-import socket
 from contextlib import suppress
 
 from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.errors import TopicAlreadyExistsError
 
+from streams.brokers import reachable
 from streams.config import KafkaConfig
 from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC, REJECTED_TOPIC
 
@@ -15,7 +15,6 @@ _KEEP = {"retention.ms": "-1"}
 # Far above what an event may be: a producer's mistake should reach the dead letters, with
 # its reason, rather than be refused by a broker that does not say whose event it was.
 _MAX_MESSAGE_BYTES = 2 * 1024 * 1024
-_CONNECT_S = 5.0
 _MAX_REJECTED_BYTES = 4 * 1024 * 1024  # the largest message plus headers must fit
 _TOPIC_SETTINGS = {
     BEHAVIOR_EVENTS_TOPIC: {**_KEEP, "max.message.bytes": str(_MAX_MESSAGE_BYTES)},
@@ -30,8 +29,7 @@ def ensure_topics(kafka: KafkaConfig) -> list[str]:
 
     Raises ``ValueError`` where no broker answers.
     """
-    addresses = reachable(kafka)
-    admin = KafkaAdminClient(bootstrap_servers=addresses)
+    admin = KafkaAdminClient(**reachable(kafka))
     try:
         existing = set(admin.list_topics())
         missing = [name for name in _TOPIC_SETTINGS if name not in existing]
@@ -47,21 +45,3 @@ def _create(admin: KafkaAdminClient, name: str, kafka: KafkaConfig) -> None:
     topic = NewTopic(name, kafka.partitions, kafka.replication, topic_configs=settings)
     with suppress(TopicAlreadyExistsError):  # another process was faster
         admin.create_topics([topic])
-
-
-def reachable(kafka: KafkaConfig) -> list[str]:
-    """Return the broker's addresses; raises ``ValueError`` where none accepts a connection.
-
-    kafka-python itself retries for half a minute and then says "NoBrokersAvailable".
-    """
-    addresses = kafka.bootstrap.split(",")
-    errors = []
-    for address in addresses:
-        host, _, port = address.strip().rpartition(":")
-        try:
-            socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
-            return addresses
-        except (OSError, ValueError) as error:
-            errors.append(str(error))
-    reasons = "; ".join(errors)
-    raise ValueError(f"no Kafka broker answers at {kafka.bootstrap}: {reasons}")
