@@ -197,7 +197,7 @@ def monitor_run() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     sources = MonitorSources(
-        bootstrap=settings.kafka.bootstrap,
+        kafka=settings.kafka,
         triton_metrics_url=settings.triton.metrics_url,
         repository=Path(settings.triton.repository),
         bundles_dir=Path(settings.training.bundles_dir),

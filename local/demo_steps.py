@@ -12,6 +12,7 @@ from local import movielens, processes
 from local.console import Bar
 from local.timelines import Timeline, history_events, timelines
 from settings import Settings
+from streams.brokers import client_arguments
 from streams.event_files import read_lines
 from streams.events import (
     BEHAVIOR_EVENTS_TOPIC,
@@ -168,7 +169,7 @@ def _progress(settings: Settings, group: str, topics: Sequence[str]) -> tuple[in
     from kafka import KafkaConsumer, TopicPartition
 
     consumer = KafkaConsumer(
-        bootstrap_servers=settings.kafka.bootstrap.split(","),
+        **client_arguments(settings.kafka),
         group_id=group,
         enable_auto_commit=False,
     )

@@ -24,6 +24,7 @@ from monitoring.label_reader import LabelBatch, LabelReader
 from monitoring.live_quality import LiveQuality
 from monitoring.serving_cost import CostCard, ServingTotals, flops, served_versions
 from monitoring.worker_watch import QuietSpell, WorkerWatch
+from streams.config import KafkaConfig
 
 LOG = logging.getLogger(__name__)
 IDLE_S = 0.2  # between empty reads; the embedded broker answers an empty fetch at once
@@ -36,7 +37,7 @@ LIVE_LAG_S = 3600.0  # an older label is a backfill's: its lag says nothing
 class MonitorSources:
     """Where the monitor looks."""
 
-    bootstrap: str
+    kafka: KafkaConfig
     triton_metrics_url: str
     repository: Path
     """The live model repository; ``serving.json`` in it names the serving version."""
@@ -187,8 +188,8 @@ def _follow_labels(
 
     Whatever was folded before is folded again by the next reader, to no effect.
     """
-    reader = LabelReader(sources.bootstrap)
-    settler = _Settler(monitor, WorkerWatch(sources.bootstrap, sources.worker_group))
+    reader = LabelReader(sources.kafka)
+    settler = _Settler(monitor, WorkerWatch(sources.kafka, sources.worker_group))
     try:
         while not stop.is_set():
             batch = reader.read()

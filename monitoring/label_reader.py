@@ -5,13 +5,13 @@ monitor's state is in memory, so each start reads the topic anew, and a group wo
 leave offsets behind that nobody may use.
 """
 
-import socket
-from contextlib import suppress
 from dataclasses import dataclass
 
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 
+from streams.brokers import reachable
+from streams.config import KafkaConfig
 from streams.events import LABELS_TOPIC
 from streams.labels import ImpressionLabel, decode_label
 
@@ -44,12 +44,15 @@ class LabelReader:
     a broker that goes and comes back is waited for.
     """
 
-    def __init__(self, bootstrap: str) -> None:
-        _require_a_broker(bootstrap)
+    def __init__(self, kafka: KafkaConfig) -> None:
+        try:  # kafka-python would wait its whole timeout, and leave a socket behind
+            where = reachable(kafka, CONNECT_TIMEOUT_S)
+        except ValueError as error:
+            raise ConnectionError(str(error)) from error
         try:
             self._consumer = KafkaConsumer(
                 LABELS_TOPIC,
-                bootstrap_servers=bootstrap.split(","),
+                **where,
                 bootstrap_timeout_ms=int(CONNECT_TIMEOUT_S * 1000),
                 group_id=None,
                 auto_offset_reset="earliest",
@@ -59,7 +62,7 @@ class LabelReader:
                 allow_auto_create_topics=False,
             )
         except KafkaError as error:
-            raise ConnectionError(f"kafka.bootstrap {bootstrap}: {error}") from error
+            raise ConnectionError(f"kafka.bootstrap {kafka.bootstrap}: {error}") from error
 
     def read(self) -> LabelBatch:
         """Return what has arrived since the last call; returns at once, maybe empty."""
@@ -94,18 +97,3 @@ class LabelReader:
     def close(self) -> None:
         """Close the connections."""
         self._consumer.close()
-
-
-def _require_a_broker(bootstrap: str) -> None:
-    """Raise ``ConnectionError`` if nobody listens at any address of ``bootstrap``.
-
-    kafka-python would wait its whole timeout, and leave a socket behind each time.
-    """
-    for address in bootstrap.split(","):
-        host, _, port = address.rpartition(":")
-        with (
-            suppress(OSError),
-            socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S),
-        ):
-            return
-    raise ConnectionError(f"nobody listens at {bootstrap} (kafka.bootstrap)")

@@ -15,6 +15,8 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError
 
+from streams.brokers import client_arguments
+from streams.config import KafkaConfig
 from streams.events import BEHAVIOR_EVENTS_TOPIC
 
 LOG = logging.getLogger(__name__)
@@ -72,8 +74,8 @@ class QuietSpell:
 class WorkerWatch:
     """Asks the broker for the progress of the worker's consumer group."""
 
-    def __init__(self, bootstrap: str, group_id: str) -> None:
-        self._bootstrap, self._group_id = bootstrap, group_id
+    def __init__(self, kafka: KafkaConfig, group_id: str) -> None:
+        self._kafka, self._group_id = kafka, group_id
         self._admin: Any = None  # made at the first question
 
     def progress(self) -> WorkerProgress:
@@ -94,7 +96,7 @@ class WorkerWatch:
     def _ask(self) -> WorkerProgress:
         if self._admin is None:
             self._admin = KafkaAdminClient(
-                bootstrap_servers=self._bootstrap.split(","),
+                **client_arguments(self._kafka),
                 bootstrap_timeout_ms=_TIMEOUT_MS,
                 request_timeout_ms=_TIMEOUT_MS,
             )

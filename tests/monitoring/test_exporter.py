@@ -56,7 +56,7 @@ def sources(tmp_path: Path, triton_url: str) -> MonitorSources:
     bundle.write_card(folder, card)
     (tmp_path / "serving.json").write_text(json.dumps({"serving": "v7", "previous": None}))
     return MonitorSources(
-        bootstrap="127.0.0.1:9",
+        kafka=KafkaConfig(bootstrap="127.0.0.1:9"),
         triton_metrics_url=triton_url,
         repository=tmp_path,
         bundles_dir=tmp_path / "bundles",
@@ -182,7 +182,7 @@ def publish(bootstrap: str, *payloads: bytes, topic: str = LABELS_TOPIC) -> None
 def test_every_label_of_the_topic_is_read_from_its_start(bootstrap: str) -> None:
     labels = [a_label(f"i{number}") for number in range(2000)]
     publish(bootstrap, *map(encode_label, labels), b"not a label", b"\xff")
-    reader = LabelReader(bootstrap)
+    reader = LabelReader(KafkaConfig(bootstrap=bootstrap))
     found: list[ImpressionLabel] = []
     undecodable = 0
     deadline = time.monotonic() + 30
@@ -202,7 +202,7 @@ def test_the_running_monitor_serves_what_is_published(
     publish(bootstrap, encode_label(a_label("i1")))
     with ports.reserved_ports(1) as (port,):
         pass
-    where = replace(sources, bootstrap=bootstrap)
+    where = replace(sources, kafka=KafkaConfig(bootstrap=bootstrap))
     wanted = 'srp4ctr_matured_impressions{model_version="v7"} 1.0'
     with running(where, port):
         assert wait_for(f"http://127.0.0.1:{port}/metrics", wanted)
@@ -229,7 +229,7 @@ def a_worker(bootstrap: str, group: str) -> Iterator[None]:
 @pytest.mark.stack
 def test_only_a_living_worker_that_has_read_all_is_caught_up(bootstrap: str) -> None:
     publish(bootstrap, b"{}", topic=BEHAVIOR_EVENTS_TOPIC)
-    watch = WorkerWatch(bootstrap, "workers")
+    watch = WorkerWatch(KafkaConfig(bootstrap=bootstrap), "workers")
     assert not watch.progress().is_caught_up
     with a_worker(bootstrap, "workers"):
         assert watch.progress().is_caught_up
@@ -247,7 +247,7 @@ def test_the_clock_settles_a_click_only_while_a_worker_is_caught_up(
     publish(bootstrap, encode_label(a_label("i1", clicked=True)))
     with ports.reserved_ports(1) as (port,):
         pass
-    where = replace(sources, bootstrap=bootstrap)
+    where = replace(sources, kafka=KafkaConfig(bootstrap=bootstrap))
     url = f"http://127.0.0.1:{port}/metrics"
     wanted = 'srp4ctr_matured_impressions{model_version="v7"} 1.0'
     with running(where, port):
