@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import uuid
 from base64 import urlsafe_b64encode
+from collections.abc import Mapping
 from pathlib import Path
 
 from local import ports, processes
@@ -46,17 +47,24 @@ def missing_tools() -> list[str]:
 
 
 def start(
-    folder: Path, port: int, controller_port: int, *, tied: bool
+    folder: Path,
+    port: int,
+    controller_port: int,
+    *,
+    tied: bool,
+    more: Mapping[str, str] | None = None,
 ) -> processes.Running:
     """Start Kafka with its data in ``folder/kafka``; return when it answers requests.
 
-    Raises ValueError where Java or Maven is missing.
+    ``more`` properties win over ours. Raises ValueError where Java or Maven is missing.
     """
     jars = fetch_jars()
     data = folder / "kafka"
     data.mkdir(parents=True, exist_ok=True)
     properties = data / "server.properties"
-    properties.write_text(server_properties(data / "log", port, controller_port))
+    ours = server_properties(data / "log", port, controller_port)
+    lines = [f"{name}={value}\n" for name, value in (more or {}).items()]
+    properties.write_text(ours + "".join(lines))  # of two, Java takes the later
     _format(jars, data, properties)
     program = processes.Program(
         name="kafka",
