@@ -5,11 +5,17 @@ In: ``KafkaConfig``. Out: the keyword arguments that kafka-python and aiokafka s
 
 import socket
 import ssl
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from kafka.errors import KafkaError
 
 from streams.config import KafkaConfig, password_in
 
 _CONNECT_S = 5.0
+_LET_IN_MS = 10_000  # a broker that is busy starting needs some seconds
+
+_Client = TypeVar("_Client")
 
 
 def client_arguments(kafka: KafkaConfig) -> dict[str, Any]:
@@ -52,13 +58,38 @@ def reachable(kafka: KafkaConfig, timeout_s: float = _CONNECT_S) -> dict[str, An
 
     kafka-python itself retries for half a minute and then says "NoBrokersAvailable".
     """
-    errors = []
+    arguments, errors = client_arguments(kafka), []
     for address in kafka.addresses:
         host, _, port = address.rpartition(":")
         try:
-            socket.create_connection((host, int(port)), timeout=timeout_s).close()
-            return client_arguments(kafka)
+            _greet(host, int(port), arguments.get("ssl_context"), timeout_s)
+            return arguments
         except (OSError, ValueError) as error:
             errors.append(str(error))
     reasons = "; ".join(errors)
     raise ValueError(f"no Kafka broker answers at {kafka.bootstrap}: {reasons}")
+
+
+def connect(client: Callable[..., _Client], kafka: KafkaConfig, **more: Any) -> _Client:
+    """Return kafka-python's ``client`` of ``kafka`` with ``more`` arguments.
+
+    Raises ``ValueError`` where no broker answers or lets us in.
+    """
+    arguments = reachable(kafka) | more
+    try:
+        return client(**arguments, bootstrap_timeout_ms=_LET_IN_MS)
+    except KafkaError as error:  # it does not say why, not even a wrong password
+        names = "kafka.security_protocol"
+        if kafka.has_sasl:
+            names += ", kafka.sasl_mechanism, kafka.sasl_username and its password"
+        raise ValueError(
+            f"the Kafka broker at {kafka.bootstrap} did not let us in: check {names} "
+            f"({error})"
+        ) from error
+
+
+def _greet(host: str, port: int, context: ssl.SSLContext | None, timeout_s: float) -> None:
+    """Open a connection and close it again; with TLS, check the certificate too."""
+    with socket.create_connection((host, port), timeout=timeout_s) as connection:
+        if context is not None:
+            context.wrap_socket(connection, server_hostname=host).close()

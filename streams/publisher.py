@@ -10,7 +10,7 @@ from typing import Self
 
 from kafka import KafkaProducer
 
-from streams.brokers import reachable
+from streams.brokers import connect
 from streams.config import KafkaConfig
 from streams.events import BEHAVIOR_EVENTS_TOPIC, Event
 from streams.wire import RejectedEvent, decode, encode, event_key, event_topic
@@ -26,8 +26,9 @@ class EventPublisher:
     """
 
     def __init__(self, kafka: KafkaConfig) -> None:
-        self._producer = KafkaProducer(
-            **reachable(kafka),
+        self._producer = connect(
+            KafkaProducer,
+            kafka,
             linger_ms=_LINGER_MS,
             batch_size=256 * 1024,
             max_request_size=MAX_REQUEST_BYTES,

@@ -5,7 +5,7 @@ from contextlib import suppress
 from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.errors import TopicAlreadyExistsError
 
-from streams.brokers import reachable
+from streams.brokers import connect
 from streams.config import KafkaConfig
 from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC, REJECTED_TOPIC
 
@@ -29,7 +29,7 @@ def ensure_topics(kafka: KafkaConfig) -> list[str]:
 
     Raises ``ValueError`` where no broker answers.
     """
-    admin = KafkaAdminClient(**reachable(kafka))
+    admin = connect(KafkaAdminClient, kafka)
     try:
         existing = set(admin.list_topics())
         missing = [name for name in _TOPIC_SETTINGS if name not in existing]

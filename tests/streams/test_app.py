@@ -1,8 +1,11 @@
+import json
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -35,14 +38,14 @@ def scraped(port: int) -> str:
 
 def started(kafka: KafkaConfig, port: int, folder: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "tests.streams.worker_process"]
-    command += [kafka.bootstrap, str(port), str(folder / "log")]
+    command += [json.dumps(asdict(kafka)), str(port), str(folder / "log")]
     with (folder / "output").open("wb") as output:
         return subprocess.Popen(command, stdout=output, stderr=output)
 
 
-def wait_until_counted(port: int) -> None:
+def wait_until_counted(port: int, counted: Sequence[str] = COUNTED) -> None:
     deadline = time.monotonic() + 60
-    while not all(line in scraped(port) for line in COUNTED):
+    while not all(line in scraped(port) for line in counted):
         assert time.monotonic() < deadline, scraped(port)
         time.sleep(0.2)
 

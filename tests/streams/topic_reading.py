@@ -8,6 +8,7 @@ from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 
+from streams.brokers import client_arguments
 from streams.config import KafkaConfig
 
 
@@ -22,7 +23,7 @@ async def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
 
 def read_topic(kafka: KafkaConfig, topic: str) -> list[Any]:
     """Return every record of ``topic``."""
-    consumer = KafkaConsumer(bootstrap_servers=kafka.bootstrap, fetch_max_wait_ms=50)
+    consumer = KafkaConsumer(**client_arguments(kafka), fetch_max_wait_ms=50)
     try:
         sources = [TopicPartition(topic, number) for number in range(kafka.partitions)]
         wanted = sum(consumer.end_offsets(sources).values())
@@ -43,7 +44,7 @@ def progress_of(
 ) -> Iterator[Callable[[], int]]:
     """Yield a function that says how many records of ``topic`` the group has committed."""
     consumer = KafkaConsumer(
-        bootstrap_servers=kafka.bootstrap, group_id=group_id, enable_auto_commit=False
+        **client_arguments(kafka), group_id=group_id, enable_auto_commit=False
     )
     sources = [TopicPartition(topic, number) for number in range(kafka.partitions)]
     try:

@@ -1,5 +1,6 @@
 """Runs a worker with a sink in memory: ``python -m tests.streams.worker_process …``."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -9,10 +10,10 @@ from streams.config import KafkaConfig, StreamConfig
 from tests.streams.memory_sink import MemorySink
 
 
-def main(bootstrap: str, metrics_port: str, log_dir: str) -> None:
+def main(kafka: str, metrics_port: str, log_dir: str) -> None:
     pause_after_empty_fetch()
     run_worker(
-        KafkaConfig(bootstrap=bootstrap, partitions=2),
+        KafkaConfig(**json.loads(kafka)),
         StreamConfig(metrics_port=int(metrics_port)),
         MemorySink(),
         Path(log_dir),

@@ -23,6 +23,7 @@ VENDOR_HOMES = {
     "mode": FAUST_SERVICES,
     "aiokafka": (*FAUST_SERVICES, "local/*.py"),
     "kafka": (
+        "streams/brokers.py",
         "streams/publisher.py",
         "streams/topics.py",
         "monitoring/label_reader.py",
