@@ -85,13 +85,21 @@ def _build(values: Mapping[str, Any]) -> Settings:
         settings = Settings(**values)
     except ValidationError as error:
         problems = (
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})"
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {_shown(e)!r})"
             for e in error.errors()
         )
         raise SettingsError("; ".join(problems)) from error
     # Said once: readers add a share per partition that the broker has.
     features = replace(settings.features, partitions=settings.kafka.partitions)
     return settings.model_copy(update={"features": features})
+
+
+def _shown(error: Mapping[str, Any]) -> Any:
+    """Return what ``error`` refuses, less any password: the section or the value."""
+    value = error["input"]
+    if isinstance(value, Mapping):
+        return {name: each for name, each in value.items() if "password" not in name}
+    return "…" if "password" in str(error["loc"][-1]) else value
 
 
 def _read(path: Path) -> dict[str, Any]:

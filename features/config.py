@@ -1,6 +1,19 @@
 """Where the feature store is; filled by ``settings.py``."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+_LOCATIONS = (
+    "registry",
+    "redis",
+    "redis_tls",
+    "redis_ca_file",
+    "redis_username",
+    "redis_password_file",
+    "redis_password",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -8,7 +21,16 @@ class FeatureConfig:
     """Feast's addresses and the rules that are ours to enforce."""
 
     redis: str = "127.0.0.1:6379"
-    """Feast's connection string of the online store."""
+    """Feast's connection string of the online store: host:port, and maybe ``,db=2``."""
+    redis_tls: bool = False
+    redis_ca_file: str = ""
+    """PEM certificates that the store's is signed with; empty: the system's."""
+    redis_username: str = ""
+    """An ACL user; empty: the store's default user."""
+    redis_password_file: str = ""
+    """The password is the file's content, less a last line break."""
+    redis_password: str = field(default="", repr=False)
+    """For the variable SRP4CTR_FEATURES__REDIS_PASSWORD, where there is no file."""
     registry: str = ".data/registry.db"
     """A path (file registry) or an SQLAlchemy URL (SQL registry)."""
     log_dir: str = ".data/events"
@@ -17,8 +39,8 @@ class FeatureConfig:
     """An item's counters are the sum of a share per partition of ``behavior-events``: as
     many as ``kafka.partitions``."""
     sequence_ttl_days: float = 90.0
-    """An older sequence is served with status ``stale_sequence`` (Feast does not apply
-    a view's ttl to online reads)."""
+    """An older behaviour is not seen, in serving or training; who has no other is served
+    with status ``stale_sequence`` (Feast does not apply a view's ttl to online reads)."""
     item_refresh_s: float = 1.0
     """How often a server refreshes its table of items' counters from the store."""
 
@@ -27,3 +49,33 @@ class FeatureConfig:
             raise ValueError(f"features.partitions is {self.partitions}; at least 1")
         if self.item_refresh_s <= 0:
             raise ValueError(f"features.item_refresh_s is {self.item_refresh_s}; > 0")
+        if "password=" in self.redis:  # it would be shown wherever the address is
+            raise ValueError(
+                "features.redis holds a password: put it in a file and its name in "
+                "features.redis_password_file"
+            )
+        if self.redis_ca_file and not self.redis_tls:
+            raise ValueError(
+                "features.redis_ca_file is set, but features.redis_tls is false: nothing "
+                "would be encrypted"
+            )
+
+    def portable(self) -> "FeatureConfig":
+        """Return the settings for a server that runs in another folder: no password."""
+        paths: dict[str, Any] = {
+            name: str(Path(path).absolute())
+            for name in ("registry", "redis_ca_file", "redis_password_file")
+            if (path := getattr(self, name)) and "://" not in path
+        }
+        return replace(self, **paths, redis_password="")
+
+    def relocated(self, environment: Mapping[str, str]) -> "FeatureConfig":
+        """Return the settings with where ``environment`` says that the store is now."""
+        where: dict[str, Any] = {
+            name: environment[f"SRP4CTR_FEATURES__{name.upper()}"]
+            for name in _LOCATIONS
+            if f"SRP4CTR_FEATURES__{name.upper()}" in environment
+        }
+        if "redis_tls" in where:
+            where["redis_tls"] = where["redis_tls"].lower() in ("1", "true", "yes", "on")
+        return replace(self, **where)

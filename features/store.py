@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from features import rows
 from features.config import FeatureConfig
 from features.feast_api import FeatureStore, RepoConfig
+from features.online_address import connection_string
 from features.rows import StoredRow, Values
 from streams.activity import Activity
 from streams.sequences import BehaviorSequence
@@ -51,7 +52,7 @@ def open_store(
             registry=_registry(config.registry),
             online_store={
                 "type": "redis",
-                "connection_string": _with_limits(config.redis, timeout_s),
+                "connection_string": connection_string(config, timeout_s),
             },
             # Feast's other file engine loses rows; the name is only a place-holder here.
             offline_store={"type": "duckdb" if offline else "file"},
@@ -236,14 +237,3 @@ def _registry(address: str) -> dict[str, Any]:
         "cache_ttl_seconds": 300,
         "cache_mode": "thread" if is_sql else "sync",
     }
-
-
-def _with_limits(address: str, timeout_s: float) -> str:
-    """Return Feast's connection string with those limits that it does not set itself."""
-    limits = {
-        "socket_timeout": timeout_s,
-        "socket_connect_timeout": timeout_s,
-        "retry": "null",  # the client's own retries sleep for seconds
-    }
-    own = {part.split("=", 1)[0] for part in address.split(",")}
-    return ",".join([address, *(f"{k}={v}" for k, v in limits.items() if k not in own)])

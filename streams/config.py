@@ -93,11 +93,11 @@ class StreamConfig:
 
 
 def password_in(path: str, given: str, setting: str) -> str:
-    """Return the password in the file ``path``, or ``given`` where no file is named.
+    """Return ``given``, or the password in the file ``path`` where nothing is given.
 
     Raises ``ValueError`` with the name of ``setting``, never with what is in the file.
     """
-    if not path:
+    if given or not path:
         return given
     try:
         return Path(path).read_text(encoding="utf-8").rstrip("\r\n")

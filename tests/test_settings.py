@@ -59,6 +59,24 @@ def test_a_value_that_its_section_refuses_names_the_section(
         settings.load()
 
 
+@pytest.mark.parametrize(
+    ("section", "name"), [("KAFKA", "SASL_PASSWORD"), ("FEATURES", "REDIS_PASSWORD")]
+)
+def test_no_error_shows_a_password(
+    here: Path, monkeypatch: pytest.MonkeyPatch, section: str, name: str
+) -> None:
+    monkeypatch.setenv(f"SRP4CTR_{section}__{name}", "s3cret")
+    assert "s3cret" not in repr(settings.load())
+    monkeypatch.setenv(f"SRP4CTR_{section}__PARTITIONS", "0")
+    with pytest.raises(settings.SettingsError, match="partitions is 0") as error:
+        settings.load()
+    assert "s3cret" not in str(error.value)
+    monkeypatch.setenv(f"SRP4CTR_{section}__{name}", '{"s3cret": 1}')
+    with pytest.raises(settings.SettingsError) as error:
+        settings.load()
+    assert "s3cret" not in str(error.value)
+
+
 def test_a_nested_section_is_reached_from_the_environment(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

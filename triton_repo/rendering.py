@@ -9,7 +9,7 @@ import ast
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from features import bundle
@@ -49,7 +49,7 @@ def render(
         {
             **shared,
             "model_version": version,
-            "features": json.dumps(asdict(_absolute(features))),
+            "features": json.dumps(asdict(features.portable())),
         },
         shared if config.backend == "python" else {},
     )
@@ -93,13 +93,6 @@ def code_of(entry: str) -> Mapping[Path, Path]:
         found[name] = path
         waiting += [name.rpartition(".")[0], *_imports(path)]
     return {path: path.relative_to(PROJECT) for path in found.values()}
-
-
-def _absolute(features: FeatureConfig) -> FeatureConfig:
-    """Return the settings for a server that runs in another folder."""
-    if "://" in features.registry:
-        return features
-    return replace(features, registry=str(Path(features.registry).absolute()))
 
 
 def _render_onnx(

@@ -138,7 +138,7 @@ def test_a_worker_and_the_monitor_are_let_in(kafka: KafkaConfig, tmp_path: Path)
 @pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "PLAIN"])
 def test_the_other_mechanisms_are_let_in(kafka: KafkaConfig, mechanism: str) -> None:
     if mechanism == "PLAIN":
-        kafka = replace(kafka, sasl_password_file="", sasl_password=PLAIN_PASSWORD)
+        kafka = replace(kafka, sasl_password=PLAIN_PASSWORD)
         kafka = replace(kafka, sasl_username=PLAIN_USER)
     ensure_topics(replace(kafka, sasl_mechanism=mechanism))
 
@@ -146,7 +146,7 @@ def test_the_other_mechanisms_are_let_in(kafka: KafkaConfig, mechanism: str) -> 
 @needs_apache_kafka
 @pytest.mark.kafka
 def test_a_wrong_password_is_an_error_that_says_what_to_check(kafka: KafkaConfig) -> None:
-    wrong = replace(kafka, sasl_password_file="", sasl_password="not-it")
+    wrong = replace(kafka, sasl_password="not-it")
     with pytest.raises(ValueError, match=r"did not let us in.*sasl_username") as error:
         ensure_topics(wrong)
     assert "not-it" not in str(error.value)
@@ -178,7 +178,7 @@ def test_a_password_s_file_may_end_with_a_line(tmp_path: Path) -> None:
 
 
 def test_a_missing_password_file_is_an_error_that_names_it() -> None:
-    config = replace(SECURED, sasl_password_file="nowhere")
+    config = replace(SECURED, sasl_password="", sasl_password_file="nowhere")
     with pytest.raises(ValueError, match=r"kafka.sasl_password_file nowhere: No such"):
         client_arguments(config)
 
