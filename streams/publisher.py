@@ -9,14 +9,43 @@ from types import TracebackType
 from typing import Self
 
 from kafka import KafkaProducer
+from kafka.errors import (
+    ClusterAuthorizationFailedError,
+    InvalidTimestampError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+)
 
 from streams.brokers import connect
 from streams.config import KafkaConfig
 from streams.events import BEHAVIOR_EVENTS_TOPIC, Event
-from streams.wire import RejectedEvent, decode, encode, event_key, event_topic
+from streams.wire import (
+    MAX_MESSAGE_BYTES,
+    RejectedEvent,
+    decode,
+    encode,
+    event_key,
+    event_topic,
+)
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 _LINGER_MS = 10
+_HINTS = (
+    (
+        InvalidTimestampError,
+        ". Its record is more than five minutes ahead of the broker's clock: set this "
+        "machine's clock (NTP), then publish again",
+    ),
+    (
+        (MessageSizeTooLargeError, RecordListTooLargeError),
+        f". The stream takes events up to {MAX_MESSAGE_BYTES} bytes",
+    ),
+    (
+        (TopicAuthorizationFailedError, ClusterAuthorizationFailedError),
+        ". kafka.sasl_username needs an ACL for WRITE on the topic",
+    ),
+)
 
 
 class EventPublisher:
@@ -109,7 +138,8 @@ class EventPublisher:
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None
         if failure is not None:
-            message = f"the broker did not take an event: {failure!r}"
+            hint = next((h for kind, h in _HINTS if isinstance(failure, kind)), "")
+            message = f"the broker did not take an event: {failure!r}{hint}"
             raise RuntimeError(message) from failure
 
 

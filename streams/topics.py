@@ -8,6 +8,7 @@ from kafka.errors import TopicAlreadyExistsError
 from streams.brokers import connect
 from streams.config import KafkaConfig
 from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC, REJECTED_TOPIC
+from streams.wire import MAX_CLOCK_SKEW_MS
 
 # Brokers delete by the records' timestamps, which a backfill sets to when things
 # happened: with the usual seven days a year's history would be gone when it arrives.
@@ -15,10 +16,17 @@ _KEEP = {"retention.ms": "-1"}
 # Far above what an event may be: a producer's mistake should reach the dead letters, with
 # its reason, rather than be refused by a broker that does not say whose event it was.
 _MAX_MESSAGE_BYTES = 2 * 1024 * 1024
+# An event is judged by its record's time, and so is what is known when: a record from the
+# future would be seen by requests before it. As far ahead as an event's own clock may be.
+_NO_FUTURE = {"message.timestamp.after.max.ms": str(MAX_CLOCK_SKEW_MS)}
 _MAX_REJECTED_BYTES = 4 * 1024 * 1024  # the largest message plus headers must fit
 _TOPIC_SETTINGS = {
-    BEHAVIOR_EVENTS_TOPIC: {**_KEEP, "max.message.bytes": str(_MAX_MESSAGE_BYTES)},
-    ITEMS_TOPIC: {"cleanup.policy": "compact"},
+    BEHAVIOR_EVENTS_TOPIC: {
+        **_KEEP,
+        **_NO_FUTURE,
+        "max.message.bytes": str(_MAX_MESSAGE_BYTES),
+    },
+    ITEMS_TOPIC: {**_NO_FUTURE, "cleanup.policy": "compact"},
     REJECTED_TOPIC: {**_KEEP, "max.message.bytes": str(_MAX_REJECTED_BYTES)},
     LABELS_TOPIC: _KEEP,
 }

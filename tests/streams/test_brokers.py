@@ -15,6 +15,7 @@ from local import apache_kafka, processes
 from local.ports import HOST, reserved_ports
 from monitoring.label_reader import LabelReader
 from monitoring.worker_watch import WorkerWatch
+from streams import publisher
 from streams.brokers import client_arguments
 from streams.config import KafkaConfig, StreamConfig
 from streams.events import REJECTED_TOPIC
@@ -113,15 +114,15 @@ def work_once(kafka: KafkaConfig, folder: Path, *counted: str) -> None:
 def test_a_worker_and_the_monitor_are_let_in(kafka: KafkaConfig, tmp_path: Path) -> None:
     now_ms = time.time_ns() // 1_000_000
     ensure_topics(kafka)
-    with EventPublisher(kafka) as publisher:
-        publisher.publish(an_impression(at_ms=now_ms - 3_600_000), backfill=True)
-        publisher.publish(a_behavior(at_ms=now_ms))
-        publisher.publish(an_item(at_ms=now_ms))
-        publisher.publish_raw(b"{", key=b"u1")
+    with EventPublisher(kafka) as events:
+        events.publish(an_impression(at_ms=now_ms - 3_600_000), backfill=True)
+        events.publish(a_behavior(at_ms=now_ms))
+        events.publish(an_item(at_ms=now_ms))
+        events.publish_raw(b"{", key=b"u1")
     work_once(kafka, tmp_path, *COUNTED, 'srp4ctr_labels_total{clicked="false"} 1.0')
     assert [record.value for record in read_topic(kafka, REJECTED_TOPIC)] == [b"{"]
-    with EventPublisher(kafka) as publisher:
-        publisher.publish(a_behavior(at_ms=now_ms + 1))
+    with EventPublisher(kafka) as events:
+        events.publish(a_behavior(at_ms=now_ms + 1))
     work_once(kafka, tmp_path, COUNTED[0])  # after a replay of what was committed
     reader = LabelReader(kafka)
     while not (labels := reader.read().labels):
@@ -157,6 +158,22 @@ def test_a_wrong_password_is_an_error_that_says_what_to_check(kafka: KafkaConfig
 def test_a_stranger_s_certificate_is_refused_at_once(kafka: KafkaConfig) -> None:
     with pytest.raises(ValueError, match="CERTIFICATE_VERIFY_FAILED"):
         ensure_topics(replace(kafka, ssl_ca_file=""))
+
+
+@needs_apache_kafka
+@pytest.mark.kafka
+def test_a_clock_that_runs_ahead_is_an_error_that_says_what_to_do(
+    kafka: KafkaConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead_ms = time.time_ns() // 1_000_000 + 600_000
+    monkeypatch.setattr(publisher, "_now_ms", lambda: ahead_ms)
+    ensure_topics(kafka)
+    for event in (a_behavior(at_ms=ahead_ms), an_item(at_ms=ahead_ms)):
+        with (
+            pytest.raises(RuntimeError, match=r"clock \(NTP\), then publish again"),
+            EventPublisher(kafka) as ahead,
+        ):
+            ahead.publish(event, backfill=True)
 
 
 def test_a_plain_broker_needs_an_address_alone() -> None:
