@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 
+from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.errors import TopicAlreadyExistsError
 
@@ -46,6 +47,23 @@ def ensure_topics(kafka: KafkaConfig) -> list[str]:
         return missing
     finally:
         admin.close()
+
+
+def committed_offset(
+    kafka: KafkaConfig, group_id: str, topic: str, partition: int
+) -> int | None:
+    """Return what the group has committed of a partition; None if it never has.
+
+    Raises kafka-python's error while the group's coordinator is still loading, of which
+    aiokafka says that nothing was committed.
+    """
+    source = TopicPartition(topic, partition)
+    admin = connect(KafkaAdminClient, kafka)
+    try:
+        found = admin.list_group_offsets({group_id: [source]})[group_id].get(source)
+    finally:
+        admin.close()
+    return found.offset if found is not None and found.offset >= 0 else None
 
 
 def _create(admin: KafkaAdminClient, name: str, kafka: KafkaConfig) -> None:
