@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import track
+from rich.markup import escape
+from rich.progress import Progress, track
+from rich.table import Table
 
 from local.views import file_tables
 from settings import load
-from streams import wire
+from streams import rejected, wire
 from streams.event_files import FileReport, check_file, read_lines
 from streams.publisher import EventPublisher
 from streams.topics import ensure_topics
@@ -61,6 +63,32 @@ def check(path: EventsFile) -> None:
         raise ValueError(f"{sum(report.rejected.values())} bad lines in {path}")
 
 
+@app.command("replay-rejected")
+def replay_rejected(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would go back; change nothing.")
+    ] = False,
+) -> None:
+    """Put what today's rules accept of the dead letters back into the stream.
+
+    Each goes to its right topic, under its right key, as of when it came first; the rest
+    stays. Deploy the fix to the workers first. One replay at a time.
+
+    Example: srp4ctr events replay-rejected --dry-run
+    """
+    settings = load()
+    group = f"{settings.streams.group_id}-replay"
+    with Progress(console=err, transient=True) as bar:
+        task = bar.add_task("replay", total=None)
+        report = rejected.replay_rejected(
+            settings.kafka,
+            group,
+            dry_run=dry_run,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    out.print(_replay_table(report, dry_run))
+
+
 @app.command("schema")
 def schema() -> None:
     """Write the JSON Schema of the events anew.
@@ -68,6 +96,18 @@ def schema() -> None:
     Example: srp4ctr events schema
     """
     out.print(str(wire.write_json_schema(Path(wire.__file__).parent / "schema")))
+
+
+def _replay_table(report: rejected.ReplayReport, dry_run: bool) -> Table:
+    """Return how many dead letters go back and how many stay, by reason."""
+    table = Table(title="dead letters", title_justify="left", title_style="bold")
+    for column in ("reason", "would go back" if dry_run else "put back", "stay"):
+        table.add_column(column)
+    replayed, kept = report.replayed, report.kept
+    for reason in sorted(replayed.keys() | kept.keys()):
+        table.add_row(escape(reason), f"{replayed[reason]:,}", f"{kept[reason]:,}")
+    table.add_row("all", f"{replayed.total():,}", f"{kept.total():,}", style="bold")
+    return table
 
 
 def _check(path: Path) -> FileReport:

@@ -75,6 +75,7 @@ class Outlets:
             ("source_topic", record.topic.encode()),
             ("source_partition", str(record.partition).encode()),
             ("source_offset", str(record.offset).encode()),
+            ("source_timestamp", str(record.timestamp).encode()),
         ]
         await self._producer.send_and_wait(
             REJECTED_TOPIC, value=value, key=record.key, headers=headers + notes

@@ -5,6 +5,7 @@ under the right key, all acknowledged when ``flush`` returns.
 """
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -74,7 +75,7 @@ class EventPublisher:
 
         Raises the error of an earlier event that the broker did not take.
         """
-        self._send(
+        self.send(
             event_topic(event),
             encode(event),
             event_key(event),
@@ -91,10 +92,10 @@ class EventPublisher:
         """
         event = decode(payload, _now_ms())
         if isinstance(event, RejectedEvent):
-            self._send(BEHAVIOR_EVENTS_TOPIC, payload, key, None)
+            self.send(BEHAVIOR_EVENTS_TOPIC, payload, key, None)
             return
         at_ms = event.occurred_at if backfill else None
-        self._send(event_topic(event), payload, event_key(event), at_ms)
+        self.send(event_topic(event), payload, event_key(event), at_ms)
 
     def flush(self, timeout_s: float = 60.0) -> None:
         """Return when the broker has acknowledged everything; raises what it refused."""
@@ -122,13 +123,21 @@ class EventPublisher:
         else:  # the caller's error matters more than what is still in flight
             self._producer.close(timeout=1.0)
 
-    def _send(
-        self, topic: str, payload: bytes, key: bytes | None, at_ms: int | None
+    def send(
+        self,
+        topic: str,
+        payload: bytes | None,
+        key: bytes | None,
+        at_ms: int | None,
+        headers: Sequence[tuple[str, bytes]] = (),
     ) -> None:
+        """Send a record as it is, known since ``at_ms``, or now where that is None."""
         self._raise_failure()
         if at_ms is not None:  # brokers refuse a record from the future
             at_ms = min(at_ms, _now_ms())
-        sent = self._producer.send(topic, value=payload, key=key, timestamp_ms=at_ms)
+        sent = self._producer.send(
+            topic, payload, key, headers=list(headers), timestamp_ms=at_ms
+        )
         sent.add_errback(self._remember)
         self.published += 1
 

@@ -25,6 +25,7 @@ VENDOR_HOMES = {
     "kafka": (
         "streams/brokers.py",
         "streams/publisher.py",
+        "streams/rejected.py",
         "streams/topics.py",
         "monitoring/label_reader.py",
         "monitoring/worker_watch.py",
