@@ -26,6 +26,16 @@ STACK_FILE = "stack.toml"
 _RECORD = "stack.json"
 # Stopped in the reverse order; what others started in the folder (a worker) goes first.
 _ORDER = ("broker", "kafka", "store", "triton", "prometheus")
+# What settings.toml says of security is for other brokers: these two have none.
+_PLAIN: dict[str, dict[str, str | int]] = {
+    "kafka": {"security_protocol": "PLAINTEXT", "ssl_ca_file": "", "sasl_username": ""},
+    "features": {
+        "redis_tls": False,
+        "redis_ca_file": "",
+        "redis_username": "",
+        "redis_password_file": "",
+    },
+}
 Note = Callable[[str], None]
 
 
@@ -218,8 +228,9 @@ def _stop_all(folder: Path) -> list[str]:
 def _write_addresses(folder: Path, addresses: Addresses) -> None:
     (folder / _RECORD).write_text(json.dumps(asdict(addresses), indent=2))
     sections = (
-        f"[{section}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in values.items())
+        f"[{section}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in lines.items())
         for section, values in addresses.settings().items()
+        for lines in [values | _PLAIN.get(section, {})]
     )
     text = "# Written by `srp4ctr stack up`; gone after `srp4ctr stack down`.\n\n"
     partial = folder / f"{STACK_FILE}.part"

@@ -1,11 +1,14 @@
 """Settings: which source wins, and what a mistyped key says."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 import settings
+from local import stack
 from local.config import LocalConfig
+from streams.config import KafkaConfig
 
 
 @pytest.fixture
@@ -57,6 +60,26 @@ def test_a_value_that_its_section_refuses_names_the_section(
     monkeypatch.setenv("SRP4CTR_STREAMS__SEQUENCE_LENGTH", "0")
     with pytest.raises(settings.SettingsError, match=r"streams.*sequence_length is 0"):
         settings.load()
+
+
+def test_a_running_stack_is_plain_whatever_the_file_demands_of_other_brokers(
+    here: Path,
+) -> None:
+    (here / "settings.toml").write_text(
+        '[kafka]\nsecurity_protocol = "SASL_SSL"\nssl_ca_file = "ca.pem"\n'
+        'sasl_username = "ann"\nsasl_password_file = "secret"\n'
+        '[features]\nredis_tls = true\nredis_ca_file = "ca.pem"\nredis_username = "ann"\n'
+    )
+    assert settings.load().kafka.security_protocol == "SASL_SSL"
+    assert settings.load().features.redis_tls
+    ports = {f.name: 1 for f in fields(stack.Addresses) if f.name.endswith("_port")}
+    texts = {"data_dir": str(here / ".data"), "broker": "noida"}
+    (here / ".data").mkdir()
+    stack._write_addresses(here / ".data", stack.Addresses(**texts, **ports))  # type: ignore[arg-type]
+    loaded = settings.load()
+    assert loaded.kafka == KafkaConfig(bootstrap="127.0.0.1:1", sasl_password_file="secret")
+    assert not loaded.features.redis_tls
+    assert not loaded.features.redis_username
 
 
 @pytest.mark.parametrize(
