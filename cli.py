@@ -7,14 +7,14 @@ seconds. prometheus_client comes first, always: Feast would switch it to files.
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import prometheus_client  # noqa: F401  (before Feast: see above)
 import typer
 from rich.console import Console
 
-from local import event_commands, stack_commands
-from settings import PREFIX, Settings, load
+from local import event_commands, feature_commands, stack_commands, stream_commands
+from settings import PREFIX, load
 
 app = typer.Typer(
     name="srp4ctr",
@@ -23,15 +23,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-stream = typer.Typer(help="Events → sequences and labels.", no_args_is_help=True)
-features = typer.Typer(help="The feature store.", no_args_is_help=True)
 model = typer.Typer(help="Train, promote and ask models.", no_args_is_help=True)
 monitor = typer.Typer(help="Live quality and cost.", no_args_is_help=True)
 for noun, group in {
     "stack": stack_commands.app,
     "events": event_commands.app,
-    "stream": stream,
-    "features": features,
+    "stream": stream_commands.app,
+    "features": feature_commands.app,
     "model": model,
     "monitor": monitor,
 }.items():
@@ -53,52 +51,6 @@ def everything(
         os.environ[f"{PREFIX}LOCAL__DATA_DIR"] = data_dir
 
 
-@stream.command("run")
-def stream_run() -> None:
-    """Fold events into sequences, counters and labels until stopped (Ctrl-C).
-
-    Example: srp4ctr stream run
-    """
-    from features.store import FeatureStoreSink
-    from local.worker_patch import prepare_worker
-    from streams.app import group_ids, run_worker
-
-    settings = load()
-    prepare_worker(
-        Path(settings.local.data_dir), settings.kafka.bootstrap, group_ids(settings.streams)
-    )
-    run_worker(
-        settings.kafka,
-        settings.streams,
-        FeatureStoreSink(settings.features),
-        Path(settings.features.log_dir),
-    )
-
-
-@features.command("apply")
-def features_apply() -> None:
-    """Register the feature views with Feast; doing it again is harmless.
-
-    Example: srp4ctr features apply
-    """
-    from features.store import apply
-
-    for name in apply(load().features):
-        out.print(name)
-
-
-@features.command("show")
-def features_show(user: str) -> None:
-    """Show what the store holds of USER now.
-
-    Example: srp4ctr features show 42
-    """
-    from local.views import user_tables
-
-    for table in user_tables(load().features, user):
-        out.print(table)
-
-
 @model.command("refresh")
 def model_refresh(
     promote: Annotated[bool, typer.Option(help="Serve the bundle if it passes.")] = True,
@@ -108,17 +60,17 @@ def model_refresh(
     Example: srp4ctr model refresh
     """
     from local.console import listener, progress_bars
+    from local.feature_gate import promoter
     from local.views import report_table
     from training.refresh import refresh
 
     settings = load()
-    promoter = _promoter(settings) if promote else None
     with progress_bars(out) as bars:
         report = refresh(
             settings.training,
             settings.features,
             settings.streams,
-            promote=promoter,
+            promote=promoter(settings) if promote else None,
             progress=listener(bars),
         )
     out.print(report_table(report))
@@ -141,13 +93,17 @@ def model_list() -> None:
 def model_promote(version: str) -> None:
     """Serve bundle VERSION; if anything fails, the old one keeps serving.
 
+    Refused while the feature store is not what the log says: srp4ctr features check.
+
     Example: srp4ctr model promote v2
     """
+    from local.feature_gate import promoter
+
     settings = load()
     folder = Path(settings.training.bundles_dir) / version
     if not folder.is_dir():
         raise ValueError(f"there is no bundle {version}: srp4ctr model list shows them")
-    _promoter(settings)(folder)
+    promoter(settings)(folder)
     out.print(f"{version} serves")
 
 
@@ -188,6 +144,7 @@ def monitor_run() -> None:
     import signal
     import threading
 
+    from features.check_report import REPORT_FILE
     from monitoring.exporter import MonitorSources, run_monitor
     from streams.topics import ensure_topics
 
@@ -203,6 +160,7 @@ def monitor_run() -> None:
         bundles_dir=Path(settings.training.bundles_dir),
         label_window_s=settings.streams.label_window_s,
         worker_group=settings.streams.group_id,
+        feature_check=Path(settings.features.log_dir) / REPORT_FILE,
     )
     address = f"http://{settings.monitoring.host}:{settings.monitoring.port}/metrics"
     err.print(f"metrics: {address}  (Ctrl-C stops)")
@@ -229,13 +187,6 @@ def demo(
     from local.demo import Options, run
 
     run(Options(events=events_file, broker=broker, keep=keep), out)
-
-
-def _promoter(settings: Settings) -> Any:
-    """Return what serves the bundle in a folder: training hands it the folder."""
-    from triton_repo.promotion import promote
-
-    return lambda folder: promote(folder, settings.triton, settings.features)
 
 
 def main() -> None:

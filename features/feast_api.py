@@ -22,7 +22,7 @@ try:
     with warnings.catch_warnings():
         from feast import FeatureStore, RepoConfig
         from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-        from feast.protos.feast.types.Value_pb2 import DoubleList, Int64List, Value
+        from feast.protos.feast.types.Value_pb2 import Value
 finally:
     if _hidden:
         del sys.modules["torch"]
@@ -30,10 +30,8 @@ finally:
         del os.environ[_name]
 
 __all__ = [
-    "DoubleList",
     "EntityKey",
     "FeatureStore",
-    "Int64List",
     "RepoConfig",
     "Value",
     "prometheus_client",

@@ -6,10 +6,9 @@ every item's row (8.4 ms against 2.2 ms for 100 items).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from features.config import FeatureConfig
 from features.transforms import (
@@ -18,17 +17,23 @@ from features.transforms import (
     empty_activity,
     empty_sequences,
 )
-from streams.activity import decayed
+from streams.activity import Activity, total
+
+# What ``streams.sequences`` packs, as numpy reads it: no padding between the fields.
+_ELEMENT = np.dtype(
+    [("occurred_at", "<i8"), ("item_key", "<i8"), ("value", "<f8"), ("action", "u1")]
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class UserArrays:
-    """B users as the store has them; an unknown one is empty, with version 0."""
+    """B users as the store has them; an unknown one is empty."""
 
     sequences: SequenceArrays
     activity: ActivityArrays
-    versions_us: NDArray[np.int64]
-    """The version of the sequence, else of the activity; 0: never seen."""
+    versions: tuple[str, ...]
+    """``sequence=V@O,activity=V@O``: each row's version in us and the last offset folded
+    into it, which is all that a recomputation from the log needs; "" for a stranger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,15 +75,23 @@ class StoreReader:
         counted = self._users.read(rows.USER_ACTIVITY_VIEW, entities)
         sequences = empty_sequences(len(user_ids), length)
         activity = empty_activity(len(user_ids))
-        versions_us = np.zeros(len(user_ids), dtype=np.int64)
-        for index, (sequence, counters) in enumerate(zip(found, counted, strict=True)):
-            if counters:
-                _fill_activity(activity, index, [counters])
-                versions_us[index] = counters.version_us
+        versions = []
+        for index, (stored, counters) in enumerate(zip(found, counted, strict=True)):
+            sequence = rows.unpack_sequence(stored) if stored else None
+            counts = rows.unpack_activity(counters) if counters else None
+            if counts:
+                _fill_activity(activity, index, counts)
             if sequence:
-                _fill_sequence(sequences, index, sequence.values)
-                versions_us[index] = sequence.version_us
-        return UserArrays(sequences=sequences, activity=activity, versions_us=versions_us)
+                _fill_sequence(sequences, index, sequence.packed)
+            stamps = {"sequence": sequence, "activity": counts}
+            versions.append(
+                ",".join(
+                    f"{name}={row.version_us}@{row.last_offset}"
+                    for name, row in stamps.items()
+                    if row
+                )
+            )
+        return UserArrays(sequences=sequences, activity=activity, versions=tuple(versions))
 
     def read_items(self, item_keys: Sequence[int]) -> ItemArrays:
         """Return the attributes of each item, and its counters over all partitions."""
@@ -93,38 +106,25 @@ class StoreReader:
         activity = empty_activity(len(item_keys))
         of_item = zip(*[iter(shares)] * len(self._partitions), strict=True)
         for index, each in enumerate(of_item):
-            if present := [share for share in each if share]:
-                _fill_activity(activity, index, present)
+            if present := [rows.unpack_activity(share) for share in each if share]:
+                _fill_activity(activity, index, total(present))
         attributes = (p.values["attributes"].string_val if p else "" for p in profiles)
         return ItemArrays(attributes=tuple(attributes), activity=activity)
 
 
-def _fill_sequence(sequences: SequenceArrays, index: int, values: Any) -> None:
+def _fill_sequence(sequences: SequenceArrays, index: int, packed: bytes) -> None:
     """Put the newest behaviours at the right end of row ``index``."""
     length = sequences.item_keys.shape[-1]
-    keys = values["item_keys"].int64_list_val.val[-length:]
-    if not keys:
-        return
-    there = slice(length - len(keys), length)
-    sequences.item_keys[index, there] = keys
-    sequences.action_codes[index, there] = values["action_codes"].int64_list_val.val[
-        -length:
-    ]
-    at_ms = values["occurred_at_ms"].int64_list_val.val[-length:]
-    sequences.occurred_at_ms[index, there] = at_ms
-    numbers = values["behavior_values"].double_list_val.val[-length:]
-    sequences.values[index, there] = numbers
+    elements = np.frombuffer(packed, dtype=_ELEMENT)[-length:]
+    there = slice(length - len(elements), length)
+    sequences.item_keys[index, there] = elements["item_key"]
+    sequences.action_codes[index, there] = elements["action"]
+    sequences.occurred_at_ms[index, there] = elements["occurred_at"]
+    sequences.values[index, there] = elements["value"]
 
 
-def _fill_activity(activity: ActivityArrays, index: int, shares: Sequence[Any]) -> None:
-    """Put the sum of ``shares`` as of the latest: ``streams.activity.total``."""
-    times = [share.values["counted_at_ms"].int64_val for share in shares]
-    now = max(times)
-    for share, counted_at in zip(shares, times, strict=True):
-        impressions = share.values["impressions"].double_list_val.val
-        clicks = share.values["clicks"].double_list_val.val
-        activity.impressions[index] += decayed(impressions, now - counted_at)
-        activity.clicks[index] += decayed(clicks, now - counted_at)
-    seen = (share.values["first_seen_ms"].int64_val for share in shares)
-    activity.counted_at_ms[index] = now
-    activity.first_seen_ms[index] = min(filter(None, seen), default=0)
+def _fill_activity(arrays: ActivityArrays, index: int, activity: Activity) -> None:
+    arrays.impressions[index] = activity.impressions
+    arrays.clicks[index] = activity.clicks
+    arrays.counted_at_ms[index] = activity.counted_at_ms
+    arrays.first_seen_ms[index] = activity.first_seen_ms

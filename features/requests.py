@@ -20,6 +20,7 @@ from features.config import FeatureConfig
 from features.item_table import ItemRows, ItemTable
 from features.reader import FeatureReader, StoreReader, UserArrays
 from features.schema import ItemStatus
+from features.transforms import SequenceArrays
 from features.vocabulary import Vocabulary
 from streams.events import MAX_ID_LENGTH, item_key
 from streams.wire import MIN_OCCURRED_AT_MS
@@ -65,7 +66,7 @@ class RequestFeatures:
         self._store = _RestingStore(reader, length, time.monotonic)
         self._vocabulary = vocabulary
         self._items = item_table
-        self._ttl_ms = ttl_days * _MS_PER_DAY
+        self._ttl_ms = round(ttl_days * _MS_PER_DAY)
 
     def assemble(
         self,
@@ -84,27 +85,28 @@ class RequestFeatures:
         times = _times(times_ms, len(users))
         texts = [""] * len(users) if contexts is None else contexts
         found, is_up = self._store.read(users)
+        sequences = transforms.unexpired(found.sequences, times - self._ttl_ms)
         items = self._items.lookup(keys)
         item_rows = self._vocabulary.item_rows(keys)
         tensors = {
-            **self._history(found),
+            **self._history(sequences),
             "request_features": transforms.request_features(
-                found.sequences, found.activity, times
+                sequences, found.activity, times
             ),
             "context_rows": np.stack([_context_rows(text) for text in texts]),
             "candidate_item_rows": item_rows,
             "candidate_attribute_rows": items.attribute_rows,
             "candidate_features": transforms.candidate_features(
-                items.activity, keys, found.sequences.item_keys, times
+                items.activity, keys, sequences.item_keys, times
             ),
         }
         return RequestBatch(
             tensors=tensors,
             item_status=_item_status(keys, self._vocabulary.is_known(item_rows), items),
-            statuses=self._statuses(found, times, is_up),
+            statuses=_statuses(found, sequences) if is_up else _unavailable(len(users)),
             feature_versions=tuple(
-                f"sequence={version},items={items.version}"
-                for version in found.versions_us.tolist()
+                ",".join(filter(None, (version, f"items={items.version}")))
+                for version in found.versions
             ),
         )
 
@@ -112,25 +114,13 @@ class RequestFeatures:
         """Stop refreshing the item table."""
         self._items.stop()
 
-    def _history(self, users: UserArrays) -> dict[str, NDArray[Any]]:
-        keys = users.sequences.item_keys
+    def _history(self, sequences: SequenceArrays) -> dict[str, NDArray[Any]]:
+        keys = sequences.item_keys
         return {
             "history_item_rows": self._vocabulary.item_rows(keys),
             "history_attribute_rows": self._items.lookup(keys).attribute_rows,
-            "history_behavior_codes": transforms.behavior_codes(users.sequences),
+            "history_behavior_codes": transforms.behavior_codes(sequences),
         }
-
-    def _statuses(self, users: UserArrays, times: Int64s, is_up: bool) -> tuple[str, ...]:
-        if not is_up:
-            return ("store_unavailable",) * len(times)
-        newest = np.where(users.sequences.item_keys != 0, users.sequences.occurred_at_ms, 0)
-        newest = newest.max(axis=-1)
-        names = np.select(
-            [users.versions_us == 0, newest == 0, times - newest > self._ttl_ms],
-            ["cold_user", "empty_sequence", "stale_sequence"],
-            default="ok",
-        )
-        return tuple(names.tolist())
 
 
 def open_bundle(config: FeatureConfig, folder: Path) -> RequestFeatures:
@@ -180,11 +170,27 @@ class _RestingStore:
         return _unknown_users(len(user_ids), self._length), False
 
 
+def _statuses(stored: UserArrays, unexpired: SequenceArrays) -> tuple[str, ...]:
+    """Return ok, or what a user's history lacks."""
+    is_known = np.array([version != "" for version in stored.versions], dtype=bool)
+    had_history = stored.sequences.item_keys.any(axis=-1)
+    names = np.select(
+        [~is_known, ~had_history, ~unexpired.item_keys.any(axis=-1)],
+        ["cold_user", "empty_sequence", "stale_sequence"],
+        default="ok",
+    )
+    return tuple(names.tolist())
+
+
+def _unavailable(count: int) -> tuple[str, ...]:
+    return ("store_unavailable",) * count
+
+
 def _unknown_users(count: int, length: int) -> UserArrays:
     return UserArrays(
         sequences=transforms.empty_sequences(count, length),
         activity=transforms.empty_activity(count),
-        versions_us=np.zeros(count, dtype=np.int64),
+        versions=("",) * count,
     )
 
 

@@ -206,7 +206,7 @@ RESPONSE_NOTES = (
         name="feature_version",
         dtype="string",
         shape=(1,),
-        meaning="versions of the sequence and of the item table that were used",
+        meaning="versions of the user's rows and of the item table: features/reader.py",
     ),
 )
 

@@ -95,6 +95,17 @@ def empty_activity(*shape: int) -> ActivityArrays:
     )
 
 
+def unexpired(sequences: SequenceArrays, after_ms: ArrayLike) -> SequenceArrays:
+    """Return the behaviours that are later than ``after_ms`` (…); the rest is padding."""
+    seen = sequences.occurred_at_ms > np.asarray(after_ms)[..., None]
+    return SequenceArrays(
+        item_keys=np.where(seen, sequences.item_keys, 0),
+        action_codes=np.where(seen, sequences.action_codes, 0),
+        occurred_at_ms=np.where(seen, sequences.occurred_at_ms, 0),
+        values=np.where(seen, sequences.values, np.nan),
+    )
+
+
 def behavior_codes(sequences: SequenceArrays) -> Int64s:
     """Return history_behavior_codes (…, L, 3): action, gap to the previous event, value."""
     present = sequences.item_keys != 0

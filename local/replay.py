@@ -259,5 +259,9 @@ def _best_first(ranking: Ranking) -> list[int]:
 
 
 def _sequence_version(ranking: Ranking) -> str:
-    """Return the sequence's part of the version: the item table's moves every second."""
-    return ranking.feature_version.split(",")[0]
+    """Return the sequence's part of the version, "" where there is none.
+
+    The counters' moves with every impression, the item table's every second.
+    """
+    parts = ranking.feature_version.split(",")
+    return next((part for part in parts if part.startswith("sequence=")), "")

@@ -99,7 +99,7 @@ def _timeline(user_id: str, events: list[UserEvent], live_share: float) -> Timel
             shown[event.request_id].append(event)
         elif isinstance(event, Click):
             clicks[event.request_id].append(event)
-        else:
+        elif isinstance(event, Behavior):
             behaviors.append(event)
     behaviors.sort(key=lambda each: each.occurred_at)
     requests = sorted(shown, key=lambda each: min(i.occurred_at for i in shown[each]))

@@ -1,6 +1,5 @@
 """What the store, the bundles and a ranking hold → tables that a person reads."""
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,13 +9,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from features import bundle
+from features.check_report import FeatureCheck
 from features.config import FeatureConfig
 from features.schema import ItemStatus
 from local.stack import StackStatus
-from streams.activity import HALF_LIVES_H, Activity
 from streams.event_files import FileReport
-from streams.events import FIRST_HASHED_ACTION, NAMED_ACTIONS, item_key
-from streams.sequences import BehaviorSequence
+from streams.events import item_key
 from streams.sink import ItemProfile
 
 if TYPE_CHECKING:  # a stream worker has neither torch nor tritonclient
@@ -45,40 +43,10 @@ def titles(features: FeatureConfig, item_keys: Sequence[int]) -> dict[int, str]:
     }
 
 
-def user_tables(features: FeatureConfig, user_id: str) -> Iterator[Table]:
-    """Yield what the store holds of a user now; ``ValueError`` for one it does not know."""
-    from features.store import FeatureStoreSink  # Feast: 3–4 s
-
-    row = FeatureStoreSink(features).read_users([user_id]).get(user_id)
-    if row is None:
-        raise ValueError(f"the store has nothing of user {user_id!r}")
-    names = titles(features, sorted({e.item_key for e in row.sequence.elements}))
-    yield sequence_table(f"user {escape(user_id)}", row.sequence, names)
-    yield _activity_table(row.activity)
-
-
-def sequence_table(
-    title: str, sequence: BehaviorSequence, names: Mapping[int, str], last: int = 50
-) -> Table:
-    """Return the ``last`` behaviours, newest first."""
-    version = f"version {sequence.version_us}, {len(sequence.elements)} behaviours"
-    table = _table(f"{title}: {version}", "when (UTC)", "ago", "action", "value", "item")
-    for element in sequence.elements[: -last - 1 : -1]:
-        value = "" if element.value is None else f"{element.value:g}"
-        table.add_row(
-            _clock(element.occurred_at),
-            _ago(element.occurred_at),
-            _action(element.action),
-            value,
-            escape(names[element.item_key]),
-        )
-    return table
-
-
 def ranking_table(ranking: "Ranking", names: Mapping[int, str], top: int = 100) -> Table:
     """Return the best ``top`` items of a ranking."""
     title = f"model {ranking.model_version}, status {ranking.status}"
-    table = _table(
+    table = a_table(
         f"{title}, features {ranking.feature_version}", "#", "item", "id", "click", ""
     )
     order = sorted(range(len(ranking.scores)), key=lambda i: -ranking.scores[i])[:top]
@@ -97,14 +65,14 @@ def bundles_table(bundles_dir: Path, repository: Path) -> Table:
 
     serving = read_serving(repository)
     columns = ("version", "made (UTC)", "AUC", "log loss", "calibration", "")
-    table = _table(f"bundles in {bundles_dir}", *columns)
+    table = a_table(f"bundles in {bundles_dir}", *columns)
     for folder in bundle.list_bundles(bundles_dir):
         card = bundle.read(folder)
         role = {serving.serving: "serving", serving.previous: "previous"}
         figures = (card.metrics.get(n) for n in ("auc", "log_loss", "calibration"))
         table.add_row(
             card.version,
-            _clock(card.created_at_ms),
+            clock(card.created_at_ms),
             *("–" if figure is None else f"{figure:.4f}" for figure in figures),
             role.get(card.version, ""),
         )
@@ -114,7 +82,7 @@ def bundles_table(bundles_dir: Path, repository: Path) -> Table:
 def report_table(report: "RefreshReport") -> Table:
     """Return what a refresh made, how good it is, and how long each step took."""
     outcome = "promoted" if report.promoted else "not promoted"
-    table = _table(f"{report.version}: {outcome}", "what", "figure")
+    table = a_table(f"{report.version}: {outcome}", "what", "figure")
     for name, figure in report.metrics.items():
         table.add_row(name, f"{figure:.4f}")
     for name, count in report.counts.items():
@@ -128,7 +96,7 @@ def report_table(report: "RefreshReport") -> Table:
 
 def file_tables(report: FileReport) -> Iterator[Table]:
     """Yield what is in a file of events, and its first bad lines."""
-    table = _table(f"{report.path}", "type", "events")
+    table = a_table(f"{report.path}", "type", "events")
     for name, count in sorted(report.counts.items()):
         table.add_row(name, f"{count:,}")
     for reason, count in sorted(report.rejected.items()):
@@ -138,9 +106,29 @@ def file_tables(report: FileReport) -> Iterator[Table]:
         yield _bad_lines_table(report)
 
 
+def check_table(check: FeatureCheck) -> Table:
+    """Return what a check of the store found, and the first wrong rows."""
+    table = a_table("the feature store against the raw log", "what", "found")
+    figures = {
+        "rows compared": f"{check.rows:,}",
+        "wrong sequences": f"{check.wrong_sequences:,}",
+        "edits in them": f"{check.edits:,}",
+        "wrong counters": f"{check.wrong_counters:,}",
+        "largest difference, events": f"{check.largest_difference:.3g}",
+        "rows that wait for the log": f"{check.waiting:,}",
+        "partitions without their beginning": f"{check.partitions_left_out:,}",
+        "store behind the log, seconds": f"{check.behind_s:.1f}",
+    }
+    for name, figure in figures.items():
+        table.add_row(name, figure)
+    for sentence in check.details:
+        table.add_row("[red]wrong[/red]", escape(sentence))
+    return table
+
+
 def stack_table(status: StackStatus) -> Table:
     """Return the processes of a stack and where their logs are."""
-    table = _table("the stack", "process", "pid", "log")
+    table = a_table("the stack", "process", "pid", "log")
     for running in status.running:
         table.add_row(running.name, str(running.pid), running.log)
     for name in status.ended:
@@ -150,7 +138,7 @@ def stack_table(status: StackStatus) -> Table:
 
 def _bad_lines_table(report: FileReport) -> Table:
     shown = report.bad_lines[:_MAX_BAD_LINES]
-    table = _table("bad lines", "line", "reason", "what is wrong")
+    table = a_table("bad lines", "line", "reason", "what is wrong")
     for line in shown:
         table.add_row(str(line.number), line.reason, escape(line.detail))
     more = sum(report.rejected.values()) - len(shown)
@@ -159,16 +147,8 @@ def _bad_lines_table(report: FileReport) -> Table:
     return table
 
 
-def _activity_table(activity: Activity) -> Table:
-    halves = [f"{hours:g} h" for hours in HALF_LIVES_H]
-    title = f"decayed counts as of {_clock(activity.counted_at_ms)}"
-    table = _table(f"{title}, version {activity.version_us}", "half-life", *halves)
-    for name in ("impressions", "clicks"):
-        table.add_row(name, *(f"{count:.2f}" for count in getattr(activity, name)))
-    return table
-
-
-def _table(title: str, *columns: str) -> Table:
+def a_table(title: str, *columns: str) -> Table:
+    """Return an empty table in our look."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for column in columns:
         table.add_column(column)
@@ -187,19 +167,6 @@ def _words(bits: int) -> str:
     return ", ".join(found)
 
 
-def _action(code: int) -> str:
-    if 0 < code <= len(NAMED_ACTIONS):
-        return NAMED_ACTIONS[code - 1]
-    return f"other ({code})" if code >= FIRST_HASHED_ACTION else f"code {code}"
-
-
-def _clock(at_ms: int) -> str:
+def clock(at_ms: int) -> str:
+    """Return ``at_ms`` as UTC for people."""
     return datetime.fromtimestamp(at_ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _ago(at_ms: int) -> str:
-    seconds = max(0.0, time.time() - at_ms / 1000)
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"

@@ -5,21 +5,22 @@ are not idempotent: a row carries the last Kafka offset that it has counted.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from operator import add, mul
+
+import msgspec
 
 HALF_LIVES_H = (1.0, 24.0, 168.0)  # an hour, a day, a week
+Counts = tuple[float, float, float]  # one per half-life
 _MS_PER_HOUR = 3_600_000.0
-_ZEROS = (0.0,) * len(HALF_LIVES_H)
-_ONES = (1.0,) * len(HALF_LIVES_H)
+_HALF_LIVES_MS = tuple(hours * _MS_PER_HOUR for hours in HALF_LIVES_H)
+_ZEROS = (0.0, 0.0, 0.0)
+_ONES = (1.0, 1.0, 1.0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Activity:
+class Activity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Decayed counts as of ``counted_at_ms``, one per half-life."""
 
-    impressions: tuple[float, ...] = _ZEROS
-    clicks: tuple[float, ...] = _ZEROS
+    impressions: Counts = _ZEROS
+    clicks: Counts = _ZEROS
     counted_at_ms: int = 0
     """The latest event time counted; the counts decay from here."""
     first_seen_ms: int = 0
@@ -49,13 +50,17 @@ def count(activity: Activity, *, at_ms: int, is_click: bool, offset: int) -> Act
     )
 
 
-def decayed(counts: Sequence[float], elapsed_ms: int) -> tuple[float, ...]:
+def decayed(counts: Sequence[float], elapsed_ms: int) -> Counts:
     """Return ``counts`` after ``elapsed_ms`` ≥ 0 more milliseconds."""
+    first, second, third = counts
     if elapsed_ms == 0:  # the items of one slate: half of all calls
-        return tuple(counts)
-    hours = elapsed_ms / _MS_PER_HOUR
-    # map is twice as fast as a generator here, and this runs four times per event
-    return tuple(map(mul, counts, (2.0 ** (-hours / h) for h in HALF_LIVES_H)))
+        return first, second, third
+    hour, day, week = _HALF_LIVES_MS
+    return (
+        first * 2.0 ** (-elapsed_ms / hour),
+        second * 2.0 ** (-elapsed_ms / day),
+        third * 2.0 ** (-elapsed_ms / week),
+    )
 
 
 def total(shares: Sequence[Activity]) -> Activity:
@@ -76,5 +81,5 @@ def total(shares: Sequence[Activity]) -> Activity:
     )
 
 
-def _sum(left: Sequence[float], right: Sequence[float]) -> tuple[float, ...]:
-    return tuple(map(add, left, right))
+def _sum(left: Counts, right: Counts) -> Counts:
+    return left[0] + right[0], left[1] + right[1], left[2] + right[2]

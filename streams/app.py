@@ -19,6 +19,8 @@ from streams.sink import FeatureSink
 from streams.topics import ensure_topics
 from streams.worker import SequenceWorker
 
+_SESSION_S = 10.0  # as aiokafka's own
+
 __all__ = ["create_app", "ensure_topics", "group_ids", "run_worker"]
 
 
@@ -43,11 +45,14 @@ def create_app(
         topic_disable_leader=True,
         web_enabled=False,
         consumer_auto_offset_reset="earliest",
+        # Services start after the agents' group has been joined, and that waits for the
+        # session of a killed member to end: Faust's own 60 s would keep a new one idle.
+        broker_session_timeout=_SESSION_S,
     )
     outlets = OutletService(kafka)
     add_items_agent(app, sink, outlets.outlets)
     app.service(outlets)
-    app.service(SequenceWorker(kafka, config, sink))
+    app.service(SequenceWorker(kafka, config, sink, log_dir))
     app.service(EventLogWriter(kafka, config, log_dir))
     return app
 

@@ -76,12 +76,17 @@ class StreamConfig:
     """An impression waits so long, in event time, for its click."""
     correction_window_s: float = 86_400.0
     """After its window an impression is kept so long for a late click's correction."""
+    max_kept_impressions: int = 250_000
+    """Of a partition, of those that wait for a late click: beyond so many the oldest are
+    forgotten before their time. Impressions whose window is open are always kept."""
     flush_interval_ms: int = 200
     """Dirty users are coalesced for so long before they are written to the store."""
     max_poll_records: int = 2000
     log_flush_records: int = 20_000
     log_flush_interval_s: float = 2.0
     """The raw log closes a file at so many records or after so many seconds."""
+    log_retention_days: float = 0.0
+    """Dates of the raw log older than that are removed; 0 keeps everything."""
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 9101
 

@@ -5,9 +5,12 @@ training reads; a file is on disk before its offsets are committed, and what a c
 left uncommitted is removed and written again.
 """
 
+import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from aiokafka import TopicPartition
@@ -15,12 +18,22 @@ from prometheus_client import Counter
 
 from streams.config import KafkaConfig, StreamConfig
 from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
-from streams.follower import BatchFollower, now_ms
-from streams.log_files import OffsetRange, files_of, remove_uncommitted, write_range
+from streams.follower import BatchFollower
+from streams.log_files import (
+    OffsetRange,
+    files_of,
+    remove_before,
+    remove_uncommitted,
+    write_range,
+)
+from streams.log_repairs import remove_repeated
 from streams.log_rows import Row, row_of
 from streams.partition import Record
 
 LOGGED = Counter("srp4ctr_log_rows_total", "Rows written to the raw log", ["topic"])
+
+_EXPIRE_EVERY_S = 3600.0
+_log = logging.getLogger(__name__)
 
 LOGGED_TOPICS = (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC)
 
@@ -43,6 +56,7 @@ class EventLogWriter(BatchFollower):
         self._log_dir = log_dir
         self._unwritten: dict[TopicPartition, _Unwritten] = {}
         self._written_at = time.monotonic()
+        self._expires_at = self._written_at
 
     async def prepare(
         self, source: TopicPartition, next_offset: int, committed: int | None
@@ -54,6 +68,7 @@ class EventLogWriter(BatchFollower):
         place = (self._log_dir, source.topic, source.partition)
         if committed is not None:
             remove_uncommitted(*place, committed)
+            await self.insist(lambda: remove_repeated(*place))
             return
         if files := files_of(*place):
             raise ValueError(
@@ -66,11 +81,10 @@ class EventLogWriter(BatchFollower):
 
     async def take(self, source: TopicPartition, records: Sequence[Record]) -> None:
         """Keep the rows of ``records``; rejected messages are not in the log."""
-        now = now_ms()
         first = records[0].offset
         unwritten = self._unwritten.setdefault(source, _Unwritten(first, first))
         unwritten.end = records[-1].offset
-        rows = (row_of(record, now) for record in records)
+        rows = (row_of(record) for record in records)
         unwritten.rows += [row for row in rows if row is not None]
 
     async def after_poll(self) -> None:
@@ -80,6 +94,17 @@ class EventLogWriter(BatchFollower):
         waited_s = time.monotonic() - self._written_at
         if is_full or waited_s >= self._config.log_flush_interval_s:
             await self.store()
+        await self._expire()
+
+    async def _expire(self) -> None:
+        """Once an hour, remove the dates that are older than the retention."""
+        days = self._config.log_retention_days
+        if not days or time.monotonic() < self._expires_at:
+            return
+        self._expires_at = time.monotonic() + _EXPIRE_EVERY_S
+        oldest = datetime.now(UTC).date() - timedelta(days=days)
+        for folder in await asyncio.to_thread(remove_before, self._log_dir, oldest):
+            _log.info("removed %s: older than %g days", folder, days)
 
     async def store(self) -> None:
         """Write a file per partition and date, then commit."""

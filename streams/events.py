@@ -76,6 +76,24 @@ class Behavior(
     value: float | None = None  # dwell seconds, a rating, a price: the action says which
 
 
+class Forget(msgspec.Struct, tag="forget", frozen=True, kw_only=True, omit_defaults=True):
+    """A user asks to be forgotten: all that the user did until ``occurred_at``."""
+
+    event_id: Id
+    user_id: Id
+    occurred_at: Millis
+
+
+class Rebuild(msgspec.Struct, tag="rebuild", frozen=True, kw_only=True, omit_defaults=True):
+    """An operator's command to a partition: fold what came since ``since_ms`` anew.
+
+    No event: it stands in every partition, under a key that no user has.
+    """
+
+    event_id: Id
+    since_ms: int
+
+
 class ItemUpdate(msgspec.Struct, tag="item", frozen=True, kw_only=True, omit_defaults=True):
     """An item's attributes, whole: a later update replaces an earlier one."""
 
@@ -94,8 +112,8 @@ class ItemUpdate(msgspec.Struct, tag="item", frozen=True, kw_only=True, omit_def
     ]
 
 
-UserEvent = Impression | Click | Behavior
-Event = Impression | Click | Behavior | ItemUpdate
+UserEvent = Impression | Click | Behavior | Forget
+Event = UserEvent | ItemUpdate
 
 
 def item_key(item_id: str) -> int:

@@ -5,16 +5,19 @@ rows that differ. Pure and safe to repeat: an event that a row has seen changes 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from streams.activity import Activity, count
-from streams.events import Behavior, Click, UserEvent, item_key
-from streams.sequences import BehaviorSequence, SequenceElement, element_of, merge
-from streams.sink import ItemShare, UserRow
+from streams.events import Behavior, Click, Forget, Impression, UserEvent, item_key
+from streams.sequences import BehaviorSequence, element_of, forget, merge
+from streams.sink import ShareKey
+
+_NEVER_SEEN = Activity()
+_EMPTY = BehaviorSequence()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoggedEvent:
+class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An event and where the log holds it."""
 
     event: UserEvent
@@ -23,64 +26,74 @@ class LoggedEvent:
     """The record's timestamp: when the event became known."""
 
 
-def fold_users(
-    rows: Mapping[str, UserRow], batch: Iterable[LoggedEvent], length: int
-) -> dict[str, UserRow]:
-    """Return the users' rows that ``batch`` changes; ``length`` bounds a sequence."""
-    activities: dict[str, Activity] = {}
-    added: dict[str, list[SequenceElement]] = {}
+def fold_sequences(
+    sequences: Mapping[str, BehaviorSequence], batch: Iterable[LoggedEvent], length: int
+) -> dict[str, BehaviorSequence]:
+    """Return the users' sequences that ``batch`` changes; ``length`` bounds them."""
+    latest: dict[str, BehaviorSequence] = {}
     for logged in batch:
         event = logged.event
-        user_id = event.user_id
-        elements = added.setdefault(user_id, [])
-        if isinstance(event, Click | Behavior):
-            elements.append(element_of(event))
-        if not isinstance(event, Behavior):
-            seen = activities.get(user_id) or _activity(rows.get(user_id))
-            activities[user_id] = _count(seen, logged)
-    changed = {}
-    for user_id, elements in added.items():
-        before = rows.get(user_id) or _new_user(user_id)
-        after = UserRow(
-            user_id=user_id,
-            sequence=merge(before.sequence, elements, length),
-            activity=activities.get(user_id, before.activity),
-        )
-        if after != before:
-            changed[user_id] = after
-    return changed
-
-
-def fold_items(
-    shares: Mapping[int, ItemShare], batch: Iterable[LoggedEvent], partition: int
-) -> dict[int, ItemShare]:
-    """Return the ``partition``'s shares of ``batch``'s items that it changes."""
-    activities: dict[int, Activity] = {}
-    for logged in batch:
-        if isinstance(logged.event, Behavior):
+        if isinstance(event, Impression):
             continue
-        key = item_key(logged.event.item_id)
-        before = activities.get(key) or _activity(shares.get(key))
-        activities[key] = _count(before, logged)
-    return {
-        key: ItemShare(item_key=key, partition=partition, activity=activity)
-        for key, activity in activities.items()
-        if activity != _activity(shares.get(key))
-    }
+        user_id = event.user_id
+        before = latest.get(user_id) or sequences.get(user_id, _EMPTY)
+        # One by one, so that the version says how many events made the row, however they
+        # were batched: of two workers' rows the store keeps the one that has seen more.
+        if isinstance(event, Forget):
+            after = forget(before, event.occurred_at, logged.offset)
+        else:
+            after = merge(before, (element_of(event),), length, logged.offset)
+        if after is not before:
+            latest[user_id] = after
+    return latest
 
 
-def _count(activity: Activity, logged: LoggedEvent) -> Activity:
-    return count(
-        activity,
-        at_ms=logged.event.occurred_at,
-        is_click=isinstance(logged.event, Click),
-        offset=logged.offset,
+def fold_activities(
+    activities: Mapping[str, Activity], batch: Iterable[LoggedEvent]
+) -> dict[str, Activity]:
+    """Return the users' counters that ``batch``, without duplicates, changes."""
+    latest: dict[str, Activity] = {}
+    for logged in batch:
+        event = logged.event
+        if isinstance(event, Behavior):
+            continue
+        user_id = event.user_id
+        before = latest.get(user_id) or activities.get(user_id, _NEVER_SEEN)
+        after = _counted(before, logged)
+        if after is not before:
+            latest[user_id] = after
+    return latest
+
+
+def fold_shares(
+    shares: Mapping[ShareKey, Activity], batch: Iterable[LoggedEvent], partition: int
+) -> dict[ShareKey, Activity]:
+    """Return the ``partition``'s shares that ``batch``, without duplicates, changes."""
+    latest: dict[ShareKey, Activity] = {}
+    for logged in batch:
+        event = logged.event
+        if isinstance(event, Behavior | Forget):
+            continue
+        key = (item_key(event.item_id), partition)
+        before = latest.get(key) or shares.get(key, _NEVER_SEEN)
+        after = _counted(before, logged)
+        if after is not before:
+            latest[key] = after
+    return latest
+
+
+def _counted(activity: Activity, logged: LoggedEvent) -> Activity:
+    event = logged.event
+    if not isinstance(event, Forget):
+        return count(
+            activity,
+            at_ms=event.occurred_at,
+            is_click=isinstance(event, Click),
+            offset=logged.offset,
+        )
+    if logged.offset <= activity.last_offset:
+        return activity
+    return Activity(
+        last_offset=logged.offset,
+        version_us=max(event.occurred_at * 1000, activity.version_us + 1),
     )
-
-
-def _activity(row: UserRow | ItemShare | None) -> Activity:
-    return Activity() if row is None else row.activity
-
-
-def _new_user(user_id: str) -> UserRow:
-    return UserRow(user_id=user_id, sequence=BehaviorSequence(), activity=Activity())

@@ -18,6 +18,7 @@ from mode import Service
 from streams.brokers import client_arguments
 from streams.config import KafkaConfig
 from streams.partition import Record
+from streams.topics import committed_offset
 
 FETCH_BYTES = 4 * 1024 * 1024
 _POLL_MS = 100  # a rebalance or a stop waits for a poll
@@ -43,7 +44,7 @@ class BatchFollower(Service):  # type: ignore[misc]  # mode has no types
         self._assigned: set[TopicPartition] = set()
         self._prepared: set[TopicPartition] = set()
         self._term = 0  # a new one begins whenever partitions may go to others
-        self._lock = asyncio.Lock()  # one of a turn, a rebalance and a stop at a time
+        self.turn = asyncio.Lock()  # one of a turn, a rebalance and a stop at a time
 
     @abstractmethod
     async def prepare(
@@ -90,7 +91,7 @@ class BatchFollower(Service):  # type: ignore[misc]  # mode has no types
 
     async def hand_over(self) -> None:
         """Store everything, so that others may continue, and forget it."""
-        async with self._lock:
+        async with self.turn:
             try:
                 await self.store()
             finally:
@@ -113,7 +114,7 @@ class BatchFollower(Service):  # type: ignore[misc]  # mode has no types
             # Without the lock: in a rebalance a poll waits for the end of a hand-over.
             batches = await self._poll()
             term = self._term  # nothing was awaited since the records came
-            async with self._lock:
+            async with self.turn:
                 if term == self._term and not self.should_stop:
                     await self._turn(batches)
             await asyncio.sleep(0)  # let a rebalance have the lock
@@ -141,13 +142,23 @@ class BatchFollower(Service):  # type: ignore[misc]  # mode has no types
 
     async def _prepare(self, source: TopicPartition) -> None:
         """Begin at the committed offset, however far ``source`` was read before."""
-        committed = await self.consumer.committed(source)
+        committed = await self._committed(source)
         start = committed
         if start is None:
             start = (await self.consumer.beginning_offsets([source]))[source]
         self.consumer.seek(source, start)
         self._prepared.add(source)  # first: ``prepare`` may find out that it is lost
         await self.prepare(source, start, committed)
+
+    async def _committed(self, source: TopicPartition) -> int | None:
+        """Return what the group has committed of ``source``; None if it never has."""
+        offset: int | None = await self.consumer.committed(source)
+        if offset is not None:
+            return offset
+        # aiokafka overlooks the error of a coordinator that is still loading, after the
+        # broker's restart, and answers as if nobody had ever committed: ask once more.
+        place = (self._group_id, source.topic, source.partition)
+        return await self.insist(lambda: committed_offset(self.kafka, *place))
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Tell the group that everything before ``offsets`` is stored."""
@@ -173,7 +184,7 @@ class BatchFollower(Service):  # type: ignore[misc]  # mode has no types
                 if self.should_stop:
                     raise
                 wait_s = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
-                _log.warning("storing failed, again in %s s: %r", wait_s, error)
+                _log.warning("no answer, again in %s s: %r", wait_s, error)
                 attempt += 1
                 await self.sleep(wait_s)
 

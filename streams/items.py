@@ -14,9 +14,8 @@ import faust
 from prometheus_client import Counter
 
 from streams.events import ITEMS_TOPIC, ItemUpdate, item_key
-from streams.follower import now_ms
 from streams.outlets import Outlets
-from streams.partition import RejectedRecord, known_at
+from streams.partition import RejectedRecord
 from streams.sink import FeatureSink, ItemProfile
 from streams.wire import RejectedEvent, decode_item_update
 from streams.worker import REJECTED
@@ -94,9 +93,8 @@ def _sort(records: Any) -> tuple[list[ItemProfile], list[RejectedRecord]]:
     """Return the latest profile of each item, and what is no item update."""
     latest: dict[int, ItemProfile] = {}
     rejected = []
-    now = now_ms()
     for record in records:
-        update = decode_item_update(record.value, record.key, known_at(record, now))
+        update = decode_item_update(record.value, record.key, record.timestamp)
         if isinstance(update, RejectedEvent):
             rejected.append(RejectedRecord(record=record, rejected=update))
             continue

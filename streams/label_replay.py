@@ -4,66 +4,25 @@ In: the partition up to the committed offset. Out: the impressions that may stil
 clicked, and the labels that may not have been published before it was committed.
 """
 
-import time
-from typing import Any
-
-from aiokafka import AIOKafkaConsumer, TopicPartition
-
-from streams.brokers import client_arguments
-from streams.config import KafkaConfig, StreamConfig
+from streams.config import StreamConfig
+from streams.follower import now_ms
 from streams.partition import PartitionState, replay_labels
+from streams.past import Past
 
-_WAIT_MS = 500
 
+async def rebuild_labels(past: Past, config: StreamConfig, state: PartitionState) -> None:
+    """Replay into ``state`` what its label join would hold at ``state.next_offset``.
 
-async def rebuild_labels(
-    kafka: KafkaConfig, config: StreamConfig, source: TopicPartition, state: PartitionState
-) -> None:
-    """Replay into ``state`` both windows' records before ``state.next_offset``.
-
-    Costs a read of that span: a day of events at the default settings.
+    That is both windows' records, but of the corrections' window no more than
+    ``max_kept_impressions``: a day of events, at the default settings, or 250,000.
     """
-    if state.next_offset == 0:
+    end = min(state.next_offset, past.end)
+    last_ms = await past.known_ms(end - 1) if end else None
+    if last_ms is None:
         return
-    reader = AIOKafkaConsumer(
-        **client_arguments(kafka),
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-    )
-    await reader.start()
-    try:
-        reader.assign([source])
-        kept_s = config.label_window_s + config.correction_window_s
-        start = await _start_offset(reader, source, state.next_offset, kept_s)
-        await _replay(reader, source, start, state)
-    finally:
-        await reader.stop()
-
-
-async def _start_offset(
-    reader: Any, source: TopicPartition, end: int, kept_s: float
-) -> int:
-    """Return the first offset whose impression may still be kept at offset ``end``."""
-    first: int = (await reader.beginning_offsets([source]))[source]
-    if first >= end:
-        return end
-    reader.seek(source, end - 1)
-    last = await reader.getmany(source, timeout_ms=_WAIT_MS * 10, max_records=1)
-    if not last.get(source):
-        return first
-    oldest_ms = last[source][0].timestamp - round(kept_s * 1000)
-    found = (await reader.offsets_for_times({source: max(0, oldest_ms)}))[source]
-    return first if found is None else min(max(first, found.offset), end)
-
-
-async def _replay(
-    reader: Any, source: TopicPartition, start: int, state: PartitionState
-) -> None:
-    end = min(state.next_offset, (await reader.end_offsets([source]))[source])
-    if start >= end:
-        return
-    reader.seek(source, start)
-    while await reader.position(source) < end:
-        batch = await reader.getmany(source, timeout_ms=_WAIT_MS)
-        records = [record for record in batch.get(source, ()) if record.offset < end]
-        replay_labels(state, records, time.time_ns() // 1_000_000)
+    window_ms = round(config.label_window_s * 1000)
+    since_ms = last_ms - window_ms - round(config.correction_window_s * 1000)
+    in_window = await past.offset_since(last_ms - window_ms, end)
+    start = max(0, min(in_window, end - config.max_kept_impressions))
+    async for events in past.events(since_ms, end, start):
+        replay_labels(state, events, now_ms())

@@ -6,11 +6,13 @@ clock are passed in.
 """
 
 import heapq
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import msgspec
 
-from streams.events import Click, Id, Impression, Millis, UserEvent
+from streams.events import Click, Forget, Id, Impression, Millis, UserEvent
 
 UNCLICKED, CLICKED_LATE, CLICKED = 0, 1, 2  # revisions, the weakest first
 
@@ -61,30 +63,37 @@ _Key = tuple[str, str, str]  # user, request, item: another user's click never m
 class _Kept:
     """An impression that a click may still change."""
 
-    impression: Impression
+    unclicked: ImpressionLabel
     revision: int = -1  # none published yet
+    is_clicked: bool = False
     late_click_at: int | None = None
 
 
 class LabelJoin:
     """The impressions and early clicks of one partition that still wait for each other.
 
-    Bounded by event time: an impression is kept for the window and the corrections'
-    window after it came, a click without an impression as long.
+    An impression is kept for the window, and then for the corrections' window, in event
+    time; a click without an impression as long as both. Beyond ``max_kept`` those whose
+    window has closed are forgotten sooner, the oldest first: an open window never.
     """
 
-    def __init__(self, window_ms: int, correction_ms: int) -> None:
+    def __init__(self, window_ms: int, correction_ms: int, max_kept: int) -> None:
         self._window_ms = window_ms
-        self._kept_ms = window_ms + correction_ms
+        self._correction_ms = correction_ms
+        self._max_kept = max_kept
         self._kept: dict[_Key, _Kept] = {}
         self._early_clicks: dict[_Key, int] = {}
+        # Of when each is due: impressions to mature, then to leave; early clicks to leave.
         self._maturing: list[tuple[int, _Key]] = []
         self._leaving: list[tuple[int, _Key]] = []
+        self._expiring: list[tuple[int, _Key]] = []
         self._latest_event_ms = 0
         self._latest_record_ms = 0
         self._idle_until_ms = 0
         self.unmatched_clicks = 0
         """Clicks that were forgotten without an impression."""
+        self.forgotten_early = 0
+        """Impressions that ``max_kept`` let go before their corrections' window closed."""
 
     @property
     def watermark_ms(self) -> int:
@@ -97,13 +106,27 @@ class LabelJoin:
         """How many impressions and early clicks are held in memory."""
         return len(self._kept) + len(self._early_clicks)
 
+    def has_seen(self, event: UserEvent) -> bool:
+        """Return whether ``event`` is an impression or a click that was here before."""
+        if not isinstance(event, Impression | Click):
+            return False
+        key = _key(event)
+        kept = self._kept.get(key)
+        if isinstance(event, Impression):
+            return kept is not None
+        return key in self._early_clicks if kept is None else kept.is_clicked
+
     def add(self, event: UserEvent, record_ms: int) -> list[ImpressionLabel]:
         """Take ``event``, known since ``record_ms``; return the labels that it decides."""
         self._latest_event_ms = max(self._latest_event_ms, event.occurred_at)
         self._latest_record_ms = max(self._latest_record_ms, record_ms)
         if isinstance(event, Impression):
             return self._add_impression(event)
-        return self._add_click(event) if isinstance(event, Click) else []
+        if isinstance(event, Click):
+            return self._add_click(event)
+        if isinstance(event, Forget):
+            self._forget_user(event)
+        return []
 
     def advance(self, idle_until_ms: int = 0) -> list[ImpressionLabel]:
         """Return the labels whose window the watermark has closed, and forget the oldest.
@@ -113,39 +136,49 @@ class LabelJoin:
         self._idle_until_ms = max(self._idle_until_ms, idle_until_ms)
         watermark = self.watermark_ms
         labels: list[ImpressionLabel] = []
-        while self._maturing and self._maturing[0][0] <= watermark:
-            kept = self._kept.get(heapq.heappop(self._maturing)[1])
-            labels += [] if kept is None else self._mature(kept)
-        while self._leaving and self._leaving[0][0] <= watermark:
-            self._forget(heapq.heappop(self._leaving)[1])
+        for at_ms, key in _due(self._maturing, watermark):
+            if kept := self._kept.get(key):
+                labels += self._mature(kept)
+                # One that came late gets as long for corrections as a punctual one.
+                until = max(at_ms, watermark) + self._correction_ms
+                heapq.heappush(self._leaving, (until, key))
+        for _, key in _due(self._leaving, watermark):
+            self._kept.pop(key, None)
+        for _, key in _due(self._expiring, watermark):
+            self.unmatched_clicks += self._early_clicks.pop(key, None) is not None
+        while self._leaving and self.waiting > self._max_kept:
+            gone = self._kept.pop(heapq.heappop(self._leaving)[1], None)
+            self.forgotten_early += gone is not None
         return labels
 
     def _add_impression(self, impression: Impression) -> list[ImpressionLabel]:
-        key = (impression.user_id, impression.request_id, impression.item_id)
+        key = _key(impression)
         if key in self._kept:
             return []
-        if impression.context:  # no label carries it: not worth a day in memory
-            impression = msgspec.structs.replace(impression, context=None)
-        kept = self._kept[key] = _Kept(impression)
-        at = impression.occurred_at
-        heapq.heappush(self._maturing, (at + self._window_ms, key))
-        self._keep(at, key)
+        due_ms = impression.occurred_at + self._window_ms
+        label = _unclicked(impression, due_ms)
+        key = (label.user_id, label.request_id, label.item_id)  # the strings held once
+        kept = self._kept[key] = _Kept(label)
+        heapq.heappush(self._maturing, (due_ms, key))
         click_at = self._early_clicks.pop(key, None)
         return [] if click_at is None else self._click(kept, click_at)
 
     def _add_click(self, click: Click) -> list[ImpressionLabel]:
-        key = (click.user_id, click.request_id, click.item_id)
+        key = _key(click)
         kept = self._kept.get(key)
         if kept is not None:
             return self._click(kept, click.occurred_at)
         if key not in self._early_clicks:
-            self._keep(click.occurred_at, key)
+            kept_ms = self._window_ms + self._correction_ms
+            until = max(click.occurred_at, self.watermark_ms) + kept_ms
+            heapq.heappush(self._expiring, (until, key))
         seen = self._early_clicks.get(key, click.occurred_at)
         self._early_clicks[key] = min(seen, click.occurred_at)
         return []
 
     def _click(self, kept: _Kept, at_ms: int) -> list[ImpressionLabel]:
-        if at_ms <= kept.impression.occurred_at + self._window_ms:
+        kept.is_clicked = True
+        if at_ms <= kept.unclicked.matured_at:
             return self._publish(kept, CLICKED, at_ms)
         if kept.revision < UNCLICKED:  # a click in time may still come: wait for the window
             kept.late_click_at = min(kept.late_click_at or at_ms, at_ms)
@@ -153,8 +186,7 @@ class LabelJoin:
         return self._publish(kept, CLICKED_LATE, at_ms)
 
     def _mature(self, kept: _Kept) -> list[ImpressionLabel]:
-        window_end = kept.impression.occurred_at + self._window_ms
-        labels = self._publish(kept, UNCLICKED, window_end)
+        labels = self._publish(kept, UNCLICKED, kept.unclicked.matured_at)
         if kept.late_click_at is not None:
             labels += self._publish(kept, CLICKED_LATE, kept.late_click_at)
         return labels
@@ -163,31 +195,46 @@ class LabelJoin:
         if revision <= kept.revision:
             return []
         kept.revision = revision
-        shown = kept.impression
-        label = ImpressionLabel(
-            request_id=shown.request_id,
-            user_id=shown.user_id,
-            item_id=shown.item_id,
-            position=shown.position,
-            score=shown.score,
-            propensity=shown.propensity,
-            model_version=shown.model_version,
-            impression_at=shown.occurred_at,
-            clicked=revision != UNCLICKED,
-            within_window=revision != CLICKED_LATE,
+        if revision == UNCLICKED:
+            return [kept.unclicked]
+        label = msgspec.structs.replace(
+            kept.unclicked,
+            clicked=True,
+            within_window=revision == CLICKED,
             matured_at=at_ms,
             revision=revision,
         )
         return [label]
 
-    def _keep(self, at_ms: int, key: _Key) -> None:
-        """Remember ``key`` for a while; a late arrival gets as long as a punctual one."""
-        until = max(at_ms, self.watermark_ms) + self._kept_ms
-        heapq.heappush(self._leaving, (until, key))
+    def _forget_user(self, forget: Forget) -> None:
+        """Drop what waits of the user; the times that it is due remain, of nothing."""
+        for waiting in (self._kept, self._early_clicks):
+            for key in [key for key in waiting if key[0] == forget.user_id]:
+                del waiting[key]
 
-    def _forget(self, key: _Key) -> None:
-        # An impression that met its early click is in the queue twice, the click's time
-        # first: it leaves at most one window sooner.
-        self._kept.pop(key, None)
-        if self._early_clicks.pop(key, None) is not None:
-            self.unmatched_clicks += 1
+
+def _key(event: Impression | Click) -> _Key:
+    return (event.user_id, event.request_id, event.item_id)
+
+
+def _unclicked(shown: Impression, due_ms: int) -> ImpressionLabel:
+    """Return the label of ``shown`` if nobody clicks; what repeats is held once."""
+    return ImpressionLabel(
+        request_id=sys.intern(shown.request_id),
+        user_id=sys.intern(shown.user_id),
+        item_id=shown.item_id,
+        position=shown.position,
+        score=shown.score,
+        propensity=shown.propensity,
+        model_version=shown.model_version and sys.intern(shown.model_version),
+        impression_at=shown.occurred_at,
+        clicked=False,
+        within_window=True,
+        matured_at=due_ms,
+        revision=UNCLICKED,
+    )
+
+
+def _due(queue: list[tuple[int, _Key]], watermark_ms: int) -> Iterator[tuple[int, _Key]]:
+    while queue and queue[0][0] <= watermark_ms:
+        yield heapq.heappop(queue)

@@ -5,11 +5,15 @@ record's timestamp in UTC, start and end the first and last offset that were tak
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -83,6 +87,50 @@ def files_of(log_dir: Path, topic: str, partition: int) -> list[Path]:
     return sorted(found, key=lambda path: (_start(path), path))
 
 
+def read_files(
+    log_dir: Path, topic: str, partition: int, since_ms: int = 0
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of a partition, a range of offsets at a time, each offset once.
+
+    Dates before that of ``since_ms`` are left out.
+    """
+    files = files_of(log_dir, topic, partition)
+    first = f"date={_date(since_ms // _MS_PER_DAY)}"
+    last = -1
+    for _, paths in groupby((p for p in files if p.parent.name >= first), key=_start):
+        tables = [pq.ParquetFile(path).read() for path in paths]
+        rows = {row["offset"]: row for table in tables for row in table.to_pylist()}
+        fresh = [rows[offset] for offset in sorted(rows) if offset > last]
+        yield fresh
+        last = fresh[-1]["offset"] if fresh else last
+
+
+def known_ms(log_dir: Path, topic: str, partition: int, offset: int) -> int | None:
+    """Return when the last event at or before ``offset`` became known, if it is logged."""
+    for path in reversed(files_of(log_dir, topic, partition)):
+        table = pq.ParquetFile(path).read(["offset", "created_at"])
+        known = [row for row in table.to_pylist() if row["offset"] <= offset]
+        if known:
+            return int(max(known, key=itemgetter("offset"))["created_at"])
+    return None
+
+
+def remove_before(log_dir: Path, day: date) -> list[Path]:
+    """Remove the folders of the dates before ``day`` and return them."""
+    folders: Iterable[Path] = log_dir.glob("*/date=*")
+    removed = [path for path in folders if path.name < f"date={day.isoformat()}"]
+    for path in removed:
+        shutil.rmtree(path, ignore_errors=True)  # another worker may be faster
+    return sorted(removed)
+
+
+def covered_offsets(log_dir: Path, topic: str, partition: int) -> tuple[int, int]:
+    """Return the first and the last offset of a partition's files; (0, -1) without any."""
+    found = files_of(log_dir, topic, partition)
+    ends = (int(path.stem.split("-")[2]) for path in found)
+    return (_start(found[0]) if found else 0), max(ends, default=-1)
+
+
 def _start(path: Path) -> int:
     return int(path.name.split("-")[1])
 
@@ -93,7 +141,8 @@ def _write_file(path: Path, topic: str, rows: Sequence[Row]) -> None:
         pa.array(column, type=kind.type)
         for column, kind in zip(zip(*rows, strict=True), schema, strict=True)
     ]
-    unfinished = path.with_suffix(".tmp")
+    # A name of its own: a writer that has lost the partition may be at the same range.
+    unfinished = path.with_suffix(f".{uuid4().hex}.tmp")
     with unfinished.open("wb") as file:
         pq.write_table(pa.Table.from_arrays(arrays, schema=schema), file)
         file.flush()

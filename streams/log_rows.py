@@ -1,7 +1,7 @@
 """Records → rows of the raw log: one flat table per topic.
 
 In: records of ``behavior-events``, ``items`` and ``impression-labels``. Out: tuples in
-the order of ``COLUMNS``, or None for a message that was rejected.
+the order of ``COLUMNS``, or None for a message that was rejected. And back: events.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,10 +14,14 @@ from streams.events import (
     ITEMS_TOPIC,
     LABELS_TOPIC,
     Behavior,
+    Click,
+    Forget,
     Impression,
+    UserEvent,
 )
+from streams.folding import LoggedEvent
 from streams.labels import ImpressionLabel, decode_label
-from streams.partition import Record, known_at
+from streams.partition import Record
 from streams.wire import RejectedEvent, decode_item_update, decode_user_event
 
 Kind = Literal["text", "integer", "real", "flag"]
@@ -74,13 +78,25 @@ COLUMNS: Mapping[str, Mapping[str, Kind]] = {
 }
 
 
-def row_of(record: Record, now_ms: int) -> Row | None:
+def row_of(record: Record) -> Row | None:
     """Return ``record`` as a row of its topic's table; None if it is not an event."""
-    return _ROW_MAKERS[record.topic](record, known_at(record, now_ms))
+    return _ROW_MAKERS[record.topic](record)
 
 
-def _event_row(record: Record, created_at: int) -> Row | None:
-    event = decode_user_event(record.value, record.key, created_at)
+def event_of(row: Mapping[str, Any]) -> LoggedEvent:
+    """Return the event that ``row`` of ``behavior-events`` was made of."""
+    known = {name: value for name, value in row.items() if value is not None}
+    if "context" in known:
+        known["context"] = msgspec.json.decode(known["context"])
+    return LoggedEvent(
+        event=msgspec.convert(known, UserEvent),
+        offset=row["offset"],
+        known_at_ms=row["created_at"],
+    )
+
+
+def _event_row(record: Record) -> Row | None:
+    event = decode_user_event(record.value, record.key, record.timestamp)
     if isinstance(event, RejectedEvent):
         return None
     shown = event if isinstance(event, Impression) else None
@@ -88,11 +104,11 @@ def _event_row(record: Record, created_at: int) -> Row | None:
     return (
         event.__struct_config__.tag,
         event.event_id,
-        None if isinstance(event, Behavior) else event.request_id,
+        event.request_id if isinstance(event, Impression | Click) else None,
         event.user_id,
-        event.item_id,
+        None if isinstance(event, Forget) else event.item_id,
         event.occurred_at,
-        created_at,
+        record.timestamp,
         shown and shown.position,
         shown and shown.model_version,
         shown and shown.score,
@@ -105,35 +121,35 @@ def _event_row(record: Record, created_at: int) -> Row | None:
     )
 
 
-def _item_row(record: Record, created_at: int) -> Row | None:
-    update = decode_item_update(record.value, record.key, created_at)
+def _item_row(record: Record) -> Row | None:
+    update = decode_item_update(record.value, record.key, record.timestamp)
     if isinstance(update, RejectedEvent):
         return None
     return (
         update.event_id,
         update.item_id,
         update.occurred_at,
-        created_at,
+        record.timestamp,
         _json(update.attributes),
         record.partition,
         record.offset,
     )
 
 
-def _label_row(record: Record, created_at: int) -> Row | None:
+def _label_row(record: Record) -> Row | None:
     try:
         label = decode_label(record.value or b"")
     except ValueError:  # only our own worker writes here
         return None
     fields = (getattr(label, name) for name in ImpressionLabel.__struct_fields__)
-    return (*fields, created_at, record.partition, record.offset)
+    return (*fields, record.timestamp, record.partition, record.offset)
 
 
 def _json(value: Any) -> str:
     return msgspec.json.encode(value, order="sorted").decode()
 
 
-_ROW_MAKERS: Mapping[str, Callable[[Record, int], Row | None]] = {
+_ROW_MAKERS: Mapping[str, Callable[[Record], Row | None]] = {
     BEHAVIOR_EVENTS_TOPIC: _event_row,
     ITEMS_TOPIC: _item_row,
     LABELS_TOPIC: _label_row,

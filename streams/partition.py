@@ -4,22 +4,30 @@ In: decoded events in offset order and the rows they touch. Out: dirty rows, dec
 labels and rejected messages, until they are stored. No I/O: ``worker.py`` does that.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from streams.activity import Activity
 from streams.config import StreamConfig
-from streams.events import Behavior, item_key
-from streams.folding import LoggedEvent, fold_items, fold_users
+from streams.events import Click, Forget, Impression, Rebuild, item_key
+from streams.folding import LoggedEvent, fold_activities, fold_sequences, fold_shares
 from streams.labels import ImpressionLabel, LabelJoin
-from streams.sink import ItemShare, UserRow
-from streams.wire import MAX_CLOCK_SKEW_MS, RejectedEvent, decode_user_event
+from streams.sequences import BehaviorSequence
+from streams.sink import Rows, ShareKey
+from streams.wire import (
+    MAX_CLOCK_SKEW_MS,
+    RejectedEvent,
+    decode_command,
+    decode_user_event,
+)
 
-MAX_CACHED_ROWS = 100_000  # about 1 GB of full sequences in all partitions of a worker
+MAX_CACHED_ROWS = 100_000  # users, and as many items: some 200 MB at L = 50
 
-_Key = TypeVar("_Key", str, int)
-_Row = TypeVar("_Row", UserRow, ItemShare)
+_NO_SEQUENCE = BehaviorSequence()
+_NO_ACTIVITY = Activity()
+_Key = TypeVar("_Key")
 
 
 class Record(Protocol):
@@ -58,18 +66,14 @@ class RejectedRecord:
     rejected: RejectedEvent
 
 
-def known_at(record: Record, now_ms: int) -> int:
-    """Return when ``record`` became known: its timestamp, never later than ``now_ms``."""
-    return min(record.timestamp, now_ms) if record.timestamp > 0 else now_ms
-
-
-def decode_record(record: Record, now_ms: int) -> LoggedEvent | RejectedRecord:
-    """Return the event of a ``behavior-events`` record, or why there is none."""
-    known_ms = known_at(record, now_ms)
-    event = decode_user_event(record.value, record.key, known_ms)
+def decode_record(record: Record) -> LoggedEvent | Rebuild | RejectedRecord:
+    """Return what a ``behavior-events`` record says, or why it says nothing."""
+    if command := decode_command(record.value, record.key):
+        return command
+    event = decode_user_event(record.value, record.key, record.timestamp)
     if isinstance(event, RejectedEvent):
         return RejectedRecord(record=record, rejected=event)
-    return LoggedEvent(event=event, offset=record.offset, known_at_ms=known_ms)
+    return LoggedEvent(event=event, offset=record.offset, known_at_ms=record.timestamp)
 
 
 class PartitionState:
@@ -81,100 +85,145 @@ class PartitionState:
         """The first offset that is not folded in."""
         self.committed = next_offset
         self.labels = LabelJoin(
-            round(config.label_window_s * 1000), round(config.correction_window_s * 1000)
+            round(config.label_window_s * 1000),
+            round(config.correction_window_s * 1000),
+            config.max_kept_impressions,
         )
         self.decided: list[ImpressionLabel] = []
         self.rejected: list[RejectedRecord] = []
         self.folded: list[LoggedEvent] = []
         """The events since the last ``stored``."""
+        self.dirty = Rows()
+        """The rows that the store does not have yet."""
+        self._rows = Rows()
         self._length = config.sequence_length
-        self._users: dict[str, UserRow] = {}
-        self._shares: dict[int, ItemShare] = {}
-        self._dirty_users: set[str] = set()
-        self._dirty_shares: set[int] = set()
+        # By user, the wishes to be forgotten: until when, and at which offset.
+        self._forgotten: dict[str, set[tuple[int, int]]] = {}
 
     @property
     def is_dirty(self) -> bool:
         """Whether there is anything to store or to commit."""
         return self.next_offset > self.committed or bool(self.decided)
 
-    def decode(self, records: Iterable[Record], now_ms: int) -> list[LoggedEvent]:
-        """Return the events in ``records``, and remember the rejected ones."""
-        events = []
+    def decode(self, records: Sequence[Record]) -> tuple[list[LoggedEvent], Rebuild | None]:
+        """Return the events in ``records`` up to the first command, and that command.
+
+        Rejected records are remembered; ``next_offset`` is behind the last event or at
+        the command.
+        """
+        events: list[LoggedEvent] = []
         for record in records:
-            decoded = decode_record(record, now_ms)
+            decoded = decode_record(record)
+            if isinstance(decoded, Rebuild):
+                return events, decoded
             if isinstance(decoded, RejectedRecord):
                 self.rejected.append(decoded)
             else:
                 events.append(decoded)
             self.next_offset = record.offset + 1
-        return events
+        return events, None
 
-    def unknown_users(self, events: Iterable[LoggedEvent]) -> list[str]:
-        """Return the users of ``events`` whose rows are not in memory."""
-        return list({logged.event.user_id for logged in events} - self._users.keys())
-
-    def unknown_items(self, events: Iterable[LoggedEvent]) -> list[int]:
-        """Return the keys of counted items whose shares are not in memory."""
-        counted = {
+    def unknown(self, events: Iterable[LoggedEvent]) -> tuple[set[str], set[ShareKey]]:
+        """Return the users and the shares of ``events`` whose rows are not in memory."""
+        users = {logged.event.user_id for logged in events}
+        items = {
             logged.event.item_id
             for logged in events
-            if not isinstance(logged.event, Behavior)
+            if isinstance(logged.event, Impression | Click)
         }
-        return [key for key in map(item_key, counted) if key not in self._shares]
+        shares = {(item_key(item_id), self.partition) for item_id in items}
+        return users - self._rows.sequences.keys(), shares - self._rows.shares.keys()
 
-    def remember(self, users: dict[str, UserRow], shares: dict[int, ItemShare]) -> None:
-        """Take rows as the store has them."""
-        self._users |= users
-        self._shares |= shares
+    def remember(
+        self, users: Iterable[str], shares: Iterable[ShareKey], rows: Rows
+    ) -> None:
+        """Take the rows of ``users`` and ``shares`` as the store has them, or as new."""
+        self._rows.sequences |= {
+            each: rows.sequences.get(each, _NO_SEQUENCE) for each in users
+        }
+        self._rows.activities |= {
+            each: rows.activities.get(each, _NO_ACTIVITY) for each in users
+        }
+        self._rows.shares |= {each: rows.shares.get(each, _NO_ACTIVITY) for each in shares}
+        for user_id, sequence in rows.sequences.items():
+            if sequence.forgotten_at_ms:
+                wish = (sequence.forgotten_at_ms, sequence.forgotten_offset)
+                self._forgotten.setdefault(user_id, set()).add(wish)
 
-    def fold(self, events: Sequence[LoggedEvent]) -> None:
+    def fold(self, events: Sequence[LoggedEvent], now_ms: int) -> None:
         """Fold ``events``, whose rows are in memory, into rows and labels."""
-        users = fold_users(self._users, events, self._length)
-        shares = fold_items(self._shares, events, self.partition)
-        self.remember(users, shares)
-        self._dirty_users |= users.keys()
-        self._dirty_shares |= shares.keys()
+        counted = []
         for logged in events:
-            self.decided += self.labels.add(logged.event, logged.known_at_ms)
+            if self.is_forgotten(logged):
+                continue
+            if not self.labels.has_seen(logged.event):  # twice published, once counted
+                counted.append(logged)
+            self.decided += self.labels.add(logged.event, min(logged.known_at_ms, now_ms))
         self.decided += self.labels.advance()
+        rows = self._rows
+        changed = Rows(
+            sequences=fold_sequences(rows.sequences, events, self._length),
+            activities=fold_activities(rows.activities, counted),
+            shares=fold_shares(rows.shares, counted, self.partition),
+        )
+        self._rows.update(changed)
+        self.dirty.update(changed)
         self.folded += events
-
-    def dirty_users(self) -> list[UserRow]:
-        """Return the users' rows that the store does not have yet."""
-        return [self._users[user_id] for user_id in self._dirty_users]
-
-    def dirty_shares(self) -> list[ItemShare]:
-        """Return the item shares that the store does not have yet."""
-        return [self._shares[key] for key in self._dirty_shares]
 
     def stored(self) -> None:
         """Forget what was pending: the store, the topics and the group have it."""
         self.committed = self.next_offset
-        self._dirty_users.clear()
-        self._dirty_shares.clear()
+        self.dirty = Rows()
         self.decided, self.rejected, self.folded = [], [], []
-        _trim(self._users)
-        _trim(self._shares)
+        self._trim()
+
+    def forget_rows(self) -> None:
+        """Drop the rows in memory: the store has others now."""
+        self._rows = Rows()
+
+    def is_forgotten(self, logged: LoggedEvent) -> bool:
+        """Return whether the user had asked to forget this event before it came.
+
+        To forget once more what is forgotten is no news either. What came before the
+        wish counted until then, and counts again when it is read again.
+        """
+        event, wishes = logged.event, self._forgotten.get(logged.event.user_id, ())
+        is_late = any(
+            event.occurred_at <= at_ms and logged.offset > offset
+            for at_ms, offset in wishes
+        )
+        if isinstance(event, Forget) and not is_late:
+            wish = (event.occurred_at, logged.offset)
+            self._forgotten.setdefault(event.user_id, set()).add(wish)
+        return is_late
+
+    def _trim(self) -> None:
+        """Drop the rows that came first; the store has them."""
+        rows = self._rows
+        for user_id in _oldest(rows.sequences):
+            del rows.sequences[user_id], rows.activities[user_id]
+            self._forgotten.pop(user_id, None)
+        for key in _oldest(rows.shares):
+            del rows.shares[key]
 
 
-def _trim(rows: dict[_Key, _Row]) -> None:
-    """Drop the rows that came first; the store has them."""
-    for key in list(islice(rows, max(0, len(rows) - MAX_CACHED_ROWS))):
-        del rows[key]
+def _oldest(rows: Mapping[_Key, Any]) -> list[_Key]:
+    return list(islice(rows, max(0, len(rows) - MAX_CACHED_ROWS)))
 
 
-def replay_labels(state: PartitionState, records: Iterable[Record], now_ms: int) -> None:
-    """Bring the labels of ``state`` to where they were after ``records``, or further.
+def replay_labels(
+    state: PartitionState, events: Iterable[LoggedEvent], now_ms: int
+) -> None:
+    """Bring the labels of ``state`` to where they were after ``events``, or further.
 
     ``now_ms`` holds back the time of a record whose producer's clock runs ahead, by less
-    the later it is. So a replay may close windows that were open when ``records`` were
+    the later it is. So a replay may close windows that were open when ``events`` were
     stored: at most the accepted skew's. Labels of that span are decided once more.
     """
-    for record in records:
-        decoded = decode_record(record, now_ms)
-        if isinstance(decoded, LoggedEvent):
-            state.decided += state.labels.add(decoded.event, decoded.known_at_ms)
+    for logged in events:
+        if not state.is_forgotten(logged):
+            known_ms = min(logged.known_at_ms, now_ms)
+            state.decided += state.labels.add(logged.event, known_ms)
     state.decided += state.labels.advance()
     published_ms = state.labels.watermark_ms - MAX_CLOCK_SKEW_MS
     state.decided = [each for each in state.decided if each.matured_at > published_ms]

@@ -4,34 +4,37 @@ The store *is* the state: the worker holds a write-back cache, loads a row when 
 is first touched, and commits offsets only after ``write`` has returned.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from streams.activity import Activity
 from streams.sequences import BehaviorSequence
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UserRow:
-    """All that the stream keeps of one user."""
-
-    user_id: str
-    sequence: BehaviorSequence
-    activity: Activity
+ShareKey = tuple[int, int]
+"""An item's key and a partition. An item is touched from every partition, so that one row
+could not carry one "last offset"; each partition keeps its own share, readers add them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ItemShare:
-    """The part of an item's activity that one partition of the topic has seen.
+@dataclass(slots=True, kw_only=True)
+class Rows:
+    """Rows of users and items, by their keys; a row that is not there is not touched."""
 
-    An item is touched from every partition, so that one row could not carry one "last
-    offset"; each partition keeps its own share, and readers add the shares.
-    """
+    sequences: dict[str, BehaviorSequence] = field(default_factory=dict)
+    """By user."""
+    activities: dict[str, Activity] = field(default_factory=dict)
+    """By user."""
+    shares: dict[ShareKey, Activity] = field(default_factory=dict)
+    """What one partition has seen of one item."""
 
-    item_key: int
-    partition: int
-    activity: Activity
+    def __len__(self) -> int:
+        return len(self.sequences) + len(self.activities) + len(self.shares)
+
+    def update(self, other: "Rows") -> None:
+        """Take the rows of ``other``, which replace those of the same keys."""
+        self.sequences.update(other.sequences)
+        self.activities.update(other.activities)
+        self.shares.update(other.shares)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,17 +50,11 @@ class ItemProfile:
 class FeatureSink(Protocol):
     """Reads and writes rows by key; ``write`` returns when the store has acknowledged."""
 
-    def read_users(self, user_ids: Sequence[str]) -> dict[str, UserRow]:
-        """Return the stored rows of those ``user_ids`` that have one."""
+    def read(self, user_ids: Collection[str], shares: Collection[ShareKey]) -> Rows:
+        """Return those of the asked rows that are stored."""
         ...
 
-    def read_item_shares(
-        self, partition: int, item_keys: Sequence[int]
-    ) -> dict[int, ItemShare]:
-        """Return the stored shares of those ``item_keys`` that have one."""
-        ...
-
-    def write(self, users: Sequence[UserRow], shares: Sequence[ItemShare]) -> None:
+    def write(self, rows: Rows) -> None:
         """Store the rows; raise if the store did not take them all."""
         ...
 

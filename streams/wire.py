@@ -6,8 +6,6 @@ a short fixed list (it becomes a metric's label) and a sentence for a person.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -16,6 +14,7 @@ from streams.events import (
     ITEMS_TOPIC,
     Event,
     ItemUpdate,
+    Rebuild,
     UserEvent,
 )
 
@@ -23,6 +22,10 @@ MAX_MESSAGE_BYTES = 64 * 1024  # an event of this schema with long ids is under 
 # 1e11 is March 1973 in milliseconds and the year 5138 in seconds.
 MIN_OCCURRED_AT_MS = 100_000_000_000
 MAX_CLOCK_SKEW_MS = 5 * 60 * 1000  # a phone's clock may be minutes ahead, not hours
+
+
+# No producer's record has it: an event's key is its user, anything else is rejected.
+COMMAND_KEY = b"\0command"
 
 
 class Reason(StrEnum):
@@ -47,8 +50,9 @@ class RejectedEvent:
     detail: str
 
 
-_EVENT_TYPES = ("behavior", "click", "impression", "item")
+_EVENT_TYPES = ("behavior", "click", "forget", "impression", "item")
 _decoder = msgspec.json.Decoder(Event)
+_command_decoder = msgspec.json.Decoder(Rebuild)
 _encoder = msgspec.json.Encoder()
 
 
@@ -60,8 +64,9 @@ def encode(event: Event) -> bytes:
 def decode(payload: bytes | None, now_ms: int) -> Event | RejectedEvent:
     """Return the event in ``payload``, or why there is none; never raises.
 
-    ``now_ms`` is when the message became known (its record's timestamp): an event more
-    than five minutes after it is rejected.
+    ``now_ms`` is when the message became known (its record's timestamp, no reader's
+    clock, so that every reader decides alike): an event more than five minutes after it
+    is rejected.
     """
     if payload is None:
         return RejectedEvent(reason=Reason.BROKEN_JSON, detail="the message is empty")
@@ -92,6 +97,21 @@ def decode_user_event(
         detail = f"an item update belongs on topic {ITEMS_TOPIC}"
         return RejectedEvent(reason=Reason.WRONG_TOPIC, detail=detail)
     return _check_key(key, event.user_id, "user_id") or event
+
+
+def decode_command(payload: bytes | None, key: bytes | None) -> Rebuild | None:
+    """Return the operator's command of a ``behavior-events`` record, if it is one."""
+    if key != COMMAND_KEY or payload is None:
+        return None
+    try:
+        return _command_decoder.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def encode_command(command: Rebuild) -> bytes:
+    """Return ``command`` as one line of JSON."""
+    return _encoder.encode(command)
 
 
 def decode_item_update(
@@ -150,16 +170,3 @@ def _check_time(event: Event, now_ms: int) -> RejectedEvent | None:
             detail=f"occurred_at {at} is {ahead_s} s in the future: is it in microseconds?",
         )
     return None
-
-
-def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of every event, for producers in other languages."""
-    return msgspec.json.schema(Event)
-
-
-def write_json_schema(folder: Path) -> Path:
-    """Write ``events.schema.json`` into ``folder`` and return its path."""
-    path = folder / "events.schema.json"
-    text = msgspec.json.format(msgspec.json.encode(json_schema()), indent=2)
-    path.write_bytes(text + b"\n")
-    return path

@@ -6,9 +6,12 @@ A Faust service around aiokafka's own consumer group, because an agent's per-eve
 takes 19,000 events/s at best where batches take 264,000 (small events, no store).
 """
 
+import asyncio
+import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import prometheus_client as metrics
 from aiokafka import TopicPartition
@@ -20,7 +23,9 @@ from streams.follower import BatchFollower, now_ms
 from streams.label_replay import rebuild_labels
 from streams.outlets import Outlets
 from streams.partition import PartitionState, Record
-from streams.sink import FeatureSink
+from streams.past import Past
+from streams.rebuilding import Span, rebuild_rows
+from streams.sink import FeatureSink, Rows, ShareKey
 
 EVENTS = metrics.Counter("srp4ctr_events_total", "Events folded, by type", ["type"])
 REJECTED = metrics.Counter("srp4ctr_events_rejected_total", "Rejected messages", ["reason"])
@@ -34,7 +39,18 @@ FRESHNESS = metrics.Histogram(
 STORE_WRITES = metrics.Histogram(
     "srp4ctr_store_write_seconds", "Time of one coalesced write to the store"
 )
+REBUILT = metrics.Counter("srp4ctr_users_rebuilt_total", "Users whose rows were rebuilt")
+WAITING = metrics.Gauge(
+    "srp4ctr_label_impressions_waiting", "Impressions and early clicks held for labels"
+)
+UNMATCHED = metrics.Gauge(
+    "srp4ctr_label_unmatched_clicks", "Clicks forgotten without an impression"
+)
+FORGOTTEN_EARLY = metrics.Gauge(
+    "srp4ctr_label_forgotten_early", "Impressions let go before a late click could come"
+)
 
+_log = logging.getLogger(__name__)
 _IDLE_S = 2.0  # a partition so long without records lives by the wall clock
 _MAX_PAUSE_S = 2.0
 _FRESH_MS = 3_600_000  # an older record is a backfill: its age says nothing of us
@@ -43,11 +59,14 @@ _FRESH_MS = 3_600_000  # an older record is a backfill: its age says nothing of 
 class SequenceWorker(BatchFollower):
     """Follows ``behavior-events`` in a consumer group; any number may share the topic."""
 
-    def __init__(self, kafka: KafkaConfig, config: StreamConfig, sink: FeatureSink) -> None:
+    def __init__(
+        self, kafka: KafkaConfig, config: StreamConfig, sink: FeatureSink, log_dir: Path
+    ) -> None:
         topics = [BEHAVIOR_EVENTS_TOPIC]
         super().__init__(kafka, config.group_id, topics, config.max_poll_records)
         self._config = config
         self._sink = sink
+        self._log_dir = log_dir
         self._partitions: dict[TopicPartition, PartitionState] = {}
         self._quiet_since: dict[TopicPartition, float] = {}
         self._stored_at = time.monotonic()
@@ -71,22 +90,36 @@ class SequenceWorker(BatchFollower):
     ) -> None:
         """Rebuild the labels' state; rows come when they are touched."""
         state = PartitionState(source.partition, next_offset, self._config)
-        await rebuild_labels(self.kafka, self._config, source, state)
+        if next_offset:
+            async with Past(self.kafka, self._log_dir, source) as past:
+                await rebuild_labels(past, self._config, state)
         self._quiet_since[source] = time.monotonic()
         self._partitions[source] = state
 
     async def take(self, source: TopicPartition, records: Sequence[Record]) -> None:
-        """Decode ``records``, load the rows they touch for the first time, and fold."""
+        """Decode ``records``, load the rows they touch for the first time, and fold.
+
+        An operator's command among them waits until all before it is stored, and what
+        comes after it waits in Kafka.
+        """
         self._quiet_since[source] = time.monotonic()
         state = self._partitions[source]
-        events = state.decode(records, now_ms())
+        events, command = state.decode(records)
         await self._load(state, events)
-        state.fold(events)
+        state.fold(events, now_ms())
+        if command is not None:
+            self.consumer.pause(source)
+            await self.store()
+            self.add_future(self._rebuild(source, state, command.since_ms))
 
     async def after_poll(self) -> None:
         """Mature quiet partitions; store when the coalescing interval is over."""
         self._mature_quiet_partitions()
         LAG.set(sum(map(self._lag, self._partitions)))
+        joins = [state.labels for state in self._partitions.values()]
+        WAITING.set(sum(join.waiting for join in joins))
+        UNMATCHED.set(sum(join.unmatched_clicks for join in joins))
+        FORGOTTEN_EARLY.set(sum(join.forgotten_early for join in joins))
         if time.monotonic() - self._stored_at >= self._pause_s():
             await self.store()
 
@@ -110,26 +143,57 @@ class SequenceWorker(BatchFollower):
         """Drop every partition's rows and labels."""
         self._partitions.clear()
 
+    async def _rebuild(
+        self, source: TopicPartition, state: PartitionState, since_ms: int
+    ) -> None:
+        """Fold the past of ``source`` anew, and go on behind the command.
+
+        Until then the command is not committed: whoever has the partition next begins
+        again. A rebuild that has lost its partition writes nothing more.
+        """
+
+        async def read(users: Collection[str], shares: Collection[ShareKey]) -> Rows:
+            return await self._read(users, shares)
+
+        async def write(rows: Rows) -> None:
+            async with self.turn:
+                if self._partitions.get(source) is not state:
+                    raise asyncio.CancelledError
+                await self.insist(lambda: self._sink.write(rows))
+
+        command_at = state.next_offset
+        span = Span(partition=source.partition, since_ms=since_ms, end=command_at)
+        async with Past(self.kafka, self._log_dir, source) as past:
+            users = await rebuild_rows(past, span, self._config, read, write)
+        async with self.turn:
+            if self._partitions.get(source) is state:
+                state.forget_rows()
+                state.next_offset = command_at + 1
+                self.consumer.seek(source, state.next_offset)
+                self.consumer.resume(source)
+        REBUILT.inc(users)
+        _log.info("rebuilt the %d users of partition %d", users, source.partition)
+
     async def _write(self, states: Sequence[PartitionState]) -> None:
-        users = [row for state in states for row in state.dirty_users()]
-        shares = [row for state in states for row in state.dirty_shares()]
-        if not users and not shares:
+        rows = Rows()
+        for state in states:
+            rows.update(state.dirty)
+        if not rows:
             return
         started = time.monotonic()
-        await self.insist(lambda: self._sink.write(users, shares))
+        await self.insist(lambda: self._sink.write(rows))
         self._last_write_s = time.monotonic() - started
         STORE_WRITES.observe(self._last_write_s)
 
     async def _load(self, state: PartitionState, events: list[LoggedEvent]) -> None:
         """Read the rows that ``events`` touch for the first time."""
-        users, items = state.unknown_users(events), state.unknown_items(events)
-        if not users and not items:
-            return
-        user_rows = await self.insist(lambda: self._sink.read_users(users))
-        shares = await self.insist(
-            lambda: self._sink.read_item_shares(state.partition, items)
-        )
-        state.remember(user_rows, shares)
+        users, shares = state.unknown(events)
+        if users or shares:
+            rows = await self._read(users, shares)
+            state.remember(users, shares, rows)
+
+    async def _read(self, users: Collection[str], shares: Collection[ShareKey]) -> Rows:
+        return await self.insist(lambda: self._sink.read(users, shares))
 
     def _mature_quiet_partitions(self) -> None:
         """Let the wall clock close the windows of partitions in which nothing happens."""

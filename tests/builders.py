@@ -1,6 +1,6 @@
 """Small events for tests: name only what the test is about."""
 
-from streams.events import Behavior, Click, Impression, ItemUpdate
+from streams.events import Behavior, Click, Forget, Impression, ItemUpdate
 
 NOON_MS = 1_700_000_000_000  # an instant in November 2023
 
@@ -38,6 +38,12 @@ def a_behavior(item_id: str = "i1", *, at_ms: int = NOON_MS, **fields: object) -
         "action": "view",
     }
     return Behavior(item_id=item_id, occurred_at=at_ms, **(values | fields))  # type: ignore[arg-type]
+
+
+def a_forget(*, at_ms: int = NOON_MS, **fields: object) -> Forget:
+    """Return user u1's wish to be forgotten."""
+    values: dict[str, object] = {"event_id": f"forget-{at_ms}", "user_id": "u1"}
+    return Forget(occurred_at=at_ms, **(values | fields))  # type: ignore[arg-type]
 
 
 def an_item(

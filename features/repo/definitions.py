@@ -1,13 +1,12 @@
 """What Feast knows of: entities, views and services; all that ``feast apply`` scans.
 
 The stream worker writes every view online as events come in; nothing is materialised.
-Arrays of ``user_behavior_sequence`` run oldest first and have one length.
 """
 
 from datetime import timedelta
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
-from feast.types import Array, Float64, Int64, String
+from feast.types import Bytes, Int64, String
 
 # Nothing here expires: Feast does not apply a ttl to online reads (ours is
 # ``features.sequence_ttl_days``), and an item's attributes of 1997 are true until replaced.
@@ -31,13 +30,8 @@ profile_log = FileSource(
     created_timestamp_column="created_at",
 )
 
-_COUNTERS = [
-    Field(name="impressions", dtype=Array(Float64)),  # one per half-life
-    Field(name="clicks", dtype=Array(Float64)),
-    Field(name="counted_at_ms", dtype=Int64),
-    Field(name="first_seen_ms", dtype=Int64),
-    Field(name="last_offset", dtype=Int64),
-]
+# What the stream writes is packed: features/rows.py says how, and `features show` unpacks.
+_PACKED = Field(name="packed", dtype=Bytes)
 
 user_behavior_sequence = FeatureView(
     name="user_behavior_sequence",
@@ -45,11 +39,7 @@ user_behavior_sequence = FeatureView(
     ttl=_NEVER_EXPIRES,
     schema=[
         Field(name="user_id", dtype=String),
-        Field(name="item_keys", dtype=Array(Int64)),
-        Field(name="action_codes", dtype=Array(Int64)),
-        # Not Array(UnixTimestamp): that type cuts to seconds.
-        Field(name="occurred_at_ms", dtype=Array(Int64)),
-        Field(name="behavior_values", dtype=Array(Float64)),  # NaN: no value
+        _PACKED,
     ],
     source=user_log,
 )
@@ -57,7 +47,7 @@ user_activity = FeatureView(
     name="user_activity",
     entities=[user],
     ttl=_NEVER_EXPIRES,
-    schema=[Field(name="user_id", dtype=String), *_COUNTERS],
+    schema=[Field(name="user_id", dtype=String), _PACKED],
     source=user_log,
 )
 item_activity = FeatureView(
@@ -67,7 +57,7 @@ item_activity = FeatureView(
     schema=[
         Field(name="item_key", dtype=Int64),
         Field(name="partition", dtype=Int64),
-        *_COUNTERS,
+        _PACKED,
     ],
     source=item_log,
 )

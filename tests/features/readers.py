@@ -4,8 +4,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from features.reader import ItemArrays, UserArrays
 from features.transforms import empty_activity, empty_sequences
 
@@ -26,20 +24,21 @@ class MemoryReader:
         self._check()
         self.user_reads += 1
         sequences = empty_sequences(len(user_ids), length)
-        versions = np.zeros(len(user_ids), dtype=np.int64)
+        versions = [""] * len(user_ids)
         for row, user_id in enumerate(user_ids):
             if user_id not in self.histories:
                 continue
-            versions[row] = 1
+            newest_ms = 0
             for slot, (at_ms, key) in enumerate(reversed(self.histories[user_id])):
                 sequences.occurred_at_ms[row, length - 1 - slot] = at_ms
                 sequences.item_keys[row, length - 1 - slot] = key
                 sequences.action_codes[row, length - 1 - slot] = 2
-                versions[row] = max(versions[row], at_ms * 1000)
+                newest_ms = max(newest_ms, at_ms)
+            versions[row] = f"sequence={newest_ms * 1000}@{row}"
         return UserArrays(
             sequences=sequences,
             activity=empty_activity(len(user_ids)),
-            versions_us=versions,
+            versions=tuple(versions),
         )
 
     def read_items(self, item_keys: Sequence[int]) -> ItemArrays:

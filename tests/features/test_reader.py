@@ -12,7 +12,7 @@ from local import ports
 from streams.activity import Activity, count, total
 from streams.events import item_key
 from streams.sequences import BehaviorSequence, SequenceElement, merge
-from streams.sink import FeatureSink, ItemProfile, ItemShare, UserRow
+from streams.sink import FeatureSink, ItemProfile, Rows
 
 pytestmark = pytest.mark.redis
 AT_MS = 1_700_000_000_000
@@ -30,34 +30,36 @@ def reader(store_config: FeatureConfig) -> StoreReader:
     return StoreReader(store_config)
 
 
-def a_share(key: int, partition: int, *clicks: bool) -> ItemShare:
+def a_share(partition: int, *clicks: bool) -> Activity:
     activity = Activity()
     for offset, is_click in enumerate(clicks):
         at_ms = AT_MS + 60_000 * partition + offset
         activity = count(activity, at_ms=at_ms, is_click=is_click, offset=offset)
-    return ItemShare(item_key=key, partition=partition, activity=activity)
+    return activity
 
 
-def a_user(user_id: str, behaviors: int) -> UserRow:
+def a_user(user_id: str, behaviors: int) -> Rows:
     elements = [
         SequenceElement(occurred_at=AT_MS + i, item_key=100 + i, action=2, value=i or None)
         for i in range(behaviors)
     ]
-    return UserRow(
-        user_id=user_id,
-        sequence=merge(BehaviorSequence(), elements, length=50),
-        activity=count(Activity(), at_ms=AT_MS, is_click=False, offset=1),
+    return Rows(
+        sequences={user_id: merge(BehaviorSequence(), elements, length=50, offset=7)},
+        activities={user_id: count(Activity(), at_ms=AT_MS, is_click=False, offset=1)},
     )
 
 
 def test_the_last_behaviours_stand_on_the_right(
     sink: FeatureSink, reader: StoreReader
 ) -> None:
-    sink.write([a_user("r-long", 7), a_user("r-short", 2)], [])
+    for user in (a_user("r-long", 7), a_user("r-short", 2)):
+        sink.write(user)
     users = reader.read_users(["r-long", "r-nobody", "r-short"], length=4)
     keys = users.sequences.item_keys.tolist()
     assert keys == [[103, 104, 105, 106], [0, 0, 0, 0], [0, 0, 100, 101]]
-    assert users.versions_us.tolist() == [(AT_MS + 6) * 1000, 0, (AT_MS + 1) * 1000]
+    assert users.sequences.action_codes[2].tolist() == [0, 0, 2, 2]
+    assert users.sequences.occurred_at_ms[2].tolist() == [0, 0, AT_MS, AT_MS + 1]
+    assert users.sequences.values[0].tolist() == [3.0, 4.0, 5.0, 6.0]
     assert math.isnan(users.sequences.values[2, 2])
     assert users.activity.impressions[:, 0].tolist() == [1.0, 0.0, 1.0]
 
@@ -65,18 +67,27 @@ def test_the_last_behaviours_stand_on_the_right(
 def test_a_user_of_impressions_alone_is_known_though_without_history(
     sink: FeatureSink, reader: StoreReader
 ) -> None:
-    sink.write([replace(a_user("r-looker", 0), sequence=BehaviorSequence())], [])
+    sink.write(Rows(activities=a_user("r-looker", 0).activities))
     users = reader.read_users(["r-looker"], length=4)
-    assert users.versions_us.tolist() == [AT_MS * 1000]
+    assert users.versions == (f"activity={AT_MS * 1000}@1",)
     assert not users.sequences.item_keys.any()
+
+
+def test_a_users_version_tells_of_each_row_the_last_event_folded_into_it(
+    sink: FeatureSink, reader: StoreReader
+) -> None:
+    sink.write(a_user("r-told", 2))
+    users = reader.read_users(["r-nobody", "r-told"], length=4)
+    sequence, activity = (AT_MS + 1) * 1000, AT_MS * 1000
+    assert users.versions == ("", f"sequence={sequence}@7,activity={activity}@1")
 
 
 def test_an_items_shares_are_summed_as_streams_sums_them(
     sink: FeatureSink, reader: StoreReader
 ) -> None:
-    shares = [a_share(-77, 0, False, True), a_share(-77, 2, False, False, True)]
-    sink.write([], shares)
-    expected = total([share.activity for share in shares])
+    shares = {(-77, 0): a_share(0, False, True), (-77, 2): a_share(2, False, False, True)}
+    sink.write(Rows(shares=shares))
+    expected = total(list(shares.values()))
     items = reader.read_items([-78, -77])
     np.testing.assert_allclose(items.activity.impressions[1], expected.impressions)
     np.testing.assert_allclose(items.activity.clicks[1], expected.clicks)
@@ -88,7 +99,8 @@ def test_a_bundle_serves_what_the_stream_stored(
     sink: FeatureSink, store_config: FeatureConfig, tmp_path: Path
 ) -> None:
     key = item_key("film")
-    sink.write([a_user("r-served", 3)], [a_share(key, 1, False)])
+    sink.write(a_user("r-served", 3))
+    sink.write(Rows(shares={(key, 1): a_share(1, False)}))
     profile = ItemProfile(
         item_key=key, item_id="film", attributes={"genre": "War"}, updated_at_ms=AT_MS
     )

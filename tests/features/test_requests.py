@@ -71,9 +71,32 @@ def test_the_status_says_what_is_known_of_the_user(user_id: str, status: str) ->
     assert batch.statuses == (status,)
 
 
-def test_a_stale_sequence_is_served_all_the_same() -> None:
-    batch = the_features(a_reader()).assemble(["old"], [["1"]], [NOW_MS])
-    assert batch.tensors["history_item_rows"].any()
+def test_a_stale_sequence_is_served_as_no_history() -> None:
+    batch = the_features(a_reader()).assemble(["old", "looker"], [["1"]] * 2, [NOW_MS] * 2)
+    assert not batch.tensors["history_item_rows"].any()
+    old, looker = batch.tensors["request_features"]
+    np.testing.assert_array_equal(old, looker)
+
+
+def test_an_expired_behaviour_is_not_seen_beside_younger_ones() -> None:
+    reader = a_reader()
+    expires_at = NOW_MS - 90 * DAY_MS
+    reader.histories["old"] = [
+        (expires_at, KNOWN[1]),
+        (expires_at + 1, KNOWN[2]),
+        (NOW_MS - 1000, KNOWN[3]),
+    ]
+    batch = the_features(reader).assemble(["old"], [["1", "2"]], [NOW_MS])
+    assert batch.statuses == ("ok",)
+    assert np.count_nonzero(batch.tensors["history_item_rows"]) == 2
+    # The candidate's last feature is whether the history has it.
+    assert batch.tensors["candidate_features"][0, :, -1].tolist() == [0.0, 1.0]
+
+
+def test_a_behaviour_expires_by_the_requests_time_not_by_the_clock() -> None:
+    features = the_features(a_reader())
+    batch = features.assemble(["old"] * 2, [["1"]] * 2, [NOW_MS, NOW_MS - 2 * DAY_MS])
+    assert batch.statuses == ("stale_sequence", "ok")
 
 
 def test_item_status_says_why_a_score_knows_less() -> None:
@@ -119,7 +142,12 @@ def test_one_failed_read_does_not_make_the_next_request_blind() -> None:
 
 def test_the_version_tells_which_sequence_and_table_were_used() -> None:
     batch = the_features(a_reader()).assemble(["u1"], [["1"]], [NOW_MS])
-    assert batch.feature_versions == (f"sequence={(NOW_MS - 1000) * 1000},items=1",)
+    assert batch.feature_versions == (f"sequence={(NOW_MS - 1000) * 1000}@0,items=1",)
+
+
+def test_of_a_stranger_the_version_tells_the_table_alone() -> None:
+    batch = the_features(a_reader()).assemble(["nobody"], [["1"]], [NOW_MS])
+    assert batch.feature_versions == ("items=1",)
 
 
 def test_without_a_time_the_clock_is_used() -> None:

@@ -124,6 +124,27 @@ def test_leading_axes_change_nothing() -> None:
     np.testing.assert_array_equal(batch, np.stack([alone] * 3))
 
 
+def test_what_has_expired_is_padding() -> None:
+    sequence = a_sequence([0, 60, 60], [1.0, math.nan, 3.0]).take([0, 0])
+    kept = transforms.unexpired(sequence, [NOON_MS, NOON_MS + 120_000])
+    assert kept.item_keys.tolist() == [[0, 0, 0, 102, 103], [0] * 5]
+    assert kept.action_codes.tolist() == [[0, 0, 0, 3, 3], [0] * 5]
+    assert kept.occurred_at_ms[0].tolist() == [0, 0, 0, NOON_MS + 60_000, NOON_MS + 120_000]
+    np.testing.assert_array_equal(kept.values[0], [math.nan] * 4 + [3.0])
+
+
+def test_what_has_expired_changes_no_feature() -> None:
+    whole, young = a_sequence([0, 60, 60]), a_sequence([60, 60])
+    kept = transforms.unexpired(whole, [NOON_MS])
+    codes = transforms.behavior_codes(kept)
+    np.testing.assert_array_equal(codes[:, -2:], transforms.behavior_codes(young)[:, -2:])
+    activity, asked = transforms.empty_activity(1), [NOON_MS + 180_000]
+    np.testing.assert_array_equal(
+        transforms.request_features(kept, activity, asked),
+        transforms.request_features(young, activity, asked),
+    )
+
+
 def test_context_rows_do_not_depend_on_the_order_of_fields() -> None:
     one = transforms.context_rows({"page": "home", "device": "phone"})
     other = transforms.context_rows({"device": "phone", "page": "home"})

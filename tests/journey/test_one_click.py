@@ -18,7 +18,7 @@ from features.requests import RequestBatch, RequestFeatures
 from features.vocabulary import Vocabulary
 from monitoring.live_quality import LiveQuality
 from streams.events import UserEvent, item_key
-from streams.folding import LoggedEvent, fold_users
+from streams.folding import LoggedEvent, fold_sequences
 from streams.labels import ImpressionLabel, LabelJoin
 from streams.sequences import BehaviorSequence
 from streams.wire import decode, encode
@@ -54,12 +54,12 @@ def sequence() -> BehaviorSequence:
         LoggedEvent(event=event, offset=offset, known_at_ms=event.occurred_at)
         for offset, event in enumerate(events())
     ]
-    return fold_users({}, logged, LENGTH)["u1"].sequence
+    return fold_sequences({}, logged, LENGTH)["u1"]
 
 
 def labels() -> list[ImpressionLabel]:
     """Impression + click → label, once the window has closed."""
-    join = LabelJoin(window_ms=WINDOW_MS, correction_ms=WINDOW_MS)
+    join = LabelJoin(window_ms=WINDOW_MS, correction_ms=WINDOW_MS, max_kept=10)
     decided = [label for e in events() for label in join.add(e, e.occurred_at)]
     return decided + join.advance(idle_until_ms=NOON_MS + WINDOW_MS)
 
@@ -81,12 +81,9 @@ def example(log_dir: Path) -> Slates:
     """Feature → example: at the request's own instant, with its matured label."""
     write_log(log_dir, [(event, event.occurred_at) for event in events()])
     write_log(log_dir, [(label, label.matured_at) for label in labels()])
-    return examples.slates(
-        point_in_time.snapshot(event_log.read_events(log_dir), LENGTH),
-        event_log.read_labels(log_dir),
-        words(),
-        examples.item_attributes({}, words()),
-    )
+    with event_log.opened(log_dir) as log:
+        snapshots = point_in_time.snapshot(log, LENGTH, ttl_days=90.0)
+    return examples.slates(snapshots, words(), examples.item_attributes({}, words()))
 
 
 def model() -> SRP4CTR:

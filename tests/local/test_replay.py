@@ -27,11 +27,15 @@ class World:
     """Ranks later items higher; the sequence's version is the number of clicks seen."""
 
     events: list[UserEvent] = field(default_factory=list)
+    has_sequences: bool = True
 
     def rank(self, user_id: str, item_ids: Sequence[str], now_ms: int) -> FixedRanking:
         clicks = sum(isinstance(event, Click) for event in self.events)
         scores = tuple((place + 1) / (10.0 + clicks) for place in range(len(item_ids)))
-        version = f"sequence={clicks},items={len(self.events)}"
+        moves = len(self.events)
+        version = f"activity={moves}@{moves},items={moves}"
+        if self.has_sequences:
+            version = f"sequence={clicks}@{clicks},{version}"
         return FixedRanking(scores, feature_version=version)
 
 
@@ -66,6 +70,15 @@ def test_a_probe_times_the_click_until_the_scores_have_changed() -> None:
     result = replay.run(two_slates())
     assert len(result.freshness_s) == 1
     assert result.unchanged_probes == 0
+
+
+def test_a_probe_is_not_taken_in_by_counters_that_move(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("local.replay._PROBE_TIMEOUT_S", 0.2)
+    world = World(has_sequences=False)
+    replay = Replay(rank=world.rank, publish=world.events.append, seconds=0, probe_every=1)
+    assert replay.run(two_slates()).unchanged_probes == 1
 
 
 def test_a_failed_request_is_counted_and_the_replay_goes_on() -> None:

@@ -1,36 +1,41 @@
 """A sink in memory that keeps the contract of ``streams.sink.FeatureSink``."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import TypeVar
 
-from streams.sink import ItemProfile, ItemShare, UserRow
+from streams.activity import Activity
+from streams.sequences import BehaviorSequence
+from streams.sink import ItemProfile, Rows, ShareKey
+
+_Key = TypeVar("_Key")
+_Row = TypeVar("_Row", BehaviorSequence, Activity)
 
 
 class MemorySink:
-    """Keeps rows in dicts; the next ``failures`` writes fail."""
+    """Keeps rows in dicts, as Feast does: a row that is not newer changes nothing.
+
+    The next ``failures`` writes fail.
+    """
 
     def __init__(self) -> None:
-        self.users: dict[str, UserRow] = {}
-        self.shares: dict[tuple[int, int], ItemShare] = {}
+        self.rows = Rows()
         self.profiles: dict[int, ItemProfile] = {}
         self.failures = 0
         self.writes = 0
 
-    def read_users(self, user_ids: Sequence[str]) -> dict[str, UserRow]:
-        return {each: self.users[each] for each in user_ids if each in self.users}
+    def read(self, user_ids: Collection[str], shares: Collection[ShareKey]) -> Rows:
+        return Rows(
+            sequences=_some(self.rows.sequences, user_ids),
+            activities=_some(self.rows.activities, user_ids),
+            shares=_some(self.rows.shares, shares),
+        )
 
-    def read_item_shares(
-        self, partition: int, item_keys: Sequence[int]
-    ) -> dict[int, ItemShare]:
-        keys = [key for key in item_keys if (partition, key) in self.shares]
-        return {key: self.shares[partition, key] for key in keys}
-
-    def write(self, users: Sequence[UserRow], shares: Sequence[ItemShare]) -> None:
+    def write(self, rows: Rows) -> None:
         self._fail_if_told()
         self.writes += 1
-        for row in users:
-            self.users[row.user_id] = row
-        for share in shares:
-            self.shares[share.partition, share.item_key] = share
+        _keep_newer(self.rows.sequences, rows.sequences)
+        _keep_newer(self.rows.activities, rows.activities)
+        _keep_newer(self.rows.shares, rows.shares)
 
     def write_profiles(self, profiles: Sequence[ItemProfile]) -> None:
         self._fail_if_told()
@@ -43,3 +48,13 @@ class MemorySink:
         if self.failures > 0:
             self.failures -= 1
             raise ConnectionError("the store is away")
+
+
+def _some(kept: Mapping[_Key, _Row], keys: Collection[_Key]) -> dict[_Key, _Row]:
+    return {key: kept[key] for key in keys if key in kept}
+
+
+def _keep_newer(kept: dict[_Key, _Row], written: Mapping[_Key, _Row]) -> None:
+    for key, row in written.items():
+        if key not in kept or kept[key].version_us < row.version_us:
+            kept[key] = row

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -39,8 +40,8 @@ class AConsumer:
         self.polls += 1
         return self.batches.pop(0) if self.batches else {}
 
-    async def committed(self, source: TopicPartition) -> None:
-        return None
+    async def committed(self, source: TopicPartition) -> int:
+        return 0
 
     async def beginning_offsets(
         self, sources: list[TopicPartition]
@@ -86,7 +87,7 @@ def run(story: Callable[[AWorker, MemorySink], Awaitable[None]]) -> None:
     async def whole() -> None:
         sink = MemorySink()
         config = StreamConfig(flush_interval_ms=1, label_window_s=60)
-        worker = AWorker(KafkaConfig(), config, sink)
+        worker = AWorker(KafkaConfig(), config, sink, Path("no-log"))
         await worker.start()
         try:
             await story(worker, sink)
@@ -122,7 +123,7 @@ def test_records_polled_before_a_hand_over_are_not_taken_after_it() -> None:
         worker.consumer.answers.clear()
         await asyncio.sleep(0.05)  # now it waits for the answer
         worker.consumer.batches = [{LEAVES: records(an_impression())}]
-        async with worker._lock:
+        async with worker.turn:
             handing_over = asyncio.create_task(worker.hand_over())
             await asyncio.sleep(0)  # it is the first to wait for the lock
             worker.consumer.answers.set()
@@ -130,7 +131,7 @@ def test_records_polled_before_a_hand_over_are_not_taken_after_it() -> None:
         await handing_over
         worker.assign(STAYS, LEAVES)
         await worker.polls()
-        assert sink.users == {}
+        assert len(sink.rows) == 0
 
     run(story)
 
@@ -141,9 +142,9 @@ def test_records_polled_before_their_partition_was_prepared_are_read_again() -> 
         worker.consumer.batches = [{STAYS: batch}]
         worker.assign(STAYS)
         await worker.polls()
-        assert (sink.users, worker.consumer.sought) == ({}, [(STAYS, 0)])
+        assert (len(sink.rows), worker.consumer.sought) == (0, [(STAYS, 0)])
         worker.consumer.batches = [{STAYS: batch}]
-        while not sink.users:
+        while not sink.rows:
             await worker.polls(1)
 
     run(story)

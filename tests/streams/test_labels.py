@@ -4,26 +4,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.events import Click, Impression
+from streams.events import Click, Impression, UserEvent
 from streams.labels import ImpressionLabel, LabelJoin, decode_label, encode_label
-from tests.builders import NOON_MS, a_behavior, a_click, an_impression
+from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 
 WINDOW_MS = 60_000
 CORRECTION_MS = 600_000
 END_MS = NOON_MS + WINDOW_MS
 
 
-def a_join() -> LabelJoin:
-    return LabelJoin(WINDOW_MS, CORRECTION_MS)
+def a_join(max_kept: int = 1000) -> LabelJoin:
+    return LabelJoin(WINDOW_MS, CORRECTION_MS, max_kept)
 
 
-def add(join: LabelJoin, *events: Impression | Click) -> list[ImpressionLabel]:
+def add(join: LabelJoin, *events: UserEvent) -> list[ImpressionLabel]:
     return [label for each in events for label in join.add(each, each.occurred_at)]
 
 
 def pass_time(join: LabelJoin, to_ms: int) -> list[ImpressionLabel]:
     join.add(a_behavior(at_ms=to_ms), to_ms)
     return join.advance()
+
+
+def show(join: LabelJoin, *seconds: int) -> None:
+    """Show an item at each of ``seconds`` after noon, in a request of that number."""
+    for each in seconds:
+        add(join, an_impression(at_ms=NOON_MS + each * 1000, request_id=f"r{each}"))
+
+
+def is_kept(join: LabelJoin, second: int) -> bool:
+    return join.has_seen(an_impression(request_id=f"r{second}"))
 
 
 def final(labels: list[ImpressionLabel]) -> dict[tuple[str, str], ImpressionLabel]:
@@ -151,6 +161,90 @@ def test_memory_is_bounded_by_the_two_windows() -> None:
     kept_minutes = (WINDOW_MS + CORRECTION_MS) // 60_000
     assert join.waiting <= 2 * (kept_minutes + 1)
     assert join.unmatched_clicks >= 1000 - kept_minutes - 1
+
+
+def test_of_too_many_the_oldest_whose_window_has_closed_are_let_go_first() -> None:
+    join = a_join(max_kept=3)
+    show(join, 3, 1, 2, 4, 0)
+    assert [label.clicked for label in pass_time(join, END_MS + 4_000)] == [False] * 5
+    assert [second for second in range(5) if is_kept(join, second)] == [2, 3, 4]
+    assert (join.waiting, join.forgotten_early) == (3, 2)
+    (late,) = add(join, a_click(at_ms=END_MS + 9_000, request_id="r2"))
+    assert not late.within_window
+
+
+def test_an_open_window_is_never_let_go() -> None:
+    join = a_join(max_kept=3)
+    show(join, *range(10))
+    pass_time(join, END_MS + 4_000)  # half of them have matured
+    assert [second for second in range(10) if is_kept(join, second)] == [5, 6, 7, 8, 9]
+    assert (join.waiting, join.forgotten_early) == (5, 5)
+    labels = pass_time(join, END_MS + 9_000)
+    assert len(labels) == 5
+    assert join.waiting == 3
+
+
+def test_what_leaves_in_its_time_is_not_let_go_early() -> None:
+    join = a_join()
+    show(join, 0)
+    pass_time(join, END_MS)
+    assert is_kept(join, 0)
+    pass_time(join, END_MS + CORRECTION_MS)
+    assert not is_kept(join, 0)
+    assert (join.waiting, join.forgotten_early) == (0, 0)
+
+
+def test_a_click_without_an_impression_is_counted_when_it_is_given_up() -> None:
+    join = a_join()
+    add(join, a_click(at_ms=NOON_MS))
+    pass_time(join, NOON_MS + WINDOW_MS + CORRECTION_MS - 1)
+    assert (join.waiting, join.unmatched_clicks) == (1, 0)
+    pass_time(join, NOON_MS + WINDOW_MS + CORRECTION_MS)
+    assert (join.waiting, join.unmatched_clicks) == (0, 1)
+
+
+def test_a_matched_early_click_is_not_counted_as_unmatched() -> None:
+    join = a_join()
+    add(join, a_click(), an_impression())
+    pass_time(join, END_MS)
+    pass_time(join, NOON_MS * 2)
+    assert (join.waiting, join.unmatched_clicks) == (0, 0)
+
+
+def test_a_duplicate_is_recognised_whatever_came_first() -> None:
+    join, shown, clicked = a_join(), an_impression(), a_click()
+    assert not join.has_seen(clicked)
+    add(join, clicked)
+    assert join.has_seen(clicked)
+    assert not join.has_seen(shown)
+    add(join, shown)
+    assert join.has_seen(shown)
+    assert join.has_seen(clicked)
+    assert not join.has_seen(a_behavior())
+    pass_time(join, END_MS)
+    assert join.has_seen(clicked)
+
+
+def test_a_click_after_the_window_is_recognised_too() -> None:
+    join = a_join()
+    add(join, an_impression())
+    late = a_click(at_ms=END_MS + 1)
+    assert not join.has_seen(late)
+    add(join, late)
+    assert join.has_seen(late)
+
+
+def test_nothing_of_a_forgotten_user_waits_and_others_go_on_waiting() -> None:
+    join = a_join()
+    add(join, an_impression("i1"), an_impression("i2"), a_click("never-shown"))
+    add(join, an_impression("i1", user_id="u2"), a_click("i1"))
+    assert add(join, a_forget()) == []
+    assert join.waiting == 1
+    (label,) = pass_time(join, END_MS)
+    assert label.user_id == "u2"
+    assert add(join, a_click("i2", at_ms=END_MS + 1)) == []  # no correction of before
+    pass_time(join, NOON_MS * 2)
+    assert join.unmatched_clicks == 1  # that one; the forgotten click is not counted
 
 
 def test_a_label_survives_the_wire() -> None:

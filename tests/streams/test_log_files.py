@@ -1,22 +1,37 @@
+from datetime import date
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
+from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC, UserEvent
 from streams.labels import LabelJoin, encode_label
-from streams.log_files import OffsetRange, files_of, remove_uncommitted, write_range
-from streams.log_rows import COLUMNS, Row, row_of
+from streams.log_files import (
+    OffsetRange,
+    files_of,
+    read_files,
+    remove_before,
+    remove_uncommitted,
+    write_range,
+)
+from streams.log_rows import COLUMNS, Row, event_of, row_of
 from streams.wire import encode
-from tests.builders import NOON_MS, a_behavior, a_click, an_impression, an_item
-from tests.streams.test_partition import ARecord
+from tests.builders import (
+    NOON_MS,
+    a_behavior,
+    a_click,
+    a_forget,
+    an_impression,
+    an_item,
+)
+from tests.streams.test_partition import ARecord, a_command
 
 DAY_MS = 86_400_000
 
 
 def a_row(at_ms: int = NOON_MS, offset: int = 0) -> Row:
     record = ARecord(value=encode(a_behavior(at_ms=at_ms)), timestamp=at_ms, offset=offset)
-    row = row_of(record, at_ms)
+    row = row_of(record)
     assert row is not None
     return row
 
@@ -26,7 +41,7 @@ def a_range(start: int, end: int) -> OffsetRange:
 
 
 def named(record: ARecord) -> dict[str, object]:
-    row = row_of(record, NOON_MS + DAY_MS)
+    row = row_of(record)
     assert row is not None
     return dict(zip(COLUMNS[record.topic], row, strict=True))
 
@@ -46,17 +61,55 @@ def test_an_item_update_becomes_a_row_with_its_attributes_as_text() -> None:
     assert (row["item_id"], row["attributes"]) == ("i1", '{"genre":["war"]}')
 
 
-def test_a_label_becomes_a_row() -> None:
-    join = LabelJoin(60_000, 0)
+def a_label() -> ARecord:
+    join = LabelJoin(60_000, 0, max_kept=10)
     join.add(an_impression(), NOON_MS)
     (label,) = join.add(a_click(), NOON_MS)
-    row = named(ARecord(value=encode_label(label), topic=LABELS_TOPIC))
-    assert (row["clicked"], row["revision"]) == (True, label.revision)
+    return ARecord(value=encode_label(label), topic=LABELS_TOPIC)
+
+
+def test_a_label_becomes_a_row() -> None:
+    row = named(a_label())
+    assert (row["clicked"], row["revision"]) == (True, 2)
 
 
 @pytest.mark.parametrize("topic", [BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC])
 def test_a_rejected_message_has_no_row(topic: str) -> None:
-    assert row_of(ARecord(value=b"{", topic=topic), NOON_MS) is None
+    assert row_of(ARecord(value=b"{", topic=topic)) is None
+
+
+EVERY_TYPE: list[UserEvent] = [
+    an_impression(position=0),
+    an_impression(
+        position=7,
+        model_version="v1",
+        score=0.0,
+        propensity=0.25,
+        context={"page": "home", "seite": "Übersicht"},
+    ),
+    a_click("film 7"),
+    a_behavior(action="rate", value=0.0),
+    a_behavior(action="view"),
+    a_forget(),
+]
+
+
+@pytest.mark.parametrize("event", EVERY_TYPE)
+def test_a_row_gives_back_the_event_that_it_was_made_of(
+    event: UserEvent, tmp_path: Path
+) -> None:
+    record = ARecord(value=encode(event), timestamp=NOON_MS + 10_000, offset=9)
+    row = row_of(record)
+    assert row is not None
+    write_range(tmp_path, a_range(9, 9), [row])
+    ((read,),) = read_files(tmp_path, BEHAVIOR_EVENTS_TOPIC, 3)
+    logged = event_of(read)
+    assert logged.event == event
+    assert (logged.offset, logged.known_at_ms) == (9, NOON_MS + 10_000)
+
+
+def test_an_operators_command_is_not_in_the_log() -> None:
+    assert row_of(a_command(1)) is None
 
 
 def test_rows_go_to_a_file_per_date(tmp_path: Path) -> None:
@@ -89,3 +142,57 @@ def test_partition_1_does_not_own_the_files_of_partition_11(tmp_path: Path) -> N
     other = OffsetRange(topic=BEHAVIOR_EVENTS_TOPIC, partition=11, start=0, end=0)
     write_range(tmp_path, other, [a_row()])
     assert files_of(tmp_path, BEHAVIOR_EVENTS_TOPIC, 1) == []
+
+
+def rows_at(*offsets: int, at_ms: int = NOON_MS) -> list[Row]:
+    return [a_row(at_ms, offset) for offset in offsets]
+
+
+def offsets_read(log_dir: Path) -> list[list[int]]:
+    found = read_files(log_dir, BEHAVIOR_EVENTS_TOPIC, 3)
+    return [[row["offset"] for row in rows] for rows in found]
+
+
+def test_a_range_over_two_dates_is_read_at_once_and_in_order(tmp_path: Path) -> None:
+    midnight = NOON_MS // DAY_MS * DAY_MS + DAY_MS
+    write_range(tmp_path, a_range(0, 1), rows_at(0, 1))
+    mixed = [a_row(midnight - 1, 2), a_row(midnight, 3), a_row(midnight - 2, 4)]
+    write_range(tmp_path, a_range(2, 4), mixed)
+    write_range(tmp_path, a_range(10, 11), rows_at(10, 11, at_ms=midnight))
+    assert len(files_of(tmp_path, BEHAVIOR_EVENTS_TOPIC, 3)) == 4
+    assert offsets_read(tmp_path) == [[0, 1], [2, 3, 4], [10, 11]]
+
+
+def test_offsets_that_a_crash_left_twice_are_read_once(tmp_path: Path) -> None:
+    write_range(tmp_path, a_range(0, 4), rows_at(0, 1, 2, 4))
+    write_range(tmp_path, a_range(2, 6), rows_at(2, 4, 5, 6))
+    write_range(tmp_path, a_range(3, 4), rows_at(4))
+    write_range(tmp_path, a_range(4, 7), rows_at(4, 6, 7))
+    assert offsets_read(tmp_path) == [[0, 1, 2, 4], [5, 6], [], [7]]
+
+
+def test_two_ranges_from_one_offset_on_are_read_once(tmp_path: Path) -> None:
+    write_range(tmp_path, a_range(0, 1), rows_at(0, 1))
+    write_range(tmp_path, a_range(0, 2), rows_at(0, 1, 2))
+    assert offsets_read(tmp_path) == [[0, 1, 2]]
+
+
+def test_a_partition_without_files_has_no_rows(tmp_path: Path) -> None:
+    assert offsets_read(tmp_path) == []
+
+
+def test_dates_before_a_day_are_removed_from_every_topic(tmp_path: Path) -> None:
+    row = row_of(a_label())
+    assert row is not None
+    labelled = OffsetRange(topic=LABELS_TOPIC, partition=0, start=0, end=0)
+    write_range(tmp_path, labelled, [row])
+    for day in range(3):
+        write_range(tmp_path, a_range(day, day), rows_at(day, at_ms=NOON_MS + day * DAY_MS))
+    removed = remove_before(tmp_path, date(2023, 11, 16))
+    assert [str(path.relative_to(tmp_path)) for path in removed] == [
+        "behavior-events/date=2023-11-14",
+        "behavior-events/date=2023-11-15",
+        "impression-labels/date=2023-11-14",
+    ]
+    assert offsets_read(tmp_path) == [[2]]
+    assert remove_before(tmp_path, date(2023, 11, 16)) == []

@@ -108,10 +108,10 @@ def is_event(topic: str) -> bool:
 
 
 def test_workers_share_and_part_under_traffic(
-    kafka: KafkaConfig, config: StreamConfig
+    kafka: KafkaConfig, config: StreamConfig, tmp_path: Path
 ) -> None:
     sink = MemorySink()
-    first, second = (SequenceWorker(kafka, config, sink) for _ in range(2))
+    first, second = (SequenceWorker(kafka, config, sink, tmp_path) for _ in range(2))
     with progress_of(kafka, config.group_id, BEHAVIOR_EVENTS_TOPIC) as committed:
         with traffic(kafka) as published:
             asyncio.run(share_and_part(first, second, lambda: published() - committed()))

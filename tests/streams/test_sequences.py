@@ -2,7 +2,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.events import action_code, item_key
-from streams.sequences import BehaviorSequence, SequenceElement, element_of, merge
+from streams.sequences import (
+    ELEMENT_BYTES,
+    BehaviorSequence,
+    SequenceElement,
+    element_of,
+    forget,
+    merge,
+    sequence_of,
+)
 from tests.builders import NOON_MS, a_behavior, a_click
 
 elements = st.lists(
@@ -20,8 +28,8 @@ LENGTH = 4
 
 def folded(*batches: list[SequenceElement]) -> BehaviorSequence:
     sequence = BehaviorSequence()
-    for batch in batches:
-        sequence = merge(sequence, batch, LENGTH)
+    for offset, batch in enumerate(batches):
+        sequence = merge(sequence, batch, LENGTH, offset)
     return sequence
 
 
@@ -38,7 +46,7 @@ def test_a_behaviour_keeps_its_value() -> None:
 @given(elements)
 def test_a_redelivered_batch_changes_nothing(batch: list[SequenceElement]) -> None:
     once = folded(batch)
-    assert merge(once, batch, LENGTH) is once
+    assert merge(once, batch, LENGTH, 7) is once
 
 
 @given(elements, elements)
@@ -70,5 +78,47 @@ def test_each_change_has_a_greater_version(
     first: list[SequenceElement], second: list[SequenceElement]
 ) -> None:
     before = folded(first)
-    after = merge(before, second, LENGTH)
+    after = merge(before, second, LENGTH, 7)
     assert (after is before) or after.version_us > before.version_us
+
+
+def test_a_sequence_names_the_last_event_that_changed_it() -> None:
+    element = element_of(a_behavior())
+    once = merge(BehaviorSequence(), [element], LENGTH, 3)
+    assert merge(once, [element], LENGTH, 4).last_offset == 3
+    assert merge(once, [element_of(a_click())], LENGTH, 5).last_offset == 5
+
+
+@given(elements)
+def test_packed_elements_are_the_same_when_unpacked(kept: list[SequenceElement]) -> None:
+    sequence = sequence_of(kept)
+    assert sequence.elements == tuple(kept)
+    assert len(sequence.packed) == ELEMENT_BYTES * len(kept)
+
+
+@given(st.integers(-(2**63), 2**63 - 1), st.integers(1, 31), st.floats(allow_nan=False))
+def test_no_key_action_or_value_is_changed_by_packing(
+    key: int, action: int, value: float
+) -> None:
+    element = SequenceElement(occurred_at=NOON_MS, item_key=key, action=action, value=value)
+    assert sequence_of([element]).elements == (element,)
+
+
+@given(elements, elements, st.integers(NOON_MS - 1, NOON_MS + 6))
+def test_what_is_forgotten_never_shows_whenever_it_comes(
+    before: list[SequenceElement], after: list[SequenceElement], at_ms: int
+) -> None:
+    forgotten = merge(forget(folded(before), at_ms, 1), after, LENGTH, 2)
+    later = [each for each in before + after if each.occurred_at > at_ms]
+    assert forgotten.elements == folded(later).elements
+    assert forgotten.forgotten_at_ms == at_ms
+    assert merge(forgotten, before + after, LENGTH, 3) is forgotten
+
+
+@given(elements, st.integers(NOON_MS - 1, NOON_MS + 6))
+def test_a_forgotten_sequence_replaces_what_is_stored(
+    kept: list[SequenceElement], at_ms: int
+) -> None:
+    before = folded(kept)
+    after = forget(before, at_ms, 9)
+    assert (after.version_us > before.version_us, after.last_offset) == (True, 9)

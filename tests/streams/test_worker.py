@@ -1,5 +1,7 @@
 import asyncio
 import time
+from copy import deepcopy
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +22,7 @@ from tests.streams.memory_sink import MemorySink
 from tests.streams.topic_reading import progress_of, read_topic, until
 
 pytestmark = pytest.mark.kafka
+NO_LOG = Path("no-log")
 
 
 def now_ms() -> int:
@@ -44,12 +47,16 @@ def publish(kafka: KafkaConfig, events: list[UserEvent]) -> None:
 
 
 def run_until_committed(
-    kafka: KafkaConfig, config: StreamConfig, sink: MemorySink, records: int
+    kafka: KafkaConfig,
+    config: StreamConfig,
+    sink: MemorySink,
+    records: int,
+    log_dir: Path = NO_LOG,
 ) -> None:
     """Run a worker until its group has committed ``records``."""
 
     async def run() -> None:
-        worker = SequenceWorker(kafka, config, sink)
+        worker = SequenceWorker(kafka, config, sink, log_dir)
         await worker.start()
         try:
             await until(lambda: committed() >= records)
@@ -67,7 +74,7 @@ def labels_on(kafka: KafkaConfig) -> list[ImpressionLabel]:
 def impressions_of(sink: MemorySink, item_id: str) -> float:
     """Return an item's impressions, summed over partitions, hardly decayed."""
     key = item_key(item_id)
-    shares = [each.activity for (_, item), each in sink.shares.items() if item == key]
+    shares = [each for (item, _), each in sink.rows.shares.items() if item == key]
     return total(shares).impressions[2]
 
 
@@ -76,10 +83,11 @@ def test_events_become_rows_and_labels(kafka: KafkaConfig, config: StreamConfig)
     at_ms = now_ms() - 1000
     publish(kafka, [event for user in users for event in a_visit(user, at_ms)])
     run_until_committed(kafka, config, sink, 20)
-    assert set(sink.users) == set(users)
-    for row in sink.users.values():
-        assert len(row.sequence.elements) == 2  # the click and the view
-        assert row.activity.clicks[2] == pytest.approx(1, abs=0.01)
+    assert set(sink.rows.sequences) == set(sink.rows.activities) == set(users)
+    for sequence in sink.rows.sequences.values():
+        assert len(sequence.elements) == 2  # the click and the view
+    for activity in sink.rows.activities.values():
+        assert activity.clicks[2] == pytest.approx(1, abs=0.01)
     assert impressions_of(sink, "i1") == pytest.approx(5, abs=0.01)
     labels = labels_on(kafka)
     assert {(label.user_id, label.clicked) for label in labels} == {
@@ -91,7 +99,7 @@ def test_quiet_traffic_matures(kafka: KafkaConfig, config: StreamConfig) -> None
     publish(kafka, a_visit("u1", now_ms() - 100_000))
 
     async def run() -> None:
-        worker = SequenceWorker(kafka, config, MemorySink())
+        worker = SequenceWorker(kafka, config, MemorySink(), NO_LOG)
         await worker.start()
         try:
             await until(lambda: len(read_topic(kafka, LABELS_TOPIC)) == 2)
@@ -122,10 +130,10 @@ def test_a_repeated_read_changes_no_row(kafka: KafkaConfig, config: StreamConfig
     sink = MemorySink()
     publish(kafka, a_visit("u1", now_ms() - 1000))
     run_until_committed(kafka, config, sink, 4)
-    before = (dict(sink.users), dict(sink.shares))
+    before = deepcopy(sink.rows)
     again = StreamConfig(group_id="another-group", label_window_s=60.0)
     run_until_committed(kafka, again, sink, 4)
-    assert (sink.users, sink.shares) == before
+    assert sink.rows == before
 
 
 def test_nothing_is_committed_before_the_store_has_it(
@@ -136,12 +144,12 @@ def test_nothing_is_committed_before_the_store_has_it(
     publish(kafka, a_visit("u1", now_ms() - 1000))
 
     async def run() -> None:
-        worker = SequenceWorker(kafka, config, sink)
+        worker = SequenceWorker(kafka, config, sink, NO_LOG)
         await worker.start()
         try:
             await until(lambda: sink.failures == 1)
             assert committed() == 0
-            await until(lambda: "u1" in sink.users)
+            await until(lambda: "u1" in sink.rows.sequences)
         finally:
             await worker.stop()
 
@@ -165,7 +173,7 @@ def test_bad_messages_are_dead_lettered_and_stop_nothing(
             publisher.publish_raw(payload, key=b"u1")
     publish(kafka, a_visit("u1", now_ms() - 1000))
     run_until_committed(kafka, config, sink, 8)
-    assert "u1" in sink.users
+    assert "u1" in sink.rows.sequences
     rejected = read_topic(kafka, REJECTED_TOPIC)
     headers = [dict(record.headers) for record in rejected]
     assert {r.value: h["reason"] for r, h in zip(rejected, headers, strict=True)} == bad

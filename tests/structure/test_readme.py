@@ -26,10 +26,8 @@ def test_every_link_into_the_project_leads_somewhere() -> None:
 
 
 def test_every_command_that_it_names_exists() -> None:
-    source = "".join(
-        (ROOT / name).read_text()
-        for name in ("cli.py", "local/stack_commands.py", "local/event_commands.py")
-    )
+    files = [ROOT / "cli.py", *(ROOT / "local").glob("*_commands.py")]
+    source = "".join(file.read_text() for file in files)
     nouns = "stack|events|stream|features|model|monitor"
     named = re.findall(rf"srp4ctr ({nouns}) ([a-z]+)\b", README)
     assert len(named) > 8

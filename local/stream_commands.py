@@ -1,0 +1,85 @@
+"""``srp4ctr stream VERB``: run a worker, or have the past folded anew."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from settings import load
+
+app = typer.Typer(help="Events → sequences, counters and labels.", no_args_is_help=True)
+out = Console()
+err = Console(stderr=True)
+
+
+@app.command("run")
+def run() -> None:
+    """Fold events into sequences, counters and labels until stopped (Ctrl-C).
+
+    Example: srp4ctr stream run
+    """
+    from features.store import FeatureStoreSink
+    from local.worker_patch import prepare_worker
+    from streams.app import group_ids, run_worker
+
+    settings = load()
+    prepare_worker(
+        Path(settings.local.data_dir), settings.kafka.bootstrap, group_ids(settings.streams)
+    )
+    run_worker(
+        settings.kafka,
+        settings.streams,
+        FeatureStoreSink(settings.features),
+        Path(settings.features.log_dir),
+    )
+
+
+@app.command("rebuild")
+def rebuild(
+    since: Annotated[
+        str, typer.Option(help="Fold what is known since: 2026-11-01 or …T12:00 (UTC).")
+    ] = "1970-01-01",
+    wait_s: Annotated[float, typer.Option(help="Wait so long for the workers.")] = 600.0,
+) -> None:
+    """Fold the past anew into the store, by the running workers, while traffic flows.
+
+    Every user and item that the log names since then gets a row made of nothing but that
+    part of the log; reach back as far as a sequence should. Others keep theirs.
+
+    Example: srp4ctr stream rebuild --since 2026-11-01
+    """
+    from streams.operations import request_rebuild, wait_until_read
+
+    settings = load()
+    offsets = request_rebuild(settings.kafka, _millis(since))
+    columns = (TextColumn("rebuild"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TextColumn("partitions"), console=err) as bar:
+        task = bar.add_task("rebuild", total=len(offsets))
+        done = wait_until_read(
+            settings.kafka,
+            settings.streams.group_id,
+            offsets,
+            lambda more: bar.advance(task, more),
+            wait_s,
+        )
+    if done < len(offsets):
+        raise ValueError(
+            f"{done} of {len(offsets)} partitions are rebuilt after {wait_s:g} s; the rest "
+            "follows as soon as workers get to it (is one running? srp4ctr stream run)"
+        )
+    out.print(f"rebuilt {done} partitions since {since}")
+
+
+def _millis(instant: str) -> int:
+    try:
+        parsed = datetime.fromisoformat(instant)
+    except ValueError:
+        raise ValueError(
+            f"--since {instant!r} is no date: write 2026-11-01 or 2026-11-01T12:00"
+        ) from None
+    if parsed.tzinfo is None:
+        parsed = parsed.replace(tzinfo=UTC)
+    return round(parsed.timestamp() * 1000)

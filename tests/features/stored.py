@@ -1,0 +1,37 @@
+"""Events in a store, by the stream's own fold: what a worker would have written."""
+
+from collections.abc import Sequence
+
+from streams.config import StreamConfig
+from streams.events import UserEvent
+from streams.folding import LoggedEvent
+from streams.partition import PartitionState
+from streams.sink import FeatureSink
+
+BATCH = 7
+
+
+def store_events(
+    sink: FeatureSink,
+    events: Sequence[UserEvent],
+    *,
+    length: int,
+    partition: int = 0,
+    start: int = 0,
+) -> None:
+    """Fold ``events`` in batches into the rows of ``sink``, each known when it happened.
+
+    ``start`` is the offset of the first.
+    """
+    state = PartitionState(partition, start, StreamConfig(sequence_length=length))
+    logged = [
+        LoggedEvent(event=event, offset=offset, known_at_ms=event.occurred_at)
+        for offset, event in enumerate(events, start)
+    ]
+    for first in range(0, len(logged), BATCH):
+        batch = logged[first : first + BATCH]
+        users, shares = state.unknown(batch)
+        state.remember(users, shares, sink.read(users, shares))
+        state.fold(batch, now_ms=max(each.known_at_ms for each in batch))
+        sink.write(state.dirty)
+        state.stored()

@@ -1,0 +1,121 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features import rows
+from features.feast_api import Value
+from features.rows import StoredRow, Values
+from streams.activity import Activity
+from streams.events import NUM_ACTION_CODES
+from streams.sequences import ELEMENT_BYTES, BehaviorSequence, SequenceElement, sequence_of
+from streams.sink import ItemProfile
+
+int64s = st.integers(-(2**63), 2**63 - 1)
+counts = st.tuples(*[st.floats(0, 1e12)] * 3)
+elements = st.builds(
+    SequenceElement,
+    occurred_at=int64s,
+    item_key=int64s,
+    action=st.integers(1, NUM_ACTION_CODES - 1),
+    value=st.none() | st.floats(allow_nan=False),
+)
+
+
+def as_stored(values: Values, version_us: int) -> StoredRow:
+    """Return the row as Redis gives it back: each value was bytes meanwhile."""
+    read = {
+        name: Value.FromString(each.SerializeToString()) for name, each in values.items()
+    }
+    return StoredRow(values=read, version_us=version_us)
+
+
+@given(st.lists(elements, max_size=5), st.integers(1, 2**53), int64s, int64s, int64s)
+def test_a_sequence_is_the_same_when_unpacked(
+    kept: list[SequenceElement],
+    version_us: int,
+    last_offset: int,
+    forgotten_at_ms: int,
+    forgotten_offset: int,
+) -> None:
+    sequence = sequence_of(
+        kept,
+        version_us=version_us,
+        last_offset=last_offset,
+        forgotten_at_ms=forgotten_at_ms,
+        forgotten_offset=forgotten_offset,
+    )
+    read = rows.unpack_sequence(as_stored(rows.pack_sequence(sequence), version_us))
+    assert read == sequence
+    assert read.elements == tuple(kept)
+
+
+@given(counts, counts, int64s, int64s, int64s, st.integers(1, 2**53))
+def test_an_activity_is_the_same_when_unpacked(
+    impressions: tuple[float, float, float],
+    clicks: tuple[float, float, float],
+    counted_at_ms: int,
+    first_seen_ms: int,
+    last_offset: int,
+    version_us: int,
+) -> None:
+    activity = Activity(
+        impressions=impressions,
+        clicks=clicks,
+        counted_at_ms=counted_at_ms,
+        first_seen_ms=first_seen_ms,
+        last_offset=last_offset,
+        version_us=version_us,
+    )
+    row = as_stored(rows.pack_activity(activity), version_us)
+    assert rows.unpack_activity(row) == activity
+
+
+def test_a_profile_is_the_same_when_unpacked() -> None:
+    profile = ItemProfile(
+        item_key=-9,
+        item_id="9",
+        attributes={"title": "Ålien", "genre": ("Horror", "Sci-Fi")},
+        updated_at_ms=1_700_000_000_123,
+    )
+    row = as_stored(rows.pack_profile(profile), profile.updated_at_ms * 1000)
+    assert rows.unpack_profile(-9, row) == profile
+
+
+@given(st.integers(1, 253_370_764_800_000_000))  # until the year 9999
+def test_a_version_is_a_timestamp_to_its_last_microsecond(version_us: int) -> None:
+    assert rows.version_of(rows.at_version(version_us)) == version_us
+
+
+def test_a_row_is_as_small_as_what_it_says() -> None:
+    element = SequenceElement(occurred_at=1, item_key=2, action=3)
+    packed = rows.pack_sequence(sequence_of([element] * 50))[rows.PACKED].bytes_val
+    assert len(packed) == 1 + 3 * 8 + 50 * ELEMENT_BYTES
+    packed = rows.pack_activity(Activity())[rows.PACKED].bytes_val
+    assert len(packed) == 1 + 9 * 8
+
+
+@pytest.mark.parametrize("packed", [b"", b"\0" * 17, b"\x02" + b"\0" * 16])
+def test_a_row_of_another_format_says_what_to_do(packed: bytes) -> None:
+    row = StoredRow(values={rows.PACKED: Value(bytes_val=packed)}, version_us=1)
+    with pytest.raises(ValueError, match="srp4ctr stream rebuild"):
+        rows.unpack_sequence(row)
+    with pytest.raises(ValueError, match=r"this release reads 1"):
+        rows.unpack_activity(row)
+
+
+def test_no_value_and_zero_differ() -> None:
+    kept = sequence_of(
+        SequenceElement(occurred_at=1, item_key=2, action=3, value=value)
+        for value in (None, 0.0, -1.5)
+    )
+    read = rows.unpack_sequence(as_stored(rows.pack_sequence(kept), 0))
+    values = [each.value for each in read.elements]
+    assert values == [None, 0.0, -1.5]
+    assert not any(value is not None and math.isnan(value) for value in values)
+
+
+def test_an_empty_sequence_is_a_row_too() -> None:
+    row = as_stored(rows.pack_sequence(BehaviorSequence()), 0)
+    assert rows.unpack_sequence(row) == BehaviorSequence()
