@@ -170,7 +170,7 @@ def _distinct(life: Sequence[_Deed]) -> list[Impression | Click]:
     """Return the first impression and the first click of each identity."""
     shown = _grouped((e for e in life if isinstance(e, Impression)), identity)
     clicked = _grouped((e for e in life if isinstance(e, Click)), identity)
-    return [same[0] for same in [*shown.values(), *clicked.values()]]
+    return [*(same[0] for same in shown.values()), *(same[0] for same in clicked.values())]
 
 
 def _labels(life: Sequence[_Deed], window_ms: int) -> dict[Identity, ExpectedLabel]:

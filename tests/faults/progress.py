@@ -1,0 +1,134 @@
+"""Commits of a group, watched from outside: how long did a partition stand still?"""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.admin import OffsetSpec
+from kafka.errors import KafkaError
+
+from streams.config import KafkaConfig
+
+_EVERY_S = 0.1
+
+
+@dataclass(slots=True)
+class Progress:
+    """Samples lag and commits in a thread of its own, from ``start`` until ``end``."""
+
+    kafka: KafkaConfig
+    group_id: str
+    topic: str
+    longest_stall_s: float = 0.0
+    """Of any partition: without a commit although there was something to commit."""
+    members: int = 0
+    """How many share the partitions; 0 while they are being shared out anew."""
+    _committed: dict[int, int] = field(default_factory=dict)
+    _ends: dict[int, int] = field(default_factory=dict)
+    _moved_at: dict[int, float] = field(default_factory=dict)
+    _ended: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    @property
+    def lag(self) -> int:
+        """Records that the group has not committed, as of the last sample."""
+        return sum(end - self._committed.get(p, 0) for p, end in [*self._ends.items()])
+
+    @property
+    def stored(self) -> int:
+        """Records that the group has committed, as of the last sample."""
+        return sum(self._committed.values())
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Stop watching."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def wait_for_lag(self, records: int, timeout_s: float) -> None:
+        """Return when the group is ``records`` behind, or after ``timeout_s``."""
+        deadline = time.monotonic() + timeout_s
+        while self.lag < records and time.monotonic() < deadline:
+            time.sleep(_EVERY_S / 2)
+
+    def take_longest_stall(self) -> float:
+        """Return the longest stall since the last call."""
+        longest, self.longest_stall_s = self.longest_stall_s, 0.0
+        return longest
+
+    def _run(self) -> None:
+        while not self._ended.wait(_EVERY_S):
+            try:
+                with administration(self.kafka) as admin:
+                    while not self._ended.wait(_EVERY_S):
+                        self._sample(admin)
+                        self._measure()
+            except (KafkaError, OSError):  # the broker is away: that is a stall, too
+                self.members = 0
+                self._measure()
+
+    def _sample(self, admin: Any) -> None:
+        sources = [TopicPartition(self.topic, n) for n in range(self.kafka.partitions)]
+        group = admin.describe_groups([self.group_id])[self.group_id]
+        is_stable = group["group_state"] == "Stable"
+        self.members = len(group["members"]) if is_stable else 0
+        ends = admin.list_partition_offsets(dict.fromkeys(sources, OffsetSpec.LATEST))
+        self._ends = {source.partition: end.offset for source, end in ends.items()}
+        for source, offset in committed_by(admin, self.group_id).items():
+            if offset > self._committed.get(source.partition, -1):
+                self._committed[source.partition] = offset
+                self._moved_at[source.partition] = time.monotonic()
+
+    def _measure(self) -> None:
+        now = time.monotonic()
+        for number, end in self._ends.items():
+            if self._committed.get(number, 0) >= end:
+                self._moved_at[number] = now
+            stall_s = now - self._moved_at.setdefault(number, now)
+            self.longest_stall_s = max(self.longest_stall_s, stall_s)
+
+
+@contextmanager
+def administration(kafka: KafkaConfig) -> Iterator[Any]:
+    """Yield a client that gives up soon, so that its caller sees time pass."""
+    admin = KafkaAdminClient(
+        bootstrap_servers=kafka.bootstrap,
+        request_timeout_ms=3000,
+        reconnect_backoff_max_ms=500,
+        bootstrap_timeout_ms=3000,
+    )
+    try:
+        yield admin
+    finally:
+        admin.close()
+
+
+def committed_by(admin: Any, group_id: str) -> dict[TopicPartition, int]:
+    """Return the offsets that ``group_id`` has committed."""
+    offsets = admin.list_group_offsets([group_id])[group_id]
+    return {source: each.offset for source, each in offsets.items()}
+
+
+def behind(kafka: KafkaConfig, topics_of: Mapping[str, Sequence[str]]) -> int:
+    """Return how many records of their topics the groups have not committed."""
+    with administration(kafka) as admin:
+        lag = 0
+        for group_id, topics in topics_of.items():
+            committed = committed_by(admin, group_id)
+            sources = [
+                TopicPartition(topic, number)
+                for topic in topics
+                for number in range(kafka.partitions)
+            ]
+            ends = admin.list_partition_offsets(dict.fromkeys(sources, OffsetSpec.LATEST))
+            lag += sum(ends[each].offset - committed.get(each, 0) for each in sources)
+        return lag

@@ -1,0 +1,42 @@
+"""Everything dies in turn, on Apache Kafka: nothing is lost and nothing counts twice.
+
+The benchmark runs in a process of its own: kafka-python leaves sockets behind when its
+broker goes away.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from local import apache_kafka
+from tests.faults.scenario import FAULTS
+
+pytestmark = [pytest.mark.kafka, pytest.mark.redis]
+
+
+@pytest.fixture(autouse=True)
+def apache_kafka_runs() -> None:
+    """Skip where Apache Kafka cannot run; in CI it must."""
+    if missing := apache_kafka.missing_tools():
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI must run the faults: install {', '.join(missing)}")
+        pytest.skip(f"Apache Kafka needs {', '.join(missing)}")
+
+
+def test_whatever_dies_the_outcome_is_the_oracles(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    command = [sys.executable, "-m", "benchmarks.faults", "--short"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    *table, last = done.stdout.splitlines()
+    with capfd.disabled():
+        sys.stdout.write("\n".join(["", *table, ""]))
+    summary = json.loads(last)
+    assert summary["faults"] == len(FAULTS)
+    assert summary["events"] > 20_000
+    assert summary["poison"] > 100
+    wrong = {name: n for name, n in summary.items() if n and name.startswith("wrong")}
+    assert (summary["lost"], wrong) == (0, {}), done.stdout
