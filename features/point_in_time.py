@@ -3,242 +3,223 @@
 An event is visible to a request at time t iff it happened and was known before t:
 ``max(occurred_at, created_at) < t``, where t is the earliest ``occurred_at`` of the
 request's impressions. So neither the request's own impressions and clicks nor anything
-that came late is seen; sequence and counters alike. This module is the only place of
-that rule; its sweep gives what ``streams.sequences`` and ``streams.activity`` would.
+that came late is seen; sequence and counters alike. The expressions are Ibis, and DuckDB
+runs them; what they find is what the folds of ``streams`` would have held.
 """
 
-from bisect import insort
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
+import ibis
 import numpy as np
+from ibis import _
 from numpy.typing import NDArray
 
-from features.event_log import BEHAVIOR, CLICK, IMPRESSION, EventColumns
+from features.decayed_counts import counts_at
+from features.event_log import IDENTITY, EventLog, Table
 from features.transforms import ActivityArrays, SequenceArrays, empty_sequences
-from streams.activity import HALF_LIVES_H
 
 Int64s = NDArray[np.int64]
-Floats = NDArray[np.float64]
 Objects = NDArray[np.object_]
 
-_MS_PER_HOUR = 3_600_000.0
-_HALF_LIFE_1, _HALF_LIFE_2, _HALF_LIFE_3 = HALF_LIVES_H
+_MS_PER_DAY = 86_400_000
+_BEHAVIOR = ("occurred_at", "item_key", "action_code")  # what makes two of them one
+# In this order within a millisecond: a request does not see what happens in its own.
+_ASKED, _HAPPENED, _KNOWN = range(3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RequestSnapshots:
     """R requests by time, with M candidates that lie together by request and position."""
 
-    request_ids: Objects  # (R,)
-    user_ids: Objects
+    user_ids: Objects  # (R,)
     times_ms: Int64s
     contexts: Objects
     """JSON or None, of the request's first impression."""
     sequences: SequenceArrays  # (R, L)
-    user_activity: ActivityArrays  # (R,)
+    user_activity: ActivityArrays  # (R,), as of the request's time
     candidate_requests: Int64s  # (M,): row of its request, ascending
-    candidate_item_ids: Objects
     candidate_item_keys: Int64s
     candidate_positions: Int64s
-    candidate_activity: ActivityArrays  # (M,)
+    candidate_clicked: NDArray[np.bool_]
+    """The matured label: a click within the window."""
+    candidate_activity: ActivityArrays  # (M,), as of the request's time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class UserHistories:
     """All distinct behaviours of U users, oldest first, one user after another."""
 
-    user_ids: Objects  # (U,)
+    user_ids: Objects  # (U,), ascending
     starts: Int64s
     """(U + 1,): user u's behaviours are ``starts[u]:starts[u + 1]``."""
     behaviors: SequenceArrays  # (K,)
 
 
-def snapshot(events: EventColumns, length: int) -> RequestSnapshots:
-    """Return what was known at each request of the log; ``length`` is L."""
-    shown = np.flatnonzero(events.kinds == IMPRESSION)
-    first, request = _requests(events, shown)
-    candidates, row = _candidates(events, shown, request)
-    times_ms = events.occurred_at_ms[first]
-    users = events.users.codes[first]
-    counted = np.flatnonzero(events.kinds != BEHAVIOR)
-    items = events.items.codes
-    return RequestSnapshots(
-        request_ids=events.requests.strings()[first],
-        user_ids=events.users.names[users],
-        times_ms=times_ms,
-        contexts=events.contexts.strings()[first],
-        sequences=_sequences_at(events, users, times_ms, length),
-        user_activity=_activity_at(events, counted, events.users.codes, users, times_ms),
-        candidate_requests=row,
-        candidate_item_ids=events.items.names[items[candidates]],
-        candidate_item_keys=events.item_keys[candidates],
-        candidate_positions=events.positions[candidates],
-        candidate_activity=_activity_at(
-            events, counted, items, items[candidates], times_ms[row]
-        ),
-    )
+def snapshot(log: EventLog, length: int, ttl_days: float) -> RequestSnapshots:
+    """Return what was known at each request of the log that has a matured label.
 
-
-def histories(events: EventColumns, before_ms: int) -> UserHistories:
-    """Return every user's behaviours that were visible before ``before_ms``."""
-    acted = (events.kinds != IMPRESSION) & (events.visible_at_ms < before_ms)
-    index = np.flatnonzero(acted)
-    columns = (events.action_codes, events.item_keys, events.occurred_at_ms)
-    keys = [column[index] for column in (*columns, events.users.codes)]
-    # Of equals the one with the greatest value comes last (no value: least), and stays.
-    rank = np.where(np.isnan(events.values), -np.inf, events.values)[index]
-    order = np.lexsort([rank, *keys])
-    ordered = np.stack([key[order] for key in keys])
-    is_last = np.append(np.any(ordered[:, 1:] != ordered[:, :-1], axis=0), True)
-    kept = index[order[is_last[: len(order)]]]
-    users, counts = np.unique(events.users.codes[kept], return_counts=True)
-    return UserHistories(
-        user_ids=events.users.names[users],
-        starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        behaviors=SequenceArrays(
-            item_keys=events.item_keys[kept],
-            action_codes=events.action_codes[kept],
-            occurred_at_ms=events.occurred_at_ms[kept],
-            values=events.values[kept],
-        ),
-    )
-
-
-def _requests(events: EventColumns, shown: Int64s) -> tuple[Int64s, Int64s]:
-    """Return each request's first impression, by time, and the request of every ``shown``.
-
-    A request is a user's: the same request_id of two users is two requests.
+    ``length`` is L. A behaviour ``ttl_days`` old is not seen any more, as in serving.
     """
-    users, requests = events.users.codes[shown], events.requests.codes[shown]
-    pair = users * (len(events.requests.names) + 1) + requests
-    by_time = np.lexsort([events.positions[shown], events.occurred_at_ms[shown]])
-    _, at, group = np.unique(pair[by_time], return_index=True, return_inverse=True)
-    rank = np.argsort(np.argsort(at))  # unique() sorts by pair: back to time
-    request = np.empty(len(shown), dtype=np.int64)
-    request[by_time] = rank[group.reshape(-1)]
-    return shown[by_time[np.sort(at)]], request
+    shown = log.keep(_shown(log))
+    requests = log.keep(_requests(shown))
+    candidates = log.keep(_candidates(log, shown, requests))
+    counted = log.keep(_counted(log.events))
+    asked, offered = (log.rows(t.order_by("row")) for t in (requests, candidates))
+    return RequestSnapshots(
+        user_ids=_objects(asked["user_id"]),
+        times_ms=asked["at_ms"].to_numpy(),
+        contexts=_objects(asked["context"]),
+        sequences=_sequences_at(log, requests, length, round(ttl_days * _MS_PER_DAY)),
+        user_activity=counts_at(
+            log,
+            log.remembered(counted).rename(owner="user_id"),
+            requests.select("row", "at_ms", owner="user_id"),
+        ),
+        candidate_requests=offered["request"].to_numpy(),
+        candidate_item_keys=offered["item_key"].to_numpy(),
+        candidate_positions=offered["position"].to_numpy(),
+        candidate_clicked=offered["clicked"].to_numpy(),
+        candidate_activity=counts_at(
+            log,
+            counted.rename(owner="item_key"),
+            candidates.select("row", "at_ms", owner="item_key"),
+        ),
+    )
 
 
-def _candidates(
-    events: EventColumns, shown: Int64s, request: Int64s
-) -> tuple[Int64s, Int64s]:
-    """Return one impression of each item of each request, and the request's row."""
-    order = np.lexsort([events.positions[shown], request])
-    pair = request * (len(events.items.names) + 1) + events.items.codes[shown]
-    _, first = np.unique(pair[order], return_index=True)
-    kept = order[np.sort(first)]  # an impression that was published twice is one
-    return shown[kept], request[kept]
+def histories(log: EventLog, before_ms: int) -> UserHistories:
+    """Return every user's behaviours that were visible before ``before_ms``."""
+    acted = _acted(log).filter(_.visible_at < before_ms)
+    distinct = acted.group_by("user_id", *_BEHAVIOR).aggregate(value=_.value.max())
+    found = log.rows(distinct.order_by("user_id", *_BEHAVIOR))
+    users = found["user_id"].combine_chunks().dictionary_encode()
+    counts = np.bincount(users.indices.to_numpy(), minlength=len(users.dictionary))
+    return UserHistories(
+        user_ids=_objects(users.dictionary),
+        starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        behaviors=_behaviors(found),
+    )
 
 
-@dataclass(slots=True)
-class _Kept:
-    """The last behaviours of one user, in order, with their values."""
+def item_counts(log: EventLog, before_ms: int) -> dict[int, int]:
+    """Return how many events of each item_key were visible before ``before_ms``."""
+    seen = log.events.filter(_.visible_at < before_ms)
+    once = seen.select("item_key", "partition", "offset").distinct()
+    found = log.rows(once.group_by("item_key").aggregate(count=_.count()))
+    return dict(zip(found["item_key"].to_pylist(), found["count"].to_pylist(), strict=True))
 
-    order: list[tuple[int, int, int]] = field(default_factory=list)
-    values: dict[tuple[int, int, int], float] = field(default_factory=dict)
 
-    def add(self, identity: tuple[int, int, int], value: float, length: int) -> None:
-        """Merge one behaviour: ``streams.sequences.merge`` for one element."""
-        seen = self.values.get(identity)
-        if seen is not None:
-            if value > seen or seen != seen:  # NaN, no value, is the least
-                self.values[identity] = value
-            return
-        insort(self.order, identity)
-        self.values[identity] = value
-        if len(self.order) > length:
-            del self.values[self.order.pop(0)]
+def _first(events: Table, **columns: Any) -> Table:
+    """Return each impression or click once: of duplicates the first by offset counts."""
+    return events.group_by(*IDENTITY, is_click=_.type == "click").aggregate(
+        **{name: value.argmin(_.offset) for name, value in columns.items()}
+    )
+
+
+def _counted(events: Table) -> Table:
+    """Return what counters count: impressions and clicks, without duplicates."""
+    counted = events.filter(_.type.isin(["impression", "click"]))
+    return _first(counted, occurred_at=_.occurred_at, visible_at=_.visible_at)
+
+
+def _shown(log: EventLog) -> Table:
+    """Return the impressions of the requests that have a matured label."""
+    shown = log.events.filter(_.type == "impression")
+    shown = shown.semi_join(log.labels, ("user_id", "request_id"))
+    columns = {name: _[name] for name in ("occurred_at", "position", "context")}
+    return log.remembered(_first(shown, **columns))
+
+
+def _requests(shown: Table) -> Table:
+    """Return each request and its time; of two users the same request_id is two."""
+    top = ("occurred_at", "position")
+    requests = shown.group_by("user_id", "request_id").aggregate(
+        at_ms=_.occurred_at.min(),
+        context=_.context.first(order_by=top, include_null=True),
+    )
+    by_time = ibis.window(order_by=("at_ms", "user_id", "request_id"))
+    return requests.mutate(row=ibis.row_number().over(by_time))
+
+
+def _candidates(log: EventLog, shown: Table, requests: Table) -> Table:
+    """Return the impressions with a matured label, and the row of each one's request."""
+    owners = requests.select("user_id", "request_id", "at_ms", request="row")
+    labelled = shown.inner_join(log.labels, IDENTITY)
+    labelled = labelled.inner_join(owners, ("user_id", "request_id"))
+    in_place = ibis.window(order_by=("request", "position", "item_key"))
+    return labelled.mutate(row=ibis.row_number().over(in_place))
+
+
+def _acted(log: EventLog) -> Table:
+    """Return what sequences are made of: clicks and other behaviours."""
+    return log.remembered(log.events.filter(_.type.isin(["click", "behavior"])))
 
 
 def _sequences_at(
-    events: EventColumns, users: Int64s, times_ms: Int64s, length: int
+    log: EventLog, requests: Table, length: int, ttl_ms: int
 ) -> SequenceArrays:
-    """Return each user's last behaviours that were visible at ``times_ms`` (ascending)."""
-    acted = np.flatnonzero(events.kinds != IMPRESSION)
-    visible_ms = events.visible_at_ms[acted]
-    order = np.argsort(visible_ms, kind="stable")
-    acted = acted[order]
-    ends = np.searchsorted(visible_ms[order], times_ms)  # strictly before
-    who, values = events.users.codes[acted].tolist(), events.values[acted].tolist()
-    columns = (events.occurred_at_ms, events.item_keys, events.action_codes)
-    identities = list(zip(*(each[acted].tolist() for each in columns), strict=True))
-    kept: dict[int, _Kept] = {}
-    found = empty_sequences(len(times_ms), length)
-    start = 0
-    for row, (user, end) in enumerate(zip(users.tolist(), ends.tolist(), strict=True)):
-        for i in range(start, end):
-            kept.setdefault(who[i], _Kept()).add(identities[i], values[i], length)
-        start = end
-        if state := kept.get(user):
-            _write_sequence(found, row, state)
-    return found
+    """Return the last behaviours (R, L) that were visible to each request."""
+    acted = log.keep(_placed(_acted(log).semi_join(requests, "user_id")))
+    reach = _reach(acted, requests)
+    # At most happened - known of these are not visible yet: L of the rest are, if so many.
+    first = ibis.greatest(reach.known - length, 0)
+    wanted = reach.mutate(place=ibis.range(first, reach.happened).unnest())
+    seen = wanted.inner_join(acted, ("user_id", "place")).filter(
+        _.visible_at < _.at_ms, _.occurred_at > _.at_ms - ttl_ms
+    )
+    latest = seen.group_by("row", "place", *_BEHAVIOR).aggregate(value=_.value.max())
+    newest_first = ibis.window(group_by="row", order_by=ibis.desc("place"))
+    latest = latest.mutate(age=ibis.row_number().over(newest_first))
+    found = log.rows(latest.filter(_.age < length))
+    sequences = empty_sequences(log.rows(requests.count()).as_py(), length)
+    index = found["row"].to_numpy(), length - 1 - found["age"].to_numpy()
+    behaviors = _behaviors(found)
+    sequences.item_keys[index] = behaviors.item_keys
+    sequences.action_codes[index] = behaviors.action_codes
+    sequences.occurred_at_ms[index] = behaviors.occurred_at_ms
+    sequences.values[index] = behaviors.values
+    return sequences
 
 
-def _write_sequence(found: SequenceArrays, row: int, state: _Kept) -> None:
-    at_ms, keys, actions = zip(*state.order, strict=True)
-    there = slice(found.item_keys.shape[-1] - len(keys), None)
-    found.occurred_at_ms[row, there] = at_ms
-    found.item_keys[row, there] = keys
-    found.action_codes[row, there] = actions
-    found.values[row, there] = [state.values[identity] for identity in state.order]
+def _placed(acted: Table) -> Table:
+    """Return the behaviours with their places, 0, 1, … in their users' histories.
 
-
-def _activity_at(
-    events: EventColumns, counted: Int64s, owners: Int64s, asked: Int64s, times_ms: Int64s
-) -> ActivityArrays:
-    """Return the counters of the owners ``asked`` at ``times_ms`` (ascending).
-
-    ``owners`` are the codes of users or of items; an item's shares are summed anyway, so
-    the partitions do not matter here.
+    Equal ones with several values have one place: which value holds depends on when.
     """
-    visible_ms = events.visible_at_ms[counted]
-    order = np.argsort(visible_ms, kind="stable")
-    counted = counted[order]
-    ends = np.searchsorted(visible_ms[order], times_ms)
-    who, at_ms = owners[counted].tolist(), events.occurred_at_ms[counted].tolist()
-    is_click = (events.kinds[counted] == CLICK).tolist()
-    states: dict[int, list[float]] = {}
-    found = np.zeros((len(times_ms), len(_NOTHING)))
-    start = 0
-    for row, (owner, end) in enumerate(zip(asked.tolist(), ends.tolist(), strict=True)):
-        for i in range(start, end):
-            _count(states.setdefault(who[i], list(_NOTHING)), at_ms[i], is_click[i])
-        start = end
-        if state := states.get(owner):
-            found[row] = state
-    return ActivityArrays(
-        impressions=found[:, 0:3],
-        clicks=found[:, 3:6],
-        counted_at_ms=found[:, 6].astype(np.int64),
-        first_seen_ms=found[:, 7].astype(np.int64),
+    once = acted.group_by("user_id", *_BEHAVIOR, "value").aggregate(
+        visible_at=_.visible_at.min()
+    )
+    in_order = ibis.window(group_by="user_id", order_by=_BEHAVIOR)
+    return once.mutate(place=ibis.dense_rank().over(in_order))
+
+
+def _reach(placed: Table, requests: Table) -> Table:
+    """Return for each request how many behaviours had happened, and were known, before."""
+    each = placed.group_by("user_id", "place").aggregate(
+        occurred_at=_.occurred_at.min(), visible_at=_.visible_at.min()
+    )
+    steps = ibis.union(
+        requests.select("user_id", "at_ms", "row", step=_ASKED),
+        each.select("user_id", at_ms="occurred_at", row=ibis.null("int64"), step=_HAPPENED),
+        each.select("user_id", at_ms="visible_at", row=ibis.null("int64"), step=_KNOWN),
+    )
+    so_far = ibis.cumulative_window(group_by="user_id", order_by=("at_ms", "step"))
+    running = steps.mutate(
+        happened=_.user_id.count(where=_.step == _HAPPENED).over(so_far),
+        known=_.user_id.count(where=_.step == _KNOWN).over(so_far),
+    )
+    return running.filter(_.step == _ASKED)
+
+
+def _behaviors(found: Any) -> SequenceArrays:
+    return SequenceArrays(
+        item_keys=found["item_key"].to_numpy(),
+        action_codes=found["action_code"].to_numpy(),
+        occurred_at_ms=found["occurred_at"].to_numpy(),
+        values=found["value"].fill_null(np.nan).to_numpy(),
     )
 
 
-# impressions ×3, clicks ×3, counted_at_ms, first_seen_ms: exact, as 2**53 ms is far away
-_NOTHING = (0.0,) * 8
-
-
-def _count(state: list[float], at_ms: int, is_click: bool) -> None:
-    """Add one event to ``state`` in place: ``streams.activity.count``, 6 times as fast."""
-    elapsed_h = (at_ms - state[6]) / _MS_PER_HOUR
-    one = 1.0, 1.0, 1.0
-    if elapsed_h >= 0:
-        decay = _decay(elapsed_h)
-        for i in range(6):
-            state[i] *= decay[i % 3]
-        state[6] = at_ms
-    else:
-        one = _decay(-elapsed_h)  # a late event comes decayed
-    first = 3 if is_click else 0
-    state[first] += one[0]
-    state[first + 1] += one[1]
-    state[first + 2] += one[2]
-    state[7] = min(state[7], at_ms) if state[7] else at_ms
-
-
-def _decay(hours: float) -> tuple[float, float, float]:
-    return (
-        2.0 ** (-hours / _HALF_LIFE_1),
-        2.0 ** (-hours / _HALF_LIFE_2),
-        2.0 ** (-hours / _HALF_LIFE_3),
-    )
+def _objects(column: Any) -> Objects:
+    return np.array(column.to_pylist(), dtype=object)

@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.config import FeatureConfig
-from features.event_log import ItemColumns, read_items
+from features.event_log import EventLog
 from features.vocabulary import parse_attributes
 
 
 def item_profiles(
-    config: FeatureConfig, as_of_ms: int
+    log: EventLog, config: FeatureConfig, as_of_ms: int
 ) -> dict[int, Mapping[str, str | tuple[str, ...]]]:
     """Return the attributes of each item_key that was known at ``as_of_ms``.
 
@@ -30,30 +30,23 @@ def item_profiles(
     """
     from features.store import PROFILE_LOG, open_store  # Feast: 3–4 s
 
-    log_dir = Path(config.log_dir)
-    updates = read_items(log_dir)
-    if not len(updates.item_keys):
+    updates = log.rows(log.items)
+    if not len(updates):
         return {}
-    write_profile_log(updates, log_dir / PROFILE_LOG)
+    write_profile_log(updates, Path(config.log_dir) / PROFILE_LOG)
     store = open_store(config, offline=True)
-    found = _as_of(store, np.unique(updates.item_keys), as_of_ms)
+    found = _as_of(store, np.unique(updates["item_key"].to_numpy()), as_of_ms)
     attributes = zip(found["item_key"], found["attributes"], strict=True)
     return {int(key): parse_attributes(text) for key, text in attributes if text}
 
 
-def write_profile_log(updates: ItemColumns, path: Path) -> None:
+def write_profile_log(updates: pa.Table, path: Path) -> None:
     """Write ``updates`` in the columns that Feast's view has, whole or not at all."""
-    table = pa.table(
-        {
-            "item_key": pa.array(updates.item_keys),
-            "item_id": pa.array(updates.item_ids, type=pa.string()),
-            "attributes": pa.array(updates.attributes, type=pa.string()),
-            "occurred_at": _instants(updates.occurred_at_ms),
-            "created_at": _instants(updates.created_at_ms),
-        }
-    )
+    columns = {name: updates[name] for name in ("item_key", "item_id", "attributes")}
+    for name in ("occurred_at", "created_at"):
+        columns[name] = updates[name].cast(pa.timestamp("ms", tz="UTC"))
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    pq.write_table(table, unfinished)
+    pq.write_table(pa.table(columns), unfinished)
     unfinished.replace(path)
 
 
@@ -66,7 +59,3 @@ def _as_of(store: Any, item_keys: np.ndarray, as_of_ms: int) -> pd.DataFrame:
         filter_by_created_timestamp=True,
     )
     return answer.to_df()
-
-
-def _instants(times_ms: np.ndarray) -> pa.Array:
-    return pa.array(times_ms).cast(pa.timestamp("ms", tz="UTC"))

@@ -39,37 +39,34 @@ def read_training_set(
     Raises ``ValueError`` with what to do when there is too little to learn from.
     """
     log_dir = Path(features.log_dir)
-    events, labels = event_log.read_events(log_dir), event_log.read_labels(log_dir)
-    if len(events) == 0 or len(labels) == 0:
-        raise ValueError(
-            f"no matured labels in {log_dir}: publish impressions and clicks first, while "
-            "`srp4ctr stream run` follows them"
-        )
-    snapshots = point_in_time.snapshot(events, length)
-    times_ms = examples.labelled_times(snapshots, labels)
-    boundary = boundary_ms(times_ms, config.held_out_share)
-    # As of the boundary: what an item became through the held-out clicks is not known yet.
-    profiles = item_profiles(features, boundary - 1)
+    with event_log.opened(log_dir) as log:
+        snapshots = point_in_time.snapshot(log, length, features.sequence_ttl_days)
+        if len(snapshots.times_ms) == 0:
+            raise ValueError(
+                f"no matured labels in {log_dir}: publish impressions and clicks first, "
+                "while `srp4ctr stream run` follows them"
+            )
+        boundary = boundary_ms(snapshots.times_ms, config.held_out_share)
+        # What an item became through the held-out clicks is not known yet.
+        profiles = item_profiles(log, features, boundary - 1)
+        counts = point_in_time.item_counts(log, boundary)
+        num_events = log.rows(log.events.count()).as_py()
+        past = point_in_time.histories(log, boundary)
     words = vocabulary.build(
-        examples.item_counts(events, boundary),
+        counts,
         profiles.values(),
         num_oov_rows=config.num_oov_rows,
         min_item_count=config.min_item_count,
     )
     attributes = examples.item_attributes(profiles, words)
-    slates = examples.slates(snapshots, labels, words, attributes)
-    past = point_in_time.histories(events, boundary)
+    slates = examples.slates(snapshots, words, attributes)
     windows = examples.windows(past, length, words, attributes)
+    counted = {"events": num_events, "windows": len(windows), "items": len(words.item_keys)}
     return TrainingSet(
         words=words,
         parts=split(slates, boundary),
         windows=windows,
-        counts={
-            "events": len(events),
-            "windows": len(windows),
-            "items": len(words.item_keys),
-            **_counts(slates),
-        },
+        counts=counted | _counts(slates),
     )
 
 

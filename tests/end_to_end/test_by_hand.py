@@ -84,14 +84,15 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 
 def refresh_when_labels_are_there(shell: Shell) -> None:
     """Wait until the labels of all impressions are in the log, then train."""
-    from features.event_log import read_labels
+    from features.event_log import opened
 
     log_dir = shell.folder / "data" / "events"
     shown = shop.NUM_USERS * shop.SLATES * shop.SLATE_SIZE
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        if log_dir.is_dir() and len(read_labels(log_dir)) == shown:
-            break
+        with opened(log_dir) as log:
+            if len(log.rows(log.labels)) == shown:
+                break
         time.sleep(1)
     assert "v1: promoted" in shell.type("model", "refresh")
 

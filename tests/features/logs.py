@@ -9,10 +9,11 @@ from streams.events import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
     LABELS_TOPIC,
+    Impression,
     ItemUpdate,
     UserEvent,
 )
-from streams.labels import ImpressionLabel
+from streams.labels import UNCLICKED, ImpressionLabel
 from streams.log_files import OffsetRange, write_range
 from streams.log_rows import row_of
 
@@ -46,13 +47,32 @@ def write_log(
             )
         )
     for topic, records in by_topic.items():
-        rows = [row_of(record, record.timestamp) for record in records]
+        rows = [row_of(record) for record in records]
         assert all(rows)
         covered = OffsetRange(
             topic=topic, partition=partition, start=start, end=start + len(published) - 1
         )
         write_range(folder, covered, [row for row in rows if row])
     return folder
+
+
+def label_of(shown: Impression, **fields: object) -> ImpressionLabel:
+    """Return the matured label of ``shown``, not clicked unless ``fields`` say so."""
+    label = ImpressionLabel(
+        request_id=shown.request_id,
+        user_id=shown.user_id,
+        item_id=shown.item_id,
+        position=shown.position,
+        score=shown.score,
+        propensity=shown.propensity,
+        model_version=shown.model_version,
+        impression_at=shown.occurred_at,
+        clicked=False,
+        within_window=True,
+        matured_at=shown.occurred_at + 1,
+        revision=UNCLICKED,
+    )
+    return msgspec.structs.replace(label, **fields)
 
 
 def _topic(event: UserEvent | ItemUpdate | ImpressionLabel) -> str:

@@ -1,109 +1,126 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
+import pyarrow.parquet as pq
 
-from features.event_log import (
-    BEHAVIOR,
-    CLICK,
-    IMPRESSION,
-    read_events,
-    read_items,
-    read_labels,
-)
+from features.event_log import EventLog, opened
 from streams.events import UserEvent, action_code, item_key
-from streams.labels import CLICKED, UNCLICKED, ImpressionLabel
-from tests.builders import NOON_MS, a_behavior, a_click, an_impression, an_item
-from tests.features.logs import write_log
+from streams.labels import CLICKED, CLICKED_LATE, UNCLICKED
+from tests.builders import (
+    NOON_MS,
+    a_behavior,
+    a_click,
+    a_forget,
+    an_impression,
+    an_item,
+)
+from tests.features.logs import Published, label_of, write_log
 
 KNOWN_MS = NOON_MS + 60_000
 
 
-def a_label(item_id: str, revision: int, user_id: str = "u1") -> ImpressionLabel:
-    return ImpressionLabel(
-        request_id="r1",
-        user_id=user_id,
-        item_id=item_id,
-        position=3,
-        score=0.25,
-        propensity=None,
-        model_version="v1" if revision else None,
-        impression_at=NOON_MS,
-        clicked=revision != UNCLICKED,
-        within_window=revision != 1,
-        matured_at=NOON_MS + 9,
-        revision=revision,
-    )
+@contextmanager
+def a_log(folder: Path, *published: Published) -> Iterator[EventLog]:
+    with opened(write_log(folder, published)) as log:
+        yield log
 
 
 def test_every_kind_of_event_has_its_columns(tmp_path: Path) -> None:
     shown = an_impression("a", position=4, context={"page": "home"})
     acted = [a_behavior("b", value=2.5), a_behavior("b", action="zz")]
     events: list[UserEvent] = [shown, a_click("a"), *acted]
-    columns = read_events(write_log(tmp_path, [(e, KNOWN_MS) for e in events]))
-    assert columns.kinds.tolist() == [IMPRESSION, CLICK, BEHAVIOR, BEHAVIOR]
-    assert columns.item_keys.tolist() == [item_key(i) for i in "aabb"]
-    assert columns.items.strings().tolist() == ["a", "a", "b", "b"]
-    assert columns.users.strings().tolist() == ["u1"] * 4
-    assert columns.requests.strings().tolist() == ["r1", "r1", None, None]
-    assert columns.contexts.strings().tolist() == ['{"page":"home"}', None, None, None]
+    with a_log(tmp_path, *((event, KNOWN_MS) for event in events)) as log:
+        found = log.rows(log.events.order_by("offset")).to_pydict()
+    assert found["type"] == ["impression", "click", "behavior", "behavior"]
+    assert found["item_key"] == [item_key(i) for i in "aabb"]
+    assert found["user_id"] == ["u1"] * 4
+    assert found["request_id"] == ["r1", "r1", None, None]
+    assert found["context"] == ['{"page":"home"}', None, None, None]
     codes = [0, action_code("click"), action_code("view"), action_code("zz")]
-    assert columns.action_codes.tolist() == codes
-    np.testing.assert_array_equal(columns.values, [np.nan, np.nan, 2.5, np.nan])
-    assert columns.positions.tolist() == [4, -1, -1, -1]
-    assert columns.created_at_ms.tolist() == [KNOWN_MS] * 4
-    assert columns.visible_at_ms.tolist() == [KNOWN_MS] * 4
+    assert found["action_code"] == codes
+    assert found["value"] == [None, None, 2.5, None]
+    assert found["position"] == [4, None, None, None]
+    assert found["visible_at"] == [KNOWN_MS] * 4
 
 
 def test_an_absent_log_is_empty(tmp_path: Path) -> None:
-    assert len(read_events(tmp_path / "none")) == 0
-    assert len(read_labels(tmp_path / "none")) == 0
-    assert read_items(tmp_path / "none").item_ids.tolist() == []
+    with opened(tmp_path / "none") as log:
+        for table in (log.events, log.labels, log.items, log.forgotten):
+            assert len(log.rows(table)) == 0
 
 
-def test_files_are_read_in_the_order_of_offsets_over_days_and_partitions(
-    tmp_path: Path,
-) -> None:
+def test_the_files_of_all_days_and_partitions_are_one_table(tmp_path: Path) -> None:
     day_ms = 86_400_000
     write_log(tmp_path, [(a_behavior("late"), KNOWN_MS + day_ms)], partition=0, start=5)
     write_log(tmp_path, [(a_behavior("early"), KNOWN_MS)], partition=0, start=0)
     write_log(tmp_path, [(a_behavior("other"), KNOWN_MS)], partition=1, start=0)
-    columns = read_events(tmp_path)
-    assert columns.items.strings().tolist() == ["early", "late", "other"]
+    with opened(tmp_path) as log:
+        found = log.rows(log.events.order_by("partition", "offset"))
+    assert found["item_id"].to_pylist() == ["early", "late", "other"]
 
 
-def test_an_offset_that_two_files_hold_is_one_event(tmp_path: Path) -> None:
-    twice = [(a_behavior("a"), KNOWN_MS), (a_behavior("b"), KNOWN_MS)]
-    write_log(tmp_path, twice)
-    write_log(tmp_path, twice[:1])
-    assert read_events(tmp_path).items.strings().tolist() == ["a", "b"]
+def test_a_file_of_an_older_release_may_lack_columns(tmp_path: Path) -> None:
+    write_log(tmp_path, [(an_impression("a", context={"page": "home"}), KNOWN_MS)])
+    [old] = tmp_path.rglob("*.parquet")
+    pq.write_table(pq.ParquetFile(old).read().drop(["context", "propensity"]), old)
+    with opened(tmp_path) as log:  # no file has them
+        assert log.rows(log.events)["context"].to_pylist() == [None]
+    write_log(tmp_path, [(an_impression("b", context={}), KNOWN_MS)], start=1)
+    write_log(tmp_path, [(an_impression("c", context={"x": "y"}), KNOWN_MS)], start=2)
+    with opened(tmp_path) as log:  # some have
+        found = log.rows(log.events.order_by("offset"))
+    assert found["context"].to_pylist() == [None, None, '{"x":"y"}']
 
 
 def test_a_file_that_is_being_written_is_not_read(tmp_path: Path) -> None:
     write_log(tmp_path, [(a_behavior("a"), KNOWN_MS)])
     [whole] = tmp_path.rglob("*.parquet")
     whole.with_name("0-1-1.tmp").write_bytes(b"half")
-    assert len(read_events(tmp_path)) == 1
+    with opened(tmp_path) as log:
+        assert len(log.rows(log.events)) == 1
 
 
 def test_the_strongest_label_of_an_impression_holds(tmp_path: Path) -> None:
+    a, b, c = (an_impression(item) for item in "abc")
     labels = [
-        a_label("a", CLICKED),
-        a_label("b", UNCLICKED),
-        a_label("a", UNCLICKED),  # a redelivery in the wrong order
-        a_label("b", UNCLICKED, user_id="u2"),
+        label_of(a, clicked=True, revision=CLICKED),
+        label_of(b),
+        label_of(a, revision=UNCLICKED),  # a redelivery in the wrong order
+        label_of(c, clicked=True, within_window=False, revision=CLICKED_LATE),
+        label_of(an_impression("b", user_id="u2"), clicked=True, revision=CLICKED),
     ]
-    found = read_labels(write_log(tmp_path, [(each, KNOWN_MS) for each in labels]))
-    by_key = dict(
-        zip(zip(found.user_ids, found.item_ids, strict=True), found.clicked, strict=True)
-    )
-    assert by_key == {("u1", "a"): True, ("u1", "b"): False, ("u2", "b"): False}
-    assert found.positions.tolist() == [3, 3, 3]
-    assert found.model_versions.tolist() == ["v1", None, None]
+    shown = [(each, KNOWN_MS) for each in (a, b, c)]
+    with a_log(tmp_path, *shown, *((each, KNOWN_MS) for each in labels)) as log:
+        found = log.rows(log.labels).to_pylist()
+    clicked = {(each["user_id"], each["item_key"]): each["clicked"] for each in found}
+    assert clicked == {
+        ("u1", item_key("a")): True,
+        ("u1", item_key("b")): False,
+        ("u1", item_key("c")): False,  # after the window is no click
+        ("u2", item_key("b")): True,
+    }
 
 
 def test_item_updates_keep_their_attributes_as_published(tmp_path: Path) -> None:
     updates = [an_item("a", colour="red"), an_item("a", colour="blue", at_ms=NOON_MS + 1)]
-    found = read_items(write_log(tmp_path, [(each, KNOWN_MS) for each in updates]))
-    assert found.attributes.tolist() == ['{"colour":"red"}', '{"colour":"blue"}']
-    assert found.item_keys.tolist() == [item_key("a")] * 2
-    assert found.occurred_at_ms.tolist() == [NOON_MS, NOON_MS + 1]
+    with a_log(tmp_path, *((each, KNOWN_MS) for each in updates)) as log:
+        found = log.rows(log.items.order_by("offset")).to_pydict()
+    assert found["attributes"] == ['{"colour":"red"}', '{"colour":"blue"}']
+    assert found["item_key"] == [item_key("a")] * 2
+    assert found["occurred_at"] == [NOON_MS, NOON_MS + 1]
+
+
+def test_what_a_user_asked_to_forget_is_not_remembered(tmp_path: Path) -> None:
+    published: list[Published] = [
+        (a_behavior("before", at_ms=NOON_MS - 9), NOON_MS - 9),
+        (a_behavior("other", at_ms=NOON_MS - 9, user_id="u2"), NOON_MS - 9),
+        (a_forget(at_ms=NOON_MS), NOON_MS),
+        (a_behavior("late", at_ms=NOON_MS), NOON_MS + 1),
+        (a_behavior("new", at_ms=NOON_MS + 1), NOON_MS + 1),
+        (a_forget(at_ms=NOON_MS - 5), NOON_MS + 2),  # an older wish changes nothing
+    ]
+    with a_log(tmp_path, *published) as log:
+        assert set(log.rows(log.events)["type"].to_pylist()) == {"behavior"}
+        found = log.rows(log.remembered(log.events).order_by("offset"))
+    assert found["item_id"].to_pylist() == ["other", "new"]

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 from features.config import FeatureConfig
+from features.event_log import opened
 from features.profiles import item_profiles
 from streams.events import item_key
 from tests.builders import NOON_MS, an_item
@@ -16,7 +17,8 @@ def profiles(folder: Path, as_of_ms: int, *updates: Published) -> dict[str, obje
     log_dir = write_log(folder / "events", updates)
     config = FeatureConfig(registry=str(folder / "registry.db"), log_dir=str(log_dir))
     store.apply(config)
-    found = item_profiles(config, as_of_ms)
+    with opened(log_dir) as log:
+        found = item_profiles(log, config, as_of_ms)
     names = {item_key(name): name for name in ("a", "b", "c")}
     return {names[key]: attributes for key, attributes in found.items()}
 

@@ -8,14 +8,16 @@ import pytest
 
 from features import point_in_time, transforms, vocabulary
 from features.config import FeatureConfig
-from features.event_log import read_events
+from features.event_log import opened
 from features.item_table import ItemTable
 from features.reader import StoreReader
 from features.requests import RequestFeatures
-from streams.events import UserEvent, item_key
-from streams.folding import LoggedEvent, fold_items, fold_users
+from streams.config import StreamConfig
+from streams.events import UserEvent
+from streams.folding import LoggedEvent
+from streams.partition import PartitionState
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
-from tests.features.logs import write_log
+from tests.features.logs import label_of, write_log
 
 pytestmark = pytest.mark.redis
 LENGTH = 5
@@ -59,16 +61,15 @@ def test_serving_and_training_make_the_same_tensors(
             LoggedEvent(event=event, offset=offset, known_at_ms=event.occurred_at)
             for offset, event in enumerate(events)
         ]
+        state = PartitionState(partition, 0, StreamConfig(sequence_length=LENGTH))
         for start in range(0, len(logged), 7):  # as batches of the worker
             batch = logged[start : start + 7]
-            users = {each.event.user_id for each in batch}
-            rows = sink.read_users(sorted(users))
-            keys = [item_key(each.event.item_id) for each in batch]
-            shares = sink.read_item_shares(partition, keys)
-            sink.write(
-                list(fold_users(rows, batch, LENGTH).values()),
-                list(fold_items(shares, batch, partition).values()),
-            )
+            users, shares = state.unknown(batch)
+            state.remember(users, shares, sink.read(users, shares))
+            state.fold(batch, now_ms=ASKED_AT_MS)
+            sink.write(state.dirty)
+            state.stored()
+            state.forget_rows()
 
     asked = ["skew-0-0", "skew-0-1", "skew-3-0", "skew-3-1"]
     items = [f"skew-item-{i}" for i in range(7)]  # the last was never seen
@@ -80,6 +81,7 @@ def test_serving_and_training_make_the_same_tensors(
         for i, item in enumerate(items)
     ]
     write_log(tmp_path, [(each, each.occurred_at) for each in shown], partition=1)
+    write_log(tmp_path, [(label_of(each), each.occurred_at) for each in shown])
     trained = train(tmp_path, asked)
     for name, tensor in trained.items():
         np.testing.assert_allclose(served[name], tensor, rtol=1e-6, atol=1e-6, err_msg=name)
@@ -100,10 +102,9 @@ def serve(
 
 
 def train(log_dir: Path, users: list[str]) -> dict[str, np.ndarray]:
-    found = point_in_time.snapshot(read_events(log_dir), LENGTH)
-    is_asked = found.request_ids == "ask"
-    rows = np.flatnonzero(is_asked)
-    rows = rows[[found.user_ids[rows].tolist().index(user) for user in users]]
+    with opened(log_dir) as log:
+        found = point_in_time.snapshot(log, LENGTH, ttl_days=90.0)
+    rows = np.array([found.user_ids.tolist().index(user) for user in users])
     sequences = found.sequences.take(rows)
     activity = found.user_activity.take(rows)
     candidates = np.stack([np.flatnonzero(found.candidate_requests == row) for row in rows])

@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 
-from features.event_log import read_events, read_labels
+from features.event_log import opened
 from features.point_in_time import histories, snapshot
 from features.vocabulary import Vocabulary, build
 from streams.events import item_key
@@ -22,12 +22,9 @@ WORDS = build({item_key(name): 9 for name in NAMES}, [{"colour": "red"}] * 5)
 def the_slates(folder: Path, *published: Published) -> Slates:
     log_dir = write_log(folder, published)
     profiles = {item_key("i1"): {"colour": "red"}}
-    return examples.slates(
-        snapshot(read_events(log_dir), length=4),
-        read_labels(log_dir),
-        WORDS,
-        examples.item_attributes(profiles, WORDS),
-    )
+    with opened(log_dir) as log:
+        snapshots = snapshot(log, length=4, ttl_days=90.0)
+    return examples.slates(snapshots, WORDS, examples.item_attributes(profiles, WORDS))
 
 
 def row_of(item_id: str, words: Vocabulary = WORDS) -> int:
@@ -108,8 +105,8 @@ def test_windows_hold_every_behaviour_before_the_boundary_once(tmp_path: Path) -
     ]
     seen.append((a_behavior("i9", at_ms=NOON_MS, user_id="u2"), NOON_MS))
     seen.append((a_behavior("i8", at_ms=NOON_MS + 500), NOON_MS + 500))
-    events = read_events(write_log(tmp_path, seen))
-    past = histories(events, before_ms=NOON_MS + 500)
+    with opened(write_log(tmp_path, seen)) as log:
+        past = histories(log, before_ms=NOON_MS + 500)
     windows = examples.windows(past, 4, WORDS, examples.item_attributes({}, WORDS))
     rows = windows.tensors["history_item_rows"]
     named = [row_of(name) for name in NAMES[:7]]
@@ -122,8 +119,3 @@ def test_an_item_without_a_profile_has_no_attributes() -> None:
     known = examples.item_attributes({item_key("i1"): {"colour": "red"}}, WORDS)
     keys = np.array([item_key("i1"), item_key("i2"), 0])
     assert known.of(keys)[:, 0].tolist() == [2, 0, 0]
-
-
-def test_counts_are_of_the_past_alone(tmp_path: Path) -> None:
-    events = read_events(write_log(tmp_path, [shown("i1"), shown("i2", NOON_MS + 9)]))
-    assert examples.item_counts(events, NOON_MS + 9) == {item_key("i1"): 1}

@@ -1,0 +1,113 @@
+"""Events → decayed counts of users or items at many instants at once, by Ibis on DuckDB.
+
+c(t) = Σ_i 2^(−(t − t_i) / h), as ``streams.activity`` counts one by one, but over events
+that were visible before t, and without meeting every event with every instant: time is cut
+into buckets, and c(t) is a running sum within t's bucket plus the totals of the earlier
+ones, each decayed from its bucket's start. No term is negative, so nothing cancels.
+"""
+
+from typing import Any
+
+import ibis
+import ibis.selectors as s
+import numpy as np
+from ibis import _
+
+from features.event_log import EventLog, Table
+from features.transforms import MS_PER_HOUR, ActivityArrays
+from streams.activity import HALF_LIVES_H
+
+# A weight is at most 2^512 here: half of the exponents that a double has are left for sums.
+_BUCKET_MS = round(512 * min(HALF_LIVES_H) * MS_PER_HOUR)
+_HALF_LIVES_MS = {f"{hours:g}h": hours * MS_PER_HOUR for hours in HALF_LIVES_H}
+_IMPRESSIONS = tuple(f"impressions_{name}" for name in _HALF_LIVES_MS)
+_CLICKS = tuple(f"clicks_{name}" for name in _HALF_LIVES_MS)
+_COUNTS = (*_IMPRESSIONS, *_CLICKS)
+
+
+def counts_at(log: EventLog, events: Table, asked: Table) -> ActivityArrays:
+    """Return the counts (N, 3) of N owners at their instants, in the order of ``row``.
+
+    ``events`` has owner, is_click, occurred_at and visible_at; ``asked`` has owner, at_ms
+    and row, 0 to N - 1. The counts are as of ``at_ms``: they need no further decay.
+    """
+    asked = asked.mutate(bucket=_bucket(asked.at_ms))
+    weighted = _weighted(events.semi_join(asked, "owner"))
+    parts = ibis.union(_of_this_bucket(weighted, asked), _of_earlier(weighted, asked))
+    counts = parts.group_by("row").aggregate(
+        s.across(s.cols(*_COUNTS), _.sum()),
+        at_ms=_.at_ms.max(),
+        first_seen_ms=_.first_seen_ms.min().fill_null(0),
+    )
+    found = log.rows(counts.order_by("row"))
+    impressions, clicks = (
+        np.stack([found[name].to_numpy() for name in names], axis=-1)
+        for names in (_IMPRESSIONS, _CLICKS)
+    )
+    return ActivityArrays(
+        impressions=impressions,
+        clicks=clicks,
+        counted_at_ms=found["at_ms"].to_numpy(),
+        first_seen_ms=found["first_seen_ms"].to_numpy(),
+    )
+
+
+def _weighted(events: Table) -> Table:
+    """Return what each event counts for, as of the start of the bucket it was seen in."""
+    bucket = _bucket(events.visible_at)
+    since_start_ms = events.occurred_at - bucket * _BUCKET_MS
+    weights = {}
+    for name, half_life_ms in _HALF_LIVES_MS.items():
+        weight = ibis.literal(2.0) ** (since_start_ms / half_life_ms)
+        weights[f"impressions_{name}"] = ibis.ifelse(events.is_click, 0.0, weight)
+        weights[f"clicks_{name}"] = ibis.ifelse(events.is_click, weight, 0.0)
+    return events.select(
+        "owner",
+        bucket=bucket,
+        at_ms=events.visible_at,
+        first_seen_ms=events.occurred_at,
+        **{name: weights[name] for name in _COUNTS},
+    )
+
+
+def _of_this_bucket(weighted: Table, asked: Table) -> Table:
+    """Return for each instant the sums of its bucket so far."""
+    columns = ("row", "owner", "bucket", "at_ms", "first_seen_ms", *_COUNTS, "is_event")
+    events = weighted.mutate(row=ibis.null("int64"), is_event=True)
+    nothing = dict.fromkeys(_COUNTS, 0.0)
+    instants = asked.mutate(first_seen_ms=ibis.null("int64"), is_event=False, **nothing)
+    both = ibis.union(events.select(*columns), instants.select(*columns))
+    # An instant comes before the events of its millisecond: it does not see them.
+    so_far = ibis.cumulative_window(
+        group_by=("owner", "bucket"), order_by=("at_ms", "is_event")
+    )
+    running = both.mutate(
+        s.across(s.cols(*_COUNTS), _.sum().over(so_far)),
+        first_seen_ms=_.first_seen_ms.min().over(so_far),
+    )
+    return _decayed(running.filter(~running.is_event))
+
+
+def _of_earlier(weighted: Table, asked: Table) -> Table:
+    """Return for each instant the totals of each earlier bucket."""
+    totals = weighted.group_by("owner", "bucket").aggregate(
+        s.across(s.cols(*_COUNTS), _.sum()), first_seen_ms=_.first_seen_ms.min()
+    )
+    later = asked.select("owner", "row", "at_ms", later_bucket="bucket")
+    both = totals.inner_join(later, "owner")
+    return _decayed(both.filter(both.bucket < both.later_bucket))
+
+
+def _decayed(sums: Table) -> Table:
+    """Return ``sums``, as of their buckets' starts, as of ``at_ms``."""
+    since_start_ms = sums.at_ms - sums.bucket * _BUCKET_MS
+    decay = {
+        name: ibis.literal(2.0) ** (-since_start_ms / half_life_ms)
+        for name, half_life_ms in _HALF_LIVES_MS.items()
+    }
+    counts = {name: sums[name] * decay[name.rpartition("_")[2]] for name in _COUNTS}
+    return sums.select("row", "at_ms", "first_seen_ms", **counts)
+
+
+def _bucket(at_ms: Any) -> Any:
+    return at_ms // _BUCKET_MS

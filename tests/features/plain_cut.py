@@ -1,0 +1,150 @@
+"""What serving knew at an instant, the slow way: every event is looked at each time."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from features.point_in_time import RequestSnapshots
+from features.transforms import MS_PER_HOUR
+from streams.activity import HALF_LIVES_H
+from streams.events import Behavior, Click, Forget, Impression, UserEvent, item_key
+from streams.sequences import SequenceElement, element_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """An event as the log has it; a user's rows are in one partition, by offset."""
+
+    event: UserEvent
+    known_ms: int
+
+    def is_visible(self, at_ms: int) -> bool:
+        return max(self.event.occurred_at, self.known_ms) < at_ms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A slate and when it was asked for."""
+
+    at_ms: int
+    user_id: str
+    shown: tuple[Impression, ...]
+
+
+class PlainCut:
+    """``rows`` in the order of their offsets, and what they come to."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = rows
+
+    def requests(self) -> list[Request]:
+        """Return the requests that may be remembered, by time."""
+        slates: dict[tuple[str, str], list[Impression]] = {}
+        for row in self._without_duplicates():
+            event = row.event
+            if isinstance(event, Impression) and self._is_remembered(event):
+                slates.setdefault((event.user_id, event.request_id), []).append(event)
+        by_time = sorted(
+            ((min(each.occurred_at for each in shown), *who), shown)
+            for who, shown in slates.items()
+        )
+        return [
+            Request(at_ms=at_ms, user_id=user, shown=tuple(sorted(shown, key=_place)))
+            for (at_ms, user, _), shown in by_time
+        ]
+
+    def sequence_at(
+        self, user: str, at_ms: int, length: int, ttl_ms: int
+    ) -> list[SequenceElement]:
+        """Return the last behaviours, each with its greatest value (None is the least)."""
+        values: dict[tuple[int, int, int], float | None] = {}
+        for event in self.acted_at(user, at_ms):
+            element = element_of(event)
+            identity = element.occurred_at, element.item_key, element.action
+            known = (values.get(identity), element.value)
+            values[identity] = max((v for v in known if v is not None), default=None)
+        return [
+            SequenceElement(occurred_at=at, item_key=key, action=action, value=value)
+            for (at, key, action), value in sorted(values.items())
+            if at > at_ms - ttl_ms
+        ][-length:]
+
+    def acted_at(self, user: str, at_ms: int) -> Iterator[Click | Behavior]:
+        """Yield the user's behaviours that were visible."""
+        for row in self.rows:
+            event = row.event
+            if (
+                isinstance(event, Click | Behavior)
+                and event.user_id == user
+                and row.is_visible(at_ms)
+                and self._is_remembered(event)
+            ):
+                yield event
+
+    def of_user_at(self, user: str, at_ms: int) -> list[Impression | Click]:
+        """Return what the user's counters had counted."""
+        counted = self._counted_at(at_ms)
+        return [e for e in counted if e.user_id == user and self._is_remembered(e)]
+
+    def of_item_at(self, key: int, at_ms: int) -> list[Impression | Click]:
+        """Return what the item's counters had counted, of forgotten users too."""
+        return [e for e in self._counted_at(at_ms) if item_key(e.item_id) == key]
+
+    def _counted_at(self, at_ms: int) -> list[Impression | Click]:
+        return [
+            row.event
+            for row in self._without_duplicates()
+            if row.is_visible(at_ms) and isinstance(row.event, Impression | Click)
+        ]
+
+    def _without_duplicates(self) -> list[Row]:
+        """Return the impressions and clicks; of one identity the first by offset."""
+        first: dict[tuple[object, ...], Row] = {}
+        for row in self.rows:
+            event = row.event
+            if isinstance(event, Impression | Click):
+                who = event.user_id, event.request_id, event.item_id
+                first.setdefault((type(event), *who), row)
+        return list(first.values())
+
+    def _is_remembered(self, event: UserEvent) -> bool:
+        return not any(
+            isinstance(other := row.event, Forget)
+            and other.user_id == event.user_id
+            and event.occurred_at <= other.occurred_at
+            for row in self.rows
+        )
+
+
+def decayed_sums(events: Sequence[Impression | Click], at_ms: int) -> list[list[float]]:
+    """Return Σ 2^(−(t − t_i) / h) of the impressions, then of the clicks, for each h."""
+    return [
+        [
+            math.fsum(
+                2.0 ** (-(at_ms - each.occurred_at) / (hours * MS_PER_HOUR))
+                for each in events
+                if isinstance(each, kind)
+            )
+            for hours in HALF_LIVES_H
+        ]
+        for kind in (Impression, Click)
+    ]
+
+
+def sequence_of(snapshots: RequestSnapshots, row: int) -> list[SequenceElement]:
+    """Return the behaviours in row ``row`` of what was cut."""
+    arrays = snapshots.sequences
+    columns = (arrays.occurred_at_ms, arrays.item_keys, arrays.action_codes, arrays.values)
+    return [
+        SequenceElement(
+            occurred_at=at, item_key=key, action=action, value=None if np.isnan(v) else v
+        )
+        for at, key, action, v in zip(*(c[row].tolist() for c in columns), strict=True)
+        if key
+    ]
+
+
+def _place(shown: Impression) -> tuple[int, int]:
+    return shown.position, item_key(shown.item_id)
