@@ -54,7 +54,7 @@ lock: ## resolve requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra all --extra dev \
 	  --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.lock
 
-schema: setup ## write the JSON Schema of the events anew
+schema: setup ## write the events' JSON Schema and AsyncAPI document anew
 	@$(BIN)/srp4ctr events schema
 
 clean: ## remove the data and caches, not the environments

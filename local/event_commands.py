@@ -12,7 +12,7 @@ from rich.table import Table
 
 from local.views import file_tables
 from settings import load
-from streams import rejected, wire
+from streams import rejected, schemas
 from streams.event_files import FileReport, check_file, read_lines
 from streams.publisher import EventPublisher
 from streams.topics import ensure_topics
@@ -91,11 +91,12 @@ def replay_rejected(
 
 @app.command("schema")
 def schema() -> None:
-    """Write the JSON Schema of the events anew.
+    """Write the events' JSON Schema and AsyncAPI document anew.
 
     Example: srp4ctr events schema
     """
-    out.print(str(wire.write_json_schema(Path(wire.__file__).parent / "schema")))
+    for path in schemas.write_schemas(Path(schemas.__file__).parent / "schema"):
+        out.print(str(path))
 
 
 def _replay_table(report: rejected.ReplayReport, dry_run: bool) -> Table:
