@@ -1,0 +1,64 @@
+"""docs/producers.md: what it shows works, and what it lists is complete."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streams.config import KafkaConfig
+from streams.events import BEHAVIOR_EVENTS_TOPIC
+from streams.schemas import EXAMPLES
+from streams.wire import Reason, decode
+from tests.builders import NOON_MS
+from tests.streams.topic_reading import read_topic
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "producers.md").read_text()
+FAR_LATER_MS = 10 * NOON_MS
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def test_its_events_are_the_examples_of_the_schema() -> None:
+    (lines,) = blocks("json")
+    found = [decode(line.encode(), FAR_LATER_MS) for line in lines.splitlines()]
+    assert found == list(EXAMPLES)
+
+
+def test_its_table_names_every_reason() -> None:
+    rows = re.findall(r"^\| (`[^|]*) \|", PAGE, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([a-z_]+)`", row)}
+    assert named >= {str(reason) for reason in Reason}
+
+
+def test_its_links_lead_somewhere() -> None:
+    targets = re.findall(r"\]\((?!http)([^)#]+)\)", PAGE)
+    assert len(targets) >= 3
+    assert [each for each in targets if not (ROOT / "docs" / each).exists()] == []
+
+
+def test_its_commands_exist() -> None:
+    source = "".join(
+        path.read_text() for path in (ROOT / "cli.py", *(ROOT / "local").glob("*.py"))
+    )
+    verbs = set(re.findall(r"srp4ctr [a-z]+ ([a-z-]+)", PAGE))
+    assert len(verbs) >= 7
+    assert [verb for verb in sorted(verbs) if f'command("{verb}")' not in source] == []
+
+
+@pytest.mark.kafka
+def test_its_python_publishes_an_event_each(kafka: KafkaConfig) -> None:
+    for block in blocks("python"):
+        here: dict[str, Any] = {}
+        exec(block.replace("127.0.0.1:9092", kafka.bootstrap), here)
+    records = read_topic(kafka, BEHAVIOR_EVENTS_TOPIC)
+    assert [record.key for record in records] == [b"42", b"42"]
+    first, second = (decode(record.value, FAR_LATER_MS) for record in records)
+    assert {first.item_id, second.item_id} == {"50"}  # type: ignore[union-attr]
+
+
+def test_the_short_way_is_six_lines() -> None:
+    assert len(blocks("python")[1].splitlines()) == 6
