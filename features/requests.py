@@ -104,10 +104,7 @@ class RequestFeatures:
             tensors=tensors,
             item_status=_item_status(keys, self._vocabulary.is_known(item_rows), items),
             statuses=_statuses(found, sequences) if is_up else _unavailable(len(users)),
-            feature_versions=tuple(
-                ",".join(filter(None, (version, f"items={items.version}")))
-                for version in found.versions
-            ),
+            feature_versions=_versions(found, items),
         )
 
     def close(self) -> None:
@@ -180,6 +177,11 @@ def _statuses(stored: UserArrays, unexpired: SequenceArrays) -> tuple[str, ...]:
         default="ok",
     )
     return tuple(names.tolist())
+
+
+def _versions(stored: UserArrays, items: ItemRows) -> tuple[str, ...]:
+    of_table = f"items={items.version}"
+    return tuple(f"{each},{of_table}" if each else of_table for each in stored.versions)
 
 
 def _unavailable(count: int) -> tuple[str, ...]:

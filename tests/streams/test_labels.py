@@ -211,29 +211,6 @@ def test_a_matched_early_click_is_not_counted_as_unmatched() -> None:
     assert (join.waiting, join.unmatched_clicks) == (0, 0)
 
 
-def test_a_duplicate_is_recognised_whatever_came_first() -> None:
-    join, shown, clicked = a_join(), an_impression(), a_click()
-    assert not join.has_seen(clicked)
-    add(join, clicked)
-    assert join.has_seen(clicked)
-    assert not join.has_seen(shown)
-    add(join, shown)
-    assert join.has_seen(shown)
-    assert join.has_seen(clicked)
-    assert not join.has_seen(a_behavior())
-    pass_time(join, END_MS)
-    assert join.has_seen(clicked)
-
-
-def test_a_click_after_the_window_is_recognised_too() -> None:
-    join = a_join()
-    add(join, an_impression())
-    late = a_click(at_ms=END_MS + 1)
-    assert not join.has_seen(late)
-    add(join, late)
-    assert join.has_seen(late)
-
-
 def test_nothing_of_a_forgotten_user_waits_and_others_go_on_waiting() -> None:
     join = a_join()
     add(join, an_impression("i1"), an_impression("i2"), a_click("never-shown"))

@@ -14,8 +14,8 @@ FAUST_SERVICES = (
     "streams/event_log.py",
     "streams/follower.py",
     "streams/items.py",
-    "streams/label_replay.py",
     "streams/outlets.py",
+    "streams/past.py",
     "streams/worker.py",
 )
 VENDOR_HOMES = {
@@ -24,6 +24,7 @@ VENDOR_HOMES = {
     "aiokafka": (*FAUST_SERVICES, "local/*.py"),
     "kafka": (
         "streams/brokers.py",
+        "streams/operations.py",
         "streams/publisher.py",
         "streams/rejected.py",
         "streams/topics.py",
