@@ -20,6 +20,7 @@ from rich.console import Console
 from local import broker, demo_steps, movielens, processes, stack
 from local.console import Bar, Steps
 from local.demo_steps import DemoInput
+from local.feature_gate import promoter
 from local.replay import Replay, ReplayResult
 from local.summary import show
 from settings import PREFIX, Settings, load
@@ -138,7 +139,6 @@ def _start_services(settings: Settings, folder: Path) -> processes.Running:
 
 def _refresh(settings: Settings, bar: Bar) -> None:
     from training.refresh import refresh  # torch: 3 s
-    from triton_repo.promotion import promote
 
     def show_progress(step: str, done: int, total: int, note: str = "") -> None:
         bar.set(done, total)
@@ -148,7 +148,7 @@ def _refresh(settings: Settings, bar: Bar) -> None:
         settings.training,
         settings.features,
         settings.streams,
-        promote=lambda bundle: promote(bundle, settings.triton, settings.features),
+        promote=promoter(settings),
         progress=show_progress,
     )
     if not report.promoted:

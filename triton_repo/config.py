@@ -18,9 +18,16 @@ class TritonConfig:
     backend: str = "python"
     """``python`` runs the ONNX files in shells (embedded server); ``onnxruntime`` uses
     Triton's own backend (NVIDIA's container)."""
+    max_wrong_features: float = 0.01
+    """No bundle is promoted while a greater share of the feature store's sampled rows
+    differs from the raw log: see ``features/check.py``."""
     http_port: int = 0
     """0: HTTP off. The embedded server's HTTP front end can be crashed by its input."""
 
     def __post_init__(self) -> None:
         if self.backend not in ("python", "onnxruntime"):
             raise ValueError(f"triton.backend is {self.backend!r}; python or onnxruntime")
+        if not 0.0 <= self.max_wrong_features <= 1.0:
+            raise ValueError(
+                f"triton.max_wrong_features is {self.max_wrong_features}; a share, 0 to 1"
+            )

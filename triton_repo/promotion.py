@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from features import bundle
+from features.check_report import FeatureCheck
 from features.config import FeatureConfig
 from triton_repo import pbtxt, rendering
 from triton_repo.config import TritonConfig
@@ -50,12 +51,18 @@ def read_serving(repository: Path) -> Serving:
     return Serving(**json.loads(path.read_text())) if path.is_file() else Serving()
 
 
-def promote(source: Path, config: TritonConfig, features: FeatureConfig) -> Serving:
+def promote(
+    source: Path,
+    config: TritonConfig,
+    features: FeatureConfig,
+    check: Callable[[], FeatureCheck],
+) -> Serving:
     """Serve the bundle in folder ``source``; return what serves then.
 
     Raises ValueError for a bundle that is damaged or of another schema, and
-    ``PromotionError`` where the server refuses it or answers differently from training:
-    then the old pair still serves. Promoting what serves already changes nothing.
+    ``PromotionError`` where ``check`` finds the feature store wrong, or where the server
+    refuses the bundle or answers differently from training: then the old pair still
+    serves. Promoting what serves already changes nothing.
     """
     card = bundle.verify(source)
     repository = Path(config.repository).resolve()
@@ -64,7 +71,9 @@ def promote(source: Path, config: TritonConfig, features: FeatureConfig) -> Serv
         known = {before.serving, before.previous} | _live_versions(repository)
         if card.version in known:
             _check_same(repository, source, card.version)
-        else:
+        if card.version != before.serving:
+            _check_store(check(), card.version, before, config)
+        if card.version not in known:
             rendering.render(source, card, config, features)
         return _switch(card.version, before, repository, config)
 
@@ -192,6 +201,24 @@ def _check_same(repository: Path, source: Path, version: str) -> None:
         raise ValueError(
             f"{repository} serves another bundle named {version}: give a bundle a new "
             "version instead of changing it"
+        )
+
+
+def _check_store(
+    check: FeatureCheck, version: str, before: Serving, config: TritonConfig
+) -> None:
+    """Raise ``PromotionError`` if too many rows of the store are not what the log says.
+
+    A model is judged on the log's features: it would answer from others.
+    """
+    if check.wrong_share > config.max_wrong_features:
+        raise PromotionError(
+            f"{version} was not promoted: {check.wrong_rows} of {check.rows} rows of the "
+            f"feature store are not what the raw log says ({check.edits} edits in "
+            f"{check.wrong_sequences} sequences; {check.wrong_counters} counters, by up to "
+            f"{check.largest_difference:.3g} events), and triton.max_wrong_features is "
+            f"{config.max_wrong_features:g}: `srp4ctr features check` shows them, `srp4ctr "
+            f"stream rebuild` makes them anew; serving: {before.serving or 'nothing yet'}"
         )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,6 +12,7 @@ from safetensors.numpy import save_file
 
 from features import bundle, schema, vocabulary
 from features.bundle import BundleManifest
+from features.check_report import FeatureCheck
 from features.schema import TensorSpec
 from streams.events import item_key
 
@@ -122,6 +124,11 @@ def golden(folder: Path) -> dict[str, np.ndarray]:
         feeds = {each.name: tensors[each.name] for each in session.get_inputs()}
         tensors |= dict(zip(names, session.run(names, feeds), strict=True))
     return tensors
+
+
+def a_check(**found: Any) -> FeatureCheck:
+    """Return a check of 200 rows of the feature store, all right but for ``found``."""
+    return FeatureCheck(checked_at_ms=1, **({"rows": 200} | found))
 
 
 def make_bundle_in(bundles_dir: Path) -> MakeBundle:

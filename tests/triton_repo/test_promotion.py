@@ -2,6 +2,7 @@
 
 import math
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from tritonclient.utils import InferenceServerException
 
 from features import bundle, schema
 from features.schema import ItemStatus
-from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, inputs_of
+from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, a_check, inputs_of
 from tests.triton_repo.conftest import Server
 from triton_repo import pbtxt, promotion
 from triton_repo.client import RankClient, Ranking, infer_inputs
@@ -37,9 +38,13 @@ def promote(server: Server, make_bundle: MakeBundle) -> str:
     """Promote a fresh bundle and return its version."""
     number = next(VERSIONS)
     source = make_bundle(f"v{number}", mark=float(number))
-    promotion.promote(source, server.triton, server.features)
+    promote_from(source, server)
     SOURCES[source.name] = source
     return source.name
+
+
+def promote_from(source: Path, server: Server) -> Serving:
+    return promotion.promote(source, server.triton, server.features, check=a_check)
 
 
 def rank(server: Server, items: list[str]) -> Ranking:
@@ -106,7 +111,7 @@ def test_a_switch_loads_no_step_twice(server: Server, promoted: str) -> None:
 
 def test_promoting_what_serves_changes_nothing(server: Server, promoted: str) -> None:
     before = promotion.read_serving(server.plan.repository)
-    after = promotion.promote(SOURCES[promoted], server.triton, server.features)
+    after = promote_from(SOURCES[promoted], server)
     assert after == before
 
 
@@ -115,7 +120,7 @@ def test_another_bundle_of_the_serving_version_is_refused(
 ) -> None:
     other = make_bundle(promoted, mark=99.0)
     with pytest.raises(ValueError, match="another bundle"):
-        promotion.promote(other, server.triton, server.features)
+        promote_from(other, server)
 
 
 def test_a_bundle_that_answers_otherwise_than_in_training_is_refused(
@@ -123,7 +128,7 @@ def test_a_bundle_that_answers_otherwise_than_in_training_is_refused(
 ) -> None:
     wrong = make_bundle(f"v{next(VERSIONS)}", mark=1.0, shift=0.01)
     with pytest.raises(PromotionError, match=rf"differ .*0\.01.* serving: {promoted}"):
-        promotion.promote(wrong, server.triton, server.features)
+        promote_from(wrong, server)
     assert rank(server, [KNOWN_ITEM]).model_version == promoted
     assert pbtxt.step_name(pbtxt.CLICK_HEAD, wrong.name) not in loaded_models(server)
 
@@ -135,7 +140,7 @@ def test_a_model_that_does_not_load_is_refused(
     (broken / bundle.HEAD_FILE).write_bytes(b"not an onnx file")
     bundle.write_manifest(broken)
     with pytest.raises(PromotionError, match=f"serving: {promoted}"):
-        promotion.promote(broken, server.triton, server.features)
+        promote_from(broken, server)
     assert rank(server, [KNOWN_ITEM]).model_version == promoted
 
 
@@ -151,7 +156,7 @@ def test_a_switch_that_fails_halfway_is_undone(
     monkeypatch.setattr(promotion, "check_version", refuse)
     source = make_bundle(f"v{next(VERSIONS)}", mark=1.0)
     with pytest.raises(PromotionError, match="answered by nobody"):
-        promotion.promote(source, server.triton, server.features)
+        promote_from(source, server)
     assert rank(server, [KNOWN_ITEM]).model_version == promoted
 
 
@@ -181,12 +186,12 @@ def test_a_killed_switch_keeps_answering_and_is_repaired_by_the_next(
         patch.setattr(promotion, "check_version", interrupt)
         patch.setattr(promotion, "_put_back", lambda *_: None)
         with pytest.raises(KeyboardInterrupt):
-            promotion.promote(killed, server.triton, server.features)
+            promote_from(killed, server)
     wrong = make_bundle(f"v{next(VERSIONS)}", mark=1.0, shift=0.01)
     with pytest.raises(PromotionError):
-        promotion.promote(wrong, server.triton, server.features)
+        promote_from(wrong, server)
     assert rank(server, [KNOWN_ITEM]).model_version == killed.name
-    after = promotion.promote(killed, server.triton, server.features)
+    after = promote_from(killed, server)
     assert after == Serving(serving=killed.name, previous=promoted)
     SOURCES[killed.name] = killed
     log = (server.folder / "logs" / "triton.log").read_text()
@@ -213,7 +218,7 @@ def test_a_damaged_bundle_is_refused_before_it_touches_the_server(
     damaged = make_bundle(f"v{next(VERSIONS)}", mark=1.0)
     (damaged / bundle.ENCODER_FILE).write_bytes(b"changed")
     with pytest.raises(ValueError, match=r"encoder\.onnx has changed"):
-        promotion.promote(damaged, server.triton, server.features)
+        promote_from(damaged, server)
 
 
 def test_a_switch_loses_no_request_and_mixes_no_pair(
@@ -292,4 +297,4 @@ def test_without_a_server_the_error_says_what_to_do(
 
     nowhere = TritonConfig(grpc="127.0.0.1:1", repository=str(tmp_path / "live"))
     with pytest.raises(PromotionError, match="stack status"):
-        promotion.promote(make_bundle("v1", mark=1.0), nowhere, server.features)
+        promote_from(make_bundle("v1", mark=1.0), replace(server, triton=nowhere))

@@ -1,0 +1,82 @@
+"""``srp4ctr features VERB``: what the store holds, and whether it is right."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from settings import load
+
+app = typer.Typer(help="The feature store.", no_args_is_help=True)
+out = Console()
+
+
+@app.command("apply")
+def apply_views() -> None:
+    """Register the feature views with Feast; doing it again is harmless.
+
+    Example: srp4ctr features apply
+    """
+    from features.store import apply
+
+    for name in apply(load().features):
+        out.print(name)
+
+
+@app.command("show")
+def show(user: str) -> None:
+    """Show what the store holds of USER now, how old it is, and where it came from.
+
+    Example: srp4ctr features show 42
+    """
+    from local.user_views import user_tables
+
+    for table in user_tables(load().features, user):
+        out.print(table)
+
+
+@app.command("check")
+def check(
+    sample: Annotated[int, typer.Option(help="So many users, and so many items.")] = 200,
+) -> None:
+    """Compare the store with what the raw log makes of the same events; exit 1 if wrong.
+
+    Safe beside live traffic. `srp4ctr model promote` does the same, and the monitor shows
+    the newest result.
+
+    Example: srp4ctr features check --sample 1000
+    """
+    from local.feature_gate import checked
+    from local.views import check_table
+
+    settings = load()
+    found = checked(settings, sample)
+    out.print(check_table(found))
+    if not found.rows + found.waiting:
+        out.print(f"nothing to compare with in {settings.features.log_dir}", markup=False)
+    if found.wrong_rows:
+        raise typer.Exit(1)
+
+
+@app.command("forget")
+def forget(
+    user: str,
+    wait_s: Annotated[float, typer.Option(help="Wait so long for the worker.")] = 30.0,
+) -> None:
+    """Forget all that USER did until now: sequence, counters, waiting labels.
+
+    It stays forgotten: what comes late or is replayed or rebuilt does not bring it back.
+
+    Example: srp4ctr features forget 42
+    """
+    from streams.operations import request_forgetting, wait_until_read
+
+    settings = load()
+    offsets = request_forgetting(settings.kafka, user)
+    group = settings.streams.group_id
+    if not wait_until_read(settings.kafka, group, offsets, lambda _: None, wait_s):
+        raise ValueError(
+            f"asked, but no worker has done it after {wait_s:g} s: it is done as soon as "
+            "one runs (srp4ctr stream run)"
+        )
+    out.print(f"forgotten: {user}", markup=False)
