@@ -166,7 +166,34 @@ FRESHNESS = (
         queries=(Query(expr="sum(srp4ctr_stream_lag_records)", legend="records"),),
     ),
 )
-ROWS = {"Quality": QUALITY, "Cost": COST, "Freshness": FRESHNESS}
+FEATURES = (
+    Panel(
+        title="Feature store against the log",
+        why="Of the newest check: rows that differ from a recomputation. 0 is the promise.",
+        unit="short",
+        queries=(
+            Query(expr="srp4ctr_feature_check_rows", legend="compared"),
+            Query(expr="srp4ctr_feature_check_wrong_rows", legend="wrong"),
+            Query(expr="srp4ctr_feature_check_edits", legend="edits of sequences"),
+        ),
+    ),
+    Panel(
+        title="Largest difference of a counter",
+        why="In events, of the newest check.",
+        unit="short",
+        queries=(Query(expr="srp4ctr_feature_check_largest_difference", legend="events"),),
+    ),
+    Panel(
+        title="Behind, and since when that is known",
+        why="Age of what the log has and the store lacks, and of the check that said so.",
+        unit="s",
+        queries=(
+            Query(expr="srp4ctr_feature_check_behind_seconds", legend="store behind log"),
+            Query(expr="srp4ctr_feature_check_age_seconds", legend="since the check"),
+        ),
+    ),
+)
+ROWS = {"Quality": QUALITY, "Cost": COST, "Freshness": FRESHNESS, "Features": FEATURES}
 
 
 def dashboard() -> dict[str, Any]:
@@ -182,7 +209,7 @@ def dashboard() -> dict[str, Any]:
         panel["id"] = number
     return {
         "uid": "srp4ctr",
-        "title": "srp4ctr: quality, cost, freshness",
+        "title": "srp4ctr: quality, cost, freshness, features",
         "schemaVersion": 39,
         "refresh": "5s",
         "time": {"from": "now-30m", "to": "now"},

@@ -1,8 +1,9 @@
 """Labels, Triton's counters and cost cards → the Prometheus endpoint of the monitor.
 
-In: topic ``impression-labels``, Triton's metrics page, the serving version and the
-bundles' cards. Out: ``http://host:port/metrics``. One thread folds; the HTTP server's
-threads only hand out the last finished list, so that a scrape never waits for a broker.
+In: topic ``impression-labels``, Triton's metrics page, the serving version, the bundles'
+cards and the newest check of the feature store. Out: ``http://host:port/metrics``. One
+thread folds; the HTTP server's threads only hand out the last finished list, so that a
+scrape never waits for a broker.
 """
 
 import json
@@ -17,6 +18,7 @@ from prometheus_client import CollectorRegistry, Histogram, Metric, start_http_s
 from prometheus_client.registry import Collector
 
 from features import bundle
+from features.check_report import read_report
 from monitoring import triton_metrics
 from monitoring.config import MonitorConfig
 from monitoring.gauges import View, families
@@ -46,6 +48,8 @@ class MonitorSources:
     """As the stream worker has it: an impression is settled after so long."""
     worker_group: str = "srp4ctr-sequences"
     """The stream worker's consumer group: the clock settles only while it has caught up."""
+    feature_check: Path
+    """Where checks of the feature store leave their report."""
 
 
 class Monitor(Collector):
@@ -115,6 +119,8 @@ class Monitor(Collector):
             serving_version=serving_version(self._sources.repository),
             source_up=self._up,
             undecodable_labels=self._undecodable,
+            feature_check=read_report(self._sources.feature_check),
+            now_ms=round(time.time() * 1000),
         )
         self._families = families(view)
 

@@ -12,6 +12,7 @@ from math import isnan
 from prometheus_client import Metric
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 
+from features.check_report import FeatureCheck
 from monitoring.intervals import Interval
 from monitoring.serving_cost import (
     ENCODER,
@@ -39,6 +40,9 @@ class View:
     serving_version: str | None
     source_up: Mapping[str, bool]
     undecodable_labels: int = 0
+    feature_check: FeatureCheck | None = None
+    """The newest check of the feature store, if there ever was one."""
+    now_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,12 @@ METRICS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("srp4ctr_inference_flops_total", "FLOPs spent, at 100 candidates each.", ()),
     ("srp4ctr_unfolded_flops_total", "FLOPs the same traffic costs unfolded.", ()),
     ("srp4ctr_undecodable_labels_total", "Messages that are not labels.", ()),
+    ("srp4ctr_feature_check_rows", "Rows of the store compared with the log.", ()),
+    ("srp4ctr_feature_check_wrong_rows", "Rows that are not what the log says.", ()),
+    ("srp4ctr_feature_check_edits", "Edits that would right the sequences.", ()),
+    ("srp4ctr_feature_check_largest_difference", "Of a counter, in events.", ()),
+    ("srp4ctr_feature_check_behind_seconds", "Age of what the store lacks.", ()),
+    ("srp4ctr_feature_check_age_seconds", "Since the store was last checked.", ()),
     ("srp4ctr_source_up", "1 while the monitor hears from the source.", ("source",)),
 )
 
@@ -109,6 +119,8 @@ def figures(view: View) -> Iterator[Figure]:
     yield Figure(metric="srp4ctr_inference_flops_total", value=view.flops.folded)
     yield Figure(metric="srp4ctr_unfolded_flops_total", value=view.flops.unfolded)
     yield Figure(metric="srp4ctr_undecodable_labels_total", value=view.undecodable_labels)
+    if view.feature_check is not None:
+        yield from _check_figures(view.feature_check, view.now_ms)
     for source, is_up in view.source_up.items():
         yield Figure(metric="srp4ctr_source_up", value=float(is_up), labels=(source,))
 
@@ -161,3 +173,16 @@ def _serving_figures(totals: ServingTotals) -> Iterator[Figure]:
             yield Figure(
                 metric="srp4ctr_step_seconds_total", value=us / 1e6, labels=(step, phase)
             )
+
+
+def _check_figures(check: FeatureCheck, now_ms: int) -> Iterator[Figure]:
+    values = {
+        "rows": check.rows,
+        "wrong_rows": check.wrong_rows,
+        "edits": check.edits,
+        "largest_difference": check.largest_difference,
+        "behind_seconds": check.behind_s,
+        "age_seconds": (now_ms - check.checked_at_ms) / 1000,
+    }
+    for name, value in values.items():
+        yield Figure(metric=f"srp4ctr_feature_check_{name}", value=value)

@@ -12,6 +12,7 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer
 
 from features import bundle
+from features.check_report import REPORT_FILE, FeatureCheck, write_report
 from local import broker, ports, processes
 from monitoring.config import MonitorConfig
 from monitoring.exporter import Monitor, MonitorSources, run_monitor, serving_version
@@ -61,6 +62,7 @@ def sources(tmp_path: Path, triton_url: str) -> MonitorSources:
         repository=tmp_path,
         bundles_dir=tmp_path / "bundles",
         label_window_s=1800.0,
+        feature_check=tmp_path / REPORT_FILE,
     )
 
 
@@ -118,6 +120,20 @@ def test_a_bundle_that_is_gone_costs_nothing_we_know_of(sources: MonitorSources)
     monitor.poll_triton()
     monitor.show()
     assert value_of(monitor, "srp4ctr_inference_flops_total") == 0.0
+
+
+def test_the_newest_check_of_the_store_is_shown_once_there_is_one(
+    sources: MonitorSources, tmp_path: Path
+) -> None:
+    monitor = Monitor(sources, MonitorConfig())
+    assert value_of(monitor, "srp4ctr_feature_check_rows") is None
+    write_report(tmp_path, FeatureCheck(checked_at_ms=1, rows=9, wrong_counters=2))
+    monitor.show()
+    assert value_of(monitor, "srp4ctr_feature_check_rows") == 9.0
+    assert value_of(monitor, "srp4ctr_feature_check_wrong_rows") == 2.0
+    (tmp_path / REPORT_FILE).write_text('{"rows": "another release\'s"}')
+    monitor.show()
+    assert value_of(monitor, "srp4ctr_feature_check_rows") is None
 
 
 def test_before_the_first_promotion_nothing_serves(tmp_path: Path) -> None:

@@ -4,10 +4,21 @@ from math import nan
 from prometheus_client import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from features.check_report import FeatureCheck
 from monitoring.gauges import METRICS, View, families, figures
 from monitoring.live_quality import LiveQuality
 from monitoring.serving_cost import RUNS, SUCCESSES, CounterKey, Flops, ServingTotals
 from tests.monitoring.conftest import a_label
+
+CHECK = FeatureCheck(
+    checked_at_ms=5_000,
+    rows=600,
+    wrong_sequences=2,
+    edits=7,
+    wrong_counters=1,
+    largest_difference=0.25,
+    behind_s=1.5,
+)
 
 
 def a_view() -> View:
@@ -30,6 +41,8 @@ def a_view() -> View:
         flops=Flops(folded=5.0, unfolded=50.0),
         serving_version="v7",
         source_up={"labels": True, "triton": False},
+        feature_check=CHECK,
+        now_ms=65_000,
     )
 
 
@@ -59,6 +72,12 @@ def test_the_page_shows_quality_cost_and_who_serves() -> None:
         "srp4ctr_inference_flops_total 5.0",
         "srp4ctr_unfolded_flops_total 50.0",
         'srp4ctr_source_up{source="triton"} 0.0',
+        "srp4ctr_feature_check_rows 600.0",
+        "srp4ctr_feature_check_wrong_rows 3.0",
+        "srp4ctr_feature_check_edits 7.0",
+        "srp4ctr_feature_check_largest_difference 0.25",
+        "srp4ctr_feature_check_behind_seconds 1.5",
+        "srp4ctr_feature_check_age_seconds 60.0",
     ):
         assert line in page
 
