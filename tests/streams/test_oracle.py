@@ -7,7 +7,7 @@ dies between any two steps of storing, and may come back as a zombie.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.activity import Activity, total
@@ -72,6 +72,7 @@ class VersionedSink:
                 self.rows.shares[key] = row
 
 
+UNHURRIED = settings(deadline=None)  # other work may share the machine
 STEPS = 5  # of storing: three views, the labels, the commit
 
 
@@ -212,6 +213,7 @@ def check(topic: Sequence[Partition]) -> None:
     assert oracle.wrong_labels(topic[0].labels, expected) == set()
 
 
+@UNHURRIED
 @given(topics(DEEDS), st.integers(1, 5), st.sampled_from([0, 1, 5_000]))
 def test_any_order_of_duplicates_in_any_batches_comes_to_the_same(
     told: list[Deed], batch: int, pace_ms: int
@@ -226,6 +228,7 @@ def test_any_order_of_duplicates_in_any_batches_comes_to_the_same(
     check(topic)
 
 
+@UNHURRIED
 @given(topics(DEEDS), fates, st.sampled_from([0, 1, 5_000]))
 def test_a_worker_that_dies_between_any_two_steps_leaves_the_same(
     told: list[Deed], lives: list[tuple[int, int]], pace_ms: int
@@ -244,6 +247,7 @@ def test_a_worker_that_dies_between_any_two_steps_leaves_the_same(
     check(topic)
 
 
+@UNHURRIED
 @given(topics([*DEEDS, "forget"]), fates)
 def test_a_forgotten_user_stays_forgotten(
     told: list[Deed], lives: list[tuple[int, int]]
@@ -260,6 +264,7 @@ def test_a_forgotten_user_stays_forgotten(
     check(topic)
 
 
+@UNHURRIED
 @given(topics(DEEDS), fates, st.integers(0, STEPS - 1), st.integers(0, 4))
 def test_a_zombie_that_ends_its_storing_late_changes_nothing(
     told: list[Deed], lives: list[tuple[int, int]], done: int, meanwhile: int

@@ -1,0 +1,151 @@
+"""The label join on five weeks of a newspaper's real impressions and clicks.
+
+What must come out was counted on the file alone: see its README. EB-NeRD is for research
+and is not ours to pass on, so it is read from beside the project.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import cache
+from itertools import chain
+from pathlib import Path
+
+import msgspec
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from streams.events import Click, Impression
+from streams.labels import CLICKED, CLICKED_LATE, UNCLICKED, ImpressionLabel, LabelJoin
+from streams.wire import MAX_CLOCK_SKEW_MS
+from tests.oracle import Identity, identity
+
+DATA = Path(os.environ.get("SRP4CTR_DATA", "../shared/data"))
+STREAM = DATA / "ebnerd_demo" / "ebnerd_demo_event_stream.parquet"
+pytestmark = pytest.mark.skipif(
+    not STREAM.is_file(), reason=f"needs EB-NeRD: there is no {STREAM}"
+)
+
+EXPOSURES, POSITIVES = 583_054, 50_273
+POSITIVES_WITHIN_S = {10: 10_655, 60: 41_172, 300: 49_510, 600: 49_982, 1800: POSITIVES}
+DAY_MS = 86_400_000
+BATCH = 500  # events between two looks at the watermark
+MAX_KEPT = 250_000
+END_MS = 4_000_000_000_000  # after everything
+
+
+def a_stream() -> Iterator[Impression | Click]:
+    """Yield the impressions and clicks in the order of their times."""
+    table = pq.read_table(STREAM)
+    table = table.filter(pc.not_equal(table["behavior"], "read"))
+    ids = (table[f"{name}_id"].cast("string").to_pylist() for name in IDS)
+    plain = (table[name].to_pylist() for name in ("behavior", "ts_ms", "position"))
+    for kind, at_ms, position, *named in zip(*plain, *ids, strict=True):
+        request, user, item = named
+        if kind == "click":
+            yield Click(
+                event_id="c",
+                request_id=request,
+                user_id=user,
+                item_id=item,
+                occurred_at=at_ms,
+            )
+        else:
+            yield Impression(
+                event_id="i",
+                request_id=request,
+                user_id=user,
+                item_id=item,
+                position=position,
+                occurred_at=at_ms,
+            )
+
+
+IDS = ("impression", "user", "item")
+
+
+@cache
+def clicked_stream() -> list[Impression | Click]:
+    """Return the clicks and what they were on: no other exposure can be a positive."""
+    events = list(a_stream())
+    clicked = {identity(event) for event in events if isinstance(event, Click)}
+    return [event for event in events if identity(event) in clicked]
+
+
+Known = tuple[Impression | Click, int]  # an event, and since when it is known
+
+
+def punctual(events: Iterable[Impression | Click]) -> Iterator[Known]:
+    return ((event, event.occurred_at) for event in events)
+
+
+def published(events: Iterable[Known], window_s: int = 1800) -> Iterator[ImpressionLabel]:
+    """Yield the labels as they come."""
+    join = LabelJoin(window_s * 1000, DAY_MS, MAX_KEPT)
+    for number, (event, known_ms) in enumerate(events):
+        yield from join.add(event, known_ms)
+        if number % BATCH == 0:
+            yield from join.advance()
+    yield from join.advance(END_MS)
+    assert join.forgotten_early == 0
+
+
+def joined(
+    events: Iterable[Known], window_s: int = 1800
+) -> dict[Identity, ImpressionLabel]:
+    """Return the label that holds of each impression at the end."""
+    held: dict[Identity, ImpressionLabel] = {}
+    for label in published(events, window_s):
+        before = held.get(identity(label))
+        if before is None or before.revision < label.revision:
+            held[identity(label)] = label
+    return held
+
+
+def revisions(held: dict[Identity, ImpressionLabel]) -> Counter[int]:
+    return Counter(label.revision for label in held.values())
+
+
+def test_the_whole_stream_joins_to_each_distinct_positive() -> None:
+    assert revisions(joined(punctual(a_stream()))) == {
+        CLICKED: POSITIVES,
+        UNCLICKED: EXPOSURES - POSITIVES,
+    }
+
+
+@pytest.mark.parametrize(("window_s", "positives"), POSITIVES_WITHIN_S.items())
+def test_a_shorter_window_has_fewer_positives_and_corrects_the_rest(
+    window_s: int, positives: int
+) -> None:
+    late = POSITIVES - positives
+    counted = revisions(joined(punctual(clicked_stream()), window_s))
+    assert counted == Counter({CLICKED: positives, CLICKED_LATE: late})
+
+
+def test_duplicates_change_nothing() -> None:
+    twice = chain.from_iterable((event, event) for event in clicked_stream())
+    assert joined(punctual(twice)) == joined(punctual(clicked_stream()))
+
+
+def test_a_replay_a_thousand_times_as_fast_gives_the_same_labels() -> None:
+    began_ms, replayed_ms = clicked_stream()[0].occurred_at, END_MS // 2
+    fast = (
+        (event, replayed_ms + (event.occurred_at - began_ms) // 1000)
+        for event in clicked_stream()
+    )
+    assert joined(fast, 60) == joined(punctual(clicked_stream()), 60)
+
+
+def test_one_user_whose_clock_is_ahead_closes_nobodys_window() -> None:
+    ((user, _),) = Counter(event.user_id for event in clicked_stream()).most_common(1)
+
+    def of_others(events: Iterable[Known]) -> list[ImpressionLabel]:
+        return [each for each in published(events, 60) if each.user_id != user]
+
+    def ahead(event: Impression | Click) -> Impression | Click:
+        at_ms = event.occurred_at + (MAX_CLOCK_SKEW_MS if event.user_id == user else 0)
+        return msgspec.structs.replace(event, occurred_at=at_ms)
+
+    skewed = [(ahead(event), event.occurred_at) for event in clicked_stream()]
+    assert of_others(skewed) == of_others(punctual(clicked_stream()))
