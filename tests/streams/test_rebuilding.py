@@ -110,15 +110,16 @@ def wrong(rows: Rows) -> MemorySink:
     """Return a sink whose rows are all wrong, and newer than ``rows``."""
     strange = SequenceElement(occurred_at=NOON_MS * 2, item_key=13, action=5)
     sink, newer = MemorySink(), NOON_MS * 2000
+    users = rows.sequences.keys() | rows.activities.keys()
     sink.write(
         Rows(
             sequences={
                 user: merge(BehaviorSequence(version_us=newer), [strange], LENGTH, 999)
-                for user in USERS
+                for user in users
             },
             activities={
                 user: Activity(impressions=(9.0,) * 3, last_offset=999, version_us=newer)
-                for user in USERS
+                for user in users
             },
             shares={
                 key: Activity(clicks=(9.0,) * 3, last_offset=999, version_us=newer)
