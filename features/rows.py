@@ -16,7 +16,7 @@ from features.feast_api import EntityKey, Value
 from features.vocabulary import parse_attributes
 from streams.activity import Activity
 from streams.sequences import BehaviorSequence
-from streams.sink import ItemProfile
+from streams.sink import ItemProfile, UnusableStoreError
 
 Values = Mapping[str, Any]  # feature name → Value
 
@@ -143,8 +143,8 @@ def unpack_profile(item_key: int, row: StoredRow) -> ItemProfile:
 def _packed(row: StoredRow) -> bytes:
     packed: bytes = row.values[PACKED].bytes_val
     if packed[:1] != bytes([_FORMAT]):
-        raise ValueError(
+        raise UnusableStoreError(
             f"a row of the store is in format {packed[:1]!r}, this release reads "
-            f"{_FORMAT}: `srp4ctr stream rebuild` writes it anew"
+            f"{_FORMAT}: empty the store, and `srp4ctr stream rebuild` fills it anew"
         )
     return packed

@@ -20,7 +20,7 @@ from features.online_address import connection_string
 from features.rows import StoredRow, Values
 from streams.activity import Activity
 from streams.sequences import BehaviorSequence
-from streams.sink import ItemProfile, Rows, ShareKey
+from streams.sink import ItemProfile, Rows, ShareKey, UnusableStoreError
 
 PROJECT = "srp4ctr"
 PROFILE_LOG = "item-profiles.parquet"
@@ -154,7 +154,7 @@ class FeatureStoreSink:
         """Store the rows; raise if the store did not take them all."""
         for _, partition in changed.shares:
             if not 0 <= partition < self._partitions:
-                raise ValueError(
+                raise UnusableStoreError(
                     f"events come from partition {partition}, but features.partitions "
                     f"is {self._partitions}: readers would miss them"
                 )

@@ -18,6 +18,7 @@ from mode import Service
 from streams.brokers import client_arguments
 from streams.config import KafkaConfig
 from streams.partition import Record
+from streams.sink import UnusableStoreError
 from streams.topics import committed_offset
 
 FETCH_BYTES = 4 * 1024 * 1024
@@ -174,12 +175,15 @@ class BatchFollower(Service):  # type: ignore[misc]  # mode has no types
     async def insist(self, call: Callable[[], _Result]) -> _Result:
         """Return ``call()``, made in a thread and repeated until it succeeds.
 
-        Meanwhile nothing is consumed. Raises the call's error once we are to stop.
+        Meanwhile nothing is consumed. Raises the call's error once we are to stop, and
+        ``UnusableStoreError`` at once.
         """
         attempt = 0
         while True:
             try:
                 return await asyncio.to_thread(call)
+            except UnusableStoreError:
+                raise
             except Exception as error:
                 if self.should_stop:
                     raise

@@ -74,7 +74,8 @@ class LabelJoin:
 
     An impression is kept for the window, and then for the corrections' window, in event
     time; a click without an impression as long as both. Beyond ``max_kept`` those whose
-    window has closed are forgotten sooner, the oldest first: an open window never.
+    window has closed, and such clicks, are forgotten sooner, the oldest first: an open
+    window never.
     """
 
     def __init__(self, window_ms: int, correction_ms: int, max_kept: int) -> None:
@@ -146,10 +147,17 @@ class LabelJoin:
             self._kept.pop(key, None)
         for _, key in _due(self._expiring, watermark):
             self.unmatched_clicks += self._early_clicks.pop(key, None) is not None
+        self._make_room()
+        return labels
+
+    def _make_room(self) -> None:
+        """Let go of what has waited longest, first clicks that may never be claimed."""
+        while self._expiring and len(self._early_clicks) > self._max_kept:
+            key = heapq.heappop(self._expiring)[1]
+            self.unmatched_clicks += self._early_clicks.pop(key, None) is not None
         while self._leaving and self.waiting > self._max_kept:
             gone = self._kept.pop(heapq.heappop(self._leaving)[1], None)
             self.forgotten_early += gone is not None
-        return labels
 
     def _add_impression(self, impression: Impression) -> list[ImpressionLabel]:
         key = _key(impression)

@@ -47,8 +47,15 @@ class ItemProfile:
     updated_at_ms: int
 
 
+class UnusableStoreError(ValueError):
+    """What the store holds, or is asked to, will not become right by trying again."""
+
+
 class FeatureSink(Protocol):
-    """Reads and writes rows by key; ``write`` returns when the store has acknowledged."""
+    """Reads and writes rows by key; ``write`` returns when the store has acknowledged.
+
+    ``UnusableStoreError`` ends the worker; any other error is tried again.
+    """
 
     def read(self, user_ids: Collection[str], shares: Collection[ShareKey]) -> Rows:
         """Return those of the asked rows that are stored."""

@@ -278,3 +278,13 @@ def test_equal_revisions_say_the_same(slate: list[tuple[int, int | None]]) -> No
         labels = add(join, *order) + pass_time(join, NOON_MS + 200_000)
         for label in labels:
             assert said.setdefault((label.item_id, label.revision), label) == label
+
+
+def test_a_flood_of_clicks_without_impressions_is_bounded() -> None:
+    join = LabelJoin(WINDOW_MS, CORRECTION_MS, max_kept=3)
+    for number in range(5):
+        add(join, a_click(at_ms=NOON_MS + number, request_id=f"r{number}"))
+    join.advance()
+    assert (join.waiting, join.unmatched_clicks) == (3, 2)
+    assert not join.has_seen(a_click(request_id="r1"))
+    assert join.has_seen(a_click(request_id="r2"))
