@@ -31,11 +31,10 @@ def counts_at(log: EventLog, events: Table, asked: Table) -> ActivityArrays:
     ``events`` has owner, is_click, occurred_at and visible_at; ``asked`` has owner, at_ms
     and row, 0 to N - 1. The counts are as of ``at_ms``: they need no further decay.
     """
-    asked = asked.mutate(bucket=_bucket(asked.at_ms))
-    weighted = _weighted(events.semi_join(asked, "owner"))
-    parts = ibis.union(_of_this_bucket(weighted, asked), _of_earlier(weighted, asked))
+    turns = log.keep(_turns(events.semi_join(asked, "owner"), asked))
+    parts = ibis.union(_of_this_bucket(turns), _of_earlier_buckets(turns))
     counts = parts.group_by("row").aggregate(
-        s.across(s.cols(*_COUNTS), _.sum()),
+        s.across(s.cols(*_COUNTS), _.sum().fill_null(0.0)),
         at_ms=_.at_ms.max(),
         first_seen_ms=_.first_seen_ms.min().fill_null(0),
     )
@@ -52,48 +51,56 @@ def counts_at(log: EventLog, events: Table, asked: Table) -> ActivityArrays:
     )
 
 
-def _weighted(events: Table) -> Table:
+def _turns(events: Table, asked: Table) -> Table:
+    """Return each instant with its turn, and the sums of the events after each of them.
+
+    Turns are 1, 2, … for an owner's instants by time. Of the events between two instants
+    only the sums by bucket are needed, and those are few: they have the former's turn.
+    """
+    columns = ("owner", "row", "at_ms", "occurred_at", "is_click")
+    unasked = events.mutate(row=ibis.null("int64"), at_ms=events.visible_at)
+    instants = asked.mutate(occurred_at=ibis.null("int64"), is_click=ibis.null("boolean"))
+    both = ibis.union(unasked.select(*columns), instants.select(*columns))
+    # An instant comes before the events of its millisecond: it does not see them.
+    so_far = ibis.cumulative_window(group_by="owner", order_by=("at_ms", both.row.isnull()))
+    numbered = both.mutate(turn=_.row.count().over(so_far), bucket=both.at_ms // _BUCKET_MS)
+    return numbered.group_by("owner", "bucket", "turn", "row").aggregate(
+        at_ms=_.at_ms.max(),
+        first_seen_ms=_.occurred_at.min(),
+        **{name: weight.sum() for name, weight in _weights(numbered).items()},
+    )
+
+
+def _weights(events: Table) -> dict[str, Any]:
     """Return what each event counts for, as of the start of the bucket it was seen in."""
-    bucket = _bucket(events.visible_at)
-    since_start_ms = events.occurred_at - bucket * _BUCKET_MS
+    since_start_ms = events.occurred_at - events.bucket * _BUCKET_MS
     weights = {}
     for name, half_life_ms in _HALF_LIVES_MS.items():
         weight = ibis.literal(2.0) ** (since_start_ms / half_life_ms)
         weights[f"impressions_{name}"] = ibis.ifelse(events.is_click, 0.0, weight)
         weights[f"clicks_{name}"] = ibis.ifelse(events.is_click, weight, 0.0)
-    return events.select(
-        "owner",
-        bucket=bucket,
-        at_ms=events.visible_at,
-        first_seen_ms=events.occurred_at,
-        **{name: weights[name] for name in _COUNTS},
-    )
+    return weights
 
 
-def _of_this_bucket(weighted: Table, asked: Table) -> Table:
+def _of_this_bucket(turns: Table) -> Table:
     """Return for each instant the sums of its bucket so far."""
-    columns = ("row", "owner", "bucket", "at_ms", "first_seen_ms", *_COUNTS, "is_event")
-    events = weighted.mutate(row=ibis.null("int64"), is_event=True)
-    nothing = dict.fromkeys(_COUNTS, 0.0)
-    instants = asked.mutate(first_seen_ms=ibis.null("int64"), is_event=False, **nothing)
-    both = ibis.union(events.select(*columns), instants.select(*columns))
-    # An instant comes before the events of its millisecond: it does not see them.
     so_far = ibis.cumulative_window(
-        group_by=("owner", "bucket"), order_by=("at_ms", "is_event")
+        group_by=("owner", "bucket"), order_by=("turn", turns.row.isnull())
     )
-    running = both.mutate(
+    running = turns.mutate(
         s.across(s.cols(*_COUNTS), _.sum().over(so_far)),
         first_seen_ms=_.first_seen_ms.min().over(so_far),
     )
-    return _decayed(running.filter(~running.is_event))
+    return _decayed(running.filter(running.row.notnull()))
 
 
-def _of_earlier(weighted: Table, asked: Table) -> Table:
+def _of_earlier_buckets(turns: Table) -> Table:
     """Return for each instant the totals of each earlier bucket."""
-    totals = weighted.group_by("owner", "bucket").aggregate(
+    totals = turns.group_by("owner", "bucket").aggregate(
         s.across(s.cols(*_COUNTS), _.sum()), first_seen_ms=_.first_seen_ms.min()
     )
-    later = asked.select("owner", "row", "at_ms", later_bucket="bucket")
+    instants = turns.filter(turns.row.notnull())
+    later = instants.select("owner", "row", "at_ms", later_bucket="bucket")
     both = totals.inner_join(later, "owner")
     return _decayed(both.filter(both.bucket < both.later_bucket))
 
@@ -107,7 +114,3 @@ def _decayed(sums: Table) -> Table:
     }
     counts = {name: sums[name] * decay[name.rpartition("_")[2]] for name in _COUNTS}
     return sums.select("row", "at_ms", "first_seen_ms", **counts)
-
-
-def _bucket(at_ms: Any) -> Any:
-    return at_ms // _BUCKET_MS
