@@ -88,8 +88,12 @@ class RequestFeatures:
         sequences = transforms.unexpired(found.sequences, times - self._ttl_ms)
         items = self._items.lookup(keys)
         item_rows = self._vocabulary.item_rows(keys)
+        history = self._history(sequences)
+        affinity = transforms.attribute_affinity(
+            sequences, history["history_attribute_rows"], items.attribute_rows, times
+        )
         tensors = {
-            **self._history(sequences),
+            **history,
             "request_features": transforms.request_features(
                 sequences, found.activity, times
             ),
@@ -97,7 +101,7 @@ class RequestFeatures:
             "candidate_item_rows": item_rows,
             "candidate_attribute_rows": items.attribute_rows,
             "candidate_features": transforms.candidate_features(
-                items.activity, keys, sequences.item_keys, times
+                items.activity, keys, sequences.item_keys, affinity, times
             ),
         }
         return RequestBatch(

@@ -62,6 +62,8 @@ CANDIDATE_FEATURES = (
     "item_log_impressions_24h",
     "item_log_impressions_168h",
     "item_log_hours_since_first_seen",
+    "user_attribute_click_share_168h",
+    "user_attribute_log_behaviors_168h",
     "item_in_sequence",
 )
 

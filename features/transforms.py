@@ -21,9 +21,10 @@ from features.schema import (
     NUM_VALUE_BUCKETS,
 )
 from streams.activity import HALF_LIVES_H
-from streams.events import MAX_CONTEXT_FIELDS, MAX_ID_LENGTH
+from streams.events import MAX_CONTEXT_FIELDS, MAX_ID_LENGTH, action_code
 
 Int64s = NDArray[np.int64]
+Integers = NDArray[np.integer[Any]]
 Floats = NDArray[np.float64]
 Float32s = NDArray[np.float32]
 
@@ -31,6 +32,9 @@ MS_PER_HOUR = 3_600_000.0
 # An item without history is scored as if 5 impressions had brought 2.5 clicks.
 PRIOR_IMPRESSIONS = 5.0
 PRIOR_RATE = 0.5
+# Longer paid better than an hour or a day, and three half-lives no better than one.
+AFFINITY_HALF_LIFE_H = 168.0
+_BATCH = 256
 # No behaviour yet counts as a year ago: log(1 + 31,536,000 s) = 17.3.
 NEVER_S = 365 * 24 * 3600.0
 
@@ -133,21 +137,68 @@ def candidate_features(
     activity: ActivityArrays,
     item_keys: Int64s,
     history_item_keys: Int64s,
+    affinity: Floats,
     request_time_ms: ArrayLike,
 ) -> Float32s:
     """Return candidate_features (…, N, C); padding (key 0) is all zeros.
 
-    ``activity`` and ``item_keys`` are (…, N), ``history_item_keys`` (…, L) and
-    ``request_time_ms`` (…).
+    ``activity`` and ``item_keys`` are (…, N), ``history_item_keys`` (…, L), ``affinity``
+    (…, N, 2) as ``attribute_affinity`` has it, and ``request_time_ms`` (…).
     """
     at_ms = np.asarray(request_time_ms, dtype=np.int64)[..., None]  # (…, 1)
     seen = activity.first_seen_ms > 0
     hours = np.maximum(at_ms - activity.first_seen_ms, 0) / MS_PER_HOUR
     age = np.where(seen, np.log1p(hours), 0.0)
     inside = (item_keys[..., :, None] == history_item_keys[..., None, :]).any(axis=-1)
-    columns = [_rates_and_volumes(activity, at_ms), age[..., None], inside[..., None]]
+    counted = _rates_and_volumes(activity, at_ms)
+    columns = [counted, age[..., None], affinity, inside[..., None]]
     features = np.concatenate(columns, axis=-1)
     return np.where(item_keys[..., None] != 0, features, 0.0).astype(np.float32)
+
+
+def attribute_affinity(
+    sequences: SequenceArrays,
+    history_attribute_rows: Integers,
+    candidate_attribute_rows: Integers,
+    request_time_ms: ArrayLike,
+) -> Floats:
+    """Return (…, N, 2) of what the user did with items that are like each candidate.
+
+    Of the behaviours in the history (rows (…, L, A)) that share an attribute with the
+    candidate (rows (…, N, A)), decayed with ``AFFINITY_HALF_LIFE_H`` and averaged over its
+    attributes: which share are clicks, smoothed, and log(1 + how many).
+    """
+    at_ms = np.asarray(request_time_ms, dtype=np.int64)[..., None]
+    hours = np.maximum(at_ms - sequences.occurred_at_ms, 0) / MS_PER_HOUR
+    present = sequences.item_keys != 0
+    weights = np.where(present, 2.0 ** (-hours / AFFINITY_HALF_LIFE_H), 0.0)
+    is_click = sequences.action_codes == action_code("click")
+    rows = history_attribute_rows, candidate_attribute_rows
+    acted = _sums_by_attribute(weights, *rows)
+    clicked = _sums_by_attribute(np.where(is_click, weights, 0.0), *rows)
+    share = (clicked + PRIOR_RATE) / (acted + 1.0)
+    return np.stack([share, np.log1p(acted)], axis=-1)
+
+
+def _sums_by_attribute(weights: Floats, history_rows: Integers, wanted: Integers) -> Floats:
+    """Return the mean over each wanted item's attributes of the weights that have it."""
+    width = 1 + int(max(history_rows.max(initial=0), wanted.max(initial=0)))
+    slots = history_rows.shape[-1]
+    shape = wanted.shape
+    weights = weights.reshape(-1, weights.shape[-1]).repeat(slots, axis=-1)
+    history_rows = history_rows.reshape(len(weights), -1)
+    wanted = wanted.reshape(len(weights), *shape[-2:])
+    sums = np.zeros(wanted.shape[:2])
+    for start in range(0, len(weights), _BATCH):  # a dense table each: it must stay small
+        part = slice(start, start + _BATCH)
+        first = np.arange(len(weights[part]))[:, None] * width
+        table = np.bincount(
+            (first + history_rows[part]).ravel(), weights[part].ravel(), len(first) * width
+        )
+        found = table[first[..., None] + wanted[part]]
+        sums[part] = np.where(wanted[part] != 0, found, 0.0).sum(axis=-1)
+    counts = np.maximum((wanted != 0).sum(axis=-1), 1)
+    return (sums / counts).reshape(shape[:-1])
 
 
 def context_rows(context: Mapping[str, str]) -> Int64s:

@@ -71,16 +71,22 @@ def slates(
     features = transforms.request_features(
         sequences, snapshots.user_activity.take(requests), times_ms
     )
+    history = _history(sequences, vocabulary, attributes)
+    attribute_rows = attributes.of(keys)
+    affinity = transforms.attribute_affinity(
+        sequences, history["history_attribute_rows"], attribute_rows, times_ms
+    )
     tensors = {
-        **_history(sequences, vocabulary, attributes),
+        **history,
         "request_features": features,
         "context_rows": _context_rows(snapshots.contexts[requests]),
         "candidate_item_rows": vocabulary.item_rows(keys).astype(np.int32),
-        "candidate_attribute_rows": attributes.of(keys),
+        "candidate_attribute_rows": attribute_rows,
         "candidate_features": transforms.candidate_features(
             _placed_activity(snapshots.candidate_activity, place, shape),
             keys,
             sequences.item_keys,
+            affinity,
             times_ms,
         ),
     }

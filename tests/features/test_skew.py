@@ -109,6 +109,13 @@ def train(log_dir: Path, users: list[str]) -> dict[str, np.ndarray]:
     activity = found.user_activity.take(rows)
     candidates = np.stack([np.flatnonzero(found.candidate_requests == row) for row in rows])
     times_ms = found.times_ms[rows]
+    no_attributes, nor_candidates = (
+        np.zeros((*keys.shape, 1), dtype=np.int64)
+        for keys in (sequences.item_keys, candidates)
+    )
+    affinity = transforms.attribute_affinity(
+        sequences, no_attributes, nor_candidates, times_ms
+    )
     return {
         "history_behavior_codes": transforms.behavior_codes(sequences),
         "history_item_rows": vocabulary.build({}, []).item_rows(sequences.item_keys),
@@ -117,6 +124,7 @@ def train(log_dir: Path, users: list[str]) -> dict[str, np.ndarray]:
             found.candidate_activity.take(candidates),
             found.candidate_item_keys[candidates],
             sequences.item_keys,
+            affinity,
             times_ms,
         ),
     }

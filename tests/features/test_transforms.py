@@ -16,6 +16,7 @@ from features.schema import (
     REQUEST_FEATURES,
 )
 from features.transforms import ActivityArrays, SequenceArrays
+from streams.events import action_code
 
 NOON_MS = 1_700_049_600_000  # 2023-11-15 12:00 UTC
 HOUR_MS = 3_600_000
@@ -97,13 +98,45 @@ def test_candidate_features_have_the_columns_of_the_schema() -> None:
         counted_at_ms=np.full((1, 3), NOON_MS),
     )
     history = a_sequence([0, 0]).item_keys
-    features = transforms.candidate_features(activity, keys, history, [NOON_MS])
+    affinity = np.full((1, 3, 2), 0.25)
+    features = transforms.candidate_features(activity, keys, history, affinity, [NOON_MS])
     assert features.shape == (1, 3, len(CANDIDATE_FEATURES))
     known, new, padding = features[0]
     assert known[0] == pytest.approx(2.5 / 6)
-    assert known[6:].tolist() == [pytest.approx(math.log(2)), 1.0]
-    assert new.tolist() == [0.5, 0.5, 0.5, 0, 0, 0, 0, 0]
-    assert padding.tolist() == [0.0] * 8  # whatever its counters say
+    assert known[6:].tolist() == [pytest.approx(math.log(2)), 0.25, 0.25, 1.0]
+    assert new.tolist() == [0.5, 0.5, 0.5, 0, 0, 0, 0, 0.25, 0.25, 0]
+    assert padding.tolist() == [0.0] * 10  # whatever its counters say
+
+
+def test_affinity_is_what_the_user_did_with_items_of_the_same_attributes() -> None:
+    sequences = a_sequence([0, 168 * 3600, 0])  # a week later two more, one a click
+    sequences.action_codes[0, -1] = action_code("click")
+    history = np.array([[[5, 0]] * 2 + [[5, 0], [5, 6], [6, 0]]])  # the first two pad
+    candidates = np.array([[[5, 0], [6, 5], [9, 0], [0, 0]]])
+    now_ms = [NOON_MS + 168 * HOUR_MS]
+    found = transforms.attribute_affinity(sequences, history, candidates, now_ms)
+    acted = np.array([1.5, (2 + 1.5) / 2, 0, 0])
+    clicked = np.array([0, (1 + 0) / 2, 0, 0])
+    np.testing.assert_allclose(found[0, :, 0], (clicked + 0.5) / (acted + 1))
+    np.testing.assert_allclose(found[0, :, 1], np.log1p(acted))
+
+
+def test_affinity_of_many_requests_is_that_of_each() -> None:
+    rng = np.random.default_rng(3)
+    count, length = 300, 4  # over one batch's size
+    sequences = transforms.empty_sequences(count, length)
+    sequences.item_keys[:] = rng.integers(0, 3, (count, length))
+    sequences.occurred_at_ms[:] = NOON_MS - rng.integers(0, HOUR_MS, (count, length))
+    history = rng.integers(0, 6, (count, length, 2))
+    candidates = rng.integers(0, 6, (count, 5, 2))
+    times = np.full(count, NOON_MS)
+    together = transforms.attribute_affinity(sequences, history, candidates, times)
+    for row in (0, 255, 256, 299):
+        one = slice(row, row + 1)
+        alone = transforms.attribute_affinity(
+            sequences.take(one), history[one], candidates[one], times[one]
+        )
+        np.testing.assert_array_equal(together[one], alone)
 
 
 def test_a_lost_impression_keeps_a_rate_below_one() -> None:
