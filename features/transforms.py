@@ -24,7 +24,7 @@ from streams.activity import HALF_LIVES_H
 from streams.events import MAX_CONTEXT_FIELDS, MAX_ID_LENGTH, action_code
 
 Int64s = NDArray[np.int64]
-Integers = NDArray[np.integer[Any]]
+Rows = NDArray[Any]  # int64, or int32 in training
 Floats = NDArray[np.float64]
 Float32s = NDArray[np.float32]
 
@@ -158,8 +158,8 @@ def candidate_features(
 
 def attribute_affinity(
     sequences: SequenceArrays,
-    history_attribute_rows: Integers,
-    candidate_attribute_rows: Integers,
+    history_attribute_rows: Rows,
+    candidate_attribute_rows: Rows,
     request_time_ms: ArrayLike,
 ) -> Floats:
     """Return (…, N, 2) of what the user did with items that are like each candidate.
@@ -180,7 +180,7 @@ def attribute_affinity(
     return np.stack([share, np.log1p(acted)], axis=-1)
 
 
-def _sums_by_attribute(weights: Floats, history_rows: Integers, wanted: Integers) -> Floats:
+def _sums_by_attribute(weights: Floats, history_rows: Rows, wanted: Rows) -> Floats:
     """Return the mean over each wanted item's attributes of the weights that have it."""
     width = 1 + int(max(history_rows.max(initial=0), wanted.max(initial=0)))
     slots = history_rows.shape[-1]
@@ -198,7 +198,8 @@ def _sums_by_attribute(weights: Floats, history_rows: Integers, wanted: Integers
         found = table[first[..., None] + wanted[part]]
         sums[part] = np.where(wanted[part] != 0, found, 0.0).sum(axis=-1)
     counts = np.maximum((wanted != 0).sum(axis=-1), 1)
-    return (sums / counts).reshape(shape[:-1])
+    means: Floats = sums / counts
+    return means.reshape(shape[:-1])
 
 
 def context_rows(context: Mapping[str, str]) -> Int64s:
