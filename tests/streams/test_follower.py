@@ -5,12 +5,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiokafka import TopicPartition
 from aiokafka.consumer.subscription_state import SubscriptionState
+from kafka.errors import CoordinatorLoadInProgressError
 
 from streams.config import KafkaConfig, StreamConfig
 from streams.events import BEHAVIOR_EVENTS_TOPIC
 from streams.outlets import Outlets
+from streams.partition import PartitionState
 from streams.worker import SequenceWorker
 from tests.builders import an_impression
 from tests.streams.memory_sink import MemorySink
@@ -30,6 +33,7 @@ class AConsumer:
         self.answers = asyncio.Event()
         self.answers.set()
         self.sought: list[tuple[TopicPartition, int]] = []
+        self.known: int | None = 0  # what it says was committed
 
     def assignment(self) -> set[TopicPartition]:
         return set(self.state.assigned_partitions())
@@ -40,8 +44,8 @@ class AConsumer:
         self.polls += 1
         return self.batches.pop(0) if self.batches else {}
 
-    async def committed(self, source: TopicPartition) -> int:
-        return 0
+    async def committed(self, source: TopicPartition) -> int | None:
+        return self.known
 
     async def beginning_offsets(
         self, sources: list[TopicPartition]
@@ -148,3 +152,33 @@ def test_records_polled_before_their_partition_was_prepared_are_read_again() -> 
             await worker.polls(1)
 
     run(story)
+
+
+def test_where_aiokafka_says_that_nothing_was_committed_the_broker_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers: list[Exception | int] = [CoordinatorLoadInProgressError(), 7]
+
+    def answer(kafka: KafkaConfig, *place: object) -> int:
+        assert place == (StreamConfig().group_id, *STAYS)
+        next_answer = answers.pop(0)
+        if isinstance(next_answer, Exception):  # its coordinator is still loading
+            raise next_answer
+        return next_answer
+
+    async def story(worker: AWorker, sink: MemorySink) -> None:
+        worker.consumer.known = None
+        worker.assign(STAYS)
+        while not worker.consumer.sought:
+            await worker.polls(1)
+        assert worker.consumer.sought == [(STAYS, 7)]
+
+    monkeypatch.setattr("streams.follower.committed_offset", answer)
+    # The labels would be rebuilt from a broker that this test does not have.
+    monkeypatch.setattr(AWorker, "prepare", no_rebuild)
+    run(story)
+
+
+async def no_rebuild(worker: AWorker, source: TopicPartition, *_: object) -> None:
+    worker._partitions[source] = PartitionState(source.partition, 7, StreamConfig())
+    worker._quiet_since[source] = 0.0
