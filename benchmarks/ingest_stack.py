@@ -1,0 +1,241 @@
+"""One load → a stack of its own with full sequences, its events published, a worker.
+
+In: which broker. Out: addresses, what a user's rows take in the store, and the rate of
+the worker that ``srp4ctr stream run`` starts. Everything ends with the ``with`` block.
+"""
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.admin import OffsetSpec
+from kafka.errors import KafkaError
+from redis import Redis
+
+from benchmarks.ingest_events import USERS, Load, history, past_activity, user_ids
+from features.config import FeatureConfig
+from local import apache_kafka, broker, ports, processes
+from streams.brokers import client_arguments
+from streams.config import KafkaConfig, StreamConfig
+from streams.events import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, UserEvent
+from streams.publisher import EventPublisher
+from streams.sink import Rows
+from streams.topics import ensure_topics
+
+MEASURED_KEYS = 200
+_START_S, _RUN_S = 90.0, 600.0
+_FSYNC_S = 1.5  # Valkey's append-only file keeps its buffers for a second
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """A running broker and store."""
+
+    folder: Path
+    kafka: KafkaConfig
+    features: FeatureConfig
+    metrics_port: int
+    """The worker's, once there is one."""
+    servers: tuple[processes.Running, ...]
+    """The store and the broker."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """How fast, by the clock and by the CPU time of the process that did it."""
+
+    per_s: float
+    per_core_s: float
+
+    def over(self, other: "Rate") -> "Rate":
+        """Return both ratios to ``other``."""
+        return Rate(
+            per_s=self.per_s / other.per_s, per_core_s=self.per_core_s / other.per_core_s
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Bytes of one user in the store."""
+
+    payload: float
+    """What we store: the packed sequence and the packed counters."""
+    key: float
+    """``MEMORY USAGE`` of the user's key, a mean: the payload, its name and its fields'."""
+    share: float
+    """What all users added to ``used_memory``, by user: Valkey's own tables too."""
+
+
+@contextmanager
+def running_stack(which: str) -> Iterator[Stack]:
+    """Yield broker ``which`` (``kafka`` or ``noida``) with our topics, and the store."""
+    from features.store import apply  # Feast: 3–4 s
+
+    with (
+        tempfile.TemporaryDirectory() as name,
+        ports.reserved_ports(4) as (kafka_port, controller_port, store_port, metrics_port),
+    ):
+        folder = Path(name)
+        kafka = KafkaConfig(bootstrap=f"{ports.HOST}:{kafka_port}")
+        features = FeatureConfig(
+            redis=f"{ports.HOST}:{store_port}",
+            registry=str(folder / "registry.db"),
+            log_dir=str(folder / "events"),
+            partitions=kafka.partitions,
+        )
+        try:
+            store = broker.start_store(folder, store_port, tied=True)
+            if which == "kafka":
+                events = apache_kafka.start(folder, kafka_port, controller_port, tied=True)
+            else:
+                events = broker.start_broker(folder, kafka_port, tied=True)
+            ensure_topics(kafka)
+            apply(features)
+            yield Stack(
+                folder=folder,
+                kafka=kafka,
+                features=features,
+                metrics_port=metrics_port,
+                servers=(store, events),
+            )
+        finally:
+            stop_all(folder)
+
+
+def stop_all(folder: Path) -> None:
+    """End what runs in ``folder``, workers before what they write to."""
+    rank = {"store": 2, "kafka": 1, "broker": 1}
+    for running in sorted(processes.find(folder), key=lambda each: rank.get(each.name, 0)):
+        processes.stop(running, folder)
+
+
+def fill(stack: Stack, load: Load, start_ms: int) -> Memory:
+    """Give every user L behaviours and counters; return what they take."""
+    from features.rows import PACKED, pack_activity, pack_sequence
+    from features.store import FeatureStoreSink
+
+    store: Any = Redis.from_url(f"redis://{stack.features.redis}")
+    before = int(store.info("memory")["used_memory"])
+    sink, past = FeatureStoreSink(stack.features), past_activity(start_ms)
+    numbered = enumerate(user_ids())
+    while some := list(islice(numbered, 1000)):
+        sequences = {user: history(n, load.length, start_ms) for n, user in some}
+        sink.write(Rows(sequences=sequences, activities=dict.fromkeys(sequences, past)))
+    packed = (pack_sequence(history(0, load.length, start_ms)), pack_activity(past))
+    time.sleep(_FSYNC_S)
+    keys = [key for key in store.scan_iter(count=1000) if b"user_id" in key]
+    assert len(keys) == USERS
+    used = [store.memory_usage(key, samples=0) for key in keys[:MEASURED_KEYS]]
+    after = int(store.info("memory")["used_memory"])
+    store.close()
+    return Memory(
+        payload=sum(len(values[PACKED].bytes_val) for values in packed),
+        key=statistics.fmean(used),
+        share=(after - before) / USERS,
+    )
+
+
+def publish(stack: Stack, events: Iterable[UserEvent]) -> None:
+    """Publish ``events`` as known since they happened."""
+    with EventPublisher(stack.kafka) as publisher:
+        for event in events:
+            publisher.publish(event, backfill=True)
+
+
+def start_worker(stack: Stack, length: int) -> processes.Running:
+    """Start ``srp4ctr stream run`` at length L; return at once."""
+    settings = {
+        "SETTINGS": str(stack.folder / "none.toml"),  # nothing but defaults and these
+        "LOCAL__DATA_DIR": str(stack.folder),
+        "KAFKA__BOOTSTRAP": stack.kafka.bootstrap,
+        "FEATURES__REDIS": stack.features.redis,
+        "FEATURES__REGISTRY": stack.features.registry,
+        "FEATURES__LOG_DIR": stack.features.log_dir,
+        "STREAMS__SEQUENCE_LENGTH": str(length),
+        "STREAMS__METRICS_PORT": str(stack.metrics_port),
+    }
+    env = {f"SRP4CTR_{name}": value for name, value in settings.items()}
+    program = processes.python("worker", "-m", "cli", "stream", "run", env=env)
+    return processes.start(program, stack.folder, tied=True)
+
+
+def worker_rate(stack: Stack, worker: processes.Running, total: int) -> Rate:
+    """Return the rate at which ``worker`` works off the ``total`` events of the topic.
+
+    The clock runs from when it has its partitions to its last commit; its CPU time until
+    the raw log has every event and label. Rows are read from the store at first touch.
+    """
+    config = StreamConfig()
+    admin = KafkaAdminClient(**client_arguments(stack.kafka))
+
+    def wait(is_so: Callable[[], bool], timeout_s: float = _RUN_S) -> None:
+        processes.wait_ready(worker, lambda: _answer(stack, is_so), timeout_s=timeout_s)
+
+    try:
+        wait(lambda: _is_assigned(admin, config.group_id), _START_S)
+        started, cpu_s = time.monotonic(), _cpu_s(worker.pid)
+        wait(lambda: _committed(admin, config.group_id, BEHAVIOR_EVENTS_TOPIC) >= total)
+        wall_s = time.monotonic() - started
+        wait(lambda: _committed(admin, config.log_group_id, BEHAVIOR_EVENTS_TOPIC) >= total)
+        labels = _end(admin, LABELS_TOPIC, stack.kafka.partitions)
+        wait(lambda: _committed(admin, config.log_group_id, LABELS_TOPIC) >= labels)
+        cpu_s = _cpu_s(worker.pid) - cpu_s
+    finally:
+        admin.close()
+    assert _folded(stack.metrics_port) == total  # none was rejected
+    return Rate(per_s=total / wall_s, per_core_s=total / cpu_s)
+
+
+def _answer(stack: Stack, is_so: Callable[[], bool]) -> bool:
+    """Return ``is_so()``, or False where the broker is alive and does not say.
+
+    Before its first group it makes a topic for them.
+    """
+    try:
+        return is_so()
+    except KafkaError:
+        for server in stack.servers:
+            processes.check_alive(server)
+        return False
+
+
+def _is_assigned(admin: KafkaAdminClient, group: str) -> bool:
+    described = admin.describe_groups([group])[group]
+    return described["group_state"] == "Stable" and bool(described["members"])
+
+
+def _committed(admin: KafkaAdminClient, group: str, topic: str) -> int:
+    """Return how many records of ``topic`` the group has committed."""
+    offsets = admin.list_group_offsets([group])[group]
+    return sum(at.offset for each, at in offsets.items() if each.topic == topic)
+
+
+def _end(admin: KafkaAdminClient, topic: str, partitions: int) -> int:
+    """Return how many records ``topic`` has."""
+    sources = [TopicPartition(topic, number) for number in range(partitions)]
+    ends = admin.list_partition_offsets(dict.fromkeys(sources, OffsetSpec.LATEST))
+    return sum(end.offset for end in ends.values())
+
+
+def _folded(metrics_port: int) -> float:
+    """Return how many events the worker says that it has folded."""
+    with urlopen(f"http://{ports.HOST}:{metrics_port}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    counted = (line for line in lines if line.startswith("srp4ctr_events_total{"))
+    return sum(float(line.rpartition(" ")[2]) for line in counted)
+
+
+def _cpu_s(pid: int) -> float:
+    """Return the CPU time of process ``pid`` so far, all threads, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
