@@ -87,18 +87,16 @@ class RequestFeatures:
         found, is_up = self._store.read(users)
         sequences = transforms.unexpired(found.sequences, times - self._ttl_ms)
         items = self._items.lookup(keys)
-        item_rows = self._vocabulary.item_rows(keys)
         history = self._history(sequences)
         affinity = transforms.attribute_affinity(
             sequences, history["history_attribute_rows"], items.attribute_rows, times
         )
-        tensors = {
-            **history,
+        tensors = history | {
             "request_features": transforms.request_features(
                 sequences, found.activity, times
             ),
             "context_rows": np.stack([_context_rows(text) for text in texts]),
-            "candidate_item_rows": item_rows,
+            "candidate_item_rows": (item_rows := self._vocabulary.item_rows(keys)),
             "candidate_attribute_rows": items.attribute_rows,
             "candidate_features": transforms.candidate_features(
                 items.activity, keys, sequences.item_keys, affinity, times

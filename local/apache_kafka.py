@@ -143,8 +143,9 @@ def _format(jars: Path, data: Path, properties: Path) -> None:
     if (data / "log" / "meta.properties").is_file():
         return
     cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    storage = ("kafka.tools.StorageTool", "format", "--standalone", "-t", cluster)
-    command = _java(jars, *storage, "-c", str(properties))
+    # With "=": an id may begin with a dash, and then looks like an option.
+    storage = ("kafka.tools.StorageTool", "format", "--standalone")
+    command = _java(jars, *storage, f"--cluster-id={cluster}", "-c", str(properties))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ValueError(f"Kafka could not format {data}:\n{done.stdout}{done.stderr}")

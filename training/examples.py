@@ -66,19 +66,14 @@ def slates(
     shape = (len(first), int(place[1].max(initial=-1)) + 1)
     requests = candidates[first]
     keys = _placed(snapshots.candidate_item_keys, place, shape)
+    attribute_rows = attributes.of(keys)
     sequences = snapshots.sequences.take(requests)
     times_ms = snapshots.times_ms[requests]
-    features = transforms.request_features(
-        sequences, snapshots.user_activity.take(requests), times_ms
-    )
     history = _history(sequences, vocabulary, attributes)
-    attribute_rows = attributes.of(keys)
-    affinity = transforms.attribute_affinity(
-        sequences, history["history_attribute_rows"], attribute_rows, times_ms
-    )
-    tensors = {
-        **history,
-        "request_features": features,
+    tensors = history | {
+        "request_features": transforms.request_features(
+            sequences, snapshots.user_activity.take(requests), times_ms
+        ),
         "context_rows": _context_rows(snapshots.contexts[requests]),
         "candidate_item_rows": vocabulary.item_rows(keys).astype(np.int32),
         "candidate_attribute_rows": attribute_rows,
@@ -86,15 +81,27 @@ def slates(
             _placed_activity(snapshots.candidate_activity, place, shape),
             keys,
             sequences.item_keys,
-            affinity,
+            transforms.attribute_affinity(
+                sequences, history["history_attribute_rows"], attribute_rows, times_ms
+            ),
             times_ms,
         ),
     }
+    return _slates(snapshots, requests, tensors, (place, shape))
+
+
+def _slates(
+    snapshots: RequestSnapshots,
+    requests: _Int64s,
+    tensors: dict[str, NDArray[np.generic]],
+    places: tuple[tuple[_Int64s, _Int64s], tuple[int, int]],
+) -> Slates:
+    clicked = snapshots.candidate_clicked.astype(np.float32)
     return Slates(
         tensors=tensors,
-        clicked=_placed(snapshots.candidate_clicked.astype(np.float32), place, shape),
-        positions=_placed(snapshots.candidate_positions, place, shape),
-        request_at_ms=times_ms,
+        clicked=_placed(clicked, *places),
+        positions=_placed(snapshots.candidate_positions, *places),
+        request_at_ms=snapshots.times_ms[requests],
         user_ids=snapshots.user_ids[requests].astype(np.str_),
     )
 
