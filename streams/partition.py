@@ -4,7 +4,7 @@ In: decoded events in offset order and the rows they touch. Out: dirty rows, dec
 labels and rejected messages, until they are stored. No I/O: ``worker.py`` does that.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol, TypeVar
@@ -76,6 +76,18 @@ def decode_record(record: Record) -> LoggedEvent | Rebuild | RejectedRecord:
     return LoggedEvent(event=event, offset=record.offset, known_at_ms=record.timestamp)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unstored:
+    """What a partition has brought since the last time that it was asked."""
+
+    next_offset: int
+    """The first offset that is not in it: what to commit once it is stored."""
+    rows: Rows
+    decided: list[ImpressionLabel]
+    rejected: list[RejectedRecord]
+    folded: list[LoggedEvent]
+
+
 class PartitionState:
     """The rows, labels and progress of one partition."""
 
@@ -83,7 +95,7 @@ class PartitionState:
         self.partition = partition
         self.next_offset = next_offset
         """The first offset that is not folded in."""
-        self.committed = next_offset
+        self._taken = next_offset
         self.labels = LabelJoin(
             round(config.label_window_s * 1000),
             round(config.correction_window_s * 1000),
@@ -92,9 +104,9 @@ class PartitionState:
         self.decided: list[ImpressionLabel] = []
         self.rejected: list[RejectedRecord] = []
         self.folded: list[LoggedEvent] = []
-        """The events since the last ``stored``."""
+        """The events since the last ``unstored``."""
         self.dirty = Rows()
-        """The rows that the store does not have yet."""
+        """The rows that changed since the last ``unstored``."""
         self._rows = Rows()
         self._length = config.sequence_length
         # By user, the wishes to be forgotten: until when, and at which offset.
@@ -103,7 +115,7 @@ class PartitionState:
     @property
     def is_dirty(self) -> bool:
         """Whether there is anything to store or to commit."""
-        return self.next_offset > self.committed or bool(self.decided)
+        return self.next_offset > self._taken or bool(self.decided)
 
     def decode(self, records: Sequence[Record]) -> tuple[list[LoggedEvent], Rebuild | None]:
         """Return the events in ``records`` up to the first command, and that command.
@@ -170,12 +182,19 @@ class PartitionState:
         self.dirty.update(changed)
         self.folded += events
 
-    def stored(self) -> None:
-        """Forget what was pending: the store, the topics and the group have it."""
-        self.committed = self.next_offset
+    def unstored(self) -> Unstored:
+        """Return what is new, once: to be stored, in this order, before it is committed."""
+        new = Unstored(
+            next_offset=self.next_offset,
+            rows=self.dirty,
+            decided=self.decided,
+            rejected=self.rejected,
+            folded=self.folded,
+        )
+        self._taken = self.next_offset
         self.dirty = Rows()
         self.decided, self.rejected, self.folded = [], [], []
-        self._trim()
+        return new
 
     def forget_rows(self) -> None:
         """Drop the rows in memory: the store has others now."""
@@ -197,18 +216,22 @@ class PartitionState:
             self._forgotten.setdefault(event.user_id, set()).add(wish)
         return is_late
 
-    def _trim(self) -> None:
-        """Drop the rows that came first; the store has them."""
-        rows = self._rows
-        for user_id in _oldest(rows.sequences):
+    def trim(self) -> None:
+        """Drop the rows that came first and that the store has: call it when it has all
+        that ``unstored`` gave.
+        """
+        rows, dirty = self._rows, self.dirty
+        changed = dirty.sequences.keys() | dirty.activities.keys()
+        for user_id in _oldest(rows.sequences, changed):
             del rows.sequences[user_id], rows.activities[user_id]
             self._forgotten.pop(user_id, None)
-        for key in _oldest(rows.shares):
+        for key in _oldest(rows.shares, dirty.shares.keys()):
             del rows.shares[key]
 
 
-def _oldest(rows: Mapping[_Key, Any]) -> list[_Key]:
-    return list(islice(rows, max(0, len(rows) - MAX_CACHED_ROWS)))
+def _oldest(rows: Mapping[_Key, Any], changed: Set[_Key]) -> list[_Key]:
+    oldest = islice(rows, max(0, len(rows) - MAX_CACHED_ROWS))
+    return [key for key in oldest if key not in changed]
 
 
 def replay_labels(

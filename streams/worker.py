@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import prometheus_client as metrics
@@ -22,7 +22,7 @@ from streams.folding import LoggedEvent
 from streams.follower import BatchFollower, now_ms
 from streams.label_replay import rebuild_labels
 from streams.outlets import Outlets
-from streams.partition import PartitionState, Record
+from streams.partition import PartitionState, Record, Unstored
 from streams.past import Past
 from streams.rebuilding import Span, rebuild_rows
 from streams.sink import FeatureSink, Rows, ShareKey
@@ -50,9 +50,11 @@ FORGOTTEN_EARLY = metrics.Gauge(
     "srp4ctr_label_forgotten_early", "Impressions let go before a late click could come"
 )
 
+_New = Mapping[TopicPartition, Unstored]
 _log = logging.getLogger(__name__)
 _IDLE_S = 2.0  # a partition so long without records lives by the wall clock
 _MAX_PAUSE_S = 2.0
+_POLLS_AHEAD = 5  # so many polls' events may be folded while others are on their way
 _FRESH_MS = 3_600_000  # an older record is a backfill: its age says nothing of us
 
 
@@ -71,6 +73,8 @@ class SequenceWorker(BatchFollower):
         self._quiet_since: dict[TopicPartition, float] = {}
         self._stored_at = time.monotonic()
         self._last_write_s = 0.0
+        self._storing: asyncio.Future[_New] | None = None
+        self._max_ahead = _POLLS_AHEAD * config.max_poll_records
 
     async def on_start(self) -> None:
         """Connect the outlets, then join the group."""
@@ -120,23 +124,56 @@ class SequenceWorker(BatchFollower):
         WAITING.set(sum(join.waiting for join in joins))
         UNMATCHED.set(sum(join.unmatched_clicks for join in joins))
         FORGOTTEN_EARLY.set(sum(join.forgotten_early for join in joins))
-        if time.monotonic() - self._stored_at >= self._pause_s():
-            await self.store()
+        await self._keep_storing()
 
     async def store(self) -> None:
-        """Write the dirty rows, publish labels and dead letters, then commit."""
-        states = {s: state for s, state in self._partitions.items() if state.is_dirty}
+        """Make everything durable that was folded, and commit it."""
+        await self._finish_storing()
+        self._begin_storing()
+        await self._finish_storing()
+
+    async def _keep_storing(self) -> None:
+        """Commit what was stored meanwhile, and begin with what has come since.
+
+        One batch is on its way to the store while the next is folded. Nothing more is
+        consumed when that one is full as well: a store that hangs must not cost memory.
+        """
+        ahead = sum(len(state.folded) for state in self._partitions.values())
+        if self._storing and (self._storing.done() or ahead >= self._max_ahead):
+            await self._finish_storing()
+        if not self._storing and time.monotonic() - self._stored_at >= self._pause_s():
+            self._begin_storing()
+
+    def _begin_storing(self) -> None:
+        """Take what is new of each partition, and send it on its way."""
         self._stored_at = time.monotonic()
-        if not states:
+        new = {
+            source: state.unstored()
+            for source, state in self._partitions.items()
+            if state.is_dirty
+        }
+        if new:
+            self._storing = asyncio.ensure_future(self._send(new))
+
+    async def _send(self, new: _New) -> _New:
+        """Write the rows, publish labels and dead letters; return what is durable now."""
+        await self._write(new.values())
+        for each in new.values():
+            await self._outlets.publish_labels(each.decided)
+            await self._outlets.publish_rejected(each.rejected)
+        return new
+
+    async def _finish_storing(self) -> None:
+        """Wait for what is on its way, if anything, and commit it."""
+        storing, self._storing = self._storing, None
+        if storing is None:
             return
-        await self._write(list(states.values()))
-        for state in states.values():
-            await self._outlets.publish_labels(state.decided)
-            await self._outlets.publish_rejected(state.rejected)
-        await self.commit({source: state.next_offset for source, state in states.items()})
-        for state in states.values():
-            _count_stored(state)
-            state.stored()
+        new = await storing
+        await self.commit({source: each.next_offset for source, each in new.items()})
+        for source, each in new.items():
+            _count_stored(each)
+            if state := self._partitions.get(source):
+                state.trim()
         self._stored_at = time.monotonic()
 
     def forget(self) -> None:
@@ -174,10 +211,10 @@ class SequenceWorker(BatchFollower):
         REBUILT.inc(users)
         _log.info("rebuilt the %d users of partition %d", users, source.partition)
 
-    async def _write(self, states: Sequence[PartitionState]) -> None:
+    async def _write(self, new: Iterable[Unstored]) -> None:
         rows = Rows()
-        for state in states:
-            rows.update(state.dirty)
+        for each in new:
+            rows.update(each.rows)
         if not rows:
             return
         started = time.monotonic()
@@ -214,14 +251,14 @@ class SequenceWorker(BatchFollower):
         return max(interval_s, min(2 * self._last_write_s, _MAX_PAUSE_S))
 
 
-def _count_stored(state: PartitionState) -> None:
+def _count_stored(stored: Unstored) -> None:
     now = now_ms()
-    for kind, number in Counter(type(each.event) for each in state.folded).items():
+    for kind, number in Counter(type(each.event) for each in stored.folded).items():
         EVENTS.labels(kind.__name__.lower()).inc(number)
-    for reason, number in Counter(each.rejected.reason for each in state.rejected).items():
+    for reason, number in Counter(each.rejected.reason for each in stored.rejected).items():
         REJECTED.labels(reason).inc(number)
-    for clicked, number in Counter(label.clicked for label in state.decided).items():
+    for clicked, number in Counter(label.clicked for label in stored.decided).items():
         LABELS.labels(str(clicked).lower()).inc(number)
-    for logged in state.folded:
+    for logged in stored.folded:
         if now - logged.known_at_ms < _FRESH_MS:
             FRESHNESS.observe((now - logged.known_at_ms) / 1000)

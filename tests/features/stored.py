@@ -34,4 +34,5 @@ def store_events(
         state.remember(users, shares, sink.read(users, shares))
         state.fold(batch, now_ms=max(each.known_at_ms for each in batch))
         sink.write(state.dirty)
-        state.stored()
+        state.unstored()
+        state.forget_rows()  # so that each batch begins with what the store gives back

@@ -118,7 +118,7 @@ class Partition:
 
     def _commit(self, state: PartitionState) -> None:
         self.committed = state.next_offset
-        state.stored()
+        state.unstored()
 
     def finish(self, state: PartitionState) -> None:
         """Take and store what is left, and let all windows close."""

@@ -62,7 +62,7 @@ def taken(
 
 def stored(state: PartitionState, sink: MemorySink) -> None:
     sink.write(state.dirty)
-    state.stored()
+    state.unstored()
 
 
 def restarted(batch: Sequence[ARecord]) -> PartitionState:
@@ -82,7 +82,7 @@ def test_a_batch_makes_rows_dirty_until_they_are_stored() -> None:
     assert dirty.activities["u1"].last_offset == dirty.shares[share].last_offset == 1
     assert [label.clicked for label in state.decided] == [True]
     assert state.is_dirty
-    state.stored()
+    state.unstored()
     assert not state.is_dirty
     assert len(state.dirty) == 0
 
@@ -91,7 +91,7 @@ def test_a_redelivered_batch_changes_no_row() -> None:
     state = a_state()
     batch = records(an_impression(), a_click(), a_behavior())
     taken(state, batch)
-    state.stored()
+    state.unstored()
     taken(state, batch)
     assert len(state.dirty) == 0
 
@@ -180,3 +180,24 @@ def agree(labels: list[ImpressionLabel]) -> bool:
     """Return whether equal revisions of an impression say the same."""
     said = {(label.request_id, label.revision): label for label in labels}
     return all(said[label.request_id, label.revision] == label for label in labels)
+
+
+def test_rows_that_changed_meanwhile_stay_in_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("streams.partition.MAX_CACHED_ROWS", 1)
+    state, sink = a_state(), MemorySink()
+    first = [a_behavior(user_id=user) for user in ("u1", "u2", "u3")]
+    taken(state, records(*first), sink)
+    on_its_way = state.unstored()
+    taken(state, records(a_behavior("i2", user_id="u1"), start=3), sink)
+    sink.write(on_its_way.rows)  # what u1 did last is not in it
+    state.trim()
+    users, _ = state.unknown(logged_events(*first))
+    assert users
+    assert "u1" not in users
+    assert len(state.dirty.sequences["u1"].elements) == 2
+
+
+def logged_events(*events: UserEvent) -> list[LoggedEvent]:
+    return a_state().decode(records(*events))[0]
