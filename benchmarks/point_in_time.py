@@ -65,13 +65,14 @@ def measure(log_dir: Path) -> dict[str, float]:
 
     def timed(stage: str, cut: Callable[[], T], rows: Callable[[T], int]) -> T:
         print(f"{stage} …", file=sys.stderr)
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         result = cut()
         took.append(time.perf_counter() - started)
-        print(f"{stage:<42} {rows(result):>10,} {took[-1]:>8.1f} s")
+        cpu = time.process_time() - cpu
+        print(f"{stage:<42} {rows(result):>10,} {took[-1]:>8.1f} {cpu:>8.1f}")
         return result
 
-    print(f"{'':<42} {'rows':>10} {'seconds':>10}")
+    print(f"{'':<42} {'rows':>10} {'seconds':>8} {'of CPU':>8}")
     with contextlib.ExitStack() as stack:
         log = timed(
             "open: ids to keys",
@@ -95,7 +96,7 @@ def measure(log_dir: Path) -> dict[str, float]:
     labels = len(found.candidate_clicked)
     seconds = round(sum(took), 1)
     peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    print(f"{'in all':<42} {'':>10} {seconds:>8} s, {peak:,} MB at the peak")
+    print(f"{'in all':<42} {'':>10} {seconds:>8}   {peak:,} MB at the peak")
     return {"events": events, "labels": labels, "seconds": seconds, "peak_rss_mb": peak}
 
 
