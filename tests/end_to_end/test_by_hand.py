@@ -138,6 +138,14 @@ def test_what_the_store_holds_of_a_user_is_readable(shell: Shell) -> None:
     assert "view" in shown
     assert "Thing" in shown
     assert "impressions" in shown
+    assert re.search(r"[bc]-\S+, \d@\d+", shown)  # which event of the log it came from
+    assert "not in the log" not in shown
+
+
+def test_the_store_is_what_the_log_says(shell: Shell) -> None:
+    shown = shell.type("features", "check")
+    assert re.search(r"wrong sequences\s*│\s*0 ", shown)
+    assert re.search(r"rows compared\s*│\s*[1-9]", shown)
 
 
 def test_a_user_that_the_store_does_not_know_is_a_clear_error(shell: Shell) -> None:

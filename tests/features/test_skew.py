@@ -12,12 +12,10 @@ from features.event_log import opened
 from features.item_table import ItemTable
 from features.reader import StoreReader
 from features.requests import RequestFeatures
-from streams.config import StreamConfig
 from streams.events import UserEvent
-from streams.folding import LoggedEvent
-from streams.partition import PartitionState
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 from tests.features.logs import label_of, write_log
+from tests.features.stored import store_events
 
 pytestmark = pytest.mark.redis
 LENGTH = 5
@@ -57,19 +55,7 @@ def test_serving_and_training_make_the_same_tensors(
         events = events_of(partition, rng)
         known = [(event, event.occurred_at) for event in events]
         write_log(tmp_path, known, partition=partition)
-        logged = [
-            LoggedEvent(event=event, offset=offset, known_at_ms=event.occurred_at)
-            for offset, event in enumerate(events)
-        ]
-        state = PartitionState(partition, 0, StreamConfig(sequence_length=LENGTH))
-        for start in range(0, len(logged), 7):  # as batches of the worker
-            batch = logged[start : start + 7]
-            users, shares = state.unknown(batch)
-            state.remember(users, shares, sink.read(users, shares))
-            state.fold(batch, now_ms=ASKED_AT_MS)
-            sink.write(state.dirty)
-            state.stored()
-            state.forget_rows()
+        store_events(sink, events, length=LENGTH, partition=partition)
 
     asked = ["skew-0-0", "skew-0-1", "skew-3-0", "skew-3-1"]
     items = [f"skew-item-{i}" for i in range(7)]  # the last was never seen

@@ -14,11 +14,13 @@ from features import bundle, schema, vocabulary
 from features.bundle import BundleManifest
 from features.check_report import FeatureCheck
 from features.schema import TensorSpec
+from features.vocabulary import Vocabulary
 from streams.events import item_key
 
 L, E, D = 5, 2, 4
 SIZES = {"L": L, "E": E, "S": L + 1, "D": D}
 KNOWN_ITEM = "item-1"
+WORDS = vocabulary.build({item_key(KNOWN_ITEM): 9}, [])
 _ONNX_TYPES = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT}
 
 MakeBundle = Callable[..., Path]
@@ -134,10 +136,17 @@ def a_check(**found: Any) -> FeatureCheck:
 def make_bundle_in(bundles_dir: Path) -> MakeBundle:
     """Return a function that writes a whole bundle: ``make_bundle("v1", mark=1.0)``.
 
-    ``shift`` makes its golden answers differ from what its model says.
+    ``shift`` makes its golden answers differ from what its model says; ``words`` is its
+    vocabulary, else of one item.
     """
 
-    def make(version: str, *, mark: float, shift: float = 0.0) -> Path:
+    def make(
+        version: str,
+        *,
+        mark: float,
+        shift: float = 0.0,
+        words: Vocabulary | None = None,
+    ) -> Path:
         folder = bundles_dir / version
         folder.mkdir(parents=True)
         onnx.save(encoder(mark), folder / bundle.ENCODER_FILE)
@@ -146,8 +155,7 @@ def make_bundle_in(bundles_dir: Path) -> MakeBundle:
         tensors["click_probability"] = tensors["click_probability"] + np.float32(shift)
         save_file(tensors, folder / bundle.GOLDEN_FILE)
         save_file({"mark": np.array([mark])}, folder / bundle.WEIGHTS_FILE)
-        words = vocabulary.build({item_key(KNOWN_ITEM): 9}, [])
-        vocabulary.save(words, folder / bundle.VOCABULARY_FILE)
+        vocabulary.save(words or WORDS, folder / bundle.VOCABULARY_FILE)
         card = BundleManifest(version=version, created_at_ms=1, sizes=SIZES)
         bundle.write_card(folder, card)
         bundle.write_manifest(folder)

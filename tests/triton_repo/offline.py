@@ -1,0 +1,213 @@
+"""The raw log → the tensors of a request, as of the versions that its answer names.
+
+Nothing here reads the store: what serving answered is made again from the events alone.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.dataset as ds
+
+from features import transforms
+from features.recomputation import (
+    events_of,
+    item_share_at,
+    places,
+    sequence_at,
+    user_activity_at,
+)
+from features.schema import ItemStatus
+from features.transforms import ActivityArrays, SequenceArrays
+from features.vocabulary import Vocabulary, parse_attributes
+from streams.activity import Activity, total
+from streams.events import ITEMS_TOPIC, item_key
+from streams.folding import LoggedEvent
+from streams.sequences import BehaviorSequence
+
+Tensors = dict[str, np.ndarray[Any, Any]]
+MS_PER_DAY = 86_400_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One request; ``context`` is flat."""
+
+    user_id: str
+    item_ids: tuple[str, ...]
+    at_ms: int
+    context: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Versions:
+    """What an answer's ``feature_version`` says: last offsets (-1: no row), the table's."""
+
+    sequence: int
+    activity: int
+    items: int
+
+
+def versions_in(text: str) -> Versions:
+    """Return what ``sequence=V@O,activity=V@O,items=N`` names."""
+    found = dict(re.findall(r"(\w+)=(?:\d+@)?(\d+)", text))
+    assert re.fullmatch(r"(\w+=\d+@\d+,)*items=\d+", text), text
+    return Versions(
+        sequence=int(found.get("sequence", -1)),
+        activity=int(found.get("activity", -1)),
+        items=int(found["items"]),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfflineLog:
+    """A log that is not written any more, and what the model is told of it."""
+
+    log_dir: Path
+    words: Vocabulary
+    length: int
+    ttl_days: float
+
+    @cached_property
+    def users(self) -> dict[str, list[LoggedEvent]]:
+        """Each user's events; a user is in one partition."""
+        found = events_of(self.log_dir, "user_id", places(self.log_dir, "user_id"))
+        assert len({user_id for user_id, _ in found}) == len(found)
+        return {user_id: events for (user_id, _), events in found.items()}
+
+    @cached_property
+    def _items(self) -> dict[str, dict[int, list[LoggedEvent]]]:
+        found: dict[str, dict[int, list[LoggedEvent]]] = {}
+        shown = events_of(self.log_dir, "item_id", places(self.log_dir, "item_id"))
+        for (item_id, partition), events in shown.items():
+            found.setdefault(item_id, {})[partition] = events
+        return found
+
+    @cached_property
+    def _updates(self) -> list[dict[str, Any]]:
+        """The items' updates, in the order in which they became known."""
+        files = (self.log_dir / ITEMS_TOPIC).glob("date=*/*.parquet")
+        rows = ds.dataset([str(path) for path in files]).to_table().to_pylist()
+        return sorted(rows, key=lambda row: (row["created_at"], row["offset"]))
+
+    def user_tensors(self, asked: Asked, versions: Versions) -> Tensors:
+        """Return what the model is told of the user and the request."""
+        sequence = self._sequences(asked, versions)
+        events = self.users.get(asked.user_id, [])
+        activity = _activities([user_activity_at(events, versions.activity)])
+        return {
+            "history_item_rows": self.words.item_rows(sequence.item_keys),
+            "history_behavior_codes": transforms.behavior_codes(sequence),
+            "request_features": transforms.request_features(
+                sequence, activity, [asked.at_ms]
+            ),
+            "context_rows": transforms.context_rows(asked.context)[None],
+        }
+
+    def item_tensors(
+        self, asked: Asked, versions: Versions, offsets: Mapping[int, int], known_ms: int
+    ) -> Tensors:
+        """Return what the model is told of items.
+
+        Their counters are as of the next ``offsets``, their attributes as of ``known_ms``.
+        """
+        keys = np.array([[item_key(item) for item in asked.item_ids]])
+        sequence = self._sequences(asked, versions)
+        activity = _activities([self._count(item, offsets) for item in asked.item_ids])
+        rows = self._attribute_rows(known_ms)
+        item_rows = self.words.item_rows(keys)
+        attributes, history = rows(keys), rows(sequence.item_keys)
+        affinity = transforms.attribute_affinity(
+            sequence, history, attributes, np.array([asked.at_ms])
+        )
+        status = (
+            np.where(self.words.is_known(item_rows), 0, ItemStatus.UNKNOWN_ITEM)
+            | np.where(attributes.any(axis=-1), 0, ItemStatus.NO_ATTRIBUTES)
+            | np.where(activity.first_seen_ms[None] > 0, 0, ItemStatus.NO_ACTIVITY)
+        )
+        history = rows(sequence.item_keys)
+        affinity = transforms.attribute_affinity(
+            sequence, history, attributes, [asked.at_ms]
+        )
+        return {
+            "history_attribute_rows": history,
+            "candidate_item_rows": item_rows,
+            "candidate_attribute_rows": attributes,
+            "candidate_features": transforms.candidate_features(
+                activity.take(None), keys, sequence.item_keys, affinity, [asked.at_ms]
+            ),
+            "item_status": status.astype(np.uint8),
+        }
+
+    def status(self, asked: Asked, versions: Versions) -> str:
+        """Return the status that the answer must have."""
+        if versions.sequence < 0 and versions.activity < 0:
+            return "cold_user"
+        events = self.users[asked.user_id]
+        if not sequence_at(events, versions.sequence, self.length).elements:
+            return "empty_sequence"
+        is_fresh = self._sequences(asked, versions).item_keys.any()
+        return "ok" if is_fresh else "stale_sequence"
+
+    def behind_ms(self, asked: Asked, versions: Versions) -> int:
+        """Return how long the sequence had lacked an event that was known; 0: none."""
+        missing = [
+            each.known_at_ms
+            for each in self.users.get(asked.user_id, [])
+            if each.offset > max(versions.sequence, versions.activity)
+            and each.known_at_ms < asked.at_ms
+        ]
+        return asked.at_ms - min(missing, default=asked.at_ms)
+
+    def _sequences(self, asked: Asked, versions: Versions) -> SequenceArrays:
+        events = self.users.get(asked.user_id, [])
+        sequence = sequence_at(events, versions.sequence, self.length)
+        oldest_ms = asked.at_ms - round(self.ttl_days * MS_PER_DAY)
+        return transforms.unexpired(_arrays(sequence, self.length), [oldest_ms])
+
+    def _count(self, item_id: str, offsets: Mapping[int, int]) -> Activity:
+        shares = [
+            item_share_at(events, offsets[partition] - 1, partition)
+            for partition, events in sorted(self._items.get(item_id, {}).items())
+        ]
+        return total([share for share in shares if share.last_offset >= 0])
+
+    def _attribute_rows(self, known_ms: int) -> Any:
+        """Return a function from keys to rows."""
+        texts = {
+            item_key(row["item_id"]): row["attributes"]
+            for row in self._updates
+            if row["created_at"] <= known_ms
+        }
+        of_key = {
+            key: self.words.attribute_rows(parse_attributes(t)) for key, t in texts.items()
+        }
+        nothing = self.words.attribute_rows({})
+        return lambda keys: np.stack(
+            [np.stack([of_key.get(key, nothing) for key in row]) for row in keys.tolist()]
+        )
+
+
+def _arrays(sequence: BehaviorSequence, length: int) -> SequenceArrays:
+    """Return the sequence as a row (1, L), newest last."""
+    arrays = transforms.empty_sequences(1, length)
+    for slot, element in enumerate(reversed(sequence.elements), start=1):
+        arrays.item_keys[0, -slot] = element.item_key
+        arrays.action_codes[0, -slot] = element.action
+        arrays.occurred_at_ms[0, -slot] = element.occurred_at
+        if element.value is not None:
+            arrays.values[0, -slot] = element.value
+    return arrays
+
+
+def _activities(rows: Sequence[Activity]) -> ActivityArrays:
+    return ActivityArrays(
+        impressions=np.array([row.impressions for row in rows]),
+        clicks=np.array([row.clicks for row in rows]),
+        counted_at_ms=np.array([row.counted_at_ms for row in rows]),
+        first_seen_ms=np.array([row.first_seen_ms for row in rows]),
+    )
