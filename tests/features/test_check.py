@@ -246,6 +246,8 @@ def test_beside_live_traffic_nothing_looks_wrong_until_the_store_loses_its_rows(
     for name, value in live.env.items():
         monkeypatch.setenv(name, value)
     report = Path(live.features.log_dir) / REPORT_FILE
+    empty = srp4ctr("features", "check")
+    assert (empty.exit_code, "nothing to compare" in empty.output) == (0, True)
     with traffic(live):
         for _ in range(3):
             assert srp4ctr("features", "check").exit_code == 0
