@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from features import rows
 from features.config import FeatureConfig
 from features.feast_api import FeatureStore, RepoConfig
+from features.newer_rows import HashRow, write_newer
 from features.online_address import connection_string
 from features.rows import StoredRow, Values
 from streams.activity import Activity
@@ -100,6 +101,7 @@ class OnlineViews:
                 "run `srp4ctr features apply` first"
             ) from error
         self._provider = store.provider
+        self._online = store.provider.online_store
         self._config = store.config
 
     def read(
@@ -114,9 +116,15 @@ class OnlineViews:
 
     def write(self, view: str, added: Iterable[Row]) -> None:
         """Store the rows; one that is not newer than what is stored changes nothing."""
+        client = self._online._get_client(self._config.online_store)
         for chunk in _chunks(added):
-            batch = [(e, v, rows.at_version(version), None) for e, v, version in chunk]
-            _tried_twice(partial(self._write_chunk, view, batch))
+            names = list(chunk[0][1])
+            # Feast appends the time's name to the list that it is given.
+            _, (*fields, time_field) = self._online._generate_hset_keys_for_features(
+                self._views[view], list(names)
+            )
+            hashes = self._hashes(chunk, names)
+            _tried_twice(partial(write_newer, client, time_field, fields, hashes))
 
     def _read_chunk(
         self, view: str, chunk: list[Any], features: Sequence[str] | None
@@ -125,8 +133,19 @@ class OnlineViews:
         names = list(features) if features else None
         return self._provider.online_read(self._config, self._views[view], chunk, names)
 
-    def _write_chunk(self, view: str, batch: list[Any]) -> None:
-        self._provider.online_write_batch(self._config, self._views[view], batch, None)
+    def _hashes(self, chunk: Sequence[Row], names: Sequence[str]) -> list[HashRow]:
+        """Return the rows under the keys by which Feast will look for them."""
+        keys = self._online._generate_redis_keys_for_entities(
+            self._config, [entity for entity, _, _ in chunk]
+        )
+        return [
+            HashRow(
+                key=key,
+                version_us=version_us,
+                values=tuple(values[name].SerializeToString() for name in names),
+            )
+            for key, (_, values, version_us) in zip(keys, chunk, strict=True)
+        ]
 
 
 class FeatureStoreSink:

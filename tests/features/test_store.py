@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -150,3 +151,28 @@ def test_a_store_that_is_down_raises(store_config: FeatureConfig) -> None:
     views = OnlineViews(down, timeout_s=0.25)
     with pytest.raises(ConnectionError):
         views.read(rows.SEQUENCE_VIEW, [rows.user_entity("u1")])
+
+
+def test_a_writer_that_stood_still_in_the_middle_overwrites_nothing_newer(
+    sink: FeatureSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from features import newer_rows
+
+    older, newer = (
+        an_activity(7),
+        count(an_activity(7), at_ms=AT_MS + 2000, is_click=True, offset=8),
+    )
+    read_times = newer_rows._stored_times
+
+    def stand_still(*arguments: Any) -> list[bytes]:
+        times = read_times(*arguments)
+        monkeypatch.undo()
+        sink.write(Rows(activities={"frozen": newer}))
+        return times
+
+    monkeypatch.setattr(newer_rows, "_stored_times", stand_still)
+    sink.write(Rows(activities={"frozen": older, "beside": older}))
+    assert sink.read(["frozen", "beside"], []).activities == {
+        "frozen": newer,
+        "beside": older,
+    }
