@@ -7,6 +7,7 @@ run on this machine, in one folder; start them from the main thread, whose end t
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -97,8 +98,6 @@ class Cluster:
 @contextmanager
 def cluster(folder: Path, streams: StreamConfig) -> Iterator[Cluster]:
     """Yield Kafka with our topics, Valkey with our views, and no worker yet."""
-    from features.store import apply  # Feast: 3–4 s
-
     # The ports stay reserved: what is restarted wants its own one back.
     with ports.reserved_ports(3 + MAX_WORKERS) as numbers:
         kafka = KafkaConfig(bootstrap=f"{ports.HOST}:{numbers[0]}", partitions=PARTITIONS)
@@ -114,12 +113,20 @@ def cluster(folder: Path, streams: StreamConfig) -> Iterator[Cluster]:
         _write_settings(whole)
         try:
             whole.start_store()
-            whole.start_kafka()
-            ensure_topics(kafka)
-            apply(features)
+            with ThreadPoolExecutor(1) as aside:  # both take some seconds
+                applied = aside.submit(_apply_views, features)
+                whole.start_kafka()
+                ensure_topics(kafka)
+                applied.result()
             yield whole
         finally:
             whole.close()
+
+
+def _apply_views(features: FeatureConfig) -> None:
+    from features.store import apply  # Feast: 3–4 s
+
+    apply(features)
 
 
 def _write_settings(whole: Cluster) -> None:

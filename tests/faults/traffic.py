@@ -23,6 +23,7 @@ from streams.events import (
     Behavior,
     Click,
     Event,
+    Forget,
     Impression,
     ItemUpdate,
 )
@@ -154,6 +155,9 @@ class Visits:
             visit.append((due_s, _message(event)))
             if chance.random() < 0.08:  # the producer tried again
                 visit.append((due_s + chance.uniform(0, 8), _message(event)))
+        if chance.random() < 0.01:
+            forget = Forget(event_id=f"f-{request}", user_id=user, occurred_at=now_ms)
+            visit += [(0.0, _message(forget)), (chance.uniform(0, 8), _message(forget))]
         if chance.random() < 0.15:
             visit.append((chance.uniform(0, 3), a_poison(chance, user, request, now_ms)))
         return visit

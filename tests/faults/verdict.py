@@ -5,10 +5,10 @@ each some names to look for.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 
@@ -29,6 +29,7 @@ from tests.faults.traffic import Message
 from tests.streams.topic_reading import read_topic
 
 Place = tuple[int, int]  # partition and offset
+_Owner = TypeVar("_Owner")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,18 +136,24 @@ def _wrong_rows(
             for user, elements in expected.sequences.items()
             if rows.sequences.get(user, nobody).elements != elements
         ],
-        "user_counters": [
-            user
-            for user, times in expected.users.items()
-            if not oracle.is_activity(rows.activities.get(user, nothing), times)
-        ],
-        "item_counters": [
-            str(key)
-            for key, times in expected.items.items()
-            if not oracle.is_activity(items[key], times)
-        ],
+        "user_counters": _wrong_counters(expected.users, rows.activities),
+        "item_counters": _wrong_counters(expected.items, items),
         "profiles": _wrong_profiles(cluster, published),
     }
+
+
+def _wrong_counters(
+    expected: Mapping[_Owner, oracle.Times], found: Mapping[_Owner, Activity]
+) -> list[str]:
+    """Return whose counters are wrong, what the slowest say, and what was to count."""
+    wrong = []
+    for owner, times in expected.items():
+        activity = found.get(owner, Activity())
+        if not oracle.is_activity(activity, times):
+            counted = f"{activity.impressions[2]:.3f} and {activity.clicks[2]:.3f}"
+            wanted = f"{len(times.impressions)} and {len(times.clicks)}"
+            wrong.append(f"{owner}: {counted} for {wanted}")
+    return wrong
 
 
 def _wrong_profiles(cluster: Cluster, published: Published) -> list[str]:
