@@ -4,6 +4,7 @@ In: the broker, a sink and a folder for the raw log. Out: a process that runs un
 SIGTERM and then leaves everything stored and committed.
 """
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from streams.topics import ensure_topics
 from streams.worker import SequenceWorker
 
 _SESSION_S = 10.0  # as aiokafka's own
+
+# A batch makes some 100,000 objects that die with it: looked through once, not 140 times.
+_GC_THRESHOLDS = (100_000, 20, 20)
 
 __all__ = ["create_app", "ensure_topics", "group_ids", "run_worker"]
 
@@ -69,6 +73,9 @@ def run_worker(
     log_dir.mkdir(parents=True, exist_ok=True)
     start_http_server(config.metrics_port, config.metrics_host)
     app = create_app(kafka, config, sink, log_dir)
+    # What is imported stays: a full collection need not walk over all of Feast.
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
     faust.Worker(app, loglevel="INFO", redirect_stdouts=False).execute_from_commandline()
 
 
