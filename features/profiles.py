@@ -15,10 +15,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from ibis import _
 
 from features.config import FeatureConfig
-from features.event_log import EventLog
+from features.event_log import EventLog, opened
 from features.vocabulary import parse_attributes
+from streams.sink import FeatureSink, ItemProfile
 
 
 def item_profiles(
@@ -38,6 +40,32 @@ def item_profiles(
     found = _as_of(store, np.unique(updates["item_key"].to_numpy()), as_of_ms)
     attributes = zip(found["item_key"], found["attributes"], strict=True)
     return {int(key): parse_attributes(text) for key, text in attributes if text}
+
+
+def restore_profiles(config: FeatureConfig, sink: FeatureSink) -> int:
+    """Store the newest attributes of every item in the log; return how many items.
+
+    Safe beside the worker: an older update never replaces a newer one.
+    """
+    with opened(Path(config.log_dir)) as log:
+        newest = log.items.group_by("item_key").aggregate(
+            item_id=_.item_id.argmax(_.occurred_at),
+            attributes=_.attributes.argmax(_.occurred_at),
+            updated_at=_.occurred_at.max(),
+        )
+        found = log.rows(newest).to_pylist()
+    sink.write_profiles(
+        [
+            ItemProfile(
+                item_key=row["item_key"],
+                item_id=row["item_id"],
+                attributes=parse_attributes(row["attributes"]),
+                updated_at_ms=row["updated_at"],
+            )
+            for row in found
+        ]
+    )
+    return len(found)
 
 
 def write_profile_log(updates: pa.Table, path: Path) -> None:

@@ -47,10 +47,13 @@ def rebuild(
     """Fold the past anew into the store, by the running workers, while traffic flows.
 
     Every user and item that the log names since then gets a row made of nothing but that
-    part of the log; reach back as far as a sequence should. Others keep theirs.
+    part of the log; reach back as far as a sequence should. Others keep theirs. Items get
+    their newest attributes again, from the raw log.
 
     Example: srp4ctr stream rebuild --since 2026-11-01
     """
+    from features.profiles import restore_profiles
+    from features.store import FeatureStoreSink
     from streams.operations import request_rebuild, wait_until_read
 
     settings = load()
@@ -70,7 +73,8 @@ def rebuild(
             f"{done} of {len(offsets)} partitions are rebuilt after {wait_s:g} s; the rest "
             "follows as soon as workers get to it (is one running? srp4ctr stream run)"
         )
-    out.print(f"rebuilt {done} partitions since {since}")
+    items = restore_profiles(settings.features, FeatureStoreSink(settings.features))
+    out.print(f"rebuilt {done} partitions since {since}, attributes of {items:,} items")
 
 
 def _millis(instant: str) -> int:

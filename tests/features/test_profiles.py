@@ -2,10 +2,11 @@ from pathlib import Path
 
 from features.config import FeatureConfig
 from features.event_log import opened
-from features.profiles import item_profiles
+from features.profiles import item_profiles, restore_profiles
 from streams.events import item_key
 from tests.builders import NOON_MS, an_item
 from tests.features.logs import Published, write_log
+from tests.streams.memory_sink import MemorySink
 
 DAY_MS = 86_400_000
 
@@ -48,3 +49,20 @@ def test_what_was_not_known_or_had_not_happened_yet_does_not_count(tmp_path: Pat
 
 def test_no_updates_are_no_profiles(tmp_path: Path) -> None:
     assert profiles(tmp_path, NOON_MS) == {}
+
+
+def test_the_store_gets_every_items_newest_attributes_again(tmp_path: Path) -> None:
+    log_dir = write_log(
+        tmp_path / "events",
+        [
+            (an_item("a", colour="new", at_ms=NOON_MS + 5), NOON_MS + 5),
+            (an_item("a", colour="old", at_ms=NOON_MS + 1), NOON_MS + 6),
+            (an_item("b", genre=["War", "Drama"], at_ms=NOON_MS), NOON_MS),
+        ],
+    )
+    sink = MemorySink()
+    assert restore_profiles(FeatureConfig(log_dir=str(log_dir)), sink) == 2
+    found = {each.item_id: each for each in sink.profiles.values()}
+    assert found["a"].attributes == {"colour": "new"}
+    assert found["a"].updated_at_ms == NOON_MS + 5
+    assert found["b"].attributes == {"genre": ("War", "Drama")}
