@@ -90,9 +90,9 @@ class Cluster:
     def close(self) -> None:
         """End everything, frozen or not, the workers first."""
         for name in sorted(self.running, reverse=True):
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError):  # it may have ended by itself
                 self.thaw(name)
-            self.kill(name)
+                self.kill(name)
 
 
 @contextmanager
