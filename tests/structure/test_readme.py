@@ -29,7 +29,7 @@ def test_every_command_that_it_names_exists() -> None:
     files = [ROOT / "cli.py", *(ROOT / "local").glob("*_commands.py")]
     source = "".join(file.read_text() for file in files)
     nouns = "stack|events|stream|features|model|monitor"
-    named = re.findall(rf"srp4ctr ({nouns}) ([a-z]+)\b", README)
+    named = re.findall(rf"srp4ctr ({nouns}) ([a-z-]+)\b", README)
     assert len(named) > 8
     assert [f"{n} {v}" for n, v in named if f'.command("{v}")' not in source] == []
 
