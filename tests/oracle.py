@@ -78,7 +78,8 @@ def outcome(logged: Iterable[LoggedEvent], *, length: int, window_ms: int) -> Ou
     events = [each.event for each in sorted(logged, key=lambda each: each.offset)]
     for user, of_user in _grouped(events, lambda each: each.user_id).items():
         *past_lives, life = _lives(of_user)
-        whole.sequences[user] = _latest(life, length)
+        lived = [each for part in [*past_lives, life] for each in part]
+        whole.sequences[user] = _latest(_unforgotten(lived, of_user), length)
         whole.users[user] = Times()
         whole.users[user].count(_distinct(life))
         for each in [*past_lives, life]:  # an item's counters forget nobody
@@ -164,6 +165,15 @@ def _lives(events: Iterable[UserEvent]) -> list[list[_Deed]]:
         elif event.occurred_at > forgotten_ms:
             lives[-1].append(event)
     return lives
+
+
+def _unforgotten(lived: Iterable[_Deed], events: Iterable[UserEvent]) -> list[_Deed]:
+    """Return what happened after the last wish, though it came before the wish did.
+
+    A sequence is forgotten by time; counters, which cannot be parted, by order.
+    """
+    wishes = [each.occurred_at for each in events if isinstance(each, Forget)]
+    return [each for each in lived if each.occurred_at > max(wishes, default=0)]
 
 
 def _distinct(life: Sequence[_Deed]) -> list[Impression | Click]:
