@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -173,15 +173,19 @@ class BatchFollower(Service):  # type: ignore[misc]  # mode has no types
             self._end_term()
 
     async def insist(self, call: Callable[[], _Result]) -> _Result:
-        """Return ``call()``, made in a thread and repeated until it succeeds.
+        """Return ``call()``, made in a thread and repeated until it succeeds."""
+        return await self.persist(lambda: asyncio.to_thread(call))
 
-        Meanwhile nothing is consumed. Raises the call's error once we are to stop, and
+    async def persist(self, begin: Callable[[], Awaitable[_Result]]) -> _Result:
+        """Return what ``begin`` begins, begun again until it succeeds.
+
+        Meanwhile nothing is consumed. Raises its error once we are to stop, and
         ``UnusableStoreError`` at once.
         """
         attempt = 0
         while True:
             try:
-                return await asyncio.to_thread(call)
+                return await begin()
             except UnusableStoreError:
                 raise
             except Exception as error:

@@ -20,6 +20,7 @@ from streams.partition import decode_record
 
 _WAIT_MS = 500
 _BATCH = 2000
+_MARKERS = 100
 
 
 class Past:
@@ -38,10 +39,15 @@ class Past:
         """Behind the last record that Kafka holds: a broker that crashed may lack some."""
 
     async def __aenter__(self) -> Self:
-        await self._reader.start()
-        self._reader.assign([self._source])
-        self._first = (await self._reader.beginning_offsets([self._source]))[self._source]
-        self.end = (await self._reader.end_offsets([self._source]))[self._source]
+        source = self._source
+        try:
+            await self._reader.start()
+            self._reader.assign([source])
+            self._first = (await self._reader.beginning_offsets([source]))[source]
+            self.end = (await self._reader.end_offsets([source]))[source]
+        except BaseException:
+            await self._reader.stop()
+            raise
         return self
 
     async def __aexit__(
@@ -55,18 +61,25 @@ class Past:
     async def known_ms(self, offset: int) -> int | None:
         """Return the timestamp of the record at ``offset``, or of one before it in the log.
 
-        None where neither Kafka nor the raw log holds it any more.
+        None where neither Kafka nor the raw log holds it any more. Raises ``TimeoutError``
+        where Kafka holds it and does not hand it out.
         """
         if offset < self._first:
             return known_ms(
                 self._log_dir, self._source.topic, self._source.partition, offset
             )
-        self._reader.seek(self._source, offset)
-        found = await self._reader.getmany(
-            self._source, timeout_ms=_WAIT_MS * 10, max_records=1
-        )
-        records = found.get(self._source)
-        return records[0].timestamp if records else None
+        # A producer's transaction ends with an offset that no record has.
+        self._reader.seek(self._source, max(self._first, offset - _MARKERS))
+        found = await self._reader.getmany(self._source, timeout_ms=_WAIT_MS * 10)
+        known = [
+            record.timestamp
+            for record in found.get(self._source, ())
+            if record.offset <= offset
+        ]
+        if not known:
+            raise TimeoutError(f"no record of {self._source} at {offset}")
+        last: int = known[-1]
+        return last
 
     async def offset_since(self, since_ms: int, end: int) -> int:
         """Return the first offset that Kafka holds of ``since_ms`` or later, or ``end``."""

@@ -93,12 +93,16 @@ class SequenceWorker(BatchFollower):
         self, source: TopicPartition, next_offset: int, committed: int | None
     ) -> None:
         """Rebuild the labels' state; rows come when they are touched."""
+        state = await self.persist(lambda: self._remembered(source, next_offset))
+        self._quiet_since[source] = time.monotonic()
+        self._partitions[source] = state
+
+    async def _remembered(self, source: TopicPartition, next_offset: int) -> PartitionState:
         state = PartitionState(source.partition, next_offset, self._config)
         if next_offset:
             async with Past(self.kafka, self._log_dir, source) as past:
                 await rebuild_labels(past, self._config, state)
-        self._quiet_since[source] = time.monotonic()
-        self._partitions[source] = state
+        return state
 
     async def take(self, source: TopicPartition, records: Sequence[Record]) -> None:
         """Decode ``records``, load the rows they touch for the first time, and fold.
