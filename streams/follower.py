@@ -102,6 +102,10 @@ class BatchFollower(Service):  # type: ignore[misc]  # mode has no types
         """Follow ``assigned`` from now on, until they are handed over."""
         self._assigned = set(assigned)
 
+    def has(self, source: TopicPartition) -> bool:
+        """Return whether ``source`` is ours, as far as anybody has told."""
+        return source in self._prepared
+
     def highwater(self, source: TopicPartition) -> int | None:
         """Return the end of ``source``; None where the broker has not said or it left."""
         if source not in self._assigned:
@@ -117,7 +121,11 @@ class BatchFollower(Service):  # type: ignore[misc]  # mode has no types
             term = self._term  # nothing was awaited since the records came
             async with self.turn:
                 if term == self._term and not self.should_stop:
-                    await self._turn(batches)
+                    try:
+                        await self._turn(batches)
+                    except BaseException:
+                        self._end_term()  # half a turn must not be committed at the end
+                        raise
             await asyncio.sleep(0)  # let a rebalance have the lock
 
     async def _poll(self) -> _Batches:

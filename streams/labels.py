@@ -84,6 +84,7 @@ class LabelJoin:
         self._max_kept = max_kept
         self._kept: dict[_Key, _Kept] = {}
         self._early_clicks: dict[_Key, int] = {}
+        self._keys_of: dict[str, list[_Key]] = {}  # by user, of both: for who is forgotten
         # Of when each is due: impressions to mature, then to leave; early clicks to leave.
         self._maturing: list[tuple[int, _Key]] = []
         self._leaving: list[tuple[int, _Key]] = []
@@ -144,20 +145,34 @@ class LabelJoin:
                 until = max(at_ms, watermark) + self._correction_ms
                 heapq.heappush(self._leaving, (until, key))
         for _, key in _due(self._leaving, watermark):
-            self._kept.pop(key, None)
+            self._release(key)
         for _, key in _due(self._expiring, watermark):
-            self.unmatched_clicks += self._early_clicks.pop(key, None) is not None
+            self._expire(key)
         self._make_room()
         return labels
 
     def _make_room(self) -> None:
         """Let go of what has waited longest, first clicks that may never be claimed."""
         while self._expiring and len(self._early_clicks) > self._max_kept:
-            key = heapq.heappop(self._expiring)[1]
-            self.unmatched_clicks += self._early_clicks.pop(key, None) is not None
+            self._expire(heapq.heappop(self._expiring)[1])
         while self._leaving and self.waiting > self._max_kept:
-            gone = self._kept.pop(heapq.heappop(self._leaving)[1], None)
-            self.forgotten_early += gone is not None
+            self.forgotten_early += self._release(heapq.heappop(self._leaving)[1])
+
+    def _expire(self, key: _Key) -> None:
+        """Forget an early click, unless its impression has come."""
+        if self._early_clicks.pop(key, None) is not None:
+            self._release(key)
+            self.unmatched_clicks += 1
+
+    def _release(self, key: _Key) -> bool:
+        """Forget an impression; return whether it was still kept."""
+        gone = self._kept.pop(key, None)
+        keys = self._keys_of.get(key[0], [])
+        if key in keys:
+            keys.remove(key)  # the oldest, most often: found at once
+        if not keys:
+            self._keys_of.pop(key[0], None)
+        return gone is not None
 
     def _add_impression(self, impression: Impression) -> list[ImpressionLabel]:
         key = _key(impression)
@@ -169,7 +184,10 @@ class LabelJoin:
         kept = self._kept[key] = _Kept(label)
         heapq.heappush(self._maturing, (due_ms, key))
         click_at = self._early_clicks.pop(key, None)
-        return [] if click_at is None else self._click(kept, click_at)
+        if click_at is not None:
+            return self._click(kept, click_at)
+        self._keys_of.setdefault(key[0], []).append(key)
+        return []
 
     def _add_click(self, click: Click) -> list[ImpressionLabel]:
         key = _key(click)
@@ -180,6 +198,7 @@ class LabelJoin:
             kept_ms = self._window_ms + self._correction_ms
             until = max(click.occurred_at, self.watermark_ms) + kept_ms
             heapq.heappush(self._expiring, (until, key))
+            self._keys_of.setdefault(key[0], []).append(key)
         seen = self._early_clicks.get(key, click.occurred_at)
         self._early_clicks[key] = min(seen, click.occurred_at)
         return []
@@ -216,9 +235,9 @@ class LabelJoin:
 
     def _forget_user(self, forget: Forget) -> None:
         """Drop what waits of the user; the times that it is due remain, of nothing."""
-        for waiting in (self._kept, self._early_clicks):
-            for key in [key for key in waiting if key[0] == forget.user_id]:
-                del waiting[key]
+        for key in self._keys_of.pop(forget.user_id, []):
+            self._kept.pop(key, None)
+            self._early_clicks.pop(key, None)
 
 
 def _key(event: Impression | Click) -> _Key:

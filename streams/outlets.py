@@ -6,6 +6,7 @@ In: what a batch decided and what it could not read. Out: acknowledged records o
 
 import asyncio
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -19,6 +20,7 @@ from streams.labels import ImpressionLabel, encode_label
 from streams.partition import RejectedRecord
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
+_AT_ONCE = 100  # dead letters on their way
 _KEPT_BYTES = 64 * 1024  # of a message that even its dead-letter topic refuses
 
 
@@ -57,13 +59,17 @@ class Outlets:
 
     async def publish_rejected(self, records: Iterable[RejectedRecord]) -> None:
         """Return when the broker has acknowledged the raw bytes and the reasons."""
-        for rejected in records:
-            try:
-                await self._send_rejected(rejected, _value(rejected), [])
-            except MessageSizeTooLargeError:
-                # Its headers made it larger than the topic takes; the head says enough.
-                note = [("truncated_from", str(len(_value(rejected))).encode())]
-                await self._send_rejected(rejected, _value(rejected)[:_KEPT_BYTES], note)
+        remaining = iter(records)
+        while several := list(islice(remaining, _AT_ONCE)):
+            await asyncio.gather(*map(self._publish_letter, several))
+
+    async def _publish_letter(self, rejected: RejectedRecord) -> None:
+        try:
+            await self._send_rejected(rejected, _value(rejected), [])
+        except MessageSizeTooLargeError:
+            # Its headers made it larger than the topic takes; the head says enough.
+            note = [("truncated_from", str(len(_value(rejected))).encode())]
+            await self._send_rejected(rejected, _value(rejected)[:_KEPT_BYTES], note)
 
     async def _send_rejected(
         self, rejected: RejectedRecord, value: bytes, notes: list[tuple[str, bytes]]

@@ -115,7 +115,7 @@ class PartitionState:
     @property
     def is_dirty(self) -> bool:
         """Whether there is anything to store or to commit."""
-        return self.next_offset > self._taken or bool(self.decided)
+        return self.next_offset != self._taken or bool(self.decided)
 
     def decode(self, records: Sequence[Record]) -> tuple[list[LoggedEvent], Rebuild | None]:
         """Return the events in ``records`` up to the first command, and that command.

@@ -142,7 +142,9 @@ class SequenceWorker(BatchFollower):
         One batch is on its way to the store while the next is folded. Nothing more is
         consumed when that one is full as well: a store that hangs must not cost memory.
         """
-        ahead = sum(len(state.folded) for state in self._partitions.values())
+        ahead = sum(
+            len(state.folded) + len(state.rejected) for state in self._partitions.values()
+        )
         if self._storing and (self._storing.done() or ahead >= self._max_ahead):
             await self._finish_storing()
         if not self._storing and time.monotonic() - self._stored_at >= self._pause_s():

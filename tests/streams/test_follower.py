@@ -1,7 +1,8 @@
 """A rebalance as aiokafka's subscription state tells it, without a broker."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from streams.config import KafkaConfig, StreamConfig
 from streams.events import BEHAVIOR_EVENTS_TOPIC
 from streams.outlets import Outlets
 from streams.partition import PartitionState
+from streams.sink import Rows, ShareKey, UnusableStoreError
 from streams.worker import SequenceWorker
-from tests.builders import an_impression
+from tests.builders import a_behavior, an_impression
 from tests.streams.memory_sink import MemorySink
 from tests.streams.test_partition import ARecord, records
 
@@ -34,6 +36,7 @@ class AConsumer:
         self.answers.set()
         self.sought: list[tuple[TopicPartition, int]] = []
         self.known: int | None = 0  # what it says was committed
+        self.commits: list[dict[TopicPartition, int]] = []
 
     def assignment(self) -> set[TopicPartition]:
         return set(self.state.assigned_partitions())
@@ -62,6 +65,7 @@ class AConsumer:
 
     async def commit(self, offsets: dict[TopicPartition, int]) -> None:
         assert offsets.keys() <= self.assignment()
+        self.commits.append(offsets)
 
 
 class AWorker(SequenceWorker):
@@ -176,6 +180,48 @@ def test_where_aiokafka_says_that_nothing_was_committed_the_broker_is_asked(
     monkeypatch.setattr("streams.follower.committed_offset", answer)
     # The labels would be rebuilt from a broker that this test does not have.
     monkeypatch.setattr(AWorker, "prepare", no_rebuild)
+    run(story)
+
+
+class RefusingSink(MemorySink):
+    """A store that ends the worker: at its first read, or at its first write."""
+
+    def __init__(self, refused: str) -> None:
+        super().__init__()
+        self.refused = refused
+        self.may_answer = threading.Event()
+
+    def read(self, user_ids: Collection[str], shares: Collection[ShareKey]) -> Rows:
+        if self.refused == "read":
+            raise UnusableStoreError("a row of another release")
+        return super().read(user_ids, shares)
+
+    def write(self, rows: Rows) -> None:
+        self.may_answer.wait(10)
+        if self.refused == "write":
+            self.refused = "nothing more"
+            raise UnusableStoreError("a partition too many")
+        super().write(rows)
+
+
+@pytest.mark.parametrize("refused", ["read", "write"])
+def test_what_the_store_refused_is_not_committed_at_the_end(refused: str) -> None:
+    sink = RefusingSink(refused)
+
+    async def story(worker: AWorker, _: MemorySink) -> None:
+        worker._sink = sink
+        worker.assign(STAYS)
+        await worker.polls()
+        for number in range(2):  # the second is folded while the first is on its way
+            event = a_behavior(user_id=f"u{number}")
+            worker.consumer.batches = [{STAYS: records(event, start=number)}]
+            await asyncio.sleep(0.05)
+        sink.may_answer.set()
+        while not worker.crash_reason:
+            await asyncio.sleep(0.001)
+        await worker.hand_over()  # as when it stops
+        assert worker.consumer.commits == []
+
     run(story)
 
 
