@@ -67,8 +67,12 @@ class EventLogWriter(BatchFollower):
         """
         place = (self._log_dir, source.topic, source.partition)
         if committed is not None:
-            remove_uncommitted(*place, committed)
-            await self.insist(lambda: remove_repeated(*place))
+            # Refused if the partition is not ours any more: one who slept since it asked
+            # must not remove what others have written and committed.
+            await self.commit({source: committed})
+            if self.has(source):
+                remove_uncommitted(*place, committed)
+                await self.insist(lambda: remove_repeated(*place))
             return
         if files := files_of(*place):
             raise ValueError(

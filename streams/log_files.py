@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -94,15 +93,24 @@ def read_files(
 
     Dates before that of ``since_ms`` are left out.
     """
-    files = files_of(log_dir, topic, partition)
     first = f"date={_date(since_ms // _MS_PER_DAY)}"
-    last = -1
-    for _, paths in groupby((p for p in files if p.parent.name >= first), key=_start):
+    files = files_of(log_dir, topic, partition)
+    for paths in overlapping([path for path in files if path.parent.name >= first]):
         tables = [pq.ParquetFile(path).read() for path in paths]
         rows = {row["offset"]: row for table in tables for row in table.to_pylist()}
-        fresh = [rows[offset] for offset in sorted(rows) if offset > last]
-        yield fresh
-        last = fresh[-1]["offset"] if fresh else last
+        yield [rows[offset] for offset in sorted(rows)]
+
+
+def overlapping(files: Sequence[Path]) -> Iterator[list[Path]]:
+    """Yield the files, in order, together with those whose offsets theirs may repeat."""
+    group: list[Path] = []
+    for path in files:
+        if group and _start(path) > max(map(_end, group)):
+            yield group
+            group = []
+        group.append(path)
+    if group:
+        yield group
 
 
 def known_ms(log_dir: Path, topic: str, partition: int, offset: int) -> int | None:
@@ -127,12 +135,15 @@ def remove_before(log_dir: Path, day: date) -> list[Path]:
 def covered_offsets(log_dir: Path, topic: str, partition: int) -> tuple[int, int]:
     """Return the first and the last offset of a partition's files; (0, -1) without any."""
     found = files_of(log_dir, topic, partition)
-    ends = (int(path.stem.split("-")[2]) for path in found)
-    return (_start(found[0]) if found else 0), max(ends, default=-1)
+    return (_start(found[0]) if found else 0), max(map(_end, found), default=-1)
 
 
 def _start(path: Path) -> int:
     return int(path.name.split("-")[1])
+
+
+def _end(path: Path) -> int:
+    return int(path.stem.split("-")[2])
 
 
 def _write_file(path: Path, topic: str, rows: Sequence[Row]) -> None:

@@ -4,52 +4,40 @@ A writer that stood still past its session, and has lost its partitions without 
 ends its files all the same. The next to prepare the partition finds them beside others.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from streams.log_files import files_of
+from streams.log_files import files_of, overlapping
 
 _Range = tuple[int, int]  # first and last offset, as the files' names have them
 
 
 def remove_repeated(log_dir: Path, topic: str, partition: int) -> list[Path]:
     """Remove files of which others hold every row, and return them; no row is lost."""
-    ranges: dict[_Range, list[Path]] = {}
-    for path in files_of(log_dir, topic, partition):
-        _, start, end = path.stem.split("-")
-        ranges.setdefault((int(start), int(end)), []).append(path)
-    removed = []
-    for group in _overlapping(ranges):
-        kept = _exact_cover({each: _offsets(ranges[each]) for each in group})
-        for each in group:
-            removed += [] if kept is None or each in kept else ranges[each]
+    removed: list[Path] = []
+    for files in overlapping(files_of(log_dir, topic, partition)):
+        ranges: dict[_Range, list[Path]] = {}
+        for path in files:
+            _, start, end = path.stem.split("-")
+            ranges.setdefault((int(start), int(end)), []).append(path)
+        if len(ranges) > 1:
+            kept = _exact_cover({each: _offsets(ranges[each]) for each in ranges})
+            for each in ranges:
+                removed += [] if kept is None or each in kept else ranges[each]
     for path in removed:
         path.unlink(missing_ok=True)
     return removed
 
 
-def _overlapping(ranges: Iterable[_Range]) -> Iterator[list[_Range]]:
-    """Yield the ranges that share offsets with each other, where there is more than one."""
-    group: list[_Range] = []
-    for each in sorted(ranges):
-        if group and each[0] > max(end for _, end in group):
-            if len(group) > 1:
-                yield group
-            group = []
-        group.append(each)
-    if len(group) > 1:
-        yield group
-
-
-def _exact_cover(offsets_of: Mapping[_Range, Sequence[int]]) -> set[_Range] | None:
+def _exact_cover(offsets_of: Mapping[_Range, list[int]]) -> set[_Range] | None:
     """Return ranges that hold every offset once; None where there is no such choice."""
     everything = sorted({each for offsets in offsets_of.values() for each in offsets})
     reached: dict[int, set[_Range]] = {0: set()}  # how many offsets, by which ranges
-    for number, first in enumerate(everything):
+    for number in range(len(everything)):
         for each, offsets in offsets_of.items():
-            if number in reached and offsets[0] == first:
+            if number in reached and everything[number : number + len(offsets)] == offsets:
                 reached.setdefault(number + len(offsets), reached[number] | {each})
     return reached.get(len(everything))
 

@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from streams.events import BEHAVIOR_EVENTS_TOPIC
-from streams.log_files import OffsetRange, files_of, write_range
+from streams.log_files import OffsetRange, files_of, read_files, write_range
 from streams.log_repairs import remove_repeated
 from streams.log_rows import row_of
 from streams.wire import encode, event_key
@@ -81,3 +81,13 @@ def test_a_log_without_overlaps_stays_as_it_is(tmp_path: Path) -> None:
     for start, end in ((0, 9), (10, 25), (27, 30)):
         write(tmp_path, start, end)
     assert remove_repeated(tmp_path, TOPIC, PARTITION) == []
+
+
+def test_a_range_with_holes_covers_nothing_but_its_rows(tmp_path: Path) -> None:
+    holes = frozenset(range(50, 61)) - {50, 55}  # killed between the files of two dates
+    write(tmp_path, 50, 60, rejected=holes)
+    for start, end in ((50, 50), (51, 51), (52, 60)):
+        write(tmp_path, start, end)
+    remove_repeated(tmp_path, TOPIC, PARTITION)
+    rows = [row for batch in read_files(tmp_path, TOPIC, PARTITION) for row in batch]
+    assert [row["offset"] for row in rows] == list(range(50, 61))
