@@ -18,6 +18,7 @@ from features.reader import FeatureReader
 from features.schema import ATTRIBUTE_SLOTS
 from features.transforms import ActivityArrays, empty_activity
 from features.vocabulary import Vocabulary, parse_attributes
+from streams.sink import UnusableStoreError
 
 Int64s = NDArray[np.int64]
 
@@ -117,7 +118,7 @@ class ItemTable:
     def _run(self, interval_s: float) -> None:
         while not self._stopped.wait(interval_s):
             # A store that is down: each request says so itself (store_unavailable).
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ConnectionError, UnusableStoreError):
                 self.refresh(MAX_ITEMS_A_TURN)
 
     def _admitted(self, asked: set[int]) -> Int64s:

@@ -23,6 +23,7 @@ from features.schema import ItemStatus
 from features.transforms import SequenceArrays
 from features.vocabulary import Vocabulary
 from streams.events import MAX_ID_LENGTH, item_key
+from streams.sink import UnusableStoreError
 from streams.wire import MIN_OCCURRED_AT_MS
 
 Int64s = NDArray[np.int64]
@@ -159,7 +160,7 @@ class _RestingStore:
         if self._clock() >= self._rests_until_s:
             try:
                 found = self._reader.read_users(user_ids, self._length)
-            except ConnectionError:
+            except (ConnectionError, UnusableStoreError):
                 self._failures += 1
                 if self._failures >= STORE_FAILURES:
                     self._rests_until_s = self._clock() + STORE_REST_S

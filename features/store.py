@@ -4,6 +4,7 @@ The only module that talks to Feast's online store. ``FeatureStoreSink`` is what
 worker is given; serving reads by ``OnlineViews``. Import it late: Feast costs 3–4 s.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from features import rows
 from features.config import FeatureConfig
@@ -97,8 +98,8 @@ class OnlineViews:
             self._views = {name: store.get_feature_view(name) for name in rows.VIEWS}
         except Exception as error:
             raise ValueError(
-                f"the registry {config.registry} does not hold our views ({error}): "
-                "run `srp4ctr features apply` first"
+                f"the registry {_shown(config.registry)} does not hold our views "
+                f"({error}): run `srp4ctr features apply` first"
             ) from error
         self._provider = store.provider
         self._online = store.provider.online_store
@@ -234,6 +235,11 @@ def _tried_twice(call: Callable[[], T]) -> T:
     """
     try:
         return call()
+    except (AuthenticationError, NoPermissionError) as error:
+        raise UnusableStoreError(
+            f"the feature store refuses us: {error}; the worker needs +@read, +@write, "
+            "+@connection and +eval on its keys"
+        ) from error
     except (RedisError, OSError):
         try:
             return call()
@@ -251,6 +257,11 @@ def _stored(timestamp: Any, values: Any) -> StoredRow | None:
     """Return the row, or None: for a missing key Redis answers nulls as of 1970."""
     version_us = rows.version_of(timestamp) if timestamp is not None else 0
     return StoredRow(values=values, version_us=version_us) if version_us else None
+
+
+def _shown(address: str) -> str:
+    """Return ``address`` without the password that a URL may carry."""
+    return re.sub(r"//[^/@]*@", "//…@", address)
 
 
 def _registry(address: str) -> dict[str, Any]:

@@ -14,20 +14,35 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from streams.brokers import connect
 from streams.config import KafkaConfig
 from streams.events import BEHAVIOR_EVENTS_TOPIC, Forget, Rebuild
-from streams.wire import COMMAND_KEY, encode, encode_command, event_key
+from streams.wire import (
+    COMMAND_KEY,
+    RejectedEvent,
+    decode,
+    encode,
+    encode_command,
+    event_key,
+)
 
 Offsets = Mapping[TopicPartition, int]
 _POLL_S = 0.2
 
 
 def request_rebuild(kafka: KafkaConfig, since_ms: int) -> Offsets:
-    """Ask for a rebuild of every partition; return where each finds the command."""
+    """Ask for a rebuild of every partition; return where each finds the command.
+
+    Raises ``ValueError`` where there is no such topic.
+    """
     command = Rebuild(event_id=uuid.uuid4().hex, since_ms=since_ms)
     consumer = connect(KafkaConsumer, kafka)
     try:
         numbers = sorted(consumer.partitions_for_topic(BEHAVIOR_EVENTS_TOPIC) or ())
     finally:
         consumer.close()
+    if not numbers:
+        raise ValueError(
+            f"the broker has no topic {BEHAVIOR_EVENTS_TOPIC}: "
+            "`srp4ctr stream run` makes it"
+        )
     payload = encode_command(command)
     return _sent(
         kafka, [{"key": COMMAND_KEY, "value": payload, "partition": n} for n in numbers]
@@ -35,9 +50,16 @@ def request_rebuild(kafka: KafkaConfig, since_ms: int) -> Offsets:
 
 
 def request_forgetting(kafka: KafkaConfig, user_id: str) -> Offsets:
-    """Ask to forget all that ``user_id`` did until now; return where that stands."""
-    event = Forget(event_id=uuid.uuid4().hex, user_id=user_id, occurred_at=_now_ms())
-    return _sent(kafka, [{"key": event_key(event), "value": encode(event)}])
+    """Ask to forget all that ``user_id`` did until now; return where that stands.
+
+    Raises ``ValueError`` for what cannot be a user's id.
+    """
+    now_ms = _now_ms()
+    event = Forget(event_id=uuid.uuid4().hex, user_id=user_id, occurred_at=now_ms)
+    payload = encode(event)
+    if isinstance(refused := decode(payload, now_ms), RejectedEvent):
+        raise ValueError(f"{user_id!r:.80} is no user's id: {refused.detail}")
+    return _sent(kafka, [{"key": event_key(event), "value": payload}])
 
 
 def wait_until_read(
