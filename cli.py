@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from local import event_commands, feature_commands, stack_commands, stream_commands
-from settings import PREFIX, load
+from settings import PREFIX, STACK_FILE, load
 
 app = typer.Typer(
     name="srp4ctr",
@@ -39,8 +39,13 @@ out = Console()
 err = Console(stderr=True)
 
 
+# They start the stack, or need none.
+NEED_NO_STACK = ("stack", "demo")
+
+
 @app.callback()
 def everything(
+    context: typer.Context,
     data_dir: Annotated[
         str | None,
         typer.Option(help="The embedded stack's folder (setting local.data_dir)."),
@@ -49,6 +54,11 @@ def everything(
     """Streams, features, training and serving of SRP4CTR for click-through rates."""
     if data_dir:  # the environment is the last word, and reaches child processes
         os.environ[f"{PREFIX}LOCAL__DATA_DIR"] = data_dir
+        is_up = (Path(data_dir) / STACK_FILE).is_file()
+        if not is_up and context.invoked_subcommand not in NEED_NO_STACK:
+            raise ValueError(
+                f"nothing runs in {data_dir}: srp4ctr --data-dir {data_dir} stack up"
+            )
 
 
 @model.command("refresh")

@@ -56,7 +56,9 @@ def check(
         return
     out.print(check_table(found))
     if found.wrong_rows:
-        raise typer.Exit(1)
+        raise ValueError(
+            f"{found.wrong_rows} rows are not what the log says: srp4ctr stream rebuild"
+        )
 
 
 @app.command("forget")

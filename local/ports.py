@@ -2,8 +2,9 @@
 
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
 # Below Linux's ephemeral range (32768 up): no outgoing connection takes one meanwhile.
 _FIRST, _LAST = 20_000, 32_000
@@ -11,23 +12,26 @@ HOST = "127.0.0.1"
 
 
 @contextmanager
-def reserved_ports(count: int) -> Iterator[tuple[int, ...]]:
+def reserved_ports(count: int, wanted: Sequence[int] = ()) -> Iterator[tuple[int, ...]]:
     """Yield ``count`` distinct free ports that no other caller gets before the block ends.
 
-    Start and await the servers inside the block: from then on the ports are theirs.
+    Each is the one of ``wanted`` at its place, if that is free. Start and await the
+    servers inside the block: from then on the ports are theirs.
     """
     claims: list[socket.socket] = []
     ports: list[int] = []
+    others = iter(random.sample(range(_FIRST, _LAST), _LAST - _FIRST))
     try:
-        for port in random.sample(range(_FIRST, _LAST), _LAST - _FIRST):
-            if len(ports) == count:
-                break
-            claim = _claim(port)
-            if claim is not None:
-                claims.append(claim)
-                ports.append(port)
-        if len(ports) < count:
-            raise OSError(f"fewer than {count} free ports in {_FIRST}..{_LAST} on {HOST}")
+        while len(ports) < count:
+            first = wanted[len(ports) : len(ports) + 1]
+            for port in chain(first, others):
+                claim = _claim(port)
+                if claim is not None:
+                    claims.append(claim)
+                    ports.append(port)
+                    break
+            else:
+                raise OSError(f"no {count} free ports in {_FIRST}..{_LAST} on {HOST}")
         yield tuple(ports)
     finally:
         for claim in claims:

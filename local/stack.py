@@ -6,7 +6,7 @@ so that every other command finds them. Two stacks in two folders do not collide
 
 import fcntl
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +24,8 @@ from local.config import LocalConfig
 
 STACK_FILE = "stack.toml"
 _RECORD = "stack.json"
+_PORTS = "ports.json"
+_OF_OTHERS = (4, 5, 6)  # the ports of worker, monitor and caller
 # Stopped in the reverse order; what others started in the folder (a worker) goes first.
 _ORDER = ("broker", "kafka", "store", "triton", "prometheus")
 # What settings.toml says of security is for other brokers: these two have none.
@@ -155,7 +157,7 @@ def _start_all(
     http_port: int,
 ) -> Addresses:
     binary = prometheus.find_prometheus()
-    with ports.reserved_ports(9) as free:
+    with _ports_as_before(folder) as free:
         addresses = Addresses(
             data_dir=str(folder),
             broker=local.broker,
@@ -183,6 +185,20 @@ def _start_all(
             targets, port = addresses.scraped(), addresses.prometheus_port
             prometheus.start(binary, targets, port, folder, tied=tied)
     return addresses
+
+
+@contextmanager
+def _ports_as_before(folder: Path) -> Iterator[Sequence[int]]:
+    """Yield nine ports, the former ones where they are free: who runs on finds us again."""
+    record = folder / _PORTS
+    before = json.loads(record.read_text()) if record.is_file() else []
+    with ports.reserved_ports(9, before) as free:
+        chosen = list(free)
+        for place in _OF_OTHERS:  # a worker that outlived the stack holds its own
+            if before and ports.is_open(before[place]):
+                chosen[place] = before[place]
+        record.write_text(json.dumps(chosen))
+        yield chosen
 
 
 def _start_broker(

@@ -26,6 +26,8 @@ def run() -> None:
     from streams.app import group_ids, run_worker
 
     settings = load()
+    address = f"{settings.streams.metrics_host}:{settings.streams.metrics_port}"
+    err.print(f"metrics: http://{address}/metrics  (Ctrl-C stops)")
     prepare_worker(
         Path(settings.local.data_dir), settings.kafka.bootstrap, group_ids(settings.streams)
     )
@@ -52,12 +54,13 @@ def rebuild(
 
     Example: srp4ctr stream rebuild --since 2026-11-01
     """
+    since_ms = _millis(since)  # first: what follows takes seconds to import
     from features.profiles import restore_profiles
     from features.store import FeatureStoreSink
     from streams.operations import request_rebuild, wait_until_read
 
     settings = load()
-    offsets = request_rebuild(settings.kafka, _millis(since))
+    offsets = request_rebuild(settings.kafka, since_ms)
     columns = (TextColumn("rebuild"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TextColumn("partitions"), console=err) as bar:
         task = bar.add_task("rebuild", total=len(offsets))
@@ -86,4 +89,6 @@ def _millis(instant: str) -> int:
         ) from None
     if parsed.tzinfo is None:
         parsed = parsed.replace(tzinfo=UTC)
+    if parsed > datetime.now(UTC):
+        raise ValueError(f"--since {instant} is in the future: nothing is known since then")
     return round(parsed.timestamp() * 1000)

@@ -25,6 +25,8 @@ from streams.sequences import BehaviorSequence, SequenceElement, element_of
 _LoggedAt = tuple[int, LoggedEvent]
 """A partition, and an event in it."""
 
+_SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"))  # seconds
+
 
 def user_tables(features: FeatureConfig, user_id: str) -> Iterator[Table]:
     """Yield what the store holds of a user now; ``ValueError`` for one it does not know."""
@@ -52,11 +54,11 @@ def sequence_table(
     elements = sequence.elements
     title += f": {_row(sequence)}, {len(elements)} behaviours"
     if elements:
-        title += f", newest {_ago(elements[-1].occurred_at)} ago"
+        title += f", newest {_ago(elements[-1].occurred_at)}"
     if sequence.forgotten_at_ms:
-        title += f", forgotten until {clock(sequence.forgotten_at_ms)}"
+        title += f", what was until {clock(sequence.forgotten_at_ms)} is forgotten"
     origin_column = () if origins is None else ("from",)
-    table = a_table(title, "when (UTC)", "ago", "action", "value", "item", *origin_column)
+    table = a_table(title, "when (UTC)", "", "action", "value", "item", *origin_column)
     for element in elements[: -last - 1 : -1]:
         origin = () if origins is None else (origins.get(element, "not in the log"),)
         table.add_row(
@@ -96,7 +98,7 @@ def _activity_table(activity: Activity, logged: Iterable[_LoggedAt]) -> Table:
     since_ms = max(0, time.time_ns() // 1_000_000 - activity.counted_at_ms)
     title = f"decayed counts as of now: {_row(activity)}"
     if activity.counted_at_ms:
-        title += f", newest {_ago(activity.counted_at_ms)} ago"
+        title += f", newest {_ago(activity.counted_at_ms)}"
     halves = [f"{hours:g} h" for hours in HALF_LIVES_H]
     table = a_table(title, "half-life", *halves, "events in the log")
     events = _counted([each for _, each in logged], activity.last_offset)
@@ -130,8 +132,8 @@ def _action(code: int) -> str:
 
 
 def _ago(at_ms: int) -> str:
-    seconds = max(0.0, time.time() - at_ms / 1000)
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    """Return how long ago that was, or that a clock was ahead."""
+    seconds = time.time() - at_ms / 1000
+    size, unit = next((each for each in _SPANS if abs(seconds) >= each[0]), (1, "s"))
+    span = f"{abs(seconds) / size:.0f} {unit}"
+    return f"in {span}" if seconds < -1 else f"{span} ago"

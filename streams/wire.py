@@ -24,6 +24,8 @@ MIN_OCCURRED_AT_MS = 100_000_000_000
 MAX_CLOCK_SKEW_MS = 5 * 60 * 1000  # a phone's clock may be minutes ahead, not hours
 
 
+_YEAR_S = 365 * 24 * 3600
+
 # No producer's record has it: an event's key is its user, anything else is rejected.
 COMMAND_KEY = b"\0command"
 
@@ -165,8 +167,8 @@ def _check_time(event: Event, now_ms: int) -> RejectedEvent | None:
         )
     if at > now_ms + MAX_CLOCK_SKEW_MS:
         ahead_s = (at - now_ms) // 1000
-        return RejectedEvent(
-            reason=Reason.TIME_IN_FUTURE,
-            detail=f"occurred_at {at} is {ahead_s} s in the future: is it in microseconds?",
-        )
+        is_far = ahead_s > _YEAR_S
+        hint = "is it in microseconds? Send milliseconds" if is_far else "is a clock ahead?"
+        detail = f"occurred_at {at} is {ahead_s} s after it was sent: {hint}"
+        return RejectedEvent(reason=Reason.TIME_IN_FUTURE, detail=detail)
     return None
