@@ -1,0 +1,21 @@
+import pytest
+from typer.testing import CliRunner
+
+from cli import app
+
+
+def refusal(*command: str) -> str:
+    return str(CliRunner().invoke(app, command).exception)
+
+
+def test_a_data_folder_without_a_stack_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SRP4CTR_LOCAL__DATA_DIR", ".data")  # put back afterwards
+    told = refusal("--data-dir", "/nowhere", "features", "show", "42")
+    assert told == "nothing runs in /nowhere: srp4ctr --data-dir /nowhere stack up"
+
+
+def test_a_rebuild_since_no_date_or_the_future_is_refused() -> None:
+    assert "write 2026-11-01" in refusal("stream", "rebuild", "--since", "yesterday")
+    assert "in the future" in refusal("stream", "rebuild", "--since", "2999-01-01")
