@@ -37,8 +37,11 @@ def test_an_open_port_is_one_that_accepts() -> None:
 
 
 def test_wanted_ports_are_had_again_where_they_are_free() -> None:
-    with reserved_ports(3) as before:
+    with ports.reserved_ports(3) as before:
         pass
-    with reserved_ports(1, before[:1]) as (taken,), reserved_ports(3, before) as again:
+    with (
+        ports.reserved_ports(1, before[:1]) as (taken,),
+        ports.reserved_ports(3, before) as again,
+    ):
         assert taken == before[0] != again[0]
         assert again[1:] == before[1:]
