@@ -73,6 +73,7 @@ class SequenceWorker(BatchFollower):
         self._quiet_since: dict[TopicPartition, float] = {}
         self._stored_at = time.monotonic()
         self._last_write_s = 0.0
+        self._behind = 0
         self._storing: asyncio.Future[_New] | None = None
         self._max_ahead = _POLLS_AHEAD * config.max_poll_records
 
@@ -123,7 +124,8 @@ class SequenceWorker(BatchFollower):
     async def after_poll(self) -> None:
         """Mature quiet partitions; store when the coalescing interval is over."""
         self._mature_quiet_partitions()
-        LAG.set(sum(map(self._lag, self._partitions)))
+        self._behind = sum(map(self._lag, self._partitions))
+        LAG.set(self._behind)
         joins = [state.labels for state in self._partitions.values()]
         WAITING.set(sum(join.waiting for join in joins))
         UNMATCHED.set(sum(join.unmatched_clicks for join in joins))
@@ -180,7 +182,6 @@ class SequenceWorker(BatchFollower):
             _count_stored(each)
             if state := self._partitions.get(source):
                 state.trim()
-        self._stored_at = time.monotonic()
 
     def forget(self) -> None:
         """Drop every partition's rows and labels."""
@@ -252,9 +253,11 @@ class SequenceWorker(BatchFollower):
         return 1 if end is None else max(0, end - self._partitions[source].next_offset)
 
     def _pause_s(self) -> float:
-        """Return how long to coalesce: while behind, writes get a third of the time."""
+        """Return how long to coalesce: longer while behind, for the rate's sake."""
         interval_s = self._config.flush_interval_ms / 1000
-        return max(interval_s, min(2 * self._last_write_s, _MAX_PAUSE_S))
+        if self._behind <= self._config.max_poll_records:
+            return interval_s
+        return max(interval_s, min(3 * self._last_write_s, _MAX_PAUSE_S))
 
 
 def _count_stored(stored: Unstored) -> None:
