@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _STEPS = 50  # Newton's method on two numbers settles in under ten
+_MIN_SCALE = 1e-3
 _RIDGE = 1e-3  # pseudo-observations that hold the fit near (1, 0) when data is scarce
 
 
@@ -36,17 +37,30 @@ def fit_platt(clicked: NDArray[np.generic], logits: NDArray[np.generic]) -> Cali
     x = np.asarray(logits, dtype=np.float64)
     if len(y) == 0 or y.min() == y.max():
         return Calibration()
-    design = np.stack([x, np.ones_like(x)], axis=1)
-    weights, prior = np.array([1.0, 0.0]), np.array([1.0, 0.0])
+    scale, bias = _fitted(np.stack([x, np.ones_like(x)], axis=1), y, np.array([1.0, 0.0]))
+    if scale < _MIN_SCALE:  # the bias that belongs to another scale would be wrong
+        scale = _MIN_SCALE
+        (bias,) = _fitted(np.ones((len(x), 1)), y, np.zeros(1), offset=scale * x)
+    return Calibration(scale=scale, bias=bias)
+
+
+def _fitted(
+    design: NDArray[np.float64],
+    y: NDArray[np.float64],
+    prior: NDArray[np.float64],
+    offset: NDArray[np.float64] | float = 0.0,
+) -> tuple[float, ...]:
+    """Return the weights of least log loss of ``design @ weights + offset``."""
+    weights = prior
     for _ in range(_STEPS):
-        p = _sigmoid(design @ weights)
+        p = _sigmoid(design @ weights + offset)
         gradient = design.T @ (p - y) + _RIDGE * (weights - prior)
-        curvature = (design * (p * (1.0 - p))[:, None]).T @ design + _RIDGE * np.eye(2)
-        step = np.linalg.solve(curvature, gradient)
+        curvature = (design * (p * (1.0 - p))[:, None]).T @ design
+        step = np.linalg.solve(curvature + _RIDGE * np.eye(len(prior)), gradient)
         weights = weights - np.clip(step, -1.0, 1.0)
         if float(np.abs(step).max()) < 1e-10:
             break
-    return Calibration(scale=max(float(weights[0]), 1e-3), bias=float(weights[1]))
+    return tuple(weights.tolist())
 
 
 def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:

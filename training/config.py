@@ -63,7 +63,7 @@ class RefreshConfig:
     min_auc: float = 0.5
     """Gate: a worse bundle is not promoted."""
     max_calibration_error: float = 0.25
-    """Gate: |sum of predictions / clicks - 1| on the judged half."""
+    """Gate: |sum of predictions / clicks - 1| on the judged half, less what may be luck."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.held_out_share < 1.0:

@@ -65,6 +65,16 @@ def calibration(clicked: NDArray[np.generic], probabilities: NDArray[np.generic]
     return float(np.sum(probabilities, dtype=np.float64)) / clicks
 
 
+def calibration_standard_error(probabilities: NDArray[np.generic]) -> float:
+    """Return the standard error of ``calibration`` where the probabilities are right.
+
+    sqrt(sum p (1 - p)) / sum(p): independent clicks; those of one slate are less so.
+    """
+    p = np.asarray(probabilities, dtype=np.float64)
+    expected = float(p.sum())
+    return float(np.sqrt((p * (1.0 - p)).sum())) / expected if expected else float("nan")
+
+
 def normalised_entropy(
     clicked: NDArray[np.generic], probabilities: NDArray[np.generic]
 ) -> float:

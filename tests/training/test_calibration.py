@@ -37,3 +37,12 @@ def test_one_class_alone_calibrates_nothing(clicked: np.ndarray) -> None:
 def test_perfectly_separated_clicks_give_a_finite_scale() -> None:
     fitted = fit_platt(np.array([0, 0, 1, 1]), np.array([-2.0, -1.0, 1.0, 2.0]))
     assert np.isfinite([fitted.scale, fitted.bias]).all()
+
+
+def test_a_ranking_that_is_worse_than_none_is_still_calibrated_on_the_whole() -> None:
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=500)
+    clicked = rng.uniform(size=500) < 1 / (1 + np.exp(1 + logits))  # the wrong way round
+    fitted = fit_platt(clicked, logits)
+    assert 0 < fitted.scale < 0.01
+    assert fitted.probabilities(logits).sum() == pytest.approx(clicked.sum(), rel=1e-3)

@@ -8,7 +8,7 @@ from training import metrics
 from training.batches import Slates
 from training.config import RefreshConfig
 from training.finetuning import serving_logits
-from training.judging import Split, boundary_ms, judge, split
+from training.judging import Split, boundary_ms, judge, refusals, split
 from training.model.embeddings import TableSizes
 from training.model.srp4ctr import SRP4CTR
 
@@ -64,3 +64,16 @@ def test_an_undefined_metric_is_left_out_and_refuses_the_bundle(
     verdict = judge(SRP4CTR(recipe.model, sizes), replace(parts, judge=nobody), recipe)
     assert "auc" not in verdict.metrics
     assert len(verdict.refusals) == 2
+
+
+@pytest.mark.parametrize(("standard_error", "is_refused"), [(0.02, True), (0.15, False)])
+def test_a_calibration_that_luck_explains_is_not_refused(
+    standard_error: float, is_refused: bool
+) -> None:
+    measured = {
+        "auc": 0.7,
+        "calibration": 0.7,
+        "calibration_standard_error": standard_error,
+    }
+    found = refusals(measured, RefreshConfig(max_calibration_error=0.25))
+    assert any("calibration" in each for each in found) == is_refused
