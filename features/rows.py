@@ -2,8 +2,8 @@
 
 Reads go by Feast's provider and writes into its layout, with protos made here:
 ``FeatureStore.push`` makes 191 calls/s. What the stream writes is one ``Bytes`` feature a
-row: as typed arrays the same rows cost 1.6 to 2 times the time and half as much memory
-again.
+row: in typed arrays the same rows took Feast 1.6 to 2 times the time, and 1.2 (L = 50) to
+1.4 times the memory (L = 200).
 """
 
 import json

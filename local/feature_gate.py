@@ -19,11 +19,13 @@ def checked(settings: Settings, sample: int = 200) -> FeatureCheck:
     """
     from features.check import check_features
     from features.store import FeatureStoreSink  # Feast: 3–4 s
-    from streams.operations import committed_offsets
+    from streams.events import BEHAVIOR_EVENTS_TOPIC
+    from streams.topics import committed_offsets
 
     sink = FeatureStoreSink(settings.features)
     streams = settings.streams
-    committed = committed_offsets(settings.kafka, streams.group_id)  # before the rows
+    place = (streams.group_id, BEHAVIOR_EVENTS_TOPIC)
+    committed = committed_offsets(settings.kafka, *place)  # before the rows are read
     check = check_features(
         settings.features, sink, streams.sequence_length, committed, sample
     )

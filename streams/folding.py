@@ -4,7 +4,8 @@ In: rows as stored and the decoded events of one partition in offset order. Out:
 rows that differ. Pure and safe to repeat: an event that a row has seen changes nothing.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 import msgspec
 
@@ -13,8 +14,8 @@ from streams.events import Behavior, Click, Forget, Impression, UserEvent, item_
 from streams.sequences import BehaviorSequence, element_of, forget, merge
 from streams.sink import ShareKey
 
-_NEVER_SEEN = Activity()
-_EMPTY = BehaviorSequence()
+_Key = TypeVar("_Key", str, ShareKey)
+_Row = TypeVar("_Row", BehaviorSequence, Activity)
 
 
 class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -30,55 +31,53 @@ def fold_sequences(
     sequences: Mapping[str, BehaviorSequence], batch: Iterable[LoggedEvent], length: int
 ) -> dict[str, BehaviorSequence]:
     """Return the users' sequences that ``batch`` changes; ``length`` bounds them."""
-    latest: dict[str, BehaviorSequence] = {}
-    for logged in batch:
+
+    # One by one, so that the version says how many events made the row, however they
+    # were batched: of two workers' rows the store keeps the one that has seen more.
+    def after(before: BehaviorSequence, logged: LoggedEvent) -> BehaviorSequence:
         event = logged.event
-        if isinstance(event, Impression):
-            continue
-        user_id = event.user_id
-        before = latest.get(user_id) or sequences.get(user_id, _EMPTY)
-        # One by one, so that the version says how many events made the row, however they
-        # were batched: of two workers' rows the store keeps the one that has seen more.
         if isinstance(event, Forget):
-            after = forget(before, event.occurred_at, logged.offset)
-        else:
-            after = merge(before, (element_of(event),), length, logged.offset)
-        if after is not before:
-            latest[user_id] = after
-    return latest
+            return forget(before, event.occurred_at, logged.offset)
+        assert isinstance(event, Click | Behavior)
+        return merge(before, (element_of(event),), length, logged.offset)
+
+    acts = ((e.event.user_id, e) for e in batch if not isinstance(e.event, Impression))
+    return _folded(sequences, acts, BehaviorSequence(), after)
 
 
 def fold_activities(
     activities: Mapping[str, Activity], batch: Iterable[LoggedEvent]
 ) -> dict[str, Activity]:
     """Return the users' counters that ``batch``, without duplicates, changes."""
-    latest: dict[str, Activity] = {}
-    for logged in batch:
-        event = logged.event
-        if isinstance(event, Behavior):
-            continue
-        user_id = event.user_id
-        before = latest.get(user_id) or activities.get(user_id, _NEVER_SEEN)
-        after = _counted(before, logged)
-        if after is not before:
-            latest[user_id] = after
-    return latest
+    seen = ((e.event.user_id, e) for e in batch if not isinstance(e.event, Behavior))
+    return _folded(activities, seen, Activity(), _counted)
 
 
 def fold_shares(
     shares: Mapping[ShareKey, Activity], batch: Iterable[LoggedEvent], partition: int
 ) -> dict[ShareKey, Activity]:
     """Return the ``partition``'s shares that ``batch``, without duplicates, changes."""
-    latest: dict[ShareKey, Activity] = {}
-    for logged in batch:
-        event = logged.event
-        if isinstance(event, Behavior | Forget):
-            continue
-        key = (item_key(event.item_id), partition)
-        before = latest.get(key) or shares.get(key, _NEVER_SEEN)
-        after = _counted(before, logged)
-        if after is not before:
-            latest[key] = after
+    seen = (
+        ((item_key(logged.event.item_id), partition), logged)
+        for logged in batch
+        if isinstance(logged.event, Impression | Click)
+    )
+    return _folded(shares, seen, Activity(), _counted)
+
+
+def _folded(
+    rows: Mapping[_Key, _Row],
+    events: Iterable[tuple[_Key, LoggedEvent]],
+    blank: _Row,
+    after: Callable[[_Row, LoggedEvent], _Row],
+) -> dict[_Key, _Row]:
+    """Return the latest of each row that ``after`` changes, event by event."""
+    latest: dict[_Key, _Row] = {}
+    for key, logged in events:
+        before = latest.get(key) or rows.get(key, blank)
+        row = after(before, logged)
+        if row is not before:
+            latest[key] = row
     return latest
 
 

@@ -19,7 +19,7 @@ from streams.brokers import client_arguments
 from streams.config import KafkaConfig
 from streams.partition import Record
 from streams.sink import UnusableStoreError
-from streams.topics import committed_offset
+from streams.topics import committed_offsets
 
 FETCH_BYTES = 4 * 1024 * 1024
 _POLL_MS = 100  # a rebalance or a stop waits for a poll
@@ -166,8 +166,9 @@ class BatchFollower(Service):  # type: ignore[misc]  # mode has no types
             return offset
         # aiokafka overlooks the error of a coordinator that is still loading, after the
         # broker's restart, and answers as if nobody had ever committed: ask once more.
-        place = (self._group_id, source.topic, source.partition)
-        return await self.insist(lambda: committed_offset(self.kafka, *place))
+        place = (self._group_id, source.topic)
+        known = await self.insist(lambda: committed_offsets(self.kafka, *place))
+        return known.get(source.partition)
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Tell the group that everything before ``offsets`` is stored."""

@@ -88,21 +88,6 @@ def wait_until_read(
         consumer.close()
 
 
-def committed_offsets(kafka: KafkaConfig, group_id: str) -> dict[int, int]:
-    """Return the next offset of each partition for ``group_id``: 0 where it never was.
-
-    The worker's group has everything before it in the store.
-    """
-    consumer = connect(KafkaConsumer, kafka, group_id=group_id, enable_auto_commit=False)
-    try:
-        return {
-            number: consumer.committed(TopicPartition(BEHAVIOR_EVENTS_TOPIC, number)) or 0
-            for number in range(kafka.partitions)
-        }
-    finally:
-        consumer.close()
-
-
 def _sent(kafka: KafkaConfig, records: list[dict[str, Any]]) -> Offsets:
     producer = connect(KafkaProducer, kafka, acks="all", enable_idempotence=True)
     try:

@@ -203,8 +203,9 @@ class PartitionState:
     def is_forgotten(self, logged: LoggedEvent) -> bool:
         """Return whether the user had asked to forget this event before it came.
 
-        To forget once more what is forgotten is no news either. What came before the
-        wish counted until then, and counts again when it is read again.
+        A wish is heard here: what comes after it is judged by it. To forget once more
+        what is forgotten is no news either. What came before the wish counted until then,
+        and counts again when it is read again.
         """
         event, wishes = logged.event, self._forgotten.get(logged.event.user_id, ())
         is_late = any(

@@ -103,7 +103,7 @@ def _publish(letter: DeadLetter, publisher: EventPublisher) -> None:
             event_topic(event), record.value, event_key(event), letter.known_at_ms
         )
         return
-    headers = {**dict(record.headers or ())}
+    headers = dict(record.headers or ())
     attempts = _number(headers.get("attempts"), 1) + 1
     headers["attempts"] = str(attempts).encode()
     headers.setdefault("source_timestamp", str(letter.known_at_ms).encode())

@@ -2,7 +2,6 @@
 
 from contextlib import suppress
 
-from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.errors import TopicAlreadyExistsError
 
@@ -49,21 +48,22 @@ def ensure_topics(kafka: KafkaConfig) -> list[str]:
         admin.close()
 
 
-def committed_offset(
-    kafka: KafkaConfig, group_id: str, topic: str, partition: int
-) -> int | None:
-    """Return what the group has committed of a partition; None if it never has.
+def committed_offsets(kafka: KafkaConfig, group_id: str, topic: str) -> dict[int, int]:
+    """Return the next offset of each partition of ``topic`` that the group has committed.
 
     Raises kafka-python's error while the group's coordinator is still loading, of which
     aiokafka says that nothing was committed.
     """
-    source = TopicPartition(topic, partition)
     admin = connect(KafkaAdminClient, kafka)
     try:
-        found = admin.list_group_offsets({group_id: [source]})[group_id].get(source)
+        found = admin.list_group_offsets([group_id])[group_id]
     finally:
         admin.close()
-    return found.offset if found is not None and found.offset >= 0 else None
+    return {
+        source.partition: at.offset
+        for source, at in found.items()
+        if source.topic == topic and at.offset >= 0
+    }
 
 
 def _create(admin: KafkaAdminClient, name: str, kafka: KafkaConfig) -> None:

@@ -196,9 +196,6 @@ class SequenceWorker(BatchFollower):
         again. A rebuild that has lost its partition writes nothing more.
         """
 
-        async def read(users: Collection[str], shares: Collection[ShareKey]) -> Rows:
-            return await self._read(users, shares)
-
         async def write(rows: Rows) -> None:
             async with self.turn:
                 if self._partitions.get(source) is not state:
@@ -208,7 +205,7 @@ class SequenceWorker(BatchFollower):
         command_at = state.next_offset
         span = Span(partition=source.partition, since_ms=since_ms, end=command_at)
         async with Past(self.kafka, self._log_dir, source) as past:
-            users = await rebuild_rows(past, span, self._config, read, write)
+            users = await rebuild_rows(past, span, self._config, self._read, write)
         async with self.turn:
             if self._partitions.get(source) is state:
                 state.forget_rows()

@@ -14,9 +14,8 @@ from local import broker, ports, processes
 from streams.brokers import client_arguments
 from streams.config import KafkaConfig, StreamConfig
 from streams.events import BEHAVIOR_EVENTS_TOPIC, Event
-from streams.operations import committed_offsets
 from streams.publisher import EventPublisher
-from streams.topics import ensure_topics
+from streams.topics import committed_offsets, ensure_topics
 
 _START_S = 90.0  # Feast's import takes some seconds
 _TIMEOUT_S = 60.0
@@ -41,7 +40,9 @@ class LiveStream:
 
     def committed(self) -> dict[int, int]:
         """Return the worker's next offset of each partition."""
-        return committed_offsets(self.kafka, self.streams.group_id)
+        place = (self.streams.group_id, BEHAVIOR_EVENTS_TOPIC)
+        nowhere = dict.fromkeys(range(self.kafka.partitions), 0)
+        return nowhere | committed_offsets(self.kafka, *place)
 
     def wait_until_stored(self) -> dict[int, int]:
         """Return what is committed, once that is all that the topic holds."""

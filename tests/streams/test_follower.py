@@ -163,12 +163,12 @@ def test_where_aiokafka_says_that_nothing_was_committed_the_broker_is_asked(
 ) -> None:
     answers: list[Exception | int] = [CoordinatorLoadInProgressError(), 7]
 
-    def answer(kafka: KafkaConfig, *place: object) -> int:
-        assert place == (StreamConfig().group_id, *STAYS)
+    def answer(kafka: KafkaConfig, *place: object) -> dict[int, int]:
+        assert place == (StreamConfig().group_id, STAYS.topic)
         next_answer = answers.pop(0)
         if isinstance(next_answer, Exception):  # its coordinator is still loading
             raise next_answer
-        return next_answer
+        return {STAYS.partition: next_answer, LEAVES.partition: 9}
 
     async def story(worker: AWorker, sink: MemorySink) -> None:
         worker.consumer.known = None
@@ -177,7 +177,7 @@ def test_where_aiokafka_says_that_nothing_was_committed_the_broker_is_asked(
             await worker.polls(1)
         assert worker.consumer.sought == [(STAYS, 7)]
 
-    monkeypatch.setattr("streams.follower.committed_offset", answer)
+    monkeypatch.setattr("streams.follower.committed_offsets", answer)
     # The labels would be rebuilt from a broker that this test does not have.
     monkeypatch.setattr(AWorker, "prepare", no_rebuild)
     run(story)
