@@ -18,9 +18,10 @@ from tests.streams.test_worker import impressions_of
 from tests.streams.topic_reading import progress_of, until
 
 pytestmark = pytest.mark.kafka
-EVENTS = 5_000
+EVENTS = 20_000
 POLLED = 200  # records a poll, so that the topic holds many polls more
 POLLS_S = 1.0  # ten polls of a worker that is not held back
+COALESCING_MS = 1  # whoever folds for long before he asks the store reads far ahead
 
 
 class HangingSink(MemorySink):
@@ -55,7 +56,7 @@ async def positions(worker: SequenceWorker) -> int:
 
 def test_a_hanging_store_holds_the_stream_back(kafka: KafkaConfig, tmp_path: Path) -> None:
     sink = HangingSink()
-    config = StreamConfig(flush_interval_ms=50, max_poll_records=POLLED)
+    config = StreamConfig(flush_interval_ms=COALESCING_MS, max_poll_records=POLLED)
 
     async def run() -> None:
         worker = SequenceWorker(kafka, config, sink, tmp_path)
