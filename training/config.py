@@ -47,6 +47,8 @@ class RefreshConfig:
     encoder_learning_rate_scale: float = 0.3
     """The pre-trained encoder and its tables learn at this share of the fine-tuning rate
     (after 8 epochs of pre-training 0.3 gives 0.7456, 1.0 gives 0.7430)."""
+    layer_decay: float = 1.0
+    """Each encoder layer learns at this share of the rate of the one above, tables last."""
     freeze: Literal["none", "item_table", "encoder"] = "none"
     mask_ratio: float = 0.2
     """Share of positions in each of the two mask sets."""

@@ -1,7 +1,7 @@
 """Example → score: train the whole model on clicks, one encoding per slate.
 
-In: slates with matured labels, a pre-trained (or fresh) model. Out: the model, trained in
-place. Freezing and the encoder's slower rate keep what pre-training learnt.
+In: slates with matured labels, and any click model, pre-trained or fresh. Out: the model,
+trained in place, each group of its parameters at the rate that the model asks for.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from training.batches import Slates, slate_batch
 from training.config import RefreshConfig
 from training.fitting import FitOptions, Stage, fit
-from training.model.srp4ctr import SRP4CTR
+from training.model.click_model import ClickModel
 
 STAGE = "fine-tune"
 WEIGHT_DECAY = 0.01
@@ -20,7 +20,7 @@ SCORING_ROWS = 512  # requests at once when only scoring
 
 
 def finetune(
-    model: SRP4CTR, slates: Slates, config: RefreshConfig, options: FitOptions
+    model: ClickModel, slates: Slates, config: RefreshConfig, options: FitOptions
 ) -> tuple[float, ...]:
     """Train ``model`` on ``slates``, in place; return the log loss of each epoch."""
     device = next(model.parameters()).device
@@ -40,7 +40,9 @@ def finetune(
     stage = Stage(
         name=STAGE,
         modules={"model": model},
-        optimiser=_optimiser(model, config),
+        optimiser=torch.optim.AdamW(
+            model.parameter_groups(config), weight_decay=WEIGHT_DECAY
+        ),
         loss=loss,
         rows=len(slates),
         batch_rows=config.batch_requests,
@@ -51,7 +53,7 @@ def finetune(
 
 
 @torch.no_grad()
-def serving_logits(model: SRP4CTR, slates: Slates) -> NDArray[np.float32]:
+def serving_logits(model: ClickModel, slates: Slates) -> NDArray[np.float32]:
     """Return uncalibrated logits (R, N) as serving makes them: at the default position."""
     device = next(model.parameters()).device
     model.eval()
@@ -62,20 +64,3 @@ def serving_logits(model: SRP4CTR, slates: Slates) -> NDArray[np.float32]:
         scored = model(batch.tensors).cpu().numpy()
         logits[rows, : scored.shape[1]] = scored
     return logits
-
-
-def _optimiser(model: SRP4CTR, config: RefreshConfig) -> torch.optim.Optimizer:
-    """Return AdamW over what is not frozen, the encoder at its own rate."""
-    tables = [model.embedding.items.weight]
-    encoder = [p for p in model.encoder.parameters() if p is not tables[0]]
-    pretrained = {id(p) for p in (*tables, *encoder)}
-    rest = [p for p in model.parameters() if id(p) not in pretrained]
-    slow = config.finetune_learning_rate * config.encoder_learning_rate_scale
-    groups = [{"params": rest, "lr": config.finetune_learning_rate}]
-    if config.freeze == "none":
-        groups.append({"params": tables, "lr": slow})
-    if config.freeze != "encoder":
-        groups.append({"params": encoder, "lr": slow})
-    return torch.optim.AdamW(
-        groups, lr=config.finetune_learning_rate, weight_decay=WEIGHT_DECAY
-    )

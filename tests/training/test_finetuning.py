@@ -4,14 +4,18 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
+from features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
 from training import metrics
 from training.batches import Slates
 from training.config import RefreshConfig
 from training.finetuning import finetune, serving_logits
 from training.fitting import FitOptions
+from training.model.click_model import ClickModel, Tensors
 from training.model.embeddings import TableSizes
 from training.model.srp4ctr import SRP4CTR
+from training.model.standardised import Standardised
 
 
 def test_finetuning_learns_which_items_are_clicked(
@@ -23,6 +27,63 @@ def test_finetuning_learns_which_items_are_clicked(
     finetune(model, slates, replace(longer, encoder_learning_rate_scale=1.0), FitOptions())
     logits = serving_logits(model, slates)
     assert metrics.auc(slates.clicked[slates.shown], logits[slates.shown]) > 0.95
+
+
+class ItemBias(ClickModel):
+    """The smallest click model: a number per item."""
+
+    def __init__(self, items: int) -> None:
+        super().__init__()
+        self.request_features = Standardised(len(REQUEST_FEATURES))
+        self.candidate_features = Standardised(len(CANDIDATE_FEATURES))
+        self.bias = nn.Embedding(items, 1)
+
+    def forward(self, tensors: Tensors, positions: Tensor | None = None) -> Tensor:
+        """Return the items' numbers, wherever they stand."""
+        biases: Tensor = self.bias(tensors["candidate_item_rows"]).squeeze(-1)
+        return biases
+
+
+def test_any_click_model_is_trained_by_the_same_stage(
+    slates: Slates, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    torch.manual_seed(0)
+    model = ItemBias(sizes.item_rows)
+    longer = replace(recipe, finetune_epochs=30, finetune_learning_rate=0.3)
+    finetune(model, slates, longer, FitOptions())
+    logits = serving_logits(model, slates)
+    assert metrics.auc(slates.clicked[slates.shown], logits[slates.shown]) > 0.95
+    assert model.candidate_features.mean.any()
+
+
+def test_each_parameter_is_trained_once_and_slower_the_deeper_it_is(
+    recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    model = SRP4CTR(recipe.model, sizes)
+    decayed = replace(
+        recipe,
+        finetune_learning_rate=1.0,
+        encoder_learning_rate_scale=0.5,
+        layer_decay=0.1,
+    )
+    rates = {
+        id(p): group["lr"]
+        for group in model.parameter_groups(decayed)
+        for p in group["params"]
+    }
+    groups = model.parameter_groups(decayed)
+    assert sum(len(group["params"]) for group in groups) == len(rates)
+    assert set(rates) == {id(p) for p in model.parameters()}
+    named = dict(model.named_parameters())
+    deepest_last = [
+        "head.out.weight",
+        "encoder.layers.1.key.weight",
+        "encoder.layers.0.key.weight",
+        "embedding.project.weight",
+        "embedding.items.weight",
+    ]
+    found = [rates[id(named[name])] for name in deepest_last]
+    assert found == pytest.approx([1.0, 0.5, 0.05, 0.005, 0.005])
 
 
 @pytest.mark.parametrize("freeze", ["item_table", "encoder"])

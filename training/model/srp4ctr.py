@@ -6,14 +6,15 @@ two halves that serving runs apart; training runs ``forward``, which is both.
 Shapes: B requests, N candidates, S states, M queries, D width.
 """
 
-from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from features.schema import CANDIDATE_FEATURES, NUM_CONTEXT_ROWS, REQUEST_FEATURES
-from training.config import ModelConfig
+from training.config import ModelConfig, RefreshConfig
 from training.model.click_head import ClickHead
+from training.model.click_model import ClickModel, Tensors
 from training.model.cross_attention import UniCrossAttention
 from training.model.embeddings import TableSizes, TokenEmbedding
 from training.model.encoder import BehaviorEncoder
@@ -21,10 +22,9 @@ from training.model.querying import QueryingTransformer
 from training.model.standardised import Standardised
 
 CONTEXT_WIDTH = 16
-Tensors = Mapping[str, Tensor]
 
 
-class SRP4CTR(nn.Module):
+class SRP4CTR(ClickModel):
     """The behaviour encoder and, above it, the candidate side and the click head."""
 
     def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
@@ -76,6 +76,29 @@ class SRP4CTR(nn.Module):
     def forward(self, tensors: Tensors, positions: Tensor | None = None) -> Tensor:
         """Return logits (B, N): encode and score in one, folded."""
         return self.logits({**tensors, **self.encode(tensors)}, positions)
+
+    def parameter_groups(self, config: RefreshConfig) -> list[dict[str, Any]]:
+        """Return what fine-tuning trains: what was pre-trained is slow, or frozen.
+
+        The encoder's last layer learns at ``encoder_learning_rate_scale`` of the rate, each
+        layer below it, and last the tokens' tables, at ``layer_decay`` of the one above.
+        """
+        table = self.embedding.items.weight
+        layers = [list(layer.parameters()) for layer in self.encoder.layers]
+        placed = {id(table)} | {id(p) for layer in layers for p in layer}
+        tokens = [p for p in self.encoder.parameters() if id(p) not in placed]
+        placed |= {id(p) for p in tokens}
+        rest = [p for p in self.parameters() if id(p) not in placed]
+        rate = config.finetune_learning_rate
+        groups: list[dict[str, Any]] = [{"params": rest, "lr": rate}]
+        rate *= config.encoder_learning_rate_scale
+        if config.freeze != "encoder":
+            for params in (*reversed(layers), tokens):
+                groups.append({"params": params, "lr": rate})
+                rate *= config.layer_decay
+        if config.freeze == "none":
+            groups.append({"params": [table], "lr": groups[-1]["lr"]})
+        return groups
 
     def _user_side(self, inputs: Tensors) -> Tensor:
         rows = inputs["context_rows"]  # (B, X)
