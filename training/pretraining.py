@@ -35,15 +35,20 @@ class Windows:
 
 
 def pretrain(
-    model: SRP4CTR, windows: Windows, config: RefreshConfig, options: FitOptions
+    model: SRP4CTR,
+    windows: Windows,
+    config: RefreshConfig,
+    options: FitOptions,
+    heads: MaskedHeads | None = None,
 ) -> tuple[float, ...]:
     """Train ``model.encoder`` on ``windows``, in place; return the loss of each epoch.
 
-    Afterwards the candidate stream starts from the encoder's weights.
+    Afterwards the candidate stream starts from the encoder's weights. ``heads`` are for
+    who wants to keep what foretells a hidden item; left out, they end with the stage.
     """
     device = next(model.parameters()).device
     torch.manual_seed(config.seed)
-    heads = MaskedHeads(config.model, model.embedding).to(device)
+    heads = heads or MaskedHeads(config.model, model.embedding).to(device)
     parameters = [*model.encoder.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(
         parameters, lr=config.pretrain_learning_rate, weight_decay=WEIGHT_DECAY
