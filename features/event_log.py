@@ -42,7 +42,7 @@ class EventLog:
     none) and visible_at, the time after which a request can see the event."""
     labels: Table
     """user_id, request_id, item_key, clicked: the strongest label of each impression, its
-    greatest revision. A click after the window is no click."""
+    greatest revision. A click after the window corrects what the window said."""
     items: Table
     """Item updates as published, with item_key; several of one item are so many rows."""
     forgotten: Table
@@ -90,7 +90,6 @@ def _tables(database: Any, log_dir: Path) -> EventLog:
         visible_at=ibis.greatest(events.occurred_at, events.created_at),
     )
     events = events.inner_join(keys, "item_id").left_join(codes, "action")
-    labels = labels.mutate(clicked=labels.clicked & labels.within_window)
     labels = labels.inner_join(keys, "item_id").group_by(*IDENTITY)
     return EventLog(
         database=database,

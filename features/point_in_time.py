@@ -42,7 +42,7 @@ class RequestSnapshots:
     candidate_item_keys: Int64s
     candidate_positions: Int64s
     candidate_clicked: NDArray[np.bool_]
-    """The matured label: a click within the window."""
+    """The label as the log knows it: a click, be it after the window."""
     candidate_activity: ActivityArrays  # (M,), as of the request's time
 
 

@@ -21,6 +21,12 @@ class ModelConfig:
     num_cross_layers: int = 2
     """DCNv2 cross layers over the head's input."""
     dropout: float = 0.1
+    use_cross_attention: bool = True
+    """Off (to measure what it is worth): the head gets a candidate's own token."""
+    use_querying: bool = True
+    """Off: the head gets the mean of the encoder's last states, in one vector."""
+    use_all_layers: bool = True
+    """Off: every uni cross-attention layer reads the last encoder layer's states."""
 
     def __post_init__(self) -> None:
         if self.width % self.num_heads:
@@ -49,6 +55,13 @@ class RefreshConfig:
     (after 8 epochs of pre-training 0.3 gives 0.7456, 1.0 gives 0.7430)."""
     layer_decay: float = 1.0
     """Each encoder layer learns at this share of the rate of the one above, tables last."""
+    slate_loss_weight: float = 0.0
+    """Beside the loss by impression: that of choosing among a slate's items."""
+    id_dropout: float = 0.0
+    """Fine-tuning makes this share of a batch's items unknown, so that new ones score."""
+    fake_negative_weighted: bool = False
+    """Learn each impression as a non-click at once, and its click besides: for a log so
+    fresh that clicks are still to come."""
     freeze: Literal["none", "item_table", "encoder"] = "none"
     mask_ratio: float = 0.2
     """Share of positions in each of the two mask sets."""

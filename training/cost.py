@@ -95,8 +95,11 @@ def formula(config: ModelConfig, length: int, candidates: int) -> RequestCost:
     encoder = length * joined * d + n * (12 * states * d**2 + 2 * states**2 * d)
     querying = request * d + (14 * m + 2 * states) * d**2
     querying += 2 * m**2 * d + 2 * m * states * d + (m * d + request) * h
+    if not config.use_querying:
+        querying = (d + request) * h
     seen = 3 * d + len(CANDIDATE_FEATURES)
-    candidate = joined * d + n * (10 * d**2 + 2 * states * d) + seen * h
+    crossing = n * (10 * d**2 + 2 * states * d) if config.use_cross_attention else 0
+    candidate = joined * d + crossing + seen * h
     candidate += config.num_cross_layers * 4 * h * rank + 2 * h * h + h * rank
     candidate += 2 * h + rank
     return RequestCost(

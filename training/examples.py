@@ -56,7 +56,7 @@ def slates(
 ) -> Slates:
     """Return the impressions whose labels have matured, by request, oldest first.
 
-    A click after the window is no click: a label must not depend on how long it waited.
+    A label that a late click corrected counts as corrected.
     """
     candidates = snapshots.candidate_requests
     rank = _rank_within(candidates)

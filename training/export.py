@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
@@ -124,6 +125,24 @@ def _export(
             opset_version=OPSET,
             dynamo=False,
         )
+    _declare_unread(path, read)
+
+
+def _declare_unread(path: Path, table: Sequence[TensorSpec]) -> None:
+    """Declare the inputs that the exporter left out because this model reads them not.
+
+    Serving sends all of ``table``, whatever is switched off in the model.
+    """
+    model = onnx.load(path)
+    declared = {each.name for each in model.graph.input}
+    kinds = {"int64": onnx.TensorProto.INT64, "float32": onnx.TensorProto.FLOAT}
+    for spec in table:
+        if spec.name not in declared:
+            shape = ["B", *(str(size) for size in spec.shape)]
+            model.graph.input.append(
+                onnx.helper.make_tensor_value_info(spec.name, kinds[spec.dtype], shape)
+            )
+    onnx.save(model, path)
 
 
 def _free_axes(spec: TensorSpec) -> dict[int, str]:

@@ -7,11 +7,13 @@ trained in place, each group of its parameters at the rate that the model asks f
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from training.batches import Slates, slate_batch
+from training.click_loss import click_loss
 from training.config import RefreshConfig
 from training.fitting import FitOptions, Stage, fit
+from training.id_dropout import without_ids
 from training.model.click_model import ClickModel
 
 STAGE = "fine-tune"
@@ -33,9 +35,9 @@ def finetune(
 
     def loss(rows: NDArray[np.int64]) -> Tensor:
         batch = slate_batch(slates, rows, device)
-        logits = model(batch.tensors, batch.positions)
-        each = nn.functional.binary_cross_entropy_with_logits
-        return each(logits[batch.shown], batch.clicked[batch.shown])
+        tensors = without_ids(batch.tensors, config.id_dropout, config.num_oov_rows)
+        logits = model(tensors, batch.positions)
+        return click_loss(logits, batch.clicked, batch.shown, config)
 
     stage = Stage(
         name=STAGE,

@@ -87,6 +87,7 @@ def test_the_strongest_label_of_an_impression_holds(tmp_path: Path) -> None:
         label_of(a, clicked=True, revision=CLICKED),
         label_of(b),
         label_of(a, revision=UNCLICKED),  # a redelivery in the wrong order
+        label_of(c, revision=UNCLICKED),
         label_of(c, clicked=True, within_window=False, revision=CLICKED_LATE),
         label_of(an_impression("b", user_id="u2"), clicked=True, revision=CLICKED),
     ]
@@ -97,7 +98,7 @@ def test_the_strongest_label_of_an_impression_holds(tmp_path: Path) -> None:
     assert clicked == {
         ("u1", item_key("a")): True,
         ("u1", item_key("b")): False,
-        ("u1", item_key("c")): False,  # after the window is no click
+        ("u1", item_key("c")): True,  # a late click corrects what the window said
         ("u2", item_key("b")): True,
     }
 

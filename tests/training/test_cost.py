@@ -1,9 +1,21 @@
+from dataclasses import replace
+
 import pytest
 
 from training.config import ModelConfig, RefreshConfig
 from training.cost import CANDIDATES, card, count, formula, sizes_of
 from training.model.embeddings import TableSizes
 from training.model.srp4ctr import SRP4CTR
+
+
+@pytest.mark.parametrize(
+    "switch", ["use_cross_attention", "use_querying", "use_all_layers"]
+)
+def test_what_is_switched_off_is_not_paid_for(recipe: RefreshConfig, switch: str) -> None:
+    config = replace(recipe.model, **{switch: False})
+    model = SRP4CTR(config, TableSizes(item_rows=9, attribute_rows=5, length=6))
+    counted = count(model, sizes_of(config, 6), candidates=3)
+    assert counted == formula(config, 6, candidates=3)
 
 
 @pytest.mark.parametrize("candidates", [1, 100])

@@ -59,9 +59,10 @@ def test_labels_and_positions_stand_beside_their_items(tmp_path: Path) -> None:
     assert slates.tensors["candidate_attribute_rows"][0, :, 0].tolist() == [2, 0]
 
 
-def test_a_click_after_the_window_is_no_click(tmp_path: Path) -> None:
+def test_a_label_that_a_late_click_corrected_is_used_corrected(tmp_path: Path) -> None:
     late = label("i1", clicked=True, within_window=False, revision=CLICKED_LATE)
-    assert the_slates(tmp_path, shown("i1"), late).clicked.tolist() == [[0.0]]
+    corrected = the_slates(tmp_path, shown("i1"), late, label("i1"))
+    assert corrected.clicked.tolist() == [[1.0]]
 
 
 def test_the_same_request_id_of_another_user_is_another_slate(tmp_path: Path) -> None:

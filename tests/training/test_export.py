@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from safetensors.numpy import load_file
 from torch import Tensor
 
 from features import bundle
+from tests.training.conftest import SIZES, TINY
 from training.config import RefreshConfig
 from training.cost import sizes_of
 from training.export import check, export, run_onnx, write_golden
@@ -25,6 +27,21 @@ def test_onnx_answers_as_torch_does_with_padding_and_an_empty_history(
     write_golden(a_model, requests, tmp_path)
     golden = load_file(tmp_path / bundle.GOLDEN_FILE)
     assert np.isnan(golden["click_probability"]).sum() == 3
+    assert check(golden, run_onnx(tmp_path, requests)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "switch", ["use_cross_attention", "use_querying", "use_all_layers"]
+)
+def test_a_model_with_a_part_switched_off_is_exported_too(
+    requests_of: Maker, tmp_path: Path, switch: str
+) -> None:
+    config = replace(TINY, **{switch: False})
+    model = SRP4CTR(config, SIZES).eval()
+    requests = {name: tensor.numpy() for name, tensor in requests_of().items()}
+    export(model, sizes_of(config, 6), tmp_path)
+    write_golden(model, requests, tmp_path)
+    golden = load_file(tmp_path / bundle.GOLDEN_FILE)
     assert check(golden, run_onnx(tmp_path, requests)) < 1e-5
 
 

@@ -1,13 +1,16 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from features.schema import STATE_TENSORS
+from tests.training.conftest import SIZES, TINY
 from training.batches import HISTORY_NAMES
 from training.config import RefreshConfig
 from training.cost import sizes_of
+from training.model.encoder import EncoderLayer
 from training.model.srp4ctr import SRP4CTR
 
 Maker = Callable[..., dict[str, Tensor]]
@@ -142,3 +145,86 @@ def test_any_number_of_candidates_is_scored(
     a_model: SRP4CTR, requests_of: Maker, candidates: int
 ) -> None:
     assert score(a_model, requests_of(candidates=candidates)).shape == (4, candidates)
+
+
+def test_a_request_is_encoded_once_for_all_its_candidates(
+    a_model: SRP4CTR, requests_of: Maker
+) -> None:
+    encoded: list[torch.Size] = []
+    a_model.encoder.register_forward_hook(
+        lambda _, histories, states: encoded.append(histories[0].shape)
+    )
+    with torch.no_grad():
+        a_model(requests_of(count=3, candidates=9))
+    assert encoded == [(3, 6)]
+
+
+def test_with_tied_weights_candidates_are_tokens_of_one_transformer(
+    a_model: SRP4CTR, requests_of: Maker
+) -> None:
+    """[history ; candidates] under a block mask: all look at the history alone."""
+    a_model.cross_attention.copy_from(a_model.encoder)
+    tensors = requests_of()
+    rows = tensors["candidate_item_rows"]
+    with torch.no_grad():
+        encoded = a_model.encode(tensors)
+        candidates = a_model.embedding.candidates(rows, tensors["candidate_attribute_rows"])
+        folded = a_model.cross_attention(
+            candidates,
+            encoded["layer_keys"],
+            encoded["layer_values"],
+            encoded["state_mask"],
+        )
+        history = a_model.embedding.behaviors(
+            *(tensors[name] for name in HISTORY_NAMES)
+        )  # (B, L, D)
+        null = a_model.encoder.null_token.expand(len(rows), 1, -1)
+        joint = torch.cat([null, history, candidates], dim=1)  # (B, S + N, D)
+        seen = torch.cat([encoded["state_mask"], torch.zeros(rows.shape)], dim=1)
+        for layer in a_model.encoder.layers:
+            assert isinstance(layer, EncoderLayer)
+            joint = layer(joint, layer.key(joint), layer.value(joint), seen)
+    together = joint[:, -rows.shape[1] :]
+    torch.testing.assert_close(folded, together, atol=1e-5, rtol=0)
+
+
+def switched_off(switch: str) -> SRP4CTR:
+    torch.manual_seed(0)
+    config = replace(TINY, **{switch: False})
+    return SRP4CTR(config, SIZES).eval()
+
+
+@pytest.mark.parametrize("switch", ["use_cross_attention", "use_querying"])
+def test_with_one_part_off_the_history_still_counts_by_the_other(
+    requests_of: Maker, switch: str
+) -> None:
+    model, tensors = switched_off(switch), requests_of()
+    before = score(model, tensors)
+    tensors["history_item_rows"][1] = 9
+    after = score(model, tensors)
+    assert not torch.allclose(before[1], after[1])
+    assert torch.equal(before[2:], after[2:])
+
+
+def test_without_cross_attention_a_candidate_is_its_own_token(requests_of: Maker) -> None:
+    model, tensors = switched_off("use_cross_attention"), requests_of()
+    states = model.encode(tensors)
+    other = states | {name: states[name] + 1.0 for name in ("layer_keys", "layer_values")}
+    with torch.no_grad():
+        assert torch.equal(
+            model.score({**tensors, **states}), model.score({**tensors, **other})
+        )
+
+
+def test_without_all_layers_only_the_last_layers_states_are_read(
+    requests_of: Maker,
+) -> None:
+    model, tensors = switched_off("use_all_layers"), requests_of()
+    with torch.no_grad():
+        states = model.encode(tensors)
+        scores = model.score({**tensors, **states})
+        for depth, is_read in ((0, False), (1, True)):
+            keys = states["layer_keys"].clone()
+            keys[:, depth] = torch.randn_like(keys[:, depth])
+            changed = model.score({**tensors, **states, "layer_keys": keys})
+            assert torch.equal(scores, changed) != is_read

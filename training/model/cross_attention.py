@@ -46,23 +46,28 @@ class UniCrossLayer(nn.Module):
 
 
 class UniCrossAttention(nn.Module):
-    """A uni cross-attention layer above each encoder layer's keys and values."""
+    """A uni cross-attention layer above each encoder layer's keys and values.
+
+    Without ``use_cross_attention`` there are no layers, and candidates stay as they are.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(UniCrossLayer(config) for _ in range(config.num_layers))
+        depths = range(config.num_layers if config.use_cross_attention else 0)
+        self.layers = nn.ModuleList(UniCrossLayer(config) for _ in depths)
+        self.reads = [n if config.use_all_layers else config.num_layers - 1 for n in depths]
 
     def forward(
         self, candidates: Tensor, keys: Tensor, values: Tensor, mask: Tensor
     ) -> Tensor:
         """Return candidate states (B, N, D); ``keys`` and ``values`` are (B, E, S, D)."""
-        for n, layer in enumerate(self.layers):
+        for n, layer in zip(self.reads, self.layers, strict=True):
             candidates = layer(candidates, keys[:, n], values[:, n], mask)
         return candidates
 
     def copy_from(self, encoder: BehaviorEncoder) -> None:
         """Initialise every layer from the encoder's layer of the same depth."""
-        for own, layer in zip(self.layers, encoder.layers, strict=True):
+        for own, layer in zip(self.layers, encoder.layers, strict=False):
             assert isinstance(own, UniCrossLayer)
             assert isinstance(layer, EncoderLayer)
             own.copy_from(layer)

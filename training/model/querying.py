@@ -55,3 +55,13 @@ class QueryingTransformer(nn.Module):
         queries = self.history_attention(queries, last_states, mask)
         summaries: Tensor = self.norm(queries + self.feed_forward(queries))
         return summaries
+
+
+class MeanState(nn.Module):
+    """What stands in the querying transformer's place to measure what that is worth."""
+
+    def forward(self, request: Tensor, last_states: Tensor, mask: Tensor) -> Tensor:
+        """Return the mean (B, 1, D) of the valid ``last_states``; ``request`` is unread."""
+        valid = mask[..., None]  # (B, S, 1)
+        mean: Tensor = (last_states * valid).sum(1, keepdim=True) / valid.sum(1, True)
+        return mean

@@ -18,7 +18,7 @@ from training.model.click_model import ClickModel, Tensors
 from training.model.cross_attention import UniCrossAttention
 from training.model.embeddings import TableSizes, TokenEmbedding
 from training.model.encoder import BehaviorEncoder
-from training.model.querying import QueryingTransformer
+from training.model.querying import MeanState, QueryingTransformer
 from training.model.standardised import Standardised
 
 CONTEXT_WIDTH = 16
@@ -37,10 +37,15 @@ class SRP4CTR(ClickModel):
         self.request_features = Standardised(len(REQUEST_FEATURES))
         self.candidate_features = Standardised(len(CANDIDATE_FEATURES))
         request_width = len(REQUEST_FEATURES) + CONTEXT_WIDTH
-        self.querying = QueryingTransformer(config, request_width)
+        summaries = config.num_queries if config.use_querying else 1
+        self.querying = (
+            QueryingTransformer(config, request_width)
+            if config.use_querying
+            else MeanState()
+        )
         self.head = ClickHead(
             config,
-            user_width=config.num_queries * width + request_width,
+            user_width=summaries * width + request_width,
             candidate_width=3 * width + len(CANDIDATE_FEATURES),
         )
 

@@ -1,0 +1,69 @@
+"""Logits and clicks → the loss of fine-tuning: by impression, by slate, by late clicks.
+
+In: a batch's logits, clicks and which of its slots were shown. Out: one number to
+differentiate. The loss by impression makes a logit a probability; the loss by slate adds
+what only the slate knows: which of its items was preferred.
+
+Shapes: B requests, N candidates.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from training.config import RefreshConfig
+
+_HIDDEN = -1e9  # the score of a slot that was not shown: its share underflows to 0
+
+
+def click_loss(
+    logits: Tensor, clicked: Tensor, shown: Tensor, config: RefreshConfig
+) -> Tensor:
+    """Return the loss of ``logits``, ``clicked`` and ``shown``, each (B, N)."""
+    is_early = config.fake_negative_weighted
+    by_impression = fake_negative_weighted_loss if is_early else log_loss
+    loss = by_impression(logits[shown], clicked[shown])
+    if config.slate_loss_weight:
+        loss = loss + config.slate_loss_weight * slate_loss(logits, clicked, shown)
+    return loss
+
+
+def log_loss(logits: Tensor, clicked: Tensor) -> Tensor:
+    """Return the mean of -(y ln p + (1 - y) ln(1 - p)) over impressions."""
+    return functional.binary_cross_entropy_with_logits(logits, clicked)
+
+
+def slate_loss(logits: Tensor, clicked: Tensor, shown: Tensor) -> Tensor:
+    """Return the cross entropy of the slates' clicks among what was shown, (B, N) each.
+
+    -mean over clicks of ln(p_i / sum p_j), then the mean over slates with a click; a batch
+    without one gives 0. p is a probability, not exp(logit) as in a plain softmax: then
+    the same p are best by slate and by impression, and calibration does not suffer
+    (ListCE of Bai et al., Regression Compatible Listwise Objectives, CIKM 2023).
+    """
+    scores = functional.logsigmoid(logits).masked_fill(~shown, _HIDDEN)
+    shares = torch.log_softmax(scores, dim=-1)  # (B, N)
+    chosen = clicked * shown
+    clicks = chosen.sum(-1)  # (B,)
+    each = -(shares * chosen).sum(-1) / clicks.clamp(min=1.0)
+    mean: Tensor = each.sum() / (clicks > 0).sum().clamp(min=1)
+    return mean
+
+
+def fake_negative_weighted_loss(logits: Tensor, clicked: Tensor) -> Tensor:
+    """Return the mean loss per impression if each was learnt as a non-click at first.
+
+    At the newest edge nobody knows who will click. So each impression is a negative at
+    once, and each click, when it comes, a positive besides. Such a stream shows clicks at
+    p / (1 + p); weights undo it, without a gradient of their own (Ktena et al., Addressing
+    Delayed Feedback for Continuous Training, RecSys 2019)::
+
+        -(1 + p) y ln p - (1 - p) (1 + p) ln(1 - p)
+
+    ``clicked`` are the clicks that have come; both terms stand in one batch.
+    """
+    with torch.no_grad():
+        p = torch.sigmoid(logits)
+    positive = (1.0 + p) * clicked * -functional.logsigmoid(logits)
+    negative = (1.0 - p) * (1.0 + p) * -functional.logsigmoid(-logits)
+    return (positive + negative).mean()
