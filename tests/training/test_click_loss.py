@@ -100,7 +100,7 @@ def test_fake_negatives_are_weighted_away(rate: float) -> None:
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-        return float(torch.sigmoid(logit))
+        return float(torch.sigmoid(logit.detach()))
 
     assert learnt(weighted=True) == pytest.approx(true_rate, abs=1e-3)
     assert learnt(weighted=False) == pytest.approx(true_rate / (1 + true_rate), abs=1e-3)
