@@ -61,8 +61,8 @@ def past_activity(start_ms: int) -> Activity:
     """Return a user's counters at ``start_ms``."""
     at_ms = start_ms - _MINUTE_MS
     return Activity(
-        impressions=(1.0, 20.0, 90.0),
-        clicks=(0.1, 2.0, 9.0),
+        impressions=(0.5, 4.0, 20.0, 90.0),
+        clicks=(0.0, 0.4, 2.0, 9.0),
         counted_at_ms=at_ms,
         first_seen_ms=at_ms - 30 * _DAY_MS,
         version_us=at_ms * 1000,

@@ -26,7 +26,7 @@ _COUNTS = (*_IMPRESSIONS, *_CLICKS)
 
 
 def counts_at(log: EventLog, events: Table, asked: Table) -> ActivityArrays:
-    """Return the counts (N, 3) of N owners at their instants, in the order of ``row``.
+    """Return the counts (N, 4) of N owners at their instants, in the order of ``row``.
 
     ``events`` has owner, is_click, occurred_at and visible_at; ``asked`` has owner, at_ms
     and row, 0 to N - 1. The counts are as of ``at_ms``: they need no further decay.

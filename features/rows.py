@@ -31,10 +31,10 @@ PACKED = "packed"
 
 # Little-endian, no padding. A format's number, the sequence's last offset, until when its
 # user is forgotten and since which offset; then the elements, packed by streams.sequences.
-_FORMAT = 1
+_FORMAT = 2
 _SEQUENCE_HEAD = struct.Struct("<B3q")
-# Impressions and clicks at three half-lives, counted_at_ms, first_seen_ms, last_offset.
-_ACTIVITY = struct.Struct("<B6d3q")
+# Impressions and clicks at four half-lives, counted_at_ms, first_seen_ms, last_offset.
+_ACTIVITY = struct.Struct("<B8d3q")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -109,8 +109,8 @@ def unpack_activity(row: StoredRow) -> Activity:
     """Return the activity in ``row``, equal to the one that was packed."""
     _, *counts, counted_at_ms, first_seen_ms, last_offset = _ACTIVITY.unpack(_packed(row))
     return Activity(
-        impressions=tuple(counts[:3]),
-        clicks=tuple(counts[3:]),
+        impressions=tuple(counts[:4]),
+        clicks=tuple(counts[4:]),
         counted_at_ms=counted_at_ms,
         first_seen_ms=first_seen_ms,
         last_offset=last_offset,

@@ -42,10 +42,12 @@ BEHAVIOR_FIELDS = ("action", "gap", "value")
 
 # Columns of request_features, in order. Rates are smoothed clicks / impressions.
 REQUEST_FEATURES = (
-    "user_click_rate_1h",
+    "user_click_rate_0.25h",
+    "user_click_rate_4h",
     "user_click_rate_24h",
     "user_click_rate_168h",
-    "user_log_impressions_1h",
+    "user_log_impressions_0.25h",
+    "user_log_impressions_4h",
     "user_log_impressions_24h",
     "user_log_impressions_168h",
     "log_sequence_length",
@@ -55,12 +57,18 @@ REQUEST_FEATURES = (
 )
 # Columns of candidate_features, in order.
 CANDIDATE_FEATURES = (
-    "item_click_rate_1h",
+    "item_click_rate_0.25h",
+    "item_click_rate_4h",
     "item_click_rate_24h",
     "item_click_rate_168h",
-    "item_log_impressions_1h",
+    "item_log_impressions_0.25h",
+    "item_log_impressions_4h",
     "item_log_impressions_24h",
     "item_log_impressions_168h",
+    "item_log_clicks_0.25h",
+    "item_log_clicks_4h",
+    "item_log_clicks_24h",
+    "item_log_clicks_168h",
     "item_log_hours_since_first_seen",
     "user_attribute_click_share_168h",
     "user_attribute_log_behaviors_168h",

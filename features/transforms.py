@@ -61,7 +61,7 @@ class SequenceArrays:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ActivityArrays:
-    """Decayed counts of shape (…, 3), one per half-life, as of ``counted_at_ms`` (…)."""
+    """Decayed counts of shape (…, 4), one per half-life, as of ``counted_at_ms`` (…)."""
 
     impressions: Floats
     clicks: Floats
@@ -128,8 +128,7 @@ def request_features(
     since_s = np.where(present.any(axis=-1), np.minimum(since_s, NEVER_S), NEVER_S)
     day = 2.0 * np.pi * (at_ms % 86_400_000) / 86_400_000.0
     alone = (np.log1p(present.sum(axis=-1)), np.log1p(since_s), np.sin(day), np.cos(day))
-    rates = _rates_and_volumes(activity, at_ms)
-    columns = [rates, *(each[..., None] for each in alone)]
+    columns = [*_counters(activity, at_ms)[:2], *(each[..., None] for each in alone)]
     return np.concatenate(columns, axis=-1).astype(np.float32)
 
 
@@ -150,8 +149,8 @@ def candidate_features(
     hours = np.maximum(at_ms - activity.first_seen_ms, 0) / MS_PER_HOUR
     age = np.where(seen, np.log1p(hours), 0.0)
     inside = (item_keys[..., :, None] == history_item_keys[..., None, :]).any(axis=-1)
-    counted = _rates_and_volumes(activity, at_ms)
-    columns = [counted, age[..., None], affinity, inside[..., None]]
+    counters = _counters(activity, at_ms)
+    columns = [*counters, age[..., None], affinity, inside[..., None]]
     features = np.concatenate(columns, axis=-1)
     return np.where(item_keys[..., None] != 0, features, 0.0).astype(np.float32)
 
@@ -253,8 +252,8 @@ def _value_buckets(sequences: SequenceArrays) -> Int64s:
     return np.where(np.isnan(sequences.values), 1, buckets)
 
 
-def _rates_and_volumes(activity: ActivityArrays, at_ms: Int64s) -> Floats:
-    """Return (…, 6): smoothed click rates, then log(1 + impressions), as of ``at_ms``."""
+def _counters(activity: ActivityArrays, at_ms: Int64s) -> list[Floats]:
+    """Return rates, log(1 + impressions), log(1 + clicks), each (…, 4), as of ``at_ms``."""
     hours = np.maximum(at_ms - activity.counted_at_ms, 0) / MS_PER_HOUR
     decay = 2.0 ** (-hours[..., None] / np.array(HALF_LIVES_H))
     impressions, clicks = activity.impressions * decay, activity.clicks * decay
@@ -263,4 +262,4 @@ def _rates_and_volumes(activity: ActivityArrays, at_ms: Int64s) -> Floats:
     rates = (np.minimum(clicks, impressions) + prior_clicks) / (
         impressions + PRIOR_IMPRESSIONS
     )
-    return np.concatenate([rates, np.log1p(impressions)], axis=-1)
+    return [rates, np.log1p(impressions), np.log1p(clicks)]

@@ -1,6 +1,6 @@
 """Event → counters: exponentially decayed impressions and clicks of a user or an item.
 
-c(t) = Σ_i 2^(−(t − t_i) / h) over the events i up to t, for three half-lives h. Counters
+c(t) = Σ_i 2^(−(t − t_i) / h) over the events i up to t, for four half-lives h. Counters
 are not idempotent: a row carries the last Kafka offset that it has counted.
 """
 
@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-HALF_LIVES_H = (1.0, 24.0, 168.0)  # an hour, a day, a week
-Counts = tuple[float, float, float]  # one per half-life
+HALF_LIVES_H = (0.25, 4.0, 24.0, 168.0)
+Counts = tuple[float, float, float, float]  # one per half-life
 _MS_PER_HOUR = 3_600_000.0
 _HALF_LIVES_MS = tuple(hours * _MS_PER_HOUR for hours in HALF_LIVES_H)
-_ZEROS = (0.0, 0.0, 0.0)
-_ONES = (1.0, 1.0, 1.0)
+_ZEROS = (0.0, 0.0, 0.0, 0.0)
+_ONES = (1.0, 1.0, 1.0, 1.0)
 
 
 class Activity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -52,14 +52,15 @@ def count(activity: Activity, *, at_ms: int, is_click: bool, offset: int) -> Act
 
 def decayed(counts: Sequence[float], elapsed_ms: int) -> Counts:
     """Return ``counts`` after ``elapsed_ms`` ≥ 0 more milliseconds."""
-    first, second, third = counts
+    minutes, hours, days, weeks = counts
     if elapsed_ms == 0:  # the items of one slate: half of all calls
-        return first, second, third
-    hour, day, week = _HALF_LIVES_MS
+        return minutes, hours, days, weeks
+    quarter, four, day, week = _HALF_LIVES_MS
     return (
-        first * 2.0 ** (-elapsed_ms / hour),
-        second * 2.0 ** (-elapsed_ms / day),
-        third * 2.0 ** (-elapsed_ms / week),
+        minutes * 2.0 ** (-elapsed_ms / quarter),
+        hours * 2.0 ** (-elapsed_ms / four),
+        days * 2.0 ** (-elapsed_ms / day),
+        weeks * 2.0 ** (-elapsed_ms / week),
     )
 
 
@@ -82,4 +83,9 @@ def total(shares: Sequence[Activity]) -> Activity:
 
 
 def _sum(left: Counts, right: Counts) -> Counts:
-    return left[0] + right[0], left[1] + right[1], left[2] + right[2]
+    return (
+        left[0] + right[0],
+        left[1] + right[1],
+        left[2] + right[2],
+        left[3] + right[3],
+    )

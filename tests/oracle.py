@@ -25,7 +25,7 @@ from streams.labels import ImpressionLabel
 from streams.sequences import SequenceElement
 
 Identity = tuple[str, str, str]  # user, request, item
-HALF_LIVES_MS = (3_600_000, 24 * 3_600_000, 168 * 3_600_000)
+HALF_LIVES_MS = (900_000, 4 * 3_600_000, 24 * 3_600_000, 168 * 3_600_000)
 TOLERANCE = 1e-6  # of a counter, relative
 
 _Deed = Impression | Click | Behavior  # what a user does that can be forgotten

@@ -150,7 +150,7 @@ def _wrong_counters(
     for owner, times in expected.items():
         activity = found.get(owner, Activity())
         if not oracle.is_activity(activity, times):
-            counted = f"{activity.impressions[2]:.3f} and {activity.clicks[2]:.3f}"
+            counted = f"{activity.impressions[-1]:.3f} and {activity.clicks[-1]:.3f}"
             wanted = f"{len(times.impressions)} and {len(times.clicks)}"
             wrong.append(f"{owner}: {counted} for {wanted}")
     return wrong

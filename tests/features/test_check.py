@@ -121,9 +121,9 @@ def test_a_counter_that_is_off_is_told_by_how_much(
     log_and_store(config, sink, a_morning())
     key = (item_key("i2"), 1)
     row = sink.read([], [key]).shares[key]
-    first, second, third = row.impressions
+    *others, week = row.impressions
     more = msgspec.structs.replace(
-        row, impressions=(first, second, third + 0.25), version_us=row.version_us + 1
+        row, impressions=(*others, week + 0.25), version_us=row.version_us + 1
     )
     sink.write(Rows(shares={key: more}))
     found = checked(config, sink, 24)

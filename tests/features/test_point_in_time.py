@@ -140,7 +140,7 @@ def test_the_context_is_of_the_first_impression(tmp_path: Path) -> None:
 def test_an_empty_log_has_no_requests(tmp_path: Path) -> None:
     found = cut(tmp_path)
     assert found.sequences.item_keys.shape == (0, LENGTH)
-    assert found.candidate_activity.impressions.shape == (0, 3)
+    assert found.candidate_activity.impressions.shape == (0, 4)
     assert found.candidate_clicked.dtype == bool
 
 

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from features import rows
 from features.feast_api import Value
 from features.rows import StoredRow, Values
-from streams.activity import Activity
+from streams.activity import Activity, Counts
 from streams.events import NUM_ACTION_CODES
 from streams.sequences import ELEMENT_BYTES, BehaviorSequence, SequenceElement, sequence_of
 from streams.sink import ItemProfile
 
 int64s = st.integers(-(2**63), 2**63 - 1)
-counts = st.tuples(*[st.floats(0, 1e12)] * 3)
+counts = st.tuples(*[st.floats(0, 1e12)] * 4)
 elements = st.builds(
     SequenceElement,
     occurred_at=int64s,
@@ -54,8 +54,8 @@ def test_a_sequence_is_the_same_when_unpacked(
 
 @given(counts, counts, int64s, int64s, int64s, st.integers(1, 2**53))
 def test_an_activity_is_the_same_when_unpacked(
-    impressions: tuple[float, float, float],
-    clicks: tuple[float, float, float],
+    impressions: Counts,
+    clicks: Counts,
     counted_at_ms: int,
     first_seen_ms: int,
     last_offset: int,
@@ -95,15 +95,15 @@ def test_a_row_is_as_small_as_what_it_says() -> None:
     packed = rows.pack_sequence(sequence_of([element] * 50))[rows.PACKED].bytes_val
     assert len(packed) == 1 + 3 * 8 + 50 * ELEMENT_BYTES
     packed = rows.pack_activity(Activity())[rows.PACKED].bytes_val
-    assert len(packed) == 1 + 9 * 8
+    assert len(packed) == 1 + 11 * 8
 
 
-@pytest.mark.parametrize("packed", [b"", b"\0" * 17, b"\x02" + b"\0" * 16])
+@pytest.mark.parametrize("packed", [b"", b"\0" * 17, b"\x01" + b"\0" * 16])
 def test_a_row_of_another_format_says_what_to_do(packed: bytes) -> None:
     row = StoredRow(values={rows.PACKED: Value(bytes_val=packed)}, version_us=1)
     with pytest.raises(ValueError, match="srp4ctr stream rebuild"):
         rows.unpack_sequence(row)
-    with pytest.raises(ValueError, match=r"this release reads 1"):
+    with pytest.raises(ValueError, match=r"this release reads 2"):
         rows.unpack_activity(row)
 
 

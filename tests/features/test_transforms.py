@@ -37,8 +37,8 @@ def a_sequence(gaps_s: list[float], values: list[float] | None = None) -> Sequen
 
 def an_activity(impressions: float, clicks: float, at_ms: int) -> ActivityArrays:
     return ActivityArrays(
-        impressions=np.full((1, 3), impressions),
-        clicks=np.full((1, 3), clicks),
+        impressions=np.full((1, 4), impressions),
+        clicks=np.full((1, 4), clicks),
         counted_at_ms=np.array([at_ms]),
         first_seen_ms=np.array([at_ms]),
     )
@@ -71,9 +71,10 @@ def test_request_features_have_the_columns_of_the_schema() -> None:
     activity = an_activity(4.0, 2.0, NOON_MS - HOUR_MS)
     features = transforms.request_features(sequence, activity, [NOON_MS + 120_000])[0]
     named = dict(zip(REQUEST_FEATURES, features.tolist(), strict=True))
-    decay = 2 ** -(62 / 60)
-    assert named["user_click_rate_1h"] == pytest.approx((2 * decay + 2.5) / (4 * decay + 5))
-    assert named["user_log_impressions_1h"] == pytest.approx(math.log1p(4 * decay))
+    decay = 2 ** -(62 / 60 / 4)
+    rate = (2 * decay + 2.5) / (4 * decay + 5)
+    assert named["user_click_rate_4h"] == pytest.approx(rate)
+    assert named["user_log_impressions_4h"] == pytest.approx(math.log1p(4 * decay))
     assert named["log_sequence_length"] == pytest.approx(math.log(3))
     assert named["log_seconds_since_last_behavior"] == pytest.approx(math.log1p(60))
     assert named["hour_cos"] == pytest.approx(-1, abs=1e-3)
@@ -83,9 +84,9 @@ def test_a_user_never_seen_has_the_prior_and_a_year_of_silence() -> None:
     features = transforms.request_features(
         transforms.empty_sequences(1, 5), transforms.empty_activity(1), [NOON_MS]
     )[0]
-    assert features[:3].tolist() == [0.5] * 3
-    assert features[3:7].tolist() == [0.0] * 4
-    assert features[7] == pytest.approx(math.log1p(transforms.NEVER_S))
+    assert features[:4].tolist() == [0.5] * 4
+    assert features[4:9].tolist() == [0.0] * 5
+    assert features[9] == pytest.approx(math.log1p(transforms.NEVER_S))
 
 
 def test_candidate_features_have_the_columns_of_the_schema() -> None:
@@ -93,7 +94,8 @@ def test_candidate_features_have_the_columns_of_the_schema() -> None:
     shared = transforms.empty_activity(1, 3)
     activity = dataclasses.replace(
         shared,
-        impressions=np.array([[[1.0] * 3, [0.0] * 3, [9.0] * 3]]),
+        impressions=np.array([[[1.0] * 4, [0.0] * 4, [9.0] * 4]]),
+        clicks=np.array([[[1.0] * 4, [0.0] * 4, [9.0] * 4]]),
         first_seen_ms=np.array([[NOON_MS - HOUR_MS, 0, 5]]),
         counted_at_ms=np.full((1, 3), NOON_MS),
     )
@@ -102,10 +104,11 @@ def test_candidate_features_have_the_columns_of_the_schema() -> None:
     features = transforms.candidate_features(activity, keys, history, affinity, [NOON_MS])
     assert features.shape == (1, 3, len(CANDIDATE_FEATURES))
     known, new, padding = features[0]
-    assert known[0] == pytest.approx(2.5 / 6)
-    assert known[6:].tolist() == [pytest.approx(math.log(2)), 0.25, 0.25, 1.0]
-    assert new.tolist() == [0.5, 0.5, 0.5, 0, 0, 0, 0, 0.25, 0.25, 0]
-    assert padding.tolist() == [0.0] * 10  # whatever its counters say
+    assert known[:4] == pytest.approx(3.5 / 6)
+    assert known[4:13] == pytest.approx(math.log(2))  # counts, and an hour of age
+    assert known[13:].tolist() == [0.25, 0.25, 1.0]
+    assert new.tolist() == [*[0.5] * 4, *[0.0] * 9, 0.25, 0.25, 0.0]
+    assert not padding.any()  # whatever its counters say
 
 
 def test_affinity_is_what_the_user_did_with_items_of_the_same_attributes() -> None:

@@ -29,7 +29,7 @@ def brute_force(seen: Events, *, clicks: bool) -> list[float]:
 
 
 def test_a_count_halves_in_its_half_life() -> None:
-    assert decayed((1.0, 1.0, 1.0), 24 * HOUR_MS)[1] == pytest.approx(0.5)
+    assert decayed((1.0,) * 4, 24 * HOUR_MS)[2] == pytest.approx(0.5)
 
 
 @given(events)

@@ -18,7 +18,7 @@ def counts(state: PartitionState, item_id: str = "i1") -> list[float]:
         state.dirty.activities["u1"],
         state.dirty.shares[item_key(item_id), 3],
     )
-    return [n for a in activities for n in (round(a.impressions[2]), round(a.clicks[2]))]
+    return [n for a in activities for n in (round(a.impressions[-1]), round(a.clicks[-1]))]
 
 
 ONCE = [1, 1, 1, 1]
@@ -79,7 +79,7 @@ def test_an_impression_of_another_user_request_or_item_is_no_duplicate(field: st
     taken(state, records(SHOWN, an_impression(**fields)))  # type: ignore[arg-type]
     rows = state.dirty
     seen = [*rows.activities.values(), *rows.shares.values()]
-    assert sum(each.impressions[2] for each in seen) == pytest.approx(4)
+    assert sum(each.impressions[-1] for each in seen) == pytest.approx(4)
 
 
 def test_beyond_both_windows_a_duplicate_is_news() -> None:

@@ -30,9 +30,9 @@ def is_forgotten(sink: MemorySink) -> bool:
     activity, shown = sink.rows.activities["u1"], sink.rows.shares[item_key("i1"), 3]
     return (
         kept.item_key == item_key("i4")
-        and activity.impressions == (1.0, 1.0, 1.0)
-        and activity.clicks == (0.0, 0.0, 0.0)
-        and (round(shown.impressions[2]), round(shown.clicks[2])) == (1, 1)
+        and activity.impressions == (1.0,) * 4
+        and activity.clicks == (0.0,) * 4
+        and (round(shown.impressions[-1]), round(shown.clicks[-1])) == (1, 1)
     )
 
 

@@ -118,11 +118,11 @@ def wrong(rows: Rows) -> MemorySink:
                 for user in users
             },
             activities={
-                user: Activity(impressions=(9.0,) * 3, last_offset=999, version_us=newer)
+                user: Activity(impressions=(9.0,) * 4, last_offset=999, version_us=newer)
                 for user in users
             },
             shares={
-                key: Activity(clicks=(9.0,) * 3, last_offset=999, version_us=newer)
+                key: Activity(clicks=(9.0,) * 4, last_offset=999, version_us=newer)
                 for key in rows.shares
             },
         )
