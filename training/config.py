@@ -39,6 +39,10 @@ class RefreshConfig:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     bundles_dir: str = ".data/bundles"
+    pretraining: Literal["none", "bert", "items", "behaviors", "both"] = "both"
+    """What pre-training hides: ``bert`` item ids, and it sees no side information;
+    ``items`` ids with attributes; ``behaviors`` action, gap and value; ``both`` is FG-BERT
+    whole. ``none`` leaves the stage out."""
     pretrain_epochs: int = 16
     finetune_epochs: int = 3
     batch_users: int = 64

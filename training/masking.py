@@ -25,13 +25,19 @@ class Masks:
     behaviors: Tensor
 
 
-def draw_masks(item_rows: Tensor, ratio: float) -> Masks:
+def draw_masks(item_rows: Tensor, ratio: float, arm: str = "both") -> Masks:
     """Return two independent sets, each about ``ratio`` of the positions, padding never.
 
+    ``arm`` is ``RefreshConfig.pretraining``: a set that it has no use for is empty.
     Elements of one item are hidden together: a click beside the hidden rating of the same
     item would give the answer away.
     """
-    return Masks(items=_draw(item_rows, ratio), behaviors=_draw(item_rows, ratio))
+    items, behaviors = _draw(item_rows, ratio), _draw(item_rows, ratio)
+    nothing = torch.zeros_like(items)
+    return Masks(
+        items=nothing if arm == "behaviors" else items,
+        behaviors=behaviors if arm in ("behaviors", "both") else nothing,
+    )
 
 
 def hide(history: dict[str, Tensor], masks: Masks) -> dict[str, Tensor]:
@@ -51,6 +57,13 @@ def hide(history: dict[str, Tensor], masks: Masks) -> dict[str, Tensor]:
             masks.behaviors[..., None], hidden_codes, codes
         ),
     }
+
+
+def ids_only(history: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return ``history`` with [MASK] in all fields but the item's id: plain BERT."""
+    everywhere = torch.ones_like(history["history_item_rows"], dtype=torch.bool)
+    hidden = hide(history, Masks(items=everywhere, behaviors=everywhere))
+    return hidden | {"history_item_rows": history["history_item_rows"]}
 
 
 def _draw(item_rows: Tensor, ratio: float) -> Tensor:

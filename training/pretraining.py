@@ -15,7 +15,7 @@ from torch import Tensor
 from training.batches import Arrays, torch_rows
 from training.config import RefreshConfig
 from training.fitting import FitOptions, Stage, fit
-from training.masking import Masks, draw_masks, hide
+from training.masking import Masks, draw_masks, hide, ids_only
 from training.model.pretraining_heads import MaskedHeads
 from training.model.srp4ctr import SRP4CTR
 
@@ -43,12 +43,29 @@ def pretrain(
 ) -> tuple[float, ...]:
     """Train ``model.encoder`` on ``windows``, in place; return the loss of each epoch.
 
-    Afterwards the candidate stream starts from the encoder's weights. ``heads`` are for
-    who wants to keep what foretells a hidden item; left out, they end with the stage.
+    Afterwards the candidate stream starts from the encoder's weights: also where
+    ``config.pretraining`` is ``none``, so that arms differ in what was learnt alone.
+    ``heads`` are for who wants to keep what foretells a hidden item; left out, they end
+    with the stage.
     """
-    device = next(model.parameters()).device
     torch.manual_seed(config.seed)
-    heads = heads or MaskedHeads(config.model, model.embedding).to(device)
+    heads = heads or MaskedHeads(config.model, model.embedding)
+    heads.to(next(model.parameters()).device)
+    losses: tuple[float, ...] = ()
+    if config.pretraining != "none":
+        losses = _fit(model, heads, windows, config, options)
+    model.cross_attention.copy_from(model.encoder)
+    return losses
+
+
+def _fit(
+    model: SRP4CTR,
+    heads: MaskedHeads,
+    windows: Windows,
+    config: RefreshConfig,
+    options: FitOptions,
+) -> tuple[float, ...]:
+    device = next(model.parameters()).device
     parameters = [*model.encoder.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(
         parameters, lr=config.pretrain_learning_rate, weight_decay=WEIGHT_DECAY
@@ -57,7 +74,11 @@ def pretrain(
 
     def loss(rows: NDArray[np.int64]) -> Tensor:
         history = torch_rows(windows.tensors, rows, device)
-        masks = draw_masks(history["history_item_rows"], config.mask_ratio)
+        if config.pretraining == "bert":
+            history = ids_only(history)
+        masks = draw_masks(
+            history["history_item_rows"], config.mask_ratio, config.pretraining
+        )
         return masked_loss(model, heads, history, masks, first_known_row)
 
     stage = Stage(
@@ -70,9 +91,7 @@ def pretrain(
         epochs=config.pretrain_epochs,
         seed=config.seed * 2,
     )
-    losses = fit(stage, options)
-    model.cross_attention.copy_from(model.encoder)
-    return losses
+    return fit(stage, options)
 
 
 def masked_loss(

@@ -134,7 +134,8 @@ def _train(
     checkpoints = Path(config.bundles_dir) / UNFINISHED
     recipe = _recipe(config, sizes, lessons)
     options = FitOptions(recipe=recipe, progress=clock.progress)
-    shares = {PRETRAIN: PRETRAINING_SHARE, FINETUNE: 1.0 - PRETRAINING_SHARE}
+    pretraining_share = 0.0 if config.pretraining == "none" else PRETRAINING_SHARE
+    shares = {PRETRAIN: pretraining_share, FINETUNE: 1.0 - pretraining_share}
     for stage, share in shares.items():
         seconds = None if config.max_seconds is None else share * config.max_seconds
         file = checkpoints / f"{stage}.safetensors"

@@ -1,7 +1,8 @@
+import pytest
 import torch
 
 from features.vocabulary import MASK_ROW
-from training.masking import Masks, draw_masks, hide
+from training.masking import Masks, draw_masks, hide, ids_only
 from training.model.embeddings import MASK_CODES
 
 
@@ -57,3 +58,22 @@ def test_all_elements_of_one_item_are_hidden_together() -> None:
 def test_padding_is_never_hidden() -> None:
     masks = draw_masks(torch.zeros(8, 5, dtype=torch.int64), 0.9)
     assert not masks.items.any()
+
+
+@pytest.mark.parametrize(
+    ("arm", "items", "behaviors"),
+    [("items", True, False), ("behaviors", False, True), ("bert", True, False)],
+)
+def test_an_arm_hides_what_it_learns_from_alone(
+    arm: str, items: bool, behaviors: bool
+) -> None:
+    masks = draw_masks(torch.arange(1, 51).repeat(20, 1), 0.2, arm)
+    assert (bool(masks.items.any()), bool(masks.behaviors.any())) == (items, behaviors)
+
+
+def test_plain_bert_sees_the_ids_alone() -> None:
+    seen = ids_only(a_history())
+    assert torch.equal(seen["history_item_rows"], a_history()["history_item_rows"])
+    assert set(seen["history_attribute_rows"].flatten().tolist()) == {MASK_ROW, 0}
+    codes = seen["history_behavior_codes"]
+    assert torch.equal(codes, torch.tensor(MASK_CODES).expand_as(codes))

@@ -6,7 +6,7 @@ import torch
 from training.batches import torch_rows
 from training.config import RefreshConfig
 from training.fitting import FitOptions
-from training.masking import Masks
+from training.masking import Masks, draw_masks, ids_only
 from training.model.embeddings import TableSizes
 from training.model.pretraining_heads import MaskedHeads
 from training.model.srp4ctr import SRP4CTR
@@ -55,3 +55,39 @@ def test_each_mask_set_alone_gives_a_loss(
     masks["behaviors"] = masks["items"]
     masks[hidden] = rows != 0
     assert float(masked_loss(model, heads, history, Masks(**masks), 2).detach()) > 0.1
+
+
+def test_without_pretraining_the_encoder_stays_and_the_candidate_stream_starts_as_it(
+    windows: Windows, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    model = SRP4CTR(recipe.model, sizes)
+    before = {name: t.clone() for name, t in model.encoder.state_dict().items()}
+    assert pretrain(model, windows, replace(recipe, pretraining="none"), FitOptions()) == ()
+    for name, tensor in model.encoder.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    for name, tensor in model.cross_attention.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+@pytest.mark.parametrize("arm", ["bert", "items", "behaviors"])
+def test_an_arm_teaches_only_the_heads_that_it_asks(
+    windows: Windows, recipe: RefreshConfig, sizes: TableSizes, arm: str
+) -> None:
+    torch.manual_seed(0)
+    model = SRP4CTR(recipe.model, sizes)
+    heads = MaskedHeads(recipe.model, model.embedding)
+    history = torch_rows(windows.tensors, torch.arange(8).numpy(), torch.device("cpu"))
+    history = ids_only(history) if arm == "bert" else history
+    masks = draw_masks(history["history_item_rows"], 0.5, arm)
+    masked_loss(model, heads, history, masks, 2).backward()  # type: ignore[no-untyped-call]
+    taught = {
+        name.split(".")[0].removesuffix("_bias")
+        for name, parameter in heads.named_parameters()
+        if parameter.grad is not None and bool(parameter.grad.any())
+    }
+    asked = {
+        "bert": {"transform", "item"},
+        "items": {"transform", "item", "attribute"},
+        "behaviors": {"transform", "fields"},
+    }
+    assert taught == asked[arm]

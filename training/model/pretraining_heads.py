@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from features.vocabulary import MASK_ROW
 from training.config import ModelConfig
 from training.model.embeddings import FIELD_SIZES, TokenEmbedding
 
@@ -41,8 +42,13 @@ class MaskedHeads(nn.Module):
     def attribute_loss(self, states: Tensor, rows: Tensor, table: nn.Embedding) -> Tensor:
         """Return the binary cross entropy of each value being among ``rows`` (P, A).
 
-        Summed over values and divided by log(V): an item has a few values of many.
+        Summed over values and divided by log(V): an item has a few values of many. An item
+        whose values are unknown or hidden is not asked for.
         """
+        known = (rows > MASK_ROW).any(1)
+        if not bool(known.any()):
+            return states.sum() * 0.0
+        states, rows = states[known], rows[known]
         logits = self.transform(states) @ table.weight.T + self.attribute_bias  # (P, V)
         present = torch.zeros_like(logits).scatter_(1, rows, 1.0)
         each = nn.functional.binary_cross_entropy_with_logits(
