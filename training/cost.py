@@ -91,13 +91,14 @@ def formula(config: ModelConfig, length: int, candidates: int) -> RequestCost:
     d, n, m, h = config.width, config.num_layers, config.num_queries, config.head_width
     states, rank = length + 1, config.head_width // 2
     joined = 2 * d + len(FIELD_SIZES) * FIELD_WIDTH
-    request = len(REQUEST_FEATURES) + CONTEXT_WIDTH
+    encoded = 1 + config.num_spans
+    request = len(REQUEST_FEATURES) * encoded + CONTEXT_WIDTH
     encoder = length * joined * d + n * (12 * states * d**2 + 2 * states**2 * d)
     querying = request * d + (14 * m + 2 * states) * d**2
     querying += 2 * m**2 * d + 2 * m * states * d + (m * d + request) * h
     if not config.use_querying:
         querying = (d + request) * h
-    seen = 3 * d + len(CANDIDATE_FEATURES)
+    seen = 3 * d + len(CANDIDATE_FEATURES) * encoded
     crossing = n * (10 * d**2 + 2 * states * d) if config.use_cross_attention else 0
     candidate = joined * d + crossing + seen * h
     candidate += config.num_cross_layers * 4 * h * rank + 2 * h * h + h * rank

@@ -14,8 +14,8 @@ from training.finetuning import finetune, serving_logits
 from training.fitting import FitOptions
 from training.model.click_model import ClickModel, Tensors
 from training.model.embeddings import TableSizes
+from training.model.numeric_features import NumericFeatures
 from training.model.srp4ctr import SRP4CTR
-from training.model.standardised import Standardised
 
 
 def test_finetuning_learns_which_items_are_clicked(
@@ -34,8 +34,8 @@ class ItemBias(ClickModel):
 
     def __init__(self, items: int) -> None:
         super().__init__()
-        self.request_features = Standardised(len(REQUEST_FEATURES))
-        self.candidate_features = Standardised(len(CANDIDATE_FEATURES))
+        self.request_features = NumericFeatures(len(REQUEST_FEATURES), spans=4)
+        self.candidate_features = NumericFeatures(len(CANDIDATE_FEATURES), spans=4)
         self.bias = nn.Embedding(items, 1)
 
     def forward(self, tensors: Tensors, positions: Tensor | None = None) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from training.config import RefreshConfig
-from training.model.standardised import Standardised
+from training.model.numeric_features import NumericFeatures
 
 Tensors = Mapping[str, Tensor]
 
@@ -21,9 +21,9 @@ Tensors = Mapping[str, Tensor]
 class ClickModel(nn.Module, abc.ABC):
     """A model of clicks: fine-tuning fits its scales, then its weights."""
 
-    request_features: Standardised
+    request_features: NumericFeatures
     """The scale of the request's counters; the training set's, by ``fit``."""
-    candidate_features: Standardised
+    candidate_features: NumericFeatures
     """The scale of the candidates' counters."""
 
     @abc.abstractmethod

@@ -18,8 +18,8 @@ from training.model.click_model import ClickModel, Tensors
 from training.model.cross_attention import UniCrossAttention
 from training.model.embeddings import TableSizes, TokenEmbedding
 from training.model.encoder import BehaviorEncoder
+from training.model.numeric_features import NumericFeatures
 from training.model.querying import MeanState, QueryingTransformer
-from training.model.standardised import Standardised
 
 CONTEXT_WIDTH = 16
 
@@ -34,9 +34,9 @@ class SRP4CTR(ClickModel):
         self.encoder = BehaviorEncoder(config, self.embedding)
         self.cross_attention = UniCrossAttention(config)
         self.context = nn.Embedding(NUM_CONTEXT_ROWS, CONTEXT_WIDTH, padding_idx=0)
-        self.request_features = Standardised(len(REQUEST_FEATURES))
-        self.candidate_features = Standardised(len(CANDIDATE_FEATURES))
-        request_width = len(REQUEST_FEATURES) + CONTEXT_WIDTH
+        self.request_features = NumericFeatures(len(REQUEST_FEATURES), config.num_spans)
+        self.candidate_features = NumericFeatures(len(CANDIDATE_FEATURES), config.num_spans)
+        request_width = self.request_features.encoded_width + CONTEXT_WIDTH
         summaries = config.num_queries if config.use_querying else 1
         self.querying = (
             QueryingTransformer(config, request_width)
@@ -46,7 +46,7 @@ class SRP4CTR(ClickModel):
         self.head = ClickHead(
             config,
             user_width=summaries * width + request_width,
-            candidate_width=3 * width + len(CANDIDATE_FEATURES),
+            candidate_width=3 * width + self.candidate_features.encoded_width,
         )
 
     def encode(self, history: Tensors) -> dict[str, Tensor]:
