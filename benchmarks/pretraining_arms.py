@@ -1,0 +1,228 @@
+"""What is compared: each arm learns from the training part, and scores the questions.
+
+The stages, the model and the features are the product's. What the harness sets is the
+recipe: rates and epochs, chosen by validation's answers, never by the test's.
+
+Shapes: U users, 100 candidates with the answer first.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.baselines.sasrec import SASRecEncoder, next_item_loss
+from benchmarks.pretraining_questions import NEGATIVES, LeaveLast
+from features.vocabulary import MASK_ROW
+from training.batches import HISTORY_NAMES, Slates, torch_rows
+from training.config import ModelConfig, RefreshConfig
+from training.finetuning import finetune, serving_logits
+from training.fitting import FitOptions
+from training.masking import Masks, hide
+from training.model.embeddings import TableSizes
+from training.model.pretraining_heads import MaskedHeads
+from training.model.srp4ctr import SRP4CTR
+from training.pretraining import pretrain
+from training.progress import ProgressListener
+
+Int64s = NDArray[np.int64]
+Scores = NDArray[Any]
+Pretraining = Literal["none", "bert", "items", "behaviors", "both"]
+Scorer = Callable[[int, Int64s], Scores]
+"""Place of the answer from the end, users → their candidates' scores (U, 100)."""
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How long and how fast the arms learn."""
+
+    length: int = 50
+    """L, of S3-Rec's protocol."""
+    pretraining: RefreshConfig
+    clicks: RefreshConfig
+    newest: int = 4
+    """Of each user so many behaviours are slates of the click head."""
+    negatives: int = 8
+    sasrec_epochs: int = 30
+    sasrec_rate: float = 1e-3
+    sasrec_dropout: float = 0.5
+    sasrec_batch: int = 128
+    sasrec_drawn: int = 500
+    """Items that a batch's right ones compete with."""
+
+    def shorter(self, share: float) -> "Recipe":
+        """Return the recipe with ``share`` of the epochs, at least one each."""
+        before, after = self.pretraining, self.clicks
+        return replace(
+            self,
+            pretraining=replace(
+                before, pretrain_epochs=_part(before.pretrain_epochs, share)
+            ),
+            clicks=replace(after, finetune_epochs=_part(after.finetune_epochs, share)),
+            sasrec_epochs=_part(self.sasrec_epochs, share),
+        )
+
+
+def _part(epochs: int, share: float) -> int:
+    return max(round(epochs * share), 1)
+
+
+MODEL = ModelConfig(dropout=0.2)
+RECIPE = Recipe(
+    pretraining=RefreshConfig(
+        model=MODEL, pretrain_epochs=20, mask_ratio=0.4, pretrain_learning_rate=2e-3
+    ),
+    clicks=RefreshConfig(model=MODEL, finetune_epochs=3),
+)
+
+
+Arm = Callable[[LeaveLast, int, Recipe, ProgressListener], Scorer]
+
+
+def popularity(
+    data: LeaveLast, seed: int, recipe: Recipe, progress: ProgressListener
+) -> Scorer:
+    """Score an item by how often the training part has it."""
+    del seed, recipe, progress
+    return lambda place, users: data.times_seen(data.candidates(place)[users])
+
+
+def sasrec(
+    data: LeaveLast, seed: int, recipe: Recipe, progress: ProgressListener
+) -> Scorer:
+    """Train SASRec's encoder on the training part; score by the newest state."""
+    torch.manual_seed(seed)
+    config = ModelConfig(dropout=recipe.sasrec_dropout)
+    rows = data.windows().tensors["history_item_rows"].astype(np.int64)
+    encoder = SASRecEncoder(config, data.words.num_item_rows, data.length)
+    rng = np.random.default_rng(seed)
+    optimiser = torch.optim.Adam(encoder.parameters(), lr=recipe.sasrec_rate)
+    falling = torch.optim.lr_scheduler.PolynomialLR(optimiser, recipe.sasrec_epochs)
+    known = data.words.first_known_row, data.words.num_item_rows
+    for epoch in range(recipe.sasrec_epochs):
+        progress("SASRec", epoch, recipe.sasrec_epochs, "")
+        for batch in _batches(rows, recipe.sasrec_batch, rng):
+            drawn = torch.from_numpy(rng.integers(*known, recipe.sasrec_drawn))
+            optimiser.zero_grad()
+            loss = next_item_loss(encoder, torch.from_numpy(batch), drawn)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        falling.step()
+    encoder.eval()
+
+    @torch.no_grad()
+    def scorer(place: int, users: Int64s) -> Scores:
+        history = torch.from_numpy(data.words.item_rows(data.before(place, users)))
+        candidates = torch.from_numpy(data.words.item_rows(data.candidates(place)[users]))
+        states = encoder(history)[:, -1, :, None]  # (U, D, 1)
+        scores: Scores = (encoder.items(candidates) @ states).squeeze(-1).numpy()
+        return scores
+
+    return scorer
+
+
+def bare(pretraining: Pretraining) -> Arm:
+    """Return the pre-trained encoder by itself: what stands at a [MASK] at the end?"""
+
+    def arm(
+        data: LeaveLast, seed: int, recipe: Recipe, progress: ProgressListener
+    ) -> Scorer:
+        config = replace(recipe.pretraining, pretraining=pretraining, seed=seed)
+        model, heads = _fresh(data, config)
+        options = FitOptions(progress=progress)
+        pretrain(model, data.windows(), config, options, heads)
+        return lambda place, users: foretold(model, heads, data.questions(place, users))
+
+    return arm
+
+
+def srp4ctr(pretraining: Pretraining) -> Arm:
+    """Return SRP4CTR: pre-trained or not, then fine-tuned on what came next."""
+
+    def arm(
+        data: LeaveLast, seed: int, recipe: Recipe, progress: ProgressListener
+    ) -> Scorer:
+        config = replace(recipe.pretraining, pretraining=pretraining, seed=seed)
+        model, heads = _fresh(data, config)
+        options = FitOptions(progress=progress)
+        if pretraining != "none":
+            pretrain(model, data.windows(), config, options, heads)
+        rng = np.random.default_rng(seed)
+        lessons = data.lessons(rng, recipe.negatives, recipe.newest)
+        finetune(model, lessons, replace(recipe.clicks, seed=seed), options)
+
+        def scorer(place: int, users: Int64s) -> Scores:
+            slates = data.questions(place, users)
+            return _by_user(slates, serving_logits(model, slates))
+
+        return scorer
+
+    return arm
+
+
+@torch.no_grad()
+def foretold(model: SRP4CTR, heads: MaskedHeads, slates: Slates) -> Scores:
+    """Return the tied softmax's logits (U, 100) of a [MASK] appended to each history."""
+    model.eval()
+    heads.eval()
+    history = torch_rows(_appended(slates), np.arange(len(slates)), CPU)
+    last = torch.zeros_like(history["history_item_rows"], dtype=torch.bool)
+    last[:, -1] = True
+    encoded = model.encode(hide(history, Masks(items=last, behaviors=last)))
+    states = heads.transform(encoded["last_states"][:, -1])  # (U, D)
+    rows = torch.from_numpy(slates.tensors["candidate_item_rows"]).long()
+    items = model.embedding.items(rows)  # (U, N, D)
+    logits = (items @ states[:, :, None]).squeeze(-1) + heads.item_bias[rows]
+    return _by_user(slates, logits.numpy())
+
+
+def _fresh(data: LeaveLast, config: RefreshConfig) -> tuple[SRP4CTR, MaskedHeads]:
+    torch.manual_seed(config.seed)
+    sizes = TableSizes(
+        item_rows=data.words.num_item_rows,
+        attribute_rows=data.words.num_attribute_rows,
+        length=data.length,
+    )
+    model = SRP4CTR(config.model, sizes)
+    return model, MaskedHeads(config.model, model.embedding)
+
+
+def _appended(slates: Slates) -> dict[str, NDArray[np.generic]]:
+    """Return the histories with room for one more at the end; it is no padding."""
+    moved = {name: np.roll(slates.tensors[name], -1, axis=1) for name in HISTORY_NAMES}
+    moved["history_item_rows"][:, -1] = MASK_ROW
+    return moved
+
+
+def _by_user(slates: Slates, logits: NDArray[np.float32]) -> Scores:
+    """Return the shown candidates' logits (U, 100): a long slate is in pieces."""
+    scores: Scores = logits[slates.shown].reshape(-1, 1 + NEGATIVES)
+    return scores
+
+
+def _batches(rows: Int64s, size: int, rng: np.random.Generator) -> list[Int64s]:
+    """Return sequences of alike lengths together, each batch without common padding."""
+    lengths = (rows != 0).sum(axis=1)
+    # Equal lengths in a new order each time; sequences of one item teach nothing.
+    order = np.lexsort((rng.random(len(rows)), lengths))
+    order = order[lengths[order] > 1]
+    parts = np.array_split(order, max(len(order) // size, 1))
+    return [
+        rows[parts[i]][:, -lengths[parts[i]].max() :] for i in rng.permutation(len(parts))
+    ]
+
+
+ARMS: dict[str, Arm] = {
+    "popularity": popularity,
+    "sasrec": sasrec,
+    "fg-bert ids only": bare("bert"),
+    "fg-bert items": bare("items"),
+    "fg-bert behaviors": bare("behaviors"),
+    "fg-bert": bare("both"),
+    "srp4ctr": srp4ctr("both"),
+    "srp4ctr without pre-training": srp4ctr("none"),
+}
