@@ -62,18 +62,40 @@ class Batch:
     shown: Tensor  # (B, N) bool
 
 
-def slate_batch(slates: Slates, rows: NDArray[np.int64], device: torch.device) -> Batch:
-    """Return the requests ``rows`` as a batch, cut to the longest slate among them."""
-    longest = max(int(slates.shown[rows].sum(1).max(initial=0)), 1)
-    tensors = torch_rows(slates.tensors, rows, device)
+def history_lengths(tensors: Arrays) -> NDArray[np.int64]:
+    """Return how many behaviours each history has."""
+    lengths: NDArray[np.int64] = (tensors["history_item_rows"] != 0).sum(axis=1)
+    return lengths
+
+
+def slate_lengths(slates: Slates) -> NDArray[np.int64]:
+    """Return the length of each slate, and of its history: (R, 2)."""
+    return np.stack([slates.shown.sum(axis=1), history_lengths(slates.tensors)], axis=1)
+
+
+def slate_batch(
+    slates: Slates,
+    rows: NDArray[np.int64],
+    longest: NDArray[np.int64],
+    device: torch.device,
+) -> Batch:
+    """Return the requests ``rows``, cut to the ``longest`` slate and history."""
+    shown = max(int(longest[0]), 1)
+    tensors = newest(torch_rows(slates.tensors, rows, device), int(longest[1]))
     for spec in CANDIDATE_TENSORS:
-        tensors[spec.name] = tensors[spec.name][:, :longest]
+        tensors[spec.name] = tensors[spec.name][:, :shown]
     return Batch(
         tensors=tensors,
-        clicked=torch.from_numpy(slates.clicked[rows, :longest]).to(device),
-        positions=torch.from_numpy(slates.positions[rows, :longest]).to(device),
+        clicked=torch.from_numpy(slates.clicked[rows, :shown]).to(device),
+        positions=torch.from_numpy(slates.positions[rows, :shown]).to(device),
         shown=tensors["candidate_item_rows"] != 0,
     )
+
+
+def newest(tensors: Mapping[str, Tensor], length: int) -> dict[str, Tensor]:
+    """Return ``tensors`` with histories cut to the newest ``length``, at least one slot."""
+    cut = {name: tensors[name][:, -max(length, 1) :] for name in HISTORY_NAMES}
+    return {**tensors, **cut}
 
 
 def torch_rows(

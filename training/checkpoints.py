@@ -1,85 +1,108 @@
 """Training's state on disk: one safetensors file per stage, replaced whole or not at all.
 
-In: modules and an optimiser at the end of an epoch. Out: a file from which the next epoch
-gives exactly what an uninterrupted run gives. No pickle: tensors, and JSON in the header.
+In: a module and an optimiser between two steps. Out: a file from which the next step gives
+exactly what an uninterrupted run gives. No pickle: tensors, and JSON in the header.
 """
 
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Progress:
-    """Where a stage stands; ``recipe`` names what may not differ on resuming."""
+    """How far a stage is, beside weights and optimiser; changes with every step."""
 
-    epochs_done: int
-    losses: tuple[float, ...]
-    recipe: str
+    curve: Tensor
+    """The loss of each step, (steps,) float32; NaN for what has not been done."""
+    steps_done: int = 0
+    is_over: bool = False
+    """Whether the stage has ended: by its steps, by the clock, or early."""
+    validation: list[float] = field(default_factory=list)
+    """The loss of the validation slice after each epoch, if there is one."""
+    best: dict[str, Tensor] = field(default_factory=dict)
+    """The weights of the epoch whose validation loss was the least."""
+
+
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and buffers by name, each once; the tensors themselves."""
+    named = dict(module.named_parameters())
+    return {n: t.detach() for n, t in (named | dict(module.named_buffers())).items()}
+
+
+@torch.no_grad()
+def restore(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy ``tensors`` into the weights of these names."""
+    for name, tensor in weights(module).items():
+        tensor.copy_(tensors[name])
 
 
 def save(
     path: Path,
-    modules: Mapping[str, nn.Module],
+    module: nn.Module,
     optimiser: torch.optim.Optimizer,
     progress: Progress,
+    recipe: str,
 ) -> None:
-    """Write weights, optimiser state and ``progress`` to ``path``, atomically."""
-    tensors = {
-        f"{name}/{key}": value.detach().cpu().contiguous().clone()
-        for name, module in modules.items()
-        for key, value in module.state_dict().items()
-    }
+    """Write all of it to ``path``, atomically; ``recipe`` names what may not differ."""
+    tensors = {"curve": progress.curve}
+    tensors |= _above("weights/", weights(module)) | _above("best/", progress.best)
     for index, state in optimiser.state_dict()["state"].items():
-        for key, value in state.items():
-            tensors[f"optimiser/{index}/{key}"] = torch.as_tensor(value).cpu().clone()
+        tensors |= _above(f"optimiser/{index}/", state)
     header = {
-        "epochs_done": progress.epochs_done,
-        "losses": progress.losses,
-        "recipe": progress.recipe,
+        "steps_done": progress.steps_done,
+        "is_over": progress.is_over,
+        "validation": progress.validation,
+        "recipe": recipe,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"progress": json.dumps(header)})
+    on_cpu = {n: torch.as_tensor(t).cpu().contiguous() for n, t in tensors.items()}
+    save_file(on_cpu, partial, metadata={"progress": json.dumps(header)})
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
     os.replace(partial, path)
 
 
 def load(
-    path: Path,
-    modules: Mapping[str, nn.Module],
-    optimiser: torch.optim.Optimizer,
-    recipe: str,
+    path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, recipe: str
 ) -> Progress | None:
     """Restore everything from ``path``; None if there is none or its recipe differs."""
     if not path.exists():
         return None
-    with safe_open(path, framework="pt") as file:
-        header = json.loads(file.metadata()["progress"])
-        if header["recipe"] != recipe:
-            return None
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    for name, module in modules.items():
-        module.load_state_dict(_under(f"{name}/", tensors))
-    _restore(optimiser, _under("optimiser/", tensors))
-    return Progress(
-        epochs_done=header["epochs_done"],
-        losses=tuple(header["losses"]),
-        recipe=recipe,
-    )
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads(file.metadata()["progress"])
+            if header.pop("recipe") != recipe:
+                return None
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError:  # of another program, or of a disk that lost its end
+        return None
+    restore(module, _under("weights/", tensors))
+    _restore_moments(optimiser, _under("optimiser/", tensors))
+    device = next(module.parameters()).device
+    best = {name: t.to(device) for name, t in _under("best/", tensors).items()}
+    return Progress(curve=tensors["curve"].to(device), best=best, **header)
+
+
+def _above(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in tensors.items()}
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def _restore(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def _restore_moments(
+    optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> None:
     """Give each parameter its moments back; settings stay those of the new optimiser."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():

@@ -1,8 +1,8 @@
 """Logits and clicks → the loss of fine-tuning: by impression, by slate, by late clicks.
 
-In: a batch's logits, clicks and which of its slots were shown. Out: one number to
-differentiate. The loss by impression makes a logit a probability; the loss by slate adds
-what only the slate knows: which of its items was preferred.
+In: a batch's logits, clicks and which of its slots were shown. Out: sums and counts, whose
+ratios are to be least. The loss by impression makes a logit a probability; the loss by
+slate adds what only the slate knows: which of its items was preferred.
 
 Shapes: B requests, N candidates.
 """
@@ -12,32 +12,35 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.config import RefreshConfig
+from training.objective import Term, Terms
 
 _HIDDEN = -1e9  # the score of a slot that was not shown: its share underflows to 0
 
 
-def click_loss(
+def click_terms(
     logits: Tensor, clicked: Tensor, shown: Tensor, config: RefreshConfig
-) -> Tensor:
-    """Return the loss of ``logits``, ``clicked`` and ``shown``, each (B, N)."""
+) -> Terms:
+    """Return the terms of the loss of ``logits``, ``clicked`` and ``shown`` (B, N)."""
     is_early = config.fake_negative_weighted
     by_impression = fake_negative_weighted_loss if is_early else log_loss
-    loss = by_impression(logits[shown], clicked[shown])
+    terms = {"by_impression": by_impression(logits[shown], clicked[shown])}
     if config.slate_loss_weight:
-        loss = loss + config.slate_loss_weight * slate_loss(logits, clicked, shown)
-    return loss
+        total, count = slate_loss(logits, clicked, shown)
+        terms["by_slate"] = config.slate_loss_weight * total, count
+    return terms
 
 
-def log_loss(logits: Tensor, clicked: Tensor) -> Tensor:
-    """Return the mean of -(y ln p + (1 - y) ln(1 - p)) over impressions."""
-    return functional.binary_cross_entropy_with_logits(logits, clicked)
+def log_loss(logits: Tensor, clicked: Tensor) -> Term:
+    """Return -(y ln p + (1 - y) ln(1 - p)), summed over impressions, and their number."""
+    each = functional.binary_cross_entropy_with_logits
+    return each(logits, clicked, reduction="sum"), _number(logits)
 
 
-def slate_loss(logits: Tensor, clicked: Tensor, shown: Tensor) -> Tensor:
+def slate_loss(logits: Tensor, clicked: Tensor, shown: Tensor) -> Term:
     """Return the cross entropy of the slates' clicks among what was shown, (B, N) each.
 
-    -mean over clicks of ln(p_i / sum p_j), then the mean over slates with a click; a batch
-    without one gives 0. p is a probability, not exp(logit) as in a plain softmax: then
+    -mean over clicks of ln(p_i / sum p_j), summed over the slates with a click, and the
+    number of those. p is a probability, not exp(logit) as in a plain softmax: then
     the same p are best by slate and by impression, and calibration does not suffer
     (ListCE of Bai et al., Regression Compatible Listwise Objectives, CIKM 2023).
     """
@@ -46,12 +49,11 @@ def slate_loss(logits: Tensor, clicked: Tensor, shown: Tensor) -> Tensor:
     chosen = clicked * shown
     clicks = chosen.sum(-1)  # (B,)
     each = -(shares * chosen).sum(-1) / clicks.clamp(min=1.0)
-    mean: Tensor = each.sum() / (clicks > 0).sum().clamp(min=1)
-    return mean
+    return each.sum(), (clicks > 0).sum()
 
 
-def fake_negative_weighted_loss(logits: Tensor, clicked: Tensor) -> Tensor:
-    """Return the mean loss per impression if each was learnt as a non-click at first.
+def fake_negative_weighted_loss(logits: Tensor, clicked: Tensor) -> Term:
+    """Return the impressions' loss if each was learnt as a non-click at first, and number.
 
     At the newest edge nobody knows who will click. So each impression is a negative at
     once, and each click, when it comes, a positive besides. Such a stream shows clicks at
@@ -66,4 +68,8 @@ def fake_negative_weighted_loss(logits: Tensor, clicked: Tensor) -> Tensor:
         p = torch.sigmoid(logits)
     positive = (1.0 + p) * clicked * -functional.logsigmoid(logits)
     negative = (1.0 - p) * (1.0 + p) * -functional.logsigmoid(-logits)
-    return (positive + negative).mean()
+    return (positive + negative).sum(), _number(logits)
+
+
+def _number(logits: Tensor) -> Tensor:
+    return torch.tensor(float(len(logits)), device=logits.device)

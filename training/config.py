@@ -80,6 +80,13 @@ class RefreshConfig:
     """A rarer item stays out of the vocabulary: its row would learn nothing."""
     max_seconds: float | None = None
     """Both stages together end after so long (None: never), on a low learning rate."""
+    accumulate: int = 1
+    """A batch is learnt in so many parts, one after another: the same result in less
+    memory, for a third more work."""
+    bucket_by_length: bool = False
+    """Rows of alike lengths share a batch, which is cut to the longest of them."""
+    checkpoint_every_s: float = 60.0
+    """A refresh that is killed resumes from the last step kept, exactly."""
     seed: int = 0
     device: str = "auto"
     """``auto`` takes a GPU where there is one."""
@@ -93,5 +100,6 @@ class RefreshConfig:
             raise ValueError(f"{self.held_out_share=} is not between 0 and 1")
         if not 0.0 < self.mask_ratio < 1.0:
             raise ValueError(f"{self.mask_ratio=} is not between 0 and 1")
-        if min(self.batch_users, self.batch_requests, self.num_oov_rows) < 1:
-            raise ValueError("batch_users, batch_requests and num_oov_rows are at least 1")
+        for name in ("batch_users", "batch_requests", "num_oov_rows", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but at least 1")

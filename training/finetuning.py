@@ -7,14 +7,14 @@ trained in place, each group of its parameters at the rate that the model asks f
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from training.batches import Slates, slate_batch
-from training.click_loss import click_loss
+from training.batches import Batch, Slates, slate_batch, slate_lengths
+from training.click_loss import click_terms
 from training.config import RefreshConfig
 from training.fitting import FitOptions, Stage, fit
 from training.id_dropout import without_ids
 from training.model.click_model import ClickModel
+from training.objective import Objective, Terms
 
 STAGE = "fine-tune"
 WEIGHT_DECAY = 0.01
@@ -33,25 +33,41 @@ def finetune(
         torch.from_numpy(slates.tensors["request_features"]).to(device)
     )
 
-    def loss(rows: NDArray[np.int64]) -> Tensor:
-        batch = slate_batch(slates, rows, device)
-        tensors = without_ids(batch.tensors, config.id_dropout, config.num_oov_rows)
-        logits = model(tensors, batch.positions)
-        return click_loss(logits, batch.clicked, batch.shown, config)
-
     stage = Stage(
         name=STAGE,
-        modules={"model": model},
+        objective=ClickObjective(model, slates, config),
         optimiser=torch.optim.AdamW(
             model.parameter_groups(config), weight_decay=WEIGHT_DECAY
         ),
-        loss=loss,
         rows=len(slates),
         batch_rows=config.batch_requests,
         epochs=config.finetune_epochs,
         seed=config.seed * 2 + 1,
+        config=config,
     )
     return fit(stage, options)
+
+
+class ClickObjective(Objective):
+    """Foretell which impressions of the slates are clicked: a model and its loss."""
+
+    def __init__(self, model: ClickModel, slates: Slates, config: RefreshConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.slates = slates
+        self.config = config
+        self.lengths = slate_lengths(slates)
+
+    def batch(self, rows: NDArray[np.int64], longest: NDArray[np.int64]) -> Batch:
+        """Return slates ``rows``, cut to the ``longest`` slate and history."""
+        return slate_batch(self.slates, rows, longest, next(self.parameters()).device)
+
+    def forward(self, batch: Batch) -> Terms:
+        """Return the terms of the loss of the impressions shown in ``batch``."""
+        config = self.config
+        tensors = without_ids(batch.tensors, config.id_dropout, config.num_oov_rows)
+        logits = self.model(tensors, batch.positions)
+        return click_terms(logits, batch.clicked, batch.shown, config)
 
 
 @torch.no_grad()
@@ -60,9 +76,10 @@ def serving_logits(model: ClickModel, slates: Slates) -> NDArray[np.float32]:
     device = next(model.parameters()).device
     model.eval()
     logits = np.zeros(slates.clicked.shape, dtype=np.float32)
+    lengths = slate_lengths(slates)
     for start in range(0, len(slates), SCORING_ROWS):
         rows = np.arange(start, min(start + SCORING_ROWS, len(slates)))
-        batch = slate_batch(slates, rows, device)
+        batch = slate_batch(slates, rows, lengths[rows].max(axis=0), device)
         scored = model(batch.tensors).cpu().numpy()
         logits[rows, : scored.shape[1]] = scored
     return logits

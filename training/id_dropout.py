@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from features.vocabulary import FIRST_OOV_ROW
+from training.model.draws import draw_salt, uniform_of
 
 ITEM_ROWS = ("history_item_rows", "candidate_item_rows")
 
@@ -25,17 +26,12 @@ def without_ids(
     changed = dict(tensors)
     if share == 0.0:
         return changed
-    names = [name for name in ITEM_ROWS if name in tensors]
-    rows, places = torch.unique(
-        torch.cat([tensors[name].flatten() for name in names]), return_inverse=True
-    )
-    known = rows >= FIRST_OOV_ROW + num_oov_rows
-    dropped = known & (torch.rand(len(rows), device=rows.device) < share)
-    shared = FIRST_OOV_ROW + rows % num_oov_rows
-    replaced = torch.where(dropped, shared, rows)[places]
-    start = 0
-    for name in names:
-        end = start + tensors[name].numel()
-        changed[name] = replaced[start:end].reshape(tensors[name].shape)
-        start = end
+    salt = draw_salt()
+    for name in ITEM_ROWS:
+        if name in tensors:
+            rows = tensors[name]
+            dropped = uniform_of(rows, salt) < share
+            known = rows >= FIRST_OOV_ROW + num_oov_rows
+            shared = FIRST_OOV_ROW + rows % num_oov_rows
+            changed[name] = torch.where(known & dropped, shared, rows)
     return changed

@@ -1,7 +1,7 @@
 """The two mask sets of FG-BERT: which positions hide their item, which their behaviour.
 
-In: item rows of a batch of histories, drawn with torch's global generator. Out: two sets
-of positions, and the history with those fields hidden.
+In: item rows of a batch of histories. Out: two sets of positions, and the history with
+those fields hidden.
 
 Shapes: B windows, L history, A attribute slots, F behaviour fields.
 """
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from features.vocabulary import MASK_ROW
+from training.model.draws import uniform
 from training.model.embeddings import MASK_CODES
 
 LAST_MASKED_SHARE = 0.3  # of windows: the newest item's elements are foretold from the rest
@@ -70,7 +71,8 @@ def _draw(item_rows: Tensor, ratio: float) -> Tensor:
     """Return one set (B, L), drawn per distinct item of each window."""
     same = item_rows[:, :, None] == item_rows[:, None, :]  # (B, L, L)
     first = same.to(torch.int8).argmax(dim=2)  # (B, L): where this item stands first
-    drawn = torch.rand(item_rows.shape, device=item_rows.device) < ratio
-    last_too = torch.rand(len(item_rows), 1, device=item_rows.device) < LAST_MASKED_SHARE
+    (windows, length), device = item_rows.shape, item_rows.device
+    drawn = uniform(windows, length, device=device) < ratio
+    last_too = uniform(windows, 1, device=device) < LAST_MASKED_SHARE
     chosen: Tensor = drawn.gather(1, first) | (same[:, -1] & last_too)
     return chosen & (item_rows != 0)

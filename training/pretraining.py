@@ -12,12 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.batches import Arrays, torch_rows
+from training.batches import HISTORY_NAMES, Arrays, history_lengths, newest, torch_rows
 from training.config import RefreshConfig
 from training.fitting import FitOptions, Stage, fit
 from training.masking import Masks, draw_masks, hide, ids_only
+from training.model.encoder import BehaviorEncoder
 from training.model.pretraining_heads import MaskedHeads
 from training.model.srp4ctr import SRP4CTR
+from training.objective import Objective, Terms
 
 STAGE = "pre-train"
 WEIGHT_DECAY = 0.01
@@ -65,56 +67,72 @@ def _fit(
     config: RefreshConfig,
     options: FitOptions,
 ) -> tuple[float, ...]:
-    device = next(model.parameters()).device
-    parameters = [*model.encoder.parameters(), *heads.parameters()]
-    optimiser = torch.optim.AdamW(
-        parameters, lr=config.pretrain_learning_rate, weight_decay=WEIGHT_DECAY
-    )
-    first_known_row = 2 + config.num_oov_rows
-
-    def loss(rows: NDArray[np.int64]) -> Tensor:
-        history = torch_rows(windows.tensors, rows, device)
-        if config.pretraining == "bert":
-            history = ids_only(history)
-        masks = draw_masks(
-            history["history_item_rows"], config.mask_ratio, config.pretraining
-        )
-        return masked_loss(model, heads, history, masks, first_known_row)
-
+    objective = MaskedObjective(model.encoder, heads, windows, config)
     stage = Stage(
         name=STAGE,
-        modules={"encoder": model.encoder, "heads": heads},
-        optimiser=optimiser,
-        loss=loss,
+        objective=objective,
+        optimiser=torch.optim.AdamW(
+            objective.parameters(),
+            lr=config.pretrain_learning_rate,
+            weight_decay=WEIGHT_DECAY,
+        ),
         rows=len(windows),
         batch_rows=config.batch_users,
         epochs=config.pretrain_epochs,
         seed=config.seed * 2,
+        config=config,
     )
     return fit(stage, options)
 
 
-def masked_loss(
-    model: SRP4CTR,
-    heads: MaskedHeads,
-    history: dict[str, Tensor],
-    masks: Masks,
-    first_known_row: int,
-) -> Tensor:
-    """Return the sum of the heads' losses at the hidden positions of ``history``.
+class MaskedObjective(Objective):
+    """Foretell what is hidden of windows: the heads' losses at the hidden positions."""
 
-    An item outside the vocabulary has a hashed row: there is nothing to foretell.
-    """
-    states = model.encode(hide(history, masks))["last_states"][:, 1:]  # (B, L, D)
-    rows = history["history_item_rows"]
-    known = masks.items & (rows >= first_known_row)
-    losses = [states.sum() * 0.0]  # nothing masked in a tiny batch: a loss of zero
-    if bool(known.any()):
+    def __init__(
+        self,
+        encoder: BehaviorEncoder,
+        heads: MaskedHeads,
+        windows: Windows,
+        config: RefreshConfig,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.heads = heads
+        self.windows = windows
+        self.config = config
+        self.lengths = history_lengths(windows.tensors)[:, None]
+
+    def batch(
+        self, rows: NDArray[np.int64], longest: NDArray[np.int64]
+    ) -> dict[str, Tensor]:
+        """Return windows ``rows``, cut to the ``longest`` history."""
+        device = self.heads.item_bias.device
+        history = newest(torch_rows(self.windows.tensors, rows, device), int(longest[0]))
+        return ids_only(history) if self.config.pretraining == "bert" else history
+
+    def forward(self, batch: dict[str, Tensor]) -> Terms:
+        """Hide some of ``batch`` (histories), and return the terms of foretelling it."""
+        config = self.config
+        masks = draw_masks(
+            batch["history_item_rows"], config.mask_ratio, config.pretraining
+        )
+        return self.terms(batch, masks)
+
+    def terms(self, history: dict[str, Tensor], masks: Masks) -> Terms:
+        """Return the heads' terms at the positions of ``history`` that ``masks`` hide.
+
+        An item outside the vocabulary has a hashed row: there is nothing to foretell.
+        """
+        hidden = [hide(history, masks)[name] for name in HISTORY_NAMES]
+        states = self.encoder(*hidden)["last_states"][:, 1:]  # (B, L, D)
+        rows, embedding = history["history_item_rows"], self.encoder.embedding
+        known = masks.items & (rows >= 2 + self.config.num_oov_rows)
         attributes = history["history_attribute_rows"][known]
-        embedding = model.embedding
-        losses.append(heads.item_loss(states[known], rows[known], embedding.items))
-        losses.append(heads.attribute_loss(states[known], attributes, embedding.attributes))
-    if bool(masks.behaviors.any()):
         codes = history["history_behavior_codes"][masks.behaviors]
-        losses.append(heads.behavior_loss(states[masks.behaviors], codes))
-    return torch.stack(losses).sum()
+        return {
+            "item": self.heads.item_term(states[known], rows[known], embedding.items),
+            "attributes": self.heads.attribute_term(
+                states[known], attributes, embedding.attributes
+            ),
+            "behavior": self.heads.behavior_term(states[masks.behaviors], codes),
+        }

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from training.click_loss import (
-    click_loss,
+    click_terms,
     fake_negative_weighted_loss,
     log_loss,
     slate_loss,
 )
 from training.config import RefreshConfig
+from training.objective import loss_of, mean_of
 
 
 def logits_of(*rates: float) -> Tensor:
@@ -23,7 +24,7 @@ def test_a_slates_loss_is_the_clicks_share_of_the_probabilities() -> None:
     logits = logits_of(0.3, 0.1, 0.2)[None]
     clicked = torch.tensor([[0.0, 1.0, 0.0]])
     shown = torch.ones(1, 3, dtype=torch.bool)
-    found = slate_loss(logits, clicked, shown)
+    found = mean_of(slate_loss(logits, clicked, shown))
     assert float(found) == pytest.approx(-math.log(0.1 / 0.6))
 
 
@@ -33,16 +34,18 @@ def test_a_slates_clicks_are_averaged_and_so_are_slates() -> None:
     shown = torch.tensor([[True, True, True], [True, True, False]])
     first = -(math.log(0.3 / 0.6) + math.log(0.1 / 0.6)) / 2
     second = -math.log(0.5)
-    assert float(slate_loss(logits, clicked, shown)) == pytest.approx((first + second) / 2)
+    assert float(mean_of(slate_loss(logits, clicked, shown))) == pytest.approx(
+        (first + second) / 2
+    )
 
 
 def test_slates_without_a_click_give_none_and_no_slate_at_all_gives_zero() -> None:
     logits = logits_of(0.3, 0.1, 0.9, 0.4).reshape(2, 2).requires_grad_()
     shown = torch.ones(2, 2, dtype=torch.bool)
     clicked = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
-    loss = slate_loss(logits, clicked, shown)
+    loss = mean_of(slate_loss(logits, clicked, shown))
     assert float(loss.detach()) == pytest.approx(-math.log(0.3 / 0.4))
-    assert float(slate_loss(logits.detach(), torch.zeros(2, 2), shown)) == 0.0
+    assert float(mean_of(slate_loss(logits.detach(), torch.zeros(2, 2), shown))) == 0.0
     (gradient,) = torch.autograd.grad(loss, logits)
     assert not gradient[1].any()
 
@@ -50,7 +53,7 @@ def test_slates_without_a_click_give_none_and_no_slate_at_all_gives_zero() -> No
 def test_padding_has_no_share_and_no_gradient() -> None:
     logits = logits_of(0.3, 0.1, 0.999).reshape(1, 3).requires_grad_()
     shown = torch.tensor([[True, True, False]])
-    loss = slate_loss(logits, torch.tensor([[1.0, 0.0, 1.0]]), shown)
+    loss = mean_of(slate_loss(logits, torch.tensor([[1.0, 0.0, 1.0]]), shown))
     assert float(loss.detach()) == pytest.approx(-math.log(0.3 / 0.4))
     (gradient,) = torch.autograd.grad(loss, logits)
     assert float(gradient[0, 2]) == 0.0
@@ -62,7 +65,7 @@ def test_the_slate_loss_is_best_at_the_true_rates_where_one_click_is_on_each() -
     logits = rates.logit().expand(3, -1).clone().requires_grad_()
     shown = torch.ones(3, 3, dtype=torch.bool)
     gradient = sum(
-        rate * torch.autograd.grad(slate_loss(logits[:1], clicked, shown[:1]), logits)[0]
+        rate * torch.autograd.grad(slate_loss(logits[:1], clicked, shown[:1])[0], logits)[0]
         for rate, clicked in zip(rates, torch.eye(3)[:, None], strict=True)
     )
     assert isinstance(gradient, Tensor)
@@ -75,9 +78,9 @@ def test_the_weight_joins_both_losses() -> None:
     shown = torch.ones(1, 2, dtype=torch.bool)
     plain = RefreshConfig(slate_loss_weight=0.0)
     weighted = replace(plain, slate_loss_weight=0.5)
-    found = click_loss(logits, clicked, shown, weighted)
-    alone = log_loss(logits[0], clicked[0])
-    assert click_loss(logits, clicked, shown, plain) == alone
+    found = loss_of(click_terms(logits, clicked, shown, weighted))
+    alone = mean_of(log_loss(logits[0], clicked[0]))
+    assert loss_of(click_terms(logits, clicked, shown, plain)) == alone
     assert float(found - alone) == pytest.approx(-0.5 * math.log(0.75))
 
 
@@ -93,12 +96,12 @@ def test_fake_negatives_are_weighted_away(rate: float) -> None:
         optimiser = torch.optim.Adam([logit], lr=0.1)
         for _ in range(400):
             if weighted:
-                loss = fake_negative_weighted_loss(logit.expand(len(seen)), seen)
+                term = fake_negative_weighted_loss(logit.expand(len(seen)), seen)
             else:  # the stream as it is: every impression, and every click besides
                 stream = torch.cat([torch.zeros_like(seen), seen[seen > 0]])
-                loss = log_loss(logit.expand(len(stream)), stream)
+                term = log_loss(logit.expand(len(stream)), stream)
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            mean_of(term).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         return float(torch.sigmoid(logit.detach()))
 

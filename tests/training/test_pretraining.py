@@ -10,7 +10,8 @@ from training.masking import Masks, draw_masks, ids_only
 from training.model.embeddings import TableSizes
 from training.model.pretraining_heads import MaskedHeads
 from training.model.srp4ctr import SRP4CTR
-from training.pretraining import Windows, masked_loss, pretrain
+from training.objective import loss_of
+from training.pretraining import MaskedObjective, Windows, pretrain
 
 
 def test_pretraining_lowers_its_loss(
@@ -39,7 +40,8 @@ def test_a_batch_without_a_hidden_position_costs_nothing(
     heads = MaskedHeads(recipe.model, model.embedding)
     history = torch_rows(windows.tensors, torch.arange(2).numpy(), torch.device("cpu"))
     none = torch.zeros_like(history["history_item_rows"], dtype=torch.bool)
-    loss = masked_loss(model, heads, history, Masks(items=none, behaviors=none), 18)
+    objective = MaskedObjective(model.encoder, heads, windows, recipe)
+    loss = loss_of(objective.terms(history, Masks(items=none, behaviors=none)))
     assert float(loss.detach()) == 0.0
 
 
@@ -54,7 +56,8 @@ def test_each_mask_set_alone_gives_a_loss(
     masks = {"items": torch.zeros_like(rows, dtype=torch.bool)}
     masks["behaviors"] = masks["items"]
     masks[hidden] = rows != 0
-    assert float(masked_loss(model, heads, history, Masks(**masks), 2).detach()) > 0.1
+    objective = MaskedObjective(model.encoder, heads, windows, recipe)
+    assert float(loss_of(objective.terms(history, Masks(**masks))).detach()) > 0.1
 
 
 def test_without_pretraining_the_encoder_stays_and_the_candidate_stream_starts_as_it(
@@ -79,7 +82,8 @@ def test_an_arm_teaches_only_the_heads_that_it_asks(
     history = torch_rows(windows.tensors, torch.arange(8).numpy(), torch.device("cpu"))
     history = ids_only(history) if arm == "bert" else history
     masks = draw_masks(history["history_item_rows"], 0.5, arm)
-    masked_loss(model, heads, history, masks, 2).backward()  # type: ignore[no-untyped-call]
+    objective = MaskedObjective(model.encoder, heads, windows, recipe)
+    loss_of(objective.terms(history, masks)).backward()  # type: ignore[no-untyped-call]
     taught = {
         name.split(".")[0].removesuffix("_bias")
         for name, parameter in heads.named_parameters()

@@ -77,7 +77,7 @@ def test_a_bundle_that_fails_a_gate_is_kept_but_not_promoted(
 def test_a_refresh_that_was_cut_off_resumes_to_the_same_model(
     world: FeatureConfig, config: RefreshConfig
 ) -> None:
-    short = replace(config, finetune_epochs=4)
+    short = replace(config, finetune_epochs=4, checkpoint_every_s=0.0)
 
     def stop_in_the_middle(step: str, done: int, total: int, note: str = "") -> None:
         if (step, done) == ("fine-tune", 2):
@@ -88,13 +88,13 @@ def test_a_refresh_that_was_cut_off_resumes_to_the_same_model(
     shutil.rmtree(whole)
     with pytest.raises(KeyboardInterrupt):
         refresh(short, world, STREAMS, progress=stop_in_the_middle)
-    epochs: list[tuple[str, int]] = []
+    begun: list[tuple[str, int]] = []
 
     def listen(step: str, done: int, total: int, note: str = "") -> None:
-        epochs.append((step, done))
+        begun.append((step, done))
 
     resumed = refresh(short, world, STREAMS, progress=listen).folder
-    assert ("fine-tune", 1) not in epochs  # it began where it was
+    assert ("fine-tune", 1) not in begun  # it began where it was
     found = load_file(resumed / bundle.WEIGHTS_FILE)
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
 

@@ -5,8 +5,9 @@ torch draws a mask per number, on one thread: a quarter of a training step's tim
 Shapes: B requests, T positions, D width.
 """
 
-import torch
 from torch import Tensor, nn
+
+from training.model.draws import uniform
 
 
 class ChannelDropout(nn.Module):
@@ -20,5 +21,6 @@ class ChannelDropout(nn.Module):
         """Return ``states`` with some channels of each request dropped."""
         if not self.training or self.rate == 0.0:
             return states
-        ones = torch.ones_like(states[:, :1])  # (B, 1, D)
-        return states * nn.functional.dropout(ones, self.rate)
+        drawn = uniform(len(states), 1, states.shape[-1], device=states.device)
+        kept = (drawn >= self.rate).to(states.dtype) / (1.0 - self.rate)  # (B, 1, D)
+        return states * kept

@@ -58,8 +58,13 @@ class TokenEmbedding(nn.Module):
             _initialise(table)
 
     def behaviors(self, item_rows: Tensor, attribute_rows: Tensor, codes: Tensor) -> Tensor:
-        """Return the tokens (B, L, D) of (B, L), (B, L, A) and (B, L, F)."""
-        tokens = self._joined(item_rows, attribute_rows, codes) + self.slots
+        """Return the tokens (B, L, D) of (B, L), (B, L, A) and (B, L, F).
+
+        Histories may be cut to the newest: a batch without long ones costs less.
+        """
+        length = item_rows.shape[1]
+        slots = self.slots if length == len(self.slots) else self.slots[-length:]
+        tokens = self._joined(item_rows, attribute_rows, codes) + slots
         dropped: Tensor = self.dropout(self.norm(tokens))
         return dropped
 

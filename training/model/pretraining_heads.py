@@ -1,7 +1,7 @@
 """What pre-training asks of the encoder: the masked item, its attributes, the behaviour.
 
-In: last states at masked positions. Out: losses. These heads end with pre-training; only
-the encoder and its tables go on.
+In: last states at masked positions. Out: losses, each a sum and a count. These heads end
+with pre-training; only the encoder and its tables go on.
 
 Shapes: P masked positions, I item rows, V attribute rows, A attribute slots, D width,
 F behaviour fields.
@@ -30,37 +30,43 @@ class MaskedHeads(nn.Module):
         self.attribute_bias = nn.Parameter(torch.zeros(embedding.attributes.num_embeddings))
         self.fields = nn.ModuleList(nn.Linear(width, size) for size in FIELD_SIZES)
 
-    def item_loss(self, states: Tensor, rows: Tensor, table: nn.Embedding) -> Tensor:
-        """Return the mean cross entropy of ``rows`` (P) over all items, tied to the table.
+    def item_term(
+        self, states: Tensor, rows: Tensor, table: nn.Embedding
+    ) -> tuple[Tensor, Tensor]:
+        """Return the cross entropy of ``rows`` (P) over all items, tied to the table.
 
         In units of log(I), so that it weighs like the other heads at the start.
         """
         logits = self.transform(states) @ table.weight.T + self.item_bias  # (P, I)
-        loss = nn.functional.cross_entropy(logits, rows)
-        return loss / math.log(table.num_embeddings)
+        loss = nn.functional.cross_entropy(logits, rows, reduction="sum")
+        return loss / math.log(table.num_embeddings), _count(rows)
 
-    def attribute_loss(self, states: Tensor, rows: Tensor, table: nn.Embedding) -> Tensor:
+    def attribute_term(
+        self, states: Tensor, rows: Tensor, table: nn.Embedding
+    ) -> tuple[Tensor, Tensor]:
         """Return the binary cross entropy of each value being among ``rows`` (P, A).
 
         Summed over values and divided by log(V): an item has a few values of many. An item
         whose values are unknown or hidden is not asked for.
         """
         known = (rows > MASK_ROW).any(1)
-        if not bool(known.any()):
-            return states.sum() * 0.0
         states, rows = states[known], rows[known]
         logits = self.transform(states) @ table.weight.T + self.attribute_bias  # (P, V)
         present = torch.zeros_like(logits).scatter_(1, rows, 1.0)
-        each = nn.functional.binary_cross_entropy_with_logits(
-            logits[:, 2:], present[:, 2:], reduction="none"
+        loss = nn.functional.binary_cross_entropy_with_logits(
+            logits[:, 2:], present[:, 2:], reduction="sum"
         )  # rows 0 and 1 are no values
-        return each.sum(1).mean() / math.log(table.num_embeddings + 1)
+        return loss / math.log(table.num_embeddings + 1), _count(rows)
 
-    def behavior_loss(self, states: Tensor, codes: Tensor) -> Tensor:
+    def behavior_term(self, states: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean over fields of the cross entropy of ``codes`` (P, F)."""
         transformed = self.transform(states)
         losses = [
-            nn.functional.cross_entropy(head(transformed), codes[:, f])
+            nn.functional.cross_entropy(head(transformed), codes[:, f], reduction="sum")
             for f, head in enumerate(self.fields)
         ]
-        return torch.stack(losses).mean()
+        return torch.stack(losses).mean(), _count(codes)
+
+
+def _count(foretold: Tensor) -> Tensor:
+    return torch.tensor(float(len(foretold)), device=foretold.device)

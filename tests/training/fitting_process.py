@@ -1,0 +1,56 @@
+"""A process that trains both stages of the tiny model: to be killed, or one of several.
+
+python -m tests.training.fitting_process FOLDER [STEP_SECONDS]: writes its checkpoints into
+FOLDER, and a line for each step that it begins.
+"""
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from tests.training.conftest import RECIPE, SIZES, random_slates, random_windows
+from training.config import RefreshConfig
+from training.finetuning import finetune
+from training.fitting import FitOptions
+from training.model.srp4ctr import SRP4CTR
+from training.parallel import ALONE, Processes, joined
+from training.pretraining import pretrain
+
+
+def train(
+    folder: Path,
+    config: RefreshConfig = RECIPE,
+    processes: Processes = ALONE,
+    step_seconds: float = 0.0,
+) -> SRP4CTR:
+    """Return the model after both stages, each with a checkpoint of its own name."""
+
+    def tell(step: str, done: int, total: int, note: str = "") -> None:
+        sys.stdout.write(f"{step} {done}\n")
+        sys.stdout.flush()
+        time.sleep(step_seconds)
+
+    torch.manual_seed(0)
+    model = SRP4CTR(config.model, SIZES)
+    options = FitOptions(progress=tell, processes=processes)
+    for name in ("pre-train", "fine-tune"):
+        own = replace(options, checkpoint=folder / f"{name}.safetensors")
+        if name == "pre-train":
+            pretrain(model, random_windows(), config, own)
+        else:
+            finetune(model, random_slates(), config, own)
+    return model
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with joined() as together:
+        train(
+            Path(sys.argv[1]),
+            replace(RECIPE, checkpoint_every_s=0.0),
+            together,
+            float(sys.argv[2]) if len(sys.argv) > 2 else 0.0,
+        )

@@ -1,0 +1,67 @@
+"""The random numbers of training: each row's own, whichever process or part draws them.
+
+In: the part of a batch that is at hand. Out: uniform numbers for its rows. Everyone seeds
+alike and draws for the whole batch, then keeps its part; so masks and dropout depend on
+the seed and the row alone, and two processes learn what one would.
+
+Shapes: B rows at hand, of a batch.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Rows ``first`` to ``first + rows`` of a batch of ``whole`` rows."""
+
+    first: int
+    rows: int
+    whole: int
+
+
+_PART: ContextVar[Part | None] = ContextVar("part", default=None)
+
+
+@contextmanager
+def drawing(seed: int, part: Part) -> Iterator[None]:
+    """Seed torch, and let ``uniform`` draw the rows of ``part`` while the block runs."""
+    torch.manual_seed(seed)
+    token = _PART.set(part)
+    try:
+        yield
+    finally:
+        _PART.reset(token)
+
+
+def uniform(rows: int, *shape: int, device: torch.device) -> Tensor:
+    """Return numbers in [0, 1), (B, *shape); ``shape`` must not depend on the part."""
+    part = _PART.get()
+    if part is None:
+        return torch.rand(rows, *shape, device=device)
+    if part.rows != rows:
+        raise ValueError(f"numbers for {rows} rows, of a part of {part.rows}")
+    drawn = torch.rand(part.whole, *shape, device=device)
+    return drawn[part.first : part.first + rows]
+
+
+def draw_salt() -> int:
+    """Return a number to make ``uniform_of`` differ from step to step."""
+    return int(torch.randint(2**62, ()))
+
+
+def uniform_of(keys: Tensor, salt: int) -> Tensor:
+    """Return a number in [0, 1) for each of ``keys``: equal ones have the same number.
+
+    So what happens to a key happens to it in all parts of a batch. By two rounds of
+    multiply and shift, as in splitmix64; int64 wraps around.
+    """
+    mixed = (keys + salt) * -7046029254386353131
+    for _ in range(2):
+        mixed = (mixed ^ ((mixed >> 29) & 0x7FFFFFFFF)) * -4658895280553007687
+    return ((mixed >> 40) & 0xFFFFFF).double() / 2**24

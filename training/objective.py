@@ -1,0 +1,49 @@
+"""What a stage minimises: sums and counts of each term of its loss, of any rows.
+
+In: rows of the stage's examples. Out: terms that can be added up over parts of a batch and
+over processes before they are divided; so the loss of a batch is the same however it is
+shared out.
+"""
+
+import abc
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+Term = tuple[Tensor, Tensor]
+"""The sum of the losses of what is foretold, and how many that were; perhaps none."""
+Terms = Mapping[str, Term]
+"""By name, always the same names. The loss is Σ sum / count."""
+
+
+class Objective(nn.Module, abc.ABC):
+    """A module over all that the stage trains, whose output is the terms of the loss."""
+
+    lengths: NDArray[np.int64]
+    """How long each example's sequences are: (rows, kinds), the costliest kind last."""
+
+    @abc.abstractmethod
+    def batch(self, rows: NDArray[np.int64], longest: NDArray[np.int64]) -> Any:
+        """Return examples ``rows`` (perhaps none), sequences cut to ``longest`` (kinds)."""
+
+    @abc.abstractmethod
+    def forward(self, batch: Any) -> Terms:
+        """Return the terms of the loss of what ``batch`` returned."""
+
+
+def loss_of(terms: Terms, counts: Mapping[str, Tensor] | None = None) -> Tensor:
+    """Return Σ sum / count; ``counts`` are of the whole whose part ``terms`` are."""
+    own = {name: count for name, (_, count) in terms.items()}
+    counts = counts or own
+    each = [mean_of((total, counts[name])) for name, (total, _) in terms.items()]
+    return torch.stack(each).sum()
+
+
+def mean_of(term: Term) -> Tensor:
+    """Return sum / count; 0 of none."""
+    total, count = term
+    return total / count.clamp(min=1)

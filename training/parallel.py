@@ -1,0 +1,86 @@
+"""Data parallelism: processes that ``torchrun`` started, each with a part of every batch.
+
+In: torchrun's variables. Out: this process's place among its peers, and what they do
+together. One process alone needs none of it: every call is then the identity.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as torch_distributed
+from torch.nn.parallel import DistributedDataParallel
+
+# While the first process reads the log or exports, the others wait.
+PATIENCE = timedelta(hours=12)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Processes:
+    """This process's ``rank`` among ``count``; the first alone writes files."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes and reports."""
+        return self.rank == 0
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """Return ``module`` with gradients that are averaged over the processes."""
+        if self.count == 1:
+            return module
+        # Stages leave parameters out: frozen ones, heads that a batch does not ask.
+        return DistributedDataParallel(
+            module, broadcast_buffers=False, find_unused_parameters=True
+        )
+
+    def add(self, tensor: Tensor) -> Tensor:
+        """Return the sum of ``tensor`` over the processes, the same in each."""
+        if self.count == 1:
+            return tensor
+        summed = tensor.clone()
+        torch_distributed.all_reduce(summed)
+        return summed
+
+    def agree(self, value: float) -> float:
+        """Return the first process's ``value``: clocks differ, decisions must not."""
+        if self.count == 1:
+            return value
+        return float(self.add(torch.tensor(value if self.is_first else 0.0).double()))
+
+    def wait(self) -> None:
+        """Wait until every process has come here."""
+        self.agree(0.0)
+
+
+ALONE = Processes()
+
+
+@contextmanager
+def joined() -> Iterator[Processes]:
+    """Join the processes that torchrun started; alone without torchrun."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield ALONE
+        return
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    torch_distributed.init_process_group(backend, timeout=PATIENCE)
+    try:
+        yield Processes(rank=torch_distributed.get_rank(), count=count)
+    finally:
+        torch_distributed.destroy_process_group()
+
+
+def device_of(name: str) -> torch.device:
+    """Return the device ``name``; ``auto`` takes this process's GPU where there is one."""
+    if name != "auto":
+        return torch.device(name)
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
