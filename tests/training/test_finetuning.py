@@ -4,9 +4,11 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
+from tests.training.conftest import random_slates
 from training import metrics
 from training.batches import Slates
 from training.config import RefreshConfig
@@ -131,3 +133,52 @@ def test_scoring_a_slate_of_fewer_items_leaves_the_rest_at_zero(
     logits = serving_logits(model, replace(slates, tensors=tensors))
     assert logits.shape == slates.clicked.shape
     assert not logits[:, 2:].any()
+
+
+def a_page_with_favourites(sizes: TableSizes) -> tuple[Slates, NDArray[np.float64]]:
+    """Return slates, and the relevance (R, N) planted in them.
+
+    A click's logit is relevance plus a bonus of its position, 3 at the top; the page put
+    there what it favoured, whatever the relevance. Nothing else differs between slates.
+    """
+    generator = np.random.default_rng(0)
+    bonus = np.array([3.0, 2.0, 1.0, 0.5, 0.0])
+    relevance, favour = (
+        generator.permutation(np.linspace(-3.0, 0.0, sizes.item_rows)) for _ in range(2)
+    )
+    seen = random_slates(count=500, candidates=len(bonus))
+    rows = seen.tensors["candidate_item_rows"]
+    favoured = favour[rows] + generator.normal(size=rows.shape)
+    rows = np.take_along_axis(rows, np.argsort(-favoured, axis=1), axis=1)
+    likely = 1.0 / (1.0 + np.exp(-(relevance[rows] + bonus)))
+    clicked = (generator.random(rows.shape) < likely).astype(np.float32)
+    tensors = {name: np.zeros_like(array) for name, array in seen.tensors.items()}
+    tensors["candidate_item_rows"] = rows
+    return replace(seen, clicked=clicked, tensors=tensors), relevance[rows]
+
+
+def test_serving_ranks_by_relevance_and_not_by_where_the_page_put_it(
+    recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    slates, relevance = a_page_with_favourites(sizes)
+    longer = replace(
+        recipe,
+        finetune_epochs=5,
+        finetune_learning_rate=1e-2,
+        encoder_learning_rate_scale=1.0,
+        batch_requests=32,
+    )
+
+    def trained(positions: NDArray[np.int64]) -> tuple[SRP4CTR, float]:
+        """Return the model, and how its served logits correlate with relevance."""
+        torch.manual_seed(0)
+        model = SRP4CTR(recipe.model, sizes)
+        finetune(model, replace(slates, positions=positions), longer, FitOptions())
+        served = serving_logits(model, slates)
+        return model, float(np.corrcoef(relevance.ravel(), served.ravel())[0, 1])
+
+    model, told = trained(slates.positions)
+    _, untold = trained(np.zeros_like(slates.positions))
+    bias = model.head.position_bias.weight.detach()
+    assert float(bias[0] - bias[4]) == pytest.approx(3.0, abs=0.3)
+    assert told > untold + 0.03

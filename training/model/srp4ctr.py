@@ -22,6 +22,9 @@ from training.model.numeric_features import NumericFeatures
 from training.model.querying import MeanState, QueryingTransformer
 
 CONTEXT_WIDTH = 16
+# A position's bias is one number far from 0, with thousands of impressions to learn from:
+# at the rate of the rest a short training cannot bring it there, and relevance takes it.
+POSITION_RATE = 10.0
 
 
 class SRP4CTR(ClickModel):
@@ -92,10 +95,14 @@ class SRP4CTR(ClickModel):
         layers = [list(layer.parameters()) for layer in self.encoder.layers]
         placed = {id(table)} | {id(p) for layer in layers for p in layer}
         tokens = [p for p in self.encoder.parameters() if id(p) not in placed]
-        placed |= {id(p) for p in tokens}
+        bias = self.head.position_bias.weight
+        placed |= {id(bias)} | {id(p) for p in tokens}
         rest = [p for p in self.parameters() if id(p) not in placed]
         rate = config.finetune_learning_rate
-        groups: list[dict[str, Any]] = [{"params": rest, "lr": rate}]
+        groups: list[dict[str, Any]] = [
+            {"params": rest, "lr": rate},
+            {"params": [bias], "lr": rate * POSITION_RATE},
+        ]
         rate *= config.encoder_learning_rate_scale
         if config.freeze != "encoder":
             for params in (*reversed(layers), tokens):
