@@ -13,7 +13,13 @@ import prometheus_client  # noqa: F401  (before Feast: see above)
 import typer
 from rich.console import Console
 
-from local import event_commands, feature_commands, stack_commands, stream_commands
+from local import (
+    event_commands,
+    feature_commands,
+    model_commands,
+    stack_commands,
+    stream_commands,
+)
 from settings import PREFIX, STACK_FILE, load
 
 app = typer.Typer(
@@ -23,14 +29,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-model = typer.Typer(help="Train, promote and ask models.", no_args_is_help=True)
 monitor = typer.Typer(help="Live quality and cost.", no_args_is_help=True)
 for noun, group in {
     "stack": stack_commands.app,
     "events": event_commands.app,
     "stream": stream_commands.app,
     "features": feature_commands.app,
-    "model": model,
+    "model": model_commands.app,
     "monitor": monitor,
 }.items():
     app.add_typer(group, name=noun)
@@ -59,90 +64,6 @@ def everything(
             raise ValueError(
                 f"nothing runs in {data_dir}: srp4ctr --data-dir {data_dir} stack up"
             )
-
-
-@model.command("refresh")
-def model_refresh(
-    promote: Annotated[bool, typer.Option(help="Serve the bundle if it passes.")] = True,
-) -> None:
-    """Pre-train, fine-tune, calibrate, export, judge, and promote a new bundle.
-
-    Example: srp4ctr model refresh
-    """
-    from local.console import listener, progress_bars
-    from local.feature_gate import promoter
-    from local.views import report_table
-    from training.refresh import refresh
-
-    settings = load()
-    with progress_bars(out) as bars:
-        report = refresh(
-            settings.training,
-            settings.features,
-            settings.streams,
-            promote=promoter(settings) if promote else None,
-            progress=listener(bars),
-        )
-    out.print(report_table(report))
-
-
-@model.command("list")
-def model_list() -> None:
-    """List the bundles and say which one serves.
-
-    Example: srp4ctr model list
-    """
-    from local.views import bundles_table
-
-    settings = load()
-    bundles, repository = settings.training.bundles_dir, settings.triton.repository
-    out.print(bundles_table(Path(bundles), Path(repository)))
-
-
-@model.command("promote")
-def model_promote(version: str) -> None:
-    """Serve bundle VERSION; if anything fails, the old one keeps serving.
-
-    Refused while the feature store is not what the log says: srp4ctr features check.
-
-    Example: srp4ctr model promote v2
-    """
-    from local.feature_gate import promoter
-
-    settings = load()
-    folder = Path(settings.training.bundles_dir) / version
-    if not folder.is_dir():
-        raise ValueError(f"there is no bundle {version}: srp4ctr model list shows them")
-    promoter(settings)(folder)
-    out.print(f"{version} serves")
-
-
-@model.command("rollback")
-def model_rollback() -> None:
-    """Serve the previous bundle again.
-
-    Example: srp4ctr model rollback
-    """
-    from triton_repo.promotion import rollback
-
-    out.print(f"{rollback(load().triton).serving} serves")
-
-
-@model.command("rank")
-def model_rank(user: str, items: list[str]) -> None:
-    """Ask Triton for USER's click probability of each of ITEMS, best first.
-
-    Example: srp4ctr model rank 42 50 181 258
-    """
-    from local.views import ranking_table, titles
-    from streams.events import item_key
-    from triton_repo.client import RankClient
-
-    settings = load()
-    with RankClient(settings.triton.grpc) as client:
-        ranking = client.rank(user, items, deadline_s=5.0)
-    names = titles(settings.features, [item_key(item) for item in items])
-    out.print(ranking_table(ranking, names))
 
 
 @monitor.command("run")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from features import schema
+from features.gates import Gate
 
 WEIGHTS_FILE = "weights.safetensors"
 ENCODER_FILE = "encoder.onnx"
@@ -34,6 +35,7 @@ CONTENT_FILES = (
 )
 
 _VERSION = re.compile(r"v([1-9][0-9]*)")
+_ALWAYS_WRITTEN = ("version", "created_at_ms", "sizes", "schema_fingerprint")
 _HASH_CHUNK = 1 << 20
 
 
@@ -59,6 +61,14 @@ class BundleManifest:
     """The cost card: encoder_flops, folded_flops and unfolded_flops per request, …"""
     counts: Mapping[str, int] = field(default_factory=dict)
     """What went in: requests, impressions, clicks, users, items, …"""
+    boundary_ms: int = 0
+    """Nothing from here on taught the model: it calibrated and judged."""
+    parent: str = ""
+    """The bundle whose weights it began with; "": none."""
+    recipe: str = ""
+    """A digest of settings and examples: the same would make the same bundle again."""
+    gates: tuple[Gate, ...] = ()
+    """What training checked; what promotion checked is in the report beside."""
 
     def __post_init__(self) -> None:
         if _VERSION.fullmatch(self.version) is None:
@@ -120,10 +130,13 @@ def check_fingerprint(card: BundleManifest) -> None:
 def read(folder: Path) -> BundleManifest:
     """Return the card of the bundle in ``folder``, unverified."""
     card = _read_json(folder / CARD_FILE)
-    known = {f.name for f in dataclasses.fields(BundleManifest)}
-    if odd := sorted(set(card) ^ known):
-        raise ValueError(f"{folder / CARD_FILE}: missing or unknown fields {odd}")
-    return BundleManifest(**card)
+    fields = dataclasses.fields(BundleManifest)
+    # What an older release did not write has its default.
+    odd = {*_ALWAYS_WRITTEN} - {*card} | {*card} - {f.name for f in fields}
+    if odd:
+        raise ValueError(f"{folder / CARD_FILE}: missing or unknown fields {sorted(odd)}")
+    gates = tuple(Gate(**each) for each in card.pop("gates", ()))
+    return BundleManifest(**card, gates=gates)
 
 
 def list_bundles(bundles_dir: Path) -> list[Path]:

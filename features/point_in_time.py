@@ -7,7 +7,7 @@ that came late is seen; sequence and counters alike. The expressions are Ibis, a
 runs them; what they find is what the folds of ``streams`` would have held.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import ibis
@@ -44,6 +44,20 @@ class RequestSnapshots:
     candidate_clicked: NDArray[np.bool_]
     """The label as the log knows it: a click, be it after the window."""
     candidate_activity: ActivityArrays  # (M,), as of the request's time
+
+    def from_time(self, start_ms: int) -> "RequestSnapshots":
+        """Return the requests from ``start_ms`` on, and their candidates."""
+        first = int(np.searchsorted(self.times_ms, start_ms))
+        requests = np.arange(first, len(self.times_ms))
+        candidates = np.flatnonzero(self.candidate_requests >= first)
+        kept: dict[str, Any] = {}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            rows = candidates if each.name.startswith("candidate_") else requests
+            is_array = isinstance(value, np.ndarray)
+            kept[each.name] = value[rows] if is_array else value.take(rows)
+        kept["candidate_requests"] = kept["candidate_requests"] - first
+        return RequestSnapshots(**kept)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -138,7 +138,7 @@ def _start_services(settings: Settings, folder: Path) -> processes.Running:
 
 
 def _refresh(settings: Settings, bar: Bar) -> None:
-    from training.refresh import refresh  # torch: 3 s
+    from training.refresh import RefreshOptions, refresh  # torch: 3 s
 
     def show_progress(step: str, done: int, total: int, note: str = "") -> None:
         bar.set(done, total)
@@ -148,8 +148,7 @@ def _refresh(settings: Settings, bar: Bar) -> None:
         settings.training,
         settings.features,
         settings.streams,
-        promote=promoter(settings),
-        progress=show_progress,
+        RefreshOptions(promote=promoter(settings), progress=show_progress),
     )
     if not report.promoted:
         raise RuntimeError(f"{report.version} was refused: {'; '.join(report.refusals)}")

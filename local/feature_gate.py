@@ -3,13 +3,10 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from features.check_report import FeatureCheck, write_report
+from features.gates import Gate, failed
 from settings import Settings
-
-if TYPE_CHECKING:  # a stream worker has no tritonclient
-    from triton_repo.promotion import Serving
 
 
 def checked(settings: Settings, sample: int = 200) -> FeatureCheck:
@@ -33,10 +30,50 @@ def checked(settings: Settings, sample: int = 200) -> FeatureCheck:
     return check
 
 
-def promoter(settings: Settings) -> Callable[[Path], "Serving"]:
-    """Return what serves the bundle in a folder: training hands it the folder."""
-    from triton_repo.promotion import promote
+def promote(settings: Settings, folder: Path) -> tuple[Gate, ...]:
+    """Serve the bundle in ``folder``, add to its report, and return what was checked.
 
-    return lambda folder: promote(
-        folder, settings.triton, settings.features, check=partial(checked, settings)
-    )
+    Raises ``PromotionError`` where it does not serve then.
+    """
+    from training import reports  # no torch
+    from triton_repo import promotion
+
+    gates: tuple[Gate, ...] = ()
+    check = partial(checked, settings)
+    try:
+        done = promotion.promote(folder, settings.triton, settings.features, check)
+        gates = done.gates
+    except promotion.PromotionError as error:
+        gates = error.gates
+        raise
+    finally:
+        report = reports.read(folder)
+        if report is not None and gates:
+            reports.write(reports.with_promotion(report, gates))
+    return gates
+
+
+def promoter(settings: Settings) -> Callable[[Path], tuple[Gate, ...]]:
+    """Return what serves the bundle in a folder: a refresh hands it the folder.
+
+    A gate that fails is an answer; only what could not be tried is an error.
+    """
+    from triton_repo.promotion import PromotionError
+
+    def try_it(folder: Path) -> tuple[Gate, ...]:
+        try:
+            return promote(settings, folder)
+        except PromotionError as error:
+            if not failed(error.gates):
+                raise
+            return error.gates
+
+    return try_it
+
+
+def serving_folder(settings: Settings) -> Path | None:
+    """Return the folder of the bundle that serves; None before the first promotion."""
+    from triton_repo.promotion import read_serving
+
+    serving = read_serving(Path(settings.triton.repository)).serving
+    return Path(settings.training.bundles_dir) / serving if serving else None

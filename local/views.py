@@ -1,14 +1,12 @@
-"""What the store, the bundles and a ranking hold → tables that a person reads."""
+"""What the store and a ranking hold → tables that a person reads."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.table import Table
 
-from features import bundle
 from features.check_report import FeatureCheck
 from features.config import FeatureConfig
 from features.schema import ItemStatus
@@ -18,7 +16,6 @@ from streams.events import item_key
 from streams.sink import ItemProfile
 
 if TYPE_CHECKING:  # a stream worker has neither torch nor tritonclient
-    from training.refresh import RefreshReport
     from triton_repo.client import Ranking
 
 _STATUS_WORDS = {
@@ -56,41 +53,6 @@ def ranking_table(ranking: "Ranking", names: Mapping[int, str], top: int = 100) 
         score = f"{ranking.scores[index]:.3f}"
         name = escape(names[item_key(item_id)])
         table.add_row(str(place), name, escape(item_id), score, words)
-    return table
-
-
-def bundles_table(bundles_dir: Path, repository: Path) -> Table:
-    """Return the bundles, oldest first, and which of them Triton serves."""
-    from triton_repo.promotion import read_serving
-
-    serving = read_serving(repository)
-    columns = ("version", "made (UTC)", "AUC", "log loss", "calibration", "")
-    table = a_table(f"bundles in {bundles_dir}", *columns)
-    for folder in bundle.list_bundles(bundles_dir):
-        card = bundle.read(folder)
-        role = {serving.serving: "serving", serving.previous: "previous"}
-        figures = (card.metrics.get(n) for n in ("auc", "log_loss", "calibration"))
-        table.add_row(
-            card.version,
-            clock(card.created_at_ms),
-            *("–" if figure is None else f"{figure:.4f}" for figure in figures),
-            role.get(card.version, ""),
-        )
-    return table
-
-
-def report_table(report: "RefreshReport") -> Table:
-    """Return what a refresh made, how good it is, and how long each step took."""
-    outcome = "promoted" if report.promoted else "not promoted"
-    table = a_table(f"{report.version}: {outcome}", "what", "figure")
-    for name, figure in report.metrics.items():
-        table.add_row(name, f"{figure:.4f}")
-    for name, count in report.counts.items():
-        table.add_row(name, f"{count:,}")
-    for step, seconds in report.seconds.items():
-        table.add_row(f"{step}, seconds", f"{seconds:.1f}")
-    for refusal in report.refusals:
-        table.add_row("[red]refused[/red]", escape(refusal))
     return table
 
 

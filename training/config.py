@@ -78,6 +78,15 @@ class RefreshConfig:
     num_oov_rows: int = 16
     min_item_count: int = 2
     """A rarer item stays out of the vocabulary: its row would learn nothing."""
+    train_window_days: float | None = None
+    """Older requests teach no clicks (None: all do); pre-training reads all behaviours."""
+    warm_pretrain_epochs: int = 2
+    """Epochs where a refresh goes on from an earlier bundle."""
+    warm_finetune_epochs: int = 2
+    warm_learning_rate_scale: float = 0.5
+    """Both stages' rates are this share of a fresh start's."""
+    replay: float = 1.0
+    """For each new request or window so many old ones are learnt again."""
     max_seconds: float | None = None
     """Both stages together end after so long (None: never), on a low learning rate."""
     accumulate: int = 1
@@ -92,8 +101,17 @@ class RefreshConfig:
     """``auto`` takes a GPU where there is one."""
     min_auc: float = 0.5
     """Gate: a worse bundle is not promoted."""
+    min_gauc: float = 0.5
+    """Gate: the AUC within a request, less what may be luck; 0.5 is no order at all."""
     max_calibration_error: float = 0.25
     """Gate: |sum of predictions / clicks - 1| on the judged half, less what may be luck."""
+    champion_tolerance: float = 0.002
+    """Gate: log loss, AUC and gAUC may be worse than those of the bundle that serves by
+    so much beyond luck."""
+    max_gpu_memory_share: float = 1.0
+    """Of a GPU shared with serving, the refresh takes no more than this."""
+    niceness: int = 0
+    """Added to the refresh process's: 10 leaves the cores to serving."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.held_out_share < 1.0:
@@ -103,3 +121,5 @@ class RefreshConfig:
         for name in ("batch_users", "batch_requests", "num_oov_rows", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but at least 1")
+        if not 0.0 < self.max_gpu_memory_share <= 1.0:
+            raise ValueError(f"{self.max_gpu_memory_share=} is not a share above 0")

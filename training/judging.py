@@ -1,7 +1,7 @@
 """Score → verdict: hold out the newest requests, calibrate on half, judge on the rest.
 
 In: slates by time, and a trained model. Out: the calibration, the metrics of slates that
-neither training nor calibration saw, and the gates that the bundle fails.
+neither training nor calibration saw, and the gates that they are held to.
 """
 
 from collections.abc import Mapping
@@ -11,13 +11,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training import metrics
+from features.gates import Gate, finite, skipped
+from features.schema import CANDIDATE_FEATURES
+from training import metrics, paired
 from training.batches import Slates
 from training.calibration import Calibration, fit_platt
 from training.config import RefreshConfig
 from training.finetuning import serving_logits
 from training.model.srp4ctr import SRP4CTR
 
+Floats = NDArray[np.float64]
+_POPULARITY = CANDIDATE_FEATURES.index("item_click_rate_168h")
 MIN_REQUESTS = 20  # fewer leave nothing to hold out
 
 
@@ -30,6 +34,17 @@ class Split:
     judge: Slates
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scored:
+    """The judged impressions that were shown, one after another, and a model's scores."""
+
+    clicked: Floats
+    probabilities: Floats
+    """Calibrated, as serving makes them."""
+    requests: NDArray[np.int64]
+    users: NDArray[np.str_]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What the held-out slates say of a model."""
@@ -37,8 +52,8 @@ class Verdict:
     calibration: Calibration
     metrics: Mapping[str, float]
     """Of the judged slates; a metric that is undefined there is absent."""
-    refusals: tuple[str, ...]
-    """Why the bundle must not be promoted; empty if it may."""
+    gates: tuple[Gate, ...]
+    judged: Scored
 
 
 def boundary_ms(request_times_ms: NDArray[np.int64], held_out_share: float) -> int:
@@ -81,51 +96,102 @@ def judge(model: SRP4CTR, parts: Split, config: RefreshConfig) -> Verdict:
     with torch.no_grad():
         model.head.calibration_scale.fill_(fitted.scale)
         model.head.calibration_bias.fill_(fitted.bias)
-    measured = _measure(parts.judge, fitted, serving_logits(model, parts.judge))
+    logits = serving_logits(model, parts.judge)
+    judged = scored(parts.judge, fitted.probabilities(logits))
+    measured = _measure(parts.judge, judged)
     return Verdict(
         calibration=fitted,
         metrics={name: value for name, value in measured.items() if np.isfinite(value)},
-        refusals=refusals(measured, config),
+        gates=gates(measured, judged, config),
+        judged=judged,
     )
 
 
-def _measure(
-    slates: Slates, calibration: Calibration, logits: np.ndarray
-) -> dict[str, float]:
+def scored(slates: Slates, probabilities: NDArray[np.generic]) -> Scored:
+    """Return the shown impressions of ``slates`` with their ``probabilities`` (R, N)."""
     shown = slates.shown
-    clicked = slates.clicked[shown]
-    promised = calibration.probabilities(logits[shown])
-    requests = np.broadcast_to(np.arange(len(slates))[:, None], shown.shape)[shown]
-    popularity = slates.tensors["candidate_features"][..., 2][shown]
+    request = np.broadcast_to(np.arange(len(slates))[:, None], shown.shape)[shown]
+    return Scored(
+        clicked=slates.clicked[shown].astype(np.float64),
+        probabilities=np.asarray(probabilities[shown], dtype=np.float64),
+        requests=request,
+        users=slates.user_ids[request],
+    )
+
+
+def _measure(slates: Slates, judged: Scored) -> dict[str, float]:
+    clicked, promised = judged.clicked, judged.probabilities
+    popularity = slates.tensors["candidate_features"][..., _POPULARITY][slates.shown]
     return {
         "auc": metrics.auc(clicked, promised),
-        "gauc": metrics.gauc(clicked, promised, requests),
+        "gauc": metrics.gauc(clicked, promised, judged.requests),
         "log_loss": metrics.log_loss(clicked, promised),
         "calibration": metrics.calibration(clicked, promised),
         "calibration_standard_error": metrics.calibration_standard_error(promised),
         "normalised_entropy": metrics.normalised_entropy(clicked, promised),
         # The item's click rate of the last week, as if everyone were alike.
         "popularity_auc": metrics.auc(clicked, popularity),
-        "judged_impressions": float(shown.sum()),
+        "judged_impressions": float(len(clicked)),
         "judged_clicks": float(clicked.sum()),
     }
 
 
-def refusals(measured: Mapping[str, float], config: RefreshConfig) -> tuple[str, ...]:
-    """Return the gates that fail; a metric that is undefined fails its gate.
+def gates(
+    measured: Mapping[str, float], judged: Scored, config: RefreshConfig
+) -> tuple[Gate, ...]:
+    """Return what the judged slates say of the bundle; undefined metrics fail their gates.
 
-    A calibration that is off by what luck does to so few clicks (95 %) is not held
-    against a bundle: a small shop's hundred judged impressions would be a lottery.
+    What luck does to so few impressions (95 %) is not held against a bundle, but for the
+    AUC: a small shop's hundred judged impressions would be a lottery.
     """
     auc, calibration = measured["auc"], measured["calibration"]
-    found = []
-    if not auc >= config.min_auc:
-        found.append(f"AUC {auc:.4f} is below training.min_auc {config.min_auc}")
     luck = 1.96 * measured["calibration_standard_error"]
-    error = abs(calibration - 1.0)
-    if not error - luck <= config.max_calibration_error:
-        found.append(
-            f"calibration {calibration:.3f} is further from 1 than "
-            f"training.max_calibration_error {config.max_calibration_error}"
-        )
-    return tuple(found)
+    limit = config.max_calibration_error
+    return (
+        Gate(
+            gate="auc",
+            passed=auc >= config.min_auc,
+            value=finite(auc),
+            limit=config.min_auc,
+            note=f"AUC {auc:.4f}; at least training.min_auc {config.min_auc}",
+        ),
+        _gauc_gate(measured["gauc"], judged, config.min_gauc),
+        Gate(
+            gate="calibration",
+            passed=abs(calibration - 1.0) - luck <= limit,
+            value=finite(calibration),
+            limit=limit,
+            note=f"promised / clicked {calibration:.3f}; off by at most "
+            f"training.max_calibration_error {limit}, and {luck:.3f} of luck",
+        ),
+        _entropy_gate(measured["normalised_entropy"], judged),
+    )
+
+
+def _gauc_gate(gauc: float, judged: Scored, limit: float) -> Gate:
+    if np.isnan(gauc):
+        return skipped("gauc", "no request has both a click and a non-click")
+    even = np.zeros_like(judged.probabilities)  # no order: an AUC of 1/2 in each request
+    scores = (judged.probabilities, even)
+    luck = paired.gauc(judged.clicked, scores, judged.requests, judged.users).luck
+    return Gate(
+        gate="gauc",
+        passed=gauc + luck >= limit,
+        value=gauc,
+        limit=limit,
+        note=f"AUC within a request {gauc:.4f}; at least training.min_gauc {limit}, "
+        f"less {luck:.4f} of luck",
+    )
+
+
+def _entropy_gate(entropy: float, judged: Scored) -> Gate:
+    """Hold the log loss against that of the judged slice's own mean click rate."""
+    mean = np.full_like(judged.probabilities, judged.clicked.mean())
+    worse = paired.log_loss(judged.clicked, judged.probabilities, mean, judged.users)
+    return Gate(
+        gate="normalised_entropy",
+        passed=bool(np.isfinite(entropy)) and worse.value <= worse.luck,
+        value=finite(entropy),
+        limit=1.0,
+        note=f"log loss / that of the mean click rate {entropy:.4f}; below 1, or luck",
+    )

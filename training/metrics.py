@@ -52,9 +52,15 @@ def log_loss(clicked: NDArray[np.generic], probabilities: NDArray[np.generic]) -
     """Return -mean(y ln p + (1 - y) ln(1 - p)), in nats per impression."""
     if len(clicked) == 0:
         return float("nan")
+    return float(log_losses(clicked, probabilities).mean())
+
+
+def log_losses(clicked: NDArray[np.generic], probabilities: NDArray[np.generic]) -> Floats:
+    """Return the log loss of each impression, in nats."""
     y = np.asarray(clicked, dtype=np.float64)
     p = np.clip(np.asarray(probabilities, dtype=np.float64), _SMALLEST, 1.0 - _SMALLEST)
-    return float(-np.mean(y * np.log(p) + (1.0 - y) * np.log1p(-p)))
+    losses: Floats = -(y * np.log(p) + (1.0 - y) * np.log1p(-p))
+    return losses
 
 
 def calibration(clicked: NDArray[np.generic], probabilities: NDArray[np.generic]) -> float:

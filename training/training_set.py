@@ -4,20 +4,25 @@ In: the raw log and items' profiles. Out: a vocabulary and pre-training windows 
 known before the boundary, and slates on both sides of it.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features import event_log, point_in_time, vocabulary
 from features.config import FeatureConfig
+from features.point_in_time import RequestSnapshots, UserHistories
 from features.profiles import item_profiles
-from features.vocabulary import Vocabulary
+from features.vocabulary import Attributes, Vocabulary
 from training import examples
 from training.batches import Slates
 from training.config import RefreshConfig
 from training.judging import Split, boundary_ms, split
 from training.pretraining import Windows
+
+_DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,17 +32,63 @@ class TrainingSet:
     words: Vocabulary
     parts: Split
     windows: Windows
+    window_newest_ms: NDArray[np.int64]  # (W,)
+    """When the newest behaviour of each window happened."""
+    boundary_ms: int
+    """From here on everything is held out."""
     counts: dict[str, int]
     """What went in: events, requests, impressions, clicks, users, items, windows."""
+    champion_judge: Slates | None = None
+    """``parts.judge`` in the rows of another vocabulary: of the bundle to compare with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cut:
+    """What the log says, before any vocabulary."""
+
+    snapshots: RequestSnapshots
+    boundary_ms: int
+    past: UserHistories
+    profiles: Mapping[int, Attributes]
+    item_counts: Mapping[int, int]
+    num_events: int
 
 
 def read_training_set(
-    config: RefreshConfig, features: FeatureConfig, length: int
+    config: RefreshConfig,
+    features: FeatureConfig,
+    length: int,
+    champion: Vocabulary | None = None,
 ) -> TrainingSet:
     """Return the training set of the log in ``features.log_dir``; ``length`` is L.
 
+    ``champion`` is the vocabulary of the bundle that is to be judged by the same requests.
     Raises ``ValueError`` with what to do when there is too little to learn from.
     """
+    cut = _cut(config, features, length)
+    words = vocabulary.build(
+        cut.item_counts,
+        cut.profiles.values(),
+        num_oov_rows=config.num_oov_rows,
+        min_item_count=config.min_item_count,
+    )
+    attributes = examples.item_attributes(cut.profiles, words)
+    slates = examples.slates(cut.snapshots, words, attributes)
+    windows = examples.windows(cut.past, length, words, attributes)
+    parts = split(slates, cut.boundary_ms)
+    sizes = {"windows": len(windows), "items": len(words.item_keys)}
+    return TrainingSet(
+        words=words,
+        parts=replace(parts, train=_recent(parts.train, config.train_window_days)),
+        windows=windows,
+        window_newest_ms=_newest_ms(cut.past, length),
+        boundary_ms=cut.boundary_ms,
+        counts={"events": cut.num_events} | sizes | _counts(slates),
+        champion_judge=_judged(cut, champion, len(parts.judge)) if champion else None,
+    )
+
+
+def _cut(config: RefreshConfig, features: FeatureConfig, length: int) -> _Cut:
     log_dir = Path(features.log_dir)
     with event_log.opened(log_dir) as log:
         snapshots = point_in_time.snapshot(log, length, features.sequence_ttl_days)
@@ -47,27 +98,42 @@ def read_training_set(
                 "while `srp4ctr stream run` follows them"
             )
         boundary = boundary_ms(snapshots.times_ms, config.held_out_share)
-        # What an item became through the held-out clicks is not known yet.
-        profiles = item_profiles(log, features, boundary - 1)
-        counts = point_in_time.item_counts(log, boundary)
-        num_events = log.rows(log.events.count()).as_py()
-        past = point_in_time.histories(log, boundary)
-    words = vocabulary.build(
-        counts,
-        profiles.values(),
-        num_oov_rows=config.num_oov_rows,
-        min_item_count=config.min_item_count,
-    )
-    attributes = examples.item_attributes(profiles, words)
-    slates = examples.slates(snapshots, words, attributes)
-    windows = examples.windows(past, length, words, attributes)
-    counted = {"events": num_events, "windows": len(windows), "items": len(words.item_keys)}
-    return TrainingSet(
-        words=words,
-        parts=split(slates, boundary),
-        windows=windows,
-        counts=counted | _counts(slates),
-    )
+        return _Cut(
+            snapshots=snapshots,
+            boundary_ms=boundary,
+            past=point_in_time.histories(log, boundary),
+            # What an item became through the held-out clicks is not known yet.
+            profiles=item_profiles(log, features, boundary - 1),
+            item_counts=point_in_time.item_counts(log, boundary),
+            num_events=log.rows(log.events.count()).as_py(),
+        )
+
+
+def _judged(cut: _Cut, words: Vocabulary, count: int) -> Slates:
+    """Return the newest ``count`` slates in the rows of ``words``."""
+    held_out = cut.snapshots.from_time(cut.boundary_ms)
+    attributes = examples.item_attributes(cut.profiles, words)
+    slates = examples.slates(held_out, words, attributes)
+    return slates.take(np.arange(len(slates) - count, len(slates)))
+
+
+def _recent(train: Slates, days: float | None) -> Slates:
+    """Return the requests of the last ``days`` before the newest that teaches."""
+    if days is None:
+        return train
+    start_ms = int(train.request_at_ms[-1]) - round(days * _DAY_MS)
+    return train.take(np.flatnonzero(train.request_at_ms >= start_ms))
+
+
+def _newest_ms(histories: UserHistories, length: int) -> NDArray[np.int64]:
+    """Return the newest time of each of ``examples.windows``, in its order."""
+    starts, ends = histories.starts[:-1], histories.starts[1:]
+    counts = -(-(ends - starts) // length)  # windows of each user, the newest first
+    user = np.repeat(np.arange(len(counts)), counts)
+    place = np.arange(len(user)) - np.repeat(np.cumsum(counts) - counts, counts)
+    newest = ends[user] - 1 - place * length
+    times: NDArray[np.int64] = histories.behaviors.occurred_at_ms[newest]
+    return times
 
 
 def _counts(slates: Slates) -> dict[str, int]:

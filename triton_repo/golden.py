@@ -1,39 +1,81 @@
-"""Golden requests → proof that a loaded encoder and head answer as they did in training.
+"""Golden requests → proof that a loaded pair answers as in training, and fast enough.
 
 The requests and the probabilities that torch gave them travel in the bundle.
 """
 
+import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from features import bundle, schema
+from features.gates import Gate
 from triton_repo import pbtxt
 from triton_repo.client import Tensors, infer_inputs
 
 TOLERANCE = 1e-4  # absolute, of a probability
+LATENCY = "latency"
+SLACK_MS = 1.0
+_WARM_UP_TURNS, _TIMED_TURNS = 3, 21
 _TIMEOUT_S = 30.0
 _PROBABILITY = "click_probability"
 # Known to nobody: the cold path must answer too.
 _PROBE_USER, _PROBE_ITEM = "srp4ctr-probe-user", "srp4ctr-probe-item"
 
 
-def check_golden(client: Any, folder: Path, version: str) -> None:
-    """Raise ValueError if steps of ``version`` answer the golden requests otherwise."""
+def golden_gate(client: Any, folder: Path, version: str) -> Gate:
+    """Hold what the steps of ``version`` answer to what training answered.
+
+    Raises ValueError where it is not even of the same shape.
+    """
     golden: Tensors = load_file(folder / bundle.GOLDEN_FILE)
-    states = _infer(client, pbtxt.BEHAVIOR_ENCODER, version, golden)
-    answered = _infer(client, pbtxt.CLICK_HEAD, version, {**golden, **states})
-    expected, scores = golden[_PROBABILITY], answered[_PROBABILITY]
+    scores = _score(client, version, golden)
+    expected = golden[_PROBABILITY]
     if scores.shape != expected.shape or np.any(np.isnan(scores) != np.isnan(expected)):
         raise ValueError(f"the golden requests of {version} were answered in other places")
     worst = float(np.nanmax(np.abs(scores - expected), initial=0.0))
-    if worst > TOLERANCE:
-        raise ValueError(
-            f"served probabilities differ from training's by {worst:.2g}; "
-            f"at most {TOLERANCE:g} is accepted"
-        )
+    return Gate(
+        gate="golden",
+        passed=worst <= TOLERANCE,
+        value=worst,
+        limit=TOLERANCE,
+        note=f"served probabilities differ from training's by {worst:.2g}; "
+        f"at most {TOLERANCE:g} is accepted",
+    )
+
+
+def latency_gate(
+    client: Any, old: tuple[Path, str], new: tuple[Path, str], max_ratio: float
+) -> Gate:
+    """Time the golden requests of two loaded bundles (folder and version) in turns.
+
+    In turns, so that whatever else the machine does slows both; a millisecond more is
+    within what one request differs from the next.
+    """
+    golden = {
+        version: load_file(folder / bundle.GOLDEN_FILE) for folder, version in (old, new)
+    }
+    seconds: dict[str, list[float]] = {version: [] for version in golden}
+    for turn in range(_WARM_UP_TURNS + _TIMED_TURNS):
+        for version, tensors in golden.items():
+            began = time.perf_counter()
+            _score(client, version, tensors)
+            if turn >= _WARM_UP_TURNS:
+                seconds[version].append(time.perf_counter() - began)
+    before, after = (1000.0 * median(seconds[version]) for _, version in (old, new))
+    limit = max(max_ratio * before, before + SLACK_MS)
+    return Gate(
+        gate=LATENCY,
+        passed=after <= limit,
+        value=after,
+        limit=limit,
+        note=f"the golden requests take {after:.2f} ms (median), those of {old[1]} "
+        f"{before:.2f} ms; triton.max_latency_ratio is {max_ratio:g}",
+    )
 
 
 def check_version(client: Any, version: str) -> None:
@@ -49,6 +91,13 @@ def check_version(client: Any, version: str) -> None:
         raise ValueError(f"{pbtxt.RANK_CLICKS} was answered by {answered_by}")
     if not np.all(np.isfinite(answer.as_numpy(_PROBABILITY))):
         raise ValueError(f"{pbtxt.RANK_CLICKS} has no finite score for an unknown user")
+
+
+def _score(client: Any, version: str, tensors: Tensors) -> NDArray[Any]:
+    """Return the probabilities of ``tensors`` by the steps of ``version``."""
+    states = _infer(client, pbtxt.BEHAVIOR_ENCODER, version, tensors)
+    answered = _infer(client, pbtxt.CLICK_HEAD, version, {**tensors, **states})
+    return answered[_PROBABILITY]
 
 
 def _infer(client: Any, step: str, version: str, tensors: Tensors) -> Tensors:

@@ -23,9 +23,10 @@ from tritonclient.utils import InferenceServerException
 from features import bundle
 from features.check_report import FeatureCheck
 from features.config import FeatureConfig
+from features.gates import Gate, failed, skipped
 from triton_repo import pbtxt, rendering
 from triton_repo.config import TritonConfig
-from triton_repo.golden import check_golden, check_version
+from triton_repo.golden import LATENCY, check_version, golden_gate, latency_gate
 
 LOG = logging.getLogger(__name__)
 SERVING_FILE = "serving.json"
@@ -35,6 +36,11 @@ _LOAD_TIMEOUT_S = 180.0  # a step that imports Feast loads in 3 s on an idle cor
 class PromotionError(RuntimeError):
     """A bundle was not promoted or rolled back; says why, and what serves now."""
 
+    def __init__(self, message: str, gates: Sequence[Gate] = ()) -> None:
+        super().__init__(message)
+        self.gates = tuple(gates)
+        """What was checked; none of them failed where the server did."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
@@ -43,6 +49,15 @@ class Serving:
     serving: str | None = None
     previous: str | None = None
     """Stays loaded, so that a rollback is only a switch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promotion:
+    """What serves after a promotion, and what was checked on the way."""
+
+    serving: Serving
+    gates: tuple[Gate, ...] = ()
+    """None where the bundle served already."""
 
 
 def read_serving(repository: Path) -> Serving:
@@ -56,13 +71,13 @@ def promote(
     config: TritonConfig,
     features: FeatureConfig,
     check: Callable[[], FeatureCheck],
-) -> Serving:
+) -> Promotion:
     """Serve the bundle in folder ``source``; return what serves then.
 
     Raises ValueError for a bundle that is damaged or of another schema, and
     ``PromotionError`` where ``check`` finds the feature store wrong, or where the server
-    refuses the bundle or answers differently from training: then the old pair still
-    serves. Promoting what serves already changes nothing.
+    refuses the bundle, answers differently from training or much slower than before: then
+    the old pair still serves. Promoting what serves already changes nothing.
     """
     card = bundle.verify(source)
     repository = Path(config.repository).resolve()
@@ -71,11 +86,15 @@ def promote(
         known = {before.serving, before.previous} | _live_versions(repository)
         if card.version in known:
             _check_same(repository, source, card.version)
-        if card.version != before.serving:
-            _check_store(check(), card.version, before, config)
+        if card.version == before.serving:
+            return Promotion(serving=before)
+        gates = [_store_gate(check(), config)]
+        if failed(gates):
+            raise _refusal(card.version, before, gates)
         if card.version not in known:
             rendering.render(source, card, config, features)
-        return _switch(card.version, before, repository, config)
+        after = _switch(card.version, before, config, gates)
+        return Promotion(serving=after, gates=tuple(gates))
 
 
 def rollback(config: TritonConfig) -> Serving:
@@ -85,20 +104,27 @@ def rollback(config: TritonConfig) -> Serving:
         before = read_serving(repository)
         if before.previous is None:
             raise ValueError(f"nothing was served before {before.serving} in {repository}")
-        return _switch(before.previous, before, repository, config)
+        return _switch(before.previous, before, config)
 
 
 def _switch(
-    version: str, before: Serving, repository: Path, config: TritonConfig
+    version: str, before: Serving, config: TritonConfig, gates: list[Gate] | None = None
 ) -> Serving:
-    """Load and prove the rendered steps of ``version``, then move both ensembles to it."""
-    if version == before.serving:
-        return before
+    """Load and prove the rendered steps of ``version``, then move both ensembles to it.
+
+    What is proved is added to ``gates``; without, as in a rollback, speed is no matter.
+    """
+    repository = Path(config.repository).resolve()
+    proved = [] if gates is None else gates
     with _connected(config) as client:
         try:
             fetch, *models = rendering.step_folders(repository, version)
             _load_steps(client, models)
-            check_golden(client, fetch, version)
+            proved.append(golden_gate(client, fetch, version))
+            if gates is not None:
+                proved.append(_latency_gate(client, (before, version), config))
+            for gate in failed(proved):
+                raise ValueError(str(gate))
             _load_steps(client, [fetch])  # last: it imports Feast
             after = Serving(serving=version, previous=before.serving)
             _move_ensembles(client, repository, after)
@@ -106,7 +132,7 @@ def _switch(
             _unload(client, repository, keep={before.serving, before.previous})
             serves = before.serving or "nothing yet"
             raise PromotionError(
-                f"{version} was not promoted: {error}; serving: {serves}"
+                f"{version} was not promoted: {error}; serving: {serves}", proved
             ) from error
         _unload(client, repository, keep={after.serving, after.previous})
     _remove_folders(repository, keep={after.serving, after.previous})
@@ -204,22 +230,41 @@ def _check_same(repository: Path, source: Path, version: str) -> None:
         )
 
 
-def _check_store(
-    check: FeatureCheck, version: str, before: Serving, config: TritonConfig
-) -> None:
-    """Raise ``PromotionError`` if too many rows of the store are not what the log says.
+def _store_gate(check: FeatureCheck, config: TritonConfig) -> Gate:
+    """Hold the share of the store's rows that are not what the log says to its limit.
 
     A model is judged on the log's features: it would answer from others.
     """
-    if check.wrong_share > config.max_wrong_features:
-        raise PromotionError(
-            f"{version} was not promoted: {check.wrong_rows} of {check.rows} rows of the "
-            f"feature store are not what the raw log says ({check.edits} edits in "
-            f"{check.wrong_sequences} sequences; {check.wrong_counters} counters, by up to "
-            f"{check.largest_difference:.3g} events), and triton.max_wrong_features is "
-            f"{config.max_wrong_features:g}: `srp4ctr features check` shows them, `srp4ctr "
-            f"stream rebuild` makes them anew; serving: {before.serving or 'nothing yet'}"
-        )
+    return Gate(
+        gate="skew",
+        passed=check.wrong_share <= config.max_wrong_features,
+        value=check.wrong_share,
+        limit=config.max_wrong_features,
+        note=f"{check.wrong_rows} of {check.rows} rows of the feature store are not what "
+        f"the raw log says ({check.edits} edits in {check.wrong_sequences} sequences; "
+        f"{check.wrong_counters} counters, by up to {check.largest_difference:.3g} events),"
+        f" and triton.max_wrong_features is {config.max_wrong_features:g}: `srp4ctr "
+        "features check` shows them, `srp4ctr stream rebuild` makes them anew",
+    )
+
+
+def _latency_gate(client: Any, versions: tuple[Serving, str], config: TritonConfig) -> Gate:
+    """Time the new steps against those that serve, both loaded, on the same server."""
+    before, version = versions
+    if before.serving is None:
+        return skipped(LATENCY, "nothing served before")
+    repository = Path(config.repository).resolve()
+    old, new = (
+        (rendering.step_folders(repository, each)[0], each)
+        for each in (before.serving, version)
+    )
+    return latency_gate(client, old, new, config.max_latency_ratio)
+
+
+def _refusal(version: str, before: Serving, gates: Sequence[Gate]) -> PromotionError:
+    why = "; ".join(str(gate) for gate in failed(gates))
+    serves = before.serving or "nothing yet"
+    return PromotionError(f"{version} was not promoted: {why}; serving: {serves}", gates)
 
 
 @contextmanager

@@ -186,7 +186,8 @@ def test_the_monitor_shows_requests_and_encoder_runs(shell: Shell) -> None:
 
 
 def test_a_second_bundle_can_be_rolled_back(shell: Shell) -> None:
-    assert "v2: promoted" in shell.type("model", "refresh")
+    assert "v1: nothing new" in shell.type("model", "refresh")
+    assert "v2: promoted" in shell.type("model", "refresh", "--force")
     assert ask(shell, b"user-1", [b"item-1"])["model_version"] == [b"v2"]
     assert "v1 serves" in shell.type("model", "rollback")
     assert ask(shell, b"user-1", [b"item-1"])["model_version"] == [b"v1"]

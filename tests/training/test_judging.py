@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from features.gates import failed
 from training import metrics
 from training.batches import Slates
 from training.config import RefreshConfig
 from training.finetuning import serving_logits
-from training.judging import Split, boundary_ms, judge, refusals, split
+from training.judging import Scored, Split, boundary_ms, gates, judge, split
 from training.model.embeddings import TableSizes
 from training.model.srp4ctr import SRP4CTR
 
@@ -63,7 +64,8 @@ def test_an_undefined_metric_is_left_out_and_refuses_the_bundle(
     nobody = replace(parts.judge, clicked=np.zeros_like(parts.judge.clicked))
     verdict = judge(SRP4CTR(recipe.model, sizes), replace(parts, judge=nobody), recipe)
     assert "auc" not in verdict.metrics
-    assert len(verdict.refusals) == 2
+    undefined = {gate.gate for gate in failed(verdict.gates)}
+    assert undefined == {"auc", "calibration", "normalised_entropy"}
 
 
 @pytest.mark.parametrize(("standard_error", "is_refused"), [(0.02, True), (0.15, False)])
@@ -72,8 +74,16 @@ def test_a_calibration_that_luck_explains_is_not_refused(
 ) -> None:
     measured = {
         "auc": 0.7,
+        "gauc": 0.7,
         "calibration": 0.7,
         "calibration_standard_error": standard_error,
+        "normalised_entropy": 0.9,
     }
-    found = refusals(measured, RefreshConfig(max_calibration_error=0.25))
-    assert any("calibration" in each for each in found) == is_refused
+    judged = Scored(
+        clicked=np.array([1.0, 0.0]),
+        probabilities=np.array([0.6, 0.4]),
+        requests=np.array([0, 0]),
+        users=np.array(["a", "b"]),
+    )
+    found = failed(gates(measured, judged, RefreshConfig(max_calibration_error=0.25)))
+    assert [each.gate for each in found] == (["calibration"] if is_refused else [])

@@ -1,4 +1,5 @@
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,11 +9,13 @@ from safetensors.numpy import load_file
 
 from features import bundle
 from features.config import FeatureConfig
+from features.gates import Gate
 from streams.config import StreamConfig
 from tests.training.logs import write_world
 from training import export
+from training.bundling import UNFINISHED
 from training.config import RefreshConfig
-from training.refresh import UNFINISHED, refresh
+from training.refresh import RefreshOptions, refresh
 
 STREAMS = StreamConfig(sequence_length=6)
 
@@ -36,11 +39,21 @@ def config(recipe: RefreshConfig, tmp_path: Path) -> RefreshConfig:
     )
 
 
+def into(promoted: list[Path]) -> Callable[[Path], tuple[Gate, ...]]:
+    """Return a promotion that notes what it serves."""
+
+    def promote(folder: Path) -> tuple[Gate, ...]:
+        promoted.append(folder)
+        return (Gate(gate="golden", passed=True, value=0.0, limit=1e-4),)
+
+    return promote
+
+
 def test_a_refresh_writes_a_whole_bundle_and_promotes_it(
     world: FeatureConfig, config: RefreshConfig
 ) -> None:
     promoted: list[Path] = []
-    report = refresh(config, world, STREAMS, promote=promoted.append)
+    report = refresh(config, world, STREAMS, RefreshOptions(promote=into(promoted)))
     assert bundle.verify(report.folder).metrics == report.metrics
     assert report.version == "v1"
     assert promoted == [report.folder]
@@ -67,10 +80,10 @@ def test_a_bundle_that_fails_a_gate_is_kept_but_not_promoted(
 ) -> None:
     promoted: list[Path] = []
     strict = replace(config, finetune_epochs=1, min_auc=1.01)
-    report = refresh(strict, world, STREAMS, promote=promoted.append)
+    report = refresh(strict, world, STREAMS, RefreshOptions(promote=into(promoted)))
     assert promoted == []
     assert not report.promoted
-    assert "below training.min_auc 1.01" in report.refusals[0]
+    assert "at least training.min_auc 1.01" in report.refusals[0]
     assert bundle.verify(report.folder).version == report.version
 
 
@@ -87,13 +100,13 @@ def test_a_refresh_that_was_cut_off_resumes_to_the_same_model(
     expected = load_file(whole / bundle.WEIGHTS_FILE)
     shutil.rmtree(whole)
     with pytest.raises(KeyboardInterrupt):
-        refresh(short, world, STREAMS, progress=stop_in_the_middle)
+        refresh(short, world, STREAMS, RefreshOptions(progress=stop_in_the_middle))
     begun: list[tuple[str, int]] = []
 
     def listen(step: str, done: int, total: int, note: str = "") -> None:
         begun.append((step, done))
 
-    resumed = refresh(short, world, STREAMS, progress=listen).folder
+    resumed = refresh(short, world, STREAMS, RefreshOptions(progress=listen)).folder
     assert ("fine-tune", 1) not in begun  # it began where it was
     found = load_file(resumed / bundle.WEIGHTS_FILE)
     assert all(np.array_equal(found[name], expected[name]) for name in expected)

@@ -44,7 +44,7 @@ def promote(server: Server, make_bundle: MakeBundle) -> str:
 
 
 def promote_from(source: Path, server: Server) -> Serving:
-    return promotion.promote(source, server.triton, server.features, check=a_check)
+    return promotion.promote(source, server.triton, server.features, a_check).serving
 
 
 def rank(server: Server, items: list[str]) -> Ranking:

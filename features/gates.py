@@ -1,0 +1,41 @@
+"""What stands between a bundle and its users: named checks, their figures and limits.
+
+In: what training or promotion measured. Out: a ``Gate``, the same from both, which the
+bundle's card and the refresh report keep. Standard library only.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """The result of one check."""
+
+    gate: str
+    passed: bool | None
+    """None: there was nothing to measure, which is not held against the bundle."""
+    value: float | None = None
+    limit: float | None = None
+    """What ``value`` was compared with."""
+    note: str = ""
+    """What is compared, by how much it failed and what to do, or why it was skipped."""
+
+    def __str__(self) -> str:
+        return f"{self.gate}: {self.note or f'{self.value} against {self.limit}'}"
+
+
+def skipped(gate: str, why: str) -> Gate:
+    """Return the result of a check that could not be made."""
+    return Gate(gate=gate, passed=None, note=why)
+
+
+def failed(gates: Iterable[Gate]) -> tuple[Gate, ...]:
+    """Return those of ``gates`` that keep a bundle from serving."""
+    return tuple(gate for gate in gates if gate.passed is False)
+
+
+def finite(figure: float) -> float | None:
+    """Return ``figure``, or None where it is undefined: JSON has no NaN."""
+    return float(figure) if math.isfinite(figure) else None

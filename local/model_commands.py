@@ -1,0 +1,149 @@
+"""``srp4ctr model VERB``: train, compare, promote and ask models."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from settings import Settings, load
+
+app = typer.Typer(help="Train, compare, promote and ask models.", no_args_is_help=True)
+out = Console()
+AsJson = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
+
+
+@app.command("refresh")
+def refresh_model(
+    promote: Annotated[bool, typer.Option(help="Serve the bundle if it passes.")] = True,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Do not go on from the last bundle.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Train even if there is nothing new.")
+    ] = False,
+) -> None:
+    """Learn what is new since the last bundle; calibrate, export, judge, and promote.
+
+    Killed at any moment, the next refresh goes on where it was.
+
+    Example: srp4ctr model refresh
+    """
+    from local.model_views import report_tables
+
+    for table in report_tables(_refresh(load(), promote, from_scratch, force)):
+        out.print(table)
+
+
+def _refresh(settings: Settings, promote: bool, from_scratch: bool, force: bool) -> Any:
+    from local.console import listener, progress_bars
+    from local.feature_gate import promoter, serving_folder
+    from training.refresh import RefreshOptions, refresh  # torch: 3 s
+
+    with progress_bars(out) as bars:
+        options = RefreshOptions(
+            promote=promoter(settings) if promote else None,
+            serving=serving_folder(settings),
+            from_scratch=from_scratch,
+            force=force,
+            progress=listener(bars),
+        )
+        return refresh(settings.training, settings.features, settings.streams, options)
+
+
+@app.command("list")
+def list_models(as_json: AsJson = False) -> None:
+    """List the bundles: window, quality, cost, gates, and which one serves.
+
+    Example: srp4ctr model list
+    """
+    from local.model_views import bundles_table, described
+
+    found = described(load())
+    _show(found, as_json, bundles_table(found))
+
+
+@app.command("show")
+def show_model(version: str, as_json: AsJson = False) -> None:
+    """Show all of bundle VERSION: window, quality, cost, gates, how it was made.
+
+    Example: srp4ctr model show v2
+    """
+    from local.model_views import bundle_tables, described
+
+    [found] = described(load(), version)
+    _show(found, as_json, *bundle_tables(found))
+
+
+@app.command("diff")
+def diff_models(one: str, other: str, as_json: AsJson = False) -> None:
+    """Show bundles ONE and OTHER side by side, and what differs.
+
+    Example: srp4ctr model diff v1 v2
+    """
+    from local.model_views import described, difference_table, differences
+
+    pair = described(load(), one, other)
+    _show(differences(*pair), as_json, difference_table(*pair))
+
+
+@app.command("promote")
+def promote_model(version: str) -> None:
+    """Serve bundle VERSION; if anything fails, the old one keeps serving.
+
+    Refused while the feature store is not what the log says: srp4ctr features check.
+
+    Example: srp4ctr model promote v2
+    """
+    from local.feature_gate import promote
+    from local.model_views import gates_table
+
+    settings = load()
+    gates = promote(settings, _folder(settings, version))
+    if gates:
+        out.print(gates_table(gates))
+    out.print(f"{version} serves")
+
+
+@app.command("rollback")
+def roll_back() -> None:
+    """Serve the previous bundle again.
+
+    Example: srp4ctr model rollback
+    """
+    from triton_repo.promotion import rollback
+
+    out.print(f"{rollback(load().triton).serving} serves")
+
+
+@app.command("rank")
+def rank(user: str, items: list[str]) -> None:
+    """Ask Triton for USER's click probability of each of ITEMS, best first.
+
+    Example: srp4ctr model rank 42 50 181 258
+    """
+    from local.views import ranking_table, titles
+    from streams.events import item_key
+    from triton_repo.client import RankClient
+
+    settings = load()
+    with RankClient(settings.triton.grpc) as client:
+        ranking = client.rank(user, items, deadline_s=5.0)
+    names = titles(settings.features, [item_key(item) for item in items])
+    out.print(ranking_table(ranking, names))
+
+
+def _show(content: Any, as_json: bool, *tables: Table) -> None:
+    if as_json:
+        out.print_json(data=content)
+        return
+    for table in tables:
+        out.print(table)
+
+
+def _folder(settings: Settings, version: str) -> Path:
+    folder = Path(settings.training.bundles_dir) / version
+    if not folder.is_dir():
+        raise ValueError(f"there is no bundle {version}: srp4ctr model list shows them")
+    return folder

@@ -1,0 +1,131 @@
+"""Trained model → bundle: its files in a folder that appears whole or not at all.
+
+In: a judged model and what it learnt from. Out: a folder in ``bundles_dir``. It is made
+beside the checkpoints and moved to its place last: whoever is killed before that leaves
+nothing that looks like a bundle.
+"""
+
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from features import bundle, vocabulary
+from features.bundle import BundleManifest
+from features.gates import Gate
+from features.vocabulary import FIRST_OOV_ROW
+from training import cost, export, reports
+from training.batches import EXAMPLE_NAMES, HISTORY_NAMES, Slates, torch_rows
+from training.config import RefreshConfig
+from training.judging import Verdict
+from training.model.srp4ctr import SRP4CTR
+from training.reports import RefreshReport
+from training.training_set import TrainingSet
+
+GOLDEN_REQUESTS = 8  # enough to meet padding, unknown items and short histories
+UNFINISHED = "unfinished"  # what the refresh that is running, or was cut off, has so far
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a bundle comes from: fields of its card."""
+
+    recipe: str
+    parent: str
+    window_start_ms: int
+
+
+def export_bundle(
+    model: SRP4CTR,
+    lessons: TrainingSet,
+    verdict: Verdict,
+    config: RefreshConfig,
+    origin: Origin,
+) -> BundleManifest:
+    """Write the bundle's files into the folder of what is unfinished; return its card.
+
+    ``ValueError`` if the exported model answers otherwise than torch.
+    """
+    version = bundle.next_version(Path(config.bundles_dir))
+    folder = staged(config, version)
+    shutil.rmtree(folder, ignore_errors=True)  # of a refresh that was killed here
+    folder.mkdir(parents=True)
+    length = lessons.windows.tensors["history_item_rows"].shape[1]
+    sizes = cost.sizes_of(config.model, length)
+    export.export(model, sizes, folder)
+    golden = golden_requests(lessons.parts.judge)
+    export.write_golden(model, golden, folder)
+    answered = export.run_onnx(folder, golden)
+    worst = export.check(load_file(folder / bundle.GOLDEN_FILE), answered)
+    vocabulary.save(lessons.words, folder / bundle.VOCABULARY_FILE)
+    verdict = replace(verdict, gates=(*verdict.gates, _exported_gate(worst)))
+    card = replace(
+        _judged_card(version, lessons, verdict),
+        sizes=sizes,
+        cost=cost.card(config.model, length),
+        window_start_ms=origin.window_start_ms,
+        parent=origin.parent,
+        recipe=origin.recipe,
+    )
+    bundle.write_card(folder, card)
+    bundle.write_manifest(folder)
+    return card
+
+
+def _judged_card(version: str, lessons: TrainingSet, verdict: Verdict) -> BundleManifest:
+    return BundleManifest(
+        version=version,
+        created_at_ms=time.time_ns() // 1_000_000,
+        sizes={},
+        window_end_ms=int(lessons.parts.judge.request_at_ms[-1]),
+        boundary_ms=lessons.boundary_ms,
+        calibration_scale=verdict.calibration.scale,
+        calibration_bias=verdict.calibration.bias,
+        metrics=verdict.metrics,
+        counts=lessons.counts,
+        gates=verdict.gates,
+    )
+
+
+def publish(report: RefreshReport, config: RefreshConfig) -> None:
+    """Move the exported bundle with its ``report`` to its place; drop the checkpoints."""
+    folder = staged(config, report.version)
+    reports.write(replace(report, folder=folder))
+    folder.rename(report.folder)
+    shutil.rmtree(folder.parent, ignore_errors=True)
+
+
+def staged(config: RefreshConfig, version: str) -> Path:
+    """Return where the bundle of ``version`` is made."""
+    return Path(config.bundles_dir) / UNFINISHED / version
+
+
+def _exported_gate(worst: float) -> Gate:
+    return Gate(
+        gate="exported",
+        passed=True,  # export.check has raised otherwise
+        value=worst,
+        limit=export.TOLERANCE,
+        note="greatest difference of a probability, ONNX against torch",
+    )
+
+
+def golden_requests(slates: Slates) -> dict[str, NDArray[Any]]:
+    """Return the first few of ``slates`` as serving sends them, and odd ones among them.
+
+    The first has no history, the last an unknown item; short slates bring padding.
+    """
+    rows = np.arange(min(GOLDEN_REQUESTS, len(slates)))
+    tensors = torch_rows(slates.tensors, rows, torch.device("cpu"))
+    golden = {name: tensors[name].numpy().copy() for name in EXAMPLE_NAMES}
+    for name in HISTORY_NAMES:
+        golden[name][0] = 0
+    golden["candidate_item_rows"][-1, 0] = FIRST_OOV_ROW
+    golden["candidate_attribute_rows"][-1, 0] = 0
+    return golden

@@ -1,0 +1,153 @@
+"""An earlier bundle → where a refresh begins: its weights, in the rows of a new vocabulary.
+
+In: the newest bundle that was not refused, and this refresh's examples. Out: a model that
+knows what the parent knew, and the examples that are new to it, with a sample of old ones
+so that it does not forget them. Everything that does not fit says why.
+"""
+
+import copy
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor
+
+from features import bundle, vocabulary
+from features.bundle import BundleManifest
+from features.vocabulary import FIRST_ATTRIBUTE_ROW, Vocabulary
+from training import reports
+from training.config import RefreshConfig
+from training.model.srp4ctr import SRP4CTR
+from training.pretraining import Windows
+from training.reports import Outcome
+from training.training_set import TrainingSet
+
+ITEMS, ATTRIBUTES = "embedding.items.weight", "embedding.attributes.weight"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parent:
+    """The bundle that a refresh goes on from."""
+
+    folder: Path
+    card: BundleManifest
+    words: Vocabulary
+
+
+def find_parent(bundles: Iterable[Path], lessons: TrainingSet) -> Parent | str:
+    """Return the newest of ``bundles`` that may be gone on from, or why there is none.
+
+    A refused one is left alone: what spoilt it would spoil its heirs.
+    """
+    why = ""
+    for folder in reversed([*bundles]):
+        report = reports.read(folder)
+        if report is not None and report.outcome is Outcome.REFUSED:
+            continue
+        try:
+            card = bundle.verify(folder)
+            words = vocabulary.load(folder / bundle.VOCABULARY_FILE)
+        except ValueError as error:
+            why = why or f"{folder.name} cannot be gone on from: {error}"
+            continue
+        if words.num_oov_rows != lessons.words.num_oov_rows:
+            return f"{folder.name} has another number of rows for unknown items"
+        if card.boundary_ms > lessons.boundary_ms:
+            return f"{folder.name} has learnt from requests that are held out now"
+        if not np.any(lessons.parts.train.request_at_ms >= card.boundary_ms):
+            return f"there is no request that {folder.name} has not learnt from"
+        return Parent(folder=folder, card=card, words=words)
+    return why or "there is no bundle to go on from"
+
+
+def carry_over(model: SRP4CTR, words: Vocabulary, parent: Parent) -> str:
+    """Put the parent's weights into ``model``, whose rows are of ``words``; say how many.
+
+    An item that the parent did not know begins as what the parent served it with, its
+    shared row; an attribute value as the mean of all. ``ValueError`` where a size differs.
+    """
+    old = load_file(parent.folder / bundle.WEIGHTS_FILE)
+    carried: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        if name.startswith("encoder.embedding."):
+            continue  # the same tensors as the model's own
+        if name not in old:
+            raise ValueError(f"{parent.card.version} has no {name}")
+        if name == ITEMS:
+            carried[name] = old[name][_item_rows(words, parent.words)]
+        elif name == ATTRIBUTES:
+            carried[name] = _attribute_table(old[name], words, parent.words)
+        else:
+            carried[name] = old[name]
+        if carried[name].shape != tensor.shape:
+            raise ValueError(f"{parent.card.version} has another size of {name}")
+    model.load_state_dict(carried, strict=False)
+    known = np.isin(words.item_keys, parent.words.item_keys).sum()
+    return (
+        f"of {len(words.item_keys):,} items {known:,} were known to {parent.card.version}"
+    )
+
+
+def _item_rows(words: Vocabulary, old: Vocabulary) -> Tensor:
+    """Return for each item row of ``words`` the parent's row that it begins with."""
+    fixed = np.arange(words.first_known_row)
+    return torch.from_numpy(np.concatenate([fixed, old.item_rows(words.item_keys)]))
+
+
+def _attribute_table(table: Tensor, words: Vocabulary, old: Vocabulary) -> Tensor:
+    row_of = {v: FIRST_ATTRIBUTE_ROW + i for i, v in enumerate(old.attribute_values)}
+    mean = (
+        table[FIRST_ATTRIBUTE_ROW:].mean(0) if row_of else table.new_zeros(table.shape[1])
+    )
+    values = [table[row_of[v]] if v in row_of else mean for v in words.attribute_values]
+    return torch.stack([*table[:FIRST_ATTRIBUTE_ROW], *values])
+
+
+def since(lessons: TrainingSet, since_ms: int, config: RefreshConfig) -> TrainingSet:
+    """Return what of ``lessons`` is new since ``since_ms``, and a sample of the rest."""
+    windows, train = lessons.windows, lessons.parts.train
+    rows = _with_replay(lessons.window_newest_ms >= since_ms, config)
+    newer = _with_replay(train.request_at_ms >= since_ms, config)
+    tensors = {name: array[rows] for name, array in windows.tensors.items()}
+    return replace(
+        lessons,
+        windows=Windows(tensors=tensors),
+        window_newest_ms=lessons.window_newest_ms[rows],
+        parts=replace(lessons.parts, train=train.take(newer)),
+    )
+
+
+def shortened(config: RefreshConfig) -> RefreshConfig:
+    """Return the recipe of a warm refresh: fewer epochs, at lower rates."""
+    share = config.warm_learning_rate_scale
+    return replace(
+        config,
+        pretrain_epochs=config.warm_pretrain_epochs,
+        finetune_epochs=config.warm_finetune_epochs,
+        pretrain_learning_rate=share * config.pretrain_learning_rate,
+        finetune_learning_rate=share * config.finetune_learning_rate,
+    )
+
+
+@contextmanager
+def kept_candidate_stream(model: SRP4CTR) -> Iterator[None]:
+    """Keep the candidate stream while pre-training would copy the encoder's weights there.
+
+    It has learnt from clicks already, and the head from it.
+    """
+    kept = copy.deepcopy(model.cross_attention.state_dict())
+    yield
+    model.cross_attention.load_state_dict(kept)
+
+
+def _with_replay(is_new: NDArray[np.bool_], config: RefreshConfig) -> NDArray[np.int64]:
+    """Return the rows that are new and, for each, ``replay`` old ones, in their order."""
+    new, old = np.flatnonzero(is_new), np.flatnonzero(~is_new)
+    wanted = min(len(old), round(config.replay * len(new)))
+    drawn = np.random.default_rng(config.seed).choice(old, wanted, replace=False)
+    return np.sort(np.concatenate([new, drawn]))
