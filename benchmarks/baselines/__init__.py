@@ -1,1 +1,1 @@
-"""Models that SRP4CTR is compared with; each is trained and judged as it is."""
+"""What SRP4CTR is compared with, a model a file; ``registry.py`` lists those of clicks."""

@@ -1,0 +1,79 @@
+"""What every deep baseline shares with SRP4CTR: tokens, counters, context and the head.
+
+A baseline adds its own reading of the history, and nothing else, so that a difference
+between two arms is a difference between two ways to read a history.
+
+Shapes: B requests, L history, N candidates, D width, V the history reading's width.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from features.schema import CANDIDATE_FEATURES, NUM_CONTEXT_ROWS, REQUEST_FEATURES
+from training.config import ModelConfig
+from training.model.click_head import ClickHead
+from training.model.click_model import ClickModel, Tensors
+from training.model.embeddings import TableSizes, TokenEmbedding
+from training.model.numeric_features import NumericFeatures
+from training.model.srp4ctr import CONTEXT_WIDTH
+
+
+class Baseline(ClickModel):
+    """The base features through DCNv2's crosses and an MLP, with a reading of the history.
+
+    Without one, as here, it is DCNv2 over counters, ids, attributes and context.
+    """
+
+    def __init__(
+        self, config: ModelConfig, sizes: TableSizes, reading_width: int = 0
+    ) -> None:
+        super().__init__()
+        self.embedding = TokenEmbedding(config, sizes)
+        self.context = nn.Embedding(NUM_CONTEXT_ROWS, CONTEXT_WIDTH, padding_idx=0)
+        self.request_features = NumericFeatures(len(REQUEST_FEATURES), config.num_spans)
+        self.candidate_features = NumericFeatures(len(CANDIDATE_FEATURES), config.num_spans)
+        features_width = self.candidate_features.encoded_width
+        self.head = ClickHead(
+            config,
+            user_width=self.request_features.encoded_width + CONTEXT_WIDTH,
+            candidate_width=reading_width + 2 * config.width + features_width,
+        )
+
+    def forward(self, tensors: Tensors, positions: Tensor | None = None) -> Tensor:
+        """Return logits (B, N)."""
+        rows = tensors["candidate_item_rows"]
+        attributes = tensors["candidate_attribute_rows"]
+        parts = self.readings(tensors)
+        parts += [self.embedding.items(rows), self.embedding.attribute_mean(attributes)]
+        parts += [self.candidate_features(tensors["candidate_features"])]
+        where = torch.zeros_like(rows) if positions is None else positions
+        request = request_vector(self, self.context, tensors)
+        logits: Tensor = self.head(request, torch.cat(parts, dim=-1), where)
+        return logits
+
+    def readings(self, tensors: Tensors) -> list[Tensor]:
+        """Return what the history says of each candidate: (B, N, …), V wide in all."""
+        del tensors
+        return []
+
+    def history_tokens(self, tensors: Tensors) -> Tensor:
+        """Return a token (B, L, D) per behaviour."""
+        return self.embedding.behaviors(
+            tensors["history_item_rows"],
+            tensors["history_attribute_rows"],
+            tensors["history_behavior_codes"],
+        )
+
+    def candidate_tokens(self, tensors: Tensors) -> Tensor:
+        """Return a token (B, N, D) per candidate."""
+        return self.embedding.candidates(
+            tensors["candidate_item_rows"], tensors["candidate_attribute_rows"]
+        )
+
+
+def request_vector(model: ClickModel, context: nn.Embedding, tensors: Tensors) -> Tensor:
+    """Return the request's counters and the mean (B, …) of its context's embeddings."""
+    rows = tensors["context_rows"]  # (B, X)
+    present = (rows != 0).sum(-1, keepdim=True).clamp(min=1)
+    features = model.request_features(tensors["request_features"])
+    return torch.cat([features, context(rows).sum(-2) / present], dim=-1)

@@ -1,0 +1,45 @@
+"""Logistic regression: a weight a column and span, an item, an attribute, a context row.
+
+Shapes: B requests, N candidates.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.baselines.inputs import request_vector
+from features.schema import CANDIDATE_FEATURES, NUM_CONTEXT_ROWS, REQUEST_FEATURES
+from training.config import ModelConfig
+from training.model.click_model import ClickModel, Tensors
+from training.model.embeddings import TableSizes
+from training.model.numeric_features import NumericFeatures
+
+
+class LogisticRegression(ClickModel):
+    """logit = w · counters + the weights of item, attributes and context."""
+
+    def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
+        super().__init__()
+        self.items = _weights(sizes.item_rows)
+        self.attributes = _weights(sizes.attribute_rows)
+        self.context = _weights(NUM_CONTEXT_ROWS)
+        self.request_features = NumericFeatures(len(REQUEST_FEATURES), config.num_spans)
+        self.candidate_features = NumericFeatures(len(CANDIDATE_FEATURES), config.num_spans)
+        self.of_request = nn.Linear(self.request_features.encoded_width + 1, 1)
+        self.of_candidate = nn.Linear(self.candidate_features.encoded_width, 1)
+
+    def forward(self, tensors: Tensors, positions: Tensor | None = None) -> Tensor:
+        """Return logits (B, N); the position is not looked at."""
+        del positions
+        request = self.of_request(request_vector(self, self.context, tensors))  # (B, 1)
+        features = self.candidate_features(tensors["candidate_features"])
+        parts = [self.of_candidate(features).squeeze(-1)]
+        parts += [self.items(tensors["candidate_item_rows"]).squeeze(-1)]
+        parts += [self.attributes(tensors["candidate_attribute_rows"]).sum(-2).squeeze(-1)]
+        logits: Tensor = request + torch.stack(parts).sum(0)
+        return logits
+
+
+def _weights(rows: int) -> nn.Embedding:
+    table = nn.Embedding(rows, 1, padding_idx=0)
+    nn.init.zeros_(table.weight)
+    return table

@@ -1,0 +1,24 @@
+"""The baselines by name: add a line here, and the harness trains, judges and costs it.
+
+A baseline is a click model (``training/model/click_model.py``), most often a ``Baseline``
+with a reading of its own: DIEN, PNN or CAN would each be one more file and one more line.
+"""
+
+from collections.abc import Callable, Mapping
+
+from benchmarks.baselines.bst import BST
+from benchmarks.baselines.din import DIN
+from benchmarks.baselines.inputs import Baseline
+from benchmarks.baselines.lr import LogisticRegression
+from benchmarks.baselines.sasrec_clicks import SASRecClicks
+from training.config import ModelConfig
+from training.model.click_model import ClickModel
+from training.model.embeddings import TableSizes
+
+BASELINES: Mapping[str, Callable[[ModelConfig, TableSizes], ClickModel]] = {
+    "lr": LogisticRegression,
+    "dcnv2": Baseline,
+    "din": DIN,
+    "bst": BST,
+    "sasrec": SASRecClicks,
+}

@@ -1,0 +1,198 @@
+"""Claim: on real clicks SRP4CTR ranks at least as well as the usual models, for less.
+
+Every arm learns from the same slates, cut point in time from a log, by the product's own
+fine-tuning; it is calibrated on newer ones and judged on the newest. Features and
+sequences move with the stream while the model stays; rows called *frozen* are of features
+that stand still from the boundary on, as an offline table's would. EB-NeRD's slates all
+hold a click, so that their size alone tells much: rows called *+size* are of arms that all
+know it.
+
+    SRP4CTR_DATA=../shared/data python -m benchmarks.click_quality --data ebnerd --quick
+    python -m benchmarks.click_quality --events mine.jsonl --name mine --arms srp4ctr,din
+"""
+
+import argparse
+import ast
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks import click_report
+from benchmarks.click_arms import ARMS, Changes
+from benchmarks.click_cutting import examples_of
+from benchmarks.click_jobs import Job, Result, choose, encoder_of, prepare, run, run_all
+from benchmarks.click_sources import read, say
+from training.config import RefreshConfig
+
+ROOT = Path(".data/benchmarks/click_quality")
+QUICK_EVENTS = 60_000
+QUICK_SEEDS = 2
+RESULTS = click_report.RESULTS / "click_quality.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What was asked for on the command line."""
+
+    root: Path
+    config: RefreshConfig
+    arms: tuple[str, ...]
+    seeds: int | None
+    shares: tuple[float, ...]
+    workers: int
+    device: str
+    tunes: bool
+    is_quick: bool
+    with_size: bool | None
+    with_frozen: bool | None
+
+    def seeds_of(self, arm: str) -> int:
+        """Return how many seeds ``arm`` runs with."""
+        own = QUICK_SEEDS if self.is_quick else ARMS[arm].seeds
+        return own if self.seeds is None else self.seeds
+
+
+def main() -> None:
+    """Print the tables, then one JSON object; exit with 1 if a job failed."""
+    arguments = _parser().parse_args()
+    plan = _plan(arguments)
+    jobs: list[Job] = []
+    names = [arguments.name] if arguments.events else arguments.data
+    for name in names:
+        jobs += jobs_of(plan, name, arguments.events)
+    measured = _measure(plan, jobs)
+    rows = click_report.rows_of(
+        [each for each in measured if each], {arm: plan.seeds_of(arm) for arm in ARMS}
+    )
+    print(click_report.table(rows))
+    if not plan.is_quick:
+        click_report.write(rows, RESULTS)
+    print(json.dumps({"rows": rows}))
+    if None in measured:
+        raise SystemExit(
+            f"{measured.count(None)} of {len(measured)} runs failed: see above"
+        )
+
+
+def jobs_of(plan: Plan, name: str, file: Path | None) -> list[Job]:
+    """Return the runs on one data set, which is cut here if it was not before."""
+    source = read(name, file)
+    if plan.is_quick:
+        source = source.part(QUICK_EVENTS)
+    folder = examples_of(source, plan.config, plan.root / "examples")
+    is_told, is_frozen = plan.with_size, plan.with_frozen
+    told = source.is_always_clicked if is_told is None else is_told
+    frozen = source.is_always_clicked if is_frozen is None else is_frozen
+    return [
+        Job(
+            root=plan.root,
+            folder=folder,
+            arm=arm,
+            config=replace(plan.config, seed=seed),
+            with_size=with_size,
+            with_frozen=frozen,
+            label_share=share,
+            device=plan.device,
+        )
+        for with_size in ((False, True) if told else (False,))
+        for share in plan.shares
+        for seed in range(max(plan.seeds_of(arm) for arm in plan.arms))
+        for arm in plan.arms
+        if seed < plan.seeds_of(arm)
+    ]
+
+
+def _measure(plan: Plan, jobs: Sequence[Job]) -> list[Result | None]:
+    """Pre-train, tune, then run: each needs what comes before it."""
+    encoders: dict[str, Job] = {}
+    for job in jobs:
+        if encoder := encoder_of(job):
+            encoders.setdefault(encoder, job)
+    run_all(prepare, list(encoders.values()), plan.workers)
+    chosen = _tuned(plan, jobs) if plan.tunes else {}
+    ready = [replace(job, chosen=chosen.get(_tuning_key(job), {})) for job in jobs]
+    return run_all(run, ready, plan.workers)
+
+
+def _tuned(plan: Plan, jobs: Sequence[Job]) -> dict[tuple[Path, str], Changes]:
+    """Return the choice of each arm's grid, made with the first seed and all labels."""
+    tuning: dict[tuple[Path, str], Job] = {}
+    for job in jobs:
+        folder, arm = key = _tuning_key(job)
+        first = replace(job.config, seed=0)
+        plain = replace(job, arm=arm, config=first, with_size=False, label_share=1.0)
+        tuning.setdefault(key, plain)
+    found = run_all(choose, list(tuning.values()), plan.workers)
+    choices = {key: each["chosen"] for key, each in zip(tuning, found, strict=True) if each}
+    for (folder, arm), choice in choices.items():
+        say(f"{folder.name}: {arm} runs with {choice}")
+    return choices
+
+
+def _tuning_key(job: Job) -> tuple[Path, str]:
+    return job.folder, ARMS[job.arm].tuned_as or job.arm
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
+    config = RefreshConfig()
+    if arguments.quick:
+        config = replace(config, pretrain_epochs=2, finetune_epochs=1)
+    return Plan(
+        root=arguments.resume,
+        config=changed(config, arguments.set),
+        arms=tuple(arguments.arms.split(",")) if arguments.arms else tuple(ARMS),
+        seeds=arguments.seeds,
+        shares=tuple(float(each) / 100.0 for each in arguments.labels.split(",")),
+        workers=arguments.workers,
+        device=arguments.device,
+        tunes=arguments.tune and not arguments.quick,
+        is_quick=arguments.quick,
+        with_size=arguments.with_slate_size,
+        with_frozen=arguments.frozen,
+    )
+
+
+def changed(config: RefreshConfig, settings: Sequence[str]) -> RefreshConfig:
+    """Return ``config`` with ``name=value`` or ``model.name=value`` changed."""
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        if name.startswith("model."):
+            model = replace(config.model, **{name.removeprefix("model."): value})
+            config = replace(config, model=model)
+        else:
+            config = replace(config, **{name: value})
+    return config
+
+
+def _parser() -> argparse.ArgumentParser:
+    arms = "\n".join(f"  {name:<28} {arm.meaning}" for name, arm in ARMS.items())
+    parser = argparse.ArgumentParser(
+        description=f"{__doc__}\narms:\n{arms}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    either = argparse.BooleanOptionalAction
+    add("--data", nargs="+", choices=("ebnerd", "movielens"), default=["movielens"])
+    add("--events", type=Path, help="JSON lines (maybe .gz) or Parquet, instead of --data")
+    add("--name", default="events", help="what to call the data set in --events")
+    add("--arms", default="", help="names with commas between; default: all")
+    add("--seeds", type=int, help="of each arm; default: 5 of the main arms, 3 of the rest")
+    add("--labels", default="100", help="a learning curve: per cent of the slates: 10,100")
+    add("--frozen", action=either, help="also features that stand still (EB-NeRD: yes)")
+    add("--with-slate-size", action=either, help="also with it known (EB-NeRD: yes)")
+    add("--tune", action=either, default=True, help="learning rates by the small grid")
+    add("--set", action="append", default=[], help="a setting: finetune_epochs=2")
+    add("--quick", action="store_true", help="a fraction of users, few epochs, no tuning")
+    add("--workers", type=int, default=2)
+    add("--device", default="cpu")
+    add("--resume", type=Path, default=ROOT, help="where examples and results are kept")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
