@@ -27,14 +27,15 @@ def batches(
         order = np.concatenate(
             [
                 pool[np.lexsort(lengths[pool].T)]
-                for pool in _cut(order, POOL_BATCHES * batch_rows)
+                for pool in in_order(order, POOL_BATCHES * batch_rows)
             ]
         )
-    cut = _cut(rows[order], batch_rows)
+    cut = in_order(rows[order], batch_rows)
     if lengths is None:
         return cut
     return [cut[place] for place in random.permutation(len(cut))]
 
 
-def _cut(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+def in_order(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    """Return ``rows`` as they are, ``size`` at a time."""
     return [rows[start : start + size] for start in range(0, len(rows), size)]

@@ -94,6 +94,16 @@ class RefreshConfig:
     memory, for a third more work."""
     bucket_by_length: bool = False
     """Rows of alike lengths share a batch, which is cut to the longest of them."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """``bf16-mixed`` multiplies matrices in bfloat16, where the hardware has it."""
+    compile: bool = False
+    """Compile each stage with torch.compile first."""
+    patience: int | None = None
+    """A stage holds the last tenth of its examples back, stops after so many epochs without
+    a better loss on them, and keeps its best epoch; None trains all epochs on all."""
+    tensorboard_dir: str = "logs"
+    """Under ``bundles_dir``: curves of each refresh for ``tensorboard --logdir``; "" writes
+    none."""
     checkpoint_every_s: float = 60.0
     """A refresh that is killed resumes from the last step kept, exactly."""
     seed: int = 0

@@ -65,7 +65,8 @@ class ClickObjective(Objective):
     def forward(self, batch: Batch) -> Terms:
         """Return the terms of the loss of the impressions shown in ``batch``."""
         config = self.config
-        tensors = without_ids(batch.tensors, config.id_dropout, config.num_oov_rows)
+        share = config.id_dropout if self.training else 0.0
+        tensors = without_ids(batch.tensors, share, config.num_oov_rows)
         logits = self.model(tensors, batch.positions)
         return click_terms(logits, batch.clicked, batch.shown, config)
 

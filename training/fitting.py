@@ -8,28 +8,27 @@ loss on the whole batch: a resumed run, two processes, or a batch in parts learn
 import math
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from training import batch_order, checkpoints
 from training.checkpoints import Progress
 from training.config import RefreshConfig
-from training.model.draws import Part, drawing
-from training.objective import Objective, Terms, loss_of
+from training.learner import Learner
+from training.objective import Objective
 from training.parallel import ALONE, Processes
 from training.progress import ProgressListener, silent
+from training.run_log import ScalarLog, unlogged
 from training.schedule import Schedule
 
-MAX_GRADIENT_NORM = 1.0
 NOTE_EVERY_S = 0.2  # reading the loss waits for the device
 NOTED_STEPS = 20  # whose mean loss is shown: one batch's is noise
+VALIDATION_SHARE = 0.1  # of a stage's rows, the last, if it may stop early
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,16 +39,25 @@ class Stage:
     objective: Objective
     optimiser: torch.optim.Optimizer
     rows: int
+    """Of the objective's examples. Where ``config.patience`` is set the last of them
+    validate: the newest slates, or whole users' windows."""
     batch_rows: int
     epochs: int
     seed: int
     config: RefreshConfig
-    """Its dials of the loop: accumulate, bucket_by_length, checkpoint_every_s."""
+    """Its dials of the loop, from ``precision`` to ``patience``."""
+
+    @property
+    def training_rows(self) -> int:
+        """How many rows teach: the first ones."""
+        if self.config.patience is None:
+            return self.rows
+        return self.rows - int(self.rows * VALIDATION_SHARE)
 
     @property
     def steps_an_epoch(self) -> int:
-        """How many batches the rows make."""
-        return math.ceil(self.rows / self.batch_rows)
+        """How many batches the rows that teach make."""
+        return math.ceil(self.training_rows / self.batch_rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +70,7 @@ class FitOptions:
     """The stage ends after so long; the learning rate falls with whichever is further
     on, the clock or the steps, so that a stage cut short still ends on a low one."""
     progress: ProgressListener = silent
+    log: ScalarLog = unlogged
     processes: Processes = ALONE
 
 
@@ -69,10 +78,8 @@ def fit(stage: Stage, options: FitOptions) -> tuple[float, ...]:
     """Train ``stage``, from its checkpoint if there is one; return each epoch's loss."""
     with _reproducible(next(stage.objective.parameters()).device):
         run = _Run.start(stage, options)
-        for epoch in range(run.epoch, stage.epochs):
-            if run.progress.is_over:
-                break
-            run.one_epoch(epoch)
+        while not run.progress.is_over and run.progress.steps_done < run.schedule.steps:
+            run.one_epoch()
         run.finish()
     return run.losses()
 
@@ -83,22 +90,23 @@ class _Run:
 
     stage: Stage
     options: FitOptions
-    module: nn.Module
-    """The objective, as the processes share it."""
+    learner: Learner
     schedule: Schedule
     progress: Progress
     saved_at: float
-    noted_at: float = -math.inf
+    noted_at: float
     note: str = ""
+    rates: list[float] = field(default_factory=list)
+    """The learning rate of each step of this run that is not logged yet."""
     rows_seen: int = 0
 
     @classmethod
     def start(cls, stage: Stage, options: FitOptions) -> "_Run":
         """Return the stage where its checkpoint left it, or at its beginning."""
-        steps = stage.epochs * stage.steps_an_epoch
-        now = time.monotonic()
+        objective, optimiser = stage.objective, stage.optimiser
+        steps, now = stage.epochs * stage.steps_an_epoch, time.monotonic()
         schedule = Schedule(
-            rates=[group["lr"] for group in stage.optimiser.param_groups],
+            rates=[group["lr"] for group in optimiser.param_groups],
             steps=steps,
             began=now,
             seconds=options.seconds,
@@ -107,46 +115,43 @@ class _Run:
         found = None
         if options.checkpoint is not None:
             found = checkpoints.load(
-                options.checkpoint, stage.objective, stage.optimiser, options.recipe
+                options.checkpoint, objective, optimiser, options.recipe
             )
-        device = next(stage.objective.parameters()).device
+        device = next(objective.parameters()).device
         return cls(
             stage=stage,
             options=options,
-            module=options.processes.wrap(stage.objective),
+            learner=Learner.of(objective, optimiser, options.processes, stage.config),
             schedule=schedule,
             progress=found or Progress(curve=torch.full((steps,), math.nan, device=device)),
             saved_at=now,
+            noted_at=-math.inf,
         )
 
-    @property
-    def epoch(self) -> int:
-        """The epoch that the next step belongs to."""
-        return self.progress.steps_done // max(self.stage.steps_an_epoch, 1)
-
-    def one_epoch(self, epoch: int) -> None:
-        """Run what is left of ``epoch``, or what the clock leaves of it."""
-        stage = self.stage
+    def one_epoch(self) -> None:
+        """Run what is left of the epoch, or what the clock leaves of it."""
+        stage, progress = self.stage, self.progress
         stage.objective.train()
-        batches = batch_order.batches(
-            np.arange(stage.rows),
-            stage.objective.lengths if stage.config.bucket_by_length else None,
-            stage.batch_rows,
-            seed=_seed(stage.seed, epoch),
-        )
-        first = self.progress.steps_done - epoch * stage.steps_an_epoch
-        for rows in batches[first:]:
+        epoch, done = divmod(progress.steps_done, stage.steps_an_epoch)
+        seed = _seed(stage.seed, epoch)
+        for rows in self._batches(seed)[done:]:
             self._announce()
             self._step(rows)
-            if self.schedule.spent(self.progress.steps_done) >= 1.0:
-                self.progress.is_over = True
-                return
-            if time.monotonic() - self.saved_at >= stage.config.checkpoint_every_s:
-                self._save()
+            if self.schedule.spent(progress.steps_done) >= 1.0:
+                progress.is_over = True
+                break
+            if progress.steps_done % stage.steps_an_epoch == 0:
+                break  # validated before it is saved: resumed, an epoch is done or not
+            self._save_if_due()
+        if stage.config.patience is not None:
+            progress.is_over |= self._has_stopped_learning()
+        self._save_if_due()
 
     def finish(self) -> None:
-        """Say that it is over, and keep where it ended."""
-        if not self.progress.is_over or self.rows_seen:
+        """Say that it is over, with the best weights, and keep where it ended."""
+        if self.progress.best:
+            checkpoints.restore(self.stage.objective, self.progress.best)
+        if self.rows_seen:
             self.progress.is_over = True
             self._save()
         self.noted_at = -math.inf
@@ -158,96 +163,63 @@ class _Run:
         epochs = [self.progress.curve[k : k + an_epoch] for k in range(0, done, an_epoch)]
         return tuple(float(epoch.nanmean()) for epoch in epochs)
 
+    def _batches(self, seed: int) -> list[NDArray[np.int64]]:
+        stage, rows = self.stage, np.arange(self.stage.training_rows)
+        by_length = stage.config.bucket_by_length
+        lengths = stage.objective.lengths[rows] if by_length else None
+        return batch_order.batches(rows, lengths, stage.batch_rows, seed)
+
     def _step(self, rows: NDArray[np.int64]) -> None:
-        """Learn from one batch: this process from its parts, one after another."""
-        stage, step = self.stage, self.progress.steps_done
-        self.schedule.apply(stage.optimiser, step)
-        stage.optimiser.zero_grad(set_to_none=True)
-        longest = stage.objective.lengths[rows].max(axis=0)
-        parts = self._parts(len(rows))
-        seed = _seed(stage.seed, stage.epochs + step)
-        counts = self._counts(rows, longest, parts, seed) if len(parts) > 1 else None
-        loss = torch.zeros((), device=self.progress.curve.device)
-        for part in parts:
-            with self._gradients_wait(part is not parts[-1]), drawing(seed, part):
-                terms = self._terms(rows, longest, part)
-                own = loss_of(terms, counts or self._added(terms))
-                # The wrapper averages over the processes what is a sum.
-                (own * self.options.processes.count).backward()  # type: ignore[no-untyped-call]
-            loss += own.detach()
-        trained = [p for group in stage.optimiser.param_groups for p in group["params"]]
-        nn.utils.clip_grad_norm_(trained, MAX_GRADIENT_NORM)
-        stage.optimiser.step()
-        self.progress.curve[step] = self.options.processes.add(loss)
-        self.progress.steps_done += 1
+        stage, progress = self.stage, self.progress
+        self.schedule.apply(stage.optimiser, progress.steps_done)
+        self.rates.append(stage.optimiser.param_groups[0]["lr"])
+        seed = _seed(stage.seed, stage.epochs + progress.steps_done)
+        terms = self.learner.step(rows, seed)
+        progress.curve[progress.steps_done] = torch.stack([*terms.values()]).sum()
+        progress.steps_done += 1
         self.rows_seen += len(rows)
 
-    def _parts(self, whole: int) -> list[Part]:
-        """Return this process's parts of a batch; with few rows some are empty."""
-        processes, accumulate = self.options.processes, self.stage.config.accumulate
-        cuts = np.linspace(0, whole, processes.count * accumulate + 1).astype(int).tolist()
-        mine = range(processes.rank * accumulate, (processes.rank + 1) * accumulate)
-        return [Part(first=cuts[k], rows=cuts[k + 1] - cuts[k], whole=whole) for k in mine]
+    def _has_stopped_learning(self) -> bool:
+        """Judge the epoch by the rows held back; keep its weights if it is the best."""
+        stage, seen = self.stage, self.progress.validation
+        held_back = np.arange(stage.training_rows, stage.rows)
+        batches = batch_order.in_order(held_back, stage.batch_rows)
+        seen.append(self.learner.loss(batches, _seed(stage.seed)))
+        self.options.log(f"{stage.name}/validation", seen[-1], self.progress.steps_done)
+        best = int(np.argmin(seen))
+        if best == len(seen) - 1:
+            weights = checkpoints.weights(stage.objective)
+            self.progress.best = {name: t.clone() for name, t in weights.items()}
+        assert stage.config.patience is not None
+        return len(seen) - 1 - best >= stage.config.patience
 
-    def _terms(
-        self, rows: NDArray[np.int64], longest: NDArray[np.int64], part: Part
-    ) -> Terms:
-        own = rows[part.first : part.first + part.rows]
-        terms: Terms = self.module(self.stage.objective.batch(own, longest))
-        return terms
-
-    @torch.no_grad()
-    def _counts(
-        self,
-        rows: NDArray[np.int64],
-        longest: NDArray[np.int64],
-        parts: list[Part],
-        seed: int,
-    ) -> dict[str, Tensor]:
-        """Return the counts of a batch in parts, which the first part's loss needs.
-
-        They come of a pass without gradients: a third more work, for memory.
-        """
-        found: dict[str, Tensor] = {}
-        for part in parts:
-            with drawing(seed, part):
-                for name, (_, count) in self._terms(rows, longest, part).items():
-                    found[name] = found.get(name, 0) + count
-        return {name: self.options.processes.add(count) for name, count in found.items()}
-
-    def _added(self, terms: Terms) -> dict[str, Tensor]:
-        """Return the counts of a batch of which each process has a part."""
-        return {
-            name: self.options.processes.add(count) for name, (_, count) in terms.items()
-        }
-
-    def _gradients_wait(self, wait: bool) -> AbstractContextManager[None]:
-        """Keep gradients to this process while more of its parts are to come."""
-        if wait and isinstance(self.module, DistributedDataParallel):
-            return self.module.no_sync()
-        return nullcontext()
+    def _save_if_due(self) -> None:
+        if time.monotonic() - self.saved_at >= self.stage.config.checkpoint_every_s:
+            self._save()
 
     def _save(self) -> None:
         self.saved_at = time.monotonic()
-        if self.options.checkpoint is None or not self.options.processes.is_first:
-            return
-        checkpoints.save(
-            self.options.checkpoint,
-            self.stage.objective,
-            self.stage.optimiser,
-            self.progress,
-            self.options.recipe,
-        )
+        path, stage = self.options.checkpoint, self.stage
+        if path is not None and self.options.processes.is_first:
+            checkpoints.save(
+                path, stage.objective, stage.optimiser, self.progress, self.options.recipe
+            )
 
     def _announce(self, is_over: bool = False) -> None:
-        now, done = time.monotonic(), self.progress.steps_done
+        """Tell where it is; the loss and the logs now and then."""
+        now, done, curve = time.monotonic(), self.progress.steps_done, self.progress.curve
+        total, name = self.schedule.steps, self.stage.name
         if now - self.noted_at >= NOTE_EVERY_S and done:
             self.noted_at = now
-            loss = self.progress.curve[max(done - NOTED_STEPS, 0) : done].mean()
-            rate = self.rows_seen / max(now - self.schedule.began, 1e-9)
-            self.note = f"loss {float(loss):.4f}  {rate:,.0f} rows/s"
-        total = self.schedule.steps
-        self.options.progress(self.stage.name, total if is_over else done, total, self.note)
+            loss = float(curve[max(done - NOTED_STEPS, 0) : done].mean())
+            speed = self.rows_seen / max(now - self.schedule.began, 1e-9)
+            self.note = f"loss {loss:.4f}  {speed:,.0f} rows/s"
+            first = done - len(self.rates)
+            for step, value in enumerate(curve[first:done].tolist(), start=first):
+                self.options.log(f"{name}/loss", value, step)
+                self.options.log(f"{name}/learning_rate", self.rates[step - first], step)
+            self.rates.clear()
+        self.options.progress(name, total if is_over else done, total, self.note)
 
 
 def _seed(*numbers: int) -> int:

@@ -1,14 +1,17 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
 
 from training.batches import Slates
 from training.config import RefreshConfig
-from training.finetuning import finetune
+from training.finetuning import ClickObjective, finetune
 from training.fitting import FitOptions
 from training.model.embeddings import TableSizes
 from training.model.srp4ctr import SRP4CTR
+from training.objective import loss_of
 from training.pretraining import Windows, pretrain
 
 
@@ -104,3 +107,70 @@ def test_progress_ends_at_its_total(
     finetune(fresh(recipe, sizes), slates, recipe, FitOptions(progress=listen))
     assert heard[0] == ("fine-tune", 0, 10)
     assert heard[-1] == ("fine-tune", 10, 10)
+
+
+def test_a_stage_that_learns_no_more_stops_and_keeps_its_best_epoch(
+    slates: Slates, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    by_heart = replace(
+        recipe, patience=2, finetune_epochs=40, finetune_learning_rate=0.05, seed=1
+    )
+    validated: list[float] = []
+
+    def log(name: str, value: float, step: int) -> None:
+        if name == "fine-tune/validation":
+            validated.append(value)
+
+    model = fresh(by_heart, sizes)
+    losses = finetune(model, slates, by_heart, FitOptions(log=log))
+    best = int(np.argmin(validated))
+    assert len(losses) == len(validated) == best + 3 < 40
+    objective = ClickObjective(model.eval(), slates, by_heart)
+    newest = np.arange(36, 40)  # a tenth
+    with torch.no_grad():
+        terms = objective(objective.batch(newest, objective.lengths[newest].max(axis=0)))
+    assert float(loss_of(terms)) == pytest.approx(validated[best], abs=1e-5)
+
+
+def test_a_stage_that_may_stop_early_resumes_too(
+    slates: Slates, recipe: RefreshConfig, sizes: TableSizes, tmp_path: Path
+) -> None:
+    patient = replace(recipe, patience=3, finetune_epochs=6, checkpoint_every_s=0.0)
+    whole, resumed = fresh(patient, sizes), fresh(patient, sizes)
+    losses = finetune(whole, slates, patient, FitOptions())
+    options = FitOptions(checkpoint=tmp_path / "fine-tune.safetensors", recipe="same")
+    with pytest.raises(Interrupted):
+        finetune(
+            fresh(patient, sizes), slates, patient, replace(options, progress=stop_at(13))
+        )
+    assert finetune(resumed, slates, patient, options) == losses
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], tensor), name
+
+
+def test_half_precision_learns_nearly_the_same(
+    slates: Slates, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    losses = [
+        finetune(fresh(recipe, sizes), slates, replace(recipe, precision=p), FitOptions())
+        for p in ("32-true", "bf16-mixed")
+    ]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+def test_the_log_has_the_loss_and_the_rate_of_every_step(
+    slates: Slates, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    kept: dict[str, dict[int, float]] = {}
+
+    def log(name: str, value: float, step: int) -> None:
+        kept.setdefault(name, {})[step] = value
+
+    losses = finetune(fresh(recipe, sizes), slates, recipe, FitOptions(log=log))
+    assert list(kept["fine-tune/loss"]) == list(range(10))
+    assert np.mean([kept["fine-tune/loss"][step] for step in range(5)]) == pytest.approx(
+        losses[0]
+    )
+    rates = kept["fine-tune/learning_rate"]
+    assert rates[0] == pytest.approx(recipe.finetune_learning_rate / 20)  # warming up
