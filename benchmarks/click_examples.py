@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import transforms, vocabulary
-from features.vocabulary import Vocabulary
 from training.batches import Arrays, Slates
 from training.model.embeddings import TableSizes
 from training.pretraining import Windows
@@ -114,19 +113,10 @@ def load(folder: Path) -> Examples:
         judge=whole.take(slice(judge, None)),
         frozen=_load_part(folder, "frozen"),
         windows=Windows(tensors=_load(folder, "windows")),
-        sizes=table_sizes(words),
+        sizes=TableSizes.of(words, LENGTH),
         first_known_row=words.first_known_row,
         item_impressions=items["impressions"].astype(np.int64),
         item_is_new=items["is_new"].astype(np.bool_),
-    )
-
-
-def table_sizes(words: Vocabulary) -> TableSizes:
-    """Return the sizes of the tables that ``words`` needs."""
-    return TableSizes(
-        item_rows=words.num_item_rows,
-        attribute_rows=words.num_attribute_rows,
-        length=LENGTH,
     )
 
 

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from features.vocabulary import Attributes
+from features.item_fields import Attributes
 from local import movielens
 from streams.event_files import read_lines
 from streams.events import (

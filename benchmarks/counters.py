@@ -27,8 +27,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features import event_log, point_in_time, vocabulary
+from features.item_fields import Attributes
 from features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
-from features.vocabulary import Attributes
 from local import movielens
 from streams.events import Behavior, Click, Impression, ItemUpdate, item_key
 from tests.features.logs import write_log

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from features import bundle
-from features.schema import ENCODER_INPUTS, HEAD_INPUTS, STATE_TENSORS
+from features.schema import ENCODER_INPUTS, HEAD_INPUTS, STATE_TENSORS, Field
 from training.config import ModelConfig
 from training.cost import CANDIDATES, formula, sample, sizes_of
 from training.export import export
@@ -31,6 +31,10 @@ from training.model.srp4ctr import SRP4CTR
 
 LENGTHS = (50, 200)
 NUM_ITEMS = 2_000
+ITEM_FIELDS = (
+    Field(name="genres", kind="multi", size=30, slots=6),
+    Field(name="year", kind="categorical", size=70),
+)
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -53,10 +57,9 @@ def measure(length: int, rounds: int) -> dict[str, float]:
     """Return FLOPs and the median time of a request, folded and unfolded."""
     torch.manual_seed(0)
     config = ModelConfig()
-    sizes = sizes_of(config, length)
-    model = SRP4CTR(
-        config, TableSizes(item_rows=NUM_ITEMS, attribute_rows=100, length=length)
-    ).eval()
+    tables = TableSizes(item_rows=NUM_ITEMS, item_fields=ITEM_FIELDS, length=length)
+    sizes = sizes_of(config, tables)
+    model = SRP4CTR(config, tables).eval()
     with tempfile.TemporaryDirectory() as folder:
         export(model, sizes, Path(folder))
         answer = _answerer(Path(folder))
@@ -64,7 +67,7 @@ def measure(length: int, rounds: int) -> dict[str, float]:
     tiled = _arrays(sample(sizes, requests=CANDIDATES, candidates=1))
     assert np.allclose(answer(one).ravel(), answer(tiled).ravel(), atol=1e-5)
     pairs = [(_seconds(answer, one), _seconds(answer, tiled)) for _ in range(rounds)]
-    cost = formula(config, length, CANDIDATES)
+    cost = formula(config, tables, CANDIDATES)
     return {
         "length": length,
         "folded_flops": cost.folded,

@@ -31,6 +31,7 @@ from benchmarks.pretraining_arms import ARMS, RECIPE, Recipe, Scorer
 from benchmarks.pretraining_files import part_of, read
 from benchmarks.pretraining_questions import TEST, VALIDATION, LeaveLast
 from training.cost import formula
+from training.model.embeddings import TableSizes
 
 RESULTS = Path("benchmarks/results/pretraining.json")
 RUNS = Path(".data/benchmarks/pretraining")
@@ -94,6 +95,7 @@ def execute(run: Run) -> str:
         "model": run.arm,
         "seed": run.seed,
         "seconds": round(seconds),
+        "flops": _flops(run, data),
         "validation": scores.values(ranks[VALIDATION]),
         "test": test,
         "buckets": {k: scores.values(ranks[TEST][chosen]) for k, chosen in parts.items()},
@@ -136,11 +138,19 @@ def _row(model: str, of: Mapping[int, Any], best: Mapping[int, Any]) -> dict[str
     found = [each["validation"]["hr10"] for each in of.values()]
     row["validation_hr10"] = _rounded(scores.mean_and_error(found)[0])
     row |= {"seeds": len(of), "seconds": round(sum(e["seconds"] for e in of.values()))}
-    if model.startswith("srp4ctr"):
-        for candidates in (1, 100):
-            cost = formula(RECIPE.clicks.model, RECIPE.length, candidates)
-            row[f"flops_{candidates}"] = cost.folded
+    row |= next(iter(of.values())).get("flops", {})
     return row
+
+
+def _flops(run: Run, data: LeaveLast) -> dict[str, int]:
+    """Return the cost of a request by the model that ranks clicks; {} of another arm."""
+    if not run.arm.startswith("srp4ctr"):
+        return {}
+    tables = TableSizes.of(data.words, data.length)
+    return {
+        f"flops_{candidates}": formula(run.recipe.clicks.model, tables, candidates).folded
+        for candidates in (1, 100)
+    }
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -182,12 +182,7 @@ def foretold(model: SRP4CTR, heads: MaskedHeads, slates: Slates) -> Scores:
 
 def _fresh(data: LeaveLast, config: RefreshConfig) -> tuple[SRP4CTR, MaskedHeads]:
     torch.manual_seed(config.seed)
-    sizes = TableSizes(
-        item_rows=data.words.num_item_rows,
-        attribute_rows=data.words.num_attribute_rows,
-        length=data.length,
-    )
-    model = SRP4CTR(config.model, sizes)
+    model = SRP4CTR(config.model, TableSizes.of(data.words, data.length))
     return model, MaskedHeads(config.model, model.embedding)
 
 

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import vocabulary
+from features.item_fields import Attributes
 from features.point_in_time import RequestSnapshots, UserHistories
 from features.transforms import ActivityArrays, SequenceArrays
-from features.vocabulary import Attributes, Vocabulary
+from features.vocabulary import Vocabulary
 from streams.activity import HALF_LIVES_H
 from training import examples
 from training.batches import Slates

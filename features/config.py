@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 _LOCATIONS = (
     "registry",
@@ -14,6 +14,31 @@ _LOCATIONS = (
     "redis_password_file",
     "redis_password",
 )
+
+DEFAULT_BUCKETS = 16
+ItemFieldKind = Literal["categorical", "multi", "numeric"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemFieldConfig:
+    """One attribute of items that the model is to see, and how."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    name: str
+    """As in the attributes of ``item`` events."""
+    kind: ItemFieldKind
+    slots: int = 8
+    """``multi``: an item with more known values keeps the commonest so many."""
+    buckets: int = DEFAULT_BUCKETS
+    """``numeric``: parted at the quantiles of the training window's items."""
+
+    def __post_init__(self) -> None:
+        if self.slots < 1 or self.buckets < 2:
+            raise ValueError(
+                f"features.item_fields: {self.name} has {self.slots} slots, "
+                f"{self.buckets} buckets; at least 1 and 2"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +66,17 @@ class FeatureConfig:
     sequence_ttl_days: float = 90.0
     """An older behaviour is not seen, in serving or training; who has no other is served
     with status ``stale_sequence`` (Feast does not apply a view's ttl to online reads)."""
+    item_fields: tuple[ItemFieldConfig, ...] = ()
+    """The item group of side information; none: what the items' attributes look like.
+    For training alone: a bundle's vocabulary carries what became of them."""
     item_refresh_s: float = 1.0
     """How often a server refreshes its table of items' counters from the store."""
 
     def __post_init__(self) -> None:
         if self.partitions < 1:
             raise ValueError(f"features.partitions is {self.partitions}; at least 1")
+        if len({field.name for field in self.item_fields}) < len(self.item_fields):
+            raise ValueError("features.item_fields names a field twice")
         if self.item_refresh_s <= 0:
             raise ValueError(f"features.item_refresh_s is {self.item_refresh_s}; > 0")
         if "password=" in self.redis:  # it would be shown wherever the address is
@@ -67,7 +97,7 @@ class FeatureConfig:
             for name in ("registry", "redis_ca_file", "redis_password_file")
             if (path := getattr(self, name)) and "://" not in path
         }
-        return replace(self, **paths, redis_password="")
+        return replace(self, **paths, redis_password="", item_fields=())
 
     def relocated(self, environment: Mapping[str, str]) -> "FeatureConfig":
         """Return the settings with where ``environment`` says that the store is now."""

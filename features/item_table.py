@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.reader import FeatureReader
-from features.schema import ATTRIBUTE_SLOTS
 from features.transforms import ActivityArrays, empty_activity
 from features.vocabulary import Vocabulary, parse_attributes
 from streams.sink import UnusableStoreError
@@ -65,7 +64,7 @@ class ItemTable:
         self._rows_of_text: dict[str, Int64s] = {}
         self._asked: set[int] = set()
         self._next = 0
-        self._state = _blank(vocabulary.item_keys, version=0)
+        self._state = _blank(vocabulary.item_keys, vocabulary.num_attribute_slots)
         self._stopped = threading.Event()
 
     def lookup(self, item_keys: Int64s) -> ItemRows:
@@ -168,9 +167,9 @@ def _find(keys: Int64s, wanted: Int64s) -> tuple[Int64s, NDArray[np.bool_]]:
     return np.where(present, index, len(keys)), present
 
 
-def _blank(keys: Int64s, version: int) -> _State:
+def _blank(keys: Int64s, slots: int, version: int = 0) -> _State:
     rows = ItemRows(
-        attribute_rows=np.zeros((len(keys) + 1, ATTRIBUTE_SLOTS), dtype=np.int64),
+        attribute_rows=np.zeros((len(keys) + 1, slots), dtype=np.int64),
         activity=empty_activity(len(keys) + 1),
         version=version,
     )
@@ -179,7 +178,8 @@ def _blank(keys: Int64s, version: int) -> _State:
 
 def _grown(old: _State, keys: Int64s) -> _State:
     """Return a copy of ``old`` at the next version, with rows for all of ``keys``."""
-    new = _blank(keys, old.rows.version + 1)
+    slots = old.rows.attribute_rows.shape[-1]
+    new = _blank(keys, slots, old.rows.version + 1)
     index, _ = _find(keys, old.keys)
     new.rows.attribute_rows[index] = old.rows.attribute_rows[:-1]
     _put(new.rows.activity, index, old.rows.activity.take(slice(0, -1)))

@@ -4,9 +4,10 @@ Training batches, the ONNX export, every ``config.pbtxt`` and the drift monitor 
 generated from, or checked against, these tables. Without a batch axis; Triton and torch
 put one (B requests) in front.
 
-Sizes by name: L history length, N candidates of a request, A attribute slots of an item,
-X context slots, R request features, C candidate features, E encoder layers, D width,
-S = L + 1 states (slot 0 is the learnt null slot, valid even for an empty history).
+Sizes by name: L history length, N candidates of a request, A attribute slots of an item
+(a bundle's item fields decide: ``item_fields.py``), X context slots, F behaviour fields,
+R request features, C candidate features, E encoder layers, D width, S = L + 1 states (slot
+0 is the learnt null slot, valid even for an empty history).
 """
 
 import hashlib
@@ -15,8 +16,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from streams.events import NUM_ACTION_CODES
+
 DType = Literal["int64", "float32", "uint8", "string"]
+FieldKind = Literal["categorical", "multi", "numeric", "gap"]
 Size = str | int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """One field of side information, of an item or of a behaviour."""
+
+    name: str
+    kind: FieldKind
+    """``numeric`` and ``gap`` (the time between two behaviours) are bucketed."""
+    size: int
+    """How many values or buckets; of a behaviour's field, 0 is one of them and pads."""
+    slots: int = 1
+    """How many values of it one item may have."""
+    source: str = ""
+    """Of a behaviour's field: which array of ``transforms.SequenceArrays`` it is of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +52,16 @@ class TensorSpec:
         return tuple(s if isinstance(s, int) else sizes.get(s, -1) for s in self.shape)
 
 
-ATTRIBUTE_SLOTS = 8  # A: an item with more attribute values keeps the first eight
 CONTEXT_SLOTS = 8  # X
 NUM_CONTEXT_ROWS = 1024  # "name=value" of the context is hashed into rows 1..1023
 NUM_GAP_BUCKETS = 32  # 0 pads; 1 first of the history; else 2 + log2 of the seconds
 NUM_VALUE_BUCKETS = 64  # 0 pads; 1 no value; else 2 + round(4 log2(1 + value))
-BEHAVIOR_FIELDS = ("action", "gap", "value")
+# The behaviour group. ``transforms.behavior_codes`` and the model follow this table.
+BEHAVIOR_FIELDS = (
+    Field(name="action", kind="categorical", size=NUM_ACTION_CODES, source="action_codes"),
+    Field(name="gap", kind="gap", size=NUM_GAP_BUCKETS, source="occurred_at_ms"),
+    Field(name="value", kind="numeric", size=NUM_VALUE_BUCKETS, source="values"),
+)
 
 # Columns of request_features, in order. Rates are smoothed clicks / impressions.
 REQUEST_FEATURES = (
@@ -85,14 +108,14 @@ HISTORY_TENSORS = (
     TensorSpec(
         name="history_attribute_rows",
         dtype="int64",
-        shape=("L", ATTRIBUTE_SLOTS),
-        meaning="vocabulary rows of those items' attribute values, 0 pads",
+        shape=("L", "A"),
+        meaning="rows of those items' attribute values, field by field, 0 pads",
     ),
     TensorSpec(
         name="history_behavior_codes",
         dtype="int64",
         shape=("L", len(BEHAVIOR_FIELDS)),
-        meaning="action code, bucket of the gap to the previous event, value bucket",
+        meaning="codes of BEHAVIOR_FIELDS, 0 pads",
     ),
 )
 REQUEST_TENSORS = (
@@ -119,8 +142,8 @@ CANDIDATE_TENSORS = (
     TensorSpec(
         name="candidate_attribute_rows",
         dtype="int64",
-        shape=("N", ATTRIBUTE_SLOTS),
-        meaning="vocabulary rows of their attribute values, 0 pads",
+        shape=("N", "A"),
+        meaning="rows of their attribute values, field by field, 0 pads",
     ),
     TensorSpec(
         name="candidate_features",
@@ -237,6 +260,7 @@ def fingerprint() -> str:
     """
     tables = (ENCODER_INPUTS, HEAD_INPUTS, SCORE_TENSORS)
     described = [[(t.name, t.dtype, t.shape) for t in table] for table in tables]
-    sizes = [NUM_CONTEXT_ROWS, NUM_GAP_BUCKETS, NUM_VALUE_BUCKETS]
-    text = json.dumps([described, REQUEST_FEATURES, CANDIDATE_FEATURES, sizes])
+    fields = [(f.name, f.kind, f.size) for f in BEHAVIOR_FIELDS]
+    columns = [REQUEST_FEATURES, CANDIDATE_FEATURES]
+    text = json.dumps([described, fields, *columns, NUM_CONTEXT_ROWS])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

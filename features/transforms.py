@@ -14,12 +14,7 @@ import numpy as np
 import xxhash
 from numpy.typing import ArrayLike, NDArray
 
-from features.schema import (
-    CONTEXT_SLOTS,
-    NUM_CONTEXT_ROWS,
-    NUM_GAP_BUCKETS,
-    NUM_VALUE_BUCKETS,
-)
+from features.schema import BEHAVIOR_FIELDS, CONTEXT_SLOTS, NUM_CONTEXT_ROWS, Field
 from streams.activity import HALF_LIVES_H
 from streams.events import MAX_CONTEXT_FIELDS, MAX_ID_LENGTH, action_code
 
@@ -111,9 +106,9 @@ def unexpired(sequences: SequenceArrays, after_ms: ArrayLike) -> SequenceArrays:
 
 
 def behavior_codes(sequences: SequenceArrays) -> Int64s:
-    """Return history_behavior_codes (…, L, 3): action, gap to the previous event, value."""
+    """Return history_behavior_codes (…, L, F): a code for each of BEHAVIOR_FIELDS."""
     present = sequences.item_keys != 0
-    codes = (sequences.action_codes, _gap_buckets(sequences), _value_buckets(sequences))
+    codes = [_codes(sequences, field) for field in BEHAVIOR_FIELDS]
     return np.stack([np.where(present, each, 0) for each in codes], axis=-1)
 
 
@@ -233,23 +228,28 @@ def parse_context(text: str | None) -> dict[str, str]:
     return context
 
 
-def _gap_buckets(sequences: SequenceArrays) -> Int64s:
+def _codes(sequences: SequenceArrays, field: Field) -> Int64s:
+    source: NDArray[Any] = getattr(sequences, field.source)
+    if field.kind == "gap":
+        return _gap_buckets(source, sequences.item_keys != 0, field.size)
+    return _value_buckets(source, field.size) if field.kind == "numeric" else source
+
+
+def _gap_buckets(at_ms: Int64s, present: NDArray[np.bool_], size: int) -> Int64s:
     """Return 1 for the first event, else 2 + floor(log2(1 + seconds)) of the gap."""
-    present, at_ms = sequences.item_keys != 0, sequences.occurred_at_ms
     gaps_s = np.maximum(np.diff(at_ms, axis=-1), 0) / 1000.0
     buckets = np.ones(at_ms.shape, dtype=np.int64)
     later = 2 + np.floor(np.log2(1.0 + gaps_s)).astype(np.int64)
     follows = present[..., :-1] & present[..., 1:]
-    buckets[..., 1:] = np.where(follows, np.minimum(later, NUM_GAP_BUCKETS - 1), 1)
+    buckets[..., 1:] = np.where(follows, np.minimum(later, size - 1), 1)
     return buckets
 
 
-def _value_buckets(sequences: SequenceArrays) -> Int64s:
+def _value_buckets(values: Floats, size: int) -> Int64s:
     """Return 1 for no value, else 2 + round(4 log2(1 + value)); negative counts as 0."""
-    values = np.maximum(np.nan_to_num(sequences.values, nan=0.0), 0.0)
-    buckets = 2 + np.rint(4.0 * np.log2(1.0 + values)).astype(np.int64)
-    buckets = np.minimum(buckets, NUM_VALUE_BUCKETS - 1)
-    return np.where(np.isnan(sequences.values), 1, buckets)
+    positive = np.maximum(np.nan_to_num(values, nan=0.0), 0.0)
+    buckets = 2 + np.rint(4.0 * np.log2(1.0 + positive)).astype(np.int64)
+    return np.where(np.isnan(values), 1, np.minimum(buckets, size - 1))
 
 
 def _counters(activity: ActivityArrays, at_ms: Int64s) -> list[Floats]:

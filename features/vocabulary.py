@@ -4,33 +4,37 @@ In: counts of a training window. Out: a frozen mapping that travels in the bundl
 the stream needs no vocabulary and an unseen item still has a row.
 
 Item rows: 0 pads, 1 is the mask, 2..1+num_oov are shared by unknown items (by their key),
-then the known ones. Attribute rows: 0 pads, 1 is the mask, then the known ``field=value``,
-the commonest first; an unknown value is dropped.
+then the known ones. Attribute rows are those of ``item_fields.py``; an unknown value has
+none.
 """
 
 import functools
 import json
 import os
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from features.schema import ATTRIBUTE_SLOTS
+from features import item_fields
+from features.config import ItemFieldConfig
+from features.item_fields import (
+    Attributes,
+    FieldPlace,
+    ItemField,
+    number_of,
+    values_of,
+)
+from features.schema import Field
 
-Attributes = Mapping[str, str | tuple[str, ...]]
 Int64s = NDArray[np.int64]
 
 PAD_ROW = 0
 MASK_ROW = 1
 FIRST_OOV_ROW = 2
-FIRST_ATTRIBUTE_ROW = 2
-# A value of fewer items is closer to an id than to an attribute: titles fall out.
-MIN_ATTRIBUTE_ITEMS = 5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,8 +43,8 @@ class Vocabulary:
 
     item_keys: Int64s
     """Known items, ascending."""
-    attribute_values: tuple[str, ...]
-    """Known ``field=value``, the commonest first."""
+    item_fields: tuple[ItemField, ...]
+    """The item group of side information."""
     num_oov_rows: int
 
     def __post_init__(self) -> None:
@@ -59,10 +63,20 @@ class Vocabulary:
         """Rows of the item table."""
         return self.first_known_row + len(self.item_keys)
 
+    @functools.cached_property
+    def field_shapes(self) -> tuple[Field, ...]:
+        """What the model needs to know of the item fields."""
+        return tuple(field.shape for field in self.item_fields)
+
     @property
-    def num_attribute_rows(self) -> int:
-        """Rows of the attribute table."""
-        return FIRST_ATTRIBUTE_ROW + len(self.attribute_values)
+    def attribute_values(self) -> list[tuple[str, str]]:
+        """Field and value of each attribute row, from the first that has one."""
+        return [(field.name, each) for field in self.item_fields for each in field.choices]
+
+    @property
+    def num_attribute_slots(self) -> int:
+        """A."""
+        return item_fields.num_slots(self.field_shapes)
 
     def item_rows(self, keys: ArrayLike) -> Int64s:
         """Return the rows of ``keys`` (any shape, int64); key 0 is padding: row 0."""
@@ -81,25 +95,29 @@ class Vocabulary:
         return np.asarray(rows) >= self.first_known_row
 
     def attribute_rows(self, attributes: Attributes) -> Int64s:
-        """Return the rows (A,) of an item's known values: the commonest A, 0 pads."""
-        row_of = self._attribute_row_of
-        found = sorted({row_of[v] for v in named_values(attributes) if v in row_of})
-        rows = np.zeros(ATTRIBUTE_SLOTS, dtype=np.int64)
-        rows[: len(found)] = found[:ATTRIBUTE_SLOTS]
+        """Return the rows (A,) of an item's known values, 0 where a field has no more."""
+        rows = np.zeros(self.num_attribute_slots, dtype=np.int64)
+        for place, field in zip(self._places, self.item_fields, strict=True):
+            found = sorted(self._indices(field, values_of(attributes, field.name)))
+            kept = np.array(found[: field.slots], dtype=np.int64)
+            rows[place.first_slot : place.first_slot + len(kept)] = place.first_row + kept
         return rows
 
+    def _indices(self, field: ItemField, values: tuple[str, ...]) -> set[int]:
+        """Return the rows of ``values``, counted from the field's first."""
+        if field.kind == "numeric":
+            numbers = [n for value in values if (n := number_of(value)) is not None]
+            return set(np.searchsorted(field.edges, numbers, side="right").tolist())
+        index_of = self._index_of[field.name]
+        return {index_of[value] for value in values if value in index_of}
+
     @functools.cached_property
-    def _attribute_row_of(self) -> dict[str, int]:
-        return {v: FIRST_ATTRIBUTE_ROW + i for i, v in enumerate(self.attribute_values)}
+    def _places(self) -> tuple[FieldPlace, ...]:
+        return item_fields.places(self.field_shapes)
 
-
-def named_values(attributes: Attributes) -> list[str]:
-    """Return each attribute value as ``field=value``."""
-    return [
-        f"{name}={value}"
-        for name, values in attributes.items()
-        for value in ((values,) if isinstance(values, str) else values)
-    ]
+    @functools.cached_property
+    def _index_of(self) -> dict[str, dict[str, int]]:
+        return {f.name: {v: i for i, v in enumerate(f.values)} for f in self.item_fields}
 
 
 def parse_attributes(text: str) -> dict[str, str | tuple[str, ...]]:
@@ -114,20 +132,17 @@ def build(
     *,
     num_oov_rows: int = 16,
     min_item_count: int = 1,
-    min_attribute_items: int = MIN_ATTRIBUTE_ITEMS,
+    declared: Sequence[ItemFieldConfig] = (),
 ) -> Vocabulary:
-    """Return the vocabulary of items seen often enough, and of their common attributes.
+    """Return the vocabulary of items seen often enough, and of their fields.
 
-    ``item_counts`` counts events by item_key; ``profiles`` are the attributes of each item.
+    ``item_counts`` counts events by item_key; ``profiles`` are the attributes of each item,
+    of which ``declared`` says what to use: none, and it is found out.
     """
     keys = sorted(key for key, count in item_counts.items() if count >= min_item_count)
-    counts: Counter[str] = Counter()
-    for attributes in profiles:
-        counts.update(set(named_values(attributes)))
-    common = [value for value, count in counts.items() if count >= min_attribute_items]
     return Vocabulary(
         item_keys=np.array(keys, dtype=np.int64),
-        attribute_values=tuple(sorted(common, key=lambda value: (-counts[value], value))),
+        item_fields=item_fields.build(profiles, declared),
         num_oov_rows=num_oov_rows,
     )
 
@@ -137,7 +152,7 @@ def save(vocabulary: Vocabulary, path: Path) -> None:
     content = {
         "num_oov_rows": vocabulary.num_oov_rows,
         "item_keys": vocabulary.item_keys.tolist(),
-        "attribute_values": list(vocabulary.attribute_values),
+        "item_fields": [asdict(field) for field in vocabulary.item_fields],
     }
     unfinished = path.with_name(path.name + ".tmp")
     unfinished.write_text(json.dumps(content) + "\n", encoding="utf-8")
@@ -150,8 +165,13 @@ def load(path: Path) -> Vocabulary:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return Vocabulary(
             item_keys=np.array(content["item_keys"], dtype=np.int64),
-            attribute_values=tuple(content["attribute_values"]),
+            item_fields=tuple(_item_field(each) for each in content["item_fields"]),
             num_oov_rows=content["num_oov_rows"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a vocabulary: {error!r}") from error
+
+
+def _item_field(content: Mapping[str, Any]) -> ItemField:
+    lists = {name: tuple(content[name]) for name in ("values", "edges")}
+    return ItemField(**{**content, **lists})

@@ -24,6 +24,7 @@ from training import cost, export, reports
 from training.batches import EXAMPLE_NAMES, HISTORY_NAMES, Slates, torch_rows
 from training.config import RefreshConfig
 from training.judging import Verdict
+from training.model.embeddings import TableSizes
 from training.model.srp4ctr import SRP4CTR
 from training.reports import RefreshReport
 from training.training_set import TrainingSet
@@ -57,7 +58,8 @@ def export_bundle(
     shutil.rmtree(folder, ignore_errors=True)  # of a refresh that was killed here
     folder.mkdir(parents=True)
     length = lessons.windows.tensors["history_item_rows"].shape[1]
-    sizes = cost.sizes_of(config.model, length)
+    tables = TableSizes.of(lessons.words, length)
+    sizes = cost.sizes_of(config.model, tables)
     export.export(model, sizes, folder)
     golden = golden_requests(lessons.parts.judge)
     export.write_golden(model, golden, folder)
@@ -68,7 +70,7 @@ def export_bundle(
     card = replace(
         _judged_card(version, lessons, verdict),
         sizes=sizes,
-        cost=cost.card(config.model, length),
+        cost=cost.card(config.model, tables),
         window_start_ms=origin.window_start_ms,
         parent=origin.parent,
         recipe=origin.recipe,

@@ -47,6 +47,9 @@ class RefreshConfig:
     """What pre-training hides: ``bert`` item ids, and it sees no side information;
     ``items`` ids with attributes; ``behaviors`` action, gap and value; ``both`` is FG-BERT
     whole. ``none`` leaves the stage out."""
+    max_full_softmax_items: int = 50_000
+    """Above it, the loss of a hidden item is over ``sampled_items`` drawn ones."""
+    sampled_items: int = 8192
     pretrain_epochs: int = 16
     finetune_epochs: int = 3
     batch_users: int = 64

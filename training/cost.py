@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from features.schema import (
-    ATTRIBUTE_SLOTS,
     CANDIDATE_FEATURES,
     CANDIDATE_TENSORS,
     CONTEXT_SLOTS,
@@ -22,7 +21,7 @@ from features.schema import (
     REQUEST_TENSORS,
 )
 from training.config import ModelConfig
-from training.model.embeddings import FIELD_SIZES, FIELD_WIDTH
+from training.model.embeddings import FIELD_SIZES, FIELD_WIDTH, TableSizes
 from training.model.srp4ctr import CONTEXT_WIDTH, SRP4CTR
 
 CANDIDATES = 100  # of a request, as in the paper
@@ -45,14 +44,14 @@ class RequestCost:
         return self.encoder + self.head
 
 
-def sizes_of(config: ModelConfig, length: int) -> dict[str, int]:
+def sizes_of(config: ModelConfig, tables: TableSizes) -> dict[str, int]:
     """Return the numbers of the schema's symbols for a model of these sizes."""
     return {
-        "L": length,
-        "S": length + 1,
+        "L": tables.length,
+        "S": tables.length + 1,
         "D": config.width,
         "E": config.num_layers,
-        "A": ATTRIBUTE_SLOTS,
+        "A": tables.attribute_slots,
         "X": CONTEXT_SLOTS,
         "R": len(REQUEST_FEATURES),
         "C": len(CANDIDATE_FEATURES),
@@ -78,19 +77,19 @@ def count(model: SRP4CTR, sizes: Mapping[str, int], candidates: int) -> RequestC
     )
 
 
-def formula(config: ModelConfig, length: int, candidates: int) -> RequestCost:
+def formula(config: ModelConfig, tables: TableSizes, candidates: int) -> RequestCost:
     """Return the same by arithmetic, from the sizes alone.
 
     Multiply-adds, with T = L + 1 states, K candidates, N layers, M queries, P the joined
-    fields' width, h the head's width, r = h / 2::
+    fields' width (G of it the item's), V = 2 D + G + C, h the head's width, r = h / 2::
 
         encoder   = L P D + N (12 T D^2 + 2 T^2 D)
         querying  = R D + (14 M + 2 T) D^2 + 2 M^2 D + 2 M T D
         candidate = P D + N (10 D^2 + 2 T D) + V h + crosses 4 h r + 2 h h + h r + 2 h + r
     """
     d, n, m, h = config.width, config.num_layers, config.num_queries, config.head_width
-    states, rank = length + 1, config.head_width // 2
-    joined = 2 * d + len(FIELD_SIZES) * FIELD_WIDTH
+    length, states, rank = tables.length, tables.length + 1, config.head_width // 2
+    joined = d + tables.attribute_width + len(FIELD_SIZES) * FIELD_WIDTH
     encoded = 1 + config.num_spans
     request = len(REQUEST_FEATURES) * encoded + CONTEXT_WIDTH
     encoder = length * joined * d + n * (12 * states * d**2 + 2 * states**2 * d)
@@ -98,7 +97,7 @@ def formula(config: ModelConfig, length: int, candidates: int) -> RequestCost:
     querying += 2 * m**2 * d + 2 * m * states * d + (m * d + request) * h
     if not config.use_querying:
         querying = (d + request) * h
-    seen = 3 * d + len(CANDIDATE_FEATURES) * encoded
+    seen = 2 * d + tables.attribute_width + len(CANDIDATE_FEATURES) * encoded
     crossing = n * (10 * d**2 + 2 * states * d) if config.use_cross_attention else 0
     candidate = joined * d + crossing + seen * h
     candidate += config.num_cross_layers * 4 * h * rank + 2 * h * h + h * rank
@@ -110,13 +109,13 @@ def formula(config: ModelConfig, length: int, candidates: int) -> RequestCost:
     )
 
 
-def card(config: ModelConfig, length: int) -> dict[str, float]:
+def card(config: ModelConfig, tables: TableSizes) -> dict[str, float]:
     """Return the bundle's cost card: FLOPs of a request, at 1 and at 100 candidates.
 
     ``folded_flops`` and ``unfolded_flops`` are at 100. By the formula, to which a test
     holds the counter exactly: the counter's first use costs 7 s of imports.
     """
-    one, hundred = formula(config, length, 1), formula(config, length, CANDIDATES)
+    one, hundred = formula(config, tables, 1), formula(config, tables, CANDIDATES)
     return {
         "encoder_flops": float(hundred.encoder),
         "head_flops_per_1": float(one.head),

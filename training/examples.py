@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import transforms
+from features.item_fields import Attributes
 from features.point_in_time import RequestSnapshots, UserHistories
-from features.schema import ATTRIBUTE_SLOTS
 from features.transforms import ActivityArrays, SequenceArrays
-from features.vocabulary import Attributes, Vocabulary
+from features.vocabulary import Vocabulary
 from training.batches import Slates
 from training.pretraining import Windows
 
@@ -35,7 +35,7 @@ class ItemAttributes:
     def of(self, item_keys: _Int64s) -> NDArray[np.int32]:
         """Return the rows (…, A) of ``item_keys`` (…); zeros where there is no profile."""
         if len(self.keys) == 0:
-            return np.zeros((*item_keys.shape, ATTRIBUTE_SLOTS), dtype=np.int32)
+            return np.zeros((*item_keys.shape, self.rows.shape[1]), dtype=np.int32)
         at = np.minimum(np.searchsorted(self.keys, item_keys), len(self.keys) - 1)
         known = self.keys[at] == item_keys
         return np.where(known[..., None], self.rows[at], np.int32(0))
@@ -47,7 +47,7 @@ def item_attributes(
     """Return the attribute rows of every item in ``profiles``."""
     keys = np.array(sorted(profiles), dtype=np.int64)
     rows = [vocabulary.attribute_rows(profiles[key]) for key in keys.tolist()]
-    table = np.array(rows, dtype=np.int32).reshape(-1, ATTRIBUTE_SLOTS)
+    table = np.array(rows, dtype=np.int32).reshape(-1, vocabulary.num_attribute_slots)
     return ItemAttributes(keys=keys, rows=table)
 
 

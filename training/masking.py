@@ -46,14 +46,11 @@ def hide(history: dict[str, Tensor], masks: Masks) -> dict[str, Tensor]:
     rows = history["history_item_rows"]
     attributes = history["history_attribute_rows"]
     codes = history["history_behavior_codes"]
-    hidden_attributes = torch.zeros_like(attributes)
-    hidden_attributes[..., 0] = MASK_ROW
     hidden_codes = torch.tensor(MASK_CODES, device=codes.device)
     return {
         "history_item_rows": rows.masked_fill(masks.items, MASK_ROW),
-        "history_attribute_rows": torch.where(
-            masks.items[..., None], hidden_attributes, attributes
-        ),
+        # In every slot, so that the mean over any field's slots is [MASK] too.
+        "history_attribute_rows": attributes.masked_fill(masks.items[..., None], MASK_ROW),
         "history_behavior_codes": torch.where(
             masks.behaviors[..., None], hidden_codes, codes
         ),

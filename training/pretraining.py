@@ -2,21 +2,23 @@
 
 In: windows of L behaviours (``HISTORY_TENSORS``). Out: a trained encoder. Two mask sets
 are drawn independently for each window: item-related fields (id and attributes together)
-and behaviour-related fields (action, gap, value together); see ``masking.py``.
+and behaviour-related fields (all of them together); see ``masking.py``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from features.vocabulary import FIRST_OOV_ROW
 from training.batches import HISTORY_NAMES, Arrays, history_lengths, newest, torch_rows
 from training.config import RefreshConfig
 from training.fitting import FitOptions, Stage, fit
 from training.masking import Masks, draw_masks, hide, ids_only
 from training.model.encoder import BehaviorEncoder
+from training.model.item_softmax import Proposal
 from training.model.pretraining_heads import MaskedHeads
 from training.model.srp4ctr import SRP4CTR
 from training.objective import Objective, Terms
@@ -52,6 +54,8 @@ def pretrain(
     """
     torch.manual_seed(config.seed)
     heads = heads or MaskedHeads(config.model, model.embedding)
+    if (num_rows := model.embedding.items.num_embeddings) > config.max_full_softmax_items:
+        heads.proposal = _proposal(windows, num_rows, config.sampled_items)
     heads.to(next(model.parameters()).device)
     losses: tuple[float, ...] = ()
     if config.pretraining != "none":
@@ -125,14 +129,17 @@ class MaskedObjective(Objective):
         """
         hidden = [hide(history, masks)[name] for name in HISTORY_NAMES]
         states = self.encoder(*hidden)["last_states"][:, 1:]  # (B, L, D)
-        rows, embedding = history["history_item_rows"], self.encoder.embedding
-        known = masks.items & (rows >= 2 + self.config.num_oov_rows)
-        attributes = history["history_attribute_rows"][known]
-        codes = history["history_behavior_codes"][masks.behaviors]
-        return {
-            "item": self.heads.item_term(states[known], rows[known], embedding.items),
-            "attributes": self.heads.attribute_term(
-                states[known], attributes, embedding.attributes
-            ),
-            "behavior": self.heads.behavior_term(states[masks.behaviors], codes),
-        }
+        rows = history["history_item_rows"]
+        known = masks.items & (rows >= FIRST_OOV_ROW + self.config.num_oov_rows)
+        asked = replace(masks, items=known)
+        terms: Terms = self.heads(
+            states, history, asked, self.encoder.embedding.items.weight
+        )
+        return terms
+
+
+def _proposal(windows: Windows, num_rows: int, draws: int) -> Proposal:
+    """Return a proposal by how often each item is in ``windows``."""
+    rows = windows.tensors["history_item_rows"]
+    counts = np.bincount(rows[rows != 0], minlength=num_rows)
+    return Proposal(torch.from_numpy(counts), draws)

@@ -167,11 +167,8 @@ def _make_bundle(task: _Task, note: str) -> RefreshReport:
 def _begin(task: _Task) -> tuple[SRP4CTR, Parent | None, str]:
     """Return the model to train, the bundle that it goes on from, and why so."""
     config, words = task.config, task.lessons.words
-    sizes = TableSizes(
-        item_rows=words.num_item_rows,
-        attribute_rows=words.num_attribute_rows,
-        length=task.lessons.windows.tensors["history_item_rows"].shape[1],
-    )
+    length = task.lessons.windows.tensors["history_item_rows"].shape[1]
+    sizes = TableSizes.of(words, length)
     torch.manual_seed(config.seed)
     model = SRP4CTR(config.model, sizes).to(_device(config.device))
     if task.options.from_scratch:
@@ -243,7 +240,7 @@ def _recipe(config: RefreshConfig, lessons: TrainingSet, from_scratch: bool) -> 
     digest = hashlib.sha256(described.encode())
     for array in (lessons.parts.train.request_at_ms, lessons.parts.train.clicked):
         digest.update(array.tobytes())
-    digest.update(repr(lessons.words.attribute_values).encode())
+    digest.update(repr(lessons.words.item_fields).encode())
     digest.update(lessons.words.item_keys.tobytes())
     return digest.hexdigest()
 

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from features import event_log, point_in_time, vocabulary
 from features.config import FeatureConfig
+from features.item_fields import Attributes
 from features.point_in_time import RequestSnapshots, UserHistories
 from features.profiles import item_profiles
-from features.vocabulary import Attributes, Vocabulary
+from features.vocabulary import Vocabulary
 from training import examples
 from training.batches import Slates
 from training.config import RefreshConfig
@@ -71,6 +72,7 @@ def read_training_set(
         cut.profiles.values(),
         num_oov_rows=config.num_oov_rows,
         min_item_count=config.min_item_count,
+        declared=features.item_fields,
     )
     attributes = examples.item_attributes(cut.profiles, words)
     slates = examples.slates(cut.snapshots, words, attributes)

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from features import bundle, vocabulary
 from features.bundle import BundleManifest
-from features.vocabulary import FIRST_ATTRIBUTE_ROW, Vocabulary
+from features.item_fields import FIRST_ATTRIBUTE_ROW
+from features.vocabulary import Vocabulary
 from training import reports
 from training.config import RefreshConfig
 from training.model.srp4ctr import SRP4CTR
@@ -57,6 +58,8 @@ def find_parent(bundles: Iterable[Path], lessons: TrainingSet) -> Parent | str:
             continue
         if words.num_oov_rows != lessons.words.num_oov_rows:
             return f"{folder.name} has another number of rows for unknown items"
+        if _fields(words) != _fields(lessons.words):
+            return f"{folder.name} has other item fields"
         if card.boundary_ms > lessons.boundary_ms:
             return f"{folder.name} has learnt from requests that are held out now"
         if not np.any(lessons.parts.train.request_at_ms >= card.boundary_ms):
@@ -97,6 +100,10 @@ def _item_rows(words: Vocabulary, old: Vocabulary) -> Tensor:
     """Return for each item row of ``words`` the parent's row that it begins with."""
     fixed = np.arange(words.first_known_row)
     return torch.from_numpy(np.concatenate([fixed, old.item_rows(words.item_keys)]))
+
+
+def _fields(words: Vocabulary) -> list[tuple[str, str]]:
+    return [(field.name, field.kind) for field in words.item_fields]
 
 
 def _attribute_table(table: Tensor, words: Vocabulary, old: Vocabulary) -> Tensor:

@@ -32,11 +32,11 @@ class Baseline(ClickModel):
         self.context = nn.Embedding(NUM_CONTEXT_ROWS, CONTEXT_WIDTH, padding_idx=0)
         self.request_features = NumericFeatures(len(REQUEST_FEATURES), config.num_spans)
         self.candidate_features = NumericFeatures(len(CANDIDATE_FEATURES), config.num_spans)
-        features_width = self.candidate_features.encoded_width
+        features_width = sizes.attribute_width + self.candidate_features.encoded_width
         self.head = ClickHead(
             config,
             user_width=self.request_features.encoded_width + CONTEXT_WIDTH,
-            candidate_width=reading_width + 2 * config.width + features_width,
+            candidate_width=reading_width + config.width + features_width,
         )
 
     def forward(self, tensors: Tensors, positions: Tensor | None = None) -> Tensor:

@@ -110,4 +110,4 @@ def test_made_up_items_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -
 def test_an_empty_vocabulary_has_a_table_too() -> None:
     table = ItemTable(MemoryReader(), vocabulary.build({}, []))
     assert table.refresh() == 0
-    assert table.lookup(np.array([4])).attribute_rows.shape == (1, 8)
+    assert table.lookup(np.array([4])).attribute_rows.shape == (1, 1)

@@ -13,7 +13,7 @@ from tests.features.readers import MemoryReader
 
 NOW_MS = 1_700_000_000_000
 DAY_MS = 86_400_000
-SIZES = {"L": 6, "N": 3, "A": schema.ATTRIBUTE_SLOTS}
+SIZES = {"L": 6, "N": 3, "A": 1}
 KNOWN = [item_key(str(i)) for i in range(10)]
 
 

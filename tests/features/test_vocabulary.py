@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features import vocabulary
-from features.schema import ATTRIBUTE_SLOTS
+from features.config import ItemFieldConfig
+from features.item_fields import Attributes
 from features.vocabulary import Vocabulary
 from streams.events import item_key
 
@@ -43,26 +44,43 @@ def test_an_empty_vocabulary_still_gives_rows() -> None:
     assert 2 <= int(words.item_rows([KEYS[0]])[0]) < words.num_item_rows
 
 
-def test_a_rare_item_and_a_rare_value_stay_out() -> None:
-    counts = {KEYS[0]: 2, KEYS[1]: 1}
-    profiles = [{"genre": "Drama", "title": f"film {i}"} for i in range(5)]
-    words = vocabulary.build(counts, profiles, min_item_count=2)
+def test_a_rare_item_stays_out() -> None:
+    words = vocabulary.build({KEYS[0]: 2, KEYS[1]: 1}, [], min_item_count=2)
     assert words.item_keys.tolist() == [KEYS[0]]
-    assert words.attribute_values == ("genre=Drama",)
 
 
-def test_attributes_are_padded_and_unknown_ones_dropped() -> None:
-    words = a_vocabulary()
-    rows = words.attribute_rows({"title": "Alien", "genre": ("War", "Drama", "Camp")})
-    assert rows.tolist() == [2, 3, 0, 0, 0, 0, 0, 0]  # Drama is commoner than War
-    assert words.attribute_rows({}).tolist() == [0] * ATTRIBUTE_SLOTS
+def test_each_field_has_slots_and_rows_of_its_own() -> None:
+    profiles = [
+        {"genre": ("Drama", "War") if i % 2 else "Drama", "decade": f"{1980 + i // 10}"}
+        for i in range(20)
+    ]
+    words = vocabulary.build({}, profiles)  # A: the decade, then two genres
+    asked: Attributes = {
+        "title": "Alien",
+        "genre": ("War", "Drama", "Camp"),
+        "decade": "1981",
+    }
+    assert words.attribute_rows(asked).tolist() == [3, 4, 5]
+    assert words.attribute_rows({"genre": "War"}).tolist() == [0, 5, 0]
+    assert words.attribute_rows({}).tolist() == [0, 0, 0]
 
 
 def test_more_values_than_slots_keep_the_commonest() -> None:
     many = tuple(f"g{i:02d}" for i in range(20))
-    profiles = [{"genre": many[: i + 1]} for i in range(20)]
-    words = vocabulary.build({}, profiles, min_attribute_items=1)
+    profiles = [{"genre": many[: i + 1]} for i in range(20)] * 5
+    words = vocabulary.build({}, profiles)
     assert words.attribute_rows({"genre": many}).tolist() == list(range(2, 10))
+
+
+def test_a_number_falls_in_the_bucket_between_its_edges() -> None:
+    price = ItemFieldConfig(name="price", kind="numeric", buckets=4)
+    profiles = [{"price": f"{n}.5"} for n in range(100)]
+    words = vocabulary.build({}, profiles, declared=[price])
+    found = [
+        int(words.attribute_rows({"price": text})[0])
+        for text in ("-7", "3", "40", "60", "1e9", "dear", "nan")
+    ]
+    assert found == [2, 2, 3, 4, 5, 0, 0]
 
 
 def test_a_vocabulary_survives_its_file(tmp_path: Path) -> None:
@@ -70,7 +88,7 @@ def test_a_vocabulary_survives_its_file(tmp_path: Path) -> None:
     vocabulary.save(words, path)
     again = vocabulary.load(path)
     np.testing.assert_array_equal(again.item_keys, words.item_keys)
-    assert again.attribute_values == words.attribute_values
+    assert again.item_fields == words.item_fields
     assert again.num_oov_rows == words.num_oov_rows
 
 

@@ -89,8 +89,7 @@ def example(log_dir: Path) -> Slates:
 def model() -> SRP4CTR:
     """A model as small as it gets, not trained."""
     torch.manual_seed(0)
-    rows = (words().num_item_rows, words().num_attribute_rows)
-    sizes = TableSizes(item_rows=rows[0], attribute_rows=rows[1], length=LENGTH)
+    sizes = TableSizes.of(words(), LENGTH)
     return SRP4CTR(ModelConfig(width=8, num_queries=2, head_width=8), sizes).eval()
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from features.schema import NUM_CONTEXT_ROWS
+from features.item_fields import places
+from features.schema import NUM_CONTEXT_ROWS, Field
 from training.batches import EXAMPLE_NAMES, HISTORY_NAMES, Slates
 from training.config import ModelConfig, RefreshConfig
 from training.cost import sample, sizes_of
@@ -17,7 +18,12 @@ from training.pretraining import Windows
 
 LENGTH = 6
 TINY = ModelConfig(width=8, num_queries=2, head_width=8, dropout=0.1)
-SIZES = TableSizes(item_rows=40, attribute_rows=12, length=LENGTH)
+FIELDS = (
+    Field(name="brand", kind="categorical", size=3),
+    Field(name="genres", kind="multi", size=5, slots=3),
+    Field(name="price", kind="numeric", size=4),
+)
+SIZES = TableSizes(item_rows=40, item_fields=FIELDS, length=LENGTH)
 RECIPE = RefreshConfig(
     model=TINY, pretrain_epochs=2, finetune_epochs=2, batch_users=8, batch_requests=8
 )
@@ -43,16 +49,19 @@ def requests_of() -> Callable[..., dict[str, Tensor]]:
 def random_requests(count: int = 4, candidates: int = 5) -> dict[str, Tensor]:
     """Return ``count`` requests; the first has no history, the second a full one."""
     torch.manual_seed(0)
-    tensors = sample(sizes_of(TINY, LENGTH), requests=count, candidates=candidates)
+    tensors = sample(sizes_of(TINY, SIZES), requests=count, candidates=candidates)
     limits = {
         "history_item_rows": SIZES.item_rows,
-        "history_attribute_rows": SIZES.attribute_rows,
         "context_rows": NUM_CONTEXT_ROWS,
         "candidate_item_rows": SIZES.item_rows,
-        "candidate_attribute_rows": SIZES.attribute_rows,
     }
     for name, limit in limits.items():
         tensors[name] = torch.randint(2, limit, tensors[name].shape)
+    for name in ("history_attribute_rows", "candidate_attribute_rows"):
+        for place in places(FIELDS):
+            first, shape = place.first_row, tensors[name][..., place.slots].shape
+            drawn = torch.randint(first, first + place.field.size, shape)
+            tensors[name][..., place.slots] = drawn
     for field, size in enumerate(FIELD_SIZES):
         shape = tensors["history_item_rows"].shape
         tensors["history_behavior_codes"][..., field] = torch.randint(1, size, shape)

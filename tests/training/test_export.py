@@ -23,7 +23,7 @@ def test_onnx_answers_as_torch_does_with_padding_and_an_empty_history(
     a_model.head.calibration_bias.fill_(0.3)
     requests = {name: tensor.numpy() for name, tensor in requests_of(count=3).items()}
     requests["candidate_item_rows"][1, 2:] = 0
-    export(a_model, sizes_of(recipe.model, 6), tmp_path)
+    export(a_model, sizes_of(recipe.model, SIZES), tmp_path)
     write_golden(a_model, requests, tmp_path)
     golden = load_file(tmp_path / bundle.GOLDEN_FILE)
     assert np.isnan(golden["click_probability"]).sum() == 3
@@ -39,7 +39,7 @@ def test_a_model_with_a_part_switched_off_is_exported_too(
     config = replace(TINY, **{switch: False})
     model = SRP4CTR(config, SIZES).eval()
     requests = {name: tensor.numpy() for name, tensor in requests_of().items()}
-    export(model, sizes_of(config, 6), tmp_path)
+    export(model, sizes_of(config, SIZES), tmp_path)
     write_golden(model, requests, tmp_path)
     golden = load_file(tmp_path / bundle.GOLDEN_FILE)
     assert check(golden, run_onnx(tmp_path, requests)) < 1e-5
@@ -54,7 +54,7 @@ def test_the_exported_axes_are_free(
     count: int,
     candidates: int,
 ) -> None:
-    export(a_model, sizes_of(recipe.model, 6), tmp_path)
+    export(a_model, sizes_of(recipe.model, SIZES), tmp_path)
     tensors = requests_of(count=count, candidates=candidates)
     answered = run_onnx(tmp_path, {name: t.numpy() for name, t in tensors.items()})
     assert answered.shape == (count, candidates)
@@ -67,3 +67,17 @@ def test_an_export_that_differs_is_refused() -> None:
         check(golden, near)
     with pytest.raises(ValueError, match="pads in other places"):
         check(golden, np.array([[0.5, 0.5]], dtype=np.float32))
+
+
+def test_a_model_of_items_without_any_field_is_exported_too(
+    requests_of: Maker, tmp_path: Path
+) -> None:
+    bare = replace(SIZES, item_fields=())
+    model = SRP4CTR(TINY, bare).eval()
+    requests = {name: tensor.numpy() for name, tensor in requests_of().items()}
+    for name in ("history_attribute_rows", "candidate_attribute_rows"):
+        requests[name] = np.zeros((*requests[name].shape[:-1], 1), dtype=np.int64)
+    export(model, sizes_of(TINY, bare), tmp_path)
+    write_golden(model, requests, tmp_path)
+    golden = load_file(tmp_path / bundle.GOLDEN_FILE)
+    assert check(golden, run_onnx(tmp_path, requests)) < 1e-5

@@ -24,7 +24,7 @@ def at(*positions: int) -> torch.Tensor:
 def test_a_hidden_item_takes_its_attributes_along_and_leaves_the_behaviour() -> None:
     hidden = hide(a_history(), Masks(items=at(2), behaviors=at()))
     assert hidden["history_item_rows"].tolist() == [[0, 5, MASK_ROW, 7]]
-    assert hidden["history_attribute_rows"][0, 2].tolist() == [MASK_ROW] + [0] * 7
+    assert hidden["history_attribute_rows"][0, 2].tolist() == [MASK_ROW] * 8
     assert torch.equal(
         hidden["history_behavior_codes"], a_history()["history_behavior_codes"]
     )
@@ -74,6 +74,6 @@ def test_an_arm_hides_what_it_learns_from_alone(
 def test_plain_bert_sees_the_ids_alone() -> None:
     seen = ids_only(a_history())
     assert torch.equal(seen["history_item_rows"], a_history()["history_item_rows"])
-    assert set(seen["history_attribute_rows"].flatten().tolist()) == {MASK_ROW, 0}
+    assert set(seen["history_attribute_rows"].flatten().tolist()) == {MASK_ROW}
     codes = seen["history_behavior_codes"]
     assert torch.equal(codes, torch.tensor(MASK_CODES).expand_as(codes))

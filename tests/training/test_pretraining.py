@@ -2,13 +2,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from features.item_fields import places
+from features.schema import Field
+from features.vocabulary import MASK_ROW
 from training.batches import torch_rows
 from training.config import RefreshConfig
 from training.fitting import FitOptions
 from training.masking import Masks, draw_masks, ids_only
 from training.model.embeddings import TableSizes
-from training.model.pretraining_heads import MaskedHeads
+from training.model.pretraining_heads import MaskedHeads, field_term
 from training.model.srp4ctr import SRP4CTR
 from training.objective import loss_of
 from training.pretraining import MaskedObjective, Windows, pretrain
@@ -85,13 +90,66 @@ def test_an_arm_teaches_only_the_heads_that_it_asks(
     objective = MaskedObjective(model.encoder, heads, windows, recipe)
     loss_of(objective.terms(history, masks)).backward()  # type: ignore[no-untyped-call]
     taught = {
-        name.split(".")[0].removesuffix("_bias")
+        name.split(".")[0]
         for name, parameter in heads.named_parameters()
         if parameter.grad is not None and bool(parameter.grad.any())
     }
     asked = {
-        "bert": {"transform", "item"},
-        "items": {"transform", "item", "attribute"},
-        "behaviors": {"transform", "fields"},
+        "bert": {"transform", "item_bias"},
+        "items": {"transform", "item_bias", "item_fields"},
+        "behaviors": {"transform", "behavior_fields"},
     }
     assert taught == asked[arm]
+
+
+def test_every_head_begins_at_about_its_share_of_one(
+    windows: Windows, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    torch.manual_seed(0)
+    heads = MaskedHeads(recipe.model, SRP4CTR(recipe.model, sizes).embedding)
+    history = torch_rows(windows.tensors, torch.arange(8).numpy(), torch.device("cpu"))
+    everywhere = history["history_item_rows"] != 0
+    states = torch.randn(*everywhere.shape, recipe.model.width) * 0.1
+    table = torch.randn(sizes.item_rows, recipe.model.width) * 0.05
+    terms = heads(states, history, Masks(items=everywhere, behaviors=everywhere), table)
+    groups = {"item": 0.0, "item ": 0.0, "behavior ": 0.0}
+    for name, (loss, count) in terms.items():
+        group = name if name == "item" else name[: name.index(" ") + 1]
+        groups[group] += float(loss.detach()) / float(count)
+    assert all(0.8 < loss < 1.8 for loss in groups.values()), groups
+
+
+def test_an_item_without_a_value_is_not_asked_for_it() -> None:
+    price = Field(name="price", kind="numeric", size=3)
+    genres = Field(name="genres", kind="multi", size=4, slots=2)
+    first, second = places([price, genres])
+    rows = torch.tensor([[3, 6, 8], [0, 0, 0], [MASK_ROW] * 3])
+    logits = torch.randn(3, 4)
+    loss, asked = field_term(logits[:, :3], rows[:, first.slots], first)
+    assert float(asked) == 1.0
+    torch.testing.assert_close(loss, cross_entropy(logits[:1, :3], torch.tensor([1])))
+    loss, asked = field_term(logits, rows[:, second.slots], second)
+    assert float(asked) == 1.0
+    present = torch.tensor([0.0, 1.0, 0.0, 1.0])
+    each = binary_cross_entropy_with_logits(logits[0], present, reduction="sum")
+    torch.testing.assert_close(loss, each / 2)  # over its two values
+
+
+def test_a_large_catalogue_is_learnt_from_a_sample_in_little_memory(
+    windows: Windows, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    config = replace(recipe, pretrain_epochs=1, sampled_items=500)
+    kept = 0
+
+    def note(tensor: Tensor) -> Tensor:
+        nonlocal kept
+        kept = max(kept, tensor.numel())
+        return tensor
+
+    model = SRP4CTR(config.model, replace(sizes, item_rows=200_000))
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        (loss,) = pretrain(model, windows, config, FitOptions())
+    assert 0.0 < loss < 10.0
+    # Not a number per item and position: the table itself is the largest thing kept.
+    assert kept <= 200_000 * config.model.width
+    assert MaskedHeads(config.model, model.embedding).proposal is None

@@ -10,6 +10,7 @@ from tests.training.conftest import SIZES, TINY
 from training.batches import HISTORY_NAMES
 from training.config import RefreshConfig
 from training.cost import sizes_of
+from training.model.embeddings import TableSizes
 from training.model.encoder import EncoderLayer
 from training.model.srp4ctr import SRP4CTR
 
@@ -66,13 +67,13 @@ def test_the_encoder_reads_the_history_alone(a_model: SRP4CTR, requests_of: Make
 
 
 def test_states_have_the_schemas_shapes(
-    a_model: SRP4CTR, requests_of: Maker, recipe: RefreshConfig
+    a_model: SRP4CTR, requests_of: Maker, recipe: RefreshConfig, sizes: TableSizes
 ) -> None:
     states = a_model.encode(requests_of(count=3))
-    sizes = sizes_of(recipe.model, length=6)
+    numbers = sizes_of(recipe.model, sizes)
     assert list(states) == [spec.name for spec in STATE_TENSORS]
     for spec in STATE_TENSORS:
-        assert states[spec.name].shape == (3, *spec.dims(sizes))
+        assert states[spec.name].shape == (3, *spec.dims(numbers))
 
 
 def test_an_empty_history_has_one_valid_state_and_a_finite_score(

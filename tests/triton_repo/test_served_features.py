@@ -21,6 +21,7 @@ import pytest
 from tritonclient.grpc import InferenceServerClient
 
 from features import schema, vocabulary
+from features.item_fields import MIN_ATTRIBUTE_ITEMS
 from local import ports, triton_server
 from streams.events import (
     BEHAVIOR_EVENTS_TOPIC,
@@ -43,8 +44,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.triton]
 
 WORDS = vocabulary.build(  # two of the items it does not know
     {item_key(item): 1 for item in ITEMS[:6]},
-    [{"colour": colour} for colour in COLOURS],
-    min_attribute_items=1,
+    [{"colour": colour} for colour in COLOURS] * MIN_ATTRIBUTE_ITEMS,
 )
 STEPS, REQUESTS_A_STEP = 4, 40
 

@@ -5,7 +5,7 @@ Behaviours and candidates share every table and the projection, so that the cand
 stream begins where pre-training left off.
 
 Shapes: B requests, L history, N candidates, T either, A attribute slots, D width,
-F behaviour fields.
+F behaviour fields, G the item fields' widths together.
 """
 
 from dataclasses import dataclass
@@ -13,29 +13,53 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from features.schema import NUM_GAP_BUCKETS, NUM_VALUE_BUCKETS
-from streams.events import NUM_ACTION_CODES
+from features import item_fields
+from features.schema import BEHAVIOR_FIELDS, Field
+from features.vocabulary import Vocabulary
 from training.config import ModelConfig
 from training.model.dropout import ChannelDropout
 
-FIELD_SIZES = (NUM_ACTION_CODES, NUM_GAP_BUCKETS, NUM_VALUE_BUCKETS)
+FIELD_SIZES = tuple(field.size for field in BEHAVIOR_FIELDS)
 MASK_CODES = FIELD_SIZES  # one row past each field's codes stands for [MASK]
 FIELD_WIDTH = 16  # at most 64 codes: wider tables learn nothing more
+ITEM_FIELD_WIDTH = 32
 INITIAL_STD = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableSizes:
-    """Rows of the vocabulary's tables and the history's length: they fix the shapes."""
+    """What of a vocabulary and of the history's length fixes the model's shapes."""
 
     item_rows: int
-    attribute_rows: int
+    item_fields: tuple[Field, ...]
     length: int
     """L."""
 
+    @classmethod
+    def of(cls, words: Vocabulary, length: int) -> "TableSizes":
+        """Return the sizes of a model that reads by ``words``."""
+        return cls(
+            item_rows=words.num_item_rows, item_fields=words.field_shapes, length=length
+        )
+
+    @property
+    def attribute_rows(self) -> int:
+        """Rows of the attribute table."""
+        return item_fields.num_rows(self.item_fields)
+
+    @property
+    def attribute_slots(self) -> int:
+        """A."""
+        return item_fields.num_slots(self.item_fields)
+
+    @property
+    def attribute_width(self) -> int:
+        """G: the item fields side by side."""
+        return len(self.item_fields) * ITEM_FIELD_WIDTH
+
 
 class TokenEmbedding(nn.Module):
-    """e = LN(W [item ; attributes ; action ; gap ; value] + position)."""
+    """e = LN(W [item ; its fields ; the behaviour's fields] + position)."""
 
     mask_codes: Tensor
 
@@ -43,11 +67,15 @@ class TokenEmbedding(nn.Module):
         super().__init__()
         width = config.width
         self.items = nn.Embedding(sizes.item_rows, width, padding_idx=0)
-        self.attributes = nn.Embedding(sizes.attribute_rows, width, padding_idx=0)
+        self.item_fields = sizes.item_fields
+        self.places = item_fields.places(sizes.item_fields)
+        rows = sizes.attribute_rows
+        self.attributes = nn.Embedding(rows, ITEM_FIELD_WIDTH, padding_idx=0)
         self.fields = nn.ModuleList(
             nn.Embedding(size + 1, FIELD_WIDTH, padding_idx=0) for size in FIELD_SIZES
         )
-        self.project = nn.Linear(2 * width + len(FIELD_SIZES) * FIELD_WIDTH, width)
+        joined = width + sizes.attribute_width + len(FIELD_SIZES) * FIELD_WIDTH
+        self.project = nn.Linear(joined, width)
         # The history is padded on the left: a slot counts from the newest behaviour.
         self.slots = nn.Parameter(torch.zeros(sizes.length, width))
         self.candidate_slot = nn.Parameter(torch.zeros(width))
@@ -80,10 +108,17 @@ class TokenEmbedding(nn.Module):
         return dropped
 
     def attribute_mean(self, attribute_rows: Tensor) -> Tensor:
-        """Return the mean embedding (B, T, D) of (B, T, A) rows; no rows give zeros."""
-        present = (attribute_rows != 0).sum(-1, keepdim=True).clamp(min=1)  # (B, T, 1)
-        mean: Tensor = self.attributes(attribute_rows).sum(-2) / present
-        return mean
+        """Return (B, T, G) of (B, T, A) rows: each field's mean, side by side.
+
+        A field without a value gives zeros.
+        """
+        rows = self.attributes(attribute_rows)  # (B, T, A, field width)
+        present = (attribute_rows != 0).to(rows.dtype)  # (B, T, A)
+        means = [rows[..., 0, :0]]  # an item may have no fields at all
+        for place in self.places:
+            count = present[..., place.slots].sum(-1, keepdim=True).clamp(min=1.0)
+            means.append(rows[..., place.slots, :].sum(-2) / count)
+        return torch.cat(means, dim=-1)
 
     def _joined(self, item_rows: Tensor, attribute_rows: Tensor, codes: Tensor) -> Tensor:
         parts = [self.items(item_rows), self.attribute_mean(attribute_rows)]

@@ -1,24 +1,36 @@
-"""What pre-training asks of the encoder: the masked item, its attributes, the behaviour.
+"""What pre-training asks of the encoder: the hidden item, its attributes, the behaviour.
 
-In: last states at masked positions. Out: losses, each a sum and a count. These heads end
-with pre-training; only the encoder and its tables go on.
+In: last states and what was hidden. Out: losses by name, each a sum and of how many. These
+heads end with pre-training; only the encoder and its tables go on.
 
-Shapes: P masked positions, I item rows, V attribute rows, A attribute slots, D width,
-F behaviour fields.
+Shapes: B windows, L history, P hidden positions, I item rows, A attribute slots, D width.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from features.item_fields import FieldPlace, places
+from features.schema import BEHAVIOR_FIELDS, Field
 from features.vocabulary import MASK_ROW
 from training.config import ModelConfig
-from training.model.embeddings import FIELD_SIZES, TokenEmbedding
+from training.masking import Masks
+from training.model.embeddings import TokenEmbedding
+from training.model.item_softmax import Proposal, full_softmax, sampled_softmax
+from training.objective import Term, Terms
+
+_NOT_ASKED = -100  # what cross_entropy leaves out
 
 
 class MaskedHeads(nn.Module):
-    """Three heads over one transform: item softmax, attribute labels, behaviour fields."""
+    """One transform, an item softmax tied to the table, and a linear head for each field.
+
+    Three groups weigh alike: the item, the mean of its fields, the mean of the behaviour's
+    fields. A loss is in units of the logarithm of its number of choices, so that it begins
+    near 1, a multi-valued field's once more over the values that an item has.
+    """
 
     def __init__(self, config: ModelConfig, embedding: TokenEmbedding) -> None:
         super().__init__()
@@ -27,46 +39,78 @@ class MaskedHeads(nn.Module):
             nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width)
         )
         self.item_bias = nn.Parameter(torch.zeros(embedding.items.num_embeddings))
-        self.attribute_bias = nn.Parameter(torch.zeros(embedding.attributes.num_embeddings))
-        self.fields = nn.ModuleList(nn.Linear(width, size) for size in FIELD_SIZES)
+        self.item_fields = _heads(width, embedding.item_fields)
+        self.behavior_fields = _heads(width, BEHAVIOR_FIELDS)
+        self.places = places(embedding.item_fields)
+        self.proposal: Proposal | None = None
+        """Set for a large catalogue: the item softmax is then over a sample."""
 
-    def item_term(
-        self, states: Tensor, rows: Tensor, table: nn.Embedding
-    ) -> tuple[Tensor, Tensor]:
-        """Return the cross entropy of ``rows`` (P) over all items, tied to the table.
+    def forward(
+        self, states: Tensor, history: dict[str, Tensor], masks: Masks, table: Tensor
+    ) -> Terms:
+        """Return the losses of what ``masks`` hide of ``history``, by ``states`` (B, L, D).
 
-        In units of log(I), so that it weighs like the other heads at the start.
+        ``table`` (I, D) holds the items' embeddings. Every head is asked always, maybe of
+        nothing: its sum is then 0.
         """
-        logits = self.transform(states) @ table.weight.T + self.item_bias  # (P, I)
-        loss = nn.functional.cross_entropy(logits, rows, reduction="sum")
-        return loss / math.log(table.num_embeddings), _count(rows)
+        hidden = self.transform(states[masks.items])  # (P, D)
+        rows = history["history_item_rows"][masks.items]
+        terms: dict[str, Term] = {"item": self.item_term(hidden, rows, table)}
+        attributes = history["history_attribute_rows"][masks.items]  # (P, A)
+        for place, head in zip(self.places, self.item_fields, strict=True):
+            loss, asked = field_term(head(hidden), attributes[:, place.slots], place)
+            share = len(self.places) * math.log(place.field.size + 1)
+            terms[f"item {place.field.name}"] = loss / share, asked
+        hidden = self.transform(states[masks.behaviors])
+        codes = history["history_behavior_codes"][masks.behaviors]  # (P, F)
+        for f, (field, head) in enumerate(
+            zip(BEHAVIOR_FIELDS, self.behavior_fields, strict=True)
+        ):
+            loss = nn.functional.cross_entropy(head(hidden), codes[:, f], reduction="sum")
+            share = len(BEHAVIOR_FIELDS) * math.log(field.size)
+            terms[f"behavior {field.name}"] = loss / share, _count(codes)
+        return terms
 
-    def attribute_term(
-        self, states: Tensor, rows: Tensor, table: nn.Embedding
-    ) -> tuple[Tensor, Tensor]:
-        """Return the binary cross entropy of each value being among ``rows`` (P, A).
-
-        Summed over values and divided by log(V): an item has a few values of many. An item
-        whose values are unknown or hidden is not asked for.
-        """
-        known = (rows > MASK_ROW).any(1)
-        states, rows = states[known], rows[known]
-        logits = self.transform(states) @ table.weight.T + self.attribute_bias  # (P, V)
-        present = torch.zeros_like(logits).scatter_(1, rows, 1.0)
-        loss = nn.functional.binary_cross_entropy_with_logits(
-            logits[:, 2:], present[:, 2:], reduction="sum"
-        )  # rows 0 and 1 are no values
-        return loss / math.log(table.num_embeddings + 1), _count(rows)
-
-    def behavior_term(self, states: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean over fields of the cross entropy of ``codes`` (P, F)."""
-        transformed = self.transform(states)
-        losses = [
-            nn.functional.cross_entropy(head(transformed), codes[:, f], reduction="sum")
-            for f, head in enumerate(self.fields)
-        ]
-        return torch.stack(losses).mean(), _count(codes)
+    def item_term(self, hidden: Tensor, rows: Tensor, table: Tensor) -> Term:
+        """Return the cross entropy of ``rows`` (P) by transformed states (P, D)."""
+        if self.proposal is None:
+            losses = full_softmax(hidden, rows, table, self.item_bias)
+        else:
+            losses = sampled_softmax(hidden, rows, table, self.item_bias, self.proposal)
+        return losses.sum() / math.log(len(table)), _count(rows)
 
 
-def _count(foretold: Tensor) -> Tensor:
-    return torch.tensor(float(len(foretold)), device=foretold.device)
+def field_term(logits: Tensor, rows: Tensor, place: FieldPlace) -> Term:
+    """Return the loss of an item field's ``rows`` (P, slots) by ``logits`` (P, size).
+
+    Cross entropy over the field's own range; of a multi-valued field binary cross entropy
+    of each value. An item without a known value is not asked for.
+    """
+    if place.field.kind != "multi":
+        wanted = torch.where(
+            rows[:, 0] > MASK_ROW, rows[:, 0] - place.first_row, _NOT_ASKED
+        )
+        loss = nn.functional.cross_entropy(logits, wanted, reduction="sum")
+        return loss, (wanted != _NOT_ASKED).float().sum()
+    known = (rows > MASK_ROW).sum(1)  # (P,)
+    columns = (rows - place.first_row + 1).clamp(min=0)  # 0: no value
+    present = logits.new_zeros(len(rows), place.field.size + 1).scatter_(1, columns, 1.0)
+    each = nn.functional.binary_cross_entropy_with_logits(
+        logits, present[:, 1:], reduction="none"
+    )
+    asked = (known > 0).to(each.dtype)
+    loss = (each.sum(1) * asked / known.clamp(min=1)).sum()
+    return loss, asked.sum()
+
+
+def _heads(width: int, fields: Sequence[Field]) -> nn.ModuleList:
+    heads = nn.ModuleList(nn.Linear(width, field.size) for field in fields)
+    for field, head in zip(fields, heads, strict=True):
+        if field.kind == "multi":  # a value is rare: at 1/2 each, all would add up to much
+            assert isinstance(head, nn.Linear)
+            nn.init.constant_(head.bias, -math.log(field.size))
+    return heads
+
+
+def _count(hidden: Tensor) -> Tensor:
+    return torch.tensor(float(len(hidden)), device=hidden.device)

@@ -49,7 +49,9 @@ class SRP4CTR(ClickModel):
         self.head = ClickHead(
             config,
             user_width=summaries * width + request_width,
-            candidate_width=3 * width + self.candidate_features.encoded_width,
+            candidate_width=2 * width
+            + sizes.attribute_width
+            + self.candidate_features.encoded_width,
         )
 
     def encode(self, history: Tensors) -> dict[str, Tensor]:

@@ -1,0 +1,57 @@
+"""Which item was hidden: the softmax over all items, or over a sample of a large catalogue.
+
+In: states at hidden positions, the item table. Out: a cross entropy per position. A full
+softmax of 64 windows holds 1,000 numbers an item: 200,000 items would take gigabytes.
+
+Shapes: P masked positions, I item rows, K drawn rows, D width.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class Proposal(nn.Module):
+    """Draws item rows as often as they occur, and knows how often each is to be expected.
+
+    One is added to each count: a row that never occurred may be drawn too.
+    """
+
+    cumulative: Tensor
+    log_expected: Tensor
+
+    def __init__(self, counts: Tensor, draws: int) -> None:
+        super().__init__()
+        shares = (counts + 1).double() / (counts + 1).sum()  # (I,)
+        self.draws = draws
+        self.register_buffer("cumulative", shares.cumsum(0), persistent=False)
+        expected = (shares * draws).log().float()
+        self.register_buffer("log_expected", expected, persistent=False)
+
+    def draw(self) -> Tensor:
+        """Return rows (K,), with replacement."""
+        points = torch.rand(self.draws, device=self.cumulative.device)
+        rows = torch.searchsorted(self.cumulative, points.double(), right=True)
+        return rows.clamp(max=len(self.cumulative) - 1)
+
+
+def full_softmax(states: Tensor, rows: Tensor, table: Tensor, bias: Tensor) -> Tensor:
+    """Return the cross entropy (P,) of ``rows`` (P,), by ``states`` (P, D), over I rows."""
+    logits = states @ table.T + bias  # (P, I)
+    return nn.functional.cross_entropy(logits, rows, reduction="none")
+
+
+def sampled_softmax(
+    states: Tensor, rows: Tensor, table: Tensor, bias: Tensor, proposal: Proposal
+) -> Tensor:
+    """Return an estimate of the same from rows that ``proposal`` draws for all positions.
+
+    A drawn row's logit is less the logarithm of how often it is expected (logQ): then the
+    sum in the denominator is right in expectation. The hidden row itself is there once,
+    uncorrected, and never again among the drawn.
+    """
+    drawn = proposal.draw()  # (K,)
+    own = (states * table[rows]).sum(-1) + bias[rows]  # (P,)
+    corrected = bias[drawn] - proposal.log_expected[drawn]
+    others = states @ table[drawn].T + corrected  # (P, K)
+    others = others.masked_fill(drawn == rows[:, None], -torch.inf)
+    return torch.logsumexp(torch.cat([own[:, None], others], dim=1), dim=1) - own
