@@ -127,9 +127,7 @@ def of_ebnerd(seeds: Sequence[int]) -> dict[str, float]:
             print(f"EB-NeRD is left out: there is no {needed} (see SRP4CTR_DATA)")
             return {}
     table = cut(chain(ebnerd.a_stream(), reads()), {})
-    began = pc.min(pq.read_table(VALIDATION, columns=["impression_time"])[0]).as_py()
-    boundary = int(np.datetime64(began, "ms").astype(int))
-    measured = compare("EB-NeRD", table, boundary, EBNERD_ARMS, seeds)
+    measured = compare("EB-NeRD", table, validation_began_ms(), EBNERD_ARMS, seeds)
     print(f"{'  running item counts: reference':<34} ", end="")
     print(" ".join(f"{REFERENCE[name]:>15.4f}" for name in ("auc", "gauc")))
     return {
@@ -162,6 +160,12 @@ def of_movielens(seeds: Sequence[int]) -> dict[str, float]:
     measured = compare("MovieLens-100K", table, boundary, MOVIELENS_ARMS, seeds)
     without, complete = (measured[name]["auc"][0] for name in MOVIELENS_ARMS)
     return {"movielens_auc_without": without, "movielens_auc_with": complete}
+
+
+def validation_began_ms() -> int:
+    """Return the time of the first request of EB-NeRD's official validation week."""
+    began = pc.min(pq.read_table(VALIDATION, columns=["impression_time"])[0]).as_py()
+    return int(np.datetime64(began, "ms").astype(int))
 
 
 def reads() -> Iterator[Behavior]:

@@ -71,8 +71,8 @@ class RefreshConfig:
     id_dropout: float = 0.0
     """Fine-tuning makes this share of a batch's items unknown, so that new ones score."""
     fake_negative_weighted: bool = False
-    """Learn each impression as a non-click at once, and its click besides: for a log so
-    fresh that clicks are still to come."""
+    """Learn each impression as a non-click at once, and its click besides: for whoever
+    trains before the labels' windows have closed. A refresh waits for them."""
     freeze: Literal["none", "item_table", "encoder"] = "none"
     mask_ratio: float = 0.2
     """Share of positions in each of the two mask sets."""
@@ -131,6 +131,12 @@ class RefreshConfig:
             raise ValueError(f"{self.held_out_share=} is not between 0 and 1")
         if not 0.0 < self.mask_ratio < 1.0:
             raise ValueError(f"{self.mask_ratio=} is not between 0 and 1")
+        if not 0.0 <= self.id_dropout < 1.0:
+            raise ValueError(f"{self.id_dropout=} is not from 0 to below 1")
+        if self.slate_loss_weight < 0.0:
+            raise ValueError(f"{self.slate_loss_weight=} is negative")
+        if not 0.0 < self.layer_decay <= 1.0:
+            raise ValueError(f"{self.layer_decay=} is not above 0 and at most 1")
         for name in ("batch_users", "batch_requests", "num_oov_rows", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but at least 1")
