@@ -114,3 +114,24 @@ def test_the_shipped_file_says_the_defaults(monkeypatch: pytest.MonkeyPatch) -> 
     assert settings.load() == settings.Settings(local=LocalConfig(data_dir="nowhere"))
     monkeypatch.delenv("SRP4CTR_LOCAL__DATA_DIR")
     assert LocalConfig().data_dir in shipped.read_text()
+
+
+def test_item_fields_are_declared_as_tables(here: Path) -> None:
+    (here / "settings.toml").write_text(
+        '[[features.item_fields]]\nname = "price"\nkind = "numeric"\nbuckets = 8\n'
+        '[[features.item_fields]]\nname = "genre"\nkind = "multi"\nslots = 4\n'
+    )
+    price, genre = settings.load().features.item_fields
+    assert (price.name, price.kind, price.buckets) == ("price", "numeric", 8)
+    assert (genre.name, genre.kind, genre.slots) == ("genre", "multi", 4)
+
+
+@pytest.mark.parametrize(
+    "field", ['kind = "gap"', 'kind = "multi"\nslot = 4', 'kind = "multi"\nslots = 0']
+)
+def test_a_mistake_in_an_item_field_is_told(here: Path, field: str) -> None:
+    (here / "settings.toml").write_text(
+        f'[[features.item_fields]]\nname = "genre"\n{field}\n'
+    )
+    with pytest.raises(settings.SettingsError, match="item_fields"):
+        settings.load()
