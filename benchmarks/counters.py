@@ -68,11 +68,13 @@ ITEM_COUNTERS = tuple(
 )
 USER_COUNTERS = tuple(name for name in REQUEST_FEATURES if name.startswith("user_"))
 WITHOUT_ATTRIBUTES = tuple(name for name in COLUMNS if "attribute" not in name)
+WITHOUT_EXPOSURES = tuple(name for name in COLUMNS if not name.startswith("user_item_"))
 EBNERD_ARMS = {
     "item counters": ITEM_COUNTERS,
     "item and user counters": (*USER_COUNTERS, *ITEM_COUNTERS),
     "all columns": COLUMNS,
     "item counters, slate's size": (*ITEM_COUNTERS, SIZE),
+    "all but user × item, slate's size": (*WITHOUT_EXPOSURES, SIZE),
     "all columns, slate's size": (*COLUMNS, SIZE),
 }
 EBNERD_SUFFIXES = (
@@ -80,6 +82,7 @@ EBNERD_SUFFIXES = (
     "_of_items_and_users",
     "",
     "_of_items_and_size",
+    "_without_exposures_with_size",
     "_with_size",
 )
 MOVIELENS_ARMS = {

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from streams.activity import Activity
 from streams.events import Behavior, Click, Impression, UserEvent, action_code, item_key
+from streams.exposures import EXPOSURE_LENGTH, Exposures, show
 from streams.sequences import BehaviorSequence, SequenceElement, sequence_of
 
 USERS, ITEMS, SLATE = 10_000, 5_000, 8
@@ -67,6 +68,16 @@ def past_activity(start_ms: int) -> Activity:
         first_seen_ms=at_ms - 30 * _DAY_MS,
         version_us=at_ms * 1000,
     )
+
+
+def past_exposures(number: int, start_ms: int) -> Exposures:
+    """Return as many exposures of user ``number`` as are kept, in slates of ``SLATE``."""
+    exposures = Exposures()
+    for place in range(EXPOSURE_LENGTH):
+        at_ms = start_ms - (EXPOSURE_LENGTH - place // SLATE) * _MINUTE_MS
+        key = item_key(_item(number * 37 + place))
+        exposures = show(exposures, at_ms, key, EXPOSURE_LENGTH, offset=-1)
+    return exposures
 
 
 def draw_events(load: Load, count: int, seed: int, start_ms: int) -> list[UserEvent]:

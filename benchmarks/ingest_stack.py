@@ -21,7 +21,14 @@ from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError
 from redis import Redis
 
-from benchmarks.ingest_events import USERS, Load, history, past_activity, user_ids
+from benchmarks.ingest_events import (
+    USERS,
+    Load,
+    history,
+    past_activity,
+    past_exposures,
+    user_ids,
+)
 from features.config import FeatureConfig
 from local import apache_kafka, broker, ports, processes
 from streams.brokers import client_arguments
@@ -69,7 +76,7 @@ class Memory:
     """Bytes of one user in the store."""
 
     payload: float
-    """What we store: the packed sequence and the packed counters."""
+    """What we store: the packed sequence, counters and exposures."""
     key: float
     """``MEMORY USAGE`` of the user's key, a mean: the payload, its name and its fields'."""
     share: float
@@ -120,8 +127,8 @@ def stop_all(folder: Path) -> None:
 
 
 def fill(stack: Stack, load: Load, start_ms: int) -> Memory:
-    """Give every user L behaviours and counters; return what they take."""
-    from features.rows import PACKED, pack_activity, pack_sequence
+    """Give every user L behaviours, counters and exposures; return what they take."""
+    from features.rows import PACKED, pack_activity, pack_exposures, pack_sequence
     from features.store import FeatureStoreSink
 
     store: Any = Redis.from_url(f"redis://{stack.features.redis}")
@@ -130,8 +137,14 @@ def fill(stack: Stack, load: Load, start_ms: int) -> Memory:
     numbered = enumerate(user_ids())
     while some := list(islice(numbered, 1000)):
         sequences = {user: history(n, load.length, start_ms) for n, user in some}
-        sink.write(Rows(sequences=sequences, activities=dict.fromkeys(sequences, past)))
-    packed = (pack_sequence(history(0, load.length, start_ms)), pack_activity(past))
+        activities = dict.fromkeys(sequences, past)
+        exposures = {user: past_exposures(n, start_ms) for n, user in some}
+        sink.write(Rows(sequences=sequences, activities=activities, exposures=exposures))
+    packed = (
+        pack_sequence(history(0, load.length, start_ms)),
+        pack_activity(past),
+        pack_exposures(past_exposures(0, start_ms)),
+    )
     time.sleep(_FSYNC_S)
     keys = [key for key in store.scan_iter(count=1000) if b"user_id" in key]
     assert len(keys) == USERS

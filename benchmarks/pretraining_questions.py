@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import vocabulary
+from features.exposures import ItemExposures
 from features.item_fields import Attributes
 from features.point_in_time import RequestSnapshots, UserHistories
 from features.transforms import ActivityArrays, SequenceArrays
@@ -167,6 +168,10 @@ class LeaveLast:
             candidate_positions=np.zeros(rows * width, dtype=np.int64),
             candidate_clicked=np.tile(np.arange(width) == 0, rows),
             candidate_activity=_activity(seen.ravel(), flat_at_ms),
+            candidate_exposures=ItemExposures(  # nobody is shown anything here
+                counts=np.zeros(rows * width, dtype=np.int64),
+                last_shown_ms=np.zeros(rows * width, dtype=np.int64),
+            ),
         )
         return examples.slates(snapshots, self.words, self.attributes)
 

@@ -20,16 +20,19 @@ from features.recomputation import (
     Owner,
     Place,
     events_of,
+    exposures_at,
     item_share_at,
     places,
     sequence_at,
     user_activity_at,
 )
 from streams.activity import Activity, decayed
+from streams.config import StreamConfig
 from streams.events import BEHAVIOR_EVENTS_TOPIC, item_key
+from streams.exposures import Exposures
 from streams.folding import LoggedEvent
 from streams.log_files import covered_offsets
-from streams.sequences import BehaviorSequence, SequenceElement
+from streams.sequences import BehaviorSequence
 from streams.sink import FeatureSink, Rows
 
 _PATIENCE_S, _POLL_S = 10.0, 0.25  # the log is written every two seconds
@@ -37,6 +40,7 @@ _TOLERANCE = 1e-9  # relative; a rebuild may have added a share's parts in anoth
 _MAX_DETAILS = 20
 
 _Logged = Mapping[Place, Sequence[LoggedEvent]]
+_Kept = BehaviorSequence | Exposures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,15 +75,15 @@ class _Progress:
 def check_features(
     config: FeatureConfig,
     sink: FeatureSink,
-    length: int,
+    streams: StreamConfig,
     committed: Mapping[int, int],
     sample: int = 200,
 ) -> FeatureCheck:
     """Return how ``sample`` users and as many items' shares stand in the store.
 
-    ``length`` is L. ``committed`` is the stream's next offset by partition, read before
-    this call: what is before it, the store must have. Partitions whose log does not begin
-    with their first event (its retention) are left out.
+    ``streams`` says how much of a user is kept. ``committed`` is the stream's next offset
+    by partition, read before this call: what is before it, the store must have. Partitions
+    whose log does not begin with their first event (its retention) are left out.
     """
     log_dir = Path(config.log_dir)
     users, cut = _sampled(log_dir, "user_id", sample)
@@ -97,7 +101,7 @@ def check_features(
     done = events_of(log_dir, "user_id", users)
     shown = events_of(log_dir, "item_id", items)
     found = [
-        *_compare_users(done, rows, progress, length),
+        *_compare_users(done, rows, progress, streams),
         *_compare_items(shown, rows, progress),
     ]
     has = {p: max(progress.stored[p], last[p]) for p in logged}
@@ -118,7 +122,8 @@ def _last_offsets(users: Sequence[Place], rows: Rows) -> Mapping[int, int]:
     for user_id, partition in users:
         sequence = rows.sequences.get(user_id, BehaviorSequence())
         activity = rows.activities.get(user_id, Activity())
-        seen = max(sequence.last_offset, activity.last_offset)
+        exposures = rows.exposures.get(user_id, Exposures())
+        seen = max(each.last_offset for each in (sequence, activity, exposures))
         last[partition] = max(last[partition], seen)
     for (_, partition), activity in rows.shares.items():
         last[partition] = max(last[partition], activity.last_offset)
@@ -143,18 +148,29 @@ def _covered(log_dir: Path, partition: int) -> tuple[int, int]:
 
 
 def _compare_users(
-    logged: _Logged, rows: Rows, progress: _Progress, length: int
+    logged: _Logged, rows: Rows, progress: _Progress, streams: StreamConfig
 ) -> Iterator[_Finding]:
     for (user_id, partition), events in logged.items():
-        of = f"user {user_id} (partition {partition})"
-        stored = rows.sequences.get(user_id, BehaviorSequence())
-        offset = progress.as_of(partition, stored.last_offset)
-        right = None if offset is None else sequence_at(events, offset, length)
-        yield _compare_sequences(f"sequence of {of}", stored, right)
+        of = f"of user {user_id} (partition {partition})"
+        kept: tuple[tuple[str, _Kept, Callable[[int], _Kept]], ...] = (
+            (
+                f"sequence {of}",
+                rows.sequences.get(user_id, BehaviorSequence()),
+                partial(sequence_at, events, length=streams.sequence_length),
+            ),
+            (
+                f"exposures {of}",
+                rows.exposures.get(user_id, Exposures()),
+                partial(exposures_at, events, length=streams.exposure_length),
+            ),
+        )
+        for name, stored, recomputed in kept:
+            offset = progress.as_of(partition, stored.last_offset)
+            yield _compare_sequences(name, stored, offset, recomputed)
         activity = rows.activities.get(user_id, Activity())
-        recomputed = partial(user_activity_at, events)
         offset = progress.as_of(partition, activity.last_offset)
-        yield _compare_counters(f"counters of {of}", activity, offset, recomputed)
+        counted = partial(user_activity_at, events)
+        yield _compare_counters(f"counters {of}", activity, offset, counted)
 
 
 def _compare_items(logged: _Logged, rows: Rows, progress: _Progress) -> Iterator[_Finding]:
@@ -167,10 +183,11 @@ def _compare_items(logged: _Logged, rows: Rows, progress: _Progress) -> Iterator
 
 
 def _compare_sequences(
-    of: str, stored: BehaviorSequence, right: BehaviorSequence | None
+    of: str, stored: _Kept, offset: int | None, recomputed: Callable[[int], _Kept]
 ) -> _Finding:
-    if right is None:
+    if offset is None:
         return _Finding(is_sequence=True, is_waiting=True)
+    right = recomputed(offset)
     edits = _edit_distance(stored.elements, right.elements)
     if stored.forgotten_at_ms != right.forgotten_at_ms:
         wrong = f"{of}: forgotten until {stored.forgotten_at_ms}, not as the log says"
@@ -233,9 +250,7 @@ def _summary(found: Sequence[_Finding], cut: int, behind_ms: int) -> FeatureChec
     )
 
 
-def _edit_distance(
-    left: Sequence[SequenceElement], right: Sequence[SequenceElement]
-) -> int:
+def _edit_distance(left: Sequence[object], right: Sequence[object]) -> int:
     """Return the least insertions, removals and replacements from one to the other."""
     if left == right:
         return 0

@@ -14,10 +14,12 @@ class FeatureCheck(msgspec.Struct, frozen=True, kw_only=True):
 
     checked_at_ms: int
     rows: int
-    """Compared: sequences and counters of users, counters of items in a partition."""
+    """Compared: sequences, exposures and counters of users, and counters of items in a
+    partition."""
     wrong_sequences: int = 0
+    """Of behaviours or of exposures."""
     edits: int = 0
-    """Behaviours to insert, remove or replace to make those sequences right."""
+    """Behaviours or exposures to insert, remove or replace to make those right."""
     wrong_counters: int = 0
     largest_difference: float = 0.0
     """Of a decayed count, in events."""

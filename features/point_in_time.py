@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from features.decayed_counts import counts_at
 from features.event_log import IDENTITY, EventLog, Table
+from features.exposures import ItemExposures
 from features.transforms import ActivityArrays, SequenceArrays, empty_sequences
+from streams.exposures import EXPOSURE_LENGTH
 
 Int64s = NDArray[np.int64]
 Objects = NDArray[np.object_]
@@ -44,6 +46,7 @@ class RequestSnapshots:
     candidate_clicked: NDArray[np.bool_]
     """The label as the log knows it: a click, be it after the window."""
     candidate_activity: ActivityArrays  # (M,), as of the request's time
+    candidate_exposures: ItemExposures  # (M,), to the request's user
 
     def from_time(self, start_ms: int) -> "RequestSnapshots":
         """Return the requests from ``start_ms`` on, and their candidates."""
@@ -70,15 +73,22 @@ class UserHistories:
     behaviors: SequenceArrays  # (K,)
 
 
-def snapshot(log: EventLog, length: int, ttl_days: float) -> RequestSnapshots:
+def snapshot(
+    log: EventLog,
+    length: int,
+    ttl_days: float,
+    exposure_length: int = EXPOSURE_LENGTH,
+) -> RequestSnapshots:
     """Return what was known at each request of the log that has a matured label.
 
-    ``length`` is L. A behaviour ``ttl_days`` old is not seen any more, as in serving.
+    ``length`` is L, ``exposure_length`` is W. A behaviour ``ttl_days`` old is not seen any
+    more, as in serving.
     """
     shown = log.keep(_shown(log))
     requests = log.keep(_requests(shown))
     candidates = log.keep(_candidates(log, shown, requests))
     counted = log.keep(_counted(log.events))
+    remembered = log.remembered(counted)
     asked, offered = (log.rows(t.order_by("row")) for t in (requests, candidates))
     return RequestSnapshots(
         user_ids=_objects(asked["user_id"]),
@@ -87,7 +97,7 @@ def snapshot(log: EventLog, length: int, ttl_days: float) -> RequestSnapshots:
         sequences=_sequences_at(log, requests, length, round(ttl_days * _MS_PER_DAY)),
         user_activity=counts_at(
             log,
-            log.remembered(counted).rename(owner="user_id"),
+            remembered.rename(owner="user_id"),
             requests.select("row", "at_ms", owner="user_id"),
         ),
         candidate_requests=offered["request"].to_numpy(),
@@ -98,6 +108,9 @@ def snapshot(log: EventLog, length: int, ttl_days: float) -> RequestSnapshots:
             log,
             counted.rename(owner="item_key"),
             candidates.select("row", "at_ms", owner="item_key"),
+        ),
+        candidate_exposures=_exposures_at(
+            log, _exposed(remembered), requests, candidates, exposure_length
         ),
     )
 
@@ -174,18 +187,8 @@ def _sequences_at(
     log: EventLog, requests: Table, length: int, ttl_ms: int
 ) -> SequenceArrays:
     """Return the last behaviours (R, L) that were visible to each request."""
-    acted = log.keep(_placed(_acted(log).semi_join(requests, "user_id")))
-    reach = _reach(acted, requests)
-    # At most happened - known of these are not visible yet: L of the rest are, if so many.
-    first = ibis.greatest(reach.known - length, 0)
-    wanted = reach.mutate(place=ibis.range(first, reach.happened).unnest())
-    seen = wanted.inner_join(acted, ("user_id", "place")).filter(
-        _.visible_at < _.at_ms, _.occurred_at > _.at_ms - ttl_ms
-    )
-    latest = seen.group_by("row", "place", *_BEHAVIOR).aggregate(value=_.value.max())
-    newest_first = ibis.window(group_by="row", order_by=ibis.desc("place"))
-    latest = latest.mutate(age=ibis.row_number().over(newest_first))
-    found = log.rows(latest.filter(_.age < length))
+    latest = _latest(log, _acted(log), requests, length)
+    found = log.rows(latest.filter(_.occurred_at > _.at_ms - ttl_ms))
     sequences = empty_sequences(log.rows(requests.count()).as_py(), length)
     index = found["row"].to_numpy(), length - 1 - found["age"].to_numpy()
     behaviors = _behaviors(found)
@@ -194,6 +197,45 @@ def _sequences_at(
     sequences.occurred_at_ms[index] = behaviors.occurred_at_ms
     sequences.values[index] = behaviors.values
     return sequences
+
+
+def _exposures_at(
+    log: EventLog, exposed: Table, requests: Table, candidates: Table, length: int
+) -> ItemExposures:
+    """Return how each candidate had been shown, among its user's last exposures."""
+    latest = _latest(log, exposed, requests, length)
+    before = latest.select("item_key", request="row", shown_ms="occurred_at")
+    shown = candidates.left_join(before, ("request", "item_key"))
+    each = shown.group_by("row").aggregate(
+        count=_.shown_ms.count(), last_ms=_.shown_ms.max().fill_null(0)
+    )
+    found = log.rows(each.order_by("row"))
+    return ItemExposures(
+        counts=found["count"].to_numpy(), last_shown_ms=found["last_ms"].to_numpy()
+    )
+
+
+def _exposed(counted: Table) -> Table:
+    """Return the impressions as behaviours without an action: to find the latest."""
+    return counted.filter(~_.is_click).mutate(
+        action_code=ibis.literal(0, "int64"), value=ibis.null("float64")
+    )
+
+
+def _latest(log: EventLog, acted: Table, requests: Table, length: int) -> Table:
+    """Return the last ``length`` of ``acted`` that each request could see, by ``age``."""
+    placed = log.keep(_placed(acted.semi_join(requests, "user_id")))
+    reach = _reach(placed, requests)
+    # At most happened - known of these are not visible yet: L of the rest are, if so many.
+    first = ibis.greatest(reach.known - length, 0)
+    wanted = reach.mutate(place=ibis.range(first, reach.happened).unnest())
+    seen = wanted.inner_join(placed, ("user_id", "place")).filter(_.visible_at < _.at_ms)
+    latest = seen.group_by("row", "at_ms", "place", *_BEHAVIOR).aggregate(
+        value=_.value.max()
+    )
+    newest_first = ibis.window(group_by="row", order_by=ibis.desc("place"))
+    latest = latest.mutate(age=ibis.row_number().over(newest_first))
+    return latest.filter(_.age < length)
 
 
 def _placed(acted: Table) -> Table:

@@ -14,7 +14,14 @@ import pyarrow.dataset as ds
 
 from streams.activity import Activity
 from streams.events import BEHAVIOR_EVENTS_TOPIC, Click, Forget, Impression
-from streams.folding import LoggedEvent, fold_activities, fold_sequences, fold_shares
+from streams.exposures import Exposures
+from streams.folding import (
+    LoggedEvent,
+    fold_activities,
+    fold_exposures,
+    fold_sequences,
+    fold_shares,
+)
 from streams.log_files import schema_of
 from streams.log_rows import event_of
 from streams.sequences import BehaviorSequence
@@ -77,6 +84,12 @@ def user_activity_at(events: Iterable[LoggedEvent], offset: int) -> Activity:
     """Return a user's counters after the event at ``offset``."""
     rows = fold_activities({}, counted(events, offset))
     return next(iter(rows.values()), Activity())
+
+
+def exposures_at(events: Iterable[LoggedEvent], offset: int, length: int) -> Exposures:
+    """Return what a user was shown last, after the event at ``offset``."""
+    rows = fold_exposures({}, counted(events, offset), length)
+    return next(iter(rows.values()), Exposures())
 
 
 def item_share_at(events: Iterable[LoggedEvent], offset: int, partition: int) -> Activity:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features import bundle, transforms, vocabulary
+from features import bundle, exposures, transforms, vocabulary
 from features.config import FeatureConfig
 from features.item_table import ItemRows, ItemTable
 from features.reader import FeatureReader, StoreReader, UserArrays
@@ -53,7 +53,7 @@ class RequestBatch:
 
 
 class RequestFeatures:
-    """Makes tensors of requests, by a bundle's vocabulary."""
+    """Makes tensors of requests, by a bundle's vocabulary and sizes (L and W)."""
 
     def __init__(
         self,
@@ -61,10 +61,10 @@ class RequestFeatures:
         vocabulary: Vocabulary,
         item_table: ItemTable,
         *,
-        length: int,
+        sizes: Mapping[str, int],
         ttl_days: float = 90.0,
     ) -> None:
-        self._store = _RestingStore(reader, length, time.monotonic)
+        self._store = _RestingStore(reader, (sizes["L"], sizes["W"]), time.monotonic)
         self._vocabulary = vocabulary
         self._items = item_table
         self._ttl_ms = round(ttl_days * _MS_PER_DAY)
@@ -88,24 +88,12 @@ class RequestFeatures:
         found, is_up = self._store.read(users)
         sequences = transforms.unexpired(found.sequences, times - self._ttl_ms)
         items = self._items.lookup(keys)
-        history = self._history(sequences)
-        affinity = transforms.attribute_affinity(
-            sequences, history["history_attribute_rows"], items.attribute_rows, times
-        )
-        tensors = history | {
-            "request_features": transforms.request_features(
-                sequences, found.activity, times
-            ),
-            "context_rows": np.stack([_context_rows(text) for text in texts]),
-            "candidate_item_rows": (item_rows := self._vocabulary.item_rows(keys)),
-            "candidate_attribute_rows": items.attribute_rows,
-            "candidate_features": transforms.candidate_features(
-                items.activity, keys, sequences.item_keys, affinity, times
-            ),
-        }
+        tensors = self._tensors(found, sequences, items, (keys, times))
+        known = self._vocabulary.is_known(tensors["candidate_item_rows"])
         return RequestBatch(
-            tensors=tensors,
-            item_status=_item_status(keys, self._vocabulary.is_known(item_rows), items),
+            tensors=tensors
+            | {"context_rows": np.stack([_context_rows(text) for text in texts])},
+            item_status=_item_status(keys, known, items),
             statuses=_statuses(found, sequences) if is_up else _unavailable(len(users)),
             feature_versions=_versions(found, items),
         )
@@ -113,6 +101,32 @@ class RequestFeatures:
     def close(self) -> None:
         """Stop refreshing the item table."""
         self._items.stop()
+
+    def _tensors(
+        self,
+        found: UserArrays,
+        sequences: SequenceArrays,
+        items: ItemRows,
+        asked: tuple[Int64s, Int64s],
+    ) -> dict[str, NDArray[Any]]:
+        """Return all tensors but the contexts; ``asked`` is item keys and times."""
+        keys, times = asked
+        history = self._history(sequences)
+        affinity = transforms.attribute_affinity(
+            sequences, history["history_attribute_rows"], items.attribute_rows, times
+        )
+        shown = exposures.item_exposures(found.exposures, keys, times)
+        of_user = (affinity, exposures.exposure_features(shown, times))
+        return history | {
+            "request_features": transforms.request_features(
+                sequences, found.activity, times
+            ),
+            "candidate_item_rows": self._vocabulary.item_rows(keys),
+            "candidate_attribute_rows": items.attribute_rows,
+            "candidate_features": transforms.candidate_features(
+                items.activity, keys, sequences.item_keys, of_user, times
+            ),
+        }
 
     def _history(self, sequences: SequenceArrays) -> dict[str, NDArray[Any]]:
         keys = sequences.item_keys
@@ -138,7 +152,7 @@ def open_bundle(config: FeatureConfig, folder: Path) -> RequestFeatures:
         reader,
         words,
         table,
-        length=bundle.read(folder).sizes["L"],
+        sizes=bundle.read(folder).sizes,
         ttl_days=config.sequence_ttl_days,
     )
 
@@ -147,10 +161,10 @@ class _RestingStore:
     """Reads users; while the store fails it answers with empty ones, without waiting."""
 
     def __init__(
-        self, reader: FeatureReader, length: int, clock: Callable[[], float]
+        self, reader: FeatureReader, lengths: tuple[int, int], clock: Callable[[], float]
     ) -> None:
         self._reader = reader
-        self._length = length
+        self._lengths = lengths  # of sequences and of exposures
         self._clock = clock
         self._failures = 0
         self._rests_until_s = float("-inf")
@@ -159,7 +173,7 @@ class _RestingStore:
         """Return the users' arrays, and whether they are the store's."""
         if self._clock() >= self._rests_until_s:
             try:
-                found = self._reader.read_users(user_ids, self._length)
+                found = self._reader.read_users(user_ids, *self._lengths)
             except (ConnectionError, UnusableStoreError):
                 self._failures += 1
                 if self._failures >= STORE_FAILURES:
@@ -167,7 +181,7 @@ class _RestingStore:
             else:
                 self._failures = 0
                 return found, True
-        return _unknown_users(len(user_ids), self._length), False
+        return _unknown_users(len(user_ids), *self._lengths), False
 
 
 def _statuses(stored: UserArrays, unexpired: SequenceArrays) -> tuple[str, ...]:
@@ -191,10 +205,11 @@ def _unavailable(count: int) -> tuple[str, ...]:
     return ("store_unavailable",) * count
 
 
-def _unknown_users(count: int, length: int) -> UserArrays:
+def _unknown_users(count: int, length: int, exposure_length: int) -> UserArrays:
     return UserArrays(
         sequences=transforms.empty_sequences(count, length),
         activity=transforms.empty_activity(count),
+        exposures=exposures.empty_exposures(count, exposure_length),
         versions=("",) * count,
     )
 

@@ -16,6 +16,7 @@ from typing import Any
 from features.feast_api import EntityKey, Value
 from features.vocabulary import parse_attributes
 from streams.activity import Activity
+from streams.exposures import Exposures
 from streams.sequences import BehaviorSequence
 from streams.sink import ItemProfile, UnusableStoreError
 
@@ -23,9 +24,11 @@ Values = Mapping[str, Any]  # feature name → Value
 
 SEQUENCE_VIEW = "user_behavior_sequence"
 USER_ACTIVITY_VIEW = "user_activity"
+EXPOSURES_VIEW = "user_exposures"
 ITEM_ACTIVITY_VIEW = "item_activity"
 PROFILE_VIEW = "item_profile"
-VIEWS = (SEQUENCE_VIEW, USER_ACTIVITY_VIEW, ITEM_ACTIVITY_VIEW, PROFILE_VIEW)
+USER_VIEWS = (SEQUENCE_VIEW, USER_ACTIVITY_VIEW, EXPOSURES_VIEW)
+VIEWS = (*USER_VIEWS, ITEM_ACTIVITY_VIEW, PROFILE_VIEW)
 PACKED = "packed"
 """The one feature of the views that the stream writes."""
 
@@ -35,6 +38,8 @@ _FORMAT = 2
 _SEQUENCE_HEAD = struct.Struct("<B3q")
 # Impressions and clicks at four half-lives, counted_at_ms, first_seen_ms, last_offset.
 _ACTIVITY = struct.Struct("<B8d3q")
+# The last offset and until when the user is forgotten; then what streams.exposures packs.
+_EXPOSURES_HEAD = struct.Struct("<B2q")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -115,6 +120,24 @@ def unpack_activity(row: StoredRow) -> Activity:
         first_seen_ms=first_seen_ms,
         last_offset=last_offset,
         version_us=row.version_us,
+    )
+
+
+def pack_exposures(exposures: Exposures) -> Values:
+    """Return the values of ``user_exposures``."""
+    head = _EXPOSURES_HEAD.pack(_FORMAT, exposures.last_offset, exposures.forgotten_at_ms)
+    return {PACKED: Value(bytes_val=head + exposures.packed)}
+
+
+def unpack_exposures(row: StoredRow) -> Exposures:
+    """Return the exposures in ``row``, equal to those that were packed."""
+    packed = _packed(row)
+    _, last_offset, forgotten_at_ms = _EXPOSURES_HEAD.unpack_from(packed)
+    return Exposures(
+        packed=packed[_EXPOSURES_HEAD.size :],
+        version_us=row.version_us,
+        last_offset=last_offset,
+        forgotten_at_ms=forgotten_at_ms,
     )
 
 

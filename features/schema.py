@@ -7,7 +7,8 @@ put one (B requests) in front.
 Sizes by name: L history length, N candidates of a request, A attribute slots of an item
 (a bundle's item fields decide: ``item_fields.py``), X context slots, F behaviour fields,
 R request features, C candidate features, E encoder layers, D width, S = L + 1 states (slot
-0 is the learnt null slot, valid even for an empty history).
+0 is the learnt null slot, valid even for an empty history). No tensor has size W, the last
+exposures of a user among which candidate_features counts.
 """
 
 import hashlib
@@ -95,6 +96,8 @@ CANDIDATE_FEATURES = (
     "item_log_hours_since_first_seen",
     "user_attribute_click_share_168h",
     "user_attribute_log_behaviors_168h",
+    "user_item_log_exposures",
+    "user_item_log_hours_since_shown",
     "item_in_sequence",
 )
 
@@ -149,7 +152,8 @@ CANDIDATE_TENSORS = (
         name="candidate_features",
         dtype="float32",
         shape=("N", len(CANDIDATE_FEATURES)),
-        meaning="the items' counters: CANDIDATE_FEATURES",
+        meaning="the items' counters, and what the user has to do with them: "
+        "CANDIDATE_FEATURES",
     ),
 )
 STATE_TENSORS = (

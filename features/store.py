@@ -20,8 +20,6 @@ from features.feast_api import FeatureStore, RepoConfig
 from features.newer_rows import HashRow, write_newer
 from features.online_address import connection_string
 from features.rows import StoredRow, Values
-from streams.activity import Activity
-from streams.sequences import BehaviorSequence
 from streams.sink import ItemProfile, Rows, ShareKey, UnusableStoreError
 
 PROJECT = "srp4ctr"
@@ -37,7 +35,6 @@ BACKGROUND_TIMEOUT_S = 5.0
 
 K = TypeVar("K")
 T = TypeVar("T")
-V = TypeVar("V")
 Row = tuple[Any, Values, int]  # entity key, values, version in us
 
 
@@ -115,6 +112,19 @@ class OnlineViews:
             found.extend(_stored(timestamp, values) for timestamp, values in answer)
         return found
 
+    def read_users(self, user_ids: Iterable[str]) -> list[list[StoredRow | None]]:
+        """Return the users' rows of each of ``USER_VIEWS``, None where there is none.
+
+        All lie in one hash per user, and one round trip brings them: Feast's own read is
+        of one view.
+        """
+        found: list[list[StoredRow | None]] = [[] for _ in rows.USER_VIEWS]
+        for chunk in _chunks(map(rows.user_entity, user_ids)):
+            answers = _tried_twice(partial(self._read_users_chunk, chunk))
+            for of_view, answer in zip(found, answers, strict=True):
+                of_view.extend(_stored(timestamp, values) for timestamp, values in answer)
+        return found
+
     def write(self, view: str, added: Iterable[Row]) -> None:
         """Store the rows; one that is not newer than what is stored changes nothing."""
         client = self._online._get_client(self._config.online_store)
@@ -133,6 +143,22 @@ class OnlineViews:
         # A new list each time: Feast appends to the one it is given.
         names = list(features) if features else None
         return self._provider.online_read(self._config, self._views[view], chunk, names)
+
+    def _read_users_chunk(self, chunk: list[Any]) -> list[Any]:
+        online = self._online
+        keys = online._generate_redis_keys_for_entities(self._config, chunk)
+        named = [
+            online._generate_hset_keys_for_features(self._views[view])
+            for view in rows.USER_VIEWS
+        ]
+        commands = [(key, fields) for _, fields in named for key in keys]
+        values = iter(online._read_hash_fields(self._config, commands))
+        return [
+            online._convert_redis_values_to_protobuf(
+                list(islice(values, len(keys))), view, names
+            )
+            for view, (names, _) in zip(rows.USER_VIEWS, named, strict=True)
+        ]
 
     def _hashes(self, chunk: Sequence[Row], names: Sequence[str]) -> list[HashRow]:
         """Return the rows under the keys by which Feast will look for them."""
@@ -159,14 +185,13 @@ class FeatureStoreSink:
 
     def read(self, user_ids: Collection[str], shares: Collection[ShareKey]) -> Rows:
         """Return those of the asked rows that are stored."""
-        users = [rows.user_entity(user_id) for user_id in user_ids]
-        sequences = self._views.read(rows.SEQUENCE_VIEW, users)
-        activities = self._views.read(rows.USER_ACTIVITY_VIEW, users)
+        sequences, activities, exposures = self._views.read_users(user_ids)
         entities = [rows.share_entity(*key) for key in shares]
         found = self._views.read(rows.ITEM_ACTIVITY_VIEW, entities)
         return Rows(
             sequences=_unpacked(user_ids, sequences, rows.unpack_sequence),
             activities=_unpacked(user_ids, activities, rows.unpack_activity),
+            exposures=_unpacked(user_ids, exposures, rows.unpack_exposures),
             shares=_unpacked(shares, found, rows.unpack_activity),
         )
 
@@ -180,11 +205,14 @@ class FeatureStoreSink:
                 )
         # Sequences last: they say who wished to be forgotten, and what that drops from the
         # other rows must be in them before. A crash between the two repeats the rest.
+        user, activity = rows.user_entity, rows.pack_activity
         self._write_all(
-            *_chunked(rows.USER_ACTIVITY_VIEW, changed.activities, _activity_row),
-            *_chunked(rows.ITEM_ACTIVITY_VIEW, changed.shares, _share_row),
+            *_chunked(rows.USER_ACTIVITY_VIEW, changed.activities, user, activity),
+            *_chunked(rows.EXPOSURES_VIEW, changed.exposures, user, rows.pack_exposures),
+            *_chunked(rows.ITEM_ACTIVITY_VIEW, changed.shares, _share_entity, activity),
         )
-        self._write_all(*_chunked(rows.SEQUENCE_VIEW, changed.sequences, _sequence_row))
+        sequences = changed.sequences
+        self._write_all(*_chunked(rows.SEQUENCE_VIEW, sequences, user, rows.pack_sequence))
 
     def _write_all(self, *added: tuple[str, Iterable[Row]]) -> None:
         # A store that syncs before it answers does so for all connections at once: eight
@@ -198,23 +226,18 @@ class FeatureStoreSink:
 
 
 def _chunked(
-    view: str, changed: Mapping[K, V], row_of: Callable[[K, V], Row]
+    view: str,
+    changed: Mapping[K, Any],
+    entity_of: Callable[[K], Any],
+    pack: Callable[[Any], Values],
 ) -> Iterator[tuple[str, Iterable[Row]]]:
     """Yield the view and the rows of a call, for each chunk of ``changed``."""
     for chunk in _chunks(changed.items()):
-        yield view, [row_of(key, row) for key, row in chunk]
+        yield view, [(entity_of(key), pack(row), row.version_us) for key, row in chunk]
 
 
-def _sequence_row(user_id: str, row: BehaviorSequence) -> Row:
-    return rows.user_entity(user_id), rows.pack_sequence(row), row.version_us
-
-
-def _activity_row(user_id: str, row: Activity) -> Row:
-    return rows.user_entity(user_id), rows.pack_activity(row), row.version_us
-
-
-def _share_row(key: ShareKey, row: Activity) -> Row:
-    return rows.share_entity(*key), rows.pack_activity(row), row.version_us
+def _share_entity(key: ShareKey) -> Any:
+    return rows.share_entity(*key)
 
 
 def _profile_row(profile: ItemProfile) -> Row:

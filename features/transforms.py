@@ -6,7 +6,7 @@ Every function works over leading axes (one request, a batch, a whole log).
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ PRIOR_RATE = 0.5
 # Longer paid better than an hour or a day, and three half-lives no better than one.
 AFFINITY_HALF_LIFE_H = 168.0
 _BATCH = 256
-# No behaviour yet counts as a year ago: log(1 + 31,536,000 s) = 17.3.
+# No behaviour yet counts as a year ago: log(1 + 31,536,000 s) = 17.3. So does no exposure.
 NEVER_S = 365 * 24 * 3600.0
 
 
@@ -131,13 +131,14 @@ def candidate_features(
     activity: ActivityArrays,
     item_keys: Int64s,
     history_item_keys: Int64s,
-    affinity: Floats,
+    of_user: Sequence[Floats],
     request_time_ms: ArrayLike,
 ) -> Float32s:
     """Return candidate_features (…, N, C); padding (key 0) is all zeros.
 
-    ``activity`` and ``item_keys`` are (…, N), ``history_item_keys`` (…, L), ``affinity``
-    (…, N, 2) as ``attribute_affinity`` has it, and ``request_time_ms`` (…).
+    ``activity`` and ``item_keys`` are (…, N), ``history_item_keys`` (…, L), and
+    ``request_time_ms`` (…). ``of_user`` is what ``attribute_affinity`` returns, then
+    ``features.exposures.exposure_features``.
     """
     at_ms = np.asarray(request_time_ms, dtype=np.int64)[..., None]  # (…, 1)
     seen = activity.first_seen_ms > 0
@@ -145,7 +146,7 @@ def candidate_features(
     age = np.where(seen, np.log1p(hours), 0.0)
     inside = (item_keys[..., :, None] == history_item_keys[..., None, :]).any(axis=-1)
     counters = _counters(activity, at_ms)
-    columns = [*counters, age[..., None], affinity, inside[..., None]]
+    columns = [*counters, age[..., None], *of_user, inside[..., None]]
     features = np.concatenate(columns, axis=-1)
     return np.where(item_keys[..., None] != 0, features, 0.0).astype(np.float32)
 

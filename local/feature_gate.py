@@ -23,9 +23,7 @@ def checked(settings: Settings, sample: int = 200) -> FeatureCheck:
     streams = settings.streams
     place = (streams.group_id, BEHAVIOR_EVENTS_TOPIC)
     committed = committed_offsets(settings.kafka, *place)  # before the rows are read
-    check = check_features(
-        settings.features, sink, streams.sequence_length, committed, sample
-    )
+    check = check_features(settings.features, sink, streams, committed, sample)
     write_report(Path(settings.features.log_dir), check)
     return check
 

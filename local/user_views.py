@@ -19,6 +19,7 @@ from streams.events import (
     Impression,
     UserEvent,
 )
+from streams.exposures import Exposures
 from streams.folding import LoggedEvent
 from streams.sequences import BehaviorSequence, SequenceElement, element_of
 
@@ -37,9 +38,12 @@ def user_tables(features: FeatureConfig, user_id: str) -> Iterator[Table]:
         raise ValueError(f"the store has nothing of user {user_id!r}")
     logged = _logged(Path(features.log_dir), user_id)
     sequence = rows.sequences.get(user_id, BehaviorSequence())
-    names = titles(features, sorted({e.item_key for e in sequence.elements}))
+    exposures = rows.exposures.get(user_id, Exposures())
+    known = {e.item_key for e in sequence.elements} | {k for _, k in exposures.elements}
+    names = titles(features, sorted(known))
     title = f"user {escape(user_id)}"
     yield sequence_table(title, sequence, names, origins=_origins(logged))
+    yield _exposures_table(exposures, names)
     yield _activity_table(rows.activities.get(user_id, Activity()), logged)
 
 
@@ -69,6 +73,19 @@ def sequence_table(
             escape(names[element.item_key]),
             *map(escape, origin),
         )
+    return table
+
+
+def _exposures_table(exposures: Exposures, names: Mapping[int, str]) -> Table:
+    """Return how often each item was shown of late, the last shown first."""
+    shown: dict[int, list[int]] = {}
+    for at_ms, key in reversed(exposures.elements):
+        shown.setdefault(key, []).append(at_ms)
+    title = f"shown of late: {_row(exposures)}, {len(exposures.elements)} exposures"
+    table = a_table(title, "last (UTC)", "", "times", "item")
+    for key, times in shown.items():
+        last = times[0]
+        table.add_row(clock(last), _ago(last), str(len(times)), escape(names[key]))
     return table
 
 
@@ -121,7 +138,7 @@ def _counted(logged: Iterable[LoggedEvent], offset: int) -> list[UserEvent]:
     return events
 
 
-def _row(row: BehaviorSequence | Activity) -> str:
+def _row(row: BehaviorSequence | Activity | Exposures) -> str:
     return f"version {row.version_us}, last offset {row.last_offset}"
 
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from streams.exposures import EXPOSURE_LENGTH
+
 SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
@@ -72,6 +74,8 @@ class StreamConfig:
     log_group_id: str = "srp4ctr-event-log"
     sequence_length: int = 50
     """L: the last L behaviours of a user are kept."""
+    exposure_length: int = EXPOSURE_LENGTH
+    """As many of the last impressions shown to a user are kept, 16 bytes each."""
     label_window_s: float = 1800.0
     """An impression waits so long, in event time, for its click."""
     correction_window_s: float = 86_400.0
@@ -93,6 +97,8 @@ class StreamConfig:
     def __post_init__(self) -> None:
         if self.sequence_length < 1:
             raise ValueError(f"streams.sequence_length is {self.sequence_length}; ≥ 1")
+        if self.exposure_length < 1:
+            raise ValueError(f"streams.exposure_length is {self.exposure_length}; ≥ 1")
         if self.label_window_s <= 0 or self.correction_window_s < 0:
             raise ValueError("streams.label_window_s must be > 0, corrections ≥ 0")
 

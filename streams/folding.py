@@ -1,4 +1,4 @@
-"""A batch of events → the rows it changes: sequences and counters.
+"""A batch of events → the rows it changes: sequences, counters and exposures.
 
 In: rows as stored and the decoded events of one partition in offset order. Out: the
 rows that differ. Pure and safe to repeat: an event that a row has seen changes nothing.
@@ -11,11 +11,13 @@ import msgspec
 
 from streams.activity import Activity, count
 from streams.events import Behavior, Click, Forget, Impression, UserEvent, item_key
+from streams.exposures import Exposures, show
+from streams.exposures import forget as forget_exposures
 from streams.sequences import BehaviorSequence, element_of, forget, merge
 from streams.sink import ShareKey
 
 _Key = TypeVar("_Key", str, ShareKey)
-_Row = TypeVar("_Row", BehaviorSequence, Activity)
+_Row = TypeVar("_Row", BehaviorSequence, Activity, Exposures)
 
 
 class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -51,6 +53,24 @@ def fold_activities(
     """Return the users' counters that ``batch``, without duplicates, changes."""
     seen = ((e.event.user_id, e) for e in batch if not isinstance(e.event, Behavior))
     return _folded(activities, seen, Activity(), _counted)
+
+
+def fold_exposures(
+    exposures: Mapping[str, Exposures], batch: Iterable[LoggedEvent], length: int
+) -> dict[str, Exposures]:
+    """Return what users were shown that ``batch``, without duplicates, changes."""
+
+    def after(before: Exposures, logged: LoggedEvent) -> Exposures:
+        event, offset = logged.event, logged.offset
+        if isinstance(event, Forget):
+            return forget_exposures(before, event.occurred_at, offset)
+        assert isinstance(event, Impression)
+        key = item_key(event.item_id)
+        return show(before, event.occurred_at, key, length, offset)
+
+    kinds = (Impression, Forget)
+    seen = ((e.event.user_id, e) for e in batch if isinstance(e.event, kinds))
+    return _folded(exposures, seen, Exposures(), after)
 
 
 def fold_shares(

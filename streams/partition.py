@@ -12,7 +12,14 @@ from typing import Any, Protocol, TypeVar
 from streams.activity import Activity
 from streams.config import StreamConfig
 from streams.events import Click, Forget, Impression, Rebuild, item_key
-from streams.folding import LoggedEvent, fold_activities, fold_sequences, fold_shares
+from streams.exposures import Exposures
+from streams.folding import (
+    LoggedEvent,
+    fold_activities,
+    fold_exposures,
+    fold_sequences,
+    fold_shares,
+)
 from streams.labels import ImpressionLabel, LabelJoin
 from streams.sequences import BehaviorSequence
 from streams.sink import Rows, ShareKey
@@ -27,6 +34,7 @@ MAX_CACHED_ROWS = 100_000  # users, and as many items: some 200 MB at L = 50
 
 _NO_SEQUENCE = BehaviorSequence()
 _NO_ACTIVITY = Activity()
+_NO_EXPOSURES = Exposures()
 _Key = TypeVar("_Key")
 
 
@@ -109,6 +117,7 @@ class PartitionState:
         """The rows that changed since the last ``unstored``."""
         self._rows = Rows()
         self._length = config.sequence_length
+        self._exposure_length = config.exposure_length
         # By user, the wishes to be forgotten: until when, and at which offset.
         self._forgotten: dict[str, set[tuple[int, int]]] = {}
 
@@ -156,6 +165,9 @@ class PartitionState:
         self._rows.activities |= {
             each: rows.activities.get(each, _NO_ACTIVITY) for each in users
         }
+        self._rows.exposures |= {
+            each: rows.exposures.get(each, _NO_EXPOSURES) for each in users
+        }
         self._rows.shares |= {each: rows.shares.get(each, _NO_ACTIVITY) for each in shares}
         for user_id, sequence in rows.sequences.items():
             if sequence.forgotten_at_ms:
@@ -176,6 +188,7 @@ class PartitionState:
         changed = Rows(
             sequences=fold_sequences(rows.sequences, events, self._length),
             activities=fold_activities(rows.activities, counted),
+            exposures=fold_exposures(rows.exposures, counted, self._exposure_length),
             shares=fold_shares(rows.shares, counted, self.partition),
         )
         self._rows.update(changed)
@@ -222,9 +235,9 @@ class PartitionState:
         that ``unstored`` gave.
         """
         rows, dirty = self._rows, self.dirty
-        changed = dirty.sequences.keys() | dirty.activities.keys()
+        changed = dirty.sequences.keys() | dirty.activities.keys() | dirty.exposures.keys()
         for user_id in _oldest(rows.sequences, changed):
-            del rows.sequences[user_id], rows.activities[user_id]
+            del rows.sequences[user_id], rows.activities[user_id], rows.exposures[user_id]
             self._forgotten.pop(user_id, None)
         for key in _oldest(rows.shares, dirty.shares.keys()):
             del rows.shares[key]

@@ -13,6 +13,7 @@ import xxhash
 
 from streams.activity import Activity, total
 from streams.config import StreamConfig
+from streams.exposures import Exposures
 from streams.folding import LoggedEvent
 from streams.partition import PartitionState
 from streams.past import Past
@@ -51,9 +52,10 @@ async def rebuild_rows(
             own = [e for e in events if _portion(e.event.user_id, portions) == portion]
             await _fold(state, own, read)
         rows = state.dirty
-        await write(Rows(sequences=rows.sequences, activities=rows.activities))
+        parts, rows.shares = rows.shares, {}
+        await write(rows)
         users += len(rows.sequences.keys() | rows.activities.keys())
-        _add(shares, rows.shares)
+        _add(shares, parts)
     await write(Rows(shares=shares))
     return users
 
@@ -91,6 +93,12 @@ def _blank(stored: Rows) -> Rows:
         activities={
             user_id: Activity(version_us=each.version_us + 1)
             for user_id, each in stored.activities.items()
+        },
+        exposures={
+            user_id: Exposures(
+                version_us=each.version_us + 1, forgotten_at_ms=each.forgotten_at_ms
+            )
+            for user_id, each in stored.exposures.items()
         },
         shares={
             key: Activity(version_us=each.version_us + 1)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from streams.activity import Activity
+from streams.exposures import Exposures
 from streams.sequences import BehaviorSequence
 
 ShareKey = tuple[int, int]
@@ -24,16 +25,20 @@ class Rows:
     """By user."""
     activities: dict[str, Activity] = field(default_factory=dict)
     """By user."""
+    exposures: dict[str, Exposures] = field(default_factory=dict)
+    """By user."""
     shares: dict[ShareKey, Activity] = field(default_factory=dict)
     """What one partition has seen of one item."""
 
     def __len__(self) -> int:
-        return len(self.sequences) + len(self.activities) + len(self.shares)
+        users = len(self.sequences) + len(self.activities) + len(self.exposures)
+        return users + len(self.shares)
 
     def update(self, other: "Rows") -> None:
         """Take the rows of ``other``, which replace those of the same keys."""
         self.sequences.update(other.sequences)
         self.activities.update(other.activities)
+        self.exposures.update(other.exposures)
         self.shares.update(other.shares)
 
 

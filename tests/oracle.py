@@ -1,4 +1,4 @@
-"""What a topic of events must come to: sequences, counters and labels, the slow way.
+"""What a topic of events must come to: all rows and labels, the slow way.
 
 In: valid events with their offsets. Out: what the store and the label topic must hold at
 the end. No batch, no cache, no clock, only definitions: a duplicate is recognised however
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from streams.activity import Activity
+from streams.config import StreamConfig
 from streams.events import (
     Behavior,
     Click,
@@ -64,6 +65,8 @@ class Outcome:
     """What must be stored and published at the end."""
 
     sequences: dict[str, tuple[SequenceElement, ...]] = field(default_factory=dict)
+    exposures: dict[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    """By user, the time and the item's key of what was shown last."""
     users: dict[str, Times] = field(default_factory=dict)
     items: dict[int, Times] = field(default_factory=dict)
     """By item key, over all partitions."""
@@ -72,14 +75,20 @@ class Outcome:
     """Shown to a user who then wished to be forgotten: labelled before that, or never."""
 
 
-def outcome(logged: Iterable[LoggedEvent], *, length: int, window_ms: int) -> Outcome:
+def outcome(logged: Iterable[LoggedEvent], config: StreamConfig) -> Outcome:
     """Return what ``logged`` must come to; offsets order the events of one user."""
     whole = Outcome()
     events = [each.event for each in sorted(logged, key=lambda each: each.offset)]
     for user, of_user in _grouped(events, lambda each: each.user_id).items():
         *past_lives, life = _lives(of_user)
         lived = [each for part in [*past_lives, life] for each in part]
-        whole.sequences[user] = _latest(_unforgotten(lived, of_user), length)
+        whole.sequences[user] = _latest(
+            _unforgotten(lived, of_user), config.sequence_length
+        )
+        distinct = [event for part in [*past_lives, life] for event in _distinct(part)]
+        whole.exposures[user] = _shown(
+            _unforgotten(distinct, of_user), config.exposure_length
+        )
         whole.users[user] = Times()
         whole.users[user].count(_distinct(life))
         for each in [*past_lives, life]:  # an item's counters forget nobody
@@ -88,7 +97,7 @@ def outcome(logged: Iterable[LoggedEvent], *, length: int, window_ms: int) -> Ou
         for past in past_lives:
             shown = [each for each in past if isinstance(each, Impression)]
             whole.forgotten.update(map(identity, shown))
-        whole.labels.update(_labels(life, window_ms))
+        whole.labels.update(_labels(life, round(config.label_window_s * 1000)))
     return whole
 
 
@@ -170,7 +179,8 @@ def _lives(events: Iterable[UserEvent]) -> list[list[_Deed]]:
 def _unforgotten(lived: Iterable[_Deed], events: Iterable[UserEvent]) -> list[_Deed]:
     """Return what happened after the last wish, though it came before the wish did.
 
-    A sequence is forgotten by time; counters, which cannot be parted, by order.
+    Sequences and exposures are forgotten by time; counters, which cannot be parted, by
+    order.
     """
     wishes = [each.occurred_at for each in events if isinstance(each, Forget)]
     return [each for each in lived if each.occurred_at > max(wishes, default=0)]
@@ -216,6 +226,13 @@ def _latest(life: Sequence[_Deed], length: int) -> tuple[SequenceElement, ...]:
         )
         for (at, key, action), seen in sorted(values.items())[-length:]
     )
+
+
+def _shown(life: Sequence[_Deed], length: int) -> tuple[tuple[int, int], ...]:
+    """Return the last ``length`` exposures; an item shown twice at an instant is one."""
+    shown = (each for each in life if isinstance(each, Impression))
+    exposures = {(each.occurred_at, item_key(each.item_id)) for each in shown}
+    return tuple(sorted(exposures)[-length:])
 
 
 def _grouped(

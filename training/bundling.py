@@ -69,7 +69,7 @@ def export_bundle(
     verdict = replace(verdict, gates=(*verdict.gates, _exported_gate(worst)))
     card = replace(
         _judged_card(version, lessons, verdict),
-        sizes=sizes,
+        sizes=sizes | {"W": lessons.exposure_length},
         cost=cost.card(config.model, tables),
         window_start_ms=origin.window_start_ms,
         parent=origin.parent,

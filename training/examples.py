@@ -12,7 +12,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from features import transforms
+from features import exposures, transforms
+from features.exposures import ItemExposures
 from features.item_fields import Attributes
 from features.point_in_time import RequestSnapshots, UserHistories
 from features.transforms import ActivityArrays, SequenceArrays
@@ -70,6 +71,12 @@ def slates(
     sequences = snapshots.sequences.take(requests)
     times_ms = snapshots.times_ms[requests]
     history = _history(sequences, vocabulary, attributes)
+    affinity = transforms.attribute_affinity(
+        sequences, history["history_attribute_rows"], attribute_rows, times_ms
+    )
+    shown = _placed_exposures(snapshots.candidate_exposures, place, shape)
+    of_user = (affinity, exposures.exposure_features(shown, times_ms))
+    activity = _placed_activity(snapshots.candidate_activity, place, shape)
     tensors = history | {
         "request_features": transforms.request_features(
             sequences, snapshots.user_activity.take(requests), times_ms
@@ -78,13 +85,7 @@ def slates(
         "candidate_item_rows": vocabulary.item_rows(keys).astype(np.int32),
         "candidate_attribute_rows": attribute_rows,
         "candidate_features": transforms.candidate_features(
-            _placed_activity(snapshots.candidate_activity, place, shape),
-            keys,
-            sequences.item_keys,
-            transforms.attribute_affinity(
-                sequences, history["history_attribute_rows"], attribute_rows, times_ms
-            ),
-            times_ms,
+            activity, keys, sequences.item_keys, of_user, times_ms
         ),
     }
     return _slates(snapshots, requests, tensors, (place, shape))
@@ -175,4 +176,13 @@ def _placed_activity(
         clicks=_placed(activity.clicks, place, shape),
         counted_at_ms=_placed(activity.counted_at_ms, place, shape),
         first_seen_ms=_placed(activity.first_seen_ms, place, shape),
+    )
+
+
+def _placed_exposures(
+    shown: ItemExposures, place: tuple[_Int64s, _Int64s], shape: tuple[int, ...]
+) -> ItemExposures:
+    return ItemExposures(
+        counts=_placed(shown.counts, place, shape),
+        last_shown_ms=_placed(shown.last_shown_ms, place, shape),
     )

@@ -96,7 +96,8 @@ def refresh(
         rival = champion.load(options.serving)
         with clock.step("examples"):
             words = rival.words if isinstance(rival, Champion) else None
-            lessons = read_training_set(config, features, streams.sequence_length, words)
+            lengths = streams.sequence_length, streams.exposure_length
+            lessons = read_training_set(config, features, lengths[0], words, lengths[1])
         recipe = _recipe(config, lessons, options.from_scratch)
         report = _made_before(config, recipe)
         if report is None or options.force:
@@ -236,7 +237,8 @@ def _recipe(config: RefreshConfig, lessons: TrainingSet, from_scratch: bool) -> 
     """Return a digest of what may not differ if a checkpoint is to be resumed."""
     own = replace(config, bundles_dir="", max_gpu_memory_share=1.0, niceness=0)
     length = lessons.windows.tensors["history_item_rows"].shape[1]
-    described = repr((own, from_scratch, length, lessons.counts))
+    lengths = length, lessons.exposure_length
+    described = repr((own, from_scratch, lengths, lessons.counts))
     digest = hashlib.sha256(described.encode())
     for array in (lessons.parts.train.request_at_ms, lessons.parts.train.clicked):
         digest.update(array.tobytes())

@@ -17,6 +17,7 @@ from features.item_fields import Attributes
 from features.point_in_time import RequestSnapshots, UserHistories
 from features.profiles import item_profiles
 from features.vocabulary import Vocabulary
+from streams.exposures import EXPOSURE_LENGTH
 from training import examples
 from training.batches import Slates
 from training.config import RefreshConfig
@@ -37,6 +38,8 @@ class TrainingSet:
     """When the newest behaviour of each window happened."""
     boundary_ms: int
     """From here on everything is held out."""
+    exposure_length: int
+    """Among how many of a user's last exposures the examples count."""
     counts: dict[str, int]
     """What went in: events, requests, impressions, clicks, users, items, windows."""
     champion_judge: Slates | None = None
@@ -60,13 +63,14 @@ def read_training_set(
     features: FeatureConfig,
     length: int,
     champion: Vocabulary | None = None,
+    exposure_length: int = EXPOSURE_LENGTH,
 ) -> TrainingSet:
     """Return the training set of the log in ``features.log_dir``; ``length`` is L.
 
     ``champion`` is the vocabulary of the bundle that is to be judged by the same requests.
     Raises ``ValueError`` with what to do when there is too little to learn from.
     """
-    cut = _cut(config, features, length)
+    cut = _cut(config, features, (length, exposure_length))
     words = vocabulary.build(
         cut.item_counts,
         cut.profiles.values(),
@@ -85,15 +89,19 @@ def read_training_set(
         windows=windows,
         window_newest_ms=_newest_ms(cut.past, length),
         boundary_ms=cut.boundary_ms,
+        exposure_length=exposure_length,
         counts={"events": cut.num_events} | sizes | _counts(slates),
         champion_judge=_judged(cut, champion, len(parts.judge)) if champion else None,
     )
 
 
-def _cut(config: RefreshConfig, features: FeatureConfig, length: int) -> _Cut:
+def _cut(config: RefreshConfig, features: FeatureConfig, lengths: tuple[int, int]) -> _Cut:
     log_dir = Path(features.log_dir)
     with event_log.opened(log_dir) as log:
-        snapshots = point_in_time.snapshot(log, length, features.sequence_ttl_days)
+        length, exposure_length = lengths
+        snapshots = point_in_time.snapshot(
+            log, length, features.sequence_ttl_days, exposure_length
+        )
         if len(snapshots.times_ms) == 0:
             raise ValueError(
                 f"no matured labels in {log_dir}: publish impressions and clicks first, "

@@ -17,7 +17,7 @@ item = Entity(name="item", join_keys=["item_key"], value_type=ValueType.INT64)
 # An item's counters are kept in a share per partition of the topic: see streams/sink.py.
 partition = Entity(name="partition", join_keys=["partition"], value_type=ValueType.INT64)
 
-# The offline truth is the raw event log: sequences and counters are cut from it at each
+# The offline truth is the raw event log: all but the profiles is cut from it at each
 # request's time (features/point_in_time.py), so these sources are never read.
 user_log = FileSource(name="user_log", path="behavior-events", timestamp_field="created_at")
 item_log = FileSource(name="item_log", path="behavior-events", timestamp_field="created_at")
@@ -50,6 +50,13 @@ user_activity = FeatureView(
     schema=[Field(name="user_id", dtype=String), _PACKED],
     source=user_log,
 )
+user_exposures = FeatureView(
+    name="user_exposures",
+    entities=[user],
+    ttl=_NEVER_EXPIRES,
+    schema=[Field(name="user_id", dtype=String), _PACKED],
+    source=user_log,
+)
 item_activity = FeatureView(
     name="item_activity",
     entities=[item, partition],
@@ -74,7 +81,8 @@ item_profile = FeatureView(
 )
 
 user_features = FeatureService(
-    name="user_features", features=[user_behavior_sequence, user_activity]
+    name="user_features",
+    features=[user_behavior_sequence, user_activity, user_exposures],
 )
 item_features = FeatureService(name="item_features", features=[item_activity])
 item_profiles = FeatureService(name="item_profiles", features=[item_profile])

@@ -20,6 +20,7 @@ from streams.events import (
     ItemUpdate,
     item_key,
 )
+from streams.exposures import Exposures
 from streams.folding import LoggedEvent
 from streams.labels import decode_label
 from streams.sequences import BehaviorSequence
@@ -52,6 +53,7 @@ class Verdict:
     """Acknowledged, but not on the topic, or valid, but not in the raw log."""
     logged_twice: list[Place] = field(default_factory=list)
     sequences: list[str] = field(default_factory=list)
+    exposures: list[str] = field(default_factory=list)
     user_counters: list[str] = field(default_factory=list)
     item_counters: list[str] = field(default_factory=list)
     profiles: list[str] = field(default_factory=list)
@@ -99,11 +101,7 @@ def acknowledged(published: Iterable[tuple[Message, Any]]) -> Published:
 
 def judge(cluster: Cluster, published: Published) -> Verdict:
     """Compare everything that ``cluster`` keeps with the oracle."""
-    expected = oracle.outcome(
-        published.events.values(),
-        length=cluster.streams.sequence_length,
-        window_ms=round(cluster.streams.label_window_s * 1000),
-    )
+    expected = oracle.outcome(published.events.values(), cluster.streams)
     logged = _logged(cluster)
     return Verdict(
         lost=[*_lost_by_broker(cluster, published), *(published.events.keys() - logged)],
@@ -135,6 +133,11 @@ def _wrong_rows(
             user
             for user, elements in expected.sequences.items()
             if rows.sequences.get(user, nobody).elements != elements
+        ],
+        "exposures": [
+            user
+            for user, shown in expected.exposures.items()
+            if rows.exposures.get(user, Exposures()).elements != shown
         ],
         "user_counters": _wrong_counters(expected.users, rows.activities),
         "item_counters": _wrong_counters(expected.items, items),

@@ -92,6 +92,11 @@ class PlainCut:
         """Return what the item's counters had counted, of forgotten users too."""
         return [e for e in self._counted_at(at_ms) if item_key(e.item_id) == key]
 
+    def shown_at(self, user: str, at_ms: int, width: int) -> list[tuple[int, int]]:
+        """Return the user's last exposures: when, and the item's key."""
+        shown = (e for e in self.of_user_at(user, at_ms) if isinstance(e, Impression))
+        return sorted({(e.occurred_at, item_key(e.item_id)) for e in shown})[-width:]
+
     def _counted_at(self, at_ms: int) -> list[Impression | Click]:
         return [
             row.event

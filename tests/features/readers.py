@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from features.exposures import empty_exposures
 from features.reader import ItemArrays, UserArrays
 from features.transforms import empty_activity, empty_sequences
 
@@ -14,13 +15,17 @@ class MemoryReader:
 
     histories: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     """user_id → (occurred_at_ms, item_key), oldest first."""
+    shown: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    """user_id → (shown_at_ms, item_key), oldest first."""
     attributes: dict[int, dict[str, str]] = field(default_factory=dict)
     impressions: dict[int, float] = field(default_factory=dict)
     down: bool = False
     item_reads: list[int] = field(default_factory=list)
     user_reads: int = 0
 
-    def read_users(self, user_ids: Sequence[str], length: int) -> UserArrays:
+    def read_users(
+        self, user_ids: Sequence[str], length: int, exposure_length: int
+    ) -> UserArrays:
         self._check()
         self.user_reads += 1
         sequences = empty_sequences(len(user_ids), length)
@@ -35,9 +40,15 @@ class MemoryReader:
                 sequences.action_codes[row, length - 1 - slot] = 2
                 newest_ms = max(newest_ms, at_ms)
             versions[row] = f"sequence={newest_ms * 1000}@{row}"
+        exposures = empty_exposures(len(user_ids), exposure_length)
+        for row, user_id in enumerate(user_ids):
+            for slot, (at_ms, key) in enumerate(reversed(self.shown.get(user_id, []))):
+                exposures.shown_at_ms[row, exposure_length - 1 - slot] = at_ms
+                exposures.item_keys[row, exposure_length - 1 - slot] = key
         return UserArrays(
             sequences=sequences,
             activity=empty_activity(len(user_ids)),
+            exposures=exposures,
             versions=tuple(versions),
         )
 

@@ -19,6 +19,7 @@ from features.check import check_features
 from features.check_report import REPORT_FILE, FeatureCheck, read_report, write_report
 from features.config import FeatureConfig
 from features.recomputation import places
+from streams.config import StreamConfig
 from streams.events import UserEvent, item_key
 from streams.publisher import EventPublisher
 from streams.sequences import sequence_of
@@ -30,6 +31,7 @@ from tests.live_stream import LiveStream, live_stream
 
 pytestmark = pytest.mark.redis
 LENGTH = 3
+STREAMS = StreamConfig(sequence_length=LENGTH)
 
 
 @pytest.fixture
@@ -76,16 +78,15 @@ def log_and_store(
 
 
 def checked(config: FeatureConfig, sink: FeatureSink, committed: int) -> FeatureCheck:
-    return check_features(config, sink, LENGTH, {1: committed})
+    return check_features(config, sink, STREAMS, {1: committed})
 
 
 def test_a_store_that_the_stream_wrote_is_right(
     config: FeatureConfig, sink: FeatureSink
 ) -> None:
-    events = a_morning()
-    log_and_store(config, sink, events)
-    found = checked(config, sink, len(events))
-    assert found.rows == 2 * 3 + 3  # of each user two rows, of each shown item one
+    log_and_store(config, sink, a_morning())
+    found = checked(config, sink, 24)
+    assert found.rows == 3 * 3 + 3  # of each user three rows, of each shown item one
     assert (found.wrong_rows, found.waiting, found.behind_s) == (0, 0, 0.0)
     assert found.details == ()
 
@@ -94,7 +95,7 @@ def test_only_so_many_rows_are_read_as_asked(
     config: FeatureConfig, sink: FeatureSink
 ) -> None:
     log_and_store(config, sink, a_morning())
-    assert check_features(config, sink, LENGTH, {1: 24}, sample=1).rows == 3
+    assert check_features(config, sink, STREAMS, {1: 24}, sample=1).rows == 4
 
 
 def test_an_edited_sequence_is_wrong_by_its_edits(
@@ -112,7 +113,7 @@ def test_an_edited_sequence_is_wrong_by_its_edits(
     found = checked(config, sink, 24)
     assert (found.wrong_sequences, found.edits, found.wrong_counters) == (1, 2, 0)
     assert found.details == ("sequence of user bob (partition 1): 2 edits",)
-    assert found.wrong_share == pytest.approx(1 / 9)
+    assert found.wrong_share == pytest.approx(1 / 12)
 
 
 def test_a_counter_that_is_off_is_told_by_how_much(
@@ -138,7 +139,7 @@ def test_a_store_that_lost_everything_is_wrong_throughout(
     log_and_store(config, sink, a_morning())
     flush(config)
     found = checked(config, sink, 24)
-    assert (found.wrong_sequences, found.edits, found.wrong_counters) == (3, 9, 6)
+    assert (found.wrong_sequences, found.edits, found.wrong_counters) == (6, 18, 6)
     assert found.largest_difference == pytest.approx(3, abs=0.01)
     assert (found.wrong_share, found.behind_s) == (1.0, 0.0)
 
@@ -179,7 +180,7 @@ def test_rows_further_than_the_log_wait_for_it(
     store_events(sink, events, length=LENGTH, partition=1)
     found = checked(config, sink, 24)
     assert (found.wrong_rows, found.waiting) == (0, 2 + 1)  # eve's, and the clicked i1's
-    assert found.rows == 2 * 3 + 3 - 3
+    assert found.rows == 3 * 3 + 3 - 3
 
 
 def test_a_user_who_was_forgotten_is_right_without_the_past(
@@ -203,7 +204,7 @@ def test_a_user_who_came_back_after_being_forgotten_is_wrong(
     flush(config)
     store_events(sink, events[:-1], length=LENGTH, partition=1)  # from an old backup
     found = checked(config, sink, len(events))
-    assert (found.wrong_sequences, found.edits, found.wrong_counters) == (1, 3, 1)
+    assert (found.wrong_sequences, found.edits, found.wrong_counters) == (2, 6, 1)
 
 
 def test_a_partition_whose_beginning_is_gone_is_left_out(
@@ -220,7 +221,7 @@ def test_a_partition_whose_beginning_is_gone_is_left_out(
 def test_an_empty_log_leaves_nothing_to_compare(
     config: FeatureConfig, sink: FeatureSink
 ) -> None:
-    found = check_features(config, sink, LENGTH, {})
+    found = check_features(config, sink, STREAMS, {})
     assert (found.rows, found.wrong_share) == (0, 0.0)
 
 

@@ -21,7 +21,7 @@ from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 from tests.features.logs import label_of, write_log
 from tests.features.plain_cut import PlainCut, Row, decayed_sums, sequence_of
 
-LENGTH = 4
+LENGTH, WIDTH = 4, 3
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 TTL_DAYS = 90.0
 TTL_MS = 90 * DAY_MS
@@ -49,7 +49,10 @@ def hold_to_account(found: RequestSnapshots, rows: Sequence[Row]) -> None:
     keys = found.candidate_item_keys.tolist()
     assert list(zip(found.candidate_requests.tolist(), keys, strict=True)) == candidates
     for index, (request_row, key) in enumerate(candidates):
-        at_ms = requests[request_row].at_ms
+        at_ms, user = requests[request_row].at_ms, requests[request_row].user_id
+        shown = [at for at, k in plain.shown_at(user, at_ms, WIDTH) if k == key]
+        assert found.candidate_exposures.counts[index] == len(shown)
+        assert found.candidate_exposures.last_shown_ms[index] == max(shown, default=0)
         counted = plain.of_item_at(key, at_ms)
         is_activity(found.candidate_activity, index, counted, at_ms)
 
@@ -130,7 +133,7 @@ def test_the_cut_is_what_a_plain_look_and_the_streams_folds_give(
     draw, steps_ms = random.Random(seed), [day * DAY_MS for day in days]
     rows = [a_row(draw, index, steps_ms) for index in range(size)]
     with opened(write_rows(tmp_path_factory.mktemp("log"), rows, ends)) as log:
-        found = point_in_time.snapshot(log, LENGTH, TTL_DAYS)
+        found = point_in_time.snapshot(log, LENGTH, TTL_DAYS, WIDTH)
     hold_to_account(found, rows)
 
 
@@ -141,4 +144,4 @@ def test_counts_neither_overflow_nor_cancel_over_years(tmp_path: Path) -> None:
     shown = [an_impression("a", request_id=str(at), at_ms=at) for at in times_ms]
     rows = [Row(event=each, known_ms=each.occurred_at) for each in shown]
     with opened(write_rows(tmp_path, rows, (0, 0))) as log:
-        hold_to_account(point_in_time.snapshot(log, LENGTH, TTL_DAYS), rows)
+        hold_to_account(point_in_time.snapshot(log, LENGTH, TTL_DAYS, WIDTH), rows)

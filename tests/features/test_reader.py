@@ -11,6 +11,7 @@ from features.reader import StoreReader
 from local import ports
 from streams.activity import Activity, count, total
 from streams.events import item_key
+from streams.exposures import Exposures, show
 from streams.sequences import BehaviorSequence, SequenceElement, merge
 from streams.sink import FeatureSink, ItemProfile, Rows
 
@@ -43,7 +44,11 @@ def a_user(user_id: str, behaviors: int) -> Rows:
         SequenceElement(occurred_at=AT_MS + i, item_key=100 + i, action=2, value=i or None)
         for i in range(behaviors)
     ]
+    exposures = Exposures()
+    for i in range(behaviors):
+        exposures = show(exposures, AT_MS + i, 200 + i, length=50, offset=5)
     return Rows(
+        exposures={user_id: exposures} if behaviors else {},
         sequences={user_id: merge(BehaviorSequence(), elements, length=50, offset=7)},
         activities={user_id: count(Activity(), at_ms=AT_MS, is_click=False, offset=1)},
     )
@@ -54,7 +59,7 @@ def test_the_last_behaviours_stand_on_the_right(
 ) -> None:
     for user in (a_user("r-long", 7), a_user("r-short", 2)):
         sink.write(user)
-    users = reader.read_users(["r-long", "r-nobody", "r-short"], length=4)
+    users = reader.read_users(["r-long", "r-nobody", "r-short"], 4, 3)
     keys = users.sequences.item_keys.tolist()
     assert keys == [[103, 104, 105, 106], [0, 0, 0, 0], [0, 0, 100, 101]]
     assert users.sequences.action_codes[2].tolist() == [0, 0, 2, 2]
@@ -62,13 +67,16 @@ def test_the_last_behaviours_stand_on_the_right(
     assert users.sequences.values[0].tolist() == [3.0, 4.0, 5.0, 6.0]
     assert math.isnan(users.sequences.values[2, 2])
     assert users.activity.impressions[:, 0].tolist() == [1.0, 0.0, 1.0]
+    shown = users.exposures.item_keys.tolist()
+    assert shown == [[204, 205, 206], [0, 0, 0], [0, 200, 201]]
+    assert users.exposures.shown_at_ms[2].tolist() == [0, AT_MS, AT_MS + 1]
 
 
 def test_a_user_of_impressions_alone_is_known_though_without_history(
     sink: FeatureSink, reader: StoreReader
 ) -> None:
     sink.write(Rows(activities=a_user("r-looker", 0).activities))
-    users = reader.read_users(["r-looker"], length=4)
+    users = reader.read_users(["r-looker"], 4, 3)
     assert users.versions == (f"activity={AT_MS * 1000}@1",)
     assert not users.sequences.item_keys.any()
 
@@ -77,9 +85,10 @@ def test_a_users_version_tells_of_each_row_the_last_event_folded_into_it(
     sink: FeatureSink, reader: StoreReader
 ) -> None:
     sink.write(a_user("r-told", 2))
-    users = reader.read_users(["r-nobody", "r-told"], length=4)
+    users = reader.read_users(["r-nobody", "r-told"], 4, 3)
     sequence, activity = (AT_MS + 1) * 1000, AT_MS * 1000
-    assert users.versions == ("", f"sequence={sequence}@7,activity={activity}@1")
+    told = f"sequence={sequence}@7,activity={activity}@1,exposures={sequence}@5"
+    assert users.versions == ("", told)
 
 
 def test_an_items_shares_are_summed_as_streams_sums_them(
@@ -107,7 +116,7 @@ def test_a_bundle_serves_what_the_stream_stored(
     sink.write_profiles([profile])
     words = vocabulary.build({key: 1}, [{"genre": "War"}] * 5)
     vocabulary.save(words, tmp_path / bundle.VOCABULARY_FILE)
-    card = bundle.BundleManifest(version="v1", created_at_ms=AT_MS, sizes={"L": 5})
+    card = bundle.BundleManifest(version="v1", created_at_ms=AT_MS, sizes={"L": 5, "W": 3})
     bundle.write_card(tmp_path, card)
     features = requests.open_bundle(store_config, tmp_path)
     batch = features.assemble(["r-served"], [["film", "else"]], [AT_MS + 60_000])
@@ -121,7 +130,7 @@ def test_a_bundle_opens_although_the_store_is_down(
     store_config: FeatureConfig, tmp_path: Path
 ) -> None:
     vocabulary.save(vocabulary.build({1: 1}, []), tmp_path / bundle.VOCABULARY_FILE)
-    card = bundle.BundleManifest(version="v1", created_at_ms=AT_MS, sizes={"L": 5})
+    card = bundle.BundleManifest(version="v1", created_at_ms=AT_MS, sizes={"L": 5, "W": 3})
     bundle.write_card(tmp_path, card)
     with ports.reserved_ports(1) as (closed,):
         down = replace(store_config, redis=f"{ports.HOST}:{closed}")

@@ -13,7 +13,7 @@ from tests.features.readers import MemoryReader
 
 NOW_MS = 1_700_000_000_000
 DAY_MS = 86_400_000
-SIZES = {"L": 6, "N": 3, "A": 1}
+SIZES = {"L": 6, "W": 4, "N": 3, "A": 1}
 KNOWN = [item_key(str(i)) for i in range(10)]
 
 
@@ -34,7 +34,7 @@ def the_features(reader: MemoryReader) -> RequestFeatures:
     table = ItemTable(reader, words)
     if not reader.down:
         table.refresh()
-    return RequestFeatures(reader, words, table, length=SIZES["L"], ttl_days=90)
+    return RequestFeatures(reader, words, table, sizes=SIZES, ttl_days=90)
 
 
 def test_tensors_are_those_of_the_schema() -> None:
@@ -121,7 +121,7 @@ def test_a_store_that_is_down_gives_a_status_and_finite_features() -> None:
 
 def test_a_store_that_keeps_failing_is_left_alone_for_a_while_then_tried_again() -> None:
     reader, now_s = a_reader(), [100.0]
-    store = requests._RestingStore(reader, 6, lambda: now_s[0])
+    store = requests._RestingStore(reader, (6, 4), lambda: now_s[0])
     reader.down = True
     assert not any(store.read(["u1"])[1] for _ in range(requests.STORE_FAILURES))
     reader.down = False
@@ -133,7 +133,7 @@ def test_a_store_that_keeps_failing_is_left_alone_for_a_while_then_tried_again()
 
 def test_one_failed_read_does_not_make_the_next_request_blind() -> None:
     reader = a_reader()
-    store = requests._RestingStore(reader, 6, lambda: 100.0)
+    store = requests._RestingStore(reader, (6, 4), lambda: 100.0)
     reader.down = True
     assert not store.read(["u1"])[1]
     reader.down = False

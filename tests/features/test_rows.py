@@ -10,6 +10,7 @@ from features.feast_api import Value
 from features.rows import StoredRow, Values
 from streams.activity import Activity, Counts
 from streams.events import NUM_ACTION_CODES
+from streams.exposures import Exposures
 from streams.sequences import ELEMENT_BYTES, BehaviorSequence, SequenceElement, sequence_of
 from streams.sink import ItemProfile
 
@@ -71,6 +72,20 @@ def test_an_activity_is_the_same_when_unpacked(
     )
     row = as_stored(rows.pack_activity(activity), version_us)
     assert rows.unpack_activity(row) == activity
+
+
+@given(st.binary(max_size=64), int64s, int64s, st.integers(1, 2**53))
+def test_exposures_are_the_same_when_unpacked(
+    packed: bytes, last_offset: int, forgotten_at_ms: int, version_us: int
+) -> None:
+    exposures = Exposures(
+        packed=packed,
+        version_us=version_us,
+        last_offset=last_offset,
+        forgotten_at_ms=forgotten_at_ms,
+    )
+    row = as_stored(rows.pack_exposures(exposures), version_us)
+    assert rows.unpack_exposures(row) == exposures
 
 
 def test_a_profile_is_the_same_when_unpacked() -> None:

@@ -9,6 +9,7 @@ import pytest
 from features import point_in_time, transforms, vocabulary
 from features.config import FeatureConfig
 from features.event_log import opened
+from features.exposures import exposure_features
 from features.item_table import ItemTable
 from features.reader import StoreReader
 from features.requests import RequestFeatures
@@ -78,7 +79,7 @@ def serve(
 ) -> dict[str, np.ndarray]:
     reader, words = StoreReader(config), vocabulary.build({}, [])
     table = ItemTable(reader, words)
-    features = RequestFeatures(reader, words, table, length=LENGTH)
+    features = RequestFeatures(reader, words, table, sizes={"L": LENGTH, "W": 100})
     ask = (users, [items] * len(users), [ASKED_AT_MS] * len(users))
     features.assemble(*ask)  # the table learns which items are asked for
     table.refresh()
@@ -102,6 +103,7 @@ def train(log_dir: Path, users: list[str]) -> dict[str, np.ndarray]:
     affinity = transforms.attribute_affinity(
         sequences, no_attributes, nor_candidates, times_ms
     )
+    shown = found.candidate_exposures.take(candidates)
     return {
         "history_behavior_codes": transforms.behavior_codes(sequences),
         "history_item_rows": vocabulary.build({}, []).item_rows(sequences.item_keys),
@@ -110,7 +112,7 @@ def train(log_dir: Path, users: list[str]) -> dict[str, np.ndarray]:
             found.candidate_activity.take(candidates),
             found.candidate_item_keys[candidates],
             sequences.item_keys,
-            affinity,
+            (affinity, exposure_features(shown, times_ms)),
             times_ms,
         ),
     }

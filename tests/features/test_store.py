@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from features.config import FeatureConfig
 from local import ports
 from streams.activity import Activity, count
+from streams.exposures import Exposures, show
 from streams.sequences import BehaviorSequence, SequenceElement, forget, merge
 from streams.sink import FeatureSink, ItemProfile, Rows
 
@@ -38,6 +39,7 @@ def users(*user_ids: str) -> Rows:
     return Rows(
         sequences={each: a_sequence(None, 4.5, 0.0) for each in user_ids},
         activities={each: an_activity() for each in user_ids},
+        exposures={each: show(Exposures(), AT_MS, -(2**62), 9, 3) for each in user_ids},
     )
 
 
@@ -47,10 +49,25 @@ def test_a_written_user_is_read_back_the_same(sink: FeatureSink) -> None:
     assert sink.read(["ünïcode 7"], []) == written
 
 
+def test_three_views_are_read_at_once_as_feast_reads_each(
+    sink: FeatureSink, store_config: FeatureConfig
+) -> None:
+    from features import rows
+    from features.store import OnlineViews
+
+    sink.write(users("at once"))
+    views, asked = OnlineViews(store_config), ["at once", "never seen"]
+    entities = [rows.user_entity(user_id) for user_id in asked]
+    alone = [views.read(view, entities) for view in rows.USER_VIEWS]
+    assert views.read_users(asked) == alone
+    assert [[row is None for row in of_view] for of_view in alone] == [[False, True]] * 3
+
+
 def test_an_unknown_user_is_absent_although_redis_answers_nulls(sink: FeatureSink) -> None:
     sink.write(users("known"))
     read = sink.read(["known", "never seen"], [(42, 0)])
     assert list(read.sequences) == list(read.activities) == ["known"]
+    assert list(read.exposures) == ["known"]
     assert read.shares == {}
 
 
@@ -139,6 +156,7 @@ def test_applying_twice_is_harmless(store_config: FeatureConfig) -> None:
         "item_profile",
         "user_activity",
         "user_behavior_sequence",
+        "user_exposures",
     ]
 
 

@@ -100,14 +100,14 @@ def test_candidate_features_have_the_columns_of_the_schema() -> None:
         counted_at_ms=np.full((1, 3), NOON_MS),
     )
     history = a_sequence([0, 0]).item_keys
-    affinity = np.full((1, 3, 2), 0.25)
-    features = transforms.candidate_features(activity, keys, history, affinity, [NOON_MS])
+    of_user = (np.full((1, 3, 2), 0.25), np.full((1, 3, 2), 0.5))
+    features = transforms.candidate_features(activity, keys, history, of_user, [NOON_MS])
     assert features.shape == (1, 3, len(CANDIDATE_FEATURES))
     known, new, padding = features[0]
     assert known[:4] == pytest.approx(3.5 / 6)
     assert known[4:13] == pytest.approx(math.log(2))  # counts, and an hour of age
-    assert known[13:].tolist() == [0.25, 0.25, 1.0]
-    assert new.tolist() == [*[0.5] * 4, *[0.0] * 9, 0.25, 0.25, 0.0]
+    assert known[13:].tolist() == [0.25, 0.25, 0.5, 0.5, 1.0]
+    assert new.tolist() == [*[0.5] * 4, *[0.0] * 9, 0.25, 0.25, 0.5, 0.5, 0.0]
     assert not padding.any()  # whatever its counters say
 
 

@@ -73,7 +73,8 @@ def features() -> RequestBatch:
     """Sequence → feature: what a request one minute later is answered from."""
     history = [(e.occurred_at, e.item_key) for e in sequence().elements]
     reader = MemoryReader(histories={"u1": history})
-    served = RequestFeatures(reader, words(), ItemTable(reader, words()), length=LENGTH)
+    sizes = {"L": LENGTH, "W": LENGTH}
+    served = RequestFeatures(reader, words(), ItemTable(reader, words()), sizes=sizes)
     return served.assemble(["u1"], [SHOWN], [NOON_MS + 60_000])
 
 

@@ -4,11 +4,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 
 from streams.activity import Activity
+from streams.exposures import Exposures
 from streams.sequences import BehaviorSequence
 from streams.sink import ItemProfile, Rows, ShareKey
 
 _Key = TypeVar("_Key")
-_Row = TypeVar("_Row", BehaviorSequence, Activity)
+_Row = TypeVar("_Row", BehaviorSequence, Activity, Exposures)
 
 
 class MemorySink:
@@ -27,6 +28,7 @@ class MemorySink:
         return Rows(
             sequences=_some(self.rows.sequences, user_ids),
             activities=_some(self.rows.activities, user_ids),
+            exposures=_some(self.rows.exposures, user_ids),
             shares=_some(self.rows.shares, shares),
         )
 
@@ -35,6 +37,7 @@ class MemorySink:
         self.writes += 1
         _keep_newer(self.rows.sequences, rows.sequences)
         _keep_newer(self.rows.activities, rows.activities)
+        _keep_newer(self.rows.exposures, rows.exposures)
         _keep_newer(self.rows.shares, rows.shares)
 
     def write_profiles(self, profiles: Sequence[ItemProfile]) -> None:

@@ -3,7 +3,13 @@ from collections.abc import Sequence
 import pytest
 
 from streams.events import UserEvent, item_key
-from streams.folding import LoggedEvent, fold_activities, fold_sequences, fold_shares
+from streams.folding import (
+    LoggedEvent,
+    fold_activities,
+    fold_exposures,
+    fold_sequences,
+    fold_shares,
+)
 from streams.sink import Rows
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 
@@ -23,6 +29,7 @@ def fold(rows: Rows, batch: Sequence[LoggedEvent]) -> Rows:
     after.update(rows)
     after.sequences |= fold_sequences(rows.sequences, batch, LENGTH)
     after.activities |= fold_activities(rows.activities, batch)
+    after.exposures |= fold_exposures(rows.exposures, batch, LENGTH)
     after.shares |= fold_shares(rows.shares, batch, 3)
     return after
 
@@ -44,6 +51,7 @@ def test_any_split_into_batches_gives_the_same_values(at: int) -> None:
     batch = logged(*A_LIFE)
     whole, parts = fold(Rows(), batch), fold(fold(Rows(), batch[:at]), batch[at:])
     assert (parts.activities, parts.shares) == (whole.activities, whole.shares)
+    assert parts.exposures == whole.exposures
     for user_id, sequence in whole.sequences.items():
         assert parts.sequences[user_id].elements == sequence.elements
         assert parts.sequences[user_id].last_offset == sequence.last_offset

@@ -30,6 +30,7 @@ def is_forgotten(sink: MemorySink) -> bool:
     activity, shown = sink.rows.activities["u1"], sink.rows.shares[item_key("i1"), 3]
     return (
         kept.item_key == item_key("i4")
+        and sink.rows.exposures["u1"].elements == ((NOON_MS + 9_000, item_key("i4")),)
         and activity.impressions == (1.0,) * 4
         and activity.clicks == (0.0,) * 4
         and (round(shown.impressions[-1]), round(shown.clicks[-1])) == (1, 1)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from streams.activity import Activity, total
 from streams.config import StreamConfig
 from streams.events import BEHAVIOR_EVENTS_TOPIC, Forget, UserEvent
+from streams.exposures import Exposures
 from streams.folding import LoggedEvent
 from streams.labels import ImpressionLabel
 from streams.partition import PartitionState, replay_labels
@@ -23,7 +24,9 @@ from tests import oracle
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 
 WINDOW_MS = 60_000
-CONFIG = StreamConfig(sequence_length=4, label_window_s=60, correction_window_s=3600)
+CONFIG = StreamConfig(
+    sequence_length=4, exposure_length=3, label_window_s=60, correction_window_s=3600
+)
 EVE_MS = NOON_MS - 86_400_000
 LATER_MS = NOON_MS + 2_000_000  # all windows are closed, no impression has left
 PARTITIONS = 2
@@ -50,6 +53,7 @@ class VersionedSink:
         return Rows(
             sequences={k: v for k, v in kept.sequences.items() if k in users},
             activities={k: v for k, v in kept.activities.items() if k in users},
+            exposures={k: v for k, v in kept.exposures.items() if k in users},
             shares={k: v for k, v in kept.shares.items() if k in shares},
         )
 
@@ -65,6 +69,12 @@ class VersionedSink:
             if before is None or before.version_us < row.version_us:
                 self.rows.activities[key] = row
 
+    def write_exposures(self, rows: Rows) -> None:
+        for key, row in rows.exposures.items():
+            before = self.rows.exposures.get(key)
+            if before is None or before.version_us < row.version_us:
+                self.rows.exposures[key] = row
+
     def write_shares(self, rows: Rows) -> None:
         for key, row in rows.shares.items():
             before = self.rows.shares.get(key)
@@ -73,7 +83,7 @@ class VersionedSink:
 
 
 UNHURRIED = settings(deadline=None)  # other work may share the machine
-STEPS = 5  # of storing: three views, the labels, the commit
+STEPS = 6  # of storing: four views, the labels, the commit
 
 
 @dataclass(slots=True)
@@ -109,6 +119,7 @@ class Partition:
         steps: tuple[Callable[[], None], ...] = (
             lambda: self.sink.write_shares(state.dirty),
             lambda: self.sink.write_activities(state.dirty),
+            lambda: self.sink.write_exposures(state.dirty),
             lambda: self.sink.write_sequences(state.dirty),
             lambda: self.labels.extend(state.decided),
             lambda: self._commit(state),
@@ -196,7 +207,7 @@ def expected_of(topic: Sequence[Partition]) -> oracle.Outcome:
     for partition in topic:
         state = PartitionState(partition.number, 0, CONFIG)
         logged += state.decode(partition.records)[0]
-    return oracle.outcome(logged, length=CONFIG.sequence_length, window_ms=WINDOW_MS)
+    return oracle.outcome(logged, CONFIG)
 
 
 def check(topic: Sequence[Partition]) -> None:
@@ -205,6 +216,8 @@ def check(topic: Sequence[Partition]) -> None:
     nobody = BehaviorSequence()
     for user, elements in expected.sequences.items():
         assert rows.sequences.get(user, nobody).elements == elements
+    for user, shown in expected.exposures.items():
+        assert rows.exposures.get(user, Exposures()).elements == shown
     for user, times in expected.users.items():
         assert oracle.is_activity(rows.activities.get(user, Activity()), times)
     for key, times in expected.items.items():

@@ -78,7 +78,8 @@ def test_a_batch_makes_rows_dirty_until_they_are_stored() -> None:
     taken(state, records(an_impression(), a_click(), a_behavior()))
     dirty, share = state.dirty, (item_key("i1"), 3)
     assert len(dirty.sequences["u1"].elements) == 2
-    assert (dirty.sequences["u1"].last_offset, len(dirty)) == (2, 3)
+    assert (dirty.sequences["u1"].last_offset, len(dirty)) == (2, 4)
+    assert dirty.exposures["u1"].elements == ((NOON_MS, item_key("i1")),)
     assert dirty.activities["u1"].last_offset == dirty.shares[share].last_offset == 1
     assert [label.clicked for label in state.decided] == [True]
     assert state.is_dirty

@@ -17,6 +17,7 @@ from streams.activity import Activity
 from streams.brokers import client_arguments
 from streams.config import KafkaConfig, StreamConfig
 from streams.events import BEHAVIOR_EVENTS_TOPIC, UserEvent
+from streams.exposures import Exposures, show
 from streams.past import Past
 from streams.publisher import EventPublisher
 from streams.rebuilding import Span, rebuild_rows
@@ -121,6 +122,10 @@ def wrong(rows: Rows) -> MemorySink:
                 user: Activity(impressions=(9.0,) * 4, last_offset=999, version_us=newer)
                 for user in users
             },
+            exposures={
+                user: show(Exposures(version_us=newer), NOON_MS * 2, 13, LENGTH, 999)
+                for user in users
+            },
             shares={
                 key: Activity(clicks=(9.0,) * 4, last_offset=999, version_us=newer)
                 for key in rows.shares
@@ -136,6 +141,11 @@ def unversioned(rows: Rows) -> Rows:
     return Rows(
         sequences={u: row for u, row in sequences.items() if row != BehaviorSequence()},
         activities={u: replace(a, version_us=0) for u, a in rows.activities.items()},
+        exposures={
+            u: replace(row, version_us=0)
+            for u, row in rows.exposures.items()
+            if row.packed or row.forgotten_at_ms
+        },
         shares={key: replace(a, version_us=0) for key, a in rows.shares.items()},
     )
 
@@ -145,6 +155,7 @@ def assert_equal(found: Rows, expected: Rows) -> None:
     found, expected = unversioned(found), unversioned(expected)
     assert found.sequences == expected.sequences
     assert found.activities == expected.activities  # a user is folded in one pass
+    assert found.exposures == expected.exposures
     assert found.shares.keys() == expected.shares.keys()
     for key, share in expected.shares.items():
         other = found.shares[key]
@@ -177,6 +188,7 @@ def test_rebuilt_rows_equal_rows_folded_live(
     assert forgotten.forgotten_at_ms == FORGOTTEN_AT_MS
     assert forgotten.elements[0].occurred_at > FORGOTTEN_AT_MS
     assert sink.rows.sequences[LOOKER].elements == ()
+    assert len(sink.rows.exposures[LOOKER].elements) == 1
 
 
 def test_a_rebuild_of_what_is_right_changes_nothing(

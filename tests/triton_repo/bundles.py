@@ -16,9 +16,10 @@ from features.check_report import FeatureCheck
 from features.schema import TensorSpec
 from features.vocabulary import Vocabulary
 from streams.events import item_key
+from streams.exposures import EXPOSURE_LENGTH
 
 L, E, D = 5, 2, 4
-SIZES = {"L": L, "E": E, "S": L + 1, "D": D, "A": 1}
+SIZES = {"L": L, "W": EXPOSURE_LENGTH, "E": E, "S": L + 1, "D": D, "A": 1}
 KNOWN_ITEM = "item-1"
 WORDS = vocabulary.build({item_key(KNOWN_ITEM): 9}, [])
 _ONNX_TYPES = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT}

@@ -16,6 +16,7 @@ import pyarrow.dataset as ds
 from features import transforms
 from features.recomputation import (
     events_of,
+    exposures_at,
     item_share_at,
     places,
     sequence_at,
@@ -49,16 +50,18 @@ class Versions:
 
     sequence: int
     activity: int
+    exposures: int
     items: int
 
 
 def versions_in(text: str) -> Versions:
-    """Return what ``sequence=V@O,activity=V@O,items=N`` names."""
+    """Return what ``sequence=V@O,activity=V@O,exposures=V@O,items=N`` names."""
     found = dict(re.findall(r"(\w+)=(?:\d+@)?(\d+)", text))
     assert re.fullmatch(r"(\w+=\d+@\d+,)*items=\d+", text), text
     return Versions(
         sequence=int(found.get("sequence", -1)),
         activity=int(found.get("activity", -1)),
+        exposures=int(found.get("exposures", -1)),
         items=int(found["items"]),
     )
 
@@ -70,6 +73,7 @@ class OfflineLog:
     log_dir: Path
     words: Vocabulary
     length: int
+    exposure_length: int
     ttl_days: float
 
     @cached_property
@@ -120,10 +124,7 @@ class OfflineLog:
         activity = _activities([self._count(item, offsets) for item in asked.item_ids])
         rows = self._attribute_rows(known_ms)
         item_rows = self.words.item_rows(keys)
-        attributes, history = rows(keys), rows(sequence.item_keys)
-        affinity = transforms.attribute_affinity(
-            sequence, history, attributes, np.array([asked.at_ms])
-        )
+        attributes = rows(keys)
         status = (
             np.where(self.words.is_known(item_rows), 0, ItemStatus.UNKNOWN_ITEM)
             | np.where(attributes.any(axis=-1), 0, ItemStatus.NO_ATTRIBUTES)
@@ -138,14 +139,18 @@ class OfflineLog:
             "candidate_item_rows": item_rows,
             "candidate_attribute_rows": attributes,
             "candidate_features": transforms.candidate_features(
-                activity.take(None), keys, sequence.item_keys, affinity, [asked.at_ms]
+                activity.take(None),
+                keys,
+                sequence.item_keys,
+                (affinity, self._exposure_features(asked, versions)),
+                [asked.at_ms],
             ),
             "item_status": status.astype(np.uint8),
         }
 
     def status(self, asked: Asked, versions: Versions) -> str:
         """Return the status that the answer must have."""
-        if versions.sequence < 0 and versions.activity < 0:
+        if max(versions.sequence, versions.activity, versions.exposures) < 0:
             return "cold_user"
         events = self.users[asked.user_id]
         if not sequence_at(events, versions.sequence, self.length).elements:
@@ -158,7 +163,7 @@ class OfflineLog:
         missing = [
             each.known_at_ms
             for each in self.users.get(asked.user_id, [])
-            if each.offset > max(versions.sequence, versions.activity)
+            if each.offset > max(versions.sequence, versions.activity, versions.exposures)
             and each.known_at_ms < asked.at_ms
         ]
         return asked.at_ms - min(missing, default=asked.at_ms)
@@ -168,6 +173,19 @@ class OfflineLog:
         sequence = sequence_at(events, versions.sequence, self.length)
         oldest_ms = asked.at_ms - round(self.ttl_days * MS_PER_DAY)
         return transforms.unexpired(_arrays(sequence, self.length), [oldest_ms])
+
+    def _exposure_features(self, asked: Asked, versions: Versions) -> Any:
+        """Return the two columns (1, N, 2), item by item."""
+        events = self.users.get(asked.user_id, [])
+        kept = exposures_at(events, versions.exposures, self.exposure_length).elements
+        shown = [
+            [at for at, key in kept if key == item_key(item) and at < asked.at_ms]
+            for item in asked.item_ids
+        ]
+        hours = [
+            (asked.at_ms - max(times)) / 3_600_000 if times else 365 * 24 for times in shown
+        ]
+        return np.log1p([list(zip(map(len, shown), hours, strict=True))])
 
     def _count(self, item_id: str, offsets: Mapping[int, int]) -> Activity:
         shares = [

@@ -30,6 +30,7 @@ from streams.events import (
     ItemUpdate,
     item_key,
 )
+from streams.exposures import EXPOSURE_LENGTH
 from streams.log_files import covered_offsets
 from tests.live_stream import LiveStream, live_stream
 from tests.triton_repo.bundles import L, a_check, make_bundle_in
@@ -187,7 +188,11 @@ def log(serving: Serving, steps: Sequence[Step]) -> OfflineLog:
         until(lambda place=place, end=end: covered_offsets(*place)[1] == end - 1)  # type: ignore[misc]
     assert list((log_dir / ITEMS_TOPIC).glob("date=*/*.parquet"))
     return OfflineLog(
-        log_dir=log_dir, words=WORDS, length=L, ttl_days=features.sequence_ttl_days
+        log_dir=log_dir,
+        words=WORDS,
+        length=L,
+        exposure_length=EXPOSURE_LENGTH,
+        ttl_days=features.sequence_ttl_days,
     )
 
 
@@ -214,16 +219,22 @@ def test_every_value_that_was_served_is_made_again_from_the_log(
 def test_at_other_versions_the_log_makes_other_values(
     steps: Sequence[Step], log: OfflineLog
 ) -> None:
-    differ = {"user": 0, "items": 0}
+    differ = {"user": 0, "exposures": 0, "items": 0}
     for before, step in itertools.pairwise(steps):
         for answer in step.answers:
             asked, versions = answer.asked, answer.versions
             older = replace(versions, sequence=versions.sequence - 30)
             user = log.user_tensors(asked, older)["history_behavior_codes"]
             differ["user"] += (user != answer.tensors["history_behavior_codes"]).any()
-            items = log.item_tensors(asked, versions, before.committed, step.known_ms)
-            gap = items["candidate_features"] - answer.tensors["candidate_features"]
-            differ["items"] += np.abs(gap).max() > 1e-3
+            unshown = replace(versions, exposures=versions.exposures - 100)
+            others = {
+                "exposures": (unshown, step.committed, step.known_ms),
+                "items": (versions, before.committed, step.known_ms),
+            }
+            for name, other in others.items():
+                made = log.item_tensors(asked, *other)["candidate_features"]
+                gap = made - answer.tensors["candidate_features"]
+                differ[name] += np.abs(gap).max() > 1e-3
     assert min(differ.values()) > REQUESTS_A_STEP
 
 
@@ -231,7 +242,7 @@ def test_the_answers_were_not_all_alike(steps: Sequence[Step]) -> None:
     answers = [answer for step in steps for answer in step.answers]
     statuses = {answer.status for answer in answers}
     assert statuses >= {"ok", "cold_user", "stale_sequence"}
-    for row in ("sequence", "activity"):  # they moved while they were asked for
+    for row in ("sequence", "activity", "exposures"):  # they moved meanwhile
         seen = {(each.asked.user_id, getattr(each.versions, row)) for each in answers}
         assert len(seen) > STEPS * len(USERS) * 2
     features = np.concatenate([each.tensors["candidate_features"][0] for each in answers])
