@@ -22,8 +22,8 @@ class TritonConfig:
     """No bundle is promoted while a greater share of the feature store's sampled rows
     differs from the raw log: see ``features/check.py``."""
     max_latency_ratio: float = 1.5
-    """No bundle is promoted whose golden requests take longer than this times those of
-    the one that serves (median, in turns), and a millisecond longer."""
+    """No bundle is promoted whose golden requests take longer than so many times those of
+    the one that serves, and a millisecond longer."""
     http_port: int = 0
     """0: HTTP off. The embedded server's HTTP front end can be crashed by its input."""
 

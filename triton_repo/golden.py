@@ -4,6 +4,7 @@ The requests and the probabilities that torch gave them travel in the bundle.
 """
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,7 +21,7 @@ from triton_repo.client import Tensors, infer_inputs
 TOLERANCE = 1e-4  # absolute, of a probability
 LATENCY = "latency"
 SLACK_MS = 1.0
-_WARM_UP_TURNS, _TIMED_TURNS = 3, 21
+_ROUNDS, _WARM_UP_TURNS, _TIMED_TURNS = 3, 3, 21
 _TIMEOUT_S = 30.0
 _PROBABILITY = "click_probability"
 # Known to nobody: the cold path must answer too.
@@ -53,29 +54,38 @@ def latency_gate(
 ) -> Gate:
     """Time the golden requests of two loaded bundles (folder and version) in turns.
 
-    In turns, so that whatever else the machine does slows both; a millisecond more is
+    Refused is what takes longer at the median and at its best, in each of three rounds: a
+    busy machine slows what it likes, a slow bundle is never fast. A millisecond more is
     within what one request differs from the next.
     """
-    golden = {
-        version: load_file(folder / bundle.GOLDEN_FILE) for folder, version in (old, new)
-    }
-    seconds: dict[str, list[float]] = {version: [] for version in golden}
+    golden = {name: load_file(folder / bundle.GOLDEN_FILE) for folder, name in (old, new)}
+    for _ in range(_ROUNDS):
+        seconds = _timed(client, golden)
+        before, after = seconds[old[1]], seconds[new[1]]
+        limits = [max(max_ratio * ms, ms + SLACK_MS) for ms in before]
+        if passed := any(ms <= limit for ms, limit in zip(after, limits, strict=True)):
+            break
+    return Gate(
+        gate=LATENCY,
+        passed=passed,
+        value=after[0],
+        limit=limits[0],
+        note=f"the golden requests take {after[0]:.2f} ms (at best {after[1]:.2f}), "
+        f"those of {old[1]} {before[0]:.2f} ms (at best {before[1]:.2f}); "
+        f"triton.max_latency_ratio is {max_ratio:g}",
+    )
+
+
+def _timed(client: Any, golden: Mapping[str, Tensors]) -> dict[str, tuple[float, float]]:
+    """Return the median and the least milliseconds of each version's golden requests."""
+    taken: dict[str, list[float]] = {version: [] for version in golden}
     for turn in range(_WARM_UP_TURNS + _TIMED_TURNS):
         for version, tensors in golden.items():
             began = time.perf_counter()
             _score(client, version, tensors)
             if turn >= _WARM_UP_TURNS:
-                seconds[version].append(time.perf_counter() - began)
-    before, after = (1000.0 * median(seconds[version]) for _, version in (old, new))
-    limit = max(max_ratio * before, before + SLACK_MS)
-    return Gate(
-        gate=LATENCY,
-        passed=after <= limit,
-        value=after,
-        limit=limit,
-        note=f"the golden requests take {after:.2f} ms (median), those of {old[1]} "
-        f"{before:.2f} ms; triton.max_latency_ratio is {max_ratio:g}",
-    )
+                taken[version].append(1000.0 * (time.perf_counter() - began))
+    return {version: (median(each), min(each)) for version, each in taken.items()}
 
 
 def check_version(client: Any, version: str) -> None:

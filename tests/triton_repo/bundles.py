@@ -80,8 +80,11 @@ def encoder(mark: float) -> onnx.ModelProto:
     return _model(nodes, constants, schema.ENCODER_INPUTS, schema.STATE_TENSORS)
 
 
-def head(mark: float) -> onnx.ModelProto:
-    """Return a head that answers about 0.5 to an encoder with the same mark, else not."""
+def head(mark: float, work: int = 0) -> onnx.ModelProto:
+    """Return a head that answers about 0.5 to an encoder with the same mark, else not.
+
+    ``work`` is the size of a matrix that it multiplies with itself, for nothing.
+    """
     node = helper.make_node
     nodes = [
         node("Cast", ["candidate_item_rows"], ["rows"], to=TensorProto.FLOAT),
@@ -96,6 +99,16 @@ def head(mark: float) -> onnx.ModelProto:
         node("Mul", ["rows", "zero_f"], ["nothing"]),
         node("Add", ["nothing", "one_f"], ["propensity"]),
     ]
+    if work:  # from an input, or it would be computed once, at loading
+        nodes[-1] = node("ReduceSum", ["nothing"], ["seed"], keepdims=0)
+        nodes += [
+            node("Add", ["matrix", "seed"], ["square"]),
+            node("MatMul", ["square", "square"], ["product"]),
+            node("ReduceMin", ["product"], ["least"], keepdims=0),
+            node("Mul", ["least", "zero_f"], ["idle"]),
+            node("Add", ["nothing", "idle"], ["still_nothing"]),
+            node("Add", ["still_nothing", "one_f"], ["propensity"]),
+        ]
     constants = {
         "small": np.array(1e-3, dtype=np.float32),
         "zero": np.array(0),
@@ -105,6 +118,8 @@ def head(mark: float) -> onnx.ModelProto:
         "zero_f": np.array(0, dtype=np.float32),
         "one_f": np.array(1, dtype=np.float32),
     }
+    if work:
+        constants["matrix"] = np.ones((work, work), dtype=np.float32)
     return _model(nodes, constants, schema.HEAD_INPUTS, schema.SCORE_TENSORS)
 
 
@@ -138,7 +153,7 @@ def make_bundle_in(bundles_dir: Path) -> MakeBundle:
     """Return a function that writes a whole bundle: ``make_bundle("v1", mark=1.0)``.
 
     ``shift`` makes its golden answers differ from what its model says; ``words`` is its
-    vocabulary, else of one item.
+    vocabulary, else of one item; ``work`` makes it slow.
     """
 
     def make(
@@ -147,11 +162,12 @@ def make_bundle_in(bundles_dir: Path) -> MakeBundle:
         mark: float,
         shift: float = 0.0,
         words: Vocabulary | None = None,
+        work: int = 0,
     ) -> Path:
         folder = bundles_dir / version
         folder.mkdir(parents=True)
         onnx.save(encoder(mark), folder / bundle.ENCODER_FILE)
-        onnx.save(head(mark), folder / bundle.HEAD_FILE)
+        onnx.save(head(mark, work), folder / bundle.HEAD_FILE)
         tensors = golden(folder)
         tensors["click_probability"] = tensors["click_probability"] + np.float32(shift)
         save_file(tensors, folder / bundle.GOLDEN_FILE)
