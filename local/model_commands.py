@@ -1,7 +1,7 @@
 """``srp4ctr model VERB``: train, compare, promote and ask models."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,12 +11,19 @@ from settings import Settings, load
 
 app = typer.Typer(help="Train, compare, promote and ask models.", no_args_is_help=True)
 out = Console()
+err = Console(stderr=True)
+if TYPE_CHECKING:  # a stream worker has no torch
+    from training.reports import RefreshReport
+
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
 
 
 @app.command("refresh")
 def refresh_model(
     promote: Annotated[bool, typer.Option(help="Serve the bundle if it passes.")] = True,
+    every: Annotated[
+        str | None, typer.Option(help="Again and again: every 30m, 1h, 2d.")
+    ] = None,
     from_scratch: Annotated[
         bool, typer.Option("--from-scratch", help="Do not go on from the last bundle.")
     ] = False,
@@ -28,15 +35,34 @@ def refresh_model(
 
     Killed at any moment, the next refresh goes on where it was.
 
-    Example: srp4ctr model refresh
+    Example: srp4ctr model refresh --every 1h
     """
+    from local import refresh_job
     from local.model_views import report_tables
+    from training.priority import yield_to_serving
 
-    for table in report_tables(_refresh(load(), promote, from_scratch, force)):
-        out.print(table)
+    settings = load()
+    interval_s = refresh_job.seconds_of(every) if every else 0.0
+    yield_to_serving(settings.training)
+
+    def turn() -> None:
+        report = refresh_job.take_turn(
+            lambda: _refresh(settings, promote, from_scratch, force),
+            Path(settings.training.bundles_dir),
+            interval_s,
+        )
+        for table in report_tables(report):
+            out.print(table)
+
+    with refresh_job.ended_by_sigterm():
+        if every:
+            refresh_job.repeat(turn, interval_s, err.print)
+        turn()
 
 
-def _refresh(settings: Settings, promote: bool, from_scratch: bool, force: bool) -> Any:
+def _refresh(
+    settings: Settings, promote: bool, from_scratch: bool, force: bool
+) -> "RefreshReport":
     from local.console import listener, progress_bars
     from local.feature_gate import promoter, serving_folder
     from training.refresh import RefreshOptions, refresh  # torch: 3 s

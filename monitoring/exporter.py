@@ -1,9 +1,9 @@
 """Labels, Triton's counters and cost cards → the Prometheus endpoint of the monitor.
 
 In: topic ``impression-labels``, Triton's metrics page, the serving version, the bundles'
-cards and the newest check of the feature store. Out: ``http://host:port/metrics``. One
-thread folds; the HTTP server's threads only hand out the last finished list, so that a
-scrape never waits for a broker.
+cards, the newest check of the feature store and how the last refresh ended. Out:
+``http://host:port/metrics``. One thread folds; the HTTP server's threads only hand out the
+last finished list, so that a scrape never waits for a broker.
 """
 
 import json
@@ -27,6 +27,7 @@ from monitoring.live_quality import LiveQuality
 from monitoring.serving_cost import CostCard, ServingTotals, flops, served_versions
 from monitoring.worker_watch import QuietSpell, WorkerWatch
 from streams.config import KafkaConfig
+from training.refresh_status import read_status
 
 LOG = logging.getLogger(__name__)
 IDLE_S = 0.2  # between empty reads; the embedded broker answers an empty fetch at once
@@ -120,6 +121,7 @@ class Monitor(Collector):
             source_up=self._up,
             undecodable_labels=self._undecodable,
             feature_check=read_report(self._sources.feature_check),
+            refresh=read_status(self._sources.bundles_dir),
             now_ms=round(time.time() * 1000),
         )
         self._families = families(view)

@@ -25,6 +25,7 @@ from monitoring.serving_cost import (
     ServingTotals,
 )
 from monitoring.tally import ModelQuality
+from training.refresh_status import RefreshStatus
 
 _BY_MODEL = ("model_version",)
 _BOUNDS = ("model_version", "bound")
@@ -42,6 +43,8 @@ class View:
     undecodable_labels: int = 0
     feature_check: FeatureCheck | None = None
     """The newest check of the feature store, if there ever was one."""
+    refresh: RefreshStatus | None = None
+    """How the last refresh of the model ended, if there ever was one."""
     now_ms: int = 0
 
 
@@ -87,6 +90,11 @@ METRICS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("srp4ctr_feature_check_largest_difference", "Of a counter, in events.", ()),
     ("srp4ctr_feature_check_behind_seconds", "Age of what the store lacks.", ()),
     ("srp4ctr_feature_check_age_seconds", "Since the store was last checked.", ()),
+    ("srp4ctr_refresh_age_seconds", "Since a refresh last ended in order.", ()),
+    ("srp4ctr_refresh_interval_seconds", "Between refreshes that repeat.", ()),
+    ("srp4ctr_refresh_duration_seconds", "Of the last refresh.", ()),
+    ("srp4ctr_refresh_failed", "1 if the last refresh ended in an error.", ()),
+    ("srp4ctr_refresh_gate_passed", "1, or 0 for what refused it.", ("gate",)),
     ("srp4ctr_source_up", "1 while the monitor hears from the source.", ("source",)),
 )
 
@@ -121,6 +129,8 @@ def figures(view: View) -> Iterator[Figure]:
     yield Figure(metric="srp4ctr_undecodable_labels_total", value=view.undecodable_labels)
     if view.feature_check is not None:
         yield from _check_figures(view.feature_check, view.now_ms)
+    if view.refresh is not None:
+        yield from _refresh_figures(view.refresh, view.now_ms)
     for source, is_up in view.source_up.items():
         yield Figure(metric="srp4ctr_source_up", value=float(is_up), labels=(source,))
 
@@ -186,3 +196,19 @@ def _check_figures(check: FeatureCheck, now_ms: int) -> Iterator[Figure]:
     }
     for name, value in values.items():
         yield Figure(metric=f"srp4ctr_feature_check_{name}", value=value)
+
+
+def _refresh_figures(refresh: RefreshStatus, now_ms: int) -> Iterator[Figure]:
+    values = {
+        "duration_seconds": refresh.seconds,
+        "failed": float(bool(refresh.error)),
+    }
+    if refresh.last_success_ms:
+        values["age_seconds"] = (now_ms - refresh.last_success_ms) / 1000
+    if refresh.interval_s:
+        values["interval_seconds"] = refresh.interval_s
+    for name, value in values.items():
+        yield Figure(metric=f"srp4ctr_refresh_{name}", value=value)
+    for gate, passed in refresh.gates.items():
+        metric = "srp4ctr_refresh_gate_passed"
+        yield Figure(metric=metric, value=float(passed), labels=(gate,))

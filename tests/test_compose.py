@@ -56,8 +56,8 @@ def port_of(address: str) -> str:
 
 def test_every_part_of_the_real_stack_is_there() -> None:
     assert set(SERVICES) == {
-        *("kafka", "redis", "postgres", "init", "stream", "trainer", "triton"),
-        *("triton-gpu", "monitor", "prometheus", "alertmanager", "grafana"),
+        *("kafka", "redis", "postgres", "init", "stream", "trainer", "trainer-gpu"),
+        *("triton", "triton-gpu", "monitor", "prometheus", "alertmanager", "grafana"),
     }
 
 
@@ -124,9 +124,21 @@ def test_prometheus_scrapes_each_of_our_endpoints(inside: settings.Settings) -> 
 def test_each_role_runs_a_command_that_exists() -> None:
     nouns = {group.name: group.typer_instance for group in app.registered_groups}
     for service in OURS.values():
-        noun, verb = service["command"]
+        noun, verb, *_ = service["command"]
         assert verb in _verbs(nouns[noun])
-    assert len(OURS) == 4
+    assert len(OURS) == 5
+
+
+def test_the_trainer_repeats_and_leaves_the_machine_to_serving(
+    monkeypatch: pytest.MonkeyPatch, inside: settings.Settings
+) -> None:
+    for name in ("trainer", "trainer-gpu"):
+        assert SERVICES[name]["command"] == ["model", "refresh", "--every", "1h"]
+        for variable, value in SERVICES[name]["environment"].items():
+            monkeypatch.setenv(variable, str(value))
+    training = settings.load().training
+    assert training.niceness > 0
+    assert training.max_gpu_memory_share < 1.0
 
 
 def _verbs(noun: Typer | None) -> set[str | None]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from features import bundle, vocabulary
 from features.bundle import BundleManifest
-from features.item_fields import FIRST_ATTRIBUTE_ROW
+from features.item_fields import FIRST_ATTRIBUTE_ROW, places
 from features.vocabulary import Vocabulary
 from training import reports
 from training.config import RefreshConfig
@@ -72,7 +72,8 @@ def carry_over(model: SRP4CTR, words: Vocabulary, parent: Parent) -> str:
     """Put the parent's weights into ``model``, whose rows are of ``words``; say how many.
 
     An item that the parent did not know begins as what the parent served it with, its
-    shared row; an attribute value as the mean of all. ``ValueError`` where a size differs.
+    shared row; an attribute value as the mean of its field. ``ValueError`` where a size
+    differs.
     """
     old = load_file(parent.folder / bundle.WEIGHTS_FILE)
     carried: dict[str, Tensor] = {}
@@ -107,12 +108,15 @@ def _fields(words: Vocabulary) -> list[tuple[str, str]]:
 
 
 def _attribute_table(table: Tensor, words: Vocabulary, old: Vocabulary) -> Tensor:
-    row_of = {v: FIRST_ATTRIBUTE_ROW + i for i, v in enumerate(old.attribute_values)}
-    mean = (
-        table[FIRST_ATTRIBUTE_ROW:].mean(0) if row_of else table.new_zeros(table.shape[1])
-    )
-    values = [table[row_of[v]] if v in row_of else mean for v in words.attribute_values]
-    return torch.stack([*table[:FIRST_ATTRIBUTE_ROW], *values])
+    """Return the parent's rows, by field and value; a bucket of numbers keeps its rank."""
+    rows = list(table[:FIRST_ATTRIBUTE_ROW])
+    placed = zip(words.item_fields, old.item_fields, places(old.field_shapes), strict=True)
+    for field, before, place in placed:
+        own = table[place.first_row : place.first_row + len(before.choices)]
+        known = dict(zip(before.choices, own, strict=True))
+        mean = own.mean(0)
+        rows += [known.get(choice, mean) for choice in field.choices]
+    return torch.stack(rows)
 
 
 def since(lessons: TrainingSet, since_ms: int, config: RefreshConfig) -> TrainingSet:

@@ -9,6 +9,7 @@ from monitoring.gauges import METRICS, View, families, figures
 from monitoring.live_quality import LiveQuality
 from monitoring.serving_cost import RUNS, SUCCESSES, CounterKey, Flops, ServingTotals
 from tests.monitoring.conftest import a_label
+from training.refresh_status import RefreshStatus
 
 CHECK = FeatureCheck(
     checked_at_ms=5_000,
@@ -18,6 +19,14 @@ CHECK = FeatureCheck(
     wrong_counters=1,
     largest_difference=0.25,
     behind_s=1.5,
+)
+REFRESH = RefreshStatus(
+    ended_at_ms=9_000,
+    seconds=12.5,
+    error="ConnectionError: no Triton answers",
+    last_success_ms=35_000,
+    interval_s=3600.0,
+    gates={"auc": True, "champion_auc": False},
 )
 
 
@@ -42,6 +51,7 @@ def a_view() -> View:
         serving_version="v7",
         source_up={"labels": True, "triton": False},
         feature_check=CHECK,
+        refresh=REFRESH,
         now_ms=65_000,
     )
 
@@ -78,6 +88,12 @@ def test_the_page_shows_quality_cost_and_who_serves() -> None:
         "srp4ctr_feature_check_largest_difference 0.25",
         "srp4ctr_feature_check_behind_seconds 1.5",
         "srp4ctr_feature_check_age_seconds 60.0",
+        "srp4ctr_refresh_age_seconds 30.0",
+        "srp4ctr_refresh_interval_seconds 3600.0",
+        "srp4ctr_refresh_duration_seconds 12.5",
+        "srp4ctr_refresh_failed 1.0",
+        'srp4ctr_refresh_gate_passed{gate="auc"} 1.0',
+        'srp4ctr_refresh_gate_passed{gate="champion_auc"} 0.0',
     ):
         assert line in page
 

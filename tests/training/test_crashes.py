@@ -74,8 +74,8 @@ def a_config(bundles: Path) -> RefreshConfig:
         RECIPE,
         bundles_dir=str(bundles),
         checkpoint_every_s=0.0,
-        finetune_epochs=25,  # what passes the gates
-        finetune_learning_rate=1e-2,
+        finetune_epochs=12,  # what passes the gates
+        finetune_learning_rate=2e-2,
         held_out_share=0.3,
         max_calibration_error=0.9,
     )

@@ -99,16 +99,8 @@ def head(mark: float, work: int = 0) -> onnx.ModelProto:
         node("Mul", ["rows", "zero_f"], ["nothing"]),
         node("Add", ["nothing", "one_f"], ["propensity"]),
     ]
-    if work:  # from an input, or it would be computed once, at loading
-        nodes[-1] = node("ReduceSum", ["nothing"], ["seed"], keepdims=0)
-        nodes += [
-            node("Add", ["matrix", "seed"], ["square"]),
-            node("MatMul", ["square", "square"], ["product"]),
-            node("ReduceMin", ["product"], ["least"], keepdims=0),
-            node("Mul", ["least", "zero_f"], ["idle"]),
-            node("Add", ["nothing", "idle"], ["still_nothing"]),
-            node("Add", ["still_nothing", "one_f"], ["propensity"]),
-        ]
+    if work:
+        nodes[-1:] = _idle_work()
     constants = {
         "small": np.array(1e-3, dtype=np.float32),
         "zero": np.array(0),
@@ -121,6 +113,23 @@ def head(mark: float, work: int = 0) -> onnx.ModelProto:
     if work:
         constants["matrix"] = np.ones((work, work), dtype=np.float32)
     return _model(nodes, constants, schema.HEAD_INPUTS, schema.SCORE_TENSORS)
+
+
+def _idle_work() -> list[onnx.NodeProto]:
+    """Return nodes that multiply a matrix for nothing, and then give the propensity.
+
+    They begin at an input, or it would all be computed once, at loading.
+    """
+    node = helper.make_node
+    return [
+        node("ReduceSum", ["nothing"], ["seed"], keepdims=0),
+        node("Add", ["matrix", "seed"], ["square"]),
+        node("MatMul", ["square", "square"], ["product"]),
+        node("ReduceMin", ["product"], ["least"], keepdims=0),
+        node("Mul", ["least", "zero_f"], ["idle"]),
+        node("Add", ["nothing", "idle"], ["still_nothing"]),
+        node("Add", ["still_nothing", "one_f"], ["propensity"]),
+    ]
 
 
 def inputs_of(

@@ -133,32 +133,6 @@ def test_a_bundle_that_answers_otherwise_than_in_training_is_refused(
     assert pbtxt.step_name(pbtxt.CLICK_HEAD, wrong.name) not in loaded_models(server)
 
 
-def test_a_bundle_that_is_much_slower_than_the_serving_one_is_refused(
-    server: Server, promoted: str, make_bundle: MakeBundle
-) -> None:
-    slow = make_bundle(f"v{next(VERSIONS)}", mark=1.0, work=2000)  # 16 GFLOP a request
-    strict = replace(server, triton=replace(server.triton, max_latency_ratio=1.5))
-    with pytest.raises(PromotionError, match=rf"latency: .*those of {promoted}") as error:
-        promote_from(slow, strict)
-    gates = {gate.gate: gate.passed for gate in error.value.gates}
-    assert gates == {"skew": True, "golden": True, "latency": False}
-    assert rank(server, [KNOWN_ITEM]).model_version == promoted
-
-
-def test_a_promotion_says_what_it_checked(
-    server: Server, promoted: str, make_bundle: MakeBundle
-) -> None:
-    source = make_bundle(f"v{next(VERSIONS)}", mark=1.0)
-    done = promotion.promote(source, server.triton, server.features, a_check)
-    SOURCES[source.name] = source
-    gates = {gate.gate: gate.passed for gate in done.gates}
-    assert gates == {"skew": True, "golden": True, "latency": True}
-    latency = done.gates[-1]
-    assert latency.value is not None
-    assert latency.limit is not None
-    assert 0.0 < latency.value < latency.limit
-
-
 def test_a_model_that_does_not_load_is_refused(
     server: Server, promoted: str, make_bundle: MakeBundle
 ) -> None:

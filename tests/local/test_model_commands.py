@@ -1,0 +1,116 @@
+"""What an operator reads of bundles: which is which, why one serves, what differs."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli import app
+from features import bundle
+from features.bundle import BundleManifest
+from features.gates import Gate
+from training import reports
+from training.reports import Outcome, RefreshReport
+
+GOOD = Gate(gate="auc", passed=True, value=0.75, limit=0.5, note="AUC 0.7500")
+BAD = Gate(gate="champion_auc", passed=False, value=0.7, limit=0.74, note="v1 has 0.75")
+
+
+@pytest.fixture
+def bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two bundles: v1, which serves, and v2, which went on from it and was refused."""
+    folder, repository = tmp_path / "bundles", tmp_path / "triton"
+    monkeypatch.setenv("SRP4CTR_TRAINING__BUNDLES_DIR", str(folder))
+    monkeypatch.setenv("SRP4CTR_TRITON__REPOSITORY", str(repository))
+    monkeypatch.setenv("COLUMNS", "250")
+    write(folder / "v1", Outcome.PROMOTED, (GOOD,), auc=0.75)
+    write(folder / "v2", Outcome.REFUSED, (GOOD, BAD), auc=0.7, parent="v1")
+    repository.mkdir()
+    (repository / "serving.json").write_text('{"serving": "v1", "previous": null}')
+    return folder
+
+
+def write(
+    folder: Path, outcome: Outcome, gates: tuple[Gate, ...], auc: float, parent: str = ""
+) -> None:
+    folder.mkdir(parents=True)
+    for name in bundle.CONTENT_FILES:
+        (folder / name).write_bytes(b"")
+    card = BundleManifest(
+        version=folder.name,
+        created_at_ms=1_700_000_000_000,
+        sizes={"L": 50},
+        metrics={"auc": auc, "log_loss": 0.5, "calibration": 1.0},
+        cost={"folded_flops": 62e6},
+        counts={"events": 1000},
+        parent=parent,
+        gates=gates,
+    )
+    bundle.write_card(folder, card)
+    bundle.write_manifest(folder)
+    report = RefreshReport(
+        version=folder.name,
+        folder=folder,
+        outcome=outcome,
+        gates=gates,
+        parent=parent,
+        notes=("a note",),
+        seconds={"fine-tune": 12.0},
+    )
+    reports.write(report)
+
+
+def typed(*command: str) -> str:
+    done = CliRunner().invoke(app, ("model", *command))
+    assert done.exit_code == 0, done.exception
+    return done.stdout
+
+
+def row_of(text: str, first: str) -> list[str]:
+    [row] = [each for each in text.splitlines() if each.startswith(f"│ {first} ")]
+    return row.split()
+
+
+def test_a_list_says_what_serves_and_what_refused_the_rest(bundles: Path) -> None:
+    shown = typed("list")
+    assert {"v1", "0.7500", "62", "scratch", "serving"} <= set(row_of(shown, "v1"))
+    assert {"v2", "0.7000", "champion_auc", "v1"} <= set(row_of(shown, "v2"))
+    assert "refused" in shown
+
+
+def test_a_list_for_programs_has_all_of_each(bundles: Path) -> None:
+    one, two = json.loads(typed("list", "--json"))
+    assert (one["version"], one["role"], one["outcome"]) == ("v1", "serving", "promoted")
+    assert two["gates"][1]["note"] == "v1 has 0.75"
+    assert two["parent"] == "v1"
+
+
+def test_one_bundle_is_shown_whole(bundles: Path) -> None:
+    shown = typed("show", "v2")
+    for word in ("a note", "v1 has 0.75", "failed", "fine-tune, seconds", "folded_flops"):
+        assert word in shown
+    assert json.loads(typed("show", "v1", "--json"))["metrics"]["auc"] == 0.75
+
+
+def test_a_difference_is_that_of_the_figures(bundles: Path) -> None:
+    assert "-0.05" in row_of(typed("diff", "v1", "v2"), "auc")
+    pairs = json.loads(typed("diff", "v1", "v2", "--json"))
+    assert pairs["auc"] == [0.75, 0.7]
+    assert pairs["gate champion_auc"] == [None, "FAILED"]
+    assert pairs["events"] == [1000, 1000]
+
+
+def test_a_bundle_that_is_not_there_says_what_to_type(bundles: Path) -> None:
+    done = CliRunner().invoke(app, ("model", "show", "v7"))
+    assert str(done.exception) == "there is no bundle v7: srp4ctr model list shows them"
+
+
+def test_a_bundle_of_an_older_release_has_its_card_alone(bundles: Path) -> None:
+    (bundles / "v1" / reports.REPORT_FILE).unlink()
+    card = json.loads((bundles / "v1" / bundle.CARD_FILE).read_text())
+    for name in ("gates", "parent", "recipe", "boundary_ms"):
+        del card[name]
+    (bundles / "v1" / bundle.CARD_FILE).write_text(json.dumps(card))
+    assert "v1" in typed("list")
+    assert "from scratch" in typed("show", "v1")

@@ -1,0 +1,120 @@
+"""Turns of a refresh: one that fails ends no other, and SIGTERM ends them in order."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from features.gates import Gate
+from local.refresh_job import ended_by_sigterm, repeat, seconds_of, take_turn
+from training.refresh_status import read_status
+from training.reports import Outcome, RefreshReport
+
+PASSED, SKIPPED = Gate(gate="auc", passed=True), Gate(gate="champion_auc", passed=None)
+
+
+def a_report() -> RefreshReport:
+    return RefreshReport(
+        version="v3", folder=Path("v3"), outcome=Outcome.KEPT, gates=(PASSED, SKIPPED)
+    )
+
+
+def fail() -> RefreshReport:
+    raise ConnectionError("no Triton answers")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30s", 30), ("15m", 900), ("1h", 3600), ("2d", 172_800)]
+)
+def test_an_interval_is_a_number_and_a_unit(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "1", "h", "0h", "-1h", "1.5h", "1 week"])
+def test_another_interval_says_what_to_write(text: str) -> None:
+    with pytest.raises(ValueError, match="write 30m, 1h or 2d"):
+        seconds_of(text)
+
+
+def test_a_turn_leaves_word_of_how_it_ended(tmp_path: Path) -> None:
+    take_turn(a_report, tmp_path, 60.0)
+    done = read_status(tmp_path)
+    assert done is not None
+    assert (done.version, done.outcome, done.error) == ("v3", "kept", "")
+    assert done.gates == {"auc": True}
+    assert done.interval_s == 60.0
+    assert done.last_success_ms == done.ended_at_ms
+    with pytest.raises(ConnectionError):
+        take_turn(fail, tmp_path, 60.0)
+    failed = read_status(tmp_path)
+    assert failed is not None
+    assert failed.error == "ConnectionError: no Triton answers"
+    assert failed.last_success_ms == done.last_success_ms
+    assert failed.gates == {}
+
+
+def test_a_turn_that_fails_is_followed_by_the_next() -> None:
+    turns: list[int] = []
+    said: list[str] = []
+
+    def turn() -> None:
+        turns.append(len(turns))
+        if len(turns) == 1:
+            raise ConnectionError("no Triton answers")
+
+    def sleep(seconds: float) -> None:
+        assert 0.0 <= seconds <= 60.0
+        if len(turns) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        repeat(turn, 60.0, said.append, sleep)
+    assert turns == [0, 1, 2]
+    assert said[0] == "failed: no Triton answers"
+    assert sum("next refresh: 2" in each for each in said) == 3
+
+
+def test_a_turn_longer_than_the_interval_is_followed_at_once() -> None:
+    def sleep(seconds: float) -> None:
+        assert seconds == 0.0
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        repeat(lambda: None, -1.0, lambda _: None, sleep)
+
+
+def test_sigterm_ends_a_turn_as_an_exception_would() -> None:
+    undone = []
+
+    def turn() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # a second one does not disturb
+            undone.append(True)
+
+    with pytest.raises(SystemExit) as end, ended_by_sigterm():
+        turn()
+    assert end.value.code == 0
+    assert undone == [True]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_the_refresh_process_alone_gives_way() -> None:
+    code = (
+        "import os\n"
+        "from training.config import RefreshConfig\n"
+        "from training.priority import yield_to_serving\n"
+        "before = os.nice(0)\n"
+        "yield_to_serving(RefreshConfig(niceness=7, max_gpu_memory_share=0.5))\n"
+        "print(os.nice(0) - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    # At most 19, where this test runs niced already.
+    assert int(done.stdout) == min(7, 19 - os.nice(0))

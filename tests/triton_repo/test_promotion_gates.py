@@ -1,0 +1,55 @@
+"""What a promotion checks on a real tritonserver, and what it says of it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.triton_repo.bundles import MakeBundle, a_check, make_bundle_in
+from tests.triton_repo.conftest import Server
+from triton_repo import promotion
+from triton_repo.promotion import Promotion, PromotionError
+
+pytestmark = pytest.mark.triton
+
+
+def promote(source: Path, server: Server, max_latency_ratio: float) -> Promotion:
+    triton = replace(server.triton, max_latency_ratio=max_latency_ratio)
+    return promotion.promote(source, triton, server.features, a_check)
+
+
+@pytest.fixture(scope="module")
+def first(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Promotion:
+    """The promotion of v1: nothing served before."""
+    make = make_bundle_in(tmp_path_factory.mktemp("bundles"))
+    return promote(make("v1", mark=1.0), server, 1.5)
+
+
+def test_the_first_bundle_has_nothing_to_be_slower_than(first: Promotion) -> None:
+    gates = {gate.gate: gate.passed for gate in first.gates}
+    assert gates == {"skew": True, "golden": True, "latency": None}
+    assert first.gates[-1].note == "nothing served before"
+
+
+def test_a_bundle_that_is_much_slower_than_the_serving_one_is_refused(
+    server: Server, first: Promotion, make_bundle: MakeBundle
+) -> None:
+    slow = make_bundle("v2", mark=2.0, work=2000)  # 16 GFLOP a request
+    with pytest.raises(PromotionError, match=r"latency: .*those of v1.*serving: v1") as no:
+        promote(slow, server, 1.5)
+    gates = {gate.gate: gate.passed for gate in no.value.gates}
+    assert gates == {"skew": True, "golden": True, "latency": False}
+    assert promotion.read_serving(server.plan.repository).serving == "v1"
+
+
+def test_a_promotion_says_what_it_measured(
+    server: Server, first: Promotion, make_bundle: MakeBundle
+) -> None:
+    # What else this machine does is not what this test is of.
+    done = promote(make_bundle("v3", mark=3.0), server, 100.0)
+    assert done.serving.serving == "v3"
+    latency = done.gates[-1]
+    assert latency.passed
+    assert latency.value is not None
+    assert latency.limit is not None
+    assert 0.0 < latency.value < latency.limit
