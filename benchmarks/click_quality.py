@@ -1,4 +1,4 @@
-"""Claim: on real clicks SRP4CTR ranks at least as well as the usual models, for less.
+"""Claim: on real clicks SRP4CTR ranks as well as the usual models, for less.
 
 Every arm learns from the same slates, cut point in time from a log, by the product's own
 fine-tuning; it is calibrated on newer ones and judged on the newest. Features and
@@ -60,7 +60,10 @@ def main() -> None:
     jobs: list[Job] = []
     names = [arguments.name] if arguments.events else arguments.data
     for name in names:
-        jobs += jobs_of(plan, name, arguments.events)
+        try:
+            jobs += jobs_of(plan, name, arguments.events)
+        except (ValueError, ConnectionError) as error:
+            raise SystemExit(f"{name}: {error}") from error
     measured = _measure(plan, jobs)
     rows = click_report.rows_of(
         [each for each in measured if each], {arm: plan.seeds_of(arm) for arm in ARMS}
@@ -141,7 +144,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     return Plan(
         root=arguments.resume,
         config=changed(config, arguments.set),
-        arms=tuple(arguments.arms.split(",")) if arguments.arms else tuple(ARMS),
+        arms=_arms(arguments.arms),
         seeds=arguments.seeds,
         shares=tuple(float(each) / 100.0 for each in arguments.labels.split(",")),
         workers=arguments.workers,
@@ -151,6 +154,13 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         with_size=arguments.with_slate_size,
         with_frozen=arguments.frozen,
     )
+
+
+def _arms(names: str) -> tuple[str, ...]:
+    found = tuple(names.split(",")) if names else tuple(ARMS)
+    if unknown := set(found) - set(ARMS):
+        raise SystemExit(f"no arm is called {', '.join(unknown)}; there are {list(ARMS)}")
+    return found
 
 
 def changed(config: RefreshConfig, settings: Sequence[str]) -> RefreshConfig:

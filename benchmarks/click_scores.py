@@ -55,6 +55,13 @@ def slate_aucs(clicked: Where, scores: Floats, groups: NDArray[np.int64]) -> Flo
     return aucs
 
 
+def mean_auc(clicked: Where, scores: Floats, groups: NDArray[np.int64]) -> float:
+    """Return the mean AUC of the groups (ascending) that have one, each counting alike."""
+    aucs = slate_aucs(clicked, scores, groups)
+    ranked = np.isfinite(aucs)
+    return float(aucs[ranked].mean()) if ranked.any() else float("nan")
+
+
 def _of(
     clicked: Where, probabilities: Floats, requests: NDArray[np.int64]
 ) -> dict[str, float]:
@@ -63,7 +70,7 @@ def _of(
     ranked = np.isfinite(by_request)
     return {
         "auc": metrics.auc(clicked, probabilities),
-        "gauc": float(by_request[ranked].mean()) if ranked.any() else float("nan"),
+        "gauc": mean_auc(clicked, probabilities, requests),
         "gauc_by_impressions": _weighted(by_request[ranked], sizes[ranked]),
         "log_loss": metrics.log_loss(clicked, probabilities),
         "normalised_entropy": metrics.normalised_entropy(clicked, probabilities),

@@ -109,18 +109,24 @@ def of_ebnerd() -> Source:
             raise ValueError(f"there is no {needed}: set SRP4CTR_DATA to where EB-NeRD is")
     contexts = _ebnerd_contexts()
     shown = (
-        msgspec.structs.replace(event, context=contexts.get(event.request_id))
+        # The file's order is not the page's: a position tells nothing.
+        msgspec.structs.replace(event, context=contexts.get(event.request_id), position=0)
         if isinstance(event, Impression)
         else event
         for event in ebnerd.a_stream()
     )
-    began = pc.min(pq.read_table(EBNERD_PARTS["validation"])["impression_time"]).as_py()
     return Source(
         name="ebnerd",
-        events=_by_time([*shown, *_ebnerd_reads()]),
-        judged_from_ms=int(np.datetime64(began, "ms").astype(int)),
+        events=_by_time([*shown, *ebnerd_reads()]),
+        judged_from_ms=validation_began_ms(),
         is_always_clicked=True,
     )
+
+
+def validation_began_ms() -> int:
+    """Return when EB-NeRD's validation week begins."""
+    column = pq.read_table(EBNERD_PARTS["validation"], columns=["impression_time"])[0]
+    return int(np.datetime64(pc.min(column).as_py(), "ms").astype(int))
 
 
 def of_movielens() -> Source:
@@ -174,7 +180,7 @@ def _by_time(events: list[UserEvent]) -> list[UserEvent]:
     return events
 
 
-def _ebnerd_reads() -> Iterator[Behavior]:
+def ebnerd_reads() -> Iterator[Behavior]:
     """Yield what EB-NeRD's users read; how long is known too late to be used."""
     table = pq.read_table(
         ebnerd.STREAM, columns=["behavior", "ts_ms", "user_id", "item_id"]

@@ -27,7 +27,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.counters import LENGTH, TTL_DAYS, mean_auc, reads, validation_began_ms
+from benchmarks.click_cutting import TTL_DAYS
+from benchmarks.click_examples import LENGTH
+from benchmarks.click_scores import mean_auc
+from benchmarks.click_sources import ebnerd_reads, validation_began_ms
 from features import event_log, point_in_time, vocabulary
 from features.point_in_time import RequestSnapshots
 from streams.events import item_key
@@ -156,11 +159,7 @@ def read(num_past: int, num_future: int) -> Lesson:
         in_time=_placed(waited_ms <= WINDOW_S * 1000, slates)[past],
         by_then=_placed(clicked_ms < began_ms, slates)[past],
         future=slates.take(np.sort(chosen[:num_future])),
-        sizes=TableSizes(
-            item_rows=words.num_item_rows,
-            attribute_rows=words.num_attribute_rows,
-            length=LENGTH,
-        ),
+        sizes=TableSizes.of(words, LENGTH),
     )
 
 
@@ -168,7 +167,9 @@ def _write(folder: Path) -> list[ImpressionLabel]:
     """Write a raw log of all that happened, and return its labels, with corrections."""
     print("joining, writing and cutting the events …", file=sys.stderr, flush=True)
     labels = list(ebnerd.published(ebnerd.punctual(ebnerd.a_stream()), WINDOW_S))
-    happened = [(event, event.occurred_at) for event in chain(ebnerd.a_stream(), reads())]
+    happened = [
+        (event, event.occurred_at) for event in chain(ebnerd.a_stream(), ebnerd_reads())
+    ]
     write_log(folder, [*happened, *((label, label.matured_at) for label in labels)])
     return labels
 
