@@ -32,8 +32,8 @@ class Champion:
     words: Vocabulary
 
 
-def load(folder: Path | None) -> Champion | str:
-    """Return the bundle in ``folder``, or why it cannot be compared."""
+def load(folder: Path | None, length: int) -> Champion | str:
+    """Return the bundle in ``folder``, or why it cannot score histories of ``length``."""
     if folder is None:
         return "nothing serves yet"
     try:
@@ -41,6 +41,8 @@ def load(folder: Path | None) -> Champion | str:
         words = vocabulary.load(folder / bundle.VOCABULARY_FILE)
     except ValueError as error:  # it may be gone, damaged, or of another schema
         return f"what serves cannot score this slice: {error}"
+    if card.sizes.get("L") != length:
+        return f"{card.version} was made for histories of {card.sizes.get('L')}"
     return Champion(folder=folder, card=card, words=words)
 
 

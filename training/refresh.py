@@ -93,7 +93,7 @@ def refresh(
     options = options or RefreshOptions()
     clock = _Clock(options.progress)
     with lock.held(Path(config.bundles_dir)) as note:
-        rival = champion.load(options.serving)
+        rival = champion.load(options.serving, streams.sequence_length)
         with clock.step("examples"):
             words = rival.words if isinstance(rival, Champion) else None
             lengths = streams.sequence_length, streams.exposure_length

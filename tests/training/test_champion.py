@@ -94,7 +94,8 @@ def test_a_bundle_as_good_is_not_refused(
 def test_what_cannot_score_this_slice_is_no_champion(
     serving: RefreshReport, tmp_path: Path
 ) -> None:
-    assert "cannot score this slice" in str(champion.load(tmp_path / "gone"))
+    assert "cannot score this slice" in str(champion.load(tmp_path / "gone", 6))
+    assert "made for histories of 6" in str(champion.load(serving.folder, 50))
     other = tmp_path / "v1"
     other.mkdir()
     for name in bundle.CONTENT_FILES:
@@ -103,4 +104,4 @@ def test_what_cannot_score_this_slice_is_no_champion(
         other, replace(bundle.read(serving.folder), schema_fingerprint="0" * 16)
     )
     bundle.write_manifest(other)
-    assert "trained with feature schema 0000" in str(champion.load(other))
+    assert "trained with feature schema 0000" in str(champion.load(other, 6))

@@ -106,6 +106,7 @@ def lessons(boundary: int = 32) -> TrainingSet:
         windows=windows,
         window_newest_ms=np.arange(len(windows)),
         boundary_ms=boundary,
+        exposure_length=20,
         counts={},
     )
 
