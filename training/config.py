@@ -127,18 +127,21 @@ class RefreshConfig:
     """Added to the refresh process's: 10 leaves the cores to serving."""
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.held_out_share < 1.0:
-            raise ValueError(f"{self.held_out_share=} is not between 0 and 1")
-        if not 0.0 < self.mask_ratio < 1.0:
-            raise ValueError(f"{self.mask_ratio=} is not between 0 and 1")
+        for name in ("held_out_share", "mask_ratio"):
+            if not 0.0 < getattr(self, name) < 1.0:
+                raise ValueError(f"{name} is {getattr(self, name)}, not between 0 and 1")
+        for name in ("layer_decay", "max_gpu_memory_share", "warm_learning_rate_scale"):
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}, not above 0 and at most 1"
+                )
         if not 0.0 <= self.id_dropout < 1.0:
             raise ValueError(f"{self.id_dropout=} is not from 0 to below 1")
-        if self.slate_loss_weight < 0.0:
-            raise ValueError(f"{self.slate_loss_weight=} is negative")
-        if not 0.0 < self.layer_decay <= 1.0:
-            raise ValueError(f"{self.layer_decay=} is not above 0 and at most 1")
+        for name in ("slate_loss_weight", "replay", "champion_tolerance", "niceness"):
+            if getattr(self, name) < 0:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}, and must not be below 0"
+                )
         for name in ("batch_users", "batch_requests", "num_oov_rows", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but at least 1")
-        if not 0.0 < self.max_gpu_memory_share <= 1.0:
-            raise ValueError(f"{self.max_gpu_memory_share=} is not a share above 0")
