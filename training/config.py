@@ -1,5 +1,6 @@
 """The dials of the model and of its refresh; filled by ``settings.py``."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -35,6 +36,28 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.width % self.num_heads:
             raise ValueError(f"{self.width=} is not a multiple of {self.num_heads=}")
+
+
+# Dials of ``RefreshConfig``, and what they must be.
+_RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    (("held_out_share", "mask_ratio"), lambda x: 0 < x < 1, "between 0 and 1"),
+    (
+        ("layer_decay", "max_gpu_memory_share", "warm_learning_rate_scale"),
+        lambda x: 0 < x <= 1,
+        "above 0 and at most 1",
+    ),
+    (("id_dropout",), lambda x: 0 <= x < 1, "from 0 to below 1"),
+    (
+        ("slate_loss_weight", "replay", "champion_tolerance", "niceness"),
+        lambda x: x >= 0,
+        "at least 0",
+    ),
+    (
+        ("batch_users", "batch_requests", "num_oov_rows", "accumulate"),
+        lambda x: x >= 1,
+        "at least 1",
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,21 +150,7 @@ class RefreshConfig:
     """Added to the refresh process's: 10 leaves the cores to serving."""
 
     def __post_init__(self) -> None:
-        for name in ("held_out_share", "mask_ratio"):
-            if not 0.0 < getattr(self, name) < 1.0:
-                raise ValueError(f"{name} is {getattr(self, name)}, not between 0 and 1")
-        for name in ("layer_decay", "max_gpu_memory_share", "warm_learning_rate_scale"):
-            if not 0.0 < getattr(self, name) <= 1.0:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)}, not above 0 and at most 1"
-                )
-        if not 0.0 <= self.id_dropout < 1.0:
-            raise ValueError(f"{self.id_dropout=} is not from 0 to below 1")
-        for name in ("slate_loss_weight", "replay", "champion_tolerance", "niceness"):
-            if getattr(self, name) < 0:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)}, and must not be below 0"
-                )
-        for name in ("batch_users", "batch_requests", "num_oov_rows", "accumulate"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but at least 1")
+        for names, holds, range_ in _RANGES:
+            for name in names:
+                if not holds(value := getattr(self, name)):
+                    raise ValueError(f"training.{name} is {value}; it must be {range_}")
