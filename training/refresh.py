@@ -175,7 +175,7 @@ def _begin(task: _Task) -> tuple[SRP4CTR, Parent | None, str]:
     if task.options.from_scratch:
         return model, None, "from scratch, as asked"
     bundles = bundle.list_bundles(Path(config.bundles_dir))
-    parent = warm_start.find_parent(bundles, task.lessons)
+    parent = warm_start.find_parent(bundles, task.lessons, task.options.serving)
     if isinstance(parent, str):
         return model, None, f"from scratch: {parent}"
     try:

@@ -6,7 +6,7 @@ so that it does not forget them. Everything that does not fit says why.
 """
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,15 +40,22 @@ class Parent:
     words: Vocabulary
 
 
-def find_parent(bundles: Iterable[Path], lessons: TrainingSet) -> Parent | str:
+def find_parent(
+    bundles: Sequence[Path], lessons: TrainingSet, serving: Path | None = None
+) -> Parent | str:
     """Return the newest of ``bundles`` that may be gone on from, or why there is none.
 
-    A refused one is left alone: what spoilt it would spoil its heirs.
+    One that was refused is left alone, or promoted after the one that is ``serving`` again:
+    what spoilt it would spoil its heirs.
     """
     why = ""
-    for folder in reversed([*bundles]):
+    names = [folder.name for folder in bundles]
+    served = names.index(serving.name) if serving and serving.name in names else len(names)
+    for place, folder in reversed([*enumerate(bundles)]):
         report = reports.read(folder)
-        if report is not None and report.outcome is Outcome.REFUSED:
+        outcome = report.outcome if report else None
+        rolled_back = outcome is Outcome.PROMOTED and place > served
+        if rolled_back or outcome is Outcome.REFUSED:
             continue
         try:
             card = bundle.verify(folder)

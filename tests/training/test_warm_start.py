@@ -151,6 +151,18 @@ def test_the_newest_bundle_that_was_not_refused_is_gone_on_from(tmp_path: Path) 
     assert found.card.version == "v1"
 
 
+def test_a_bundle_that_was_rolled_back_is_not_gone_on_from(tmp_path: Path) -> None:
+    outcomes = (Outcome.PROMOTED, Outcome.PROMOTED, Outcome.KEPT)
+    made = [a_bundle(tmp_path, f"v{n}", each) for n, each in enumerate(outcomes, start=1)]
+    for serving, expected in ((made[0], "v1"), (made[1], "v2"), (None, "v2")):
+        found = warm_start.find_parent(made[:2], lessons(), serving)
+        assert isinstance(found, Parent)
+        assert found.card.version == expected
+    kept = warm_start.find_parent(made, lessons(), made[0])
+    assert isinstance(kept, Parent)
+    assert kept.card.version == "v3"  # it waits for somebody to promote it
+
+
 @pytest.mark.parametrize(
     ("boundary_ms", "why"), [(33, "held out now"), (32, "has not learnt from")]
 )
