@@ -1,5 +1,6 @@
 """``srp4ctr model VERB``: train, compare, promote and ask models."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ app = typer.Typer(help="Train, compare, promote and ask models.", no_args_is_hel
 out = Console()
 err = Console(stderr=True)
 if TYPE_CHECKING:  # a stream worker has no torch
+    from training.refresh import RefreshOptions
     from training.reports import RefreshReport
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
@@ -33,21 +35,45 @@ def refresh_model(
 ) -> None:
     """Learn what is new since the last bundle; calibrate, export, judge, and promote.
 
-    Killed at any moment, the next refresh goes on where it was.
+    Killed at any moment, the next refresh goes on where it was. Its curves:
+    tensorboard --logdir .data/bundles/logs
+
+    Several processes, or GPUs, that share each batch:
+    torchrun --nproc-per-node 2 -m cli model refresh
 
     Example: srp4ctr model refresh --every 1h
     """
-    from local import refresh_job
-    from local.model_views import report_tables
+    from training.parallel import joined
     from training.priority import yield_to_serving
+    from training.refresh import RefreshOptions  # torch: 3 s
+    from training.stages import follow
 
     settings = load()
-    interval_s = refresh_job.seconds_of(every) if every else 0.0
     yield_to_serving(settings.training)
+    with joined() as processes:
+        if not processes.is_first:
+            follow(settings.training, processes, from_scratch)
+            return
+        if every and processes.count > 1:
+            raise ValueError("--every is for one process: start torchrun again and again")
+        options = RefreshOptions(
+            from_scratch=from_scratch, force=force, processes=processes
+        )
+        _take_turns(settings, options, promote, every)
+
+
+def _take_turns(
+    settings: Settings, options: "RefreshOptions", promote: bool, every: str | None
+) -> None:
+    """Refresh once, or again and again, and show each report."""
+    from local import refresh_job
+    from local.model_views import report_tables
+
+    interval_s = refresh_job.seconds_of(every) if every else 0.0
 
     def turn() -> None:
         report = refresh_job.take_turn(
-            lambda: _refresh(settings, promote, from_scratch, force),
+            lambda: _refresh(settings, options, promote),
             Path(settings.training.bundles_dir),
             interval_s,
         )
@@ -61,18 +87,17 @@ def refresh_model(
 
 
 def _refresh(
-    settings: Settings, promote: bool, from_scratch: bool, force: bool
+    settings: Settings, options: "RefreshOptions", promote: bool
 ) -> "RefreshReport":
     from local.console import listener, progress_bars
     from local.feature_gate import promoter, serving_folder
-    from training.refresh import RefreshOptions, refresh  # torch: 3 s
+    from training.refresh import refresh
 
     with progress_bars(out) as bars:
-        options = RefreshOptions(
+        options = replace(
+            options,
             promote=promoter(settings) if promote else None,
             serving=serving_folder(settings),
-            from_scratch=from_scratch,
-            force=force,
             progress=listener(bars),
         )
         return refresh(settings.training, settings.features, settings.streams, options)

@@ -41,8 +41,8 @@ class Slates:
         present: NDArray[np.bool_] = self.tensors["candidate_item_rows"] != 0
         return present
 
-    def take(self, rows: NDArray[np.int64]) -> "Slates":
-        """Return the requests ``rows``, in that order."""
+    def take(self, rows: NDArray[np.int64] | slice) -> "Slates":
+        """Return the requests ``rows``, in that order; a slice of them is no copy."""
         return Slates(
             tensors={name: array[rows] for name, array in self.tensors.items()},
             clicked=self.clicked[rows],

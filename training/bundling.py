@@ -103,9 +103,14 @@ def publish(report: RefreshReport, config: RefreshConfig) -> None:
     shutil.rmtree(folder.parent, ignore_errors=True)
 
 
+def unfinished(config: RefreshConfig) -> Path:
+    """Return the folder of examples, checkpoints and the bundle that is being made."""
+    return Path(config.bundles_dir) / UNFINISHED
+
+
 def staged(config: RefreshConfig, version: str) -> Path:
     """Return where the bundle of ``version`` is made."""
-    return Path(config.bundles_dir) / UNFINISHED / version
+    return unfinished(config) / version
 
 
 def _exported_gate(worst: float) -> Gate:

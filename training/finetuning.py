@@ -19,6 +19,7 @@ from training.objective import Objective, Terms
 STAGE = "fine-tune"
 WEIGHT_DECAY = 0.01
 SCORING_ROWS = 512  # requests at once when only scoring
+MAX_SCALED = 100_000  # requests, evenly from all, that the features' scales are taken from
 
 
 def finetune(
@@ -26,13 +27,11 @@ def finetune(
 ) -> tuple[float, ...]:
     """Train ``model`` on ``slates``, in place; return the log loss of each epoch."""
     device = next(model.parameters()).device
-    shown = slates.shown
-    features = torch.from_numpy(slates.tensors["candidate_features"][shown])
-    model.candidate_features.fit(features.to(device))
-    model.request_features.fit(
-        torch.from_numpy(slates.tensors["request_features"]).to(device)
-    )
-
+    some = slates.take(slice(None, None, 1 + len(slates) // MAX_SCALED))
+    candidates = np.array(some.tensors["candidate_features"][some.shown])
+    requests = np.array(some.tensors["request_features"])  # torch wants to write
+    model.candidate_features.fit(torch.from_numpy(candidates).to(device))
+    model.request_features.fit(torch.from_numpy(requests).to(device))
     stage = Stage(
         name=STAGE,
         objective=ClickObjective(model, slates, config),

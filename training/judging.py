@@ -82,9 +82,9 @@ def split(slates: Slates, boundary: int) -> Split:
     first = int(np.searchsorted(slates.request_at_ms, boundary))
     middle = first + (total - first) // 2
     return Split(
-        train=slates.take(np.arange(first)),
-        calibrate=slates.take(np.arange(first, middle)),
-        judge=slates.take(np.arange(middle, total)),
+        train=slates.take(slice(first)),
+        calibrate=slates.take(slice(first, middle)),
+        judge=slates.take(slice(middle, total)),
     )
 
 

@@ -5,39 +5,26 @@ In: the raw event log, items' profiles, and the bundles so far. Out: a bundle in
 promotion is a callable that takes a folder. Killed at any step, the next run goes on.
 """
 
-import hashlib
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import torch
 
 from features import bundle
 from features.config import FeatureConfig
 from features.gates import Gate, failed
 from streams.config import StreamConfig
-from training import bundling, champion, lock, reports, warm_start
-from training.bundling import UNFINISHED, Origin
+from training import bundling, champion, example_files, lock, reports, run_log, stages
+from training.bundling import Origin, unfinished
 from training.champion import Champion
 from training.config import RefreshConfig
-from training.finetuning import STAGE as FINETUNE
-from training.finetuning import finetune
-from training.fitting import FitOptions
 from training.judging import Scored, judge
-from training.model.embeddings import TableSizes
-from training.model.srp4ctr import SRP4CTR
-from training.pretraining import STAGE as PRETRAIN
-from training.pretraining import pretrain
-from training.progress import ProgressListener, silent
+from training.parallel import ALONE, Processes
+from training.progress import Clock, ProgressListener, silent
 from training.reports import Outcome, RefreshReport
+from training.stages import Training
 from training.training_set import TrainingSet, read_training_set
 from training.warm_start import Parent
-
-PRETRAINING_SHARE = (
-    0.5  # of ``max_seconds``: at the default epochs both stages take as long
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,29 +40,8 @@ class RefreshOptions:
     force: bool = False
     """Train even if the newest bundle has learnt all there is."""
     progress: ProgressListener = silent
-
-
-@dataclass(slots=True)
-class _Clock:
-    """Announces steps and keeps the seconds that each took."""
-
-    progress: ProgressListener
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Announce ``name`` as a step of one unit, and time it."""
-        self.progress(name, 0, 1)
-        with self.timed(name):
-            yield
-        self.progress(name, 1, 1)
-
-    @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        """Time a step that announces itself."""
-        began = time.monotonic()
-        yield
-        self.seconds[name] = time.monotonic() - began
+    processes: Processes = ALONE
+    """Those that train together: the first calls ``refresh``, the others ``follow``."""
 
 
 def refresh(
@@ -91,27 +57,26 @@ def refresh(
     where it was, as long as log and recipe are the same.
     """
     options = options or RefreshOptions()
-    clock = _Clock(options.progress)
+    clock = Clock(options.progress)
     with lock.held(Path(config.bundles_dir)) as note:
         rival = champion.load(options.serving, streams.sequence_length)
         with clock.step("examples"):
-            words = rival.words if isinstance(rival, Champion) else None
-            lengths = streams.sequence_length, streams.exposure_length
-            lessons = read_training_set(config, features, lengths[0], words, lengths[1])
-        recipe = _recipe(config, lessons, options.from_scratch)
-        report = _made_before(config, recipe)
+            lessons = _lessons(config, features, streams, rival)
+        training = Training(
+            config=config,
+            lessons=lessons,
+            from_scratch=options.from_scratch,
+            processes=options.processes,
+            clock=clock,
+        )
+        report = _made_before(config, training.recipe)
         if report is None or options.force:
-            task = _Task(
-                config=config,
-                lessons=lessons,
-                rival=rival,
-                recipe=recipe,
-                options=options,
-                clock=clock,
-            )
-            report = _make_bundle(task, note)
-        elif report.outcome is not Outcome.READY or options.promote is None:
-            return replace(report, outcome=Outcome.NOTHING_NEW)
+            report = _make_bundle(_Task(training, rival, options, note))
+        else:
+            stages.dismiss(options.processes)
+            shutil.rmtree(unfinished(config), ignore_errors=True)
+            if report.outcome is not Outcome.READY or options.promote is None:
+                return replace(report, outcome=Outcome.NOTHING_NEW)
         if report.outcome is Outcome.READY and options.promote is not None:
             with clock.step("promote"):
                 report = reports.with_promotion(report, options.promote(report.folder))
@@ -120,31 +85,52 @@ def refresh(
         return report
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+def _lessons(
+    config: RefreshConfig,
+    features: FeatureConfig,
+    streams: StreamConfig,
+    rival: Champion | str,
+) -> TrainingSet:
+    """Return the training set; that of an unfinished refresh, if the log is the same."""
+    lengths = streams.sequence_length, streams.exposure_length
+    words, named = None, ""
+    if isinstance(rival, Champion):
+        words, named = rival.words, f"{rival.card.version} {rival.card.created_at_ms}"
+    return example_files.kept(
+        unfinished(config) / example_files.FOLDER,
+        example_files.name_of(config, features, lengths, named),
+        lambda: read_training_set(config, features, lengths[0], words, lengths[1]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class _Task:
     """What one new bundle is made from."""
 
-    config: RefreshConfig
-    lessons: TrainingSet
+    training: Training
     rival: Champion | str
     """The bundle that serves, or why there is none to compare with."""
-    recipe: str
     options: RefreshOptions
-    clock: _Clock
+    note: str
+    """What a person should know of how it began."""
 
 
-def _make_bundle(task: _Task, note: str) -> RefreshReport:
+def _make_bundle(task: _Task) -> RefreshReport:
     """Train, judge and export a model; return the report of its bundle."""
-    config, lessons = task.config, task.lessons
-    model, parent, start = _begin(task)
-    _train(model, parent, task)
-    with task.clock.step("judge"):
-        verdict = judge(model, lessons.parts, config)
-        against = _champion_gates(task, verdict.judged)
-        verdict = replace(verdict, gates=verdict.gates + against)
-    with task.clock.step("export"):
+    training = task.training
+    config, lessons = training.config, training.lessons
+    model, parent, start = stages.begin(training, task.options.serving)
+    with run_log.logging_to(_log_folder(config)) as log:
+        stages.train(model, parent, training, log)
+        with training.clock.step("judge"):
+            verdict = judge(model, lessons.parts, config)
+        for name, value in verdict.metrics.items():
+            log(f"judged/{name}", value, 0)
+    against = _champion_gates(task, verdict.judged)
+    verdict = replace(verdict, gates=verdict.gates + against)
+    with training.clock.step("export"):
         origin = Origin(
-            recipe=task.recipe,
+            recipe=training.recipe,
             parent=parent.card.version if parent else "",
             window_start_ms=_window_start_ms(lessons, parent),
         )
@@ -156,7 +142,7 @@ def _make_bundle(task: _Task, note: str) -> RefreshReport:
             outcome=Outcome.REFUSED if failed(card.gates) else passed,
             gates=card.gates,
             parent=card.parent,
-            notes=tuple(each for each in (start, note) if each),
+            notes=tuple(each for each in (start, task.note) if each),
             metrics=card.metrics,
             cost=card.cost,
             counts=card.counts,
@@ -165,55 +151,21 @@ def _make_bundle(task: _Task, note: str) -> RefreshReport:
     return report
 
 
-def _begin(task: _Task) -> tuple[SRP4CTR, Parent | None, str]:
-    """Return the model to train, the bundle that it goes on from, and why so."""
-    config, words = task.config, task.lessons.words
-    length = task.lessons.windows.tensors["history_item_rows"].shape[1]
-    sizes = TableSizes.of(words, length)
-    torch.manual_seed(config.seed)
-    model = SRP4CTR(config.model, sizes).to(_device(config.device))
-    if task.options.from_scratch:
-        return model, None, "from scratch, as asked"
-    bundles = bundle.list_bundles(Path(config.bundles_dir))
-    parent = warm_start.find_parent(bundles, task.lessons, task.options.serving)
-    if isinstance(parent, str):
-        return model, None, f"from scratch: {parent}"
-    try:
-        return model, parent, warm_start.carry_over(model, words, parent)
-    except ValueError as error:
-        return model, None, f"from scratch: {error}"
-
-
-def _train(model: SRP4CTR, parent: Parent | None, task: _Task) -> None:
-    """Train ``model`` in both stages, resuming from their checkpoints."""
-    config, lessons = task.config, task.lessons
-    if parent is not None:
-        lessons = warm_start.since(lessons, parent.card.boundary_ms, config)
-        config = warm_start.shortened(config)
-    recipe = f"{task.recipe} {parent.card.version if parent else ''}"
-    options = FitOptions(recipe=recipe, progress=task.clock.progress)
-    pretraining_share = 0.0 if config.pretraining == "none" else PRETRAINING_SHARE
-    shares = {PRETRAIN: pretraining_share, FINETUNE: 1.0 - pretraining_share}
-    for stage, share in shares.items():
-        seconds = None if config.max_seconds is None else share * config.max_seconds
-        file = Path(config.bundles_dir) / UNFINISHED / f"{stage}.safetensors"
-        own = replace(options, checkpoint=file, seconds=seconds)
-        with task.clock.timed(stage):
-            if stage == FINETUNE:
-                finetune(model, lessons.parts.train, config, own)
-            elif parent is None:
-                pretrain(model, lessons.windows, config, own)
-            else:
-                with warm_start.kept_candidate_stream(model):
-                    pretrain(model, lessons.windows, config, own)
+def _log_folder(config: RefreshConfig) -> Path | None:
+    """Return where this refresh's curves go: a run has the name of the bundle to be."""
+    bundles = Path(config.bundles_dir)
+    if not config.tensorboard_dir:
+        return None
+    return bundles / config.tensorboard_dir / bundle.next_version(bundles)
 
 
 def _champion_gates(task: _Task, judged: Scored) -> tuple[Gate, ...]:
-    slates = task.lessons.champion_judge
+    training = task.training
+    slates = training.lessons.champion_judge
     if isinstance(task.rival, str):
         return champion.none(task.rival)
     assert slates is not None  # cut with the champion's vocabulary
-    return champion.compare(task.rival, slates, judged, task.config.champion_tolerance)
+    return champion.compare(task.rival, slates, judged, training.config.champion_tolerance)
 
 
 def _window_start_ms(lessons: TrainingSet, parent: Parent | None) -> int:
@@ -231,23 +183,3 @@ def _made_before(config: RefreshConfig, recipe: str) -> RefreshReport | None:
     except ValueError:  # damaged, or of an older schema
         pass
     return None
-
-
-def _recipe(config: RefreshConfig, lessons: TrainingSet, from_scratch: bool) -> str:
-    """Return a digest of what may not differ if a checkpoint is to be resumed."""
-    own = replace(config, bundles_dir="", max_gpu_memory_share=1.0, niceness=0)
-    length = lessons.windows.tensors["history_item_rows"].shape[1]
-    lengths = length, lessons.exposure_length
-    described = repr((own, from_scratch, lengths, lessons.counts))
-    digest = hashlib.sha256(described.encode())
-    for array in (lessons.parts.train.request_at_ms, lessons.parts.train.clicked):
-        digest.update(array.tobytes())
-    digest.update(repr(lessons.words.item_fields).encode())
-    digest.update(lessons.words.item_keys.tobytes())
-    return digest.hexdigest()
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)

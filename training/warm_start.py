@@ -40,6 +40,12 @@ class Parent:
     words: Vocabulary
 
 
+def parent_in(folder: Path) -> Parent:
+    """Return the bundle in ``folder``; ``ValueError`` where it is damaged."""
+    words = vocabulary.load(folder / bundle.VOCABULARY_FILE)
+    return Parent(folder=folder, card=bundle.verify(folder), words=words)
+
+
 def find_parent(
     bundles: Sequence[Path], lessons: TrainingSet, serving: Path | None = None
 ) -> Parent | str:
@@ -58,11 +64,11 @@ def find_parent(
         if rolled_back or outcome is Outcome.REFUSED:
             continue
         try:
-            card = bundle.verify(folder)
-            words = vocabulary.load(folder / bundle.VOCABULARY_FILE)
+            parent = parent_in(folder)
         except ValueError as error:
             why = why or f"{folder.name} cannot be gone on from: {error}"
             continue
+        card, words = parent.card, parent.words
         if words.num_oov_rows != lessons.words.num_oov_rows:
             return f"{folder.name} has another number of rows for unknown items"
         if _fields(words) != _fields(lessons.words):
@@ -71,7 +77,7 @@ def find_parent(
             return f"{folder.name} has learnt from requests that are held out now"
         if not np.any(lessons.parts.train.request_at_ms >= card.boundary_ms):
             return f"there is no request that {folder.name} has not learnt from"
-        return Parent(folder=folder, card=card, words=words)
+        return parent
     return why or "there is no bundle to go on from"
 
 

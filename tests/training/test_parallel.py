@@ -11,11 +11,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from features import bundle
+from streams.config import StreamConfig
 from tests.training.conftest import RECIPE
 from tests.training.fitting_process import train
+from tests.training.logs import write_world
+from training.config import ModelConfig
+from training.refresh import refresh
 
 STAGES = ("pre-train", "fine-tune")
 ROOT = Path(__file__).parents[2]
+RUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -62,13 +68,54 @@ def test_a_batch_in_parts_is_learnt_as_one(
 def test_two_processes_learn_what_one_does(
     expected: Mapping[str, Tensor], tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", "-m", "tests.training.fitting_process"]
+    command = [*RUN, "--nproc-per-node", "2", "-m", "tests.training.fitting_process"]
     done = subprocess.run(
         [*command, str(tmp_path)], cwd=ROOT, env=ALONE, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr.decode()
     assert_near(ended(tmp_path), expected)
+
+
+def test_a_refresh_under_torchrun_writes_one_bundle_the_same_as_alone(
+    tmp_path: Path,
+) -> None:
+    world = write_world(tmp_path)
+    config = replace(
+        RECIPE,
+        bundles_dir=str(tmp_path / "alone"),
+        held_out_share=0.3,
+        model=ModelConfig(width=8),
+        max_calibration_error=9.0,
+    )
+    alone = refresh(config, world, StreamConfig(sequence_length=6)).folder
+    settings = {
+        "features__log_dir": world.log_dir,
+        "features__registry": world.registry,
+        "streams__sequence_length": "6",
+        "training__bundles_dir": str(tmp_path / "together"),
+        "training__held_out_share": "0.3",
+        "training__max_calibration_error": "9",
+        "training__model__width": "8",
+        "local__data_dir": str(tmp_path / "nothing"),
+        "triton__repository": str(tmp_path / "nothing"),
+    }
+    for name in ("pretrain_epochs", "finetune_epochs", "batch_users", "batch_requests"):
+        settings[f"training__{name}"] = str(getattr(config, name))
+    command = [*RUN, "--nproc-per-node", "2", "-m", "cli", "model", "refresh"]
+    done = subprocess.run(
+        [*command, "--no-promote"],
+        cwd=ROOT,
+        env={**ALONE, **{f"SRP4CTR_{n.upper()}": v for n, v in settings.items()}},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    [together] = bundle.list_bundles(tmp_path / "together")
+    weights = [load_file(each / bundle.WEIGHTS_FILE) for each in (alone, together)]
+    assert_near(weights[1], weights[0])
+    assert bundle.verify(together).counts == bundle.verify(alone).counts
+    [log] = (tmp_path / "together" / "logs" / "v1").iterdir()  # the first process's
+    assert log.name.startswith("events.out.tfevents")
 
 
 def test_a_killed_run_resumes_to_the_same_bits(
