@@ -89,10 +89,13 @@ class RefreshConfig:
     (after 8 epochs of pre-training 0.3 gives 0.7456, 1.0 gives 0.7430)."""
     layer_decay: float = 1.0
     """Each encoder layer learns at this share of the rate of the one above, tables last."""
-    slate_loss_weight: float = 0.0
-    """Beside the loss by impression: that of choosing among a slate's items."""
-    id_dropout: float = 0.0
-    """Fine-tuning makes this share of a batch's items unknown, so that new ones score."""
+    slate_loss_weight: float = 0.3
+    """Beside the loss by impression: that of choosing among a slate's items. EB-NeRD, with
+    ``id_dropout`` 0.3: AUC .702 / gAUC .702 without, .701 / .715 with 0.3; 1.0 ranks worse
+    between requests (AUC .689). It moves no calibration on MovieLens-100K."""
+    id_dropout: float = 0.3
+    """Fine-tuning makes this share of a batch's items unknown, so that new ones score: AUC
+    of items that taught nothing on EB-NeRD .6735 without, .6742 at 0.1, .6757 at 0.3."""
     fake_negative_weighted: bool = False
     """Learn each impression as a non-click at once, and its click besides: for whoever
     trains before the labels' windows have closed. A refresh waits for them."""
