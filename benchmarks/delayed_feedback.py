@@ -57,6 +57,7 @@ RECIPE = RefreshConfig(
     batch_requests=256,
     finetune_learning_rate=4e-3,
     slate_loss_weight=0.0,  # it does not see how many are clicked
+    id_dropout=0.0,
     device="cpu",
 )
 
