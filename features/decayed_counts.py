@@ -2,8 +2,8 @@
 
 c(t) = Σ_i 2^(−(t − t_i) / h), as ``streams.activity`` counts one by one, but over events
 that were visible before t, and without meeting every event with every instant: time is cut
-into buckets, and c(t) is a running sum within t's bucket plus the totals of the earlier
-ones, each decayed from its bucket's start. No term is negative, so nothing cancels.
+into buckets, and c(t) is a running sum within t's bucket plus what is left of the earlier
+ones at its start. No term is negative, so nothing cancels.
 """
 
 from typing import Any
@@ -95,22 +95,34 @@ def _of_this_bucket(turns: Table) -> Table:
 
 
 def _of_earlier_buckets(turns: Table) -> Table:
-    """Return for each instant the totals of each earlier bucket."""
+    """Return for each instant what is left of the earlier buckets.
+
+    They are added up once for all instants of a bucket, as of its start.
+    """
     totals = turns.group_by("owner", "bucket").aggregate(
         s.across(s.cols(*_COUNTS), _.sum()), first_seen_ms=_.first_seen_ms.min()
     )
-    instants = turns.filter(turns.row.notnull())
-    later = instants.select("owner", "row", "at_ms", later_bucket="bucket")
-    both = totals.inner_join(later, "owner")
-    return _decayed(both.filter(both.bucket < both.later_bucket))
+    instants = turns.filter(turns.row.notnull()).select("owner", "bucket", "row", "at_ms")
+    reached = instants.select("owner", later="bucket").distinct()
+    earlier = totals.inner_join(reached, "owner").filter(_.bucket < _.later)
+    left = _left_after(earlier, (earlier.later - earlier.bucket) * _BUCKET_MS)
+    parts = earlier.select("owner", "first_seen_ms", bucket="later", **left)
+    started = parts.group_by("owner", "bucket").aggregate(
+        s.across(s.cols(*_COUNTS), _.sum()), first_seen_ms=_.first_seen_ms.min()
+    )
+    return _decayed(instants.inner_join(started, ("owner", "bucket")))
 
 
 def _decayed(sums: Table) -> Table:
     """Return ``sums``, as of their buckets' starts, as of ``at_ms``."""
-    since_start_ms = sums.at_ms - sums.bucket * _BUCKET_MS
+    left = _left_after(sums, sums.at_ms - sums.bucket * _BUCKET_MS)
+    return sums.select("row", "at_ms", "first_seen_ms", **left)
+
+
+def _left_after(sums: Table, elapsed_ms: Any) -> dict[str, Any]:
+    """Return what is left of each count after ``elapsed_ms``."""
     decay = {
-        name: ibis.literal(2.0) ** (-since_start_ms / half_life_ms)
+        name: ibis.literal(2.0) ** (-elapsed_ms / half_life_ms)
         for name, half_life_ms in _HALF_LIVES_MS.items()
     }
-    counts = {name: sums[name] * decay[name.rpartition("_")[2]] for name in _COUNTS}
-    return sums.select("row", "at_ms", "first_seen_ms", **counts)
+    return {name: sums[name] * decay[name.rpartition("_")[2]] for name in _COUNTS}
