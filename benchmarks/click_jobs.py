@@ -4,6 +4,7 @@ A job's file is named by what it depends on: examples, arm, seed, settings and t
 that learns. Jobs run in processes of one thread each, and a failed one stops no other.
 """
 
+import functools
 import hashlib
 import json
 import multiprocessing
@@ -193,6 +194,7 @@ def _judged(
     return {name: v if np.isfinite(v) else None for name, v in found.items()}
 
 
+@functools.cache
 def _learning_code() -> str:
     return code_digest(*LEARNING_CODE)
 

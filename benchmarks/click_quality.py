@@ -27,7 +27,7 @@ from training.config import RefreshConfig
 
 ROOT = Path(".data/benchmarks/click_quality")
 QUICK_EVENTS = 60_000
-QUICK_SEEDS = 2
+QUICK_SEEDS = 1
 RESULTS = click_report.RESULTS / "click_quality.json"
 
 
@@ -140,7 +140,9 @@ def _tuning_key(job: Job) -> tuple[Path, str]:
 def _plan(arguments: argparse.Namespace) -> Plan:
     config = RefreshConfig()
     if arguments.quick:
-        config = replace(config, pretrain_epochs=2, finetune_epochs=1)
+        # Few slates: small batches, so that there are steps enough to learn anything.
+        config = replace(config, pretrain_epochs=2, batch_users=32, bucket_by_length=True)
+        config = replace(config, finetune_epochs=2, batch_requests=32)
     return Plan(
         root=arguments.resume,
         config=changed(config, arguments.set),

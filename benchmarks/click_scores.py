@@ -71,12 +71,18 @@ def _of(
     return {
         "auc": metrics.auc(clicked, probabilities),
         "gauc": mean_auc(clicked, probabilities, requests),
+        # Of other requests like these; the seeds' error says nothing of it.
+        "gauc_sampling_error": _error(by_request[ranked]),
         "gauc_by_impressions": _weighted(by_request[ranked], sizes[ranked]),
         "log_loss": metrics.log_loss(clicked, probabilities),
         "normalised_entropy": metrics.normalised_entropy(clicked, probabilities),
         "calibration": metrics.calibration(clicked, probabilities),
         "impressions": float(len(clicked)),
     }
+
+
+def _error(values: Floats) -> float:
+    return float(values.std() / np.sqrt(len(values))) if len(values) else float("nan")
 
 
 def _weighted(values: Floats, weights: NDArray[np.int64]) -> float:
