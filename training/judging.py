@@ -141,20 +141,14 @@ def gates(
 ) -> tuple[Gate, ...]:
     """Return what the judged slates say of the bundle; undefined metrics fail their gates.
 
-    What luck does to so few impressions (95 %) is not held against a bundle, but for the
-    AUC: a small shop's hundred judged impressions would be a lottery.
+    What luck does to so few impressions (95 %) is not held against a bundle: a small
+    shop's hundred judged impressions would be a lottery.
     """
-    auc, calibration = measured["auc"], measured["calibration"]
+    calibration = measured["calibration"]
     luck = 1.96 * measured["calibration_standard_error"]
     limit = config.max_calibration_error
     return (
-        Gate(
-            gate="auc",
-            passed=auc >= config.min_auc,
-            value=finite(auc),
-            limit=config.min_auc,
-            note=f"AUC {auc:.4f}; at least training.min_auc {config.min_auc}",
-        ),
+        _auc_gate(measured["auc"], judged, config.min_auc),
         _gauc_gate(measured["gauc"], judged, config.min_gauc),
         Gate(
             gate="calibration",
@@ -168,11 +162,21 @@ def gates(
     )
 
 
+def _auc_gate(auc: float, judged: Scored, limit: float) -> Gate:
+    luck = paired.auc(judged.clicked, *_and_even(judged), judged.users).luck
+    return Gate(
+        gate="auc",
+        passed=auc + luck >= limit,
+        value=finite(auc),
+        limit=limit,
+        note=f"AUC {auc:.4f}; at least training.min_auc {limit}, less {luck:.4f} of luck",
+    )
+
+
 def _gauc_gate(gauc: float, judged: Scored, limit: float) -> Gate:
     if np.isnan(gauc):
         return skipped("gauc", "no request has both a click and a non-click")
-    even = np.zeros_like(judged.probabilities)  # no order: an AUC of 1/2 in each request
-    scores = (judged.probabilities, even)
+    scores = _and_even(judged)
     luck = paired.gauc(judged.clicked, scores, judged.requests, judged.users).luck
     return Gate(
         gate="gauc",
@@ -182,6 +186,11 @@ def _gauc_gate(gauc: float, judged: Scored, limit: float) -> Gate:
         note=f"AUC within a request {gauc:.4f}; at least training.min_gauc {limit}, "
         f"less {luck:.4f} of luck",
     )
+
+
+def _and_even(judged: Scored) -> tuple[Floats, Floats]:
+    """Return the judged probabilities, and those of a model without any order: AUC 1/2."""
+    return judged.probabilities, np.zeros_like(judged.probabilities)
 
 
 def _entropy_gate(entropy: float, judged: Scored) -> Gate:

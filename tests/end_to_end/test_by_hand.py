@@ -21,7 +21,6 @@ from tests.end_to_end import shop
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 SETTINGS = {
     "SRP4CTR_STREAMS__LABEL_WINDOW_S": "3",
-    "SRP4CTR_TRAINING__MAX_SECONDS": "10",
     "COLUMNS": "200",  # tables as a wide terminal shows them
 }
 

@@ -28,7 +28,6 @@ def test_the_demo_takes_its_users_own_events_round_the_loop(tmp_path: Path) -> N
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "SRP4CTR_TRAINING__MAX_SECONDS": "20"},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads(done.stdout.splitlines()[-1])

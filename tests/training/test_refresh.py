@@ -79,11 +79,11 @@ def test_a_bundle_that_fails_a_gate_is_kept_but_not_promoted(
     world: FeatureConfig, config: RefreshConfig
 ) -> None:
     promoted: list[Path] = []
-    strict = replace(config, finetune_epochs=1, min_auc=1.01)
+    strict = replace(config, finetune_epochs=1, min_auc=2.0)
     report = refresh(strict, world, STREAMS, RefreshOptions(promote=into(promoted)))
     assert promoted == []
     assert not report.promoted
-    assert "at least training.min_auc 1.01" in report.refusals[0]
+    assert "at least training.min_auc 2.0" in report.refusals[0]
     assert bundle.verify(report.folder).version == report.version
 
 
