@@ -1,4 +1,4 @@
-"""The label join on five weeks of a newspaper's real impressions and clicks.
+"""Labels and exposures of five weeks of a newspaper's real impressions and clicks.
 
 What must come out was counted on the file alone: see its README. EB-NeRD is for research
 and is not ours to pass on, so it is read from beside the project.
@@ -16,7 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from streams.events import Click, Impression
+from streams.events import Click, Impression, item_key
+from streams.exposures import EXPOSURE_LENGTH, Exposures
+from streams.folding import LoggedEvent, fold_exposures
 from streams.labels import CLICKED, CLICKED_LATE, UNCLICKED, ImpressionLabel, LabelJoin
 from streams.wire import MAX_CLOCK_SKEW_MS
 from tests.oracle import Identity, identity
@@ -149,3 +151,21 @@ def test_one_user_whose_clock_is_ahead_closes_nobodys_window() -> None:
 
     skewed = [(ahead(event), event.occurred_at) for event in clicked_stream()]
     assert of_others(skewed) == of_others(punctual(clicked_stream()))
+
+
+def test_each_reader_keeps_what_was_shown_last() -> None:
+    logged = [
+        LoggedEvent(event=event, offset=offset, known_at_ms=event.occurred_at)
+        for offset, event in enumerate(clicked_stream())
+    ]
+    kept: dict[str, Exposures] = {}
+    for start in range(0, len(logged), 2000):
+        batch = logged[start : start + 2000]
+        kept |= fold_exposures(kept, batch, EXPOSURE_LENGTH)
+    shown: dict[str, set[tuple[int, int]]] = {}
+    for event in clicked_stream():
+        if isinstance(event, Impression):
+            exposure = (event.occurred_at, item_key(event.item_id))
+            shown.setdefault(event.user_id, set()).add(exposure)
+    latest = {user: sorted(each)[-EXPOSURE_LENGTH:] for user, each in shown.items()}
+    assert {user: list(row.elements) for user, row in kept.items()} == latest
