@@ -125,7 +125,7 @@ def test_a_stage_that_learns_no_more_stops_and_keeps_its_best_epoch(
     losses = finetune(model, slates, by_heart, FitOptions(log=log))
     best = int(np.argmin(validated))
     assert len(losses) == len(validated) == best + 3 < 40
-    objective = ClickObjective(model.eval(), slates, by_heart)
+    objective = ClickObjective(model, slates, by_heart).eval()
     newest = np.arange(36, 40)  # a tenth
     with torch.no_grad():
         terms = objective(objective.batch(newest, objective.lengths[newest].max(axis=0)))
