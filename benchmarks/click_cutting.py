@@ -142,46 +142,49 @@ def _cut(source: Source, config: RefreshConfig, folder: Path) -> None:
         num_oov_rows=config.num_oov_rows,
         min_item_count=config.min_item_count,
     )
+    vocabulary.save(words, folder / VOCABULARY)
     profiles = source.profiles(learnt - 1, with_later_items=True)
     attributes = examples.item_attributes(profiles, words)
-    part = _part(found, examples.slates(found, words, attributes))
-    windows = examples.windows(past, LENGTH, words, attributes)
-    calibrate_row, judge_row = _row(part, learnt), _row(part, instants.judged_from_ms)
-    vocabulary.save(words, folder / VOCABULARY)
-    save(folder, "windows", windows.tensors)
-    save_part(folder, "slates", part)
-    save_part(
-        folder, "frozen", _frozen(source, instants, words).take(slice(judge_row, None))
-    )
+    save(folder, "windows", examples.windows(past, LENGTH, words, attributes).tensors)
     keys = np.unique(found.candidate_item_keys)
-    taught = part.items[:calibrate_row]
+    part = _part(found, examples.slates(found, words, attributes), keys)
+    save_part(folder, "slates", part)
+    rows = {
+        "calibrate_row": _row(part, learnt),
+        "judge_row": _row(part, instants.judged_from_ms),
+    }
+    taught = part.items[: rows["calibrate_row"]]
     shown = np.bincount(taught[taught >= 0], minlength=len(keys))
     is_new = ~np.isin(keys, list(counts))
     save(folder, ITEMS, {"impressions": shown, "is_new": is_new})
-    rows = {"calibrate_row": calibrate_row, "judge_row": judge_row}
+    del found, past, part, taught  # gigabytes, of a large log
+    save_part(folder, "frozen", _frozen(source, instants, words, keys))
     card = {"name": source.name, "digest": _digest(source, config), **rows}
     (folder / CARD).write_text(json.dumps(card) + "\n")
 
 
-def _frozen(source: Source, instants: Instants, words: Vocabulary) -> Part:
-    """Return all slates with features that stand still from when judging begins."""
+def _frozen(source: Source, instants: Instants, words: Vocabulary, keys: _Int64s) -> Part:
+    """Return the judged slates with features that stand still from when judging begins."""
     say(f"{source.name}: the same with features that stand still …")
     with opened_log(source.events, instants.judged_from_ms) as log:
         found = point_in_time.snapshot(log, LENGTH, TTL_DAYS)
+    found = found.from_time(instants.judged_from_ms)
     profiles = source.profiles(instants.judged_from_ms - 1)
     attributes = examples.item_attributes(profiles, words)
-    return _part(found, examples.slates(found, words, attributes))
+    return _part(found, examples.slates(found, words, attributes), keys)
 
 
 def _row(part: Part, from_ms: int) -> int:
     return int(np.searchsorted(part.slates.request_at_ms, from_ms))
 
 
-def _part(found: RequestSnapshots, slates: Slates) -> Part:
-    """Return ``slates`` with what only the judge asks; they lie as the candidates do."""
-    _, numbers = np.unique(found.candidate_item_keys, return_inverse=True)
+def _part(found: RequestSnapshots, slates: Slates, keys: _Int64s) -> Part:
+    """Return ``slates`` with what only the judge asks; they lie as the candidates do.
+
+    Items are numbered by their place in ``keys`` (ascending).
+    """
     items = np.full(slates.clicked.shape, -1, dtype=np.int32)
-    items[slates.shown] = numbers
+    items[slates.shown] = np.searchsorted(keys, found.candidate_item_keys)
     counts = np.bincount(found.candidate_requests, minlength=len(found.times_ms))
     pieces = -(-counts // examples.MAX_SLATE)
     requests = np.repeat(np.arange(len(counts)), pieces)
