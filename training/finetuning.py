@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from training.batch_order import in_order
 from training.batches import Batch, Slates, slate_batch, slate_lengths
 from training.click_loss import click_terms
 from training.config import RefreshConfig
@@ -77,8 +78,8 @@ def serving_logits(model: ClickModel, slates: Slates) -> NDArray[np.float32]:
     model.eval()
     logits = np.zeros(slates.clicked.shape, dtype=np.float32)
     lengths = slate_lengths(slates)
-    for start in range(0, len(slates), SCORING_ROWS):
-        rows = np.arange(start, min(start + SCORING_ROWS, len(slates)))
+    alike = np.lexsort(lengths.T)  # together, so that little is padding
+    for rows in in_order(alike, SCORING_ROWS):
         batch = slate_batch(slates, rows, lengths[rows].max(axis=0), device)
         scored = model(batch.tensors).cpu().numpy()
         logits[rows, : scored.shape[1]] = scored
