@@ -100,7 +100,7 @@ class ModelArm:
         finetune(model, examples.train.slates, config, FitOptions())
         seconds["finetune"] = time.process_time() - began
         return Learnt(
-            logits=lambda part: by_length(model, part),
+            logits=lambda part: serving_logits(model, part.slates),
             seconds=seconds,
             flops={n: request_flops(model, examples.judge, n) for n in (1, 100)},
         )
@@ -159,14 +159,6 @@ def calibrating_loss(learnt: Learnt, examples: Examples) -> float:
     clicked = examples.calibrate.slates.clicked[shown]
     logits = learnt.logits(examples.calibrate)[shown]
     return metrics.log_loss(clicked, fit_platt(clicked, logits).probabilities(logits))
-
-
-def by_length(model: ClickModel, part: Part) -> NDArray[np.float32]:
-    """Return the model's logits (R, N); slates of alike lengths are scored together."""
-    order = np.argsort(part.slates.shown.sum(axis=1), kind="stable")
-    logits = np.zeros(part.slates.clicked.shape, dtype=np.float32)
-    logits[order] = serving_logits(model, part.slates.take(order))
-    return logits
 
 
 def request_flops(model: ClickModel, part: Part, candidates: int) -> int:

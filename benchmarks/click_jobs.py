@@ -8,7 +8,6 @@ import functools
 import hashlib
 import json
 import multiprocessing
-import os
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ from benchmarks.click_examples import Examples, Part, code_digest, load
 from benchmarks.click_pretraining import pretrained, pretraining_digest
 from benchmarks.click_scores import figures
 from benchmarks.click_sources import say
+from features.whole_files import replace_text
 from training.calibration import Calibration, fit_platt
 from training.config import RefreshConfig
 from training.model.srp4ctr import SRP4CTR
@@ -206,6 +206,4 @@ def _read(file: Path) -> Result:
 
 def _write(file: Path, result: Result) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(f".{os.getpid()}.tmp")
-    unfinished.write_text(json.dumps(result, indent=1) + "\n")
-    unfinished.rename(file)
+    replace_text(file, json.dumps(result, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""Claim: on real clicks SRP4CTR ranks as well as the usual models, for less.
+"""Question: on real clicks, does SRP4CTR rank as well as the usual models, for less?
 
 Every arm learns from the same slates, cut point in time from a log, by the product's own
 fine-tuning; it is calibrated on newer ones and judged on the newest. Features and

@@ -30,34 +30,9 @@ def figures(examples: Examples, part: Part, probabilities: Floats) -> dict[str, 
     return found
 
 
-def slate_aucs(clicked: Where, scores: Floats, groups: NDArray[np.int64]) -> Floats:
-    """Return the AUC of each group of ``groups`` (ascending); NaN where it has none.
-
-    As ``metrics.auc``, ties counting one half, for all groups at once.
-    """
-    if len(groups) == 0:
-        return np.zeros(0)
-    _, group = np.unique(groups, return_inverse=True)
-    order = np.lexsort((scores, group))
-    by_rank, positive = group[order], clicked[order]
-    starts = np.searchsorted(by_rank, np.arange(group[-1] + 1))
-    place = np.arange(len(order)) - starts[by_rank] + 1.0
-    ranked = scores[order]
-    is_new = np.diff(ranked, prepend=np.nan) != 0
-    is_new |= np.diff(by_rank, prepend=-1) != 0
-    tie = np.cumsum(is_new) - 1
-    rank = (np.bincount(tie, weights=place) / np.bincount(tie))[tie]
-    clicks = np.bincount(by_rank, weights=positive)
-    others = np.bincount(by_rank) - clicks
-    surplus = np.bincount(by_rank, weights=rank * positive) - clicks * (clicks + 1) / 2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        aucs: Floats = np.where(clicks * others > 0, surplus / (clicks * others), np.nan)
-    return aucs
-
-
 def mean_auc(clicked: Where, scores: Floats, groups: NDArray[np.int64]) -> float:
-    """Return the mean AUC of the groups (ascending) that have one, each counting alike."""
-    aucs = slate_aucs(clicked, scores, groups)
+    """Return the mean AUC of the groups that have one, each counting alike."""
+    aucs = metrics.group_aucs(clicked, scores, groups)
     ranked = np.isfinite(aucs)
     return float(aucs[ranked].mean()) if ranked.any() else float("nan")
 
@@ -65,15 +40,13 @@ def mean_auc(clicked: Where, scores: Floats, groups: NDArray[np.int64]) -> float
 def _of(
     clicked: Where, probabilities: Floats, requests: NDArray[np.int64]
 ) -> dict[str, float]:
-    by_request = slate_aucs(clicked, probabilities, requests)
-    _, sizes = np.unique(requests, return_counts=True)
-    ranked = np.isfinite(by_request)
+    by_request = metrics.group_aucs(clicked, probabilities, requests)
     return {
         "auc": metrics.auc(clicked, probabilities),
         "gauc": mean_auc(clicked, probabilities, requests),
         # Of other requests like these; the seeds' error says nothing of it.
-        "gauc_sampling_error": _error(by_request[ranked]),
-        "gauc_by_impressions": _weighted(by_request[ranked], sizes[ranked]),
+        "gauc_sampling_error": _error(by_request[np.isfinite(by_request)]),
+        "gauc_by_impressions": metrics.gauc(clicked, probabilities, requests),
         "log_loss": metrics.log_loss(clicked, probabilities),
         "normalised_entropy": metrics.normalised_entropy(clicked, probabilities),
         "calibration": metrics.calibration(clicked, probabilities),
@@ -83,10 +56,6 @@ def _of(
 
 def _error(values: Floats) -> float:
     return float(values.std() / np.sqrt(len(values))) if len(values) else float("nan")
-
-
-def _weighted(values: Floats, weights: NDArray[np.int64]) -> float:
-    return float(np.average(values, weights=weights)) if len(values) else float("nan")
 
 
 def _buckets(examples: Examples, part: Part) -> dict[str, Where]:

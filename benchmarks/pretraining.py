@@ -1,4 +1,4 @@
-"""Claim: pre-training by masked items and attributes makes a better click model.
+"""Question: does pre-training by masked items and attributes make a better click model?
 
 S3-Rec's protocol on its own files: a user's last item is to be found among 99 given others,
 the one before it chooses the recipe, fifty behaviours at most are the history. Popularity
@@ -30,6 +30,7 @@ from benchmarks import pretraining_scores as scores
 from benchmarks.pretraining_arms import ARMS, RECIPE, Recipe, Scorer
 from benchmarks.pretraining_files import part_of, read
 from benchmarks.pretraining_questions import TEST, VALIDATION, LeaveLast
+from features.whole_files import replace_text
 from training.cost import formula
 from training.model.embeddings import TableSizes
 
@@ -101,9 +102,7 @@ def execute(run: Run) -> str:
         "buckets": {k: scores.values(ranks[TEST][chosen]) for k, chosen in parts.items()},
     }
     RUNS.mkdir(parents=True, exist_ok=True)
-    unfinished = run.file.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(result))
-    unfinished.rename(run.file)
+    replace_text(run.file, json.dumps(result))
     said = ", ".join(f"{name} {value:.4f}" for name, value in test.items())
     return f"{run.arm}, seed {run.seed}: {said} ({seconds:.0f} s)"
 

@@ -132,9 +132,7 @@ def bare(pretraining: Pretraining) -> Arm:
         data: LeaveLast, seed: int, recipe: Recipe, progress: ProgressListener
     ) -> Scorer:
         config = replace(recipe.pretraining, pretraining=pretraining, seed=seed)
-        model, heads = _fresh(data, config)
-        options = FitOptions(progress=progress)
-        pretrain(model, data.windows(), config, options, heads)
+        model, heads = _pretrained(data, config, FitOptions(progress=progress))
         return lambda place, users: foretold(model, heads, data.questions(place, users))
 
     return arm
@@ -147,10 +145,8 @@ def srp4ctr(pretraining: Pretraining) -> Arm:
         data: LeaveLast, seed: int, recipe: Recipe, progress: ProgressListener
     ) -> Scorer:
         config = replace(recipe.pretraining, pretraining=pretraining, seed=seed)
-        model, heads = _fresh(data, config)
         options = FitOptions(progress=progress)
-        if pretraining != "none":
-            pretrain(model, data.windows(), config, options, heads)
+        model, _ = _pretrained(data, config, options)
         rng = np.random.default_rng(seed)
         lessons = data.lessons(rng, recipe.negatives, recipe.newest)
         finetune(model, lessons, replace(recipe.clicks, seed=seed), options)
@@ -180,10 +176,14 @@ def foretold(model: SRP4CTR, heads: MaskedHeads, slates: Slates) -> Scores:
     return _by_user(slates, logits.numpy())
 
 
-def _fresh(data: LeaveLast, config: RefreshConfig) -> tuple[SRP4CTR, MaskedHeads]:
+def _pretrained(
+    data: LeaveLast, config: RefreshConfig, options: FitOptions
+) -> tuple[SRP4CTR, MaskedHeads]:
     torch.manual_seed(config.seed)
     model = SRP4CTR(config.model, TableSizes.of(data.words, data.length))
-    return model, MaskedHeads(config.model, model.embedding)
+    heads = MaskedHeads(config.model, model.embedding)
+    pretrain(model, data.windows(), config, options, heads)
+    return model, heads
 
 
 def _appended(slates: Slates) -> dict[str, NDArray[np.generic]]:

@@ -8,7 +8,6 @@ server's environment reads bundles too. Nothing in a bundle is ever executed.
 import dataclasses
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 
 from features import schema
 from features.gates import Gate
+from features.whole_files import replace_text
 
 WEIGHTS_FILE = "weights.safetensors"
 ENCODER_FILE = "encoder.onnx"
@@ -171,10 +171,8 @@ def _sha256(path: Path) -> str:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write ``content`` so that a reader sees all of it or nothing."""
-    unfinished = path.with_name(path.name + ".tmp")
     text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
-    unfinished.write_text(text + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    replace_text(path, text + "\n")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """What a check of the feature store found, and the file that tells the monitor of it."""
 
-import os
 from pathlib import Path
 
 import msgspec
+
+from features.whole_files import replace_text
 
 REPORT_FILE = "feature-check.json"
 """In the log's folder: the newest report."""
@@ -47,9 +48,8 @@ def write_report(log_dir: Path, check: FeatureCheck) -> Path:
     """Write ``check`` as JSON, whole or not at all, and return where."""
     log_dir.mkdir(parents=True, exist_ok=True)
     path = log_dir / REPORT_FILE
-    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(check)) + b"\n")
-    unfinished.replace(path)
+    text = msgspec.json.format(msgspec.json.encode(check).decode())
+    replace_text(path, text + "\n")
     return path
 
 

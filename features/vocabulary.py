@@ -10,7 +10,6 @@ none.
 
 import functools
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from features.item_fields import (
     values_of,
 )
 from features.schema import Field
+from features.whole_files import replace_text
 
 Int64s = NDArray[np.int64]
 
@@ -154,9 +154,7 @@ def save(vocabulary: Vocabulary, path: Path) -> None:
         "item_keys": vocabulary.item_keys.tolist(),
         "item_fields": [asdict(field) for field in vocabulary.item_fields],
     }
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(json.dumps(content) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    replace_text(path, json.dumps(content) + "\n")
 
 
 def load(path: Path) -> Vocabulary:

@@ -81,12 +81,13 @@ def compare(
 
 def score(folder: Path, slates: Slates) -> Scored:
     """Return the shown impressions of ``slates``, scored by the bundle in ``folder``."""
+    answer = export.opened(folder)
     probabilities = np.full(slates.clicked.shape, np.nan, dtype=np.float32)
     for start in range(0, len(slates), SCORING_ROWS):
         rows = np.arange(start, min(start + SCORING_ROWS, len(slates)))
         tensors = torch_rows(slates.tensors, rows, torch.device("cpu"))
         inputs = {name: tensors[name].numpy() for name in EXAMPLE_NAMES}
-        probabilities[rows] = export.run_onnx(folder, inputs)
+        probabilities[rows] = answer(inputs)
     return scored(slates, probabilities)
 
 
@@ -97,11 +98,12 @@ def _gate(
     if np.isnan(difference.value):
         return skipped(name, "undefined on so few clicks")
     allowed = difference.luck + tolerance
+    shown = round(difference.value, 4) + 0.0  # a rounding error below zero is no "-0.0000"
     return Gate(
         gate=name,
         passed=bool(sign * difference.value >= -allowed),
         value=finite(theirs + difference.value),
         limit=finite(theirs - sign * allowed),
-        note=f"{who}; difference {difference.value:+.4f}, of which {difference.luck:.4f} "
+        note=f"{who}; difference {shown:+.4f}, of which {difference.luck:.4f} "
         f"may be luck and {tolerance:g} is training.champion_tolerance",
     )

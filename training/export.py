@@ -6,7 +6,7 @@ whose inputs and outputs are the schema's by name with free batch and candidate 
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -83,11 +83,18 @@ def write_golden(model: SRP4CTR, requests: Arrays, folder: Path) -> None:
 
 def run_onnx(folder: Path, requests: Arrays) -> NDArray[np.float32]:
     """Return click probabilities (B, N) of ``requests`` by the ONNX files in ``folder``."""
-    inputs = dict(requests)
-    inputs |= _run(folder / bundle.ENCODER_FILE, ENCODER_INPUTS, inputs)
-    answered = _run(folder / bundle.HEAD_FILE, HEAD_INPUTS, inputs)
-    probability: NDArray[np.float32] = answered["click_probability"]
-    return probability
+    return opened(folder)(requests)
+
+
+def opened(folder: Path) -> Callable[[Arrays], NDArray[np.float32]]:
+    """Return what scores requests by the ONNX files in ``folder``, read once."""
+    encode = _session(folder / bundle.ENCODER_FILE, ENCODER_INPUTS)
+    score = _session(folder / bundle.HEAD_FILE, HEAD_INPUTS)
+
+    def probabilities(requests: Arrays) -> NDArray[np.float32]:
+        return score({**requests, **encode(requests)})["click_probability"]
+
+    return probabilities
 
 
 def check(golden: Arrays, answered: NDArray[np.float32]) -> float:
@@ -150,15 +157,19 @@ def _free_axes(spec: TensorSpec) -> dict[int, str]:
     return {0: "B", **named}
 
 
-def _run(
-    path: Path, table: Sequence[TensorSpec], inputs: Arrays
-) -> dict[str, NDArray[np.float32]]:
+def _session(
+    path: Path, table: Sequence[TensorSpec]
+) -> Callable[[Arrays], dict[str, NDArray[np.float32]]]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
-    fed = {spec.name: inputs[spec.name] for spec in table}
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, fed), strict=True))
+
+    def run(inputs: Arrays) -> dict[str, NDArray[np.float32]]:
+        fed = {spec.name: inputs[spec.name] for spec in table}
+        return dict(zip(names, session.run(names, fed), strict=True))
+
+    return run
 
 
 def _named(table: Sequence[TensorSpec], tensors: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -36,16 +36,40 @@ def gauc(
 
     Groups without both a click and a non-click have no AUC and no weight.
     """
-    order = np.argsort(groups, kind="stable")
-    ordered = np.asarray(groups)[order]
-    starts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
-    weighted, weight = 0.0, 0
-    for rows in np.split(order, starts):
-        value = auc(np.asarray(clicked)[rows], np.asarray(scores)[rows])
-        if not np.isnan(value):
-            weighted += value * len(rows)
-            weight += len(rows)
-    return weighted / weight if weight else float("nan")
+    aucs = group_aucs(clicked, scores, groups)
+    _, sizes = np.unique(groups, return_counts=True)
+    ranked = np.isfinite(aucs)
+    if not ranked.any():
+        return float("nan")
+    return float(np.average(aucs[ranked], weights=sizes[ranked]))
+
+
+def group_aucs(
+    clicked: NDArray[np.generic],
+    scores: NDArray[np.generic],
+    groups: NDArray[np.generic],
+) -> Floats:
+    """Return the AUC of each distinct group, ascending; NaN where it has none.
+
+    As ``auc``, ties counting one half, for all groups in one sort.
+    """
+    if len(groups) == 0:
+        return np.zeros(0)
+    _, group = np.unique(groups, return_inverse=True)
+    order = np.lexsort((scores, group))
+    grouped, ranked = group[order], np.asarray(scores)[order]
+    positive = np.asarray(clicked)[order] > 0.5
+    first = np.searchsorted(grouped, np.arange(grouped[-1] + 1))
+    place = np.arange(len(order)) - first[grouped] + 1.0
+    is_new = (np.diff(ranked, prepend=np.nan) != 0) | (np.diff(grouped, prepend=-1) != 0)
+    tie = np.cumsum(is_new) - 1
+    rank = (np.bincount(tie, weights=place) / np.bincount(tie))[tie]
+    clicks = np.bincount(grouped, weights=positive)
+    others = np.bincount(grouped) - clicks
+    surplus = np.bincount(grouped, weights=rank * positive) - clicks * (clicks + 1) / 2
+    with np.errstate(invalid="ignore"):
+        aucs: Floats = surplus / (clicks * others)  # 0 / 0 where a group lacks either
+    return aucs
 
 
 def log_loss(clicked: NDArray[np.generic], probabilities: NDArray[np.generic]) -> float:

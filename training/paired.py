@@ -58,21 +58,16 @@ def gauc(
 
     Requests without both a click and a non-click have no weight, as in ``metrics.gauc``.
     """
-    order = np.argsort(requests, kind="stable")
-    cuts = np.flatnonzero(np.diff(np.asarray(requests)[order])) + 1
-    apart, weights, owners = [], [], []
-    for rows in np.split(order, cuts):
-        mine = np.asarray(clicked)[rows]
-        one, other = (metrics.auc(mine, np.asarray(each)[rows]) for each in scores)
-        if not np.isnan(one):
-            apart.append(one - other)
-            weights.append(len(rows))
-            owners.append(np.asarray(users)[rows[0]])
-    if not apart:
+    one, other = (metrics.group_aucs(clicked, each, requests) for each in scores)
+    _, first, sizes = np.unique(requests, return_index=True, return_counts=True)
+    ranked = np.isfinite(one)
+    if not ranked.any():
         return Difference(value=float("nan"), standard_error=float("nan"))
-    share = np.array(weights) / sum(weights)
-    value = float(share @ np.array(apart))
-    return _difference(value, share * (np.array(apart) - value), np.array(owners))
+    share = sizes[ranked] / sizes[ranked].sum()
+    apart = (one - other)[ranked]
+    value = float(share @ apart)
+    owners = np.asarray(users)[first[ranked]]
+    return _difference(value, share * (apart - value), owners)
 
 
 def _placements(clicked: Array, scores: Array) -> Floats:

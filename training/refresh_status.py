@@ -1,9 +1,10 @@
 """How the last refresh ended: the file that tells the monitor of it. No torch."""
 
-import os
 from pathlib import Path
 
 import msgspec
+
+from features.whole_files import replace_text
 
 STATUS_FILE = "refresh.json"
 """In the bundles' folder."""
@@ -29,10 +30,8 @@ class RefreshStatus(msgspec.Struct, frozen=True, kw_only=True):
 def write_status(bundles_dir: Path, status: RefreshStatus) -> None:
     """Write ``status`` as JSON, whole or not at all."""
     bundles_dir.mkdir(parents=True, exist_ok=True)
-    path = bundles_dir / STATUS_FILE
-    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(status)) + b"\n")
-    unfinished.replace(path)
+    text = msgspec.json.format(msgspec.json.encode(status).decode())
+    replace_text(bundles_dir / STATUS_FILE, text + "\n")
 
 
 def read_status(bundles_dir: Path) -> RefreshStatus | None:

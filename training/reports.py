@@ -5,13 +5,13 @@ promotion, adds what it checked.
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
 from features.gates import Gate, failed
+from features.whole_files import replace_text
 
 REPORT_FILE = "report.json"
 PAGE_FILE = "report.md"
@@ -68,8 +68,8 @@ def write(report: RefreshReport) -> None:
     content = asdict(report)
     del content["folder"]  # a copied bundle lies elsewhere
     text = json.dumps(content, indent=2, allow_nan=False)
-    _replace(report.folder / REPORT_FILE, text + "\n")
-    _replace(report.folder / PAGE_FILE, "\n".join(_page(report)) + "\n")
+    replace_text(report.folder / REPORT_FILE, text + "\n")
+    replace_text(report.folder / PAGE_FILE, "\n".join(_page(report)) + "\n")
 
 
 def read(folder: Path) -> RefreshReport | None:
@@ -106,9 +106,3 @@ def _page(report: RefreshReport) -> Iterator[str]:
         yield f"\n| {title} | |\n|---|---|"
         for name, number in getattr(report, title).items():
             yield f"| {name} | {number:,.6g} |"
-
-
-def _replace(path: Path, text: str) -> None:
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)

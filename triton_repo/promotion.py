@@ -8,7 +8,6 @@ it leaves the old pair serving.
 import fcntl
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from features import bundle
 from features.check_report import FeatureCheck
 from features.config import FeatureConfig
 from features.gates import Gate, failed, skipped
+from features.whole_files import replace_text
 from triton_repo import pbtxt, rendering
 from triton_repo.config import TritonConfig
 from triton_repo.golden import LATENCY, check_version, golden_gate, latency_gate
@@ -160,10 +160,10 @@ def _move_ensembles(client: Any, repository: Path, after: Serving) -> None:
             live = repository / name / "config.pbtxt"
             old[name] = live.read_text() if live.is_file() else None
             (repository / name / "1").mkdir(parents=True, exist_ok=True)
-            _write(live, (kept / f"{name}.pbtxt").read_text())
+            replace_text(live, (kept / f"{name}.pbtxt").read_text())
             client.load_model(name, client_timeout=_LOAD_TIMEOUT_S)
         check_version(client, version)
-        _write(repository / SERVING_FILE, json.dumps(asdict(after)))
+        replace_text(repository / SERVING_FILE, json.dumps(asdict(after)))
     except BaseException:
         _put_back(client, repository, old)
         raise
@@ -178,7 +178,7 @@ def _put_back(client: Any, repository: Path, old: Mapping[str, str | None]) -> N
                     client.unload_model(name)
                 shutil.rmtree(live.parent)
             else:
-                _write(live, text)
+                replace_text(live, text)
                 client.load_model(name, client_timeout=_LOAD_TIMEOUT_S)
         except (InferenceServerException, OSError):  # the other one may still go back
             LOG.exception("%s was not put back; promote a bundle to repair it", name)
@@ -287,10 +287,3 @@ def _locked(repository: Path) -> Iterator[None]:
     with (repository / "promotion.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace ``path`` so that the server reads the old text or the new, never a part."""
-    partial = path.with_name(f"{path.name}.part")
-    partial.write_text(text)
-    os.replace(partial, path)

@@ -33,30 +33,20 @@ profile_log = FileSource(
 # What the stream writes is packed: features/rows.py says how, and `features show` unpacks.
 _PACKED = Field(name="packed", dtype=Bytes)
 
-user_behavior_sequence = FeatureView(
-    name="user_behavior_sequence",
-    entities=[user],
-    ttl=_NEVER_EXPIRES,
-    schema=[
-        Field(name="user_id", dtype=String),
-        _PACKED,
-    ],
-    source=user_log,
-)
-user_activity = FeatureView(
-    name="user_activity",
-    entities=[user],
-    ttl=_NEVER_EXPIRES,
-    schema=[Field(name="user_id", dtype=String), _PACKED],
-    source=user_log,
-)
-user_exposures = FeatureView(
-    name="user_exposures",
-    entities=[user],
-    ttl=_NEVER_EXPIRES,
-    schema=[Field(name="user_id", dtype=String), _PACKED],
-    source=user_log,
-)
+
+def _view_of_user(name: str) -> FeatureView:
+    return FeatureView(
+        name=name,
+        entities=[user],
+        ttl=_NEVER_EXPIRES,
+        schema=[Field(name="user_id", dtype=String), _PACKED],
+        source=user_log,
+    )
+
+
+user_behavior_sequence = _view_of_user("user_behavior_sequence")
+user_activity = _view_of_user("user_activity")
+user_exposures = _view_of_user("user_exposures")
 item_activity = FeatureView(
     name="item_activity",
     entities=[item, partition],

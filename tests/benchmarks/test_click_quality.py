@@ -17,10 +17,9 @@ from benchmarks.click_cutting import examples_of, split_times
 from benchmarks.click_examples import Examples, load
 from benchmarks.click_jobs import Job, run
 from benchmarks.click_quality import changed
-from benchmarks.click_scores import figures, slate_aucs
+from benchmarks.click_scores import figures
 from benchmarks.click_sources import Source, of_file
 from streams.events import Behavior, Click, Event, Impression, ItemUpdate
-from training import metrics
 from training.config import RefreshConfig
 
 MINUTE, START = 60_000, 1_700_000_000_000
@@ -171,17 +170,6 @@ def test_the_slates_size_is_told_in_the_context_and_nowhere_else(
     before, after = (each.judge.slates.tensors for each in (examples, told))
     differing = [name for name in before if not np.array_equal(before[name], after[name])]
     assert differing == ["context_rows"]
-
-
-def test_slate_aucs_are_each_slates_auc() -> None:
-    drawn = np.random.default_rng(1)
-    groups = np.sort(drawn.integers(0, 30, size=300))
-    clicked, scores = drawn.random(300) < 0.2, drawn.integers(0, 4, size=300) / 4.0
-    expected = [
-        metrics.auc(clicked[groups == each], scores[groups == each])
-        for each in np.unique(groups)
-    ]
-    np.testing.assert_allclose(slate_aucs(clicked, scores, groups), expected)
 
 
 def test_the_buckets_of_items_and_of_users_add_up(examples: Examples) -> None:

@@ -38,6 +38,17 @@ def test_gauc_weighs_each_group_by_its_impressions_and_skips_groups_without_both
     assert metrics.gauc(clicked, scores, groups) == pytest.approx((2 * 1.0 + 3 * 0.0) / 5)
 
 
+def test_the_aucs_of_groups_are_each_groups_auc_in_whatever_order_they_lie() -> None:
+    drawn = np.random.default_rng(1)
+    groups = drawn.integers(0, 30, size=300)
+    clicked, scores = drawn.random(300) < 0.2, drawn.integers(0, 4, size=300) / 4.0
+    expected = [
+        metrics.auc(clicked[groups == each], scores[groups == each])
+        for each in np.unique(groups)
+    ]
+    np.testing.assert_allclose(metrics.group_aucs(clicked, scores, groups), expected)
+
+
 def test_log_loss_of_a_coin_is_ln_2() -> None:
     half = np.array([0.5, 0.5])
     assert metrics.log_loss(np.array([1, 0]), half) == pytest.approx(math.log(2))
