@@ -17,11 +17,17 @@ from numpy.typing import NDArray
 from benchmarks.baselines.sasrec import SASRecEncoder, next_item_loss
 from benchmarks.pretraining_questions import NEGATIVES, LeaveLast
 from features.vocabulary import MASK_ROW
-from training.batches import HISTORY_NAMES, Slates, torch_rows
+from training.batches import (
+    HISTORY_NAMES,
+    Slates,
+    history_lengths,
+    newest,
+    torch_rows,
+)
 from training.config import ModelConfig, RefreshConfig
 from training.finetuning import finetune, serving_logits
 from training.fitting import FitOptions
-from training.masking import Masks, hide
+from training.masking import Masks, hide, ids_only
 from training.model.embeddings import TableSizes
 from training.model.pretraining_heads import MaskedHeads
 from training.model.srp4ctr import SRP4CTR
@@ -34,6 +40,7 @@ Pretraining = Literal["none", "bert", "items", "behaviors", "both"]
 Scorer = Callable[[int, Int64s], Scores]
 """Place of the answer from the end, users → their candidates' scores (U, 100)."""
 CPU = torch.device("cpu")
+CANDIDATE_ROWS = ("candidate_item_rows", "candidate_attribute_rows")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +140,9 @@ def bare(pretraining: Pretraining) -> Arm:
     ) -> Scorer:
         config = replace(recipe.pretraining, pretraining=pretraining, seed=seed)
         model, heads = _pretrained(data, config, FitOptions(progress=progress))
-        return lambda place, users: foretold(model, heads, data.questions(place, users))
+        return lambda place, users: foretold(
+            model, heads, data.questions(place, users), pretraining
+        )
 
     return arm
 
@@ -161,18 +170,27 @@ def srp4ctr(pretraining: Pretraining) -> Arm:
 
 
 @torch.no_grad()
-def foretold(model: SRP4CTR, heads: MaskedHeads, slates: Slates) -> Scores:
+def foretold(
+    model: SRP4CTR, heads: MaskedHeads, slates: Slates, pretraining: Pretraining
+) -> Scores:
     """Return the tied softmax's logits (U, 100) of a [MASK] appended to each history."""
     model.eval()
     heads.eval()
-    history = torch_rows(_appended(slates), np.arange(len(slates)), CPU)
+    longest = int(history_lengths(slates.tensors).max(initial=0)) + 1
+    everyone = np.arange(len(slates))
+    history = newest(torch_rows(_appended(slates), everyone, CPU), longest)
+    shown = torch_rows(
+        {name: slates.tensors[name] for name in CANDIDATE_ROWS}, everyone, CPU
+    )
+    rows, attributes = (shown[name] for name in CANDIDATE_ROWS)  # (U, N), (U, N, A)
+    if pretraining == "bert":
+        history, attributes = ids_only(history), torch.zeros_like(attributes)
     last = torch.zeros_like(history["history_item_rows"], dtype=torch.bool)
     last[:, -1] = True
     encoded = model.encode(hide(history, Masks(items=last, behaviors=last)))
-    states = heads.transform(encoded["last_states"][:, -1])  # (U, D)
-    rows = torch.from_numpy(slates.tensors["candidate_item_rows"]).long()
-    items = model.embedding.items(rows)  # (U, N, D)
-    logits = (items @ states[:, :, None]).squeeze(-1) + heads.item_bias[rows]
+    vectors = model.embedding.item_vectors(rows, attributes)
+    matched = vectors @ encoded["last_states"][:, -1, :, None]  # (U, N, 1)
+    logits = matched.squeeze(-1) + heads.item_bias[rows]
     return _by_user(slates, logits.numpy())
 
 

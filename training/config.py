@@ -47,6 +47,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
         "above 0 and at most 1",
     ),
     (("id_dropout",), lambda x: 0 <= x < 1, "from 0 to below 1"),
+    (("last_masked_share",), lambda x: 0 <= x <= 1, "from 0 to 1"),
     (
         ("slate_loss_weight", "replay", "champion_tolerance", "niceness"),
         lambda x: x >= 0,
@@ -102,6 +103,9 @@ class RefreshConfig:
     freeze: Literal["none", "item_table", "encoder"] = "none"
     mask_ratio: float = 0.2
     """Share of positions in each of the two mask sets."""
+    last_masked_share: float = 0.3
+    """Of so many windows the newest item's elements are hidden besides: serving foretells
+    what comes next."""
     held_out_share: float = 0.1
     """The newest share of requests: never trained on; half calibrates, half judges."""
     num_oov_rows: int = 16

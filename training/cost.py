@@ -86,6 +86,9 @@ def formula(config: ModelConfig, tables: TableSizes, candidates: int) -> Request
         encoder   = L P D + N (12 T D^2 + 2 T^2 D)
         querying  = R D + (14 M + 2 T) D^2 + 2 M^2 D + 2 M T D
         candidate = P D + N (10 D^2 + 2 T D) + V h + crosses 4 h r + 2 h h + h r + 2 h + r
+        matching  = P D + N (10 D^2 + 2 T D) once, (I + 1) D a candidate
+
+    I is the width of what of P tells the item.
     """
     d, n, m, h = config.width, config.num_layers, config.num_queries, config.head_width
     length, states, rank = tables.length, tables.length + 1, config.head_width // 2
@@ -97,9 +100,10 @@ def formula(config: ModelConfig, tables: TableSizes, candidates: int) -> Request
     querying += 2 * m**2 * d + 2 * m * states * d + (m * d + request) * h
     if not config.use_querying:
         querying = (d + request) * h
-    seen = 2 * d + tables.attribute_width + len(CANDIDATE_FEATURES) * encoded
+    seen = 2 * d + 1 + tables.attribute_width + len(CANDIDATE_FEATURES) * encoded
     crossing = n * (10 * d**2 + 2 * states * d) if config.use_cross_attention else 0
-    candidate = joined * d + crossing + seen * h
+    querying += joined * d + crossing  # a [MASK] among the candidates
+    candidate = joined * d + crossing + (d + tables.attribute_width + 1) * d + seen * h
     candidate += config.num_cross_layers * 4 * h * rank + 2 * h * h + h * rank
     candidate += 2 * h + rank
     return RequestCost(

@@ -15,8 +15,6 @@ from features.vocabulary import MASK_ROW
 from training.model.draws import uniform
 from training.model.embeddings import MASK_CODES
 
-LAST_MASKED_SHARE = 0.3  # of windows: the newest item's elements are foretold from the rest
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Masks:
@@ -26,14 +24,17 @@ class Masks:
     behaviors: Tensor
 
 
-def draw_masks(item_rows: Tensor, ratio: float, arm: str = "both") -> Masks:
+def draw_masks(
+    item_rows: Tensor, ratio: float, arm: str = "both", last_share: float = 0.3
+) -> Masks:
     """Return two independent sets, each about ``ratio`` of the positions, padding never.
 
-    ``arm`` is ``RefreshConfig.pretraining``: a set that it has no use for is empty.
+    ``arm`` is ``RefreshConfig.pretraining``: a set that it has no use for is empty. Of
+    ``last_share`` of the windows the newest item's elements are hidden besides.
     Elements of one item are hidden together: a click beside the hidden rating of the same
     item would give the answer away.
     """
-    items, behaviors = _draw(item_rows, ratio), _draw(item_rows, ratio)
+    items, behaviors = (_draw(item_rows, ratio, last_share) for _ in range(2))
     nothing = torch.zeros_like(items)
     return Masks(
         items=nothing if arm == "behaviors" else items,
@@ -64,12 +65,12 @@ def ids_only(history: dict[str, Tensor]) -> dict[str, Tensor]:
     return hidden | {"history_item_rows": history["history_item_rows"]}
 
 
-def _draw(item_rows: Tensor, ratio: float) -> Tensor:
+def _draw(item_rows: Tensor, ratio: float, last_share: float) -> Tensor:
     """Return one set (B, L), drawn per distinct item of each window."""
     same = item_rows[:, :, None] == item_rows[:, None, :]  # (B, L, L)
     first = same.to(torch.int8).argmax(dim=2)  # (B, L): where this item stands first
     (windows, length), device = item_rows.shape, item_rows.device
     drawn = uniform(windows, length, device=device) < ratio
-    last_too = uniform(windows, 1, device=device) < LAST_MASKED_SHARE
+    last_too = uniform(windows, 1, device=device) < last_share
     chosen: Tensor = drawn.gather(1, first) | (same[:, -1] & last_too)
     return chosen & (item_rows != 0)

@@ -16,6 +16,7 @@ from features.vocabulary import FIRST_OOV_ROW
 from training.batches import HISTORY_NAMES, Arrays, history_lengths, newest, torch_rows
 from training.config import RefreshConfig
 from training.fitting import FitOptions, Stage, fit
+from training.id_dropout import forgetting
 from training.masking import Masks, draw_masks, hide, ids_only
 from training.model.encoder import BehaviorEncoder
 from training.model.item_softmax import Proposal
@@ -24,6 +25,7 @@ from training.model.srp4ctr import SRP4CTR
 from training.objective import Objective, Terms
 
 STAGE = "pre-train"
+ITEMS = "history_item_rows"
 WEIGHT_DECAY = 0.01
 
 
@@ -92,6 +94,8 @@ def _fit(
 class MaskedObjective(Objective):
     """Foretell what is hidden of windows: the heads' losses at the hidden positions."""
 
+    catalogue: Tensor
+
     def __init__(
         self,
         encoder: BehaviorEncoder,
@@ -105,6 +109,7 @@ class MaskedObjective(Objective):
         self.windows = windows
         self.config = config
         self.lengths = history_lengths(windows.tensors)[:, None]
+        self.register_buffer("catalogue", _catalogue(windows, heads, config), False)
 
     def batch(
         self, rows: NDArray[np.int64], longest: NDArray[np.int64]
@@ -118,7 +123,10 @@ class MaskedObjective(Objective):
         """Hide some of ``batch`` (histories), and return the terms of foretelling it."""
         config = self.config
         masks = draw_masks(
-            batch["history_item_rows"], config.mask_ratio, config.pretraining
+            batch["history_item_rows"],
+            config.mask_ratio,
+            config.pretraining,
+            config.last_masked_share,
         )
         return self.terms(batch, masks)
 
@@ -127,15 +135,30 @@ class MaskedObjective(Objective):
 
         An item outside the vocabulary has a hashed row: there is nothing to foretell.
         """
-        hidden = [hide(history, masks)[name] for name in HISTORY_NAMES]
-        states = self.encoder(*hidden)["last_states"][:, 1:]  # (B, L, D)
-        rows = history["history_item_rows"]
-        known = masks.items & (rows >= FIRST_OOV_ROW + self.config.num_oov_rows)
+        config = self.config
+        by_id_alone = config.pretraining == "bert"
+        share = 0.0 if by_id_alone else config.id_dropout
+        forget = forgetting(share, config.num_oov_rows)
+        seen = hide({**history, **{ITEMS: forget(history[ITEMS])}}, masks)
+        states = self.encoder(*(seen[name] for name in HISTORY_NAMES))["last_states"]
+        known = masks.items & (history[ITEMS] >= FIRST_OOV_ROW + config.num_oov_rows)
         asked = replace(masks, items=known)
-        terms: Terms = self.heads(
-            states, history, asked, self.encoder.embedding.items.weight
-        )
+
+        def vectors(rows: Tensor) -> Tensor:
+            attributes = self.catalogue[rows]
+            return self.encoder.embedding.item_vectors(forget(rows), attributes)
+
+        terms: Terms = self.heads(states[:, 1:], history, asked, vectors)
         return terms
+
+
+def _catalogue(windows: Windows, heads: MaskedHeads, config: RefreshConfig) -> Tensor:
+    """Return the attribute rows (I, A) of each item in ``windows``; 0 for the others."""
+    rows, attributes = (windows.tensors[name] for name in HISTORY_NAMES[:2])
+    found = np.zeros((len(heads.item_bias), attributes.shape[-1]), dtype=np.int64)
+    if config.pretraining != "bert":
+        found[rows] = attributes
+    return torch.from_numpy(found)
 
 
 def _proposal(windows: Windows, num_rows: int, draws: int) -> Proposal:

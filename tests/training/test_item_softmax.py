@@ -17,7 +17,7 @@ def test_many_samples_give_the_full_softmax_and_its_gradient() -> None:
     counts = torch.arange(30)  # the first is hardly ever drawn
     (whole,) = torch.autograd.grad(full_softmax(states, rows, table, bias).mean(), table)
     proposal = Proposal(counts, draws=200_000)
-    sampled = sampled_softmax(states, rows, table, bias, proposal)
+    sampled = sampled_softmax(states, rows, table.__getitem__, bias, proposal)
     (estimate,) = torch.autograd.grad(sampled.mean(), table)
     expected = full_softmax(states, rows, table, bias)
     torch.testing.assert_close(sampled, expected, atol=0.02, rtol=0.0)
@@ -28,7 +28,10 @@ def test_few_samples_are_right_in_expectation() -> None:
     states, rows, table, bias = a_case(items=30, positions=12)
     proposal = Proposal(torch.arange(30), draws=20)
     estimates = torch.stack(
-        [sampled_softmax(states, rows, table, bias, proposal) for _ in range(4000)]
+        [
+            sampled_softmax(states, rows, table.__getitem__, bias, proposal)
+            for _ in range(4000)
+        ]
     )
     # What the estimate gets right is the softmax's denominator.
     own = (states * table[rows]).sum(-1) + bias[rows]
@@ -40,7 +43,7 @@ def test_few_samples_are_right_in_expectation() -> None:
 def test_the_hidden_item_is_no_counterexample_to_itself() -> None:
     states, _, table, bias = a_case(items=4, positions=3)
     only = Proposal(torch.tensor([0, 0, 10**12, 0]), draws=50)  # draws row 2 alone
-    loss = sampled_softmax(states, torch.tensor([2, 2, 2]), table, bias, only)
+    loss = sampled_softmax(states, torch.tensor([2, 2, 2]), table.__getitem__, bias, only)
     assert loss.abs().max() < 1e-6
 
 

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -95,7 +96,7 @@ def test_an_arm_teaches_only_the_heads_that_it_asks(
         if parameter.grad is not None and bool(parameter.grad.any())
     }
     asked = {
-        "bert": {"transform", "item_bias"},
+        "bert": {"item_bias"},
         "items": {"transform", "item_bias", "item_fields"},
         "behaviors": {"transform", "behavior_fields"},
     }
@@ -106,17 +107,45 @@ def test_every_head_begins_at_about_its_share_of_one(
     windows: Windows, recipe: RefreshConfig, sizes: TableSizes
 ) -> None:
     torch.manual_seed(0)
-    heads = MaskedHeads(recipe.model, SRP4CTR(recipe.model, sizes).embedding)
+    model = SRP4CTR(recipe.model, sizes)
+    heads = MaskedHeads(recipe.model, model.embedding)
     history = torch_rows(windows.tensors, torch.arange(8).numpy(), torch.device("cpu"))
     everywhere = history["history_item_rows"] != 0
     states = torch.randn(*everywhere.shape, recipe.model.width) * 0.1
     table = torch.randn(sizes.item_rows, recipe.model.width) * 0.05
-    terms = heads(states, history, Masks(items=everywhere, behaviors=everywhere), table)
+    masks = Masks(items=everywhere, behaviors=everywhere)
+    terms = heads(states, history, masks, lambda rows: table[rows])
     groups = {"item": 0.0, "item ": 0.0, "behavior ": 0.0}
     for name, (loss, count) in terms.items():
         group = name if name == "item" else name[: name.index(" ") + 1]
         groups[group] += float(loss.detach()) / float(count)
     assert all(0.8 < loss < 1.8 for loss in groups.values()), groups
+
+
+def test_an_item_is_foretold_by_its_attributes_unless_ids_are_all_there_is(
+    windows: Windows, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    model = SRP4CTR(recipe.model, sizes)
+    heads = MaskedHeads(recipe.model, model.embedding)
+    attributes = windows.tensors["history_attribute_rows"]
+    met = np.argwhere(attributes.any(axis=-1))[:1].T  # the first with a value
+    rows = torch.from_numpy(windows.tensors["history_item_rows"][*met]).long()
+    windows.tensors["history_attribute_rows"][
+        windows.tensors["history_item_rows"] == int(rows)
+    ] = attributes[*met]  # an item has its attributes wherever it stands
+    attributes = attributes[*met]
+    found, vectors = {}, []
+    heads.register_forward_pre_hook(lambda _, given: vectors.append(given[3]))
+    for arm in ("bert", "items"):
+        config = replace(recipe, pretraining=arm, id_dropout=0.0)  # type: ignore[arg-type]
+        objective = MaskedObjective(model.encoder, heads, windows, config)
+        objective(objective.batch(np.arange(4), np.array([6])))
+        found[arm] = vectors[-1](rows)
+    known = torch.from_numpy(attributes).long()
+    torch.testing.assert_close(found["items"], model.embedding.item_vectors(rows, known))
+    torch.testing.assert_close(
+        found["bert"], model.embedding.item_vectors(rows, torch.zeros_like(known))
+    )
 
 
 def test_an_item_without_a_value_is_not_asked_for_it() -> None:

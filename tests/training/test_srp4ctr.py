@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from features.schema import STATE_TENSORS
+from features.vocabulary import MASK_ROW
 from tests.training.conftest import SIZES, TINY
 from training.batches import HISTORY_NAMES
 from training.config import RefreshConfig
@@ -229,3 +230,27 @@ def test_without_all_layers_only_the_last_layers_states_are_read(
             keys[:, depth] = torch.randn_like(keys[:, depth])
             changed = model.score({**tensors, **states, "layer_keys": keys})
             assert torch.equal(scores, changed) != is_read
+
+
+def test_a_match_is_the_answer_of_pretraining_to_a_mask_that_history_does_not_see(
+    a_model: SRP4CTR, requests_of: Maker
+) -> None:
+    """So fine-tuning begins with what pre-training would have foretold."""
+    a_model.cross_attention.copy_from(a_model.encoder)
+    tensors = requests_of()
+    rows, attributes = (tensors[f"candidate_{name}_rows"] for name in ("item", "attribute"))
+    with torch.no_grad():
+        _, matched = a_model._candidate_states({**tensors, **a_model.encode(tensors)})
+        encoded = a_model.encode(tensors)
+        hidden = torch.full_like(rows[:, :1], MASK_ROW)
+        every = torch.full_like(attributes[:, :1], MASK_ROW)
+        mask = a_model.cross_attention(
+            a_model.embedding.candidates(hidden, every),
+            encoded["layer_keys"],
+            encoded["layer_values"],
+            encoded["state_mask"],
+        )
+        vectors = a_model.embedding.item_vectors(rows, attributes)
+        expected = (vectors * mask).sum(-1)
+    torch.testing.assert_close(matched, expected)
+    assert matched.shape == rows.shape

@@ -1,13 +1,18 @@
 """Which item was hidden: the softmax over all items, or over a sample of a large catalogue.
 
-In: states at hidden positions, the item table. Out: a cross entropy per position. A full
-softmax of 64 windows holds 1,000 numbers an item: 200,000 items would take gigabytes.
+In: states at hidden positions, the items' vectors. Out: a cross entropy per position. A
+full softmax of 64 windows holds 1,000 numbers an item: 200,000 items take gigabytes.
 
 Shapes: P masked positions, I item rows, K drawn rows, D width.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+
+Vectors = Callable[[Tensor], Tensor]
+"""Item rows (K,) → what a state is multiplied with to say how likely each is, (K, D)."""
 
 
 class Proposal(nn.Module):
@@ -41,7 +46,7 @@ def full_softmax(states: Tensor, rows: Tensor, table: Tensor, bias: Tensor) -> T
 
 
 def sampled_softmax(
-    states: Tensor, rows: Tensor, table: Tensor, bias: Tensor, proposal: Proposal
+    states: Tensor, rows: Tensor, vectors: Vectors, bias: Tensor, proposal: Proposal
 ) -> Tensor:
     """Return an estimate of the same from rows that ``proposal`` draws for all positions.
 
@@ -50,8 +55,8 @@ def sampled_softmax(
     uncorrected, and never again among the drawn.
     """
     drawn = proposal.draw()  # (K,)
-    own = (states * table[rows]).sum(-1) + bias[rows]  # (P,)
+    own = (states * vectors(rows)).sum(-1) + bias[rows]  # (P,)
     corrected = bias[drawn] - proposal.log_expected[drawn]
-    others = states @ table[drawn].T + corrected  # (P, K)
+    others = states @ vectors(drawn).T + corrected  # (P, K)
     others = others.masked_fill(drawn == rows[:, None], -torch.inf)
     return torch.logsumexp(torch.cat([own[:, None], others], dim=1), dim=1) - own

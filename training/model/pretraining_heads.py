@@ -18,14 +18,19 @@ from features.vocabulary import MASK_ROW
 from training.config import ModelConfig
 from training.masking import Masks
 from training.model.embeddings import TokenEmbedding
-from training.model.item_softmax import Proposal, full_softmax, sampled_softmax
+from training.model.item_softmax import (
+    Proposal,
+    Vectors,
+    full_softmax,
+    sampled_softmax,
+)
 from training.objective import Term, Terms
 
 _NOT_ASKED = -100  # what cross_entropy leaves out
 
 
 class MaskedHeads(nn.Module):
-    """One transform, an item softmax tied to the table, and a linear head for each field.
+    """An item softmax tied to the tokens, and above a transform a head for each field.
 
     Three groups weigh alike: the item, the mean of its fields, the mean of the behaviour's
     fields. A loss is in units of the logarithm of its number of choices, so that it begins
@@ -46,16 +51,17 @@ class MaskedHeads(nn.Module):
         """Set for a large catalogue: the item softmax is then over a sample."""
 
     def forward(
-        self, states: Tensor, history: dict[str, Tensor], masks: Masks, table: Tensor
+        self, states: Tensor, history: dict[str, Tensor], masks: Masks, vectors: Vectors
     ) -> Terms:
         """Return the losses of what ``masks`` hide of ``history``, by ``states`` (B, L, D).
 
-        ``table`` (I, D) holds the items' embeddings. Every head is asked always, maybe of
-        nothing: its sum is then 0.
+        ``vectors`` gives what each item is recognised by. Every head is asked always, maybe
+        of nothing: its sum is then 0.
         """
-        hidden = self.transform(states[masks.items])  # (P, D)
+        hidden = states[masks.items]  # (P, D)
         rows = history["history_item_rows"][masks.items]
-        terms: dict[str, Term] = {"item": self.item_term(hidden, rows, table)}
+        terms: dict[str, Term] = {"item": self.item_term(hidden, rows, vectors)}
+        hidden = self.transform(hidden)
         attributes = history["history_attribute_rows"][masks.items]  # (P, A)
         for place, head in zip(self.places, self.item_fields, strict=True):
             loss, asked = field_term(head(hidden), attributes[:, place.slots], place)
@@ -71,13 +77,15 @@ class MaskedHeads(nn.Module):
             terms[f"behavior {field.name}"] = loss / share, _count(codes)
         return terms
 
-    def item_term(self, hidden: Tensor, rows: Tensor, table: Tensor) -> Term:
-        """Return the cross entropy of ``rows`` (P) by transformed states (P, D)."""
+    def item_term(self, hidden: Tensor, rows: Tensor, vectors: Vectors) -> Term:
+        """Return the cross entropy of ``rows`` (P) by states (P, D)."""
+        bias, items = self.item_bias, len(self.item_bias)
         if self.proposal is None:
-            losses = full_softmax(hidden, rows, table, self.item_bias)
+            table = vectors(torch.arange(items, device=bias.device))
+            losses = full_softmax(hidden, rows, table, bias)
         else:
-            losses = sampled_softmax(hidden, rows, table, self.item_bias, self.proposal)
-        return losses.sum() / math.log(len(table)), _count(rows)
+            losses = sampled_softmax(hidden, rows, vectors, bias, self.proposal)
+        return losses.sum() / math.log(items), _count(rows)
 
 
 def field_term(logits: Tensor, rows: Tensor, place: FieldPlace) -> Term:

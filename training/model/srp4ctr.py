@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from features.schema import CANDIDATE_FEATURES, NUM_CONTEXT_ROWS, REQUEST_FEATURES
+from features.vocabulary import MASK_ROW
 from training.config import ModelConfig, RefreshConfig
 from training.model.click_head import ClickHead
 from training.model.click_model import ClickModel, Tensors
@@ -36,6 +37,7 @@ class SRP4CTR(ClickModel):
         self.embedding = TokenEmbedding(config, sizes)
         self.encoder = BehaviorEncoder(config, self.embedding)
         self.cross_attention = UniCrossAttention(config)
+        self.match_weight = nn.Parameter(torch.ones(()))
         self.context = nn.Embedding(NUM_CONTEXT_ROWS, CONTEXT_WIDTH, padding_idx=0)
         self.request_features = NumericFeatures(len(REQUEST_FEATURES), config.num_spans)
         self.candidate_features = NumericFeatures(len(CANDIDATE_FEATURES), config.num_spans)
@@ -50,6 +52,7 @@ class SRP4CTR(ClickModel):
             config,
             user_width=summaries * width + request_width,
             candidate_width=2 * width
+            + 1
             + sizes.attribute_width
             + self.candidate_features.encoded_width,
         )
@@ -73,9 +76,10 @@ class SRP4CTR(ClickModel):
         if positions is None:
             positions = torch.zeros_like(item_rows)
         user = self._user_side(inputs)  # (B, M D + R)
-        candidates = self._candidate_side(inputs)  # (B, N, V)
+        states, matched = self._candidate_states(inputs)
+        candidates = self._candidate_side(inputs, states, matched)  # (B, N, V)
         logits: Tensor = self.head(user, candidates, positions)
-        return logits
+        return logits + self.match_weight * matched
 
     def score(self, inputs: Tensors) -> Tensor:
         """Return calibrated probabilities (B, N) of ``HEAD_INPUTS``; padding is NaN."""
@@ -123,16 +127,32 @@ class SRP4CTR(ClickModel):
         summaries = self.querying(request, inputs["last_states"], inputs["state_mask"])
         return torch.cat([summaries.flatten(1), request], dim=-1)
 
-    def _candidate_side(self, inputs: Tensors) -> Tensor:
+    def _candidate_states(self, inputs: Tensors) -> tuple[Tensor, Tensor]:
+        """Return the candidates' states (B, N, D), and how each fits what is foretold.
+
+        A [MASK] stands as one more candidate: its state is what pre-training would answer
+        if it were asked for the next item, (B, N) how well each candidate matches that.
+        """
         rows = inputs["candidate_item_rows"]  # (B, N)
         attributes = inputs["candidate_attribute_rows"]  # (B, N, A)
+        hidden = torch.full_like(rows[:, :1], MASK_ROW)  # (B, 1)
+        every = torch.full_like(attributes[:, :1], MASK_ROW)  # (B, 1, A)
         states = self.cross_attention(
-            self.embedding.candidates(rows, attributes),
+            self.embedding.candidates(
+                torch.cat([rows, hidden], dim=1), torch.cat([attributes, every], dim=1)
+            ),
             inputs["layer_keys"],
             inputs["layer_values"],
             inputs["state_mask"],
-        )  # (B, N, D)
-        parts = [states, self.embedding.items(rows)]
+        )  # (B, N + 1, D)
+        vectors = self.embedding.item_vectors(rows, attributes)  # (B, N, D)
+        matched = vectors @ states[:, -1, :, None]  # (B, N, 1)
+        return states[:, :-1], matched.squeeze(-1)
+
+    def _candidate_side(self, inputs: Tensors, states: Tensor, matched: Tensor) -> Tensor:
+        rows = inputs["candidate_item_rows"]  # (B, N)
+        attributes = inputs["candidate_attribute_rows"]  # (B, N, A)
+        parts = [states, matched[..., None], self.embedding.items(rows)]
         parts += [self.embedding.attribute_mean(attributes)]
         parts += [self.candidate_features(inputs["candidate_features"])]
         return torch.cat(parts, dim=-1)
