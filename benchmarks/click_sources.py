@@ -117,15 +117,15 @@ def of_ebnerd() -> Source:
     )
     return Source(
         name="ebnerd",
-        events=_by_time([*shown, *ebnerd_reads()]),
-        judged_from_ms=validation_began_ms(),
+        events=_by_time([*shown, *ebnerd_reads(began_ms("train"))]),
+        judged_from_ms=began_ms("validation"),
         is_always_clicked=True,
     )
 
 
-def validation_began_ms() -> int:
-    """Return when EB-NeRD's validation week begins."""
-    column = pq.read_table(EBNERD_PARTS["validation"], columns=["impression_time"])[0]
+def began_ms(part: str) -> int:
+    """Return when EB-NeRD's train or validation week begins."""
+    column = pq.read_table(EBNERD_PARTS[part], columns=["impression_time"])[0]
     return int(np.datetime64(pc.min(column).as_py(), "ms").astype(int))
 
 
@@ -180,12 +180,18 @@ def _by_time(events: list[UserEvent]) -> list[UserEvent]:
     return events
 
 
-def ebnerd_reads() -> Iterator[Behavior]:
-    """Yield what EB-NeRD's users read; how long is known too late to be used."""
+def ebnerd_reads(until_ms: int) -> Iterator[Behavior]:
+    """Yield what EB-NeRD's users read before ``until_ms``, the train week's begin.
+
+    Later reads are known of the train week alone, and hold each of its clicks once more: a
+    model would learn from them what the validation week does not have. How long was read
+    is known too late to be used.
+    """
     table = pq.read_table(
         ebnerd.STREAM, columns=["behavior", "ts_ms", "user_id", "item_id"]
     )
-    table = table.filter(pc.equal(table["behavior"], "read"))
+    is_read = pc.equal(table["behavior"], "read")
+    table = table.filter(pc.and_(is_read, pc.less(table["ts_ms"], until_ms)))
     ids = (table[name].cast("string").to_pylist() for name in ("user_id", "item_id"))
     for at_ms, user, item in zip(table["ts_ms"].to_pylist(), *ids, strict=True):
         yield Behavior(

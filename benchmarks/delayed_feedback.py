@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from benchmarks.click_cutting import TTL_DAYS
 from benchmarks.click_examples import LENGTH
 from benchmarks.click_scores import mean_auc
-from benchmarks.click_sources import ebnerd_reads, validation_began_ms
+from benchmarks.click_sources import began_ms, ebnerd_reads
 from features import event_log, point_in_time, vocabulary
 from features.point_in_time import RequestSnapshots
 from streams.events import item_key
@@ -141,24 +141,24 @@ def judged(model: SRP4CTR, future: Slates) -> dict[str, float]:
 
 def read(num_past: int, num_future: int) -> Lesson:
     """Return the last ``num_past`` requests, and some of those that came after."""
-    began_ms = validation_began_ms()
+    judged_from_ms = began_ms("validation")
     with tempfile.TemporaryDirectory() as folder:
         labels = _write(Path(folder))
         with event_log.opened(Path(folder)) as log:
             found = point_in_time.snapshot(log, LENGTH, TTL_DAYS)
-            counts = point_in_time.item_counts(log, began_ms)
+            counts = point_in_time.item_counts(log, judged_from_ms)
     words = vocabulary.build(counts, [], min_item_count=RECIPE.min_item_count)
     slates = examples.slates(found, words, examples.item_attributes({}, words))
     # The file's order is not the page's: a position tells nothing.
     slates = replace(slates, positions=np.zeros_like(slates.positions))
-    first = int(np.searchsorted(slates.request_at_ms, began_ms))
+    first = int(np.searchsorted(slates.request_at_ms, judged_from_ms))
     past = np.arange(max(first - num_past, 0), first)
     chosen = np.random.default_rng(0).permutation(np.arange(first, len(slates)))
     waited_ms, clicked_ms = _clicks(found, labels)
     return Lesson(
         past=slates.take(past),
         in_time=_placed(waited_ms <= WINDOW_S * 1000, slates)[past],
-        by_then=_placed(clicked_ms < began_ms, slates)[past],
+        by_then=_placed(clicked_ms < judged_from_ms, slates)[past],
         future=slates.take(np.sort(chosen[:num_future])),
         sizes=TableSizes.of(words, LENGTH),
     )
@@ -168,9 +168,8 @@ def _write(folder: Path) -> list[ImpressionLabel]:
     """Write a raw log of all that happened, and return its labels, with corrections."""
     print("joining, writing and cutting the events …", file=sys.stderr, flush=True)
     labels = list(ebnerd.published(ebnerd.punctual(ebnerd.a_stream()), WINDOW_S))
-    happened = [
-        (event, event.occurred_at) for event in chain(ebnerd.a_stream(), ebnerd_reads())
-    ]
+    reads = ebnerd_reads(began_ms("train"))
+    happened = [(event, event.occurred_at) for event in chain(ebnerd.a_stream(), reads)]
     write_log(folder, [*happened, *((label, label.matured_at) for label in labels)])
     return labels
 
