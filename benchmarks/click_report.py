@@ -77,7 +77,7 @@ def _row(
         "seeds_failed": asked - len(every),
         "flops_1": every[0]["flops"].get("1"),
         "flops_100": every[0]["flops"].get("100"),
-        "meaning": ARMS[arm].meaning,
+        "meaning": _meaning(arm, every[0]),
         "chosen": every[0]["chosen"],
         "seconds": {
             stage: _mean([result["seconds"][stage] for result in every])
@@ -96,6 +96,11 @@ def _row(
         row[f"{name}_minus_srp4ctr"] = _mean(differences)
         row[f"{name}_minus_srp4ctr_se"] = _error(differences)
     return row
+
+
+def _meaning(arm: str, result: Result) -> str:
+    """Return what the arm is; a peer, which is no arm of ours, says so itself."""
+    return str(result["meaning"]) if "meaning" in result else ARMS[arm].meaning
 
 
 def _minus(value: float | None, other: float | None) -> float | None:
