@@ -1,5 +1,7 @@
 """What a peer reads: a row per shown impression, aligned with its request and its click."""
 
+import json
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks import peer_din
+from benchmarks.click_arms import REFERENCE
 from benchmarks.click_examples import CARD, Examples, Part
+from benchmarks.click_jobs import Job
 from benchmarks.click_report import rows_of
 from benchmarks.peers.impressions import (
     NUM_COUNTERS,
@@ -19,6 +23,7 @@ from benchmarks.peers.impressions import (
 )
 from features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES, Field
 from training.batches import Slates
+from training.config import RefreshConfig
 from training.model.embeddings import TableSizes
 from training.pretraining import Windows
 
@@ -168,3 +173,28 @@ def test_a_fits_result_is_a_row_beside_the_arms(
     assert live["meaning"] == peer_din.MEANING
     assert live["chosen"] == {"learning_rate": 1e-3, "epochs": 2}
     assert peer_din.calibrating_loss(an_example(), fit.outputs()) < np.log(2)
+
+
+def test_differences_are_told_where_click_quality_ran_the_same(tmp_path: Path) -> None:
+    (tmp_path / "shop-1").mkdir()
+    options = Namespace(resume=tmp_path, with_size=True, frozen=True, seeds=3)
+    folder, chosen = tmp_path / "shop-1", {"finetune_epochs": 2}
+    assert peer_din.references(folder, options) == []
+    # As click_quality has it: tuned by the first seed, without the size.
+    tuning = Job(
+        root=tmp_path,
+        folder=folder,
+        arm=REFERENCE,
+        config=RefreshConfig(),
+        with_frozen=True,
+    )
+    sized = replace(tuning, with_size=True, chosen=chosen)
+    third = replace(sized, config=RefreshConfig(seed=2))
+    for file, written in (
+        (tuning.tuning_file, {"chosen": chosen}),
+        (sized.file, {"seed": 0}),
+        (third.file, {"seed": 2}),
+    ):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(written))
+    assert peer_din.references(folder, options) == [{"seed": 0}, {"seed": 2}]
