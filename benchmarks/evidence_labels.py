@@ -1,7 +1,7 @@
 """Points of a plot → a label beside each, where it covers nothing.
 
-In: a panel whose limits and place are final. Each label in turn takes the first spot that
-is free, or the one that covers least; what ends up far from its point gets a thin line.
+In: a panel whose limits and place are final. Each label in turn takes the spot that costs
+least: covers little, is near, misleads nobody; a thin line leads to what is far.
 Lengths are in points, of which the plots have 72 an inch.
 """
 
@@ -13,10 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.transforms import Bbox
 
 SIZE = 8.0
-DISTANCES = (8.0, 13.0, 21.0, 31.0, 43.0, 57.0)
-STEPS = 12  # directions to try
+DISTANCES = (8.0, 10.0, 13.0, 17.0, 21.0, 31.0, 43.0, 57.0)
+STEPS = 24  # directions to try
 FAR = 12.0  # from here on a line leads to the label
-MISTAKEN = 15.0  # what it costs to stand nearer to another point, in covered area
+# In points of distance: to stand nearer to another's point, to lead a line across one.
+MISTAKEN, CROSSED = 30.0, 60.0
+ROUNDS = 3  # the first label does not know yet where the last will be
 GREY = "#777777"
 
 
@@ -53,14 +55,17 @@ class Panel:
         box = Bbox.from_extents(min(columns), min(rows), max(columns), max(rows))
         self.taken.append(box.padded(margin))
 
-    def put(self, label: Label) -> None:
-        """Write ``label`` where it covers least."""
-        width, height = self._size(label)
-        spots = list(self._spots(label, width, height))
-        costs = [self._cost(spot, label) for spot in spots]
-        best = spots[costs.index(min(costs))]  # the first of equals
-        self.taken.append(best.padded(1.0))
-        self._write(label, best)
+    def name(self, labels: Sequence[Label]) -> None:
+        """Write ``labels`` where each, given the others, covers and confuses least."""
+        spots = [list(self._spots(label, *self._size(label))) for label in labels]
+        chosen: dict[int, Bbox] = {}
+        for _ in range(ROUNDS):
+            for number, label in enumerate(labels):
+                others = [box for key, box in chosen.items() if key != number]
+                costs = [self._cost(spot, label, others) for spot in spots[number]]
+                chosen[number] = spots[number][costs.index(min(costs))]  # the first
+        for number, label in enumerate(labels):
+            self._write(label, chosen[number])
 
     def _spots(self, label: Label, width: float, height: float) -> Iterator[Bbox]:
         x, y = self._place(label.x, label.y)
@@ -80,16 +85,20 @@ class Panel:
                 bottom = y + up * distance + (up - 1.0) / 2.0 * height
                 yield Bbox.from_bounds(left, bottom, width, height)
 
-    def _cost(self, spot: Bbox, label: Label) -> float:
+    def _cost(self, spot: Bbox, label: Label, others: Sequence[Bbox]) -> float:
         inside = Bbox.intersection(spot, self.axes.bbox.padded(-2.0))
         outside = spot.width * spot.height - (_area(inside) if inside else 0.0)
-        covered = [Bbox.intersection(spot, box) for box in self.taken]
-        total = 10.0 * outside + sum(_area(box) for box in covered if box)
+        apart = [box.padded(2.0) for box in others]
+        covered = [Bbox.intersection(spot, box) for box in (*self.taken, *apart)]
+        total = 10.0 * outside + 2.0 * sum(_area(box) for box in covered if box)
         if not label.is_line:
             own = self._place(label.x, label.y)
-            away = _distance(own, spot)
-            nearer = [m for m in self.marks if m != own and _distance(m, spot) < 1.2 * away]
-            total += MISTAKEN * len(nearer)
+            away, strangers = _distance(own, spot), [m for m in self.marks if m != own]
+            total += 1.5 * away + 0.3 * abs((spot.y0 + spot.y1) / 2.0 - own[1])
+            total += MISTAKEN * sum(_distance(m, spot) < away for m in strangers)
+            lead = [_between(own, _nearest(own, spot), part / 8.0) for part in range(9)]
+            met = [m for m in strangers if min(math.dist(m, each) for each in lead) < 5.0]
+            total += CROSSED * len(met) * (away > FAR)
         return round(total, 1)  # a rounding error is no reason to go elsewhere
 
     def _size(self, label: Label) -> tuple[float, float]:
@@ -126,6 +135,12 @@ def _nearest(point: tuple[float, float], box: Bbox) -> tuple[float, float]:
     """Return the place in ``box`` that is nearest to ``point``."""
     x, y = point
     return min(max(x, box.x0), box.x1), min(max(y, box.y0), box.y1)
+
+
+def _between(
+    one: tuple[float, float], other: tuple[float, float], share: float
+) -> tuple[float, float]:
+    return one[0] + share * (other[0] - one[0]), one[1] + share * (other[1] - one[1])
 
 
 def _distance(point: tuple[float, float], box: Bbox) -> float:

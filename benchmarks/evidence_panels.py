@@ -72,6 +72,7 @@ def cost_panel(axes: Axes, of: Evidence) -> None:
             number(row, "gauc_se") or 0.0,
             color=colour,
             marker=marker,
+            zorder=3.0 if row["model"] in LOOKS else 2.0,
         )
     if (end := _unfolded(of)) is not None:
         axes.annotate("", end, _folded(of), arrowprops=_ARROW)
@@ -98,18 +99,20 @@ def name_points(axes: Axes, of: Evidence) -> None:
     for row in points(of):
         x, y, error = row["flops_100"] / 1e6, row["gauc"], number(row, "gauc_se") or 0.0
         panel.mark(x, y, error)
-    end = _unfolded(of)
-    if end is not None:
+    names: list[Label] = []
+    if (end := _unfolded(of)) is not None:
         folded = _folded(of)
         panel.keep_free((folded[0], end[0]), (folded[1], end[1]), 4.0)
         said = f"unfolded, {end[0] / folded[0]:.0f}×"
-        panel.put(Label(text=said, x=end[0], y=end[1], colour=BLUE))
+        names.append(Label(text=said, x=end[0], y=end[1], colour=BLUE))
     for row in points(of):
         x, y = row["flops_100"] / 1e6, row["gauc"]
-        panel.put(Label(text=row["model"], x=x, y=y, colour=_look(row)[0]))
+        names.append(Label(text=row["model"], x=x, y=y, colour=_look(row)[0]))
     for row in _levels(of):
         y = row["gauc"]
-        panel.put(Label(text=row["model"], x=left, y=y, colour=PURPLE, is_line=True))
+        line = Label(text=row["model"], x=left, y=y, colour=PURPLE, is_line=True)
+        names.append(line)
+    panel.name(names)
 
 
 def _folded(of: Evidence) -> tuple[float, float]:
