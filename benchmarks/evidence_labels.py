@@ -88,7 +88,7 @@ class Panel:
     def _cost(self, spot: Bbox, label: Label, others: Sequence[Bbox]) -> float:
         inside = Bbox.intersection(spot, self.axes.bbox.padded(-2.0))
         outside = spot.width * spot.height - (_area(inside) if inside else 0.0)
-        apart = [box.padded(2.0) for box in others]
+        apart = [box.padded(6.0, 1.5) for box in others]
         covered = [Bbox.intersection(spot, box) for box in (*self.taken, *apart)]
         total = 10.0 * outside + 2.0 * sum(_area(box) for box in covered if box)
         if not label.is_line:
