@@ -47,7 +47,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
         "above 0 and at most 1",
     ),
     (("id_dropout",), lambda x: 0 <= x < 1, "from 0 to below 1"),
-    (("last_masked_share",), lambda x: 0 <= x <= 1, "from 0 to 1"),
+    (("last_masked_share", "prefix_share"), lambda x: 0 <= x <= 1, "from 0 to 1"),
     (
         ("slate_loss_weight", "replay", "champion_tolerance", "niceness"),
         lambda x: x >= 0,
@@ -106,6 +106,8 @@ class RefreshConfig:
     last_masked_share: float = 0.3
     """Of so many windows the newest item's elements are hidden besides: serving foretells
     what comes next."""
+    prefix_share: float = 0.0
+    """Of so many windows only a beginning is seen, cut anew in each epoch."""
     held_out_share: float = 0.1
     """The newest share of requests: never trained on; half calibrates, half judges."""
     num_oov_rows: int = 16

@@ -21,8 +21,9 @@ from features.schema import (
     REQUEST_TENSORS,
 )
 from training.config import ModelConfig
+from training.model.context import CONTEXT_WIDTH
 from training.model.embeddings import FIELD_SIZES, FIELD_WIDTH, TableSizes
-from training.model.srp4ctr import CONTEXT_WIDTH, SRP4CTR
+from training.model.srp4ctr import SRP4CTR
 
 CANDIDATES = 100  # of a request, as in the paper
 

@@ -37,7 +37,7 @@ def finetune(
         name=STAGE,
         objective=ClickObjective(model, slates, config),
         optimiser=torch.optim.AdamW(
-            model.parameter_groups(config), weight_decay=WEIGHT_DECAY
+            model.parameter_groups(config), weight_decay=WEIGHT_DECAY, fused=True
         ),
         rows=len(slates),
         batch_rows=config.batch_requests,

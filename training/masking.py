@@ -58,6 +58,30 @@ def hide(history: dict[str, Tensor], masks: Masks) -> dict[str, Tensor]:
     }
 
 
+def prefixes(history: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Return ``history`` with a ``share`` of its windows cut short: their beginning alone.
+
+    A window is cut after any of its behaviours alike, but leaves two: one to be foretold
+    from the other. So a user teaches as many lessons as there were requests in the past.
+    What is left moves to the end, where a history's newest stands.
+    """
+    rows = history["history_item_rows"]  # (B, L)
+    (windows, length), device = rows.shape, rows.device
+    is_cut = uniform(windows, device=device) < share
+    most = ((rows != 0).sum(1) - 2).clamp(min=0)
+    drawn = (uniform(windows, device=device) * (most + 1)).long()
+    dropped = torch.where(is_cut, drawn, 0)  # (B,)
+    source = torch.arange(length, device=device) - dropped[:, None]  # (B, L)
+    is_padding, source = source < 0, source.clamp(min=0)
+    moved = {}
+    for name, tensor in history.items():
+        trailing = (1,) * (tensor.dim() - 2)
+        index = source.reshape(windows, length, *trailing).expand_as(tensor)
+        padding = is_padding.reshape(windows, length, *trailing)
+        moved[name] = tensor.gather(1, index).masked_fill(padding, 0)
+    return moved
+
+
 def ids_only(history: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return ``history`` with [MASK] in all fields but the item's id: plain BERT."""
     everywhere = torch.ones_like(history["history_item_rows"], dtype=torch.bool)

@@ -17,7 +17,7 @@ from training.batches import HISTORY_NAMES, Arrays, history_lengths, newest, tor
 from training.config import RefreshConfig
 from training.fitting import FitOptions, Stage, fit
 from training.id_dropout import forgetting
-from training.masking import Masks, draw_masks, hide, ids_only
+from training.masking import Masks, draw_masks, hide, ids_only, prefixes
 from training.model.encoder import BehaviorEncoder
 from training.model.item_softmax import Proposal
 from training.model.pretraining_heads import MaskedHeads
@@ -81,6 +81,7 @@ def _fit(
             objective.parameters(),
             lr=config.pretrain_learning_rate,
             weight_decay=WEIGHT_DECAY,
+            fused=True,
         ),
         rows=len(windows),
         batch_rows=config.batch_users,
@@ -122,6 +123,7 @@ class MaskedObjective(Objective):
     def forward(self, batch: dict[str, Tensor]) -> Terms:
         """Hide some of ``batch`` (histories), and return the terms of foretelling it."""
         config = self.config
+        batch = prefixes(batch, config.prefix_share)
         masks = draw_masks(
             batch["history_item_rows"],
             config.mask_ratio,

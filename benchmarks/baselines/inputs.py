@@ -9,13 +9,13 @@ Shapes: B requests, L history, N candidates, D width, V the history reading's wi
 import torch
 from torch import Tensor, nn
 
-from features.schema import CANDIDATE_FEATURES, NUM_CONTEXT_ROWS, REQUEST_FEATURES
+from features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
 from training.config import ModelConfig
 from training.model.click_head import ClickHead
 from training.model.click_model import ClickModel, Tensors
+from training.model.context import CONTEXT_WIDTH, ContextEmbedding
 from training.model.embeddings import TableSizes, TokenEmbedding
 from training.model.numeric_features import NumericFeatures
-from training.model.srp4ctr import CONTEXT_WIDTH
 
 
 class Baseline(ClickModel):
@@ -29,7 +29,7 @@ class Baseline(ClickModel):
     ) -> None:
         super().__init__()
         self.embedding = TokenEmbedding(config, sizes)
-        self.context = nn.Embedding(NUM_CONTEXT_ROWS, CONTEXT_WIDTH, padding_idx=0)
+        self.context = ContextEmbedding()
         self.request_features = NumericFeatures(len(REQUEST_FEATURES), config.num_spans)
         self.candidate_features = NumericFeatures(len(CANDIDATE_FEATURES), config.num_spans)
         features_width = sizes.attribute_width + self.candidate_features.encoded_width
@@ -47,9 +47,13 @@ class Baseline(ClickModel):
         parts += [self.embedding.items(rows), self.embedding.attribute_mean(attributes)]
         parts += [self.candidate_features(tensors["candidate_features"])]
         where = torch.zeros_like(rows) if positions is None else positions
-        request = request_vector(self, self.context, tensors)
+        request = request_vector(self, tensors)
         logits: Tensor = self.head(request, torch.cat(parts, dim=-1), where)
-        return logits
+        return logits + self.context.bias(tensors["context_rows"])
+
+    def fast_parameters(self) -> list[nn.Parameter]:
+        """Return the biases of positions, and what is of the context."""
+        return [self.head.position_bias.weight, *super().fast_parameters()]
 
     def readings(self, tensors: Tensors) -> list[Tensor]:
         """Return what the history says of each candidate: (B, N, …), V wide in all."""
@@ -71,9 +75,7 @@ class Baseline(ClickModel):
         )
 
 
-def request_vector(model: ClickModel, context: nn.Embedding, tensors: Tensors) -> Tensor:
-    """Return the request's counters and the mean (B, …) of its context's embeddings."""
-    rows = tensors["context_rows"]  # (B, X)
-    present = (rows != 0).sum(-1, keepdim=True).clamp(min=1)
+def request_vector(model: ClickModel, tensors: Tensors) -> Tensor:
+    """Return the request's counters and its context's vector (B, …)."""
     features = model.request_features(tensors["request_features"])
-    return torch.cat([features, context(rows).sum(-2) / present], dim=-1)
+    return torch.cat([features, model.context(tensors["context_rows"])], dim=-1)

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.baselines.inputs import request_vector
-from features.schema import CANDIDATE_FEATURES, NUM_CONTEXT_ROWS, REQUEST_FEATURES
+from features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
 from training.config import ModelConfig
 from training.model.click_model import ClickModel, Tensors
+from training.model.context import CONTEXT_WIDTH, ContextEmbedding
 from training.model.embeddings import TableSizes
 from training.model.numeric_features import NumericFeatures
 
@@ -21,16 +22,17 @@ class LogisticRegression(ClickModel):
         super().__init__()
         self.items = _weights(sizes.item_rows)
         self.attributes = _weights(sizes.attribute_rows)
-        self.context = _weights(NUM_CONTEXT_ROWS)
+        self.context = ContextEmbedding()
         self.request_features = NumericFeatures(len(REQUEST_FEATURES), config.num_spans)
         self.candidate_features = NumericFeatures(len(CANDIDATE_FEATURES), config.num_spans)
-        self.of_request = nn.Linear(self.request_features.encoded_width + 1, 1)
+        self.of_request = nn.Linear(self.request_features.encoded_width + CONTEXT_WIDTH, 1)
         self.of_candidate = nn.Linear(self.candidate_features.encoded_width, 1)
 
     def forward(self, tensors: Tensors, positions: Tensor | None = None) -> Tensor:
         """Return logits (B, N); the position is not looked at."""
         del positions
-        request = self.of_request(request_vector(self, self.context, tensors))  # (B, 1)
+        request = self.of_request(request_vector(self, tensors))  # (B, 1)
+        request = request + self.context.bias(tensors["context_rows"])
         features = self.candidate_features(tensors["candidate_features"])
         parts = [self.of_candidate(features).squeeze(-1)]
         parts += [self.items(tensors["candidate_item_rows"]).squeeze(-1)]

@@ -11,21 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from features.schema import CANDIDATE_FEATURES, NUM_CONTEXT_ROWS, REQUEST_FEATURES
+from features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
 from features.vocabulary import MASK_ROW
 from training.config import ModelConfig, RefreshConfig
 from training.model.click_head import ClickHead
-from training.model.click_model import ClickModel, Tensors
+from training.model.click_model import FAST_RATE, ClickModel, Tensors
+from training.model.context import CONTEXT_WIDTH, ContextEmbedding
 from training.model.cross_attention import UniCrossAttention
 from training.model.embeddings import TableSizes, TokenEmbedding
 from training.model.encoder import BehaviorEncoder
 from training.model.numeric_features import NumericFeatures
 from training.model.querying import MeanState, QueryingTransformer
-
-CONTEXT_WIDTH = 16
-# A position's bias is one number far from 0, with thousands of impressions to learn from:
-# at the rate of the rest a short training cannot bring it there, and relevance takes it.
-POSITION_RATE = 10.0
 
 
 class SRP4CTR(ClickModel):
@@ -38,7 +34,7 @@ class SRP4CTR(ClickModel):
         self.encoder = BehaviorEncoder(config, self.embedding)
         self.cross_attention = UniCrossAttention(config)
         self.match_weight = nn.Parameter(torch.ones(()))
-        self.context = nn.Embedding(NUM_CONTEXT_ROWS, CONTEXT_WIDTH, padding_idx=0)
+        self.context = ContextEmbedding()
         self.request_features = NumericFeatures(len(REQUEST_FEATURES), config.num_spans)
         self.candidate_features = NumericFeatures(len(CANDIDATE_FEATURES), config.num_spans)
         request_width = self.request_features.encoded_width + CONTEXT_WIDTH
@@ -79,7 +75,8 @@ class SRP4CTR(ClickModel):
         states, matched = self._candidate_states(inputs)
         candidates = self._candidate_side(inputs, states, matched)  # (B, N, V)
         logits: Tensor = self.head(user, candidates, positions)
-        return logits + self.match_weight * matched
+        logits = logits + self.match_weight * matched
+        return logits + self.context.bias(inputs["context_rows"])
 
     def score(self, inputs: Tensors) -> Tensor:
         """Return calibrated probabilities (B, N) of ``HEAD_INPUTS``; padding is NaN."""
@@ -91,6 +88,10 @@ class SRP4CTR(ClickModel):
         """Return logits (B, N): encode and score in one, folded."""
         return self.logits({**tensors, **self.encode(tensors)}, positions)
 
+    def fast_parameters(self) -> list[nn.Parameter]:
+        """Return the biases of positions, and what is of the context."""
+        return [self.head.position_bias.weight, *super().fast_parameters()]
+
     def parameter_groups(self, config: RefreshConfig) -> list[dict[str, Any]]:
         """Return what fine-tuning trains: what was pre-trained is slow, or frozen.
 
@@ -101,13 +102,13 @@ class SRP4CTR(ClickModel):
         layers = [list(layer.parameters()) for layer in self.encoder.layers]
         placed = {id(table)} | {id(p) for layer in layers for p in layer}
         tokens = [p for p in self.encoder.parameters() if id(p) not in placed]
-        bias = self.head.position_bias.weight
-        placed |= {id(bias)} | {id(p) for p in tokens}
+        fast = self.fast_parameters()
+        placed |= {id(p) for p in (*fast, *tokens)}
         rest = [p for p in self.parameters() if id(p) not in placed]
         rate = config.finetune_learning_rate
         groups: list[dict[str, Any]] = [
             {"params": rest, "lr": rate},
-            {"params": [bias], "lr": rate * POSITION_RATE},
+            {"params": fast, "lr": rate * FAST_RATE},
         ]
         rate *= config.encoder_learning_rate_scale
         if config.freeze != "encoder":
@@ -119,9 +120,7 @@ class SRP4CTR(ClickModel):
         return groups
 
     def _user_side(self, inputs: Tensors) -> Tensor:
-        rows = inputs["context_rows"]  # (B, X)
-        present = (rows != 0).sum(-1, keepdim=True).clamp(min=1)
-        context = self.context(rows).sum(-2) / present  # (B, context width)
+        context = self.context(inputs["context_rows"])  # (B, C)
         features = self.request_features(inputs["request_features"])
         request = torch.cat([features, context], dim=-1)  # (B, R)
         summaries = self.querying(request, inputs["last_states"], inputs["state_mask"])
