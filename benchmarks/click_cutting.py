@@ -141,6 +141,7 @@ def _cut(source: Source, config: RefreshConfig, folder: Path) -> None:
         source.profiles(learnt - 1).values(),
         num_oov_rows=config.num_oov_rows,
         min_item_count=config.min_item_count,
+        contexts=found.contexts[found.times_ms < learnt].tolist(),
     )
     vocabulary.save(words, folder / VOCABULARY)
     profiles = source.profiles(learnt - 1, with_later_items=True)

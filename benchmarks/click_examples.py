@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from features import transforms, vocabulary
 from training.batches import Arrays, Slates
+from training.examples import read_contexts
 from training.model.embeddings import TableSizes
 from training.pretraining import Windows
 
@@ -62,15 +63,21 @@ class Part:
         sizes: _Int64s = sums.astype(np.int64)[request]
         return sizes
 
-    def with_size(self) -> "Part":
-        """Return the same with the number of candidates as a field of the context."""
-        told = [
+    def sized_contexts(self) -> list[str]:
+        """Return the contexts with the number of candidates as one more field."""
+        return [
             json.dumps(transforms.parse_context(text) | {SIZE: str(size)})
             for text, size in zip(self.contexts, self.slate_sizes.tolist(), strict=True)
         ]
-        tensors = {**self.slates.tensors, "context_rows": _context_rows(told)}
-        slates = replace(self.slates, tensors=tensors)
-        return replace(self, slates=slates, contexts=np.array(told, dtype=np.str_))
+
+    def told(self, contexts: Sequence[str], numbers: Sequence[str]) -> "Part":
+        """Return the same with other ``contexts``, whose fields ``numbers`` are such."""
+        rows, columns = read_contexts(contexts, numbers)
+        features = np.array(self.slates.tensors["request_features"])
+        features[:, -columns.shape[1] :] = columns
+        changed = {"context_rows": rows, "request_features": features}
+        slates = replace(self.slates, tensors={**self.slates.tensors, **changed})
+        return replace(self, slates=slates, contexts=np.array(contexts, dtype=np.str_))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -94,7 +101,9 @@ class Examples:
 
     def with_size(self) -> "Examples":
         """Return the same with the slate's size known to every arm."""
-        parts = {part: getattr(self, part).with_size() for part in PARTS}
+        contexts = {part: getattr(self, part).sized_contexts() for part in PARTS}
+        numbers = vocabulary.numbers_of(contexts["train"])
+        parts = {part: getattr(self, part).told(contexts[part], numbers) for part in PARTS}
         return replace(self, name=f"{self.name}+size", **parts)
 
 
@@ -118,15 +127,6 @@ def load(folder: Path) -> Examples:
         item_impressions=items["impressions"].astype(np.int64),
         item_is_new=items["is_new"].astype(np.bool_),
     )
-
-
-def _context_rows(contexts: Sequence[str]) -> _Int64s:
-    rows_of = {
-        text: transforms.context_rows(transforms.parse_context(text))
-        for text in set(contexts)
-    }
-    rows = [rows_of[text] for text in contexts]
-    return np.array(rows, dtype=np.int64).reshape(len(contexts), -1)
 
 
 def save_part(folder: Path, name: str, part: Part) -> None:

@@ -88,11 +88,11 @@ class RequestFeatures:
         found, is_up = self._store.read(users)
         sequences = transforms.unexpired(found.sequences, times - self._ttl_ms)
         items = self._items.lookup(keys)
-        tensors = self._tensors(found, sequences, items, (keys, times))
+        told = [_context(text) for text in texts]
+        tensors = self._tensors(found, sequences, items, (keys, times, told))
         known = self._vocabulary.is_known(tensors["candidate_item_rows"])
         return RequestBatch(
-            tensors=tensors
-            | {"context_rows": np.stack([_context_rows(text) for text in texts])},
+            tensors=tensors,
             item_status=_item_status(keys, known, items),
             statuses=_statuses(found, sequences) if is_up else _unavailable(len(users)),
             feature_versions=_versions(found, items),
@@ -107,10 +107,12 @@ class RequestFeatures:
         found: UserArrays,
         sequences: SequenceArrays,
         items: ItemRows,
-        asked: tuple[Int64s, Int64s],
+        asked: tuple[Int64s, Int64s, list[dict[str, str]]],
     ) -> dict[str, NDArray[Any]]:
-        """Return all tensors but the contexts; ``asked`` is item keys and times."""
-        keys, times = asked
+        """Return all tensors; ``asked`` is item keys, times and contexts."""
+        keys, times, told = asked
+        names = self._vocabulary.context_numbers
+        numbers = np.stack([transforms.context_numbers(each, names) for each in told])
         history = self._history(sequences)
         affinity = transforms.attribute_affinity(
             sequences, history["history_attribute_rows"], items.attribute_rows, times
@@ -119,8 +121,9 @@ class RequestFeatures:
         of_user = (affinity, exposures.exposure_features(shown, times))
         return history | {
             "request_features": transforms.request_features(
-                sequences, found.activity, times
+                sequences, found.activity, times, numbers
             ),
+            "context_rows": np.stack([transforms.context_rows(each) for each in told]),
             "candidate_item_rows": self._vocabulary.item_rows(keys),
             "candidate_attribute_rows": items.attribute_rows,
             "candidate_features": transforms.candidate_features(
@@ -239,9 +242,8 @@ def _text(given: Text, name: str, max_length: int = MAX_ID_LENGTH) -> str:
     return text
 
 
-def _context_rows(given: Text) -> Int64s:
-    text = _text(given, "context", _MAX_CONTEXT_LETTERS)
-    return transforms.context_rows(transforms.parse_context(text))
+def _context(given: Text) -> dict[str, str]:
+    return transforms.parse_context(_text(given, "context", _MAX_CONTEXT_LETTERS))
 
 
 def _times(times_ms: Sequence[int] | NDArray[Any] | None, count: int) -> Int64s:

@@ -54,6 +54,7 @@ class TensorSpec:
 
 
 CONTEXT_SLOTS = 8  # X
+NUM_CONTEXT_NUMBERS = 8  # fields of the context that are also read as numbers, at most
 NUM_CONTEXT_ROWS = 1024  # "name=value" of the context is hashed into rows 1..1023
 NUM_GAP_BUCKETS = 32  # 0 pads; 1 first of the history; else 2 + log2 of the seconds
 NUM_VALUE_BUCKETS = 64  # 0 pads; 1 no value; else 2 + round(4 log2(1 + value))
@@ -78,6 +79,7 @@ REQUEST_FEATURES = (
     "log_seconds_since_last_behavior",
     "hour_sin",
     "hour_cos",
+    *(f"context_number_{place}" for place in range(1, NUM_CONTEXT_NUMBERS + 1)),
 )
 # Columns of candidate_features, in order.
 CANDIDATE_FEATURES = (

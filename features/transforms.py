@@ -14,7 +14,14 @@ import numpy as np
 import xxhash
 from numpy.typing import ArrayLike, NDArray
 
-from features.schema import BEHAVIOR_FIELDS, CONTEXT_SLOTS, NUM_CONTEXT_ROWS, Field
+from features.item_fields import number_of
+from features.schema import (
+    BEHAVIOR_FIELDS,
+    CONTEXT_SLOTS,
+    NUM_CONTEXT_NUMBERS,
+    NUM_CONTEXT_ROWS,
+    Field,
+)
 from streams.activity import HALF_LIVES_H
 from streams.events import MAX_CONTEXT_FIELDS, MAX_ID_LENGTH, action_code
 
@@ -23,6 +30,7 @@ Rows = NDArray[Any]  # int64, or int32 in training
 Floats = NDArray[np.float64]
 Float32s = NDArray[np.float32]
 
+MAX_CONTEXT_NUMBER = 1e15  # so that no later product of float32 overflows
 MS_PER_HOUR = 3_600_000.0
 # An item without history is scored as if 5 impressions had brought 2.5 clicks.
 PRIOR_IMPRESSIONS = 5.0
@@ -113,9 +121,16 @@ def behavior_codes(sequences: SequenceArrays) -> Int64s:
 
 
 def request_features(
-    sequences: SequenceArrays, activity: ActivityArrays, request_time_ms: ArrayLike
+    sequences: SequenceArrays,
+    activity: ActivityArrays,
+    request_time_ms: ArrayLike,
+    numbers: ArrayLike = (),
 ) -> Float32s:
-    """Return request_features (…, R) of users at their requests' times (…)."""
+    """Return request_features (…, R) of users at their requests' times (…).
+
+    ``numbers`` (…, NUM_CONTEXT_NUMBERS) are what ``context_numbers`` returns; left out,
+    no request has any.
+    """
     at_ms = np.asarray(request_time_ms, dtype=np.int64)
     present = sequences.item_keys != 0
     newest_ms = np.where(present, sequences.occurred_at_ms, 0).max(axis=-1)
@@ -124,6 +139,8 @@ def request_features(
     day = 2.0 * np.pi * (at_ms % 86_400_000) / 86_400_000.0
     alone = (np.log1p(present.sum(axis=-1)), np.log1p(since_s), np.sin(day), np.cos(day))
     columns = [*_counters(activity, at_ms)[:2], *(each[..., None] for each in alone)]
+    columns.append(np.zeros((*at_ms.shape, NUM_CONTEXT_NUMBERS)))
+    columns[-1][...] = numbers if np.size(numbers) else 0.0
     return np.concatenate(columns, axis=-1).astype(np.float32)
 
 
@@ -204,6 +221,19 @@ def context_rows(context: Mapping[str, str]) -> Int64s:
         hashed = xxhash.xxh3_64_intdigest(f"{name}={context[name]}")
         rows[slot] = 1 + hashed % (NUM_CONTEXT_ROWS - 1)
     return rows
+
+
+def context_numbers(context: Mapping[str, str], names: Sequence[str]) -> Float32s:
+    """Return the last columns (NUM_CONTEXT_NUMBERS,) of request_features.
+
+    The ``names`` that are numbers in ``context``, in their order; 0 for what is not given
+    or no number.
+    """
+    numbers = np.zeros(NUM_CONTEXT_NUMBERS, dtype=np.float32)
+    for place, name in enumerate(names):
+        number = number_of(context.get(name, "")) or 0.0
+        numbers[place] = np.clip(number, -MAX_CONTEXT_NUMBER, MAX_CONTEXT_NUMBER)
+    return numbers
 
 
 def parse_context(text: str | None) -> dict[str, str]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from features import item_fields
+from features import item_fields, transforms
 from features.config import ItemFieldConfig
 from features.item_fields import (
     Attributes,
@@ -27,7 +27,7 @@ from features.item_fields import (
     number_of,
     values_of,
 )
-from features.schema import Field
+from features.schema import NUM_CONTEXT_NUMBERS, Field
 from features.whole_files import replace_text
 
 Int64s = NDArray[np.int64]
@@ -46,6 +46,8 @@ class Vocabulary:
     item_fields: tuple[ItemField, ...]
     """The item group of side information."""
     num_oov_rows: int
+    context_numbers: tuple[str, ...] = ()
+    """The context's fields that are numbers, one ``context_number`` column each."""
 
     def __post_init__(self) -> None:
         if self.num_oov_rows < 1:
@@ -133,18 +135,39 @@ def build(
     num_oov_rows: int = 16,
     min_item_count: int = 1,
     declared: Sequence[ItemFieldConfig] = (),
+    contexts: Iterable[str | None] = (),
 ) -> Vocabulary:
     """Return the vocabulary of items seen often enough, and of their fields.
 
     ``item_counts`` counts events by item_key; ``profiles`` are the attributes of each item,
-    of which ``declared`` says what to use: none, and it is found out.
+    of which ``declared`` says what to use: none, and it is found out. ``contexts`` are the
+    requests', in JSON.
     """
     keys = sorted(key for key, count in item_counts.items() if count >= min_item_count)
     return Vocabulary(
         item_keys=np.array(keys, dtype=np.int64),
         item_fields=item_fields.build(profiles, declared),
         num_oov_rows=num_oov_rows,
+        context_numbers=numbers_of(contexts),
     )
+
+
+def numbers_of(contexts: Iterable[str | None]) -> tuple[str, ...]:
+    """Return the names of the context's fields that are numbers, the first by name.
+
+    A field counts whose every value is a finite number, with more than two of them: what
+    is more or less than something else, not a yes or no.
+    """
+    values: dict[str, set[str]] = {}
+    for text in set(contexts):
+        for name, value in transforms.parse_context(text).items():
+            values.setdefault(name, set()).add(value)
+    found = [
+        name
+        for name, told in sorted(values.items())
+        if len(told) > 2 and all(number_of(value) is not None for value in told)
+    ]
+    return tuple(found[:NUM_CONTEXT_NUMBERS])
 
 
 def save(vocabulary: Vocabulary, path: Path) -> None:
@@ -153,6 +176,7 @@ def save(vocabulary: Vocabulary, path: Path) -> None:
         "num_oov_rows": vocabulary.num_oov_rows,
         "item_keys": vocabulary.item_keys.tolist(),
         "item_fields": [asdict(field) for field in vocabulary.item_fields],
+        "context_numbers": vocabulary.context_numbers,
     }
     replace_text(path, json.dumps(content) + "\n")
 
@@ -165,6 +189,7 @@ def load(path: Path) -> Vocabulary:
             item_keys=np.array(content["item_keys"], dtype=np.int64),
             item_fields=tuple(_item_field(each) for each in content["item_fields"]),
             num_oov_rows=content["num_oov_rows"],
+            context_numbers=tuple(content["context_numbers"]),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a vocabulary: {error!r}") from error

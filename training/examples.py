@@ -5,7 +5,7 @@ slates for fine-tuning and windows of behaviours for pre-training. The tensors a
 ``features.transforms``: the same functions that serve.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from features import exposures, transforms
 from features.exposures import ItemExposures
 from features.item_fields import Attributes
 from features.point_in_time import RequestSnapshots, UserHistories
+from features.schema import CONTEXT_SLOTS, NUM_CONTEXT_NUMBERS
 from features.transforms import ActivityArrays, SequenceArrays
 from features.vocabulary import Vocabulary
 from training.batches import Slates
@@ -76,12 +77,14 @@ def slates(
     )
     shown = _placed_exposures(snapshots.candidate_exposures, place, shape)
     of_user = (affinity, exposures.exposure_features(shown, times_ms))
+    told = snapshots.contexts[requests].tolist()
+    context_rows, numbers = read_contexts(told, vocabulary.context_numbers)
     activity = _placed_activity(snapshots.candidate_activity, place, shape)
     tensors = history | {
         "request_features": transforms.request_features(
-            sequences, snapshots.user_activity.take(requests), times_ms
+            sequences, snapshots.user_activity.take(requests), times_ms, numbers
         ),
-        "context_rows": _context_rows(snapshots.contexts[requests]),
+        "context_rows": context_rows,
         "candidate_item_rows": vocabulary.item_rows(keys).astype(np.int32),
         "candidate_attribute_rows": attribute_rows,
         "candidate_features": transforms.candidate_features(
@@ -142,14 +145,21 @@ def _history(
     }
 
 
-def _context_rows(contexts: NDArray[np.object_]) -> NDArray[np.int64]:
-    """Return the context rows; requests without one, most often all, cost nothing."""
-    rows_of = {
-        text: transforms.context_rows(transforms.parse_context(text))
-        for text in set(contexts.tolist())
-    }
-    rows = [rows_of[text] for text in contexts.tolist()]
-    return np.array(rows, dtype=np.int64).reshape(len(contexts), -1)
+def read_contexts(
+    contexts: Sequence[str | None], numbers: Sequence[str]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return context_rows (R, X) and the fields ``numbers`` of R contexts in JSON.
+
+    Many requests share a context, and most often none has any: each is read once.
+    """
+    places: dict[str | None, int] = {}
+    index = np.array([places.setdefault(each, len(places)) for each in contexts], np.int64)
+    read = [transforms.parse_context(text) for text in places]
+    rows = np.array([transforms.context_rows(each) for each in read], np.int64)
+    found = [transforms.context_numbers(each, numbers) for each in read]
+    shape = (-1, CONTEXT_SLOTS), (-1, NUM_CONTEXT_NUMBERS)
+    values = np.array(found, np.float32)
+    return rows.reshape(shape[0])[index], values.reshape(shape[1])[index]
 
 
 def _rank_within(groups: _Int64s) -> _Int64s:

@@ -77,6 +77,7 @@ def read_training_set(
         num_oov_rows=config.num_oov_rows,
         min_item_count=config.min_item_count,
         declared=features.item_fields,
+        contexts=cut.snapshots.contexts[cut.snapshots.times_ms < cut.boundary_ms].tolist(),
     )
     attributes = examples.item_attributes(cut.profiles, words)
     slates = examples.slates(cut.snapshots, words, attributes)

@@ -73,6 +73,8 @@ def find_parent(
             return f"{folder.name} has another number of rows for unknown items"
         if _fields(words) != _fields(lessons.words):
             return f"{folder.name} has other item fields"
+        if words.context_numbers != lessons.words.context_numbers:
+            return f"{folder.name} reads other fields of the context as numbers"
         if card.boundary_ms > lessons.boundary_ms:
             return f"{folder.name} has learnt from requests that are held out now"
         if not np.any(lessons.parts.train.request_at_ms >= card.boundary_ms):
