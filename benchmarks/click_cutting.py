@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -141,8 +141,9 @@ def _cut(source: Source, config: RefreshConfig, folder: Path) -> None:
         source.profiles(learnt - 1).values(),
         num_oov_rows=config.num_oov_rows,
         min_item_count=config.min_item_count,
-        contexts=found.contexts[found.times_ms < learnt].tolist(),
     )
+    told = found.contexts[found.times_ms < learnt].tolist()
+    words = replace(words, context_numbers=vocabulary.numbers_of(told))
     vocabulary.save(words, folder / VOCABULARY)
     profiles = source.profiles(learnt - 1, with_later_items=True)
     attributes = examples.item_attributes(profiles, words)

@@ -51,8 +51,8 @@ class Recipe:
     """L, of S3-Rec's protocol."""
     pretraining: RefreshConfig
     clicks: RefreshConfig
-    newest: int = 4
-    """Of each user so many behaviours are slates of the click head."""
+    rounds: int = 3
+    """So often each behaviour is a slate of the click head, each time with others."""
     negatives: int = 8
     sasrec_epochs: int = 30
     sasrec_rate: float = 1e-3
@@ -157,7 +157,7 @@ def srp4ctr(pretraining: Pretraining) -> Arm:
         options = FitOptions(progress=progress)
         model, _ = _pretrained(data, config, options)
         rng = np.random.default_rng(seed)
-        lessons = data.lessons(rng, recipe.negatives, recipe.newest)
+        lessons = data.lessons(rng, recipe.negatives, recipe.rounds)
         finetune(model, lessons, replace(recipe.clicks, seed=seed), options)
 
         def scorer(place: int, users: Int64s) -> Scores:

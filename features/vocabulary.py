@@ -135,20 +135,17 @@ def build(
     num_oov_rows: int = 16,
     min_item_count: int = 1,
     declared: Sequence[ItemFieldConfig] = (),
-    contexts: Iterable[str | None] = (),
 ) -> Vocabulary:
     """Return the vocabulary of items seen often enough, and of their fields.
 
     ``item_counts`` counts events by item_key; ``profiles`` are the attributes of each item,
-    of which ``declared`` says what to use: none, and it is found out. ``contexts`` are the
-    requests', in JSON.
+    of which ``declared`` says what to use: none, and it is found out.
     """
     keys = sorted(key for key, count in item_counts.items() if count >= min_item_count)
     return Vocabulary(
         item_keys=np.array(keys, dtype=np.int64),
         item_fields=item_fields.build(profiles, declared),
         num_oov_rows=num_oov_rows,
-        context_numbers=numbers_of(contexts),
     )
 
 

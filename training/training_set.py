@@ -77,8 +77,9 @@ def read_training_set(
         num_oov_rows=config.num_oov_rows,
         min_item_count=config.min_item_count,
         declared=features.item_fields,
-        contexts=cut.snapshots.contexts[cut.snapshots.times_ms < cut.boundary_ms].tolist(),
     )
+    told = cut.snapshots.contexts[cut.snapshots.times_ms < cut.boundary_ms]
+    words = replace(words, context_numbers=vocabulary.numbers_of(told.tolist()))
     attributes = examples.item_attributes(cut.profiles, words)
     slates = examples.slates(cut.snapshots, words, attributes)
     windows = examples.windows(cut.past, length, words, attributes)

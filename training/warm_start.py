@@ -72,9 +72,7 @@ def find_parent(
         if words.num_oov_rows != lessons.words.num_oov_rows:
             return f"{folder.name} has another number of rows for unknown items"
         if _fields(words) != _fields(lessons.words):
-            return f"{folder.name} has other item fields"
-        if words.context_numbers != lessons.words.context_numbers:
-            return f"{folder.name} reads other fields of the context as numbers"
+            return f"{folder.name} has other fields"
         if card.boundary_ms > lessons.boundary_ms:
             return f"{folder.name} has learnt from requests that are held out now"
         if not np.any(lessons.parts.train.request_at_ms >= card.boundary_ms):
@@ -119,7 +117,8 @@ def _item_rows(words: Vocabulary, old: Vocabulary) -> Tensor:
 
 
 def _fields(words: Vocabulary) -> list[tuple[str, str]]:
-    return [(field.name, field.kind) for field in words.item_fields]
+    numbers = [(name, "number of the context") for name in words.context_numbers]
+    return [*((field.name, field.kind) for field in words.item_fields), *numbers]
 
 
 def _attribute_table(table: Tensor, words: Vocabulary, old: Vocabulary) -> Tensor:

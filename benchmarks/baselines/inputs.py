@@ -7,7 +7,7 @@ Shapes: B requests, L history, N candidates, D width, V the history reading's wi
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
 from training.config import ModelConfig
@@ -51,7 +51,7 @@ class Baseline(ClickModel):
         logits: Tensor = self.head(request, torch.cat(parts, dim=-1), where)
         return logits + self.context.bias(tensors["context_rows"])
 
-    def fast_parameters(self) -> list[nn.Parameter]:
+    def fast_parameters(self) -> list[Tensor]:
         """Return the biases of positions, and what is of the context."""
         return [self.head.position_bias.weight, *super().fast_parameters()]
 

@@ -78,7 +78,7 @@ def test_what_is_asked_is_never_learnt(data: LeaveLast) -> None:
     behaviors = sum(len(items) - 2 for items in walks().values())
     assert (windows != 0).sum() == behaviors
     assert sum(data.popularity[1]) == behaviors
-    lessons = data.lessons(np.random.default_rng(0), negatives=9, newest=99)
+    lessons = data.lessons(np.random.default_rng(0), negatives=9, rounds=2)
     learnt = {user: items[:-2] for user, items in walks().items()}
     first = data.words.first_known_row
     known = data.words.item_keys
@@ -104,7 +104,7 @@ def test_a_question_knows_the_past_up_to_it(data: LeaveLast) -> None:
 
 
 def test_a_count_leaves_out_what_it_helps_to_foretell(data: LeaveLast) -> None:
-    lessons = data.lessons(np.random.default_rng(0), negatives=1, newest=99)
+    lessons = data.lessons(np.random.default_rng(0), negatives=1, rounds=2)
     seen = np.expm1(lessons.tensors["candidate_features"][:, 0, LOG_COUNT])
     rows = lessons.tensors["candidate_item_rows"][:, 0].astype(np.int64)
     first = data.words.first_known_row

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from features import requests, schema, vocabulary
 from features.item_table import ItemTable
 from features.requests import RequestFeatures
-from features.schema import ItemStatus
+from features.schema import REQUEST_FEATURES, ItemStatus
 from streams.events import item_key
 from tests.features.readers import MemoryReader
 
@@ -201,3 +202,12 @@ def test_numpy_inputs_as_triton_gives_them_are_taken() -> None:
 def test_importing_needs_no_feast() -> None:
     program = "import sys, features.requests; sys.exit('feast' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_number_in_the_context_is_read_as_one() -> None:
+    features = the_features(a_reader())
+    features._vocabulary = replace(features._vocabulary, context_numbers=("in_view",))
+    told = ['{"in_view": "17"}', ""]
+    batch = features.assemble(["u1"] * 2, [["1"]] * 2, [NOW_MS] * 2, told)
+    place = REQUEST_FEATURES.index("context_number_1")
+    assert batch.tensors["request_features"][:, place].tolist() == [17.0, 0.0]

@@ -10,6 +10,7 @@ from features import transforms
 from features.schema import (
     CANDIDATE_FEATURES,
     CONTEXT_SLOTS,
+    NUM_CONTEXT_NUMBERS,
     NUM_CONTEXT_ROWS,
     NUM_GAP_BUCKETS,
     NUM_VALUE_BUCKETS,
@@ -214,3 +215,15 @@ def test_no_context_is_an_empty_map(text: str | None) -> None:
 def test_a_bad_context_says_what_is_wrong(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         transforms.parse_context(text)
+
+
+def test_numbers_of_the_context_stand_in_the_last_columns() -> None:
+    context = {"price": "12.5", "page": "home", "huge": "1e300", "nan": "nan"}
+    names = ("huge", "missing", "nan", "page", "price")
+    numbers = transforms.context_numbers(context, names)
+    assert np.isfinite(numbers).all()
+    assert numbers[1:5].tolist() == [0.0, 0.0, 0.0, 12.5]
+    features = transforms.request_features(
+        transforms.empty_sequences(1, 3), transforms.empty_activity(1), [NOON_MS], [numbers]
+    )
+    assert features[0, -NUM_CONTEXT_NUMBERS:].tolist() == numbers.tolist()

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from features import vocabulary
 from features.config import ItemFieldConfig
 from features.item_fields import Attributes
+from features.schema import NUM_CONTEXT_NUMBERS
 from features.vocabulary import Vocabulary
 from streams.events import item_key
 
@@ -98,3 +100,17 @@ def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ValueError, match=r"vocabulary\.json is not a vocabulary"):
         vocabulary.load(path)
+
+
+def test_numbers_of_the_context_are_those_that_can_be_more_or_less() -> None:
+    contexts = [
+        json.dumps({"size": size, "page": page, "new": str(i % 2), "version": version})
+        for i, (size, page, version) in enumerate(
+            [("5", "a", "1"), ("7.5", "b", "2"), ("90", "c", "2.1b")]
+        )
+    ]
+    found = vocabulary.numbers_of([*contexts, None, ""])
+    assert found == ("size",)
+    many = json.dumps({f"n{i:02}": "1" for i in range(30)})
+    more = [many, many.replace('"1"', '"2"'), many.replace('"1"', '"3"')]
+    assert len(vocabulary.numbers_of(more)) == NUM_CONTEXT_NUMBERS

@@ -15,6 +15,7 @@ from training.config import RefreshConfig
 from training.finetuning import finetune, serving_logits
 from training.fitting import FitOptions
 from training.model.click_model import ClickModel, Tensors
+from training.model.context import ContextEmbedding
 from training.model.embeddings import TableSizes
 from training.model.numeric_features import NumericFeatures
 from training.model.srp4ctr import SRP4CTR
@@ -38,6 +39,7 @@ class ItemBias(ClickModel):
         super().__init__()
         self.request_features = NumericFeatures(len(REQUEST_FEATURES), spans=4)
         self.candidate_features = NumericFeatures(len(CANDIDATE_FEATURES), spans=4)
+        self.context = ContextEmbedding()
         self.bias = nn.Embedding(items, 1)
 
     def forward(self, tensors: Tensors, positions: Tensor | None = None) -> Tensor:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from features.vocabulary import MASK_ROW
-from training.masking import Masks, draw_masks, hide, ids_only
+from training.masking import Masks, draw_masks, hide, ids_only, prefixes
 from training.model.embeddings import MASK_CODES
 
 
@@ -77,3 +77,23 @@ def test_plain_bert_sees_the_ids_alone() -> None:
     assert set(seen["history_attribute_rows"].flatten().tolist()) == {MASK_ROW}
     codes = seen["history_behavior_codes"]
     assert torch.equal(codes, torch.tensor(MASK_CODES).expand_as(codes))
+
+
+def test_a_prefix_ends_after_any_behaviour_and_stands_where_a_history_does() -> None:
+    torch.manual_seed(0)
+    window = {
+        name: each.repeat(300, *[1] * (each.dim() - 1))
+        for name, each in a_history().items()
+    }
+    window["history_behavior_codes"] = window["history_behavior_codes"].clone()
+    window["history_behavior_codes"][:, 0] = 0  # padding
+    cut = prefixes(window, 0.5)
+    found = {tuple(rows) for rows in cut["history_item_rows"].tolist()}
+    assert found == {(0, 5, 6, 7), (0, 0, 5, 6)}  # never one alone
+    is_short = cut["history_item_rows"][:, 3] == 6
+    assert 0.15 < float(is_short.float().mean()) < 0.35  # of what is cut, half is whole
+    assert not cut["history_behavior_codes"][is_short][:, :2].any()
+    assert (cut["history_attribute_rows"][is_short][:, 2:] == 9).all()
+    assert all(
+        torch.equal(prefixes(window, 0.0)[name], each) for name, each in window.items()
+    )

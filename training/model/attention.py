@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from training.model.dropout import ChannelDropout
+from training.model.dropout import Dropout
 
 _HIDDEN = -1e9  # added to the score of a padded state: its weight underflows to 0
 
@@ -41,7 +41,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.widen = nn.Linear(width, 4 * width)
         self.narrow = nn.Linear(4 * width, width)
-        self.dropout = ChannelDropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, states: Tensor) -> Tensor:
         """Return (..., D) for (..., D)."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from training.config import ModelConfig
-from training.model.dropout import ChannelDropout
+from training.model.dropout import Dropout
 
 MAX_POSITION = 63  # deeper positions share one bias
 
@@ -50,7 +50,7 @@ class ClickHead(nn.Module):
         self.hidden = nn.Linear(2 * width, width)
         self.deeper = nn.Linear(width, width // 2)
         self.out = nn.Linear(2 * width + width // 2, 1)
-        self.dropout = ChannelDropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.position_bias = nn.Embedding(MAX_POSITION + 1, 1)
         nn.init.zeros_(self.position_bias.weight)
         self.register_buffer("calibration_scale", torch.ones(()))

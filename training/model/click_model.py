@@ -40,7 +40,7 @@ class ClickModel(nn.Module, abc.ABC):
         gives none: every candidate is scored as if it stood at the top.
         """
 
-    def fast_parameters(self) -> list[nn.Parameter]:
+    def fast_parameters(self) -> list[Tensor]:
         """Return what learns at ``FAST_RATE`` times the rate: few rows, each met often."""
         return list(self.context.parameters())
 

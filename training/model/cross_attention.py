@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from training.config import ModelConfig
 from training.model.attention import FeedForward, attend
-from training.model.dropout import ChannelDropout
+from training.model.dropout import Dropout
 from training.model.encoder import BehaviorEncoder, EncoderLayer
 
 
@@ -27,7 +27,7 @@ class UniCrossLayer(nn.Module):
         self.feed_forward = FeedForward(width, config.dropout)
         self.attention_norm = nn.LayerNorm(width)
         self.output_norm = nn.LayerNorm(width)
-        self.dropout = ChannelDropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self, candidates: Tensor, keys: Tensor, values: Tensor, mask: Tensor

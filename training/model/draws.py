@@ -7,6 +7,7 @@ the seed and the row alone, and two processes learn what one would.
 Shapes: B rows at hand, of a batch.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -48,6 +49,15 @@ def uniform(rows: int, *shape: int, device: torch.device) -> Tensor:
         raise ValueError(f"numbers for {rows} rows, of a part of {part.rows}")
     drawn = torch.rand(part.whole, *shape, device=device)
     return drawn[part.first : part.first + rows]
+
+
+def random_bytes(rows: int, *shape: int, device: torch.device) -> Tensor:
+    """Return uint8 in [0, 256), (B, *shape); ``shape`` must not depend on the part."""
+    part = _PART.get() or Part(first=0, rows=rows, whole=rows)
+    count = part.whole * math.prod(shape)
+    words = torch.empty(-(-count // 8), dtype=torch.int64, device=device)
+    drawn = words.random_(-(2**63), None).view(torch.uint8)[:count]
+    return drawn.view(part.whole, *shape)[part.first : part.first + rows]
 
 
 def draw_salt() -> int:

@@ -17,7 +17,7 @@ from features import item_fields
 from features.schema import BEHAVIOR_FIELDS, Field
 from features.vocabulary import Vocabulary
 from training.config import ModelConfig
-from training.model.dropout import ChannelDropout
+from training.model.dropout import Dropout
 
 FIELD_SIZES = tuple(field.size for field in BEHAVIOR_FIELDS)
 MASK_CODES = FIELD_SIZES  # one row past each field's codes stands for [MASK]
@@ -81,7 +81,7 @@ class TokenEmbedding(nn.Module):
         self.slots = nn.Parameter(torch.zeros(sizes.length, width))
         self.candidate_slot = nn.Parameter(torch.zeros(width))
         self.norm = nn.LayerNorm(width)
-        self.dropout = ChannelDropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.register_buffer("mask_codes", torch.tensor(MASK_CODES), persistent=False)
         for table in (self.items, self.attributes):
             _initialise(table, INITIAL_STD)
@@ -143,7 +143,7 @@ class TokenEmbedding(nn.Module):
 
         torch's own beginning makes all parts smaller, and rows learn three times slower.
         """
-        for part in self.project.weight.split(widths, dim=1):
+        for part in torch.split(self.project.weight, widths, dim=1):
             if part.numel():
                 nn.init.orthogonal_(part)
         nn.init.zeros_(self.project.bias)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from training.config import ModelConfig
 from training.model.attention import FeedForward, attend
-from training.model.dropout import ChannelDropout
+from training.model.dropout import Dropout
 from training.model.embeddings import TokenEmbedding
 
 
@@ -30,7 +30,7 @@ class EncoderLayer(nn.Module):
         self.feed_forward = FeedForward(width, config.dropout)
         self.attention_norm = nn.LayerNorm(width)
         self.output_norm = nn.LayerNorm(width)
-        self.dropout = ChannelDropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, states: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         """Return the next states (B, S, D); ``keys``, ``values`` are this layer's own."""

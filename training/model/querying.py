@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from training.config import ModelConfig
 from training.model.attention import FeedForward, attend
-from training.model.dropout import ChannelDropout
+from training.model.dropout import Dropout
 
 
 class _Attention(nn.Module):
@@ -26,7 +26,7 @@ class _Attention(nn.Module):
         self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
-        self.dropout = ChannelDropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, queries: Tensor, states: Tensor, mask: Tensor) -> Tensor:
         keys, values = self.key(states), self.value(states)

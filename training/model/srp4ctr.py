@@ -88,7 +88,7 @@ class SRP4CTR(ClickModel):
         """Return logits (B, N): encode and score in one, folded."""
         return self.logits({**tensors, **self.encode(tensors)}, positions)
 
-    def fast_parameters(self) -> list[nn.Parameter]:
+    def fast_parameters(self) -> list[Tensor]:
         """Return the biases of positions, and what is of the context."""
         return [self.head.position_bias.weight, *super().fast_parameters()]
 
