@@ -37,12 +37,14 @@ REFERENCE = "srp4ctr"  # what the others are compared with
 Changes = Mapping[str, Any]
 # A grid is walked step by step; each step keeps what was best so far.
 Grid = tuple[tuple[Changes, ...], ...]
+# What is gone before its id has learnt anything must be known by what it is: news.
+ID_DROPOUTS: tuple[Changes, ...] = tuple({"id_dropout": share} for share in (0.3, 0.95))
 RATES: tuple[Changes, ...] = tuple(
-    {"finetune_learning_rate": rate} for rate in (5e-4, 1e-3, 2e-3, 4e-3)
+    {"finetune_learning_rate": rate} for rate in (1e-3, 2e-3, 4e-3)
 )
 # What learns anew may want another rate than what was pre-trained: the default is 0.3.
 ENCODER_RATES: tuple[Changes, ...] = ({"encoder_learning_rate_scale": 1.0},)
-EPOCHS: tuple[Changes, ...] = tuple({"finetune_epochs": count} for count in (1, 2, 4))
+EPOCHS: tuple[Changes, ...] = tuple({"finetune_epochs": count} for count in (1, 3, 6))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +80,7 @@ class ModelArm:
     recipe: Changes = field(default_factory=dict)
     model: Changes = field(default_factory=dict)
     seeds: int = SEEDS
-    grid: Grid = (RATES, EPOCHS)
+    grid: Grid = (ID_DROPOUTS, RATES, EPOCHS)
     tuned_as: str = ""
     """The arm whose choice it takes over; empty: it tunes itself."""
 
@@ -210,12 +212,12 @@ ARMS: Mapping[str, Arm] = {
         meaning="SRP4CTR as a refresh trains it",
         is_pretrained=True,
         seeds=MANY_SEEDS,
-        grid=(RATES, EPOCHS, ENCODER_RATES),
+        grid=(ID_DROPOUTS, RATES, EPOCHS, ENCODER_RATES),
     ),
     "srp4ctr-none": ModelArm(
         meaning="SRP4CTR without pre-training",
         seeds=MANY_SEEDS,
-        grid=(RATES, EPOCHS, ENCODER_RATES),
+        grid=(ID_DROPOUTS, RATES, EPOCHS, ENCODER_RATES),
     ),
     "lightgbm": TreeArm(meaning="LightGBM, log loss", objective="binary"),
     "lightgbm-rank": TreeArm(

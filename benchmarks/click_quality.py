@@ -28,6 +28,7 @@ from training.config import RefreshConfig
 ROOT = Path(".data/benchmarks/click_quality")
 QUICK_EVENTS = 60_000
 QUICK_SEEDS = 1
+SIZES = {None: None, "unknown": (False,), "known": (True,), "both": (False, True)}
 RESULTS = click_report.RESULTS / "click_quality.json"
 
 
@@ -44,7 +45,8 @@ class Plan:
     device: str
     tunes: bool
     is_quick: bool
-    with_size: bool | None
+    sizes: tuple[bool, ...] | None
+    """Whether arms know the slate's size; None: both, where all slates hold a click."""
     with_frozen: bool | None
 
     def seeds_of(self, arm: str) -> int:
@@ -84,9 +86,9 @@ def jobs_of(plan: Plan, name: str, file: Path | None) -> list[Job]:
     if plan.is_quick:
         source = source.part(QUICK_EVENTS)
     folder = examples_of(source, plan.config, plan.root / "examples")
-    is_told, is_frozen = plan.with_size, plan.with_frozen
-    told = source.is_always_clicked if is_told is None else is_told
+    is_frozen = plan.with_frozen
     frozen = source.is_always_clicked if is_frozen is None else is_frozen
+    sizes = plan.sizes or ((False, True) if source.is_always_clicked else (False,))
     return [
         Job(
             root=plan.root,
@@ -98,7 +100,7 @@ def jobs_of(plan: Plan, name: str, file: Path | None) -> list[Job]:
             label_share=share,
             device=plan.device,
         )
-        for with_size in ((False, True) if told else (False,))
+        for with_size in sizes
         for share in plan.shares
         for seed in range(max(plan.seeds_of(arm) for arm in plan.arms))
         for arm in plan.arms
@@ -138,10 +140,10 @@ def _tuning_key(job: Job) -> tuple[Path, str]:
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
-    config = RefreshConfig()
+    config = RefreshConfig(bucket_by_length=True)
     if arguments.quick:
         # Few slates: small batches, so that there are steps enough to learn anything.
-        config = replace(config, pretrain_epochs=2, batch_users=32, bucket_by_length=True)
+        config = replace(config, pretrain_epochs=2, batch_users=32)
         config = replace(config, finetune_epochs=2, batch_requests=32)
     return Plan(
         root=arguments.resume,
@@ -153,7 +155,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         device=arguments.device,
         tunes=arguments.tune and not arguments.quick,
         is_quick=arguments.quick,
-        with_size=arguments.with_slate_size,
+        sizes=SIZES[arguments.slate_size],
         with_frozen=arguments.frozen,
     )
 
@@ -196,7 +198,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--seeds", type=int, help="of each arm; default: 5 of the main arms, 3 of the rest")
     add("--labels", default="100", help="a learning curve: per cent of the slates: 10,100")
     add("--frozen", action=either, help="also features that stand still (EB-NeRD: yes)")
-    add("--with-slate-size", action=either, help="also with it known (EB-NeRD: yes)")
+    add(
+        "--slate-size",
+        choices=[each for each in SIZES if each],
+        help="known to all? (EB-NeRD: both)",
+    )
     add("--tune", action=either, default=True, help="learning rates by the small grid")
     add("--set", action="append", default=[], help="a setting: finetune_epochs=2")
     add("--quick", action="store_true", help="a fraction of users, few epochs, no tuning")

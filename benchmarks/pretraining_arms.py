@@ -51,7 +51,7 @@ class Recipe:
     """L, of S3-Rec's protocol."""
     pretraining: RefreshConfig
     clicks: RefreshConfig
-    rounds: int = 3
+    rounds: int = 2
     """So often each behaviour is a slate of the click head, each time with others."""
     negatives: int = 8
     sasrec_epochs: int = 30
@@ -78,12 +78,28 @@ def _part(epochs: int, share: float) -> int:
     return max(round(epochs * share), 1)
 
 
-MODEL = ModelConfig(dropout=0.2)
+MODEL = ModelConfig(dropout=0.3)
 RECIPE = Recipe(
     pretraining=RefreshConfig(
-        model=MODEL, pretrain_epochs=20, mask_ratio=0.4, pretrain_learning_rate=2e-3
+        model=MODEL,
+        pretrain_epochs=40,
+        pretrain_learning_rate=2e-3,
+        batch_users=128,
+        bucket_by_length=True,
+        last_masked_share=1.0,
+        prefix_share=0.7,
+        id_dropout=0.0,
+        max_full_softmax_items=0,
+        sampled_items=500,
     ),
-    clicks=RefreshConfig(model=MODEL, finetune_epochs=3),
+    clicks=RefreshConfig(
+        model=MODEL,
+        finetune_epochs=1,
+        batch_requests=256,
+        bucket_by_length=True,
+        slate_loss_weight=1.0,
+        id_dropout=0.1,
+    ),
 )
 
 
