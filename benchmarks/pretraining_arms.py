@@ -1,21 +1,28 @@
 """What is compared: each arm learns from the training part, and scores the questions.
 
-The stages, the model and the features are the product's. What the harness sets is the
-recipe: rates and epochs, chosen by validation's answers, never by the test's.
+The stages, the model and the features are the product's; ``pretraining_recipe.py`` says how
+long and how fast they learn.
 
 Shapes: U users, 100 candidates with the answer first.
 """
 
+import hashlib
+import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_model, save_model
 
 from benchmarks.baselines.sasrec import SASRecEncoder, next_item_loss
+from benchmarks.click_examples import code_digest
 from benchmarks.pretraining_questions import NEGATIVES, LeaveLast
+from benchmarks.pretraining_recipe import Recipe
 from features.vocabulary import MASK_ROW
 from training.batches import (
     HISTORY_NAMES,
@@ -40,83 +47,44 @@ Pretraining = Literal["none", "bert", "items", "behaviors", "both"]
 Scorer = Callable[[int, Int64s], Scores]
 """Place of the answer from the end, users → their candidates' scores (U, 100)."""
 CPU = torch.device("cpu")
+RUNS = Path(".data/benchmarks/pretraining")
+ENCODERS = RUNS / "encoders"
+# A change of any of these may change what is learnt or measured.
+LEARNING_CODE = (
+    *("training/model", "training/batches.py", "training/click_loss.py"),
+    *("training/finetuning.py", "training/fitting.py", "training/id_dropout.py"),
+    *("training/masking.py", "training/pretraining.py", "training/schedule.py"),
+    *("benchmarks/baselines/sasrec.py", "benchmarks/pretraining_arms.py"),
+    *("benchmarks/pretraining_questions.py", "benchmarks/pretraining_scores.py"),
+)
 CANDIDATE_ROWS = ("candidate_item_rows", "candidate_attribute_rows")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """How long and how fast the arms learn."""
+class Learnt:
+    """What an arm made of the training part."""
 
-    length: int = 50
-    """L, of S3-Rec's protocol."""
-    pretraining: RefreshConfig
-    clicks: RefreshConfig
-    rounds: int = 2
-    """So often each behaviour is a slate of the click head, each time with others."""
-    negatives: int = 8
-    sasrec_epochs: int = 30
-    sasrec_rate: float = 1e-3
-    sasrec_dropout: float = 0.5
-    sasrec_batch: int = 128
-    sasrec_drawn: int = 500
-    """Items that a batch's right ones compete with."""
-
-    def shorter(self, share: float) -> "Recipe":
-        """Return the recipe with ``share`` of the epochs, at least one each."""
-        before, after = self.pretraining, self.clicks
-        return replace(
-            self,
-            pretraining=replace(
-                before, pretrain_epochs=_part(before.pretrain_epochs, share)
-            ),
-            clicks=replace(after, finetune_epochs=_part(after.finetune_epochs, share)),
-            sasrec_epochs=_part(self.sasrec_epochs, share),
-        )
+    scorer: Scorer
+    found_s: float = 0.0
+    """CPU seconds of a pre-training that another arm had left on the disk."""
 
 
-def _part(epochs: int, share: float) -> int:
-    return max(round(epochs * share), 1)
-
-
-MODEL = ModelConfig(dropout=0.3)
-RECIPE = Recipe(
-    pretraining=RefreshConfig(
-        model=MODEL,
-        pretrain_epochs=40,
-        pretrain_learning_rate=2e-3,
-        batch_users=128,
-        bucket_by_length=True,
-        last_masked_share=1.0,
-        prefix_share=0.7,
-        id_dropout=0.0,
-        max_full_softmax_items=0,
-        sampled_items=500,
-    ),
-    clicks=RefreshConfig(
-        model=MODEL,
-        finetune_epochs=1,
-        batch_requests=256,
-        bucket_by_length=True,
-        slate_loss_weight=1.0,
-        id_dropout=0.1,
-    ),
-)
-
-
-Arm = Callable[[LeaveLast, int, Recipe, ProgressListener], Scorer]
+Arm = Callable[[LeaveLast, int, Recipe, ProgressListener], Learnt]
 
 
 def popularity(
     data: LeaveLast, seed: int, recipe: Recipe, progress: ProgressListener
-) -> Scorer:
+) -> Learnt:
     """Score an item by how often the training part has it."""
     del seed, recipe, progress
-    return lambda place, users: data.times_seen(data.candidates(place)[users])
+    return Learnt(
+        scorer=lambda place, users: data.times_seen(data.candidates(place)[users])
+    )
 
 
 def sasrec(
     data: LeaveLast, seed: int, recipe: Recipe, progress: ProgressListener
-) -> Scorer:
+) -> Learnt:
     """Train SASRec's encoder on the training part; score by the newest state."""
     torch.manual_seed(seed)
     config = ModelConfig(dropout=recipe.sasrec_dropout)
@@ -145,7 +113,7 @@ def sasrec(
         scores: Scores = (encoder.items(candidates) @ states).squeeze(-1).numpy()
         return scores
 
-    return scorer
+    return Learnt(scorer=scorer)
 
 
 def bare(pretraining: Pretraining) -> Arm:
@@ -153,12 +121,15 @@ def bare(pretraining: Pretraining) -> Arm:
 
     def arm(
         data: LeaveLast, seed: int, recipe: Recipe, progress: ProgressListener
-    ) -> Scorer:
+    ) -> Learnt:
         config = replace(recipe.pretraining, pretraining=pretraining, seed=seed)
-        model, heads = _pretrained(data, config, FitOptions(progress=progress))
-        return lambda place, users: foretold(
-            model, heads, data.questions(place, users), pretraining
-        )
+        options = FitOptions(progress=progress)
+        model, heads, found_s = _pretrained(data, config, options)
+
+        def scorer(place: int, users: Int64s) -> Scores:
+            return foretold(model, heads, data.questions(place, users), pretraining)
+
+        return Learnt(scorer=scorer, found_s=found_s)
 
     return arm
 
@@ -168,10 +139,10 @@ def srp4ctr(pretraining: Pretraining) -> Arm:
 
     def arm(
         data: LeaveLast, seed: int, recipe: Recipe, progress: ProgressListener
-    ) -> Scorer:
+    ) -> Learnt:
         config = replace(recipe.pretraining, pretraining=pretraining, seed=seed)
         options = FitOptions(progress=progress)
-        model, _ = _pretrained(data, config, options)
+        model, _, found_s = _pretrained(data, config, options)
         rng = np.random.default_rng(seed)
         lessons = data.lessons(rng, recipe.negatives, recipe.rounds)
         finetune(model, lessons, replace(recipe.clicks, seed=seed), options)
@@ -180,7 +151,7 @@ def srp4ctr(pretraining: Pretraining) -> Arm:
             slates = data.questions(place, users)
             return _by_user(slates, serving_logits(model, slates))
 
-        return scorer
+        return Learnt(scorer=scorer, found_s=found_s)
 
     return arm
 
@@ -212,12 +183,29 @@ def foretold(
 
 def _pretrained(
     data: LeaveLast, config: RefreshConfig, options: FitOptions
-) -> tuple[SRP4CTR, MaskedHeads]:
+) -> tuple[SRP4CTR, MaskedHeads, float]:
+    """Return what pre-training made, and what it had cost if it was on the disk already.
+
+    Arms that begin with the same share it.
+    """
     torch.manual_seed(config.seed)
     model = SRP4CTR(config.model, TableSizes.of(data.words, data.length))
     heads = MaskedHeads(config.model, model.embedding)
+    both = torch.nn.ModuleDict({"model": model, "heads": heads})
+    both.register_buffer("seconds", seconds := torch.zeros(()))
+    said = f"{data.name} {len(data.counts)} {config} {code_digest(*LEARNING_CODE)}"
+    file = ENCODERS / f"{hashlib.sha256(said.encode()).hexdigest()[:16]}.safetensors"
+    if file.is_file():
+        load_model(both, file)
+        return model, heads, float(seconds)
+    began = time.process_time()
     pretrain(model, data.windows(), config, options, heads)
-    return model, heads
+    seconds.fill_(time.process_time() - began)
+    ENCODERS.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(f".{os.getpid()}.tmp")
+    save_model(both, str(unfinished))
+    unfinished.rename(file)
+    return model, heads, 0.0
 
 
 def _appended(slates: Slates) -> dict[str, NDArray[np.generic]]:

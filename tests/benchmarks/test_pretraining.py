@@ -10,9 +10,10 @@ import pytest
 
 from benchmarks import pretraining_scores as scores
 from benchmarks.pretraining import Run, execute, summary, table
-from benchmarks.pretraining_arms import ARMS, RECIPE
+from benchmarks.pretraining_arms import ARMS
 from benchmarks.pretraining_files import part_of, read
 from benchmarks.pretraining_questions import NEGATIVES, TEST, VALIDATION, LeaveLast
+from benchmarks.pretraining_recipe import RECIPE
 from features.schema import CANDIDATE_FEATURES
 from tests.streams.test_ebnerd import DATA
 
@@ -150,10 +151,10 @@ def test_every_arm_learns_and_stands_in_the_table(
 
 def test_sasrec_finds_a_planted_order(data: LeaveLast) -> None:
     recipe = replace(RECIPE, sasrec_epochs=60, sasrec_batch=8, sasrec_dropout=0.1)
-    scorer = ARMS["sasrec"](data, 0, recipe, lambda *_: None)
+    learnt = ARMS["sasrec"](data, 0, recipe, lambda *_: None)
     users = np.arange(USERS)
     known = data.times_seen(data.answers(VALIDATION)) > 1
-    hits = scores.ranks(scorer(VALIDATION, users), seed=0)[known] < scores.TOP
+    hits = scores.ranks(learnt.scorer(VALIDATION, users), seed=0)[known] < scores.TOP
     assert hits.mean() > 0.5
 
 
@@ -162,7 +163,9 @@ def test_popularity_on_beauty_is_as_published() -> None:
     data = read(BEAUTY, "Beauty")
     users = np.arange(len(data.counts))
     found = scores.values(
-        scores.ranks(ARMS["popularity"](data, 0, RECIPE, lambda *_: None)(TEST, users), 0)
+        scores.ranks(
+            ARMS["popularity"](data, 0, RECIPE, lambda *_: None).scorer(TEST, users), 0
+        )
     )
     assert found["hr10"] == pytest.approx(0.2898, abs=0.001)
     assert found["auc"] == pytest.approx(0.6245, abs=0.0002)

@@ -1,0 +1,68 @@
+"""How long and how fast the arms learn: chosen by validation's answers, not the test's.
+
+One recipe for every data set of this protocol: users have few behaviours each.
+"""
+
+from dataclasses import dataclass, replace
+
+from training.config import ModelConfig, RefreshConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How long and how fast the arms learn."""
+
+    length: int = 50
+    """L, of S3-Rec's protocol."""
+    pretraining: RefreshConfig
+    clicks: RefreshConfig
+    rounds: int = 2
+    """So often each behaviour is a slate of the click head, each time with others."""
+    negatives: int = 8
+    sasrec_epochs: int = 30
+    sasrec_rate: float = 1e-3
+    sasrec_dropout: float = 0.5
+    sasrec_batch: int = 128
+    sasrec_drawn: int = 500
+    """Items that a batch's right ones compete with."""
+
+    def shorter(self, share: float) -> "Recipe":
+        """Return the recipe with ``share`` of the epochs, at least one each."""
+        before, after = self.pretraining, self.clicks
+        return replace(
+            self,
+            pretraining=replace(
+                before, pretrain_epochs=_part(before.pretrain_epochs, share)
+            ),
+            clicks=replace(after, finetune_epochs=_part(after.finetune_epochs, share)),
+            sasrec_epochs=_part(self.sasrec_epochs, share),
+        )
+
+
+def _part(epochs: int, share: float) -> int:
+    return max(round(epochs * share), 1)
+
+
+MODEL = ModelConfig(dropout=0.3)
+RECIPE = Recipe(
+    pretraining=RefreshConfig(
+        model=MODEL,
+        pretrain_epochs=40,
+        pretrain_learning_rate=2e-3,
+        batch_users=128,
+        bucket_by_length=True,
+        last_masked_share=1.0,
+        prefix_share=0.7,
+        id_dropout=0.0,
+        max_full_softmax_items=0,
+        sampled_items=500,
+    ),
+    clicks=RefreshConfig(
+        model=MODEL,
+        finetune_epochs=1,
+        batch_requests=256,
+        bucket_by_length=True,
+        slate_loss_weight=1.0,
+        id_dropout=0.1,
+    ),
+)
