@@ -63,6 +63,6 @@ RECIPE = Recipe(
         batch_requests=256,
         bucket_by_length=True,
         slate_loss_weight=1.0,
-        id_dropout=0.1,
+        id_dropout=0.3,
     ),
 )
