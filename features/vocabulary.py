@@ -35,6 +35,7 @@ Int64s = NDArray[np.int64]
 PAD_ROW = 0
 MASK_ROW = 1
 FIRST_OOV_ROW = 2
+_NUMBERS_SHARE = 0.9  # of a context field's values, where it is one of numbers
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -152,8 +153,8 @@ def build(
 def numbers_of(contexts: Iterable[str | None]) -> tuple[str, ...]:
     """Return the names of the context's fields that are numbers, the first by name.
 
-    A field counts whose every value is a finite number, with more than two of them: what
-    is more or less than something else, not a yes or no.
+    Those with more than two values, of which nine in ten are finite numbers: what is more
+    or less than something else, not a yes or no. A broken value does not change the rest.
     """
     values: dict[str, set[str]] = {}
     for text in set(contexts):
@@ -162,7 +163,8 @@ def numbers_of(contexts: Iterable[str | None]) -> tuple[str, ...]:
     found = [
         name
         for name, told in sorted(values.items())
-        if len(told) > 2 and all(number_of(value) is not None for value in told)
+        if sum(number_of(value) is not None for value in told)
+        > max(_NUMBERS_SHARE * len(told), 2)
     ]
     return tuple(found[:NUM_CONTEXT_NUMBERS])
 

@@ -111,6 +111,8 @@ def test_numbers_of_the_context_are_those_that_can_be_more_or_less() -> None:
     ]
     found = vocabulary.numbers_of([*contexts, None, ""])
     assert found == ("size",)
+    told = [json.dumps({"size": str(size)}) for size in (*range(20), "n/a")]
+    assert vocabulary.numbers_of(told) == ("size",)
     many = json.dumps({f"n{i:02}": "1" for i in range(30)})
     more = [many, many.replace('"1"', '"2"'), many.replace('"1"', '"3"')]
     assert len(vocabulary.numbers_of(more)) == NUM_CONTEXT_NUMBERS

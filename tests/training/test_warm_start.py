@@ -171,3 +171,12 @@ def test_a_bundle_that_knows_too_much_is_not_gone_on_from(
 ) -> None:
     made = [a_bundle(tmp_path, "v1", Outcome.PROMOTED, boundary_ms)]
     assert why in str(warm_start.find_parent(made, lessons()))
+
+
+def test_a_bundle_that_reads_other_numbers_of_the_context_is_not_gone_on_from(
+    tmp_path: Path,
+) -> None:
+    made = [a_bundle(tmp_path, "v1", Outcome.PROMOTED)]
+    words = replace(lessons().words, context_numbers=("items_on_page",))
+    found = warm_start.find_parent(made, replace(lessons(), words=words))
+    assert found == "v1 has other fields"
