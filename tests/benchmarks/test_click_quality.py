@@ -248,7 +248,7 @@ def test_the_command_ends_with_one_line_of_json(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    arms = "srp4ctr,srp4ctr-none,lightgbm,srp4ctr-frozen-encoder"
+    arms = "srp4ctr,lightgbm,srp4ctr-frozen-encoder"
     flags = ["--events", str(file), "--name", "shop", "--arms", arms, "--seeds", "1"]
     flags += ["--quick", "--frozen", "--labels", "50,100", "--resume", str(tmp_path)]
     monkeypatch.setattr("sys.argv", ["click_quality", *flags, "--set", "model.width=8"])

@@ -27,7 +27,6 @@ BOUNDARIES = (
     ("examples", 1),
     ("pre-train", 2),
     ("fine-tune", 10),
-    ("judge", 1),
     ("export", 1),
     ("promote", 1),
 )
