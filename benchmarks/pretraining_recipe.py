@@ -18,7 +18,7 @@ class Recipe:
     clicks: RefreshConfig
     rounds: int = 2
     """So often each behaviour is a slate of the click head, each time with others."""
-    negatives: int = 8
+    negatives: int = 16
     sasrec_epochs: int = 30
     sasrec_rate: float = 1e-3
     sasrec_dropout: float = 0.5
