@@ -19,9 +19,9 @@ from training.model.numeric_features import NumericFeatures
 
 
 class Baseline(ClickModel):
-    """The base features through DCNv2's crosses and an MLP, with a reading of the history.
+    """DCNv2 over counters, ids, attributes and context: crosses and an MLP.
 
-    Without one, as here, it is DCNv2 over counters, ids, attributes and context.
+    Those who inherit add a reading of the history.
     """
 
     def __init__(
