@@ -137,7 +137,7 @@ def test_an_item_is_foretold_by_its_attributes_unless_ids_are_all_there_is(
     found, vectors = {}, []
     heads.register_forward_pre_hook(lambda _, given: vectors.append(given[3]))
     for arm in ("bert", "items"):
-        config = replace(recipe, pretraining=arm, id_dropout=0.0)  # type: ignore[arg-type]
+        config = replace(recipe, pretraining=arm, id_dropout=0.0)
         objective = MaskedObjective(model.encoder, heads, windows, config)
         objective(objective.batch(np.arange(4), np.array([6])))
         found[arm] = vectors[-1](rows)
