@@ -20,7 +20,7 @@ from training.pretraining import pretrain
 # What only fine-tuning, judging or serving reads: an encoder is the same whatever it is.
 NOT_OF_PRETRAINING = {
     *("finetune_epochs", "finetune_learning_rate", "encoder_learning_rate_scale"),
-    *("freeze", "layer_decay", "slate_loss_weight", "fake_negative_weighted", "id_dropout"),
+    *("freeze", "layer_decay", "slate_loss_weight", "fake_negative_weighted"),
     *("batch_requests", "held_out_share", "min_auc", "max_calibration_error"),
     *("bundles_dir", "patience", "tensorboard_dir"),
 }

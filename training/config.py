@@ -97,7 +97,7 @@ class RefreshConfig:
     / gAUC: none gives .8036 / .7645, 0.05 .8024 / .7678; 0.3 gains .0055 more gAUC and
     loses .007 AUC. MovieLens-100K: 0.05 .7575 / .6669, 0.3 .7581 / .6679."""
     id_dropout: float = 0.3
-    """Fine-tuning makes this share of a batch's items unknown, so that new ones score. News
+    """Both stages make this share of a batch's items unknown, so that new ones score. News
     wants nearly all: its items are gone before their ids have learnt (EB-NeRD, newest tenth
     of the train week, AUC / gAUC: .8068 / .7734 at 0.3, .8106 / .7798 at 0.99)."""
     fake_negative_weighted: bool = False
