@@ -33,6 +33,7 @@ LEARNING_CODE = (
     *("training/batches.py", "training/calibration.py", "training/finetuning.py"),
     *("training/fitting.py", "training/metrics.py", "training/pretraining.py"),
     *("training/masking.py", "training/model", "benchmarks/baselines"),
+    *("training/click_loss.py", "training/id_dropout.py", "training/schedule.py"),
     *("benchmarks/click_arms.py", "benchmarks/click_scores.py", "benchmarks/click_jobs.py"),
 )
 Result = dict[str, Any]

@@ -28,7 +28,7 @@ from training.config import RefreshConfig
 ROOT = Path(".data/benchmarks/click_quality")
 QUICK_EVENTS = 60_000
 QUICK_SEEDS = 1
-SIZES = {None: None, "unknown": (False,), "known": (True,), "both": (False, True)}
+SIZES = {"unknown": (False,), "known": (True,), "both": (False, True)}
 RESULTS = click_report.RESULTS / "click_quality.json"
 
 
@@ -155,7 +155,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         device=arguments.device,
         tunes=arguments.tune and not arguments.quick,
         is_quick=arguments.quick,
-        sizes=SIZES[arguments.slate_size],
+        sizes=SIZES.get(arguments.slate_size),
         with_frozen=arguments.frozen,
     )
 
@@ -198,11 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seeds", type=int, help="of each arm; default: 5 of the main arms, 3 of the rest")
     add("--labels", default="100", help="a learning curve: per cent of the slates: 10,100")
     add("--frozen", action=either, help="also features that stand still (EB-NeRD: yes)")
-    add(
-        "--slate-size",
-        choices=[each for each in SIZES if each],
-        help="known to all? (EB-NeRD: both)",
-    )
+    add("--slate-size", choices=list(SIZES), help="do arms know it? (EB-NeRD: both)")
     add("--tune", action=either, default=True, help="learning rates by the small grid")
     add("--set", action="append", default=[], help="a setting: finetune_epochs=2")
     add("--quick", action="store_true", help="a fraction of users, few epochs, no tuning")

@@ -124,7 +124,7 @@ def request_features(
     sequences: SequenceArrays,
     activity: ActivityArrays,
     request_time_ms: ArrayLike,
-    numbers: ArrayLike = (),
+    numbers: ArrayLike = 0.0,
 ) -> Float32s:
     """Return request_features (…, R) of users at their requests' times (…).
 
@@ -139,8 +139,7 @@ def request_features(
     day = 2.0 * np.pi * (at_ms % 86_400_000) / 86_400_000.0
     alone = (np.log1p(present.sum(axis=-1)), np.log1p(since_s), np.sin(day), np.cos(day))
     columns = [*_counters(activity, at_ms)[:2], *(each[..., None] for each in alone)]
-    columns.append(np.zeros((*at_ms.shape, NUM_CONTEXT_NUMBERS)))
-    columns[-1][...] = numbers if np.size(numbers) else 0.0
+    columns.append(np.broadcast_to(numbers, (*at_ms.shape, NUM_CONTEXT_NUMBERS)))
     return np.concatenate(columns, axis=-1).astype(np.float32)
 
 

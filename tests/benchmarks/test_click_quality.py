@@ -18,8 +18,9 @@ from benchmarks.click_examples import Examples, load
 from benchmarks.click_jobs import Job, run
 from benchmarks.click_quality import changed
 from benchmarks.click_scores import figures
-from benchmarks.click_sources import Source, of_file
+from benchmarks.click_sources import Source, began_ms, ebnerd_reads, of_file
 from streams.events import Behavior, Click, Event, Impression, ItemUpdate
+from tests.streams.test_ebnerd import STREAM
 from training.config import RefreshConfig
 
 MINUTE, START = 60_000, 1_700_000_000_000
@@ -259,6 +260,14 @@ def test_the_command_ends_with_one_line_of_json(
     models = [f"{arm}{share}" for arm in arms.split(",") for share in ("", "@50%")]
     assert found == {(d, m) for d in ("shop", "shop frozen") for m in models}
     assert len(list((tmp_path / "pretrained").iterdir())) == 1  # shared by all
+
+
+@pytest.mark.skipif(not STREAM.is_file(), reason="needs EB-NeRD")
+def test_no_read_of_ebnerd_is_from_a_taught_or_a_judged_week() -> None:
+    began = began_ms("train")
+    reads = [read.occurred_at for read in ebnerd_reads(began)]
+    assert 0 < len(reads) < 347_945  # of all that the file holds
+    assert max(reads) < began < began_ms("validation")
 
 
 def test_every_arm_that_takes_over_a_choice_names_an_arm() -> None:
