@@ -36,6 +36,7 @@ LEARNING_CODE = (
     *("training/click_loss.py", "training/id_dropout.py", "training/schedule.py"),
     *("benchmarks/click_arms.py", "benchmarks/click_scores.py", "benchmarks/click_jobs.py"),
 )
+RUNS = "runs"
 Result = dict[str, Any]
 
 
@@ -67,8 +68,11 @@ class Job:
         told = (self.with_size, self.with_frozen, self.label_share)
         text = f"{self.folder.name} {described} {told} {_learning_code()}"
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-        name = f"{self.arm}-seed{self.config.seed}-{digest}.json"
-        return self.root / "runs" / self.folder.name / name
+        told_apart = self.arm + ("+size" if self.with_size else "")
+        if self.label_share < 1.0:
+            told_apart += f"@{self.label_share:.0%}"
+        name = f"{told_apart}-seed{self.config.seed}-{digest}.json"
+        return self.root / RUNS / self.folder.name / name
 
     @property
     def tuning_file(self) -> Path:
@@ -120,7 +124,7 @@ def prepare(job: Job) -> Result:
     arm = ARMS[job.arm]
     assert isinstance(arm, ModelArm)
     torch.set_num_threads(1)
-    examples, config = load(job.folder), arm.config(job.config, {})
+    examples, config = load(job.folder), arm.config(job.config, job.chosen)
     torch.manual_seed(config.seed)
     model = SRP4CTR(config.model, examples.sizes).to(job.device)
     return {"seconds": pretrained(model, examples, config, job.root / "pretrained")}
@@ -131,7 +135,7 @@ def encoder_of(job: Job) -> str | None:
     arm = ARMS[job.arm]
     if not isinstance(arm, ModelArm) or not arm.is_pretrained:
         return None
-    return pretraining_digest(job.folder.name, arm.config(job.config, {}))
+    return pretraining_digest(job.folder.name, arm.config(job.config, job.chosen))
 
 
 def run_all(

@@ -1,17 +1,12 @@
-"""A pre-trained encoder is trained once a seed and recipe, and shared by many arms."""
+"""The click arms' encoders: one a seed and recipe of pre-training."""
 
 import hashlib
 import json
-import os
-import time
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-
 from benchmarks.click_examples import Examples, code_digest
+from benchmarks.kept_encoders import trained_once
 from training.config import RefreshConfig
 from training.fitting import FitOptions
 from training.model.srp4ctr import SRP4CTR
@@ -34,36 +29,11 @@ PRETRAINING_CODE = ("training/pretraining.py", "training/masking.py", "training/
 def pretrained(
     model: SRP4CTR, examples: Examples, config: RefreshConfig, folder: Path
 ) -> float:
-    """Pre-train ``model`` in place, or take over what ``folder`` holds; return CPU seconds.
-
-    Only what pre-training changed is kept, so that the rest stays as it was drawn.
-    """
+    """Pre-train ``model`` in place, or take it over from ``folder``; return CPU seconds."""
     file = folder / f"{pretraining_digest(examples.digest, config)}.safetensors"
-    if file.is_file():
-        return _take_over(model, file)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    began = time.process_time()
-    pretrain(model, examples.windows, config, FitOptions())
-    seconds = time.process_time() - began
-    changed = {
-        name: tensor.contiguous().cpu().clone()
-        for name, tensor in model.state_dict().items()
-        if not torch.equal(tensor, before[name])
-    }
-    changed["seconds"] = torch.tensor(seconds)
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(f".{os.getpid()}.tmp")
-    save_file(changed, unfinished)
-    unfinished.rename(file)
-    return seconds
-
-
-def _take_over(model: SRP4CTR, file: Path) -> float:
-    found: dict[str, Tensor] = load_file(file)
-    seconds = float(found.pop("seconds"))
-    own = model.state_dict()
-    model.load_state_dict({k: v for k, v in found.items() if k in own}, strict=False)
-    return seconds
+    return trained_once(
+        model, file, lambda: pretrain(model, examples.windows, config, FitOptions())
+    )
 
 
 def pretraining_digest(examples: str, config: RefreshConfig) -> str:

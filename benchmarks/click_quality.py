@@ -21,8 +21,18 @@ from pathlib import Path
 from benchmarks import click_report
 from benchmarks.click_arms import ARMS, Changes
 from benchmarks.click_cutting import examples_of
-from benchmarks.click_jobs import Job, Result, choose, encoder_of, prepare, run, run_all
+from benchmarks.click_jobs import (
+    RUNS,
+    Job,
+    Result,
+    choose,
+    encoder_of,
+    prepare,
+    run,
+    run_all,
+)
 from benchmarks.click_sources import read, say
+from benchmarks.kept_runs import keep, restore
 from training.config import RefreshConfig
 
 ROOT = Path(".data/benchmarks/click_quality")
@@ -30,6 +40,7 @@ QUICK_EVENTS = 60_000
 QUICK_SEEDS = 1
 SIZES = {"unknown": (False,), "known": (True,), "both": (False, True)}
 RESULTS = click_report.RESULTS / "click_quality.json"
+SEEDS = "click_quality.seeds.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,13 +77,16 @@ def main() -> None:
             jobs += jobs_of(plan, name, arguments.events)
         except (ValueError, ConnectionError) as error:
             raise SystemExit(f"{name}: {error}") from error
-    measured = _measure(plan, jobs)
+    kept, runs = click_report.RESULTS / SEEDS, plan.root / RUNS
+    restore(kept, runs)
+    measured, files = _measure(plan, jobs)
     rows = click_report.rows_of(
         [each for each in measured if each], {arm: plan.seeds_of(arm) for arm in ARMS}
     )
     print(click_report.table(rows))
     if not plan.is_quick:
         click_report.write(rows, RESULTS)
+        keep(files, runs, kept)
     print(json.dumps({"rows": rows}))
     if None in measured:
         raise SystemExit(
@@ -108,31 +122,46 @@ def jobs_of(plan: Plan, name: str, file: Path | None) -> list[Job]:
     ]
 
 
-def _measure(plan: Plan, jobs: Sequence[Job]) -> list[Result | None]:
-    """Pre-train, tune, then run: each needs what comes before it."""
+def _measure(plan: Plan, jobs: Sequence[Job]) -> tuple[list[Result | None], list[Path]]:
+    """Tune, then run; return what was measured, and where all of it is kept."""
+    chosen = _tuned(plan, jobs) if plan.tunes else {}
+    ready = [replace(job, chosen=chosen.get(_tuning_key(job), {})) for job in jobs]
+    _prepare(plan, [job for job in ready if not job.file.is_file()])
+    files = [job.file for job in ready] + [
+        job.tuning_file for job in _tuning(jobs).values()
+    ]
+    return run_all(run, ready, plan.workers), files
+
+
+def _prepare(plan: Plan, jobs: Sequence[Job]) -> None:
+    """Pre-train each encoder that ``jobs`` begin with, once."""
     encoders: dict[str, Job] = {}
     for job in jobs:
         if encoder := encoder_of(job):
             encoders.setdefault(encoder, job)
     run_all(prepare, list(encoders.values()), plan.workers)
-    chosen = _tuned(plan, jobs) if plan.tunes else {}
-    ready = [replace(job, chosen=chosen.get(_tuning_key(job), {})) for job in jobs]
-    return run_all(run, ready, plan.workers)
 
 
 def _tuned(plan: Plan, jobs: Sequence[Job]) -> dict[tuple[Path, str], Changes]:
     """Return the choice of each arm's grid, made with the first seed and all labels."""
-    tuning: dict[tuple[Path, str], Job] = {}
-    for job in jobs:
-        folder, arm = key = _tuning_key(job)
-        first = replace(job.config, seed=0)
-        plain = replace(job, arm=arm, config=first, with_size=False, label_share=1.0)
-        tuning.setdefault(key, plain)
+    tuning = _tuning(jobs)
+    _prepare(plan, [job for job in tuning.values() if not job.tuning_file.is_file()])
     found = run_all(choose, list(tuning.values()), plan.workers)
     choices = {key: each["chosen"] for key, each in zip(tuning, found, strict=True) if each}
     for (folder, arm), choice in choices.items():
         say(f"{folder.name}: {arm} runs with {choice}")
     return choices
+
+
+def _tuning(jobs: Sequence[Job]) -> dict[tuple[Path, str], Job]:
+    """Return the jobs that choose for ``jobs``: the first seed, all labels, no size."""
+    tuning: dict[tuple[Path, str], Job] = {}
+    for job in jobs:
+        _, arm = key = _tuning_key(job)
+        first = replace(job.config, seed=0)
+        plain = replace(job, arm=arm, config=first, with_size=False, label_share=1.0)
+        tuning.setdefault(key, plain)
+    return tuning
 
 
 def _tuning_key(job: Job) -> tuple[Path, str]:

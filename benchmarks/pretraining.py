@@ -28,12 +28,8 @@ import torch
 
 from benchmarks import pretraining_scores as scores
 from benchmarks.click_examples import code_digest
-from benchmarks.pretraining_arms import (
-    ARMS,
-    LEARNING_CODE,
-    RUNS,
-    Scorer,
-)
+from benchmarks.kept_runs import keep, restore
+from benchmarks.pretraining_arms import ARMS, LEARNING_CODE, RUNS, Scorer
 from benchmarks.pretraining_files import part_of, read
 from benchmarks.pretraining_questions import TEST, VALIDATION, LeaveLast
 from benchmarks.pretraining_recipe import RECIPE, Recipe
@@ -42,6 +38,7 @@ from training.cost import formula
 from training.model.embeddings import TableSizes
 
 RESULTS = Path("benchmarks/results/pretraining.json")
+SEEDS = RESULTS.with_suffix(".seeds.jsonl")
 REPEATED = 5  # seeds of SRP4CTR with and without pre-training; the others have three
 QUICK_USERS, QUICK_EPOCHS = 3_000, 0.25
 SCORED_USERS = 1_000  # at once: a hundred candidates each
@@ -65,12 +62,13 @@ class Run:
         said = repr((self.users, self.recipe, code)).encode()
         digest = hashlib.sha256(said).hexdigest()[:8]
         arm = self.arm.replace(" ", "-")
-        return RUNS / f"{self.name}_{digest}_{arm}_{self.seed}.json"
+        return RUNS / f"{self.name}-{arm}-seed{self.seed}-{digest}.json"
 
 
 def main() -> None:
     """Run what is not there yet, print a table, then one JSON object."""
     asked = _arguments()
+    restore(SEEDS, RUNS)
     runs = list(_runs(asked))
     missing = [run for run in runs if not run.file.is_file()]
     context = multiprocessing.get_context("spawn")
@@ -82,6 +80,7 @@ def main() -> None:
     print(table(rows))
     if not asked.quick:
         _publish(rows)
+        keep([run.file for run in runs], RUNS, SEEDS)
     print(json.dumps({"rows": rows}))
 
 

@@ -7,7 +7,6 @@ Shapes: U users, 100 candidates with the answer first.
 """
 
 import hashlib
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,10 +16,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_model, save_model
 
 from benchmarks.baselines.sasrec import SASRecEncoder, next_item_loss
 from benchmarks.click_examples import code_digest
+from benchmarks.kept_encoders import trained_once
 from benchmarks.pretraining_questions import NEGATIVES, LeaveLast
 from benchmarks.pretraining_recipe import Recipe
 from features.vocabulary import MASK_ROW
@@ -94,13 +93,14 @@ def sasrec(
     optimiser = torch.optim.Adam(encoder.parameters(), lr=recipe.sasrec_rate)
     falling = torch.optim.lr_scheduler.PolynomialLR(optimiser, recipe.sasrec_epochs)
     known = data.words.first_known_row, data.words.num_item_rows
+    asked_a_batch = recipe.sasrec_batch * (np.count_nonzero(rows) / len(rows) - 1)
     for epoch in range(recipe.sasrec_epochs):
         progress("SASRec", epoch, recipe.sasrec_epochs, "")
         for batch in _batches(rows, recipe.sasrec_batch, rng):
             drawn = torch.from_numpy(rng.integers(*known, recipe.sasrec_drawn))
             optimiser.zero_grad()
             loss = next_item_loss(encoder, torch.from_numpy(batch), drawn)
-            loss.backward()  # type: ignore[no-untyped-call]
+            (loss / asked_a_batch).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         falling.step()
     encoder.eval()
@@ -192,20 +192,13 @@ def _pretrained(
     model = SRP4CTR(config.model, TableSizes.of(data.words, data.length))
     heads = MaskedHeads(config.model, model.embedding)
     both = torch.nn.ModuleDict({"model": model, "heads": heads})
-    both.register_buffer("seconds", seconds := torch.zeros(()))
     said = f"{data.name} {len(data.counts)} {config} {code_digest(*LEARNING_CODE)}"
     file = ENCODERS / f"{hashlib.sha256(said.encode()).hexdigest()[:16]}.safetensors"
-    if file.is_file():
-        load_model(both, file)
-        return model, heads, float(seconds)
     began = time.process_time()
-    pretrain(model, data.windows(), config, options, heads)
-    seconds.fill_(time.process_time() - began)
-    ENCODERS.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(f".{os.getpid()}.tmp")
-    save_model(both, str(unfinished))
-    unfinished.rename(file)
-    return model, heads, 0.0
+    seconds = trained_once(
+        both, file, lambda: pretrain(model, data.windows(), config, options, heads)
+    )
+    return model, heads, seconds - (time.process_time() - began)
 
 
 def _appended(slates: Slates) -> dict[str, NDArray[np.generic]]:

@@ -22,7 +22,7 @@ class Recipe:
     sasrec_epochs: int = 30
     sasrec_rate: float = 1e-3
     sasrec_dropout: float = 0.5
-    sasrec_batch: int = 128
+    sasrec_batch: int = 256
     sasrec_drawn: int = 500
     """Items that a batch's right ones compete with."""
 

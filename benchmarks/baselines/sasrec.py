@@ -56,9 +56,10 @@ class SASRecEncoder(nn.Module):
 
 
 def next_item_loss(encoder: SASRecEncoder, item_rows: Tensor, drawn_rows: Tensor) -> Tensor:
-    """Return the mean cross entropy of what came next among it and ``drawn_rows`` (K).
+    """Return the summed cross entropy of what came next among it and ``drawn_rows`` (K).
 
-    ``item_rows`` (B, T) are whole sequences; row 0 is nobody's next item.
+    ``item_rows`` (B, T) are whole sequences; row 0 is nobody's next item. Not the mean:
+    where rows of alike lengths share a batch, it would weigh a short one's items more.
     """
     states = encoder(item_rows[:, :-1])
     following = item_rows[:, 1:]
@@ -68,4 +69,4 @@ def next_item_loss(encoder: SASRecEncoder, item_rows: Tensor, drawn_rows: Tensor
     others = states @ encoder.items(drawn_rows).T  # (P, K)
     others = others.masked_fill(following[:, None] == drawn_rows, -torch.inf)
     logits = torch.cat([right, others], dim=1)
-    return -torch.log_softmax(logits, dim=1)[:, 0].mean()
+    return -torch.log_softmax(logits, dim=1)[:, 0].sum()

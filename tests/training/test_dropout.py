@@ -1,5 +1,7 @@
+import pytest
 import torch
 
+from training.model.attention import FeedForward
 from training.model.context import ContextEmbedding
 from training.model.draws import Part, drawing
 from training.model.dropout import Dropout
@@ -19,6 +21,19 @@ def test_nothing_is_dropped_when_serving_or_at_no_rate() -> None:
     states = torch.rand(4, 3, 8)
     assert torch.equal(Dropout(0.5).eval()(states), states)
     assert torch.equal(Dropout(0.0)(states), states)
+
+
+@pytest.mark.filterwarnings("default")  # torch.compile's own
+def test_a_compiled_stage_drops_the_same() -> None:
+    """All of torch.compile but its C++ compiler, which takes a minute."""
+    block = FeedForward(8, 0.5)
+    compiled = torch.compile(block, backend="aot_eager", dynamic=True)
+    for rows in (4, 6):
+        states, part = torch.rand(rows, 3, 8), Part(first=0, rows=rows, whole=rows)
+        with drawing(5, part):
+            plain = block(states)
+        with drawing(5, part):
+            torch.testing.assert_close(compiled(states), plain)
 
 
 def test_a_part_of_a_batch_drops_what_the_whole_does() -> None:

@@ -8,13 +8,22 @@ Shapes: B rows at hand, of a batch.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
+
+_Drawer = TypeVar("_Drawer", bound=Callable[..., Any])
+
+
+def untraced(drawer: _Drawer) -> _Drawer:
+    """Keep ``drawer`` out of compiled graphs, which would draw other numbers."""
+    disabled = torch.compiler.disable(drawer)  # type: ignore[no-untyped-call]
+    return cast(_Drawer, disabled)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +49,7 @@ def drawing(seed: int, part: Part) -> Iterator[None]:
         _PART.reset(token)
 
 
+@untraced
 def uniform(rows: int, *shape: int, device: torch.device) -> Tensor:
     """Return numbers in [0, 1), (B, *shape); ``shape`` must not depend on the part."""
     part = _PART.get()
@@ -51,6 +61,7 @@ def uniform(rows: int, *shape: int, device: torch.device) -> Tensor:
     return drawn[part.first : part.first + rows]
 
 
+@untraced
 def random_bytes(rows: int, *shape: int, device: torch.device) -> Tensor:
     """Return uint8 in [0, 256), (B, *shape); ``shape`` must not depend on the part."""
     part = _PART.get() or Part(first=0, rows=rows, whole=rows)
@@ -60,6 +71,7 @@ def random_bytes(rows: int, *shape: int, device: torch.device) -> Tensor:
     return drawn.view(part.whole, *shape)[part.first : part.first + rows]
 
 
+@untraced
 def draw_salt() -> int:
     """Return a number to make ``uniform_of`` differ from step to step."""
     return int(torch.randint(2**62, ()))
