@@ -78,7 +78,8 @@ def main() -> None:
         except (ValueError, ConnectionError) as error:
             raise SystemExit(f"{name}: {error}") from error
     kept, runs = click_report.RESULTS / SEEDS, plan.root / RUNS
-    restore(kept, runs)
+    if not plan.is_quick:
+        restore(kept, runs)
     measured, files = _measure(plan, jobs)
     rows = click_report.rows_of(
         [each for each in measured if each], {arm: plan.seeds_of(arm) for arm in ARMS}
