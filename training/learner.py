@@ -59,12 +59,13 @@ class Learner:
         parts = self._parts(len(rows), self.config.accumulate)
         counts = self._summed(rows, parts, seed)[1] if len(parts) > 1 else None
         found: dict[str, Tensor] = {}
+        weight = self._weight(rows)
         for part in parts:
             with self._gradients_wait(part is not parts[-1]), drawing(seed, part):
                 terms = self._terms(rows, part)
                 whole = counts or self._added({n: c for n, (_, c) in terms.items()})
                 # The wrapper averages over the processes what is a sum.
-                loss = loss_of(terms, whole) * self.processes.count
+                loss = loss_of(terms, whole) * self.processes.count * weight
                 loss.backward()  # type: ignore[no-untyped-call]
             for name, (total, _) in terms.items():
                 value = mean_of((total.detach(), whole[name]))
@@ -74,6 +75,11 @@ class Learner:
         nn.utils.clip_grad_norm_(trained, MAX_GRADIENT_NORM)
         self.optimiser.step()
         return self._added(found)
+
+    def _weight(self, rows: NDArray[np.int64]) -> float:
+        """Return how much of the gradient ``rows`` are due: 1 on average."""
+        asks = self.objective.asks
+        return float(asks[rows].mean() / asks.mean())
 
     def loss(self, batches: list[NDArray[np.int64]], seed: int) -> float:
         """Return the loss of all ``batches`` together, as they would be served."""

@@ -25,6 +25,9 @@ class Objective(nn.Module, abc.ABC):
 
     lengths: NDArray[np.int64]
     """How long each example's sequences are: (rows, kinds), the costliest kind last."""
+    asks: NDArray[np.float64]
+    """How much each example asks, (rows,): a batch weighs as much as its examples ask. So
+    what is asked counts alike, though rows of alike lengths share a batch."""
 
     @abc.abstractmethod
     def batch(self, rows: NDArray[np.int64], longest: NDArray[np.int64]) -> Any:

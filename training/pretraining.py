@@ -110,6 +110,8 @@ class MaskedObjective(Objective):
         self.windows = windows
         self.config = config
         self.lengths = history_lengths(windows.tensors)[:, None]
+        drawn = config.mask_ratio * self.lengths[:, 0].astype(np.float64)
+        self.asks = drawn + config.last_masked_share * (1.0 - config.mask_ratio)
         self.register_buffer("catalogue", _catalogue(windows, heads, config), False)
 
     def batch(

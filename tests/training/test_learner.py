@@ -1,0 +1,68 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from training.batches import Slates
+from training.config import RefreshConfig
+from training.finetuning import ClickObjective
+from training.learner import Learner
+from training.masking import draw_masks
+from training.model.embeddings import TableSizes
+from training.model.pretraining_heads import MaskedHeads
+from training.model.srp4ctr import SRP4CTR
+from training.objective import Objective, Terms
+from training.parallel import ALONE
+from training.pretraining import MaskedObjective, Windows
+
+ASKED = np.array([1, 1, 3, 3])  # questions of each row
+
+
+class Slope(Objective):
+    """Each question's loss is the slope itself, so its gradient is its weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.zeros(()))
+        self.lengths = ASKED[:, None]
+        self.asks = ASKED.astype(np.float64)
+
+    def batch(self, rows: NDArray[np.int64], longest: NDArray[np.int64]) -> Any:
+        return torch.from_numpy(ASKED[rows])
+
+    def forward(self, batch: Any) -> Terms:
+        return {"slope": (self.slope * batch.sum() / 100, batch.sum())}
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_questions_count_alike_whatever_batch_they_share(accumulate: int) -> None:
+    objective = Slope()
+    optimiser = torch.optim.SGD(objective.parameters(), lr=1.0)
+    config = RefreshConfig(accumulate=accumulate)
+    learner = Learner.of(objective, optimiser, ALONE, config)
+    moved: list[Tensor] = []
+    for rows in (np.array([0, 1]), np.array([2, 3])):
+        before = objective.slope.detach().clone()
+        learner.step(rows, seed=0)
+        moved.append(before - objective.slope.detach())
+    assert float(moved[1] / moved[0]) == pytest.approx(3.0)  # three questions for each
+    assert float(sum(moved)) / 2 == pytest.approx(0.01)  # a mean, as it is with one batch
+
+
+def test_what_examples_ask_is_what_their_terms_count(
+    slates: Slates, windows: Windows, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    model = SRP4CTR(recipe.model, sizes)
+    clicks = ClickObjective(model, slates, recipe)
+    assert np.array_equal(clicks.asks, slates.shown.sum(axis=1))
+    heads = MaskedHeads(recipe.model, model.embedding)
+    masked = MaskedObjective(model.encoder, heads, windows, recipe)
+    torch.manual_seed(0)
+    rows = torch.from_numpy(windows.tensors["history_item_rows"].astype(np.int64))
+    ratio, last = recipe.mask_ratio, recipe.last_masked_share
+    drawn = [draw_masks(rows, ratio, "items", last).items.sum() for _ in range(300)]
+    mean = float(torch.stack(drawn).double().mean())
+    assert mean == pytest.approx(masked.asks.sum(), rel=0.03)
