@@ -25,11 +25,11 @@ from benchmarks.click_examples import (
     LENGTH,
     VOCABULARY,
     Part,
-    code_digest,
     save,
     save_part,
 )
 from benchmarks.click_sources import Source, say
+from benchmarks.learning_code import code_digest
 from features import event_log, point_in_time, vocabulary
 from features.event_log import EventLog
 from features.point_in_time import RequestSnapshots

@@ -4,8 +4,6 @@ In: the folder that ``click_cutting`` wrote. Out: arrays that stay on the disk u
 are used, so that many processes share them.
 """
 
-import ast
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +20,6 @@ from training.model.embeddings import TableSizes
 from training.pretraining import Windows
 
 LENGTH = 50
-ROOT = Path(__file__).parents[1]
 SIZE = "in_view"  # the context field that tells the slate's size
 CARD, VOCABULARY, ITEMS = "card.json", "vocabulary.json", "items"
 SLATE_ARRAYS = ("clicked", "positions", "request_at_ms", "user_ids")
@@ -161,16 +158,3 @@ def _load(folder: Path, name: str) -> Arrays:
         )
         for path in sorted(folder.glob(f"{name}.*.npy"))
     }
-
-
-def code_digest(*paths: str) -> str:
-    """Return a digest of the modules at or beneath ``paths``, comments left out."""
-    files = [
-        file
-        for path in paths
-        for file in (sorted((ROOT / path).rglob("*.py")) or [ROOT / path])
-    ]
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(ast.dump(ast.parse(file.read_text(encoding="utf-8"))).encode())
-    return digest.hexdigest()

@@ -20,21 +20,20 @@ import numpy as np
 import torch
 
 from benchmarks.click_arms import ARMS, Changes, Lesson, ModelArm, tune
-from benchmarks.click_examples import Examples, Part, code_digest, load
+from benchmarks.click_examples import Examples, Part, load
 from benchmarks.click_pretraining import pretrained, pretraining_digest
 from benchmarks.click_scores import figures
 from benchmarks.click_sources import say
+from benchmarks.learning_code import LEARNING_CODE, code_digest
 from features.whole_files import replace_text
 from training.calibration import Calibration, fit_platt
 from training.config import RefreshConfig
 from training.model.srp4ctr import SRP4CTR
 
-LEARNING_CODE = (
-    *("training/batches.py", "training/calibration.py", "training/finetuning.py"),
-    *("training/fitting.py", "training/metrics.py", "training/pretraining.py"),
-    *("training/masking.py", "training/model", "benchmarks/baselines"),
-    *("training/click_loss.py", "training/id_dropout.py", "training/schedule.py"),
-    *("benchmarks/click_arms.py", "benchmarks/click_scores.py", "benchmarks/click_jobs.py"),
+JOBS_CODE = (
+    *(*LEARNING_CODE, "training/calibration.py", "training/metrics.py"),
+    *("benchmarks/baselines", "benchmarks/click_arms.py", "benchmarks/click_scores.py"),
+    "benchmarks/click_jobs.py",
 )
 RUNS = "runs"
 Result = dict[str, Any]
@@ -201,7 +200,7 @@ def _judged(
 
 @functools.cache
 def _learning_code() -> str:
-    return code_digest(*LEARNING_CODE)
+    return code_digest(*JOBS_CODE)
 
 
 def _read(file: Path) -> Result:

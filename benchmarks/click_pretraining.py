@@ -5,8 +5,9 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.click_examples import Examples, code_digest
+from benchmarks.click_examples import Examples
 from benchmarks.kept_encoders import trained_once
+from benchmarks.learning_code import LEARNING_CODE, code_digest
 from training.config import RefreshConfig
 from training.fitting import FitOptions
 from training.model.srp4ctr import SRP4CTR
@@ -23,7 +24,6 @@ NOT_OF_ENCODER = {
     *("head_width", "num_cross_layers", "num_queries", "num_spans"),
     *("use_cross_attention", "use_querying", "use_all_layers"),
 }
-PRETRAINING_CODE = ("training/pretraining.py", "training/masking.py", "training/model")
 
 
 def pretrained(
@@ -40,5 +40,5 @@ def pretraining_digest(examples: str, config: RefreshConfig) -> str:
     """Return what names the encoder of these examples (their digest) and recipe."""
     recipe = {k: v for k, v in asdict(config).items() if k not in NOT_OF_PRETRAINING}
     recipe["model"] = {k: v for k, v in recipe["model"].items() if k not in NOT_OF_ENCODER}
-    text = json.dumps([examples, recipe, code_digest(*PRETRAINING_CODE)])
+    text = json.dumps([examples, recipe, code_digest(*LEARNING_CODE)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

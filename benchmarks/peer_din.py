@@ -33,11 +33,12 @@ from numpy.typing import NDArray
 
 from benchmarks import click_report
 from benchmarks.click_arms import REFERENCE
-from benchmarks.click_examples import CARD, Examples, Part, code_digest, load
+from benchmarks.click_examples import CARD, Examples, Part, load
 from benchmarks.click_jobs import Job, Result, choose, run
 from benchmarks.click_quality import RESULTS, ROOT
 from benchmarks.click_scores import figures
 from benchmarks.click_sources import say
+from benchmarks.learning_code import code_digest
 from benchmarks.peers.impressions import save_impressions
 from training import metrics
 from training.batches import Arrays

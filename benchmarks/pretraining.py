@@ -27,9 +27,9 @@ import numpy as np
 import torch
 
 from benchmarks import pretraining_scores as scores
-from benchmarks.click_examples import code_digest
 from benchmarks.kept_runs import keep, restore
-from benchmarks.pretraining_arms import ARMS, LEARNING_CODE, RUNS, Scorer
+from benchmarks.learning_code import code_digest
+from benchmarks.pretraining_arms import ARMS, ARMS_CODE, RUNS, Scorer
 from benchmarks.pretraining_files import part_of, read
 from benchmarks.pretraining_questions import TEST, VALIDATION, LeaveLast
 from benchmarks.pretraining_recipe import RECIPE, Recipe
@@ -58,7 +58,7 @@ class Run:
     @property
     def file(self) -> Path:
         """Where its result is kept: other code, recipe or size is another run."""
-        code = code_digest(*LEARNING_CODE)
+        code = code_digest(*ARMS_CODE)
         said = repr((self.users, self.recipe, code)).encode()
         digest = hashlib.sha256(said).hexdigest()[:8]
         arm = self.arm.replace(" ", "-")

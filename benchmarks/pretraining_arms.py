@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.baselines.sasrec import SASRecEncoder, next_item_loss
-from benchmarks.click_examples import code_digest
 from benchmarks.kept_encoders import trained_once
+from benchmarks.learning_code import LEARNING_CODE, code_digest
 from benchmarks.pretraining_questions import NEGATIVES, LeaveLast
 from benchmarks.pretraining_recipe import Recipe
 from features.vocabulary import MASK_ROW
@@ -48,12 +48,8 @@ Scorer = Callable[[int, Int64s], Scores]
 CPU = torch.device("cpu")
 RUNS = Path(".data/benchmarks/pretraining")
 ENCODERS = RUNS / "encoders"
-# A change of any of these may change what is learnt or measured.
-LEARNING_CODE = (
-    *("training/model", "training/batches.py", "training/click_loss.py"),
-    *("training/finetuning.py", "training/fitting.py", "training/id_dropout.py"),
-    *("training/masking.py", "training/pretraining.py", "training/schedule.py"),
-    *("benchmarks/baselines/sasrec.py", "benchmarks/pretraining_arms.py"),
+ARMS_CODE = (
+    *(*LEARNING_CODE, "benchmarks/baselines/sasrec.py", "benchmarks/pretraining_arms.py"),
     *("benchmarks/pretraining_questions.py", "benchmarks/pretraining_scores.py"),
 )
 CANDIDATE_ROWS = ("candidate_item_rows", "candidate_attribute_rows")
@@ -192,7 +188,7 @@ def _pretrained(
     model = SRP4CTR(config.model, TableSizes.of(data.words, data.length))
     heads = MaskedHeads(config.model, model.embedding)
     both = torch.nn.ModuleDict({"model": model, "heads": heads})
-    said = f"{data.name} {len(data.counts)} {config} {code_digest(*LEARNING_CODE)}"
+    said = f"{data.name} {len(data.counts)} {config} {code_digest(*ARMS_CODE)}"
     file = ENCODERS / f"{hashlib.sha256(said.encode()).hexdigest()[:16]}.safetensors"
     began = time.process_time()
     seconds = trained_once(
