@@ -2,7 +2,8 @@
 
 The events become a raw log by the stream's own writer and labels by its own join. Nothing
 that teaches is later than the calibrating part begins: neither a slate nor a pre-training
-window nor the vocabulary. What was cut is kept under the digest of events and code.
+window nor the vocabulary. What was cut is kept under the digest of events and code;
+its card has the digest of what it is.
 """
 
 import hashlib
@@ -161,7 +162,7 @@ def _cut(source: Source, config: RefreshConfig, folder: Path) -> None:
     save(folder, ITEMS, {"impressions": shown, "is_new": is_new})
     del found, past, part, taught  # gigabytes, of a large log
     save_part(folder, "frozen", _frozen(source, instants, words, keys))
-    card = {"name": source.name, "digest": _digest(source, config), **rows}
+    card = {"name": source.name, "digest": _content_digest(folder), **rows}
     (folder / CARD).write_text(json.dumps(card) + "\n")
 
 
@@ -194,6 +195,16 @@ def _part(found: RequestSnapshots, slates: Slates, keys: _Int64s) -> Part:
     return Part(
         slates=slates, requests=requests, items=items, contexts=np.array(contexts, np.str_)
     )
+
+
+def _content_digest(folder: Path) -> str:
+    """Return 12 hex digits of all that was cut: other code may cut the same."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        digest.update(file.name.encode())
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()[:12]
 
 
 def _digest(source: Source, config: RefreshConfig) -> str:

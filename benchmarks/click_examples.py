@@ -4,6 +4,7 @@ In: the folder that ``click_cutting`` wrote. Out: arrays that stay on the disk u
 are used, so that many processes share them.
 """
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -124,6 +125,13 @@ def load(folder: Path) -> Examples:
         item_impressions=items["impressions"].astype(np.int64),
         item_is_new=items["is_new"].astype(np.bool_),
     )
+
+
+@functools.cache
+def name_of(folder: Path) -> str:
+    """Return what results of the examples in ``folder`` are kept under."""
+    card = json.loads((folder / CARD).read_text())
+    return f"{card['name']}-{card['digest']}"
 
 
 def save_part(folder: Path, name: str, part: Part) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks.click_arms import ARMS, Changes, Lesson, ModelArm, tune
-from benchmarks.click_examples import Examples, Part, load
+from benchmarks.click_examples import Examples, Part, load, name_of
 from benchmarks.click_pretraining import pretrained, pretraining_digest
 from benchmarks.click_scores import figures
 from benchmarks.click_sources import say
@@ -65,13 +65,14 @@ class Job:
         recipe = getattr(arm, "recipe", {})
         described = repr((asdict(self.config), changes, recipe, self.chosen))
         told = (self.with_size, self.with_frozen, self.label_share)
-        text = f"{self.folder.name} {described} {told} {_learning_code()}"
+        examples = name_of(self.folder)
+        text = f"{examples} {described} {told} {_learning_code()}"
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         told_apart = self.arm + ("+size" if self.with_size else "")
         if self.label_share < 1.0:
             told_apart += f"@{self.label_share:.0%}"
         name = f"{told_apart}-seed{self.config.seed}-{digest}.json"
-        return self.root / RUNS / self.folder.name / name
+        return self.root / RUNS / examples / name
 
     @property
     def tuning_file(self) -> Path:
@@ -134,7 +135,7 @@ def encoder_of(job: Job) -> str | None:
     arm = ARMS[job.arm]
     if not isinstance(arm, ModelArm) or not arm.is_pretrained:
         return None
-    return pretraining_digest(job.folder.name, arm.config(job.config, job.chosen))
+    return pretraining_digest(load(job.folder).digest, arm.config(job.config, job.chosen))
 
 
 def run_all(

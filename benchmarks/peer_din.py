@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 
 from benchmarks import click_report
 from benchmarks.click_arms import REFERENCE
-from benchmarks.click_examples import CARD, Examples, Part, load
-from benchmarks.click_jobs import Job, Result, choose, run
+from benchmarks.click_examples import CARD, Examples, Part, load, name_of
+from benchmarks.click_jobs import RUNS, Job, Result, choose, run
 from benchmarks.click_quality import RESULTS, ROOT
 from benchmarks.click_scores import figures
 from benchmarks.click_sources import say
@@ -144,7 +144,7 @@ def _measure(folder: Path, options: argparse.Namespace) -> list[Result]:
     with tempfile.TemporaryDirectory() as scratch:
         first = Fit(
             inputs=Path(scratch) / "inputs.npz",
-            kept=options.resume / "runs" / folder.name,
+            kept=options.resume / RUNS / name_of(folder),
             data=examples.name,
             epochs=1 if options.quick else options.epochs,
             rate=RATES[1],

@@ -177,6 +177,7 @@ def test_a_fits_result_is_a_row_beside_the_arms(
 
 def test_differences_are_told_where_click_quality_ran_the_same(tmp_path: Path) -> None:
     (tmp_path / "shop-1").mkdir()
+    (tmp_path / "shop-1" / CARD).write_text('{"name": "shop", "digest": "1"}')
     options = Namespace(resume=tmp_path, with_size=True, frozen=True, seeds=3)
     folder, chosen = tmp_path / "shop-1", {"finetune_epochs": 2}
     assert peer_din.references(folder, options) == []
