@@ -30,11 +30,6 @@ from features.whole_files import replace_text
 PAGE = Path(__file__).parents[1] / "docs" / "model.md"
 BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
 FOLDER = "evidence"  # of the plots, beside the page
-PLOTS = {
-    "quality_by_cost": plots.quality_by_cost,
-    "learning_curve": plots.learning_curve,
-    "ablations": plots.ablation_dots,
-}
 NOTHING = (
     "No results are there yet: `make bench NAME=click_quality` and "
     "`make bench NAME=pretraining` make them, `make bench NAME=evidence` this section."
@@ -72,7 +67,8 @@ the variant is worse. Bars are standard errors.""",
 }
 ABLATIONS = f"Ablations; all but `{WITHOUT_PRETRAINING}` take over SRP4CTR's tuning:"
 FORETELLING = """\
-A user's last item is to be found among 99 given others: S3-Rec's protocol."""
+A user's last item is to be found among 99 given others: S3-Rec's protocol. `fg-bert` is the
+encoder by itself, `srp4ctr-none` SRP4CTR without pre-training."""
 PUBLISHED = """\
  *Published*: the figures of S3-Rec's paper, on the same files."""
 
@@ -94,7 +90,7 @@ def write(results: Path, page: Path) -> dict[str, object]:
     clicks = read(results / "click_quality.json")
     pretraining = read(results / "pretraining.json")
     before, rest = _around(page)
-    drawn = _draw(clicks, page.parent / FOLDER)
+    drawn = _draw(clicks, pretraining, page.parent / FOLDER)
     body = section(clicks, pretraining, drawn)
     replace_text(page, f"{before}{BEGIN}\n{body}\n{END}{rest}")
     files = [page.name, *(f"{FOLDER}/{name}.svg" for name in drawn)]
@@ -120,6 +116,8 @@ def section(
     for of in pretraining:
         said = FORETELLING + (PUBLISHED if of.source in tables.PUBLISHED else "")
         parts += [f"### Pre-training: {of.title}", said, tables.foretelling(of)]
+        if of.curves:
+            parts += ["By share of the slates:", tables.foretelling_shares(of)]
     return "\n\n".join(parts)
 
 
@@ -160,9 +158,15 @@ def _around(page: Path) -> tuple[str, str]:
     return before, after
 
 
-def _draw(clicks: Sequence[Evidence], folder: Path) -> list[str]:
+def _draw(
+    clicks: Sequence[Evidence], pretraining: Sequence[Evidence], folder: Path
+) -> list[str]:
     """Write the plots that there is something for, remove the others; name the written."""
-    drawn = {name: draw(clicks) for name, draw in PLOTS.items()}
+    drawn = {
+        "quality_by_cost": plots.quality_by_cost(clicks),
+        "learning_curve": plots.learning_curve([*clicks, *pretraining]),
+        "ablations": plots.ablation_dots(clicks),
+    }
     for name, text in drawn.items():
         file = folder / f"{name}.svg"
         if text is None:

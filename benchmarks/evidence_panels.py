@@ -1,5 +1,6 @@
 """Rows of one data set → a panel of a plot: quality against cost, few labels, ablations."""
 
+import math
 from collections.abc import Iterable, Mapping
 
 from matplotlib.axes import Axes
@@ -85,7 +86,7 @@ def cost_panel(axes: Axes, of: Evidence) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.set_xlabel("MFLOPs for 100 candidates (log scale)")
-    _say_gauc(axes)
+    _say(axes, "gAUC")
 
 
 _ARROW = {"arrowstyle": "-|>", "color": BLUE, "linewidth": 1.0, "shrinkA": 4, "shrinkB": 4}
@@ -128,7 +129,8 @@ def _unfolded(of: Evidence) -> tuple[float, float] | None:
 
 
 def curve_panel(axes: Axes, of: Evidence) -> None:
-    """Draw gAUC by share of the click labels, a line a model."""
+    """Draw gAUC, or HR@10, by share of the click labels, a line a model."""
+    metric, error = ("hr10", "hr10_error") if of.is_of_foretelling else ("gauc", "gauc_se")
     shares: set[float] = set()
     middle = (len(of.curves) - 1) / 2.0
     for place, (model, rows) in enumerate(of.curves.items()):
@@ -138,8 +140,8 @@ def curve_panel(axes: Axes, of: Evidence) -> None:
         aside = 1.03 ** (place - middle)  # error bars beside each other
         axes.errorbar(
             [share * aside for share in found],
-            [row["gauc"] for row in rows],
-            [number(row, "gauc_se") or 0.0 for row in rows],
+            [number(row, metric) or math.nan for row in rows],
+            [number(row, error) or 0.0 for row in rows],
             color=colour,
             marker=marker,
             label={REFERENCE: "pre-trained", WITHOUT_PRETRAINING: "not pre-trained"}.get(
@@ -152,7 +154,7 @@ def curve_panel(axes: Axes, of: Evidence) -> None:
     axes.margins(x=0.1, y=0.12)
     axes.set_xlabel("click labels to learn from (log scale)")
     axes.legend(frameon=False)
-    _say_gauc(axes)
+    _say(axes, "HR@10" if of.is_of_foretelling else "gAUC")
 
 
 def dots_panel(axes: Axes, of: Evidence, meanings: Mapping[str, str]) -> None:
@@ -182,7 +184,7 @@ def _look(row: Row) -> tuple[str, str]:
     return LOOKS.get(model_of(row), OTHERS[0])
 
 
-def _say_gauc(axes: Axes) -> None:
+def _say(axes: Axes, metric: str) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(8, steps=(1, 2, 5, 10)))
     axes.yaxis.set_major_formatter(Digits())
-    axes.set_ylabel("gAUC ± standard error")
+    axes.set_ylabel(f"{metric} ± standard error")

@@ -63,9 +63,14 @@ class Evidence:
         with_few = {model_of(row) for row in self.rows if share_of(row) < 1.0}
         found: dict[str, list[Row]] = {}
         for row in sorted(self.rows, key=share_of):
-            if model_of(row) in with_few and number(row, "gauc") is not None:
+            if model_of(row) in with_few:
                 found.setdefault(model_of(row), []).append(row)
         return dict(sorted(found.items()))
+
+    @property
+    def is_of_foretelling(self) -> bool:
+        """Whether a user's last item was to be found: HR@10 is what counts."""
+        return any(number(row, "hr10") is not None for row in self.rows)
 
     def of(self, model: str) -> Row:
         """Return the row of ``model``; an empty one if it did not run."""

@@ -81,8 +81,21 @@ def foretelling(of: Evidence) -> str:
     """Return the ranking of a user's last item, the published figures among it."""
     head = ["model", "seeds", "HR@10", "NDCG@10", "HR@10 − SRP4CTR"]
     head += [f"HR@10, {_said(name)}" for name in GROUPS]
-    rows = best_first([*of.rows, *PUBLISHED.get(of.source, ())], "hr10")
+    whole = [row for row in of.rows if share_of(row) == 1.0]
+    rows = best_first([*whole, *PUBLISHED.get(of.source, ())], "hr10")
     return _table(head, [_foretelling(row) for row in rows])
+
+
+def foretelling_shares(of: Evidence) -> str:
+    """Return the learning curve: a row per model and share of the slates."""
+    head = ["model", "labels", "seeds", "HR@10", "NDCG@10", "HR@10 − SRP4CTR"]
+    head += [f"HR@10, {_said(name)}" for name in GROUPS]
+    rows = [
+        [f"`{model}`", f"{share_of(row):.0%}", *_foretelling(row)[1:]]
+        for model, rows in of.curves.items()
+        for row in rows
+    ]
+    return _table(head, rows)
 
 
 def _quality(row: Row) -> list[str]:
@@ -104,7 +117,7 @@ def _foretelling(row: Row) -> list[str]:
         with_error(row, "hr10", "hr10_error"),
         with_error(row, "ndcg10", "ndcg10_error"),
         "–"
-        if row["model"] == REFERENCE
+        if model_of(row) == REFERENCE
         else with_error(row, "hr10_less", "hr10_less_error", "+"),
         *(plain(number(row, f"hr10_{name}")) for name in GROUPS),
     ]

@@ -12,6 +12,7 @@ HR@10 / NDCG@10: SASRec .4696 / .3156, S3-Rec .5506 / .3732.
 
 import argparse
 import hashlib
+import itertools
 import json
 import math
 import multiprocessing
@@ -19,7 +20,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,19 @@ class Run:
     recipe: Recipe
 
     @property
+    def model(self) -> str:
+        """The arm, and the share of the labels that it learns from if it is not all."""
+        share = self.recipe.label_share
+        return self.arm if share == 1.0 else f"{self.arm}@{share:.0%}"
+
+    @property
     def file(self) -> Path:
         """Where its result is kept: other code, recipe or size is another run."""
         code = code_digest(*ARMS_CODE)
         said = repr((self.users, self.recipe, code)).encode()
         digest = hashlib.sha256(said).hexdigest()[:8]
-        arm = self.arm.replace(" ", "-")
-        return RUNS / f"{self.name}-{arm}-seed{self.seed}-{digest}.json"
+        model = self.model.replace(" ", "-")
+        return RUNS / f"{self.name}-{model}-seed{self.seed}-{digest}.json"
 
 
 def main() -> None:
@@ -101,7 +108,7 @@ def execute(run: Run) -> str:
     test = scores.values(ranks[TEST])
     result = {
         "data": run.name,
-        "model": run.arm,
+        "model": run.model,
         "seed": run.seed,
         "seconds": round(seconds),
         "flops": _flops(run, data),
@@ -112,7 +119,7 @@ def execute(run: Run) -> str:
     RUNS.mkdir(parents=True, exist_ok=True)
     replace_text(run.file, json.dumps(result))
     said = ", ".join(f"{name} {value:.4f}" for name, value in test.items())
-    return f"{run.arm}, seed {run.seed}: {said} ({seconds:.0f} s)"
+    return f"{run.model}, seed {run.seed}: {said} ({seconds:.0f} s)"
 
 
 def summary(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -122,8 +129,10 @@ def summary(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         model: {each["seed"]: each for each in results if each["model"] == model}
         for model in models
     }
-    best = by_seed.get("srp4ctr", {})
-    return [_row(model, of, best) for model, of in by_seed.items()]
+    return [
+        _row(model, of, by_seed.get("".join(["srp4ctr", *model.partition("@")[1:]]), {}))
+        for model, of in by_seed.items()
+    ]
 
 
 def _row(model: str, of: Mapping[int, Any], best: Mapping[int, Any]) -> dict[str, Any]:
@@ -197,9 +206,12 @@ def _ranks(data: LeaveLast, scorer: Scorer, place: int, seed: int) -> scores.Ran
 
 def _runs(asked: argparse.Namespace) -> Iterator[Run]:
     recipe = RECIPE.shorter(QUICK_EPOCHS) if asked.quick else RECIPE
-    for arm in asked.arms or ARMS:
-        repeated = REPEATED if arm.startswith("srp4ctr") else 3
-        count = 1 if asked.quick else asked.seeds or repeated
+    shares = [float(each) / 100.0 for each in asked.labels.split(",")]
+    for share, arm in itertools.product(shares, asked.arms or ARMS):
+        learns_clicks = arm.startswith("srp4ctr")
+        if share < 1.0 and not learns_clicks:
+            continue
+        count = 1 if asked.quick else asked.seeds or (REPEATED if learns_clicks else 3)
         for seed in range(count):
             yield Run(
                 folder=asked.data,
@@ -207,7 +219,7 @@ def _runs(asked: argparse.Namespace) -> Iterator[Run]:
                 arm=arm,
                 seed=seed,
                 users=QUICK_USERS if asked.quick else None,
-                recipe=recipe,
+                recipe=replace(recipe, label_share=share),
             )
 
 
@@ -216,6 +228,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/s3rec"))
     parser.add_argument("--name", default="Beauty", help="of the files, or ml-100k")
     parser.add_argument("--seeds", type=int, help="5 for SRP4CTR, 3 for the others")
+    parser.add_argument("--labels", default="100", help="per cent of the slates: 10,100")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), metavar="ARM")
     parser.add_argument("--quick", action="store_true", help="a part, in five minutes")
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread")
@@ -224,7 +237,7 @@ def _arguments() -> argparse.Namespace:
 
 def _progress(run: Run) -> Any:
     def say(stage: str, done: int, total: int, note: str) -> None:
-        text = f"{run.arm}, seed {run.seed}: {stage} {done} of {total} {note}"
+        text = f"{run.model}, seed {run.seed}: {stage} {done} of {total} {note}"
         print(text, file=sys.stderr, flush=True)
 
     return say

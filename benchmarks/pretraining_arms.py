@@ -140,7 +140,7 @@ def srp4ctr(pretraining: Pretraining) -> Arm:
         options = FitOptions(progress=progress)
         model, _, found_s = _pretrained(data, config, options)
         rng = np.random.default_rng(seed)
-        lessons = data.lessons(rng, recipe.negatives, recipe.rounds)
+        lessons = data.lessons(rng, recipe.negatives, recipe.rounds, recipe.label_share)
         finetune(model, lessons, replace(recipe.clicks, seed=seed), options)
 
         def scorer(place: int, users: Int64s) -> Scores:
@@ -230,5 +230,5 @@ ARMS: dict[str, Arm] = {
     "fg-bert behaviors": bare("behaviors"),
     "fg-bert": bare("both"),
     "srp4ctr": srp4ctr("both"),
-    "srp4ctr without pre-training": srp4ctr("none"),
+    "srp4ctr-none": srp4ctr("none"),
 }

@@ -115,19 +115,28 @@ class LeaveLast:
         """Return the item keys (R, L) that ``users`` had before ``place`` from the end."""
         return self._before(users, self.counts[users] - place).item_keys
 
-    def lessons(self, rng: np.random.Generator, negatives: int, rounds: int) -> Slates:
+    def lessons(
+        self,
+        rng: np.random.Generator,
+        negatives: int,
+        rounds: int,
+        share: float = 1.0,
+    ) -> Slates:
         """Return the training part as slates: an item that came next, and ``negatives``.
 
-        Every behaviour but a user's first is such an item, once in each of the ``rounds``,
-        among other negatives each time. They are drawn evenly from the items that the user
-        did not touch. Counts leave out the behaviour that is to be foretold, as they do in
-        the test.
+        Every behaviour but a user's first is such an item, or a random ``share`` of them,
+        once in each of the ``rounds``, among other negatives each time. They are drawn
+        evenly from the items that the user did not touch. Counts leave out the behaviour
+        that is to be foretold, as they do in the test.
         """
         starts, behaviors = self.learnt.starts, self.learnt.behaviors
         counts = np.diff(starts)
         users = np.repeat(np.arange(len(counts)), counts)
         places = np.arange(len(users)) - starts[:-1][users]
-        taught = np.tile(np.flatnonzero(places >= 1), rounds)
+        later = np.flatnonzero(places >= 1)
+        if share < 1.0:
+            later = np.sort(rng.choice(later, max(int(len(later) * share), 1), False))
+        taught = np.tile(later, rounds)
         answers = behaviors.item_keys[taught]
         users, places = users[taught], places[taught]
         drawn = self.untouched(users, rng, negatives)

@@ -19,6 +19,8 @@ class Recipe:
     rounds: int = 2
     """So often each behaviour is a slate of the click head, each time with others."""
     negatives: int = 16
+    label_share: float = 1.0
+    """Of the behaviours so many are slates, drawn at random; pre-training reads all."""
     sasrec_epochs: int = 30
     sasrec_rate: float = 1e-3
     sasrec_dropout: float = 0.5

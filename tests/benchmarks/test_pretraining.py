@@ -113,6 +113,15 @@ def test_a_count_leaves_out_what_it_helps_to_foretell(data: LeaveLast) -> None:
     assert np.allclose(seen[rows >= first], counts - 1)
 
 
+def test_a_share_of_the_labels_is_the_same_slates_in_every_round(data: LeaveLast) -> None:
+    every = data.lessons(np.random.default_rng(0), negatives=1, rounds=2)
+    some = data.lessons(np.random.default_rng(0), negatives=1, rounds=2, share=0.1)
+    assert len(some) == 2 * (len(every) // 20)
+    answers = some.tensors["candidate_item_rows"][:, 0]
+    first, second = np.split(answers, 2)
+    assert np.array_equal(first, second)
+
+
 def test_ranks_count_who_stands_above_and_a_coin_breaks_ties() -> None:
     sure = np.array([[3.0, 1.0, 2.0], [1.0, 3.0, 2.0]])
     assert scores.ranks(sure, seed=0).tolist() == [0, 2]
@@ -144,6 +153,11 @@ def test_every_arm_learns_and_stands_in_the_table(
     results = [json.loads(run.file.read_text()) for run in runs]
     rows = summary(results)
     assert [row["model"] for row in rows] == list(ARMS)
+    few = replace(runs[-1], recipe=replace(recipe, label_share=0.1))
+    assert few.file != runs[-1].file
+    execute(few)
+    (own,) = summary([json.loads(few.file.read_text())])
+    assert own["model"] == f"{runs[-1].arm}@10%"
     assert all(0.0 <= row["hr10"] <= 1.0 for row in rows)
     assert len(table(rows).splitlines()) == 1 + len(ARMS)
     json.dumps(rows, allow_nan=False)
