@@ -25,7 +25,7 @@ class Recipe:
     sasrec_rate: float = 1e-3
     sasrec_dropout: float = 0.5
     sasrec_batch: int = 256
-    sasrec_drawn: int = 500
+    sasrec_drawn: int = 2500
     """Items that a batch's right ones compete with."""
 
     def shorter(self, share: float) -> "Recipe":
