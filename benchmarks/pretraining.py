@@ -66,7 +66,7 @@ class Run:
     def file(self) -> Path:
         """Where its result is kept: other code, recipe or size is another run."""
         code = code_digest(*ARMS_CODE)
-        said = repr((self.users, self.recipe, code)).encode()
+        said = repr((self.users, self.recipe.of(self.arm), code)).encode()
         digest = hashlib.sha256(said).hexdigest()[:8]
         model = self.model.replace(" ", "-")
         return RUNS / f"{self.name}-{model}-seed{self.seed}-{digest}.json"

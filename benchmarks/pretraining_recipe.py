@@ -3,7 +3,9 @@
 One recipe for every data set of this protocol: users have few behaviours each.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from training.config import ModelConfig, RefreshConfig
 
@@ -27,6 +29,15 @@ class Recipe:
     sasrec_batch: int = 256
     sasrec_drawn: int = 2500
     """Items that a batch's right ones compete with."""
+
+    def of(self, arm: str) -> Mapping[str, Any]:
+        """Return what of it ``arm`` reads: its result does not depend on the rest."""
+        is_sasrec = arm == "sasrec"
+        return {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name == "length" or field.name.startswith("sasrec") == is_sasrec
+        }
 
     def shorter(self, share: float) -> "Recipe":
         """Return the recipe with ``share`` of the epochs, at least one each."""
