@@ -67,8 +67,8 @@ def export(model: SRP4CTR, sizes: Mapping[str, int], folder: Path) -> None:
     with torch.no_grad():
         inputs |= model.encode(inputs)
     encoder_file, head_file = folder / bundle.ENCODER_FILE, folder / bundle.HEAD_FILE
-    _export(_Encoder(model), inputs, (ENCODER_INPUTS, STATE_TENSORS), encoder_file)
-    _export(_Head(model), inputs, (HEAD_INPUTS, SCORE_TENSORS), head_file)
+    export_onnx(_Encoder(model), inputs, (ENCODER_INPUTS, STATE_TENSORS), encoder_file)
+    export_onnx(_Head(model), inputs, (HEAD_INPUTS, SCORE_TENSORS), head_file)
 
 
 @torch.no_grad()
@@ -111,12 +111,13 @@ def check(golden: Arrays, answered: NDArray[np.float32]) -> float:
     return worst
 
 
-def _export(
+def export_onnx(
     module: nn.Module,
     inputs: Mapping[str, Tensor],
     tables: tuple[Sequence[TensorSpec], Sequence[TensorSpec]],
     path: Path,
 ) -> None:
+    """Write ``module``, whose arguments and results are in the order of ``tables``."""
     read, written = tables
     with warnings.catch_warnings(), torch.no_grad():
         # The tracing exporter takes 1 s where the new one takes 10; it is to be removed

@@ -1,0 +1,259 @@
+"""A history's length → a store with full rows, and a Triton that serves a fresh SRP4CTR.
+
+The weights are as they were drawn: what a model costs does not depend on what it learnt.
+Beside ``rank_clicks`` the server has the other forms that it is compared with, each behind
+the same feature step. Everything ends with the ``with`` block.
+"""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tritonclient.grpc import InferenceServerClient
+
+from benchmarks.baselines.registry import BASELINES
+from benchmarks.ingest_events import past_activity, past_exposures
+from features import bundle, schema, vocabulary
+from features.bundle import BundleManifest
+from features.check_report import FeatureCheck
+from features.config import FeatureConfig
+from features.vocabulary import Vocabulary
+from local import broker, ports, processes, serving_env, triton_server
+from local.config import LocalConfig
+from streams.events import action_code, item_key
+from streams.exposures import EXPOSURE_LENGTH
+from streams.sequences import SequenceElement, sequence_of
+from streams.sink import FeatureSink, ItemProfile, Rows
+from training import cost, export
+from training.config import ModelConfig
+from training.model.click_model import ClickModel
+from training.model.embeddings import TableSizes
+from training.model.srp4ctr import SRP4CTR
+from triton_repo import pbtxt, promotion, rendering
+from triton_repo.config import TritonConfig
+
+USERS, ITEMS, GENRES = 200, 2_000, 20
+VERSION = "v1"
+TILED, ONE_STEP, DIN = FORMS = ("rank_tiled", "rank_in_one_step", "rank_din")
+SHELL = Path(__file__).parent / "serving_shell" / "1" / "model.py"
+ONNX_SHELL = rendering.SHELLS / "onnx_step" / "1" / "model.py"
+_MINUTE_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """What runs, and what it serves."""
+
+    address: str
+    """Of Triton's gRPC port."""
+    server: processes.Running
+    model: SRP4CTR
+    bundle: Path
+    sizes: Mapping[str, int]
+
+
+@contextmanager
+def running_stack(length: int) -> Iterator[Stack]:
+    """Yield a stack whose users all have ``length`` behaviours."""
+    from features.store import FeatureStoreSink, apply  # Feast: 3–4 s
+
+    with (
+        tempfile.TemporaryDirectory() as name,
+        ports.reserved_ports(3) as (store_port, grpc_port, metrics_port),
+    ):
+        folder = Path(name)
+        features = FeatureConfig(
+            redis=f"{ports.HOST}:{store_port}",
+            registry=str(folder / "registry.db"),
+            log_dir=str(folder / "events"),
+        )
+        triton = TritonConfig(
+            grpc=f"{ports.HOST}:{grpc_port}", repository=str(folder / "triton")
+        )
+        plan = triton_server.ServerPlan(
+            repository=Path(triton.repository),
+            redis=features.redis,
+            registry=features.registry,
+            grpc_port=grpc_port,
+            metrics_port=metrics_port,
+        )
+        try:
+            broker.start_store(folder, store_port, tied=True)
+            apply(features)
+            _fill(FeatureStoreSink(features), length)
+            serving = serving_env.build(Path(LocalConfig().serving_dir))
+            server = triton_server.start(serving, plan, folder, tied=True)
+            words = _words()
+            tables = TableSizes.of(words, length)
+            torch.manual_seed(0)
+            model = SRP4CTR(ModelConfig(), tables).eval()
+            sizes = cost.sizes_of(ModelConfig(), tables) | {"W": EXPOSURE_LENGTH}
+            source = _bundle(folder / "bundles", model, words, sizes)
+            promotion.promote(source, triton, features, _no_check)
+            _add_forms(triton, source, tables, sizes)
+            yield Stack(
+                address=triton.grpc,
+                server=server,
+                model=model,
+                bundle=source,
+                sizes=sizes,
+            )
+        finally:
+            for each in processes.find(folder):
+                processes.stop(each, folder)
+            triton_server.clear_shared_memory(folder)
+
+
+def user_ids() -> list[str]:
+    """Return all users."""
+    return [f"user-{number}" for number in range(USERS)]
+
+
+def item_ids() -> list[str]:
+    """Return all items, most popular first."""
+    return [f"item-{number}" for number in range(ITEMS)]
+
+
+def _profile(number: int, at_ms: int) -> ItemProfile:
+    genres = (f"genre-{number % GENRES}", f"genre-{number * 7 % GENRES}")
+    return ItemProfile(
+        item_key=item_key(f"item-{number}"),
+        item_id=f"item-{number}",
+        attributes={"genres": genres, "year": str(1960 + number % 60)},
+        updated_at_ms=at_ms,
+    )
+
+
+def _words() -> Vocabulary:
+    counts = {item_key(each): ITEMS - place for place, each in enumerate(item_ids())}
+    profiles = [_profile(number, 1).attributes for number in range(ITEMS)]
+    return vocabulary.build(counts, profiles)
+
+
+def _fill(sink: FeatureSink, length: int) -> None:
+    """Write every user's and item's rows as a worker would."""
+    now_ms = time.time_ns() // 1_000_000
+    keys = [item_key(each) for each in item_ids()]
+    rows = Rows()
+    for number, user in enumerate(user_ids()):
+        rows.sequences[user] = sequence_of(
+            (
+                SequenceElement(
+                    occurred_at=now_ms - (length - place) * _MINUTE_MS,
+                    item_key=keys[(number * 31 + place * 3) % ITEMS],
+                    action=action_code("view"),
+                )
+                for place in range(length)
+            ),
+            version_us=now_ms * 1000,
+        )
+        rows.activities[user] = past_activity(now_ms)
+        rows.exposures[user] = past_exposures(number, now_ms)
+    rows.shares = {(key, 0): past_activity(now_ms) for key in keys}
+    sink.write(rows)
+    sink.write_profiles([_profile(number, now_ms) for number in range(ITEMS)])
+
+
+def _bundle(
+    bundles_dir: Path, model: SRP4CTR, words: Vocabulary, sizes: Mapping[str, int]
+) -> Path:
+    folder = bundles_dir / VERSION
+    folder.mkdir(parents=True)
+    export.export(model, sizes, folder)
+    golden = cost.sample(sizes, requests=2, candidates=3)
+    export.write_golden(model, {n: t.numpy() for n, t in golden.items()}, folder)
+    vocabulary.save(words, folder / bundle.VOCABULARY_FILE)
+    created = time.time_ns() // 1_000_000
+    bundle.write_card(
+        folder, BundleManifest(version=VERSION, created_at_ms=created, sizes=sizes)
+    )
+    bundle.write_manifest(folder)
+    return folder
+
+
+def _no_check() -> FeatureCheck:
+    """Return that the store was not held to a log: there is none."""
+    return FeatureCheck(checked_at_ms=1, rows=1)
+
+
+def _add_forms(
+    triton: TritonConfig, source: Path, tables: TableSizes, sizes: Mapping[str, int]
+) -> None:
+    """Load the other forms, each an ensemble of the feature step and one more."""
+    limits = pbtxt.Limits(max_batch_size=triton.max_batch_size, sizes=sizes)
+    repository = Path(triton.repository)
+    torch.manual_seed(0)
+    din = BASELINES["din"](ModelConfig(), tables).eval()
+    with InferenceServerClient(triton.grpc) as client:
+        for name in FORMS:
+            step = pbtxt.StepConfig(
+                name=f"{name}_step",
+                inputs=pbtxt.MODEL_INPUTS,
+                outputs=schema.SCORE_TENSORS,
+                parameters={
+                    "max_candidates": str(triton.max_candidates),
+                    "tiled": str(int(name == TILED)),
+                },
+            )
+            folder = _placed(repository, step.name, pbtxt.step_text(step, limits))
+            if name == DIN:
+                shutil.copyfile(ONNX_SHELL, folder / "model.py")
+                _export_whole(din, sizes, folder / "model.onnx")
+            else:
+                shutil.copyfile(SHELL, folder / "model.py")
+                for file in (bundle.ENCODER_FILE, bundle.HEAD_FILE):
+                    shutil.copyfile(source / file, folder / file)
+            (folder / "__pycache__").touch()  # as rendering does
+            text = pbtxt.ensemble_text(_ensemble(name, step), limits)
+            _placed(repository, name, text)
+            client.load_model(name)
+
+
+def _ensemble(name: str, step: pbtxt.StepConfig) -> pbtxt.EnsembleConfig:
+    fetch = pbtxt.StepConfig(
+        name=pbtxt.step_name(pbtxt.FETCH_FEATURES, VERSION),
+        inputs=schema.REQUEST_INPUTS,
+        optional_inputs=schema.OPTIONAL_REQUEST_INPUTS,
+        outputs=pbtxt.MODEL_INPUTS + schema.RESPONSE_NOTES,
+    )
+    return pbtxt.EnsembleConfig(
+        name=name,
+        steps=(fetch, step),
+        inputs=schema.REQUEST_INPUTS,
+        optional_inputs=schema.OPTIONAL_REQUEST_INPUTS,
+        outputs=schema.SCORE_TENSORS + schema.RESPONSE_NOTES,
+    )
+
+
+def _placed(repository: Path, name: str, config: str) -> Path:
+    """Write the configuration of model ``name``; return its version folder."""
+    version = repository / name / "1"
+    version.mkdir(parents=True)
+    (version.parent / "config.pbtxt").write_text(config)
+    return version
+
+
+class _Whole(nn.Module):
+    """A click model with positional tensors, as ONNX wants them."""
+
+    def __init__(self, model: ClickModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        names = (spec.name for spec in pbtxt.MODEL_INPUTS)
+        named = dict(zip(names, tensors, strict=True))
+        probability = torch.sigmoid(self.model(named))
+        return probability, torch.ones_like(probability)
+
+
+def _export_whole(model: ClickModel, sizes: Mapping[str, int], path: Path) -> None:
+    inputs = cost.sample(sizes, requests=2, candidates=3)
+    tables = (pbtxt.MODEL_INPUTS, schema.SCORE_TENSORS)
+    export.export_onnx(_Whole(model), inputs, tables, path)
