@@ -27,7 +27,7 @@ class Recipe:
     sasrec_rate: float = 1e-3
     sasrec_dropout: float = 0.5
     sasrec_batch: int = 256
-    sasrec_drawn: int = 2500
+    sasrec_drawn: int = 500
     """Items that a batch's right ones compete with."""
 
     def of(self, arm: str) -> Mapping[str, Any]:
