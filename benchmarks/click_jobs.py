@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.click_arms import ARMS, Changes, Lesson, ModelArm, tune
+from benchmarks.baselines.registry import BASELINES
+from benchmarks.click_arms import ARMS, Changes, Lesson, ModelArm, TreeArm, tune
 from benchmarks.click_examples import Examples, Part, load, name_of
 from benchmarks.click_pretraining import pretrained, pretraining_digest
 from benchmarks.click_scores import figures
@@ -32,9 +33,10 @@ from training.model.srp4ctr import SRP4CTR
 
 JOBS_CODE = (
     *(*LEARNING_CODE, "training/calibration.py", "training/metrics.py"),
-    *("benchmarks/baselines", "benchmarks/click_arms.py", "benchmarks/click_scores.py"),
+    *("benchmarks/click_arms.py", "benchmarks/click_scores.py"),
     "benchmarks/click_jobs.py",
 )
+BASELINES_DIR = Path(__file__).parent / "baselines"
 RUNS = "runs"
 Result = dict[str, Any]
 
@@ -66,7 +68,7 @@ class Job:
         described = repr((asdict(self.config), changes, recipe, self.chosen))
         told = (self.with_size, self.with_frozen, self.label_share)
         examples = name_of(self.folder)
-        text = f"{examples} {described} {told} {_learning_code()}"
+        text = f"{examples} {described} {told} {_learning_code(self.arm)}"
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         told_apart = self.arm + ("+size" if self.with_size else "")
         if self.label_share < 1.0:
@@ -200,8 +202,14 @@ def _judged(
 
 
 @functools.cache
-def _learning_code() -> str:
-    return code_digest(*JOBS_CODE)
+def _learning_code(arm: str) -> str:
+    """Return a digest of what ``arm`` learns with; another's baseline is none of it."""
+    own = [*BASELINES_DIR.glob(f"{arm}*.py")]
+    if isinstance(ARMS[arm], TreeArm):
+        own = [BASELINES_DIR / "trees.py"]
+    elif arm in BASELINES:
+        own += [BASELINES_DIR / "inputs.py"]
+    return code_digest(*JOBS_CODE, *sorted(map(str, own)))
 
 
 def _read(file: Path) -> Result:

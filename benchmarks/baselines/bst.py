@@ -8,7 +8,7 @@ computed, and the history's keys and values once a request: BST at its cheapest.
 Shapes: B requests, L history, N candidates, K the candidates that are no padding, D width.
 """
 
-from dataclasses import replace
+import math
 
 import torch
 from torch import Tensor
@@ -19,31 +19,44 @@ from training.model.click_model import Tensors
 from training.model.embeddings import TableSizes
 from training.model.encoder import EncoderLayer
 
+_HIDDEN = -1e9  # added to the score of padding
+
 
 class BST(Baseline):
     """The candidate's own state after self-attention over [history ; candidate]."""
 
     def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
         super().__init__(config, sizes, reading_width=config.width)
-        # Dropout belongs to a request's rows, and here a row is a candidate: the tokens'
-        # and the head's must do.
-        self.block = EncoderLayer(replace(config, dropout=0.0))
+        self.block = EncoderLayer(config)
 
     def readings(self, tensors: Tensors) -> list[Tensor]:
         """Return the candidates' states (B, N, D)."""
         history = self.history_tokens(tensors)  # (B, L, D)
         candidates = self.candidate_tokens(tensors)  # (B, N, D)
-        request, place = torch.nonzero(
-            tensors["candidate_item_rows"] != 0, as_tuple=True
-        )  # (K,) each
-        offered = candidates[request, place][:, None]  # (K, 1, D)
-        keys, values = (
-            torch.cat([projected(history)[request], projected(offered)], dim=1)
-            for projected in (self.block.key, self.block.value)
-        )  # (K, L + 1, D) each
-        valid = (tensors["history_item_rows"] != 0).to(keys.dtype)[request]
-        mask = torch.cat([valid, torch.ones_like(valid[:, :1])], dim=1)
-        states = self.block(offered, keys, values, mask)  # (K, 1, D)
-        placed = torch.zeros_like(candidates)
-        placed[request, place] = states[:, 0]
-        return [placed]
+        valid = (tensors["history_item_rows"] != 0).to(history.dtype)
+        block = self.block
+        gathered = block.output(self._gathered(candidates, history, valid))
+        states = block.attention_norm(candidates + block.dropout(gathered))
+        widened = block.dropout(block.feed_forward(states))
+        return [block.output_norm(states + widened)]
+
+    def _gathered(self, candidates: Tensor, history: Tensor, valid: Tensor) -> Tensor:
+        """Return what each candidate attends to of the history and itself (B, N, D)."""
+        block = self.block
+        queries, own_keys, own_values = (
+            self._heads(project(candidates))
+            for project in (block.query, block.key, block.value)
+        )  # (B, H, N, D/H) each
+        keys, values = self._heads(block.key(history)), self._heads(block.value(history))
+        far = queries @ keys.transpose(-1, -2)  # (B, H, N, L)
+        near = (queries * own_keys).sum(-1, keepdim=True)
+        scores = torch.cat([far, near], dim=-1) / math.sqrt(queries.shape[-1])
+        hidden = torch.nn.functional.pad((1.0 - valid) * _HIDDEN, (0, 1))
+        weights = torch.softmax(scores + hidden[:, None, None], dim=-1)
+        gathered = weights[..., :-1] @ values + weights[..., -1:] * own_values
+        return gathered.transpose(1, 2).flatten(2)
+
+    def _heads(self, states: Tensor) -> Tensor:
+        """Return (B, T, D) as (B, H, T, D/H)."""
+        rows, tokens, _ = states.shape
+        return states.reshape(rows, tokens, self.block.heads, -1).transpose(1, 2)
