@@ -50,7 +50,7 @@ def main() -> None:
             rows += [{"length": length, **row} for row in _rows(stack, asked)]
     print(_table(rows))
     found = {**_main_figures(rows), "rows": rows}
-    if not asked.quick:
+    if not asked.quick and not asked.forms:
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found))
 
@@ -78,6 +78,8 @@ def _rows(stack: Stack, asked: argparse.Namespace) -> Iterator[Row]:
                 name: functools.partial(timed, call, duration_s)
                 for name, call in _in_process(stack, candidates).items()
             }
+        if asked.forms:
+            forms = {name: form for name, form in forms.items() if name in asked.forms}
         taken: dict[str, list[Measured]] = {name: [] for name in forms}
         for _ in range(asked.rounds):
             for name, form in forms.items():
@@ -162,6 +164,7 @@ def _arguments() -> argparse.Namespace:
     add("--lengths", type=int, nargs="+", default=LENGTHS, help="L of the histories")
     add("--candidates", type=int, nargs="+", default=CANDIDATES)
     add("--callers", type=int, nargs="+", default=CALLERS, help="at once")
+    add("--forms", nargs="+", help="some of them alone")
     add("--duration", type=float, default=DURATION_S, help="seconds a form, all rounds")
     add("--rounds", type=int, default=ROUNDS, help="turns of all forms")
     add("--quick", action="store_true", help="one length, few seconds; writes no results")

@@ -32,6 +32,8 @@ Texts = Sequence[Text] | NDArray[Any]  # Triton gives object arrays of bytes
 
 _MS_PER_DAY = 86_400_000
 _MAX_CONTEXT_LETTERS = 1 << 16
+# A catalogue's ids and then some; callers may make ids up, which must not fill the memory.
+MAX_REMEMBERED_IDS = 200_000
 # After so many failed reads in a row the store is left alone for a while: with a store
 # that hangs, every request would otherwise wait half a second for nothing.
 STORE_FAILURES = 3
@@ -68,6 +70,7 @@ class RequestFeatures:
         self._vocabulary = vocabulary
         self._items = item_table
         self._ttl_ms = round(ttl_days * _MS_PER_DAY)
+        self._keys = _Keys()
 
     def assemble(
         self,
@@ -82,7 +85,8 @@ class RequestFeatures:
         not UTF-8 or too long, for times in seconds and for a context that is no flat map.
         """
         users = [_text(user_id, "user_id") for user_id in user_ids]
-        keys = np.array([[_key(each) for each in row] for row in item_ids], dtype=np.int64)
+        key_of = self._keys.__getitem__
+        keys = np.array([list(map(key_of, row)) for row in item_ids], dtype=np.int64)
         times = _times(times_ms, len(users))
         texts = [""] * len(users) if contexts is None else contexts
         found, is_up = self._store.read(users)
@@ -160,6 +164,17 @@ def open_bundle(config: FeatureConfig, folder: Path) -> RequestFeatures:
     )
 
 
+class _Keys(dict[Text, int]):
+    """Item ids and their keys: each is decoded and hashed once, "" is 0."""
+
+    def __missing__(self, item_id: Text) -> int:
+        if len(self) >= MAX_REMEMBERED_IDS:
+            self.clear()
+        key = item_key(_text(item_id, "item_ids")) if item_id else 0
+        self[item_id] = key
+        return key
+
+
 class _RestingStore:
     """Reads users; while the store fails it answers with empty ones, without waiting."""
 
@@ -226,10 +241,6 @@ def _item_status(
         | np.where(items.activity.first_seen_ms > 0, 0, ItemStatus.NO_ACTIVITY)
     )
     return np.where(keys != 0, bits, ItemStatus.PADDING).astype(np.uint8)
-
-
-def _key(item_id: Text) -> int:
-    return item_key(_text(item_id, "item_ids")) if item_id else 0
 
 
 def _text(given: Text, name: str, max_length: int = MAX_ID_LENGTH) -> str:
