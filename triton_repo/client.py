@@ -3,6 +3,7 @@
 What a caller of the project needs and no more; any plain Triton client can do the same.
 """
 
+import itertools
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from tritonclient.utils import InferenceServerException
 
 from features import schema
 from features.schema import TensorSpec
+from streams.events import Impression
 from triton_repo.pbtxt import RANK_CLICKS
 
 # Fine around 10 ms: a request of 100 candidates takes 2–5 ms on two cores.
@@ -35,7 +37,12 @@ REQUESTS = Counter(
     "Rank requests by the bundle that answered and how they ended.",
     ["model_version", "outcome"],
 )
-_UNAVAILABLE = "StatusCode.UNAVAILABLE"
+RETRIES = Counter(
+    "srp4ctr_rank_retries",
+    "Calls that were made again because the server was away or a step of it had died.",
+)
+_PASSING = ("StatusCode.UNAVAILABLE", "StatusCode.INTERNAL", "StatusCode.UNKNOWN")
+_PAUSES_S = (0.01, 0.03, 0.1, 0.25)  # before each try but the first; the last goes on
 _TRITON_DTYPES = {
     "int64": "INT64",
     "float32": "FP32",
@@ -47,9 +54,22 @@ Tensors = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RankRequest:
+    """Which items one user may be shown."""
+
+    user_id: str
+    item_ids: Sequence[str]
+    request_time_ms: int | None = None
+    """None: the server's clock."""
+    context: str | None = None
+    """A flat JSON object as text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ranking:
     """The answer to one request; the items keep the caller's order."""
 
+    user_id: str
     item_ids: tuple[str, ...]
     scores: tuple[float, ...]
     """Calibrated click probability of each item."""
@@ -69,6 +89,37 @@ class Ranking:
         scored = [i for i, score in enumerate(self.scores) if not math.isnan(score)]
         best = sorted(scored, key=lambda i: -self.scores[i])
         return tuple(self.item_ids[i] for i in best)
+
+    def impressions(
+        self,
+        request_id: str,
+        shown_at_ms: int,
+        shown: Sequence[str] | None = None,
+        context: Mapping[str, str] | None = None,
+    ) -> tuple[Impression, ...]:
+        """Return the events of what the user saw, to be published: labels need them.
+
+        ``shown`` are the items from the top, if not the best first; all must have been
+        asked for.
+        """
+        place = {item_id: i for i, item_id in enumerate(self.item_ids)}
+        return tuple(
+            Impression(
+                event_id=f"i-{request_id}-{position}",
+                request_id=request_id,
+                user_id=self.user_id,
+                item_id=item_id,
+                position=position,
+                occurred_at=shown_at_ms,
+                score=self.scores[place[item_id]],
+                propensity=self.propensities[place[item_id]],
+                model_version=self.model_version,
+                context=dict(context) if context else None,
+            )
+            for position, item_id in enumerate(
+                self.best_first() if shown is None else shown
+            )
+        )
 
 
 class RankClient:
@@ -101,34 +152,54 @@ class RankClient:
         context: str | None = None,
         deadline_s: float = 1.0,
     ) -> Ranking:
-        """Return the scores of ``item_ids`` for ``user_id``.
+        """Return the scores of ``item_ids`` for ``user_id``: see ``rank_many``."""
+        request = RankRequest(
+            user_id=user_id,
+            item_ids=item_ids,
+            request_time_ms=request_time_ms,
+            context=context,
+        )
+        return self.rank_many([request], deadline_s=deadline_s)[0]
 
-        ``context`` is a flat JSON object as text. Raises ValueError for what the caller
-        can fix, ConnectionError if the server did not answer; it is tried twice when the
-        server was not reachable at all.
+    def rank_many(
+        self, requests: Sequence[RankRequest], *, deadline_s: float = 1.0
+    ) -> tuple[Ranking, ...]:
+        """Return the answers of all ``requests``, in their order, by one call.
+
+        Raises ValueError for what the caller can fix, ConnectionError if there was no
+        answer by the deadline. What failed for no fault of the request's is tried again
+        until then: to read twice is harmless.
         """
-        request = _request(user_id, item_ids, request_time_ms, context)
+        inputs = _inputs(requests)
         started = time.perf_counter()
         try:
-            answer = self._infer(request, deadline_s)
+            answer = self._infer(inputs, deadline_s)
         except InferenceServerException as error:
             invalid = error.status() == "StatusCode.INVALID_ARGUMENT"
-            REQUESTS.labels("", "refused" if invalid else "failed").inc()
+            outcome = "refused" if invalid else "failed"
+            REQUESTS.labels("", outcome).inc(len(requests))
             raise _as_builtin(error) from error
         finally:
             REQUEST_SECONDS.observe(time.perf_counter() - started)
-        ranking = _ranking(item_ids, answer)
-        REQUESTS.labels(ranking.model_version, ranking.status).inc()
-        return ranking
+        rankings = _rankings(requests, answer)
+        for ranking in rankings:
+            REQUESTS.labels(ranking.model_version, ranking.status).inc()
+        return rankings
 
     def _infer(self, inputs: Sequence[Any], deadline_s: float) -> Any:
-        try:
-            return self._client.infer(RANK_CLICKS, inputs, client_timeout=deadline_s)
-        except InferenceServerException as error:
-            if error.status() != _UNAVAILABLE:
-                raise
-            # Reading twice is harmless; a server that just restarted answers the second.
-            return self._client.infer(RANK_CLICKS, inputs, client_timeout=deadline_s)
+        ends = time.monotonic() + deadline_s
+        for pause_s in itertools.chain(_PAUSES_S, itertools.repeat(_PAUSES_S[-1])):
+            left_s = max(ends - time.monotonic(), _PAUSES_S[0])
+            try:
+                return self._client.infer(RANK_CLICKS, inputs, client_timeout=left_s)
+            except InferenceServerException as error:
+                # Not the slow: a server with too much to do must not get more of it.
+                is_passing = error.status() in _PASSING
+                if not is_passing or time.monotonic() + pause_s >= ends:
+                    raise
+            RETRIES.inc()
+            time.sleep(pause_s)
+        raise AssertionError  # the pauses never end
 
 
 def infer_inputs(specs: Sequence[TensorSpec], tensors: Tensors) -> list[Any]:
@@ -142,37 +213,50 @@ def infer_inputs(specs: Sequence[TensorSpec], tensors: Tensors) -> list[Any]:
     return inputs
 
 
-def _request(
-    user_id: str, item_ids: Sequence[str], request_time_ms: int | None, context: str | None
-) -> list[Any]:
-    """Return Triton's inputs for one request."""
+def _inputs(requests: Sequence[RankRequest]) -> list[Any]:
+    """Return Triton's inputs; the shorter ones are padded with empty ids."""
+    longest = max((len(each.item_ids) for each in requests), default=0)
+    items = [[*each.item_ids, *[""] * (longest - len(each.item_ids))] for each in requests]
     tensors = {
-        "user_id": np.array([[user_id]], dtype=object),
-        "item_ids": np.array([list(item_ids)], dtype=object).reshape(1, len(item_ids)),
+        "user_id": np.array([[each.user_id] for each in requests], dtype=object),
+        "item_ids": np.array(items, dtype=object).reshape(len(requests), longest),
     }
-    if request_time_ms is not None:
-        tensors["request_time_ms"] = np.array([[request_time_ms]], dtype=np.int64)
-    if context is not None:
-        tensors["context"] = np.array([[context]], dtype=object)
+    if any(each.request_time_ms is not None for each in requests):
+        times = [[each.request_time_ms or 0] for each in requests]  # 0: the server's clock
+        tensors["request_time_ms"] = np.array(times, dtype=np.int64)
+    if any(each.context is not None for each in requests):
+        texts = [[each.context or ""] for each in requests]
+        tensors["context"] = np.array(texts, dtype=object)
     specs = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS
     return infer_inputs(specs, tensors)
 
 
-def _ranking(item_ids: Sequence[str], answer: Any) -> Ranking:
-    def row(name: str) -> Any:
-        return tuple(answer.as_numpy(name)[0].tolist())
+def _rankings(requests: Sequence[RankRequest], answer: Any) -> tuple[Ranking, ...]:
+    def column(name: str) -> list[Any]:
+        values: list[Any] = answer.as_numpy(name).tolist()
+        return values
 
-    def note(name: str) -> str:
-        return str(answer.as_numpy(name).item().decode())
+    def notes(name: str) -> list[str]:
+        return [value.decode() for (value,) in column(name)]
 
-    return Ranking(
-        item_ids=tuple(item_ids),
-        scores=row("click_probability"),
-        item_statuses=row("item_status"),
-        propensities=row("propensity"),
-        model_version=note("model_version"),
-        status=note("status"),
-        feature_version=note("feature_version"),
+    answered = zip(
+        requests,
+        *(column(name) for name in ("click_probability", "item_status", "propensity")),
+        *(notes(name) for name in ("model_version", "status", "feature_version")),
+        strict=True,
+    )
+    return tuple(
+        Ranking(
+            user_id=asked.user_id,
+            item_ids=tuple(asked.item_ids),
+            scores=tuple(scores[: len(asked.item_ids)]),
+            item_statuses=tuple(statuses[: len(asked.item_ids)]),
+            propensities=tuple(propensities[: len(asked.item_ids)]),
+            model_version=version,
+            status=status,
+            feature_version=of_features,
+        )
+        for asked, scores, statuses, propensities, version, status, of_features in answered
     )
 
 

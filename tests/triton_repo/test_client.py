@@ -4,11 +4,13 @@ import math
 
 import pytest
 
-from triton_repo.client import RankClient, Ranking
+from streams.wire import decode, encode
+from triton_repo.client import RETRIES, RankClient, Ranking
 
 
 def a_ranking(scores: tuple[float, ...]) -> Ranking:
     return Ranking(
+        user_id="u",
         item_ids=tuple("abcdef"[: len(scores)]),
         scores=scores,
         item_statuses=(0,) * len(scores),
@@ -27,9 +29,23 @@ def test_padding_is_not_ranked() -> None:
     assert a_ranking((0.1, math.nan, 0.3)).best_first() == ("c", "a")
 
 
-def test_no_server_is_a_connection_error() -> None:
+def test_what_was_shown_becomes_events_with_what_labels_need() -> None:
+    ranking = a_ranking((0.1, 0.3, 0.2))
+    first, second, third = ranking.impressions("r", 1_700_000_000_000)
+    assert [each.item_id for each in (first, second, third)] == ["b", "c", "a"]
+    assert (first.position, first.score, first.propensity) == (0, 0.3, 1.0)
+    assert (third.position, third.score, third.model_version) == (2, 0.1, "v1")
+    [own] = ranking.impressions("r", 1_700_000_000_000, ["c"], {"page": "home"})
+    assert (own.item_id, own.user_id, own.score) == ("c", "u", 0.2)
+    for event in (first, own):
+        assert decode(encode(event), 1_700_000_000_001) == event
+
+
+def test_no_server_is_a_connection_error_at_the_deadline() -> None:
+    before = RETRIES._value.get()
     with (
         RankClient("127.0.0.1:1") as client,
         pytest.raises(ConnectionError, match="UNAVAILABLE"),
     ):
-        client.rank("u", ["i"])
+        client.rank("u", ["i"], deadline_s=0.3)
+    assert RETRIES._value.get() > before  # it was tried until the deadline

@@ -15,7 +15,7 @@ from features.schema import ItemStatus
 from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, a_check, inputs_of
 from tests.triton_repo.conftest import Server
 from triton_repo import pbtxt, promotion
-from triton_repo.client import RankClient, Ranking, infer_inputs
+from triton_repo.client import RankClient, Ranking, RankRequest, infer_inputs
 from triton_repo.promotion import PromotionError, Serving
 
 pytestmark = pytest.mark.triton
@@ -72,6 +72,20 @@ def test_unknown_users_and_items_get_a_finite_score_and_a_status(
     assert ranking.item_statuses[1] & ItemStatus.UNKNOWN_ITEM
     assert ranking.item_statuses[2] == ItemStatus.PADDING
     assert set(ranking.best_first()) == {KNOWN_ITEM, "stranger"}
+
+
+def test_many_users_are_answered_by_one_call_as_each_alone(
+    server: Server, promoted: str
+) -> None:
+    asked = [
+        RankRequest(user_id="u1", item_ids=[KNOWN_ITEM, "stranger", "other"]),
+        RankRequest(user_id="u2", item_ids=["stranger"], context='{"page": "home"}'),
+    ]
+    with RankClient(server.triton.grpc) as client:
+        together = client.rank_many(asked)
+        alone = tuple(client.rank_many([each])[0] for each in asked)
+    assert together == alone
+    assert [len(each.scores) for each in together] == [3, 1]
 
 
 def test_a_caller_with_own_features_asks_score_clicks(
