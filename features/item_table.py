@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,14 @@ class ItemRows:
     version: int
     """Of the table: how often it had been refreshed."""
 
+    def take(self, index: Any) -> "ItemRows":
+        """Return the items ``index`` (numbers, mask or slices)."""
+        return ItemRows(
+            attribute_rows=self.attribute_rows[index],
+            activity=self.activity.take(index),
+            version=self.version,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _State:
@@ -78,11 +87,7 @@ class ItemTable:
         missing = ~present & (item_keys != 0)
         if missing.any() and len(self._asked) < MAX_STRANGERS:
             self._asked.update(item_keys[missing].tolist())
-        return ItemRows(
-            attribute_rows=state.rows.attribute_rows[index],
-            activity=state.rows.activity.take(index),
-            version=state.rows.version,
-        )
+        return state.rows.take(index)
 
     def refresh(self, max_items: int | None = None, spread_s: float = 0.0) -> int:
         """Read new items, then up to ``max_items`` (None: all), those in demand first.

@@ -91,13 +91,16 @@ class RequestFeatures:
         texts = [""] * len(users) if contexts is None else contexts
         found, is_up = self._store.read(users)
         sequences = transforms.unexpired(found.sequences, times - self._ttl_ms)
-        items = self._items.lookup(keys)
+        # Candidates and history at once: half the searches.
+        every = np.concatenate([keys, sequences.item_keys], axis=1)
+        items, asked = self._items.lookup(every), np.s_[:, : keys.shape[1]]
         told = [_context(text) for text in texts]
-        tensors = self._tensors(found, sequences, items, (keys, times, told))
+        tensors = self._of_user(found, sequences, times, told)
+        tensors |= self._of_items(found, sequences, items, (every, times))
         known = self._vocabulary.is_known(tensors["candidate_item_rows"])
         return RequestBatch(
             tensors=tensors,
-            item_status=_item_status(keys, known, items),
+            item_status=_item_status(keys, known, items.take(asked)),
             statuses=_statuses(found, sequences) if is_up else _unavailable(len(users)),
             feature_versions=_versions(found, items),
         )
@@ -106,41 +109,54 @@ class RequestFeatures:
         """Stop refreshing the item table."""
         self._items.stop()
 
-    def _tensors(
+    def _of_user(
         self,
         found: UserArrays,
         sequences: SequenceArrays,
-        items: ItemRows,
-        asked: tuple[Int64s, Int64s, list[dict[str, str]]],
+        times: Int64s,
+        told: list[dict[str, str]],
     ) -> dict[str, NDArray[Any]]:
-        """Return all tensors; ``asked`` is item keys, times and contexts."""
-        keys, times, told = asked
+        """Return the tensors that no item is asked for."""
         names = self._vocabulary.context_numbers
         numbers = np.stack([transforms.context_numbers(each, names) for each in told])
-        history = self._history(sequences)
-        affinity = transforms.attribute_affinity(
-            sequences, history["history_attribute_rows"], items.attribute_rows, times
-        )
-        shown = exposures.item_exposures(found.exposures, keys, times)
-        of_user = (affinity, exposures.exposure_features(shown, times))
-        return history | {
+        return {
+            "history_behavior_codes": transforms.behavior_codes(sequences),
             "request_features": transforms.request_features(
                 sequences, found.activity, times, numbers
             ),
             "context_rows": np.stack([transforms.context_rows(each) for each in told]),
-            "candidate_item_rows": self._vocabulary.item_rows(keys),
-            "candidate_attribute_rows": items.attribute_rows,
-            "candidate_features": transforms.candidate_features(
-                items.activity, keys, sequences.item_keys, of_user, times
-            ),
         }
 
-    def _history(self, sequences: SequenceArrays) -> dict[str, NDArray[Any]]:
-        keys = sequences.item_keys
+    def _of_items(
+        self,
+        found: UserArrays,
+        sequences: SequenceArrays,
+        items: ItemRows,
+        asked: tuple[Int64s, Int64s],
+    ) -> dict[str, NDArray[Any]]:
+        """Return the other tensors.
+
+        ``items`` are those of the keys in ``asked``, candidates and then the history
+        (B, N + L); beside them are the times.
+        """
+        every, times = asked
+        count = every.shape[1] - sequences.item_keys.shape[1]  # N
+        keys, candidates = every[:, :count], items.take(np.s_[:, :count])
+        rows = self._vocabulary.item_rows(every)
+        history_attributes = items.attribute_rows[:, count:]
+        affinity = transforms.attribute_affinity(
+            sequences, history_attributes, candidates.attribute_rows, times
+        )
+        shown = exposures.item_exposures(found.exposures, keys, times)
+        of_user = (affinity, exposures.exposure_features(shown, times))
         return {
-            "history_item_rows": self._vocabulary.item_rows(keys),
-            "history_attribute_rows": self._items.lookup(keys).attribute_rows,
-            "history_behavior_codes": transforms.behavior_codes(sequences),
+            "history_item_rows": rows[:, count:],
+            "history_attribute_rows": history_attributes,
+            "candidate_item_rows": rows[:, :count],
+            "candidate_attribute_rows": candidates.attribute_rows,
+            "candidate_features": transforms.candidate_features(
+                candidates.activity, keys, sequences.item_keys, of_user, times
+            ),
         }
 
 

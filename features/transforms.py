@@ -37,6 +37,7 @@ PRIOR_IMPRESSIONS = 5.0
 PRIOR_RATE = 0.5
 # Longer paid better than an hour or a day, and three half-lives no better than one.
 AFFINITY_HALF_LIFE_H = 168.0
+_MAX_VALUE = 2.0**62  # far beyond the last bucket; infinity has no bucket
 _BATCH = 256
 # No behaviour yet counts as a year ago: log(1 + 31,536,000 s) = 17.3. So does no exposure.
 NEVER_S = 365 * 24 * 3600.0
@@ -185,32 +186,36 @@ def attribute_affinity(
     weights = np.where(present, 2.0 ** (-hours / AFFINITY_HALF_LIFE_H), 0.0)
     is_click = sequences.action_codes == action_code("click")
     rows = history_attribute_rows, candidate_attribute_rows
-    acted = _sums_by_attribute(weights, *rows)
-    clicked = _sums_by_attribute(np.where(is_click, weights, 0.0), *rows)
+    acted, clicked = _sums_by_attribute([weights, np.where(is_click, weights, 0.0)], *rows)
     share = (clicked + PRIOR_RATE) / (acted + 1.0)
     return np.stack([share, np.log1p(acted)], axis=-1)
 
 
-def _sums_by_attribute(weights: Floats, history_rows: Rows, wanted: Rows) -> Floats:
-    """Return the mean over each wanted item's attributes of the weights that have it."""
+def _sums_by_attribute(
+    weighed: Sequence[Floats], history_rows: Rows, wanted: Rows
+) -> list[Floats]:
+    """Return, for each of ``weighed`` (…, L), what it gives each wanted item (…, N).
+
+    That is the mean over the item's attributes of the summed weights that have it.
+    """
     width = 1 + int(max(history_rows.max(initial=0), wanted.max(initial=0)))
-    slots = history_rows.shape[-1]
+    length, slots = history_rows.shape[-2:]
     shape = wanted.shape
-    weights = weights.reshape(-1, weights.shape[-1]).repeat(slots, axis=-1)
-    history_rows = history_rows.reshape(len(weights), -1)
-    wanted = wanted.reshape(len(weights), *shape[-2:])
-    sums = np.zeros(wanted.shape[:2])
-    for start in range(0, len(weights), _BATCH):  # a dense table each: it must stay small
+    weighed = [weights.reshape(-1, length) for weights in weighed]
+    history_rows = history_rows.reshape(-1, length * slots)
+    wanted = wanted.reshape(-1, *shape[-2:])
+    sums = [np.zeros(wanted.shape[:2]) for _ in weighed]
+    present = wanted != 0
+    for start in range(0, len(wanted), _BATCH):  # a dense table each: it must stay small
         part = slice(start, start + _BATCH)
-        first = np.arange(len(weights[part]))[:, None] * width
-        table = np.bincount(
-            (first + history_rows[part]).ravel(), weights[part].ravel(), len(first) * width
-        )
-        found = table[first[..., None] + wanted[part]]
-        sums[part] = np.where(wanted[part] != 0, found, 0.0).sum(axis=-1)
-    counts = np.maximum((wanted != 0).sum(axis=-1), 1)
-    means: Floats = sums / counts
-    return means.reshape(shape[:-1])
+        first = np.arange(len(wanted[part]))[:, None] * width
+        at, asked = (first + history_rows[part]).ravel(), first[..., None] + wanted[part]
+        for total, weights in zip(sums, weighed, strict=True):
+            repeated = weights[part].repeat(slots, axis=-1).ravel()
+            table = np.bincount(at, repeated, len(first) * width)
+            total[part] = np.where(present[part], table[asked], 0.0).sum(axis=-1)
+    counts = np.maximum(present.sum(axis=-1), 1)
+    return [(total / counts).reshape(shape[:-1]) for total in sums]
 
 
 def context_rows(context: Mapping[str, str]) -> Int64s:
@@ -277,9 +282,12 @@ def _gap_buckets(at_ms: Int64s, present: NDArray[np.bool_], size: int) -> Int64s
 
 def _value_buckets(values: Floats, size: int) -> Int64s:
     """Return 1 for no value, else 2 + round(4 log2(1 + value)); negative counts as 0."""
-    positive = np.maximum(np.nan_to_num(values, nan=0.0), 0.0)
+    missing = np.isnan(values)
+    if missing.all():  # most sources have no values at all
+        return np.ones(values.shape, dtype=np.int64)
+    positive = np.clip(np.where(missing, 0.0, values), 0.0, _MAX_VALUE)
     buckets = 2 + np.rint(4.0 * np.log2(1.0 + positive)).astype(np.int64)
-    return np.where(np.isnan(values), 1, np.minimum(buckets, size - 1))
+    return np.where(missing, 1, np.minimum(buckets, size - 1))
 
 
 def _counters(activity: ActivityArrays, at_ms: Int64s) -> list[Floats]:
