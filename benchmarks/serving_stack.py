@@ -76,38 +76,51 @@ def running_stack(length: int) -> Iterator[Stack]:
         triton = TritonConfig(
             grpc=f"{ports.HOST}:{grpc_port}", repository=str(folder / "triton")
         )
-        plan = triton_server.ServerPlan(
-            repository=Path(triton.repository),
-            redis=features.redis,
-            registry=features.registry,
-            grpc_port=grpc_port,
-            metrics_port=metrics_port,
-        )
         try:
             broker.start_store(folder, store_port, tied=True)
             apply(features)
             _fill(FeatureStoreSink(features), length)
-            serving = serving_env.build(Path(LocalConfig().serving_dir))
-            server = triton_server.start(serving, plan, folder, tied=True)
-            words = _words()
-            tables = TableSizes.of(words, length)
-            torch.manual_seed(0)
-            model = SRP4CTR(ModelConfig(), tables).eval()
-            sizes = cost.sizes_of(ModelConfig(), tables) | {"W": EXPOSURE_LENGTH}
-            source = _bundle(folder / "bundles", model, words, sizes)
-            promotion.promote(source, triton, features, _no_check)
-            _add_forms(triton, source, tables, sizes)
-            yield Stack(
-                address=triton.grpc,
-                server=server,
-                model=model,
-                bundle=source,
-                sizes=sizes,
-            )
+            server = _started(folder, features, triton, metrics_port)
+            yield _served(folder, features, triton, (server, length))
         finally:
             for each in processes.find(folder):
                 processes.stop(each, folder)
             triton_server.clear_shared_memory(folder)
+
+
+def _started(
+    folder: Path, features: FeatureConfig, triton: TritonConfig, metrics_port: int
+) -> processes.Running:
+    plan = triton_server.ServerPlan(
+        repository=Path(triton.repository),
+        redis=features.redis,
+        registry=features.registry,
+        grpc_port=int(triton.grpc.rpartition(":")[2]),
+        metrics_port=metrics_port,
+    )
+    serving = serving_env.build(Path(LocalConfig().serving_dir))
+    return triton_server.start(serving, plan, folder, tied=True)
+
+
+def _served(
+    folder: Path,
+    features: FeatureConfig,
+    triton: TritonConfig,
+    started: tuple[processes.Running, int],
+) -> Stack:
+    """Promote a fresh model to the ``started`` server, for histories as long."""
+    server, length = started
+    words = _words()
+    tables = TableSizes.of(words, length)
+    torch.manual_seed(0)
+    model = SRP4CTR(ModelConfig(), tables).eval()
+    sizes = cost.sizes_of(ModelConfig(), tables) | {"W": EXPOSURE_LENGTH}
+    source = _bundle(folder / "bundles", model, words, sizes)
+    promotion.promote(source, triton, features, _no_check)
+    _add_forms(triton, source, tables, sizes)
+    return Stack(
+        address=triton.grpc, server=server, model=model, bundle=source, sizes=sizes
+    )
 
 
 def user_ids() -> list[str]:

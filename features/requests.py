@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import bundle, exposures, transforms, vocabulary
+from features.affinity import attribute_affinity
 from features.config import FeatureConfig
 from features.item_table import ItemRows, ItemTable
 from features.reader import FeatureReader, StoreReader, UserArrays
@@ -144,7 +145,7 @@ class RequestFeatures:
         keys, candidates = every[:, :count], items.take(np.s_[:, :count])
         rows = self._vocabulary.item_rows(every)
         history_attributes = items.attribute_rows[:, count:]
-        affinity = transforms.attribute_affinity(
+        affinity = attribute_affinity(
             sequences, history_attributes, candidates.attribute_rows, times
         )
         shown = exposures.item_exposures(found.exposures, keys, times)

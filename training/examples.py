@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import exposures, transforms
+from features.affinity import attribute_affinity
 from features.exposures import ItemExposures
 from features.item_fields import Attributes
 from features.point_in_time import RequestSnapshots, UserHistories
@@ -72,7 +73,7 @@ def slates(
     sequences = snapshots.sequences.take(requests)
     times_ms = snapshots.times_ms[requests]
     history = _history(sequences, vocabulary, attributes)
-    affinity = transforms.attribute_affinity(
+    affinity = attribute_affinity(
         sequences, history["history_attribute_rows"], attribute_rows, times_ms
     )
     shown = _placed_exposures(snapshots.candidate_exposures, place, shape)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from features import point_in_time, transforms, vocabulary
+from features.affinity import attribute_affinity
 from features.config import FeatureConfig
 from features.event_log import opened
 from features.exposures import exposure_features
@@ -100,9 +101,7 @@ def train(log_dir: Path, users: list[str]) -> dict[str, np.ndarray]:
         np.zeros((*keys.shape, 1), dtype=np.int64)
         for keys in (sequences.item_keys, candidates)
     )
-    affinity = transforms.attribute_affinity(
-        sequences, no_attributes, nor_candidates, times_ms
-    )
+    affinity = attribute_affinity(sequences, no_attributes, nor_candidates, times_ms)
     shown = found.candidate_exposures.take(candidates)
     return {
         "history_behavior_codes": transforms.behavior_codes(sequences),

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features import transforms
+from features.affinity import attribute_affinity
 from features.schema import (
     CANDIDATE_FEATURES,
     CONTEXT_SLOTS,
@@ -118,7 +119,7 @@ def test_affinity_is_what_the_user_did_with_items_of_the_same_attributes() -> No
     history = np.array([[[5, 0]] * 2 + [[5, 0], [5, 6], [6, 0]]])  # the first two pad
     candidates = np.array([[[5, 0], [6, 5], [9, 0], [0, 0]]])
     now_ms = [NOON_MS + 168 * HOUR_MS]
-    found = transforms.attribute_affinity(sequences, history, candidates, now_ms)
+    found = attribute_affinity(sequences, history, candidates, now_ms)
     acted = np.array([1.5, (2 + 1.5) / 2, 0, 0])
     clicked = np.array([0, (1 + 0) / 2, 0, 0])
     np.testing.assert_allclose(found[0, :, 0], (clicked + 0.5) / (acted + 1))
@@ -134,10 +135,10 @@ def test_affinity_of_many_requests_is_that_of_each() -> None:
     history = rng.integers(0, 6, (count, length, 2))
     candidates = rng.integers(0, 6, (count, 5, 2))
     times = np.full(count, NOON_MS)
-    together = transforms.attribute_affinity(sequences, history, candidates, times)
+    together = attribute_affinity(sequences, history, candidates, times)
     for row in (0, 255, 256, 299):
         one = slice(row, row + 1)
-        alone = transforms.attribute_affinity(
+        alone = attribute_affinity(
             sequences.take(one), history[one], candidates[one], times[one]
         )
         np.testing.assert_array_equal(together[one], alone)

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.dataset as ds
 
 from features import transforms
+from features.affinity import attribute_affinity
 from features.recomputation import (
     events_of,
     exposures_at,
@@ -131,9 +132,7 @@ class OfflineLog:
             | np.where(activity.first_seen_ms[None] > 0, 0, ItemStatus.NO_ACTIVITY)
         )
         history = rows(sequence.item_keys)
-        affinity = transforms.attribute_affinity(
-            sequence, history, attributes, [asked.at_ms]
-        )
+        affinity = attribute_affinity(sequence, history, attributes, [asked.at_ms])
         return {
             "history_attribute_rows": history,
             "candidate_item_rows": item_rows,

@@ -212,20 +212,6 @@ def test_a_killed_switch_keeps_answering_and_is_repaired_by_the_next(
     assert log.count(f"loading: fetch_features_{killed.name}:") == 1
 
 
-def test_one_ensemble_that_cannot_go_back_does_not_hold_the_other(tmp_path: Path) -> None:
-    class Refusing:
-        def load_model(self, name: str, **_: object) -> None:
-            if name == pbtxt.RANK_CLICKS:
-                raise InferenceServerException("busy")
-
-    for name in pbtxt.ENSEMBLES:
-        (tmp_path / name).mkdir()
-    old = dict.fromkeys(pbtxt.ENSEMBLES, "old")
-    promotion._put_back(Refusing(), tmp_path, old)
-    texts = [(tmp_path / name / "config.pbtxt").read_text() for name in pbtxt.ENSEMBLES]
-    assert texts == ["old", "old"]
-
-
 def test_a_damaged_bundle_is_refused_before_it_touches_the_server(
     server: Server, make_bundle: MakeBundle
 ) -> None:

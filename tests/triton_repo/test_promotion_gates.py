@@ -4,10 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tritonclient.utils import InferenceServerException
 
 from tests.triton_repo.bundles import MakeBundle, a_check, make_bundle_in
 from tests.triton_repo.conftest import Server
-from triton_repo import promotion
+from triton_repo import pbtxt, promotion
 from triton_repo.promotion import Promotion, PromotionError
 
 pytestmark = pytest.mark.triton
@@ -53,3 +54,17 @@ def test_a_promotion_says_what_it_measured(
     assert latency.value is not None
     assert latency.limit is not None
     assert 0.0 < latency.value < latency.limit
+
+
+def test_one_ensemble_that_cannot_go_back_does_not_hold_the_other(tmp_path: Path) -> None:
+    class Refusing:
+        def load_model(self, name: str, **_: object) -> None:
+            if name == pbtxt.RANK_CLICKS:
+                raise InferenceServerException("busy")
+
+    for name in pbtxt.ENSEMBLES:
+        (tmp_path / name).mkdir()
+    old = dict.fromkeys(pbtxt.ENSEMBLES, "old")
+    promotion._put_back(Refusing(), tmp_path, old)
+    texts = [(tmp_path / name / "config.pbtxt").read_text() for name in pbtxt.ENSEMBLES]
+    assert texts == ["old", "old"]
