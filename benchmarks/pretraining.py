@@ -123,16 +123,20 @@ def execute(run: Run) -> str:
 
 
 def summary(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return a row per model: means over its seeds, errors, differences from SRP4CTR."""
+    """Return a row per model: means over its seeds, errors, differences from SRP4CTR.
+
+    That is the SRP4CTR which learnt from as many labels.
+    """
     models = list(dict.fromkeys(result["model"] for result in results))
     by_seed = {
         model: {each["seed"]: each for each in results if each["model"] == model}
         for model in models
     }
-    return [
-        _row(model, of, by_seed.get("".join(["srp4ctr", *model.partition("@")[1:]]), {}))
-        for model, of in by_seed.items()
-    ]
+    rows = []
+    for model, of in by_seed.items():
+        _, at, share = model.partition("@")
+        rows.append(_row(model, of, by_seed.get(f"srp4ctr{at}{share}", {})))
+    return rows
 
 
 def _row(model: str, of: Mapping[int, Any], best: Mapping[int, Any]) -> dict[str, Any]:

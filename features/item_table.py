@@ -2,7 +2,7 @@
 
 Reading 100 items from Feast for every request would cost milliseconds; the table costs a
 binary search. In: a reader and a bundle's vocabulary. Out: arrays for a request's items,
-at most one refresh old. An item the table lacks is asked for at the next refresh and has
+at most two refreshes old. An item the table lacks is asked for at the next refresh and has
 the prior's counters until then.
 """
 

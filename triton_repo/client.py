@@ -188,18 +188,19 @@ class RankClient:
 
     def _infer(self, inputs: Sequence[Any], deadline_s: float) -> Any:
         ends = time.monotonic() + deadline_s
-        for pause_s in itertools.chain(_PAUSES_S, itertools.repeat(_PAUSES_S[-1])):
+        pauses_s = itertools.chain(_PAUSES_S, itertools.repeat(_PAUSES_S[-1]))
+        while True:
             left_s = max(ends - time.monotonic(), _PAUSES_S[0])
             try:
                 return self._client.infer(RANK_CLICKS, inputs, client_timeout=left_s)
             except InferenceServerException as error:
+                pause_s = next(pauses_s)
                 # Not the slow: a server with too much to do must not get more of it.
                 is_passing = error.status() in _PASSING
                 if not is_passing or time.monotonic() + pause_s >= ends:
                     raise
             RETRIES.inc()
             time.sleep(pause_s)
-        raise AssertionError  # the pauses never end
 
 
 def infer_inputs(specs: Sequence[TensorSpec], tensors: Tensors) -> list[Any]:

@@ -5,7 +5,7 @@ which its authors found best, is what the head reads. As published the states of
 history are read beside it, anew for each candidate; here nothing else of the block is
 computed, and the history's keys and values once a request: BST at its cheapest.
 
-Shapes: B requests, L history, N candidates, K the candidates that are no padding, D width.
+Shapes: B requests, L history, N candidates, H heads, D width.
 """
 
 import math

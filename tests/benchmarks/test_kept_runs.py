@@ -6,6 +6,7 @@ from torch import nn
 
 from benchmarks.kept_encoders import trained_once
 from benchmarks.kept_runs import keep, restore
+from benchmarks.learning_code import code_digest
 
 
 def a_run(folder: Path, name: str, auc: float) -> Path:
@@ -40,6 +41,19 @@ def test_a_run_of_newer_code_replaces_the_older_one(tmp_path: Path) -> None:
     assert [each["run"] for each in lines] == sorted(
         file.relative_to(tmp_path).as_posix() for file in [*files[3:], tuning]
     )
+
+
+def test_words_about_code_do_not_rename_what_it_learnt(tmp_path: Path) -> None:
+    file = tmp_path / "learning.py"
+
+    def digest(text: str) -> str:
+        file.write_text(text)
+        return code_digest(str(file))
+
+    first = digest('"""One."""\n\ndef f():\n    """Two."""\n    return 1  # three\n')
+    assert digest("def f():\n    return 1\n") == first
+    assert digest("def f():\n    return 2\n") != first
+    assert digest('def f():\n    return "Two."\n') != digest('def f():\n    return "2"\n')
 
 
 def test_an_encoder_is_trained_once_and_fits_models_of_other_heads(tmp_path: Path) -> None:
