@@ -26,7 +26,7 @@ Int64s = NDArray[np.int64]
 # 40 items × 4 partitions are one pipeline of 160 reads, about 5 ms of the interpreter: too
 # long to keep a request waiting, so behind requests it is fewer, with rests between.
 CHUNK, CHUNK_BEHIND_REQUESTS = 40, 8
-# An item costs about 0.18 ms of CPU, so a turn costs under 0.1 s: a tenth of a core at a
+# An item costs about 0.08 ms of CPU, so a turn costs 0.04 s: a twenty-fifth of a core at a
 # turn a second. Items that requests asked for go first, the others take turns.
 MAX_ITEMS_A_TURN = 500
 _SHARE_OF_HOT_ITEMS = 0.75
