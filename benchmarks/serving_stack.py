@@ -1,21 +1,23 @@
 """A history's length → a store with full rows, and a Triton that serves a fresh SRP4CTR.
 
 The weights are as they were drawn: what a model costs does not depend on what it learnt.
-Beside ``rank_clicks`` the server has the other forms that it is compared with, each behind
-the same feature step. Everything ends with the ``with`` block.
+Beside ``rank_clicks`` the server has the other forms that it is compared with, all with
+the same features. Everything ends with the ``with`` block.
 """
 
+import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from google.protobuf import text_format
 from torch import Tensor, nn
-from tritonclient.grpc import InferenceServerClient
+from tritonclient.grpc import InferenceServerClient, model_config_pb2
 
 from benchmarks.baselines.registry import BASELINES
 from benchmarks.ingest_events import past_activity, past_exposures
@@ -40,9 +42,12 @@ from triton_repo.config import TritonConfig
 
 USERS, ITEMS, GENRES = 200, 2_000, 20
 VERSION = "v1"
-TILED, ONE_STEP, DIN = FORMS = ("rank_tiled", "rank_in_one_step", "rank_din")
-SHELL = Path(__file__).parent / "serving_shell" / "1" / "model.py"
-ONNX_SHELL = rendering.SHELLS / "onnx_step" / "1" / "model.py"
+ANEW, THREE_STEPS, TILED, DIN = FORMS = (
+    *("rank_encoding_anew", "rank_in_three_steps"),
+    *("rank_tiled", "rank_din"),
+)
+SHELLS = Path(__file__).parent / "serving_shell"
+SCORINGS = {TILED: "tiled_scoring.py", DIN: "whole_scoring.py"}
 _MINUTE_MS = 60_000
 
 
@@ -198,58 +203,66 @@ def _no_check() -> FeatureCheck:
 def _add_forms(
     triton: TritonConfig, source: Path, tables: TableSizes, sizes: Mapping[str, int]
 ) -> None:
-    """Load the other forms, each an ensemble of the feature step and one more."""
+    """Load the other forms, each an ensemble."""
     limits = pbtxt.Limits(max_batch_size=triton.max_batch_size, sizes=sizes)
     repository = Path(triton.repository)
+    (served,) = rendering.step_folders(repository, VERSION)
+    parameters = _parameters(served)
+    for name in (ANEW, TILED, DIN):
+        (step,) = pbtxt.one_step(name, parameters, triton.instances)
+        folder = repository / step.name
+        shutil.copytree(served, folder)
+        (folder / "config.pbtxt").write_text(pbtxt.step_text(step, limits))
+        if name in SCORINGS:
+            code = folder / "1" / "triton_repo"
+            (code / "scoring.py").rename(code.parent / "served_scoring.py")
+            shutil.copyfile(SHELLS / SCORINGS[name], code / "scoring.py")
+        _place(repository, name, (step,), limits)
     torch.manual_seed(0)
     din = BASELINES["din"](ModelConfig(), tables).eval()
+    _export_whole(din, sizes, repository / f"{pbtxt.CLICK_RANKER}_{DIN}" / "whole.onnx")
+
+    steps = pbtxt.three_steps(THREE_STEPS, parameters)
+    fetch, *models = (repository / step.name for step in steps)
+    shutil.copytree(served, fetch)
+    (fetch / "config.pbtxt").write_text(pbtxt.step_text(steps[0], limits))
+    for folder, step, file in zip(models, steps[1:], rendering.ONNX_FILES, strict=True):
+        (folder / "1").mkdir(parents=True)
+        shell = pbtxt.step_text(replace(step, backend="python"), limits)
+        (folder / "config.pbtxt").write_text(shell)
+        shutil.copyfile(SHELLS / "onnx_step.py", folder / "1" / "model.py")
+        shutil.copyfile(source / file, folder / "1" / "model.onnx")
+        (folder / "1" / "__pycache__").touch()  # as rendering does
+    for file in rendering.ONNX_FILES:
+        (fetch / file).unlink()
+    _place(repository, THREE_STEPS, steps, limits)
     with InferenceServerClient(triton.grpc) as client:
         for name in FORMS:
-            step = pbtxt.StepConfig(
-                name=f"{name}_step",
-                inputs=pbtxt.MODEL_INPUTS,
-                outputs=schema.SCORE_TENSORS,
-                parameters={
-                    "max_candidates": str(triton.max_candidates),
-                    "tiled": str(int(name == TILED)),
-                },
-            )
-            folder = _placed(repository, step.name, pbtxt.step_text(step, limits))
-            if name == DIN:
-                shutil.copyfile(ONNX_SHELL, folder / "model.py")
-                _export_whole(din, sizes, folder / "model.onnx")
-            else:
-                shutil.copyfile(SHELL, folder / "model.py")
-                for file in (bundle.ENCODER_FILE, bundle.HEAD_FILE):
-                    shutil.copyfile(source / file, folder / file)
-            (folder / "__pycache__").touch()  # as rendering does
-            text = pbtxt.ensemble_text(_ensemble(name, step), limits)
-            _placed(repository, name, text)
             client.load_model(name)
 
 
-def _ensemble(name: str, step: pbtxt.StepConfig) -> pbtxt.EnsembleConfig:
-    fetch = pbtxt.StepConfig(
-        name=pbtxt.step_name(pbtxt.FETCH_FEATURES, VERSION),
-        inputs=schema.REQUEST_INPUTS,
-        optional_inputs=schema.OPTIONAL_REQUEST_INPUTS,
-        outputs=pbtxt.MODEL_INPUTS + schema.RESPONSE_NOTES,
+def _parameters(served: Path) -> dict[str, str]:
+    """Return what the other forms' shells are told.
+
+    They keep no states, and their item tables rest: who waits for a turn must not take the
+    cores from the form that is measured.
+    """
+    config = text_format.Parse(
+        (served / "config.pbtxt").read_text(), model_config_pb2.ModelConfig()
     )
-    return pbtxt.EnsembleConfig(
-        name=name,
-        steps=(fetch, step),
-        inputs=schema.REQUEST_INPUTS,
-        optional_inputs=schema.OPTIONAL_REQUEST_INPUTS,
-        outputs=schema.SCORE_TENSORS + schema.RESPONSE_NOTES,
-    )
+    told = {name: value.string_value for name, value in config.parameters.items()}
+    resting = {**json.loads(told["features"]), "item_refresh_s": 3600.0}
+    return {**told, "features": json.dumps(resting), "kept_states_bytes": "0"}
 
 
-def _placed(repository: Path, name: str, config: str) -> Path:
-    """Write the configuration of model ``name``; return its version folder."""
-    version = repository / name / "1"
-    version.mkdir(parents=True)
-    (version.parent / "config.pbtxt").write_text(config)
-    return version
+def _place(
+    repository: Path, name: str, steps: Sequence[pbtxt.StepConfig], limits: pbtxt.Limits
+) -> None:
+    """Write the ensemble ``name`` of ``steps``."""
+    rank, _ = pbtxt.ensembles(steps)
+    (repository / name / "1").mkdir(parents=True)
+    text = pbtxt.ensemble_text(replace(rank, name=name), limits)
+    (repository / name / "config.pbtxt").write_text(text)
 
 
 class _Whole(nn.Module):

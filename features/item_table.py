@@ -47,7 +47,8 @@ class ItemRows:
     """(…, A)"""
     activity: ActivityArrays
     version: int
-    """Of the table: how often it had been refreshed."""
+    """Of the table: when its refresh began, UTC ms: what the store knew then is in it. 0
+    before the first."""
 
     def take(self, index: Any) -> "ItemRows":
         """Return the items ``index`` (numbers, mask or slices)."""
@@ -193,7 +194,8 @@ def _blank(keys: Int64s, slots: int, version: int = 0) -> _State:
 def _grown(old: _State, keys: Int64s) -> _State:
     """Return a copy of ``old`` at the next version, with rows for all of ``keys``."""
     slots = old.rows.attribute_rows.shape[-1]
-    new = _blank(keys, slots, old.rows.version + 1)
+    now_ms = time.time_ns() // 1_000_000
+    new = _blank(keys, slots, max(now_ms, old.rows.version + 1))
     index, _ = _find(keys, old.keys)
     new.rows.attribute_rows[index] = old.rows.attribute_rows[:-1]
     _put(new.rows.activity, index, old.rows.activity.take(slice(0, -1)))

@@ -8,8 +8,13 @@ from urllib.request import urlopen
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitoring.serving_cost import COUNTERS, CounterKey, Sample
+from monitoring.serving_cost import COUNTERS, RUNS, CounterKey, Sample
 
+# The one step that does all tells of its parts as of the steps that they are elsewhere.
+PARTS = {
+    "srp4ctr_part_runs": RUNS,
+    "srp4ctr_part_us": "nv_inference_request_duration_us",
+}
 TIMEOUT_S = 2.0  # a page of 10 models takes 2 ms; a hanging server must not stop labels
 
 
@@ -25,6 +30,7 @@ def parse(text: str) -> Sample:
     for family in text_string_to_metric_families(text):
         for each in family.samples:
             name = each.name.removesuffix("_total")  # the parser puts it on every counter
+            name = PARTS.get(name, name)
             if name in COUNTERS and "model" in each.labels:
                 key = CounterKey(name, each.labels["model"])
                 sample[key] = sample.get(key, 0.0) + each.value

@@ -16,8 +16,13 @@ class TritonConfig:
     max_batch_size: int = 32
     """Requests (users) that one call may carry."""
     backend: str = "python"
-    """``python`` runs the ONNX files in shells (embedded server); ``onnxruntime`` uses
-    Triton's own backend (NVIDIA's container)."""
+    """``python``: one step on the CPU does all (embedded server); ``onnxruntime``: encoder
+    and head are steps of Triton's own backend (NVIDIA's container, on a GPU)."""
+    instances: int = 2
+    """Processes of that one step, a request at a time each: as many as there are cores."""
+    kept_states_mb: float = 64.0
+    """How much of the states of recent histories each instance keeps, to encode none twice:
+    an L of 200 takes 0.27 MB. 0: nothing is kept."""
     max_wrong_features: float = 0.01
     """No bundle is promoted while a greater share of the feature store's sampled rows
     differs from the raw log: see ``features/check.py``."""
@@ -30,6 +35,11 @@ class TritonConfig:
     def __post_init__(self) -> None:
         if self.backend not in ("python", "onnxruntime"):
             raise ValueError(f"triton.backend is {self.backend!r}; python or onnxruntime")
+        if self.instances < 1 or self.kept_states_mb < 0.0:
+            raise ValueError(
+                f"triton.instances is {self.instances}, at least 1; "
+                f"triton.kept_states_mb is {self.kept_states_mb}, at least 0"
+            )
         if not 0.0 <= self.max_wrong_features <= 1.0:
             raise ValueError(
                 f"triton.max_wrong_features is {self.max_wrong_features}; a share, 0 to 1"

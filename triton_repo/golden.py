@@ -4,7 +4,7 @@ The requests and the probabilities that torch gave them travel in the bundle.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
+from tritonclient.grpc import InferRequestedOutput
 
 from features import bundle, schema
 from features.gates import Gate
+from features.schema import TensorSpec
 from triton_repo import pbtxt
 from triton_repo.client import Tensors, infer_inputs
 
@@ -24,17 +26,24 @@ SLACK_MS = 1.0
 _ROUNDS, _WARM_UP_TURNS, _TIMED_TURNS = 3, 3, 21
 _TIMEOUT_S = 30.0
 _PROBABILITY = "click_probability"
+Tables = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
+# What a step that scores reads and makes.
+_TABLES: Mapping[str, Tables] = {
+    pbtxt.CLICK_RANKER: (pbtxt.MODEL_INPUTS, schema.SCORE_TENSORS),
+    pbtxt.BEHAVIOR_ENCODER: (schema.ENCODER_INPUTS, schema.STATE_TENSORS),
+    pbtxt.CLICK_HEAD: (schema.HEAD_INPUTS, schema.SCORE_TENSORS),
+}
 # Known to nobody: the cold path must answer too.
 _PROBE_USER, _PROBE_ITEM = "srp4ctr-probe-user", "srp4ctr-probe-item"
 
 
-def golden_gate(client: Any, folder: Path, version: str) -> Gate:
-    """Hold what the steps of ``version`` answer to what training answered.
+def golden_gate(client: Any, folders: Sequence[Path], version: str) -> Gate:
+    """Hold what the steps in ``folders`` answer to what training answered.
 
     Raises ValueError where it is not even of the same shape.
     """
-    golden: Tensors = load_file(folder / bundle.GOLDEN_FILE)
-    scores = _score(client, version, golden)
+    golden: Tensors = load_file(folders[0] / bundle.GOLDEN_FILE)
+    scores = _score(client, folders, golden)
     expected = golden[_PROBABILITY]
     if scores.shape != expected.shape or np.any(np.isnan(scores) != np.isnan(expected)):
         raise ValueError(f"the golden requests of {version} were answered in other places")
@@ -50,18 +59,20 @@ def golden_gate(client: Any, folder: Path, version: str) -> Gate:
 
 
 def latency_gate(
-    client: Any, old: tuple[Path, str], new: tuple[Path, str], max_ratio: float
+    client: Any,
+    old: tuple[str, Sequence[Path]],
+    new: tuple[str, Sequence[Path]],
+    max_ratio: float,
 ) -> Gate:
-    """Time the golden requests of two loaded bundles (folder and version) in turns.
+    """Time the golden requests of two loaded bundles (version, folders) in turns.
 
     Refused is what takes longer at the median and at its best, in each of three rounds: a
     busy machine slows what it likes, a slow bundle is never fast. A millisecond more is
     within what one request differs from the next.
     """
-    golden = {name: load_file(folder / bundle.GOLDEN_FILE) for folder, name in (old, new)}
     for _ in range(_ROUNDS):
-        seconds = _timed(client, golden)
-        before, after = seconds[old[1]], seconds[new[1]]
+        seconds = _timed(client, dict((old, new)))
+        before, after = seconds[old[0]], seconds[new[0]]
         limits = [max(max_ratio * ms, ms + SLACK_MS) for ms in before]
         if passed := any(ms <= limit for ms, limit in zip(after, limits, strict=True)):
             break
@@ -71,18 +82,21 @@ def latency_gate(
         value=after[0],
         limit=limits[0],
         note=f"the golden requests take {after[0]:.2f} ms (at best {after[1]:.2f}), "
-        f"those of {old[1]} {before[0]:.2f} ms (at best {before[1]:.2f}); "
+        f"those of {old[0]} {before[0]:.2f} ms (at best {before[1]:.2f}); "
         f"triton.max_latency_ratio is {max_ratio:g}",
     )
 
 
-def _timed(client: Any, golden: Mapping[str, Tensors]) -> dict[str, tuple[float, float]]:
+def _timed(
+    client: Any, steps: Mapping[str, Sequence[Path]]
+) -> dict[str, tuple[float, float]]:
     """Return the median and the least milliseconds of each version's golden requests."""
-    taken: dict[str, list[float]] = {version: [] for version in golden}
+    taken: dict[str, list[float]] = {version: [] for version in steps}
+    golden = {name: load_file(each[0] / bundle.GOLDEN_FILE) for name, each in steps.items()}
     for turn in range(_WARM_UP_TURNS + _TIMED_TURNS):
-        for version, tensors in golden.items():
+        for version, folders in steps.items():
             began = time.perf_counter()
-            _score(client, version, tensors)
+            _score(client, folders, golden[version])
             if turn >= _WARM_UP_TURNS:
                 taken[version].append(1000.0 * (time.perf_counter() - began))
     return {version: (median(each), min(each)) for version, each in taken.items()}
@@ -103,21 +117,19 @@ def check_version(client: Any, version: str) -> None:
         raise ValueError(f"{pbtxt.RANK_CLICKS} has no finite score for an unknown user")
 
 
-def _score(client: Any, version: str, tensors: Tensors) -> NDArray[Any]:
-    """Return the probabilities of ``tensors`` by the steps of ``version``."""
-    states = _infer(client, pbtxt.BEHAVIOR_ENCODER, version, tensors)
-    answered = _infer(client, pbtxt.CLICK_HEAD, version, {**tensors, **states})
-    return answered[_PROBABILITY]
+def _score(client: Any, folders: Sequence[Path], tensors: Tensors) -> NDArray[Any]:
+    """Return the probabilities of ``tensors`` by the steps in ``folders``."""
+    for folder in folders:
+        if (tables := _TABLES.get(folder.name.rpartition("_")[0])) is not None:
+            tensors = {**tensors, **_infer(client, folder.name, tables, tensors)}
+    return tensors[_PROBABILITY]
 
 
-def _infer(client: Any, step: str, version: str, tensors: Tensors) -> Tensors:
+def _infer(client: Any, step: str, tables: Tables, tensors: Tensors) -> Tensors:
     """Return the outputs of one step."""
-    is_encoder = step == pbtxt.BEHAVIOR_ENCODER
-    inputs = schema.ENCODER_INPUTS if is_encoder else schema.HEAD_INPUTS
-    outputs = schema.STATE_TENSORS if is_encoder else schema.SCORE_TENSORS
+    inputs, outputs = tables
+    wanted = [InferRequestedOutput(spec.name) for spec in outputs]
     answer = client.infer(
-        pbtxt.step_name(step, version),
-        infer_inputs(inputs, tensors),
-        client_timeout=_TIMEOUT_S,
+        step, infer_inputs(inputs, tensors), outputs=wanted, client_timeout=_TIMEOUT_S
     )
     return {spec.name: answer.as_numpy(spec.name) for spec in outputs}

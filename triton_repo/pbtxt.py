@@ -4,6 +4,7 @@ Nothing is written by hand twice: a name, dtype or shape in a configuration is t
 schema's. The text is Triton's own protobuf text format (``ModelConfig``).
 """
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +15,13 @@ from features.schema import TensorSpec
 RANK_CLICKS = "rank_clicks"
 SCORE_CLICKS = "score_clicks"
 ENSEMBLES = (RANK_CLICKS, SCORE_CLICKS)
+CLICK_RANKER = "click_ranker"
 FETCH_FEATURES = "fetch_features"
 BEHAVIOR_ENCODER = "behavior_encoder"
 CLICK_HEAD = "click_head"
-STEPS = (FETCH_FEATURES, BEHAVIOR_ENCODER, CLICK_HEAD)
+STEPS = (CLICK_RANKER, FETCH_FEATURES, BEHAVIOR_ENCODER, CLICK_HEAD)
 
-# What fetch_features makes of a request, and what a caller of score_clicks sends.
+# What becomes of a request's ids, and what a caller of score_clicks sends.
 MODEL_INPUTS = schema.HISTORY_TENSORS + schema.REQUEST_TENSORS + schema.CANDIDATE_TENSORS
 
 _TRITON_TYPES = {
@@ -41,12 +43,14 @@ class StepConfig:
     outputs: tuple[TensorSpec, ...]
     optional_inputs: tuple[TensorSpec, ...] = ()
     backend: str = "python"
+    instances: int = 1
+    """Of a shell: each is a process, and answers one call at a time."""
     parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnsembleConfig:
-    """A chain of steps; a tensor goes to every step that has an input of its name."""
+    """A chain of steps; a tensor goes to every later step that has an input of its name."""
 
     name: str
     steps: tuple[StepConfig, ...]
@@ -72,51 +76,65 @@ def step_name(step: str, version: str) -> str:
     return f"{step}_{version}"
 
 
-def steps(
-    version: str,
-    backend: str,
-    fetch_parameters: Mapping[str, str],
-    model_parameters: Mapping[str, str],
-) -> tuple[StepConfig, StepConfig, StepConfig]:
-    """Return the three steps of bundle ``version``: fetch, encoder, head."""
+def one_step(
+    version: str, parameters: Mapping[str, str], instances: int
+) -> tuple[StepConfig, ...]:
+    """Return the step that does all of bundle ``version``, for a CPU.
+
+    Three steps pass the states, 205 kB at L = 200, and 20 tensors through the server twice.
+    """
+    ranker = StepConfig(
+        name=step_name(CLICK_RANKER, version),
+        inputs=(),
+        optional_inputs=(
+            schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS + MODEL_INPUTS
+        ),
+        outputs=schema.SCORE_TENSORS + schema.RESPONSE_NOTES + MODEL_INPUTS,
+        instances=instances,
+        parameters=parameters,
+    )
+    return (ranker,)
+
+
+def three_steps(version: str, parameters: Mapping[str, str]) -> tuple[StepConfig, ...]:
+    """Return fetch, encoder and head of bundle ``version``, the last two on a GPU."""
     fetch = StepConfig(
         name=step_name(FETCH_FEATURES, version),
         inputs=schema.REQUEST_INPUTS,
         optional_inputs=schema.OPTIONAL_REQUEST_INPUTS,
         outputs=MODEL_INPUTS + schema.RESPONSE_NOTES,
-        parameters=fetch_parameters,
+        parameters=parameters,
     )
     encoder = StepConfig(
         name=step_name(BEHAVIOR_ENCODER, version),
         inputs=schema.ENCODER_INPUTS,
         outputs=schema.STATE_TENSORS,
-        backend=backend,
-        parameters=model_parameters,
+        backend="onnxruntime",
     )
     head = StepConfig(
         name=step_name(CLICK_HEAD, version),
         inputs=schema.HEAD_INPUTS,
         outputs=schema.SCORE_TENSORS,
-        backend=backend,
-        parameters=model_parameters,
+        backend="onnxruntime",
     )
     return fetch, encoder, head
 
 
-def ensembles(
-    fetch: StepConfig, encoder: StepConfig, head: StepConfig
-) -> tuple[EnsembleConfig, EnsembleConfig]:
-    """Return ``rank_clicks``, and ``score_clicks`` for callers with their own features."""
+def ensembles(steps: Sequence[StepConfig]) -> tuple[EnsembleConfig, EnsembleConfig]:
+    """Return ``rank_clicks``, and ``score_clicks`` for callers with their own features.
+
+    The first of several steps is the features'.
+    """
     rank = EnsembleConfig(
         name=RANK_CLICKS,
-        steps=(fetch, encoder, head),
+        steps=tuple(steps),
         inputs=schema.REQUEST_INPUTS,
         optional_inputs=schema.OPTIONAL_REQUEST_INPUTS,
         outputs=schema.SCORE_TENSORS + schema.RESPONSE_NOTES,
     )
     score = EnsembleConfig(
         name=SCORE_CLICKS,
-        steps=(encoder, head),
+        steps=tuple(steps[1:] or steps),
         inputs=MODEL_INPUTS,
         outputs=schema.SCORE_TENSORS,
     )
@@ -126,6 +144,7 @@ def ensembles(
 def step_text(step: StepConfig, limits: Limits) -> str:
     """Return the ``config.pbtxt`` of one step."""
     is_python = step.backend == "python"
+    shells = f"instance_group [ {{ count: {step.instances} kind: KIND_CPU }} ]"
     batching = f"dynamic_batching {{ max_queue_delay_microseconds: {_QUEUE_DELAY_US} }}"
     return _lines(
         f"name: {_quoted(step.name)}",
@@ -136,7 +155,7 @@ def step_text(step: StepConfig, limits: Limits) -> str:
         *_tensors("output", step.outputs, limits),
         *_parameters(step.parameters),
         # A shell runs on the CPU; Triton's own backend takes a GPU where there is one.
-        "instance_group [ { count: 1 kind: KIND_CPU } ]" if is_python else batching,
+        shells if is_python else batching,
     )
 
 
@@ -150,18 +169,26 @@ def ensemble_text(ensemble: EnsembleConfig, limits: Limits) -> str:
         *_tensors("input", ensemble.optional_inputs, limits, optional=True),
         *_tensors("output", ensemble.outputs, limits),
         "ensemble_scheduling {",
-        *(line for step in ensemble.steps for line in _scheduled(step)),
+        *_schedule(ensemble),
         "}",
     )
 
 
-def _scheduled(step: StepConfig) -> Iterable[str]:
-    yield f"  step {{ model_name: {_quoted(step.name)} model_version: -1"
-    for tensor in step.inputs + step.optional_inputs:
-        yield f"    input_map {{ {_key_value(tensor.name, _quoted(tensor.name))} }}"
-    for tensor in step.outputs:
-        yield f"    output_map {{ {_key_value(tensor.name, _quoted(tensor.name))} }}"
-    yield "  }"
+def _schedule(ensemble: EnsembleConfig) -> Iterable[str]:
+    """Yield the steps; each reads what there is by then, and makes what is still needed."""
+    there = {each.name for each in ensemble.inputs + ensemble.optional_inputs}
+    for place, step in enumerate(ensemble.steps):
+        later = (each.inputs for each in ensemble.steps[place + 1 :])
+        needed = {each.name for each in itertools.chain(ensemble.outputs, *later)}
+        made = {each.name for each in step.outputs} & needed
+        yield f"  step {{ model_name: {_quoted(step.name)} model_version: -1"
+        for tensor in step.inputs + step.optional_inputs:
+            if tensor.name in there:
+                yield f"    input_map {{ {_key_value(tensor.name, _quoted(tensor.name))} }}"
+        for name in sorted(made):
+            yield f"    output_map {{ {_key_value(name, _quoted(name))} }}"
+        yield "  }"
+        there |= made
 
 
 def _tensors(

@@ -118,14 +118,16 @@ def _switch(
     proved = [] if gates is None else gates
     with _connected(config) as client:
         try:
-            fetch, *models = rendering.step_folders(repository, version)
-            _load_steps(client, models)
-            proved.append(golden_gate(client, fetch, version))
+            folders = rendering.step_folders(repository, version)
+            if not folders:
+                raise ValueError(f"{version} is gone: promote the bundle again")
+            for folder in folders:
+                client.load_model(folder.name, client_timeout=_LOAD_TIMEOUT_S)
+            proved.append(golden_gate(client, folders, version))
             if gates is not None:
                 proved.append(_latency_gate(client, (before, version), config))
             for gate in failed(proved):
                 raise ValueError(str(gate))
-            _load_steps(client, [fetch])  # last: it imports Feast
             after = Serving(serving=version, previous=before.serving)
             _move_ensembles(client, repository, after)
         except (InferenceServerException, ValueError, OSError) as error:
@@ -137,13 +139,6 @@ def _switch(
         _unload(client, repository, keep={after.serving, after.previous})
     _remove_folders(repository, keep={after.serving, after.previous})
     return after
-
-
-def _load_steps(client: Any, folders: Sequence[Path]) -> None:
-    for folder in folders:
-        if not folder.is_dir():
-            raise ValueError(f"{folder} is gone: promote the bundle again")
-        client.load_model(folder.name, client_timeout=_LOAD_TIMEOUT_S)
 
 
 def _move_ensembles(client: Any, repository: Path, after: Serving) -> None:
@@ -255,7 +250,7 @@ def _latency_gate(client: Any, versions: tuple[Serving, str], config: TritonConf
         return skipped(LATENCY, "nothing served before")
     repository = Path(config.repository).resolve()
     old, new = (
-        (rendering.step_folders(repository, each)[0], each)
+        (each, rendering.step_folders(repository, each))
         for each in (before.serving, version)
     )
     return latency_gate(client, old, new, config.max_latency_ratio)

@@ -21,70 +21,81 @@ from triton_repo.pbtxt import StepConfig
 
 PROJECT = Path(__file__).resolve().parent.parent
 SHELLS = Path(__file__).resolve().parent
-ENTRY_MODULE = "features.requests"  # what the fetch shell imports; the rest follows
-# What of the bundle the fetch step and later promotions read.
+SHELL = SHELLS / "click_ranker" / "1" / "model.py"
+# What of the bundle the shell and later promotions read.
 _CARRIED_FILES = (
     bundle.CARD_FILE,
     bundle.VOCABULARY_FILE,
     bundle.GOLDEN_FILE,
     bundle.MANIFEST_FILE,
 )
-_SHARED_PACKAGES = ("features", "streams")
-ENSEMBLE_FOLDER = "ensembles"  # inside the fetch step: what flips to this version
+ONNX_FILES = (bundle.ENCODER_FILE, bundle.HEAD_FILE)
+_SHARED_PACKAGES = ("features", "streams", "triton_repo")
+ENSEMBLE_FOLDER = "ensembles"  # inside the first step: what flips to this version
 
 
 def render(
     source: Path, card: BundleManifest, config: TritonConfig, features: FeatureConfig
 ) -> None:
-    """Write the three step folders of the bundle in ``source`` into the live repository.
+    """Write the step folders of the bundle in ``source`` into the live repository.
 
     Folders left by a failed promotion of the same version are replaced.
     """
-    version = card.version
+    version, repository = card.version, Path(config.repository)
+    for folder in step_folders(repository, version):
+        shutil.rmtree(folder)
     limits = pbtxt.Limits(max_batch_size=config.max_batch_size, sizes=card.sizes)
-    shared = {"max_candidates": str(config.max_candidates)}
-    fetch, encoder, head = pbtxt.steps(
-        version,
-        config.backend,
-        {
-            **shared,
-            "model_version": version,
-            "features": json.dumps(asdict(features.portable())),
-        },
-        shared if config.backend == "python" else {},
+    parameters = {
+        "max_candidates": str(config.max_candidates),
+        "kept_states_bytes": str(round(config.kept_states_mb * 1e6)),
+        "model_version": version,
+        "features": json.dumps(asdict(features.portable())),
+    }
+    is_one = config.backend == "python"
+    steps = (
+        pbtxt.one_step(version, parameters, config.instances)
+        if is_one
+        else pbtxt.three_steps(version, parameters)
     )
-    repository = Path(config.repository)
-    _render_onnx(repository, encoder, source / bundle.ENCODER_FILE, limits)
-    _render_onnx(repository, head, source / bundle.HEAD_FILE, limits)
-    _render_fetch(repository, fetch, source, limits)
-    kept = repository / fetch.name / ENSEMBLE_FOLDER
+    folders = [_step_folder(repository, step, limits) for step in steps]
+    _write_shell(folders[0], source)
+    if is_one:
+        for name in ONNX_FILES:
+            shutil.copyfile(source / name, folders[0] / name)
+    else:
+        for folder, name in zip(folders[1:], ONNX_FILES, strict=True):
+            shutil.copyfile(source / name, folder / "1" / "model.onnx")
+    kept = folders[0] / ENSEMBLE_FOLDER
     kept.mkdir()
-    for ensemble in pbtxt.ensembles(fetch, encoder, head):
+    for ensemble in pbtxt.ensembles(steps):
         text = pbtxt.ensemble_text(ensemble, limits)
         (kept / f"{ensemble.name}.pbtxt").write_text(text)
 
 
 def step_folders(repository: Path, version: str) -> list[Path]:
-    """Return where the steps of ``version`` are rendered, in the order of the data."""
-    return [repository / pbtxt.step_name(step, version) for step in pbtxt.STEPS]
+    """Return the steps of ``version`` that are rendered, in the order of the data.
+
+    The first has the bundle's card, golden requests and ensembles.
+    """
+    folders = (repository / pbtxt.step_name(step, version) for step in pbtxt.STEPS)
+    return [folder for folder in folders if folder.is_dir()]
 
 
 def is_rendered_from(repository: Path, source: Path, version: str) -> bool:
     """Return whether the live steps of ``version`` are of exactly the bundle ``source``."""
-    live = step_folders(repository, version)[0] / bundle.MANIFEST_FILE
-    if not live.is_file():
-        return False
-    return live.read_bytes() == (source / bundle.MANIFEST_FILE).read_bytes()
+    manifest = (source / bundle.MANIFEST_FILE).read_bytes()
+    live = [each / bundle.MANIFEST_FILE for each in step_folders(repository, version)[:1]]
+    return any(each.is_file() and each.read_bytes() == manifest for each in live)
 
 
-def code_of(entry: str) -> Mapping[Path, Path]:
-    """Return source → path under the version folder of all that module ``entry`` imports.
+def code_of(shell: Path) -> Mapping[Path, Path]:
+    """Return source → path under the version folder of all that ``shell`` imports.
 
     Only the project's own packages count, and only imports at a module's top level or in
     its functions that name them; a package's ``__init__`` comes along.
     """
     found: dict[str, Path] = {}
-    waiting = [entry]
+    waiting = _imports(shell)
     while waiting:
         name = waiting.pop()
         path = _source_of(name)
@@ -95,37 +106,25 @@ def code_of(entry: str) -> Mapping[Path, Path]:
     return {path: path.relative_to(PROJECT) for path in found.values()}
 
 
-def _render_onnx(
-    repository: Path, step: StepConfig, onnx_file: Path, limits: pbtxt.Limits
-) -> None:
-    version_folder = _fresh_folder(repository, step, limits)
-    shutil.copyfile(onnx_file, version_folder / "model.onnx")
-    if step.backend == "python":
-        shutil.copyfile(SHELLS / "onnx_step/1/model.py", version_folder / "model.py")
-        _forbid_bytecode(version_folder)
+def _step_folder(repository: Path, step: StepConfig, limits: pbtxt.Limits) -> Path:
+    """Return the folder of ``step``: its configuration beside an empty version folder."""
+    folder = repository / step.name
+    (folder / "1").mkdir(parents=True)
+    (folder / "config.pbtxt").write_text(pbtxt.step_text(step, limits))
+    return folder
 
 
-def _render_fetch(
-    repository: Path, step: StepConfig, source: Path, limits: pbtxt.Limits
-) -> None:
-    version_folder = _fresh_folder(repository, step, limits)
-    shutil.copyfile(SHELLS / "fetch_features/1/model.py", version_folder / "model.py")
-    for path, relative in code_of(ENTRY_MODULE).items():
+def _write_shell(folder: Path, source: Path) -> None:
+    """Give a step the shell, the code that it imports and what it reads of the bundle."""
+    version_folder = folder / "1"
+    shutil.copyfile(SHELL, version_folder / "model.py")
+    for path, relative in code_of(SHELL).items():
         target = version_folder / relative
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
     for name in _CARRIED_FILES:
-        shutil.copyfile(source / name, version_folder.parent / name)
+        shutil.copyfile(source / name, folder / name)
     _forbid_bytecode(version_folder)
-
-
-def _fresh_folder(repository: Path, step: StepConfig, limits: pbtxt.Limits) -> Path:
-    """Return the empty version folder of ``step``, its configuration written beside it."""
-    folder = repository / step.name
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "1").mkdir(parents=True)
-    (folder / "config.pbtxt").write_text(pbtxt.step_text(step, limits))
-    return folder / "1"
 
 
 def _forbid_bytecode(folder: Path) -> None:

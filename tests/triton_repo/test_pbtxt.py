@@ -10,7 +10,10 @@ from features import schema
 from triton_repo import pbtxt
 
 LIMITS = pbtxt.Limits(max_batch_size=32, sizes={"L": 5, "E": 2, "S": 6, "D": 8})
-STEPS = pbtxt.steps("v7", "python", {"redis": '127.0.0.1:1 "quoted" \\ back'}, {})
+PARAMETERS = {"redis": '127.0.0.1:1 "quoted" \\ back'}
+STEPS = pbtxt.three_steps("v7", PARAMETERS)
+ONE_STEP = pbtxt.one_step("v7", PARAMETERS, instances=2)
+ENSEMBLES = [*pbtxt.ensembles(STEPS), *pbtxt.ensembles(ONE_STEP)]
 TYPES = {"int64": "INT64", "float32": "FP32", "uint8": "UINT8", "string": "STRING"}
 
 
@@ -22,7 +25,7 @@ def names(tensors: Any) -> list[str]:
     return [tensor.name for tensor in tensors]
 
 
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+@pytest.mark.parametrize("step", [*STEPS, *ONE_STEP], ids=lambda step: step.name)
 def test_a_steps_tensors_are_the_schemas(step: pbtxt.StepConfig) -> None:
     config = parse(pbtxt.step_text(step, LIMITS))
     declared = step.inputs + step.optional_inputs
@@ -43,7 +46,7 @@ def test_only_the_optional_inputs_may_be_left_out() -> None:
 
 
 def test_the_version_is_in_the_names_of_the_steps() -> None:
-    rank, _ = pbtxt.ensembles(*STEPS)
+    rank, _ = pbtxt.ensembles(STEPS)
     config = parse(pbtxt.ensemble_text(rank, LIMITS))
     assert [step.model_name for step in config.ensemble_scheduling.step] == [
         "fetch_features_v7",
@@ -52,7 +55,7 @@ def test_the_version_is_in_the_names_of_the_steps() -> None:
     ]
 
 
-@pytest.mark.parametrize("ensemble", pbtxt.ensembles(*STEPS), ids=lambda each: each.name)
+@pytest.mark.parametrize("ensemble", ENSEMBLES, ids=lambda each: each.steps[0].name)
 def test_each_steps_input_comes_from_the_caller_or_an_earlier_step(
     ensemble: pbtxt.EnsembleConfig,
 ) -> None:
@@ -64,14 +67,25 @@ def test_each_steps_input_comes_from_the_caller_or_an_earlier_step(
     assert set(names(config.output)) <= made
 
 
+def test_a_shell_is_as_many_processes_as_asked_for() -> None:
+    (group,) = parse(pbtxt.step_text(ONE_STEP[0], LIMITS)).instance_group
+    assert group.count == 2
+
+
+def test_callers_with_their_own_features_send_no_ids_to_the_one_step() -> None:
+    _, score = pbtxt.ensembles(ONE_STEP)
+    (step,) = parse(pbtxt.ensemble_text(score, LIMITS)).ensemble_scheduling.step
+    assert set(step.input_map) == {spec.name for spec in pbtxt.MODEL_INPUTS}
+    assert set(step.output_map) == {spec.name for spec in schema.SCORE_TENSORS}
+
+
 def test_a_parameter_keeps_quotes_and_backslashes() -> None:
     config = parse(pbtxt.step_text(STEPS[0], LIMITS))
     assert config.parameters["redis"].string_value == '127.0.0.1:1 "quoted" \\ back'
 
 
 def test_tritons_own_onnx_backend_batches_requests() -> None:
-    _, encoder, head = pbtxt.steps("v7", "onnxruntime", {}, {})
-    for step in (encoder, head):
+    for step in STEPS[1:]:
         config = parse(pbtxt.step_text(step, LIMITS))
         assert config.backend == "onnxruntime"
         assert config.HasField("dynamic_batching")

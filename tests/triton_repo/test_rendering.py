@@ -23,18 +23,18 @@ def rendered(tmp_path: Path, make_bundle: MakeBundle) -> Path:
     return Path(config.repository)
 
 
-def test_each_step_has_the_version_in_its_name(rendered: Path) -> None:
-    assert sorted(folder.name for folder in rendered.iterdir()) == [
-        "behavior_encoder_v7",
-        "click_head_v7",
-        "fetch_features_v7",
-    ]
+def test_on_a_cpu_one_step_has_the_version_in_its_name_and_both_files(
+    rendered: Path,
+) -> None:
+    (folder,) = rendered.iterdir()
+    assert folder.name == "click_ranker_v7"
+    assert {"encoder.onnx", "head.onnx"} <= {path.name for path in folder.iterdir()}
 
 
-def test_the_fetch_step_runs_on_its_own_code_and_writes_nothing(rendered: Path) -> None:
-    folder = rendered / "fetch_features_v7" / "1"
+def test_the_step_runs_on_its_own_code_and_writes_nothing(rendered: Path) -> None:
+    folder = rendered / "click_ranker_v7" / "1"
     script = (
-        "import features.requests as r, features.bundle, sys; print(r.__file__);"
+        "import features.requests as r, triton_repo.scoring, sys; print(r.__file__);"
         "assert 'feast' not in sys.modules"
     )
     done = subprocess.run(
@@ -46,22 +46,22 @@ def test_the_fetch_step_runs_on_its_own_code_and_writes_nothing(rendered: Path) 
 
 
 def test_the_copy_holds_what_the_step_reads_lazily_too_and_no_more() -> None:
-    copied = {str(path) for path in rendering.code_of(rendering.ENTRY_MODULE).values()}
+    copied = {str(path) for path in rendering.code_of(rendering.SHELL).values()}
     assert {"features/store.py", "features/__init__.py", "streams/events.py"} <= copied
     assert not {path for path in copied if path.startswith(("training", "monitoring"))}
     assert "features/point_in_time.py" not in copied
-    assert "streams/app.py" not in copied
+    assert not {"streams/app.py", "triton_repo/client.py"} & copied
 
 
 def test_a_relative_registry_is_found_from_the_servers_folder(rendered: Path) -> None:
-    text = (rendered / "fetch_features_v7" / "config.pbtxt").read_text()
+    text = (rendered / "click_ranker_v7" / "config.pbtxt").read_text()
     assert json.dumps(str(Path.cwd() / ".data" / "registry.db"))[1:-1] in text
 
 
 def test_a_failed_promotions_folders_are_replaced(
     rendered: Path, make_bundle: MakeBundle
 ) -> None:
-    left_over = rendered / "click_head_v7" / "1" / "left-over"
+    left_over = rendered / "click_ranker_v7" / "1" / "left-over"
     left_over.touch()
     source = next((rendered.parent / "bundles").iterdir())
     config = TritonConfig(repository=str(rendered))
@@ -84,5 +84,19 @@ def test_tritons_own_backend_gets_the_onnx_file_and_no_shell(
     config = TritonConfig(repository=str(tmp_path / "gpu"), backend="onnxruntime")
     source = make_bundle("v8", mark=1.0)
     rendering.render(source, bundle.read(source), config, FeatureConfig())
-    version = tmp_path / "gpu" / "click_head_v8" / "1"
-    assert [path.name for path in version.iterdir()] == ["model.onnx"]
+    for step in ("behavior_encoder_v8", "click_head_v8"):
+        version = tmp_path / "gpu" / step / "1"
+        assert [path.name for path in version.iterdir()] == ["model.onnx"]
+    fetch = tmp_path / "gpu" / "fetch_features_v8"
+    assert (fetch / "1" / "model.py").is_file()
+    assert not list(fetch.glob("*.onnx"))
+
+
+def test_a_version_that_moves_to_the_other_backend_leaves_no_step_behind(
+    rendered: Path,
+) -> None:
+    source = rendered.parent / "bundles" / "v7"
+    config = TritonConfig(repository=str(rendered), backend="onnxruntime")
+    rendering.render(source, bundle.read(source), config, FeatureConfig())
+    assert not (rendered / "click_ranker_v7").exists()
+    assert len(rendering.step_folders(rendered, "v7")) == 3

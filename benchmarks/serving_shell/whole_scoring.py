@@ -1,0 +1,30 @@
+"""Scores by a model that is one ONNX file: DIN.
+
+For ``benchmarks/serving.py``, in the place of ``triton_repo/scoring.py``, which is called
+``served_scoring`` there.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import served_scoring
+
+from triton_repo.pbtxt import CLICK_HEAD, MODEL_INPUTS
+
+
+class Scorer:
+    """Runs ``whole.onnx`` on one thread."""
+
+    def __init__(self, folder: Path, _: int, spend: Callable[[str, int, float], None]):
+        """Open the file in ``folder``."""
+        self._score = served_scoring._Session(folder / "whole.onnx", MODEL_INPUTS)
+        self._spend = spend
+
+    def __call__(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return ``SCORE_TENSORS`` of B requests."""
+        began = time.perf_counter()
+        scores = self._score(tensors)
+        self._spend(CLICK_HEAD, len(tensors["context_rows"]), time.perf_counter() - began)
+        return scores
