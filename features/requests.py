@@ -6,6 +6,7 @@ Only a malformed request raises, ``ValueError`` with a sentence for its caller.
 """
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -221,14 +222,17 @@ class _RestingStore:
 
 def _statuses(stored: UserArrays, unexpired: SequenceArrays) -> tuple[str, ...]:
     """Return ok, or what a user's history lacks."""
-    is_known = np.array([version != "" for version in stored.versions], dtype=bool)
-    had_history = stored.sequences.item_keys.any(axis=-1)
-    names = np.select(
-        [~is_known, ~had_history, ~unexpired.item_keys.any(axis=-1)],
-        ["cold_user", "empty_sequence", "stale_sequence"],
-        default="ok",
-    )
-    return tuple(names.tolist())
+    had = map(np.any, stored.sequences.item_keys)
+    has = map(np.any, unexpired.item_keys)
+    return tuple(itertools.starmap(_status, zip(stored.versions, had, has, strict=True)))
+
+
+def _status(version: str, had_history: np.bool_, has_history: np.bool_) -> str:
+    if version == "":
+        return "cold_user"
+    if not had_history:
+        return "empty_sequence"
+    return "ok" if has_history else "stale_sequence"
 
 
 def _versions(stored: UserArrays, items: ItemRows) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ OURS = {
     for name, each in SERVICES.items()
     if "SRP4CTR_KAFKA__BOOTSTRAP" in each.get("environment", {})
 }
+DEFAULTED = re.compile(r"\$\{\w+:-([^}]*)\}")  # as compose reads it: ${NAME:-default}
 PINNED = re.compile(r"[^:\s]+:v?\d+(\.\d+)+[\w.-]*")
 
 
@@ -32,7 +33,7 @@ def inside(monkeypatch: pytest.MonkeyPatch) -> settings.Settings:
     """The settings as a container of ours has them."""
     monkeypatch.chdir(ROOT)
     for name, value in COMPOSE["x-settings"].items():
-        monkeypatch.setenv(name, str(value))
+        monkeypatch.setenv(name, DEFAULTED.sub(r"\1", str(value)))
     return settings.load()
 
 

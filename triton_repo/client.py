@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Counter, Histogram
-from tritonclient.grpc import InferenceServerClient, InferInput
+from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
 from features import schema
@@ -212,6 +212,11 @@ def infer_inputs(specs: Sequence[TensorSpec], tensors: Tensors) -> list[Any]:
             wanted = InferInput(spec.name, list(array.shape), _TRITON_DTYPES[spec.dtype])
             inputs.append(wanted.set_data_from_numpy(array))
     return inputs
+
+
+def wanted_outputs(specs: Sequence[TensorSpec]) -> list[Any]:
+    """Return what to ask Triton for, where a model has more outputs than ``specs``."""
+    return [InferRequestedOutput(spec.name) for spec in specs]
 
 
 def _inputs(requests: Sequence[RankRequest]) -> list[Any]:

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
-from tritonclient.grpc import InferRequestedOutput
 
 from features import bundle, schema
 from features.gates import Gate
 from features.schema import TensorSpec
 from triton_repo import pbtxt
-from triton_repo.client import Tensors, infer_inputs
+from triton_repo.client import Tensors, infer_inputs, wanted_outputs
 
 TOLERANCE = 1e-4  # absolute, of a probability
 LATENCY = "latency"
@@ -128,8 +127,10 @@ def _score(client: Any, folders: Sequence[Path], tensors: Tensors) -> NDArray[An
 def _infer(client: Any, step: str, tables: Tables, tensors: Tensors) -> Tensors:
     """Return the outputs of one step."""
     inputs, outputs = tables
-    wanted = [InferRequestedOutput(spec.name) for spec in outputs]
     answer = client.infer(
-        step, infer_inputs(inputs, tensors), outputs=wanted, client_timeout=_TIMEOUT_S
+        step,
+        infer_inputs(inputs, tensors),
+        outputs=wanted_outputs(outputs),
+        client_timeout=_TIMEOUT_S,
     )
     return {spec.name: answer.as_numpy(spec.name) for spec in outputs}

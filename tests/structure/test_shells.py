@@ -5,8 +5,8 @@ import sys
 
 from tests.structure.source_tree import SourceFile, parse, product_files
 
-MAX_SHELL_LINES = 60
-ALLOWED = {"numpy", "onnxruntime", "triton_python_backend_utils", "features"}
+MAX_SHELL_LINES = 70
+ALLOWED = {"triton_python_backend_utils", "triton_repo"}
 SHELL = re.compile(r"^triton_repo/[a-z_]+/1/model\.py$")
 
 
@@ -20,18 +20,18 @@ def strange_imports(file: SourceFile) -> set[str]:
     return file.imported_packages() - ALLOWED - set(sys.stdlib_module_names)
 
 
-def test_a_shell_has_at_most_60_lines() -> None:
+def test_a_shell_has_at_most_70_lines() -> None:
     lengths = {file.path: len(file.text.splitlines()) for file in shells()}
     assert {p: n for p, n in lengths.items() if n > MAX_SHELL_LINES} == {}
 
 
-def test_a_shell_imports_the_backend_and_the_features_alone() -> None:
+def test_a_shell_imports_the_backend_and_the_serving_code_alone() -> None:
     strange = {file.path: strange_imports(file) for file in shells()}
     assert {path: names for path, names in strange.items() if names} == {}
 
 
 def test_a_strange_import_of_a_shell_is_found() -> None:
-    text = "import numpy\nimport json\nfrom feast import FeatureStore\n"
+    text = "import json\nfrom triton_repo import ranking\nfrom feast import FeatureStore\n"
     assert strange_imports(parse("triton_repo/x/1/model.py", text)) == {"feast"}
 
 

@@ -1,0 +1,150 @@
+"""Calls → answers, without a server: batches, refusals, and who asks for what."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from features import schema
+from features.requests import RequestBatch
+from tests.triton_repo.bundles import inputs_of
+from triton_repo.pbtxt import FETCH_FEATURES, MODEL_INPUTS
+from triton_repo.ranking import PROBABILITY, Call, Ranker
+from triton_repo.scoring import Tensors
+
+ALL = frozenset(spec.name for spec in schema.SCORE_TENSORS + schema.RESPONSE_NOTES)
+SCORES = frozenset({PROBABILITY})
+
+
+class OneTensorPerItem:
+    """Features whose candidate rows are the lengths of the item ids."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def assemble(self, users: Any, items: Any, times: Any, contexts: Any) -> RequestBatch:
+        self.calls.append(len(users))
+        if b"bad" in users:
+            raise ValueError("user_id is bad")
+        rows = np.array([[len(item) for item in row] for row in items])
+        return RequestBatch(
+            tensors={"candidate_item_rows": rows},
+            item_status=np.zeros(rows.shape, dtype=np.uint8),
+            statuses=tuple(f"of {user.decode()}" for user in users),
+            feature_versions=("items=1",) * len(users),
+        )
+
+    def close(self) -> None:
+        """Nothing goes on."""
+
+
+def score(tensors: Tensors) -> Tensors:
+    rows = tensors["candidate_item_rows"]
+    if (rows > 90).any():
+        raise RuntimeError("indices element out of data bounds")
+    return {PROBABILITY: rows / 100.0, "propensity": np.ones(rows.shape)}
+
+
+@pytest.fixture
+def features() -> OneTensorPerItem:
+    return OneTensorPerItem()
+
+
+@pytest.fixture
+def ranker(features: OneTensorPerItem) -> Ranker:
+    return Ranker(
+        version="v7",
+        max_candidates=3,
+        features=features,
+        scorer=score,
+        spend=lambda *_: None,
+    )
+
+
+def a_call(*users: bytes, items: tuple[bytes, ...] = (b"a", b"bcd")) -> Call:
+    given = {
+        "user_id": np.array([[user] for user in users], dtype=object),
+        "item_ids": np.array([items] * len(users), dtype=object).reshape(len(users), -1),
+    }
+    return Call(given=given, wanted=ALL)
+
+
+def answered(answer: Tensors | ValueError) -> Tensors:
+    assert not isinstance(answer, ValueError)
+    return answer
+
+
+def test_calls_of_one_shape_are_one_batch_and_get_their_own_answers(
+    ranker: Ranker, features: OneTensorPerItem
+) -> None:
+    calls = [a_call(b"u1"), a_call(b"u2", b"u3"), a_call(b"u4", items=(b"x",))]
+    answers = [answered(each) for each in ranker.answer_all(calls)]
+    assert features.calls == [3, 1]
+    assert [each["status"].ravel().tolist() for each in answers] == [
+        ["of u1"],
+        ["of u2", "of u3"],
+        ["of u4"],
+    ]
+    for call, together in zip(calls, answers, strict=True):
+        alone = ranker.answer(call)
+        assert together.keys() == alone.keys() == ALL
+        for name, array in alone.items():
+            np.testing.assert_array_equal(together[name], array)
+
+
+def test_a_refused_call_spoils_no_other(ranker: Ranker) -> None:
+    good, bad, other = ranker.answer_all([a_call(b"u1"), a_call(b"bad"), a_call(b"u2")])
+    assert isinstance(bad, ValueError)
+    assert answered(good)["status"].item() == "of u1"
+    assert answered(other)["status"].item() == "of u2"
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (a_call(b"u1", items=()), "0 item_ids; send 1 to 3"),
+        (a_call(b"u1", items=(b"a",) * 4), "4 item_ids; send 1 to 3"),
+        (a_call(b"u1", items=(b"a" * 91,)), "out of data bounds"),
+        (Call(given={"item_ids": np.array([[b"a"]])}, wanted=ALL), "send user_id and"),
+        (Call(given={"context": np.array([[b""]])}, wanted=ALL), "send user_id and"),
+    ],
+    ids=["none", "too many", "outside the tables", "nobody", "nothing"],
+)
+def test_what_the_caller_can_fix_is_said(ranker: Ranker, call: Call, sentence: str) -> None:
+    (refused,) = ranker.answer_all([call])
+    assert sentence in str(refused)
+    assert isinstance(refused, ValueError)
+
+
+def test_the_models_own_tensors_are_scored_as_they_are(
+    ranker: Ranker, features: OneTensorPerItem
+) -> None:
+    call = Call(given=inputs_of(MODEL_INPUTS, 2, 3), wanted=SCORES)
+    assert ranker.answer(call)[PROBABILITY].tolist() == [[0.01] * 3] * 2
+    assert features.calls == []
+
+
+def test_only_ids_are_counted_as_fetched(features: OneTensorPerItem) -> None:
+    spent: list[tuple[str, int]] = []
+    ranker = Ranker(
+        version="v7",
+        max_candidates=3,
+        features=features,
+        scorer=score,
+        spend=lambda part, runs, _: spent.append((part, runs)),
+    )
+    ranker.answer(a_call(b"u1", b"u2"))
+    ranker.answer(Call(given=inputs_of(MODEL_INPUTS, 2, 3), wanted=SCORES))
+    assert sum(runs for part, runs in spent if part == FETCH_FEATURES) == 2
+
+
+def test_without_a_scorer_the_features_are_the_answer(features: OneTensorPerItem) -> None:
+    ranker = Ranker(
+        version="v7",
+        max_candidates=3,
+        features=features,
+        scorer=None,
+        spend=lambda *_: None,
+    )
+    call = Call(given=a_call(b"u1").given, wanted=frozenset({"candidate_item_rows"}))
+    assert ranker.answer(call)["candidate_item_rows"].tolist() == [[1, 3]]

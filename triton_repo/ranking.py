@@ -1,0 +1,169 @@
+"""Calls of ``rank_clicks`` and ``score_clicks`` → their answers: what the one step does.
+
+In: tensors by name, either ids (``REQUEST_INPUTS``) or the model's own (``MODEL_INPUTS``).
+Out: those that the call wants, or a ``ValueError`` for what its caller can fix. Calls of
+one shape that come together are answered as one batch.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features import bundle
+from features.config import FeatureConfig
+from features.requests import RequestBatch, open_bundle
+from triton_repo.pbtxt import FETCH_FEATURES, MODEL_INPUTS
+from triton_repo.scoring import Scorer, Spend, Tensors
+
+PROBABILITY = "click_probability"
+ITEM_IDS, ITEM_ROWS = "item_ids", "candidate_item_rows"
+_OWN = {spec.name for spec in MODEL_INPUTS}
+
+
+class Features(Protocol):
+    """What makes tensors of ids: ``features.requests.RequestFeatures``."""
+
+    def assemble(self, users: Any, items: Any, times: Any, contexts: Any) -> RequestBatch:
+        """Return the tensors of B requests of N items each."""
+        ...
+
+    def close(self) -> None:
+        """End what goes on in the background."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What one caller sent, B requests, and which outputs it wants."""
+
+    given: Tensors
+    wanted: frozenset[str]
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """Equal for calls that can be one batch."""
+        shapes = ((name, *each.shape[1:]) for name, each in sorted(self.given.items()))
+        return (self.wanted, *shapes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranker:
+    """Answers calls by one bundle."""
+
+    version: str
+    max_candidates: int
+    features: Features
+    scorer: Callable[[Tensors], Tensors] | None
+    """None: the features alone, for encoder and head elsewhere."""
+    spend: Spend
+
+    def close(self) -> None:
+        """End what goes on in the background."""
+        self.features.close()
+
+    def answer_all(self, calls: Sequence[Call]) -> list[Tensors | ValueError]:
+        """Return the answer to each call; one that is refused spoils no other."""
+        alike: dict[tuple[object, ...], list[int]] = {}
+        for place, call in enumerate(calls):
+            alike.setdefault(call.shape, []).append(place)
+        answers: dict[int, Tensors | ValueError] = {}
+        for places in alike.values():
+            together = [calls[place] for place in places]
+            made: Sequence[Tensors | ValueError]
+            try:
+                made = self._as_one(together)
+            except ValueError:  # whose mistake it was is found one by one
+                made = [self._alone(call) for call in together]
+            answers |= zip(places, made, strict=True)
+        return [answers[place] for place in range(len(calls))]
+
+    def answer(self, call: Call) -> Tensors:
+        """Return what ``call`` wants; raises ``ValueError`` for what its caller can fix."""
+        began, given = time.perf_counter(), call.given
+        is_ids = ITEM_IDS in given
+        self._check(given, ITEM_IDS if is_ids else ITEM_ROWS)
+        made = self._features(given) if is_ids else given
+        self.spend(FETCH_FEATURES, _requests(call) * is_ids, time.perf_counter() - began)
+        if self.scorer and PROBABILITY in call.wanted:
+            try:
+                made = {**made, **self.scorer(made)}
+            except Exception as error:  # a row outside the tables is the caller's mistake
+                raise ValueError(str(error)) from error
+        return {name: made[name] for name in call.wanted if name in made}
+
+    def _alone(self, call: Call) -> Tensors | ValueError:
+        try:
+            return self.answer(call)
+        except ValueError as error:
+            return error
+
+    def _as_one(self, calls: Sequence[Call]) -> list[Tensors]:
+        """Return the answers to calls of one shape."""
+        if len(calls) == 1:
+            return [self.answer(calls[0])]
+        joined = {
+            name: np.concatenate([call.given[name] for call in calls])
+            for name in calls[0].given
+        }
+        made = self.answer(Call(given=joined, wanted=calls[0].wanted))
+        ends = np.cumsum([_requests(call) for call in calls])[:-1]
+        split = {name: np.split(array, ends) for name, array in made.items()}
+        return [{name: split[name][place] for name in made} for place in range(len(calls))]
+
+    def _check(self, given: Tensors, items: str) -> None:
+        if not ({"user_id", ITEM_IDS} <= given.keys() or given.keys() >= _OWN):
+            raise ValueError("send user_id and item_ids, or all of the model's tensors")
+        if not 1 <= (count := given[items].shape[1]) <= self.max_candidates:
+            raise ValueError(f"{count} {items}; send 1 to {self.max_candidates}")
+
+    def _features(self, given: Tensors) -> Tensors:
+        """Return the model's tensors of ids, and the notes of what they know."""
+        users, items = given["user_id"][:, 0].tolist(), given[ITEM_IDS].tolist()
+        times, contexts = (
+            given[name][:, 0].tolist() if name in given else None
+            for name in ("request_time_ms", "context")
+        )
+        batch = self.features.assemble(users, items, times, contexts)
+        texts = {"status": batch.statuses, "feature_version": batch.feature_versions}
+        texts["model_version"] = (self.version,) * len(users)
+        notes = {name: _column(each) for name, each in texts.items()}
+        return {**notes, "item_status": batch.item_status, **batch.tensors}
+
+
+def opened(
+    folder: Path, settings: Mapping[str, str], environment: Mapping[str, str], spend: Spend
+) -> Ranker:
+    """Return the ranker of the step in ``folder``, which has answered once.
+
+    ``settings`` are the parameters that ``rendering`` gave the step. The store may have
+    moved since: the server's ``environment`` knows.
+    """
+    config = FeatureConfig(**json.loads(settings["features"])).relocated(environment)
+    features, scorer = open_bundle(config, folder), None
+    if (folder / bundle.ENCODER_FILE).is_file():
+        scorer = Scorer(folder, int(settings["kept_states_bytes"]), spend)
+    ranker = Ranker(
+        version=settings["model_version"],
+        max_candidates=int(settings["max_candidates"]),
+        features=features,
+        scorer=scorer,
+        spend=spend,
+    )
+    # Feast's first read takes 33 ms.
+    nobody = {name: np.array([[b""]], dtype=object) for name in ("user_id", ITEM_IDS)}
+    ranker.answer(Call(given=nobody, wanted=frozenset({PROBABILITY})))
+    return ranker
+
+
+def _requests(call: Call) -> int:
+    return len(next(iter(call.given.values())))
+
+
+def _column(texts: Sequence[str]) -> NDArray[Any]:
+    return np.array([texts], dtype=object).T
