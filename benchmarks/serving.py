@@ -28,8 +28,9 @@ import numpy as np
 import torch
 
 from benchmarks.click_sources import say
+from benchmarks.serving_forms import FORMS, THREE_STEPS, TILED
 from benchmarks.serving_load import Load, Measured, measure, timed
-from benchmarks.serving_stack import FORMS, THREE_STEPS, TILED, Stack, running_stack
+from benchmarks.serving_stack import Stack, running_stack
 from features.schema import STATE_TENSORS
 from training import cost, export
 from triton_repo.pbtxt import RANK_CLICKS

@@ -5,23 +5,18 @@ Beside ``rank_clicks`` the server has the other forms that it is compared with, 
 the same features. Everything ends with the ``with`` block.
 """
 
-import json
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from google.protobuf import text_format
-from torch import Tensor, nn
-from tritonclient.grpc import InferenceServerClient, model_config_pb2
 
-from benchmarks.baselines.registry import BASELINES
 from benchmarks.ingest_events import past_activity, past_exposures
-from features import bundle, schema, vocabulary
+from benchmarks.serving_forms import FORMS, add_forms
+from features import bundle, vocabulary
 from features.bundle import BundleManifest
 from features.check_report import FeatureCheck
 from features.config import FeatureConfig
@@ -34,20 +29,13 @@ from streams.sequences import SequenceElement, sequence_of
 from streams.sink import FeatureSink, ItemProfile, Rows
 from training import cost, export
 from training.config import ModelConfig
-from training.model.click_model import ClickModel
 from training.model.embeddings import TableSizes
 from training.model.srp4ctr import SRP4CTR
-from triton_repo import pbtxt, promotion, rendering
+from triton_repo import promotion
 from triton_repo.config import TritonConfig
 
 USERS, ITEMS, GENRES = 200, 2_000, 20
 VERSION = "v1"
-ANEW, THREE_STEPS, TILED, DIN = FORMS = (
-    *("rank_encoding_anew", "rank_in_three_steps"),
-    *("rank_tiled", "rank_din"),
-)
-SHELLS = Path(__file__).parent / "serving_shell"
-SCORINGS = {TILED: "tiled_scoring.py", DIN: "whole_scoring.py"}
 _MINUTE_MS = 60_000
 
 
@@ -58,14 +46,16 @@ class Stack:
     address: str
     """Of Triton's gRPC port."""
     server: processes.Running
+    store: processes.Running
+    features: FeatureConfig
     model: SRP4CTR
     bundle: Path
     sizes: Mapping[str, int]
 
 
 @contextmanager
-def running_stack(length: int) -> Iterator[Stack]:
-    """Yield a stack whose users all have ``length`` behaviours."""
+def running_stack(length: int, forms: Sequence[str] = FORMS) -> Iterator[Stack]:
+    """Yield a stack whose users all have ``length`` behaviours, with those ``forms``."""
     from features.store import FeatureStoreSink, apply  # Feast: 3–4 s
 
     with (
@@ -82,11 +72,21 @@ def running_stack(length: int) -> Iterator[Stack]:
             grpc=f"{ports.HOST}:{grpc_port}", repository=str(folder / "triton")
         )
         try:
-            broker.start_store(folder, store_port, tied=True)
+            store = broker.start_store(folder, store_port, tied=True)
             apply(features)
             _fill(FeatureStoreSink(features), length)
             server = _started(folder, features, triton, metrics_port)
-            yield _served(folder, features, triton, (server, length))
+            model, source, sizes = _promoted(folder, features, triton, length)
+            add_forms(triton, sizes, _words(), forms)
+            yield Stack(
+                address=triton.grpc,
+                server=server,
+                store=store,
+                features=features,
+                model=model,
+                bundle=source,
+                sizes=sizes,
+            )
         finally:
             for each in processes.find(folder):
                 processes.stop(each, folder)
@@ -107,14 +107,10 @@ def _started(
     return triton_server.start(serving, plan, folder, tied=True)
 
 
-def _served(
-    folder: Path,
-    features: FeatureConfig,
-    triton: TritonConfig,
-    started: tuple[processes.Running, int],
-) -> Stack:
-    """Promote a fresh model to the ``started`` server, for histories as long."""
-    server, length = started
+def _promoted(
+    folder: Path, features: FeatureConfig, triton: TritonConfig, length: int
+) -> tuple[SRP4CTR, Path, Mapping[str, int]]:
+    """Promote a fresh model for histories of ``length``; return it, bundle and sizes."""
     words = _words()
     tables = TableSizes.of(words, length)
     torch.manual_seed(0)
@@ -122,10 +118,7 @@ def _served(
     sizes = cost.sizes_of(ModelConfig(), tables) | {"W": EXPOSURE_LENGTH}
     source = _bundle(folder / "bundles", model, words, sizes)
     promotion.promote(source, triton, features, _no_check)
-    _add_forms(triton, source, tables, sizes)
-    return Stack(
-        address=triton.grpc, server=server, model=model, bundle=source, sizes=sizes
-    )
+    return model, source, sizes
 
 
 def user_ids() -> list[str]:
@@ -198,88 +191,3 @@ def _bundle(
 def _no_check() -> FeatureCheck:
     """Return that the store was not held to a log: there is none."""
     return FeatureCheck(checked_at_ms=1, rows=1)
-
-
-def _add_forms(
-    triton: TritonConfig, source: Path, tables: TableSizes, sizes: Mapping[str, int]
-) -> None:
-    """Load the other forms, each an ensemble."""
-    limits = pbtxt.Limits(max_batch_size=triton.max_batch_size, sizes=sizes)
-    repository = Path(triton.repository)
-    (served,) = rendering.step_folders(repository, VERSION)
-    parameters = _parameters(served)
-    for name in (ANEW, TILED, DIN):
-        (step,) = pbtxt.one_step(name, parameters, triton.instances)
-        folder = repository / step.name
-        shutil.copytree(served, folder)
-        (folder / "config.pbtxt").write_text(pbtxt.step_text(step, limits))
-        if name in SCORINGS:
-            code = folder / "1" / "triton_repo"
-            (code / "scoring.py").rename(code.parent / "served_scoring.py")
-            shutil.copyfile(SHELLS / SCORINGS[name], code / "scoring.py")
-        _place(repository, name, (step,), limits)
-    torch.manual_seed(0)
-    din = BASELINES["din"](ModelConfig(), tables).eval()
-    _export_whole(din, sizes, repository / f"{pbtxt.CLICK_RANKER}_{DIN}" / "whole.onnx")
-
-    steps = pbtxt.three_steps(THREE_STEPS, parameters)
-    fetch, *models = (repository / step.name for step in steps)
-    shutil.copytree(served, fetch)
-    (fetch / "config.pbtxt").write_text(pbtxt.step_text(steps[0], limits))
-    for folder, step, file in zip(models, steps[1:], rendering.ONNX_FILES, strict=True):
-        (folder / "1").mkdir(parents=True)
-        shell = pbtxt.step_text(replace(step, backend="python"), limits)
-        (folder / "config.pbtxt").write_text(shell)
-        shutil.copyfile(SHELLS / "onnx_step.py", folder / "1" / "model.py")
-        shutil.copyfile(source / file, folder / "1" / "model.onnx")
-        (folder / "1" / "__pycache__").touch()  # as rendering does
-    for file in rendering.ONNX_FILES:
-        (fetch / file).unlink()
-    _place(repository, THREE_STEPS, steps, limits)
-    with InferenceServerClient(triton.grpc) as client:
-        for name in FORMS:
-            client.load_model(name)
-
-
-def _parameters(served: Path) -> dict[str, str]:
-    """Return what the other forms' shells are told.
-
-    They keep no states, and their item tables rest: who waits for a turn must not take the
-    cores from the form that is measured.
-    """
-    config = text_format.Parse(
-        (served / "config.pbtxt").read_text(), model_config_pb2.ModelConfig()
-    )
-    told = {name: value.string_value for name, value in config.parameters.items()}
-    resting = {**json.loads(told["features"]), "item_refresh_s": 3600.0}
-    return {**told, "features": json.dumps(resting), "kept_states_bytes": "0"}
-
-
-def _place(
-    repository: Path, name: str, steps: Sequence[pbtxt.StepConfig], limits: pbtxt.Limits
-) -> None:
-    """Write the ensemble ``name`` of ``steps``."""
-    rank, _ = pbtxt.ensembles(steps)
-    (repository / name / "1").mkdir(parents=True)
-    text = pbtxt.ensemble_text(replace(rank, name=name), limits)
-    (repository / name / "config.pbtxt").write_text(text)
-
-
-class _Whole(nn.Module):
-    """A click model with positional tensors, as ONNX wants them."""
-
-    def __init__(self, model: ClickModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        names = (spec.name for spec in pbtxt.MODEL_INPUTS)
-        named = dict(zip(names, tensors, strict=True))
-        probability = torch.sigmoid(self.model(named))
-        return probability, torch.ones_like(probability)
-
-
-def _export_whole(model: ClickModel, sizes: Mapping[str, int], path: Path) -> None:
-    inputs = cost.sample(sizes, requests=2, candidates=3)
-    tables = (pbtxt.MODEL_INPUTS, schema.SCORE_TENSORS)
-    export.export_onnx(_Whole(model), inputs, tables, path)

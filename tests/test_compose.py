@@ -136,7 +136,7 @@ def test_the_trainer_repeats_and_leaves_the_machine_to_serving(
     for name in ("trainer", "trainer-gpu"):
         assert SERVICES[name]["command"] == ["model", "refresh", "--every", "1h"]
         for variable, value in SERVICES[name]["environment"].items():
-            monkeypatch.setenv(variable, str(value))
+            monkeypatch.setenv(variable, DEFAULTED.sub(r"\1", str(value)))
     training = settings.load().training
     assert training.niceness > 0
     assert training.max_gpu_memory_share < 1.0
