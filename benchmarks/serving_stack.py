@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -54,8 +55,13 @@ class Stack:
 
 
 @contextmanager
-def running_stack(length: int, forms: Sequence[str] = FORMS) -> Iterator[Stack]:
-    """Yield a stack whose users all have ``length`` behaviours, with those ``forms``."""
+def running_stack(
+    length: int, forms: Sequence[str] = FORMS, **settings: Any
+) -> Iterator[Stack]:
+    """Yield a stack whose users all have ``length`` behaviours, with those ``forms``.
+
+    ``settings`` are of ``TritonConfig``.
+    """
     from features.store import FeatureStoreSink, apply  # Feast: 3–4 s
 
     with (
@@ -69,24 +75,18 @@ def running_stack(length: int, forms: Sequence[str] = FORMS) -> Iterator[Stack]:
             log_dir=str(folder / "events"),
         )
         triton = TritonConfig(
-            grpc=f"{ports.HOST}:{grpc_port}", repository=str(folder / "triton")
+            grpc=f"{ports.HOST}:{grpc_port}",
+            repository=str(folder / "triton"),
+            **settings,
         )
         try:
             store = broker.start_store(folder, store_port, tied=True)
             apply(features)
             _fill(FeatureStoreSink(features), length)
             server = _started(folder, features, triton, metrics_port)
-            model, source, sizes = _promoted(folder, features, triton, length)
-            add_forms(triton, sizes, _words(), forms)
-            yield Stack(
-                address=triton.grpc,
-                server=server,
-                store=store,
-                features=features,
-                model=model,
-                bundle=source,
-                sizes=sizes,
-            )
+            stack = _promoted(folder, features, triton, (store, server, length))
+            add_forms(triton, stack.sizes, _words(), forms)
+            yield stack
         finally:
             for each in processes.find(folder):
                 processes.stop(each, folder)
@@ -108,9 +108,13 @@ def _started(
 
 
 def _promoted(
-    folder: Path, features: FeatureConfig, triton: TritonConfig, length: int
-) -> tuple[SRP4CTR, Path, Mapping[str, int]]:
-    """Promote a fresh model for histories of ``length``; return it, bundle and sizes."""
+    folder: Path,
+    features: FeatureConfig,
+    triton: TritonConfig,
+    started: tuple[processes.Running, processes.Running, int],
+) -> Stack:
+    """Promote a fresh model to the store, the server, for a length of histories."""
+    store, server, length = started
     words = _words()
     tables = TableSizes.of(words, length)
     torch.manual_seed(0)
@@ -118,7 +122,15 @@ def _promoted(
     sizes = cost.sizes_of(ModelConfig(), tables) | {"W": EXPOSURE_LENGTH}
     source = _bundle(folder / "bundles", model, words, sizes)
     promotion.promote(source, triton, features, _no_check)
-    return model, source, sizes
+    return Stack(
+        address=triton.grpc,
+        server=server,
+        store=store,
+        features=features,
+        model=model,
+        bundle=source,
+        sizes=sizes,
+    )
 
 
 def user_ids() -> list[str]:

@@ -195,11 +195,22 @@ SCORE_TENSORS = (
         name="propensity",
         dtype="float32",
         shape=("N",),
-        meaning="probability that the policy showed the candidate: 1 without exploration",
+        meaning="probability that the policy put the candidate at its position, given what "
+        "stands above: 1 without exploration",
     ),
 )
 ENCODER_INPUTS = HISTORY_TENSORS
 HEAD_INPUTS = STATE_TENSORS + REQUEST_TENSORS + CANDIDATE_TENSORS
+
+# What ``rank_clicks`` adds where one step does all: see ``triton_repo/exploration.py``.
+POLICY_TENSORS = (
+    TensorSpec(
+        name="position",
+        dtype="int64",
+        shape=("N",),
+        meaning="where to show the candidate, 0 at the top: best first, or as explored",
+    ),
+)
 
 # What a caller of ``rank_clicks`` sends and gets, beside SCORE_TENSORS.
 REQUEST_INPUTS = (

@@ -37,12 +37,14 @@ _RANK_CALLERS = 2  # as many as the machine has cores: the latency is the servic
 
 
 class Ranking(Protocol):
-    """What a ranker answers: one score a candidate, in their order."""
+    """What a ranker answers: one score and one position a candidate, in their order."""
 
     @property
     def scores(self) -> tuple[float, ...]: ...  # noqa: D102
     @property
     def propensities(self) -> tuple[float, ...]: ...  # noqa: D102
+    @property
+    def positions(self) -> tuple[int, ...]: ...  # noqa: D102
     @property
     def model_version(self) -> str: ...  # noqa: D102
     @property
@@ -55,7 +57,7 @@ Rank = Callable[[str, Sequence[str], int], Ranking]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One slate as the model ranked it, best first, and which items were clicked."""
+    """One slate as it was shown, from the top, and which items were clicked."""
 
     user_id: str
     item_ids: tuple[str, ...]
@@ -183,7 +185,7 @@ class Replay:
 
     def _show(self, visit: Visit, ranking: Ranking, now_ms: int) -> None:
         """Publish the slate in the model's order."""
-        for position, place in enumerate(_best_first(ranking)):
+        for position, place in enumerate(_as_shown(ranking)):
             impression = msgspec.structs.replace(
                 visit.impressions[place],
                 position=position,
@@ -243,19 +245,20 @@ class Replay:
 
 
 def _answer_of(visit: Visit, ranking: Ranking, latency_s: float) -> Answer:
-    best_first = _best_first(ranking)
+    shown = _as_shown(ranking)
     return Answer(
         user_id=visit.impressions[0].user_id,
-        item_ids=tuple(visit.impressions[i].item_id for i in best_first),
-        scores=tuple(ranking.scores[i] for i in best_first),
+        item_ids=tuple(visit.impressions[i].item_id for i in shown),
+        scores=tuple(ranking.scores[i] for i in shown),
         clicked=frozenset(click.item_id for click in visit.clicks),
         model_version=ranking.model_version,
         latency_s=latency_s,
     )
 
 
-def _best_first(ranking: Ranking) -> list[int]:
-    return sorted(range(len(ranking.scores)), key=lambda place: -ranking.scores[place])
+def _as_shown(ranking: Ranking) -> list[int]:
+    """Return the places of the candidates from the top."""
+    return sorted(range(len(ranking.scores)), key=ranking.positions.__getitem__)
 
 
 def _sequence_version(ranking: Ranking) -> str:

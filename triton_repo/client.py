@@ -5,6 +5,7 @@ What a caller of the project needs and no more; any plain Triton client can do t
 
 import itertools
 import math
+import operator
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -76,19 +77,22 @@ class Ranking:
     item_statuses: tuple[int, ...]
     """Bits of ``features.schema.ItemStatus``."""
     propensities: tuple[float, ...]
+    positions: tuple[int, ...]
+    """Where to show each item, 0 at the top."""
     model_version: str
     status: str
     """``ok``, ``cold_user``, ``empty_sequence``, ``stale_sequence``, …"""
     feature_version: str
 
-    def best_first(self) -> tuple[str, ...]:
-        """Return the items by descending score; equal scores keep the caller's order.
+    def to_show(self) -> tuple[str, ...]:
+        """Return the items from the top: by descending score, unless the server explores.
 
-        Padding, whose score is NaN, is left out.
+        Equal scores keep the caller's order; padding, whose score is NaN, is left out.
         """
         scored = [i for i, score in enumerate(self.scores) if not math.isnan(score)]
-        best = sorted(scored, key=lambda i: -self.scores[i])
-        return tuple(self.item_ids[i] for i in best)
+        return tuple(
+            self.item_ids[i] for i in sorted(scored, key=self.positions.__getitem__)
+        )
 
     def impressions(
         self,
@@ -99,10 +103,13 @@ class Ranking:
     ) -> tuple[Impression, ...]:
         """Return the events of what the user saw, to be published: labels need them.
 
-        ``shown`` are the items from the top, if not the best first; all must have been
-        asked for.
+        ``shown`` are the items from the top, if not those ``to_show``; all must have been
+        asked for. From where they differ there is no propensity: it was not our policy.
         """
         place = {item_id: i for i, item_id in enumerate(self.item_ids)}
+        ours = self.to_show()
+        items = ours if shown is None else tuple(shown)
+        as_ours = sum(itertools.takewhile(bool, map(operator.eq, ours, items)))
         return tuple(
             Impression(
                 event_id=f"i-{request_id}-{position}",
@@ -112,13 +119,13 @@ class Ranking:
                 position=position,
                 occurred_at=shown_at_ms,
                 score=self.scores[place[item_id]],
-                propensity=self.propensities[place[item_id]],
+                propensity=(
+                    self.propensities[place[item_id]] if position < as_ours else None
+                ),
                 model_version=self.model_version,
                 context=dict(context) if context else None,
             )
-            for position, item_id in enumerate(
-                self.best_first() if shown is None else shown
-            )
+            for position, item_id in enumerate(items)
         )
 
 
@@ -238,32 +245,31 @@ def _inputs(requests: Sequence[RankRequest]) -> list[Any]:
 
 
 def _rankings(requests: Sequence[RankRequest], answer: Any) -> tuple[Ranking, ...]:
-    def column(name: str) -> list[Any]:
-        values: list[Any] = answer.as_numpy(name).tolist()
-        return values
+    names = ("click_probability", "item_status", "propensity", "position")
+    by_item = {name: answer.as_numpy(name) for name in names}
+    if by_item["position"] is None:  # a server whose steps are apart does not explore
+        order = np.argsort(-by_item["click_probability"], kind="stable")
+        by_item["position"] = np.argsort(order, kind="stable")
+    notes = {
+        name: [value.decode() for (value,) in answer.as_numpy(name).tolist()]
+        for name in ("model_version", "status", "feature_version")
+    }
 
-    def notes(name: str) -> list[str]:
-        return [value.decode() for (value,) in column(name)]
-
-    answered = zip(
-        requests,
-        *(column(name) for name in ("click_probability", "item_status", "propensity")),
-        *(notes(name) for name in ("model_version", "status", "feature_version")),
-        strict=True,
-    )
-    return tuple(
-        Ranking(
+    def ranking(row: int, asked: RankRequest) -> Ranking:
+        scores, statuses, propensities, positions = (
+            tuple(by_item[name][row, : len(asked.item_ids)].tolist()) for name in names
+        )
+        return Ranking(
             user_id=asked.user_id,
             item_ids=tuple(asked.item_ids),
-            scores=tuple(scores[: len(asked.item_ids)]),
-            item_statuses=tuple(statuses[: len(asked.item_ids)]),
-            propensities=tuple(propensities[: len(asked.item_ids)]),
-            model_version=version,
-            status=status,
-            feature_version=of_features,
+            scores=scores,
+            item_statuses=statuses,
+            propensities=propensities,
+            positions=positions,
+            **{name: each[row] for name, each in notes.items()},
         )
-        for asked, scores, statuses, propensities, version, status, of_features in answered
-    )
+
+    return tuple(ranking(row, asked) for row, asked in enumerate(requests))
 
 
 def _as_builtin(error: InferenceServerException) -> Exception:

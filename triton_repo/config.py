@@ -1,6 +1,33 @@
 """Where Triton is, and where its live model repository is rendered."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplorationConfig:
+    """How far the order of what is shown may depart from best first: exploration.py."""
+
+    kind: str = "none"
+    """``none``, ``epsilon_greedy`` or ``plackett_luce``."""
+    epsilon: float = 0.05
+    """Of epsilon_greedy: how often a place goes to any item."""
+    temperature: float = 0.25
+    """Of plackett_luce: 0 would be best first; with 1 an item of twice the odds is twice as
+    likely to stand first."""
+    depth: int = 10
+    """Only so many places are explored, from the top."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("none", "epsilon_greedy", "plackett_luce"):
+            raise ValueError(
+                f"triton.exploration.kind is {self.kind!r}; none, epsilon_greedy or "
+                "plackett_luce"
+            )
+        if not 0.0 < self.epsilon <= 1.0 or self.temperature <= 0.0 or self.depth < 1:
+            raise ValueError(
+                f"triton.exploration: epsilon is {self.epsilon}, in (0, 1]; temperature is "
+                f"{self.temperature}, above 0; depth is {self.depth}, at least 1"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +50,7 @@ class TritonConfig:
     kept_states_mb: float = 64.0
     """How much of the states of recent histories each instance keeps, to encode none twice:
     an L of 200 takes 0.27 MB. 0: nothing is kept."""
+    exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
     max_wrong_features: float = 0.01
     """No bundle is promoted while a greater share of the feature store's sampled rows
     differs from the raw log: see ``features/check.py``."""
@@ -35,6 +63,11 @@ class TritonConfig:
     def __post_init__(self) -> None:
         if self.backend not in ("python", "onnxruntime"):
             raise ValueError(f"triton.backend is {self.backend!r}; python or onnxruntime")
+        if self.backend != "python" and self.exploration.kind != "none":
+            raise ValueError(
+                f"triton.exploration.kind is {self.exploration.kind!r}: that needs the one "
+                f"step of triton.backend 'python', which is {self.backend!r}"
+            )
         if self.instances < 1 or self.kept_states_mb < 0.0:
             raise ValueError(
                 f"triton.instances is {self.instances}, at least 1; "

@@ -92,7 +92,12 @@ def one_step(
         optional_inputs=(
             schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS + MODEL_INPUTS
         ),
-        outputs=schema.SCORE_TENSORS + schema.RESPONSE_NOTES + MODEL_INPUTS,
+        outputs=(
+            schema.SCORE_TENSORS
+            + schema.POLICY_TENSORS
+            + schema.RESPONSE_NOTES
+            + MODEL_INPUTS
+        ),
         instances=instances,
         parameters=parameters,
     )
@@ -128,12 +133,13 @@ def ensembles(steps: Sequence[StepConfig]) -> tuple[EnsembleConfig, EnsembleConf
 
     The first of several steps is the features'.
     """
+    of_policy = tuple(t for t in schema.POLICY_TENSORS if t in steps[-1].outputs)
     rank = EnsembleConfig(
         name=RANK_CLICKS,
         steps=tuple(steps),
         inputs=schema.REQUEST_INPUTS,
         optional_inputs=schema.OPTIONAL_REQUEST_INPUTS,
-        outputs=schema.SCORE_TENSORS + schema.RESPONSE_NOTES,
+        outputs=schema.SCORE_TENSORS + of_policy + schema.RESPONSE_NOTES,
     )
     score = EnsembleConfig(
         name=SCORE_CLICKS,

@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from features import bundle
 from features.config import FeatureConfig
 from features.requests import RequestBatch, open_bundle
+from triton_repo.exploration import Policy, best_first, explored, policy_of
 from triton_repo.pbtxt import FETCH_FEATURES, MODEL_INPUTS
 from triton_repo.scoring import Scorer, Spend, Tensors
 
-PROBABILITY = "click_probability"
+PROBABILITY, PROPENSITY = "click_probability", "propensity"
+POSITION = "position"
 ITEM_IDS, ITEM_ROWS = "item_ids", "candidate_item_rows"
 _OWN = {spec.name for spec in MODEL_INPUTS}
 
@@ -62,6 +64,7 @@ class Ranker:
     scorer: Callable[[Tensors], Tensors] | None
     """None: the features alone, for encoder and head elsewhere."""
     spend: Spend
+    policy: Policy = best_first
 
     def close(self) -> None:
         """End what goes on in the background."""
@@ -95,6 +98,9 @@ class Ranker:
                 made = {**made, **self.scorer(made)}
             except Exception as error:  # a row outside the tables is the caller's mistake
                 raise ValueError(str(error)) from error
+            if POSITION in call.wanted:
+                shown = explored(made[PROBABILITY], self.policy)
+                made = {**made, **dict(zip((POSITION, PROPENSITY), shown, strict=True))}
         return {name: made[name] for name in call.wanted if name in made}
 
     def _alone(self, call: Call) -> Tensors | ValueError:
@@ -154,6 +160,7 @@ def opened(
         features=features,
         scorer=scorer,
         spend=spend,
+        policy=policy_of(**json.loads(settings["exploration"])),
     )
     # Feast's first read takes 33 ms.
     nobody = {name: np.array([[b""]], dtype=object) for name in ("user_id", ITEM_IDS)}

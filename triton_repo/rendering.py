@@ -48,6 +48,7 @@ def render(
     parameters = {
         "max_candidates": str(config.max_candidates),
         "kept_states_bytes": str(round(config.kept_states_mb * 1e6)),
+        "exploration": json.dumps(asdict(config.exploration)),
         "model_version": version,
         "features": json.dumps(asdict(features.portable())),
     }

@@ -18,6 +18,10 @@ class FixedRanking:
     model_version: str = "v1"
 
     @property
+    def positions(self) -> tuple[int, ...]:
+        return tuple(reversed(range(len(self.scores))))  # later items are better
+
+    @property
     def propensities(self) -> tuple[float, ...]:
         return (1.0,) * len(self.scores)
 

@@ -1,7 +1,9 @@
 """What a caller gets when Triton answers, and when nobody does."""
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 
@@ -16,6 +18,7 @@ def a_ranking(scores: tuple[float, ...]) -> Ranking:
         scores=scores,
         item_statuses=(0,) * len(scores),
         propensities=(1.0,) * len(scores),
+        positions=tuple(np.argsort(np.argsort(-np.array(scores), kind="stable")).tolist()),
         model_version="v1",
         status="ok",
         feature_version="-",
@@ -26,12 +29,17 @@ def retries() -> float:
     return REGISTRY.get_sample_value("srp4ctr_rank_retries_total") or 0.0
 
 
+def test_items_are_shown_by_their_positions() -> None:
+    explored = replace(a_ranking((0.1, 0.3, 0.2)), positions=(1, 2, 0))
+    assert explored.to_show() == ("c", "a", "b")
+
+
 def test_the_best_item_is_first_and_equals_keep_their_order() -> None:
-    assert a_ranking((0.1, 0.3, 0.3, 0.2)).best_first() == ("b", "c", "d", "a")
+    assert a_ranking((0.1, 0.3, 0.3, 0.2)).to_show() == ("b", "c", "d", "a")
 
 
 def test_padding_is_not_ranked() -> None:
-    assert a_ranking((0.1, math.nan, 0.3)).best_first() == ("c", "a")
+    assert a_ranking((0.1, math.nan, 0.3)).to_show() == ("c", "a")
 
 
 def test_what_was_shown_becomes_events_with_what_labels_need() -> None:
@@ -42,6 +50,9 @@ def test_what_was_shown_becomes_events_with_what_labels_need() -> None:
     assert (third.position, third.score, third.model_version) == (2, 0.1, "v1")
     [own] = ranking.impressions("r", 1_700_000_000_000, ["c"], {"page": "home"})
     assert (own.item_id, own.user_id, own.score) == ("c", "u", 0.2)
+    assert own.propensity is None  # another order than ours: nobody knows its chances
+    [as_ours, other] = ranking.impressions("r", 1_700_000_000_000, ["b", "a"])
+    assert (as_ours.propensity, other.propensity) == (1.0, None)
     for event in (first, own):
         assert decode(encode(event), 1_700_000_000_001) == event
 

@@ -1,6 +1,7 @@
 """Whatever is asked, by whom, in whatever state the store is: a probability and a reason.
 
-A real model in a real Triton before a real store, which the last test takes away.
+A real model in a real Triton before a real store, which the last test takes away. The
+server explores, which changes no probability.
 """
 
 import math
@@ -23,6 +24,7 @@ from streams.events import action_code, item_key
 from streams.sequences import SequenceElement, sequence_of
 from streams.sink import ItemProfile, Rows
 from triton_repo.client import RankClient, Ranking, RankRequest
+from triton_repo.config import ExplorationConfig
 from triton_repo.pbtxt import RANK_CLICKS
 
 pytestmark = [pytest.mark.stack, pytest.mark.triton]
@@ -35,7 +37,8 @@ PLAIN, NEW, STRANGE = item_ids()[-1], "an-item-of-today", "never-heard-of"
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    with running_stack(LENGTH, forms=()) as stack:
+    explores = ExplorationConfig(kind="epsilon_greedy", epsilon=0.5, depth=2)
+    with running_stack(LENGTH, forms=(), exploration=explores) as stack:
         _add_odd_ones(stack)
         with RankClient(stack.address) as client:
             while not _tables_know_all(client):
@@ -145,6 +148,19 @@ def test_a_score_depends_on_nothing_beside_it(stack: Stack) -> None:
                 single = replace(request, item_ids=[request.item_ids[place]])
                 (alone,) = client.rank_many([single], deadline_s=30.0)
                 assert ranking.scores[place] == pytest.approx(alone.scores[0], abs=1e-6)
+
+
+def test_the_top_is_explored_and_impressions_say_how_likely_it_was(stack: Stack) -> None:
+    items = [ITEM, OTHER, STRANGE, ""]
+    rankings = [ask(stack, USER, items) for _ in range(40)]
+    assert len({ranking.to_show() for ranking in rankings}) > 1
+    best = items[int(np.nanargmax(rankings[0].scores))]
+    for ranking in rankings:
+        assert sorted(ranking.positions) == [0, 1, 2, 3]
+        top, _, last = ranking.impressions("r", 1_700_000_000_000)
+        expected = 0.5 + 0.5 / 3 if top.item_id == best else 0.5 / 3
+        assert top.propensity == pytest.approx(expected)
+        assert last.propensity == 1.0
 
 
 def test_the_history_counts(stack: Stack) -> None:

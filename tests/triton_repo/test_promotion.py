@@ -69,7 +69,7 @@ def test_unknown_users_and_items_get_a_finite_score_and_a_status(
     assert not ranking.item_statuses[0] & ItemStatus.UNKNOWN_ITEM
     assert ranking.item_statuses[1] & ItemStatus.UNKNOWN_ITEM
     assert ranking.item_statuses[2] == ItemStatus.PADDING
-    assert set(ranking.best_first()) == {KNOWN_ITEM, "stranger"}
+    assert set(ranking.to_show()) == {KNOWN_ITEM, "stranger"}
 
 
 def test_many_users_are_answered_by_one_call_as_each_alone(
