@@ -2,9 +2,9 @@
 
 One Triton, one set of weights, requests with features from the store, in several forms
 
-- ``rank_clicks``: as it is served on a CPU: one step, and a history that was encoded lately
-  is not encoded again, which spares all of these 200 users,
-- ``rank_encoding_anew``: the same, every request's history encoded, once,
+- ``rank_clicks``: as it is served on a CPU, one step, each request's history encoded once,
+- ``rank_states_kept``: the same when the user's history is still as it was at the request
+  before (``benchmarks/kept_states.py``: how often), as for all of these 200 users,
 - ``rank_in_three_steps``: the same in three steps, as for a GPU: what the hops cost,
 - ``rank_tiled``: the history encoded anew for each candidate, as who tiles the user does,
 - ``rank_din``: DIN served in one step,

@@ -24,10 +24,11 @@ from training.model.embeddings import TableSizes
 from triton_repo import pbtxt, rendering
 from triton_repo.config import TritonConfig
 
-ANEW, THREE_STEPS, TILED, DIN = FORMS = (
-    *("rank_encoding_anew", "rank_in_three_steps"),
+KEPT, THREE_STEPS, TILED, DIN = FORMS = (
+    *("rank_states_kept", "rank_in_three_steps"),
     *("rank_tiled", "rank_din"),
 )
+KEPT_BYTES = 64_000_000
 SHELLS = Path(__file__).parent / "serving_shell"
 SCORINGS = {TILED: "tiled_scoring.py", DIN: "whole_scoring.py"}
 
@@ -45,7 +46,8 @@ def add_forms(
             steps = pbtxt.three_steps(name, parameters)
             _place_three_steps(repository, steps, limits, served)
         else:
-            steps = pbtxt.one_step(name, parameters, triton.instances)
+            kept = {"kept_states_bytes": str(KEPT_BYTES if name == KEPT else 0)}
+            steps = pbtxt.one_step(name, {**parameters, **kept}, triton.instances)
             _place_one_step(repository / steps[0].name, steps[0], limits, served)
             if name in SCORINGS:
                 code = repository / steps[0].name / "1"
@@ -86,15 +88,15 @@ def _place_three_steps(
 def _parameters(served: Path) -> dict[str, str]:
     """Return what the other forms' shells are told.
 
-    They keep no states, and their item tables rest: who waits for a turn must not take the
-    cores from the form that is measured.
+    Their item tables rest: who waits for a turn must not take the cores from the form that
+    is measured.
     """
     config = text_format.Parse(
         (served / "config.pbtxt").read_text(), model_config_pb2.ModelConfig()
     )
     told = {name: value.string_value for name, value in config.parameters.items()}
     resting = {**json.loads(told["features"]), "item_refresh_s": 3600.0}
-    return {**told, "features": json.dumps(resting), "kept_states_bytes": "0"}
+    return {**told, "features": json.dumps(resting)}
 
 
 def _place_ensemble(

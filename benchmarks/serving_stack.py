@@ -60,7 +60,8 @@ def running_stack(
 ) -> Iterator[Stack]:
     """Yield a stack whose users all have ``length`` behaviours, with those ``forms``.
 
-    ``settings`` are of ``TritonConfig``.
+    ``settings`` are of ``TritonConfig``; unless they say so no states are kept, or so few
+    users would have all histories encoded for good.
     """
     from features.store import FeatureStoreSink, apply  # Feast: 3–4 s
 
@@ -77,7 +78,7 @@ def running_stack(
         triton = TritonConfig(
             grpc=f"{ports.HOST}:{grpc_port}",
             repository=str(folder / "triton"),
-            **settings,
+            **{"kept_states_mb": 0.0} | settings,
         )
         try:
             store = broker.start_store(folder, store_port, tied=True)
@@ -85,7 +86,7 @@ def running_stack(
             _fill(FeatureStoreSink(features), length)
             server = _started(folder, features, triton, metrics_port)
             stack = _promoted(folder, features, triton, (store, server, length))
-            add_forms(triton, stack.sizes, _words(), forms)
+            add_forms(triton, stack.sizes, catalogue(), forms)
             yield stack
         finally:
             for each in processes.find(folder):
@@ -115,7 +116,7 @@ def _promoted(
 ) -> Stack:
     """Promote a fresh model to the store, the server, for a length of histories."""
     store, server, length = started
-    words = _words()
+    words = catalogue()
     tables = TableSizes.of(words, length)
     torch.manual_seed(0)
     model = SRP4CTR(ModelConfig(), tables).eval()
@@ -153,7 +154,8 @@ def _profile(number: int, at_ms: int) -> ItemProfile:
     )
 
 
-def _words() -> Vocabulary:
+def catalogue() -> Vocabulary:
+    """Return the vocabulary of all items and their attributes."""
     counts = {item_key(each): ITEMS - place for place, each in enumerate(item_ids())}
     profiles = [_profile(number, 1).attributes for number in range(ITEMS)]
     return vocabulary.build(counts, profiles)

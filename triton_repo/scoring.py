@@ -40,14 +40,14 @@ class Scorer:
     def __call__(self, tensors: Tensors) -> Tensors:
         """Return ``SCORE_TENSORS`` of B requests."""
         began = time.perf_counter()
-        states, encoded = self._states(tensors)
+        states, encoded = self.states(tensors)
         between = time.perf_counter()
         scores = self._score({**tensors, **states})
         self._spend(BEHAVIOR_ENCODER, encoded, between - began)
         self._spend(CLICK_HEAD, len(states["state_mask"]), time.perf_counter() - between)
         return scores
 
-    def _states(self, tensors: Tensors) -> tuple[Tensors, int]:
+    def states(self, tensors: Tensors) -> tuple[Tensors, int]:
         """Return ``STATE_TENSORS`` of B requests, and how many of them were encoded.
 
         One by one, so that no user's states depend on who shares the call.
