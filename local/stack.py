@@ -19,6 +19,7 @@ from local import (
     prometheus,
     serving_env,
     triton_server,
+    triton_watch,
 )
 from local.config import LocalConfig
 
@@ -27,7 +28,7 @@ _RECORD = "stack.json"
 _PORTS = "ports.json"
 _OF_OTHERS = (4, 5, 6)  # the ports of worker, monitor and caller
 # Stopped in the reverse order; what others started in the folder (a worker) goes first.
-_ORDER = ("broker", "kafka", "store", "triton", "prometheus")
+_ORDER = ("broker", "kafka", "store", "triton", "watch", "prometheus")
 # What settings.toml says of security is for other brokers: these two have none.
 _PLAIN: dict[str, dict[str, str | int]] = {
     "kafka": {"security_protocol": "PLAINTEXT", "ssl_ca_file": "", "sasl_username": ""},
@@ -180,7 +181,8 @@ def _start_all(
             metrics_port=addresses.triton_metrics_port,
             http_port=http_port,
         )
-        triton_server.start(serving, plan, folder, tied=tied)
+        server = triton_server.start(serving, plan, folder, tied=tied)
+        triton_watch.start(server, plan, folder, tied=tied)
         if binary:
             targets, port = addresses.scraped(), addresses.prometheus_port
             prometheus.start(binary, targets, port, folder, tied=tied)
@@ -229,7 +231,7 @@ def _status(folder: Path) -> StackStatus:
 def _expected(addresses: Addresses) -> tuple[str, ...]:
     messages = "broker" if addresses.broker == "noida" else "kafka"
     watchers = ("prometheus",) if addresses.prometheus_port else ()
-    return ("store", messages, "triton", *watchers)
+    return ("store", messages, "triton", "watch", *watchers)
 
 
 def _stop_all(folder: Path) -> list[str]:

@@ -81,7 +81,7 @@ def promote(
     """
     card = bundle.verify(source)
     repository = Path(config.repository).resolve()
-    with _locked(repository):
+    with locked(repository):
         before = read_serving(repository)
         known = {before.serving, before.previous} | _live_versions(repository)
         if card.version in known:
@@ -100,7 +100,7 @@ def promote(
 def rollback(config: TritonConfig) -> Serving:
     """Serve the previous bundle again, and return what serves then."""
     repository = Path(config.repository).resolve()
-    with _locked(repository):
+    with locked(repository):
         before = read_serving(repository)
         if before.previous is None:
             raise ValueError(f"nothing was served before {before.serving} in {repository}")
@@ -116,7 +116,7 @@ def _switch(
     """
     repository = Path(config.repository).resolve()
     proved = [] if gates is None else gates
-    with _connected(config) as client:
+    with connected(config) as client:
         try:
             folders = rendering.step_folders(repository, version)
             if not folders:
@@ -263,7 +263,8 @@ def _refusal(version: str, before: Serving, gates: Sequence[Gate]) -> PromotionE
 
 
 @contextmanager
-def _connected(config: TritonConfig) -> Iterator[Any]:
+def connected(config: TritonConfig) -> Iterator[Any]:
+    """Yield a client of the server; raises ``PromotionError`` if none answers."""
     with InferenceServerClient(config.grpc) as client:
         try:
             client.is_server_live(client_timeout=5.0)
@@ -276,8 +277,8 @@ def _connected(config: TritonConfig) -> Iterator[Any]:
 
 
 @contextmanager
-def _locked(repository: Path) -> Iterator[None]:
-    """Let one promotion at a time into the repository."""
+def locked(repository: Path) -> Iterator[None]:
+    """Let one change at a time into the repository."""
     repository.mkdir(parents=True, exist_ok=True)
     with (repository / "promotion.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

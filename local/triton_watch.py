@@ -1,0 +1,50 @@
+"""A tritonserver → the same, looked after until it ends: ``python -m local.triton_watch``.
+
+What a death costs a caller is told by ``triton_repo/revival.py``.
+"""
+
+import argparse
+import logging
+import time
+from pathlib import Path
+
+from local import ports, processes
+from local.triton_server import ServerPlan
+from triton_repo.config import TritonConfig
+from triton_repo.revival import Watch
+
+INTERVAL_S = 0.5
+LOG = logging.getLogger("local.triton_watch")
+
+
+def start(
+    server: processes.Running, plan: ServerPlan, folder: Path, *, tied: bool
+) -> processes.Running:
+    """Start a process that looks after ``server`` and ends with it."""
+    address = f"{ports.HOST}:{plan.grpc_port}"
+    arguments = (str(server.pid), address, str(plan.repository.resolve()))
+    program = processes.python("watch", "-m", "local.triton_watch", *arguments)
+    return processes.start(program, folder, tied=tied)
+
+
+def main() -> None:
+    """Look after the server in the arguments."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("server_pid", type=int)
+    parser.add_argument("grpc", help="its address")
+    parser.add_argument("repository", help="its live model repository")
+    asked = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    watch = Watch(
+        asked.server_pid, TritonConfig(grpc=asked.grpc, repository=asked.repository)
+    )
+    while Path(f"/proc/{asked.server_pid}").is_dir():
+        try:
+            watch.look()
+        except Exception:  # the next look may succeed
+            LOG.exception("not looked after")
+        time.sleep(INTERVAL_S)
+
+
+if __name__ == "__main__":
+    main()
