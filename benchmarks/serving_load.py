@@ -18,9 +18,10 @@ import psutil
 from numpy.typing import NDArray
 from tritonclient.grpc import InferenceServerClient
 
-from benchmarks.serving_stack import item_ids, user_ids
+from benchmarks.serving_stack import VERSION, item_ids, user_ids
 from features import schema
 from triton_repo.client import infer_inputs
+from triton_repo.pbtxt import RANK_CLICKS
 
 PREPARED = 64  # requests of a caller, asked in turns: making one is not the server's cost
 WARM_UP_S = 0.5
@@ -48,7 +49,7 @@ class Measured:
     cpu_s: float
     """Of the server and its steps."""
     rss_mb: float
-    """Shared pages counted once a process: an upper bound."""
+    """Of the server and of this model's steps; shared pages count once a process."""
 
     def row(self, candidates: int) -> dict[str, float]:
         """Return the figures of a table's row."""
@@ -85,7 +86,7 @@ def measure(load: Load, server_pid: int) -> Measured:
         latencies_s=np.concatenate(found),
         wall_s=wall_s,
         cpu_s=cpu_s,
-        rss_mb=sum(each.memory_info().rss for each in _family(server_pid)) / 1e6,
+        rss_mb=_rss_mb(server_pid, load.model),
     )
 
 
@@ -138,6 +139,14 @@ def _request(candidates: int, chance: random.Random) -> list[Any]:
 def _family(pid: int) -> list[psutil.Process]:
     parent = psutil.Process(pid)
     return [parent, *parent.children(recursive=True)]
+
+
+def _rss_mb(server_pid: int, model: str) -> float:
+    """Return the memory of the server and of the steps of ``model`` alone."""
+    steps = f"_{VERSION if model == RANK_CLICKS else model}/1/model.py"
+    server, *stubs = _family(server_pid)
+    of_model = (each for each in stubs if any(steps in word for word in each.cmdline()))
+    return sum(each.memory_info().rss for each in (server, *of_model)) / 1e6
 
 
 def _cpu_s(pid: int) -> float:

@@ -13,6 +13,7 @@ import served_scoring
 
 from triton_repo.pbtxt import CLICK_HEAD
 
+Spend, Tensors = served_scoring.Spend, served_scoring.Tensors
 CANDIDATE = "candidate_"  # how the names of what is a candidate's begin
 
 

@@ -13,6 +13,8 @@ import served_scoring
 
 from triton_repo.pbtxt import CLICK_HEAD, MODEL_INPUTS
 
+Spend, Tensors = served_scoring.Spend, served_scoring.Tensors
+
 
 class Scorer:
     """Runs ``whole.onnx`` on one thread."""
