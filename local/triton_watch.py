@@ -11,7 +11,6 @@ from pathlib import Path
 from local import ports, processes
 from local.triton_server import ServerPlan
 from triton_repo.config import TritonConfig
-from triton_repo.revival import Watch
 
 INTERVAL_S = 0.5
 LOG = logging.getLogger("local.triton_watch")
@@ -29,6 +28,8 @@ def start(
 
 def main() -> None:
     """Look after the server in the arguments."""
+    from triton_repo.revival import Watch  # tritonclient: who only starts us needs none
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("server_pid", type=int)
     parser.add_argument("grpc", help="its address")
