@@ -5,8 +5,7 @@ What that spares depends on the traffic alone: real logs are read in their order
 request asks for its user's history, each click and behaviour changes it. For how long
 states are kept decides how often they are met again, and how much memory that takes.
 
-These logs are the worst case: their slates all end in a click. Who shows pages that are
-only looked at meets most states again.
+These logs are a hard case: their slates all end in a click, which changes the history.
 
     SRP4CTR_DATA=../shared/data python -m benchmarks.kept_states --data ebnerd movielens
 """

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+DEAD = "ZX"  # states of a process that has ended
 _PR_SET_PDEATHSIG = 1
 _POLL_S = 0.05
 _LOG_TAIL_LINES = 12
@@ -144,6 +145,16 @@ def check_alive(running: Running) -> None:
         raise ProcessError(f"{running.name} has ended\n{_tail(running)}")
 
 
+def stat_fields(pid: int) -> list[str]:
+    """Return what the kernel says of process ``pid``: its state, its parent, …
+
+    These are the fields of ``/proc/PID/stat`` from the third on. Raises ``OSError`` if
+    there is no such process.
+    """
+    # The command in parentheses may hold spaces: the fields count from its end.
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
 def _tail(running: Running) -> str:
     """Return where the log is and its last lines."""
     try:
@@ -167,14 +178,12 @@ def _pid_file(folder: Path, name: str) -> Path:
 def _birth(pid: int) -> str | None:
     """Return boot id and start tick of process ``pid``; None if it is gone or a zombie."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        fields = stat_fields(pid)
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return None
-    # The command in parentheses may hold spaces: the fields count from its end.
-    fields = stat.rpartition(")")[2].split()
     state, start_tick = fields[0], fields[19]
-    return None if state in "ZX" else f"{boot}:{start_tick}"
+    return None if state in DEAD else f"{boot}:{start_tick}"
 
 
 def _die_with_parent() -> Callable[[], None]:

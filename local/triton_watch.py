@@ -1,6 +1,6 @@
 """A tritonserver → the same, looked after until it ends: ``python -m local.triton_watch``.
 
-What a death costs a caller is told by ``triton_repo/revival.py``.
+What a death costs a caller is told by ``local/revival.py``.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def start(
 
 def main() -> None:
     """Look after the server in the arguments."""
-    from triton_repo.revival import Watch  # tritonclient: who only starts us needs none
+    from local.revival import Watch  # tritonclient: who only starts us needs none
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("server_pid", type=int)

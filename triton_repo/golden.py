@@ -25,6 +25,7 @@ SLACK_MS = 1.0
 _ROUNDS, _WARM_UP_TURNS, _TIMED_TURNS = 3, 3, 21
 _TIMEOUT_S = 30.0
 _PROBABILITY = "click_probability"
+_GAP = [field.name for field in schema.BEHAVIOR_FIELDS].index("gap")
 Tables = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 # What a step that scores reads and makes.
 _TABLES: Mapping[str, Tables] = {
@@ -91,14 +92,26 @@ def _timed(
 ) -> dict[str, tuple[float, float]]:
     """Return the median and the least milliseconds of each version's golden requests."""
     taken: dict[str, list[float]] = {version: [] for version in steps}
+    chance = np.random.default_rng()
     golden = {name: load_file(each[0] / bundle.GOLDEN_FILE) for name, each in steps.items()}
     for turn in range(_WARM_UP_TURNS + _TIMED_TURNS):
         for version, folders in steps.items():
+            request = _unseen(golden[version], chance)
             began = time.perf_counter()
-            _score(client, folders, golden[version])
+            _score(client, folders, request)
             if turn >= _WARM_UP_TURNS:
                 taken[version].append(1000.0 * (time.perf_counter() - began))
     return {version: (median(each), min(each)) for version, each in taken.items()}
+
+
+def _unseen(tensors: Tensors, chance: np.random.Generator) -> Tensors:
+    """Return ``tensors`` with the gaps between behaviours drawn anew.
+
+    No states are kept of such histories, so that the encoder's time counts.
+    """
+    codes = tensors["history_behavior_codes"].copy()
+    codes[..., _GAP] = chance.integers(1, schema.NUM_GAP_BUCKETS, codes.shape[:-1])
+    return {**tensors, "history_behavior_codes": codes}
 
 
 def check_version(client: Any, version: str) -> None:

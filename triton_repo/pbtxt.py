@@ -84,7 +84,7 @@ def one_step(
 ) -> tuple[StepConfig, ...]:
     """Return the step that does all of bundle ``version``, for a CPU.
 
-    Three steps pass the states, 205 kB at L = 200, and 20 tensors through the server twice.
+    Three steps pass the states, 258 kB at L = 200, and all features through the server.
     """
     ranker = StepConfig(
         name=step_name(CLICK_RANKER, version),

@@ -21,8 +21,6 @@ from features.schema import TensorSpec
 from triton_repo.pbtxt import BEHAVIOR_ENCODER, CLICK_HEAD
 
 Tensors = Mapping[str, NDArray[Any]]
-
-
 # Told how many requests a part worked on, and for how many seconds.
 Spend = Callable[[str, int, float], None]
 

@@ -51,14 +51,18 @@ def _model(
     return model
 
 
-def encoder(mark: float) -> onnx.ModelProto:
-    """Return an encoder that writes ``mark`` into the null slot of its last states."""
+def encoder(mark: float, work: int = 0) -> onnx.ModelProto:
+    """Return an encoder that writes ``mark`` into the null slot of its last states.
+
+    ``work`` is the size of a matrix that it multiplies with itself, for nothing.
+    """
     node = helper.make_node
     nodes = [
         node("Cast", ["history_item_rows"], ["rows"], to=TensorProto.FLOAT),
         node("Slice", ["rows", "zero", "one", "axis1"], ["first"]),  # (B, 1)
         node("Mul", ["first", "zero_f"], ["nothing"]),
-        node("Add", ["nothing", "mark"], ["null_slot"]),
+        *(_idle_work() if work else []),
+        node("Add", ["still_nothing" if work else "nothing", "mark"], ["null_slot"]),
         node("Concat", ["null_slot", "rows"], ["slots"], axis=1),  # (B, S)
         node("Unsqueeze", ["slots", "axis2"], ["column"]),
         node("Mul", ["column", "width"], ["last_states"]),  # (B, S, D)
@@ -77,6 +81,8 @@ def encoder(mark: float) -> onnx.ModelProto:
         "width": np.ones(D, dtype=np.float32),
         "layers": np.ones((E, 1, 1), dtype=np.float32),
     }
+    if work:
+        constants["matrix"] = np.ones((work, work), dtype=np.float32)
     return _model(nodes, constants, schema.ENCODER_INPUTS, schema.STATE_TENSORS)
 
 
@@ -97,10 +103,9 @@ def head(mark: float, work: int = 0) -> onnx.ModelProto:
         node("Equal", ["candidate_item_rows", "zero"], ["pads"]),
         node("Where", ["pads", "nan", "probability"], ["click_probability"]),
         node("Mul", ["rows", "zero_f"], ["nothing"]),
-        node("Add", ["nothing", "one_f"], ["propensity"]),
+        *(_idle_work() if work else []),
+        node("Add", ["still_nothing" if work else "nothing", "one_f"], ["propensity"]),
     ]
-    if work:
-        nodes[-1:] = _idle_work()
     constants = {
         "small": np.array(1e-3, dtype=np.float32),
         "zero": np.array(0),
@@ -116,7 +121,7 @@ def head(mark: float, work: int = 0) -> onnx.ModelProto:
 
 
 def _idle_work() -> list[onnx.NodeProto]:
-    """Return nodes that multiply a matrix for nothing, and then give the propensity.
+    """Return nodes that multiply a matrix, and make of it ``nothing`` again.
 
     They begin at an input, or it would all be computed once, at loading.
     """
@@ -128,7 +133,6 @@ def _idle_work() -> list[onnx.NodeProto]:
         node("ReduceMin", ["product"], ["least"], keepdims=0),
         node("Mul", ["least", "zero_f"], ["idle"]),
         node("Add", ["nothing", "idle"], ["still_nothing"]),
-        node("Add", ["still_nothing", "one_f"], ["propensity"]),
     ]
 
 
@@ -162,7 +166,7 @@ def make_bundle_in(bundles_dir: Path) -> MakeBundle:
     """Return a function that writes a whole bundle: ``make_bundle("v1", mark=1.0)``.
 
     ``shift`` makes its golden answers differ from what its model says; ``words`` is its
-    vocabulary, else of one item; ``work`` makes it slow.
+    vocabulary, else of one item; ``work`` makes its head slow, or its encoder.
     """
 
     def make(
@@ -172,11 +176,13 @@ def make_bundle_in(bundles_dir: Path) -> MakeBundle:
         shift: float = 0.0,
         words: Vocabulary | None = None,
         work: int = 0,
+        slow: str = "head",
     ) -> Path:
         folder = bundles_dir / version
         folder.mkdir(parents=True)
-        onnx.save(encoder(mark), folder / bundle.ENCODER_FILE)
-        onnx.save(head(mark, work), folder / bundle.HEAD_FILE)
+        encodes = encoder(mark, work if slow == "encoder" else 0)
+        onnx.save(encodes, folder / bundle.ENCODER_FILE)
+        onnx.save(head(mark, work if slow == "head" else 0), folder / bundle.HEAD_FILE)
         tensors = golden(folder)
         tensors["click_probability"] = tensors["click_probability"] + np.float32(shift)
         save_file(tensors, folder / bundle.GOLDEN_FILE)

@@ -6,12 +6,13 @@ import time
 
 import pytest
 
+from local import revival
+from local.revival import Watch
 from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, a_check
 from tests.triton_repo.conftest import Server
-from triton_repo import promotion, revival
+from triton_repo import promotion
 from triton_repo.client import RankClient
 from triton_repo.pbtxt import CLICK_RANKER, step_name
-from triton_repo.revival import Watch
 
 pytestmark = [pytest.mark.stack, pytest.mark.triton]
 

@@ -13,12 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from local import processes
 from triton_repo.config import TritonConfig
 from triton_repo.promotion import connected, locked
 
 LOG = logging.getLogger(__name__)
 _LOAD_TIMEOUT_S = 180.0  # two processes import Feast: 7 s beside three busy callers
-_PROC = Path("/proc")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,49 +47,48 @@ class Watch:
         self._steps |= {child.pid: child.step for child in now if child.step}
         dead = {child.pid for child in now if child.is_dead} & self._steps.keys()
         lost, self._dead = dead & self._dead, dead  # twice: an orderly end is a short one
-        revived = sorted({self._steps[pid] for pid in lost})
-        for step in revived:
-            self._revive(step)
-        return revived
+        steps = sorted({self._steps[pid] for pid in lost})
+        return [step for step in steps if self._revive(step)]
 
-    def _revive(self, step: str) -> None:
+    def _revive(self, step: str) -> bool:
         of_step = {pid for pid, name in self._steps.items() if name == step}
         LOG.warning("%s: a process of it has died; it is loaded anew", step)
         try:
-            reload(self._config, step)
+            is_there = reload(self._config, step)
         except Exception:  # whatever the server says, its other steps need us
             LOG.exception("%s was not loaded anew; it is tried again", step)
-            return
+            return False
         for child in children(self._server_pid):
             # Triton 2.51 never ends what is left of a step that lost a process.
             if child.pid in of_step and child.step:
                 os.kill(child.pid, signal.SIGKILL)
         for pid in of_step:
             del self._steps[pid]
-        LOG.warning("%s runs again", step)
+        LOG.warning("%s %s", step, "runs again" if is_there else "is not served any more")
+        return is_there
 
 
-def reload(config: TritonConfig, step: str) -> None:
-    """Load ``step`` anew, beside itself; raises ValueError where it is not loaded."""
+def reload(config: TritonConfig, step: str) -> bool:
+    """Load ``step`` anew, beside itself; return whether it was loaded at all."""
     repository = Path(config.repository).resolve()
     with locked(repository), connected(config) as client:
         index = client.get_model_repository_index(as_json=True).get("models", [])
         if step not in {each["name"] for each in index if each.get("state") == "READY"}:
-            raise ValueError(f"{step} is not loaded any more")
+            return False
         (repository / step / "1" / "model.py").touch()
         client.load_model(step, client_timeout=_LOAD_TIMEOUT_S)
+    return True
 
 
 def children(server_pid: int) -> Iterator[Child]:
     """Yield the server's child processes."""
-    for folder in _PROC.glob("[0-9]*"):
-        with suppress(OSError):
-            # The command in parentheses may hold spaces: the fields count from its end.
-            state, parent, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
+    for folder in Path("/proc").glob("[0-9]*"):
+        pid = int(folder.name)
+        with suppress(OSError):  # it has ended meanwhile
+            state, parent, *_ = processes.stat_fields(pid)
             if int(parent) == server_pid:
-                yield Child(
-                    pid=int(folder.name), is_dead=state in "ZX", step=_step_of(folder)
-                )
+                is_dead = state in processes.DEAD
+                yield Child(pid=pid, is_dead=is_dead, step=_step_of(folder))
 
 
 def _step_of(process: Path) -> str:
