@@ -37,7 +37,8 @@ def test_the_demo_takes_its_users_own_events_round_the_loop(tmp_path: Path) -> N
     assert figures["users"] == shop.NUM_USERS
     assert figures["failed_requests"] == 0
     assert figures["requests"] == shop.NUM_USERS * round(shop.SLATES * 0.2)
-    assert 0.0 < figures["encoder_runs_per_request"] <= 1.05
+    # Few of the shop's requests find their history as it was at the one before.
+    assert 0.8 <= figures["encoder_runs_per_request"] <= 1.05
     assert figures["unfolded_flops"] > 10 * figures["folded_flops"]
     # The planted taste: 0.9 for the user's colour, 0.1 for others, 0.37 at random.
     assert figures["live_auc"] > 0.6
