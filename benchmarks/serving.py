@@ -6,7 +6,8 @@ One Triton, one set of weights, requests with features from the store, in severa
 - ``rank_states_kept``: the same when the user's history is still as it was at the request
   before (``benchmarks/kept_states.py``: how often), as for all of these 200 users,
 - ``rank_in_three_steps``: the same in three steps, as for a GPU: what the hops cost,
-- ``rank_tiled``: the history encoded anew for each candidate, as who tiles the user does,
+- ``rank_tiled``: the history encoded anew for each candidate, as who tiles the user does
+  (not where that takes gigabytes),
 - ``rank_din``: DIN served in one step,
 - in this process, without features: onnxruntime, the bound, and torch,
 
@@ -37,6 +38,8 @@ from triton_repo.pbtxt import RANK_CLICKS
 
 LENGTHS, CANDIDATES, CALLERS = (50, 200, 1000), (10, 100, 500), (1, 4)
 DURATION_S, ROUNDS = 4.0, 3
+# Candidates × L beyond which no history is tiled: 500 × 1,000 would take 4 GB a layer.
+MOST_TILED = 100_000
 ONNX, TORCH = "onnxruntime in process", "torch in process"
 RESULTS = Path(__file__).parent / "results" / "serving.json"
 MAIN = (200, 100, 1)  # the length, candidates and callers that the JSON's first fields have
@@ -83,6 +86,8 @@ def _rows(stack: Stack, asked: argparse.Namespace) -> Iterator[Row]:
             }
         if asked.forms:
             forms = {name: form for name, form in forms.items() if name in asked.forms}
+        if candidates * stack.sizes["L"] > MOST_TILED:
+            forms.pop(TILED, None)
         taken: dict[str, list[Measured]] = {name: [] for name in forms}
         for _ in range(asked.rounds):
             for name, form in forms.items():
