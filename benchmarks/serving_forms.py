@@ -37,7 +37,9 @@ def add_forms(
     triton: TritonConfig, sizes: Mapping[str, int], words: Vocabulary, forms: Sequence[str]
 ) -> None:
     """Load ``forms``, each an ensemble, beside the bundle of ``words`` that is served."""
-    limits = pbtxt.Limits(max_batch_size=triton.max_batch_size, sizes=sizes)
+    limits = pbtxt.Limits(
+        max_batch_size=triton.max_batch_size, max_waiting=triton.max_waiting, sizes=sizes
+    )
     repository = Path(triton.repository)
     served = next(repository.glob(f"{pbtxt.CLICK_RANKER}_v*"))
     parameters = _parameters(served)
@@ -103,7 +105,7 @@ def _place_ensemble(
     repository: Path, name: str, steps: Sequence[pbtxt.StepConfig], limits: pbtxt.Limits
 ) -> None:
     """Write the ensemble ``name`` of ``steps``."""
-    rank, _ = pbtxt.ensembles(steps)
+    rank, *_ = pbtxt.ensembles(steps)
     (repository / name / "1").mkdir(parents=True)
     text = pbtxt.ensemble_text(replace(rank, name=name), limits)
     (repository / name / "config.pbtxt").write_text(text)

@@ -44,14 +44,20 @@ _MINUTE_MS = 60_000
 class Stack:
     """What runs, and what it serves."""
 
-    address: str
-    """Of Triton's gRPC port."""
+    triton: TritonConfig
     server: processes.Running
     store: processes.Running
     features: FeatureConfig
     model: SRP4CTR
     bundle: Path
     sizes: Mapping[str, int]
+    folder: Path
+    """Of all that runs; it ends with the stack."""
+
+    @property
+    def address(self) -> str:
+        """Triton's gRPC port."""
+        return self.triton.grpc
 
 
 @contextmanager
@@ -116,21 +122,17 @@ def _promoted(
 ) -> Stack:
     """Promote a fresh model to the store, the server, for a length of histories."""
     store, server, length = started
-    words = catalogue()
-    tables = TableSizes.of(words, length)
-    torch.manual_seed(0)
-    model = SRP4CTR(ModelConfig(), tables).eval()
-    sizes = cost.sizes_of(ModelConfig(), tables) | {"W": EXPOSURE_LENGTH}
-    source = _bundle(folder / "bundles", model, words, sizes)
-    promotion.promote(source, triton, features, _no_check)
+    source, model, sizes = fresh_bundle(folder / "bundles", length)
+    promotion.promote(source, triton, features, no_check)
     return Stack(
-        address=triton.grpc,
+        triton=triton,
         server=server,
         store=store,
         features=features,
         model=model,
         bundle=source,
         sizes=sizes,
+        folder=folder,
     )
 
 
@@ -185,10 +187,16 @@ def _fill(sink: FeatureSink, length: int) -> None:
     sink.write_profiles([_profile(number, now_ms) for number in range(ITEMS)])
 
 
-def _bundle(
-    bundles_dir: Path, model: SRP4CTR, words: Vocabulary, sizes: Mapping[str, int]
-) -> Path:
-    folder = bundles_dir / VERSION
+def fresh_bundle(
+    bundles_dir: Path, length: int, version: str = VERSION, seed: int = 0
+) -> tuple[Path, SRP4CTR, Mapping[str, int]]:
+    """Return the bundle of an untrained model with weights of ``seed``, and its sizes."""
+    words = catalogue()
+    tables = TableSizes.of(words, length)
+    torch.manual_seed(seed)
+    model = SRP4CTR(ModelConfig(), tables).eval()
+    sizes = cost.sizes_of(ModelConfig(), tables) | {"W": EXPOSURE_LENGTH}
+    folder = bundles_dir / version
     folder.mkdir(parents=True)
     export.export(model, sizes, folder)
     golden = cost.sample(sizes, requests=2, candidates=3)
@@ -196,12 +204,12 @@ def _bundle(
     vocabulary.save(words, folder / bundle.VOCABULARY_FILE)
     created = time.time_ns() // 1_000_000
     bundle.write_card(
-        folder, BundleManifest(version=VERSION, created_at_ms=created, sizes=sizes)
+        folder, BundleManifest(version=version, created_at_ms=created, sizes=sizes)
     )
     bundle.write_manifest(folder)
-    return folder
+    return folder, model, sizes
 
 
-def _no_check() -> FeatureCheck:
+def no_check() -> FeatureCheck:
     """Return that the store was not held to a log: there is none."""
     return FeatureCheck(checked_at_ms=1, rows=1)

@@ -26,7 +26,7 @@ from monitoring.intervals import Interval
 from settings import Settings
 from streams.events import Click, Event, item_key
 from triton_repo.client import RankClient
-from triton_repo.promotion import read_serving
+from triton_repo.live import read_serving
 
 NUM_CANDIDATES = 100
 _SHOWN = 8

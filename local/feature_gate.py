@@ -28,7 +28,7 @@ def checked(settings: Settings, sample: int = 200) -> FeatureCheck:
     return check
 
 
-def promote(settings: Settings, folder: Path) -> tuple[Gate, ...]:
+def promote(settings: Settings, folder: Path, *, canary: bool = False) -> tuple[Gate, ...]:
     """Serve the bundle in ``folder``, add to its report, and return what was checked.
 
     Raises ``PromotionError`` where it does not serve then.
@@ -39,7 +39,9 @@ def promote(settings: Settings, folder: Path) -> tuple[Gate, ...]:
     gates: tuple[Gate, ...] = ()
     check = partial(checked, settings)
     try:
-        done = promotion.promote(folder, settings.triton, settings.features, check)
+        done = promotion.promote(
+            folder, settings.triton, settings.features, check, canary=canary
+        )
         gates = done.gates
     except promotion.PromotionError as error:
         gates = error.gates
@@ -71,7 +73,7 @@ def promoter(settings: Settings) -> Callable[[Path], tuple[Gate, ...]]:
 
 def serving_folder(settings: Settings) -> Path | None:
     """Return the folder of the bundle that serves; None before the first promotion."""
-    from triton_repo.promotion import read_serving
+    from triton_repo.live import read_serving
 
     serving = read_serving(Path(settings.triton.repository)).serving
     return Path(settings.training.bundles_dir) / serving if serving else None

@@ -140,32 +140,42 @@ def diff_models(one: str, other: str, as_json: AsJson = False) -> None:
 
 
 @app.command("promote")
-def promote_model(version: str) -> None:
+def promote_model(
+    version: str,
+    canary: Annotated[
+        bool, typer.Option("--canary", help="As rank_clicks_canary, beside what serves.")
+    ] = False,
+) -> None:
     """Serve bundle VERSION; if anything fails, the old one keeps serving.
 
     Refused while the feature store is not what the log says: srp4ctr features check.
+    As a canary it answers what callers send of a share of their users; promote it again,
+    without --canary, and it serves all: srp4ctr model rollback --canary ends it.
 
-    Example: srp4ctr model promote v2
+    Example: srp4ctr model promote v2 --canary
     """
     from local.feature_gate import promote
     from local.model_views import gates_table
 
     settings = load()
-    gates = promote(settings, _folder(settings, version))
+    gates = promote(settings, _folder(settings, version), canary=canary)
     if gates:
         out.print(gates_table(gates))
-    out.print(f"{version} serves")
+    out.print(f"{version} {'is the canary' if canary else 'serves'}")
 
 
 @app.command("rollback")
-def roll_back() -> None:
+def roll_back(
+    canary: Annotated[bool, typer.Option("--canary", help="End the canary alone.")] = False,
+) -> None:
     """Serve the previous bundle again.
 
     Example: srp4ctr model rollback
     """
-    from triton_repo.promotion import rollback
+    from triton_repo.promotion import end_canary, rollback
 
-    out.print(f"{rollback(load().triton).serving} serves")
+    take_back = end_canary if canary else rollback
+    out.print(f"{take_back(load().triton).serving} serves")
 
 
 @app.command("rank")
@@ -179,7 +189,8 @@ def rank(user: str, items: list[str]) -> None:
     from triton_repo.client import RankClient
 
     settings = load()
-    with RankClient(settings.triton.grpc) as client:
+    triton = settings.triton
+    with RankClient(triton.grpc, canary_share=triton.canary_share) as client:
         ranking = client.rank(user, items, deadline_s=5.0)
     names = titles(settings.features, [item_key(item) for item in items])
     out.print(ranking_table(ranking, names))

@@ -24,11 +24,15 @@ def described(settings: Settings, *versions: str) -> list[dict[str, Any]]:
 
     ``ValueError`` where one is not there.
     """
-    from triton_repo.promotion import read_serving
+    from triton_repo.live import read_serving
 
     bundles_dir = Path(settings.training.bundles_dir)
     serving = read_serving(Path(settings.triton.repository))
-    roles = {serving.previous: "previous", serving.serving: "serving"}
+    roles = {
+        serving.previous: "previous",
+        serving.canary: "canary",
+        serving.serving: "serving",
+    }
     folders = {folder.name: folder for folder in bundle.list_bundles(bundles_dir)}
     if unknown := [version for version in versions if version not in folders]:
         raise ValueError(

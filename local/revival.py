@@ -15,7 +15,8 @@ from pathlib import Path
 
 from local import processes
 from triton_repo.config import TritonConfig
-from triton_repo.promotion import connected, locked
+from triton_repo.live import locked
+from triton_repo.promotion import connected
 
 LOG = logging.getLogger(__name__)
 _LOAD_TIMEOUT_S = 180.0  # two processes import Feast: 7 s beside three busy callers

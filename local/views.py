@@ -16,7 +16,7 @@ from streams.events import item_key
 from streams.sink import ItemProfile
 
 if TYPE_CHECKING:  # a stream worker has neither torch nor tritonclient
-    from triton_repo.client import Ranking
+    from triton_repo.answers import Ranking
 
 _STATUS_WORDS = {
     ItemStatus.UNKNOWN_ITEM: "unknown to the model",

@@ -4,24 +4,21 @@ What a caller of the project needs and no more; any plain Triton client can do t
 """
 
 import itertools
-import math
-import operator
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from prometheus_client import Counter, Histogram
 from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
 from features import schema
 from features.schema import TensorSpec
-from streams.events import Impression
-from triton_repo.pbtxt import RANK_CLICKS
+from streams.events import item_key
+from triton_repo.answers import Ranking, RankRequest, Tensors, rankings_of, tensors_of
+from triton_repo.pbtxt import RANK_CLICKS, RANK_CLICKS_CANARY
 
 # Fine around 10 ms: a request of 100 candidates takes 2–5 ms on two cores.
 _BUCKETS_S = (
@@ -40,10 +37,15 @@ REQUESTS = Counter(
 )
 RETRIES = Counter(
     "srp4ctr_rank_retries",
-    "Calls that were made again because the server was away or a step of it had died.",
+    "Calls that were made again because the server was away, full, or a step had died.",
 )
 _PASSING = ("StatusCode.UNAVAILABLE", "StatusCode.INTERNAL", "StatusCode.UNKNOWN")
+_LATE = "StatusCode.DEADLINE_EXCEEDED"
+_FULL = "maximum queue size"  # how Triton's text says that it has too much to do
+_GONE = ("StatusCode.NOT_FOUND", "StatusCode.UNAVAILABLE")  # an ensemble that is unloaded
 _PAUSES_S = (0.01, 0.03, 0.1, 0.25)  # before each try but the first; the last goes on
+_FIRST_TRY = 1 / 3  # of the deadline: a process that died holds a call for a second
+_CANARY_REST_S = 5.0
 _TRITON_DTYPES = {
     "int64": "INT64",
     "float32": "FP32",
@@ -51,89 +53,22 @@ _TRITON_DTYPES = {
     "string": "BYTES",
 }
 
-Tensors = Mapping[str, NDArray[Any]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RankRequest:
-    """Which items one user may be shown."""
-
-    user_id: str
-    item_ids: Sequence[str]
-    request_time_ms: int | None = None
-    """None: the server's clock."""
-    context: str | None = None
-    """A flat JSON object as text."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ranking:
-    """The answer to one request; the items keep the caller's order."""
-
-    user_id: str
-    item_ids: tuple[str, ...]
-    scores: tuple[float, ...]
-    """Calibrated click probability of each item."""
-    item_statuses: tuple[int, ...]
-    """Bits of ``features.schema.ItemStatus``."""
-    propensities: tuple[float, ...]
-    positions: tuple[int, ...]
-    """Where to show each item, 0 at the top."""
-    model_version: str
-    status: str
-    """``ok``, ``cold_user``, ``empty_sequence``, ``stale_sequence``, …"""
-    feature_version: str
-
-    def to_show(self) -> tuple[str, ...]:
-        """Return the items from the top: by descending score, unless the server explores.
-
-        Equal scores keep the caller's order; padding, whose score is NaN, is left out.
-        """
-        scored = [i for i, score in enumerate(self.scores) if not math.isnan(score)]
-        return tuple(
-            self.item_ids[i] for i in sorted(scored, key=self.positions.__getitem__)
-        )
-
-    def impressions(
-        self,
-        request_id: str,
-        shown_at_ms: int,
-        shown: Sequence[str] | None = None,
-        context: Mapping[str, str] | None = None,
-    ) -> tuple[Impression, ...]:
-        """Return the events of what the user saw, to be published: labels need them.
-
-        ``shown`` are the items from the top, if not those ``to_show``; all must have been
-        asked for. From where they differ there is no propensity: it was not our policy.
-        """
-        place = {item_id: i for i, item_id in enumerate(self.item_ids)}
-        ours = self.to_show()
-        items = ours if shown is None else tuple(shown)
-        as_ours = sum(itertools.takewhile(bool, map(operator.eq, ours, items)))
-        return tuple(
-            Impression(
-                event_id=f"i-{request_id}-{position}",
-                request_id=request_id,
-                user_id=self.user_id,
-                item_id=item_id,
-                position=position,
-                occurred_at=shown_at_ms,
-                score=self.scores[place[item_id]],
-                propensity=(
-                    self.propensities[place[item_id]] if position < as_ours else None
-                ),
-                model_version=self.model_version,
-                context=dict(context) if context else None,
-            )
-            for position, item_id in enumerate(items)
-        )
-
 
 class RankClient:
-    """Asks ``rank_clicks`` over gRPC; one connection, safe to keep open."""
+    """Asks ``rank_clicks`` over gRPC; one connection, safe to keep open and to share.
 
-    def __init__(self, address: str) -> None:
+    ``canary_share`` of the users, always the same ones, are asked of
+    ``rank_clicks_canary`` where there is one: ``srp4ctr model promote --canary``.
+    """
+
+    def __init__(self, address: str, *, canary_share: float = 0.0) -> None:
+        """Connect to ``address``, host:port, at the first call."""
+        if not 0.0 <= canary_share <= 1.0:
+            raise ValueError(f"canary_share is {canary_share}; a share of users, 0 to 1")
         self._client = InferenceServerClient(address)
+        self._canary_share = canary_share
+        self._canary_rests_until = 0.0
+        self._budget = _RetryBudget()
 
     def __enter__(self) -> Self:
         return self
@@ -171,16 +106,37 @@ class RankClient:
     def rank_many(
         self, requests: Sequence[RankRequest], *, deadline_s: float = 1.0
     ) -> tuple[Ranking, ...]:
-        """Return the answers of all ``requests``, in their order, by one call.
+        """Return the answers of all ``requests``, in their order.
 
-        Raises ValueError for what the caller can fix, ConnectionError if there was no
-        answer by the deadline. What failed for no fault of the request's is tried again
-        until then: to read twice is harmless.
+        One call, or two where some of the users are the canary's. Raises ValueError for
+        what the caller can fix, ConnectionError if there was no answer by the deadline.
+        What failed for no fault of the request's is tried again until then: to read twice
+        is harmless. What is late by a third of the deadline, or was refused because the
+        server is full, is tried once more in a tenth of the calls at most: who has too
+        much to do must not get more of it.
         """
-        inputs = _inputs(requests)
+        ends = time.monotonic() + deadline_s
+        is_rested = time.monotonic() >= self._canary_rests_until
+        chosen = [
+            is_rested and is_canary(each.user_id, self._canary_share) for each in requests
+        ]
+        answers: dict[int, Ranking] = {}
+        for of_canary in sorted(set(chosen)) or [False]:
+            places = [place for place, each in enumerate(chosen) if each == of_canary]
+            asked = [requests[place] for place in places]
+            answers |= zip(places, self._rank(asked, of_canary, ends), strict=True)
+        return tuple(answers[place] for place in range(len(requests)))
+
+    def _rank(
+        self, requests: Sequence[RankRequest], of_canary: bool, ends: float
+    ) -> tuple[Ranking, ...]:
+        specs = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS
+        inputs = infer_inputs(specs, tensors_of(requests))
         started = time.perf_counter()
         try:
-            answer = self._infer(inputs, deadline_s)
+            answer = self._from_canary(inputs, ends) if of_canary else None
+            if answer is None:
+                answer = self._infer(inputs, ends)
         except InferenceServerException as error:
             invalid = error.status() == "StatusCode.INVALID_ARGUMENT"
             outcome = "refused" if invalid else "failed"
@@ -188,26 +144,85 @@ class RankClient:
             raise _as_builtin(error) from error
         finally:
             REQUEST_SECONDS.observe(time.perf_counter() - started)
-        rankings = _rankings(requests, answer)
+        rankings = rankings_of(requests, answer.as_numpy)
         for ranking in rankings:
             REQUESTS.labels(ranking.model_version, ranking.status).inc()
         return rankings
 
-    def _infer(self, inputs: Sequence[Any], deadline_s: float) -> Any:
-        ends = time.monotonic() + deadline_s
+    def _from_canary(self, inputs: Sequence[Any], ends: float) -> Any:
+        """Return the canary's answer, None where there is no canary, or a sick one."""
+        try:
+            return self._try(RANK_CLICKS_CANARY, inputs, _FIRST_TRY * _left_s(ends))
+        except InferenceServerException as error:
+            if error.status() == "StatusCode.INVALID_ARGUMENT":
+                raise
+            if error.status() in _GONE:
+                self._canary_rests_until = time.monotonic() + _CANARY_REST_S
+        return None
+
+    def _infer(self, inputs: Sequence[Any], ends: float) -> Any:
         pauses_s = itertools.chain(_PAUSES_S, itertools.repeat(_PAUSES_S[-1]))
+        share = _FIRST_TRY if self._budget.is_there else 1.0
         while True:
-            left_s = max(ends - time.monotonic(), _PAUSES_S[0])
             try:
-                return self._client.infer(RANK_CLICKS, inputs, client_timeout=left_s)
+                answer = self._try(RANK_CLICKS, inputs, share * _left_s(ends))
             except InferenceServerException as error:
-                pause_s = next(pauses_s)
-                # Not the slow: a server with too much to do must not get more of it.
-                is_passing = error.status() in _PASSING
-                if not is_passing or time.monotonic() + pause_s >= ends:
+                is_late, is_full = error.status() == _LATE, _FULL in str(error.message())
+                pause_s = 0.0 if is_late else next(pauses_s)
+                if time.monotonic() + pause_s >= ends or not (
+                    self._budget.spend()
+                    if is_late or is_full
+                    else error.status() in _PASSING
+                ):
                     raise
+            else:
+                self._budget.earn()
+                return answer
             RETRIES.inc()
             time.sleep(pause_s)
+            share = 1.0
+
+    def _try(self, model: str, inputs: Sequence[Any], timeout_s: float) -> Any:
+        return self._client.infer(model, inputs, client_timeout=timeout_s)
+
+
+class _RetryBudget:
+    """Lets a tenth of the calls be made twice, so that retries cannot double a load.
+
+    The rule of gRPC's retry throttling: proposal A6.
+    """
+
+    _MOST, _EARNED = 10.0, 0.1
+
+    def __init__(self) -> None:
+        self._tokens = self._MOST
+        self._lock = threading.Lock()
+
+    @property
+    def is_there(self) -> bool:
+        return self._tokens >= 1.0
+
+    def earn(self) -> None:
+        with self._lock:
+            self._tokens = min(self._tokens + self._EARNED, self._MOST)
+
+    def spend(self) -> bool:
+        """Take one retry, and return whether there was one."""
+        with self._lock:
+            self._tokens -= (is_there := self.is_there)
+        return is_there
+
+
+def _left_s(ends: float) -> float:
+    return max(ends - time.monotonic(), _PAUSES_S[0])
+
+
+def is_canary(user_id: str, share: float) -> bool:
+    """Return whether ``user_id`` is among the ``share`` of users that the canary gets.
+
+    The same in every process and for good, and a user stays in as the share grows.
+    """
+    return item_key(f"canary:{user_id}") % 1_000_000 < share * 1_000_000
 
 
 def infer_inputs(specs: Sequence[TensorSpec], tensors: Tensors) -> list[Any]:
@@ -224,52 +239,6 @@ def infer_inputs(specs: Sequence[TensorSpec], tensors: Tensors) -> list[Any]:
 def wanted_outputs(specs: Sequence[TensorSpec]) -> list[Any]:
     """Return what to ask Triton for, where a model has more outputs than ``specs``."""
     return [InferRequestedOutput(spec.name) for spec in specs]
-
-
-def _inputs(requests: Sequence[RankRequest]) -> list[Any]:
-    """Return Triton's inputs; the shorter ones are padded with empty ids."""
-    longest = max((len(each.item_ids) for each in requests), default=0)
-    items = [[*each.item_ids, *[""] * (longest - len(each.item_ids))] for each in requests]
-    tensors = {
-        "user_id": np.array([[each.user_id] for each in requests], dtype=object),
-        "item_ids": np.array(items, dtype=object).reshape(len(requests), longest),
-    }
-    if any(each.request_time_ms is not None for each in requests):
-        times = [[each.request_time_ms or 0] for each in requests]  # 0: the server's clock
-        tensors["request_time_ms"] = np.array(times, dtype=np.int64)
-    if any(each.context is not None for each in requests):
-        texts = [[each.context or ""] for each in requests]
-        tensors["context"] = np.array(texts, dtype=object)
-    specs = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS
-    return infer_inputs(specs, tensors)
-
-
-def _rankings(requests: Sequence[RankRequest], answer: Any) -> tuple[Ranking, ...]:
-    names = ("click_probability", "item_status", "propensity", "position")
-    by_item = {name: answer.as_numpy(name) for name in names}
-    if by_item["position"] is None:  # a server whose steps are apart does not explore
-        order = np.argsort(-by_item["click_probability"], kind="stable")
-        by_item["position"] = np.argsort(order, kind="stable")
-    notes = {
-        name: [value.decode() for (value,) in answer.as_numpy(name).tolist()]
-        for name in ("model_version", "status", "feature_version")
-    }
-
-    def ranking(row: int, asked: RankRequest) -> Ranking:
-        scores, statuses, propensities, positions = (
-            tuple(by_item[name][row, : len(asked.item_ids)].tolist()) for name in names
-        )
-        return Ranking(
-            user_id=asked.user_id,
-            item_ids=tuple(asked.item_ids),
-            scores=scores,
-            item_statuses=statuses,
-            propensities=propensities,
-            positions=positions,
-            **{name: each[row] for name, each in notes.items()},
-        )
-
-    return tuple(ranking(row, asked) for row, asked in enumerate(requests))
 
 
 def _as_builtin(error: InferenceServerException) -> Exception:

@@ -42,6 +42,11 @@ class TritonConfig:
     """A request with more items is refused with a clear error."""
     max_batch_size: int = 32
     """Requests (users) that one call may carry."""
+    max_waiting: int = 32
+    """Calls that wait for a step; one more is refused as UNAVAILABLE, since it would be
+    late. 0: any number may wait."""
+    canary_share: float = 0.0
+    """Share of the users, 0 to 1, that the project's own callers ask of the canary."""
     backend: str = "python"
     """``python``: one step on the CPU does all (embedded server); ``onnxruntime``: encoder
     and head are steps of Triton's own backend (NVIDIA's container, on a GPU)."""
@@ -72,6 +77,11 @@ class TritonConfig:
             raise ValueError(
                 f"triton.instances is {self.instances}, at least 1; "
                 f"triton.kept_states_mb is {self.kept_states_mb}, at least 0"
+            )
+        if self.max_waiting < 0 or not 0.0 <= self.canary_share <= 1.0:
+            raise ValueError(
+                f"triton.max_waiting is {self.max_waiting}, at least 0; "
+                f"triton.canary_share is {self.canary_share}, a share, 0 to 1"
             )
         if not 0.0 <= self.max_wrong_features <= 1.0:
             raise ValueError(

@@ -17,7 +17,8 @@ from features import bundle, schema
 from features.gates import Gate
 from features.schema import TensorSpec
 from triton_repo import pbtxt
-from triton_repo.client import Tensors, infer_inputs, wanted_outputs
+from triton_repo.answers import Tensors
+from triton_repo.client import infer_inputs, wanted_outputs
 
 TOLERANCE = 1e-4  # absolute, of a probability
 LATENCY = "latency"
@@ -114,19 +115,19 @@ def _unseen(tensors: Tensors, chance: np.random.Generator) -> Tensors:
     return {**tensors, "history_behavior_codes": codes}
 
 
-def check_version(client: Any, version: str) -> None:
-    """Raise ValueError unless a real ``rank_clicks`` answer is of ``version``."""
+def check_version(client: Any, name: str, version: str) -> None:
+    """Raise ValueError unless a real answer of ensemble ``name`` is of ``version``."""
     request = {
         "user_id": np.array([[_PROBE_USER]], dtype=object),
         "item_ids": np.array([[_PROBE_ITEM]], dtype=object),
     }
     inputs = infer_inputs(schema.REQUEST_INPUTS, request)
-    answer = client.infer(pbtxt.RANK_CLICKS, inputs, client_timeout=_TIMEOUT_S)
+    answer = client.infer(name, inputs, client_timeout=_TIMEOUT_S)
     answered_by = answer.as_numpy("model_version").item().decode()
     if answered_by != version:
-        raise ValueError(f"{pbtxt.RANK_CLICKS} was answered by {answered_by}")
+        raise ValueError(f"{name} was answered by {answered_by}")
     if not np.all(np.isfinite(answer.as_numpy(_PROBABILITY))):
-        raise ValueError(f"{pbtxt.RANK_CLICKS} has no finite score for an unknown user")
+        raise ValueError(f"{name} has no finite score for an unknown user")
 
 
 def _score(client: Any, folders: Sequence[Path], tensors: Tensors) -> NDArray[Any]:

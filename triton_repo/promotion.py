@@ -5,14 +5,11 @@ no request is lost, and none is answered by a mixed pair. Whatever fails before 
 it leaves the old pair serving.
 """
 
-import fcntl
-import json
-import logging
-import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +20,10 @@ from features import bundle
 from features.check_report import FeatureCheck
 from features.config import FeatureConfig
 from features.gates import Gate, failed, skipped
-from features.whole_files import replace_text
-from triton_repo import pbtxt, rendering
+from triton_repo import live, pbtxt, rendering
 from triton_repo.config import TritonConfig
 from triton_repo.golden import LATENCY, check_version, golden_gate, latency_gate
-
-LOG = logging.getLogger(__name__)
-SERVING_FILE = "serving.json"
-_LOAD_TIMEOUT_S = 180.0  # a step that imports Feast loads in 3 s on an idle core
+from triton_repo.live import LOAD_TIMEOUT_S, Serving, locked, read_serving
 
 
 class PromotionError(RuntimeError):
@@ -43,15 +36,6 @@ class PromotionError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Serving:
-    """Which bundles the live repository serves: the content of ``serving.json``."""
-
-    serving: str | None = None
-    previous: str | None = None
-    """Stays loaded, so that a rollback is only a switch."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Promotion:
     """What serves after a promotion, and what was checked on the way."""
 
@@ -60,19 +44,15 @@ class Promotion:
     """None where the bundle served already."""
 
 
-def read_serving(repository: Path) -> Serving:
-    """Return what the live repository serves; nothing before the first promotion."""
-    path = repository / SERVING_FILE
-    return Serving(**json.loads(path.read_text())) if path.is_file() else Serving()
-
-
 def promote(
     source: Path,
     config: TritonConfig,
     features: FeatureConfig,
     check: Callable[[], FeatureCheck],
+    *,
+    canary: bool = False,
 ) -> Promotion:
-    """Serve the bundle in folder ``source``; return what serves then.
+    """Serve the bundle in folder ``source``, to all or as ``rank_clicks_canary`` alone.
 
     Raises ValueError for a bundle that is damaged or of another schema, and
     ``PromotionError`` where ``check`` finds the feature store wrong, or where the server
@@ -80,20 +60,21 @@ def promote(
     the old pair still serves. Promoting what serves already changes nothing.
     """
     card = bundle.verify(source)
-    repository = Path(config.repository).resolve()
+    version, repository = card.version, Path(config.repository).resolve()
     with locked(repository):
         before = read_serving(repository)
-        known = {before.serving, before.previous} | _live_versions(repository)
-        if card.version in known:
-            _check_same(repository, source, card.version)
-        if card.version == before.serving:
+        known = before.versions | live.live_versions(repository)
+        if version in known:
+            _check_same(repository, source, version)
+        after = _as_canary(before, version) if canary else before.promoted(version)
+        if version == before.serving or after == before:
             return Promotion(serving=before)
         gates = [_store_gate(check(), config)]
         if failed(gates):
-            raise _refusal(card.version, before, gates)
-        if card.version not in known:
+            raise _refusal(version, before, gates)
+        if version not in known:
             rendering.render(source, card, config, features)
-        after = _switch(card.version, before, config, gates)
+        _switch(version, (before, after), config, gates)
         return Promotion(serving=after, gates=tuple(gates))
 
 
@@ -104,79 +85,68 @@ def rollback(config: TritonConfig) -> Serving:
         before = read_serving(repository)
         if before.previous is None:
             raise ValueError(f"nothing was served before {before.serving} in {repository}")
-        return _switch(before.previous, before, config)
+        after = before.promoted(before.previous)
+        _switch(before.previous, (before, after), config)
+        return after
+
+
+def end_canary(config: TritonConfig) -> Serving:
+    """Answer as ``rank_clicks_canary`` no more, and return what serves then."""
+    repository = Path(config.repository).resolve()
+    with locked(repository), connected(config) as client:
+        before = read_serving(repository)
+        if before.canary is None:
+            raise ValueError(f"there is no canary in {repository}")
+        after = replace(before, canary=None)
+        live.move(client, repository, after, prove=lambda: None)
+        _unload(client, repository, keep=after.versions)
+    _remove_folders(repository, keep=after.versions)
+    return after
+
+
+def _as_canary(before: Serving, version: str) -> Serving:
+    if before.serving in (None, version):
+        serves = f"{version} serves all" if before.serving else "nothing serves yet"
+        raise ValueError(f"{serves}: a canary stands beside another bundle")
+    return replace(before, canary=version)
 
 
 def _switch(
-    version: str, before: Serving, config: TritonConfig, gates: list[Gate] | None = None
-) -> Serving:
-    """Load and prove the rendered steps of ``version``, then move both ensembles to it.
+    version: str,
+    states: tuple[Serving, Serving],
+    config: TritonConfig,
+    gates: list[Gate] | None = None,
+) -> None:
+    """Load and prove the rendered steps of ``version``; move from one state to the other.
 
     What is proved is added to ``gates``; without, as in a rollback, speed is no matter.
     """
     repository = Path(config.repository).resolve()
     proved = [] if gates is None else gates
+    before, after = states
     with connected(config) as client:
         try:
             folders = rendering.step_folders(repository, version)
             if not folders:
                 raise ValueError(f"{version} is gone: promote the bundle again")
             for folder in folders:
-                client.load_model(folder.name, client_timeout=_LOAD_TIMEOUT_S)
+                client.load_model(folder.name, client_timeout=LOAD_TIMEOUT_S)
             proved.append(golden_gate(client, folders, version))
             if gates is not None:
                 proved.append(_latency_gate(client, (before, version), config))
             for gate in failed(proved):
                 raise ValueError(str(gate))
-            after = Serving(serving=version, previous=before.serving)
-            _move_ensembles(client, repository, after)
+            moved = [n for n, each in after.ensembles.items() if each == version]
+            answers = partial(check_version, client, moved[0], version)
+            live.move(client, repository, after, prove=answers)
         except (InferenceServerException, ValueError, OSError) as error:
-            _unload(client, repository, keep={before.serving, before.previous})
+            _unload(client, repository, keep=before.versions)
             serves = before.serving or "nothing yet"
             raise PromotionError(
                 f"{version} was not promoted: {error}; serving: {serves}", proved
             ) from error
-        _unload(client, repository, keep={after.serving, after.previous})
-    _remove_folders(repository, keep={after.serving, after.previous})
-    return after
-
-
-def _move_ensembles(client: Any, repository: Path, after: Serving) -> None:
-    """Point both ensembles at ``after`` and note it; on any failure put the old ones back.
-
-    An interrupt or a full disk is a failure too: half a switch must not stay.
-    """
-    version = after.serving
-    assert version is not None
-    kept = rendering.step_folders(repository, version)[0] / rendering.ENSEMBLE_FOLDER
-    old: dict[str, str | None] = {}
-    try:
-        for name in pbtxt.ENSEMBLES:
-            live = repository / name / "config.pbtxt"
-            old[name] = live.read_text() if live.is_file() else None
-            (repository / name / "1").mkdir(parents=True, exist_ok=True)
-            replace_text(live, (kept / f"{name}.pbtxt").read_text())
-            client.load_model(name, client_timeout=_LOAD_TIMEOUT_S)
-        check_version(client, version)
-        replace_text(repository / SERVING_FILE, json.dumps(asdict(after)))
-    except BaseException:
-        _put_back(client, repository, old)
-        raise
-
-
-def _put_back(client: Any, repository: Path, old: Mapping[str, str | None]) -> None:
-    for name, text in old.items():
-        live = repository / name / "config.pbtxt"
-        try:
-            if text is None:
-                with suppress(InferenceServerException):  # it may never have loaded
-                    client.unload_model(name)
-                shutil.rmtree(live.parent)
-            else:
-                replace_text(live, text)
-                client.load_model(name, client_timeout=_LOAD_TIMEOUT_S)
-        except (InferenceServerException, OSError):  # the other one may still go back
-            LOG.exception("%s was not put back; promote a bundle to repair it", name)
+        _unload(client, repository, keep=after.versions)
+    _remove_folders(repository, keep=after.versions)
 
 
 def _unload(client: Any, repository: Path, keep: set[str | None]) -> None:
@@ -195,25 +165,13 @@ def _remove_folders(repository: Path, keep: set[str | None]) -> None:
 
 def _steps_except(repository: Path, keep: set[str | None]) -> list[Path]:
     """Return the step folders of all versions but ``keep`` and what the ensembles name."""
-    keep = keep | _live_versions(repository)
+    keep = keep | live.live_versions(repository)
     return [
         folder
         for step in pbtxt.STEPS
         for folder in sorted(repository.glob(f"{step}_v*"))
         if folder.name.removeprefix(f"{step}_") not in keep
     ]
-
-
-def _live_versions(repository: Path) -> set[str | None]:
-    """Return the versions that the live ensembles name.
-
-    A killed promotion leaves others there than in ``serving.json``: what answers requests
-    is never unloaded, removed or rendered again.
-    """
-    named = re.compile(rf'model_name: "(?:{"|".join(pbtxt.STEPS)})_(v[^"]*)"')
-    configs = [repository / name / "config.pbtxt" for name in pbtxt.ENSEMBLES]
-    texts = [path.read_text() for path in configs if path.is_file()]
-    return {version for text in texts for version in named.findall(text)}
 
 
 def _check_same(repository: Path, source: Path, version: str) -> None:
@@ -274,12 +232,3 @@ def connected(config: TritonConfig) -> Iterator[Any]:
                 "is the stack up? (srp4ctr stack status)"
             ) from error
         yield client
-
-
-@contextmanager
-def locked(repository: Path) -> Iterator[None]:
-    """Let one change at a time into the repository."""
-    repository.mkdir(parents=True, exist_ok=True)
-    with (repository / "promotion.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -44,14 +44,12 @@ def render(
     version, repository = card.version, Path(config.repository)
     for folder in step_folders(repository, version):
         shutil.rmtree(folder)
-    limits = pbtxt.Limits(max_batch_size=config.max_batch_size, sizes=card.sizes)
-    parameters = {
-        "max_candidates": str(config.max_candidates),
-        "kept_states_bytes": str(round(config.kept_states_mb * 1e6)),
-        "exploration": json.dumps(asdict(config.exploration)),
-        "model_version": version,
-        "features": json.dumps(asdict(features.portable())),
-    }
+    limits = pbtxt.Limits(
+        max_batch_size=config.max_batch_size,
+        max_waiting=config.max_waiting,
+        sizes=card.sizes,
+    )
+    parameters = _parameters(version, config, features)
     is_one = config.backend == "python"
     steps = (
         pbtxt.one_step(version, parameters, config.instances)
@@ -71,6 +69,19 @@ def render(
     for ensemble in pbtxt.ensembles(steps):
         text = pbtxt.ensemble_text(ensemble, limits)
         (kept / f"{ensemble.name}.pbtxt").write_text(text)
+
+
+def _parameters(
+    version: str, config: TritonConfig, features: FeatureConfig
+) -> dict[str, str]:
+    """Return what the shell is told: ``ranking.opened`` reads it."""
+    return {
+        "max_candidates": str(config.max_candidates),
+        "kept_states_bytes": str(round(config.kept_states_mb * 1e6)),
+        "exploration": json.dumps(asdict(config.exploration)),
+        "model_version": version,
+        "features": json.dumps(asdict(features.portable())),
+    }
 
 
 def step_folders(repository: Path, version: str) -> list[Path]:

@@ -35,7 +35,12 @@ VENDOR_HOMES = {
     "feast": ("features/feast_api.py", "features/repo/*.py"),
     "redis": ("features/store.py", "local/*.py"),
     "torch": ("training/*.py", "training/model/*.py"),
-    "tritonclient": ("triton_repo/promotion.py", "triton_repo/client.py", "local/*.py"),
+    "tritonclient": (
+        "triton_repo/promotion.py",
+        "triton_repo/live.py",
+        "triton_repo/client.py",
+        "local/*.py",
+    ),
     "prometheus_client": (
         *FAUST_SERVICES,
         "features/feast_api.py",  # keeps Feast from switching it to files

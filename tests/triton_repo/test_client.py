@@ -8,7 +8,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from streams.wire import decode, encode
-from triton_repo.client import RankClient, Ranking
+from triton_repo.answers import Ranking
+from triton_repo.client import RankClient
 
 
 def a_ranking(scores: tuple[float, ...]) -> Ranking:

@@ -23,7 +23,8 @@ from local import broker, processes
 from streams.events import action_code, item_key
 from streams.sequences import SequenceElement, sequence_of
 from streams.sink import ItemProfile, Rows
-from triton_repo.client import RankClient, Ranking, RankRequest
+from triton_repo.answers import Ranking, RankRequest
+from triton_repo.client import RankClient
 from triton_repo.config import ExplorationConfig
 from triton_repo.pbtxt import RANK_CLICKS
 

@@ -9,7 +9,9 @@ from tritonclient.grpc import model_config_pb2
 from features import schema
 from triton_repo import pbtxt
 
-LIMITS = pbtxt.Limits(max_batch_size=32, sizes={"L": 5, "E": 2, "S": 6, "D": 8})
+LIMITS = pbtxt.Limits(
+    max_batch_size=32, max_waiting=16, sizes={"L": 5, "E": 2, "S": 6, "D": 8}
+)
 PARAMETERS = {"redis": '127.0.0.1:1 "quoted" \\ back'}
 STEPS = pbtxt.three_steps("v7", PARAMETERS)
 ONE_STEP = pbtxt.one_step("v7", PARAMETERS, instances=2)
@@ -46,7 +48,7 @@ def test_only_the_optional_inputs_may_be_left_out() -> None:
 
 
 def test_the_version_is_in_the_names_of_the_steps() -> None:
-    rank, _ = pbtxt.ensembles(STEPS)
+    rank, *_ = pbtxt.ensembles(STEPS)
     config = parse(pbtxt.ensemble_text(rank, LIMITS))
     assert [step.model_name for step in config.ensemble_scheduling.step] == [
         "fetch_features_v7",
@@ -72,8 +74,14 @@ def test_a_shell_is_as_many_processes_as_asked_for() -> None:
     assert group.count == 2
 
 
+@pytest.mark.parametrize("step", [*STEPS, *ONE_STEP], ids=lambda step: step.name)
+def test_no_step_lets_more_calls_wait_than_asked_for(step: pbtxt.StepConfig) -> None:
+    policy = parse(pbtxt.step_text(step, LIMITS)).dynamic_batching.default_queue_policy
+    assert policy.max_queue_size == 16
+
+
 def test_callers_with_their_own_features_send_no_ids_to_the_one_step() -> None:
-    _, score = pbtxt.ensembles(ONE_STEP)
+    _, score, _ = pbtxt.ensembles(ONE_STEP)
     (step,) = parse(pbtxt.ensemble_text(score, LIMITS)).ensemble_scheduling.step
     assert set(step.input_map) == {spec.name for spec in pbtxt.MODEL_INPUTS}
     assert set(step.output_map) == {spec.name for spec in schema.SCORE_TENSORS}

@@ -14,9 +14,12 @@ from features import bundle, schema
 from features.schema import ItemStatus
 from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, a_check, inputs_of
 from tests.triton_repo.conftest import Server
-from triton_repo import pbtxt, promotion
-from triton_repo.client import RankClient, Ranking, RankRequest, infer_inputs
-from triton_repo.promotion import PromotionError, Serving
+from triton_repo import live, pbtxt, promotion
+from triton_repo.answers import Ranking, RankRequest
+from triton_repo.client import RankClient, infer_inputs
+from triton_repo.config import TritonConfig
+from triton_repo.live import Serving, read_serving
+from triton_repo.promotion import PromotionError
 
 pytestmark = pytest.mark.triton
 
@@ -28,7 +31,7 @@ SOURCES: dict[str, Path] = {}
 @pytest.fixture
 def promoted(server: Server, make_bundle: MakeBundle) -> str:
     """Return the version that serves now; loading one takes seconds, so tests share it."""
-    serving = promotion.read_serving(server.plan.repository).serving
+    serving = read_serving(server.plan.repository).serving
     return serving or promote(server, make_bundle)
 
 
@@ -112,9 +115,10 @@ def test_only_the_serving_and_the_previous_steps_stay_loaded(
 ) -> None:
     versions = [promoted, promote(server, make_bundle)]
     expected = {pbtxt.step_name(pbtxt.CLICK_RANKER, v) for v in versions}
-    assert loaded_models(server) == expected | set(pbtxt.ENSEMBLES)
+    ensembles = {pbtxt.RANK_CLICKS, pbtxt.SCORE_CLICKS}  # and no canary
+    assert loaded_models(server) == expected | ensembles
     folders = {path.parent.name for path in server.plan.repository.glob("*/config.pbtxt")}
-    assert folders == expected | set(pbtxt.ENSEMBLES)
+    assert folders == expected | ensembles
 
 
 def test_a_switch_loads_no_step_twice(server: Server, promoted: str) -> None:
@@ -123,7 +127,7 @@ def test_a_switch_loads_no_step_twice(server: Server, promoted: str) -> None:
 
 
 def test_promoting_what_serves_changes_nothing(server: Server, promoted: str) -> None:
-    before = promotion.read_serving(server.plan.repository)
+    before = read_serving(server.plan.repository)
     after = promote_from(SOURCES[promoted], server)
     assert after == before
 
@@ -163,7 +167,7 @@ def test_a_switch_that_fails_halfway_is_undone(
     make_bundle: MakeBundle,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def refuse(client: object, version: str) -> None:
+    def refuse(client: object, name: str, version: str) -> None:
         raise ValueError("answered by nobody")
 
     monkeypatch.setattr(promotion, "check_version", refuse)
@@ -184,10 +188,10 @@ def test_an_interrupted_switch_is_undone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(promotion, "check_version", interrupt)
-    before = promotion.read_serving(server.plan.repository)
+    before = read_serving(server.plan.repository)
     with pytest.raises(KeyboardInterrupt):
         promote(server, make_bundle)
-    assert promotion.read_serving(server.plan.repository) == before
+    assert read_serving(server.plan.repository) == before
     assert rank(server, [KNOWN_ITEM]).model_version == promoted
 
 
@@ -197,7 +201,7 @@ def test_a_killed_switch_keeps_answering_and_is_repaired_by_the_next(
     killed = make_bundle(f"v{next(VERSIONS)}", mark=1.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(promotion, "check_version", interrupt)
-        patch.setattr(promotion, "_put_back", lambda *_: None)
+        patch.setattr(live, "put_back", lambda *_: None)
         with pytest.raises(KeyboardInterrupt):
             promote_from(killed, server)
     wrong = make_bundle(f"v{next(VERSIONS)}", mark=1.0, shift=0.01)
@@ -292,8 +296,6 @@ def test_malformed_requests_are_refused_and_the_server_stays_up(
 def test_without_a_server_the_error_says_what_to_do(
     server: Server, make_bundle: MakeBundle, tmp_path: Path
 ) -> None:
-    from triton_repo.config import TritonConfig
-
     nowhere = TritonConfig(grpc="127.0.0.1:1", repository=str(tmp_path / "live"))
     with pytest.raises(PromotionError, match="stack status"):
         promote_from(make_bundle("v1", mark=1.0), replace(server, triton=nowhere))

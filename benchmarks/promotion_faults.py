@@ -1,0 +1,96 @@
+"""What an operator does to a running server, in processes that may be killed meanwhile."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.serving_stack import Stack, no_check
+from local import revival
+from local.triton_server import ServerPlan
+from triton_repo import promotion
+from triton_repo.live import read_serving
+
+
+def watched(stack: Stack) -> ServerPlan:
+    """Return what ``local.triton_watch`` must know of the stack's server."""
+    return ServerPlan(
+        repository=Path(stack.triton.repository),
+        redis=stack.features.redis,
+        registry=stack.features.registry,
+        grpc_port=int(stack.triton.grpc.rpartition(":")[2]),
+        metrics_port=0,
+    )
+
+
+def in_child(
+    target: Callable[..., None],
+    stack: Stack,
+    source: Path | None,
+    kill_when: Callable[[], bool] | None = None,
+) -> str:
+    """Run ``target`` in a process; return why it refused, "" if it did not.
+
+    It is killed as soon as ``kill_when`` says so.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    said = spawn.SimpleQueue()
+    process = spawn.Process(
+        target=target, args=(stack.triton, stack.features, source, said)
+    )
+    process.start()
+    while kill_when and process.is_alive():
+        if kill_when():
+            process.kill()
+            break
+        time.sleep(0.01)
+    process.join()
+    return "" if said.empty() else str(said.get())
+
+
+def promote(triton: Any, features: Any, source: Path, said: Any) -> None:
+    """Promote ``source``, and say why if it was refused."""
+    try:
+        promotion.promote(source, triton, features, no_check)
+    except (ValueError, promotion.PromotionError) as error:
+        said.put(str(error))
+
+
+def roll_back(triton: Any, _: Any, __: None, said: Any) -> None:
+    """Serve the bundle before again, and say why if it was refused."""
+    try:
+        promotion.rollback(triton)
+    except (ValueError, promotion.PromotionError) as error:
+        said.put(str(error))
+
+
+def promote_and_die(triton: Any, features: Any, source: Path, said: Any) -> None:
+    """End by ``kill -9`` when the ensembles have moved, before that is noted."""
+    vars(promotion)["check_version"] = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    promote(triton, features, source, said)
+
+
+def is_loading(stack: Stack, source: Path) -> bool:
+    """Return whether a process of the bundle's step has started."""
+    steps = {child.step for child in revival.children(stack.server.pid)}
+    return f"click_ranker_{source.name}" in steps
+
+
+def kill_a_process(stack: Stack) -> None:
+    """Kill one of the two that answer, and wait until there are two again."""
+    serving = read_serving(Path(stack.triton.repository)).serving
+
+    def living() -> set[int]:
+        return {
+            child.pid
+            for child in revival.children(stack.server.pid)
+            if child.step == f"click_ranker_{serving}" and not child.is_dead
+        }
+
+    before = living()
+    os.kill(min(before), signal.SIGKILL)
+    while len(living() - before) < stack.triton.instances:
+        time.sleep(0.05)

@@ -1,0 +1,81 @@
+"""More calls than a server can answer: those too many are refused at once, clearly."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from prometheus_client import REGISTRY
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from features import schema
+from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, a_check
+from tests.triton_repo.conftest import Server
+from triton_repo import pbtxt, promotion
+from triton_repo.client import RankClient, infer_inputs
+
+pytestmark = pytest.mark.triton
+CALLERS, CALLS, WAITING = 12, 6, 2
+
+
+@pytest.fixture
+def crowded(server: Server, make_bundle: MakeBundle) -> str:
+    """The address of a server with one slow process, for which two calls may wait."""
+    small = replace(server.triton, instances=1, max_waiting=WAITING)
+    source = make_bundle("v1", mark=1.0, work=1500)
+    promotion.promote(source, small, server.features, a_check)
+    return server.triton.grpc
+
+
+def test_calls_too_many_are_refused_and_the_others_answered(crowded: str) -> None:
+    tensors = {"user_id": [["u"]], "item_ids": [[KNOWN_ITEM]]}
+    arrays = {name: np.array(each, dtype=object) for name, each in tensors.items()}
+    seen: Counter[str] = Counter()
+
+    def ask() -> None:
+        with InferenceServerClient(crowded) as client:
+            inputs = infer_inputs(schema.REQUEST_INPUTS, arrays)
+            for _ in range(CALLS):
+                try:
+                    client.infer(pbtxt.RANK_CLICKS, inputs, client_timeout=60.0)
+                    seen["answered"] += 1
+                except InferenceServerException as error:
+                    seen[f"{error.status()}: {error.message()}"] += 1
+
+    side_by_side(ask)
+    assert seen.total() == CALLERS * CALLS
+    assert seen.pop("answered") >= CALLS
+    [(refusal, count)] = seen.items()
+    assert refusal.startswith("StatusCode.UNAVAILABLE")
+    assert "maximum queue size" in refusal
+    assert count >= CALLS
+
+
+def test_the_client_does_not_ask_a_full_server_again_and_again(crowded: str) -> None:
+    before = REGISTRY.get_sample_value("srp4ctr_rank_retries_total") or 0.0
+    refused: list[str] = []
+    with RankClient(crowded) as client:  # one for all callers, and one budget
+
+        def ask() -> None:
+            for _ in range(CALLS):
+                try:
+                    client.rank("u", [KNOWN_ITEM], deadline_s=60.0)
+                except ConnectionError as error:
+                    refused.append(str(error))
+
+        side_by_side(ask)
+    retries = (REGISTRY.get_sample_value("srp4ctr_rank_retries_total") or 0.0) - before
+    assert 1 <= retries <= 10 + 0.1 * CALLERS * CALLS
+    assert refused
+    assert all("maximum queue size" in each for each in refused)
+
+
+def side_by_side(ask: Callable[[], None]) -> None:
+    callers = [threading.Thread(target=ask) for _ in range(CALLERS)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
