@@ -16,16 +16,17 @@ so different that a mixture of both would be seen: by how much is told.
 
 import argparse
 import json
+import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.click_sources import say
 from benchmarks.promotion_faults import (
     in_child,
     is_loading,
@@ -42,9 +43,11 @@ from benchmarks.promotion_traffic import (
     all_requests,
     expected,
 )
-from benchmarks.serving_stack import Stack, fresh_bundle, running_stack
 from features import bundle
 from local import triton_watch
+
+if TYPE_CHECKING:  # torch: the processes of this run need none
+    from benchmarks.serving_stack import Stack
 
 LENGTH, SWITCHES, QUIET_S = 200, 20, 10.0
 TOLERANCE = 1e-4  # of a probability: other batches, other rounding
@@ -56,11 +59,15 @@ Row = dict[str, Any]
 class Run:
     """One stack's phases: when each of them was, by the machine's monotonic clock."""
 
-    stack: Stack
+    stack: "Stack"
+    weights: Sequence[Path]
+    """The bundles of which even and odd versions are made."""
     phases: list[tuple[str, float, float]] = field(default_factory=list)
     versions: Iterator[int] = field(default_factory=lambda: iter(range(2, 1000)))
     refused: list[str] = field(default_factory=list)
     """Why bundles were refused that should have been."""
+    whole_again_s: float = 0.0
+    """From a process's death until another answers in its place."""
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -68,12 +75,17 @@ class Run:
         began = time.monotonic()
         yield
         self.phases.append((name, began, time.monotonic()))
-        say(f"{name}: {time.monotonic() - began:.1f} s")
+        print(f"{name}: {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
 
     def next_bundle(self) -> Path:
         """Return a new version, whose weights are those of the one before the last."""
         number = next(self.versions)
-        return _bundle(self.stack, f"v{number}", number % 2)
+        source = self.weights[number % 2]
+        folder = source.parent / f"v{number}"
+        shutil.copytree(source, folder)
+        bundle.write_card(folder, replace(bundle.read(source), version=folder.name))
+        bundle.write_manifest(folder)
+        return folder
 
     def promote(self, source: Path) -> None:
         """Promote in a process of its own, as an operator does; raise what it says."""
@@ -90,20 +102,21 @@ class Run:
 
 def main() -> None:
     """Print a table, then one JSON object."""
+    from benchmarks.serving_stack import fresh_bundle, running_stack
+
     asked = _arguments()
     with running_stack(LENGTH, forms=()) as stack:
-        run = Run(stack)
-        watch = triton_watch.start(stack.server, watched(stack), stack.folder, tied=True)
+        even, *_ = fresh_bundle(stack.bundle.parent, LENGTH, "v1000", seed=1)
+        run = Run(stack, weights=(even, stack.bundle))
+        triton_watch.start(stack.server, watched(stack), stack.folder, tied=True)
         requests = all_requests(time.time_ns() // 1_000_000)
-        sources = {"odd": stack.bundle, "even": _bundle(stack, "v1000", 0)}
-        right = expected(stack, sources, requests)
+        right = expected(stack, {"odd": stack.bundle, "even": even}, requests)
         callers = Callers(stack.address, requests)
         callers.start()
         try:
             _phases(run, asked.switches)
         finally:
             answers = callers.stop()
-        say(f"the watch was process {watch.pid}")
     rows = [_row(name, found, right) for name, found in _by_phase(run, answers)]
     print(_table(rows))
     found = _figures(run, answers, right) | {"rows": rows}
@@ -132,14 +145,8 @@ def _phases(run: Run, switches: int) -> None:
         in_child(promote_and_die, stack, source)
         run.promote(source)
     with run.phase("one of the step's processes killed"):
-        kill_a_process(stack)
+        run.whole_again_s = kill_a_process(stack)
         time.sleep(QUIET_S / 2)
-
-
-def _bundle(stack: Stack, version: str, seed: int) -> Path:
-    folder = stack.folder / "bundles"
-    # v1's seed is 0, so odd versions have its weights.
-    return fresh_bundle(folder, LENGTH, version, 0 if seed else 1)[0]
 
 
 def _by_phase(
@@ -206,6 +213,7 @@ def _figures(
         "p99_ms": _counts(during, right)["p99_ms"],
         "refused": len(run.refused) if all(run.refused) else 0,
         "refusals": run.refused,
+        "whole_again_s": round(run.whole_again_s, 2),
         "requests_per_s": round(len(answers) / (ended - began), 1),
         "versions": sorted({a.version for a in answers if a.version}),
         "errors": sorted({answer.error for answer in answers if answer.error}),

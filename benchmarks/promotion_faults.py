@@ -6,16 +6,19 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchmarks.serving_stack import Stack, no_check
+from features.check_report import FeatureCheck
 from local import revival
 from local.triton_server import ServerPlan
 from triton_repo import promotion
 from triton_repo.live import read_serving
 
+if TYPE_CHECKING:  # torch: a killed process needs none
+    from benchmarks.serving_stack import Stack
 
-def watched(stack: Stack) -> ServerPlan:
+
+def watched(stack: "Stack") -> ServerPlan:
     """Return what ``local.triton_watch`` must know of the stack's server."""
     return ServerPlan(
         repository=Path(stack.triton.repository),
@@ -28,7 +31,7 @@ def watched(stack: Stack) -> ServerPlan:
 
 def in_child(
     target: Callable[..., None],
-    stack: Stack,
+    stack: "Stack",
     source: Path | None,
     kill_when: Callable[[], bool] | None = None,
 ) -> str:
@@ -54,7 +57,7 @@ def in_child(
 def promote(triton: Any, features: Any, source: Path, said: Any) -> None:
     """Promote ``source``, and say why if it was refused."""
     try:
-        promotion.promote(source, triton, features, no_check)
+        promotion.promote(source, triton, features, _no_check)
     except (ValueError, promotion.PromotionError) as error:
         said.put(str(error))
 
@@ -73,14 +76,14 @@ def promote_and_die(triton: Any, features: Any, source: Path, said: Any) -> None
     promote(triton, features, source, said)
 
 
-def is_loading(stack: Stack, source: Path) -> bool:
+def is_loading(stack: "Stack", source: Path) -> bool:
     """Return whether a process of the bundle's step has started."""
     steps = {child.step for child in revival.children(stack.server.pid)}
     return f"click_ranker_{source.name}" in steps
 
 
-def kill_a_process(stack: Stack) -> None:
-    """Kill one of the two that answer, and wait until there are two again."""
+def kill_a_process(stack: "Stack") -> float:
+    """Kill one of those that answer; return the seconds until it is replaced."""
     serving = read_serving(Path(stack.triton.repository)).serving
 
     def living() -> set[int]:
@@ -90,7 +93,13 @@ def kill_a_process(stack: Stack) -> None:
             if child.step == f"click_ranker_{serving}" and not child.is_dead
         }
 
-    before = living()
+    before, began = living(), time.monotonic()
     os.kill(min(before), signal.SIGKILL)
-    while len(living() - before) < stack.triton.instances:
+    while living() & before or len(living()) < stack.triton.instances:
         time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def _no_check() -> FeatureCheck:
+    """Return that the store was not held to a log: there is none."""
+    return FeatureCheck(checked_at_ms=1, rows=1)

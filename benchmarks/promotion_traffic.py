@@ -11,18 +11,20 @@ from dataclasses import dataclass
 from itertools import count
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 from prometheus_client import REGISTRY
 
-from benchmarks.serving_stack import Stack, item_ids, user_ids
 from features import bundle
 from features.requests import open_bundle
 from triton_repo.answers import RankRequest
 from triton_repo.client import RankClient
+
+if TYPE_CHECKING:  # torch: a caller needs none
+    from benchmarks.serving_stack import Stack
 
 REQUESTS, CANDIDATES = 16, 100
 CALLERS, PER_S = 8, 10.0
@@ -121,6 +123,8 @@ def _retries() -> int:
 
 def all_requests(at_ms: int) -> list[RankRequest]:
     """Return ``REQUESTS`` requests of different users at one moment: nothing decays."""
+    from benchmarks.serving_stack import item_ids, user_ids
+
     chance = np.random.default_rng(0)
     items, users = item_ids(), user_ids()
     return [
@@ -135,7 +139,7 @@ def all_requests(at_ms: int) -> list[RankRequest]:
 
 
 def expected(
-    stack: Stack, sources: Mapping[str, Path], asked: Sequence[RankRequest]
+    stack: "Stack", sources: Mapping[str, Path], asked: Sequence[RankRequest]
 ) -> dict[tuple[str, str], Scores]:
     """Return the probabilities by (encoder, head) of each pair of ``sources``.
 

@@ -38,7 +38,7 @@ def add_forms(
 ) -> None:
     """Load ``forms``, each an ensemble, beside the bundle of ``words`` that is served."""
     limits = pbtxt.Limits(
-        max_batch_size=triton.max_batch_size, max_waiting=triton.max_waiting, sizes=sizes
+        max_batch_size=triton.max_batch_size, max_wait_ms=triton.max_wait_ms, sizes=sizes
     )
     repository = Path(triton.repository)
     served = next(repository.glob(f"{pbtxt.CLICK_RANKER}_v*"))

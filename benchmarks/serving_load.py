@@ -111,7 +111,7 @@ def timed(call: Callable[[], object], duration_s: float) -> Measured:
 def _call(load: Load, seed: int, ready: Barrier, answers: Any) -> None:
     """Ask until the time is over; put the seconds of each request into ``answers``."""
     chance = random.Random(seed)
-    requests = [_request(load.candidates, chance) for _ in range(PREPARED)]
+    requests = [a_request(load.candidates, chance) for _ in range(PREPARED)]
     with InferenceServerClient(load.address) as client:
 
         def ask_for(duration_s: float) -> list[float]:
@@ -127,7 +127,8 @@ def _call(load: Load, seed: int, ready: Barrier, answers: Any) -> None:
         answers.put(np.array(ask_for(load.duration_s)))
 
 
-def _request(candidates: int, chance: random.Random) -> list[Any]:
+def a_request(candidates: int, chance: random.Random) -> list[Any]:
+    """Return the inputs of a request of any user, with features from the store."""
     tensors = {
         "user_id": np.array([[chance.choice(user_ids())]], dtype=object),
         "item_ids": np.array([chance.sample(item_ids(), candidates)], dtype=object),

@@ -41,7 +41,8 @@ RETRIES = Counter(
 )
 _PASSING = ("StatusCode.UNAVAILABLE", "StatusCode.INTERNAL", "StatusCode.UNKNOWN")
 _LATE = "StatusCode.DEADLINE_EXCEEDED"
-_FULL = "maximum queue size"  # how Triton's text says that it has too much to do
+# What Triton says of a call that it refuses because it has too much to do.
+_FULL = ("Request timeout expired", "maximum queue size")
 _GONE = ("StatusCode.NOT_FOUND", "StatusCode.UNAVAILABLE")  # an ensemble that is unloaded
 _PAUSES_S = (0.01, 0.03, 0.1, 0.25)  # before each try but the first; the last goes on
 _FIRST_TRY = 1 / 3  # of the deadline: a process that died holds a call for a second
@@ -167,7 +168,8 @@ class RankClient:
             try:
                 answer = self._try(RANK_CLICKS, inputs, share * _left_s(ends))
             except InferenceServerException as error:
-                is_late, is_full = error.status() == _LATE, _FULL in str(error.message())
+                is_late = error.status() == _LATE
+                is_full = any(each in str(error.message()) for each in _FULL)
                 pause_s = 0.0 if is_late else next(pauses_s)
                 if time.monotonic() + pause_s >= ends or not (
                     self._budget.spend()
@@ -183,7 +185,9 @@ class RankClient:
             share = 1.0
 
     def _try(self, model: str, inputs: Sequence[Any], timeout_s: float) -> Any:
-        return self._client.infer(model, inputs, client_timeout=timeout_s)
+        # What waited for half of its time would be late.
+        wait_us = round(timeout_s * 1e6 / 2)
+        return self._client.infer(model, inputs, client_timeout=timeout_s, timeout=wait_us)
 
 
 class _RetryBudget:

@@ -42,9 +42,9 @@ class TritonConfig:
     """A request with more items is refused with a clear error."""
     max_batch_size: int = 32
     """Requests (users) that one call may carry."""
-    max_waiting: int = 32
-    """Calls that wait for a step; one more is refused as UNAVAILABLE, since it would be
-    late. 0: any number may wait."""
+    max_wait_ms: float = 200.0
+    """A call that waited so long for a step is refused as UNAVAILABLE: it would be late. A
+    call may ask for less by its ``timeout``; ``RankClient`` asks for half its deadline."""
     canary_share: float = 0.0
     """Share of the users, 0 to 1, that the project's own callers ask of the canary."""
     backend: str = "python"
@@ -78,9 +78,9 @@ class TritonConfig:
                 f"triton.instances is {self.instances}, at least 1; "
                 f"triton.kept_states_mb is {self.kept_states_mb}, at least 0"
             )
-        if self.max_waiting < 0 or not 0.0 <= self.canary_share <= 1.0:
+        if self.max_wait_ms < 1.0 or not 0.0 <= self.canary_share <= 1.0:
             raise ValueError(
-                f"triton.max_waiting is {self.max_waiting}, at least 0; "
+                f"triton.max_wait_ms is {self.max_wait_ms}, at least 1; "
                 f"triton.canary_share is {self.canary_share}, a share, 0 to 1"
             )
         if not 0.0 <= self.max_wrong_features <= 1.0:

@@ -6,6 +6,8 @@ one shape that come together are answered as one batch.
 """
 
 import json
+import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from triton_repo.scoring import Scorer, Spend, Tensors
 PROBABILITY, PROPENSITY = "click_probability", "propensity"
 POSITION = "position"
 ITEM_IDS, ITEM_ROWS = "item_ids", "candidate_item_rows"
+_LOADING_NICENESS = 5  # a quarter of a busy core; 19 would wait for a training to end
 _OWN = {spec.name for spec in MODEL_INPUTS}
 
 
@@ -150,6 +153,7 @@ def opened(
     ``settings`` are the parameters that ``rendering`` gave the step. The store may have
     moved since: the server's ``environment`` knows.
     """
+    _import_feast()
     config = FeatureConfig(**json.loads(settings["features"])).relocated(environment)
     features, scorer = open_bundle(config, folder), None
     if (folder / bundle.ENCODER_FILE).is_file():
@@ -166,6 +170,21 @@ def opened(
     nobody = {name: np.array([[b""]], dtype=object) for name in ("user_id", ITEM_IDS)}
     ranker.answer(Call(given=nobody, wanted=frozenset({PROBABILITY})))
     return ranker
+
+
+def _import_feast() -> None:
+    """Import Feast, seconds of work, in a thread that gives way to who is answering.
+
+    On Linux a thread has a priority of its own; the process keeps its.
+    """
+
+    def imports() -> None:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOADING_NICENESS)
+        import features.store  # noqa: F401
+
+    thread = threading.Thread(target=imports)
+    thread.start()
+    thread.join()
 
 
 def _requests(call: Call) -> int:

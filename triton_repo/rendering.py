@@ -46,7 +46,7 @@ def render(
         shutil.rmtree(folder)
     limits = pbtxt.Limits(
         max_batch_size=config.max_batch_size,
-        max_waiting=config.max_waiting,
+        max_wait_ms=config.max_wait_ms,
         sizes=card.sizes,
     )
     parameters = _parameters(version, config, features)

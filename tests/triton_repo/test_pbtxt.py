@@ -10,7 +10,7 @@ from features import schema
 from triton_repo import pbtxt
 
 LIMITS = pbtxt.Limits(
-    max_batch_size=32, max_waiting=16, sizes={"L": 5, "E": 2, "S": 6, "D": 8}
+    max_batch_size=32, max_wait_ms=80.0, sizes={"L": 5, "E": 2, "S": 6, "D": 8}
 )
 PARAMETERS = {"redis": '127.0.0.1:1 "quoted" \\ back'}
 STEPS = pbtxt.three_steps("v7", PARAMETERS)
@@ -75,9 +75,10 @@ def test_a_shell_is_as_many_processes_as_asked_for() -> None:
 
 
 @pytest.mark.parametrize("step", [*STEPS, *ONE_STEP], ids=lambda step: step.name)
-def test_no_step_lets_more_calls_wait_than_asked_for(step: pbtxt.StepConfig) -> None:
+def test_no_step_lets_calls_wait_longer_than_asked_for(step: pbtxt.StepConfig) -> None:
     policy = parse(pbtxt.step_text(step, LIMITS)).dynamic_batching.default_queue_policy
-    assert policy.max_queue_size == 16
+    assert policy.default_timeout_microseconds == 80_000
+    assert policy.allow_timeout_override
 
 
 def test_callers_with_their_own_features_send_no_ids_to_the_one_step() -> None:
