@@ -86,7 +86,7 @@ class Memory:
 @contextmanager
 def running_stack(which: str) -> Iterator[Stack]:
     """Yield broker ``which`` (``kafka`` or ``noida``) with our topics, and the store."""
-    from features.store import apply  # Feast: 3–4 s
+    from features.store import apply  # Feast: 3 s
 
     with (
         tempfile.TemporaryDirectory() as name,

@@ -69,7 +69,7 @@ def running_stack(
     ``settings`` are of ``TritonConfig``; unless they say so no states are kept, or so few
     users would have all histories encoded for good.
     """
-    from features.store import FeatureStoreSink, apply  # Feast: 3–4 s
+    from features.store import FeatureStoreSink, apply  # Feast: 3 s
 
     with (
         tempfile.TemporaryDirectory() as name,

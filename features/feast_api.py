@@ -1,9 +1,9 @@
 """Feast's names that this folder uses, imported without Feast's side effects.
 
-``import feast`` (3–4 s) switches the whole process's prometheus_client to files in a new
-temporary folder, tells child processes to do the same, changes the warnings filters,
-compiles its classes anew to check types as it runs (a third of that time), and imports torch
-where it finds it (3 s and 200 MB more, for tensors that we never ask it for).
+``import feast`` switches the whole process's prometheus_client to files in a new temporary
+folder, tells child processes to do the same, changes the warnings filters, compiles its
+classes anew to check types as it runs (2 s of 5), and imports torch where it finds it (3 s
+and 200 MB more, for tensors that we never ask it for).
 Import Feast through this module alone, and late.
 """
 

@@ -68,7 +68,7 @@ class StoreReader:
     """Reads Feast's online store: see ``FeatureReader``."""
 
     def __init__(self, config: FeatureConfig) -> None:
-        from features import rows, store  # Feast: 3–4 s
+        from features import rows, store  # Feast: 3 s
 
         self._rows = rows
         self._users = store.OnlineViews(config, timeout_s=store.REQUEST_TIMEOUT_S)

@@ -130,7 +130,7 @@ def _loop(options: Options, steps: Steps, local: Any, cache: Path) -> Outcome:
 
 def _start_services(settings: Settings, folder: Path) -> processes.Running:
     """Start monitor and stream worker, and return the worker; neither is awaited here."""
-    from features.store import apply  # Feast: 3–4 s
+    from features.store import apply  # Feast: 3 s
 
     demo_steps.start_command("monitor", folder)
     apply(settings.features)
@@ -174,7 +174,7 @@ def _replay(settings: Settings, given: DemoInput, bar: Bar) -> tuple[ReplayResul
 
 
 def _show(outcome: Outcome, console: Console, started: float, keep: bool) -> None:
-    from local import demo_figures  # Feast: 3–4 s
+    from local import demo_figures  # Feast: 3 s
 
     settings, answers = load(), outcome.replayed.answers
     figures, live = demo_figures.figures(

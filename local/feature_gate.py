@@ -15,7 +15,7 @@ def checked(settings: Settings, sample: int = 200) -> FeatureCheck:
     Raises ``ValueError`` where no broker answers or the views are not registered.
     """
     from features.check import check_features
-    from features.store import FeatureStoreSink  # Feast: 3–4 s
+    from features.store import FeatureStoreSink  # Feast: 3 s
     from streams.events import BEHAVIOR_EVENTS_TOPIC
     from streams.topics import committed_offsets
 

@@ -26,15 +26,20 @@ def start(
     return processes.start(program, folder, tied=tied)
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the arguments."""
+    made = argparse.ArgumentParser(description=__doc__)
+    made.add_argument("server_pid", type=int)
+    made.add_argument("grpc", help="its address")
+    made.add_argument("repository", help="its live model repository")
+    return made
+
+
 def main() -> None:
     """Look after the server in the arguments."""
     from local.revival import Watch  # tritonclient: who only starts us needs none
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("server_pid", type=int)
-    parser.add_argument("grpc", help="its address")
-    parser.add_argument("repository", help="its live model repository")
-    asked = parser.parse_args()
+    asked = parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     watch = Watch(
         asked.server_pid, TritonConfig(grpc=asked.grpc, repository=asked.repository)

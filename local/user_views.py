@@ -31,7 +31,7 @@ _SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"))  # seconds
 
 def user_tables(features: FeatureConfig, user_id: str) -> Iterator[Table]:
     """Yield what the store holds of a user now; ``ValueError`` for one it does not know."""
-    from features.store import FeatureStoreSink  # Feast: 3–4 s
+    from features.store import FeatureStoreSink  # Feast: 3 s
 
     rows = FeatureStoreSink(features).read([user_id], [])
     if not rows:

@@ -29,7 +29,7 @@ _TITLES = ("title", "name")  # attributes that a person knows an item by
 
 def titles(features: FeatureConfig, item_keys: Sequence[int]) -> dict[int, str]:
     """Return each item's title from its profile; its id where it has none, else its key."""
-    from features import rows, store  # Feast: 3–4 s
+    from features import rows, store  # Feast: 3 s
 
     views = store.OnlineViews(features)
     entities = [rows.item_entity(key) for key in item_keys]

@@ -64,7 +64,7 @@ class LiveStream:
 @contextmanager
 def live_stream(folder: Path, length: int) -> Iterator[LiveStream]:
     """Yield a stream whose worker is ready; ``length`` is L."""
-    from features.store import apply  # Feast: 3–4 s
+    from features.store import apply  # Feast: 3 s
 
     with ports.reserved_ports(3) as (kafka_port, redis_port, metrics_port):
         live = _settings(folder, length, kafka_port, redis_port, metrics_port)

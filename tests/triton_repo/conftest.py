@@ -61,7 +61,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         )
         started = Server(folder, plan, triton, features)
         started.start()
-    from features import store as feature_store  # Feast: 3–4 s
+    from features import store as feature_store  # Feast: 3 s
 
     feature_store.apply(features)
     yield started
