@@ -128,8 +128,7 @@ def test_a_switch_loads_no_step_twice(server: Server, promoted: str) -> None:
 
 def test_promoting_what_serves_changes_nothing(server: Server, promoted: str) -> None:
     before = read_serving(server.plan.repository)
-    after = promote_from(SOURCES[promoted], server)
-    assert after == before
+    assert promote_from(SOURCES[promoted], server) == before
 
 
 def test_another_bundle_of_the_serving_version_is_refused(
