@@ -51,15 +51,20 @@ class RequestSnapshots:
     def from_time(self, start_ms: int) -> "RequestSnapshots":
         """Return the requests from ``start_ms`` on, and their candidates."""
         first = int(np.searchsorted(self.times_ms, start_ms))
-        requests = np.arange(first, len(self.times_ms))
-        candidates = np.flatnonzero(self.candidate_requests >= first)
+        return self.take(np.arange(first, len(self.times_ms)))
+
+    def take(self, requests: Int64s) -> "RequestSnapshots":
+        """Return the requests at these rows, ascending, and their candidates."""
+        place = np.full(len(self.times_ms), -1)
+        place[requests] = np.arange(len(requests))
+        candidates = np.flatnonzero(place[self.candidate_requests] >= 0)
         kept: dict[str, Any] = {}
         for each in fields(self):
             value = getattr(self, each.name)
             rows = candidates if each.name.startswith("candidate_") else requests
             is_array = isinstance(value, np.ndarray)
             kept[each.name] = value[rows] if is_array else value.take(rows)
-        kept["candidate_requests"] = kept["candidate_requests"] - first
+        kept["candidate_requests"] = place[kept["candidate_requests"]]
         return RequestSnapshots(**kept)
 
 
@@ -113,6 +118,13 @@ def snapshot(
             log, _exposed(remembered), requests, candidates, exposure_length
         ),
     )
+
+
+def request_rows(log: EventLog) -> dict[tuple[str, str], int]:
+    """Return the row of each user's request, by its request_id, in ``snapshot``."""
+    found = log.rows(_requests(_shown(log)).select("user_id", "request_id", "row"))
+    names = zip(found["user_id"].to_pylist(), found["request_id"].to_pylist(), strict=True)
+    return dict(zip(names, found["row"].to_pylist(), strict=True))
 
 
 def histories(log: EventLog, before_ms: int) -> UserHistories:

@@ -54,6 +54,8 @@ class RequestBatch:
     """B of: ok, cold_user, empty_sequence, stale_sequence, store_unavailable."""
     feature_versions: tuple[str, ...]
     """B times the versions of the sequence and the item table that were used."""
+    times_ms: Int64s
+    """(B,): the times that were asked for, else the clock's."""
 
 
 class RequestFeatures:
@@ -105,6 +107,7 @@ class RequestFeatures:
             item_status=_item_status(keys, known, items.take(asked)),
             statuses=_statuses(found, sequences) if is_up else _unavailable(len(users)),
             feature_versions=_versions(found, items),
+            times_ms=times,
         )
 
     def close(self) -> None:

@@ -235,6 +235,12 @@ OPTIONAL_REQUEST_INPUTS = (
         shape=(1,),
         meaning="a flat JSON object of strings, as published in the impression",
     ),
+    TensorSpec(
+        name="request_id",
+        dtype="string",
+        shape=(1,),
+        meaning="that of the impressions; without it a request's features are not logged",
+    ),
 )
 RESPONSE_NOTES = (
     TensorSpec(

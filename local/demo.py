@@ -161,8 +161,12 @@ def _replay(settings: Settings, given: DemoInput, bar: Bar) -> tuple[ReplayResul
         RankClient(settings.triton.grpc) as client,
     ):
         replay = Replay(
-            rank=lambda user, items, now_ms: client.rank(
-                user, items, request_time_ms=now_ms, deadline_s=5.0
+            rank=lambda user, items, now_ms, request_id: client.rank(
+                user,
+                items,
+                request_time_ms=now_ms,
+                request_id=request_id or None,
+                deadline_s=5.0,
             ),
             publish=publisher.publish,
             seconds=REPLAY_SECONDS,

@@ -1,11 +1,12 @@
 """``srp4ctr features VERB``: what the store holds, and whether it is right."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from settings import load
+from settings import Settings, load
 
 app = typer.Typer(help="The feature store.", no_args_is_help=True)
 out = Console()
@@ -38,11 +39,16 @@ def show(user: str) -> None:
 @app.command("check")
 def check(
     sample: Annotated[int, typer.Option(help="So many users, and so many items.")] = 200,
+    served: Annotated[
+        bool, typer.Option("--served", help="So many served requests, against training's.")
+    ] = False,
 ) -> None:
     """Compare the store with what the raw log makes of the same events; exit 1 if wrong.
 
     Safe beside live traffic. `srp4ctr model promote` does the same, and the monitor shows
-    the newest result.
+    the newest result. With --served: are the tensors of the newest requests that Triton
+    kept (triton.served_log.share) what training makes of them, and their scores what the
+    bundle says?
 
     Example: srp4ctr features check --sample 1000
     """
@@ -50,6 +56,9 @@ def check(
     from local.views import check_table
 
     settings = load()
+    if served:
+        _check_served(settings, sample)
+        return
     found = checked(settings, sample)
     if not found.rows + found.waiting + found.partitions_left_out:
         out.print(f"nothing to compare: no events in {settings.features.log_dir}")
@@ -58,6 +67,30 @@ def check(
     if found.wrong_rows:
         raise ValueError(
             f"{found.wrong_rows} rows are not what the log says: srp4ctr stream rebuild"
+        )
+
+
+def _check_served(settings: Settings, sample: int) -> None:
+    from features import served_log
+    from local.served_views import served_tables
+    from training.served import MOST_APART, check_served
+
+    folder = Path(settings.triton.served_log.folder)
+    requests = [served_log.read(path) for path in served_log.newest(folder, sample)]
+    if not requests:
+        out.print(
+            f"no served requests in {folder}: set triton.served_log.share in "
+            "settings.toml, promote a bundle, and ask with a request_id"
+        )
+        return
+    parts = (settings.training, settings.features, settings.streams)
+    found = check_served(requests, *parts)
+    for table in served_tables(found):
+        out.print(table)
+    worst = max(found.onnx_difference, found.torch_difference or 0.0)
+    if worst > MOST_APART:
+        raise ValueError(
+            f"a score that was served is {worst:.2g} from what its bundle says"
         )
 
 

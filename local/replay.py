@@ -51,8 +51,9 @@ class Ranking(Protocol):
     def feature_version(self) -> str: ...  # noqa: D102
 
 
-Rank = Callable[[str, Sequence[str], int], Ranking]
-"""(user_id, item_ids, request_time_ms) → Ranking; raises if there is no answer."""
+Rank = Callable[[str, Sequence[str], int, str], Ranking]
+"""(user_id, item_ids, request_time_ms, request_id) → Ranking; raises if there is none. A
+probe has no request_id: nothing is shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +164,8 @@ class Replay:
         now_ms = time.time_ns() // 1_000_000
         items = [each.item_id for each in visit.impressions]
         try:
-            ranking = self.rank(timeline.user_id, items, now_ms)
+            request_id = visit.impressions[0].request_id
+            ranking = self.rank(timeline.user_id, items, now_ms, request_id)
         except Exception as error:  # counted and shown: the replay goes on
             self.result.failures.append(str(error))
             return
@@ -233,11 +235,11 @@ class Replay:
         self.result.freshness_s.append(waited_s if is_changed else _PROBE_TIMEOUT_S)
 
     def _wait_for_change(self, user_id: str, items: list[str], click_due: float) -> bool:
-        before = self.rank(user_id, items, time.time_ns() // 1_000_000)
+        before = self.rank(user_id, items, time.time_ns() // 1_000_000, "")
         while time.monotonic() - click_due < _PROBE_TIMEOUT_S:
             if self._ended.wait(_PROBE_POLL_S):
                 return False
-            now = self.rank(user_id, items, time.time_ns() // 1_000_000)
+            now = self.rank(user_id, items, time.time_ns() // 1_000_000, "")
             moved = _sequence_version(now) != _sequence_version(before)
             if moved and now.scores != before.scores:
                 return True

@@ -26,6 +26,8 @@ class RankRequest:
     """None: the server's clock."""
     context: str | None = None
     """A flat JSON object as text."""
+    request_id: str | None = None
+    """That of the impressions, for ``triton.served_log``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +107,9 @@ def tensors_of(requests: Sequence[RankRequest]) -> dict[str, NDArray[Any]]:
     if any(each.context is not None for each in requests):
         texts = [[each.context or ""] for each in requests]
         tensors["context"] = np.array(texts, dtype=object)
+    if any(each.request_id for each in requests):
+        names = [[each.request_id or ""] for each in requests]
+        tensors["request_id"] = np.array(names, dtype=object)
     return tensors
 
 

@@ -16,7 +16,7 @@ from tritonclient.utils import InferenceServerException
 
 from features import schema
 from features.schema import TensorSpec
-from streams.events import item_key
+from streams.sampling import is_chosen
 from triton_repo.answers import Ranking, RankRequest, Tensors, rankings_of, tensors_of
 from triton_repo.pbtxt import RANK_CLICKS, RANK_CLICKS_CANARY
 
@@ -86,13 +86,14 @@ class RankClient:
         """Close the connection."""
         self._client.close()
 
-    def rank(
+    def rank(  # noqa: PLR0913  # a request's own fields, by name
         self,
         user_id: str,
         item_ids: Sequence[str],
         *,
         request_time_ms: int | None = None,
         context: str | None = None,
+        request_id: str | None = None,
         deadline_s: float = 1.0,
     ) -> Ranking:
         """Return the scores of ``item_ids`` for ``user_id``: see ``rank_many``."""
@@ -101,6 +102,7 @@ class RankClient:
             item_ids=item_ids,
             request_time_ms=request_time_ms,
             context=context,
+            request_id=request_id,
         )
         return self.rank_many([request], deadline_s=deadline_s)[0]
 
@@ -226,7 +228,7 @@ def is_canary(user_id: str, share: float) -> bool:
 
     The same in every process and for good, and a user stays in as the share grows.
     """
-    return item_key(f"canary:{user_id}") % 1_000_000 < share * 1_000_000
+    return is_chosen(f"canary:{user_id}", share)
 
 
 def infer_inputs(specs: Sequence[TensorSpec], tensors: Tensors) -> list[Any]:

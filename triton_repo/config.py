@@ -31,6 +31,24 @@ class ExplorationConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServedLogConfig:
+    """What is kept of the requests that are answered: features/served_log.py."""
+
+    share: float = 0.0
+    """Of the requests that say their ``request_id``; 0: none is kept."""
+    folder: str = ".data/served"
+    max_mb: float = 200.0
+    """The oldest are removed beyond it."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.share <= 1.0 or self.max_mb <= 0.0:
+            raise ValueError(
+                f"triton.served_log: share is {self.share}, 0 to 1; max_mb is "
+                f"{self.max_mb}, above 0"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TritonConfig:
     """Addresses and limits of serving."""
 
@@ -56,6 +74,7 @@ class TritonConfig:
     """How much of the states of recent histories each instance keeps, to encode none twice:
     an L of 200 takes 0.27 MB. 0: nothing is kept."""
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
+    served_log: ServedLogConfig = field(default_factory=ServedLogConfig)
     max_wrong_features: float = 0.01
     """No bundle is promoted while a greater share of the feature store's sampled rows
     differs from the raw log: see ``features/check.py``."""
@@ -71,6 +90,11 @@ class TritonConfig:
         if self.backend != "python" and self.exploration.kind != "none":
             raise ValueError(
                 f"triton.exploration.kind is {self.exploration.kind!r}: that needs the one "
+                f"step of triton.backend 'python', which is {self.backend!r}"
+            )
+        if self.backend != "python" and self.served_log.share > 0.0:
+            raise ValueError(
+                f"triton.served_log.share is {self.served_log.share}: that needs the one "
                 f"step of triton.backend 'python', which is {self.backend!r}"
             )
         if self.instances < 1 or self.kept_states_mb < 0.0:

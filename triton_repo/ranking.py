@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from features import bundle
 from features.config import FeatureConfig
 from features.requests import RequestBatch, open_bundle
+from features.served_log import ServedLog, ServedRequest
 from triton_repo.exploration import Policy, best_first, explored, policy_of
 from triton_repo.pbtxt import FETCH_FEATURES, MODEL_INPUTS
 from triton_repo.scoring import Scorer, Spend, Tensors
@@ -27,7 +28,9 @@ from triton_repo.scoring import Scorer, Spend, Tensors
 PROBABILITY, PROPENSITY = "click_probability", "propensity"
 POSITION = "position"
 ITEM_IDS, ITEM_ROWS = "item_ids", "candidate_item_rows"
+_NOTES = ("status", "feature_version", "model_version")
 _LOADING_NICENESS = 5  # a quarter of a busy core; 19 would wait for a training to end
+TIMES = "times_ms"  # of no output: when the requests were, by their word or the clock
 _OWN = {spec.name for spec in MODEL_INPUTS}
 
 
@@ -68,10 +71,13 @@ class Ranker:
     """None: the features alone, for encoder and head elsewhere."""
     spend: Spend
     policy: Policy = best_first
+    log: ServedLog | None = None
 
     def close(self) -> None:
         """End what goes on in the background."""
         self.features.close()
+        if self.log is not None:
+            self.log.close()
 
     def answer_all(self, calls: Sequence[Call]) -> list[Tensors | ValueError]:
         """Return the answer to each call; one that is refused spoils no other."""
@@ -101,6 +107,7 @@ class Ranker:
                 made = {**made, **self.scorer(made)}
             except Exception as error:  # a row outside the tables is the caller's mistake
                 raise ValueError(str(error)) from error
+            self._log(given, made)
             if POSITION in call.wanted:
                 shown = explored(made[PROBABILITY], self.policy)
                 made = {**made, **dict(zip((POSITION, PROPENSITY), shown, strict=True))}
@@ -131,6 +138,14 @@ class Ranker:
         if not 1 <= (count := given[items].shape[1]) <= self.max_candidates:
             raise ValueError(f"{count} {items}; send 1 to {self.max_candidates}")
 
+    def _log(self, given: Tensors, made: Tensors) -> None:
+        """Keep what was served of the requests that say who they are, if it is asked."""
+        if self.log is None or "request_id" not in given:
+            return
+        for row, request_id in enumerate(_texts(given["request_id"])):
+            if self.log.wants(request_id):
+                self.log.put(_served(given, made, row))
+
     def _features(self, given: Tensors) -> Tensors:
         """Return the model's tensors of ids, and the notes of what they know."""
         users, items = given["user_id"][:, 0].tolist(), given[ITEM_IDS].tolist()
@@ -142,7 +157,12 @@ class Ranker:
         texts = {"status": batch.statuses, "feature_version": batch.feature_versions}
         texts["model_version"] = (self.version,) * len(users)
         notes = {name: _column(each) for name, each in texts.items()}
-        return {**notes, "item_status": batch.item_status, **batch.tensors}
+        return {
+            **notes,
+            "item_status": batch.item_status,
+            TIMES: batch.times_ms,
+            **batch.tensors,
+        }
 
 
 def opened(
@@ -158,6 +178,7 @@ def opened(
     features, scorer = open_bundle(config, folder), None
     if (folder / bundle.ENCODER_FILE).is_file():
         scorer = Scorer(folder, int(settings["kept_states_bytes"]), spend)
+    kept = json.loads(settings["served_log"])
     ranker = Ranker(
         version=settings["model_version"],
         max_candidates=int(settings["max_candidates"]),
@@ -165,6 +186,7 @@ def opened(
         scorer=scorer,
         spend=spend,
         policy=policy_of(**json.loads(settings["exploration"])),
+        log=ServedLog(**kept) if kept["share"] else None,
     )
     # Feast's first read takes 33 ms.
     nobody = {name: np.array([[b""]], dtype=object) for name in ("user_id", ITEM_IDS)}
@@ -185,6 +207,30 @@ def _import_feast() -> None:
     thread = threading.Thread(target=imports)
     thread.start()
     thread.join()
+
+
+def _served(given: Tensors, made: Tensors, row: int) -> ServedRequest:
+    """Return row ``row`` of a call, as it was answered."""
+    texts = {
+        name: _texts(tensors[name])[row]
+        for tensors, names in ((given, ("user_id", "request_id")), (made, _NOTES))
+        for name in names
+    }
+    return ServedRequest(
+        item_ids=tuple(_texts(given[ITEM_IDS][row, :, None])),
+        time_ms=int(made[TIMES][row]),
+        tensors={name: made[name][row : row + 1] for name in _OWN},
+        probabilities=made[PROBABILITY][row],
+        **texts,
+    )
+
+
+def _texts(column: NDArray[Any]) -> list[str]:
+    """Return a column of texts (R, 1), which come as bytes."""
+    return [
+        value.decode() if isinstance(value, bytes) else str(value)
+        for (value,) in column.tolist()
+    ]
 
 
 def _requests(call: Call) -> int:

@@ -9,14 +9,14 @@ import ast
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from features import bundle
 from features.bundle import BundleManifest
 from features.config import FeatureConfig
 from triton_repo import pbtxt
-from triton_repo.config import TritonConfig
+from triton_repo.config import ServedLogConfig, TritonConfig
 from triton_repo.pbtxt import StepConfig
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -79,9 +79,15 @@ def _parameters(
         "max_candidates": str(config.max_candidates),
         "kept_states_bytes": str(round(config.kept_states_mb * 1e6)),
         "exploration": json.dumps(asdict(config.exploration)),
+        "served_log": json.dumps(asdict(_absolute(config.served_log))),
         "model_version": version,
         "features": json.dumps(asdict(features.portable())),
     }
+
+
+def _absolute(config: ServedLogConfig) -> ServedLogConfig:
+    """Return ``config`` with a folder that the server finds, wherever it was started."""
+    return replace(config, folder=str(Path(config.folder).resolve()))
 
 
 def step_folders(repository: Path, version: str) -> list[Path]:

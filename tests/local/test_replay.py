@@ -32,8 +32,13 @@ class World:
 
     events: list[UserEvent] = field(default_factory=list)
     has_sequences: bool = True
+    asked: list[str] = field(default_factory=list)
+    """The request_id of each call; "" of a probe."""
 
-    def rank(self, user_id: str, item_ids: Sequence[str], now_ms: int) -> FixedRanking:
+    def rank(
+        self, user_id: str, item_ids: Sequence[str], now_ms: int, request_id: str
+    ) -> FixedRanking:
+        self.asked.append(request_id)
         clicks = sum(isinstance(event, Click) for event in self.events)
         scores = tuple((place + 1) / (10.0 + clicks) for place in range(len(item_ids)))
         moves = len(self.events)
@@ -65,6 +70,7 @@ def test_a_slate_is_shown_in_the_models_order_and_its_clicks_follow() -> None:
     (click,) = (event for event in world.events if isinstance(event, Click))
     assert 500 < click.occurred_at - shown[0].occurred_at < 3_000
     assert result.answers[0].clicked == {"a"}
+    assert set(world.asked) == {shown[0].request_id, ""}  # what is logged, and probes
     assert not result.failures
 
 
@@ -86,7 +92,9 @@ def test_a_probe_is_not_taken_in_by_counters_that_move(
 
 
 def test_a_failed_request_is_counted_and_the_replay_goes_on() -> None:
-    def refuse(user_id: str, item_ids: Sequence[str], now_ms: int) -> FixedRanking:
+    def refuse(
+        user_id: str, item_ids: Sequence[str], now_ms: int, request_id: str
+    ) -> FixedRanking:
         raise ConnectionError("nobody there")
 
     events: list[UserEvent] = []

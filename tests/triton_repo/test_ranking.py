@@ -1,13 +1,16 @@
 """Calls → answers, without a server: batches, refusals, and who asks for what."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from features import schema
+from features import schema, served_log
 from features.requests import RequestBatch
+from features.served_log import ServedLog
 from tests.triton_repo.bundles import inputs_of
+from triton_repo import ranking
 from triton_repo.pbtxt import FETCH_FEATURES, MODEL_INPUTS
 from triton_repo.ranking import PROBABILITY, Call, Ranker
 from triton_repo.scoring import Tensors
@@ -32,6 +35,7 @@ class OneTensorPerItem:
             item_status=np.zeros(rows.shape, dtype=np.uint8),
             statuses=tuple(f"of {user.decode()}" for user in users),
             feature_versions=("items=1",) * len(users),
+            times_ms=np.full(len(users), 1_700_000_000_000),
         )
 
     def close(self) -> None:
@@ -136,6 +140,35 @@ def test_only_ids_are_counted_as_fetched(features: OneTensorPerItem) -> None:
     ranker.answer(a_call(b"u1", b"u2"))
     ranker.answer(Call(given=inputs_of(MODEL_INPUTS, 2, 3), wanted=SCORES))
     assert sum(runs for part, runs in spent if part == FETCH_FEATURES) == 2
+
+
+def test_what_was_served_is_kept_of_the_requests_that_say_who_they_are(
+    features: OneTensorPerItem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranking, "_OWN", {"candidate_item_rows"})
+    log = ServedLog(str(tmp_path), share=1.0, max_mb=10.0)
+    ranker = Ranker(
+        version="v7",
+        max_candidates=3,
+        features=features,
+        scorer=score,
+        spend=lambda *_: None,
+        log=log,
+    )
+    call = a_call(b"u1", b"u2", b"u3")
+    names = np.array([[b"r1"], [b""], [b"r3"]], dtype=object)
+    ranker.answer(Call(given={**call.given, "request_id": names}, wanted=ALL))
+    ranker.answer(call)
+    ranker.close()
+    kept = [served_log.read(path) for path in served_log.newest(tmp_path, 9)]
+    assert {(each.request_id, each.user_id, each.status) for each in kept} == {
+        ("r1", "u1", "of u1"),
+        ("r3", "u3", "of u3"),
+    }
+    for each in kept:
+        assert (each.item_ids, each.model_version) == (("a", "bcd"), "v7")
+        assert each.tensors["candidate_item_rows"].tolist() == [[1, 3]]
+        assert each.probabilities.tolist() == pytest.approx([0.01, 0.03])
 
 
 def test_without_a_scorer_the_features_are_the_answer(features: OneTensorPerItem) -> None:

@@ -1,0 +1,241 @@
+"""What was served against what training makes of the same requests.
+
+In: requests of ``features.served_log``, the event log, and the bundles that answered. Out:
+for each tensor of the model, in how many requests it differs and by how much, and what that
+does to a probability. Training knows when an event became known; serving knows what the
+stream had stored by then. So a stream that lags shows here, and nothing else should.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from features import bundle, event_log, point_in_time, vocabulary
+from features.config import FeatureConfig
+from features.item_fields import Attributes
+from features.point_in_time import RequestSnapshots
+from features.profiles import item_profiles
+from features.schema import CANDIDATE_TENSORS
+from features.served_log import ServedRequest
+from streams.config import StreamConfig
+from streams.events import item_key
+from training import examples, export, warm_start
+from training.batches import EXAMPLE_NAMES, torch_rows
+from training.config import RefreshConfig
+from training.model.embeddings import TableSizes
+from training.model.srp4ctr import SRP4CTR
+
+TOLERANCE = 1e-4  # of a feature, relative above 1: float32 in other orders
+MOST_APART = 1e-4  # of a probability, as at a promotion
+_OF_CANDIDATES = {spec.name for spec in CANDIDATE_TENSORS}
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(slots=True)
+class Difference:
+    """Of one tensor, between serving and training."""
+
+    requests: int = 0
+    """In so many of them it differs."""
+    largest: float = 0.0
+
+
+@dataclass(slots=True)
+class ServedCheck:
+    """What was compared, and what differs."""
+
+    requests: int = 0
+    """Compared with training's."""
+    impressions: int = 0
+    """Of these, with a matured label: what training learns from."""
+    not_in_log: int = 0
+    """Requests that nobody showed, or whose labels have not matured."""
+    no_bundle: int = 0
+    """Requests that were answered by a bundle that is gone."""
+    rescored: int = 0
+    """Requests whose served tensors were scored again."""
+    onnx_difference: float = 0.0
+    """The greatest, of what was served from what the ONNX files say in this process."""
+    torch_difference: float | None = None
+    """The same of the weights in torch; None where the settings have another model."""
+    tensors: dict[str, Difference] = field(default_factory=dict)
+    """By name; equal ones too."""
+    mean_shift: float = 0.0
+    """How far an impression's probability moves by training's tensors, on average."""
+    largest_shift: float = 0.0
+
+    @property
+    def differing(self) -> int:
+        """In how many requests the tensor differs that differs most often."""
+        return max((each.requests for each in self.tensors.values()), default=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Log:
+    """The event log's side."""
+
+    snapshots: RequestSnapshots
+    rows: Mapping[tuple[str, str], int]
+    profiles: Mapping[int, Attributes]
+
+
+class _Bundle:
+    """What answered: it scores again, and reads the log by its own vocabulary."""
+
+    def __init__(
+        self, folder: Path, profiles: Mapping[int, Attributes], config: RefreshConfig
+    ) -> None:
+        self.words = vocabulary.load(folder / bundle.VOCABULARY_FILE)
+        self.attributes = examples.item_attributes(profiles, self.words)
+        self.onnx = export.opened(folder)
+        self._config = config
+        self._folder = folder
+
+    def in_torch(self, length: int) -> SRP4CTR | None:
+        """Return the model with its weights, None if the settings describe another."""
+        parent = warm_start.parent_in(self._folder)
+        model = SRP4CTR(self._config.model, TableSizes.of(self.words, length)).eval()
+        try:
+            warm_start.carry_over(model, self.words, parent)
+        except ValueError:
+            return None
+        return model
+
+
+def check_served(
+    served: Sequence[ServedRequest],
+    config: RefreshConfig,
+    features: FeatureConfig,
+    streams: StreamConfig,
+) -> ServedCheck:
+    """Return how ``served`` differ from training's view of the same requests.
+
+    Items' profiles are the newest: an attribute that has changed since is a difference.
+    """
+    check, shifts = ServedCheck(), [np.zeros(0)]
+    log = _read(features, streams)
+    for version in sorted({each.model_version for each in served}):
+        folder = Path(config.bundles_dir) / version
+        answered = [each for each in served if each.model_version == version]
+        if not folder.is_dir():
+            check.no_bundle += len(answered)
+            continue
+        model = _Bundle(folder, log.profiles, config)
+        _score_again(answered, model, check)
+        for request in answered:
+            row = log.rows.get((request.user_id, request.request_id))
+            if row is None:
+                check.not_in_log += 1
+            else:
+                shifts.append(_compare(request, model, log.snapshots, row, check))
+    every = np.concatenate(shifts)
+    if len(every):
+        check.mean_shift, check.largest_shift = float(every.mean()), float(every.max())
+    return check
+
+
+def _read(features: FeatureConfig, streams: StreamConfig) -> _Log:
+    with event_log.opened(Path(features.log_dir)) as log:
+        return _Log(
+            snapshots=point_in_time.snapshot(
+                log,
+                streams.sequence_length,
+                features.sequence_ttl_days,
+                streams.exposure_length,
+            ),
+            rows=point_in_time.request_rows(log),
+            profiles=item_profiles(log, features, time.time_ns() // 1_000_000),
+        )
+
+
+def _score_again(
+    served: Sequence[ServedRequest], model: _Bundle, check: ServedCheck
+) -> None:
+    """Hold the probabilities that were served to those of ONNX and torch."""
+    length = served[0].tensors["history_item_rows"].shape[1]
+    in_torch = model.in_torch(length)
+    for request in served:
+        check.rescored += 1
+        said = request.probabilities
+        again = model.onnx(request.tensors)[0]
+        check.onnx_difference = max(check.onnx_difference, _apart(said, again))
+        if in_torch is not None:
+            probabilities = _in_torch(in_torch, request.tensors)
+            difference = max(check.torch_difference or 0.0, _apart(said, probabilities))
+            check.torch_difference = difference
+
+
+@torch.no_grad()
+def _in_torch(model: SRP4CTR, tensors: Arrays) -> NDArray[np.float32]:
+    named = torch_rows(tensors, np.arange(1), torch.device("cpu"))
+    scores: NDArray[np.float32] = model.score({**named, **model.encode(named)})[0].numpy()
+    return scores
+
+
+def _apart(one: NDArray[Any], other: NDArray[Any]) -> float:
+    """Return the greatest difference; infinite where not the same places are padded."""
+    if np.any(np.isnan(one) != np.isnan(other)):
+        return float("inf")
+    return float(np.nanmax(np.abs(one - other), initial=0.0))
+
+
+def _compare(
+    request: ServedRequest,
+    model: _Bundle,
+    snapshots: RequestSnapshots,
+    row: int,
+    check: ServedCheck,
+) -> NDArray[np.float64]:
+    """Add one request to ``check``; return how far its impressions' scores move.
+
+    Training sees what was known when it was shown, with what decays as of the served time.
+    """
+    alone = snapshots.take(np.array([row]))
+    alone = replace(alone, times_ms=np.array([request.time_ms]))
+    made = examples.slates(alone, model.words, model.attributes).tensors
+    asked = [item_key(each) if each else 0 for each in request.item_ids]
+    places = {key: place for place, key in reversed([*enumerate(asked)])}
+    shown = [places[key] for key in alone.candidate_item_keys.tolist() if key in places]
+    of_training = _by_candidate(made, len(alone.candidate_item_keys))
+    is_asked = np.isin(alone.candidate_item_keys, asked)
+    check.requests += 1
+    check.impressions += len(shown)
+    moved = dict(request.tensors)
+    for name in EXAMPLE_NAMES:
+        ours, theirs = request.tensors[name], of_training[name]
+        if name in _OF_CANDIDATES:
+            ours, theirs = ours[:, shown], theirs[:, is_asked]
+        _note(check.tensors.setdefault(name, Difference()), ours, theirs)
+        moved[name] = theirs.astype(ours.dtype)
+        if name in _OF_CANDIDATES:
+            moved[name] = request.tensors[name].copy()
+            moved[name][:, shown] = theirs
+    shifts: NDArray[np.float64] = np.abs(
+        model.onnx(moved)[0][shown].astype(np.float64) - request.probabilities[shown]
+    )
+    return shifts
+
+
+def _by_candidate(tensors: Arrays, count: int) -> Arrays:
+    """Return a slate's tensors (1, …), its pieces' candidates one after another."""
+    return {
+        name: (
+            array.reshape(1, -1, *array.shape[2:])[:, :count]
+            if name in _OF_CANDIDATES
+            else array[:1]
+        )
+        for name, array in tensors.items()
+    }
+
+
+def _note(difference: Difference, ours: NDArray[Any], theirs: NDArray[Any]) -> None:
+    apart = np.abs(ours.astype(np.float64) - theirs)
+    allowed = TOLERANCE * np.maximum(np.abs(theirs), 1.0)
+    difference.requests += bool((apart > allowed).any())
+    difference.largest = max(difference.largest, float(apart.max(initial=0.0)))
