@@ -84,7 +84,8 @@ def _check_served(settings: Settings, sample: int) -> None:
         )
         return
     parts = (settings.training, settings.features, settings.streams)
-    found = check_served(requests, *parts)
+    with out.status(f"{len(requests):,} requests against the event log"):
+        found = check_served(requests, *parts)
     for table in served_tables(found):
         out.print(table)
     worst = max(found.onnx_difference, found.torch_difference or 0.0)

@@ -9,7 +9,7 @@ from training.served import ServedCheck
 
 
 def served_tables(check: ServedCheck) -> Iterator[Table]:
-    """Yield what was compared, and how each tensor differs."""
+    """Yield what was compared, and how each tensor and feature differs."""
     table = a_table("served requests against training and their bundles", "what", "found")
     torch = check.torch_difference
     figures = {
@@ -28,8 +28,10 @@ def served_tables(check: ServedCheck) -> Iterator[Table]:
     yield table
     if not check.requests:
         return
-    tensors = a_table("tensor by tensor", "tensor", "differs in", "by at most")
-    for name, each in check.tensors.items():
-        share = each.requests / check.requests
-        tensors.add_row(name, f"{each.requests:,} ({share:.1%})", f"{each.largest:.3g}")
-    yield tensors
+    features = {name: each for name, each in check.features.items() if each.requests}
+    for title, found in (("tensors", check.tensors), ("features that differ", features)):
+        differences = a_table(title, "name", "differs in", "by at most")
+        for name, each in found.items():
+            share = f"{each.requests:,} ({each.requests / check.requests:.1%})"
+            differences.add_row(name, share, f"{each.largest:.3g}")
+        yield differences

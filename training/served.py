@@ -21,7 +21,7 @@ from features.config import FeatureConfig
 from features.item_fields import Attributes
 from features.point_in_time import RequestSnapshots
 from features.profiles import item_profiles
-from features.schema import CANDIDATE_TENSORS
+from features.schema import CANDIDATE_FEATURES, CANDIDATE_TENSORS, REQUEST_FEATURES
 from features.served_log import ServedRequest
 from streams.config import StreamConfig
 from streams.events import item_key
@@ -33,6 +33,10 @@ from training.model.srp4ctr import SRP4CTR
 
 TOLERANCE = 1e-4  # of a feature, relative above 1: float32 in other orders
 MOST_APART = 1e-4  # of a probability, as at a promotion
+_FEATURES = {
+    "request_features": REQUEST_FEATURES,
+    "candidate_features": CANDIDATE_FEATURES,
+}
 _OF_CANDIDATES = {spec.name for spec in CANDIDATE_TENSORS}
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -66,6 +70,8 @@ class ServedCheck:
     """The same of the weights in torch; None where the settings have another model."""
     tensors: dict[str, Difference] = field(default_factory=dict)
     """By name; equal ones too."""
+    features: dict[str, Difference] = field(default_factory=dict)
+    """The same of each single one of ``REQUEST_FEATURES`` and ``CANDIDATE_FEATURES``."""
     mean_shift: float = 0.0
     """How far an impression's probability moves by training's tensors, on average."""
     largest_shift: float = 0.0
@@ -212,6 +218,9 @@ def _compare(
         if name in _OF_CANDIDATES:
             ours, theirs = ours[:, shown], theirs[:, is_asked]
         _note(check.tensors.setdefault(name, Difference()), ours, theirs)
+        for column, feature in enumerate(_FEATURES.get(name, ())):
+            pair = ours[..., column], theirs[..., column]
+            _note(check.features.setdefault(feature, Difference()), *pair)
         moved[name] = theirs.astype(ours.dtype)
         if name in _OF_CANDIDATES:
             moved[name] = request.tensors[name].copy()

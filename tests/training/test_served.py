@@ -125,6 +125,8 @@ def test_a_counter_of_a_shown_item_counts_and_of_another_does_not(world: World) 
         tensors = {**request.tensors, "candidate_features": features}
         check = world.check(replace(request, tensors=tensors))
         assert check.tensors["candidate_features"].requests == is_found
+        differing = {name for name, each in check.features.items() if each.requests}
+        assert differing == ({"item_click_rate_0.25h"} if is_found else set())
         assert check.tensors["candidate_features"].largest == pytest.approx(
             float(is_found), abs=1e-6
         )
