@@ -6,6 +6,7 @@ so that every other command finds them. Two stacks in two folders do not collide
 
 import fcntl
 import json
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -26,6 +27,7 @@ from local.config import LocalConfig
 STACK_FILE = "stack.toml"
 _RECORD = "stack.json"
 _PORTS = "ports.json"
+_CONTROL_KEY = "control.key"
 _OF_OTHERS = (4, 5, 6)  # the ports of worker, monitor and caller
 # Stopped in the reverse order; what others started in the folder (a worker) goes first.
 _ORDER = ("broker", "kafka", "store", "triton", "watch", "prometheus")
@@ -179,6 +181,7 @@ def _start_all(
             registry=str(store["registry"]),
             grpc_port=addresses.triton_grpc_port,
             metrics_port=addresses.triton_metrics_port,
+            control_key=_control_key(folder),
             http_port=http_port,
         )
         server = triton_server.start(serving, plan, folder, tied=tied)
@@ -247,15 +250,26 @@ def _stop_all(folder: Path) -> list[str]:
 
 def _write_addresses(folder: Path, addresses: Addresses) -> None:
     (folder / _RECORD).write_text(json.dumps(asdict(addresses), indent=2))
+    secret = {"triton": {"control_key": _control_key(folder)}}
     sections = (
         f"[{section}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in lines.items())
         for section, values in addresses.settings().items()
-        for lines in [values | _PLAIN.get(section, {})]
+        for lines in [values | _PLAIN.get(section, {}) | secret.get(section, {})]
     )
     text = "# Written by `srp4ctr stack up`; gone after `srp4ctr stack down`.\n\n"
     partial = folder / f"{STACK_FILE}.part"
+    partial.touch(mode=0o600)
     partial.write_text(text + "\n".join(sections))
     partial.replace(folder / STACK_FILE)
+
+
+def _control_key(folder: Path) -> str:
+    """Return the folder's own key, for good: who runs on may still promote."""
+    path = folder / _CONTROL_KEY
+    if not path.is_file() or not path.read_text():
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_hex(16))
+    return path.read_text()
 
 
 @contextmanager

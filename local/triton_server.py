@@ -12,6 +12,7 @@ from pathlib import Path
 
 from local import ports, processes
 from local.serving_env import ServingEnv
+from triton_repo.pbtxt import CONTROL_HEADER, CONTROLS
 
 # A step that imports Feast takes 2.6 s to load on an idle core; a busy machine, more.
 _START_TIMEOUT_S = 120.0
@@ -29,6 +30,8 @@ class ServerPlan:
     elsewhere. Both in the words of ``FeatureConfig``."""
     grpc_port: int
     metrics_port: int
+    control_key: str = ""
+    """As ``TritonConfig`` has it."""
     http_port: int = 0
     """0 leaves the HTTP front end off: its input can crash this version's."""
 
@@ -72,9 +75,13 @@ def ensembles(repository: Path) -> list[str]:
 
 def _command(serving: ServingEnv, plan: ServerPlan, shm_prefix: str) -> tuple[str, ...]:
     server = serving.server
-    http = ["--allow-http=false"]
+    front = ["--allow-http=false"]
     if plan.http_port:
-        http = [f"--http-address={ports.HOST}", f"--http-port={plan.http_port}"]
+        front = [f"--http-address={ports.HOST}", f"--http-port={plan.http_port}"]
+    if plan.control_key:
+        guarded = f"{CONTROLS}:{CONTROL_HEADER}={plan.control_key}"
+        front += [f"--grpc-restricted-protocol={guarded}"]
+        front += [f"--http-restricted-api={guarded}"] if plan.http_port else []
     return (
         str(server / "bin" / "tritonserver"),
         f"--model-repository={plan.repository}",
@@ -88,7 +95,7 @@ def _command(serving: ServingEnv, plan: ServerPlan, shm_prefix: str) -> tuple[st
         "--strict-readiness=false",
         f"--grpc-address={ports.HOST}",
         f"--grpc-port={plan.grpc_port}",
-        *http,
+        *front,
         f"--metrics-address={ports.HOST}",
         f"--metrics-port={plan.metrics_port}",
         "--allow-gpu-metrics=false",

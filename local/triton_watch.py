@@ -5,6 +5,7 @@ What a death costs a caller is told by ``local/revival.py``.
 
 import argparse
 import logging
+import os
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from local.triton_server import ServerPlan
 from triton_repo.config import TritonConfig
 
 INTERVAL_S = 0.5
+CONTROL_KEY = "SRP4CTR_TRITON__CONTROL_KEY"  # as a setting is named
 LOG = logging.getLogger("local.triton_watch")
 
 
@@ -22,7 +24,9 @@ def start(
     """Start a process that looks after ``server`` and ends with it."""
     address = f"{ports.HOST}:{plan.grpc_port}"
     arguments = (str(server.pid), address, str(plan.repository.resolve()))
-    program = processes.python("watch", "-m", "local.triton_watch", *arguments)
+    # Not an argument: those are for all to see.
+    key = {CONTROL_KEY: plan.control_key}
+    program = processes.python("watch", "-m", "local.triton_watch", *arguments, env=key)
     return processes.start(program, folder, tied=tied)
 
 
@@ -41,9 +45,12 @@ def main() -> None:
 
     asked = parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    watch = Watch(
-        asked.server_pid, TritonConfig(grpc=asked.grpc, repository=asked.repository)
+    config = TritonConfig(
+        grpc=asked.grpc,
+        repository=asked.repository,
+        control_key=os.environ.get(CONTROL_KEY, ""),
     )
+    watch = Watch(asked.server_pid, config)
     while Path(f"/proc/{asked.server_pid}").is_dir():
         try:
             watch.look()

@@ -13,7 +13,7 @@ from typer import Typer
 import settings
 from cli import app
 from local import triton_watch
-from triton_repo.pbtxt import ENSEMBLES
+from triton_repo.pbtxt import CONTROL_HEADER, CONTROLS, ENSEMBLES
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load(
@@ -155,6 +155,18 @@ def test_tritons_processes_are_looked_after_by_one_who_sees_them(profile: str) -
     assert (asked.server_pid, asked.repository) == (1, "/models")
     assert asked.grpc == COMPOSE["x-settings"]["SRP4CTR_TRITON__GRPC"]
     assert "models:/models" in watch["volumes"]  # not read-only: it touches a step's file
+
+
+def test_only_who_has_the_key_may_change_triton() -> None:
+    guarded = f"--grpc-restricted-protocol={CONTROLS}:{CONTROL_HEADER}=$$CONTROL_KEY"
+    key = COMPOSE["x-settings"][triton_watch.CONTROL_KEY]
+    for profile in ("", "-gpu"):
+        triton = SERVICES[f"triton{profile}"]
+        assert guarded in " ".join(triton["command"]).split()
+        assert triton["environment"]["CONTROL_KEY"] == key
+        for other in ("trainer", "watch"):
+            environment = SERVICES[f"{other}{profile}"]["environment"]
+            assert environment[triton_watch.CONTROL_KEY] == key
 
 
 def test_every_ensemble_that_was_promoted_serves_again_after_a_restart() -> None:

@@ -56,6 +56,8 @@ class TritonConfig:
     metrics_url: str = "http://127.0.0.1:8002/metrics"
     repository: str = ".data/triton"
     """The live repository: rendered at promotion, read by the server."""
+    control_key: str = ""
+    """What a client must know to load, unload or list models; "": nothing."""
     max_candidates: int = 1000
     """A request with more items is refused with a clear error."""
     max_batch_size: int = 32

@@ -16,6 +16,9 @@ RANK_CLICKS = "rank_clicks"
 SCORE_CLICKS = "score_clicks"
 RANK_CLICKS_CANARY = "rank_clicks_canary"
 ENSEMBLES = (RANK_CLICKS, SCORE_CLICKS, RANK_CLICKS_CANARY)
+# Of Triton's protocols those that change a server: who only asks needs none of them.
+CONTROLS = "model-repository,model-config,shared-memory,trace,logging"
+CONTROL_HEADER = "srp4ctr-control"
 CLICK_RANKER = "click_ranker"
 FETCH_FEATURES = "fetch_features"
 BEHAVIOR_ENCODER = "behavior_encoder"

@@ -222,8 +222,10 @@ def _refusal(version: str, before: Serving, gates: Sequence[Gate]) -> PromotionE
 
 @contextmanager
 def connected(config: TritonConfig) -> Iterator[Any]:
-    """Yield a client of the server; raises ``PromotionError`` if none answers."""
+    """Yield a client that may control the server; ``PromotionError`` if none answers."""
     with InferenceServerClient(config.grpc) as client:
+        if config.control_key:
+            client.register_plugin(partial(_with_key, config.control_key))
         try:
             client.is_server_live(client_timeout=5.0)
         except InferenceServerException as error:
@@ -232,3 +234,9 @@ def connected(config: TritonConfig) -> Iterator[Any]:
                 "is the stack up? (srp4ctr stack status)"
             ) from error
         yield client
+
+
+def _with_key(key: str, request: Any) -> None:
+    """Add to a request what ``--grpc-restricted-protocol`` wants."""
+    header = {f"triton-grpc-protocol-{pbtxt.CONTROL_HEADER}": key}
+    request.headers = {**(request.headers or {}), **header}

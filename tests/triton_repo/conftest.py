@@ -12,6 +12,8 @@ from local.config import LocalConfig
 from tests.triton_repo.bundles import MakeBundle, make_bundle_in
 from triton_repo.config import TritonConfig
 
+CONTROL_KEY = "a key of these tests"
+
 
 @pytest.fixture
 def make_bundle(tmp_path: Path) -> MakeBundle:
@@ -53,10 +55,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             registry=features.registry,
             grpc_port=grpc,
             metrics_port=metrics,
+            control_key=CONTROL_KEY,
         )
         triton = TritonConfig(
             grpc=f"{ports.HOST}:{grpc}",
             repository=str(plan.repository),
+            control_key=CONTROL_KEY,
             max_latency_ratio=100.0,  # what else runs here is not what these tests are of
         )
         started = Server(folder, plan, triton, features)

@@ -54,7 +54,7 @@ def rank(server: Server, items: list[str]) -> Ranking:
 
 
 def loaded_models(server: Server) -> set[str]:
-    with InferenceServerClient(server.triton.grpc) as client:
+    with promotion.connected(server.triton) as client:
         index = client.get_model_repository_index(as_json=True)["models"]
     return {model["name"] for model in index if model.get("state") == "READY"}
 

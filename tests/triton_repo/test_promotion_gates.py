@@ -1,14 +1,16 @@
 """What a promotion checks on a real tritonserver, and what it says of it."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from tests.triton_repo.bundles import MakeBundle, a_check, make_bundle_in
+from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, a_check, make_bundle_in
 from tests.triton_repo.conftest import Server
 from triton_repo import pbtxt, promotion
+from triton_repo.client import RankClient
 from triton_repo.live import put_back, read_serving
 from triton_repo.promotion import Promotion, PromotionError
 
@@ -57,6 +59,23 @@ def test_a_promotion_says_what_it_measured(
     assert latency.value is not None
     assert latency.limit is not None
     assert 0.0 < latency.value < latency.limit
+
+
+def test_only_who_has_the_key_may_load_unload_or_list_models(
+    server: Server, first: Promotion
+) -> None:
+    for key in ("", "another key"):
+        stranger = replace(server.triton, control_key=key)
+        with promotion.connected(stranger) as client:
+            for forbidden in (
+                client.get_model_repository_index,
+                partial(client.unload_model, pbtxt.RANK_CLICKS),
+                partial(client.load_model, pbtxt.RANK_CLICKS),
+            ):
+                with pytest.raises(InferenceServerException, match="restricted"):
+                    forbidden()
+    with RankClient(server.triton.grpc) as asks:  # who asks needs none
+        assert asks.rank("u", [KNOWN_ITEM]).status == "cold_user"
 
 
 def test_one_ensemble_that_cannot_go_back_does_not_hold_the_other(tmp_path: Path) -> None:
