@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from benchmarks.ingest_events import past_activity, past_exposures
+from benchmarks.promotion_faults import no_check
 from benchmarks.serving_forms import FORMS, add_forms
 from features import bundle, vocabulary
 from features.bundle import BundleManifest
-from features.check_report import FeatureCheck
 from features.config import FeatureConfig
 from features.vocabulary import Vocabulary
 from local import broker, ports, processes, serving_env, triton_server
@@ -208,8 +208,3 @@ def fresh_bundle(
     )
     bundle.write_manifest(folder)
     return folder, model, sizes
-
-
-def no_check() -> FeatureCheck:
-    """Return that the store was not held to a log: there is none."""
-    return FeatureCheck(checked_at_ms=1, rows=1)
