@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -23,9 +23,13 @@ from streams.events import item_key
 from streams.sampling import is_chosen
 
 SUFFIX = ".npz"
-_WAITING = 64  # requests: a megabyte or two
+_WAITING = 64  # requests
+_PATIENCE_S = 10.0  # with a disk that hangs, at the end
 _PROBABILITIES, _REST = "click_probability", "request"
-_TEXTS = ("request_id", "user_id", "status", "feature_version", "model_version")
+_TOLD = (
+    *("request_id", "user_id", "item_ids", "time_ms"),
+    *("status", "feature_version", "model_version"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -68,8 +72,9 @@ class ServedLog:
 
     def close(self) -> None:
         """Write what waits, and end."""
-        self._waiting.put(None)
-        self._thread.join(timeout=10.0)
+        with contextlib.suppress(queue.Full):
+            self._waiting.put(None, timeout=_PATIENCE_S)
+        self._thread.join(timeout=_PATIENCE_S)
 
     def _run(self) -> None:
         while (request := self._waiting.get()) is not None:
@@ -87,8 +92,7 @@ def write(folder: Path, request: ServedRequest) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     unique = item_key(f"{request.user_id}/{request.request_id}") % (1 << 64)
     name = f"{request.time_ms:013d}-{unique:016x}"
-    told = {key: value for key, value in asdict(request).items() if key in _TEXTS}
-    told |= {"time_ms": request.time_ms, "item_ids": request.item_ids}
+    told = {name: getattr(request, name) for name in _TOLD}
     arrays: dict[str, Any] = {**request.tensors, _PROBABILITIES: request.probabilities}
     arrays[_REST] = np.array(json.dumps(told))
     unfinished = folder / f"{name}-{os.getpid()}.tmp"

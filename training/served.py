@@ -76,11 +76,6 @@ class ServedCheck:
     """How far an impression's probability moves by training's tensors, on average."""
     largest_shift: float = 0.0
 
-    @property
-    def differing(self) -> int:
-        """In how many requests the tensor differs that differs most often."""
-        return max((each.requests for each in self.tensors.values()), default=0)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Log:
@@ -221,10 +216,11 @@ def _compare(
         for column, feature in enumerate(_FEATURES.get(name, ())):
             pair = ours[..., column], theirs[..., column]
             _note(check.features.setdefault(feature, Difference()), *pair)
-        moved[name] = theirs.astype(ours.dtype)
         if name in _OF_CANDIDATES:
             moved[name] = request.tensors[name].copy()
             moved[name][:, shown] = theirs
+        else:
+            moved[name] = theirs.astype(ours.dtype)
     shifts: NDArray[np.float64] = np.abs(
         model.onnx(moved)[0][shown].astype(np.float64) - request.probabilities[shown]
     )

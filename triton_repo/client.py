@@ -157,10 +157,11 @@ class RankClient:
         try:
             return self._try(RANK_CLICKS_CANARY, inputs, _FIRST_TRY * _left_s(ends))
         except InferenceServerException as error:
-            if error.status() == "StatusCode.INVALID_ARGUMENT":
-                raise
-            if error.status() in _GONE:
+            if error.status() in _GONE and not _is_full(error):
                 self._canary_rests_until = time.monotonic() + _CANARY_REST_S
+            elif not self._may_repeat(error):
+                raise
+        RETRIES.inc()
         return None
 
     def _infer(self, inputs: Sequence[Any], ends: float) -> Any:
@@ -170,14 +171,8 @@ class RankClient:
             try:
                 answer = self._try(RANK_CLICKS, inputs, share * _left_s(ends))
             except InferenceServerException as error:
-                is_late = error.status() == _LATE
-                is_full = any(each in str(error.message()) for each in _FULL)
-                pause_s = 0.0 if is_late else next(pauses_s)
-                if time.monotonic() + pause_s >= ends or not (
-                    self._budget.spend()
-                    if is_late or is_full
-                    else error.status() in _PASSING
-                ):
+                pause_s = 0.0 if error.status() == _LATE else next(pauses_s)
+                if time.monotonic() + pause_s >= ends or not self._may_repeat(error):
                     raise
             else:
                 self._budget.earn()
@@ -185,6 +180,12 @@ class RankClient:
             RETRIES.inc()
             time.sleep(pause_s)
             share = 1.0
+
+    def _may_repeat(self, error: InferenceServerException) -> bool:
+        """Return whether the call may be made again; what adds to a load has a budget."""
+        if error.status() == _LATE or _is_full(error):
+            return self._budget.spend()
+        return error.status() in _PASSING
 
     def _try(self, model: str, inputs: Sequence[Any], timeout_s: float) -> Any:
         # What waited for half of its time would be late.
@@ -217,6 +218,10 @@ class _RetryBudget:
         with self._lock:
             self._tokens -= (is_there := self.is_there)
         return is_there
+
+
+def _is_full(error: InferenceServerException) -> bool:
+    return any(each in str(error.message()) for each in _FULL)
 
 
 def _left_s(ends: float) -> float:

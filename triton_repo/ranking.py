@@ -142,8 +142,8 @@ class Ranker:
         """Keep what was served of the requests that say who they are, if it is asked."""
         if self.log is None or "request_id" not in given:
             return
-        for row, request_id in enumerate(_texts(given["request_id"])):
-            if self.log.wants(request_id):
+        for row, (request_id,) in enumerate(given["request_id"].tolist()):
+            if self.log.wants(_text(request_id)):
                 self.log.put(_served(given, made, row))
 
     def _features(self, given: Tensors) -> Tensors:
@@ -212,12 +212,12 @@ def _import_feast() -> None:
 def _served(given: Tensors, made: Tensors, row: int) -> ServedRequest:
     """Return row ``row`` of a call, as it was answered."""
     texts = {
-        name: _texts(tensors[name])[row]
+        name: _text(tensors[name][row, 0])
         for tensors, names in ((given, ("user_id", "request_id")), (made, _NOTES))
         for name in names
     }
     return ServedRequest(
-        item_ids=tuple(_texts(given[ITEM_IDS][row, :, None])),
+        item_ids=tuple(map(_text, given[ITEM_IDS][row])),
         time_ms=int(made[TIMES][row]),
         tensors={name: made[name][row : row + 1] for name in _OWN},
         probabilities=made[PROBABILITY][row],
@@ -225,12 +225,9 @@ def _served(given: Tensors, made: Tensors, row: int) -> ServedRequest:
     )
 
 
-def _texts(column: NDArray[Any]) -> list[str]:
-    """Return a column of texts (R, 1), which come as bytes."""
-    return [
-        value.decode() if isinstance(value, bytes) else str(value)
-        for (value,) in column.tolist()
-    ]
+def _text(value: bytes | str) -> str:
+    """Return a text, which comes as bytes; to log one that is none refuses no answer."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _requests(call: Call) -> int:

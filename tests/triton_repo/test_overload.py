@@ -73,6 +73,32 @@ def test_the_client_does_not_ask_a_full_server_again_and_again(crowded: str) -> 
     assert all("Request timeout expired" in each for each in refused)
 
 
+def test_a_full_canary_does_not_double_the_load(
+    server: Server, crowded: str, make_bundle: MakeBundle
+) -> None:
+    small = replace(server.triton, instances=1, max_wait_ms=WAIT_MS)
+    canary = make_bundle("v2", mark=2.0, work=1500)
+    promotion.promote(canary, small, server.features, a_check, canary=True)
+    before = REGISTRY.get_sample_value("srp4ctr_rank_retries_total") or 0.0
+    refused: list[str] = []
+    answered: Counter[str] = Counter()
+    with RankClient(crowded, canary_share=1.0) as client:
+
+        def ask() -> None:
+            for _ in range(CALLS):
+                try:
+                    answer = client.rank("u", [KNOWN_ITEM], deadline_s=60.0)
+                    answered[answer.model_version] += 1
+                except ConnectionError as error:
+                    refused.append(str(error))
+
+        side_by_side(ask)
+    retries = (REGISTRY.get_sample_value("srp4ctr_rank_retries_total") or 0.0) - before
+    assert retries <= 10 + 0.1 * CALLERS * CALLS
+    assert len(refused) > CALLS
+    assert answered["v2"] >= CALLS  # to be full is not to be gone
+
+
 def side_by_side(ask: Callable[[], None]) -> None:
     callers = [threading.Thread(target=ask) for _ in range(CALLERS)]
     for caller in callers:

@@ -1,5 +1,6 @@
 """The generated configurations, read back through Triton's own protobuf."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -79,6 +80,15 @@ def test_no_step_lets_calls_wait_longer_than_asked_for(step: pbtxt.StepConfig) -
     policy = parse(pbtxt.step_text(step, LIMITS)).dynamic_batching.default_queue_policy
     assert policy.default_timeout_microseconds == 80_000
     assert policy.allow_timeout_override
+
+
+@pytest.mark.parametrize(("most", "together"), [(1, []), (4, [4]), (32, [4, 8])])
+def test_a_shell_answers_few_requests_together_and_no_more_than_it_may(
+    most: int, together: list[int]
+) -> None:
+    limits = replace(LIMITS, max_batch_size=most)
+    batching = parse(pbtxt.step_text(ONE_STEP[0], limits)).dynamic_batching
+    assert batching.preferred_batch_size == together
 
 
 def test_callers_with_their_own_features_send_no_ids_to_the_one_step() -> None:

@@ -1,5 +1,6 @@
 """Calls → answers, without a server: batches, refusals, and who asks for what."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,42 +129,28 @@ def test_the_models_own_tensors_are_scored_as_they_are(
     assert features.calls == []
 
 
-def test_only_ids_are_counted_as_fetched(features: OneTensorPerItem) -> None:
+def test_only_ids_are_counted_as_fetched(ranker: Ranker) -> None:
     spent: list[tuple[str, int]] = []
-    ranker = Ranker(
-        version="v7",
-        max_candidates=3,
-        features=features,
-        scorer=score,
-        spend=lambda part, runs, _: spent.append((part, runs)),
-    )
+    ranker = replace(ranker, spend=lambda part, runs, _: spent.append((part, runs)))
     ranker.answer(a_call(b"u1", b"u2"))
     ranker.answer(Call(given=inputs_of(MODEL_INPUTS, 2, 3), wanted=SCORES))
     assert sum(runs for part, runs in spent if part == FETCH_FEATURES) == 2
 
 
 def test_what_was_served_is_kept_of_the_requests_that_say_who_they_are(
-    features: OneTensorPerItem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ranker: Ranker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ranking, "_OWN", {"candidate_item_rows"})
-    log = ServedLog(str(tmp_path), share=1.0, max_mb=10.0)
-    ranker = Ranker(
-        version="v7",
-        max_candidates=3,
-        features=features,
-        scorer=score,
-        spend=lambda *_: None,
-        log=log,
-    )
+    ranker = replace(ranker, log=ServedLog(str(tmp_path), share=1.0, max_mb=10.0))
     call = a_call(b"u1", b"u2", b"u3")
-    names = np.array([[b"r1"], [b""], [b"r3"]], dtype=object)
+    names = np.array([[b"r1"], [b""], [b"r\xff3"]], dtype=object)
     ranker.answer(Call(given={**call.given, "request_id": names}, wanted=ALL))
     ranker.answer(call)
     ranker.close()
     kept = [served_log.read(path) for path in served_log.newest(tmp_path, 9)]
     assert {(each.request_id, each.user_id, each.status) for each in kept} == {
         ("r1", "u1", "of u1"),
-        ("r3", "u3", "of u3"),
+        ("r\ufffd3", "u3", "of u3"),  # no text; it is answered all the same
     }
     for each in kept:
         assert (each.item_ids, each.model_version) == (("a", "bcd"), "v7")
@@ -171,13 +158,7 @@ def test_what_was_served_is_kept_of_the_requests_that_say_who_they_are(
         assert each.probabilities.tolist() == pytest.approx([0.01, 0.03])
 
 
-def test_without_a_scorer_the_features_are_the_answer(features: OneTensorPerItem) -> None:
-    ranker = Ranker(
-        version="v7",
-        max_candidates=3,
-        features=features,
-        scorer=None,
-        spend=lambda *_: None,
-    )
+def test_without_a_scorer_the_features_are_the_answer(ranker: Ranker) -> None:
+    ranker = replace(ranker, scorer=None)
     call = Call(given=a_call(b"u1").given, wanted=frozenset({"candidate_item_rows"}))
     assert ranker.answer(call)["candidate_item_rows"].tolist() == [[1, 3]]
