@@ -37,6 +37,7 @@ from triton_repo.config import TritonConfig
 
 USERS, ITEMS, GENRES = 200, 2_000, 20
 VERSION = "v1"
+AN_HOUR_MS = 3_600_000.0
 _MINUTE_MS = 60_000
 
 
@@ -67,7 +68,8 @@ def running_stack(
     """Yield a stack whose users all have ``length`` behaviours, with those ``forms``.
 
     ``settings`` are of ``TritonConfig``; unless they say so no states are kept, or so few
-    users would have all histories encoded for good.
+    users would have all histories encoded for good, and no call is refused for waiting:
+    how long it does is measured.
     """
     from features.store import FeatureStoreSink, apply  # Feast: 3 s
 
@@ -84,7 +86,7 @@ def running_stack(
         triton = TritonConfig(
             grpc=f"{ports.HOST}:{grpc_port}",
             repository=str(folder / "triton"),
-            **{"kept_states_mb": 0.0} | settings,
+            **{"kept_states_mb": 0.0, "max_wait_ms": AN_HOUR_MS} | settings,
         )
         try:
             store = broker.start_store(folder, store_port, tied=True)

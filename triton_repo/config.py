@@ -62,7 +62,7 @@ class TritonConfig:
     """A request with more items is refused with a clear error."""
     max_batch_size: int = 32
     """Requests (users) that one call may carry."""
-    max_wait_ms: float = 200.0
+    max_wait_ms: float = 1000.0
     """A call that waited so long for a step is refused as UNAVAILABLE: it would be late. A
     call may ask for less by its ``timeout``; ``RankClient`` asks for half its deadline."""
     canary_share: float = 0.0
