@@ -6,9 +6,9 @@ put one (B requests) in front.
 
 Sizes by name: L history length, N candidates of a request, A attribute slots of an item
 (a bundle's item fields decide: ``item_fields.py``), X context slots, F behaviour fields,
-R request features, C candidate features, E encoder layers, D width, S = L + 1 states (slot
-0 is the learnt null slot, valid even for an empty history). No tensor has size W, the last
-exposures of a user among which candidate_features counts.
+R request features, C candidate features, E encoder layers, D width, M learnt queries,
+S = L + 1 states (slot 0 is the learnt null slot, valid even for an empty history). W, which
+no tensor has: the last exposures of a user among which candidate_features counts.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from streams.activity import HALF_LIVES_H
 from streams.events import NUM_ACTION_CODES
 
 DType = Literal["int64", "float32", "uint8", "string"]
@@ -65,16 +66,11 @@ BEHAVIOR_FIELDS = (
     Field(name="value", kind="numeric", size=NUM_VALUE_BUCKETS, source="values"),
 )
 
+HALF_LIVES = tuple(f"{hours:g}h" for hours in HALF_LIVES_H)  # of decayed counters
 # Columns of request_features, in order. Rates are smoothed clicks / impressions.
 REQUEST_FEATURES = (
-    "user_click_rate_0.25h",
-    "user_click_rate_4h",
-    "user_click_rate_24h",
-    "user_click_rate_168h",
-    "user_log_impressions_0.25h",
-    "user_log_impressions_4h",
-    "user_log_impressions_24h",
-    "user_log_impressions_168h",
+    *(f"user_click_rate_{life}" for life in HALF_LIVES),
+    *(f"user_log_impressions_{life}" for life in HALF_LIVES),
     "log_sequence_length",
     "log_seconds_since_last_behavior",
     "hour_sin",
@@ -83,18 +79,9 @@ REQUEST_FEATURES = (
 )
 # Columns of candidate_features, in order.
 CANDIDATE_FEATURES = (
-    "item_click_rate_0.25h",
-    "item_click_rate_4h",
-    "item_click_rate_24h",
-    "item_click_rate_168h",
-    "item_log_impressions_0.25h",
-    "item_log_impressions_4h",
-    "item_log_impressions_24h",
-    "item_log_impressions_168h",
-    "item_log_clicks_0.25h",
-    "item_log_clicks_4h",
-    "item_log_clicks_24h",
-    "item_log_clicks_168h",
+    *(f"item_click_rate_{life}" for life in HALF_LIVES),
+    *(f"item_log_impressions_{life}" for life in HALF_LIVES),
+    *(f"item_log_clicks_{life}" for life in HALF_LIVES),
     "item_log_hours_since_first_seen",
     "user_attribute_click_share_168h",
     "user_attribute_log_behaviors_168h",
@@ -128,7 +115,7 @@ REQUEST_TENSORS = (
         name="request_features",
         dtype="float32",
         shape=(len(REQUEST_FEATURES),),
-        meaning="the user's counters and the request's time: REQUEST_FEATURES",
+        meaning="counters of the user, the request's time: REQUEST_FEATURES",
     ),
     TensorSpec(
         name="context_rows",
@@ -154,8 +141,7 @@ CANDIDATE_TENSORS = (
         name="candidate_features",
         dtype="float32",
         shape=("N", len(CANDIDATE_FEATURES)),
-        meaning="the items' counters, and what the user has to do with them: "
-        "CANDIDATE_FEATURES",
+        meaning="counters of items, what the user has to do with them: CANDIDATE_FEATURES",
     ),
 )
 STATE_TENSORS = (
@@ -184,13 +170,16 @@ STATE_TENSORS = (
         meaning="1 where a state is valid, 0 where the history is padding",
     ),
 )
-SCORE_TENSORS = (
+PROBABILITY_TENSORS = (
     TensorSpec(
         name="click_probability",
         dtype="float32",
         shape=("N",),
         meaning="calibrated probability of a click on each candidate, NaN for padding",
     ),
+)
+SCORE_TENSORS = (
+    *PROBABILITY_TENSORS,
     TensorSpec(
         name="propensity",
         dtype="float32",
@@ -199,8 +188,26 @@ SCORE_TENSORS = (
         "stands above: 1 without exploration",
     ),
 )
+# What the head makes on its way: for those who have a click model of their own.
+USER_KNOWLEDGE = (
+    TensorSpec(
+        name="query_vectors",
+        dtype="float32",
+        shape=("M", "D"),
+        meaning="the querying transformer's summaries of the user, whatever the candidates",
+    ),
+)
+CANDIDATE_KNOWLEDGE = (
+    TensorSpec(
+        name="candidate_states",
+        dtype="float32",
+        shape=("N", "D"),
+        meaning="what the uni cross-attention made of each candidate and the history",
+    ),
+)
 ENCODER_INPUTS = HISTORY_TENSORS
 HEAD_INPUTS = STATE_TENSORS + REQUEST_TENSORS + CANDIDATE_TENSORS
+HEAD_OUTPUTS = SCORE_TENSORS + USER_KNOWLEDGE + CANDIDATE_KNOWLEDGE
 
 # What ``rank_clicks`` adds where one step does all: see ``triton_repo/exploration.py``.
 POLICY_TENSORS = (
@@ -213,8 +220,8 @@ POLICY_TENSORS = (
 )
 
 # What a caller of ``rank_clicks`` sends and gets, beside SCORE_TENSORS.
-REQUEST_INPUTS = (
-    TensorSpec(name="user_id", dtype="string", shape=(1,), meaning="who asks"),
+USER_INPUTS = (TensorSpec(name="user_id", dtype="string", shape=(1,), meaning="who asks"),)
+ITEM_INPUTS = (
     TensorSpec(
         name="item_ids",
         dtype="string",
@@ -222,6 +229,7 @@ REQUEST_INPUTS = (
         meaning="the items to score; empty strings pad and score NaN",
     ),
 )
+REQUEST_INPUTS = USER_INPUTS + ITEM_INPUTS
 OPTIONAL_REQUEST_INPUTS = (
     TensorSpec(
         name="request_time_ms",
@@ -242,13 +250,15 @@ OPTIONAL_REQUEST_INPUTS = (
         meaning="that of the impressions; without it a request's features are not logged",
     ),
 )
-RESPONSE_NOTES = (
+ITEM_NOTES = (
     TensorSpec(
         name="item_status",
         dtype="uint8",
         shape=("N",),
         meaning="bits of ItemStatus: why a score knows less than it could",
     ),
+)
+REQUEST_NOTES = (
     TensorSpec(
         name="model_version", dtype="string", shape=(1,), meaning="which bundle answered"
     ),
@@ -262,9 +272,10 @@ RESPONSE_NOTES = (
         name="feature_version",
         dtype="string",
         shape=(1,),
-        meaning="versions of the user's rows and of the item table: features/reader.py",
+        meaning="versions of the user's rows and the item table: features/reader.py",
     ),
 )
+RESPONSE_NOTES = ITEM_NOTES + REQUEST_NOTES
 
 
 class ItemStatus:
@@ -281,7 +292,7 @@ def fingerprint() -> str:
 
     A bundle carries the fingerprint that it was trained with; a server refuses another.
     """
-    tables = (ENCODER_INPUTS, HEAD_INPUTS, SCORE_TENSORS)
+    tables = (ENCODER_INPUTS, HEAD_INPUTS, HEAD_OUTPUTS)
     described = [[(t.name, t.dtype, t.shape) for t in table] for table in tables]
     fields = [(f.name, f.kind, f.size) for f in BEHAVIOR_FIELDS]
     columns = [REQUEST_FEATURES, CANDIDATE_FEATURES]

@@ -9,7 +9,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-ENSEMBLES = ("rank_clicks", "score_clicks", "rank_clicks_canary")
+ENSEMBLES = (
+    *("rank_clicks", "score_clicks", "rank_clicks_canary"),
+    *("encode_user", "candidate_states"),
+)
 ENCODER = "behavior_encoder"
 HEAD = "click_head"
 # Triton's counter of microseconds → our name of the phase.

@@ -52,6 +52,7 @@ def sizes_of(config: ModelConfig, tables: TableSizes) -> dict[str, int]:
         "S": tables.length + 1,
         "D": config.width,
         "E": config.num_layers,
+        "M": config.num_queries if config.use_querying else 1,
         "A": tables.attribute_slots,
         "X": CONTEXT_SLOTS,
         "R": len(REQUEST_FEATURES),

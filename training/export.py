@@ -22,7 +22,7 @@ from features import bundle
 from features.schema import (
     ENCODER_INPUTS,
     HEAD_INPUTS,
-    SCORE_TENSORS,
+    HEAD_OUTPUTS,
     STATE_TENSORS,
     TensorSpec,
 )
@@ -47,16 +47,47 @@ class _Encoder(nn.Module):
 
 
 class _Head(nn.Module):
-    """``score`` with positional tensors; no exploration, so every propensity is 1."""
+    """``score`` with positional tensors, and what its blocks made on the way.
+
+    No exploration, so every propensity is 1.
+    """
 
     def __init__(self, model: SRP4CTR) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        named = _named(HEAD_INPUTS, tensors)
-        probability = self.model.score(named)
-        return probability, torch.ones_like(probability)
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        probability, queries, candidates = score_knowing(
+            self.model, _named(HEAD_INPUTS, tensors)
+        )
+        return probability, torch.ones_like(probability), queries, candidates
+
+
+def score_knowing(
+    model: SRP4CTR, inputs: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return probabilities (B, N) of ``HEAD_INPUTS``, query vectors, candidate states.
+
+    What the querying transformer (B, M, D) and the uni cross-attention (B, N, D) hand to
+    the click head is caught there: nothing is computed twice.
+    """
+    caught: dict[nn.Module, Tensor] = {}
+    blocks = model.querying, model.cross_attention
+    hooks = [each.register_forward_hook(_catcher(caught)) for each in blocks]
+    try:
+        probability = model.score(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    queries, candidates = (caught[each] for each in blocks)
+    return probability, queries, candidates[:, :-1]  # the last is a [MASK]: SRP4CTR
+
+
+def _catcher(caught: dict[nn.Module, Tensor]) -> Callable[..., None]:
+    def catch(module: nn.Module, _: object, output: Tensor) -> None:
+        caught[module] = output
+
+    return catch
 
 
 def export(model: SRP4CTR, sizes: Mapping[str, int], folder: Path) -> None:
@@ -68,7 +99,7 @@ def export(model: SRP4CTR, sizes: Mapping[str, int], folder: Path) -> None:
         inputs |= model.encode(inputs)
     encoder_file, head_file = folder / bundle.ENCODER_FILE, folder / bundle.HEAD_FILE
     export_onnx(_Encoder(model), inputs, (ENCODER_INPUTS, STATE_TENSORS), encoder_file)
-    export_onnx(_Head(model), inputs, (HEAD_INPUTS, SCORE_TENSORS), head_file)
+    export_onnx(_Head(model), inputs, (HEAD_INPUTS, HEAD_OUTPUTS), head_file)
 
 
 @torch.no_grad()

@@ -50,6 +50,8 @@ class Serving:
             pbtxt.RANK_CLICKS: self.serving,
             pbtxt.SCORE_CLICKS: self.serving,
             pbtxt.RANK_CLICKS_CANARY: self.canary,
+            pbtxt.ENCODE_USER: self.serving,
+            pbtxt.CANDIDATE_STATES: self.serving,
         }
 
 

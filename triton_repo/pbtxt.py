@@ -15,7 +15,12 @@ from features.schema import TensorSpec
 RANK_CLICKS = "rank_clicks"
 SCORE_CLICKS = "score_clicks"
 RANK_CLICKS_CANARY = "rank_clicks_canary"
-ENSEMBLES = (RANK_CLICKS, SCORE_CLICKS, RANK_CLICKS_CANARY)
+ENCODE_USER = "encode_user"
+CANDIDATE_STATES = "candidate_states"
+ENSEMBLES = (
+    *(RANK_CLICKS, SCORE_CLICKS, RANK_CLICKS_CANARY),
+    *(ENCODE_USER, CANDIDATE_STATES),
+)
 # Of Triton's protocols those that change a server: who only asks needs none of them.
 CONTROLS = "model-repository,model-config,shared-memory,trace,logging"
 CONTROL_HEADER = "srp4ctr-control"
@@ -102,7 +107,7 @@ def one_step(
             schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS + MODEL_INPUTS
         ),
         outputs=(
-            schema.SCORE_TENSORS
+            schema.HEAD_OUTPUTS
             + schema.POLICY_TENSORS
             + schema.RESPONSE_NOTES
             + MODEL_INPUTS
@@ -117,8 +122,8 @@ def three_steps(version: str, parameters: Mapping[str, str]) -> tuple[StepConfig
     """Return fetch, encoder and head of bundle ``version``, the last two on a GPU."""
     fetch = StepConfig(
         name=step_name(FETCH_FEATURES, version),
-        inputs=schema.REQUEST_INPUTS,
-        optional_inputs=schema.OPTIONAL_REQUEST_INPUTS,
+        inputs=schema.USER_INPUTS,
+        optional_inputs=schema.ITEM_INPUTS + schema.OPTIONAL_REQUEST_INPUTS,
         outputs=MODEL_INPUTS + schema.RESPONSE_NOTES,
         parameters=parameters,
     )
@@ -131,16 +136,17 @@ def three_steps(version: str, parameters: Mapping[str, str]) -> tuple[StepConfig
     head = StepConfig(
         name=step_name(CLICK_HEAD, version),
         inputs=schema.HEAD_INPUTS,
-        outputs=schema.SCORE_TENSORS,
+        outputs=schema.HEAD_OUTPUTS,
         backend="onnxruntime",
     )
     return fetch, encoder, head
 
 
 def ensembles(steps: Sequence[StepConfig]) -> tuple[EnsembleConfig, ...]:
-    """Return ``ENSEMBLES``; ``score_clicks`` is for callers with their own features.
+    """Return ``ENSEMBLES``. The first of several steps is the features'.
 
-    The first of several steps is the features'.
+    ``score_clicks`` is for callers with features of their own, ``encode_user`` and
+    ``candidate_states`` for those with a click model of their own.
     """
     of_policy = tuple(t for t in schema.POLICY_TENSORS if t in steps[-1].outputs)
     rank = EnsembleConfig(
@@ -156,7 +162,22 @@ def ensembles(steps: Sequence[StepConfig]) -> tuple[EnsembleConfig, ...]:
         inputs=MODEL_INPUTS,
         outputs=schema.SCORE_TENSORS,
     )
-    return rank, score, replace(rank, name=RANK_CLICKS_CANARY)
+    encode = EnsembleConfig(
+        name=ENCODE_USER,
+        steps=tuple(steps),
+        inputs=schema.USER_INPUTS,
+        optional_inputs=schema.OPTIONAL_REQUEST_INPUTS,
+        outputs=schema.USER_KNOWLEDGE + schema.REQUEST_NOTES,
+    )
+    states = replace(
+        rank,
+        name=CANDIDATE_STATES,
+        outputs=schema.PROBABILITY_TENSORS
+        + schema.USER_KNOWLEDGE
+        + schema.CANDIDATE_KNOWLEDGE
+        + schema.RESPONSE_NOTES,
+    )
+    return rank, score, replace(rank, name=RANK_CLICKS_CANARY), encode, states
 
 
 def step_text(step: StepConfig, limits: Limits) -> str:

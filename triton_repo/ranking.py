@@ -1,4 +1,4 @@
-"""Calls of ``rank_clicks`` and ``score_clicks`` → their answers: what the one step does.
+"""Calls of the ensembles → their answers: what the one step does.
 
 In: tensors by name, either ids (``REQUEST_INPUTS``) or the model's own (``MODEL_INPUTS``).
 Out: those that the call wants, or a ``ValueError`` for what its caller can fix. Calls of
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from features import bundle
+from features import bundle, schema
 from features.config import FeatureConfig
 from features.requests import RequestBatch, open_bundle
 from features.served_log import ServedLog, ServedRequest
@@ -32,6 +32,13 @@ _NOTES = ("status", "feature_version", "model_version")
 _LOADING_NICENESS = 5  # a quarter of a busy core; 19 would wait for a training to end
 TIMES = "times_ms"  # of no output: when the requests were, by their word or the clock
 _OWN = {spec.name for spec in MODEL_INPUTS}
+_SCORED = {spec.name for spec in schema.HEAD_OUTPUTS}
+_OF_ITEMS = {
+    spec.name
+    for spec in schema.HEAD_OUTPUTS + schema.POLICY_TENSORS + schema.ITEM_NOTES
+    if "N" in spec.shape
+}
+_PADDING = b""
 
 
 class Features(Protocol):
@@ -98,16 +105,21 @@ class Ranker:
     def answer(self, call: Call) -> Tensors:
         """Return what ``call`` wants; raises ``ValueError`` for what its caller can fix."""
         began, given = time.perf_counter(), call.given
-        is_ids = ITEM_IDS in given
+        is_ids = "user_id" in given
+        if is_ids and ITEM_IDS not in given and not call.wanted & _OF_ITEMS:
+            # Of the user alone: the head runs all the same, on one item that is none.
+            padding = np.array([[_PADDING]] * len(given["user_id"]), dtype=object)
+            given = {**given, ITEM_IDS: padding}
         self._check(given, ITEM_IDS if is_ids else ITEM_ROWS)
         made = self._features(given) if is_ids else given
         self.spend(FETCH_FEATURES, _requests(call) * is_ids, time.perf_counter() - began)
-        if self.scorer and PROBABILITY in call.wanted:
+        if self.scorer and call.wanted & _SCORED:
             try:
                 made = {**made, **self.scorer(made)}
             except Exception as error:  # a row outside the tables is the caller's mistake
                 raise ValueError(str(error)) from error
-            self._log(given, made)
+            if PROBABILITY in call.wanted:
+                self._log(given, made)
             if POSITION in call.wanted:
                 shown = explored(made[PROBABILITY], self.policy)
                 made = {**made, **dict(zip((POSITION, PROPENSITY), shown, strict=True))}

@@ -11,8 +11,9 @@ from features import bundle
 from tests.training.conftest import SIZES, TINY
 from training.config import RefreshConfig
 from training.cost import sizes_of
-from training.export import check, export, run_onnx, write_golden
+from training.export import check, export, run_onnx, score_knowing, write_golden
 from training.model.srp4ctr import SRP4CTR
+from triton_repo.scoring import Scorer
 
 Maker = Callable[..., dict[str, Tensor]]
 
@@ -43,6 +44,36 @@ def test_a_model_with_a_part_switched_off_is_exported_too(
     write_golden(model, requests, tmp_path)
     golden = load_file(tmp_path / bundle.GOLDEN_FILE)
     assert check(golden, run_onnx(tmp_path, requests)) < 1e-5
+
+
+@pytest.mark.parametrize("switch", [None, "use_cross_attention", "use_querying"])
+def test_the_head_also_gives_what_its_blocks_made(
+    requests_of: Maker, tmp_path: Path, switch: str | None
+) -> None:
+    config = replace(TINY, **({switch: False} if switch else {}))
+    model = SRP4CTR(config, SIZES).eval()
+    sizes = sizes_of(config, SIZES)
+    export(model, sizes, tmp_path)
+    tensors = requests_of(count=2, candidates=4)
+    inputs = {**tensors, **model.encode(tensors)}
+    expected = score_knowing(model, inputs)
+    made = Scorer(tmp_path, 0, lambda *_: None)(
+        {name: tensor.numpy() for name, tensor in tensors.items()}
+    )
+    probability, queries, candidates = (
+        made[name] for name in ("click_probability", "query_vectors", "candidate_states")
+    )
+    assert queries.shape == (2, sizes["M"], sizes["D"])
+    assert candidates.shape == (2, 4, sizes["D"])
+    for array, tensor in zip((probability, queries, candidates), expected, strict=True):
+        np.testing.assert_allclose(array, tensor.detach().numpy(), atol=1e-5)
+    # They are what the head reads: one candidate's alone decides its state.
+    other = {**inputs, "candidate_item_rows": inputs["candidate_item_rows"].clone()}
+    other["candidate_item_rows"][:, 0] += 1
+    _, same_queries, moved = score_knowing(model, other)
+    np.testing.assert_allclose(same_queries.detach(), queries, atol=1e-5)
+    np.testing.assert_allclose(moved[:, 1:].detach(), candidates[:, 1:], atol=1e-5)
+    assert (np.abs(moved[:, 0].detach().numpy() - candidates[:, 0]) > 1e-3).any()
 
 
 @pytest.mark.parametrize(("count", "candidates"), [(1, 1), (5, 40)])

@@ -18,8 +18,8 @@ from features.vocabulary import Vocabulary
 from streams.events import item_key
 from streams.exposures import EXPOSURE_LENGTH
 
-L, E, D = 5, 2, 4
-SIZES = {"L": L, "W": EXPOSURE_LENGTH, "E": E, "S": L + 1, "D": D, "A": 1}
+L, E, D, M = 5, 2, 4, 2
+SIZES = {"L": L, "W": EXPOSURE_LENGTH, "E": E, "S": L + 1, "D": D, "A": 1, "M": M}
 KNOWN_ITEM = "item-1"
 WORDS = vocabulary.build({item_key(KNOWN_ITEM): 9}, [])
 _ONNX_TYPES = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT}
@@ -89,6 +89,7 @@ def encoder(mark: float, work: int = 0) -> onnx.ModelProto:
 def head(mark: float, work: int = 0) -> onnx.ModelProto:
     """Return a head that answers about 0.5 to an encoder with the same mark, else not.
 
+    Its query vectors are the history's first two states, its candidate states are rows.
     ``work`` is the size of a matrix that it multiplies with itself, for nothing.
     """
     node = helper.make_node
@@ -105,6 +106,9 @@ def head(mark: float, work: int = 0) -> onnx.ModelProto:
         node("Mul", ["rows", "zero_f"], ["nothing"]),
         *(_idle_work() if work else []),
         node("Add", ["still_nothing" if work else "nothing", "one_f"], ["propensity"]),
+        node("Slice", ["last_states", "zeros", "queries", "one"], ["query_vectors"]),
+        node("Unsqueeze", ["rows", "minus_one"], ["column"]),
+        node("Mul", ["column", "width"], ["candidate_states"]),  # (B, N, D)
     ]
     constants = {
         "small": np.array(1e-3, dtype=np.float32),
@@ -114,10 +118,14 @@ def head(mark: float, work: int = 0) -> onnx.ModelProto:
         "nan": np.array(np.nan, dtype=np.float32),
         "zero_f": np.array(0, dtype=np.float32),
         "one_f": np.array(1, dtype=np.float32),
+        "one": np.array([1]),
+        "minus_one": np.array([-1]),
+        "queries": np.array([M]),
+        "width": np.ones((1, D), dtype=np.float32),
     }
     if work:
         constants["matrix"] = np.ones((work, work), dtype=np.float32)
-    return _model(nodes, constants, schema.HEAD_INPUTS, schema.SCORE_TENSORS)
+    return _model(nodes, constants, schema.HEAD_INPUTS, schema.HEAD_OUTPUTS)
 
 
 def _idle_work() -> list[onnx.NodeProto]:

@@ -26,7 +26,7 @@ from streams.sink import ItemProfile, Rows
 from triton_repo.answers import Ranking, RankRequest
 from triton_repo.client import RankClient
 from triton_repo.config import ExplorationConfig
-from triton_repo.pbtxt import RANK_CLICKS
+from triton_repo.pbtxt import CANDIDATE_STATES, ENCODE_USER, RANK_CLICKS
 
 pytestmark = [pytest.mark.stack, pytest.mark.triton]
 
@@ -166,6 +166,40 @@ def test_the_top_is_explored_and_impressions_say_how_likely_it_was(stack: Stack)
 
 def test_the_history_counts(stack: Stack) -> None:
     assert ask(stack, USER, [ITEM]).scores != ask(stack, "nobody", [ITEM]).scores
+
+
+def _known(stack: Stack, model: str, inputs: list[InferInput]) -> Any:
+    with InferenceServerClient(stack.address) as client:
+        return client.infer(model, inputs).as_numpy
+
+
+@pytest.mark.parametrize(
+    ("user", "status"), [(USER, "ok"), ("nobody", "cold_user"), ("long-gone", "stale_seq")]
+)
+def test_what_is_known_of_a_user_is_given_to_other_models(
+    stack: Stack, user: str, status: str
+) -> None:
+    at = np.array([[time.time_ns() // 1_000_000]])
+    asked = [_texts("user_id", [[user]]), _input("request_time_ms", [1, 1], "INT64", at)]
+    items = _texts("item_ids", [[ITEM, STRANGE, ""]])
+    encoded = _known(stack, ENCODE_USER, asked)
+    crossed = _known(stack, CANDIDATE_STATES, [*asked, items])
+    alone = _known(stack, CANDIDATE_STATES, [*asked, _texts("item_ids", [[ITEM]])])
+    ranked = _known(stack, RANK_CLICKS, [*asked, items])
+    queries, states = encoded("query_vectors"), crossed("candidate_states")
+    assert queries.shape[0] == 1
+    assert queries.shape[2:] == states.shape[2:]
+    assert np.isfinite(queries).all()
+    assert np.isfinite(states).all()
+    np.testing.assert_allclose(crossed("query_vectors"), queries, atol=1e-5)
+    np.testing.assert_allclose(alone("candidate_states")[0, 0], states[0, 0], atol=1e-5)
+    np.testing.assert_allclose(
+        crossed("click_probability"), ranked("click_probability"), atol=1e-6
+    )
+    assert crossed("item_status").tolist() == ranked("item_status").tolist()
+    for answer in (encoded, crossed):
+        assert answer("status").item().decode().startswith(status)
+        assert answer("model_version").item() == ranked("model_version").item()
 
 
 def _input(name: str, shape: list[int], kind: str, array: np.ndarray) -> InferInput:

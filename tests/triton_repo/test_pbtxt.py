@@ -11,7 +11,7 @@ from features import schema
 from triton_repo import pbtxt
 
 LIMITS = pbtxt.Limits(
-    max_batch_size=32, max_wait_ms=80.0, sizes={"L": 5, "E": 2, "S": 6, "D": 8}
+    max_batch_size=32, max_wait_ms=80.0, sizes={"L": 5, "E": 2, "S": 6, "D": 8, "M": 3}
 )
 PARAMETERS = {"redis": '127.0.0.1:1 "quoted" \\ back'}
 STEPS = pbtxt.three_steps("v7", PARAMETERS)
@@ -45,7 +45,11 @@ def test_a_steps_tensors_are_the_schemas(step: pbtxt.StepConfig) -> None:
 def test_only_the_optional_inputs_may_be_left_out() -> None:
     config = parse(pbtxt.step_text(STEPS[0], LIMITS))
     optional = [tensor.name for tensor in config.input if tensor.optional]
-    assert optional == names(schema.OPTIONAL_REQUEST_INPUTS)
+    assert optional == names(schema.ITEM_INPUTS + schema.OPTIONAL_REQUEST_INPUTS)
+    rank, *_ = pbtxt.ensembles(STEPS)
+    config = parse(pbtxt.ensemble_text(rank, LIMITS))
+    assert names(config.input)[:2] == ["user_id", "item_ids"]
+    assert [tensor.optional for tensor in config.input[:2]] == [False, False]
 
 
 def test_the_version_is_in_the_names_of_the_steps() -> None:
@@ -58,7 +62,24 @@ def test_the_version_is_in_the_names_of_the_steps() -> None:
     ]
 
 
-@pytest.mark.parametrize("ensemble", ENSEMBLES, ids=lambda each: each.steps[0].name)
+def test_a_user_is_encoded_without_items_by_every_layout() -> None:
+    for steps in (STEPS, ONE_STEP):
+        *_, encode, _ = pbtxt.ensembles(steps)
+        config = parse(pbtxt.ensemble_text(encode, LIMITS))
+        assert names(config.input) == names(
+            schema.USER_INPUTS + schema.OPTIONAL_REQUEST_INPUTS
+        )
+        assert names(config.output) == names(schema.USER_KNOWLEDGE + schema.REQUEST_NOTES)
+
+
+def test_the_ensembles_are_those_that_are_listed() -> None:
+    for steps in (STEPS, ONE_STEP):
+        assert tuple(names(pbtxt.ensembles(steps))) == pbtxt.ENSEMBLES
+
+
+@pytest.mark.parametrize(
+    "ensemble", ENSEMBLES, ids=lambda each: f"{each.name}-{each.steps[0].name}"
+)
 def test_each_steps_input_comes_from_the_caller_or_an_earlier_step(
     ensemble: pbtxt.EnsembleConfig,
 ) -> None:
@@ -92,7 +113,7 @@ def test_a_shell_answers_few_requests_together_and_no_more_than_it_may(
 
 
 def test_callers_with_their_own_features_send_no_ids_to_the_one_step() -> None:
-    _, score, _ = pbtxt.ensembles(ONE_STEP)
+    _, score, *_ = pbtxt.ensembles(ONE_STEP)
     (step,) = parse(pbtxt.ensemble_text(score, LIMITS)).ensemble_scheduling.step
     assert set(step.input_map) == {spec.name for spec in pbtxt.MODEL_INPUTS}
     assert set(step.output_map) == {spec.name for spec in schema.SCORE_TENSORS}

@@ -115,7 +115,7 @@ def test_only_the_serving_and_the_previous_steps_stay_loaded(
 ) -> None:
     versions = [promoted, promote(server, make_bundle)]
     expected = {pbtxt.step_name(pbtxt.CLICK_RANKER, v) for v in versions}
-    ensembles = {pbtxt.RANK_CLICKS, pbtxt.SCORE_CLICKS}  # and no canary
+    ensembles = set(pbtxt.ENSEMBLES) - {pbtxt.RANK_CLICKS_CANARY}
     assert loaded_models(server) == expected | ensembles
     folders = {path.parent.name for path in server.plan.repository.glob("*/config.pbtxt")}
     assert folders == expected | ensembles

@@ -18,6 +18,7 @@ from triton_repo.scoring import Tensors
 
 ALL = frozenset(spec.name for spec in schema.SCORE_TENSORS + schema.RESPONSE_NOTES)
 SCORES = frozenset({PROBABILITY})
+OF_USER = frozenset(spec.name for spec in schema.USER_KNOWLEDGE + schema.REQUEST_NOTES)
 
 
 class OneTensorPerItem:
@@ -47,7 +48,11 @@ def score(tensors: Tensors) -> Tensors:
     rows = tensors["candidate_item_rows"]
     if (rows > 90).any():
         raise RuntimeError("indices element out of data bounds")
-    return {PROBABILITY: rows / 100.0, "propensity": np.ones(rows.shape)}
+    return {
+        PROBABILITY: rows / 100.0,
+        "propensity": np.ones(rows.shape),
+        "query_vectors": np.full((len(rows), 2, 4), 0.5),
+    }
 
 
 @pytest.fixture
@@ -112,8 +117,9 @@ def test_a_refused_call_spoils_no_other(ranker: Ranker) -> None:
         (a_call(b"u1", items=(b"a" * 91,)), "out of data bounds"),
         (Call(given={"item_ids": np.array([[b"a"]])}, wanted=ALL), "send user_id and"),
         (Call(given={"context": np.array([[b""]])}, wanted=ALL), "send user_id and"),
+        (Call(given={"user_id": np.array([[b"u1"]])}, wanted=ALL), "and item_ids"),
     ],
-    ids=["none", "too many", "outside the tables", "nobody", "nothing"],
+    ids=["none", "too many", "outside the tables", "nobody", "nothing", "no items"],
 )
 def test_what_the_caller_can_fix_is_said(ranker: Ranker, call: Call, sentence: str) -> None:
     (refused,) = ranker.answer_all([call])
@@ -127,6 +133,19 @@ def test_the_models_own_tensors_are_scored_as_they_are(
     call = Call(given=inputs_of(MODEL_INPUTS, 2, 3), wanted=SCORES)
     assert ranker.answer(call)[PROBABILITY].tolist() == [[0.01] * 3] * 2
     assert features.calls == []
+
+
+def test_a_user_is_encoded_without_items(ranker: Ranker, tmp_path: Path) -> None:
+    ranker = replace(ranker, log=ServedLog(str(tmp_path), share=1.0, max_mb=10.0))
+    users = np.array([[b"u1"], [b"u2"]], dtype=object)
+    names = np.array([[b"r1"], [b"r2"]], dtype=object)
+    call = Call(given={"user_id": users, "request_id": names}, wanted=OF_USER)
+    answer = ranker.answer(call)
+    ranker.close()
+    assert answer.keys() == OF_USER
+    assert answer["query_vectors"].shape == (2, 2, 4)
+    assert answer["status"].ravel().tolist() == ["of u1", "of u2"]
+    assert served_log.newest(tmp_path, 9) == []  # there is no score to hold to anything
 
 
 def test_only_ids_are_counted_as_fetched(ranker: Ranker) -> None:
