@@ -1,0 +1,240 @@
+"""Question: what do SRP4CTR's vectors give a click model of your own? EB-NeRD, real clicks.
+
+SRP4CTR learns from the first part of the training week. Your model, LightGBM or DCNv2,
+learns from the rest of it, with the vectors as they were served to those requests: of
+slates that a model itself was trained on, its vectors say more than they ever will again.
+All is judged by the validation week. An own model on the *whole* training week, without
+vectors, is the rival that gave nothing away.
+
+    SRP4CTR_DATA=../shared/data python -m benchmarks.own_model --seeds 3
+"""
+
+import argparse
+import functools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.click_cutting import examples_of
+from benchmarks.click_examples import Examples, Part, load
+from benchmarks.click_pretraining import pretrained
+from benchmarks.click_quality import ROOT, changed
+from benchmarks.click_scores import figures
+from benchmarks.click_sources import began_ms, read, say
+from benchmarks.informed_models import LOGIT, QUERIES, STATES, Scorer, network, trees
+from training.batch_order import in_order
+from training.batches import slate_batch, slate_lengths
+from training.calibration import fit_platt
+from training.config import ModelConfig, RefreshConfig
+from training.export import score_knowing
+from training.finetuning import SCORING_ROWS, finetune
+from training.fitting import FitOptions
+from training.model.srp4ctr import SRP4CTR
+
+RESULTS = Path(__file__).parent / "results" / "own_model.json"
+SETTINGS = (
+    *("batch_requests=32", "id_dropout=0.95", "finetune_epochs=6", "pretrain_epochs=8"),
+    "slate_loss_weight=0.02",
+)
+TAUGHT_SHARE = 0.5  # of the training week teaches SRP4CTR
+STOP_SHARE = 0.1  # of your model's slates, the newest, stop and calibrate it
+WHOLE_WEEK = "nothing, the whole week"
+GIVEN: dict[str, tuple[str, ...]] = {
+    "nothing": (),
+    "query vectors": (QUERIES,),
+    "candidate states": (STATES,),
+    "both": (QUERIES, STATES),
+    "both and the score": (QUERIES, STATES, LOGIT),
+    WHOLE_WEEK: (),
+}
+FIGURES = ("auc", "gauc", "log_loss", "calibration")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Slates by time, for an own model."""
+
+    learn: Part
+    stop: Part
+    judge: Part
+
+
+def main() -> None:
+    """Print a table, then one JSON object."""
+    asked = _arguments()
+    torch.set_num_threads(1)
+    config = changed(RefreshConfig(bucket_by_length=True), SETTINGS)
+    if asked.quick:
+        config = replace(config, pretrain_epochs=1, finetune_epochs=1)
+    examples = _examples(config)
+    rows: list[Row] = []
+    for seed in range(1 if asked.quick else asked.seeds):
+        for row in _rows(examples, replace(config, seed=seed)):
+            say(str(row))
+            rows.append(row)
+    means = list(_means(rows))
+    print(_table(means))
+    found = {"rows": means, "runs": rows}
+    if not asked.quick:
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found))
+
+
+def _examples(config: RefreshConfig) -> Examples:
+    """Return slates whose part for training ends within the training week."""
+    began, ends = began_ms("train"), began_ms("validation")
+    middle = began + round(TAUGHT_SHARE * (ends - began))
+    source = replace(read("ebnerd"), name="ebnerd-own", judged_from_ms=middle)
+    return load(examples_of(source, config, ROOT / "examples")).with_size()
+
+
+def _rows(examples: Examples, config: RefreshConfig) -> Iterator[Row]:
+    """Yield a row for each own model and what it is given, and for SRP4CTR itself."""
+    torch.manual_seed(config.seed)
+    model = SRP4CTR(config.model, examples.sizes)
+    pretrained(model, examples, config, ROOT / "pretrained")
+    finetune(model, examples.train.slates, config, FitOptions())
+
+    def named(model: str, given: str) -> Row:
+        return {"model": model, "given": given, "seed": config.seed}
+
+    known = _parts(knowing(model, config.model, examples.judge))
+    whole = replace(known, learn=_joined(examples, known.learn))
+    yield {**named("SRP4CTR", ""), **_judged(examples, known, _served)}
+    for name, learns in (
+        ("LightGBM", trees),
+        ("DCNv2", functools.partial(network, examples.sizes)),
+    ):
+        for given, tensors in GIVEN.items():
+            parts = whole if given == WHOLE_WEEK else known
+            scorer = learns(parts.learn, parts.stop, tensors, config)
+            yield {**named(name, given), **_judged(examples, parts, scorer)}
+
+
+def _served(part: Part) -> NDArray[np.float32]:
+    logits: NDArray[np.float32] = part.slates.tensors[LOGIT]
+    return logits
+
+
+@torch.no_grad()
+def knowing(model: SRP4CTR, config: ModelConfig, part: Part) -> Part:
+    """Return ``part`` with what serving would have given: vectors (R, …) and logits."""
+    model.eval()
+    slates, (count, most) = part.slates, part.slates.clicked.shape
+    made: dict[str, NDArray[np.float32]] = {
+        QUERIES: np.zeros((count, config.num_queries, config.width), dtype=np.float32),
+        STATES: np.zeros((count, most, config.width), dtype=np.float32),
+        LOGIT: np.zeros((count, most), dtype=np.float32),
+    }
+    lengths = slate_lengths(slates)
+    device = next(model.parameters()).device
+    for rows in in_order(np.lexsort(lengths.T), SCORING_ROWS):
+        batch = slate_batch(slates, rows, lengths[rows].max(axis=0), device)
+        inputs = {**batch.tensors, **model.encode(batch.tensors)}
+        probability, queries, states = score_knowing(model, inputs)
+        shown = states.shape[1]
+        made[QUERIES][rows] = queries.numpy()
+        made[STATES][rows, :shown] = states.numpy()
+        made[LOGIT][rows, :shown] = torch.logit(probability, eps=1e-6).nan_to_num().numpy()
+    return replace(part, slates=replace(slates, tensors={**slates.tensors, **made}))
+
+
+def _parts(part: Part) -> Parts:
+    """Return the slates before the validation week in two, by time, and that week."""
+    at = part.slates.request_at_ms
+    judged = int(np.searchsorted(at, began_ms("validation")))
+    stop = round(judged * (1.0 - STOP_SHARE))
+    return Parts(
+        learn=part.take(slice(0, stop)),
+        stop=part.take(slice(stop, judged)),
+        judge=part.take(slice(judged, None)),
+    )
+
+
+def _joined(examples: Examples, later: Part) -> Part:
+    """Return all slates of the training week that an own model could learn from."""
+    parts = examples.train, examples.calibrate, later
+    names = examples.train.slates.tensors
+    slates = [each.slates for each in parts]
+    joined = replace(
+        later.slates,
+        tensors={n: np.concatenate([each.tensors[n] for each in slates]) for n in names},
+        **{
+            name: np.concatenate([getattr(each, name) for each in slates])
+            for name in ("clicked", "positions", "request_at_ms", "user_ids")
+        },
+    )
+    return Part(
+        slates=joined,
+        **{
+            name: np.concatenate([getattr(each, name) for each in parts])
+            for name in ("requests", "items", "contexts")
+        },
+    )
+
+
+def _judged(examples: Examples, parts: Parts, score: Scorer) -> Row:
+    """Return what the validation week says of a model, calibrated on newer slates."""
+    shown = parts.stop.slates.shown
+    platt = fit_platt(parts.stop.slates.clicked[shown], score(parts.stop)[shown])
+    probabilities = platt.probabilities(score(parts.judge)[parts.judge.slates.shown])
+    found = figures(examples, parts.judge, probabilities)
+    return {name: found[name] for name in FIGURES}
+
+
+def _means(rows: Sequence[Row]) -> Iterator[Row]:
+    """Yield a row for each model and what it was given: means, and gains over nothing."""
+    places = dict.fromkeys((row["model"], row["given"]) for row in rows)
+    for model, given in places:
+        own = [r for r in rows if (r["model"], r["given"]) == (model, given)]
+        bare = [r for r in rows if (r["model"], r["given"]) == (model, "nothing")]
+        mean: Row = {"model": model, "given": given, "seeds": len(own)}
+        for name in FIGURES:
+            mean[name] = round(float(np.mean([row[name] for row in own])), 4)
+        if model != "SRP4CTR" and given != "nothing":
+            for name in ("auc", "gauc"):
+                gains = [a[name] - b[name] for a, b in zip(own, bare, strict=True)]
+                mean[f"{name}_gain"] = round(float(np.mean(gains)), 4)
+                if len(gains) > 1:
+                    error = np.std(gains, ddof=1) / np.sqrt(len(gains))
+                    mean[f"{name}_gain_error"] = round(float(error), 4)
+        yield mean
+
+
+def _table(rows: Sequence[Row]) -> str:
+    heads = f"{'AUC':>6} {'gain':>14} {'gAUC':>6} {'gain':>14} {'log loss':>8} {'p / y':>6}"
+    lines = [f"{'model':<9} {'given':<24} {heads}"]
+    for row in rows:
+        gains = [
+            f"{row[f'{name}_gain']:+.4f} ±{row.get(f'{name}_gain_error', 0.0):.4f}"
+            if f"{name}_gain" in row
+            else ""
+            for name in ("auc", "gauc")
+        ]
+        lines.append(
+            f"{row['model']:<9} {row['given']:<24} {row['auc']:>6.4f} {gains[0]:>14}"
+            f" {row['gauc']:>6.4f} {gains[1]:>14} {row['log_loss']:>8.4f}"
+            f" {row['calibration']:>6.3f}"
+        )
+    return "\n".join(lines)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--seeds", type=int, default=3)
+    add("--quick", action="store_true", help="one seed, an epoch each; writes no results")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
