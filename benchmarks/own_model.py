@@ -119,7 +119,7 @@ def _rows(examples: Examples, config: RefreshConfig) -> Iterator[Row]:
 
 
 def _served(part: Part) -> NDArray[np.float32]:
-    logits: NDArray[np.float32] = part.slates.tensors[LOGIT]
+    logits: NDArray[np.float32] = part.slates.tensors[LOGIT].astype(np.float32)
     return logits
 
 

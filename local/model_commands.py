@@ -196,6 +196,28 @@ def rank(user: str, items: list[str]) -> None:
     out.print(ranking_table(ranking, names))
 
 
+@app.command("vectors")
+def write_vectors(version: str, out_file: Path) -> None:
+    """Write what bundle VERSION gives a click model of your own to Parquet file OUT_FILE.
+
+    A row an impression whose label has matured: query vectors and candidate states as
+    Triton's encode_user and candidate_states would have answered at that time. Only of
+    requests that did not teach the bundle. docs/own_model.md tells how to use them.
+
+    Example: srp4ctr model vectors v2 vectors.parquet
+    """
+    from local.console import listener, progress_bars
+    from training import vectors
+
+    settings = load()
+    folder = _folder(settings, version)
+    with progress_bars(out) as bars:
+        rows = vectors.write_vectors(
+            folder, settings.features, settings.streams, out_file, listener(bars)
+        )
+    out.print(f"{rows:,} impressions in {out_file}")
+
+
 def _show(content: Any, as_json: bool, *tables: Table) -> None:
     if as_json:
         out.print_json(data=content)

@@ -32,6 +32,7 @@ from training.model.srp4ctr import SRP4CTR
 OPSET = 18
 TOLERANCE = 1e-4  # absolute, of a probability
 Arrays = Mapping[str, NDArray[np.generic]]
+Outputs = Callable[[Arrays], dict[str, NDArray[np.float32]]]
 
 
 class _Encoder(nn.Module):
@@ -119,13 +120,15 @@ def run_onnx(folder: Path, requests: Arrays) -> NDArray[np.float32]:
 
 def opened(folder: Path) -> Callable[[Arrays], NDArray[np.float32]]:
     """Return what scores requests by the ONNX files in ``folder``, read once."""
+    made = outputs(folder)
+    return lambda requests: made(requests)["click_probability"]
+
+
+def outputs(folder: Path) -> Outputs:
+    """Return what makes ``HEAD_OUTPUTS`` of requests by the same files."""
     encode = _session(folder / bundle.ENCODER_FILE, ENCODER_INPUTS)
     score = _session(folder / bundle.HEAD_FILE, HEAD_INPUTS)
-
-    def probabilities(requests: Arrays) -> NDArray[np.float32]:
-        return score({**requests, **encode(requests)})["click_probability"]
-
-    return probabilities
+    return lambda requests: score({**requests, **encode(requests)})
 
 
 def check(golden: Arrays, answered: NDArray[np.float32]) -> float:
@@ -189,9 +192,7 @@ def _free_axes(spec: TensorSpec) -> dict[int, str]:
     return {0: "B", **named}
 
 
-def _session(
-    path: Path, table: Sequence[TensorSpec]
-) -> Callable[[Arrays], dict[str, NDArray[np.float32]]]:
+def _session(path: Path, table: Sequence[TensorSpec]) -> Outputs:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
