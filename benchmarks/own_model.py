@@ -1,12 +1,12 @@
-"""Question: what do SRP4CTR's vectors give a click model of your own? EB-NeRD, real clicks.
+"""Question: what do SRP4CTR's vectors give a click model of your own, on real clicks?
 
-SRP4CTR learns from the first part of the training week. Your model, LightGBM or DCNv2,
-learns from the rest of it, with the vectors as they were served to those requests: of
-slates that a model itself was trained on, its vectors say more than they ever will again.
-All is judged by the validation week. An own model on the *whole* training week, without
-vectors, is the rival that gave nothing away.
+SRP4CTR learns from the first half of the time before judging begins. Your model, LightGBM
+or DCNv2, learns from the other half, with the vectors as they were served to those
+requests: of slates that a model itself was trained on, its vectors say more than they ever
+will again. Your model on the *whole* time, without vectors, is the rival that gave nothing
+away. EB-NeRD's validation week judges, MovieLens' newest fifth.
 
-    SRP4CTR_DATA=../shared/data python -m benchmarks.own_model --seeds 3
+    SRP4CTR_DATA=../shared/data python -m benchmarks.own_model --data ebnerd movielens
 """
 
 import argparse
@@ -26,8 +26,9 @@ from benchmarks.click_examples import Examples, Part, load
 from benchmarks.click_pretraining import pretrained
 from benchmarks.click_quality import ROOT, changed
 from benchmarks.click_scores import figures
-from benchmarks.click_sources import began_ms, read, say
+from benchmarks.click_sources import read, say
 from benchmarks.informed_models import LOGIT, QUERIES, STATES, Scorer, network, trees
+from streams.events import Impression
 from training.batch_order import in_order
 from training.batches import slate_batch, slate_lengths
 from training.calibration import fit_platt
@@ -38,15 +39,20 @@ from training.fitting import FitOptions
 from training.model.srp4ctr import SRP4CTR
 
 RESULTS = Path(__file__).parent / "results" / "own_model.json"
-SETTINGS = (
-    *("batch_requests=32", "id_dropout=0.95", "finetune_epochs=6", "pretrain_epochs=8"),
-    "slate_loss_weight=0.02",
-)
-TAUGHT_SHARE = 0.5  # of the training week teaches SRP4CTR
+SETTINGS = {
+    "ebnerd": (
+        *("batch_requests=32", "id_dropout=0.95", "finetune_epochs=6"),
+        *("pretrain_epochs=8", "slate_loss_weight=0.02"),
+    ),
+    "movielens": (),
+}
+TAUGHT_SHARE = 0.5  # of the time before judging begins teaches SRP4CTR
+JUDGED_SHARE = 0.2  # of MovieLens' requests
 STOP_SHARE = 0.1  # of your model's slates, the newest, stop and calibrate it
 WHOLE_WEEK = "nothing, the whole week"
 GIVEN: dict[str, tuple[str, ...]] = {
     "nothing": (),
+    "the score": (LOGIT,),
     "query vectors": (QUERIES,),
     "candidate states": (STATES,),
     "both": (QUERIES, STATES),
@@ -70,15 +76,16 @@ def main() -> None:
     """Print a table, then one JSON object."""
     asked = _arguments()
     torch.set_num_threads(1)
-    config = changed(RefreshConfig(bucket_by_length=True), SETTINGS)
-    if asked.quick:
-        config = replace(config, pretrain_epochs=1, finetune_epochs=1)
-    examples = _examples(config)
     rows: list[Row] = []
-    for seed in range(1 if asked.quick else asked.seeds):
-        for row in _rows(examples, replace(config, seed=seed)):
-            say(str(row))
-            rows.append(row)
+    for data in asked.data:
+        config = changed(RefreshConfig(bucket_by_length=True), SETTINGS[data])
+        if asked.quick:
+            config = replace(config, pretrain_epochs=1, finetune_epochs=1)
+        examples, judged_ms = _examples(data, config)
+        for seed in range(1 if asked.quick else asked.seeds):
+            for row in _rows(examples, judged_ms, replace(config, seed=seed)):
+                rows.append({"data": data, "seed": seed, **row})
+                say(str(rows[-1]))
     means = list(_means(rows))
     print(_table(means))
     found = {"rows": means, "runs": rows}
@@ -87,27 +94,29 @@ def main() -> None:
     print(json.dumps(found))
 
 
-def _examples(config: RefreshConfig) -> Examples:
-    """Return slates whose part for training ends within the training week."""
-    began, ends = began_ms("train"), began_ms("validation")
-    middle = began + round(TAUGHT_SHARE * (ends - began))
-    source = replace(read("ebnerd"), name="ebnerd-own", judged_from_ms=middle)
-    return load(examples_of(source, config, ROOT / "examples")).with_size()
+def _examples(data: str, config: RefreshConfig) -> tuple[Examples, int]:
+    """Return slates whose training part ends in the middle, and when judging begins."""
+    source = read(data)
+    shown = [e.occurred_at for e in source.events if isinstance(e, Impression)]
+    if (judged_ms := source.judged_from_ms) is None:
+        judged_ms = int(np.quantile(shown, 1.0 - JUDGED_SHARE))
+    before = [at for at in shown if at < judged_ms]
+    middle = int(np.quantile(before, TAUGHT_SHARE))
+    source = replace(source, name=f"{data}-own", judged_from_ms=middle)
+    examples = load(examples_of(source, config, ROOT / "examples"))
+    return examples.with_size() if source.is_always_clicked else examples, judged_ms
 
 
-def _rows(examples: Examples, config: RefreshConfig) -> Iterator[Row]:
+def _rows(examples: Examples, judged_ms: int, config: RefreshConfig) -> Iterator[Row]:
     """Yield a row for each own model and what it is given, and for SRP4CTR itself."""
     torch.manual_seed(config.seed)
     model = SRP4CTR(config.model, examples.sizes)
     pretrained(model, examples, config, ROOT / "pretrained")
     finetune(model, examples.train.slates, config, FitOptions())
 
-    def named(model: str, given: str) -> Row:
-        return {"model": model, "given": given, "seed": config.seed}
-
-    known = _parts(knowing(model, config.model, examples.judge))
+    known = _parts(knowing(model, config.model, examples.judge), judged_ms)
     whole = replace(known, learn=_joined(examples, known.learn))
-    yield {**named("SRP4CTR", ""), **_judged(examples, known, _served)}
+    yield {"model": "SRP4CTR", "given": "", **_judged(examples, known, _served)}
     for name, learns in (
         ("LightGBM", trees),
         ("DCNv2", functools.partial(network, examples.sizes)),
@@ -115,7 +124,7 @@ def _rows(examples: Examples, config: RefreshConfig) -> Iterator[Row]:
         for given, tensors in GIVEN.items():
             parts = whole if given == WHOLE_WEEK else known
             scorer = learns(parts.learn, parts.stop, tensors, config)
-            yield {**named(name, given), **_judged(examples, parts, scorer)}
+            yield {"model": name, "given": given, **_judged(examples, parts, scorer)}
 
 
 def _served(part: Part) -> NDArray[np.float32]:
@@ -146,10 +155,9 @@ def knowing(model: SRP4CTR, config: ModelConfig, part: Part) -> Part:
     return replace(part, slates=replace(slates, tensors={**slates.tensors, **made}))
 
 
-def _parts(part: Part) -> Parts:
-    """Return the slates before the validation week in two, by time, and that week."""
-    at = part.slates.request_at_ms
-    judged = int(np.searchsorted(at, began_ms("validation")))
+def _parts(part: Part, judged_ms: int) -> Parts:
+    """Return the slates before judging begins in two, by time, and those that judge."""
+    judged = int(np.searchsorted(part.slates.request_at_ms, judged_ms))
     stop = round(judged * (1.0 - STOP_SHARE))
     return Parts(
         learn=part.take(slice(0, stop)),
@@ -191,11 +199,12 @@ def _judged(examples: Examples, parts: Parts, score: Scorer) -> Row:
 
 def _means(rows: Sequence[Row]) -> Iterator[Row]:
     """Yield a row for each model and what it was given: means, and gains over nothing."""
-    places = dict.fromkeys((row["model"], row["given"]) for row in rows)
-    for model, given in places:
-        own = [r for r in rows if (r["model"], r["given"]) == (model, given)]
-        bare = [r for r in rows if (r["model"], r["given"]) == (model, "nothing")]
-        mean: Row = {"model": model, "given": given, "seeds": len(own)}
+    by_place: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        by_place.setdefault((row["data"], row["model"], row["given"]), []).append(row)
+    for (data, model, given), own in by_place.items():
+        bare = by_place.get((data, model, "nothing"), [])
+        mean: Row = {"data": data, "model": model, "given": given, "seeds": len(own)}
         for name in FIGURES:
             mean[name] = round(float(np.mean([row[name] for row in own])), 4)
         if model != "SRP4CTR" and given != "nothing":
@@ -210,7 +219,7 @@ def _means(rows: Sequence[Row]) -> Iterator[Row]:
 
 def _table(rows: Sequence[Row]) -> str:
     heads = f"{'AUC':>6} {'gain':>14} {'gAUC':>6} {'gain':>14} {'log loss':>8} {'p / y':>6}"
-    lines = [f"{'model':<9} {'given':<24} {heads}"]
+    lines = [f"{'data':<9} {'model':<8} {'given':<23} {heads}"]
     for row in rows:
         gains = [
             f"{row[f'{name}_gain']:+.4f} ±{row.get(f'{name}_gain_error', 0.0):.4f}"
@@ -219,7 +228,7 @@ def _table(rows: Sequence[Row]) -> str:
             for name in ("auc", "gauc")
         ]
         lines.append(
-            f"{row['model']:<9} {row['given']:<24} {row['auc']:>6.4f} {gains[0]:>14}"
+            f"{row['data']:<9} {row['model']:<8} {row['given']:<23} {row['auc']:>6.4f} {gains[0]:>14}"
             f" {row['gauc']:>6.4f} {gains[1]:>14} {row['log_loss']:>8.4f}"
             f" {row['calibration']:>6.3f}"
         )
@@ -231,6 +240,7 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
+    add("--data", nargs="+", choices=[*SETTINGS], default=["ebnerd"])
     add("--seeds", type=int, default=3)
     add("--quick", action="store_true", help="one seed, an epoch each; writes no results")
     return parser.parse_args()
