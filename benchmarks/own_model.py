@@ -228,8 +228,8 @@ def _table(rows: Sequence[Row]) -> str:
             for name in ("auc", "gauc")
         ]
         lines.append(
-            f"{row['data']:<9} {row['model']:<8} {row['given']:<23} {row['auc']:>6.4f} {gains[0]:>14}"
-            f" {row['gauc']:>6.4f} {gains[1]:>14} {row['log_loss']:>8.4f}"
+            f"{row['data']:<9} {row['model']:<8} {row['given']:<23}"
+            f" {row['auc']:>6.4f} {gains[0]:>14} {row['gauc']:>6.4f} {gains[1]:>14} {row['log_loss']:>8.4f}"
             f" {row['calibration']:>6.3f}"
         )
     return "\n".join(lines)
