@@ -59,7 +59,8 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "both and the score": (QUERIES, STATES, LOGIT),
     WHOLE_WEEK: (),
 }
-FIGURES = ("auc", "gauc", "log_loss", "calibration")
+GAINED = ("auc", "gauc")
+FIGURES = (*GAINED, "log_loss", "calibration")
 Row = dict[str, Any]
 
 
@@ -208,7 +209,7 @@ def _means(rows: Sequence[Row]) -> Iterator[Row]:
         for name in FIGURES:
             mean[name] = round(float(np.mean([row[name] for row in own])), 4)
         if model != "SRP4CTR" and given != "nothing":
-            for name in ("auc", "gauc"):
+            for name in GAINED:
                 gains = [a[name] - b[name] for a, b in zip(own, bare, strict=True)]
                 mean[f"{name}_gain"] = round(float(np.mean(gains)), 4)
                 if len(gains) > 1:
@@ -225,12 +226,12 @@ def _table(rows: Sequence[Row]) -> str:
             f"{row[f'{name}_gain']:+.4f} ±{row.get(f'{name}_gain_error', 0.0):.4f}"
             if f"{name}_gain" in row
             else ""
-            for name in ("auc", "gauc")
+            for name in GAINED
         ]
+        quality = (f"{row[n]:>6.4f} {g:>14}" for n, g in zip(GAINED, gains, strict=True))
         lines.append(
-            f"{row['data']:<9} {row['model']:<8} {row['given']:<23}"
-            f" {row['auc']:>6.4f} {gains[0]:>14} {row['gauc']:>6.4f} {gains[1]:>14} {row['log_loss']:>8.4f}"
-            f" {row['calibration']:>6.3f}"
+            f"{row['data']:<9} {row['model']:<8} {row['given']:<23} {' '.join(quality)}"
+            f" {row['log_loss']:>8.4f} {row['calibration']:>6.3f}"
         )
     return "\n".join(lines)
 
