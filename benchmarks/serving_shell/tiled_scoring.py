@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import served_scoring
 
+from features.schema import SCORE_TENSORS
 from triton_repo.pbtxt import CLICK_HEAD
 
 Spend, Tensors = served_scoring.Spend, served_scoring.Tensors
@@ -26,7 +27,8 @@ class Scorer(served_scoring.Scorer):
         tiled = {name: _tiled(name, array, *shape) for name, array in tensors.items()}
         scores = self._score({**tiled, **self._encode(tiled)})
         self._spend(CLICK_HEAD, shape[0], time.perf_counter() - began)
-        return {name: each.reshape(shape) for name, each in scores.items()}
+        names = [spec.name for spec in SCORE_TENSORS]
+        return {name: scores[name].reshape(shape) for name in names}
 
 
 def _tiled(name: str, array: np.ndarray, rows: int, candidates: int) -> np.ndarray:
