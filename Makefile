@@ -10,6 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
+# Where it is set each process compiles all it imports anew: 8 s of torch and its like.
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint bench setup lock schema clean
 
