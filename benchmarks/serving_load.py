@@ -70,6 +70,7 @@ def measure(load: Load, server_pid: int) -> Measured:
     """Let the callers of ``load`` ask for its duration."""
     # Forked from a process that has imported everything: 5 s less a caller.
     server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload([__name__])
     ready, answers = server.Barrier(load.callers + 1), server.Queue()
     callers = [
         server.Process(target=_call, args=(load, seed, ready, answers), daemon=True)
