@@ -11,7 +11,8 @@ One Triton, one set of weights, requests with features from the store, in severa
 - ``rank_din``: DIN served in one step,
 - in this process, without features: onnxruntime, the bound, and torch,
 
-turn by turn in one run. Ratios count: the times are of this machine.
+turn by turn in one run. Ratios count: the times are of this machine. What was measured
+before with other lengths, candidates or callers stays in the results.
 
     make bench NAME=serving
     python -m benchmarks.serving --lengths 200 --candidates 100 --callers 1
@@ -38,7 +39,8 @@ from triton_repo.pbtxt import RANK_CLICKS
 
 LENGTHS, CANDIDATES, CALLERS = (50, 200, 1000), (10, 100, 500), (1, 4)
 DURATION_S, ROUNDS = 4.0, 3
-# Candidates × L beyond which no history is tiled: 500 × 1,000 would take 4 GB a layer.
+# Candidates × L of all calls at once beyond which no history is tiled: 500 × 1,000 would
+# take 4 GB a layer.
 MOST_TILED = 100_000
 ONNX, TORCH = "onnxruntime in process", "torch in process"
 RESULTS = Path(__file__).parent / "results" / "serving.json"
@@ -55,8 +57,11 @@ def main() -> None:
         with running_stack(length) as stack:
             rows += [{"length": length, **row} for row in _rows(stack, asked)]
     print(_table(rows))
+    is_kept = not asked.quick and not asked.forms
+    if is_kept:
+        rows = _with_kept(rows)
     found = {**_main_figures(rows), "rows": rows}
-    if not asked.quick and not asked.forms:
+    if is_kept:
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found))
 
@@ -86,7 +91,7 @@ def _rows(stack: Stack, asked: argparse.Namespace) -> Iterator[Row]:
             }
         if asked.forms:
             forms = {name: form for name, form in forms.items() if name in asked.forms}
-        if candidates * stack.sizes["L"] > MOST_TILED:
+        if candidates * stack.sizes["L"] * callers > MOST_TILED:
             forms.pop(TILED, None)
         taken: dict[str, list[Measured]] = {name: [] for name in forms}
         for _ in range(asked.rounds):
@@ -127,6 +132,17 @@ def _moved(stack: Stack, form: str) -> int:
     if form != THREE_STEPS:
         return 0
     return sum(4 * int(np.prod(spec.dims(stack.sizes))) for spec in STATE_TENSORS)
+
+
+def _with_kept(rows: Sequence[Row]) -> list[Row]:
+    """Return ``rows`` and what is kept of other lengths, candidates and callers."""
+
+    def case(row: Row) -> tuple[int, ...]:
+        return row["length"], row["candidates"], row["callers"]
+
+    kept = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
+    new = set(map(case, rows))
+    return sorted([*(row for row in kept if case(row) not in new), *rows], key=case)
 
 
 def _main_figures(rows: Sequence[Row]) -> Row:
