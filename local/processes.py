@@ -4,20 +4,28 @@ Every process leads a session of its own, so that Ctrl-C reaches only the caller
 stops the rest in order. A *tied* process also dies with the process that started it.
 """
 
-import ctypes
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 DEAD = "ZX"  # states of a process that has ended
-_PR_SET_PDEATHSIG = 1
+# Has the kernel end it with its parent, if that still lives, and becomes the command. Not
+# in a preexec_fn, for which Python forks: gRPC's handlers of a fork were seen to wait for
+# good where a thread talked to Triton.
+_DIES_WITH_PARENT = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+parent, *command = sys.argv[1:]
+if os.getppid() == int(parent):
+    os.execvp(command[0], command)
+"""
 _POLL_S = 0.05
 _LOG_TAIL_LINES = 12
 
@@ -69,14 +77,13 @@ def start(program: Program, folder: Path, *, tied: bool) -> Running:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as sink:
         child = subprocess.Popen(
-            program.command,
+            _tied(program.command) if tied else program.command,
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,
             cwd=program.cwd,
             env={**os.environ, **program.env},
             start_new_session=True,
-            preexec_fn=_die_with_parent() if tied else None,
         )
     _children[child.pid] = child
     running = Running(
@@ -175,6 +182,12 @@ def _pid_file(folder: Path, name: str) -> Path:
     return folder / "run" / f"{name}.json"
 
 
+def _tied(command: Sequence[str]) -> tuple[str, ...]:
+    """Return ``command`` as a child of this process that ends with it."""
+    python = sys.executable, "-I", "-S", "-c", _DIES_WITH_PARENT
+    return *python, str(os.getpid()), *command
+
+
 def _birth(pid: int) -> str | None:
     """Return boot id and start tick of process ``pid``; None if it is gone or a zombie."""
     try:
@@ -184,9 +197,3 @@ def _birth(pid: int) -> str | None:
         return None
     state, start_tick = fields[0], fields[19]
     return None if state in DEAD else f"{boot}:{start_tick}"
-
-
-def _die_with_parent() -> Callable[[], None]:
-    """Return what a child runs before exec so that the kernel ends it with its parent."""
-    libc = ctypes.CDLL(None)  # loaded here: nothing may be imported after the fork
-    return lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

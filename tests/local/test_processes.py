@@ -33,6 +33,38 @@ def test_a_started_process_is_found_until_it_is_stopped(tmp_path: Path) -> None:
     assert processes.find(tmp_path) == []
 
 
+TALKING = """
+import sys, threading, time
+from pathlib import Path
+from local import processes
+import grpc
+
+
+def talk():
+    while True:
+        with grpc.insecure_channel("127.0.0.1:1") as channel:
+            try:
+                grpc.channel_ready_future(channel).result(timeout=0.01)
+            except grpc.FutureTimeoutError:
+                pass
+
+
+threading.Thread(target=talk, daemon=True).start()
+time.sleep(0.2)
+for number in range(20):
+    program = processes.Program(name=f"p{number}", command=("/bin/true",))
+    processes.start(program, Path(sys.argv[1]), tied=True)
+print("started", flush=True)
+"""
+
+
+def test_who_talks_to_a_server_can_start_processes(tmp_path: Path) -> None:
+    arguments = [sys.executable, "-c", TALKING, str(tmp_path)]
+    found = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert "started" in found.stdout
+    assert "fork" not in found.stderr  # gRPC's handlers speak up where they run
+
+
 def test_a_process_deaf_to_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:
     running = processes.start(STUBBORN, tmp_path, tied=True)
     processes.wait_ready(running, lambda: "deaf" in read_log(running))
