@@ -47,7 +47,7 @@ class BundleManifest:
     """``v7``: also the suffix of Triton's step names."""
     created_at_ms: int
     sizes: Mapping[str, int]
-    """Numbers for the schema's symbols: L, E, D, S, A, X, R, C."""
+    """Numbers for the schema's symbols: L, W, E, D, S, M, A, X, R, C."""
     schema_fingerprint: str = field(default_factory=schema.fingerprint)
     window_start_ms: int = 0
     """The earliest request that the model learnt from."""

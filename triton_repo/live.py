@@ -125,8 +125,13 @@ def _point(client: Any, live: Path, text: str | None) -> None:
 
 
 def _kept_text(repository: Path, name: str, version: str | None) -> str | None:
-    """Return the configuration that points ensemble ``name`` at ``version``."""
+    """Return the configuration that points ensemble ``name`` at ``version``.
+
+    None: there is to be no such ensemble. A bundle that an older release rendered may lack
+    it, and must still serve the others.
+    """
     if version is None:
         return None
     first, *_ = rendering.step_folders(repository, version)
-    return (first / rendering.ENSEMBLE_FOLDER / f"{name}.pbtxt").read_text()
+    kept = first / rendering.ENSEMBLE_FOLDER / f"{name}.pbtxt"
+    return kept.read_text() if kept.is_file() else None

@@ -11,8 +11,9 @@ from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, a_check, make_bund
 from tests.triton_repo.conftest import Server
 from triton_repo import pbtxt, promotion
 from triton_repo.client import RankClient
-from triton_repo.live import put_back, read_serving
+from triton_repo.live import Serving, move, put_back, read_serving
 from triton_repo.promotion import Promotion, PromotionError
+from triton_repo.rendering import ENSEMBLE_FOLDER
 
 pytestmark = pytest.mark.triton
 
@@ -90,3 +91,29 @@ def test_one_ensemble_that_cannot_go_back_does_not_hold_the_other(tmp_path: Path
     put_back(Refusing(), tmp_path, old)
     texts = [(tmp_path / name / "config.pbtxt").read_text() for name in pbtxt.ENSEMBLES]
     assert set(texts) == {"old"}
+
+
+def test_a_bundle_of_an_older_release_serves_what_it_has(tmp_path: Path) -> None:
+    class Noting:
+        def __init__(self) -> None:
+            self.loaded: set[str] = set()
+
+        def load_model(self, name: str, **_: object) -> None:
+            self.loaded.add(name)
+
+        def unload_model(self, name: str) -> None:
+            self.loaded.remove(name)
+
+    older = {pbtxt.RANK_CLICKS, pbtxt.SCORE_CLICKS}
+    now = set(pbtxt.ENSEMBLES) - {pbtxt.RANK_CLICKS_CANARY}
+    for version, names in (("v1", older), ("v2", now)):
+        kept = tmp_path / pbtxt.step_name(pbtxt.CLICK_RANKER, version) / ENSEMBLE_FOLDER
+        kept.mkdir(parents=True)
+        for name in names:
+            (kept / f"{name}.pbtxt").write_text(version)
+    client = Noting()
+    move(client, tmp_path, Serving(serving="v2", previous="v1"), prove=lambda: None)
+    assert client.loaded == now
+    move(client, tmp_path, Serving(serving="v1", previous="v2"), prove=lambda: None)
+    assert client.loaded == older
+    assert {path.parent.name for path in tmp_path.glob("*/config.pbtxt")} == older
