@@ -49,7 +49,7 @@ SETTINGS = {
 TAUGHT_SHARE = 0.5  # of the time before judging begins teaches SRP4CTR
 JUDGED_SHARE = 0.2  # of MovieLens' requests
 STOP_SHARE = 0.1  # of your model's slates, the newest, stop and calibrate it
-WHOLE_WEEK = "nothing, the whole week"
+WHOLE_TIME = "nothing, the whole time"
 GIVEN: dict[str, tuple[str, ...]] = {
     "nothing": (),
     "the score": (LOGIT,),
@@ -57,7 +57,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "candidate states": (STATES,),
     "both": (QUERIES, STATES),
     "both and the score": (QUERIES, STATES, LOGIT),
-    WHOLE_WEEK: (),
+    WHOLE_TIME: (),
 }
 GAINED = ("auc", "gauc")
 FIGURES = (*GAINED, "log_loss", "calibration")
@@ -123,7 +123,7 @@ def _rows(examples: Examples, judged_ms: int, config: RefreshConfig) -> Iterator
         ("DCNv2", functools.partial(network, examples.sizes)),
     ):
         for given, tensors in GIVEN.items():
-            parts = whole if given == WHOLE_WEEK else known
+            parts = whole if given == WHOLE_TIME else known
             scorer = learns(parts.learn, parts.stop, tensors, config)
             yield {"model": name, "given": given, **_judged(examples, parts, scorer)}
 
