@@ -222,18 +222,19 @@ def _table(rows: Sequence[Row]) -> str:
     heads = f"{'AUC':>6} {'gain':>14} {'gAUC':>6} {'gain':>14} {'log loss':>8} {'p / y':>6}"
     lines = [f"{'data':<9} {'model':<8} {'given':<23} {heads}"]
     for row in rows:
-        gains = [
-            f"{row[f'{name}_gain']:+.4f} ±{row.get(f'{name}_gain_error', 0.0):.4f}"
-            if f"{name}_gain" in row
-            else ""
-            for name in GAINED
-        ]
-        quality = (f"{row[n]:>6.4f} {g:>14}" for n, g in zip(GAINED, gains, strict=True))
+        quality = (f"{row[name]:>6.4f} {_gain(row, name):>14}" for name in GAINED)
         lines.append(
             f"{row['data']:<9} {row['model']:<8} {row['given']:<23} {' '.join(quality)}"
             f" {row['log_loss']:>8.4f} {row['calibration']:>6.3f}"
         )
     return "\n".join(lines)
+
+
+def _gain(row: Row, name: str) -> str:
+    """Return the gain, and its error where there are seeds enough to know one."""
+    gain, error = row.get(f"{name}_gain"), row.get(f"{name}_gain_error")
+    sure = "" if error is None else f" ±{error:.4f}"
+    return "" if gain is None else f"{gain:+.4f}{sure}"
 
 
 def _arguments() -> argparse.Namespace:
