@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.click_cutting import examples_of
-from benchmarks.click_examples import Examples, Part, load
+from benchmarks.click_examples import PART_ARRAYS, SLATE_ARRAYS, Examples, Part, load
 from benchmarks.click_pretraining import pretrained
 from benchmarks.click_quality import ROOT, changed
 from benchmarks.click_scores import figures
@@ -66,7 +66,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """Slates by time, for an own model."""
+    """Slates by time, for your model."""
 
     learn: Part
     stop: Part
@@ -109,7 +109,7 @@ def _examples(data: str, config: RefreshConfig) -> tuple[Examples, int]:
 
 
 def _rows(examples: Examples, judged_ms: int, config: RefreshConfig) -> Iterator[Row]:
-    """Yield a row for each own model and what it is given, and for SRP4CTR itself."""
+    """Yield a row for each of your models and what it is given, and for SRP4CTR itself."""
     torch.manual_seed(config.seed)
     model = SRP4CTR(config.model, examples.sizes)
     pretrained(model, examples, config, ROOT / "pretrained")
@@ -168,7 +168,7 @@ def _parts(part: Part, judged_ms: int) -> Parts:
 
 
 def _joined(examples: Examples, later: Part) -> Part:
-    """Return all slates of the training week that an own model could learn from."""
+    """Return all slates that your model could learn from, had it given none away."""
     parts = examples.train, examples.calibrate, later
     names = examples.train.slates.tensors
     slates = [each.slates for each in parts]
@@ -177,20 +177,20 @@ def _joined(examples: Examples, later: Part) -> Part:
         tensors={n: np.concatenate([each.tensors[n] for each in slates]) for n in names},
         **{
             name: np.concatenate([getattr(each, name) for each in slates])
-            for name in ("clicked", "positions", "request_at_ms", "user_ids")
+            for name in SLATE_ARRAYS
         },
     )
     return Part(
         slates=joined,
         **{
             name: np.concatenate([getattr(each, name) for each in parts])
-            for name in ("requests", "items", "contexts")
+            for name in PART_ARRAYS
         },
     )
 
 
 def _judged(examples: Examples, parts: Parts, score: Scorer) -> Row:
-    """Return what the validation week says of a model, calibrated on newer slates."""
+    """Return what the newest slates say of a model, calibrated on those before."""
     shown = parts.stop.slates.shown
     platt = fit_platt(parts.stop.slates.clicked[shown], score(parts.stop)[shown])
     probabilities = platt.probabilities(score(parts.judge)[parts.judge.slates.shown])

@@ -200,9 +200,9 @@ def rank(user: str, items: list[str]) -> None:
 def write_vectors(version: str, out_file: Path) -> None:
     """Write what bundle VERSION gives a click model of your own to Parquet file OUT_FILE.
 
-    A row an impression whose label has matured: query vectors and candidate states as
-    Triton's encode_user and candidate_states would have answered at that time. Only of
-    requests that did not teach the bundle. docs/own_model.md tells how to use them.
+    A row an impression whose label has matured: query vectors and candidate states of what
+    was known at that time (items' attributes: the newest). Only of requests that did not
+    teach the bundle. docs/own_model.md tells how to use them.
 
     Example: srp4ctr model vectors v2 vectors.parquet
     """

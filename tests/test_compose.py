@@ -13,6 +13,7 @@ from typer import Typer
 import settings
 from cli import app
 from local import triton_watch
+from monitoring import serving_cost
 from triton_repo.pbtxt import CONTROL_HEADER, CONTROLS, ENSEMBLES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -173,6 +174,13 @@ def test_every_ensemble_that_was_promoted_serves_again_after_a_restart() -> None
     for triton in ("triton", "triton-gpu"):
         words = " ".join(SERVICES[triton]["command"]).split()
         assert {each.removesuffix(";") for each in words} >= set(ENSEMBLES)
+
+
+def test_the_monitor_counts_the_calls_of_every_ensemble() -> None:
+    assert serving_cost.ENSEMBLES == ENSEMBLES
+    rules = (ROOT / "monitoring/rules/srp4ctr.yml").read_text(encoding="utf-8")
+    (steps,) = re.findall(r'srp4ctr_step_runs_total\{step=~"([^"]+)"', rules)
+    assert all(re.fullmatch(steps, name) for name in ENSEMBLES)
 
 
 def _verbs(noun: Typer | None) -> set[str | None]:

@@ -1,9 +1,10 @@
 """Event log and a bundle → the bundle's vectors at each impression, in a Parquet file.
 
 For who trains a click model of their own on what ``encode_user`` and ``candidate_states``
-answer: a row an impression whose label has matured, with both vectors as serving would have
-given them at that time. Only requests that did not teach the bundle: of others its vectors
-say more than they will in serving. ``docs/own_model.md`` tells how to use them.
+answer: a row an impression whose label has matured, with both vectors of what was known at
+that time, but for items' attributes, which are the newest. Only requests that did not teach
+the bundle: of others its vectors say more than they will in serving.
+``docs/own_model.md`` tells how to use them.
 """
 
 import os
@@ -147,18 +148,19 @@ def _table(
         [answer[spec.name] for spec in table]
         for table in (PROBABILITY_TENSORS, USER_KNOWLEDGE, CANDIDATE_KNOWLEDGE)
     )
-    schema = _schema(card)
-    columns = [
-        *(found.user_ids[rows], found.request_ids[rows], found.item_ids[rows]),
-        slates.request_at_ms[request],
-        *(found.positions[rows], found.clicked[rows]),
-        np.full(len(request), card.version),
-        probability[shown],
-        _lists(queries[request]),
-        _lists(states[shown]),
-    ]
-    arrays = [pa.array(c, type=f.type) for c, f in zip(columns, schema, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=schema)
+    columns = {
+        "user_id": found.user_ids[rows],
+        "request_id": found.request_ids[rows],
+        "item_id": found.item_ids[rows],
+        "request_at": slates.request_at_ms[request],
+        "position": found.positions[rows],
+        "clicked": found.clicked[rows],
+        "model_version": np.full(len(request), card.version),
+        PROBABILITY_TENSORS[0].name: probability[shown],
+        USER_KNOWLEDGE[0].name: _lists(queries[request]),
+        CANDIDATE_KNOWLEDGE[0].name: _lists(states[shown]),
+    }
+    return pa.table(columns, schema=_schema(card))
 
 
 def _lists(vectors: NDArray[Any]) -> pa.FixedSizeListArray:
