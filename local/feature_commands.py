@@ -1,5 +1,6 @@
 """``srp4ctr features VERB``: what the store holds, and whether it is right."""
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -74,6 +75,7 @@ def _check_served(settings: Settings, sample: int) -> None:
     from features import served_log
     from local.served_views import served_tables
     from training.served import MOST_APART, check_served
+    from training.served_report import ServedReport, write_report
 
     folder = Path(settings.triton.served_log.folder)
     requests = [served_log.read(path) for path in served_log.newest(folder, sample)]
@@ -86,6 +88,12 @@ def _check_served(settings: Settings, sample: int) -> None:
     parts = (settings.training, settings.features, settings.streams)
     with out.status(f"{len(requests):,} requests against the event log"):
         found = check_served(requests, *parts)
+    report = ServedReport(
+        checked_at_ms=round(time.time() * 1000),
+        requests=found.requests,
+        mean_shift=found.shift_of,
+    )
+    write_report(Path(settings.features.log_dir), report)  # the monitor shows it
     for table in served_tables(found):
         out.print(table)
     worst = max(found.onnx_difference, found.torch_difference or 0.0)

@@ -1,7 +1,7 @@
 """Labels, Triton's counters and cost cards → the Prometheus endpoint of the monitor.
 
-In: topic ``impression-labels``, Triton's metrics page, the serving version, the bundles'
-cards, the newest check of the feature store and how the last refresh ended. Out:
+In: topics ``impression-labels`` and ``behavior-events``, Triton's metrics page, the serving
+version, the bundles' cards, the newest checks and how the last refresh ended. Out:
 ``http://host:port/metrics``. One thread folds; the HTTP server's threads only hand out the
 last finished list, so that a scrape never waits for a broker.
 """
@@ -11,22 +11,28 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Histogram, Metric, start_http_server
 from prometheus_client.registry import Collector
 
-from features import bundle
 from features.check_report import read_report
 from monitoring import triton_metrics
+from monitoring.bundle_cards import BundleCards
+from monitoring.comparison import Comparison
 from monitoring.config import MonitorConfig
-from monitoring.gauges import View, families
+from monitoring.drift import Drift
+from monitoring.gauges import Prices, View, families
+from monitoring.impression_reader import ImpressionReader, ShownImpression
 from monitoring.label_reader import LabelBatch, LabelReader
 from monitoring.live_quality import LiveQuality
-from monitoring.serving_cost import CostCard, ServingTotals, flops, served_versions
-from monitoring.worker_watch import QuietSpell, WorkerWatch
+from monitoring.provisional import GRACE_MS, OpenImpressions
+from monitoring.serving_cost import FEATURE_BIN, ServingTotals, flops, served_versions
+from monitoring.worker_watch import QuietSpell, WorkerProgress, WorkerWatch
 from streams.config import KafkaConfig
+from training import served_report
 from training.refresh_status import read_status
 
 LOG = logging.getLogger(__name__)
@@ -50,20 +56,26 @@ class MonitorSources:
     worker_group: str = "srp4ctr-sequences"
     """The stream worker's consumer group: the clock settles only while it has caught up."""
     feature_check: Path
-    """Where checks of the feature store leave their report."""
+    """Where checks of the feature store leave their report; beside it is that of served
+    requests."""
 
 
 class Monitor(Collector):
     """Folds what its sources say; ``collect`` hands out the figures of the last turn."""
 
     def __init__(self, sources: MonitorSources, config: MonitorConfig) -> None:
-        self._sources = sources
-        self._quality = LiveQuality(
-            window_ms=int(config.window_s * 1000),
-            label_window_ms=int(sources.label_window_s * 1000),
-        )
+        self._sources, self._config = sources, config
+        self._comparison = Comparison(config.expected_difference)
+        windows = {
+            "window_ms": int(config.window_s * 1000),
+            "label_window_ms": int(sources.label_window_s * 1000),
+        }
+        self._quality = LiveQuality(**windows, comparison=self._comparison)
+        self._open = OpenImpressions(**windows)
         self._totals = ServingTotals()
-        self._cards: dict[str, CostCard] = {}
+        self._cards = BundleCards(sources.bundles_dir)
+        self._drift = Drift(config.window_s)
+        self._lag: dict[str, int] = {}
         self._up = {"labels": False, "triton": False}
         self._undecodable = 0
         self._families: list[Metric] = []
@@ -77,6 +89,12 @@ class Monitor(Collector):
         self.registry.register(self)
         self.show()
 
+    @property
+    def remembers_ms(self) -> int:
+        """How old an impression may be and still be waited for."""
+        windows_s = self._config.window_s + self._sources.label_window_s
+        return int(windows_s * 1000) + GRACE_MS
+
     def collect(self) -> Iterable[Metric]:
         """Return the families of the last ``show``."""
         return self._families
@@ -86,13 +104,26 @@ class Monitor(Collector):
         self._undecodable += batch.undecodable
         for received in batch.labels:
             self._quality.add(received.label, received.partition)
+            self._open.label(received.label)
             lag_s = (received.published_ms - received.label.matured_at) / 1000
             if lag_s < LIVE_LAG_S:
                 self._maturity_lag.observe(max(0.0, lag_s))
 
+    def fold_impressions(self, shown: list[ShownImpression]) -> None:
+        """Take in what was shown, whose labels may be here already."""
+        for each in shown:
+            one = each.impression
+            key = (one.user_id, one.request_id, one.item_id)
+            self._open.add(one, each.known_ms, self._quality.is_clicked(key))
+
     def settle(self, until_ms: int) -> None:
         """Count what waits for a later label, if its window had closed by ``until_ms``."""
         self._quality.advance(until_ms)
+        self._open.advance(until_ms)
+
+    def hear_worker(self, progress: WorkerProgress) -> None:
+        """Say how far the stream worker's group is."""
+        self._lag = {self._sources.worker_group: progress.lag} if progress.ends else {}
 
     def hear_labels(self, is_connected: bool) -> None:
         """Say whether there is a broker to read labels from."""
@@ -107,20 +138,37 @@ class Monitor(Collector):
             if self._up["triton"]:
                 LOG.warning("%s: %s", self._sources.triton_metrics_url, error)
             self._up["triton"] = False
-        for version in served_versions(self._totals):
-            if version not in self._cards:
-                self._cards[version] = _cost_card(self._sources.bundles_dir / version)
+        cells = self._totals.labelled(FEATURE_BIN)
+        self._drift.observe(cells, time.monotonic())
 
     def show(self) -> None:
         """Make the figures of this moment the ones that are handed out."""
+        serving = serving_version(self._sources.repository)
+        bundles = {v: self._cards.of(v) for v in served_versions(self._totals)}
+        references = {v: b.reference for v, b in bundles.items() if b.reference}
+        config, checks = self._config, self._sources.feature_check
         view = View(
+            window_s=config.window_s,
             qualities=self._quality.quality(),
+            provisional=self._open.counts(),
+            differences=self._comparison.differences(serving) if serving else (),
             totals=self._totals,
-            flops=flops(self._totals, self._cards),
-            serving_version=serving_version(self._sources.repository),
+            flops=flops(self._totals, {v: b.cost for v, b in bundles.items()}),
+            prices=Prices(
+                currency=config.currency,
+                core=config.price_per_core_hour,
+                gpu=config.price_per_gpu_hour,
+            ),
+            movements=tuple(self._drift.movements(references)),
+            serving_version=serving,
+            bundles=self._cards.newest(serving),
             source_up=self._up,
+            consumer_lag=self._lag,
             undecodable_labels=self._undecodable,
-            feature_check=read_report(self._sources.feature_check),
+            feature_check=read_report(checks),
+            served_check=served_report.read_report(
+                checks.with_name(served_report.REPORT_FILE)
+            ),
             refresh=read_status(self._sources.bundles_dir),
             now_ms=round(time.time() * 1000),
         )
@@ -178,12 +226,15 @@ class _Settler:
     def turn(self, *, is_quiet: bool) -> None:
         if not is_quiet:
             self._spell.interrupt()
-        elif time.monotonic() >= self._due:
-            asked_ms = round(time.time() * 1000)
-            until_ms = self._spell.observe(self._watch.progress(), asked_ms)
+        if time.monotonic() < self._due:
+            return
+        asked_ms, progress = round(time.time() * 1000), self._watch.progress()
+        self._monitor.hear_worker(progress)
+        if is_quiet:
+            until_ms = self._spell.observe(progress, asked_ms)
             if until_ms is not None:
                 self._monitor.settle(until_ms)
-            self._due = time.monotonic() + WATCH_S
+        self._due = time.monotonic() + WATCH_S
 
     def close(self) -> None:
         self._watch.close()
@@ -196,20 +247,21 @@ def _follow_labels(
 
     Whatever was folded before is folded again by the next reader, to no effect.
     """
-    reader = LabelReader(sources.kafka)
-    settler = _Settler(monitor, WorkerWatch(sources.kafka, sources.worker_group))
-    try:
+    with ExitStack() as opened:
+        reader = opened.enter_context(closing(LabelReader(sources.kafka)))
+        since_ms = round(time.time() * 1000) - monitor.remembers_ms
+        shown = opened.enter_context(closing(ImpressionReader(sources.kafka, since_ms)))
+        watch = WorkerWatch(sources.kafka, sources.worker_group)
+        settler = opened.enter_context(closing(_Settler(monitor, watch)))
         while not stop.is_set():
-            batch = reader.read()
+            batch, impressions = reader.read(), shown.read()
             monitor.fold_labels(batch)
+            monitor.fold_impressions(impressions)
             monitor.hear_labels(reader.is_connected)
             settler.turn(is_quiet=reader.is_connected and not batch.labels)
             poller.turn()
-            if not batch.labels:
+            if not batch.labels and not impressions:
                 stop.wait(IDLE_S)
-    finally:
-        settler.close()
-        reader.close()
 
 
 def serving_version(repository: Path) -> str | None:
@@ -222,14 +274,3 @@ def serving_version(repository: Path) -> str | None:
         return None
     version = serving.get("serving")
     return version if isinstance(version, str) else None
-
-
-def _cost_card(folder: Path) -> CostCard:
-    """Return the cost card of the bundle in ``folder``; zeros if it is gone."""
-    try:
-        cost = bundle.read(folder).cost
-    except ValueError as error:
-        LOG.warning("no cost card: %s", error)
-        return CostCard()
-    names = ("encoder_flops", "folded_flops", "unfolded_flops")
-    return CostCard(**{name: float(cost.get(name, 0.0)) for name in names})

@@ -1,112 +1,85 @@
-"""Live quality and serving totals → the metrics of the monitor's endpoint.
+"""What the monitor knows → Prometheus' metric families, one figure after another.
 
-In: the figures of one moment. Out: Prometheus families. Every metric is declared once,
-in ``METRICS``; the dashboard and the rules may name these and no others (tested). No user,
-item or request ever becomes a label.
+In: a ``View`` of one moment. Out: the families of ``catalogue.METRICS``; a figure that is
+NaN is left out, for nothing is known of it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from math import isnan
 
 from prometheus_client import Metric
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
 
 from features.check_report import FeatureCheck
+from features.reference import SCORE
+from monitoring.bundle_cards import BundleFacts
+from monitoring.catalogue import HISTOGRAMS, METRICS
+from monitoring.comparison import Difference
+from monitoring.cost_figures import Buckets, Figure, cost_figures
+from monitoring.drift import SHARES, Movement
 from monitoring.intervals import Interval
-from monitoring.serving_cost import (
-    ENCODER,
-    ENSEMBLES,
-    FAILURES,
-    PHASES,
-    RUNS,
-    SUCCESSES,
-    Flops,
-    ServingTotals,
-)
+from monitoring.provisional import Provisional
+from monitoring.serving_cost import Flops, ServingTotals
 from monitoring.tally import ModelQuality
 from training.refresh_status import RefreshStatus
+from training.served_report import ServedReport
 
-_BY_MODEL = ("model_version",)
-_BOUNDS = ("model_version", "bound")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """Of machines that serve, an hour."""
+
+    currency: str
+    core: float
+    gpu: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
     """All that the endpoint shows of one moment."""
 
+    window_s: float
     qualities: tuple[ModelQuality, ...]
+    provisional: Mapping[str, Provisional]
+    differences: tuple[Difference, ...]
     totals: ServingTotals
-    flops: Flops
+    flops: Mapping[str, Flops]
+    prices: Prices
+    movements: tuple[Movement, ...]
     serving_version: str | None
+    bundles: tuple[BundleFacts, ...]
     source_up: Mapping[str, bool]
+    consumer_lag: Mapping[str, int]
+    """Records by consumer group."""
     undecodable_labels: int = 0
     feature_check: FeatureCheck | None = None
     """The newest check of the feature store, if there ever was one."""
+    served_check: ServedReport | None = None
     refresh: RefreshStatus | None = None
     """How the last refresh of the model ended, if there ever was one."""
     now_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """One number of a metric, with its labels' values."""
-
-    metric: str
-    value: float
-    labels: tuple[str, ...] = ()
-
-
-# Name, help sentence, labels. A name that ends in _total is a counter, others are gauges.
-METRICS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("srp4ctr_matured_impressions", "Settled impressions in the window.", _BY_MODEL),
-    ("srp4ctr_matured_clicks", "Clicks within their label window.", _BY_MODEL),
-    ("srp4ctr_late_clicks", "Clicks after their label window.", _BY_MODEL),
-    ("srp4ctr_online_click_rate", "Clicks / settled impressions.", _BY_MODEL),
-    ("srp4ctr_online_click_rate_bound", "95 % bound of the click rate.", _BOUNDS),
-    ("srp4ctr_online_click_rate_at_top", "Click rate at position 0.", _BY_MODEL),
-    ("srp4ctr_online_click_rate_at_top_bound", "95 % bound at position 0.", _BOUNDS),
-    ("srp4ctr_calibration_ratio", "Sum of scores / clicks; 1 is honest.", _BY_MODEL),
-    ("srp4ctr_calibration_ratio_bound", "95 % bound of the calibration.", _BOUNDS),
-    ("srp4ctr_live_log_loss_nats", "Mean log loss of the scores shown.", _BY_MODEL),
-    ("srp4ctr_live_auc", "P(clicked scored above passed over).", _BY_MODEL),
-    ("srp4ctr_live_auc_bound", "95 % bound of the live AUC.", _BOUNDS),
-    ("srp4ctr_serving_model", "1 for the version that answers requests.", _BY_MODEL),
-    (
-        "srp4ctr_served_requests_total",
-        "Calls of an ensemble; Triton 2.51 counts one that fails in a step twice.",
-        ("ensemble", "outcome"),
-    ),
-    ("srp4ctr_encoder_runs_total", "Histories encoded.", ()),
-    ("srp4ctr_encoder_runs_per_request", "Encodings per user asked for.", ()),
-    ("srp4ctr_step_runs_total", "Users that a step has worked on.", ("step",)),
-    ("srp4ctr_step_seconds_total", "Time spent in a step.", ("step", "phase")),
-    ("srp4ctr_inference_flops_total", "FLOPs spent, at 100 candidates each.", ()),
-    ("srp4ctr_unfolded_flops_total", "FLOPs the same traffic costs unfolded.", ()),
-    ("srp4ctr_undecodable_labels_total", "Messages that are not labels.", ()),
-    ("srp4ctr_feature_check_rows", "Rows of the store compared with the log.", ()),
-    ("srp4ctr_feature_check_wrong_rows", "Rows that are not what the log says.", ()),
-    ("srp4ctr_feature_check_edits", "Edits that would right the sequences.", ()),
-    ("srp4ctr_feature_check_largest_difference", "Of a counter, in events.", ()),
-    ("srp4ctr_feature_check_behind_seconds", "Age of what the store lacks.", ()),
-    ("srp4ctr_feature_check_age_seconds", "Since the store was last checked.", ()),
-    ("srp4ctr_refresh_age_seconds", "Since a refresh last ended in order.", ()),
-    ("srp4ctr_refresh_interval_seconds", "Between refreshes that repeat.", ()),
-    ("srp4ctr_refresh_duration_seconds", "Of the last refresh.", ()),
-    ("srp4ctr_refresh_failed", "1 if the last refresh ended in an error.", ()),
-    ("srp4ctr_refresh_gate_passed", "1, or 0 for what refused it.", ("gate",)),
-    ("srp4ctr_source_up", "1 while the monitor hears from the source.", ("source",)),
-)
-
-
 def families(view: View) -> list[Metric]:
     """Return ``view`` as metric families; a figure that is NaN is left out."""
     by_name: dict[str, list[Figure]] = {name: [] for name, _, _ in METRICS}
-    for figure in figures(view):
-        if not isnan(figure.value):
-            by_name[figure.metric].append(figure)
+    buckets: dict[str, list[Buckets]] = {name: [] for name in HISTOGRAMS}
+    for each in figures(view):
+        if isinstance(each, Buckets):
+            buckets[each.metric].append(each)
+        elif not isnan(each.value):
+            by_name[each.metric].append(each)
     result: list[Metric] = []
     for name, help_text, labels in METRICS:
+        if name in HISTOGRAMS:
+            result.append(_histogram(name, help_text, labels, buckets[name]))
+            continue
         kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
         family = kind(name, help_text, labels=labels)
         for figure in by_name[name]:
@@ -115,36 +88,117 @@ def families(view: View) -> list[Metric]:
     return result
 
 
-def figures(view: View) -> Iterator[Figure]:
+def _histogram(
+    name: str, help_text: str, labels: tuple[str, ...], found: Iterable[Buckets]
+) -> HistogramMetricFamily:
+    bounds = [f"{bound:g}" for bound in HISTOGRAMS[name]] + ["+Inf"]
+    family = HistogramMetricFamily(name, help_text, labels=labels)
+    for each in found:
+        below = accumulate(each.counts.get(bound, 0.0) for bound in bounds)
+        family.add_metric(each.labels, list(zip(bounds, below, strict=True)), each.total)
+    return family
+
+
+def figures(view: View) -> Iterator[Figure | Buckets]:
     """Yield every number of ``view``."""
+    yield Figure(metric="srp4ctr_window_seconds", value=view.window_s)
     for quality in view.qualities:
         yield from _quality_figures(quality)
-    if view.serving_version:
-        yield Figure(
-            metric="srp4ctr_serving_model", value=1.0, labels=(view.serving_version,)
-        )
-    yield from _serving_figures(view.totals)
-    yield Figure(metric="srp4ctr_inference_flops_total", value=view.flops.folded)
-    yield Figure(metric="srp4ctr_unfolded_flops_total", value=view.flops.unfolded)
+    yield from _provisional_figures(view)
+    for difference in view.differences:
+        yield from _difference_figures(difference)
     yield Figure(metric="srp4ctr_undecodable_labels_total", value=view.undecodable_labels)
-    if view.feature_check is not None:
-        yield from _check_figures(view.feature_check, view.now_ms)
-    if view.refresh is not None:
-        yield from _refresh_figures(view.refresh, view.now_ms)
-    for source, is_up in view.source_up.items():
-        yield Figure(metric="srp4ctr_source_up", value=float(is_up), labels=(source,))
+    yield from cost_figures(view.totals, view.flops)
+    for kind, price in (("core", view.prices.core), ("gpu", view.prices.gpu)):
+        metric = f"srp4ctr_price_per_{kind}_hour"
+        yield Figure(metric=metric, value=price, labels=(view.prices.currency,))
+    for movement in view.movements:
+        yield from _drift_figures(movement)
+    yield from _serving_figures(view)
+    yield from _health_figures(view)
+
+
+def _drift_figures(movement: Movement) -> Iterator[Figure]:
+    version, feature = (movement.model_version,), movement.feature
+    if feature in SHARES:
+        for where, share in (("training", movement.then), ("live", movement.now)):
+            metric = f"srp4ctr_{feature}_share"
+            yield Figure(metric=metric, value=share, labels=(*version, where))
+    if feature == SCORE:
+        metric = "srp4ctr_score_psi"
+        yield Figure(metric=metric, value=movement.index, labels=version)
+    else:
+        metric, labels = "srp4ctr_feature_psi", (*version, feature)
+        yield Figure(metric=metric, value=movement.index, labels=labels)
+
+
+def _serving_figures(view: View) -> Iterator[Figure]:
+    """Yield who serves, how old what it knows is, and what the newest bundles are."""
+    now_s, serving = view.now_ms / 1000, view.serving_version
+    if serving:
+        yield Figure(metric="srp4ctr_serving_model", value=1.0, labels=(serving,))
+    for each in view.bundles:
+        version = (each.version,)
+        if each.version == serving and each.window_end_ms:
+            age_s = now_s - each.window_end_ms / 1000
+            yield Figure(metric="srp4ctr_serving_model_age_seconds", value=age_s)
+        times = {
+            "created": each.created_at_ms,
+            "window_start": each.window_start_ms,
+            "window_end": each.window_end_ms,
+        }
+        for name, at_ms in times.items():
+            metric = f"srp4ctr_bundle_{name}_seconds"
+            yield Figure(metric=metric, value=at_ms / 1000, labels=version)
+        for name, value in each.metrics.items():
+            labels = (*version, name)
+            yield Figure(metric="srp4ctr_bundle_metric", value=value, labels=labels)
+
+
+def _provisional_figures(view: View) -> Iterator[Figure]:
+    matured = {each.model_version: each.impressions for each in view.qualities}
+    for version in sorted({*matured, *view.provisional}):
+        count = view.provisional.get(version, Provisional())
+        settled = matured.get(version, 0)
+        if due := settled + count.overdue:
+            metric = "srp4ctr_label_coverage"
+            yield Figure(metric=metric, value=settled / due, labels=(version,))
+        metric = "srp4ctr_provisional_impressions"
+        yield Figure(metric=metric, value=count.open, labels=(version,))
+        if count.open:
+            metric, rate = "srp4ctr_provisional_click_rate", count.clicked / count.open
+            yield Figure(metric=metric, value=rate, labels=(version,))
+
+
+def _difference_figures(difference: Difference) -> Iterator[Figure]:
+    pair = (difference.model_version, difference.baseline)
+    metric = "srp4ctr_click_rate_difference"
+    yield Figure(metric=metric, value=difference.click_rate, labels=pair)
+    for bound in ("low", "high"):
+        value = getattr(difference.interval, bound)
+        yield Figure(metric=f"{metric}_bound", value=value, labels=(*pair, bound))
+    values = {
+        "srp4ctr_compared_impressions": difference.impressions,
+        "srp4ctr_verdict": difference.verdict,
+    }
+    for name, value in values.items():
+        yield Figure(metric=name, value=value, labels=pair)
 
 
 def _quality_figures(quality: ModelQuality) -> Iterator[Figure]:
     version = (quality.model_version,)
     values = {
         "srp4ctr_matured_impressions": quality.impressions,
+        "srp4ctr_matured_top_impressions": quality.top_impressions,
         "srp4ctr_matured_clicks": quality.clicks,
         "srp4ctr_late_clicks": quality.late_clicks,
         "srp4ctr_online_click_rate": quality.click_rate,
         "srp4ctr_online_click_rate_at_top": quality.top_click_rate,
         "srp4ctr_calibration_ratio": quality.calibration_ratio,
         "srp4ctr_live_log_loss_nats": quality.log_loss_nats,
+        "srp4ctr_live_normalized_entropy": quality.normalized_entropy,
+        "srp4ctr_expected_calibration_error": quality.expected_calibration_error,
+        "srp4ctr_click_mean_reciprocal_rank": quality.mean_reciprocal_rank,
         "srp4ctr_live_auc": quality.auc,
     }
     for metric, value in values.items():
@@ -157,6 +211,12 @@ def _quality_figures(quality: ModelQuality) -> Iterator[Figure]:
     }
     for metric, interval in intervals.items():
         yield from _bounds(metric, quality.model_version, interval)
+    for place, tenth in enumerate(quality.calibration_bins):
+        labels = (*version, str(place))
+        metric, rate = "srp4ctr_calibration_bin_click_rate", tenth.click_rate
+        yield Figure(metric=metric, value=rate, labels=labels)
+        metric = "srp4ctr_calibration_bin_score"
+        yield Figure(metric=metric, value=tenth.score, labels=labels)
 
 
 def _bounds(metric: str, version: str, interval: Interval) -> Iterable[Figure]:
@@ -164,25 +224,22 @@ def _bounds(metric: str, version: str, interval: Interval) -> Iterable[Figure]:
     yield Figure(metric=metric, value=interval.high, labels=(version, "high"))
 
 
-def _serving_figures(totals: ServingTotals) -> Iterator[Figure]:
-    for counter, outcome in ((SUCCESSES, "success"), (FAILURES, "failure")):
-        by_step = totals.by_step(counter)
-        for ensemble in ENSEMBLES:
-            yield Figure(
-                metric="srp4ctr_served_requests_total",
-                value=by_step.get(ensemble, 0.0),
-                labels=(ensemble, outcome),
-            )
-    yield Figure(metric="srp4ctr_encoder_runs_total", value=totals.runs(ENCODER))
-    if (per_request := totals.encoder_runs_per_request()) is not None:
-        yield Figure(metric="srp4ctr_encoder_runs_per_request", value=per_request)
-    for step, runs in totals.by_step(RUNS).items():
-        yield Figure(metric="srp4ctr_step_runs_total", value=runs, labels=(step,))
-    for counter, phase in PHASES.items():
-        for step, us in totals.by_step(counter).items():
-            yield Figure(
-                metric="srp4ctr_step_seconds_total", value=us / 1e6, labels=(step, phase)
-            )
+def _health_figures(view: View) -> Iterator[Figure]:
+    for group, records in view.consumer_lag.items():
+        metric = "srp4ctr_consumer_lag_records"
+        yield Figure(metric=metric, value=records, labels=(group,))
+    if view.feature_check is not None:
+        yield from _check_figures(view.feature_check, view.now_ms)
+    if (served := view.served_check) is not None:
+        age_s = (view.now_ms - served.checked_at_ms) / 1000
+        yield Figure(metric="srp4ctr_served_check_age_seconds", value=age_s)
+        for version, shift in served.mean_shift.items():
+            metric = "srp4ctr_served_score_shift"
+            yield Figure(metric=metric, value=shift, labels=(version,))
+    if view.refresh is not None:
+        yield from _refresh_figures(view.refresh, view.now_ms)
+    for source, is_up in view.source_up.items():
+        yield Figure(metric="srp4ctr_source_up", value=float(is_up), labels=(source,))
 
 
 def _check_figures(check: FeatureCheck, now_ms: int) -> Iterator[Figure]:

@@ -6,6 +6,7 @@ leave offsets behind that nobody may use.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError
@@ -37,6 +38,27 @@ class LabelBatch:
     undecodable: int
 
 
+def consumer_arguments(kafka: KafkaConfig) -> dict[str, Any]:
+    """Return the arguments of a consumer that reads a topic from its start, alone.
+
+    Raises ``ConnectionError`` where no broker is to be reached.
+    """
+    try:  # kafka-python would wait its whole timeout, and leave a socket behind
+        where = reachable(kafka, CONNECT_TIMEOUT_S)
+    except ValueError as error:
+        raise ConnectionError(str(error)) from error
+    return {
+        **where,
+        "bootstrap_timeout_ms": int(CONNECT_TIMEOUT_S * 1000),
+        "group_id": None,
+        "auto_offset_reset": "earliest",
+        "enable_auto_commit": False,
+        "max_poll_records": MAX_RECORDS,
+        "metadata_max_age_ms": METADATA_AGE_MS,
+        "allow_auto_create_topics": False,
+    }
+
+
 class LabelReader:
     """Reads every partition of the topic from its start.
 
@@ -45,22 +67,8 @@ class LabelReader:
     """
 
     def __init__(self, kafka: KafkaConfig) -> None:
-        try:  # kafka-python would wait its whole timeout, and leave a socket behind
-            where = reachable(kafka, CONNECT_TIMEOUT_S)
-        except ValueError as error:
-            raise ConnectionError(str(error)) from error
         try:
-            self._consumer = KafkaConsumer(
-                LABELS_TOPIC,
-                **where,
-                bootstrap_timeout_ms=int(CONNECT_TIMEOUT_S * 1000),
-                group_id=None,
-                auto_offset_reset="earliest",
-                enable_auto_commit=False,
-                max_poll_records=MAX_RECORDS,
-                metadata_max_age_ms=METADATA_AGE_MS,
-                allow_auto_create_topics=False,
-            )
+            self._consumer = KafkaConsumer(LABELS_TOPIC, **consumer_arguments(kafka))
         except KafkaError as error:
             raise ConnectionError(f"kafka.bootstrap {kafka.bootstrap}: {error}") from error
 

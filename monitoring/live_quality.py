@@ -13,6 +13,7 @@ import heapq
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
+from monitoring.comparison import Comparison
 from monitoring.tally import ModelQuality, Outcome, Tally
 from streams.labels import ImpressionLabel
 
@@ -21,7 +22,7 @@ OTHER = "other"
 # Producers name the version: a broken one must not make a million time series.
 MAX_VERSIONS = 16
 
-_Key = tuple[str, str, str]  # user, request, item: a request's id is its user's own
+Key = tuple[str, str, str]  # user, request, item: a request's id is its user's own
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,18 +33,28 @@ class _Entry:
 
 
 class LiveQuality:
-    """Keeps the labels of the window, once each, and the sums of the settled ones."""
+    """Keeps the labels of the window, once each, and the sums of the settled ones.
 
-    def __init__(self, *, window_ms: int, label_window_ms: int) -> None:
+    ``comparison`` is told of each that is settled, and of corrections within the window.
+    """
+
+    def __init__(
+        self,
+        *,
+        window_ms: int,
+        label_window_ms: int,
+        comparison: Comparison | None = None,
+    ) -> None:
         self._window_ms = window_ms
         self._label_window_ms = label_window_ms
-        self._entries: dict[_Key, _Entry] = {}
+        self._entries: dict[Key, _Entry] = {}
         self._tallies: dict[str, Tally] = {}
         self._versions: Counter[str] = Counter()  # entries of each, settled or not
         self._settled_ms: dict[int, int] = defaultdict(int)  # per partition
         self._newest_ms = 0  # the latest settled impression: the window ends with it
-        self._unsettled: dict[int, list[tuple[int, _Key]]] = defaultdict(list)  # heaps
-        self._by_age: list[tuple[int, _Key]] = []  # heap: what leaves the window next
+        self._unsettled: dict[int, list[tuple[int, Key]]] = defaultdict(list)  # heaps
+        self._by_age: list[tuple[int, Key]] = []  # heap: what leaves the window next
+        self._comparison = comparison or Comparison()
 
     def add(self, label: ImpressionLabel, partition: int) -> None:
         """Take in one label; a repeated or older revision changes nothing."""
@@ -76,6 +87,11 @@ class LiveQuality:
             if tally.impressions
         )
 
+    def is_clicked(self, key: Key) -> bool | None:
+        """Return what an impression's label in the window says; None: there is none."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry.outcome.is_click
+
     def _put(self, label: ImpressionLabel, partition: int) -> None:
         key = (label.user_id, label.request_id, label.item_id)
         entry = self._entries.get(key)
@@ -95,11 +111,11 @@ class LiveQuality:
 
     def _correct(self, entry: _Entry, label: ImpressionLabel) -> None:
         if entry.is_counted:
-            self._move(entry.outcome, -1)
+            self._count(entry.outcome, -1)
         entry.outcome = _outcome(label, entry.outcome.model_version)
         entry.revision = label.revision
         if entry.is_counted:
-            self._move(entry.outcome, 1)
+            self._count(entry.outcome, 1)
 
     def _settle(self, partition: int) -> None:
         """Count what was shown in ``partition`` while its windows have closed."""
@@ -110,7 +126,7 @@ class LiveQuality:
             entry = self._entries.get(key)
             if entry and not entry.is_counted:  # else it left the window while it waited
                 entry.is_counted = True
-                self._move(entry.outcome, 1)
+                self._count(entry.outcome, 1)
 
     def _expire(self) -> None:
         """Take away what has left the window."""
@@ -122,6 +138,10 @@ class LiveQuality:
             self._versions -= Counter([entry.outcome.model_version])
             if entry.is_counted:
                 self._move(entry.outcome, -1)
+
+    def _count(self, outcome: Outcome, sign: int) -> None:
+        self._move(outcome, sign)
+        self._comparison.move(outcome, sign)
 
     def _move(self, outcome: Outcome, sign: int) -> None:
         tally = self._tallies.setdefault(outcome.model_version, Tally())
@@ -138,7 +158,8 @@ class LiveQuality:
 def _outcome(label: ImpressionLabel, model_version: str) -> Outcome:
     return Outcome(
         model_version=model_version,
-        is_top=label.position == 0,
+        position=label.position,
+        shown_at=label.impression_at,
         score=label.score,
         is_click=label.clicked and label.within_window,
         is_late_click=label.clicked and not label.within_window,

@@ -6,7 +6,7 @@ so each sample's increase is added up here.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 ENSEMBLES = (
@@ -28,16 +28,37 @@ PHASES = {
 RUNS = "nv_inference_count"
 SUCCESSES = "nv_inference_request_success"
 FAILURES = "nv_inference_request_failure"
-COUNTERS = frozenset({*PHASES, RUNS, SUCCESSES, FAILURES})
+# What the step that has the features counts itself, and by what further label.
+CPU_US = "srp4ctr_cpu_us"
+CANDIDATES = "srp4ctr_candidates"
+ANSWERS, ANSWERS_US = "srp4ctr_answers", "srp4ctr_answers_us"
+REQUEST_STATUS, ITEM_STATUS = "srp4ctr_request_status", "srp4ctr_item_status"
+FEATURE_AGE, FEATURE_AGE_MS = "srp4ctr_feature_age", "srp4ctr_feature_age_ms"
+TABLE_AGE_MS, TABLE_READS = "srp4ctr_table_age_ms", "srp4ctr_table_reads"
+FEATURE_BIN = "srp4ctr_feature_bin"
+REFUSED = "srp4ctr_refused"
+STEP_COUNTERS = {
+    **dict.fromkeys((CPU_US, CANDIDATES, ANSWERS_US, FEATURE_AGE_MS), ""),
+    **dict.fromkeys((TABLE_AGE_MS, TABLE_READS), ""),
+    **dict.fromkeys((ANSWERS, FEATURE_AGE), "under"),
+    **dict.fromkeys((REQUEST_STATUS, ITEM_STATUS), "status"),
+    FEATURE_BIN: "cell",
+    REFUSED: "reason",
+}
+COUNTERS = frozenset({*PHASES, RUNS, SUCCESSES, FAILURES, *STEP_COUNTERS})
 _VERSIONED = re.compile(r"(?P<step>.+)_(?P<version>v[0-9]+)")
+RETIRED = "v0"  # no bundle's: what versions counted that are not served any more
+RETIRES_AFTER = 3600  # samples without it; one a second
 
 
 @dataclass(frozen=True, slots=True)
 class CounterKey:
-    """Which of Triton's counters: its name, and the model as Triton names it."""
+    """Which of Triton's counters: its name, the model as Triton names it, and the value of
+    the further label that some have."""
 
     counter: str
     model: str
+    label: str = ""
 
     @property
     def step(self) -> str:
@@ -57,11 +78,31 @@ Sample = Mapping[CounterKey, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostCard:
-    """FLOPs of a request with 100 candidates, from a bundle's card; 0 where unknown."""
+    """FLOPs by a bundle's card; 0 where unknown."""
 
-    encoder_flops: float = 0.0
-    folded_flops: float = 0.0
-    unfolded_flops: float = 0.0
+    encoder: float = 0.0
+    """Of one history."""
+    request: float = 0.0
+    """Of the head, whatever the number of candidates."""
+    candidate: float = 0.0
+    """Of the head, for each."""
+    unfolded: float = 0.0
+    """Of a candidate that has the history encoded for itself."""
+
+    @classmethod
+    def of(cls, card: Mapping[str, float]) -> "CostCard":
+        """Return the terms of a bundle's ``cost``, which knows 1 and 100 candidates."""
+        one, hundred = (
+            card.get("head_flops_per_1", 0.0),
+            card.get("head_flops_per_100", 0.0),
+        )
+        candidate = (hundred - one) / 99
+        return cls(
+            encoder=card.get("encoder_flops", 0.0),
+            request=one - candidate,
+            candidate=candidate,
+            unfolded=card.get("unfolded_flops_per_1", 0.0),
+        )
 
 
 @dataclass(slots=True)
@@ -71,6 +112,7 @@ class ServingTotals:
     totals: dict[CounterKey, float] = field(default_factory=dict)
     _last: Sample = field(default_factory=dict)
     _baseline: dict[str, float] | None = None
+    _unseen: dict[str, int] = field(default_factory=dict)
 
     def add(self, sample: Sample) -> None:
         """Add what has happened since the sample before."""
@@ -79,6 +121,7 @@ class ServingTotals:
             increase = value - before if value >= before else value  # counted from 0 anew
             self.totals[key] = self.totals.get(key, 0.0) + increase
         self._last = dict(sample)
+        self._retire({key.version for key in sample})
         if self._baseline is None and self.runs(*ENSEMBLES):
             # The golden requests before a first promotion are no user's.
             self._baseline = self._encoder_and_requests()
@@ -91,13 +134,23 @@ class ServingTotals:
             if key.counter == RUNS and key.step in steps
         )
 
-    def runs_by_version(self, step: str) -> dict[str, float]:
-        """Return the inferences of ``step`` by the version in the model's name."""
-        return {
-            key.version: value
-            for key, value in self.totals.items()
-            if key.counter == RUNS and key.step == step and key.version
-        }
+    def by_version(self, counter: str, step: str = "") -> dict[str, float]:
+        """Return one counter by the version in the model's name, of ``step`` or of all."""
+        result: dict[str, float] = {}
+        for key, value in self.totals.items():
+            is_it = key.counter == counter and step in ("", key.step)
+            if is_it and key.version not in (None, RETIRED):
+                result[key.version] = result.get(key.version, 0.0) + value
+        return result
+
+    def labelled(self, counter: str) -> dict[tuple[str, str], float]:
+        """Return one counter by version and by the value of its further label."""
+        result: dict[tuple[str, str], float] = {}
+        for key, value in self.totals.items():
+            if key.counter == counter and key.version not in (None, RETIRED):
+                place = (key.version, key.label)
+                result[place] = result.get(place, 0.0) + value
+        return result
 
     def by_step(self, counter: str) -> dict[str, float]:
         """Return one of Triton's counters by step, over all versions."""
@@ -123,32 +176,53 @@ class ServingTotals:
     def _encoder_and_requests(self) -> dict[str, float]:
         return {"encoder": self.runs(ENCODER), "requests": self.runs(*ENSEMBLES)}
 
+    def _retire(self, served: set[str | None]) -> None:
+        """Forget versions that have not been seen for long; their counts stay in the sums.
+
+        A refresh an hour would make a thousand time series a week.
+        """
+        versions = {key.version for key in self.totals} - {None, RETIRED}
+        for version in filter(None, versions):
+            unseen = 0 if version in served else self._unseen.get(version, 0) + 1
+            self._unseen[version] = unseen
+            if unseen >= RETIRES_AFTER:
+                del self._unseen[version]
+                self._fold({key for key in self.totals if key.version == version})
+
+    def _fold(self, keys: Iterable[CounterKey]) -> None:
+        for key in keys:
+            into = CounterKey(key.counter, f"{key.step}_{RETIRED}", key.label)
+            self.totals[into] = self.totals.get(into, 0.0) + self.totals.pop(key)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flops:
-    """Floating point operations, as if each request had scored 100 candidates."""
+    """Floating point operations of one version's traffic."""
 
     folded: float
     unfolded: float
 
 
-def flops(totals: ServingTotals, cards: Mapping[str, CostCard]) -> Flops:
-    """Return what the traffic cost, and what it would have cost unfolded.
+def flops(totals: ServingTotals, cards: Mapping[str, CostCard]) -> dict[str, Flops]:
+    """Return what each version's traffic cost, and what it would have cost unfolded.
 
-    Encoder runs and head runs are counted apart: a cached encoding costs nothing.
+    Encoder runs, head runs and candidates are counted apart: an encoding that is kept
+    costs nothing, and padding is not counted.
     """
-    encoder, head = totals.runs_by_version(ENCODER), totals.runs_by_version(HEAD)
-    folded = sum(
-        encoder.get(version, 0.0) * card.encoder_flops
-        + head.get(version, 0.0) * (card.folded_flops - card.encoder_flops)
-        for version, card in cards.items()
-    )
-    unfolded = sum(
-        head.get(version, 0.0) * card.unfolded_flops for version, card in cards.items()
-    )
-    return Flops(folded=folded, unfolded=unfolded)
+    encoder, head = totals.by_version(RUNS, ENCODER), totals.by_version(RUNS, HEAD)
+    candidates = totals.by_version(CANDIDATES)
+    return {
+        version: Flops(
+            folded=encoder.get(version, 0.0) * card.encoder
+            + head.get(version, 0.0) * card.request
+            + candidates.get(version, 0.0) * card.candidate,
+            unfolded=candidates.get(version, 0.0) * card.unfolded,
+        )
+        for version, card in sorted(cards.items())
+        if version in encoder or version in head
+    }
 
 
 def served_versions(totals: ServingTotals) -> Sequence[str]:
     """Return the versions whose encoder has been seen, for their cost cards."""
-    return sorted(totals.runs_by_version(ENCODER))
+    return sorted(totals.by_version(RUNS, ENCODER))

@@ -8,7 +8,7 @@ from urllib.request import urlopen
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitoring.serving_cost import COUNTERS, RUNS, CounterKey, Sample
+from monitoring.serving_cost import COUNTERS, RUNS, STEP_COUNTERS, CounterKey, Sample
 
 # The one step that does all tells of its parts as of the steps that they are elsewhere.
 PARTS = {
@@ -32,6 +32,7 @@ def parse(text: str) -> Sample:
             name = each.name.removesuffix("_total")  # the parser puts it on every counter
             name = PARTS.get(name, name)
             if name in COUNTERS and "model" in each.labels:
-                key = CounterKey(name, each.labels["model"])
+                label = each.labels.get(STEP_COUNTERS.get(name, ""), "")
+                key = CounterKey(name, each.labels["model"], label)
                 sample[key] = sample.get(key, 0.0) + each.value
     return sample

@@ -41,6 +41,13 @@ class WorkerProgress:
             self.committed.get(partition, 0) == end for partition, end in self.ends.items()
         )
 
+    @property
+    def lag(self) -> int:
+        """Records that are on the topic and not stored yet."""
+        return sum(
+            end - self.committed.get(partition, 0) for partition, end in self.ends.items()
+        )
+
 
 AWAY = WorkerProgress(is_running=False, committed={}, ends={})
 
@@ -101,8 +108,8 @@ class WorkerWatch:
                 request_timeout_ms=_TIMEOUT_MS,
             )
         group = self._admin.describe_groups([self._group_id])[self._group_id]
-        if group["group_state"] != "Stable" or not group["members"]:
-            return AWAY  # nobody is there, or partitions are changing hands
+        # Otherwise nobody is there, or partitions are changing hands.
+        is_stable = group["group_state"] == "Stable" and bool(group["members"])
         (topic,) = self._admin.describe_topics([BEHAVIOR_EVENTS_TOPIC])
         partitions = [
             TopicPartition(BEHAVIOR_EVENTS_TOPIC, each["partition_index"])
@@ -113,7 +120,7 @@ class WorkerWatch:
         )
         committed = self._admin.list_group_offsets([self._group_id])[self._group_id]
         return WorkerProgress(
-            is_running=bool(partitions),
+            is_running=is_stable and bool(partitions),
             committed={
                 each.partition: at.offset
                 for each, at in committed.items()

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from features import bundle, vocabulary
+from features import bundle, reference, vocabulary
 from features.bundle import BundleManifest
 from features.gates import Gate
 from features.vocabulary import FIRST_OOV_ROW
@@ -66,6 +66,7 @@ def export_bundle(
     answered = export.run_onnx(folder, golden)
     worst = export.check(load_file(folder / bundle.GOLDEN_FILE), answered)
     vocabulary.save(lessons.words, folder / bundle.VOCABULARY_FILE)
+    reference.write_reference(folder, _reference(lessons, verdict))
     verdict = replace(verdict, gates=(*verdict.gates, _exported_gate(worst)))
     card = replace(
         _judged_card(version, lessons, verdict),
@@ -78,6 +79,14 @@ def export_bundle(
     bundle.write_card(folder, card)
     bundle.write_manifest(folder)
     return card
+
+
+def _reference(lessons: TrainingSet, verdict: Verdict) -> reference.Reference:
+    """Return what the judged slates looked like, for whoever watches the model serve."""
+    slates = lessons.parts.judge
+    is_known = lessons.words.is_known(slates.tensors["candidate_item_rows"])
+    scores = verdict.judged.probabilities
+    return reference.reference_of(slates.tensors, is_known, slates.shown, scores)
 
 
 def _judged_card(version: str, lessons: TrainingSet, verdict: Verdict) -> BundleManifest:

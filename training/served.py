@@ -74,6 +74,8 @@ class ServedCheck:
     """The same of each single one of ``REQUEST_FEATURES`` and ``CANDIDATE_FEATURES``."""
     mean_shift: float = 0.0
     """How far an impression's probability moves by training's tensors, on average."""
+    shift_of: dict[str, float] = field(default_factory=dict)
+    """The same by model version."""
     largest_shift: float = 0.0
 
 
@@ -127,7 +129,7 @@ def check_served(
         if not folder.is_dir():
             check.no_bundle += len(answered)
             continue
-        model = _Bundle(folder, log.profiles, config)
+        model, first = _Bundle(folder, log.profiles, config), len(shifts)
         _score_again(answered, model, check)
         for request in answered:
             row = log.rows.get((request.user_id, request.request_id))
@@ -135,6 +137,8 @@ def check_served(
                 check.not_in_log += 1
             else:
                 shifts.append(_compare(request, model, log.snapshots, row, check))
+        if len(own := np.concatenate([np.zeros(0), *shifts[first:]])):
+            check.shift_of[version] = float(own.mean())
     every = np.concatenate(shifts)
     if len(every):
         check.mean_shift, check.largest_shift = float(every.mean()), float(every.max())

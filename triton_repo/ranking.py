@@ -9,8 +9,9 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,11 +20,15 @@ from numpy.typing import NDArray
 
 from features import bundle, schema
 from features.config import FeatureConfig
+from features.reference import read_reference
 from features.requests import RequestBatch, open_bundle
 from features.served_log import ServedLog, ServedRequest
+from triton_repo import ledger
 from triton_repo.exploration import Policy, best_first, explored, policy_of
-from triton_repo.pbtxt import FETCH_FEATURES, MODEL_INPUTS
+from triton_repo.ledger import Ledger
+from triton_repo.pbtxt import FETCH_FEATURES, MODEL_INPUTS, step_name
 from triton_repo.scoring import Scorer, Spend, Tensors
+from triton_repo.witness import Witness
 
 PROBABILITY, PROPENSITY = "click_probability", "propensity"
 POSITION = "position"
@@ -39,6 +44,15 @@ _OF_ITEMS = {
     if "N" in spec.shape
 }
 _PADDING = b""
+
+
+class RefusedError(ValueError):
+    """A call that its caller can mend."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        """``reason`` is one of a few words: it becomes a metric's label."""
+        super().__init__(message)
+        self.reason = reason
 
 
 class Features(Protocol):
@@ -79,6 +93,7 @@ class Ranker:
     spend: Spend
     policy: Policy = best_first
     log: ServedLog | None = None
+    witness: Witness | None = None
 
     def close(self) -> None:
         """End what goes on in the background."""
@@ -88,6 +103,7 @@ class Ranker:
 
     def answer_all(self, calls: Sequence[Call]) -> list[Tensors | ValueError]:
         """Return the answer to each call; one that is refused spoils no other."""
+        began = time.perf_counter()
         alike: dict[tuple[object, ...], list[int]] = {}
         for place, call in enumerate(calls):
             alike.setdefault(call.shape, []).append(place)
@@ -100,6 +116,8 @@ class Ranker:
             except ValueError:  # whose mistake it was is found one by one
                 made = [self._alone(call) for call in together]
             answers |= zip(places, made, strict=True)
+        if self.witness is not None:
+            self.witness.answered(list(answers.values()), time.perf_counter() - began)
         return [answers[place] for place in range(len(calls))]
 
     def answer(self, call: Call) -> Tensors:
@@ -110,19 +128,25 @@ class Ranker:
             # Of the user alone: the head runs all the same, on one item that is none.
             padding = np.array([[_PADDING]] * len(given["user_id"]), dtype=object)
             given = {**given, ITEM_IDS: padding}
-        self._check(given, ITEM_IDS if is_ids else ITEM_ROWS)
-        made = self._features(given) if is_ids else given
+        with _refusing("shape"):
+            self._check(given, ITEM_IDS if is_ids else ITEM_ROWS)
+        with _refusing("content"):
+            made = self._features(given) if is_ids else given
         self.spend(FETCH_FEATURES, _requests(call) * is_ids, time.perf_counter() - began)
         if self.scorer and call.wanted & _SCORED:
             try:
                 made = {**made, **self.scorer(made)}
             except Exception as error:  # a row outside the tables is the caller's mistake
-                raise ValueError(str(error)) from error
+                raise RefusedError(str(error), "tensors") from error
+            if self.witness is not None:
+                self.witness.scored(made[PROBABILITY])
             if PROBABILITY in call.wanted:
                 self._log(given, made)
             if POSITION in call.wanted:
                 shown = explored(made[PROBABILITY], self.policy)
                 made = {**made, **dict(zip((POSITION, PROPENSITY), shown, strict=True))}
+        if is_ids and self.witness is not None:
+            self.witness.met(made, made[TIMES])
         return {name: made[name] for name in call.wanted if name in made}
 
     def _alone(self, call: Call) -> Tensors | ValueError:
@@ -178,16 +202,17 @@ class Ranker:
 
 
 def opened(
-    folder: Path, settings: Mapping[str, str], environment: Mapping[str, str], spend: Spend
+    folder: Path, settings: Mapping[str, str], environment: Mapping[str, str], told: Ledger
 ) -> Ranker:
     """Return the ranker of the step in ``folder``, which has answered once.
 
     ``settings`` are the parameters that ``rendering`` gave the step. The store may have
-    moved since: the server's ``environment`` knows.
+    moved since: the server's ``environment`` knows. ``told`` hears what is done and met.
     """
     _import_feast()
     config = FeatureConfig(**json.loads(settings["features"])).relocated(environment)
     features, scorer = open_bundle(config, folder), None
+    spend = _spending(told, settings["model_version"])
     if (folder / bundle.ENCODER_FILE).is_file():
         scorer = Scorer(folder, int(settings["kept_states_bytes"]), spend)
     kept = json.loads(settings["served_log"])
@@ -203,7 +228,27 @@ def opened(
     # Feast's first read takes 33 ms.
     nobody = {name: np.array([[b""]], dtype=object) for name in ("user_id", ITEM_IDS)}
     ranker.answer(Call(given=nobody, wanted=frozenset({PROBABILITY})))
-    return ranker
+    return replace(ranker, witness=Witness(ledger=told, reference=read_reference(folder)))
+
+
+def _spending(told: Ledger, version: str) -> Spend:
+    """Return what counts a part under the name of the step that it is elsewhere."""
+
+    def spend(part: str, runs: int, seconds: float) -> None:
+        name = step_name(part, version)
+        told.add(ledger.PART_RUNS, runs, model=name)
+        told.add(ledger.PART_US, seconds * 1e6, model=name)
+
+    return spend
+
+
+@contextmanager
+def _refusing(reason: str) -> Iterator[None]:
+    """Give a ``ValueError`` the reason that it is counted by."""
+    try:
+        yield
+    except ValueError as error:
+        raise RefusedError(str(error), reason) from error
 
 
 def _import_feast() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from features import bundle
 from features.bundle import BundleManifest
 from features.config import FeatureConfig
+from features.reference import REFERENCE_FILE
 from triton_repo import pbtxt
 from triton_repo.config import ServedLogConfig, TritonConfig
 from triton_repo.pbtxt import StepConfig
@@ -142,6 +143,8 @@ def _write_shell(folder: Path, source: Path) -> None:
         shutil.copyfile(path, target)
     for name in _CARRIED_FILES:
         shutil.copyfile(source / name, folder / name)
+    if (source / REFERENCE_FILE).is_file():  # older bundles have none
+        shutil.copyfile(source / REFERENCE_FILE, folder / REFERENCE_FILE)
     _forbid_bytecode(version_folder)
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from streams.events import Impression
 from streams.labels import ImpressionLabel
 
 MINUTE_MS = 60_000
@@ -29,3 +30,18 @@ def a_label(item: str = "i1", *, after_ms: int = 0, **changes: Any) -> Impressio
         "revision": (2 if within_window else 1) if clicked else 0,
     }
     return ImpressionLabel(**(fields | changes))
+
+
+def an_impression(item: str = "i1", *, after_ms: int = 0, **changes: Any) -> Impression:
+    """Return the impression that ``a_label`` is of."""
+    fields: dict[str, Any] = {
+        "event_id": f"e-{item}",
+        "request_id": "r1",
+        "user_id": "u1",
+        "item_id": item,
+        "position": 1,
+        "occurred_at": START_MS + after_ms,
+        "model_version": "v7",
+        "score": 0.5,
+    }
+    return Impression(**(fields | changes))

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from monitoring.catalogue import METRICS
 from monitoring.dashboard import DASHBOARD_FILE, dashboard, text
-from monitoring.gauges import METRICS
 from tests.structure.source_tree import ROOT, product_files
 
 MONITORING = ROOT / "monitoring"

@@ -16,13 +16,15 @@ from features.check_report import REPORT_FILE, FeatureCheck, write_report
 from local import broker, ports, processes
 from monitoring.config import MonitorConfig
 from monitoring.exporter import Monitor, MonitorSources, run_monitor, serving_version
+from monitoring.impression_reader import ImpressionReader, ShownImpression
 from monitoring.label_reader import LabelBatch, LabelReader, ReceivedLabel
-from monitoring.worker_watch import WorkerWatch
+from monitoring.worker_watch import WorkerProgress, WorkerWatch
 from streams.config import KafkaConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
+from streams.events import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, Behavior
 from streams.labels import ImpressionLabel, encode_label
 from streams.topics import ensure_topics
-from tests.monitoring.conftest import a_label
+from streams.wire import encode
+from tests.monitoring.conftest import START_MS, a_label, an_impression
 from tests.monitoring.test_triton_metrics import PAGE
 
 
@@ -52,8 +54,14 @@ def triton_url() -> Iterator[str]:
 def sources(tmp_path: Path, triton_url: str) -> MonitorSources:
     folder = tmp_path / "bundles" / "v7"
     folder.mkdir(parents=True)
-    cost = {"encoder_flops": 10.0, "folded_flops": 15.0, "unfolded_flops": 100.0}
-    card = bundle.BundleManifest(version="v7", created_at_ms=1, sizes={}, cost=cost)
+    card = bundle.BundleManifest(
+        version="v7",
+        created_at_ms=1,
+        window_end_ms=1_750_000_000_000,
+        sizes={},
+        cost={"encoder_flops": 10.0},
+        metrics={"auc": 0.75},
+    )
     bundle.write_card(folder, card)
     (tmp_path / "serving.json").write_text(json.dumps({"serving": "v7", "previous": None}))
     return MonitorSources(
@@ -66,8 +74,8 @@ def sources(tmp_path: Path, triton_url: str) -> MonitorSources:
     )
 
 
-def value_of(monitor: Monitor, metric: str, **labels: str) -> float | None:
-    return monitor.registry.get_sample_value(metric, labels)
+def value_of(monitor: Monitor, name: str, /, **labels: str) -> float | None:
+    return monitor.registry.get_sample_value(name, labels)
 
 
 def received(label: ImpressionLabel, after_due_ms: int) -> ReceivedLabel:
@@ -84,6 +92,58 @@ def test_labels_become_figures_at_the_next_show(sources: MonitorSources) -> None
     assert value_of(monitor, "srp4ctr_online_click_rate", model_version="v7") == 0.5
     assert value_of(monitor, "srp4ctr_undecodable_labels_total") == 3.0
     assert value_of(monitor, "srp4ctr_serving_model", model_version="v7") == 1.0
+    shown = value_of(monitor, "srp4ctr_bundle_metric", model_version="v7", metric="auc")
+    assert shown == 0.75
+
+
+def test_an_impression_is_provisional_until_its_label_comes(
+    sources: MonitorSources,
+) -> None:
+    monitor = Monitor(sources, MonitorConfig())
+    monitor.fold_labels(LabelBatch(labels=(received(a_label("i1"), 0),), undecodable=0))
+    shown = [
+        ShownImpression(impression=an_impression(item), known_ms=START_MS)
+        for item in ("i1", "i2", "i3")
+    ]
+    monitor.fold_impressions(shown)
+    clicked = received(a_label("i2", clicked=True), 0)
+    monitor.fold_labels(LabelBatch(labels=(clicked,), undecodable=0))
+    monitor.show()
+    version = {"model_version": "v7"}
+    assert value_of(monitor, "srp4ctr_provisional_impressions", **version) == 2.0
+    assert value_of(monitor, "srp4ctr_provisional_click_rate", **version) == 0.5
+    assert value_of(monitor, "srp4ctr_matured_impressions", **version) == 2.0
+    assert value_of(monitor, "srp4ctr_label_coverage", **version) == 1.0
+
+
+def test_two_versions_that_serve_are_compared_with_the_serving_one(
+    sources: MonitorSources,
+) -> None:
+    monitor = Monitor(sources, MonitorConfig())
+    labels = tuple(
+        received(
+            a_label(f"{version}-{number}", position=0, model_version=version, clicked=c), 0
+        )
+        for version, clicks in (("v7", 10), ("v8", 90))
+        for number in range(300)
+        for c in [number < clicks]
+    )
+    monitor.fold_labels(LabelBatch(labels=labels, undecodable=0))
+    monitor.show()
+    pair = {"model_version": "v8", "baseline": "v7"}
+    difference = value_of(monitor, "srp4ctr_click_rate_difference", **pair)
+    assert difference == pytest.approx(80 / 300)
+    assert value_of(monitor, "srp4ctr_verdict", **pair) == 1.0
+    assert value_of(monitor, "srp4ctr_compared_impressions", **pair) == 300.0
+
+
+def test_the_workers_lag_is_known_although_no_worker_runs(sources: MonitorSources) -> None:
+    monitor = Monitor(sources, MonitorConfig())
+    progress = WorkerProgress(is_running=False, committed={0: 3}, ends={0: 10, 1: 5})
+    monitor.hear_worker(progress)
+    monitor.show()
+    lag = value_of(monitor, "srp4ctr_consumer_lag_records", group=sources.worker_group)
+    assert lag == 12.0
 
 
 def test_a_backfilled_labels_lag_says_nothing(sources: MonitorSources) -> None:
@@ -100,8 +160,9 @@ def test_the_cost_comes_from_the_card_of_the_version_that_ran(
     monitor = Monitor(sources, MonitorConfig())
     monitor.poll_triton()
     monitor.show()
-    assert value_of(monitor, "srp4ctr_encoder_runs_total") == 42.0
-    assert value_of(monitor, "srp4ctr_inference_flops_total") == 420.0
+    for metric, value in (("encoder_runs", 42.0), ("inference_flops", 420.0)):
+        name = f"srp4ctr_{metric}_total"
+        assert value_of(monitor, name, model_version="v7") == value
     assert value_of(monitor, "srp4ctr_source_up", source="triton") == 1.0
 
 
@@ -119,7 +180,7 @@ def test_a_bundle_that_is_gone_costs_nothing_we_know_of(sources: MonitorSources)
     monitor = Monitor(replace(sources, bundles_dir=Path("/nowhere")), MonitorConfig())
     monitor.poll_triton()
     monitor.show()
-    assert value_of(monitor, "srp4ctr_inference_flops_total") == 0.0
+    assert value_of(monitor, "srp4ctr_inference_flops_total", model_version="v7") == 0.0
 
 
 def test_the_newest_check_of_the_store_is_shown_once_there_is_one(
@@ -209,6 +270,37 @@ def test_every_label_of_the_topic_is_read_from_its_start(bootstrap: str) -> None
     reader.close()
     assert found == labels
     assert undecodable == 2
+
+
+@pytest.mark.stack
+def test_impressions_are_read_from_when_the_newest_windows_began(bootstrap: str) -> None:
+    began_ms = round(time.time() * 1000)
+    publish(
+        bootstrap,
+        encode(an_impression("i1", occurred_at=began_ms)),
+        encode(
+            Behavior(
+                event_id="b",
+                user_id="u1",
+                item_id="i1",
+                occurred_at=began_ms,
+                action="view",
+            )
+        ),
+        b'{"type":"impression"',
+        encode(an_impression("i2", occurred_at=began_ms)),
+        topic=BEHAVIOR_EVENTS_TOPIC,
+    )
+    kafka = KafkaConfig(bootstrap=bootstrap)
+    found: dict[int, set[str]] = {}
+    for since_ms in (0, began_ms - 1000, began_ms + 600_000):
+        reader = ImpressionReader(kafka, since_ms)
+        deadline, items = time.monotonic() + 5, set[str]()
+        while len(items) < 2 and time.monotonic() < deadline:
+            items |= {each.impression.item_id for each in reader.read()}
+        reader.close()
+        found[since_ms] = items
+    assert [*found.values()] == [{"i1", "i2"}, {"i1", "i2"}, set()]
 
 
 @pytest.mark.stack

@@ -1,14 +1,22 @@
 import pytest
 
+from monitoring.catalogue import HISTOGRAMS
 from monitoring.serving_cost import (
+    CANDIDATES,
     FAILURES,
+    REFUSED,
+    RETIRES_AFTER,
     RUNS,
+    STEP_COUNTERS,
     CostCard,
     CounterKey,
+    Flops,
     ServingTotals,
     flops,
     served_versions,
 )
+from monitoring.triton_metrics import PARTS
+from triton_repo.ledger import AGE_BOUNDS, ANSWER_BOUNDS, FAMILIES
 
 
 def a_sample(**runs: float) -> dict[CounterKey, float]:
@@ -42,7 +50,7 @@ def test_an_unloaded_version_stays_in_the_total() -> None:
         a_sample(behavior_encoder_v7=4),
     )
     assert totals.runs("behavior_encoder") == 16
-    assert totals.runs_by_version("behavior_encoder") == {"v6": 12, "v7": 4}
+    assert totals.by_version(RUNS, "behavior_encoder") == {"v6": 12, "v7": 4}
 
 
 def test_golden_requests_before_the_first_user_are_not_counted_as_his() -> None:
@@ -74,27 +82,70 @@ def test_both_ensembles_ask_for_encodings() -> None:
     assert totals.encoder_runs_per_request() == 1.0
 
 
+CARD = {
+    "encoder_flops": 1000.0,
+    "head_flops_per_1": 60.0,  # 50, and 10 a candidate
+    "head_flops_per_100": 1050.0,
+    "unfolded_flops_per_1": 1060.0,
+}
+
+
+def test_a_card_of_1_and_100_candidates_gives_the_cost_of_any_number() -> None:
+    card = CostCard.of(CARD)
+    assert (card.encoder, card.request, card.candidate) == (1000.0, 50.0, 10.0)
+    assert CostCard.of({}) == CostCard()
+
+
 def test_each_version_costs_what_its_own_card_says() -> None:
-    totals = totals_of(
-        a_sample(
-            behavior_encoder_v6=2,
-            click_head_v6=2,
-            behavior_encoder_v7=1,
-            click_head_v7=1,
-        )
+    runs = a_sample(
+        behavior_encoder_v6=2, click_head_v6=2, behavior_encoder_v7=1, click_head_v7=1
     )
-    cards = {
-        "v6": CostCard(encoder_flops=10.0, folded_flops=15.0, unfolded_flops=1000.0),
-        "v7": CostCard(encoder_flops=20.0, folded_flops=22.0, unfolded_flops=3000.0),
+    candidates = {
+        CounterKey(CANDIDATES, "click_ranker_v6"): 40.0,
+        CounterKey(CANDIDATES, "click_ranker_v7"): 7.0,
     }
-    spent = flops(totals, cards)
-    assert (spent.folded, spent.unfolded) == (2 * 15.0 + 22.0, 5000.0)
+    cards = {"v6": CostCard.of(CARD), "v7": CostCard(encoder=5.0, unfolded=9.0)}
+    spent = flops(totals_of(runs | candidates), cards)
+    assert spent["v6"] == Flops(folded=2 * 1050.0 + 400.0, unfolded=40 * 1060.0)
+    assert spent["v7"] == Flops(folded=5.0, unfolded=63.0)
 
 
-def test_a_cached_encoding_costs_nothing() -> None:
+def test_an_encoding_that_is_kept_costs_nothing() -> None:
     totals = totals_of(a_sample(behavior_encoder_v7=1, click_head_v7=10))
-    cards = {"v7": CostCard(encoder_flops=20.0, folded_flops=22.0, unfolded_flops=1.0)}
-    assert flops(totals, cards).folded == pytest.approx(20.0 + 10 * 2.0)
+    spent = flops(totals, {"v7": CostCard.of(CARD)})
+    assert spent["v7"].folded == pytest.approx(1000.0 + 10 * 50.0)
+
+
+def test_a_version_that_is_gone_for_long_leaves_its_counts_and_no_name() -> None:
+    totals = totals_of(a_sample(behavior_encoder_v6=10, behavior_encoder_v7=1))
+    for _ in range(RETIRES_AFTER):
+        totals.add(a_sample(behavior_encoder_v7=1))
+    assert totals.by_version(RUNS, "behavior_encoder") == {"v7": 1}
+    assert totals.runs("behavior_encoder") == 11
+    totals.add(a_sample(behavior_encoder_v6=2, behavior_encoder_v7=1))  # rolled back to
+    assert totals.by_version(RUNS, "behavior_encoder") == {"v6": 2, "v7": 1}
+    assert totals.runs("behavior_encoder") == 13
+
+
+def test_what_a_label_parts_is_added_up_by_version_and_label() -> None:
+    totals = totals_of(
+        {
+            CounterKey(REFUSED, "click_ranker_v6", "shape"): 2.0,
+            CounterKey(REFUSED, "click_ranker_v7", "content"): 1.0,
+        }
+    )
+    assert totals.labelled(REFUSED) == {("v6", "shape"): 2.0, ("v7", "content"): 1.0}
+
+
+def test_the_step_and_the_monitor_name_the_same_counters() -> None:
+    of_step = {n: label for n, (label, _) in FAMILIES.items() if n not in PARTS}
+    assert of_step == STEP_COUNTERS
+    assert FAMILIES.keys() & PARTS.keys() == PARTS.keys()
+    bounds = {
+        "srp4ctr_answer_seconds": ANSWER_BOUNDS,
+        "srp4ctr_feature_age_seconds": AGE_BOUNDS,
+    }
+    assert {name: each.seconds for name, each in bounds.items()} == HISTOGRAMS
 
 
 def test_versions_are_known_by_their_encoders() -> None:

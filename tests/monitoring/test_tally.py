@@ -11,7 +11,12 @@ def an_outcome(
     score: float | None = 0.5, *, click: bool = False, top: bool = False
 ) -> Outcome:
     return Outcome(
-        model_version="v7", is_top=top, score=score, is_click=click, is_late_click=False
+        model_version="v7",
+        position=0 if top else 3,
+        shown_at=0,
+        score=score,
+        is_click=click,
+        is_late_click=False,
     )
 
 
@@ -31,6 +36,8 @@ def test_the_sums_give_what_the_formulas_of_training_give(mean: float) -> None:
     assert quality.log_loss_nats == pytest.approx(metrics.log_loss(clicks, scores))
     assert quality.calibration_ratio == pytest.approx(metrics.calibration(clicks, scores))
     assert quality.auc == pytest.approx(metrics.auc(clicks, scores), abs=1e-3)
+    entropy = metrics.normalised_entropy(clicks, scores)
+    assert quality.normalized_entropy == pytest.approx(entropy)
     assert quality.click_rate == pytest.approx(clicks.mean())
 
 
@@ -73,3 +80,39 @@ def test_only_position_0_counts_at_the_top() -> None:
 def test_certain_scores_have_a_finite_loss() -> None:
     quality = a_tally([0.0, 1.0], [True, False]).quality("v7")
     assert quality.log_loss_nats < 20
+
+
+def test_the_calibration_curve_is_that_of_tenths_by_score() -> None:
+    generator = np.random.default_rng(4)
+    scores = generator.beta(2.0, 18.0, 5000)
+    clicks = generator.uniform(size=5000) < scores / 2  # it promises twice too much
+    quality = a_tally(scores.tolist(), clicks.tolist()).quality("v7")
+    tenths = np.array_split(np.argsort(scores), 10)
+    assert len(quality.calibration_bins) == 10
+    for found, rows in zip(quality.calibration_bins, tenths, strict=True):
+        assert found.impressions == pytest.approx(len(rows), abs=25)  # bins are not parted
+        assert found.score == pytest.approx(scores[rows].mean(), rel=0.03)
+        assert found.click_rate == pytest.approx(clicks[rows].mean(), abs=0.01)
+    expected = sum(
+        len(rows) / 5000 * abs(scores[rows].mean() - clicks[rows].mean()) for rows in tenths
+    )
+    assert quality.expected_calibration_error == pytest.approx(expected, rel=0.02)
+
+
+def test_equal_scores_are_one_bin_of_the_curve() -> None:
+    (only,) = a_tally([0.25] * 8, [True, True] + [False] * 6).quality("v7").calibration_bins
+    assert (only.score, only.click_rate, only.impressions) == (0.25, 0.25, 8)
+
+
+def test_who_knows_the_mean_alone_has_normalized_entropy_1() -> None:
+    quality = a_tally([0.25] * 4, [True, False, False, False]).quality("v7")
+    assert quality.normalized_entropy == pytest.approx(1.0)
+    assert isnan(a_tally([0.25], [False]).quality("v7").normalized_entropy)
+
+
+def test_clicks_further_down_have_a_lower_mean_reciprocal_rank() -> None:
+    tally = Tally()
+    for is_top in (True, False):
+        tally.move(an_outcome(click=True, top=is_top), 1)
+    tally.move(an_outcome(click=False, top=False), 1)
+    assert tally.quality("v7").mean_reciprocal_rank == pytest.approx((1 + 1 / 4) / 2)
