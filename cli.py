@@ -76,7 +76,9 @@ def monitor_run() -> None:
     import threading
 
     from features.check_report import REPORT_FILE
-    from monitoring.exporter import MonitorSources, run_monitor
+    from local.probing import probing
+    from monitoring.exporter import MonitorSources
+    from monitoring.service import run_monitor
     from streams.topics import ensure_topics
 
     settings = load()
@@ -95,7 +97,7 @@ def monitor_run() -> None:
     )
     address = f"http://{settings.monitoring.host}:{settings.monitoring.port}/metrics"
     err.print(f"metrics: {address}  (Ctrl-C stops)")
-    run_monitor(sources, settings.monitoring, stop)
+    run_monitor(sources, settings.monitoring, stop, probing(settings))
 
 
 @app.command()

@@ -1,21 +1,19 @@
 """Labels, Triton's counters and cost cards → the Prometheus endpoint of the monitor.
 
 In: topics ``impression-labels`` and ``behavior-events``, Triton's metrics page, the serving
-version, the bundles' cards, the newest checks and how the last refresh ended. Out:
-``http://host:port/metrics``. One thread folds; the HTTP server's threads only hand out the
-last finished list, so that a scrape never waits for a broker.
+version, the bundles' cards, the newest checks and how the last refresh ended. Out: a
+collector. One thread folds; the HTTP server's threads only hand out the last finished list,
+so that a scrape never waits for a broker.
 """
 
 import json
 import logging
-import threading
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Histogram, Metric, start_http_server
+from prometheus_client import CollectorRegistry, Histogram, Metric
 from prometheus_client.registry import Collector
 
 from features.check_report import read_report
@@ -25,20 +23,18 @@ from monitoring.comparison import Comparison
 from monitoring.config import MonitorConfig
 from monitoring.drift import Drift
 from monitoring.gauges import Prices, View, families
-from monitoring.impression_reader import ImpressionReader, ShownImpression
-from monitoring.label_reader import LabelBatch, LabelReader
+from monitoring.impression_reader import ShownImpression
+from monitoring.label_reader import LabelBatch
 from monitoring.live_quality import LiveQuality
 from monitoring.provisional import GRACE_MS, OpenImpressions
 from monitoring.serving_cost import FEATURE_BIN, ServingTotals, flops, served_versions
-from monitoring.worker_watch import QuietSpell, WorkerProgress, WorkerWatch
+from monitoring.worker_watch import WorkerProgress
 from streams.config import KafkaConfig
 from training import served_report
 from training.refresh_status import read_status
 
 LOG = logging.getLogger(__name__)
-IDLE_S = 0.2  # between empty reads; the embedded broker answers an empty fetch at once
-RETRY_S = 2.0
-WATCH_S = 2.0  # between two questions after the worker; one takes some milliseconds
+RECENT_ITEMS = 20
 LIVE_LAG_S = 3600.0  # an older label is a backfill's: its lag says nothing
 
 
@@ -76,6 +72,7 @@ class Monitor(Collector):
         self._cards = BundleCards(sources.bundles_dir)
         self._drift = Drift(config.window_s)
         self._lag: dict[str, int] = {}
+        self._recent_items: dict[str, None] = {}  # a set that keeps their order
         self._up = {"labels": False, "triton": False}
         self._undecodable = 0
         self._families: list[Metric] = []
@@ -95,6 +92,11 @@ class Monitor(Collector):
         windows_s = self._config.window_s + self._sources.label_window_s
         return int(windows_s * 1000) + GRACE_MS
 
+    @property
+    def recent_items(self) -> list[str]:
+        """Items that were shown of late, for a probe to ask about."""
+        return list(self._recent_items)
+
     def collect(self) -> Iterable[Metric]:
         """Return the families of the last ``show``."""
         return self._families
@@ -113,8 +115,11 @@ class Monitor(Collector):
         """Take in what was shown, whose labels may be here already."""
         for each in shown:
             one = each.impression
+            self._recent_items[one.item_id] = None
             key = (one.user_id, one.request_id, one.item_id)
             self._open.add(one, each.known_ms, self._quality.is_clicked(key))
+        while len(self._recent_items) > RECENT_ITEMS:
+            self._recent_items.pop(next(iter(self._recent_items)))
 
     def settle(self, until_ms: int) -> None:
         """Count what waits for a later label, if its window had closed by ``until_ms``."""
@@ -173,95 +178,6 @@ class Monitor(Collector):
             now_ms=round(time.time() * 1000),
         )
         self._families = families(view)
-
-
-def run_monitor(
-    sources: MonitorSources, config: MonitorConfig, stop: threading.Event
-) -> None:
-    """Serve the metrics until ``stop`` is set; a source that is away is waited for.
-
-    Raises ``ValueError`` if ``config.port`` is taken.
-    """
-    monitor = Monitor(sources, config)
-    try:
-        server, _ = start_http_server(config.port, config.host, monitor.registry)
-    except OSError as error:
-        where = f"{config.host}:{config.port} (monitoring.port)"
-        raise ValueError(f"cannot listen on {where}: {error.strerror}") from error
-    poller = _Poller(monitor, config.poll_interval_s)
-    try:
-        while not stop.is_set():
-            try:
-                _follow_labels(monitor, poller, sources, stop)
-            except ConnectionError as error:  # the next reader starts anew
-                LOG.warning("%s", error)
-                monitor.hear_labels(False)
-                poller.turn()
-                stop.wait(RETRY_S)
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-class _Poller:
-    """Polls Triton and refreshes the figures, at most once an interval."""
-
-    def __init__(self, monitor: Monitor, interval_s: float) -> None:
-        self._monitor, self._interval_s, self._due = monitor, interval_s, 0.0
-
-    def turn(self) -> None:
-        if time.monotonic() >= self._due:
-            self._monitor.poll_triton()
-            self._monitor.show()
-            self._due = time.monotonic() + self._interval_s
-
-
-class _Settler:
-    """Lets the clock settle impressions while the worker has nothing left to label."""
-
-    def __init__(self, monitor: Monitor, watch: WorkerWatch) -> None:
-        self._monitor, self._watch, self._due = monitor, watch, 0.0
-        self._spell = QuietSpell()
-
-    def turn(self, *, is_quiet: bool) -> None:
-        if not is_quiet:
-            self._spell.interrupt()
-        if time.monotonic() < self._due:
-            return
-        asked_ms, progress = round(time.time() * 1000), self._watch.progress()
-        self._monitor.hear_worker(progress)
-        if is_quiet:
-            until_ms = self._spell.observe(progress, asked_ms)
-            if until_ms is not None:
-                self._monitor.settle(until_ms)
-        self._due = time.monotonic() + WATCH_S
-
-    def close(self) -> None:
-        self._watch.close()
-
-
-def _follow_labels(
-    monitor: Monitor, poller: _Poller, sources: MonitorSources, stop: threading.Event
-) -> None:
-    """Read labels until ``stop`` is set; raises ``ConnectionError`` if the broker fails.
-
-    Whatever was folded before is folded again by the next reader, to no effect.
-    """
-    with ExitStack() as opened:
-        reader = opened.enter_context(closing(LabelReader(sources.kafka)))
-        since_ms = round(time.time() * 1000) - monitor.remembers_ms
-        shown = opened.enter_context(closing(ImpressionReader(sources.kafka, since_ms)))
-        watch = WorkerWatch(sources.kafka, sources.worker_group)
-        settler = opened.enter_context(closing(_Settler(monitor, watch)))
-        while not stop.is_set():
-            batch, impressions = reader.read(), shown.read()
-            monitor.fold_labels(batch)
-            monitor.fold_impressions(impressions)
-            monitor.hear_labels(reader.is_connected)
-            settler.turn(is_quiet=reader.is_connected and not batch.labels)
-            poller.turn()
-            if not batch.labels and not impressions:
-                stop.wait(IDLE_S)
 
 
 def serving_version(repository: Path) -> str | None:

@@ -14,6 +14,9 @@ ITEMS_TOPIC = "items"
 REJECTED_TOPIC = "behavior-events.dlq"
 LABELS_TOPIC = "impression-labels"
 
+# A user of that prefix is no person: a probe of the whole path. Training leaves it out.
+SYNTHETIC_USERS = "srp4ctr-probe-"
+
 MAX_ID_LENGTH = 256  # a longer id is a bug of its producer: real ids are under 64
 MAX_ATTRIBUTES = 32
 MAX_ATTRIBUTE_VALUES = 64

@@ -7,9 +7,14 @@ they are elsewhere. The monitor reads all of it from Triton's page.
 
 import threading
 import time
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+
+from features.reference import Reference
+from triton_repo.pbtxt import BEHAVIOR_ENCODER, CLICK_HEAD, FETCH_FEATURES, step_name
 
 # Family → its one further label ("": none), and what it counts.
 PART_RUNS, PART_US = "srp4ctr_part_runs", "srp4ctr_part_us"
@@ -39,20 +44,30 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
 }
 # A family, the model as Triton names it, and the further label's value.
 Key = tuple[str, str, str]
-Opened = Callable[[Key], Callable[[float], None]]
+OTHER = "other"  # a label's value that nobody foresaw
+REQUEST_STATUSES = (
+    *("ok", "cold_user", "empty_sequence", "stale_sequence", "store_unavailable", OTHER),
+)
+ITEM_STATUSES = ("ok", "unknown_item", "no_attributes", "no_activity")
+REFUSALS = ("shape", "content", "tensors", OTHER)
 # Telling Triton of one took 0.1–0.2 ms: too long to do it with every request.
 TOLD_EVERY_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Bounds:
     """The upper bounds of a histogram's buckets, in seconds."""
 
     seconds: tuple[float, ...]
 
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The buckets, as Prometheus names them."""
+        return (*(f"{each:g}" for each in self.seconds), "+Inf")
+
     def under(self, seconds: float) -> str:
-        """Return the bucket of a value, as Prometheus names it."""
-        return next((f"{each:g}" for each in self.seconds if seconds <= each), "+Inf")
+        """Return the bucket of a value."""
+        return self.names[bisect_left(self.seconds, seconds)]
 
 
 # Fine around 50 ms, which the objective names, and around what a request takes.
@@ -62,34 +77,65 @@ ANSWER_BOUNDS = Bounds(
 AGE_BOUNDS = Bounds((1, 5, 30, 120, 600, 3600, 6 * 3600, 86_400, 7 * 86_400, 30 * 86_400))
 
 
-class Ledger:
-    """Adds up what was done; ``stop`` tells the rest.
+def keys(model: str, version: str, reference: Reference | None) -> Iterator[Key]:
+    """Yield every counter of a step that is named ``model``.
 
-    ``add`` is called by one thread.
+    All are opened before the first request: tritonserver 2.51 dies of a metric that is made
+    while a request runs.
     """
+    parts = (FETCH_FEATURES, BEHAVIOR_ENCODER, CLICK_HEAD)
+    for family in (PART_RUNS, PART_US):
+        yield from ((family, step_name(part, version), "") for part in parts)
+    labelled: dict[str, Iterable[str]] = {
+        ANSWERS: ANSWER_BOUNDS.names,
+        FEATURE_AGE: AGE_BOUNDS.names,
+        REQUEST_STATUS: REQUEST_STATUSES,
+        ITEM_STATUS: ITEM_STATUSES,
+        REFUSED: REFUSALS,
+        FEATURE_BIN: _cells(reference),
+    }
+    for family in FAMILIES.keys() - {PART_RUNS, PART_US}:
+        yield from ((family, model, each) for each in labelled.get(family, ("",)))
 
-    def __init__(self, opened: Opened, model: str) -> None:
-        """``opened`` returns how to tell of one counter; ``model`` is the step's name."""
-        self._opened, self._model = opened, model
+
+def _cells(reference: Reference | None) -> Iterator[str]:
+    for name, bins in reference.bins.items() if reference else ():
+        yield from (f"{name}/{place}" for place in range(len(bins.shares)))
+
+
+class Ledger:
+    """Adds up what was done, tells it once it has begun; ``stop`` tells the rest."""
+
+    def __init__(
+        self, increments: Mapping[Key, Callable[[float], None]], model: str
+    ) -> None:
+        """Tell ``increments`` by how much each has grown; ``model`` is the step's name."""
+        self._increments, self._model = increments, model
         self._done, self._told = Counter[Key](), Counter[Key]()
-        self._increments: dict[Key, Callable[[float], None]] = {}
         self._cpu_since = time.process_time()
         self._stopped = threading.Event()
         self._teller = threading.Thread(target=self._run, name="ledger", daemon=True)
-        self._teller.start()
 
     def add(self, family: str, amount: float, label: str = "", model: str = "") -> None:
-        """Count ``amount`` more in ``family``."""
-        self._done[family, model or self._model, label] += round(amount)
+        """Count ``amount`` more in ``family``; of a label that nobody foresaw in OTHER."""
+        key = family, model or self._model, label
+        if key not in self._increments:
+            key = family, model or self._model, OTHER
+        self._done[key] += round(amount)
 
-    def mark_loaded(self) -> None:
-        """Count CPU time from here on: what loading took is no request's."""
+    def begin(self) -> None:
+        """Tell from here on, and count CPU time: what loading took is no request's.
+
+        tritonserver 2.51 dies of its next request if a step told a counter while it loaded.
+        """
         self._cpu_since = time.process_time()
+        self._teller.start()
 
     def stop(self) -> None:
         """End the thread when it has told all."""
         self._stopped.set()
-        self._teller.join()
+        if self._teller.is_alive():
+            self._teller.join()
 
     def _run(self) -> None:
         while not self._stopped.wait(TOLD_EVERY_S):
@@ -99,9 +145,7 @@ class Ledger:
     def _tell(self) -> None:
         cpu_us = (time.process_time() - self._cpu_since) * 1e6
         self._done[CPU_US, self._model, ""] = round(cpu_us)
-        for key in list(self._done):  # the other thread may add a key meanwhile
+        for key, increment in self._increments.items():
             if new := (done := self._done[key]) - self._told[key]:
-                if key not in self._increments:
-                    self._increments[key] = self._opened(key)
-                self._increments[key](new)
+                increment(new)
                 self._told[key] = done

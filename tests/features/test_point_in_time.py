@@ -4,7 +4,7 @@ from typing import Any
 from features import point_in_time
 from features.event_log import opened
 from features.point_in_time import RequestSnapshots, UserHistories
-from streams.events import Impression, UserEvent, action_code, item_key
+from streams.events import SYNTHETIC_USERS, Impression, UserEvent, action_code, item_key
 from streams.labels import CLICKED
 from streams.sequences import element_of
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
@@ -162,6 +162,7 @@ def test_histories_are_distinct_in_order_and_end_before_the_boundary(
         an_impression("z", at_ms=NOON_MS),
         a_behavior("z", at_ms=NOON_MS, user_id="u9"),
         a_forget(at_ms=NOON_MS + 200, user_id="u9"),
+        a_behavior("z", at_ms=NOON_MS, user_id=f"{SYNTHETIC_USERS}3"),
     ]
     found = the_history(tmp_path, NOON_MS + 100, *map(at_once, events))
     assert found.user_ids.tolist() == ["u0", "u1"]

@@ -15,9 +15,10 @@ from features import bundle
 from features.check_report import REPORT_FILE, FeatureCheck, write_report
 from local import broker, ports, processes
 from monitoring.config import MonitorConfig
-from monitoring.exporter import Monitor, MonitorSources, run_monitor, serving_version
+from monitoring.exporter import Monitor, MonitorSources, serving_version
 from monitoring.impression_reader import ImpressionReader, ShownImpression
 from monitoring.label_reader import LabelBatch, LabelReader, ReceivedLabel
+from monitoring.service import run_monitor
 from monitoring.worker_watch import WorkerProgress, WorkerWatch
 from streams.config import KafkaConfig
 from streams.events import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, Behavior

@@ -1,14 +1,28 @@
 """What the step did and met reaches its counters, whole and once."""
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 
 import pytest
 
+from features.reference import Bins, Reference
 from triton_repo import ledger
-from triton_repo.ledger import CPU_US, FEATURE_BIN, PART_RUNS, Bounds, Key, Ledger
+from triton_repo.ledger import (
+    CPU_US,
+    FAMILIES,
+    FEATURE_BIN,
+    OTHER,
+    PART_RUNS,
+    REQUEST_STATUS,
+    Bounds,
+    Key,
+    Ledger,
+    keys,
+)
 
+REFERENCE = Reference(shown=5, bins={"score": Bins(edges=(0.5,), shares=(0.5, 0.5))})
 Told = Counter[Key]
 
 
@@ -26,7 +40,10 @@ def a_ledger(told: Told) -> Ledger:
 
         return increment
 
-    return Ledger(opened, "click_ranker_v7")
+    known = keys("click_ranker_v7", "v7", REFERENCE)
+    made = Ledger({key: opened(key) for key in known}, "click_ranker_v7")
+    made.begin()
+    return made
 
 
 def test_counters_grow_by_what_was_done_since_they_were_told(told: Told) -> None:
@@ -43,15 +60,34 @@ def test_counters_grow_by_what_was_done_since_they_were_told(told: Told) -> None
     }
 
 
+def test_nothing_is_told_while_the_step_loads(told: Told) -> None:
+    kept = Ledger({key: lambda _: None for key in keys("m", "v7", None)}, "m")
+    assert "ledger" not in {thread.name for thread in threading.enumerate()}
+    kept.stop()  # a load that failed
+
+
 def test_cpu_time_is_that_of_the_process_after_loading(told: Told) -> None:
     kept = a_ledger(told)
-    kept.mark_loaded()
     began = time.process_time()
     while time.process_time() - began < 0.05:
         pass
     kept.stop()
     spent_us = (time.process_time() - began) * 1e6
     assert 50_000 <= told[CPU_US, "click_ranker_v7", ""] <= spent_us + 10_000
+
+
+def test_a_label_that_nobody_foresaw_is_counted_as_another(told: Told) -> None:
+    kept = a_ledger(told)
+    kept.add(REQUEST_STATUS, 1, "new_status")
+    kept.stop()
+    assert told[REQUEST_STATUS, "click_ranker_v7", OTHER] == 1
+
+
+def test_every_family_has_its_counters_before_the_first_request() -> None:
+    known = list(keys("click_ranker_v7", "v7", REFERENCE))
+    assert {family for family, _, _ in known} == FAMILIES.keys()
+    assert len(set(known)) == len(known)
+    assert list(keys("m", "v7", None))  # an older bundle
 
 
 def test_a_value_is_in_the_first_bucket_that_is_not_below_it() -> None:

@@ -26,7 +26,9 @@ class Counted:
 
     def __init__(self, reference: Reference | None = None) -> None:
         self.told: Counter[Key] = Counter()
-        self._ledger = Ledger(self._opened, "click_ranker_v7")
+        known = ledger.keys("click_ranker_v7", "v7", reference)
+        self._ledger = Ledger({k: self._opened(k) for k in known}, "click_ranker_v7")
+        self._ledger.begin()
         self.witness = Witness(ledger=self._ledger, reference=reference)
 
     def _opened(self, key: Key) -> Callable[[float], None]:
