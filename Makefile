@@ -13,10 +13,10 @@ ARGS ?=
 # Where it is set each process compiles all it imports anew: 8 s of torch and its like.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint bench setup lock schema clean
+.PHONY: help demo test check lint bench setup lock schema dashboards clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
 demo: setup ## install, then run the whole loop on real data with the embedded stack (ARGS="--keep")
 	@$(BIN)/srp4ctr demo $(ARGS)
@@ -58,6 +58,9 @@ lock: ## resolve requirements.lock anew from pyproject.toml
 
 schema: setup ## write the events' JSON Schema and AsyncAPI document anew
 	@$(BIN)/srp4ctr events schema
+
+dashboards: setup ## write Grafana's dashboards anew from monitoring/dashboards
+	@$(BIN)/python -m monitoring.dashboards
 
 clean: ## remove the data and caches, not the environments
 	rm -rf .data .mypy_cache .ruff_cache .pytest_cache

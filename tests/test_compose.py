@@ -14,6 +14,7 @@ import settings
 from cli import app
 from local import triton_watch
 from monitoring import serving_cost
+from monitoring.dashboards import FOLDER
 from triton_repo.pbtxt import CONTROL_HEADER, CONTROLS, ENSEMBLES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -206,6 +207,16 @@ def test_volumes_and_mounted_files_exist() -> None:
     named = {source for source in sources if not source.startswith("./")}
     assert named == set(COMPOSE["volumes"])
     assert [s for s in sources - named if not (ROOT / s).exists()] == []
+
+
+def test_grafana_opens_with_the_overview_and_finds_all_dashboards() -> None:
+    grafana = SERVICES["grafana"]
+    mounts = dict(mount.split(":")[1::-1] for mount in grafana["volumes"])
+    home = Path(grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert ROOT / mounts[str(home.parent)] / home.name == FOLDER / "overview.json"
+    path = ROOT / mounts["/etc/grafana/provisioning"] / "dashboards" / "srp4ctr.yml"
+    (provider,) = yaml.safe_load(path.read_text(encoding="utf-8"))["providers"]
+    assert provider["options"]["path"] == str(home.parent)
 
 
 def test_what_a_service_waits_for_can_become_true() -> None:

@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
-from features.reference import Reference
+from features.reference import Reference, read_reference
 from triton_repo.pbtxt import BEHAVIOR_ENCODER, CLICK_HEAD, FETCH_FEATURES, step_name
 
 # Family → its one further label ("": none), and what it counts.
@@ -77,8 +78,8 @@ ANSWER_BOUNDS = Bounds(
 AGE_BOUNDS = Bounds((1, 5, 30, 120, 600, 3600, 6 * 3600, 86_400, 7 * 86_400, 30 * 86_400))
 
 
-def keys(model: str, version: str, reference: Reference | None) -> Iterator[Key]:
-    """Yield every counter of a step that is named ``model``.
+def keys(model: str, version: str, folder: Path) -> Iterator[Key]:
+    """Yield every counter of the step in ``folder`` that is named ``model``.
 
     All are opened before the first request: tritonserver 2.51 dies of a metric that is made
     while a request runs.
@@ -92,7 +93,7 @@ def keys(model: str, version: str, reference: Reference | None) -> Iterator[Key]
         REQUEST_STATUS: REQUEST_STATUSES,
         ITEM_STATUS: ITEM_STATUSES,
         REFUSED: REFUSALS,
-        FEATURE_BIN: _cells(reference),
+        FEATURE_BIN: _cells(read_reference(folder)),
     }
     for family in FAMILIES.keys() - {PART_RUNS, PART_US}:
         yield from ((family, model, each) for each in labelled.get(family, ("",)))

@@ -1,10 +1,37 @@
 """Builders of the monitoring tests: only the relevant argument is named in a test."""
 
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from features import bundle
+from features.check_report import REPORT_FILE
+from monitoring.exporter import MonitorSources
+from streams.config import KafkaConfig
 from streams.events import Impression
 from streams.labels import ImpressionLabel
 
+# As tritonserver 2.51 writes it.
+PAGE = """\
+# HELP nv_inference_request_success Number of successful inference requests, all batch sizes
+# TYPE nv_inference_request_success counter
+nv_inference_request_success{model="rank_clicks",version="1"} 42
+# HELP nv_inference_request_failure Number of failed inference requests, all batch sizes
+# TYPE nv_inference_request_failure counter
+nv_inference_request_failure{model="rank_clicks",reason="REJECTED",version="1"} 1
+nv_inference_request_failure{model="rank_clicks",reason="OTHER",version="1"} 2
+# HELP nv_inference_count Number of inferences performed (does not include cached requests)
+# TYPE nv_inference_count counter
+nv_inference_count{model="behavior_encoder_v7",version="1"} 42
+# HELP nv_cpu_utilization CPU utilization rate [0.0 - 1.0]
+# TYPE nv_cpu_utilization gauge
+nv_cpu_utilization 0.25
+"""
 MINUTE_MS = 60_000
 START_MS = 1_750_000_000_000
 LABEL_WINDOW_MS = 30 * MINUTE_MS
@@ -45,3 +72,49 @@ def an_impression(item: str = "i1", *, after_ms: int = 0, **changes: Any) -> Imp
         "score": 0.5,
     }
     return Impression(**(fields | changes))
+
+
+@pytest.fixture
+def triton_url() -> Iterator[str]:
+    """A server whose every page is Triton's metrics page."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(PAGE.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/metrics"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def sources(tmp_path: Path, triton_url: str) -> MonitorSources:
+    folder = tmp_path / "bundles" / "v7"
+    folder.mkdir(parents=True)
+    card = bundle.BundleManifest(
+        version="v7",
+        created_at_ms=1,
+        window_end_ms=1_750_000_000_000,
+        sizes={},
+        cost={"encoder_flops": 10.0},
+        metrics={"auc": 0.75},
+    )
+    bundle.write_card(folder, card)
+    (tmp_path / "serving.json").write_text(json.dumps({"serving": "v7", "previous": None}))
+    return MonitorSources(
+        kafka=KafkaConfig(bootstrap="127.0.0.1:9"),
+        triton_metrics_url=triton_url,
+        repository=tmp_path,
+        bundles_dir=tmp_path / "bundles",
+        label_window_s=1800.0,
+        feature_check=tmp_path / REPORT_FILE,
+    )

@@ -1,7 +1,6 @@
-"""The dashboard, the rules and the scrape configuration name only what exists."""
+"""The rules and the scrape configuration name only what exists."""
 
 import ast
-import json
 import re
 import shutil
 import subprocess
@@ -11,7 +10,6 @@ import pytest
 import yaml
 
 from monitoring.catalogue import METRICS
-from monitoring.dashboard import DASHBOARD_FILE, dashboard, text
 from tests.structure.source_tree import ROOT, product_files
 
 MONITORING = ROOT / "monitoring"
@@ -30,7 +28,7 @@ def declared_names() -> set[str]:
     constants = {
         node.value
         for file in product_files()
-        if file.path != "monitoring/dashboard.py"
+        if not file.path.startswith("monitoring/dashboards/")
         for node in ast.walk(file.tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
@@ -45,37 +43,10 @@ def names_in(expressions: list[str]) -> set[str]:
     return {SUFFIX.sub("", n) for text in expressions for n in NAME.findall(text)}
 
 
-def test_the_committed_dashboard_is_what_its_module_writes() -> None:
-    assert DASHBOARD_FILE.read_text(encoding="utf-8") == text(), (
-        "run `python -m monitoring.dashboard`"
-    )
-
-
-def test_every_metric_of_the_dashboard_exists() -> None:
-    panels = json.loads(text())["panels"]
-    expressions = [t["expr"] for panel in panels for t in panel.get("targets", [])]
-    assert len(expressions) > 10
-    assert names_in(expressions) - declared_names() == set()
-
-
 def test_every_metric_of_the_rules_exists() -> None:
     groups = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
     expressions = [rule["expr"] for group in groups for rule in group["rules"]]
     assert names_in(expressions) - declared_names() == set()
-
-
-def test_panels_do_not_overlap() -> None:
-    taken: set[tuple[int, int]] = set()
-    for panel in dashboard()["panels"]:
-        grid = panel["gridPos"]
-        cells = {
-            (x, y)
-            for x in range(grid["x"], grid["x"] + grid["w"])
-            for y in range(grid["y"], grid["y"] + grid["h"])
-        }
-        assert not cells & taken, panel["title"]
-        assert grid["x"] + grid["w"] <= 24
-        taken |= cells
 
 
 def test_every_alert_has_its_heading_in_the_runbook() -> None:

@@ -58,6 +58,17 @@ REFRESH = RefreshStatus(
 )
 
 
+BUNDLE = BundleFacts(
+    version="v7",
+    created_at_ms=40_000,
+    window_start_ms=10_000,
+    window_end_ms=30_000,
+    metrics={"auc": 0.75},
+    cost=CostCard(),
+    reference=None,
+)
+
+
 def some_quality() -> tuple[ModelQuality, ...]:
     live = LiveQuality(window_ms=3_600_000, label_window_ms=1000)
     live.add(a_label("i1", clicked=True, position=0), partition=0)
@@ -111,17 +122,7 @@ def a_view() -> View:
             for feature in (SCORE, COLD_USER, UNSEEN_ITEM, "item_click_rate_168h")
         ),
         serving_version="v7",
-        bundles=(
-            BundleFacts(
-                version="v7",
-                created_at_ms=40_000,
-                window_start_ms=10_000,
-                window_end_ms=30_000,
-                metrics={"auc": 0.75},
-                cost=CostCard(),
-                reference=None,
-            ),
-        ),
+        bundles=(BUNDLE,),
         source_up={"labels": True, "triton": False},
         consumer_lag={"srp4ctr-sequences": 12},
         feature_check=CHECK,
@@ -141,58 +142,60 @@ def page_of(view: View) -> list[str]:
     return generate_latest(registry).decode().splitlines()
 
 
+LINES = (
+    'srp4ctr_online_click_rate{model_version="v7"} 0.5',
+    'srp4ctr_online_click_rate_at_top{model_version="v7"} 1.0',
+    'srp4ctr_calibration_ratio{model_version="v7"} 0.75',
+    'srp4ctr_live_auc{model_version="v7"} 1.0',
+    'srp4ctr_matured_impressions{model_version="v7"} 2.0',
+    'srp4ctr_serving_model{model_version="v7"} 1.0',
+    'srp4ctr_served_requests_total{ensemble="rank_clicks",outcome="success"} 3.0',
+    'srp4ctr_encoder_runs_total{model_version="v7"} 2.0',
+    'srp4ctr_scored_requests_total{model_version="v7"} 4.0',
+    'srp4ctr_scored_candidates_total{model_version="v7"} 300.0',
+    'srp4ctr_serving_cpu_seconds_total{model_version="v7"} 0.5',
+    'srp4ctr_price_per_core_hour{currency="EUR"} 0.04',
+    'srp4ctr_item_table_age_seconds{model_version="v7"} 0.5',
+    'srp4ctr_requests_by_status_total{model_version="v7",status="cold_user"} 1.0',
+    'srp4ctr_refused_requests_total{model_version="v7",reason="shape"} 2.0',
+    'srp4ctr_live_normalized_entropy{model_version="v7"} 0.7075187496394219',
+    'srp4ctr_expected_calibration_error{model_version="v7"} 0.375',
+    'srp4ctr_calibration_bin_click_rate{bin="1",model_version="v7"} 1.0',
+    'srp4ctr_label_coverage{model_version="v7"} 0.5',
+    'srp4ctr_provisional_click_rate{model_version="v7"} 0.25',
+    'srp4ctr_click_rate_difference{baseline="v7",model_version="v8"} 0.02',
+    'srp4ctr_verdict{baseline="v7",model_version="v8"} 1.0',
+    'srp4ctr_score_psi{model_version="v7"} 0.3',
+    'srp4ctr_feature_psi{feature="item_click_rate_168h",model_version="v7"} 0.3',
+    'srp4ctr_cold_user_share{model_version="v7",where="training"} 0.1',
+    'srp4ctr_unseen_item_share{model_version="v7",where="live"} 0.4',
+    "srp4ctr_serving_model_age_seconds 35.0",
+    'srp4ctr_bundle_metric{metric="auc",model_version="v7"} 0.75',
+    'srp4ctr_consumer_lag_records{group="srp4ctr-sequences"} 12.0',
+    'srp4ctr_served_score_shift{model_version="v7"} 0.5',
+    "srp4ctr_encoder_runs_per_request 1.0",
+    'srp4ctr_step_seconds_total{phase="queue",step="rank_clicks"} 2.0',
+    'srp4ctr_inference_flops_total{model_version="v7"} 5.0',
+    'srp4ctr_unfolded_flops_total{model_version="v7"} 50.0',
+    'srp4ctr_source_up{source="triton"} 0.0',
+    "srp4ctr_feature_check_rows 600.0",
+    "srp4ctr_feature_check_wrong_rows 3.0",
+    "srp4ctr_feature_check_edits 7.0",
+    "srp4ctr_feature_check_largest_difference 0.25",
+    "srp4ctr_feature_check_behind_seconds 1.5",
+    "srp4ctr_feature_check_age_seconds 60.0",
+    "srp4ctr_refresh_age_seconds 30.0",
+    "srp4ctr_refresh_interval_seconds 3600.0",
+    "srp4ctr_refresh_duration_seconds 12.5",
+    "srp4ctr_refresh_failed 1.0",
+    'srp4ctr_refresh_gate_passed{gate="auc"} 1.0',
+    'srp4ctr_refresh_gate_passed{gate="champion_auc"} 0.0',
+)
+
+
 def test_the_page_shows_quality_cost_and_who_serves() -> None:
     page = page_of(a_view())
-    for line in (
-        'srp4ctr_online_click_rate{model_version="v7"} 0.5',
-        'srp4ctr_online_click_rate_at_top{model_version="v7"} 1.0',
-        'srp4ctr_calibration_ratio{model_version="v7"} 0.75',
-        'srp4ctr_live_auc{model_version="v7"} 1.0',
-        'srp4ctr_matured_impressions{model_version="v7"} 2.0',
-        'srp4ctr_serving_model{model_version="v7"} 1.0',
-        'srp4ctr_served_requests_total{ensemble="rank_clicks",outcome="success"} 3.0',
-        'srp4ctr_encoder_runs_total{model_version="v7"} 2.0',
-        'srp4ctr_scored_requests_total{model_version="v7"} 4.0',
-        'srp4ctr_scored_candidates_total{model_version="v7"} 300.0',
-        'srp4ctr_serving_cpu_seconds_total{model_version="v7"} 0.5',
-        'srp4ctr_price_per_core_hour{currency="EUR"} 0.04',
-        'srp4ctr_item_table_age_seconds{model_version="v7"} 0.5',
-        'srp4ctr_requests_by_status_total{model_version="v7",status="cold_user"} 1.0',
-        'srp4ctr_refused_requests_total{model_version="v7",reason="shape"} 2.0',
-        'srp4ctr_live_normalized_entropy{model_version="v7"} 0.7075187496394219',
-        'srp4ctr_expected_calibration_error{model_version="v7"} 0.375',
-        'srp4ctr_calibration_bin_click_rate{bin="1",model_version="v7"} 1.0',
-        'srp4ctr_label_coverage{model_version="v7"} 0.5',
-        'srp4ctr_provisional_click_rate{model_version="v7"} 0.25',
-        'srp4ctr_click_rate_difference{baseline="v7",model_version="v8"} 0.02',
-        'srp4ctr_verdict{baseline="v7",model_version="v8"} 1.0',
-        'srp4ctr_score_psi{model_version="v7"} 0.3',
-        'srp4ctr_feature_psi{feature="item_click_rate_168h",model_version="v7"} 0.3',
-        'srp4ctr_cold_user_share{model_version="v7",where="training"} 0.1',
-        'srp4ctr_unseen_item_share{model_version="v7",where="live"} 0.4',
-        "srp4ctr_serving_model_age_seconds 35.0",
-        'srp4ctr_bundle_metric{metric="auc",model_version="v7"} 0.75',
-        'srp4ctr_consumer_lag_records{group="srp4ctr-sequences"} 12.0',
-        'srp4ctr_served_score_shift{model_version="v7"} 0.5',
-        "srp4ctr_encoder_runs_per_request 1.0",
-        'srp4ctr_step_seconds_total{phase="queue",step="rank_clicks"} 2.0',
-        'srp4ctr_inference_flops_total{model_version="v7"} 5.0',
-        'srp4ctr_unfolded_flops_total{model_version="v7"} 50.0',
-        'srp4ctr_source_up{source="triton"} 0.0',
-        "srp4ctr_feature_check_rows 600.0",
-        "srp4ctr_feature_check_wrong_rows 3.0",
-        "srp4ctr_feature_check_edits 7.0",
-        "srp4ctr_feature_check_largest_difference 0.25",
-        "srp4ctr_feature_check_behind_seconds 1.5",
-        "srp4ctr_feature_check_age_seconds 60.0",
-        "srp4ctr_refresh_age_seconds 30.0",
-        "srp4ctr_refresh_interval_seconds 3600.0",
-        "srp4ctr_refresh_duration_seconds 12.5",
-        "srp4ctr_refresh_failed 1.0",
-        'srp4ctr_refresh_gate_passed{gate="auc"} 1.0',
-        'srp4ctr_refresh_gate_passed{gate="champion_auc"} 0.0',
-    ):
-        assert line in page
+    assert [line for line in LINES if line not in page] == []
 
 
 def test_a_histogram_is_cumulative_as_prometheus_wants_it() -> None:

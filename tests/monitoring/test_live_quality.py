@@ -145,24 +145,26 @@ def labels_of(events: list[tuple[int, UserEvent]]) -> list[ImpressionLabel]:
     return labels + join.advance(idle_until_ms=START_MS + 48 * HOUR_MS)
 
 
-def test_clicks_that_are_hours_late_on_their_way_end_with_the_same_figures() -> None:
-    generator = random.Random(11)
-    shown: list[tuple[int, UserEvent]] = []
-    clicks: list[tuple[int, UserEvent]] = []
+Timed = list[tuple[int, UserEvent]]
+
+
+def a_day(generator: random.Random) -> tuple[Timed, Timed]:
+    """Return impressions of two versions over five hours, and their clicks."""
+    shown: Timed = []
+    clicks: Timed = []
     for number in range(600):
-        at_ms = START_MS + number * MINUTE_MS // 2  # five hours
+        at_ms = START_MS + number * MINUTE_MS // 2
         named: dict[str, Any] = {
             "user_id": f"u{number % 50}",
             "request_id": f"r{number}",
             "item_id": "i1",
         }
-        score = generator.uniform(0.01, 0.6)
         impression = Impression(
             event_id=f"e{number}",
-            position=number % 4,
+            position=number // 2 % 4,
             occurred_at=at_ms,
             model_version=f"v{1 + number % 2}",
-            score=score,
+            score=(score := generator.uniform(0.01, 0.6)),
             **named,
         )
         shown.append((at_ms, impression))
@@ -170,21 +172,29 @@ def test_clicks_that_are_hours_late_on_their_way_end_with_the_same_figures() -> 
             clicked_ms = at_ms + generator.randrange(LABEL_WINDOW_MS + 10 * MINUTE_MS)
             click = Click(event_id=f"c{number}", occurred_at=clicked_ms, **named)
             clicks.append((clicked_ms, click))
+    return shown, clicks
+
+
+def figures(events: Timed) -> tuple[LiveQuality, Comparison]:
+    comparison = Comparison()
+    live = LiveQuality(
+        window_ms=24 * HOUR_MS, label_window_ms=LABEL_WINDOW_MS, comparison=comparison
+    )
+    for label in labels_of(events):
+        live.add(label, partition=0)
+    live.advance(START_MS + 48 * HOUR_MS)
+    return live, comparison
+
+
+def test_clicks_that_are_hours_late_on_their_way_end_with_the_same_figures() -> None:
+    generator = random.Random(11)
+    shown, clicks = a_day(generator)
     late = [(ms + generator.randrange(12 * HOUR_MS), click) for ms, click in clicks]
-
-    def figures(events: list[tuple[int, UserEvent]]) -> tuple[LiveQuality, Comparison]:
-        comparison = Comparison()
-        live = LiveQuality(
-            window_ms=24 * HOUR_MS, label_window_ms=LABEL_WINDOW_MS, comparison=comparison
-        )
-        for label in labels_of(events):
-            live.add(label, partition=0)
-        live.advance(START_MS + 48 * HOUR_MS)
-        return live, comparison
-
     (punctual, first), (delayed, second) = figures(shown + clicks), figures(shown + late)
-    assert any(label.revision and label.within_window for label in labels_of(shown + late))
+    corrections = [each for each in labels_of(shown + late) if each.revision]
+    assert any(each.within_window for each in corrections)
     for found, expected in zip(delayed.quality(), punctual.quality(), strict=True):
         assert expected.clicks > 20
         assert_same(found, expected)
+    assert len(first.differences("v1")) == 1
     assert second.differences("v1") == first.differences("v1")

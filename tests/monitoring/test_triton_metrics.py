@@ -2,23 +2,7 @@ import pytest
 
 from monitoring.serving_cost import FAILURES, RUNS, CounterKey
 from monitoring.triton_metrics import fetch, parse
-
-# As tritonserver 2.51 writes it.
-PAGE = """\
-# HELP nv_inference_request_success Number of successful inference requests, all batch sizes
-# TYPE nv_inference_request_success counter
-nv_inference_request_success{model="rank_clicks",version="1"} 42
-# HELP nv_inference_request_failure Number of failed inference requests, all batch sizes
-# TYPE nv_inference_request_failure counter
-nv_inference_request_failure{model="rank_clicks",reason="REJECTED",version="1"} 1
-nv_inference_request_failure{model="rank_clicks",reason="OTHER",version="1"} 2
-# HELP nv_inference_count Number of inferences performed (does not include cached requests)
-# TYPE nv_inference_count counter
-nv_inference_count{model="behavior_encoder_v7",version="1"} 42
-# HELP nv_cpu_utilization CPU utilization rate [0.0 - 1.0]
-# TYPE nv_cpu_utilization gauge
-nv_cpu_utilization 0.25
-"""
+from tests.monitoring.conftest import PAGE
 
 
 def test_the_inference_counters_are_read_from_tritons_page() -> None:

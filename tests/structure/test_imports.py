@@ -53,6 +53,7 @@ VENDOR_HOMES = {
         "monitoring/triton_metrics.py",
         "local/*.py",
     ),
+    "grafana_foundation_sdk": ("monitoring/dashboards/[a-z]*.py",),
     "noida_db": ("local/*.py",),
 }
 # Unpickling a file runs what its author wrote into it.

@@ -4,10 +4,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from features.reference import Bins, Reference
+from features.reference import Bins, Reference, write_reference
 from triton_repo import ledger
 from triton_repo.ledger import (
     CPU_US,
@@ -27,12 +28,18 @@ Told = Counter[Key]
 
 
 @pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    write_reference(tmp_path, REFERENCE)
+    return tmp_path
+
+
+@pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> Told:
     monkeypatch.setattr(ledger, "TOLD_EVERY_S", 0.001)
     return Counter()
 
 
-def a_ledger(told: Told) -> Ledger:
+def a_ledger(told: Told, bundle: Path) -> Ledger:
     def opened(key: Key) -> Callable[[float], None]:
         def increment(more: float) -> None:
             assert more > 0  # a counter only grows
@@ -40,14 +47,16 @@ def a_ledger(told: Told) -> Ledger:
 
         return increment
 
-    known = keys("click_ranker_v7", "v7", REFERENCE)
+    known = keys("click_ranker_v7", "v7", bundle)
     made = Ledger({key: opened(key) for key in known}, "click_ranker_v7")
     made.begin()
     return made
 
 
-def test_counters_grow_by_what_was_done_since_they_were_told(told: Told) -> None:
-    kept = a_ledger(told)
+def test_counters_grow_by_what_was_done_since_they_were_told(
+    told: Told, bundle: Path
+) -> None:
+    kept = a_ledger(told, bundle)
     for number in range(100):
         kept.add(PART_RUNS, 2, model="behavior_encoder_v7")
         kept.add(FEATURE_BIN, 1, f"score/{number % 2}")
@@ -60,14 +69,14 @@ def test_counters_grow_by_what_was_done_since_they_were_told(told: Told) -> None
     }
 
 
-def test_nothing_is_told_while_the_step_loads(told: Told) -> None:
-    kept = Ledger({key: lambda _: None for key in keys("m", "v7", None)}, "m")
+def test_nothing_is_told_while_the_step_loads(bundle: Path) -> None:
+    kept = Ledger({key: lambda _: None for key in keys("m", "v7", bundle)}, "m")
     assert "ledger" not in {thread.name for thread in threading.enumerate()}
     kept.stop()  # a load that failed
 
 
-def test_cpu_time_is_that_of_the_process_after_loading(told: Told) -> None:
-    kept = a_ledger(told)
+def test_cpu_time_is_that_of_the_process_after_loading(told: Told, bundle: Path) -> None:
+    kept = a_ledger(told, bundle)
     began = time.process_time()
     while time.process_time() - began < 0.05:
         pass
@@ -76,18 +85,21 @@ def test_cpu_time_is_that_of_the_process_after_loading(told: Told) -> None:
     assert 50_000 <= told[CPU_US, "click_ranker_v7", ""] <= spent_us + 10_000
 
 
-def test_a_label_that_nobody_foresaw_is_counted_as_another(told: Told) -> None:
-    kept = a_ledger(told)
+def test_a_label_that_nobody_foresaw_is_counted_as_another(
+    told: Told, bundle: Path
+) -> None:
+    kept = a_ledger(told, bundle)
     kept.add(REQUEST_STATUS, 1, "new_status")
     kept.stop()
     assert told[REQUEST_STATUS, "click_ranker_v7", OTHER] == 1
 
 
-def test_every_family_has_its_counters_before_the_first_request() -> None:
-    known = list(keys("click_ranker_v7", "v7", REFERENCE))
+def test_every_family_has_its_counters_before_the_first_request(bundle: Path) -> None:
+    known = list(keys("click_ranker_v7", "v7", bundle))
     assert {family for family, _, _ in known} == FAMILIES.keys()
     assert len(set(known)) == len(known)
-    assert list(keys("m", "v7", None))  # an older bundle
+    older = {family for family, _, _ in keys("m", "v7", bundle / "older")}
+    assert older == FAMILIES.keys() - {FEATURE_BIN}
 
 
 def test_a_value_is_in_the_first_bucket_that_is_not_below_it() -> None:

@@ -1,13 +1,22 @@
 """What requests met is counted by the names that the monitor shows."""
 
+import tempfile
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from features.reference import COLD_USER, SCORE, UNSEEN_ITEM, Bins, Reference
+from features.reference import (
+    COLD_USER,
+    SCORE,
+    UNSEEN_ITEM,
+    Bins,
+    Reference,
+    write_reference,
+)
 from features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES, ItemStatus
 from triton_repo import ledger
 from triton_repo.ledger import Key, Ledger
@@ -26,7 +35,10 @@ class Counted:
 
     def __init__(self, reference: Reference | None = None) -> None:
         self.told: Counter[Key] = Counter()
-        known = ledger.keys("click_ranker_v7", "v7", reference)
+        with tempfile.TemporaryDirectory() as folder:
+            if reference is not None:
+                write_reference(Path(folder), reference)
+            known = list(ledger.keys("click_ranker_v7", "v7", Path(folder)))
         self._ledger = Ledger({k: self._opened(k) for k in known}, "click_ranker_v7")
         self._ledger.begin()
         self.witness = Witness(ledger=self._ledger, reference=reference)

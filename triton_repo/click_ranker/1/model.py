@@ -13,7 +13,6 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from features.reference import read_reference
 from triton_repo import ledger, ranking
 
 
@@ -27,7 +26,7 @@ class TritonPythonModel:
         # Triton needs the families alive.
         self.families = {name: _family(name) for name in ledger.FAMILIES}
         folder, model = Path(args["model_repository"]), args["model_name"]
-        keys = ledger.keys(model, settings["model_version"], read_reference(folder))
+        keys = ledger.keys(model, settings["model_version"], folder)
         self.counters = {key: self._counter(key) for key in keys}
         increments = {key: each.increment for key, each in self.counters.items()}
         self.ledger = ledger.Ledger(increments, model)

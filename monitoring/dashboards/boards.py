@@ -1,0 +1,43 @@
+"""All dashboards → the files that Grafana and our own page read.
+
+In: a module a dashboard. Out: JSON, the same in every run: keys sorted, a newline last.
+"""
+
+import json
+
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+
+from monitoring.dashboards import (
+    FOLDER,
+    inference_cost,
+    model_comparison,
+    overview,
+    streams_features,
+    training,
+)
+
+BOARDS = {
+    "overview": overview.board,
+    "model_comparison": model_comparison.board,
+    "inference_cost": inference_cost.board,
+    "streams_features": streams_features.board,
+    "training": training.board,
+}
+
+
+def text(name: str) -> str:
+    """Return the content of the file of the dashboard ``name``."""
+    board = BOARDS[name]().build()
+    for number, panel in enumerate(board.panels or [], 1):
+        panel.id_val = number
+    content = json.dumps(
+        board, cls=JSONEncoder, indent=2, sort_keys=True, ensure_ascii=False
+    )
+    return content + "\n"
+
+
+def write() -> None:
+    """Write every dashboard's file anew."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name in BOARDS:
+        (FOLDER / f"{name}.json").write_text(text(name), encoding="utf-8")

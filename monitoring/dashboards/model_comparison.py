@@ -1,0 +1,196 @@
+"""Model comparison: is the new model better, and what does it cost?
+
+In: live quality and cost by version, from matured labels; the comparison of two versions
+over the minutes in which both served. Out: the dashboard that a promotion is decided on.
+"""
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard
+from grafana_foundation_sdk.models.common import BigValueTextMode
+
+from monitoring.dashboards import limits
+from monitoring.dashboards.calibration_curve import calibration_curve
+from monitoring.dashboards.grid import choose_versions, line, new_board, section
+from monitoring.dashboards.panels import (
+    limited,
+    lines,
+    note,
+    stat_of,
+)
+from monitoring.dashboards.queries import (
+    CHOSEN,
+    MONEY,
+    VERSION,
+    by_version,
+    now,
+    over_time,
+    with_bounds,
+)
+from monitoring.dashboards.version_table import VERDICTS, version_table
+
+_ONE_VERSION = "one version has served so far"
+_HOW_TO_READ = """
+**Better** or **worse** is said once the 95 % bounds of the difference leave 0 on one side.
+They hold however often one looks, so looking early is no cheating; *undecided* needs more
+traffic. Only minutes in which both versions served count, at position 1, where the version
+chose what was seen. Dashed lines are bounds.
+"""
+
+
+def board() -> Dashboard:
+    """Return the dashboard."""
+    why = "Versions side by side: what they earn, whether they are honest, what they cost."
+    made = choose_versions(new_board("model_comparison", "Model comparison", why))
+    _verdict(made)
+    _clicks(made)
+    _calibration(made)
+    _ranking(made)
+    _grounds(made)
+    _cost(made)
+    return made
+
+
+def _verdict(made: Dashboard) -> None:
+    section(made, "The verdict")
+    nobody = 'label_replace(absent(srp4ctr_verdict) + 1, "model_version", "nobody", "", "")'
+    verdict = (
+        stat_of(
+            "Verdict against the serving version",
+            "Whether the version earns more clicks at position 1, as far as is known.",
+            "none",
+            now(f"srp4ctr_verdict{{{CHOSEN}}} or {nobody}", VERSION),
+        )
+        .mappings(limits.words({**VERDICTS, 2: (_ONE_VERSION, "text")}))
+        .text_mode(BigValueTextMode.VALUE_AND_NAME)
+    )
+    difference = lines(
+        "Difference of CTR at position 1",
+        "The version's CTR less the serving one's, with bounds that hold at every look.",
+        "percentunit",
+        *with_bounds("srp4ctr_click_rate_difference"),
+    ).no_value(_ONE_VERSION)
+    gained = stat_of(
+        "Clicks gained per extra price",
+        "What the dearer version gives for what it costs more than the serving one.",
+        "short",
+        now(f"model_version:srp4ctr_clicks_gained_per_extra_price{{{CHOSEN}}}", VERSION),
+    ).no_value("no version costs more")
+    reading = note("How to read it", "What the words promise.", _HOW_TO_READ.strip())
+    difference = limited(difference, limits.above_zero())
+    line(made, 9, (6, verdict), (8, difference), (4, gained), (6, reading))
+    line(made, 8, (24, version_table()))
+
+
+def _clicks(made: Dashboard) -> None:
+    section(made, "Clicks")
+    at_top = lines(
+        "CTR at position 1",
+        "Of what the version put first, with Wilson's 95 % bounds.",
+        "percentunit",
+        *with_bounds("srp4ctr_online_click_rate_at_top"),
+    )
+    anywhere = lines(
+        "CTR, matured and provisional",
+        "Where it is heading: provisional figures still rise, until their labels matured.",
+        "percentunit",
+        by_version("srp4ctr_online_click_rate"),
+        over_time(f"srp4ctr_provisional_click_rate{{{CHOSEN}}}", f"{VERSION} provisional"),
+    )
+    first = lines(
+        "How near the top clicks are",
+        "Mean of 1 / position over clicks: 1 if every click went to the first item.",
+        "none",
+        by_version("srp4ctr_click_mean_reciprocal_rank"),
+    )
+    line(made, 8, (8, at_top), (8, anywhere), (8, first))
+
+
+def _calibration(made: Dashboard) -> None:
+    section(made, "Calibration")
+    ratio = lines(
+        "Calibration",
+        "Scores over clicks, with 95 % bounds: 1 is honest, 2 promises twice too much.",
+        "none",
+        *with_bounds("srp4ctr_calibration_ratio"),
+    )
+    error = lines(
+        "Expected calibration error",
+        "How far scores are from click rates in ten bins, which a ratio of sums can hide.",
+        "none",
+        by_version("srp4ctr_expected_calibration_error"),
+    )
+    ratio = limited(ratio, limits.calibration())
+    error = limited(error.min(0), limits.calibration_error())
+    line(made, 10, (8, calibration_curve()), (8, ratio), (8, error))
+
+
+def _ranking(made: Dashboard) -> None:
+    section(made, "Ranking and likelihood")
+    auc = lines(
+        "AUC",
+        "Whether a clicked item is scored above one that was passed over: 0.5 is chance.",
+        "none",
+        *with_bounds("srp4ctr_live_auc"),
+    )
+    entropy = lines(
+        "Normalised entropy",
+        "Log loss over that of the mean click rate alone: at 1 the model knows no more.",
+        "none",
+        by_version("srp4ctr_live_normalized_entropy"),
+    )
+    loss = lines(
+        "Log loss",
+        "Nats an impression, which both worse ranking and worse calibration raise.",
+        "none",
+        by_version("srp4ctr_live_log_loss_nats"),
+    )
+    auc = limited(auc, limits.auc())
+    entropy = limited(entropy, limits.entropy())
+    line(made, 8, (8, auc), (8, entropy), (8, loss))
+
+
+def _grounds(made: Dashboard) -> None:
+    section(made, "What the figures rest on")
+    impressions = lines(
+        "Impressions, matured and provisional",
+        "How much has been seen, and how much of it still waits for its click.",
+        "short",
+        by_version("srp4ctr_matured_impressions"),
+        over_time(f"srp4ctr_provisional_impressions{{{CHOSEN}}}", f"{VERSION} provisional"),
+    )
+    coverage = lines(
+        "Label coverage",
+        "The share of what was shown in the window whose label has matured.",
+        "percentunit",
+        by_version("srp4ctr_label_coverage"),
+    )
+    compared = lines(
+        "Impressions compared",
+        "What the verdict rests on: those at position 1 while both versions served.",
+        "short",
+        by_version("srp4ctr_compared_impressions"),
+    ).no_value(_ONE_VERSION)
+    line(made, 8, (8, impressions), (8, coverage.min(0).max(1)), (8, compared))
+
+
+def _cost(made: Dashboard) -> None:
+    section(made, "Cost")
+    price = lines(
+        "Price of a million candidates",
+        "Whether more clicks are bought dearly: CPU time at the price in the settings.",
+        MONEY,
+        by_version("model_version:srp4ctr_price_per_million_candidates:rate5m"),
+    )
+    flops = lines(
+        "FLOPs a request",
+        "What a version computes, whatever machine it runs on.",
+        "short",
+        by_version("model_version:srp4ctr_flops_per_request:rate5m"),
+    )
+    slow = lines(
+        "Answer time, p99",
+        "Whether a better version is too slow to be one.",
+        "s",
+        by_version("model_version:srp4ctr_answer_seconds:p99_5m"),
+    )
+    slow = limited(slow, limits.answer_time())
+    line(made, 8, (8, price.min(0)), (8, flops.min(0)), (8, slow))

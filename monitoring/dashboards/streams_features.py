@@ -1,0 +1,253 @@
+"""Streams & features: does every event arrive, soon, and does serving see what it should?
+
+In: the stream worker's counters, the broker's lag, probes, checks of the store, drift.
+Out: the dashboard of who looks after producers and the feature store.
+"""
+
+from grafana_foundation_sdk.builders import stat
+from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+from monitoring.dashboards import limits
+from monitoring.dashboards.grid import choose_versions, line, new_board, section
+from monitoring.dashboards.panels import bars, judged, light, limited, lines, stat_of
+from monitoring.dashboards.queries import (
+    CHOSEN,
+    VERSION,
+    by_version,
+    now,
+    or_none,
+    over_time,
+    quantiles,
+    rate,
+)
+
+
+def board() -> Dashboard:
+    """Return the dashboard."""
+    why = "Whether every event arrives, how soon, and whether serving sees what it should."
+    made = choose_versions(new_board("streams_features", "Streams & features", why))
+    _events(made)
+    _freshness(made)
+    _probes(made)
+    _served(made)
+    _store(made)
+    _drift(made)
+    return made
+
+
+def _events(made: Dashboard) -> None:
+    section(made, "Events")
+    accepted = lines(
+        "Events by type",
+        "What producers send: a type that stops is a producer that broke.",
+        "cps",
+        over_time(rate("srp4ctr_events_total", by="type"), "{{type}}"),
+    )
+    rejected = lines(
+        "Rejected by reason",
+        "What went to the dead letters; it can be replayed once the reason is mended.",
+        "cps",
+        over_time(
+            or_none(rate("srp4ctr_events_rejected_total", by="reason"), "reason"),
+            "{{reason}}",
+        ),
+    )
+    lag = lines(
+        "Consumer lag",
+        "Records on the topics that a consumer has still to read: it should not grow.",
+        "short",
+        over_time("sum by (group) (srp4ctr_consumer_lag_records)", "{{group}}"),
+        over_time("sum(srp4ctr_stream_lag_records)", "stream worker"),
+    )
+    labels = lines(
+        "Labels published",
+        "Whether impressions become labels, which metrics and training live on.",
+        "cps",
+        over_time(rate("srp4ctr_labels_total", by="clicked"), "clicked: {{clicked}}"),
+    )
+    rejected = limited(rejected.min(0), limits.none_of_it())
+    lag = limited(lag.min(0), limits.at_most(1_000, 10_000))
+    line(made, 8, (6, accepted.min(0)), (6, rejected), (6, lag), (6, labels.min(0)))
+
+
+def _freshness(made: Dashboard) -> None:
+    section(made, "Freshness")
+    stored = lines(
+        "Event → sequence",
+        "From an event's publication until the store had acknowledged its effect.",
+        "s",
+        *quantiles("srp4ctr_event_to_sequence_seconds", "p50", "p99"),
+    )
+    probed = lines(
+        "Click → changed score",
+        "A synthetic user clicks and asks again: the whole way, as a person has it.",
+        "s",
+        *quantiles("srp4ctr_probe_seconds", "p50", "p99", within="15m"),
+    )
+    written = lines(
+        "Store writes",
+        "Time of one write of many rows: where it grows, the store is the bottleneck.",
+        "s",
+        *quantiles("srp4ctr_store_write_seconds", "p50", "p99"),
+    )
+    due = lines(
+        "Label due → published",
+        "How long metrics and training lag behind what is known already.",
+        "s",
+        *quantiles("srp4ctr_label_maturity_lag_seconds", "p50", "p99", within="15m"),
+    )
+    stored = limited(stored, limits.freshness())
+    probed = limited(probed, limits.freshness())
+    due = limited(due, limits.at_most(10, 60))
+    line(made, 8, (6, stored), (6, probed), (6, written), (6, due))
+
+
+def _probes(made: Dashboard) -> None:
+    failures = or_none(
+        "sum by (reason) (increase(srp4ctr_probe_failures_total[15m]))", "reason"
+    )
+    failed = lines(
+        "Failed probes",
+        "A probe that never saw its click change a score, by where it stopped.",
+        "short",
+        over_time(failures, "{{reason}}"),
+    )
+    last = light(
+        "Last probe that succeeded",
+        "How long ago the whole way was last seen to work.",
+        "s",
+        limits.at_most(120, 600),
+        over_time("max(srp4ctr_probe_age_seconds)"),
+    )
+    waiting = lines(
+        "Impressions waiting for a click",
+        "What the worker holds in memory until label windows close.",
+        "short",
+        over_time("sum(srp4ctr_label_impressions_waiting)", "waiting"),
+        over_time("sum(srp4ctr_label_forgotten_early)", "let go early"),
+        over_time("sum(srp4ctr_label_unmatched_clicks)", "unmatched clicks"),
+    )
+    failed = limited(failed.min(0), limits.none_of_it())
+    line(made, 7, (10, failed), (4, last), (10, waiting.min(0)))
+
+
+def _served(made: Dashboard) -> None:
+    section(made, "What serving sees")
+
+    def age(quantile: float) -> str:
+        metric = f"srp4ctr_feature_age_seconds_bucket{{{CHOSEN}}}"
+        total = f"sum by (model_version, le) (rate({metric}[5m]))"
+        return f"histogram_quantile({quantile:g}, {total})"
+
+    features = lines(
+        "Feature age",
+        "How old a user's sequence is when it is served: it is the user's last visit's.",
+        "s",
+        over_time(age(0.5), f"{VERSION} p50"),
+        over_time(age(0.99), f"{VERSION} p99"),
+    )
+    items = lines(
+        "Age of the item table",
+        "Since items' attributes and counters were read anew: a second or two is right.",
+        "s",
+        by_version("srp4ctr_item_table_age_seconds"),
+    )
+    status = lines(
+        "Requests by status",
+        "How many users are strangers, have no history, or met a store that was away.",
+        "reqps",
+        over_time(rate("srp4ctr_requests_by_status_total", "status", CHOSEN), "{{status}}"),
+    )
+    items = limited(items.min(0), limits.at_most(10, 60))
+    line(made, 8, (8, features.min(0)), (8, items), (8, status.min(0)))
+
+
+def _store(made: Dashboard) -> None:
+    section(made, "Feature check: the store against the log")
+    panels = [each.no_value("no check yet: srp4ctr features check") for each in _check()]
+    served = light(
+        "Served and not confirmed",
+        "The share of served rows that a recomputation from the log does not confirm.",
+        "percentunit",
+        limits.at_most(0.05, 0.1),
+        over_time("max(srp4ctr_served_feature_difference)"),
+    ).no_value("no check yet: srp4ctr features check --served")
+    line(made, 4, *((4, each) for each in (*panels, served)))
+
+
+def _check() -> tuple[stat.Panel, ...]:
+    """Return what the newest check of the store found."""
+    share = "srp4ctr_feature_check_wrong_rows / (srp4ctr_feature_check_rows > 0)"
+    return (
+        light(
+            "Wrong rows",
+            "The share of compared rows that are not what the log says: 0 is the promise.",
+            "percentunit",
+            limits.at_most(1e-9, 0.01),
+            over_time(f"max({share})"),
+        ),
+        stat_of(
+            "Rows compared",
+            "What the newest check rests on.",
+            "short",
+            over_time("max(srp4ctr_feature_check_rows)"),
+        ),
+        stat_of(
+            "Since the check",
+            "How old the knowledge is that the store is right.",
+            "s",
+            over_time("min(srp4ctr_feature_check_age_seconds)"),
+        ),
+        light(
+            "Store behind log",
+            "Age of what the log had and the store lacked when it was checked.",
+            "s",
+            limits.at_most(10, 60),
+            over_time("max(srp4ctr_feature_check_behind_seconds)"),
+        ),
+        light(
+            "Largest difference",
+            "Of a counter, in events, between the store and a recomputation from the log.",
+            "short",
+            limits.at_most(0.01, 1),
+            over_time("max(srp4ctr_feature_check_largest_difference)"),
+        ),
+    )
+
+
+def _drift(made: Dashboard) -> None:
+    section(made, "Drift: live against training")
+    worst = f"topk(12, max by (feature) (srp4ctr_feature_psi{{{CHOSEN}}}))"
+    features = bars(
+        "PSI by feature",
+        "The twelve features that moved most since training: above 0.2 the model guesses.",
+        "none",
+        now(worst, "{{feature}}"),
+    ).decimals(3)
+    scores = lines(
+        "PSI of scores",
+        "Whether scores are spread as in training, which every moved feature may change.",
+        "none",
+        by_version("srp4ctr_score_psi"),
+    )
+
+    def against(metric: str) -> tuple[str, str]:
+        by = "max by (model_version, where)"
+        name = "{{model_version}} {{where}}"
+        return f"{by} ({metric}{{{CHOSEN}}})", name
+
+    unseen = lines(
+        "Unseen items",
+        "The share of candidates that training never met, live and in training.",
+        "percentunit",
+        over_time(*against("srp4ctr_unseen_item_share")),
+    )
+    cold = lines(
+        "Cold users",
+        "The share of requests of users without a history, live and in training.",
+        "percentunit",
+        over_time(*against("srp4ctr_cold_user_share")),
+    )
+    features = judged(features, limits.drift())
+    scores = limited(scores.min(0), limits.drift())
+    line(made, 9, (6, features), (6, scores), (6, unseen.min(0)), (6, cold.min(0)))

@@ -1,0 +1,37 @@
+"""The committed dashboards, as their readers have them."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from monitoring.dashboards import FOLDER
+
+NAMES = ("overview", "model_comparison", "inference_cost", "streams_features", "training")
+
+
+def board(name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
+    return loaded
+
+
+def panels(name: str) -> list[dict[str, Any]]:
+    """Return the panels that show something: no headings."""
+    return [panel for panel in board(name)["panels"] if panel["type"] != "row"]
+
+
+def named_panels() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield all panels of all dashboards, each with words to find it by."""
+    for name in NAMES:
+        yield from ((f"{name}: {panel['title']}", panel) for panel in panels(name))
+
+
+def expressions() -> dict[str, str]:
+    """Return every target's PromQL, by a name that a recording rule may have."""
+    return {
+        f"board:{name}_{panel['id']}_{target['refId']}": target["expr"].replace(
+            "$model_version", "v.+"
+        )
+        for name in NAMES
+        for panel in panels(name)
+        for target in panel.get("targets", [])
+    }

@@ -1,0 +1,120 @@
+"""One series or two of every metric that a dashboard asks for, as the exporters show them.
+
+In: names by their labels. Out: the series of a promtool test. v1 serves; v2 is compared
+with it.
+"""
+
+VERSIONS = 'model_version="v1"|model_version="v2"'
+BOUNDS = '{v}, bound="low"|{v}, bound="high"'
+PAIR = 'model_version="v2", baseline="v1"'
+BUCKETS = ("0.05", "0.5", "5", "+Inf")
+
+# Labels of each series, one series after another, and the metrics that have them; without
+# the prefix srp4ctr_.
+METRICS: dict[str, tuple[str, ...]] = {
+    VERSIONS: (
+        *("matured_impressions", "online_click_rate", "online_click_rate_at_top"),
+        *("click_mean_reciprocal_rank", "calibration_ratio", "live_log_loss_nats"),
+        *("live_normalized_entropy", "live_auc", "expected_calibration_error"),
+        *("label_coverage", "provisional_impressions", "provisional_click_rate"),
+        *("scored_requests_total", "scored_candidates_total", "encoder_runs_total"),
+        *("serving_cpu_seconds_total", "inference_flops_total", "unfolded_flops_total"),
+        *("answer_seconds_bucket", "feature_age_seconds_bucket"),
+        *("item_table_age_seconds", "score_psi", "bundle_created_seconds"),
+        *("bundle_window_start_seconds", "bundle_window_end_seconds"),
+    ),
+    BOUNDS.replace("{v}", 'model_version="v1"'): (
+        *("online_click_rate_at_top_bound", "calibration_ratio_bound"),
+        *("live_auc_bound",),
+    ),
+    'model_version="v1"': ("serving_model",),
+    PAIR: ("click_rate_difference", "compared_impressions", "verdict"),
+    BOUNDS.replace("{v}", PAIR): ("click_rate_difference_bound",),
+    'model_version="v1", bin="0"|model_version="v2", bin="0"': (
+        *("calibration_bin_score", "calibration_bin_click_rate"),
+    ),
+    'step="rank_clicks"': ("step_runs_total",),
+    'step="rank_clicks", phase="queue"|step="rank_clicks", phase="request"': (
+        "step_seconds_total",
+    ),
+    'ensemble="rank_clicks", outcome="success"|ensemble="rank_clicks", outcome="failure"': (
+        "served_requests_total",
+    ),
+    'model_version="v1", reason="too_many"': ("refused_requests_total",),
+    'model_version="v1", status="ok"': (
+        *("requests_by_status_total", "candidates_by_status_total"),
+    ),
+    'model_version="v1", feature="item_clicks"': ("feature_psi",),
+    'model_version="v1", where="live"|model_version="v1", where="training"': (
+        *("unseen_item_share", "cold_user_share"),
+    ),
+    'model_version="v1", metric="auc"|model_version="v1", metric="log_loss"'
+    '|model_version="v1", metric="gauc"|model_version="v1", metric="calibration"': (
+        "bundle_metric",
+    ),
+    'currency="USD"': ("price_per_core_hour",),
+    'group="srp4ctr-sequences"': ("consumer_lag_records",),
+    'reason="publish"': ("probe_failures_total",),
+    'reason="not_json"': ("events_rejected_total",),
+    'type="click"': ("events_total",),
+    'clicked="true"': ("labels_total",),
+    'gate="calibration"': ("refresh_gate_passed",),
+    'source="labels"': ("source_up",),
+    "": (
+        *("event_to_sequence_seconds_bucket", "probe_seconds_bucket"),
+        *("store_write_seconds_bucket", "label_maturity_lag_seconds_bucket"),
+        *("stream_lag_records", "probe_age_seconds", "serving_model_age_seconds"),
+        *("label_impressions_waiting", "label_unmatched_clicks", "label_forgotten_early"),
+        *("feature_check_rows", "feature_check_wrong_rows", "feature_check_age_seconds"),
+        *("feature_check_behind_seconds", "feature_check_largest_difference"),
+        *("served_feature_difference", "refresh_age_seconds", "refresh_interval_seconds"),
+        *("refresh_duration_seconds", "refresh_failed"),
+    ),
+}
+RECORDED: dict[str, tuple[str, ...]] = {
+    VERSIONS: (
+        "model_version:srp4ctr_cpu_seconds_per_1000_candidates:rate5m",
+        "model_version:srp4ctr_price_per_million_candidates:rate5m",
+        "model_version:srp4ctr_unfolded_price_per_million_candidates:rate5m",
+        "model_version:srp4ctr_encoder_runs_per_request:rate5m",
+        "model_version:srp4ctr_encoder_reuse_share:rate5m",
+        "model_version:srp4ctr_flops_per_request:rate5m",
+        "model_version:srp4ctr_flops_per_1000_candidates:rate5m",
+        "model_version:srp4ctr_unfolded_over_folded_flops:rate5m",
+        "model_version:srp4ctr_answer_seconds:p50_5m",
+        "model_version:srp4ctr_answer_seconds:p99_5m",
+    ),
+    PAIR: ("model_version:srp4ctr_clicks_gained_per_extra_price",),
+    'step="rank_clicks"': ("step:srp4ctr_step_seconds:mean5m",),
+}
+# Prometheus's own.
+BUILT_IN = (
+    'up{job="monitor"}',
+    'ALERTS{alertname="A", alertstate="firing", severity="page"}',
+)
+
+
+def input_series() -> list[dict[str, str]]:
+    """Return ten minutes of every series, a sample each fifteen seconds."""
+    names = {
+        each: labels.split("|")
+        for found, prefix in ((METRICS, "srp4ctr_"), (RECORDED, ""))
+        for labels, metrics in found.items()
+        for each in (prefix + metric for metric in metrics)
+    }
+    series = [{"series": name, "values": "1+0x40"} for name in BUILT_IN]
+    for name, label_sets in names.items():
+        for labels in label_sets:
+            series += _series(name, labels)
+    return series
+
+
+def _series(name: str, labels: str) -> list[dict[str, str]]:
+    job = ", ".join(filter(None, ('job="monitor"', labels)))
+    if name.endswith("_bucket"):
+        return [
+            {"series": f'{name}{{{job}, le="{le}"}}', "values": f"0+{step * 10}x40"}
+            for step, le in enumerate(BUCKETS, 1)
+        ]
+    values = "0+10x40" if name.endswith("_total") else "1+0x40"
+    return [{"series": f"{name}{{{job}}}", "values": values}]
