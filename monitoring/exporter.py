@@ -28,6 +28,7 @@ from monitoring.label_reader import LabelBatch
 from monitoring.live_quality import LiveQuality
 from monitoring.provisional import GRACE_MS, OpenImpressions
 from monitoring.serving_cost import FEATURE_BIN, ServingTotals, flops, served_versions
+from monitoring.tally import ModelQuality
 from monitoring.worker_watch import WorkerProgress
 from streams.config import KafkaConfig
 from training import served_report
@@ -97,6 +98,10 @@ class Monitor(Collector):
         """Items that were shown of late, for a probe to ask about."""
         return list(self._recent_items)
 
+    def qualities(self) -> tuple[ModelQuality, ...]:
+        """Return the live figures of each model version now."""
+        return self._quality.quality()
+
     def collect(self) -> Iterable[Metric]:
         """Return the families of the last ``show``."""
         return self._families
@@ -154,7 +159,7 @@ class Monitor(Collector):
         config, checks = self._config, self._sources.feature_check
         view = View(
             window_s=config.window_s,
-            qualities=self._quality.quality(),
+            qualities=self.qualities(),
             provisional=self._open.counts(),
             differences=self._comparison.differences(serving) if serving else (),
             totals=self._totals,

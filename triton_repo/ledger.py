@@ -113,6 +113,8 @@ class Ledger:
         """Tell ``increments`` by how much each has grown; ``model`` is the step's name."""
         self._increments, self._model = increments, model
         self._done, self._told = Counter[Key](), Counter[Key]()
+        self.prepare: Callable[[], None] = lambda: None
+        """What the thread does before it tells; it may ``add`` to families of its own."""
         self._cpu_since = time.process_time()
         self._stopped = threading.Event()
         self._teller = threading.Thread(target=self._run, name="ledger", daemon=True)
@@ -144,6 +146,7 @@ class Ledger:
         self._tell()
 
     def _tell(self) -> None:
+        self.prepare()
         cpu_us = (time.process_time() - self._cpu_since) * 1e6
         self._done[CPU_US, self._model, ""] = round(cpu_us)
         for key, increment in self._increments.items():

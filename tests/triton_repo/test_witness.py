@@ -108,12 +108,12 @@ def test_the_best_scored_are_counted_in_the_references_bins() -> None:
     }
 
 
-def test_features_of_one_request_in_eight_are_looked_at() -> None:
+def test_features_of_the_last_few_requests_are_looked_at() -> None:
     counted = Counted(REFERENCE)
-    for _ in range(2 * SAMPLED):
+    for _ in range(3 * SAMPLED):
         met(counted)
-    assert counted.of(ledger.FEATURE_BIN)[f"{COLD_USER}/1"] == 2
-    assert counted.of(ledger.REQUEST_STATUS) == {"ok": 2 * SAMPLED}
+    assert counted.of(ledger.FEATURE_BIN)[f"{COLD_USER}/1"] == SAMPLED
+    assert counted.of(ledger.REQUEST_STATUS) == {"ok": 3 * SAMPLED}
 
 
 def test_features_alone_are_compared_with_nothing() -> None:

@@ -1,0 +1,96 @@
+"""Series of a replay → the alerts that the project's rules would have raised.
+
+Prometheus' own engine says so: ``promtool test rules`` is given the series and told that no
+alert fires, and tells of each that does.
+"""
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+RULES = Path(__file__).parents[1] / "monitoring" / "rules"
+EVERY_MINUTES = 10
+_FAILED = re.compile(r"alertname: (?P<alert>\w+), time: (?P<time>[0-9hms]+),")
+_LABELS = re.compile(r"Labels:\{(?P<labels>[^}]*)\}")
+_VERSION = re.compile(r'model_version="(?P<version>[^"]*)"')
+_TIME = re.compile(r"(?:(?P<h>\d+)h)?(?:(?P<m>\d+)m)?(?:\d+s)?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fired:
+    """An alert, and when it was first seen, in minutes of the replay."""
+
+    alert: str
+    model_version: str
+    """"" of an alert that is of no version."""
+    minute: int
+
+
+def fired(series: Mapping[str, Sequence[float | None]]) -> list[Fired]:
+    """Return the alerts of ``series``, a value a minute; None: nothing was shown.
+
+    Raises ``ValueError`` where promtool is missing.
+    """
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        raise ValueError("promtool is not installed (Debian: apt install prometheus)")
+    length = max(map(len, series.values()))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "replay_test.yml"
+        path.write_text(yaml.safe_dump(_test(series, length)))
+        done = subprocess.run(
+            [promtool, "test", "rules", str(path)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    first: dict[tuple[str, str], int] = {}
+    for alert, version, minute in _parsed(done.stdout + done.stderr):
+        place = (alert, version)
+        first[place] = min(minute, first.get(place, minute))
+    return [
+        Fired(alert=alert, model_version=version, minute=minute)
+        for (alert, version), minute in sorted(first.items())
+    ]
+
+
+def _test(series: Mapping[str, Sequence[float | None]], length: int) -> dict[str, object]:
+    inputs = [
+        {"series": name, "values": " ".join("_" if v is None else repr(v) for v in values)}
+        for name, values in series.items()
+    ]
+    silent = [
+        {"eval_time": f"{minute}m", "alertname": alert, "exp_alerts": []}
+        for alert in _alerts()
+        for minute in range(EVERY_MINUTES, length, EVERY_MINUTES)
+    ]
+    return {
+        "rule_files": [str(path) for path in sorted(RULES.glob("*.yml"))],
+        "evaluation_interval": "1m",
+        "tests": [{"interval": "1m", "input_series": inputs, "alert_rule_test": silent}],
+    }
+
+
+def _alerts() -> Iterator[str]:
+    for path in sorted(RULES.glob("*.yml")):
+        for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]:
+            yield from (rule["alert"] for rule in group["rules"] if "alert" in rule)
+
+
+def _parsed(output: str) -> Iterator[tuple[str, str, int]]:
+    """Yield alert, version and minute of what promtool did not expect."""
+    heads = list(_FAILED.finditer(output))
+    for place, head in enumerate(heads):
+        end = heads[place + 1].start() if place + 1 < len(heads) else len(output)
+        at = _TIME.match(head["time"])
+        assert at is not None
+        minute = int(at["h"] or 0) * 60 + int(at["m"] or 0)
+        for found in _LABELS.finditer(output, head.end(), end):
+            version = _VERSION.search(found["labels"])
+            yield head["alert"], version["version"] if version else "", minute

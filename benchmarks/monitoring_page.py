@@ -1,0 +1,75 @@
+"""Labels → the metrics page that Triton would show after their requests.
+
+What each version's request takes is fixed here: the benchmark asks what the monitor and the
+rules make of such a page, not what serving costs.
+"""
+
+import http.server
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from streams.labels import ImpressionLabel
+
+CPU_US = {"v1": 8_000, "v2": 8_000, "v3": 80_000}
+SECONDS = {"v1": ("0.01", 8_000), "v2": ("0.01", 8_000), "v3": ("0.03", 25_000)}
+
+
+class TritonPage:
+    """Serves the page on 127.0.0.1 until it is left."""
+
+    def __init__(self) -> None:
+        self._counts = Counter[str]()
+        self._requests: set[tuple[str, str]] = set()
+        page = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(page.text().encode())
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/metrics"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def serve(self, labels: Sequence[ImpressionLabel]) -> None:
+        """Count the requests and candidates of ``labels``."""
+        for label in labels:
+            version = str(label.model_version)
+            model = f'model="click_ranker_{version}"'
+            self._counts[f"srp4ctr_candidates{{{model}}}"] += 1
+            if (label.user_id, label.request_id) in self._requests:
+                continue
+            self._requests.add((label.user_id, label.request_id))
+            under, took_us = SECONDS[version]
+            self._counts['nv_inference_count{model="rank_clicks"}'] += 1
+            self._counts['nv_inference_request_success{model="rank_clicks"}'] += 1
+            self._counts[f'srp4ctr_part_runs{{model="behavior_encoder_{version}"}}'] += 1
+            self._counts[f'srp4ctr_part_runs{{model="click_head_{version}"}}'] += 1
+            self._counts[f"srp4ctr_cpu_us{{{model}}}"] += CPU_US[version]
+            self._counts[f'srp4ctr_answers{{{model},under="{under}"}}'] += 1
+            self._counts[f"srp4ctr_answers_us{{{model}}}"] += took_us
+
+    def text(self) -> str:
+        """Return the page."""
+        return "".join(f"{name} {value}\n" for name, value in sorted(self._counts.items()))
