@@ -159,6 +159,7 @@ class Monitor(Collector):
         config, checks = self._config, self._sources.feature_check
         view = View(
             window_s=config.window_s,
+            window_end_ms=self._quality.newest_ms,
             qualities=self.qualities(),
             provisional=self._open.counts(),
             differences=self._comparison.differences(serving) if serving else (),

@@ -45,6 +45,8 @@ class View:
     """All that the endpoint shows of one moment."""
 
     window_s: float
+    window_end_ms: int = 0
+    """When the newest settled impression was shown; 0 before the first."""
     qualities: tuple[ModelQuality, ...]
     provisional: Mapping[str, Provisional]
     differences: tuple[Difference, ...]
@@ -102,6 +104,9 @@ def _histogram(
 def figures(view: View) -> Iterator[Figure | Buckets]:
     """Yield every number of ``view``."""
     yield Figure(metric="srp4ctr_window_seconds", value=view.window_s)
+    if view.window_end_ms:
+        end_s = view.window_end_ms / 1000
+        yield Figure(metric="srp4ctr_window_end_seconds", value=end_s)
     for quality in view.qualities:
         yield from _quality_figures(quality)
     yield from _provisional_figures(view)

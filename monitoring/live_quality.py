@@ -87,6 +87,11 @@ class LiveQuality:
             if tally.impressions
         )
 
+    @property
+    def newest_ms(self) -> int:
+        """When the newest settled impression was shown; 0 before the first."""
+        return self._newest_ms
+
     def is_clicked(self, key: Key) -> bool | None:
         """Return what an impression's label in the window says; None: there is none."""
         entry = self._entries.get(key)

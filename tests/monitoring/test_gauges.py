@@ -109,6 +109,7 @@ def a_view() -> View:
     pair: dict[str, Any] = {"model_version": "v8", "baseline": "v7", "impressions": 900}
     return View(
         window_s=3600.0,
+        window_end_ms=62_000,
         qualities=some_quality(),
         provisional={"v7": Provisional(open=4, clicked=1, overdue=2)},
         differences=(
@@ -143,6 +144,7 @@ def page_of(view: View) -> list[str]:
 
 
 LINES = (
+    "srp4ctr_window_end_seconds 62.0",
     'srp4ctr_online_click_rate{model_version="v7"} 0.5',
     'srp4ctr_online_click_rate_at_top{model_version="v7"} 1.0',
     'srp4ctr_calibration_ratio{model_version="v7"} 0.75',

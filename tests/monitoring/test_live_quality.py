@@ -198,3 +198,11 @@ def test_clicks_that_are_hours_late_on_their_way_end_with_the_same_figures() -> 
         assert_same(found, expected)
     assert len(first.differences("v1")) == 1
     assert second.differences("v1") == first.differences("v1")
+
+
+def test_the_window_ends_with_the_newest_settled_impression() -> None:
+    live = a_window()
+    assert live.newest_ms == 0
+    live.add(a_label("i1", after_ms=5_000), partition=0)
+    live.add(a_label("i2", after_ms=9_000, clicked=True), partition=0)  # waits
+    assert live.newest_ms == START_MS + 5_000
