@@ -17,6 +17,7 @@ from local import (
     event_commands,
     feature_commands,
     model_commands,
+    report_commands,
     stack_commands,
     stream_commands,
 )
@@ -98,6 +99,9 @@ def monitor_run() -> None:
     address = f"http://{settings.monitoring.host}:{settings.monitoring.port}/metrics"
     err.print(f"metrics: {address}  (Ctrl-C stops)")
     run_monitor(sources, settings.monitoring, stop, probing(settings))
+
+
+monitor_report = monitor.command("report")(report_commands.report)
 
 
 @app.command()

@@ -1,0 +1,111 @@
+"""Prometheus and a period → the contents of a report.
+
+Quality is read once a window and added up; cost is what counters rose by; verdicts and
+drift are the newest there are.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from monitoring.report import questions
+from monitoring.report.asking import Asked
+from monitoring.report.contents import (
+    Contents,
+    Contrast,
+    Cost,
+    Grounds,
+    Inputs,
+    Quality,
+    VersionFigures,
+)
+from monitoring.report.contrast import by_age
+from monitoring.report.hearing import hear
+from monitoring.report.period import Period
+from monitoring.report.series import Prometheus
+
+MOST_VERSIONS = 6  # more is no comparison, and a refresh an hour makes 24 a day
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonitorSettings:
+    """What the monitor runs with and does not tell Prometheus."""
+
+    label_window_s: float
+    expected_difference: float
+
+
+def gather(prometheus: Prometheus, period: Period, settings: MonitorSettings) -> Contents:
+    """Return the report on ``period``.
+
+    ``ValueError`` where Prometheus is away, or has nothing of that time.
+    """
+    asked = Asked(prometheus, hear(prometheus, period), period.start_s)
+    figures = _figures(asked)
+    if not figures:
+        raise ValueError(
+            f"no model served from {period}: the monitor was heard, but of no impression "
+            "that a model ranked, and of no request"
+        )
+    found = asked.contrasts()
+    chosen = _chosen(figures, found)
+    return Contents(
+        grounds=_grounds(
+            asked, period, settings, sorted({*figures} - {*chosen}, key=by_age)
+        ),
+        versions=tuple(figures[each] for each in chosen),
+        contrasts=found,
+        courses=asked.courses(chosen),
+        alerts=asked.alerts(),
+    )
+
+
+def _figures(asked: Asked) -> dict[str, VersionFigures]:
+    """Return what is known of each version that was asked or shown."""
+    qualities, costs = asked.qualities(), asked.by_version(questions.cost)
+    inputs, serving = asked.by_version(questions.inputs), asked.serving()
+    price, _ = asked.price()
+    served = {*qualities, *(v for v, each in costs.items() if each.get("requests"))}
+    return {
+        version: VersionFigures(
+            version=version,
+            is_serving=version in serving,
+            quality=qualities.get(version, Quality()),
+            cost=Cost(**costs.get(version, {}), price_per_core_hour=price),
+            inputs=Inputs(**inputs.get(version, {})),
+        )
+        for version in served
+    }
+
+
+def _chosen(
+    figures: Mapping[str, VersionFigures], contrasts: Sequence[Contrast]
+) -> list[str]:
+    """Return the versions to show, the oldest first: those compared, and the most shown."""
+    compared = {v for each in contrasts[:1] for v in (each.version, each.reference)}
+
+    def weight(version: str) -> tuple[bool, int]:
+        return version in compared, figures[version].quality.impressions
+
+    first = sorted(figures, key=weight, reverse=True)[:MOST_VERSIONS]
+    return sorted(first, key=by_age)
+
+
+def _grounds(
+    asked: Asked, period: Period, settings: MonitorSettings, left_out: Collection[str]
+) -> Grounds:
+    heard = asked.heard
+    price, currency = asked.price()
+    return Grounds(
+        period=period,
+        heard=heard.period,
+        heard_share=heard.share,
+        events=heard.events,
+        num_windows=len(heard.looks),
+        window_s=heard.window_s,
+        label_window_s=settings.label_window_s,
+        expected_difference=settings.expected_difference,
+        currency=currency,
+        price_per_core_hour=price,
+        num_alert_rules=asked.prometheus.num_alert_rules(),
+        left_out=tuple(left_out),
+    )

@@ -1,0 +1,101 @@
+"""Builders of a report's contents: only the relevant argument is named in a test."""
+
+from typing import Any
+
+from monitoring.intervals import Interval
+from monitoring.report.contents import (
+    Contents,
+    Contrast,
+    Cost,
+    Course,
+    Estimate,
+    Grounds,
+    Inputs,
+    Quality,
+    VersionFigures,
+)
+from monitoring.report.period import Period
+
+START_S = 1_750_000_000.0
+DAY = Period(start_s=START_S, end_s=START_S + 86_400)
+
+
+def estimate(value: float, low: float, high: float) -> Estimate:
+    return Estimate(value=value, interval=Interval(low=low, high=high))
+
+
+def a_contrast(
+    value: float = 0.02, low: float = 0.01, high: float = 0.03, **changes: Any
+) -> Contrast:
+    fields: dict[str, Any] = {
+        "version": "v2",
+        "reference": "v1",
+        "difference": estimate(value, low, high),
+        "impressions": 2000,
+        "counted": "v2",
+    }
+    return Contrast(**(fields | changes))
+
+
+def a_cost(**changes: Any) -> Cost:
+    """Return the cost of 10,000 requests of 100 candidates: 1 USD."""
+    fields: dict[str, Any] = {
+        "requests": 10_000.0,
+        "candidates": 1_000_000.0,
+        "encoder_runs": 7_500.0,
+        "cpu_s": 3600.0,
+        "flops": 1e9,
+        "unfolded_flops": 2e10,
+        "price_per_core_hour": 1.0,
+        "p50_s": 0.004,
+        "p99_s": 0.0123,
+    }
+    return Cost(**(fields | changes))
+
+
+def a_version(version: str, **changes: Any) -> VersionFigures:
+    fields: dict[str, Any] = {
+        "version": version,
+        "is_serving": version == "v1",
+        "quality": Quality(
+            num_windows=24,
+            impressions=10_000,
+            clicks=1_000,
+            top_impressions=2_000,
+            top_click_rate=estimate(0.3, 0.28, 0.32),
+            calibration=estimate(1.02, 0.97, 1.07),
+            coverage=0.99,
+            curve=((0.1, 0.11), (0.4, 0.38)),
+        ),
+        "cost": a_cost(),
+        "inputs": Inputs(score_psi=0.05),
+    }
+    return VersionFigures(**(fields | changes))
+
+
+def some_grounds(**changes: Any) -> Grounds:
+    fields: dict[str, Any] = {
+        "period": DAY,
+        "heard": DAY,
+        "heard_share": 1.0,
+        "events": DAY,
+        "num_windows": 24,
+        "window_s": 3600.0,
+        "label_window_s": 1800.0,
+        "expected_difference": 0.02,
+        "currency": "USD",
+        "price_per_core_hour": 1.0,
+        "num_alert_rules": 5,
+    }
+    return Grounds(**(fields | changes))
+
+
+def some_contents(**changes: Any) -> Contents:
+    points = tuple((START_S + 3600 * hour, 0.3 + hour / 1000) for hour in range(24))
+    fields: dict[str, Any] = {
+        "grounds": some_grounds(),
+        "versions": (a_version("v1"), a_version("v2")),
+        "contrasts": (a_contrast(),),
+        "courses": {"top_click_rate": (Course(versions=("v2",), points=points),)},
+    }
+    return Contents(**(fields | changes))

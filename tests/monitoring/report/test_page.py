@@ -1,0 +1,131 @@
+"""The file needs nobody, runs nothing, and says what it was given."""
+
+import re
+from dataclasses import replace
+
+from monitoring.report.charts import charts, styles
+from monitoring.report.contents import AlertSpell, Cost, Course, Inputs, Quality
+from monitoring.report.page import page
+from tests.monitoring.report.reading import read
+from tests.monitoring.report.sample_contents import (
+    START_S,
+    a_contrast,
+    a_version,
+    some_contents,
+    some_grounds,
+)
+
+EVIL = '<script>alert("v2")</script><img src=x onerror=y>'
+ALERT = AlertSpell(
+    name="Srp4ctrCalibrationIsOff",
+    severity="ticket",
+    labels={"model_version": "v2"},
+    first_s=START_S,
+    last_s=START_S + 3600,
+    firing_s=3600.0,
+)
+
+
+def test_it_asks_nobody_and_runs_nothing() -> None:
+    html = page(some_contents(), START_S)
+    seen = read(html)
+    assert not re.search(r"(?i)https?:|//\w|@import|url\((?!#)", html)
+    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in seen.tags}
+    asking = {"src", "href", "srcset", "data", "action", "style"}
+    assert not [tag for tag, found in seen.tags if asking & set(found)]
+    assert not [n for _, found in seen.tags for n in found if n.startswith("on")]
+    policy = next(
+        found["content"]
+        for _, found in seen.tags
+        if found.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def test_a_label_is_text_whatever_it_says() -> None:
+    course = Course(versions=(EVIL,), points=((START_S, 0.3), (START_S + 600, 0.31)))
+    spell = replace(ALERT, name=EVIL, severity=EVIL, labels={EVIL: EVIL})
+    html = page(
+        some_contents(
+            grounds=some_grounds(currency=EVIL, left_out=(EVIL,)),
+            versions=(a_version("v1"), a_version(EVIL)),
+            contrasts=(a_contrast(version=EVIL, counted=EVIL), a_contrast(reference=EVIL)),
+            courses={"top_click_rate": (course,)},
+            alerts=(spell,),
+        ),
+        START_S,
+    )
+    seen = read(html)
+    assert EVIL.replace('"', "&quot;") not in html
+    assert not {"script", "img"} & {tag for tag, _ in seen.tags}
+    assert EVIL in "".join(seen.texts)
+
+
+def test_each_version_has_its_row_in_each_table() -> None:
+    seen = read(page(some_contents(), START_S))
+    figures = seen.figures_of("v2")
+    assert figures["Impressions"] == "10,000"
+    assert figures["CTR at position 1, %"] == "30.0 (28.0 to 32.0)"
+    assert figures["Calibration"] == "1.02 (0.97 to 1.07)"
+    assert figures["Price of a million"] == "1.00 USD"
+    assert figures["The same, unfolded"] == "20.0 USD"
+    assert figures["CPU time of 1,000 candidates"] == "3.60 s"
+    assert figures["Encoder runs a request"] == "0.75"
+    assert figures["Answer time p99"] == "12.3 ms"
+    assert figures["Score PSI"] == "0.050"
+    assert seen.figures_of("v1")[""] == "v1 serves"
+
+
+def test_what_is_not_known_is_a_dash() -> None:
+    nothing = a_version("v2", quality=Quality(), cost=Cost(), inputs=Inputs())
+    html = page(some_contents(versions=(a_version("v1"), nothing)), START_S)
+    figures = read(html).figures_of("v2")
+    for column in ("CTR at position 1, %", "AUC", "Price of a million", "Score PSI"):
+        assert figures[column] == "–"
+    assert "nan" not in read(html).text.lower()
+
+
+def test_every_pair_is_told_where_there_are_several() -> None:
+    pairs = (a_contrast(), a_contrast(-0.1, -0.2, -0.05, version="v3", counted="v1"))
+    rows = read(page(some_contents(contrasts=pairs), START_S)).rows
+    told = [row for row in rows if "It is" in row]
+    assert [(r[""], r["Against"], r["It is"]) for r in told] == [
+        ("v2", "v1", "better"),
+        ("v3", "v1", "worse"),
+    ]
+    assert told[0]["Difference, percentage points"] == "2.00 (1.00 to 3.00)"
+
+
+def test_alerts_are_told_in_words() -> None:
+    (row,) = (
+        row
+        for row in read(page(some_contents(alerts=(ALERT,)), START_S)).rows
+        if "Severity" in row
+    )
+    assert (row[""], row["About"], row["In all"]) == ("Calibration is off", "v2", "1 h")
+
+
+def test_silence_and_deafness_are_not_the_same() -> None:
+    assert "None of 5 alerts fired." in read(page(some_contents(), START_S)).text
+    deaf = some_contents(grounds=some_grounds(num_alert_rules=0))
+    assert "No alert could fire" in read(page(deaf, START_S)).text
+
+
+def test_a_version_keeps_its_colour_and_none_shares_it() -> None:
+    versions = tuple(a_version(name) for name in ("nightly", "v3", "v8"))
+    assert styles(some_contents(versions=versions)) == {
+        "nightly": "s0",
+        "v3": "s2",
+        "v8": "s1",  # v3 has the third
+    }
+    assert styles(some_contents(versions=versions[1:2])) == {"v3": "s2"}
+
+
+def test_each_chart_has_a_name_and_a_description_of_its_own() -> None:
+    seen = read(page(some_contents(), START_S))
+    drawn = [found for tag, found in seen.tags if tag == "svg"]
+    ids = [found["id"] for _, found in seen.tags if "id" in found]
+    assert len(drawn) == len(list(charts(some_contents()))) == 2
+    assert len(set(ids)) == len(ids)
+    for each in drawn:
+        assert set(str(each["aria-labelledby"]).split()) <= set(ids)

@@ -1,0 +1,45 @@
+import pytest
+
+from monitoring.report.period import Period, read_period
+
+NOW_S = 1_763_000_000.0  # 2025-11-13 02:13:20 UTC
+
+
+@pytest.mark.parametrize(
+    ("since", "length_s"), [("30m", 1800), ("24h", 86_400), ("7d", 604_800), ("1.5h", 5400)]
+)
+def test_a_length_counts_back_from_now(since: str, length_s: float) -> None:
+    period = read_period(since, None, NOW_S)
+    assert period == Period(start_s=NOW_S - length_s, end_s=NOW_S)
+
+
+def test_a_length_counts_back_from_the_end_that_was_named() -> None:
+    period = read_period("1h", "2025-11-12T12:00", NOW_S)
+    assert str(period) == "2025-11-12 11:00 to 2025-11-12 12:00 UTC"
+    assert read_period("2h", "1h", NOW_S).end_s == NOW_S - 3600
+
+
+def test_a_time_without_a_zone_is_utc() -> None:
+    plain = read_period("2025-11-12T12:00", None, NOW_S)
+    assert plain == read_period("2025-11-12T13:00+01:00", None, NOW_S)
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "told"),
+    [
+        ("yesterday", None, "write 30m, 24h, 7d"),
+        ("24", None, "write 30m, 24h, 7d"),
+        ("24h", "tomorrow", "--until tomorrow"),
+        ("2025-11-12", "2025-11-11", "not before the report's end"),
+        ("0m", None, "not before the report's end"),
+        ("1h", "2999-01-01", "in the future"),
+    ],
+)
+def test_what_is_no_period_is_refused(since: str, until: str | None, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        read_period(since, until, NOW_S)
+
+
+def test_a_step_makes_no_more_points_than_wanted() -> None:
+    assert Period(start_s=0, end_s=86_400).step_s(1000, 5) == 87
+    assert Period(start_s=0, end_s=60).step_s(1000, 5) == 5

@@ -1,0 +1,203 @@
+"""The command, against a real Prometheus: what it writes is what the labels say."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli import app
+from monitoring.comparison import Comparison
+from monitoring.report.amounts import count, estimate
+from monitoring.report.contents import Estimate
+from monitoring.report.gathering import MonitorSettings, gather
+from monitoring.report.period import Period
+from monitoring.report.series import Prometheus
+from monitoring.tally import Outcome, Tally
+from tests.monitoring.conftest import LABEL_WINDOW_MS, MINUTE_MS
+from tests.monitoring.report.conftest import Serve, last_minute_ms
+from tests.monitoring.report.reading import Seen, read
+from tests.monitoring.report.simulated_traffic import Ranker, Traffic
+
+HOURS = 5
+V2_STARTS = 100  # minutes
+RANKERS = (
+    Ranker(version="v1", top_rate=0.3, per_minute=6),
+    Ranker(
+        version="v2",
+        top_rate=0.55,
+        boast=1.3,
+        cpu_ms=8.0,
+        answers_under="0.02",
+        per_minute=6,
+        starts_minute=V2_STARTS,
+    ),
+)
+FIRED = (
+    'ALERTS{{alertname="Srp4ctrCalibrationIsOff",alertstate="firing",severity="ticket",'
+    'source="labels",model_version="v2"}} 1 {at_s}'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Traffic, and where a Prometheus tells of it."""
+
+    traffic: Traffic
+    url: str
+
+    @property
+    def period(self) -> Period:
+        return Period(
+            start_s=self.traffic.start_ms / 1000, end_s=self.traffic.end_ms / 1000
+        )
+
+    def outcomes(self, until_ms: int, since_ms: int = 0) -> list[Outcome]:
+        """Return what was shown after ``since_ms`` and by ``until_ms``."""
+        return [
+            Outcome(
+                model_version=each.model_version or "",
+                position=each.position,
+                shown_at=each.impression_at,
+                score=each.score,
+                is_click=each.clicked,
+                is_late_click=False,
+            )
+            for each in self.traffic.labels
+            if since_ms < each.impression_at <= until_ms
+        ]
+
+
+@pytest.fixture(scope="module")
+def served(serve: Serve) -> Served:
+    end_ms = last_minute_ms()
+    traffic = Traffic(rankers=RANKERS, end_ms=end_ms, minutes=HOURS * 60, serving="v1")
+    fired = (FIRED.format(at_s=end_ms // 1000 - 60 * ago) for ago in range(90, 30, -1))
+    return Served(traffic, serve(traffic, tuple(fired)))
+
+
+@pytest.fixture
+def reported(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Seen]:
+    monkeypatch.setenv("SRP4CTR_MONITORING__PROMETHEUS_URL", served.url)
+
+    def report(*options: str) -> Seen:
+        path = tmp_path / "report.html"
+        done = CliRunner().invoke(app, ["monitor", "report", "-o", str(path), *options])
+        if done.exception:
+            raise done.exception
+        return read(path.read_text(encoding="utf-8"))
+
+    return report
+
+
+def clock(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat()
+
+
+def test_the_figures_are_those_of_a_recount(
+    served: Served, reported: Callable[..., Seen]
+) -> None:
+    seen = reported("--since", f"{HOURS}h", "--until", clock(served.traffic.end_ms))
+    # Whole hours, back from the newest impression whose label window has closed.
+    newest_ms = served.traffic.end_ms - LABEL_WINDOW_MS
+    oldest_ms = newest_ms - HOURS * 60 * MINUTE_MS
+    for version in ("v1", "v2"):
+        tally = Tally()
+        for each in served.outcomes(newest_ms, oldest_ms):
+            if each.model_version == version:
+                tally.move(each, 1)
+        exact, figures = tally.quality(version), seen.figures_of(version)
+        assert figures["Impressions"] == count(exact.impressions)
+        assert figures["Clicks"] == count(exact.clicks)
+        assert figures["Of them at position 1"] == count(exact.top_impressions)
+        at_top = Estimate(
+            value=exact.top_click_rate, interval=exact.top_click_rate_interval
+        )
+        assert figures["CTR at position 1, %"] == estimate(at_top, 1, 100)
+        calibration = Estimate(
+            value=exact.calibration_ratio, interval=exact.calibration_interval
+        )
+        assert figures["Calibration"] == estimate(calibration, 2)
+        assert figures["Normalised entropy"] == f"{exact.normalized_entropy:.3f}"
+        assert float(figures["AUC"].split(" ")[0]) == pytest.approx(exact.auc, abs=0.01)
+        assert figures["Labels known"] == "100.0 %"
+    assert f"v2 promises {estimate(calibration, 2)} times the clicks" in seen.text
+
+
+def test_costs_are_those_of_the_counters(reported: Callable[..., Seen]) -> None:
+    seen = reported("--since", f"{HOURS}h")
+    one, other = seen.figures_of("v1"), seen.figures_of("v2")
+    assert one["CPU time of 1,000 candidates"] == "40.0 ms"
+    assert other["CPU time of 1,000 candidates"] == "80.0 ms"
+    assert one["Price of a million"] == "0.000500 USD"  # 40 s at 0.045 an hour
+    assert other["Price of a million"] == "0.00100 USD"
+    # By the cost card: 100 candidates of 6 MFLOP, for 5 × 0.75 + 0.1 + 1.
+    assert one["The same, unfolded"] == "0.0619 USD"
+    assert one["Encoder runs a request"] == "0.75"
+    assert (one["Candidates a request"], one["Score PSI"]) == ("100", "0.040")
+    assert one["Unseen items"] == "3.0 % (2.0 % in training)"
+    assert 7.5 <= float(one["Answer time p99"].removesuffix(" ms")) <= 10
+    assert 15 <= float(other["Answer time p99"].removesuffix(" ms")) <= 20
+
+
+def test_the_verdict_is_that_of_the_comparison(
+    served: Served, reported: Callable[..., Seen]
+) -> None:
+    comparison = Comparison()
+    for each in served.outcomes(served.traffic.end_ms - LABEL_WINDOW_MS):
+        comparison.move(each, 1)
+    (exact,) = comparison.differences("v1")
+    text = reported("--since", f"{HOURS}h").text
+    assert exact.verdict == 1
+    assert "v2 earns more clicks than v1" in text
+    assert f"is {100 * exact.click_rate:.2f} percentage points above" in text
+    low, high = 100 * exact.interval.low, 100 * exact.interval.high
+    assert f"95 % interval +{low:.2f} to +{high:.2f}" in text
+    assert f"n = {exact.impressions:,} impressions of v2" in text
+    assert "2.0 times as much" in text
+
+
+def test_every_chart_is_there_and_the_alert_that_fired(
+    reported: Callable[..., Seen],
+) -> None:
+    seen = reported("--since", f"{HOURS}h")
+    assert len([tag for tag, _ in seen.tags if tag == "svg"]) == 7
+    (alert,) = (row for row in seen.rows if "Severity" in row)
+    assert (alert[""], alert["About"], alert["Severity"]) == (
+        *("Calibration is off", "v2", "ticket"),
+    )
+    assert alert["In all"] in ("1 h", "1.1 h")  # it may have fired a minute longer
+
+
+def test_before_the_second_version_there_is_nothing_to_compare(
+    served: Served, reported: Callable[..., Seen]
+) -> None:
+    until = clock(served.traffic.start_ms + (V2_STARTS - 5) * MINUTE_MS)
+    seen = reported("--since", "90m", "--until", until)
+    assert "Only v1 served: there is nothing to compare it with" in seen.text
+    assert seen.figures_of("v1")["Impressions"] != "0"
+    assert seen.figures_of("v2") == {}
+
+
+def test_a_time_without_figures_says_what_to_do(
+    served: Served, reported: Callable[..., Seen]
+) -> None:
+    with pytest.raises(ValueError, match="has nothing of the monitor from 2"):
+        reported("--since", "1h", "--until", clock(served.traffic.start_ms - 3_600_000))
+
+
+def test_a_time_in_which_nothing_was_ranked_is_said_to_be_empty(serve: Serve) -> None:
+    silent = Traffic(rankers=(), end_ms=last_minute_ms(), minutes=20, serving="v1")
+    there = Served(silent, serve(silent, ()))
+    settings = MonitorSettings(label_window_s=1800.0, expected_difference=0.02)
+    with pytest.raises(ValueError, match="no model served"):
+        gather(Prometheus(there.url), there.period, settings)
+
+
+def test_what_prometheus_refuses_is_told(served: Served) -> None:
+    with pytest.raises(ValueError, match="parse error"):
+        Prometheus(served.url).at("sum(", 0.0)
