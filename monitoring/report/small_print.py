@@ -65,18 +65,19 @@ def small_print(contents: Contents) -> Iterator[str]:
         yield f"Left out, with fewer impressions than those shown: {named}{more}."
 
 
-def alert_row(spell: AlertSpell, end: Period) -> tuple[str, ...]:
+def alert_row(spell: AlertSpell, heard: Period) -> tuple[str, ...]:
     """Return an alert as a row: what, of what, how grave, from when to when, how long."""
     about = ", ".join(
         value if name == "model_version" else f"{name} {value}"
         for name, value in sorted(spell.labels.items())
     )
-    last = "still firing" if spell.last_s >= end.end_s else minute(spell.last_s)
+    first, last = minute(spell.first_s), minute(spell.last_s)
+    is_over = spell.last_s < heard.end_s
     return (
         alert_words(spell.name),
         about or "–",
         spell.severity or "–",
-        f"{minute(spell.first_s)} to {last}",
+        f"{first} to {last}" if is_over else f"since {first}, still firing",
         amounts.duration(spell.firing_s),
     )
 

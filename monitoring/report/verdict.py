@@ -158,6 +158,8 @@ def _cost(new: VersionFigures, old: VersionFigures, currency: str) -> str:
 def _bargain(contrast: Contrast, new: Cost, old: Cost, currency: str) -> Iterator[str]:
     """Yield what is gained for what it costs more, or lost for what it costs less."""
     extra = new.price_per_1000_requests - old.price_per_1000_requests
+    if abs(extra) < SAME * old.price_per_1000_requests:
+        extra = 0.0
     clicks = 1000 * contrast.difference.value
     if isnan(extra):
         return

@@ -8,6 +8,7 @@ from monitoring.report.contents import AlertSpell, Cost, Course, Inputs, Quality
 from monitoring.report.page import page
 from tests.monitoring.report.reading import read
 from tests.monitoring.report.sample_contents import (
+    DAY,
     START_S,
     a_contrast,
     a_version,
@@ -103,6 +104,13 @@ def test_alerts_are_told_in_words() -> None:
         if "Severity" in row
     )
     assert (row[""], row["About"], row["In all"]) == ("Calibration is off", "v2", "1 h")
+    assert row["Fired (UTC)"] == "2025-06-15 15:06 to 2025-06-15 16:06"
+
+
+def test_an_alert_that_fires_at_the_end_still_does() -> None:
+    still = replace(ALERT, last_s=DAY.end_s)
+    html = page(some_contents(alerts=(still,)), START_S)
+    assert "since 2025-06-15 15:06, still firing" in read(html).text
 
 
 def test_silence_and_deafness_are_not_the_same() -> None:

@@ -54,10 +54,11 @@ def test_a_worse_and_cheaper_version_says_what_is_lost() -> None:
     )
 
 
-def test_equal_prices_are_called_equal() -> None:
-    assert "A million candidates cost 1.00 USD with either." in said(
-        headline(some_contents())
-    )
+def test_prices_that_hardly_differ_are_called_equal() -> None:
+    versions = (a_version("v1"), a_version("v2", cost=a_cost(cpu_s=3601.0)))
+    found = said(headline(some_contents(versions=versions)))
+    assert "A million candidates cost 1.00 USD with either." in found
+    assert "It gains 20.0 clicks in 1,000 requests, and costs no more." in found
 
 
 def test_an_open_question_says_how_much_more_is_needed() -> None:
