@@ -25,7 +25,7 @@ class TritonPage:
         self._requests: set[tuple[str, str]] = set()
         page = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class Page(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 self.send_response(200)
                 self.end_headers()
@@ -34,7 +34,7 @@ class TritonPage:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
         self._thread = threading.Thread(target=self._server.serve_forever)
         self.url = f"http://127.0.0.1:{self._server.server_port}/metrics"
 

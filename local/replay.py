@@ -173,7 +173,9 @@ class Replay:
         self._show(visit, ranking, now_ms)
         self._follow(visit, started)
         self.result.answers.append(_answer_of(visit, ranking, latency_s))
-        if visit.clicks and len(self.result.answers) % self.probe_every == 0:
+        # What is ranked without features does not change with a click.
+        is_turn = len(self.result.answers) % self.probe_every == 0
+        if visit.clicks and is_turn and ranking.feature_version:
             click_due = started + FIRST_CLICK_MS / 1000
             self._at(
                 click_due - _PROBE_LEAD_S,

@@ -95,8 +95,9 @@ class Monitor(Collector):
 
     @property
     def recent_items(self) -> list[str]:
-        """Items that were shown of late, for a probe to ask about."""
-        return list(self._recent_items)
+        """Items that were shown of late, for a probe to ask about; none while none serves."""
+        is_served = serving_version(self._sources.repository) is not None
+        return list(self._recent_items) if is_served else []
 
     def qualities(self) -> tuple[ModelQuality, ...]:
         """Return the live figures of each model version now."""
