@@ -95,7 +95,7 @@ class Monitor(Collector):
 
     @property
     def recent_items(self) -> list[str]:
-        """Items that were shown of late, for a probe to ask about; none while none serves."""
+        """Items that were shown of late, for a probe to ask about; none before one serves."""
         is_served = serving_version(self._sources.repository) is not None
         return list(self._recent_items) if is_served else []
 
