@@ -36,7 +36,8 @@ from training.refresh_status import read_status
 
 LOG = logging.getLogger(__name__)
 RECENT_ITEMS = 20
-LIVE_LAG_S = 3600.0  # an older label is a backfill's: its lag says nothing
+# An older label is a backfill's, and so most often is one of what no model ranked.
+LIVE_LAG_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +96,7 @@ class Monitor(Collector):
 
     @property
     def recent_items(self) -> list[str]:
-        """Items that were shown of late, for a probe to ask about; none before one serves."""
+        """Items shown of late, for a probe to ask about; none before a model serves."""
         is_served = serving_version(self._sources.repository) is not None
         return list(self._recent_items) if is_served else []
 
@@ -114,7 +115,7 @@ class Monitor(Collector):
             self._quality.add(received.label, received.partition)
             self._open.label(received.label)
             lag_s = (received.published_ms - received.label.matured_at) / 1000
-            if lag_s < LIVE_LAG_S:
+            if received.label.model_version and lag_s < LIVE_LAG_S:
                 self._maturity_lag.observe(max(0.0, lag_s))
 
     def fold_impressions(self, shown: list[ShownImpression]) -> None:
