@@ -12,3 +12,7 @@ class MonitorConfig:
     window_s: float = 3600.0
     """Live quality covers the labels of the last so many seconds of event time."""
     poll_interval_s: float = 1.0
+    page_port: int = 9105
+    """Of ``srp4ctr monitor open``, on 127.0.0.1."""
+    prometheus_url: str = "http://127.0.0.1:9090"
+    """What the page draws from; "": there is none."""

@@ -1,0 +1,1 @@
+"""The page of ``srp4ctr monitor open``: the dashboards and the playground, on this machine."""

@@ -1,0 +1,148 @@
+// Series over time: lines, bars or points, bands between bounds, one legend below.
+import { faded } from "../colours.js";
+import { h, replace } from "../dom.js";
+import { colourOf, lineColourOf, seriesIn, textOf } from "../fields.js";
+import { axis, draw, layoutOf, plain, rangeOf, thresholdShapes, valueAxis } from "../plots.js";
+import { local } from "../times.js";
+import { calculated, nameOf } from "../transformations.js";
+
+const MOST = 40; // lines that one can still tell apart; the rest is said below
+
+/** Draw the panel into `content`; returns whether there was anything. */
+export async function timeseries(content, panel, frames, context) {
+  const all = seriesIn(frames).filter(({ values }) => values.some((value) => value !== null));
+  if (!all.length) return false;
+  const series = all.slice(0, MOST);
+  const { plot, legend } = parts(content);
+  const colours = series.map(lineColourOf);
+  legend.hidden = panel.options?.legend?.showLegend === false;
+  if (!legend.hidden) replace(legend, ...series.map((field, i) => legendEntry(field, colours[i])), more(all));
+  const traces = series.flatMap((field, i) => tracesOf(field, colours[i], series));
+  await draw(plot, traces, layout(plot, panel, series, context.window));
+  plot.setAttribute("role", "img");
+  plot.setAttribute("aria-label", `${panel.title}: ${series.slice(0, 6).map(latest).join("; ")}`);
+  return true;
+}
+
+function parts(content) {
+  let plot = content.querySelector(":scope > .plot");
+  let legend = content.querySelector(":scope > .legend");
+  if (!plot) {
+    plot = h("div", { class: "plot" });
+    legend = h("ul", { class: "legend", "aria-label": "Legend" });
+    replace(content, plot, legend);
+  }
+  return { plot, legend };
+}
+
+function latest(field) {
+  return `${nameOf(field)} ${textOf(calculated(field.values), field.config)}`;
+}
+
+function legendEntry(field, colour) {
+  const dash = field.config.custom?.lineStyle?.fill === "dash";
+  const value = calculated(field.values);
+  const swatch = h("span", { class: dash ? "swatch dashed" : "swatch", style: { "--colour": colour } });
+  return h("li", {}, swatch, h("span", {}, nameOf(field)), h("b", { style: { color: colourOfLast(value, field) } }, textOf(value, field.config)));
+}
+
+function colourOfLast(value, field) {
+  const isMarked = (field.config.custom?.thresholdsStyle?.mode ?? "off") !== "off";
+  return isMarked ? colourOf(value, { ...field.config, color: null }) : null;
+}
+
+function more(all) {
+  return all.length > MOST ? h("li", { class: "muted" }, `and ${all.length - MOST} more`) : null;
+}
+
+function tracesOf(field, colour, series) {
+  const custom = field.config.custom ?? {};
+  const name = plain(nameOf(field));
+  const trace = {
+    type: "scatter", mode: "lines", name, x: field.times.map((ms) => local(ms / 1000)), y: field.values,
+    line: { color: colour, width: custom.lineWidth ?? 1.75, dash: dashOf(custom), shape: shapeOf(custom) },
+    text: field.values.map((value) => textOf(value, field.config)),
+    hovertemplate: `${name}  <b>%{text}</b><extra></extra>`,
+    connectgaps: custom.spanNulls === true,
+  };
+  if (custom.axisPlacement === "right") trace.yaxis = "y2";
+  if (custom.drawStyle === "bars") Object.assign(trace, { type: "bar", marker: { color: faded(colour, 0.75) } });
+  // One point alone has no line: it must be seen all the same.
+  if (custom.drawStyle === "points" || custom.showPoints === "always" || isSparse(field.values)) {
+    trace.mode = custom.drawStyle === "points" ? "markers" : "lines+markers";
+    trace.marker = { color: colour, size: custom.pointSize ?? 5 };
+  }
+  if (custom.stacking?.mode === "normal" || custom.stacking?.mode === "percent") {
+    trace.stackgroup = custom.stacking.group || "A";
+    trace.fillcolor = faded(colour, Math.max((custom.fillOpacity ?? 0) / 100, 0.15));
+    trace.y = field.values.map((value) => value ?? 0);
+    if (custom.stacking.mode === "percent") trace.groupnorm = "percent";
+  } else if (custom.fillBelowTo) {
+    return band(trace, field, colour, series);
+  } else if (custom.fillOpacity > 0 && trace.type === "scatter") {
+    Object.assign(trace, { fill: "tozeroy", fillcolor: faded(colour, custom.fillOpacity / 100) });
+  }
+  return [trace];
+}
+
+/** Return the upper bound with the area down to the series that `fillBelowTo` names. */
+function band(trace, field, colour, series) {
+  const { fillBelowTo, fillOpacity = 12 } = field.config.custom;
+  const lower = series.find((each) => nameOf(each) === fillBelowTo);
+  if (!lower) return [trace];
+  const floor = {
+    type: "scatter", mode: "lines", x: trace.x, y: lower.values, line: { width: 0, color: colour }, hoverinfo: "skip", showlegend: false,
+  };
+  return [floor, { ...trace, fill: "tonexty", fillcolor: faded(colour, Math.max(fillOpacity, 8) / 100) }];
+}
+
+function dashOf({ lineStyle }) {
+  return { dash: "dash", dot: "dot" }[lineStyle?.fill] ?? "solid";
+}
+
+function shapeOf({ lineInterpolation }) {
+  return { stepAfter: "hv", stepBefore: "vh", smooth: "spline" }[lineInterpolation] ?? "linear";
+}
+
+function isSparse(values) {
+  return values.every((value, i) => value === null || ((values[i - 1] ?? null) === null && (values[i + 1] ?? null) === null));
+}
+
+function layout(plot, panel, series, window) {
+  const left = series.filter(({ config }) => config.custom?.axisPlacement !== "right");
+  const right = series.filter(({ config }) => config.custom?.axisPlacement === "right");
+  const made = layoutOf(plot);
+  made.xaxis = axis({
+    type: "date", range: [local(window.start), local(window.end)], showgrid: false, nticks: Math.max(2, Math.floor(plot.clientWidth / 90)),
+    tickformat: window.length <= 900 ? "%H:%M:%S" : "%H:%M", hoverformat: "%H:%M:%S",
+  });
+  made.yaxis = axisOf(left.length ? left : right);
+  if (right.length && left.length) made.yaxis2 = { ...axisOf(right), overlaying: "y", side: "right", showgrid: false };
+  made.shapes = thresholdShapes((left[0] ?? right[0]).config);
+  if (series.some(({ config }) => config.custom?.drawStyle === "bars")) Object.assign(made, { barmode: "stack", bargap: 0.15 });
+  return made;
+}
+
+function axisOf(series) {
+  const { config } = series[0];
+  const custom = config.custom ?? {};
+  const stacked = custom.stacking?.mode === "normal";
+  const shares = custom.stacking?.mode === "percent";
+  const values = stacked ? [0, ...sums(series)] : series.flatMap(({ values: each }) => each.filter((value) => value !== null));
+  const wished = custom.thresholdsStyle?.mode && custom.thresholdsStyle.mode !== "off" ? marks(config) : [];
+  const [low, high] = shares ? [0, 100] : rangeOf([...values, ...wished], {
+    min: config.min ?? null, max: config.max ?? null, softMin: custom.axisSoftMin ?? null, softMax: custom.axisSoftMax ?? null,
+  });
+  const isLog = custom.scaleDistribution?.type === "log";
+  const made = valueAxis(low, high, shares ? "percent" : config.unit || "none", config.decimals ?? null, { isLog });
+  if (custom.axisLabel) made.title = { text: plain(custom.axisLabel), standoff: 6 };
+  return made;
+}
+
+function marks(config) {
+  return (config.thresholds?.steps ?? []).map(({ value }) => value).filter((value) => typeof value === "number");
+}
+
+function sums(series) {
+  return series[0].values.map((_, i) => series.reduce((sum, { values }) => sum + (values[i] ?? 0), 0));
+}
