@@ -5,7 +5,7 @@ guard says who may ask, the modules beside it what they are told.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -41,6 +41,7 @@ class PageSources:
     exporters: Mapping[str, str] = field(default_factory=dict)
     """The metrics' address of each job, for what they say without Prometheus."""
     playground: Playground | None = None
+    dashboards: Path = boards.FOLDER
 
 
 def application(sources: PageSources, guard: Guard) -> ASGIApp:
@@ -102,16 +103,20 @@ class _Answers:
             {
                 "token": self._guard.token,
                 "plotly": plotly,
-                "dashboards": [asdict(board) for board in boards.boards()],
+                "dashboards": [asdict(board) for board in self._boards()],
                 "prometheus": self._prometheus.url,
                 "trouble": self._prometheus.trouble(),
                 "playground": self._sources.playground is not None,
             }
         )
 
+    def _boards(self) -> Sequence[boards.Board]:
+        return boards.boards(self._sources.dashboards)
+
     def dashboard(self, request: Request) -> Response:
+        name = request.path_params["name"]
         try:
-            return JSONResponse(boards.board(request.path_params["name"]))
+            return JSONResponse(boards.board(name, self._sources.dashboards))
         except LookupError as error:
             return _sentence(error.args[0], 404)
 

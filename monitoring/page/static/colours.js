@@ -50,6 +50,8 @@ export function named(name) {
 
 /** Return a series' colour: a version of the model has the same one on every panel. */
 export function seriesColour(labels, place) {
-  const version = /^v(\d+)$/.exec(labels?.model_version ?? "");
-  return lineColour(version ? Number(version[1]) - 1 : place);
+  const name = labels?.model_version;
+  const version = /^v(\d+)$/.exec(name ?? "");
+  if (version) return lineColour((Number(version[1]) - 1) % (PALETTE_SIZE - 1));
+  return lineColour(name ? PALETTE_SIZE - 1 : place); // no version: it must not look like one
 }

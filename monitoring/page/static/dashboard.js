@@ -157,6 +157,6 @@ export function shortTitle(title) {
 function rangeOf(board) {
   const wished = NAMED.exec(board.time?.from ?? "")?.[1];
   const seconds = { "30m": 1800, "12h": 43200, "3h": 10800, "7d": 604800 }[wished];
-  if (seconds) return (RANGES.find(([, length]) => length >= seconds) ?? RANGES.at(-1))[0];
+  if (seconds) return RANGES.findLast(([, length]) => length <= seconds)[0];
   return RANGES.some(([name]) => name === wished) ? wished : "1h";
 }

@@ -44,9 +44,11 @@ export class Playground {
     const controls = h(
       "div", { class: "controls" }, h("label", { for: "count", class: "unseen" }, "How many candidates"), this.count,
       h("button", { type: "button", onclick: () => this.rank() }, "Rank again"), h("button", { type: "button", onclick: again }, "Other candidates"),
-      h("details", {}, h("summary", {}, "My own candidates"), h("label", { for: "own", class: "unseen" }, "Ids of your own candidates"), this.own, h("button", { type: "button", onclick: () => this.rank() }, "Rank these")),
     );
-    return h("section", { class: "card ranking" }, h("div", { class: "ranking-head" }, h("h2", {}, "Ranking"), controls), this.ranking.element);
+    const own = h(
+      "details", { class: "own" }, h("summary", {}, "My own candidates"), h("label", { for: "own", class: "unseen" }, "Ids of your own candidates"), this.own, h("button", { type: "button", onclick: () => this.rank() }, "Rank these"),
+    );
+    return h("section", { class: "card ranking" }, h("div", { class: "ranking-head" }, h("h2", {}, "Ranking"), controls, own), this.ranking.element);
   }
 
   /** Called every few seconds: only the ages move, and the offer until there is one. */

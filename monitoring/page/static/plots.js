@@ -85,15 +85,14 @@ function decimalsOf(step, unit) {
 /** Return the range that shows all of `values`: with air, and with 0 if it is near. */
 export function rangeOf(values, { min = null, max = null, softMin = null, softMax = null } = {}) {
   const there = values.filter((value) => Number.isFinite(value));
-  let low = Math.min(...there, softMin ?? Infinity);
-  let high = Math.max(...there, softMax ?? -Infinity);
-  if (!Number.isFinite(low)) [low, high] = [0, 1];
-  const span = high - low;
-  if (low >= 0 && low < 0.6 * high) low = 0;
-  else if (span === 0) low -= Math.abs(low) * 0.1 || 0.5;
-  else low -= span * 0.08;
-  high += (high - low) * 0.08 || 0.5;
-  return [min ?? low, max ?? high];
+  let low = min ?? Math.min(...there, softMin ?? Infinity);
+  let high = max ?? Math.max(...there, softMax ?? -Infinity);
+  if (!Number.isFinite(low) || !Number.isFinite(high)) [low, high] = [min ?? 0, max ?? 1];
+  if (min === null && low > 0 && low < 0.6 * high) low = 0;
+  const air = (high - low) * 0.08 || Math.abs(high) * 0.1 || 0.5;
+  if (min === null && low !== 0) low -= air;
+  if (max === null) high += air;
+  return [low, high];
 }
 
 /** Return dashed lines, or bands, where the panel has thresholds on its axis. */

@@ -34,17 +34,18 @@ function written(chosen, how) {
 /** Return the frames of all of `panel`'s targets that are not hidden. */
 export async function framesOf(panel, variables, window, signal) {
   const targets = (panel.targets ?? []).filter((target) => !target.hide && target.expr);
-  return (await Promise.all(targets.map((target) => framesOfTarget(target, variables, window, signal)))).flat();
+  const isOneOfMany = targets.filter(({ format }) => format === "table").length > 1;
+  return (await Promise.all(targets.map((target) => framesOfTarget(target, { variables, window, signal, isOneOfMany })))).flat();
 }
 
-async function framesOfTarget(target, variables, window, signal) {
+async function framesOfTarget(target, { variables, window, signal, isOneOfMany }) {
   const query = interpolate(target.expr, variables, window);
   const isTable = target.format === "table";
   const isInstant = target.instant && !target.range;
   const series = isInstant
     ? await instant(query, window, signal)
     : await range(query, window, signal);
-  if (isTable) return series.length ? [tableOf(target, series)] : [];
+  if (isTable) return series.length ? [tableOf(target, series, isOneOfMany)] : [];
   const format = interpolate(target.legendFormat ?? "", variables, window);
   return series.map((each) => seriesFrame(target, each, legendOf(format, each, series, query)));
 }
@@ -84,7 +85,8 @@ function seriesFrame(target, { labels, times, values }, legend) {
   return { refId: target.refId, fields };
 }
 
-function tableOf(target, series) {
+function tableOf(target, series, isOneOfMany) {
+  const valueName = isOneOfMany ? `Value #${target.refId}` : "Value"; // as Grafana has it
   const names = [...new Set(series.flatMap(({ labels }) => Object.keys(labels)))].filter((name) => name !== "__name__").sort();
   const rows = series.flatMap(({ labels, times, values }) => values.map((value, i) => ({ labels, time: times[i], value })));
   const columns = names.map((name) => ({ name, type: "string", labels: {}, values: rows.map(({ labels }) => labels[name] ?? "") }));
@@ -93,7 +95,7 @@ function tableOf(target, series) {
     fields: [
       { name: "Time", type: "time", labels: {}, values: rows.map(({ time }) => time) },
       ...columns,
-      { name: "Value", type: "number", labels: {}, values: rows.map(({ value }) => value), refId: target.refId },
+      { name: valueName, type: "number", labels: {}, values: rows.map(({ value }) => value) },
     ],
   };
 }

@@ -16,7 +16,7 @@ export function stat(content, panel, frames) {
       "div", { class: colorMode === "background" ? "stat filled" : "stat", style: { "--colour": colour } },
       isNamed && textMode !== "name" ? h("span", { class: "stat-name" }, figure.name) : null,
       h("span", { class: `stat-value ${text.length > 12 ? "long" : ""}` }, text),
-      graphMode === "area" && figure.values.length > 2 ? spark(figure) : null,
+      graphMode === "area" && figure.values.length > 2 ? spark(figure, colour) : null,
     );
   })));
   return true;
@@ -51,7 +51,7 @@ function rowsAsFigures(frames) {
   });
 }
 
-function spark({ values, field, place }) {
+function spark({ values, field, place }, colour) {
   const there = values.filter((value) => value !== null);
   const [low, high] = [Math.min(...there), Math.max(...there)];
   const span = high - low || 1;
@@ -68,7 +68,7 @@ function spark({ values, field, place }) {
   return s(
     "svg", { class: "spark", viewBox: "0 0 100 30", preserveAspectRatio: "none", "aria-hidden": "true" },
     ...runs.filter(({ length }) => length > 1).map((points) => s("polyline", {
-      points: points.join(" "), fill: "none", stroke: lineColourOf(field, place ?? 0), "vector-effect": "non-scaling-stroke",
+      points: points.join(" "), fill: "none", stroke: colour ?? lineColourOf(field, place ?? 0), "vector-effect": "non-scaling-stroke",
     })),
   );
 }

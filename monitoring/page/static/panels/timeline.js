@@ -18,7 +18,7 @@ export function timeline(content, panel, frames, { window }) {
     }, panel.options?.showValue === "never" ? "" : stretch.text)),
   )));
   const axis = [0, 0.5, 1].map((share) => h("span", {}, clock(window.start + share * window.length, window.length)));
-  replace(content, h("ul", { class: "timeline" }, ...rows), h("div", { class: "time-axis", "aria-hidden": "true" }, ...axis));
+  replace(content, h("ul", { class: "timeline" }, ...rows, h("li", { class: "time-axis", "aria-hidden": "true" }, ...axis)));
   return true;
 }
 

@@ -16,11 +16,11 @@ export async function timeseries(content, panel, frames, context) {
   const { plot, legend } = parts(content);
   const colours = series.map(lineColourOf);
   legend.hidden = panel.options?.legend?.showLegend === false;
-  if (!legend.hidden) replace(legend, ...series.map((field, i) => legendEntry(field, colours[i])), more(all));
+  if (!legend.hidden) replace(legend, ...legendOf(series, colours), more(all));
   const traces = series.flatMap((field, i) => tracesOf(field, colours[i], series));
   await draw(plot, traces, layout(plot, panel, series, context.window));
   plot.setAttribute("role", "img");
-  plot.setAttribute("aria-label", `${panel.title}: ${series.slice(0, 6).map(latest).join("; ")}`);
+  plot.setAttribute("aria-label", `${panel.title}: ${series.slice(0, 6).map((field) => `${nameOf(field)} ${last(field)}`).join("; ")}`);
   return true;
 }
 
@@ -35,15 +35,28 @@ function parts(content) {
   return { plot, legend };
 }
 
-function latest(field) {
-  return `${nameOf(field)} ${textOf(calculated(field.values), field.config)}`;
+/** Return an entry a figure; the ends of its interval stand beside it, not below. */
+function legendOf(series, colours) {
+  const ends = new Map(series.filter(isBound).map((field) => [`${keyOf(field)} ${field.labels.bound}`, field]));
+  const figures = new Set(series.filter((field) => !isBound(field)).map(keyOf));
+  return series.flatMap((field, i) => {
+    if (isBound(field)) return figures.has(keyOf(field)) ? [] : [legendEntry(field, colours[i])];
+    return [legendEntry(field, colours[i], ends.get(`${keyOf(field)} low`), ends.get(`${keyOf(field)} high`))];
+  });
 }
 
-function legendEntry(field, colour) {
-  const dash = field.config.custom?.lineStyle?.fill === "dash";
+function keyOf({ labels }) {
+  return JSON.stringify(Object.entries(labels).filter(([name]) => name !== "bound" && name !== "__name__").sort());
+}
+
+function legendEntry(field, colour, low = null, high = null) {
   const value = calculated(field.values);
-  const swatch = h("span", { class: dash ? "swatch dashed" : "swatch", style: { "--colour": colour } });
-  return h("li", {}, swatch, h("span", {}, nameOf(field)), h("b", { style: { color: colourOfLast(value, field) } }, textOf(value, field.config)));
+  const swatch = h("span", { class: dashOf(field) !== "solid" ? "swatch dashed" : "swatch", style: { "--colour": colour } });
+  return h("li", {}, swatch, h("span", {}, nameOf(field)), h("b", { style: { color: colourOfLast(value, field) } }, textOf(value, field.config)), low && high ? h("span", {}, `(${last(low)} to ${last(high)})`) : null);
+}
+
+function last(field) {
+  return textOf(calculated(field.values), field.config);
 }
 
 function colourOfLast(value, field) {
@@ -60,7 +73,7 @@ function tracesOf(field, colour, series) {
   const name = plain(nameOf(field));
   const trace = {
     type: "scatter", mode: "lines", name, x: field.times.map((ms) => local(ms / 1000)), y: field.values,
-    line: { color: colour, width: custom.lineWidth ?? 1.75, dash: dashOf(custom), shape: shapeOf(custom) },
+    line: { color: colour, width: isBound(field) ? 1 : (custom.lineWidth ?? 1.75), dash: dashOf(field), shape: shapeOf(custom) },
     text: field.values.map((value) => textOf(value, field.config)),
     hovertemplate: `${name}  <b>%{text}</b><extra></extra>`,
     connectgaps: custom.spanNulls === true,
@@ -96,8 +109,14 @@ function band(trace, field, colour, series) {
   return [floor, { ...trace, fill: "tonexty", fillcolor: faded(colour, Math.max(fillOpacity, 8) / 100) }];
 }
 
-function dashOf({ lineStyle }) {
-  return { dash: "dash", dot: "dot" }[lineStyle?.fill] ?? "solid";
+function dashOf(field) {
+  const wished = { dash: "dash", dot: "dot" }[field.config.custom?.lineStyle?.fill];
+  return wished ?? (isBound(field) ? "dot" : "solid");
+}
+
+/** Return whether the series is an end of an interval: it must not look like a figure. */
+function isBound({ labels }) {
+  return labels?.bound === "low" || labels?.bound === "high";
 }
 
 function shapeOf({ lineInterpolation }) {

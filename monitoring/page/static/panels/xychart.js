@@ -1,5 +1,5 @@
 // One figure against another: points, or lines through them, one colour a series.
-import { faded, ink } from "../colours.js";
+import { faded } from "../colours.js";
 import { h, replace } from "../dom.js";
 import { lineColourOf, textOf } from "../fields.js";
 import { draw, layoutOf, plain, rangeOf, thresholdShapes, valueAxis } from "../plots.js";
@@ -24,7 +24,7 @@ export async function xychart(content, panel, frames) {
   const layout = { ...layoutOf(plot, { margin: { b: 34 } }), hovermode: "closest" };
   layout.xaxis = { ...valueAxis(...xs, x.config?.unit || "none", x.config?.decimals ?? null), title: { text: plain(x.config?.custom?.axisLabel || nameOf(x)), standoff: 6 } };
   layout.yaxis = { ...valueAxis(...ys, y.config?.unit || "none", y.config?.decimals ?? null), title: { text: plain(y.config?.custom?.axisLabel || nameOf(y)), standoff: 8 } };
-  layout.shapes = [...thresholdShapes(y.config ?? {}), ...diagonal(xs, ys, x, y)];
+  layout.shapes = thresholdShapes(y.config ?? {});
   await draw(plot, series.map((each, i) => trace(each, colours[i])), layout);
   plot.setAttribute("role", "img");
   plot.setAttribute("aria-label", `${panel.title}: ${nameOf(y)} against ${nameOf(x)} of ${series.map(({ name }) => name).join(", ")}`);
@@ -46,14 +46,6 @@ function trace({ name, x, y }, colour) {
     text: order.map((i) => `${plain(name)}<br>${plain(nameOf(x))} ${textOf(x.values[i], x.config)}<br>${plain(nameOf(y))} ${textOf(y.values[i], y.config)}`),
     hovertemplate: "%{text}<extra></extra>",
   };
-}
-
-/** Return the line on which both axes say the same, where both are in one unit. */
-function diagonal(xs, ys, x, y) {
-  if (!x.config?.unit || x.config.unit !== y.config?.unit) return [];
-  const [low, high] = [Math.max(xs[0], ys[0]), Math.min(xs[1], ys[1])];
-  if (low >= high) return [];
-  return [{ type: "line", x0: low, y0: low, x1: high, y1: high, layer: "below", line: { color: faded(ink("muted"), 0.6), width: 1, dash: "dot" } }];
 }
 
 /** Return what each series is made of: as the panel maps it, or x first and the rest y. */
