@@ -33,3 +33,8 @@ function setStyle(element, style) {
 export function replace(element, ...children) {
   element.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
 }
+
+/** Return `name` with places where a line may break: between the words of CamelCase. */
+export function breakable(name) {
+  return name.replace(/([a-z0-9])([A-Z])/g, "$1\u200b$2");
+}

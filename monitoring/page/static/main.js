@@ -36,7 +36,7 @@ async function refresh() {
   if (!mine || document.hidden) return;
   try {
     await mine.refresh();
-    replace(updated, `Updated ${clock(Date.now() / 1000)}`);
+    replace(updated, `Updated ${clock(Date.now() / 1000, 1)}`);
   } catch (error) {
     replace(updated, error.message);
   }

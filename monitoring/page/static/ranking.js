@@ -75,8 +75,8 @@ export class Ranking {
     const times = cost.unfolded_flops / cost.flops;
     replace(
       this.cost,
-      bar("Folded, as it was", `${cost.encoder_runs} encoder run, ${format(cost.flops, "short", 0)}FLOP`, cost.flops / cost.unfolded_flops),
-      bar("Unfolded", `${cost.unfolded_encoder_runs} encoder runs, ${format(cost.unfolded_flops, "short", 0)}FLOP`, 1),
+      bar("Folded, as it was", `${cost.encoder_runs} encoder run, ${format(cost.flops, "flop", 0)}`, cost.flops / cost.unfolded_flops),
+      bar("Unfolded", `${cost.unfolded_encoder_runs} encoder runs, ${format(cost.unfolded_flops, "flop", 0)}`, 1),
       h("p", { class: "muted" }, `${format(times, "none", times < 10 ? 1 : 0)}× less for ${items.length} candidates: the history is encoded once and shared by all of them.`),
     );
   }
@@ -96,7 +96,7 @@ function facts({ model_version, status, latency_ms, feature_version, items }) {
     fact("Status", status.replace("_", " "), { class: status === "ok" ? "good" : "attention" }),
     fact("Latency", format(latency_ms, "ms", 1)),
     fact("Candidates", String(items.length)),
-    fact("Features", sequenceOf(feature_version), { title: feature_version, class: "code" }),
+    fact("Sequence", sequenceOf(feature_version), { title: feature_version, class: "code" }),
   ];
 }
 
@@ -115,6 +115,6 @@ function moves(by) {
 }
 
 function change(by) {
-  const text = format(by * 100, "none", 1);
-  return h("small", { class: "muted" }, `${by > 0 ? "+" : ""}${text}`);
+  const points = Math.round(by * 1000) / 10;
+  return h("small", { class: "muted" }, points ? `${points > 0 ? "+" : ""}${format(points, "none", 1)}` : "±0");
 }

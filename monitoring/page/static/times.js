@@ -28,6 +28,6 @@ export function local(seconds) {
 /** Return the time of day of Unix seconds; with seconds where the range is short. */
 export function clock(seconds, length = 0) {
   const options = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
-  if (length <= 900) options.second = "2-digit";
+  if (length <= 300) options.second = "2-digit";
   return new Date(seconds * 1000).toLocaleTimeString("en", options);
 }

@@ -9,7 +9,7 @@ const COUNTED = {
   short: "", reqps: " req/s", rps: " reads/s", wps: " writes/s", ops: " ops/s", cps: "/s", eps: " events/s",
   mps: " msg/s", rowsps: " rows/s", cpm: " /min", opm: " ops/min",
 };
-const MEASURED = { flops: "FLOP/s", hertz: "Hz", watt: "W", joule: "J", Bps: "B/s", decbytes: "B" };
+const MEASURED = { flops: "FLOP/s", flop: "FLOP", hertz: "Hz", watt: "W", joule: "J", Bps: "B/s", decbytes: "B" };
 const CURRENCIES = { currencyUSD: "$", currencyEUR: "€", currencyGBP: "£", currencyJPY: "¥", currencyCHF: "CHF " };
 
 /** Return `value` as text in `unit`; `decimals` null lets the size decide. */

@@ -1,5 +1,5 @@
 // Figures side by side as bars: how much each is of the greatest, or of the panel's maximum.
-import { h, replace } from "../dom.js";
+import { breakable, h, replace } from "../dom.js";
 import { colourOf, lineColourOf, textOf } from "../fields.js";
 import { figuresOf } from "./stat.js";
 
@@ -14,7 +14,7 @@ export function bargauge(content, panel, frames) {
     const colour = colourOf(figure.value, figure.config) ?? lineColourOf(figure.field, figure.place ?? i);
     return h(
       "li", {},
-      h("span", { class: "bar-name" }, figure.name),
+      h("span", { class: "bar-name" }, breakable(figure.name)),
       h("span", { class: "bar-track" }, h("span", { class: "bar-fill", style: { "--share": `${(share * 100).toFixed(2)}%`, "--colour": colour } })),
       h("span", { class: "bar-value" }, textOf(figure.value, figure.config)),
     );

@@ -26,7 +26,7 @@ export async function heatmap(content, panel, frames, context) {
   };
   const layout = { ...layoutOf(plot), hovermode: "closest" };
   const { window } = context;
-  layout.xaxis = axis({ type: "date", range: [local(window.start), local(window.end)], showgrid: false, tickformat: window.length <= 900 ? "%H:%M:%S" : "%H:%M", nticks: Math.max(2, Math.floor(plot.clientWidth / 90)) });
+  layout.xaxis = axis({ type: "date", range: [local(window.start), local(window.end)], showgrid: false, tickformat: window.length <= 300 ? "%H:%M:%S" : "%H:%M", nticks: Math.max(2, Math.floor(plot.clientWidth / 75)) });
   const every = Math.ceil(kept.length / Math.max(3, Math.floor(plot.clientHeight / 24)));
   layout.yaxis = axis({ showgrid: false, tickvals: kept.map((_, i) => i).filter((i) => i % every === 0), ticktext: names.filter((_, i) => i % every === 0), range: [-0.5, kept.length - 0.5] });
   await draw(plot, [trace], layout);

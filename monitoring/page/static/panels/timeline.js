@@ -1,6 +1,6 @@
 // Which state each series was in, and since when: a row each, a stretch a state.
 import { ink, lineColour } from "../colours.js";
-import { h, replace } from "../dom.js";
+import { breakable, h, replace } from "../dom.js";
 import { colourOf, seriesIn, textOf } from "../fields.js";
 import { clock } from "../times.js";
 import { nameOf } from "../transformations.js";
@@ -10,12 +10,12 @@ export function timeline(content, panel, frames, { window }) {
   const series = seriesIn(frames).filter(({ values }) => values.some((value) => value !== null));
   if (!series.length) return false;
   const words = [...new Set(series.flatMap(({ values, config }) => values.filter((value) => value !== null).map((value) => textOf(value, config))))];
-  const rows = series.map((field) => h("li", {}, h("span", { class: "bar-name" }, nameOf(field)), h(
+  const rows = series.map((field) => h("li", {}, h("span", { class: "bar-name" }, breakable(nameOf(field))), h(
     "span", { class: "states", role: "img", "aria-label": `now ${textOf(field.values.findLast((value) => value !== null), field.config)}` },
     ...stretches(field, window).map((stretch) => h("span", {
-      class: "state", title: `${stretch.text}: ${clock(stretch.from)} to ${clock(stretch.to)}`,
+      class: "state", title: `${stretch.text}: ${clock(stretch.from, 1)} to ${clock(stretch.to, 1)}`,
       style: { "--from": `${at(stretch.from, window)}%`, "--long": `${at(stretch.to, window) - at(stretch.from, window)}%`, "--colour": stretch.colour ?? lineColour(words.indexOf(stretch.text)) ?? ink("muted") },
-    }, panel.options?.showValue === "never" ? "" : stretch.text)),
+    }, h("span", {}, panel.options?.showValue === "never" ? "" : stretch.text))),
   )));
   const axis = [0, 0.5, 1].map((share) => h("span", {}, clock(window.start + share * window.length, window.length)));
   replace(content, h("ul", { class: "timeline" }, ...rows, h("li", { class: "time-axis", "aria-hidden": "true" }, ...axis)));

@@ -6,6 +6,7 @@ import { axis, draw, layoutOf, plain, rangeOf, thresholdShapes, valueAxis } from
 import { local } from "../times.js";
 import { calculated, nameOf } from "../transformations.js";
 
+const MOST_STRETCH = 2.5; // times what is drawn: a threshold further off would flatten it
 const MOST = 40; // lines that one can still tell apart; the rest is said below
 
 /** Draw the panel into `content`; returns whether there was anything. */
@@ -132,8 +133,8 @@ function layout(plot, panel, series, window) {
   const right = series.filter(({ config }) => config.custom?.axisPlacement === "right");
   const made = layoutOf(plot);
   made.xaxis = axis({
-    type: "date", range: [local(window.start), local(window.end)], showgrid: false, nticks: Math.max(2, Math.floor(plot.clientWidth / 90)),
-    tickformat: window.length <= 900 ? "%H:%M:%S" : "%H:%M", hoverformat: "%H:%M:%S",
+    type: "date", range: [local(window.start), local(window.end)], showgrid: false, nticks: Math.max(2, Math.floor(plot.clientWidth / 75)),
+    tickformat: window.length <= 300 ? "%H:%M:%S" : "%H:%M", hoverformat: "%H:%M:%S",
   });
   made.yaxis = axisOf(left.length ? left : right);
   if (right.length && left.length) made.yaxis2 = { ...axisOf(right), overlaying: "y", side: "right", showgrid: false };
@@ -148,7 +149,7 @@ function axisOf(series) {
   const stacked = custom.stacking?.mode === "normal";
   const shares = custom.stacking?.mode === "percent";
   const values = stacked ? [0, ...sums(series)] : series.flatMap(({ values: each }) => each.filter((value) => value !== null));
-  const wished = custom.thresholdsStyle?.mode && custom.thresholdsStyle.mode !== "off" ? marks(config) : [];
+  const wished = custom.thresholdsStyle?.mode && custom.thresholdsStyle.mode !== "off" ? marks(config, values) : [];
   const [low, high] = shares ? [0, 100] : rangeOf([...values, ...wished], {
     min: config.min ?? null, max: config.max ?? null, softMin: custom.axisSoftMin ?? null, softMax: custom.axisSoftMax ?? null,
   });
@@ -158,8 +159,13 @@ function axisOf(series) {
   return made;
 }
 
-function marks(config) {
-  return (config.thresholds?.steps ?? []).map(({ value }) => value).filter((value) => typeof value === "number");
+/** Return the nearest threshold on either side, if the axis need not be stretched much for it. */
+function marks({ thresholds }, values) {
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const all = (thresholds?.steps ?? []).map(({ value }) => value).filter((value) => typeof value === "number");
+  const above = all.find((value) => value >= high && value <= MOST_STRETCH * high);
+  const below = all.findLast((value) => value <= low && value * MOST_STRETCH >= low);
+  return [above, below].filter((value) => value !== undefined);
 }
 
 function sums(series) {
