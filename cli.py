@@ -113,7 +113,9 @@ def monitor_open(
     from local.page import PACKAGES, missing_packages, open_page
 
     if missing_packages():
-        raise ValueError(f"the page needs {', '.join(PACKAGES)}: pip install 'srp4ctr[page]'")
+        raise ValueError(
+            f"the page needs {', '.join(PACKAGES)}: pip install 'srp4ctr[page]'"
+        )
     settings = load()
     chosen = settings.monitoring.page_port if port is None else port
 

@@ -130,7 +130,7 @@ def _loop(options: Options, steps: Steps, local: Any, cache: Path) -> Outcome:
 
 
 def _start_services(settings: Settings, folder: Path) -> processes.Running:
-    """Start monitor, page and stream worker, and return the worker; none is awaited here."""
+    """Start monitor, page and worker, and return the worker; none is awaited here."""
     from features.store import apply  # Feast: 3 s
 
     demo_steps.start_command("monitor", folder)

@@ -2,7 +2,7 @@
 
 import webbrowser
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from importlib.util import find_spec
 
 from local import stack
@@ -21,7 +21,7 @@ def open_page(
     # Not above: ``missing_packages`` is asked where they are not installed.
     from local.playground import LivePlayground
     from monitoring.page.app import PageSources
-    from monitoring.page.server import serve
+    from monitoring.page.server import opened
 
     with closing(LivePlayground(settings)) as playground:
         sources = PageSources(
@@ -30,12 +30,12 @@ def open_page(
             playground=playground,
         )
 
-        def ready(address: str) -> None:
-            say(address)
-            if browser:
-                webbrowser.open(address)
-
-        serve(sources, port, ready)
+        page = opened(sources, port)
+        say(page.address)
+        if browser:
+            webbrowser.open(page.address)
+        with suppress(KeyboardInterrupt):  # Ctrl-C is how one ends it
+            page.run()
 
 
 def missing_packages() -> list[str]:

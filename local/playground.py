@@ -40,7 +40,8 @@ _KEPT_RANKINGS = 256
 _ADVICE = {
     "cold_user": "The store has nothing of this user: the scores are of item and context "
     "alone. A click begins the history.",
-    "empty_sequence": "This user was seen, but did nothing yet: a click begins the history.",
+    "empty_sequence": "This user was seen, but did nothing yet: a click begins the "
+    "history.",
     "stale_sequence": "This user's history is older than features.sequence_ttl_days: it is "
     "not used.",
     "store_unavailable": "Triton could not read the feature store in time: the scores are "
@@ -48,6 +49,10 @@ _ADVICE = {
 }
 _NOTHING_SERVES = (
     "Nothing is promoted yet: `srp4ctr model refresh` trains a model and promotes it."
+)
+_NOTHING_CHANGED = (
+    f"The click is published, but nothing changed within {_PATIENCE_S:.0f} s. Does the "
+    "stream worker run, and has it caught up? srp4ctr stream run"
 )
 
 
@@ -135,10 +140,7 @@ class LivePlayground:
                 changed_after_ms = (time.perf_counter() - published) * 1000
                 break
             time.sleep(_POLL_S)
-        advice = "" if changed_after_ms is not None else (
-            f"The click is published, but nothing changed within {_PATIENCE_S:.0f} s. Does "
-            "the stream worker run, and has it caught up? srp4ctr stream run"
-        )
+        advice = "" if changed_after_ms is not None else _NOTHING_CHANGED
         shown_as = self._keep(f"playground-{uuid.uuid4().hex}", after)
         return ClickEffect(
             changed_after_ms=changed_after_ms,

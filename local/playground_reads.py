@@ -41,7 +41,9 @@ class PlaygroundReads:
         """Return the user's sequence; an empty one of a stranger."""
         from features import rows
 
-        found = self._store().read_users([user_id])[rows.USER_VIEWS.index(rows.SEQUENCE_VIEW)]
+        found = self._store().read_users([user_id])[
+            rows.USER_VIEWS.index(rows.SEQUENCE_VIEW)
+        ]
         return rows.unpack_sequence(found[0]) if found[0] else BehaviorSequence()
 
     def items(self, keys: Sequence[int]) -> dict[int, ShownItem]:
@@ -52,9 +54,7 @@ class PlaygroundReads:
     def items_of(self, item_ids: Sequence[str]) -> dict[str, ShownItem]:
         """Return each item by its id; one without a profile is called by its id."""
         profiles = self._profiles([item_key(each) for each in item_ids])
-        return {
-            each: _shown(each, each, profiles.get(item_key(each))) for each in item_ids
-        }
+        return {each: _shown(each, each, profiles.get(item_key(each))) for each in item_ids}
 
     def candidates(self, user_id: str, count: int, draw: int) -> list[str]:
         """Return ``count`` items that are new to the user; each ``draw`` gives others.
@@ -95,7 +95,7 @@ class PlaygroundReads:
         return request_cost(card, candidates)
 
     def _known_keys(self) -> list[int]:
-        """Return the items of the serving bundle's vocabulary; none where it is not here."""
+        """Return the items that the serving bundle knows; none where it is not here."""
         from features import vocabulary
 
         version = self.serving_version()

@@ -1,7 +1,7 @@
 """The raw log's newest files → who did something of late, and with which items.
 
 In: the log's folder. Out: ids to begin with, for people who look around. Reads a few files
-of each partition, however long the log is; where it is not at hand there is nothing to offer.
+of each partition, however long the log is; where it is not here, there is nothing to offer.
 """
 
 from collections.abc import Sequence

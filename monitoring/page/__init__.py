@@ -1,1 +1,1 @@
-"""The page of ``srp4ctr monitor open``: the dashboards and the playground, on this machine."""
+"""The page of ``srp4ctr monitor open``: dashboards and a playground, on this machine."""

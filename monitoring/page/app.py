@@ -1,4 +1,4 @@
-"""The page's web application: its files, the dashboards, Prometheus's answers, the playground.
+"""The page's web application: files, dashboards, Prometheus's answers, the playground.
 
 In: ``PageSources`` and a ``Guard``. Out: an ASGI application. It decides nothing: the
 guard says who may ask, the modules beside it what they are told.

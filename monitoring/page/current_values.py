@@ -15,6 +15,7 @@ from urllib.request import ProxyHandler, build_opener
 from prometheus_client.parser import text_string_to_metric_families
 
 _SHOWN = ("srp4ctr_", "nv_")  # not Python's own, of which nobody asked
+_WHEN_MADE = "_created"  # prometheus_client tells so of every counter
 _TIMEOUT_S = 2.0
 _MAX_BYTES = 8 * 1024 * 1024
 _QUANTILES = (0.5, 0.99)
@@ -65,7 +66,7 @@ def metrics_of(text: str) -> list[CurrentMetric]:
             values=tuple(_values(family)),
         )
         for family in text_string_to_metric_families(text)
-        if family.name.startswith(_SHOWN)
+        if family.name.startswith(_SHOWN) and not family.name.endswith(_WHEN_MADE)
     ]
 
 
@@ -88,10 +89,7 @@ def _values(family: Any) -> Iterator[CurrentValue]:
         yield from _histogram_values(family.samples)
         return
     for sample in family.samples:
-        if not sample.name.endswith("_created"):
-            yield CurrentValue(
-                labels=sample.labels, what="", value=_finite(sample.value)
-            )
+        yield CurrentValue(labels=sample.labels, what="", value=_finite(sample.value))
 
 
 def _histogram_values(samples: Iterable[Any]) -> Iterator[CurrentValue]:

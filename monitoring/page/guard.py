@@ -61,9 +61,7 @@ class Guard:
         if not secrets.compare_digest(
             headers.get(TOKEN_HEADER, "").encode(), self.token.encode()
         ):
-            return Refusal(
-                status=403, reason="the page is of an earlier start: reload it"
-            )
+            return Refusal(status=403, reason="the page is of an earlier start: reload it")
         return _body_refusal(headers)
 
 

@@ -115,7 +115,7 @@ class Playground(Protocol):
     def rank(
         self, user_id: str, item_ids: Sequence[str], count: int, draw: int
     ) -> ShownRanking:
-        """Rank ``item_ids``, or ``count`` items of the ``draw``-th choice if there are none."""
+        """Rank ``item_ids``; without any, ``count`` items of the ``draw``-th choice."""
         ...
 
     def click(self, request_id: str, item_id: str) -> ClickEffect:

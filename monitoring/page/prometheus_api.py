@@ -1,4 +1,4 @@
-"""A panel's query → Prometheus's answer: two of its calls, and bounds to what they may cost.
+"""A panel's query → Prometheus's answer: two of its calls, and bounds to their cost.
 
 In: a query as the page sends it. Out: Prometheus's JSON, as it is. No other path, method,
 host or redirection: the page's server is no way into the network.
@@ -76,12 +76,12 @@ class ApiAnswer:
 
 
 def instant_query(given: Mapping[str, str]) -> InstantQuery:
-    """Return the query in a URL's parameters; ``ValueError`` for one that is not allowed."""
+    """Return the query in a URL's parameters; ``ValueError`` for one out of bounds."""
     return InstantQuery(query=given.get("query", ""), at_s=_number(given, "time"))
 
 
 def range_query(given: Mapping[str, str]) -> RangeQuery:
-    """Return the query in a URL's parameters; ``ValueError`` for one that is not allowed."""
+    """Return the query in a URL's parameters; ``ValueError`` for one out of bounds."""
     return RangeQuery(
         query=given.get("query", ""),
         start_s=_number(given, "start"),

@@ -1,13 +1,12 @@
-"""The page on a port of 127.0.0.1, until Ctrl-C.
+"""The page on a port of 127.0.0.1, until it is told to end.
 
 The socket is bound before anything is said, so that a taken port is a sentence and the
-address that is printed answers; the guard knows the port by then, which may be any free one.
+address that is printed answers; the guard knows the port by then, be it any free one.
 """
 
 import secrets
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from dataclasses import dataclass
 
 import uvicorn
 
@@ -17,27 +16,46 @@ from monitoring.page.guard import Guard
 HOST = "127.0.0.1"  # and no other: whoever reaches the page may publish events
 
 
-def serve(sources: PageSources, port: int, ready: Callable[[str], None]) -> None:
-    """Serve the page on ``port`` (0: any free one) until the process is told to end.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageServer:
+    """A page whose port is its own already; a browser that asks is kept waiting."""
 
-    ``ready`` hears the address once it answers. Raises ``ValueError`` if the port is taken.
-    """
-    with _bound(port) as listener:
-        port = listener.getsockname()[1]
-        guard = Guard(port=port, token=secrets.token_urlsafe(24))
-        config = uvicorn.Config(
-            application(sources, guard),
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            ws="none",
-            lifespan="off",
-            timeout_graceful_shutdown=1,  # a click may be waiting for its effect
-        )
-        listener.listen()  # from here on a browser is kept waiting, not refused
-        ready(f"http://{HOST}:{port}")
-        with suppress(KeyboardInterrupt):  # Ctrl-C is how one ends it
-            uvicorn.Server(config).run(sockets=[listener])
+    address: str
+    _server: uvicorn.Server
+    _listener: socket.socket
+
+    def run(self) -> None:
+        """Answer until ``stop``, or until the process gets SIGINT or SIGTERM.
+
+        A signal takes its usual effect once what was under way is answered.
+        """
+        with self._listener:
+            self._server.run(sockets=[self._listener])
+
+    def stop(self) -> None:
+        """Let ``run`` return, from another thread."""
+        self._server.should_exit = True
+
+
+def opened(sources: PageSources, port: int) -> PageServer:
+    """Return the page on ``port`` (0: any free one); ``ValueError`` if it is taken."""
+    listener = _bound(port)
+    port = listener.getsockname()[1]
+    guard = Guard(port=port, token=secrets.token_urlsafe(24))
+    config = uvicorn.Config(
+        application(sources, guard),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        ws="none",
+        lifespan="off",
+        timeout_graceful_shutdown=1,  # a click may be waiting for its effect
+    )
+    return PageServer(
+        address=f"http://{HOST}:{port}",
+        _server=uvicorn.Server(config),
+        _listener=listener,
+    )
 
 
 def _bound(port: int) -> socket.socket:
@@ -46,6 +64,7 @@ def _bound(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
+        listener.listen()
     except OSError as error:
         listener.close()
         raise ValueError(

@@ -48,8 +48,12 @@ VENDOR_HOMES = {
         "monitoring/exporter.py",
         "monitoring/gauges.py",
         "monitoring/triton_metrics.py",
+        "monitoring/page/current_values.py",
         "local/*.py",
     ),
+    "starlette": ("monitoring/page/app.py",),
+    "uvicorn": ("monitoring/page/server.py",),
+    "plotly": (),  # its wheel carries a script; its Python is not needed
     "noida_db": ("local/*.py",),
 }
 # Unpickling a file runs what its author wrote into it.

@@ -26,6 +26,7 @@ function setLive(wanted) {
   liveButton.setAttribute("aria-pressed", String(isLive));
   liveButton.title = isLive ? `Asks again every ${EVERY_MS / 1000} s; click to pause` : "Paused; click to go on";
   replace(liveButton, isLive ? "Live" : "Paused");
+  clearTimeout(timer);
   if (isLive) refresh();
 }
 

@@ -56,7 +56,7 @@ export function layoutOf(place, { margin = {} } = {}) {
 /** Return an axis of plotly's that is quiet: a grid line a tick, and nothing else. */
 export function axis(more = {}) {
   return {
-    gridcolor: ink("grid"), zeroline: false, linecolor: ink("grid"), fixedrange: true, automargin: true,
+    ticks: "", gridcolor: ink("grid"), zeroline: false, linecolor: ink("grid"), fixedrange: true, automargin: true,
     tickfont: { color: ink("muted"), size: 11 }, ...more,
   };
 }
@@ -89,7 +89,9 @@ export function rangeOf(values, { min = null, max = null, softMin = null, softMa
   let high = max ?? Math.max(...there, softMax ?? -Infinity);
   if (!Number.isFinite(low) || !Number.isFinite(high)) [low, high] = [min ?? 0, max ?? 1];
   if (min === null && low > 0 && low < 0.6 * high) low = 0;
-  const air = (high - low) * 0.08 || Math.abs(high) * 0.1 || 0.5;
+  // A line that is level but for the last bits of its numbers is level.
+  const span = high - low > Math.abs(high) * 1e-9 ? high - low : 0;
+  const air = span * 0.08 || Math.abs(high) * 0.1 || 0.5;
   if (min === null && low !== 0) low -= air;
   if (max === null) high += air;
   return [low, high];

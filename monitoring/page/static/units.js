@@ -95,9 +95,11 @@ export function ago(seconds) {
 
 /** Return about `count` round numbers from `low` to `high`, for an axis in `unit`. */
 export function ticks(low, high, count, unit = "none") {
-  const step = roundStep((high - low || Math.abs(high) || 1) / count, unit);
+  if (!(high > low)) return [low];
+  const step = roundStep((high - low) / count, unit);
   const found = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i += 1) found.push(i * step || 0);
+  const first = Math.ceil(low / step - 1e-9);
+  for (let i = 0; i <= 2 * count && (first + i) * step <= high + step * 1e-9; i += 1) found.push((first + i) * step || 0);
   return found;
 }
 

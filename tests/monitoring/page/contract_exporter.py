@@ -10,7 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    start_http_server,
+)
 
 VERSIONS = ("v1", "v2")
 BY_VERSION = {  # of v1; v2's are a little better, or dearer
@@ -66,7 +72,7 @@ COUNTED = {  # a second, of v1
     "inference_flops_total": 3e9,
     "unfolded_flops_total": 6e10,
 }
-LABELLED = {
+LABELLED: dict[tuple[str, ...], tuple[str, list[tuple[str, ...]]]] = {
     ("step", "phase"): (
         "step_seconds_total",
         [(s, p) for s in ("rank_clicks", "click_ranker") for p in ("request", "queue")],
@@ -132,7 +138,9 @@ def _gauges(registry: CollectorRegistry) -> Iterator[Move]:
         gauge(name).set(value)
     for name, value in BY_VERSION.items():
         of_name = gauge(name, "model_version")
-        bound = gauge(f"{name}_bound", "model_version", "bound") if name in BOUNDED else None
+        bound = (
+            gauge(f"{name}_bound", "model_version", "bound") if name in BOUNDED else None
+        )
         for place, version in enumerate(VERSIONS):
             yield _waves(of_name, bound, version, value * (1 + 0.03 * place))
     gauge("serving_model", "model_version").labels("v1").set(1)
@@ -174,14 +182,22 @@ def _bins(gauge: Callable[..., Gauge]) -> None:
     scores = gauge("calibration_bin_score", "model_version", "bin")
     rates = gauge("calibration_bin_click_rate", "model_version", "bin")
     metric = gauge("bundle_metric", "model_version", "metric")
-    shares = {n: gauge(n, "model_version", "where") for n in ("unseen_item_share", "cold_user_share")}
+    shares = {
+        n: gauge(n, "model_version", "where")
+        for n in ("unseen_item_share", "cold_user_share")
+    }
     psi = gauge("feature_psi", "model_version", "feature")
     for place, version in enumerate(VERSIONS):
         for number in range(10):
             score = 0.05 + number / 10
             scores.labels(version, str(number)).set(score)
             rates.labels(version, str(number)).set(min(1, score * (1 - 0.08 * place)))
-        for name, value in (("auc", 0.75), ("gauc", 0.64), ("log_loss", 0.59), ("calibration", 1)):
+        for name, value in (
+            ("auc", 0.75),
+            ("gauc", 0.64),
+            ("log_loss", 0.59),
+            ("calibration", 1),
+        ):
             metric.labels(version, name).set(value)
         for of_name in shares.values():
             of_name.labels(version, "training").set(0.02)
@@ -192,7 +208,9 @@ def _bins(gauge: Callable[..., Gauge]) -> None:
 
 def _counters(registry: CollectorRegistry) -> Iterator[Move]:
     for name, rate in COUNTED.items():
-        counter = Counter(f"srp4ctr_{name}", f"About {name}.", ["model_version"], registry=registry)
+        counter = Counter(
+            f"srp4ctr_{name}", f"About {name}.", ["model_version"], registry=registry
+        )
         for place, version in enumerate(VERSIONS):
             child = counter.labels(version)
             yield lambda _, passed, c=child, r=rate * (1 + 0.2 * place): c.inc(r * passed)  # type: ignore[misc]
@@ -203,7 +221,10 @@ def _counters(registry: CollectorRegistry) -> Iterator[Move]:
             rate = 20.0 / (place + 1) / (400 if name == "step_seconds_total" else 1)
             yield lambda _, passed, c=child, r=rate: c.inc(r * passed)  # type: ignore[misc]
     silent = Counter(
-        "srp4ctr_probe_failures", "Probes that saw no change.", ["reason"], registry=registry
+        "srp4ctr_probe_failures",
+        "Probes that saw no change.",
+        ["reason"],
+        registry=registry,
     )
     assert silent is not None  # declared, and nothing counted: a panel says so
 
