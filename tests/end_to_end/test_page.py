@@ -57,7 +57,7 @@ def playground(browser: Browser, address: str) -> Iterator[Page]:  # noqa: F811
     size = {"width": 1280, "height": 900}
     with watched(browser, viewport=size, reduced_motion="reduce") as page:
         page.goto(f"{address}/playground?user=user-1")
-        expect(page.locator(".items li")).to_have_count(20, timeout=30_000)
+        expect(page.locator(".items li")).not_to_have_count(0, timeout=30_000)
         yield page
 
 
@@ -76,7 +76,7 @@ def test_a_click_changes_the_history_and_the_next_ranking(playground: Page) -> N
     expect(newest).to_contain_text("click")
     expect(newest).to_have_class("new")
     assert playground.locator(".items .score").all_inner_texts() != scores
-    expect(playground.locator(".items .score small")).to_have_count(20)
+    expect(playground.locator(".items .score small")).to_have_count(len(scores))
 
 
 def test_what_moved_points_to_where_it_was(playground: Page) -> None:
@@ -84,7 +84,7 @@ def test_what_moved_points_to_where_it_was(playground: Page) -> None:
         "all => all.map(e => e.dataset.item)"
     )
     for _ in range(5):  # a click that moves nothing is news as well, but no test
-        playground.locator(".items button").nth(15).click()
+        playground.locator(".items button").last.click()
         expect(playground.locator(".answer")).to_have_attribute(
             "aria-busy", "false", timeout=30_000
         )
@@ -110,7 +110,8 @@ def test_a_ranking_says_which_model_how_long_and_what_it_cost(playground: Page) 
     assert re.search(r"Model\s+v1\s+Status\s+ok\s+Latency\s+[\d.]+ ms", facts), facts
     cost = playground.locator(".cost").inner_text()
     assert re.search(r"1 encoder run, [\d.]+ \wFLOP", cost), cost
-    assert re.search(r"20 encoder runs, [\d.]+ \wFLOP", cost), cost
+    number = playground.locator(".items li").count()
+    assert re.search(rf"{number} encoder runs, [\d.]+ \wFLOP", cost), cost
 
 
 def test_a_stranger_and_unknown_items_are_told_apart(playground: Page) -> None:
