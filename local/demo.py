@@ -21,7 +21,7 @@ from rich.console import Console
 from local import broker, demo_steps, movielens, processes, stack
 from local.console import Bar, Steps
 from local.control_group import ControlGroup
-from local.demo_steps import DemoInput
+from local.demo_steps import DemoInput, page_url
 from local.feature_gate import promoter
 from local.replay import Ranking, Replay, ReplayResult
 from local.summary import show
@@ -102,6 +102,7 @@ def _loop(options: Options, steps: Steps, local: Any, cache: Path) -> Outcome:
     folder = Path(settings.local.data_dir)
     with steps.step("Register features, start stream worker and monitor", try_stack):
         worker = _start_services(settings, folder)
+    steps.console.print(f"  [dim]watch it: {page_url(settings)}[/dim]", highlight=False)
     source = str(options.events or "MovieLens-100K")
     with steps.step(f"Read {source}", "srp4ctr events check FILE says what is wrong"):
         given = demo_steps.read_input(options.events, cache, LIVE_SHARE)
@@ -133,10 +134,11 @@ def _loop(options: Options, steps: Steps, local: Any, cache: Path) -> Outcome:
 
 
 def _start_services(settings: Settings, folder: Path) -> processes.Running:
-    """Start monitor and stream worker, and return the worker; neither is awaited here."""
+    """Start monitor, page and worker, and return the worker; none is awaited here."""
     from features.store import apply  # Feast: 3 s
 
     demo_steps.start_command("monitor", folder)
+    demo_steps.start_page(folder)
     apply(settings.features)
     return demo_steps.start_command("stream", folder)
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from features import bundle
 from features.store import FeatureStoreSink
 from local.control_group import POPULARITY
-from local.demo_steps import DemoInput, monitor_url, scrape
+from local.demo_steps import DemoInput, monitor_url, page_url, scrape
 from local.replay import Answer, ReplayResult
 from local.stack import Addresses
 from local.summary import (
@@ -141,6 +141,7 @@ def show_next(
     if not keep:
         console.print("To keep it running and play with it: make demo ARGS=--keep")
         return
+    console.print(f"[bold]the page: {page_url(settings)}[/bold]", highlight=False)
     places = {
         "live quality and cost": monitor_url(settings),
         "stream worker": worker_url(settings),

@@ -242,7 +242,7 @@ class Replay:
             if self._ended.wait(_PROBE_POLL_S):
                 return False
             now = self.rank(user_id, items, time.time_ns() // 1_000_000, "")
-            moved = _sequence_version(now) != _sequence_version(before)
+            moved = sequence_version(now) != sequence_version(before)
             if moved and now.scores != before.scores:
                 return True
         return False
@@ -265,7 +265,7 @@ def _as_shown(ranking: Ranking) -> list[int]:
     return sorted(range(len(ranking.scores)), key=ranking.positions.__getitem__)
 
 
-def _sequence_version(ranking: Ranking) -> str:
+def sequence_version(ranking: Ranking) -> str:
     """Return the sequence's part of the version, "" where there is none.
 
     The counters' moves with every impression, the item table's every second.
