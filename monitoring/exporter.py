@@ -71,6 +71,7 @@ class Monitor(Collector):
         self._quality = LiveQuality(**windows, comparison=self._comparison)
         self._open = OpenImpressions(**windows)
         self._totals = ServingTotals()
+        self._has_polled = False
         self._cards = BundleCards(sources.bundles_dir)
         self._drift = Drift(config.window_s)
         self._lag: dict[str, int] = {}
@@ -143,8 +144,11 @@ class Monitor(Collector):
 
     def poll_triton(self) -> None:
         """Take in Triton's counters and the cost cards of the versions that it serves."""
+        is_first, self._has_polled = not self._has_polled, True
         try:
-            self._totals.add(triton_metrics.fetch(self._sources.triton_metrics_url))
+            sample = triton_metrics.fetch(self._sources.triton_metrics_url)
+            # A server that was not there before us has counted nothing before us.
+            (self._totals.start_from if is_first else self._totals.add)(sample)
             self._up["triton"] = True
         except (OSError, ValueError) as error:
             if self._up["triton"]:
