@@ -53,7 +53,7 @@ PLAIN = {
     "feature_check_largest_difference": 0.0002,
     "feature_check_behind_seconds": 1.2,
     "feature_check_age_seconds": 95,
-    "served_feature_difference": 0.001,
+    "served_score_shift": 0.001,
     "refresh_age_seconds": 640,
     "refresh_interval_seconds": 3600,
     "refresh_duration_seconds": 84,
