@@ -101,6 +101,33 @@ def monitor_run() -> None:
     run_monitor(sources, settings.monitoring, stop, probing(settings))
 
 
+@monitor.command("open")
+def monitor_open(
+    port: Annotated[
+        int | None,
+        typer.Option(help="Of 127.0.0.1 (monitoring.page_port); 0: any free one."),
+    ] = None,
+    browser: Annotated[bool, typer.Option(help="Open it in your browser.")] = True,
+) -> None:
+    """Serve the dashboards and the playground on this machine until Ctrl-C.
+
+    Example: srp4ctr monitor open --no-browser
+    """
+    from local.page import PACKAGES, missing_packages, open_page
+
+    if missing_packages():
+        raise ValueError(
+            f"the page needs {', '.join(PACKAGES)}: pip install 'srp4ctr[page]'"
+        )
+    settings = load()
+    chosen = settings.monitoring.page_port if port is None else port
+
+    def say(address: str) -> None:
+        print(f"page: {address}  (Ctrl-C stops)", flush=True)
+
+    open_page(settings, chosen, browser, say)
+
+
 monitor_report = monitor.command("report")(report_commands.report)
 
 

@@ -4,8 +4,9 @@ Real slates and clicks of EB-NeRD's validation week, by turns of users from thre
 that rank by what was clicked before: ``v1`` serves; ``v2`` promises half as much again;
 ``v3`` costs ten times as much. A slate's probabilities add up to one, as its clicks do, so
 that v1 and v3 are honest. The monitor itself folds the labels, as the stream's own join
-makes them, and reads a page of Triton's form; its figures of each minute go through the
-project's rules in Prometheus' own engine (``promtool test rules``), unchanged.
+makes them, and reads a page of Triton's form, whose costs are made up; its figures of each
+minute go through the project's rules in Prometheus' own engine (``promtool test rules``),
+unchanged.
 
 Then a million labels: how long one takes, and how much memory they keep.
 
@@ -56,7 +57,9 @@ def main() -> None:
     """Print a table, then one JSON object."""
     asked = _arguments()
     labels = list(_labels(asked.labels))
-    say(f"{len(labels):,} labels, {sum(each.clicked for each in labels):,} clicks")
+    hours = (labels[-1].matured_at - labels[0].matured_at) / 3.6e6
+    clicks = sum(each.clicked for each in labels)
+    say(f"{len(labels):,} labels, {clicks:,} clicks, {hours:.1f} hours")
     with TritonPage() as page:
         replayed = _replay(labels, page)
     errors = _errors(labels, replayed.qualities)
@@ -147,6 +150,7 @@ def _replay(labels: Sequence[ImpressionLabel], page: TritonPage) -> Replayed:
             series.setdefault(name, [None] * minute).append(value)
         for values in series.values():
             values += [None] * (minute + 1 - len(values))
+    series['up{job="monitor"}'] = [1.0] * (max(minutes) + 1)  # Prometheus' own
     return Replayed(series=series, qualities=monitor.qualities())
 
 

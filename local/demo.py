@@ -10,6 +10,7 @@ import shutil
 import signal
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from rich.console import Console
 
 from local import broker, demo_steps, movielens, processes, stack
 from local.console import Bar, Steps
-from local.demo_steps import DemoInput
+from local.control_group import ControlGroup
+from local.demo_steps import DemoInput, page_url
 from local.feature_gate import promoter
-from local.replay import Replay, ReplayResult
+from local.replay import Ranking, Replay, ReplayResult
 from local.summary import show
 from settings import PREFIX, Settings, load
 from streams.events import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, Event
@@ -36,6 +38,7 @@ SETTINGS = {
     "STREAMS__LABEL_WINDOW_S": "6",
     "STREAMS__CORRECTION_WINDOW_S": "600",
     "TRAINING__MAX_SECONDS": "75",
+    "MONITORING__PROBE_INTERVAL_S": "5",
 }
 
 
@@ -99,6 +102,7 @@ def _loop(options: Options, steps: Steps, local: Any, cache: Path) -> Outcome:
     folder = Path(settings.local.data_dir)
     with steps.step("Register features, start stream worker and monitor", try_stack):
         worker = _start_services(settings, folder)
+    steps.console.print(f"  [dim]watch it: {page_url(settings)}[/dim]", highlight=False)
     source = str(options.events or "MovieLens-100K")
     with steps.step(f"Read {source}", "srp4ctr events check FILE says what is wrong"):
         given = demo_steps.read_input(options.events, cache, LIVE_SHARE)
@@ -115,7 +119,8 @@ def _loop(options: Options, steps: Steps, local: Any, cache: Path) -> Outcome:
         embedded = f"127.0.0.1:{addresses.kafka_port}"
         broker.forget(embedded, (BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC))
     with steps.step("Go live: rank slates, publish what is clicked") as bar:
-        replayed, published = _replay(settings, given, bar)
+        control = ControlGroup(history)
+        replayed, published = _replay(settings, given, control, bar)
     with steps.step("Let the last labels mature", _see_worker(folder)) as bar:
         shown = sum(len(answer.item_ids) for answer in replayed.answers)
         demo_steps.wait_until_folded(settings, impressions + shown, worker, bar)
@@ -129,10 +134,11 @@ def _loop(options: Options, steps: Steps, local: Any, cache: Path) -> Outcome:
 
 
 def _start_services(settings: Settings, folder: Path) -> processes.Running:
-    """Start monitor and stream worker, and return the worker; neither is awaited here."""
+    """Start monitor, page and worker, and return the worker; none is awaited here."""
     from features.store import apply  # Feast: 3 s
 
     demo_steps.start_command("monitor", folder)
+    demo_steps.start_page(folder)
     apply(settings.features)
     return demo_steps.start_command("stream", folder)
 
@@ -155,19 +161,27 @@ def _refresh(settings: Settings, bar: Bar) -> None:
     bar.note(report.version)
 
 
-def _replay(settings: Settings, given: DemoInput, bar: Bar) -> tuple[ReplayResult, int]:
+def _replay(
+    settings: Settings, given: DemoInput, control: ControlGroup, bar: Bar
+) -> tuple[ReplayResult, int]:
     with (
         EventPublisher(settings.kafka) as publisher,
         RankClient(settings.triton.grpc) as client,
     ):
-        replay = Replay(
-            rank=lambda user, items, now_ms, request_id: client.rank(
+
+        def rank(user: str, items: Sequence[str], now_ms: int, request_id: str) -> Ranking:
+            if control.has(user):
+                return control.rank(items)
+            return client.rank(
                 user,
                 items,
                 request_time_ms=now_ms,
                 request_id=request_id or None,
                 deadline_s=5.0,
-            ),
+            )
+
+        replay = Replay(
+            rank=rank,
             publish=publisher.publish,
             seconds=REPLAY_SECONDS,
             on_progress=bar.set,

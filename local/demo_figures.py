@@ -10,7 +10,8 @@ from rich.console import Console
 
 from features import bundle
 from features.store import FeatureStoreSink
-from local.demo_steps import DemoInput, monitor_url, scrape
+from local.control_group import POPULARITY
+from local.demo_steps import DemoInput, monitor_url, page_url, scrape
 from local.replay import Answer, ReplayResult
 from local.stack import Addresses
 from local.summary import (
@@ -46,12 +47,15 @@ def live_quality(
     def value(metric: str) -> float | None:
         return shown.get(f"{metric}{{model_version={version}}}")
 
-    def interval(metric: str) -> Interval:
+    def bounds_of(metric: str, named: str) -> Interval:
         bounds = (
-            shown.get(f"{metric}_bound{{bound={b},model_version={version}}}", float("nan"))
+            shown.get(f"{metric}_bound{{bound={b},model_version={named}}}", float("nan"))
             for b in ("low", "high")
         )
         return Interval(low=next(bounds), high=next(bounds))
+
+    def interval(metric: str) -> Interval:
+        return bounds_of(metric, version)
 
     at_top = "srp4ctr_online_click_rate_at_top"
     return LiveQualityFigures(
@@ -66,6 +70,8 @@ def live_quality(
         matured_impressions=int(value("srp4ctr_matured_impressions") or 0),
         probes=len(replayed.freshness_s),
         unchanged_probes=replayed.unchanged_probes,
+        control_click_rate=shown.get(f"{at_top}{{model_version={POPULARITY}}}"),
+        control_interval=bounds_of(at_top, POPULARITY),
     )
 
 
@@ -78,7 +84,7 @@ def figures(
     live = live_quality(settings, version, replayed)
     monitor, worker = scrape(monitor_url(settings)), scrape(worker_url(settings))
     clicks = Counter(event.item_id for event in history if isinstance(event, Click))
-    answers = replayed.answers
+    answers = [each for each in replayed.answers if each.model_version == version]
     fresh = replayed.freshness_s
     users = {event.user_id for event in history if hasattr(event, "user_id")}
     return DemoFigures(
@@ -135,6 +141,7 @@ def show_next(
     if not keep:
         console.print("To keep it running and play with it: make demo ARGS=--keep")
         return
+    console.print(f"[bold]the page: {page_url(settings)}[/bold]", highlight=False)
     places = {
         "live quality and cost": monitor_url(settings),
         "stream worker": worker_url(settings),

@@ -173,7 +173,9 @@ class Replay:
         self._show(visit, ranking, now_ms)
         self._follow(visit, started)
         self.result.answers.append(_answer_of(visit, ranking, latency_s))
-        if visit.clicks and len(self.result.answers) % self.probe_every == 0:
+        # What is ranked without features does not change with a click.
+        is_turn = len(self.result.answers) % self.probe_every == 0
+        if visit.clicks and is_turn and ranking.feature_version:
             click_due = started + FIRST_CLICK_MS / 1000
             self._at(
                 click_due - _PROBE_LEAD_S,
@@ -240,7 +242,7 @@ class Replay:
             if self._ended.wait(_PROBE_POLL_S):
                 return False
             now = self.rank(user_id, items, time.time_ns() // 1_000_000, "")
-            moved = _sequence_version(now) != _sequence_version(before)
+            moved = sequence_version(now) != sequence_version(before)
             if moved and now.scores != before.scores:
                 return True
         return False
@@ -263,7 +265,7 @@ def _as_shown(ranking: Ranking) -> list[int]:
     return sorted(range(len(ranking.scores)), key=ranking.positions.__getitem__)
 
 
-def _sequence_version(ranking: Ranking) -> str:
+def sequence_version(ranking: Ranking) -> str:
     """Return the sequence's part of the version, "" where there is none.
 
     The counters' moves with every impression, the item table's every second.

@@ -28,7 +28,7 @@ STACK_FILE = "stack.toml"
 _RECORD = "stack.json"
 _PORTS = "ports.json"
 _CONTROL_KEY = "control.key"
-_OF_OTHERS = (4, 5, 6)  # the ports of worker, monitor and caller
+_OF_OTHERS = (4, 5, 6, 9)  # the ports of worker, monitor, caller and page
 # Stopped in the reverse order; what others started in the folder (a worker) goes first.
 _ORDER = ("broker", "kafka", "store", "triton", "watch", "prometheus")
 # What settings.toml says of security is for other brokers: these two have none.
@@ -59,6 +59,8 @@ class Addresses:
     monitor_port: int
     caller_metrics_port: int
     """Reserved for a caller of Triton that shows its latency (``RankClient`` does)."""
+    page_port: int
+    """Reserved for ``srp4ctr monitor open``."""
     prometheus_port: int
     """0 where Prometheus is not installed."""
 
@@ -70,6 +72,12 @@ class Addresses:
             "triton": self.triton_metrics_port,
             "caller": self.caller_metrics_port,
         }
+
+    @property
+    def prometheus_url(self) -> str:
+        """Where Prometheus answers; "" where it is not installed, whoever has 9090."""
+        port = self.prometheus_port
+        return f"http://{ports.HOST}:{port}" if port else ""
 
     def settings(self) -> dict[str, dict[str, str | int]]:
         """Return the addresses in the sections of ``settings.toml``."""
@@ -88,7 +96,11 @@ class Addresses:
                 "repository": str(folder / "triton"),
             },
             "streams": {"metrics_port": self.worker_metrics_port},
-            "monitoring": {"port": self.monitor_port},
+            "monitoring": {
+                "port": self.monitor_port,
+                "page_port": self.page_port,
+                "prometheus_url": self.prometheus_url,
+            },
         }
 
 
@@ -172,6 +184,7 @@ def _start_all(
             monitor_port=free[5],
             caller_metrics_port=free[6],
             prometheus_port=free[7] if binary else 0,
+            page_port=free[9],
         )
         _start_broker(folder, addresses, free[8], tied)
         store = addresses.settings()["features"]
@@ -194,13 +207,13 @@ def _start_all(
 
 @contextmanager
 def _ports_as_before(folder: Path) -> Iterator[Sequence[int]]:
-    """Yield nine ports, the former ones where they are free: who runs on finds us again."""
+    """Yield ten ports, the former ones where they are free: who runs on finds us again."""
     record = folder / _PORTS
     before = json.loads(record.read_text()) if record.is_file() else []
-    with ports.reserved_ports(9, before) as free:
+    with ports.reserved_ports(10, before) as free:
         chosen = list(free)
         for place in _OF_OTHERS:  # a worker that outlived the stack holds its own
-            if before and ports.is_open(before[place]):
+            if place < len(before) and ports.is_open(before[place]):
                 chosen[place] = before[place]
         record.write_text(json.dumps(chosen))
         yield chosen

@@ -65,6 +65,9 @@ class LiveQualityFigures:
     matured_impressions: int
     probes: int
     """Clicks of which it was measured how soon they changed the scores."""
+    control_click_rate: float | None
+    """At position 1, of the users whom popularity serves."""
+    control_interval: Interval
     unchanged_probes: int
     """Probes that saw no change in 20 s; the 99th percentile has them as 20 s."""
 
@@ -148,6 +151,11 @@ def _ranking_table(figures: DemoFigures, live: LiveQualityFigures) -> Table:
         _between(popular),
     )
     table.add_row("random (expected)", f"{figures.random_ctr:.3f}", "")
+    table.add_row(
+        "popularity, live, for a fifth of the users",
+        _or_dash(live.control_click_rate),
+        _between(live.control_interval),
+    )
     return table
 
 

@@ -68,7 +68,7 @@ def sequence_table(
         table.add_row(
             clock(element.occurred_at),
             _ago(element.occurred_at),
-            _action(element.action),
+            action_name(element.action),
             "" if element.value is None else f"{element.value:g}",
             escape(names[element.item_key]),
             *map(escape, origin),
@@ -142,7 +142,8 @@ def _row(row: BehaviorSequence | Activity | Exposures) -> str:
     return f"version {row.version_us}, last offset {row.last_offset}"
 
 
-def _action(code: int) -> str:
+def action_name(code: int) -> str:
+    """Return the action of ``code`` in words; a hashed one has lost its own."""
     if 0 < code <= len(NAMED_ACTIONS):
         return NAMED_ACTIONS[code - 1]
     return f"other ({code})" if code >= FIRST_HASHED_ACTION else f"code {code}"

@@ -35,7 +35,7 @@ def titles(features: FeatureConfig, item_keys: Sequence[int]) -> dict[int, str]:
     entities = [rows.item_entity(key) for key in item_keys]
     found = views.read(rows.PROFILE_VIEW, entities)
     return {
-        key: _title(rows.unpack_profile(key, row)) if row else f"key {key}"
+        key: title_of(rows.unpack_profile(key, row)) if row else f"key {key}"
         for key, row in zip(item_keys, found, strict=True)
     }
 
@@ -49,7 +49,7 @@ def ranking_table(ranking: "Ranking", names: Mapping[int, str], top: int = 100) 
     order = sorted(range(len(ranking.scores)), key=lambda i: -ranking.scores[i])[:top]
     for place, index in enumerate(order, start=1):
         item_id = ranking.item_ids[index]
-        words = _words(ranking.item_statuses[index])
+        words = item_status_words(ranking.item_statuses[index])
         score = f"{ranking.scores[index]:.3f}"
         name = escape(names[item_key(item_id)])
         table.add_row(str(place), name, escape(item_id), score, words)
@@ -117,14 +117,16 @@ def a_table(title: str, *columns: str) -> Table:
     return table
 
 
-def _title(profile: ItemProfile) -> str:
+def title_of(profile: ItemProfile) -> str:
+    """Return the name that a person knows the item by; its id where it has none."""
     for name in _TITLES:
         if isinstance(title := profile.attributes.get(name), str):
             return title
     return str(profile.item_id)
 
 
-def _words(bits: int) -> str:
+def item_status_words(bits: int) -> str:
+    """Return what the bits of ``ItemStatus`` say, "" for none."""
     found: Iterable[str] = (word for bit, word in _STATUS_WORDS.items() if bits & bit)
     return ", ".join(found)
 

@@ -10,10 +10,12 @@ class MonitorConfig:
     host: str = "127.0.0.1"
     port: int = 9102
     prometheus_url: str = "http://127.0.0.1:9090"
-    """Where `monitor open` and `monitor report` read series."""
+    """Where ``monitor open`` and ``monitor report`` read series; "": there is none."""
     window_s: float = 3600.0
     """Live quality covers the labels of the last so many seconds of event time."""
     poll_interval_s: float = 1.0
+    page_port: int = 9105
+    """Of ``srp4ctr monitor open``, on 127.0.0.1."""
     expected_difference: float = 0.02
     """Of the click rates at position 1 of two versions that are compared: where their
     interval is narrowest. It holds whatever the difference is."""

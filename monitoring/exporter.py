@@ -36,7 +36,8 @@ from training.refresh_status import read_status
 
 LOG = logging.getLogger(__name__)
 RECENT_ITEMS = 20
-LIVE_LAG_S = 3600.0  # an older label is a backfill's: its lag says nothing
+# An older label is a backfill's, and so most often is one of what no model ranked.
+LIVE_LAG_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,7 @@ class Monitor(Collector):
         self._quality = LiveQuality(**windows, comparison=self._comparison)
         self._open = OpenImpressions(**windows)
         self._totals = ServingTotals()
+        self._has_polled = False
         self._cards = BundleCards(sources.bundles_dir)
         self._drift = Drift(config.window_s)
         self._lag: dict[str, int] = {}
@@ -95,8 +97,9 @@ class Monitor(Collector):
 
     @property
     def recent_items(self) -> list[str]:
-        """Items that were shown of late, for a probe to ask about."""
-        return list(self._recent_items)
+        """Items shown of late, for a probe to ask about; none before a model serves."""
+        is_served = serving_version(self._sources.repository) is not None
+        return list(self._recent_items) if is_served else []
 
     def qualities(self) -> tuple[ModelQuality, ...]:
         """Return the live figures of each model version now."""
@@ -113,7 +116,7 @@ class Monitor(Collector):
             self._quality.add(received.label, received.partition)
             self._open.label(received.label)
             lag_s = (received.published_ms - received.label.matured_at) / 1000
-            if lag_s < LIVE_LAG_S:
+            if received.label.model_version and lag_s < LIVE_LAG_S:
                 self._maturity_lag.observe(max(0.0, lag_s))
 
     def fold_impressions(self, shown: list[ShownImpression]) -> None:
@@ -141,8 +144,11 @@ class Monitor(Collector):
 
     def poll_triton(self) -> None:
         """Take in Triton's counters and the cost cards of the versions that it serves."""
+        is_first, self._has_polled = not self._has_polled, True
         try:
-            self._totals.add(triton_metrics.fetch(self._sources.triton_metrics_url))
+            sample = triton_metrics.fetch(self._sources.triton_metrics_url)
+            # A server that was not there before us has counted nothing before us.
+            (self._totals.start_from if is_first else self._totals.add)(sample)
             self._up["triton"] = True
         except (OSError, ValueError) as error:
             if self._up["triton"]:

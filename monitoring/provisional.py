@@ -7,6 +7,7 @@ impressions says too little, and is never mixed with that over settled ones.
 """
 
 import heapq
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from monitoring.live_quality import MAX_VERSIONS, OTHER, UNRANKED, Key
@@ -41,10 +42,11 @@ class OpenImpressions:
 
     def __init__(self, *, window_ms: int, label_window_ms: int) -> None:
         self._window_ms = window_ms
-        self._closes_after_ms = label_window_ms + GRACE_MS
+        self._closes_after_ms = label_window_ms
         self._open: dict[Key, _Open] = {}
         self._counts: dict[str, Provisional] = {}
         self._closing: list[tuple[int, Key]] = []  # heaps, by when they were shown
+        self._waiting: list[tuple[int, Key]] = []
         self._leaving: list[tuple[int, Key]] = []
         self._clock_ms = 0
 
@@ -70,7 +72,8 @@ class OpenImpressions:
         entry = self._open.get(key)
         if entry is None:
             return
-        if not (label.clicked and label.within_window) or entry.is_overdue:
+        is_closed = entry.shown_at <= self._clock_ms - self._closes_after_ms
+        if is_closed or not (label.clicked and label.within_window):
             self._remove(key, entry)
         elif not entry.is_clicked:
             entry.is_clicked = True
@@ -79,20 +82,19 @@ class OpenImpressions:
     def advance(self, until_ms: int) -> None:
         """Close the windows that had closed by ``until_ms``, in event time."""
         self._clock_ms = max(self._clock_ms, until_ms)
-        for key in _due(self._closing, self._clock_ms - self._closes_after_ms):
-            if (entry := self._open.get(key)) is None:
-                continue
+        closed_ms = self._clock_ms - self._closes_after_ms
+        for key, entry in self._due(self._closing, closed_ms):
             if entry.is_clicked:
                 self._remove(key, entry)
-                continue
+            else:  # its label is on its way
+                heapq.heappush(self._waiting, (entry.shown_at, key))
+        for key, entry in self._due(self._waiting, closed_ms - GRACE_MS):
             entry.is_overdue = True
             count = self._counts[entry.version]
             count.open, count.overdue = count.open - 1, count.overdue + 1
             heapq.heappush(self._leaving, (entry.shown_at, key))
-        gone_ms = self._clock_ms - self._closes_after_ms - self._window_ms
-        for key in _due(self._leaving, gone_ms):
-            if (entry := self._open.get(key)) is not None:
-                self._remove(key, entry)
+        for key, entry in self._due(self._leaving, closed_ms - GRACE_MS - self._window_ms):
+            self._remove(key, entry)
 
     def counts(self) -> dict[str, Provisional]:
         """Return the counts of each model version that has any."""
@@ -107,14 +109,15 @@ class OpenImpressions:
         if not count.open and not count.overdue:
             del self._counts[entry.version]
 
+    def _due(
+        self, heap: list[tuple[int, Key]], until_ms: int
+    ) -> Iterator[tuple[Key, _Open]]:
+        while heap and heap[0][0] <= until_ms:
+            key = heapq.heappop(heap)[1]
+            if (entry := self._open.get(key)) is not None:
+                yield key, entry
+
     def _version(self, shown: Impression) -> str:
         version = shown.model_version or UNRANKED
         is_full = len(self._counts) >= MAX_VERSIONS
         return OTHER if is_full and version not in self._counts else version
-
-
-def _due(heap: list[tuple[int, Key]], until_ms: int) -> list[Key]:
-    due = []
-    while heap and heap[0][0] <= until_ms:
-        due.append(heapq.heappop(heap)[1])
-    return due

@@ -114,6 +114,15 @@ class ServingTotals:
     _baseline: dict[str, float] | None = None
     _unseen: dict[str, int] = field(default_factory=dict)
 
+    def start_from(self, sample: Sample) -> None:
+        """Count from ``sample`` on: what it says was counted by whoever was here before.
+
+        Counters that begin at 0 are what Prometheus takes a restart for; at Triton's own
+        they would look like so many more requests.
+        """
+        self.totals = dict.fromkeys(sample, 0.0)
+        self._last = dict(sample)
+
     def add(self, sample: Sample) -> None:
         """Add what has happened since the sample before."""
         for key, value in sample.items():

@@ -166,11 +166,11 @@ def _store(made: Dashboard) -> None:
     section(made, "Feature check: the store against the log")
     panels = [each.no_value("no check yet: srp4ctr features check") for each in _check()]
     served = light(
-        "Served and not confirmed",
-        "The share of served rows that a recomputation from the log does not confirm.",
-        "percentunit",
-        limits.at_most(0.05, 0.1),
-        over_time("max(srp4ctr_served_feature_difference)"),
+        "Served scores off the log",
+        "How far scores are, on average, from those of the log's own features.",
+        "none",
+        limits.at_most(0.01, 0.02),
+        over_time("max(srp4ctr_served_score_shift)"),
     ).no_value("no check yet: srp4ctr features check --served")
     line(made, 4, *((4, each) for each in (*panels, served)))
 

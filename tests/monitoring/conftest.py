@@ -75,14 +75,22 @@ def an_impression(item: str = "i1", *, after_ms: int = 0, **changes: Any) -> Imp
 
 
 @pytest.fixture
-def triton_url() -> Iterator[str]:
+def triton_pages() -> list[str]:
+    """The metrics pages that Triton shows, one after another; the last one stays."""
+    return [PAGE]
+
+
+@pytest.fixture
+def triton_url(triton_pages: list[str]) -> Iterator[str]:
     """A server whose every page is Triton's metrics page."""
 
     class Page(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(PAGE.encode())
+            is_last = len(triton_pages) == 1
+            page = triton_pages[0] if is_last else triton_pages.pop(0)
+            self.wfile.write(page.encode())
 
         def log_message(self, *_: object) -> None:
             pass

@@ -20,7 +20,12 @@ METRICS: dict[str, tuple[str, ...]] = {
         *("scored_requests_total", "scored_candidates_total", "encoder_runs_total"),
         *("serving_cpu_seconds_total", "inference_flops_total", "unfolded_flops_total"),
         *("answer_seconds_bucket", "feature_age_seconds_bucket"),
-        *("item_table_age_seconds", "score_psi", "bundle_created_seconds"),
+        *(
+            "item_table_age_seconds",
+            "score_psi",
+            "served_score_shift",
+            "bundle_created_seconds",
+        ),
         *("bundle_window_start_seconds", "bundle_window_end_seconds"),
     ),
     BOUNDS.replace("{v}", 'model_version="v1"'): (
@@ -67,7 +72,7 @@ METRICS: dict[str, tuple[str, ...]] = {
         *("label_impressions_waiting", "label_unmatched_clicks", "label_forgotten_early"),
         *("feature_check_rows", "feature_check_wrong_rows", "feature_check_age_seconds"),
         *("feature_check_behind_seconds", "feature_check_largest_difference"),
-        *("served_feature_difference", "refresh_age_seconds", "refresh_interval_seconds"),
+        *("refresh_age_seconds", "refresh_interval_seconds"),
         *("refresh_duration_seconds", "refresh_failed"),
     ),
 }

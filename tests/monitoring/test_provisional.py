@@ -45,7 +45,7 @@ def test_a_click_is_known_at_once_and_stays_open_until_the_window_closes() -> No
     kept.label(a_label(clicked=True))
     kept.label(a_label(clicked=True))
     assert kept.counts() == {"v7": Provisional(open=1, clicked=1)}
-    kept.advance(START_MS + LABEL_WINDOW_MS + GRACE_MS)
+    kept.advance(START_MS + LABEL_WINDOW_MS)
     assert kept.counts() == {}
 
 

@@ -43,6 +43,17 @@ def test_a_counter_that_starts_anew_does_not_lose_what_was_counted() -> None:
     assert totals.runs("rank_clicks") == 15
 
 
+def test_a_monitor_that_starts_anew_counts_nothing_twice() -> None:
+    before = totals_of(a_sample(rank_clicks=0), a_sample(rank_clicks=1000))
+    assert before.runs("rank_clicks") == 1000
+    after = ServingTotals()
+    after.start_from(a_sample(rank_clicks=1000, behavior_encoder_v7=900))
+    assert after.by_version(RUNS, "behavior_encoder") == {"v7": 0.0}  # there, for a rate
+    after.add(a_sample(rank_clicks=1010, behavior_encoder_v7=909))
+    assert after.runs("rank_clicks") == 10
+    assert after.encoder_runs_per_request() == 0.9
+
+
 def test_an_unloaded_version_stays_in_the_total() -> None:
     totals = totals_of(
         a_sample(behavior_encoder_v6=10),

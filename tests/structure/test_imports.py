@@ -51,9 +51,13 @@ VENDOR_HOMES = {
         "monitoring/probe.py",
         "monitoring/service.py",
         "monitoring/triton_metrics.py",
+        "monitoring/page/current_values.py",
         "local/*.py",
     ),
     "grafana_foundation_sdk": ("monitoring/dashboards/[a-z]*.py",),
+    "starlette": ("monitoring/page/app.py",),
+    "uvicorn": ("monitoring/page/server.py",),
+    "plotly": (),  # its wheel carries a script; its Python is not needed
     "noida_db": ("local/*.py",),
 }
 # Unpickling a file runs what its author wrote into it.

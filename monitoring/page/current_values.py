@@ -1,0 +1,135 @@
+"""The exporters' pages → a table of what they say at this moment.
+
+In: Prometheus text. Out: our metrics with their help and values; a histogram as its count,
+mean and quantiles. For a machine without Prometheus, and for panels that want to know
+whether a metric is there at all.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from typing import Any
+from urllib.request import ProxyHandler, build_opener
+
+from prometheus_client.parser import text_string_to_metric_families
+
+_SHOWN = ("srp4ctr_", "nv_")  # not Python's own, of which nobody asked
+_WHEN_MADE = "_created"  # prometheus_client tells so of every counter
+_TIMEOUT_S = 2.0
+_MAX_BYTES = 8 * 1024 * 1024
+_QUANTILES = (0.5, 0.99)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurrentValue:
+    """One line of a metric; ``None`` is a number that is none yet."""
+
+    labels: Mapping[str, str]
+    what: str
+    """"" for the value itself; of a histogram: count, mean, p50, p99."""
+    value: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurrentMetric:
+    """A metric and what it says now; without values it has counted nothing yet."""
+
+    name: str
+    kind: str
+    help: str
+    values: Sequence[CurrentValue]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExporterPage:
+    """What one exporter says, or why it says nothing."""
+
+    job: str
+    url: str
+    trouble: str
+    metrics: Sequence[CurrentMetric]
+
+
+def read_exporters(exporters: Mapping[str, str]) -> list[ExporterPage]:
+    """Return what is at each address, by the job's name."""
+    return [_read(job, url) for job, url in exporters.items()]
+
+
+def metrics_of(text: str) -> list[CurrentMetric]:
+    """Return our metrics in ``text``; ``ValueError`` if it is not Prometheus's format."""
+    return [
+        CurrentMetric(
+            name=_full_name(family),
+            kind=family.type,
+            help=family.documentation,
+            values=tuple(_values(family)),
+        )
+        for family in text_string_to_metric_families(text)
+        if family.name.startswith(_SHOWN) and not family.name.endswith(_WHEN_MADE)
+    ]
+
+
+def _read(job: str, url: str) -> ExporterPage:
+    trouble, metrics = "", list[CurrentMetric]()
+    try:
+        with build_opener(ProxyHandler({})).open(url, timeout=_TIMEOUT_S) as answer:
+            metrics = metrics_of(answer.read(_MAX_BYTES).decode())
+    except (OSError, HTTPException, ValueError) as error:
+        trouble = f"does not answer: {error}"
+    return ExporterPage(job=job, url=url, trouble=trouble, metrics=metrics)
+
+
+def _full_name(family: Any) -> str:
+    return f"{family.name}_total" if family.type == "counter" else str(family.name)
+
+
+def _values(family: Any) -> Iterator[CurrentValue]:
+    if family.type == "histogram":
+        yield from _histogram_values(family.samples)
+        return
+    for sample in family.samples:
+        yield CurrentValue(labels=sample.labels, what="", value=_finite(sample.value))
+
+
+def _histogram_values(samples: Iterable[Any]) -> Iterator[CurrentValue]:
+    buckets: dict[tuple[tuple[str, str], ...], list[tuple[float, float]]] = {}
+    sums: dict[tuple[tuple[str, str], ...], float] = {}
+    for sample in samples:
+        labels = {k: v for k, v in sample.labels.items() if k != "le"}
+        key = tuple(sorted(labels.items()))
+        if sample.name.endswith("_bucket"):
+            bound = float(sample.labels["le"])
+            buckets.setdefault(key, []).append((bound, sample.value))
+        elif sample.name.endswith("_sum"):
+            sums[key] = sample.value
+    for key, found in buckets.items():
+        counted = sorted(found)
+        total = counted[-1][1]
+        mean = sums.get(key, math.nan) / total if total else math.nan
+        figures = {"count": total, "mean": mean}
+        figures |= {f"p{q * 100:g}": quantile(counted, q) for q in _QUANTILES}
+        for what, value in figures.items():
+            yield CurrentValue(labels=dict(key), what=what, value=_finite(value))
+
+
+def quantile(buckets: Sequence[tuple[float, float]], share: float) -> float:
+    """Return the quantile of cumulative ``buckets``, as Prometheus interpolates it.
+
+    NaN of nothing; the last finite bound for what lies beyond it.
+    """
+    wanted = share * buckets[-1][1]
+    if not wanted:
+        return math.nan
+    low, below = 0.0, 0.0
+    for bound, count in buckets:
+        if count >= wanted:
+            if math.isinf(bound):
+                return low
+            return low + (bound - low) * (wanted - below) / (count - below)
+        low, below = bound, count
+    return low
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,77 @@
+"""Which requests the page answers: those of its own script, on this machine alone.
+
+In: a request's method and headers. Out: why it is refused, or None. Any site that is open
+in the same browser may send requests to 127.0.0.1, so an address alone protects nothing:
+the host must be ours (DNS rebinding), a change needs our origin and the token of this start
+(CSRF), and what comes back may be read and framed by our page only (``HEADERS``).
+"""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+TOKEN_HEADER = "x-srp4ctr-token"
+MAX_BODY_BYTES = 64 * 1024  # a thousand item ids
+_READS = ("GET", "HEAD")
+_OURS = ("same-origin", "none")  # "none": typed into the address bar
+# Plotly draws with inline styles; nothing else here does, and no script is ever inline.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = (
+    ("content-security-policy", _POLICY),
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why a request is not answered."""
+
+    status: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    """Knows where the page listens and the token that its script was given."""
+
+    port: int
+    token: str
+
+    def refusal(self, method: str, headers: Mapping[str, str]) -> Refusal | None:
+        """Return why the request is refused, None if it may pass; names in lower case."""
+        host = headers.get("host", "")
+        if host not in (f"127.0.0.1:{self.port}", f"localhost:{self.port}"):
+            return Refusal(status=421, reason=f"this is not the host {host!r}")
+        site = headers.get("sec-fetch-site", "none")
+        if method in _READS:
+            # A link on another page may lead here; its script may not ask.
+            is_link = headers.get("sec-fetch-mode") == "navigate"
+            if site in _OURS or is_link:
+                return None
+            return Refusal(status=403, reason="asked by another site's page")
+        if site not in _OURS or headers.get("origin") != f"http://{host}":
+            return Refusal(status=403, reason="sent by another site's page")
+        if not secrets.compare_digest(
+            headers.get(TOKEN_HEADER, "").encode(), self.token.encode()
+        ):
+            return Refusal(status=403, reason="the page is of an earlier start: reload it")
+        return _body_refusal(headers)
+
+
+def _body_refusal(headers: Mapping[str, str]) -> Refusal | None:
+    kind = headers.get("content-type", "").partition(";")[0].strip()
+    if kind != "application/json":
+        return Refusal(status=415, reason="send application/json")
+    length = headers.get("content-length", "")
+    if not length.isdecimal():
+        return Refusal(status=411, reason="say the body's length")
+    if int(length) > MAX_BODY_BYTES:
+        return Refusal(status=413, reason=f"at most {MAX_BODY_BYTES} bytes")
+    return None

@@ -1,0 +1,37 @@
+// The page's own server: every failure is an Error whose message is a sentence.
+let token = "";
+
+/** Learn where things are; the token of this start is sent with every change. */
+export async function start() {
+  const answer = await get("/api/start");
+  token = answer.token;
+  return answer;
+}
+
+export async function get(path, parameters = {}, signal = undefined) {
+  const query = new URLSearchParams(parameters).toString();
+  return read(() => fetch(query ? `${path}?${query}` : path, { signal }));
+}
+
+export async function post(path, content) {
+  const headers = { "content-type": "application/json", "x-srp4ctr-token": token };
+  return read(() => fetch(path, { method: "POST", headers, body: JSON.stringify(content) }));
+}
+
+async function read(ask) {
+  let answer;
+  try {
+    answer = await ask();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The page's server does not answer: start it again with `srp4ctr monitor open`.");
+  }
+  let content;
+  try {
+    content = await answer.json();
+  } catch {
+    throw new Error(`The answer was no JSON (status ${answer.status}).`);
+  }
+  if (!answer.ok) throw new Error(content.error ?? `Status ${answer.status}`);
+  return content;
+}

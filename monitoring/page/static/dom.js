@@ -1,0 +1,40 @@
+// Elements, made without HTML strings: what comes from metrics or items is always text.
+const SVG = "http://www.w3.org/2000/svg";
+
+/** Return an element: h("p", {class: "note", title: "…", onclick: f}, "text", child). */
+export function h(tag, attributes = {}, ...children) {
+  return fill(document.createElement(tag), attributes, children);
+}
+
+/** Return an SVG element. */
+export function s(tag, attributes = {}, ...children) {
+  return fill(document.createElementNS(SVG, tag), attributes, children);
+}
+
+function fill(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "style") setStyle(element, value);
+    else if (name === "value") element.value = value;
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+function setStyle(element, style) {
+  for (const [name, value] of Object.entries(style)) {
+    if (value !== null && value !== undefined) element.style.setProperty(name, value);
+  }
+}
+
+/** Let go of `element`'s children, and give it others. */
+export function replace(element, ...children) {
+  element.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
+}
+
+/** Return `name` with places where a line may break: between the words of CamelCase. */
+export function breakable(name) {
+  return name.replace(/([a-z0-9])([A-Z])/g, "$1\u200b$2");
+}

@@ -1,0 +1,101 @@
+// One panel: its frame, its queries, and which of the drawings it is given to.
+import { h, replace } from "./dom.js";
+import { configured } from "./fields.js";
+import { drop } from "./plots.js";
+import { framesOf, interpolate } from "./queries.js";
+import { whyEmpty } from "./reasons.js";
+import { transformed } from "./transformations.js";
+import { bargauge } from "./panels/bargauge.js";
+import { heatmap } from "./panels/heatmap.js";
+import { stat } from "./panels/stat.js";
+import { table } from "./panels/table.js";
+import { text } from "./panels/text.js";
+import { timeline } from "./panels/timeline.js";
+import { timeseries } from "./panels/timeseries.js";
+import { xychart } from "./panels/xychart.js";
+
+const DRAWINGS = {
+  timeseries, stat, table, bargauge, heatmap, xychart, text, gauge: stat, "state-timeline": timeline, "status-history": timeline, graph: timeseries,
+};
+
+/** A panel on the page; `refresh` asks and draws, `redraw` only draws. */
+export class Panel {
+  constructor(spec) {
+    this.spec = spec;
+    this.frames = null;
+    this.context = null;
+    this.asked = null;
+    this.isVisible = true;
+    this.title = h("h3", {});
+    this.content = h("div", { class: "content" });
+    const { x = 0, y = 0, w = 24, h: height = 8 } = spec.gridPos ?? {};
+    this.element = h(
+      "article",
+      {
+        class: `panel kind-${spec.type}`, "data-state": "loading", "data-kind": spec.type, "data-title": spec.title,
+        style: { "--x": x + 1, "--w": w, "--y": y + 1, "--h": height },
+      },
+      spec.title || spec.description ? h("header", {}, this.title, about(spec)) : null,
+      this.content,
+    );
+    this.resized = new ResizeObserver(() => this.redraw());
+    this.resized.observe(this.content);
+  }
+
+  /** Ask for the panel's data as of `window`, and draw it. */
+  async refresh(variables, window) {
+    this.asked?.abort();
+    const asked = new AbortController();
+    this.asked = asked;
+    const title = interpolate(this.spec.title ?? "", variables, window);
+    if (this.title.textContent !== title) replace(this.title, title);
+    try {
+      const frames = this.spec.type === "text" ? [] : await framesOf(this.spec, variables, window, asked.signal);
+      if (asked.signal.aborted) return;
+      this.frames = configured(transformed(named(frames, this.spec), this.spec.transformations), this.spec.fieldConfig);
+      this.context = { window, variables };
+      await this.redraw();
+    } catch (error) {
+      if (error.name !== "AbortError") this.say("error", error.message);
+    }
+  }
+
+  async redraw() {
+    if (!this.frames || !this.element.isConnected) return;
+    const draw = DRAWINGS[this.spec.type];
+    if (!draw) {
+      this.say("error", `Panels of the kind ${this.spec.type} are drawn by Grafana alone.`);
+      return;
+    }
+    if (this.content.querySelector(":scope > .said")) replace(this.content);
+    if (await draw(this.content, this.spec, this.frames, this.context)) this.element.dataset.state = "drawn";
+    else this.say("empty", await whyEmpty(this.spec, this.context.window));
+  }
+
+  say(state, sentence) {
+    this.content.querySelectorAll(".plot").forEach(drop);
+    this.element.dataset.state = state;
+    replace(this.content, h("p", { class: "said" }, sentence));
+  }
+
+  leave() {
+    this.asked?.abort();
+    this.resized.disconnect();
+    this.content.querySelectorAll(".plot").forEach(drop);
+  }
+}
+
+/** Return frames whose fields have their config before they are transformed: names count there. */
+function named(frames, { fieldConfig, transformations = [] }) {
+  return transformations.length ? configured(frames, { overrides: onlyNames(fieldConfig) }) : frames;
+}
+
+function onlyNames({ overrides = [] } = {}) {
+  return overrides.map(({ matcher, properties }) => ({ matcher, properties: properties.filter(({ id }) => id === "displayName") }));
+}
+
+function about({ title, description }) {
+  if (!description) return null;
+  const tip = h("span", { class: "tip", role: "tooltip" }, description);
+  return h("button", { class: "about", type: "button", "aria-label": `About ${title ?? "this panel"}: ${description}` }, h("span", { "aria-hidden": "true" }, "i"), tip);
+}

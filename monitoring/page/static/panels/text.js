@@ -1,0 +1,9 @@
+// A panel that only says something.
+import { h, replace } from "../dom.js";
+import { rendered } from "../markdown.js";
+
+/** Write the panel into `content`; there is always something. */
+export function text(content, panel) {
+  replace(content, h("div", { class: "prose" }, ...rendered(panel.options?.content ?? panel.content ?? "")));
+  return true;
+}

@@ -1,0 +1,161 @@
+// The playground: a user, what they did, a ranking; and what one click changes of both.
+import { get, post } from "./api.js";
+import { h, replace } from "./dom.js";
+import { Ranking } from "./ranking.js";
+import { ago, format } from "./units.js";
+
+const COUNTS = [10, 20, 50, 100];
+const SHOWN_BEHAVIORS = 30;
+
+export class Playground {
+  constructor() {
+    this.user = null;
+    this.draw = 0;
+    this.isAsking = false;
+    this.said = h("p", { class: "notice quiet", role: "status", hidden: true });
+    this.people = h("datalist", { id: "people" });
+    this.chips = h("div", { class: "chips" });
+    this.name = h("input", { id: "user", name: "user", list: "people", autocomplete: "off", maxlength: 256, placeholder: "A user's id" });
+    this.history = h("ol", { class: "history", tabindex: "0", "aria-label": "Recent behaviours, newest first" });
+    this.historyTitle = h("h2", {}, "Recent behaviours");
+    this.count = h("select", { id: "count", onchange: () => this.rank() }, ...COUNTS.map((n) => h("option", { value: n, selected: n === 20 }, `${n} candidates`)));
+    this.own = h("textarea", { id: "own", rows: 2, placeholder: "Item ids, separated by spaces or commas; empty: items that are new to the user" });
+    this.ranking = new Ranking((item) => this.click(item));
+    this.element = h("div", { class: "playground" }, this.heading(), this.said, h("div", { class: "columns" }, this.left(), this.right()));
+  }
+
+  heading() {
+    return h("div", { class: "toolbar" }, h(
+      "div", { class: "heading" }, h("h1", {}, "Playground"),
+      h("p", {}, "Rank items for a user as any caller would, click one, and watch the history and the next ranking follow. What you click is published: it counts in features, labels and live quality."),
+    ));
+  }
+
+  left() {
+    const form = h("form", { class: "pick", onsubmit: (event) => this.submitted(event) }, h("label", { for: "user" }, "User"), this.name, this.people, h("button", { type: "submit", class: "primary" }, "Show"));
+    return h("div", { class: "side" }, h("section", { class: "card" }, form, this.chips), h("section", { class: "card grow" }, this.historyTitle, this.history));
+  }
+
+  right() {
+    const again = () => {
+      this.draw += 1;
+      this.rank();
+    };
+    const controls = h(
+      "div", { class: "controls" }, h("label", { for: "count", class: "unseen" }, "How many candidates"), this.count,
+      h("button", { type: "button", onclick: () => this.rank() }, "Rank again"), h("button", { type: "button", onclick: again }, "Other candidates"),
+    );
+    const own = h(
+      "details", { class: "own" }, h("summary", {}, "My own candidates"), h("label", { for: "own", class: "unseen" }, "Ids of your own candidates"), this.own, h("button", { type: "button", onclick: () => this.rank() }, "Rank these"),
+    );
+    return h("section", { class: "card ranking" }, h("div", { class: "ranking-head" }, h("h2", {}, "Ranking"), controls, own), this.ranking.element);
+  }
+
+  /** Called every few seconds: only the ages move, and the offer until there is one. */
+  async refresh() {
+    if (!this.offer?.users.length) await this.meet();
+    this.history.querySelectorAll("time").forEach((time) => replace(time, ago(Date.now() / 1000 - Number(time.dataset.at) / 1000)));
+  }
+
+  /** Learn who may be picked; at first, pick who is in the address, or the last one. */
+  async meet() {
+    try {
+      this.offer = await get("/api/playground/offer");
+    } catch (error) {
+      this.say(error.message);
+      return;
+    }
+    const { users, advice } = this.offer;
+    this.say(advice);
+    replace(this.people, ...users.map((value) => h("option", { value })));
+    replace(this.chips, ...users.slice(0, 8).map((id) => h("button", { type: "button", onclick: () => this.pick(id) }, id)));
+    const wished = new URLSearchParams(location.search).get("user") ?? users[0];
+    if (wished && this.user === null) await this.pick(wished);
+  }
+
+  submitted(event) {
+    event.preventDefault();
+    const id = this.name.value.trim();
+    if (id) this.pick(id);
+  }
+
+  async pick(id) {
+    this.user = id;
+    this.draw = 0;
+    this.name.value = id;
+    history.replaceState(null, "", `${location.pathname}?user=${encodeURIComponent(id)}`);
+    this.chips.querySelectorAll("button").forEach((chip) => chip.setAttribute("aria-pressed", String(chip.textContent === id)));
+    const reading = get("/api/playground/user", { id }).then((user) => this.tell(user));
+    await Promise.all([reading.catch((error) => this.noHistory(error.message)), this.rank()]);
+  }
+
+  async rank() {
+    if (this.user === null || this.isAsking) return;
+    const item_ids = this.own.value.split(/[\s,]+/).filter(Boolean);
+    await this.during(async () => {
+      const ranking = await post("/api/playground/rank", { user_id: this.user, item_ids, count: Number(this.count.value), draw: this.draw });
+      this.ranking.show(ranking);
+    });
+  }
+
+  async click(item) {
+    await this.during(async () => {
+      this.ranking.wait(item);
+      const effect = await post("/api/playground/click", { request_id: this.ranking.request, item_id: item.item_id });
+      this.tell(effect.user, this.shown);
+      this.ranking.show(effect.ranking, { effect, item });
+    });
+  }
+
+  /** Run one request at a time; what it fails with is said in the ranking's place. */
+  async during(ask) {
+    if (this.isAsking) return;
+    this.isAsking = true;
+    this.ranking.busy(true);
+    try {
+      await ask();
+    } catch (error) {
+      this.ranking.fail(error.message);
+    } finally {
+      this.isAsking = false;
+      this.ranking.busy(false);
+    }
+  }
+
+  /** Show the user's behaviours; those that `before` did not have are marked. */
+  tell(user, before = null) {
+    if (user.user_id !== this.user) return;
+    const known = new Set((before ?? user.behaviors).map(keyOf));
+    this.shown = user.behaviors;
+    replace(this.historyTitle, `${user.behaviors.length} recent behaviours`);
+    const rows = user.behaviors.slice(0, SHOWN_BEHAVIORS).map((behavior) => row(behavior, !known.has(keyOf(behavior))));
+    replace(this.history, ...(rows.length ? rows : [h("li", { class: "said" }, user.advice)]));
+    if (before) this.history.scrollTop = 0;
+  }
+
+  noHistory(sentence) {
+    replace(this.history, h("li", { class: "said" }, sentence));
+  }
+
+  say(sentence) {
+    this.said.hidden = !sentence;
+    replace(this.said, sentence);
+  }
+
+  redraw() {}
+
+  leave() {}
+}
+
+function keyOf({ at_ms, action, item }) {
+  return `${at_ms} ${action} ${item.title}`;
+}
+
+function row({ item, action, at_ms, value }, isNew) {
+  const attributes = Object.values(item.attributes).join(" · ");
+  return h(
+    "li", { class: isNew ? "new" : null },
+    h("div", { class: "what" }, h("b", {}, item.title), attributes ? h("span", { class: "muted" }, attributes) : null),
+    h("div", { class: "when" }, h("span", { class: "action" }, value === null ? action : `${action} ${format(value)}`), h("time", { "data-at": at_ms, datetime: new Date(at_ms).toISOString() }, ago(Date.now() / 1000 - at_ms / 1000))),
+  );
+}

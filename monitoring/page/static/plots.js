@@ -1,0 +1,114 @@
+// Plotly, loaded when the first chart is drawn, and what all charts share.
+import { faded, ink } from "./colours.js";
+import { format, ticks } from "./units.js";
+
+let address = "";
+let loading = null;
+
+export function learnAddress(path) {
+  address = path;
+}
+
+function plotly() {
+  loading ??= new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    script.src = address;
+    script.addEventListener("load", () => resolve(window.Plotly));
+    script.addEventListener("error", () => {
+      loading = null;
+      reject(new Error("The chart library could not be loaded from the page's server."));
+    });
+    document.head.append(script);
+  });
+  return loading;
+}
+
+const CONFIG = { displayModeBar: false, responsive: false, doubleClick: false, showTips: false };
+
+/** Draw `traces` into `place`, or change what is drawn there. */
+export async function draw(place, traces, layout) {
+  const library = await plotly();
+  if (!place.isConnected) return; // left meanwhile
+  await library.react(place, traces, layout, CONFIG);
+}
+
+/** Let go of the chart in `place`. */
+export function drop(place) {
+  window.Plotly?.purge(place);
+}
+
+/** Return the layout of a chart without its axes' ranges. */
+export function layoutOf(place, { margin = {} } = {}) {
+  return {
+    width: place.clientWidth,
+    height: place.clientHeight,
+    margin: { l: 8, r: 12, t: 6, b: 24, ...margin },
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    font: { family: "system-ui, sans-serif", size: 11, color: ink("muted") },
+    showlegend: false,
+    dragmode: false, // a finger on a chart scrolls the page
+    hovermode: "x unified",
+    hoverlabel: { bgcolor: ink("panel"), bordercolor: ink("rule"), font: { size: 12, color: ink("text") }, align: "left" },
+  };
+}
+
+/** Return an axis of plotly's that is quiet: a grid line a tick, and nothing else. */
+export function axis(more = {}) {
+  return {
+    ticks: "", gridcolor: ink("grid"), zeroline: false, linecolor: ink("grid"), fixedrange: true, automargin: true,
+    tickfont: { color: ink("muted"), size: 11 }, ...more,
+  };
+}
+
+/** Return the axis of values from `low` to `high`, ticks in `unit` at round numbers. */
+export function valueAxis(low, high, unit, decimals, { isLog = false, count = 4 } = {}) {
+  if (isLog) return axis({ type: "log", exponentformat: "SI" });
+  const values = ticks(low, high, count, unit);
+  const step = values.length > 1 ? values[1] - values[0] : 1;
+  // Ticks that are written alike tell nothing: as many decimals as the step has.
+  const texts = values.map((value) => format(value, unit, decimals));
+  const isTooCoarse = new Set(texts).size < texts.length;
+  return axis({
+    range: [low, high],
+    tickmode: "array",
+    tickvals: values,
+    ticktext: isTooCoarse ? values.map((value) => format(value, unit, decimalsOf(step, unit))) : texts,
+  });
+}
+
+function decimalsOf(step, unit) {
+  const shown = unit === "percentunit" ? step * 100 : step;
+  return Math.max(0, Math.min(8, Math.ceil(-Math.log10(shown) - 1e-9)));
+}
+
+/** Return the range that shows all of `values`: with air, and with 0 if it is near. */
+export function rangeOf(values, { min = null, max = null, softMin = null, softMax = null } = {}) {
+  const there = values.filter((value) => Number.isFinite(value));
+  let low = min ?? Math.min(...there, softMin ?? Infinity);
+  let high = max ?? Math.max(...there, softMax ?? -Infinity);
+  if (!Number.isFinite(low) || !Number.isFinite(high)) [low, high] = [min ?? 0, max ?? 1];
+  if (min === null && low > 0 && low < 0.6 * high) low = 0;
+  // A line that is level but for the last bits of its numbers is level.
+  const span = high - low > Math.abs(high) * 1e-9 ? high - low : 0;
+  const air = span * 0.08 || Math.abs(high) * 0.1 || 0.5;
+  if (min === null && low !== 0) low -= air;
+  if (max === null) high += air;
+  return [low, high];
+}
+
+/** Return dashed lines, or bands, where the panel has thresholds on its axis. */
+export function thresholdShapes(config) {
+  const how = config.custom?.thresholdsStyle?.mode ?? "off";
+  const steps = (config.thresholds?.steps ?? []).filter(({ value }) => value !== null && value !== undefined);
+  if (how === "off") return [];
+  return steps.map(({ value }) => ({
+    type: "line", xref: "paper", x0: 0, x1: 1, y0: value, y1: value, layer: "below",
+    line: { color: faded(ink("muted"), 0.7), width: 1, dash: "dash" },
+  }));
+}
+
+/** Return `text` for plotly's labels, which would read tags in it. */
+export function plain(text) {
+  return String(text).replace(/[<>&]/g, (c) => ({ "<": "&lt;", ">": "&gt;", "&": "&amp;" })[c]);
+}

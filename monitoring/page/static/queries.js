@@ -1,0 +1,119 @@
+// A panel's targets → Prometheus's series and tables, as frames of named fields.
+// A frame is {refId, fields}; a field {name, type, labels, values, legend, config}; time is in ms.
+import { get } from "./api.js";
+import { rateInterval } from "./times.js";
+
+/** Return `text` with Grafana's variables replaced; many chosen values are a regex. */
+export function interpolate(text, variables, window) {
+  const own = {
+    __rate_interval: `${rateInterval(window)}s`,
+    __interval: `${window.step}s`,
+    __interval_ms: String(window.step * 1000),
+    __range: `${window.length}s`,
+    __range_s: String(window.length),
+    __range_ms: String(window.length * 1000),
+    __from: String(window.start * 1000),
+    __to: String(window.end * 1000),
+  };
+  return text.replace(/\$\{(\w+)(?::(\w+))?\}|\$(\w+)|\[\[(\w+)\]\]/g, (all, braced, how, plain, old) => {
+    const name = braced ?? plain ?? old;
+    if (name in own) return own[name];
+    return name in variables ? written(variables[name], how) : all;
+  });
+}
+
+function written(chosen, how) {
+  const values = Array.isArray(chosen) ? chosen : [chosen];
+  if (how === "raw" || how === "csv" || how === "text") return values.join(",");
+  if (how === "pipe") return values.join("|");
+  if (!Array.isArray(chosen)) return chosen;
+  const escaped = values.map((value) => (value === ".*" ? value : value.replace(/[\\^$*+?.()|[\]{}]/g, "\\\\$&")));
+  return escaped.length === 1 ? escaped[0] : `(${escaped.join("|")})`;
+}
+
+/** Return the frames of all of `panel`'s targets that are not hidden. */
+export async function framesOf(panel, variables, window, signal) {
+  const targets = (panel.targets ?? []).filter((target) => !target.hide && target.expr);
+  const isOneOfMany = targets.filter(({ format }) => format === "table").length > 1;
+  return (await Promise.all(targets.map((target) => framesOfTarget(target, { variables, window, signal, isOneOfMany })))).flat();
+}
+
+async function framesOfTarget(target, { variables, window, signal, isOneOfMany }) {
+  const query = interpolate(target.expr, variables, window);
+  const isTable = target.format === "table";
+  const isInstant = target.instant && !target.range;
+  const series = isInstant
+    ? await instant(query, window, signal)
+    : await range(query, window, signal);
+  if (isTable) return series.length ? [tableOf(target, series, isOneOfMany)] : [];
+  const format = interpolate(target.legendFormat ?? "", variables, window);
+  return series.map((each) => seriesFrame(target, each, legendOf(format, each, series, query)));
+}
+
+async function instant(query, window, signal) {
+  const { data } = await get("/api/prometheus/query", { query, time: window.end }, signal);
+  if (data.resultType === "scalar" || data.resultType === "string") {
+    return [{ labels: {}, times: [data.result[0] * 1000], values: [Number(data.result[1])] }];
+  }
+  return data.result.map(({ metric, value }) => ({ labels: metric, times: [value[0] * 1000], values: [Number(value[1])] }));
+}
+
+async function range(query, window, signal) {
+  const { start, end, step } = window;
+  const { data } = await get("/api/prometheus/query_range", { query, start, end, step }, signal);
+  return data.result.map(({ metric, values }) => onGrid(metric, values, window));
+}
+
+/** Return a series with null where Prometheus has no point, so that lines break there. */
+function onGrid(labels, pairs, { start, end, step }) {
+  const found = new Map(pairs.map(([at, value]) => [Math.round((at - start) / step), Number(value)]));
+  const times = [];
+  const values = [];
+  for (let place = 0; start + place * step <= end; place += 1) {
+    times.push((start + place * step) * 1000);
+    const value = found.get(place);
+    values.push(value === undefined || Number.isNaN(value) ? null : value);
+  }
+  return { labels, times, values };
+}
+
+function seriesFrame(target, { labels, times, values }, legend) {
+  const fields = [
+    { name: "Time", type: "time", labels: {}, values: times },
+    { name: "Value", type: "number", labels, values, legend },
+  ];
+  return { refId: target.refId, fields };
+}
+
+function tableOf(target, series, isOneOfMany) {
+  const valueName = isOneOfMany ? `Value #${target.refId}` : "Value"; // as Grafana has it
+  const names = [...new Set(series.flatMap(({ labels }) => Object.keys(labels)))].filter((name) => name !== "__name__").sort();
+  const rows = series.flatMap(({ labels, times, values }) => values.map((value, i) => ({ labels, time: times[i], value })));
+  const columns = names.map((name) => ({ name, type: "string", labels: {}, values: rows.map(({ labels }) => labels[name] ?? "") }));
+  return {
+    refId: target.refId,
+    fields: [
+      { name: "Time", type: "time", labels: {}, values: rows.map(({ time }) => time) },
+      ...columns,
+      { name: valueName, type: "number", labels: {}, values: rows.map(({ value }) => value) },
+    ],
+  };
+}
+
+/** Return a series' name: `format` with {{label}} filled in, else what tells it from the others. */
+export function legendOf(format, { labels }, all, query) {
+  if (format && format !== "__auto") {
+    return format.replace(/\{\{\s*([\w.]+)\s*\}\}/g, (_, name) => labels[name] ?? "").trim();
+  }
+  const names = Object.keys(labels).filter((name) => name !== "__name__");
+  const telling = names.filter((name) => new Set(all.map((each) => each.labels[name])).size > 1);
+  const chosen = telling.length ? telling : names;
+  if (!chosen.length) return labels.__name__ ?? query;
+  return chosen.map((name) => labels[name]).join(" ");
+}
+
+/** Return the metrics that a query names. */
+export function metricsIn(panel) {
+  const text = (panel.targets ?? []).map(({ expr }) => expr ?? "").join(" ");
+  return [...new Set(text.match(/\b(?:[a-z_]+:)?(?:srp4ctr|nv)_[a-z0-9_]+(?::[a-z0-9_]+)*/g) ?? [])];
+}

@@ -1,0 +1,120 @@
+// The answer to one request: facts, what it cost, and the items; after a click, what moved.
+import { h, replace } from "./dom.js";
+import { format } from "./units.js";
+
+export class Ranking {
+  constructor(clicked) {
+    this.clicked = clicked;
+    this.request = "";
+    this.places = new Map();
+    this.outcome = h("p", { class: "outcome", role: "status", "aria-live": "polite", hidden: true });
+    this.advice = h("p", { class: "notice quiet", hidden: true });
+    this.facts = h("dl", { class: "facts" });
+    this.cost = h("div", { class: "cost" });
+    this.list = h("ol", { class: "items" });
+    this.element = h("div", { class: "answer" }, this.outcome, this.advice, this.facts, this.cost, this.list);
+  }
+
+  busy(isBusy) {
+    this.element.setAttribute("aria-busy", String(isBusy));
+    this.list.querySelectorAll("button").forEach((button) => {
+      button.disabled = isBusy;
+    });
+  }
+
+  /** Say that `item` was clicked and its effect is awaited. */
+  wait(item) {
+    this.tell(`${item.title}: click published, waiting for another ranking …`);
+    this.outcome.dataset.state = "waiting";
+  }
+
+  fail(sentence) {
+    this.tell(sentence);
+    this.outcome.dataset.state = "failed";
+  }
+
+  /** Show `ranking`; with the click that led to it, what moved since the one before. */
+  show(ranking, click = null) {
+    const before = click ? this.places : new Map();
+    this.request = ranking.request_id;
+    this.advice.hidden = !ranking.advice;
+    replace(this.advice, ranking.advice);
+    this.tell(click ? effectOf(click, ranking, before) : "");
+    this.outcome.dataset.state = click?.effect.changed_after_ms == null ? "waiting" : "done";
+    replace(this.facts, ...facts(ranking));
+    this.showCost(ranking);
+    const best = Math.max(...ranking.items.map(({ score }) => score ?? 0), 0) || 1;
+    replace(this.list, ...ranking.items.map((ranked, place) => this.row(ranked, place, best, before.get(ranked.item.item_id))));
+    this.places = new Map(ranking.items.map(({ item, score }, place) => [item.item_id, { place, score }]));
+  }
+
+  tell(sentence) {
+    this.outcome.hidden = !sentence;
+    replace(this.outcome, sentence);
+  }
+
+  row({ item, score, notes }, place, best, before) {
+    const moved = before ? before.place - place : 0;
+    const attributes = Object.values(item.attributes).join(" · ");
+    const label = `${place + 1}. ${item.title}, score ${format(score, "percentunit", 1)}: click it`;
+    return h("li", { class: moved ? `moved ${moved > 0 ? "up" : "down"}` : null, "data-item": item.item_id }, h(
+      "button", { type: "button", "aria-label": label, onclick: () => this.clicked(item) },
+      h("span", { class: "place" }, String(place + 1)),
+      h("span", { class: "what" }, h("b", {}, item.title), h("span", { class: "muted" }, [attributes, notes].filter(Boolean).join(" · "))),
+      h("span", { class: "moves" }, moves(moved)),
+      h("span", { class: "score-track" }, h("span", { class: "bar-fill", style: { "--share": `${(((score ?? 0) / best) * 100).toFixed(2)}%` } })),
+      h("span", { class: "score" }, format(score, "percentunit", 1), before ? change(score - before.score) : null),
+    ));
+  }
+
+  showCost({ cost, items }) {
+    if (!cost) {
+      replace(this.cost, h("p", { class: "muted" }, "What it cost is not known: the bundle has no cost card here."));
+      return;
+    }
+    const times = cost.unfolded_flops / cost.flops;
+    replace(
+      this.cost,
+      bar("Folded, as it was", `${cost.encoder_runs} encoder run, ${format(cost.flops, "flop", 0)}`, cost.flops / cost.unfolded_flops),
+      bar("Unfolded", `${cost.unfolded_encoder_runs} encoder runs, ${format(cost.unfolded_flops, "flop", 0)}`, 1),
+      h("p", { class: "muted" }, `${format(times, "none", times < 10 ? 1 : 0)}× less for ${items.length} candidates: the history is encoded once and shared by all of them.`),
+    );
+  }
+}
+
+function effectOf({ effect, item }, ranking, before) {
+  if (effect.changed_after_ms === null) return effect.advice;
+  const moved = ranking.items.filter(({ item: each }, place) => (before.get(each.item_id)?.place ?? place) !== place).length;
+  const figures = moved ? `${moved} of ${ranking.items.length} items moved` : "the scores changed, the order stayed";
+  return h("span", {}, h("b", {}, `${format(effect.changed_after_ms, "ms", 0)}`), ` from the click on ${item.title} to another ranking: ${figures}.`);
+}
+
+function facts({ model_version, status, latency_ms, feature_version, items }) {
+  const fact = (name, value, more = {}) => h("div", {}, h("dt", {}, name), h("dd", more, value));
+  return [
+    fact("Model", model_version || "–"),
+    fact("Status", status.replace("_", " "), { class: status === "ok" ? "good" : "attention" }),
+    fact("Latency", format(latency_ms, "ms", 1)),
+    fact("Candidates", String(items.length)),
+    fact("Sequence", sequenceOf(feature_version), { title: feature_version, class: "code" }),
+  ];
+}
+
+/** Return the sequence's part of the version, which a click moves. */
+function sequenceOf(version) {
+  return version.split(",").find((part) => part.startsWith("sequence="))?.slice(9) ?? "no sequence";
+}
+
+function bar(name, value, share) {
+  return h("div", { class: "cost-row" }, h("span", { class: "bar-name" }, name), h("span", { class: "bar-track" }, h("span", { class: "bar-fill", style: { "--share": `${(share * 100).toFixed(2)}%` } })), h("span", { class: "bar-value" }, value));
+}
+
+function moves(by) {
+  if (!by) return "";
+  return h("span", {}, h("span", { "aria-hidden": "true" }, by > 0 ? "▲" : "▼"), h("span", { class: "unseen" }, by > 0 ? "up by " : "down by "), String(Math.abs(by)));
+}
+
+function change(by) {
+  const points = Math.round(by * 1000) / 10;
+  return h("small", { class: "muted" }, points ? `${points > 0 ? "+" : ""}${format(points, "none", 1)}` : "±0");
+}

@@ -1,0 +1,45 @@
+// Why a panel has nothing to show: in one sentence, as precisely as can be told.
+import { get } from "./api.js";
+import { metricsIn } from "./queries.js";
+
+const STARTED_BY = {
+  monitor: "start it: srp4ctr monitor run",
+  stream: "start it: srp4ctr stream run",
+  triton: "start it: srp4ctr stack up",
+  caller: "it is there while something ranks",
+};
+const FRESH_MS = 10_000;
+let pages = null;
+let readAt = 0;
+
+/** Return the exporters' pages, at most ten seconds old. */
+async function exporters() {
+  if (!pages || Date.now() - readAt > FRESH_MS) {
+    readAt = Date.now();
+    pages = get("/api/values").catch(() => []);
+  }
+  return pages;
+}
+
+/** Return the sentence that stands in the place of `panel`'s content. */
+export async function whyEmpty(panel, window) {
+  const own = panel.fieldConfig?.defaults?.noValue;
+  if (own && own.includes(" ")) return own;
+  const found = await exporters();
+  const recorded = metricsIn(panel).find((name) => name.includes(":"));
+  for (const name of metricsIn(panel)) {
+    const metric = declared(found, name);
+    if (metric && !metric.values.length) return `No data yet: nothing has been counted. ${metric.help} (${metric.name})`;
+  }
+  const silent = metricsIn(panel).find((name) => !name.includes(":") && !declared(found, name));
+  const away = found.filter(({ trouble }) => trouble);
+  if (silent && away.length) return `No data yet: ${away.map(({ job }) => `the ${job} does not answer (${STARTED_BY[job] ?? "is it running?"})`).join(", ")}.`;
+  if (silent) return `No data yet: no exporter shows ${silent}.`;
+  if (recorded) return `No data yet: nothing of the last ${window.name} that the rule ${recorded} could be computed from.`;
+  return `No data yet: nothing in the last ${window.name}.`;
+}
+
+function declared(found, name) {
+  const plain = name.replace(/_(bucket|sum|count)$/, "");
+  return found.flatMap(({ metrics }) => metrics).find((metric) => metric.name === name || metric.name === plain);
+}

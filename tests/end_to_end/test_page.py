@@ -1,0 +1,171 @@
+"""The page beside the demo: every panel has data, and a click changes the next ranking."""
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from monitoring.page import boards
+from tests.end_to_end import shop
+from tests.monitoring.page.conftest import browser  # noqa: F401  # a fixture
+from tests.monitoring.page.test_dashboards_in_browser import READY, TOO_WIDE, watched
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+WIDTHS = (1280, 390)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The page of a demo that has gone round the loop and is left running."""
+    folder = tmp_path_factory.mktemp("page")
+    shop.write(folder / "mine.jsonl")
+    command = [sys.executable, "-m", "cli", "--data-dir", str(folder / "data"), "demo"]
+    demo = subprocess.Popen(
+        [*command, "--events", str(folder / "mine.jsonl"), "--keep"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield address_told(demo)
+    finally:
+        demo.send_signal(signal.SIGTERM)
+        demo.communicate(timeout=60)
+
+
+def address_told(demo: "subprocess.Popen[str]") -> str:
+    """Return the page's address when the demo has printed its last line."""
+    told = []
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        told.append(line)
+        if line.startswith('{"events"'):
+            break
+    output = "".join(told)
+    found = re.search(r"the page: (http://127\.0\.0\.1:\d+)", output)
+    assert found, output
+    assert f"watch it: {found[1]}" in output  # said as soon as it is there
+    return found[1]
+
+
+@pytest.fixture
+def playground(browser: Browser, address: str) -> Iterator[Page]:  # noqa: F811
+    size = {"width": 1280, "height": 900}
+    with watched(browser, viewport=size, reduced_motion="reduce") as page:
+        page.goto(f"{address}/playground?user=user-1")
+        expect(page.locator(".items li")).not_to_have_count(0, timeout=30_000)
+        yield page
+
+
+def test_a_click_changes_the_history_and_the_next_ranking(playground: Page) -> None:
+    scores = playground.locator(".items .score").all_inner_texts()
+    clicked = playground.locator(".items button").nth(9)
+    title = clicked.locator("b").inner_text()
+    assert title not in playground.locator(".history").inner_text()
+    clicked.click()
+    outcome = playground.locator(".outcome[data-state=done]")
+    expect(outcome).to_contain_text(title, timeout=30_000)
+    waited = re.match(r"([\d,.]+) (ms|s)", outcome.inner_text())
+    assert waited, outcome.inner_text()
+    newest = playground.locator(".history li").first
+    expect(newest).to_contain_text(title)
+    expect(newest).to_contain_text("click")
+    expect(newest).to_have_class("new")
+    assert playground.locator(".items .score").all_inner_texts() != scores
+    expect(playground.locator(".items .score small")).to_have_count(len(scores))
+
+
+def test_what_moved_points_to_where_it_was(playground: Page) -> None:
+    before = playground.locator(".items li").evaluate_all(
+        "all => all.map(e => e.dataset.item)"
+    )
+    for _ in range(5):  # a click that moves nothing is news as well, but no test
+        playground.locator(".items button").last.click()
+        expect(playground.locator(".answer")).to_have_attribute(
+            "aria-busy", "false", timeout=30_000
+        )
+        if playground.locator(".moved").count():
+            break
+        before = playground.locator(".items li").evaluate_all(
+            "all => all.map(e => e.dataset.item)"
+        )
+    assert playground.locator(".moved").count()
+    after = playground.locator(".items li").evaluate_all(
+        "all => all.map(e => e.dataset.item)"
+    )
+    for place, item in enumerate(after):
+        moves = playground.locator(f'[data-item="{item}"] .moves').inner_text()
+        up = before.index(item) - place
+        arrow = "▲" if up > 0 else "▼"
+        assert moves.startswith(arrow if up else ""), (item, up, moves)
+        assert moves.endswith(str(abs(up)) if up else ""), (item, up, moves)
+
+
+def test_a_ranking_says_which_model_how_long_and_what_it_cost(playground: Page) -> None:
+    facts = playground.locator(".facts").inner_text()
+    assert re.search(r"Model\s+v1\s+Status\s+ok\s+Latency\s+[\d.]+ ms", facts), facts
+    cost = playground.locator(".cost").inner_text()
+    assert re.search(r"1 encoder run, [\d.]+ \wFLOP", cost), cost
+    number = playground.locator(".items li").count()
+    assert re.search(rf"{number} encoder runs, [\d.]+ \wFLOP", cost), cost
+
+
+def test_a_stranger_and_unknown_items_are_told_apart(playground: Page) -> None:
+    playground.get_by_label("User", exact=True).fill("nobody")
+    playground.get_by_role("button", name="Show").click()
+    expect(playground.locator(".history")).to_contain_text("no behaviour of user 'nobody'")
+    expect(playground.locator(".answer .notice")).to_contain_text("nothing of this user")
+    playground.get_by_text("My own candidates").click()
+    playground.get_by_label("Ids of your own candidates").fill("item-1, never-seen")
+    playground.get_by_role("button", name="Rank these").click()
+    expect(playground.locator(".items li")).to_have_count(2)
+    stranger = playground.locator('[data-item="never-seen"]')
+    expect(stranger).to_contain_text("unknown to the model")
+
+
+def test_recent_users_are_offered_and_picked(playground: Page) -> None:
+    chip = playground.locator(".chips button").nth(1)
+    name = chip.inner_text()
+    assert name.startswith("user-")
+    chip.click()
+    expect(playground.get_by_label("User", exact=True)).to_have_value(name)
+    expect(chip).to_have_attribute("aria-pressed", "true")
+    assert f"user={name}" in playground.url
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_panel_has_data_after_the_demo(
+    browser: Browser,  # noqa: F811
+    address: str,
+    width: int,
+) -> None:
+    size = {"width": width, "height": 900}
+    with watched(browser, viewport=size) as page:
+        page.goto(address)
+        page.wait_for_selector(READY)
+        if page.locator(".notice").count():
+            pytest.skip("Prometheus is not installed (Debian: prometheus)")
+        for board in boards.boards():
+            page.goto(f"{address}/d/{board.name}?range=15m")
+            page.wait_for_selector(READY, timeout=60_000)
+            without = page.locator(".panel:not([data-state=drawn])").all_inner_texts()
+            assert without == [], board.name
+            assert page.evaluate(TOO_WIDE) <= 0
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_other_pages_fit_a_phone_and_a_desk(
+    browser: Browser,  # noqa: F811
+    address: str,
+    width: int,
+) -> None:
+    with watched(browser, viewport={"width": width, "height": 900}) as page:
+        for path in ("/playground", "/values"):
+            page.goto(address + path)
+            page.wait_for_selector(READY, timeout=60_000)
+            assert page.evaluate(TOO_WIDE) <= 0
+        expect(page.locator("[data-job=caller]")).to_contain_text("srp4ctr_rank_request")

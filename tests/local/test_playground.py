@@ -1,0 +1,101 @@
+"""What the playground says where a part of the stack is away, and what a request costs."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from features.config import FeatureConfig
+from local import page, playground, ports
+from local.config import LocalConfig
+from local.playground import LivePlayground
+from local.playground_reads import request_cost
+from settings import Settings
+from tests.builders import a_click
+from tests.features.logs import write_log
+from training import cost
+from training.config import ModelConfig, RefreshConfig
+from training.model.embeddings import TableSizes
+from triton_repo.config import TritonConfig
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """Settings of a stack whose ports nobody listens on."""
+    monkeypatch.setattr(playground, "_DEADLINE_S", 0.3)
+    with ports.reserved_ports(2) as (grpc, redis):
+        yield Settings(
+            features=FeatureConfig(
+                redis=f"127.0.0.1:{redis}",
+                registry=str(tmp_path / "registry.db"),
+                log_dir=str(tmp_path / "events"),
+            ),
+            triton=TritonConfig(
+                grpc=f"127.0.0.1:{grpc}", repository=str(tmp_path / "triton")
+            ),
+            training=RefreshConfig(bundles_dir=str(tmp_path / "bundles")),
+            local=LocalConfig(data_dir=str(tmp_path)),
+        )
+
+
+@pytest.fixture
+def live(settings: Settings) -> Iterator[LivePlayground]:
+    with closing(LivePlayground(settings)) as made:
+        yield made
+
+
+def test_without_triton_it_says_what_starts_it(live: LivePlayground) -> None:
+    with pytest.raises(ConnectionError, match=r"gives no ranking.*srp4ctr stack up"):
+        live.rank("u1", ["i1"], 20, 0)
+
+
+def test_without_a_promoted_model_it_says_what_promotes_one(
+    live: LivePlayground, settings: Settings
+) -> None:
+    Path(settings.triton.repository).mkdir()
+    with pytest.raises(
+        ValueError, match=r"Nothing is promoted yet: `srp4ctr model refresh"
+    ):
+        live.rank("u1", ["i1"], 20, 0)
+    assert "Nothing is promoted yet" in live.offer().advice
+
+
+def test_without_a_registry_it_says_what_makes_it(live: LivePlayground) -> None:
+    with pytest.raises(ValueError, match=r"srp4ctr features apply"):
+        live.user("u1")
+
+
+def test_without_events_it_says_what_publishes_some(
+    live: LivePlayground, settings: Settings
+) -> None:
+    assert "srp4ctr events publish" in live.offer().advice
+    click = a_click(user_id="ann")
+    write_log(Path(settings.features.log_dir), [(click, click.occurred_at)])
+    assert live.offer().users == ["ann"]
+    assert live.offer().advice == ""
+
+
+def test_a_ranking_of_another_start_cannot_be_clicked(live: LivePlayground) -> None:
+    with pytest.raises(ValueError, match="no longer known"):
+        live.click("playground-of-before", "i1")
+
+
+@pytest.mark.parametrize("candidates", [1, 20, 100, 137])
+def test_a_request_costs_what_the_formula_says(candidates: int) -> None:
+    config = ModelConfig()
+    tables = TableSizes(item_rows=40, item_fields=(), length=50)
+    found = request_cost(cost.card(config, tables), candidates)
+    exact = cost.formula(config, tables, candidates)
+    assert found is not None
+    assert found.flops == pytest.approx(exact.folded, rel=1e-9)
+    assert found.unfolded_flops == pytest.approx(exact.unfolded, rel=1e-9)
+    assert (found.encoder_runs, found.unfolded_encoder_runs) == (1, candidates)
+
+
+def test_a_bundle_without_a_cost_card_costs_nothing_known() -> None:
+    assert request_cost({}, 20) is None
+
+
+def test_the_exporters_are_those_that_prometheus_scrapes(settings: Settings) -> None:
+    assert set(page.exporters(settings)) == {"monitor", "stream", "triton"}

@@ -1,0 +1,36 @@
+"""Who did something of late, from the raw log's newest files."""
+
+from pathlib import Path
+
+from local.recent_events import recent_ids
+from streams.events import UserEvent
+from tests.builders import NOON_MS, a_behavior, a_click, an_impression
+from tests.features.logs import write_log
+
+
+def write(log_dir: Path, partition: int, start: int, *events: UserEvent) -> None:
+    known = [(event, event.occurred_at) for event in events]
+    write_log(log_dir, known, partition, start)
+
+
+def test_the_last_to_do_something_comes_first_and_once(tmp_path: Path) -> None:
+    for partition, user in enumerate(("ann", "ben")):
+        at_ms = NOON_MS + 1_000 * partition
+        shown = an_impression("i1", at_ms=at_ms, user_id="only-shown")
+        click = a_click("i2", at_ms=at_ms, user_id=user)
+        view = a_behavior("i3", at_ms=at_ms + 10, user_id=user)
+        write(tmp_path, partition, 0, shown, click, view)
+    found = recent_ids(tmp_path, partitions=2, limit=10)
+    assert found.users == ["ben", "ann"]
+    assert found.items == ["i3", "i1", "i2"]
+    assert recent_ids(tmp_path, partitions=2, limit=1).users == ["ben"]
+
+
+def test_only_the_newest_files_are_read(tmp_path: Path) -> None:
+    for place in range(20):
+        write(tmp_path, 0, place, a_click(at_ms=NOON_MS + place, user_id=f"u{place}"))
+    assert recent_ids(tmp_path, partitions=1, limit=10).users == ["u19", "u18", "u17"]
+
+
+def test_a_log_that_is_not_here_offers_nothing(tmp_path: Path) -> None:
+    assert recent_ids(tmp_path / "nowhere", partitions=4, limit=10).users == []

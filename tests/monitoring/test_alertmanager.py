@@ -1,0 +1,137 @@
+"""Who hears of an alert, and which one keeps which back, as Alertmanager decides it."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.monitoring.metric_names import rules
+from tests.structure.source_tree import ROOT
+
+FILE = ROOT / "monitoring" / "alertmanager.yml"
+CONFIG: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+ALERTS = rules("alert")
+MATCHER = re.compile(r'(\w+)(=~|!=|=)"([^"]*)"')
+Labels = Mapping[str, str]
+
+
+def firing(alert: str, **labels: str) -> Labels:
+    """Return the labels of an alert of the rules that fires with ``labels``."""
+    return {"alertname": alert, **ALERTS[alert]["labels"], **labels}
+
+
+def matches(matchers: Sequence[str], labels: Labels) -> bool:
+    """Return whether all ``matchers`` hold; a label that is missing is empty."""
+    for matcher in matchers:
+        found = MATCHER.fullmatch(matcher)
+        assert found, matcher
+        name, operator, wanted = found.groups()
+        value = labels.get(name, "")
+        held = {
+            "=": value == wanted,
+            "!=": value != wanted,
+            "=~": re.fullmatch(wanted, value) is not None,
+        }
+        if not held[operator]:
+            return False
+    return True
+
+
+def keeps_back(source: Labels, target: Labels) -> bool:
+    """Return whether ``source``, which fires, inhibits ``target``."""
+    return any(
+        matches(rule["source_matchers"], source)
+        and matches(rule["target_matchers"], target)
+        and all(source.get(n, "") == target.get(n, "") for n in rule.get("equal", ()))
+        for rule in CONFIG["inhibit_rules"]
+    )
+
+
+def receiver_of(labels: Labels) -> str:
+    """Return who hears of an alert: the first route that matches it, or the root's."""
+    route = CONFIG["route"]
+    matching = (r for r in route["routes"] if matches(r["matchers"], labels))
+    return str(next(matching, route)["receiver"])
+
+
+def test_each_urgency_has_its_receiver() -> None:
+    assert {r["name"] for r in CONFIG["receivers"]} == {"page", "ticket"}
+    for name, rule in ALERTS.items():
+        assert receiver_of(firing(name)) == rule["labels"]["severity"]
+
+
+def test_versions_in_trouble_are_told_of_one_by_one() -> None:
+    assert CONFIG["route"]["group_by"] == ["alertname", "model_version"]
+    assert not any("group_by" in route for route in CONFIG["route"]["routes"])
+
+
+def test_a_budgets_page_keeps_back_its_ticket_of_the_same_version_alone() -> None:
+    page = firing("Srp4ctrLatencyBurnsFast", model_version="v8")
+    assert keeps_back(page, firing("Srp4ctrLatencyBurns", model_version="v8"))
+    assert not keeps_back(page, firing("Srp4ctrLatencyBurns", model_version="v7"))
+    assert not keeps_back(page, firing("Srp4ctrFreshnessBurns", model_version="v8"))
+    assert not keeps_back(page, firing("Srp4ctrCalibrationIsOff", model_version="v8"))
+    assert not keeps_back(page, page)
+    availability = firing("Srp4ctrAvailabilityBurnsFast")
+    assert keeps_back(availability, firing("Srp4ctrAvailabilityBurns"))
+    assert not keeps_back(firing("Srp4ctrAvailabilityBurns"), availability)
+
+
+def test_what_rests_on_a_silent_source_is_kept_back() -> None:
+    blind = firing("Srp4ctrMonitorIsBlind", source="labels")
+    assert keeps_back(blind, firing("Srp4ctrCalibrationIsOff", model_version="v7"))
+    assert keeps_back(blind, firing("Srp4ctrVersionIsWorse", model_version="v8"))
+    assert not keeps_back(blind, firing("Srp4ctrAvailabilityBurnsFast"))
+    assert not keeps_back(blind, firing("Srp4ctrRefreshIsLate"))
+    assert not keeps_back(blind, blind)
+
+
+def test_without_the_monitor_all_that_it_hears_is_kept_back() -> None:
+    blind = firing("Srp4ctrMonitorIsBlind", source="monitor")
+    for name, rule in ALERTS.items():
+        if name != "Srp4ctrMonitorIsBlind":
+            assert keeps_back(blind, firing(name)) == ("source" in rule["labels"]), name
+    assert not keeps_back(blind, firing("Srp4ctrMonitorIsBlind", source="triton"))
+
+
+def test_a_store_that_is_away_explains_scores_that_moved() -> None:
+    away = firing("Srp4ctrAnswersLackFeatures", model_version="v7")
+    assert keeps_back(away, firing("Srp4ctrScoresHaveMoved", model_version="v7"))
+    assert not keeps_back(away, firing("Srp4ctrScoresHaveMoved", model_version="v8"))
+
+
+def test_every_alert_that_it_names_exists() -> None:
+    named = set(re.findall(r"Srp4ctr\w+", FILE.read_text(encoding="utf-8")))
+    assert named
+    assert named - ALERTS.keys() == set()
+
+
+def test_no_rule_keeps_back_nothing() -> None:
+    names = {*("severity", "slo", "source", "alertname", "model_version"), "baseline"}
+    for rule in CONFIG["inhibit_rules"]:
+        for matcher in (*rule["source_matchers"], *rule["target_matchers"]):
+            found = MATCHER.fullmatch(matcher)
+            assert found, matcher
+            assert found[1] in names
+        assert set(rule.get("equal", ())) <= names
+        for side in ("source_matchers", "target_matchers"):
+            sources = [
+                firing("Srp4ctrMonitorIsBlind", source=s) for s in ("labels", "monitor")
+            ]
+            known = [*sources, *(firing(name) for name in ALERTS)]
+            assert any(matches(rule[side], labels) for labels in known), rule
+
+
+@pytest.mark.skipif(shutil.which("amtool") is None, reason="amtool is not installed")
+def test_amtool_agrees() -> None:
+    done = subprocess.run(
+        [str(shutil.which("amtool")), "check-config", str(FILE)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
