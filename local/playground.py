@@ -45,14 +45,14 @@ _ADVICE = {
     "stale_sequence": "This user's history is older than features.sequence_ttl_days: it is "
     "not used.",
     "store_unavailable": "Triton could not read the feature store in time: the scores are "
-    "of what it holds in memory. Does the store run? srp4ctr stack status",
+    "of what it holds in memory. Does the store run? `srp4ctr stack status`",
 }
 _NOTHING_SERVES = (
     "Nothing is promoted yet: `srp4ctr model refresh` trains a model and promotes it."
 )
 _NOTHING_CHANGED = (
     f"The click is published, but nothing changed within {_PATIENCE_S:.0f} s. Does the "
-    "stream worker run, and has it caught up? srp4ctr stream run"
+    "stream worker run, and has it caught up? `srp4ctr stream run`"
 )
 
 
@@ -87,13 +87,15 @@ class LivePlayground:
         advice = ""
         if not found.users:
             advice = (
-                f"No events in {log_dir}: publish some (srp4ctr events publish), or type "
-                "the id of a user."
+                f"No events in {log_dir}: publish some (`srp4ctr events publish`), or "
+                "type the id of a user."
             )
-        version = self._reads.serving_version()
-        if version is None and Path(self._settings.triton.repository).is_dir():
-            advice = _NOTHING_SERVES
-        return Offer(users=found.users, model_version=version, advice=advice)
+        can_rank = not self._reads.nothing_serves()
+        return Offer(
+            users=found.users,
+            can_rank=can_rank,
+            advice=advice if can_rank else _NOTHING_SERVES,
+        )
 
     def user(self, user_id: str) -> ShownUser:
         """Return the user's sequence as the store has it."""
