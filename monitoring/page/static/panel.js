@@ -61,8 +61,17 @@ export class Panel {
     }
   }
 
+  /** Draw what was asked for last, in the size and the theme of now. */
   async redraw() {
     if (!this.frames || !this.element.isConnected) return;
+    try {
+      await this.draw();
+    } catch (error) {
+      this.say("error", error.message);
+    }
+  }
+
+  async draw() {
     const draw = DRAWINGS[this.spec.type];
     if (!draw) {
       this.say("error", `Panels of the kind ${this.spec.type} are drawn by Grafana alone.`);
