@@ -45,14 +45,14 @@ _ADVICE = {
     "stale_sequence": "This user's history is older than features.sequence_ttl_days: it is "
     "not used.",
     "store_unavailable": "Triton could not read the feature store in time: the scores are "
-    "of what it holds in memory. Does the store run? srp4ctr stack status",
+    "of what it holds in memory. Does the store run? `srp4ctr stack status`",
 }
 _NOTHING_SERVES = (
     "Nothing is promoted yet: `srp4ctr model refresh` trains a model and promotes it."
 )
 _NOTHING_CHANGED = (
     f"The click is published, but nothing changed within {_PATIENCE_S:.0f} s. Does the "
-    "stream worker run, and has it caught up? srp4ctr stream run"
+    "stream worker run, and has it caught up? `srp4ctr stream run`"
 )
 
 
@@ -61,6 +61,7 @@ class _Slate:
     """A ranking that is on someone's screen."""
 
     ranking: Ranking
+    shown_at_ms: int
     is_published: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -87,13 +88,15 @@ class LivePlayground:
         advice = ""
         if not found.users:
             advice = (
-                f"No events in {log_dir}: publish some (srp4ctr events publish), or type "
-                "the id of a user."
+                f"No events in {log_dir}: publish some (`srp4ctr events publish`), or "
+                "type the id of a user."
             )
-        version = self._reads.serving_version()
-        if version is None and Path(self._settings.triton.repository).is_dir():
-            advice = _NOTHING_SERVES
-        return Offer(users=found.users, model_version=version, advice=advice)
+        can_rank = not self._reads.nothing_serves()
+        return Offer(
+            users=found.users,
+            can_rank=can_rank,
+            advice=advice if can_rank else _NOTHING_SERVES,
+        )
 
     def user(self, user_id: str) -> ShownUser:
         """Return the user's sequence as the store has it."""
@@ -180,14 +183,13 @@ class LivePlayground:
 
     def _publish(self, request_id: str, slate: _Slate, item_id: str) -> float:
         """Publish the impressions, once, and the click; return when that was sent."""
-        now_ms = time.time_ns() // 1_000_000
         with self._lock:
             if self._publisher is None:
                 self._publisher = EventPublisher(self._settings.kafka)
             publisher = self._publisher
             try:
                 if not slate.is_published:
-                    for shown in slate.ranking.impressions(request_id, now_ms):
+                    for shown in slate.ranking.impressions(request_id, slate.shown_at_ms):
                         publisher.publish(shown)
                     publisher.flush(_DEADLINE_S)
                     slate.is_published = True
@@ -198,7 +200,7 @@ class LivePlayground:
                         request_id=request_id,
                         user_id=slate.ranking.user_id,
                         item_id=item_id,
-                        occurred_at=now_ms + 1,  # after it was shown
+                        occurred_at=max(_now_ms(), slate.shown_at_ms + 1),
                     )
                 )
                 publisher.flush(_DEADLINE_S)
@@ -209,7 +211,7 @@ class LivePlayground:
 
     def _keep(self, request_id: str, ranking: Ranking) -> str:
         with self._lock:
-            self._slates[request_id] = _Slate(ranking=ranking)
+            self._slates[request_id] = _Slate(ranking=ranking, shown_at_ms=_now_ms())
             while len(self._slates) > _KEPT_RANKINGS:
                 self._slates.popitem(last=False)
         return request_id
@@ -235,6 +237,10 @@ class LivePlayground:
             latency_ms=latency_ms,
             cost=self._reads.cost(ranking.model_version, len(ranked)),
         )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _has_moved(before: Ranking, after: Ranking) -> bool:

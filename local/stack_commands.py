@@ -44,8 +44,8 @@ def up(
         for name, value in values.items():
             out.print(f"[bold]{section}.{name}[/bold] = {value}", highlight=False)
     out.print(
-        "Next: srp4ctr features apply, then srp4ctr stream run and srp4ctr monitor run,"
-        " each in a terminal of its own"
+        "Next: srp4ctr features apply, then srp4ctr stream run, srp4ctr monitor run and"
+        " srp4ctr monitor open, each in a terminal of its own"
     )
 
 

@@ -16,8 +16,8 @@ class Offer:
 
     users: Sequence[str]
     """Who did something of late, the last first."""
-    model_version: str | None
-    """The bundle that answers; None: unknown here, or none."""
+    can_rank: bool
+    """False where it is known that nothing was ever promoted."""
     advice: str
     """What to do first where something is missing, else ""."""
 

@@ -16,6 +16,8 @@ from tests.monitoring.page.test_dashboards_in_browser import READY, TOO_WIDE, wa
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 WIDTHS = (1280, 390)
+# One whose dashboard has words for its being empty may be: a verdict needs two versions.
+EMPTY = ".panel:not([data-state=drawn]):not([data-may-be-empty])"
 
 
 @pytest.fixture(scope="module")
@@ -152,8 +154,7 @@ def test_every_panel_has_data_after_the_demo(
         for board in boards.boards():
             page.goto(f"{address}/d/{board.name}?range=15m")
             page.wait_for_selector(READY, timeout=60_000)
-            without = page.locator(".panel:not([data-state=drawn])").all_inner_texts()
-            assert without == [], board.name
+            assert page.locator(EMPTY).all_inner_texts() == [], board.name
             assert page.evaluate(TOO_WIDE) <= 0
 
 

@@ -83,7 +83,7 @@ export class Dashboard {
     history.replaceState(null, "", `${location.pathname}?${parameters}`);
     this.showRanges();
     this.isFirst = true;
-    this.refresh();
+    this.refresh().catch(() => {}); // the next turn says what is wrong, if it still is
   }
 
   showRanges() {

@@ -38,3 +38,8 @@ export function replace(element, ...children) {
 export function breakable(name) {
   return name.replace(/([a-z0-9])([A-Z])/g, "$1\u200b$2");
 }
+
+/** Return a sentence's parts: what stands between backticks is code. */
+export function sentence(text) {
+  return text.split(/(`[^`]+`)/).filter(Boolean).map((part) => (/^`.+`$/.test(part) ? h("code", {}, part.slice(1, -1)) : part));
+}

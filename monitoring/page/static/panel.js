@@ -1,9 +1,9 @@
 // One panel: its frame, its queries, and which of the drawings it is given to.
-import { h, replace } from "./dom.js";
+import { h, replace, sentence } from "./dom.js";
 import { configured } from "./fields.js";
 import { drop } from "./plots.js";
 import { framesOf, interpolate } from "./queries.js";
-import { whyEmpty } from "./reasons.js";
+import { ownReason, whyEmpty } from "./reasons.js";
 import { transformed } from "./transformations.js";
 import { bargauge } from "./panels/bargauge.js";
 import { heatmap } from "./panels/heatmap.js";
@@ -33,6 +33,7 @@ export class Panel {
       "article",
       {
         class: `panel kind-${spec.type}`, "data-state": "loading", "data-kind": spec.type, "data-title": spec.title,
+        "data-may-be-empty": ownReason(spec) ? "" : null, // its dashboard says why
         style: { "--x": x + 1, "--w": w, "--y": y + 1, "--h": height },
       },
       spec.title || spec.description ? h("header", {}, this.title, about(spec)) : null,
@@ -60,8 +61,17 @@ export class Panel {
     }
   }
 
+  /** Draw what was asked for last, in the size and the theme of now. */
   async redraw() {
     if (!this.frames || !this.element.isConnected) return;
+    try {
+      await this.draw();
+    } catch (error) {
+      this.say("error", error.message);
+    }
+  }
+
+  async draw() {
     const draw = DRAWINGS[this.spec.type];
     if (!draw) {
       this.say("error", `Panels of the kind ${this.spec.type} are drawn by Grafana alone.`);
@@ -72,10 +82,10 @@ export class Panel {
     else this.say("empty", await whyEmpty(this.spec, this.context.window));
   }
 
-  say(state, sentence) {
+  say(state, reason) {
     this.content.querySelectorAll(".plot").forEach(drop);
     this.element.dataset.state = state;
-    replace(this.content, h("p", { class: "said" }, sentence));
+    replace(this.content, h("p", { class: "said" }, ...sentence(reason)));
   }
 
   leave() {

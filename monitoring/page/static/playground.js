@@ -1,6 +1,6 @@
 // The playground: a user, what they did, a ranking; and what one click changes of both.
 import { get, post } from "./api.js";
-import { h, replace } from "./dom.js";
+import { h, replace, sentence } from "./dom.js";
 import { Ranking } from "./ranking.js";
 import { ago, format } from "./units.js";
 
@@ -12,6 +12,7 @@ export class Playground {
     this.user = null;
     this.draw = 0;
     this.isAsking = false;
+    this.isReady = false;
     this.said = h("p", { class: "notice quiet", role: "status", hidden: true });
     this.people = h("datalist", { id: "people" });
     this.chips = h("div", { class: "chips" });
@@ -53,7 +54,7 @@ export class Playground {
 
   /** Called every few seconds: only the ages move, and the offer until there is one. */
   async refresh() {
-    if (!this.offer?.users.length) await this.meet();
+    if (!this.isReady) await this.meet();
     this.history.querySelectorAll("time").forEach((time) => replace(time, ago(Date.now() / 1000 - Number(time.dataset.at) / 1000)));
   }
 
@@ -67,10 +68,11 @@ export class Playground {
     }
     const { users, advice } = this.offer;
     this.say(advice);
+    this.isReady = !advice;
     replace(this.people, ...users.map((value) => h("option", { value })));
     replace(this.chips, ...users.slice(0, 8).map((id) => h("button", { type: "button", onclick: () => this.pick(id) }, id)));
     const wished = new URLSearchParams(location.search).get("user") ?? users[0];
-    if (wished && this.user === null) await this.pick(wished);
+    if (wished && (this.user === null || this.isReady)) await this.pick(this.user ?? wished);
   }
 
   submitted(event) {
@@ -90,7 +92,7 @@ export class Playground {
   }
 
   async rank() {
-    if (this.user === null || this.isAsking) return;
+    if (this.user === null || this.isAsking || this.offer?.can_rank === false) return;
     const item_ids = this.own.value.split(/[\s,]+/).filter(Boolean);
     await this.during(async () => {
       const ranking = await post("/api/playground/rank", { user_id: this.user, item_ids, count: Number(this.count.value), draw: this.draw });
@@ -133,13 +135,13 @@ export class Playground {
     if (before) this.history.scrollTop = 0;
   }
 
-  noHistory(sentence) {
-    replace(this.history, h("li", { class: "said" }, sentence));
+  noHistory(reason) {
+    replace(this.history, h("li", { class: "said" }, ...sentence(reason)));
   }
 
-  say(sentence) {
-    this.said.hidden = !sentence;
-    replace(this.said, sentence);
+  say(reason) {
+    this.said.hidden = !reason;
+    replace(this.said, ...sentence(reason));
   }
 
   redraw() {}

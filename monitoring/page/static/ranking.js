@@ -1,5 +1,5 @@
 // The answer to one request: facts, what it cost, and the items; after a click, what moved.
-import { h, replace } from "./dom.js";
+import { h, replace, sentence } from "./dom.js";
 import { format } from "./units.js";
 
 export class Ranking {
@@ -28,8 +28,8 @@ export class Ranking {
     this.outcome.dataset.state = "waiting";
   }
 
-  fail(sentence) {
-    this.tell(sentence);
+  fail(reason) {
+    this.tell(...sentence(reason));
     this.outcome.dataset.state = "failed";
   }
 
@@ -38,8 +38,8 @@ export class Ranking {
     const before = click ? this.places : new Map();
     this.request = ranking.request_id;
     this.advice.hidden = !ranking.advice;
-    replace(this.advice, ranking.advice);
-    this.tell(click ? effectOf(click, ranking, before) : "");
+    replace(this.advice, ...sentence(ranking.advice));
+    this.tell(...(click ? effectOf(click, ranking, before) : [""]));
     this.outcome.dataset.state = click?.effect.changed_after_ms == null ? "waiting" : "done";
     replace(this.facts, ...facts(ranking));
     this.showCost(ranking);
@@ -48,9 +48,9 @@ export class Ranking {
     this.places = new Map(ranking.items.map(({ item, score }, place) => [item.item_id, { place, score }]));
   }
 
-  tell(sentence) {
-    this.outcome.hidden = !sentence;
-    replace(this.outcome, sentence);
+  tell(...parts) {
+    this.outcome.hidden = !parts.some(Boolean);
+    replace(this.outcome, ...parts);
   }
 
   row({ item, score, notes }, place, best, before) {
@@ -83,10 +83,10 @@ export class Ranking {
 }
 
 function effectOf({ effect, item }, ranking, before) {
-  if (effect.changed_after_ms === null) return effect.advice;
+  if (effect.changed_after_ms === null) return sentence(effect.advice);
   const moved = ranking.items.filter(({ item: each }, place) => (before.get(each.item_id)?.place ?? place) !== place).length;
   const figures = moved ? `${moved} of ${ranking.items.length} items moved` : "the scores changed, the order stayed";
-  return h("span", {}, h("b", {}, `${format(effect.changed_after_ms, "ms", 0)}`), ` from the click on ${item.title} to another ranking: ${figures}.`);
+  return [h("b", {}, format(effect.changed_after_ms, "ms", 0)), ` from the click on ${item.title} to another ranking: ${figures}.`];
 }
 
 function facts({ model_version, status, latency_ms, feature_version, items }) {

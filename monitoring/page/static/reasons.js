@@ -3,9 +3,9 @@ import { get } from "./api.js";
 import { metricsIn } from "./queries.js";
 
 const STARTED_BY = {
-  monitor: "start it: srp4ctr monitor run",
-  stream: "start it: srp4ctr stream run",
-  triton: "start it: srp4ctr stack up",
+  monitor: "start it: `srp4ctr monitor run`",
+  stream: "start it: `srp4ctr stream run`",
+  triton: "start it: `srp4ctr stack up`",
   caller: "it is there while something ranks",
 };
 const FRESH_MS = 10_000;
@@ -21,21 +21,26 @@ async function exporters() {
   return pages;
 }
 
+/** Return what the dashboard itself says of an empty panel; "" if it expects none. */
+export function ownReason(panel) {
+  const said = panel.fieldConfig?.defaults?.noValue ?? "";
+  return said.includes(" ") ? said : ""; // a sign, as "–", is no reason
+}
+
 /** Return the sentence that stands in the place of `panel`'s content. */
 export async function whyEmpty(panel, window) {
-  const own = panel.fieldConfig?.defaults?.noValue;
-  if (own && own.includes(" ")) return own;
+  if (ownReason(panel)) return ownReason(panel);
   const found = await exporters();
   const recorded = metricsIn(panel).find((name) => name.includes(":"));
   for (const name of metricsIn(panel)) {
     const metric = declared(found, name);
-    if (metric && !metric.values.length) return `No data yet: nothing has been counted. ${metric.help} (${metric.name})`;
+    if (metric && !metric.values.length) return `No data yet: \`${metric.name}\` has no value so far. ${metric.help}`;
   }
   const silent = metricsIn(panel).find((name) => !name.includes(":") && !declared(found, name));
   const away = found.filter(({ trouble }) => trouble);
   if (silent && away.length) return `No data yet: ${away.map(({ job }) => `the ${job} does not answer (${STARTED_BY[job] ?? "is it running?"})`).join(", ")}.`;
-  if (silent) return `No data yet: no exporter shows ${silent}.`;
-  if (recorded) return `No data yet: nothing of the last ${window.name} that the rule ${recorded} could be computed from.`;
+  if (silent) return `No data yet: no exporter shows \`${silent}\`.`;
+  if (recorded) return `No data yet: nothing of the last ${window.name} that the rule \`${recorded}\` could be computed from.`;
   return `No data yet: nothing in the last ${window.name}.`;
 }
 

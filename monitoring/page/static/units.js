@@ -12,6 +12,11 @@ const COUNTED = {
 const MEASURED = { flops: "FLOP/s", flop: "FLOP", hertz: "Hz", watt: "W", joule: "J", Bps: "B/s", decbytes: "B" };
 const CURRENCIES = { currencyUSD: "$", currencyEUR: "€", currencyGBP: "£", currencyJPY: "¥", currencyCHF: "CHF " };
 
+/** Return whether `unit` is of a rate: its lines stand on 0, or noise would look like news. */
+export function isRate(unit) {
+  return unit !== "short" && (unit in COUNTED || unit === "flops" || unit === "Bps");
+}
+
 /** Return `value` as text in `unit`; `decimals` null lets the size decide. */
 export function format(value, unit = "none", decimals = null) {
   if (value === null || value === undefined) return "–";
@@ -114,5 +119,5 @@ function roundStep(rough, unit) {
   }
   if (unit === "bytes") return 2 ** Math.ceil(Math.log2(rough));
   const power = 10 ** Math.floor(Math.log10(rough));
-  return power * ([1, 2, 2.5, 5, 10].find((n) => n * power >= rough * 0.999) ?? 10);
+  return power * ([1, 2, 5, 10].find((n) => n * power >= rough * 0.999) ?? 10);
 }

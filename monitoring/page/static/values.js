@@ -77,7 +77,7 @@ function row(metric, { labels, what, value }, i) {
   const said = Object.entries(labels).map(([name, each]) => h("span", { class: "label" }, h("span", { class: "muted" }, `${name} `), each));
   return h(
     "tr", { class: i ? "same" : null },
-    h("td", { "data-label": "Metric" }, i ? null : h("code", {}, metric.name), i ? null : h("span", { class: "help" }, metric.help)),
+    i ? null : h("td", { class: "metric", rowspan: metric.values.length }, h("code", {}, metric.name), h("span", { class: "help" }, metric.help)),
     h("td", { "data-label": "Of" }, ...said, what ? h("span", { class: "label" }, what) : null),
     h("td", { class: "number", "data-label": "Now" }, written(metric.name, what, value)),
   );

@@ -79,7 +79,7 @@ def test_what_panels_say(browser: Browser, address: str) -> None:
         expect(page.get_by_role("heading", name="A sample")).to_be_visible()
         expect(panel(page, "Verdict")).to_contain_text("better")
         expect(panel(page, "Nothing yet")).to_contain_text(
-            "No data yet: nothing has been counted. Probes that saw no change."
+            "No data yet: srp4ctr_probe_failures_total has no value so far. Probes that"
         )
         rows = panel(page, "Versions").locator("tbody tr")
         expect(rows).to_have_count(2)

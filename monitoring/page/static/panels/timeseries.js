@@ -5,6 +5,7 @@ import { colourOf, lineColourOf, seriesIn, textOf } from "../fields.js";
 import { axis, draw, layoutOf, plain, rangeOf, thresholdShapes, valueAxis } from "../plots.js";
 import { local } from "../times.js";
 import { calculated, nameOf } from "../transformations.js";
+import { isRate } from "../units.js";
 
 const MOST_STRETCH = 2.5; // times what is drawn: a threshold further off would flatten it
 const MOST = 40; // lines that one can still tell apart; the rest is said below
@@ -136,14 +137,15 @@ function layout(plot, panel, series, window) {
     type: "date", range: [local(window.start), local(window.end)], showgrid: false, nticks: Math.max(2, Math.floor(plot.clientWidth / 75)),
     tickformat: window.length <= 300 ? "%H:%M:%S" : "%H:%M", hoverformat: "%H:%M:%S",
   });
-  made.yaxis = axisOf(left.length ? left : right);
-  if (right.length && left.length) made.yaxis2 = { ...axisOf(right), overlaying: "y", side: "right", showgrid: false };
+  const count = Math.max(2, Math.min(5, Math.floor(plot.clientHeight / 32)));
+  made.yaxis = axisOf(left.length ? left : right, count);
+  if (right.length && left.length) made.yaxis2 = { ...axisOf(right, count), overlaying: "y", side: "right", showgrid: false };
   made.shapes = thresholdShapes((left[0] ?? right[0]).config);
   if (series.some(({ config }) => config.custom?.drawStyle === "bars")) Object.assign(made, { barmode: "stack", bargap: 0.15 });
   return made;
 }
 
-function axisOf(series) {
+function axisOf(series, count) {
   const { config } = series[0];
   const custom = config.custom ?? {};
   const stacked = custom.stacking?.mode === "normal";
@@ -151,10 +153,10 @@ function axisOf(series) {
   const values = stacked ? [0, ...sums(series)] : series.flatMap(({ values: each }) => each.filter((value) => value !== null));
   const wished = custom.thresholdsStyle?.mode && custom.thresholdsStyle.mode !== "off" ? marks(config, values) : [];
   const [low, high] = shares ? [0, 100] : rangeOf([...values, ...wished], {
-    min: config.min ?? null, max: config.max ?? null, softMin: custom.axisSoftMin ?? null, softMax: custom.axisSoftMax ?? null,
+    min: config.min ?? null, max: config.max ?? null, softMin: custom.axisSoftMin ?? (isRate(config.unit) ? 0 : null), softMax: custom.axisSoftMax ?? null,
   });
   const isLog = custom.scaleDistribution?.type === "log";
-  const made = valueAxis(low, high, shares ? "percent" : config.unit || "none", config.decimals ?? null, { isLog });
+  const made = valueAxis(low, high, shares ? "percent" : config.unit || "none", config.decimals ?? null, { isLog, count });
   if (custom.axisLabel) made.title = { text: plain(custom.axisLabel), standoff: 6 };
   return made;
 }
