@@ -30,6 +30,11 @@ def by_age(version: str) -> tuple[int, str]:
     return (int(number[1]) if number else -1, version)
 
 
+def is_bundle(version: str) -> bool:
+    """Tell whether ``version`` is one of ours, and not a control group's name."""
+    return by_age(version)[0] >= 0
+
+
 def contrasts(found: Mapping[Pair, Mapping[str, float]]) -> tuple[Contrast, ...]:
     """Return what was ``found`` of each pair, the newest version's first.
 

@@ -9,7 +9,7 @@ from math import isfinite, isnan
 
 from monitoring.report import amounts
 from monitoring.report.contents import Contents, Contrast, Cost, VersionFigures, ratio
-from monitoring.report.contrast import MOST_TIMES, times_as_many
+from monitoring.report.contrast import MOST_TIMES, is_bundle, times_as_many
 
 SAME = 0.01  # prices are not measured closer than a hundredth
 # Beyond these a figure deserves a word of its own.
@@ -181,7 +181,8 @@ def _bargain(contrast: Contrast, new: Cost, old: Cost, currency: str) -> Iterato
 
 
 def _cautions(contents: Contents) -> Iterator[str]:
-    for each in contents.versions:
+    bundles = [each for each in contents.versions if is_bundle(each.version)]
+    for each in bundles:
         quality = each.quality
         calibration = quality.calibration
         low, high = calibration.interval.low, calibration.interval.high

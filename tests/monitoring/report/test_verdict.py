@@ -127,6 +127,12 @@ def test_moved_scores_and_other_work_are_pointed_out() -> None:
     assert "100 (v1) and 200 (v2)" in other
 
 
+def test_a_control_group_need_not_be_honest() -> None:
+    boast = Quality(calibration=estimate(1.3, 1.2, 1.4))
+    versions = (a_version("popularity", quality=boast), a_version("v1"))
+    assert headline(some_contents(versions=versions)).cautions == ()
+
+
 def test_what_is_as_it_should_be_is_not_pointed_out() -> None:
     assert cautioned() == ()
     doubtful = Quality(calibration=estimate(1.3, 1.05, inf))
