@@ -29,7 +29,7 @@ def report(
 
     Example: srp4ctr monitor report --since 7d -o v12.html
     """
-    from monitoring.report.gathering import MonitorSettings, gather
+    from monitoring.report.gathering import gather
     from monitoring.report.page import page
     from monitoring.report.period import read_period
     from monitoring.report.series import Prometheus
@@ -37,12 +37,9 @@ def report(
 
     settings, now_s = load(), time.time()
     period = read_period(since, until, now_s)
-    monitor = MonitorSettings(
-        label_window_s=settings.streams.label_window_s,
-        expected_difference=settings.monitoring.expected_difference,
-    )
-    with out.status(f"reading {settings.monitoring.prometheus_url}"):
-        contents = gather(Prometheus(settings.monitoring.prometheus_url), period, monitor)
+    prometheus = Prometheus(settings.monitoring.prometheus_url)
+    with out.status(f"reading {prometheus.url}"):
+        contents = gather(prometheus, period, settings.monitoring.expected_difference)
     text = page(contents, now_s)
     output.write_text(text, encoding="utf-8")
     found = headline(contents)

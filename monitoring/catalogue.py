@@ -11,6 +11,7 @@ Declared = tuple[str, str, tuple[str, ...]]
 
 QUALITY: tuple[Declared, ...] = (
     ("srp4ctr_window_seconds", "Event time that live quality covers.", ()),
+    ("srp4ctr_label_window_seconds", "So long an impression waits for its click.", ()),
     ("srp4ctr_window_end_seconds", "Unix time of the newest settled impression.", ()),
     ("srp4ctr_matured_impressions", "Settled impressions in the window.", _V),
     ("srp4ctr_matured_top_impressions", "Of those, at position 1.", _V),

@@ -165,6 +165,7 @@ class Monitor(Collector):
         config, checks = self._config, self._sources.feature_check
         view = View(
             window_s=config.window_s,
+            label_window_s=self._sources.label_window_s,
             window_end_ms=self._quality.newest_ms,
             qualities=self.qualities(),
             provisional=self._open.counts(),

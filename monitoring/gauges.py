@@ -45,6 +45,7 @@ class View:
     """All that the endpoint shows of one moment."""
 
     window_s: float
+    label_window_s: float
     window_end_ms: int = 0
     """When the newest settled impression was shown; 0 before the first."""
     qualities: tuple[ModelQuality, ...]
@@ -104,6 +105,7 @@ def _histogram(
 def figures(view: View) -> Iterator[Figure | Buckets]:
     """Yield every number of ``view``."""
     yield Figure(metric="srp4ctr_window_seconds", value=view.window_s)
+    yield Figure(metric="srp4ctr_label_window_seconds", value=view.label_window_s)
     if view.window_end_ms:
         end_s = view.window_end_ms / 1000
         yield Figure(metric="srp4ctr_window_end_seconds", value=end_s)

@@ -66,6 +66,11 @@ class Asked:
         found = self._newest(questions.SERVING)
         return frozenset(each.labels["model_version"] for each in found)
 
+    def label_window_s(self) -> float:
+        """Return how long an impression waits for its click; NaN of an older monitor."""
+        found = self._newest(questions.LABEL_WINDOW)
+        return found[0].newest if found else nan
+
     def price(self) -> tuple[float, str]:
         """Return a core-hour's price and its currency, as last known."""
         found = self._newest(questions.price(self._length_s))

@@ -5,7 +5,6 @@ drift are the newest there are.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 from monitoring.report import questions
 from monitoring.report.asking import Asked
@@ -26,17 +25,10 @@ from monitoring.report.series import Prometheus
 MOST_VERSIONS = 6  # more is no comparison, and a refresh an hour makes 24 a day
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MonitorSettings:
-    """What the monitor runs with and does not tell Prometheus."""
-
-    label_window_s: float
-    expected_difference: float
-
-
-def gather(prometheus: Prometheus, period: Period, settings: MonitorSettings) -> Contents:
+def gather(prometheus: Prometheus, period: Period, expected: float) -> Contents:
     """Return the report on ``period``.
 
+    ``expected`` is the monitor's setting ``expected_difference``, which it does not tell.
     ``ValueError`` where Prometheus is away, or has nothing of that time.
     """
     asked = Asked(prometheus, hear(prometheus, period), period.start_s)
@@ -50,7 +42,7 @@ def gather(prometheus: Prometheus, period: Period, settings: MonitorSettings) ->
     chosen = _chosen(figures, found)
     return Contents(
         grounds=_grounds(
-            asked, period, settings, sorted({*figures} - {*chosen}, key=by_age)
+            asked, period, expected, sorted({*figures} - {*chosen}, key=by_age)
         ),
         versions=tuple(figures[each] for each in chosen),
         contrasts=found,
@@ -91,7 +83,7 @@ def _chosen(
 
 
 def _grounds(
-    asked: Asked, period: Period, settings: MonitorSettings, left_out: Collection[str]
+    asked: Asked, period: Period, expected: float, left_out: Collection[str]
 ) -> Grounds:
     heard = asked.heard
     price, currency = asked.price()
@@ -102,8 +94,8 @@ def _grounds(
         events=heard.events,
         num_windows=len(heard.looks),
         window_s=heard.window_s,
-        label_window_s=settings.label_window_s,
-        expected_difference=settings.expected_difference,
+        label_window_s=asked.label_window_s(),
+        expected_difference=expected,
         currency=currency,
         price_per_core_hour=price,
         num_alert_rules=asked.prometheus.num_alert_rules(),

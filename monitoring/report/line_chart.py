@@ -16,7 +16,7 @@ WIDTH, HEIGHT = 360, 216
 LEFT, TOP, BOTTOM = 50, 10, 24
 LETTER = 6.4  # pixels of one, on average
 LINE_HEIGHT = 13.0
-MOST_LETTERS = 12
+MOST_LETTERS = 16
 GAP = 2.5  # steps between two points: a wider one is nothing known
 
 

@@ -8,6 +8,7 @@ over days needs whole sums.
 _MODELS = 'model_version!~"|unranked|other"'
 FEWEST = 30  # a ratio of fewer is drawn nowhere: a line would begin with its noise
 WINDOW = "max(srp4ctr_window_seconds)"
+LABEL_WINDOW = "max(srp4ctr_label_window_seconds)"
 WINDOW_END = "max(srp4ctr_window_end_seconds)"
 SERVING = "srp4ctr_serving_model == 1"
 

@@ -20,11 +20,12 @@ def facts(contents: Contents) -> Iterator[tuple[str, str]]:
         "Impressions shown",
         f"{grounds.events}, in {windows} of {amounts.duration(grounds.window_s)}",
     )
-    yield (
-        "Label window",
-        f"{amounts.duration(grounds.label_window_s)}: so long an impression waits for its "
-        "click before it counts",
-    )
+    if isfinite(grounds.label_window_s):
+        yield (
+            "Label window",
+            f"{amounts.duration(grounds.label_window_s)}: so long an impression waits for "
+            "its click before it counts",
+        )
     if isfinite(grounds.price_per_core_hour):
         price = f"{grounds.price_per_core_hour:g} {grounds.currency}"
         yield "Price of a core-hour", price

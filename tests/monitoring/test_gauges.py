@@ -109,6 +109,7 @@ def a_view() -> View:
     pair: dict[str, Any] = {"model_version": "v8", "baseline": "v7", "impressions": 900}
     return View(
         window_s=3600.0,
+        label_window_s=1800.0,
         window_end_ms=62_000,
         qualities=some_quality(),
         provisional={"v7": Provisional(open=4, clicked=1, overdue=2)},
@@ -144,6 +145,7 @@ def page_of(view: View) -> list[str]:
 
 
 LINES = (
+    "srp4ctr_label_window_seconds 1800.0",
     "srp4ctr_window_end_seconds 62.0",
     'srp4ctr_online_click_rate{model_version="v7"} 0.5',
     'srp4ctr_online_click_rate_at_top{model_version="v7"} 1.0',

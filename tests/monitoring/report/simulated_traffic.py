@@ -140,6 +140,7 @@ class Traffic:
         names = [each.version for each in self.rankers]
         return View(
             window_s=self.window_ms / 1000,
+            label_window_s=LABEL_WINDOW_MS / 1000,
             window_end_ms=live.newest_ms,
             qualities=live.quality(),
             provisional={name: Provisional(open=40, clicked=9) for name in names},

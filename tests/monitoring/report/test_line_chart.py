@@ -76,5 +76,5 @@ def test_names_at_the_ends_of_lines_do_not_cover_each_other() -> None:
 def test_a_long_name_leaves_room_for_the_lines() -> None:
     svg = a_chart(Line(name="v" * 200, style="s0", points=LEVEL))
     ((first, *_, last),) = paths(svg, "line")
-    assert last[0] - first[0] > 100
+    assert last[0] - first[0] > 90  # half of the axis
     assert "v" * 20 not in svg.split("</desc>")[1]

@@ -45,6 +45,7 @@ def quality(of: list[Outcome]) -> ModelQuality:
 def view_of(found: ModelQuality) -> View:
     return View(
         window_s=3600.0,
+        label_window_s=1800.0,
         qualities=(found,),
         provisional={},
         differences=(),

@@ -12,7 +12,7 @@ from cli import app
 from monitoring.comparison import Comparison
 from monitoring.report.amounts import count, estimate
 from monitoring.report.contents import Estimate
-from monitoring.report.gathering import MonitorSettings, gather
+from monitoring.report.gathering import gather
 from monitoring.report.period import Period
 from monitoring.report.series import Prometheus
 from monitoring.tally import Outcome, Tally
@@ -166,6 +166,7 @@ def test_every_chart_is_there_and_the_alert_that_fired(
 ) -> None:
     seen = reported("--since", f"{HOURS}h")
     assert len([tag for tag, _ in seen.tags if tag == "svg"]) == 7
+    assert "Label window 30 min: so long" in seen.text
     (alert,) = (row for row in seen.rows if "Severity" in row)
     assert (alert[""], alert["About"], alert["Severity"]) == (
         *("Calibration is off", "v2", "ticket"),
@@ -193,9 +194,8 @@ def test_a_time_without_figures_says_what_to_do(
 def test_a_time_in_which_nothing_was_ranked_is_said_to_be_empty(serve: Serve) -> None:
     silent = Traffic(rankers=(), end_ms=last_minute_ms(), minutes=20, serving="v1")
     there = Served(silent, serve(silent, ()))
-    settings = MonitorSettings(label_window_s=1800.0, expected_difference=0.02)
     with pytest.raises(ValueError, match="no model served"):
-        gather(Prometheus(there.url), there.period, settings)
+        gather(Prometheus(there.url), there.period, 0.02)
 
 
 def test_what_prometheus_refuses_is_told(served: Served) -> None:
