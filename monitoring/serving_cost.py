@@ -111,8 +111,7 @@ class ServingTotals:
 
     totals: dict[CounterKey, float] = field(default_factory=dict)
     table_age_s: dict[str, float] = field(default_factory=dict)
-    """By version: mean age of the items' table at the requests of the newest sample that had
-    any."""
+    """By version: mean age of the items' table at the newest sample's requests."""
     _last: Sample = field(default_factory=dict)
     _baseline: dict[str, float] | None = None
     _unseen: dict[str, int] = field(default_factory=dict)
