@@ -70,7 +70,7 @@ INPUTS: tuple[Declared, ...] = (
     ("srp4ctr_requests_by_status_total", "By their user's status.", (*_V, "status")),
     ("srp4ctr_candidates_by_status_total", "By the item's status.", (*_V, "status")),
     ("srp4ctr_feature_age_seconds", "Of the user's sequence at a request.", _V),
-    ("srp4ctr_item_table_age_seconds", "Mean age of the items' table.", _V),
+    ("srp4ctr_item_table_age_seconds", "Of the items' table at the last requests.", _V),
     ("srp4ctr_score_psi", "Scores against training's; above 0.2 they moved.", _V),
     ("srp4ctr_feature_psi", "The same of a feature.", (*_V, "feature")),
     ("srp4ctr_unseen_item_share", "Of what is shown.", (*_V, "where")),

@@ -20,8 +20,6 @@ from monitoring.serving_cost import (
     REQUEST_STATUS,
     RUNS,
     SUCCESSES,
-    TABLE_AGE_MS,
-    TABLE_READS,
     Flops,
     ServingTotals,
 )
@@ -94,12 +92,7 @@ def _versions(totals: ServingTotals) -> Iterator[Figure]:
             version: us / 1e6 for version, us in totals.by_version(CPU_US).items()
         },
     }
-    ages, reads = totals.by_version(TABLE_AGE_MS), totals.by_version(TABLE_READS)
-    values["srp4ctr_item_table_age_seconds"] = {
-        version: ages.get(version, 0.0) / 1e3 / count
-        for version, count in reads.items()
-        if count
-    }
+    values["srp4ctr_item_table_age_seconds"] = totals.table_age_s
     for metric, by_version in values.items():
         for version, value in sorted(by_version.items()):
             yield Figure(metric=metric, value=value, labels=(version,))

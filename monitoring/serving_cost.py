@@ -110,6 +110,8 @@ class ServingTotals:
     """Counters added up over the life of this process, reloads of models included."""
 
     totals: dict[CounterKey, float] = field(default_factory=dict)
+    table_age_s: dict[str, float] = field(default_factory=dict)
+    """By version: mean age of the items' table at the newest sample's requests."""
     _last: Sample = field(default_factory=dict)
     _baseline: dict[str, float] | None = None
     _unseen: dict[str, int] = field(default_factory=dict)
@@ -125,10 +127,13 @@ class ServingTotals:
 
     def add(self, sample: Sample) -> None:
         """Add what has happened since the sample before."""
+        increases: dict[CounterKey, float] = {}
         for key, value in sample.items():
             before = self._last.get(key, 0.0)
-            increase = value - before if value >= before else value  # counted from 0 anew
-            self.totals[key] = self.totals.get(key, 0.0) + increase
+            # Less than before: counted from 0 anew.
+            increases[key] = value - before if value >= before else value
+            self.totals[key] = self.totals.get(key, 0.0) + increases[key]
+        self._note_table_age(increases)
         self._last = dict(sample)
         self._retire({key.version for key in sample})
         if self._baseline is None and self.runs(*ENSEMBLES):
@@ -182,6 +187,12 @@ class ServingTotals:
             return now["encoder"] / now["requests"]
         return (now["encoder"] - before["encoder"]) / requests
 
+    def _note_table_age(self, increases: Mapping[CounterKey, float]) -> None:
+        for key, reads in increases.items():
+            if key.counter == TABLE_READS and key.version and reads:
+                age_ms = increases.get(CounterKey(TABLE_AGE_MS, key.model), 0.0)
+                self.table_age_s[key.version] = age_ms / reads / 1000
+
     def _encoder_and_requests(self) -> dict[str, float]:
         return {"encoder": self.runs(ENCODER), "requests": self.runs(*ENSEMBLES)}
 
@@ -196,6 +207,7 @@ class ServingTotals:
             self._unseen[version] = unseen
             if unseen >= RETIRES_AFTER:
                 del self._unseen[version]
+                self.table_age_s.pop(version, None)
                 self._fold({key for key in self.totals if key.version == version})
 
     def _fold(self, keys: Iterable[CounterKey]) -> None:

@@ -27,6 +27,8 @@ class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     offset: int
     known_at_ms: int
     """The record's timestamp: when the event became known."""
+    is_backfilled: bool = False
+    """It was published long after it had happened, and says so."""
 
 
 def fold_sequences(

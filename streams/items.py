@@ -38,6 +38,7 @@ class _ItemRecord:
     timestamp: int
     key: bytes | None
     value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 def add_items_agent(app: faust.App, sink: FeatureSink, outlets: Outlets) -> None:

@@ -24,6 +24,7 @@ from streams.labels import ImpressionLabel, LabelJoin
 from streams.sequences import BehaviorSequence
 from streams.sink import Rows, ShareKey
 from streams.wire import (
+    BACKFILL_HEADER,
     MAX_CLOCK_SKEW_MS,
     RejectedEvent,
     decode_command,
@@ -65,6 +66,10 @@ class Record(Protocol):
     def value(self) -> bytes | None:
         """Raw bytes."""
 
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]:
+        """Names and raw bytes."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RejectedRecord:
@@ -81,7 +86,12 @@ def decode_record(record: Record) -> LoggedEvent | Rebuild | RejectedRecord:
     event = decode_user_event(record.value, record.key, record.timestamp)
     if isinstance(event, RejectedEvent):
         return RejectedRecord(record=record, rejected=event)
-    return LoggedEvent(event=event, offset=record.offset, known_at_ms=record.timestamp)
+    return LoggedEvent(
+        event=event,
+        offset=record.offset,
+        known_at_ms=record.timestamp,
+        is_backfilled=any(name == BACKFILL_HEADER for name, _ in record.headers),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from streams.brokers import connect
 from streams.config import KafkaConfig
 from streams.events import BEHAVIOR_EVENTS_TOPIC, Event
 from streams.wire import (
+    BACKFILL_HEADER,
     MAX_MESSAGE_BYTES,
     RejectedEvent,
     decode,
@@ -32,6 +33,7 @@ from streams.wire import (
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 _LINGER_MS = 10
+_OF_THE_PAST = ((BACKFILL_HEADER, b"1"),)
 _HINTS = (
     (
         InvalidTimestampError,
@@ -75,12 +77,7 @@ class EventPublisher:
 
         Raises the error of an earlier event that the broker did not take.
         """
-        self.send(
-            event_topic(event),
-            encode(event),
-            event_key(event),
-            event.occurred_at if backfill else None,
-        )
+        self._send_event(event, encode(event), backfill)
 
     def publish_raw(
         self, payload: bytes, *, key: bytes | None = None, backfill: bool = False
@@ -94,8 +91,7 @@ class EventPublisher:
         if isinstance(event, RejectedEvent):
             self.send(BEHAVIOR_EVENTS_TOPIC, payload, key, None)
             return
-        at_ms = event.occurred_at if backfill else None
-        self.send(event_topic(event), payload, event_key(event), at_ms)
+        self._send_event(event, payload, backfill)
 
     def flush(self, timeout_s: float = 60.0) -> None:
         """Return when the broker has acknowledged everything; raises what it refused."""
@@ -140,6 +136,11 @@ class EventPublisher:
         )
         sent.add_errback(self._remember)
         self.published += 1
+
+    def _send_event(self, event: Event, payload: bytes, backfill: bool) -> None:
+        at_ms = event.occurred_at if backfill else None
+        headers = _OF_THE_PAST if backfill else ()
+        self.send(event_topic(event), payload, event_key(event), at_ms, headers)
 
     def _remember(self, error: BaseException) -> None:
         self._failure = self._failure or error

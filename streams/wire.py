@@ -30,6 +30,10 @@ _YEAR_S = 365 * 24 * 3600
 COMMAND_KEY = b"\0command"
 
 
+# A record that has it tells of the past: how late it is says nothing of the stream.
+BACKFILL_HEADER = "backfill"
+
+
 class Reason(StrEnum):
     """Why a message was rejected."""
 

@@ -266,5 +266,5 @@ def _count_stored(stored: Unstored) -> None:
     for clicked, number in Counter(label.clicked for label in stored.decided).items():
         LABELS.labels(str(clicked).lower()).inc(number)
     for logged in stored.folded:
-        if now - logged.known_at_ms < _FRESH_MS:
+        if not logged.is_backfilled and now - logged.known_at_ms < _FRESH_MS:
             FRESHNESS.observe((now - logged.known_at_ms) / 1000)

@@ -65,7 +65,7 @@ def choose_versions(board: Dashboard) -> Dashboard:
         .sort(VariableSort.NATURAL_DESC)
         .multi(True)
         .include_all(True)
-        .all_value("v.+")  # of versions that have no matured label yet, too
+        .all_value("(v[0-9]|[^u]).*")  # of versions that have no matured label yet, too
         .current(VariableOption(selected=True, text=["All"], value=["$__all"]))
     )
     return board.with_variable(chosen)

@@ -1,16 +1,13 @@
 """The page beside the demo: every panel has data, and a click changes the next ranking."""
 
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from monitoring.page import boards
-from tests.end_to_end import shop
+from tests.end_to_end.conftest import RunningDemo
 from tests.monitoring.page.conftest import browser  # noqa: F401  # a fixture
 from tests.monitoring.page.test_dashboards_in_browser import READY, TOO_WIDE, watched
 
@@ -20,37 +17,12 @@ WIDTHS = (1280, 390)
 EMPTY = ".panel:not([data-state=drawn]):not([data-may-be-empty])"
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+@pytest.fixture
+def address(demo: RunningDemo) -> str:
     """The page of a demo that has gone round the loop and is left running."""
-    folder = tmp_path_factory.mktemp("page")
-    shop.write(folder / "mine.jsonl")
-    command = [sys.executable, "-m", "cli", "--data-dir", str(folder / "data"), "demo"]
-    demo = subprocess.Popen(
-        [*command, "--events", str(folder / "mine.jsonl"), "--keep"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        yield address_told(demo)
-    finally:
-        demo.send_signal(signal.SIGTERM)
-        demo.communicate(timeout=60)
-
-
-def address_told(demo: "subprocess.Popen[str]") -> str:
-    """Return the page's address when the demo has printed its last line."""
-    told = []
-    assert demo.stdout is not None
-    for line in demo.stdout:
-        told.append(line)
-        if line.startswith('{"events"'):
-            break
-    output = "".join(told)
-    found = re.search(r"the page: (http://127\.0\.0\.1:\d+)", output)
-    assert found, output
-    assert f"watch it: {found[1]}" in output  # said as soon as it is there
+    found = re.search(r"the page: (http://127\.0\.0\.1:\d+)", demo.output)
+    assert found, demo.output
+    assert f"watch it: {found[1]}" in demo.output  # said as soon as it is there
     return found[1]
 
 

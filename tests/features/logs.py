@@ -25,6 +25,7 @@ class _Record(msgspec.Struct, kw_only=True):
     timestamp: int
     partition: int
     offset: int
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 Published = tuple[UserEvent | ItemUpdate | ImpressionLabel, int]  # and when it was known

@@ -29,7 +29,7 @@ def expressions() -> dict[str, str]:
     """Return every target's PromQL, by a name that a recording rule may have."""
     return {
         f"board:{name}_{panel['id']}_{target['refId']}": target["expr"].replace(
-            "$model_version", "v.+"
+            "$model_version", "(v[0-9]|[^u]).*"
         )
         for name in NAMES
         for panel in panels(name)

@@ -8,6 +8,8 @@ from monitoring.serving_cost import (
     RETIRES_AFTER,
     RUNS,
     STEP_COUNTERS,
+    TABLE_AGE_MS,
+    TABLE_READS,
     CostCard,
     CounterKey,
     Flops,
@@ -136,6 +138,14 @@ def test_a_version_that_is_gone_for_long_leaves_its_counts_and_no_name() -> None
     totals.add(a_sample(behavior_encoder_v6=2, behavior_encoder_v7=1))  # rolled back to
     assert totals.by_version(RUNS, "behavior_encoder") == {"v6": 2, "v7": 1}
     assert totals.runs("behavior_encoder") == 13
+
+
+def test_the_age_of_the_items_table_is_that_of_the_newest_requests() -> None:
+    ages, reads = (CounterKey(c, "click_ranker_v7") for c in (TABLE_AGE_MS, TABLE_READS))
+    totals = totals_of({ages: 90_000.0, reads: 2.0}, {ages: 91_000.0, reads: 4.0})
+    assert totals.table_age_s == {"v7": 0.5}
+    totals.add({ages: 91_000.0, reads: 4.0})  # nobody asked
+    assert totals.table_age_s == {"v7": 0.5}
 
 
 def test_what_a_label_parts_is_added_up_by_version_and_label() -> None:

@@ -40,6 +40,7 @@ class ARecord:
     timestamp: int
     partition: int
     topic: str = BEHAVIOR_EVENTS_TOPIC
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 class VersionedSink:

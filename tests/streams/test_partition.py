@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -9,6 +9,7 @@ from streams.folding import LoggedEvent
 from streams.labels import ImpressionLabel
 from streams.partition import PartitionState, RejectedRecord, decode_record, replay_labels
 from streams.wire import (
+    BACKFILL_HEADER,
     COMMAND_KEY,
     MAX_CLOCK_SKEW_MS,
     encode,
@@ -29,6 +30,7 @@ class ARecord:
     timestamp: int = NOON_MS
     topic: str = BEHAVIOR_EVENTS_TOPIC
     partition: int = 3
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 def records(*events: UserEvent, start: int = 0) -> list[ARecord]:
@@ -202,3 +204,11 @@ def test_rows_that_changed_meanwhile_stay_in_memory(
 
 def logged_events(*events: UserEvent) -> list[LoggedEvent]:
     return a_state().decode(records(*events))[0]
+
+
+def test_a_record_says_that_it_tells_of_the_past() -> None:
+    event = a_click(at_ms=NOON_MS)
+    plain = ARecord(value=encode(event), key=event_key(event))
+    old = replace(plain, headers=(("trace", b"x"), (BACKFILL_HEADER, b"1")))
+    found = [decode_record(each) for each in (plain, old)]
+    assert [isinstance(f, LoggedEvent) and f.is_backfilled for f in found] == [False, True]

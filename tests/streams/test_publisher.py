@@ -5,7 +5,7 @@ from streams.config import KafkaConfig
 from streams.events import BEHAVIOR_EVENTS_TOPIC
 from streams.publisher import EventPublisher
 from streams.topics import ensure_topics
-from streams.wire import encode
+from streams.wire import BACKFILL_HEADER, encode
 from tests.builders import NOON_MS, a_click, an_item
 from tests.streams.topic_reading import read_topic
 
@@ -18,6 +18,15 @@ def test_a_backfilled_record_is_stamped_with_when_it_happened(kafka: KafkaConfig
     records = read_topic(kafka, BEHAVIOR_EVENTS_TOPIC)
     assert [record.timestamp for record in records] == [NOON_MS, NOON_MS]
     assert {record.key for record in records} == {b"u1"}
+    assert [record.headers for record in records] == [[(BACKFILL_HEADER, b"1")]] * 2
+
+
+@pytest.mark.kafka
+def test_what_happens_now_is_no_backfill(kafka: KafkaConfig) -> None:
+    with EventPublisher(kafka) as publisher:
+        publisher.publish(a_click(at_ms=NOON_MS))
+    (record,) = read_topic(kafka, BEHAVIOR_EVENTS_TOPIC)
+    assert list(record.headers) == []
 
 
 @pytest.mark.kafka

@@ -1,0 +1,66 @@
+"""One demo on a shop's own events, left running for all tests that look at it."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end import shop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningDemo:
+    """A demo that has gone round the loop."""
+
+    output: str
+    """All that it has printed, to the line of figures."""
+    good_events: int
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDemo]:
+    """Run ``srp4ctr demo --keep``; at the end it must leave nothing behind."""
+    folder = tmp_path_factory.mktemp("demo")
+    good = shop.write(folder / "mine.jsonl")
+    command = [sys.executable, "-m", "cli", "--data-dir", str(folder / "data"), "demo"]
+    process = subprocess.Popen(
+        [*command, "--events", str(folder / "mine.jsonl"), "--keep"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield RunningDemo(output=_to_the_figures(process), good_events=good)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert list((folder / "data").glob("demo-*")) == []
+    assert _still_running(folder) == []
+
+
+def _to_the_figures(process: "subprocess.Popen[str]") -> str:
+    told = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        told.append(line)
+        if line.startswith('{"events"'):
+            break
+    return "".join(told)
+
+
+def _still_running(folder: Path) -> list[str]:
+    """Return the command lines of processes that name ``folder``."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if str(folder) in line and str(os.getpid()) != process.name:
+            found.append(line)
+    return found
