@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from local.recent_events import recent_ids
-from streams.events import UserEvent
+from streams.events import SYNTHETIC_USERS, UserEvent
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 from tests.features.logs import write_log
 
@@ -20,9 +20,11 @@ def test_the_last_to_do_something_comes_first_and_once(tmp_path: Path) -> None:
         click = a_click("i2", at_ms=at_ms, user_id=user)
         view = a_behavior("i3", at_ms=at_ms + 10, user_id=user)
         write(tmp_path, partition, 0, shown, click, view)
-    found = recent_ids(tmp_path, partitions=2, limit=10)
+    probe = a_behavior("i1", at_ms=NOON_MS + 5_000, user_id=f"{SYNTHETIC_USERS}1")
+    write(tmp_path, 2, 0, probe)  # no person to look at
+    found = recent_ids(tmp_path, partitions=3, limit=10)
     assert found.users == ["ben", "ann"]
-    assert found.items == ["i3", "i1", "i2"]
+    assert found.items == ["i1", "i3", "i2"]
     assert recent_ids(tmp_path, partitions=2, limit=1).users == ["ben"]
 
 
