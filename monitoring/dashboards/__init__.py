@@ -49,6 +49,6 @@ COLOURS = frozenset({"green", "orange", "red", "blue", "purple", "yellow", "text
 UNITS = frozenset(
     {
         *("none", "short", "percentunit", "s", "reqps", "cps", "flops"),
-        *("currencyUSD", "dateTimeAsIso"),
+        *("currencyUSD", "dateTimeAsIso", "watt"),
     }
 )

@@ -35,6 +35,7 @@ def board() -> Dashboard:
     _by_step(made)
     _answers(made)
     _candidates(made)
+    _gpus(made)
     return made
 
 
@@ -205,3 +206,27 @@ def _candidates(made: Dashboard) -> None:
         ),
     )
     line(made, 8, (8, scored.min(0)), (8, each.min(0)), (8, status.min(0)))
+
+
+def _gpus(made: Dashboard) -> None:
+    section(made, "GPUs, where there are any")
+    busy = stat_of(
+        "GPU seconds a second",
+        "How busy Triton's GPUs are, all together: 1 is one that never rests.",
+        "none",
+        over_time("sum(srp4ctr:gpu_seconds:rate5m)"),
+    ).decimals(2)
+    power = stat_of(
+        "GPU power",
+        "What Triton's GPUs draw, whoever uses them.",
+        "watt",
+        over_time("sum(srp4ctr:gpu_energy_joules:rate5m)"),
+    )
+    price = stat_of(
+        "Price of GPUs for 1,000 requests",
+        "Who holds one pays for all of it: monitoring.price_per_gpu_hour of the settings.",
+        MONEY,
+        over_time("max(srp4ctr:gpu_price_per_1000_requests:rate5m)"),
+    ).decimals(4)
+    none = "Triton has no GPU here"
+    line(made, 4, *((8, each.no_value(none)) for each in (busy, power, price)))

@@ -57,7 +57,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     '|model_version="v1", metric="gauc"|model_version="v1", metric="calibration"': (
         "bundle_metric",
     ),
-    'currency="USD"': ("price_per_core_hour",),
+    'currency="USD"': ("price_per_core_hour", "price_per_gpu_hour"),
     'group="srp4ctr-sequences"': ("consumer_lag_records",),
     'reason="publish"': ("probe_failures_total",),
     'reason="not_json"': ("events_rejected_total",),
@@ -89,6 +89,11 @@ RECORDED: dict[str, tuple[str, ...]] = {
         "model_version:srp4ctr_answer_seconds:p50_5m",
         "model_version:srp4ctr_answer_seconds:p99_5m",
     ),
+    "": (
+        "srp4ctr:gpu_seconds:rate5m",
+        "srp4ctr:gpu_energy_joules:rate5m",
+    ),
+    'currency="USD"': ("srp4ctr:gpu_price_per_1000_requests:rate5m",),
     PAIR: ("model_version:srp4ctr_clicks_gained_per_extra_price",),
     'step="rank_clicks"': ("step:srp4ctr_step_seconds:mean5m",),
 }

@@ -29,7 +29,7 @@ DEFAULTS = {
     "custom",
 }
 # Words with a capital inside a title: names, and what the field writes so.
-CAPITALS = {"CTR", "AUC", "PSI", "CPU", "FLOPs"}
+CAPITALS = {"GPU", "GPUs", "CTR", "AUC", "PSI", "CPU", "FLOPs"}
 
 
 @pytest.mark.parametrize("name", NAMES)
