@@ -23,6 +23,7 @@ from local.console import Bar, Steps
 from local.control_group import ControlGroup
 from local.demo_steps import DemoInput, page_url
 from local.feature_gate import promoter
+from local.refresh_job import take_turn
 from local.replay import Ranking, Replay, ReplayResult
 from local.summary import show
 from settings import PREFIX, Settings, load
@@ -38,7 +39,7 @@ SETTINGS = {
     "STREAMS__LABEL_WINDOW_S": "6",
     "STREAMS__CORRECTION_WINDOW_S": "600",
     "TRAINING__MAX_SECONDS": "75",
-    "MONITORING__PROBE_INTERVAL_S": "5",
+    "MONITORING__PROBE_INTERVAL_S": "10",
 }
 
 
@@ -150,11 +151,10 @@ def _refresh(settings: Settings, bar: Bar) -> None:
         bar.set(done, total)
         bar.note(f"{step}  {note}")
 
-    report = refresh(
-        settings.training,
-        settings.features,
-        settings.streams,
-        RefreshOptions(promote=promoter(settings), progress=show_progress),
+    options = RefreshOptions(promote=promoter(settings), progress=show_progress)
+    parts = (settings.training, settings.features, settings.streams)
+    report = take_turn(
+        lambda: refresh(*parts, options), Path(settings.training.bundles_dir)
     )
     if not report.promoted:
         raise RuntimeError(f"{report.version} was refused: {'; '.join(report.refusals)}")

@@ -20,7 +20,7 @@ LOG = logging.getLogger(__name__)
 USERS = 16  # by turns: the history of each grows to L and stays there
 CANDIDATES = 10
 FEWEST_ITEMS = 2
-POLL_S = 0.02
+POLL_S = 0.05  # each poll is a request more
 TIMEOUT_S = 20.0
 BUCKETS_S = (0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20)
 
