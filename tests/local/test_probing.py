@@ -1,0 +1,26 @@
+"""The monitor's probe where nothing answers: failures that are counted, and no more."""
+
+from dataclasses import replace
+
+from prometheus_client import CollectorRegistry
+
+import settings
+from local.ports import reserved_ports
+from local.probing import probing
+
+
+def test_a_stack_that_is_away_is_a_failed_probe() -> None:
+    with reserved_ports(2) as (kafka, triton):
+        pass
+    given = settings.load()
+    given = given.model_copy(
+        update={
+            "kafka": replace(given.kafka, bootstrap=f"127.0.0.1:{kafka}"),
+            "triton": replace(given.triton, grpc=f"127.0.0.1:{triton}"),
+        }
+    )
+    registry = CollectorRegistry()
+    probe = probing(given)(lambda: ["a", "b"], registry)
+    assert probe.once() is None
+    failed = registry.get_sample_value("srp4ctr_probe_failures_total", {"reason": "rank"})
+    assert failed == 1.0
