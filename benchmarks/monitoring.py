@@ -28,7 +28,7 @@ import numpy as np
 
 from benchmarks.click_sources import of_ebnerd, say
 from benchmarks.monitoring_alerts import Fired, fired
-from benchmarks.monitoring_page import TritonPage
+from benchmarks.monitoring_page import TritonPage, shown
 from monitoring.config import MonitorConfig
 from monitoring.exporter import Monitor, MonitorSources
 from monitoring.label_reader import LabelBatch, ReceivedLabel
@@ -60,8 +60,9 @@ def main() -> None:
     hours = (labels[-1].matured_at - labels[0].matured_at) / 3.6e6
     clicks = sum(each.clicked for each in labels)
     say(f"{len(labels):,} labels, {clicks:,} clicks, {hours:.1f} hours")
-    with TritonPage() as page:
-        replayed = _replay(labels, page)
+    with tempfile.TemporaryDirectory(prefix="srp4ctr-monitoring-") as folder:
+        replayed = _replay(labels, Path(folder))
+        overhead = _overhead(labels, asked.overhead, Path(folder))
     errors = _errors(labels, replayed.qualities)
     found = fired(replayed.series)
     for each in found:
@@ -72,7 +73,7 @@ def main() -> None:
         "alerts_right": len(seen & DESERVED),
         "alerts_deserved": len(DESERVED),
         "alerts_wrong": len(seen - DESERVED),
-        **_overhead(labels, asked.overhead),
+        **overhead,
     }
     print(_table(replayed.qualities, found))
     if not asked.quick:
@@ -132,9 +133,16 @@ def _slate(shown: Sequence[Impression], clicked: dict[str, int]) -> Iterator[Imp
         )
 
 
-def _replay(labels: Sequence[ImpressionLabel], page: TritonPage) -> Replayed:
+def _replay(labels: Sequence[ImpressionLabel], folder: Path) -> Replayed:
     """Let the monitor see the labels minute by minute, as they matured."""
-    monitor = _monitor(page.url)
+    page = TritonPage()
+    with shown(page) as url:
+        return _followed(labels, page, _monitor(folder, url))
+
+
+def _followed(
+    labels: Sequence[ImpressionLabel], page: TritonPage, monitor: Monitor
+) -> Replayed:
     monitor.hear_labels(True)
     series: dict[str, list[float | None]] = {}
     began_ms = min(label.matured_at for label in labels)
@@ -143,7 +151,7 @@ def _replay(labels: Sequence[ImpressionLabel], page: TritonPage) -> Replayed:
         minutes[(label.matured_at - began_ms) // MINUTE_MS].append(label)
     for minute in range(max(minutes) + 1):
         _fold(monitor, minutes[minute])
-        page.serve(minutes[minute])
+        page.count(minutes[minute])
         monitor.poll_triton()
         monitor.show()
         for name, value in _samples(monitor):
@@ -162,9 +170,8 @@ def _fold(monitor: Monitor, labels: Sequence[ImpressionLabel]) -> None:
     monitor.fold_labels(LabelBatch(labels=received, undecodable=0))
 
 
-def _monitor(triton_url: str) -> Monitor:
-    """Return a monitor of that page; ``v1`` serves."""
-    folder = Path(tempfile.mkdtemp(prefix="srp4ctr-monitoring-"))
+def _monitor(folder: Path, triton_url: str) -> Monitor:
+    """Return a monitor of that page, with its files in ``folder``; ``v1`` serves."""
     (folder / "serving.json").write_text(json.dumps({"serving": HONEST}))
     sources = MonitorSources(
         kafka=KafkaConfig(),
@@ -215,9 +222,11 @@ def _errors(
     return {**worst, "max_abs_error": max(worst.values())}
 
 
-def _overhead(labels: Sequence[ImpressionLabel], count: int) -> dict[str, float]:
+def _overhead(
+    labels: Sequence[ImpressionLabel], count: int, folder: Path
+) -> dict[str, float]:
     """Return what ``count`` labels cost the monitor, all of them within its window."""
-    monitor = _monitor("http://127.0.0.1:9/metrics")
+    monitor = _monitor(folder, "http://127.0.0.1:9/metrics")
     copies = -(-count // len(labels))
     before = _resident_bytes()
     seconds, folded = 0.0, 0
