@@ -68,13 +68,11 @@ def test_only_what_a_model_put_at_the_top_is_compared() -> None:
 
 def test_a_correction_replaces_what_was_counted() -> None:
     corrected, straight = Comparison(), Comparison()
-    for each in (corrected, straight):
-        shown(each, "v1", 10, 200)
-        shown(each, "v2", 10, 200)
+    for comparison, clicks in ((corrected, 10), (straight, 11)):
+        shown(comparison, "v1", 10, 200)
+        shown(comparison, "v2", clicks, 200)
     corrected.move(an_outcome("v2", click=False), -1)
     corrected.move(an_outcome("v2", click=True), 1)
-    straight.move(an_outcome("v2", click=False), -1)
-    straight.move(an_outcome("v2", click=True), 1)
     assert difference_of(corrected) == difference_of(straight)
     assert difference_of(corrected).click_rate == pytest.approx(1 / 200)
 
