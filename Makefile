@@ -9,6 +9,8 @@ TORCH_BACKEND ?=
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Tests in so many processes: what they start (brokers, Triton) wants more than two cores.
+AT_ONCE ?= 2
 
 # Where it is set each process compiles all it imports anew: 8 s of torch and its like.
 unexport PYTHONDONTWRITEBYTECODE
@@ -22,7 +24,7 @@ demo: setup ## install, then run the whole loop on real data with the embedded s
 	@$(BIN)/srp4ctr demo $(ARGS)
 
 test: setup lint ## install, lint, type-check, and run every test that this machine can
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(AT_ONCE) --dist loadgroup $(ARGS)
 
 check: setup lint ## lint, type-check, and only the fast tests: no broker, no Triton
 	@$(BIN)/python -m pytest -m "not stack and not kafka and not triton and not redis" $(ARGS)
