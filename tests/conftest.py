@@ -7,7 +7,13 @@ import pytest
 # What is started once for all of these is started once.
 TOGETHER = ("end_to_end", "monitoring/page")
 # Those that wait longest begin first, so that no process is left with one at the end.
-LONGEST = ("end_to_end", "faults", "streams/test_re", "triton_repo", "training/test_crashes")
+LONGEST = (
+    "end_to_end",
+    "faults",
+    "streams/test_re",
+    "triton_repo",
+    "training/test_crashes",
+)
 ROOT = Path(__file__).parent
 
 
