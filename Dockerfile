@@ -3,7 +3,7 @@
 FROM python:3.12.11-slim-bookworm AS python
 RUN pip install --no-cache-dir uv==0.13.9 \
  && useradd --uid 10001 --create-home srp4ctr \
- && mkdir -p /data /models && chown srp4ctr /data /models
+ && mkdir -p /data /models /served && chown srp4ctr:srp4ctr /data /models /served
 # A user who may not write there would have torch compiled at each start: 10 s.
 ENV UV_SYSTEM_PYTHON=1 UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1 PYTHONUNBUFFERED=1
 WORKDIR /app
@@ -36,7 +36,7 @@ ENTRYPOINT ["srp4ctr"]
 
 FROM python AS monitor
 RUN uv pip install --constraint requirements.lock --requirement pyproject.toml \
-      --extra monitoring
+      --extra monitoring --extra serving
 COPY --from=wheel /wheels /wheels
 RUN uv pip install --no-deps /wheels/*.whl
 USER srp4ctr
@@ -49,4 +49,8 @@ COPY requirements.lock /tmp/requirements.lock
 RUN uv pip install --no-cache --compile-bytecode --target /opt/steps --python python3 \
       --constraint /tmp/requirements.lock \
       "feast[redis]" onnxruntime msgspec xxhash pyarrow "psycopg[binary]==3.2.13"
+# The user of the other roles: all share the models, and `watch` looks after its processes.
+RUN useradd --uid 10001 --create-home srp4ctr \
+ && mkdir -p /models /served && chown srp4ctr:srp4ctr /models /served
+USER srp4ctr
 ENV PYTHONPATH=/opt/steps

@@ -11,11 +11,15 @@ BIN := $(VENV)/bin
 ARGS ?=
 # Tests in so many processes: what they start (brokers, Triton) wants more than two cores.
 AT_ONCE ?= 2
+# Of the real stack: cpu or gpu; and whether Kafka is published, for producers elsewhere.
+PROFILE ?= cpu
+PRODUCERS ?=
+COMPOSE = docker compose -f compose.yaml $(if $(PRODUCERS),-f compose.producers.yaml) --profile $(PROFILE)
 
 # Where it is set each process compiles all it imports anew: 8 s of torch and its like.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint bench setup lock schema dashboards clean
+.PHONY: help demo test check lint bench setup lock schema dashboards secrets up down logs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -63,6 +67,18 @@ schema: setup ## write the events' JSON Schema and AsyncAPI document anew
 
 dashboards: setup ## write Grafana's dashboards anew from monitoring/dashboards
 	@$(BIN)/python -m monitoring.dashboards
+
+secrets: ## make the real stack's certificates and passwords in secrets/ (HOSTS="rank.example.com")
+	@$(PYTHON) -m local.stack_secrets $(HOSTS)
+
+up: secrets ## start the real stack with Docker (PROFILE=gpu, PRODUCERS=1, ARGS="--scale stream=3")
+	@$(COMPOSE) up --build --detach $(ARGS)
+
+down: ## stop the real stack; its volumes stay
+	@$(COMPOSE) down $(ARGS)
+
+logs: ## follow the real stack's logs (ARGS="stream trainer")
+	@$(COMPOSE) logs --follow $(ARGS)
 
 clean: ## remove the data and caches, not the environments
 	rm -rf .data .mypy_cache .ruff_cache .pytest_cache

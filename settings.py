@@ -29,8 +29,9 @@ from training.config import RefreshConfig
 from triton_repo.config import TritonConfig
 
 PREFIX = "SRP4CTR_"
-# Variables with our prefix that are not settings: where the file and the test data are.
-NOT_SETTINGS = {"SRP4CTR_SETTINGS", "SRP4CTR_DATA"}
+# Variables with our prefix that are not settings: where the file and the test data are, and
+# on which address compose.yaml publishes.
+NOT_SETTINGS = {"SRP4CTR_SETTINGS", "SRP4CTR_DATA", "SRP4CTR_BIND"}
 STACK_FILE = "stack.toml"
 
 
@@ -98,8 +99,12 @@ def _shown(error: Mapping[str, Any]) -> Any:
     """Return what ``error`` refuses, less any password: the section or the value."""
     value = error["input"]
     if isinstance(value, Mapping):
-        return {name: each for name, each in value.items() if "password" not in name}
-    return "…" if "password" in str(error["loc"][-1]) else value
+        return {name: each for name, each in value.items() if not _is_secret(name)}
+    return "…" if _is_secret(str(error["loc"][-1])) else value
+
+
+def _is_secret(name: str) -> bool:
+    return name.endswith(("password", "_key"))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 _LOCATIONS = (
     "registry",
+    "registry_password_file",
     "redis",
     "redis_tls",
     "redis_ca_file",
@@ -14,6 +15,8 @@ _LOCATIONS = (
     "redis_password_file",
     "redis_password",
 )
+
+_PATHS = ("registry", "registry_password_file", "redis_ca_file", "redis_password_file")
 
 DEFAULT_BUCKETS = 16
 ItemFieldKind = Literal["categorical", "multi", "numeric"]
@@ -58,6 +61,8 @@ class FeatureConfig:
     """For the variable SRP4CTR_FEATURES__REDIS_PASSWORD, where there is no file."""
     registry: str = ".data/registry.db"
     """A path (file registry) or an SQLAlchemy URL (SQL registry)."""
+    registry_password_file: str = ""
+    """Of the URL's user. The password is the file's content, less a last line break."""
     log_dir: str = ".data/events"
     """The raw event log: date-partitioned Parquet, the offline truth."""
     partitions: int = 4
@@ -84,6 +89,11 @@ class FeatureConfig:
                 "features.redis holds a password: put it in a file and its name in "
                 "features.redis_password_file"
             )
+        if self.registry_password_file and "@" not in self.registry:
+            raise ValueError(
+                "features.registry_password_file is set, but features.registry is no URL "
+                "with a user: postgresql+psycopg://USER@HOST/DATABASE"
+            )
         if self.redis_ca_file and not self.redis_tls:
             raise ValueError(
                 "features.redis_ca_file is set, but features.redis_tls is false: nothing "
@@ -94,7 +104,7 @@ class FeatureConfig:
         """Return the settings for a server that runs in another folder: no password."""
         paths: dict[str, Any] = {
             name: str(Path(path).absolute())
-            for name in ("registry", "redis_ca_file", "redis_password_file")
+            for name in _PATHS
             if (path := getattr(self, name)) and "://" not in path
         }
         return replace(self, **paths, redis_password="", item_fields=())

@@ -4,7 +4,6 @@ The only module that talks to Feast's online store. ``FeatureStoreSink`` is what
 worker is given; serving reads by ``OnlineViews``. Import it late: Feast costs 3–4 s.
 """
 
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -19,6 +18,7 @@ from features.config import FeatureConfig
 from features.feast_api import FeatureStore, RepoConfig
 from features.newer_rows import HashRow, write_newer
 from features.online_address import connection_string
+from features.registry_address import registry_settings, shown
 from features.rows import StoredRow, Values
 from streams.sink import ItemProfile, Rows, ShareKey, UnusableStoreError
 
@@ -52,7 +52,7 @@ def open_store(
         config=RepoConfig(
             project=PROJECT,
             provider="local",
-            registry=_registry(config.registry),
+            registry=registry_settings(config),
             online_store={
                 "type": "redis",
                 "connection_string": connection_string(config, timeout_s),
@@ -95,7 +95,7 @@ class OnlineViews:
             self._views = {name: store.get_feature_view(name) for name in rows.VIEWS}
         except Exception as error:
             raise ValueError(
-                f"the registry {_shown(config.registry)} does not hold our views "
+                f"the registry {shown(config.registry)} does not hold our views "
                 f"({error}): run `srp4ctr features apply` first"
             ) from error
         self._provider = store.provider
@@ -280,18 +280,3 @@ def _stored(timestamp: Any, values: Any) -> StoredRow | None:
     """Return the row, or None: for a missing key Redis answers nulls as of 1970."""
     version_us = rows.version_of(timestamp) if timestamp is not None else 0
     return StoredRow(values=values, version_us=version_us) if version_us else None
-
-
-def _shown(address: str) -> str:
-    """Return ``address`` without the password that a URL may carry."""
-    return re.sub(r"//[^/@]*@", "//…@", address)
-
-
-def _registry(address: str) -> dict[str, Any]:
-    is_sql = "://" in address
-    return {
-        "registry_type": "sql" if is_sql else "file",
-        "path": address if is_sql else str(Path(address).absolute()),
-        "cache_ttl_seconds": 300,
-        "cache_mode": "thread" if is_sql else "sync",
-    }

@@ -166,7 +166,7 @@ def _replay(
 ) -> tuple[ReplayResult, int]:
     with (
         EventPublisher(settings.kafka) as publisher,
-        RankClient(settings.triton.grpc) as client,
+        RankClient(settings.triton.grpc, tls=settings.triton.tls) as client,
     ):
 
         def rank(user: str, items: Sequence[str], now_ms: int, request_id: str) -> Ranking:

@@ -126,7 +126,7 @@ def show_a_user(
     ids = ids[:NUM_CANDIDATES]
     names = titles(settings.features, [*seen, *(item_key(i) for i in ids)])
     console.print(sequence_table(f"user {user}", sequence, names, last=_SHOWN))
-    with RankClient(settings.triton.grpc) as client:
+    with RankClient(settings.triton.grpc, tls=settings.triton.tls) as client:
         ranking = client.rank(user, ids, deadline_s=5.0)
     console.print(
         f"[bold]The best {_SHOWN} of {len(ids)} items that user {user} has not seen[/bold]"

@@ -190,7 +190,8 @@ def rank(user: str, items: list[str]) -> None:
 
     settings = load()
     triton = settings.triton
-    with RankClient(triton.grpc, canary_share=triton.canary_share) as client:
+    share = triton.canary_share
+    with RankClient(triton.grpc, canary_share=share, tls=triton.tls) as client:
         ranking = client.rank(user, items, deadline_s=5.0)
     names = titles(settings.features, [item_key(item) for item in items])
     out.print(ranking_table(ranking, names))

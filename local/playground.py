@@ -168,7 +168,7 @@ class LivePlayground:
         with self._lock:
             if self._client is None:
                 share = triton.canary_share
-                self._client = RankClient(triton.grpc, canary_share=share)
+                self._client = RankClient(triton.grpc, canary_share=share, tls=triton.tls)
         try:
             return self._client.rank(
                 user_id, item_ids, request_id=request_id, deadline_s=_DEADLINE_S

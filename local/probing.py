@@ -34,7 +34,7 @@ def probing(settings: Settings) -> Probing:
                 "pip install 'srp4ctr[serving]', or set it to 0"
             ) from error
 
-        client = RankClient(settings.triton.grpc)
+        client = RankClient(settings.triton.grpc, tls=settings.triton.tls)
 
         @cache  # made by the first act: a broker that is away is a failed probe, no more
         def publisher() -> EventPublisher:

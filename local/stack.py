@@ -19,6 +19,7 @@ from local import (
     processes,
     prometheus,
     serving_env,
+    stack_file,
     triton_server,
     triton_watch,
 )
@@ -31,16 +32,6 @@ _CONTROL_KEY = "control.key"
 _OF_OTHERS = (4, 5, 6, 9)  # the ports of worker, monitor, caller and page
 # Stopped in the reverse order; what others started in the folder (a worker) goes first.
 _ORDER = ("broker", "kafka", "store", "triton", "watch", "prometheus")
-# What settings.toml says of security is for other brokers: these two have none.
-_PLAIN: dict[str, dict[str, str | int]] = {
-    "kafka": {"security_protocol": "PLAINTEXT", "ssl_ca_file": "", "sasl_username": ""},
-    "features": {
-        "redis_tls": False,
-        "redis_ca_file": "",
-        "redis_username": "",
-        "redis_password_file": "",
-    },
-}
 Note = Callable[[str], None]
 
 
@@ -263,16 +254,9 @@ def _stop_all(folder: Path) -> list[str]:
 
 def _write_addresses(folder: Path, addresses: Addresses) -> None:
     (folder / _RECORD).write_text(json.dumps(asdict(addresses), indent=2))
-    secret = {"triton": {"control_key": _control_key(folder)}}
-    sections = (
-        f"[{section}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in lines.items())
-        for section, values in addresses.settings().items()
-        for lines in [values | _PLAIN.get(section, {}) | secret.get(section, {})]
-    )
-    text = "# Written by `srp4ctr stack up`; gone after `srp4ctr stack down`.\n\n"
     partial = folder / f"{STACK_FILE}.part"
     partial.touch(mode=0o600)
-    partial.write_text(text + "\n".join(sections))
+    partial.write_text(stack_file.written(addresses.settings(), folder / _CONTROL_KEY))
     partial.replace(folder / STACK_FILE)
 
 

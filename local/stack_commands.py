@@ -71,5 +71,21 @@ def status() -> None:
         raise ValueError(f"ended: {', '.join(status.ended)}. Try: srp4ctr stack up")
 
 
+@app.command("init")
+def init(
+    kafka_users: Annotated[
+        Path | None,
+        typer.Option(help="Folder with a file kafka_NAME per Kafka user: its password."),
+    ] = None,
+) -> None:
+    """Prepare servers that are already there: topics, Kafka's users, feature views.
+
+    Example: srp4ctr stack init --kafka-users secrets
+    """
+    from local.initializing import initialize
+
+    initialize(load(), kafka_users, lambda text: out.print(text, highlight=False))
+
+
 def _note(text: str) -> None:
     err.print(text, style="dim", highlight=False)

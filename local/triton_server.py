@@ -46,7 +46,7 @@ def start(
     program = processes.Program(
         name="triton",
         command=_command(serving, plan, _shm_prefix(folder)),
-        env=_environment(serving, plan),
+        env=environment(serving, plan),
         # A stub's first import path is the working folder: it must hold no `features`.
         cwd=str(folder),
     )
@@ -106,7 +106,7 @@ def _load_flags(models: Sequence[str]) -> list[str]:
     return [f"--load-model={model}" for model in models]
 
 
-def _environment(serving: ServingEnv, plan: ServerPlan) -> dict[str, str]:
+def environment(serving: ServingEnv, plan: ServerPlan) -> dict[str, str]:
     """Return the stubs' environment: their own Python, one thread a step."""
     libraries = [serving.library_path, os.environ.get("LD_LIBRARY_PATH", "")]
     return {

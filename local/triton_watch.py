@@ -7,14 +7,17 @@ import argparse
 import logging
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from local import ports, processes
 from local.triton_server import ServerPlan
-from triton_repo.config import TritonConfig
+from triton_repo.config import TlsConfig, TritonConfig
 
 INTERVAL_S = 0.5
 CONTROL_KEY = "SRP4CTR_TRITON__CONTROL_KEY"  # as a setting is named
+CONTROL_KEY_FILE = f"{CONTROL_KEY}_FILE"
+TLS = "SRP4CTR_TRITON__TLS__"
 LOG = logging.getLogger("local.triton_watch")
 
 
@@ -24,9 +27,10 @@ def start(
     """Start a process that looks after ``server`` and ends with it."""
     address = f"{ports.HOST}:{plan.grpc_port}"
     arguments = (str(server.pid), address, str(plan.repository.resolve()))
-    # Not an argument: those are for all to see.
-    key = {CONTROL_KEY: plan.control_key}
-    program = processes.python("watch", "-m", "local.triton_watch", *arguments, env=key)
+    # Not an argument: those are for all to see. What else the environment says of TLS and
+    # keys is of another server.
+    own = {CONTROL_KEY: plan.control_key, CONTROL_KEY_FILE: "", f"{TLS}ENABLED": ""}
+    program = processes.python("watch", "-m", "local.triton_watch", *arguments, env=own)
     return processes.start(program, folder, tied=tied)
 
 
@@ -39,6 +43,15 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def tls_in(environment: Mapping[str, str]) -> TlsConfig:
+    """Return how to reach the server, in the words of the settings' variables."""
+    if environment.get(f"{TLS}ENABLED", "").lower() not in ("1", "true", "yes", "on"):
+        return TlsConfig()
+    files = ("ca_file", "certificate_file", "key_file")
+    named = {name: environment.get(f"{TLS}{name.upper()}", "") for name in files}
+    return TlsConfig(enabled=True, **named)
+
+
 def main() -> None:
     """Look after the server in the arguments."""
     from local.revival import Watch  # tritonclient: who only starts us needs none
@@ -48,6 +61,8 @@ def main() -> None:
     config = TritonConfig(
         grpc=asked.grpc,
         repository=asked.repository,
+        tls=tls_in(os.environ),
+        control_key_file=os.environ.get(CONTROL_KEY_FILE, ""),
         control_key=os.environ.get(CONTROL_KEY, ""),
     )
     watch = Watch(asked.server_pid, config)

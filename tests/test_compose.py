@@ -1,10 +1,9 @@
-"""The real stack is consistent with the settings, and open to this machine alone."""
+"""The real stack is consistent with the settings, the images and the local stack."""
 
 import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -12,23 +11,22 @@ from typer import Typer
 
 import settings
 from cli import app
-from local import triton_watch
+from local import apache_kafka, triton_watch
 from monitoring import serving_cost
 from monitoring.dashboards import FOLDER
-from triton_repo.pbtxt import CONTROL_HEADER, CONTROLS, ENSEMBLES
-
-ROOT = Path(__file__).resolve().parents[1]
-COMPOSE: dict[str, Any] = yaml.safe_load(
-    (ROOT / "compose.yaml").read_text(encoding="utf-8")
+from tests.real_stack import (
+    COMPOSE,
+    DEFAULTED,
+    DOCKERFILE,
+    OURS,
+    PRODUCERS,
+    ROOT,
+    SERVICES,
+    published_ports,
+    settings_of,
 )
-SERVICES: dict[str, Any] = COMPOSE["services"]
-DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-OURS = {
-    name: each
-    for name, each in SERVICES.items()
-    if "SRP4CTR_KAFKA__BOOTSTRAP" in each.get("environment", {})
-}
-DEFAULTED = re.compile(r"\$\{\w+:-([^}]*)\}")  # as compose reads it: ${NAME:-default}
+from triton_repo.pbtxt import ENSEMBLES
+
 PINNED = re.compile(r"[^:\s]+:v?\d+(\.\d+)+[\w.-]*")
 
 
@@ -36,9 +34,7 @@ PINNED = re.compile(r"[^:\s]+:v?\d+(\.\d+)+[\w.-]*")
 def inside(monkeypatch: pytest.MonkeyPatch) -> settings.Settings:
     """The settings as a container of ours has them."""
     monkeypatch.chdir(ROOT)
-    for name, value in COMPOSE["x-settings"].items():
-        monkeypatch.setenv(name, DEFAULTED.sub(r"\1", str(value)))
-    return settings.load()
+    return settings_of(SERVICES["trainer"], monkeypatch)
 
 
 @pytest.fixture
@@ -47,12 +43,6 @@ def outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> settings.Setting
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("SRP4CTR_LOCAL__DATA_DIR", str(tmp_path))  # no running stack's
     return settings.load()
-
-
-def published_ports() -> dict[str, str]:
-    """Return container port → address on this machine, over all services."""
-    ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
-    return {port.rpartition(":")[2]: port.rpartition(":")[0] for port in ports}
 
 
 def port_of(address: str) -> str:
@@ -67,10 +57,8 @@ def test_every_part_of_the_real_stack_is_there() -> None:
     }
 
 
-def test_ports_are_published_on_this_machine_alone() -> None:
-    addresses = published_ports().values()
-    assert len(addresses) >= 8
-    assert [each for each in addresses if not each.startswith("127.0.0.1:")] == []
+def test_kafka_is_the_release_that_was_tried() -> None:
+    assert SERVICES["kafka"]["image"] == f"apache/kafka:{apache_kafka.KAFKA}"
 
 
 def test_images_are_pinned_to_a_release() -> None:
@@ -89,39 +77,44 @@ def test_every_variable_is_a_setting_and_names_a_service(
         inside.triton.grpc,
         inside.triton.metrics_url.removeprefix("http://").removesuffix("/metrics"),
         inside.features.registry.rpartition("@")[2].partition("/")[0],
+        inside.monitoring.prometheus_url.removeprefix("http://"),
     )
     for address in addresses:
         assert address.partition(":")[0] in SERVICES, address
 
 
 def test_what_is_published_is_where_the_settings_look(outside: settings.Settings) -> None:
-    found = {address for address in published_ports().values()}
-    assert found >= {
-        outside.kafka.bootstrap,
-        outside.features.redis,
-        outside.triton.grpc,
-        f"127.0.0.1:{port_of(outside.triton.metrics_url)}",
-        f"127.0.0.1:{outside.streams.metrics_port}",
-        f"127.0.0.1:{outside.monitoring.port}",
-    }
+    published = published_ports({"triton": SERVICES["triton"]} | PRODUCERS["services"])
+    assert {port_of(outside.triton.grpc), port_of(outside.kafka.bootstrap)} == set(
+        published
+    )
 
 
 def test_kafka_tells_clients_in_and_out_of_the_network_where_to_go(
     outside: settings.Settings,
 ) -> None:
-    advertised = SERVICES["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"].split(",")
-    assert {each.partition("://")[2] for each in advertised} == {
+    text = (ROOT / "streams" / "kafka.properties").read_text(encoding="utf-8")
+    (advertised,) = re.findall("^advertised.listeners=(.*)$", text, re.MULTILINE)
+    host = DEFAULTED.sub(r"\1", SERVICES["kafka"]["environment"]["KAFKA_HOST"])
+    told = advertised.replace("${env:KAFKA_HOST}", host).split(",")
+    assert {each.partition("://")[2] for each in told} == {
         COMPOSE["x-settings"]["SRP4CTR_KAFKA__BOOTSTRAP"],
         outside.kafka.bootstrap,
     }
+    mount = "./streams/kafka.properties:/etc/srp4ctr/kafka.properties:ro"
+    assert mount in SERVICES["kafka"]["volumes"]
 
 
 def test_prometheus_scrapes_each_of_our_endpoints(inside: settings.Settings) -> None:
     text = (ROOT / "monitoring" / "prometheus.yml").read_text(encoding="utf-8")
     jobs = yaml.safe_load(text)["scrape_configs"]
-    targets = {t for job in jobs for each in job["static_configs"] for t in each["targets"]}
+    targets = {t for j in jobs for e in j.get("static_configs", []) for t in e["targets"]}
+    # However many workers there are: the service's name has an address for each.
+    (found,) = [each for job in jobs for each in job.get("dns_sd_configs", [])]
+    assert (found["names"], found["type"]) == (["stream"], "A")
+    assert found["port"] == inside.streams.metrics_port
+    assert not {"ports", "container_name"} & set(SERVICES["stream"])
     assert targets == {
-        f"stream:{inside.streams.metrics_port}",
         f"monitor:{inside.monitoring.port}",
         f"triton:{port_of(inside.triton.metrics_url)}",
     }
@@ -140,9 +133,7 @@ def test_the_trainer_repeats_and_leaves_the_machine_to_serving(
 ) -> None:
     for name in ("trainer", "trainer-gpu"):
         assert SERVICES[name]["command"] == ["model", "refresh", "--every", "1h"]
-        for variable, value in SERVICES[name]["environment"].items():
-            monkeypatch.setenv(variable, DEFAULTED.sub(r"\1", str(value)))
-    training = settings.load().training
+        training = settings_of(SERVICES[name], monkeypatch).training
     assert training.niceness > 0
     assert training.max_gpu_memory_share < 1.0
 
@@ -157,18 +148,6 @@ def test_tritons_processes_are_looked_after_by_one_who_sees_them(profile: str) -
     assert (asked.server_pid, asked.repository) == (1, "/models")
     assert asked.grpc == COMPOSE["x-settings"]["SRP4CTR_TRITON__GRPC"]
     assert "models:/models" in watch["volumes"]  # not read-only: it touches a step's file
-
-
-def test_only_who_has_the_key_may_change_triton() -> None:
-    guarded = f"--grpc-restricted-protocol={CONTROLS}:{CONTROL_HEADER}=$$CONTROL_KEY"
-    key = COMPOSE["x-settings"][triton_watch.CONTROL_KEY]
-    for profile in ("", "-gpu"):
-        triton = SERVICES[f"triton{profile}"]
-        assert guarded in " ".join(triton["command"]).split()
-        assert triton["environment"]["CONTROL_KEY"] == key
-        for other in ("trainer", "watch"):
-            environment = SERVICES[f"{other}{profile}"]["environment"]
-            assert environment[triton_watch.CONTROL_KEY] == key
 
 
 def test_every_ensemble_that_was_promoted_serves_again_after_a_restart() -> None:
@@ -224,16 +203,34 @@ def test_what_a_service_waits_for_can_become_true() -> None:
                 assert "healthcheck" in SERVICES[other], (name, other)
 
 
-def _has_compose() -> bool:
-    docker = shutil.which("docker")
-    if docker is None:
-        return False
-    asked = [docker, "compose", "version"]
-    return subprocess.run(asked, capture_output=True, check=False).returncode == 0
+def test_a_command_s_variables_for_compose_are_no_unknown_settings(
+    monkeypatch: pytest.MonkeyPatch, outside: settings.Settings
+) -> None:
+    texts = [(ROOT / f"compose{kind}.yaml").read_text() for kind in ("", ".producers")]
+    for name in re.findall(r"\$\{(\w+):-", "".join(texts)):
+        monkeypatch.setenv(name, "1")
+    assert settings.load() == outside
 
 
-@pytest.mark.skipif(not _has_compose(), reason="Docker's compose plugin is not installed")
-def test_docker_compose_accepts_the_file() -> None:
-    asked = ["docker", "compose", "--profile", "cpu", "config", "--quiet"]
-    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
+def _compose() -> list[str]:
+    """Return the words of a compose that is installed: the plugin, or the old program."""
+    for words in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(words[0]):
+            done = subprocess.run([*words, "version"], capture_output=True, check=False)
+            if done.returncode == 0:
+                return words
+    return []
+
+
+@pytest.mark.skipif(not _compose(), reason="Docker's compose is not installed")
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_docker_compose_accepts_the_files(tmp_path: Path, profile: str) -> None:
+    # The old program knows no name: the folder's is the project's.
+    unnamed = tmp_path / "compose.yaml"
+    text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    unnamed.write_text(text.replace("name: srp4ctr\n", ""))
+    files = ["-f", str(unnamed), "-f", str(ROOT / "compose.producers.yaml")]
+    asked = [*_compose(), "--project-directory", str(ROOT), *files]
+    asked += ["--profile", profile, "config", "--quiet"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -11,13 +11,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from prometheus_client import Counter, Histogram
-from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
+from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
 from features import schema
 from features.schema import TensorSpec
 from streams.sampling import is_chosen
 from triton_repo.answers import Ranking, RankRequest, Tensors, rankings_of, tensors_of
+from triton_repo.config import TlsConfig
+from triton_repo.connection import connect
 from triton_repo.pbtxt import RANK_CLICKS, RANK_CLICKS_CANARY
 
 # Fine around 10 ms: a request of 100 candidates takes 2–5 ms on two cores.
@@ -62,11 +64,16 @@ class RankClient:
     ``rank_clicks_canary`` where there is one: ``srp4ctr model promote --canary``.
     """
 
-    def __init__(self, address: str, *, canary_share: float = 0.0) -> None:
-        """Connect to ``address``, host:port, at the first call."""
+    def __init__(
+        self, address: str, *, canary_share: float = 0.0, tls: TlsConfig | None = None
+    ) -> None:
+        """Connect to ``address``, host:port, at the first call; with ``tls``, encrypted.
+
+        Raises ValueError for a certificate or key file that cannot be read.
+        """
         if not 0.0 <= canary_share <= 1.0:
             raise ValueError(f"canary_share is {canary_share}; a share of users, 0 to 1")
-        self._client = InferenceServerClient(address)
+        self._client = connect(address, tls)
         self._canary_share = canary_share
         self._canary_rests_until = 0.0
         self._budget = _RetryBudget()

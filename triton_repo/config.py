@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from streams.config import password_in
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplorationConfig:
@@ -49,6 +51,30 @@ class ServedLogConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TlsConfig:
+    """How a client of Triton's gRPC port encrypts, and by what it is known there."""
+
+    enabled: bool = False
+    ca_file: str = ""
+    """PEM certificates that the server's is signed with; empty: the system's."""
+    certificate_file: str = ""
+    """The client's own, for a server that asks for one (mutual TLS)."""
+    key_file: str = ""
+
+    def __post_init__(self) -> None:
+        files = (self.ca_file, self.certificate_file, self.key_file)
+        if any(files) and not self.enabled:
+            raise ValueError(
+                "triton.tls names files, but triton.tls.enabled is false: nothing would "
+                "be encrypted"
+            )
+        if bool(self.certificate_file) != bool(self.key_file):
+            raise ValueError(
+                "triton.tls.certificate_file and triton.tls.key_file belong together"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TritonConfig:
     """Addresses and limits of serving."""
 
@@ -56,8 +82,12 @@ class TritonConfig:
     metrics_url: str = "http://127.0.0.1:8002/metrics"
     repository: str = ".data/triton"
     """The live repository: rendered at promotion, read by the server."""
-    control_key: str = ""
-    """What a client must know to load, unload or list models; "": nothing."""
+    tls: TlsConfig = field(default_factory=TlsConfig)
+    control_key_file: str = ""
+    """Holds what a client must know to load, unload or list models; a last line break does
+    not count. No file: nothing, or ``control_key``."""
+    control_key: str = field(default="", repr=False)
+    """For the variable SRP4CTR_TRITON__CONTROL_KEY, where there is no file."""
     max_candidates: int = 1000
     """A request with more items is refused with a clear error."""
     max_batch_size: int = 32
@@ -113,3 +143,9 @@ class TritonConfig:
             raise ValueError(
                 f"triton.max_wrong_features is {self.max_wrong_features}; a share, 0 to 1"
             )
+
+    def known_control_key(self) -> str:
+        """Return the control key; raises ``ValueError`` if its file cannot be read."""
+        return password_in(
+            self.control_key_file, self.control_key, "triton.control_key_file"
+        )

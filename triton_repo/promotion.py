@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from features import bundle
@@ -22,6 +21,7 @@ from features.config import FeatureConfig
 from features.gates import Gate, failed, skipped
 from triton_repo import live, pbtxt, rendering
 from triton_repo.config import TritonConfig
+from triton_repo.connection import connect_in_control
 from triton_repo.golden import LATENCY, check_version, golden_gate, latency_gate
 from triton_repo.live import LOAD_TIMEOUT_S, Serving, locked, read_serving
 
@@ -223,20 +223,12 @@ def _refusal(version: str, before: Serving, gates: Sequence[Gate]) -> PromotionE
 @contextmanager
 def connected(config: TritonConfig) -> Iterator[Any]:
     """Yield a client that may control the server; ``PromotionError`` if none answers."""
-    with InferenceServerClient(config.grpc) as client:
-        if config.control_key:
-            client.register_plugin(partial(_with_key, config.control_key))
+    with connect_in_control(config) as client:
         try:
             client.is_server_live(client_timeout=5.0)
         except InferenceServerException as error:
             raise PromotionError(
                 f"no Triton answers on {config.grpc} ({error.message()}): "
-                "is the stack up? (srp4ctr stack status)"
+                "is the stack up (srp4ctr stack status), and does it want triton.tls?"
             ) from error
         yield client
-
-
-def _with_key(key: str, request: Any) -> None:
-    """Add to a request what ``--grpc-restricted-protocol`` wants."""
-    header = {f"triton-grpc-protocol-{pbtxt.CONTROL_HEADER}": key}
-    request.headers = {**(request.headers or {}), **header}

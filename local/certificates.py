@@ -1,0 +1,89 @@
+"""A folder → a certificate authority of its own, and certificates that it has signed.
+
+By openssl, which whoever runs a broker has; keys are of the curve P-256. What is there
+already stays: delete a certificate and its key to have it made anew.
+"""
+
+import ipaddress
+import os
+import secrets
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+AUTHORITY, AUTHORITY_KEY = "ca.pem", "ca.key"
+_AUTHORITY_DAYS, _DAYS = "3650", "825"
+_NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+
+
+def make_authority(folder: Path) -> None:
+    """Make ``ca.pem`` and ``ca.key`` in ``folder``, unless they are there."""
+    certificate, key = folder / AUTHORITY, folder / AUTHORITY_KEY
+    if certificate.is_file() and key.is_file():
+        return
+    _openssl(
+        *("req", "-x509", *_NEW_KEY, "-days", _AUTHORITY_DAYS, "-subj", "/CN=srp4ctr"),
+        *("-keyout", key, "-out", certificate),
+    )
+
+
+def issue(
+    folder: Path, name: str, hosts: Sequence[str], use: Literal["serverAuth", "clientAuth"]
+) -> None:
+    """Make ``NAME.pem`` and ``NAME.key`` in ``folder``, unless they are there.
+
+    ``hosts`` are the names and addresses for which a server's certificate is good. A
+    server's is no client's and the other way round.
+    """
+    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
+    if certificate.is_file() and key.is_file():
+        return
+    key.unlink(missing_ok=True)  # half of a pair, and not writable
+    request, extensions = folder / f".{name}.request", folder / f".{name}.extensions"
+    names = ",".join(map(_alternative, hosts)) or f"DNS:{name}"
+    extensions.write_text(f"subjectAltName={names}\nextendedKeyUsage={use}\n")
+    try:
+        _openssl("req", *_NEW_KEY, "-subj", f"/CN={name}", "-keyout", key, "-out", request)
+        _openssl(
+            *("x509", "-req", "-in", request, "-days", _DAYS, "-extfile", extensions),
+            *("-CA", folder / AUTHORITY, "-CAkey", folder / AUTHORITY_KEY),
+            *("-set_serial", f"0x{secrets.token_hex(16)}", "-out", certificate),
+        )
+    finally:
+        request.unlink(missing_ok=True)
+        extensions.unlink(missing_ok=True)
+
+
+def ends_within(certificate: Path, days: int) -> bool:
+    """Return whether ``certificate`` is no longer good in so many days."""
+    command = ["openssl", "x509", "-noout", "-checkend", str(days * 86_400)]
+    done = subprocess.run(
+        [*command, "-in", str(certificate)], capture_output=True, check=False
+    )
+    return done.returncode != 0
+
+
+def _alternative(host: str) -> str:
+    try:
+        return f"IP:{ipaddress.ip_address(host)}"
+    except ValueError:
+        return f"DNS:{host}"
+
+
+def _openssl(*arguments: str | Path) -> None:
+    if shutil.which("openssl") is None:
+        raise ValueError("certificates are made by openssl: apt install openssl")
+    command = ["openssl", *map(str, arguments)]
+    # A key must at no moment be another user's to read.
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, umask=0o077, env=_plain()
+    )
+    if done.returncode:
+        raise ValueError(f"openssl {arguments[0]} failed: {done.stderr.strip()}")
+
+
+def _plain() -> dict[str, str]:
+    """Return this environment without another project's openssl.cnf."""
+    return {name: value for name, value in os.environ.items() if name != "OPENSSL_CONF"}

@@ -1,0 +1,133 @@
+"""Who may do what on the real stack's Kafka: its own configuration, an Apache Kafka."""
+
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.errors import KafkaError
+
+from local import apache_kafka, kafka_access
+from local.ports import reserved_ports
+from streams import brokers
+from streams.brokers import client_arguments, connect
+from streams.config import KafkaConfig, StreamConfig
+from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC, REJECTED_TOPIC
+from streams.publisher import EventPublisher
+from streams.topics import committed_offsets, ensure_topics
+from tests.builders import a_behavior, an_impression, an_item
+from tests.local.conftest import ClosedKafka
+from tests.streams.test_app import COUNTED, started, wait_until_counted
+
+MISSING = apache_kafka.missing_tools()
+MISSING += [tool for tool in ("openssl", "bash") if shutil.which(tool) is None]
+pytestmark = [
+    pytest.mark.kafka,
+    pytest.mark.skipif(bool(MISSING), reason=f"needs {MISSING}"),
+]
+
+
+def write(kafka: KafkaConfig, topic: str) -> None:
+    """Write one record to ``topic``, or raise the broker's error."""
+    producer = KafkaProducer(**client_arguments(kafka), max_block_ms=3000)
+    try:
+        producer.send(topic, b"{}", key=b"u").get(timeout=10)
+    finally:
+        producer.close()
+
+
+def read(kafka: KafkaConfig, topic: str) -> None:
+    """Ask for a record of ``topic``, or raise the broker's error."""
+    consumer = KafkaConsumer(**client_arguments(kafka), auto_offset_reset="earliest")
+    try:
+        consumer.assign([TopicPartition(topic, 0)])
+        consumer.poll(timeout_ms=2000)
+    finally:
+        consumer.close()
+
+
+def test_a_producer_elsewhere_publishes_events_and_items(closed_kafka: ClosedKafka) -> None:
+    with EventPublisher(closed_kafka.known_as("producer", elsewhere=True)) as events:
+        events.publish(a_behavior())
+        events.publish(an_item())
+
+
+@pytest.mark.parametrize("topic", [LABELS_TOPIC, REJECTED_TOPIC, "another"])
+def test_a_producer_writes_to_no_other_topic(closed_kafka: ClosedKafka, topic: str) -> None:
+    with pytest.raises(KafkaError, match=r"(?i)authoriz|update metadata|no metadata"):
+        write(closed_kafka.known_as("producer"), topic)
+
+
+@pytest.mark.parametrize("topic", [BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC])
+def test_a_producer_reads_nothing(closed_kafka: ClosedKafka, topic: str) -> None:
+    with pytest.raises(KafkaError, match=r"(?i)authoriz"):
+        read(closed_kafka.known_as("producer"), topic)
+
+
+def test_a_producer_sees_and_makes_no_other_topics_and_no_users(
+    closed_kafka: ClosedKafka,
+) -> None:
+    producer = closed_kafka.known_as("producer")
+    admin = connect(KafkaAdminClient, producer)
+    try:
+        assert set(admin.list_topics()) == {BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC}
+        with pytest.raises(KafkaError, match=r"(?i)authoriz"):
+            admin.create_topics([NewTopic("another", 1, 1)])
+    finally:
+        admin.close()
+    with pytest.raises((KafkaError, ValueError), match=r"(?i)authoriz|did not take"):
+        kafka_access.grant(producer, {"producer": "mine"})
+
+
+def test_a_worker_has_all_the_rights_that_it_needs(
+    closed_kafka: ClosedKafka, tmp_path: Path
+) -> None:
+    now_ms = time.time_ns() // 1_000_000
+    with EventPublisher(closed_kafka.known_as("producer")) as events:
+        events.publish(an_impression(at_ms=now_ms - 3_600_000), backfill=True)
+        events.publish(a_behavior(at_ms=now_ms))
+        events.publish(an_item(at_ms=now_ms))
+        events.publish_raw(b"{", key=b"u1")
+    with reserved_ports(1) as (port,):
+        pass
+    worker = started(closed_kafka.known_as("stream"), port, tmp_path)
+    try:
+        labelled = 'srp4ctr_labels_total{clicked="false"} 1.0'
+        wait_until_counted(port, (COUNTED[1], labelled))
+        worker.terminate()
+        assert worker.wait(timeout=30) == 0
+    finally:
+        worker.kill()
+        worker.wait()
+    trainer = closed_kafka.known_as("trainer")
+    group = StreamConfig().group_id
+    assert set(committed_offsets(trainer, group, BEHAVIOR_EVENTS_TOPIC)) == {0}
+
+
+def test_the_monitor_reads_labels_and_writes_nothing(closed_kafka: ClosedKafka) -> None:
+    monitor = closed_kafka.known_as("monitor")
+    assert ensure_topics(monitor) == []  # it sees that all are there
+    read(monitor, LABELS_TOPIC)
+    with pytest.raises(KafkaError, match=r"(?i)authoriz"):
+        write(monitor, BEHAVIOR_EVENTS_TOPIC)
+
+
+def test_the_trainer_reads_no_events(closed_kafka: ClosedKafka) -> None:
+    with pytest.raises(KafkaError, match=r"(?i)authoriz"):
+        read(closed_kafka.known_as("trainer"), BEHAVIOR_EVENTS_TOPIC)
+
+
+def test_a_wrong_password_lets_nobody_in_nor_the_admin_from_elsewhere(
+    closed_kafka: ClosedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(brokers, "_LET_IN_MS", 2000)
+    wrong = replace(
+        closed_kafka.known_as("producer"), sasl_password_file="", sasl_password="guessed"
+    )
+    for refused in (wrong, closed_kafka.known_as("admin", elsewhere=True)):
+        with pytest.raises(ValueError, match="did not let us in"):
+            ensure_topics(refused)
+    assert ensure_topics(closed_kafka.known_as("admin")) == []

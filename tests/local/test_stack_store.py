@@ -1,0 +1,105 @@
+"""The real stack's store: its own command and users, and what each of them may do."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import redis
+
+from features.config import FeatureConfig
+from streams.events import item_key
+from streams.sink import ItemProfile, UnusableStoreError
+from tests import real_stack
+
+MISSING = [tool for tool in ("redis-server", "openssl") if shutil.which(tool) is None]
+pytestmark = [
+    pytest.mark.redis,
+    pytest.mark.skipif(bool(MISSING), reason=f"needs {MISSING}"),
+]
+As = Callable[[str], FeatureConfig]
+
+
+@pytest.fixture(scope="module")
+def address(stack_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with real_stack.redis(tmp_path_factory.mktemp("store"), stack_files) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def known_as(
+    address: str, stack_files: Path, tmp_path_factory: pytest.TempPathFactory
+) -> As:
+    """Return what makes a user's settings; the views are registered by then."""
+    from features import store
+
+    folder = tmp_path_factory.mktemp("registry")
+
+    def settings_of(user: str) -> FeatureConfig:
+        return FeatureConfig(
+            redis=address,
+            redis_tls=True,
+            redis_ca_file=str(stack_files / "ca.pem"),
+            redis_username=user,
+            redis_password_file=str(stack_files / f"redis_{user}"),
+            registry=str(folder / "registry.db"),
+            log_dir=str(folder / "events"),
+        )
+
+    store.apply(settings_of("stream"))
+    return settings_of
+
+
+def test_the_worker_writes_what_triton_and_the_trainer_read_and_cannot_change(
+    known_as: As,
+) -> None:
+    from features import rows, store
+
+    profile = ItemProfile(
+        item_key=item_key("i1"), item_id="i1", attributes={"a": "b"}, updated_at_ms=1
+    )
+    store.FeatureStoreSink(known_as("stream")).write_profiles([profile])
+    newer = replace(profile, updated_at_ms=2)
+    for reader in ("triton", "trainer"):
+        views = store.OnlineViews(known_as(reader))
+        (found,) = views.read(rows.PROFILE_VIEW, [rows.item_entity(profile.item_key)])
+        assert found is not None
+        with pytest.raises(UnusableStoreError, match="no permissions"):
+            store.FeatureStoreSink(known_as(reader)).write_profiles([newer])
+
+
+@pytest.mark.parametrize("command", ["FLUSHALL", "CONFIG GET *", "ACL LIST", "KEYS *"])
+def test_not_even_the_worker_may_do_what_would_end_the_store_or_show_its_users(
+    known_as: As, stack_files: Path, command: str
+) -> None:
+    with (
+        _client(known_as("stream"), stack_files, "stream") as client,
+        pytest.raises(redis.exceptions.NoPermissionError),
+    ):
+        client.execute_command(*command.split())
+
+
+def test_who_only_asks_whether_it_lives_may_do_nothing_else(
+    known_as: As, stack_files: Path
+) -> None:
+    with _client(known_as("stream"), stack_files, "health") as client:
+        assert client.ping()
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            client.get("x")
+
+
+def _client(config: FeatureConfig, files: Path, user: str) -> redis.Redis:
+    """Return a plain client of ``user``, without a password where there is none."""
+    host, _, port = config.redis.partition(":")
+    password = files / f"redis_{user}"
+    return redis.Redis(
+        host=host,
+        port=int(port),
+        ssl=True,
+        ssl_ca_certs=config.redis_ca_file,
+        username=user,
+        password=password.read_text() if password.is_file() else "none",
+        lib_name=None,
+        lib_version=None,
+    )

@@ -1,0 +1,146 @@
+"""compose.yaml, and its servers without containers: their own files and commands.
+
+They listen on 127.0.0.1. Paths and ports that only a container has are replaced; nothing
+else is.
+"""
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import settings
+from local import apache_kafka, processes
+from local.ports import HOST, is_open, reserved_ports
+
+ROOT = Path(__file__).resolve().parents[1]
+SECRETS = "/run/secrets"
+COMPOSE: dict[str, Any] = yaml.safe_load(
+    (ROOT / "compose.yaml").read_text(encoding="utf-8")
+)
+SERVICES: dict[str, Any] = COMPOSE["services"]
+PRODUCERS: dict[str, Any] = yaml.safe_load(
+    (ROOT / "compose.producers.yaml").read_text(encoding="utf-8")
+)
+OURS = {
+    name: each
+    for name, each in SERVICES.items()
+    if "SRP4CTR_KAFKA__BOOTSTRAP" in each.get("environment", {})
+}
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+DEFAULTED = re.compile(r"\$\{\w+:-([^}]*)\}")  # as compose reads it: ${NAME:-default}
+
+
+def settings_of(
+    service: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> settings.Settings:
+    """Return the settings as a container of ``service`` has them."""
+    for name, value in service["environment"].items():
+        monkeypatch.setenv(name, DEFAULTED.sub(r"\1", str(value)))
+    return settings.load()
+
+
+def published_ports(services: dict[str, Any]) -> dict[str, str]:
+    """Return what is published: port → the service that has it."""
+    ports = {}
+    for name, service in services.items():
+        for port in service.get("ports", []):
+            address, _, inside = port.rpartition(":")
+            assert address.startswith("${SRP4CTR_BIND:-127.0.0.1}:"), port
+            assert address.rpartition(":")[2] == inside, port
+            ports[inside] = name
+    return ports
+
+
+def words_of(name: str, changes: Mapping[str, str]) -> list[str]:
+    """Return what compose starts as a service, with ``changes`` made in it."""
+    started = SERVICES[name]
+    words = [*started.get("entrypoint", []), *started["command"]]
+    return [_changed(word.replace("$$", "$"), changes) for word in words]
+
+
+def _changed(text: str, changes: Mapping[str, str]) -> str:
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    return text
+
+
+@contextmanager
+def kafka(folder: Path, secrets: Path) -> Iterator[tuple[str, str]]:
+    """Yield the addresses, inside and outside, of a broker with the stack's own file."""
+    jars, data = f"{apache_kafka.fetch_jars()}/*", folder / "kafka-data"
+    file = folder / "kafka.properties"
+    text = (ROOT / "streams" / "kafka.properties").read_text(encoding="utf-8")
+    with reserved_ports(3) as (inside, outside, controller):
+        changes = {
+            SECRETS: str(secrets),
+            "/var/lib/kafka/data": str(data),
+            "//kafka:19092": f"//{HOST}:{inside}",
+            "//:19092": f"//{HOST}:{inside}",
+            "//:9092": f"//{HOST}:{outside}",
+            "KAFKA_HOST}:9092": f"KAFKA_HOST}}:{outside}",
+            "127.0.0.1:9093": f"{HOST}:{controller}",
+        }
+        file.write_text(_changed(text, changes))
+        memory = ("-Xms128m", "-Xmx384m", "-XX:TieredStopAtLevel=1")
+        java = ("java", *memory, "-cp", jars)
+        script = words_of(
+            "kafka",
+            {
+                "/opt/kafka/bin/kafka-storage.sh": shlex.join(
+                    [*java, "kafka.tools.StorageTool"]
+                ),
+                "/opt/kafka/bin/kafka-server-start.sh": shlex.join([*java, "kafka.Kafka"]),
+                "/etc/srp4ctr/kafka.properties": str(file),
+            },
+        )
+        program = processes.Program(
+            name="kafka", command=tuple(script), env={"KAFKA_HOST": HOST}
+        )
+        running = processes.start(program, folder, tied=True)
+        try:
+            processes.wait_ready(running, lambda: is_open(inside), timeout_s=90.0)
+            yield f"{HOST}:{inside}", f"{HOST}:{outside}"
+        finally:
+            processes.stop(running, folder)
+
+
+@contextmanager
+def redis(folder: Path, secrets: Path) -> Iterator[str]:
+    """Yield the address of a store with the stack's own command and users."""
+    data = folder / "redis-data"
+    data.mkdir()
+    with reserved_ports(1) as (port,):
+        words = words_of("redis", {SECRETS: str(secrets), "/data": str(data)})
+        words[words.index("--tls-port") + 1] = str(port)
+        program = processes.Program(name="redis", command=(*words, "--bind", HOST))
+        running = processes.start(program, folder, tied=True)
+        try:
+            processes.wait_ready(running, lambda: is_open(port))
+            yield f"{HOST}:{port}"
+        finally:
+            processes.stop(running, folder)
+
+
+def triton_command(
+    secrets: Path, repository: Path, ports: tuple[int, int], server: Path
+) -> list[str]:
+    """Return the stack's own command of tritonserver, of the wheel's in ``server``."""
+    grpc, metrics = ports
+    where = [f"--backend-directory={server / 'backends'}", "--allow-gpu-metrics=false"]
+    where += [f"--grpc-address={HOST}", f"--metrics-address={HOST}"]
+    changes = {
+        SECRETS: str(secrets),
+        "/models": str(repository),
+        "port=8001": f"port={grpc}",
+        "port=8002": f"port={metrics}",
+        "exec tritonserver": shlex.join(["exec", f"{server / 'bin' / 'tritonserver'}"])
+        + " "
+        + shlex.join(where),
+    }
+    return words_of("triton", changes)

@@ -1,0 +1,154 @@
+"""The real stack is closed to strangers: who may reach, read and change what."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from local import kafka_access, stack_secrets, triton_watch
+from tests.real_stack import (
+    COMPOSE,
+    DOCKERFILE,
+    OURS,
+    PRODUCERS,
+    ROOT,
+    SERVICES,
+    published_ports,
+    settings_of,
+)
+from triton_repo.pbtxt import CONTROL_HEADER, CONTROLS
+
+SECRET = re.compile(r"(?i)password|secret|_key$|token")  # what a variable of one is called
+
+
+def test_triton_and_grafana_alone_are_published_and_on_this_machine_unless_asked() -> None:
+    for profile in ("cpu", "gpu"):
+        started = {
+            name: each
+            for name, each in SERVICES.items()
+            if profile in each.get("profiles", [profile])
+        }
+        ports = published_ports(started)
+        triton = "triton" if profile == "cpu" else "triton-gpu"
+        assert ports == {"8001": triton, "3000": "grafana"}
+    assert published_ports(PRODUCERS["services"]) == {"9092": "kafka"}
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_a_container_can_change_nothing_but_its_volumes(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "cap_add" not in service
+    assert "privileged" not in service
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    user, _, group = service["user"].partition(":")
+    assert int(user) > 0
+    assert group.isdigit()
+    limits = service["deploy"]["resources"]["limits"]
+    assert set(limits) == {"cpus", "memory"}
+    assert service["pids_limit"] > 0
+    is_short = name == "init"
+    assert service["restart"] == ("no" if is_short else "unless-stopped")
+    assert is_short or "test" in service["healthcheck"]
+
+
+def test_ours_and_triton_are_one_user_who_shares_the_volumes() -> None:
+    shared = {"data", "models", "served"}
+    for name, service in SERVICES.items():
+        volumes = {each.partition(":")[0] for each in service.get("volumes", [])}
+        if volumes & shared:
+            assert service["user"] == "10001:10001", name
+    assert DOCKERFILE.count("useradd --uid 10001") == 2
+    assert "USER root" not in DOCKERFILE
+
+
+def test_no_secret_is_in_an_environment_a_command_or_this_file() -> None:
+    for name, service in SERVICES.items():
+        for variable, value in service.get("environment", {}).items():
+            if SECRET.search(variable):
+                assert str(value).startswith("/run/secrets/"), (name, variable)
+            assert not re.search("//[^/@]+:[^/@]+@", str(value)), (name, variable)
+
+
+def test_each_secret_is_made_mounted_and_read_where_it_is_mounted(tmp_path: Path) -> None:
+    stack_secrets.make(tmp_path)
+    made = {path.name for path in tmp_path.iterdir()}
+    assert set(COMPOSE["secrets"]) == made - {*stack_secrets.KEPT, "caller.pem"}
+    for name, file in COMPOSE["secrets"].items():
+        assert file == {"file": f"./{stack_secrets.FOLDER}/{name}"}
+    broker = (ROOT / "streams" / "kafka.properties").read_text(encoding="utf-8")
+    for name, service in SERVICES.items():
+        told = str({**service, "secrets": None}) + (broker if name == "kafka" else "")
+        named = set(re.findall(r"/run/secrets[/:]([\w.]+)", told))
+        mounted = set(service.get("secrets", []))
+        if name == "init":  # it lets Kafka's users in
+            named |= {f"kafka_{user}" for user in kafka_access.RIGHTS}
+        assert named == mounted, name
+
+
+def test_each_service_is_known_to_kafka_and_the_store_by_its_own_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    for name, service in OURS.items():
+        with monkeypatch.context() as own:
+            ours = settings_of(service, own)
+        user = {"init": "admin"}.get(name, name.removesuffix("-gpu"))
+        assert ours.kafka.security_protocol == "SASL_SSL"
+        assert ours.kafka.sasl_username == user
+        assert user in stack_secrets.KAFKA_USERS
+        if ours.features.redis_tls:
+            assert ours.features.redis_username in stack_secrets.REDIS_USERS
+        if name != "init":
+            assert user in kafka_access.RIGHTS
+
+
+def test_who_needs_not_meet_cannot() -> None:
+    networks = {name: set(each.get("networks", [])) for name, each in SERVICES.items()}
+    met = {
+        name: {other for other in networks if networks[other] & networks[name]}
+        for name in networks
+    }
+    assert networks["watch"] == {"serving"}
+    assert networks["watch"] == networks["watch-gpu"]
+    assert not {"kafka", "redis", "postgres"} & met["grafana"]
+    assert not {"kafka", "redis", "postgres"} & met["prometheus"]
+    assert "kafka" not in met["triton"]
+    assert {"redis", "postgres"}.isdisjoint(met["monitor"])
+    inner = {name for name, each in COMPOSE["networks"].items() if each.get("internal")}
+    assert set(COMPOSE["networks"]) - inner == {"edge"}
+    outer = {name for name, each in networks.items() if "edge" in each}
+    assert outer == {"triton", "triton-gpu", "grafana", "alertmanager"}
+
+
+def test_only_who_has_the_key_may_change_triton() -> None:
+    file = "/run/secrets/triton_control"
+    guarded = f"--grpc-restricted-protocol={CONTROLS}:{CONTROL_HEADER}=$$(cat {file})"
+    for profile in ("", "-gpu"):
+        assert guarded in " ".join(SERVICES[f"triton{profile}"]["command"])
+        for other in ("trainer", "watch"):
+            environment = SERVICES[f"{other}{profile}"]["environment"]
+            assert environment[triton_watch.CONTROL_KEY_FILE] == file
+    secrets = {name: each.get("secrets", []) for name, each in SERVICES.items()}
+    having = {name for name, each in secrets.items() if "triton_control" in each}
+    assert {name.removesuffix("-gpu") for name in having} == {"triton", "trainer", "watch"}
+
+
+def test_who_asks_triton_shows_a_certificate_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("trainer", "monitor", "watch"):
+        environment = {k: str(v) for k, v in SERVICES[name]["environment"].items()}
+        tls = triton_watch.tls_in(environment)
+        assert tls.enabled
+        assert tls.certificate_file == f"/run/secrets/{name}.pem"
+        assert name in stack_secrets.CLIENTS
+
+
+def test_grafana_has_no_password_of_ours_and_shows_strangers_nothing() -> None:
+    environment = SERVICES["grafana"]["environment"]
+    assert environment["GF_SECURITY_ADMIN_PASSWORD__FILE"] == "/run/secrets/grafana_admin"
+    assert "GF_SECURITY_ADMIN_PASSWORD" not in environment
+    assert environment["GF_AUTH_ANONYMOUS_ENABLED"] == "${GRAFANA_ANONYMOUS:-false}"
+    assert environment["GF_SERVER_PROTOCOL"] == "https"
