@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from local import (
+    audit_commands,
     event_commands,
     feature_commands,
     model_commands,
@@ -38,6 +39,7 @@ for noun, group in {
     "features": feature_commands.app,
     "model": model_commands.app,
     "monitor": monitor,
+    "audit": audit_commands.app,
 }.items():
     app.add_typer(group, name=noun)
 

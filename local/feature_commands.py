@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from local.audit import audit_log
 from settings import Settings, load
 
 app = typer.Typer(help="The feature store.", no_args_is_help=True)
@@ -19,9 +20,14 @@ def apply_views() -> None:
 
     Example: srp4ctr features apply
     """
+    from features.schema import fingerprint
     from features.store import apply
 
-    for name in apply(load().features):
+    settings = load()
+    with audit_log(settings).recorded("features apply") as done:
+        names = apply(settings.features)
+        done.after = f"{len(names)} views, feature schema {fingerprint()}"
+    for name in names:
         out.print(name)
 
 
@@ -117,11 +123,14 @@ def forget(
     from streams.operations import request_forgetting, wait_until_read
 
     settings = load()
-    offsets = request_forgetting(settings.kafka, user)
-    group = settings.streams.group_id
-    if not wait_until_read(settings.kafka, group, offsets, lambda _: None, wait_s):
-        raise ValueError(
-            f"asked, but no worker has done it after {wait_s:g} s: it is done as soon as "
-            "one runs (srp4ctr stream run)"
-        )
+    with audit_log(settings).recorded("features forget") as done:
+        offsets = request_forgetting(settings.kafka, user)
+        # The wish itself, not who wished it: this line outlives the raw log's.
+        done.subject = ", ".join(f"{s.topic} {s.partition}@{offsets[s]}" for s in offsets)
+        group = settings.streams.group_id
+        if not wait_until_read(settings.kafka, group, offsets, lambda _: None, wait_s):
+            raise ValueError(
+                f"asked, but no worker has done it after {wait_s:g} s: it is done as soon "
+                "as one runs (srp4ctr stream run)"
+            )
     out.print(f"forgotten: {user}", markup=False)

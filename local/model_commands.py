@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from local.audit import audit_log
 from settings import Settings, load
 
 app = typer.Typer(help="Train, compare, promote and ask models.", no_args_is_help=True)
@@ -172,10 +173,15 @@ def roll_back(
 
     Example: srp4ctr model rollback
     """
+    from local.feature_gate import what_serves
     from triton_repo.promotion import end_canary, rollback
 
+    settings = load()
     take_back = end_canary if canary else rollback
-    out.print(f"{take_back(load().triton).serving} serves")
+    command = "model rollback --canary" if canary else "model rollback"
+    with audit_log(settings).recorded(command, state=lambda: what_serves(settings)):
+        serving = take_back(settings.triton).serving
+    out.print(f"{serving} serves")
 
 
 @app.command("rank")
