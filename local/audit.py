@@ -91,7 +91,9 @@ class AuditLog:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
         with open(os.open(self.path, flags, 0o640), "r+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            if (size := os.fstat(file.fileno()).st_size) and _last_byte(file, size) != b"\n":
+            if (size := os.fstat(file.fileno()).st_size) and _last_byte(
+                file, size
+            ) != b"\n":
                 line = b"\n" + line  # a writer was killed, or the disk was full
             file.write(line)
             os.fsync(file.fileno())

@@ -30,7 +30,11 @@ def checked(settings: Settings, sample: int = 200) -> FeatureCheck:
 
 
 def promote(
-    settings: Settings, folder: Path, command: str = "model promote", *, canary: bool = False
+    settings: Settings,
+    folder: Path,
+    command: str = "model promote",
+    *,
+    canary: bool = False,
 ) -> tuple[Gate, ...]:
     """Serve the bundle in ``folder``, add to its report, and return what was checked.
 

@@ -192,11 +192,15 @@ def rank(user: str, items: list[str]) -> None:
     """
     from local.views import ranking_table, titles
     from streams.events import item_key
+    from streams.pseudonyms import read_pseudonyms
     from triton_repo.client import RankClient
 
     settings = load()
     triton = settings.triton
-    with RankClient(triton.grpc, canary_share=triton.canary_share) as client:
+    pseudonyms = read_pseudonyms(settings.streams.pseudonym_key_file)
+    with RankClient(
+        triton.grpc, canary_share=triton.canary_share, pseudonyms=pseudonyms
+    ) as client:
         ranking = client.rank(user, items, deadline_s=5.0)
     names = titles(settings.features, [item_key(item) for item in items])
     out.print(ranking_table(ranking, names))

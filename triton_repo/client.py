@@ -7,6 +7,7 @@ import itertools
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 from features import schema
 from features.schema import TensorSpec
+from streams.pseudonyms import Pseudonyms
 from streams.sampling import is_chosen
 from triton_repo.answers import Ranking, RankRequest, Tensors, rankings_of, tensors_of
 from triton_repo.pbtxt import RANK_CLICKS, RANK_CLICKS_CANARY
@@ -62,12 +64,22 @@ class RankClient:
     ``rank_clicks_canary`` where there is one: ``srp4ctr model promote --canary``.
     """
 
-    def __init__(self, address: str, *, canary_share: float = 0.0) -> None:
-        """Connect to ``address``, host:port, at the first call."""
+    def __init__(
+        self,
+        address: str,
+        *,
+        canary_share: float = 0.0,
+        pseudonyms: Pseudonyms | None = None,
+    ) -> None:
+        """Connect to ``address``, host:port, at the first call.
+
+        With ``pseudonyms``, the publisher's, Triton is told no user's id.
+        """
         if not 0.0 <= canary_share <= 1.0:
             raise ValueError(f"canary_share is {canary_share}; a share of users, 0 to 1")
         self._client = InferenceServerClient(address)
         self._canary_share = canary_share
+        self._pseudonyms = pseudonyms
         self._canary_rests_until = 0.0
         self._budget = _RetryBudget()
 
@@ -134,7 +146,7 @@ class RankClient:
         self, requests: Sequence[RankRequest], of_canary: bool, ends: float
     ) -> tuple[Ranking, ...]:
         specs = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS
-        inputs = infer_inputs(specs, tensors_of(requests))
+        inputs = infer_inputs(specs, tensors_of(list(map(self._hidden, requests))))
         started = time.perf_counter()
         try:
             answer = self._from_canary(inputs, ends) if of_canary else None
@@ -151,6 +163,11 @@ class RankClient:
         for ranking in rankings:
             REQUESTS.labels(ranking.model_version, ranking.status).inc()
         return rankings
+
+    def _hidden(self, request: RankRequest) -> RankRequest:
+        if self._pseudonyms is None:
+            return request
+        return replace(request, user_id=self._pseudonyms.of(request.user_id))
 
     def _from_canary(self, inputs: Sequence[Any], ends: float) -> Any:
         """Return the canary's answer, None where there is no canary, or a sick one."""

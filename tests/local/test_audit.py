@@ -57,7 +57,11 @@ def test_a_deed_is_two_lines_before_and_after(log: AuditLog) -> None:
 
 @pytest.mark.parametrize(
     ("error", "result"),
-    [(ValueError("worse"), REFUSED), (OSError("full"), FAILED), (KeyboardInterrupt(), FAILED)],
+    [
+        (ValueError("worse"), REFUSED),
+        (OSError("full"), FAILED),
+        (KeyboardInterrupt(), FAILED),
+    ],
 )
 def test_what_was_refused_or_failed_is_there_with_its_reason(
     log: AuditLog, error: BaseException, result: str
