@@ -25,6 +25,9 @@ ENTRYPOINT ["srp4ctr"]
 FROM python AS trainer
 # Empty: torch as PyPI has it, with CUDA. cpu: the small build.
 ARG TORCH_BACKEND=
+# Another index's torch has other hashes than the lock's: see the Makefile.
+RUN test -z "${TORCH_BACKEND}" || sed -i -E \
+      '/^(torch|triton|nvidia-[a-z0-9-]+)==/,/[^\\]$/{ s/ \\$//; /--hash=/d }' requirements.lock
 RUN uv pip install ${TORCH_BACKEND:+--torch-backend $TORCH_BACKEND} \
       --constraint requirements.lock --requirement pyproject.toml \
       --extra streams --extra features --extra training --extra serving \

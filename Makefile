@@ -6,6 +6,9 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
 	&& { command -v $$p; break; }; done)
 # Empty: torch as PyPI has it. `make TORCH_BACKEND=cpu demo` takes the small CPU build.
 TORCH_BACKEND ?=
+# Every file that is installed must have a hash of the lock's. Another index's torch has
+# others: with TORCH_BACKEND the lock is taken without torch's, and holds for all the rest.
+WITHOUT_TORCH_HASHES := sed -E '/^(torch|triton|nvidia-[a-z0-9-]+)==/,/[^\\]$$/{ s/ \\$$//; /--hash=/d }'
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
@@ -19,7 +22,7 @@ COMPOSE = docker compose -f compose.yaml $(if $(PRODUCERS),-f compose.producers.
 # Where it is set each process compiles all it imports anew: 8 s of torch and its like.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint bench setup lock schema dashboards secrets up down logs clean
+.PHONY: help demo test check lint bench setup lock audit sbom fuzz schema dashboards secrets up down logs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -49,7 +52,12 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@echo "Installing into $(VENV): torch's CUDA build is 3 GB to fetch; TORCH_BACKEND=cpu is small"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python $(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) -r requirements.lock
+ifeq ($(TORCH_BACKEND),)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+else
+	@$(WITHOUT_TORCH_HASHES) requirements.lock > $(VENV)/requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend $(TORCH_BACKEND) -r $(VENV)/requirements.lock
+endif
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
@@ -60,7 +68,17 @@ $(VENV)/installed: requirements.lock pyproject.toml
 
 lock: ## resolve requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra all --extra dev \
-	  --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.lock
+	  --no-emit-index-url --no-annotate --no-header --generate-hashes \
+	  pyproject.toml -o requirements.lock
+
+audit: setup ## known vulnerabilities of the locked packages (asks PyPI's advisories)
+	@$(BIN)/uv tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes --progress-spinner off -r requirements.lock
+
+sbom: setup ## write sbom.cdx.json: all that is installed, with licences (CycloneDX)
+	@$(BIN)/uv tool run --from cyclonedx-bom==7.5.0 cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o sbom.cdx.json $(BIN)/python
+
+fuzz: setup ## the fuzzed tests with FUZZ=50 times their examples
+	@FUZZ=$(or $(FUZZ),50) $(BIN)/python -m pytest --timeout 3600 tests/*_fuzz.py tests/*/*_fuzz.py tests/streams/test_erasure.py $(ARGS)
 
 schema: setup ## write the events' JSON Schema and AsyncAPI document anew
 	@$(BIN)/srp4ctr events schema

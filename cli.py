@@ -4,6 +4,7 @@ Imports of torch, Feast and Faust stay inside the commands that need them: each 
 seconds. prometheus_client comes first, always: Feast would switch it to files.
 """
 
+import importlib.metadata
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import typer
 from rich.console import Console
 
 from local import (
+    audit_commands,
     event_commands,
     feature_commands,
     model_commands,
@@ -38,6 +40,7 @@ for noun, group in {
     "features": feature_commands.app,
     "model": model_commands.app,
     "monitor": monitor,
+    "audit": audit_commands.app,
 }.items():
     app.add_typer(group, name=noun)
 
@@ -49,6 +52,12 @@ err = Console(stderr=True)
 NEED_NO_STACK = ("stack", "demo")
 
 
+def _version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"srp4ctr {importlib.metadata.version('srp4ctr')}")
+        raise typer.Exit
+
+
 @app.callback()
 def everything(
     context: typer.Context,
@@ -56,6 +65,10 @@ def everything(
         str | None,
         typer.Option(help="The embedded stack's folder (setting local.data_dir)."),
     ] = None,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Say which."),
+    ] = False,
 ) -> None:
     """Streams, features, training and serving of SRP4CTR for click-through rates."""
     if data_dir:  # the environment is the last word, and reaches child processes

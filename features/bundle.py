@@ -37,6 +37,20 @@ CONTENT_FILES = (
 _VERSION = re.compile(r"v([1-9][0-9]*)")
 _ALWAYS_WRITTEN = ("version", "created_at_ms", "sizes", "schema_fingerprint")
 _HASH_CHUNK = 1 << 20
+# What it takes to fill a server's memory or disk must not get that far. Card, manifest and
+# notes are kilobytes; a vocabulary has 20 bytes an item, weights some hundred.
+_SUFFIXES = (".json", ".onnx", ".safetensors")
+_MAX_JSON_BYTES = 1 << 20
+MAX_FILE_BYTES = {VOCABULARY_FILE: 1 << 30, CARD_FILE: _MAX_JSON_BYTES}
+MAX_OTHER_BYTES = 1 << 33
+_KINDS: Mapping[str, type] = {
+    **dict.fromkeys(("version", "schema_fingerprint", "parent", "recipe"), str),
+    **dict.fromkeys(
+        ("created_at_ms", "window_start_ms", "window_end_ms", "boundary_ms"), int
+    ),
+    **dict.fromkeys(("sizes", "metrics", "cost", "counts"), dict),
+}
+MAX_SIZE = 1 << 20  # of an axis: the greatest of real bundles are below 10,000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +111,8 @@ def write_manifest(folder: Path) -> Path:
 def verify(folder: Path) -> BundleManifest:
     """Return the card of a bundle that is whole, unchanged and of this code's schema.
 
-    Raises ``ValueError`` that names the file which is missing, changed or unlisted.
+    Raises ``ValueError`` that names the file which is missing, changed, too large or of a
+    kind that no bundle has.
     """
     hashes = _read_json(folder / MANIFEST_FILE)
     for name in CONTENT_FILES:
@@ -106,8 +121,7 @@ def verify(folder: Path) -> BundleManifest:
     for name, expected in hashes.items():
         if Path(name).name != name:
             raise ValueError(f"{folder / MANIFEST_FILE} lists a path: {name!r}")
-        if not (folder / name).is_file():
-            raise ValueError(f"{folder / name} is missing")
+        _check_file(folder / name)
         if _sha256(folder / name) != expected:
             raise ValueError(f"{folder / name} has changed since the bundle was written")
     card = read(folder)
@@ -135,8 +149,12 @@ def read(folder: Path) -> BundleManifest:
     odd = {*_ALWAYS_WRITTEN} - {*card} | {*card} - {f.name for f in fields}
     if odd:
         raise ValueError(f"{folder / CARD_FILE}: missing or unknown fields {sorted(odd)}")
-    gates = tuple(Gate(**each) for each in card.pop("gates", ()))
-    return BundleManifest(**card, gates=gates)
+    try:
+        gates = tuple(Gate(**each) for each in card.pop("gates", ()))
+        _check_card(card)
+        return BundleManifest(**card, gates=gates)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder / CARD_FILE}: {error}") from error
 
 
 def list_bundles(bundles_dir: Path) -> list[Path]:
@@ -149,6 +167,33 @@ def next_version(bundles_dir: Path) -> str:
     """Return the first version above every folder there, unfinished ones included."""
     numbers = [_number(path.name) for path in _versioned(bundles_dir)]
     return f"v{max(numbers, default=0) + 1}"
+
+
+def _check_file(path: Path) -> None:
+    """Raise ``ValueError`` unless ``path`` may be a file of a bundle."""
+    if path.is_symlink():
+        raise ValueError(f"{path} is a link: a bundle holds its files itself")
+    if not path.is_file():
+        raise ValueError(f"{path} is missing")
+    if path.suffix not in _SUFFIXES:
+        raise ValueError(f"{path}: a bundle holds {', '.join(_SUFFIXES)} alone")
+    limit = MAX_FILE_BYTES.get(path.name, MAX_OTHER_BYTES)
+    if (size := path.stat().st_size) > limit:
+        raise ValueError(f"{path} has {size:,} bytes; at most {limit:,}")
+
+
+def _check_card(card: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` for what later code would trip over, or fill memory with."""
+    for name, kind in _KINDS.items():
+        if type(card.get(name, kind())) is not kind:
+            raise ValueError(f"{name} is {card[name]!r:.40}; expected {kind.__name__}")
+    for name, size in card["sizes"].items():
+        if type(size) is not int or not 1 <= size <= MAX_SIZE:
+            raise ValueError(f"size {name} is {size!r:.40}; 1 to {MAX_SIZE:,}")
+    for name in ("metrics", "cost", "counts"):
+        for key, value in card.get(name, {}).items():
+            if type(value) not in (int, float):
+                raise ValueError(f"{name} {key} is {value!r:.40}; expected a number")
 
 
 def _versioned(bundles_dir: Path) -> list[Path]:
@@ -177,11 +222,18 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        if (size := path.stat().st_size) > _MAX_JSON_BYTES:
+            raise ValueError(f"{size:,} bytes; at most {_MAX_JSON_BYTES:,}")
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text, parse_constant=_no_number)
     except FileNotFoundError:
         raise ValueError(f"{path} is missing") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not a JSON object")
     return content
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON's")

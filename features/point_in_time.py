@@ -19,7 +19,7 @@ from features.decayed_counts import counts_at
 from features.event_log import IDENTITY, EventLog, Table
 from features.exposures import ItemExposures
 from features.transforms import ActivityArrays, SequenceArrays, empty_sequences
-from streams.events import SYNTHETIC_USERS
+from streams.events import NO_PERSON
 from streams.exposures import EXPOSURE_LENGTH
 
 Int64s = NDArray[np.int64]
@@ -130,7 +130,7 @@ def request_rows(log: EventLog) -> dict[tuple[str, str], int]:
 
 def histories(log: EventLog, before_ms: int) -> UserHistories:
     """Return every user's behaviours that were visible before ``before_ms``."""
-    is_person = ~_.user_id.startswith(SYNTHETIC_USERS)
+    is_person = ~_.user_id.startswith(NO_PERSON)
     acted = _acted(log).filter(is_person, _.visible_at < before_ms)
     distinct = acted.group_by("user_id", *_BEHAVIOR).aggregate(value=_.value.max())
     found = log.rows(distinct.order_by("user_id", *_BEHAVIOR))

@@ -13,7 +13,13 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from streams.activity import Activity
-from streams.events import BEHAVIOR_EVENTS_TOPIC, Click, Forget, Impression
+from streams.events import (
+    BEHAVIOR_EVENTS_TOPIC,
+    FORGOTTEN_USER,
+    Click,
+    Forget,
+    Impression,
+)
 from streams.exposures import Exposures
 from streams.folding import (
     LoggedEvent,
@@ -38,6 +44,8 @@ _TYPES: Mapping[Owner, Sequence[str]] = {
 def places(log_dir: Path, owner: Owner) -> list[Place]:
     """Return the users of each partition of the log, or the items that were shown."""
     columns, is_wanted = [owner, "partition"], pc.field("type").isin(_TYPES[owner])
+    if owner == "user_id":
+        is_wanted &= pc.field(owner) != FORGOTTEN_USER
     table = _events(log_dir).to_table(columns=columns, filter=is_wanted)
     found = table.group_by(columns).aggregate([]).to_pydict()
     return sorted(zip(found[owner], found["partition"], strict=True))

@@ -34,6 +34,7 @@ Texts = Sequence[Text] | NDArray[Any]  # Triton gives object arrays of bytes
 
 _MS_PER_DAY = 86_400_000
 _MAX_CONTEXT_LETTERS = 1 << 16
+MAX_REQUEST_TIME_MS = 4_102_444_800_000  # in 2100; of microseconds it is February 1970
 # A catalogue's ids and then some; callers may make ids up, which must not fill the memory.
 MAX_REMEMBERED_IDS = 200_000
 # After so many failed reads in a row the store is left alone for a while: with a store
@@ -288,6 +289,11 @@ def _times(times_ms: Sequence[int] | NDArray[Any] | None, count: int) -> Int64s:
     if (times < MIN_OCCURRED_AT_MS).any():
         raise ValueError(
             f"request_time_ms {times.min()} is before 1973: is it in seconds? "
+            "Send milliseconds"
+        )
+    if (times > MAX_REQUEST_TIME_MS).any():
+        raise ValueError(
+            f"request_time_ms {times.max()} is after 2100: is it in microseconds? "
             "Send milliseconds"
         )
     return times

@@ -10,7 +10,7 @@ import json
 import os
 import queue
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,17 @@ def read(path: Path) -> ServedRequest:
 def newest(folder: Path, count: int) -> list[Path]:
     """Return the files of the newest ``count`` requests, oldest first."""
     return sorted(folder.glob(f"*{SUFFIX}"))[-count:]
+
+
+def remove(folder: Path, is_gone: Callable[[ServedRequest], bool]) -> int:
+    """Remove the requests of which ``is_gone`` says so, and return how many those are."""
+    removed = 0
+    for path in newest(folder, 1 << 40):
+        with contextlib.suppress(ValueError):  # another process tidies too
+            if is_gone(read(path)):
+                path.unlink(missing_ok=True)
+                removed += 1
+    return removed
 
 
 def tidy(folder: Path, max_bytes: float) -> None:

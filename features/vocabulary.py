@@ -53,7 +53,7 @@ class Vocabulary:
     def __post_init__(self) -> None:
         if self.num_oov_rows < 1:
             raise ValueError(f"{self.num_oov_rows=}; at least 1: an unknown item needs one")
-        if np.any(np.diff(self.item_keys) <= 0):
+        if self.item_keys.ndim != 1 or np.any(np.diff(self.item_keys) <= 0):
             raise ValueError("item_keys are not ascending and distinct")
 
     @property
@@ -190,7 +190,9 @@ def load(path: Path) -> Vocabulary:
             num_oov_rows=content["num_oov_rows"],
             context_numbers=tuple(content["context_numbers"]),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, LookupError, ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"{path} is not a vocabulary: {error!r}") from error
+    except RecursionError as error:
         raise ValueError(f"{path} is not a vocabulary: {error!r}") from error
 
 

@@ -14,3 +14,8 @@ class LocalConfig:
     serving_dir: str = ".serving"
     """The embedded tritonserver and its stubs' own Python environment."""
     broker: Literal["noida", "kafka"] = "noida"
+    audit_log: str = ""
+    """Where promotions, rollbacks, … are written down; empty: ``audit.jsonl`` beside
+    ``features.log_dir``."""
+    actor: str = ""
+    """Who is written down there; empty: the login and its machine."""

@@ -14,6 +14,7 @@ from local.views import file_tables
 from settings import load
 from streams import rejected, schemas
 from streams.event_files import FileReport, check_file, read_lines
+from streams.pseudonyms import read_pseudonyms
 from streams.publisher import EventPublisher
 from streams.topics import ensure_topics
 
@@ -36,6 +37,8 @@ def publish(
 ) -> None:
     """Publish the events in PATH; the stream rejects bad lines with their reason.
 
+    With streams.pseudonym_key_file users go by their pseudonyms, and bad lines stay here.
+
     Example: srp4ctr events publish clicks.jsonl --backfill
     """
     settings = load()
@@ -43,13 +46,18 @@ def publish(
     if strict and report.bad_lines:
         raise ValueError("nothing was published (--strict)")
     ensure_topics(settings.kafka)
-    with EventPublisher(settings.kafka) as publisher:
+    pseudonyms = read_pseudonyms(settings.streams.pseudonym_key_file)
+    with EventPublisher(settings.kafka, pseudonyms) as publisher:
         total = report.total + sum(report.rejected.values())
         lines = track(read_lines(path), "publish", total, console=err, transient=True)
         for line in lines:
             publisher.publish_raw(line.payload, backfill=backfill)
     bad = sum(report.rejected.values())
-    out.print(f"published {publisher.published:,} messages, {bad:,} to be rejected")
+    published = f"published {publisher.published:,} messages"
+    if pseudonyms:
+        out.print(f"{published} under pseudonyms, {publisher.withheld:,} bad ones withheld")
+    else:
+        out.print(f"{published}, {bad:,} to be rejected")
 
 
 @app.command("check")

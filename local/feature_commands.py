@@ -7,10 +7,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from local.audit import audit_log
 from settings import Settings, load
 
 app = typer.Typer(help="The feature store.", no_args_is_help=True)
 out = Console()
+
+IsPseudonym = Annotated[
+    bool, typer.Option("--pseudonym", help="USER is a pseudonym, not an id.")
+]
 
 
 @app.command("apply")
@@ -19,21 +24,27 @@ def apply_views() -> None:
 
     Example: srp4ctr features apply
     """
+    from features.schema import fingerprint
     from features.store import apply
 
-    for name in apply(load().features):
+    settings = load()
+    with audit_log(settings).recorded("features apply") as done:
+        names = apply(settings.features)
+        done.after = f"{len(names)} views, feature schema {fingerprint()}"
+    for name in names:
         out.print(name)
 
 
 @app.command("show")
-def show(user: str) -> None:
+def show(user: str, pseudonym: IsPseudonym = False) -> None:
     """Show what the store holds of USER now, how old it is, and where it came from.
 
     Example: srp4ctr features show 42
     """
     from local.user_views import user_tables
 
-    for table in user_tables(load().features, user):
+    settings = load()
+    for table in user_tables(settings.features, _stored(settings, user, pseudonym)):
         out.print(table)
 
 
@@ -107,21 +118,78 @@ def _check_served(settings: Settings, sample: int) -> None:
 def forget(
     user: str,
     wait_s: Annotated[float, typer.Option(help="Wait so long for the worker.")] = 30.0,
+    pseudonym: IsPseudonym = False,
 ) -> None:
     """Forget all that USER did until now: sequence, counters, waiting labels.
 
     It stays forgotten: what comes late or is replayed or rebuilt does not bring it back.
+    The raw log and what was served still have it until features erase-forgotten.
 
     Example: srp4ctr features forget 42
     """
     from streams.operations import request_forgetting, wait_until_read
 
     settings = load()
-    offsets = request_forgetting(settings.kafka, user)
-    group = settings.streams.group_id
-    if not wait_until_read(settings.kafka, group, offsets, lambda _: None, wait_s):
-        raise ValueError(
-            f"asked, but no worker has done it after {wait_s:g} s: it is done as soon as "
-            "one runs (srp4ctr stream run)"
-        )
+    with audit_log(settings).recorded("features forget") as done:
+        stored = _stored(settings, user, pseudonym)
+        offsets = request_forgetting(settings.kafka, stored)
+        # The wish itself, not who wished it: this line outlives the raw log's.
+        done.subject = ", ".join(f"{s.topic} {s.partition}@{offsets[s]}" for s in offsets)
+        group = settings.streams.group_id
+        if not wait_until_read(settings.kafka, group, offsets, lambda _: None, wait_s):
+            raise ValueError(
+                f"asked, but no worker has done it after {wait_s:g} s: it is done as soon "
+                "as one runs (srp4ctr stream run)"
+            )
     out.print(f"forgotten: {user}", markup=False)
+
+
+@app.command("erase-forgotten")
+def erase_forgotten(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would go; change nothing.")
+    ] = False,
+) -> None:
+    """Take all that users asked to forget out of the raw log and of what was served.
+
+    Impressions and clicks stay as nobody's, for items' counters; the wishes stay. Safe
+    beside running workers; run it every night. Kafka drops records by its own retention.
+
+    Example: srp4ctr features erase-forgotten --dry-run
+    """
+    from streams import erasure
+
+    settings = load()
+    log_dir = Path(settings.features.log_dir)
+    if dry_run:
+        found, kept = erasure.erase_forgotten(log_dir, dry_run=True), 0
+    else:
+        with audit_log(settings).recorded("features erase-forgotten") as done:
+            found = erasure.erase_forgotten(log_dir)
+            kept = _erase_served(settings, log_dir)
+            done.after = f"{found.files} files, {kept} served requests"
+    served = "" if dry_run else f", {kept:,} served requests removed"
+    out.print(
+        f"{'to do: ' if dry_run else ''}{found.users:,} users asked to be forgotten; in "
+        f"{found.files:,} files {found.removed:,} rows removed, {found.made_nobodys:,} "
+        f"made nobody's{served}"
+    )
+
+
+def _erase_served(settings: Settings, log_dir: Path) -> int:
+    from features import served_log
+    from streams.erasure import is_forgotten, wishes_in
+
+    wishes = wishes_in(log_dir)
+    return served_log.remove(
+        Path(settings.triton.served_log.folder),
+        lambda each: is_forgotten(wishes, each.user_id, each.time_ms),
+    )
+
+
+def _stored(settings: Settings, user: str, is_pseudonym: bool) -> str:
+    """Return how the stream and the store know ``user``."""
+    from streams.pseudonyms import read_pseudonyms
+
+    pseudonyms = read_pseudonyms(settings.streams.pseudonym_key_file)
+    return pseudonyms.of(user) if pseudonyms and not is_pseudonym else user

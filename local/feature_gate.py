@@ -6,6 +6,7 @@ from pathlib import Path
 
 from features.check_report import FeatureCheck, write_report
 from features.gates import Gate, failed
+from local.audit import audit_log
 from settings import Settings
 
 
@@ -28,11 +29,24 @@ def checked(settings: Settings, sample: int = 200) -> FeatureCheck:
     return check
 
 
-def promote(settings: Settings, folder: Path, *, canary: bool = False) -> tuple[Gate, ...]:
+def promote(
+    settings: Settings,
+    folder: Path,
+    command: str = "model promote",
+    *,
+    canary: bool = False,
+) -> tuple[Gate, ...]:
     """Serve the bundle in ``folder``, add to its report, and return what was checked.
 
-    Raises ``PromotionError`` where it does not serve then.
+    The audit log names ``command``. Raises ``PromotionError`` where it does not serve then.
     """
+    serves = partial(what_serves, settings)
+    named = f"{command} --canary" if canary else command
+    with audit_log(settings).recorded(named, folder.name, serves):
+        return _promote(settings, folder, canary)
+
+
+def _promote(settings: Settings, folder: Path, canary: bool) -> tuple[Gate, ...]:
     from training import reports  # no torch
     from triton_repo import promotion
 
@@ -62,7 +76,7 @@ def promoter(settings: Settings) -> Callable[[Path], tuple[Gate, ...]]:
 
     def try_it(folder: Path) -> tuple[Gate, ...]:
         try:
-            return promote(settings, folder)
+            return promote(settings, folder, "model refresh")
         except PromotionError as error:
             if not failed(error.gates):
                 raise
@@ -77,3 +91,12 @@ def serving_folder(settings: Settings) -> Path | None:
 
     serving = read_serving(Path(settings.triton.repository)).serving
     return Path(settings.training.bundles_dir) / serving if serving else None
+
+
+def what_serves(settings: Settings) -> str:
+    """Return the bundle that serves, and the canary beside it if there is one."""
+    from triton_repo.live import read_serving
+
+    found = read_serving(Path(settings.triton.repository))
+    beside = f", canary {found.canary}" if found.canary else ""
+    return f"{found.serving or 'nothing'}{beside}"

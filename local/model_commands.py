@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from local.audit import audit_log
 from settings import Settings, load
 
 app = typer.Typer(help="Train, compare, promote and ask models.", no_args_is_help=True)
@@ -172,10 +173,15 @@ def roll_back(
 
     Example: srp4ctr model rollback
     """
+    from local.feature_gate import what_serves
     from triton_repo.promotion import end_canary, rollback
 
+    settings = load()
     take_back = end_canary if canary else rollback
-    out.print(f"{take_back(load().triton).serving} serves")
+    command = "model rollback --canary" if canary else "model rollback"
+    with audit_log(settings).recorded(command, state=lambda: what_serves(settings)):
+        serving = take_back(settings.triton).serving
+    out.print(f"{serving} serves")
 
 
 @app.command("rank")
@@ -186,12 +192,18 @@ def rank(user: str, items: list[str]) -> None:
     """
     from local.views import ranking_table, titles
     from streams.events import item_key
+    from streams.pseudonyms import read_pseudonyms
     from triton_repo.client import RankClient
 
     settings = load()
     triton = settings.triton
-    share = triton.canary_share
-    with RankClient(triton.grpc, canary_share=share, tls=triton.tls) as client:
+    pseudonyms = read_pseudonyms(settings.streams.pseudonym_key_file)
+    with RankClient(
+        triton.grpc,
+        canary_share=triton.canary_share,
+        tls=triton.tls,
+        pseudonyms=pseudonyms,
+    ) as client:
         ranking = client.rank(user, items, deadline_s=5.0)
     names = titles(settings.features, [item_key(item) for item in items])
     out.print(ranking_table(ranking, names))

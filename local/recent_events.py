@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from streams.events import BEHAVIOR_EVENTS_TOPIC, SYNTHETIC_USERS
+from streams.events import BEHAVIOR_EVENTS_TOPIC, NO_PERSON
 from streams.log_files import files_of
 
 _FILES = 3  # of a partition; one covers two seconds of traffic, or thousands of events
@@ -39,7 +39,7 @@ def recent_ids(log_dir: Path, partitions: int, limit: int) -> RecentIds:
     rows.sort(key=lambda row: -row["occurred_at"])
     acts = [row for row in rows if row["type"] in _ACTS]
     users = dict.fromkeys(
-        row["user_id"] for row in acts if not row["user_id"].startswith(SYNTHETIC_USERS)
+        row["user_id"] for row in acts if not row["user_id"].startswith(NO_PERSON)
     )
     items = dict.fromkeys(row["item_id"] for row in rows if row["item_id"])
     return RecentIds(users=list(islice(users, limit)), items=list(islice(items, limit)))

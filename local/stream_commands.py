@@ -8,7 +8,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from settings import load
+from local.audit import audit_log
+from local.dates import instant
+from settings import Settings, load
 
 app = typer.Typer(help="Events → sequences, counters and labels.", no_args_is_help=True)
 out = Console()
@@ -55,11 +57,17 @@ def rebuild(
     Example: srp4ctr stream rebuild --since 2026-11-01
     """
     since_ms = _millis(since)  # first: what follows takes seconds to import
+    with audit_log(settings := load()).recorded("stream rebuild", since) as outcome:
+        outcome.after = _rebuild(settings, since_ms, wait_s)
+    out.print(f"rebuilt {outcome.after}, of what is known since {since}")
+
+
+def _rebuild(settings: Settings, since_ms: int, wait_s: float) -> str:
+    """Have all partitions rebuilt, and return how much that was."""
     from features.profiles import restore_profiles
     from features.store import FeatureStoreSink
     from streams.operations import request_rebuild, wait_until_read
 
-    settings = load()
     offsets = request_rebuild(settings.kafka, since_ms)
     columns = (TextColumn("rebuild"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TextColumn("partitions"), console=err) as bar:
@@ -77,18 +85,11 @@ def rebuild(
             "follows as soon as workers get to it (is one running? srp4ctr stream run)"
         )
     items = restore_profiles(settings.features, FeatureStoreSink(settings.features))
-    out.print(f"rebuilt {done} partitions since {since}, attributes of {items:,} items")
+    return f"{done} partitions and the attributes of {items:,} items"
 
 
-def _millis(instant: str) -> int:
-    try:
-        parsed = datetime.fromisoformat(instant)
-    except ValueError:
-        raise ValueError(
-            f"--since {instant!r} is no date: write 2026-11-01 or 2026-11-01T12:00"
-        ) from None
-    if parsed.tzinfo is None:
-        parsed = parsed.replace(tzinfo=UTC)
+def _millis(since: str) -> int:
+    parsed = instant(since)
     if parsed > datetime.now(UTC):
-        raise ValueError(f"--since {instant} is in the future: nothing is known since then")
+        raise ValueError(f"--since {since} is in the future: nothing is known since then")
     return round(parsed.timestamp() * 1000)

@@ -91,6 +91,9 @@ class StreamConfig:
     """The raw log closes a file at so many records or after so many seconds."""
     log_retention_days: float = 0.0
     """Dates of the raw log older than that are removed; 0 keeps everything."""
+    pseudonym_key_file: str = ""
+    """Our own publisher and callers send pseudonyms of user ids, made with the key in it;
+    empty: the ids themselves. Never change it: everyone would be a stranger."""
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 9101
 

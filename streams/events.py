@@ -14,8 +14,10 @@ ITEMS_TOPIC = "items"
 REJECTED_TOPIC = "behavior-events.dlq"
 LABELS_TOPIC = "impression-labels"
 
-# A user of that prefix is no person: a probe of the whole path. Training leaves it out.
-SYNTHETIC_USERS = "srp4ctr-probe-"
+# A user of that prefix is no person: training leaves it out.
+NO_PERSON = "srp4ctr-"
+SYNTHETIC_USERS = f"{NO_PERSON}probe-"  # who probe the whole path
+FORGOTTEN_USER = f"{NO_PERSON}forgotten"  # in the raw log alone: whose rows were erased
 
 MAX_ID_LENGTH = 256  # a longer id is a bug of its producer: real ids are under 64
 MAX_ATTRIBUTES = 32

@@ -113,6 +113,12 @@ def overlapping(files: Sequence[Path]) -> Iterator[list[Path]]:
         yield group
 
 
+def replace_table(path: Path, table: Any) -> None:
+    """Make ``table`` the content of a log's file and return when it is on disk."""
+    _write_table(path, table)
+    _sync_folder(path.parent)
+
+
 def known_ms(log_dir: Path, topic: str, partition: int, offset: int) -> int | None:
     """Return when the last event at or before ``offset`` became known, if it is logged."""
     for path in reversed(files_of(log_dir, topic, partition)):
@@ -152,10 +158,14 @@ def _write_file(path: Path, topic: str, rows: Sequence[Row]) -> None:
         pa.array(column, type=kind.type)
         for column, kind in zip(zip(*rows, strict=True), schema, strict=True)
     ]
+    _write_table(path, pa.Table.from_arrays(arrays, schema=schema))
+
+
+def _write_table(path: Path, table: Any) -> None:
     # A name of its own: a writer that has lost the partition may be at the same range.
     unfinished = path.with_suffix(f".{uuid4().hex}.tmp")
     with unfinished.open("wb") as file:
-        pq.write_table(pa.Table.from_arrays(arrays, schema=schema), file)
+        pq.write_table(table, file)
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)

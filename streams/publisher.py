@@ -21,6 +21,7 @@ from kafka.errors import (
 from streams.brokers import connect
 from streams.config import KafkaConfig
 from streams.events import BEHAVIOR_EVENTS_TOPIC, Event
+from streams.pseudonyms import Pseudonyms
 from streams.wire import (
     BACKFILL_HEADER,
     MAX_MESSAGE_BYTES,
@@ -54,10 +55,12 @@ _HINTS = (
 class EventPublisher:
     """Publishes events; a context manager that waits for every acknowledgement on exit.
 
-    Raises ``ValueError`` where no broker answers.
+    With ``pseudonyms`` no user's id leaves this process. Raises ``ValueError`` where no
+    broker answers.
     """
 
-    def __init__(self, kafka: KafkaConfig) -> None:
+    def __init__(self, kafka: KafkaConfig, pseudonyms: Pseudonyms | None = None) -> None:
+        self._pseudonyms = pseudonyms
         self._producer = connect(
             KafkaProducer,
             kafka,
@@ -71,13 +74,16 @@ class EventPublisher:
         self._failure: BaseException | None = None
         self.published = 0
         """Messages handed to the broker so far."""
+        self.withheld = 0
+        """What was no event, and might have held an id that has a pseudonym."""
 
     def publish(self, event: Event, *, backfill: bool = False) -> None:
         """Send ``event``, known now or, with ``backfill``, since it happened.
 
         Raises the error of an earlier event that the broker did not take.
         """
-        self._send_event(event, encode(event), backfill)
+        hidden = self._pseudonyms.hide(event) if self._pseudonyms else event
+        self._send_event(hidden, encode(hidden), backfill)
 
     def publish_raw(
         self, payload: bytes, *, key: bytes | None = None, backfill: bool = False
@@ -85,13 +91,19 @@ class EventPublisher:
         """Send ``payload`` where its event belongs.
 
         What is no event goes to ``behavior-events`` under ``key`` all the same: the worker
-        rejects it where everyone can see it.
+        rejects it where everyone can see it. With pseudonyms it is withheld, and of an
+        event goes what its type declares.
         """
         event = decode(payload, _now_ms())
-        if isinstance(event, RejectedEvent):
+        if not isinstance(event, RejectedEvent):
+            if self._pseudonyms:
+                self.publish(event, backfill=backfill)
+            else:
+                self._send_event(event, payload, backfill)
+        elif self._pseudonyms:
+            self.withheld += 1
+        else:
             self.send(BEHAVIOR_EVENTS_TOPIC, payload, key, None)
-            return
-        self._send_event(event, payload, backfill)
 
     def flush(self, timeout_s: float = 60.0) -> None:
         """Return when the broker has acknowledged everything; raises what it refused."""

@@ -13,6 +13,7 @@ import xxhash
 
 from streams.activity import Activity, total
 from streams.config import StreamConfig
+from streams.events import FORGOTTEN_USER
 from streams.exposures import Exposures
 from streams.folding import LoggedEvent
 from streams.partition import PartitionState
@@ -53,6 +54,8 @@ async def rebuild_rows(
             await _fold(state, own, read)
         rows = state.dirty
         parts, rows.shares = rows.shares, {}
+        for kept in (rows.sequences, rows.activities, rows.exposures):
+            kept.pop(FORGOTTEN_USER, None)  # nobody's: it counts for items alone
         await write(rows)
         users += len(rows.sequences.keys() | rows.activities.keys())
         _add(shares, parts)

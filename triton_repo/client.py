@@ -7,6 +7,7 @@ import itertools
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 from features import schema
 from features.schema import TensorSpec
+from streams.pseudonyms import Pseudonyms
 from streams.sampling import is_chosen
 from triton_repo.answers import Ranking, RankRequest, Tensors, rankings_of, tensors_of
 from triton_repo.config import TlsConfig
@@ -65,16 +67,23 @@ class RankClient:
     """
 
     def __init__(
-        self, address: str, *, canary_share: float = 0.0, tls: TlsConfig | None = None
+        self,
+        address: str,
+        *,
+        canary_share: float = 0.0,
+        tls: TlsConfig | None = None,
+        pseudonyms: Pseudonyms | None = None,
     ) -> None:
         """Connect to ``address``, host:port, at the first call; with ``tls``, encrypted.
 
-        Raises ValueError for a certificate or key file that cannot be read.
+        With ``pseudonyms``, the publisher's, Triton is told no user's id. Raises ValueError
+        for a certificate or key file that cannot be read.
         """
         if not 0.0 <= canary_share <= 1.0:
             raise ValueError(f"canary_share is {canary_share}; a share of users, 0 to 1")
         self._client = connect(address, tls)
         self._canary_share = canary_share
+        self._pseudonyms = pseudonyms
         self._canary_rests_until = 0.0
         self._budget = _RetryBudget()
 
@@ -141,7 +150,7 @@ class RankClient:
         self, requests: Sequence[RankRequest], of_canary: bool, ends: float
     ) -> tuple[Ranking, ...]:
         specs = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS
-        inputs = infer_inputs(specs, tensors_of(requests))
+        inputs = infer_inputs(specs, tensors_of(list(map(self._hidden, requests))))
         started = time.perf_counter()
         try:
             answer = self._from_canary(inputs, ends) if of_canary else None
@@ -158,6 +167,11 @@ class RankClient:
         for ranking in rankings:
             REQUESTS.labels(ranking.model_version, ranking.status).inc()
         return rankings
+
+    def _hidden(self, request: RankRequest) -> RankRequest:
+        if self._pseudonyms is None:
+            return request
+        return replace(request, user_id=self._pseudonyms.of(request.user_id))
 
     def _from_canary(self, inputs: Sequence[Any], ends: float) -> Any:
         """Return the canary's answer, None where there is no canary, or a sick one."""

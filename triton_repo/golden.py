@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from features import bundle, schema
@@ -43,7 +44,7 @@ def golden_gate(client: Any, folders: Sequence[Path], version: str) -> Gate:
 
     Raises ValueError where it is not even of the same shape.
     """
-    golden: Tensors = load_file(folders[0] / bundle.GOLDEN_FILE)
+    golden = _golden(folders[0])
     scores = _score(client, folders, golden)
     expected = golden[_PROBABILITY]
     if scores.shape != expected.shape or np.any(np.isnan(scores) != np.isnan(expected)):
@@ -94,7 +95,7 @@ def _timed(
     """Return the median and the least milliseconds of each version's golden requests."""
     taken: dict[str, list[float]] = {version: [] for version in steps}
     chance = np.random.default_rng()
-    golden = {name: load_file(each[0] / bundle.GOLDEN_FILE) for name, each in steps.items()}
+    golden = {name: _golden(each[0]) for name, each in steps.items()}
     for turn in range(_WARM_UP_TURNS + _TIMED_TURNS):
         for version, folders in steps.items():
             request = _unseen(golden[version], chance)
@@ -103,6 +104,18 @@ def _timed(
             if turn >= _WARM_UP_TURNS:
                 taken[version].append(1000.0 * (time.perf_counter() - began))
     return {version: (median(each), min(each)) for version, each in taken.items()}
+
+
+def _golden(folder: Path) -> Tensors:
+    path = folder / bundle.GOLDEN_FILE
+    try:
+        found: Tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} holds no golden requests: {error}") from error
+    needed = {_PROBABILITY, *(spec.name for spec in pbtxt.MODEL_INPUTS)}
+    if missing := sorted(needed - found.keys()):
+        raise ValueError(f"{path} lacks {', '.join(missing)}")
+    return found
 
 
 def _unseen(tensors: Tensors, chance: np.random.Generator) -> Tensors:

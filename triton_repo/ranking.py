@@ -28,6 +28,7 @@ from triton_repo.exploration import Policy, best_first, explored, policy_of
 from triton_repo.ledger import Ledger
 from triton_repo.pbtxt import FETCH_FEATURES, MODEL_INPUTS, step_name
 from triton_repo.scoring import Scorer, Spend, Tensors
+from triton_repo.tensor_checks import check_tensors
 from triton_repo.witness import Witness
 
 PROBABILITY, PROPENSITY = "click_probability", "propensity"
@@ -171,6 +172,7 @@ class Ranker:
     def _check(self, given: Tensors, items: str) -> None:
         if not ({"user_id", ITEM_IDS} <= given.keys() or given.keys() >= _OWN):
             raise ValueError("send user_id and item_ids, or all of the model's tensors")
+        check_tensors(given)
         if not 1 <= (count := given[items].shape[1]) <= self.max_candidates:
             raise ValueError(f"{count} {items}; send 1 to {self.max_candidates}")
 

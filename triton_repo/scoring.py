@@ -21,6 +21,7 @@ from features.schema import TensorSpec
 from triton_repo.pbtxt import BEHAVIOR_ENCODER, CLICK_HEAD
 
 Tensors = Mapping[str, NDArray[Any]]
+_ONNX_TYPES = {"int64": "tensor(int64)", "float32": "tensor(float)"}
 # Told how many requests a part worked on, and for how many seconds.
 Spend = Callable[[str, int, float], None]
 
@@ -30,8 +31,9 @@ class Scorer:
 
     def __init__(self, folder: Path, kept_bytes: int, spend: Spend) -> None:
         """Open the files in ``folder``; keep states of ``kept_bytes`` at most."""
-        self._encode = _Session(folder / bundle.ENCODER_FILE, schema.ENCODER_INPUTS)
-        self._score = _Session(folder / bundle.HEAD_FILE, schema.HEAD_INPUTS)
+        sizes = bundle.read(folder).sizes
+        self._encode = _Session(folder / bundle.ENCODER_FILE, schema.ENCODER_INPUTS, sizes)
+        self._score = _Session(folder / bundle.HEAD_FILE, schema.HEAD_INPUTS, sizes)
         self._kept = KeptStates(kept_bytes)
         self._spend = spend
 
@@ -85,9 +87,14 @@ class KeptStates:
 
 
 class _Session:
-    """One ONNX file; reads the tensors of a table by name."""
+    """One ONNX file; reads the tensors of a table by name.
 
-    def __init__(self, path: Path, table: Sequence[TensorSpec]) -> None:
+    Raises ``ValueError`` for a file that reads others, or of other types or shapes.
+    """
+
+    def __init__(
+        self, path: Path, table: Sequence[TensorSpec], sizes: Mapping[str, int]
+    ) -> None:
         options = onnxruntime.SessionOptions()
         # Measured: two threads are slower, and spinning steals the other instance's core.
         options.intra_op_num_threads = 1
@@ -96,12 +103,33 @@ class _Session:
             str(path), options, providers=["CPUExecutionProvider"]
         )
         self._inputs = [spec.name for spec in table]
+        _check_inputs(path, self._session.get_inputs(), table, sizes)
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def __call__(self, tensors: Tensors) -> Tensors:
         fed = {name: tensors[name] for name in self._inputs}
         made = self._session.run(self._outputs, fed)
         return dict(zip(self._outputs, made, strict=True))
+
+
+def _check_inputs(
+    path: Path, found: Sequence[Any], table: Sequence[TensorSpec], sizes: Mapping[str, int]
+) -> None:
+    specs = {spec.name: spec for spec in table}
+    for each in found:
+        spec = specs.get(each.name)
+        if spec is None:
+            raise ValueError(f"{path} reads {each.name}; known: {', '.join(specs)}")
+        wanted, shape = spec.dims(sizes), tuple(each.shape[1:])
+        is_alike = len(shape) == len(wanted) and all(
+            isinstance(have, str | None) or have == want
+            for have, want in zip(shape, wanted, strict=True)
+        )
+        if each.type != _ONNX_TYPES[spec.dtype] or not is_alike:
+            raise ValueError(
+                f"{path}: {each.name} is {each.type} {each.shape}; the bundle's card and "
+                f"the schema have {spec.dtype} (B, {', '.join(map(str, wanted))})"
+            )
 
 
 def _stacked(rows: Sequence[Tensors]) -> Tensors:

@@ -1,12 +1,16 @@
 """What a caller gets when Triton answers, and when nobody does."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from prometheus_client import REGISTRY
+from tritonclient.utils import InferenceServerException
 
+from streams.pseudonyms import Pseudonyms
 from streams.wire import decode, encode
 from triton_repo.answers import Ranking
 from triton_repo.client import RankClient
@@ -66,3 +70,23 @@ def test_no_server_is_a_connection_error_at_the_deadline() -> None:
     ):
         client.rank("u", ["i"], deadline_s=0.3)
     assert retries() > before  # it was tried until the deadline
+
+
+class Overheard(RankClient):
+    """Keeps what would go to the server, which is not there."""
+
+    sent: bytes = b""
+
+    def _try(self, model: str, inputs: Sequence[Any], timeout_s: float) -> Any:
+        self.sent = b"".join(each._get_content() or b"" for each in inputs)
+        raise InferenceServerException("nobody is there", "StatusCode.INVALID_ARGUMENT")
+
+
+@pytest.mark.parametrize("canary_share", [0.0, 1.0])
+def test_with_pseudonyms_no_users_id_is_sent(canary_share: float) -> None:
+    names = Pseudonyms(b"k" * 32)
+    with Overheard("127.0.0.1:1", canary_share=canary_share, pseudonyms=names) as client:
+        with pytest.raises(ValueError, match="nobody is there"):
+            client.rank("ann", ["i1"])
+        assert names.of("ann").encode() in client.sent
+        assert b"ann" not in client.sent

@@ -1,0 +1,101 @@
+"""After erasing: the store is right, training learns nothing of it, nothing is kept."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from cli import app
+from features import point_in_time, served_log
+from features.check import check_features
+from features.config import FeatureConfig
+from features.event_log import opened
+from features.store import FeatureStoreSink
+from local.audit import read_deeds
+from streams.config import StreamConfig
+from streams.erasure import erase_forgotten
+from streams.events import Impression, UserEvent
+from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
+from tests.features.logs import Published, label_of, write_log
+from tests.features.stored import store_events
+from tests.features.test_served_log import a_request
+
+
+def a_morning(*users: str) -> list[UserEvent]:
+    """Return what each user does: two items shown, one clicked, one viewed."""
+    events: list[UserEvent] = []
+    for user in users:
+        at_ms, of = NOON_MS + len(events) * 1000, {"user_id": user}
+        events += [an_impression(f"i{n}", at_ms=at_ms, **of) for n in range(2)]
+        events.append(a_click("i1", at_ms=at_ms + 500, **of))
+        events.append(a_behavior("i0", at_ms=at_ms + 600, **of))
+    return events
+
+
+def log_of(folder: Path, events: list[UserEvent]) -> Path:
+    labels = [label_of(each) for each in events if isinstance(each, Impression)]
+    known: list[Published] = [(e, e.occurred_at) for e in events]
+    write_log(folder, known, partition=1)
+    return write_log(folder, [(each, NOON_MS + 60_000) for each in labels], partition=1)
+
+
+@pytest.mark.redis
+def test_the_store_is_what_the_erased_log_says(
+    store_config: FeatureConfig, tmp_path: Path
+) -> None:
+    at = f"{store_config.redis},db=7"
+    config = replace(store_config, redis=at, log_dir=str(tmp_path / "events"))
+    events = [*a_morning("ann", "bob"), a_forget(at_ms=NOON_MS + 3_000, user_id="ann")]
+    log = log_of(Path(config.log_dir), events)
+    sink = FeatureStoreSink(config)
+    store_events(sink, events, length=3, partition=1)
+    assert erase_forgotten(log).made_nobodys == 3
+    streams = StreamConfig(sequence_length=3)
+    found = check_features(config, sink, streams, {1: len(events)})
+    assert (found.rows, found.wrong_rows) == (2 * 3 + 2, 0)
+
+
+def test_training_sees_the_others_alone(tmp_path: Path) -> None:
+    events = [*a_morning("ann", "bob"), a_forget(at_ms=NOON_MS + 3_000, user_id="ann")]
+    log = log_of(tmp_path, events)
+    erase_forgotten(log)
+    with opened(log) as tables:
+        requests = point_in_time.snapshot(tables, length=5, ttl_days=90.0)
+        histories = point_in_time.histories(tables, NOON_MS * 2)
+        counts = point_in_time.item_counts(tables, NOON_MS * 2)
+    assert requests.user_ids.tolist() == ["bob"]
+    assert histories.user_ids.tolist() == ["bob"]
+    np.testing.assert_array_less(0, requests.candidate_activity.first_seen_ms)
+    assert sum(counts.values()) == 4 + 3  # ann's view counts no more
+
+
+def test_the_command_erases_what_was_served_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    events = [*a_morning("ann", "bob"), a_forget(at_ms=NOON_MS + 3_000, user_id="ann")]
+    log_of(Path(".data/events"), events)
+    folder = Path(".data/served")
+    for number, user in enumerate(("ann", "bob")):
+        served_log.write(folder, replace(a_request(number), user_id=user))
+    (folder / "9-odd.npz").write_bytes(b"half a fi")
+
+    def typed(*words: str) -> str:
+        done = CliRunner().invoke(app, ["features", "erase-forgotten", *words])
+        assert done.exception is None
+        return " ".join(done.output.split())
+
+    told = "1 users asked to be forgotten; in 2 files 3 rows removed, 3 made nobody's"
+    assert typed("--dry-run") == f"to do: {told}"
+    assert read_deeds(Path(".data/audit.jsonl")) == ([], 0)
+    assert typed() == f"{told}, 1 served requests removed"
+    assert "in 0 files 0 rows" in typed()
+    whole = [each for each in served_log.newest(folder, 9) if "odd" not in each.name]
+    assert [served_log.read(path).user_id for path in whole] == ["bob"]
+    deeds, _ = read_deeds(Path(".data/audit.jsonl"))
+    assert [each.after for each in deeds] == [
+        "2 files, 1 served requests",
+        "0 files, 0 served requests",
+    ]

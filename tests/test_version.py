@@ -1,0 +1,40 @@
+"""The version is said in pyproject.toml; whatever else names it names the same."""
+
+import re
+import tomllib
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from cli import app
+
+ROOT = Path(__file__).parents[1]
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+
+def test_the_command_says_the_version() -> None:
+    assert CliRunner().invoke(app, ["--version"]).output == f"srp4ctr {VERSION}\n"
+
+
+def test_our_images_are_of_this_version() -> None:
+    compose = (ROOT / "compose.yaml").read_text()
+    tags = re.findall(r"image: srp4ctr-[a-z]+:(\S+)", compose)
+    assert len(tags) >= 3
+    assert set(tags) == {VERSION}
+
+
+def test_the_changelogs_newest_release_is_this_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert (
+        re.findall(r"^## \[(\d[^\]]*)\] - \d{4}-\d\d-\d\d$", text, re.MULTILINE)[0]
+        == VERSION
+    )
+
+
+def test_every_locked_package_has_a_hash() -> None:
+    text = (ROOT / "requirements.lock").read_text()
+    packages = re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE | re.IGNORECASE)[1:]
+    assert len(packages) > 100
+    assert [
+        each for each in packages if "==" not in each or "--hash=sha256:" not in each
+    ] == []
