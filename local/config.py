@@ -14,3 +14,5 @@ class LocalConfig:
     serving_dir: str = ".serving"
     """The embedded tritonserver and its stubs' own Python environment."""
     broker: Literal["noida", "kafka"] = "noida"
+    store: Literal["single", "cluster"] = "single"
+    """``cluster``: three nodes of a Redis Cluster, as many as it takes."""
