@@ -40,6 +40,13 @@ class Store:
     """A script's keys must lie in one slot: each row is a call of its own, and one
     pipeline takes them to their nodes."""
 
+    def node_of(self, key: bytes) -> dict[str, Any]:
+        """Return what tells the client the node of ``key``: it would ask a server which of
+        a script's arguments are keys, each time."""
+        if not self.is_cluster:
+            return {}
+        return {"target_nodes": self.client.get_node_from_key(key)}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HashRow:
@@ -89,8 +96,8 @@ def _written(
             for row, time in call:
                 arguments += (time, _time(row.version_us), *row.values)
             keys = [row.key for row, _ in call]
-            script = (_WRITE_IF_UNCHANGED, len(keys), *keys)
-            pipe.execute_command("EVAL", *script, *arguments)  # a cluster's has no eval
+            script = ("EVAL", _WRITE_IF_UNCHANGED, len(keys), *keys)
+            pipe.execute_command(*script, *arguments, **store.node_of(keys[0]))
         return [done for answer in pipe.execute() for done in answer]
 
 
