@@ -16,7 +16,7 @@ RUN uv build --wheel --out-dir /wheels
 # Postgres' driver is the real stack's alone: the embedded registry is a file.
 FROM python AS stream
 RUN uv pip install --constraint requirements.lock --requirement pyproject.toml \
-      --extra streams --extra features --extra monitoring "psycopg[binary]==3.2.13"
+      --extra streams --extra features --extra postgres --extra monitoring
 COPY --from=wheel /wheels /wheels
 RUN uv pip install --no-deps /wheels/*.whl
 USER srp4ctr
@@ -27,8 +27,7 @@ FROM python AS trainer
 ARG TORCH_BACKEND=
 RUN uv pip install ${TORCH_BACKEND:+--torch-backend $TORCH_BACKEND} \
       --constraint requirements.lock --requirement pyproject.toml \
-      --extra streams --extra features --extra training --extra serving \
-      "psycopg[binary]==3.2.13"
+      --extra streams --extra features --extra postgres --extra training --extra serving
 COPY --from=wheel /wheels /wheels
 RUN uv pip install --no-deps /wheels/*.whl
 USER srp4ctr
@@ -48,5 +47,5 @@ COPY --from=python /usr/local/bin/uv /usr/local/bin/uv
 COPY requirements.lock /tmp/requirements.lock
 RUN uv pip install --no-cache --compile-bytecode --target /opt/steps --python python3 \
       --constraint /tmp/requirements.lock \
-      "feast[redis]" onnxruntime msgspec xxhash pyarrow "psycopg[binary]==3.2.13"
+      "feast[redis]" onnxruntime msgspec xxhash pyarrow "psycopg[binary]"
 ENV PYTHONPATH=/opt/steps

@@ -18,6 +18,7 @@ from features.feast_api import FeatureStore, RepoConfig
 from features.newer_rows import HashRow, Store, write_newer
 from features.online_address import connection_string
 from features.online_calls import tried_twice
+from features.registry_writes import beside_others
 from features.rows import StoredRow, Values
 from streams.sink import ItemProfile, Rows, ShareKey, UnusableStoreError
 
@@ -76,6 +77,10 @@ def apply(config: FeatureConfig) -> list[str]:
     objects = [o for o in vars(definitions).values() if type(o).__name__ in kinds]
     log_dir = Path(config.log_dir).absolute()
     definitions.profile_log.file_options.uri = str(log_dir / PROFILE_LOG)
+    return beside_others(partial(_apply, config, objects))
+
+
+def _apply(config: FeatureConfig, objects: list[Any]) -> list[str]:
     store = open_store(config, offline=True)
     store.apply(objects)
     return sorted(view.name for view in store.list_feature_views())
