@@ -16,7 +16,7 @@ RUN uv build --wheel --out-dir /wheels
 # Postgres' driver is the real stack's alone: the embedded registry is a file.
 FROM python AS stream
 RUN uv pip install --constraint requirements.lock --requirement pyproject.toml \
-      --extra streams --extra features --extra monitoring "psycopg[binary]==3.2.13"
+      --extra streams --extra features --extra postgres --extra monitoring
 COPY --from=wheel /wheels /wheels
 RUN uv pip install --no-deps /wheels/*.whl
 USER srp4ctr
@@ -30,8 +30,7 @@ RUN test -z "${TORCH_BACKEND}" || sed -i -E \
       '/^(torch|triton|nvidia-[a-z0-9-]+)==/,/[^\\]$/{ s/ \\$//; /--hash=/d }' requirements.lock
 RUN uv pip install ${TORCH_BACKEND:+--torch-backend $TORCH_BACKEND} \
       --constraint requirements.lock --requirement pyproject.toml \
-      --extra streams --extra features --extra training --extra serving \
-      "psycopg[binary]==3.2.13"
+      --extra streams --extra features --extra postgres --extra training --extra serving
 COPY --from=wheel /wheels /wheels
 RUN uv pip install --no-deps /wheels/*.whl
 USER srp4ctr
@@ -51,7 +50,7 @@ COPY --from=python /usr/local/bin/uv /usr/local/bin/uv
 COPY requirements.lock /tmp/requirements.lock
 RUN uv pip install --no-cache --compile-bytecode --target /opt/steps --python python3 \
       --constraint /tmp/requirements.lock \
-      "feast[redis]" onnxruntime msgspec xxhash pyarrow "psycopg[binary]==3.2.13"
+      "feast[redis]" onnxruntime msgspec xxhash pyarrow "psycopg[binary]"
 # The user of the other roles: all share the models, and `watch` looks after its processes.
 RUN useradd --uid 10001 --create-home srp4ctr \
  && mkdir -p /models /served && chown srp4ctr:srp4ctr /models /served

@@ -153,6 +153,9 @@ def demo(
     broker: Annotated[
         str, typer.Option(help="noida (embedded) or kafka (Apache Kafka, Java 17).")
     ] = "noida",
+    store: Annotated[
+        str, typer.Option(help="single, or cluster (a Redis Cluster of three nodes).")
+    ] = "single",
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave everything running to play with.")
     ] = False,
@@ -163,7 +166,7 @@ def demo(
     """
     from local.demo import Options, run
 
-    run(Options(events=events_file, broker=broker, keep=keep), out)
+    run(Options(events=events_file, broker=broker, store=store, keep=keep), out)
 
 
 def main() -> None:

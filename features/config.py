@@ -5,10 +5,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+_SWITCHES = ("redis_cluster", "redis_tls")
 _LOCATIONS = (
     "registry",
     "registry_password_file",
     "redis",
+    "redis_cluster",
     "redis_tls",
     "redis_ca_file",
     "redis_username",
@@ -49,7 +51,10 @@ class FeatureConfig:
     """Feast's addresses and the rules that are ours to enforce."""
 
     redis: str = "127.0.0.1:6379"
-    """Feast's connection string of the online store: host:port, and maybe ``,db=2``."""
+    """Feast's connection string of the online store: host:port, and maybe ``,db=2``; of a
+    cluster some of its nodes, ``host:port,host:port``, which name the others."""
+    redis_cluster: bool = False
+    """The store is a Redis Cluster: a row lies on the node that has its key's slot."""
     redis_tls: bool = False
     redis_ca_file: str = ""
     """PEM certificates that the store's is signed with; empty: the system's."""
@@ -84,6 +89,7 @@ class FeatureConfig:
             raise ValueError("features.item_fields names a field twice")
         if self.item_refresh_s <= 0:
             raise ValueError(f"features.item_refresh_s is {self.item_refresh_s}; > 0")
+        self._check_nodes()
         if "password=" in self.redis:  # it would be shown wherever the address is
             raise ValueError(
                 "features.redis holds a password: put it in a file and its name in "
@@ -98,6 +104,18 @@ class FeatureConfig:
             raise ValueError(
                 "features.redis_ca_file is set, but features.redis_tls is false: nothing "
                 "would be encrypted"
+            )
+
+    def _check_nodes(self) -> None:
+        parts = self.redis.split(",")
+        if not self.redis_cluster and sum("=" not in part for part in parts) > 1:
+            raise ValueError(
+                f"features.redis names several nodes ({self.redis}), of which the first "
+                "alone would be asked: set features.redis_cluster = true"
+            )
+        if self.redis_cluster and any(part.startswith("db=") for part in parts):
+            raise ValueError(
+                "features.redis names a db: a Redis Cluster has but one; leave db= out"
             )
 
     def portable(self) -> "FeatureConfig":
@@ -116,6 +134,7 @@ class FeatureConfig:
             for name in _LOCATIONS
             if f"SRP4CTR_FEATURES__{name.upper()}" in environment
         }
-        if "redis_tls" in where:
-            where["redis_tls"] = where["redis_tls"].lower() in ("1", "true", "yes", "on")
+        for name in _SWITCHES:
+            if name in where:
+                where[name] = where[name].lower() in ("1", "true", "yes", "on")
         return replace(self, **where)

@@ -32,6 +32,23 @@ return written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """Redis' own client, and what must be known of what it talks to."""
+
+    client: Any
+    is_cluster: bool
+    """A script's keys must lie in one slot: each row is a call of its own, and one
+    pipeline takes them to their nodes."""
+
+    def node_of(self, key: bytes) -> dict[str, Any]:
+        """Return what tells the client the node of ``key``: it would ask a server which of
+        a script's arguments are keys, each time."""
+        if not self.is_cluster:
+            return {}
+        return {"target_nodes": self.client.get_node_from_key(key)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HashRow:
     """A row as Feast keeps it, as fields of one Redis hash."""
 
@@ -41,7 +58,10 @@ class HashRow:
 
 
 def write_newer(
-    client: Any, time_field: str | bytes, fields: Sequence[str | bytes], rows: list[HashRow]
+    store: Store,
+    time_field: str | bytes,
+    fields: Sequence[str | bytes],
+    rows: list[HashRow],
 ) -> None:
     """Write those ``rows``, whose values are ``fields``, that are newer than the stored.
 
@@ -49,21 +69,36 @@ def write_newer(
     """
     names = [time_field, *fields]
     while rows:
-        stored = _stored_times(client, time_field, rows)
+        stored = _stored_times(store.client, time_field, rows)
         newer = [
             (row, time)
             for row, time in zip(rows, stored, strict=True)
             if _version_us(time) < row.version_us
         ]
-        if not newer:
-            return
-        arguments: list[Any] = [len(names), *names]
-        for row, time in newer:
-            arguments += (time, _time(row.version_us), *row.values)
-        keys = [row.key for row, _ in newer]
-        written = client.eval(_WRITE_IF_UNCHANGED, len(keys), *keys, *arguments)
+        written = _written(store, names, newer)
         # Somebody was faster with the others: compare once more.
         rows = [row for (row, _), done in zip(newer, written, strict=True) if not done]
+
+
+def _written(
+    store: Store, names: Sequence[str | bytes], newer: list[tuple[HashRow, bytes]]
+) -> list[int]:
+    """Write each row of ``newer`` whose stored time still is the one beside it.
+
+    Returns a 1 for each row that was written, a 0 for any other.
+    """
+    if not newer:
+        return []
+    calls = [[each] for each in newer] if store.is_cluster else [newer]
+    with store.client.pipeline(transaction=False) as pipe:
+        for call in calls:
+            arguments: list[Any] = [len(names), *names]
+            for row, time in call:
+                arguments += (time, _time(row.version_us), *row.values)
+            keys = [row.key for row, _ in call]
+            script = ("EVAL", _WRITE_IF_UNCHANGED, len(keys), *keys)
+            pipe.execute_command(*script, *arguments, **store.node_of(keys[0]))
+        return [done for answer in pipe.execute() for done in answer]
 
 
 def _stored_times(

@@ -16,8 +16,12 @@ def connection_string(config: FeatureConfig, timeout_s: float) -> str:
     added = _security(config) | {
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
-        "retry": None,  # the client's own retries sleep for seconds
     }
+    if config.redis_cluster:
+        # A node that is away costs each of them a timeout; store.py tries again itself.
+        added["cluster_error_retry_attempts"] = 0
+    else:
+        added["retry"] = None  # the client's own retries sleep for seconds
     written = (
         f"{name}={_value(value)}" for name, value in added.items() if name not in own
     )

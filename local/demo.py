@@ -19,6 +19,7 @@ from prometheus_client import start_http_server
 from rich.console import Console
 
 from local import broker, demo_steps, movielens, processes, stack
+from local.addresses import Addresses
 from local.console import Bar, Steps
 from local.control_group import ControlGroup
 from local.demo_steps import DemoInput, page_url
@@ -50,6 +51,7 @@ class Options:
     events: Path | None
     """None: MovieLens-100K."""
     broker: str
+    store: str
     keep: bool
 
 
@@ -73,7 +75,7 @@ def run(options: Options, console: Console) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     base = Path(load().local.data_dir).resolve()
     folder = base / f"demo-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    _set_environment(folder, options.broker)
+    _set_environment(folder, options)
     local = load().local
     steps = Steps(console, total=NUM_STEPS, logs=str(folder / "logs"))
     finished = False
@@ -207,15 +209,16 @@ def _show(outcome: Outcome, console: Console, started: float, keep: bool) -> Non
     console.print(figures.to_json(), markup=False, highlight=False, soft_wrap=True)
 
 
-def _set_environment(folder: Path, broker: str) -> None:
+def _set_environment(folder: Path, options: Options) -> None:
     """Make the demo's settings those of this process and of its children."""
     os.environ[f"{PREFIX}LOCAL__DATA_DIR"] = str(folder)
-    os.environ[f"{PREFIX}LOCAL__BROKER"] = broker
+    os.environ[f"{PREFIX}LOCAL__BROKER"] = options.broker
+    os.environ[f"{PREFIX}LOCAL__STORE"] = options.store
     for name, value in SETTINGS.items():
         os.environ.setdefault(PREFIX + name, value)  # the user's own word is the last
 
 
-def _forget_other_addresses(addresses: stack.Addresses) -> None:
+def _forget_other_addresses(addresses: Addresses) -> None:
     """Let no variable lead the demo to a broker or store that is not its own."""
     for section, values in addresses.settings().items():
         for name in values:

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from features import bundle
 from features.store import FeatureStoreSink
+from local.addresses import Addresses
 from local.control_group import POPULARITY
 from local.demo_steps import DemoInput, monitor_url, page_url, scrape
 from local.replay import Answer, ReplayResult
-from local.stack import Addresses
 from local.summary import (
     DemoFigures,
     LiveQualityFigures,

@@ -20,9 +20,11 @@ from local import (
     prometheus,
     serving_env,
     stack_file,
+    store_cluster,
     triton_server,
     triton_watch,
 )
+from local.addresses import Addresses
 from local.config import LocalConfig
 
 STACK_FILE = "stack.toml"
@@ -33,66 +35,6 @@ _OF_OTHERS = (4, 5, 6, 9)  # the ports of worker, monitor, caller and page
 # Stopped in the reverse order; what others started in the folder (a worker) goes first.
 _ORDER = ("broker", "kafka", "store", "triton", "watch", "prometheus")
 Note = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Addresses:
-    """Where the parts of a stack listen, and where they keep what they know."""
-
-    data_dir: str
-    broker: str
-    kafka_port: int
-    redis_port: int
-    triton_grpc_port: int
-    triton_metrics_port: int
-    worker_metrics_port: int
-    """Reserved for the stream worker: Prometheus scrapes it once there is one."""
-    monitor_port: int
-    caller_metrics_port: int
-    """Reserved for a caller of Triton that shows its latency (``RankClient`` does)."""
-    page_port: int
-    """Reserved for ``srp4ctr monitor open``."""
-    prometheus_port: int
-    """0 where Prometheus is not installed."""
-
-    def scraped(self) -> dict[str, int]:
-        """Return the port of each job that Prometheus scrapes."""
-        return {
-            "stream": self.worker_metrics_port,
-            "monitor": self.monitor_port,
-            "triton": self.triton_metrics_port,
-            "caller": self.caller_metrics_port,
-        }
-
-    @property
-    def prometheus_url(self) -> str:
-        """Where Prometheus answers; "" where it is not installed, whoever has 9090."""
-        port = self.prometheus_port
-        return f"http://{ports.HOST}:{port}" if port else ""
-
-    def settings(self) -> dict[str, dict[str, str | int]]:
-        """Return the addresses in the sections of ``settings.toml``."""
-        folder = Path(self.data_dir)
-        return {
-            "kafka": {"bootstrap": f"{ports.HOST}:{self.kafka_port}"},
-            "features": {
-                "redis": f"{ports.HOST}:{self.redis_port}",
-                "registry": str(folder / "registry.db"),
-                "log_dir": str(folder / "events"),
-            },
-            "training": {"bundles_dir": str(folder / "bundles")},
-            "triton": {
-                "grpc": f"{ports.HOST}:{self.triton_grpc_port}",
-                "metrics_url": f"http://{ports.HOST}:{self.triton_metrics_port}/metrics",
-                "repository": str(folder / "triton"),
-            },
-            "streams": {"metrics_port": self.worker_metrics_port},
-            "monitoring": {
-                "port": self.monitor_port,
-                "page_port": self.page_port,
-                "prometheus_url": self.prometheus_url,
-            },
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,18 +118,10 @@ def _start_all(
             caller_metrics_port=free[6],
             prometheus_port=free[7] if binary else 0,
             page_port=free[9],
+            cluster_ports=tuple(free[10:15]) if local.store == "cluster" else (),
         )
         _start_broker(folder, addresses, free[8], tied)
-        store = addresses.settings()["features"]
-        plan = triton_server.ServerPlan(
-            repository=folder / "triton",
-            redis=str(store["redis"]),
-            registry=str(store["registry"]),
-            grpc_port=addresses.triton_grpc_port,
-            metrics_port=addresses.triton_metrics_port,
-            control_key=_control_key(folder),
-            http_port=http_port,
-        )
+        plan = _plan(folder, addresses, http_port)
         server = triton_server.start(serving, plan, folder, tied=tied)
         triton_watch.start(server, plan, folder, tied=tied)
         if binary:
@@ -196,12 +130,26 @@ def _start_all(
     return addresses
 
 
+def _plan(folder: Path, addresses: Addresses, http_port: int) -> triton_server.ServerPlan:
+    store = addresses.settings()["features"]
+    return triton_server.ServerPlan(
+        repository=folder / "triton",
+        redis=str(store["redis"]),
+        redis_cluster=bool(store["redis_cluster"]),
+        registry=str(store["registry"]),
+        grpc_port=addresses.triton_grpc_port,
+        metrics_port=addresses.triton_metrics_port,
+        control_key=_control_key(folder),
+        http_port=http_port,
+    )
+
+
 @contextmanager
 def _ports_as_before(folder: Path) -> Iterator[Sequence[int]]:
-    """Yield ten ports, the former ones where they are free: who runs on finds us again."""
+    """Yield 15 ports, the former ones where they are free: who runs on finds us again."""
     record = folder / _PORTS
     before = json.loads(record.read_text()) if record.is_file() else []
-    with ports.reserved_ports(10, before) as free:
+    with ports.reserved_ports(15, before) as free:
         chosen = list(free)
         for place in _OF_OTHERS:  # a worker that outlived the stack holds its own
             if place < len(before) and ports.is_open(before[place]):
@@ -216,7 +164,11 @@ def _start_broker(
     """Start the embedded store, and the embedded broker or Apache Kafka beside it."""
     is_disposable = addresses.broker == "noida"  # it loses half a second when killed
     store_port = addresses.redis_port
-    broker.start_store(folder, store_port, tied=tied, syncs=not is_disposable)
+    if addresses.cluster_ports:
+        nodes = (store_port, *addresses.cluster_ports)
+        store_cluster.start(folder, nodes, tied=tied, syncs=not is_disposable)
+    else:
+        broker.start_store(folder, store_port, tied=tied, syncs=not is_disposable)
     if is_disposable:
         broker.start_broker(folder, addresses.kafka_port, tied=tied)
     else:
@@ -225,7 +177,9 @@ def _start_broker(
 
 def _status(folder: Path) -> StackStatus:
     try:
-        addresses = Addresses(**json.loads((folder / _RECORD).read_text()))
+        kept = json.loads((folder / _RECORD).read_text())
+        cluster_ports = tuple(kept.pop("cluster_ports", ()))
+        addresses = Addresses(**kept, cluster_ports=cluster_ports)
     except (OSError, ValueError, TypeError):
         addresses = None
     running = tuple(processes.find(folder))
@@ -238,12 +192,15 @@ def _status(folder: Path) -> StackStatus:
 def _expected(addresses: Addresses) -> tuple[str, ...]:
     messages = "broker" if addresses.broker == "noida" else "kafka"
     watchers = ("prometheus",) if addresses.prometheus_port else ()
-    return ("store", messages, "triton", "watch", *watchers)
+    is_cluster = bool(addresses.cluster_ports)
+    stores = store_cluster.NAMES if is_cluster else ("store",)
+    return (*stores, messages, "triton", "watch", *watchers)
 
 
 def _stop_all(folder: Path) -> list[str]:
     def rank(running: processes.Running) -> int:
-        return _ORDER.index(running.name) if running.name in _ORDER else len(_ORDER)
+        name = running.name.partition("-")[0]  # store-2 is of the store
+        return _ORDER.index(name) if name in _ORDER else len(_ORDER)
 
     running = sorted(processes.find(folder), key=rank, reverse=True)
     for each in running:

@@ -31,11 +31,17 @@ def up(
         str | None,
         typer.Option(help="noida (embedded) or kafka (Apache Kafka, needs Java 17)."),
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="single, or cluster (a Redis Cluster of three nodes)."),
+    ] = None,
 ) -> None:
     """Start broker, store, Triton and Prometheus in the background.
 
     Example: srp4ctr stack up
     """
+    if store:
+        os.environ[f"{PREFIX}LOCAL__STORE"] = store
     if broker:
         os.environ[f"{PREFIX}LOCAL__BROKER"] = broker
     settings = load()

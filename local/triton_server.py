@@ -27,9 +27,10 @@ class ServerPlan:
     redis: str
     registry: str
     """Where the feature store is *now*: a bundle may have been promoted when it was
-    elsewhere. Both in the words of ``FeatureConfig``."""
+    elsewhere. All in the words of ``FeatureConfig``."""
     grpc_port: int
     metrics_port: int
+    redis_cluster: bool = False
     control_key: str = ""
     """As ``TritonConfig`` has it."""
     http_port: int = 0
@@ -118,6 +119,7 @@ def environment(serving: ServingEnv, plan: ServerPlan) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",  # measured: two threads a step are slower
         "FEAST_USAGE": "False",
         "SRP4CTR_FEATURES__REDIS": plan.redis,
+        "SRP4CTR_FEATURES__REDIS_CLUSTER": str(plan.redis_cluster),
         "SRP4CTR_FEATURES__REGISTRY": plan.registry,
     }
 

@@ -7,6 +7,7 @@ import pytest
 
 import settings
 from local import stack
+from local.addresses import Addresses
 from local.config import LocalConfig
 from streams.config import KafkaConfig
 
@@ -72,10 +73,10 @@ def test_a_running_stack_is_plain_whatever_the_file_demands_of_other_brokers(
     )
     assert settings.load().kafka.security_protocol == "SASL_SSL"
     assert settings.load().features.redis_tls
-    ports = {f.name: 1 for f in fields(stack.Addresses) if f.name.endswith("_port")}
+    ports = {f.name: 1 for f in fields(Addresses) if f.name.endswith("_port")}
     texts = {"data_dir": str(here / ".data"), "broker": "noida"}
     (here / ".data").mkdir()
-    stack._write_addresses(here / ".data", stack.Addresses(**texts, **ports))  # type: ignore[arg-type]
+    stack._write_addresses(here / ".data", Addresses(**texts, **ports))  # type: ignore[arg-type]
     loaded = settings.load()
     assert loaded.kafka == KafkaConfig(bootstrap="127.0.0.1:1", sasl_password_file="secret")
     assert not loaded.features.redis_tls

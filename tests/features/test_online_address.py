@@ -116,6 +116,17 @@ def test_what_the_address_says_itself_stays() -> None:
     assert text == "h:1,socket_timeout=9,socket_connect_timeout=0.25,retry=null"
 
 
+def test_several_nodes_are_a_cluster_s_and_a_cluster_has_one_database() -> None:
+    with pytest.raises(ValueError, match=r"set features\.redis_cluster = true"):
+        FeatureConfig(redis="h:1,h:2")
+    with pytest.raises(ValueError, match="leave db= out"):
+        FeatureConfig(redis="h:1,db=2", redis_cluster=True)
+    cluster = FeatureConfig(redis="h:1,h:2,ssl=true", redis_cluster=True)
+    text = connection_string(cluster, 0.25)
+    assert text.startswith("h:1,h:2,ssl=true,socket_timeout=0.25,")
+    assert "retry=" not in text  # a cluster's client refuses it
+
+
 def test_a_password_is_in_no_repr_and_in_no_address() -> None:
     assert "s3cret" not in repr(FeatureConfig(redis_password="s3cret"))
     with pytest.raises(ValueError, match=r"features\.redis_password_file") as error:
@@ -142,11 +153,16 @@ def test_a_server_s_environment_says_where_the_store_is_now() -> None:
         {
             "SRP4CTR_FEATURES__REDIS": "new:2",
             "SRP4CTR_FEATURES__REDIS_TLS": "true",
+            "SRP4CTR_FEATURES__REDIS_CLUSTER": "true",
             "SRP4CTR_FEATURES__REDIS_PASSWORD": "s3cret",
             "SRP4CTR_FEATURES__PARTITIONS": "9",
         }
     )
     wanted = FeatureConfig(
-        redis="new:2", redis_tls=True, redis_password="s3cret", registry="postgresql://r"
+        redis="new:2",
+        redis_cluster=True,
+        redis_tls=True,
+        redis_password="s3cret",
+        registry="postgresql://r",
     )
     assert moved == wanted

@@ -1,11 +1,14 @@
+"""Rows through Feast, on one store and on a Redis Cluster of three nodes."""
+
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from features.config import FeatureConfig
-from local import ports
+from local import ports, processes, store_cluster
 from streams.activity import Activity, count
 from streams.exposures import Exposures, show
 from streams.sequences import BehaviorSequence, SequenceElement, forget, merge
@@ -16,10 +19,29 @@ AT_MS = 1_700_000_000_123
 
 
 @pytest.fixture(scope="module")
-def sink(store_config: FeatureConfig) -> FeatureSink:
+def cluster_config(
+    store_config: FeatureConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FeatureConfig]:
+    folder = tmp_path_factory.mktemp("cluster")
+    with ports.reserved_ports(2 * store_cluster.NODES) as free:
+        nodes = store_cluster.start(folder, free, tied=True)
+    some = f"{ports.HOST}:{free[1]},{ports.HOST}:{free[2]}"
+    yield dataclasses.replace(store_config, redis=some, redis_cluster=True)
+    for node in nodes:
+        processes.stop(node, folder)
+
+
+@pytest.fixture(scope="module", params=["store_config", "cluster_config"])
+def config(request: pytest.FixtureRequest) -> FeatureConfig:
+    found: FeatureConfig = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(scope="module")
+def sink(config: FeatureConfig) -> FeatureSink:
     from features.store import FeatureStoreSink
 
-    return FeatureStoreSink(store_config)
+    return FeatureStoreSink(config)
 
 
 def a_sequence(*values: float | None) -> BehaviorSequence:
@@ -50,13 +72,13 @@ def test_a_written_user_is_read_back_the_same(sink: FeatureSink) -> None:
 
 
 def test_three_views_are_read_at_once_as_feast_reads_each(
-    sink: FeatureSink, store_config: FeatureConfig
+    sink: FeatureSink, config: FeatureConfig
 ) -> None:
     from features import rows
     from features.store import OnlineViews
 
     sink.write(users("at once"))
-    views, asked = OnlineViews(store_config), ["at once", "never seen"]
+    views, asked = OnlineViews(config), ["at once", "never seen"]
     entities = [rows.user_entity(user_id) for user_id in asked]
     alone = [views.read(view, entities) for view in rows.USER_VIEWS]
     assert views.read_users(asked) == alone
@@ -121,7 +143,7 @@ def test_more_rows_than_a_chunk_all_arrive_in_order(sink: FeatureSink) -> None:
 
 
 def test_an_older_profile_never_replaces_a_newer_one(
-    sink: FeatureSink, store_config: FeatureConfig
+    sink: FeatureSink, config: FeatureConfig
 ) -> None:
     from features import rows
     from features.store import OnlineViews
@@ -135,23 +157,23 @@ def test_an_older_profile_never_replaces_a_newer_one(
     older = dataclasses.replace(newer, attributes={}, updated_at_ms=AT_MS - 1)
     sink.write_profiles([newer])
     sink.write_profiles([older])
-    [stored] = OnlineViews(store_config).read(rows.PROFILE_VIEW, [rows.item_entity(-9)])
+    [stored] = OnlineViews(config).read(rows.PROFILE_VIEW, [rows.item_entity(-9)])
     assert stored is not None
     assert rows.unpack_profile(-9, stored) == newer
 
 
-def test_a_registry_without_our_views_says_what_to_run(store_config: FeatureConfig) -> None:
+def test_a_registry_without_our_views_says_what_to_run(config: FeatureConfig) -> None:
     from features.store import FeatureStoreSink
 
-    empty = dataclasses.replace(store_config, registry=store_config.registry + ".other")
+    empty = dataclasses.replace(config, registry=config.registry + ".other")
     with pytest.raises(ValueError, match="srp4ctr features apply"):
         FeatureStoreSink(empty)
 
 
-def test_applying_twice_is_harmless(store_config: FeatureConfig) -> None:
+def test_applying_twice_is_harmless(config: FeatureConfig) -> None:
     from features import store
 
-    assert store.apply(store_config) == [
+    assert store.apply(config) == [
         "item_activity",
         "item_profile",
         "user_activity",
@@ -160,12 +182,12 @@ def test_applying_twice_is_harmless(store_config: FeatureConfig) -> None:
     ]
 
 
-def test_a_store_that_is_down_raises(store_config: FeatureConfig) -> None:
+def test_a_store_that_is_down_raises(config: FeatureConfig) -> None:
     from features import rows
     from features.store import OnlineViews
 
     with ports.reserved_ports(1) as (closed,):
-        down = dataclasses.replace(store_config, redis=f"{ports.HOST}:{closed}")
+        down = dataclasses.replace(config, redis=f"{ports.HOST}:{closed}")
     views = OnlineViews(down, timeout_s=0.25)
     with pytest.raises(ConnectionError):
         views.read(rows.SEQUENCE_VIEW, [rows.user_entity("u1")])

@@ -34,7 +34,7 @@ VENDOR_HOMES = {
         "local/*.py",
     ),
     "feast": ("features/feast_api.py", "features/repo/*.py"),
-    "redis": ("features/store.py", "local/*.py"),
+    "redis": ("features/online_calls.py", "local/*.py"),
     "torch": ("training/*.py", "training/model/*.py"),
     "tritonclient": (
         "triton_repo/promotion.py",

@@ -1,0 +1,62 @@
+"""The embedded Redis Cluster: what a lost node takes along, and what a restart keeps."""
+
+from pathlib import Path
+
+import pytest
+
+from features.config import FeatureConfig
+from local import ports, processes, store_cluster
+from streams.events import action_code
+from streams.sequences import SequenceElement, sequence_of
+from streams.sink import Rows
+
+pytestmark = pytest.mark.redis
+USERS = [f"u{number}" for number in range(30)]
+
+
+def started(folder: Path) -> tuple[FeatureConfig, list[processes.Running]]:
+    with ports.reserved_ports(2 * store_cluster.NODES) as free:
+        nodes = store_cluster.start(folder, free, tied=True)
+    config = FeatureConfig(
+        redis=f"{ports.HOST}:{free[0]}",
+        redis_cluster=True,
+        registry=str(folder / "registry.db"),
+        log_dir=str(folder / "events"),
+    )
+    return config, nodes
+
+
+def read_one_by_one(config: FeatureConfig) -> int:
+    """Return how many users can be read: a request is for one of them."""
+    from features.store import OnlineViews
+
+    views, found = OnlineViews(config, timeout_s=1.0), 0
+    for user_id in USERS:
+        try:
+            found += views.read_users([user_id])[0] != [None]
+        except ConnectionError:
+            continue
+    return found
+
+
+def test_a_lost_node_takes_its_rows_alone_and_a_restart_on_other_ports_has_all(
+    tmp_path: Path,
+) -> None:
+    from features import store
+
+    config, nodes = started(tmp_path)
+    try:
+        store.apply(config)
+        element = SequenceElement(occurred_at=1, item_key=1, action=action_code("view"))
+        row = sequence_of([element], version_us=7)
+        store.FeatureStoreSink(config).write(Rows(sequences=dict.fromkeys(USERS, row)))
+        assert read_one_by_one(config) == len(USERS)
+        processes.stop(nodes[1], tmp_path)
+        assert 10 <= read_one_by_one(config) < len(USERS)
+        for node in nodes:
+            processes.stop(node, tmp_path)
+        config, nodes = started(tmp_path)
+        assert read_one_by_one(config) == len(USERS)
+    finally:
+        for node in nodes:
+            processes.stop(node, tmp_path)
