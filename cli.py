@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from local import (
+    capacity_commands,
     event_commands,
     feature_commands,
     model_commands,
@@ -46,7 +47,7 @@ err = Console(stderr=True)
 
 
 # They start the stack, or need none.
-NEED_NO_STACK = ("stack", "demo")
+NEED_NO_STACK = ("stack", "demo", "capacity")
 
 
 @app.callback()
@@ -129,6 +130,7 @@ def monitor_open(
 
 
 monitor_report = monitor.command("report")(report_commands.report)
+capacity = app.command("capacity")(capacity_commands.capacity)
 
 
 @app.command()
