@@ -16,6 +16,7 @@ from rich.console import Console
 
 from local import (
     audit_commands,
+    capacity_commands,
     event_commands,
     feature_commands,
     model_commands,
@@ -49,7 +50,7 @@ err = Console(stderr=True)
 
 
 # They start the stack, or need none.
-NEED_NO_STACK = ("stack", "demo")
+NEED_NO_STACK = ("stack", "demo", "capacity")
 
 
 def _version(is_asked: bool) -> None:
@@ -142,6 +143,7 @@ def monitor_open(
 
 
 monitor_report = monitor.command("report")(report_commands.report)
+capacity = app.command("capacity")(capacity_commands.capacity)
 
 
 @app.command()

@@ -196,17 +196,17 @@ def worker_rate(stack: Stack, worker: processes.Running, total: int) -> Rate:
 
     try:
         wait(lambda: _is_assigned(admin, config.group_id), _START_S)
-        started, cpu_s = time.monotonic(), _cpu_s(worker.pid)
+        started, before_s = time.monotonic(), cpu_s(worker.pid)
         wait(lambda: _committed(admin, config.group_id, BEHAVIOR_EVENTS_TOPIC) >= total)
         wall_s = time.monotonic() - started
         wait(lambda: _committed(admin, config.log_group_id, BEHAVIOR_EVENTS_TOPIC) >= total)
         labels = _end(admin, LABELS_TOPIC, stack.kafka.partitions)
         wait(lambda: _committed(admin, config.log_group_id, LABELS_TOPIC) >= labels)
-        cpu_s = _cpu_s(worker.pid) - cpu_s
+        used_s = cpu_s(worker.pid) - before_s
     finally:
         admin.close()
     assert _folded(stack.metrics_port) == total  # none was rejected
-    return Rate(per_s=total / wall_s, per_core_s=total / cpu_s)
+    return Rate(per_s=total / wall_s, per_core_s=total / used_s)
 
 
 def _answer(stack: Stack, is_so: Callable[[], bool]) -> bool:
@@ -248,7 +248,7 @@ def _folded(metrics_port: int) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in counted)
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
     """Return the CPU time of process ``pid`` so far, all threads, user and system."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS

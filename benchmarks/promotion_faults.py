@@ -6,12 +6,13 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from features.check_report import FeatureCheck
-from local import revival
+from local import processes, revival
 from local.triton_server import ServerPlan
 from triton_repo import promotion
+from triton_repo.config import TritonConfig
 from triton_repo.live import read_serving
 
 if TYPE_CHECKING:  # torch: a killed process needs none
@@ -82,7 +83,19 @@ def is_loading(stack: "Stack", source: Path) -> bool:
     return f"click_ranker_{source.name}" in steps
 
 
-def kill_a_process(stack: "Stack") -> float:
+class Serving(Protocol):
+    """A running server."""
+
+    @property
+    def triton(self) -> TritonConfig:
+        """What it was promoted with."""
+
+    @property
+    def server(self) -> processes.Running:
+        """Its process."""
+
+
+def kill_a_process(stack: Serving) -> float:
     """Kill one of those that answer; return the seconds until it is replaced."""
     serving = read_serving(Path(stack.triton.repository)).serving
 
