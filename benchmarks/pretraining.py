@@ -209,7 +209,8 @@ def _ranks(data: LeaveLast, scorer: Scorer, place: int, seed: int) -> scores.Ran
 
 
 def _runs(asked: argparse.Namespace) -> Iterator[Run]:
-    recipe = RECIPE.shorter(QUICK_EPOCHS) if asked.quick else RECIPE
+    recipe = replace(RECIPE, sasrec_epochs=asked.sasrec_epochs)
+    recipe = recipe.shorter(QUICK_EPOCHS) if asked.quick else recipe
     shares = [float(each) / 100.0 for each in asked.labels.split(",")]
     for share, arm in itertools.product(shares, asked.arms or ARMS):
         learns_clicks = arm.startswith("srp4ctr")
@@ -235,6 +236,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--labels", default="100", help="per cent of the slates: 10,100")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), metavar="ARM")
     parser.add_argument("--quick", action="store_true", help="a part, in five minutes")
+    parser.add_argument(
+        "--sasrec-epochs",
+        type=int,
+        default=RECIPE.sasrec_epochs,
+        help="more of them where users are few: an epoch of 943 users is 10 batches",
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread")
     return parser.parse_args()
 
