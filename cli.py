@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from local import (
+    doctor,
     event_commands,
     feature_commands,
     model_commands,
@@ -129,6 +130,7 @@ def monitor_open(
 
 
 monitor_report = monitor.command("report")(report_commands.report)
+doctor_command = app.command("doctor")(doctor.doctor)
 
 
 @app.command()
