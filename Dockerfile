@@ -54,5 +54,8 @@ RUN uv pip install --no-cache --compile-bytecode --target /opt/steps --python py
 # The user of the other roles: all share the models, and `watch` looks after its processes.
 RUN useradd --uid 10001 --create-home srp4ctr \
  && mkdir -p /models /served && chown srp4ctr:srp4ctr /models /served
+# Not PYTHONPATH: the stub's Python does not heed it (seen with tritonserver 2.51).
+RUN python3 -c "import pathlib, site; \
+  pathlib.Path(site.getsitepackages()[0], 'steps.pth').write_text( \
+  \"import sys; sys.path.insert(0, '/opt/steps')\\n\")"
 USER srp4ctr
-ENV PYTHONPATH=/opt/steps

@@ -17,6 +17,7 @@ from rich.console import Console
 from local import (
     audit_commands,
     capacity_commands,
+    doctor,
     event_commands,
     feature_commands,
     model_commands,
@@ -144,6 +145,7 @@ def monitor_open(
 
 monitor_report = monitor.command("report")(report_commands.report)
 capacity = app.command("capacity")(capacity_commands.capacity)
+doctor_command = app.command("doctor")(doctor.doctor)
 
 
 @app.command()

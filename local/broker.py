@@ -46,10 +46,15 @@ def store_command(data: Path, port: int, *, syncs: bool) -> list[str]:
 
 def start_broker(folder: Path, port: int, *, tied: bool) -> processes.Running:
     """Start the broker with its data in ``folder/broker``; return when it answers."""
+    program = processes.Program(name="broker", command=broker_command(folder, port))
+    return started(program, folder, port, tied=tied)
+
+
+def broker_command(folder: Path, port: int) -> tuple[str, ...]:
+    """Return what starts the broker; it listens on 127.0.0.1 unless told otherwise."""
     command = [_packaged("noida_db", "noida-db"), "start", "--only", "kafka"]
     command += ["--data-dir", str(folder / "broker"), "--kafka-port", str(port)]
-    program = processes.Program(name="broker", command=tuple(command))
-    return started(program, folder, port, tied=tied)
+    return tuple(command)
 
 
 def started(

@@ -16,7 +16,7 @@ from streams import rejected, schemas
 from streams.event_files import FileReport, check_file, read_lines
 from streams.pseudonyms import read_pseudonyms
 from streams.publisher import EventPublisher
-from streams.topics import ensure_topics
+from streams.topics import PUBLISHED_TOPICS, ensure_topics
 
 app = typer.Typer(help="Publish and check events.", no_args_is_help=True)
 out = Console()
@@ -45,7 +45,7 @@ def publish(
     report = _check(path)
     if strict and report.bad_lines:
         raise ValueError("nothing was published (--strict)")
-    ensure_topics(settings.kafka)
+    ensure_topics(settings.kafka, PUBLISHED_TOPICS)
     pseudonyms = read_pseudonyms(settings.streams.pseudonym_key_file)
     with EventPublisher(settings.kafka, pseudonyms) as publisher:
         total = report.total + sum(report.rejected.values())

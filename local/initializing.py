@@ -43,9 +43,9 @@ def _passwords(users: Path) -> dict[str, str]:
 def _of_bundles(settings: Settings) -> str:
     """Return what will serve, and what to type where nothing does."""
     from features.bundle import list_bundles
-    from triton_repo.live import read_serving
+    from monitoring.exporter import serving_version
 
-    serving = read_serving(Path(settings.triton.repository)).serving
+    serving = serving_version(Path(settings.triton.repository))
     if serving:
         return f"model: {serving} serves again once Triton is up"
     bundles = list_bundles(Path(settings.training.bundles_dir))

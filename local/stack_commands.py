@@ -90,7 +90,11 @@ def init(
     """
     from local.initializing import initialize
 
-    initialize(load(), kafka_users, lambda text: out.print(text, highlight=False))
+    initialize(load(), kafka_users, _say)
+
+
+def _say(text: str) -> None:
+    out.print(text, highlight=False, soft_wrap=True)
 
 
 def _note(text: str) -> None:

@@ -1,9 +1,10 @@
 """The project's topics: created once, left alone afterwards."""
 
+from collections.abc import Collection
 from contextlib import suppress
 
 from kafka.admin import KafkaAdminClient, NewTopic
-from kafka.errors import TopicAlreadyExistsError
+from kafka.errors import TopicAlreadyExistsError, TopicAuthorizationFailedError
 
 from streams.brokers import connect
 from streams.config import KafkaConfig
@@ -32,15 +33,21 @@ _TOPIC_SETTINGS = {
 }
 
 
-def ensure_topics(kafka: KafkaConfig) -> list[str]:
-    """Create the topics that are missing and return their names; others stay as they are.
+PUBLISHED_TOPICS = (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC)
+"""What a producer writes, and under ACLs all that it sees."""
 
-    Raises ``ValueError`` where no broker answers.
+
+def ensure_topics(
+    kafka: KafkaConfig, names: Collection[str] = tuple(_TOPIC_SETTINGS)
+) -> list[str]:
+    """Create those of ``names`` that are missing and return them; others stay as they are.
+
+    Raises ``ValueError`` where no broker answers, or does not let us create one.
     """
     admin = connect(KafkaAdminClient, kafka)
     try:
         existing = set(admin.list_topics())
-        missing = [name for name in _TOPIC_SETTINGS if name not in existing]
+        missing = [name for name in names if name not in existing]
         for name in missing:
             _create(admin, name, kafka)
         return missing
@@ -69,5 +76,12 @@ def committed_offsets(kafka: KafkaConfig, group_id: str, topic: str) -> dict[int
 def _create(admin: KafkaAdminClient, name: str, kafka: KafkaConfig) -> None:
     settings = _TOPIC_SETTINGS[name]
     topic = NewTopic(name, kafka.partitions, kafka.replication, topic_configs=settings)
-    with suppress(TopicAlreadyExistsError):  # another process was faster
-        admin.create_topics([topic])
+    try:
+        with suppress(TopicAlreadyExistsError):  # another process was faster
+            admin.create_topics([topic])
+    except TopicAuthorizationFailedError:
+        raise ValueError(
+            f"the topic {name} is missing, or not ours to see, and "
+            f"{kafka.sasl_username or 'a client without a name'} may create none: "
+            "`srp4ctr stack init` as Kafka's admin"
+        ) from None

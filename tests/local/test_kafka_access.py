@@ -17,7 +17,7 @@ from streams.brokers import client_arguments, connect
 from streams.config import KafkaConfig, StreamConfig
 from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC, REJECTED_TOPIC
 from streams.publisher import EventPublisher
-from streams.topics import committed_offsets, ensure_topics
+from streams.topics import PUBLISHED_TOPICS, committed_offsets, ensure_topics
 from tests.builders import a_behavior, an_impression, an_item
 from tests.local.conftest import ClosedKafka
 from tests.streams.test_app import COUNTED, started, wait_until_counted
@@ -78,6 +78,9 @@ def test_a_producer_sees_and_makes_no_other_topics_and_no_users(
             admin.create_topics([NewTopic("another", 1, 1)])
     finally:
         admin.close()
+    assert ensure_topics(producer, PUBLISHED_TOPICS) == []
+    with pytest.raises(ValueError, match=r"not ours to see, and producer may create none"):
+        ensure_topics(producer)
     with pytest.raises((KafkaError, ValueError), match=r"(?i)authoriz|did not take"):
         kafka_access.grant(producer, {"producer": "mine"})
 

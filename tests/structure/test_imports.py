@@ -40,6 +40,7 @@ VENDOR_HOMES = {
         "triton_repo/promotion.py",
         "triton_repo/live.py",
         "triton_repo/client.py",
+        "triton_repo/connection.py",
         "local/*.py",
     ),
     "prometheus_client": (

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,15 +41,35 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@contextmanager
+def started(files: Path, plan: triton_server.ServerPlan, folder: Path) -> Iterator[None]:
+    """Run a server with the real stack's command."""
+    serving = serving_env.build(Path(LocalConfig().serving_dir))
+    plan.repository.mkdir()
+    where = (plan.grpc_port, plan.metrics_port)
+    command = real_stack.triton_command(files, plan.repository, where, serving.server)
+    program = processes.Program(
+        name="triton",
+        command=tuple(command),
+        env=triton_server.environment(serving, plan),
+        cwd=str(folder),
+    )
+    running = processes.start(program, folder, tied=True)
+    try:
+        processes.wait_ready(
+            running, lambda: ports.is_open(plan.metrics_port), timeout_s=120
+        )
+        yield
+    finally:
+        processes.stop(running, folder)
+
+
 @pytest.fixture(scope="module")
 def closed(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonConfig]:
     """Yield how the trainer reaches a server with the stack's command; it serves v1."""
     from features import store as feature_store  # Feast: 3 s
 
     folder = tmp_path_factory.mktemp("closed")
-    repository = folder / "triton"
-    repository.mkdir()
-    serving = serving_env.build(Path(LocalConfig().serving_dir))
     with ports.reserved_ports(3) as (grpc, metrics, redis):
         store = broker.start_store(folder, redis, tied=True)
         features = FeatureConfig(
@@ -57,38 +78,25 @@ def closed(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tr
             log_dir=str(folder / "events"),
         )
         plan = triton_server.ServerPlan(
-            repository=repository,
+            repository=folder / "triton",
             redis=features.redis,
             registry=features.registry,
             grpc_port=grpc,
             metrics_port=metrics,
         )
-        command = real_stack.triton_command(
-            files, repository, (grpc, metrics), serving.server
-        )
-        program = processes.Program(
-            name="triton",
-            command=tuple(command),
-            env=triton_server.environment(serving, plan),
-            cwd=str(folder),
-        )
-        running = processes.start(program, folder, tied=True)
-        processes.wait_ready(running, lambda: ports.is_open(metrics), timeout_s=120)
         triton = TritonConfig(
             grpc=f"{ports.HOST}:{grpc}",
-            repository=str(repository),
+            repository=str(plan.repository),
             tls=known_as(files, "trainer"),
             control_key_file=str(files / "triton_control"),
             max_latency_ratio=100.0,
         )
-        make = make_bundle_in(folder / "bundles")
-        try:
+        with started(files, plan, folder):
             feature_store.apply(features)
-            promotion.promote(make("v1", mark=1.0), triton, features, a_check)
+            bundle = make_bundle_in(folder / "bundles")("v1", mark=1.0)
+            promotion.promote(bundle, triton, features, a_check)
             yield triton
-        finally:
-            processes.stop(running, folder)
-            processes.stop(store, folder)
+    processes.stop(store, folder)
 
 
 def test_a_caller_with_a_certificate_of_the_stack_s_is_answered(

@@ -1,0 +1,86 @@
+"""What the real stack needs before its first event, and what is said of its model."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from features.config import FeatureConfig
+from local.initializing import initialize
+from settings import Settings
+from streams.topics import PUBLISHED_TOPICS, ensure_topics
+from tests import real_stack
+from tests.local.conftest import ClosedKafka
+from tests.local.test_kafka_access import MISSING
+from training.config import RefreshConfig
+from triton_repo.config import TritonConfig
+
+NEEDED = [*MISSING, *(["redis-server"] if shutil.which("redis-server") is None else [])]
+pytestmark = [
+    pytest.mark.kafka,
+    pytest.mark.redis,
+    pytest.mark.skipif(bool(NEEDED), reason=f"needs {NEEDED}"),
+]
+
+
+@pytest.fixture
+def as_init(
+    closed_kafka: ClosedKafka, stack_files: Path, tmp_path: Path
+) -> Iterator[Settings]:
+    """Yield the settings of Kafka's admin who is the stream to the store."""
+    with real_stack.redis(tmp_path, stack_files) as address:
+        features = FeatureConfig(
+            redis=address,
+            redis_tls=True,
+            redis_ca_file=str(stack_files / "ca.pem"),
+            redis_username="stream",
+            redis_password_file=str(stack_files / "redis_stream"),
+            registry=str(tmp_path / "registry.db"),
+            log_dir=str(tmp_path / "events"),
+        )
+        yield Settings(
+            kafka=closed_kafka.known_as("admin"),
+            features=features,
+            training=RefreshConfig(bundles_dir=str(tmp_path / "bundles")),
+            triton=TritonConfig(repository=str(tmp_path / "models")),
+        )
+
+
+def test_each_start_says_what_is_there_and_what_will_serve(
+    as_init: Settings, closed_kafka: ClosedKafka, stack_files: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    initialize(as_init, stack_files, said.append)
+    topics, users, views, model = said
+    assert topics == "topics: all there"
+    assert users == "Kafka users: producer, stream, trainer, monitor"
+    assert "user_behavior_sequence" in views
+    assert model.startswith("model: none yet; Triton answers NOT_FOUND until")
+    assert ensure_topics(closed_kafka.known_as("producer"), PUBLISHED_TOPICS) == []
+
+    bundle, models = tmp_path / "bundles" / "v3", tmp_path / "models"
+    bundle.mkdir(parents=True)
+    (bundle / "manifest.json").write_text("{}")
+    initialize(as_init, None, said.append)
+    assert said[-1] == "model: none serves; `srp4ctr model promote v3` makes it serve"
+    models.mkdir()
+    (models / "serving.json").write_text(json.dumps({"serving": "v3"}))
+    initialize(as_init, None, said.append)
+    assert said[-1] == "model: v3 serves again once Triton is up"
+
+
+def test_a_user_without_a_password_is_an_error_that_names_the_file(
+    as_init: Settings, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"--kafka-users .*kafka_producer: No such file"):
+        initialize(as_init, tmp_path, lambda _: None)
+
+
+def test_a_producer_cannot_initialize(
+    as_init: Settings, closed_kafka: ClosedKafka, stack_files: Path
+) -> None:
+    other = as_init.model_copy(update={"kafka": closed_kafka.known_as("producer")})
+    with pytest.raises(ValueError, match="`srp4ctr stack init` as Kafka's admin"):
+        initialize(other, stack_files, lambda _: None)

@@ -1,0 +1,71 @@
+"""The real stack's secrets: made once, and for nobody else to read."""
+
+import shutil
+import ssl
+import stat
+from pathlib import Path
+
+import pytest
+
+from local import certificates, stack_secrets
+
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_the_folder_is_its_owner_s_alone_and_so_is_what_no_container_needs(
+    stack_files: Path,
+) -> None:
+    assert mode(stack_files) == 0o700
+    for path in stack_files.iterdir():
+        assert mode(path) == (0o600 if path.name in stack_secrets.KEPT else 0o444)
+
+
+def test_making_them_again_changes_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    made = stack_secrets.make(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert set(made) == set(before)
+    assert stack_secrets.make(folder) == []
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_what_is_deleted_is_made_anew_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    stack_secrets.make(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for name in ("triton.pem", "redis_stream"):
+        (folder / name).unlink()
+    assert stack_secrets.make(folder) == ["redis_stream", "triton.pem"]
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed == {"triton.pem", "triton.key", "redis_stream", "redis.acl"}
+
+
+def test_passwords_are_long_each_another_and_end_without_a_line(stack_files: Path) -> None:
+    texts = [(stack_files / name).read_text() for name in stack_secrets.PASSWORDS]
+    assert len(set(texts)) == len(texts)
+    assert all(len(text) == 32 and text.strip() == text for text in texts)
+
+
+def test_the_store_is_told_hashes_alone(stack_files: Path) -> None:
+    users = (stack_files / stack_secrets.REDIS_ACL).read_text()
+    assert users.startswith("user default off\n")
+    for user in stack_secrets.REDIS_USERS:
+        assert (stack_files / f"redis_{user}").read_text() not in users
+
+
+def test_a_certificate_is_good_for_the_names_of_its_server(stack_files: Path) -> None:
+    names = _names(stack_files / "triton.pem")
+    assert {"triton", "localhost", "127.0.0.1", "rank.example.com"} == names
+    assert "rank.example.com" not in _names(stack_files / "redis.pem")
+    assert not certificates.ends_within(stack_files / "triton.pem", 800)
+    assert certificates.ends_within(stack_files / "triton.pem", 900)
+
+
+def _names(certificate: Path) -> set[str]:
+    decoded = ssl._ssl._test_decode_cert(str(certificate))  # type: ignore[attr-defined]
+    return {value for _, value in decoded["subjectAltName"]}
