@@ -78,7 +78,7 @@ sbom: setup ## write sbom.cdx.json: all that is installed, with licences (Cyclon
 	@$(BIN)/uv tool run --from cyclonedx-bom==7.5.0 cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o sbom.cdx.json $(BIN)/python
 
 fuzz: setup ## the fuzzed tests with FUZZ=50 times their examples
-	@FUZZ=$(or $(FUZZ),50) $(BIN)/python -m pytest --timeout 3600 tests/*_fuzz.py tests/*/*_fuzz.py tests/streams/test_erasure.py $(ARGS)
+	@FUZZ=$(or $(FUZZ),50) $(BIN)/python -m pytest --timeout 3600 tests/*_fuzz.py tests/*/*_fuzz.py tests/streams/test_erasure.py tests/triton_repo/test_contract.py $(ARGS)
 
 schema: setup ## write the events' JSON Schema and AsyncAPI document anew
 	@$(BIN)/srp4ctr events schema

@@ -26,6 +26,7 @@ Int64s = NDArray[np.int64]
 Objects = NDArray[np.object_]
 
 _MS_PER_DAY = 86_400_000
+_IS_PERSON = ~_.user_id.startswith(NO_PERSON)
 _BEHAVIOR = ("occurred_at", "item_key", "action_code")  # what makes two of them one
 # In this order within a millisecond: a request does not see what happens in its own.
 _ASKED, _HAPPENED, _KNOWN = range(3)
@@ -130,8 +131,7 @@ def request_rows(log: EventLog) -> dict[tuple[str, str], int]:
 
 def histories(log: EventLog, before_ms: int) -> UserHistories:
     """Return every user's behaviours that were visible before ``before_ms``."""
-    is_person = ~_.user_id.startswith(NO_PERSON)
-    acted = _acted(log).filter(is_person, _.visible_at < before_ms)
+    acted = _acted(log).filter(_IS_PERSON, _.visible_at < before_ms)
     distinct = acted.group_by("user_id", *_BEHAVIOR).aggregate(value=_.value.max())
     found = log.rows(distinct.order_by("user_id", *_BEHAVIOR))
     users = found["user_id"].combine_chunks().dictionary_encode()
@@ -166,7 +166,7 @@ def _counted(events: Table) -> Table:
 
 def _shown(log: EventLog) -> Table:
     """Return the impressions of the requests that have a matured label."""
-    shown = log.events.filter(_.type == "impression")
+    shown = log.events.filter(_.type == "impression", _IS_PERSON)
     shown = shown.semi_join(log.labels, ("user_id", "request_id"))
     columns = {name: _[name] for name in ("occurred_at", "position", "context")}
     return log.remembered(_first(shown, **columns))

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import Progress, track
 from rich.table import Table
 
+from local.audit import audit_log
 from local.views import file_tables
 from settings import load
 from streams import rejected, schemas
@@ -95,6 +96,34 @@ def replay_rejected(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     out.print(_replay_table(report, dry_run))
+
+
+@app.command("restore")
+def restore(log_dir: Path) -> None:
+    """Publish all of raw log LOG_DIR into a new, empty Kafka: what was known, and when.
+
+    For a Kafka that was lost. Empty the store first, and set features.log_dir to a new
+    folder: offsets begin anew. docs/backup.md has all the steps.
+
+    Example: srp4ctr events restore .data/events.lost
+    """
+    from streams import restoring
+
+    settings = load()
+    if log_dir.resolve() == Path(settings.features.log_dir).resolve():
+        raise ValueError(
+            f"{log_dir} is features.log_dir: move it away first, workers begin a new one"
+        )
+    with (
+        audit_log(settings).recorded("events restore", str(log_dir)) as outcome,
+        Progress(console=err, transient=True) as bar,
+    ):
+        task = bar.add_task("restore", total=None)
+        done = restoring.restore(
+            settings.kafka, log_dir, lambda count: bar.update(task, completed=count)
+        )
+        outcome.after = ", ".join(f"{done[topic]:,} {topic}" for topic in sorted(done))
+    out.print(f"restored {outcome.after}")
 
 
 @app.command("schema")

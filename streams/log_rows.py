@@ -17,6 +17,7 @@ from streams.events import (
     Click,
     Forget,
     Impression,
+    ItemUpdate,
     UserEvent,
 )
 from streams.folding import LoggedEvent
@@ -93,6 +94,12 @@ def event_of(row: Mapping[str, Any]) -> LoggedEvent:
         offset=row["offset"],
         known_at_ms=row["created_at"],
     )
+
+
+def update_of(row: Mapping[str, Any]) -> ItemUpdate:
+    """Return the item update that ``row`` of ``items`` was made of."""
+    known = {**row, "attributes": msgspec.json.decode(row["attributes"])}
+    return msgspec.convert(known, ItemUpdate)
 
 
 def _event_row(record: Record) -> Row | None:

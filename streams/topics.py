@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from contextlib import suppress
 
+from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.errors import TopicAlreadyExistsError, TopicAuthorizationFailedError
 
@@ -71,6 +72,17 @@ def committed_offsets(kafka: KafkaConfig, group_id: str, topic: str) -> dict[int
         for source, at in found.items()
         if source.topic == topic and at.offset >= 0
     }
+
+
+def end_offsets(kafka: KafkaConfig, topic: str) -> dict[int, int]:
+    """Return the offset behind the last record of each partition; {} without the topic."""
+    consumer = connect(KafkaConsumer, kafka)
+    try:
+        numbers = consumer.partitions_for_topic(topic) or ()
+        ends = consumer.end_offsets([TopicPartition(topic, each) for each in numbers])
+    finally:
+        consumer.close()
+    return {source.partition: end for source, end in ends.items()}
 
 
 def _create(admin: KafkaAdminClient, name: str, kafka: KafkaConfig) -> None:

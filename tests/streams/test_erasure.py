@@ -1,5 +1,7 @@
 """Erasing: nothing in the log tells of who was forgotten, and items lose no count."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features import recomputation
+from streams.config import StreamConfig
 from streams.erasure import erase_forgotten, is_forgotten, wishes_in
 from streams.events import (
     BEHAVIOR_EVENTS_TOPIC,
@@ -16,7 +19,13 @@ from streams.events import (
     LABELS_TOPIC,
     Impression,
     UserEvent,
+    item_key,
 )
+from streams.folding import LoggedEvent
+from streams.log_files import read_files
+from streams.log_rows import event_of
+from streams.rebuilding import Span, rebuild_rows
+from streams.sink import Rows
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 from tests.features.logs import Published, label_of, write_log
 from tests.fuzzing import examples
@@ -152,3 +161,43 @@ def test_whatever_happened_items_keep_their_counters(
     before = counters(log)
     erase_forgotten(log)
     assert counters(log) == before
+
+
+class AsLogged:
+    """A past that is nothing but a raw log: what Kafka held is gone."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+
+    async def events(self, since_ms: int, end: int) -> AsyncIterator[list[LoggedEvent]]:
+        for found in read_files(self._log, BEHAVIOR_EVENTS_TOPIC, 0, since_ms):
+            yield [event_of(row) for row in found if row["offset"] < end]
+
+
+def rebuilt(log: Path) -> Rows:
+    """Return what a rebuild of partition 0 writes into an empty store."""
+    written = Rows()
+
+    async def read(users: object, shares: object) -> Rows:
+        return Rows()
+
+    async def write(rows: Rows) -> None:
+        written.update(rows)
+
+    span = Span(partition=0, since_ms=0, end=99)
+    past: Any = AsLogged(log)
+    asyncio.run(rebuild_rows(past, span, StreamConfig(), read, write))
+    return written
+
+
+def test_a_rebuild_gives_nobody_a_row_and_items_their_counters(tmp_path: Path) -> None:
+    log = a_log(tmp_path, A_LIFE)
+    before = rebuilt(log)
+    erase_forgotten(log)
+    after = rebuilt(log)
+    assert after.sequences.keys() == before.sequences.keys() == {"ann"}
+    assert after.activities.keys() <= {"ann", "bob"}
+    assert [each.item_key for each in after.sequences["ann"].elements] == [item_key("i3")]
+    for share, activity in before.shares.items():
+        assert after.shares[share].impressions == activity.impressions
+        assert after.shares[share].clicks == activity.clicks

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
@@ -23,6 +25,7 @@ from local import broker, processes
 from streams.events import action_code, item_key
 from streams.sequences import SequenceElement, sequence_of
 from streams.sink import ItemProfile, Rows
+from tests.fuzzing import examples
 from triton_repo.answers import Ranking, RankRequest
 from triton_repo.client import RankClient
 from triton_repo.config import ExplorationConfig
@@ -214,6 +217,7 @@ def _texts(name: str, texts: list[list[Any]]) -> InferInput:
 
 
 USER_INPUT, ITEM_INPUT = _texts("user_id", [["u"]]), _texts("item_ids", [["i"]])
+MICROSECONDS = _input("request_time_ms", [1, 1], "INT64", np.array([[17 * 10**14]]))
 
 
 @pytest.mark.parametrize(
@@ -229,8 +233,10 @@ USER_INPUT, ITEM_INPUT = _texts("user_id", [["u"]]), _texts("item_ids", [["i"]])
         ([_texts("user_id", [[b"\xff"]]), ITEM_INPUT], "user_id is not UTF-8"),
         ([USER_INPUT, _texts("item_ids", [[b"\xff"]])], "item_ids is not UTF-8"),
         ([_texts("user_id", [["u" * 300]]), ITEM_INPUT], "300 letters; at most 256"),
+        ([_texts("user_id", [["u" * 2_000_000]]), ITEM_INPUT], "at most 256"),
         ([USER_INPUT, ITEM_INPUT, _texts("context", [["[]"]])], "expected an object"),
         ([USER_INPUT, ITEM_INPUT, _texts("context", [["{"]])], "not JSON"),
+        ([USER_INPUT, ITEM_INPUT, MICROSECONDS], "is it in microseconds"),
     ],
 )
 def test_what_cannot_be_answered_is_refused_with_a_sentence(
@@ -242,6 +248,31 @@ def test_what_cannot_be_answered_is_refused_with_a_sentence(
     ):
         client.infer(RANK_CLICKS, inputs)
     assert error.value.status() == "StatusCode.INVALID_ARGUMENT"
+
+
+SENT = st.binary(max_size=40) | st.sampled_from([b"x" * 9_000, b"\xff" * 9, b"\0", b""])
+
+
+@settings(deadline=None, max_examples=examples(25))
+@given(st.lists(st.lists(SENT, min_size=1, max_size=3), min_size=1, max_size=3), SENT, SENT)
+def test_whatever_is_sent_the_next_caller_is_answered(
+    stack: Stack, items: list[list[bytes]], user: bytes, context: bytes
+) -> None:
+    inputs = [
+        _texts("user_id", [[user]] * len(items)),
+        _texts("context", [[context]] * len(items)),
+    ]
+    longest = max(map(len, items))
+    inputs.append(_texts("item_ids", [(row * longest)[:longest] for row in items]))
+    with InferenceServerClient(stack.address) as client:
+        try:
+            client.infer(RANK_CLICKS, inputs, client_timeout=5.0)
+        except InferenceServerException as refusal:
+            refused = refusal.status()
+        else:
+            refused = "StatusCode.INVALID_ARGUMENT"
+    assert refused == "StatusCode.INVALID_ARGUMENT"
+    assert 0.0 < ask(stack, USER, [ITEM]).scores[0] < 1.0
 
 
 def test_without_a_store_items_still_rank_and_its_return_is_noticed(stack: Stack) -> None:
