@@ -26,7 +26,8 @@ READERS: dict[str, Callable[[str], object]] = {
 }
 # Programs of others: nothing here says whether their words are right.
 OF_OTHERS = {
-    *("apt", "cp", "curl", "docker", "git", "kubectl", "node", "npm", "openssl", "pip"),
+    *("apt", "cp", "curl", "docker", "git", "kubectl", "mkdir", "mv", "node", "npm"),
+    *("openssl", "pip", "rm"),
     *("pg_dump", "pg_restore", "psql", "redis-cli", "rsync", "systemctl", "tar"),
     *("kafka-acls.sh", "kafka-configs.sh", "kafka-topics.sh", "torchrun", "valkey-cli"),
 }
@@ -119,9 +120,13 @@ def test_every_benchmark_that_a_page_names_exists() -> None:
 
 
 def name_of(typed: list[str]) -> str:
-    """Return the noun and the verb of a command's words."""
-    plain = [word for word in typed if not word.startswith("-")]
-    return " ".join(plain[:1] if plain[0] in ("demo", "capacity") else plain[:2])
+    """Return the noun and the verb of a command's words, or its one name."""
+    names, group = [], get_command(app)
+    for word in typed:
+        if inner := getattr(group, "commands", {}).get(word):
+            names.append(word)
+            group = inner
+    return " ".join(names)
 
 
 def complaint(typed: list[str]) -> str:
