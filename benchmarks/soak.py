@@ -89,6 +89,7 @@ def soak(stack: Soaked, folder: Path, asked: argparse.Namespace) -> Row:
         "wrong_rows": found.wrong_rows,
         "growth": [asdict(each) | {"mb": round(each.mb, 1)} for each in growths],
         "struck": struck,
+        "errors": seen.errors,
     }
 
 

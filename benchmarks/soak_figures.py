@@ -51,10 +51,14 @@ class Memory:
                     for child in parent.children(recursive=True)
                 ]
                 for name, each in family:
-                    taken = (at_s, each.memory_info().rss / 1e6)
-                    self._samples.setdefault((name, each.pid), []).append(taken)
+                    self.note(name, each.pid, at_s, each.memory_info().rss / 1e6)
             except psutil.NoSuchProcess:  # it has just been killed
                 continue
+
+    def note(self, name: str, pid: int, at_s: float, mb: float) -> None:
+        """Note one process; one that has ended and waits for its parent takes nothing."""
+        if mb > 0.0:
+            self._samples.setdefault((name, pid), []).append((at_s, mb))
 
     def growths(self) -> list[Growth]:
         """Return every kind of process that lived long enough."""

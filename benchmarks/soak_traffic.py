@@ -8,7 +8,8 @@ import json
 import multiprocessing
 import random
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -38,7 +39,8 @@ class Seen:
     """Acknowledged by the broker."""
     impressions: int
     latencies_ms: tuple[float, ...]
-    errors: tuple[str, ...]
+    errors: Mapping[str, int]
+    """What the failed requests said, and how many did."""
 
 
 class Visitors:
@@ -101,7 +103,7 @@ def read_notes(folder: Path, name: str = "") -> Seen:
         events=sum(line["events"] for line in lines),
         impressions=sum(line["impressions"] for line in lines),
         latencies_ms=tuple(each for line in lines for each in line["latencies_ms"]),
-        errors=tuple(sorted({each for line in lines for each in line["errors"]})),
+        errors=Counter(each for line in lines for each in line["errors"]),
     )
 
 

@@ -73,8 +73,7 @@ REQUEST_FEATURES = (
     *(f"user_log_impressions_{life}" for life in HALF_LIVES),
     "log_sequence_length",
     "log_seconds_since_last_behavior",
-    "hour_sin",
-    "hour_cos",
+    *("hour_sin", "hour_cos"),
     *(f"context_number_{place}" for place in range(1, NUM_CONTEXT_NUMBERS + 1)),
 )
 # Columns of candidate_features, in order.

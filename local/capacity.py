@@ -49,22 +49,15 @@ class Plan:
 def plan(demand: Demand, prices: Prices, refresh: RefreshConfig) -> Plan:
     """Return what ``demand`` needs."""
     layout = Layout(demand=demand)
-    hours = training_core_hours(layout, refresh) / demand.cores
+    core_hours = training_core_hours(layout, refresh)
     lines = (
         *_streams(layout),
         *_store(layout),
         *_serving(layout),
-        Line(
-            part="training",
-            what="a refresh, all cores of one machine",
-            value=hours,
-            unit="hours",
-            source=measured.FINETUNING_MS_PER_IMPRESSION.source,
-        ),
-        Line(part="training", what="a machine", value=demand.cores, unit=CORES),
+        *_training(demand, core_hours),
         Line(part="monitoring", what="monitor, Prometheus, Grafana", value=4, unit=CORES),
     )
-    found = limits(layout, hours)
+    found = limits(layout, core_hours / demand.cores)
     made = Plan(lines=lines, limits=found, currency=prices.currency, month=0.0)
     month = made.total(CORES) * prices.core_hour * HOURS_A_MONTH
     month += made.total(MEMORY) * prices.memory_gb_month
@@ -90,6 +83,20 @@ def training_core_hours(layout: Layout, refresh: RefreshConfig) -> float:
         + windows * refresh.warm_pretrain_epochs * windows_ms.at(demand.history).value
     )
     return ms * (1.0 + refresh.replay) / 3.6e6
+
+
+def _training(demand: Demand, core_hours: float) -> Iterator[Line]:
+    one = partial(Line, part="training")
+    yield one(
+        what="a refresh, all cores of one machine",
+        value=core_hours / demand.cores,
+        unit="hours",
+        source=measured.FINETUNING_MS_PER_IMPRESSION.source,
+    )
+    if demand.gpu_times:
+        hours = core_hours / demand.gpu_times
+        yield one(what="instead, a refresh on one GPU", value=hours, unit="hours")
+    yield one(what="a machine", value=demand.cores, unit=CORES)
 
 
 def _streams(layout: Layout) -> Iterator[Line]:

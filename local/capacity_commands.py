@@ -32,6 +32,9 @@ Cores = Annotated[int, typer.Option(help="Of a machine that serves or trains.")]
 TrainDays = Annotated[
     float, typer.Option(help="A refresh learns from what so many days brought.")
 ]
+GpuTimes = Annotated[
+    float, typer.Option(help="A GPU trains so many times as fast as a core: measure yours.")
+]
 PriceCore = Annotated[
     float | None, typer.Option(help="Else monitoring.price_per_core_hour.")
 ]
@@ -52,6 +55,7 @@ def capacity(  # noqa: PLR0913  # typer: a parameter a flag
     copies: Copies = 2,
     cores: Cores = 16,
     train_days: TrainDays = 1.0,
+    gpu_times: GpuTimes = 0.0,
     price_core_hour: PriceCore = None,
     price_memory_gb_month: PriceMemory = 3.0,
     price_disk_gb_month: PriceDisk = 0.08,

@@ -35,14 +35,18 @@ class Demand:
     """Of a machine that serves or trains."""
     train_days: float = 1.0
     """A refresh learns from what so many days brought."""
+    gpu_times: float = 0.0
+    """A GPU trains so many times as fast as a core; 0: nobody has measured it."""
 
     def __post_init__(self) -> None:
         for name in _ABOVE_0:
             if not 0 < getattr(self, name) < math.inf:
                 flag, value = name.replace("_", "-"), getattr(self, name)
                 raise ValueError(f"--{flag} is {value:g}; it must be above 0")
-        if self.partitions < 0:
-            raise ValueError(f"--partitions is {self.partitions}; at least 0")
+        for name in ("partitions", "gpu_times"):
+            if not 0 <= getattr(self, name) < math.inf:
+                flag, value = name.replace("_", "-"), getattr(self, name)
+                raise ValueError(f"--{flag} is {value:g}; it must be at least 0")
         if self.utilisation > 1.0:
             raise ValueError(
                 f"--utilisation is {self.utilisation:g}; a share of a core, at most 1"

@@ -1,6 +1,8 @@
-"""``python -m monitoring.dashboards``: write every dashboard's JSON anew."""
+"""``python -m monitoring.dashboards``: write every dashboard and docs/panels.md anew."""
 
-from monitoring.dashboards.boards import write
+from monitoring.dashboards.boards import BOARDS, write
+from monitoring.dashboards.panels_page import PAGE, page
 
 if __name__ == "__main__":
     write()
+    PAGE.write_text(page(BOARDS), encoding="utf-8")

@@ -20,6 +20,8 @@ class RunningDemo:
     output: str
     """All that it has printed, to the line of figures."""
     good_events: int
+    folder: Path
+    """Of its stack: ``stack.toml`` in it says where everything listens."""
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +37,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDemo]:
         text=True,
     )
     try:
-        yield RunningDemo(output=_to_the_figures(process), good_events=good)
+        output = _to_the_figures(process)
+        (stack,) = (folder / "data").glob("demo-*")
+        yield RunningDemo(output=output, good_events=good, folder=stack)
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)

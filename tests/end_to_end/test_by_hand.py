@@ -1,7 +1,9 @@
 """The README's tour: what the demo does, typed by hand, one command after another."""
 
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -16,6 +18,8 @@ import pytest
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
+from local import ports
+from tests.docs.pages import commands
 from tests.end_to_end import shop
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
@@ -30,6 +34,7 @@ class Shell:
     """A terminal in which the commands are typed."""
 
     folder: Path
+    http_port: int
     background: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def type(self, *words: str, expect: int = 0) -> str:
@@ -57,28 +62,30 @@ class Shell:
         return [sys.executable, "-m", "cli", "--data-dir", data, *words]
 
     def _env(self) -> dict[str, str]:
-        return {**os.environ, **SETTINGS}
+        http = {"SRP4CTR_TRITON__HTTP_PORT": str(self.http_port)}
+        return {**os.environ, **SETTINGS, **http}
 
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """Type the tour up to a promoted model; end everything afterwards."""
-    shell = Shell(tmp_path_factory.mktemp("tour"))
-    try:
-        shell.type("stack", "up")
-        assert "user_behavior_sequence" in shell.type("features", "apply")
-        shell.leave_running("stream", "run")
-        shell.leave_running("monitor", "run")
-        shop.write(shell.folder / "mine.jsonl", broken=())
-        shell.type("events", "publish", str(shell.folder / "mine.jsonl"), "--backfill")
-        refresh_when_labels_are_there(shell)
-        yield shell
-    finally:
-        for process in shell.background:
-            process.terminate()
-        for process in shell.background:
-            process.wait(timeout=30)
-        shell.type("stack", "down")
+    with ports.reserved_ports(1) as (http_port,):
+        shell = Shell(tmp_path_factory.mktemp("tour"), http_port)
+        try:
+            shell.type("stack", "up")
+            assert "user_behavior_sequence" in shell.type("features", "apply")
+            shell.leave_running("stream", "run")
+            shell.leave_running("monitor", "run")
+            shop.write(shell.folder / "mine.jsonl", broken=())
+            shell.type("events", "publish", str(shell.folder / "mine.jsonl"), "--backfill")
+            refresh_when_labels_are_there(shell)
+            yield shell
+        finally:
+            for process in shell.background:
+                process.terminate()
+            for process in shell.background:
+                process.wait(timeout=30)
+            shell.type("stack", "down")
 
 
 def refresh_when_labels_are_there(shell: Shell) -> None:
@@ -125,6 +132,11 @@ def test_the_promoted_model_is_listed_as_serving(shell: Shell) -> None:
     assert re.search(r"v1\b.*serving", shell.type("model", "list"))
 
 
+def test_a_running_stack_and_a_good_file_are_said_to_be_so(shell: Shell) -> None:
+    assert "triton" in shell.type("stack", "status")
+    assert "impression" in shell.type("events", "check", str(shell.folder / "mine.jsonl"))
+
+
 def test_a_ranking_is_readable(shell: Shell) -> None:
     shown = shell.type("model", "rank", "user-1", "item-1", "item-2", "never-seen")
     assert "status ok" in shown
@@ -156,6 +168,15 @@ def test_plain_tritonclient_gets_finite_scores_for_strangers(shell: Shell) -> No
     assert np.isfinite(answer["click_probability"]).all()
     assert answer["status"] == [b"cold_user"]
     assert answer["model_version"] == [b"v1"]
+
+
+def test_the_page_s_curl_is_answered_where_http_is_on(shell: Shell) -> None:
+    (typed,) = [each for _, each in commands() if each.startswith("curl ")]
+    moved = typed.replace("127.0.0.1:8000", f"127.0.0.1:{shell.http_port}")
+    done = subprocess.run(shlex.split(moved), capture_output=True, check=True)
+    outputs = {each["name"]: each["data"] for each in json.loads(done.stdout)["outputs"]}
+    assert outputs["model_version"] == ["v1"]
+    assert len(outputs["click_probability"]) == 2
 
 
 def test_empty_ids_pad(shell: Shell) -> None:
@@ -191,3 +212,9 @@ def test_a_second_bundle_can_be_rolled_back(shell: Shell) -> None:
     assert "v1 serves" in shell.type("model", "rollback")
     assert ask(shell, b"user-1", [b"item-1"])["model_version"] == [b"v1"]
     assert "v2 serves" in shell.type("model", "promote", "v2")
+
+
+def test_a_forgotten_user_has_no_history(shell: Shell) -> None:
+    assert ask(shell, b"user-2", [b"item-1"])["status"] == [b"ok"]
+    assert "forgotten: user-2" in shell.type("features", "forget", "user-2")
+    assert ask(shell, b"user-2", [b"item-1"])["status"] != [b"ok"]

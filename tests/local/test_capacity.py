@@ -111,6 +111,12 @@ def test_training_hours_are_impressions_and_windows_by_their_time() -> None:
     assert twice == pytest.approx(2 * found)
 
 
+def test_a_gpu_is_reckoned_with_where_someone_has_measured_it() -> None:
+    by_cores = value(a_plan(events_per_s=1e5), "all cores of one machine")
+    assert value(a_plan(events_per_s=1e5, gpu_times=32.0), "one GPU") == by_cores / 2
+    assert not [each for each in a_plan().lines if "GPU" in each.what]
+
+
 def test_the_price_is_of_cores_memory_and_disk() -> None:
     prices = Prices(core_hour=1.0, memory_gb_month=10.0, disk_gb_month=0.0)
     made = plan(a_demand(), prices, RefreshConfig())
@@ -141,6 +147,7 @@ def test_at_a_small_traffic_nothing_breaks() -> None:
         (("--requests-per-s", "1", "--utilisation", "1.5"), "--utilisation is 1.5"),
         (("--requests-per-s", "1", "--history", "-3"), "--history is -3"),
         (("--requests-per-s", "1", "--partitions", "-1"), "--partitions is -1"),
+        (("--requests-per-s", "1", "--gpu-times", "nan"), "--gpu-times is nan"),
         (("--requests-per-s", "1", "--price-disk-gb-month", "-1"), "disk-gb-month is -1"),
     ],
 )

@@ -14,6 +14,7 @@ from monitoring.dashboards import (
     PROPERTIES,
     TRANSFORMATIONS,
     UNITS,
+    panels_page,
 )
 from monitoring.dashboards.boards import BOARDS, text
 from tests.monitoring.boards import NAMES, board, named_panels, panels
@@ -251,3 +252,11 @@ def _colours(part: object) -> Iterator[str]:
                 yield value
             else:
                 yield from _colours(value)
+
+
+def test_the_page_of_all_panels_is_what_the_dashboards_say() -> None:
+    assert panels_page.PAGE.read_text("utf-8") == panels_page.page(BOARDS), (
+        "run `make dashboards`"
+    )
+    for _, panel in named_panels():
+        assert f"| {panel['title']} | " in panels_page.PAGE.read_text("utf-8")

@@ -1,0 +1,50 @@
+"""What the soak makes of its notes and its samples of memory."""
+
+from pathlib import Path
+
+from benchmarks.soak_figures import Memory
+from benchmarks.soak_traffic import read_notes
+
+NOTE = (
+    '{"events": 3, "impressions": 2, "latencies_ms": [4.0, 6.0], "errors": ["away"],'
+    ' "requests": 3}\n'
+)
+
+
+def test_notes_of_all_visitors_add_up_and_a_line_cut_short_is_left_out(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "s0.jsonl").write_text(NOTE + NOTE + NOTE[:20])
+    (tmp_path / "s1.jsonl").write_text(NOTE)
+    (tmp_path / "c0.jsonl").write_text(NOTE)
+    seen = read_notes(tmp_path, "s")
+    assert (seen.requests, seen.failed, seen.events, seen.impressions) == (9, 3, 9, 6)
+    assert seen.latencies_ms == (4.0, 6.0) * 3
+    assert seen.errors == {"away": 3}
+    assert read_notes(tmp_path).requests == 12
+
+
+def growth_of(memory: Memory) -> dict[str, float]:
+    return {each.name: each.mb for each in memory.growths()}
+
+
+def test_memory_grows_from_the_end_of_a_process_s_own_warm_up(tmp_path: Path) -> None:
+    memory = Memory(tmp_path, warm_up_s=60.0)
+    for at_s in range(0, 310, 10):
+        memory.note("worker", 1, at_s, 100.0 if at_s < 60 else 200.0)
+    assert growth_of(memory) == {"worker": 0.0}
+
+
+def test_of_a_process_s_lives_the_one_that_grew_most_counts(tmp_path: Path) -> None:
+    memory = Memory(tmp_path, warm_up_s=0.0)
+    for at_s in range(0, 310, 10):
+        memory.note("worker", 1, at_s, 200.0)
+        memory.note("worker", 2, 400 + at_s, 200.0 + at_s)
+    assert growth_of(memory) == {"worker": 250.0}  # means of six samples at both ends
+
+
+def test_a_life_of_less_than_a_minute_says_nothing(tmp_path: Path) -> None:
+    memory = Memory(tmp_path, warm_up_s=60.0)
+    for at_s in range(0, 110, 10):
+        memory.note("worker", 1, at_s, 100.0 + at_s)
+    assert growth_of(memory) == {}

@@ -1,0 +1,103 @@
+"""What the pages show for programs does what they say: run beside the demo's stack.
+
+Addresses become the demo's; ``tests/docs`` looks at the blocks that are not run here.
+"""
+
+import contextlib
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.docs.pages import blocks, commands
+from tests.end_to_end.conftest import RunningDemo
+from tests.structure.source_tree import ROOT
+from triton_repo.client import RankClient
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+# Pages whose Python is run by a test of their own.
+ELSEWHERE = {"docs/producers.md": "tests/streams/test_producers_page.py"}
+PAGES = sorted({block.page for block in blocks("python")} - ELSEWHERE.keys())
+TRITON = "127.0.0.1:8001"
+
+
+@pytest.fixture(scope="module")
+def addresses(demo: RunningDemo) -> dict[str, str]:
+    """What the pages call an address → where it is beside the demo."""
+    found = tomllib.loads((demo.folder / "stack.toml").read_text())
+    kafka, triton = found["kafka"]["bootstrap"], found["triton"]["grpc"]
+    return {"127.0.0.1:9092": kafka, TRITON: triton}
+
+
+def moved(text: str, addresses: dict[str, str]) -> str:
+    """Return ``text`` with the demo's addresses."""
+    for before, after in addresses.items():
+        text = text.replace(before, after)
+    return text
+
+
+def python_of(page: str, addresses: dict[str, str]) -> tuple[dict[str, Any], str]:
+    """Run a page's Python from top to bottom; return what it made and printed."""
+    said = io.StringIO()
+    with RankClient(addresses[TRITON]) as client, contextlib.redirect_stdout(said):
+        here: dict[str, Any] = {}
+        for block in blocks("python"):
+            if block.page == page:
+                here["client"] = client  # an earlier block has closed its own
+                exec(moved(block.text, addresses), here)
+    return here, said.getvalue()
+
+
+def test_the_readme_s_python_publishes_and_ranks(addresses: dict[str, str]) -> None:
+    made, _ = python_of("README.md", addresses)
+    assert made["sent"].get().topic == "behavior-events"
+    assert made["answer"].as_numpy("click_probability").shape == (1, 3)
+
+
+def test_the_callers_python_ranks(addresses: dict[str, str]) -> None:
+    made, said = python_of("docs/callers.md", addresses)
+    assert re.search(r"^v\d+ \w+ \(", said, re.MULTILINE), said
+    assert len(made["shown"]) == 3  # impressions, to be published
+    assert len(made["ranking"].scores) == 2
+
+
+def test_another_model_learns_from_the_vectors(
+    addresses: dict[str, str],
+    demo: RunningDemo,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (typed,) = [each for _, each in commands() if "model vectors" in each]
+    typed = typed.replace("srp4ctr", f"{sys.executable} -m cli --data-dir {demo.folder}")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    monkeypatch.chdir(tmp_path)
+    words = typed.replace("v2", "v1").split()
+    subprocess.run(words, check=True, env=environment, capture_output=True)
+    made, _ = python_of("docs/own_model.md", addresses)
+    assert made["booster"].num_trees() > 0
+
+
+def test_every_page_with_python_is_run() -> None:
+    assert PAGES == ["README.md", "docs/callers.md", "docs/own_model.md"]
+    for page, test in ELSEWHERE.items():
+        assert page.rpartition("/")[2] in (ROOT / test).read_text()
+
+
+def test_node_ranks(addresses: dict[str, str], tmp_path: Path) -> None:
+    if not shutil.which("npm"):
+        pytest.skip("npm is not installed (Debian: npm)")
+    shutil.copytree(ROOT / "docs" / "callers", tmp_path / "docs" / "callers")
+    typed = [each for _, each in commands() if each.startswith(("npm ", "node "))]
+    assert len(typed) == 2
+    for each in typed:
+        words = moved(each, addresses).split()
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert re.match(r"v\d+ \w+ \{ '50': 0\.\d+", done.stdout), done.stdout
