@@ -69,6 +69,21 @@ def test_counters_grow_by_what_was_done_since_they_were_told(
     }
 
 
+def test_what_fails_before_telling_keeps_nothing_from_being_told(
+    told: Told, bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = a_ledger(told, bundle)
+
+    def fails() -> None:
+        raise ValueError("a shape of another release")
+
+    kept.prepare = fails
+    kept.add(PART_RUNS, 2, model="behavior_encoder_v7")
+    kept.stop()
+    assert told[PART_RUNS, "behavior_encoder_v7", ""] == 2
+    assert "a shape of another release" in caplog.text
+
+
 def test_nothing_is_told_while_the_step_loads(bundle: Path) -> None:
     kept = Ledger({key: lambda _: None for key in keys("m", "v7", bundle)}, "m")
     assert "ledger" not in {thread.name for thread in threading.enumerate()}
