@@ -49,6 +49,8 @@ def list_deeds(
 
 def _table(deeds: list[Deed]) -> Table:
     table = a_table("audit log", *_COLUMNS)
+    table.columns[0].no_wrap = True
+    table.columns[0].min_width = len("2026-11-01 12:00:00")
     for deed in deeds:
         when = datetime.fromisoformat(deed.at).astimezone(UTC)
         result = deed.result if not deed.detail else f"{deed.result}: {deed.detail}"
