@@ -17,7 +17,8 @@ AT_ONCE ?= 2
 # Of the real stack: cpu or gpu; and whether Kafka is published, for producers elsewhere.
 PROFILE ?= cpu
 PRODUCERS ?=
-COMPOSE = docker compose -f compose.yaml $(if $(PRODUCERS),-f compose.producers.yaml) --profile $(PROFILE)
+# On a GPU, encoder and head are steps of Triton's own backend.
+COMPOSE = $(if $(filter gpu,$(PROFILE)),TRITON_BACKEND=$(or $(TRITON_BACKEND),onnxruntime)) docker compose -f compose.yaml $(if $(PRODUCERS),-f compose.producers.yaml) --profile $(PROFILE)
 
 # Where it is set each process compiles all it imports anew: 8 s of torch and its like.
 unexport PYTHONDONTWRITEBYTECODE

@@ -34,12 +34,15 @@ def issue(
 ) -> None:
     """Make ``NAME.pem`` and ``NAME.key`` in ``folder``, unless they are there.
 
-    ``hosts`` are the names and addresses for which a server's certificate is good. A
-    server's is no client's and the other way round.
+    ``hosts`` are the names and addresses for which a server's certificate is to be good;
+    one that is not good for all of them is made anew. A server's is no client's and the
+    other way round.
     """
     certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
-    if certificate.is_file() and key.is_file():
+    are_there = certificate.is_file() and key.is_file()
+    if are_there and all(_is_good_for(certificate, host) for host in hosts):
         return
+    certificate.unlink(missing_ok=True)
     key.unlink(missing_ok=True)  # half of a pair, and not writable
     request, extensions = folder / f".{name}.request", folder / f".{name}.extensions"
     names = ",".join(map(_alternative, hosts)) or f"DNS:{name}"
@@ -66,10 +69,22 @@ def ends_within(certificate: Path, days: int) -> bool:
 
 
 def _alternative(host: str) -> str:
+    return f"IP:{host}" if _is_address(host) else f"DNS:{host}"
+
+
+def _is_good_for(certificate: Path, host: str) -> bool:
+    asked = "-checkip" if _is_address(host) else "-checkhost"
+    command = ["openssl", "x509", "-noout", asked, host, "-in", str(certificate)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return "does match" in done.stdout  # its status says nothing of it
+
+
+def _is_address(host: str) -> bool:
     try:
-        return f"IP:{ipaddress.ip_address(host)}"
+        ipaddress.ip_address(host)
     except ValueError:
-        return f"DNS:{host}"
+        return False
+    return True
 
 
 def _openssl(*arguments: str | Path) -> None:

@@ -78,12 +78,13 @@ def rules(settings: Settings) -> Iterator[Finding]:
     except ClusterAuthorizationFailedError:
         yield ok(check, "the broker has an authorizer, and does not show us its rules")
     else:
-        yield from _of_rules(settings.kafka, [str(acl.principal) for acl in found])
+        yield from of_rules(settings.kafka, [str(acl.principal) for acl in found])
     finally:
         admin.close()
 
 
-def _of_rules(kafka: KafkaConfig, principals: list[str]) -> Iterator[Finding]:
+def of_rules(kafka: KafkaConfig, principals: list[str]) -> Iterator[Finding]:
+    """Yield what the rules' ``principals``, and that they are shown to us, tell."""
     if "User:*" in principals:
         do = "srp4ctr stack init sets the rules; delete those of User:*"
         yield is_open("kafka rules", "a rule allows something to User:*, everybody", do)

@@ -49,13 +49,13 @@ KEPT = (certificates.AUTHORITY_KEY, "caller.key")
 
 
 def make(folder: Path, hosts: Sequence[str] = ()) -> list[str]:
-    """Make what is missing in ``folder`` and return its names; what is there stays.
+    """Make what is missing in ``folder`` and return what is new there; the rest stays.
 
     ``hosts`` are names or addresses under which the published servers are reached.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
-    before = {path.name for path in folder.iterdir()}
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     certificates.make_authority(folder)
     for name, known in SERVERS.items():
         more = hosts if name in PUBLISHED else ()
@@ -65,10 +65,13 @@ def make(folder: Path, hosts: Sequence[str] = ()) -> list[str]:
     for name in PASSWORDS:
         if name not in before:
             _write(folder / name, secrets.token_urlsafe(24))
-    _write(folder / REDIS_ACL, redis_acl(folder))
+    users = redis_acl(folder)
+    if REDIS_ACL not in before or (folder / REDIS_ACL).read_text() != users:
+        _write(folder / REDIS_ACL, users)
     for path in folder.iterdir():
         path.chmod(0o600 if path.name in KEPT else 0o444)
-    return sorted({path.name for path in folder.iterdir()} - before)
+    after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    return sorted(name for name in after if after[name] != before.get(name))
 
 
 def redis_acl(folder: Path) -> str:

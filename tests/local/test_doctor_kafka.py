@@ -62,6 +62,21 @@ def test_what_a_user_may_not_see_is_missing_for_it(closed_kafka: ClosedKafka) ->
     assert "missing, or not ours to see: impression-labels" in topics.found
 
 
+@needs_apache_kafka
+def test_rules_that_hold_for_everybody_or_are_shown_to_services_are_open(
+    closed_kafka: ClosedKafka,
+) -> None:
+    admin = closed_kafka.known_as("admin")
+    (seen,) = doctor_kafka.rules(Settings(kafka=admin))
+    assert (seen.state, seen.found.partition(" ")[2]) == (
+        "ok",
+        "rules, none of them for everybody",
+    )
+    service = replace(admin, sasl_username="stream")
+    found = doctor_kafka.of_rules(service, ["User:stream", "User:*"])
+    assert [each.state for each in found] == ["open", "open"]
+
+
 def test_a_broker_that_lets_all_in_is_open(exposed: KafkaConfig) -> None:
     (strangers,) = doctor_kafka.strangers(Settings(kafka=exposed))
     assert strangers.state == "open"

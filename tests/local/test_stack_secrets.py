@@ -39,10 +39,22 @@ def test_what_is_deleted_is_made_anew_and_nothing_else(tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     for name in ("triton.pem", "redis_stream"):
         (folder / name).unlink()
-    assert stack_secrets.make(folder) == ["redis_stream", "triton.pem"]
+    anew = ["redis.acl", "redis_stream", "triton.key", "triton.pem"]
+    assert stack_secrets.make(folder) == anew
     after = {path.name: path.read_bytes() for path in folder.iterdir()}
     changed = {name for name in after if after[name] != before[name]}
-    assert changed == {"triton.pem", "triton.key", "redis_stream", "redis.acl"}
+    assert changed == set(anew)
+
+
+def test_a_host_that_is_named_later_gets_into_the_published_certificates(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "secrets"
+    stack_secrets.make(folder, ["a.example.com"])
+    made = stack_secrets.make(folder, ["b.example.com", "10.1.2.3"])
+    assert {name.partition(".")[0] for name in made} == set(stack_secrets.PUBLISHED)
+    assert {"b.example.com", "10.1.2.3"} < _names(folder / "kafka.pem")
+    assert stack_secrets.make(folder) == []
 
 
 def test_passwords_are_long_each_another_and_end_without_a_line(stack_files: Path) -> None:

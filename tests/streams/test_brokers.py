@@ -11,10 +11,11 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
 
-from local import apache_kafka, processes
+from local import apache_kafka, doctor_kafka, processes
 from local.ports import HOST, reserved_ports
 from monitoring.label_reader import LabelReader
 from monitoring.worker_watch import WorkerWatch
+from settings import Settings
 from streams import publisher
 from streams.brokers import client_arguments
 from streams.config import KafkaConfig, StreamConfig
@@ -174,6 +175,16 @@ def test_a_clock_that_runs_ahead_is_an_error_that_says_what_to_do(
             EventPublisher(kafka) as ahead,
         ):
             ahead.publish(event, backfill=True)
+
+
+@needs_apache_kafka
+@pytest.mark.kafka
+def test_the_doctor_says_that_every_user_of_this_broker_may_do_all(
+    kafka: KafkaConfig,
+) -> None:
+    (found,) = doctor_kafka.rules(Settings(kafka=kafka))
+    assert found.state == "open"
+    assert found.found.startswith("the broker has no authorizer")
 
 
 def test_a_plain_broker_needs_an_address_alone() -> None:
