@@ -172,7 +172,7 @@ def roll_back(
 
     Example: srp4ctr model rollback
     """
-    from triton_repo.promotion import end_canary, rollback
+    from triton_repo.replicas import end_canary, rollback
 
     take_back = end_canary if canary else rollback
     out.print(f"{take_back(load().triton).serving} serves")
