@@ -8,6 +8,7 @@ this program share the machine with it.
 
     make bench NAME=ingest
     make bench NAME=ingest ARGS="--broker noida --events 20000"
+    make bench NAME=ingest ARGS="--workers 2 --events 200000"
 """
 
 import argparse
@@ -23,10 +24,12 @@ from benchmarks.ingest_events import Load, begin_ms, draw_events
 from benchmarks.ingest_freshness import Freshness, freshness
 from benchmarks.ingest_naive import naive_rate
 from benchmarks.ingest_stack import (
+    MAX_WORKERS,
     Memory,
     Rate,
     fill,
     publish,
+    rate_of,
     running_stack,
     start_worker,
     worker_rate,
@@ -70,7 +73,16 @@ def main() -> None:
         "--events", type=int, default=EVENTS, help="of a load; few measure the start"
     )
     parser.add_argument("--broker", choices=("kafka", "noida"), default="kafka")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        choices=range(1, MAX_WORKERS + 1),
+        help="so many of them share the first load; nothing else is measured",
+    )
     asked = parser.parse_args()
+    if asked.workers:
+        print(json.dumps(shared(asked.workers, asked.events, asked.broker)))
+        return
     outcomes = [measure(load, asked.events, asked.broker) for load in LOADS]
     print_table(outcomes)
     print(json.dumps(summary(outcomes, asked.broker, asked.events)))
@@ -108,6 +120,18 @@ def measure(load: Load, num_events: int, broker: str) -> Outcome:
         ours=ours,
         fresh=fresh,
     )
+
+
+def shared(workers: int, num_events: int, broker: str) -> dict[str, Any]:
+    """Return the rate at which ``workers`` work off the first load together."""
+    load, start_ms = LOADS[0], begin_ms()
+    events = draw_events(load, num_events, seed=0, start_ms=start_ms)
+    with running_stack(broker) as stack:
+        fill(stack, load, start_ms)
+        publish(stack, events)
+        started = [start_worker(stack, load.length, number) for number in range(workers)]
+        rate = rate_of(stack, started, len(events))
+    return {"broker": broker, "workers": workers, "events": num_events} | asdict(rate)
 
 
 def print_table(outcomes: Sequence[Outcome]) -> None:

@@ -8,7 +8,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -38,6 +38,7 @@ from streams.publisher import EventPublisher
 from streams.sink import Rows
 from streams.topics import ensure_topics
 
+MAX_WORKERS = 4
 MEASURED_KEYS = 200
 _START_S, _RUN_S = 90.0, 600.0
 _FSYNC_S = 1.5  # Valkey's append-only file keeps its buffers for a second
@@ -53,6 +54,8 @@ class Stack:
     features: FeatureConfig
     metrics_port: int
     """The worker's, once there is one."""
+    further_metrics_ports: tuple[int, ...]
+    """Of further workers."""
     servers: tuple[processes.Running, ...]
     """The store and the broker."""
 
@@ -90,8 +93,9 @@ def running_stack(which: str) -> Iterator[Stack]:
 
     with (
         tempfile.TemporaryDirectory() as name,
-        ports.reserved_ports(4) as (kafka_port, controller_port, store_port, metrics_port),
+        ports.reserved_ports(3 + MAX_WORKERS) as free,
     ):
+        kafka_port, controller_port, store_port, metrics_port, *further = free
         folder = Path(name)
         kafka = KafkaConfig(bootstrap=f"{ports.HOST}:{kafka_port}")
         features = FeatureConfig(
@@ -113,6 +117,7 @@ def running_stack(which: str) -> Iterator[Stack]:
                 kafka=kafka,
                 features=features,
                 metrics_port=metrics_port,
+                further_metrics_ports=tuple(further),
                 servers=(store, events),
             )
         finally:
@@ -165,8 +170,10 @@ def publish(stack: Stack, events: Iterable[UserEvent]) -> None:
             publisher.publish(event, backfill=True)
 
 
-def start_worker(stack: Stack, length: int) -> processes.Running:
-    """Start ``srp4ctr stream run`` at length L; return at once."""
+def start_worker(stack: Stack, length: int, number: int = 0) -> processes.Running:
+    """Start ``srp4ctr stream run`` at length L, the ``number``-th; return at once."""
+    name = f"worker-{number}" if number else "worker"
+    metrics_port = (stack.metrics_port, *stack.further_metrics_ports)[number]
     settings = {
         "SETTINGS": str(stack.folder / "none.toml"),  # nothing but defaults and these
         "LOCAL__DATA_DIR": str(stack.folder),
@@ -175,38 +182,48 @@ def start_worker(stack: Stack, length: int) -> processes.Running:
         "FEATURES__REGISTRY": stack.features.registry,
         "FEATURES__LOG_DIR": stack.features.log_dir,
         "STREAMS__SEQUENCE_LENGTH": str(length),
-        "STREAMS__METRICS_PORT": str(stack.metrics_port),
+        "STREAMS__METRICS_PORT": str(metrics_port),
     }
     env = {f"SRP4CTR_{name}": value for name, value in settings.items()}
-    program = processes.python("worker", "-m", "cli", "stream", "run", env=env)
+    program = processes.python(name, "-m", "cli", "stream", "run", env=env)
     return processes.start(program, stack.folder, tied=True)
 
 
 def worker_rate(stack: Stack, worker: processes.Running, total: int) -> Rate:
-    """Return the rate at which ``worker`` works off the ``total`` events of the topic.
+    """Return the rate at which ``worker`` works off the topic: see ``rate_of``."""
+    return rate_of(stack, [worker], total)
 
-    The clock runs from when it has its partitions to its last commit; its CPU time until
-    the raw log has every event and label. Rows are read from the store at first touch.
+
+def rate_of(stack: Stack, workers: Sequence[processes.Running], total: int) -> Rate:
+    """Return the rate at which ``workers`` work off the ``total`` events of the topic.
+
+    The clock runs from when they all have their partitions to the last commit; their CPU
+    time until the raw log has every event and label. Rows are read from the store at first
+    touch. What the first have folded by then does not count.
     """
     config = StreamConfig()
     admin = KafkaAdminClient(**client_arguments(stack.kafka))
 
     def wait(is_so: Callable[[], bool], timeout_s: float = _RUN_S) -> None:
-        processes.wait_ready(worker, lambda: _answer(stack, is_so), timeout_s=timeout_s)
+        processes.wait_ready(workers[0], lambda: _answer(stack, is_so), timeout_s=timeout_s)
 
     try:
-        wait(lambda: _is_assigned(admin, config.group_id), _START_S)
-        started, before_s = time.monotonic(), cpu_s(worker.pid)
+        wait(lambda: _is_assigned(admin, config.group_id, len(workers)), _START_S)
+        started = time.monotonic()
+        left = total - _committed(admin, config.group_id, BEHAVIOR_EVENTS_TOPIC)
+        used_s = sum(cpu_s(each.pid) for each in workers)
         wait(lambda: _committed(admin, config.group_id, BEHAVIOR_EVENTS_TOPIC) >= total)
         wall_s = time.monotonic() - started
         wait(lambda: _committed(admin, config.log_group_id, BEHAVIOR_EVENTS_TOPIC) >= total)
         labels = _end(admin, LABELS_TOPIC, stack.kafka.partitions)
         wait(lambda: _committed(admin, config.log_group_id, LABELS_TOPIC) >= labels)
-        used_s = cpu_s(worker.pid) - before_s
+        used_s = sum(cpu_s(each.pid) for each in workers) - used_s
     finally:
         admin.close()
-    assert _folded(stack.metrics_port) == total  # none was rejected
-    return Rate(per_s=total / wall_s, per_core_s=total / used_s)
+    all_ports = (stack.metrics_port, *stack.further_metrics_ports)
+    folded = sum(_folded(port) for port in all_ports[: len(workers)])
+    assert folded >= total  # none was rejected; a partition that moves is folded again
+    return Rate(per_s=left / wall_s, per_core_s=left / used_s)
 
 
 def _answer(stack: Stack, is_so: Callable[[], bool]) -> bool:
@@ -222,9 +239,10 @@ def _answer(stack: Stack, is_so: Callable[[], bool]) -> bool:
         return False
 
 
-def _is_assigned(admin: KafkaAdminClient, group: str) -> bool:
+def _is_assigned(admin: KafkaAdminClient, group: str, members: int) -> bool:
     described = admin.describe_groups([group])[group]
-    return described["group_state"] == "Stable" and bool(described["members"])
+    is_stable = described["group_state"] == "Stable"
+    return is_stable and len(described["members"]) == members
 
 
 def _committed(admin: KafkaAdminClient, group: str, topic: str) -> int:

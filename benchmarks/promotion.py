@@ -175,12 +175,13 @@ def _row(
         "phase": name,
         "times": len(parts),
         "seconds": round(float(np.median([seconds for seconds, _ in parts])), 2),
-        **_counts(answers, right),
+        **counts(answers, right),
         "longest_ms": round(1000.0 * max(longest), 1),
     }
 
 
-def _counts(answers: Sequence[Answer], right: Mapping[tuple[str, str], Scores]) -> Row:
+def counts(answers: Sequence[Answer], right: Mapping[tuple[str, str], Scores]) -> Row:
+    """Return how many of ``answers`` failed or are not ``right``, and what they took."""
     taken = np.array([answer.took_s for answer in answers]) * 1000.0
     failed = sum(not answer.version for answer in answers)
     return {
@@ -209,8 +210,8 @@ def _figures(
     mixtures = [right["odd", "even"], right["even", "odd"]]
     apart = [np.abs(m - p).max(axis=1).min() for m in mixtures for p in pure]
     return {
-        **_counts(answers, right),
-        "p99_ms": _counts(during, right)["p99_ms"],
+        **counts(answers, right),
+        "p99_ms": counts(during, right)["p99_ms"],
         "refused": len(run.refused) if all(run.refused) else 0,
         "refusals": run.refused,
         "whole_again_s": round(run.whole_again_s, 2),
@@ -223,12 +224,12 @@ def _figures(
 
 
 def _table(rows: Sequence[Row]) -> str:
-    counts = ("requests", "failed", "raw_failed", "mixed")
+    numbers = ("requests", "failed", "raw_failed", "mixed")
     times = ("p50_ms", "p99_ms", "longest_ms")
-    names = " ".join(f"{name.removesuffix('_ms'):>10}" for name in (*counts, *times))
+    names = " ".join(f"{name.removesuffix('_ms'):>10}" for name in (*numbers, *times))
     lines = [f"{'phase':<40} {'times':>5} {'s each':>7} {names} (ms)"]
     for row in rows:
-        figures = " ".join(f"{row[name]:>10}" for name in (*counts, *times))
+        figures = " ".join(f"{row[name]:>10}" for name in (*numbers, *times))
         lines.append(
             f"{row['phase']:<40} {row['times']:>5} {row['seconds']:>7.2f} {figures}"
         )

@@ -50,20 +50,22 @@ class Answer:
 
 
 class Callers:
-    """``CALLERS`` processes with a ``RankClient`` each, that ask until they are stopped."""
+    """``callers`` processes with a ``RankClient`` each, that ask until they are stopped."""
 
-    def __init__(self, address: str, requests: Sequence[RankRequest]) -> None:
+    def __init__(
+        self, address: str, requests: Sequence[RankRequest], callers: int = CALLERS
+    ) -> None:
         """Make callers of the server at ``address`` that ask ``requests`` in turns."""
         spawn = multiprocessing.get_context("spawn")
         self._end, self._found = spawn.Event(), spawn.Queue()
-        self._ready = spawn.Barrier(CALLERS + 1)
+        self._ready = spawn.Barrier(callers + 1)
         self._processes = [
             spawn.Process(
                 target=_ask,
                 args=((address, requests, number), self._ready, self._end, self._found),
                 daemon=True,
             )
-            for number in range(CALLERS)
+            for number in range(callers)
         ]
 
     def start(self) -> None:

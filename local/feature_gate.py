@@ -48,16 +48,17 @@ def promote(
 
 def _promote(settings: Settings, folder: Path, canary: bool) -> tuple[Gate, ...]:
     from training import reports  # no torch
-    from triton_repo import promotion
+    from triton_repo import replicas
+    from triton_repo.promotion import PromotionError
 
     gates: tuple[Gate, ...] = ()
     check = partial(checked, settings)
     try:
-        done = promotion.promote(
+        done = replicas.promote(
             folder, settings.triton, settings.features, check, canary=canary
         )
         gates = done.gates
-    except promotion.PromotionError as error:
+    except PromotionError as error:
         gates = error.gates
         raise
     finally:

@@ -174,7 +174,7 @@ def roll_back(
     Example: srp4ctr model rollback
     """
     from local.feature_gate import what_serves
-    from triton_repo.promotion import end_canary, rollback
+    from triton_repo.replicas import end_canary, rollback
 
     settings = load()
     take_back = end_canary if canary else rollback

@@ -1,6 +1,7 @@
 """Where Triton is, and where its live model repository is rendered."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from streams.config import password_in
 
@@ -75,6 +76,18 @@ class TlsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaConfig:
+    """A further server of the same bundles."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    grpc: str
+    """Its own address, not that of what balances loads: promotion loads models by it."""
+    repository: str
+    """Its own live repository."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TritonConfig:
     """Addresses and limits of serving."""
 
@@ -82,6 +95,8 @@ class TritonConfig:
     metrics_url: str = "http://127.0.0.1:8002/metrics"
     repository: str = ".data/triton"
     """The live repository: rendered at promotion, read by the server."""
+    replicas: tuple[ReplicaConfig, ...] = ()
+    """Further servers, which a promotion reaches one after another: replicas.py."""
     tls: TlsConfig = field(default_factory=TlsConfig)
     control_key_file: str = ""
     """Holds what a client must know to load, unload or list models; a last line break does
@@ -116,7 +131,23 @@ class TritonConfig:
     http_port: int = 0
     """0: HTTP off. The embedded server's HTTP front end can be crashed by its input."""
 
+    def servers(self) -> tuple["TritonConfig", ...]:
+        """Return the settings of each server alone: this one's, then the replicas'."""
+        alone = replace(self, replicas=())
+        return (
+            alone,
+            *(
+                replace(alone, grpc=each.grpc, repository=each.repository)
+                for each in self.replicas
+            ),
+        )
+
     def __post_init__(self) -> None:
+        repositories = [each.repository for each in self.replicas]
+        if len({self.repository, *repositories}) <= len(repositories):
+            raise ValueError(
+                "triton.replicas: two servers share a repository; each needs its own"
+            )
         if self.backend not in ("python", "onnxruntime"):
             raise ValueError(f"triton.backend is {self.backend!r}; python or onnxruntime")
         if self.backend != "python" and self.exploration.kind != "none":

@@ -1,0 +1,49 @@
+"""Several servers of one bundle: all of them serve it, or none does."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from local import ports
+from tests.triton_repo.bundles import MakeBundle, a_check
+from tests.triton_repo.conftest import Server
+from triton_repo import replicas
+from triton_repo.config import ReplicaConfig, TritonConfig
+from triton_repo.live import read_serving
+from triton_repo.promotion import PromotionError
+
+
+def test_two_servers_that_share_a_repository_are_refused() -> None:
+    with pytest.raises(ValueError, match="two servers share a repository"):
+        TritonConfig(replicas=(ReplicaConfig(grpc="b:8001", repository=".data/triton"),))
+
+
+def test_each_server_has_the_settings_of_all_and_its_own_place() -> None:
+    further = ReplicaConfig(grpc="b:8001", repository="/b")
+    config = TritonConfig(grpc="a:8001", control_key="k", replicas=(further,))
+    servers = config.servers()
+    assert [each.grpc for each in servers] == ["a:8001", "b:8001"]
+    assert [each.repository for each in servers] == [".data/triton", "/b"]
+    assert {each.control_key for each in servers} == {"k"}
+    assert not any(each.replicas for each in servers)
+
+
+@pytest.mark.triton
+def test_a_server_that_is_away_keeps_the_others_at_what_they_served(
+    server: Server, make_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    first, second = (make_bundle(f"v{n}", mark=float(n)) for n in (1, 2))
+    alone = server.triton
+    assert replicas.promote(first, alone, server.features, a_check).serving.serving == "v1"
+    with ports.reserved_ports(1) as (closed,):
+        away = ReplicaConfig(
+            grpc=f"{ports.HOST}:{closed}", repository=str(tmp_path / "away")
+        )
+        both = replace(alone, replicas=(away,))
+        with pytest.raises(PromotionError, match=f"no Triton answers on .*:{closed}"):
+            replicas.promote(second, both, server.features, a_check)
+    assert read_serving(Path(alone.repository)).serving == "v1"
+    with pytest.raises(ValueError, match="srp4ctr model promote v2 makes them serve"):
+        replicas.rollback(both)
+    assert read_serving(Path(alone.repository)).serving == "v1"
