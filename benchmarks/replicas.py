@@ -16,6 +16,7 @@ import argparse
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -92,7 +93,7 @@ def main() -> None:
         "agree": agree,
         **counts(answers, right),
         "versions": sorted({a.version for a in answers if a.version}),
-        "errors": sorted({a.error for a in answers if a.error}),
+        "errors": Counter(a.error for a in answers if a.error),
         "phases": [(name, round(ends - began, 1)) for name, began, ends in run.phases],
     }
     print(json.dumps(found))

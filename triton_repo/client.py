@@ -47,6 +47,8 @@ _PASSING = ("StatusCode.UNAVAILABLE", "StatusCode.INTERNAL", "StatusCode.UNKNOWN
 _LATE = "StatusCode.DEADLINE_EXCEEDED"
 # What Triton says of a call that it refuses because it has too much to do.
 _FULL = ("Request timeout expired", "maximum queue size")
+# What a server says that has not loaded its models yet; behind a balancer another has.
+_STARTING = "has no available versions"
 _GONE = ("StatusCode.NOT_FOUND", "StatusCode.UNAVAILABLE")  # an ensemble that is unloaded
 _PAUSES_S = (0.01, 0.03, 0.1, 0.25)  # before each try but the first; the last goes on
 _FIRST_TRY = 1 / 3  # of the deadline: a process that died holds a call for a second
@@ -206,7 +208,7 @@ class RankClient:
         """Return whether the call may be made again; what adds to a load has a budget."""
         if error.status() == _LATE or _is_full(error):
             return self._budget.spend()
-        return error.status() in _PASSING
+        return error.status() in _PASSING or _STARTING in str(error.message())
 
     def _try(self, model: str, inputs: Sequence[Any], timeout_s: float) -> Any:
         # What waited for half of its time would be late.

@@ -1,14 +1,18 @@
 """Several servers of one bundle: all of them serve it, or none does."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
 from local import ports
 from tests.triton_repo.bundles import MakeBundle, a_check
 from tests.triton_repo.conftest import Server
-from triton_repo import replicas
+from triton_repo import pbtxt, promotion, replicas
+from triton_repo.client import RankClient
 from triton_repo.config import ReplicaConfig, TritonConfig
 from triton_repo.live import read_serving
 from triton_repo.promotion import PromotionError
@@ -47,3 +51,31 @@ def test_a_server_that_is_away_keeps_the_others_at_what_they_served(
     with pytest.raises(ValueError, match="srp4ctr model promote v2 makes them serve"):
         replicas.rollback(both)
     assert read_serving(Path(alone.repository)).serving == "v1"
+
+
+@pytest.mark.triton
+def test_a_call_that_meets_a_server_without_its_models_yet_is_made_again(
+    server: Server, make_bundle: MakeBundle
+) -> None:
+    """As a balancer sends it to one that starts: the next try may meet another."""
+    if read_serving(Path(server.triton.repository)).serving is None:
+        replicas.promote(
+            make_bundle("v1", mark=1.0), server.triton, server.features, a_check
+        )
+    before = retries()
+    with (
+        promotion.connected(server.triton) as control,
+        RankClient(server.triton.grpc) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        control.unload_model(pbtxt.RANK_CLICKS)
+        answer = pool.submit(client.rank, "u", ["i"], deadline_s=60.0)
+        while retries() == before:
+            assert not answer.done(), answer.result()
+            time.sleep(0.01)
+        control.load_model(pbtxt.RANK_CLICKS)
+        assert answer.result().model_version == "v1"
+
+
+def retries() -> float:
+    return REGISTRY.get_sample_value("srp4ctr_rank_retries_total") or 0.0
