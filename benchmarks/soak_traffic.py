@@ -15,7 +15,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from benchmarks.serving_stack import ITEMS, item_ids
 from streams.config import KafkaConfig
 from streams.events import Behavior, Click, Event, ItemUpdate
 from streams.publisher import EventPublisher
@@ -23,10 +22,12 @@ from triton_repo.answers import Ranking
 from triton_repo.client import RankClient
 
 VISITORS, USERS = 2, 2_000
+ITEMS = 2_000  # as benchmarks/serving_stack.py has it, which imports torch: no visitor does
 CANDIDATES, SHOWN, BEHAVIORS = 100, 8, 5
 CLICK_RATE = 0.1
 DEADLINE_S = 1.0
 _NOTE_EVERY_S = 5.0
+_START_S = 300.0  # of Python and its imports, on a busy machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +70,7 @@ class Visitors:
         ]
         for process in self._processes:
             process.start()
-        ready.wait(timeout=120.0)
+        ready.wait(timeout=_START_S)
 
     def stop(self) -> None:
         """End the visits; return when all that was published is acknowledged."""
@@ -109,11 +110,11 @@ def read_notes(folder: Path, name: str = "") -> Seen:
 
 def catalogue_events(now_ms: int) -> Iterator[ItemUpdate]:
     """Yield an update of each item."""
-    for number, item in enumerate(item_ids()):
+    for number in range(ITEMS):
         genres = [f"genre-{number % 20}", f"genre-{number * 7 % 20}"]
         yield ItemUpdate(
             event_id=f"item-{number}",
-            item_id=item,
+            item_id=f"item-{number}",
             occurred_at=now_ms,
             attributes={"genres": genres, "year": str(1960 + number % 60)},
         )

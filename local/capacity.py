@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from local import capacity_constants as measured
-from local.capacity_demand import Demand, Layout, Prices
+from local.capacity_demand import Demand, Dials, Layout, Prices
 from local.capacity_limits import Limit, limits
-from training.config import RefreshConfig
 
 DAY_S, HOURS_A_MONTH, GB = 86_400.0, 730.0, 1e9
 CORES, MEMORY, DISK = "cores", "GB of memory", "GB of disk"
@@ -46,10 +45,10 @@ class Plan:
         return sum(line.value for line in self.lines if line.unit == unit)
 
 
-def plan(demand: Demand, prices: Prices, refresh: RefreshConfig) -> Plan:
-    """Return what ``demand`` needs."""
-    layout = Layout(demand=demand)
-    core_hours = training_core_hours(layout, refresh)
+def plan(demand: Demand, prices: Prices, dials: Dials) -> Plan:
+    """Return what ``demand`` needs with the settings of ``dials``."""
+    layout = Layout(demand=demand, dials=dials)
+    core_hours = training_core_hours(layout)
     lines = (
         *_streams(layout),
         *_store(layout),
@@ -65,13 +64,13 @@ def plan(demand: Demand, prices: Prices, refresh: RefreshConfig) -> Plan:
     return replace(made, month=month)
 
 
-def training_core_hours(layout: Layout, refresh: RefreshConfig) -> float:
+def training_core_hours(layout: Layout) -> float:
     """Return the CPU hours of a warm refresh on ``train_days`` of new examples.
 
     Fine-tuning was measured at L = 50: at another length it takes as many times as long as
     pre-training does.
     """
-    demand = layout.demand
+    demand, refresh = layout.demand, layout.dials.refresh
     windows_ms = measured.PRETRAINING_MS_PER_WINDOW
     seconds = demand.train_days * DAY_S
     impressions = layout.impressions_per_s * seconds

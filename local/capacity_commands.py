@@ -81,7 +81,7 @@ def capacity(  # noqa: PLR0913  # typer: a parameter a flag
 
 def _plan(given: Mapping[str, Any]) -> "Plan":
     from local.capacity import plan
-    from local.capacity_demand import Demand, Prices
+    from local.capacity_demand import Demand, Dials, Prices
 
     settings = load()
     core_hour = given["price_core_hour"]
@@ -94,7 +94,13 @@ def _plan(given: Mapping[str, Any]) -> "Plan":
         disk_gb_month=given["price_disk_gb_month"],
     )
     demand = Demand(**{each.name: given[each.name] for each in fields(Demand)})
-    return plan(demand, prices, settings.training)
+    dials = Dials(
+        refresh=settings.training,
+        streams=settings.streams,
+        monitor_window_s=settings.monitoring.window_s,
+        item_refresh_s=settings.features.item_refresh_s,
+    )
+    return plan(demand, prices, dials)
 
 
 def tables(plan: "Plan") -> tuple[Table, Table]:

@@ -1,9 +1,12 @@
 """What is asked of the system, and how many of each of its processes that makes."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from features.item_table import MAX_ITEMS_A_TURN
 from local import capacity_constants as measured
+from streams.config import StreamConfig
+from training.config import RefreshConfig
 
 _ABOVE_0 = (
     *("users", "items", "events_per_s", "requests_per_s", "candidates", "history"),
@@ -70,10 +73,21 @@ class Prices:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Dials:
+    """The settings that it depends on."""
+
+    refresh: RefreshConfig = field(default_factory=RefreshConfig)
+    streams: StreamConfig = field(default_factory=StreamConfig)
+    monitor_window_s: float = 3600.0
+    item_refresh_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
     """How many of each process a demand makes."""
 
     demand: Demand
+    dials: Dials = field(default_factory=Dials)
 
     def cores_for(self, busy: float) -> int:
         """Return how many cores are planned where ``busy`` would always be busy."""
@@ -104,6 +118,5 @@ class Layout:
     @property
     def table_reads_per_s(self) -> float:
         """Items that the tables of all ranking processes read from the store."""
-        from features.item_table import MAX_ITEMS_A_TURN
-
-        return self.ranking_processes * min(self.demand.items, MAX_ITEMS_A_TURN)
+        a_turn = min(self.demand.items, MAX_ITEMS_A_TURN)
+        return self.ranking_processes * a_turn / self.dials.item_refresh_s

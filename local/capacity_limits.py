@@ -5,12 +5,10 @@ from dataclasses import dataclass
 from features.item_table import MAX_ITEMS_A_TURN
 from local import capacity_constants as measured
 from local.capacity_demand import Layout
-from streams.config import StreamConfig
 
 MACHINE_BYTES = 64e9  # of memory, where a part cannot be spread
 HOURS_BETWEEN_REFRESHES = 24.0
 OLDEST_COUNTERS_S = 60.0
-WINDOW_S = 3600.0  # monitoring.window_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +51,8 @@ def _of_the_monitor(layout: Layout) -> tuple[Limit, ...]:
             source=measured.LABEL_US.source,
         ),
         Limit(
-            what="labels in the monitor's window of an hour",
-            needed=labels * WINDOW_S,
+            what="labels in the monitor's window",
+            needed=labels * layout.dials.monitor_window_s,
             holds=MACHINE_BYTES / measured.LABEL_BYTES.value,
             unit="labels in 64 GB",
             remedy="a shorter monitoring.window_s, or a share of the users",
@@ -64,7 +62,7 @@ def _of_the_monitor(layout: Layout) -> tuple[Limit, ...]:
 
 
 def _of_the_streams(layout: Layout) -> tuple[Limit, ...]:
-    config = StreamConfig()
+    config = layout.dials.streams
     of_partition = layout.impressions_per_s / layout.partitions
     open_windows = of_partition * config.label_window_s
     a_worker = max(1.0, layout.partitions / layout.workers)
@@ -90,20 +88,20 @@ def _of_the_streams(layout: Layout) -> tuple[Limit, ...]:
 
 
 def _of_the_items(layout: Layout) -> tuple[Limit, ...]:
-    items = layout.demand.items
+    items, every_s = layout.demand.items, layout.dials.item_refresh_s
     return (
         Limit(
             what="items whose counters serving has younger than a minute",
             needed=items,
-            holds=MAX_ITEMS_A_TURN * OLDEST_COUNTERS_S,
+            holds=MAX_ITEMS_A_TURN * OLDEST_COUNTERS_S / every_s,
             unit="items",
             remedy="rank fewer items a server: those in demand are read first",
-            source="features/item_table.py: MAX_ITEMS_A_TURN a second",
+            source="features/item_table.py: MAX_ITEMS_A_TURN",
         ),
         Limit(
-            what="items that a process's table copies each second",
+            what="items that a process's table copies each turn",
             needed=items,
-            holds=1e6 / measured.TABLE_TURN_S_PER_MILLION_ITEMS.value,
+            holds=every_s * 1e6 / measured.TABLE_TURN_S_PER_MILLION_ITEMS.value,
             unit="items, on a whole core",
             remedy="a greater features.item_refresh_s, or fewer items a server",
             source=measured.TABLE_TURN_S_PER_MILLION_ITEMS.source,

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from benchmarks.serving_stack import item_ids
 from benchmarks.soak_figures import Memory
-from benchmarks.soak_traffic import read_notes
+from benchmarks.soak_traffic import catalogue_events, read_notes
 
 NOTE = (
     '{"events": 3, "impressions": 2, "latencies_ms": [4.0, 6.0], "errors": ["away"],'
@@ -48,3 +49,8 @@ def test_a_life_of_less_than_a_minute_says_nothing(tmp_path: Path) -> None:
     for at_s in range(0, 110, 10):
         memory.note("worker", 1, at_s, 100.0 + at_s)
     assert growth_of(memory) == {}
+
+
+def test_visitors_ask_for_the_items_that_the_bundle_knows() -> None:
+    asked = {update.item_id for update in catalogue_events(0)}
+    assert asked == set(item_ids())

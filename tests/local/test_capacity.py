@@ -14,7 +14,8 @@ from local import capacity_constants as measured
 from local.capacity import CORES, DISK, MEMORY, Plan, plan, training_core_hours
 from local.capacity_commands import _number
 from local.capacity_constants import ByLength, ByLengthAndCandidates, Measured, on_line
-from local.capacity_demand import Demand, Layout, Prices
+from local.capacity_demand import Demand, Dials, Layout, Prices
+from streams.config import StreamConfig
 from training.config import ModelConfig, RefreshConfig
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +33,7 @@ def a_demand(**changed: Any) -> Demand:
 
 
 def a_plan(**changed: Any) -> Plan:
-    return plan(a_demand(**changed), Prices(), RefreshConfig())
+    return plan(a_demand(**changed), Prices(), Dials())
 
 
 def value(made: Plan, what: str) -> float:
@@ -100,15 +101,15 @@ def test_the_item_tables_read_a_share_of_each_partition() -> None:
 
 def test_training_hours_are_impressions_and_windows_by_their_time() -> None:
     refresh = RefreshConfig(replay=0.0, warm_finetune_epochs=1, warm_pretrain_epochs=2)
-    found = training_core_hours(Layout(demand=a_demand(events_per_s=1000.0)), refresh)
+    dials = Dials(refresh=refresh)
+    one = Layout(demand=a_demand(events_per_s=1000.0), dials=dials)
+    found = training_core_hours(one)
     a_day = 1000 * 86_400
     window_ms = measured.PRETRAINING_MS_PER_WINDOW.at(50).value
     ms = a_day * 0.6 * 0.1435 + a_day * 0.4 / 50 * 2 * window_ms
     assert found == pytest.approx(ms / 3.6e6)
-    twice = training_core_hours(
-        Layout(demand=a_demand(events_per_s=1000.0, train_days=2.0)), refresh
-    )
-    assert twice == pytest.approx(2 * found)
+    two = Layout(demand=a_demand(events_per_s=1000.0, train_days=2.0), dials=dials)
+    assert training_core_hours(two) == pytest.approx(2 * found)
 
 
 def test_a_gpu_is_reckoned_with_where_someone_has_measured_it() -> None:
@@ -119,11 +120,11 @@ def test_a_gpu_is_reckoned_with_where_someone_has_measured_it() -> None:
 
 def test_the_price_is_of_cores_memory_and_disk() -> None:
     prices = Prices(core_hour=1.0, memory_gb_month=10.0, disk_gb_month=0.0)
-    made = plan(a_demand(), prices, RefreshConfig())
+    made = plan(a_demand(), prices, Dials())
     wanted = made.total(CORES) * 730 + made.total(MEMORY) * 10
     assert made.month == pytest.approx(wanted)
     free = Prices(core_hour=0.0, memory_gb_month=0.0, disk_gb_month=2.0)
-    made = plan(a_demand(), free, RefreshConfig())
+    made = plan(a_demand(), free, Dials())
     assert made.month == pytest.approx(2 * made.total(DISK))
 
 
@@ -133,6 +134,16 @@ def test_what_breaks_first_stands_first() -> None:
     assert found == sorted(found, reverse=True)
     assert times(made, "monitor counts") == pytest.approx(1e6 * 0.6 * 21.24e-6)
     assert times(made, "younger than a minute") == pytest.approx(1e7 / 30_000)
+
+
+def test_the_settings_count() -> None:
+    streams = StreamConfig(correction_window_s=10.0)
+    dials = Dials(streams=streams, monitor_window_s=60.0, item_refresh_s=2.0)
+    demand = a_demand(events_per_s=1e6, items=10**7)
+    default, other = (plan(demand, Prices(), each) for each in (Dials(), dials))
+    ratios = {"late clicks": 10 / 86_400, "monitor's window": 1 / 60, "copies": 0.5}
+    for what, ratio in ratios.items():
+        assert times(other, what) == pytest.approx(ratio * times(default, what)), what
 
 
 def test_at_a_small_traffic_nothing_breaks() -> None:
