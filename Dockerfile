@@ -3,7 +3,7 @@
 FROM python:3.12.11-slim-bookworm AS python
 RUN pip install --no-cache-dir uv==0.13.9 \
  && useradd --uid 10001 --create-home srp4ctr \
- && mkdir -p /data /models /served && chown srp4ctr:srp4ctr /data /models /served
+ && mkdir -p /data /models /served /scratch && chown srp4ctr:srp4ctr /data /models /served /scratch
 # A user who may not write there would have torch compiled at each start: 10 s.
 ENV UV_SYSTEM_PYTHON=1 UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1 PYTHONUNBUFFERED=1
 WORKDIR /app
