@@ -70,6 +70,9 @@ class FeatureConfig:
     """Of the URL's user. The password is the file's content, less a last line break."""
     log_dir: str = ".data/events"
     """The raw event log: date-partitioned Parquet, the offline truth."""
+    offline_engine: Literal["duckdb", "spark"] = "duckdb"
+    """What cuts training's features from the log: ``duckdb``, in this process, or
+    ``spark``, where its session says (the extra ``spark``)."""
     partitions: int = 4
     """An item's counters are the sum of a share per partition of ``behavior-events``: as
     many as ``kafka.partitions``."""
@@ -90,6 +93,10 @@ class FeatureConfig:
         if self.item_refresh_s <= 0:
             raise ValueError(f"features.item_refresh_s is {self.item_refresh_s}; > 0")
         self._check_nodes()
+        if self.offline_engine not in ("duckdb", "spark"):
+            raise ValueError(
+                f"features.offline_engine is {self.offline_engine!r}; duckdb or spark"
+            )
         if "password=" in self.redis:  # it would be shown wherever the address is
             raise ValueError(
                 "features.redis holds a password: put it in a file and its name in "

@@ -1,4 +1,4 @@
-"""Events → decayed counts of users or items at many instants at once, by Ibis on DuckDB.
+"""Events → decayed counts of users or items at many instants at once, by Ibis.
 
 c(t) = Σ_i 2^(−(t − t_i) / h), as ``streams.activity`` counts one by one, but over events
 that were visible before t, and without meeting every event with every instant: time is cut
@@ -73,7 +73,8 @@ def _turns(events: Table, asked: Table) -> Table:
 
 def _weights(events: Table) -> dict[str, Any]:
     """Return what each event counts for, as of the start of the bucket it was seen in."""
-    since_start_ms = events.occurred_at - events.bucket * _BUCKET_MS
+    # An integer by 3600000.0 is a decimal on Spark, of too few places: a double is not.
+    since_start_ms = (events.occurred_at - events.bucket * _BUCKET_MS).cast("float64")
     weights = {}
     for name, half_life_ms in _HALF_LIVES_MS.items():
         weight = ibis.literal(2.0) ** (since_start_ms / half_life_ms)
@@ -122,7 +123,7 @@ def _decayed(sums: Table) -> Table:
 def _left_after(sums: Table, elapsed_ms: Any) -> dict[str, Any]:
     """Return what is left of each count after ``elapsed_ms``."""
     decay = {
-        name: ibis.literal(2.0) ** (-elapsed_ms / half_life_ms)
+        name: ibis.literal(2.0) ** (-elapsed_ms.cast("float64") / half_life_ms)
         for name, half_life_ms in _HALF_LIVES_MS.items()
     }
     return {name: sums[name] * decay[name.rpartition("_")[2]] for name in _COUNTS}

@@ -1,4 +1,4 @@
-"""The raw event log (Parquet) → Ibis tables on DuckDB: the one way to read it.
+"""The raw event log (Parquet) → Ibis tables, on DuckDB or Spark: the one way to read it.
 
 In: the folder that ``streams.event_log`` writes. Out: lazy tables, from which
 ``features.point_in_time`` cuts; nothing is read before an expression is asked for its
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ibis
 import pyarrow as pa
@@ -25,6 +25,7 @@ from streams.events import (
 from streams.log_files import schema_of
 
 Table = Any  # ibis.Table, which has no types
+Engine = Literal["duckdb", "spark"]
 
 # DuckDB's own; what does not fit spills to disk. 10 M events need about 2 GB.
 MEMORY_LIMIT = "4GB"
@@ -36,7 +37,7 @@ class EventLog:
     """The tables of one log; times are UTC milliseconds."""
 
     database: Any
-    """The DuckDB that runs the expressions."""
+    """The engine that runs the expressions: a backend of Ibis."""
     events: Table
     """Impressions, clicks and behaviours: the log's columns, and item_key, action_code (0:
     none) and visible_at, the time after which a request can see the event."""
@@ -56,6 +57,8 @@ class EventLog:
     def keep(self, table: Table) -> Table:
         """Return ``table`` computed, for those that several expressions start from."""
         name = ibis.util.gen_name("kept")
+        if self.database.name == "pyspark":  # it has no temporary tables
+            return _cached(self.database, name, table)
         return self.database.create_table(name, table, temp=True)
 
     def remembered(self, table: Table) -> Table:
@@ -66,14 +69,39 @@ class EventLog:
 
 
 @contextmanager
-def opened(log_dir: Path) -> Iterator[EventLog]:
-    """Open the log in ``log_dir``; an absent log is an empty one."""
+def opened(log_dir: Path, engine: Engine = "duckdb") -> Iterator[EventLog]:
+    """Open the log in ``log_dir``; an absent log is an empty one.
+
+    ``spark`` takes the session that there is, or starts one as Spark's own settings say.
+    Raises ``ValueError`` where pyspark is not installed.
+    """
+    if engine == "spark":
+        yield _tables(ibis.pyspark.connect(_session()), log_dir)
+        return
     with tempfile.TemporaryDirectory(prefix="srp4ctr-") as spilled:
         database = ibis.duckdb.connect(memory_limit=MEMORY_LIMIT, temp_directory=spilled)
         try:
             yield _tables(database, log_dir)
         finally:
             database.disconnect()
+
+
+def _session() -> Any:
+    try:
+        from pyspark.sql import SparkSession
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            "features.offline_engine is 'spark', which needs pyspark and Java 17: "
+            "pip install 'srp4ctr[spark]'"
+        ) from error
+    return SparkSession.builder.appName("srp4ctr").getOrCreate()
+
+
+def _cached(database: Any, name: str, table: Table) -> Table:
+    """Return ``table`` as a view whose rows Spark keeps once they have been computed."""
+    view = database.create_view(name, table)
+    _session().table(name).cache()
+    return view.cast(table.schema())  # Spark's row_number is an int of 32 bits
 
 
 def _tables(database: Any, log_dir: Path) -> EventLog:
@@ -106,9 +134,10 @@ def _read(database: Any, log_dir: Path, topic: str) -> Table:
     files = "date=*/*.parquet"  # one that is being written ends in .tmp until it is whole
     if not any((log_dir / topic).glob(files)):
         return ibis.memtable(schema.empty_table())
-    found = database.read_parquet(
-        str(log_dir / topic / files), union_by_name=True, hive_partitioning=False
-    )
+    each_file: dict[str, Any] = {"union_by_name": True, "hive_partitioning": False}
+    if database.name == "pyspark":
+        each_file = {"mergeSchema": True}
+    found = database.read_parquet(str(log_dir / topic / files), **each_file)
     return found.select(
         (found[name] if name in found.columns else ibis.null()).cast(dtype).name(name)
         for name, dtype in ibis.Schema.from_pyarrow(schema).items()

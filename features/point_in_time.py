@@ -174,10 +174,13 @@ def _shown(log: EventLog) -> Table:
 
 def _requests(shown: Table) -> Table:
     """Return each request and its time; of two users the same request_id is two."""
-    top = ("occurred_at", "position")
-    requests = shown.group_by("user_id", "request_id").aggregate(
+    top = ("occurred_at", "position", "item_key")
+    whose = ("user_id", "request_id")
+    rank = ibis.row_number().over(ibis.window(group_by=whose, order_by=top))
+    requests = shown.mutate(rank=rank).group_by(*whose)
+    requests = requests.aggregate(
         at_ms=_.occurred_at.min(),
-        context=_.context.first(order_by=top, include_null=True),
+        context=_.context.max(where=_.rank == 0),  # of the first, be it null
     )
     by_time = ibis.window(order_by=("at_ms", "user_id", "request_id"))
     return requests.mutate(row=ibis.row_number().over(by_time))

@@ -99,7 +99,7 @@ def read_training_set(
 
 def _cut(config: RefreshConfig, features: FeatureConfig, lengths: tuple[int, int]) -> _Cut:
     log_dir = Path(features.log_dir)
-    with event_log.opened(log_dir) as log:
+    with event_log.opened(log_dir, features.offline_engine) as log:
         length, exposure_length = lengths
         snapshots = point_in_time.snapshot(
             log, length, features.sequence_ttl_days, exposure_length

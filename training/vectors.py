@@ -76,7 +76,7 @@ def _impressions(
     folder: Path, card: BundleManifest, features: FeatureConfig, streams: StreamConfig
 ) -> _Impressions:
     words = vocabulary.load(folder / bundle.VOCABULARY_FILE)
-    with event_log.opened(Path(features.log_dir)) as log:
+    with event_log.opened(Path(features.log_dir), features.offline_engine) as log:
         lengths = streams.sequence_length, features.sequence_ttl_days
         every = point_in_time.snapshot(log, *lengths, streams.exposure_length)
         names = {row: name for (_, name), row in point_in_time.request_rows(log).items()}

@@ -34,6 +34,7 @@ VENDOR_HOMES = {
         "local/*.py",
     ),
     "feast": ("features/feast_api.py", "features/repo/*.py"),
+    "pyspark": ("features/event_log.py",),
     "redis": ("features/online_calls.py", "local/*.py"),
     "torch": ("training/*.py", "training/model/*.py"),
     "tritonclient": (
