@@ -116,6 +116,12 @@ def _run(
         while (now := time.monotonic()) < ends:
             visitors.check_alive()
             stack.check_alive()
+            if ended := stack.revive():
+                at_s = round(now - began)
+                struck.append(
+                    {"fault": f"{ended} ended of itself", "at_s": at_s, "took_s": 0}
+                )
+                _say(f"{ended} workers had ended and are started again")
             memory.sample(now - began)
             if now >= next_fault:
                 name, strike = next(turns)
