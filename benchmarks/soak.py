@@ -33,6 +33,7 @@ from tests.faults.progress import behind
 RESULTS = Path(__file__).parent / "results" / "soak.json"
 NOTES, PROGRESS = "visits", "progress.jsonl"
 CALIBRATION, SOAK = "c", "s"
+ENDED = "a worker ended of itself"
 _SAMPLE_EVERY_S, _SAY_EVERY_S, _AT_REST_S = 10.0, 60.0, 300.0
 Row = dict[str, Any]
 
@@ -82,7 +83,8 @@ def soak(stack: Soaked, folder: Path, asked: argparse.Namespace) -> Row:
         "broker": stack.which,
         "best_visits_per_s": round(best_per_s, 1),
         "visits_per_s": round(seen.requests / lasted_s, 1),
-        "faults": len(struck),
+        "faults": sum(row["fault"] != ENDED for row in struck),
+        "workers_ended": sum(row["fault"] == ENDED for row in struck),
         "logged_twice": found.logged_twice,
         "unlabelled": found.impressions - found.labelled,
         "rows_compared": found.rows,
@@ -116,6 +118,10 @@ def _run(
         while (now := time.monotonic()) < ends:
             visitors.check_alive()
             stack.check_alive()
+            if ended := stack.revive():
+                row = {"fault": ENDED, "at_s": round(now - began), "took_s": 0.0}
+                struck += [row] * ended
+                _say(f"{ended} workers had ended and are started again")
             memory.sample(now - began)
             if now >= next_fault:
                 name, strike = next(turns)

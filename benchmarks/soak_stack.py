@@ -64,7 +64,7 @@ class Soaked:
     def check_alive(self) -> None:
         """Raise ``RuntimeError`` if a part has ended that nobody ended."""
         names = {each.name for each in processes.find(self.folder)}
-        parts = {"store", "triton", "watch", "monitor", *self.workers}
+        parts = {"store", "triton", "watch", "monitor"}
         if gone := sorted(parts - names):
             raise RuntimeError(f"ended: {', '.join(gone)}; logs are in {self.folder}/logs")
 
@@ -72,6 +72,17 @@ class Soaked:
     def workers(self) -> list[str]:
         """Names of the stream workers."""
         return [f"worker{number}" for number in range(len(self.metrics_ports))]
+
+    def revive(self) -> int:
+        """Start the workers that have ended, as compose does; return how many had.
+
+        A worker ends when no broker takes its labels for 40 seconds.
+        """
+        names = {each.name for each in processes.find(self.folder)}
+        ended = [n for n, name in enumerate(self.workers) if name not in names]
+        for number in ended:
+            self.start_worker(number)
+        return len(ended)
 
     def faults(self) -> Mapping[str, Callable[[], None]]:
         """Return what is done in turn; the disposable broker is left alone."""
