@@ -17,6 +17,7 @@ LONGEST = (
 ROOT = Path(__file__).parent
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist's own, which reads the groups, comes after it
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give each test the group that one process runs: its file, or its folder."""
     for item in items:
