@@ -1,5 +1,6 @@
 """Tests run in two processes at a time (``make test``): which of them stay together."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,13 @@ LONGEST = (
 ROOT = Path(__file__).parent
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist's own, which reads the groups, comes after it
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)  # around xdist's own, which reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     """Give each test the group that one process runs: its file, or its folder."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item)))
     items.sort(key=_turn)
+    yield
 
 
 def _group(item: pytest.Item) -> str:
