@@ -157,6 +157,7 @@ def _wait_until_read(stack: Soaked, topics: Mapping[str, Sequence[str]]) -> None
     while left := behind(stack.settings.kafka, topics):
         if time.monotonic() > deadline:
             raise TimeoutError(f"{left:,} records are not read after {_AT_REST_S:.0f} s")
+        stack.revive()
         time.sleep(0.2)
 
 
