@@ -32,7 +32,7 @@ demo: setup ## install, then run the whole loop on real data with the embedded s
 	@$(BIN)/srp4ctr demo $(ARGS)
 
 test: setup lint ## install, lint, type-check, and run every test that this machine can
-	@$(BIN)/python -m pytest -n $(AT_ONCE) --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n $(AT_ONCE) --no-loadscope-reorder $(ARGS)
 
 check: setup lint ## lint, type-check, and only the fast tests: no broker, no Triton
 	@$(BIN)/python -m pytest -m "not stack and not kafka and not triton and not redis" $(ARGS)

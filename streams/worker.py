@@ -11,6 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import prometheus_client as metrics
@@ -164,11 +165,15 @@ class SequenceWorker(BatchFollower):
             self._storing = asyncio.ensure_future(self._send(new))
 
     async def _send(self, new: _New) -> _New:
-        """Write the rows, publish labels and dead letters; return what is durable now."""
+        """Write the rows, publish labels and dead letters; return what is durable now.
+
+        aiokafka gives up after 40 s without a broker. What it had sent until then is
+        published twice, as after a crash: readers know both by their identity.
+        """
         await self._write(new.values())
         for each in new.values():
-            await self._outlets.publish_labels(each.decided)
-            await self._outlets.publish_rejected(each.rejected)
+            await self.persist(partial(self._outlets.publish_labels, each.decided))
+            await self.persist(partial(self._outlets.publish_rejected, each.rejected))
         return new
 
     async def _finish_storing(self) -> None:

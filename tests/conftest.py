@@ -1,38 +1,44 @@
-"""Tests run in two processes at a time (``make test``): which of them stay together."""
+"""Tests run in two processes at a time (``make test``): which of them stay together.
 
-from collections.abc import Iterator
-from pathlib import Path
+By xdist's own hook, for its groups (``--dist loadgroup``) are lost on pytest 9.2.
+"""
+
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 # What is started once for all of these is started once.
-TOGETHER = ("end_to_end", "monitoring/page")
+TOGETHER = ("tests/end_to_end", "tests/monitoring/page")
 # Those that wait longest begin first, so that no process is left with one at the end.
 LONGEST = (
-    "end_to_end",
-    "faults",
-    "streams/test_re",
-    "triton_repo",
-    "training/test_crashes",
+    "tests/end_to_end",
+    "tests/faults",
+    "tests/streams/test_re",
+    "tests/triton_repo",
+    "tests/training/test_crashes",
 )
-ROOT = Path(__file__).parent
 
 
-@pytest.hookimpl(wrapper=True)  # around xdist's own, which reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
-    """Give each test the group that one process runs: its file, or its folder."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # untyped
+    """One process runs all tests of a file, or of a folder of ``TOGETHER``."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return next((folder for folder in TOGETHER if file.startswith(folder)), file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """Return what hands the tests out."""
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests that wait longest first."""
     items.sort(key=_turn)
-    yield
-
-
-def _group(item: pytest.Item) -> str:
-    file = item.path.relative_to(ROOT).as_posix()
-    return next((folder for folder in TOGETHER if file.startswith(folder)), file)
 
 
 def _turn(item: pytest.Item) -> int:
-    file = item.path.relative_to(ROOT).as_posix()
-    turns = (turn for turn, start in enumerate(LONGEST) if file.startswith(start))
+    turns = (turn for turn, start in enumerate(LONGEST) if item.nodeid.startswith(start))
     return next(turns, len(LONGEST))
