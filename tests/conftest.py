@@ -3,6 +3,7 @@
 By xdist's own hook, for its groups (``--dist loadgroup``) are lost on pytest 9.2.
 """
 
+import os
 from typing import Any
 
 import pytest
@@ -26,6 +27,11 @@ class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # untyped
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         return next((folder for folder in TOGETHER if file.startswith(folder)), file)
+
+
+def pytest_configure() -> None:
+    """Take back the terminal's size that xdist tells its processes: a test says its own."""
+    os.environ.pop("COLUMNS", None)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -58,6 +58,8 @@ def rollback(config: TritonConfig) -> Serving:
     servers = config.servers()
     states = [read_serving(Path(each.repository)) for each in servers]
     wanted = states[0].previous
+    if wanted is None:
+        return promotion.rollback(config)  # which says why there is nothing to go back to
     for server, state in zip(servers, states, strict=True):
         if wanted not in (state.previous, state.serving):
             raise ValueError(

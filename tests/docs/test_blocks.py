@@ -18,7 +18,7 @@ from cli import app
 from tests.docs.pages import Block, blocks, commands, pages, prose, words
 from tests.structure.source_tree import ROOT, all_files
 
-LANGUAGES = {"", "console", "json", "python", "toml", "yaml", "sql"}
+LANGUAGES = {"", "console", "json", "nginx", "python", "toml", "yaml", "sql"}
 READERS: dict[str, Callable[[str], object]] = {
     "json": lambda text: [json.loads(line) for line in text.splitlines()],
     "toml": tomllib.loads,

@@ -137,6 +137,12 @@ def test_a_running_stack_and_a_good_file_are_said_to_be_so(shell: Shell) -> None
     assert "impression" in shell.type("events", "check", str(shell.folder / "mine.jsonl"))
 
 
+def test_the_doctor_finds_the_embedded_stack_closed_to_other_machines(shell: Shell) -> None:
+    said = shell.type("doctor")
+    assert "triton" in said
+    assert "open " not in said
+
+
 def test_a_ranking_is_readable(shell: Shell) -> None:
     shown = shell.type("model", "rank", "user-1", "item-1", "item-2", "never-seen")
     assert "status ok" in shown

@@ -23,7 +23,10 @@ from triton_repo.client import RankClient
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 # Pages whose Python is run by a test of their own.
-ELSEWHERE = {"docs/producers.md": "tests/streams/test_producers_page.py"}
+ELSEWHERE = {
+    "docs/producers.md": "tests/streams/test_producers_page.py",
+    "docs/security.md": "tests/triton_repo/test_tls.py",
+}
 PAGES = sorted({block.page for block in blocks("python")} - ELSEWHERE.keys())
 TRITON = "127.0.0.1:8001"
 
@@ -84,8 +87,21 @@ def test_another_model_learns_from_the_vectors(
     assert made["booster"].num_trees() > 0
 
 
+def test_pseudonyms_leave_the_producer_and_the_caller(
+    addresses: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("pseudonym.key").write_text("0" * 64)
+    made, _ = python_of("docs/privacy.md", addresses)
+    with made["publisher"], made["client"] as client:
+        ranking = client.rank("user-1", ["item-1"], deadline_s=5.0)
+    assert made["pseudonyms"].of("user-1").startswith("p-")
+    assert ranking.status == "cold_user"  # the demo knows no such pseudonym
+
+
 def test_every_page_with_python_is_run() -> None:
-    assert PAGES == ["README.md", "docs/callers.md", "docs/own_model.md"]
+    here = ("callers", "own_model", "privacy")
+    assert ["README.md", *(f"docs/{name}.md" for name in here)] == PAGES
     for page, test in ELSEWHERE.items():
         assert page.rpartition("/")[2] in (ROOT / test).read_text()
 

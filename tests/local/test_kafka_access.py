@@ -4,6 +4,7 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -19,6 +20,7 @@ from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC, REJ
 from streams.publisher import EventPublisher
 from streams.topics import PUBLISHED_TOPICS, committed_offsets, ensure_topics
 from tests.builders import a_behavior, an_impression, an_item
+from tests.docs.pages import blocks
 from tests.local.conftest import ClosedKafka
 from tests.streams.test_app import COUNTED, started, wait_until_counted
 
@@ -53,6 +55,24 @@ def test_a_producer_elsewhere_publishes_events_and_items(closed_kafka: ClosedKaf
     with EventPublisher(closed_kafka.known_as("producer", elsewhere=True)) as events:
         events.publish(a_behavior())
         events.publish(an_item())
+
+
+def test_the_page_s_producer_is_let_in(
+    closed_kafka: ClosedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (block,) = [
+        each.text
+        for each in blocks("python")
+        if each.page == "docs/security.md" and "KafkaProducer" in each.text
+    ]
+    monkeypatch.chdir(closed_kafka.secrets)
+    here: dict[str, Any] = {}
+    exec(block.replace("kafka.example.com:9092", closed_kafka.outside), here)
+    producer = here["producer"]
+    try:
+        producer.send(BEHAVIOR_EVENTS_TOPIC, b"{}", key=b"u").get(timeout=10)
+    finally:
+        producer.close()
 
 
 @pytest.mark.parametrize("topic", [LABELS_TOPIC, REJECTED_TOPIC, "another"])

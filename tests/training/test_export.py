@@ -8,6 +8,7 @@ from safetensors.numpy import load_file
 from torch import Tensor
 
 from features import bundle
+from features.bundle import BundleManifest
 from tests.training.conftest import SIZES, TINY
 from training.config import RefreshConfig
 from training.cost import sizes_of
@@ -54,6 +55,8 @@ def test_the_head_also_gives_what_its_blocks_made(
     model = SRP4CTR(config, SIZES).eval()
     sizes = sizes_of(config, SIZES)
     export(model, sizes, tmp_path)
+    card = BundleManifest(version="v1", created_at_ms=0, sizes=sizes)
+    bundle.write_card(tmp_path, card)
     tensors = requests_of(count=2, candidates=4)
     inputs = {**tensors, **model.encode(tensors)}
     expected = score_knowing(model, inputs)

@@ -107,6 +107,8 @@ def test_a_bundle_that_learnt_from_everything_is_refused(
     taught = tmp_path / "v9"
     taught.mkdir()
     for file in folder.iterdir():
+        if file.suffix == ".md":
+            continue  # the report is written beside what the manifest lists
         (taught / file.name).write_bytes(file.read_bytes())
     bundle.write_card(taught, replace(card, version="v9", boundary_ms=NOON_MS * 2))
     bundle.write_manifest(taught)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tritonclient.utils import InferenceServerException
@@ -13,6 +14,7 @@ from features.config import FeatureConfig
 from local import broker, ports, processes, serving_env, stack_secrets, triton_server
 from local.config import LocalConfig
 from tests import real_stack
+from tests.docs.pages import blocks
 from tests.triton_repo.bundles import KNOWN_ITEM, a_check, make_bundle_in
 from triton_repo import promotion
 from triton_repo.client import RankClient
@@ -105,6 +107,22 @@ def test_a_caller_with_a_certificate_of_the_stack_s_is_answered(
     with RankClient(closed.grpc, tls=known_as(files, "caller")) as client:
         ranking = client.rank("u", [KNOWN_ITEM], deadline_s=5.0)
     assert (ranking.model_version, ranking.status) == ("v1", "cold_user")
+
+
+def test_the_page_s_caller_is_answered(
+    closed: TritonConfig, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (block,) = [
+        each.text
+        for each in blocks("python")
+        if each.page == "docs/security.md" and "RankClient" in each.text
+    ]
+    monkeypatch.chdir(files)
+    here: dict[str, Any] = {}
+    exec(block.replace("rank.example.com:8001", closed.grpc), here)
+    with here["client"] as client:
+        ranking = client.rank("u", [KNOWN_ITEM], deadline_s=5.0)
+    assert ranking.model_version == "v1"
 
 
 def test_who_has_no_certificate_or_one_of_another_authority_is_not(
