@@ -1,4 +1,4 @@
-"""Claim: behind a balancer, replicas change bundles in turn; nobody's request is lost.
+"""Claim: behind a balancer, replicas change bundles in turn: each answer is of one model.
 
 Two tritonservers with a live repository each, and nginx in front of them, which passes
 each gRPC call to one of them. Callers ask nginx all the while, and meanwhile
@@ -6,7 +6,8 @@ each gRPC call to one of them. Callers ask nginx all the while, and meanwhile
 - bundles are promoted to both, and rolled back, as ``srp4ctr model promote`` does it,
 - one server is stopped and started again, as for a new release.
 
-Each answer is held to the one that its bundle must give. It needs nginx (Debian:
+Each answer is held to the one that its bundle must give, and calls that fail although
+``RankClient`` asks again are counted. It needs nginx (Debian:
 nginx-core).
 
     make bench NAME=replicas
