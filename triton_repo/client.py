@@ -43,7 +43,10 @@ RETRIES = Counter(
     "srp4ctr_rank_retries",
     "Calls that were made again because the server was away, full, or a step had died.",
 )
-_PASSING = ("StatusCode.UNAVAILABLE", "StatusCode.INTERNAL", "StatusCode.UNKNOWN")
+# CANCELLED: a server that is told to end lets go of its calls. To rank twice is harmless.
+_PASSING = tuple(
+    f"StatusCode.{each}" for each in ("UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN")
+)
 _LATE = "StatusCode.DEADLINE_EXCEEDED"
 # What Triton says of a call that it refuses because it has too much to do.
 _FULL = ("Request timeout expired", "maximum queue size")

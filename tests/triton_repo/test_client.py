@@ -2,12 +2,18 @@
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from prometheus_client import REGISTRY
+from tritonclient.grpc.service_pb2_grpc import (
+    GRPCInferenceServiceServicer,
+    add_GRPCInferenceServiceServicer_to_server,
+)
 from tritonclient.utils import InferenceServerException
 
 from streams.pseudonyms import Pseudonyms
@@ -70,6 +76,32 @@ def test_no_server_is_a_connection_error_at_the_deadline() -> None:
     ):
         client.rank("u", ["i"], deadline_s=0.3)
     assert retries() > before  # it was tried until the deadline
+
+
+class Leaving(GRPCInferenceServiceServicer):  # type: ignore[misc]  # tritonclient is untyped
+    """Lets go of every call, as a server does that is told to end."""
+
+    asked = 0
+
+    def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> None:
+        self.asked += 1
+        context.abort(grpc.StatusCode.CANCELLED, "CANCELLED")
+
+
+def test_a_call_that_a_leaving_server_lets_go_is_made_again() -> None:
+    server, leaving = grpc.server(ThreadPoolExecutor(1)), Leaving()
+    add_GRPCInferenceServiceServicer_to_server(leaving, server)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        with (
+            RankClient(address) as client,
+            pytest.raises(ConnectionError, match="CANCELLED"),
+        ):
+            client.rank("u", ["i"], deadline_s=1.0)
+        assert leaving.asked > 1
+    finally:
+        server.stop(None).wait()
 
 
 class Overheard(RankClient):
