@@ -98,7 +98,9 @@ class AuditLog:
             file.write(line)
             os.fsync(file.fileno())
         if is_new:
-            _sync_folder(self.path.parent)
+            from streams.log_files import sync_folder  # pyarrow: not every image has it
+
+            sync_folder(self.path.parent)
 
 
 def audit_log(settings: "Settings") -> AuditLog:
@@ -126,11 +128,6 @@ def read_deeds(path: Path) -> tuple[list[Deed], int]:
     return sorted(deeds.values(), key=lambda each: each.at), broken
 
 
-def as_json(deed: Deed) -> dict[str, Any]:
-    """Return ``deed`` for a program."""
-    return asdict(deed)
-
-
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
@@ -145,11 +142,3 @@ def _login() -> str:
 
 def _last_byte(file: Any, size: int) -> bytes:
     return os.pread(file.fileno(), 1, size - 1)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

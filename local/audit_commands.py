@@ -1,5 +1,6 @@
 """``srp4ctr audit VERB``: who changed what, and when."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -8,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from local.audit import BEGUN, DONE, Deed, as_json, audit_log, read_deeds
+from local.audit import BEGUN, DONE, Deed, audit_log, read_deeds
 from local.dates import instant
 from local.views import a_table
 from settings import load
@@ -39,7 +40,7 @@ def list_deeds(
     if broken:
         err.print(f"{broken} lines of {path} cannot be read", markup=False)
     if as_lines:
-        out.print_json(data=[as_json(each) for each in found])
+        out.print_json(data=[asdict(each) for each in found])
         return
     if not found:
         out.print(f"nothing in {path} since {since}", markup=False)

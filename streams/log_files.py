@@ -64,7 +64,7 @@ def write_range(log_dir: Path, covered: OffsetRange, rows: Sequence[Row]) -> lis
         paths.append(folder / covered.file_name)
         _write_file(paths[-1], covered.topic, of_day)
     for folder in {path.parent for path in paths}:
-        _sync_folder(folder)
+        sync_folder(folder)
     return paths
 
 
@@ -116,7 +116,7 @@ def overlapping(files: Sequence[Path]) -> Iterator[list[Path]]:
 def replace_table(path: Path, table: Any) -> None:
     """Make ``table`` the content of a log's file and return when it is on disk."""
     _write_table(path, table)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def known_ms(log_dir: Path, topic: str, partition: int, offset: int) -> int | None:
@@ -171,7 +171,7 @@ def _write_table(path: Path, table: Any) -> None:
     unfinished.replace(path)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the renames in ``folder`` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 import settings
+from features.config import FeatureConfig
 from local import apache_kafka, processes
 from local.ports import HOST, is_open, reserved_ports
 
@@ -125,6 +126,19 @@ def redis(folder: Path, secrets: Path) -> Iterator[str]:
             yield f"{HOST}:{port}"
         finally:
             processes.stop(running, folder)
+
+
+def store_of(address: str, user: str, secrets: Path, folder: Path) -> FeatureConfig:
+    """Return how ``user`` reaches the store at ``address``; the rest is in ``folder``."""
+    return FeatureConfig(
+        redis=address,
+        redis_tls=True,
+        redis_ca_file=str(secrets / "ca.pem"),
+        redis_username=user,
+        redis_password_file=str(secrets / f"redis_{user}"),
+        registry=str(folder / "registry.db"),
+        log_dir=str(folder / "events"),
+    )
 
 
 def triton_command(

@@ -27,15 +27,7 @@ def closed(
 ) -> Iterator[FeatureConfig]:
     folder = tmp_path_factory.mktemp("closed")
     with real_stack.redis(folder, stack_files) as address:
-        yield FeatureConfig(
-            redis=address,
-            redis_tls=True,
-            redis_ca_file=str(stack_files / "ca.pem"),
-            redis_username="trainer",
-            redis_password_file=str(stack_files / "redis_trainer"),
-            registry=str(folder / "registry.db"),
-            log_dir=str(folder / "events"),
-        )
+        yield real_stack.store_of(address, "trainer", stack_files, folder)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from features.config import FeatureConfig
 from local.initializing import initialize
 from settings import Settings
 from streams.topics import PUBLISHED_TOPICS, ensure_topics
@@ -31,18 +30,9 @@ def as_init(
 ) -> Iterator[Settings]:
     """Yield the settings of Kafka's admin who is the stream to the store."""
     with real_stack.redis(tmp_path, stack_files) as address:
-        features = FeatureConfig(
-            redis=address,
-            redis_tls=True,
-            redis_ca_file=str(stack_files / "ca.pem"),
-            redis_username="stream",
-            redis_password_file=str(stack_files / "redis_stream"),
-            registry=str(tmp_path / "registry.db"),
-            log_dir=str(tmp_path / "events"),
-        )
         yield Settings(
             kafka=closed_kafka.known_as("admin"),
-            features=features,
+            features=real_stack.store_of(address, "stream", stack_files, tmp_path),
             training=RefreshConfig(bundles_dir=str(tmp_path / "bundles")),
             triton=TritonConfig(repository=str(tmp_path / "models")),
         )

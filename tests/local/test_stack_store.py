@@ -37,15 +37,7 @@ def known_as(
     folder = tmp_path_factory.mktemp("registry")
 
     def settings_of(user: str) -> FeatureConfig:
-        return FeatureConfig(
-            redis=address,
-            redis_tls=True,
-            redis_ca_file=str(stack_files / "ca.pem"),
-            redis_username=user,
-            redis_password_file=str(stack_files / f"redis_{user}"),
-            registry=str(folder / "registry.db"),
-            log_dir=str(folder / "events"),
-        )
+        return real_stack.store_of(address, user, stack_files, folder)
 
     store.apply(settings_of("stream"))
     return settings_of
