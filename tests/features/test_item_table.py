@@ -111,6 +111,24 @@ def test_made_up_items_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -
     assert len(set(reader.item_reads) - set(KEYS.tolist())) == 3
 
 
+def test_a_table_that_nobody_asks_reads_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(item_table, "IDLE_AFTER_S", 0.0)
+    monkeypatch.setattr(item_table, "IDLE_INTERVALS", 1e9)
+    reader = MemoryReader()
+    table = a_table(reader)
+    reader.item_reads.clear()
+    thread = table.keep_fresh(0.01)
+    time.sleep(0.2)
+    assert not reader.item_reads
+    table.lookup(np.array([5]))
+    deadline = time.monotonic() + 10.0
+    while 5 not in reader.item_reads:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    table.stop()
+    thread.join()
+
+
 def test_an_empty_vocabulary_has_a_table_too() -> None:
     table = ItemTable(MemoryReader(), vocabulary.build({}, []))
     assert table.refresh() == 0
