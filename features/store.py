@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from features import rows
 from features.config import FeatureConfig
-from features.feast_api import FeatureStore, RepoConfig
+from features.feast_api import FeatureStore, NoOfflineStore, RepoConfig
 from features.newer_rows import HashRow, Store, write_newer
 from features.online_address import connection_string
 from features.online_calls import tried_twice
@@ -32,6 +32,8 @@ WRITERS = 8
 # request cannot wait; the worker, which tries again itself, can.
 REQUEST_TIMEOUT_S = 0.25
 BACKGROUND_TIMEOUT_S = 5.0
+
+_NO_OFFLINE_STORE = f"{NoOfflineStore.__module__}.{NoOfflineStore.__name__}"
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -58,8 +60,8 @@ def open_store(
                 "redis_type": "redis_cluster" if config.redis_cluster else "redis",
                 "connection_string": connection_string(config, timeout_s),
             },
-            # Feast's other file engine loses rows; the name is only a place-holder here.
-            offline_store={"type": "duckdb" if offline else "file"},
+            # Feast's other engine for files loses rows.
+            offline_store={"type": "duckdb" if offline else _NO_OFFLINE_STORE},
             entity_key_serialization_version=3,
             repo_path=Path(config.log_dir).absolute(),
         )
