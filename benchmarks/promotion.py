@@ -66,8 +66,10 @@ class Run:
     versions: Iterator[int] = field(default_factory=lambda: iter(range(2, 1000)))
     refused: list[str] = field(default_factory=list)
     """Why bundles were refused that should have been."""
-    whole_again_s: float = 0.0
+    replaced_s: float = 0.0
     """From a process's death until another answers in its place."""
+    whole_again_s: float = 0.0
+    """Until as many answer as before."""
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -145,7 +147,7 @@ def _phases(run: Run, switches: int) -> None:
         in_child(promote_and_die, stack, source)
         run.promote(source)
     with run.phase("one of the step's processes killed"):
-        run.whole_again_s = kill_a_process(stack)
+        run.replaced_s, run.whole_again_s = kill_a_process(stack)
         time.sleep(QUIET_S / 2)
 
 
@@ -214,6 +216,7 @@ def _figures(
         "p99_ms": counts(during, right)["p99_ms"],
         "refused": len(run.refused) if all(run.refused) else 0,
         "refusals": run.refused,
+        "replaced_s": round(run.replaced_s, 2),
         "whole_again_s": round(run.whole_again_s, 2),
         "requests_per_s": round(len(answers) / (ended - began), 1),
         "versions": sorted({a.version for a in answers if a.version}),

@@ -14,6 +14,7 @@ from local.triton_server import ServerPlan
 from triton_repo import promotion
 from triton_repo.config import TritonConfig
 from triton_repo.live import read_serving
+from triton_repo.promotion import connected
 
 if TYPE_CHECKING:  # torch: a killed process needs none
     from benchmarks.serving_stack import Stack
@@ -95,22 +96,30 @@ class Serving(Protocol):
         """Its process."""
 
 
-def kill_a_process(stack: Serving) -> float:
-    """Kill one of those that answer; return the seconds until it is replaced."""
-    serving = read_serving(Path(stack.triton.repository)).serving
+def kill_a_process(stack: Serving) -> tuple[float, float]:
+    """Kill one of those that answer.
 
-    def living() -> set[int]:
-        return {
-            child.pid
-            for child in revival.children(stack.server.pid)
-            if child.step == f"click_ranker_{serving}" and not child.is_dead
-        }
-
-    before, began = living(), time.monotonic()
+    Returns the seconds until it is asked no more, and until as many answer as before.
+    """
+    step = f"click_ranker_{read_serving(Path(stack.triton.repository)).serving}"
+    before, began = _processes(stack, step), time.monotonic()
     os.kill(min(before), signal.SIGKILL)
-    while living() & before or len(living()) < stack.triton.instances:
-        time.sleep(0.05)
-    return time.monotonic() - began
+    while _processes(stack, step) & before:  # the watch ends the others, too
+        time.sleep(0.02)
+    asked_no_more_s = time.monotonic() - began
+    with connected(stack.triton) as client:
+        while True:
+            config = client.get_model_config(step, as_json=True)["config"]
+            # A group is named from when its process is ready.
+            if len(config["instance_group"]) == stack.triton.instances:
+                return asked_no_more_s, time.monotonic() - began
+            time.sleep(0.05)
+
+
+def _processes(stack: Serving, step: str) -> set[int]:
+    """Return those of ``step`` that live."""
+    found = revival.children(stack.server.pid)
+    return {each.pid for each in found if each.step == step and not each.is_dead}
 
 
 def no_check() -> FeatureCheck:

@@ -14,7 +14,7 @@ from local import ports, processes
 from local.triton_server import ServerPlan
 from triton_repo.config import TlsConfig, TritonConfig
 
-INTERVAL_S = 0.5
+INTERVAL_S = 0.2
 CONTROL_KEY = "SRP4CTR_TRITON__CONTROL_KEY"  # as a setting is named
 CONTROL_KEY_FILE = f"{CONTROL_KEY}_FILE"
 TLS = "SRP4CTR_TRITON__TLS__"

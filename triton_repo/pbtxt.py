@@ -183,7 +183,6 @@ def ensembles(steps: Sequence[StepConfig]) -> tuple[EnsembleConfig, ...]:
 def step_text(step: StepConfig, limits: Limits) -> str:
     """Return the ``config.pbtxt`` of one step."""
     is_python = step.backend == "python"
-    shells = f"instance_group [ {{ count: {step.instances} kind: KIND_CPU }} ]"
     batching = f"max_queue_delay_microseconds: {_GPU_DELAY_US}"
     if is_python:
         together = [count for count in _TOGETHER if count <= limits.max_batch_size]
@@ -201,7 +200,7 @@ def step_text(step: StepConfig, limits: Limits) -> str:
         *_tensors("output", step.outputs, limits),
         *_parameters(step.parameters),
         # A shell runs on the CPU; Triton's own backend takes a GPU where there is one.
-        *([shells] if is_python else []),
+        *(_groups(step) if is_python else []),
         f"dynamic_batching {{ {batching} default_queue_policy {{ {policy} }} }}",
     )
 
@@ -236,6 +235,14 @@ def _schedule(ensemble: EnsembleConfig) -> Iterable[str]:
             yield f"    output_map {{ {_key_value(name, _quoted(name))} }}"
         yield "  }"
         there |= made
+
+
+def _groups(step: StepConfig) -> Iterable[str]:
+    """Yield a group for each process: a step may be given them one after another."""
+    for number in range(step.instances):
+        name = _quoted(f"{step.name}_{number}")
+        order = f"rate_limiter {{ priority: {number + 1} }}"
+        yield f"instance_group [ {{ name: {name} count: 1 kind: KIND_CPU {order} }} ]"
 
 
 def _tensors(
