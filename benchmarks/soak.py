@@ -1,10 +1,11 @@
 """Claim: the whole stack, half loaded, loses nothing in an hour of faults, nor grows.
 
-Broker, store, two stream workers, Triton, the monitor; visitors ask for rankings and
-publish what they then do. First they come as fast as they are served: that is what the
-machine can do with all of it. Then half as many come, while in turn a worker, a serving
-process, the store and the monitor are killed, Kafka is stopped and started, bundles are
-promoted and rolled back. At the end what is kept is compared with what was sent.
+Broker, store, two stream workers, Triton, the monitor; visitors, whose histories are full,
+ask for rankings and publish what they then do. First they come as fast as they are served:
+that is what the machine can do with all of it. Then half as many come, while in turn a
+worker, a serving process, the store and the monitor are killed, Kafka is stopped and
+started, bundles are promoted and rolled back. At the end what is kept is compared with what
+was sent.
 
     make bench NAME=soak ARGS="--hours 1 --keep /tmp/soak"
     python -m benchmarks.soak --read /tmp/soak   # how far it is, or how far it came
@@ -21,11 +22,9 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.soak_figures import Growth, Kept, Memory, kept
 from benchmarks.soak_stack import Soaked, soaked
-from benchmarks.soak_traffic import Seen, Visitors, read_notes
+from benchmarks.soak_traffic import Seen, Visitors, after_faults, read_notes, taken
 from local import apache_kafka
 from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
 from tests.faults.progress import behind
@@ -59,25 +58,27 @@ def main() -> None:
 def soak(stack: Soaked, folder: Path, asked: argparse.Namespace) -> Row:
     """Measure what the stack can do, then run it at half of that; return the figures."""
     visitors = Visitors(stack.triton.grpc, stack.settings.kafka, folder / NOTES)
+    _wait_until_folded(stack)
     best_per_s = _best(stack, visitors, asked.calibrate_s)
     _say(f"{best_per_s:.1f} visits a second at best: now half of that")
     seconds = asked.hours * 3600.0
     memory = Memory(stack.folder, min(asked.warm_up_s, seconds / 4))
     visitors.start(SOAK, best_per_s / 2)
-    began = time.monotonic()
+    began, began_at_s = time.monotonic(), time.time()
     try:
         struck = _run(stack, visitors, memory, asked)
     finally:
         visitors.stop()
     lasted_s = time.monotonic() - began
     _wait_until_at_rest(stack)
-    seen, everything = visitors.seen(SOAK), visitors.seen()
+    seen, sent = visitors.seen(SOAK), visitors.seen().events + stack.past_events
     found, growths = kept(stack.settings), memory.growths()
-    _print(growths, struck, found)
+    after = after_faults(folder / NOTES, SOAK, began_at_s, struck)
+    _print(growths, struck, found, after)
     return {
         "hours": round(lasted_s / 3600.0, 3),
-        "events": everything.events,
-        "lost": everything.events - found.events,
+        "events": sent,
+        "lost": sent - found.events,
         **_requests(seen),
         "rss_growth_mb": round(max((each.mb for each in growths), default=0.0), 1),
         "broker": stack.which,
@@ -91,6 +92,7 @@ def soak(stack: Soaked, folder: Path, asked: argparse.Namespace) -> Row:
         "wrong_rows": found.wrong_rows,
         "growth": [asdict(each) | {"mb": round(each.mb, 1)} for each in growths],
         "struck": struck,
+        "after": after,
         "errors": seen.errors,
     }
 
@@ -102,7 +104,7 @@ def _best(stack: Soaked, visitors: Visitors, seconds: float) -> float:
     began = time.monotonic()
     time.sleep(seconds)
     visitors.stop()
-    _wait_until_read(stack, {stack.settings.streams.group_id: (BEHAVIOR_EVENTS_TOPIC,)})
+    _wait_until_folded(stack)
     return visitors.seen(CALIBRATION).requests / (time.monotonic() - began)
 
 
@@ -152,6 +154,10 @@ def _wait_until_at_rest(stack: Soaked) -> None:
         _wait_until_read(stack, topics)
 
 
+def _wait_until_folded(stack: Soaked) -> None:
+    _wait_until_read(stack, {stack.settings.streams.group_id: (BEHAVIOR_EVENTS_TOPIC,)})
+
+
 def _wait_until_read(stack: Soaked, topics: Mapping[str, Sequence[str]]) -> None:
     deadline = time.monotonic() + _AT_REST_S
     while left := behind(stack.settings.kafka, topics):
@@ -162,23 +168,23 @@ def _wait_until_read(stack: Soaked, topics: Mapping[str, Sequence[str]]) -> None
 
 
 def _requests(seen: Seen) -> Row:
-    taken = seen.latencies_ms or (0.0,)
-    return {
-        "requests": seen.requests,
-        "failed": seen.failed,
-        "p50_ms": round(float(np.quantile(taken, 0.5)), 1),
-        "p99_ms": round(float(np.quantile(taken, 0.99)), 1),
-        "slow_share": round(float(np.mean(np.array(taken) > 50.0)), 4),
-    }
+    return {"requests": seen.requests, "failed": seen.failed, **taken(seen.latencies_ms)}
 
 
-def _print(growths: Sequence[Growth], struck: Sequence[Row], found: Kept) -> None:
+def _print(
+    growths: Sequence[Growth], struck: Sequence[Row], found: Kept, after: Sequence[Row]
+) -> None:
     print(f"{'process':<42}{'lives':>6}{'MB warm':>10}{'MB last':>10}{'growth':>9}")
     for each in growths:
         amounts = f"{each.first_mb:>10.0f}{each.last_mb:>10.0f}{each.mb:>9.1f}"
         print(f"{each.name:<42}{each.lives:>6}{amounts}")
     for row in struck:
         print(f"{row['at_s'] / 60:>6.1f} min  {row['fault']:<28}{row['took_s']:>6.1f} s")
+    for row in after:
+        named = ", ".join(
+            f"{key} {value:,.6g}" for key, value in row.items() if key != "after"
+        )
+        print(f"after {row['after']:<26} {named}")
     print(
         f"{found.events:,} events, {found.labelled:,} of {found.impressions:,} impressions "
         f"labelled; {found.wrong_rows} of {found.rows:,} rows wrong"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.promotion_faults import kill_a_process
 from benchmarks.serving_stack import fresh_bundle
-from benchmarks.soak_traffic import catalogue_events
+from benchmarks.soak_traffic import catalogue_events, past_events
 from features import bundle
 from local import apache_kafka, broker, ports, processes, stack
 from settings import PREFIX, Settings, load
@@ -44,6 +44,8 @@ class Soaked:
     """``kafka`` or ``noida``."""
     metrics_ports: tuple[int, ...]
     """One of each worker."""
+    past_events: int = 0
+    """Published before anyone visits, so that histories are full from the first visit."""
     versions: Iterator[int] = field(default_factory=lambda: iter(range(2, 10_000)))
 
     @property
@@ -194,5 +196,8 @@ def _fill(made: Soaked) -> None:
     with EventPublisher(settings.kafka) as publisher:
         for update in catalogue_events(time.time_ns() // 1_000_000):
             publisher.publish(update)
+        for event in past_events(time.time_ns() // 1_000_000, LENGTH):
+            publisher.publish(event)
+            made.past_events += 1
     fresh_bundle(Path(settings.training.bundles_dir), LENGTH)
     made.command("model", "promote", "v1")

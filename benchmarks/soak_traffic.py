@@ -9,11 +9,13 @@ import multiprocessing
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from streams.config import KafkaConfig
 from streams.events import Behavior, Click, Event, ItemUpdate
@@ -26,6 +28,7 @@ ITEMS = 2_000  # as benchmarks/serving_stack.py has it, which imports torch: no 
 CANDIDATES, SHOWN, BEHAVIORS = 100, 8, 5
 CLICK_RATE = 0.1
 DEADLINE_S = 1.0
+SLOW_MS, RECOVERY_S = 50.0, 45.0
 _NOTE_EVERY_S = 5.0
 _START_S = 300.0  # of Python and its imports, on a busy machine
 
@@ -92,12 +95,7 @@ class Visitors:
 
 def read_notes(folder: Path, name: str = "") -> Seen:
     """Return what the notes in ``folder`` add up to; a half-written line is left out."""
-    lines = [
-        json.loads(line)
-        for path in sorted(folder.glob(f"{name}*.jsonl"))
-        for line in path.read_text().splitlines(keepends=True)
-        if line.endswith("\n")
-    ]
+    lines = _lines(folder, name)
     return Seen(
         requests=sum(line["requests"] for line in lines),
         failed=sum(len(line["errors"]) for line in lines),
@@ -106,6 +104,44 @@ def read_notes(folder: Path, name: str = "") -> Seen:
         latencies_ms=tuple(each for line in lines for each in line["latencies_ms"]),
         errors=Counter(each for line in lines for each in line["errors"]),
     )
+
+
+def taken(latencies_ms: Sequence[float]) -> dict[str, float]:
+    """Return quantiles of what calls took, and the share that took more than 50 ms."""
+    known = np.array(latencies_ms or (0.0,))
+    return {
+        "p50_ms": round(float(np.quantile(known, 0.5)), 1),
+        "p99_ms": round(float(np.quantile(known, 0.99)), 1),
+        "slow_share": round(float(np.mean(known > SLOW_MS)), 4),
+    }
+
+
+def after_faults(
+    folder: Path, name: str, began_at_s: float, struck: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return what calls took until ``RECOVERY_S`` after each kind of fault, and else.
+
+    ``began_at_s`` is the wall clock's at 0 of the faults' ``at_s``.
+    """
+    found: dict[str, list[float]] = {}
+    for line in _lines(folder, name):
+        at_s = line["at_s"] - began_at_s
+        near = [each for each in struck if 0 <= at_s - each["at_s"] <= RECOVERY_S]
+        kind = near[-1]["fault"] if near else "nothing"
+        found.setdefault(kind, []).extend(line["latencies_ms"])
+    return [
+        {"after": kind, "requests": len(of_kind), **taken(of_kind)}
+        for kind, of_kind in sorted(found.items())
+    ]
+
+
+def _lines(folder: Path, name: str) -> list[dict[str, Any]]:
+    return [
+        json.loads(line)
+        for path in sorted(folder.glob(f"{name}*.jsonl"))
+        for line in path.read_text().splitlines(keepends=True)
+        if line.endswith("\n")
+    ]
 
 
 def catalogue_events(now_ms: int) -> Iterator[ItemUpdate]:
@@ -118,6 +154,19 @@ def catalogue_events(now_ms: int) -> Iterator[ItemUpdate]:
             occurred_at=now_ms,
             attributes={"genres": genres, "year": str(1960 + number % 60)},
         )
+
+
+def past_events(now_ms: int, length: int) -> Iterator[Behavior]:
+    """Yield ``length`` behaviours of each user: visits cost more as histories fill up."""
+    for number in range(USERS):
+        for turn in range(length):
+            yield Behavior(
+                event_id=f"past-{number}-{turn}",
+                user_id=f"user-{number}",
+                item_id=f"item-{(number * 31 + turn * 7) % ITEMS}",
+                action="view",
+                occurred_at=now_ms - 60_000 * (length - turn),
+            )
 
 
 def _visit(given: Any, name: str, per_s: float | None, signals: Any) -> None:
@@ -155,7 +204,11 @@ class _Book:
 
     def write(self, file: Any) -> None:
         """Write a line and begin anew."""
-        line = vars(self) | {"requests": len(self.latencies_ms) + len(self.errors)}
+        line = (
+            {"at_s": time.time()}
+            | vars(self)
+            | {"requests": len(self.latencies_ms) + len(self.errors)}
+        )
         file.write(json.dumps(line) + "\n")
         file.flush()
         self.__init__()  # type: ignore[misc]

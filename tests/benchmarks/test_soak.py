@@ -1,10 +1,11 @@
 """What the soak makes of its notes and its samples of memory."""
 
+import json
 from pathlib import Path
 
 from benchmarks.serving_stack import item_ids
 from benchmarks.soak_figures import Memory
-from benchmarks.soak_traffic import catalogue_events, read_notes
+from benchmarks.soak_traffic import after_faults, catalogue_events, read_notes
 
 NOTE = (
     '{"events": 3, "impressions": 2, "latencies_ms": [4.0, 6.0], "errors": ["away"],'
@@ -54,3 +55,17 @@ def test_a_life_of_less_than_a_minute_says_nothing(tmp_path: Path) -> None:
 def test_visitors_ask_for_the_items_that_the_bundle_knows() -> None:
     asked = {update.item_id for update in catalogue_events(0)}
     assert asked == set(item_ids())
+
+
+def test_calls_are_told_apart_by_what_had_been_done_before(tmp_path: Path) -> None:
+    lines = [
+        json.dumps({"at_s": at_s, "latencies_ms": [taken_ms]})
+        for at_s, taken_ms in ((1000, 1), (1010, 2), (1054, 3), (1056, 4))
+    ]
+    (tmp_path / "s0.jsonl").write_text("\n".join([*lines, ""]))
+    struck = [{"fault": "the store killed", "at_s": 10, "took_s": 1.0}]
+    rows = after_faults(tmp_path, "s", 1000.0, struck)
+    assert [(row["after"], row["requests"], row["p50_ms"]) for row in rows] == [
+        ("nothing", 2, 2.5),
+        ("the store killed", 2, 2.5),
+    ]
