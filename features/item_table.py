@@ -163,7 +163,10 @@ class ItemTable:
         new = np.flatnonzero(~_find(old.keys, state.keys)[1])
         if max_items is None or max_items >= total:
             return np.arange(total)
-        hot, _ = _find(state.keys, old.keys[old.is_hot[:-1]])
+        # A copy: numpy counts a mask, then fills as many places, and lets other threads run
+        # meanwhile. One more item looked up in between was written beyond the end.
+        is_hot = old.is_hot[:-1].copy()
+        hot, _ = _find(state.keys, old.keys[is_hot])
         hot = np.roll(hot, -self._next)[: int(max_items * _SHARE_OF_HOT_ITEMS)]
         rotation = (self._next + np.arange(max_items - len(hot))) % total
         self._next = int(self._next + len(rotation)) % total

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -8,6 +10,30 @@ from features.item_table import ItemTable
 from features.vocabulary import Vocabulary
 from tests.features.readers import MemoryReader
 
+LOOKED_UP_MEANWHILE = """
+import threading
+import numpy as np
+from features import vocabulary
+from features.item_table import ItemTable
+from tests.features.readers import MemoryReader
+
+keys = np.arange(1, 100_001)
+words = vocabulary.build(dict.fromkeys(keys.tolist(), 1), [{}], num_oov_rows=2)
+table = ItemTable(MemoryReader(), words)
+is_over = threading.Event()
+
+def ask():
+    chance = np.random.default_rng(0)
+    while not is_over.is_set():
+        table.lookup(chance.choice(keys, 2_000))
+
+thread = threading.Thread(target=ask)
+thread.start()
+for _ in range(60):
+    table.refresh(max_items=1)
+is_over.set()
+thread.join()
+"""
 KEYS = np.array([-30, -2, 5, 9, 11], dtype=np.int64)
 
 
@@ -127,6 +153,14 @@ def test_a_table_that_nobody_asks_reads_seldom(monkeypatch: pytest.MonkeyPatch) 
         time.sleep(0.01)
     table.stop()
     thread.join()
+
+
+def test_items_looked_up_while_a_refresh_chooses_its_turn_harm_nothing() -> None:
+    """A thread of numpy's wrote beyond an array's end, and the process died of it."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOOKED_UP_MEANWHILE], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_empty_vocabulary_has_a_table_too() -> None:
