@@ -62,15 +62,17 @@ endif
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
-.serving/installed: $(VENV)/installed local/triton-requirements.lock
+.serving/installed: $(VENV)/installed local/triton-requirements.lock local/triton-server.lock
 	@echo "Installing the embedded Triton into .serving"
 	@$(BIN)/srp4ctr stack prepare
 	@touch $@
 
-lock: ## resolve requirements.lock anew from pyproject.toml
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra all --extra dev \
-	  --no-emit-index-url --no-annotate --no-header --generate-hashes \
-	  pyproject.toml -o requirements.lock
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+  --no-emit-index-url --no-annotate --no-header --generate-hashes
+lock: ## resolve the lock files anew, the project's and the embedded Triton's
+	@$(LOCK) --extra all --extra dev pyproject.toml -o requirements.lock
+	@$(LOCK) local/triton-requirements.in -o local/triton-requirements.lock
+	@$(LOCK) --no-deps local/triton-server.lock -o local/triton-server.lock
 
 audit: setup ## known vulnerabilities of the locked packages (asks PyPI's advisories)
 	@$(BIN)/uv tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes --progress-spinner off -r requirements.lock

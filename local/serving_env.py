@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-SERVER_WHEEL = "nvidia-pytriton==0.7.0"  # tritonserver 2.51.0, Python stubs 3.8–3.13
+SERVER_LOCK = Path(__file__).with_name("triton-server.lock")
 LOCK_FILE = Path(__file__).with_name("triton-requirements.lock")
 _RECORD = "serving.json"  # written last: its existence means the folder is complete
 _LIBRARY_MISSING = 127  # the dynamic loader's exit status
@@ -72,11 +72,12 @@ def _install(root: Path, note: Callable[[str], None]) -> str:
     (root / _RECORD).unlink(missing_ok=True)
     shutil.rmtree(root / "server", ignore_errors=True)
     note("unpacking NVIDIA's tritonserver (140 MB)")
-    target = str(root / "server")
-    _uv(root, "pip", "install", "--no-deps", "--target", target, SERVER_WHEEL)
+    locked, target = ("--require-hashes", "-r"), str(root / "server")
+    _uv(root, "pip", "install", "--no-deps", "--target", target, *locked, str(SERVER_LOCK))
     library_path = _make_env(root, note)
     note("installing the Python environment of Triton's stubs (510 MB)")
-    _uv(root, "pip", "sync", "--python", str(_env_python(root)), str(LOCK_FILE))
+    python = str(_env_python(root))
+    _uv(root, "pip", "sync", "--require-hashes", "--python", python, str(LOCK_FILE))
     return library_path
 
 
@@ -177,7 +178,8 @@ def _recorded_key(root: Path) -> str | None:
 
 def _key() -> str:
     """Return what the folder was built from: the locked versions and the Python."""
-    built_from = (LOCK_FILE.read_text(), SERVER_WHEEL, sys.version, sys.base_prefix)
+    locked = LOCK_FILE.read_text(), SERVER_LOCK.read_text()
+    built_from = (*locked, sys.version, sys.base_prefix)
     return hashlib.sha256("\n".join(built_from).encode()).hexdigest()[:16]
 
 
