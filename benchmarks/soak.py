@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.soak_figures import Growth, Kept, Memory, kept
-from benchmarks.soak_stack import Soaked, soaked
+from benchmarks.soak_stack import SERVING_KILLED, Soaked, soaked
 from benchmarks.soak_traffic import Seen, Visitors, after_faults, read_notes, taken
 from local import apache_kafka
 from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
@@ -85,6 +85,8 @@ def soak(stack: Soaked, folder: Path, asked: argparse.Namespace) -> Row:
         "best_visits_per_s": round(best_per_s, 1),
         "visits_per_s": round(seen.requests / lasted_s, 1),
         "faults": sum(row["fault"] != ENDED for row in struck),
+        "serving_died": stack.serving_deaths()
+        - sum(row["fault"] == SERVING_KILLED for row in struck),
         "workers_ended": sum(row["fault"] == ENDED for row in struck),
         "logged_twice": found.logged_twice,
         "unlabelled": found.impressions - found.labelled,

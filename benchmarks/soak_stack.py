@@ -24,6 +24,7 @@ from streams.topics import ensure_topics
 from triton_repo.config import TritonConfig
 
 LENGTH = 50
+SERVING_KILLED = "a serving process killed"
 _START_S = 120.0
 # Memory grows until these windows are full: they must be within the warm-up.
 SETTINGS = {
@@ -86,12 +87,16 @@ class Soaked:
             self.start_worker(number)
         return len(ended)
 
+    def serving_deaths(self) -> int:
+        """Return how often Triton's watch found that a process had died."""
+        return (self.folder / "logs" / "watch.log").read_text().count("has died")
+
     def faults(self) -> Mapping[str, Callable[[], None]]:
         """Return what is done in turn; the disposable broker is left alone."""
         made: dict[str, Callable[[], None]] = {
             "a worker killed": self.kill_worker,
             "a bundle promoted": self.promote,
-            "a serving process killed": self.kill_serving,
+            SERVING_KILLED: self.kill_serving,
             "the store killed": self.restart_store,
             "the monitor killed": self.kill_monitor,
             "a rollback": partial(self.command, "model", "rollback"),
