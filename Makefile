@@ -71,7 +71,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
   --no-emit-index-url --no-annotate --no-header --generate-hashes
 lock: ## resolve the lock files anew, the project's and the embedded Triton's
 	@$(LOCK) --extra all --extra dev pyproject.toml -o requirements.lock
-	@$(LOCK) local/triton-requirements.in -o local/triton-requirements.lock
+	@$(LOCK) --override local/triton-overrides.in local/triton-requirements.in -o local/triton-requirements.lock
 	@$(LOCK) --no-deps local/triton-server.lock -o local/triton-server.lock
 
 audit: setup ## known vulnerabilities of the locked packages (asks PyPI's advisories)

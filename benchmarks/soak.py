@@ -16,6 +16,7 @@ import json
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import cycle
@@ -84,10 +85,7 @@ def soak(stack: Soaked, folder: Path, asked: argparse.Namespace) -> Row:
         "broker": stack.which,
         "best_visits_per_s": round(best_per_s, 1),
         "visits_per_s": round(seen.requests / lasted_s, 1),
-        "faults": sum(row["fault"] != ENDED for row in struck),
-        "serving_died": stack.serving_deaths()
-        - sum(row["fault"] == SERVING_KILLED for row in struck),
-        "workers_ended": sum(row["fault"] == ENDED for row in struck),
+        **_deaths(struck, stack.serving_deaths()),
         "logged_twice": found.logged_twice,
         "unlabelled": found.impressions - found.labelled,
         "rows_compared": found.rows,
@@ -96,6 +94,16 @@ def soak(stack: Soaked, folder: Path, asked: argparse.Namespace) -> Row:
         "struck": struck,
         "after": after,
         "errors": seen.errors,
+    }
+
+
+def _deaths(struck: Sequence[Row], serving: int) -> Row:
+    """Return how many faults there were, and what died of itself beside them."""
+    done = Counter(row["fault"] for row in struck)
+    return {
+        "faults": done.total() - done[ENDED],
+        "serving_died": serving - done[SERVING_KILLED],
+        "workers_ended": done[ENDED],
     }
 
 

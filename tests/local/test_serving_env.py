@@ -9,11 +9,15 @@ import pytest
 from local import serving_env
 
 
-def test_the_lock_holds_numpy_below_2_and_pins_everything() -> None:
-    lines = serving_env.LOCK_FILE.read_text().splitlines()
-    pins = [line for line in lines if line and not line.startswith("#")]
-    assert "numpy==1.26.4" in pins
-    assert [line for line in pins if not re.match(r"^[A-Za-z0-9._-]+==\S+", line)] == []
+@pytest.mark.parametrize("file", [serving_env.LOCK_FILE, serving_env.SERVER_LOCK])
+def test_a_lock_pins_everything_by_hashes(file: Path) -> None:
+    text = re.sub(r"^#.*\n", "", file.read_text(), flags=re.MULTILINE)
+    for pinned in re.sub(r"\\\n", "", text).splitlines():
+        assert re.match(r"^[A-Za-z0-9._-]+==\S+ .*--hash=sha256:[0-9a-f]{64}", pinned)
+
+
+def test_the_stubs_have_numpy_below_2() -> None:
+    assert "\nnumpy==1." in serving_env.LOCK_FILE.read_text()
 
 
 def test_a_missing_libpython_is_an_error_that_says_what_to_install(
