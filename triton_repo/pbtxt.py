@@ -238,7 +238,11 @@ def _schedule(ensemble: EnsembleConfig) -> Iterable[str]:
 
 
 def _groups(step: StepConfig) -> Iterable[str]:
-    """Yield a group for each process: a step may be given them one after another."""
+    """Yield a group for each process: a step may be given them one after another.
+
+    Triton takes groups that say the same for one, whatever their names: the priority, which
+    it does not heed while its rate limiter is off, tells them apart.
+    """
     for number in range(step.instances):
         name = _quoted(f"{step.name}_{number}")
         order = f"rate_limiter {{ priority: {number + 1} }}"
