@@ -49,12 +49,15 @@ def assert_near(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
     """Weights and loss curves agree; the moments that made them need no look.
 
     A key's bias shifts all scores alike: its gradient is rounding alone, which Adam scales
-    up to whole steps.
+    up to whole steps. The calibration of a model this young is far from 1 (26): what may
+    differ is in proportion.
     """
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         if "optimiser/" not in name and not name.endswith("key.bias"):
-            torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-5, msg=name)
+            torch.testing.assert_close(
+                found[name], tensor, rtol=1e-5, atol=1e-5, msg=f"{name}: {{}}".format
+            )
 
 
 @pytest.mark.parametrize("parts", [2, 3, 12])
