@@ -27,7 +27,7 @@ def start_store(
     it writes its whole content to one file: a request's 99th percentile was 95 ms.
     """
     command = store_command(folder / "store", port, syncs=syncs)
-    program = processes.Program(name="store", command=tuple(command))
+    program = processes.Program(name="store", command=tuple(command), goes_first=True)
     return started(program, folder, port, tied=tied)
 
 

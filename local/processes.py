@@ -1,7 +1,8 @@
 """A command line → a watched process with a log and a pid file under one folder.
 
 Every process leads a session of its own, so that Ctrl-C reaches only the caller, who
-stops the rest in order. A *tied* process also dies with the process that started it.
+stops the rest in order. A *tied* process also dies with the process that started it. Where
+cores are scarce, what callers wait for goes before the rest.
 """
 
 import json
@@ -26,6 +27,7 @@ parent, *command = sys.argv[1:]
 if os.getppid() == int(parent):
     os.execvp(command[0], command)
 """
+_NICENESS = 5  # a third of the weight: what gives way must still keep up
 _POLL_S = 0.05
 _LOG_TAIL_LINES = 12
 
@@ -47,6 +49,8 @@ class Program:
     env: Mapping[str, str] = field(default_factory=dict)
     """Added to this process's environment."""
     cwd: str | None = None
+    goes_first: bool = False
+    """Callers wait for it; another gives way to it (``nice``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +79,10 @@ def start(program: Program, folder: Path, *, tied: bool) -> Running:
     """
     log = folder / "logs" / f"{program.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
+    command = program.command if program.goes_first else _nice(program.command)
     with log.open("ab") as sink:
         child = subprocess.Popen(
-            _tied(program.command) if tied else program.command,
+            _tied(command) if tied else command,
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,
@@ -86,6 +91,8 @@ def start(program: Program, folder: Path, *, tied: bool) -> Running:
             start_new_session=True,
         )
     _children[child.pid] = child
+    if not program.goes_first:
+        _give_way(child.pid)
     running = Running(
         name=program.name, pid=child.pid, birth=_birth(child.pid) or "", log=str(log)
     )
@@ -186,6 +193,27 @@ def _tied(command: Sequence[str]) -> tuple[str, ...]:
     """Return ``command`` as a child of this process that ends with it."""
     python = sys.executable, "-I", "-S", "-c", _DIES_WITH_PARENT
     return *python, str(os.getpid()), *command
+
+
+def _nice(command: Sequence[str]) -> tuple[str, ...]:
+    return "nice", "-n", str(_NICENESS), *command
+
+
+def _give_way(leader: int) -> None:
+    """Make the session of ``leader`` nice, where Linux shares cores out by sessions.
+
+    There (``sched_autogroup``) the niceness of a process counts within its session alone:
+    Triton with all its steps would get no more than Kafka while that starts.
+    """
+    for _ in range(3):
+        try:
+            Path(f"/proc/{leader}/autogroup").write_text(str(_NICENESS))
+        except BlockingIOError:  # users other than root may change one in 0.1 s
+            time.sleep(0.1)
+        except OSError:  # none here, or the process has ended
+            return
+        else:
+            return
 
 
 def _birth(pid: int) -> str | None:

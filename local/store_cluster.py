@@ -37,7 +37,7 @@ def start(
         # A third of the users need not wait for the rows of the others.
         command += ["--cluster-require-full-coverage", "no"]
         command += ["--cluster-node-timeout", str(_NODE_TIMEOUT_MS)]
-        program = processes.Program(name=name, command=tuple(command))
+        program = processes.Program(name=name, command=tuple(command), goes_first=True)
         nodes.append(broker.started(program, folder, port, tied=tied))
     clients = [Redis(host=ports.HOST, port=port) for port in free[:NODES]]
     try:

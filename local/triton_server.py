@@ -50,6 +50,7 @@ def start(
         env=environment(serving, plan),
         # A stub's first import path is the working folder: it must hold no `features`.
         cwd=str(folder),
+        goes_first=True,
     )
     running = processes.start(program, folder, tied=tied)
     try:

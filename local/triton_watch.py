@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from local import ports, processes
@@ -31,7 +32,7 @@ def start(
     # keys is of another server.
     own = {CONTROL_KEY: plan.control_key, CONTROL_KEY_FILE: "", f"{TLS}ENABLED": ""}
     program = processes.python("watch", "-m", "local.triton_watch", *arguments, env=own)
-    return processes.start(program, folder, tied=tied)
+    return processes.start(replace(program, goes_first=True), folder, tied=tied)
 
 
 def parser() -> argparse.ArgumentParser:

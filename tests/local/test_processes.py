@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,22 @@ def test_a_process_deaf_to_sigterm_is_killed_after_the_grace(tmp_path: Path) -> 
     processes.wait_ready(running, lambda: "deaf" in read_log(running))
     processes.stop(running, tmp_path, grace_s=0.2)
     assert not running.is_alive()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_what_callers_wait_for_goes_before_the_rest(tied: bool, tmp_path: Path) -> None:
+    first = processes.start(replace(SLEEP, goes_first=True), tmp_path, tied=tied)
+    rest = processes.start(replace(SLEEP, name="rest"), tmp_path, tied=tied)
+    processes.wait_ready(rest, lambda: niceness(rest) > niceness(first))
+    autogroup = Path(f"/proc/{rest.pid}/autogroup")
+    if autogroup.is_file():  # else the kernel shares cores out by processes alone
+        assert int(autogroup.read_text().split()[-1]) > 0
+    for running in (first, rest):
+        processes.stop(running, tmp_path)
+
+
+def niceness(running: processes.Running) -> int:
+    return os.getpriority(os.PRIO_PROCESS, running.pid)
 
 
 def test_a_process_that_dies_at_the_start_is_an_error_with_its_log(tmp_path: Path) -> None:
