@@ -22,6 +22,7 @@ from typing import Any
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
+from features.serving_deaths import count_deaths
 from local import processes
 from triton_repo.config import TritonConfig
 from triton_repo.live import CONFIG, locked
@@ -51,6 +52,7 @@ class Watch:
         self._steps: dict[int, str] = {}
         self._dead: set[int] = set()
         self._broken: set[str] = set()
+        self._counted: set[int] = set()
 
     def look(self) -> list[str]:
         """Return the steps that had died by the look before, and run again now."""
@@ -59,7 +61,18 @@ class Watch:
         dead = {child.pid for child in now if child.is_dead} & self._steps.keys()
         lost, self._dead = dead & self._dead, dead  # twice: an orderly end is a short one
         self._broken |= {self._steps[pid] for pid in lost}
+        self._count(lost - self._counted)
         return [step for step in sorted(self._broken) if self._revive(step)]
+
+    def _count(self, lost: Collection[int]) -> None:
+        if not lost:
+            return
+        self._counted |= set(lost)
+        versions = [self._steps[pid].rpartition("_")[2] for pid in lost]
+        try:
+            count_deaths(Path(self._config.repository), versions)
+        except OSError:  # it is loaded anew, counted or not
+            LOG.exception("the monitor does not hear of it")
 
     def _revive(self, step: str) -> bool:
         LOG.warning("%s: a process of it has died; it is loaded anew", step)
@@ -72,6 +85,7 @@ class Watch:
         self._broken.remove(step)
         for pid in old:
             del self._steps[pid]
+        self._counted -= old
         LOG.warning("%s %s", step, "runs again" if is_there else "is not served any more")
         return is_there
 

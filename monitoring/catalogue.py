@@ -86,6 +86,7 @@ HEALTH: tuple[Declared, ...] = (
     ("srp4ctr_feature_check_age_seconds", "Since the store was last checked.", ()),
     ("srp4ctr_served_score_shift", "Mean |score served - by the log's features|.", _V),
     ("srp4ctr_served_check_age_seconds", "Since requests served were checked.", ()),
+    ("srp4ctr_serving_deaths_total", "Of serving processes, while they served.", _V),
     ("srp4ctr_refresh_age_seconds", "Since a refresh last ended in order.", ()),
     ("srp4ctr_refresh_interval_seconds", "Between refreshes that repeat.", ()),
     ("srp4ctr_refresh_duration_seconds", "Of the last refresh.", ()),

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Histogram, Metric
 from prometheus_client.registry import Collector
 
 from features.check_report import read_report
+from features.serving_deaths import read_deaths
 from monitoring import triton_metrics
 from monitoring.bundle_cards import BundleCards
 from monitoring.comparison import Comparison
@@ -47,7 +48,8 @@ class MonitorSources:
     kafka: KafkaConfig
     triton_metrics_url: str
     repository: Path
-    """The live model repository; ``serving.json`` in it names the serving version."""
+    """The live model repository; ``serving.json`` in it names the serving version, and
+    ``deaths.json`` how many of its processes have died."""
     bundles_dir: Path
     label_window_s: float
     """As the stream worker has it: an impression is settled after so long."""
@@ -187,6 +189,8 @@ class Monitor(Collector):
             served_check=served_report.read_report(
                 checks.with_name(served_report.REPORT_FILE)
             ),
+            # From 0 on: the first death is an increase, too.
+            deaths=dict.fromkeys(bundles, 0) | read_deaths(self._sources.repository),
             refresh=read_status(self._sources.bundles_dir),
             now_ms=round(time.time() * 1000),
         )

@@ -5,7 +5,7 @@ NaN is left out, for nothing is known of it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from math import isnan
 
@@ -64,6 +64,8 @@ class View:
     feature_check: FeatureCheck | None = None
     """The newest check of the feature store, if there ever was one."""
     served_check: ServedReport | None = None
+    deaths: Mapping[str, int] = field(default_factory=dict)
+    """Of serving processes, by version."""
     refresh: RefreshStatus | None = None
     """How the last refresh of the model ended, if there ever was one."""
     now_ms: int = 0
@@ -243,6 +245,9 @@ def _health_figures(view: View) -> Iterator[Figure]:
         for version, shift in served.mean_shift.items():
             metric = "srp4ctr_served_score_shift"
             yield Figure(metric=metric, value=shift, labels=(version,))
+    for version, deaths in view.deaths.items():
+        metric = "srp4ctr_serving_deaths_total"
+        yield Figure(metric=metric, value=deaths, labels=(version,))
     if view.refresh is not None:
         yield from _refresh_figures(view.refresh, view.now_ms)
     for source, is_up in view.source_up.items():

@@ -147,8 +147,17 @@ def _traffic(made: Dashboard) -> None:
         over_time(failed, "{{ensemble}}"),
         over_time(rate("srp4ctr_refused_requests_total", by="reason"), "{{reason}}"),
     )
-    errors = limited(errors, limits.none_of_it())
-    line(made, 8, (8, requests), (8, limited(answers, limits.answer_time())), (8, errors))
+    died = lines(
+        "Serving processes that died",
+        "Within an hour; each is replaced in seconds, and costs a call or two.",
+        "none",
+        over_time(
+            "sum by (model_version) (increase(srp4ctr_serving_deaths_total[1h]))", VERSION
+        ),
+    )
+    answers = limited(answers, limits.answer_time())
+    errors, died = (limited(each, limits.none_of_it()) for each in (errors, died))
+    line(made, 8, (6, requests), (6, answers), (6, errors), (6, died))
 
 
 def _quality(made: Dashboard) -> None:

@@ -24,6 +24,7 @@ METRICS: dict[str, tuple[str, ...]] = {
             "item_table_age_seconds",
             "score_psi",
             "served_score_shift",
+            "serving_deaths_total",
             "bundle_created_seconds",
         ),
         *("bundle_window_start_seconds", "bundle_window_end_seconds"),

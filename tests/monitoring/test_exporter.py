@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from features.check_report import REPORT_FILE, FeatureCheck, write_report
+from features.serving_deaths import count_deaths, read_deaths
 from monitoring.config import MonitorConfig
 from monitoring.exporter import Monitor, MonitorSources, serving_version
 from monitoring.impression_reader import ShownImpression
@@ -136,6 +137,31 @@ def test_the_newest_check_of_the_store_is_shown_once_there_is_one(
     (tmp_path / REPORT_FILE).write_text('{"rows": "another release\'s"}')
     monitor.show()
     assert value_of(monitor, "srp4ctr_feature_check_rows") is None
+
+
+def test_a_death_is_an_increase_from_zero(
+    sources: MonitorSources, triton_pages: list[str]
+) -> None:
+    triton_pages.insert(0, PAGE.replace(" 42", " 2"))
+    monitor = Monitor(sources, MonitorConfig())
+    (sources.repository / "click_ranker_v7").mkdir()
+    for deaths in (0.0, 2.0, 3.0):
+        monitor.poll_triton()
+        monitor.show()
+        shown = value_of(monitor, "srp4ctr_serving_deaths_total", model_version="v7")
+        assert shown == deaths
+        count_deaths(sources.repository, ["v7"] if deaths else ["v7", "v7"])
+
+
+def test_deaths_of_a_bundle_that_has_left_are_forgotten(tmp_path: Path) -> None:
+    steps = [tmp_path / f"click_ranker_{version}" for version in ("v1", "v11")]
+    for step in steps:
+        step.mkdir()
+    count_deaths(tmp_path, ["v1", "v11"])
+    assert read_deaths(tmp_path) == {"v1": 1, "v11": 1}
+    steps[0].rmdir()
+    count_deaths(tmp_path, ["v11"])
+    assert read_deaths(tmp_path) == {"v11": 2}
 
 
 def test_before_the_first_promotion_nothing_serves(tmp_path: Path) -> None:

@@ -129,6 +129,7 @@ def a_view() -> View:
         consumer_lag={"srp4ctr-sequences": 12},
         feature_check=CHECK,
         served_check=ServedReport(checked_at_ms=60_000, requests=9, mean_shift={"v7": 0.5}),
+        deaths={"v7": 0, "v8": 3},
         refresh=REFRESH,
         now_ms=65_000,
     )
@@ -188,6 +189,8 @@ LINES = (
     "srp4ctr_feature_check_largest_difference 0.25",
     "srp4ctr_feature_check_behind_seconds 1.5",
     "srp4ctr_feature_check_age_seconds 60.0",
+    'srp4ctr_serving_deaths_total{model_version="v7"} 0.0',
+    'srp4ctr_serving_deaths_total{model_version="v8"} 3.0',
     "srp4ctr_refresh_age_seconds 30.0",
     "srp4ctr_refresh_interval_seconds 3600.0",
     "srp4ctr_refresh_duration_seconds 12.5",

@@ -3,9 +3,11 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
+from features.serving_deaths import read_deaths
 from local import revival
 from local.revival import Watch
 from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, a_check
@@ -35,11 +37,16 @@ def living(server_pid: int) -> set[int]:
     }
 
 
+def deaths(server: Server) -> int:
+    """Return how many the monitor was told of, of the server of all these tests."""
+    return read_deaths(Path(server.triton.repository)).get("v1", 0)
+
+
 @pytest.mark.parametrize("killed", [1, 2], ids=["one of two", "both"])
 def test_a_killed_process_is_replaced_and_callers_are_answered(
     server: Server, server_pid: int, killed: int
 ) -> None:
-    watch = Watch(server_pid, server.triton)
+    watch, told = Watch(server_pid, server.triton), deaths(server)
     assert watch.look() == []
     before = living(server_pid)
     assert len(before) == server.triton.instances
@@ -54,6 +61,7 @@ def test_a_killed_process_is_replaced_and_callers_are_answered(
         while living(server_pid) & before:  # killed, and about to end
             time.sleep(0.05)
         assert len(living(server_pid)) == server.triton.instances
+        assert deaths(server) == told + killed
         for _ in range(20):
             assert client.rank("u1", [KNOWN_ITEM], deadline_s=20.0).model_version == "v1"
     assert watch.look() == watch.look() == []
@@ -62,7 +70,7 @@ def test_a_killed_process_is_replaced_and_callers_are_answered(
 def test_an_orderly_unload_is_no_death(
     server: Server, server_pid: int, make_bundle: MakeBundle
 ) -> None:
-    watch = Watch(server_pid, server.triton)
+    watch, told = Watch(server_pid, server.triton), deaths(server)
     for version in ("v2", "v3"):  # then v1 is unloaded
         source = make_bundle(version, mark=1.0)
         promotion.promote(source, server.triton, server.features, check=a_check)
@@ -73,3 +81,4 @@ def test_an_orderly_unload_is_no_death(
         time.sleep(0.05)
     assert not living(server_pid)
     assert watch.look() == []
+    assert deaths(server) == told
