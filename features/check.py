@@ -35,7 +35,7 @@ from streams.log_files import covered_offsets
 from streams.sequences import BehaviorSequence
 from streams.sink import FeatureSink, Rows
 
-_PATIENCE_S, _POLL_S = 10.0, 0.25  # the log is written every two seconds
+_PATIENCE_S, _POLL_S = 8.0, 0.25  # beyond the time that the log is written in
 _TOLERANCE = 1e-9  # relative; a rebuild may have added a share's parts in another order
 _MAX_DETAILS = 20
 
@@ -93,7 +93,8 @@ def check_features(
         [(item_key(item_id), partition) for item_id, partition in items],
     )
     last = _last_offsets(users, rows)
-    logged = _logged_offsets(log_dir, {p for _, p in users + items}, last)
+    patience_s = _PATIENCE_S + streams.log_flush_interval_s
+    logged = _logged_offsets(log_dir, last, {p for _, p in users + items}, patience_s)
     progress = _Progress(
         stored=defaultdict(lambda: -1, {p: end - 1 for p, end in committed.items()}),
         logged=logged,
@@ -131,10 +132,10 @@ def _last_offsets(users: Sequence[Place], rows: Rows) -> Mapping[int, int]:
 
 
 def _logged_offsets(
-    log_dir: Path, partitions: set[int], wanted: Mapping[int, int]
+    log_dir: Path, wanted: Mapping[int, int], partitions: set[int], patience_s: float
 ) -> dict[int, int]:
-    """Return how far the log is; waits a while until it is as far as ``wanted``."""
-    deadline = time.monotonic() + _PATIENCE_S
+    """Return how far the log is; waits so long until it is as far as ``wanted``."""
+    deadline = time.monotonic() + patience_s
     while True:
         logged = {p: _covered(log_dir, p)[1] for p in partitions}
         is_there = all(logged[p] >= wanted[p] for p in partitions)

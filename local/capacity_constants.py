@@ -64,31 +64,31 @@ _FOOTPRINTS = "footprints.json"
 
 # They grow with L.
 WORKER_US_PER_EVENT = ByLength(
-    values={50: 98.0, 200: 114.5}, source=f"{_FOOTPRINTS}: worker_us_per_event"
+    values={50: 97.67, 200: 104.5}, source=f"{_FOOTPRINTS}: worker_us_per_event"
 )
 BYTES_PER_USER = ByLength(
-    values={50: 2696, 200: 6456}, source=f"{_FOOTPRINTS}: bytes_per_user"
+    values={50: 2691, 200: 6450}, source=f"{_FOOTPRINTS}: bytes_per_user"
 )
 PRETRAINING_MS_PER_WINDOW = ByLength(
-    values={50: 1.894, 200: 7.988}, source=f"{_FOOTPRINTS}: pretraining_ms_per_window"
+    values={50: 1.511, 200: 7.384}, source=f"{_FOOTPRINTS}: pretraining_ms_per_window"
 )
 # They do not, or less than two runs differ: means of both lengths.
-ITEM_SHARE_BYTES = Measured(value=444.5, source=f"{_FOOTPRINTS}: bytes_per_item_share")
-ITEM_PROFILE_BYTES = Measured(value=391.5, source=f"{_FOOTPRINTS}: bytes_per_item_profile")
+ITEM_SHARE_BYTES = Measured(value=434.0, source=f"{_FOOTPRINTS}: bytes_per_item_share")
+ITEM_PROFILE_BYTES = Measured(value=426.5, source=f"{_FOOTPRINTS}: bytes_per_item_profile")
 KAFKA_BYTES_PER_EVENT = Measured(
-    value=404.5, source=f"{_FOOTPRINTS}: kafka_bytes_per_event"
+    value=405.0, source=f"{_FOOTPRINTS}: kafka_bytes_per_event"
 )
 LOG_BYTES_PER_EVENT = Measured(value=44.0, source=f"{_FOOTPRINTS}: log_bytes_per_event")
-STORE_US_PER_EVENT = Measured(value=16.165, source=f"{_FOOTPRINTS}: store_us_per_event")
-KAFKA_US_PER_EVENT = Measured(value=70.335, source=f"{_FOOTPRINTS}: kafka_us_per_event")
+STORE_US_PER_EVENT = Measured(value=14.915, source=f"{_FOOTPRINTS}: store_us_per_event")
+KAFKA_US_PER_EVENT = Measured(value=47.915, source=f"{_FOOTPRINTS}: kafka_us_per_event")
 STORE_US_PER_USER_READ = Measured(
-    value=37.5, source=f"{_FOOTPRINTS}: store_us_per_user_read"
+    value=85.0, source=f"{_FOOTPRINTS}: store_us_per_user_read"
 )
 STORE_US_PER_ITEM_READ = Measured(
-    value=19.0, source=f"{_FOOTPRINTS}: store_us_per_item_read"
+    value=24.0, source=f"{_FOOTPRINTS}: store_us_per_item_read"
 )
 TABLE_TURN_S_PER_MILLION_ITEMS = Measured(
-    value=1.143, source=f"{_FOOTPRINTS}: table_turn_s_per_million_items"
+    value=0.822, source=f"{_FOOTPRINTS}: table_turn_s_per_million_items"
 )
 PARTITIONS_OF_ITEM_READ = 4
 """So many shares, and a profile, were read for ``STORE_US_PER_ITEM_READ``."""

@@ -173,7 +173,7 @@ def test_rows_further_than_what_is_committed_are_compared_where_they_are(
 def test_rows_further_than_the_log_wait_for_it(
     config: FeatureConfig, sink: FeatureSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(check, "_PATIENCE_S", -60.0)
     events = a_morning()
     known = [(event, event.occurred_at) for event in events[:19]]
     write_log(Path(config.log_dir), known, partition=1)
