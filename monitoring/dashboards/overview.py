@@ -152,7 +152,8 @@ def _traffic(made: Dashboard) -> None:
         "Within an hour; each is replaced in seconds, and costs a call or two.",
         "none",
         over_time(
-            "sum by (model_version) (increase(srp4ctr_serving_deaths_total[1h]))", VERSION
+            "round(sum by (model_version) (increase(srp4ctr_serving_deaths_total[1h])))",
+            VERSION,
         ),
     )
     answers = limited(answers, limits.answer_time())
