@@ -94,7 +94,7 @@ def check_features(
     )
     last = _last_offsets(users, rows)
     patience_s = _PATIENCE_S + streams.log_flush_interval_s
-    logged = _logged_offsets(log_dir, last, {p for _, p in users + items}, patience_s)
+    logged = _logged_offsets(log_dir, {p for _, p in users + items}, last, patience_s)
     progress = _Progress(
         stored=defaultdict(lambda: -1, {p: end - 1 for p, end in committed.items()}),
         logged=logged,
@@ -132,7 +132,7 @@ def _last_offsets(users: Sequence[Place], rows: Rows) -> Mapping[int, int]:
 
 
 def _logged_offsets(
-    log_dir: Path, wanted: Mapping[int, int], partitions: set[int], patience_s: float
+    log_dir: Path, partitions: set[int], wanted: Mapping[int, int], patience_s: float
 ) -> dict[int, int]:
     """Return how far the log is; waits so long until it is as far as ``wanted``."""
     deadline = time.monotonic() + patience_s

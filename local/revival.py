@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -64,10 +64,10 @@ class Watch:
         self._count(lost - self._counted)
         return [step for step in sorted(self._broken) if self._revive(step)]
 
-    def _count(self, lost: Collection[int]) -> None:
+    def _count(self, lost: set[int]) -> None:
         if not lost:
             return
-        self._counted |= set(lost)
+        self._counted |= lost
         versions = [self._steps[pid].rpartition("_")[2] for pid in lost]
         try:
             count_deaths(Path(self._config.repository), versions)
@@ -89,13 +89,17 @@ class Watch:
         LOG.warning("%s %s", step, "runs again" if is_there else "is not served any more")
         return is_there
 
-    def _end(self, step: str, old: Collection[int]) -> None:
-        """End those of the processes ``old`` that live.
+    def _end(self, step: str, old: set[int]) -> None:
+        """End those of the processes ``old`` that live; others may have died meanwhile.
 
         Triton 2.51 never ends what is left of a step that lost a process.
         """
-        for child in children(self._server_pid):
+        now = list(children(self._server_pid))
+        dead = {child.pid for child in now if child.is_dead}
+        self._count((dead & old) - self._counted)
+        for child in now:
             if child.pid in old and child.step == step:
+                self._counted.add(child.pid)  # it did not die of itself
                 os.kill(child.pid, signal.SIGKILL)
         LOG.warning("%s is answered by a new process", step)
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 import cli
 from features import check
 from features.check import check_features
-from features.check_report import REPORT_FILE, FeatureCheck, read_report, write_report
+from features.check_report import REPORT_FILE, FeatureCheck, read_report
 from features.config import FeatureConfig
 from features.recomputation import places
 from streams.config import StreamConfig
@@ -170,17 +170,26 @@ def test_rows_further_than_what_is_committed_are_compared_where_they_are(
     assert checked(config, sink, committed=0).wrong_rows == 0
 
 
+@pytest.mark.parametrize("written", [(0.0, 60.0, 2 + 1), (60.0, 0.5, 0)])
 def test_rows_further_than_the_log_wait_for_it(
-    config: FeatureConfig, sink: FeatureSink, monkeypatch: pytest.MonkeyPatch
+    config: FeatureConfig,
+    sink: FeatureSink,
+    monkeypatch: pytest.MonkeyPatch,
+    written: tuple[float, float, int],
 ) -> None:
-    monkeypatch.setattr(check, "_PATIENCE_S", -60.0)
-    events = a_morning()
-    known = [(event, event.occurred_at) for event in events[:19]]
-    write_log(Path(config.log_dir), known, partition=1)
+    every_s, after_s, waiting = written  # eve's rows, and the clicked i1's
+    monkeypatch.setattr(check, "_PATIENCE_S", 0.0)
+    events, log_dir = a_morning(), Path(config.log_dir)
+    known = [(event, event.occurred_at) for event in events]
+    write_log(log_dir, known[:19], partition=1)
     store_events(sink, events, length=LENGTH, partition=1)
-    found = checked(config, sink, 24)
-    assert (found.wrong_rows, found.waiting) == (0, 2 + 1)  # eve's, and the clicked i1's
-    assert found.rows == 3 * 3 + 3 - 3
+    rest = threading.Timer(after_s, write_log, (log_dir, known[19:], 1, 19))
+    rest.start()
+    streams = replace(STREAMS, log_flush_interval_s=every_s)
+    found = check_features(config, sink, streams, {1: 24})
+    rest.cancel()
+    assert (found.wrong_rows, found.waiting) == (0, waiting)
+    assert found.rows == 3 * 3 + 3 - waiting
 
 
 def test_a_user_who_was_forgotten_is_right_without_the_past(
@@ -223,15 +232,6 @@ def test_an_empty_log_leaves_nothing_to_compare(
 ) -> None:
     found = check_features(config, sink, STREAMS, {})
     assert (found.rows, found.wrong_share) == (0, 0.0)
-
-
-def test_a_report_is_read_as_it_was_written(tmp_path: Path) -> None:
-    found = FeatureCheck(checked_at_ms=5, rows=3, wrong_counters=1, details=("x",))
-    path = write_report(tmp_path / "new", found)
-    assert path == tmp_path / "new" / REPORT_FILE
-    assert read_report(path) == found
-    assert [each.name for each in path.parent.iterdir()] == [REPORT_FILE]
-    assert read_report(tmp_path / "nowhere.json") is None
 
 
 @pytest.fixture(scope="module")
