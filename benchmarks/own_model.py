@@ -6,11 +6,14 @@ requests: of slates that a model itself was trained on, its vectors say more tha
 will again. Your model on the *whole* time, without vectors, is the rival that gave nothing
 away. EB-NeRD's validation week judges, MovieLens' newest fifth.
 
+A seed's figures are kept, in git too: a run that was ended goes on with the next.
+
     SRP4CTR_DATA=../shared/data python -m benchmarks.own_model --data ebnerd movielens
 """
 
 import argparse
 import functools
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +31,9 @@ from benchmarks.click_quality import ROOT, changed
 from benchmarks.click_scores import figures
 from benchmarks.click_sources import read, say
 from benchmarks.informed_models import LOGIT, QUERIES, STATES, Scorer, network, trees
+from benchmarks.kept_runs import keep, restore
+from benchmarks.learning_code import LEARNING_CODE, code_digest
+from features.whole_files import replace_text
 from streams.events import Impression
 from training.batch_order import in_order
 from training.batches import slate_batch, slate_lengths
@@ -39,6 +45,9 @@ from training.fitting import FitOptions
 from training.model.srp4ctr import SRP4CTR
 
 RESULTS = Path(__file__).parent / "results" / "own_model.json"
+SEEDS = RESULTS.with_suffix(".seeds.jsonl")
+RUNS = ROOT / "own_model"
+CODE = (*LEARNING_CODE, "benchmarks/informed_models.py")
 SETTINGS = {
     "ebnerd": (
         *("batch_requests=32", "id_dropout=0.95", "finetune_epochs=6"),
@@ -77,6 +86,7 @@ def main() -> None:
     """Print a table, then one JSON object."""
     asked = _arguments()
     torch.set_num_threads(1)
+    restore(SEEDS, RUNS)
     rows: list[Row] = []
     for data in asked.data:
         config = changed(RefreshConfig(bucket_by_length=True), SETTINGS[data])
@@ -84,15 +94,35 @@ def main() -> None:
             config = replace(config, pretrain_epochs=1, finetune_epochs=1)
         examples, judged_ms = _examples(data, config)
         for seed in range(1 if asked.quick else asked.seeds):
-            for row in _rows(examples, judged_ms, replace(config, seed=seed)):
-                rows.append({"data": data, "seed": seed, **row})
-                say(str(rows[-1]))
+            file = _file(data, examples, replace(config, seed=seed))
+            if not file.is_file():
+                learnt = list(_rows(examples, judged_ms, replace(config, seed=seed)))
+                file.parent.mkdir(parents=True, exist_ok=True)
+                replace_text(file, json.dumps(learnt))
+            rows += ({"data": data, **row} for row in json.loads(file.read_text()))
+            say(f"{data}, seed {seed}: done")
+            if not asked.quick:
+                keep([file], RUNS, SEEDS)
     means = list(_means(rows))
     print(_table(means))
-    found = {"rows": means, "runs": rows}
     if not asked.quick:
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found))
+        _publish(means)
+    print(json.dumps({"rows": means}))
+
+
+def _file(data: str, examples: Examples, config: RefreshConfig) -> Path:
+    """Return where a seed's figures are kept: other examples, recipe or code is another."""
+    said = repr((examples.digest, config, code_digest(*CODE))).encode()
+    digest = hashlib.sha256(said).hexdigest()[:12]
+    return RUNS / f"{data}-seed{config.seed}-{digest}.json"
+
+
+def _publish(rows: Sequence[Row]) -> None:
+    """Write ``rows`` in the place of those of the same data; other data's stay."""
+    new = {row["data"] for row in rows}
+    old = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
+    kept = [row for row in old if row["data"] not in new]
+    RESULTS.write_text(json.dumps({"rows": [*kept, *rows]}, indent=1) + "\n")
 
 
 def _examples(data: str, config: RefreshConfig) -> tuple[Examples, int]:

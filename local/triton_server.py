@@ -95,6 +95,9 @@ def _command(serving: ServingEnv, plan: ServerPlan, shm_prefix: str) -> tuple[st
         # A broken model must not take the server down: promotion says what is wrong.
         "--exit-on-error=false",
         "--strict-readiness=false",
+        # Our configurations are whole; to ask a step for its own takes another process, and
+        # Triton 1.5 s, before the one that answers is started.
+        "--disable-auto-complete-config",
         f"--grpc-address={ports.HOST}",
         f"--grpc-port={plan.grpc_port}",
         *front,
