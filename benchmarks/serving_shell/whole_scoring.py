@@ -11,6 +11,7 @@ from typing import Any
 
 import served_scoring
 
+from features import bundle
 from triton_repo.pbtxt import CLICK_HEAD, MODEL_INPUTS
 
 Spend, Tensors = served_scoring.Spend, served_scoring.Tensors
@@ -21,7 +22,8 @@ class Scorer:
 
     def __init__(self, folder: Path, _: int, spend: Callable[[str, int, float], None]):
         """Open the file in ``folder``."""
-        self._score = served_scoring._Session(folder / "whole.onnx", MODEL_INPUTS)
+        sizes = bundle.read(folder).sizes
+        self._score = served_scoring._Session(folder / "whole.onnx", MODEL_INPUTS, sizes)
         self._spend = spend
 
     def __call__(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
