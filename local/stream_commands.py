@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from local.audit import audit_log
 from local.dates import instant
 from settings import Settings, load
+from streams.sink import FeatureSink
 
 app = typer.Typer(help="Events → sequences, counters and labels.", no_args_is_help=True)
 out = Console()
@@ -33,12 +34,14 @@ def run() -> None:
     prepare_worker(
         Path(settings.local.data_dir), settings.kafka.bootstrap, group_ids(settings.streams)
     )
-    run_worker(
-        settings.kafka,
-        settings.streams,
-        FeatureStoreSink(settings.features),
-        Path(settings.features.log_dir),
-    )
+    sink: FeatureSink = FeatureStoreSink(settings.features)
+    if settings.triton.stored_states_s:
+        from triton_repo.state_encoding import EncodingSink, StateEncoder
+
+        encoder = StateEncoder(settings.features, settings.triton)
+        encoder.start()
+        sink = EncodingSink(sink, encoder)
+    run_worker(settings.kafka, settings.streams, sink, Path(settings.features.log_dir))
 
 
 @app.command("rebuild")

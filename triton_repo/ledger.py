@@ -158,3 +158,14 @@ class Ledger:
             if new := (done := self._done[key]) - self._told[key]:
                 increment(new)
                 self._told[key] = done
+
+
+def spending(told: Ledger, version: str) -> Callable[[str, int, float], None]:
+    """Return what counts a part under the name of the step that it is elsewhere."""
+
+    def spend(part: str, runs: int, seconds: float) -> None:
+        name = step_name(part, version)
+        told.add(PART_RUNS, runs, model=name)
+        told.add(PART_US, seconds * 1e6, model=name)
+
+    return spend

@@ -23,10 +23,10 @@ from features.config import FeatureConfig
 from features.reference import read_reference
 from features.requests import RequestBatch, open_bundle
 from features.served_log import ServedLog, ServedRequest
-from triton_repo import ledger
+from features.stored_states import for_requests
 from triton_repo.exploration import Policy, best_first, explored, policy_of
-from triton_repo.ledger import Ledger
-from triton_repo.pbtxt import FETCH_FEATURES, MODEL_INPUTS, step_name
+from triton_repo.ledger import Ledger, spending
+from triton_repo.pbtxt import FETCH_FEATURES, MODEL_INPUTS
 from triton_repo.scoring import Scorer, Spend, Tensors
 from triton_repo.tensor_checks import check_tensors
 from triton_repo.witness import Witness
@@ -89,7 +89,7 @@ class Ranker:
     version: str
     max_candidates: int
     features: Features
-    scorer: Callable[[Tensors], Tensors] | None
+    scorer: Callable[[Tensors, Sequence[str]], Tensors] | None
     """None: the features alone, for encoder and head elsewhere."""
     spend: Spend
     policy: Policy = best_first
@@ -136,7 +136,7 @@ class Ranker:
         self.spend(FETCH_FEATURES, _requests(call) * is_ids, time.perf_counter() - began)
         if self.scorer and call.wanted & _SCORED:
             try:
-                made = {**made, **self.scorer(made)}
+                made = {**made, **self.scorer(made, _users(given))}
             except Exception as error:  # a row outside the tables is the caller's mistake
                 raise RefusedError(str(error), "tensors") from error
             if self.witness is not None:
@@ -214,9 +214,10 @@ def opened(
     _import_feast()
     config = FeatureConfig(**json.loads(settings["features"])).relocated(environment)
     features, scorer = open_bundle(config, folder), None
-    spend = _spending(told, settings["model_version"])
+    spend = spending(told, settings["model_version"])
     if (folder / bundle.ENCODER_FILE).is_file():
-        scorer = Scorer(folder, int(settings["kept_states_bytes"]), spend)
+        read = for_requests(config).read if settings["stored_states"] == "on" else None
+        scorer = Scorer(folder, int(settings["kept_states_bytes"]), spend, read)
     kept = json.loads(settings["served_log"])
     ranker = Ranker(
         version=settings["model_version"],
@@ -231,17 +232,6 @@ def opened(
     nobody = {name: np.array([[b""]], dtype=object) for name in ("user_id", ITEM_IDS)}
     ranker.answer(Call(given=nobody, wanted=frozenset({PROBABILITY})))
     return replace(ranker, witness=Witness(ledger=told, reference=read_reference(folder)))
-
-
-def _spending(told: Ledger, version: str) -> Spend:
-    """Return what counts a part under the name of the step that it is elsewhere."""
-
-    def spend(part: str, runs: int, seconds: float) -> None:
-        name = step_name(part, version)
-        told.add(ledger.PART_RUNS, runs, model=name)
-        told.add(ledger.PART_US, seconds * 1e6, model=name)
-
-    return spend
 
 
 @contextmanager
@@ -287,6 +277,11 @@ def _served(given: Tensors, made: Tensors, row: int) -> ServedRequest:
 def _text(value: bytes | str) -> str:
     """Return a text, which comes as bytes; to log one that is none refuses no answer."""
     return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _users(given: Tensors) -> list[str]:
+    """Return who asks, where the call says so."""
+    return [_text(user) for user in given["user_id"][:, 0]] if "user_id" in given else []
 
 
 def _requests(call: Call) -> int:
