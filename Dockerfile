@@ -16,7 +16,7 @@ RUN uv build --wheel --out-dir /wheels
 # Postgres' driver is the real stack's alone: the embedded registry is a file.
 FROM python AS stream
 RUN uv pip install --constraint requirements.lock --requirement pyproject.toml \
-      --extra streams --extra features --extra postgres --extra monitoring
+      --extra streams --extra features --extra postgres --extra monitoring --extra states
 COPY --from=wheel /wheels /wheels
 RUN uv pip install --no-deps /wheels/*.whl
 USER srp4ctr

@@ -34,14 +34,23 @@ def run() -> None:
     prepare_worker(
         Path(settings.local.data_dir), settings.kafka.bootstrap, group_ids(settings.streams)
     )
-    sink: FeatureSink = FeatureStoreSink(settings.features)
-    if settings.triton.stored_states_s:
-        from triton_repo.state_encoding import EncodingSink, StateEncoder
-
-        encoder = StateEncoder(settings.features, settings.triton)
-        encoder.start()
-        sink = EncodingSink(sink, encoder)
+    sink = _encoding(FeatureStoreSink(settings.features), settings)
     run_worker(settings.kafka, settings.streams, sink, Path(settings.features.log_dir))
+
+
+def _encoding(sink: FeatureSink, settings: Settings) -> FeatureSink:
+    """Return ``sink``, with an encoder of what moves behind it where that is asked for."""
+    if not settings.triton.stored_states_s:
+        return sink
+    try:
+        from triton_repo.state_encoding import EncodingSink, StateEncoder
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"triton.stored_states_s needs {error.name}: pip install 'srp4ctr[states]'"
+        ) from error
+    encoder = StateEncoder(settings.features, settings.triton)
+    encoder.start()
+    return EncodingSink(sink, encoder)
 
 
 @app.command("rebuild")
