@@ -9,7 +9,7 @@ takes nothing but embeddings there, so a counter is cut at its 16 quantiles. Wha
 know besides: what was done in the history and when, the position, how to do without an id.
 
     python -m benchmarks.click_quality --data ebnerd --arms srp4ctr,din
-    python -m benchmarks.peer_din --data ebnerd --epochs 2 [--with-size] [--frozen]
+    python -m benchmarks.peer_din --data ebnerd --epochs 6 --batch-requests 32 --with-size
     python -m benchmarks.peer_din --data ebnerd --quick
 """
 
@@ -149,7 +149,7 @@ def _measure(folder: Path, options: argparse.Namespace) -> list[Result]:
             epochs=1 if options.quick else options.epochs,
             rate=RATES[1],
             seed=0,
-            batch=round(RefreshConfig().batch_requests * per_slate),
+            batch=round(options.batch_requests * per_slate),
         )
         save_impressions(examples, first.inputs)
         rates = RATES[1:2] if options.quick else RATES
@@ -243,6 +243,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data", nargs="+", default=["movielens"], help="names, or folders of examples")
     add("--epochs", type=int, default=2, help="what our DIN's tuning chose; default: 2")
+    add("--batch-requests", type=int, default=RefreshConfig().batch_requests)
     add("--seeds", type=int, default=3)
     add("--with-size", action="store_true", help="with the slate's size in the context")
     add("--frozen", action="store_true", help="also features that stand still")
