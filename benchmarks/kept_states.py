@@ -39,7 +39,8 @@ from training.model.embeddings import TableSizes
 from training.model.srp4ctr import SRP4CTR
 from triton_repo.scoring import Encoder, Scorer, Tensors, histories_in, key_of
 
-KEPT_FOR_S = {"1 min": 60.0, "10 min": 600.0, "1 h": 3600.0, "always": float("inf")}
+DAY_S = 86_400.0
+KEPT_FOR_S = {"1 min": 60.0, "1 h": 3600.0, "1 day": DAY_S, "always": float("inf")}
 LENGTH, CANDIDATES = 200, 100
 TIMED = 300
 BEHIND_S = 0.5  # the stream: it stores a sequence in 0.2 s, then encodes it

@@ -132,6 +132,8 @@ class StateEncoder:
         version = read_serving(self._repository).serving
         if self._opened is not None and self._opened.version == version:
             return self._opened
+        if version is None:
+            _log.warning("no states are stored: no bundle serves in %s", self._repository)
         if self._opened is not None:
             self._opened.features.close()
             self._opened = None
