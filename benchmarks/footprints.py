@@ -43,6 +43,7 @@ from features.transforms import empty_activity
 from local import processes
 from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC, item_key
 from streams.exposures import EXPOSURE_LENGTH
+from streams.log_lock import reading
 from streams.sink import ItemProfile, Rows
 from training import cost
 from training.batches import HISTORY_NAMES
@@ -224,12 +225,10 @@ def _kafka_bytes(stack: Stack) -> int:
 def _log_bytes(stack: Stack) -> int:
     """Return what the raw log of events, items and labels takes."""
     topics = (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC)
-    files = (
-        path
-        for topic in topics
-        for path in (Path(stack.features.log_dir) / topic).rglob("*.parquet")
-    )
-    return sum(path.stat().st_size for path in files)
+    log_dir = Path(stack.features.log_dir)
+    with reading(log_dir):
+        files = (path for topic in topics for path in (log_dir / topic).rglob("*.parquet"))
+        return sum(path.stat().st_size for path in files)
 
 
 if __name__ == "__main__":

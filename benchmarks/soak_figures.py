@@ -10,6 +10,7 @@ from local import processes
 from local.feature_gate import checked
 from settings import Settings
 from streams.events import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
+from streams.log_lock import reading
 
 CHECKED = 1_000  # users, and as many items
 _LEAST_LIFE_S = 60.0  # after its warm-up: a shorter one says nothing of growth
@@ -96,7 +97,7 @@ def kept(settings: Settings) -> Kept:
     labels = f"read_parquet('{folder}/{LABELS_TOPIC}/*/*.parquet')"
     # The monitor's probe has ids of its own.
     theirs = "event_id NOT LIKE 'srp4ctr-probe%' AND user_id NOT LIKE 'srp4ctr-probe%'"
-    with duckdb.connect() as database:
+    with reading(folder), duckdb.connect() as database:
 
         def number(query: str) -> int:
             found = database.execute(query).fetchone()

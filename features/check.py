@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 
 from features.check_report import FeatureCheck
@@ -35,6 +36,7 @@ from streams.log_files import covered_offsets
 from streams.sequences import BehaviorSequence
 from streams.sink import FeatureSink, Rows
 
+_MOST_EVENTS = 50_000  # of users, and as many of items: as Python objects 36 MB
 _PATIENCE_S, _POLL_S = 8.0, 0.25  # beyond the time that the log is written in
 _TOLERANCE = 1e-9  # relative; a rebuild may have added a share's parts in another order
 _MAX_DETAILS = 20
@@ -79,11 +81,12 @@ def check_features(
     committed: Mapping[int, int],
     sample: int = 200,
 ) -> FeatureCheck:
-    """Return how ``sample`` users and as many items' shares stand in the store.
+    """Return how at most ``sample`` users and as many items' shares stand in the store.
 
-    ``streams`` says how much of a user is kept. ``committed`` is the stream's next offset
-    by partition, read before this call: what is before it, the store must have. Partitions
-    whose log does not begin with their first event (its retention) are left out.
+    Fewer where these have more events than a check should hold. ``streams`` says how much
+    of a user is kept. ``committed`` is the stream's next offset by partition, read before
+    this call: what is before it, the store must have. Partitions whose log does not begin
+    with their first event (its retention) are left out.
     """
     log_dir = Path(config.log_dir)
     users, cut = _sampled(log_dir, "user_id", sample)
@@ -114,7 +117,10 @@ def _sampled(log_dir: Path, owner: Owner, sample: int) -> tuple[list[Place], set
     found = places(log_dir, owner)
     cut = {p for p in {p for _, p in found} if _covered(log_dir, p)[0] > 0}
     whole = [place for place in found if place[1] not in cut]
-    return random.sample(whole, min(sample, len(whole))), cut
+    drawn = random.sample(whole, min(sample, len(whole)))
+    until = accumulate(found[place] for place in drawn)
+    places_until = zip(drawn, until, strict=True)
+    return [p for p, events in places_until if events - found[p] < _MOST_EVENTS], cut
 
 
 def _last_offsets(users: Sequence[Place], rows: Rows) -> Mapping[int, int]:

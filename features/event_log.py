@@ -23,6 +23,7 @@ from streams.events import (
     item_key,
 )
 from streams.log_files import schema_of
+from streams.log_lock import reading
 
 Table = Any  # ibis.Table, which has no types
 Engine = Literal["duckdb", "spark"]
@@ -72,16 +73,23 @@ class EventLog:
 def opened(log_dir: Path, engine: Engine = "duckdb") -> Iterator[EventLog]:
     """Open the log in ``log_dir``; an absent log is an empty one.
 
+    Every expression lists the files anew, so none is taken away before the block ends.
     ``spark`` takes the session that there is, or starts one as Spark's own settings say.
     Raises ``ValueError`` where pyspark is not installed.
     """
+    with reading(log_dir), _connected(engine) as database:
+        yield _tables(database, log_dir)
+
+
+@contextmanager
+def _connected(engine: Engine) -> Iterator[Any]:
     if engine == "spark":
-        yield _tables(ibis.pyspark.connect(_session()), log_dir)
+        yield ibis.pyspark.connect(_session())
         return
     with tempfile.TemporaryDirectory(prefix="srp4ctr-") as spilled:
         database = ibis.duckdb.connect(memory_limit=MEMORY_LIMIT, temp_directory=spilled)
         try:
-            yield _tables(database, log_dir)
+            yield database
         finally:
             database.disconnect()
 

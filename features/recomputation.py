@@ -6,7 +6,7 @@ the rows that these make. Slow and exact: for checks and for people, not for tra
 
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,6 +29,7 @@ from streams.folding import (
     fold_shares,
 )
 from streams.log_files import schema_of
+from streams.log_lock import reading
 from streams.log_rows import event_of
 from streams.sequences import BehaviorSequence
 
@@ -41,14 +42,19 @@ _TYPES: Mapping[Owner, Sequence[str]] = {
 }
 
 
-def places(log_dir: Path, owner: Owner) -> list[Place]:
-    """Return the users of each partition of the log, or the items that were shown."""
+def places(log_dir: Path, owner: Owner) -> dict[Place, int]:
+    """Return the users of each partition of the log, or the items that were shown.
+
+    With each, how many events ``events_of`` would find, or some more after a crash.
+    """
     columns, is_wanted = [owner, "partition"], pc.field("type").isin(_TYPES[owner])
     if owner == "user_id":
         is_wanted &= pc.field(owner) != FORGOTTEN_USER
-    table = _events(log_dir).to_table(columns=columns, filter=is_wanted)
-    found = table.group_by(columns).aggregate([]).to_pydict()
-    return sorted(zip(found[owner], found["partition"], strict=True))
+    with reading(log_dir):
+        table = _events(log_dir).to_table(columns=columns, filter=is_wanted)
+    found = table.group_by(columns).aggregate([([], "count_all")]).to_pydict()
+    counted_at = zip(found[owner], found["partition"], found["count_all"], strict=True)
+    return {(value, partition): count for value, partition, count in sorted(counted_at)}
 
 
 def events_of(
@@ -63,13 +69,12 @@ def events_of(
     is_wish = pc.field("type") == "forget"
     found: dict[Place, dict[int, LoggedEvent]] = {place: {} for place in wanted}
     wishes: dict[Place, dict[int, LoggedEvent]] = {}
-    for batch in _events(log_dir).to_batches(filter=is_wanted | is_wish):
-        for row in batch.to_pylist():
-            at = found.get((row[owner], row["partition"]))
-            if at is None and row["type"] == "forget":
-                at = wishes.setdefault((row["user_id"], row["partition"]), {})
-            if at is not None:
-                at[row["offset"]] = event_of(row)
+    for row in _rows(log_dir, is_wanted | is_wish):
+        at = found.get((row[owner], row["partition"]))
+        if at is None and row["type"] == "forget":
+            at = wishes.setdefault((row["user_id"], row["partition"]), {})
+        if at is not None:
+            at[row["offset"]] = event_of(row)
     for (_, partition), events in found.items():
         for user_id in {each.event.user_id for each in events.values()}:
             events |= wishes.get((user_id, partition), {})
@@ -125,6 +130,12 @@ def counted(events: Iterable[LoggedEvent], offset: int) -> Iterator[LoggedEvent]
                 continue
             seen[event.user_id].add(identity)
         yield logged
+
+
+def _rows(log_dir: Path, is_wanted: pc.Expression) -> Iterator[dict[str, Any]]:
+    with reading(log_dir):
+        for batch in _events(log_dir).to_batches(filter=is_wanted):
+            yield from batch.to_pylist()
 
 
 def _events(log_dir: Path) -> ds.Dataset:

@@ -50,7 +50,7 @@ def show(user: str, pseudonym: IsPseudonym = False) -> None:
 
 @app.command("check")
 def check(
-    sample: Annotated[int, typer.Option(help="So many users, and so many items.")] = 200,
+    sample: Annotated[int, typer.Option(help="At most so many users and items.")] = 200,
     served: Annotated[
         bool, typer.Option("--served", help="So many served requests, against training's.")
     ] = False,

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from streams.events import BEHAVIOR_EVENTS_TOPIC, NO_PERSON
 from streams.log_files import files_of
 
-_FILES = 3  # of a partition; one covers two seconds of traffic, or thousands of events
+_FILES = 3  # of a partition; one covers two seconds of traffic, or what was merged
+_ROWS = 2000  # of a file, its last: of a merged one the rest is of no use
 _COLUMNS = ["type", "user_id", "item_id", "occurred_at"]
 _ACTS = ("click", "behavior")  # being shown something makes no one a user to look at
 
@@ -33,9 +34,10 @@ def recent_ids(log_dir: Path, partitions: int, limit: int) -> RecentIds:
     for partition in range(partitions):
         for path in files_of(log_dir, BEHAVIOR_EVENTS_TOPIC, partition)[-_FILES:]:
             try:
-                rows += pq.ParquetFile(path).read(_COLUMNS).to_pylist()
+                table = pq.ParquetFile(path).read(_COLUMNS)
             except FileNotFoundError:
-                continue  # its day was just removed
+                continue  # its day was just removed, or it was merged
+            rows += table.slice(max(0, table.num_rows - _ROWS)).to_pylist()
     rows.sort(key=lambda row: -row["occurred_at"])
     acts = [row for row in rows if row["type"] in _ACTS]
     users = dict.fromkeys(

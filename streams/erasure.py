@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from streams.events import BEHAVIOR_EVENTS_TOPIC, FORGOTTEN_USER, LABELS_TOPIC
 from streams.log_files import replace_table, schema_of
+from streams.log_lock import reading
 
 Wish = tuple[int, int]  # its offset, and until when all is to be forgotten
 _TIMES = {BEHAVIOR_EVENTS_TOPIC: "occurred_at", LABELS_TOPIC: "impression_at"}
@@ -46,8 +47,14 @@ class Erasure:
 def erase_forgotten(log_dir: Path, *, dry_run: bool = False) -> Erasure:
     """Take all out of the log that its users asked to forget; again, and it finds nothing.
 
-    Safe beside workers: a file is replaced whole. One process at a time.
+    Safe beside workers: a file is replaced whole, and none that was read before is merged
+    after. One process at a time.
     """
+    with reading(log_dir):
+        return _erase(log_dir, dry_run)
+
+
+def _erase(log_dir: Path, dry_run: bool) -> Erasure:
     wishes = wishes_in(log_dir)
     key = secrets.token_bytes(32)  # dies with this call: request ids cannot be tried out
     files = removed = made_nobodys = 0
@@ -74,11 +81,12 @@ def wishes_in(log_dir: Path) -> dict[str, list[Wish]]:
     """Return each user's wishes by offset, less those that ask for nothing more."""
     found: dict[str, list[Wish]] = {}
     columns = ["user_id", "offset", "occurred_at"]
-    for path in (log_dir / BEHAVIOR_EVENTS_TOPIC).glob("date=*/*.parquet"):
-        table = pq.read_table(path, columns=columns, filters=pc.field("type") == "forget")
-        for row in table.to_pylist():
-            wish = (row["offset"], row["occurred_at"])
-            found.setdefault(row["user_id"], []).append(wish)
+    is_wish = pc.field("type") == "forget"
+    with reading(log_dir):
+        for path in (log_dir / BEHAVIOR_EVENTS_TOPIC).glob("date=*/*.parquet"):
+            for row in pq.read_table(path, columns=columns, filters=is_wish).to_pylist():
+                wish = (row["offset"], row["occurred_at"])
+                found.setdefault(row["user_id"], []).append(wish)
     return {user: list(_growing(sorted(wishes))) for user, wishes in found.items()}
 
 

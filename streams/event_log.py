@@ -2,17 +2,19 @@
 
 In: the three topics, in a consumer group of its own. Out: the offline truth from which
 training reads; a file is on disk before its offsets are committed, and what a crash
-left uncommitted is removed and written again.
+left uncommitted is removed and written again. Committed files are merged as they grow many.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
+import pyarrow as pa
 from aiokafka import TopicPartition
 from prometheus_client import Counter
 
@@ -26,13 +28,23 @@ from streams.log_files import (
     remove_uncommitted,
     write_range,
 )
+from streams.log_lock import taking_away
+from streams.log_merging import merge_some
 from streams.log_repairs import remove_repeated
 from streams.log_rows import Row, row_of
 from streams.partition import Record
 
 LOGGED = Counter("srp4ctr_log_rows_total", "Rows written to the raw log", ["topic"])
+MERGED = Counter(
+    "srp4ctr_log_files_merged_total",
+    "Files of the raw log that bigger ones took the place of",
+    ["topic"],
+)
 
 _EXPIRE_EVERY_S = 3600.0
+_MERGE_AT = 128  # files of a partition: at one each 2 s, what comes in 4 minutes
+_AGAIN_S = 10.0  # until what a reader, or an error, was in the way of is tried again
+_Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
 
 LOGGED_TOPICS = (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC)
@@ -47,16 +59,27 @@ class _Unwritten:
     rows: list[Row] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class _Written:
+    """What is on disk of a partition."""
+
+    committed: int
+    """The next offset: files before it are the group's."""
+    files: int
+    """Since all that could be merged was."""
+
+
 class EventLogWriter(BatchFollower):
-    """Writes the raw log; closes files after so many records or seconds."""
+    """Writes the raw log; closes files after so many records or seconds; merges them."""
 
     def __init__(self, kafka: KafkaConfig, config: StreamConfig, log_dir: Path) -> None:
         super().__init__(kafka, config.log_group_id, LOGGED_TOPICS, config.max_poll_records)
         self._config = config
         self._log_dir = log_dir
         self._unwritten: dict[TopicPartition, _Unwritten] = {}
+        self._written: dict[TopicPartition, _Written] = {}
         self._written_at = time.monotonic()
-        self._expires_at = self._written_at
+        self._expires_at = self._merges_at = self._written_at
 
     async def prepare(
         self, source: TopicPartition, next_offset: int, committed: int | None
@@ -73,6 +96,8 @@ class EventLogWriter(BatchFollower):
             if self.has(source):
                 remove_uncommitted(*place, committed)
                 await self.insist(lambda: remove_repeated(*place))
+                found = files_of(*place)
+                self._written[source] = _Written(committed=committed, files=len(found))
             return
         if files := files_of(*place):
             raise ValueError(
@@ -82,6 +107,8 @@ class EventLogWriter(BatchFollower):
             )
         # Before the first file, so that the files of a crash find an offset to obey.
         await self.commit({source: next_offset})
+        if self.has(source):
+            self._written[source] = _Written(committed=next_offset, files=0)
 
     async def take(self, source: TopicPartition, records: Sequence[Record]) -> None:
         """Keep the rows of ``records``; rejected messages are not in the log."""
@@ -98,17 +125,51 @@ class EventLogWriter(BatchFollower):
         waited_s = time.monotonic() - self._written_at
         if is_full or waited_s >= self._config.log_flush_interval_s:
             await self.store()
+            await self._merge()
         await self._expire()
+
+    async def _merge(self) -> None:
+        """Merge files of one partition that has many of them."""
+        many = (source for source in self._written if self._is_due(source))
+        source = next(many, None)
+        if source is None or time.monotonic() < self._merges_at:
+            return
+        written = self._written[source] = self._written.pop(source)  # the next is another
+        place = (self._log_dir, source.topic, source.partition)
+        merged = await self._try(lambda: merge_some(*place, written.committed))
+        if merged is None:
+            self._merges_at = time.monotonic() + _AGAIN_S
+        elif not merged:
+            written.files = 0
+        else:
+            MERGED.labels(source.topic).inc(len(merged))
+            _log.debug("merged %d files of %s", len(merged), source)
+
+    def _is_due(self, source: TopicPartition) -> bool:
+        return self.has(source) and self._written[source].files >= _MERGE_AT
 
     async def _expire(self) -> None:
         """Once an hour, remove the dates that are older than the retention."""
         days = self._config.log_retention_days
         if not days or time.monotonic() < self._expires_at:
             return
-        self._expires_at = time.monotonic() + _EXPIRE_EVERY_S
         oldest = datetime.now(UTC).date() - timedelta(days=days)
-        for folder in await asyncio.to_thread(remove_before, self._log_dir, oldest):
+        removed = await self._try(lambda: _remove_before(self._log_dir, oldest))
+        wait_s = _AGAIN_S if removed is None else _EXPIRE_EVERY_S
+        self._expires_at = time.monotonic() + wait_s
+        for folder in removed or ():
             _log.info("removed %s: older than %g days", folder, days)
+
+    async def _try(self, call: Callable[[], _Result]) -> _Result | None:
+        """Return ``call()``, made in a thread; None if files were in its way.
+
+        It is tidying: whatever is wrong with what was written, more is to be written.
+        """
+        try:
+            return await asyncio.to_thread(call)
+        except (OSError, pa.ArrowException) as error:
+            _log.warning("the raw log was not tidied, again in %g s: %r", _AGAIN_S, error)
+            return None
 
     async def store(self) -> None:
         """Write a file per partition and date, then commit."""
@@ -120,11 +181,20 @@ class EventLogWriter(BatchFollower):
         await self.commit({source: each.end + 1 for source, each in unwritten.items()})
         for source, each in unwritten.items():
             LOGGED.labels(source.topic).inc(len(each.rows))
+            if self.has(source):  # the commit was accepted
+                written = self._written[source]
+                written.committed, written.files = each.end + 1, written.files + 1
         self._unwritten.clear()
 
     def forget(self) -> None:
         """Drop what is not written: it will be read again."""
         self._unwritten.clear()
+        self._written.clear()
+
+
+def _remove_before(log_dir: Path, day: date) -> list[Path] | None:
+    with taking_away(log_dir) as is_alone:
+        return remove_before(log_dir, day) if is_alone else None
 
 
 def _write(log_dir: Path, unwritten: dict[TopicPartition, _Unwritten]) -> None:

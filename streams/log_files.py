@@ -17,6 +17,7 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from streams.log_lock import reading
 from streams.log_rows import COLUMNS, Kind, Row
 
 _ARROW_TYPES: Mapping[Kind, Any] = {
@@ -26,6 +27,7 @@ _ARROW_TYPES: Mapping[Kind, Any] = {
     "flag": pa.bool_(),
 }
 _MS_PER_DAY = 86_400_000
+_ROWS_AT_ONCE = 8192  # as Python objects some 10 MB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,23 +91,32 @@ def files_of(log_dir: Path, topic: str, partition: int) -> list[Path]:
 def read_files(
     log_dir: Path, topic: str, partition: int, since_ms: int = 0
 ) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows of a partition, a range of offsets at a time, each offset once.
+    """Yield the rows of a partition in the order of offsets, some at a time, each once.
 
     Dates before that of ``since_ms`` are left out.
     """
     first = f"date={_date(since_ms // _MS_PER_DAY)}"
-    files = files_of(log_dir, topic, partition)
-    for paths in overlapping([path for path in files if path.parent.name >= first]):
-        tables = [pq.ParquetFile(path).read() for path in paths]
-        rows = {row["offset"]: row for table in tables for row in table.to_pylist()}
-        yield [rows[offset] for offset in sorted(rows)]
+    with reading(log_dir):
+        files = files_of(log_dir, topic, partition)
+        for paths in overlapping([path for path in files if path.parent.name >= first]):
+            yield from _rows_once(paths)
+
+
+def _rows_once(paths: Sequence[Path]) -> Iterator[list[dict[str, Any]]]:
+    if len(paths) == 1:  # in order as it was written, and maybe of many merged ones
+        for batch in pq.ParquetFile(paths[0]).iter_batches(_ROWS_AT_ONCE):
+            yield batch.to_pylist()
+        return
+    tables = [pq.ParquetFile(path).read() for path in paths]
+    rows = {row["offset"]: row for table in tables for row in table.to_pylist()}
+    yield [rows[offset] for offset in sorted(rows)]
 
 
 def overlapping(files: Sequence[Path]) -> Iterator[list[Path]]:
     """Yield the files, in order, together with those whose offsets theirs may repeat."""
     group: list[Path] = []
     for path in files:
-        if group and _start(path) > max(map(_end, group)):
+        if group and _start(path) >= max(map(offset_after, group)):
             yield group
             group = []
         group.append(path)
@@ -121,11 +132,14 @@ def replace_table(path: Path, table: Any) -> None:
 
 def known_ms(log_dir: Path, topic: str, partition: int, offset: int) -> int | None:
     """Return when the last event at or before ``offset`` became known, if it is logged."""
-    for path in reversed(files_of(log_dir, topic, partition)):
-        table = pq.ParquetFile(path).read(["offset", "created_at"])
-        known = [row for row in table.to_pylist() if row["offset"] <= offset]
-        if known:
-            return int(max(known, key=itemgetter("offset"))["created_at"])
+    with reading(log_dir):
+        for path in reversed(files_of(log_dir, topic, partition)):
+            if _start(path) > offset:
+                continue
+            table = pq.ParquetFile(path).read(["offset", "created_at"])
+            known = [row for row in table.to_pylist() if row["offset"] <= offset]
+            if known:
+                return int(max(known, key=itemgetter("offset"))["created_at"])
     return None
 
 
@@ -140,16 +154,18 @@ def remove_before(log_dir: Path, day: date) -> list[Path]:
 
 def covered_offsets(log_dir: Path, topic: str, partition: int) -> tuple[int, int]:
     """Return the first and the last offset of a partition's files; (0, -1) without any."""
-    found = files_of(log_dir, topic, partition)
-    return (_start(found[0]) if found else 0), max(map(_end, found), default=-1)
+    with reading(log_dir):  # a listing may miss what is renamed meanwhile
+        found = files_of(log_dir, topic, partition)
+    return (_start(found[0]) if found else 0), max(map(offset_after, found), default=0) - 1
 
 
 def _start(path: Path) -> int:
     return int(path.name.split("-")[1])
 
 
-def _end(path: Path) -> int:
-    return int(path.stem.split("-")[2])
+def offset_after(path: Path) -> int:
+    """Return the offset behind those that the file covers, as its name says."""
+    return int(path.stem.split("-")[2]) + 1
 
 
 def _write_file(path: Path, topic: str, rows: Sequence[Row]) -> None:
@@ -162,13 +178,22 @@ def _write_file(path: Path, topic: str, rows: Sequence[Row]) -> None:
 
 
 def _write_table(path: Path, table: Any) -> None:
+    write_unfinished(path, table).replace(path)
+
+
+def write_unfinished(path: Path, table: Any) -> Path:
+    """Return where ``table`` is on disk, for who will rename it to ``path``."""
     # A name of its own: a writer that has lost the partition may be at the same range.
     unfinished = path.with_suffix(f".{uuid4().hex}.tmp")
-    with unfinished.open("wb") as file:
-        pq.write_table(table, file)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    try:
+        with unfinished.open("wb") as file:
+            pq.write_table(table, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        unfinished.unlink(missing_ok=True)  # a full disk must not fill with attempts
+        raise
+    return unfinished
 
 
 def sync_folder(folder: Path) -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from features import schema, vocabulary
 from features.config import FeatureConfig
 from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
+from streams.log_lock import reading
 from training.batches import EXAMPLE_NAMES, HISTORY_NAMES, Slates
 from training.config import RefreshConfig
 from training.judging import Split
@@ -42,15 +43,17 @@ def name_of(
     """Return a digest of all that ``read_training_set`` reads; its files by their stamps.
 
     ``lengths`` are the sequence's and the exposures'; ``champion`` names the bundle whose
-    vocabulary is read. The log's files are written once: another stamp is another file.
+    vocabulary is read. The log's files are replaced whole: another stamp is another file.
     """
     cut = (config.held_out_share, config.num_oov_rows, config.min_item_count)
     described = (cut, config.train_window_days, features, lengths, champion)
     digest = hashlib.sha256(repr((described, schema.fingerprint())).encode())
-    for topic in (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC):
-        for file in sorted((Path(features.log_dir) / topic).glob("date=*/*.parquet")):
-            stamp = file.stat()
-            digest.update(f"{file} {stamp.st_size} {stamp.st_mtime_ns}\n".encode())
+    log_dir = Path(features.log_dir)
+    with reading(log_dir):
+        for topic in (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC):
+            for file in sorted((log_dir / topic).glob("date=*/*.parquet")):
+                stamp = file.stat()
+                digest.update(f"{file} {stamp.st_size} {stamp.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 

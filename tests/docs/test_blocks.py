@@ -26,8 +26,8 @@ READERS: dict[str, Callable[[str], object]] = {
 }
 # Programs of others: nothing here says whether their words are right.
 OF_OTHERS = {
-    *("apt", "cp", "curl", "docker", "git", "kubectl", "mkdir", "mv", "node", "npm"),
-    *("openssl", "pip", "rm"),
+    *("apt", "cp", "curl", "docker", "flock", "git", "kubectl", "mkdir", "mv", "node"),
+    *("npm", "openssl", "pip", "rm"),
     *("pg_dump", "pg_restore", "psql", "redis-cli", "rsync", "systemctl", "tar"),
     *("kafka-acls.sh", "kafka-configs.sh", "kafka-topics.sh", "torchrun", "valkey-cli"),
 }

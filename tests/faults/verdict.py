@@ -23,6 +23,7 @@ from streams.events import (
 from streams.exposures import Exposures
 from streams.folding import LoggedEvent
 from streams.labels import decode_label
+from streams.log_lock import reading
 from streams.sequences import BehaviorSequence
 from tests import oracle
 from tests.faults.cluster import Cluster
@@ -207,8 +208,10 @@ def _wrong_dead_letters(cluster: Cluster, published: Published) -> list[str]:
 
 def _logged(cluster: Cluster) -> Counter[Place]:
     """Return how often each place is in the raw log."""
-    files = (Path(cluster.features.log_dir) / BEHAVIOR_EVENTS_TOPIC).glob("*/*.parquet")
-    tables = [pq.ParquetFile(path).read(["partition", "offset"]) for path in files]
+    log_dir = Path(cluster.features.log_dir)
+    with reading(log_dir):
+        files = (log_dir / BEHAVIOR_EVENTS_TOPIC).glob("*/*.parquet")
+        tables = [pq.ParquetFile(path).read(["partition", "offset"]) for path in files]
     return Counter(
         (row["partition"], row["offset"]) for table in tables for row in table.to_pylist()
     )

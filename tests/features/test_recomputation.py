@@ -105,12 +105,12 @@ def test_an_offset_that_two_files_hold_is_one_event(tmp_path: Path) -> None:
 def test_one_user_in_two_partitions_is_two_places(tmp_path: Path) -> None:
     for partition in (0, 2):
         write_log(tmp_path, [(a_behavior(), NOON_MS)], partition=partition)
-    assert places(tmp_path, "user_id") == [("u1", 0), ("u1", 2)]
+    assert places(tmp_path, "user_id") == {("u1", 0): 1, ("u1", 2): 1}
     assert list(events_of(tmp_path, "user_id", [("u1", 2)])) == [("u1", 2)]
 
 
 def test_an_absent_log_has_nobody(tmp_path: Path) -> None:
-    assert places(tmp_path / "nowhere", "item_id") == []
+    assert places(tmp_path / "nowhere", "item_id") == {}
     assert events_of(tmp_path / "nowhere", "user_id", []) == {}
 
 

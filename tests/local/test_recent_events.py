@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from local import recent_events
 from local.recent_events import recent_ids
 from streams.events import SYNTHETIC_USERS, UserEvent
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
@@ -32,6 +35,15 @@ def test_only_the_newest_files_are_read(tmp_path: Path) -> None:
     for place in range(20):
         write(tmp_path, 0, place, a_click(at_ms=NOON_MS + place, user_id=f"u{place}"))
     assert recent_ids(tmp_path, partitions=1, limit=10).users == ["u19", "u18", "u17"]
+
+
+def test_of_a_long_file_only_the_last_rows_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recent_events, "_ROWS", 2)
+    users = [a_click(at_ms=NOON_MS + place, user_id=f"u{place}") for place in range(5)]
+    write(tmp_path, 0, 0, *users)
+    assert recent_ids(tmp_path, partitions=1, limit=10).users == ["u4", "u3"]
 
 
 def test_a_log_that_is_not_here_offers_nothing(tmp_path: Path) -> None:

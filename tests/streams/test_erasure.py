@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features import recomputation
+from streams import erasure
 from streams.config import StreamConfig
 from streams.erasure import erase_forgotten, is_forgotten, wishes_in
 from streams.events import (
@@ -23,6 +24,7 @@ from streams.events import (
 )
 from streams.folding import LoggedEvent
 from streams.log_files import read_files
+from streams.log_lock import taking_away
 from streams.log_rows import event_of
 from streams.rebuilding import Span, rebuild_rows
 from streams.sink import Rows
@@ -98,10 +100,10 @@ def test_what_a_forgotten_user_did_is_gone_or_nobodys(tmp_path: Path) -> None:
 
 def test_items_keep_their_counters_and_users_theirs(tmp_path: Path) -> None:
     log = a_log(tmp_path, A_LIFE)
-    before, users = counters(log), recomputation.places(log, "user_id")
+    before, users = counters(log), list(recomputation.places(log, "user_id"))
     erase_forgotten(log)
     assert counters(log) == before
-    assert recomputation.places(log, "user_id") == users
+    assert list(recomputation.places(log, "user_id")) == users
 
 
 def test_again_it_finds_nothing_and_a_dry_run_changes_nothing(tmp_path: Path) -> None:
@@ -114,6 +116,21 @@ def test_again_it_finds_nothing_and_a_dry_run_changes_nothing(tmp_path: Path) ->
     again = erase_forgotten(log)
     assert (again.users, again.files) == (1, 0)
     assert everything(log) == once
+
+
+def test_no_file_is_taken_away_before_all_are_erased(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_take: list[bool] = []
+
+    def replace_table(path: Path, table: object) -> None:
+        with taking_away(log) as is_alone:
+            may_take.append(is_alone)
+
+    log = a_log(tmp_path, A_LIFE)
+    monkeypatch.setattr(erasure, "replace_table", replace_table)
+    assert erase_forgotten(log).files == len(may_take) == 4
+    assert not any(may_take)
 
 
 def test_a_log_without_wishes_or_files_is_left_alone(tmp_path: Path) -> None:

@@ -1,12 +1,19 @@
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from streams import event_log
 from streams.config import KafkaConfig, StreamConfig
-from streams.event_log import EventLogWriter
+from streams.event_log import MERGED, EventLogWriter
 from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC
+from streams.log_files import files_of
+from streams.log_lock import reading
+from streams.log_merging import merge_some
 from streams.publisher import EventPublisher
 from tests.builders import NOON_MS, a_behavior, an_item
 from tests.streams.topic_reading import progress_of, until
@@ -14,14 +21,20 @@ from tests.streams.topic_reading import progress_of, until
 pytestmark = pytest.mark.kafka
 
 
-def log(kafka: KafkaConfig, config: StreamConfig, log_dir: Path, records: int) -> None:
-    """Write the log until ``records`` behaviour events are committed."""
+def log(
+    kafka: KafkaConfig,
+    config: StreamConfig,
+    log_dir: Path,
+    records: int,
+    is_done: Callable[[], bool] = lambda: True,
+) -> None:
+    """Write the log until ``records`` behaviour events are committed and ``is_done()``."""
 
     async def run() -> None:
         writer = EventLogWriter(kafka, config, log_dir)
         await writer.start()
         try:
-            await until(lambda: writer.crashed or committed() >= records)
+            await until(lambda: writer.crashed or (committed() >= records and is_done()))
         finally:
             await writer.stop()
         if writer.crash_reason:
@@ -98,3 +111,50 @@ def test_a_folder_of_another_broker_is_an_error_that_says_so(
     publish_some(kafka, 1)
     with pytest.raises(ValueError, match="another broker"):
         log(kafka, config, tmp_path, 1)
+
+
+def number_of_files(log_dir: Path) -> int:
+    return sum(len(files_of(log_dir, BEHAVIOR_EVENTS_TOPIC, number)) for number in (0, 1))
+
+
+def merged_files() -> float:
+    [metric] = MERGED.collect()
+    of = {each.labels["topic"]: each.value for each in metric.samples}
+    return of.get(BEHAVIOR_EVENTS_TOPIC, 0.0)
+
+
+def test_the_writer_merges_its_files_whatever_is_in_the_way_at_first(
+    kafka: KafkaConfig,
+    config: StreamConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+
+    def merge(log_dir: Path, topic: str, partition: int, committed: int) -> object:
+        asked.append(partition)
+        if len(asked) == 1:
+            raise OSError("no space")
+        return None if len(asked) == 2 else merge_some(log_dir, topic, partition, committed)
+
+    monkeypatch.setattr(event_log, "_MERGE_AT", 4)
+    monkeypatch.setattr(event_log, "_AGAIN_S", 0.0)
+    monkeypatch.setattr(event_log, "merge_some", merge)
+    before = merged_files()
+    publish_some(kafka, 80)
+    often = replace(config, log_flush_records=1, max_poll_records=4)
+    log(kafka, often, tmp_path, 80, lambda: number_of_files(tmp_path) < 10)
+    assert len(logged(tmp_path)) == len(set(logged(tmp_path))) == 80
+    assert merged_files() - before > 10
+    publish_some(kafka, 8, start=80)
+    log(kafka, often, tmp_path, 88)  # who begins again finds what is merged in order
+    assert len(logged(tmp_path)) == len(set(logged(tmp_path))) == 88
+
+
+def test_a_date_is_not_removed_from_under_a_reader(tmp_path: Path) -> None:
+    old, today = tmp_path / "items" / "date=2023-11-14", date(2023, 11, 15)
+    old.mkdir(parents=True)
+    with reading(tmp_path):
+        assert event_log._remove_before(tmp_path, today) is None
+    assert old.exists()
+    assert event_log._remove_before(tmp_path, today) == [old]

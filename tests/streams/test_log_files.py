@@ -4,11 +4,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from streams import log_files
 from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC, UserEvent
 from streams.labels import LabelJoin, encode_label
 from streams.log_files import (
     OffsetRange,
     files_of,
+    known_ms,
     read_files,
     remove_before,
     remove_uncommitted,
@@ -161,6 +163,23 @@ def test_a_range_over_two_dates_is_read_at_once_and_in_order(tmp_path: Path) -> 
     write_range(tmp_path, a_range(10, 11), rows_at(10, 11, at_ms=midnight))
     assert len(files_of(tmp_path, BEHAVIOR_EVENTS_TOPIC, 3)) == 4
     assert offsets_read(tmp_path) == [[0, 1], [2, 3, 4], [10, 11]]
+
+
+def test_a_long_file_is_read_some_rows_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_files, "_ROWS_AT_ONCE", 3)
+    write_range(tmp_path, a_range(0, 7), rows_at(*range(8)))
+    assert offsets_read(tmp_path) == [[0, 1, 2], [3, 4, 5], [6, 7]]
+
+
+def test_when_an_offset_became_known_is_in_the_last_file_that_is_not_behind_it(
+    tmp_path: Path,
+) -> None:
+    for start in (0, 5, 10):
+        write_range(tmp_path, a_range(start, start + 4), [a_row(NOON_MS + start, start)])
+    known = {at: known_ms(tmp_path, BEHAVIOR_EVENTS_TOPIC, 3, at) for at in (0, 4, 5, 99)}
+    assert known == {0: NOON_MS, 4: NOON_MS, 5: NOON_MS + 5, 99: NOON_MS + 10}
 
 
 def test_offsets_that_a_crash_left_twice_are_read_once(tmp_path: Path) -> None:

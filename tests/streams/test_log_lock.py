@@ -1,0 +1,93 @@
+"""Who reads the raw log shares its lock; who takes files away has it alone."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from features import recomputation
+from features.config import FeatureConfig
+from features.event_log import opened
+from streams.erasure import erase_forgotten, wishes_in
+from streams.events import BEHAVIOR_EVENTS_TOPIC
+from streams.log_files import covered_offsets, known_ms, read_files
+from streams.log_lock import LOCK_FILE, reading, taking_away
+from streams.log_repairs import remove_repeated
+from streams.restoring import logged
+from tests.builders import NOON_MS, a_behavior
+from tests.features.logs import write_log
+from training.config import RefreshConfig
+from training.example_files import name_of
+
+PLACE = (BEHAVIOR_EVENTS_TOPIC, 0)
+
+
+def open_it(log_dir: Path) -> None:
+    with opened(log_dir) as log:
+        log.rows(log.events)
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "read_files": lambda log: list(read_files(log, *PLACE)),
+    "known_ms": lambda log: known_ms(log, *PLACE, 0),
+    "covered_offsets": lambda log: covered_offsets(log, *PLACE),
+    "remove_repeated": lambda log: remove_repeated(log, *PLACE),
+    "erase_forgotten": erase_forgotten,
+    "wishes_in": wishes_in,
+    "restoring": lambda log: list(logged(log)),
+    "opened": open_it,
+    "places": lambda log: recomputation.places(log, "user_id"),
+    "events_of": lambda log: recomputation.events_of(log, "user_id", [("u1", 0)]),
+    "name_of": lambda log: name_of(
+        RefreshConfig(), FeatureConfig(log_dir=str(log)), (3, 3), ""
+    ),
+}
+
+
+@pytest.fixture
+def log_dir(tmp_path: Path) -> Path:
+    return write_log(tmp_path, [(a_behavior(), NOON_MS)])
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_every_reader_waits_while_files_are_taken_away(log_dir: Path, reader: str) -> None:
+    reads = threading.Thread(target=READERS[reader], args=(log_dir,), daemon=True)
+    with taking_away(log_dir) as is_alone:
+        assert is_alone
+        reads.start()
+        reads.join(0.2)
+        assert reads.is_alive()
+    reads.join(30)
+    assert not reads.is_alive()
+
+
+def test_nothing_is_taken_away_while_anybody_reads(log_dir: Path) -> None:
+    with reading(log_dir), reading(log_dir):
+        with reading(log_dir):
+            pass  # who ends first leaves the others theirs
+        with taking_away(log_dir) as is_alone:
+            assert not is_alone
+    with taking_away(log_dir) as is_alone:
+        assert is_alone
+
+
+def test_an_open_log_keeps_its_files(log_dir: Path) -> None:
+    with opened(log_dir), taking_away(log_dir) as is_alone:
+        assert not is_alone
+
+
+def test_an_absent_log_is_read_without_a_lock_and_not_made(tmp_path: Path) -> None:
+    with reading(tmp_path / "nowhere"):
+        assert not (tmp_path / "nowhere").exists()
+    with (
+        pytest.raises(FileNotFoundError),
+        taking_away(tmp_path / "nowhere"),
+    ):
+        pass
+
+
+def test_a_lock_that_cannot_be_opened_is_no_error_to_a_reader(log_dir: Path) -> None:
+    (log_dir / LOCK_FILE).mkdir()  # as where a folder is not ours to write to
+    with reading(log_dir):
+        pass
