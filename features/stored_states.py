@@ -2,7 +2,8 @@
 
 In: ``STATE_TENSORS`` of one history. Out: the same in half precision, one value a user,
 under a digest of the encoder and of all that it read. So states of another model, or of a
-history that has moved on, are never taken for those of this one. Padding is left out.
+history that has moved on, are never taken for those of this one, nor is what was damaged.
+Padding is left out.
 """
 
 import time
@@ -24,7 +25,8 @@ Read = Callable[[Sequence[str]], Sequence[bytes | None]]
 _MASK = "state_mask"
 _CONTENT = tuple(spec for spec in schema.STATE_TENSORS if spec.name != _MASK)
 _HALF = np.dtype("<f2")
-_DIGEST_BYTES = 16
+_FORMAT = b"1"  # of the values: another one's are not read
+_DIGEST_BYTES, _SUM_BYTES = 16, 8
 _REST_S = 1.0  # after a read that failed: each request would wait for the store again
 
 
@@ -43,8 +45,10 @@ class StateStore:
         self._prefix = f"{store.PROJECT}:states:"
 
     def read(self, user_ids: Sequence[str]) -> Sequence[bytes | None]:
-        """Return the value of each user, None where there is none."""
-        return self._all(("GET", self._prefix + user_id) for user_id in user_ids)
+        """Return the value of each user, None where there is none that can be read."""
+        commands = [("GET", self._prefix + user_id) for user_id in user_ids]
+        found = self._tried_twice(partial(self._sent, commands, raises=False))
+        return [each if isinstance(each, bytes) else None for each in found]
 
     def write(self, values: Mapping[str, bytes], keep_s: float) -> None:
         """Store a value for each user, for ``keep_s`` from now."""
@@ -58,14 +62,15 @@ class StateStore:
         """Remove the values of users who have no history any more."""
         self._all(("DEL", self._prefix + user_id) for user_id in user_ids)
 
-    def _all(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
-        return self._tried_twice(partial(self._sent, list(commands)))
+    def _all(self, commands: Iterable[tuple[Any, ...]]) -> None:
+        self._tried_twice(partial(self._sent, list(commands)))
 
-    def _sent(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def _sent(self, commands: Sequence[tuple[Any, ...]], raises: bool = True) -> list[Any]:
+        """Return the answers; a command's own error is raised, or is its answer."""
         with self._client().pipeline(transaction=False) as pipe:
             for command in commands:
                 pipe.execute_command(*command)
-            return list(pipe.execute())
+            return list(pipe.execute(raise_on_error=raises))
 
 
 def for_requests(config: FeatureConfig) -> StateStore:
@@ -111,28 +116,30 @@ class StoredStates:
 
 def digest_of(encoder: bytes, history: bytes) -> bytes:
     """Return what names the states that ``encoder`` makes of ``history``."""
-    digest: bytes = xxhash.xxh3_128_digest(encoder + history)
+    digest: bytes = xxhash.xxh3_128_digest(_FORMAT + encoder + history)
     return digest
 
 
 def packed(states: States, digest: bytes) -> bytes | None:
     """Return one history's states (1, …) as a value; None if halves cannot hold them."""
     is_valid = states[_MASK][0] > 0.0
-    parts = [digest, np.packbits(is_valid).tobytes()]
+    parts = [np.packbits(is_valid).tobytes()]
     for spec in _CONTENT:
         with np.errstate(over="ignore"):
             half = states[spec.name][0].compress(is_valid, _axis(spec)).astype(_HALF)
         if not np.isfinite(half).all():
             return None
         parts.append(half.tobytes())
-    return b"".join(parts)
+    content = b"".join(parts)
+    return digest + _sum_of(content) + content
 
 
 def unpacked(value: bytes, digest: bytes, sizes: Mapping[str, int]) -> States | None:
     """Return the states (1, …) in ``value``; None if they are not those of ``digest``."""
-    if value[:_DIGEST_BYTES] != digest:
+    at = _DIGEST_BYTES + _SUM_BYTES
+    if value[:at] != digest + _sum_of(value[at:]):
         return None
-    slots, at = sizes["S"], _DIGEST_BYTES
+    slots = sizes["S"]
     bits = np.frombuffer(value, dtype=np.uint8, count=-(-slots // 8), offset=at)
     is_valid = np.unpackbits(bits, count=slots).astype(bool)
     at += len(bits)
@@ -147,6 +154,11 @@ def unpacked(value: bytes, digest: bytes, sizes: Mapping[str, int]) -> States | 
         whole[(slice(None),) * axis + (is_valid,)] = half
         states[spec.name] = whole[None]
     return states
+
+
+def _sum_of(content: bytes) -> bytes:
+    checksum: bytes = xxhash.xxh3_64_digest(content)
+    return checksum
 
 
 def _axis(spec: schema.TensorSpec) -> int:

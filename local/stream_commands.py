@@ -1,5 +1,7 @@
 """``srp4ctr stream VERB``: run a worker, or have the past folded anew."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +14,8 @@ from local.audit import audit_log
 from local.dates import instant
 from settings import Settings, load
 from streams.sink import FeatureSink
+
+_ENDS_WITHIN_S = 15.0  # what the encoder is at may wait for the store twice
 
 app = typer.Typer(help="Events → sequences, counters and labels.", no_args_is_help=True)
 out = Console()
@@ -34,14 +38,17 @@ def run() -> None:
     prepare_worker(
         Path(settings.local.data_dir), settings.kafka.bootstrap, group_ids(settings.streams)
     )
-    sink = _encoding(FeatureStoreSink(settings.features), settings)
-    run_worker(settings.kafka, settings.streams, sink, Path(settings.features.log_dir))
+    log_dir = Path(settings.features.log_dir)
+    with _encoding(FeatureStoreSink(settings.features), settings) as sink:
+        run_worker(settings.kafka, settings.streams, sink, log_dir)
 
 
-def _encoding(sink: FeatureSink, settings: Settings) -> FeatureSink:
-    """Return ``sink``, with an encoder of what moves behind it where that is asked for."""
+@contextmanager
+def _encoding(sink: FeatureSink, settings: Settings) -> Iterator[FeatureSink]:
+    """Yield ``sink``, with an encoder of what moves behind it where that is asked for."""
     if not settings.triton.stored_states_s:
-        return sink
+        yield sink
+        return
     try:
         from triton_repo.state_encoding import EncodingSink, StateEncoder
     except ModuleNotFoundError as error:
@@ -49,8 +56,12 @@ def _encoding(sink: FeatureSink, settings: Settings) -> FeatureSink:
             f"triton.stored_states_s needs {error.name}: pip install 'srp4ctr[states]'"
         ) from error
     encoder = StateEncoder(settings.features, settings.triton)
-    encoder.start()
-    return EncodingSink(sink, encoder)
+    thread = encoder.start()
+    try:
+        yield EncodingSink(sink, encoder)
+    finally:  # Python must not end while the thread is in onnxruntime: it would abort
+        encoder.stop()
+        thread.join(_ENDS_WITHIN_S)
 
 
 @app.command("rebuild")

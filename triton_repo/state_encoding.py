@@ -2,11 +2,12 @@
 
 In: what the stream worker has stored, and the bundle that serves. Out: values that a
 request finds instead of encoding a history: see ``features/stored_states.py``. An option,
-in the worker's process, by a thread that falls behind rather than hold the worker up: of a
-user who waits only the newest history counts, and of too many the longest waiting go.
+in the worker's process, by a thread that gives way to the worker where cores are scarce: of
+a user who waits only the newest history counts, and of too many the longest waiting go.
 """
 
 import logging
+import os
 import threading
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from prometheus_client import Counter, Gauge
 
+from features import bundle
 from features.config import FeatureConfig
 from features.requests import RequestFeatures, open_bundle
 from features.stored_states import StateStore, digest_of, packed
@@ -32,8 +34,9 @@ WAITING = Gauge("srp4ctr_states_waiting", "Users whose states are to be encoded"
 
 CHUNK = 32  # users that are read at once
 MAX_WAITING = 20_000  # at 2 ms a user 40 s: what is older than that is hardly asked for
-_IDLE_S, _RETRY_S = 1.0, 1.0
+_IDLE_S, _RETRY_S, _LONGEST_RETRY_S = 1.0, 1.0, 30.0
 _TIMEOUT_S = 5.0
+_NICENESS = 10  # beyond the worker's: on one busy core it leaves it nine tenths
 _UNREAD = "store_unavailable"
 _log = logging.getLogger(__name__)
 
@@ -42,7 +45,8 @@ _log = logging.getLogger(__name__)
 class _Opened:
     """What encodes, of one bundle."""
 
-    version: str
+    identity: tuple[str, bytes]
+    """Its version and its manifest: a version may be rendered anew."""
     features: RequestFeatures
     encoder: Encoder
 
@@ -59,6 +63,8 @@ class StateEncoder:
         self._changed = threading.Condition()
         self._stopped = False
         self._opened: _Opened | None = None
+        self._is_idle = False  # nothing serves, and that has been said
+        self._writing = threading.Lock()
         self._store: StateStore | None = None
 
     def moved(self, user_ids: Iterable[str]) -> None:
@@ -85,6 +91,15 @@ class StateEncoder:
             self._stopped = True
             self._changed.notify()
 
+    def forget(self, user_ids: Collection[str]) -> None:
+        """Remove the states of users without a history, whose rows are empty by now.
+
+        When it returns they are gone, and no turn that has read the row before can put
+        them back. Raises ``ConnectionError`` when the store does not answer.
+        """
+        with self._writing:
+            self._opened_store().remove(user_ids)
+
     def turn(self) -> int:
         """Encode some of those that wait, the longest waiting first; return how many.
 
@@ -93,8 +108,7 @@ class StateEncoder:
         """
         users = self._taken()
         try:
-            opened = self._serving() if users else None
-            if opened is not None:
+            if users and (opened := self._serving()) is not None:
                 self._encode(opened, users)
         except BaseException:
             self._put_back(users)
@@ -102,16 +116,25 @@ class StateEncoder:
         return len(users)
 
     def _run(self) -> None:
+        thread, own = threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0)
+        os.setpriority(os.PRIO_PROCESS, thread, own + _NICENESS)  # on Linux a thread's own
+        failures = 0
         while not self._stopped:
             with self._changed:
                 if not self._waiting:
                     self._changed.wait(_IDLE_S)
             try:
                 self.turn()
-            except Exception:  # a request without states encodes itself: the worker goes on
-                _log.exception("no states are stored; tried again")
+                failures = 0
+            except (
+                Exception
+            ) as error:  # a request without states encodes: the worker goes on
+                failures += 1
+                retry_s = min(_RETRY_S * 2 ** (failures - 1), _LONGEST_RETRY_S)
+                said = "no states are stored; tried again in %g s: %r"
+                _log.warning(said, retry_s, error, exc_info=failures == 1)
                 with self._changed:
-                    self._changed.wait_for(lambda: self._stopped, _RETRY_S)
+                    self._changed.wait_for(lambda: self._stopped, retry_s)
 
     def _taken(self) -> list[str]:
         with self._changed:
@@ -130,39 +153,55 @@ class StateEncoder:
     def _serving(self) -> _Opened | None:
         """Return what encodes by the bundle that serves now."""
         version = read_serving(self._repository).serving
-        if self._opened is not None and self._opened.version == version:
-            return self._opened
         if version is None:
-            _log.warning("no states are stored: no bundle serves in %s", self._repository)
+            self._say_that_nothing_serves()
+            return None
+        folder = self._repository / step_name(CLICK_RANKER, version)
+        identity = version, (folder / bundle.MANIFEST_FILE).read_bytes()
+        if self._opened is not None and self._opened.identity == identity:
+            return self._opened
         if self._opened is not None:
             self._opened.features.close()
             self._opened = None
-        if version is not None:
-            folder = self._repository / step_name(CLICK_RANKER, version)
-            self._opened = _Opened(
-                version=version,
-                encoder=Encoder(folder),
-                features=open_bundle(self._config, folder),
-            )
+        encoder = Encoder(folder)
+        self._opened = _Opened(
+            identity=identity,
+            encoder=encoder,
+            features=open_bundle(self._config, folder),
+        )
+        self._is_idle = False
         return self._opened
+
+    def _say_that_nothing_serves(self) -> None:
+        with self._changed:
+            self._waiting.clear()
+            WAITING.set(0)
+        if not self._is_idle:
+            _log.warning("no states are stored: no bundle serves in %s", self._repository)
+        self._is_idle = True
 
     def _encode(self, opened: _Opened, users: Sequence[str]) -> None:
         """Store the states of ``users``; who has no history any more has none."""
+        with self._writing:  # from the reading of a row: see ``forget``
+            batch = opened.features.assemble(users, [[""]] * len(users))
+            if _UNREAD in batch.statuses:
+                raise ConnectionError("the feature store does not answer")
+            histories = dict(zip(users, histories_in(batch.tensors), strict=True))
+            values = {
+                user: _value(opened.encoder, history)
+                for user, history in histories.items()
+                if history["history_item_rows"].any()
+            }
+            found = {user: value for user, value in values.items() if value is not None}
+            store = self._opened_store()
+            store.write(found, self._keep_s)
+            store.remove(histories.keys() - found.keys())
+        STORED.inc(len(found))
+
+    def _opened_store(self) -> StateStore:
         if self._store is None:
             self._store = StateStore(self._config, _TIMEOUT_S)
-        batch = opened.features.assemble(users, [[""]] * len(users))
-        if _UNREAD in batch.statuses:
-            raise ConnectionError("the feature store does not answer")
-        histories = dict(zip(users, histories_in(batch.tensors), strict=True))
-        values = {
-            user: _value(opened.encoder, history)
-            for user, history in histories.items()
-            if history["history_item_rows"].any()
-        }
-        found = {user: value for user, value in values.items() if value is not None}
-        self._store.write(found, self._keep_s)
-        self._store.remove(histories.keys() - found.keys())
-        STORED.inc(len(found))
+        return self._store
 
 
 def _value(encoder: Encoder, history: Tensors) -> bytes | None:
@@ -184,7 +223,10 @@ class EncodingSink:
     def write(self, rows: Rows) -> None:
         """Store the rows; raise if the store did not take them all."""
         self._sink.write(rows)
-        self._encoder.moved(rows.sequences)
+        gone = [user for user, row in rows.sequences.items() if not row.packed]
+        if gone:
+            self._encoder.forget(gone)
+        self._encoder.moved(rows.sequences.keys() - set(gone))
 
     def write_profiles(self, profiles: Sequence[ItemProfile]) -> None:
         """Store the profiles; an older ``updated_at_ms`` never replaces a newer one."""

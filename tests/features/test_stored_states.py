@@ -1,7 +1,7 @@
 """Encoder states in the online store: whose they are, how exact, and when they are gone."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def value_of(states: States, history: bytes = HISTORY) -> bytes:
 def test_states_come_back_in_half_precision_without_their_padding() -> None:
     states = states_of()
     value = value_of(states)
-    assert len(value) == 16 + 2 + 2 * 5 * (2 * 2 * 4 + 4)
+    assert len(value) == 16 + 8 + 2 + 2 * 5 * (2 * 2 * 4 + 4)
     found = unpacked(value, digest_of(ENCODER, HISTORY), SIZES)
     assert found is not None
     for name, array in states.items():
@@ -58,6 +58,22 @@ def test_another_encoder_and_another_history_do_not_meet_them(
     assert unpacked(value_of(states_of()), digest_of(encoder, history), SIZES) is None
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda value: value[:-1],
+        lambda value: value + b"\0",
+        lambda value: value[:20],
+        lambda value: value[:-3] + b"\x7e" + value[-2:],
+        lambda value: value[:24] + bytes(2) + value[26:],
+        lambda _: b"",
+    ],
+)
+def test_a_value_that_was_damaged_is_none(damage: Callable[[bytes], bytes]) -> None:
+    value = damage(value_of(states_of()))
+    assert unpacked(value, digest_of(ENCODER, HISTORY), SIZES) is None
+
+
 def test_what_half_precision_cannot_hold_is_not_stored() -> None:
     assert packed(states_of(scale=1e6), digest_of(ENCODER, HISTORY)) is None
 
@@ -72,6 +88,15 @@ def test_a_value_stays_until_it_is_removed_or_nobody_renews_it(
     time.sleep(0.2)
     store.write({"states-ü": b"4"}, keep_s=60.0)
     assert store.read(["states-a", "states-b", "states-ü"]) == [None, None, b"4"]
+
+
+def test_a_key_of_another_s_is_no_value_and_spoils_no_other(
+    store_config: FeatureConfig,
+) -> None:
+    store = StateStore(store_config, 5.0)
+    store.write({"states-fine": b"1"}, keep_s=60.0)
+    store._client().hset("srp4ctr:states:states-odd", "a", "b")
+    assert store.read(["states-odd", "states-fine"]) == [None, b"1"]
 
 
 def test_a_store_that_is_away_is_asked_once_a_second() -> None:

@@ -1,14 +1,19 @@
 """States that the stream encodes, met by a real tritonserver through a promotion."""
 
+import os
 import re
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from features import bundle
 from features.stored_states import StateStore
 from local import ports
 from streams.activity import Activity
@@ -110,7 +115,13 @@ def test_requests_encode_no_history_that_the_stream_has_until_the_model_changes(
     assert encoded_of(server, "v1", ["a", "b"]) == 1  # a's are still of v1
 
 
-def test_who_is_forgotten_has_no_states(
+def forgotten(user: str) -> Rows:
+    now_us = time.time_ns() // 1000
+    row = BehaviorSequence(version_us=now_us, forgotten_at_ms=now_us // 1000)
+    return Rows(sequences={user: row})
+
+
+def test_who_is_forgotten_has_no_states_when_that_is_stored(
     server: Server,
     triton: TritonConfig,
     make_bundle: MakeBundle,
@@ -122,11 +133,81 @@ def test_who_is_forgotten_has_no_states(
     sink.write(acted("leaves"))
     encoder.turn()
     assert store.read(["leaves"]) != [None]
-    now_us = time.time_ns() // 1000
-    nothing = BehaviorSequence(version_us=now_us, forgotten_at_ms=now_us // 1000)
-    sink.write(Rows(sequences={"leaves": nothing}))
-    encoder.turn()
+    sink.write(forgotten("leaves"))
     assert store.read(["leaves"]) == [None]
+    assert encoder.turn() == 0
+
+
+def test_a_turn_that_has_read_a_history_does_not_undo_a_wish(
+    server: Server,
+    triton: TritonConfig,
+    make_bundle: MakeBundle,
+    encoder: StateEncoder,
+    sink: EncodingSink,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    promote(4, server, triton, make_bundle)
+    reached, goes_on = threading.Event(), threading.Event()
+    encode = state_encoding._value
+
+    def slowly(*given: Any) -> bytes | None:
+        reached.set()
+        assert goes_on.wait(30.0)
+        return encode(*given)
+
+    monkeypatch.setattr(state_encoding, "_value", slowly)
+    sink.write(acted("leaves-late"))
+    turning = threading.Thread(target=encoder.turn)
+    turning.start()
+    assert reached.wait(30.0)
+    wishing = threading.Thread(target=sink.write, args=(forgotten("leaves-late"),))
+    wishing.start()
+    time.sleep(0.3)
+    goes_on.set()
+    turning.join(30.0)
+    wishing.join(30.0)
+    assert StateStore(server.features, 5.0).read(["leaves-late"]) == [None]
+
+
+def test_a_version_that_is_rendered_anew_is_opened_anew(
+    server: Server,
+    triton: TritonConfig,
+    make_bundle: MakeBundle,
+    encoder: StateEncoder,
+    sink: EncodingSink,
+) -> None:
+    promote(5, server, triton, make_bundle)
+    sink.write(acted("a"))
+    encoder.turn()
+    before, manifest = encoder._opened, Path(triton.repository) / "click_ranker_v5"
+    file = manifest / bundle.MANIFEST_FILE
+    file.write_bytes(file.read_bytes() + b"\n")
+    sink.write(acted("a"))
+    encoder.turn()
+    assert encoder._opened is not before
+
+
+def test_a_thread_does_it_with_patience_and_ends(
+    server: Server,
+    triton: TritonConfig,
+    make_bundle: MakeBundle,
+    encoder: StateEncoder,
+    sink: EncodingSink,
+) -> None:
+    promote(6, server, triton, make_bundle)
+    thread = encoder.start()
+    sink.write(acted("by-thread"))
+    store, deadline = StateStore(server.features, 5.0), time.monotonic() + 30.0
+    while store.read(["by-thread"]) == [None] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert store.read(["by-thread"]) != [None]
+    assert thread.native_id is not None
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert os.getpriority(os.PRIO_PROCESS, thread.native_id) == min(own + 10, 19)
+    sink.write(acted(*(f"many-{number}" for number in range(500))))
+    encoder.stop()
+    thread.join(30.0)
+    assert not thread.is_alive()
 
 
 def test_counters_alone_move_no_history(encoder: StateEncoder, sink: EncodingSink) -> None:
@@ -144,19 +225,24 @@ def test_of_too_many_the_longest_waiting_go_and_who_moves_again_waits_anew(
     assert list(encoder._waiting) == ["c", "a", "d"]
 
 
-def test_nothing_is_encoded_before_a_bundle_serves(
-    server: Server, triton: TritonConfig, tmp_path: pytest.TempPathFactory
+def test_nothing_is_encoded_before_a_bundle_serves_and_that_is_said_once(
+    server: Server,
+    triton: TritonConfig,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     encoder = StateEncoder(server.features, replace(triton, repository=str(tmp_path)))
-    encoder.moved(["a"])
-    assert encoder.turn() == 1
-    assert encoder.turn() == 0
+    for _ in range(3):
+        encoder.moved(f"u{number}" for number in range(100))
+        encoder.turn()
+        assert not encoder._waiting
+    assert caplog.text.count("no bundle serves") == 1
 
 
 def test_a_store_that_is_away_loses_nobody(
     server: Server, triton: TritonConfig, make_bundle: MakeBundle
 ) -> None:
-    promote(4, server, triton, make_bundle)
+    promote(7, server, triton, make_bundle)
     with ports.reserved_ports(1) as (nowhere,):
         away = replace(server.features, redis=f"{ports.HOST}:{nowhere}")
     encoder = StateEncoder(away, triton)
