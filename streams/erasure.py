@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from streams.events import BEHAVIOR_EVENTS_TOPIC, FORGOTTEN_USER, LABELS_TOPIC
-from streams.log_files import replace_table, schema_of
+from streams.log_files import replace_table, schema_of, unfinished_files
 from streams.log_lock import reading
 
 Wish = tuple[int, int]  # its offset, and until when all is to be forgotten
@@ -72,6 +72,11 @@ def _erase(log_dir: Path, dry_run: bool) -> Erasure:
             if not dry_run:
                 left = [row for row in kept if row is not None]
                 replace_table(path, pa.Table.from_pylist(left, schema=schema_of(topic)))
+        if not dry_run:
+            # After the files, of which a merge may have read the rows before. Who is alive
+            # and misses one writes it again.
+            for path in unfinished_files(log_dir, topic):
+                path.unlink(missing_ok=True)
     return Erasure(
         users=len(wishes), files=files, removed=removed, made_nobodys=made_nobodys
     )

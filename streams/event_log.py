@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,9 +26,9 @@ from streams.log_files import (
     files_of,
     remove_before,
     remove_uncommitted,
+    remove_unfinished,
     write_range,
 )
-from streams.log_lock import taking_away
 from streams.log_merging import merge_some
 from streams.log_repairs import remove_repeated
 from streams.log_rows import Row, row_of
@@ -96,6 +96,7 @@ class EventLogWriter(BatchFollower):
             if self.has(source):
                 remove_uncommitted(*place, committed)
                 await self.insist(lambda: remove_repeated(*place))
+                await self._try(lambda: remove_unfinished(*place))
                 found = files_of(*place)
                 self._written[source] = _Written(committed=committed, files=len(found))
             return
@@ -136,10 +137,14 @@ class EventLogWriter(BatchFollower):
             return
         written = self._written[source] = self._written.pop(source)  # the next is another
         place = (self._log_dir, source.topic, source.partition)
+        began = time.monotonic()
         merged = await self._try(lambda: merge_some(*place, written.committed))
+        # Half of the time at least is for what comes: to list 300,000 files takes 2.5 s.
+        wait_s = max(time.monotonic() - began, _AGAIN_S if merged is None else 0)
+        self._merges_at = time.monotonic() + wait_s
         if merged is None:
-            self._merges_at = time.monotonic() + _AGAIN_S
-        elif not merged:
+            return
+        if not merged:
             written.files = 0
         else:
             MERGED.labels(source.topic).inc(len(merged))
@@ -154,7 +159,7 @@ class EventLogWriter(BatchFollower):
         if not days or time.monotonic() < self._expires_at:
             return
         oldest = datetime.now(UTC).date() - timedelta(days=days)
-        removed = await self._try(lambda: _remove_before(self._log_dir, oldest))
+        removed = await self._try(lambda: remove_before(self._log_dir, oldest))
         wait_s = _AGAIN_S if removed is None else _EXPIRE_EVERY_S
         self._expires_at = time.monotonic() + wait_s
         for folder in removed or ():
@@ -190,11 +195,6 @@ class EventLogWriter(BatchFollower):
         """Drop what is not written: it will be read again."""
         self._unwritten.clear()
         self._written.clear()
-
-
-def _remove_before(log_dir: Path, day: date) -> list[Path] | None:
-    with taking_away(log_dir) as is_alone:
-        return remove_before(log_dir, day) if is_alone else None
 
 
 def _write(log_dir: Path, unwritten: dict[TopicPartition, _Unwritten]) -> None:

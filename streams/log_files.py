@@ -7,6 +7,7 @@ record's timestamp in UTC, start and end the first and last offset that were tak
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from operator import itemgetter
@@ -17,7 +18,7 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streams.log_lock import reading
+from streams.log_lock import reading, taking_away
 from streams.log_rows import COLUMNS, Kind, Row
 
 _ARROW_TYPES: Mapping[Kind, Any] = {
@@ -27,6 +28,7 @@ _ARROW_TYPES: Mapping[Kind, Any] = {
     "flag": pa.bool_(),
 }
 _MS_PER_DAY = 86_400_000
+_REMOVED = ".removed-"  # begins what was a date's folder, and is nobody's any more
 _ROWS_AT_ONCE = 8192  # as Python objects some 10 MB
 
 
@@ -80,6 +82,23 @@ def remove_uncommitted(
             path.unlink()
             removed.append(path)
     return removed
+
+
+def remove_unfinished(log_dir: Path, topic: str, partition: int) -> None:
+    """Remove what a kill left of a partition's files; nothing while anybody reads.
+
+    That may be who erases, with a file in hand. A writer that has lost the partition, and
+    loses one here, writes it again.
+    """
+    left = list(unfinished_files(log_dir, topic, str(partition)))
+    with taking_away(log_dir) as is_alone:
+        for path in left if is_alone else ():
+            path.unlink(missing_ok=True)
+
+
+def unfinished_files(log_dir: Path, topic: str, partition: str = "*") -> Iterator[Path]:
+    """Yield what is being written, or was when its writer died."""
+    yield from (log_dir / topic).glob(f"date=*/{partition}-*.tmp")
 
 
 def files_of(log_dir: Path, topic: str, partition: int) -> list[Path]:
@@ -143,13 +162,30 @@ def known_ms(log_dir: Path, topic: str, partition: int, offset: int) -> int | No
     return None
 
 
-def remove_before(log_dir: Path, day: date) -> list[Path]:
-    """Remove the folders of the dates before ``day`` and return them."""
+def remove_before(log_dir: Path, day: date) -> list[Path] | None:
+    """Remove the folders of the dates before ``day`` and return them.
+
+    None, and nothing is removed, while anybody reads. What a kill left is removed as well.
+    """
     folders: Iterable[Path] = log_dir.glob("*/date=*")
-    removed = [path for path in folders if path.name < f"date={day.isoformat()}"]
-    for path in removed:
-        shutil.rmtree(path, ignore_errors=True)  # another worker may be faster
-    return sorted(removed)
+    old = sorted(path for path in folders if path.name < f"date={day.isoformat()}")
+    try:
+        return old if not old or _set_aside(log_dir, old) else None
+    finally:
+        for path in log_dir.glob(f"*/{_REMOVED}*"):
+            shutil.rmtree(path, ignore_errors=True)  # another worker may be faster
+
+
+def _set_aside(log_dir: Path, folders: Sequence[Path]) -> bool:
+    """Take ``folders`` out of the log, or return False where somebody reads it.
+
+    Renamed only: to remove their files takes seconds, for which readers would wait.
+    """
+    with taking_away(log_dir, without_locks=True) as is_alone:
+        for path in folders if is_alone else ():
+            with suppress(FileNotFoundError):  # another worker was faster
+                path.rename(path.with_name(f"{_REMOVED}{uuid4().hex}"))
+    return is_alone
 
 
 def covered_offsets(log_dir: Path, topic: str, partition: int) -> tuple[int, int]:

@@ -5,13 +5,19 @@ Who takes away waits for nobody, and holds the lock no longer than names are rem
 for 256). The kernel takes the lock from a process that dies.
 """
 
+import errno
 import fcntl
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 LOCK_FILE = ".lock"
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -32,10 +38,11 @@ def reading(log_dir: Path) -> Iterator[None]:
 
 
 @contextmanager
-def taking_away(log_dir: Path) -> Iterator[bool]:
+def taking_away(log_dir: Path, *, without_locks: bool = False) -> Iterator[bool]:
     """Yield whether the block may take files away: nobody reads until it ends.
 
-    Never waits. Raises ``OSError`` where there is no lock to be had.
+    Never waits. Where the file system knows no locks nobody can tell, and the answer is
+    ``without_locks``. Raises ``OSError`` where the lock cannot be opened.
     """
     descriptor = _opened(log_dir)
     try:
@@ -44,9 +51,23 @@ def taking_away(log_dir: Path) -> Iterator[bool]:
             is_alone = True
         except BlockingIOError:
             is_alone = False
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            _say_no_locks(log_dir)
+            is_alone = without_locks
         yield is_alone
     finally:
         _close(descriptor)
+
+
+@cache  # once
+def _say_no_locks(log_dir: Path) -> None:
+    _log.warning(
+        "the file system of %s knows no locks: its small files are not merged, and the "
+        "retention removes old dates whoever reads them",
+        log_dir,
+    )
 
 
 def _opened(log_dir: Path) -> int:

@@ -5,9 +5,11 @@ millisecond. The writer, who alone adds to a partition, merges what it has commi
 it read may be erased or removed meanwhile: then nothing happens, and it is tried again.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from streams.log_lock import taking_away
 MAX_ROWS = 131_072  # of a file: what pyarrow reads at once
 MAX_FILES = 256  # at once: the writer consumes nothing meanwhile (1 s on a slow disk)
 
+_log = logging.getLogger(__name__)
 _Stamp = tuple[int, int, int]  # inode, bytes, when changed: another content has another
 
 
@@ -51,8 +54,7 @@ def merge_some(
     with taking_away(log_dir) as is_alone:
         if not is_alone:
             return None  # before the work, which would be in vain
-        _remove_unfinished(log_dir / topic, partition)
-    paths = _next(files_of(log_dir, topic, partition), committed)
+    paths = _next(files_of(log_dir, topic, partition), committed, schema_of(topic))
     if not paths:
         return []
     # Until they are closed: the disk frees what is removed after the lock is, not before.
@@ -81,16 +83,10 @@ def _merge(log_dir: Path, topic: str, paths: Sequence[Path]) -> bool:
     return True
 
 
-def _remove_unfinished(topic: Path, partition: int) -> None:
-    """Remove what a kill left: erasing the forgotten does not look into it."""
-    for path in topic.glob(f"date=*/{partition}-*.tmp"):
-        path.unlink(missing_ok=True)  # one who has lost the partition writes it again
-
-
-def _next(files: Sequence[Path], committed: int) -> list[Path]:
+def _next(files: Sequence[Path], committed: int, schema: Any) -> list[Path]:
     """Return the first files that are worth merging."""
     for run in _runs(files, committed):
-        for chunk in _chunks(run):
+        for chunk in _chunks(run, schema):
             # What is bigger than all that would be added waits for more: each row is then
             # rewritten a few times, however few come.
             while len(chunk) > 1 and chunk[0].rows > sum(each.rows for each in chunk[1:]):
@@ -112,17 +108,37 @@ def _runs(files: Sequence[Path], committed: int) -> Iterator[list[Path]]:
             yield [path for (path,) in neighbours]
 
 
-def _chunks(run: Sequence[Path]) -> Iterator[list[_Counted]]:
+def _chunks(run: Sequence[Path], schema: Any) -> Iterator[list[_Counted]]:
     """Yield the files of ``run``, in order, as many together as may be one."""
     chunk: list[_Counted] = []
     for path in run:
-        each = _Counted(path=path, rows=pq.read_metadata(path).num_rows)
-        rows = sum(other.rows for other in chunk) + each.rows
-        if chunk and (rows > MAX_ROWS or len(chunk) == MAX_FILES):
+        each = _counted(path, schema)
+        rows = sum(other.rows for other in (*chunk, each) if other)
+        if each is None or rows > MAX_ROWS or len(chunk) == MAX_FILES:
             yield chunk
             chunk = []
-        chunk.append(each)
+        if each is not None:
+            chunk.append(each)
     yield chunk
+
+
+def _counted(path: Path, schema: Any) -> _Counted | None:
+    """Return ``path`` with its rows; None if it has to stay as it is."""
+    try:
+        found = pq.read_metadata(path)
+    except FileNotFoundError:
+        raise  # its date was removed: the others have to be listed again
+    except (OSError, pa.ArrowException) as error:
+        _say_unreadable(path, repr(error))
+        return None
+    # What a newer release wrote is not lost to an older one.
+    is_known = {*found.schema.to_arrow_schema().names} <= {*schema.names}
+    return _Counted(path=path, rows=found.num_rows) if is_known else None
+
+
+@cache  # once
+def _say_unreadable(path: Path, why: str) -> None:
+    _log.warning("%s stays as it is, for it cannot be read: %s", path, why)
 
 
 def _whole(path: Path, schema: Any) -> Any:

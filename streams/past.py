@@ -65,9 +65,8 @@ class Past:
         where Kafka holds it and does not hand it out.
         """
         if offset < self._first:
-            return known_ms(
-                self._log_dir, self._source.topic, self._source.partition, offset
-            )
+            place = (self._log_dir, self._source.topic, self._source.partition)
+            return await asyncio.to_thread(known_ms, *place, offset)
         # A producer's transaction ends with an offset that no record has.
         self._reader.seek(self._source, max(self._first, offset - _MARKERS))
         found = await self._reader.getmany(self._source, timeout_ms=_WAIT_MS * 10)
@@ -95,14 +94,14 @@ class Past:
         end = min(end, self.end)
         dropped_before = min(self._first, end)
         place = (self._log_dir, self._source.topic, self._source.partition)
-        rows = read_files(*place, max(0, since_ms)) if start < dropped_before else ()
-        for batch in rows:
+        rows = read_files(*place, max(0, since_ms)) if start < dropped_before else iter(())
+        # In a thread: it waits for the disk, and for who takes files away.
+        while (batch := await asyncio.to_thread(lambda: next(rows, None))) is not None:
             yield [
                 event_of(row)
                 for row in batch
                 if start <= row["offset"] < dropped_before and row["created_at"] >= since_ms
             ]
-            await asyncio.sleep(0)
         position = max(start, await self.offset_since(since_ms, end))
         if position >= end:
             return

@@ -23,7 +23,7 @@ from streams.events import (
     item_key,
 )
 from streams.folding import LoggedEvent
-from streams.log_files import read_files
+from streams.log_files import read_files, write_unfinished
 from streams.log_lock import taking_away
 from streams.log_rows import event_of
 from streams.rebuilding import Span, rebuild_rows
@@ -116,6 +116,16 @@ def test_again_it_finds_nothing_and_a_dry_run_changes_nothing(tmp_path: Path) ->
     again = erase_forgotten(log)
     assert (again.users, again.files) == (1, 0)
     assert everything(log) == once
+
+
+def test_what_a_killed_writer_left_is_erased_with_the_log(tmp_path: Path) -> None:
+    log = a_log(tmp_path, A_LIFE)
+    [whole, *_] = (log / BEHAVIOR_EVENTS_TOPIC).glob("date=*/*.parquet")
+    left = write_unfinished(whole, pq.ParquetFile(whole).read())
+    erase_forgotten(log, dry_run=True)
+    assert left.exists()
+    erase_forgotten(log)
+    assert not left.exists()
 
 
 def test_no_file_is_taken_away_before_all_are_erased(

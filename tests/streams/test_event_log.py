@@ -1,18 +1,18 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
+from aiokafka import TopicPartition
 
 from streams import event_log
 from streams.config import KafkaConfig, StreamConfig
 from streams.event_log import MERGED, EventLogWriter
 from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC
 from streams.log_files import files_of
-from streams.log_lock import reading
 from streams.log_merging import merge_some
 from streams.publisher import EventPublisher
 from tests.builders import NOON_MS, a_behavior, an_item
@@ -151,10 +151,38 @@ def test_the_writer_merges_its_files_whatever_is_in_the_way_at_first(
     assert len(logged(tmp_path)) == len(set(logged(tmp_path))) == 88
 
 
-def test_a_date_is_not_removed_from_under_a_reader(tmp_path: Path) -> None:
-    old, today = tmp_path / "items" / "date=2023-11-14", date(2023, 11, 15)
-    old.mkdir(parents=True)
-    with reading(tmp_path):
-        assert event_log._remove_before(tmp_path, today) is None
-    assert old.exists()
-    assert event_log._remove_before(tmp_path, today) == [old]
+def test_what_a_kill_left_unfinished_is_removed_at_the_next_start(
+    kafka: KafkaConfig, config: StreamConfig, tmp_path: Path
+) -> None:
+    publish_some(kafka, 10)
+    log(kafka, config, tmp_path, 10)
+    for path in list(tmp_path.rglob("*.parquet")):
+        path.with_suffix(".beef.tmp").touch()
+    publish_some(kafka, 1, start=10)
+    log(kafka, config, tmp_path, 11, lambda: not list(tmp_path.rglob("*.tmp")))
+    assert len(logged(tmp_path)) == 11
+
+
+def test_the_writer_merges_no_more_than_half_of_its_time(
+    config: StreamConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, began = [0.0], list[float]()
+
+    def merge(*_: object) -> list[Path]:
+        began.append(now[0])
+        now[0] += 3.0
+        return [tmp_path]
+
+    async def run() -> None:
+        writer = EventLogWriter(KafkaConfig(), config, tmp_path)
+        source = TopicPartition(BEHAVIOR_EVENTS_TOPIC, 0)
+        writer._prepared.add(source)
+        writer._written[source] = event_log._Written(committed=9, files=1000)
+        for _ in range(12):
+            await writer._merge()
+            now[0] += 1.0
+
+    monkeypatch.setattr(event_log, "merge_some", merge)
+    monkeypatch.setattr(event_log, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    asyncio.run(run())
+    assert began == [0.0, 6.0, 12.0, 18.0]

@@ -1,3 +1,5 @@
+import shutil
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
@@ -14,8 +16,10 @@ from streams.log_files import (
     read_files,
     remove_before,
     remove_uncommitted,
+    remove_unfinished,
     write_range,
 )
+from streams.log_lock import reading, taking_away
 from streams.log_rows import COLUMNS, Row, event_of, row_of
 from streams.wire import encode
 from tests.builders import (
@@ -208,6 +212,7 @@ def test_dates_before_a_day_are_removed_from_every_topic(tmp_path: Path) -> None
     for day in range(3):
         write_range(tmp_path, a_range(day, day), rows_at(day, at_ms=NOON_MS + day * DAY_MS))
     removed = remove_before(tmp_path, date(2023, 11, 16))
+    assert removed is not None
     assert [str(path.relative_to(tmp_path)) for path in removed] == [
         "behavior-events/date=2023-11-14",
         "behavior-events/date=2023-11-15",
@@ -215,3 +220,57 @@ def test_dates_before_a_day_are_removed_from_every_topic(tmp_path: Path) -> None
     ]
     assert offsets_read(tmp_path) == [[2]]
     assert remove_before(tmp_path, date(2023, 11, 16)) == []
+
+
+def test_a_date_is_not_removed_from_under_a_reader(tmp_path: Path) -> None:
+    write_range(tmp_path, a_range(0, 0), [a_row()])
+    with reading(tmp_path):
+        assert remove_before(tmp_path, date(2024, 1, 1)) is None
+        assert offsets_read(tmp_path) == [[0]]
+    assert len(remove_before(tmp_path, date(2024, 1, 1)) or ()) == 1
+
+
+def test_who_reads_does_not_wait_while_files_of_old_dates_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[list[list[int]]] = []
+
+    def killed(path: Path, ignore_errors: bool) -> None:
+        with taking_away(tmp_path) as is_alone:
+            assert is_alone  # so nobody else holds the lock
+        read.append(offsets_read(tmp_path))
+
+    write_range(tmp_path, a_range(0, 0), [a_row()])
+    write_range(tmp_path, a_range(1, 1), [a_row(NOON_MS + DAY_MS, 1)])
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", killed)
+        remove_before(tmp_path, date(2023, 11, 15))
+    assert read == [[[1]]]
+    topic = tmp_path / BEHAVIOR_EVENTS_TOPIC
+    assert len(list(topic.iterdir())) == 2
+    assert remove_before(tmp_path, date(2023, 11, 15)) == []
+    assert [path.name for path in topic.iterdir()] == ["date=2023-11-15"]
+
+
+def test_what_a_kill_left_unfinished_is_removed_for_its_partition(tmp_path: Path) -> None:
+    [path] = write_range(tmp_path, a_range(0, 0), [a_row()])
+    for name in ("3-0-7.beef.tmp", "33-0-7.beef.tmp"):
+        path.with_name(name).touch()
+    with reading(tmp_path):  # it may be who erases, at work
+        remove_unfinished(tmp_path, BEHAVIOR_EVENTS_TOPIC, 3)
+    assert len(list(tmp_path.rglob("*.tmp"))) == 2
+    remove_unfinished(tmp_path, BEHAVIOR_EVENTS_TOPIC, 3)
+    assert [left.name for left in tmp_path.rglob("*.tmp")] == ["33-0-7.beef.tmp"]
+    assert offsets_read(tmp_path) == [[0]]
+
+
+def test_the_lock_is_held_to_remove_what_a_kill_left_not_to_find_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(*_: object) -> Iterator[Path]:
+        with taking_away(tmp_path) as is_alone:
+            assert is_alone
+        yield tmp_path / "3-0-7.beef.tmp"
+
+    monkeypatch.setattr(log_files, "unfinished_files", found)
+    remove_unfinished(tmp_path, BEHAVIOR_EVENTS_TOPIC, 3)

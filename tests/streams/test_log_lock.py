@@ -1,7 +1,11 @@
 """Who reads the raw log shares its lock; who takes files away has it alone."""
 
+import errno
+import fcntl
+import logging
 import threading
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -11,8 +15,9 @@ from features.config import FeatureConfig
 from features.event_log import opened
 from streams.erasure import erase_forgotten, wishes_in
 from streams.events import BEHAVIOR_EVENTS_TOPIC
-from streams.log_files import covered_offsets, known_ms, read_files
+from streams.log_files import covered_offsets, known_ms, read_files, remove_before
 from streams.log_lock import LOCK_FILE, reading, taking_away
+from streams.log_merging import merge_some
 from streams.log_repairs import remove_repeated
 from streams.restoring import logged
 from tests.builders import NOON_MS, a_behavior
@@ -23,11 +28,6 @@ from training.example_files import name_of
 PLACE = (BEHAVIOR_EVENTS_TOPIC, 0)
 
 
-def open_it(log_dir: Path) -> None:
-    with opened(log_dir) as log:
-        log.rows(log.events)
-
-
 READERS: dict[str, Callable[[Path], object]] = {
     "read_files": lambda log: list(read_files(log, *PLACE)),
     "known_ms": lambda log: known_ms(log, *PLACE, 0),
@@ -36,7 +36,6 @@ READERS: dict[str, Callable[[Path], object]] = {
     "erase_forgotten": erase_forgotten,
     "wishes_in": wishes_in,
     "restoring": lambda log: list(logged(log)),
-    "opened": open_it,
     "places": lambda log: recomputation.places(log, "user_id"),
     "events_of": lambda log: recomputation.events_of(log, "user_id", [("u1", 0)]),
     "name_of": lambda log: name_of(
@@ -91,3 +90,34 @@ def test_a_lock_that_cannot_be_opened_is_no_error_to_a_reader(log_dir: Path) -> 
     (log_dir / LOCK_FILE).mkdir()  # as where a folder is not ours to write to
     with reading(log_dir):
         pass
+
+
+def test_without_locks_dates_are_removed_and_nothing_is_merged(
+    log_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    write_log(log_dir, [(a_behavior(), NOON_MS)], start=1)
+    monkeypatch.setattr(fcntl, "flock", none)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert merge_some(log_dir, *PLACE, 2) is None
+        with reading(log_dir):
+            assert len(remove_before(log_dir, date(2024, 1, 1)) or ()) == 1
+    assert list(read_files(log_dir, *PLACE)) == []
+    [said] = caplog.messages
+    assert "knows no locks" in said
+    assert str(log_dir) in said
+
+
+def test_another_error_of_the_lock_is_one_to_who_takes_away(
+    log_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", broken)
+    with pytest.raises(OSError, match="input/output"):
+        remove_before(log_dir, date(2024, 1, 1))
+    assert len(list(read_files(log_dir, *PLACE))) == 1

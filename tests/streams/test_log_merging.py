@@ -1,6 +1,7 @@
 """Merging: the same rows in fewer files, whoever reads, erases or dies meanwhile."""
 
 import errno
+import logging
 import os
 import subprocess
 import sys
@@ -152,6 +153,33 @@ def test_columns_that_an_older_release_did_not_write_are_null(tmp_path: Path) ->
     assert logged(tmp_path) == [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12]
 
 
+def test_columns_of_a_newer_release_are_kept(tmp_path: Path) -> None:
+    for start in range(0, 10, 2):
+        write(tmp_path, start, start + 1)
+    newer = files_of(tmp_path, TOPIC, PARTITION)[2]
+    table = pq.ParquetFile(newer).read()
+    pq.write_table(table.append_column("mood", pa.array(["gay"] * len(table))), newer)
+    merge_all(tmp_path)
+    assert names(tmp_path) == ["0-3", "4-5", "6-9"]
+    assert "mood" in pq.read_schema(newer).names
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 broken", b"PAR1 brokPAR1\4\0\0\0PAR1"])
+def test_a_file_that_cannot_be_read_is_named_once_and_left_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    for start in range(0, 10, 2):
+        write(tmp_path, start, start + 1)
+    broken = files_of(tmp_path, TOPIC, PARTITION)[2]
+    broken.write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        merge_all(tmp_path)
+    assert names(tmp_path) == ["0-3", "4-5", "6-9"]
+    assert broken.read_bytes() == content
+    [said] = caplog.messages
+    assert str(broken) in said
+
+
 def test_nothing_is_taken_from_under_a_reader(tmp_path: Path) -> None:
     write_some(tmp_path)
     read = read_files(tmp_path, TOPIC, PARTITION)
@@ -220,18 +248,6 @@ def test_a_full_disk_is_not_filled_with_attempts(
         merge(tmp_path)
     assert unfinished(tmp_path) == []
     assert names(tmp_path) == ["0-4", "5-7", "9-12"]
-
-
-def test_what_a_kill_left_unfinished_is_removed_for_its_partition(tmp_path: Path) -> None:
-    write_some(tmp_path)
-    folder = files_of(tmp_path, TOPIC, PARTITION)[0].parent
-    for name in ("3-0-7.beef.tmp", "33-0-7.beef.tmp"):
-        (folder / name).touch()
-    with reading(tmp_path):  # it may be who erases, at work
-        assert merge(tmp_path) is None
-    assert len(unfinished(tmp_path)) == 2
-    merge_all(tmp_path)
-    assert [path.name for path in unfinished(tmp_path)] == ["33-0-7.beef.tmp"]
 
 
 DYING = """

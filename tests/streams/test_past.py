@@ -1,0 +1,70 @@
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+
+from streams import past
+from streams.config import KafkaConfig
+from streams.events import BEHAVIOR_EVENTS_TOPIC
+from streams.log_files import known_ms, read_files
+from tests.builders import NOON_MS, a_behavior
+from tests.features.logs import write_log
+
+SOURCE = TopicPartition(BEHAVIOR_EVENTS_TOPIC, 0)
+
+
+class EmptyKafka:
+    """A consumer of a partition of which everything was dropped."""
+
+    def __init__(self, **_: object) -> None:
+        pass
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+    def assign(self, sources: list[TopicPartition]) -> None:
+        pass
+
+    async def beginning_offsets(self, sources: object) -> dict[TopicPartition, int]:
+        return {SOURCE: 2}
+
+    async def end_offsets(self, sources: object) -> dict[TopicPartition, int]:
+        return {SOURCE: 2}
+
+    async def offsets_for_times(self, times: object) -> dict[TopicPartition, None]:
+        return {SOURCE: None}
+
+
+def test_the_log_is_not_waited_for_in_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def known(*place: Any) -> int | None:
+        threads.append(threading.current_thread())
+        return known_ms(*place)
+
+    def read(*place: Any) -> Iterator[list[dict[str, Any]]]:
+        threads.append(threading.current_thread())
+        yield from read_files(*place)
+
+    async def run() -> tuple[int | None, list[int]]:
+        async with past.Past(KafkaConfig(), tmp_path, SOURCE) as opened:
+            known_at = await opened.known_ms(0)
+            batches = [batch async for batch in opened.events(0, 2)]
+        return known_at, [event.offset for batch in batches for event in batch]
+
+    write_log(tmp_path, [(a_behavior(), NOON_MS), (a_behavior("i2"), NOON_MS)])
+    monkeypatch.setattr(past, "AIOKafkaConsumer", EmptyKafka)
+    monkeypatch.setattr(past, "known_ms", known)
+    monkeypatch.setattr(past, "read_files", read)
+    assert asyncio.run(run()) == (NOON_MS, [0, 1])
+    assert len(threads) == 2
+    assert threading.main_thread() not in threads
