@@ -3,6 +3,7 @@
 By xdist's own hook, for its groups (``--dist loadgroup``) are lost on pytest 9.2.
 """
 
+import logging
 import os
 from typing import Any
 
@@ -32,6 +33,13 @@ class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # untyped
 def pytest_configure() -> None:
     """Take back the terminal's size that xdist tells its processes: a test says its own."""
     os.environ.pop("COLUMNS", None)
+
+
+def pytest_runtest_setup() -> None:
+    """Let every logger speak: a run of import-linter silences all there are."""
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.disabled = False
 
 
 @pytest.hookimpl(optionalhook=True)
