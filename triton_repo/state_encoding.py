@@ -92,7 +92,7 @@ class StateEncoder:
             self._changed.notify()
 
     def forget(self, user_ids: Collection[str]) -> None:
-        """Remove the states of users without a history, whose rows are empty by now.
+        """Remove the states of users whose rows have lost what was to be forgotten.
 
         When it returns they are gone, and no turn that has read the row before can put
         them back. Raises ``ConnectionError`` when the store does not answer.
@@ -126,10 +126,8 @@ class StateEncoder:
             try:
                 self.turn()
                 failures = 0
-            except (
-                Exception
-            ) as error:  # a request without states encodes: the worker goes on
-                failures += 1
+            except Exception as error:
+                failures += 1  # a request without states encodes: the worker goes on
                 retry_s = min(_RETRY_S * 2 ** (failures - 1), _LONGEST_RETRY_S)
                 said = "no states are stored; tried again in %g s: %r"
                 _log.warning(said, retry_s, error, exc_info=failures == 1)
@@ -223,10 +221,12 @@ class EncodingSink:
     def write(self, rows: Rows) -> None:
         """Store the rows; raise if the store did not take them all."""
         self._sink.write(rows)
-        gone = [user for user, row in rows.sequences.items() if not row.packed]
+        moved = rows.sequences
+        # Who has ever wished it: what is left of a history may be all that came since.
+        gone = [u for u, row in moved.items() if row.forgotten_at_ms or not row.packed]
         if gone:
             self._encoder.forget(gone)
-        self._encoder.moved(rows.sequences.keys() - set(gone))
+        self._encoder.moved(user for user, row in moved.items() if row.packed)
 
     def write_profiles(self, profiles: Sequence[ItemProfile]) -> None:
         """Store the profiles; an older ``updated_at_ms`` never replaces a newer one."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -136,6 +137,14 @@ def test_who_is_forgotten_has_no_states_when_that_is_stored(
     sink.write(forgotten("leaves"))
     assert store.read(["leaves"]) == [None]
     assert encoder.turn() == 0
+    sink.write(acted("comes-back"))
+    encoder.turn()
+    came_since = acted("comes-back").sequences["comes-back"]
+    wished = msgspec.structs.replace(came_since, forgotten_at_ms=1)
+    sink.write(Rows(sequences={"comes-back": wished}))
+    assert store.read(["comes-back"]) == [None]
+    assert encoder.turn() == 1
+    assert store.read(["comes-back"]) != [None]
 
 
 def test_a_turn_that_has_read_a_history_does_not_undo_a_wish(
