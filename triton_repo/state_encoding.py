@@ -86,10 +86,11 @@ class StateEncoder:
         return thread
 
     def stop(self) -> None:
-        """End the thread after what it is at."""
+        """End the thread after what it is at, and what keeps the bundle's items fresh."""
         with self._changed:
             self._stopped = True
             self._changed.notify()
+        self._close()
 
     def forget(self, user_ids: Collection[str]) -> None:
         """Remove the states of users whose rows have lost what was to be forgotten.
@@ -133,6 +134,7 @@ class StateEncoder:
                 _log.warning(said, retry_s, error, exc_info=failures == 1)
                 with self._changed:
                     self._changed.wait_for(lambda: self._stopped, retry_s)
+        self._close()  # what it may have opened while it was stopped
 
     def _taken(self) -> list[str]:
         with self._changed:
@@ -158,9 +160,7 @@ class StateEncoder:
         identity = version, (folder / bundle.MANIFEST_FILE).read_bytes()
         if self._opened is not None and self._opened.identity == identity:
             return self._opened
-        if self._opened is not None:
-            self._opened.features.close()
-            self._opened = None
+        self._close()
         encoder = Encoder(folder)
         self._opened = _Opened(
             identity=identity,
@@ -169,6 +169,11 @@ class StateEncoder:
         )
         self._is_idle = False
         return self._opened
+
+    def _close(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.features.close()
 
     def _say_that_nothing_serves(self) -> None:
         with self._changed:

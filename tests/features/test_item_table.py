@@ -1,12 +1,15 @@
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from features import item_table, vocabulary
 from features.item_table import ItemTable
+from features.reader import ItemArrays
 from features.vocabulary import Vocabulary
 from tests.features.readers import MemoryReader
 
@@ -153,6 +156,27 @@ def test_a_table_that_nobody_asks_reads_seldom(monkeypatch: pytest.MonkeyPatch) 
         time.sleep(0.01)
     table.stop()
     thread.join()
+
+
+def test_stopping_waits_for_the_read_that_is_under_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A process that ends while a daemon thread is in a library's C++ may abort."""
+    reader = MemoryReader()
+    table = a_table(reader)
+    began, read = threading.Event(), reader.read_items
+
+    def slowly(item_keys: Sequence[int]) -> ItemArrays:
+        began.set()
+        time.sleep(0.3)
+        return read(item_keys)
+
+    monkeypatch.setattr(reader, "read_items", slowly)
+    table.lookup(np.array([5]))
+    thread = table.keep_fresh(0.01)
+    assert began.wait(10.0)
+    table.stop()
+    assert not thread.is_alive()
 
 
 def test_items_looked_up_while_a_refresh_chooses_its_turn_harm_nothing() -> None:

@@ -260,3 +260,4 @@ def test_a_store_that_is_away_loses_nobody(
         encoder.turn()
     encoder.moved(["c"])
     assert list(encoder._waiting) == ["a", "b", "c"]
+    encoder.stop()
