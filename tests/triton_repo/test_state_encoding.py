@@ -5,8 +5,9 @@ import re
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ from tests.triton_repo.conftest import Server
 from triton_repo import promotion, state_encoding
 from triton_repo.client import RankClient
 from triton_repo.config import TritonConfig
-from triton_repo.pbtxt import BEHAVIOR_ENCODER, CLICK_HEAD
+from triton_repo.pbtxt import BEHAVIOR_ENCODER, CLICK_HEAD, CLICK_RANKER, step_name
 from triton_repo.state_encoding import EncodingSink, StateEncoder
 
 pytestmark = pytest.mark.triton
-NEVER = 0.5  # what the tiny head answers, nearly, where encoder and head are of one bundle
+Promote = Callable[[], str]
+VERSIONS = count(1)  # of this module's one server
+IN_ORDER = 0.5  # nearly what the tiny head answers to an encoder of its own bundle
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +54,15 @@ def sink(server: Server, encoder: StateEncoder) -> Iterator[EncodingSink]:
     encoder.stop()
 
 
-def promote(
-    number: int, server: Server, triton: TritonConfig, make_bundle: MakeBundle
-) -> None:
-    source = make_bundle(f"v{number}", mark=float(number))
-    promotion.promote(source, triton, server.features, a_check)
+@pytest.fixture
+def promote(server: Server, triton: TritonConfig, make_bundle: MakeBundle) -> Promote:
+    def next_one() -> str:
+        number = next(VERSIONS)
+        source = make_bundle(f"v{number}", mark=float(number))
+        promotion.promote(source, triton, server.features, a_check)
+        return source.name
+
+    return next_one
 
 
 def acted(*users: str) -> Rows:
@@ -84,7 +91,7 @@ def encoded_of(server: Server, version: str, users: list[str]) -> int:
         for user in users:
             ranking = client.rank(user, [KNOWN_ITEM], deadline_s=30.0)
             assert ranking.model_version == version
-            assert ranking.scores[0] == pytest.approx(NEVER, abs=0.01)
+            assert ranking.scores[0] == pytest.approx(IN_ORDER, abs=0.01)
     deadline = time.monotonic() + 10.0
     while True:
         ran = [part_runs(server, part, version) for part in parts]
@@ -98,22 +105,22 @@ def encoded_of(server: Server, version: str, users: list[str]) -> int:
 def test_requests_encode_no_history_that_the_stream_has_until_the_model_changes(
     server: Server,
     triton: TritonConfig,
-    make_bundle: MakeBundle,
+    promote: Promote,
     encoder: StateEncoder,
     sink: EncodingSink,
 ) -> None:
-    promote(1, server, triton, make_bundle)
+    old = promote()
     sink.write(acted("a", "b", "c"))
-    assert encoded_of(server, "v1", ["a", "b", "c"]) == 3  # it is behind
+    assert encoded_of(server, old, ["a", "b", "c"]) == 3  # it is behind
     assert encoder.turn() == 3
-    assert encoded_of(server, "v1", ["a", "b", "c", "a", "stranger"]) == 1
-    promote(2, server, triton, make_bundle)
-    assert encoded_of(server, "v2", ["a", "b"]) == 2
+    assert encoded_of(server, old, ["a", "b", "c", "a", "stranger"]) == 1
+    new = promote()
+    assert encoded_of(server, new, ["a", "b"]) == 2
     sink.write(acted("b"))
     assert encoder.turn() == 1
-    assert encoded_of(server, "v2", ["a", "b"]) == 1
+    assert encoded_of(server, new, ["a", "b"]) == 1
     promotion.rollback(triton)
-    assert encoded_of(server, "v1", ["a", "b"]) == 1  # a's are still of v1
+    assert encoded_of(server, old, ["a", "b"]) == 1  # a's are still of the old
 
 
 def forgotten(user: str) -> Rows:
@@ -124,12 +131,11 @@ def forgotten(user: str) -> Rows:
 
 def test_who_is_forgotten_has_no_states_when_that_is_stored(
     server: Server,
-    triton: TritonConfig,
-    make_bundle: MakeBundle,
+    promote: Promote,
     encoder: StateEncoder,
     sink: EncodingSink,
 ) -> None:
-    promote(3, server, triton, make_bundle)
+    promote()
     store = StateStore(server.features, 5.0)
     sink.write(acted("leaves"))
     encoder.turn()
@@ -149,13 +155,12 @@ def test_who_is_forgotten_has_no_states_when_that_is_stored(
 
 def test_a_turn_that_has_read_a_history_does_not_undo_a_wish(
     server: Server,
-    triton: TritonConfig,
-    make_bundle: MakeBundle,
+    promote: Promote,
     encoder: StateEncoder,
     sink: EncodingSink,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    promote(4, server, triton, make_bundle)
+    promote()
     reached, goes_on = threading.Event(), threading.Event()
     encode = state_encoding._value
 
@@ -179,17 +184,16 @@ def test_a_turn_that_has_read_a_history_does_not_undo_a_wish(
 
 
 def test_a_version_that_is_rendered_anew_is_opened_anew(
-    server: Server,
     triton: TritonConfig,
-    make_bundle: MakeBundle,
+    promote: Promote,
     encoder: StateEncoder,
     sink: EncodingSink,
 ) -> None:
-    promote(5, server, triton, make_bundle)
+    version = promote()
     sink.write(acted("a"))
     encoder.turn()
-    before, manifest = encoder._opened, Path(triton.repository) / "click_ranker_v5"
-    file = manifest / bundle.MANIFEST_FILE
+    before, step = encoder._opened, step_name(CLICK_RANKER, version)
+    file = Path(triton.repository) / step / bundle.MANIFEST_FILE
     file.write_bytes(file.read_bytes() + b"\n")
     sink.write(acted("a"))
     encoder.turn()
@@ -198,12 +202,11 @@ def test_a_version_that_is_rendered_anew_is_opened_anew(
 
 def test_a_thread_does_it_with_patience_and_ends(
     server: Server,
-    triton: TritonConfig,
-    make_bundle: MakeBundle,
+    promote: Promote,
     encoder: StateEncoder,
     sink: EncodingSink,
 ) -> None:
-    promote(6, server, triton, make_bundle)
+    promote()
     thread = encoder.start()
     sink.write(acted("by-thread"))
     store, deadline = StateStore(server.features, 5.0), time.monotonic() + 30.0
@@ -249,9 +252,9 @@ def test_nothing_is_encoded_before_a_bundle_serves_and_that_is_said_once(
 
 
 def test_a_store_that_is_away_loses_nobody(
-    server: Server, triton: TritonConfig, make_bundle: MakeBundle
+    server: Server, triton: TritonConfig, promote: Promote
 ) -> None:
-    promote(7, server, triton, make_bundle)
+    promote()
     with ports.reserved_ports(1) as (nowhere,):
         away = replace(server.features, redis=f"{ports.HOST}:{nowhere}")
     encoder = StateEncoder(away, triton)
