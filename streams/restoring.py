@@ -14,7 +14,6 @@ import msgspec
 from streams.config import KafkaConfig
 from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, Event
 from streams.log_files import read_files
-from streams.log_lock import reading
 from streams.log_rows import event_of, update_of
 from streams.publisher import OF_THE_PAST, EventPublisher
 from streams.topics import end_offsets, ensure_topics
@@ -52,17 +51,12 @@ def restore(
 
 def logged(log_dir: Path) -> Iterator[tuple[Event, int]]:
     """Yield the log's events and when each became known, partition by partition."""
-    with reading(log_dir):
-        for topic in TOPICS:
-            for partition in _partitions(log_dir, topic):
-                for rows in read_files(log_dir, topic, partition):
-                    for row in rows:
-                        yield _event(topic, row), row["created_at"]
-
-
-def _partitions(log_dir: Path, topic: str) -> list[int]:
-    names = (path.name for path in (log_dir / topic).glob("date=*/*.parquet"))
-    return sorted({int(name.split("-")[0]) for name in names})
+    for topic in TOPICS:
+        names = (path.name for path in (log_dir / topic).glob("date=*/*.parquet"))
+        for partition in sorted({int(name.split("-")[0]) for name in names}):
+            for rows in read_files(log_dir, topic, partition):
+                for row in rows:
+                    yield _event(topic, row), row["created_at"]
 
 
 def _event(topic: str, row: dict[str, object]) -> Event:
