@@ -36,6 +36,10 @@ REDIS_USERS = {
     "trainer": f"~* {_READ} {_SAFE}",
     "triton": f"~* {_READ} {_SAFE}",
 }
+# Nobody gets in as this user, but it needs its rights: Redis before 7.4.4 reads its
+# append-only file as the default user, refuses MULTI where that may do nothing, and starts
+# with almost nothing of what it held (redis issue 14541).
+_REPLAYING = "user default off resetpass ~* &* +@all"
 # Knows no password, and may only ask whether the server lives.
 _PULSE = "user health on nopass resetkeys resetchannels -@all +ping"
 PASSWORDS = (
@@ -80,7 +84,7 @@ def redis_acl(folder: Path) -> str:
         f"user {user} on #{_sha256(folder / f'redis_{user}')} resetchannels {rights}"
         for user, rights in REDIS_USERS.items()
     )
-    return "\n".join(("user default off", _PULSE, *users)) + "\n"
+    return "\n".join((_REPLAYING, _PULSE, *users)) + "\n"
 
 
 def _sha256(path: Path) -> str:
