@@ -27,12 +27,14 @@ SERVERS = {
 # Reached from outside, by the names that ``--host`` adds.
 PUBLISHED = ("kafka", "triton", "grafana")
 # Whom Triton lets in.
-CLIENTS = ("trainer", "monitor", "watch", "caller")
-KAFKA_USERS = ("admin", "stream", "trainer", "monitor", "producer")
+CLIENTS = ("trainer", "ops", "monitor", "watch", "caller")
+KAFKA_USERS = ("admin", "stream", "trainer", "ops", "monitor", "producer")
 # What each may do in the store: the commands of our own reads and writes and of Feast's.
 _READ, _SAFE = "+@connection +@read", "-@dangerous"
+_CHANGES = f"~* {_READ} +@write +@scripting {_SAFE}"
 REDIS_USERS = {
-    "stream": f"~* {_READ} +@write +@scripting {_SAFE}",
+    "stream": _CHANGES,
+    "ops": _CHANGES,
     "trainer": f"~* {_READ} {_SAFE}",
     "triton": f"~* {_READ} {_SAFE}",
 }

@@ -52,7 +52,7 @@ def port_of(address: str) -> str:
 def test_every_part_of_the_real_stack_is_there() -> None:
     assert set(SERVICES) == {
         *("kafka", "redis", "postgres", "init", "stream", "trainer", "trainer-gpu"),
-        *("triton", "triton-gpu"),
+        *("triton", "triton-gpu", "ops"),
         *("monitor", "prometheus", "alertmanager", "grafana"),
     }
 
@@ -122,10 +122,17 @@ def test_prometheus_scrapes_each_of_our_endpoints(inside: settings.Settings) -> 
 
 def test_each_role_runs_a_command_that_exists() -> None:
     nouns = {group.name: group.typer_instance for group in app.registered_groups}
-    for service in OURS.values():
-        noun, verb, *_ = service["command"]
+    for name in OURS.keys() - {"ops"}:  # it is given one
+        noun, verb, *_ = OURS[name]["command"]
         assert verb in _verbs(nouns[noun])
-    assert len(OURS) == 5
+    assert len(OURS) == 6
+
+
+def test_an_operator_s_command_starts_and_changes_no_service() -> None:
+    ops = SERVICES["ops"]
+    assert "depends_on" not in ops
+    assert ops["profiles"] == ["ops"]  # `docker compose up` does not start it
+    assert ops["restart"] == "no"
 
 
 def test_the_trainer_repeats_and_leaves_the_machine_to_serving(
