@@ -18,12 +18,13 @@ AT_ONCE ?= 2
 PROFILE ?= cpu
 PRODUCERS ?=
 # On a GPU, encoder and head are steps of Triton's own backend.
-COMPOSE = $(if $(filter gpu,$(PROFILE)),TRITON_BACKEND=$(or $(TRITON_BACKEND),onnxruntime)) docker compose -f compose.yaml $(if $(PRODUCERS),-f compose.producers.yaml) --profile $(PROFILE)
+COMPOSE_WORDS = docker compose -f compose.yaml $(if $(PRODUCERS),-f compose.producers.yaml) --profile $(PROFILE)
+COMPOSE = $(if $(filter gpu,$(PROFILE)),TRITON_BACKEND=$(or $(TRITON_BACKEND),onnxruntime)) $(COMPOSE_WORDS)
 
 # Where it is set each process compiles all it imports anew: 8 s of torch and its like.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint bench setup lock audit sbom fuzz schema dashboards secrets up down logs ops doctor refresh clean
+.PHONY: help demo test check lint bench setup lock audit sbom fuzz schema dashboards secrets up down logs ops doctor refresh backup restore containers clean
 # Docker's older builder where buildx is not installed.
 export DOCKER_BUILDKIT ?= $(shell docker buildx version >/dev/null 2>&1 && echo 1 || echo 0)
 # Who typed an operator's command, for the audit log.
@@ -107,6 +108,17 @@ ops: ## run an operator's command in the real stack (ARGS="features check --samp
 
 doctor: ## what of the real stack is open to strangers, and what does not work
 	@$(COMPOSE) run --rm ops doctor --grafana https://grafana:3000
+
+backup: ## copy the real stack's volumes (TO=folder; it stops meanwhile; LIVE=1: only data, and nothing stops)
+	@test -n "$(TO)" || { echo "where to? make backup TO=/srv/backups/today"; exit 2; }
+	@$(PYTHON) -m local.stack_backup backup $(TO) $(if $(LIVE),--live) -- $(COMPOSE_WORDS)
+
+restore: ## make the volumes anew from a backup (FROM=folder)
+	@test -n "$(FROM)" || { echo "from where? make restore FROM=/srv/backups/today"; exit 2; }
+	@$(PYTHON) -m local.stack_backup restore $(FROM) -- $(COMPOSE_WORDS)
+
+containers: setup ## run the whole of compose.yaml, break each part, and compare; some 25 minutes
+	@$(BIN)/python -m tests.containers.whole $(ARGS)
 
 refresh: ## train, judge and promote now, in the real stack (ARGS="--force")
 	@$(COMPOSE) run --rm --no-deps $(if $(filter gpu,$(PROFILE)),trainer-gpu,trainer) model refresh $(ARGS)
