@@ -1,0 +1,75 @@
+{{/* Names, labels and images. Nothing here is specific to one role. */}}
+
+{{- define "srp4ctr.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/*
+At most 40 characters, so that what is appended stays within Kubernetes' limits (52 for a
+CronJob's and a StatefulSet's name). A longer one is cut and ends in a hash of the whole,
+because two releases that differ only at their end must not share their objects.
+*/}}
+{{- define "srp4ctr.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- $full = default $full .Values.fullnameOverride -}}
+{{- if gt (len $full) 40 -}}
+{{- printf "%s-%s" ($full | trunc 33 | trimSuffix "-") (sha256sum $full | trunc 6) -}}
+{{- else -}}
+{{- $full -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Takes a list: the root context, a component. */}}
+{{- define "srp4ctr.selector" -}}
+app.kubernetes.io/name: {{ include "srp4ctr.name" (index . 0) }}
+app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{- define "srp4ctr.labels" -}}
+{{ include "srp4ctr.selector" . }}
+app.kubernetes.io/version: {{ (index . 0).Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ (index . 0).Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Version | replace "+" "_" | trunc 63 }}
+{{- end -}}
+
+{{/* Takes a list: the root context, a target of the Dockerfile. */}}
+{{- define "srp4ctr.image" -}}
+{{- $images := (index . 0).Values.images -}}
+{{- $tag := default (index . 0).Chart.AppVersion $images.tag -}}
+{{- with $images.registry }}{{ trimSuffix "/" . }}/{{ end -}}
+srp4ctr-{{ index . 1 }}:{{ $tag }}
+{{- end -}}
+
+{{/* The address of a Triton pod. Takes a list: the root context, the pod's number. */}}
+{{- define "srp4ctr.tritonPod" -}}
+{{- $full := include "srp4ctr.fullname" (index . 0) -}}
+{{- printf "%s-triton-%d.%s-triton-pods.%s.svc" $full (int (index . 1)) $full (index . 0).Release.Namespace -}}
+{{- end -}}
+
+{{/* The name of a volume's claim. Takes a list: the root context, data, models or served. */}}
+{{- define "srp4ctr.claim" -}}
+{{- $volume := index (index . 0).Values.volumes (index . 1) -}}
+{{- default (printf "%s-%s" (include "srp4ctr.fullname" (index . 0)) (index . 1)) $volume.existingClaim -}}
+{{- end -}}
+
+{{/* What values cannot mean together; values.schema.json refuses what is wrong alone. */}}
+{{- define "srp4ctr.check" -}}
+{{- $settings := fromToml .Values.settings -}}
+{{- if $settings.Error -}}
+{{- fail (printf "settings is not TOML: %s" $settings.Error) -}}
+{{- end -}}
+{{- $partitions := int (dig "kafka" "partitions" 4 $settings) -}}
+{{- $scaling := .Values.stream.scaling -}}
+{{- $most := int (ternary .Values.stream.replicas $scaling.maxReplicas (eq $scaling.kind "none")) -}}
+{{- if gt $most $partitions -}}
+{{- fail (printf "stream: %d workers, but [kafka] partitions is %d in settings: a worker without a partition has nothing to do" $most $partitions) -}}
+{{- end -}}
+{{- if and (ne $scaling.kind "none") (gt (int $scaling.minReplicas) (int $scaling.maxReplicas)) -}}
+{{- fail (printf "stream.scaling: minReplicas is %d and maxReplicas %d" (int $scaling.minReplicas) (int $scaling.maxReplicas)) -}}
+{{- end -}}
+{{- if dig "triton" "replicas" false $settings -}}
+{{- fail "settings has [[triton.replicas]]: the chart writes them; set the value triton.replicas" -}}
+{{- end -}}
+{{- end -}}
