@@ -5,16 +5,16 @@
 {{- end -}}
 
 {{/*
-At most 40 characters, so that what is appended stays within Kubernetes' limits (52 for a
+At most 35 characters, so that what is appended stays within Kubernetes' limits (52 for a
 CronJob's and a StatefulSet's name). A longer one is cut and ends in a hash of the whole,
 because two releases that differ only at their end must not share their objects.
 */}}
 {{- define "srp4ctr.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
-{{- $full = default $full .Values.fullnameOverride -}}
-{{- if gt (len $full) 40 -}}
-{{- printf "%s-%s" ($full | trunc 33 | trimSuffix "-") (sha256sum $full | trunc 6) -}}
+{{- $full = default $full .Values.fullnameOverride | replace "." "-" -}}
+{{- if gt (len $full) 35 -}}
+{{- printf "%s-%s" ($full | trunc 28 | trimSuffix "-") (sha256sum $full | trunc 6) -}}
 {{- else -}}
 {{- $full -}}
 {{- end -}}
@@ -56,6 +56,9 @@ srp4ctr-{{ index . 1 }}:{{ $tag }}
 
 {{/* What values cannot mean together; values.schema.json refuses what is wrong alone. */}}
 {{- define "srp4ctr.check" -}}
+{{- if regexMatch "^[0-9]" (include "srp4ctr.fullname" .) -}}
+{{- fail (printf "release %s: a Service's name may not begin with a digit; set fullnameOverride" .Release.Name) -}}
+{{- end -}}
 {{- $settings := fromToml .Values.settings -}}
 {{- if $settings.Error -}}
 {{- fail (printf "settings is not TOML: %s" $settings.Error) -}}

@@ -44,9 +44,12 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
-{{/* Labels of a pod. Takes a list: the root context, the component, its networks. */}}
+{{/*
+Labels of a pod: none changes with the chart's version, or each upgrade would restart Triton.
+Takes a list: the root context, the component, its networks.
+*/}}
 {{- define "srp4ctr.podLabels" -}}
-{{ include "srp4ctr.labels" (list (index . 0) (index . 1)) }}
+{{ include "srp4ctr.selector" (list (index . 0) (index . 1)) }}
 {{- range index . 2 }}
 srp4ctr/network-{{ . }}: "true"
 {{- end }}
@@ -75,10 +78,10 @@ gid: 10001
 {{/* Takes a list: the root context, the names of the claims. */}}
 {{- define "srp4ctr.volumes" -}}
 {{- $root := index . 0 -}}
-{{- range index . 1 }}
+{{ range index . 1 -}}
 - name: {{ . }}
   persistentVolumeClaim: { claimName: {{ include "srp4ctr.claim" (list $root .) }} }
-{{- end }}
+{{ end -}}
 - name: settings
   configMap: { name: {{ include "srp4ctr.fullname" $root }}-settings }
 - name: tmp
@@ -98,9 +101,11 @@ gid: 10001
 {{- range . -}}
 {{- $all = mergeOverwrite $all (fromYaml .) -}}
 {{- end -}}
-{{- range $name, $value := $all }}
-- { name: {{ $name }}, value: {{ $value | quote }} }
-{{- end }}
+{{- $lines := list -}}
+{{- range $name, $value := $all -}}
+{{- $lines = append $lines (printf "- { name: %s, value: %s }" $name (quote $value)) -}}
+{{- end -}}
+{{- join "\n" $lines -}}
 {{- end -}}
 
 {{/* As x-settings of compose.yaml. */}}
