@@ -1,8 +1,8 @@
 """A tritonserver → whether callers may be sent to it, as the exit status of a probe.
 
-``python -m local.triton_ready ADDRESS REPOSITORY``: once ``rank_clicks`` was promoted it must
-be loaded; before that the server must answer. Kubernetes' own gRPC probe knows neither TLS
-nor models. Only grpc is imported: tritonclient takes half a second of CPU, each time.
+``python -m local.triton_ready ADDRESS REPOSITORY``: once ``rank_clicks`` was promoted it
+must be loaded; before that the server must answer. Kubernetes' own gRPC probe knows neither
+TLS nor models. Only grpc is imported: tritonclient takes half a second of CPU, each time.
 """
 
 import argparse

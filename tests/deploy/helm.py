@@ -116,7 +116,8 @@ def parsed(done: subprocess.CompletedProcess[str]) -> Rendered:
     """Return the objects in what Helm wrote."""
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    objects = [each for each in yaml.safe_load_all(done.stdout) if each]
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    objects = [each for each in yaml.load_all(done.stdout, loader) if each]
     return Rendered(objects=tuple(objects))
 
 

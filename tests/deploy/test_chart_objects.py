@@ -12,7 +12,18 @@ import yaml
 
 from streams.config import StreamConfig
 from streams.events import BEHAVIOR_EVENTS_TOPIC
-from tests.deploy.helm import CHART, FULL, VALUES, parsed, rendered, run, template
+from tests.deploy.helm import (
+    CHART,
+    FULL,
+    KUBERNETES,
+    NAMESPACE,
+    RELEASE,
+    VALUES,
+    parsed,
+    rendered,
+    run,
+    template,
+)
 from tests.structure.source_tree import ROOT
 
 # The oldest that the chart wants, and the newest whose schemas the package has.
@@ -194,6 +205,6 @@ def test_a_package_carries_the_linked_files(tmp_path: Path) -> None:
     done = run("package", CHART, "--destination", tmp_path)
     assert done.returncode == 0, done.stderr
     (archive,) = tmp_path.iterdir()
-    made = run("template", "ctr", archive, "--namespace", "shop", "--kube-version", "1.37.0",
-               "--values", VALUES["production"])  # fmt: skip
+    where = ("--namespace", NAMESPACE, "--kube-version", KUBERNETES)
+    made = run("template", RELEASE, archive, *where, "--values", VALUES["production"])
     assert made.stdout == template("--values", VALUES["production"]).stdout

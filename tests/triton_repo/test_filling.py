@@ -37,6 +37,12 @@ def serve(repository: Path, serving: Serving, bundles: Path) -> None:
     live.place(repository, serving)
 
 
+def bundles_of(make_bundle: MakeBundle, *numbers: int) -> Path:
+    """Make bundles ``v1``, ``v2``, …, and return the folder that holds them."""
+    folders = [make_bundle(f"v{number}", mark=float(number)) for number in numbers]
+    return folders[0].parent
+
+
 def files_of(repository: Path) -> dict[str, bytes]:
     return {
         path.relative_to(repository).as_posix(): path.read_bytes()
@@ -48,7 +54,7 @@ def files_of(repository: Path) -> dict[str, bytes]:
 def test_an_added_server_has_the_same_files_as_the_first(
     servers: TritonConfig, make_bundle: MakeBundle, tmp_path: Path
 ) -> None:
-    bundles = [make_bundle(f"v{n}", mark=float(n)) for n in (1, 2, 3)][0].parent
+    bundles = bundles_of(make_bundle, 1, 2, 3)
     serving = Serving(serving="v2", previous="v1", canary="v3")
     serve(tmp_path / "first", serving, bundles)
     second = tmp_path / "second"
@@ -71,7 +77,7 @@ def test_nothing_is_made_where_nothing_serves(
 def test_a_server_that_was_left_out_for_a_while_is_brought_up_to_date(
     servers: TritonConfig, make_bundle: MakeBundle, tmp_path: Path
 ) -> None:
-    bundles = [make_bundle(f"v{n}", mark=float(n)) for n in (1, 2)][0].parent
+    bundles = bundles_of(make_bundle, 1, 2)
     serve(tmp_path / "first", Serving(serving="v2"), bundles)
     serve(tmp_path / "third", Serving(serving="v1", canary="v2"), bundles)
     found = fill(tmp_path / "third", servers, FeatureConfig(), bundles)
@@ -83,7 +89,7 @@ def test_a_server_that_was_left_out_for_a_while_is_brought_up_to_date(
 def test_the_first_server_takes_from_the_others_only_if_it_has_nothing(
     servers: TritonConfig, make_bundle: MakeBundle, tmp_path: Path
 ) -> None:
-    bundles = [make_bundle(f"v{n}", mark=float(n)) for n in (1, 2)][0].parent
+    bundles = bundles_of(make_bundle, 1, 2)
     serve(tmp_path / "third", Serving(serving="v1"), bundles)
     first = tmp_path / "first"
     assert fill(first, servers, FeatureConfig(), bundles).serving == "v1"
@@ -95,7 +101,7 @@ def test_the_first_server_takes_from_the_others_only_if_it_has_nothing(
 def test_a_bundle_that_is_gone_is_done_without_unless_it_serves(
     servers: TritonConfig, make_bundle: MakeBundle, tmp_path: Path
 ) -> None:
-    bundles = [make_bundle(f"v{n}", mark=float(n)) for n in (1, 2)][0].parent
+    bundles = bundles_of(make_bundle, 1, 2)
     serve(tmp_path / "first", Serving(serving="v2", previous="v1"), bundles)
     (bundles / "v1").rename(tmp_path / "v1")
     found = fill(tmp_path / "second", servers, FeatureConfig(), bundles)
