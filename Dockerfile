@@ -1,28 +1,58 @@
 # One target per role, so that a stream worker carries no torch and Triton no Faust:
 # docker build --target stream .
-FROM python:3.12.11-slim-bookworm AS python
-RUN pip install --no-cache-dir uv==0.13.9 \
- && useradd --uid 10001 --create-home srp4ctr \
- && mkdir -p /data /models /served /scratch && chown srp4ctr:srp4ctr /data /models /served /scratch
-# A user who may not write there would have torch compiled at each start: 10 s.
-ENV UV_SYSTEM_PYTHON=1 UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1 PYTHONUNBUFFERED=1
-WORKDIR /app
-COPY requirements.lock pyproject.toml ./
+ARG VERSION=0.1.1
 
-FROM python AS wheel
+FROM python:3.12.11-slim-bookworm AS python
+ARG VERSION
+LABEL org.opencontainers.image.title="srp4ctr" \
+      org.opencontainers.image.description="Streaming feature-and-model platform for click-through-rate prediction" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.documentation="docs/ of release ${VERSION}"
+RUN useradd --uid 10001 --create-home srp4ctr \
+ && mkdir -p /data /models /served /scratch && chown srp4ctr:srp4ctr /data /models /served /scratch
+ENV PATH=/opt/srp4ctr/bin:$PATH PYTHONUNBUFFERED=1
+WORKDIR /app
+
+# Packages are installed here, into an environment that the roles copy.
+FROM python AS build
+RUN pip install --no-cache-dir uv==0.13.9 && uv venv --python python3 /opt/srp4ctr
+# A user who may not write there would have torch compiled at each start: 10 s.
+ENV VIRTUAL_ENV=/opt/srp4ctr UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1
+COPY requirements.lock pyproject.toml ./
+COPY deploy/images/slim.sh deploy/images/sbom.sh /usr/local/bin/
+
+FROM build AS wheel
 COPY . .
 RUN uv build --wheel --out-dir /wheels
 
 # Postgres' driver is the real stack's alone: the embedded registry is a file.
-FROM python AS stream
+FROM build AS stream-packages
 RUN uv pip install --constraint requirements.lock --requirement pyproject.toml \
-      --extra streams --extra features --extra postgres --extra monitoring --extra states
+      --extra streams --extra features --extra postgres --extra monitoring \
+ && slim.sh && sbom.sh
+
+FROM python AS stream
+COPY --from=stream-packages /opt/srp4ctr /opt/srp4ctr
 COPY --from=wheel /wheels /wheels
-RUN uv pip install --no-deps /wheels/*.whl
+RUN pip --python /opt/srp4ctr/bin/python install --no-cache-dir --no-index --no-deps /wheels/*.whl
 USER srp4ctr
 ENTRYPOINT ["srp4ctr"]
 
-FROM python AS trainer
+FROM build AS monitor-packages
+RUN uv pip install --constraint requirements.lock --requirement pyproject.toml \
+      --extra monitoring --extra serving \
+ && slim.sh && sbom.sh
+
+FROM python AS monitor
+COPY --from=monitor-packages /opt/srp4ctr /opt/srp4ctr
+COPY --from=wheel /wheels /wheels
+RUN pip --python /opt/srp4ctr/bin/python install --no-cache-dir --no-index --no-deps /wheels/*.whl
+USER srp4ctr
+ENTRYPOINT ["srp4ctr"]
+
+# Not copied into a new stage: torch with CUDA would be on the disk twice.
+FROM build AS trainer
 # Empty: torch as PyPI has it, with CUDA. cpu: the small build.
 ARG TORCH_BACKEND=
 # Another index's torch has other hashes than the lock's: see the Makefile.
@@ -30,32 +60,40 @@ RUN test -z "${TORCH_BACKEND}" || sed -i -E \
       '/^(torch|triton|nvidia-[a-z0-9-]+)==/,/[^\\]$/{ s/ \\$//; /--hash=/d }' requirements.lock
 RUN uv pip install ${TORCH_BACKEND:+--torch-backend $TORCH_BACKEND} \
       --constraint requirements.lock --requirement pyproject.toml \
-      --extra streams --extra features --extra postgres --extra training --extra serving
+      --extra streams --extra features --extra postgres --extra training --extra serving \
+ && slim.sh && sbom.sh
 COPY --from=wheel /wheels /wheels
 RUN uv pip install --no-deps /wheels/*.whl
 USER srp4ctr
 ENTRYPOINT ["srp4ctr"]
 
-FROM python AS monitor
-RUN uv pip install --constraint requirements.lock --requirement pyproject.toml \
-      --extra monitoring --extra serving
-COPY --from=wheel /wheels /wheels
-RUN uv pip install --no-deps /wheels/*.whl
-USER srp4ctr
-ENTRYPOINT ["srp4ctr"]
-
-# What the Python steps import; their own code comes with each bundle at promotion.
+# Triton's Python steps and their supervisor, which share no package. What the steps import
+# is pinned as the embedded server's is, numpy < 2 included: tritonserver 2.51 aborts on
+# numpy 2, and whether a newer one does was not tried. The steps' own code comes with each
+# bundle at promotion.
 FROM nvcr.io/nvidia/tritonserver:25.08-py3 AS triton
-COPY --from=python /usr/local/bin/uv /usr/local/bin/uv
-COPY requirements.lock /tmp/requirements.lock
-RUN uv pip install --no-cache --compile-bytecode --target /opt/steps --python python3 \
-      --constraint /tmp/requirements.lock \
-      "feast[redis]" onnxruntime msgspec xxhash pyarrow "psycopg[binary]"
-# The user of the other roles: all share the models, and `watch` looks after its processes.
-RUN useradd --uid 10001 --create-home srp4ctr \
- && mkdir -p /models /served && chown srp4ctr:srp4ctr /models /served
+ARG VERSION
+LABEL org.opencontainers.image.title="srp4ctr-triton" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.documentation="docs/ of release ${VERSION}"
+COPY --from=build /usr/local/bin/uv /usr/local/bin/uv
+COPY local/triton-requirements.lock requirements.lock pyproject.toml /tmp/srp4ctr/
+# No dependencies are resolved: the lock names them all, and Feast asks for numpy 2.
+RUN uv pip install --no-cache --compile-bytecode --no-deps --target /opt/steps --python python3 \
+      --require-hashes --requirement /tmp/srp4ctr/triton-requirements.lock
 # Not PYTHONPATH: the stub's Python does not heed it (seen with tritonserver 2.51).
 RUN python3 -c "import pathlib, site; \
   pathlib.Path(site.getsitepackages()[0], 'steps.pth').write_text( \
   \"import sys; sys.path.insert(0, '/opt/steps')\\n\")"
+RUN uv venv --python python3 /opt/supervisor \
+ && uv pip install --no-cache --compile-bytecode --python /opt/supervisor/bin/python \
+      --constraint /tmp/srp4ctr/requirements.lock \
+      --requirement /tmp/srp4ctr/pyproject.toml --extra serving
+COPY --from=wheel /wheels /tmp/srp4ctr/
+RUN uv pip install --no-cache --no-deps --python /opt/supervisor/bin/python \
+      /tmp/srp4ctr/*.whl
+# The user of the other roles: all share the models.
+RUN useradd --uid 10001 --create-home srp4ctr \
+ && mkdir -p /models /served && chown srp4ctr:srp4ctr /models /served
 USER srp4ctr

@@ -23,7 +23,11 @@ COMPOSE = $(if $(filter gpu,$(PROFILE)),TRITON_BACKEND=$(or $(TRITON_BACKEND),on
 # Where it is set each process compiles all it imports anew: 8 s of torch and its like.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint bench setup lock audit sbom fuzz schema dashboards secrets up down logs clean
+.PHONY: help demo test check lint bench setup lock audit sbom fuzz schema dashboards secrets up down logs ops doctor refresh clean
+# Docker's older builder where buildx is not installed.
+export DOCKER_BUILDKIT ?= $(shell docker buildx version >/dev/null 2>&1 && echo 1 || echo 0)
+# Who typed an operator's command, for the audit log.
+export SRP4CTR_ACTOR ?= $(shell id -un)@$(shell hostname)
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -97,6 +101,15 @@ up: secrets ## start the real stack with Docker (PROFILE=gpu, PRODUCERS=1, ARGS=
 
 down: ## stop the real stack; its volumes stay
 	@$(COMPOSE) down $(ARGS)
+
+ops: ## run an operator's command in the real stack (ARGS="features check --sample 1000")
+	@$(COMPOSE) run --rm ops $(ARGS)
+
+doctor: ## what of the real stack is open to strangers, and what does not work
+	@$(COMPOSE) run --rm ops doctor --grafana https://grafana:3000
+
+refresh: ## train, judge and promote now, in the real stack (ARGS="--force")
+	@$(COMPOSE) run --rm --no-deps $(if $(filter gpu,$(PROFILE)),trainer-gpu,trainer) model refresh $(ARGS)
 
 logs: ## follow the real stack's logs (ARGS="stream trainer")
 	@$(COMPOSE) logs --follow $(ARGS)

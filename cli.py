@@ -7,12 +7,15 @@ seconds. prometheus_client comes first, always: Feast would switch it to files.
 import importlib.metadata
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
-import prometheus_client  # noqa: F401  (before Feast: see above)
 import typer
 from rich.console import Console
+
+with suppress(ImportError):  # a publisher has none; before Feast: see above
+    import prometheus_client  # noqa: F401
 
 from local import (
     audit_commands,
@@ -93,12 +96,14 @@ def monitor_run() -> None:
 
     from features.check_report import REPORT_FILE
     from local.probing import probing
+    from local.waiting import ended_by_sigterm, until_there
     from monitoring.exporter import MonitorSources
     from monitoring.service import run_monitor
     from streams.topics import ensure_topics
 
     settings = load()
-    ensure_topics(settings.kafka)  # a reader must not be what creates a topic
+    with ended_by_sigterm():  # a reader must not be what creates a topic
+        until_there(lambda: ensure_topics(settings.kafka), err.print)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

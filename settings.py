@@ -30,8 +30,11 @@ from triton_repo.config import TritonConfig
 
 PREFIX = "SRP4CTR_"
 # Variables with our prefix that are not settings: where the file and the test data are, and
-# on which address compose.yaml publishes.
-NOT_SETTINGS = {"SRP4CTR_SETTINGS", "SRP4CTR_DATA", "SRP4CTR_BIND"}
+# compose.yaml's own: where it publishes, where its secrets are, who types a command.
+NOT_SETTINGS = {
+    *("SRP4CTR_SETTINGS", "SRP4CTR_DATA"),
+    *("SRP4CTR_BIND", "SRP4CTR_SECRETS", "SRP4CTR_ACTOR"),
+}
 STACK_FILE = "stack.toml"
 
 

@@ -3,16 +3,19 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+from features.registry_address import shown
+from streams.outages import OutageError
+
 T = TypeVar("T")
 _TRIES = 3
 
 
-def beside_others(call: Callable[[], T]) -> T:
-    """Return ``call``'s answer; it must be harmless to repeat.
+def beside_others(call: Callable[[], T], address: str) -> T:
+    """Return ``call``'s answer; it must be harmless to repeat. ``address`` is for errors.
 
     Of two processes that find the registry empty one makes its tables, and the other hears
-    that there are such tables: then it finds them. Raises ``ValueError`` where the
-    database's driver is not installed.
+    that there are such tables: then it finds them. Raises ``OutageError`` where the
+    database does not answer, ``ValueError`` where it refuses us or its driver is missing.
     """
     from sqlalchemy.exc import IntegrityError, ProgrammingError  # Feast brings it along
 
@@ -28,3 +31,25 @@ def beside_others(call: Callable[[], T]) -> T:
             f"the registry's database needs the Python package {error.name}: "
             "pip install 'srp4ctr[postgres]'"
         ) from error
+    except Exception as error:
+        if outage := unanswered(error, address):
+            raise outage from error
+        raise
+
+
+def unanswered(error: Exception, address: str) -> ValueError | None:
+    """Return ``error`` in a sentence if the database at ``address`` is away or refuses us.
+
+    None for any other error.
+    """
+    from sqlalchemy.exc import OperationalError
+
+    if not isinstance(error, OperationalError):
+        return None
+    reason = str(error.orig).partition("\n")[0]
+    if "authentication failed" in reason:
+        return ValueError(
+            f"the registry {shown(address)} refuses us: {reason}; check "
+            "features.registry and features.registry_password_file"
+        )
+    return OutageError(f"the registry {shown(address)} does not answer: {reason}")

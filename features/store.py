@@ -18,7 +18,7 @@ from features.newer_rows import HashRow, Store, write_newer
 from features.online_address import connection_string
 from features.online_calls import tried_twice
 from features.registry_address import registry_settings, shown
-from features.registry_writes import beside_others
+from features.registry_writes import beside_others, unanswered
 from features.rows import StoredRow, Values
 from streams.sink import ItemProfile, Rows, ShareKey, UnusableStoreError
 
@@ -86,7 +86,7 @@ def apply(config: FeatureConfig) -> list[str]:
     objects = [o for o in vars(definitions).values() if type(o).__name__ in kinds]
     log_dir = Path(config.log_dir).absolute()
     definitions.profile_log.file_options.uri = str(log_dir / PROFILE_LOG)
-    return beside_others(partial(_apply, config, objects))
+    return beside_others(partial(_apply, config, objects), config.registry)
 
 
 def _apply(config: FeatureConfig, objects: list[Any]) -> list[str]:
@@ -98,7 +98,8 @@ def _apply(config: FeatureConfig, objects: list[Any]) -> list[str]:
 class OnlineViews:
     """Rows of our views, read by Feast and written in its layout; safe for many threads.
 
-    Raises ``ConnectionError`` when the store does not answer.
+    Raises ``ConnectionError`` when the store does not answer. Made where the registry is
+    away, ``OutageError``; where it does not hold our views, ``ValueError``.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class OnlineViews:
         try:
             self._views = {name: store.get_feature_view(name) for name in rows.VIEWS}
         except Exception as error:
-            raise ValueError(
+            raise unanswered(error, config.registry) or ValueError(
                 f"the registry {shown(config.registry)} does not hold our views "
                 f"({error}): run `srp4ctr features apply` first"
             ) from error
@@ -199,8 +200,8 @@ class FeatureStoreSink:
     """The stream worker's state in Feast: see ``streams.sink.FeatureSink``."""
 
     def __init__(self, config: FeatureConfig) -> None:
+        self._config = config
         self._views = OnlineViews(config)
-        self._partitions = config.partitions
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="store")
 
     def read(self, user_ids: Collection[str], shares: Collection[ShareKey]) -> Rows:
@@ -218,10 +219,10 @@ class FeatureStoreSink:
     def write(self, changed: Rows) -> None:
         """Store the rows; raise if the store did not take them all."""
         for _, partition in changed.shares:
-            if not 0 <= partition < self._partitions:
+            if not 0 <= partition < self._config.partitions:
                 raise UnusableStoreError(
                     f"events come from partition {partition}, but features.partitions "
-                    f"is {self._partitions}: readers would miss them"
+                    f"is {self._config.partitions}: readers would miss them"
                 )
         # Sequences last: they say who wished to be forgotten, and what that drops from the
         # other rows must be in them before. A crash between the two repeats the rest.
@@ -243,6 +244,12 @@ class FeatureStoreSink:
     def write_profiles(self, profiles: Sequence[ItemProfile]) -> None:
         """Store the profiles; an older ``updated_at_ms`` never replaces a newer one."""
         self._views.write(rows.PROFILE_VIEW, map(_profile_row, profiles))
+
+    def restore_profiles(self) -> int:
+        """Store the newest profile of every item in the raw log; return how many."""
+        from features.profiles import restore_profiles  # DuckDB: a server has none
+
+        return restore_profiles(self._config, self)
 
 
 def _chunked(

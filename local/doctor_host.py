@@ -15,13 +15,29 @@ from urllib.request import Request, urlopen
 from local import certificates, stack_secrets
 from local.findings import Finding, is_loopback, is_open, not_checked, ok, reached_at
 from local.findings import wrong as is_wrong
-from settings import Settings
+from settings import STACK_FILE, Settings
 
 _TIMEOUT_S = 3.0
 _RENEW_DAYS = 30
 _OTHERS_READ = stat.S_IRGRP | stat.S_IROTH
 _OTHERS_ENTER = stat.S_IXGRP | stat.S_IXOTH
 _CONTAINER = Path("/run/secrets")  # a container's own: there is no other user in it
+
+
+def is_outside(settings: Settings) -> bool:
+    """Return whether compose's stack is meant, and we have none of its credentials.
+
+    So it is on the machine where it runs, for a person who has set nothing.
+    """
+    ours = (settings.kafka.has_sasl, settings.features.redis_username)
+    is_embedded = (Path(settings.local.data_dir) / STACK_FILE).is_file()
+    has_secrets = (Path(stack_secrets.FOLDER) / certificates.AUTHORITY_KEY).is_file()
+    return (
+        has_secrets
+        and not is_embedded
+        and not any(ours)
+        and not settings.triton.tls.enabled
+    )
 
 
 def in_the_open(settings: Settings) -> Iterator[Finding]:

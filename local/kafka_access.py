@@ -43,8 +43,15 @@ class Rights:
 RIGHTS: Mapping[str, Rights] = {
     # Events and items, and nothing else: it can read neither those of others nor its own.
     PRODUCER: Rights(writes=(BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC)),
-    # Operators' commands run as it does: rebuild, forget and replay write events.
-    "stream": Rights(reads=ALL_TOPICS, writes=ALL_TOPICS, joins_groups=True),
+    # Of events it writes rebuild commands alone, where the store has lost its rows.
+    "stream": Rights(
+        reads=ALL_TOPICS,
+        writes=(BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, REJECTED_TOPIC),
+        describes=(ITEMS_TOPIC,),
+        joins_groups=True,
+    ),
+    # Operators' commands: rebuild, forget and replay write events, restore everything.
+    "ops": Rights(reads=ALL_TOPICS, writes=ALL_TOPICS, joins_groups=True, sees_groups=True),
     # Its gate asks how far the worker is.
     "trainer": Rights(describes=ALL_TOPICS, sees_groups=True),
     "monitor": Rights(

@@ -69,6 +69,7 @@ def _take_turns(
     """Refresh once, or again and again, and show each report."""
     from local import refresh_job
     from local.model_views import report_tables
+    from local.waiting import ended_by_sigterm
 
     interval_s = refresh_job.seconds_of(every) if every else 0.0
 
@@ -81,7 +82,7 @@ def _take_turns(
         for table in report_tables(report):
             out.print(table)
 
-    with refresh_job.ended_by_sigterm():
+    with ended_by_sigterm():
         if every:
             refresh_job.repeat(turn, interval_s, err.print)
         turn()

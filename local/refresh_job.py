@@ -2,21 +2,22 @@
 
 import logging
 import re
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from streams.outages import OutageError
 from training.refresh_status import RefreshStatus, read_status, write_status
 from training.reports import RefreshReport
 
 LOG = logging.getLogger(__name__)
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_SAID = (ValueError, RuntimeError, OSError)  # written for people: no traceback
+_AGAIN_S = 60.0
 Refresh = Callable[[], RefreshReport]
 
 
@@ -78,14 +79,19 @@ def repeat(
     say: Callable[[str], None],
     sleep: Callable[[float], Any] = time.sleep,
 ) -> None:
-    """Take turns until a signal ends the process; one that fails is logged.
+    """Take turns until a signal ends the process; one that fails is said or logged.
 
-    One that takes longer than the interval is followed by the next at once.
+    One that takes longer than the interval is followed by the next at once, and one that
+    lacked labels or a server by the next after a minute.
     """
     while True:
         due = time.monotonic() + interval_s
         try:
             turn()
+        except _SAID as failure:
+            say(f"failed: {failure}")
+            if isinstance(failure, OutageError):
+                due = min(due, time.monotonic() + _AGAIN_S)
         except Exception as failure:
             LOG.exception("this refresh failed; the next one goes on where it was")
             say(f"failed: {failure}")
@@ -93,22 +99,3 @@ def repeat(
         next_at = datetime.now(tz=UTC) + timedelta(seconds=wait_s)
         say(f"next refresh: {next_at:%Y-%m-%d %H:%M:%S} UTC  (Ctrl-C ends)")
         sleep(wait_s)
-
-
-@contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the block in order, wherever it is: between steps or inside one.
-
-    What a step had begun is undone or resumed, as after any exception; a second signal
-    does not disturb that.
-    """
-
-    def end(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise SystemExit(0)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -86,11 +86,16 @@ def init(
 ) -> None:
     """Prepare servers that are already there: topics, Kafka's users, feature views.
 
+    Waits for a broker or a registry that does not answer yet.
+
     Example: srp4ctr stack init --kafka-users secrets
     """
     from local.initializing import initialize
+    from local.waiting import ended_by_sigterm, until_there
 
-    initialize(load(), kafka_users, _say)
+    settings = load()
+    with ended_by_sigterm():  # each step may be done again: what is there stays
+        until_there(lambda: initialize(settings, kafka_users, _say), _say)
 
 
 def _say(text: str) -> None:

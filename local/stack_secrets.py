@@ -27,15 +27,21 @@ SERVERS = {
 # Reached from outside, by the names that ``--host`` adds.
 PUBLISHED = ("kafka", "triton", "grafana")
 # Whom Triton lets in.
-CLIENTS = ("trainer", "monitor", "watch", "caller")
-KAFKA_USERS = ("admin", "stream", "trainer", "monitor", "producer")
+CLIENTS = ("trainer", "ops", "monitor", "watch", "caller")
+KAFKA_USERS = ("admin", "stream", "trainer", "ops", "monitor", "producer")
 # What each may do in the store: the commands of our own reads and writes and of Feast's.
 _READ, _SAFE = "+@connection +@read", "-@dangerous"
+_CHANGES = f"~* {_READ} +@write +@scripting {_SAFE}"
 REDIS_USERS = {
-    "stream": f"~* {_READ} +@write +@scripting {_SAFE}",
+    "stream": _CHANGES,
+    "ops": _CHANGES,
     "trainer": f"~* {_READ} {_SAFE}",
     "triton": f"~* {_READ} {_SAFE}",
 }
+# Nobody gets in as this user, but it needs its rights: Redis before 7.4.4 reads its
+# append-only file as the default user, refuses MULTI where that may do nothing, and starts
+# with almost nothing of what it held (redis issue 14541).
+_REPLAYING = "user default off resetpass ~* &* +@all"
 # Knows no password, and may only ask whether the server lives.
 _PULSE = "user health on nopass resetkeys resetchannels -@all +ping"
 PASSWORDS = (
@@ -80,7 +86,7 @@ def redis_acl(folder: Path) -> str:
         f"user {user} on #{_sha256(folder / f'redis_{user}')} resetchannels {rights}"
         for user, rights in REDIS_USERS.items()
     )
-    return "\n".join(("user default off", _PULSE, *users)) + "\n"
+    return "\n".join((_REPLAYING, _PULSE, *users)) + "\n"
 
 
 def _sha256(path: Path) -> str:

@@ -8,9 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from redis import Redis
-from redis.exceptions import RedisError
-
 from local import broker, ports, processes
 
 NAMES = ("store-1", "store-2", "store-3")
@@ -30,6 +27,8 @@ def start(
     each other. With ``syncs`` what they have acknowledged is on disk. A cluster that was
     stopped is itself again, be it on other ports.
     """
+    from redis import Redis  # not at the top: the command line imports this module
+
     nodes = []
     for name, port, bus in zip(NAMES, free[:NODES], free[NODES:], strict=True):
         command = broker.store_command(folder / name, port, syncs=syncs)
@@ -68,6 +67,8 @@ def _owners(client: Any) -> set[bytes]:
 
 def _is_whole(clients: Sequence[Any]) -> bool:
     """Return whether every node knows who has each of the slots."""
+    from redis.exceptions import RedisError
+
     try:
         told = [client.execute_command("CLUSTER INFO") for client in clients]
     except RedisError:

@@ -29,17 +29,21 @@ def run() -> None:
     Example: srp4ctr stream run
     """
     from features.store import FeatureStoreSink
+    from local.waiting import ended_by_sigterm, until_there
     from local.worker_patch import prepare_worker
-    from streams.app import group_ids, run_worker
+    from streams.app import ensure_topics, group_ids, run_worker
 
     settings = load()
+    with ended_by_sigterm():
+        until_there(lambda: ensure_topics(settings.kafka), err.print)
+        store = until_there(lambda: FeatureStoreSink(settings.features), err.print)
     address = f"{settings.streams.metrics_host}:{settings.streams.metrics_port}"
     err.print(f"metrics: http://{address}/metrics  (Ctrl-C stops)")
     prepare_worker(
         Path(settings.local.data_dir), settings.kafka.bootstrap, group_ids(settings.streams)
     )
     log_dir = Path(settings.features.log_dir)
-    with _encoding(FeatureStoreSink(settings.features), settings) as sink:
+    with _encoding(store, settings) as sink:
         run_worker(settings.kafka, settings.streams, sink, log_dir)
 
 
@@ -87,7 +91,6 @@ def rebuild(
 
 def _rebuild(settings: Settings, since_ms: int, wait_s: float) -> str:
     """Have all partitions rebuilt, and return how much that was."""
-    from features.profiles import restore_profiles
     from features.store import FeatureStoreSink
     from streams.operations import request_rebuild, wait_until_read
 
@@ -107,7 +110,7 @@ def _rebuild(settings: Settings, since_ms: int, wait_s: float) -> str:
             f"{done} of {len(offsets)} partitions are rebuilt after {wait_s:g} s; the rest "
             "follows as soon as workers get to it (is one running? srp4ctr stream run)"
         )
-    items = restore_profiles(settings.features, FeatureStoreSink(settings.features))
+    items = FeatureStoreSink(settings.features).restore_profiles()
     return f"{done} partitions and the attributes of {items:,} items"
 
 

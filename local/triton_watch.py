@@ -53,20 +53,24 @@ def tls_in(environment: Mapping[str, str]) -> TlsConfig:
     return TlsConfig(enabled=True, **named)
 
 
+def config_in(environment: Mapping[str, str], grpc: str, repository: str) -> TritonConfig:
+    """Return how to reach and control the server at ``grpc``."""
+    return TritonConfig(
+        grpc=grpc,
+        repository=repository,
+        tls=tls_in(environment),
+        control_key_file=environment.get(CONTROL_KEY_FILE, ""),
+        control_key=environment.get(CONTROL_KEY, ""),
+    )
+
+
 def main() -> None:
     """Look after the server in the arguments."""
     from local.revival import Watch  # tritonclient: who only starts us needs none
 
     asked = parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    config = TritonConfig(
-        grpc=asked.grpc,
-        repository=asked.repository,
-        tls=tls_in(os.environ),
-        control_key_file=os.environ.get(CONTROL_KEY_FILE, ""),
-        control_key=os.environ.get(CONTROL_KEY, ""),
-    )
-    watch = Watch(asked.server_pid, config)
+    watch = Watch(asked.server_pid, config_in(os.environ, asked.grpc, asked.repository))
     while Path(f"/proc/{asked.server_pid}").is_dir():
         try:
             watch.look()

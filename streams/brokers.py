@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from kafka.errors import KafkaError
 
 from streams.config import KafkaConfig, password_in
+from streams.outages import OutageError
 
 _CONNECT_S = 5.0
 _LET_IN_MS = 10_000  # a broker that is busy starting needs some seconds
@@ -54,11 +55,14 @@ def sasl_password(kafka: KafkaConfig) -> str:
 
 
 def reachable(kafka: KafkaConfig, timeout_s: float = _CONNECT_S) -> dict[str, Any]:
-    """Return ``client_arguments``; raises ``ValueError`` where no broker accepts anyone.
+    """Return ``client_arguments``; raises ``OutageError`` where no broker accepts anyone.
+
+    Raises ``ValueError`` where the broker's certificate is not what we trust.
 
     kafka-python itself retries for half a minute and then says "NoBrokersAvailable".
     """
     arguments, errors = client_arguments(kafka), []
+    failure: type[ValueError] = OutageError
     for address in kafka.addresses:
         host, _, port = address.rpartition(":")
         try:
@@ -66,14 +70,16 @@ def reachable(kafka: KafkaConfig, timeout_s: float = _CONNECT_S) -> dict[str, An
             return arguments
         except (OSError, ValueError) as error:
             errors.append(str(error))
+            if isinstance(error, ssl.SSLCertVerificationError):
+                failure = ValueError
     reasons = "; ".join(errors)
-    raise ValueError(f"no Kafka broker answers at {kafka.bootstrap}: {reasons}")
+    raise failure(f"no Kafka broker answers at {kafka.bootstrap}: {reasons}")
 
 
 def connect(client: Callable[..., _Client], kafka: KafkaConfig, **more: Any) -> _Client:
     """Return kafka-python's ``client`` of ``kafka`` with ``more`` arguments.
 
-    Raises ``ValueError`` where no broker answers or lets us in.
+    Raises ``OutageError`` where no broker answers, ``ValueError`` where none lets us in.
     """
     arguments = reachable(kafka) | more
     try:

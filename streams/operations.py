@@ -6,7 +6,7 @@ the partition obeys in its turn: rows have one writer, and nobody needs to be st
 
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -27,8 +27,10 @@ Offsets = Mapping[TopicPartition, int]
 _POLL_S = 0.2
 
 
-def request_rebuild(kafka: KafkaConfig, since_ms: int) -> Offsets:
-    """Ask for a rebuild of every partition; return where each finds the command.
+def request_rebuild(
+    kafka: KafkaConfig, since_ms: int, partitions: Collection[int] | None = None
+) -> Offsets:
+    """Ask for a rebuild of ``partitions``, or all; return where each finds the command.
 
     Raises ``ValueError`` where there is no such topic.
     """
@@ -44,8 +46,9 @@ def request_rebuild(kafka: KafkaConfig, since_ms: int) -> Offsets:
             "`srp4ctr stream run` makes it"
         )
     payload = encode_command(command)
+    asked = numbers if partitions is None else sorted(partitions)
     return _sent(
-        kafka, [{"key": COMMAND_KEY, "value": payload, "partition": n} for n in numbers]
+        kafka, [{"key": COMMAND_KEY, "value": payload, "partition": n} for n in asked]
     )
 
 

@@ -219,6 +219,16 @@ class PartitionState:
         self.decided, self.rejected, self.folded = [], [], []
         return new
 
+    def stored_users(self, count: int) -> list[str]:
+        """Return at most ``count`` users of those whose rows ``unstored`` gave before.
+
+        The store has them, if nothing is on its way to it.
+        """
+        dirty = self.dirty
+        changed = dirty.sequences.keys() | dirty.activities.keys() | dirty.exposures.keys()
+        newest = islice(reversed(self._rows.sequences), count)
+        return [user_id for user_id in newest if user_id not in changed]
+
     def forget_rows(self) -> None:
         """Drop the rows in memory: the store has others now."""
         self._rows = Rows()

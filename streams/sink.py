@@ -73,3 +73,7 @@ class FeatureSink(Protocol):
     def write_profiles(self, profiles: Sequence[ItemProfile]) -> None:
         """Store the profiles; an older ``updated_at_ms`` never replaces a newer one."""
         ...
+
+    def restore_profiles(self) -> int:
+        """Store the newest profile of every item in the raw log; return how many."""
+        ...

@@ -22,6 +22,8 @@ from streams.events import BEHAVIOR_EVENTS_TOPIC
 from streams.folding import LoggedEvent
 from streams.follower import BatchFollower, now_ms
 from streams.label_replay import rebuild_labels
+from streams.lost_rows import SAMPLE, LossWatch
+from streams.operations import request_rebuild
 from streams.outlets import Outlets
 from streams.partition import PartitionState, Record, Unstored
 from streams.past import Past
@@ -77,6 +79,7 @@ class SequenceWorker(BatchFollower):
         self._behind = 0
         self._storing: asyncio.Future[_New] | None = None
         self._max_ahead = _POLLS_AHEAD * config.max_poll_records
+        self._losses = LossWatch(self._read, self._order_rebuild)
 
     async def on_start(self) -> None:
         """Connect the outlets, then join the group."""
@@ -98,6 +101,9 @@ class SequenceWorker(BatchFollower):
         state = await self.persist(lambda: self._remembered(source, next_offset))
         self._quiet_since[source] = time.monotonic()
         self._partitions[source] = state
+        if committed:
+            users = await self.persist(lambda: self._last_users(source, committed))
+            await self._losses.check(source, users)
 
     async def _remembered(self, source: TopicPartition, next_offset: int) -> PartitionState:
         state = PartitionState(source.partition, next_offset, self._config)
@@ -105,6 +111,11 @@ class SequenceWorker(BatchFollower):
             async with Past(self.kafka, self._log_dir, source) as past:
                 await rebuild_labels(past, self._config, state)
         return state
+
+    async def _last_users(self, source: TopicPartition, end: int) -> set[str]:
+        async with Past(self.kafka, self._log_dir, source) as past:
+            found = past.events(0, end, max(0, end - SAMPLE))
+            return {each.event.user_id async for events in found for each in events}
 
     async def take(self, source: TopicPartition, records: Sequence[Record]) -> None:
         """Decode ``records``, load the rows they touch for the first time, and fold.
@@ -150,8 +161,10 @@ class SequenceWorker(BatchFollower):
         )
         if self._storing and (self._storing.done() or ahead >= self._max_ahead):
             await self._finish_storing()
-        if not self._storing and time.monotonic() - self._stored_at >= self._pause_s():
-            self._begin_storing()
+        if not self._storing:
+            await self._losses.look(self._partitions)
+            if time.monotonic() - self._stored_at >= self._pause_s():
+                self._begin_storing()
 
     def _begin_storing(self) -> None:
         """Take what is new of each partition, and send it on its way."""
@@ -191,6 +204,12 @@ class SequenceWorker(BatchFollower):
     def forget(self) -> None:
         """Drop every partition's rows and labels."""
         self._partitions.clear()
+        self._losses.forget()
+
+    async def _order_rebuild(self, source: TopicPartition) -> None:
+        """Send the rebuild command to one partition; items get their attributes at once."""
+        await self.insist(lambda: request_rebuild(self.kafka, 0, [source.partition]))
+        await self.insist(self._sink.restore_profiles)
 
     async def _rebuild(
         self, source: TopicPartition, state: PartitionState, since_ms: int
@@ -217,6 +236,7 @@ class SequenceWorker(BatchFollower):
                 state.next_offset = command_at + 1
                 self.consumer.seek(source, state.next_offset)
                 self.consumer.resume(source)
+                self._losses.rebuilt(source)
         REBUILT.inc(users)
         _log.info("rebuilt the %d users of partition %d", users, source.partition)
 

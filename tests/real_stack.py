@@ -6,6 +6,7 @@ else is.
 
 import re
 import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -153,8 +154,8 @@ def triton_command(
         "/models": str(repository),
         "port=8001": f"port={grpc}",
         "port=8002": f"port={metrics}",
-        "exec tritonserver": shlex.join(["exec", f"{server / 'bin' / 'tritonserver'}"])
-        + " "
-        + shlex.join(where),
+        "/opt/supervisor/bin/python": sys.executable,
+        "127.0.0.1:8001": f"{HOST}:{grpc}",
+        "-- tritonserver": shlex.join(["--", f"{server / 'bin' / 'tritonserver'}", *where]),
     }
     return words_of("triton", changes)

@@ -11,7 +11,7 @@ from typer import Typer
 
 import settings
 from cli import app
-from local import apache_kafka, triton_watch
+from local import apache_kafka, triton_supervisor
 from monitoring import serving_cost
 from monitoring.dashboards import FOLDER
 from tests.real_stack import (
@@ -52,7 +52,7 @@ def port_of(address: str) -> str:
 def test_every_part_of_the_real_stack_is_there() -> None:
     assert set(SERVICES) == {
         *("kafka", "redis", "postgres", "init", "stream", "trainer", "trainer-gpu"),
-        *("triton", "triton-gpu", "watch", "watch-gpu"),
+        *("triton", "triton-gpu", "ops"),
         *("monitor", "prometheus", "alertmanager", "grafana"),
     }
 
@@ -122,10 +122,17 @@ def test_prometheus_scrapes_each_of_our_endpoints(inside: settings.Settings) -> 
 
 def test_each_role_runs_a_command_that_exists() -> None:
     nouns = {group.name: group.typer_instance for group in app.registered_groups}
-    for service in OURS.values():
-        noun, verb, *_ = service["command"]
+    for name in OURS.keys() - {"ops"}:  # it is given one
+        noun, verb, *_ = OURS[name]["command"]
         assert verb in _verbs(nouns[noun])
-    assert len(OURS) == 5
+    assert len(OURS) == 6
+
+
+def test_an_operator_s_command_starts_and_changes_no_service() -> None:
+    ops = SERVICES["ops"]
+    assert "depends_on" not in ops
+    assert ops["profiles"] == ["ops"]  # `docker compose up` does not start it
+    assert ops["restart"] == "no"
 
 
 def test_the_trainer_repeats_and_leaves_the_machine_to_serving(
@@ -139,15 +146,22 @@ def test_the_trainer_repeats_and_leaves_the_machine_to_serving(
 
 
 @pytest.mark.parametrize("profile", ["", "-gpu"])
-def test_tritons_processes_are_looked_after_by_one_who_sees_them(profile: str) -> None:
-    watch, triton = SERVICES[f"watch{profile}"], SERVICES[f"triton{profile}"]
-    assert watch["pid"] == f"service:triton{profile}"
-    assert watch["profiles"] == triton["profiles"]
-    assert watch["entrypoint"] == ["python", "-m", "local.triton_watch"]
-    asked = triton_watch.parser().parse_args(watch["command"])
-    assert (asked.server_pid, asked.repository) == (1, "/models")
-    assert asked.grpc == COMPOSE["x-settings"]["SRP4CTR_TRITON__GRPC"]
-    assert "models:/models" in watch["volumes"]  # not read-only: it touches a step's file
+def test_tritons_processes_are_looked_after_by_the_container_s_first_process(
+    profile: str,
+) -> None:
+    triton = SERVICES[f"triton{profile}"]
+    (*shell, script) = triton["command"]
+    assert shell == ["bash", "-c"]
+    asked = re.search(
+        r"exec (\S+) -m local\.triton_supervisor (.* -- tritonserver .*)", script, re.DOTALL
+    )
+    assert asked is not None
+    assert f"uv venv --python python3 {Path(asked[1]).parents[1]}" in DOCKERFILE
+    parsed = triton_supervisor.parser().parse_args(asked[2].split())
+    assert (parsed.grpc, parsed.repository) == ("127.0.0.1:8001", "/models")
+    assert parsed.command[0] == "tritonserver"
+    assert "models:/models" in triton["volumes"]  # not read-only: it touches a step's file
+    assert "pid" not in triton
 
 
 def test_every_ensemble_that_was_promoted_serves_again_after_a_restart() -> None:
@@ -168,13 +182,16 @@ def _verbs(noun: Typer | None) -> set[str | None]:
 def test_each_role_is_built_from_a_target_of_the_dockerfile() -> None:
     targets = set(re.findall(r"^FROM .+ AS (\w+)$", DOCKERFILE, re.MULTILINE))
     built = {s["build"]["target"] for s in SERVICES.values() if "build" in s}
-    assert built == targets - {"python", "wheel"}
+    assert built == targets - {"python", "build", "wheel"}
 
 
 def test_a_stream_worker_carries_no_torch() -> None:
     stages = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)
-    with_torch = [s.split()[2] for s in stages if "--extra training" in s]
-    assert with_torch == ["trainer"]
+    names = [stage.split()[2] for stage in stages[1:]]
+    (with_torch,) = (n for n, s in enumerate(stages[1:]) if "--extra training" in s)
+    assert names[with_torch] == "trainer"
+    # Docker's older builder builds every stage before the one that is asked for.
+    assert with_torch > max(names.index(role) for role in ("stream", "monitor"))
 
 
 def test_volumes_and_mounted_files_exist() -> None:

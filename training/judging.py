@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from features.gates import Gate, finite, skipped
 from features.schema import CANDIDATE_FEATURES
+from streams.outages import OutageError
 from training import metrics, paired
 from training.batches import Slates
 from training.calibration import Calibration, fit_platt
@@ -63,7 +64,7 @@ def boundary_ms(request_times_ms: NDArray[np.int64], held_out_share: float) -> i
     """
     total = len(request_times_ms)
     if total < MIN_REQUESTS:
-        raise ValueError(
+        raise OutageError(
             f"only {total} requests have matured labels; at least {MIN_REQUESTS} are"
             " needed to learn from and to judge by: publish more impressions and clicks"
         )

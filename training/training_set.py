@@ -18,6 +18,7 @@ from features.point_in_time import RequestSnapshots, UserHistories
 from features.profiles import item_profiles
 from features.vocabulary import Vocabulary
 from streams.exposures import EXPOSURE_LENGTH
+from streams.outages import OutageError
 from training import examples
 from training.batches import Slates
 from training.config import RefreshConfig
@@ -105,7 +106,7 @@ def _cut(config: RefreshConfig, features: FeatureConfig, lengths: tuple[int, int
             log, length, features.sequence_ttl_days, exposure_length
         )
         if len(snapshots.times_ms) == 0:
-            raise ValueError(
+            raise OutageError(
                 f"no matured labels in {log_dir}: publish impressions and clicks first, "
                 "while `srp4ctr stream run` follows them"
             )

@@ -250,7 +250,9 @@ def _import_feast() -> None:
     """
 
     def imports() -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOADING_NICENESS)
+        own = os.getpriority(os.PRIO_PROCESS, 0)  # a lower one than that is refused
+        niceness = max(own, _LOADING_NICENESS)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
         import features.store  # noqa: F401
 
     thread = threading.Thread(target=imports)

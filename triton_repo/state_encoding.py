@@ -236,3 +236,7 @@ class EncodingSink:
     def write_profiles(self, profiles: Sequence[ItemProfile]) -> None:
         """Store the profiles; an older ``updated_at_ms`` never replaces a newer one."""
         self._sink.write_profiles(profiles)
+
+    def restore_profiles(self) -> int:
+        """Store the newest profile of every item in the raw log; return how many."""
+        return self._sink.restore_profiles()

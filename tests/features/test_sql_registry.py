@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from features.config import FeatureConfig
-from features.registry_writes import beside_others
+from features.registry_writes import beside_others, unanswered
 from streams.activity import Activity, count
+from streams.outages import OutageError
 from streams.sink import Rows
 from tests.features.postgres import missing, running_postgres
 
@@ -68,4 +69,26 @@ def test_a_missing_driver_is_named_with_what_to_install() -> None:
         raise ModuleNotFoundError("No module named 'psycopg'", name="psycopg")
 
     with pytest.raises(ValueError, match=r"needs the Python package psycopg: pip install"):
-        beside_others(call)
+        beside_others(call, "postgresql+psycopg://db/registry")
+
+
+def test_a_registry_that_does_not_answer_is_an_outage_in_a_sentence() -> None:
+    from features import store
+
+    away = FeatureConfig(registry="postgresql+psycopg://srp4ctr@127.0.0.1:1/registry")
+    for call in (lambda: store.apply(away), lambda: store.FeatureStoreSink(away)):
+        with pytest.raises(
+            OutageError, match=r"//…@127\.0\.0\.1:1/registry does not answer: "
+        ) as error:
+            call()
+        assert "\n" not in str(error.value)
+
+
+def test_a_registry_that_refuses_the_password_is_no_outage() -> None:
+    from sqlalchemy.exc import OperationalError
+
+    refused = Exception('password authentication failed for user "srp4ctr"\nmore')
+    found = unanswered(OperationalError("", {}, refused), "postgresql+psycopg://u@db/r")
+    assert type(found) is ValueError
+    assert "registry_password_file" in str(found)
+    assert unanswered(KeyError("x"), "a") is None

@@ -35,6 +35,18 @@ def test_of_what_is_away_nothing_is_said_to_be_closed(
     assert found["grafana"].state == "not checked"
 
 
+def test_outside_the_real_stack_what_needs_its_passwords_is_not_checked(
+    nothing_runs: settings.Settings,
+) -> None:
+    Path("secrets").mkdir()
+    Path("secrets", "ca.key").touch(mode=0o600)
+    found = {each.check: each for each in doctor.examine(nothing_runs)}
+    for check in doctor.NEED_CREDENTIALS:
+        assert (found[check].state, found[check].do) == ("not checked", "make doctor")
+        assert "the containers' alone" in found[check].found
+    assert not [each for each in found.values() if each.state in ("open", "wrong")]
+
+
 def test_one_check_that_breaks_does_not_end_the_others(
     nothing_runs: settings.Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

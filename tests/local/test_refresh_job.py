@@ -1,7 +1,6 @@
 """Turns of a refresh: one that fails ends no other, and SIGTERM ends them in order."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from features.gates import Gate
-from local.refresh_job import ended_by_sigterm, repeat, seconds_of, take_turn
+from local.refresh_job import repeat, seconds_of, take_turn
+from streams.outages import OutageError
 from training.refresh_status import read_status
 from training.reports import Outcome, RefreshReport
 
@@ -77,6 +77,40 @@ def test_a_turn_that_fails_is_followed_by_the_next() -> None:
     assert sum("next refresh: 2" in each for each in said) == 3
 
 
+def test_without_labels_or_a_server_the_next_turn_comes_within_a_minute() -> None:
+    waits: list[float] = []
+
+    def turn() -> None:
+        raise OutageError("no matured labels in /data/events")
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        raise KeyboardInterrupt
+
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        repeat(turn, 3600.0, said.append, sleep)
+    assert said[0] == "failed: no matured labels in /data/events"
+    assert 59.0 < waits[0] <= 60.0
+
+
+def test_what_is_written_for_people_is_no_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for failure, is_traced in ((OutageError("away"), False), (KeyError("x"), True)):
+        caplog.clear()
+
+        def turn(raised: Exception = failure) -> None:
+            raise raised
+
+        def sleep(_: float) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            repeat(turn, 1.0, lambda _: None, sleep)
+        assert any(each.exc_info for each in caplog.records) is is_traced
+
+
 def test_a_turn_longer_than_the_interval_is_followed_at_once() -> None:
     def sleep(seconds: float) -> None:
         assert seconds == 0.0
@@ -84,24 +118,6 @@ def test_a_turn_longer_than_the_interval_is_followed_at_once() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         repeat(lambda: None, -1.0, lambda _: None, sleep)
-
-
-def test_sigterm_ends_a_turn_as_an_exception_would() -> None:
-    undone = []
-
-    def turn() -> None:
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-            signal.pause()
-        finally:
-            os.kill(os.getpid(), signal.SIGTERM)  # a second one does not disturb
-            undone.append(True)
-
-    with pytest.raises(SystemExit) as end, ended_by_sigterm():
-        turn()
-    assert end.value.code == 0
-    assert undone == [True]
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_the_refresh_process_alone_gives_way() -> None:

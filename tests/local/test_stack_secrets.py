@@ -65,7 +65,7 @@ def test_passwords_are_long_each_another_and_end_without_a_line(stack_files: Pat
 
 def test_the_store_is_told_hashes_alone(stack_files: Path) -> None:
     users = (stack_files / stack_secrets.REDIS_ACL).read_text()
-    assert users.startswith("user default off\n")
+    assert users.startswith("user default off resetpass ~* &* +@all\n")
     for user in stack_secrets.REDIS_USERS:
         assert (stack_files / f"redis_{user}").read_text() not in users
 

@@ -23,6 +23,7 @@ class MemorySink:
         self.profiles: dict[int, ItemProfile] = {}
         self.failures = 0
         self.writes = 0
+        self.restored = 0
 
     def read(self, user_ids: Collection[str], shares: Collection[ShareKey]) -> Rows:
         return Rows(
@@ -46,6 +47,10 @@ class MemorySink:
             stored = self.profiles.get(profile.item_key)
             if stored is None or stored.updated_at_ms <= profile.updated_at_ms:
                 self.profiles[profile.item_key] = profile
+
+    def restore_profiles(self) -> int:
+        self.restored += 1
+        return len(self.profiles)
 
     def _fail_if_told(self) -> None:
         if self.failures > 0:

@@ -14,6 +14,7 @@ FAUST_SERVICES = (
     "streams/event_log.py",
     "streams/follower.py",
     "streams/items.py",
+    "streams/lost_rows.py",
     "streams/outlets.py",
     "streams/past.py",
     "streams/worker.py",
