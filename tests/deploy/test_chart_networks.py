@@ -61,6 +61,14 @@ def test_pods_reach_those_that_they_share_a_network_with_in_compose(
             assert reaches(chart, labels[one], labels[other]) is wanted, (one, other)
 
 
+def test_a_pod_is_in_the_same_networks(chart: Rendered) -> None:
+    for role in ROLES:
+        labels = chart.pod(role)["metadata"]["labels"]
+        prefix = "srp4ctr/network-"
+        found = {name.removeprefix(prefix) for name in labels if name.startswith(prefix)}
+        assert found == set(SERVICES[role]["networks"]), role
+
+
 def test_no_pod_of_the_release_is_open_or_may_leave() -> None:
     for values in ("try", "production", "gpu"):
         made = rendered(values)
@@ -79,12 +87,15 @@ def test_a_release_beside_it_is_a_stranger(chart: Rendered) -> None:
 
 def open_ports(chart: Rendered, role: str) -> dict[Any, Any]:
     """Return what others than the release's pods may reach of a role: port → from whom."""
-    labels = chart.pod(role)["metadata"]["labels"]
+    pod = chart.pod(role)
+    labels = pod["metadata"]["labels"]
+    has = {p["name"] for c in pod["spec"]["containers"] for p in c.get("ports", [])}
     return {
         port["port"]: rule.get("from", "anybody")
         for spec in policies_of(chart, labels, "Ingress")
         for rule in spec.get("ingress", [])
         for port in rule.get("ports", [])
+        if port["port"] in has
     }
 
 

@@ -1,11 +1,12 @@
 {{/*
 A pod of the trainer's image. Takes a dict: root, component, role (trainer or ops, by which
-Kafka, Redis and Triton know it), own (its values), command or args.
+Kafka, Redis and Triton know it), own (its values), more (of its environment), networks,
+restartPolicy, command or args.
 */}}
 {{- define "srp4ctr.trainerPod" -}}
 {{- $root := .root -}}
 metadata:
-  labels: {{ include "srp4ctr.podLabels" (list $root .component (list "events" "features" "serving")) | nindent 4 }}
+  labels: {{ include "srp4ctr.podLabels" (list $root .component .networks) | nindent 4 }}
   {{- with .own.podAnnotations }}
   annotations: {{ toYaml . | nindent 4 }}
   {{- end }}
@@ -24,7 +25,7 @@ spec:
       args: {{ toJson . }}
       {{- end }}
       env:
-        {{- include "srp4ctr.env" (list (include "srp4ctr.settings" $root) (include "srp4ctr.store" $root) (include "srp4ctr.asKafkaUser" .role) (include "srp4ctr.asRedisUser" .role) (include "srp4ctr.asTritonClient" .role) (include "srp4ctr.asTrainer" .)) | nindent 8 }}
+        {{- include "srp4ctr.env" (list (include "srp4ctr.settings" $root) (include "srp4ctr.store" $root) (include "srp4ctr.asKafkaUser" .role) (include "srp4ctr.asRedisUser" .role) (include "srp4ctr.asTritonClient" .role) (include "srp4ctr.onScratch" .) .more) | nindent 8 }}
       resources: {{ toYaml .own.resources | nindent 8 }}
       securityContext: {{ include "srp4ctr.containerSecurity" . | nindent 8 }}
       volumeMounts:
@@ -41,10 +42,15 @@ spec:
       emptyDir: { sizeLimit: {{ $root.Values.volumes.scratch.size }} }
 {{- end -}}
 
-{{- define "srp4ctr.asTrainer" -}}
+{{- define "srp4ctr.onScratch" -}}
 SRP4CTR_TRITON__CONTROL_KEY_FILE: /run/secrets/triton_control
-SRP4CTR_TRAINING__NICENESS: "10"
-SRP4CTR_TRAINING__MAX_GPU_MEMORY_SHARE: "0.5"
 HOME: /scratch
 TMPDIR: /scratch
+{{- end -}}
+
+{{/* A pod for operators' commands. Takes a dict: root, component, restartPolicy, command or args. */}}
+{{- define "srp4ctr.opsPod" -}}
+{{- $ops := .root.Values.ops -}}
+{{- $known := dict "role" "ops" "own" $ops "more" (printf "SRP4CTR_LOCAL__ACTOR: %q" $ops.actor) "networks" (list "events" "features" "serving" "metrics") -}}
+{{- include "srp4ctr.trainerPod" (merge $known .) -}}
 {{- end -}}
