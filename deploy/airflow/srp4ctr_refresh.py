@@ -1,4 +1,4 @@
-"""The periodic refresh as an Airflow DAG (Airflow 3): copy this file to the DAGs' folder.
+"""The periodic refresh as an Airflow DAG: copy this file to the DAGs' folder.
 
 ``srp4ctr model refresh`` ends with status 0 where it ended in order, whether its model was
 promoted, was refused by a gate, or there was nothing new; with 1 where it failed, and then
@@ -9,6 +9,8 @@ On Kubernetes the pod is the chart's own. Set its ``trainer.suspend: true`` (two
 would refresh twice), and let SRP4CTR_POD_TEMPLATE name a file that holds what this prints:
 
     kubectl get cronjob srp4ctr-trainer -o jsonpath='{.spec.jobTemplate.spec.template}'
+
+Tried with Airflow 3.3.2.
 """
 
 import json
@@ -17,10 +19,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+)
 
 BUNDLES = "${SRP4CTR_TRAINING__BUNDLES_DIR:-.data/bundles}"
 COMMAND = "srp4ctr model refresh"

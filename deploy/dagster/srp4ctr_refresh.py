@@ -7,6 +7,8 @@ it is in ``refresh.json`` in the bundles' folder (setting ``training.bundles_dir
 
 The command must be where Dagster runs the asset: on Kubernetes in an image made of the
 trainer's. Set the chart's ``trainer.suspend: true``: two schedules would refresh twice.
+
+Tried with Dagster 1.13.29.
 """
 
 import json
