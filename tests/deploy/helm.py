@@ -25,6 +25,7 @@ HELM = "v3.22.0"
 KUBERNETES = "1.37.0"
 RELEASE, NAMESPACE = "ctr", "shop"
 FULL = f"{RELEASE}-srp4ctr"
+BUNDLED = ("--set", "bundled.enabled=true")
 _BUILD_S = 540.0
 
 

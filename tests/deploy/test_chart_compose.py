@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 import settings
+from tests.deploy.helm import BUNDLED as WITH_SERVERS
 from tests.deploy.helm import FULL, Rendered, parsed, rendered, template
 from tests.real_stack import COMPOSE, DEFAULTED, ROOT, SERVICES, settings_of
 from tests.test_version import VERSION
@@ -30,7 +31,7 @@ UNITS = {"m": "Mi", "g": "Gi"}
 @pytest.fixture(scope="module")
 def chart() -> Rendered:
     """The chart as it is, with the bundled servers."""
-    return parsed(template("--set", "bundled.enabled=true"))
+    return parsed(template(*WITH_SERVERS))
 
 
 def container(chart: Rendered, role: str) -> dict[str, Any]:

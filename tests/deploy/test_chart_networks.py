@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.deploy.helm import BUNDLED as WITH_SERVERS
 from tests.deploy.helm import Rendered, parsed, rendered, template
 from tests.deploy.test_chart_compose import BUNDLED, OURS
 from tests.real_stack import SERVICES
@@ -15,7 +16,7 @@ Labels = Mapping[str, str]
 
 @pytest.fixture(scope="module")
 def chart() -> Rendered:
-    return parsed(template("--set", "bundled.enabled=true"))
+    return parsed(template(*WITH_SERVERS))
 
 
 def selects(selector: Mapping[str, Any], labels: Labels) -> bool:
@@ -79,7 +80,7 @@ def test_no_pod_of_the_release_is_open_or_may_leave() -> None:
 
 
 def test_a_release_beside_it_is_a_stranger(chart: Rendered) -> None:
-    beside = parsed(template("--set", "bundled.enabled=true", release="other"))
+    beside = parsed(template(*WITH_SERVERS, release="other"))
     ours = chart.pod("stream")["metadata"]["labels"]
     pods = {name: pod["metadata"]["labels"] for name, pod in beside.pods().items()}
     assert not any(reaches(chart, ours, theirs) for theirs in pods.values())

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.helm import CHART, parsed, rendered, template
+from tests.deploy.helm import BUNDLED, CHART, VALUES, parsed, rendered, template
 
 WRONG = {
     "stream.replica=3": "additional properties 'replica' not allowed",
@@ -21,6 +21,8 @@ WRONG = {
     "triton.service.headless=true,triton.service.type=NodePort": "/triton/service/type",
     "trainer.schedule=hourly": "at '/trainer/schedule'",
     "settings=[kafka": "settings is not TOML",
+    "settings=triton = 5": r"write \[triton\] as a table of its own",
+    "redis.address=redis:6379": "redis.address is redis:6379: leave one of them out",
     "settings=triton.replicas = [{grpc = 'a:1'}]": "set the value triton.replicas",
     "kafka.bootstrap=kafka": "at '/kafka/bootstrap'",
     "postgres.registry=postgresql+psycopg://u:secret@h/x": "at '/postgres/registry'",
@@ -34,14 +36,20 @@ WRONG = {
 
 @pytest.mark.parametrize("change", WRONG)
 def test_a_wrong_value_is_refused(change: str) -> None:
-    done = template("--set", change)
+    done = template(*BUNDLED, "--set", change)
     assert done.returncode != 0
     assert re.search(WRONG[change], done.stderr), done.stderr
 
 
+def test_without_servers_it_says_what_to_set() -> None:
+    assert "kafka.bootstrap is not set" in template().stderr
+    some = ("--values", VALUES["production"], "--set", "postgres.registry=")
+    assert "postgres.registry is not set" in template(*some).stderr
+
+
 def test_a_release_whose_services_could_not_be_named_so_is_refused() -> None:
-    assert "set fullnameOverride" in template(release="1st").stderr
-    made = parsed(template("--set", "fullnameOverride=first", release="1st"))
+    assert "set fullnameOverride" in template(*BUNDLED, release="1st").stderr
+    made = parsed(template(*BUNDLED, "--set", "fullnameOverride=first", release="1st"))
     assert "first-triton" in made.all("Service")
 
 
@@ -94,7 +102,7 @@ def test_what_has_no_other_copy_outlives_the_release() -> None:
 
 
 def test_a_claim_that_exists_is_taken() -> None:
-    made = parsed(template("--set", "volumes.data.existingClaim=log"))
+    made = parsed(template(*BUNDLED, "--set", "volumes.data.existingClaim=log"))
     assert "ctr-srp4ctr-data" not in made.all("PersistentVolumeClaim")
     (data,) = [v for v in made.pod("stream")["spec"]["volumes"] if v["name"] == "data"]
     assert data["persistentVolumeClaim"]["claimName"] == "log"
@@ -114,8 +122,8 @@ def test_a_secret_elsewhere_is_taken_under_its_own_key() -> None:
 
 
 def test_a_changed_setting_restarts_workers_and_not_triton() -> None:
-    one = parsed(template())
-    other = parsed(template("--set", "settings=streams.sequence_length = 100"))
+    one = parsed(template(*BUNDLED))
+    other = parsed(template(*BUNDLED, "--set", "settings=streams.sequence_length = 100"))
     for role in ("stream", "monitor"):
         assert one.pod(role) != other.pod(role)
     assert one.pod("triton") == other.pod("triton")
@@ -127,5 +135,5 @@ def test_operators_commands_have_a_pod_when_somebody_wants_one() -> None:
     job = made.one("CronJob", "erase-forgotten")
     spec = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     assert spec["containers"][0]["args"] == ["features", "erase-forgotten"]
-    off = parsed(template("--set", "ops.enabled=false"))
+    off = parsed(template(*BUNDLED, "--set", "ops.enabled=false"))
     assert "ctr-srp4ctr-ops" not in off.all("Deployment")

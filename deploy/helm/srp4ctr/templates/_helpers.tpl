@@ -54,14 +54,35 @@ srp4ctr-{{ index . 1 }}:{{ $tag }}
 {{- default (printf "%s-%s" (include "srp4ctr.fullname" (index . 0)) (index . 1)) $volume.existingClaim -}}
 {{- end -}}
 
+{{/*
+Where Kafka, Redis and Postgres are, as JSON: those of the values, or the bundled ones.
+*/}}
+{{- define "srp4ctr.servers" -}}
+{{- $registry := "postgresql+psycopg://srp4ctr@postgres:5432/registry?sslmode=verify-full&sslrootcert=/run/secrets/ca.pem" -}}
+{{- $bundled := dict "kafka.bootstrap" "kafka:19092" "redis.address" "redis:6379" "postgres.registry" $registry -}}
+{{- $given := dict "kafka.bootstrap" .Values.kafka.bootstrap "redis.address" .Values.redis.address "postgres.registry" .Values.postgres.registry -}}
+{{- ternary $bundled $given .Values.bundled.enabled | toJson -}}
+{{- end -}}
+
 {{/* What values cannot mean together; values.schema.json refuses what is wrong alone. */}}
 {{- define "srp4ctr.check" -}}
 {{- if regexMatch "^[0-9]" (include "srp4ctr.fullname" .) -}}
 {{- fail (printf "release %s: a Service's name may not begin with a digit; set fullnameOverride" .Release.Name) -}}
 {{- end -}}
+{{- range $name, $value := include "srp4ctr.servers" . | fromJson -}}
+{{- $given := index $.Values (index (splitList "." $name) 0) (index (splitList "." $name) 1) -}}
+{{- if and $.Values.bundled.enabled $given -}}
+{{- fail (printf "bundled.enabled brings a server of its own, but %s is %s: leave one of them out" $name $given) -}}
+{{- else if not $value -}}
+{{- fail (printf "%s is not set: say where the cluster's own server is, or set bundled.enabled for a try" $name) -}}
+{{- end -}}
+{{- end -}}
 {{- $settings := fromToml .Values.settings -}}
 {{- if $settings.Error -}}
 {{- fail (printf "settings is not TOML: %s" $settings.Error) -}}
+{{- end -}}
+{{- if regexMatch "(?m)^\\s*triton\\s*=" .Values.settings -}}
+{{- fail "settings: write [triton] as a table of its own: [[triton.replicas]] is appended to it" -}}
 {{- end -}}
 {{- $partitions := int (dig "kafka" "partitions" 4 $settings) -}}
 {{- $scaling := .Values.stream.scaling -}}

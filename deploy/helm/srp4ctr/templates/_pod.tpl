@@ -111,8 +111,9 @@ gid: 10001
 {{/* As x-settings of compose.yaml. */}}
 {{- define "srp4ctr.settings" -}}
 {{- $pod := include "srp4ctr.tritonPod" (list . 0) -}}
+{{- $servers := include "srp4ctr.servers" . | fromJson -}}
 SRP4CTR_SETTINGS: /etc/srp4ctr/settings.toml
-SRP4CTR_KAFKA__BOOTSTRAP: {{ .Values.kafka.bootstrap | quote }}
+SRP4CTR_KAFKA__BOOTSTRAP: {{ get $servers "kafka.bootstrap" | quote }}
 SRP4CTR_KAFKA__SECURITY_PROTOCOL: SASL_SSL
 SRP4CTR_KAFKA__SSL_CA_FILE: /run/secrets/{{ .Values.kafka.caFile }}
 SRP4CTR_FEATURES__LOG_DIR: /data/events
@@ -130,10 +131,11 @@ SRP4CTR_LOCAL__DATA_DIR: /data/worker
 
 {{/* As x-store. */}}
 {{- define "srp4ctr.store" -}}
-SRP4CTR_FEATURES__REDIS: {{ .Values.redis.address | quote }}
+{{- $servers := include "srp4ctr.servers" . | fromJson -}}
+SRP4CTR_FEATURES__REDIS: {{ get $servers "redis.address" | quote }}
 SRP4CTR_FEATURES__REDIS_TLS: "true"
 SRP4CTR_FEATURES__REDIS_CA_FILE: /run/secrets/{{ .Values.redis.caFile }}
-SRP4CTR_FEATURES__REGISTRY: {{ .Values.postgres.registry | quote }}
+SRP4CTR_FEATURES__REGISTRY: {{ get $servers "postgres.registry" | quote }}
 SRP4CTR_FEATURES__REGISTRY_PASSWORD_FILE: /run/secrets/postgres
 {{- end -}}
 
