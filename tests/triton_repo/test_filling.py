@@ -1,5 +1,6 @@
 """A server that is added is given what the others serve, before it starts."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,12 @@ from typer.testing import CliRunner
 from cli import app
 from features import bundle
 from features.config import FeatureConfig
-from tests.triton_repo.bundles import MakeBundle
-from triton_repo import live, rendering
-from triton_repo.config import ReplicaConfig, TritonConfig
+from local.triton_ready import complaint
+from tests.triton_repo.bundles import MakeBundle, a_check
+from tests.triton_repo.conftest import Server
+from triton_repo import live, promotion, rendering
+from triton_repo.client import RankClient
+from triton_repo.config import ReplicaConfig, TlsConfig, TritonConfig
 from triton_repo.filling import fill
 from triton_repo.live import Serving, live_versions, read_serving
 from triton_repo.pbtxt import ENSEMBLES
@@ -144,3 +148,32 @@ def test_the_command_says_what_serves(
     second = str(tmp_path / "second")
     done = CliRunner().invoke(app, ["model", "fill", second])
     assert done.stdout == f"{second}: v1\n"
+
+
+@pytest.mark.triton
+def test_a_filled_server_serves_once_it_is_started_and_says_when(
+    server: Server, make_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    source = make_bundle("v1", mark=1.0)
+    serve(tmp_path / "first", Serving(serving="v1"), source.parent)
+    own = Path(server.triton.repository)
+    both = replace(
+        server.triton,
+        repository=str(tmp_path / "first"),
+        replicas=(ReplicaConfig(grpc=server.triton.grpc, repository=str(own)),),
+    )
+    server.stop()
+    fill(own, both, server.features, source.parent)
+    assert complaint(server.triton.grpc, own, TlsConfig())
+    server.start()
+    deadline = time.monotonic() + 60.0
+    while complaint(server.triton.grpc, own, TlsConfig()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    with RankClient(server.triton.grpc) as client:
+        answer = client.rank("u", ["i"], deadline_s=20.0)
+    assert (answer.model_version, answer.status) == ("v1", "cold_user")
+    # It is a server like any other: the next promotion finds what it needs.
+    newer = make_bundle("v2", mark=2.0)
+    done = promotion.promote(newer, server.triton, server.features, a_check)
+    assert done.serving == Serving(serving="v2", previous="v1")
