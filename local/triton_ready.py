@@ -21,7 +21,7 @@ _SERVICE = "/inference.GRPCInferenceService"
 _YES = b"\x08\x01"  # of ServerReadyResponse and of ModelReadyResponse: field 1 is true
 
 
-def complaint(address: str, repository: Path, tls: TlsConfig) -> str:
+def why_not_ready(address: str, repository: Path, tls: TlsConfig) -> str:
     """Return why the server at ``address`` is not ready; "" if it is."""
     is_promoted = (repository / RANK_CLICKS / "config.pbtxt").is_file()
     what, request = "ServerReady", b""
@@ -51,10 +51,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("address")
     parser.add_argument("repository", type=Path)
-    asked = parser.parse_args()
-    found = complaint(asked.address, asked.repository, tls_in(os.environ))
-    if found:
-        sys.exit(found)
+    arguments = parser.parse_args()
+    reason = why_not_ready(arguments.address, arguments.repository, tls_in(os.environ))
+    if reason:
+        sys.exit(reason)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Where there is no ``helm`` but Go, one is built once into a cache; without eithe
 that need it are skipped.
 """
 
+import fcntl
 import os
 import re
 import shutil
@@ -29,30 +30,39 @@ BUNDLED = ("--set", "bundled.enabled=true")
 _BUILD_S = 540.0
 
 
-@cache
 def helm() -> str:
-    """Return the path of a Helm 3; skip the test where none can be had."""
+    """Return the path of a Helm 3; skip the test where there is none."""
+    program, reason = _found_or_built()
+    if reason:
+        pytest.skip(reason)
+    return program
+
+
+@cache
+def _found_or_built() -> tuple[str, str]:
+    """Return the path of a Helm 3, or why there is none. It is built once per machine."""
     found = shutil.which("helm")
     if found and _version(found).startswith("v3."):
-        return found
+        return found, ""
     folder = Path.home() / ".cache" / "srp4ctr" / f"helm-{HELM}"
-    program = folder / "helm"
-    if not program.is_file():
-        go = shutil.which("go")
+    program, go = folder / "helm", shutil.which("go")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several processes may run tests
+        if program.is_file():
+            return str(program), ""
         if go is None:
-            pytest.skip("needs Helm 3, or Go to build it")
-        module = f"helm.sh/helm/v3/cmd/helm@{HELM}"
+            return "", "needs Helm 3, or Go to build it"
         built = subprocess.run(
-            [go, "install", module],
-            env={**os.environ, "GOBIN": str(folder), "GOFLAGS": ""},
+            [go, "install", f"helm.sh/helm/v3/cmd/helm@{HELM}"],
+            env={**os.environ, "GOBIN": str(folder)},
             capture_output=True,
             text=True,
             timeout=_BUILD_S,
             check=False,
         )
-        if built.returncode != 0:
-            pytest.skip(f"Helm {HELM} could not be built: {built.stderr[-300:]}")
-    return str(program)
+    failure = f"Helm {HELM} could not be built: {built.stderr[-300:]}"
+    return str(program), failure if built.returncode else ""
 
 
 def _version(program: str) -> str:

@@ -79,10 +79,10 @@ def test_no_pod_of_the_release_is_open_or_may_leave() -> None:
                 assert policies_of(made, labels, kind), name
 
 
-def test_a_release_beside_it_is_a_stranger(chart: Rendered) -> None:
-    beside = parsed(template(*WITH_SERVERS, release="other"))
+def test_another_release_cannot_be_reached(chart: Rendered) -> None:
+    other = parsed(template(*WITH_SERVERS, release="other"))
     ours = chart.pod("stream")["metadata"]["labels"]
-    pods = {name: pod["metadata"]["labels"] for name, pod in beside.pods().items()}
+    pods = {name: pod["metadata"]["labels"] for name, pod in other.pods().items()}
     assert not any(reaches(chart, ours, theirs) for theirs in pods.values())
 
 
@@ -92,7 +92,7 @@ def open_ports(chart: Rendered, role: str) -> dict[Any, Any]:
     labels = pod["metadata"]["labels"]
     has = {p["name"] for c in pod["spec"]["containers"] for p in c.get("ports", [])}
     return {
-        port["port"]: rule.get("from", "anybody")
+        port["port"]: rule.get("from", "any client")
         for spec in policies_of(chart, labels, "Ingress")
         for rule in spec.get("ingress", [])
         for port in rule.get("ports", [])
@@ -116,7 +116,7 @@ def test_from_elsewhere_callers_reach_triton_and_prometheus_the_metrics() -> Non
 
 
 def test_producers_reach_the_bundled_kafka_by_its_outer_listener(chart: Rendered) -> None:
-    assert open_ports(chart, "kafka") == {"outside": "anybody"}
+    assert open_ports(chart, "kafka") == {"outside": "any client"}
     assert open_ports(chart, "redis") == open_ports(chart, "postgres") == {}
 
 

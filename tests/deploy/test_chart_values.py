@@ -1,4 +1,4 @@
-"""What somebody mistypes is refused, and the message says what was meant."""
+"""Mistyped values are refused, and the message names the value."""
 
 import json
 import re

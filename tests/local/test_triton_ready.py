@@ -12,7 +12,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from local import stack_secrets, triton_ready
-from local.triton_ready import complaint
+from local.triton_ready import why_not_ready
 from triton_repo.config import TlsConfig
 from triton_repo.pbtxt import RANK_CLICKS
 
@@ -60,15 +60,15 @@ def promoted(repository: Path) -> Path:
 
 def test_before_the_first_promotion_a_server_that_answers_is_ready(tmp_path: Path) -> None:
     with triton({}) as address:
-        assert complaint(address, tmp_path, PLAIN) == ""
+        assert why_not_ready(address, tmp_path, PLAIN) == ""
 
 
 def test_what_was_promoted_must_be_loaded(tmp_path: Path) -> None:
     repository = promoted(tmp_path)
     with triton({RANK_CLICKS: True}) as address:
-        assert complaint(address, repository, PLAIN) == ""
+        assert why_not_ready(address, repository, PLAIN) == ""
     with triton({RANK_CLICKS: False}) as address:
-        assert complaint(address, repository, PLAIN) == "ModelReady: not ready"
+        assert why_not_ready(address, repository, PLAIN) == "ModelReady: not ready"
 
 
 def test_a_server_that_is_away_is_not_ready(
@@ -94,5 +94,5 @@ def test_it_shows_the_supervisors_certificate(tmp_path: Path) -> None:
         key_file=str(tmp_path / "watch.key"),
     )
     with triton({}, mutual) as address:
-        assert complaint(address, tmp_path, watch) == ""
-        assert "UNAVAILABLE" in complaint(address, tmp_path, PLAIN)
+        assert why_not_ready(address, tmp_path, watch) == ""
+        assert "UNAVAILABLE" in why_not_ready(address, tmp_path, PLAIN)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from cli import app
 from features import bundle
 from features.config import FeatureConfig
-from local.triton_ready import complaint
+from local.triton_ready import why_not_ready
 from tests.triton_repo.bundles import MakeBundle, a_check
 from tests.triton_repo.conftest import Server
 from triton_repo import live, promotion, rendering
@@ -164,10 +164,10 @@ def test_a_filled_server_serves_once_it_is_started_and_says_when(
     )
     server.stop()
     fill(own, both, server.features, source.parent)
-    assert complaint(server.triton.grpc, own, TlsConfig())
+    assert why_not_ready(server.triton.grpc, own, TlsConfig())
     server.start()
     deadline = time.monotonic() + 60.0
-    while complaint(server.triton.grpc, own, TlsConfig()):
+    while why_not_ready(server.triton.grpc, own, TlsConfig()):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     with RankClient(server.triton.grpc) as client:

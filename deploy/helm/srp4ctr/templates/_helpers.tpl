@@ -64,7 +64,7 @@ Where Kafka, Redis and Postgres are, as JSON: those of the values, or the bundle
 {{- ternary $bundled $given .Values.bundled.enabled | toJson -}}
 {{- end -}}
 
-{{/* What values cannot mean together; values.schema.json refuses what is wrong alone. */}}
+{{/* Combinations of values that are wrong; values.schema.json checks each value by itself. */}}
 {{- define "srp4ctr.check" -}}
 {{- if regexMatch "^[0-9]" (include "srp4ctr.fullname" .) -}}
 {{- fail (printf "release %s: a Service's name may not begin with a digit; set fullnameOverride" .Release.Name) -}}
