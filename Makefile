@@ -39,7 +39,7 @@ test: setup lint ## install, lint, type-check, and run every test that this mach
 	@$(BIN)/python -m pytest -n $(AT_ONCE) --no-loadscope-reorder $(ARGS)
 
 check: setup lint ## lint, type-check, and only the fast tests: no broker, no Triton
-	@$(BIN)/python -m pytest -m "not stack and not kafka and not triton and not redis" $(ARGS)
+	@$(BIN)/python -m pytest -m "not stack and not kafka and not triton and not redis and not containers" $(ARGS)
 
 lint: setup ## ruff, mypy --strict, the import rule
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -45,6 +45,7 @@ class LossWatch:
         self._read = read
         self._order = order
         self._ordered: set[TopicPartition] = set()
+        self._sampled: dict[TopicPartition, Collection[str]] = {}
         self._due = time.monotonic() + CHECK_S
 
     async def look(self, partitions: Mapping[TopicPartition, PartitionState]) -> None:
@@ -53,10 +54,12 @@ class LossWatch:
             return
         self._due = time.monotonic() + CHECK_S
         for source, state in list(partitions.items()):
-            await self.check(source, state.stored_users(SAMPLE))
+            users = state.stored_users(SAMPLE)  # none where nothing has come so far
+            await self.check(source, users or self._sampled.get(source, ()))
 
     async def check(self, source: TopicPartition, users: Collection[str]) -> None:
         """Order a rebuild of ``source`` if the store has lost ``users`` of it."""
+        self._sampled[source] = users
         if source in self._ordered or not is_lost(users, await self._read(users, ())):
             return
         self._ordered.add(source)
@@ -75,3 +78,4 @@ class LossWatch:
     def forget(self) -> None:
         """Forget all partitions: others may have them now."""
         self._ordered.clear()
+        self._sampled.clear()

@@ -58,6 +58,7 @@ _log = logging.getLogger(__name__)
 _IDLE_S = 2.0  # a partition so long without records lives by the wall clock
 _MAX_PAUSE_S = 2.0
 _POLLS_AHEAD = 5  # so many polls' events may be folded while others are on their way
+_PROFILES_S = 60.0  # partitions that are lost together are found out within it
 _FRESH_MS = 3_600_000  # an older record is a backfill: its age says nothing of us
 
 
@@ -79,6 +80,7 @@ class SequenceWorker(BatchFollower):
         self._behind = 0
         self._storing: asyncio.Future[_New] | None = None
         self._max_ahead = _POLLS_AHEAD * config.max_poll_records
+        self._profiles_until = 0.0
         self._losses = LossWatch(self._read, self._order_rebuild)
 
     async def on_start(self) -> None:
@@ -209,7 +211,9 @@ class SequenceWorker(BatchFollower):
     async def _order_rebuild(self, source: TopicPartition) -> None:
         """Send the rebuild command to one partition; items get their attributes at once."""
         await self.insist(lambda: request_rebuild(self.kafka, 0, [source.partition]))
-        await self.insist(self._sink.restore_profiles)
+        if time.monotonic() > self._profiles_until:  # they are of all partitions
+            await self.insist(self._sink.restore_profiles)
+            self._profiles_until = time.monotonic() + _PROFILES_S
 
     async def _rebuild(
         self, source: TopicPartition, state: PartitionState, since_ms: int

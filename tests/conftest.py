@@ -14,6 +14,7 @@ from xdist.scheduler import LoadScopeScheduling
 TOGETHER = ("tests/end_to_end", "tests/monitoring/page")
 # Those that wait longest begin first, so that no process is left with one at the end.
 LONGEST = (
+    "tests/containers",
     "tests/end_to_end",
     "tests/faults",
     "tests/streams/test_re",

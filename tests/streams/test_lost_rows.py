@@ -56,6 +56,33 @@ def test_a_worker_that_begins_with_an_empty_store_rebuilds_what_was_there(
 
 
 @pytest.mark.kafka
+def test_an_idle_worker_that_has_folded_nothing_itself_finds_a_loss_as_well(
+    kafka: KafkaConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lost_rows, "CHECK_S", 0.1)
+    publish(kafka, some_lives())
+    sink = MemorySink()
+    folded_live(kafka, sink)
+    before, published = LOSSES._value.get(), sum(ends(kafka).values())
+
+    async def run() -> None:
+        worker = SequenceWorker(kafka, CONFIG, sink, tmp_path)
+        await worker.start()
+        try:
+            await asyncio.sleep(1.0)
+            assert LOSSES._value.get() == before
+            sink.rows = Rows()
+            await until(lambda: sum(ends(kafka).values()) > published)
+            await until(lambda: committed() == sum(ends(kafka).values()))
+        finally:
+            await worker.stop()
+
+    with progress_of(kafka, CONFIG.group_id, BEHAVIOR_EVENTS_TOPIC) as committed:
+        asyncio.run(run())
+    assert_equal(sink.rows, right(kafka, tmp_path))
+
+
+@pytest.mark.kafka
 def test_a_worker_whose_store_loses_its_rows_meanwhile_rebuilds_them(
     kafka: KafkaConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,248 @@
+"""compose.yaml on a container engine, as a project of its own: what tests do with it.
+
+Volumes, networks and secrets are the project's; a stack that runs on this machine is not
+touched. Everything goes through the commands that an operator has.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from local import stack_secrets
+from tests.real_stack import ROOT, SERVICES
+
+ADDRESS = "127.0.0.61"
+"""Where a test's stack publishes: no other stack of this machine does."""
+_POLL_S = 1.0
+_INSIDE = Path(__file__).with_name("inside.py")
+_TLS = ("enabled", "ca_file", "certificate_file", "key_file")
+
+
+class ContainerError(RuntimeError):
+    """A command failed or a service did not get well; the message has its last lines."""
+
+
+def engine() -> str:
+    """Return "" where containers can be run, else why they cannot."""
+    if shutil.which("docker") is None:
+        return "docker is not installed"
+    for words in (("compose", "version"), ("info",)):
+        done = subprocess.run(
+            ["docker", *words], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            return f"docker {' '.join(words)}: {done.stderr.strip()[-200:]}"
+    return ""
+
+
+def run(*command: str, stdin: str = "", timeout_s: float = 900.0, **more: Any) -> str:
+    """Return what ``command`` prints; raises ``ContainerError`` where it fails."""
+    done: subprocess.CompletedProcess[str] = subprocess.run(
+        command,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        timeout=timeout_s,
+        **more,
+    )
+    if done.returncode:
+        tail = (done.stdout + done.stderr).strip()[-2500:]
+        raise ContainerError(f"{' '.join(command)[:200]}: status {done.returncode}\n{tail}")
+    return done.stdout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """A project of compose.yaml, with its own volumes and secrets."""
+
+    project: str
+    secrets: Path
+    profiles: tuple[str, ...] = ("cpu",)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """For compose.yaml, besides where it publishes and what its secrets are."""
+    files: tuple[Path, ...] = (ROOT / "compose.yaml",)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What compose runs with."""
+        own = {"SRP4CTR_SECRETS": str(self.secrets), "SRP4CTR_BIND": ADDRESS}
+        if subprocess.run(["docker", "buildx", "version"], capture_output=True).returncode:
+            own["DOCKER_BUILDKIT"] = "0"
+        return {**os.environ, **own, **self.variables}
+
+    def compose(self, *words: str, stdin: str = "", timeout_s: float = 900.0) -> str:
+        """Return what ``docker compose WORDS`` prints."""
+        files = [word for file in self.files for word in ("-f", str(file))]
+        profiles = [word for each in self.profiles for word in ("--profile", each)]
+        options = ["-p", self.project, "--project-directory", str(ROOT), *files, *profiles]
+        return run(
+            *("docker", "compose", *options, *words),
+            stdin=stdin,
+            timeout_s=timeout_s,
+            env=self.environment,
+        )
+
+    def make_secrets(self) -> None:
+        """Make certificates and passwords, as ``make secrets`` does."""
+        stack_secrets.make(self.secrets)
+
+    def up(self, *services: str, timeout_s: float = 400.0) -> None:
+        """Start ``services``, or all, and return when they are well."""
+        self.compose("up", "--detach", *services, timeout_s=timeout_s)
+        self.wait_well(services, timeout_s)
+
+    def down(self, *, with_volumes: bool = False) -> None:
+        """Stop and remove the containers; the volumes stay unless asked."""
+        more = ("--volumes",) if with_volumes else ()
+        self.compose("down", "--timeout", "60", *more)
+
+    def states(self) -> dict[str, str]:
+        """Return each service's state: ``healthy``, ``exited 0``, ``restarting`` …"""
+        lines = self.compose("ps", "--all", "--format", "json").splitlines()
+        found = {}
+        for each in map(json.loads, lines):
+            state = each["Health"] or each["State"]
+            is_over = each["State"] == "exited"
+            found[each["Service"]] = f"exited {each['ExitCode']}" if is_over else state
+        return found
+
+    def wait_well(self, services: Iterable[str] = (), timeout_s: float = 300.0) -> None:
+        """Return when ``services``, or all that were made, are healthy, ``init`` done."""
+        wanted, states = set(services), dict[str, str]()
+
+        def are_well() -> bool:
+            nonlocal states
+            states = self.states()
+            sick = {n for n, s in states.items() if s not in ("healthy", "exited 0")}
+            return wanted <= states.keys() and not (sick & (wanted or states.keys()))
+
+        if not until(are_well, timeout_s):
+            sick = {n: s for n, s in states.items() if s not in ("healthy", "exited 0")}
+            logs = "".join(self.logs(name) for name in sick)
+            raise ContainerError(f"not well after {timeout_s:.0f} s: {sick}\n{logs}")
+
+    def logs(self, service: str, lines: int = 30) -> str:
+        """Return the last lines of a service's log."""
+        return self.compose("logs", "--no-color", "--tail", str(lines), service)
+
+    def container(self, service: str) -> str:
+        """Return the id of the (first) container of ``service``."""
+        found = self.compose("ps", "--all", "--quiet", service).split()
+        if not found:
+            raise ContainerError(f"{service} has no container")
+        return found[0]
+
+    def inspect(self, service: str) -> Any:
+        """Return what the engine says of a service's container."""
+        return json.loads(run("docker", "inspect", self.container(service)))[0]
+
+    def exec(self, service: str, *words: str, stdin: str = "") -> str:
+        """Return what a command prints in a running container."""
+        return self.compose("exec", "-T", service, *words, stdin=stdin)
+
+    def kill(self, service: str) -> None:
+        """End a container's first process by SIGKILL, as the kernel would.
+
+        ``docker kill`` would be an operator's wish, after which Docker restarts nothing.
+        """
+        pid = self.inspect(service)["State"]["Pid"]
+        image = image_of("stream")
+        shell = ("--pid", "host", "--user", "0", "--entrypoint", "sh", image)
+        run("docker", "run", "--rm", *shell, "-c", f"kill -9 {pid}")
+
+    def progress(self) -> dict[str, int]:
+        """Return how many records the topic has, are folded, and are in the raw log."""
+        found: dict[str, int] = json.loads(
+            self.exec("stream", "python", "-", stdin=_INSIDE.read_text())
+        )
+        return found
+
+    def wait_folded(self, published: int, timeout_s: float = 240.0) -> dict[str, int]:
+        """Return the progress once all is folded and logged, or at the timeout."""
+        found: dict[str, int] = {}
+
+        def is_folded() -> bool:
+            nonlocal found
+            try:
+                found = self.progress()
+            except ContainerError:  # the worker is just being started again
+                return False
+            return found["folded"] >= found["end"] and found["events"] >= published
+
+        until(is_folded, timeout_s)
+        return found
+
+    def publish(self, events: Path) -> None:
+        """Publish a file as the user ``producer``, over TLS, as one elsewhere would."""
+        settings = {
+            "BOOTSTRAP": "kafka:19092",
+            "SECURITY_PROTOCOL": "SASL_SSL",
+            "SSL_CA_FILE": "/run/secrets/ca.pem",
+            "SASL_USERNAME": "producer",
+            "SASL_PASSWORD_FILE": "/run/secrets/kafka_producer",
+        }
+        given = {f"SRP4CTR_KAFKA__{name}": value for name, value in settings.items()}
+        words = ("events", "publish", "/events.jsonl", "--backfill")
+        self.outsider("events", ("ca.pem", "kafka_producer"), given, words, events)
+
+    def rank(self, user: str, items: list[str], *, certificate: bool = True) -> Any:
+        """Return the version, status and probabilities that a caller gets over TLS.
+
+        Raises ``ContainerError`` where it is refused.
+        """
+        files = ("ca.pem", "caller.pem", "caller.key")
+        names = files if certificate else files[:1]
+        values = ("true", *(f"/run/secrets/{name}" for name in names))
+        given = {
+            f"SRP4CTR_TRITON__TLS__{name.upper()}": value
+            for name, value in zip(_TLS, values, strict=False)
+        }
+        given |= {"USER_ID": user, "ITEM_IDS": ",".join(items)}
+        script = Path(__file__).with_name("caller.py")
+        return json.loads(self.outsider("serving", names, given, ("/caller.py",), script))
+
+    def outsider(
+        self,
+        network: str,
+        secrets: Iterable[str],
+        environment: Mapping[str, str],
+        words: tuple[str, ...],
+        file: Path,
+    ) -> str:
+        """Run a client that has ``secrets`` and nothing else in one of the networks.
+
+        ``file`` is put where the first of ``words`` that begins with / says.
+        """
+        inside = next(word for word in words if word.startswith("/"))
+        options = ["--rm", "--network", f"{self.project}_{network}", "--user", "0"]
+        options += ["--volume", f"{file}:{inside}:ro"]
+        for name in secrets:
+            options += ["--volume", f"{self.secrets / name}:/run/secrets/{name}:ro"]
+        for name, value in environment.items():
+            options += ["--env", f"{name}={value}"]
+        role = "monitor" if inside.endswith(".py") else "stream"
+        entry = ["--entrypoint", "python"] if inside.endswith(".py") else []
+        return run("docker", "run", *options, *entry, image_of(role), *words)
+
+
+def image_of(service: str) -> str:
+    """Return the image's name and tag."""
+    return str(SERVICES[service]["image"])
+
+
+def until(is_so: Callable[[], bool], timeout_s: float) -> bool:
+    """Return True as soon as ``is_so()``, False at the timeout."""
+    deadline = time.monotonic() + timeout_s
+    while not is_so():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True

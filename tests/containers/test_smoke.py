@@ -1,0 +1,170 @@
+"""compose.yaml is run: from empty volumes to healthy, and nothing is lost on the way back.
+
+Kafka, the store, the registry and our own roles that need no torch; ``make containers``
+runs the whole stack.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local import kafka_access
+from streams.config import KafkaConfig
+from tests.containers.breaking import ways_out
+from tests.containers.stack import Stack, engine, image_of, run, until
+from tests.containers.traffic import write_visits
+from tests.real_stack import DOCKERFILE, ROOT
+
+NO_ENGINE = engine()
+pytestmark = [
+    pytest.mark.containers,
+    pytest.mark.timeout(1800),  # images are built on their first use
+    pytest.mark.skipif(bool(NO_ENGINE), reason=NO_ENGINE),
+]
+PARTS = ("kafka", "redis", "postgres", "init", "stream", "monitor")
+BUILT = ("stream", "monitor")
+VISITS = 300
+# What the published image of Python weighs, on which ours are built; a stand-in may weigh
+# more, so that an image's own layers are what is measured.
+PYTHON_MB, LARGEST_MB = 125, 700
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Yield a stack that came up from empty volumes; it and its volumes go afterwards."""
+    secrets = tmp_path_factory.mktemp("stack") / "secrets"
+    made = Stack(project="srp4ctr-smoke", secrets=secrets)
+    made.make_secrets()
+    made.down(with_volumes=True)
+    made.compose("build", *BUILT, timeout_s=1500)
+    try:
+        made.up(*PARTS)
+        yield made
+    finally:
+        made.down(with_volumes=True)
+
+
+@pytest.fixture(scope="module")
+def published(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> list[int]:
+    """Return how many events have been published, by file: the first is."""
+    file = tmp_path_factory.mktemp("events") / "first.jsonl"
+    counts = [write_visits(file, 0, VISITS)]
+    stack.publish(file)
+    return counts
+
+
+def assert_nothing_is_lost(stack: Stack, published: list[int]) -> None:
+    """Check that each event is in the raw log, once, and the store as the log says."""
+    found = stack.wait_folded(sum(published))
+    assert found["events"] == sum(published)
+    assert found["folded"] == found["end"]
+    table = stack.exec("stream", "srp4ctr", "features", "check", "--sample", "500")
+    (rows,) = re.findall(r"rows compared\W+([\d,]+)", table)
+    assert int(rows.replace(",", "")) > 500
+
+
+@pytest.mark.parametrize(
+    ("profile", "files"),
+    itertools.product(
+        ("cpu", "gpu", "ops"),
+        (("compose.yaml",), ("compose.yaml", "compose.producers.yaml")),
+    ),
+)
+def test_compose_accepts_the_files(
+    profile: str, files: tuple[str, ...], tmp_path: Path
+) -> None:
+    asked = Stack(
+        project="srp4ctr-smoke",
+        secrets=tmp_path,
+        profiles=(profile,),
+        files=tuple(ROOT / each for each in files),
+    )
+    asked.compose("config", "--quiet")
+
+
+@pytest.mark.parametrize("role", BUILT)
+def test_an_image_is_small_and_says_what_it_is(stack: Stack, role: str) -> None:
+    (base,) = re.findall(r"^FROM (\S+) AS python$", DOCKERFILE, re.MULTILINE)
+    sizes = [
+        int(run("docker", "image", "inspect", "--format", "{{.Size}}", name))
+        for name in (image_of(role), base)
+    ]
+    assert (sizes[0] - sizes[1]) / 1e6 + PYTHON_MB <= LARGEST_MB
+    label = '{{index .Config.Labels "org.opencontainers.image.version"}}'
+    version = run("docker", "image", "inspect", "--format", label, image_of(role)).strip()
+    assert image_of(role).endswith(f":{version}")
+    parts = run(
+        *("docker", "run", "--rm", "--entrypoint", "cat", image_of(role)),
+        "/opt/srp4ctr/sbom.cdx.json",
+    )
+    assert '"bomFormat": "CycloneDX"' in parts
+
+
+def test_init_says_what_it_made_and_ends(stack: Stack) -> None:
+    said = stack.logs("init")
+    assert "behavior-events" in said
+    assert all(user in said for user in kafka_access.RIGHTS)
+    assert stack.states()["init"] == "exited 0"
+
+
+@pytest.mark.parametrize("service", [each for each in PARTS if each != "init"])
+def test_what_takes_over_a_container_cannot_get_out_of_it(
+    stack: Stack, service: str
+) -> None:
+    assert ways_out(stack, service) == []
+
+
+def test_what_a_producer_publishes_over_tls_is_folded(
+    stack: Stack, published: list[int]
+) -> None:
+    assert_nothing_is_lost(stack, published)
+
+
+def test_a_restarted_store_has_all_that_it_had(stack: Stack, published: list[int]) -> None:
+    run("docker", "restart", stack.container("redis"))
+    stack.wait_well(PARTS)
+    assert_nothing_is_lost(stack, published)
+    assert "has lost rows" not in stack.logs("stream", 1000)
+
+
+def test_a_killed_worker_loses_nothing(
+    stack: Stack, published: list[int], tmp_path: Path
+) -> None:
+    before = stack.inspect("stream")["RestartCount"]
+    stack.kill("stream")
+    published.append(write_visits(tmp_path / "more.jsonl", VISITS, VISITS))
+    stack.publish(tmp_path / "more.jsonl")
+    stack.wait_well(PARTS)
+    assert stack.inspect("stream")["RestartCount"] == before + 1
+    assert_nothing_is_lost(stack, published)
+
+
+def test_a_store_that_lost_its_data_is_rebuilt(stack: Stack, published: list[int]) -> None:
+    volume = f"{stack.project}_redis:/data"
+    stack.compose("stop", "redis")
+    run(
+        *("docker", "run", "--rm", "--volume", volume, "--user", "0"),
+        *("--entrypoint", "sh", image_of("redis"), "-c", "rm -rf /data/*"),
+    )
+    stack.compose("start", "redis")
+    stack.wait_well(PARTS)
+    run("docker", "restart", stack.container("stream"))  # it looks at its start, at once
+    partitions = KafkaConfig().partitions
+    assert until(
+        lambda: stack.logs("stream", 1000).count("rebuilt the") >= partitions, 180.0
+    ), stack.logs("stream")
+    assert "has lost rows" in stack.logs("stream", 1000)
+    assert_nothing_is_lost(stack, published)
+
+
+def test_down_and_up_again_loses_nothing(
+    stack: Stack, published: list[int], tmp_path: Path
+) -> None:
+    stack.down()
+    stack.up(*PARTS)
+    published.append(write_visits(tmp_path / "more.jsonl", 2 * VISITS, VISITS))
+    stack.publish(tmp_path / "more.jsonl")
+    assert_nothing_is_lost(stack, published)
