@@ -191,7 +191,7 @@ def test_keda_follows_the_workers_own_lag() -> None:
     assert trigger["metadata"]["topic"] == BEHAVIOR_EVENTS_TOPIC
     spec = made.one("TriggerAuthentication", "stream")["spec"]
     assert {each["name"] for each in spec["secretTargetRef"]} == {
-        "stream",
+        "srp4ctr",
         "events-cluster-ca-cert",
     }
     (username,) = spec["env"]

@@ -116,7 +116,7 @@ def test_a_secret_elsewhere_is_taken_under_its_own_key() -> None:
         for source in secrets["projected"]["sources"]
         for item in source["secret"]["items"]
     }
-    assert found["kafka_stream"] == ("stream", "password")
+    assert found["kafka_stream"] == ("srp4ctr", "kafka_stream")
     assert found["kafka-ca.pem"] == ("events-cluster-ca-cert", "ca.crt")
     assert found["redis_stream"] == ("srp4ctr", "redis_stream")
 
