@@ -31,7 +31,7 @@ _BUILD_S = 540.0
 
 
 def helm() -> str:
-    """Return the path of a Helm 3; skip the test where there is none."""
+    """Return the path of a Helm; skip the test where there is none."""
     program, reason = _found_or_built()
     if reason:
         pytest.skip(reason)
@@ -40,9 +40,9 @@ def helm() -> str:
 
 @cache
 def _found_or_built() -> tuple[str, str]:
-    """Return the path of a Helm 3, or why there is none. It is built once per machine."""
+    """Return the path of a Helm, or why there is none. It is built once per machine."""
     found = shutil.which("helm")
-    if found and _version(found).startswith("v3."):
+    if found and _version(found).startswith(("v3.", "v4.")):
         return found, ""
     folder = Path.home() / ".cache" / "srp4ctr" / f"helm-{HELM}"
     program, go = folder / "helm", shutil.which("go")
@@ -52,7 +52,7 @@ def _found_or_built() -> tuple[str, str]:
         if program.is_file():
             return str(program), ""
         if go is None:
-            return "", "needs Helm 3, or Go to build it"
+            return "", "needs Helm, or Go to build it"
         built = subprocess.run(
             [go, "install", f"helm.sh/helm/v3/cmd/helm@{HELM}"],
             env={**os.environ, "GOBIN": str(folder)},
