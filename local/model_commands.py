@@ -185,6 +185,23 @@ def roll_back(
     out.print(f"{serving} serves")
 
 
+@app.command("fill")
+def fill_repository(repository: Path) -> None:
+    """Render what the other servers serve into live repository REPOSITORY of one.
+
+    Before that one starts, where it was added or has lost its disk. What it serves like the
+    first of them (settings triton.repository, triton.replicas) stays as it is.
+
+    Example: srp4ctr model fill /models/triton-2
+    """
+    from triton_repo.filling import fill
+
+    settings = load()
+    bundles = Path(settings.training.bundles_dir)
+    serving = fill(repository, settings.triton, settings.features, bundles).serving
+    out.print(f"{repository}: {serving or 'nothing serves yet'}")
+
+
 @app.command("rank")
 def rank(user: str, items: list[str]) -> None:
     """Ask Triton for USER's click probability of each of ITEMS, best first.

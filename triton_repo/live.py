@@ -93,6 +93,18 @@ def move(
         raise
 
 
+def place(repository: Path, serving: Serving) -> None:
+    """Point all ensembles at ``serving``, for a server that starts afterwards."""
+    for name, version in serving.ensembles.items():
+        text = _kept_text(repository, name, version)
+        if text is None:
+            shutil.rmtree(repository / name, ignore_errors=True)
+            continue
+        (repository / name / "1").mkdir(parents=True, exist_ok=True)
+        replace_text(repository / name / CONFIG, text)
+    replace_text(repository / SERVING_FILE, json.dumps(asdict(serving)))
+
+
 def put_back(client: Any, repository: Path, old: Mapping[str, str | None]) -> None:
     """Give each ensemble its ``old`` configuration again; None: it had none."""
     for name, text in old.items():

@@ -1,0 +1,56 @@
+{{/*
+A pod of the trainer's image. Takes a dict: root, component, role (trainer or ops, by which
+Kafka, Redis and Triton know it), own (its values), more (of its environment), networks,
+restartPolicy, command or args.
+*/}}
+{{- define "srp4ctr.trainerPod" -}}
+{{- $root := .root -}}
+metadata:
+  labels: {{ include "srp4ctr.podLabels" (list $root .component .networks) | nindent 4 }}
+  {{- with .own.podAnnotations }}
+  annotations: {{ toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  {{- include "srp4ctr.pod" (list $root .own (include "srp4ctr.ours" . | fromYaml)) | nindent 2 }}
+  restartPolicy: {{ .restartPolicy }}
+  terminationGracePeriodSeconds: 60 # a promotion that has begun is undone
+  containers:
+    - name: {{ .component }}
+      image: {{ include "srp4ctr.image" (list $root "trainer") }}
+      imagePullPolicy: {{ $root.Values.images.pullPolicy }}
+      {{- with .command }}
+      command: {{ toJson . }}
+      {{- end }}
+      {{- with .args }}
+      args: {{ toJson . }}
+      {{- end }}
+      env:
+        {{- include "srp4ctr.env" (list (include "srp4ctr.settings" $root) (include "srp4ctr.store" $root) (include "srp4ctr.asKafkaUser" .role) (include "srp4ctr.asRedisUser" .role) (include "srp4ctr.asTritonClient" .role) (include "srp4ctr.onScratch" .) .more) | nindent 8 }}
+      resources: {{ toYaml .own.resources | nindent 8 }}
+      securityContext: {{ include "srp4ctr.containerSecurity" . | nindent 8 }}
+      volumeMounts:
+        {{- include "srp4ctr.mounts" . | nindent 8 }}
+        - { name: data, mountPath: /data }
+        - { name: models, mountPath: /models }
+        - { name: served, mountPath: /served }
+        - { name: scratch, mountPath: /scratch }
+  volumes:
+    {{- $files := list (printf "%s.pem" .role) (printf "%s.key" .role) "triton_control" (printf "kafka_%s" .role) (printf "redis_%s" .role) "postgres" }}
+    {{- include "srp4ctr.secrets" (list $root (concat (include "srp4ctr.authorities" $root | fromJsonArray) $files)) | nindent 4 }}
+    {{- include "srp4ctr.volumes" (list $root (list "data" "models" "served")) | nindent 4 }}
+    - name: scratch
+      emptyDir: { sizeLimit: {{ $root.Values.volumes.scratch.size }} }
+{{- end -}}
+
+{{- define "srp4ctr.onScratch" -}}
+SRP4CTR_TRITON__CONTROL_KEY_FILE: /run/secrets/triton_control
+HOME: /scratch
+TMPDIR: /scratch
+{{- end -}}
+
+{{/* A pod for operators' commands. Takes a dict: root, component, restartPolicy, command or args. */}}
+{{- define "srp4ctr.opsPod" -}}
+{{- $ops := .root.Values.ops -}}
+{{- $known := dict "role" "ops" "own" $ops "more" (printf "SRP4CTR_LOCAL__ACTOR: %q" $ops.actor) "networks" (list "events" "features" "serving" "metrics") -}}
+{{- include "srp4ctr.trainerPod" (merge $known .) -}}
+{{- end -}}

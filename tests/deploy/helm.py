@@ -1,0 +1,139 @@
+"""Helm, and what it makes of the chart: objects as Kubernetes would be given them.
+
+Where there is no ``helm`` but Go, one is built once into a cache; without either the tests
+that need it are skipped.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.structure.source_tree import ROOT
+
+CHART = ROOT / "deploy" / "helm" / "srp4ctr"
+VALUES = {path.stem.removesuffix("-values"): path for path in CHART.glob("ci/*.yaml")}
+HELM = "v3.22.0"
+KUBERNETES = "1.37.0"
+RELEASE, NAMESPACE = "ctr", "shop"
+FULL = f"{RELEASE}-srp4ctr"
+BUNDLED = ("--set", "bundled.enabled=true")
+_BUILD_S = 540.0
+
+
+def helm() -> str:
+    """Return the path of a Helm; skip the test where there is none."""
+    program, reason = _found_or_built()
+    if reason:
+        pytest.skip(reason)
+    return program
+
+
+@cache
+def _found_or_built() -> tuple[str, str]:
+    """Return the path of a Helm, or why there is none. It is built once per machine."""
+    found = shutil.which("helm")
+    if found and _version(found).startswith(("v3.", "v4.")):
+        return found, ""
+    folder = Path.home() / ".cache" / "srp4ctr" / f"helm-{HELM}"
+    program, go = folder / "helm", shutil.which("go")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several processes may run tests
+        if program.is_file():
+            return str(program), ""
+        if go is None:
+            return "", "needs Helm, or Go to build it"
+        built = subprocess.run(
+            [go, "install", f"helm.sh/helm/v3/cmd/helm@{HELM}"],
+            env={**os.environ, "GOBIN": str(folder)},
+            capture_output=True,
+            text=True,
+            timeout=_BUILD_S,
+            check=False,
+        )
+    failure = f"Helm {HELM} could not be built: {built.stderr[-300:]}"
+    return str(program), failure if built.returncode else ""
+
+
+def _version(program: str) -> str:
+    asked = [program, "version", "--template", "{{.Version}}"]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Return what Helm said; of links it says where they lead, which is left out."""
+    done = subprocess.run(
+        [helm(), *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    lines = done.stderr.splitlines(keepends=True)
+    said = "".join(each for each in lines if "found symbolic link" not in each)
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout, said)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """The objects of one release."""
+
+    objects: tuple[dict[str, Any], ...]
+
+    def all(self, kind: str) -> dict[str, dict[str, Any]]:
+        """Return the objects of a kind by name."""
+        return {o["metadata"]["name"]: o for o in self.objects if o["kind"] == kind}
+
+    def one(self, kind: str, name: str) -> dict[str, Any]:
+        """Return an object of the release ``ctr`` by kind and role."""
+        return self.all(kind)[f"{FULL}-{name}"]
+
+    def pods(self) -> dict[str, dict[str, Any]]:
+        """Return every pod's metadata and specification, by its object's kind and name."""
+        found = {}
+        for each in self.objects:
+            spec = each.get("spec", {})
+            if each["kind"] == "CronJob":
+                spec = spec["jobTemplate"]["spec"]
+            pod = each if each["kind"] == "Pod" else spec.get("template")
+            if pod:
+                found[f"{each['kind']}/{each['metadata']['name']}"] = pod
+        return found
+
+    def pod(self, role: str) -> dict[str, Any]:
+        """Return the pod of a role, as ``stream``."""
+        named = re.compile(rf"\w+/{FULL}-{role}(-\d+)?")
+        (found,) = [pod for name, pod in self.pods().items() if named.fullmatch(name)]
+        return found
+
+
+def template(
+    *arguments: str | Path, release: str = RELEASE, namespace: str = NAMESPACE
+) -> subprocess.CompletedProcess[str]:
+    """Return what ``helm template`` said."""
+    return run(
+        *("template", release, CHART, "--namespace", namespace),
+        *("--kube-version", KUBERNETES, *arguments),
+    )
+
+
+def parsed(done: subprocess.CompletedProcess[str]) -> Rendered:
+    """Return the objects in what Helm wrote."""
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    objects = [each for each in yaml.load_all(done.stdout, loader) if each]
+    return Rendered(objects=tuple(objects))
+
+
+@cache
+def rendered(values: str, changes: Sequence[str] = ()) -> Rendered:
+    """Return the objects of a file of ``ci/``, with ``--set`` of ``changes``."""
+    sets = [word for change in changes for word in ("--set", change)]
+    return parsed(template("--values", VALUES[values], *sets))
