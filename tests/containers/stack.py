@@ -19,6 +19,7 @@ from tests.real_stack import ROOT, SERVICES
 
 ADDRESS = "127.0.0.61"
 """Where a test's stack publishes: no other stack of this machine does."""
+WELL = ("healthy", "exited 0")
 _POLL_S = 1.0
 _INSIDE = Path(__file__).with_name("inside.py")
 _TLS = ("enabled", "ca_file", "certificate_file", "key_file")
@@ -69,6 +70,16 @@ class Stack:
     variables: Mapping[str, str] = field(default_factory=dict)
     """For compose.yaml, besides where it publishes and what its secrets are."""
     files: tuple[Path, ...] = (ROOT / "compose.yaml",)
+    root: Path = ROOT
+    """What paths in the files are relative to."""
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What every command of compose for this project begins with."""
+        files = [word for file in self.files for word in ("-f", str(file))]
+        profiles = [word for each in self.profiles for word in ("--profile", each)]
+        options = ["-p", self.project, "--project-directory", str(self.root)]
+        return ("docker", "compose", *options, *files, *profiles)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -80,11 +91,8 @@ class Stack:
 
     def compose(self, *words: str, stdin: str = "", timeout_s: float = 900.0) -> str:
         """Return what ``docker compose WORDS`` prints."""
-        files = [word for file in self.files for word in ("-f", str(file))]
-        profiles = [word for each in self.profiles for word in ("--profile", each)]
-        options = ["-p", self.project, "--project-directory", str(ROOT), *files, *profiles]
         return run(
-            *("docker", "compose", *options, *words),
+            *(*self.command, *words),
             stdin=stdin,
             timeout_s=timeout_s,
             env=self.environment,
@@ -105,13 +113,18 @@ class Stack:
         self.compose("down", "--timeout", "60", *more)
 
     def states(self) -> dict[str, str]:
-        """Return each service's state: ``healthy``, ``exited 0``, ``restarting`` …"""
+        """Return each service's state: ``healthy``, ``exited 0``, ``restarting`` …
+
+        Of several containers of a service, that of one that is not well.
+        """
         lines = self.compose("ps", "--all", "--format", "json").splitlines()
-        found = {}
+        found: dict[str, str] = {}
         for each in map(json.loads, lines):
             state = each["Health"] or each["State"]
-            is_over = each["State"] == "exited"
-            found[each["Service"]] = f"exited {each['ExitCode']}" if is_over else state
+            if each["State"] == "exited":
+                state = f"exited {each['ExitCode']}"
+            if found.get(each["Service"], "healthy") in WELL:
+                found[each["Service"]] = state
         return found
 
     def wait_well(self, services: Iterable[str] = (), timeout_s: float = 300.0) -> None:
@@ -121,11 +134,11 @@ class Stack:
         def are_well() -> bool:
             nonlocal states
             states = self.states()
-            sick = {n for n, s in states.items() if s not in ("healthy", "exited 0")}
+            sick = {n for n, s in states.items() if s not in WELL}
             return wanted <= states.keys() and not (sick & (wanted or states.keys()))
 
         if not until(are_well, timeout_s):
-            sick = {n: s for n, s in states.items() if s not in ("healthy", "exited 0")}
+            sick = {n: s for n, s in states.items() if s not in WELL}
             logs = "".join(self.logs(name) for name in sick)
             raise ContainerError(f"not well after {timeout_s:.0f} s: {sick}\n{logs}")
 
@@ -193,10 +206,13 @@ class Stack:
         words = ("events", "publish", "/events.jsonl", "--backfill")
         self.outsider("events", ("ca.pem", "kafka_producer"), given, words, events)
 
-    def rank(self, user: str, items: list[str], *, certificate: bool = True) -> Any:
+    def rank(
+        self, user: str, items: list[str], *, certificate: bool = True, seconds: int = 0
+    ) -> Any:
         """Return the version, status and probabilities that a caller gets over TLS.
 
-        Raises ``ContainerError`` where it is refused.
+        With ``seconds`` it goes on calling, and returns how often it got which status, or
+        error. Raises ``ContainerError`` where its only call is refused.
         """
         files = ("ca.pem", "caller.pem", "caller.key")
         names = files if certificate else files[:1]
@@ -205,7 +221,7 @@ class Stack:
             f"SRP4CTR_TRITON__TLS__{name.upper()}": value
             for name, value in zip(_TLS, values, strict=False)
         }
-        given |= {"USER_ID": user, "ITEM_IDS": ",".join(items)}
+        given |= {"USER_ID": user, "ITEM_IDS": ",".join(items), "SECONDS": f"{seconds}"}
         script = Path(__file__).with_name("caller.py")
         return json.loads(self.outsider("serving", names, given, ("/caller.py",), script))
 
