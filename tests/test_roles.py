@@ -51,7 +51,7 @@ IMAGES = {
     "trainer": ("trainer", "local.refresh_job, local.feature_gate, training.refresh"),
 }
 # What uv says where it reaches no index, or may not ask one.
-NOT_THERE = re.compile("network was disabled|error sending request|failed to fetch", re.I)
+NOT_THERE = re.compile("network was disabled|error sending request", re.I)
 NOUNS = [n for n, c in get_command(app).commands.items() if hasattr(c, "commands")]  # type: ignore[attr-defined]
 
 
