@@ -24,7 +24,7 @@ COMPOSE = $(if $(filter gpu,$(PROFILE)),TRITON_BACKEND=$(or $(TRITON_BACKEND),on
 # Where it is set each process compiles all it imports anew: 8 s of torch and its like.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint bench setup lock audit sbom fuzz schema dashboards secrets up down logs ops doctor refresh backup restore containers clean
+.PHONY: help demo test check lint bench setup lock audit sbom fuzz schema dashboards secrets up down logs ops doctor refresh images backup restore containers clean
 # Docker's older builder where buildx is not installed.
 export DOCKER_BUILDKIT ?= $(shell docker buildx version >/dev/null 2>&1 && echo 1 || echo 0)
 # Who typed an operator's command, for the audit log.
@@ -125,6 +125,15 @@ refresh: ## train, judge and promote now, in the real stack (ARGS="--force")
 
 logs: ## follow the real stack's logs (ARGS="stream trainer")
 	@$(COMPOSE) logs --follow $(ARGS)
+
+VERSION = $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
+PUSH ?= 1
+images: ## build our images and push them as REGISTRY/srp4ctr-ROLE:VERSION (PUSH= prints the commands)
+	@test -n "$(REGISTRY)" || { echo "where to? REGISTRY=registry.example.com/team"; exit 2; }
+	@$(if $(PUSH),,echo) $(COMPOSE) build
+	@set -e; for role in stream monitor trainer triton; do image=srp4ctr-$$role:$(VERSION); \
+	  $(if $(PUSH),,echo) docker tag $$image $(REGISTRY)/$$image; \
+	  $(if $(PUSH),,echo) docker push $(REGISTRY)/$$image; done
 
 clean: ## remove the data and caches, not the environments
 	rm -rf .data .mypy_cache .ruff_cache .pytest_cache

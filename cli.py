@@ -181,9 +181,15 @@ def demo(
 def main() -> None:
     """Run the command line; what a person can mend ends in one line, not a traceback."""
     from local.console import show_failure
+    from local.missing_extras import sentence
 
     try:
         app()
+    except ModuleNotFoundError as error:
+        if not (missing := sentence(error.name, sys.argv[1:])):
+            raise
+        show_failure(err, ValueError(missing))
+        sys.exit(1)
     except (ValueError, RuntimeError, OSError) as error:
         show_failure(err, error)
         sys.exit(1)

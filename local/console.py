@@ -136,7 +136,8 @@ def show_failure(console: Console, error: BaseException) -> None:
         if error.hint:
             console.print(f"try: {escape(error.hint)}", highlight=False)
         return
-    console.print(f"[bold red]error:[/bold red] {escape(_said(error))}", highlight=False)
+    said = f"[bold red]error:[/bold red] {escape(_said(error))}"
+    console.print(said, highlight=False, soft_wrap=True)  # one line, wherever it goes
 
 
 def _said(error: BaseException) -> str:

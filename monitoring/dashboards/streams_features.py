@@ -119,6 +119,13 @@ def _probes(made: Dashboard) -> None:
         limits.at_most(120, 600),
         over_time("max(srp4ctr_probe_age_seconds)"),
     )
+    found = "max_over_time(srp4ctr_store_lost_at_seconds[1d]) > 0"
+    lost = stat_of(
+        "Since the store lost rows",
+        "When a worker last found acknowledged rows gone; it rebuilds them by itself.",
+        "s",
+        over_time(f"min(time() - ({found}))"),
+    ).no_value("none lost within a day")
     waiting = lines(
         "Impressions waiting for a click",
         "What the worker holds in memory until label windows close.",
@@ -128,7 +135,7 @@ def _probes(made: Dashboard) -> None:
         over_time("sum(srp4ctr_label_unmatched_clicks)", "unmatched clicks"),
     )
     failed = limited(failed.min(0), limits.none_of_it())
-    line(made, 7, (10, failed), (4, last), (10, waiting.min(0)))
+    line(made, 7, (8, failed), (4, last), (4, lost), (8, waiting.min(0)))
 
 
 def _served(made: Dashboard) -> None:

@@ -101,13 +101,6 @@ def test_every_command_is_typed_by_a_test() -> None:
     assert TYPED_BY_HAND.keys() - named == set()
 
 
-def test_every_target_of_make_exists() -> None:
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    made = [words(each) for _, each in COMMANDS if words(each)[:1] == ["make"]]
-    assert made
-    assert [each for each in made if each[1] not in targets] == []
-
-
 def test_every_benchmark_that_a_page_names_exists() -> None:
     named = {
         name

@@ -1,16 +1,19 @@
 """A store that lost its rows is found out, and the worker rebuilds what is its own."""
 
 import asyncio
+import time
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
+from aiokafka import TopicPartition
 
 from streams import lost_rows
 from streams.config import KafkaConfig
 from streams.events import BEHAVIOR_EVENTS_TOPIC, FORGOTTEN_USER
-from streams.lost_rows import LOSSES, is_lost
+from streams.lost_rows import LOSSES, LOST_AT, LossWatch, is_lost
 from streams.sequences import BehaviorSequence
-from streams.sink import Rows
+from streams.sink import Rows, ShareKey
 from streams.worker import SequenceWorker
 from tests.streams.memory_sink import MemorySink
 from tests.streams.test_rebuild_command import right
@@ -39,6 +42,26 @@ def test_a_store_that_lacks_one_of_many_has_lost_nothing() -> None:
 
 def test_nobody_s_events_make_no_row_and_are_no_loss() -> None:
     assert not is_lost([FORGOTTEN_USER], rows_of())
+
+
+def test_a_loss_is_ordered_counted_and_dated_once() -> None:
+    source, ordered, before = TopicPartition("t", 0), [], LOSSES._value.get()
+
+    async def read(users: Collection[str], shares: Collection[ShareKey]) -> Rows:
+        return Rows()
+
+    async def order(lost: TopicPartition) -> None:
+        ordered.append(lost)
+
+    async def look_twice() -> None:
+        watch = LossWatch(read, order)
+        await watch.check(source, ["u1", "u2"])
+        await watch.check(source, ["u1", "u2"])
+
+    begun = time.time()
+    asyncio.run(look_twice())
+    assert (ordered, LOSSES._value.get()) == ([source], before + 1)
+    assert begun <= LOST_AT._value.get() <= time.time()
 
 
 @pytest.mark.kafka

