@@ -48,8 +48,7 @@ OPERATORS = [(place, asked) for place, each in typed() if (asked := operators_wo
 def test_every_target_of_make_exists() -> None:
     named = {target for _, each in MADE for target in targets_of(each)}
     assert named >= {"demo", "up", "ops", "doctor", "refresh"}
-    # Until they are merged: another branch makes them.
-    assert named - TARGETS - {"backup", "restore"} == set()
+    assert named - TARGETS == set()
 
 
 @pytest.mark.parametrize(("place", "asked"), OPERATORS)

@@ -1,4 +1,4 @@
-"""The first process of Triton's container ends as the server does, and passes signals on."""
+"""The first process of Triton's container ends as the server ends; it hands signals on."""
 
 import os
 import signal
