@@ -21,16 +21,16 @@ from benchmarks.baselines import trees
 from benchmarks.baselines.registry import BASELINES
 from benchmarks.click_examples import Examples, Part
 from benchmarks.click_pretraining import pretrained
-from features.schema import CANDIDATE_TENSORS
-from training import metrics
-from training.batches import slate_batch
-from training.calibration import fit_platt
-from training.config import ModelConfig, RefreshConfig
-from training.finetuning import finetune, serving_logits
-from training.fitting import FitOptions
-from training.model.click_model import ClickModel
-from training.model.embeddings import TableSizes
-from training.model.srp4ctr import SRP4CTR
+from srp4ctr.features.schema import CANDIDATE_TENSORS
+from srp4ctr.training import metrics
+from srp4ctr.training.batches import slate_batch
+from srp4ctr.training.calibration import fit_platt
+from srp4ctr.training.config import ModelConfig, RefreshConfig
+from srp4ctr.training.finetuning import finetune, serving_logits
+from srp4ctr.training.fitting import FitOptions
+from srp4ctr.training.model.click_model import ClickModel
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
 
 MANY_SEEDS, SEEDS = 5, 3
 REFERENCE = "srp4ctr"  # what the others are compared with

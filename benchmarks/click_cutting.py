@@ -31,17 +31,17 @@ from benchmarks.click_examples import (
 )
 from benchmarks.click_sources import Source, say
 from benchmarks.learning_code import code_digest
-from features import event_log, point_in_time, vocabulary
-from features.event_log import EventLog
-from features.point_in_time import RequestSnapshots
-from features.vocabulary import Vocabulary
-from streams.events import UserEvent
-from streams.labels import ImpressionLabel, LabelJoin
+from srp4ctr.features import event_log, point_in_time, vocabulary
+from srp4ctr.features.event_log import EventLog
+from srp4ctr.features.point_in_time import RequestSnapshots
+from srp4ctr.features.vocabulary import Vocabulary
+from srp4ctr.streams.events import UserEvent
+from srp4ctr.streams.labels import ImpressionLabel, LabelJoin
+from srp4ctr.training import examples
+from srp4ctr.training.batches import Slates
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.judging import boundary_ms
 from tests.features.logs import write_log
-from training import examples
-from training.batches import Slates
-from training.config import RefreshConfig
-from training.judging import boundary_ms
 
 TTL_DAYS = 90.0
 LABEL_WINDOW_MS, CORRECTION_MS = 1_800_000, 86_400_000

@@ -26,10 +26,10 @@ from benchmarks.click_pretraining import pretrained, pretraining_digest
 from benchmarks.click_scores import figures
 from benchmarks.click_sources import say
 from benchmarks.learning_code import LEARNING_CODE, code_digest
-from features.whole_files import replace_text
-from training.calibration import Calibration, fit_platt
-from training.config import RefreshConfig
-from training.model.srp4ctr import SRP4CTR
+from srp4ctr.features.whole_files import replace_text
+from srp4ctr.training.calibration import Calibration, fit_platt
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.model.srp4ctr import SRP4CTR
 
 JOBS_CODE = (
     *(*LEARNING_CODE, "training/calibration.py", "training/metrics.py"),

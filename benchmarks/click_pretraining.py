@@ -8,10 +8,10 @@ from pathlib import Path
 from benchmarks.click_examples import Examples
 from benchmarks.kept_encoders import trained_once
 from benchmarks.learning_code import LEARNING_CODE, code_digest
-from training.config import RefreshConfig
-from training.fitting import FitOptions
-from training.model.srp4ctr import SRP4CTR
-from training.pretraining import pretrain
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.fitting import FitOptions
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.pretraining import pretrain
 
 # What only fine-tuning, judging or serving reads: an encoder is the same whatever it is.
 NOT_OF_PRETRAINING = {

@@ -33,7 +33,7 @@ from benchmarks.click_jobs import (
 )
 from benchmarks.click_sources import read, say
 from benchmarks.kept_runs import keep, restore
-from training.config import RefreshConfig
+from srp4ctr.training.config import RefreshConfig
 
 ROOT = Path(".data/benchmarks/click_quality")
 QUICK_EVENTS = 60_000

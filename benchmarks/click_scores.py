@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.click_examples import Examples, Part
-from training import metrics
+from srp4ctr.training import metrics
 
 HEAD_SHARE = 0.2  # of the items, the most shown in training; the rest is the long tail
 SHORT_HISTORY = 5

@@ -21,10 +21,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from features.item_fields import Attributes
-from local import movielens
-from streams.event_files import read_lines
-from streams.events import (
+from srp4ctr.features.item_fields import Attributes
+from srp4ctr.local import movielens
+from srp4ctr.streams.event_files import read_lines
+from srp4ctr.streams.events import (
     Behavior,
     Event,
     Impression,
@@ -32,7 +32,7 @@ from streams.events import (
     UserEvent,
     item_key,
 )
-from streams.wire import RejectedEvent, decode
+from srp4ctr.streams.wire import RejectedEvent, decode
 from tests.streams import test_ebnerd as ebnerd
 
 CACHE = Path(".data/cache")

@@ -25,9 +25,9 @@ from benchmarks.click_examples import Examples, Part, load
 from benchmarks.click_quality import ROOT
 from benchmarks.click_scores import mean_auc
 from benchmarks.click_sources import read, say
-from features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
-from training import metrics
-from training.config import RefreshConfig
+from srp4ctr.features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
+from srp4ctr.training import metrics
+from srp4ctr.training.config import RefreshConfig
 
 # Untuned: what one would begin with.
 TREES = 200

@@ -31,19 +31,19 @@ from benchmarks.click_cutting import TTL_DAYS
 from benchmarks.click_examples import LENGTH
 from benchmarks.click_scores import mean_auc
 from benchmarks.click_sources import began_ms, ebnerd_reads
-from features import event_log, point_in_time, vocabulary
-from features.point_in_time import RequestSnapshots
-from streams.events import item_key
-from streams.labels import ImpressionLabel
+from srp4ctr.features import event_log, point_in_time, vocabulary
+from srp4ctr.features.point_in_time import RequestSnapshots
+from srp4ctr.streams.events import item_key
+from srp4ctr.streams.labels import ImpressionLabel
+from srp4ctr.training import examples, metrics
+from srp4ctr.training.batches import Slates
+from srp4ctr.training.config import ModelConfig, RefreshConfig
+from srp4ctr.training.finetuning import finetune, serving_logits
+from srp4ctr.training.fitting import FitOptions
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
 from tests.features.logs import write_log
 from tests.streams import test_ebnerd as ebnerd
-from training import examples, metrics
-from training.batches import Slates
-from training.config import ModelConfig, RefreshConfig
-from training.finetuning import finetune, serving_logits
-from training.fitting import FitOptions
-from training.model.embeddings import TableSizes
-from training.model.srp4ctr import SRP4CTR
 
 WINDOW_S = 60
 RESULTS = Path(__file__).parent / "results" / "delayed_feedback.json"

@@ -25,7 +25,7 @@ from benchmarks.evidence_rows import (
     plain,
     read,
 )
-from features.whole_files import replace_text
+from srp4ctr.features.whole_files import replace_text
 
 PAGE = Path(__file__).parents[1] / "docs" / "model.md"
 BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"

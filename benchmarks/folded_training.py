@@ -23,16 +23,16 @@ from benchmarks.click_cutting import examples_of
 from benchmarks.click_examples import load
 from benchmarks.click_quality import ROOT
 from benchmarks.click_sources import read, say
-from features.schema import CANDIDATE_TENSORS
-from training.batch_order import in_order
-from training.batches import Slates
-from training.config import ModelConfig, RefreshConfig
-from training.finetuning import ClickObjective, finetune
-from training.fitting import FitOptions
-from training.learner import Learner
-from training.model.embeddings import TableSizes
-from training.model.srp4ctr import SRP4CTR
-from training.parallel import ALONE
+from srp4ctr.features.schema import CANDIDATE_TENSORS
+from srp4ctr.training.batch_order import in_order
+from srp4ctr.training.batches import Slates
+from srp4ctr.training.config import ModelConfig, RefreshConfig
+from srp4ctr.training.finetuning import ClickObjective, finetune
+from srp4ctr.training.fitting import FitOptions
+from srp4ctr.training.learner import Learner
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.parallel import ALONE
 
 REQUESTS = 1_024
 RESULTS = Path(__file__).parent / "results" / "folded_training.json"

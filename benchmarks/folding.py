@@ -21,13 +21,13 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from features import bundle
-from features.schema import ENCODER_INPUTS, HEAD_INPUTS, STATE_TENSORS, Field
-from training.config import ModelConfig
-from training.cost import CANDIDATES, formula, sample, sizes_of
-from training.export import export
-from training.model.embeddings import TableSizes
-from training.model.srp4ctr import SRP4CTR
+from srp4ctr.features import bundle
+from srp4ctr.features.schema import ENCODER_INPUTS, HEAD_INPUTS, STATE_TENSORS, Field
+from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.cost import CANDIDATES, formula, sample, sizes_of
+from srp4ctr.training.export import export
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
 
 LENGTHS = (50, 200)
 NUM_ITEMS = 2_000

@@ -35,23 +35,28 @@ from benchmarks.ingest_stack import (
     worker_rate,
 )
 from benchmarks.serving_stack import catalogue
-from features import vocabulary
-from features.config import FeatureConfig
-from features.item_table import MAX_ITEMS_A_TURN, ItemTable
-from features.reader import ItemArrays
-from features.transforms import empty_activity
-from local import processes
-from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC, item_key
-from streams.exposures import EXPOSURE_LENGTH
-from streams.log_lock import reading
-from streams.sink import ItemProfile, Rows
-from training import cost
-from training.batches import HISTORY_NAMES
-from training.config import ModelConfig, RefreshConfig
-from training.fitting import FitOptions
-from training.model.embeddings import TableSizes
-from training.model.srp4ctr import SRP4CTR
-from training.pretraining import Windows, pretrain
+from srp4ctr.features import vocabulary
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.item_table import MAX_ITEMS_A_TURN, ItemTable
+from srp4ctr.features.reader import ItemArrays
+from srp4ctr.features.transforms import empty_activity
+from srp4ctr.local import processes
+from srp4ctr.streams.events import (
+    BEHAVIOR_EVENTS_TOPIC,
+    ITEMS_TOPIC,
+    LABELS_TOPIC,
+    item_key,
+)
+from srp4ctr.streams.exposures import EXPOSURE_LENGTH
+from srp4ctr.streams.log_lock import reading
+from srp4ctr.streams.sink import ItemProfile, Rows
+from srp4ctr.training import cost
+from srp4ctr.training.batches import HISTORY_NAMES
+from srp4ctr.training.config import ModelConfig, RefreshConfig
+from srp4ctr.training.fitting import FitOptions
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.pretraining import Windows, pretrain
 
 EVENTS, READS, WINDOWS, TABLE_ITEMS = 60_000, 4_000, 512, 500_000
 LENGTHS = (50, 200)
@@ -158,7 +163,7 @@ def _store_s(store: processes.Running, number: int, read: Callable[[], None]) ->
 
 
 def _read_users(features: FeatureConfig, length: int) -> None:
-    from features.reader import StoreReader
+    from srp4ctr.features.reader import StoreReader
 
     reader, users = StoreReader(features), user_ids()
     for number in range(READS):  # one a request, as serving reads
@@ -166,7 +171,7 @@ def _read_users(features: FeatureConfig, length: int) -> None:
 
 
 def _read_items(features: FeatureConfig) -> None:
-    from features.reader import StoreReader
+    from srp4ctr.features.reader import StoreReader
 
     reader, keys = StoreReader(features), [item_key(_item(n)) for n in range(ITEMS)]
     for first in range(0, ITEMS, _CHUNK):
@@ -175,7 +180,7 @@ def _read_items(features: FeatureConfig) -> None:
 
 def _item_bytes(stack: Stack, start_ms: int) -> tuple[float, float]:
     """Store every item; return the bytes of a share of its counters, and of its profile."""
-    from features.store import FeatureStoreSink
+    from srp4ctr.features.store import FeatureStoreSink
 
     sink = FeatureStoreSink(stack.features)
     empty = _used(stack)

@@ -10,11 +10,11 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from benchmarks.ingest_events import USERS, Load, history, user_ids
 from benchmarks.ingest_stack import Rate, Stack
-from streams.brokers import client_arguments
-from streams.config import StreamConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC, Event
-from streams.follower import FETCH_BYTES
-from streams.sink import Rows
+from srp4ctr.streams.brokers import client_arguments
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, Event
+from srp4ctr.streams.follower import FETCH_BYTES
+from srp4ctr.streams.sink import Rows
 
 _ROWS = 1000  # of one call
 _PASSES = 2
@@ -30,7 +30,7 @@ def writing_rate(stack: Stack, load: Load, start_ms: int) -> Rate:
 
     The rows are made before the clock starts; each is newer than what is stored.
     """
-    from features.store import FeatureStoreSink
+    from srp4ctr.features.store import FeatureStoreSink
 
     sink, users = FeatureStoreSink(stack.features), user_ids()
     sequences = [history(number, load.length, start_ms) for number in range(USERS)]

@@ -13,10 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.activity import Activity
-from streams.events import Behavior, Click, Impression, UserEvent, action_code, item_key
-from streams.exposures import EXPOSURE_LENGTH, Exposures, show
-from streams.sequences import BehaviorSequence, SequenceElement, sequence_of
+from srp4ctr.streams.activity import Activity
+from srp4ctr.streams.events import (
+    Behavior,
+    Click,
+    Impression,
+    UserEvent,
+    action_code,
+    item_key,
+)
+from srp4ctr.streams.exposures import EXPOSURE_LENGTH, Exposures, show
+from srp4ctr.streams.sequences import BehaviorSequence, SequenceElement, sequence_of
 
 USERS, ITEMS, SLATE = 10_000, 5_000, 8
 ZIPF = 1.1  # the exponent: of 10,000 users the first makes 15 % of the events

@@ -15,9 +15,9 @@ import msgspec
 import numpy as np
 
 from benchmarks.ingest_stack import Stack
-from streams.events import Behavior, Click, UserEvent
-from streams.publisher import EventPublisher
-from streams.sequences import SequenceElement, element_of
+from srp4ctr.streams.events import Behavior, Click, UserEvent
+from srp4ctr.streams.publisher import EventPublisher
+from srp4ctr.streams.sequences import SequenceElement, element_of
 
 _PROBE_EVERY_S, _POLL_S = 0.1, 0.01
 _TICK_S = 0.005
@@ -48,7 +48,7 @@ def freshness(stack: Stack, events: Sequence[UserEvent], per_s: float) -> Freshn
 
     Raises ``TimeoutError`` for an event that does not come within 30 s.
     """
-    from features.store import OnlineViews
+    from srp4ctr.features.store import OnlineViews
 
     views, probes = OnlineViews(stack.features), SimpleQueue[_Probe | None]()
     with ThreadPoolExecutor(1) as pool, EventPublisher(stack.kafka) as publisher:
@@ -103,7 +103,7 @@ def _poll(views: Any, probes: "SimpleQueue[_Probe | None]") -> list[float]:
 
 def _readable(views: Any, waiting: Sequence[_Probe]) -> list[_Probe]:
     """Return the probes whose element is in the store now."""
-    from features import rows
+    from srp4ctr.features import rows
 
     users = list({each.user_id for each in waiting})
     found = views.read(rows.SEQUENCE_VIEW, [rows.user_entity(user) for user in users])

@@ -19,9 +19,9 @@ import pandas as pd
 
 from benchmarks.ingest_events import history, user_ids
 from benchmarks.ingest_stack import Rate, Stack
-from local import processes
-from streams.events import BEHAVIOR_EVENTS_TOPIC, Behavior, Click, UserEvent
-from streams.sequences import element_of
+from srp4ctr.local import processes
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, Behavior, Click, UserEvent
+from srp4ctr.streams.sequences import element_of
 
 _ARRAYS = ("item_keys", "actions", "occurred_at", "values")
 _TIMEOUT_S = 300.0
@@ -114,7 +114,9 @@ class _Pipeline:
 
 def _store(folder: Path, redis: str) -> Any:
     """Return Feast's store of a project with one view, applied."""
-    from features import feast_api  # first: it undoes what Feast does to the process
+    from srp4ctr.features import (
+        feast_api,  # first: it undoes what Feast does to the process
+    )
 
     import feast  # isort: skip
     from feast.types import Array, Float64, Int64, String

@@ -29,14 +29,14 @@ from benchmarks.ingest_events import (
     past_exposures,
     user_ids,
 )
-from features.config import FeatureConfig
-from local import apache_kafka, broker, ports, processes
-from streams.brokers import client_arguments
-from streams.config import KafkaConfig, StreamConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, UserEvent
-from streams.publisher import EventPublisher
-from streams.sink import Rows
-from streams.topics import ensure_topics
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.local import apache_kafka, broker, ports, processes
+from srp4ctr.streams.brokers import client_arguments
+from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, UserEvent
+from srp4ctr.streams.publisher import EventPublisher
+from srp4ctr.streams.sink import Rows
+from srp4ctr.streams.topics import ensure_topics
 
 MAX_WORKERS = 4
 MEASURED_KEYS = 200
@@ -89,7 +89,7 @@ class Memory:
 @contextmanager
 def running_stack(which: str) -> Iterator[Stack]:
     """Yield broker ``which`` (``kafka`` or ``noida``) with our topics, and the store."""
-    from features.store import apply  # Feast: 3 s
+    from srp4ctr.features.store import apply  # Feast: 3 s
 
     with (
         tempfile.TemporaryDirectory() as name,
@@ -133,8 +133,8 @@ def stop_all(folder: Path) -> None:
 
 def fill(stack: Stack, load: Load, start_ms: int) -> Memory:
     """Give every user L behaviours, counters and exposures; return what they take."""
-    from features.rows import PACKED, pack_activity, pack_exposures, pack_sequence
-    from features.store import FeatureStoreSink
+    from srp4ctr.features.rows import PACKED, pack_activity, pack_exposures, pack_sequence
+    from srp4ctr.features.store import FeatureStoreSink
 
     store: Any = Redis.from_url(f"redis://{stack.features.redis}")
     before = int(store.info("memory")["used_memory"])
@@ -185,7 +185,7 @@ def start_worker(stack: Stack, length: int, number: int = 0) -> processes.Runnin
         "STREAMS__METRICS_PORT": str(metrics_port),
     }
     env = {f"SRP4CTR_{name}": value for name, value in settings.items()}
-    program = processes.python(name, "-m", "cli", "stream", "run", env=env)
+    program = processes.python(name, "-m", "srp4ctr.cli", "stream", "run", env=env)
     return processes.start(program, stack.folder, tied=True)
 
 

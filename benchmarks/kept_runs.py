@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from features.whole_files import replace_text
+from srp4ctr.features.whole_files import replace_text
 
 
 def restore(kept: Path, folder: Path) -> None:

@@ -27,17 +27,17 @@ import torch
 
 from benchmarks.click_sources import read
 from benchmarks.serving_stack import catalogue
-from features import bundle
-from features.bundle import BundleManifest
-from features.config import FeatureConfig
-from features.stored_states import StateStore, digest_of, packed
-from local import broker, ports, processes
-from streams.events import Impression, UserEvent
-from training import cost, export
-from training.config import ModelConfig
-from training.model.embeddings import TableSizes
-from training.model.srp4ctr import SRP4CTR
-from triton_repo.scoring import Encoder, Scorer, Tensors, histories_in, key_of
+from srp4ctr.features import bundle
+from srp4ctr.features.bundle import BundleManifest
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.stored_states import StateStore, digest_of, packed
+from srp4ctr.local import broker, ports, processes
+from srp4ctr.streams.events import Impression, UserEvent
+from srp4ctr.training import cost, export
+from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.triton_repo.scoring import Encoder, Scorer, Tensors, histories_in, key_of
 
 DAY_S = 86_400.0
 KEPT_FOR_S = {"1 min": 60.0, "1 h": 3600.0, "1 day": DAY_S, "always": float("inf")}

@@ -29,14 +29,14 @@ import numpy as np
 from benchmarks.click_sources import of_ebnerd, say
 from benchmarks.monitoring_alerts import Fired, fired
 from benchmarks.monitoring_page import TritonPage, shown
-from monitoring.config import MonitorConfig
-from monitoring.exporter import Monitor, MonitorSources
-from monitoring.label_reader import LabelBatch, ReceivedLabel
-from monitoring.tally import ModelQuality
-from streams.config import KafkaConfig
-from streams.events import Click, Impression, UserEvent, item_key
-from streams.labels import ImpressionLabel, LabelJoin
-from training import metrics
+from srp4ctr.monitoring.config import MonitorConfig
+from srp4ctr.monitoring.exporter import Monitor, MonitorSources
+from srp4ctr.monitoring.label_reader import LabelBatch, ReceivedLabel
+from srp4ctr.monitoring.tally import ModelQuality
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events import Click, Impression, UserEvent, item_key
+from srp4ctr.streams.labels import ImpressionLabel, LabelJoin
+from srp4ctr.training import metrics
 
 HONEST, BOASTER, SPENDER = "v1", "v2", "v3"
 BOASTS = 1.5

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from streams.labels import ImpressionLabel
+from srp4ctr.streams.labels import ImpressionLabel
 
 # Of a candidate.
 CPU_US = {"v1": 80, "v2": 80, "v3": 800}

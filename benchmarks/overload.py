@@ -28,7 +28,7 @@ from tritonclient.grpc import InferenceServerClient
 from benchmarks.click_sources import say
 from benchmarks.serving_load import PREPARED, Load, a_request, measure
 from benchmarks.serving_stack import Stack, running_stack
-from triton_repo.pbtxt import RANK_CLICKS
+from srp4ctr.triton_repo.pbtxt import RANK_CLICKS
 
 LENGTH, CANDIDATES, CALLERS = 200, 100, 8
 DEADLINE_S, DURATION_S = 0.1, 8.0

@@ -33,16 +33,16 @@ from benchmarks.click_sources import read, say
 from benchmarks.informed_models import LOGIT, QUERIES, STATES, Scorer, network, trees
 from benchmarks.kept_runs import keep, restore
 from benchmarks.learning_code import LEARNING_CODE, code_digest
-from features.whole_files import replace_text
-from streams.events import Impression
-from training.batch_order import in_order
-from training.batches import slate_batch, slate_lengths
-from training.calibration import fit_platt
-from training.config import ModelConfig, RefreshConfig
-from training.export import score_knowing
-from training.finetuning import SCORING_ROWS, finetune
-from training.fitting import FitOptions
-from training.model.srp4ctr import SRP4CTR
+from srp4ctr.features.whole_files import replace_text
+from srp4ctr.streams.events import Impression
+from srp4ctr.training.batch_order import in_order
+from srp4ctr.training.batches import slate_batch, slate_lengths
+from srp4ctr.training.calibration import fit_platt
+from srp4ctr.training.config import ModelConfig, RefreshConfig
+from srp4ctr.training.export import score_knowing
+from srp4ctr.training.finetuning import SCORING_ROWS, finetune
+from srp4ctr.training.fitting import FitOptions
+from srp4ctr.training.model.srp4ctr import SRP4CTR
 
 RESULTS = Path(__file__).parent / "results" / "own_model.json"
 SEEDS = RESULTS.with_suffix(".seeds.jsonl")

@@ -40,10 +40,10 @@ from benchmarks.click_scores import figures
 from benchmarks.click_sources import say
 from benchmarks.learning_code import code_digest
 from benchmarks.peers.impressions import save_impressions
-from training import metrics
-from training.batches import Arrays
-from training.calibration import fit_platt
-from training.config import RefreshConfig
+from srp4ctr.training import metrics
+from srp4ctr.training.batches import Arrays
+from srp4ctr.training.calibration import fit_platt
+from srp4ctr.training.config import RefreshConfig
 
 LIBRARY, PINNED = "torch-rechub", "0.9.0"
 NAME = f"din ({LIBRARY} {PINNED.rpartition('.')[0]})"

@@ -23,9 +23,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features import event_log, point_in_time
-from streams.events import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
-from streams.log_files import schema_of
+from srp4ctr.features import event_log, point_in_time
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
+from srp4ctr.streams.log_files import schema_of
 
 LENGTH, TTL_DAYS = 50, 90.0
 SLATE = 10

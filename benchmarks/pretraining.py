@@ -34,9 +34,9 @@ from benchmarks.pretraining_arms import ARMS, ARMS_CODE, RUNS, Scorer
 from benchmarks.pretraining_files import part_of, read
 from benchmarks.pretraining_questions import TEST, VALIDATION, LeaveLast
 from benchmarks.pretraining_recipe import RECIPE, Recipe
-from features.whole_files import replace_text
-from training.cost import formula
-from training.model.embeddings import TableSizes
+from srp4ctr.features.whole_files import replace_text
+from srp4ctr.training.cost import formula
+from srp4ctr.training.model.embeddings import TableSizes
 
 RESULTS = Path("benchmarks/results/pretraining.json")
 SEEDS = RESULTS.with_suffix(".seeds.jsonl")

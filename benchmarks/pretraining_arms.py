@@ -22,23 +22,23 @@ from benchmarks.kept_encoders import trained_once
 from benchmarks.learning_code import LEARNING_CODE, code_digest
 from benchmarks.pretraining_questions import NEGATIVES, LeaveLast
 from benchmarks.pretraining_recipe import Recipe
-from features.vocabulary import MASK_ROW
-from training.batches import (
+from srp4ctr.features.vocabulary import MASK_ROW
+from srp4ctr.training.batches import (
     HISTORY_NAMES,
     Slates,
     history_lengths,
     newest,
     torch_rows,
 )
-from training.config import ModelConfig, RefreshConfig
-from training.finetuning import finetune, serving_logits
-from training.fitting import FitOptions
-from training.masking import Masks, hide, ids_only
-from training.model.embeddings import TableSizes
-from training.model.pretraining_heads import MaskedHeads
-from training.model.srp4ctr import SRP4CTR
-from training.pretraining import pretrain
-from training.progress import ProgressListener
+from srp4ctr.training.config import ModelConfig, RefreshConfig
+from srp4ctr.training.finetuning import finetune, serving_logits
+from srp4ctr.training.fitting import FitOptions
+from srp4ctr.training.masking import Masks, hide, ids_only
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.pretraining_heads import MaskedHeads
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.pretraining import pretrain
+from srp4ctr.training.progress import ProgressListener
 
 Int64s = NDArray[np.int64]
 Scores = NDArray[Any]

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.pretraining_questions import NEGATIVES, LeaveLast
-from features.point_in_time import UserHistories
-from features.transforms import SequenceArrays
-from local import movielens
-from streams.events import Behavior, ItemUpdate, action_code, item_key
+from srp4ctr.features.point_in_time import UserHistories
+from srp4ctr.features.transforms import SequenceArrays
+from srp4ctr.local import movielens
+from srp4ctr.streams.events import Behavior, ItemUpdate, action_code, item_key
 
 # The files hold the order alone: a behaviour a day, so that the newest weigh more.
 DAY_MS = 86_400_000

@@ -12,17 +12,17 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from features import vocabulary
-from features.exposures import ItemExposures
-from features.item_fields import Attributes
-from features.point_in_time import RequestSnapshots, UserHistories
-from features.transforms import ActivityArrays, SequenceArrays
-from features.vocabulary import Vocabulary
-from streams.activity import HALF_LIVES_H
-from training import examples
-from training.batches import Slates
-from training.examples import ItemAttributes
-from training.pretraining import Windows
+from srp4ctr.features import vocabulary
+from srp4ctr.features.exposures import ItemExposures
+from srp4ctr.features.item_fields import Attributes
+from srp4ctr.features.point_in_time import RequestSnapshots, UserHistories
+from srp4ctr.features.transforms import ActivityArrays, SequenceArrays
+from srp4ctr.features.vocabulary import Vocabulary
+from srp4ctr.streams.activity import HALF_LIVES_H
+from srp4ctr.training import examples
+from srp4ctr.training.batches import Slates
+from srp4ctr.training.examples import ItemAttributes
+from srp4ctr.training.pretraining import Windows
 
 Int64s = NDArray[np.int64]
 TEST, VALIDATION = 1, 2  # the answer's place from the end

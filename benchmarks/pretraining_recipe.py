@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from training.config import ModelConfig, RefreshConfig
+from srp4ctr.training.config import ModelConfig, RefreshConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

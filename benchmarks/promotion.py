@@ -43,8 +43,8 @@ from benchmarks.promotion_traffic import (
     all_requests,
     expected,
 )
-from features import bundle
-from local import triton_watch
+from srp4ctr.features import bundle
+from srp4ctr.local import triton_watch
 
 if TYPE_CHECKING:  # torch: the processes of this run need none
     from benchmarks.serving_stack import Stack

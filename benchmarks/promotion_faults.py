@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from features.check_report import FeatureCheck
-from local import processes, revival
-from local.triton_server import ServerPlan
-from triton_repo import promotion
-from triton_repo.config import TritonConfig
-from triton_repo.live import read_serving
-from triton_repo.promotion import connected
+from srp4ctr.features.check_report import FeatureCheck
+from srp4ctr.local import processes, revival
+from srp4ctr.local.triton_server import ServerPlan
+from srp4ctr.triton_repo import promotion
+from srp4ctr.triton_repo.config import TritonConfig
+from srp4ctr.triton_repo.live import read_serving
+from srp4ctr.triton_repo.promotion import connected
 
 if TYPE_CHECKING:  # torch: a killed process needs none
     from benchmarks.serving_stack import Stack

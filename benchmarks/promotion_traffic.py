@@ -18,10 +18,10 @@ import onnxruntime
 from numpy.typing import NDArray
 from prometheus_client import REGISTRY
 
-from features import bundle
-from features.requests import open_bundle
-from triton_repo.answers import RankRequest
-from triton_repo.client import RankClient
+from srp4ctr.features import bundle
+from srp4ctr.features.requests import open_bundle
+from srp4ctr.triton_repo.answers import RankRequest
+from srp4ctr.triton_repo.client import RankClient
 
 if TYPE_CHECKING:  # torch: a caller needs none
     from benchmarks.serving_stack import Stack

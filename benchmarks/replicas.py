@@ -27,12 +27,12 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.promotion import Run, counts
 from benchmarks.promotion_faults import in_child, no_check
 from benchmarks.promotion_traffic import Callers, all_requests, expected
-from local import ports, processes, serving_env, triton_server
-from local.config import LocalConfig
-from triton_repo import replicas
-from triton_repo.config import ReplicaConfig
-from triton_repo.live import read_serving
-from triton_repo.promotion import PromotionError
+from srp4ctr.local import ports, processes, serving_env, triton_server
+from srp4ctr.local.config import LocalConfig
+from srp4ctr.triton_repo import replicas
+from srp4ctr.triton_repo.config import ReplicaConfig
+from srp4ctr.triton_repo.live import read_serving
+from srp4ctr.triton_repo.promotion import PromotionError
 
 if TYPE_CHECKING:  # torch: the processes of this run need none
     from benchmarks.serving_stack import Stack

@@ -35,9 +35,9 @@ from benchmarks.click_sources import say
 from benchmarks.serving_forms import FORMS, THREE_STEPS, TILED
 from benchmarks.serving_load import Load, Measured, measure, timed
 from benchmarks.serving_stack import Stack, running_stack
-from features.schema import STATE_TENSORS
-from training import cost, export
-from triton_repo.pbtxt import RANK_CLICKS
+from srp4ctr.features.schema import STATE_TENSORS
+from srp4ctr.training import cost, export
+from srp4ctr.triton_repo.pbtxt import RANK_CLICKS
 
 LENGTHS, CANDIDATES, CALLERS = (50, 200, 1000), (10, 100, 500), (1, 4)
 DURATION_S, ROUNDS = 4.0, 3

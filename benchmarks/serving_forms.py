@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from tritonclient.grpc import InferenceServerClient, model_config_pb2
 
 from benchmarks.baselines.registry import BASELINES
-from features import schema
-from features.vocabulary import Vocabulary
-from training import cost, export
-from training.config import ModelConfig
-from training.model.click_model import ClickModel
-from training.model.embeddings import TableSizes
-from triton_repo import pbtxt, rendering
-from triton_repo.config import TritonConfig
+from srp4ctr.features import schema
+from srp4ctr.features.vocabulary import Vocabulary
+from srp4ctr.training import cost, export
+from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.model.click_model import ClickModel
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.triton_repo import pbtxt, rendering
+from srp4ctr.triton_repo.config import TritonConfig
 
 KEPT, STORED, THREE_STEPS, TILED, DIN = FORMS = (
     *("rank_states_kept", "rank_states_stored", "rank_in_three_steps"),

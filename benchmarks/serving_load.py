@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from tritonclient.grpc import InferenceServerClient
 
 from benchmarks.serving_stack import VERSION, item_ids, user_ids
-from features import schema
-from triton_repo.client import infer_inputs
-from triton_repo.pbtxt import RANK_CLICKS
+from srp4ctr.features import schema
+from srp4ctr.triton_repo.client import infer_inputs
+from srp4ctr.triton_repo.pbtxt import RANK_CLICKS
 
 PREPARED = 64  # requests of a caller, asked in turns: making one is not the server's cost
 WARM_UP_S = 0.5

@@ -18,23 +18,23 @@ import torch
 from benchmarks.ingest_events import past_activity, past_exposures
 from benchmarks.promotion_faults import no_check
 from benchmarks.serving_forms import FORMS, STORED, add_forms
-from features import bundle, vocabulary
-from features.bundle import BundleManifest
-from features.config import FeatureConfig
-from features.vocabulary import Vocabulary
-from local import broker, ports, processes, serving_env, triton_server
-from local.config import LocalConfig
-from streams.events import action_code, item_key
-from streams.exposures import EXPOSURE_LENGTH
-from streams.sequences import SequenceElement, sequence_of
-from streams.sink import FeatureSink, ItemProfile, Rows
-from training import cost, export
-from training.config import ModelConfig
-from training.model.embeddings import TableSizes
-from training.model.srp4ctr import SRP4CTR
-from triton_repo import promotion
-from triton_repo.config import TritonConfig
-from triton_repo.state_encoding import StateEncoder
+from srp4ctr.features import bundle, vocabulary
+from srp4ctr.features.bundle import BundleManifest
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.vocabulary import Vocabulary
+from srp4ctr.local import broker, ports, processes, serving_env, triton_server
+from srp4ctr.local.config import LocalConfig
+from srp4ctr.streams.events import action_code, item_key
+from srp4ctr.streams.exposures import EXPOSURE_LENGTH
+from srp4ctr.streams.sequences import SequenceElement, sequence_of
+from srp4ctr.streams.sink import FeatureSink, ItemProfile, Rows
+from srp4ctr.training import cost, export
+from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.triton_repo import promotion
+from srp4ctr.triton_repo.config import TritonConfig
+from srp4ctr.triton_repo.state_encoding import StateEncoder
 
 USERS, ITEMS, GENRES = 200, 2_000, 20
 VERSION = "v1"
@@ -72,7 +72,7 @@ def running_stack(
     users would have all histories encoded for good, and no call is refused for waiting:
     how long it does is measured.
     """
-    from features.store import FeatureStoreSink, apply  # Feast: 3 s
+    from srp4ctr.features.store import FeatureStoreSink, apply  # Feast: 3 s
 
     with (
         tempfile.TemporaryDirectory() as name,

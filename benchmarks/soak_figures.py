@@ -6,11 +6,11 @@ from pathlib import Path
 import duckdb
 import psutil
 
-from local import processes
-from local.feature_gate import checked
-from settings import Settings
-from streams.events import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
-from streams.log_lock import reading
+from srp4ctr.local import processes
+from srp4ctr.local.feature_gate import checked
+from srp4ctr.settings import Settings
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
+from srp4ctr.streams.log_lock import reading
 
 CHECKED = 1_000  # users, and as many items
 _LEAST_LIFE_S = 60.0  # after its warm-up: a shorter one says nothing of growth

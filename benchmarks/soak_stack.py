@@ -16,12 +16,12 @@ from pathlib import Path
 from benchmarks.promotion_faults import kill_a_process
 from benchmarks.serving_stack import fresh_bundle
 from benchmarks.soak_traffic import catalogue_events, past_events
-from features import bundle
-from local import apache_kafka, broker, ports, processes, stack
-from settings import PREFIX, Settings, load
-from streams.publisher import EventPublisher
-from streams.topics import ensure_topics
-from triton_repo.config import TritonConfig
+from srp4ctr.features import bundle
+from srp4ctr.local import apache_kafka, broker, ports, processes, stack
+from srp4ctr.settings import PREFIX, Settings, load
+from srp4ctr.streams.publisher import EventPublisher
+from srp4ctr.streams.topics import ensure_topics
+from srp4ctr.triton_repo.config import TritonConfig
 
 LENGTH = 50
 SERVING_KILLED = "a serving process killed"
@@ -143,7 +143,7 @@ class Soaked:
 
     def command(self, *words: str) -> None:
         """Type ``srp4ctr WORDS``; raises ``RuntimeError`` with what it said."""
-        program = [sys.executable, "-m", "cli", *words]
+        program = [sys.executable, "-m", "srp4ctr.cli", *words]
         done = subprocess.run(program, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{' '.join(words)}: {done.stdout}{done.stderr}")
@@ -152,12 +152,14 @@ class Soaked:
         """Start a stream worker; return when it shows its metrics."""
         port = self.metrics_ports[number]
         env = {f"{PREFIX}STREAMS__METRICS_PORT": str(port)}
-        program = processes.python(f"worker{number}", "-m", "cli", "stream", "run", env=env)
+        program = processes.python(
+            f"worker{number}", "-m", "srp4ctr.cli", "stream", "run", env=env
+        )
         self._start(program, port)
 
     def start_monitor(self) -> None:
         """Start the monitor; return when it shows its metrics."""
-        program = processes.python("monitor", "-m", "cli", "monitor", "run")
+        program = processes.python("monitor", "-m", "srp4ctr.cli", "monitor", "run")
         self._start(program, self.settings.monitoring.port)
 
     def _start(self, program: processes.Program, port: int) -> None:

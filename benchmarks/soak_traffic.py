@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from streams.config import KafkaConfig
-from streams.events import Behavior, Click, Event, ItemUpdate
-from streams.publisher import EventPublisher
-from triton_repo.answers import Ranking
-from triton_repo.client import RankClient
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events import Behavior, Click, Event, ItemUpdate
+from srp4ctr.streams.publisher import EventPublisher
+from srp4ctr.triton_repo.answers import Ranking
+from srp4ctr.triton_repo.client import RankClient
 
 VISITORS, USERS = 2, 2_000
 ITEMS = 2_000  # as benchmarks/serving_stack.py has it, which imports torch: no visitor does

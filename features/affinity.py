@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from features.transforms import MS_PER_HOUR, PRIOR_RATE, SequenceArrays
-from streams.events import action_code
+from srp4ctr.features.transforms import MS_PER_HOUR, PRIOR_RATE, SequenceArrays
+from srp4ctr.streams.events import action_code
 
 Rows = NDArray[Any]  # int64, or int32 in training
 Floats = NDArray[np.float64]

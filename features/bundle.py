@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from features import schema
-from features.gates import Gate
-from features.whole_files import replace_text
+from srp4ctr.features import schema
+from srp4ctr.features.gates import Gate
+from srp4ctr.features.whole_files import replace_text
 
 WEIGHTS_FILE = "weights.safetensors"
 ENCODER_FILE = "encoder.onnx"

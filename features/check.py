@@ -15,9 +15,9 @@ from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
-from features.check_report import FeatureCheck
-from features.config import FeatureConfig
-from features.recomputation import (
+from srp4ctr.features.check_report import FeatureCheck
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.recomputation import (
     Owner,
     Place,
     events_of,
@@ -27,14 +27,14 @@ from features.recomputation import (
     sequence_at,
     user_activity_at,
 )
-from streams.activity import Activity, decayed
-from streams.config import StreamConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC, item_key
-from streams.exposures import Exposures
-from streams.folding import LoggedEvent
-from streams.log_files import covered_offsets
-from streams.sequences import BehaviorSequence
-from streams.sink import FeatureSink, Rows
+from srp4ctr.streams.activity import Activity, decayed
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, item_key
+from srp4ctr.streams.exposures import Exposures
+from srp4ctr.streams.folding import LoggedEvent
+from srp4ctr.streams.log_files import covered_offsets
+from srp4ctr.streams.sequences import BehaviorSequence
+from srp4ctr.streams.sink import FeatureSink, Rows
 
 _MOST_EVENTS = 50_000  # of users, and as many of items: as Python objects 36 MB
 _PATIENCE_S, _POLL_S = 8.0, 0.25  # beyond the time that the log is written in

@@ -13,9 +13,9 @@ import ibis.selectors as s
 import numpy as np
 from ibis import _
 
-from features.event_log import EventLog, Table
-from features.transforms import MS_PER_HOUR, ActivityArrays
-from streams.activity import HALF_LIVES_H
+from srp4ctr.features.event_log import EventLog, Table
+from srp4ctr.features.transforms import MS_PER_HOUR, ActivityArrays
+from srp4ctr.streams.activity import HALF_LIVES_H
 
 # A weight is at most 2^512 here: half of the exponents that a double has are left for sums.
 _BUCKET_MS = round(512 * min(HALF_LIVES_H) * MS_PER_HOUR)

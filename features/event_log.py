@@ -15,15 +15,15 @@ from typing import Any, Literal
 import ibis
 import pyarrow as pa
 
-from streams.events import (
+from srp4ctr.streams.events import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
     LABELS_TOPIC,
     action_code,
     item_key,
 )
-from streams.log_files import schema_of
-from streams.log_lock import reading
+from srp4ctr.streams.log_files import schema_of
+from srp4ctr.streams.log_lock import reading
 
 Table = Any  # ibis.Table, which has no types
 Engine = Literal["duckdb", "spark"]

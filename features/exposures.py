@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from features.transforms import MS_PER_HOUR, NEVER_S, Floats, Int64s
+from srp4ctr.features.transforms import MS_PER_HOUR, NEVER_S, Floats, Int64s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from features.config import DEFAULT_BUCKETS, ItemFieldConfig, ItemFieldKind
-from features.schema import Field
+from srp4ctr.features.config import DEFAULT_BUCKETS, ItemFieldConfig, ItemFieldKind
+from srp4ctr.features.schema import Field
 
 Attributes = Mapping[str, str | tuple[str, ...]]
 

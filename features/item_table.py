@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.reader import FeatureReader
-from features.transforms import ActivityArrays, empty_activity
-from features.vocabulary import Vocabulary, parse_attributes
-from streams.sink import UnusableStoreError
+from srp4ctr.features.reader import FeatureReader
+from srp4ctr.features.transforms import ActivityArrays, empty_activity
+from srp4ctr.features.vocabulary import Vocabulary, parse_attributes
+from srp4ctr.streams.sink import UnusableStoreError
 
 Int64s = NDArray[np.int64]
 

@@ -2,8 +2,8 @@
 
 import json
 
-from features.config import FeatureConfig
-from streams.config import password_in
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.streams.config import password_in
 
 
 def connection_string(config: FeatureConfig, timeout_s: float) -> str:

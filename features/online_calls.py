@@ -14,7 +14,7 @@ from redis.exceptions import (
     RedisError,
 )
 
-from streams.sink import UnusableStoreError
+from srp4ctr.streams.sink import UnusableStoreError
 
 T = TypeVar("T")
 _FAILURES = (RedisError, RedisClusterException, OSError)  # the second is no RedisError

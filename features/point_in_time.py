@@ -15,12 +15,12 @@ import numpy as np
 from ibis import _
 from numpy.typing import NDArray
 
-from features.decayed_counts import counts_at
-from features.event_log import IDENTITY, EventLog, Table
-from features.exposures import ItemExposures
-from features.transforms import ActivityArrays, SequenceArrays, empty_sequences
-from streams.events import NO_PERSON
-from streams.exposures import EXPOSURE_LENGTH
+from srp4ctr.features.decayed_counts import counts_at
+from srp4ctr.features.event_log import IDENTITY, EventLog, Table
+from srp4ctr.features.exposures import ItemExposures
+from srp4ctr.features.transforms import ActivityArrays, SequenceArrays, empty_sequences
+from srp4ctr.streams.events import NO_PERSON
+from srp4ctr.streams.exposures import EXPOSURE_LENGTH
 
 Int64s = NDArray[np.int64]
 Objects = NDArray[np.object_]

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ibis import _
 
-from features.config import FeatureConfig
-from features.event_log import EventLog, opened
-from features.vocabulary import parse_attributes
-from streams.sink import FeatureSink, ItemProfile
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.event_log import EventLog, opened
+from srp4ctr.features.vocabulary import parse_attributes
+from srp4ctr.streams.sink import FeatureSink, ItemProfile
 
 
 def item_profiles(
@@ -30,7 +30,7 @@ def item_profiles(
 
     Raises ``ValueError`` if the views are not registered (``srp4ctr features apply``).
     """
-    from features.store import PROFILE_LOG, open_store  # Feast: 3 s
+    from srp4ctr.features.store import PROFILE_LOG, open_store  # Feast: 3 s
 
     updates = log.rows(log.items)
     if not len(updates):

@@ -10,17 +10,17 @@ from typing import Protocol
 
 import numpy as np
 
-from features.config import FeatureConfig
-from features.exposures import ExposureArrays, empty_exposures
-from features.transforms import (
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.exposures import ExposureArrays, empty_exposures
+from srp4ctr.features.transforms import (
     ActivityArrays,
     SequenceArrays,
     empty_activity,
     empty_sequences,
 )
-from streams.activity import Activity, total
-from streams.exposures import Exposures
-from streams.sequences import BehaviorSequence
+from srp4ctr.streams.activity import Activity, total
+from srp4ctr.streams.exposures import Exposures
+from srp4ctr.streams.sequences import BehaviorSequence
 
 # What the stream packs, as numpy reads it: no padding between the fields.
 _ELEMENT = np.dtype(
@@ -68,7 +68,7 @@ class StoreReader:
     """Reads Feast's online store: see ``FeatureReader``."""
 
     def __init__(self, config: FeatureConfig) -> None:
-        from features import rows, store  # Feast: 3 s
+        from srp4ctr.features import rows, store  # Feast: 3 s
 
         self._rows = rows
         self._users = store.OnlineViews(config, timeout_s=store.REQUEST_TIMEOUT_S)

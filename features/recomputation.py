@@ -12,26 +12,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from streams.activity import Activity
-from streams.events import (
+from srp4ctr.streams.activity import Activity
+from srp4ctr.streams.events import (
     BEHAVIOR_EVENTS_TOPIC,
     FORGOTTEN_USER,
     Click,
     Forget,
     Impression,
 )
-from streams.exposures import Exposures
-from streams.folding import (
+from srp4ctr.streams.exposures import Exposures
+from srp4ctr.streams.folding import (
     LoggedEvent,
     fold_activities,
     fold_exposures,
     fold_sequences,
     fold_shares,
 )
-from streams.log_files import schema_of
-from streams.log_lock import reading
-from streams.log_rows import event_of
-from streams.sequences import BehaviorSequence
+from srp4ctr.streams.log_files import schema_of
+from srp4ctr.streams.log_lock import reading
+from srp4ctr.streams.log_rows import event_of
+from srp4ctr.streams.sequences import BehaviorSequence
 
 Owner = Literal["user_id", "item_id"]
 Place = tuple[str, int]

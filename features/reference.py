@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
-from features.whole_files import replace_text
+from srp4ctr.features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
+from srp4ctr.features.whole_files import replace_text
 
 REFERENCE_FILE = "reference.json"
 SCORE = "score"

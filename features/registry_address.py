@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from features.config import FeatureConfig
-from streams.config import password_in
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.streams.config import password_in
 
 _USER = re.compile(r"//([^/@:]+)@")  # of a URL without a password
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from features.registry_address import shown
-from streams.outages import OutageError
+from srp4ctr.features.registry_address import shown
+from srp4ctr.streams.outages import OutageError
 
 T = TypeVar("T")
 _TRIES = 3

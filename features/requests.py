@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features import bundle, exposures, transforms, vocabulary
-from features.affinity import attribute_affinity
-from features.config import FeatureConfig
-from features.item_table import ItemRows, ItemTable
-from features.reader import FeatureReader, StoreReader, UserArrays
-from features.schema import ItemStatus
-from features.transforms import SequenceArrays
-from features.vocabulary import Vocabulary
-from streams.events import MAX_ID_LENGTH, item_key
-from streams.sink import UnusableStoreError
-from streams.wire import MIN_OCCURRED_AT_MS
+from srp4ctr.features import bundle, exposures, transforms, vocabulary
+from srp4ctr.features.affinity import attribute_affinity
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.item_table import ItemRows, ItemTable
+from srp4ctr.features.reader import FeatureReader, StoreReader, UserArrays
+from srp4ctr.features.schema import ItemStatus
+from srp4ctr.features.transforms import SequenceArrays
+from srp4ctr.features.vocabulary import Vocabulary
+from srp4ctr.streams.events import MAX_ID_LENGTH, item_key
+from srp4ctr.streams.sink import UnusableStoreError
+from srp4ctr.streams.wire import MIN_OCCURRED_AT_MS
 
 Int64s = NDArray[np.int64]
 Text = str | bytes

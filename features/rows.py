@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from features.feast_api import EntityKey, Value
-from features.vocabulary import parse_attributes
-from streams.activity import Activity
-from streams.exposures import Exposures
-from streams.sequences import BehaviorSequence
-from streams.sink import ItemProfile, UnusableStoreError
+from srp4ctr.features.feast_api import EntityKey, Value
+from srp4ctr.features.vocabulary import parse_attributes
+from srp4ctr.streams.activity import Activity
+from srp4ctr.streams.exposures import Exposures
+from srp4ctr.streams.sequences import BehaviorSequence
+from srp4ctr.streams.sink import ItemProfile, UnusableStoreError
 
 Values = Mapping[str, Any]  # feature name → Value
 

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from streams.activity import HALF_LIVES_H
-from streams.events import NUM_ACTION_CODES
+from srp4ctr.streams.activity import HALF_LIVES_H
+from srp4ctr.streams.events import NUM_ACTION_CODES
 
 DType = Literal["int64", "float32", "uint8", "string"]
 FieldKind = Literal["categorical", "multi", "numeric", "gap"]

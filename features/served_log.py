@@ -19,8 +19,8 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.events import item_key
-from streams.sampling import is_chosen
+from srp4ctr.streams.events import item_key
+from srp4ctr.streams.sampling import is_chosen
 
 SUFFIX = ".npz"
 _WAITING = 64  # requests

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from features.whole_files import replace_text
+from srp4ctr.features.whole_files import replace_text
 
 DEATHS_FILE = "deaths.json"
 """In the live model repository."""

@@ -11,16 +11,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from features import rows
-from features.config import FeatureConfig
-from features.feast_api import FeatureStore, NoOfflineStore, RepoConfig
-from features.newer_rows import HashRow, Store, write_newer
-from features.online_address import connection_string
-from features.online_calls import tried_twice
-from features.registry_address import registry_settings, shown
-from features.registry_writes import beside_others, unanswered
-from features.rows import StoredRow, Values
-from streams.sink import ItemProfile, Rows, ShareKey, UnusableStoreError
+from srp4ctr.features import rows
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.feast_api import FeatureStore, NoOfflineStore, RepoConfig
+from srp4ctr.features.newer_rows import HashRow, Store, write_newer
+from srp4ctr.features.online_address import connection_string
+from srp4ctr.features.online_calls import tried_twice
+from srp4ctr.features.registry_address import registry_settings, shown
+from srp4ctr.features.registry_writes import beside_others, unanswered
+from srp4ctr.features.rows import StoredRow, Values
+from srp4ctr.streams.sink import ItemProfile, Rows, ShareKey, UnusableStoreError
 
 PROJECT = "srp4ctr"
 PROFILE_LOG = "item-profiles.parquet"
@@ -77,7 +77,7 @@ def client_of(config: FeatureConfig, timeout_s: float) -> Callable[[], Any]:
 
 def apply(config: FeatureConfig) -> list[str]:
     """Register our views with Feast and return their names; doing it again is harmless."""
-    from features.repo import definitions  # builds Feast's objects: not at import
+    from srp4ctr.features.repo import definitions  # builds Feast's objects: not at import
 
     if "://" not in config.registry:
         Path(config.registry).absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -247,7 +247,7 @@ class FeatureStoreSink:
 
     def restore_profiles(self) -> int:
         """Store the newest profile of every item in the raw log; return how many."""
-        from features.profiles import restore_profiles  # DuckDB: a server has none
+        from srp4ctr.features.profiles import restore_profiles  # DuckDB: a server has none
 
         return restore_profiles(self._config, self)
 

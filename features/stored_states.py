@@ -15,9 +15,9 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from features import schema
-from features.config import FeatureConfig
-from streams.sink import UnusableStoreError
+from srp4ctr.features import schema
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.streams.sink import UnusableStoreError
 
 States = Mapping[str, NDArray[Any]]
 Read = Callable[[Sequence[str]], Sequence[bytes | None]]
@@ -38,7 +38,7 @@ class StateStore:
 
     def __init__(self, config: FeatureConfig, timeout_s: float) -> None:
         """Answer, or fail, in about two times ``timeout_s``."""
-        from features import online_calls, store  # Feast: 3 s
+        from srp4ctr.features import online_calls, store  # Feast: 3 s
 
         self._tried_twice = online_calls.tried_twice
         self._client = store.client_of(config, timeout_s)
@@ -75,7 +75,7 @@ class StateStore:
 
 def for_requests(config: FeatureConfig) -> StateStore:
     """Return the store for who cannot wait."""
-    from features.store import REQUEST_TIMEOUT_S
+    from srp4ctr.features.store import REQUEST_TIMEOUT_S
 
     return StateStore(config, REQUEST_TIMEOUT_S)
 

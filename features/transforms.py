@@ -14,16 +14,16 @@ import numpy as np
 import xxhash
 from numpy.typing import ArrayLike, NDArray
 
-from features.item_fields import number_of
-from features.schema import (
+from srp4ctr.features.item_fields import number_of
+from srp4ctr.features.schema import (
     BEHAVIOR_FIELDS,
     CONTEXT_SLOTS,
     NUM_CONTEXT_NUMBERS,
     NUM_CONTEXT_ROWS,
     Field,
 )
-from streams.activity import HALF_LIVES_H
-from streams.events import MAX_CONTEXT_FIELDS, MAX_ID_LENGTH
+from srp4ctr.streams.activity import HALF_LIVES_H
+from srp4ctr.streams.events import MAX_CONTEXT_FIELDS, MAX_ID_LENGTH
 
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -18,17 +18,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from features import item_fields, transforms
-from features.config import ItemFieldConfig
-from features.item_fields import (
+from srp4ctr.features import item_fields, transforms
+from srp4ctr.features.config import ItemFieldConfig
+from srp4ctr.features.item_fields import (
     Attributes,
     FieldPlace,
     ItemField,
     number_of,
     values_of,
 )
-from features.schema import NUM_CONTEXT_NUMBERS, Field
-from features.whole_files import replace_text
+from srp4ctr.features.schema import NUM_CONTEXT_NUMBERS, Field
+from srp4ctr.features.whole_files import replace_text
 
 Int64s = NDArray[np.int64]
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from features import bundle
-from features.reference import Reference, read_reference
-from monitoring.serving_cost import CostCard
+from srp4ctr.features import bundle
+from srp4ctr.features.reference import Reference, read_reference
+from srp4ctr.monitoring.serving_cost import CostCard
 
 LOG = logging.getLogger(__name__)
 SHOWN = 5

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf, log, sqrt
 
-from monitoring.intervals import Interval
-from monitoring.tally import Outcome
+from srp4ctr.monitoring.intervals import Interval
+from srp4ctr.monitoring.tally import Outcome
 
 SLICE_MS = 600_000
 HORIZON_SLICES = 14 * 144  # two weeks

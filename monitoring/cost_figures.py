@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from monitoring.serving_cost import (
+from srp4ctr.monitoring.serving_cost import (
     ANSWERS,
     ANSWERS_US,
     CANDIDATES,

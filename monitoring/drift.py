@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from features.reference import COLD_USER, UNSEEN_ITEM, Reference, stability_index
+from srp4ctr.features.reference import COLD_USER, UNSEEN_ITEM, Reference, stability_index
 
 SNAPSHOT_S = 60.0
 SHARES = (COLD_USER, UNSEEN_ITEM)

@@ -16,24 +16,29 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Histogram, Metric
 from prometheus_client.registry import Collector
 
-from features.check_report import read_report
-from features.serving_deaths import read_deaths
-from monitoring import triton_metrics
-from monitoring.bundle_cards import BundleCards
-from monitoring.comparison import Comparison
-from monitoring.config import MonitorConfig
-from monitoring.drift import Drift
-from monitoring.gauges import Prices, View, families
-from monitoring.impression_reader import ShownImpression
-from monitoring.label_reader import LabelBatch
-from monitoring.live_quality import LiveQuality
-from monitoring.provisional import GRACE_MS, OpenImpressions
-from monitoring.serving_cost import FEATURE_BIN, ServingTotals, flops, served_versions
-from monitoring.tally import ModelQuality
-from monitoring.worker_watch import WorkerProgress
-from streams.config import KafkaConfig
-from training import served_report
-from training.refresh_status import read_status
+from srp4ctr.features.check_report import read_report
+from srp4ctr.features.serving_deaths import read_deaths
+from srp4ctr.monitoring import triton_metrics
+from srp4ctr.monitoring.bundle_cards import BundleCards
+from srp4ctr.monitoring.comparison import Comparison
+from srp4ctr.monitoring.config import MonitorConfig
+from srp4ctr.monitoring.drift import Drift
+from srp4ctr.monitoring.gauges import Prices, View, families
+from srp4ctr.monitoring.impression_reader import ShownImpression
+from srp4ctr.monitoring.label_reader import LabelBatch
+from srp4ctr.monitoring.live_quality import LiveQuality
+from srp4ctr.monitoring.provisional import GRACE_MS, OpenImpressions
+from srp4ctr.monitoring.serving_cost import (
+    FEATURE_BIN,
+    ServingTotals,
+    flops,
+    served_versions,
+)
+from srp4ctr.monitoring.tally import ModelQuality
+from srp4ctr.monitoring.worker_watch import WorkerProgress
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.training import served_report
+from srp4ctr.training.refresh_status import read_status
 
 LOG = logging.getLogger(__name__)
 RECENT_ITEMS = 20

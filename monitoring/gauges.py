@@ -16,19 +16,19 @@ from prometheus_client.metrics_core import (
     HistogramMetricFamily,
 )
 
-from features.check_report import FeatureCheck
-from features.reference import SCORE
-from monitoring.bundle_cards import BundleFacts
-from monitoring.catalogue import HISTOGRAMS, METRICS
-from monitoring.comparison import Difference
-from monitoring.cost_figures import Buckets, Figure, cost_figures
-from monitoring.drift import SHARES, Movement
-from monitoring.intervals import Interval
-from monitoring.provisional import Provisional
-from monitoring.serving_cost import Flops, ServingTotals
-from monitoring.tally import ModelQuality
-from training.refresh_status import RefreshStatus
-from training.served_report import ServedReport
+from srp4ctr.features.check_report import FeatureCheck
+from srp4ctr.features.reference import SCORE
+from srp4ctr.monitoring.bundle_cards import BundleFacts
+from srp4ctr.monitoring.catalogue import HISTOGRAMS, METRICS
+from srp4ctr.monitoring.comparison import Difference
+from srp4ctr.monitoring.cost_figures import Buckets, Figure, cost_figures
+from srp4ctr.monitoring.drift import SHARES, Movement
+from srp4ctr.monitoring.intervals import Interval
+from srp4ctr.monitoring.provisional import Provisional
+from srp4ctr.monitoring.serving_cost import Flops, ServingTotals
+from srp4ctr.monitoring.tally import ModelQuality
+from srp4ctr.training.refresh_status import RefreshStatus
+from srp4ctr.training.served_report import ServedReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,10 +10,10 @@ from typing import Any
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 
-from monitoring.label_reader import consumer_arguments
-from streams.config import KafkaConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC, Impression
-from streams.wire import decode
+from srp4ctr.monitoring.label_reader import consumer_arguments
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, Impression
+from srp4ctr.streams.wire import decode
 
 _MARK = b'impression"'  # most events are none, and are not worth decoding
 

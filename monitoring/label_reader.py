@@ -11,10 +11,10 @@ from typing import Any
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 
-from streams.brokers import reachable
-from streams.config import KafkaConfig
-from streams.events import LABELS_TOPIC
-from streams.labels import ImpressionLabel, decode_label
+from srp4ctr.streams.brokers import reachable
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events import LABELS_TOPIC
+from srp4ctr.streams.labels import ImpressionLabel, decode_label
 
 MAX_RECORDS = 5000  # one batch folds in about 0.1 s: the endpoint stays fresh meanwhile
 CONNECT_TIMEOUT_S = 2.0  # then Triton is polled, and a stop is heard

@@ -13,9 +13,9 @@ import heapq
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
-from monitoring.comparison import Comparison
-from monitoring.tally import ModelQuality, Outcome, Tally
-from streams.labels import ImpressionLabel
+from srp4ctr.monitoring.comparison import Comparison
+from srp4ctr.monitoring.tally import ModelQuality, Outcome, Tally
+from srp4ctr.streams.labels import ImpressionLabel
 
 UNRANKED = "unranked"  # shown without a model
 OTHER = "other"

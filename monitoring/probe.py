@@ -14,7 +14,7 @@ from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from streams.events import SYNTHETIC_USERS
+from srp4ctr.streams.events import SYNTHETIC_USERS
 
 LOG = logging.getLogger(__name__)
 USERS = 16  # by turns: the history of each grows to L and stays there

@@ -10,9 +10,9 @@ import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from monitoring.live_quality import MAX_VERSIONS, OTHER, UNRANKED, Key
-from streams.events import Impression
-from streams.labels import ImpressionLabel
+from srp4ctr.monitoring.live_quality import MAX_VERSIONS, OTHER, UNRANKED, Key
+from srp4ctr.streams.events import Impression
+from srp4ctr.streams.labels import ImpressionLabel
 
 GRACE_MS = 60_000  # labels follow within seconds; a rebalance of workers takes longer
 

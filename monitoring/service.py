@@ -12,12 +12,12 @@ from contextlib import ExitStack, closing
 
 from prometheus_client import CollectorRegistry, start_http_server
 
-from monitoring.config import MonitorConfig
-from monitoring.exporter import Monitor, MonitorSources
-from monitoring.impression_reader import ImpressionReader
-from monitoring.label_reader import LabelReader
-from monitoring.probe import Probe
-from monitoring.worker_watch import QuietSpell, WorkerWatch
+from srp4ctr.monitoring.config import MonitorConfig
+from srp4ctr.monitoring.exporter import Monitor, MonitorSources
+from srp4ctr.monitoring.impression_reader import ImpressionReader
+from srp4ctr.monitoring.label_reader import LabelReader
+from srp4ctr.monitoring.probe import Probe
+from srp4ctr.monitoring.worker_watch import QuietSpell, WorkerWatch
 
 LOG = logging.getLogger(__name__)
 IDLE_S = 0.2  # between empty reads; the embedded broker answers an empty fetch at once

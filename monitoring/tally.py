@@ -11,7 +11,7 @@ from math import log, nan
 import numpy as np
 from numpy.typing import NDArray
 
-from monitoring.intervals import Interval, calibration, hanley_mcneil, wilson
+from srp4ctr.monitoring.intervals import Interval, calibration, hanley_mcneil, wilson
 
 # Logits in [-12, 12] in steps of 0.0117: scores in one bin differ by at most 0.3 % of
 # p(1 - p) and count as tied, which moves an AUC by less than 1e-3 (tested).

@@ -8,7 +8,13 @@ from urllib.request import urlopen
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitoring.serving_cost import COUNTERS, RUNS, STEP_COUNTERS, CounterKey, Sample
+from srp4ctr.monitoring.serving_cost import (
+    COUNTERS,
+    RUNS,
+    STEP_COUNTERS,
+    CounterKey,
+    Sample,
+)
 
 # The one step that does all tells of its parts as of the steps that they are elsewhere.
 PARTS = {

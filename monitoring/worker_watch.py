@@ -15,9 +15,9 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError
 
-from streams.brokers import client_arguments
-from streams.config import KafkaConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC
+from srp4ctr.streams.brokers import client_arguments
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC
 
 LOG = logging.getLogger(__name__)
 # A worker lets a quiet partition's time run two seconds behind the clock, and flushes

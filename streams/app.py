@@ -11,14 +11,14 @@ from typing import Any
 import faust
 from prometheus_client import start_http_server
 
-from streams.brokers import sasl_password, tls_context
-from streams.config import KafkaConfig, StreamConfig
-from streams.event_log import EventLogWriter
-from streams.items import add_items_agent
-from streams.outlets import OutletService
-from streams.sink import FeatureSink
-from streams.topics import ensure_topics
-from streams.worker import SequenceWorker
+from srp4ctr.streams.brokers import sasl_password, tls_context
+from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.streams.event_log import EventLogWriter
+from srp4ctr.streams.items import add_items_agent
+from srp4ctr.streams.outlets import OutletService
+from srp4ctr.streams.sink import FeatureSink
+from srp4ctr.streams.topics import ensure_topics
+from srp4ctr.streams.worker import SequenceWorker
 
 _SESSION_S = 10.0  # as aiokafka's own
 

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from kafka.errors import KafkaError
 
-from streams.config import KafkaConfig, password_in
-from streams.outages import OutageError
+from srp4ctr.streams.config import KafkaConfig, password_in
+from srp4ctr.streams.outages import OutageError
 
 _CONNECT_S = 5.0
 _LET_IN_MS = 10_000  # a broker that is busy starting needs some seconds

@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from streams.events import BEHAVIOR_EVENTS_TOPIC, FORGOTTEN_USER, LABELS_TOPIC
-from streams.log_files import replace_table, schema_of, unfinished_files
-from streams.log_lock import reading
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, FORGOTTEN_USER, LABELS_TOPIC
+from srp4ctr.streams.log_files import replace_table, schema_of, unfinished_files
+from srp4ctr.streams.log_lock import reading
 
 Wish = tuple[int, int]  # its offset, and until when all is to be forgotten
 _TIMES = {BEHAVIOR_EVENTS_TOPIC: "occurred_at", LABELS_TOPIC: "impression_at"}

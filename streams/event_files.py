@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from streams.wire import RejectedEvent, decode
+from srp4ctr.streams.wire import RejectedEvent, decode
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
 MAX_BAD_LINES = 1000  # a report with more is not read by anyone

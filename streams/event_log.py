@@ -18,10 +18,10 @@ import pyarrow as pa
 from aiokafka import TopicPartition
 from prometheus_client import Counter
 
-from streams.config import KafkaConfig, StreamConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
-from streams.follower import BatchFollower
-from streams.log_files import (
+from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
+from srp4ctr.streams.follower import BatchFollower
+from srp4ctr.streams.log_files import (
     OffsetRange,
     files_of,
     remove_before,
@@ -29,10 +29,10 @@ from streams.log_files import (
     remove_unfinished,
     write_range,
 )
-from streams.log_merging import merge_some
-from streams.log_repairs import remove_repeated
-from streams.log_rows import Row, row_of
-from streams.partition import Record
+from srp4ctr.streams.log_merging import merge_some
+from srp4ctr.streams.log_repairs import remove_repeated
+from srp4ctr.streams.log_rows import Row, row_of
+from srp4ctr.streams.partition import Record
 
 LOGGED = Counter("srp4ctr_log_rows_total", "Rows written to the raw log", ["topic"])
 MERGED = Counter(

@@ -9,12 +9,12 @@ from typing import TypeVar
 
 import msgspec
 
-from streams.activity import Activity, count
-from streams.events import Behavior, Click, Forget, Impression, UserEvent, item_key
-from streams.exposures import Exposures, show
-from streams.exposures import forget as forget_exposures
-from streams.sequences import BehaviorSequence, element_of, forget, merge
-from streams.sink import ShareKey
+from srp4ctr.streams.activity import Activity, count
+from srp4ctr.streams.events import Behavior, Click, Forget, Impression, UserEvent, item_key
+from srp4ctr.streams.exposures import Exposures, show
+from srp4ctr.streams.exposures import forget as forget_exposures
+from srp4ctr.streams.sequences import BehaviorSequence, element_of, forget, merge
+from srp4ctr.streams.sink import ShareKey
 
 _Key = TypeVar("_Key", str, ShareKey)
 _Row = TypeVar("_Row", BehaviorSequence, Activity, Exposures)

@@ -15,11 +15,11 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, ConsumerStoppedError
 from mode import Service
 
-from streams.brokers import client_arguments
-from streams.config import KafkaConfig
-from streams.partition import Record
-from streams.sink import UnusableStoreError
-from streams.topics import committed_offsets
+from srp4ctr.streams.brokers import client_arguments
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.partition import Record
+from srp4ctr.streams.sink import UnusableStoreError
+from srp4ctr.streams.topics import committed_offsets
 
 FETCH_BYTES = 4 * 1024 * 1024
 _POLL_MS = 100  # a rebalance or a stop waits for a poll

@@ -13,12 +13,12 @@ from typing import Any
 import faust
 from prometheus_client import Counter
 
-from streams.events import ITEMS_TOPIC, ItemUpdate, item_key
-from streams.outlets import Outlets
-from streams.partition import RejectedRecord
-from streams.sink import FeatureSink, ItemProfile
-from streams.wire import RejectedEvent, decode_item_update
-from streams.worker import REJECTED
+from srp4ctr.streams.events import ITEMS_TOPIC, ItemUpdate, item_key
+from srp4ctr.streams.outlets import Outlets
+from srp4ctr.streams.partition import RejectedRecord
+from srp4ctr.streams.sink import FeatureSink, ItemProfile
+from srp4ctr.streams.wire import RejectedEvent, decode_item_update
+from srp4ctr.streams.worker import REJECTED
 
 UPDATES = Counter("srp4ctr_item_updates_total", "Item updates stored")
 

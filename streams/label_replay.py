@@ -4,10 +4,10 @@ In: the partition up to the committed offset. Out: the impressions that may stil
 clicked, and the labels that may not have been published before it was committed.
 """
 
-from streams.config import StreamConfig
-from streams.follower import now_ms
-from streams.partition import PartitionState, replay_labels
-from streams.past import Past
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.follower import now_ms
+from srp4ctr.streams.partition import PartitionState, replay_labels
+from srp4ctr.streams.past import Past
 
 
 async def rebuild_labels(past: Past, config: StreamConfig, state: PartitionState) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from streams.events import Click, Forget, Id, Impression, Millis, UserEvent
+from srp4ctr.streams.events import Click, Forget, Id, Impression, Millis, UserEvent
 
 UNCLICKED, CLICKED_LATE, CLICKED = 0, 1, 2  # revisions, the weakest first
 

@@ -18,8 +18,8 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streams.log_lock import reading, taking_away
-from streams.log_rows import COLUMNS, Kind, Row
+from srp4ctr.streams.log_lock import reading, taking_away
+from srp4ctr.streams.log_rows import COLUMNS, Kind, Row
 
 _ARROW_TYPES: Mapping[Kind, Any] = {
     "text": pa.string(),

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streams.log_files import (
+from srp4ctr.streams.log_files import (
     files_of,
     offset_after,
     overlapping,
@@ -25,7 +25,7 @@ from streams.log_files import (
     sync_folder,
     write_unfinished,
 )
-from streams.log_lock import taking_away
+from srp4ctr.streams.log_lock import taking_away
 
 MAX_ROWS = 131_072  # of a file: what pyarrow reads at once
 MAX_FILES = 256  # at once: the writer consumes nothing meanwhile (1 s on a slow disk)

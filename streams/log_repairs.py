@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from streams.log_files import files_of, overlapping
-from streams.log_lock import reading
+from srp4ctr.streams.log_files import files_of, overlapping
+from srp4ctr.streams.log_lock import reading
 
 _Range = tuple[int, int]  # first and last offset, as the files' names have them
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from streams.events import (
+from srp4ctr.streams.events import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
     LABELS_TOPIC,
@@ -20,10 +20,10 @@ from streams.events import (
     ItemUpdate,
     UserEvent,
 )
-from streams.folding import LoggedEvent
-from streams.labels import ImpressionLabel, decode_label
-from streams.partition import Record
-from streams.wire import RejectedEvent, decode_item_update, decode_user_event
+from srp4ctr.streams.folding import LoggedEvent
+from srp4ctr.streams.labels import ImpressionLabel, decode_label
+from srp4ctr.streams.partition import Record
+from srp4ctr.streams.wire import RejectedEvent, decode_item_update, decode_user_event
 
 Kind = Literal["text", "integer", "real", "flag"]
 Row = tuple[Any, ...]

@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from aiokafka import TopicPartition
 from prometheus_client import Counter, Gauge
 
-from streams.events import FORGOTTEN_USER
-from streams.partition import PartitionState
-from streams.sink import Rows, ShareKey
+from srp4ctr.streams.events import FORGOTTEN_USER
+from srp4ctr.streams.partition import PartitionState
+from srp4ctr.streams.sink import Rows, ShareKey
 
 LOSSES = Counter(
     "srp4ctr_store_losses_total",

@@ -11,10 +11,10 @@ from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from streams.brokers import connect
-from streams.config import KafkaConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC, Forget, Rebuild
-from streams.wire import (
+from srp4ctr.streams.brokers import connect
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, Forget, Rebuild
+from srp4ctr.streams.wire import (
     COMMAND_KEY,
     RejectedEvent,
     decode,

@@ -13,11 +13,11 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError
 from mode import Service
 
-from streams.brokers import client_arguments
-from streams.config import KafkaConfig
-from streams.events import LABELS_TOPIC, REJECTED_TOPIC
-from streams.labels import ImpressionLabel, encode_label
-from streams.partition import RejectedRecord
+from srp4ctr.streams.brokers import client_arguments
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events import LABELS_TOPIC, REJECTED_TOPIC
+from srp4ctr.streams.labels import ImpressionLabel, encode_label
+from srp4ctr.streams.partition import RejectedRecord
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 _AT_ONCE = 100  # dead letters on their way

@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
-from streams.activity import Activity
-from streams.config import StreamConfig
-from streams.events import Click, Forget, Impression, Rebuild, item_key
-from streams.exposures import Exposures
-from streams.folding import (
+from srp4ctr.streams.activity import Activity
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events import Click, Forget, Impression, Rebuild, item_key
+from srp4ctr.streams.exposures import Exposures
+from srp4ctr.streams.folding import (
     LoggedEvent,
     fold_activities,
     fold_exposures,
     fold_sequences,
     fold_shares,
 )
-from streams.labels import ImpressionLabel, LabelJoin
-from streams.sequences import BehaviorSequence
-from streams.sink import Rows, ShareKey
-from streams.wire import (
+from srp4ctr.streams.labels import ImpressionLabel, LabelJoin
+from srp4ctr.streams.sequences import BehaviorSequence
+from srp4ctr.streams.sink import Rows, ShareKey
+from srp4ctr.streams.wire import (
     BACKFILL_HEADER,
     MAX_CLOCK_SKEW_MS,
     RejectedEvent,

@@ -11,12 +11,12 @@ from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from streams.brokers import client_arguments
-from streams.config import KafkaConfig
-from streams.folding import LoggedEvent
-from streams.log_files import known_ms, read_files
-from streams.log_rows import event_of
-from streams.partition import decode_record
+from srp4ctr.streams.brokers import client_arguments
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.folding import LoggedEvent
+from srp4ctr.streams.log_files import known_ms, read_files
+from srp4ctr.streams.log_rows import event_of
+from srp4ctr.streams.partition import decode_record
 
 _WAIT_MS = 500
 _BATCH = 2000

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from streams.events import NO_PERSON, Event, ItemUpdate
+from srp4ctr.streams.events import NO_PERSON, Event, ItemUpdate
 
 PREFIX = "p-"
 DIGEST_BYTES = 16

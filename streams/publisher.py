@@ -18,11 +18,11 @@ from kafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from streams.brokers import connect
-from streams.config import KafkaConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC, Event
-from streams.pseudonyms import Pseudonyms
-from streams.wire import (
+from srp4ctr.streams.brokers import connect
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, Event
+from srp4ctr.streams.pseudonyms import Pseudonyms
+from srp4ctr.streams.wire import (
     BACKFILL_HEADER,
     MAX_MESSAGE_BYTES,
     RejectedEvent,

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import msgspec
 import xxhash
 
-from streams.activity import Activity, total
-from streams.config import StreamConfig
-from streams.events import FORGOTTEN_USER
-from streams.exposures import Exposures
-from streams.folding import LoggedEvent
-from streams.partition import PartitionState
-from streams.past import Past
-from streams.sequences import BehaviorSequence
-from streams.sink import Rows, ShareKey
+from srp4ctr.streams.activity import Activity, total
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events import FORGOTTEN_USER
+from srp4ctr.streams.exposures import Exposures
+from srp4ctr.streams.folding import LoggedEvent
+from srp4ctr.streams.partition import PartitionState
+from srp4ctr.streams.past import Past
+from srp4ctr.streams.sequences import BehaviorSequence
+from srp4ctr.streams.sink import Rows, ShareKey
 
 USERS_A_PASS = 20_000
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 
-from streams.brokers import connect
-from streams.config import KafkaConfig
-from streams.events import REJECTED_TOPIC, Event
-from streams.publisher import EventPublisher
-from streams.wire import RejectedEvent, decode, event_key, event_topic
+from srp4ctr.streams.brokers import connect
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events import REJECTED_TOPIC, Event
+from srp4ctr.streams.publisher import EventPublisher
+from srp4ctr.streams.wire import RejectedEvent, decode, event_key, event_topic
 
 _MAX_BATCH = 500
 _POLL_MS = 500

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import msgspec
 
-from streams.config import KafkaConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, Event
-from streams.log_files import read_files
-from streams.log_rows import event_of, update_of
-from streams.publisher import OF_THE_PAST, EventPublisher
-from streams.topics import end_offsets, ensure_topics
-from streams.wire import encode, event_key, event_topic
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, Event
+from srp4ctr.streams.log_files import read_files
+from srp4ctr.streams.log_rows import event_of, update_of
+from srp4ctr.streams.publisher import OF_THE_PAST, EventPublisher
+from srp4ctr.streams.topics import end_offsets, ensure_topics
+from srp4ctr.streams.wire import encode, event_key, event_topic
 
 TOPICS = (ITEMS_TOPIC, BEHAVIOR_EVENTS_TOPIC)  # items first: events are of them
 

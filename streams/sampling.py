@@ -1,6 +1,6 @@
 """A name and a share → whether it is chosen: the same answer in every process, for good."""
 
-from streams.events import item_key
+from srp4ctr.streams.events import item_key
 
 _PARTS = 1_000_000
 

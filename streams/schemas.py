@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from streams.events import (
+from srp4ctr.streams.events import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
     REJECTED_TOPIC,
@@ -20,7 +20,7 @@ from streams.events import (
     Impression,
     ItemUpdate,
 )
-from streams.wire import Reason, event_topic
+from srp4ctr.streams.wire import Reason, event_topic
 
 VERSION = "1.1.0"  # a new optional field or type raises the second number
 _REF = "#/components/schemas/{name}"

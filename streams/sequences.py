@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from streams.events import Behavior, Click, action_code, item_key
+from srp4ctr.streams.events import Behavior, Click, action_code, item_key
 
 # occurred_at (ms), item_key, value (NaN: none), action: little-endian, no padding.
 _ELEMENT = struct.Struct("<qqdB")

@@ -8,9 +8,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from streams.activity import Activity
-from streams.exposures import Exposures
-from streams.sequences import BehaviorSequence
+from srp4ctr.streams.activity import Activity
+from srp4ctr.streams.exposures import Exposures
+from srp4ctr.streams.sequences import BehaviorSequence
 
 ShareKey = tuple[int, int]
 """An item's key and a partition. An item is touched from every partition, so that one row

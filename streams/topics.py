@@ -7,10 +7,15 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.errors import TopicAlreadyExistsError, TopicAuthorizationFailedError
 
-from streams.brokers import connect
-from streams.config import KafkaConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC, REJECTED_TOPIC
-from streams.wire import MAX_CLOCK_SKEW_MS
+from srp4ctr.streams.brokers import connect
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events import (
+    BEHAVIOR_EVENTS_TOPIC,
+    ITEMS_TOPIC,
+    LABELS_TOPIC,
+    REJECTED_TOPIC,
+)
+from srp4ctr.streams.wire import MAX_CLOCK_SKEW_MS
 
 # Brokers delete by the records' timestamps, which a backfill sets to when things
 # happened: with the usual seven days a year's history would be gone when it arrives.

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import msgspec
 
-from streams.events import (
+from srp4ctr.streams.events import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
     Event,

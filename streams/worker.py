@@ -17,18 +17,18 @@ from pathlib import Path
 import prometheus_client as metrics
 from aiokafka import TopicPartition
 
-from streams.config import KafkaConfig, StreamConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC
-from streams.folding import LoggedEvent
-from streams.follower import BatchFollower, now_ms
-from streams.label_replay import rebuild_labels
-from streams.lost_rows import SAMPLE, LossWatch
-from streams.operations import request_rebuild
-from streams.outlets import Outlets
-from streams.partition import PartitionState, Record, Unstored
-from streams.past import Past
-from streams.rebuilding import Span, rebuild_rows
-from streams.sink import FeatureSink, Rows, ShareKey
+from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC
+from srp4ctr.streams.folding import LoggedEvent
+from srp4ctr.streams.follower import BatchFollower, now_ms
+from srp4ctr.streams.label_replay import rebuild_labels
+from srp4ctr.streams.lost_rows import SAMPLE, LossWatch
+from srp4ctr.streams.operations import request_rebuild
+from srp4ctr.streams.outlets import Outlets
+from srp4ctr.streams.partition import PartitionState, Record, Unstored
+from srp4ctr.streams.past import Past
+from srp4ctr.streams.rebuilding import Span, rebuild_rows
+from srp4ctr.streams.sink import FeatureSink, Rows, ShareKey
 
 EVENTS = metrics.Counter("srp4ctr_events_total", "Events folded, by type", ["type"])
 REJECTED = metrics.Counter("srp4ctr_events_rejected_total", "Rejected messages", ["reason"])

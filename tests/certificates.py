@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from local import certificates
-from local.ports import HOST
+from srp4ctr.local import certificates
+from srp4ctr.local.ports import HOST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

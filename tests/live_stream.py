@@ -9,13 +9,13 @@ from pathlib import Path
 
 from kafka import KafkaConsumer, TopicPartition
 
-from features.config import FeatureConfig
-from local import broker, ports, processes
-from streams.brokers import client_arguments
-from streams.config import KafkaConfig, StreamConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC, Event
-from streams.publisher import EventPublisher
-from streams.topics import committed_offsets, ensure_topics
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.local import broker, ports, processes
+from srp4ctr.streams.brokers import client_arguments
+from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, Event
+from srp4ctr.streams.publisher import EventPublisher
+from srp4ctr.streams.topics import committed_offsets, ensure_topics
 
 _START_S = 90.0  # Feast's import takes some seconds
 _TIMEOUT_S = 60.0
@@ -64,7 +64,7 @@ class LiveStream:
 @contextmanager
 def live_stream(folder: Path, length: int) -> Iterator[LiveStream]:
     """Yield a stream whose worker is ready; ``length`` is L."""
-    from features.store import apply  # Feast: 3 s
+    from srp4ctr.features.store import apply  # Feast: 3 s
 
     with ports.reserved_ports(3) as (kafka_port, redis_port, metrics_port):
         live = _settings(folder, length, kafka_port, redis_port, metrics_port)
@@ -74,7 +74,9 @@ def live_stream(folder: Path, length: int) -> Iterator[LiveStream]:
             started.append(broker.start_broker(folder, kafka_port, tied=True))
             ensure_topics(live.kafka)
             apply(live.features)
-            program = processes.python("stream", "-m", "cli", "stream", "run", env=live.env)
+            program = processes.python(
+                "stream", "-m", "srp4ctr.cli", "stream", "run", env=live.env
+            )
             started.append(processes.start(program, folder, tied=True))
             is_ready = partial(ports.is_open, metrics_port)
             processes.wait_ready(started[-1], is_ready, timeout_s=_START_S)

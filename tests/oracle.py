@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from streams.activity import Activity
-from streams.config import StreamConfig
-from streams.events import (
+from srp4ctr.streams.activity import Activity
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events import (
     Behavior,
     Click,
     Forget,
@@ -21,9 +21,9 @@ from streams.events import (
     action_code,
     item_key,
 )
-from streams.folding import LoggedEvent
-from streams.labels import ImpressionLabel
-from streams.sequences import SequenceElement
+from srp4ctr.streams.folding import LoggedEvent
+from srp4ctr.streams.labels import ImpressionLabel
+from srp4ctr.streams.sequences import SequenceElement
 
 Identity = tuple[str, str, str]  # user, request, item
 HALF_LIVES_MS = (900_000, 4 * 3_600_000, 24 * 3_600_000, 168 * 3_600_000)

@@ -9,11 +9,12 @@ import pytest
 import yaml
 from typer import Typer
 
-import settings
-from cli import app
-from local import apache_kafka, triton_supervisor
-from monitoring import serving_cost
-from monitoring.dashboards import FOLDER
+from srp4ctr import settings
+from srp4ctr.cli import app
+from srp4ctr.local import apache_kafka, triton_supervisor
+from srp4ctr.monitoring import serving_cost
+from srp4ctr.monitoring.dashboards import FOLDER
+from srp4ctr.triton_repo.pbtxt import ENSEMBLES
 from tests.real_stack import (
     COMPOSE,
     DEFAULTED,
@@ -25,7 +26,6 @@ from tests.real_stack import (
     published_ports,
     settings_of,
 )
-from triton_repo.pbtxt import ENSEMBLES
 
 PINNED = re.compile(r"[^:\s]+:v?\d+(\.\d+)+[\w.-]*")
 

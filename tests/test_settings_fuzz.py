@@ -11,7 +11,7 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from settings import Settings, load
+from srp4ctr.settings import Settings, load
 from tests.fuzzing import examples, outcome
 
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from features.schema import CANDIDATE_TENSORS, HISTORY_TENSORS, REQUEST_TENSORS
+from srp4ctr.features.schema import CANDIDATE_TENSORS, HISTORY_TENSORS, REQUEST_TENSORS
 
 Arrays = Mapping[str, NDArray[np.generic]]
 HISTORY_NAMES = tuple(spec.name for spec in HISTORY_TENSORS)

@@ -16,18 +16,18 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from features import bundle, reference, vocabulary
-from features.bundle import BundleManifest
-from features.gates import Gate
-from features.vocabulary import FIRST_OOV_ROW
-from training import cost, export, reports
-from training.batches import EXAMPLE_NAMES, HISTORY_NAMES, Slates, torch_rows
-from training.config import RefreshConfig
-from training.judging import Verdict
-from training.model.embeddings import TableSizes
-from training.model.srp4ctr import SRP4CTR
-from training.reports import RefreshReport
-from training.training_set import TrainingSet
+from srp4ctr.features import bundle, reference, vocabulary
+from srp4ctr.features.bundle import BundleManifest
+from srp4ctr.features.gates import Gate
+from srp4ctr.features.vocabulary import FIRST_OOV_ROW
+from srp4ctr.training import cost, export, reports
+from srp4ctr.training.batches import EXAMPLE_NAMES, HISTORY_NAMES, Slates, torch_rows
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.judging import Verdict
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.reports import RefreshReport
+from srp4ctr.training.training_set import TrainingSet
 
 GOLDEN_REQUESTS = 8  # enough to meet padding, unknown items and short histories
 UNFINISHED = "unfinished"  # what the refresh that is running, or was cut off, has so far

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from features import bundle, vocabulary
-from features.bundle import BundleManifest
-from features.gates import Gate, finite, skipped
-from features.vocabulary import Vocabulary
-from training import export, metrics, paired
-from training.batches import EXAMPLE_NAMES, Slates, torch_rows
-from training.judging import Scored, scored
-from training.paired import Difference
+from srp4ctr.features import bundle, vocabulary
+from srp4ctr.features.bundle import BundleManifest
+from srp4ctr.features.gates import Gate, finite, skipped
+from srp4ctr.features.vocabulary import Vocabulary
+from srp4ctr.training import export, metrics, paired
+from srp4ctr.training.batches import EXAMPLE_NAMES, Slates, torch_rows
+from srp4ctr.training.judging import Scored, scored
+from srp4ctr.training.paired import Difference
 
 GATES = ("champion_log_loss", "champion_auc", "champion_gauc")
 SCORING_ROWS = 512  # requests at once

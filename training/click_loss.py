@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.config import RefreshConfig
-from training.objective import Term, Terms
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.objective import Term, Terms
 
 _HIDDEN = -1e9  # the score of a slot that was not shown: its share underflows to 0
 

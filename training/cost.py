@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from features.schema import (
+from srp4ctr.features.schema import (
     CANDIDATE_FEATURES,
     CANDIDATE_TENSORS,
     CONTEXT_SLOTS,
@@ -20,10 +20,10 @@ from features.schema import (
     REQUEST_FEATURES,
     REQUEST_TENSORS,
 )
-from training.config import ModelConfig
-from training.model.context import CONTEXT_WIDTH
-from training.model.embeddings import FIELD_SIZES, FIELD_WIDTH, TableSizes
-from training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.model.context import CONTEXT_WIDTH
+from srp4ctr.training.model.embeddings import FIELD_SIZES, FIELD_WIDTH, TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
 
 CANDIDATES = 100  # of a request, as in the paper
 

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features import schema, vocabulary
-from features.config import FeatureConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
-from streams.log_lock import reading
-from training.batches import EXAMPLE_NAMES, HISTORY_NAMES, Slates
-from training.config import RefreshConfig
-from training.judging import Split
-from training.pretraining import Windows
-from training.training_set import TrainingSet
+from srp4ctr.features import schema, vocabulary
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
+from srp4ctr.streams.log_lock import reading
+from srp4ctr.training.batches import EXAMPLE_NAMES, HISTORY_NAMES, Slates
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.judging import Split
+from srp4ctr.training.pretraining import Windows
+from srp4ctr.training.training_set import TrainingSet
 
 FOLDER = "examples"  # among what is unfinished
 _CARD, _WORDS = "examples.json", "vocabulary.json"

@@ -12,16 +12,16 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from features import exposures, transforms
-from features.affinity import attribute_affinity
-from features.exposures import ItemExposures
-from features.item_fields import Attributes
-from features.point_in_time import RequestSnapshots, UserHistories
-from features.schema import CONTEXT_SLOTS, NUM_CONTEXT_NUMBERS
-from features.transforms import ActivityArrays, SequenceArrays
-from features.vocabulary import Vocabulary
-from training.batches import Slates
-from training.pretraining import Windows
+from srp4ctr.features import exposures, transforms
+from srp4ctr.features.affinity import attribute_affinity
+from srp4ctr.features.exposures import ItemExposures
+from srp4ctr.features.item_fields import Attributes
+from srp4ctr.features.point_in_time import RequestSnapshots, UserHistories
+from srp4ctr.features.schema import CONTEXT_SLOTS, NUM_CONTEXT_NUMBERS
+from srp4ctr.features.transforms import ActivityArrays, SequenceArrays
+from srp4ctr.features.vocabulary import Vocabulary
+from srp4ctr.training.batches import Slates
+from srp4ctr.training.pretraining import Windows
 
 MAX_SLATE = 64  # a longer slate is learnt in pieces: one batch's tensors must stay small
 _Int64s = NDArray[np.int64]

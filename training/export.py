@@ -18,16 +18,16 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 from torch import Tensor, nn
 
-from features import bundle
-from features.schema import (
+from srp4ctr.features import bundle
+from srp4ctr.features.schema import (
     ENCODER_INPUTS,
     HEAD_INPUTS,
     HEAD_OUTPUTS,
     STATE_TENSORS,
     TensorSpec,
 )
-from training.cost import sample
-from training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.cost import sample
+from srp4ctr.training.model.srp4ctr import SRP4CTR
 
 OPSET = 18
 TOLERANCE = 1e-4  # absolute, of a probability

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.batch_order import in_order
-from training.batches import Batch, Slates, slate_batch, slate_lengths
-from training.click_loss import click_terms
-from training.config import RefreshConfig
-from training.fitting import FitOptions, Stage, fit
-from training.id_dropout import without_ids
-from training.model.click_model import ClickModel
-from training.objective import Objective, Terms
+from srp4ctr.training.batch_order import in_order
+from srp4ctr.training.batches import Batch, Slates, slate_batch, slate_lengths
+from srp4ctr.training.click_loss import click_terms
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.fitting import FitOptions, Stage, fit
+from srp4ctr.training.id_dropout import without_ids
+from srp4ctr.training.model.click_model import ClickModel
+from srp4ctr.training.objective import Objective, Terms
 
 STAGE = "fine-tune"
 WEIGHT_DECAY = 0.01

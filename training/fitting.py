@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training import batch_order, checkpoints
-from training.checkpoints import Progress
-from training.config import RefreshConfig
-from training.learner import Learner
-from training.objective import Objective
-from training.parallel import ALONE, Processes
-from training.progress import ProgressListener, silent
-from training.run_log import ScalarLog, unlogged
-from training.schedule import Schedule
+from srp4ctr.training import batch_order, checkpoints
+from srp4ctr.training.checkpoints import Progress
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.learner import Learner
+from srp4ctr.training.objective import Objective
+from srp4ctr.training.parallel import ALONE, Processes
+from srp4ctr.training.progress import ProgressListener, silent
+from srp4ctr.training.run_log import ScalarLog, unlogged
+from srp4ctr.training.schedule import Schedule
 
 NOTE_EVERY_S = 0.2  # reading the loss waits for the device
 NOTED_STEPS = 20  # whose mean loss is shown: one batch's is noise

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from features.vocabulary import FIRST_OOV_ROW
-from training.model.draws import draw_salt, uniform_of
+from srp4ctr.features.vocabulary import FIRST_OOV_ROW
+from srp4ctr.training.model.draws import draw_salt, uniform_of
 
 ITEM_ROWS = ("history_item_rows", "candidate_item_rows")
 

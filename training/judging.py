@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from features.gates import Gate, finite, skipped
-from features.schema import CANDIDATE_FEATURES
-from streams.outages import OutageError
-from training import metrics, paired
-from training.batches import Slates
-from training.calibration import Calibration, fit_platt
-from training.config import RefreshConfig
-from training.finetuning import serving_logits
-from training.model.srp4ctr import SRP4CTR
+from srp4ctr.features.gates import Gate, finite, skipped
+from srp4ctr.features.schema import CANDIDATE_FEATURES
+from srp4ctr.streams.outages import OutageError
+from srp4ctr.training import metrics, paired
+from srp4ctr.training.batches import Slates
+from srp4ctr.training.calibration import Calibration, fit_platt
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.finetuning import serving_logits
+from srp4ctr.training.model.srp4ctr import SRP4CTR
 
 Floats = NDArray[np.float64]
 _POPULARITY = CANDIDATE_FEATURES.index("item_click_rate_168h")

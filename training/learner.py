@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.config import RefreshConfig
-from training.model.draws import Part, drawing
-from training.objective import Objective, Terms, loss_of, mean_of
-from training.parallel import Processes
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.model.draws import Part, drawing
+from srp4ctr.training.objective import Objective, Terms, loss_of, mean_of
+from srp4ctr.training.parallel import Processes
 
 MAX_GRADIENT_NORM = 1.0
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from features.vocabulary import MASK_ROW
-from training.model.draws import uniform
-from training.model.embeddings import MASK_CODES
+from srp4ctr.features.vocabulary import MASK_ROW
+from srp4ctr.training.model.draws import uniform
+from srp4ctr.training.model.embeddings import MASK_CODES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

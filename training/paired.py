@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training import metrics
+from srp4ctr.training import metrics
 
 ONE_SIDED = 1.645  # standard errors that luck exceeds once in twenty
 Array = NDArray[np.generic]

@@ -12,17 +12,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from features.vocabulary import FIRST_OOV_ROW
-from training.batches import HISTORY_NAMES, Arrays, history_lengths, newest, torch_rows
-from training.config import RefreshConfig
-from training.fitting import FitOptions, Stage, fit
-from training.id_dropout import forgetting
-from training.masking import Masks, draw_masks, hide, ids_only, prefixes
-from training.model.encoder import BehaviorEncoder
-from training.model.item_softmax import Proposal
-from training.model.pretraining_heads import MaskedHeads
-from training.model.srp4ctr import SRP4CTR
-from training.objective import Objective, Terms
+from srp4ctr.features.vocabulary import FIRST_OOV_ROW
+from srp4ctr.training.batches import (
+    HISTORY_NAMES,
+    Arrays,
+    history_lengths,
+    newest,
+    torch_rows,
+)
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.fitting import FitOptions, Stage, fit
+from srp4ctr.training.id_dropout import forgetting
+from srp4ctr.training.masking import Masks, draw_masks, hide, ids_only, prefixes
+from srp4ctr.training.model.encoder import BehaviorEncoder
+from srp4ctr.training.model.item_softmax import Proposal
+from srp4ctr.training.model.pretraining_heads import MaskedHeads
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.objective import Objective, Terms
 
 STAGE = "pre-train"
 ITEMS = "history_item_rows"

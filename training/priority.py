@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from training.config import RefreshConfig
+from srp4ctr.training.config import RefreshConfig
 
 
 def yield_to_serving(config: RefreshConfig) -> None:

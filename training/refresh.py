@@ -10,21 +10,29 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from features import bundle
-from features.config import FeatureConfig
-from features.gates import Gate, failed
-from streams.config import StreamConfig
-from training import bundling, champion, example_files, lock, reports, run_log, stages
-from training.bundling import Origin, unfinished
-from training.champion import Champion
-from training.config import RefreshConfig
-from training.judging import Scored, judge
-from training.parallel import ALONE, Processes
-from training.progress import Clock, ProgressListener, silent
-from training.reports import Outcome, RefreshReport
-from training.stages import Training
-from training.training_set import TrainingSet, read_training_set
-from training.warm_start import Parent
+from srp4ctr.features import bundle
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.gates import Gate, failed
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.training import (
+    bundling,
+    champion,
+    example_files,
+    lock,
+    reports,
+    run_log,
+    stages,
+)
+from srp4ctr.training.bundling import Origin, unfinished
+from srp4ctr.training.champion import Champion
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.judging import Scored, judge
+from srp4ctr.training.parallel import ALONE, Processes
+from srp4ctr.training.progress import Clock, ProgressListener, silent
+from srp4ctr.training.reports import Outcome, RefreshReport
+from srp4ctr.training.stages import Training
+from srp4ctr.training.training_set import TrainingSet, read_training_set
+from srp4ctr.training.warm_start import Parent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

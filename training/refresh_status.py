@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 
-from features.whole_files import replace_text
+from srp4ctr.features.whole_files import replace_text
 
 STATUS_FILE = "refresh.json"
 """In the bundles' folder."""

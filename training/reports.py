@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
-from features.gates import Gate, failed
-from features.whole_files import replace_text
+from srp4ctr.features.gates import Gate, failed
+from srp4ctr.features.whole_files import replace_text
 
 REPORT_FILE = "report.json"
 PAGE_FILE = "report.md"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from training.parallel import Processes
+from srp4ctr.training.parallel import Processes
 
 WARM_UP_STEPS = 20  # Adam's second moments are noise before
 

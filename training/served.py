@@ -16,20 +16,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from features import bundle, event_log, point_in_time, vocabulary
-from features.config import FeatureConfig
-from features.item_fields import Attributes
-from features.point_in_time import RequestSnapshots
-from features.profiles import item_profiles
-from features.schema import CANDIDATE_FEATURES, CANDIDATE_TENSORS, REQUEST_FEATURES
-from features.served_log import ServedRequest
-from streams.config import StreamConfig
-from streams.events import item_key
-from training import examples, export, warm_start
-from training.batches import EXAMPLE_NAMES, torch_rows
-from training.config import RefreshConfig
-from training.model.embeddings import TableSizes
-from training.model.srp4ctr import SRP4CTR
+from srp4ctr.features import bundle, event_log, point_in_time, vocabulary
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.item_fields import Attributes
+from srp4ctr.features.point_in_time import RequestSnapshots
+from srp4ctr.features.profiles import item_profiles
+from srp4ctr.features.schema import CANDIDATE_FEATURES, CANDIDATE_TENSORS, REQUEST_FEATURES
+from srp4ctr.features.served_log import ServedRequest
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events import item_key
+from srp4ctr.training import examples, export, warm_start
+from srp4ctr.training.batches import EXAMPLE_NAMES, torch_rows
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
 
 TOLERANCE = 1e-4  # of a feature, relative above 1: float32 in other orders
 MOST_APART = 1e-4  # of a probability, as at a promotion

@@ -13,22 +13,22 @@ from typing import Any
 
 import torch
 
-from features import bundle
-from training import example_files, warm_start
-from training.bundling import unfinished
-from training.config import RefreshConfig
-from training.finetuning import STAGE as FINETUNE
-from training.finetuning import finetune
-from training.fitting import FitOptions
-from training.model.embeddings import TableSizes
-from training.model.srp4ctr import SRP4CTR
-from training.parallel import Processes, device_of
-from training.pretraining import STAGE as PRETRAIN
-from training.pretraining import pretrain
-from training.progress import Clock, silent
-from training.run_log import ScalarLog, unlogged
-from training.training_set import TrainingSet
-from training.warm_start import Parent
+from srp4ctr.features import bundle
+from srp4ctr.training import example_files, warm_start
+from srp4ctr.training.bundling import unfinished
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.finetuning import STAGE as FINETUNE
+from srp4ctr.training.finetuning import finetune
+from srp4ctr.training.fitting import FitOptions
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.parallel import Processes, device_of
+from srp4ctr.training.pretraining import STAGE as PRETRAIN
+from srp4ctr.training.pretraining import pretrain
+from srp4ctr.training.progress import Clock, silent
+from srp4ctr.training.run_log import ScalarLog, unlogged
+from srp4ctr.training.training_set import TrainingSet
+from srp4ctr.training.warm_start import Parent
 
 PRETRAINING_SHARE = (
     0.5  # of ``max_seconds``: at the default epochs both stages take as long

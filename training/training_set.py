@@ -11,19 +11,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from features import event_log, point_in_time, vocabulary
-from features.config import FeatureConfig
-from features.item_fields import Attributes
-from features.point_in_time import RequestSnapshots, UserHistories
-from features.profiles import item_profiles
-from features.vocabulary import Vocabulary
-from streams.exposures import EXPOSURE_LENGTH
-from streams.outages import OutageError
-from training import examples
-from training.batches import Slates
-from training.config import RefreshConfig
-from training.judging import Split, boundary_ms, split
-from training.pretraining import Windows
+from srp4ctr.features import event_log, point_in_time, vocabulary
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.item_fields import Attributes
+from srp4ctr.features.point_in_time import RequestSnapshots, UserHistories
+from srp4ctr.features.profiles import item_profiles
+from srp4ctr.features.vocabulary import Vocabulary
+from srp4ctr.streams.exposures import EXPOSURE_LENGTH
+from srp4ctr.streams.outages import OutageError
+from srp4ctr.training import examples
+from srp4ctr.training.batches import Slates
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.judging import Split, boundary_ms, split
+from srp4ctr.training.pretraining import Windows
 
 _DAY_MS = 86_400_000
 

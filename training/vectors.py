@@ -19,16 +19,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from features import bundle, event_log, point_in_time, vocabulary
-from features.bundle import BundleManifest
-from features.config import FeatureConfig
-from features.profiles import item_profiles
-from features.schema import CANDIDATE_KNOWLEDGE, PROBABILITY_TENSORS, USER_KNOWLEDGE
-from streams.config import StreamConfig
-from training import examples
-from training.batches import Arrays, Slates
-from training.export import Outputs, outputs
-from training.progress import ProgressListener
+from srp4ctr.features import bundle, event_log, point_in_time, vocabulary
+from srp4ctr.features.bundle import BundleManifest
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.profiles import item_profiles
+from srp4ctr.features.schema import CANDIDATE_KNOWLEDGE, PROBABILITY_TENSORS, USER_KNOWLEDGE
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.training import examples
+from srp4ctr.training.batches import Arrays, Slates
+from srp4ctr.training.export import Outputs, outputs
+from srp4ctr.training.progress import ProgressListener
 
 BATCH = 64  # slates at once
 STEP = "vectors"

@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from features import bundle, vocabulary
-from features.bundle import BundleManifest
-from features.item_fields import FIRST_ATTRIBUTE_ROW, places
-from features.vocabulary import Vocabulary
-from training import reports
-from training.config import RefreshConfig
-from training.model.srp4ctr import SRP4CTR
-from training.pretraining import Windows
-from training.reports import Outcome
-from training.training_set import TrainingSet
+from srp4ctr.features import bundle, vocabulary
+from srp4ctr.features.bundle import BundleManifest
+from srp4ctr.features.item_fields import FIRST_ATTRIBUTE_ROW, places
+from srp4ctr.features.vocabulary import Vocabulary
+from srp4ctr.training import reports
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.pretraining import Windows
+from srp4ctr.training.reports import Outcome
+from srp4ctr.training.training_set import TrainingSet
 
 ITEMS, ATTRIBUTES = "embedding.items.weight", "embedding.attributes.weight"
 

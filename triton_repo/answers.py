@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.events import Impression
+from srp4ctr.streams.events import Impression
 
 Tensors = Mapping[str, NDArray[Any]]
 _BY_ITEM = ("click_probability", "item_status", "propensity", "position")

@@ -15,14 +15,20 @@ from prometheus_client import Counter, Histogram
 from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-from features import schema
-from features.schema import TensorSpec
-from streams.pseudonyms import Pseudonyms
-from streams.sampling import is_chosen
-from triton_repo.answers import Ranking, RankRequest, Tensors, rankings_of, tensors_of
-from triton_repo.config import TlsConfig
-from triton_repo.connection import connect
-from triton_repo.pbtxt import RANK_CLICKS, RANK_CLICKS_CANARY
+from srp4ctr.features import schema
+from srp4ctr.features.schema import TensorSpec
+from srp4ctr.streams.pseudonyms import Pseudonyms
+from srp4ctr.streams.sampling import is_chosen
+from srp4ctr.triton_repo.answers import (
+    Ranking,
+    RankRequest,
+    Tensors,
+    rankings_of,
+    tensors_of,
+)
+from srp4ctr.triton_repo.config import TlsConfig
+from srp4ctr.triton_repo.connection import connect
+from srp4ctr.triton_repo.pbtxt import RANK_CLICKS, RANK_CLICKS_CANARY
 
 # Fine around 10 ms: a request of 100 candidates takes 2–5 ms on two cores.
 _BUCKETS_S = (

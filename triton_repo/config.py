@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from streams.config import password_in
+from srp4ctr.streams.config import password_in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 from tritonclient.grpc import InferenceServerClient
 
-from triton_repo.config import TlsConfig, TritonConfig
-from triton_repo.pbtxt import CONTROL_HEADER
+from srp4ctr.triton_repo.config import TlsConfig, TritonConfig
+from srp4ctr.triton_repo.pbtxt import CONTROL_HEADER
 
 
 def connect(address: str, tls: TlsConfig | None = None) -> InferenceServerClient:

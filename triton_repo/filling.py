@@ -9,11 +9,11 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from features import bundle
-from features.config import FeatureConfig
-from triton_repo import live, rendering
-from triton_repo.config import TritonConfig
-from triton_repo.live import Serving, locked, read_serving
+from srp4ctr.features import bundle
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.triton_repo import live, rendering
+from srp4ctr.triton_repo.config import TritonConfig
+from srp4ctr.triton_repo.live import Serving, locked, read_serving
 
 LOG = logging.getLogger(__name__)
 

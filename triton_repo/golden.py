@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from features import bundle, schema
-from features.gates import Gate
-from features.schema import TensorSpec
-from triton_repo import pbtxt
-from triton_repo.answers import Tensors
-from triton_repo.client import infer_inputs, wanted_outputs
+from srp4ctr.features import bundle, schema
+from srp4ctr.features.gates import Gate
+from srp4ctr.features.schema import TensorSpec
+from srp4ctr.triton_repo import pbtxt
+from srp4ctr.triton_repo.answers import Tensors
+from srp4ctr.triton_repo.client import infer_inputs, wanted_outputs
 
 TOLERANCE = 1e-4  # absolute, of a probability
 LATENCY = "latency"

@@ -15,8 +15,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from features.reference import Reference, read_reference
-from triton_repo.pbtxt import BEHAVIOR_ENCODER, CLICK_HEAD, FETCH_FEATURES, step_name
+from srp4ctr.features.reference import Reference, read_reference
+from srp4ctr.triton_repo.pbtxt import (
+    BEHAVIOR_ENCODER,
+    CLICK_HEAD,
+    FETCH_FEATURES,
+    step_name,
+)
 
 LOG = logging.getLogger(__name__)
 # Family → its one further label ("": none), and what it counts.

@@ -13,8 +13,8 @@ from typing import Any
 
 from tritonclient.utils import InferenceServerException
 
-from features.whole_files import replace_text
-from triton_repo import pbtxt, rendering
+from srp4ctr.features.whole_files import replace_text
+from srp4ctr.triton_repo import pbtxt, rendering
 
 LOG = logging.getLogger(__name__)
 SERVING_FILE = "serving.json"

@@ -9,8 +9,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from features import schema
-from features.schema import TensorSpec
+from srp4ctr.features import schema
+from srp4ctr.features.schema import TensorSpec
 
 RANK_CLICKS = "rank_clicks"
 SCORE_CLICKS = "score_clicks"

@@ -15,15 +15,15 @@ from typing import Any
 
 from tritonclient.utils import InferenceServerException
 
-from features import bundle
-from features.check_report import FeatureCheck
-from features.config import FeatureConfig
-from features.gates import Gate, failed, skipped
-from triton_repo import live, pbtxt, rendering
-from triton_repo.config import TritonConfig
-from triton_repo.connection import connect_in_control
-from triton_repo.golden import LATENCY, check_version, golden_gate, latency_gate
-from triton_repo.live import LOAD_TIMEOUT_S, Serving, locked, read_serving
+from srp4ctr.features import bundle
+from srp4ctr.features.check_report import FeatureCheck
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.gates import Gate, failed, skipped
+from srp4ctr.triton_repo import live, pbtxt, rendering
+from srp4ctr.triton_repo.config import TritonConfig
+from srp4ctr.triton_repo.connection import connect_in_control
+from srp4ctr.triton_repo.golden import LATENCY, check_version, golden_gate, latency_gate
+from srp4ctr.triton_repo.live import LOAD_TIMEOUT_S, Serving, locked, read_serving
 
 
 class PromotionError(RuntimeError):

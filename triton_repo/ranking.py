@@ -18,18 +18,18 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from features import bundle, schema
-from features.config import FeatureConfig
-from features.reference import read_reference
-from features.requests import RequestBatch, open_bundle
-from features.served_log import ServedLog, ServedRequest
-from features.stored_states import for_requests
-from triton_repo.exploration import Policy, best_first, explored, policy_of
-from triton_repo.ledger import Ledger, spending
-from triton_repo.pbtxt import FETCH_FEATURES, MODEL_INPUTS
-from triton_repo.scoring import Scorer, Spend, Tensors
-from triton_repo.tensor_checks import check_tensors
-from triton_repo.witness import Witness
+from srp4ctr.features import bundle, schema
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.reference import read_reference
+from srp4ctr.features.requests import RequestBatch, open_bundle
+from srp4ctr.features.served_log import ServedLog, ServedRequest
+from srp4ctr.features.stored_states import for_requests
+from srp4ctr.triton_repo.exploration import Policy, best_first, explored, policy_of
+from srp4ctr.triton_repo.ledger import Ledger, spending
+from srp4ctr.triton_repo.pbtxt import FETCH_FEATURES, MODEL_INPUTS
+from srp4ctr.triton_repo.scoring import Scorer, Spend, Tensors
+from srp4ctr.triton_repo.tensor_checks import check_tensors
+from srp4ctr.triton_repo.witness import Witness
 
 PROBABILITY, PROPENSITY = "click_probability", "propensity"
 POSITION = "position"
@@ -253,7 +253,7 @@ def _import_feast() -> None:
         own = os.getpriority(os.PRIO_PROCESS, 0)  # a lower one than that is refused
         niceness = max(own, _LOADING_NICENESS)
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
-        import features.store  # noqa: F401
+        import srp4ctr.features.store  # noqa: F401
 
     thread = threading.Thread(target=imports)
     thread.start()

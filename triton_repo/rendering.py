@@ -12,17 +12,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from features import bundle
-from features.bundle import BundleManifest
-from features.config import FeatureConfig
-from features.reference import REFERENCE_FILE
-from triton_repo import pbtxt
-from triton_repo.config import ServedLogConfig, TritonConfig
-from triton_repo.pbtxt import StepConfig
+import srp4ctr
+from srp4ctr.features import bundle
+from srp4ctr.features.bundle import BundleManifest
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.reference import REFERENCE_FILE
+from srp4ctr.triton_repo import pbtxt
+from srp4ctr.triton_repo.config import ServedLogConfig, TritonConfig
+from srp4ctr.triton_repo.pbtxt import StepConfig
 
-PROJECT = Path(__file__).resolve().parent.parent
-SHELLS = Path(__file__).resolve().parent
-SHELL = SHELLS / "click_ranker" / "1" / "model.py"
+# Above the package: in a checkout its folders are links, which a resolved path would leave.
+PROJECT = Path(srp4ctr.__file__).parent.parent
+SHELL = Path(__file__).with_name("click_ranker") / "1" / "model.py"
 # What of the bundle the shell and later promotions read.
 _CARRIED_FILES = (
     bundle.CARD_FILE,
@@ -31,7 +32,8 @@ _CARRIED_FILES = (
     bundle.MANIFEST_FILE,
 )
 ONNX_FILES = (bundle.ENCODER_FILE, bundle.HEAD_FILE)
-_SHARED_PACKAGES = ("features", "streams", "triton_repo")
+_ROOT = "srp4ctr"
+_SHARED = ("srp4ctr.features", "srp4ctr.streams", "srp4ctr.triton_repo")
 ENSEMBLE_FOLDER = "ensembles"  # inside the first step: what flips to this version
 
 
@@ -122,7 +124,8 @@ def code_of(shell: Path) -> Mapping[Path, Path]:
         if path is None or name in found:
             continue
         found[name] = path
-        waiting += [name.rpartition(".")[0], *_imports(path)]
+        if name != _ROOT:  # it imports what is asked of it, and steps ask nothing
+            waiting += [name.rpartition(".")[0], *_imports(path)]
     return {path: path.relative_to(PROJECT) for path in found.values()}
 
 
@@ -162,7 +165,7 @@ def _forbid_bytecode(folder: Path) -> None:
 
 def _source_of(module: str) -> Path | None:
     """Return the file of one of the project's shared modules, None for anything else."""
-    if module.partition(".")[0] not in _SHARED_PACKAGES:
+    if module != _ROOT and not module.startswith(_SHARED):
         return None
     path = PROJECT.joinpath(*module.split("."))
     candidates = (path / "__init__.py", path.with_suffix(".py"))

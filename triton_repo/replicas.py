@@ -10,12 +10,12 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from features.check_report import FeatureCheck
-from features.config import FeatureConfig
-from triton_repo import promotion
-from triton_repo.config import TritonConfig
-from triton_repo.live import Serving, read_serving
-from triton_repo.promotion import Promotion, PromotionError
+from srp4ctr.features.check_report import FeatureCheck
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.triton_repo import promotion
+from srp4ctr.triton_repo.config import TritonConfig
+from srp4ctr.triton_repo.live import Serving, read_serving
+from srp4ctr.triton_repo.promotion import Promotion, PromotionError
 
 LOG = logging.getLogger(__name__)
 

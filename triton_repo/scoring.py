@@ -17,10 +17,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from features import bundle, schema
-from features.schema import TensorSpec
-from features.stored_states import Read, StoredStates
-from triton_repo.pbtxt import BEHAVIOR_ENCODER, CLICK_HEAD
+from srp4ctr.features import bundle, schema
+from srp4ctr.features.schema import TensorSpec
+from srp4ctr.features.stored_states import Read, StoredStates
+from srp4ctr.triton_repo.pbtxt import BEHAVIOR_ENCODER, CLICK_HEAD
 
 Tensors = Mapping[str, NDArray[Any]]
 _ONNX_TYPES = {"int64": "tensor(int64)", "float32": "tensor(float)"}

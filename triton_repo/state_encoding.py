@@ -15,15 +15,15 @@ from pathlib import Path
 
 from prometheus_client import Counter, Gauge
 
-from features import bundle
-from features.config import FeatureConfig
-from features.requests import RequestFeatures, open_bundle
-from features.stored_states import StateStore, digest_of, packed
-from streams.sink import FeatureSink, ItemProfile, Rows, ShareKey
-from triton_repo.config import TritonConfig
-from triton_repo.live import read_serving
-from triton_repo.pbtxt import CLICK_RANKER, step_name
-from triton_repo.scoring import Encoder, Tensors, histories_in, key_of
+from srp4ctr.features import bundle
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.requests import RequestFeatures, open_bundle
+from srp4ctr.features.stored_states import StateStore, digest_of, packed
+from srp4ctr.streams.sink import FeatureSink, ItemProfile, Rows, ShareKey
+from srp4ctr.triton_repo.config import TritonConfig
+from srp4ctr.triton_repo.live import read_serving
+from srp4ctr.triton_repo.pbtxt import CLICK_RANKER, step_name
+from srp4ctr.triton_repo.scoring import Encoder, Tensors, histories_in, key_of
 
 STORED = Counter("srp4ctr_states_stored_total", "Users whose encoder states were stored")
 DROPPED = Counter(

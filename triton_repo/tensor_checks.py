@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features import schema
-from triton_repo.pbtxt import MODEL_INPUTS
+from srp4ctr.features import schema
+from srp4ctr.triton_repo.pbtxt import MODEL_INPUTS
 
 _SPECS = {
     spec.name: spec

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.reference import SCORE, Reference, best, values_of
-from features.schema import ItemStatus
-from triton_repo import ledger
-from triton_repo.ledger import Ledger
+from srp4ctr.features.reference import SCORE, Reference, best, values_of
+from srp4ctr.features.schema import ItemStatus
+from srp4ctr.triton_repo import ledger
+from srp4ctr.triton_repo.ledger import Ledger
 
 SAMPLED = 4  # requests a second
 _BITS = {

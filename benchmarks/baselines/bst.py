@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.baselines.inputs import Baseline
-from training.config import ModelConfig
-from training.model.click_model import Tensors
-from training.model.embeddings import TableSizes
-from training.model.encoder import EncoderLayer
+from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.model.click_model import Tensors
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.encoder import EncoderLayer
 
 _HIDDEN = -1e9  # added to the score of padding
 

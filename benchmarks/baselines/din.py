@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.baselines.inputs import Baseline
-from training.config import ModelConfig
-from training.model.click_model import Tensors
-from training.model.embeddings import TableSizes
+from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.model.click_model import Tensors
+from srp4ctr.training.model.embeddings import TableSizes
 
 
 class DIN(Baseline):

@@ -9,13 +9,13 @@ Shapes: B requests, L history, N candidates, D width, V the history reading's wi
 import torch
 from torch import Tensor
 
-from features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
-from training.config import ModelConfig
-from training.model.click_head import ClickHead
-from training.model.click_model import ClickModel, Tensors
-from training.model.context import CONTEXT_WIDTH, ContextEmbedding
-from training.model.embeddings import TableSizes, TokenEmbedding
-from training.model.numeric_features import NumericFeatures
+from srp4ctr.features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
+from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.model.click_head import ClickHead
+from srp4ctr.training.model.click_model import ClickModel, Tensors
+from srp4ctr.training.model.context import CONTEXT_WIDTH, ContextEmbedding
+from srp4ctr.training.model.embeddings import TableSizes, TokenEmbedding
+from srp4ctr.training.model.numeric_features import NumericFeatures
 
 
 class Baseline(ClickModel):

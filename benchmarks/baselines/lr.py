@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.baselines.inputs import request_vector
-from features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
-from training.config import ModelConfig
-from training.model.click_model import ClickModel, Tensors
-from training.model.context import CONTEXT_WIDTH, ContextEmbedding
-from training.model.embeddings import TableSizes
-from training.model.numeric_features import NumericFeatures
+from srp4ctr.features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
+from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.model.click_model import ClickModel, Tensors
+from srp4ctr.training.model.context import CONTEXT_WIDTH, ContextEmbedding
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.numeric_features import NumericFeatures
 
 
 class LogisticRegression(ClickModel):

@@ -11,9 +11,9 @@ from benchmarks.baselines.din import DIN
 from benchmarks.baselines.inputs import Baseline
 from benchmarks.baselines.lr import LogisticRegression
 from benchmarks.baselines.sasrec_clicks import SASRecClicks
-from training.config import ModelConfig
-from training.model.click_model import ClickModel
-from training.model.embeddings import TableSizes
+from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.model.click_model import ClickModel
+from srp4ctr.training.model.embeddings import TableSizes
 
 BASELINES: Mapping[str, Callable[[ModelConfig, TableSizes], ClickModel]] = {
     "lr": LogisticRegression,

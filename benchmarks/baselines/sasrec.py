@@ -12,7 +12,7 @@ Shapes: B histories, T behaviours, D width, I item rows, K drawn items.
 import torch
 from torch import Tensor, nn
 
-from training.config import ModelConfig
+from srp4ctr.training.config import ModelConfig
 
 INITIAL_STD = 0.02
 

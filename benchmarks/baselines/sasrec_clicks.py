@@ -13,9 +13,9 @@ from torch import Tensor
 
 from benchmarks.baselines.inputs import Baseline
 from benchmarks.baselines.sasrec import SASRecEncoder
-from training.config import ModelConfig
-from training.model.click_model import Tensors
-from training.model.embeddings import TableSizes
+from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.model.click_model import Tensors
+from srp4ctr.training.model.embeddings import TableSizes
 
 
 class SASRecClicks(Baseline):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.click_examples import Part
-from features import transforms
+from srp4ctr.features import transforms
 
 MAX_ROUNDS, PATIENCE = 1000, 50
 # Untuned but for what the arm's grid names: what one would begin with.

@@ -14,9 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.click_examples import PARTS, Examples, Part
-from features import item_fields
-from features.schema import CANDIDATE_FEATURES, NUM_CONTEXT_ROWS, REQUEST_FEATURES, Field
-from training.batches import Arrays
+from srp4ctr.features import item_fields
+from srp4ctr.features.schema import (
+    CANDIDATE_FEATURES,
+    NUM_CONTEXT_ROWS,
+    REQUEST_FEATURES,
+    Field,
+)
+from srp4ctr.training.batches import Arrays
 
 SPANS = 16  # as many as our arms cut a counter into
 NUM_COUNTERS = len(REQUEST_FEATURES) + len(CANDIDATE_FEATURES)

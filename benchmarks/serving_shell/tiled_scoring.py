@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import served_scoring
 
-from features.schema import SCORE_TENSORS
-from triton_repo.pbtxt import CLICK_HEAD
+from srp4ctr.features.schema import SCORE_TENSORS
+from srp4ctr.triton_repo.pbtxt import CLICK_HEAD
 
 Spend, Tensors = served_scoring.Spend, served_scoring.Tensors
 CANDIDATE = "candidate_"  # how the names of what is a candidate's begin

@@ -11,8 +11,8 @@ from typing import Any
 
 import served_scoring
 
-from features import bundle
-from triton_repo.pbtxt import CLICK_HEAD, MODEL_INPUTS
+from srp4ctr.features import bundle
+from srp4ctr.triton_repo.pbtxt import CLICK_HEAD, MODEL_INPUTS
 
 Spend, Tensors = served_scoring.Spend, served_scoring.Tensors
 

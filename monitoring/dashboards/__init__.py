@@ -1,4 +1,4 @@
-"""Grafana's dashboards as code: ``python -m monitoring.dashboards`` writes them anew.
+"""Grafana's dashboards as code: ``make dashboards`` writes them anew.
 
 In: one module a dashboard, made with Grafana's own SDK, which nothing that runs needs.
 Out: ``grafana/dashboards/*.json``, committed; a test compares them with what is made here.

@@ -1,7 +1,7 @@
-"""``python -m monitoring.dashboards``: write every dashboard and docs/panels.md anew."""
+"""``make dashboards``: write every dashboard and docs/panels.md anew."""
 
-from monitoring.dashboards.boards import BOARDS, write
-from monitoring.dashboards.panels_page import PAGE, page
+from srp4ctr.monitoring.dashboards.boards import BOARDS, write
+from srp4ctr.monitoring.dashboards.panels_page import PAGE, page
 
 if __name__ == "__main__":
     write()

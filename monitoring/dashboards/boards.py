@@ -7,7 +7,7 @@ import json
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from monitoring.dashboards import (
+from srp4ctr.monitoring.dashboards import (
     FOLDER,
     inference_cost,
     model_comparison,

@@ -7,10 +7,10 @@ names: so there is a column for each of the two roles, and none for a version.
 
 from grafana_foundation_sdk.builders.dashboard import Panel
 
-from monitoring.dashboards.panels import Curve, curves, lettered
-from monitoring.dashboards.queries import CHOSEN, SOURCE, cells
-from monitoring.dashboards.tables import joined
-from monitoring.dashboards.versions import fixed, matching
+from srp4ctr.monitoring.dashboards.panels import Curve, curves, lettered
+from srp4ctr.monitoring.dashboards.queries import CHOSEN, SOURCE, cells
+from srp4ctr.monitoring.dashboards.tables import joined
+from srp4ctr.monitoring.dashboards.versions import fixed, matching
 
 
 def calibration_curve() -> Panel:

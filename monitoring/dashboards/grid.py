@@ -20,7 +20,7 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableSort,
 )
 
-from monitoring.dashboards.queries import SOURCE
+from srp4ctr.monitoring.dashboards.queries import SOURCE
 
 TAG = "srp4ctr"  # dashboards that have it are linked with each other
 COLUMNS = 24

@@ -6,10 +6,10 @@ settings. Out: the dashboard of who pays for serving.
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from monitoring.dashboards import limits
-from monitoring.dashboards.grid import choose_versions, line, new_board, section
-from monitoring.dashboards.panels import bars, heat, light, limited, lines, stat_of
-from monitoring.dashboards.queries import (
+from srp4ctr.monitoring.dashboards import limits
+from srp4ctr.monitoring.dashboards.grid import choose_versions, line, new_board, section
+from srp4ctr.monitoring.dashboards.panels import bars, heat, light, limited, lines, stat_of
+from srp4ctr.monitoring.dashboards.queries import (
     CHOSEN,
     MONEY,
     VERSION,

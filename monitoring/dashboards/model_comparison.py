@@ -7,16 +7,16 @@ over the minutes in which both served. Out: the dashboard that a promotion is de
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 from grafana_foundation_sdk.models.common import BigValueTextMode
 
-from monitoring.dashboards import limits
-from monitoring.dashboards.calibration_curve import calibration_curve
-from monitoring.dashboards.grid import choose_versions, line, new_board, section
-from monitoring.dashboards.panels import (
+from srp4ctr.monitoring.dashboards import limits
+from srp4ctr.monitoring.dashboards.calibration_curve import calibration_curve
+from srp4ctr.monitoring.dashboards.grid import choose_versions, line, new_board, section
+from srp4ctr.monitoring.dashboards.panels import (
     limited,
     lines,
     note,
     stat_of,
 )
-from monitoring.dashboards.queries import (
+from srp4ctr.monitoring.dashboards.queries import (
     CHOSEN,
     MONEY,
     VERSION,
@@ -25,7 +25,7 @@ from monitoring.dashboards.queries import (
     over_time,
     with_bounds,
 )
-from monitoring.dashboards.version_table import VERDICTS, version_table
+from srp4ctr.monitoring.dashboards.version_table import VERDICTS, version_table
 
 _ONE_VERSION = "one version has served so far"
 _HOW_TO_READ = """

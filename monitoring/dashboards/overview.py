@@ -7,10 +7,10 @@ from grafana_foundation_sdk.builders import stat
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 from grafana_foundation_sdk.models.common import BigValueTextMode
 
-from monitoring.dashboards import limits
-from monitoring.dashboards.grid import line, new_board, section
-from monitoring.dashboards.panels import light, limited, lines, stat_of, timeline
-from monitoring.dashboards.queries import (
+from srp4ctr.monitoring.dashboards import limits
+from srp4ctr.monitoring.dashboards.grid import line, new_board, section
+from srp4ctr.monitoring.dashboards.panels import light, limited, lines, stat_of, timeline
+from srp4ctr.monitoring.dashboards.queries import (
     MONEY,
     RANKED,
     VERSION,
@@ -24,7 +24,7 @@ from monitoring.dashboards.queries import (
     rate,
     with_bounds,
 )
-from monitoring.dashboards.versions import matching
+from srp4ctr.monitoring.dashboards.versions import matching
 
 _ANSWERED = (
     'sum(rate(srp4ctr_served_requests_total{outcome="success"}[5m]))'

@@ -42,8 +42,8 @@ from grafana_foundation_sdk.models.dashboard import FieldColorModeId, ValueMappi
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.text import TextMode
 
-from monitoring.dashboards.queries import SOURCE
-from monitoring.dashboards.versions import overrides
+from srp4ctr.monitoring.dashboards.queries import SOURCE
+from srp4ctr.monitoring.dashboards.versions import overrides
 
 
 def stat_of(title: str, why: str, unit: str, *targets: Dataquery) -> stat.Panel:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from monitoring.dashboards import FOLDER
+from srp4ctr.monitoring.dashboards import FOLDER
 
 PAGE = FOLDER.parents[2] / "docs" / "panels.md"
 _HEAD = """# What each panel shows

@@ -7,10 +7,17 @@ Out: the dashboard of who looks after producers and the feature store.
 from grafana_foundation_sdk.builders import stat
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from monitoring.dashboards import limits
-from monitoring.dashboards.grid import choose_versions, line, new_board, section
-from monitoring.dashboards.panels import bars, judged, light, limited, lines, stat_of
-from monitoring.dashboards.queries import (
+from srp4ctr.monitoring.dashboards import limits
+from srp4ctr.monitoring.dashboards.grid import choose_versions, line, new_board, section
+from srp4ctr.monitoring.dashboards.panels import (
+    bars,
+    judged,
+    light,
+    limited,
+    lines,
+    stat_of,
+)
+from srp4ctr.monitoring.dashboards.queries import (
     CHOSEN,
     VERSION,
     by_version,

@@ -17,9 +17,9 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 from grafana_foundation_sdk.models.dashboard import DataTransformerConfig, ValueMapping
 
-from monitoring.dashboards.panels import lettered
-from monitoring.dashboards.queries import SOURCE, cells
-from monitoring.dashboards.versions import matching
+from srp4ctr.monitoring.dashboards.panels import lettered
+from srp4ctr.monitoring.dashboards.queries import SOURCE, cells
+from srp4ctr.monitoring.dashboards.versions import matching
 
 _COLOURED_TEXT = {"type": "color-text"}
 

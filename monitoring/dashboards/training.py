@@ -7,18 +7,25 @@ the dashboard of who looks after the model.
 from grafana_foundation_sdk.builders import stat
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from monitoring.dashboards import limits
-from monitoring.dashboards.grid import line, new_board, section
-from monitoring.dashboards.overview import serving_version
-from monitoring.dashboards.panels import bars, light, limited, lines, stat_of, timeline
-from monitoring.dashboards.queries import (
+from srp4ctr.monitoring.dashboards import limits
+from srp4ctr.monitoring.dashboards.grid import line, new_board, section
+from srp4ctr.monitoring.dashboards.overview import serving_version
+from srp4ctr.monitoring.dashboards.panels import (
+    bars,
+    light,
+    limited,
+    lines,
+    stat_of,
+    timeline,
+)
+from srp4ctr.monitoring.dashboards.queries import (
     RANKED,
     VERSION,
     now,
     over_time,
     with_bounds,
 )
-from monitoring.dashboards.tables import Column, table_of
+from srp4ctr.monitoring.dashboards.tables import Column, table_of
 
 _DAY_S = 86_400.0
 _MADE = "srp4ctr_bundle_created_seconds"

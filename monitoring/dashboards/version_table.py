@@ -5,9 +5,9 @@ In: the newest figures by version. Out: one table.
 
 from grafana_foundation_sdk.builders import table
 
-from monitoring.dashboards import limits
-from monitoring.dashboards.queries import CHOSEN, MONEY
-from monitoring.dashboards.tables import Column, table_of
+from srp4ctr.monitoring.dashboards import limits
+from srp4ctr.monitoring.dashboards.queries import CHOSEN, MONEY
+from srp4ctr.monitoring.dashboards.tables import Column, table_of
 
 VERDICTS = {
     1: ("better", "green"),

@@ -22,10 +22,10 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from monitoring.page import boards, current_values
-from monitoring.page.guard import HEADERS, Guard
-from monitoring.page.playground import Playground
-from monitoring.page.prometheus_api import PrometheusApi, instant_query, range_query
+from srp4ctr.monitoring.page import boards, current_values
+from srp4ctr.monitoring.page.guard import HEADERS, Guard
+from srp4ctr.monitoring.page.playground import Playground
+from srp4ctr.monitoring.page.prometheus_api import PrometheusApi, instant_query, range_query
 
 STATIC = Path(__file__).with_name("static")
 _VIEWS = ("/", "/d/{name}", "/playground", "/values")  # all drawn by the one script

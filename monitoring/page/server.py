@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import uvicorn
 
-from monitoring.page.app import PageSources, application
-from monitoring.page.guard import Guard
+from srp4ctr.monitoring.page.app import PageSources, application
+from srp4ctr.monitoring.page.guard import Guard
 
 HOST = "127.0.0.1"  # and no other: whoever reaches the page may publish events
 

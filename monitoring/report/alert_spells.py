@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from monitoring.report.contents import AlertSpell
-from monitoring.report.series import Series
+from srp4ctr.monitoring.report.contents import AlertSpell
+from srp4ctr.monitoring.report.series import Series
 
 ALERT_STEP_S = 60.0
 # Labels that say nothing to who reads that it fired.

@@ -5,8 +5,8 @@
 
 from math import floor, isfinite, log10
 
-from monitoring.intervals import Interval
-from monitoring.report.contents import Estimate
+from srp4ctr.monitoring.intervals import Interval
+from srp4ctr.monitoring.report.contents import Estimate
 
 UNKNOWN = "–"
 MINUS = "−"

@@ -9,13 +9,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from math import nan
 
-from monitoring.report import questions
-from monitoring.report.alert_spells import ALERT_STEP_S, alert_spells
-from monitoring.report.contents import AlertSpell, Contrast, Course, Points, Quality
-from monitoring.report.contrast import Pair, contrasts, newer_over_older
-from monitoring.report.hearing import Heard
-from monitoring.report.pooling import pool
-from monitoring.report.series import Prometheus, Series
+from srp4ctr.monitoring.report import questions
+from srp4ctr.monitoring.report.alert_spells import ALERT_STEP_S, alert_spells
+from srp4ctr.monitoring.report.contents import AlertSpell, Contrast, Course, Points, Quality
+from srp4ctr.monitoring.report.contrast import Pair, contrasts, newer_over_older
+from srp4ctr.monitoring.report.hearing import Heard
+from srp4ctr.monitoring.report.pooling import pool
+from srp4ctr.monitoring.report.series import Prometheus, Series
 
 POINTS_OF_A_LINE = 150
 FINEST_STEP_S = 15.0

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import ceil, floor, log10
 
-from monitoring.report.amounts import MINUS
+from srp4ctr.monitoring.report.amounts import MINUS
 
 # Between two ticks of a time axis, in seconds.
 _TIMES_S = (

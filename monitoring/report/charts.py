@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from itertools import chain
 from math import isfinite
 
-from monitoring.report import amounts
-from monitoring.report.axes import Axis, time_axis, value_axis
-from monitoring.report.contents import Contents, Course, Points
-from monitoring.report.contrast import by_age
-from monitoring.report.line_chart import Chart, Line
-from monitoring.report.verdict import HONEST
+from srp4ctr.monitoring.report import amounts
+from srp4ctr.monitoring.report.axes import Axis, time_axis, value_axis
+from srp4ctr.monitoring.report.contents import Contents, Course, Points
+from srp4ctr.monitoring.report.contrast import by_age
+from srp4ctr.monitoring.report.line_chart import Chart, Line
+from srp4ctr.monitoring.report.verdict import HONEST
 
 NUM_STYLES = 6
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isnan, nan
 
-from monitoring.intervals import UNKNOWN, Interval
-from monitoring.report.period import Period
+from srp4ctr.monitoring.intervals import UNKNOWN, Interval
+from srp4ctr.monitoring.report.period import Period
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from math import inf
 
-from monitoring.comparison import always_valid
-from monitoring.intervals import Interval
-from monitoring.report.contents import Contrast, Course, Estimate, Points
+from srp4ctr.monitoring.comparison import always_valid
+from srp4ctr.monitoring.intervals import Interval
+from srp4ctr.monitoring.report.contents import Contrast, Course, Estimate, Points
 
 MOST_TIMES = 1000.0  # what needs more than so many times as much is as good as equal
 _PARTS = (

@@ -6,9 +6,9 @@ drift are the newest there are.
 
 from collections.abc import Collection, Mapping, Sequence
 
-from monitoring.report import questions
-from monitoring.report.asking import Asked
-from monitoring.report.contents import (
+from srp4ctr.monitoring.report import questions
+from srp4ctr.monitoring.report.asking import Asked
+from srp4ctr.monitoring.report.contents import (
     Contents,
     Contrast,
     Cost,
@@ -17,10 +17,10 @@ from monitoring.report.contents import (
     Quality,
     VersionFigures,
 )
-from monitoring.report.contrast import by_age
-from monitoring.report.hearing import hear
-from monitoring.report.period import Period
-from monitoring.report.series import Prometheus
+from srp4ctr.monitoring.report.contrast import by_age
+from srp4ctr.monitoring.report.hearing import hear
+from srp4ctr.monitoring.report.period import Period
+from srp4ctr.monitoring.report.series import Prometheus
 
 MOST_VERSIONS = 6  # more is no comparison, and a refresh an hour makes 24 a day
 

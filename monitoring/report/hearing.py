@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from monitoring.report import questions
-from monitoring.report.looks import Look, choose_looks
-from monitoring.report.period import Period
-from monitoring.report.series import Prometheus
+from srp4ctr.monitoring.report import questions
+from srp4ctr.monitoring.report.looks import Look, choose_looks
+from srp4ctr.monitoring.report.period import Period
+from srp4ctr.monitoring.report.series import Prometheus
 
 # A window's end is found to a step; what is shown within it falls between two windows.
 POINTS = 10_000  # Prometheus gives 11,000

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-from monitoring.report.axes import Axis
-from monitoring.report.contents import Points
+from srp4ctr.monitoring.report.axes import Axis
+from srp4ctr.monitoring.report.contents import Points
 
 WIDTH, HEIGHT = 360, 216
 LEFT, TOP, BOTTOM = 50, 10, 24

@@ -7,14 +7,14 @@ import html
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 
-from monitoring.report.charts import charts, styles
-from monitoring.report.contents import Contents
-from monitoring.report.line_chart import draw
-from monitoring.report.period import minute
-from monitoring.report.questions import FEWEST
-from monitoring.report.small_print import alert_row, facts, small_print
-from monitoring.report.tables import tables
-from monitoring.report.verdict import headline
+from srp4ctr.monitoring.report.charts import charts, styles
+from srp4ctr.monitoring.report.contents import Contents
+from srp4ctr.monitoring.report.line_chart import draw
+from srp4ctr.monitoring.report.period import minute
+from srp4ctr.monitoring.report.questions import FEWEST
+from srp4ctr.monitoring.report.small_print import alert_row, facts, small_print
+from srp4ctr.monitoring.report.tables import tables
+from srp4ctr.monitoring.report.verdict import headline
 
 # Whatever a label may say, nothing is fetched and nothing runs.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"

@@ -8,8 +8,8 @@ another hour.
 from collections.abc import Callable, Mapping, Sequence
 from math import isnan, log, nan, sqrt
 
-from monitoring.intervals import Z, calibration, hanley_mcneil, wilson
-from monitoring.report.contents import Estimate, Quality, ratio
+from srp4ctr.monitoring.intervals import Z, calibration, hanley_mcneil, wilson
+from srp4ctr.monitoring.report.contents import Estimate, Quality, ratio
 
 WindowFigures = Mapping[str, float]
 """By metric, less its prefix srp4ctr_; then a slash and the bound or the bin."""

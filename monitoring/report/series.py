@@ -14,7 +14,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urlsplit
 from urllib.request import ProxyHandler, build_opener
 
-from monitoring.report.period import Period
+from srp4ctr.monitoring.report.period import Period
 
 TIMEOUT_S = 60.0  # months of an answer time's buckets take Prometheus a while
 

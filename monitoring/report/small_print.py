@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 from math import isfinite
 
-from monitoring.report import amounts
-from monitoring.report.contents import AlertSpell, Contents
-from monitoring.report.period import Period, minute
+from srp4ctr.monitoring.report import amounts
+from srp4ctr.monitoring.report.contents import AlertSpell, Contents
+from srp4ctr.monitoring.report.period import Period, minute
 
 
 def facts(contents: Contents) -> Iterator[tuple[str, str]]:

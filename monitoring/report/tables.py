@@ -7,9 +7,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import isfinite
 
-from monitoring.report import amounts
-from monitoring.report.amounts import count, decimal, estimate, money, percent, seconds
-from monitoring.report.contents import Contents, VersionFigures
+from srp4ctr.monitoring.report import amounts
+from srp4ctr.monitoring.report.amounts import (
+    count,
+    decimal,
+    estimate,
+    money,
+    percent,
+    seconds,
+)
+from srp4ctr.monitoring.report.contents import Contents, VersionFigures
 
 MOST_PAIRS = 8
 VERDICTS = {1: "better", 0: "not known yet", -1: "worse"}

@@ -7,9 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isfinite, isnan
 
-from monitoring.report import amounts
-from monitoring.report.contents import Contents, Contrast, Cost, VersionFigures, ratio
-from monitoring.report.contrast import MOST_TIMES, is_bundle, times_as_many
+from srp4ctr.monitoring.report import amounts
+from srp4ctr.monitoring.report.contents import (
+    Contents,
+    Contrast,
+    Cost,
+    VersionFigures,
+    ratio,
+)
+from srp4ctr.monitoring.report.contrast import MOST_TIMES, is_bundle, times_as_many
 
 SAME = 0.01  # prices are not measured closer than a hundredth
 # Beyond these a figure deserves a word of its own.

@@ -19,9 +19,9 @@ from benchmarks.click_jobs import Job, run
 from benchmarks.click_quality import changed
 from benchmarks.click_scores import figures
 from benchmarks.click_sources import Source, began_ms, ebnerd_reads, of_file
-from streams.events import Behavior, Click, Event, Impression, ItemUpdate
+from srp4ctr.streams.events import Behavior, Click, Event, Impression, ItemUpdate
+from srp4ctr.training.config import RefreshConfig
 from tests.streams.test_ebnerd import STREAM
-from training.config import RefreshConfig
 
 MINUTE, START = 60_000, 1_700_000_000_000
 ITEMS, USERS, REQUESTS = 12, 8, 120

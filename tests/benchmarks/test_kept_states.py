@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.kept_states import Reuse, requests, reuse, stored_reuse
-from streams.events import Click, Impression, UserEvent
+from srp4ctr.streams.events import Click, Impression, UserEvent
 
 
 def shown(at_s: float, request: str) -> Impression:

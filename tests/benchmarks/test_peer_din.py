@@ -21,11 +21,11 @@ from benchmarks.peers.impressions import (
     flat,
     save_impressions,
 )
-from features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES, Field
-from training.batches import Slates
-from training.config import RefreshConfig
-from training.model.embeddings import TableSizes
-from training.pretraining import Windows
+from srp4ctr.features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES, Field
+from srp4ctr.training.batches import Slates
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.pretraining import Windows
 
 FIELDS = (
     Field(name="year", kind="categorical", size=3),

@@ -14,7 +14,7 @@ from benchmarks.pretraining_arms import ARMS
 from benchmarks.pretraining_files import part_of, read
 from benchmarks.pretraining_questions import NEGATIVES, TEST, VALIDATION, LeaveLast
 from benchmarks.pretraining_recipe import RECIPE
-from features.schema import CANDIDATE_FEATURES
+from srp4ctr.features.schema import CANDIDATE_FEATURES
 from tests.streams.test_ebnerd import DATA
 
 ITEMS, USERS = 150, 120

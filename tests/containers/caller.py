@@ -8,8 +8,8 @@ import os
 import time
 from collections import Counter
 
-from triton_repo.client import RankClient
-from triton_repo.config import TlsConfig
+from srp4ctr.triton_repo.client import RankClient
+from srp4ctr.triton_repo.config import TlsConfig
 
 PREFIX = "SRP4CTR_TRITON__TLS__"
 PAUSE_S = 0.1

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pyarrow.dataset as ds
 
-import settings
-from streams.events import BEHAVIOR_EVENTS_TOPIC
-from streams.topics import committed_offsets, end_offsets
+from srp4ctr import settings
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC
+from srp4ctr.streams.topics import committed_offsets, end_offsets
 
 found = settings.load()
 folded = committed_offsets(found.kafka, found.streams.group_id, BEHAVIOR_EVENTS_TOPIC)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from local import kafka_access
-from streams.config import KafkaConfig
+from srp4ctr.local import kafka_access
+from srp4ctr.streams.config import KafkaConfig
 from tests.containers.breaking import ways_out
 from tests.containers.stack import Stack, engine, image_of, run, until
 from tests.containers.traffic import write_visits

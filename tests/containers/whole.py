@@ -21,8 +21,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from local import movielens
-from streams.wire import encode
+from srp4ctr.local import movielens
+from srp4ctr.streams.wire import encode
 from tests.containers import trials
 from tests.containers.stack import ContainerError, Stack, engine, image_of, run
 from tests.real_stack import ROOT

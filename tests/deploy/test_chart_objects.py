@@ -10,8 +10,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from streams.config import StreamConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC
 from tests.deploy.helm import (
     CHART,
     FULL,

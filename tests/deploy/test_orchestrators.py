@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli import app
+from srp4ctr.cli import app
+from srp4ctr.training.refresh_status import STATUS_FILE, RefreshStatus
+from srp4ctr.training.reports import Outcome
 from tests.structure.source_tree import ROOT
-from training.refresh_status import STATUS_FILE, RefreshStatus
-from training.reports import Outcome
 
 EXAMPLES = sorted((ROOT / "deploy").glob("*/srp4ctr_refresh.py"))
 

@@ -29,7 +29,14 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDemo]:
     """Run ``srp4ctr demo --keep``; at the end it must leave nothing behind."""
     folder = tmp_path_factory.mktemp("demo")
     good = shop.write(folder / "mine.jsonl")
-    command = [sys.executable, "-m", "cli", "--data-dir", str(folder / "data"), "demo"]
+    command = [
+        sys.executable,
+        "-m",
+        "srp4ctr.cli",
+        "--data-dir",
+        str(folder / "data"),
+        "demo",
+    ]
     process = subprocess.Popen(
         [*command, "--events", str(folder / "mine.jsonl"), "--keep"],
         stdout=subprocess.PIPE,

@@ -18,7 +18,7 @@ import pytest
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
-from local import ports
+from srp4ctr.local import ports
 from tests.docs.pages import commands
 from tests.end_to_end import shop
 
@@ -59,7 +59,7 @@ class Shell:
 
     def _command(self, *words: str) -> list[str]:
         data = str(self.folder / "data")
-        return [sys.executable, "-m", "cli", "--data-dir", data, *words]
+        return [sys.executable, "-m", "srp4ctr.cli", "--data-dir", data, *words]
 
     def _env(self) -> dict[str, str]:
         http = {"SRP4CTR_TRITON__HTTP_PORT": str(self.http_port)}
@@ -90,7 +90,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 
 def refresh_when_labels_are_there(shell: Shell) -> None:
     """Wait until the labels of all impressions are in the log, then train."""
-    from features.event_log import opened
+    from srp4ctr.features.event_log import opened
 
     log_dir = shell.folder / "data" / "events"
     shown = shop.NUM_USERS * shop.SLATES * shop.SLATE_SIZE

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
+from srp4ctr.triton_repo.client import RankClient
 from tests.docs.pages import blocks, commands
 from tests.end_to_end.conftest import RunningDemo
 from tests.structure.source_tree import ROOT
-from triton_repo.client import RankClient
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 # Pages whose Python is run by a test of their own.
@@ -78,7 +78,9 @@ def test_another_model_learns_from_the_vectors(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (typed,) = [each for _, each in commands() if "model vectors" in each]
-    typed = typed.replace("srp4ctr", f"{sys.executable} -m cli --data-dir {demo.folder}")
+    typed = typed.replace(
+        "srp4ctr", f"{sys.executable} -m srp4ctr.cli --data-dir {demo.folder}"
+    )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     monkeypatch.chdir(tmp_path)
     words = typed.replace("v2", "v1").split()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from monitoring.page import boards
+from srp4ctr.monitoring.page import boards
 from tests.end_to_end.conftest import RunningDemo
 from tests.monitoring.page.conftest import browser  # noqa: F401  # a fixture
 from tests.monitoring.page.test_dashboards_in_browser import READY, TOO_WIDE, watched

@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from features.config import FeatureConfig
-from local import apache_kafka, broker, ports, processes
-from streams.config import KafkaConfig, StreamConfig
-from streams.topics import ensure_topics
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.local import apache_kafka, broker, ports, processes
+from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.streams.topics import ensure_topics
 
 PARTITIONS = 6
 MAX_WORKERS = 4
@@ -54,7 +54,7 @@ class Cluster:
             "SRP4CTR_SETTINGS": str(self.folder / "settings.toml"),
             "SRP4CTR_STREAMS__METRICS_PORT": str(self.ports[3 + number]),
         }
-        program = processes.python(name, "-m", "cli", "stream", "run", env=env)
+        program = processes.python(name, "-m", "srp4ctr.cli", "stream", "run", env=env)
         self.running[name] = processes.start(program, self.folder, tied=True)
 
     def wait_ready(self, *numbers: int) -> None:
@@ -124,7 +124,7 @@ def cluster(folder: Path, streams: StreamConfig) -> Iterator[Cluster]:
 
 
 def _apply_views(features: FeatureConfig) -> None:
-    from features.store import apply  # Feast: 3 s
+    from srp4ctr.features.store import apply  # Feast: 3 s
 
     apply(features)
 

@@ -11,7 +11,7 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError
 
-from streams.config import KafkaConfig
+from srp4ctr.streams.config import KafkaConfig
 
 _EVERY_S = 0.1
 

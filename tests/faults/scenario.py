@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from streams.app import group_ids
-from streams.config import StreamConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
+from srp4ctr.streams.app import group_ids
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
 from tests.faults.cluster import Cluster, cluster
 from tests.faults.progress import Progress, behind
 from tests.faults.traffic import Shape, Traffic

@@ -16,8 +16,8 @@ from typing import Any
 
 from kafka import KafkaProducer
 
-from streams.config import KafkaConfig
-from streams.events import (
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
     Behavior,
@@ -27,7 +27,7 @@ from streams.events import (
     Impression,
     ItemUpdate,
 )
-from streams.wire import MAX_MESSAGE_BYTES, Reason, encode, event_key
+from srp4ctr.streams.wire import MAX_MESSAGE_BYTES, Reason, encode, event_key
 
 SLATE = 5
 _TICK_S = 0.02

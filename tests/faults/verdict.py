@@ -12,19 +12,19 @@ from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 
-from streams.activity import Activity, total
-from streams.events import (
+from srp4ctr.streams.activity import Activity, total
+from srp4ctr.streams.events import (
     BEHAVIOR_EVENTS_TOPIC,
     LABELS_TOPIC,
     REJECTED_TOPIC,
     ItemUpdate,
     item_key,
 )
-from streams.exposures import Exposures
-from streams.folding import LoggedEvent
-from streams.labels import decode_label
-from streams.log_lock import reading
-from streams.sequences import BehaviorSequence
+from srp4ctr.streams.exposures import Exposures
+from srp4ctr.streams.folding import LoggedEvent
+from srp4ctr.streams.labels import decode_label
+from srp4ctr.streams.log_lock import reading
+from srp4ctr.streams.sequences import BehaviorSequence
 from tests import oracle
 from tests.faults.cluster import Cluster
 from tests.faults.traffic import Message
@@ -118,7 +118,7 @@ def _wrong_rows(
     cluster: Cluster, expected: oracle.Outcome, published: Published
 ) -> dict[str, list[str]]:
     """Return whose rows in the store are not what they must be."""
-    from features.store import FeatureStoreSink
+    from srp4ctr.features.store import FeatureStoreSink
 
     store = FeatureStoreSink(cluster.features)
     numbers = range(cluster.kafka.partitions)
@@ -161,8 +161,8 @@ def _wrong_counters(
 
 
 def _wrong_profiles(cluster: Cluster, published: Published) -> list[str]:
-    from features.rows import PROFILE_VIEW, item_entity, unpack_profile
-    from features.store import OnlineViews
+    from srp4ctr.features.rows import PROFILE_VIEW, item_entity, unpack_profile
+    from srp4ctr.features.store import OnlineViews
 
     updates = list(published.updates.values())
     entities = [item_entity(item_key(each.item_id)) for each in updates]

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from features.config import FeatureConfig
-from local import broker, ports, processes
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.local import broker, ports, processes
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +23,7 @@ def store_config(
     redis_port: int, tmp_path_factory: pytest.TempPathFactory
 ) -> FeatureConfig:
     """Return the settings of a store whose views are registered."""
-    from features import store
+    from srp4ctr.features import store
 
     folder = tmp_path_factory.mktemp("feast")
     config = FeatureConfig(

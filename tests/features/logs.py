@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from streams.events import (
+from srp4ctr.streams.events import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
     LABELS_TOPIC,
@@ -13,9 +13,9 @@ from streams.events import (
     ItemUpdate,
     UserEvent,
 )
-from streams.labels import UNCLICKED, ImpressionLabel
-from streams.log_files import OffsetRange, write_range
-from streams.log_rows import row_of
+from srp4ctr.streams.labels import UNCLICKED, ImpressionLabel
+from srp4ctr.streams.log_files import OffsetRange, write_range
+from srp4ctr.streams.log_rows import row_of
 
 
 class _Record(msgspec.Struct, kw_only=True):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from local import ports, processes
+from srp4ctr.local import ports, processes
 
 USER = "postgres"  # who runs it where the tests run as root: Postgres refuses that
 

@@ -4,9 +4,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from features.exposures import empty_exposures
-from features.reader import ItemArrays, UserArrays
-from features.transforms import empty_activity, empty_sequences
+from srp4ctr.features.exposures import empty_exposures
+from srp4ctr.features.reader import ItemArrays, UserArrays
+from srp4ctr.features.transforms import empty_activity, empty_sequences
 
 
 @dataclass

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from streams.config import StreamConfig
-from streams.events import UserEvent
-from streams.folding import LoggedEvent
-from streams.partition import PartitionState
-from streams.sink import FeatureSink
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events import UserEvent
+from srp4ctr.streams.folding import LoggedEvent
+from srp4ctr.streams.partition import PartitionState
+from srp4ctr.streams.sink import FeatureSink
 
 BATCH = 7
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from features import bundle
+from srp4ctr.features import bundle
 
 
 def a_bundle(folder: Path, version: str = "v1") -> Path:

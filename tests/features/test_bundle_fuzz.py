@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from features import bundle, vocabulary
-from features.bundle import CARD_FILE, CONTENT_FILES, MANIFEST_FILE, VOCABULARY_FILE
+from srp4ctr.features import bundle, vocabulary
+from srp4ctr.features.bundle import CARD_FILE, CONTENT_FILES, MANIFEST_FILE, VOCABULARY_FILE
+from srp4ctr.triton_repo.golden import golden_gate
+from srp4ctr.triton_repo.scoring import Scorer
 from tests.features.test_bundle import a_bundle
 from tests.fuzzing import examples, outcome
-from triton_repo.golden import golden_gate
-from triton_repo.scoring import Scorer
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

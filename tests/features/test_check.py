@@ -13,17 +13,17 @@ import pytest
 import redis
 from typer.testing import CliRunner, Result
 
-import cli
-from features import check
-from features.check import check_features
-from features.check_report import REPORT_FILE, FeatureCheck, read_report
-from features.config import FeatureConfig
-from features.recomputation import places
-from streams.config import StreamConfig
-from streams.events import UserEvent, item_key
-from streams.publisher import EventPublisher
-from streams.sequences import sequence_of
-from streams.sink import FeatureSink, Rows
+from srp4ctr import cli
+from srp4ctr.features import check
+from srp4ctr.features.check import check_features
+from srp4ctr.features.check_report import REPORT_FILE, FeatureCheck, read_report
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.recomputation import places
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events import UserEvent, item_key
+from srp4ctr.streams.publisher import EventPublisher
+from srp4ctr.streams.sequences import sequence_of
+from srp4ctr.streams.sink import FeatureSink, Rows
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 from tests.features.logs import write_log
 from tests.features.stored import store_events
@@ -46,7 +46,7 @@ def config(store_config: FeatureConfig, tmp_path: Path) -> FeatureConfig:
 
 @pytest.fixture
 def sink(config: FeatureConfig) -> FeatureSink:
-    from features.store import FeatureStoreSink
+    from srp4ctr.features.store import FeatureStoreSink
 
     return FeatureStoreSink(config)
 

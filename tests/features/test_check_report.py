@@ -2,7 +2,12 @@
 
 from pathlib import Path
 
-from features.check_report import REPORT_FILE, FeatureCheck, read_report, write_report
+from srp4ctr.features.check_report import (
+    REPORT_FILE,
+    FeatureCheck,
+    read_report,
+    write_report,
+)
 
 
 def test_a_report_is_read_as_it_was_written(tmp_path: Path) -> None:

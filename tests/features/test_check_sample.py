@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from features import check
-from streams.events import UserEvent
+from srp4ctr.features import check
+from srp4ctr.streams.events import UserEvent
 from tests.builders import NOON_MS, a_behavior
 from tests.features.logs import write_log
 

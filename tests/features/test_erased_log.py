@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from cli import app
-from features import point_in_time, served_log
-from features.check import check_features
-from features.config import FeatureConfig
-from features.event_log import opened
-from features.store import FeatureStoreSink
-from local.audit import read_deeds
-from streams.config import StreamConfig
-from streams.erasure import erase_forgotten
-from streams.events import Impression, UserEvent
+from srp4ctr.cli import app
+from srp4ctr.features import point_in_time, served_log
+from srp4ctr.features.check import check_features
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.event_log import opened
+from srp4ctr.features.store import FeatureStoreSink
+from srp4ctr.local.audit import read_deeds
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.erasure import erase_forgotten
+from srp4ctr.streams.events import Impression, UserEvent
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 from tests.features.logs import Published, label_of, write_log
 from tests.features.stored import store_events

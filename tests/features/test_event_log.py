@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from features.event_log import EventLog, opened
-from streams.events import UserEvent, action_code, item_key
-from streams.labels import CLICKED, CLICKED_LATE, UNCLICKED
+from srp4ctr.features.event_log import EventLog, opened
+from srp4ctr.streams.events import UserEvent, action_code, item_key
+from srp4ctr.streams.labels import CLICKED, CLICKED_LATE, UNCLICKED
 from tests.builders import (
     NOON_MS,
     a_behavior,

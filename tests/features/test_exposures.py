@@ -3,14 +3,14 @@ import math
 import numpy as np
 import pytest
 
-from features.exposures import (
+from srp4ctr.features.exposures import (
     ExposureArrays,
     ItemExposures,
     empty_exposures,
     exposure_features,
     item_exposures,
 )
-from features.transforms import NEVER_S
+from srp4ctr.features.transforms import NEVER_S
 
 NOON_MS = 1_700_049_600_000
 HOUR_MS = 3_600_000

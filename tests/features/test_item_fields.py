@@ -2,10 +2,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from features import item_fields
-from features.config import FeatureConfig, ItemFieldConfig
-from features.item_fields import ItemField, places
-from features.schema import Field
+from srp4ctr.features import item_fields
+from srp4ctr.features.config import FeatureConfig, ItemFieldConfig
+from srp4ctr.features.item_fields import ItemField, places
+from srp4ctr.features.schema import Field
 
 
 def found(**values: Sequence[str | tuple[str, ...]]) -> dict[str, ItemField]:

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from features import item_table, vocabulary
-from features.item_table import ItemTable
-from features.reader import ItemArrays
-from features.vocabulary import Vocabulary
+from srp4ctr.features import item_table, vocabulary
+from srp4ctr.features.item_table import ItemTable
+from srp4ctr.features.reader import ItemArrays
+from srp4ctr.features.vocabulary import Vocabulary
 from tests.features.readers import MemoryReader
 
 LOOKED_UP_MEANWHILE = """
 import threading
 import numpy as np
-from features import vocabulary
-from features.item_table import ItemTable
+from srp4ctr.features import vocabulary
+from srp4ctr.features.item_table import ItemTable
 from tests.features.readers import MemoryReader
 
 keys = np.arange(1, 100_001)

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.config import FeatureConfig
-from features.online_address import connection_string
-from local import ports, processes
-from streams.events import item_key
-from streams.sink import ItemProfile, UnusableStoreError
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.online_address import connection_string
+from srp4ctr.local import ports, processes
+from srp4ctr.streams.events import item_key
+from srp4ctr.streams.sink import ItemProfile, UnusableStoreError
 from tests.certificates import make_certificates
 
 USER, PASSWORD = "ann", 's3cret, "1e5"=ü'
@@ -55,7 +55,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeatureConfig]
 @needs_redis
 @pytest.mark.redis
 def test_rows_are_written_and_read(secured: FeatureConfig) -> None:
-    from features import rows, store
+    from srp4ctr.features import rows, store
 
     store.apply(secured)
     profile = ItemProfile(
@@ -80,7 +80,7 @@ def test_rows_are_written_and_read(secured: FeatureConfig) -> None:
 def test_who_is_not_let_in_hears_why_and_no_password(
     secured: FeatureConfig, change: dict[str, str], message: str
 ) -> None:
-    from features import rows, store
+    from srp4ctr.features import rows, store
 
     store.apply(secured)
     wrong = replace(secured, **change)  # type: ignore[arg-type]

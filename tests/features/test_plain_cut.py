@@ -10,13 +10,13 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from features import point_in_time
-from features.event_log import opened
-from features.point_in_time import RequestSnapshots
-from features.transforms import ActivityArrays
-from streams.activity import Activity, count, decayed
-from streams.events import Click, Impression, UserEvent, item_key
-from streams.sequences import BehaviorSequence, element_of, merge
+from srp4ctr.features import point_in_time
+from srp4ctr.features.event_log import opened
+from srp4ctr.features.point_in_time import RequestSnapshots
+from srp4ctr.features.transforms import ActivityArrays
+from srp4ctr.streams.activity import Activity, count, decayed
+from srp4ctr.streams.events import Click, Impression, UserEvent, item_key
+from srp4ctr.streams.sequences import BehaviorSequence, element_of, merge
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 from tests.features.logs import label_of, write_log
 from tests.features.plain_cut import PlainCut, Row, decayed_sums, sequence_of

@@ -1,12 +1,18 @@
 from pathlib import Path
 from typing import Any
 
-from features import point_in_time
-from features.event_log import opened
-from features.point_in_time import RequestSnapshots, UserHistories
-from streams.events import SYNTHETIC_USERS, Impression, UserEvent, action_code, item_key
-from streams.labels import CLICKED
-from streams.sequences import element_of
+from srp4ctr.features import point_in_time
+from srp4ctr.features.event_log import opened
+from srp4ctr.features.point_in_time import RequestSnapshots, UserHistories
+from srp4ctr.streams.events import (
+    SYNTHETIC_USERS,
+    Impression,
+    UserEvent,
+    action_code,
+    item_key,
+)
+from srp4ctr.streams.labels import CLICKED
+from srp4ctr.streams.sequences import element_of
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 from tests.features.logs import Published, label_of, write_log
 from tests.features.plain_cut import sequence_of

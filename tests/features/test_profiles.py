@@ -1,9 +1,9 @@
 from pathlib import Path
 
-from features.config import FeatureConfig
-from features.event_log import opened
-from features.profiles import item_profiles, restore_profiles
-from streams.events import item_key
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.event_log import opened
+from srp4ctr.features.profiles import item_profiles, restore_profiles
+from srp4ctr.streams.events import item_key
 from tests.builders import NOON_MS, an_item
 from tests.features.logs import Published, write_log
 from tests.streams.memory_sink import MemorySink
@@ -13,7 +13,7 @@ DAY_MS = 86_400_000
 
 def profiles(folder: Path, as_of_ms: int, *updates: Published) -> dict[str, object]:
     """Return the attributes by item id."""
-    from features import store
+    from srp4ctr.features import store
 
     log_dir = write_log(folder / "events", updates)
     config = FeatureConfig(registry=str(folder / "registry.db"), log_dir=str(log_dir))

@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features import bundle, requests, vocabulary
-from features.config import FeatureConfig
-from features.reader import StoreReader
-from local import ports
-from streams.activity import Activity, count, total
-from streams.events import item_key
-from streams.exposures import Exposures, show
-from streams.sequences import BehaviorSequence, SequenceElement, merge
-from streams.sink import FeatureSink, ItemProfile, Rows
+from srp4ctr.features import bundle, requests, vocabulary
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.reader import StoreReader
+from srp4ctr.local import ports
+from srp4ctr.streams.activity import Activity, count, total
+from srp4ctr.streams.events import item_key
+from srp4ctr.streams.exposures import Exposures, show
+from srp4ctr.streams.sequences import BehaviorSequence, SequenceElement, merge
+from srp4ctr.streams.sink import FeatureSink, ItemProfile, Rows
 
 pytestmark = pytest.mark.redis
 AT_MS = 1_700_000_000_000
@@ -21,7 +21,7 @@ AT_MS = 1_700_000_000_000
 
 @pytest.fixture(scope="module")
 def sink(store_config: FeatureConfig) -> FeatureSink:
-    from features.store import FeatureStoreSink
+    from srp4ctr.features.store import FeatureStoreSink
 
     return FeatureStoreSink(store_config)
 

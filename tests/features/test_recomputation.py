@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from features.recomputation import (
+from srp4ctr.features.recomputation import (
     counted,
     events_of,
     exposures_at,
@@ -14,13 +14,13 @@ from features.recomputation import (
     sequence_at,
     user_activity_at,
 )
-from streams.config import StreamConfig
-from streams.events import UserEvent, item_key
-from streams.exposures import Exposures
-from streams.folding import LoggedEvent
-from streams.partition import PartitionState
-from streams.sequences import BehaviorSequence
-from streams.sink import Rows
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events import UserEvent, item_key
+from srp4ctr.streams.exposures import Exposures
+from srp4ctr.streams.folding import LoggedEvent
+from srp4ctr.streams.partition import PartitionState
+from srp4ctr.streams.sequences import BehaviorSequence
+from srp4ctr.streams.sink import Rows
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 from tests.features.logs import write_log
 

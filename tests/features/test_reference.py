@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features import reference
-from features.reference import (
+from srp4ctr.features import reference
+from srp4ctr.features.reference import (
     COLD_USER,
     MIN_VALUES,
     SCORE,
@@ -16,7 +16,7 @@ from features.reference import (
     reference_of,
     stability_index,
 )
-from features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
+from srp4ctr.features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
 
 GENERATOR = np.random.default_rng(5)
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from features.config import FeatureConfig
-from features.registry_address import registry_settings, shown
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.registry_address import registry_settings, shown
 
 URL = "postgresql+psycopg://ann@h:5432/registry?sslmode=verify-full"
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from features import requests, schema, vocabulary
-from features.item_table import ItemTable
-from features.requests import RequestFeatures
-from features.schema import REQUEST_FEATURES, ItemStatus
-from streams.events import item_key
+from srp4ctr.features import requests, schema, vocabulary
+from srp4ctr.features.item_table import ItemTable
+from srp4ctr.features.requests import RequestFeatures
+from srp4ctr.features.schema import REQUEST_FEATURES, ItemStatus
+from srp4ctr.streams.events import item_key
 from tests.features.readers import MemoryReader
 
 NOW_MS = 1_700_000_000_000

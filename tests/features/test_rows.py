@@ -5,14 +5,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features import rows
-from features.feast_api import Value
-from features.rows import StoredRow, Values
-from streams.activity import Activity, Counts
-from streams.events import NUM_ACTION_CODES
-from streams.exposures import Exposures
-from streams.sequences import ELEMENT_BYTES, BehaviorSequence, SequenceElement, sequence_of
-from streams.sink import ItemProfile
+from srp4ctr.features import rows
+from srp4ctr.features.feast_api import Value
+from srp4ctr.features.rows import StoredRow, Values
+from srp4ctr.streams.activity import Activity, Counts
+from srp4ctr.streams.events import NUM_ACTION_CODES
+from srp4ctr.streams.exposures import Exposures
+from srp4ctr.streams.sequences import (
+    ELEMENT_BYTES,
+    BehaviorSequence,
+    SequenceElement,
+    sequence_of,
+)
+from srp4ctr.streams.sink import ItemProfile
 
 int64s = st.integers(-(2**63), 2**63 - 1)
 counts = st.tuples(*[st.floats(0, 1e12)] * 4)

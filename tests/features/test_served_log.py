@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features import served_log
-from features.served_log import ServedLog, ServedRequest
+from srp4ctr.features import served_log
+from srp4ctr.features.served_log import ServedLog, ServedRequest
 
 
 def a_request(number: int = 1, size: int = 3) -> ServedRequest:

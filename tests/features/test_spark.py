@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features import event_log, point_in_time
-from features.event_log import EventLog
+from srp4ctr.features import event_log, point_in_time
+from srp4ctr.features.event_log import EventLog
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 from tests.features.logs import Published, label_of, write_log
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from features.config import FeatureConfig
-from features.registry_writes import beside_others, unanswered
-from streams.activity import Activity, count
-from streams.outages import OutageError
-from streams.sink import Rows
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.registry_writes import beside_others, unanswered
+from srp4ctr.streams.activity import Activity, count
+from srp4ctr.streams.outages import OutageError
+from srp4ctr.streams.sink import Rows
 from tests.features.postgres import missing, running_postgres
 
 pytestmark = [
@@ -36,7 +36,7 @@ def test_who_applies_while_another_process_makes_the_tables_finds_them_there(
     from feast.infra.registry.sql import metadata
     from sqlalchemy import create_engine, text
 
-    from features import store
+    from srp4ctr.features import store
 
     engine = create_engine(sql_config.registry)
     with ThreadPoolExecutor(1) as pool, engine.connect() as other:
@@ -55,7 +55,7 @@ def test_who_applies_while_another_process_makes_the_tables_finds_them_there(
 def test_rows_are_written_and_read_by_the_views_of_an_sql_registry(
     sql_config: FeatureConfig,
 ) -> None:
-    from features import store
+    from srp4ctr.features import store
 
     store.apply(sql_config)  # again, as an upgrade does
     sink = store.FeatureStoreSink(sql_config)
@@ -73,7 +73,7 @@ def test_a_missing_driver_is_named_with_what_to_install() -> None:
 
 
 def test_a_registry_that_does_not_answer_is_an_outage_in_a_sentence() -> None:
-    from features import store
+    from srp4ctr.features import store
 
     away = FeatureConfig(registry="postgresql+psycopg://srp4ctr@127.0.0.1:1/registry")
     for call in (lambda: store.apply(away), lambda: store.FeatureStoreSink(away)):

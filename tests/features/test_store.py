@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from features.config import FeatureConfig
-from local import ports, processes, store_cluster
-from streams.activity import Activity, count
-from streams.exposures import Exposures, show
-from streams.sequences import BehaviorSequence, SequenceElement, forget, merge
-from streams.sink import FeatureSink, ItemProfile, Rows
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.local import ports, processes, store_cluster
+from srp4ctr.streams.activity import Activity, count
+from srp4ctr.streams.exposures import Exposures, show
+from srp4ctr.streams.sequences import BehaviorSequence, SequenceElement, forget, merge
+from srp4ctr.streams.sink import FeatureSink, ItemProfile, Rows
 
 pytestmark = pytest.mark.redis
 AT_MS = 1_700_000_000_123
@@ -39,7 +39,7 @@ def config(request: pytest.FixtureRequest) -> FeatureConfig:
 
 @pytest.fixture(scope="module")
 def sink(config: FeatureConfig) -> FeatureSink:
-    from features.store import FeatureStoreSink
+    from srp4ctr.features.store import FeatureStoreSink
 
     return FeatureStoreSink(config)
 
@@ -74,8 +74,8 @@ def test_a_written_user_is_read_back_the_same(sink: FeatureSink) -> None:
 def test_three_views_are_read_at_once_as_feast_reads_each(
     sink: FeatureSink, config: FeatureConfig
 ) -> None:
-    from features import rows
-    from features.store import OnlineViews
+    from srp4ctr.features import rows
+    from srp4ctr.features.store import OnlineViews
 
     sink.write(users("at once"))
     views, asked = OnlineViews(config), ["at once", "never seen"]
@@ -145,8 +145,8 @@ def test_more_rows_than_a_chunk_all_arrive_in_order(sink: FeatureSink) -> None:
 def test_an_older_profile_never_replaces_a_newer_one(
     sink: FeatureSink, config: FeatureConfig
 ) -> None:
-    from features import rows
-    from features.store import OnlineViews
+    from srp4ctr.features import rows
+    from srp4ctr.features.store import OnlineViews
 
     newer = ItemProfile(
         item_key=-9,
@@ -163,7 +163,7 @@ def test_an_older_profile_never_replaces_a_newer_one(
 
 
 def test_a_registry_without_our_views_says_what_to_run(config: FeatureConfig) -> None:
-    from features.store import FeatureStoreSink
+    from srp4ctr.features.store import FeatureStoreSink
 
     empty = dataclasses.replace(config, registry=config.registry + ".other")
     with pytest.raises(ValueError, match="srp4ctr features apply"):
@@ -171,7 +171,7 @@ def test_a_registry_without_our_views_says_what_to_run(config: FeatureConfig) ->
 
 
 def test_applying_twice_is_harmless(config: FeatureConfig) -> None:
-    from features import store
+    from srp4ctr.features import store
 
     assert store.apply(config) == [
         "item_activity",
@@ -183,8 +183,8 @@ def test_applying_twice_is_harmless(config: FeatureConfig) -> None:
 
 
 def test_a_store_that_is_down_raises(config: FeatureConfig) -> None:
-    from features import rows
-    from features.store import OnlineViews
+    from srp4ctr.features import rows
+    from srp4ctr.features.store import OnlineViews
 
     with ports.reserved_ports(1) as (closed,):
         down = dataclasses.replace(config, redis=f"{ports.HOST}:{closed}")
@@ -196,7 +196,7 @@ def test_a_store_that_is_down_raises(config: FeatureConfig) -> None:
 def test_a_writer_that_stood_still_in_the_middle_overwrites_nothing_newer(
     sink: FeatureSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from features import newer_rows
+    from srp4ctr.features import newer_rows
 
     older, newer = (
         an_activity(7),

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from features.config import FeatureConfig
-from features.stored_states import (
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.stored_states import (
     States,
     StateStore,
     StoredStates,

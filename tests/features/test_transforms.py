@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features import transforms
-from features.affinity import attribute_affinity
-from features.schema import (
+from srp4ctr.features import transforms
+from srp4ctr.features.affinity import attribute_affinity
+from srp4ctr.features.schema import (
     CANDIDATE_FEATURES,
     CONTEXT_SLOTS,
     NUM_CONTEXT_NUMBERS,
@@ -17,8 +17,8 @@ from features.schema import (
     NUM_VALUE_BUCKETS,
     REQUEST_FEATURES,
 )
-from features.transforms import ActivityArrays, SequenceArrays
-from streams.events import action_code
+from srp4ctr.features.transforms import ActivityArrays, SequenceArrays
+from srp4ctr.streams.events import action_code
 
 NOON_MS = 1_700_049_600_000  # 2023-11-15 12:00 UTC
 HOUR_MS = 3_600_000

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features import vocabulary
-from features.config import ItemFieldConfig
-from features.item_fields import Attributes
-from features.schema import NUM_CONTEXT_NUMBERS
-from features.vocabulary import Vocabulary
-from streams.events import item_key
+from srp4ctr.features import vocabulary
+from srp4ctr.features.config import ItemFieldConfig
+from srp4ctr.features.item_fields import Attributes
+from srp4ctr.features.schema import NUM_CONTEXT_NUMBERS
+from srp4ctr.features.vocabulary import Vocabulary
+from srp4ctr.streams.events import item_key
 
 KEYS = sorted(item_key(str(i)) for i in range(50))
 

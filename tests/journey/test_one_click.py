@@ -12,24 +12,24 @@ import msgspec
 import numpy as np
 import torch
 
-from features import event_log, point_in_time, vocabulary
-from features.item_table import ItemTable
-from features.requests import RequestBatch, RequestFeatures
-from features.vocabulary import Vocabulary
-from monitoring.live_quality import LiveQuality
-from streams.events import UserEvent, item_key
-from streams.folding import LoggedEvent, fold_sequences
-from streams.labels import ImpressionLabel, LabelJoin
-from streams.sequences import BehaviorSequence
-from streams.wire import decode, encode
+from srp4ctr.features import event_log, point_in_time, vocabulary
+from srp4ctr.features.item_table import ItemTable
+from srp4ctr.features.requests import RequestBatch, RequestFeatures
+from srp4ctr.features.vocabulary import Vocabulary
+from srp4ctr.monitoring.live_quality import LiveQuality
+from srp4ctr.streams.events import UserEvent, item_key
+from srp4ctr.streams.folding import LoggedEvent, fold_sequences
+from srp4ctr.streams.labels import ImpressionLabel, LabelJoin
+from srp4ctr.streams.sequences import BehaviorSequence
+from srp4ctr.streams.wire import decode, encode
+from srp4ctr.training import examples
+from srp4ctr.training.batches import Slates
+from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 from tests.features.logs import write_log
 from tests.features.readers import MemoryReader
-from training import examples
-from training.batches import Slates
-from training.config import ModelConfig
-from training.model.embeddings import TableSizes
-from training.model.srp4ctr import SRP4CTR
 
 LENGTH = 5
 WINDOW_MS = 10_000

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from kafka.admin import KafkaAdminClient
 
-from local import kafka_access, stack_secrets
-from streams.brokers import connect
-from streams.config import KafkaConfig
-from streams.topics import ensure_topics
+from srp4ctr.local import kafka_access, stack_secrets
+from srp4ctr.streams.brokers import connect
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.topics import ensure_topics
 from tests import real_stack
 
 As = Callable[..., KafkaConfig]

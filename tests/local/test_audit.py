@@ -11,11 +11,19 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli import app
-from features import bundle
-from local.audit import BEGUN, DONE, FAILED, REFUSED, AuditLog, audit_log, read_deeds
-from local.feature_gate import promoter, what_serves
-from settings import Settings, load
+from srp4ctr.cli import app
+from srp4ctr.features import bundle
+from srp4ctr.local.audit import (
+    BEGUN,
+    DONE,
+    FAILED,
+    REFUSED,
+    AuditLog,
+    audit_log,
+    read_deeds,
+)
+from srp4ctr.local.feature_gate import promoter, what_serves
+from srp4ctr.settings import Settings, load
 from tests.triton_repo.bundles import SIZES
 
 
@@ -96,7 +104,7 @@ def test_a_torn_line_costs_no_other(log: AuditLog) -> None:
 
 def test_a_killed_promotion_has_begun_and_nobody_says_how_it_ended(log: AuditLog) -> None:
     program = (
-        "import os, signal, sys, pathlib; from local.audit import AuditLog\n"
+        "import os, signal, sys, pathlib; from srp4ctr.local.audit import AuditLog\n"
         "log = AuditLog(path=pathlib.Path(sys.argv[1]), actor='ann')\n"
         "with log.recorded('model promote', 'v2'):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -8,15 +8,20 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cli import app
-from features.config import FeatureConfig
-from local import capacity_constants as measured
-from local.capacity import CORES, DISK, MEMORY, Plan, plan, training_core_hours
-from local.capacity_commands import _number
-from local.capacity_constants import ByLength, ByLengthAndCandidates, Measured, on_line
-from local.capacity_demand import Demand, Dials, Layout, Prices
-from streams.config import StreamConfig
-from training.config import ModelConfig, RefreshConfig
+from srp4ctr.cli import app
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.local import capacity_constants as measured
+from srp4ctr.local.capacity import CORES, DISK, MEMORY, Plan, plan, training_core_hours
+from srp4ctr.local.capacity_commands import _number
+from srp4ctr.local.capacity_constants import (
+    ByLength,
+    ByLengthAndCandidates,
+    Measured,
+    on_line,
+)
+from srp4ctr.local.capacity_demand import Demand, Dials, Layout, Prices
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.training.config import ModelConfig, RefreshConfig
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "capacity.md").read_text()

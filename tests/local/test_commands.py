@@ -1,7 +1,7 @@
 import pytest
 from typer.testing import CliRunner
 
-from cli import app
+from srp4ctr.cli import app
 
 
 def refusal(*command: str) -> str:

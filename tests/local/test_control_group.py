@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from local.control_group import POPULARITY, SHARE, ControlGroup
-from streams.events import Click, Event, Impression
+from srp4ctr.local.control_group import POPULARITY, SHARE, ControlGroup
+from srp4ctr.streams.events import Click, Event, Impression
 
 
 def shown(item: str, clicks: int, of: int) -> list[Event]:

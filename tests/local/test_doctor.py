@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-import settings
-from local import doctor
-from local.findings import Finding, is_open, ok, own_addresses, reached_at, wrong
-from local.ports import HOST, reserved_ports
+from srp4ctr import settings
+from srp4ctr.local import doctor
+from srp4ctr.local.findings import Finding, is_open, ok, own_addresses, reached_at, wrong
+from srp4ctr.local.ports import HOST, reserved_ports
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from features.config import FeatureConfig
-from local import certificates, doctor_host
-from local.findings import own_addresses
-from monitoring.config import MonitorConfig
-from settings import Settings
-from streams.config import KafkaConfig
-from triton_repo.config import TritonConfig
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.local import certificates, doctor_host
+from srp4ctr.local.findings import own_addresses
+from srp4ctr.monitoring.config import MonitorConfig
+from srp4ctr.settings import Settings
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.triton_repo.config import TritonConfig
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 

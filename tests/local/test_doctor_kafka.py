@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from local import broker, doctor_kafka, processes
-from local.findings import answers, own_addresses
-from local.ports import reserved_ports
-from settings import Settings
-from streams.config import KafkaConfig
-from streams.topics import ensure_topics
+from srp4ctr.local import broker, doctor_kafka, processes
+from srp4ctr.local.findings import answers, own_addresses
+from srp4ctr.local.ports import reserved_ports
+from srp4ctr.settings import Settings
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.topics import ensure_topics
 from tests.local.conftest import ClosedKafka
 from tests.local.test_kafka_access import MISSING
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from features.config import FeatureConfig
-from local import doctor_store, processes
-from local.findings import answers, own_addresses
-from local.ports import reserved_ports
-from settings import Settings
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.local import doctor_store, processes
+from srp4ctr.local.findings import answers, own_addresses
+from srp4ctr.local.ports import reserved_ports
+from srp4ctr.settings import Settings
 from tests import real_stack
 
 MISSING = [tool for tool in ("redis-server", "openssl") if shutil.which(tool) is None]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from local import doctor_triton, ports, processes, serving_env, triton_server
-from local.config import LocalConfig
-from settings import Settings
+from srp4ctr.local import doctor_triton, ports, processes, serving_env, triton_server
+from srp4ctr.local.config import LocalConfig
+from srp4ctr.settings import Settings
+from srp4ctr.triton_repo.config import TlsConfig, TritonConfig
 from tests import real_stack
-from triton_repo.config import TlsConfig, TritonConfig
 
 pytestmark = [
     pytest.mark.triton,

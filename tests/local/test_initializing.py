@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from local.initializing import initialize
-from settings import Settings
-from streams.topics import PUBLISHED_TOPICS, ensure_topics
+from srp4ctr.local.initializing import initialize
+from srp4ctr.settings import Settings
+from srp4ctr.streams.topics import PUBLISHED_TOPICS, ensure_topics
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.triton_repo.config import TritonConfig
 from tests import real_stack
 from tests.local.conftest import ClosedKafka
 from tests.local.test_kafka_access import MISSING
-from training.config import RefreshConfig
-from triton_repo.config import TritonConfig
 
 NEEDED = [*MISSING, *(["redis-server"] if shutil.which("redis-server") is None else [])]
 pytestmark = [

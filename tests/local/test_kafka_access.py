@@ -11,14 +11,19 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.errors import KafkaError
 
-from local import apache_kafka, kafka_access
-from local.ports import reserved_ports
-from streams import brokers
-from streams.brokers import client_arguments, connect
-from streams.config import KafkaConfig, StreamConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC, REJECTED_TOPIC
-from streams.publisher import EventPublisher
-from streams.topics import PUBLISHED_TOPICS, committed_offsets, ensure_topics
+from srp4ctr.local import apache_kafka, kafka_access
+from srp4ctr.local.ports import reserved_ports
+from srp4ctr.streams import brokers
+from srp4ctr.streams.brokers import client_arguments, connect
+from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.streams.events import (
+    BEHAVIOR_EVENTS_TOPIC,
+    ITEMS_TOPIC,
+    LABELS_TOPIC,
+    REJECTED_TOPIC,
+)
+from srp4ctr.streams.publisher import EventPublisher
+from srp4ctr.streams.topics import PUBLISHED_TOPICS, committed_offsets, ensure_topics
 from tests.builders import a_behavior, an_impression, an_item
 from tests.docs.pages import blocks
 from tests.local.conftest import ClosedKafka

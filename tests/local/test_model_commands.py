@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli import app
-from features import bundle
-from features.bundle import BundleManifest
-from features.gates import Gate
-from training import reports
-from training.reports import Outcome, RefreshReport
+from srp4ctr.cli import app
+from srp4ctr.features import bundle
+from srp4ctr.features.bundle import BundleManifest
+from srp4ctr.features.gates import Gate
+from srp4ctr.training import reports
+from srp4ctr.training.reports import Outcome, RefreshReport
 
 GOOD = Gate(gate="auc", passed=True, value=0.75, limit=0.5, note="AUC 0.7500")
 BAD = Gate(gate="champion_auc", passed=False, value=0.7, limit=0.74, note="v1 has 0.75")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from local import movielens
-from local.movielens import Rating, slates
+from srp4ctr.local import movielens
+from srp4ctr.local.movielens import Rating, slates
 
 
 def ratings(count: int, user_id: str = "u1") -> list[Rating]:

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from features.config import FeatureConfig
-from local import page, playground, ports
-from local.config import LocalConfig
-from local.playground import LivePlayground
-from local.playground_reads import request_cost
-from settings import Settings
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.local import page, playground, ports
+from srp4ctr.local.config import LocalConfig
+from srp4ctr.local.playground import LivePlayground
+from srp4ctr.local.playground_reads import request_cost
+from srp4ctr.settings import Settings
+from srp4ctr.training import cost
+from srp4ctr.training.config import ModelConfig, RefreshConfig
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.triton_repo.config import TritonConfig
 from tests.builders import a_click
 from tests.features.logs import write_log
-from training import cost
-from training.config import ModelConfig, RefreshConfig
-from training.model.embeddings import TableSizes
-from triton_repo.config import TritonConfig
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from prometheus_client import CollectorRegistry
 
-import settings
-from local.ports import reserved_ports
-from local.probing import probing
+from srp4ctr import settings
+from srp4ctr.local.ports import reserved_ports
+from srp4ctr.local.probing import probing
 
 
 def test_a_stack_that_is_away_is_a_failed_probe() -> None:

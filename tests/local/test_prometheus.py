@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local import prometheus
+from srp4ctr.local import prometheus
 
 TARGETS = {"triton": 8002, "monitor": 9102}
 

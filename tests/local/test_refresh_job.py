@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from features.gates import Gate
-from local.refresh_job import repeat, seconds_of, take_turn
-from streams.outages import OutageError
-from training.refresh_status import read_status
-from training.reports import Outcome, RefreshReport
+from srp4ctr.features.gates import Gate
+from srp4ctr.local.refresh_job import repeat, seconds_of, take_turn
+from srp4ctr.streams.outages import OutageError
+from srp4ctr.training.refresh_status import read_status
+from srp4ctr.training.reports import Outcome, RefreshReport
 
 PASSED, SKIPPED = Gate(gate="auc", passed=True), Gate(gate="champion_auc", passed=None)
 
@@ -123,8 +123,8 @@ def test_a_turn_longer_than_the_interval_is_followed_at_once() -> None:
 def test_the_refresh_process_alone_gives_way() -> None:
     code = (
         "import os\n"
-        "from training.config import RefreshConfig\n"
-        "from training.priority import yield_to_serving\n"
+        "from srp4ctr.training.config import RefreshConfig\n"
+        "from srp4ctr.training.priority import yield_to_serving\n"
         "before = os.nice(0)\n"
         "yield_to_serving(RefreshConfig(niceness=7, max_gpu_memory_share=0.5))\n"
         "print(os.nice(0) - before)"

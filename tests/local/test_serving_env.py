@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from local import serving_env
+from srp4ctr.local import serving_env
 
 
 @pytest.mark.parametrize("file", [serving_env.LOCK_FILE, serving_env.SERVER_LOCK])

@@ -8,8 +8,8 @@ import pytest
 from kafka import KafkaAdminClient
 from tritonclient.grpc import InferenceServerClient
 
-from local import ports, processes, stack
-from local.config import LocalConfig
+from srp4ctr.local import ports, processes, stack
+from srp4ctr.local.config import LocalConfig
 
 pytestmark = pytest.mark.stack
 

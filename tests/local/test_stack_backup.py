@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from local.stack_backup import MANIFEST, BackupError, Docker, backup, restore
+from srp4ctr.local.stack_backup import MANIFEST, BackupError, Docker, backup, restore
 
 
 class Recorded(Docker):

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from features.config import FeatureConfig
-from streams.events import item_key
-from streams.sink import ItemProfile, UnusableStoreError
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.streams.events import item_key
+from srp4ctr.streams.sink import ItemProfile, UnusableStoreError
 from tests import real_stack
 
 MISSING = [tool for tool in ("redis-server", "openssl") if shutil.which(tool) is None]
@@ -32,7 +32,7 @@ def known_as(
     address: str, stack_files: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> As:
     """Return what makes a user's settings; the views are registered by then."""
-    from features import store
+    from srp4ctr.features import store
 
     folder = tmp_path_factory.mktemp("registry")
 
@@ -46,7 +46,7 @@ def known_as(
 def test_the_worker_writes_what_triton_and_the_trainer_read_and_cannot_change(
     known_as: As,
 ) -> None:
-    from features import rows, store
+    from srp4ctr.features import rows, store
 
     profile = ItemProfile(
         item_key=item_key("i1"), item_id="i1", attributes={"a": "b"}, updated_at_ms=1

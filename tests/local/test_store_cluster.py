@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from features.config import FeatureConfig
-from local import ports, processes, store_cluster
-from streams.events import action_code
-from streams.sequences import SequenceElement, sequence_of
-from streams.sink import Rows
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.local import ports, processes, store_cluster
+from srp4ctr.streams.events import action_code
+from srp4ctr.streams.sequences import SequenceElement, sequence_of
+from srp4ctr.streams.sink import Rows
 
 pytestmark = pytest.mark.redis
 USERS = [f"u{number}" for number in range(30)]
@@ -28,7 +28,7 @@ def started(folder: Path) -> tuple[FeatureConfig, list[processes.Running]]:
 
 def read_one_by_one(config: FeatureConfig) -> int:
     """Return how many users can be read: a request is for one of them."""
-    from features.store import OnlineViews
+    from srp4ctr.features.store import OnlineViews
 
     views, found = OnlineViews(config, timeout_s=1.0), 0
     for user_id in USERS:
@@ -42,7 +42,7 @@ def read_one_by_one(config: FeatureConfig) -> int:
 def test_a_lost_node_takes_its_rows_alone_and_a_restart_on_other_ports_has_all(
     tmp_path: Path,
 ) -> None:
-    from features import store
+    from srp4ctr.features import store
 
     config, nodes = started(tmp_path)
     try:

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from local.replay import Answer
-from local.summary import (
+from srp4ctr.local.replay import Answer
+from srp4ctr.local.summary import (
     first_click_rate,
     percentile_ms,
     popularity_click_rate,

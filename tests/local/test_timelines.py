@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from local.timelines import VISIT_MS, history_events, timelines
-from streams.events import Behavior, Click, Forget, Impression
+from srp4ctr.local.timelines import VISIT_MS, history_events, timelines
+from srp4ctr.streams.events import Behavior, Click, Forget, Impression
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 
 DAY_MS = 86_400_000

@@ -11,10 +11,10 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2
 
-from local import stack_secrets, triton_ready
-from local.triton_ready import why_not_ready
-from triton_repo.config import TlsConfig
-from triton_repo.pbtxt import RANK_CLICKS
+from srp4ctr.local import stack_secrets, triton_ready
+from srp4ctr.local.triton_ready import why_not_ready
+from srp4ctr.triton_repo.config import TlsConfig
+from srp4ctr.triton_repo.pbtxt import RANK_CLICKS
 
 PLAIN = TlsConfig()
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aiokafka.consumer.fetcher import Fetcher
 
-from local import broker, ports, processes, worker_patch
+from srp4ctr.local import broker, ports, processes, worker_patch
 
 
 def test_another_broker_gets_no_guard(tmp_path: Path) -> None:

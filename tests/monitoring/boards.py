@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from monitoring.dashboards import FOLDER
+from srp4ctr.monitoring.dashboards import FOLDER
 
 NAMES = ("overview", "model_comparison", "inference_cost", "streams_features", "training")
 

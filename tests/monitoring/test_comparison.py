@@ -5,7 +5,7 @@ from math import sqrt
 import numpy as np
 import pytest
 
-from monitoring.comparison import (
+from srp4ctr.monitoring.comparison import (
     HORIZON_SLICES,
     MIN_IMPRESSIONS,
     SLICE_MS,
@@ -13,7 +13,7 @@ from monitoring.comparison import (
     Difference,
     always_valid,
 )
-from monitoring.tally import Outcome
+from srp4ctr.monitoring.tally import Outcome
 
 
 def an_outcome(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from monitoring.dashboards import (
+from srp4ctr.monitoring.dashboards import (
     COLOURS,
     FOLDER,
     PANEL_TYPES,
@@ -16,7 +16,7 @@ from monitoring.dashboards import (
     UNITS,
     panels_page,
 )
-from monitoring.dashboards.boards import BOARDS, text
+from srp4ctr.monitoring.dashboards.boards import BOARDS, text
 from tests.monitoring.boards import NAMES, board, named_panels, panels
 from tests.structure.source_tree import ROOT, product_files
 
@@ -51,7 +51,8 @@ def test_nothing_that_runs_needs_the_code_of_the_dashboards() -> None:
         for file in product_files()
         if not file.path.startswith("monitoring/dashboards/")
         and any(
-            each.startswith("monitoring.dashboards.") for each in file.imported_modules()
+            each.startswith("srp4ctr.monitoring.dashboards.")
+            for each in file.imported_modules()
         )
     ]
     assert importers == []

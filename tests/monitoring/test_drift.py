@@ -2,8 +2,8 @@ from math import isnan
 
 import pytest
 
-from features.reference import COLD_USER, SCORE, Bins, Reference
-from monitoring.drift import SNAPSHOT_S, Drift, Movement
+from srp4ctr.features.reference import COLD_USER, SCORE, Bins, Reference
+from srp4ctr.monitoring.drift import SNAPSHOT_S, Drift, Movement
 
 REFERENCE = Reference(
     shown=5,

@@ -3,14 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from features.check_report import REPORT_FILE, FeatureCheck, write_report
-from features.serving_deaths import count_deaths, read_deaths
-from monitoring.config import MonitorConfig
-from monitoring.exporter import Monitor, MonitorSources, serving_version
-from monitoring.impression_reader import ShownImpression
-from monitoring.label_reader import LabelBatch, ReceivedLabel
-from monitoring.worker_watch import WorkerProgress
-from streams.labels import ImpressionLabel
+from srp4ctr.features.check_report import REPORT_FILE, FeatureCheck, write_report
+from srp4ctr.features.serving_deaths import count_deaths, read_deaths
+from srp4ctr.monitoring.config import MonitorConfig
+from srp4ctr.monitoring.exporter import Monitor, MonitorSources, serving_version
+from srp4ctr.monitoring.impression_reader import ShownImpression
+from srp4ctr.monitoring.label_reader import LabelBatch, ReceivedLabel
+from srp4ctr.monitoring.worker_watch import WorkerProgress
+from srp4ctr.streams.labels import ImpressionLabel
 from tests.monitoring.conftest import PAGE, START_MS, a_label, an_impression
 
 

@@ -5,17 +5,17 @@ from typing import Any
 from prometheus_client import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from features.check_report import FeatureCheck
-from features.reference import COLD_USER, SCORE, UNSEEN_ITEM
-from monitoring.bundle_cards import BundleFacts
-from monitoring.catalogue import METRICS
-from monitoring.comparison import Difference
-from monitoring.drift import Movement
-from monitoring.gauges import Prices, View, families, figures
-from monitoring.intervals import Interval
-from monitoring.live_quality import LiveQuality
-from monitoring.provisional import Provisional
-from monitoring.serving_cost import (
+from srp4ctr.features.check_report import FeatureCheck
+from srp4ctr.features.reference import COLD_USER, SCORE, UNSEEN_ITEM
+from srp4ctr.monitoring.bundle_cards import BundleFacts
+from srp4ctr.monitoring.catalogue import METRICS
+from srp4ctr.monitoring.comparison import Difference
+from srp4ctr.monitoring.drift import Movement
+from srp4ctr.monitoring.gauges import Prices, View, families, figures
+from srp4ctr.monitoring.intervals import Interval
+from srp4ctr.monitoring.live_quality import LiveQuality
+from srp4ctr.monitoring.provisional import Provisional
+from srp4ctr.monitoring.serving_cost import (
     ANSWERS,
     ANSWERS_US,
     CANDIDATES,
@@ -34,10 +34,10 @@ from monitoring.serving_cost import (
     Flops,
     ServingTotals,
 )
-from monitoring.tally import ModelQuality
+from srp4ctr.monitoring.tally import ModelQuality
+from srp4ctr.training.refresh_status import RefreshStatus
+from srp4ctr.training.served_report import ServedReport
 from tests.monitoring.conftest import a_label
-from training.refresh_status import RefreshStatus
-from training.served_report import ServedReport
 
 CHECK = FeatureCheck(
     checked_at_ms=5_000,

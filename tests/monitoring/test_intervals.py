@@ -3,7 +3,7 @@ from math import isnan
 import numpy as np
 import pytest
 
-from monitoring.intervals import calibration, hanley_mcneil, wilson
+from srp4ctr.monitoring.intervals import calibration, hanley_mcneil, wilson
 
 
 def test_wilson_of_half_of_ten_is_the_textbook_interval() -> None:

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from monitoring.comparison import Comparison
-from monitoring.live_quality import MAX_VERSIONS, OTHER, UNRANKED, LiveQuality
-from monitoring.tally import ModelQuality
-from streams.events import Click, Impression, UserEvent
-from streams.labels import ImpressionLabel, LabelJoin
+from srp4ctr.monitoring.comparison import Comparison
+from srp4ctr.monitoring.live_quality import MAX_VERSIONS, OTHER, UNRANKED, LiveQuality
+from srp4ctr.monitoring.tally import ModelQuality
+from srp4ctr.streams.events import Click, Impression, UserEvent
+from srp4ctr.streams.labels import ImpressionLabel, LabelJoin
 from tests.monitoring.conftest import LABEL_WINDOW_MS, MINUTE_MS, START_MS, a_label
 
 HOUR_MS = 60 * MINUTE_MS

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import pytest
 from prometheus_client import CollectorRegistry
 
-from monitoring import probe
-from monitoring.probe import USERS, Probe
-from streams.events import SYNTHETIC_USERS
+from srp4ctr.monitoring import probe
+from srp4ctr.monitoring.probe import USERS, Probe
+from srp4ctr.streams.events import SYNTHETIC_USERS
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 from typing import Any
 
-from monitoring.live_quality import MAX_VERSIONS, OTHER
-from monitoring.provisional import GRACE_MS, OpenImpressions, Provisional
+from srp4ctr.monitoring.live_quality import MAX_VERSIONS, OTHER
+from srp4ctr.monitoring.provisional import GRACE_MS, OpenImpressions, Provisional
 from tests.monitoring.conftest import (
     LABEL_WINDOW_MS,
     MINUTE_MS,

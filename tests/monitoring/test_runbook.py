@@ -34,7 +34,10 @@ def test_every_metric_that_it_names_exists() -> None:
 
 
 def test_every_command_that_it_names_exists() -> None:
-    files = [ROOT / "cli.py", *(ROOT / "local").glob("*_commands.py")]
+    files = [
+        ROOT / "srp4ctr" / "cli.py",
+        *(ROOT / "srp4ctr" / "local").glob("*_commands.py"),
+    ]
     source = "".join(file.read_text(encoding="utf-8") for file in files)
     nouns = "stack|events|stream|features|model|monitor"
     named = re.findall(rf"srp4ctr ({nouns}) ([a-z-]+)\b", RUNBOOK)
@@ -45,7 +48,8 @@ def test_every_command_that_it_names_exists() -> None:
 
 def test_every_option_that_it_names_exists() -> None:
     source = "".join(
-        file.read_text(encoding="utf-8") for file in (ROOT / "local").glob("*_commands.py")
+        file.read_text(encoding="utf-8")
+        for file in (ROOT / "srp4ctr" / "local").glob("*_commands.py")
     )
     of_others = {"since", "scale", "alertmanager"}  # Docker's, and amtool's
     for option in set(re.findall(r"--([a-z]+(?:-[a-z]+)*)", RUNBOOK)) - of_others:

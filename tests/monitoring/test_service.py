@@ -11,18 +11,18 @@ from urllib.request import urlopen
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
 
-from local import broker, ports, processes
-from monitoring.config import MonitorConfig
-from monitoring.exporter import MonitorSources
-from monitoring.impression_reader import ImpressionReader
-from monitoring.label_reader import LabelReader
-from monitoring.service import run_monitor
-from monitoring.worker_watch import WorkerWatch
-from streams.config import KafkaConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, Behavior
-from streams.labels import ImpressionLabel, encode_label
-from streams.topics import ensure_topics
-from streams.wire import encode
+from srp4ctr.local import broker, ports, processes
+from srp4ctr.monitoring.config import MonitorConfig
+from srp4ctr.monitoring.exporter import MonitorSources
+from srp4ctr.monitoring.impression_reader import ImpressionReader
+from srp4ctr.monitoring.label_reader import LabelReader
+from srp4ctr.monitoring.service import run_monitor
+from srp4ctr.monitoring.worker_watch import WorkerWatch
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, Behavior
+from srp4ctr.streams.labels import ImpressionLabel, encode_label
+from srp4ctr.streams.topics import ensure_topics
+from srp4ctr.streams.wire import encode
 from tests.monitoring.conftest import a_label, an_impression
 
 

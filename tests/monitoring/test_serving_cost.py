@@ -1,7 +1,7 @@
 import pytest
 
-from monitoring.catalogue import HISTOGRAMS
-from monitoring.serving_cost import (
+from srp4ctr.monitoring.catalogue import HISTOGRAMS
+from srp4ctr.monitoring.serving_cost import (
     CANDIDATES,
     FAILURES,
     REFUSED,
@@ -17,8 +17,8 @@ from monitoring.serving_cost import (
     flops,
     served_versions,
 )
-from monitoring.triton_metrics import PARTS
-from triton_repo.ledger import AGE_BOUNDS, ANSWER_BOUNDS, FAMILIES
+from srp4ctr.monitoring.triton_metrics import PARTS
+from srp4ctr.triton_repo.ledger import AGE_BOUNDS, ANSWER_BOUNDS, FAMILIES
 
 
 def a_sample(**runs: float) -> dict[CounterKey, float]:

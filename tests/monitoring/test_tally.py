@@ -3,8 +3,8 @@ from math import isnan
 import numpy as np
 import pytest
 
-from monitoring.tally import Outcome, Tally
-from training import metrics
+from srp4ctr.monitoring.tally import Outcome, Tally
+from srp4ctr.training import metrics
 
 
 def an_outcome(

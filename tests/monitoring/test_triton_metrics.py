@@ -1,7 +1,7 @@
 import pytest
 
-from monitoring.serving_cost import FAILURES, RUNS, CounterKey
-from monitoring.triton_metrics import fetch, parse
+from srp4ctr.monitoring.serving_cost import FAILURES, RUNS, CounterKey
+from srp4ctr.monitoring.triton_metrics import fetch, parse
 from tests.monitoring.conftest import PAGE
 
 

@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from monitoring.worker_watch import AWAY, CAUGHT_UP_MS, QuietSpell, WorkerProgress
+from srp4ctr.monitoring.worker_watch import AWAY, CAUGHT_UP_MS, QuietSpell, WorkerProgress
 
 START_MS = 1_750_000_000_000
 CAUGHT_UP = WorkerProgress(is_running=True, committed={0: 5, 1: 7}, ends={0: 5, 1: 7})

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from local import processes
-from local.broker import start_broker
-from local.ports import HOST, reserved_ports
-from local.worker_patch import pause_after_empty_fetch
-from streams.config import KafkaConfig, StreamConfig
-from streams.topics import ensure_topics
+from srp4ctr.local import processes
+from srp4ctr.local.broker import start_broker
+from srp4ctr.local.ports import HOST, reserved_ports
+from srp4ctr.local.worker_patch import pause_after_empty_fetch
+from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.streams.topics import ensure_topics
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.activity import HALF_LIVES_H, Activity, count, decayed, total
+from srp4ctr.streams.activity import HALF_LIVES_H, Activity, count, decayed, total
 from tests.builders import NOON_MS
 
 HOUR_MS = 3_600_000

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from local.ports import HOST, reserved_ports
-from streams.app import group_ids
-from streams.config import KafkaConfig, StreamConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC
-from streams.publisher import EventPublisher
+from srp4ctr.local.ports import HOST, reserved_ports
+from srp4ctr.streams.app import group_ids
+from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC
+from srp4ctr.streams.publisher import EventPublisher
 from tests.builders import a_behavior, an_item
 from tests.streams.topic_reading import progress_of
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from streams.config import KafkaConfig, StreamConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC
-from streams.follower import now_ms
-from streams.publisher import EventPublisher
-from streams.sink import Rows
-from streams.worker import SequenceWorker
+from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC
+from srp4ctr.streams.follower import now_ms
+from srp4ctr.streams.publisher import EventPublisher
+from srp4ctr.streams.sink import Rows
+from srp4ctr.streams.worker import SequenceWorker
 from tests.builders import an_impression
 from tests.streams.memory_sink import MemorySink
 from tests.streams.test_worker import impressions_of

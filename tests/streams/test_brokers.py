@@ -11,17 +11,17 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
 
-from local import apache_kafka, doctor_kafka, processes
-from local.ports import HOST, reserved_ports
-from monitoring.label_reader import LabelReader
-from monitoring.worker_watch import WorkerWatch
-from settings import Settings
-from streams import publisher
-from streams.brokers import client_arguments
-from streams.config import KafkaConfig, StreamConfig
-from streams.events import REJECTED_TOPIC
-from streams.publisher import EventPublisher
-from streams.topics import ensure_topics
+from srp4ctr.local import apache_kafka, doctor_kafka, processes
+from srp4ctr.local.ports import HOST, reserved_ports
+from srp4ctr.monitoring.label_reader import LabelReader
+from srp4ctr.monitoring.worker_watch import WorkerWatch
+from srp4ctr.settings import Settings
+from srp4ctr.streams import publisher
+from srp4ctr.streams.brokers import client_arguments
+from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.streams.events import REJECTED_TOPIC
+from srp4ctr.streams.publisher import EventPublisher
+from srp4ctr.streams.topics import ensure_topics
 from tests.builders import a_behavior, an_impression, an_item
 from tests.certificates import make_certificates
 from tests.streams.test_app import COUNTED, started, wait_until_counted

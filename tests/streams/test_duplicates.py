@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from streams.events import UserEvent, item_key
-from streams.labels import LabelJoin
-from streams.partition import PartitionState
+from srp4ctr.streams.events import UserEvent, item_key
+from srp4ctr.streams.labels import LabelJoin
+from srp4ctr.streams.partition import PartitionState
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 from tests.streams.memory_sink import MemorySink
 from tests.streams.test_partition import a_state, records, restarted, stored, taken

@@ -16,11 +16,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from streams.events import Click, Impression, item_key
-from streams.exposures import EXPOSURE_LENGTH, Exposures
-from streams.folding import LoggedEvent, fold_exposures
-from streams.labels import CLICKED, CLICKED_LATE, UNCLICKED, ImpressionLabel, LabelJoin
-from streams.wire import MAX_CLOCK_SKEW_MS
+from srp4ctr.streams.events import Click, Impression, item_key
+from srp4ctr.streams.exposures import EXPOSURE_LENGTH, Exposures
+from srp4ctr.streams.folding import LoggedEvent, fold_exposures
+from srp4ctr.streams.labels import (
+    CLICKED,
+    CLICKED_LATE,
+    UNCLICKED,
+    ImpressionLabel,
+    LabelJoin,
+)
+from srp4ctr.streams.wire import MAX_CLOCK_SKEW_MS
 from tests.oracle import Identity, identity
 
 DATA = Path(os.environ.get("SRP4CTR_DATA", "../shared/data"))

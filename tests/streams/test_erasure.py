@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features import recomputation
-from streams import erasure
-from streams.config import StreamConfig
-from streams.erasure import erase_forgotten, is_forgotten, wishes_in
-from streams.events import (
+from srp4ctr.features import recomputation
+from srp4ctr.streams import erasure
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.erasure import erase_forgotten, is_forgotten, wishes_in
+from srp4ctr.streams.events import (
     BEHAVIOR_EVENTS_TOPIC,
     FORGOTTEN_USER,
     LABELS_TOPIC,
@@ -22,12 +22,12 @@ from streams.events import (
     UserEvent,
     item_key,
 )
-from streams.folding import LoggedEvent
-from streams.log_files import read_files, write_unfinished
-from streams.log_lock import taking_away
-from streams.log_rows import event_of
-from streams.rebuilding import Span, rebuild_rows
-from streams.sink import Rows
+from srp4ctr.streams.folding import LoggedEvent
+from srp4ctr.streams.log_files import read_files, write_unfinished
+from srp4ctr.streams.log_lock import taking_away
+from srp4ctr.streams.log_rows import event_of
+from srp4ctr.streams.rebuilding import Span, rebuild_rows
+from srp4ctr.streams.sink import Rows
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 from tests.features.logs import Published, label_of, write_log
 from tests.fuzzing import examples

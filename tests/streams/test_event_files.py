@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from streams.event_files import check_file, read_lines
-from streams.events import Event
-from streams.wire import decode, encode
+from srp4ctr.streams.event_files import check_file, read_lines
+from srp4ctr.streams.events import Event
+from srp4ctr.streams.wire import decode, encode
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression, an_item
 
 NOW_MS = NOON_MS + 60_000

@@ -8,13 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 from aiokafka import TopicPartition
 
-from streams import event_log
-from streams.config import KafkaConfig, StreamConfig
-from streams.event_log import MERGED, EventLogWriter
-from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC
-from streams.log_files import files_of
-from streams.log_merging import merge_some
-from streams.publisher import EventPublisher
+from srp4ctr.streams import event_log
+from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.streams.event_log import MERGED, EventLogWriter
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC
+from srp4ctr.streams.log_files import files_of
+from srp4ctr.streams.log_merging import merge_some
+from srp4ctr.streams.publisher import EventPublisher
 from tests.builders import NOON_MS, a_behavior, an_item
 from tests.streams.topic_reading import progress_of, until
 

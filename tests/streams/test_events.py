@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.events import NAMED_ACTIONS, NUM_ACTION_CODES, action_code, item_key
+from srp4ctr.streams.events import NAMED_ACTIONS, NUM_ACTION_CODES, action_code, item_key
 
 
 def test_keys_and_codes_are_the_same_in_every_release() -> None:

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.exposures import EXPOSURE_BYTES, Exposures, forget, show
+from srp4ctr.streams.exposures import EXPOSURE_BYTES, Exposures, forget, show
 from tests.builders import NOON_MS
 
 Shown = list[tuple[int, int]]

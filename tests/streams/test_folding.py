@@ -2,15 +2,15 @@ from collections.abc import Sequence
 
 import pytest
 
-from streams.events import UserEvent, item_key
-from streams.folding import (
+from srp4ctr.streams.events import UserEvent, item_key
+from srp4ctr.streams.folding import (
     LoggedEvent,
     fold_activities,
     fold_exposures,
     fold_sequences,
     fold_shares,
 )
-from streams.sink import Rows
+from srp4ctr.streams.sink import Rows
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 
 LENGTH = 5

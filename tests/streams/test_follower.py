@@ -11,12 +11,12 @@ from aiokafka import TopicPartition
 from aiokafka.consumer.subscription_state import SubscriptionState
 from kafka.errors import CoordinatorLoadInProgressError
 
-from streams.config import KafkaConfig, StreamConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC
-from streams.outlets import Outlets
-from streams.partition import PartitionState
-from streams.sink import Rows, ShareKey, UnusableStoreError
-from streams.worker import SequenceWorker
+from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC
+from srp4ctr.streams.outlets import Outlets
+from srp4ctr.streams.partition import PartitionState
+from srp4ctr.streams.sink import Rows, ShareKey, UnusableStoreError
+from srp4ctr.streams.worker import SequenceWorker
 from tests.builders import a_behavior, an_impression
 from tests.streams.memory_sink import MemorySink
 from tests.streams.test_partition import ARecord, records
@@ -177,7 +177,7 @@ def test_where_aiokafka_says_that_nothing_was_committed_the_broker_is_asked(
             await worker.polls(1)
         assert worker.consumer.sought == [(STAYS, 7)]
 
-    monkeypatch.setattr("streams.follower.committed_offsets", answer)
+    monkeypatch.setattr("srp4ctr.streams.follower.committed_offsets", answer)
     # The labels would be rebuilt from a broker that this test does not have.
     monkeypatch.setattr(AWorker, "prepare", no_rebuild)
     run(story)

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from streams.events import item_key
-from streams.sink import Rows
+from srp4ctr.streams.events import item_key
+from srp4ctr.streams.sink import Rows
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 from tests.streams.memory_sink import MemorySink
 from tests.streams.test_partition import a_state, records, restarted, stored, taken

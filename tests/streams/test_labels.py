@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.events import Click, Impression, UserEvent
-from streams.labels import ImpressionLabel, LabelJoin, decode_label, encode_label
+from srp4ctr.streams.events import Click, Impression, UserEvent
+from srp4ctr.streams.labels import ImpressionLabel, LabelJoin, decode_label, encode_label
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 
 WINDOW_MS = 60_000

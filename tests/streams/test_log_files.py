@@ -6,10 +6,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from streams import log_files
-from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC, UserEvent
-from streams.labels import LabelJoin, encode_label
-from streams.log_files import (
+from srp4ctr.streams import log_files
+from srp4ctr.streams.events import (
+    BEHAVIOR_EVENTS_TOPIC,
+    ITEMS_TOPIC,
+    LABELS_TOPIC,
+    UserEvent,
+)
+from srp4ctr.streams.labels import LabelJoin, encode_label
+from srp4ctr.streams.log_files import (
     OffsetRange,
     files_of,
     known_ms,
@@ -19,9 +24,9 @@ from streams.log_files import (
     remove_unfinished,
     write_range,
 )
-from streams.log_lock import reading, taking_away
-from streams.log_rows import COLUMNS, Row, event_of, row_of
-from streams.wire import encode
+from srp4ctr.streams.log_lock import reading, taking_away
+from srp4ctr.streams.log_rows import COLUMNS, Row, event_of, row_of
+from srp4ctr.streams.wire import encode
 from tests.builders import (
     NOON_MS,
     a_behavior,

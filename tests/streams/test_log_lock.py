@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from features import recomputation
-from features.config import FeatureConfig
-from features.event_log import opened
-from streams.erasure import erase_forgotten, wishes_in
-from streams.events import BEHAVIOR_EVENTS_TOPIC
-from streams.log_files import covered_offsets, known_ms, read_files, remove_before
-from streams.log_lock import LOCK_FILE, reading, taking_away
-from streams.log_merging import merge_some
-from streams.log_repairs import remove_repeated
-from streams.restoring import logged
+from srp4ctr.features import recomputation
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.event_log import opened
+from srp4ctr.streams.erasure import erase_forgotten, wishes_in
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC
+from srp4ctr.streams.log_files import covered_offsets, known_ms, read_files, remove_before
+from srp4ctr.streams.log_lock import LOCK_FILE, reading, taking_away
+from srp4ctr.streams.log_merging import merge_some
+from srp4ctr.streams.log_repairs import remove_repeated
+from srp4ctr.streams.restoring import logged
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.example_files import name_of
 from tests.builders import NOON_MS, a_behavior
 from tests.features.logs import write_log
-from training.config import RefreshConfig
-from training.example_files import name_of
 
 PLACE = (BEHAVIOR_EVENTS_TOPIC, 0)
 

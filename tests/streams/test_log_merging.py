@@ -13,18 +13,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from streams import log_files, log_merging
-from streams.erasure import erase_forgotten
-from streams.log_files import (
+from srp4ctr.streams import log_files, log_merging
+from srp4ctr.streams.erasure import erase_forgotten
+from srp4ctr.streams.log_files import (
     covered_offsets,
     files_of,
     read_files,
     remove_before,
     remove_uncommitted,
 )
-from streams.log_lock import reading
-from streams.log_merging import merge_some
-from streams.log_repairs import remove_repeated
+from srp4ctr.streams.log_lock import reading
+from srp4ctr.streams.log_merging import merge_some
+from srp4ctr.streams.log_repairs import remove_repeated
 from tests.builders import NOON_MS, a_behavior, a_forget
 from tests.features.logs import write_log
 from tests.streams.test_log_repairs import PARTITION, TOPIC, logged, write
@@ -253,7 +253,7 @@ def test_a_full_disk_is_not_filled_with_attempts(
 DYING = """
 import os, signal, sys
 from pathlib import Path
-from streams.log_merging import merge_some
+from srp4ctr.streams.log_merging import merge_some
 
 def unlink(path, missing_ok=False):
     if not left:

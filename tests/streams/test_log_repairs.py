@@ -3,11 +3,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from streams.events import BEHAVIOR_EVENTS_TOPIC
-from streams.log_files import OffsetRange, files_of, read_files, write_range
-from streams.log_repairs import remove_repeated
-from streams.log_rows import row_of
-from streams.wire import encode, event_key
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC
+from srp4ctr.streams.log_files import OffsetRange, files_of, read_files, write_range
+from srp4ctr.streams.log_repairs import remove_repeated
+from srp4ctr.streams.log_rows import row_of
+from srp4ctr.streams.wire import encode, event_key
 from tests.builders import NOON_MS, a_behavior
 from tests.streams.test_partition import ARecord
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from aiokafka import TopicPartition
 
-from streams import lost_rows
-from streams.config import KafkaConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC, FORGOTTEN_USER
-from streams.lost_rows import LOSSES, LOST_AT, LossWatch, is_lost
-from streams.sequences import BehaviorSequence
-from streams.sink import Rows, ShareKey
-from streams.worker import SequenceWorker
+from srp4ctr.streams import lost_rows
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, FORGOTTEN_USER
+from srp4ctr.streams.lost_rows import LOSSES, LOST_AT, LossWatch, is_lost
+from srp4ctr.streams.sequences import BehaviorSequence
+from srp4ctr.streams.sink import Rows, ShareKey
+from srp4ctr.streams.worker import SequenceWorker
 from tests.streams.memory_sink import MemorySink
 from tests.streams.test_rebuild_command import right
 from tests.streams.test_rebuilding import (

@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.activity import Activity, total
-from streams.config import StreamConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC, Forget, UserEvent
-from streams.exposures import Exposures
-from streams.folding import LoggedEvent
-from streams.labels import ImpressionLabel
-from streams.partition import PartitionState, replay_labels
-from streams.sequences import BehaviorSequence
-from streams.sink import Rows
-from streams.wire import encode, event_key
+from srp4ctr.streams.activity import Activity, total
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, Forget, UserEvent
+from srp4ctr.streams.exposures import Exposures
+from srp4ctr.streams.folding import LoggedEvent
+from srp4ctr.streams.labels import ImpressionLabel
+from srp4ctr.streams.partition import PartitionState, replay_labels
+from srp4ctr.streams.sequences import BehaviorSequence
+from srp4ctr.streams.sink import Rows
+from srp4ctr.streams.wire import encode, event_key
 from tests import oracle
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from aiokafka.errors import NodeNotReadyError
 
-from streams import worker
-from streams.config import KafkaConfig, StreamConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC
-from streams.labels import ImpressionLabel
-from streams.outlets import Outlets
+from srp4ctr.streams import worker
+from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC
+from srp4ctr.streams.labels import ImpressionLabel
+from srp4ctr.streams.outlets import Outlets
 from tests.streams.memory_sink import MemorySink
 from tests.streams.test_worker import a_visit, labels_on, now_ms, publish
 from tests.streams.topic_reading import progress_of, until

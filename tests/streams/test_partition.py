@@ -3,12 +3,17 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from streams.config import StreamConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC, Rebuild, UserEvent, item_key
-from streams.folding import LoggedEvent
-from streams.labels import ImpressionLabel
-from streams.partition import PartitionState, RejectedRecord, decode_record, replay_labels
-from streams.wire import (
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, Rebuild, UserEvent, item_key
+from srp4ctr.streams.folding import LoggedEvent
+from srp4ctr.streams.labels import ImpressionLabel
+from srp4ctr.streams.partition import (
+    PartitionState,
+    RejectedRecord,
+    decode_record,
+    replay_labels,
+)
+from srp4ctr.streams.wire import (
     BACKFILL_HEADER,
     COMMAND_KEY,
     MAX_CLOCK_SKEW_MS,
@@ -188,7 +193,7 @@ def agree(labels: list[ImpressionLabel]) -> bool:
 def test_rows_that_changed_meanwhile_stay_in_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("streams.partition.MAX_CACHED_ROWS", 1)
+    monkeypatch.setattr("srp4ctr.streams.partition.MAX_CACHED_ROWS", 1)
     state, sink = a_state(), MemorySink()
     first = [a_behavior(user_id=user) for user in ("u1", "u2", "u3")]
     taken(state, records(*first), sink)

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from streams import past
-from streams.config import KafkaConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC
-from streams.log_files import known_ms, read_files
+from srp4ctr.streams import past
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC
+from srp4ctr.streams.log_files import known_ms, read_files
 from tests.builders import NOON_MS, a_behavior
 from tests.features.logs import write_log
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from streams.config import KafkaConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC
-from streams.schemas import EXAMPLES
-from streams.wire import Reason, decode
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC
+from srp4ctr.streams.schemas import EXAMPLES
+from srp4ctr.streams.wire import Reason, decode
 from tests.builders import NOON_MS
 from tests.streams.topic_reading import read_topic
 
@@ -42,7 +42,11 @@ def test_its_links_lead_somewhere() -> None:
 
 def test_its_commands_exist() -> None:
     source = "".join(
-        path.read_text() for path in (ROOT / "cli.py", *(ROOT / "local").glob("*.py"))
+        path.read_text()
+        for path in (
+            ROOT / "srp4ctr" / "cli.py",
+            *(ROOT / "srp4ctr" / "local").glob("*.py"),
+        )
     )
     verbs = set(re.findall(r"srp4ctr [a-z]+ ([a-z-]+)", PAGE))
     assert len(verbs) >= 7

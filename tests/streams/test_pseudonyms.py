@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli import app
-from streams.config import KafkaConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC, SYNTHETIC_USERS
-from streams.pseudonyms import Pseudonyms, read_pseudonyms
-from streams.publisher import EventPublisher
-from streams.wire import decode_user_event, encode
+from srp4ctr.cli import app
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, SYNTHETIC_USERS
+from srp4ctr.streams.pseudonyms import Pseudonyms, read_pseudonyms
+from srp4ctr.streams.publisher import EventPublisher
+from srp4ctr.streams.wire import decode_user_event, encode
 from tests.builders import NOON_MS, a_click, a_forget, an_impression, an_item
 from tests.streams.topic_reading import read_topic
 

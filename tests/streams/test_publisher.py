@@ -1,11 +1,11 @@
 import pytest
 
-from local.ports import HOST, reserved_ports
-from streams.config import KafkaConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC
-from streams.publisher import EventPublisher
-from streams.topics import ensure_topics
-from streams.wire import BACKFILL_HEADER, encode
+from srp4ctr.local.ports import HOST, reserved_ports
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC
+from srp4ctr.streams.publisher import EventPublisher
+from srp4ctr.streams.topics import ensure_topics
+from srp4ctr.streams.wire import BACKFILL_HEADER, encode
 from tests.builders import NOON_MS, a_click, an_item
 from tests.streams.topic_reading import read_topic
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from local import apache_kafka, processes
-from local.ports import HOST, reserved_ports
-from streams.config import KafkaConfig, StreamConfig
-from streams.event_log import EventLogWriter
-from streams.events import BEHAVIOR_EVENTS_TOPIC
-from streams.follower import BatchFollower, now_ms
-from streams.publisher import EventPublisher
-from streams.topics import ensure_topics
-from streams.worker import SequenceWorker
+from srp4ctr.local import apache_kafka, processes
+from srp4ctr.local.ports import HOST, reserved_ports
+from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.streams.event_log import EventLogWriter
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC
+from srp4ctr.streams.follower import BatchFollower, now_ms
+from srp4ctr.streams.publisher import EventPublisher
+from srp4ctr.streams.topics import ensure_topics
+from srp4ctr.streams.worker import SequenceWorker
 from tests.builders import an_impression
 from tests.streams.memory_sink import MemorySink
 from tests.streams.test_event_log import logged

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from streams import rebuilding
-from streams.config import KafkaConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC
-from streams.operations import request_rebuild
-from streams.sink import Rows
-from streams.worker import SequenceWorker
+from srp4ctr.streams import rebuilding
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC
+from srp4ctr.streams.operations import request_rebuild
+from srp4ctr.streams.sink import Rows
+from srp4ctr.streams.worker import SequenceWorker
 from tests.streams.memory_sink import MemorySink
 from tests.streams.test_rebuilding import (
     CONFIG,

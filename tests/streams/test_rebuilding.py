@@ -11,18 +11,18 @@ from aiokafka import TopicPartition
 from kafka import KafkaConsumer
 from msgspec.structs import replace
 
-from local import broker
-from streams import rebuilding
-from streams.activity import Activity
-from streams.brokers import client_arguments
-from streams.config import KafkaConfig, StreamConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC, UserEvent
-from streams.exposures import Exposures, show
-from streams.past import Past
-from streams.publisher import EventPublisher
-from streams.rebuilding import Span, rebuild_rows
-from streams.sequences import BehaviorSequence, SequenceElement, merge
-from streams.sink import Rows, ShareKey
+from srp4ctr.local import broker
+from srp4ctr.streams import rebuilding
+from srp4ctr.streams.activity import Activity
+from srp4ctr.streams.brokers import client_arguments
+from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, UserEvent
+from srp4ctr.streams.exposures import Exposures, show
+from srp4ctr.streams.past import Past
+from srp4ctr.streams.publisher import EventPublisher
+from srp4ctr.streams.rebuilding import Span, rebuild_rows
+from srp4ctr.streams.sequences import BehaviorSequence, SequenceElement, merge
+from srp4ctr.streams.sink import Rows, ShareKey
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 from tests.streams.memory_sink import MemorySink
 from tests.streams.test_event_log import log

@@ -8,13 +8,18 @@ import pytest
 from kafka import KafkaProducer
 from typer.testing import CliRunner
 
-from local import event_commands
-from streams import rejected
-from streams.config import KafkaConfig, StreamConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, REJECTED_TOPIC, UserEvent
-from streams.publisher import EventPublisher
-from streams.rejected import ReplayReport, read_letter, replay_rejected
-from streams.wire import encode
+from srp4ctr.local import event_commands
+from srp4ctr.streams import rejected
+from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.streams.events import (
+    BEHAVIOR_EVENTS_TOPIC,
+    ITEMS_TOPIC,
+    REJECTED_TOPIC,
+    UserEvent,
+)
+from srp4ctr.streams.publisher import EventPublisher
+from srp4ctr.streams.rejected import ReplayReport, read_letter, replay_rejected
+from srp4ctr.streams.wire import encode
 from tests.builders import NOON_MS, a_behavior, an_item
 from tests.streams.memory_sink import MemorySink
 from tests.streams.test_worker import a_visit, labels_on, now_ms, run_until_committed

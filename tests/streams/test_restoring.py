@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli import app
-from streams.config import KafkaConfig
-from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC
-from streams.restoring import logged, restore
-from streams.wire import BACKFILL_HEADER, encode
+from srp4ctr.cli import app
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC
+from srp4ctr.streams.restoring import logged, restore
+from srp4ctr.streams.wire import BACKFILL_HEADER, encode
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression, an_item
 from tests.features.logs import Published, write_log
 from tests.streams.topic_reading import read_topic

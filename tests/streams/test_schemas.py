@@ -7,9 +7,9 @@ from typing import get_args
 import msgspec
 import pytest
 
-from streams import schemas, wire
-from streams.events import Behavior, Event
-from streams.schemas import EXAMPLES, asyncapi, json_schema, write_schemas
+from srp4ctr.streams import schemas, wire
+from srp4ctr.streams.events import Behavior, Event
+from srp4ctr.streams.schemas import EXAMPLES, asyncapi, json_schema, write_schemas
 from tests.builders import NOON_MS, a_behavior
 
 FOLDER = Path(schemas.__file__).parent / "schema"

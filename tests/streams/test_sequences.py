@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.events import action_code, item_key
-from streams.sequences import (
+from srp4ctr.streams.events import action_code, item_key
+from srp4ctr.streams.sequences import (
     ELEMENT_BYTES,
     BehaviorSequence,
     SequenceElement,

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from streams import wire
-from streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, Behavior, Event
-from streams.wire import Reason, RejectedEvent, decode
+from srp4ctr.streams import wire
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, Behavior, Event
+from srp4ctr.streams.wire import Reason, RejectedEvent, decode
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression, an_item
 
 

@@ -7,16 +7,16 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams import wire
-from streams.events import (
+from srp4ctr.streams import wire
+from srp4ctr.streams.events import (
     MAX_ATTRIBUTE_VALUES,
     MAX_ATTRIBUTES,
     MAX_CONTEXT_FIELDS,
     MAX_ID_LENGTH,
 )
-from streams.labels import decode_label
-from streams.schemas import EXAMPLES
-from streams.wire import MAX_MESSAGE_BYTES, Reason, RejectedEvent, decode
+from srp4ctr.streams.labels import decode_label
+from srp4ctr.streams.schemas import EXAMPLES
+from srp4ctr.streams.wire import MAX_MESSAGE_BYTES, Reason, RejectedEvent, decode
 from tests.builders import NOON_MS
 from tests.fuzzing import examples, outcome
 

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from streams.activity import total
-from streams.config import KafkaConfig, StreamConfig
-from streams.events import (
+from srp4ctr.streams.activity import total
+from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.streams.events import (
     BEHAVIOR_EVENTS_TOPIC,
     LABELS_TOPIC,
     REJECTED_TOPIC,
     UserEvent,
     item_key,
 )
-from streams.labels import ImpressionLabel, decode_label
-from streams.publisher import EventPublisher
-from streams.worker import SequenceWorker
+from srp4ctr.streams.labels import ImpressionLabel, decode_label
+from srp4ctr.streams.publisher import EventPublisher
+from srp4ctr.streams.worker import SequenceWorker
 from tests.builders import a_behavior, a_click, an_impression, an_item
 from tests.streams.memory_sink import MemorySink
 from tests.streams.topic_reading import progress_of, read_topic, until

@@ -8,8 +8,8 @@ from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 
-from streams.brokers import client_arguments
-from streams.config import KafkaConfig
+from srp4ctr.streams.brokers import client_arguments
+from srp4ctr.streams.config import KafkaConfig
 
 
 async def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:

@@ -7,7 +7,8 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("streams", "features", "training", "triton_repo", "monitoring", "local")
+FOLDERS = ("streams", "features", "training", "triton_repo", "monitoring", "srp4ctr/local")
+PACKAGE = "srp4ctr"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,8 +21,8 @@ class SourceFile:
 
     @property
     def folder(self) -> str:
-        """The top-level folder, or the file itself for ``cli.py`` and ``settings.py``."""
-        return self.path.partition("/")[0]
+        """The folder in the package, or the file itself that lies directly in it."""
+        return self.path.removeprefix(f"{PACKAGE}/").partition("/")[0]
 
     def imported_modules(self) -> Iterator[str]:
         """Yield every module named in an import, lazy ones inside functions too."""
@@ -32,8 +33,9 @@ class SourceFile:
                 yield node.module
 
     def imported_packages(self) -> set[str]:
-        """Return the top-level names of the imported modules."""
-        return {module.partition(".")[0] for module in self.imported_modules()}
+        """Return the top-level names of the imported modules; of ours, those below."""
+        modules = {each.removeprefix(f"{PACKAGE}.") for each in self.imported_modules()}
+        return {module.partition(".")[0] for module in modules}
 
 
 def parse(path: str, text: str) -> SourceFile:
@@ -44,8 +46,8 @@ def parse(path: str, text: str) -> SourceFile:
 @cache
 def product_files() -> tuple[SourceFile, ...]:
     """Return the modules that are installed: the stage folders, cli.py, settings.py."""
-    single = [ROOT / name for name in ("cli.py", "settings.py")]
-    return _read([*_modules(FOLDERS), *(path for path in single if path.exists())])
+    single = [ROOT / PACKAGE / name for name in ("__init__.py", "cli.py", "settings.py")]
+    return _read([*_modules(FOLDERS), *single])
 
 
 @cache

@@ -26,7 +26,10 @@ def test_every_link_into_the_project_leads_somewhere() -> None:
 
 
 def test_every_command_that_it_names_exists() -> None:
-    files = [ROOT / "cli.py", *(ROOT / "local").glob("*_commands.py")]
+    files = [
+        ROOT / "srp4ctr" / "cli.py",
+        *(ROOT / "srp4ctr" / "local").glob("*_commands.py"),
+    ]
     source = "".join(file.read_text() for file in files)
     nouns = "stack|events|stream|features|model|monitor"
     named = re.findall(rf"srp4ctr ({nouns}) ([a-z-]+)\b", README)

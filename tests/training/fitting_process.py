@@ -11,13 +11,13 @@ from pathlib import Path
 
 import torch
 
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.finetuning import finetune
+from srp4ctr.training.fitting import FitOptions
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.parallel import ALONE, Processes, joined
+from srp4ctr.training.pretraining import pretrain
 from tests.training.conftest import RECIPE, SIZES, random_slates, random_windows
-from training.config import RefreshConfig
-from training.finetuning import finetune
-from training.fitting import FitOptions
-from training.model.srp4ctr import SRP4CTR
-from training.parallel import ALONE, Processes, joined
-from training.pretraining import pretrain
 
 
 def train(

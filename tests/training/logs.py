@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from features.config import FeatureConfig
-from streams.labels import CLICKED, UNCLICKED, ImpressionLabel
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.streams.labels import CLICKED, UNCLICKED, ImpressionLabel
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression, an_item
 from tests.features.logs import Published, write_log
 
@@ -38,7 +38,7 @@ def a_label(
 
 def write_world(folder: Path, *, users: int = 6, visits: int = 12) -> FeatureConfig:
     """Write a log in which each user clicks on one colour, and register the views."""
-    from features import store
+    from srp4ctr.features import store
 
     items = [f"i{n}" for n in range(12)]
     colours = ("red", "blue")

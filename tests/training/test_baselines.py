@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from benchmarks.baselines.registry import BASELINES
-from training import metrics
-from training.batches import Slates
-from training.config import RefreshConfig
-from training.finetuning import finetune, serving_logits
-from training.fitting import FitOptions
-from training.model.embeddings import TableSizes
+from srp4ctr.training import metrics
+from srp4ctr.training.batches import Slates
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.finetuning import finetune, serving_logits
+from srp4ctr.training.fitting import FitOptions
+from srp4ctr.training.model.embeddings import TableSizes
 
 
 @pytest.mark.parametrize("name", BASELINES)

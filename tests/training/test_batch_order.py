@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.batch_order import batches
-from training.batches import newest
-from training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.batch_order import batches
+from srp4ctr.training.batches import newest
+from srp4ctr.training.model.srp4ctr import SRP4CTR
 
 ROWS = np.arange(100, 1100)
 LENGTHS = np.random.default_rng(0).geometric(0.05, size=(1000, 1)).astype(np.int64)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from training import metrics
-from training.calibration import Calibration, fit_platt
+from srp4ctr.training import metrics
+from srp4ctr.training.calibration import Calibration, fit_platt
 
 
 def draw(scale: float, bias: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from features import bundle
-from features.config import FeatureConfig
-from features.gates import Gate, failed
-from streams.config import StreamConfig
+from srp4ctr.features import bundle
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.gates import Gate, failed
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.training import champion
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.refresh import RefreshOptions, refresh
+from srp4ctr.training.reports import RefreshReport
 from tests.training.conftest import RECIPE
 from tests.training.logs import write_world
-from training import champion
-from training.config import RefreshConfig
-from training.refresh import RefreshOptions, refresh
-from training.reports import RefreshReport
 
 STREAMS = StreamConfig(sequence_length=6)
 LENIENT = replace(

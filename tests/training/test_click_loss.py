@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.click_loss import (
+from srp4ctr.training.click_loss import (
     click_terms,
     fake_negative_weighted_loss,
     log_loss,
     slate_loss,
 )
-from training.config import RefreshConfig
-from training.objective import loss_of, mean_of
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.objective import loss_of, mean_of
 
 
 def logits_of(*rates: float) -> Tensor:

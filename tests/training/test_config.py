@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from training.config import RefreshConfig
+from srp4ctr.training.config import RefreshConfig
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from training.config import ModelConfig, RefreshConfig
-from training.cost import CANDIDATES, card, count, formula, sizes_of
-from training.model.embeddings import TableSizes
-from training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.config import ModelConfig, RefreshConfig
+from srp4ctr.training.cost import CANDIDATES, card, count, formula, sizes_of
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
 
 
 @pytest.mark.parametrize(

@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from features import bundle
-from features.config import FeatureConfig
-from features.gates import Gate
-from streams.config import StreamConfig
+from srp4ctr.features import bundle
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.gates import Gate
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.training import reports
+from srp4ctr.training.bundling import UNFINISHED
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.refresh import RefreshOptions, refresh
+from srp4ctr.training.reports import Outcome
 from tests.training.conftest import RECIPE
 from tests.training.logs import write_world
-from training import reports
-from training.bundling import UNFINISHED
-from training.config import RefreshConfig
-from training.refresh import RefreshOptions, refresh
-from training.reports import Outcome
 
 # The children are forked from a process that has imported torch and used nothing of it.
 CHILDREN = multiprocessing.get_context("forkserver")
-CHILDREN.set_forkserver_preload(["training.refresh", "features.store"])
+CHILDREN.set_forkserver_preload(["srp4ctr.training.refresh", "srp4ctr.features.store"])
 BOUNDARIES = (
     ("examples", 1),
     ("pre-train", 2),

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from training.model.attention import FeedForward
-from training.model.context import ContextEmbedding
-from training.model.draws import Part, drawing
-from training.model.dropout import Dropout
+from srp4ctr.training.model.attention import FeedForward
+from srp4ctr.training.model.context import ContextEmbedding
+from srp4ctr.training.model.draws import Part, drawing
+from srp4ctr.training.model.dropout import Dropout
 
 
 def test_a_share_is_dropped_and_the_rest_makes_up_for_it() -> None:

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.config import FeatureConfig
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.training import example_files
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.training_set import TrainingSet, read_training_set
 from tests.training.logs import write_world
-from training import example_files
-from training.config import RefreshConfig
-from training.training_set import TrainingSet, read_training_set
 
 LENGTH = 6
 CONFIG = RefreshConfig(held_out_share=0.3)

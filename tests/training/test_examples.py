@@ -3,17 +3,17 @@ from typing import Any
 
 import numpy as np
 
-from features.event_log import opened
-from features.point_in_time import histories, snapshot
-from features.vocabulary import Vocabulary, build
-from streams.events import item_key
-from streams.labels import CLICKED_LATE
+from srp4ctr.features.event_log import opened
+from srp4ctr.features.point_in_time import histories, snapshot
+from srp4ctr.features.vocabulary import Vocabulary, build
+from srp4ctr.streams.events import item_key
+from srp4ctr.streams.labels import CLICKED_LATE
+from srp4ctr.training import examples
+from srp4ctr.training.batches import EXAMPLE_NAMES, Slates
+from srp4ctr.training.examples import MAX_SLATE
 from tests.builders import NOON_MS, a_behavior, an_impression
 from tests.features.logs import Published, write_log
 from tests.training.logs import a_label
-from training import examples
-from training.batches import EXAMPLE_NAMES, Slates
-from training.examples import MAX_SLATE
 
 NAMES = [f"i{n}" for n in range(200)]
 WORDS = build({item_key(name): 9 for name in NAMES}, [{"colour": "red"}] * 5)

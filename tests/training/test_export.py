@@ -8,16 +8,16 @@ import torch
 from safetensors.numpy import load_file
 from torch import Tensor
 
-from features import bundle
-from features.bundle import BundleManifest
-from features.stored_states import digest_of, packed
+from srp4ctr.features import bundle
+from srp4ctr.features.bundle import BundleManifest
+from srp4ctr.features.stored_states import digest_of, packed
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.cost import sizes_of
+from srp4ctr.training.export import check, export, run_onnx, score_knowing, write_golden
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.triton_repo.pbtxt import BEHAVIOR_ENCODER
+from srp4ctr.triton_repo.scoring import Encoder, Scorer, histories_in, key_of
 from tests.training.conftest import SIZES, TINY
-from training.config import RefreshConfig
-from training.cost import sizes_of
-from training.export import check, export, run_onnx, score_knowing, write_golden
-from training.model.srp4ctr import SRP4CTR
-from triton_repo.pbtxt import BEHAVIOR_ENCODER
-from triton_repo.scoring import Encoder, Scorer, histories_in, key_of
 
 Maker = Callable[..., dict[str, Tensor]]
 

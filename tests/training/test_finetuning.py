@@ -7,18 +7,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
+from srp4ctr.features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
+from srp4ctr.training import metrics
+from srp4ctr.training.batches import Slates
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.finetuning import finetune, serving_logits
+from srp4ctr.training.fitting import FitOptions
+from srp4ctr.training.model.click_model import ClickModel, Tensors
+from srp4ctr.training.model.context import ContextEmbedding
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.numeric_features import NumericFeatures
+from srp4ctr.training.model.srp4ctr import SRP4CTR
 from tests.training.conftest import random_slates
-from training import metrics
-from training.batches import Slates
-from training.config import RefreshConfig
-from training.finetuning import finetune, serving_logits
-from training.fitting import FitOptions
-from training.model.click_model import ClickModel, Tensors
-from training.model.context import ContextEmbedding
-from training.model.embeddings import TableSizes
-from training.model.numeric_features import NumericFeatures
-from training.model.srp4ctr import SRP4CTR
 
 
 def test_finetuning_learns_which_items_are_clicked(

@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor
 
-from training.model.item_softmax import Proposal, full_softmax, sampled_softmax
+from srp4ctr.training.model.item_softmax import Proposal, full_softmax, sampled_softmax
 
 
 def a_case(items: int, positions: int, width: int = 8) -> tuple[Tensor, ...]:

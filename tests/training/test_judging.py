@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from features.gates import failed
-from training import metrics
-from training.batches import Slates
-from training.config import RefreshConfig
-from training.finetuning import serving_logits
-from training.judging import Scored, Split, boundary_ms, gates, judge, split
-from training.model.embeddings import TableSizes
-from training.model.srp4ctr import SRP4CTR
+from srp4ctr.features.gates import failed
+from srp4ctr.training import metrics
+from srp4ctr.training.batches import Slates
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.finetuning import serving_logits
+from srp4ctr.training.judging import Scored, Split, boundary_ms, gates, judge, split
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
 
 
 def test_the_newest_requests_are_held_out_half_to_calibrate_half_to_judge(

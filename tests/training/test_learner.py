@@ -6,17 +6,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training.batches import Slates
-from training.config import RefreshConfig
-from training.finetuning import ClickObjective
-from training.learner import Learner
-from training.masking import draw_masks
-from training.model.embeddings import TableSizes
-from training.model.pretraining_heads import MaskedHeads
-from training.model.srp4ctr import SRP4CTR
-from training.objective import Objective, Terms
-from training.parallel import ALONE
-from training.pretraining import MaskedObjective, Windows
+from srp4ctr.training.batches import Slates
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.finetuning import ClickObjective
+from srp4ctr.training.learner import Learner
+from srp4ctr.training.masking import draw_masks
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.pretraining_heads import MaskedHeads
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.objective import Objective, Terms
+from srp4ctr.training.parallel import ALONE
+from srp4ctr.training.pretraining import MaskedObjective, Windows
 
 ASKED = np.array([1, 1, 3, 3])  # questions of each row
 

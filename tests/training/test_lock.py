@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from training import lock
-from training.lock import LOCK_FILE, RefreshIsRunningError
+from srp4ctr.training import lock
+from srp4ctr.training.lock import LOCK_FILE, RefreshIsRunningError
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from training import lock
+from srp4ctr.training import lock
 with lock.held(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from features.vocabulary import MASK_ROW
-from training.masking import Masks, draw_masks, hide, ids_only, prefixes
-from training.model.embeddings import MASK_CODES
+from srp4ctr.features.vocabulary import MASK_ROW
+from srp4ctr.training.masking import Masks, draw_masks, hide, ids_only, prefixes
+from srp4ctr.training.model.embeddings import MASK_CODES
 
 
 def a_history() -> dict[str, torch.Tensor]:

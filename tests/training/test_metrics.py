@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training import metrics
+from srp4ctr.training import metrics
 
 
 def test_auc_of_a_perfect_and_of_a_reversed_ranking() -> None:

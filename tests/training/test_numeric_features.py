@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from training.model.numeric_features import NumericFeatures
+from srp4ctr.training.model.numeric_features import NumericFeatures
 
 
 def test_a_value_fills_the_spans_below_it_and_part_of_its_own() -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training import metrics, paired
-from training.paired import ONE_SIDED
+from srp4ctr.training import metrics, paired
+from srp4ctr.training.paired import ONE_SIDED
 
 Floats = NDArray[np.float64]
 METRICS = ("log_loss", "auc", "gauc")

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from features import bundle
-from streams.config import StreamConfig
+from srp4ctr.features import bundle
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.refresh import refresh
 from tests.training.conftest import RECIPE
 from tests.training.fitting_process import train
 from tests.training.logs import write_world
-from training.config import ModelConfig
-from training.refresh import refresh
 
 STAGES = ("pre-train", "fine-tune")
 ROOT = Path(__file__).parents[2]
@@ -105,7 +105,7 @@ def test_a_refresh_under_torchrun_writes_one_bundle_the_same_as_alone(
     }
     for name in ("pretrain_epochs", "finetune_epochs", "batch_users", "batch_requests"):
         settings[f"training__{name}"] = str(getattr(config, name))
-    command = [*RUN, "--nproc-per-node", "2", "-m", "cli", "model", "refresh"]
+    command = [*RUN, "--nproc-per-node", "2", "-m", "srp4ctr.cli", "model", "refresh"]
     done = subprocess.run(
         [*command, "--no-promote"],
         cwd=ROOT,

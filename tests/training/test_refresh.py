@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from features import bundle
-from features.config import FeatureConfig
-from features.gates import Gate
-from streams.config import StreamConfig
+from srp4ctr.features import bundle
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.gates import Gate
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.training import export
+from srp4ctr.training.bundling import UNFINISHED
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.refresh import RefreshOptions, refresh
 from tests.training.logs import write_world
-from training import export
-from training.bundling import UNFINISHED
-from training.config import RefreshConfig
-from training.refresh import RefreshOptions, refresh
 
 STREAMS = StreamConfig(sequence_length=6)
 

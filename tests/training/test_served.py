@@ -7,20 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features import bundle, event_log, point_in_time, vocabulary
-from features.config import FeatureConfig
-from features.profiles import item_profiles
-from features.schema import CANDIDATE_TENSORS
-from features.served_log import ServedRequest
-from streams.config import StreamConfig
-from streams.events import item_key
+from srp4ctr.features import bundle, event_log, point_in_time, vocabulary
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.profiles import item_profiles
+from srp4ctr.features.schema import CANDIDATE_TENSORS
+from srp4ctr.features.served_log import ServedRequest
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events import item_key
+from srp4ctr.training import examples, export
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.refresh import refresh
+from srp4ctr.training.served import MOST_APART, ServedCheck, check_served
 from tests.builders import NOON_MS
 from tests.training.conftest import RECIPE
 from tests.training.logs import write_world
-from training import examples, export
-from training.config import RefreshConfig
-from training.refresh import refresh
-from training.served import MOST_APART, ServedCheck, check_served
 
 STREAMS = StreamConfig(sequence_length=6)
 

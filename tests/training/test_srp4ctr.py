@@ -5,15 +5,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from features.schema import STATE_TENSORS
-from features.vocabulary import MASK_ROW
+from srp4ctr.features.schema import STATE_TENSORS
+from srp4ctr.features.vocabulary import MASK_ROW
+from srp4ctr.training.batches import HISTORY_NAMES
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.cost import sizes_of
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.encoder import EncoderLayer
+from srp4ctr.training.model.srp4ctr import SRP4CTR
 from tests.training.conftest import SIZES, TINY
-from training.batches import HISTORY_NAMES
-from training.config import RefreshConfig
-from training.cost import sizes_of
-from training.model.embeddings import TableSizes
-from training.model.encoder import EncoderLayer
-from training.model.srp4ctr import SRP4CTR
 
 Maker = Callable[..., dict[str, Tensor]]
 

@@ -8,19 +8,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features import bundle, event_log, point_in_time, vocabulary
-from features.bundle import BundleManifest
-from features.config import FeatureConfig
-from features.profiles import item_profiles
-from streams.config import StreamConfig
-from streams.events import item_key
+from srp4ctr.features import bundle, event_log, point_in_time, vocabulary
+from srp4ctr.features.bundle import BundleManifest
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.profiles import item_profiles
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events import item_key
+from srp4ctr.training import examples, export
+from srp4ctr.training.progress import silent
+from srp4ctr.training.refresh import refresh
+from srp4ctr.training.vectors import write_vectors
 from tests.builders import NOON_MS
 from tests.training.conftest import RECIPE
 from tests.training.logs import write_world
-from training import examples, export
-from training.progress import silent
-from training.refresh import refresh
-from training.vectors import write_vectors
 
 STREAMS = StreamConfig(sequence_length=6)
 

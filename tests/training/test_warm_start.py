@@ -9,18 +9,18 @@ import torch
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
-from features import bundle, vocabulary
-from features.bundle import BundleManifest
-from features.vocabulary import Vocabulary
+from srp4ctr.features import bundle, vocabulary
+from srp4ctr.features.bundle import BundleManifest
+from srp4ctr.features.vocabulary import Vocabulary
+from srp4ctr.training import reports, warm_start
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.judging import split
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.reports import Outcome, RefreshReport
+from srp4ctr.training.training_set import TrainingSet
+from srp4ctr.training.warm_start import Parent
 from tests.training.conftest import RECIPE, random_slates, random_windows
-from training import reports, warm_start
-from training.config import RefreshConfig
-from training.judging import split
-from training.model.embeddings import TableSizes
-from training.model.srp4ctr import SRP4CTR
-from training.reports import Outcome, RefreshReport
-from training.training_set import TrainingSet
-from training.warm_start import Parent
 
 COLOURS = [{"colour": c} for c in ("red", "blue") for _ in range(6)]
 

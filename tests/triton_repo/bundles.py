@@ -10,13 +10,13 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
-from features import bundle, schema, vocabulary
-from features.bundle import BundleManifest
-from features.check_report import FeatureCheck
-from features.schema import TensorSpec
-from features.vocabulary import Vocabulary
-from streams.events import item_key
-from streams.exposures import EXPOSURE_LENGTH
+from srp4ctr.features import bundle, schema, vocabulary
+from srp4ctr.features.bundle import BundleManifest
+from srp4ctr.features.check_report import FeatureCheck
+from srp4ctr.features.schema import TensorSpec
+from srp4ctr.features.vocabulary import Vocabulary
+from srp4ctr.streams.events import item_key
+from srp4ctr.streams.exposures import EXPOSURE_LENGTH
 
 L, E, D, M = 5, 2, 4, 2
 SIZES = {"L": L, "W": EXPOSURE_LENGTH, "E": E, "S": L + 1, "D": D, "A": 1, "M": M}

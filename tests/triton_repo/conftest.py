@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from features.config import FeatureConfig
-from local import broker, ports, processes, serving_env, triton_server
-from local.config import LocalConfig
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.local import broker, ports, processes, serving_env, triton_server
+from srp4ctr.local.config import LocalConfig
+from srp4ctr.triton_repo.config import TritonConfig
 from tests.triton_repo.bundles import MakeBundle, make_bundle_in
-from triton_repo.config import TritonConfig
 
 CONTROL_KEY = "a key of these tests"
 
@@ -65,7 +65,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         )
         started = Server(folder, plan, triton, features)
         started.start()
-    from features import store as feature_store  # Feast: 3 s
+    from srp4ctr.features import store as feature_store  # Feast: 3 s
 
     feature_store.apply(features)
     yield started

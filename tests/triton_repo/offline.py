@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow.dataset as ds
 
-from features import transforms
-from features.affinity import attribute_affinity
-from features.recomputation import (
+from srp4ctr.features import transforms
+from srp4ctr.features.affinity import attribute_affinity
+from srp4ctr.features.recomputation import (
     events_of,
     exposures_at,
     item_share_at,
@@ -23,13 +23,13 @@ from features.recomputation import (
     sequence_at,
     user_activity_at,
 )
-from features.schema import ItemStatus
-from features.transforms import ActivityArrays, SequenceArrays
-from features.vocabulary import Vocabulary, parse_attributes
-from streams.activity import Activity, total
-from streams.events import ITEMS_TOPIC, item_key
-from streams.folding import LoggedEvent
-from streams.sequences import BehaviorSequence
+from srp4ctr.features.schema import ItemStatus
+from srp4ctr.features.transforms import ActivityArrays, SequenceArrays
+from srp4ctr.features.vocabulary import Vocabulary, parse_attributes
+from srp4ctr.streams.activity import Activity, total
+from srp4ctr.streams.events import ITEMS_TOPIC, item_key
+from srp4ctr.streams.folding import LoggedEvent
+from srp4ctr.streams.sequences import BehaviorSequence
 
 Tensors = dict[str, np.ndarray[Any, Any]]
 MS_PER_DAY = 86_400_000

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from srp4ctr.triton_repo import promotion
+from srp4ctr.triton_repo.answers import RankRequest
+from srp4ctr.triton_repo.client import RankClient, is_canary
+from srp4ctr.triton_repo.live import Serving, read_serving
+from srp4ctr.triton_repo.promotion import PromotionError
 from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, a_check, make_bundle_in
 from tests.triton_repo.conftest import Server
-from triton_repo import promotion
-from triton_repo.answers import RankRequest
-from triton_repo.client import RankClient, is_canary
-from triton_repo.live import Serving, read_serving
-from triton_repo.promotion import PromotionError
 
 pytestmark = pytest.mark.triton
 USERS = [f"user-{number}" for number in range(40)]

@@ -16,10 +16,10 @@ from tritonclient.grpc.service_pb2_grpc import (
 )
 from tritonclient.utils import InferenceServerException
 
-from streams.pseudonyms import Pseudonyms
-from streams.wire import decode, encode
-from triton_repo.answers import Ranking
-from triton_repo.client import RankClient
+from srp4ctr.streams.pseudonyms import Pseudonyms
+from srp4ctr.streams.wire import decode, encode
+from srp4ctr.triton_repo.answers import Ranking
+from srp4ctr.triton_repo.client import RankClient
 
 
 def a_ranking(scores: tuple[float, ...]) -> Ranking:

@@ -20,16 +20,16 @@ from tritonclient.utils import InferenceServerException
 
 from benchmarks.ingest_events import past_activity
 from benchmarks.serving_stack import Stack, item_ids, running_stack, user_ids
-from features.schema import ItemStatus
-from local import broker, processes
-from streams.events import action_code, item_key
-from streams.sequences import SequenceElement, sequence_of
-from streams.sink import ItemProfile, Rows
+from srp4ctr.features.schema import ItemStatus
+from srp4ctr.local import broker, processes
+from srp4ctr.streams.events import action_code, item_key
+from srp4ctr.streams.sequences import SequenceElement, sequence_of
+from srp4ctr.streams.sink import ItemProfile, Rows
+from srp4ctr.triton_repo.answers import Ranking, RankRequest
+from srp4ctr.triton_repo.client import RankClient
+from srp4ctr.triton_repo.config import ExplorationConfig
+from srp4ctr.triton_repo.pbtxt import CANDIDATE_STATES, ENCODE_USER, RANK_CLICKS
 from tests.fuzzing import examples
-from triton_repo.answers import Ranking, RankRequest
-from triton_repo.client import RankClient
-from triton_repo.config import ExplorationConfig
-from triton_repo.pbtxt import CANDIDATE_STATES, ENCODE_USER, RANK_CLICKS
 
 pytestmark = [pytest.mark.stack, pytest.mark.triton]
 
@@ -52,7 +52,7 @@ def stack() -> Iterator[Stack]:
 
 def _add_odd_ones(stack: Stack) -> None:
     """Store users and items as no ordinary stream leaves them."""
-    from features.store import FeatureStoreSink
+    from srp4ctr.features.store import FeatureStoreSink
 
     now_ms = time.time_ns() // 1_000_000
     long_ago = SequenceElement(

@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from training.off_policy import snips
-from triton_repo.exploration import Policy, best_first, explored, policy_of
+from srp4ctr.training.off_policy import snips
+from srp4ctr.triton_repo.exploration import Policy, best_first, explored, policy_of
 
 SCORES = np.array([0.1, 0.4, np.nan, 0.3, 0.2])
 DRAWS = 20_000

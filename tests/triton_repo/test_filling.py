@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli import app
-from features import bundle
-from features.config import FeatureConfig
-from local.triton_ready import why_not_ready
+from srp4ctr.cli import app
+from srp4ctr.features import bundle
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.local.triton_ready import why_not_ready
+from srp4ctr.triton_repo import live, promotion, rendering
+from srp4ctr.triton_repo.client import RankClient
+from srp4ctr.triton_repo.config import ReplicaConfig, TlsConfig, TritonConfig
+from srp4ctr.triton_repo.filling import fill
+from srp4ctr.triton_repo.live import Serving, live_versions, read_serving
+from srp4ctr.triton_repo.pbtxt import ENSEMBLES
 from tests.triton_repo.bundles import MakeBundle, a_check
 from tests.triton_repo.conftest import Server
-from triton_repo import live, promotion, rendering
-from triton_repo.client import RankClient
-from triton_repo.config import ReplicaConfig, TlsConfig, TritonConfig
-from triton_repo.filling import fill
-from triton_repo.live import Serving, live_versions, read_serving
-from triton_repo.pbtxt import ENSEMBLES
 
 
 @pytest.fixture

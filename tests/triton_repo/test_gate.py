@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from features.config import FeatureConfig
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.triton_repo import promotion
+from srp4ctr.triton_repo.config import TritonConfig
+from srp4ctr.triton_repo.promotion import PromotionError
 from tests.triton_repo.bundles import MakeBundle, a_check
-from triton_repo import promotion
-from triton_repo.config import TritonConfig
-from triton_repo.promotion import PromotionError
 
 
 def promote(bundle: Path, **found: int) -> None:

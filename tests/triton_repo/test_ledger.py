@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from features.reference import Bins, Reference, write_reference
-from triton_repo import ledger
-from triton_repo.ledger import (
+from srp4ctr.features.reference import Bins, Reference, write_reference
+from srp4ctr.triton_repo import ledger
+from srp4ctr.triton_repo.ledger import (
     CPU_US,
     FAMILIES,
     FEATURE_BIN,

@@ -11,11 +11,11 @@ from prometheus_client import REGISTRY
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from features import schema
+from srp4ctr.features import schema
+from srp4ctr.triton_repo import pbtxt, promotion
+from srp4ctr.triton_repo.client import RankClient, infer_inputs
 from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, a_check
 from tests.triton_repo.conftest import Server
-from triton_repo import pbtxt, promotion
-from triton_repo.client import RankClient, infer_inputs
 
 pytestmark = pytest.mark.triton
 CALLERS, CALLS, WAIT_MS = 12, 6, 20.0

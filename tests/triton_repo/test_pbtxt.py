@@ -7,8 +7,8 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from features import schema
-from triton_repo import pbtxt
+from srp4ctr.features import schema
+from srp4ctr.triton_repo import pbtxt
 
 LIMITS = pbtxt.Limits(
     max_batch_size=32, max_wait_ms=80.0, sizes={"L": 5, "E": 2, "S": 6, "D": 8, "M": 3}

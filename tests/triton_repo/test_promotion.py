@@ -10,16 +10,16 @@ import pytest
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from features import bundle, schema
-from features.schema import ItemStatus
+from srp4ctr.features import bundle, schema
+from srp4ctr.features.schema import ItemStatus
+from srp4ctr.triton_repo import live, pbtxt, promotion
+from srp4ctr.triton_repo.answers import Ranking, RankRequest
+from srp4ctr.triton_repo.client import RankClient, infer_inputs
+from srp4ctr.triton_repo.config import TritonConfig
+from srp4ctr.triton_repo.live import Serving, read_serving
+from srp4ctr.triton_repo.promotion import PromotionError
 from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, a_check, inputs_of
 from tests.triton_repo.conftest import Server
-from triton_repo import live, pbtxt, promotion
-from triton_repo.answers import Ranking, RankRequest
-from triton_repo.client import RankClient, infer_inputs
-from triton_repo.config import TritonConfig
-from triton_repo.live import Serving, read_serving
-from triton_repo.promotion import PromotionError
 
 pytestmark = pytest.mark.triton
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from tritonclient.utils import InferenceServerException
 
+from srp4ctr.triton_repo import pbtxt, promotion
+from srp4ctr.triton_repo.client import RankClient
+from srp4ctr.triton_repo.live import Serving, move, put_back, read_serving
+from srp4ctr.triton_repo.promotion import Promotion, PromotionError
+from srp4ctr.triton_repo.rendering import ENSEMBLE_FOLDER
 from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, a_check, make_bundle_in
 from tests.triton_repo.conftest import Server
-from triton_repo import pbtxt, promotion
-from triton_repo.client import RankClient
-from triton_repo.live import Serving, move, put_back, read_serving
-from triton_repo.promotion import Promotion, PromotionError
-from triton_repo.rendering import ENSEMBLE_FOLDER
 
 pytestmark = pytest.mark.triton
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features import schema, served_log
-from features.requests import RequestBatch
-from features.served_log import ServedLog
+from srp4ctr.features import schema, served_log
+from srp4ctr.features.requests import RequestBatch
+from srp4ctr.features.served_log import ServedLog
+from srp4ctr.triton_repo import ranking
+from srp4ctr.triton_repo.pbtxt import FETCH_FEATURES, MODEL_INPUTS
+from srp4ctr.triton_repo.ranking import PROBABILITY, Call, Ranker
+from srp4ctr.triton_repo.scoring import Tensors
 from tests.triton_repo.bundles import inputs_of
-from triton_repo import ranking
-from triton_repo.pbtxt import FETCH_FEATURES, MODEL_INPUTS
-from triton_repo.ranking import PROBABILITY, Call, Ranker
-from triton_repo.scoring import Tensors
 
 ALL = frozenset(spec.name for spec in schema.SCORE_TENSORS + schema.RESPONSE_NOTES)
 SCORES = frozenset({PROBABILITY})

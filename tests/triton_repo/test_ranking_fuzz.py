@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from features import schema
-from features.item_table import ItemTable
-from features.requests import RequestFeatures
+from srp4ctr.features import schema
+from srp4ctr.features.item_table import ItemTable
+from srp4ctr.features.requests import RequestFeatures
+from srp4ctr.triton_repo.pbtxt import MODEL_INPUTS
+from srp4ctr.triton_repo.ranking import PROBABILITY, Call, Ranker
+from srp4ctr.triton_repo.scoring import Scorer
 from tests.features.readers import MemoryReader
 from tests.fuzzing import examples
 from tests.triton_repo.bundles import KNOWN_ITEM, SIZES, WORDS, inputs_of, make_bundle_in
-from triton_repo.pbtxt import MODEL_INPUTS
-from triton_repo.ranking import PROBABILITY, Call, Ranker
-from triton_repo.scoring import Scorer
 
 MAX_CANDIDATES = 4
 WANTED = frozenset(spec.name for spec in schema.SCORE_TENSORS + schema.RESPONSE_NOTES)
@@ -150,7 +150,7 @@ def test_a_time_in_microseconds_is_refused(ranker: Ranker, at_ms: int) -> None:
 
 
 def test_an_onnx_file_of_other_shapes_does_not_load(tmp_path: Path) -> None:
-    from features import bundle
+    from srp4ctr.features import bundle
 
     folder = make_bundle_in(tmp_path)("v1", mark=1.0)
     card = (folder / bundle.CARD_FILE).read_text()

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from features import bundle
-from features.config import FeatureConfig
+from srp4ctr.features import bundle
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.triton_repo import rendering
+from srp4ctr.triton_repo.config import TritonConfig
 from tests.triton_repo.bundles import MakeBundle
-from triton_repo import rendering
-from triton_repo.config import TritonConfig
 
 
 @pytest.fixture
@@ -34,7 +34,8 @@ def test_on_a_cpu_one_step_has_the_version_in_its_name_and_both_files(
 def test_the_step_runs_on_its_own_code_and_writes_nothing(rendered: Path) -> None:
     folder = rendered / "click_ranker_v7" / "1"
     script = (
-        "import features.requests as r, triton_repo.scoring, sys; print(r.__file__);"
+        "import sys; from srp4ctr.features import requests as r; print(r.__file__);"
+        "import srp4ctr.triton_repo.scoring;"
         "assert 'feast' not in sys.modules"
     )
     done = subprocess.run(

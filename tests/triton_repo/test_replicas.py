@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from local import ports
+from srp4ctr.local import ports
+from srp4ctr.triton_repo import pbtxt, promotion, replicas
+from srp4ctr.triton_repo.client import RankClient
+from srp4ctr.triton_repo.config import ReplicaConfig, TritonConfig
+from srp4ctr.triton_repo.live import read_serving
+from srp4ctr.triton_repo.promotion import PromotionError
 from tests.triton_repo.bundles import MakeBundle, a_check
 from tests.triton_repo.conftest import Server
-from triton_repo import pbtxt, promotion, replicas
-from triton_repo.client import RankClient
-from triton_repo.config import ReplicaConfig, TritonConfig
-from triton_repo.live import read_serving
-from triton_repo.promotion import PromotionError
 
 
 def test_two_servers_that_share_a_repository_are_refused() -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from features.serving_deaths import read_deaths
-from local import revival
-from local.revival import Watch
+from srp4ctr.features.serving_deaths import read_deaths
+from srp4ctr.local import revival
+from srp4ctr.local.revival import Watch
+from srp4ctr.triton_repo import promotion
+from srp4ctr.triton_repo.client import RankClient
+from srp4ctr.triton_repo.pbtxt import CLICK_RANKER, step_name
 from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, a_check
 from tests.triton_repo.conftest import Server
-from triton_repo import promotion
-from triton_repo.client import RankClient
-from triton_repo.pbtxt import CLICK_RANKER, step_name
 
 pytestmark = [pytest.mark.stack, pytest.mark.triton]
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from features import bundle
+from srp4ctr.features import bundle
+from srp4ctr.triton_repo.pbtxt import BEHAVIOR_ENCODER, CLICK_HEAD, MODEL_INPUTS
+from srp4ctr.triton_repo.scoring import KeptStates, Scorer
 from tests.triton_repo.bundles import MakeBundle, inputs_of, make_bundle_in
-from triton_repo.pbtxt import BEHAVIOR_ENCODER, CLICK_HEAD, MODEL_INPUTS
-from triton_repo.scoring import KeptStates, Scorer
 
 PLENTY = 1_000_000
 

@@ -20,26 +20,26 @@ import numpy as np
 import pytest
 from tritonclient.grpc import InferenceServerClient, InferRequestedOutput
 
-from features import schema, vocabulary
-from features.item_fields import MIN_ATTRIBUTE_ITEMS
-from local import ports, triton_server
-from streams.events import (
+from srp4ctr.features import schema, vocabulary
+from srp4ctr.features.item_fields import MIN_ATTRIBUTE_ITEMS
+from srp4ctr.local import ports, triton_server
+from srp4ctr.streams.events import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
     Event,
     ItemUpdate,
     item_key,
 )
-from streams.exposures import EXPOSURE_LENGTH
-from streams.log_files import covered_offsets
+from srp4ctr.streams.exposures import EXPOSURE_LENGTH
+from srp4ctr.streams.log_files import covered_offsets
+from srp4ctr.triton_repo import pbtxt, promotion
+from srp4ctr.triton_repo.client import infer_inputs
+from srp4ctr.triton_repo.config import TritonConfig
 from tests.live_stream import LiveStream, live_stream
 from tests.triton_repo.bundles import L, a_check, make_bundle_in
 from tests.triton_repo.conftest import Server
 from tests.triton_repo.offline import Asked, OfflineLog, Tensors, Versions, versions_in
 from tests.triton_repo.visits import COLOURS, ITEMS, USERS, now_ms, slates, traffic
-from triton_repo import pbtxt, promotion
-from triton_repo.client import infer_inputs
-from triton_repo.config import TritonConfig
 
 pytestmark = [pytest.mark.stack, pytest.mark.triton]
 
@@ -119,7 +119,7 @@ class Serving:
         return Step(committed=committed, known_ms=known_ms)
 
     def _is_stored(self, update: ItemUpdate) -> bool:
-        from features import rows
+        from srp4ctr.features import rows
 
         entity = rows.item_entity(item_key(update.item_id))
         (found,) = self.profiles.read(rows.PROFILE_VIEW, [entity])
@@ -128,7 +128,7 @@ class Serving:
 
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    from features.store import OnlineViews
+    from srp4ctr.features.store import OnlineViews
 
     folder = tmp_path_factory.mktemp("skew")
     with (

@@ -15,20 +15,20 @@ import msgspec
 import numpy as np
 import pytest
 
-from features import bundle
-from features.stored_states import StateStore
-from local import ports
-from streams.activity import Activity
-from streams.events import action_code, item_key
-from streams.sequences import BehaviorSequence, SequenceElement, sequence_of
-from streams.sink import Rows
+from srp4ctr.features import bundle
+from srp4ctr.features.stored_states import StateStore
+from srp4ctr.local import ports
+from srp4ctr.streams.activity import Activity
+from srp4ctr.streams.events import action_code, item_key
+from srp4ctr.streams.sequences import BehaviorSequence, SequenceElement, sequence_of
+from srp4ctr.streams.sink import Rows
+from srp4ctr.triton_repo import promotion, state_encoding
+from srp4ctr.triton_repo.client import RankClient
+from srp4ctr.triton_repo.config import TritonConfig
+from srp4ctr.triton_repo.pbtxt import BEHAVIOR_ENCODER, CLICK_HEAD, CLICK_RANKER, step_name
+from srp4ctr.triton_repo.state_encoding import EncodingSink, StateEncoder
 from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, a_check
 from tests.triton_repo.conftest import Server
-from triton_repo import promotion, state_encoding
-from triton_repo.client import RankClient
-from triton_repo.config import TritonConfig
-from triton_repo.pbtxt import BEHAVIOR_ENCODER, CLICK_HEAD, CLICK_RANKER, step_name
-from triton_repo.state_encoding import EncodingSink, StateEncoder
 
 pytestmark = pytest.mark.triton
 Promote = Callable[[], str]
@@ -48,7 +48,7 @@ def encoder(server: Server, triton: TritonConfig) -> StateEncoder:
 
 @pytest.fixture
 def sink(server: Server, encoder: StateEncoder) -> Iterator[EncodingSink]:
-    from features.store import FeatureStoreSink
+    from srp4ctr.features.store import FeatureStoreSink
 
     yield EncodingSink(FeatureStoreSink(server.features), encoder)
     encoder.stop()

@@ -10,16 +10,23 @@ from typing import Any
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from features.config import FeatureConfig
-from local import broker, ports, processes, serving_env, stack_secrets, triton_server
-from local.config import LocalConfig
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.local import (
+    broker,
+    ports,
+    processes,
+    serving_env,
+    stack_secrets,
+    triton_server,
+)
+from srp4ctr.local.config import LocalConfig
+from srp4ctr.triton_repo import promotion
+from srp4ctr.triton_repo.client import RankClient
+from srp4ctr.triton_repo.config import TlsConfig, TritonConfig
+from srp4ctr.triton_repo.connection import connect
 from tests import real_stack
 from tests.docs.pages import blocks
 from tests.triton_repo.bundles import KNOWN_ITEM, a_check, make_bundle_in
-from triton_repo import promotion
-from triton_repo.client import RankClient
-from triton_repo.config import TlsConfig, TritonConfig
-from triton_repo.connection import connect
 
 pytestmark = [
     pytest.mark.triton,
@@ -69,7 +76,7 @@ def started(files: Path, plan: triton_server.ServerPlan, folder: Path) -> Iterat
 @pytest.fixture(scope="module")
 def closed(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonConfig]:
     """Yield how the trainer reaches a server with the stack's command; it serves v1."""
-    from features import store as feature_store  # Feast: 3 s
+    from srp4ctr.features import store as feature_store  # Feast: 3 s
 
     folder = tmp_path_factory.mktemp("closed")
     with ports.reserved_ports(3) as (grpc, metrics, redis):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.reference import (
+from srp4ctr.features.reference import (
     COLD_USER,
     SCORE,
     UNSEEN_ITEM,
@@ -17,11 +17,11 @@ from features.reference import (
     Reference,
     write_reference,
 )
-from features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES, ItemStatus
-from triton_repo import ledger
-from triton_repo.ledger import Key, Ledger
-from triton_repo.ranking import RefusedError
-from triton_repo.witness import SAMPLED, Witness
+from srp4ctr.features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES, ItemStatus
+from srp4ctr.triton_repo import ledger
+from srp4ctr.triton_repo.ledger import Key, Ledger
+from srp4ctr.triton_repo.ranking import RefusedError
+from srp4ctr.triton_repo.witness import SAMPLED, Witness
 
 AT_MS = 1_750_000_000_000
 HALVES = Bins(edges=(0.5,), shares=(0.5, 0.5))

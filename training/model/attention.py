@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from training.model.dropout import Dropout
+from srp4ctr.training.model.dropout import Dropout
 
 _HIDDEN = -1e9  # added to the score of a padded state: its weight underflows to 0
 

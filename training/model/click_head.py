@@ -9,8 +9,8 @@ Shapes: B requests, N candidates, W user side's width, V candidate side's width.
 import torch
 from torch import Tensor, nn
 
-from training.config import ModelConfig
-from training.model.dropout import Dropout
+from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.model.dropout import Dropout
 
 MAX_POSITION = 63  # deeper positions share one bias
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from training.config import RefreshConfig
-from training.model.context import ContextEmbedding
-from training.model.numeric_features import NumericFeatures
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.model.context import ContextEmbedding
+from srp4ctr.training.model.numeric_features import NumericFeatures
 
 Tensors = Mapping[str, Tensor]
 # A position's bias, or a context's, is one number far from 0, with thousands of impressions

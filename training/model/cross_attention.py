@@ -9,10 +9,10 @@ Shapes: B requests, N candidates, S states, E layers, D width.
 
 from torch import Tensor, nn
 
-from training.config import ModelConfig
-from training.model.attention import FeedForward, attend
-from training.model.dropout import Dropout
-from training.model.encoder import BehaviorEncoder, EncoderLayer
+from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.model.attention import FeedForward, attend
+from srp4ctr.training.model.dropout import Dropout
+from srp4ctr.training.model.encoder import BehaviorEncoder, EncoderLayer
 
 
 class UniCrossLayer(nn.Module):

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from features import item_fields
-from features.schema import BEHAVIOR_FIELDS, Field
-from features.vocabulary import Vocabulary
-from training.config import ModelConfig
-from training.model.dropout import Dropout
+from srp4ctr.features import item_fields
+from srp4ctr.features.schema import BEHAVIOR_FIELDS, Field
+from srp4ctr.features.vocabulary import Vocabulary
+from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.model.dropout import Dropout
 
 FIELD_SIZES = tuple(field.size for field in BEHAVIOR_FIELDS)
 MASK_CODES = FIELD_SIZES  # one row past each field's codes stands for [MASK]

@@ -10,10 +10,10 @@ even when the history is empty), E layers, A attribute slots, F behaviour fields
 import torch
 from torch import Tensor, nn
 
-from training.config import ModelConfig
-from training.model.attention import FeedForward, attend
-from training.model.dropout import Dropout
-from training.model.embeddings import TokenEmbedding
+from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.model.attention import FeedForward, attend
+from srp4ctr.training.model.dropout import Dropout
+from srp4ctr.training.model.embeddings import TokenEmbedding
 
 
 class EncoderLayer(nn.Module):

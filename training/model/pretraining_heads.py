@@ -12,19 +12,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from features.item_fields import FieldPlace, places
-from features.schema import BEHAVIOR_FIELDS, Field
-from features.vocabulary import MASK_ROW
-from training.config import ModelConfig
-from training.masking import Masks
-from training.model.embeddings import TokenEmbedding
-from training.model.item_softmax import (
+from srp4ctr.features.item_fields import FieldPlace, places
+from srp4ctr.features.schema import BEHAVIOR_FIELDS, Field
+from srp4ctr.features.vocabulary import MASK_ROW
+from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.masking import Masks
+from srp4ctr.training.model.embeddings import TokenEmbedding
+from srp4ctr.training.model.item_softmax import (
     Proposal,
     Vectors,
     full_softmax,
     sampled_softmax,
 )
-from training.objective import Term, Terms
+from srp4ctr.training.objective import Term, Terms
 
 _NOT_ASKED = -100  # what cross_entropy leaves out
 

@@ -9,9 +9,9 @@ Shapes: B requests, S states, M queries, R request features, D width.
 import torch
 from torch import Tensor, nn
 
-from training.config import ModelConfig
-from training.model.attention import FeedForward, attend
-from training.model.dropout import Dropout
+from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.model.attention import FeedForward, attend
+from srp4ctr.training.model.dropout import Dropout
 
 
 class _Attention(nn.Module):

@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
-from features.vocabulary import MASK_ROW
-from training.config import ModelConfig, RefreshConfig
-from training.model.click_head import ClickHead
-from training.model.click_model import FAST_RATE, ClickModel, Tensors
-from training.model.context import CONTEXT_WIDTH, ContextEmbedding
-from training.model.cross_attention import UniCrossAttention
-from training.model.embeddings import TableSizes, TokenEmbedding
-from training.model.encoder import BehaviorEncoder
-from training.model.numeric_features import NumericFeatures
-from training.model.querying import MeanState, QueryingTransformer
+from srp4ctr.features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
+from srp4ctr.features.vocabulary import MASK_ROW
+from srp4ctr.training.config import ModelConfig, RefreshConfig
+from srp4ctr.training.model.click_head import ClickHead
+from srp4ctr.training.model.click_model import FAST_RATE, ClickModel, Tensors
+from srp4ctr.training.model.context import CONTEXT_WIDTH, ContextEmbedding
+from srp4ctr.training.model.cross_attention import UniCrossAttention
+from srp4ctr.training.model.embeddings import TableSizes, TokenEmbedding
+from srp4ctr.training.model.encoder import BehaviorEncoder
+from srp4ctr.training.model.numeric_features import NumericFeatures
+from srp4ctr.training.model.querying import MeanState, QueryingTransformer
 
 
 class SRP4CTR(ClickModel):

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from local import ports, processes
-from local import prometheus as local_prometheus
-from monitoring.page.app import PageSources
-from monitoring.page.prometheus_api import PrometheusApi, instant_query
-from monitoring.page.server import opened
+from srp4ctr.local import ports, processes
+from srp4ctr.local import prometheus as local_prometheus
+from srp4ctr.monitoring.page.app import PageSources
+from srp4ctr.monitoring.page.prometheus_api import PrometheusApi, instant_query
+from srp4ctr.monitoring.page.server import opened
 from tests.monitoring.page import contract_exporter
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")

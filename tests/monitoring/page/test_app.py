@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from monitoring.page.app import STATIC, PageSources
-from monitoring.page.guard import HEADERS
-from monitoring.page.playground import (
+from srp4ctr.monitoring.page.app import STATIC, PageSources
+from srp4ctr.monitoring.page.guard import HEADERS
+from srp4ctr.monitoring.page.playground import (
     ClickEffect,
     Offer,
     RankedItem,
@@ -19,7 +19,7 @@ from monitoring.page.playground import (
     ShownRanking,
     ShownUser,
 )
-from monitoring.page.server import opened
+from srp4ctr.monitoring.page.server import opened
 from tests.monitoring.page.conftest import serving
 
 RANKING = ShownRanking(

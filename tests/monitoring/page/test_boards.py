@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from monitoring.page import boards
+from srp4ctr.monitoring.page import boards
 
 
 @pytest.fixture

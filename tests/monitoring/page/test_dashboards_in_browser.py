@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from monitoring.page import boards
-from monitoring.page.app import PageSources
+from srp4ctr.monitoring.page import boards
+from srp4ctr.monitoring.page.app import PageSources
 from tests.monitoring.page import sample_board
 from tests.monitoring.page.conftest import serving
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from monitoring.page.guard import HEADERS, MAX_BODY_BYTES, Guard
+from srp4ctr.monitoring.page.guard import HEADERS, MAX_BODY_BYTES, Guard
 
 GUARD = Guard(port=9105, token="of this start")
 OURS = {

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from monitoring.page.prometheus_api import (
+from srp4ctr.monitoring.page.prometheus_api import (
     MAX_POINTS,
     MAX_QUERY_LENGTH,
     MAX_RANGE_S,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
-from monitoring.page.app import PageSources
+from srp4ctr.monitoring.page.app import PageSources
 from tests.monitoring.page.conftest import serving
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from local import ports, processes
-from local import prometheus as local_prometheus
+from srp4ctr.local import ports, processes
+from srp4ctr.local import prometheus as local_prometheus
 from tests.monitoring.report.simulated_traffic import Traffic
 
 Serve = Callable[[Traffic, tuple[str, ...]], str]

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from monitoring.intervals import Interval
-from monitoring.report.contents import (
+from srp4ctr.monitoring.intervals import Interval
+from srp4ctr.monitoring.report.contents import (
     Contents,
     Contrast,
     Cost,
@@ -14,7 +14,7 @@ from monitoring.report.contents import (
     Quality,
     VersionFigures,
 )
-from monitoring.report.period import Period
+from srp4ctr.monitoring.report.period import Period
 
 START_S = 1_750_000_000.0
 DAY = Period(start_s=START_S, end_s=START_S + 86_400)

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 
 from prometheus_client import Metric
 
-from features.reference import COLD_USER, SCORE, UNSEEN_ITEM
-from monitoring.comparison import Comparison
-from monitoring.drift import Movement
-from monitoring.gauges import Prices, View, families
-from monitoring.live_quality import LiveQuality
-from monitoring.provisional import Provisional
-from monitoring.serving_cost import (
+from srp4ctr.features.reference import COLD_USER, SCORE, UNSEEN_ITEM
+from srp4ctr.monitoring.comparison import Comparison
+from srp4ctr.monitoring.drift import Movement
+from srp4ctr.monitoring.gauges import Prices, View, families
+from srp4ctr.monitoring.live_quality import LiveQuality
+from srp4ctr.monitoring.provisional import Provisional
+from srp4ctr.monitoring.serving_cost import (
     ANSWERS,
     ANSWERS_US,
     CANDIDATES,
@@ -28,7 +28,7 @@ from monitoring.serving_cost import (
     ServingTotals,
     flops,
 )
-from streams.labels import ImpressionLabel
+from srp4ctr.streams.labels import ImpressionLabel
 from tests.monitoring.conftest import LABEL_WINDOW_MS, MINUTE_MS, a_label
 
 SLATE = 5

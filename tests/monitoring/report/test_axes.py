@@ -1,6 +1,6 @@
 import pytest
 
-from monitoring.report.axes import time_axis, value_axis
+from srp4ctr.monitoring.report.axes import time_axis, value_axis
 
 
 @pytest.mark.parametrize(

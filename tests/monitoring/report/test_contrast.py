@@ -2,9 +2,9 @@ from math import inf, sqrt
 
 import pytest
 
-from monitoring.comparison import always_valid
-from monitoring.report.contents import Course
-from monitoring.report.contrast import (
+from srp4ctr.monitoring.comparison import always_valid
+from srp4ctr.monitoring.report.contents import Course
+from srp4ctr.monitoring.report.contrast import (
     by_age,
     contrasts,
     newer_over_older,

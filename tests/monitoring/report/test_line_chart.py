@@ -3,8 +3,8 @@
 import re
 from itertools import pairwise
 
-from monitoring.report.axes import value_axis
-from monitoring.report.line_chart import HEIGHT, Chart, Line, draw
+from srp4ctr.monitoring.report.axes import value_axis
+from srp4ctr.monitoring.report.line_chart import HEIGHT, Chart, Line, draw
 from tests.monitoring.report.reading import read
 
 LEVEL = ((0.0, 1.0), (1.0, 1.0), (2.0, 1.0))

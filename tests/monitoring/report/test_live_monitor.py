@@ -9,13 +9,13 @@ import pytest
 from prometheus_client import start_http_server
 from typer.testing import CliRunner
 
-from cli import app
-from local import ports, processes
-from local import prometheus as local_prometheus
-from monitoring.config import MonitorConfig
-from monitoring.exporter import Monitor, MonitorSources
-from monitoring.label_reader import LabelBatch, ReceivedLabel
-from monitoring.report.series import Prometheus
+from srp4ctr.cli import app
+from srp4ctr.local import ports, processes
+from srp4ctr.local import prometheus as local_prometheus
+from srp4ctr.monitoring.config import MonitorConfig
+from srp4ctr.monitoring.exporter import Monitor, MonitorSources
+from srp4ctr.monitoring.label_reader import LabelBatch, ReceivedLabel
+from srp4ctr.monitoring.report.series import Prometheus
 from tests.monitoring.conftest import LABEL_WINDOW_MS, START_MS, a_label
 from tests.monitoring.report.reading import read
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from monitoring.report.looks import Look, choose_looks
+from srp4ctr.monitoring.report.looks import Look, choose_looks
 
 HOUR = 3600.0
 LAG = 1800.0  # the label window

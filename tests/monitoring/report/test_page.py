@@ -3,9 +3,9 @@
 import re
 from dataclasses import replace
 
-from monitoring.report.charts import charts, styles
-from monitoring.report.contents import AlertSpell, Cost, Course, Inputs, Quality
-from monitoring.report.page import page
+from srp4ctr.monitoring.report.charts import charts, styles
+from srp4ctr.monitoring.report.contents import AlertSpell, Cost, Course, Inputs, Quality
+from srp4ctr.monitoring.report.page import page
 from tests.monitoring.report.reading import read
 from tests.monitoring.report.sample_contents import (
     DAY,

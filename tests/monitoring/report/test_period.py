@@ -1,6 +1,6 @@
 import pytest
 
-from monitoring.report.period import Period, read_period
+from srp4ctr.monitoring.report.period import Period, read_period
 
 NOW_S = 1_763_000_000.0  # 2025-11-13 02:13:20 UTC
 

@@ -6,12 +6,12 @@ from math import isnan
 import numpy as np
 import pytest
 
-from monitoring.cost_figures import Figure
-from monitoring.gauges import Prices, View, figures
-from monitoring.intervals import Interval
-from monitoring.report.pooling import pool
-from monitoring.serving_cost import ServingTotals
-from monitoring.tally import ModelQuality, Outcome, Tally
+from srp4ctr.monitoring.cost_figures import Figure
+from srp4ctr.monitoring.gauges import Prices, View, figures
+from srp4ctr.monitoring.intervals import Interval
+from srp4ctr.monitoring.report.pooling import pool
+from srp4ctr.monitoring.serving_cost import ServingTotals
+from srp4ctr.monitoring.tally import ModelQuality, Outcome, Tally
 
 HOURS = 6
 

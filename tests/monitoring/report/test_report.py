@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli import app
-from monitoring.comparison import Comparison
-from monitoring.report.amounts import count, estimate
-from monitoring.report.contents import Estimate
-from monitoring.report.gathering import gather
-from monitoring.report.period import Period
-from monitoring.report.series import Prometheus
-from monitoring.tally import Outcome, Tally
+from srp4ctr.cli import app
+from srp4ctr.monitoring.comparison import Comparison
+from srp4ctr.monitoring.report.amounts import count, estimate
+from srp4ctr.monitoring.report.contents import Estimate
+from srp4ctr.monitoring.report.gathering import gather
+from srp4ctr.monitoring.report.period import Period
+from srp4ctr.monitoring.report.series import Prometheus
+from srp4ctr.monitoring.tally import Outcome, Tally
 from tests.monitoring.conftest import LABEL_WINDOW_MS, MINUTE_MS
 from tests.monitoring.report.conftest import Serve, last_minute_ms
 from tests.monitoring.report.reading import Seen, read

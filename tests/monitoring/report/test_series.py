@@ -3,9 +3,9 @@
 import pytest
 from typer.testing import CliRunner
 
-from cli import app
-from local import ports
-from monitoring.report.series import Prometheus
+from srp4ctr.cli import app
+from srp4ctr.local import ports
+from srp4ctr.monitoring.report.series import Prometheus
 
 
 def test_a_prometheus_that_is_away_says_how_to_get_one(

@@ -4,9 +4,9 @@ from math import inf
 
 import pytest
 
-from monitoring.comparison import always_valid
-from monitoring.report.contents import Inputs, Quality
-from monitoring.report.verdict import Headline, headline
+from srp4ctr.monitoring.comparison import always_valid
+from srp4ctr.monitoring.report.contents import Inputs, Quality
+from srp4ctr.monitoring.report.verdict import Headline, headline
 from tests.monitoring.report.sample_contents import (
     a_contrast,
     a_cost,

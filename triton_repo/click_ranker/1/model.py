@@ -13,7 +13,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from triton_repo import ledger, ranking
+from srp4ctr.triton_repo import ledger, ranking
 
 
 class TritonPythonModel:

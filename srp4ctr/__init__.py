@@ -1,0 +1,69 @@
+"""srp4ctr: streams, features, training and serving of SRP4CTR for click-through rates.
+
+What an application imports: ``RankClient`` asks for scores, ``EventPublisher`` publishes
+events, and the event types are what it publishes. Each is loaded when it is first named,
+so that a publisher needs no Triton client, and a caller no Kafka client.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from srp4ctr.streams.config import KafkaConfig
+    from srp4ctr.streams.events import (
+        Behavior,
+        Click,
+        Event,
+        Forget,
+        Impression,
+        ItemUpdate,
+        item_key,
+    )
+    from srp4ctr.streams.publisher import EventPublisher
+    from srp4ctr.triton_repo.answers import Ranking, RankRequest
+    from srp4ctr.triton_repo.client import RankClient
+    from srp4ctr.triton_repo.config import TlsConfig
+
+_HOMES = {
+    "Behavior": "streams.events",
+    "Click": "streams.events",
+    "Event": "streams.events",
+    "EventPublisher": "streams.publisher",
+    "Forget": "streams.events",
+    "Impression": "streams.events",
+    "ItemUpdate": "streams.events",
+    "KafkaConfig": "streams.config",
+    "RankClient": "triton_repo.client",
+    "RankRequest": "triton_repo.answers",
+    "Ranking": "triton_repo.answers",
+    "TlsConfig": "triton_repo.config",
+    "item_key": "streams.events",
+}
+
+__all__ = [
+    "Behavior",
+    "Click",
+    "Event",
+    "EventPublisher",
+    "Forget",
+    "Impression",
+    "ItemUpdate",
+    "KafkaConfig",
+    "RankClient",
+    "RankRequest",
+    "Ranking",
+    "TlsConfig",
+    "item_key",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Return a public name from the module where it lives."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted(__all__)

@@ -1,0 +1,227 @@
+"""A command line → a watched process with a log and a pid file under one folder.
+
+Every process leads a session of its own, so that Ctrl-C reaches only the caller, who
+stops the rest in order. A *tied* process also dies with the process that started it. Where
+cores are scarce, what callers wait for goes before the rest.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+DEAD = "ZX"  # states of a process that has ended
+# Has the kernel end it with its parent, if that still lives, and becomes the command. Not
+# in a preexec_fn, for which Python forks: gRPC's handlers of a fork were seen to wait for
+# good where a thread talked to Triton.
+_DIES_WITH_PARENT = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+parent, *command = sys.argv[1:]
+if os.getppid() == int(parent):
+    os.execvp(command[0], command)
+"""
+_NICENESS = 5  # a third of the weight: what gives way must still keep up
+_POLL_S = 0.05
+_LOG_TAIL_LINES = 12
+
+# Popen objects of our own children, by pid: only they can be reaped.
+_children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+class ProcessError(RuntimeError):
+    """A process died or did not get ready; the message names its log and its last lines."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """What to run."""
+
+    name: str
+    """Names the log and the pid file; one running process a name and folder."""
+    command: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Added to this process's environment."""
+    cwd: str | None = None
+    goes_first: bool = False
+    """Callers wait for it; another gives way to it (``nice``)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A started process, as its pid file has it."""
+
+    name: str
+    pid: int
+    birth: str
+    """Boot and start time: tells the process from a later one with the same pid."""
+    log: str
+
+    def is_alive(self) -> bool:
+        """Return whether exactly this process still runs."""
+        child = _children.get(self.pid)
+        if child is not None and child.poll() is not None:
+            return False
+        return _birth(self.pid) == self.birth
+
+
+def start(program: Program, folder: Path, *, tied: bool) -> Running:
+    """Start ``program``; its log is ``folder/logs/NAME.log``, its pid in ``folder/run``.
+
+    A tied process gets SIGTERM when the *thread* that started it ends: start from the
+    main thread.
+    """
+    log = folder / "logs" / f"{program.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = program.command if program.goes_first else _nice(program.command)
+    with log.open("ab") as sink:
+        child = subprocess.Popen(
+            _tied(command) if tied else command,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            cwd=program.cwd,
+            env={**os.environ, **program.env},
+            start_new_session=True,
+        )
+    _children[child.pid] = child
+    if not program.goes_first:
+        _give_way(child.pid)
+    running = Running(
+        name=program.name, pid=child.pid, birth=_birth(child.pid) or "", log=str(log)
+    )
+    pid_file = _pid_file(folder, program.name)
+    pid_file.parent.mkdir(parents=True, exist_ok=True)
+    pid_file.write_text(json.dumps(asdict(running)))
+    return running
+
+
+def python(name: str, *arguments: str, env: Mapping[str, str] | None = None) -> Program:
+    """Return a program of this Python: ``python("worker", "-m", "srp4ctr.cli", …)``."""
+    command = (sys.executable, *arguments)
+    return Program(name=name, command=command, env=env or {})
+
+
+def find(folder: Path) -> list[Running]:
+    """Return the processes of ``folder`` that still run; stale pid files are removed."""
+    found = []
+    for pid_file in sorted((folder / "run").glob("*.json")):
+        try:
+            running = Running(**json.loads(pid_file.read_text()))
+        except (ValueError, TypeError):
+            continue  # another process is writing it just now
+        if running.is_alive():
+            found.append(running)
+        else:
+            pid_file.unlink(missing_ok=True)
+    return found
+
+
+def stop(running: Running, folder: Path, *, grace_s: float = 10.0) -> None:
+    """End the process: SIGTERM, then SIGKILL after ``grace_s``; its group goes with it."""
+    if running.is_alive():
+        os.kill(running.pid, signal.SIGTERM)
+        _wait_until_gone(running, grace_s)
+        # What it left behind, or itself if the grace was not enough.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(running.pid, signal.SIGKILL)
+        _wait_until_gone(running, 5.0)
+    child = _children.pop(running.pid, None)
+    if child is not None:
+        child.wait()
+    _pid_file(folder, running.name).unlink(missing_ok=True)
+
+
+def wait_ready(
+    running: Running, is_ready: Callable[[], bool], *, timeout_s: float = 30.0
+) -> None:
+    """Return once ``is_ready()``; raise ProcessError if the process dies or is too slow."""
+    deadline = time.monotonic() + timeout_s
+    while not is_ready():
+        if not running.is_alive():
+            raise ProcessError(f"{running.name} ended while it started\n{_tail(running)}")
+        if time.monotonic() > deadline:
+            raise ProcessError(
+                f"{running.name} was not ready after {timeout_s:.0f} s\n{_tail(running)}"
+            )
+        time.sleep(_POLL_S)
+
+
+def check_alive(running: Running) -> None:
+    """Raise ProcessError if the process has ended."""
+    if not running.is_alive():
+        raise ProcessError(f"{running.name} has ended\n{_tail(running)}")
+
+
+def stat_fields(pid: int) -> list[str]:
+    """Return what the kernel says of process ``pid``: its state, its parent, …
+
+    These are the fields of ``/proc/PID/stat`` from the third on. Raises ``OSError`` if
+    there is no such process.
+    """
+    # The command in parentheses may hold spaces: the fields count from its end.
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def _tail(running: Running) -> str:
+    """Return where the log is and its last lines."""
+    try:
+        lines = Path(running.log).read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    last = "\n".join(f"  | {line}" for line in lines[-_LOG_TAIL_LINES:])
+    return f"its log: {running.log}\n{last}"
+
+
+def _wait_until_gone(running: Running, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while running.is_alive() and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+
+
+def _pid_file(folder: Path, name: str) -> Path:
+    return folder / "run" / f"{name}.json"
+
+
+def _tied(command: Sequence[str]) -> tuple[str, ...]:
+    """Return ``command`` as a child of this process that ends with it."""
+    python = sys.executable, "-I", "-S", "-c", _DIES_WITH_PARENT
+    return *python, str(os.getpid()), *command
+
+
+def _nice(command: Sequence[str]) -> tuple[str, ...]:
+    return "nice", "-n", str(_NICENESS), *command
+
+
+def _give_way(leader: int) -> None:
+    """Make the session of ``leader`` nice, where Linux shares cores out by sessions.
+
+    There (``sched_autogroup``) the niceness of a process counts within its session alone:
+    Triton with all its steps would get no more than Kafka while that starts.
+    """
+    for _ in range(3):
+        try:
+            Path(f"/proc/{leader}/autogroup").write_text(str(_NICENESS))
+        except BlockingIOError:  # users other than root may change one in 0.1 s
+            time.sleep(0.1)
+        except OSError:  # none here, or the process has ended
+            return
+        else:
+            return
+
+
+def _birth(pid: int) -> str | None:
+    """Return boot id and start tick of process ``pid``; None if it is gone or a zombie."""
+    try:
+        fields = stat_fields(pid)
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+    state, start_tick = fields[0], fields[19]
+    return None if state in DEAD else f"{boot}:{start_tick}"

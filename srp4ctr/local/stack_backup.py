@@ -1,0 +1,219 @@
+"""The real stack's volumes ↔ a folder of archives: ``make backup``, ``make restore``.
+
+A whole backup stops the stack while it copies, for Kafka and Postgres can only be copied
+when they rest. ``--live`` stops nothing and takes the volume ``data`` alone (raw log,
+bundles, audit log), of which the rest can be made anew: docs/backup.md. The manifest is
+written last: a folder without one is an unfinished backup. Needs Python's standard library
+and Docker, nothing else.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "backup.json"
+LIVE_VOLUME = "data"
+NOT_COPIED = ("scratch",)
+_IMAGE = "stream"  # its image has tar; what it runs as is root, to read every owner's files
+_LABEL = "com.docker.compose"
+_CHUNK = 1 << 20
+_TAR = "cd /volume && exec tar -cz ."
+# Readers of the raw log share its lock; who merges its files waits. What appears or grows
+# meanwhile (status 1) is of the next backup.
+_LOG_TAR = """cd /volume
+[ -e events/.lock ] && locked='flock --shared events/.lock'
+$locked tar -cz --exclude='*.tmp' .
+[ $? -le 1 ]"""
+Say = Callable[[str], None]
+
+
+class BackupError(RuntimeError):
+    """A backup or restore was refused or failed; says why and what to do."""
+
+
+class Docker:
+    """What is asked of Docker, in the words of the project's compose files."""
+
+    def __init__(self, compose: Sequence[str]) -> None:
+        self._compose = tuple(compose)
+        config = json.loads(self.compose("config", "--format", "json"))
+        self.project: str = config["name"]
+        self.image: str = config["services"][_IMAGE]["image"]
+        names = [v for v in config["volumes"] if v not in NOT_COPIED]
+        self.volumes = {v: str(config["volumes"][v]["name"]) for v in sorted(names)}
+        secrets = config["secrets"]["ca.pem"]["file"]
+        self.authority = hashlib.sha256(Path(secrets).read_bytes()).hexdigest()
+
+    def compose(self, *words: str) -> str:
+        """Return what ``docker compose WORDS`` prints; ``BackupError`` where it fails."""
+        return _run(*self._compose, *words)
+
+    def running(self) -> list[str]:
+        """Return the services that run."""
+        return self.compose("ps", "--services", "--status", "running").split()
+
+    def exists(self, volume: str) -> bool:
+        """Return whether there is a volume of this name."""
+        found = _run("docker", "volume", "ls", "--quiet", "--filter", f"name=^{volume}$")
+        return volume in found.split()
+
+    def create(self, name: str, volume: str) -> None:
+        """Make an empty volume, which compose will take for its own."""
+        labels = (f"{_LABEL}.project={self.project}", f"{_LABEL}.volume={name}")
+        words = [word for label in labels for word in ("--label", label)]
+        _run("docker", "volume", "create", *words, volume)
+
+    def in_volume(self, volume: str, mode: str, script: str) -> list[str]:
+        """Return the command of a shell script that finds ``volume`` at /volume."""
+        options = ["--rm", "--interactive", "--user", "0", "--network", "none"]
+        options += ["--volume", f"{volume}:/volume:{mode}", "--entrypoint", "sh"]
+        return ["docker", "run", *options, self.image, "-c", script]
+
+
+def backup(docker: Docker, folder: Path, say: Say, *, live: bool = False) -> None:
+    """Copy the volumes into ``folder``, which must be new or empty.
+
+    Services that ran run again afterwards, whatever happens.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)  # users' histories lie in it
+    if any(folder.iterdir()):
+        raise BackupError(f"{folder} is not empty: name a new folder")
+    chosen = {LIVE_VOLUME: docker.volumes[LIVE_VOLUME]} if live else docker.volumes
+    missing = [name for name, volume in chosen.items() if not docker.exists(volume)]
+    if missing:
+        raise BackupError(f"no volume {', '.join(missing)}: was the stack ever up?")
+    stopped = [] if live else docker.running()
+    try:
+        if stopped:
+            say(f"stopping {len(stopped)} services")
+            docker.compose("stop", "--timeout", "60")
+        archives = {n: _archive(docker, n, v, folder, say) for n, v in chosen.items()}
+    finally:
+        if stopped:
+            say("starting them again")
+            docker.compose("start", *stopped)
+    text = json.dumps(
+        {
+            "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "image": docker.image,
+            "live": live,
+            "authority": docker.authority,
+            "archives": archives,
+        },
+        indent=2,
+    )
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    size = sum(each["bytes"] for each in archives.values())
+    say(f"{folder}: {len(archives)} volumes, {size / 1e6:,.0f} MB. secrets/ is not in it")
+
+
+def restore(docker: Docker, folder: Path, say: Say) -> None:
+    """Make the volumes that ``folder`` holds; refuses where one of them exists already.
+
+    All archives are verified before the first volume is made.
+    """
+    manifest = _read_manifest(folder)
+    if docker.running():
+        raise BackupError("services of the stack run: make down")
+    if manifest["authority"] != docker.authority:
+        raise BackupError(
+            "the certificates in secrets/ are not those of the backup, and neither are the "
+            "passwords: put the secrets of that time back first"
+        )
+    archives = manifest["archives"]
+    there = [n for n in archives if docker.exists(docker.volumes[n])]
+    if there:
+        names = " ".join(docker.volumes[n] for n in there)
+        raise BackupError(f"these volumes exist, and stay: docker volume rm {names}")
+    for archive in archives.values():
+        if _sha256(folder / archive["file"]) != archive["sha256"]:
+            raise BackupError(f"{folder / archive['file']} is damaged: nothing was changed")
+    for name, archive in archives.items():
+        say(f"{name}: {archive['bytes'] / 1e6:,.0f} MB")
+        docker.create(name, docker.volumes[name])
+        script = "tar -xz --same-owner --numeric-owner -C /volume"
+        command = docker.in_volume(docker.volumes[name], "rw", script)
+        with (folder / archive["file"]).open("rb") as source:
+            _pipe(name, command, stdin=source)
+    say("restored; make up starts the stack")
+
+
+def _archive(
+    docker: Docker, name: str, volume: str, folder: Path, say: Say
+) -> dict[str, Any]:
+    """Write one volume's archive, and return what the manifest says of it."""
+    file = folder / f"{name}.tar.gz"
+    mode, script = ("rw", _LOG_TAR) if name == LIVE_VOLUME else ("ro", _TAR)
+    command = docker.in_volume(volume, mode, script)
+    with file.open("wb") as target:
+        os.fchmod(target.fileno(), 0o600)
+        _pipe(name, command, stdin=subprocess.DEVNULL, stdout=target)
+    say(f"{name}: {file.stat().st_size / 1e6:,.1f} MB")
+    return {
+        "file": file.name,
+        "bytes": file.stat().st_size,
+        "sha256": _sha256(file),
+    }
+
+
+def _pipe(name: str, command: Sequence[str], **ends: Any) -> None:
+    """Run ``command`` between the ``ends``; ``BackupError`` for the volume if it fails."""
+    done = subprocess.run(command, stderr=subprocess.PIPE, check=False, **ends)
+    if done.returncode:
+        raise BackupError(f"{name}: {done.stderr.decode().strip()[-500:]}")
+
+
+def _read_manifest(folder: Path) -> Any:
+    try:
+        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BackupError(f"{folder} holds no finished backup: {error}") from error
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as source:
+        while chunk := source.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BackupError(f"{' '.join(command[:4])} …: {done.stderr.strip()[-800:]}")
+    return done.stdout
+
+
+def main() -> None:
+    """Back up or restore: ``… backup|restore FOLDER [--live] -- docker compose …``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("verb", choices=("backup", "restore"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--live", action="store_true", help="only data, and stop nothing")
+    parser.add_argument("compose", nargs="+", help="-- docker compose -f …")
+    asked = parser.parse_args()
+
+    def say(text: str) -> None:
+        sys.stderr.write(f"{text}\n")
+
+    try:
+        docker = Docker(asked.compose)
+        if asked.verb == "backup":
+            backup(docker, asked.folder, say, live=asked.live)
+        else:
+            restore(docker, asked.folder, say)
+    except (BackupError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
