@@ -102,6 +102,16 @@ class Stack:
         """Make certificates and passwords, as ``make secrets`` does."""
         stack_secrets.make(self.secrets)
 
+    def build(self, *services: str) -> None:
+        """Build the images of ``services``; those that they replace are removed.
+
+        A trainer's is 7 GB: four changes of the lock file filled a disk.
+        """
+        before = {image_id(image_of(name)) for name in services}
+        self.compose("build", *services, timeout_s=3600.0)
+        for old in before - {image_id(image_of(name)) for name in services} - {""}:
+            subprocess.run(["docker", "image", "rm", old], capture_output=True, check=False)
+
     def up(self, *services: str, timeout_s: float = 400.0) -> None:
         """Start ``services``, or all, and return when they are well."""
         self.compose("up", "--detach", *services, timeout_s=timeout_s)
@@ -252,6 +262,12 @@ class Stack:
 def image_of(service: str) -> str:
     """Return the image's name and tag."""
     return str(SERVICES[service]["image"])
+
+
+def image_id(name: str) -> str:
+    """Return the id of an image, "" where there is none."""
+    words = ["docker", "image", "inspect", "--format", "{{.Id}}", name]
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def until(is_so: Callable[[], bool], timeout_s: float) -> bool:

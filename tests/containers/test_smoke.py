@@ -39,7 +39,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     made = Stack(project="srp4ctr-smoke", secrets=secrets)
     made.make_secrets()
     made.down(with_volumes=True)
-    made.compose("build", *BUILT, timeout_s=1500)
+    made.build(*BUILT)
     try:
         made.up(*PARTS)
         yield made

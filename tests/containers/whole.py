@@ -61,7 +61,7 @@ class Report:
 
 def build(stack: Stack) -> str:
     """Build our images and say how large they are."""
-    stack.compose("build", *BUILT, timeout_s=3600)
+    stack.build(*BUILT)
     found = {}
     for name in BUILT:
         words = ("docker", "image", "inspect", "--format", "{{.Size}}", image_of(name))
@@ -111,13 +111,13 @@ def upgrade(whole: trials.Whole, reference: str) -> str:
         files=(old / "compose.yaml",),
         root=old,
     )
-    before.compose("build", *BUILT, timeout_s=3600)
+    before.build(*BUILT)
     before.up()
     whole.published = whole.visits = 0
     whole.publish_visits()
     before.wait_folded(whole.published)
     before.down()
-    stack.compose("build", *BUILT, timeout_s=3600)
+    stack.build(*BUILT)
     stack.up()
     whole.publish_visits()
     return f"from {reference}: {whole.check_nothing_is_lost()}"
