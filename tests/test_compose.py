@@ -153,7 +153,7 @@ def test_tritons_processes_are_looked_after_by_the_container_s_first_process(
     (*shell, script) = triton["command"]
     assert shell == ["bash", "-c"]
     asked = re.search(
-        r"exec (\S+) -m local\.triton_supervisor (.* -- tritonserver .*)", script, re.DOTALL
+        r"exec (\S+) -m srp4ctr\.local\.triton_supervisor (.* -- tritonserver .*)", script, re.DOTALL
     )
     assert asked is not None
     assert f"uv venv --python python3 {Path(asked[1]).parents[1]}" in DOCKERFILE
@@ -206,7 +206,8 @@ def test_grafana_opens_with_the_overview_and_finds_all_dashboards() -> None:
     grafana = SERVICES["grafana"]
     mounts = dict(mount.split(":")[1::-1] for mount in grafana["volumes"])
     home = Path(grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
-    assert ROOT / mounts[str(home.parent)] / home.name == FOLDER / "overview.json"
+    seen = ROOT / mounts[str(home.parent)] / home.name
+    assert seen.samefile(FOLDER / "overview.json")
     path = ROOT / mounts["/etc/grafana/provisioning"] / "dashboards" / "srp4ctr.yml"
     (provider,) = yaml.safe_load(path.read_text(encoding="utf-8"))["providers"]
     assert provider["options"]["path"] == str(home.parent)

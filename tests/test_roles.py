@@ -143,7 +143,10 @@ def test_a_role_needs_no_other_roles_packages(role: str) -> None:
         "plotly",
         *more,
     )
-    code = f"import sys\nsys.modules.update(dict.fromkeys({missing!r}))\nimport srp4ctr.cli, {ours(modules)}"
+    code = (
+        f"import sys\nsys.modules.update(dict.fromkeys({missing!r}))\n"
+        f"import srp4ctr.cli, {ours(modules)}"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
