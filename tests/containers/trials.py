@@ -22,6 +22,7 @@ LASTING = (
 USER, ITEMS = "42", ["50", "181", "258"]
 VISITS = 300
 _PROMETHEUS = "http://127.0.0.1:9090/api/v1"
+_TARGETS = 3  # stream (one a worker), triton, monitor
 _APART = 0.01  # the time of a request is among a model's inputs
 _HEALED_S, _ALERT_S = 180.0, 300.0
 BLIND = "Srp4ctrMonitorIsBlind"
@@ -98,7 +99,7 @@ class Whole:
             except ContainerError:
                 return False
             down = [t["labels"]["job"] for t in targets if t["health"] != "up"]
-            return len(targets) >= 4 and not down
+            return len(targets) >= _TARGETS and not down
 
         if not until(are_up, _HEALED_S):
             raise ContainerError(f"targets that are not up: {down} of {len(targets)}")

@@ -45,7 +45,6 @@ class Report:
     def step(self, name: str, call: Callable[[], str]) -> bool:
         """Run one step and show how it ended; return whether it succeeded."""
         began = time.monotonic()
-        self.out.print(f"[dim]…[/dim] {name}", end="\r")
         try:
             self.said[name] = call()
         except (ContainerError, RuntimeError, OSError, subprocess.TimeoutExpired) as error:
