@@ -61,7 +61,15 @@ def __getattr__(name: str) -> Any:
     """Return a public name from the module where it lives."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    home = _HOMES[name]
+    try:
+        return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    except ModuleNotFoundError as error:
+        extra = "client" if home.startswith("triton_repo") else "streams"
+        missing = (error.name or "").partition(".")[0]
+        raise ImportError(
+            f"{name} needs {missing}: pip install 'srp4ctr[{extra}]'"
+        ) from error
 
 
 def __dir__() -> list[str]:

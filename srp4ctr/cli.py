@@ -25,6 +25,7 @@ from srp4ctr.local import (
     feature_commands,
     model_commands,
     report_commands,
+    settings_commands,
     stack_commands,
     stream_commands,
 )
@@ -46,6 +47,7 @@ for noun, group in {
     "model": model_commands.app,
     "monitor": monitor,
     "audit": audit_commands.app,
+    "settings": settings_commands.app,
 }.items():
     app.add_typer(group, name=noun)
 

@@ -10,7 +10,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -73,14 +73,73 @@ class Settings(BaseSettings):
 def load() -> Settings:
     """Return the settings of this process.
 
-    Raises ``SettingsError`` for an unknown key (the known ones are listed) or a value
-    that its section refuses.
+    Raises ``SettingsError`` for an unknown key (the known ones are listed), a value that
+    its section refuses, or a file that ``SRP4CTR_SETTINGS`` names and that is not there.
     """
-    from_file = _read(Path(os.environ.get("SRP4CTR_SETTINGS", "settings.toml")))
+    from_file, stack = (values for _, values in _files())
+    return _build(_merged(from_file, stack))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting as it is in force."""
+
+    name: str
+    """``section.name``, as in ``settings.toml``."""
+    value: Any
+    """``…`` for a password that is set."""
+    source: str
+    """A file, a variable, or ``default``."""
+
+
+def in_force() -> Iterator[Setting]:
+    """Yield every setting of this process, and where it came from. Raises as ``load``."""
+    settings, files = load(), _files()
+    variables = set(_environment_keys())
+    for key, value in _values(settings):
+        sources = [str(path) for path, values in files if _has(values, key)]
+        if key in variables:
+            sources.append(f"{PREFIX}{'__'.join(key).upper()}")
+        is_hidden = _is_secret(key[-1]) and value
+        yield Setting(
+            name=".".join(key),
+            value="…" if is_hidden else value,
+            source=sources[-1] if sources else "default",
+        )
+
+
+def _files() -> tuple[tuple[Path, dict[str, Any]], tuple[Path, dict[str, Any]]]:
+    """Return the settings' file and the running stack's, and what is in them."""
+    named = os.environ.get("SRP4CTR_SETTINGS")
+    if named and not Path(named).is_file():
+        raise SettingsError(f"SRP4CTR_SETTINGS names {named}: there is no such file")
+    file = Path(named or "settings.toml")
+    from_file = _read(file)
     for key in _environment_keys():
         _check_key(key, f"the variable {PREFIX}{'__'.join(key).upper()}")
-    stack = _read(Path(_build(from_file).local.data_dir) / STACK_FILE)
-    return _build(_merged(from_file, stack))
+    stack = Path(_build(from_file).local.data_dir) / STACK_FILE
+    return (file, from_file), (stack, _read(stack))
+
+
+def _values(
+    owner: Any, above: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name in _fields(type(owner)):
+        value = getattr(owner, name)
+        if is_dataclass(value):
+            yield from _values(value, (*above, name))
+        else:
+            yield (*above, name), value
+
+
+def _has(values: Mapping[str, Any], key: tuple[str, ...]) -> bool:
+    """Return whether ``key`` is set in ``values``."""
+    found: Any = values
+    for name in key:
+        if not isinstance(found, Mapping) or name not in found:
+            return False
+        found = found[name]
+    return True
 
 
 def _build(values: Mapping[str, Any]) -> Settings:

@@ -153,7 +153,9 @@ def test_tritons_processes_are_looked_after_by_the_container_s_first_process(
     (*shell, script) = triton["command"]
     assert shell == ["bash", "-c"]
     asked = re.search(
-        r"exec (\S+) -m srp4ctr\.local\.triton_supervisor (.* -- tritonserver .*)", script, re.DOTALL
+        r"exec (\S+) -m srp4ctr\.local\.triton_supervisor (.* -- tritonserver .*)",
+        script,
+        re.DOTALL,
     )
     assert asked is not None
     assert f"uv venv --python python3 {Path(asked[1]).parents[1]}" in DOCKERFILE

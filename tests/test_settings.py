@@ -151,3 +151,36 @@ def test_a_mistake_in_an_item_field_is_told(here: Path, field: str) -> None:
     )
     with pytest.raises(settings.SettingsError, match="item_fields"):
         settings.load()
+
+
+def test_a_file_that_is_named_and_missing_is_an_error(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SRP4CTR_SETTINGS", str(here / "missing.toml"))
+    with pytest.raises(
+        settings.SettingsError, match=r"missing\.toml: there is no such file"
+    ):
+        settings.load()
+
+
+def test_each_setting_in_force_says_where_it_came_from(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "settings.toml").write_text(
+        '[streams]\nsequence_length = 20\n[triton]\ngrpc = "a:1"\n'
+    )
+    (here / ".data").mkdir()
+    (here / ".data" / "stack.toml").write_text('[triton]\ngrpc = "b:2"\n')
+    monkeypatch.setenv("SRP4CTR_TRITON__CONTROL_KEY", "s3cret")
+    monkeypatch.setenv("SRP4CTR_STREAMS__METRICS_PORT", "9999")
+    found = {each.name: each for each in settings.in_force()}
+    assert found["streams.sequence_length"].source == "settings.toml"
+    assert (found["triton.grpc"].value, found["triton.grpc"].source) == (
+        "b:2",
+        ".data/stack.toml",
+    )
+    assert found["streams.metrics_port"].value == 9999
+    assert found["streams.metrics_port"].source == "SRP4CTR_STREAMS__METRICS_PORT"
+    assert found["triton.control_key"].value == "…"
+    assert found["kafka.bootstrap"].source == "default"
+    assert "training.model.width" in found

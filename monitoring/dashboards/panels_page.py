@@ -6,7 +6,7 @@ from typing import Any
 
 from srp4ctr.monitoring.dashboards import FOLDER
 
-PAGE = FOLDER.parents[2] / "docs" / "panels.md"
+PAGE = FOLDER.resolve().parents[2] / "docs" / "panels.md"
 _HEAD = """# What each panel shows
 
 Written by `make dashboards`, from the words that a panel's own ⓘ shows; not to be edited

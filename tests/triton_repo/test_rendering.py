@@ -41,13 +41,17 @@ def test_the_step_runs_on_its_own_code_and_writes_nothing(rendered: Path) -> Non
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True
     )
-    assert done.stdout.strip() == str(folder / "features" / "requests.py"), done.stderr
+    assert done.stdout.strip() == str(folder / "srp4ctr" / "features" / "requests.py"), (
+        done.stderr
+    )
     # Triton would take a compiled file for a change and reload the step in place.
     assert list(folder.rglob("*.pyc")) == []
 
 
 def test_the_copy_holds_what_the_step_reads_lazily_too_and_no_more() -> None:
-    copied = {str(path) for path in rendering.code_of(rendering.SHELL).values()}
+    files = rendering.code_of(rendering.SHELL).values()
+    assert Path("srp4ctr/__init__.py") in files
+    copied = {path.as_posix().removeprefix("srp4ctr/") for path in files}
     assert {"features/store.py", "features/__init__.py", "streams/events.py"} <= copied
     assert not {path for path in copied if path.startswith(("training", "monitoring"))}
     assert "features/point_in_time.py" not in copied
