@@ -65,6 +65,18 @@ IMAGES = {
         "local.refresh_job, local.feature_gate, training.refresh",
     ),
 }
+# Extra → what whoever installs it alone imports. With torch: as the trainer above.
+EXTRAS = {
+    "client": "triton_repo.client",
+    "streams": "streams.publisher, streams.worker",
+    "features": "features.store, features.point_in_time",
+    "serving": "triton_repo.promotion, features.bundle",
+    "monitoring": "monitoring.service",
+    "page": "monitoring.page.app, local.page",
+    "training": "training.refresh",
+    "all": "local.demo, training.refresh, features.store, streams.app, local.page",
+}
+WITH_TORCH = ("trainer", "extra training", "extra all")
 # What uv says where it reaches no index, or may not ask one.
 NOT_THERE = re.compile("network was disabled|error sending request", re.I)
 NOUNS = [n for n, c in get_command(app).commands.items() if hasattr(c, "commands")]  # type: ignore[attr-defined]
@@ -120,16 +132,25 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-@pytest.fixture(scope="module", params=IMAGES)
+def extras_and_modules(role: str) -> tuple[Sequence[str], str]:
+    """Return what a role installs, and what it imports then."""
+    if role.startswith("extra "):
+        extra = role.removeprefix("extra ")
+        return (extra,), EXTRAS[extra]
+    stage, modules = IMAGES[role]
+    return extras_of(stage), modules
+
+
+@pytest.fixture(scope="module", params=[*IMAGES, *(f"extra {each}" for each in EXTRAS)])
 def installed(
     wheel: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Installed:
-    role, folder = request.param, tmp_path_factory.mktemp(request.param)
+    role, folder = request.param, tmp_path_factory.mktemp("role")
     python = str(folder / "env" / "bin" / "python")
     uv_or_skip("venv", "--python", sys.executable, str(folder / "env"))
-    extras = ",".join(extras_of(IMAGES[role][0]))
+    extras = ",".join(extras_and_modules(role)[0])
     asked = ["--constraint", "requirements.lock", f"{wheel}[{extras}]"]
-    offline = ["--offline"] if role == "trainer" else []
+    offline = ["--offline"] if role in WITH_TORCH else []
     uv_or_skip("pip", "install", *offline, "--python", python, *asked)
     return Installed(role=role, bin=Path(python).parent, elsewhere=folder)
 
@@ -180,13 +201,13 @@ def test_an_installed_role_says_its_version_and_helps_with_every_noun(
 
 def test_an_installed_role_imports_what_its_process_is(installed: Installed) -> None:
     done = installed.run(
-        "python", "-c", f"import srp4ctr.cli, {ours(IMAGES[installed.role][1])}"
+        "python", "-c", f"import srp4ctr.cli, {ours(extras_and_modules(installed.role)[1])}"
     )
     assert done.returncode == 0, done.stderr
 
 
 def test_a_role_without_a_commands_extra_says_which_one_it_is(installed: Installed) -> None:
-    if "training" in extras_of(IMAGES[installed.role][0]):
+    if installed.role in WITH_TORCH:
         pytest.skip("it has what training needs")
     done = installed.run("srp4ctr", "model", "refresh")
     assert (done.returncode, done.stdout) == (1, "")

@@ -15,7 +15,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "onnxruntime": ("training", "states"),
     "onnxscript": ("training",),
     "plotly": ("page",),
-    "prometheus_client": ("streams", "client", "serving", "monitoring"),
+    "prometheus_client": (*("streams", "client", "serving", "monitoring", "page"),),
     "psycopg": ("postgres",),
     "pyarrow": ("streams", "features", "training"),
     "pyspark": ("spark",),
