@@ -78,7 +78,7 @@ LABEL org.opencontainers.image.title="srp4ctr-triton" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.documentation="docs/ of release ${VERSION}"
 COPY --from=build /usr/local/bin/uv /usr/local/bin/uv
-COPY srp4ctr/local/triton-requirements.lock requirements.lock pyproject.toml /tmp/srp4ctr/
+COPY srp4ctr/embedded/triton-requirements.lock requirements.lock pyproject.toml /tmp/srp4ctr/
 # No dependencies are resolved: the lock names them all, and Feast asks for numpy 2.
 RUN uv pip install --no-cache --compile-bytecode --no-deps --target /opt/steps --python python3 \
       --require-hashes --requirement /tmp/srp4ctr/triton-requirements.lock

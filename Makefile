@@ -67,7 +67,7 @@ endif
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
-.serving/installed: $(VENV)/installed srp4ctr/local/triton-requirements.lock srp4ctr/local/triton-server.lock
+.serving/installed: $(VENV)/installed srp4ctr/embedded/triton-requirements.lock srp4ctr/embedded/triton-server.lock
 	@echo "Installing the embedded Triton into .serving"
 	@$(BIN)/srp4ctr stack prepare
 	@touch $@
@@ -76,8 +76,8 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
   --no-emit-index-url --no-annotate --no-header --generate-hashes
 lock: ## resolve the lock files anew, the project's and the embedded Triton's
 	@$(LOCK) --extra all --extra dev pyproject.toml -o requirements.lock
-	@$(LOCK) --override srp4ctr/local/triton-overrides.in srp4ctr/local/triton-requirements.in -o srp4ctr/local/triton-requirements.lock
-	@$(LOCK) --no-deps srp4ctr/local/triton-server.lock -o srp4ctr/local/triton-server.lock
+	@$(LOCK) --override srp4ctr/embedded/triton-overrides.in srp4ctr/embedded/triton-requirements.in -o srp4ctr/embedded/triton-requirements.lock
+	@$(LOCK) --no-deps srp4ctr/embedded/triton-server.lock -o srp4ctr/embedded/triton-server.lock
 
 audit: setup ## known vulnerabilities of the locked packages (asks PyPI's advisories)
 	@$(BIN)/uv tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes --progress-spinner off -r requirements.lock
@@ -95,7 +95,7 @@ dashboards: setup ## write Grafana's dashboards anew from monitoring/dashboards
 	@$(BIN)/python -m srp4ctr.monitoring.dashboards
 
 secrets: ## make the real stack's certificates and passwords in secrets/ (HOSTS="rank.example.com")
-	@$(PYTHON) -m srp4ctr.local.stack_secrets $(HOSTS)
+	@$(PYTHON) -m srp4ctr.ops.stack_secrets $(HOSTS)
 
 up: secrets ## start the real stack with Docker (PROFILE=gpu, PRODUCERS=1, ARGS="--scale stream=3")
 	@$(COMPOSE) up --build --detach $(ARGS)
@@ -111,11 +111,11 @@ doctor: ## what of the real stack is open to strangers, and what does not work
 
 backup: ## copy the real stack's volumes (TO=folder; it stops meanwhile; LIVE=1: only data, and nothing stops)
 	@test -n "$(TO)" || { echo "where to? make backup TO=/srv/backups/today"; exit 2; }
-	@$(PYTHON) -m srp4ctr.local.stack_backup backup $(TO) $(if $(LIVE),--live) -- $(COMPOSE_WORDS)
+	@$(PYTHON) -m srp4ctr.ops.stack_backup backup $(TO) $(if $(LIVE),--live) -- $(COMPOSE_WORDS)
 
 restore: ## make the volumes anew from a backup (FROM=folder)
 	@test -n "$(FROM)" || { echo "from where? make restore FROM=/srv/backups/today"; exit 2; }
-	@$(PYTHON) -m srp4ctr.local.stack_backup restore $(FROM) -- $(COMPOSE_WORDS)
+	@$(PYTHON) -m srp4ctr.ops.stack_backup restore $(FROM) -- $(COMPOSE_WORDS)
 
 containers: setup ## run the whole of compose.yaml, break each part, and compare; some 25 minutes
 	@$(BIN)/python -m tests.containers.whole $(ARGS)

@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
+from srp4ctr.demo import movielens
 from srp4ctr.features.item_fields import Attributes
-from srp4ctr.local import movielens
 from srp4ctr.streams.event_files import read_lines
 from srp4ctr.streams.events import (
     Behavior,

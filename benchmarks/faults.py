@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from srp4ctr.local import apache_kafka
+from srp4ctr.embedded import apache_kafka
 from tests.faults.scenario import FAULTS, MORE_FAULTS, run
 from tests.faults.traffic import Shape
 

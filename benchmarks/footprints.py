@@ -35,12 +35,12 @@ from benchmarks.ingest_stack import (
     worker_rate,
 )
 from benchmarks.serving_stack import catalogue
+from srp4ctr import processes
 from srp4ctr.features import vocabulary
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.item_table import MAX_ITEMS_A_TURN, ItemTable
 from srp4ctr.features.reader import ItemArrays
 from srp4ctr.features.transforms import empty_activity
-from srp4ctr.local import processes
 from srp4ctr.streams.events import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,

@@ -19,7 +19,7 @@ import pandas as pd
 
 from benchmarks.ingest_events import history, user_ids
 from benchmarks.ingest_stack import Rate, Stack
-from srp4ctr.local import processes
+from srp4ctr import processes
 from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, Behavior, Click, UserEvent
 from srp4ctr.streams.sequences import element_of
 

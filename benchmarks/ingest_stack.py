@@ -29,8 +29,9 @@ from benchmarks.ingest_events import (
     past_exposures,
     user_ids,
 )
+from srp4ctr import processes
+from srp4ctr.embedded import apache_kafka, broker, ports
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.local import apache_kafka, broker, ports, processes
 from srp4ctr.streams.brokers import client_arguments
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, UserEvent

@@ -27,11 +27,12 @@ import torch
 
 from benchmarks.click_sources import read
 from benchmarks.serving_stack import catalogue
+from srp4ctr import processes
+from srp4ctr.embedded import broker, ports
 from srp4ctr.features import bundle
 from srp4ctr.features.bundle import BundleManifest
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.stored_states import StateStore, digest_of, packed
-from srp4ctr.local import broker, ports, processes
 from srp4ctr.streams.events import Impression, UserEvent
 from srp4ctr.training import cost, export
 from srp4ctr.training.config import ModelConfig

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.pretraining_questions import NEGATIVES, LeaveLast
+from srp4ctr.demo import movielens
 from srp4ctr.features.point_in_time import UserHistories
 from srp4ctr.features.transforms import SequenceArrays
-from srp4ctr.local import movielens
 from srp4ctr.streams.events import Behavior, ItemUpdate, action_code, item_key
 
 # The files hold the order alone: a behaviour a day, so that the newest weigh more.

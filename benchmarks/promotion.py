@@ -44,7 +44,7 @@ from benchmarks.promotion_traffic import (
     expected,
 )
 from srp4ctr.features import bundle
-from srp4ctr.local import triton_watch
+from srp4ctr.ops.triton import triton_watch
 
 if TYPE_CHECKING:  # torch: the processes of this run need none
     from benchmarks.serving_stack import Stack

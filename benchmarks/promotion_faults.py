@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from srp4ctr import processes
+from srp4ctr.embedded.triton_server import ServerPlan
 from srp4ctr.features.check_report import FeatureCheck
-from srp4ctr.local import processes, revival
-from srp4ctr.local.triton_server import ServerPlan
+from srp4ctr.ops.triton import revival
 from srp4ctr.triton_repo import promotion
 from srp4ctr.triton_repo.config import TritonConfig
 from srp4ctr.triton_repo.live import read_serving

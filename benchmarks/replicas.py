@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.promotion import Run, counts
 from benchmarks.promotion_faults import in_child, no_check
 from benchmarks.promotion_traffic import Callers, all_requests, expected
-from srp4ctr.local import ports, processes, serving_env, triton_server
-from srp4ctr.local.config import LocalConfig
+from srp4ctr import processes
+from srp4ctr.embedded import ports, triton_install, triton_server
+from srp4ctr.embedded.config import LocalConfig
 from srp4ctr.triton_repo import replicas
 from srp4ctr.triton_repo.config import ReplicaConfig
 from srp4ctr.triton_repo.live import read_serving
@@ -116,7 +117,7 @@ def _phases(run: Run, second: Any, switches: int) -> None:
         folder = plan.repository.parent
         processes.stop(server, folder)
         time.sleep(QUIET_S / 2)
-        serving = serving_env.build(Path(LocalConfig().serving_dir))
+        serving = triton_install.build(Path(LocalConfig().serving_dir))
         triton_server.start(serving, plan, folder, tied=True)
         time.sleep(QUIET_S / 2)
 
@@ -149,7 +150,7 @@ def _second(one: "Stack") -> Iterator[Any]:
             grpc_port=grpc_port,
             metrics_port=metrics_port,
         )
-        serving = serving_env.build(Path(LocalConfig().serving_dir))
+        serving = triton_install.build(Path(LocalConfig().serving_dir))
         server = triton_server.start(serving, plan, folder, tied=True)
     further = ReplicaConfig(
         grpc=f"{ports.HOST}:{grpc_port}", repository=str(plan.repository)

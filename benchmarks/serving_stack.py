@@ -18,12 +18,13 @@ import torch
 from benchmarks.ingest_events import past_activity, past_exposures
 from benchmarks.promotion_faults import no_check
 from benchmarks.serving_forms import FORMS, STORED, add_forms
+from srp4ctr import processes
+from srp4ctr.embedded import broker, ports, triton_install, triton_server
+from srp4ctr.embedded.config import LocalConfig
 from srp4ctr.features import bundle, vocabulary
 from srp4ctr.features.bundle import BundleManifest
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.vocabulary import Vocabulary
-from srp4ctr.local import broker, ports, processes, serving_env, triton_server
-from srp4ctr.local.config import LocalConfig
 from srp4ctr.streams.events import action_code, item_key
 from srp4ctr.streams.exposures import EXPOSURE_LENGTH
 from srp4ctr.streams.sequences import SequenceElement, sequence_of
@@ -115,7 +116,7 @@ def _started(
         grpc_port=int(triton.grpc.rpartition(":")[2]),
         metrics_port=metrics_port,
     )
-    serving = serving_env.build(Path(LocalConfig().serving_dir))
+    serving = triton_install.build(Path(LocalConfig().serving_dir))
     return triton_server.start(serving, plan, folder, tied=True)
 
 

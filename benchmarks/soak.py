@@ -26,7 +26,7 @@ from typing import Any
 from benchmarks.soak_figures import Growth, Kept, Memory, kept
 from benchmarks.soak_stack import SERVING_KILLED, Soaked, soaked
 from benchmarks.soak_traffic import Seen, Visitors, after_faults, read_notes, taken
-from srp4ctr.local import apache_kafka
+from srp4ctr.embedded import apache_kafka
 from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
 from tests.faults.progress import behind
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import duckdb
 import psutil
 
-from srp4ctr.local import processes
-from srp4ctr.local.feature_gate import checked
+from srp4ctr import processes
+from srp4ctr.ops.promotion_service import checked
 from srp4ctr.settings import Settings
 from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
 from srp4ctr.streams.log_lock import reading

@@ -16,8 +16,9 @@ from pathlib import Path
 from benchmarks.promotion_faults import kill_a_process
 from benchmarks.serving_stack import fresh_bundle
 from benchmarks.soak_traffic import catalogue_events, past_events
+from srp4ctr import processes
+from srp4ctr.embedded import apache_kafka, broker, ports, stack
 from srp4ctr.features import bundle
-from srp4ctr.local import apache_kafka, broker, ports, processes, stack
 from srp4ctr.settings import PREFIX, Settings, load
 from srp4ctr.streams.publisher import EventPublisher
 from srp4ctr.streams.topics import ensure_topics

@@ -21,8 +21,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from srp4ctr.embedded.config import LocalConfig
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.local.config import LocalConfig
 from srp4ctr.monitoring.config import MonitorConfig
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.training.config import RefreshConfig

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from srp4ctr.local import certificates
-from srp4ctr.local.ports import HOST
+from srp4ctr.embedded.ports import HOST
+from srp4ctr.ops import certificates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

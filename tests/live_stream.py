@@ -9,8 +9,9 @@ from pathlib import Path
 
 from kafka import KafkaConsumer, TopicPartition
 
+from srp4ctr import processes
+from srp4ctr.embedded import broker, ports
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.local import broker, ports, processes
 from srp4ctr.streams.brokers import client_arguments
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, Event

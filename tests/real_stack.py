@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
-from srp4ctr import settings
+from srp4ctr import processes, settings
+from srp4ctr.embedded import apache_kafka
+from srp4ctr.embedded.ports import HOST, is_open, reserved_ports
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.local import apache_kafka, processes
-from srp4ctr.local.ports import HOST, is_open, reserved_ports
 
 ROOT = Path(__file__).resolve().parents[1]
 SECRETS = "/run/secrets"

@@ -10,10 +10,11 @@ import yaml
 from typer import Typer
 
 from srp4ctr import settings
-from srp4ctr.cli import app
-from srp4ctr.local import apache_kafka, triton_supervisor
+from srp4ctr.cli.main import app
+from srp4ctr.embedded import apache_kafka
 from srp4ctr.monitoring import serving_cost
 from srp4ctr.monitoring.dashboards import FOLDER
+from srp4ctr.ops.triton import triton_supervisor
 from srp4ctr.triton_repo.pbtxt import ENSEMBLES
 from tests.real_stack import (
     COMPOSE,
@@ -153,7 +154,7 @@ def test_tritons_processes_are_looked_after_by_the_container_s_first_process(
     (*shell, script) = triton["command"]
     assert shell == ["bash", "-c"]
     asked = re.search(
-        r"exec (\S+) -m srp4ctr\.local\.triton_supervisor (.* -- tritonserver .*)",
+        r"exec (\S+) -m srp4ctr\.ops\.triton\.triton_supervisor (.* -- tritonserver .*)",
         script,
         re.DOTALL,
     )

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr.local import kafka_access, stack_secrets, triton_watch
+from srp4ctr.ops import kafka_acl, stack_secrets
+from srp4ctr.ops.triton import triton_watch
 from srp4ctr.triton_repo.pbtxt import CONTROL_HEADER, CONTROLS
 from tests.real_stack import (
     COMPOSE,
@@ -85,7 +86,7 @@ def test_each_secret_is_made_mounted_and_read_where_it_is_mounted(tmp_path: Path
         named = set(re.findall(r"/run/secrets[/:]([\w.]+)", told))
         mounted = set(service.get("secrets", []))
         if name == "init":  # it lets Kafka's users in
-            named |= {f"kafka_{user}" for user in kafka_access.RIGHTS}
+            named |= {f"kafka_{user}" for user in kafka_acl.RIGHTS}
         assert named == mounted, name
 
 
@@ -103,7 +104,7 @@ def test_each_service_is_known_to_kafka_and_the_store_by_its_own_name(
         if ours.features.redis_tls:
             assert ours.features.redis_username in stack_secrets.REDIS_USERS
         if name != "init":
-            assert user in kafka_access.RIGHTS
+            assert user in kafka_acl.RIGHTS
 
 
 def test_who_needs_not_meet_cannot() -> None:

@@ -65,12 +65,16 @@ def test_an_application_with_modules_of_the_same_names_is_served(tmp_path: Path)
 
 @pytest.mark.parametrize(
     "entry",
-    ["srp4ctr.cli", "srp4ctr.local.triton_supervisor", "srp4ctr.local.stack_secrets"],
+    [
+        "srp4ctr.cli.main",
+        "srp4ctr.ops.triton.triton_supervisor",
+        "srp4ctr.ops.stack_secrets",
+    ],
 )
 def test_no_entry_loads_a_module_by_a_second_name(entry: str, tmp_path: Path) -> None:
     # In a checkout the folders are importable by their bare names, too: a module that is
     # loaded by both would be two.
-    code = f"import sys, {entry}; print(sorted(sys.modules.keys() & {set(BARE)!r}))"
+    code = f"import sys, srp4ctr.{entry}; print(sorted(sys.modules.keys() & {set(BARE)!r}))"
     assert python(code, tmp_path) == "[]\n"
 
 
@@ -112,6 +116,6 @@ def test_a_wheel_has_one_import_root_with_types_and_all_that_is_read_at_runtime(
         "srp4ctr/triton_repo/click_ranker/1/model.py",
         "srp4ctr/monitoring/page/static/main.js",
         "srp4ctr/monitoring/grafana/dashboards/overview.json",
-        "srp4ctr/local/triton-requirements.lock",
+        "srp4ctr/embedded/triton-requirements.lock",
     }
     assert read - set(names) == set()

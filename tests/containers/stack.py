@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from srp4ctr.local import stack_secrets
+from srp4ctr.ops import stack_secrets
 from tests.real_stack import ROOT, SERVICES
 
 ADDRESS = "127.0.0.61"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr.local import kafka_access
+from srp4ctr.ops import kafka_acl
 from srp4ctr.streams.config import KafkaConfig
 from tests.containers.breaking import ways_out
 from tests.containers.stack import Stack, engine, image_of, run, until
@@ -106,7 +106,7 @@ def test_an_image_is_small_and_says_what_it_is(stack: Stack, role: str) -> None:
 def test_init_says_what_it_made_and_ends(stack: Stack) -> None:
     said = stack.logs("init")
     assert "behavior-events" in said
-    assert all(user in said for user in kafka_access.RIGHTS)
+    assert all(user in said for user in kafka_acl.RIGHTS)
     assert stack.states()["init"] == "exited 0"
 
 

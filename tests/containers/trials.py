@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from srp4ctr.local import stack_backup
+from srp4ctr.ops import stack_backup
 from tests.containers.breaking import ways_out
 from tests.containers.stack import ContainerError, Stack, run, until
 from tests.containers.traffic import write_visits

@@ -129,7 +129,12 @@ def test_a_triton_pod_serves_its_own_folder_and_fills_it_before() -> None:
     assert fill["image"] == triton["image"]
     assert "secrets" not in {m["name"] for m in fill["volumeMounts"]}
     probe = triton["readinessProbe"]["exec"]["command"]
-    assert probe[1:] == ["-m", "srp4ctr.local.triton_ready", "127.0.0.1:8001", "/models"]
+    assert probe[1:] == [
+        "-m",
+        "srp4ctr.ops.triton.triton_ready",
+        "127.0.0.1:8001",
+        "/models",
+    ]
     assert probe[0] in triton["args"][-1]  # the interpreter that has our code
 
 

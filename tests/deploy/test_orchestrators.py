@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from srp4ctr.cli import app
+from srp4ctr.cli.main import app
 from srp4ctr.training.refresh_status import STATUS_FILE, RefreshStatus
 from srp4ctr.training.reports import Outcome
 from tests.structure.source_tree import ROOT

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import yaml
 
-from srp4ctr.local.kafka_access import ALL_TOPICS, RIGHTS, rules_of
-from srp4ctr.local.stack_secrets import KAFKA_USERS
+from srp4ctr.ops.kafka_acl import ALL_TOPICS, RIGHTS, rules_of
+from srp4ctr.ops.stack_secrets import KAFKA_USERS
 from tests.deploy.helm import CHART
 
 TEXT = (CHART / "examples" / "strimzi-users.yaml").read_text(encoding="utf-8")

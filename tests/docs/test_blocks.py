@@ -14,7 +14,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from srp4ctr.cli import app
+from srp4ctr.cli.main import app
 from tests.docs.pages import Block, blocks, commands, pages, prose, words
 from tests.structure.source_tree import ROOT, all_files
 

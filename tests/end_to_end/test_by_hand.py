@@ -18,7 +18,7 @@ import pytest
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
-from srp4ctr.local import ports
+from srp4ctr.embedded import ports
 from tests.docs.pages import commands
 from tests.end_to_end import shop
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from srp4ctr.local.control_group import ControlGroup
+from srp4ctr.demo.popularity_baseline import ControlGroup
 from tests.end_to_end import shop
 from tests.end_to_end.conftest import RunningDemo
 

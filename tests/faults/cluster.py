@@ -14,8 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from srp4ctr import processes
+from srp4ctr.embedded import apache_kafka, broker, ports
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.local import apache_kafka, broker, ports, processes
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.topics import ensure_topics
 

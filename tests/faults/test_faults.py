@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from srp4ctr.local import apache_kafka
+from srp4ctr.embedded import apache_kafka
 from tests.faults.scenario import FAULTS
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]

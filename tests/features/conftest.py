@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from srp4ctr import processes
+from srp4ctr.embedded import broker, ports
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.local import broker, ports, processes
 
 
 @pytest.fixture(scope="session")

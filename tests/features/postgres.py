@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from srp4ctr.local import ports, processes
+from srp4ctr import processes
+from srp4ctr.embedded import ports
 
 USER = "postgres"  # who runs it where the tests run as root: Postgres refuses that
 

@@ -13,7 +13,7 @@ import pytest
 import redis
 from typer.testing import CliRunner, Result
 
-from srp4ctr import cli
+from srp4ctr.cli import main as cli
 from srp4ctr.features import check
 from srp4ctr.features.check import check_features
 from srp4ctr.features.check_report import REPORT_FILE, FeatureCheck, read_report

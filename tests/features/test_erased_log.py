@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from srp4ctr.cli import app
+from srp4ctr.cli.main import app
 from srp4ctr.features import point_in_time, served_log
 from srp4ctr.features.check import check_features
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.event_log import opened
 from srp4ctr.features.store import FeatureStoreSink
-from srp4ctr.local.audit import read_deeds
+from srp4ctr.ops.audit import read_deeds
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.erasure import erase_forgotten
 from srp4ctr.streams.events import Impression, UserEvent

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from srp4ctr import processes
+from srp4ctr.embedded import ports
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online_address import connection_string
-from srp4ctr.local import ports, processes
 from srp4ctr.streams.events import item_key
 from srp4ctr.streams.sink import ItemProfile, UnusableStoreError
 from tests.certificates import make_certificates

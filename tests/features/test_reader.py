@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from srp4ctr.embedded import ports
 from srp4ctr.features import bundle, requests, vocabulary
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.reader import StoreReader
-from srp4ctr.local import ports
 from srp4ctr.streams.activity import Activity, count, total
 from srp4ctr.streams.events import item_key
 from srp4ctr.streams.exposures import Exposures, show

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from srp4ctr import processes
+from srp4ctr.embedded import ports, store_cluster
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.local import ports, processes, store_cluster
 from srp4ctr.streams.activity import Activity, count
 from srp4ctr.streams.exposures import Exposures, show
 from srp4ctr.streams.sequences import BehaviorSequence, SequenceElement, forget, merge

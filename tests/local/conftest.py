@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from kafka.admin import KafkaAdminClient
 
-from srp4ctr.local import kafka_access, stack_secrets
+from srp4ctr.ops import kafka_acl, stack_secrets
 from srp4ctr.streams.brokers import connect
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.topics import ensure_topics
@@ -57,10 +57,10 @@ def closed_kafka(
         broker = ClosedKafka(inside=inside, outside=outside, secrets=stack_files)
         _wait_for(broker.known_as("admin"))
         ensure_topics(broker.known_as("admin"))
-        users = kafka_access.RIGHTS
+        users = kafka_acl.RIGHTS
         passwords = {user: (stack_files / f"kafka_{user}").read_text() for user in users}
         for _ in range(2):  # as at each start of the stack
-            kafka_access.grant(broker.known_as("admin"), passwords)
+            kafka_acl.grant(broker.known_as("admin"), passwords)
         yield broker
     gc.collect()
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr.local import apache_kafka
+from srp4ctr.embedded import apache_kafka
 
 
 def test_it_listens_on_this_machine_alone() -> None:

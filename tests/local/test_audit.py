@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from srp4ctr.cli import app
+from srp4ctr.cli.main import app
 from srp4ctr.features import bundle
-from srp4ctr.local.audit import (
+from srp4ctr.ops.audit import (
     BEGUN,
     DONE,
     FAILED,
@@ -22,7 +22,7 @@ from srp4ctr.local.audit import (
     audit_log,
     read_deeds,
 )
-from srp4ctr.local.feature_gate import promoter, what_serves
+from srp4ctr.ops.promotion_service import promoter, what_serves
 from srp4ctr.settings import Settings, load
 from tests.triton_repo.bundles import SIZES
 
@@ -104,7 +104,7 @@ def test_a_torn_line_costs_no_other(log: AuditLog) -> None:
 
 def test_a_killed_promotion_has_begun_and_nobody_says_how_it_ended(log: AuditLog) -> None:
     program = (
-        "import os, signal, sys, pathlib; from srp4ctr.local.audit import AuditLog\n"
+        "import os, signal, sys, pathlib; from srp4ctr.ops.audit import AuditLog\n"
         "log = AuditLog(path=pathlib.Path(sys.argv[1]), actor='ann')\n"
         "with log.recorded('model promote', 'v2'):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from srp4ctr.cli import app
-from srp4ctr.features.config import FeatureConfig
-from srp4ctr.local import capacity_constants as measured
-from srp4ctr.local.capacity import CORES, DISK, MEMORY, Plan, plan, training_core_hours
-from srp4ctr.local.capacity_commands import _number
-from srp4ctr.local.capacity_constants import (
+from srp4ctr.capacity import constants as measured
+from srp4ctr.capacity.constants import (
     ByLength,
     ByLengthAndCandidates,
     Measured,
     on_line,
 )
-from srp4ctr.local.capacity_demand import Demand, Dials, Layout, Prices
+from srp4ctr.capacity.demand import Demand, Dials, Layout, Prices
+from srp4ctr.capacity.plan import CORES, DISK, MEMORY, Plan, plan, training_core_hours
+from srp4ctr.cli.capacity import _number
+from srp4ctr.cli.main import app
+from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 

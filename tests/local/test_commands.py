@@ -1,7 +1,7 @@
 import pytest
 from typer.testing import CliRunner
 
-from srp4ctr.cli import app
+from srp4ctr.cli.main import app
 
 
 def refusal(*command: str) -> str:

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from srp4ctr.local.control_group import POPULARITY, SHARE, ControlGroup
+from srp4ctr.demo.popularity_baseline import POPULARITY, SHARE, ControlGroup
 from srp4ctr.streams.events import Click, Event, Impression
 
 

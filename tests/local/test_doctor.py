@@ -6,9 +6,16 @@ from pathlib import Path
 import pytest
 
 from srp4ctr import settings
-from srp4ctr.local import doctor
-from srp4ctr.local.findings import Finding, is_open, ok, own_addresses, reached_at, wrong
-from srp4ctr.local.ports import HOST, reserved_ports
+from srp4ctr.embedded.ports import HOST, reserved_ports
+from srp4ctr.ops.doctor import doctor
+from srp4ctr.ops.doctor.check_result import (
+    Finding,
+    is_open,
+    ok,
+    own_addresses,
+    reached_at,
+    wrong,
+)
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.local import certificates, doctor_host
-from srp4ctr.local.findings import own_addresses
 from srp4ctr.monitoring.config import MonitorConfig
+from srp4ctr.ops import certificates
+from srp4ctr.ops.doctor import doctor_host
+from srp4ctr.ops.doctor.check_result import own_addresses
 from srp4ctr.settings import Settings
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.triton_repo.config import TritonConfig

@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from srp4ctr.local import broker, doctor_kafka, processes
-from srp4ctr.local.findings import answers, own_addresses
-from srp4ctr.local.ports import reserved_ports
+from srp4ctr import processes
+from srp4ctr.embedded import broker
+from srp4ctr.embedded.ports import reserved_ports
+from srp4ctr.ops.doctor import doctor_kafka
+from srp4ctr.ops.doctor.check_result import answers, own_addresses
 from srp4ctr.settings import Settings
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.topics import ensure_topics

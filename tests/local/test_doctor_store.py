@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from srp4ctr import processes
+from srp4ctr.embedded.ports import reserved_ports
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.local import doctor_store, processes
-from srp4ctr.local.findings import answers, own_addresses
-from srp4ctr.local.ports import reserved_ports
+from srp4ctr.ops.doctor import doctor_store
+from srp4ctr.ops.doctor.check_result import answers, own_addresses
 from srp4ctr.settings import Settings
 from tests import real_stack
 

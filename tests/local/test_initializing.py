@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr.local.initializing import initialize
+from srp4ctr.ops.bootstrap import initialize
 from srp4ctr.settings import Settings
 from srp4ctr.streams.topics import PUBLISHED_TOPICS, ensure_topics
 from srp4ctr.training.config import RefreshConfig

@@ -11,8 +11,9 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.errors import KafkaError
 
-from srp4ctr.local import apache_kafka, kafka_access
-from srp4ctr.local.ports import reserved_ports
+from srp4ctr.embedded import apache_kafka
+from srp4ctr.embedded.ports import reserved_ports
+from srp4ctr.ops import kafka_acl
 from srp4ctr.streams import brokers
 from srp4ctr.streams.brokers import client_arguments, connect
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
@@ -107,7 +108,7 @@ def test_a_producer_sees_and_makes_no_other_topics_and_no_users(
     with pytest.raises(ValueError, match=r"not ours to see, and producer may create none"):
         ensure_topics(producer)
     with pytest.raises((KafkaError, ValueError), match=r"(?i)authoriz|did not take"):
-        kafka_access.grant(producer, {"producer": "mine"})
+        kafka_acl.grant(producer, {"producer": "mine"})
 
 
 def test_a_worker_has_all_the_rights_that_it_needs(

@@ -8,7 +8,7 @@ from importlib.metadata import packages_distributions
 
 import pytest
 
-from srp4ctr.local.missing_extras import COMMANDS, PACKAGES, sentence
+from srp4ctr.cli.missing_extras import COMMANDS, PACKAGES, sentence
 from tests.docs.test_blocks import name_of
 from tests.structure.source_tree import ROOT
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from srp4ctr.cli import app
+from srp4ctr.cli.main import app
 from srp4ctr.features import bundle
 from srp4ctr.features.bundle import BundleManifest
 from srp4ctr.features.gates import Gate

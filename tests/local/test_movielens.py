@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr.local import movielens
-from srp4ctr.local.movielens import Rating, slates
+from srp4ctr.demo import movielens
+from srp4ctr.demo.movielens import Rating, slates
 
 
 def ratings(count: int, user_id: str = "u1") -> list[Rating]:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from srp4ctr.embedded import ports
+from srp4ctr.embedded.config import LocalConfig
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.local import page, playground, ports
-from srp4ctr.local.config import LocalConfig
-from srp4ctr.local.playground import LivePlayground
-from srp4ctr.local.playground_reads import request_cost
+from srp4ctr.playground import page, playground
+from srp4ctr.playground.playground import LivePlayground
+from srp4ctr.playground.reads import request_cost
 from srp4ctr.settings import Settings
 from srp4ctr.training import cost
 from srp4ctr.training.config import ModelConfig, RefreshConfig

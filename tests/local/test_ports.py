@@ -2,7 +2,7 @@
 
 import socket
 
-from srp4ctr.local import ports
+from srp4ctr.embedded import ports
 
 
 def test_reserved_ports_are_distinct_and_free() -> None:

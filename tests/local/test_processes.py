@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr.local import processes
+from srp4ctr import processes
 
 SLEEP = processes.python("sleeper", "-c", "import time; time.sleep(60)")
 STUBBORN = processes.python(
@@ -37,7 +37,7 @@ def test_a_started_process_is_found_until_it_is_stopped(tmp_path: Path) -> None:
 TALKING = """
 import sys, threading, time
 from pathlib import Path
-from srp4ctr.local import processes
+from srp4ctr import processes
 import grpc
 
 
@@ -143,7 +143,7 @@ def test_a_tied_process_ends_with_its_killed_parent(tmp_path: Path) -> None:
 _PARENT = """
 import time
 from pathlib import Path
-from srp4ctr.local import processes
+from srp4ctr import processes
 program = processes.python("child", "-c", "import time; time.sleep(60)")
 processes.start(program, Path({folder!r}), tied=True)
 print("started", flush=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr.local import prometheus
+from srp4ctr.embedded import prometheus
 
 TARGETS = {"triton": 8002, "monitor": 9102}
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr.local import recent_events
-from srp4ctr.local.recent_events import recent_ids
+from srp4ctr.playground import recent_events
+from srp4ctr.playground.recent_events import recent_ids
 from srp4ctr.streams.events import SYNTHETIC_USERS, UserEvent
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 from tests.features.logs import write_log

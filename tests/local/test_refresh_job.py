@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from srp4ctr.features.gates import Gate
-from srp4ctr.local.refresh_job import repeat, seconds_of, take_turn
+from srp4ctr.ops.refresh_job import repeat, seconds_of, take_turn
 from srp4ctr.streams.outages import OutageError
 from srp4ctr.training.refresh_status import read_status
 from srp4ctr.training.reports import Outcome, RefreshReport

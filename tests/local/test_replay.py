@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from srp4ctr.local.replay import Replay
-from srp4ctr.local.timelines import Timeline, timelines
+from srp4ctr.demo.replay import Replay
+from srp4ctr.demo.sessions import Timeline, timelines
 from srp4ctr.streams.events import Click, Impression, UserEvent
 from tests.builders import NOON_MS, a_click, an_impression
 
@@ -85,7 +85,7 @@ def test_a_probe_times_the_click_until_the_scores_have_changed() -> None:
 def test_a_probe_is_not_taken_in_by_counters_that_move(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("srp4ctr.local.replay._PROBE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("srp4ctr.demo.replay._PROBE_TIMEOUT_S", 0.2)
     world = World(has_sequences=False)
     replay = Replay(rank=world.rank, publish=world.events.append, seconds=0, probe_every=1)
     assert replay.run(two_slates()).unchanged_probes == 1
@@ -115,7 +115,7 @@ def test_an_event_that_cannot_be_published_ends_the_replay() -> None:
 def test_a_probe_that_sees_no_change_counts_with_the_time_that_it_waited(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("srp4ctr.local.replay._PROBE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("srp4ctr.demo.replay._PROBE_TIMEOUT_S", 0.2)
     world, unmoved = World(), World()
     replay = Replay(
         rank=unmoved.rank, publish=world.events.append, seconds=0, probe_every=1

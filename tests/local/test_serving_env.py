@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr.local import serving_env
+from srp4ctr.embedded import triton_install
 
 
-@pytest.mark.parametrize("file", [serving_env.LOCK_FILE, serving_env.SERVER_LOCK])
+@pytest.mark.parametrize("file", [triton_install.LOCK_FILE, triton_install.SERVER_LOCK])
 def test_a_lock_pins_everything_by_hashes(file: Path) -> None:
     text = re.sub(r"^#.*\n", "", file.read_text(), flags=re.MULTILINE)
     for pinned in re.sub(r"\\\n", "", text).splitlines():
@@ -17,7 +17,7 @@ def test_a_lock_pins_everything_by_hashes(file: Path) -> None:
 
 
 def test_the_stubs_have_numpy_below_2() -> None:
-    assert "\nnumpy==1." in serving_env.LOCK_FILE.read_text()
+    assert "\nnumpy==1." in triton_install.LOCK_FILE.read_text()
 
 
 def test_a_missing_libpython_is_an_error_that_says_what_to_install(
@@ -29,7 +29,7 @@ def test_a_missing_libpython_is_an_error_that_says_what_to_install(
 
     monkeypatch.setattr(subprocess, "run", missing)
     with pytest.raises(ValueError, match=r"apt install libpython3\.\d+"):
-        serving_env._find_libpython(tmp_path, "3.11", ["/nowhere"])
+        triton_install._find_libpython(tmp_path, "3.11", ["/nowhere"])
 
 
 def test_a_python_without_libpython_is_replaced_by_one_that_has_it(
@@ -41,8 +41,8 @@ def test_a_python_without_libpython_is_replaced_by_one_that_has_it(
         return "/managed/lib"
 
     heard: list[str] = []
-    monkeypatch.setattr(serving_env, "_try_python", try_python)
-    assert serving_env._make_env(tmp_path, heard.append) == "/managed/lib"
+    monkeypatch.setattr(triton_install, "_try_python", try_python)
+    assert triton_install._make_env(tmp_path, heard.append) == "/managed/lib"
     assert heard == ["this Python has no shared libpython: fetching one that has"]
 
 
@@ -52,12 +52,12 @@ def test_where_no_python_will_do_the_users_own_error_stands(
     def try_python(root: Path, *which: str) -> str:
         raise ValueError("offline" if "--managed-python" in which else "apt install it")
 
-    monkeypatch.setattr(serving_env, "_try_python", try_python)
+    monkeypatch.setattr(triton_install, "_try_python", try_python)
     with pytest.raises(ValueError, match="apt install it"):
-        serving_env._make_env(tmp_path, lambda _: None)
+        triton_install._make_env(tmp_path, lambda _: None)
 
 
 def test_another_platform_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     with pytest.raises(ValueError, match=r"aarch64.*\n?.*compose\.yaml"):
-        serving_env._check_platform()
+        triton_install._check_platform()

@@ -8,8 +8,9 @@ import pytest
 from kafka import KafkaAdminClient
 from tritonclient.grpc import InferenceServerClient
 
-from srp4ctr.local import ports, processes, stack
-from srp4ctr.local.config import LocalConfig
+from srp4ctr import processes
+from srp4ctr.embedded import ports, stack
+from srp4ctr.embedded.config import LocalConfig
 
 pytestmark = pytest.mark.stack
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr.local.stack_backup import MANIFEST, BackupError, Docker, backup, restore
+from srp4ctr.ops.stack_backup import MANIFEST, BackupError, Docker, backup, restore
 
 
 class Recorded(Docker):

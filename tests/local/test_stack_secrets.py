@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr.local import certificates, stack_secrets
+from srp4ctr.ops import certificates, stack_secrets
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from srp4ctr import processes
+from srp4ctr.embedded import ports, store_cluster
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.local import ports, processes, store_cluster
 from srp4ctr.streams.events import action_code
 from srp4ctr.streams.sequences import SequenceElement, sequence_of
 from srp4ctr.streams.sink import Rows

@@ -4,13 +4,13 @@ from collections import Counter
 
 import pytest
 
-from srp4ctr.local.replay import Answer
-from srp4ctr.local.summary import (
+from srp4ctr.demo.demo_tables import (
     first_click_rate,
     percentile_ms,
     popularity_click_rate,
     random_click_rate,
 )
+from srp4ctr.demo.replay import Answer
 
 
 def an_answer(ranked: str, clicked: str, latency_s: float = 0.001) -> Answer:

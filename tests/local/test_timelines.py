@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from srp4ctr.local.timelines import VISIT_MS, history_events, timelines
+from srp4ctr.demo.sessions import VISIT_MS, history_events, timelines
 from srp4ctr.streams.events import Behavior, Click, Forget, Impression
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 

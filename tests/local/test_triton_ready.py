@@ -11,8 +11,9 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2
 
-from srp4ctr.local import stack_secrets, triton_ready
-from srp4ctr.local.triton_ready import why_not_ready
+from srp4ctr.ops import stack_secrets
+from srp4ctr.ops.triton import triton_ready
+from srp4ctr.ops.triton.triton_ready import why_not_ready
 from srp4ctr.triton_repo.config import TlsConfig
 from srp4ctr.triton_repo.pbtxt import RANK_CLICKS
 

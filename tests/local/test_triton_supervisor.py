@@ -14,7 +14,7 @@ from tests.real_stack import ROOT
 
 def supervised(folder: Path, script: str, **variables: str) -> subprocess.Popen[str]:
     """Start a supervisor of a shell script in place of a server."""
-    words = ("-m", "srp4ctr.local.triton_supervisor", "127.0.0.1:1", str(folder), "--")
+    words = ("-m", "srp4ctr.ops.triton.triton_supervisor", "127.0.0.1:1", str(folder), "--")
     return subprocess.Popen(
         [sys.executable, *words, "bash", "-c", script],
         cwd=ROOT,

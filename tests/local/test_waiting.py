@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from srp4ctr.local.waiting import ended_by_sigterm, until_there
+from srp4ctr.ops.waiting import ended_by_sigterm, until_there
 from srp4ctr.streams.outages import OutageError
 
 

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from aiokafka.consumer.fetcher import Fetcher
 
-from srp4ctr.local import broker, ports, processes, worker_patch
+from srp4ctr import processes
+from srp4ctr.embedded import broker, noida_workarounds, ports
 
 
 def test_another_broker_gets_no_guard(tmp_path: Path) -> None:
     before = Fetcher._proc_fetch_request
-    assert not worker_patch.prepare_worker(tmp_path, "127.0.0.1:1", ["g"])
+    assert not noida_workarounds.prepare_worker(tmp_path, "127.0.0.1:1", ["g"])
     assert Fetcher._proc_fetch_request is before
 
 
@@ -30,8 +31,8 @@ def test_only_an_empty_fetch_pauses(
 
     monkeypatch.setattr(Fetcher, "_proc_fetch_request", fetch)
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    worker_patch.pause_after_empty_fetch()
-    worker_patch.pause_after_empty_fetch()  # twice is once
+    noida_workarounds.pause_after_empty_fetch()
+    noida_workarounds.pause_after_empty_fetch()  # twice is once
     patched = Fetcher._proc_fetch_request
     assert asyncio.run(patched(None, "assignment", 1, "request")) is brought
     assert len(slept) == pauses
@@ -51,8 +52,8 @@ def test_a_dead_workers_membership_is_evicted(tmp_path: Path) -> None:
         log = Path(dead.log)
         processes.wait_ready(dead, lambda: "joined" in log.read_text())
         processes.stop(dead, tmp_path, grace_s=0.0)  # killed: it does not leave the group
-        assert worker_patch.evict_members(bootstrap, ["g"]) == 1
-        assert worker_patch.evict_members(bootstrap, ["g"]) == 0
+        assert noida_workarounds.evict_members(bootstrap, ["g"]) == 1
+        assert noida_workarounds.evict_members(bootstrap, ["g"]) == 0
     finally:
         processes.stop(store, tmp_path)
 

@@ -35,8 +35,8 @@ def test_every_metric_that_it_names_exists() -> None:
 
 def test_every_command_that_it_names_exists() -> None:
     files = [
-        ROOT / "srp4ctr" / "cli.py",
-        *(ROOT / "srp4ctr" / "local").glob("*_commands.py"),
+        ROOT / "srp4ctr" / "cli" / "main.py",
+        *(ROOT / "srp4ctr" / "cli").glob("*.py"),
     ]
     source = "".join(file.read_text(encoding="utf-8") for file in files)
     nouns = "stack|events|stream|features|model|monitor"
@@ -48,8 +48,7 @@ def test_every_command_that_it_names_exists() -> None:
 
 def test_every_option_that_it_names_exists() -> None:
     source = "".join(
-        file.read_text(encoding="utf-8")
-        for file in (ROOT / "srp4ctr" / "local").glob("*_commands.py")
+        file.read_text(encoding="utf-8") for file in (ROOT / "srp4ctr" / "cli").glob("*.py")
     )
     of_others = {"since", "scale", "alertmanager"}  # Docker's, and amtool's
     for option in set(re.findall(r"--([a-z]+(?:-[a-z]+)*)", RUNBOOK)) - of_others:

@@ -11,7 +11,8 @@ from urllib.request import urlopen
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
 
-from srp4ctr.local import broker, ports, processes
+from srp4ctr import processes
+from srp4ctr.embedded import broker, ports
 from srp4ctr.monitoring.config import MonitorConfig
 from srp4ctr.monitoring.exporter import MonitorSources
 from srp4ctr.monitoring.impression_reader import ImpressionReader

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr.local.ports import HOST, reserved_ports
+from srp4ctr.embedded.ports import HOST, reserved_ports
 from srp4ctr.streams.app import group_ids
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC

@@ -11,10 +11,12 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
 
-from srp4ctr.local import apache_kafka, doctor_kafka, processes
-from srp4ctr.local.ports import HOST, reserved_ports
+from srp4ctr import processes
+from srp4ctr.embedded import apache_kafka
+from srp4ctr.embedded.ports import HOST, reserved_ports
 from srp4ctr.monitoring.label_reader import LabelReader
 from srp4ctr.monitoring.worker_watch import WorkerWatch
+from srp4ctr.ops.doctor import doctor_kafka
 from srp4ctr.settings import Settings
 from srp4ctr.streams import publisher
 from srp4ctr.streams.brokers import client_arguments

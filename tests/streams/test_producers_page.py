@@ -44,8 +44,8 @@ def test_its_commands_exist() -> None:
     source = "".join(
         path.read_text()
         for path in (
-            ROOT / "srp4ctr" / "cli.py",
-            *(ROOT / "srp4ctr" / "local").glob("*.py"),
+            ROOT / "srp4ctr" / "cli" / "main.py",
+            *(ROOT / "srp4ctr").glob("cli/**/*.py"),
         )
     )
     verbs = set(re.findall(r"srp4ctr [a-z]+ ([a-z-]+)", PAGE))

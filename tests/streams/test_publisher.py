@@ -1,6 +1,6 @@
 import pytest
 
-from srp4ctr.local.ports import HOST, reserved_ports
+from srp4ctr.embedded.ports import HOST, reserved_ports
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC
 from srp4ctr.streams.publisher import EventPublisher

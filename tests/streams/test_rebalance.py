@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr.local import apache_kafka, processes
-from srp4ctr.local.ports import HOST, reserved_ports
+from srp4ctr import processes
+from srp4ctr.embedded import apache_kafka
+from srp4ctr.embedded.ports import HOST, reserved_ports
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.event_log import EventLogWriter
 from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC

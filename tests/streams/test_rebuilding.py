@@ -11,7 +11,7 @@ from aiokafka import TopicPartition
 from kafka import KafkaConsumer
 from msgspec.structs import replace
 
-from srp4ctr.local import broker
+from srp4ctr.embedded import broker
 from srp4ctr.streams import rebuilding
 from srp4ctr.streams.activity import Activity
 from srp4ctr.streams.brokers import client_arguments

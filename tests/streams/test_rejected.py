@@ -8,7 +8,7 @@ import pytest
 from kafka import KafkaProducer
 from typer.testing import CliRunner
 
-from srp4ctr.local import event_commands
+from srp4ctr.cli import events as event_commands
 from srp4ctr.streams import rejected
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events import (

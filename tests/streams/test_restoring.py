@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from srp4ctr.cli import app
+from srp4ctr.cli.main import app
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC
 from srp4ctr.streams.restoring import logged, restore

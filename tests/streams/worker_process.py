@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from srp4ctr.local.worker_patch import pause_after_empty_fetch
+from srp4ctr.embedded.noida_workarounds import pause_after_empty_fetch
 from srp4ctr.streams.app import run_worker
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from tests.streams.memory_sink import MemorySink

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("streams", "features", "training", "triton_repo", "monitoring", "srp4ctr/local")
+FOLDERS = ("streams", "features", "training", "triton_repo", "monitoring")
 PACKAGE = "srp4ctr"
 
 
@@ -46,14 +46,19 @@ def parse(path: str, text: str) -> SourceFile:
 @cache
 def product_files() -> tuple[SourceFile, ...]:
     """Return the modules that are installed: the stage folders, cli.py, settings.py."""
-    single = [ROOT / PACKAGE / name for name in ("__init__.py", "cli.py", "settings.py")]
-    return _read([*_modules(FOLDERS), *single])
+    own = sorted(p for p in (ROOT / PACKAGE).rglob("*.py") if not _is_linked(p))
+    return _read([*_modules(FOLDERS), *own])
 
 
 @cache
 def all_files() -> tuple[SourceFile, ...]:
     """Return the product's modules, then those of tests/ and benchmarks/."""
     return product_files() + _read(_modules(("tests", "benchmarks")))
+
+
+def _is_linked(path: Path) -> bool:
+    """Return whether a path leads through one of the package's links."""
+    return path.relative_to(ROOT / PACKAGE).parts[0] in FOLDERS
 
 
 def _modules(folders: tuple[str, ...]) -> list[Path]:

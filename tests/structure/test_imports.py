@@ -22,7 +22,7 @@ FAUST_SERVICES = (
 VENDOR_HOMES = {
     "faust": FAUST_SERVICES,
     "mode": FAUST_SERVICES,
-    "aiokafka": (*FAUST_SERVICES, "local/*.py"),
+    "aiokafka": (*FAUST_SERVICES, "srp4ctr/*.py"),
     "kafka": (
         "streams/brokers.py",
         "streams/operations.py",
@@ -32,18 +32,18 @@ VENDOR_HOMES = {
         "monitoring/impression_reader.py",
         "monitoring/label_reader.py",
         "monitoring/worker_watch.py",
-        "local/*.py",
+        "srp4ctr/*.py",
     ),
     "feast": ("features/feast_api.py", "features/repo/*.py"),
     "pyspark": ("features/event_log.py",),
-    "redis": ("features/online_calls.py", "local/*.py"),
+    "redis": ("features/online_calls.py", "srp4ctr/*.py"),
     "torch": ("training/*.py", "training/model/*.py"),
     "tritonclient": (
         "triton_repo/promotion.py",
         "triton_repo/live.py",
         "triton_repo/client.py",
         "triton_repo/connection.py",
-        "local/*.py",
+        "srp4ctr/*.py",
     ),
     "prometheus_client": (
         *FAUST_SERVICES,
@@ -56,13 +56,13 @@ VENDOR_HOMES = {
         "monitoring/service.py",
         "monitoring/triton_metrics.py",
         "monitoring/page/current_values.py",
-        "local/*.py",
+        "srp4ctr/*.py",
     ),
     "grafana_foundation_sdk": ("monitoring/dashboards/[a-z]*.py",),
     "starlette": ("monitoring/page/app.py",),
     "uvicorn": ("monitoring/page/server.py",),
     "plotly": (),  # its wheel carries a script; its Python is not needed
-    "noida_db": ("local/*.py",),
+    "noida_db": ("srp4ctr/*.py",),
 }
 # Unpickling a file runs what its author wrote into it.
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "shelve"}
@@ -73,11 +73,8 @@ def vendors_out_of_place(file: SourceFile) -> list[str]:
     return [
         f"{file.path} imports {vendor}"
         for vendor in sorted(file.imported_packages() & VENDOR_HOMES.keys())
-        if file.folder != "cli.py"  # joins the shells; it may import everything
-        and not any(
-            fnmatch(file.path.removeprefix("srp4ctr/"), home)
-            for home in VENDOR_HOMES[vendor]
-        )
+        if file.folder != "cli"  # joins the shells; it may import everything
+        and not any(fnmatch(file.path, home) for home in VENDOR_HOMES[vendor])
     ]
 
 
@@ -104,7 +101,7 @@ def test_nothing_imports_the_command_line_or_the_settings() -> None:
     importers = [
         file.path
         for file in product_files()
-        if file.folder not in ("cli.py", "local")
+        if not file.path.startswith("srp4ctr/")
         and file.imported_packages() & {"cli", "settings"}
     ]
     assert importers == []
@@ -116,7 +113,7 @@ def test_nothing_reads_a_pickle() -> None:
 
 
 def test_the_lock_file_names_no_index() -> None:
-    for lock in (ROOT / "requirements.lock", *ROOT.glob("srp4ctr/local/*.lock")):
+    for lock in (ROOT / "requirements.lock", *ROOT.glob("srp4ctr/embedded/*.lock")):
         lines = lock.read_text(encoding="utf-8").splitlines()
         named = [line for line in lines if "://" in line or "index-url " in line]
         assert [line for line in named if not line.startswith("#")] == [], lock.name

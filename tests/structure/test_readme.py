@@ -29,8 +29,8 @@ def test_every_link_into_the_project_leads_somewhere() -> None:
 
 def test_every_command_that_it_names_exists() -> None:
     files = [
-        ROOT / "srp4ctr" / "cli.py",
-        *(ROOT / "srp4ctr" / "local").glob("*_commands.py"),
+        ROOT / "srp4ctr" / "cli" / "main.py",
+        *(ROOT / "srp4ctr" / "cli").glob("*.py"),
     ]
     source = "".join(file.read_text() for file in files)
     nouns = "stack|events|stream|features|model|monitor"
@@ -41,4 +41,5 @@ def test_every_command_that_it_names_exists() -> None:
 
 def _name(path: str) -> str:
     """Return how the tree shows ``path``: below its folder's line."""
-    return path.removeprefix("srp4ctr/local/").removeprefix("srp4ctr/").split("/", 1)[-1]
+    parts = path.split("/")
+    return "/".join(parts[2:] if parts[0] == "srp4ctr" and len(parts) > 2 else parts[1:])

@@ -20,8 +20,9 @@ from tritonclient.utils import InferenceServerException
 
 from benchmarks.ingest_events import past_activity
 from benchmarks.serving_stack import Stack, item_ids, running_stack, user_ids
+from srp4ctr import processes
+from srp4ctr.embedded import broker
 from srp4ctr.features.schema import ItemStatus
-from srp4ctr.local import broker, processes
 from srp4ctr.streams.events import action_code, item_key
 from srp4ctr.streams.sequences import SequenceElement, sequence_of
 from srp4ctr.streams.sink import ItemProfile, Rows

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from srp4ctr.cli import app
+from srp4ctr.cli.main import app
 from srp4ctr.features import bundle
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.local.triton_ready import why_not_ready
+from srp4ctr.ops.triton.triton_ready import why_not_ready
 from srp4ctr.triton_repo import live, promotion, rendering
 from srp4ctr.triton_repo.client import RankClient
 from srp4ctr.triton_repo.config import ReplicaConfig, TlsConfig, TritonConfig

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from srp4ctr.local import ports
+from srp4ctr.embedded import ports
 from srp4ctr.triton_repo import pbtxt, promotion, replicas
 from srp4ctr.triton_repo.client import RankClient
 from srp4ctr.triton_repo.config import ReplicaConfig, TritonConfig

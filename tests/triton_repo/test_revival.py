@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from srp4ctr.features.serving_deaths import read_deaths
-from srp4ctr.local import revival
-from srp4ctr.local.revival import Watch
+from srp4ctr.ops.triton import revival
+from srp4ctr.ops.triton.revival import Watch
 from srp4ctr.triton_repo import promotion
 from srp4ctr.triton_repo.client import RankClient
 from srp4ctr.triton_repo.pbtxt import CLICK_RANKER, step_name

@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 from tritonclient.grpc import InferenceServerClient, InferRequestedOutput
 
+from srp4ctr.embedded import ports, triton_server
 from srp4ctr.features import schema, vocabulary
 from srp4ctr.features.item_fields import MIN_ATTRIBUTE_ITEMS
-from srp4ctr.local import ports, triton_server
 from srp4ctr.streams.events import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,

@@ -15,9 +15,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from srp4ctr.embedded import ports
 from srp4ctr.features import bundle
 from srp4ctr.features.stored_states import StateStore
-from srp4ctr.local import ports
 from srp4ctr.streams.activity import Activity
 from srp4ctr.streams.events import action_code, item_key
 from srp4ctr.streams.sequences import BehaviorSequence, SequenceElement, sequence_of

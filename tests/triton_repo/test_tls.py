@@ -10,16 +10,11 @@ from typing import Any
 import pytest
 from tritonclient.utils import InferenceServerException
 
+from srp4ctr import processes
+from srp4ctr.embedded import broker, ports, triton_install, triton_server
+from srp4ctr.embedded.config import LocalConfig
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.local import (
-    broker,
-    ports,
-    processes,
-    serving_env,
-    stack_secrets,
-    triton_server,
-)
-from srp4ctr.local.config import LocalConfig
+from srp4ctr.ops import stack_secrets
 from srp4ctr.triton_repo import promotion
 from srp4ctr.triton_repo.client import RankClient
 from srp4ctr.triton_repo.config import TlsConfig, TritonConfig
@@ -53,7 +48,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def started(files: Path, plan: triton_server.ServerPlan, folder: Path) -> Iterator[None]:
     """Run a server with the real stack's command."""
-    serving = serving_env.build(Path(LocalConfig().serving_dir))
+    serving = triton_install.build(Path(LocalConfig().serving_dir))
     plan.repository.mkdir()
     where = (plan.grpc_port, plan.metrics_port)
     command = real_stack.triton_command(files, plan.repository, where, serving.server)

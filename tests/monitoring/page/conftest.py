@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from srp4ctr.local import ports, processes
-from srp4ctr.local import prometheus as local_prometheus
+from srp4ctr import processes
+from srp4ctr.embedded import ports
+from srp4ctr.embedded import prometheus as local_prometheus
 from srp4ctr.monitoring.page.app import PageSources
 from srp4ctr.monitoring.page.prometheus_api import PrometheusApi, instant_query
 from srp4ctr.monitoring.page.server import opened

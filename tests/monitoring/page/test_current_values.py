@@ -5,7 +5,7 @@ import math
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from srp4ctr.local import ports
+from srp4ctr.embedded import ports
 from srp4ctr.monitoring.page.current_values import metrics_of, quantile, read_exporters
 from tests.monitoring.page import contract_exporter
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr.local import ports, processes
-from srp4ctr.local import prometheus as local_prometheus
+from srp4ctr import processes
+from srp4ctr.embedded import ports
+from srp4ctr.embedded import prometheus as local_prometheus
 from tests.monitoring.report.simulated_traffic import Traffic
 
 Serve = Callable[[Traffic, tuple[str, ...]], str]

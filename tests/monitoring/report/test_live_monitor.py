@@ -9,9 +9,10 @@ import pytest
 from prometheus_client import start_http_server
 from typer.testing import CliRunner
 
-from srp4ctr.cli import app
-from srp4ctr.local import ports, processes
-from srp4ctr.local import prometheus as local_prometheus
+from srp4ctr import processes
+from srp4ctr.cli.main import app
+from srp4ctr.embedded import ports
+from srp4ctr.embedded import prometheus as local_prometheus
 from srp4ctr.monitoring.config import MonitorConfig
 from srp4ctr.monitoring.exporter import Monitor, MonitorSources
 from srp4ctr.monitoring.label_reader import LabelBatch, ReceivedLabel

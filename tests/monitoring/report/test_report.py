@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from srp4ctr.cli import app
+from srp4ctr.cli.main import app
 from srp4ctr.monitoring.comparison import Comparison
 from srp4ctr.monitoring.report.amounts import count, estimate
 from srp4ctr.monitoring.report.contents import Estimate

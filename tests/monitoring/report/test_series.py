@@ -3,8 +3,8 @@
 import pytest
 from typer.testing import CliRunner
 
-from srp4ctr.cli import app
-from srp4ctr.local import ports
+from srp4ctr.cli.main import app
+from srp4ctr.embedded import ports
 from srp4ctr.monitoring.report.series import Prometheus
 
 

@@ -1,0 +1,106 @@
+"""``srp4ctr stack VERB``: the embedded stack, up and down."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from srp4ctr.cli.tables.results import stack_table
+from srp4ctr.embedded import stack, triton_install
+from srp4ctr.settings import PREFIX, load
+
+app = typer.Typer(help="The embedded stack: broker, store, Triton.", no_args_is_help=True)
+out = Console()
+err = Console(stderr=True)
+
+
+@app.command("prepare")
+def prepare() -> None:
+    """Install the embedded Triton and its Python environment.
+
+    Example: srp4ctr stack prepare
+    """
+    triton_install.build(Path(load().local.serving_dir), _note)
+
+
+@app.command("up")
+def up(
+    broker: Annotated[
+        str | None,
+        typer.Option(help="noida (embedded) or kafka (Apache Kafka, needs Java 17)."),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="single, or cluster (a Redis Cluster of three nodes)."),
+    ] = None,
+) -> None:
+    """Start broker, store, Triton and Prometheus in the background.
+
+    Example: srp4ctr stack up
+    """
+    if store:
+        os.environ[f"{PREFIX}LOCAL__STORE"] = store
+    if broker:
+        os.environ[f"{PREFIX}LOCAL__BROKER"] = broker
+    settings = load()
+    addresses = stack.up(settings.local, http_port=settings.triton.http_port, note=_note)
+    for section, values in addresses.settings().items():
+        for name, value in values.items():
+            out.print(f"[bold]{section}.{name}[/bold] = {value}", highlight=False)
+    out.print(
+        "Next: srp4ctr features apply, then srp4ctr stream run, srp4ctr monitor run and"
+        " srp4ctr monitor open, each in a terminal of its own"
+    )
+
+
+@app.command("down")
+def down() -> None:
+    """Stop everything that runs in the data folder; the data stays.
+
+    Example: srp4ctr stack down
+    """
+    stopped = stack.down(load().local)
+    out.print(f"stopped: {', '.join(stopped) or 'nothing was running'}")
+
+
+@app.command("status")
+def status() -> None:
+    """Show what runs; exit status 1 if a part has ended.
+
+    Example: srp4ctr stack status
+    """
+    status = stack.status(load().local)
+    out.print(stack_table(status) if status.running else "nothing is running")
+    if status.ended:
+        raise ValueError(f"ended: {', '.join(status.ended)}. Try: srp4ctr stack up")
+
+
+@app.command("init")
+def init(
+    kafka_users: Annotated[
+        Path | None,
+        typer.Option(help="Folder with a file kafka_NAME per Kafka user: its password."),
+    ] = None,
+) -> None:
+    """Prepare servers that are already there: topics, Kafka's users, feature views.
+
+    Waits for a broker or a registry that does not answer yet.
+
+    Example: srp4ctr stack init --kafka-users secrets
+    """
+    from srp4ctr.ops.bootstrap import initialize
+    from srp4ctr.ops.waiting import ended_by_sigterm, until_there
+
+    settings = load()
+    with ended_by_sigterm():  # each step may be done again: what is there stays
+        until_there(lambda: initialize(settings, kafka_users, _say), _say)
+
+
+def _say(text: str) -> None:
+    out.print(text, highlight=False, soft_wrap=True)
+
+
+def _note(text: str) -> None:
+    err.print(text, style="dim", highlight=False)

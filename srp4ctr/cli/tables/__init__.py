@@ -1,0 +1,1 @@
+"""Results → what a person reads in a terminal: tables, progress, errors in a sentence."""

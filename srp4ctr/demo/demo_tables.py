@@ -1,0 +1,186 @@
+"""The demo's figures: computed from what it saw, shown as tables and as one JSON line."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from srp4ctr.demo.replay import Answer
+from srp4ctr.monitoring.intervals import Interval, wilson
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoFigures:
+    """The last line of the demo's output, in this order."""
+
+    events: int
+    users: int
+    rejected: int
+    model_version: str
+    auc: float
+    """``auc``, ``log_loss``, ``calibration``: the held-out slice, before promotion."""
+    log_loss: float
+    calibration: float
+    live_auc: float | None
+    live_calibration: float | None
+    online_ctr: float
+    """At position 1 of the slates that the model ranked, from matured labels."""
+    popularity_ctr: float
+    random_ctr: float
+    requests: int
+    failed_requests: int
+    p50_ms: float
+    p99_ms: float
+    encoder_runs_per_request: float
+    folded_flops: int
+    unfolded_flops: int
+    freshness_p99_s: float | None
+    wall_s: float
+
+    def to_json(self) -> str:
+        """Return one line of JSON; figures that could not be measured are null."""
+        rounded = {
+            name: round(value, 5) if isinstance(value, float) else value
+            for name, value in asdict(self).items()
+        }
+        return json.dumps(rounded, allow_nan=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveQualityFigures:
+    """What the monitor shows of one model version."""
+
+    click_rate: float
+    click_rate_at_top: float
+    top_interval: Interval
+    auc: float | None
+    auc_interval: Interval
+    log_loss: float | None
+    calibration: float | None
+    calibration_interval: Interval
+    matured_impressions: int
+    probes: int
+    """Clicks of which it was measured how soon they changed the scores."""
+    control_click_rate: float | None
+    """At position 1, of the users whom popularity serves."""
+    control_interval: Interval
+    unchanged_probes: int
+    """Probes that saw no change in 20 s; the 99th percentile has them as 20 s."""
+
+
+def first_click_rate(answers: Sequence[Answer]) -> float:
+    """Return the share of slates whose first item, as the model ranked it, was clicked."""
+    return float(np.mean([each.item_ids[0] in each.clicked for each in answers]))
+
+
+def popularity_click_rate(answers: Sequence[Answer], clicks: Counter[str]) -> float:
+    """Return the same, had the item with the most earlier ``clicks`` been put first."""
+    # Ties go to the first by id: not to the model's order, which would lend its skill.
+    best = [max(sorted(each.item_ids), key=lambda item: clicks[item]) for each in answers]
+    pairs = zip(best, answers, strict=True)
+    return float(np.mean([item in each.clicked for item, each in pairs]))
+
+
+def random_click_rate(answers: Sequence[Answer]) -> float:
+    """Return the same in expectation, had any item of the slate been put first."""
+    return float(np.mean([len(each.clicked) / len(each.item_ids) for each in answers]))
+
+
+def percentile_ms(answers: Sequence[Answer], q: float) -> float:
+    """Return the ``q``-th percentile of the requests' latency in milliseconds."""
+    return float(np.percentile([each.latency_s for each in answers], q) * 1000)
+
+
+def show(console: Console, figures: DemoFigures, live: LiveQualityFigures) -> None:
+    """Print the figures as one table a subject."""
+    console.print(_input_table(figures))
+    console.print(_quality_table(figures, live))
+    console.print(_ranking_table(figures, live))
+    console.print(_cost_table(figures, live))
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    return table
+
+
+def _input_table(figures: DemoFigures) -> Table:
+    table = _table("What went in", "events", "users", "rejected")
+    table.add_row(f"{figures.events:,}", f"{figures.users:,}", f"{figures.rejected:,}")
+    return table
+
+
+def _quality_table(figures: DemoFigures, live: LiveQualityFigures) -> Table:
+    title = f"How well model {figures.model_version} predicts clicks"
+    table = _table(title, "on", "AUC", "log loss", "calibration (predicted / clicked)")
+    table.add_row(
+        "held-out slates, before promotion",
+        f"{figures.auc:.3f}",
+        f"{figures.log_loss:.3f}",
+        f"{figures.calibration:.3f}",
+    )
+    table.add_row(
+        f"live, {live.matured_impressions:,} matured impressions",
+        f"{_or_dash(figures.live_auc)} {_between(live.auc_interval)}",
+        _or_dash(live.log_loss),
+        f"{_or_dash(figures.live_calibration)} {_between(live.calibration_interval)}",
+    )
+    return table
+
+
+def _ranking_table(figures: DemoFigures, live: LiveQualityFigures) -> Table:
+    table = _table("Online CTR at position 1, same live slates", "ranked by", "CTR", "95 %")
+    interval = live.top_interval
+    table.add_row(
+        f"SRP4CTR {figures.model_version}, from matured labels",
+        f"[bold green]{figures.online_ctr:.3f}[/bold green]",
+        _between(interval),
+    )
+    slates = figures.requests - figures.failed_requests
+    clicked = round(figures.popularity_ctr * slates)
+    popular = wilson(clicked, slates)
+    table.add_row(
+        "popularity (clicks so far)",
+        f"{figures.popularity_ctr:.3f}",
+        _between(popular),
+    )
+    table.add_row("random (expected)", f"{figures.random_ctr:.3f}", "")
+    table.add_row(
+        "popularity, live, for a fifth of the users",
+        _or_dash(live.control_click_rate),
+        _between(live.control_interval),
+    )
+    return table
+
+
+def _cost_table(figures: DemoFigures, live: LiveQualityFigures) -> Table:
+    table = _table("What a request costs", "what", "folded", "unfolded")
+    ratio = figures.unfolded_flops / figures.folded_flops
+    table.add_row(
+        "FLOPs for 100 candidates",
+        f"{figures.folded_flops / 1e6:.0f} M",
+        f"{figures.unfolded_flops / 1e6:.0f} M  ({ratio:.0f}×)",
+    )
+    table.add_row("encoder runs", f"{figures.encoder_runs_per_request:.2f}", "100")
+    table.add_row("latency p50, p99", f"{figures.p50_ms:.1f}, {figures.p99_ms:.1f} ms", "")
+    table.add_row("failed", f"{figures.failed_requests} of {figures.requests:,}", "")
+    table.add_row(
+        "click → changed score, p99", f"{_or_dash(figures.freshness_p99_s)} s", ""
+    )
+    unchanged = f"{live.unchanged_probes} of {live.probes}"
+    table.add_row("no change within 20 s", unchanged, "")
+    return table
+
+
+def _or_dash(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _between(interval: Interval) -> str:
+    return f"[dim]({interval.low:.3f} to {interval.high:.3f})[/dim]"

@@ -1,0 +1,242 @@
+"""The demo: the whole loop on real data, each step by the function its command calls.
+
+history → sequences and labels → a trained, promoted model → live visits → figures.
+Nothing outside this folder knows that it is a demo: short label windows and the budget of
+the training are settings, and whoever looks at the metrics sees what any viewer would.
+"""
+
+import os
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import start_http_server
+from rich.console import Console
+
+from srp4ctr import processes
+from srp4ctr.cli.tables.console import Bar, Steps
+from srp4ctr.demo import demo_steps, movielens
+from srp4ctr.demo.demo_steps import DemoInput, page_url
+from srp4ctr.demo.demo_tables import show
+from srp4ctr.demo.popularity_baseline import ControlGroup
+from srp4ctr.demo.replay import Ranking, Replay, ReplayResult
+from srp4ctr.embedded import broker, stack
+from srp4ctr.embedded.addresses import Addresses
+from srp4ctr.ops.promotion_service import promoter
+from srp4ctr.ops.refresh_job import take_turn
+from srp4ctr.settings import PREFIX, Settings, load
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, Event
+from srp4ctr.streams.publisher import EventPublisher
+from srp4ctr.triton_repo.client import RankClient
+
+LIVE_SHARE = 0.2  # of each user's slates
+REPLAY_SECONDS = 45.0
+NUM_STEPS = 8
+# Labels must mature while a person watches, and the whole must fit in four minutes.
+SETTINGS = {
+    "STREAMS__LABEL_WINDOW_S": "6",
+    "STREAMS__CORRECTION_WINDOW_S": "600",
+    "TRAINING__MAX_SECONDS": "75",
+    "MONITORING__PROBE_INTERVAL_S": "10",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the user of the demo chooses."""
+
+    events: Path | None
+    """None: MovieLens-100K."""
+    broker: str
+    store: str
+    keep: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """What the steps leave for the figures."""
+
+    given: DemoInput
+    history: list[Event]
+    replayed: ReplayResult
+    published: int
+
+
+def run(options: Options, console: Console) -> None:
+    """Run the demo and print its figures; the last line is one JSON object.
+
+    Stops all of its processes at the end, on Ctrl-C and on failure; with ``keep`` they
+    run until Ctrl-C. Raises ``StepError`` that says which step failed, why, and what to do.
+    """
+    started = time.monotonic()
+    signal.signal(signal.SIGTERM, _interrupt)
+    base = Path(load().local.data_dir).resolve()
+    folder = base / f"demo-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    _set_environment(folder, options)
+    local = load().local
+    steps = Steps(console, total=NUM_STEPS, logs=str(folder / "logs"))
+    finished = False
+    try:
+        outcome = _loop(options, steps, local, base / "cache")
+        _show(outcome, console, started, options.keep)
+        finished = True
+        if options.keep:
+            _wait_for_interrupt()
+    except KeyboardInterrupt:
+        finished = True
+        raise
+    finally:
+        stack.down(local)
+        if finished:  # after a failure the logs are worth keeping
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _loop(options: Options, steps: Steps, local: Any, cache: Path) -> Outcome:
+    """Go round once; returns what happened."""
+    try_stack = "see the log; free ports and 2 GB of memory are needed"
+    with steps.step("Start broker, feature store and Triton", try_stack) as bar:
+        addresses = stack.up(local, tied=True, note=bar.note)
+    _forget_other_addresses(addresses)
+    start_http_server(addresses.caller_metrics_port, "127.0.0.1")  # RankClient's latency
+    settings = load()
+    folder = Path(settings.local.data_dir)
+    with steps.step("Register features, start stream worker and monitor", try_stack):
+        worker = _start_services(settings, folder)
+    steps.console.print(f"  [dim]watch it: {page_url(settings)}[/dim]", highlight=False)
+    source = str(options.events or "MovieLens-100K")
+    with steps.step(f"Read {source}", "srp4ctr events check FILE says what is wrong"):
+        given = demo_steps.read_input(options.events, cache, LIVE_SHARE)
+    if options.events is None:
+        steps.console.print(f"  [dim]{movielens.TERMS}[/dim]", highlight=False)
+    with steps.step("Publish the history to Kafka") as bar:
+        history = demo_steps.publish_history(given, settings, bar)
+    impressions, _ = demo_steps.counts(history)
+    with steps.step("Fold it into sequences, counters, labels", _see_worker(folder)) as bar:
+        demo_steps.wait_until_folded(settings, impressions, worker, bar)
+    with steps.step("Pre-train, fine-tune, export, promote SRP4CTR") as bar:
+        _refresh(settings, bar)
+    if options.broker == "noida":  # read by all, and in the raw log
+        embedded = f"127.0.0.1:{addresses.kafka_port}"
+        broker.forget(embedded, (BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC))
+    with steps.step("Go live: rank slates, publish what is clicked") as bar:
+        control = ControlGroup(history)
+        replayed, published = _replay(settings, given, control, bar)
+    with steps.step("Let the last labels mature", _see_worker(folder)) as bar:
+        shown = sum(len(answer.item_ids) for answer in replayed.answers)
+        demo_steps.wait_until_folded(settings, impressions + shown, worker, bar)
+        demo_steps.wait_until_matured(settings, shown)
+    return Outcome(
+        given=given,
+        history=history,
+        replayed=replayed,
+        published=published + len(history) + len(given.broken),
+    )
+
+
+def _start_services(settings: Settings, folder: Path) -> processes.Running:
+    """Start monitor, page and worker, and return the worker; none is awaited here."""
+    from srp4ctr.features.store import apply  # Feast: 3 s
+
+    demo_steps.start_command("monitor", folder)
+    demo_steps.start_page(folder)
+    apply(settings.features)
+    return demo_steps.start_command("stream", folder)
+
+
+def _refresh(settings: Settings, bar: Bar) -> None:
+    from srp4ctr.training.refresh import RefreshOptions, refresh  # torch: 3 s
+
+    def show_progress(step: str, done: int, total: int, note: str = "") -> None:
+        bar.set(done, total)
+        bar.note(f"{step}  {note}")
+
+    options = RefreshOptions(promote=promoter(settings), progress=show_progress)
+    parts = (settings.training, settings.features, settings.streams)
+    report = take_turn(
+        lambda: refresh(*parts, options), Path(settings.training.bundles_dir)
+    )
+    if not report.promoted:
+        raise RuntimeError(f"{report.version} was refused: {'; '.join(report.refusals)}")
+    bar.note(report.version)
+
+
+def _replay(
+    settings: Settings, given: DemoInput, control: ControlGroup, bar: Bar
+) -> tuple[ReplayResult, int]:
+    with (
+        EventPublisher(settings.kafka) as publisher,
+        RankClient(settings.triton.grpc, tls=settings.triton.tls) as client,
+    ):
+
+        def rank(user: str, items: Sequence[str], now_ms: int, request_id: str) -> Ranking:
+            if control.has(user):
+                return control.rank(items)
+            return client.rank(
+                user,
+                items,
+                request_time_ms=now_ms,
+                request_id=request_id or None,
+                deadline_s=5.0,
+            )
+
+        replay = Replay(
+            rank=rank,
+            publish=publisher.publish,
+            seconds=REPLAY_SECONDS,
+            on_progress=bar.set,
+        )
+        result = replay.run(given.timelines)
+    bar.note(f"{len(result.answers):,} requests")
+    return result, publisher.published
+
+
+def _show(outcome: Outcome, console: Console, started: float, keep: bool) -> None:
+    from srp4ctr.demo import demo_figures  # Feast: 3 s
+
+    settings, answers = load(), outcome.replayed.answers
+    figures, live = demo_figures.figures(
+        settings, outcome.replayed, outcome.history, outcome.published
+    )
+    show(console, figures, live)
+    demo_figures.show_a_user(settings, outcome.given, answers, console)
+    for failure, count in Counter(outcome.replayed.failures).most_common(3):
+        console.print(f"[red]{count} requests failed: {failure}[/red]")
+    demo_figures.show_next(settings, keep, stack.status(settings.local).addresses, console)
+    figures = replace(figures, wall_s=time.monotonic() - started)
+    console.print(figures.to_json(), markup=False, highlight=False, soft_wrap=True)
+
+
+def _set_environment(folder: Path, options: Options) -> None:
+    """Make the demo's settings those of this process and of its children."""
+    os.environ[f"{PREFIX}LOCAL__DATA_DIR"] = str(folder)
+    os.environ[f"{PREFIX}LOCAL__BROKER"] = options.broker
+    os.environ[f"{PREFIX}LOCAL__STORE"] = options.store
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(PREFIX + name, value)  # the user's own word is the last
+
+
+def _forget_other_addresses(addresses: Addresses) -> None:
+    """Let no variable lead the demo to a broker or store that is not its own."""
+    for section, values in addresses.settings().items():
+        for name in values:
+            os.environ.pop(f"{PREFIX}{section}__{name}".upper(), None)
+
+
+def _see_worker(folder: Path) -> str:
+    return f"see {folder / 'logs' / 'stream.log'}"
+
+
+def _wait_for_interrupt() -> None:
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        return
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,75 @@
+"""Where the parts of an embedded stack listen → the settings by which others find them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from srp4ctr.embedded import ports
+from srp4ctr.embedded.store_cluster import NODES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """Where the parts of a stack listen, and where they keep what they know."""
+
+    data_dir: str
+    broker: str
+    kafka_port: int
+    redis_port: int
+    triton_grpc_port: int
+    triton_metrics_port: int
+    worker_metrics_port: int
+    """Reserved for the stream worker: Prometheus scrapes it once there is one."""
+    monitor_port: int
+    caller_metrics_port: int
+    """Reserved for a caller of Triton that shows its latency (``RankClient`` does)."""
+    page_port: int
+    """Reserved for ``srp4ctr monitor open``."""
+    prometheus_port: int
+    """0 where Prometheus is not installed."""
+    cluster_ports: tuple[int, ...] = ()
+    """Where the store is a cluster: of its other nodes, then those by which all talk."""
+
+    def scraped(self) -> dict[str, int]:
+        """Return the port of each job that Prometheus scrapes."""
+        return {
+            "stream": self.worker_metrics_port,
+            "monitor": self.monitor_port,
+            "triton": self.triton_metrics_port,
+            "caller": self.caller_metrics_port,
+        }
+
+    @property
+    def prometheus_url(self) -> str:
+        """Where Prometheus answers; "" where it is not installed, whoever has 9090."""
+        port = self.prometheus_port
+        return f"http://{ports.HOST}:{port}" if port else ""
+
+    @property
+    def store_ports(self) -> tuple[int, ...]:
+        """Where the store's nodes listen: one, or all of a cluster."""
+        return (self.redis_port, *self.cluster_ports[: NODES - 1])
+
+    def settings(self) -> dict[str, dict[str, str | int]]:
+        """Return the addresses in the sections of ``settings.toml``."""
+        folder = Path(self.data_dir)
+        return {
+            "kafka": {"bootstrap": f"{ports.HOST}:{self.kafka_port}"},
+            "features": {
+                "redis": ",".join(f"{ports.HOST}:{each}" for each in self.store_ports),
+                "redis_cluster": bool(self.cluster_ports),
+                "registry": str(folder / "registry.db"),
+                "log_dir": str(folder / "events"),
+            },
+            "training": {"bundles_dir": str(folder / "bundles")},
+            "triton": {
+                "grpc": f"{ports.HOST}:{self.triton_grpc_port}",
+                "metrics_url": f"http://{ports.HOST}:{self.triton_metrics_port}/metrics",
+                "repository": str(folder / "triton"),
+            },
+            "streams": {"metrics_port": self.worker_metrics_port},
+            "monitoring": {
+                "port": self.monitor_port,
+                "page_port": self.page_port,
+                "prometheus_url": self.prometheus_url,
+            },
+        }

@@ -1,0 +1,74 @@
+"""The stack's metrics endpoints → a Prometheus that scrapes them, where it is installed.
+
+The scrape targets of the embedded stack differ with each start, so its configuration is
+generated; ``monitoring/prometheus.yml`` is the one of the compose stack.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from srp4ctr import processes
+from srp4ctr.embedded import ports
+
+_SCRAPE_INTERVAL = "2s"  # the demo lasts minutes; production's is in prometheus.yml
+
+
+def find_prometheus() -> str | None:
+    """Return the path of the installed Prometheus, or None."""
+    return shutil.which("prometheus")
+
+
+def scrape_config(targets: Mapping[str, int]) -> str:
+    """Return a configuration (JSON, which is YAML) that scrapes each job's port."""
+    jobs = [
+        {"job_name": job, "static_configs": [{"targets": [f"{ports.HOST}:{port}"]}]}
+        for job, port in targets.items()
+    ]
+    every = {"scrape_interval": _SCRAPE_INTERVAL, "evaluation_interval": _SCRAPE_INTERVAL}
+    config = {"global": every, "rule_files": [_rules()], "scrape_configs": jobs}
+    return json.dumps(config, indent=2)
+
+
+def _rules() -> str:
+    """Return where the recording rules and alerts are: the same as in compose."""
+    spec = find_spec("monitoring")
+    assert spec is not None
+    assert spec.origin is not None
+    return str(Path(spec.origin).parent / "rules" / "*.yml")
+
+
+def start(
+    binary: str, targets: Mapping[str, int], port: int, folder: Path, *, tied: bool
+) -> processes.Running:
+    """Start Prometheus on ``port`` with its series in ``folder/prometheus``."""
+    config = folder / "prometheus" / "prometheus.yml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(scrape_config(targets))
+    program = processes.Program(
+        name="prometheus",
+        command=(
+            binary,
+            f"--config.file={config}",
+            f"--storage.tsdb.path={config.parent / 'series'}",
+            f"--web.listen-address={ports.HOST}:{port}",
+            "--log.level=warn",
+        ),
+    )
+    running = processes.start(program, folder, tied=tied)
+    processes.wait_ready(running, lambda: _is_ready(port))
+    return running
+
+
+def _is_ready(port: int) -> bool:
+    if not ports.is_open(port):
+        return False
+    try:
+        with urlopen(f"http://{ports.HOST}:{port}/-/ready", timeout=1.0) as answer:
+            return bool(answer.status == 200)
+    except (URLError, OSError):
+        return False

@@ -1,0 +1,82 @@
+"""The embedded online store as a Redis Cluster: three Valkey nodes that share the slots.
+
+Nothing is replicated: a node that ends takes a third of the rows away until it is back.
+A cluster for work has a replica of each node, on another machine.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from srp4ctr import processes
+from srp4ctr.embedded import broker, ports
+
+NAMES = ("store-1", "store-2", "store-3")
+NODES = len(NAMES)
+_SLOTS = 16_384
+_JOIN_S = 30.0
+# The default of 15 s would hide a lost node from the others for as long.
+_NODE_TIMEOUT_MS = 3_000
+
+
+def start(
+    folder: Path, free: Sequence[int], *, tied: bool, syncs: bool = True
+) -> list[processes.Running]:
+    """Start the nodes with their data in ``folder``; return when they answer as one.
+
+    ``free`` are 2 × ``NODES`` ports: the nodes' own, then those by which they talk to
+    each other. With ``syncs`` what they have acknowledged is on disk. A cluster that was
+    stopped is itself again, be it on other ports.
+    """
+    from redis import Redis  # not at the top: the command line imports this module
+
+    nodes = []
+    for name, port, bus in zip(NAMES, free[:NODES], free[NODES:], strict=True):
+        command = broker.store_command(folder / name, port, syncs=syncs)
+        command += ["--cluster-enabled", "yes", "--cluster-port", str(bus)]
+        # A third of the users need not wait for the rows of the others.
+        command += ["--cluster-require-full-coverage", "no"]
+        command += ["--cluster-node-timeout", str(_NODE_TIMEOUT_MS)]
+        program = processes.Program(name=name, command=tuple(command), goes_first=True)
+        nodes.append(broker.started(program, folder, port, tied=tied))
+    clients = [Redis(host=ports.HOST, port=port) for port in free[:NODES]]
+    try:
+        _join(clients, free)
+        processes.wait_ready(nodes[0], lambda: _is_whole(clients), timeout_s=_JOIN_S)
+    finally:
+        for client in clients:
+            client.close()
+    return nodes
+
+
+def _join(clients: Sequence[Any], free: Sequence[int]) -> None:
+    """Give each new node its share of the slots, and make the nodes known to the first."""
+    for number, client in enumerate(clients):
+        if client.execute_command("CLUSTER MYID") not in _owners(client):
+            first, last = (_SLOTS * n // NODES for n in (number, number + 1))
+            client.execute_command("CLUSTER ADDSLOTSRANGE", first, last - 1)
+            # Two nodes of one epoch would have to agree on another first.
+            client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
+    for port, bus in zip(free[1:NODES], free[NODES + 1 :], strict=True):
+        clients[0].execute_command("CLUSTER MEET", ports.HOST, port, bus)
+
+
+def _owners(client: Any) -> set[bytes]:
+    """Return the ids of the nodes that own slots, as ``client``'s node knows them."""
+    return {node[2] for _, _, *of in client.execute_command("CLUSTER SLOTS") for node in of}
+
+
+def _is_whole(clients: Sequence[Any]) -> bool:
+    """Return whether every node knows who has each of the slots."""
+    from redis.exceptions import RedisError
+
+    try:
+        told = [client.execute_command("CLUSTER INFO") for client in clients]
+    except RedisError:
+        return False
+    return all(
+        each["cluster_state"] == "ok"
+        and each["cluster_slots_ok"] == str(_SLOTS)
+        and each["cluster_known_nodes"] == str(NODES)
+        for each in told
+    )

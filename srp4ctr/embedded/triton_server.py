@@ -1,0 +1,147 @@
+"""A live model repository → a running tritonserver on ports of 127.0.0.1.
+
+It starts with whatever the repository serves: nothing before the first promotion, and
+after a restart the pair that was serving. Models are loaded by promotion (explicit mode).
+"""
+
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from srp4ctr import processes
+from srp4ctr.embedded import ports
+from srp4ctr.embedded.triton_install import ServingEnv
+from srp4ctr.triton_repo.pbtxt import CONTROL_HEADER, CONTROLS
+
+# A step that imports Feast takes 2.6 s to load on an idle core; a busy machine, more.
+_START_TIMEOUT_S = 120.0
+_SHM = Path("/dev/shm")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerPlan:
+    """What a server serves, where it listens, and where its features are."""
+
+    repository: Path
+    redis: str
+    registry: str
+    """Where the feature store is *now*: a bundle may have been promoted when it was
+    elsewhere. All in the words of ``FeatureConfig``."""
+    grpc_port: int
+    metrics_port: int
+    redis_cluster: bool = False
+    control_key: str = ""
+    """As ``TritonConfig`` has it."""
+    http_port: int = 0
+    """0 leaves the HTTP front end off: its input can crash this version's."""
+
+
+def start(
+    serving: ServingEnv, plan: ServerPlan, folder: Path, *, tied: bool
+) -> processes.Running:
+    """Start the server and return when it answers and has loaded what it serves."""
+    plan.repository.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    clear_shared_memory(folder)
+    program = processes.Program(
+        name="triton",
+        command=_command(serving, plan, _shm_prefix(folder)),
+        env=environment(serving, plan),
+        # A stub's first import path is the working folder: it must hold no `features`.
+        cwd=str(folder),
+        goes_first=True,
+    )
+    running = processes.start(program, folder, tied=tied)
+    try:
+        processes.wait_ready(
+            running, lambda: _is_ready(plan.grpc_port), timeout_s=_START_TIMEOUT_S
+        )
+    except processes.ProcessError:
+        processes.stop(running, folder)
+        raise
+    return running
+
+
+def clear_shared_memory(folder: Path) -> None:
+    """Remove the shared-memory regions that a killed server of ``folder`` left behind."""
+    for region in _SHM.glob(f"{_shm_prefix(folder)}*"):
+        region.unlink(missing_ok=True)
+
+
+def ensembles(repository: Path) -> list[str]:
+    """Return the models of the live repository that callers name."""
+    configs = sorted(repository.glob("*/config.pbtxt"))
+    return [c.parent.name for c in configs if 'platform: "ensemble"' in c.read_text()]
+
+
+def _command(serving: ServingEnv, plan: ServerPlan, shm_prefix: str) -> tuple[str, ...]:
+    server = serving.server
+    front = ["--allow-http=false"]
+    if plan.http_port:
+        front = [f"--http-address={ports.HOST}", f"--http-port={plan.http_port}"]
+    if plan.control_key:
+        guarded = f"{CONTROLS}:{CONTROL_HEADER}={plan.control_key}"
+        front += [f"--grpc-restricted-protocol={guarded}"]
+        front += [f"--http-restricted-api={guarded}"] if plan.http_port else []
+    return (
+        str(server / "bin" / "tritonserver"),
+        f"--model-repository={plan.repository}",
+        "--model-control-mode=explicit",
+        *_load_flags(ensembles(plan.repository)),
+        f"--backend-directory={server / 'backends'}",
+        f"--cache-directory={server / 'caches'}",
+        f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+        # A broken model must not take the server down: promotion says what is wrong.
+        "--exit-on-error=false",
+        "--strict-readiness=false",
+        # Our configurations are whole; to ask a step for its own takes another process, and
+        # Triton 1.5 s, before the one that answers is started.
+        "--disable-auto-complete-config",
+        f"--grpc-address={ports.HOST}",
+        f"--grpc-port={plan.grpc_port}",
+        *front,
+        f"--metrics-address={ports.HOST}",
+        f"--metrics-port={plan.metrics_port}",
+        "--allow-gpu-metrics=false",
+    )
+
+
+def _load_flags(models: Sequence[str]) -> list[str]:
+    return [f"--load-model={model}" for model in models]
+
+
+def environment(serving: ServingEnv, plan: ServerPlan) -> dict[str, str]:
+    """Return the stubs' environment: their own Python, one thread a step."""
+    libraries = [serving.library_path, os.environ.get("LD_LIBRARY_PATH", "")]
+    return {
+        "PATH": f"{serving.python.parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "LD_LIBRARY_PATH": os.pathsep.join(part for part in libraries if part),
+        "PYTHONPATH": "",
+        "PYTHONHOME": "",
+        "VIRTUAL_ENV": str(serving.python.parent.parent),
+        "OMP_NUM_THREADS": "1",  # measured: two threads a step are slower
+        "FEAST_USAGE": "False",
+        "SRP4CTR_FEATURES__REDIS": plan.redis,
+        "SRP4CTR_FEATURES__REDIS_CLUSTER": str(plan.redis_cluster),
+        "SRP4CTR_FEATURES__REGISTRY": plan.registry,
+    }
+
+
+def _shm_prefix(folder: Path) -> str:
+    """Return a name of this stack's own: two servers must not share their regions."""
+    return f"srp4ctr_{zlib.crc32(str(folder.resolve()).encode()):08x}_"
+
+
+def _is_ready(grpc_port: int) -> bool:
+    if not ports.is_open(grpc_port):
+        return False
+    from tritonclient.grpc import InferenceServerClient
+    from tritonclient.utils import InferenceServerException
+
+    try:
+        with InferenceServerClient(f"{ports.HOST}:{grpc_port}") as client:
+            return bool(client.is_server_ready())
+    except InferenceServerException:
+        return False

@@ -1,1 +1,0 @@
-"""The embedded stack for a machine without containers, and the demo that runs on it."""

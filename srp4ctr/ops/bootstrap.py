@@ -1,0 +1,58 @@
+"""Empty servers → the real stack's: topics, who may use them, feature views.
+
+Run at each start (``srp4ctr stack init``); what is there already stays as it is.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from srp4ctr.settings import Settings
+
+
+def initialize(settings: Settings, users: Path | None, say: Callable[[str], None]) -> None:
+    """Make what the stack needs before its first event, and ``say`` what was made.
+
+    ``users`` holds a file ``kafka_NAME`` per Kafka user, with its password. Raises
+    ``ValueError`` where a server does not answer or does not let us.
+    """
+    from srp4ctr.features import store  # Feast: 3 s
+    from srp4ctr.streams.topics import ensure_topics
+
+    created = ensure_topics(settings.kafka)
+    say(f"topics: {', '.join(created) or 'all there'}")
+    if users is not None:
+        from srp4ctr.ops import kafka_acl
+
+        probes = settings.monitoring.probe_interval_s > 0
+        let_in = kafka_acl.grant(settings.kafka, _passwords(users), probes=probes)
+        say(f"Kafka users: {', '.join(let_in)}")
+    say(f"feature views: {', '.join(store.apply(settings.features))}")
+    say(_of_bundles(settings))
+
+
+def _passwords(users: Path) -> dict[str, str]:
+    from srp4ctr.ops.kafka_acl import RIGHTS
+    from srp4ctr.streams.config import password_in
+
+    return {
+        user: password_in(str(users / f"kafka_{user}"), "", "--kafka-users")
+        for user in RIGHTS
+    }
+
+
+def _of_bundles(settings: Settings) -> str:
+    """Return what will serve, and what to type where nothing does."""
+    from srp4ctr.features.bundle import list_bundles
+    from srp4ctr.monitoring.exporter import serving_version
+
+    serving = serving_version(Path(settings.triton.repository))
+    if serving:
+        return f"model: {serving} serves again once Triton is up"
+    bundles = list_bundles(Path(settings.training.bundles_dir))
+    if bundles:
+        newest = bundles[-1].name
+        return f"model: none serves; `srp4ctr model promote {newest}` makes it serve"
+    return (
+        "model: none yet; Triton answers NOT_FOUND until the first refresh has promoted "
+        "one, which needs labels"
+    )

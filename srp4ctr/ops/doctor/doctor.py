@@ -1,0 +1,109 @@
+"""A running deployment → what of it is open to strangers, and what does not work.
+
+``srp4ctr doctor`` looks at it as a stranger would, and then as an operator. It changes
+nothing: what it tries is refused, or read only.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from srp4ctr.ops.doctor import doctor_host
+from srp4ctr.ops.doctor.check_result import Finding, not_checked, wrong
+from srp4ctr.settings import Settings, load
+
+out = Console()
+Check = Callable[[Settings], Iterator[Finding]]
+# What only somebody with the deployment's own names and passwords can look at.
+NEED_CREDENTIALS = {
+    *("kafka rules", "topics", "store user", "store", "triton control", "triton"),
+}
+_COLOURS = {"ok": "green", "open": "bold red", "wrong": "bold yellow", "not checked": "dim"}
+
+
+def doctor(
+    grafana: Annotated[
+        str, typer.Option(help="Grafana's address, https://HOST:3000.")
+    ] = "",
+) -> None:
+    """Say what of the running deployment is open, and what does not work.
+
+    Exit status 1 if anything is. Run it where the services are published, and again inside:
+    make doctor
+
+    Example: srp4ctr doctor --grafana https://127.0.0.1:3000
+    """
+    found = []
+    for finding in examine(load(), grafana):
+        found.append(finding)
+        out.print(line_of(finding), highlight=False, soft_wrap=True)
+    bad = [finding for finding in found if finding.state in ("open", "wrong")]
+    if bad:
+        raise ValueError(f"{len(bad)} of {len(found)} checks found something to mend")
+
+
+def examine(settings: Settings, grafana: str = "") -> Iterator[Finding]:
+    """Yield what each check finds; one that cannot look says so."""
+    for name, check in checks():
+        if name in NEED_CREDENTIALS and doctor_host.is_outside(settings):
+            why = "its names and passwords are the containers' alone"
+            yield not_checked(name, why, "make doctor")
+            continue
+        try:
+            yield from check(settings)
+        except Exception as error:  # whatever is away, the other checks go on
+            yield wrong(name, _said(error), "is it up, and are these its settings?")
+    yield from doctor_host.grafana(grafana.rstrip("/"))
+
+
+def checks() -> Iterator[tuple[str, Check]]:
+    """Yield all checks by name; those whose client is not installed only say that."""
+    yield "secrets", doctor_host.in_the_open
+    yield "secret files", doctor_host.files
+    yield "certificates", doctor_host.ends
+    yield "metrics", doctor_host.metrics
+    from srp4ctr.ops.doctor import doctor_kafka
+
+    yield "kafka strangers", doctor_kafka.strangers
+    yield "kafka rules", doctor_kafka.rules
+    yield "topics", doctor_kafka.topics
+    try:
+        from srp4ctr.ops.doctor import doctor_store
+    except ImportError as error:
+        yield "store", _missing("store", error)
+    else:
+        yield "store strangers", doctor_store.strangers
+        yield "store user", doctor_store.our_user
+        yield "store", doctor_store.views
+    try:
+        from srp4ctr.ops.doctor import doctor_triton
+    except ImportError as error:
+        yield "triton", _missing("triton", error)
+    else:
+        yield "triton strangers", doctor_triton.strangers
+        yield "triton control", doctor_triton.control
+        yield "triton", doctor_triton.serving
+
+
+def line_of(finding: Finding) -> str:
+    """Return a finding as a line with rich's markup."""
+    colour = _COLOURS[finding.state]
+    state = f"[{colour}]{finding.state:<11}[/{colour}]"
+    do = f"  [dim]→ {escape(finding.do)}[/dim]" if finding.do else ""
+    return f"{state} {finding.check:<16} {escape(finding.found)}{do}"
+
+
+def _missing(name: str, error: ImportError) -> Check:
+    why = f"{error.name} is not installed here"
+
+    def say(_: Settings) -> Iterator[Finding]:
+        yield not_checked(name, why, "run it in the trainer's image")
+
+    return say
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,193 @@
+"""This machine → what of a deployment lies or listens open on it.
+
+In: settings, the environment and files. Out: findings.
+"""
+
+import ssl
+import stat
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+from srp4ctr.ops import certificates, stack_secrets
+from srp4ctr.ops.doctor.check_result import (
+    Finding,
+    is_loopback,
+    is_open,
+    not_checked,
+    ok,
+    reached_at,
+)
+from srp4ctr.ops.doctor.check_result import wrong as is_wrong
+from srp4ctr.settings import STACK_FILE, Settings
+
+_TIMEOUT_S = 3.0
+_RENEW_DAYS = 30
+_OTHERS_READ = stat.S_IRGRP | stat.S_IROTH
+_OTHERS_ENTER = stat.S_IXGRP | stat.S_IXOTH
+_CONTAINER = Path("/run/secrets")  # a container's own: there is no other user in it
+
+
+def is_outside(settings: Settings) -> bool:
+    """Return whether compose's stack is meant, and we have none of its credentials.
+
+    So it is on the machine where it runs, for a person who has set nothing.
+    """
+    ours = (settings.kafka.has_sasl, settings.features.redis_username)
+    is_embedded = (Path(settings.local.data_dir) / STACK_FILE).is_file()
+    has_secrets = (Path(stack_secrets.FOLDER) / certificates.AUTHORITY_KEY).is_file()
+    return (
+        has_secrets
+        and not is_embedded
+        and not any(ours)
+        and not settings.triton.tls.enabled
+    )
+
+
+def in_the_open(settings: Settings) -> Iterator[Finding]:
+    """Yield secrets that are values of settings rather than files."""
+    values = {
+        "kafka.sasl_password": settings.kafka.sasl_password,
+        "features.redis_password": settings.features.redis_password,
+        "triton.control_key": settings.triton.control_key,
+    }
+    given = [name for name, value in values.items() if value]
+    if "password" in settings.features.registry or _has_password(settings):
+        given.append("features.registry")
+    if given:
+        found = f"{', '.join(given)}: in the environment, or in settings.toml"
+        do = "put it in a file of mode 600 and set …_file: an environment is shown by "
+        yield is_open("secrets", found, f"{do}docker inspect and in /proc")
+    else:
+        yield ok("secrets", "none is in the environment or in settings.toml")
+
+
+def files(settings: Settings) -> Iterator[Finding]:
+    """Yield whether others may read the files that hold secrets."""
+    named = {
+        "kafka.sasl_password_file": settings.kafka.sasl_password_file,
+        "features.redis_password_file": settings.features.redis_password_file,
+        "features.registry_password_file": settings.features.registry_password_file,
+        "triton.control_key_file": settings.triton.control_key_file,
+        "triton.tls.key_file": settings.triton.tls.key_file,
+    }
+    paths = {name: Path(path).absolute() for name, path in named.items() if path}
+    folder = Path(stack_secrets.FOLDER).absolute()
+    if (folder / certificates.AUTHORITY_KEY).is_file():
+        paths["the authority's key"] = folder / certificates.AUTHORITY_KEY
+    bad = {path for path in paths.values() if not path.is_file() or _others_read(path)}
+    for name, path in paths.items():
+        if not path.is_file():
+            do = "make secrets, for compose.yaml's; else write it"
+            yield is_wrong("secret files", f"{name}: there is no {path}", do)
+        elif path in bad:
+            found = f"{name}: other users of this machine may read {path}"
+            yield is_open("secret files", found, f"chmod 600 {path}")
+    if paths and not bad:
+        yield ok("secret files", f"{len(paths)}, for no other user to read")
+
+
+def ends(settings: Settings) -> Iterator[Finding]:
+    """Yield the certificates that will soon be good no more."""
+    named = (
+        settings.kafka.ssl_ca_file,
+        settings.features.redis_ca_file,
+        settings.triton.tls.ca_file,
+        settings.triton.tls.certificate_file,
+    )
+    paths = {Path(path) for path in named if path and Path(path).is_file()}
+    paths |= set(Path(stack_secrets.FOLDER).glob("*.pem"))
+    late = sorted(p.name for p in paths if certificates.ends_within(p, _RENEW_DAYS))
+    if late:
+        do = "delete them and their keys, make secrets, and restart what uses them"
+        found = f"end within {_RENEW_DAYS} days: {', '.join(late)}"
+        yield is_wrong("certificates", found, do)
+    elif paths:
+        yield ok("certificates", f"{len(paths)}, good for {_RENEW_DAYS} days and more")
+
+
+def metrics(settings: Settings) -> Iterator[Finding]:
+    """Yield the metrics pages and Prometheus that others than this machine reach."""
+    monitoring, streams = settings.monitoring, settings.streams
+    ports = {
+        "the worker's metrics": (streams.metrics_host, streams.metrics_port),
+        "the monitor's metrics": (monitoring.host, monitoring.port),
+        "Triton's metrics": _host_port(settings.triton.metrics_url),
+        "Prometheus": _host_port(monitoring.prometheus_url),
+    }
+    do = "bind it to 127.0.0.1 or keep it in an inner network: it tells rates and versions"
+    closed = []
+    for name, (host, port) in ports.items():
+        if not host:
+            continue
+        local = "127.0.0.1" if set(host) <= {"0", "."} else host  # all of this machine
+        reached = reached_at(local, port)
+        if not is_loopback(local) and reached:
+            why = f"{name} answer at {reached[0]}; who else is in that network is not known"
+            yield not_checked("metrics", why, "run srp4ctr doctor on the machine itself")
+        elif reached:
+            yield is_open("metrics", f"{name} answer at {', '.join(reached)}", do)
+        else:
+            closed.append(name)
+    if closed:
+        yield ok("metrics", f"not to be reached from elsewhere: {', '.join(closed)}")
+
+
+def grafana(url: str) -> Iterator[Finding]:
+    """Yield whether Grafana lets strangers in, or has the password that it comes with."""
+    check = "grafana"
+    if not url:
+        yield not_checked(check, "its address is not known", "--grafana https://HOST:3000")
+        return
+    try:
+        if _status(f"{url}/api/org", f"admin:{'admin'}") == 200:
+            do = "GF_SECURITY_ADMIN_PASSWORD__FILE before its first start; now: its page"
+            yield is_open(check, "its admin's password is the one that it comes with", do)
+        elif _status(f"{url}/api/search", "") == 200:
+            do = "GF_AUTH_ANONYMOUS_ENABLED=false, unless all who reach it may look"
+            yield is_open(check, "it shows dashboards without a password", do)
+        else:
+            yield ok(check, "it asks for a password, and not for the one it comes with")
+        if url.startswith("http://") and not is_loopback(urlsplit(url).hostname or ""):
+            yield is_open(check, "passwords are not encrypted", "GF_SERVER_PROTOCOL: https")
+    except OSError as error:
+        yield not_checked(check, f"{url} does not answer: {error}")
+
+
+def _status(url: str, name_and_password: str) -> int:
+    """Return the status of ``url``; its certificate does not matter to this question."""
+    request, context = Request(url), ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if name_and_password:
+        coded = b64encode(name_and_password.encode()).decode()
+        request.add_header("Authorization", f"Basic {coded}")
+    try:
+        with urlopen(request, timeout=_TIMEOUT_S, context=context) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        return error.code
+
+
+def _others_read(path: Path) -> bool:
+    """Return whether other users get as far as ``path``, and may read it."""
+    if path.is_relative_to(_CONTAINER) or not path.stat().st_mode & _OTHERS_READ:
+        return False
+    return _others_enter(path.parent)
+
+
+def _others_enter(folder: Path) -> bool:
+    """Return whether other users get as far as what is in ``folder``."""
+    folders = (folder, *folder.parents)
+    return all(each.stat().st_mode & _OTHERS_ENTER for each in folders)
+
+
+def _has_password(settings: Settings) -> bool:
+    return bool(urlsplit(settings.features.registry).password)
+
+
+def _host_port(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or 80

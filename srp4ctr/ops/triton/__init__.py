@@ -1,0 +1,1 @@
+"""A running tritonserver, supervised: steps that crash are replaced."""

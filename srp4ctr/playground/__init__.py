@@ -1,0 +1,1 @@
+"""The page of ``srp4ctr monitor open``, and the playground on it."""

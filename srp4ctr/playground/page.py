@@ -1,0 +1,57 @@
+"""Settings → the page of ``srp4ctr monitor open``: where its sources are, and who plays."""
+
+import webbrowser
+from collections.abc import Callable
+from contextlib import closing, suppress
+from importlib.util import find_spec
+
+from srp4ctr.embedded import stack
+from srp4ctr.settings import Settings
+
+PACKAGES = ("starlette", "uvicorn", "plotly")
+
+
+def open_page(
+    settings: Settings, port: int, browser: bool, say: Callable[[str], None]
+) -> None:
+    """Serve the page on ``port`` until Ctrl-C; ``say`` hears its address.
+
+    ``browser`` opens it there too. Raises ``ValueError`` if the port is taken.
+    """
+    # Not above: ``missing_packages`` is asked where they are not installed.
+    from srp4ctr.monitoring.page.app import PageSources
+    from srp4ctr.monitoring.page.server import opened
+    from srp4ctr.playground.playground import LivePlayground
+
+    with closing(LivePlayground(settings)) as playground:
+        sources = PageSources(
+            prometheus_url=settings.monitoring.prometheus_url,
+            exporters=exporters(settings),
+            playground=playground,
+        )
+
+        page = opened(sources, port)
+        say(page.address)
+        if browser:
+            webbrowser.open(page.address)
+        with suppress(KeyboardInterrupt):  # Ctrl-C is how one ends it
+            page.run()
+
+
+def missing_packages() -> list[str]:
+    """Return what the page needs and this environment lacks."""
+    return [name for name in PACKAGES if find_spec(name) is None]
+
+
+def exporters(settings: Settings) -> dict[str, str]:
+    """Return the metrics' address of each job, as Prometheus scrapes them."""
+    streams, monitoring = settings.streams, settings.monitoring
+    found = {
+        "monitor": f"http://{monitoring.host}:{monitoring.port}/metrics",
+        "stream": f"http://{streams.metrics_host}:{streams.metrics_port}/metrics",
+        "triton": settings.triton.metrics_url,
+    }
+    running = stack.status(settings.local).addresses
+    if running is not None:  # the settings name no caller: there may be many
+        found["caller"] = f"http://127.0.0.1:{running.caller_metrics_port}/metrics"
+    return found

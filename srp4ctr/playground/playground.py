@@ -1,0 +1,249 @@
+"""The page's playground on the real parts: the store, Triton and the stream.
+
+A ranking is what any caller gets, and a click is what any producer publishes: impressions
+of the slate as it was shown, then the click. Then the same candidates are asked for until
+the answer stands on another sequence and has other scores, which is the time that is shown.
+"""
+
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from srp4ctr.cli.tables.results import item_status_words
+from srp4ctr.cli.tables.users import action_name
+from srp4ctr.demo.replay import sequence_version
+from srp4ctr.monitoring.page.playground import (
+    ClickEffect,
+    Offer,
+    RankedItem,
+    ShownBehavior,
+    ShownRanking,
+    ShownUser,
+)
+from srp4ctr.playground.reads import PlaygroundReads
+from srp4ctr.playground.recent_events import recent_ids
+from srp4ctr.settings import Settings
+from srp4ctr.streams.events import Click
+from srp4ctr.streams.publisher import EventPublisher
+from srp4ctr.triton_repo.answers import Ranking
+from srp4ctr.triton_repo.client import RankClient
+
+OFFERED_USERS = 12
+_DEADLINE_S = 5.0
+_POLL_S = 0.025
+_PATIENCE_S = 10.0
+_KEPT_RANKINGS = 256
+_ADVICE = {
+    "cold_user": "The store has nothing of this user: the scores are of item and context "
+    "alone. A click begins the history.",
+    "empty_sequence": "This user was seen, but did nothing yet: a click begins the "
+    "history.",
+    "stale_sequence": "This user's history is older than features.sequence_ttl_days: it is "
+    "not used.",
+    "store_unavailable": "Triton could not read the feature store in time: the scores are "
+    "of what it holds in memory. Does the store run? `srp4ctr stack status`",
+}
+_NOTHING_SERVES = (
+    "Nothing is promoted yet: `srp4ctr model refresh` trains a model and promotes it."
+)
+_NOTHING_CHANGED = (
+    f"The click is published, but nothing changed within {_PATIENCE_S:.0f} s. Does the "
+    "stream worker run, and has it caught up? `srp4ctr stream run`"
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Slate:
+    """A ranking that is on someone's screen."""
+
+    ranking: Ranking
+    shown_at_ms: int
+    is_published: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class LivePlayground:
+    """Answers the page: see ``monitoring.page.playground.Playground``.
+
+    Connects when it is first asked, so that the page opens at once and stands where a part
+    is away; safe for many threads.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._reads = PlaygroundReads(settings)
+        self._slates: OrderedDict[str, _Slate] = OrderedDict()
+        self._lock = threading.Lock()
+        self._client: RankClient | None = None
+        self._publisher: EventPublisher | None = None
+
+    def offer(self) -> Offer:
+        """Return users of the last minutes, and what to do if nothing serves."""
+        log_dir = Path(self._settings.features.log_dir)
+        found = recent_ids(log_dir, self._settings.kafka.partitions, OFFERED_USERS)
+        advice = ""
+        if not found.users:
+            advice = (
+                f"No events in {log_dir}: publish some (`srp4ctr events publish`), or "
+                "type the id of a user."
+            )
+        can_rank = not self._reads.nothing_serves()
+        return Offer(
+            users=found.users,
+            can_rank=can_rank,
+            advice=advice if can_rank else _NOTHING_SERVES,
+        )
+
+    def user(self, user_id: str) -> ShownUser:
+        """Return the user's sequence as the store has it."""
+        elements = self._reads.sequence(user_id).elements[::-1]
+        items = self._reads.items([each.item_key for each in elements])
+        behaviors = tuple(
+            ShownBehavior(
+                item=items[each.item_key],
+                action=action_name(each.action),
+                at_ms=each.occurred_at,
+                value=each.value,
+            )
+            for each in elements
+        )
+        advice = "" if behaviors else f"The store has no behaviour of user {user_id!r}."
+        return ShownUser(user_id=user_id, behaviors=behaviors, advice=advice)
+
+    def rank(
+        self, user_id: str, item_ids: Sequence[str], count: int, draw: int
+    ) -> ShownRanking:
+        """Ask Triton, and keep the answer for the clicks that may follow."""
+        wanted = item_ids or self._reads.candidates(user_id, count, draw)
+        request_id = f"playground-{uuid.uuid4().hex}"
+        started = time.perf_counter()
+        ranking = self._ask(user_id, wanted, request_id)
+        latency_ms = (time.perf_counter() - started) * 1000
+        return self._shown(self._keep(request_id, ranking), ranking, latency_ms)
+
+    def click(self, request_id: str, item_id: str) -> ClickEffect:
+        """Publish slate and click, and return what has changed within ten seconds."""
+        slate = self._slates.get(request_id)
+        if slate is None or item_id not in slate.ranking.item_ids:
+            raise ValueError("This ranking is no longer known: ask for a new one.")
+        with slate.lock:
+            before = self._ask(slate.ranking.user_id, slate.ranking.item_ids)
+            published = self._publish(request_id, slate, item_id)
+        after, latency_ms = before, 0.0
+        changed_after_ms = None
+        while time.perf_counter() - published < _PATIENCE_S:
+            asked = time.perf_counter()
+            after = self._ask(before.user_id, before.item_ids)
+            latency_ms = (time.perf_counter() - asked) * 1000
+            if _has_moved(before, after):
+                changed_after_ms = (time.perf_counter() - published) * 1000
+                break
+            time.sleep(_POLL_S)
+        advice = "" if changed_after_ms is not None else _NOTHING_CHANGED
+        shown_as = self._keep(f"playground-{uuid.uuid4().hex}", after)
+        return ClickEffect(
+            changed_after_ms=changed_after_ms,
+            advice=advice,
+            user=self.user(before.user_id),
+            ranking=self._shown(shown_as, after, latency_ms),
+        )
+
+    def close(self) -> None:
+        """Leave Triton and the broker; what was published is acknowledged by then."""
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+            if self._publisher is not None:
+                self._publisher.close()
+            self._client = self._publisher = None
+
+    def _ask(
+        self, user_id: str, item_ids: Sequence[str], request_id: str | None = None
+    ) -> Ranking:
+        triton = self._settings.triton
+        with self._lock:
+            if self._client is None:
+                share = triton.canary_share
+                self._client = RankClient(triton.grpc, canary_share=share, tls=triton.tls)
+        try:
+            return self._client.rank(
+                user_id, item_ids, request_id=request_id, deadline_s=_DEADLINE_S
+            )
+        except ConnectionError as error:
+            if self._reads.nothing_serves() or "NOT_FOUND" in str(error):
+                raise ValueError(_NOTHING_SERVES) from error
+            raise ConnectionError(
+                f"Triton at {triton.grpc} gives no ranking. Does it run? `srp4ctr stack "
+                f"status` tells, `srp4ctr stack up` starts it. ({error})"
+            ) from error
+
+    def _publish(self, request_id: str, slate: _Slate, item_id: str) -> float:
+        """Publish the impressions, once, and the click; return when that was sent."""
+        with self._lock:
+            if self._publisher is None:
+                self._publisher = EventPublisher(self._settings.kafka)
+            publisher = self._publisher
+            try:
+                if not slate.is_published:
+                    for shown in slate.ranking.impressions(request_id, slate.shown_at_ms):
+                        publisher.publish(shown)
+                    publisher.flush(_DEADLINE_S)
+                    slate.is_published = True
+                sent = time.perf_counter()
+                publisher.publish(
+                    Click(
+                        event_id=f"c-{request_id}-{uuid.uuid4().hex[:8]}",
+                        request_id=request_id,
+                        user_id=slate.ranking.user_id,
+                        item_id=item_id,
+                        occurred_at=max(_now_ms(), slate.shown_at_ms + 1),
+                    )
+                )
+                publisher.flush(_DEADLINE_S)
+            except Exception:
+                self._publisher = None  # the next click connects anew
+                raise
+        return sent
+
+    def _keep(self, request_id: str, ranking: Ranking) -> str:
+        with self._lock:
+            self._slates[request_id] = _Slate(ranking=ranking, shown_at_ms=_now_ms())
+            while len(self._slates) > _KEPT_RANKINGS:
+                self._slates.popitem(last=False)
+        return request_id
+
+    def _shown(self, request_id: str, ranking: Ranking, latency_ms: float) -> ShownRanking:
+        items = self._reads.items_of(ranking.item_ids)
+        place = {item_id: i for i, item_id in enumerate(ranking.item_ids)}
+        ranked = tuple(
+            RankedItem(
+                item=items[item_id],
+                score=ranking.scores[place[item_id]],
+                notes=item_status_words(ranking.item_statuses[place[item_id]]),
+            )
+            for item_id in ranking.to_show()
+        )
+        return ShownRanking(
+            request_id=request_id,
+            items=ranked,
+            model_version=ranking.model_version,
+            status=ranking.status,
+            advice=_ADVICE.get(ranking.status, ""),
+            feature_version=ranking.feature_version,
+            latency_ms=latency_ms,
+            cost=self._reads.cost(ranking.model_version, len(ranked)),
+        )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _has_moved(before: Ranking, after: Ranking) -> bool:
+    """Return whether the answer stands on another sequence, and shows it."""
+    is_newer = sequence_version(after) != sequence_version(before)
+    return is_newer and after.scores != before.scores

@@ -1,0 +1,156 @@
+"""What the playground reads: a user's sequence, items' profiles, and the bundles' cards.
+
+In: the settings. Out: the store's rows as a person knows them, candidates that a user has
+not met, and what a request costs. Feast is imported at the first read: it takes 3 s.
+"""
+
+import random
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from srp4ctr.cli.tables.results import title_of
+from srp4ctr.features import bundle
+from srp4ctr.monitoring.page.playground import RequestCost, ShownItem
+from srp4ctr.playground.recent_events import recent_ids
+from srp4ctr.settings import Settings
+from srp4ctr.streams.events import item_key
+from srp4ctr.streams.sequences import BehaviorSequence
+from srp4ctr.streams.sink import ItemProfile
+from srp4ctr.triton_repo.live import read_serving
+
+_NAMES = ("title", "name")  # said as the title already
+_TRIES = 5  # profiles read per candidate: an item may have none
+_RECENT_ITEMS = 1000
+
+
+class PlaygroundReads:
+    """Reads for people: fresh at each call, safe for many threads.
+
+    Raises ``ValueError`` or ``ConnectionError`` with what to do where the store is away.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._views: Any = None
+        self._known: dict[str, list[int]] = {}
+
+    def sequence(self, user_id: str) -> BehaviorSequence:
+        """Return the user's sequence; an empty one of a stranger."""
+        from srp4ctr.features import rows
+
+        found = self._store().read_users([user_id])[
+            rows.USER_VIEWS.index(rows.SEQUENCE_VIEW)
+        ]
+        return rows.unpack_sequence(found[0]) if found[0] else BehaviorSequence()
+
+    def items(self, keys: Sequence[int]) -> dict[int, ShownItem]:
+        """Return each item by its key; one without a profile is called by its key."""
+        profiles = self._profiles(list(dict.fromkeys(keys)))
+        return {key: _shown(f"key {key}", "", profiles.get(key)) for key in keys}
+
+    def items_of(self, item_ids: Sequence[str]) -> dict[str, ShownItem]:
+        """Return each item by its id; one without a profile is called by its id."""
+        profiles = self._profiles([item_key(each) for each in item_ids])
+        return {each: _shown(each, each, profiles.get(item_key(each))) for each in item_ids}
+
+    def candidates(self, user_id: str, count: int, draw: int) -> list[str]:
+        """Return ``count`` items that are new to the user; each ``draw`` gives others.
+
+        Of those that the serving bundle knows and the store can name, else of those that
+        the last events name. Raises ``ValueError`` where there are none.
+        """
+        seen = {each.item_key for each in self.sequence(user_id).elements}
+        chance = random.Random(f"{user_id}:{draw}")
+        keys = [key for key in self._known_keys() if key not in seen]
+        chosen = chance.sample(keys, min(len(keys), count * _TRIES))
+        named = self._profiles(chosen)
+        found = [named[key].item_id for key in chosen if key in named][:count]
+        if not found:
+            features, kafka = self._settings.features, self._settings.kafka
+            recent = recent_ids(Path(features.log_dir), kafka.partitions, _RECENT_ITEMS)
+            new = [each for each in recent.items if item_key(each) not in seen]
+            found = chance.sample(new, min(len(new), count))
+        if not found:
+            raise ValueError("No item is known here: type the ids of some candidates.")
+        return found
+
+    def serving_version(self) -> str | None:
+        """Return the bundle that answers, as the live repository says."""
+        return read_serving(Path(self._settings.triton.repository)).serving
+
+    def nothing_serves(self) -> bool:
+        """Return whether the repository is here and nothing was ever promoted to it."""
+        is_here = Path(self._settings.triton.repository).is_dir()
+        return is_here and self.serving_version() is None
+
+    def cost(self, version: str, candidates: int) -> RequestCost | None:
+        """Return what so many candidates cost with bundle ``version``, if it is here."""
+        try:
+            card = bundle.read(self._folder(version)).cost
+        except ValueError:
+            return None
+        return request_cost(card, candidates)
+
+    def _known_keys(self) -> list[int]:
+        """Return the items that the serving bundle knows; none where it is not here."""
+        from srp4ctr.features import vocabulary
+
+        version = self.serving_version()
+        if version is None:
+            return []
+        if version not in self._known:
+            path = self._folder(version) / bundle.VOCABULARY_FILE
+            known = vocabulary.load(path).item_keys.tolist() if path.is_file() else []
+            self._known = {version: known}
+        return self._known[version]
+
+    def _folder(self, version: str) -> Path:
+        return Path(self._settings.training.bundles_dir) / version
+
+    def _profiles(self, keys: Sequence[int]) -> dict[int, ItemProfile]:
+        from srp4ctr.features import rows
+
+        entities = [rows.item_entity(key) for key in keys]
+        found = self._store().read(rows.PROFILE_VIEW, entities)
+        pairs = zip(keys, found, strict=True)
+        return {key: rows.unpack_profile(key, row) for key, row in pairs if row}
+
+    def _store(self) -> Any:
+        with self._lock:
+            if self._views is None:
+                from srp4ctr.features import store
+
+                self._views = store.OnlineViews(self._settings.features)
+            return self._views
+
+
+def request_cost(card: Mapping[str, float], candidates: int) -> RequestCost | None:
+    """Return what so many candidates cost by a bundle's cost card; None if it has none."""
+    try:
+        one, hundred = card["head_flops_per_1"], card["head_flops_per_100"]
+        encoder, unfolded = card["encoder_flops"], card["unfolded_flops_per_1"]
+    except KeyError:
+        return None
+    each = (hundred - one) / 99  # the head's cost is a line: training/cost.py
+    return RequestCost(
+        encoder_runs=1,
+        unfolded_encoder_runs=candidates,
+        flops=encoder + one + each * (candidates - 1),
+        unfolded_flops=unfolded * candidates,
+    )
+
+
+def _shown(name: str, item_id: str, profile: ItemProfile | None) -> ShownItem:
+    if profile is None:
+        return ShownItem(item_id=item_id, title=name, attributes={})
+    attributes = {
+        name: value if isinstance(value, str) else ", ".join(map(str, value))
+        for name, value in profile.attributes.items()
+        if name not in _NAMES
+    }
+    return ShownItem(
+        item_id=profile.item_id, title=title_of(profile), attributes=attributes
+    )
