@@ -66,9 +66,9 @@ def test_an_application_with_modules_of_the_same_names_is_served(tmp_path: Path)
 @pytest.mark.parametrize(
     "entry",
     [
-        "srp4ctr.cli.main",
-        "srp4ctr.ops.triton.triton_supervisor",
-        "srp4ctr.ops.stack_secrets",
+        "cli.main",
+        "ops.triton.triton_supervisor",
+        "ops.stack_secrets",
     ],
 )
 def test_no_entry_loads_a_module_by_a_second_name(entry: str, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from srp4ctr.streams.topics import PUBLISHED_TOPICS, ensure_topics
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.triton_repo.config import TritonConfig
 from tests import real_stack
-from tests.local.conftest import ClosedKafka
-from tests.local.test_kafka_access import MISSING
+from tests.ops.conftest import ClosedKafka
+from tests.ops.test_kafka_acl import MISSING
 
 NEEDED = [*MISSING, *(["redis-server"] if shutil.which("redis-server") is None else [])]
 pytestmark = [

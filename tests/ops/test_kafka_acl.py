@@ -27,7 +27,7 @@ from srp4ctr.streams.publisher import EventPublisher
 from srp4ctr.streams.topics import PUBLISHED_TOPICS, committed_offsets, ensure_topics
 from tests.builders import a_behavior, an_impression, an_item
 from tests.docs.pages import blocks
-from tests.local.conftest import ClosedKafka
+from tests.ops.conftest import ClosedKafka
 from tests.streams.test_app import COUNTED, started, wait_until_counted
 
 MISSING = apache_kafka.missing_tools()

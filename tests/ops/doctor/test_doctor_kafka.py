@@ -13,8 +13,8 @@ from srp4ctr.ops.doctor.check_result import answers, own_addresses
 from srp4ctr.settings import Settings
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.topics import ensure_topics
-from tests.local.conftest import ClosedKafka
-from tests.local.test_kafka_access import MISSING
+from tests.ops.conftest import ClosedKafka
+from tests.ops.test_kafka_acl import MISSING
 
 pytestmark = pytest.mark.kafka
 needs_apache_kafka = pytest.mark.skipif(bool(MISSING), reason=f"needs {MISSING}")
