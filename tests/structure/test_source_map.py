@@ -1,4 +1,4 @@
-"""docs/source-map.md has a phrase for every module, and is as ``make source-map`` writes it."""
+"""docs/source-map.md has a phrase for every module, and is up to date."""
 
 import re
 from pathlib import Path
