@@ -24,14 +24,14 @@ COMPOSE = $(if $(filter gpu,$(PROFILE)),TRITON_BACKEND=$(or $(TRITON_BACKEND),on
 # Where it is set each process compiles all it imports anew: 8 s of torch and its like.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint bench setup lock audit sbom fuzz schema dashboards secrets up down logs ops doctor refresh images backup restore containers clean
+.PHONY: help demo test check lint bench setup lock audit sbom fuzz schema dashboards source-map secrets up down logs ops doctor refresh images backup restore containers clean
 # Docker's older builder where buildx is not installed.
 export DOCKER_BUILDKIT ?= $(shell docker buildx version >/dev/null 2>&1 && echo 1 || echo 0)
 # Who typed an operator's command, for the audit log.
 export SRP4CTR_ACTOR ?= $(shell id -un)@$(shell hostname)
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 demo: setup ## install, then run the whole loop on real data with the embedded stack (ARGS="--keep")
 	@$(BIN)/srp4ctr demo $(ARGS)
@@ -93,6 +93,9 @@ schema: setup ## write the events' JSON Schema and AsyncAPI document anew
 
 dashboards: setup ## write Grafana's dashboards anew from monitoring/dashboards
 	@$(BIN)/python -m srp4ctr.monitoring.dashboards
+
+source-map: setup ## write docs/source-map.md anew from the modules' docstrings
+	@$(BIN)/python -m tests.structure.source_map
 
 secrets: ## make the real stack's certificates and passwords in secrets/ (HOSTS="rank.example.com")
 	@$(PYTHON) -m srp4ctr.ops.stack_secrets $(HOSTS)

@@ -1,4 +1,4 @@
-"""The README's tour: what the demo does, typed by hand, one command after another."""
+"""docs/start.md: what the demo does, typed by hand, one command after another."""
 
 import json
 import os

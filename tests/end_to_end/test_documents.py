@@ -59,7 +59,13 @@ def python_of(page: str, addresses: dict[str, str]) -> tuple[dict[str, Any], str
 
 
 def test_the_readme_s_python_publishes_and_ranks(addresses: dict[str, str]) -> None:
-    made, _ = python_of("README.md", addresses)
+    made, said = python_of("README.md", addresses)
+    assert re.search(r"^v\d+ \w+ \(", said), said
+    assert len(made["ranking"].scores) == 3
+
+
+def test_the_first_hour_s_python_publishes_and_ranks(addresses: dict[str, str]) -> None:
+    made, _ = python_of("docs/start.md", addresses)
     assert made["sent"].get().topic == "behavior-events"
     assert made["answer"].as_numpy("click_probability").shape == (1, 3)
 
@@ -102,7 +108,7 @@ def test_pseudonyms_leave_the_producer_and_the_caller(
 
 
 def test_every_page_with_python_is_run() -> None:
-    here = ("callers", "own_model", "privacy")
+    here = ("callers", "own_model", "privacy", "start")
     assert ["README.md", *(f"docs/{name}.md" for name in here)] == PAGES
     for page, test in ELSEWHERE.items():
         assert page.rpartition("/")[2] in (ROOT / test).read_text()

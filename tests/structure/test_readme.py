@@ -1,45 +1,59 @@
-"""The README's tree names every module, and its links lead somewhere."""
+"""The README is a page to read in five minutes, and what it names exists."""
 
 import re
-from pathlib import Path
 
-from tests.structure.source_tree import product_files
+import pytest
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+from tests.docs.pages import commands, pages, prose, words
+from tests.docs.test_blocks import complaint
+from tests.structure.source_tree import ROOT
+
+README = pages()["README.md"]
+MAX_BYTES = 14 * 1024
+MAX_WORDS = 1_100
 
 
-def test_the_tree_names_every_module() -> None:
-    missing = [
-        file.path
-        for file in product_files()
-        if not file.path.endswith("__init__.py")
-        and not re.search(
-            rf"^(?: *|srp4ctr/){re.escape(_name(file.path))} +#", README, re.MULTILINE
-        )
-    ]
-    assert missing == []
+def words_of_prose(text: str) -> list[str]:
+    """Return the words that a reader sees outside of blocks; a link's target is none."""
+    shown = re.sub(r"\]\([^)]*\)", "]", prose(text))
+    return [word for word in shown.split() if re.search(r"\w", word)]
+
+
+def test_it_is_short() -> None:
+    assert len(README.encode()) <= MAX_BYTES
+    assert len(words_of_prose(README)) <= MAX_WORDS
+
+
+def test_the_words_of_blocks_and_addresses_do_not_count() -> None:
+    text = "One [two](three/four) | – |\n```console\n$ make five\n```\nsix.\n"
+    assert words_of_prose(text) == ["One", "[two]", "six."]
 
 
 def test_every_link_into_the_project_leads_somewhere() -> None:
-    targets = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    assert targets
+    targets = re.findall(r"\]\((?!http)([^)#]+)(?:#[^)]*)?\)", README)
+    assert len(targets) > 20
     assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
 def test_every_command_that_it_names_exists() -> None:
-    files = [
-        ROOT / "srp4ctr" / "cli" / "main.py",
-        *(ROOT / "srp4ctr" / "cli").glob("*.py"),
-    ]
-    source = "".join(file.read_text() for file in files)
-    nouns = "stack|events|stream|features|model|monitor"
-    named = re.findall(rf"srp4ctr ({nouns}) ([a-z-]+)\b", README)
-    assert len(named) > 8
-    assert [f"{n} {v}" for n, v in named if f'.command("{v}")' not in source] == []
+    typed = [words(each) for block, each in commands() if block.page == "README.md"]
+    typed += [words(each) for each in re.findall(r"`((?:make|srp4ctr) [^`]+)`", README)]
+    assert ["make", "demo"] in typed
+    assert ["make", "test"] in typed
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    for program, *rest in typed:
+        if program == "make":
+            assert {each for each in rest if "=" not in each} <= targets
+        else:
+            assert program == "srp4ctr"
+            assert not complaint(rest)
 
 
-def _name(path: str) -> str:
-    """Return how the tree shows ``path``: below its folder's line."""
-    parts = path.split("/")
-    return "/".join(parts[2:] if parts[0] == "srp4ctr" and len(parts) > 2 else parts[1:])
+@pytest.mark.parametrize(
+    "stage",
+    ["event", "sequence", "feature", "example", "encoder states", "score", "metric"],
+)
+def test_it_tells_the_way_of_an_event(stage: str) -> None:
+    (line,) = re.findall(r"^> (.+)$", README, re.MULTILINE)
+    assert stage in line.split(" → ")

@@ -1,0 +1,56 @@
+"""docs/source-map.md has a phrase for every module, and is up to date."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.structure.source_map import PAGE, entries, first_sentence, page, phrase_of
+from tests.structure.source_tree import all_files
+
+
+def test_the_page_is_up_to_date() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run make source-map"
+
+
+def test_every_module_is_in_the_map() -> None:
+    linked = set(re.findall(r"\]\(\.\./([^)]+)\)", PAGE.read_text(encoding="utf-8")))
+    files = {each.path for each in all_files() if not each.path.startswith("tests/")}
+    assert {each for each in files - linked if not each.endswith("__init__.py")} == set()
+
+
+def test_every_module_says_what_it_is() -> None:
+    assert [each.path for each in entries() if not each.phrase] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("One thing.\n\nAnother.", "One thing"),
+        ("A sentence over\ntwo lines. Then more.", "A sentence over two lines"),
+        ("Is it well? Figures say so.", "Is it well?"),
+        ("Runs ``srp4ctr.cli`` (e.g. Ranks).", "Runs `srp4ctr.cli` (e.g. Ranks)"),
+        ("Several forms\n\n- one\n", "Several forms"),
+        ("", ""),
+    ],
+)
+def test_the_first_sentence_of_a_docstring(text: str, sentence: str) -> None:
+    assert first_sentence(text) == sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "phrase"),
+    [
+        ("a.py", '"""What it is."""\n', "What it is"),
+        ("a.py", "x = 1\n", ""),
+        ("a.js", "// The page: one view.\nimport x\n", "The page: one view"),
+        ("a.css", "/* Its colours. */\n", "Its colours"),
+        ("a.sh", "#!/bin/sh\n# Makes it\n# slim. Then ends.\n", "Makes it slim"),
+        ("a.toml", "[a]\n", ""),
+    ],
+)
+def test_what_a_file_says_of_itself(
+    tmp_path: Path, name: str, text: str, phrase: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert phrase_of(tmp_path / name) == phrase
