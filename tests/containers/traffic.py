@@ -24,12 +24,17 @@ def write_visits(path: Path, first: int, visits: int) -> int:
     return len(events)
 
 
+def item_of(number: int) -> str:
+    """Return an item's id; MovieLens, whose answers are compared, has no such item."""
+    return f"made-up-{number}"
+
+
 def items() -> list[Event]:
     """Return an update of every item."""
     return [
         ItemUpdate(
             event_id=f"i{n}",
-            item_id=str(n),
+            item_id=item_of(n),
             occurred_at=_START_MS,
             attributes={"genre": f"g{n % 7}"},
         )
@@ -42,7 +47,7 @@ def visit(number: int) -> Iterator[Event]:
     random_of = random.Random(number)
     user, request = f"u{random_of.randrange(USERS)}", f"r{number}"
     at_ms = _START_MS + number * _MINUTE_MS
-    shown = [str(n) for n in random_of.sample(range(ITEMS), SLATE)]
+    shown = [item_of(n) for n in random_of.sample(range(ITEMS), SLATE)]
     for position, item in enumerate(shown):
         yield Impression(
             event_id=f"{request}-{position}",
@@ -62,7 +67,7 @@ def visit(number: int) -> Iterator[Event]:
     yield Behavior(
         event_id=f"{request}-v",
         user_id=user,
-        item_id=str(random_of.randrange(ITEMS)),
+        item_id=item_of(random_of.randrange(ITEMS)),
         action="view",
         occurred_at=at_ms + 9_000,
     )

@@ -75,12 +75,13 @@ class Whole:
 
         if not until(is_answered, _HEALED_S):
             raise ContainerError("callers are not answered")
-        before = self.answer.get("probabilities", {})
-        if found["version"] == self.answer.get("version"):
-            apart = max(abs(before[i] - p) for i, p in found["probabilities"].items())
-            if apart > _APART:
-                raise ContainerError(f"answers changed by {apart:.3g}: {found}")
-        self.answer = found
+        before, self.answer = self.answer, found
+        if found["version"] != before.get("version"):
+            return
+        was = before["probabilities"]
+        apart = max(abs(was[item] - p) for item, p in found["probabilities"].items())
+        if apart > _APART:
+            raise ContainerError(f"answers changed by {apart:.3g}: {before} → {found}")
 
     def prometheus(self, path: str) -> Any:
         """Return what Prometheus' API answers."""
