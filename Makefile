@@ -47,9 +47,9 @@ lint: setup ## ruff, mypy --strict, the import rule
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: setup ## run benchmarks/NAME.py: make bench NAME=serving
+bench: setup ## run benchmarks/NAME.py: make bench NAME=serving (SAVE=1: keep its result)
 	@test -n "$(NAME)" || { echo "which one? NAME= one of:"; ls benchmarks/*.py | xargs -n1 basename -s .py; exit 2; }
-	@$(BIN)/python -m benchmarks.$(NAME) $(ARGS)
+	@set -o pipefail; $(BIN)/python -m benchmarks.$(NAME) $(ARGS)$(if $(SAVE), | $(BIN)/python -m benchmarks.saved_result $(NAME))
 
 benchmarks-page: setup ## write docs/benchmarks.md anew from benchmarks/results
 	@$(BIN)/python -m benchmarks.results_page

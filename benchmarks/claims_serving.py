@@ -25,7 +25,7 @@ SERVING = (
         name="folding",
         sentence="Encoding a user's history once per request needs far fewer FLOPs than "
         "encoding it for each of 100 candidates (histories of 50 behaviours).",
-        number=lambda found: f"{found['flops_ratio']}×",
+        number=lambda found: f"{of(found, length=50)['flops_ratio']:.0f}×",
     ),
     Claim(
         name="serving",

@@ -20,6 +20,7 @@ EVIDENCE_OF_OTHER_PAGES = {
     "own_model.seeds.jsonl": "docs/own_model.md",
 }
 CIRCUMSTANCES = {"date": "2027-01-31", "commit": "abc1234", "hardware": "8 cores, 32 GB"}
+FOLDING: dict[str, Any] = {"rows": [{"length": 50, "flops_ratio": 20}]}
 CONTAINERS: dict[str, Any] = {
     **{"services": 11, "events": 9000, "lost": 0, "restarts": 20, "not_healed": []},
     **{"failed": [], **CIRCUMSTANCES},
@@ -88,7 +89,7 @@ def test_a_run_with_failed_steps_says_so(tmp_path: Path) -> None:
 
 
 def test_what_a_result_does_not_say_is_not_recorded(tmp_path: Path) -> None:
-    text = a_page(tmp_path, folding={"flops_ratio": 20})
+    text = a_page(tmp_path, folding=FOLDING)
     assert row_of(text, "make bench NAME=folding")[1:5] == ["20×", *[UNKNOWN] * 3]
 
 
@@ -97,7 +98,7 @@ def test_a_new_result_takes_the_place_of_what_was_recorded_by_hand(tmp_path: Pat
     by_hand = row_of(page(tmp_path), "make bench NAME=folding")
     assert by_hand[1] == "21×"
     assert by_hand[4].endswith(MARK)
-    text = a_page(tmp_path, folding={"flops_ratio": 20, **CIRCUMSTANCES})
+    text = a_page(tmp_path, folding=FOLDING | CIRCUMSTANCES)
     assert row_of(text, "make bench NAME=folding")[1:5] == [
         *("20×", "8 cores, 32 GB", "abc1234", "2027-01-31")
     ]
