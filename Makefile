@@ -24,14 +24,14 @@ COMPOSE = $(if $(filter gpu,$(PROFILE)),TRITON_BACKEND=$(or $(TRITON_BACKEND),on
 # Where it is set each process compiles all it imports anew: 8 s of torch and its like.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint bench setup lock audit sbom fuzz schema dashboards source-map secrets up down logs ops doctor refresh images backup restore containers clean
+.PHONY: help demo test check lint bench benchmarks-page setup lock audit sbom fuzz schema dashboards source-map secrets up down logs ops doctor refresh images backup restore containers clean
 # Docker's older builder where buildx is not installed.
 export DOCKER_BUILDKIT ?= $(shell docker buildx version >/dev/null 2>&1 && echo 1 || echo 0)
 # Who typed an operator's command, for the audit log.
 export SRP4CTR_ACTOR ?= $(shell id -un)@$(shell hostname)
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
 
 demo: setup ## install, then run the whole loop on real data with the embedded stack (ARGS="--keep")
 	@$(BIN)/srp4ctr demo $(ARGS)
@@ -47,9 +47,12 @@ lint: setup ## ruff, mypy --strict, the import rule
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: setup ## run benchmarks/NAME.py: make bench NAME=serving
+bench: setup ## run benchmarks/NAME.py: make bench NAME=serving (SAVE=1: keep its result)
 	@test -n "$(NAME)" || { echo "which one? NAME= one of:"; ls benchmarks/*.py | xargs -n1 basename -s .py; exit 2; }
-	@$(BIN)/python -m benchmarks.$(NAME) $(ARGS)
+	@set -o pipefail; $(BIN)/python -m benchmarks.$(NAME) $(ARGS)$(if $(SAVE), | $(BIN)/python -m benchmarks.saved_result $(NAME))
+
+benchmarks-page: setup ## write docs/benchmarks.md anew from benchmarks/results
+	@$(BIN)/python -m benchmarks.results_page
 
 setup: $(VENV)/installed .serving/installed ## build .venv, and the embedded Triton in .serving
 

@@ -117,7 +117,7 @@ WAITING_IMPRESSION_BYTES = Measured(
     value=600.0, source="settings.toml: streams.max_kept_impressions"
 )
 CUT_EVENT_BYTES = Measured(
-    value=200.0, source="LOG.md: 2.0 GB at the peak for 10 M events, point_in_time"
+    value=200.0, source="recorded.json: peak_rss_mb of point_in_time, 10 M"
 )
 IMPRESSIONS_SHARE, BEHAVIORS_SHARE = 0.6, 0.4
 """Of the events; clicks are among the behaviours that join a sequence. It is the mix that

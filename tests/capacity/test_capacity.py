@@ -246,6 +246,8 @@ def test_the_other_constants_are_the_results() -> None:
     assert measured.LABEL_US.value == labels["overhead_us_per_event"]
     a_label = labels["memory_mb"] * 1e6 / labels["labels"]
     assert measured.LABEL_BYTES.value == pytest.approx(a_label)
+    cut = results("recorded.json")["runs"]["point_in_time"]["figures"]
+    assert measured.CUT_EVENT_BYTES.value == 1e6 * cut["peak_rss_mb"] / cut["events"]
     assert 4 * ModelConfig().width == measured.ITEM_BYTES_IN_A_FILE
     assert FeatureConfig().partitions == measured.PARTITIONS_OF_ITEM_READ
 

@@ -29,13 +29,12 @@ class Block:
 
 @cache
 def pages() -> dict[str, str]:
-    """Return every page's text by its path from the root; the log is no page."""
+    """Return every page's text by its path from the root."""
     found = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     found += [*(ROOT / "monitoring").glob("*.md")]
     return {
         path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
         for path in sorted(found)
-        if path.name != "LOG.md"
     }
 
 
