@@ -100,8 +100,10 @@ def _settings(
         log_dir=str(folder / "events"),
         item_refresh_s=0.1,
     )
+    settings = folder / "no-settings.toml"
+    settings.touch()
     env = {
-        "SETTINGS": str(folder / "no-settings.toml"),
+        "SETTINGS": str(settings),
         "LOCAL__DATA_DIR": str(folder),
         "KAFKA__BOOTSTRAP": kafka.bootstrap,
         "STREAMS__SEQUENCE_LENGTH": str(streams.sequence_length),

@@ -85,7 +85,7 @@ def test_a_module_of_ours_that_is_missing_is_a_bug_and_no_extra() -> None:
 
 def test_a_command_ends_in_one_line() -> None:
     code = (
-        "import sys\nimport cli\nsys.modules['faust'] = None\n"
+        "import sys\nfrom srp4ctr.cli import main as cli\nsys.modules['faust'] = None\n"
         "sys.argv = ['srp4ctr', 'stream', 'run']\ncli.main()"
     )
     done = subprocess.run(

@@ -157,8 +157,7 @@ def main() -> int:
         "failed": report.failed,
     }
     kept = line | {"said": report.said, "seconds": report.seconds} | _where()
-    if not asked.only:
-        RESULTS.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
+    RESULTS.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
     out.print_json(data=line, indent=None)
     return 1 if report.failed or whole.not_healed else 0
 

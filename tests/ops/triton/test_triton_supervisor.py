@@ -57,7 +57,7 @@ def test_what_the_server_leaves_behind_is_reaped_and_does_not_end_it(
         "import ctypes, runpy, sys\n"
         "ctypes.CDLL(None).prctl(36, 1)\n"  # PR_SET_CHILD_SUBREAPER
         "sys.argv = ['s', '127.0.0.1:1', sys.argv[1], '--', 'bash', '-c', sys.argv[2]]\n"
-        "runpy.run_module('local.triton_supervisor', run_name='__main__')"
+        "runpy.run_module('srp4ctr.ops.triton.triton_supervisor', run_name='__main__')"
     )
     script = "(sleep .5 & echo $!); sleep 3; exit 5"
     running = subprocess.Popen(
