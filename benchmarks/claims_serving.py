@@ -157,8 +157,8 @@ WHOLE = (
     Claim(
         name="containers",
         typed="make containers",
-        sentence="The services of `compose.yaml` lose no event through outages of a minute, "
-        "scaling, down and up, backup and restore.",
+        sentence="The services of `compose.yaml` lose no event through outages of a "
+        "minute, scaling, down and up, backup and restore.",
         number=container_losses,
     ),
     Claim(
