@@ -20,8 +20,6 @@ def _failed(found: Found) -> str:
     return f"; failed steps: {len(found['failed'])}" if found["failed"] else ""
 
 
-_A_DAY = {"for": "1 day"}
-
 SERVING = (
     Claim(
         name="folding",
@@ -41,16 +39,6 @@ SERVING = (
         sentence="99 % of the requests with 100 candidates and histories of 200 are "
         "answered within this time (one caller).",
         number=lambda found: f"{found['p99_ms']:.1f} ms",
-    ),
-    Claim(
-        name="kept_states",
-        args="--data ebnerd",
-        sentence="Encoder states computed by the stream do not save CPU time: on EB-NeRD "
-        "they cost more than they spare, per request (kept for a day).",
-        number=lambda found: (
-            f"{-of(found, data='ebnerd', states='stored', **_A_DAY)['cpu_spared_ms']:.2f}"
-            " ms more"
-        ),
     ),
     Claim(
         name="overload",

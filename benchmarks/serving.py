@@ -4,9 +4,7 @@ One Triton, one set of weights, requests with features from the store, in severa
 
 - ``rank_clicks``: as it is served on a CPU, one step, each request's history encoded once,
 - ``rank_states_kept``: the same when the user's history is still as it was at the request
-  before (``benchmarks/kept_states.py``: how often), as for all of these 200 users,
-- ``rank_states_stored``: the same when the stream has encoded the history, and put its
-  states beside the features (``triton.stored_states_s``),
+  before, as for all of these 200 users,
 - ``rank_in_three_steps``: the same in three steps, as for a GPU: what the hops cost,
 - ``rank_tiled``: the history encoded anew for each candidate, as who tiles the user does
   (not where that takes gigabytes),

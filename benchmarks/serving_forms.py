@@ -24,8 +24,8 @@ from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.triton_repo import pbtxt, rendering
 from srp4ctr.triton_repo.config import TritonConfig
 
-KEPT, STORED, THREE_STEPS, TILED, DIN = FORMS = (
-    *("rank_states_kept", "rank_states_stored", "rank_in_three_steps"),
+KEPT, THREE_STEPS, TILED, DIN = FORMS = (
+    *("rank_states_kept", "rank_in_three_steps"),
     *("rank_tiled", "rank_din"),
 )
 KEPT_BYTES = 64_000_000
@@ -48,11 +48,8 @@ def add_forms(
             steps = pbtxt.three_steps(name, parameters)
             _place_three_steps(repository, steps, limits, served)
         else:
-            states = {
-                "kept_states_bytes": str(KEPT_BYTES if name == KEPT else 0),
-                "stored_states": "on" if name == STORED else "off",
-            }
-            steps = pbtxt.one_step(name, {**parameters, **states}, triton.instances)
+            kept = {"kept_states_bytes": str(KEPT_BYTES if name == KEPT else 0)}
+            steps = pbtxt.one_step(name, {**parameters, **kept}, triton.instances)
             _place_one_step(repository / steps[0].name, steps[0], limits, served)
             if name in SCORINGS:
                 code = repository / steps[0].name / "1"

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.ingest_events import past_activity, past_exposures
 from benchmarks.promotion_faults import no_check
-from benchmarks.serving_forms import FORMS, STORED, add_forms
+from benchmarks.serving_forms import FORMS, add_forms
 from srp4ctr import processes
 from srp4ctr.embedded import broker, ports, triton_install, triton_server
 from srp4ctr.embedded.config import LocalConfig
@@ -35,7 +35,6 @@ from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.triton_repo import promotion
 from srp4ctr.triton_repo.config import TritonConfig
-from srp4ctr.triton_repo.state_encoding import StateEncoder
 
 USERS, ITEMS, GENRES = 200, 2_000, 20
 VERSION = "v1"
@@ -97,8 +96,6 @@ def running_stack(
             server = _started(folder, features, triton, metrics_port)
             stack = _promoted(folder, features, triton, (store, server, length))
             add_forms(triton, stack.sizes, catalogue(), forms)
-            if STORED in forms:
-                _encode_all(features, triton)
             yield stack
         finally:
             for each in processes.find(folder):
@@ -140,15 +137,6 @@ def _promoted(
         sizes=sizes,
         folder=folder,
     )
-
-
-def _encode_all(features: FeatureConfig, triton: TritonConfig) -> None:
-    """Put every user's encoder states beside the features, as a worker would."""
-    encoder = StateEncoder(features, replace(triton, stored_states_s=AN_HOUR_MS))
-    encoder.moved(user_ids())
-    while encoder.turn():
-        pass
-    encoder.stop()
 
 
 def user_ids() -> list[str]:

@@ -68,13 +68,6 @@ def open_store(
     )
 
 
-def client_of(config: FeatureConfig, timeout_s: float) -> Callable[[], Any]:
-    """Return what gives Redis' own client, Feast's, for values that are no features."""
-    store = open_store(config, timeout_s=timeout_s)
-    # Of a cluster it asks at once which node has which slots: not here.
-    return partial(store.provider.online_store._get_client, store.config.online_store)
-
-
 def apply(config: FeatureConfig) -> list[str]:
     """Register our views with Feast and return their names; doing it again is harmless."""
     from srp4ctr.features.repo import definitions  # builds Feast's objects: not at import

@@ -7,6 +7,8 @@ each folder gets its own config object.
 """
 
 import difflib
+import functools
+import logging
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -17,6 +19,7 @@ from typing import Any, get_type_hints
 from pydantic import Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -36,10 +39,20 @@ NOT_SETTINGS = {
     *("SRP4CTR_BIND", "SRP4CTR_SECRETS", "SRP4CTR_ACTOR"),
 }
 STACK_FILE = "stack.toml"
+# Section and name → the release that removed it: a file that still has it goes on working.
+REMOVED: Mapping[tuple[str, str], str] = {("triton", "stored_states_s"): "0.2.0"}
+_log = logging.getLogger(__name__)
 
 
 class SettingsError(ValueError):
     """A setting that a person can mend; the message names it and the choices."""
+
+
+class _Environment(EnvSettingsSource):
+    """The variables, without what was removed."""
+
+    def __call__(self) -> dict[str, Any]:
+        return _without_removed(super().__call__(), "the environment")
 
 
 class Settings(BaseSettings):
@@ -67,7 +80,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Put the environment above the files, which come in as the initial values."""
-        return env_settings, init_settings
+        return _Environment(settings_cls), init_settings
 
 
 def load() -> Settings:
@@ -75,6 +88,7 @@ def load() -> Settings:
 
     Raises ``SettingsError`` for an unknown key (the known ones are listed), a value that
     its section refuses, or a file that ``SRP4CTR_SETTINGS`` names and that is not there.
+    A setting that was removed is ignored, with a warning.
     """
     from_file, stack = (values for _, values in _files())
     return _build(_merged(from_file, stack))
@@ -179,7 +193,25 @@ def _read(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path} is not TOML: {error}") from error
     for key in _leaves(values):
         _check_key(key, str(path))
-    return values
+    return _without_removed(values, str(path))
+
+
+def _without_removed(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return ``values`` without the settings that were removed, and warn of those."""
+    kept = dict(values)
+    for (section, name), version in REMOVED.items():
+        inside = kept.get(section)
+        if isinstance(inside, Mapping) and name in inside:
+            _warn_once(f"{section}.{name}", version, where)
+            kept[section] = {each: inside[each] for each in inside if each != name}
+    return kept
+
+
+@functools.cache
+def _warn_once(name: str, version: str, where: str) -> None:
+    """Warn of a removed setting; a command reads its settings more than once."""
+    said = "%s: the setting %s was removed in %s and is ignored: docs/decisions.md says why"
+    _log.warning(said, where, name, version)
 
 
 def _leaves(values: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[Any]:
@@ -201,6 +233,8 @@ def _environment_keys() -> list[tuple[str, ...]]:
 
 def _check_key(key: tuple[str, ...], where: str) -> None:
     """Raise ``SettingsError`` unless ``key`` is a path through the sections' fields."""
+    if key in REMOVED:
+        return
     owner: Any = Settings
     for depth, name in enumerate(key):
         known = _fields(owner)

@@ -1,6 +1,6 @@
 """Settings: which source wins, and what a mistyped key says."""
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
@@ -53,6 +53,43 @@ def test_an_unknown_variable_is_an_error(
     monkeypatch.setenv("SRP4CTR_STREAMS__LENGTH", "5")
     with pytest.raises(settings.SettingsError, match="SRP4CTR_STREAMS__LENGTH"):
         settings.load()
+
+
+@pytest.mark.parametrize(
+    ("file", "variable", "value"),
+    [
+        ("[triton]\nstored_states_s = 86400.0\ninstances = 3\n", "", ""),
+        ("[triton]\ninstances = 3\n", "SRP4CTR_TRITON__STORED_STATES_S", "86400"),
+        ("[triton]\ninstances = 3\n", "SRP4CTR_TRITON", '{"stored_states_s": 86400}'),
+    ],
+)
+def test_a_removed_setting_is_ignored_and_a_warning_says_so_once(
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    file: str,
+    variable: str,
+    value: str,
+) -> None:
+    settings._warn_once.cache_clear()
+    (here / "settings.toml").write_text(file)
+    if variable:
+        monkeypatch.setenv(variable, value)
+    loaded = settings.load()
+    assert loaded.triton.instances == 3
+    assert "triton.stored_states_s" not in {each.name for each in settings.in_force()}
+    said = "the setting triton.stored_states_s was removed in 0.2.0 and is ignored"
+    assert [record.message for record in caplog.records if said in record.message] == [
+        f"{'the environment' if variable else 'settings.toml'}: {said}: docs/decisions.md"
+        " says why"
+    ]
+
+
+def test_no_setting_is_both_removed_and_known() -> None:
+    for section, name in settings.REMOVED:
+        kind = settings.Settings.model_fields[section].annotation
+        assert is_dataclass(kind)
+        assert name not in {each.name for each in fields(kind)}
 
 
 def test_a_value_that_its_section_refuses_names_the_section(

@@ -121,9 +121,6 @@ class TritonConfig:
     kept_states_mb: float = 64.0
     """How much of the states of recent histories each instance keeps, to encode none twice:
     an L of 200 takes 0.27 MB. 0: nothing is kept."""
-    stored_states_s: float = 0.0
-    """How long states that the stream's workers have encoded stay in the store: requests
-    then encode none. 0: the workers encode none. An L of 200 takes 0.13 MB a user."""
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
     served_log: ServedLogConfig = field(default_factory=ServedLogConfig)
     max_wrong_features: float = 0.01
@@ -160,11 +157,10 @@ class TritonConfig:
                     f"triton.{name} is {value!r}: that needs the one step of "
                     f"triton.backend 'python', which is {self.backend!r}"
                 )
-        if self.instances < 1 or min(self.kept_states_mb, self.stored_states_s) < 0.0:
+        if self.instances < 1 or self.kept_states_mb < 0.0:
             raise ValueError(
                 f"triton.instances is {self.instances}, at least 1; "
-                f"triton.kept_states_mb is {self.kept_states_mb} and "
-                f"triton.stored_states_s {self.stored_states_s}, at least 0"
+                f"triton.kept_states_mb is {self.kept_states_mb}, at least 0"
             )
         if self.max_wait_ms < 1.0 or not 0.0 <= self.canary_share <= 1.0:
             raise ValueError(
@@ -182,8 +178,6 @@ class TritonConfig:
             yield "exploration.kind", self.exploration.kind
         if self.served_log.share > 0.0:
             yield "served_log.share", self.served_log.share
-        if self.stored_states_s > 0.0:
-            yield "stored_states_s", self.stored_states_s
 
     def known_control_key(self) -> str:
         """Return the control key; raises ``ValueError`` if its file cannot be read."""

@@ -23,7 +23,6 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.reference import read_reference
 from srp4ctr.features.requests import RequestBatch, open_bundle
 from srp4ctr.features.served_log import ServedLog, ServedRequest
-from srp4ctr.features.stored_states import for_requests
 from srp4ctr.triton_repo.exploration import Policy, best_first, explored, policy_of
 from srp4ctr.triton_repo.ledger import Ledger, spending
 from srp4ctr.triton_repo.pbtxt import FETCH_FEATURES, MODEL_INPUTS
@@ -89,7 +88,7 @@ class Ranker:
     version: str
     max_candidates: int
     features: Features
-    scorer: Callable[[Tensors, Sequence[str]], Tensors] | None
+    scorer: Callable[[Tensors], Tensors] | None
     """None: the features alone, for encoder and head elsewhere."""
     spend: Spend
     policy: Policy = best_first
@@ -136,7 +135,7 @@ class Ranker:
         self.spend(FETCH_FEATURES, _requests(call) * is_ids, time.perf_counter() - began)
         if self.scorer and call.wanted & _SCORED:
             try:
-                made = {**made, **self.scorer(made, _users(given))}
+                made = {**made, **self.scorer(made)}
             except Exception as error:  # a row outside the tables is the caller's mistake
                 raise RefusedError(str(error), "tensors") from error
             if self.witness is not None:
@@ -216,8 +215,7 @@ def opened(
     features, scorer = open_bundle(config, folder), None
     spend = spending(told, settings["model_version"])
     if (folder / bundle.ENCODER_FILE).is_file():
-        read = for_requests(config).read if settings["stored_states"] == "on" else None
-        scorer = Scorer(folder, int(settings["kept_states_bytes"]), spend, read)
+        scorer = Scorer(folder, int(settings["kept_states_bytes"]), spend)
     kept = json.loads(settings["served_log"])
     ranker = Ranker(
         version=settings["model_version"],
@@ -279,11 +277,6 @@ def _served(given: Tensors, made: Tensors, row: int) -> ServedRequest:
 def _text(value: bytes | str) -> str:
     """Return a text, which comes as bytes; to log one that is none refuses no answer."""
     return value.decode(errors="replace") if isinstance(value, bytes) else value
-
-
-def _users(given: Tensors) -> list[str]:
-    """Return who asks, where the call says so."""
-    return [_text(user) for user in given["user_id"][:, 0]] if "user_id" in given else []
 
 
 def _requests(call: Call) -> int:

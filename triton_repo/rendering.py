@@ -81,7 +81,6 @@ def _parameters(
     return {
         "max_candidates": str(config.max_candidates),
         "kept_states_bytes": str(round(config.kept_states_mb * 1e6)),
-        "stored_states": "on" if config.stored_states_s else "off",
         "exploration": json.dumps(asdict(config.exploration)),
         "served_log": json.dumps(asdict(_absolute(config.served_log))),
         "model_version": version,

@@ -6,7 +6,6 @@ tensors alone, which are their key: neither a new behaviour nor a changed attrib
 old states. They end with the step, and so with the model.
 """
 
-import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,6 @@ from numpy.typing import NDArray
 
 from srp4ctr.features import bundle, schema
 from srp4ctr.features.schema import TensorSpec
-from srp4ctr.features.stored_states import Read, StoredStates
 from srp4ctr.triton_repo.pbtxt import BEHAVIOR_ENCODER, CLICK_HEAD
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -28,85 +26,43 @@ _ONNX_TYPES = {"int64": "tensor(int64)", "float32": "tensor(float)"}
 Spend = Callable[[str, int, float], None]
 
 
-class Encoder:
-    """A bundle's encoder; it reads one history at a time.
-
-    So no user's states depend on who shares the call.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        """Open the file in ``folder``."""
-        path, sizes = folder / bundle.ENCODER_FILE, bundle.read(folder).sizes
-        self._encode = _Session(path, schema.ENCODER_INPUTS, sizes)
-        self.digest = hashlib.sha256(path.read_bytes()).digest()
-        """Tells its states from those of any other encoder."""
-
-    def __call__(self, history: Tensors) -> Tensors:
-        """Return ``STATE_TENSORS`` of ``history``, ``ENCODER_INPUTS`` of one request."""
-        return self._encode(history)
-
-
 class Scorer:
     """Runs the two ONNX files of a bundle on one thread."""
 
-    def __init__(
-        self, folder: Path, kept_bytes: int, spend: Spend, read_stored: Read | None = None
-    ) -> None:
-        """Open the files in ``folder``; keep states of ``kept_bytes`` at most.
-
-        ``read_stored`` reads states that the stream has put beside the features.
-        """
+    def __init__(self, folder: Path, kept_bytes: int, spend: Spend) -> None:
+        """Open the files in ``folder``; keep states of ``kept_bytes`` at most."""
         sizes = bundle.read(folder).sizes
-        self._encode = Encoder(folder)
+        self._encode = _Session(folder / bundle.ENCODER_FILE, schema.ENCODER_INPUTS, sizes)
         self._score = _Session(folder / bundle.HEAD_FILE, schema.HEAD_INPUTS, sizes)
         self._kept = KeptStates(kept_bytes)
-        self._stored = read_stored and StoredStates(read_stored, self._encode.digest, sizes)
         self._spend = spend
 
-    def __call__(self, tensors: Tensors, users: Sequence[str] = ()) -> Tensors:
-        """Return ``SCORE_TENSORS`` of B requests, of ``users`` where that is known."""
+    def __call__(self, tensors: Tensors) -> Tensors:
+        """Return ``SCORE_TENSORS`` of B requests."""
         began = time.perf_counter()
-        states, encoded = self.states(tensors, users)
+        states, encoded = self.states(tensors)
         between = time.perf_counter()
         scores = self._score({**tensors, **states})
         self._spend(BEHAVIOR_ENCODER, encoded, between - began)
         self._spend(CLICK_HEAD, len(states["state_mask"]), time.perf_counter() - between)
         return scores
 
-    def states(self, tensors: Tensors, users: Sequence[str] = ()) -> tuple[Tensors, int]:
-        """Return ``STATE_TENSORS`` of B requests, and how many of them were encoded."""
-        histories = histories_in(tensors)
-        keys = [key_of(history) for history in histories]
-        stored = self._stored_of(dict(zip(keys, users, strict=False)))
+    def states(self, tensors: Tensors) -> tuple[Tensors, int]:
+        """Return ``STATE_TENSORS`` of B requests, and how many of them were encoded.
+
+        One by one, so that no user's states depend on who shares the call.
+        """
+        names = [spec.name for spec in schema.ENCODER_INPUTS]
         rows, encoded = [], 0
-        for key, history in zip(keys, histories, strict=True):
+        for row in range(len(tensors[names[0]])):
+            history = {name: tensors[name][row : row + 1] for name in names}
+            key = b"".join(each.tobytes() for each in history.values())
             if (states := self._kept.get(key)) is None:
-                if (states := stored.get(key)) is None:
-                    states = self._encode(history)
-                    encoded += 1
+                states = self._encode(history)
                 self._kept.put(key, states)
+                encoded += 1
             rows.append(states)
         return _stacked(rows), encoded
-
-    def _stored_of(self, users: Mapping[bytes, str]) -> Mapping[bytes, Tensors]:
-        """Return what the store has of the histories of ``users`` that are not kept."""
-        if self._stored is None:
-            return {}
-        return self._stored.find({k: u for k, u in users.items() if k not in self._kept})
-
-
-def histories_in(tensors: Tensors) -> list[Tensors]:
-    """Return ``ENCODER_INPUTS`` of each of B requests."""
-    names = [spec.name for spec in schema.ENCODER_INPUTS]
-    return [
-        {name: tensors[name][row : row + 1] for name in names}
-        for row in range(len(tensors[names[0]]))
-    ]
-
-
-def key_of(history: Tensors) -> bytes:
-    """Return all that an encoder reads of one request."""
-    return b"".join(history[spec.name].tobytes() for spec in schema.ENCODER_INPUTS)
 
 
 class KeptStates:
@@ -121,10 +77,6 @@ class KeptStates:
         if (states := self._states.get(history)) is not None:
             self._states.move_to_end(history)
         return states
-
-    def __contains__(self, history: bytes) -> bool:
-        """Return whether the states of ``history`` are kept."""
-        return history in self._states
 
     def put(self, history: bytes, states: Tensors) -> None:
         """Keep ``states`` of a history that is not kept."""

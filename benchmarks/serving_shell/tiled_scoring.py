@@ -5,7 +5,7 @@ For ``benchmarks/serving.py``, in the place of ``triton_repo/scoring.py``, which
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ CANDIDATE = "candidate_"  # how the names of what is a candidate's begin
 class Scorer(served_scoring.Scorer):
     """One row a candidate, all in one batch."""
 
-    def __call__(self, tensors: Mapping[str, Any], _: Sequence[str] = ()) -> dict[str, Any]:
+    def __call__(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
         """Return ``SCORE_TENSORS`` of B requests."""
         began, shape = time.perf_counter(), tensors["candidate_item_rows"].shape
         tiled = {name: _tiled(name, array, *shape) for name, array in tensors.items()}

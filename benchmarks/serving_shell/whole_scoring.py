@@ -5,7 +5,7 @@ For ``benchmarks/serving.py``, in the place of ``triton_repo/scoring.py``, which
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,14 @@ class Scorer:
     """Runs ``whole.onnx`` on one thread."""
 
     def __init__(
-        self, folder: Path, _: int, spend: Callable[[str, int, float], None], __: None
+        self, folder: Path, _: int, spend: Callable[[str, int, float], None]
     ) -> None:
         """Open the file in ``folder``."""
         sizes = bundle.read(folder).sizes
         self._score = served_scoring._Session(folder / "whole.onnx", MODEL_INPUTS, sizes)
         self._spend = spend
 
-    def __call__(self, tensors: Mapping[str, Any], _: Sequence[str]) -> Mapping[str, Any]:
+    def __call__(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return ``SCORE_TENSORS`` of B requests."""
         began = time.perf_counter()
         scores = self._score(tensors)

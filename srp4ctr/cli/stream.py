@@ -1,7 +1,5 @@
 """``srp4ctr stream VERB``: run a worker, or have the past folded anew."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -13,9 +11,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from srp4ctr.cli.tables.dates import instant
 from srp4ctr.ops.audit import audit_log
 from srp4ctr.settings import Settings, load
-from srp4ctr.streams.sink import FeatureSink
-
-_ENDS_WITHIN_S = 15.0  # what the encoder is at may wait for the store twice
 
 app = typer.Typer(help="Events → sequences, counters and labels.", no_args_is_help=True)
 out = Console()
@@ -36,36 +31,14 @@ def run() -> None:
     settings = load()
     with ended_by_sigterm():
         until_there(lambda: ensure_topics(settings.kafka), err.print)
-        store = until_there(lambda: FeatureStoreSink(settings.features), err.print)
+        sink = until_there(lambda: FeatureStoreSink(settings.features), err.print)
     address = f"{settings.streams.metrics_host}:{settings.streams.metrics_port}"
     err.print(f"metrics: http://{address}/metrics  (Ctrl-C stops)")
     prepare_worker(
         Path(settings.local.data_dir), settings.kafka.bootstrap, group_ids(settings.streams)
     )
     log_dir = Path(settings.features.log_dir)
-    with _encoding(store, settings) as sink:
-        run_worker(settings.kafka, settings.streams, sink, log_dir)
-
-
-@contextmanager
-def _encoding(sink: FeatureSink, settings: Settings) -> Iterator[FeatureSink]:
-    """Yield ``sink``, with an encoder of what moves behind it where that is asked for."""
-    if not settings.triton.stored_states_s:
-        yield sink
-        return
-    try:
-        from srp4ctr.triton_repo.state_encoding import EncodingSink, StateEncoder
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"triton.stored_states_s needs {error.name}: pip install 'srp4ctr[states]'"
-        ) from error
-    encoder = StateEncoder(settings.features, settings.triton)
-    thread = encoder.start()
-    try:
-        yield EncodingSink(sink, encoder)
-    finally:  # Python must not end while the thread is in onnxruntime: it would abort
-        encoder.stop()
-        thread.join(_ENDS_WITHIN_S)
+    run_worker(settings.kafka, settings.streams, sink, log_dir)
 
 
 @app.command("rebuild")

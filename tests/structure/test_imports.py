@@ -49,7 +49,6 @@ VENDOR_HOMES = {
         *FAUST_SERVICES,
         "features/feast_api.py",  # keeps Feast from switching it to files
         "triton_repo/client.py",
-        "triton_repo/state_encoding.py",  # runs in the worker
         "monitoring/exporter.py",
         "monitoring/gauges.py",
         "monitoring/probe.py",

@@ -4,19 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file
 from torch import Tensor
 
 from srp4ctr.features import bundle
 from srp4ctr.features.bundle import BundleManifest
-from srp4ctr.features.stored_states import digest_of, packed
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.cost import sizes_of
 from srp4ctr.training.export import check, export, run_onnx, score_knowing, write_golden
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.triton_repo.pbtxt import BEHAVIOR_ENCODER
-from srp4ctr.triton_repo.scoring import Encoder, Scorer, histories_in, key_of
+from srp4ctr.triton_repo.scoring import Scorer
 from tests.training.conftest import SIZES, TINY
 
 Maker = Callable[..., dict[str, Tensor]]
@@ -80,37 +77,6 @@ def test_the_head_also_gives_what_its_blocks_made(
     np.testing.assert_allclose(same_queries.detach(), queries, atol=1e-5)
     np.testing.assert_allclose(moved[:, 1:].detach(), candidates[:, 1:], atol=1e-5)
     assert (np.abs(moved[:, 0].detach().numpy() - candidates[:, 0]) > 1e-3).any()
-
-
-def test_states_out_of_the_store_score_nearly_as_those_that_were_encoded(
-    requests_of: Maker, tmp_path: Path
-) -> None:
-    torch.manual_seed(0)
-    model = SRP4CTR(TINY, SIZES).eval()
-    with torch.no_grad():  # as drawn it answers everything alike
-        for each in model.parameters():
-            each.add_(0.2 * torch.randn_like(each))
-    sizes = sizes_of(TINY, SIZES)
-    export(model, sizes, tmp_path)
-    bundle.write_card(tmp_path, BundleManifest(version="v1", created_at_ms=0, sizes=sizes))
-    requests = {n: each.numpy() for n, each in requests_of(count=4, candidates=9).items()}
-    users = [f"user-{number}" for number in range(4)]
-    encoder, values = Encoder(tmp_path), {}
-    for user, history in zip(users, histories_in(requests), strict=True):
-        digest = digest_of(encoder.digest, key_of(history))
-        values[user] = packed(encoder(history), digest)
-    runs: list[int] = []
-
-    def spend(part: str, count: int, _: float) -> None:
-        runs.append(count * (part == BEHAVIOR_ENCODER))
-
-    encoded = Scorer(tmp_path, 0, spend)(requests, users)["click_probability"]
-    scorer = Scorer(tmp_path, 0, spend, lambda asked: [values[user] for user in asked])
-    stored = scorer(requests, users)
-    assert runs == [4, 0, 0, 0]
-    assert encoded.std() > 0.01
-    np.testing.assert_allclose(stored["click_probability"], encoded, atol=1e-3)
-    assert (stored["click_probability"] != encoded).any()  # they are halves
 
 
 @pytest.mark.parametrize(("count", "candidates"), [(1, 1), (5, 40)])

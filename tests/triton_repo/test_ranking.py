@@ -1,6 +1,5 @@
 """Calls → answers, without a server: batches, refusals, and who asks for what."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,7 @@ class OneTensorPerItem:
         """Nothing goes on."""
 
 
-def score(tensors: Tensors, _: Sequence[str] = ()) -> Tensors:
+def score(tensors: Tensors) -> Tensors:
     rows = tensors["candidate_item_rows"]
     if (rows > 90).any():
         raise RuntimeError("indices element out of data bounds")
