@@ -4,7 +4,6 @@ In: which broker. Out: addresses, what a user's rows take in the store, and the 
 the worker that ``srp4ctr stream run`` starts. Everything ends with the ``with`` block.
 """
 
-import os
 import statistics
 import tempfile
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import psutil
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError
@@ -43,7 +43,6 @@ MAX_WORKERS = 4
 MEASURED_KEYS = 200
 _START_S, _RUN_S = 90.0, 600.0
 _FSYNC_S = 1.5  # Valkey's append-only file keeps its buffers for a second
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,5 +268,5 @@ def _folded(metrics_port: int) -> float:
 
 def cpu_s(pid: int) -> float:
     """Return the CPU time of process ``pid`` so far, all threads, user and system."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)

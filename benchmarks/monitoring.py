@@ -15,7 +15,6 @@ Then a million labels: how long one takes, and how much memory they keep.
 
 import argparse
 import json
-import resource
 import tempfile
 import time
 from collections import defaultdict
@@ -25,6 +24,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import psutil
 
 from benchmarks.click_sources import of_ebnerd, say
 from benchmarks.monitoring_alerts import Fired, fired
@@ -228,7 +228,7 @@ def _overhead(
     """Return what ``count`` labels cost the monitor, all of them within its window."""
     monitor = _monitor(folder, "http://127.0.0.1:9/metrics")
     copies = -(-count // len(labels))
-    before = _resident_bytes()
+    before = psutil.Process().memory_info().rss
     seconds, folded = 0.0, 0
     for copy in range(copies):
         renamed = [
@@ -245,13 +245,8 @@ def _overhead(
         "overhead_us_per_event": round(seconds / folded * 1e6, 2),
         "show_ms": round((time.process_time() - began) * 1e3, 1),
         "labels": folded,
-        "memory_mb": round((_resident_bytes() - before) / 1e6, 1),
+        "memory_mb": round((psutil.Process().memory_info().rss - before) / 1e6, 1),
     }
-
-
-def _resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
 
 
 def _table(qualities: Sequence[ModelQuality], found: Sequence[Fired]) -> str:

@@ -1,191 +1,230 @@
-"""A demand and what was measured → the machines that it needs, and what they cost.
+"""A traffic and what was measured → the machines that it needs, and what breaks first.
 
-Each line says which measured constant it was computed from. No I/O.
+Each constant names the file under ``benchmarks/results`` that it is from; a test compares
+the two. They are of one slow CPU: ``docs/capacity.md`` says how to measure yours.
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Annotated, Any, NamedTuple
 
-from srp4ctr.capacity import constants as measured
-from srp4ctr.capacity.demand import Demand, Dials, Layout, Prices
-from srp4ctr.capacity.limits import Limit, limits
+from typer import Option
 
-DAY_S, HOURS_A_MONTH, GB = 86_400.0, 730.0, 1e9
+from srp4ctr.settings import Settings
+
 CORES, MEMORY, DISK = "cores", "GB of memory", "GB of disk"
+DAY_S, MACHINE_BYTES = 86_400.0, 64e9  # of memory, where a part cannot be spread
+LINE = ("part", "what", "value", "unit", "source")
+LIMIT = ("what", "needed", "holds", "unit", "remedy", "source", "times")
+
+
+class Measured(NamedTuple):
+    """A constant, or one per length L of histories; the result and field it is from."""
+
+    source: str
+    value: float | Mapping[int, float]
+
+    def at(self, length: float = 0.0) -> float:
+        """Return it at L, on the line through two measured; the same below the least."""
+        if not isinstance(self.value, Mapping):
+            return self.value
+        lines = [*pairwise(self.value.items())]
+        inside = [line for line in lines if length <= line[1][0]]
+        (low, first), (high, last) = inside[0] if inside else lines[-1]
+        return first + (last - first) * (max(length, low) - low) / (high - low)
+
+
+WORKER_US = Measured("footprints.json: worker_us_per_event", {50: 97.67, 200: 104.5})
+USER_BYTES = Measured("footprints.json: bytes_per_user", {50: 2691, 200: 6450})
+WINDOW_MS = Measured("footprints.json: pretraining_ms_per_window", {50: 1.511, 200: 7.384})
+# These do not grow with L, or less than two runs differ: means of both lengths.
+SHARE_BYTES = Measured("footprints.json: bytes_per_item_share", 434.0)
+PROFILE_BYTES = Measured("footprints.json: bytes_per_item_profile", 426.5)
+KAFKA_BYTES = Measured("footprints.json: kafka_bytes_per_event", 405.0)
+LOG_BYTES = Measured("footprints.json: log_bytes_per_event", 44.0)
+STORE_US = Measured("footprints.json: store_us_per_event", 14.915)
+KAFKA_US = Measured("footprints.json: kafka_us_per_event", 47.915)
+USER_READ_US = Measured("footprints.json: store_us_per_user_read", 85.0)
+ITEM_READ_US = Measured("footprints.json: store_us_per_item_read", 24.0)
+ROWS_OF_ITEM_READ = 5  # a share of each of four partitions, and a profile
+TABLE_TURN_S = Measured("footprints.json: table_turn_s_per_million_items", 0.822)
+RANK_S = "serving.json: cpu_s_per_1000_candidates of rank"
+FOLDED_S = {  # by L, then by the candidates of a request
+    50: {10: 0.43888, 100: 0.06973, 500: 0.02394},
+    200: {10: 0.62352, 100: 0.08249, 500: 0.03649},
+    1000: {10: 2.67286, 100: 0.34581, 500: 0.0951},
+}
+TILED_S = Measured(f"{RANK_S}_tiled, 100 candidates", {50: 0.61069, 200: 2.88125})
+SERVER_MB = Measured("serving.json: rss_mb, two processes that rank", 560.5)
+FIT_MS = Measured("folded_training.json: folded_s of ebnerd, an impression, L = 50", 0.1435)
+LABEL_US = Measured("monitoring.json: overhead_us_per_event", 21.24)
+LABEL_BYTES = Measured("monitoring.json: memory_mb of a million labels", 372.1)
+WAITING_BYTES = Measured("settings.toml: streams.max_kept_impressions", 600.0)
+CUT_BYTES = Measured("recorded.json: peak_rss_mb of point_in_time, 10 M", 200.0)
+ITEMS_A_TURN = Measured("features/item_table.py: MAX_ITEMS_A_TURN", 500.0)
+ITEM_BYTES = Measured("training/config.py: D = 64", 256.0)
+ONNX_BYTES = 2**31  # of encoder.onnx or head.onnx, with all items: protobuf reads no more
+TABLE_BYTES = 153  # of an item in features/item_table.py, with eight attributes
+# Shares of the events, a news site's (benchmarks/ingest_events.py); clicks are behaviours.
+IMPRESSIONS, BEHAVIORS = 0.6, 0.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """One figure."""
+class Options:
+    """The busiest hour, how the system is laid out for it, and prices."""
 
-    part: str
-    what: str
-    value: float
-    unit: str = ""
-    """Lines in cores, GB of memory and GB of disk are added up and paid."""
-    source: str = ""
-    """The measured constant that it was computed from; "": a choice, or other lines."""
+    users: Annotated[int, Option(help="Number of users.")]
+    items: Annotated[int, Option(help="Number of items that may be shown.")]
+    events_per_s: Annotated[float, Option(help="Of all kinds, in the busiest hour.")]
+    requests_per_s: Annotated[float, Option(help="In the busiest hour.")]
+    candidates: Annotated[int, Option(help="Items per request.")] = 100
+    history: Annotated[int, Option(help="L: a user's last behaviours.")] = 50
+    partitions: Annotated[int, Option(help="Per topic; 0: twice the workers.")] = 0
+    utilisation: Annotated[float, Option(help="Planned share of each core.")] = 0.6
+    retention_days: Annotated[float, Option(help="How long Kafka keeps events.")] = 7.0
+    copies: Annotated[int, Option(help="Of Kafka's and Redis's data.")] = 2
+    cores: Annotated[int, Option(help="Of a machine that serves or trains.")] = 16
+    train_days: Annotated[float, Option(help="Days of new events per refresh.")] = 1.0
+    gpu_times: Annotated[float, Option(help="A GPU's speed in cores: measure yours.")] = 0.0
+    price_core_hour: Annotated[
+        float | None, Option(help="Else monitoring.price_per_core_hour.")
+    ] = None
+    price_memory_gb_month: Annotated[float, Option(help="Of a GB in Redis, Triton.")] = 3.0
+    price_disk_gb_month: Annotated[float, Option(help="Of a GB on disk.")] = 0.08
+    as_json: Annotated[bool, Option("--json", help="For programs.")] = False
+
+    def __post_init__(self) -> None:
+        for name in (each.name for each in fields(self) if each.name != "as_json"):
+            value, flag = getattr(self, name), name.replace("_", "-")
+            may_be_0 = flag.startswith(("partitions", "gpu", "price"))
+            if not (value is None or 0 < value < math.inf or (may_be_0 and value == 0)):
+                least = "at least" if may_be_0 else "above"
+                raise ValueError(f"--{flag} is {value:g}; it must be {least} 0")
+        if self.utilisation > 1.0:
+            raise ValueError(f"--utilisation is {self.utilisation:g}; it must be at most 1")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All of it."""
+    """What a demand needs with the settings: amounts of what was measured."""
 
-    lines: tuple[Line, ...]
-    limits: tuple[Limit, ...]
-    """What breaks first stands first."""
-    currency: str
-    month: float
-    """The price of all cores, memory and disk."""
+    def __init__(self, options: Options, settings: Settings) -> None:
+        self.options, self.settings, d = options, settings, options
+        self.labels_per_s = d.events_per_s * IMPRESSIONS
+        self.workers = self.value(d.events_per_s, CORES, WORKER_US)
+        self.partitions = d.partitions or max(4, 2 * self.workers)
+        us = {L: {n: s * n * 1e3 for n, s in row.items()} for L, row in FOLDED_S.items()}
+        by_length = {L: Measured("", row).at(d.candidates) for L, row in us.items()}
+        self.request_us = Measured(f"{RANK_S}_clicks, four callers", by_length)
+        self.rankers = self.value(d.requests_per_s, CORES, self.request_us)
+        # Fine-tuning was measured at L = 50: it grows with L as pre-training does.
+        training, window_ms = settings.training, WINDOW_MS.at(d.history)
+        fit_ms = FIT_MS.at() * (window_ms / WINDOW_MS.at(50))
+        ms = self.labels_per_s * training.warm_finetune_epochs * fit_ms
+        windows = d.events_per_s * BEHAVIORS / d.history
+        ms += windows * training.warm_pretrain_epochs * window_ms
+        self.core_hours = ms * (1.0 + training.replay) * d.train_days * DAY_S / 3.6e6
 
-    def total(self, unit: str) -> float:
-        """Return the sum of the lines in ``unit``."""
-        return sum(line.value for line in self.lines if line.unit == unit)
+    def value(self, amount: float, unit: str, of: Measured | None) -> float:
+        """Return ``amount`` times what was measured of one, in whole cores or in GB."""
+        each = of.at(self.options.history) if of else 1.0
+        if of and unit.startswith(CORES):  # microseconds a second
+            return math.ceil(round(amount * each / 1e6 / self.options.utilisation, 6))
+        return amount * each / 1e9 if of and unit.startswith("GB") else amount
 
+    def document(self) -> dict[str, Any]:
+        """Return the lines, the limits (the worst first) and the price of a month."""
+        d, monitoring = self.options, self.settings.monitoring
+        lines = [
+            (part, what, self.value(amount, unit, of), unit, of.source if of else "")
+            for part, what, amount, unit, of in self._lines()
+        ]
+        limits = [(*row[:5], row[5].source, row[1] / row[2]) for row in self._limits()]
+        limits.sort(key=lambda limit: -limit[-1])
+        core_hour, default = d.price_core_hour, monitoring.price_per_core_hour
+        prices = {MEMORY: d.price_memory_gb_month, DISK: d.price_disk_gb_month}
+        prices[CORES] = 730 * (default if core_hour is None else core_hour)
+        return {
+            "lines": [dict(zip(LINE, row, strict=True)) for row in lines],
+            "limits": [dict(zip(LIMIT, row, strict=True)) for row in limits],
+            "currency": monitoring.currency,
+            "month": sum(value * prices.get(unit, 0.0) for _, _, value, unit, _ in lines),
+        }
 
-def plan(demand: Demand, prices: Prices, dials: Dials) -> Plan:
-    """Return what ``demand`` needs with the settings of ``dials``."""
-    layout = Layout(demand=demand, dials=dials)
-    core_hours = training_core_hours(layout)
-    lines = (
-        *_streams(layout),
-        *_store(layout),
-        *_serving(layout),
-        *_training(demand, core_hours),
-        Line(part="monitoring", what="monitor, Prometheus, Grafana", value=4, unit=CORES),
-    )
-    found = limits(layout, core_hours / demand.cores)
-    made = Plan(lines=lines, limits=found, currency=prices.currency, month=0.0)
-    month = made.total(CORES) * prices.core_hour * HOURS_A_MONTH
-    month += made.total(MEMORY) * prices.memory_gb_month
-    month += made.total(DISK) * prices.disk_gb_month
-    return replace(made, month=month)
+    # fmt: off
+    def _lines(self) -> Iterator[tuple[str, str, float, str, Measured | None]]:
+        d = self.options
+        events, requests = d.events_per_s, d.requests_per_s
+        a_day, days, n, x = events * DAY_S, d.retention_days, d.copies, f"× {d.copies}"
+        turns_per_s = self.rankers / self.settings.features.item_refresh_s
+        rows_per_turn = min(d.items, ITEMS_A_TURN.at()) * (self.partitions + 1)
+        item_reads = turns_per_s * rows_per_turn / ROWS_OF_ITEM_READ
+        # A turn copies the table; either ONNX file has the embeddings.
+        an_item = 2 * TABLE_BYTES + 2 * ITEM_BYTES.at()
+        ranker = SERVER_MB._replace(value=SERVER_MB.at() / 2 * 1e6 + d.items * an_item)
+        yield "streams", "partitions of a topic", self.partitions, "", None
+        yield "streams", "stream workers", events, CORES, WORKER_US
+        yield "streams", "Kafka's brokers", events * n, CORES, KAFKA_US
+        yield "streams", "Kafka a day, one copy", a_day, "GB a day", KAFKA_BYTES
+        yield "streams", f"Kafka, {days:g} days {x}", a_day * days * n, DISK, KAFKA_BYTES
+        yield "streams", "raw log, of a month", a_day * 30, DISK, LOG_BYTES
+        yield "store", f"Redis: users {x}", d.users * n, MEMORY, USER_BYTES
+        yield ("store", f"Redis: items' counters, a share a partition {x}",
+               d.items * self.partitions * n, MEMORY, SHARE_BYTES)
+        yield "store", f"Redis: items' attributes {x}", d.items * n, MEMORY, PROFILE_BYTES
+        yield "store", "Redis: writes of the stream", events, CORES, STORE_US
+        yield "store", "Redis: reads of users", requests, CORES, USER_READ_US
+        yield "store", "Redis: reads of the item tables", item_reads, CORES, ITEM_READ_US
+        yield ("serving", "Triton, a history encoded once a request",
+               requests, CORES, self.request_us)
+        yield ("serving", f"replicas of {d.cores} cores",
+               math.ceil(self.rankers / d.cores), "", None)
+        yield ("serving", "instead, with a history encoded a candidate",
+               requests * d.candidates * 1e3, "cores not needed", TILED_S)
+        yield ("serving", "Triton's processes, their item tables and embeddings",
+               self.rankers, MEMORY, ranker)
+        yield ("training", "a refresh, all cores of one machine",
+               self.core_hours / d.cores, "hours", FIT_MS)
+        if d.gpu_times:
+            yield ("training", "instead, a refresh on one GPU",
+                   self.core_hours / d.gpu_times, "hours", None)
+        yield "training", "a machine", d.cores, CORES, None
+        yield "monitoring", "monitor, Prometheus, Grafana", 4, CORES, None
 
-
-def training_core_hours(layout: Layout) -> float:
-    """Return the CPU hours of a warm refresh on ``train_days`` of new examples.
-
-    Fine-tuning was measured at L = 50: at another length it takes as many times as long as
-    pre-training does.
-    """
-    demand, refresh = layout.demand, layout.dials.refresh
-    windows_ms = measured.PRETRAINING_MS_PER_WINDOW
-    seconds = demand.train_days * DAY_S
-    impressions = layout.impressions_per_s * seconds
-    windows = demand.events_per_s * measured.BEHAVIORS_SHARE * seconds / demand.history
-    longer = windows_ms.at(demand.history).value / windows_ms.at(50).value
-    finetuning_ms = measured.FINETUNING_MS_PER_IMPRESSION.value * longer
-    ms = (
-        impressions * refresh.warm_finetune_epochs * finetuning_ms
-        + windows * refresh.warm_pretrain_epochs * windows_ms.at(demand.history).value
-    )
-    return ms * (1.0 + refresh.replay) / 3.6e6
-
-
-def _training(demand: Demand, core_hours: float) -> Iterator[Line]:
-    one = partial(Line, part="training")
-    yield one(
-        what="a refresh, all cores of one machine",
-        value=core_hours / demand.cores,
-        unit="hours",
-        source=measured.FINETUNING_MS_PER_IMPRESSION.source,
-    )
-    if demand.gpu_times:
-        hours = core_hours / demand.gpu_times
-        yield one(what="instead, a refresh on one GPU", value=hours, unit="hours")
-    yield one(what="a machine", value=demand.cores, unit=CORES)
-
-
-def _streams(layout: Layout) -> Iterator[Line]:
-    demand, a_day = layout.demand, layout.demand.events_per_s * DAY_S
-    kafka, log = measured.KAFKA_BYTES_PER_EVENT, measured.LOG_BYTES_PER_EVENT
-    busy = demand.events_per_s * measured.KAFKA_US_PER_EVENT.value / 1e6 * demand.copies
-    kept = a_day * kafka.value * demand.retention_days * demand.copies
-    kept_for = f"Kafka, {demand.retention_days:g} days × {demand.copies}"
-    one = partial(Line, part="streams")
-    workers = measured.WORKER_US_PER_EVENT.source
-    brokers = measured.KAFKA_US_PER_EVENT.source
-    yield one(what="partitions of a topic", value=layout.partitions)
-    yield one(what="stream workers", value=layout.workers, unit=CORES, source=workers)
-    yield one(
-        what="Kafka's brokers", value=layout.cores_for(busy), unit=CORES, source=brokers
-    )
-    yield one(
-        what="Kafka a day, one copy",
-        value=a_day * kafka.value / GB,
-        unit="GB a day",
-        source=kafka.source,
-    )
-    yield one(what=kept_for, value=kept / GB, unit=DISK)
-    a_month = a_day * 30 * log.value / GB
-    yield one(what="raw log, of a month", value=a_month, unit=DISK, source=log.source)
-
-
-def _store(layout: Layout) -> Iterator[Line]:
-    yield from _store_memory(layout)
-    demand = layout.demand
-    # A share a partition, and the profile.
-    rows = (layout.partitions + 1) / (measured.PARTITIONS_OF_ITEM_READ + 1)
-    tables, of_tables = layout.table_reads_per_s * rows, measured.STORE_US_PER_ITEM_READ
-    for what, per_s, each_us in (
-        ("writes of the stream", demand.events_per_s, measured.STORE_US_PER_EVENT),
-        ("reads of users", demand.requests_per_s, measured.STORE_US_PER_USER_READ),
-        ("reads of the item tables", tables, of_tables),
-    ):
-        yield Line(
-            part="store",
-            what=f"Redis: {what}",
-            value=layout.cores_for(per_s * each_us.value / 1e6),
-            unit=CORES,
-            source=each_us.source,
-        )
-
-
-def _store_memory(layout: Layout) -> Iterator[Line]:
-    demand = layout.demand
-    users = measured.BYTES_PER_USER.at(demand.history)
-    shares = demand.items * layout.partitions
-    for what, number, each in (
-        ("users", demand.users, users),
-        ("items' counters, a share a partition", shares, measured.ITEM_SHARE_BYTES),
-        ("items' attributes", demand.items, measured.ITEM_PROFILE_BYTES),
-    ):
-        yield Line(
-            part="store",
-            what=f"Redis: {what} × {demand.copies}",
-            value=number * each.value * demand.copies / GB,
-            unit=MEMORY,
-            source=each.source,
-        )
-
-
-def _serving(layout: Layout) -> Iterator[Line]:
-    demand, processes = layout.demand, layout.ranking_processes
-    tiled = measured.TILED_S_PER_1000_CANDIDATES.at(demand.history)
-    busy = demand.requests_per_s * demand.candidates / 1000 * tiled.value
-    # The table before and after a turn; the embeddings of encoder and head.
-    an_item = 2 * measured.TABLE_BYTES_PER_ITEM + 2 * measured.ITEM_BYTES_IN_A_FILE
-    a_process = measured.SERVER_MB.value / 2 * 1e6 + demand.items * an_item
-    one = partial(Line, part="serving")
-    yield one(
-        what="Triton, a history encoded once a request",
-        value=processes,
-        unit=CORES,
-        source=measured.FOLDED.source,
-    )
-    replicas = math.ceil(processes / demand.cores)
-    yield one(what=f"replicas of {demand.cores} cores", value=replicas)
-    yield one(
-        what="instead, with a history encoded a candidate",
-        value=layout.cores_for(busy),
-        unit="cores not needed",
-        source=tiled.source,
-    )
-    yield one(
-        what="Triton's processes, their item tables and embeddings",
-        value=processes * a_process / GB,
-        unit=MEMORY,
-        source=measured.SERVER_MB.source,
-    )
+    def _limits(self) -> Iterator[tuple[str, float, float, str, str, Measured]]:
+        d, streams, labels = self.options, self.settings.streams, self.labels_per_s
+        turn_s = self.settings.features.item_refresh_s
+        window_s = self.settings.monitoring.window_s
+        of_partition, of_worker = labels / self.partitions, labels / self.workers
+        yield ("labels that the one monitor counts", labels,
+               1e6 / LABEL_US.at(), "a second",
+               "give it a topic with a share of the users' labels", LABEL_US)
+        yield ("labels in the monitor's window", labels * window_s,
+               MACHINE_BYTES / LABEL_BYTES.at(), "labels in 64 GB",
+               "a shorter monitoring.window_s, or a share of the users", LABEL_BYTES)
+        yield ("impressions kept for late clicks, a partition",
+               of_partition * streams.correction_window_s,
+               streams.max_kept_impressions, "impressions",
+               "let later clicks be counted and not corrected, or more partitions and "
+               "a greater streams.max_kept_impressions", WAITING_BYTES)
+        yield ("impressions whose window is open, a worker",
+               max(of_partition, of_worker) * streams.label_window_s,
+               MACHINE_BYTES / WAITING_BYTES.at(), "impressions in 64 GB",
+               "a shorter streams.label_window_s, or more workers", WAITING_BYTES)
+        yield ("items whose counters serving has younger than a minute", d.items,
+               60.0 * ITEMS_A_TURN.at() / turn_s, "items",
+               "rank fewer items a server: those in demand are read first", ITEMS_A_TURN)
+        yield ("items that a process's table copies each turn", d.items,
+               turn_s * 1e6 / TABLE_TURN_S.at(), "items, on a whole core",
+               "a greater features.item_refresh_s, or fewer items a server", TABLE_TURN_S)
+        yield ("items in the two ONNX files", d.items,
+               ONNX_BYTES / ITEM_BYTES.at(), "items in 2 GiB",
+               "leave rare items to the rows for unknown ones", ITEM_BYTES)
+        yield ("events that one machine cuts into examples",
+               d.events_per_s * d.train_days * DAY_S,
+               MACHINE_BYTES / CUT_BYTES.at(), "events in 64 GB",
+               "train on a share of the users, or cut on Spark", CUT_BYTES)
+        yield ("training between two refreshes of one machine",
+               self.core_hours / d.cores, 24.0, "hours",
+               "torchrun on more machines, GPUs, or a share of the users", FIT_MS)

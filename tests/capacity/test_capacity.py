@@ -2,26 +2,22 @@
 
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from srp4ctr.capacity import constants as measured
-from srp4ctr.capacity.constants import (
-    ByLength,
-    ByLengthAndCandidates,
-    Measured,
-    on_line,
-)
-from srp4ctr.capacity.demand import Demand, Dials, Layout, Prices
-from srp4ctr.capacity.plan import CORES, DISK, MEMORY, Plan, plan, training_core_hours
+from srp4ctr.capacity import plan as measured
+from srp4ctr.capacity.plan import CORES, DISK, MEMORY, Measured, Options, Plan
 from srp4ctr.cli.capacity import _number
 from srp4ctr.cli.main import app
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.streams.config import StreamConfig
-from srp4ctr.training.config import ModelConfig, RefreshConfig
+from srp4ctr.features.item_table import MAX_ITEMS_A_TURN
+from srp4ctr.settings import load
+from srp4ctr.training.config import ModelConfig
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "capacity.md").read_text()
@@ -32,60 +28,62 @@ def results(name: str) -> Any:
     return json.loads((ROOT / "benchmarks" / "results" / name).read_text())
 
 
-def a_demand(**changed: Any) -> Demand:
+def a_plan(**changed: Any) -> Any:
     given = {"users": 1000, "items": 100, "events_per_s": 10.0, "requests_per_s": 1.0}
-    return Demand(**given | changed)
+    return Plan(Options(**given | changed), load()).document()
 
 
-def a_plan(**changed: Any) -> Plan:
-    return plan(a_demand(**changed), Prices(), Dials())
+def value(made: Any, what: str) -> float:
+    (found,) = [line["value"] for line in made["lines"] if what in line["what"]]
+    return float(found)
 
 
-def value(made: Plan, what: str) -> float:
-    (found,) = [line.value for line in made.lines if what in line.what]
-    return found
+def times(made: Any, what: str) -> float:
+    (found,) = [limit["times"] for limit in made["limits"] if what in limit["what"]]
+    return float(found)
 
 
-def times(made: Plan, what: str) -> float:
-    (found,) = [limit.times for limit in made.limits if what in limit.what]
-    return found
+def total(made: Any, unit: str) -> float:
+    return float(sum(line["value"] for line in made["lines"] if line["unit"] == unit))
 
 
 def test_between_two_lengths_a_figure_is_on_the_line() -> None:
-    assert on_line({50: 10.0, 200: 40.0}, 100) == 20.0
+    assert Measured("", {50: 10.0, 200: 40.0}).at(100) == 20.0
+    assert Measured("", {50: 10.0, 200: 40.0, 1000: 40.0}).at(600) == 40.0
 
 
 def test_beyond_the_last_length_the_line_goes_on_and_below_the_first_it_ends() -> None:
-    assert on_line({50: 10.0, 200: 40.0}, 400) == 80.0
-    assert on_line({50: 10.0, 200: 40.0}, 5) == 10.0
+    assert Measured("", {50: 10.0, 200: 40.0}).at(400) == 80.0
+    assert Measured("", {50: 10.0, 200: 40.0}).at(5) == 10.0
 
 
 def test_a_request_of_ten_candidates_costs_what_was_measured() -> None:
-    found = measured.FOLDED.a_request(50, 10).value
-    assert found == pytest.approx(0.43888 * 10 / 1000)
+    made = a_plan(requests_per_s=1e6, candidates=10, utilisation=1.0)
+    found = value(made, "encoded once a request")
+    assert found == pytest.approx(1e6 * 0.43888 * 10 / 1000, abs=1)
 
 
 def test_workers_are_events_by_a_core_s_rate_at_the_planned_share() -> None:
-    per_core_s = 1e6 / measured.WORKER_US_PER_EVENT.at(50).value
-    assert Layout(demand=a_demand(events_per_s=3 * per_core_s)).workers == 5  # 3 / 0.6
-    whole = a_demand(events_per_s=3 * per_core_s, utilisation=1.0)
-    assert Layout(demand=whole).workers == 3
-    assert Layout(demand=whole).partitions == 6
+    per_core_s = 1e6 / measured.WORKER_US.at(50)
+    assert value(a_plan(events_per_s=3 * per_core_s), "stream workers") == 5  # 3 / 0.6
+    whole = a_plan(events_per_s=3 * per_core_s, utilisation=1.0)
+    assert value(whole, "stream workers") == 3
+    assert value(whole, "partitions of a topic") == 6
 
 
 def test_few_events_still_have_four_partitions_and_a_choice_is_kept() -> None:
-    assert Layout(demand=a_demand()).partitions == 4
-    assert Layout(demand=a_demand(partitions=9)).partitions == 9
+    assert value(a_plan(), "partitions of a topic") == 4
+    assert value(a_plan(partitions=9), "partitions of a topic") == 9
 
 
 def test_memory_and_disk_are_rows_times_bytes_times_copies() -> None:
     made = a_plan(users=10**9, items=10**6, partitions=10, copies=3)
-    users = measured.BYTES_PER_USER.at(50).value
-    shares = measured.ITEM_SHARE_BYTES.value
+    users = measured.USER_BYTES.at(50)
+    shares = measured.SHARE_BYTES.at()
     assert value(made, "Redis: users") == pytest.approx(3 * users)
     assert value(made, "a share a partition") == pytest.approx(3 * shares / 100)
     kafka = value(a_plan(events_per_s=1000.0, retention_days=2.0), "Kafka, 2 days")
-    per_event = measured.KAFKA_BYTES_PER_EVENT.value
+    per_event = measured.KAFKA_BYTES.at()
     assert kafka == pytest.approx(1000 * 86_400 * per_event * 2 * 2 / 1e9)
 
 
@@ -104,55 +102,69 @@ def test_the_item_tables_read_a_share_of_each_partition() -> None:
     assert many == pytest.approx(10 * few, abs=10)
 
 
-def test_training_hours_are_impressions_and_windows_by_their_time() -> None:
-    refresh = RefreshConfig(replay=0.0, warm_finetune_epochs=1, warm_pretrain_epochs=2)
-    dials = Dials(refresh=refresh)
-    one = Layout(demand=a_demand(events_per_s=1000.0), dials=dials)
-    found = training_core_hours(one)
-    a_day = 1000 * 86_400
-    window_ms = measured.PRETRAINING_MS_PER_WINDOW.at(50).value
+def test_training_hours_are_impressions_and_windows_by_their_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refresh = {"REPLAY": 0.0, "WARM_FINETUNE_EPOCHS": 1, "WARM_PRETRAIN_EPOCHS": 2}
+    for name, number in refresh.items():
+        monkeypatch.setenv(f"SRP4CTR_TRAINING__{name}", str(number))
+    a_day, hours = 1000 * 86_400, "all cores of one machine"
+    found = value(a_plan(events_per_s=1000.0, cores=1), hours)
+    window_ms = measured.WINDOW_MS.at(50)
     ms = a_day * 0.6 * 0.1435 + a_day * 0.4 / 50 * 2 * window_ms
     assert found == pytest.approx(ms / 3.6e6)
-    two = Layout(demand=a_demand(events_per_s=1000.0, train_days=2.0), dials=dials)
-    assert training_core_hours(two) == pytest.approx(2 * found)
+    two = a_plan(events_per_s=1000.0, cores=1, train_days=2.0)
+    assert value(two, hours) == pytest.approx(2 * found)
+    longer = value(a_plan(events_per_s=1000.0, cores=1, history=200), hours)
+    of_length = measured.WINDOW_MS.at(200) / window_ms  # fine-tuning grows as windows do
+    ms = a_day * 0.6 * 0.1435 * of_length + a_day * 0.4 / 200 * 2 * window_ms * of_length
+    assert longer == pytest.approx(ms / 3.6e6)
 
 
 def test_a_gpu_is_reckoned_with_where_someone_has_measured_it() -> None:
     by_cores = value(a_plan(events_per_s=1e5), "all cores of one machine")
     assert value(a_plan(events_per_s=1e5, gpu_times=32.0), "one GPU") == by_cores / 2
-    assert not [each for each in a_plan().lines if "GPU" in each.what]
+    assert not [each for each in a_plan()["lines"] if "GPU" in each["what"]]
 
 
 def test_the_price_is_of_cores_memory_and_disk() -> None:
-    prices = Prices(core_hour=1.0, memory_gb_month=10.0, disk_gb_month=0.0)
-    made = plan(a_demand(), prices, Dials())
-    wanted = made.total(CORES) * 730 + made.total(MEMORY) * 10
-    assert made.month == pytest.approx(wanted)
-    free = Prices(core_hour=0.0, memory_gb_month=0.0, disk_gb_month=2.0)
-    made = plan(a_demand(), free, Dials())
-    assert made.month == pytest.approx(2 * made.total(DISK))
+    prices = ("price_core_hour", "price_memory_gb_month", "price_disk_gb_month")
+    made = a_plan(**dict(zip(prices, (1.0, 10.0, 0.0), strict=True)))
+    wanted = total(made, CORES) * 730 + total(made, MEMORY) * 10
+    assert made["month"] == pytest.approx(wanted)
+    made = a_plan(**dict(zip(prices, (0.0, 0.0, 2.0), strict=True)))
+    assert made["month"] == pytest.approx(2 * total(made, DISK))
+
+
+def test_a_core_hour_costs_what_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SRP4CTR_MONITORING__PRICE_PER_CORE_HOUR", "3")
+    monkeypatch.setenv("SRP4CTR_MONITORING__CURRENCY", "EUR")
+    made = a_plan(price_memory_gb_month=0.0, price_disk_gb_month=0.0)
+    assert made["month"] == pytest.approx(3 * 730 * total(made, CORES))
+    assert made["currency"] == "EUR"
 
 
 def test_what_breaks_first_stands_first() -> None:
     made = a_plan(events_per_s=1e6, items=10**7)
-    found = [limit.times for limit in made.limits]
+    found = [limit["times"] for limit in made["limits"]]
     assert found == sorted(found, reverse=True)
     assert times(made, "monitor counts") == pytest.approx(1e6 * 0.6 * 21.24e-6)
     assert times(made, "younger than a minute") == pytest.approx(1e7 / 30_000)
 
 
-def test_the_settings_count() -> None:
-    streams = StreamConfig(correction_window_s=10.0)
-    dials = Dials(streams=streams, monitor_window_s=60.0, item_refresh_s=2.0)
-    demand = a_demand(events_per_s=1e6, items=10**7)
-    default, other = (plan(demand, Prices(), each) for each in (Dials(), dials))
+def test_the_settings_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    default = a_plan(events_per_s=1e6, items=10**7)
+    monkeypatch.setenv("SRP4CTR_STREAMS__CORRECTION_WINDOW_S", "10")
+    monkeypatch.setenv("SRP4CTR_MONITORING__WINDOW_S", "60")
+    monkeypatch.setenv("SRP4CTR_FEATURES__ITEM_REFRESH_S", "2")
+    other = a_plan(events_per_s=1e6, items=10**7)
     ratios = {"late clicks": 10 / 86_400, "monitor's window": 1 / 60, "copies": 0.5}
     for what, ratio in ratios.items():
         assert times(other, what) == pytest.approx(ratio * times(default, what)), what
 
 
 def test_at_a_small_traffic_nothing_breaks() -> None:
-    assert [limit.what for limit in a_plan().limits if limit.times > 1.0] == []
+    assert [limit for limit in a_plan()["limits"] if limit["times"] > 1.0] == []
 
 
 @pytest.mark.parametrize(
@@ -179,8 +191,19 @@ def test_json_has_the_lines_and_the_limits() -> None:
     asked = ["capacity", *SMALL, "--requests-per-s", "1", "--json"]
     found = json.loads(CliRunner().invoke(app, asked, catch_exceptions=False).stdout)
     assert {each["unit"] for each in found["lines"]} >= {CORES, MEMORY, DISK}
+    assert list(found["lines"][0]) == ["part", "what", "value", "unit", "source"]
+    limit = ["what", "needed", "holds", "unit", "remedy", "source", "times"]
+    assert list(found["limits"][0]) == limit
     assert found["limits"][0]["times"] > 0
     assert found["month"] > 0
+
+
+def test_help_names_every_option_with_its_default() -> None:
+    shown = CliRunner().invoke(app, ["capacity", "--help"], catch_exceptions=False).stdout
+    for field in fields(Options):
+        name = "json" if field.name == "as_json" else field.name.replace("_", "-")
+        assert f"--{name} " in shown
+    assert "[default: 0.08]" in shown
 
 
 def test_numbers_have_the_digits_that_matter() -> None:
@@ -202,22 +225,20 @@ def test_the_page_shows_what_its_command_prints(monkeypatch: pytest.MonkeyPatch)
 def test_the_footprints_are_the_result_s() -> None:
     found = results("footprints.json")
     rows = {row["length"]: row for row in found["rows"]}
-    kinds = Measured, ByLength
     constants = {
-        each.source.split(": ")[1]: each
+        each.source.split(": ")[1]: each.value
         for each in vars(measured).values()
-        if isinstance(each, kinds) and each.source.startswith("footprints.json")
+        if isinstance(each, Measured) and each.source.startswith("footprints.json")
     }
     turn = constants.pop("table_turn_s_per_million_items")
-    assert isinstance(turn, Measured)
-    assert turn.value == found["table_turn_s_per_million_items"]
+    assert turn == found["table_turn_s_per_million_items"]
     assert constants.keys() == rows[50].keys() - {"length"}
     for field, each in constants.items():
         by_length = {length: row[field] for length, row in rows.items()}
-        if isinstance(each, ByLength):
-            assert each.values == by_length, field
+        if isinstance(each, Mapping):
+            assert each == by_length, field
         else:
-            assert each.value == pytest.approx(sum(by_length.values()) / 2), field
+            assert each == pytest.approx(sum(by_length.values()) / 2), field
 
 
 def test_the_serving_times_are_the_result_s() -> None:
@@ -226,10 +247,11 @@ def test_the_serving_times_are_the_result_s() -> None:
         for row in results("serving.json")["rows"]
         if row["callers"] == 4
     }
-    for length, each in measured.FOLDED.values.items():
+    for length, each in measured.FOLDED_S.items():
         for number, seconds in each.items():
             assert rows["rank_clicks", length, number] == seconds
-    for length, seconds in measured.TILED_S_PER_1000_CANDIDATES.values.items():
+    assert isinstance(measured.TILED_S.value, Mapping)
+    for length, seconds in measured.TILED_S.value.items():
         assert rows["rank_tiled", length, 100] == seconds
     assert results("serving.json")["rss_mb"] == measured.SERVER_MB.value
 
@@ -239,7 +261,7 @@ def test_the_other_constants_are_the_results() -> None:
         row for row in results("folded_training.json")["rows"] if row["data"] == "ebnerd"
     ]
     each_ms = 1e3 * ebnerd["folded_s"] / ebnerd["requests"]
-    assert measured.FINETUNING_MS_PER_IMPRESSION.value == pytest.approx(
+    assert measured.FIT_MS.value == pytest.approx(
         each_ms / ebnerd["impressions_per_request"], rel=1e-3
     )
     labels = results("monitoring.json")
@@ -247,14 +269,15 @@ def test_the_other_constants_are_the_results() -> None:
     a_label = labels["memory_mb"] * 1e6 / labels["labels"]
     assert measured.LABEL_BYTES.value == pytest.approx(a_label)
     cut = results("recorded.json")["runs"]["point_in_time"]["figures"]
-    assert measured.CUT_EVENT_BYTES.value == 1e6 * cut["peak_rss_mb"] / cut["events"]
-    assert 4 * ModelConfig().width == measured.ITEM_BYTES_IN_A_FILE
-    assert FeatureConfig().partitions == measured.PARTITIONS_OF_ITEM_READ
+    assert measured.CUT_BYTES.value == 1e6 * cut["peak_rss_mb"] / cut["events"]
+    assert measured.ITEM_BYTES.value == 4 * ModelConfig().width
+    assert measured.ITEMS_A_TURN.value == MAX_ITEMS_A_TURN
+    assert FeatureConfig().partitions + 1 == measured.ROWS_OF_ITEM_READ
 
 
 def test_every_constant_names_a_file_that_is_there() -> None:
-    kinds = Measured, ByLength, ByLengthAndCandidates
-    sources = [each.source for each in vars(measured).values() if isinstance(each, kinds)]
+    constants = [each for each in vars(measured).values() if isinstance(each, Measured)]
+    sources = [measured.RANK_S, *(each.source for each in constants)]
     assert len(sources) > 12
     for source in sources:
         name = source.split(":")[0]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.end_to_end import shop
@@ -66,12 +67,9 @@ def _to_the_figures(process: "subprocess.Popen[str]") -> str:
 
 def _still_running(folder: Path) -> list[str]:
     """Return the command lines of processes that name ``folder``."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except OSError:
-            continue
-        if str(folder) in line and str(os.getpid()) != process.name:
-            found.append(line)
-    return found
+    found = [
+        " ".join(process.info["cmdline"] or ())
+        for process in psutil.process_iter(["pid", "cmdline"])
+        if process.info["pid"] != os.getpid()
+    ]
+    return [line for line in found if str(folder) in line]
