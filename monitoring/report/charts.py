@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from html import escape
 from math import isfinite
 
@@ -124,7 +125,8 @@ def _set_axes(axes: Axes, chart: Chart, low: float, high: float) -> tuple[float,
     if chart.over:
         start_s, length_s = chart.over.start_s, max(chart.over.length_s, 300)
         axes.set_xlim(start_s / DAY_S, (start_s + length_s) / DAY_S)
-        axes.xaxis.set_major_locator(dates.AutoDateLocator(minticks=3, maxticks=6))
+        locator = dates.AutoDateLocator(minticks=3, maxticks=6)  # type: ignore[no-untyped-call]
+        axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(_clock)
     else:
         axes.set(xticks=ticks, xlim=(ticks[0], ticks[-1]))
@@ -133,13 +135,14 @@ def _set_axes(axes: Axes, chart: Chart, low: float, high: float) -> tuple[float,
 
 
 def _clock(day: float, _: object) -> str:
-    return dates.num2date(day).strftime("%H:%M" if day % 1 else "%-d %b")
+    at = datetime.fromtimestamp(round(day * DAY_S), UTC)
+    return f"{at:%H:%M}" if day % 1 else f"{at.day} {at:%b}"
 
 
 def _table(gap: float, *lines: Points) -> np.ndarray:
     """Return the places of all ``lines`` and the values there, NaN where a gap begins."""
     at = sorted(set.intersection(*({x for x, _ in line} for line in lines)))
     steps = np.diff(at)
-    gaps = np.flatnonzero(steps > gap * np.median(steps)) + 1 if len(at) > 1 else []
+    gaps = [n for n, step in enumerate(steps, 1) if step > gap * np.median(steps)]
     values = ([dict(line)[x] for x in at] for line in lines)
     return np.insert([at, *values], gaps, np.nan, axis=1)
