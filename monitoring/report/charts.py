@@ -48,7 +48,7 @@ def charts(contents: Contents) -> Iterator[Chart]:
     price = grounds.price_per_core_hour / 3600
     if not isfinite(price):
         cost, price = "CPU seconds for a million", 1.0
-    rates = f"% of impressions, of {duration(grounds.window_s)} a point, with 95 % bounds"
+    rates = f"% of impressions of the last {duration(grounds.window_s)}, with 95 % bounds"
     points = "percentage points, newer less older version, with its interval"
     ratio = "scores over clicks; from 0.9 to 1.1 is good"
     curve = "% clicked by % predicted, in ten bins of scores; the diagonal is calibrated"
