@@ -72,7 +72,7 @@ EXTRAS = {
     "features": "features.store, features.point_in_time",
     "serving": "triton_repo.promotion, features.bundle",
     "monitoring": "monitoring.service",
-    "page": "monitoring.page.app, playground.page",
+    "page": "monitoring.page.app, monitoring.report.page, playground.page",
     "training": "training.refresh",
     "all": "demo.run, training.refresh, features.store, streams.app, playground.page",
 }
@@ -161,7 +161,7 @@ def test_a_role_needs_no_other_roles_packages(role: str) -> None:
     missing = (
         *ONLY_OF_TRAINING_AND_SERVING,
         *ONLY_OF_THE_EMBEDDED_STACK,
-        "plotly",
+        *("plotly", "matplotlib"),
         *more,
     )
     code = (

@@ -1,165 +1,148 @@
-"""The contents of a report → its charts: over time, and the calibration curve."""
+"""The contents of a report → its charts as SVG: over time, and the calibration curve.
 
+matplotlib draws them, in the page's colours. The same contents give the same bytes.
+"""
+
+import io
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from html import escape
 from math import isfinite
 
-from srp4ctr.monitoring.report import amounts
-from srp4ctr.monitoring.report.axes import Axis, time_axis, value_axis
+import numpy as np
+from matplotlib import dates, style, ticker
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from srp4ctr.monitoring.report.amounts import MINUS, duration
 from srp4ctr.monitoring.report.contents import Contents, Course, Points
-from srp4ctr.monitoring.report.contrast import by_age
-from srp4ctr.monitoring.report.line_chart import Chart, Line
+from srp4ctr.monitoring.report.period import Period
 from srp4ctr.monitoring.report.verdict import HONEST
 
-NUM_STYLES = 6
+DAY_S = 86_400  # matplotlib counts days
+GAP = 2.5  # steps between two points: a longer time is not bridged
+# A colour #00000N of the SVG is the page's N-th, of which it has a light and a dark one.
+COLOURS = ("", "c0", "c1", "c2", "c3", "c4", "c5", "soft", "faint", "band")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Kind:
-    """How a course is drawn."""
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """What is drawn, and what is said of it."""
 
     title: str
     subtitle: str
     scale: float = 1.0
-    suffix: str = ""
-    from_zero: bool = False
-    settles: bool = False
-    """It begins with little to go by: the axis is for its second half."""
-    good: tuple[float, float] | None = None
+    shown: tuple[float, ...] = (0.0,)  # on the axis, whatever the lines
     rule: float | None = None
-
-
-def styles(contents: Contents) -> dict[str, str]:
-    """Return the class of each version's colour: its last digit's, if that is free.
-
-    So v3 looks alike in a report of yesterday, of today, and on the dashboards.
-    """
-    found: dict[str, str] = {}
-    free = list(range(NUM_STYLES))
-    for each in contents.versions:
-        number = by_age(each.version)[0]
-        wanted = (number - 1) % 5 if number > 0 else 0
-        place = wanted if wanted in free else free[0]
-        free.remove(place)
-        found[each.version] = f"s{place}"
-    return found
+    settles: bool = False  # it begins with little data: the axis is for its second half
+    courses: tuple[Course, ...] = ()
+    over: Period | None = None  # None: a curve, which is compared with the diagonal
 
 
 def charts(contents: Contents) -> Iterator[Chart]:
     """Yield every chart that has anything to show."""
-    style, heard = styles(contents), contents.grounds.heard
-    over = time_axis(heard.start_s, heard.end_s)
-    for name, kind in _kinds(contents).items():
-        if courses := contents.courses.get(name):
-            yield _over_time(kind, courses, over, style)
-    if any(each.quality.curve for each in contents.versions):
-        yield _curve(contents, style)
-
-
-def _kinds(contents: Contents) -> dict[str, _Kind]:
-    grounds = contents.grounds
-    last = f"each point the last {amounts.duration(grounds.window_s)}"
-    price = grounds.price_per_core_hour
-    money = f"{grounds.currency} for a million candidates"
-    cost = (money, price / 3600) if isfinite(price) else ("CPU seconds for a million", 1.0)
-    return {
-        "difference": _Kind(
-            title="Difference of CTR at position 1",
-            subtitle="percentage points, newer less older version, with its interval",
-            scale=100.0,
-            settles=True,
-            rule=0.0,
-        ),
-        "top_click_rate": _Kind(
-            title="CTR at position 1",
-            subtitle=f"% of impressions, {last}, with 95 % bounds",
-            scale=100.0,
-        ),
-        "calibration": _Kind(
-            title="Calibration",
-            subtitle="scores over clicks; from 0.9 to 1.1 is good",
-            good=HONEST,
-            rule=1.0,
-        ),
-        "cpu_s_per_million": _Kind(
-            title="Cost", subtitle=cost[0], scale=cost[1], from_zero=True
-        ),
-        "p99_s": _Kind(
-            title="Answer time, 99th percentile",
-            subtitle="ms, in the server",
-            scale=1000.0,
-            from_zero=True,
-        ),
-        "requests": _Kind(title="Traffic", subtitle="requests a second", from_zero=True),
+    grounds, heard = contents.grounds, contents.grounds.heard
+    cost = f"{grounds.currency} for a million candidates"
+    price = grounds.price_per_core_hour / 3600
+    if not isfinite(price):
+        cost, price = "CPU seconds for a million", 1.0
+    rates = f"% of impressions of the last {duration(grounds.window_s)}, with 95 % bounds"
+    points = "percentage points, newer less older version, with its interval"
+    ratio = "scores over clicks; from 0.9 to 1.1 is good"
+    curve = "% clicked by % predicted, in ten bins of scores; the diagonal is calibrated"
+    table = {
+        "difference": Chart("Difference of CTR at position 1", points, 100, (0,), 0, True),
+        "top_click_rate": Chart("CTR at position 1", rates, 100, ()),
+        "calibration": Chart("Calibration", ratio, 1, HONEST, 1),
+        "cpu_s_per_million": Chart("Cost", cost, price),
+        "p99_s": Chart("Latency, 99th percentile", "ms, in the server", 1000),
+        "requests": Chart("Traffic", "requests per second"),
+        "curve": Chart("Calibration curve", curve, 100),
     }
-
-
-def _over_time(
-    kind: _Kind, courses: tuple[Course, ...], over: Axis, style: Mapping[str, str]
-) -> Chart:
-    lines = tuple(
-        Line(
-            name=f" {amounts.MINUS} ".join(each.versions),
-            style=style.get(each.versions[0], "s0"),
-            points=_scaled(each.points, kind.scale),
-            low=_scaled(each.low, kind.scale),
-            high=_scaled(each.high, kind.scale),
-        )
-        for each in sorted(courses, key=lambda each: by_age(each.versions[0]))
-    )
-    return Chart(
-        title=kind.title,
-        subtitle=kind.subtitle,
-        x=over,
-        y=value_axis(_range(kind, lines), suffix=kind.suffix),
-        lines=lines,
-        good=kind.good,
-        rule=kind.rule,
-    )
-
-
-def _scaled(points: Points, scale: float) -> Points:
-    return tuple((at, scale * value) for at, value in points)
-
-
-def _range(kind: _Kind, lines: tuple[Line, ...]) -> Iterator[float]:
-    """Yield the values that the axis must hold."""
-    for line in lines:
-        yield from _values(line.points, second_half=kind.settles)
-        for bounds in (line.low, line.high):  # wide while there is little to go by
-            yield from _values(bounds, second_half=True)
-    yield from kind.good or ()
-    yield from (each for each in (kind.rule,) if each is not None)
-    if kind.from_zero:
-        yield 0.0
-
-
-def _values(points: Points, *, second_half: bool) -> Iterator[float]:
-    first = len(points) // 2 if second_half else 0
-    return (value for _, value in points[first:])
-
-
-def _curve(contents: Contents, style: Mapping[str, str]) -> Chart:
-    lines = tuple(
-        Line(
-            name=each.version,
-            style=style[each.version],
-            points=_both_scaled(each.quality.curve),
-        )
+    found = tuple(
+        Course(versions=(each.version,), points=each.quality.curve)
         for each in contents.versions
-        if each.quality.curve
     )
-    both = value_axis(chain((0.0,), *(chain(*line.points) for line in lines)))
-    return Chart(
-        title="Calibration curve",
-        subtitle="% clicked by % promised, in ten bins of scores; honest is on the line",
-        x=both,
-        y=both,
-        lines=lines,
-        is_curve=True,
-    )
+    for name, chart in table.items():
+        courses = {**contents.courses, "curve": found}.get(name, ())
+        if drawn := tuple(each for each in courses if each.points):
+            yield replace(chart, courses=drawn, over=heard if name != "curve" else None)
 
 
-def _both_scaled(curve: Points) -> Points:
-    return tuple((100 * score, 100 * rate) for score, rate in curve)
+def draw(chart: Chart, name: str, styles: Mapping[str, str]) -> str:
+    """Return the SVG, to stand in a page; ``name`` is its own there."""
+    with style.context(["default", f"{__package__}.charts", {"svg.hashsalt": name}]):
+        figure, file = Figure(), io.StringIO()
+        said = escape(f"{chart.subtitle}. {_draw(figure.subplots(), chart, styles)}")
+        dateless = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(file, format="svg", metadata=dateless)
+    drawn = file.getvalue().partition("<svg")[2].partition(">")[2]
+    drawn = re.sub('<g id="[^"]*"', "<g", drawn)  # other ids have the name in their hash
+    drawn = re.sub(r"(?<=: )#00000(\d)", lambda n: f"var(--{COLOURS[int(n[1])]})", drawn)
+    head = f'<svg viewBox="0 0 360 216" role="img" aria-labelledby="{name}-t {name}-d">'
+    title = f'<title id="{name}-t">{escape(chart.title)}</title>'
+    return f'{head}{title}<desc id="{name}-d">{said}</desc>{drawn}'
+
+
+def _draw(axes: Axes, chart: Chart, styles: Mapping[str, str]) -> str:
+    """Return where each line begins and ends, for a screen reader."""
+    held, ends, said = [*chart.shown], [], []
+    scales = np.array([[1 / DAY_S if chart.over else chart.scale], *[[chart.scale]] * 2])
+    for course in chart.courses:
+        name = f" {MINUS} ".join(course.versions)
+        colour = f"#00000{int(styles.get(course.versions[0], 's0')[1]) + 1}"
+        x, low, high = _table(GAP, course.low, course.high) * scales
+        axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+        half = len(x) // 2  # a band is wide while there is little data
+        held += [*low[half:], *high[half:]]
+        x, y = _table(GAP if chart.over else np.inf, course.points) * scales[:2]
+        gaps = np.pad(np.isnan(y), 1, constant_values=True)
+        alone = np.flatnonzero(gaps[:-2] & gaps[2:]).tolist() if chart.over else None
+        axes.plot(x, y, "o-", color=colour, markevery=alone)
+        held += [*y[len(y) // 2 * chart.settles :], *([] if chart.over else x)]
+        ends.append((y[-1], name if len(name) <= 16 else f"{name[:15]}…", colour))
+        said.append(f"{name}: from {y[0]:.4g} to {y[-1]:.4g}")
+    low, high = _set_axes(axes, chart, np.nanmin(held), np.nanmax(held))
+    place, step, at = low, (high - low) / 12, axes.get_yaxis_transform()
+    for above, (y, name, colour) in reversed([*enumerate(sorted(ends, reverse=True))]):
+        place = max(place, min(y, high - above * step))
+        axes.text(1.02, place, name, color=colour, weight="bold", va="center", transform=at)
+        place += step
+    return "; ".join(said)
+
+
+def _set_axes(axes: Axes, chart: Chart, low: float, high: float) -> tuple[float, float]:
+    if high - low <= 1e-9 * max(abs(low), abs(high)):  # a level line: in the middle
+        low, high = low - abs(low) / 10, high + (abs(high) / 10 or 1.0)
+    ticks = ticker.MaxNLocator(4, steps=(1, 2, 5, 10)).tick_values(low, high)
+    axes.set(yticks=ticks, ylim=(ticks[0], ticks[-1]))
+    if chart.shown == HONEST:
+        axes.axhspan(*HONEST, color="#000009", alpha=0.1, linewidth=0)
+    if chart.rule is not None:
+        axes.axhline(chart.rule, color="#000007", linestyle="--", linewidth=1)
+    if chart.over:
+        start_s, length_s = chart.over.start_s, max(chart.over.length_s, 300)
+        axes.set_xlim(start_s / DAY_S, (start_s + length_s) / DAY_S)
+        locator = dates.AutoDateLocator(minticks=3, maxticks=6)  # type: ignore[no-untyped-call]
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(_clock)
+    else:
+        axes.set(xticks=ticks, xlim=(ticks[0], ticks[-1]))
+        axes.axline((0, 0), slope=1, color="#000007", linestyle="--", linewidth=1)
+    return ticks[0], ticks[-1]
+
+
+def _clock(day: float, _: object) -> str:
+    at = datetime.fromtimestamp(round(day * DAY_S), UTC)
+    return f"{at:%H:%M}" if day % 1 else f"{at.day} {at:%b}"
+
+
+def _table(gap: float, *lines: Points) -> np.ndarray:
+    """Return the places of all ``lines`` and the values there, NaN where a gap begins."""
+    at = sorted(set.intersection(*({x for x, _ in line} for line in lines)))
+    steps = np.diff(at)
+    gaps = [n for n, step in enumerate(steps, 1) if step > gap * np.median(steps)]
+    values = ([dict(line)[x] for x in at] for line in lines)
+    return np.insert([at, *values], gaps, np.nan, axis=1)

@@ -7,9 +7,9 @@ import html
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 
-from srp4ctr.monitoring.report.charts import charts, styles
+from srp4ctr.monitoring.report.charts import charts, draw
 from srp4ctr.monitoring.report.contents import Contents
-from srp4ctr.monitoring.report.line_chart import draw
+from srp4ctr.monitoring.report.contrast import by_age
 from srp4ctr.monitoring.report.period import minute
 from srp4ctr.monitoring.report.questions import FEWEST
 from srp4ctr.monitoring.report.small_print import alert_row, facts, small_print
@@ -18,6 +18,7 @@ from srp4ctr.monitoring.report.verdict import headline
 
 # Whatever a label may say, nothing is fetched and nothing runs.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+NUM_STYLES = 6
 ALERT_COLUMNS = ("Alert", "About", "Severity", "Fired (UTC)", "In all")
 
 
@@ -51,6 +52,19 @@ def page(contents: Contents, made_s: float) -> str:
             "",
         ]
     )
+
+
+def styles(contents: Contents) -> dict[str, str]:
+    """Return the class of each version's colour: its last digit's, if that is free.
+
+    So v3 looks alike in a report of yesterday, of today, and on the dashboards.
+    """
+    found, free = {}, [f"s{place}" for place in range(NUM_STYLES)]
+    for each in contents.versions:
+        number = by_age(each.version)[0]
+        wanted = f"s{(number - 1) % 5 if number > 0 else 0}"
+        found[each.version] = free.pop(free.index(wanted) if wanted in free else 0)
+    return found
 
 
 def escaped(text: str) -> str:
@@ -124,7 +138,7 @@ def _charts(contents: Contents) -> Iterator[str]:
             f"<figcaption><b>{escaped(chart.title)}</b> "
             f"<span>{escaped(chart.subtitle)}</span></figcaption>"
         )
-        yield draw(chart, f"c{number}")
+        yield draw(chart, f"c{number}", styles(contents))
         yield "</figure>"
     yield "</div>"
     note = (

@@ -13,33 +13,21 @@ export function configured(frames, fieldConfig = {}) {
       // A time is one, whatever the panel's values are.
       if (field.type === "time") Object.assign(config, { unit: "dateTimeAsIso", mappings: [], thresholds: null });
       for (const { matcher, properties } of overrides) {
-        if (matches(matcher, field, frame)) properties.forEach((property) => set(config, property));
+        if (matches(matcher, field)) properties.forEach((property) => set(config, property));
       }
-      if (config.displayName) config.displayName = filledIn(config.displayName, field, frame);
       return { ...field, config };
     }),
   }));
 }
 
-function matches({ id, options }, field, frame) {
+function matches({ id, options }, field) {
   if (id === "byName") return nameOf(field) === options || field.name === options;
-  if (id === "byRegexp") return asRegExp(options).test(nameOf(field));
-  if (id === "byFrameRefID") return frame.refId === options;
-  if (id === "byType") return field.type === options;
-  if (id === "byNames") return (options?.names ?? []).includes(nameOf(field));
-  return false;
+  return id === "byRegexp" && asRegExp(options).test(nameOf(field));
 }
 
 function set(config, { id, value }) {
   if (id.startsWith("custom.")) config.custom[id.slice(7)] = value;
   else config[id] = value;
-}
-
-function filledIn(text, field, frame) {
-  return text.replace(/\$\{__(field|series|frame)\.(?:labels\.)?(\w+)\}/g, (_, kind, name) => {
-    if (name === "name") return kind === "field" ? (field.legend ?? field.name) : (frame.name ?? field.legend ?? field.name);
-    return field.labels?.[name] ?? "";
-  });
 }
 
 /** Return the value as a person reads it: the mapped word, else the number in its unit. */
@@ -61,27 +49,12 @@ export function colourOf(value, config = {}) {
 }
 
 /** Return the last threshold step that `value` reaches. */
-function stepOf(value, config) {
-  const { steps, mode } = config.thresholds;
-  const { min = 0, max = 100 } = config;
-  const at = mode === "percentage" ? ((value - min) / (max - min || 1)) * 100 : value;
-  return steps.reduce((found, step, i) => (i === 0 || at >= step.value ? step : found), steps[0]);
+function stepOf(value, { thresholds: { steps } }) {
+  return steps.reduce((found, step, i) => (i === 0 || value >= step.value ? step : found), steps[0]);
 }
 
 function mappingOf(value, { mappings = [] }) {
-  for (const { type, options } of mappings) {
-    if (type === "value" && options[String(value)]) return options[String(value)];
-    if (type === "range" && typeof value === "number" && value >= (options.from ?? -Infinity) && value <= (options.to ?? Infinity)) return options.result;
-    if (type === "regex" && typeof value === "string" && asRegExp(options.pattern).test(value)) return options.result;
-    if (type === "special" && isSpecial(value, options.match)) return options.result;
-  }
-  return null;
-}
-
-function isSpecial(value, match) {
-  const isNull = value === null || value === undefined;
-  const isNaN = typeof value === "number" && Number.isNaN(value);
-  return { null: isNull, nan: isNaN, "null+nan": isNull || isNaN, true: value === true, false: value === false, empty: value === "" }[match] ?? false;
+  return mappings.map(({ options }) => options[String(value)]).find(Boolean) ?? null;
 }
 
 /** Return the colour of a line: its own, else the version's, else the next of the palette. */
@@ -97,13 +70,10 @@ export function seriesIn(frames) {
     const time = frame.fields.find(({ type }) => type === "time");
     return frame.fields
       .filter(({ type, config }) => type === "number" && !isHidden(config))
-      .map((field) => ({ ...field, times: time?.values ?? [], refId: frame.refId, frameName: frame.name }));
+      .map((field) => ({ ...field, times: time?.values ?? [] }));
   });
 }
 
-function isHidden(config) {
-  const { hideFrom, hidden } = config?.custom ?? {};
-  return Boolean(hidden || hideFrom?.viz);
+export function isHidden(config) {
+  return Boolean(config?.custom?.hideFrom?.viz);
 }
-
-export { isHidden };

@@ -14,9 +14,7 @@ import { timeline } from "./panels/timeline.js";
 import { timeseries } from "./panels/timeseries.js";
 import { xychart } from "./panels/xychart.js";
 
-const DRAWINGS = {
-  timeseries, stat, table, bargauge, heatmap, xychart, text, gauge: stat, "state-timeline": timeline, "status-history": timeline, graph: timeseries,
-};
+export const DRAWINGS = { timeseries, stat, table, bargauge, heatmap, xychart, text, "state-timeline": timeline };
 
 /** A panel on the page; `refresh` asks and draws, `redraw` only draws. */
 export class Panel {
@@ -53,7 +51,7 @@ export class Panel {
     try {
       const frames = this.spec.type === "text" ? [] : await framesOf(this.spec, variables, window, asked.signal);
       if (asked.signal.aborted) return;
-      this.frames = configured(transformed(named(frames, this.spec), this.spec.transformations), this.spec.fieldConfig);
+      this.frames = configured(transformed(frames, this.spec.transformations), this.spec.fieldConfig);
       this.context = { window, variables };
       await this.redraw();
     } catch (error) {
@@ -93,15 +91,6 @@ export class Panel {
     this.resized.disconnect();
     this.content.querySelectorAll(".plot").forEach(drop);
   }
-}
-
-/** Return frames whose fields have their config before they are transformed: names count there. */
-function named(frames, { fieldConfig, transformations = [] }) {
-  return transformations.length ? configured(frames, { overrides: onlyNames(fieldConfig) }) : frames;
-}
-
-function onlyNames({ overrides = [] } = {}) {
-  return overrides.map(({ matcher, properties }) => ({ matcher, properties: properties.filter(({ id }) => id === "displayName") }));
 }
 
 function about({ title, description }) {

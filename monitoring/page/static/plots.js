@@ -62,8 +62,7 @@ export function axis(more = {}) {
 }
 
 /** Return the axis of values from `low` to `high`, ticks in `unit` at round numbers. */
-export function valueAxis(low, high, unit, decimals, { isLog = false, count = 4 } = {}) {
-  if (isLog) return axis({ type: "log", exponentformat: "SI" });
+export function valueAxis(low, high, unit, decimals, { count = 4 } = {}) {
   const values = ticks(low, high, count, unit);
   const step = values.length > 1 ? values[1] - values[0] : 1;
   // Ticks that are written alike tell nothing: as many decimals as the step has.
@@ -83,10 +82,10 @@ function decimalsOf(step, unit) {
 }
 
 /** Return the range that shows all of `values`: with air, and with 0 if it is near. */
-export function rangeOf(values, { min = null, max = null, softMin = null, softMax = null } = {}) {
+export function rangeOf(values, { min = null, max = null, softMin = null } = {}) {
   const there = values.filter((value) => Number.isFinite(value));
   let low = min ?? Math.min(...there, softMin ?? Infinity);
-  let high = max ?? Math.max(...there, softMax ?? -Infinity);
+  let high = max ?? Math.max(...there);
   if (!Number.isFinite(low) || !Number.isFinite(high)) [low, high] = [min ?? 0, max ?? 1];
   if (min === null && low > 0 && low < 0.6 * high) low = 0;
   // A line that is level but for the last bits of its numbers is level.
@@ -97,11 +96,10 @@ export function rangeOf(values, { min = null, max = null, softMin = null, softMa
   return [low, high];
 }
 
-/** Return dashed lines, or bands, where the panel has thresholds on its axis. */
+/** Return dashed lines where the panel has thresholds on its axis. */
 export function thresholdShapes(config) {
-  const how = config.custom?.thresholdsStyle?.mode ?? "off";
   const steps = (config.thresholds?.steps ?? []).filter(({ value }) => value !== null && value !== undefined);
-  if (how === "off") return [];
+  if (!config.custom?.thresholdsStyle) return [];
   return steps.map(({ value }) => ({
     type: "line", xref: "paper", x0: 0, x1: 1, y0: value, y1: value, layer: "below",
     line: { color: faded(ink("muted"), 0.7), width: 1, dash: "dash" },

