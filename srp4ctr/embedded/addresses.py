@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from srp4ctr.embedded import ports
-from srp4ctr.embedded.store_cluster import NODES
+from srp4ctr.embedded.store_cluster import NAMES, NODES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,23 @@ class Addresses:
             "triton": self.triton_metrics_port,
             "caller": self.caller_metrics_port,
         }
+
+    def of(self, process: str) -> tuple[str, ...]:
+        """Return where a process of the stack listens; () for one that does not."""
+        named = {
+            "broker": (self.kafka_port,),
+            "kafka": (self.kafka_port,),
+            "store": (self.redis_port,),
+            "triton": (self.triton_grpc_port, self.triton_metrics_port),
+            "prometheus": (self.prometheus_port,),
+            "stream": (self.worker_metrics_port,),
+            "monitor": (self.monitor_port,),
+            "page": (self.page_port,),
+        }
+        named |= {
+            name: (port,) for name, port in zip(NAMES, self.store_ports, strict=False)
+        }
+        return tuple(f"{ports.HOST}:{each}" for each in named.get(process, ()))
 
     @property
     def prometheus_url(self) -> str:
