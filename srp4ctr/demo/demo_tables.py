@@ -178,7 +178,7 @@ def _cost_table(figures: DemoFigures, live: LiveQualityFigures) -> Table:
     table.add_row(
         "click → changed score, p99", f"{_or_dash(figures.freshness_p99_s)} s", ""
     )
-    unchanged = f"{live.unchanged_probes} of {live.probes}"
+    unchanged = f"{live.unchanged_probes} of {live.probes:,}"
     table.add_row("no change within 20 s", unchanged, "")
     return table
 

@@ -39,21 +39,24 @@ class Addresses:
         }
 
     def of(self, process: str) -> tuple[str, ...]:
-        """Return where a process of the stack listens; () for one that does not."""
-        named = {
-            "broker": (self.kafka_port,),
-            "kafka": (self.kafka_port,),
-            "store": (self.redis_port,),
-            "triton": (self.triton_grpc_port, self.triton_metrics_port),
-            "prometheus": (self.prometheus_port,),
-            "stream": (self.worker_metrics_port,),
-            "monitor": (self.monitor_port,),
-            "page": (self.page_port,),
+        """Return where a process of the stack listens, and what for; () if it does not."""
+        nodes = zip(NAMES, self.store_ports, strict=False)
+        named: dict[str, tuple[tuple[int, str], ...]] = {
+            "store": ((self.redis_port, "Redis"),),
+            **{name: ((port, "Redis"),) for name, port in nodes},
+            "broker": ((self.kafka_port, "Kafka"),),
+            "kafka": ((self.kafka_port, "Kafka"),),
+            "triton": (
+                (self.triton_grpc_port, "gRPC"),
+                (self.triton_metrics_port, "metrics"),
+            ),
+            "prometheus": ((self.prometheus_port, "HTTP"),),
+            "stream": ((self.worker_metrics_port, "metrics"),),
+            "monitor": ((self.monitor_port, "metrics"),),
+            "page": ((self.page_port, "HTTP"),),
         }
-        named |= {
-            name: (port,) for name, port in zip(NAMES, self.store_ports, strict=False)
-        }
-        return tuple(f"{ports.HOST}:{each}" for each in named.get(process, ()))
+        found = named.get(process, ())
+        return tuple(f"{ports.HOST}:{port} {use}" for port, use in found)
 
     @property
     def prometheus_url(self) -> str:

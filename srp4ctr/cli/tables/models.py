@@ -138,5 +138,7 @@ def _shown(value: float | str | None) -> str:
 
 def _apart(one: float | str | None, other: float | str | None) -> str:
     if isinstance(one, (int, float)) and isinstance(other, (int, float)):
-        return "" if one == other else f"{other - one:+,.4g}"
+        apart = other - one
+        is_whole = float(one).is_integer() and float(other).is_integer()
+        return "" if not apart else f"{apart:+,.0f}" if is_whole else f"{apart:+,.4g}"
     return "" if one == other else "≠"

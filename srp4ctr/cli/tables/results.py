@@ -126,7 +126,9 @@ def audit_table(deeds: Iterable[Deed]) -> Table:
     """Return the audit log's entries, two lines or more each, oldest first."""
     table = a_table(
         "audit log",
-        *(whole("when (UTC)"), "command\nby", "from → to\nresult"),
+        whole("when (UTC)"),
+        Column(header="command\nby", overflow="fold", min_width=30),
+        "from → to\nresult",
     )
     for deed in deeds:
         when = datetime.fromisoformat(deed.at).astimezone(UTC)
@@ -156,7 +158,7 @@ def _bad_lines_table(report: FileReport) -> Table:
     for line in shown:
         table.add_row(f"{line.number}", line.reason, escape(line.detail))
     if (more := report.num_rejected - len(shown)) > 0:
-        table.add_row("…", f"{more:,} more", "")
+        table.add_row("", f"{more:,} more", "")
     return table
 
 
