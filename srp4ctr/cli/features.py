@@ -58,11 +58,7 @@ def show(user: User, pseudonym: IsPseudonym = False) -> None:
 @app.command("check")
 def check(
     sample: Annotated[
-        int,
-        typer.Option(
-            help="Number of users and of items to compare; with --served, number of "
-            "requests."
-        ),
+        int, typer.Option(help="Number of users and items, or of served requests.")
     ] = 200,
     served: Annotated[
         bool,

@@ -192,9 +192,9 @@ def write_vectors(
 ) -> None:
     """Write a bundle's embeddings as features for a click model of your own.
 
-    One row per impression with a matured label: query vectors and candidate states, point-
-    in-time correct (but with the newest attributes of items). Requests that the bundle was
-    trained on are left out. docs/own_model.md shows how to use the file.
+    One row per impression with a matured label: query vectors and candidate states. They
+    are point-in-time correct, but use the newest attributes of items. Requests that the
+    bundle was trained on are left out. docs/own_model.md shows how to use the file.
 
     Example:  srp4ctr model vectors v2 vectors.parquet
     """

@@ -1,25 +1,18 @@
 """At 80 columns every table shows each figure and each address whole."""
 
-import io
 import time
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.cells import cell_len
-from rich.console import Console
 from rich.table import Table
 
 from srp4ctr.cli.tables import models, results, served, users
-from srp4ctr.demo import demo_tables
-from srp4ctr.demo.demo_tables import DemoFigures, LiveQualityFigures
 from srp4ctr.embedded.addresses import Addresses
 from srp4ctr.embedded.stack import StackStatus
 from srp4ctr.features.check_report import FeatureCheck
 from srp4ctr.features.gates import Gate
-from srp4ctr.monitoring.intervals import Interval
 from srp4ctr.ops.audit import DONE, FAILED, Deed
 from srp4ctr.ops.store_reads import UserRows
 from srp4ctr.processes import Running
@@ -32,6 +25,7 @@ from srp4ctr.streams.sequences import SequenceElement, sequence_of
 from srp4ctr.training.reports import Outcome, RefreshReport
 from srp4ctr.training.served import Difference, ServedCheck
 from srp4ctr.triton_repo.answers import Ranking
+from tests.cli.terminal import assert_whole, at_80
 
 UUID = "6b3f1c9e-52d7-4f0a-9a41-0d5c8e7f2b16"
 TITLE = "Snow White and the Seven Dwarfs: Platinum Edition, Restored (1937)"
@@ -47,22 +41,6 @@ GATES = (
     ),
     Gate(gate="champion_auc", passed=None, note="no bundle serves yet"),
 )
-
-
-def at_80(*tables: Table) -> str:
-    """Return what a terminal of 80 columns shows."""
-    screen = io.StringIO()
-    console = Console(file=screen, width=80)
-    for table in tables:
-        console.print(table)
-    shown = screen.getvalue()
-    assert max(map(cell_len, shown.splitlines())) <= 80
-    assert "…" not in shown
-    return shown
-
-
-def assert_whole(shown: str, texts: Iterable[str]) -> None:
-    assert [each for each in texts if each not in shown] == []
 
 
 def a_bundle(version: str, **changed: Any) -> dict[str, Any]:
@@ -285,57 +263,7 @@ def test_the_audit_log() -> None:
         )
     )
     assert_whole(shown, ("2026-11-01 12:00:00", actor, "v118", "11@123456789"))
-    assert_whole(shown, ("127.0.0.1:8001", "v117 → v116", "done"))
-
-
-def test_the_demos_figures() -> None:
-    figures = DemoFigures(
-        events=1_234_567,
-        users=98_765,
-        rejected=4_321,
-        model_version="v1",
-        auc=0.751,
-        log_loss=0.512,
-        calibration=1.023,
-        live_auc=0.748,
-        live_calibration=0.987,
-        online_ctr=0.583,
-        popularity_ctr=0.512,
-        random_ctr=0.401,
-        requests=12_345,
-        failed_requests=12,
-        p50_ms=12.3,
-        p99_ms=123.4,
-        encoder_runs_per_request=1.0,
-        folded_flops=62_000_000,
-        unfolded_flops=1_371_000_000,
-        freshness_p99_s=1.234,
-        wall_s=0.0,
-    )
-    live = LiveQualityFigures(
-        click_rate=0.4,
-        click_rate_at_top=0.583,
-        top_interval=Interval(low=0.571, high=0.595),
-        auc=0.748,
-        auc_interval=Interval(low=0.741, high=0.755),
-        log_loss=0.513,
-        calibration=0.987,
-        calibration_interval=Interval(low=0.961, high=1.013),
-        matured_impressions=123_456,
-        probes=1_234,
-        control_click_rate=0.502,
-        control_interval=Interval(low=0.481, high=0.523),
-        unchanged_probes=7,
-    )
-    screen = io.StringIO()
-    demo_tables.show(Console(file=screen, width=80), figures, live)
-    shown = screen.getvalue()
-    assert max(map(cell_len, shown.splitlines())) <= 80
-    assert "…" not in shown
-    wholes = ("1,234,567", "98,765", "4,321", "0.748 (0.741 to 0.755)", "123,456")
-    more = ("0.987 (0.961 to 1.013)", "(0.571 to 0.595)", "0.502", "(0.481 to 0.523)")
-    costs = ("62 M", "1371 M  (22×)", "12.3, 123.4 ms", "12 of 12,345", "1.234 s")
-    assert_whole(shown, (*wholes, *more, *costs, "7 of 1,234", "0.751", "1.023"))
+    assert_whole(shown, ("127.0.0.1:8001", "v116, canary v117 → v116", "done"))
 
 
 def test_a_figure_that_is_cut_is_found() -> None:

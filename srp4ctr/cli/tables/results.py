@@ -123,22 +123,17 @@ def stack_table(status: StackStatus) -> Table:
 
 
 def audit_table(deeds: Iterable[Deed]) -> Table:
-    """Return the audit log's entries, two lines or more each, oldest first."""
-    table = a_table(
-        "audit log",
-        whole("when (UTC)"),
-        Column(header="command\nby", overflow="fold", min_width=30),
-        "from → to\nresult",
-    )
+    """Return the audit log's entries, three lines or more each, oldest first."""
+    table = a_table("audit log", "when (UTC)\nby", "command\nfrom → to\nresult")
     for deed in deeds:
         when = datetime.fromisoformat(deed.at).astimezone(UTC)
         result = deed.result if not deed.detail else f"{deed.result}: {deed.detail}"
         change = f"{deed.before} → {deed.after}" if deed.before or deed.after else "–"
         style = None if deed.result == DONE else "yellow" if deed.result == BEGUN else "red"
+        what = f"{deed.command} {deed.subject}".rstrip()
         table.add_row(
-            f"{when:%Y-%m-%d %H:%M:%S}",
-            escape(f"{deed.command} {deed.subject}".rstrip() + f"\n{deed.actor}"),
-            escape(f"{change}\n{result}"),
+            f"{when:%Y-%m-%d %H:%M:%S}\n{escape(deed.actor)}",
+            escape(f"{what}\n{change}\n{result}"),
             style=style,
         )
     return table
