@@ -94,6 +94,18 @@ def load() -> Settings:
     return _build(_merged(from_file, stack))
 
 
+def use_data_dir(data_dir: str, *, needs_stack: bool) -> None:
+    """Make ``data_dir`` the stack's folder for this process and those that it starts.
+
+    Raises ``SettingsError`` where no stack runs there, but one is needed.
+    """
+    os.environ[f"{PREFIX}LOCAL__DATA_DIR"] = data_dir  # above any file
+    if needs_stack and not (Path(data_dir) / STACK_FILE).is_file():
+        raise SettingsError(
+            f"nothing runs in {data_dir}: srp4ctr --data-dir {data_dir} stack up"
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """One setting as it is in force."""
@@ -106,11 +118,16 @@ class Setting:
     """A file, a variable, or ``default``."""
 
 
-def in_force() -> Iterator[Setting]:
-    """Yield every setting of this process, and where it came from. Raises as ``load``."""
+def in_force(section: str = "") -> Iterator[Setting]:
+    """Yield each setting of this process and its source. Raises as ``load``.
+
+    ``section`` limits them to one section or one setting: ``triton``, ``triton.grpc``.
+    """
     settings, files = load(), _files()
     variables = set(_environment_keys())
     for key, value in _values(settings):
+        if section and not f"{'.'.join(key)}.".startswith(f"{section}."):
+            continue
         sources = [str(path) for path, values in files if _has(values, key)]
         if key in variables:
             sources.append(f"{PREFIX}{'__'.join(key).upper()}")

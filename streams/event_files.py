@@ -12,6 +12,10 @@ from typing import Any
 
 import msgspec
 
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.pseudonyms import Pseudonyms
+from srp4ctr.streams.publisher import EventPublisher
+from srp4ctr.streams.topics import PUBLISHED_TOPICS, ensure_topics
 from srp4ctr.streams.wire import RejectedEvent, decode
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
@@ -37,6 +41,14 @@ class BadLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PublishCount:
+    """How many messages the broker has taken, and how many bad lines it did not get."""
+
+    published: int
+    withheld: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileReport:
     """What is in a file of events."""
 
@@ -53,6 +65,11 @@ class FileReport:
         """Good events."""
         return sum(self.counts.values())
 
+    @property
+    def num_rejected(self) -> int:
+        """Bad lines."""
+        return sum(self.rejected.values())
+
 
 def read_lines(path: Path) -> Iterator[FileLine]:
     """Yield the payloads in ``path``, blank lines left out; raises ``ValueError``."""
@@ -66,6 +83,24 @@ def read_lines(path: Path) -> Iterator[FileLine]:
 def check_file(path: Path, now_ms: int) -> FileReport:
     """Return what publishing ``path`` at ``now_ms`` would bring in, and what not."""
     return check_lines(path, read_lines(path), now_ms)
+
+
+def publish_lines(
+    lines: Iterable[FileLine],
+    kafka: KafkaConfig,
+    pseudonyms: Pseudonyms | None,
+    *,
+    backfill: bool = False,
+) -> PublishCount:
+    """Publish all of ``lines``, bad ones too, and return once the broker has them.
+
+    With ``pseudonyms`` bad lines are withheld: they might hold a user's id.
+    """
+    ensure_topics(kafka, PUBLISHED_TOPICS)
+    with EventPublisher(kafka, pseudonyms) as publisher:
+        for line in lines:
+            publisher.publish_raw(line.payload, backfill=backfill)
+    return PublishCount(published=publisher.published, withheld=publisher.withheld)
 
 
 def check_lines(path: Path, lines: Iterable[FileLine], now_ms: int) -> FileReport:

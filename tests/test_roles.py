@@ -54,7 +54,7 @@ IMAGES = {
     ),
     "monitor": (
         "monitor-packages",
-        "monitoring.service, ops.probe_wiring, streams.topics",
+        "monitoring.service, ops.monitor_jobs, streams.topics",
     ),
     "stream": (
         "stream-packages",

@@ -1,1 +1,1 @@
-"""The command line, one file a noun: parse, load the settings, call one function."""
+"""The command line, one file per noun: parse, load the settings, call one function."""

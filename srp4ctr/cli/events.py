@@ -1,4 +1,4 @@
-"""``srp4ctr events VERB``: what producers run."""
+"""``srp4ctr events VERB``: publish, check and replay events."""
 
 import time
 from pathlib import Path
@@ -6,84 +6,92 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress, track
-from rich.table import Table
 
-from srp4ctr.cli.tables.results import file_tables
-from srp4ctr.ops.audit import audit_log
+from srp4ctr.cli.tables.results import file_tables, replay_table
+from srp4ctr.ops import stream_jobs
 from srp4ctr.settings import load
-from srp4ctr.streams import rejected, schemas
-from srp4ctr.streams.event_files import FileReport, check_file, read_lines
+from srp4ctr.streams import event_files, rejected, schemas
+from srp4ctr.streams.event_files import FileReport
 from srp4ctr.streams.pseudonyms import read_pseudonyms
-from srp4ctr.streams.publisher import EventPublisher
-from srp4ctr.streams.topics import PUBLISHED_TOPICS, ensure_topics
 
-app = typer.Typer(help="Publish and check events.", no_args_is_help=True)
+app = typer.Typer(help="Publish, check and replay events.", no_args_is_help=True)
 out = Console()
 err = Console(stderr=True)
 
-EventsFile = Annotated[Path, typer.Argument(help="JSON lines (.jsonl) or Parquet.")]
+EventsFile = Annotated[
+    Path,
+    typer.Argument(help="File of events: JSON lines (.jsonl) or Parquet (.parquet)."),
+]
 
 
 @app.command("publish")
 def publish(
     path: EventsFile,
     backfill: Annotated[
-        bool, typer.Option(help="They became known when they happened, not now.")
+        bool,
+        typer.Option(
+            help="Timestamp each event at the time when it happened instead of now."
+        ),
     ] = False,
     strict: Annotated[
-        bool, typer.Option(help="Publish nothing if a line would be rejected.")
+        bool, typer.Option(help="Publish nothing if the stream would reject a line.")
     ] = False,
 ) -> None:
-    """Publish the events in PATH; the stream rejects bad lines with their reason.
+    """Publish the events of a file.
 
-    With streams.pseudonym_key_file users go by their pseudonyms, and bad lines stay here.
+    The stream moves bad lines to the dead letters, with the reason. With the setting
+    streams.pseudonym_key_file, user ids are replaced by pseudonyms before they leave this
+    machine, and bad lines are not published.
 
-    Example: srp4ctr events publish clicks.jsonl --backfill
+    Example:  srp4ctr events publish clicks.jsonl --backfill
     """
-    settings = load()
     report = _check(path)
     if strict and report.bad_lines:
         raise ValueError("nothing was published (--strict)")
-    ensure_topics(settings.kafka, PUBLISHED_TOPICS)
+    settings = load()
     pseudonyms = read_pseudonyms(settings.streams.pseudonym_key_file)
-    with EventPublisher(settings.kafka, pseudonyms) as publisher:
-        total = report.total + sum(report.rejected.values())
-        lines = track(read_lines(path), "publish", total, console=err, transient=True)
-        for line in lines:
-            publisher.publish_raw(line.payload, backfill=backfill)
-    bad = sum(report.rejected.values())
-    published = f"published {publisher.published:,} messages"
+    total = report.total + report.num_rejected
+    lines = event_files.read_lines(path)
+    done = event_files.publish_lines(
+        track(lines, "publish", total, console=err, transient=True),
+        settings.kafka,
+        pseudonyms,
+        backfill=backfill,
+    )
+    published = f"published {done.published:,} messages"
     if pseudonyms:
-        out.print(f"{published} under pseudonyms, {publisher.withheld:,} bad ones withheld")
+        out.print(f"{published} under pseudonyms, {done.withheld:,} bad lines withheld")
     else:
-        out.print(f"{published}, {bad:,} to be rejected")
+        out.print(f"{published}, {report.num_rejected:,} to be rejected")
 
 
 @app.command("check")
 def check(path: EventsFile) -> None:
-    """Find what the stream would reject, with line numbers; exit status 1 if anything.
+    """Find the lines of a file that the stream would reject.
 
-    Example: srp4ctr events check clicks.jsonl
+    Prints line numbers and reasons. The exit status is 1 if there is a bad line.
+
+    Example:  srp4ctr events check clicks.jsonl
     """
     report = _check(path)
     if report.rejected:
-        raise ValueError(f"{sum(report.rejected.values())} bad lines in {path}")
+        raise ValueError(f"{report.num_rejected} bad lines in {path}")
 
 
 @app.command("replay-rejected")
 def replay_rejected(
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would go back; change nothing.")
+        bool,
+        typer.Option("--dry-run", help="Print what would be replayed; change nothing."),
     ] = False,
 ) -> None:
-    """Put what today's rules accept of the dead letters back into the stream.
+    """Replay the dead letters that today's rules accept.
 
-    Each goes to its right topic, under its right key, as of when it came first; the rest
-    stays. Deploy the fix to the workers first. One replay at a time.
+    Each goes to its topic, under its key, with its first timestamp; the others stay. Deploy
+    the fix to the workers first. Run one replay at a time.
 
-    Example: srp4ctr events replay-rejected --dry-run
+    Example:  srp4ctr events replay-rejected --dry-run
     """
     settings = load()
     group = f"{settings.streams.group_id}-replay"
@@ -95,62 +103,44 @@ def replay_rejected(
             dry_run=dry_run,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    out.print(_replay_table(report, dry_run))
+    out.print(replay_table(report, dry_run))
 
 
 @app.command("restore")
-def restore(log_dir: Path) -> None:
-    """Publish all of raw log LOG_DIR into a new, empty Kafka: what was known, and when.
+def restore(
+    log_dir: Annotated[
+        Path,
+        typer.Argument(help="Folder of the raw log, other than setting features.log_dir."),
+    ],
+) -> None:
+    """Publish a whole raw log into a new, empty Kafka, with the original timestamps.
 
-    For a Kafka that was lost. Empty the store first, and set features.log_dir to a new
-    folder: offsets begin anew. docs/backup.md has all the steps.
+    Use it after the loss of Kafka. First empty the feature store and set features.log_dir
+    to a new folder, because offsets start again. docs/backup.md lists all steps.
 
-    Example: srp4ctr events restore .data/events.lost
+    Example:  srp4ctr events restore .data/events.lost
     """
-    from srp4ctr.streams import restoring
-
-    settings = load()
-    if log_dir.resolve() == Path(settings.features.log_dir).resolve():
-        raise ValueError(
-            f"{log_dir} is features.log_dir: move it away first, workers begin a new one"
-        )
-    with (
-        audit_log(settings).recorded("events restore", str(log_dir)) as outcome,
-        Progress(console=err, transient=True) as bar,
-    ):
+    with Progress(console=err, transient=True) as bar:
         task = bar.add_task("restore", total=None)
-        done = restoring.restore(
-            settings.kafka, log_dir, lambda count: bar.update(task, completed=count)
+        done = stream_jobs.restore(
+            load(), log_dir, lambda count: bar.update(task, completed=count)
         )
-        outcome.after = ", ".join(f"{done[topic]:,} {topic}" for topic in sorted(done))
-    out.print(f"restored {outcome.after}")
+    out.print(f"restored {done}")
 
 
 @app.command("schema")
 def schema() -> None:
-    """Write the events' JSON Schema and AsyncAPI document anew.
+    """Write the JSON Schema of the events and the AsyncAPI document.
 
-    Example: srp4ctr events schema
+    Example:  srp4ctr events schema
     """
     for path in schemas.write_schemas(Path(schemas.__file__).parent / "schema"):
-        out.print(str(path))
-
-
-def _replay_table(report: rejected.ReplayReport, dry_run: bool) -> Table:
-    """Return how many dead letters go back and how many stay, by reason."""
-    table = Table(title="dead letters", title_justify="left", title_style="bold")
-    for column in ("reason", "would go back" if dry_run else "put back", "stay"):
-        table.add_column(column)
-    replayed, kept = report.replayed, report.kept
-    for reason in sorted(replayed.keys() | kept.keys()):
-        table.add_row(escape(reason), f"{replayed[reason]:,}", f"{kept[reason]:,}")
-    table.add_row("all", f"{replayed.total():,}", f"{kept.total():,}", style="bold")
-    return table
+        out.print(str(path), soft_wrap=True)
 
 
 def _check(path: Path) -> FileReport:
-    """Show what the stream would make of ``path``, and return the report."""
-    report = check_file(path, time.time_ns() // 1_000_000)
+    """Print which events are in ``path`` and which lines are bad; return the report."""
+    report = event_files.check_file(path, time.time_ns() // 1_000_000)
     for table in file_tables(report):
         out.print(table)
     return report

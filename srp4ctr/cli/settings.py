@@ -1,4 +1,4 @@
-"""``srp4ctr settings show``: each setting in force, and where it came from."""
+"""``srp4ctr settings show``: each setting in force, and its source."""
 
 from typing import Annotated
 
@@ -7,38 +7,39 @@ from rich.console import Console
 
 from srp4ctr.settings import in_force
 
-app = typer.Typer(help="The settings in force.", no_args_is_help=True)
+app = typer.Typer(help="Show the settings in force.", no_args_is_help=True)
 out = Console()
 
 
 @app.callback()
 def settings() -> None:
-    """The settings in force."""
+    """Show the settings in force."""
 
 
 @app.command("show")
 def show(
     section: Annotated[
-        str, typer.Argument(help="Only this section or setting: triton, triton.grpc.")
+        str,
+        typer.Argument(
+            help="Print only this section (triton) or setting (triton.grpc). Default: all.",
+            show_default=False,
+        ),
     ] = "",
     changed: Annotated[
-        bool, typer.Option("--changed", help="Only what is not a default.")
+        bool, typer.Option("--changed", help="Print only settings that are not defaults.")
     ] = False,
 ) -> None:
-    """Print each setting with its value, and the file or variable that it came from.
+    """Print each setting, its value, and the file or variable that it comes from.
 
-    A line is ``name = value  # source``. Passwords are shown as …
+    A line is `name = value  # source`. Passwords are printed as `…`.
 
-    Example: srp4ctr settings show triton
+    Example:  srp4ctr settings show triton
     """
-    chosen = [
-        each
-        for each in in_force()
-        if f"{each.name}.".startswith(f"{section}." if section else "")
-        and not (changed and each.source == "default")
-    ]
-    if section and not chosen and not changed:
+    found = list(in_force(section))
+    if not found:
         raise ValueError(f"there is no setting {section}: srp4ctr settings show lists all")
-    for each in chosen:
+    for each in found:
+        if changed and each.source == "default":
+            continue
         line = f"{each.name} = {each.value!r}  # {each.source}"
         out.print(line, markup=False, highlight=False, soft_wrap=True)

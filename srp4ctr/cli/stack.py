@@ -1,4 +1,4 @@
-"""``srp4ctr stack VERB``: the embedded stack, up and down."""
+"""``srp4ctr stack VERB``: start, stop and inspect the embedded stack."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,10 @@ from srp4ctr.cli.tables.results import stack_table
 from srp4ctr.embedded import stack, triton_install
 from srp4ctr.settings import PREFIX, load
 
-app = typer.Typer(help="The embedded stack: broker, store, Triton.", no_args_is_help=True)
+app = typer.Typer(
+    help="Start and stop the embedded stack: broker, feature store, Triton, Prometheus.",
+    no_args_is_help=True,
+)
 out = Console()
 err = Console(stderr=True)
 
@@ -20,7 +23,7 @@ err = Console(stderr=True)
 def prepare() -> None:
     """Install the embedded Triton and its Python environment.
 
-    Example: srp4ctr stack prepare
+    Example:  srp4ctr stack prepare
     """
     triton_install.build(Path(load().local.serving_dir), _note)
 
@@ -29,16 +32,22 @@ def prepare() -> None:
 def up(
     broker: Annotated[
         str | None,
-        typer.Option(help="noida (embedded) or kafka (Apache Kafka, needs Java 17)."),
+        typer.Option(
+            help="noida (embedded) or kafka (Apache Kafka, needs Java 17). "
+            "Default: setting local.broker."
+        ),
     ] = None,
     store: Annotated[
         str | None,
-        typer.Option(help="single, or cluster (a Redis Cluster of three nodes)."),
+        typer.Option(
+            help="single, or cluster (a Redis Cluster of three nodes). "
+            "Default: setting local.store."
+        ),
     ] = None,
 ) -> None:
-    """Start broker, store, Triton and Prometheus in the background.
+    """Start broker, feature store, Triton and Prometheus in the background.
 
-    Example: srp4ctr stack up
+    Example:  srp4ctr stack up
     """
     if store:
         os.environ[f"{PREFIX}LOCAL__STORE"] = store
@@ -48,7 +57,7 @@ def up(
     addresses = stack.up(settings.local, http_port=settings.triton.http_port, note=_note)
     for section, values in addresses.settings().items():
         for name, value in values.items():
-            out.print(f"[bold]{section}.{name}[/bold] = {value}", highlight=False)
+            _say(f"[bold]{section}.{name}[/bold] = {value}")
     out.print(
         "Next: srp4ctr features apply, then srp4ctr stream run, srp4ctr monitor run and"
         " srp4ctr monitor open, each in a terminal of its own"
@@ -57,9 +66,9 @@ def up(
 
 @app.command("down")
 def down() -> None:
-    """Stop everything that runs in the data folder; the data stays.
+    """Stop every process of the data folder; the data stays.
 
-    Example: srp4ctr stack down
+    Example:  srp4ctr stack down
     """
     stopped = stack.down(load().local)
     out.print(f"stopped: {', '.join(stopped) or 'nothing was running'}")
@@ -67,12 +76,18 @@ def down() -> None:
 
 @app.command("status")
 def status() -> None:
-    """Show what runs; exit status 1 if a part has ended.
+    """Show the running processes, their addresses and their logs.
 
-    Example: srp4ctr stack status
+    The exit status is 1 if a process has ended.
+
+    Example:  srp4ctr stack status
     """
     status = stack.status(load().local)
-    out.print(stack_table(status) if status.running else "nothing is running")
+    if not status.running:
+        out.print("nothing is running")
+    else:
+        out.print(stack_table(status))
+        _say(f"logs: {Path(status.running[0].log).parent}/PROCESS.log")
     if status.ended:
         raise ValueError(f"ended: {', '.join(status.ended)}. Try: srp4ctr stack up")
 
@@ -81,14 +96,18 @@ def status() -> None:
 def init(
     kafka_users: Annotated[
         Path | None,
-        typer.Option(help="Folder with a file kafka_NAME per Kafka user: its password."),
+        typer.Option(
+            help="Folder with a file kafka_NAME per Kafka user, which holds the user's "
+            "password. Default: create no users."
+        ),
     ] = None,
 ) -> None:
-    """Prepare servers that are already there: topics, Kafka's users, feature views.
+    """Prepare running servers: create topics and Kafka users, register feature views.
 
-    Waits for a broker or a registry that does not answer yet.
+    It waits for a broker or a registry that does not answer yet. Running it again is
+    harmless.
 
-    Example: srp4ctr stack init --kafka-users secrets
+    Example:  srp4ctr stack init --kafka-users secrets
     """
     from srp4ctr.ops.bootstrap import initialize
     from srp4ctr.ops.waiting import ended_by_sigterm, until_there

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from srp4ctr.cli.tables.results import ranking_table, titles
+from srp4ctr.cli.tables.results import ranking_table
 from srp4ctr.cli.tables.users import sequence_table
 from srp4ctr.demo.demo_steps import DemoInput, monitor_url, page_url, scrape
 from srp4ctr.demo.demo_tables import (
@@ -24,6 +24,7 @@ from srp4ctr.embedded.addresses import Addresses
 from srp4ctr.features import bundle
 from srp4ctr.features.store import FeatureStoreSink
 from srp4ctr.monitoring.intervals import Interval
+from srp4ctr.ops.store_reads import titles
 from srp4ctr.settings import Settings
 from srp4ctr.streams.events import Click, Event, item_key
 from srp4ctr.triton_repo.client import RankClient

@@ -1,4 +1,4 @@
-"""The demo's figures: computed from what it saw, shown as tables and as one JSON line."""
+"""The demo's figures: computed from its requests, shown as tables and one JSON line."""
 
 import json
 from collections import Counter
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 from srp4ctr.demo.replay import Answer
@@ -52,7 +52,7 @@ class DemoFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveQualityFigures:
-    """What the monitor shows of one model version."""
+    """The monitor's figures of one model version."""
 
     click_rate: float
     click_rate_at_top: float
@@ -64,9 +64,9 @@ class LiveQualityFigures:
     calibration_interval: Interval
     matured_impressions: int
     probes: int
-    """Clicks of which it was measured how soon they changed the scores."""
+    """Clicks whose freshness was measured: the time until they changed the scores."""
     control_click_rate: float | None
-    """At position 1, of the users whom popularity serves."""
+    """At position 1, of the users in the popularity group."""
     control_interval: Interval
     unchanged_probes: int
     """Probes that saw no change in 20 s; the 99th percentile has them as 20 s."""
@@ -78,7 +78,7 @@ def first_click_rate(answers: Sequence[Answer]) -> float:
 
 
 def popularity_click_rate(answers: Sequence[Answer], clicks: Counter[str]) -> float:
-    """Return the same, had the item with the most earlier ``clicks`` been put first."""
+    """Return the same, with the item of the most earlier ``clicks`` put first."""
     # Ties go to the first by id: not to the model's order, which would lend its skill.
     best = [max(sorted(each.item_ids), key=lambda item: clicks[item]) for each in answers]
     pairs = zip(best, answers, strict=True)
@@ -86,7 +86,7 @@ def popularity_click_rate(answers: Sequence[Answer], clicks: Counter[str]) -> fl
 
 
 def random_click_rate(answers: Sequence[Answer]) -> float:
-    """Return the same in expectation, had any item of the slate been put first."""
+    """Return the same in expectation, with a random item of the slate put first."""
     return float(np.mean([len(each.clicked) / len(each.item_ids) for each in answers]))
 
 
@@ -96,7 +96,7 @@ def percentile_ms(answers: Sequence[Answer], q: float) -> float:
 
 
 def show(console: Console, figures: DemoFigures, live: LiveQualityFigures) -> None:
-    """Print the figures as one table a subject."""
+    """Print the figures as one table per subject."""
     console.print(_input_table(figures))
     console.print(_quality_table(figures, live))
     console.print(_ranking_table(figures, live))
@@ -106,19 +106,22 @@ def show(console: Console, figures: DemoFigures, live: LiveQualityFigures) -> No
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right")
+        is_figure = number > 0
+        justify: JustifyMethod = "right" if is_figure else "left"
+        table.add_column(column, justify=justify, no_wrap=is_figure, overflow="fold")
     return table
 
 
 def _input_table(figures: DemoFigures) -> Table:
-    table = _table("What went in", "events", "users", "rejected")
+    table = _table("Input", "events", "users", "rejected")
     table.add_row(f"{figures.events:,}", f"{figures.users:,}", f"{figures.rejected:,}")
     return table
 
 
 def _quality_table(figures: DemoFigures, live: LiveQualityFigures) -> Table:
     title = f"How well model {figures.model_version} predicts clicks"
-    table = _table(title, "on", "AUC", "log loss", "calibration (predicted / clicked)")
+    columns = ("AUC", "log loss", "calibration\n(predicted / clicked)")
+    table = _table(title, "on", *columns)
     table.add_row(
         "held-out slates, before promotion",
         f"{figures.auc:.3f}",
@@ -135,7 +138,8 @@ def _quality_table(figures: DemoFigures, live: LiveQualityFigures) -> Table:
 
 
 def _ranking_table(figures: DemoFigures, live: LiveQualityFigures) -> Table:
-    table = _table("Online CTR at position 1, same live slates", "ranked by", "CTR", "95 %")
+    title = "Online CTR at position 1, same live slates"
+    table = _table(title, "ranked by", "CTR", "95 % interval")
     interval = live.top_interval
     table.add_row(
         f"SRP4CTR {figures.model_version}, from matured labels",
@@ -152,7 +156,7 @@ def _ranking_table(figures: DemoFigures, live: LiveQualityFigures) -> Table:
     )
     table.add_row("random (expected)", f"{figures.random_ctr:.3f}", "")
     table.add_row(
-        "popularity, live, for a fifth of the users",
+        "popularity, live, 20 % of the users",
         _or_dash(live.control_click_rate),
         _between(live.control_interval),
     )
@@ -160,7 +164,8 @@ def _ranking_table(figures: DemoFigures, live: LiveQualityFigures) -> Table:
 
 
 def _cost_table(figures: DemoFigures, live: LiveQualityFigures) -> Table:
-    table = _table("What a request costs", "what", "folded", "unfolded")
+    columns = ("encode once", "re-encode\nper candidate")
+    table = _table("Cost of a request", "what", *columns)
     ratio = figures.unfolded_flops / figures.folded_flops
     table.add_row(
         "FLOPs for 100 candidates",
@@ -173,7 +178,7 @@ def _cost_table(figures: DemoFigures, live: LiveQualityFigures) -> Table:
     table.add_row(
         "click → changed score, p99", f"{_or_dash(figures.freshness_p99_s)} s", ""
     )
-    unchanged = f"{live.unchanged_probes} of {live.probes}"
+    unchanged = f"{live.unchanged_probes} of {live.probes:,}"
     table.add_row("no change within 20 s", unchanged, "")
     return table
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from srp4ctr.embedded import ports
-from srp4ctr.embedded.store_cluster import NODES
+from srp4ctr.embedded.store_cluster import NAMES, NODES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,26 @@ class Addresses:
             "triton": self.triton_metrics_port,
             "caller": self.caller_metrics_port,
         }
+
+    def of(self, process: str) -> tuple[str, ...]:
+        """Return where a process of the stack listens, and what for; () if it does not."""
+        nodes = zip(NAMES, self.store_ports, strict=False)
+        named: dict[str, tuple[tuple[int, str], ...]] = {
+            "store": ((self.redis_port, "Redis"),),
+            **{name: ((port, "Redis"),) for name, port in nodes},
+            "broker": ((self.kafka_port, "Kafka"),),
+            "kafka": ((self.kafka_port, "Kafka"),),
+            "triton": (
+                (self.triton_grpc_port, "gRPC"),
+                (self.triton_metrics_port, "metrics"),
+            ),
+            "prometheus": ((self.prometheus_port, "HTTP"),),
+            "stream": ((self.worker_metrics_port, "metrics"),),
+            "monitor": ((self.monitor_port, "metrics"),),
+            "page": ((self.page_port, "HTTP"),),
+        }
+        found = named.get(process, ())
+        return tuple(f"{ports.HOST}:{port} {use}" for port, use in found)
 
     @property
     def prometheus_url(self) -> str:

@@ -112,10 +112,11 @@ def audit_log(settings: "Settings") -> AuditLog:
     return AuditLog(path=path, actor=settings.local.actor or _login())
 
 
-def read_deeds(path: Path) -> tuple[list[Deed], int]:
-    """Return the deeds in ``path``, oldest first, and how many lines are none.
+def read_deeds(path: Path, since: datetime | None = None) -> tuple[list[Deed], int]:
+    """Return the deeds in ``path``, oldest first, and how many lines are unreadable.
 
-    Of each deed its last line: ``begun`` where nobody told how it ended.
+    Of each deed its last line, ``begun`` where the end is missing; with ``since`` only the
+    deeds from that instant on.
     """
     deeds: dict[str, Deed] = {}
     broken = 0
@@ -127,7 +128,10 @@ def read_deeds(path: Path) -> tuple[list[Deed], int]:
             broken += 1
             continue
         deeds[deed.deed] = deed
-    return sorted(deeds.values(), key=lambda each: each.at), broken
+    found = sorted(deeds.values(), key=lambda each: each.at)
+    if since is not None:
+        found = [each for each in found if datetime.fromisoformat(each.at) >= since]
+    return found, broken
 
 
 def _now() -> str:

@@ -1,13 +1,19 @@
-"""Settings → a check of the feature store, and the promotion that waits for a good one."""
+"""Settings → bundles and what serves: checks, promotion, rollback, and the list of all."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from srp4ctr.features.check_report import FeatureCheck, write_report
 from srp4ctr.features.gates import Gate, failed
 from srp4ctr.ops.audit import audit_log
 from srp4ctr.settings import Settings
+
+if TYPE_CHECKING:  # torch: 3 s
+    from srp4ctr.training.served import ServedCheck
 
 
 def checked(settings: Settings, sample: int = 200) -> FeatureCheck:
@@ -27,6 +33,30 @@ def checked(settings: Settings, sample: int = 200) -> FeatureCheck:
     check = check_features(settings.features, sink, streams, committed, sample)
     write_report(Path(settings.features.log_dir), check)
     return check
+
+
+def checked_served(settings: Settings, requests: Sequence[Path]) -> "ServedCheck":
+    """Compare served requests with training's view, and leave the report for the monitor.
+
+    ``requests`` are files of ``triton.served_log.folder``.
+    """
+    from srp4ctr.features import served_log
+    from srp4ctr.training.served import check_served
+    from srp4ctr.training.served_report import ServedReport, write_report
+
+    found = check_served(
+        [served_log.read(path) for path in requests],
+        settings.training,
+        settings.features,
+        settings.streams,
+    )
+    report = ServedReport(
+        checked_at_ms=round(time.time() * 1000),
+        requests=found.requests,
+        mean_shift=found.shift_of,
+    )
+    write_report(Path(settings.features.log_dir), report)
+    return found
 
 
 def promote(
@@ -86,6 +116,16 @@ def promoter(settings: Settings) -> Callable[[Path], tuple[Gate, ...]]:
     return try_it
 
 
+def roll_back(settings: Settings, *, canary: bool = False) -> str | None:
+    """Serve the previous bundle again, or end the ``canary``; return what serves now."""
+    from srp4ctr.triton_repo.replicas import end_canary, rollback
+
+    undo = end_canary if canary else rollback
+    command = "model rollback --canary" if canary else "model rollback"
+    with audit_log(settings).recorded(command, state=partial(what_serves, settings)):
+        return undo(settings.triton).serving
+
+
 def serving_folder(settings: Settings) -> Path | None:
     """Return the folder of the bundle that serves; None before the first promotion."""
     from srp4ctr.triton_repo.live import read_serving
@@ -101,3 +141,51 @@ def what_serves(settings: Settings) -> str:
     found = read_serving(Path(settings.triton.repository))
     beside = f", canary {found.canary}" if found.canary else ""
     return f"{found.serving or 'nothing'}{beside}"
+
+
+def bundle_folder(settings: Settings, version: str) -> Path:
+    """Return the folder of bundle ``version``; ``ValueError`` where there is none."""
+    folder = Path(settings.training.bundles_dir) / version
+    if not folder.is_dir():
+        raise ValueError(f"there is no bundle {version}: srp4ctr model list shows them")
+    return folder
+
+
+def describe_bundles(settings: Settings, *versions: str) -> list[dict[str, Any]]:
+    """Return all that is known of bundles ``versions``, else of each, oldest first.
+
+    ``ValueError`` where one does not exist.
+    """
+    from srp4ctr.features import bundle
+    from srp4ctr.triton_repo.live import read_serving
+
+    serving = read_serving(Path(settings.triton.repository))
+    roles = {
+        serving.previous: "previous",
+        serving.canary: "canary",
+        serving.serving: "serving",
+    }
+    bundles_dir = Path(settings.training.bundles_dir)
+    folders = {folder.name: folder for folder in bundle.list_bundles(bundles_dir)}
+    if unknown := [version for version in versions if version not in folders]:
+        raise ValueError(
+            f"there is no bundle {', '.join(unknown)}: srp4ctr model list shows them"
+        )
+    return [
+        _described(folders[version]) | {"role": roles.get(version, "")}
+        for version in versions or folders
+    ]
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    from srp4ctr.features import bundle
+    from srp4ctr.training import reports  # no torch
+
+    card = bundle.read(folder)
+    report = reports.read(folder)
+    more: dict[str, Any] = {"outcome": "", "notes": (), "seconds": {}}
+    if report is not None:
+        more = {name: getattr(report, name) for name in (*more, "gates")}
+    found = asdict(card) | more
+    found["gates"] = [asdict(gate) for gate in more.get("gates", card.gates)]
+    return found

@@ -1,24 +1,99 @@
-"""Refreshes one after another: each leaves word of how it ended, none ends the next."""
+"""Settings → refreshes, one or one after another: each leaves a status, none ends the next.
+
+Torch is imported when a refresh begins.
+"""
 
 import logging
 import re
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from srp4ctr.ops.promotion_service import promoter, serving_folder
+from srp4ctr.ops.waiting import ended_by_sigterm
+from srp4ctr.settings import Settings
 from srp4ctr.streams.outages import OutageError
 from srp4ctr.training.refresh_status import RefreshStatus, read_status, write_status
 from srp4ctr.training.reports import RefreshReport
+
+if TYPE_CHECKING:  # torch: 3 s
+    from srp4ctr.training.progress import ProgressListener
 
 LOG = logging.getLogger(__name__)
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _SAID = (ValueError, RuntimeError, OSError)  # written for people: no traceback
 _AGAIN_S = 60.0
 Refresh = Callable[[], RefreshReport]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshPlan:
+    """Which refreshes to run."""
+
+    promote: bool = True
+    """Serve the bundle if it passes all gates."""
+    every: str = ""
+    """``30m``, ``1h``, ``2d``: repeat until a signal; "": once."""
+    from_scratch: bool = False
+    """Do not continue training from the last bundle."""
+    force: bool = False
+    """Train even without new data."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Display:
+    """How a person follows refreshes."""
+
+    progress: Callable[[], AbstractContextManager["ProgressListener"]]
+    """Entered for each refresh."""
+    show: Callable[[RefreshReport], None]
+    say: Callable[[str], None]
+
+
+def run(settings: Settings, plan: RefreshPlan, display: Display) -> None:
+    """Refresh once or repeatedly; in a process that torchrun started, take part.
+
+    Raises ``ValueError`` for an interval that is none, and as ``training.refresh``.
+    """
+    from srp4ctr.training.parallel import joined
+    from srp4ctr.training.priority import yield_to_serving
+    from srp4ctr.training.refresh import RefreshOptions, refresh
+    from srp4ctr.training.stages import follow
+
+    interval_s = seconds_of(plan.every) if plan.every else 0.0
+    yield_to_serving(settings.training)
+
+    def once() -> RefreshReport:
+        with display.progress() as progress:
+            options = RefreshOptions(
+                promote=promoter(settings) if plan.promote else None,
+                serving=serving_folder(settings),
+                from_scratch=plan.from_scratch,
+                force=plan.force,
+                progress=progress,
+                processes=processes,
+            )
+            parts = (settings.training, settings.features, settings.streams)
+            return refresh(*parts, options)
+
+    def turn() -> None:
+        bundles_dir = Path(settings.training.bundles_dir)
+        display.show(take_turn(once, bundles_dir, interval_s))
+
+    with joined() as processes:
+        if not processes.is_first:
+            follow(settings.training, processes, plan.from_scratch)
+            return
+        if plan.every and processes.count > 1:
+            raise ValueError("--every needs one process: repeat the torchrun command")
+        with ended_by_sigterm():
+            repeat(turn, interval_s, display.say) if plan.every else turn()
 
 
 def seconds_of(interval: str) -> float:

@@ -12,13 +12,17 @@ PACKAGES = ("starlette", "uvicorn", "plotly")
 
 
 def open_page(
-    settings: Settings, port: int, browser: bool, say: Callable[[str], None]
+    settings: Settings, port: int | None, browser: bool, say: Callable[[str], None]
 ) -> None:
-    """Serve the page on ``port`` until Ctrl-C; ``say`` hears its address.
+    """Serve the page on ``port`` until Ctrl-C; ``say`` gets its address.
 
-    ``browser`` opens it there too. Raises ``ValueError`` if the port is taken.
+    Without ``port``: ``monitoring.page_port``. ``browser`` opens it there too. Raises
+    ``ValueError`` if the port is taken or a package is not installed.
     """
-    # Not above: ``missing_packages`` is asked where they are not installed.
+    if missing_packages():
+        raise ValueError(
+            f"the page needs {', '.join(PACKAGES)}: pip install 'srp4ctr[page]'"
+        )
     from srp4ctr.monitoring.page.app import PageSources
     from srp4ctr.monitoring.page.server import opened
     from srp4ctr.playground.playground import LivePlayground
@@ -30,7 +34,7 @@ def open_page(
             playground=playground,
         )
 
-        page = opened(sources, port)
+        page = opened(sources, settings.monitoring.page_port if port is None else port)
         say(page.address)
         if browser:
             webbrowser.open(page.address)

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from srp4ctr.cli.tables.results import title_of
 from srp4ctr.features import bundle
 from srp4ctr.monitoring.page.playground import RequestCost, ShownItem
+from srp4ctr.ops.store_reads import title_of
 from srp4ctr.playground.recent_events import recent_ids
 from srp4ctr.settings import Settings
 from srp4ctr.streams.events import item_key

@@ -5,12 +5,56 @@ from collections import Counter
 import pytest
 
 from srp4ctr.demo.demo_tables import (
+    DemoFigures,
+    LiveQualityFigures,
     first_click_rate,
     percentile_ms,
     popularity_click_rate,
     random_click_rate,
+    show,
 )
 from srp4ctr.demo.replay import Answer
+from srp4ctr.monitoring.intervals import Interval
+from tests.cli.terminal import assert_whole, printed
+
+FIGURES = DemoFigures(
+    events=1_234_567,
+    users=98_765,
+    rejected=4_321,
+    model_version="v1",
+    auc=0.751,
+    log_loss=0.512,
+    calibration=1.023,
+    live_auc=0.748,
+    live_calibration=0.987,
+    online_ctr=0.583,
+    popularity_ctr=0.512,
+    random_ctr=0.401,
+    requests=12_345,
+    failed_requests=12,
+    p50_ms=12.3,
+    p99_ms=123.4,
+    encoder_runs_per_request=1.0,
+    folded_flops=62_000_000,
+    unfolded_flops=1_371_000_000,
+    freshness_p99_s=1.234,
+    wall_s=0.0,
+)
+LIVE = LiveQualityFigures(
+    click_rate=0.4,
+    click_rate_at_top=0.583,
+    top_interval=Interval(low=0.571, high=0.595),
+    auc=0.748,
+    auc_interval=Interval(low=0.741, high=0.755),
+    log_loss=0.513,
+    calibration=0.987,
+    calibration_interval=Interval(low=0.961, high=1.013),
+    matured_impressions=123_456,
+    probes=1_234,
+    control_click_rate=0.502,
+    control_interval=Interval(low=0.481, high=0.523),
+    unchanged_probes=7,
+)
 
 
 def an_answer(ranked: str, clicked: str, latency_s: float = 0.001) -> Answer:
@@ -46,3 +90,11 @@ def test_random_is_the_mean_share_of_clicked_items() -> None:
 def test_percentiles_are_in_milliseconds() -> None:
     answers = [an_answer("a", "", latency_s=s / 1000) for s in range(1, 101)]
     assert percentile_ms(answers, 50) == pytest.approx(50.5)
+
+
+def test_at_80_columns_every_figure_is_whole() -> None:
+    shown = printed(lambda console: show(console, FIGURES, LIVE))
+    wholes = ("1,234,567", "98,765", "4,321", "0.748 (0.741 to 0.755)", "123,456")
+    more = ("0.987 (0.961 to 1.013)", "(0.571 to 0.595)", "0.502", "(0.481 to 0.523)")
+    costs = ("62 M", "1371 M  (22×)", "12.3, 123.4 ms", "12 of 12,345", "1.234 s")
+    assert_whole(shown, (*wholes, *more, *costs, "7 of 1,234", "0.751", "1.023"))

@@ -129,7 +129,7 @@ def ask(
 
 
 def test_the_promoted_model_is_listed_as_serving(shell: Shell) -> None:
-    assert re.search(r"v1\b.*serving", shell.type("model", "list"))
+    assert re.search(r"v1\b[^\n]*\n│ serving", shell.type("model", "list"))
 
 
 def test_a_running_stack_and_a_good_file_are_said_to_be_so(shell: Shell) -> None:
@@ -155,7 +155,7 @@ def test_what_the_store_holds_of_a_user_is_readable(shell: Shell) -> None:
     assert "view" in shown
     assert "Thing" in shown
     assert "impressions" in shown
-    assert re.search(r"[bc]-\S+, \d@\d+", shown)  # which event of the log it came from
+    assert re.search(r"[bc]-\S+,[\s│]+\d@\d+", shown)  # which event of the log it came from
     assert "not in the log" not in shown
 
 
@@ -166,7 +166,7 @@ def test_the_store_is_what_the_log_says(shell: Shell) -> None:
 
 
 def test_a_user_that_the_store_does_not_know_is_a_clear_error(shell: Shell) -> None:
-    assert "nothing of user 'nobody'" in shell.type("features", "show", "nobody", expect=1)
+    assert "no rows of user 'nobody'" in shell.type("features", "show", "nobody", expect=1)
 
 
 def test_plain_tritonclient_gets_finite_scores_for_strangers(shell: Shell) -> None:

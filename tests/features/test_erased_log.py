@@ -87,8 +87,8 @@ def test_the_command_erases_what_was_served_too(
         assert done.exception is None
         return " ".join(done.output.split())
 
-    told = "1 users asked to be forgotten; in 2 files 3 rows removed, 3 made nobody's"
-    assert typed("--dry-run") == f"to do: {told}"
+    told = "1 erasure requests; in 2 files 3 rows removed, 3 anonymized"
+    assert typed("--dry-run") == f"dry run: {told}"
     assert read_deeds(Path(".data/audit.jsonl")) == ([], 0)
     assert typed() == f"{told}, 1 served requests removed"
     assert "in 0 files 0 rows" in typed()

@@ -166,7 +166,7 @@ def test_the_command_shows_a_table_by_reason(
         producer.send(REJECTED_TOPIC, value, b"k", headers=[("reason", reason)])
     producer.close()
     monkeypatch.setenv("SRP4CTR_KAFKA__BOOTSTRAP", kafka.bootstrap)
-    for arguments, title in ((["--dry-run"], "would go back"), ([], "put back")):
+    for arguments, title in ((["--dry-run"], "to replay"), ([], "replayed")):
         shown = CliRunner().invoke(event_commands.app, ["replay-rejected", *arguments])
         assert shown.exit_code == 0, shown.output
         assert title in shown.output

@@ -1,4 +1,4 @@
-"""What a person sees while the stack works: named steps, progress, clear failures."""
+"""What a person sees while a command works: named steps, progress, clear failures."""
 
 import time
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from rich.progress import (
 
 
 class StepError(RuntimeError):
-    """A step failed: which, why, where its log is, and what to try."""
+    """A step failed: its title, its cause, its log, and what to try."""
 
     def __init__(self, title: str, cause: Exception, logs: str, hint: str) -> None:
         super().__init__(f"{title}: {cause}")
@@ -29,7 +29,7 @@ class StepError(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """The progress of one step: ``set`` moves it, ``note`` says what is done just now."""
+    """The progress of one step: ``set`` moves it, ``note`` names the current work."""
 
     progress: Progress
     task: TaskID
@@ -41,7 +41,7 @@ class Bar:
             self.progress.update(self.task, total=total)
 
     def note(self, text: str) -> None:
-        """Show ``text`` beside the bar."""
+        """Show ``text`` next to the bar."""
         self.progress.update(self.task, note=escape(text))
 
 
@@ -91,22 +91,6 @@ class Steps:
         )
 
 
-@contextmanager
-def progress_bars(console: Console) -> Iterator[Progress]:
-    """Show bars while the block runs; ``listener`` draws into them."""
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30))
-    note = TextColumn("[dim]{task.fields[note]}[/dim]")
-    with Progress(
-        SpinnerColumn(),
-        *columns,
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        note,
-        console=console,
-    ) as progress:
-        yield progress
-
-
 class Listener(Protocol):
     """What a long job calls as it goes: see ``training.progress.ProgressListener``."""
 
@@ -115,32 +99,43 @@ class Listener(Protocol):
         ...
 
 
-def listener(progress: Progress) -> Listener:
-    """Return what draws one bar a step into ``progress``."""
+@contextmanager
+def progress_listener(console: Console) -> Iterator[Listener]:
+    """Yield what draws one bar per step while the block runs."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30))
+    note_column = TextColumn("[dim]{task.fields[note]}[/dim]")
     tasks: dict[str, TaskID] = {}
+    with Progress(
+        SpinnerColumn(),
+        *columns,
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        note_column,
+        console=console,
+    ) as progress:
 
-    def show(step: str, done: int, total: int, note: str = "") -> None:
-        if step not in tasks:
-            tasks[step] = progress.add_task(step, total=total, note="")
-        progress.update(tasks[step], completed=done, total=total, note=escape(note))
+        def show(step: str, done: int, total: int, note: str = "") -> None:
+            if step not in tasks:
+                tasks[step] = progress.add_task(step, total=total, note="")
+            progress.update(tasks[step], completed=done, total=total, note=escape(note))
 
-    return show
+        yield show
 
 
 def show_failure(console: Console, error: BaseException) -> None:
     """Print what failed, why, where the logs are and what to try."""
     if isinstance(error, StepError):
         console.print(f"[bold red]✗ {escape(error.title)}[/bold red]")
-        console.print(escape(_said(error.cause)), highlight=False)
+        console.print(escape(_sentence(error.cause)), highlight=False)
         console.print(f"[dim]logs: {escape(error.logs)}[/dim]", highlight=False)
         if error.hint:
             console.print(f"try: {escape(error.hint)}", highlight=False)
         return
-    said = f"[bold red]error:[/bold red] {escape(_said(error))}"
-    console.print(said, highlight=False, soft_wrap=True)  # one line, wherever it goes
+    line = f"[bold red]error:[/bold red] {escape(_sentence(error))}"
+    console.print(line, highlight=False, soft_wrap=True)  # one line in any log
 
 
-def _said(error: BaseException) -> str:
-    """Return the error's sentence; one that was not written for people keeps its type."""
-    written = isinstance(error, ValueError | RuntimeError | OSError)
-    return str(error) if written else repr(error)
+def _sentence(error: BaseException) -> str:
+    """Return the error's sentence; an unexpected error keeps its type."""
+    is_expected = isinstance(error, ValueError | RuntimeError | OSError)
+    return str(error) if is_expected else repr(error)

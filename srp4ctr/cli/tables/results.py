@@ -1,19 +1,24 @@
-"""What the store and a ranking hold → tables that a person reads."""
+"""What the stack, the store, the audit log and a ranking hold → tables for people.
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+At 80 columns every figure and every address stays whole: columns of figures do not wrap,
+words do.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from srp4ctr.embedded.stack import StackStatus
 from srp4ctr.features.check_report import FeatureCheck
-from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.schema import ItemStatus
+from srp4ctr.ops.audit import BEGUN, DONE, Deed
+from srp4ctr.ops.doctor.check_result import Finding
 from srp4ctr.streams.event_files import FileReport
 from srp4ctr.streams.events import item_key
-from srp4ctr.streams.sink import ItemProfile
+from srp4ctr.streams.rejected import ReplayReport
 
 if TYPE_CHECKING:  # a stream worker has neither torch nor tritonclient
     from srp4ctr.triton_repo.answers import Ranking
@@ -21,30 +26,37 @@ if TYPE_CHECKING:  # a stream worker has neither torch nor tritonclient
 _STATUS_WORDS = {
     ItemStatus.UNKNOWN_ITEM: "unknown to the model",
     ItemStatus.NO_ATTRIBUTES: "no attributes",
-    ItemStatus.NO_ACTIVITY: "nothing counted yet",
+    ItemStatus.NO_ACTIVITY: "no counters yet",
 }
 _MAX_BAD_LINES = 20
-_TITLES = ("title", "name")  # attributes that a person knows an item by
+_COLOURS = {"ok": "green", "open": "bold red", "wrong": "bold yellow", "not checked": "dim"}
 
 
-def titles(features: FeatureConfig, item_keys: Sequence[int]) -> dict[int, str]:
-    """Return each item's title from its profile; its id where it has none, else its key."""
-    from srp4ctr.features import rows, store  # Feast: 3 s
+def a_table(title: str, *columns: str | Column) -> Table:
+    """Return an empty table in our look; a column that is only a name wraps its words."""
+    headers = [
+        Column(header=each, overflow="fold") if isinstance(each, str) else each
+        for each in columns
+    ]
+    return Table(*headers, title=title, title_justify="left", title_style="bold")
 
-    views = store.OnlineViews(features)
-    entities = [rows.item_entity(key) for key in item_keys]
-    found = views.read(rows.PROFILE_VIEW, entities)
-    return {
-        key: title_of(rows.unpack_profile(key, row)) if row else f"key {key}"
-        for key, row in zip(item_keys, found, strict=True)
-    }
+
+def figures(header: str) -> Column:
+    """Return a column of figures, which stay on one line each."""
+    return Column(header=header, no_wrap=True, justify="right")
+
+
+def whole(header: str) -> Column:
+    """Return a column of short texts that stay on one line each: times, addresses."""
+    return Column(header=header, no_wrap=True)
 
 
 def ranking_table(ranking: "Ranking", names: Mapping[int, str], top: int = 100) -> Table:
     """Return the best ``top`` items of a ranking."""
     title = f"model {ranking.model_version}, status {ranking.status}"
     table = a_table(
-        f"{title}, features {ranking.feature_version}", "#", "item", "id", "click", ""
+        f"{title}, features {ranking.feature_version}",
+        *(figures("#"), "item", "id", figures("click"), "note"),
     )
     order = sorted(range(len(ranking.scores)), key=lambda i: -ranking.scores[i])[:top]
     for place, index in enumerate(order, start=1):
@@ -57,8 +69,8 @@ def ranking_table(ranking: "Ranking", names: Mapping[int, str], top: int = 100) 
 
 
 def file_tables(report: FileReport) -> Iterator[Table]:
-    """Yield what is in a file of events, and its first bad lines."""
-    table = a_table(f"{report.path}", "type", "events")
+    """Yield the number of events in a file, and its first bad lines."""
+    table = a_table(escape(str(report.path)), "type", figures("events"))
     for name, count in sorted(report.counts.items()):
         table.add_row(name, f"{count:,}")
     for reason, count in sorted(report.rejected.items()):
@@ -68,20 +80,31 @@ def file_tables(report: FileReport) -> Iterator[Table]:
         yield _bad_lines_table(report)
 
 
+def replay_table(report: ReplayReport, dry_run: bool) -> Table:
+    """Return how many dead letters are replayed and how many stay, by reason."""
+    done = "to replay" if dry_run else "replayed"
+    table = a_table("dead letters", "reason", figures(done), figures("stay"))
+    replayed, kept = report.replayed, report.kept
+    for reason in sorted(replayed.keys() | kept.keys()):
+        table.add_row(escape(reason), f"{replayed[reason]:,}", f"{kept[reason]:,}")
+    table.add_row("all", f"{replayed.total():,}", f"{kept.total():,}", style="bold")
+    return table
+
+
 def check_table(check: FeatureCheck) -> Table:
-    """Return what a check of the store found, and the first wrong rows."""
-    table = a_table("the feature store against the raw log", "what", "found")
-    figures = {
+    """Return the result of a check of the store, and the first wrong rows."""
+    table = a_table("feature store compared with the raw log", "what", "found")
+    found = {
         "rows compared": f"{check.rows:,}",
         "wrong sequences": f"{check.wrong_sequences:,}",
-        "edits in them": f"{check.edits:,}",
+        "edits to fix them": f"{check.edits:,}",
         "wrong counters": f"{check.wrong_counters:,}",
         "largest difference, events": f"{check.largest_difference:.3g}",
-        "rows that wait for the log": f"{check.waiting:,}",
-        "partitions without their beginning": f"{check.partitions_left_out:,}",
+        "rows ahead of the log, not compared": f"{check.waiting:,}",
+        "partitions whose log is incomplete": f"{check.partitions_left_out:,}",
         "store behind the log, seconds": f"{check.behind_s:.1f}",
     }
-    for name, figure in figures.items():
+    for name, figure in found.items():
         table.add_row(name, figure)
     for sentence in check.details:
         table.add_row("[red]wrong[/red]", escape(sentence))
@@ -89,44 +112,53 @@ def check_table(check: FeatureCheck) -> Table:
 
 
 def stack_table(status: StackStatus) -> Table:
-    """Return the processes of a stack and where their logs are."""
-    table = a_table("the stack", "process", "pid", "log")
+    """Return the processes of a stack, and the addresses at which they listen."""
+    table = a_table("the stack", whole("process"), figures("pid"), whole("addresses"))
     for running in status.running:
-        table.add_row(running.name, str(running.pid), running.log)
+        addresses = status.addresses.of(running.name) if status.addresses else ()
+        table.add_row(running.name, str(running.pid), "\n".join(addresses))
     for name in status.ended:
         table.add_row(f"[red]{name}[/red]", "ended", "")
     return table
 
 
+def audit_table(deeds: Iterable[Deed]) -> Table:
+    """Return the audit log's entries, three lines or more each, oldest first."""
+    table = a_table("audit log", "when (UTC)\nby", "command\nfrom → to\nresult")
+    for deed in deeds:
+        when = datetime.fromisoformat(deed.at).astimezone(UTC)
+        result = deed.result if not deed.detail else f"{deed.result}: {deed.detail}"
+        change = f"{deed.before} → {deed.after}" if deed.before or deed.after else "–"
+        style = None if deed.result == DONE else "yellow" if deed.result == BEGUN else "red"
+        what = f"{deed.command} {deed.subject}".rstrip()
+        table.add_row(
+            f"{when:%Y-%m-%d %H:%M:%S}\n{escape(deed.actor)}",
+            escape(f"{what}\n{change}\n{result}"),
+            style=style,
+        )
+    return table
+
+
+def finding_line(finding: Finding) -> str:
+    """Return a finding of ``srp4ctr doctor`` as a line with rich's markup."""
+    colour = _COLOURS[finding.state]
+    state = f"[{colour}]{finding.state:<11}[/{colour}]"
+    do = f"  [dim]→ {escape(finding.do)}[/dim]" if finding.do else ""
+    return f"{state} {finding.check:<16} {escape(finding.found)}{do}"
+
+
 def _bad_lines_table(report: FileReport) -> Table:
     shown = report.bad_lines[:_MAX_BAD_LINES]
-    table = a_table("bad lines", "line", "reason", "what is wrong")
+    table = a_table("bad lines", figures("line"), "reason", "what is wrong")
     for line in shown:
-        table.add_row(str(line.number), line.reason, escape(line.detail))
-    more = sum(report.rejected.values()) - len(shown)
-    if more > 0:
-        table.add_row("…", f"{more:,} more", "")
+        table.add_row(f"{line.number}", line.reason, escape(line.detail))
+    if (more := report.num_rejected - len(shown)) > 0:
+        table.add_row("", f"{more:,} more", "")
     return table
-
-
-def a_table(title: str, *columns: str) -> Table:
-    """Return an empty table in our look."""
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for column in columns:
-        table.add_column(column)
-    return table
-
-
-def title_of(profile: ItemProfile) -> str:
-    """Return the name that a person knows the item by; its id where it has none."""
-    for name in _TITLES:
-        if isinstance(title := profile.attributes.get(name), str):
-            return title
-    return str(profile.item_id)
 
 
 def item_status_words(bits: int) -> str:
-    """Return what the bits of ``ItemStatus`` say, "" for none."""
+    """Return the names of the bits of ``ItemStatus``, "" for none."""
     found: Iterable[str] = (word for bit, word in _STATUS_WORDS.items() if bits & bit)
     return ", ".join(found)
 

@@ -1,50 +1,32 @@
-"""A user's rows → tables: what is there, how old, and from which events of the log."""
+"""A user's rows → tables: what the store has, how old it is, and from which events."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 from rich.markup import escape
 from rich.table import Table
 
-from srp4ctr.cli.tables.results import a_table, clock, titles
-from srp4ctr.features.config import FeatureConfig
+from srp4ctr.cli.tables.results import a_table, clock, figures, whole
+from srp4ctr.ops.store_reads import UserRows
 from srp4ctr.streams.activity import HALF_LIVES_H, Activity, decayed
 from srp4ctr.streams.events import (
     FIRST_HASHED_ACTION,
     NAMED_ACTIONS,
-    Behavior,
     Click,
-    Forget,
     Impression,
-    UserEvent,
 )
 from srp4ctr.streams.exposures import Exposures
-from srp4ctr.streams.folding import LoggedEvent
-from srp4ctr.streams.sequences import BehaviorSequence, SequenceElement, element_of
-
-_LoggedAt = tuple[int, LoggedEvent]
-"""A partition, and an event in it."""
+from srp4ctr.streams.sequences import BehaviorSequence, SequenceElement
 
 _SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"))  # seconds
 
 
-def user_tables(features: FeatureConfig, user_id: str) -> Iterator[Table]:
-    """Yield what the store holds of a user now; ``ValueError`` for one it does not know."""
-    from srp4ctr.features.store import FeatureStoreSink  # Feast: 3 s
-
-    rows = FeatureStoreSink(features).read([user_id], [])
-    if not rows:
-        raise ValueError(f"the store has nothing of user {user_id!r}")
-    logged = _logged(Path(features.log_dir), user_id)
-    sequence = rows.sequences.get(user_id, BehaviorSequence())
-    exposures = rows.exposures.get(user_id, Exposures())
-    known = {e.item_key for e in sequence.elements} | {k for _, k in exposures.elements}
-    names = titles(features, sorted(known))
-    title = f"user {escape(user_id)}"
-    yield sequence_table(title, sequence, names, origins=_origins(logged))
-    yield _exposures_table(exposures, names)
-    yield _activity_table(rows.activities.get(user_id, Activity()), logged)
+def user_tables(rows: UserRows) -> Iterator[Table]:
+    """Yield a user's behaviours, exposures and counters."""
+    title = f"user {escape(rows.user_id)}"
+    yield sequence_table(title, rows.sequence, rows.titles, origins=rows.origins)
+    yield _exposures_table(rows.exposures, rows.titles)
+    yield _activity_table(rows)
 
 
 def sequence_table(
@@ -54,88 +36,56 @@ def sequence_table(
     last: int = 50,
     origins: Mapping[SequenceElement, str] | None = None,
 ) -> Table:
-    """Return the ``last`` behaviours, newest first, with their events from ``origins``."""
+    """Return the ``last`` behaviours, newest first; their events below, if given."""
     elements = sequence.elements
     title += f": {_row(sequence)}, {len(elements)} behaviours"
     if elements:
         title += f", newest {_ago(elements[-1].occurred_at)}"
     if sequence.forgotten_at_ms:
-        title += f", what was until {clock(sequence.forgotten_at_ms)} is forgotten"
-    origin_column = () if origins is None else ("from",)
-    table = a_table(title, "when (UTC)", "", "action", "value", "item", *origin_column)
+        title += f", forgotten until {clock(sequence.forgotten_at_ms)}"
+    event = "" if origins is None else "\nevent, partition@offset"
+    table = a_table(title, whole("when (UTC)\nage"), whole("action"), f"item{event}")
     for element in elements[: -last - 1 : -1]:
-        origin = () if origins is None else (origins.get(element, "not in the log"),)
+        value = "" if element.value is None else f" {element.value:g}"
+        item = names[element.item_key]
+        if origins is not None:
+            item += f"\n{origins.get(element, 'not in the log')}"
         table.add_row(
-            clock(element.occurred_at),
-            _ago(element.occurred_at),
-            action_name(element.action),
-            "" if element.value is None else f"{element.value:g}",
-            escape(names[element.item_key]),
-            *map(escape, origin),
+            f"{clock(element.occurred_at)}\n{_ago(element.occurred_at)}",
+            f"{action_name(element.action)}{value}",
+            escape(item),
         )
     return table
 
 
 def _exposures_table(exposures: Exposures, names: Mapping[int, str]) -> Table:
-    """Return how often each item was shown of late, the last shown first."""
+    """Return how often each item was shown recently, the last shown first."""
     shown: dict[int, list[int]] = {}
     for at_ms, key in reversed(exposures.elements):
         shown.setdefault(key, []).append(at_ms)
-    title = f"shown of late: {_row(exposures)}, {len(exposures.elements)} exposures"
-    table = a_table(title, "last (UTC)", "", "times", "item")
+    title = f"recently shown: {_row(exposures)}, {len(exposures.elements)} exposures"
+    columns = (whole("last (UTC)"), whole("age"), figures("times"), "item")
+    table = a_table(title, *columns)
     for key, times in shown.items():
         last = times[0]
         table.add_row(clock(last), _ago(last), str(len(times)), escape(names[key]))
     return table
 
 
-def _logged(log_dir: Path, user_id: str) -> list[_LoggedAt]:
-    """Return the user's events in the raw log, with their partitions."""
-    from srp4ctr.features import recomputation
-
-    places = [at for at in recomputation.places(log_dir, "user_id") if at[0] == user_id]
-    found = recomputation.events_of(log_dir, "user_id", places)
-    return [
-        (partition, each) for (_, partition), events in found.items() for each in events
-    ]
-
-
-def _origins(logged: Iterable[_LoggedAt]) -> dict[SequenceElement, str]:
-    """Return each behaviour's event and where the log has it; the first of equal ones."""
-    found: dict[SequenceElement, str] = {}
-    for partition, each in logged:
-        if isinstance(each.event, Click | Behavior):
-            origin = f"{each.event.event_id}, {partition}@{each.offset}"
-            found.setdefault(element_of(each.event), origin)
-    return found
-
-
-def _activity_table(activity: Activity, logged: Iterable[_LoggedAt]) -> Table:
+def _activity_table(rows: UserRows) -> Table:
     """Return the counters as of now, and how many events of the log are in them."""
+    activity = rows.activity
     since_ms = max(0, time.time_ns() // 1_000_000 - activity.counted_at_ms)
     title = f"decayed counts as of now: {_row(activity)}"
     if activity.counted_at_ms:
         title += f", newest {_ago(activity.counted_at_ms)}"
-    halves = [f"{hours:g} h" for hours in HALF_LIVES_H]
-    table = a_table(title, "half-life", *halves, "events in the log")
-    events = _counted([each for _, each in logged], activity.last_offset)
+    halves = [figures(f"{hours:g} h") for hours in HALF_LIVES_H]
+    table = a_table(title, "half-life", *halves, figures("events in log"))
     for name, kind in (("impressions", Impression), ("clicks", Click)):
         counts = decayed(getattr(activity, name), since_ms)
-        number = sum(isinstance(event, kind) for event in events)
+        number = sum(isinstance(event, kind) for event in rows.counted)
         table.add_row(name, *(f"{count:.2f}" for count in counts), f"{number:,}")
     return table
-
-
-def _counted(logged: Iterable[LoggedEvent], offset: int) -> list[UserEvent]:
-    """Return the events that the counters hold: those since the user was forgotten."""
-    from srp4ctr.features.recomputation import counted
-
-    events: list[UserEvent] = []
-    for each in counted(logged, offset):
-        if isinstance(each.event, Forget):
-            events.clear()
-        events.append(each.event)
-    return events
 
 
 def _row(row: BehaviorSequence | Activity | Exposures) -> str:

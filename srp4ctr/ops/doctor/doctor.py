@@ -5,44 +5,27 @@ nothing: what it tries is refused, or read only.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Annotated
-
-import typer
-from rich.console import Console
-from rich.markup import escape
 
 from srp4ctr.ops.doctor import doctor_host
 from srp4ctr.ops.doctor.check_result import Finding, not_checked, wrong
-from srp4ctr.settings import Settings, load
+from srp4ctr.settings import Settings
 
-out = Console()
 Check = Callable[[Settings], Iterator[Finding]]
 # What only somebody with the deployment's own names and passwords can look at.
 NEED_CREDENTIALS = {
     *("kafka rules", "topics", "store user", "store", "triton control", "triton"),
 }
-_COLOURS = {"ok": "green", "open": "bold red", "wrong": "bold yellow", "not checked": "dim"}
 
 
-def doctor(
-    grafana: Annotated[
-        str, typer.Option(help="Grafana's address, https://HOST:3000.")
-    ] = "",
-) -> None:
-    """Say what of the running deployment is open, and what does not work.
-
-    Exit status 1 if anything is. Run it where the services are published, and again inside:
-    make doctor
-
-    Example: srp4ctr doctor --grafana https://127.0.0.1:3000
-    """
+def diagnose(settings: Settings, grafana: str, show: Callable[[Finding], None]) -> None:
+    """Pass each finding to ``show`` at once; ``ValueError`` if any is to be fixed."""
     found = []
-    for finding in examine(load(), grafana):
+    for finding in examine(settings, grafana):
         found.append(finding)
-        out.print(line_of(finding), highlight=False, soft_wrap=True)
+        show(finding)
     bad = [finding for finding in found if finding.state in ("open", "wrong")]
     if bad:
-        raise ValueError(f"{len(bad)} of {len(found)} checks found something to mend")
+        raise ValueError(f"{len(bad)} of {len(found)} checks found something to fix")
 
 
 def examine(settings: Settings, grafana: str = "") -> Iterator[Finding]:
@@ -86,14 +69,6 @@ def checks() -> Iterator[tuple[str, Check]]:
         yield "triton strangers", doctor_triton.strangers
         yield "triton control", doctor_triton.control
         yield "triton", doctor_triton.serving
-
-
-def line_of(finding: Finding) -> str:
-    """Return a finding as a line with rich's markup."""
-    colour = _COLOURS[finding.state]
-    state = f"[{colour}]{finding.state:<11}[/{colour}]"
-    do = f"  [dim]→ {escape(finding.do)}[/dim]" if finding.do else ""
-    return f"{state} {finding.check:<16} {escape(finding.found)}{do}"
 
 
 def _missing(name: str, error: ImportError) -> Check:

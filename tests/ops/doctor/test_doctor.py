@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from srp4ctr import settings
+from srp4ctr.cli.main import app
 from srp4ctr.embedded.ports import HOST, reserved_ports
 from srp4ctr.ops.doctor import doctor
 from srp4ctr.ops.doctor.check_result import (
@@ -80,17 +82,14 @@ def test_one_check_that_breaks_does_not_end_the_others(
 def test_what_is_open_or_wrong_is_an_error_after_all_lines(
     nothing_runs: settings.Settings,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
     finding: Finding,
     ends: bool,
 ) -> None:
     monkeypatch.setattr(doctor, "examine", lambda *_: iter([finding, ok("last", "[x]")]))
-    if ends:
-        with pytest.raises(ValueError, match="1 of 2 checks found something to mend"):
-            doctor.doctor()
-    else:
-        doctor.doctor()
-    first, last = capsys.readouterr().out.splitlines()
+    done = CliRunner().invoke(app, ["doctor"])
+    expected = "1 of 2 checks found something to fix" if ends else "None"
+    assert str(done.exception) == expected
+    first, last = done.stdout.splitlines()
     assert first.startswith(finding.state)
     assert first.rstrip().endswith(f"→ {finding.do}" if finding.do else finding.found)
     assert last.endswith("[x]")

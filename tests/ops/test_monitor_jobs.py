@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry
 
 from srp4ctr import settings
 from srp4ctr.embedded.ports import reserved_ports
-from srp4ctr.ops.probe_wiring import probing
+from srp4ctr.ops.monitor_jobs import probing
 
 
 def test_a_stack_that_is_away_is_a_failed_probe() -> None:

@@ -1,0 +1,91 @@
+"""Settings → the stream: run its worker, rebuild the store, restore a lost Kafka.
+
+Feast and Faust are imported when a process needs them: each costs seconds.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from srp4ctr.ops.audit import audit_log
+from srp4ctr.ops.waiting import ended_by_sigterm, until_there
+from srp4ctr.settings import Settings
+
+Progress = Callable[[int, int], None]
+"""Gets the number of partitions that were finished since the last call, and of all."""
+
+
+def run(settings: Settings, say: Callable[[str], None]) -> None:
+    """Fold events until SIGTERM or Ctrl-C; ``say`` gets the address of the metrics.
+
+    Waits for a broker or a store that does not answer yet.
+    """
+    from srp4ctr.embedded.noida_workarounds import prepare_worker
+    from srp4ctr.features.store import FeatureStoreSink
+    from srp4ctr.streams.app import ensure_topics, group_ids, run_worker
+
+    with ended_by_sigterm():
+        until_there(lambda: ensure_topics(settings.kafka), say)
+        sink = until_there(lambda: FeatureStoreSink(settings.features), say)
+    address = f"{settings.streams.metrics_host}:{settings.streams.metrics_port}"
+    say(f"metrics: http://{address}/metrics  (Ctrl-C stops)")
+    prepare_worker(
+        Path(settings.local.data_dir), settings.kafka.bootstrap, group_ids(settings.streams)
+    )
+    log_dir = Path(settings.features.log_dir)
+    run_worker(settings.kafka, settings.streams, sink, log_dir)
+
+
+def rebuild(settings: Settings, since: datetime, wait_s: float, progress: Progress) -> str:
+    """Have the running workers rebuild all partitions; return how much that was.
+
+    Raises ``ValueError`` where ``since`` is in the future, or after ``wait_s`` seconds.
+    """
+    if since > datetime.now(UTC):
+        raise ValueError(
+            f"--since {since:%Y-%m-%dT%H:%M} is in the future: no event is that new"
+        )
+    with audit_log(settings).recorded("stream rebuild", since.isoformat()) as outcome:
+        outcome.after = _rebuild(
+            settings, round(since.timestamp() * 1000), wait_s, progress
+        )
+    return outcome.after
+
+
+def _rebuild(settings: Settings, since_ms: int, wait_s: float, progress: Progress) -> str:
+    from srp4ctr.features.store import FeatureStoreSink
+    from srp4ctr.streams.operations import request_rebuild, wait_until_read
+
+    offsets = request_rebuild(settings.kafka, since_ms)
+    done = wait_until_read(
+        settings.kafka,
+        settings.streams.group_id,
+        offsets,
+        lambda more: progress(more, len(offsets)),
+        wait_s,
+    )
+    if done < len(offsets):
+        raise ValueError(
+            f"{done} of {len(offsets)} partitions are rebuilt after {wait_s:g} s; workers "
+            "rebuild the rest as soon as they run (srp4ctr stream run)"
+        )
+    items = FeatureStoreSink(settings.features).restore_profiles()
+    return f"{done} partitions and the attributes of {items:,} items"
+
+
+def restore(settings: Settings, log_dir: Path, progress: Callable[[int], None]) -> str:
+    """Publish raw log ``log_dir`` into a new, empty Kafka; return how many events.
+
+    Raises ``ValueError`` where that is the log that workers write, or as
+    ``restoring.restore``.
+    """
+    from srp4ctr.streams import restoring
+
+    if log_dir.resolve() == Path(settings.features.log_dir).resolve():
+        raise ValueError(
+            f"{log_dir} is features.log_dir: move it away first, workers begin a new one"
+        )
+    with audit_log(settings).recorded("events restore", str(log_dir)) as outcome:
+        done = restoring.restore(settings.kafka, log_dir, progress)
+        outcome.after = ", ".join(f"{done[topic]:,} {topic}" for topic in sorted(done))
+    return outcome.after
