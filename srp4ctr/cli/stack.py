@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from srp4ctr.cli.tables.results import stack_table
-from srp4ctr.embedded import stack, triton_install
+from srp4ctr.embedded import snippets, stack, triton_install
 from srp4ctr.settings import PREFIX, load
 
 app = typer.Typer(help="The embedded stack: broker, store, Triton.", no_args_is_help=True)
@@ -49,6 +49,7 @@ def up(
     for section, values in addresses.settings().items():
         for name, value in values.items():
             out.print(f"[bold]{section}.{name}[/bold] = {value}", highlight=False)
+    snippets.show(stack.status(settings.local), out)
     out.print(
         "Next: srp4ctr features apply, then srp4ctr stream run, srp4ctr monitor run and"
         " srp4ctr monitor open, each in a terminal of its own"
@@ -73,6 +74,7 @@ def status() -> None:
     """
     status = stack.status(load().local)
     out.print(stack_table(status) if status.running else "nothing is running")
+    snippets.show(status, out)
     if status.ended:
         raise ValueError(f"ended: {', '.join(status.ended)}. Try: srp4ctr stack up")
 

@@ -21,3 +21,6 @@ class LocalConfig:
     """Who is written down there; empty: the login and its machine."""
     store: Literal["single", "cluster"] = "single"
     """``cluster``: three nodes of a Redis Cluster, as many as it takes."""
+    ports: Literal["well-known", "random"] = "well-known"
+    """``well-known``: Kafka 9092, Triton 8001 and so on, where they are free. ``random``:
+    free ports that no default names, as tests want that run alongside each other."""
