@@ -1,7 +1,8 @@
-"""One folder → a running stack: broker, online store, tritonserver, Prometheus if there.
+"""A folder → a running stack: broker, online store, tritonserver and Prometheus.
 
-``up`` writes the addresses to ``<data_dir>/stack.toml``, in the sections of the settings,
-so that every other command finds them. Two stacks in two folders do not collide: the
+Prometheus only where it is installed. ``up`` writes the addresses to
+``<data_dir>/stack.toml``, in the sections of the settings, so that every other command
+finds them. Two stacks in two folders do not collide: the
 first gets the well-known ports, the second random ones.
 """
 
@@ -31,14 +32,14 @@ from srp4ctr.ops.triton import triton_watch
 STACK_FILE = "stack.toml"
 _RECORD = "stack.json"
 _CONTROL_KEY = "control.key"
-# Stopped in the reverse order; what others started in the folder (a worker) goes first.
+# Stopped in the reverse order; other processes of the folder (a worker) stop first.
 _ORDER = ("broker", "kafka", "store", "triton", "watch", "prometheus")
 Note = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackStatus:
-    """What of a folder's stack runs."""
+    """Which parts of a folder's stack run."""
 
     addresses: Addresses | None
     """None if no stack was started here."""
@@ -52,9 +53,9 @@ def up(
 ) -> Addresses:
     """Start the stack of ``local.data_dir`` and return its addresses once it answers.
 
-    A tied stack ends with this process; another runs on after it, until ``down``. Where
-    an untied stack is whole already, that one is returned. Raises ValueError where a
-    tied one would take over a running stack.
+    A tied stack ends with this process; any other runs on until ``down``. Where every part
+    of an untied stack runs already, its addresses are returned. Raises ValueError where
+    a tied stack would take over a running one.
     """
     folder = Path(local.data_dir).resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +84,7 @@ def up(
 
 
 def down(local: LocalConfig) -> list[str]:
-    """Stop everything that runs in the folder and return the names; the data stays."""
+    """Stop every process of the folder and return the names; the data stays."""
     folder = Path(local.data_dir).resolve()
     if not folder.is_dir():
         return []
@@ -95,7 +96,7 @@ def down(local: LocalConfig) -> list[str]:
 
 
 def status(local: LocalConfig) -> StackStatus:
-    """Return what runs in the folder."""
+    """Return which parts run in the folder."""
     return _status(Path(local.data_dir).resolve())
 
 
@@ -161,8 +162,8 @@ def _plan(folder: Path, addresses: Addresses, http_port: int) -> triton_server.S
 def _start_broker(
     folder: Path, addresses: Addresses, controller_port: int, tied: bool
 ) -> None:
-    """Start the embedded store, and the embedded broker or Apache Kafka beside it."""
-    is_disposable = addresses.broker == "noida"  # it loses half a second when killed
+    """Start the store, and the embedded broker or Apache Kafka."""
+    is_disposable = addresses.broker == "noida"  # it loses its last half second when killed
     store_port = addresses.redis_port
     if addresses.cluster_ports:
         nodes = (store_port, *addresses.cluster_ports)
@@ -199,7 +200,7 @@ def _expected(addresses: Addresses) -> tuple[str, ...]:
 
 def _stop_all(folder: Path) -> list[str]:
     def rank(running: processes.Running) -> int:
-        name = running.name.partition("-")[0]  # store-2 is of the store
+        name = running.name.partition("-")[0]  # store-2 belongs to the store
         return _ORDER.index(name) if name in _ORDER else len(_ORDER)
 
     running = sorted(processes.find(folder), key=rank, reverse=True)
@@ -218,7 +219,7 @@ def _write_addresses(folder: Path, addresses: Addresses) -> None:
 
 
 def _control_key(folder: Path) -> str:
-    """Return the folder's own key, for good: who runs on may still promote."""
+    """Return the folder's key; it never changes, so that running services may promote."""
     path = folder / _CONTROL_KEY
     if not path.is_file() or not path.read_text():
         path.touch(mode=0o600)
