@@ -112,8 +112,7 @@ def _loop(options: Options, steps: Steps, local: Any, cache: Path) -> DemoResult
     with steps.step(f"Read {source}", "srp4ctr events check FILE says what is wrong"):
         given = demo_steps.read_input(options.events, cache, LIVE_SHARE)
     if options.events is None:
-        steps.console.print(f"  [dim]{movielens.TERMS}[/dim]", highlight=False)
-        steps.console.print(f"  {movielens.WHAT_IT_IS}", highlight=False)
+        _print_source(steps.console)
     with steps.step("Publish the history to Kafka") as bar:
         history = demo_steps.publish_history(given, settings, bar)
     impressions, _ = demo_steps.counts(history)
@@ -137,6 +136,11 @@ def _loop(options: Options, steps: Steps, local: Any, cache: Path) -> DemoResult
         replayed=replayed,
         published=published + len(history) + len(given.broken),
     )
+
+
+def _print_source(console: Console) -> None:
+    console.print(f"  [dim]{movielens.TERMS}[/dim]", highlight=False)
+    console.print(f"  {movielens.WHAT_IT_IS}", highlight=False)
 
 
 def _start_services(settings: Settings, folder: Path) -> processes.Running:

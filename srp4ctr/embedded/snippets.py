@@ -27,10 +27,8 @@ def _lines(status: StackStatus) -> Iterator[str]:
     names = {running.name for running in status.running}
     if names:  # every command then finds stack.toml, and each part's address in it
         folder = Path(found.data_dir)
-        yield (
-            f"export SRP4CTR_LOCAL__DATA_DIR={shlex.quote(str(folder))}"
-            f"  # its settings: {folder / STACK_FILE}"
-        )
+        yield f"settings of this stack: {folder / STACK_FILE}"
+        yield f"export SRP4CTR_LOCAL__DATA_DIR={shlex.quote(str(folder))}"
     if names & {"broker", "kafka"}:
         yield "from srp4ctr import EventPublisher, KafkaConfig"
         bootstrap = f"{ports.HOST}:{found.kafka_port}"
@@ -48,4 +46,4 @@ def _lines(status: StackStatus) -> Iterator[str]:
     }
     for name, (port, path) in pages.items():
         if port and ports.is_open(port):
-            yield f"http://{ports.HOST}:{port}/{path}  # {name}"
+            yield f"{name}: http://{ports.HOST}:{port}/{path}"

@@ -30,8 +30,9 @@ def a_status(folder: Path, *names: str, monitor_port: int = 0) -> StackStatus:
 
 
 def test_what_runs_is_python_and_shell_to_paste(tmp_path: Path) -> None:
-    variable, *python = snippets(a_status(tmp_path / "a b", "broker", "triton"))
-    assert variable.startswith(f"export SRP4CTR_LOCAL__DATA_DIR='{tmp_path}/a b'  # ")
+    settings, variable, *python = snippets(a_status(tmp_path / "a b", "broker", "triton"))
+    assert settings == f"settings of this stack: {tmp_path}/a b/stack.toml"
+    assert variable == f"export SRP4CTR_LOCAL__DATA_DIR='{tmp_path}/a b'"
     assert python == [
         "from srp4ctr import EventPublisher, KafkaConfig",
         'publisher = EventPublisher(KafkaConfig(bootstrap="127.0.0.1:9092"))',
@@ -53,4 +54,4 @@ def test_a_page_is_named_while_something_listens_there(tmp_path: Path) -> None:
     with socket.create_server((ports.HOST, 0)) as server:
         port = server.getsockname()[1]
         lines = snippets(a_status(tmp_path, "store", monitor_port=port))
-    assert lines[-1] == f"http://127.0.0.1:{port}/metrics  # monitor"
+    assert lines[-1] == f"monitor: http://127.0.0.1:{port}/metrics"

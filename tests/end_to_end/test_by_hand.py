@@ -18,6 +18,8 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
 from srp4ctr.embedded import ports
+from srp4ctr.streams.wire import encode
+from tests.builders import a_behavior
 from tests.docs.pages import commands
 from tests.end_to_end import shop
 from tests.structure.source_tree import ROOT
@@ -173,9 +175,7 @@ def test_the_promoted_model_is_listed_as_serving(shell: Shell) -> None:
 def test_a_running_stack_and_a_good_file_are_said_to_be_so(shell: Shell) -> None:
     said = shell.type("stack", "status")
     assert "triton" in said
-    assert f'client = RankClient("{grpc_address(shell)}")' in said
-    assert "publisher = EventPublisher(" in said
-    assert re.search(r"^http://127\.0\.0\.1:\d+/metrics  # monitor$", said, re.MULTILINE)
+    assert re.search(r"^monitor: http://127\.0\.0\.1:\d+/metrics$", said, re.MULTILINE)
     assert "impression" in shell.type("events", "check", str(shell.folder / "mine.jsonl"))
 
 
@@ -273,10 +273,8 @@ def test_a_forgotten_user_has_no_history(shell: Shell) -> None:
 def test_the_producers_commands_run_as_the_page_has_them(shell: Shell) -> None:
     lines = [each for block, each in commands() if block.page == "docs/producers.md"]
     assert len(lines) == 6
-    now_ms = time.time_ns() // 1_000_000
-    event = {"type": "behavior", "event_id": "e-42", "user_id": "42", "item_id": "item-1"}
-    event |= {"action": "view", "occurred_at": now_ms}
-    (shell.folder / "mine.jsonl").write_text(json.dumps(event) + "\n")
+    viewed = a_behavior("item-1", user_id="42", at_ms=time.time_ns() // 1_000_000)
+    (shell.folder / "mine.jsonl").write_bytes(encode(viewed) + b"\n")
     for line in lines:
         if line == "srp4ctr stream run":
             continue  # it runs already, in its second terminal
@@ -290,11 +288,11 @@ def test_the_producers_commands_run_as_the_page_has_them(shell: Shell) -> None:
 def test_the_lines_of_status_are_ready_to_paste(shell: Shell, tmp_path: Path) -> None:
     lines = shell.type("stack", "status").splitlines()
     (variable,) = [each for each in lines if each.startswith("export ")]
-    elsewhere = f"cd {tmp_path} && {variable.partition('  #')[0]} && srp4ctr model list"
-    assert "serving" in shell.paste(elsewhere)
+    assert "serving" in shell.paste(f"cd {tmp_path}\n{variable}\nsrp4ctr model list")
     begins = ("from srp4ctr import", "publisher = ", "client = ")
     python = [each for each in lines if each.startswith(begins)]
-    python.append("print(client.rank('user-1', ['item-1'], deadline_s=5.0).model_version)")
-    python.append("publisher.close(), client.close()")
-    (tmp_path / "pasted.py").write_text("\n".join(python))
-    assert "v2" in shell.paste(f"{sys.executable} {tmp_path / 'pasted.py'}")
+    here: dict[str, Any] = {}
+    exec("\n".join(python), here)
+    with here["publisher"] as publisher, here["client"] as client:
+        assert client.rank("user-1", ["item-1"], deadline_s=5.0).model_version == "v2"
+        publisher.publish(a_behavior("item-1"))
