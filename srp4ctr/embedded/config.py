@@ -23,4 +23,4 @@ class LocalConfig:
     """``cluster``: a Redis Cluster of three nodes, the minimum."""
     ports: Literal["well-known", "random"] = "well-known"
     """``well-known``: Kafka 9092, Triton 8001 and so on, where they are free. ``random``:
-    free ports that no default names, as tests want that run alongside each other."""
+    free ports that no default names, for tests that run alongside each other."""
