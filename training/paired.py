@@ -33,13 +33,19 @@ class Difference:
         return ONE_SIDED * self.standard_error
 
 
-def log_loss(clicked: Array, one: Array, other: Array, users: Array) -> Difference:
-    """Return the difference of the mean log losses, in nats: below 0, ``one`` is better."""
-    apart = metrics.log_losses(clicked, one) - metrics.log_losses(clicked, other)
+def mean(one: Array, other: Array, users: Array) -> Difference:
+    """Return the mean of ``one`` less the mean of ``other``, which are of the same rows."""
+    apart = np.asarray(one, dtype=np.float64) - np.asarray(other, dtype=np.float64)
     if len(apart) == 0:
         return Difference(value=float("nan"), standard_error=float("nan"))
-    mean = float(apart.mean())
-    return _difference(mean, (apart - mean) / len(apart), users)
+    value = float(apart.mean())
+    return _difference(value, (apart - value) / len(apart), users)
+
+
+def log_loss(clicked: Array, one: Array, other: Array, users: Array) -> Difference:
+    """Return the difference of the mean log losses, in nats: below 0, ``one`` is better."""
+    losses = [metrics.log_losses(clicked, each) for each in (one, other)]
+    return mean(losses[0], losses[1], users)
 
 
 def auc(clicked: Array, one: Array, other: Array, users: Array) -> Difference:

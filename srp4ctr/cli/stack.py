@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from srp4ctr.cli.tables.results import stack_table
-from srp4ctr.embedded import stack, triton_install
+from srp4ctr.embedded import snippets, stack, triton_install
 from srp4ctr.settings import PREFIX, load
 
 app = typer.Typer(
@@ -58,6 +58,7 @@ def up(
     for section, values in addresses.settings().items():
         for name, value in values.items():
             _say(f"[bold]{section}.{name}[/bold] = {value}")
+    snippets.show(stack.status(settings.local), out)
     out.print(
         "Next: srp4ctr features apply, then srp4ctr stream run, srp4ctr monitor run and"
         " srp4ctr monitor open, each in a terminal of its own"
@@ -88,6 +89,7 @@ def status() -> None:
     else:
         out.print(stack_table(status))
         _say(f"logs: {Path(status.running[0].log).parent}/PROCESS.log")
+    snippets.show(status, out)
     if status.ended:
         raise ValueError(f"ended: {', '.join(status.ended)}. Try: srp4ctr stack up")
 

@@ -1,1 +1,1 @@
-"""``srp4ctr demo``: the whole loop on real data, with what it needs and shows."""
+"""``srp4ctr demo``: the whole loop on real data: its input, its steps and its figures."""

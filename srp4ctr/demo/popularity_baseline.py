@@ -1,4 +1,4 @@
-"""Some users are served by popularity: what a model's gain is measured against, live.
+"""The demo's control group: users whose slates are ranked by popularity, not by a model.
 
 In: the history's events. Out: rankings that look like a model's, whose impressions carry
 the version ``popularity``: the monitor then compares the two, as it compares two models.
@@ -18,7 +18,7 @@ _PRIOR = 20.0  # impressions at the mean click rate that every item is given
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PopularityRanking:
-    """An answer as ``local.replay.Ranking`` wants it."""
+    """A ranking with the fields of ``demo.replay.Ranking``."""
 
     scores: tuple[float, ...]
     positions: tuple[int, ...]
@@ -40,7 +40,7 @@ class ControlGroup:
         self._mean = self._clicks.total() / max(self._shown.total(), 1)
 
     def has(self, user_id: str) -> bool:
-        """Return whether the user is of the group: always the same ones."""
+        """Return whether the user is in the group; by a hash, so always the same ones."""
         return is_chosen(user_id, SHARE)
 
     def rank(self, item_ids: Sequence[str]) -> PopularityRanking:

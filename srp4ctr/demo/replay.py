@@ -1,9 +1,9 @@
-"""Live visits → requests to Triton, impressions in the order it ranked, and real clicks.
+"""Live visits → requests to Triton, impressions in the order it ranked, replayed clicks.
 
 A visit's slate is ranked now; the impressions are published with position, score and
-model version; the clicks and behaviours that really happened follow within seconds, and
-the user's next visit comes after them. Some clicks are probed: how long until the same
-request gets other scores?
+model version; the recorded clicks and behaviours follow within seconds, and the user's
+next visit comes after them. Some clicks are probed: how long until the same request gets
+other scores?
 """
 
 import heapq
@@ -30,14 +30,14 @@ from srp4ctr.demo.sessions import (
 )
 from srp4ctr.streams.events import UserEvent
 
-_PROBE_LEAD_S = 0.05  # asks just before the click, so that nothing older moves it
+_PROBE_LEAD_S = 0.05  # its first request comes just before the click
 _PROBE_POLL_S = 0.05
 _PROBE_TIMEOUT_S = 20.0
 _RANK_CALLERS = 2  # as many as the machine has cores: the latency is the service's
 
 
 class Ranking(Protocol):
-    """What a ranker answers: one score and one position a candidate, in their order."""
+    """What a ranker returns: one score and one position per candidate, in their order."""
 
     @property
     def scores(self) -> tuple[float, ...]: ...  # noqa: D102
@@ -57,8 +57,8 @@ probe has no request_id: nothing is shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """One slate as it was shown, from the top, and which items were clicked."""
+class ReplayedSlate:
+    """One slate as it was shown, from the top, and which items have a replayed click."""
 
     user_id: str
     item_ids: tuple[str, ...]
@@ -70,9 +70,9 @@ class Answer:
 
 @dataclass(slots=True)
 class ReplayResult:
-    """All that the replay saw."""
+    """What the replay measured."""
 
-    answers: list[Answer] = field(default_factory=list)
+    slates: list[ReplayedSlate] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     freshness_s: list[float] = field(default_factory=list)
     """Click published → a changed score for the same request, one per probe."""
@@ -81,7 +81,7 @@ class ReplayResult:
 
 @dataclass(slots=True)
 class Replay:
-    """Plays every live visit once, users side by side, within about ``seconds``."""
+    """Replays every live visit once, users concurrently, within about ``seconds``."""
 
     rank: Rank
     publish: Callable[[UserEvent], None]
@@ -89,7 +89,7 @@ class Replay:
     probe_every: int = 15
     on_progress: Callable[[int, int], None] = lambda done, total: None
     result: ReplayResult = field(default_factory=ReplayResult)
-    _agenda: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
+    _queue: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     _order: "itertools.count[int]" = field(default_factory=itertools.count)
     _lock: threading.Condition = field(default_factory=threading.Condition)
     _open_visits: int = 0
@@ -100,15 +100,15 @@ class Replay:
     _probes: ThreadPoolExecutor = field(init=False)
 
     def run(self, timelines: Sequence[Timeline]) -> ReplayResult:
-        """Play the live visits of ``timelines``; returns when all is published."""
+        """Replay the live visits of ``timelines``; return when all events are published."""
         lively = [each for each in timelines if each.live]
         total = sum(len(each.live) for each in lively)
         self._open_visits = total
-        chance = random.Random(0)
+        rng = random.Random(0)
         begin = time.monotonic()
         for timeline in lively:
             length_s = len(timeline.live) * VISIT_MS / 1000
-            start = begin + chance.random() * max(0.0, self.seconds - length_s)
+            start = begin + rng.random() * max(0.0, self.seconds - length_s)
             self._at(start, self._visit(timeline, 0))
         with (
             ThreadPoolExecutor(_RANK_CALLERS, "rank") as callers,
@@ -122,33 +122,33 @@ class Replay:
         return self.result
 
     def _work(self, total: int) -> None:
-        """Do what is due, in order of time, until no visit and no action is left."""
+        """Run the actions that are due, in order of time, until no visit is left."""
         while True:
             with self._lock:
-                while not self._agenda or self._agenda[0][0] > time.monotonic():
+                while not self._queue or self._queue[0][0] > time.monotonic():
                     if self._broken:
                         raise self._broken
-                    if not self._agenda and not self._open_visits:
+                    if not self._queue and not self._open_visits:
                         self._finish_probes()
                         return
-                    wait = self._agenda[0][0] - time.monotonic() if self._agenda else 0.2
+                    wait = self._queue[0][0] - time.monotonic() if self._queue else 0.2
                     self._lock.wait(min(max(wait, 0.001), 0.2))
-                action = heapq.heappop(self._agenda)[2]
+                action = heapq.heappop(self._queue)[2]
             action()
             self.on_progress(total - self._open_visits, total)
 
     def _at(self, due: float, action: Callable[[], None]) -> None:
         with self._lock:
-            heapq.heappush(self._agenda, (due, next(self._order), action))
+            heapq.heappush(self._queue, (due, next(self._order), action))
             self._lock.notify()
 
     def _visit(self, timeline: Timeline, index: int) -> Callable[[], None]:
         def submit() -> None:
-            self._callers.submit(self._answer, timeline, index)
+            self._callers.submit(self._replay_visit, timeline, index)
 
         return submit
 
-    def _answer(self, timeline: Timeline, index: int) -> None:
+    def _replay_visit(self, timeline: Timeline, index: int) -> None:
         try:
             self._rank_and_show(timeline, index)
         except Exception as error:  # an event that cannot be published ends the replay
@@ -172,10 +172,10 @@ class Replay:
         latency_s = time.monotonic() - started
         self._show(visit, ranking, now_ms)
         self._follow(visit, started)
-        self.result.answers.append(_answer_of(visit, ranking, latency_s))
-        # What is ranked without features does not change with a click.
-        is_turn = len(self.result.answers) % self.probe_every == 0
-        if visit.clicks and is_turn and ranking.feature_version:
+        self.result.slates.append(_slate_of(visit, ranking, latency_s))
+        # A ranking without features does not change with a click.
+        is_probed = len(self.result.slates) % self.probe_every == 0
+        if visit.clicks and is_probed and ranking.feature_version:
             click_due = started + FIRST_CLICK_MS / 1000
             self._at(
                 click_due - _PROBE_LEAD_S,
@@ -201,7 +201,7 @@ class Replay:
             self.publish(impression)
 
     def _follow(self, visit: Visit, started: float) -> None:
-        """Plan the visit's clicks and behaviours at the times of the clock on the wall."""
+        """Schedule the visit's clicks and behaviours in wall-clock time."""
         offset_ms = int((time.time() - time.monotonic()) * 1000)
         start_ms = int(started * 1000) + offset_ms
         clicks = at_time(visit.clicks, start_ms + FIRST_CLICK_MS, CLICKS_SPAN_MS)
@@ -223,9 +223,9 @@ class Replay:
             probe.result()
 
     def _probe(self, user_id: str, items: list[str], click_due: float) -> None:
-        """Ask until the click has changed sequence and scores; note how long it took.
+        """Repeat the request until the click has changed sequence and scores; time it.
 
-        A probe that sees no change, or no answer, counts with the time that it waited.
+        A probe that sees no change, or gets no ranking, counts as the whole timeout.
         """
         is_changed = False
         try:
@@ -248,9 +248,9 @@ class Replay:
         return False
 
 
-def _answer_of(visit: Visit, ranking: Ranking, latency_s: float) -> Answer:
+def _slate_of(visit: Visit, ranking: Ranking, latency_s: float) -> ReplayedSlate:
     shown = _as_shown(ranking)
-    return Answer(
+    return ReplayedSlate(
         user_id=visit.impressions[0].user_id,
         item_ids=tuple(visit.impressions[i].item_id for i in shown),
         scores=tuple(ranking.scores[i] for i in shown),
@@ -268,7 +268,7 @@ def _as_shown(ranking: Ranking) -> list[int]:
 def sequence_version(ranking: Ranking) -> str:
     """Return the sequence's part of the version, "" where there is none.
 
-    The counters' moves with every impression, the item table's every second.
+    The counters' version moves with every impression, the item table's every second.
     """
     parts = ranking.feature_version.split(",")
     return next((part for part in parts if part.startswith("sequence=")), "")

@@ -1,8 +1,8 @@
 """The demo: the whole loop on real data, each step by the function its command calls.
 
 history → sequences and labels → a trained, promoted model → live visits → figures.
-Nothing outside this folder knows that it is a demo: short label windows and the budget of
-the training are settings, and whoever looks at the metrics sees what any viewer would.
+Nothing outside this folder depends on it: short label windows and the training's time
+limit are settings, and the metrics are those of any stack.
 """
 
 import os
@@ -37,7 +37,7 @@ from srp4ctr.triton_repo.client import RankClient
 LIVE_SHARE = 0.2  # of each user's slates
 REPLAY_SECONDS = 45.0
 NUM_STEPS = 8
-# Labels must mature while a person watches, and the whole must fit in four minutes.
+# Labels must mature within the demo, and the whole must fit in four minutes.
 SETTINGS = {
     "STREAMS__LABEL_WINDOW_S": "6",
     "STREAMS__CORRECTION_WINDOW_S": "600",
@@ -48,7 +48,7 @@ SETTINGS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the user of the demo chooses."""
+    """The demo's options on the command line."""
 
     events: Path | None
     """None: MovieLens-100K."""
@@ -58,8 +58,8 @@ class Options:
 
 
 @dataclass(slots=True, kw_only=True)
-class Outcome:
-    """What the steps leave for the figures."""
+class DemoResult:
+    """The results of the steps, from which the figures are computed."""
 
     given: DemoInput
     history: list[Event]
@@ -82,8 +82,8 @@ def run(options: Options, console: Console) -> None:
     steps = Steps(console, total=NUM_STEPS, logs=str(folder / "logs"))
     finished = False
     try:
-        outcome = _loop(options, steps, local, base / "cache")
-        _show(outcome, console, started, options.keep)
+        result = _loop(options, steps, local, base / "cache")
+        _show(result, console, started, options.keep)
         finished = True
         if options.keep:
             _wait_for_interrupt()
@@ -96,23 +96,23 @@ def run(options: Options, console: Console) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _loop(options: Options, steps: Steps, local: Any, cache: Path) -> Outcome:
-    """Go round once; returns what happened."""
+def _loop(options: Options, steps: Steps, local: Any, cache: Path) -> DemoResult:
+    """Run every step once."""
     try_stack = "see the log; free ports and 2 GB of memory are needed"
     with steps.step("Start broker, feature store and Triton", try_stack) as bar:
         addresses = stack.up(local, tied=True, note=bar.note)
-    _forget_other_addresses(addresses)
+    _drop_other_addresses(addresses)
     start_http_server(addresses.caller_metrics_port, "127.0.0.1")  # RankClient's latency
     settings = load()
     folder = Path(settings.local.data_dir)
     with steps.step("Register features, start stream worker and monitor", try_stack):
         worker = _start_services(settings, folder)
-    steps.console.print(f"  [dim]watch it: {page_url(settings)}[/dim]", highlight=False)
+    steps.console.print(f"  [dim]the page: {page_url(settings)}[/dim]", highlight=False)
     source = str(options.events or "MovieLens-100K")
     with steps.step(f"Read {source}", "srp4ctr events check FILE says what is wrong"):
         given = demo_steps.read_input(options.events, cache, LIVE_SHARE)
     if options.events is None:
-        steps.console.print(f"  [dim]{movielens.TERMS}[/dim]", highlight=False)
+        _print_source(steps.console)
     with steps.step("Publish the history to Kafka") as bar:
         history = demo_steps.publish_history(given, settings, bar)
     impressions, _ = demo_steps.counts(history)
@@ -120,22 +120,27 @@ def _loop(options: Options, steps: Steps, local: Any, cache: Path) -> Outcome:
         demo_steps.wait_until_folded(settings, impressions, worker, bar)
     with steps.step("Pre-train, fine-tune, export, promote SRP4CTR") as bar:
         _refresh(settings, bar)
-    if options.broker == "noida":  # read by all, and in the raw log
+    if options.broker == "noida":  # every reader has read them, and the raw log holds them
         embedded = f"127.0.0.1:{addresses.kafka_port}"
-        broker.forget(embedded, (BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC))
-    with steps.step("Go live: rank slates, publish what is clicked") as bar:
+        broker.delete_records(embedded, (BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC))
+    with steps.step("Replay live visits: rank slates, publish their clicks") as bar:
         control = ControlGroup(history)
         replayed, published = _replay(settings, given, control, bar)
-    with steps.step("Let the last labels mature", _see_worker(folder)) as bar:
-        shown = sum(len(answer.item_ids) for answer in replayed.answers)
+    with steps.step("Wait until the last labels have matured", _see_worker(folder)) as bar:
+        shown = sum(len(slate.item_ids) for slate in replayed.slates)
         demo_steps.wait_until_folded(settings, impressions + shown, worker, bar)
         demo_steps.wait_until_matured(settings, shown)
-    return Outcome(
+    return DemoResult(
         given=given,
         history=history,
         replayed=replayed,
         published=published + len(history) + len(given.broken),
     )
+
+
+def _print_source(console: Console) -> None:
+    console.print(f"  [dim]{movielens.TERMS}[/dim]", highlight=False)
+    console.print(f"  {movielens.WHAT_IT_IS}", highlight=False)
 
 
 def _start_services(settings: Settings, folder: Path) -> processes.Running:
@@ -191,37 +196,37 @@ def _replay(
             on_progress=bar.set,
         )
         result = replay.run(given.timelines)
-    bar.note(f"{len(result.answers):,} requests")
+    bar.note(f"{len(result.slates):,} requests")
     return result, publisher.published
 
 
-def _show(outcome: Outcome, console: Console, started: float, keep: bool) -> None:
+def _show(result: DemoResult, console: Console, started: float, keep: bool) -> None:
     from srp4ctr.demo import demo_figures  # Feast: 3 s
 
-    settings, answers = load(), outcome.replayed.answers
+    settings, slates = load(), result.replayed.slates
     figures, live = demo_figures.figures(
-        settings, outcome.replayed, outcome.history, outcome.published
+        settings, result.replayed, result.history, result.published
     )
     show(console, figures, live)
-    demo_figures.show_a_user(settings, outcome.given, answers, console)
-    for failure, count in Counter(outcome.replayed.failures).most_common(3):
+    demo_figures.show_a_user(settings, result.given, slates, console)
+    for failure, count in Counter(result.replayed.failures).most_common(3):
         console.print(f"[red]{count} requests failed: {failure}[/red]")
-    demo_figures.show_next(settings, keep, stack.status(settings.local).addresses, console)
+    demo_figures.show_next(settings, keep, console)
     figures = replace(figures, wall_s=time.monotonic() - started)
     console.print(figures.to_json(), markup=False, highlight=False, soft_wrap=True)
 
 
 def _set_environment(folder: Path, options: Options) -> None:
-    """Make the demo's settings those of this process and of its children."""
+    """Set the demo's settings for this process and its children."""
     os.environ[f"{PREFIX}LOCAL__DATA_DIR"] = str(folder)
     os.environ[f"{PREFIX}LOCAL__BROKER"] = options.broker
     os.environ[f"{PREFIX}LOCAL__STORE"] = options.store
     for name, value in SETTINGS.items():
-        os.environ.setdefault(PREFIX + name, value)  # the user's own word is the last
+        os.environ.setdefault(PREFIX + name, value)  # a variable that the user has set wins
 
 
-def _forget_other_addresses(addresses: Addresses) -> None:
-    """Let no variable lead the demo to a broker or store that is not its own."""
+def _drop_other_addresses(addresses: Addresses) -> None:
+    """Remove variables that name another broker, store or Triton than the demo's own."""
     for section, values in addresses.settings().items():
         for name in values:
             os.environ.pop(f"{PREFIX}{section}__{name}".upper(), None)

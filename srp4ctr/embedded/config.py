@@ -6,18 +6,21 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalConfig:
-    """Where the embedded stack keeps everything, and which broker it starts."""
+    """The embedded stack's folders, broker, store and ports."""
 
     data_dir: str = ".data"
-    """All state of the embedded stack; ``stack.toml`` in it tells other commands where
-    the running stack listens."""
+    """All state of the embedded stack; ``stack.toml`` in it has the addresses of the
+    running stack, for other commands."""
     serving_dir: str = ".serving"
-    """The embedded tritonserver and its stubs' own Python environment."""
+    """The embedded tritonserver and its stubs' Python environment."""
     broker: Literal["noida", "kafka"] = "noida"
     audit_log: str = ""
-    """Where promotions, rollbacks, … are written down; empty: ``audit.jsonl`` beside
+    """The file of the audit log: promotions, rollbacks, …; empty: ``audit.jsonl`` next to
     ``features.log_dir``."""
     actor: str = ""
-    """Who is written down there; empty: the login and its machine."""
+    """The user named in the audit log; empty: the login and its machine."""
     store: Literal["single", "cluster"] = "single"
-    """``cluster``: three nodes of a Redis Cluster, as many as it takes."""
+    """``cluster``: a Redis Cluster of three nodes, the minimum."""
+    ports: Literal["well-known", "random"] = "well-known"
+    """``well-known``: Kafka 9092, Triton 8001 and so on, where they are free. ``random``:
+    free ports that no default names, for tests that run alongside each other."""

@@ -1,4 +1,4 @@
-"""What a stream worker needs to start against the *embedded* broker, and only there.
+"""Workarounds that a stream worker needs with the *embedded* broker, and only with it.
 
 noida-db answers an empty fetch at once instead of waiting (an idle worker then burns
 66 % of a core) and never expires the members of a killed worker (its replacement was
@@ -18,7 +18,7 @@ BROKER_NAME = "broker"
 
 
 def prepare_worker(data_dir: Path, bootstrap: str, groups: Sequence[str]) -> bool:
-    """Apply both guards if the broker of ``data_dir`` is the embedded one; say whether.
+    """Apply both workarounds if ``data_dir`` has that broker; return whether it has.
 
     Call once in the worker's process before its consumers are made. It evicts *every*
     member of ``groups``: one worker at a time.
@@ -31,7 +31,7 @@ def prepare_worker(data_dir: Path, bootstrap: str, groups: Sequence[str]) -> boo
 
 
 def pause_after_empty_fetch() -> None:
-    """Make aiokafka of this process wait a little after a fetch that brought nothing."""
+    """Make this process's aiokafka wait 50 ms after a fetch without records."""
     from aiokafka.consumer.fetcher import Fetcher
 
     original = Fetcher._proc_fetch_request
@@ -39,12 +39,12 @@ def pause_after_empty_fetch() -> None:
         return
 
     async def fetch_then_pause(self: Any, *arguments: Any) -> Any:
-        brought = await original(self, *arguments)
-        if not brought:
+        fetched = await original(self, *arguments)
+        if not fetched:
             # A fetch that is cancelled returns; its consumer's stop() relies on that.
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(_EMPTY_FETCH_SLEEP_S)
-        return brought
+        return fetched
 
     fetch_then_pause.pauses_when_empty = True  # type: ignore[attr-defined]
     Fetcher._proc_fetch_request = fetch_then_pause

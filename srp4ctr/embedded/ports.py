@@ -12,19 +12,21 @@ HOST = "127.0.0.1"
 
 
 @contextmanager
-def reserved_ports(count: int, wanted: Sequence[int] = ()) -> Iterator[tuple[int, ...]]:
+def reserved_ports(
+    count: int, wanted: Sequence[Sequence[int]] = ()
+) -> Iterator[tuple[int, ...]]:
     """Yield ``count`` distinct free ports that no other caller gets before the block ends.
 
-    Each is the one of ``wanted`` at its place, if that is free. Start and await the
-    servers inside the block: from then on the ports are theirs.
+    Each is the first free one of ``wanted`` at its place, else a random one. Start the
+    servers inside the block and wait until they listen: from then on the ports are theirs.
     """
     claims: list[socket.socket] = []
     ports: list[int] = []
     others = iter(random.sample(range(_FIRST, _LAST), _LAST - _FIRST))
     try:
         while len(ports) < count:
-            first = wanted[len(ports) : len(ports) + 1]
-            for port in chain(first, others):
+            preferred = wanted[len(ports)] if len(ports) < len(wanted) else ()
+            for port in chain(preferred, others):
                 claim = _claim(port)
                 if claim is not None:
                     claims.append(claim)
@@ -54,6 +56,9 @@ def _claim(port: int) -> socket.socket | None:
     try:
         claim.bind(f"\0srp4ctr-port-{port}")
         with socket.socket() as probe:
+            # As servers do: connections of a server that has ended wait for a minute, and
+            # would hide its port from the next one. A listener still refuses the bind.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((HOST, port))
     except OSError:
         claim.close()

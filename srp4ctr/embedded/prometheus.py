@@ -1,7 +1,7 @@
 """The stack's metrics endpoints → a Prometheus that scrapes them, where it is installed.
 
-The scrape targets of the embedded stack differ with each start, so its configuration is
-generated; ``monitoring/prometheus.yml`` is the one of the compose stack.
+The scrape targets of the embedded stack may differ with each start, so its configuration
+is generated; ``monitoring/prometheus.yml`` is the one of the compose stack.
 """
 
 import json

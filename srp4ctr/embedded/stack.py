@@ -1,13 +1,15 @@
-"""One folder → a running stack: broker, online store, tritonserver, Prometheus if there.
+"""A folder → a running stack: broker, online store, tritonserver and Prometheus.
 
-``up`` writes the addresses to ``<data_dir>/stack.toml``, in the sections of the settings,
-so that every other command finds them. Two stacks in two folders do not collide.
+Prometheus only where it is installed. ``up`` writes the addresses to
+``<data_dir>/stack.toml``, in the sections of the settings, so that every other command
+finds them. Two stacks in two folders do not collide: the
+first gets the well-known ports, the second random ones.
 """
 
 import fcntl
 import json
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from srp4ctr import processes
 from srp4ctr.embedded import (
     apache_kafka,
     broker,
-    ports,
+    port_assignment,
     prometheus,
     stack_settings,
     store_cluster,
@@ -29,17 +31,15 @@ from srp4ctr.ops.triton import triton_watch
 
 STACK_FILE = "stack.toml"
 _RECORD = "stack.json"
-_PORTS = "ports.json"
 _CONTROL_KEY = "control.key"
-_OF_OTHERS = (4, 5, 6, 9)  # the ports of worker, monitor, caller and page
-# Stopped in the reverse order; what others started in the folder (a worker) goes first.
+# Stopped in the reverse order; other processes of the folder (a worker) stop first.
 _ORDER = ("broker", "kafka", "store", "triton", "watch", "prometheus")
 Note = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackStatus:
-    """What of a folder's stack runs."""
+    """Which parts of a folder's stack run."""
 
     addresses: Addresses | None
     """None if no stack was started here."""
@@ -53,9 +53,9 @@ def up(
 ) -> Addresses:
     """Start the stack of ``local.data_dir`` and return its addresses once it answers.
 
-    A tied stack ends with this process; another runs on after it, until ``down``. Where
-    an untied stack is whole already, that one is returned. Raises ValueError where a
-    tied one would take over a running stack.
+    A tied stack ends with this process; any other runs on until ``down``. Where every part
+    of an untied stack runs already, its addresses are returned. Raises ValueError where
+    a tied stack would take over a running one.
     """
     folder = Path(local.data_dir).resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,11 +77,14 @@ def up(
             _stop_all(folder)
             raise
         _write_addresses(folder, addresses)
+    moved = port_assignment.moved_sentence(addresses)
+    if moved and local.ports == "well-known":
+        say(moved)
     return addresses
 
 
 def down(local: LocalConfig) -> list[str]:
-    """Stop everything that runs in the folder and return the names; the data stays."""
+    """Stop every process of the folder and return the names; the data stays."""
     folder = Path(local.data_dir).resolve()
     if not folder.is_dir():
         return []
@@ -93,7 +96,7 @@ def down(local: LocalConfig) -> list[str]:
 
 
 def status(local: LocalConfig) -> StackStatus:
-    """Return what runs in the folder."""
+    """Return which parts run in the folder."""
     return _status(Path(local.data_dir).resolve())
 
 
@@ -105,22 +108,14 @@ def _start_all(
     http_port: int,
 ) -> Addresses:
     binary = prometheus.find_prometheus()
-    with _ports_as_before(folder) as free:
-        addresses = Addresses(
-            data_dir=str(folder),
-            broker=local.broker,
-            kafka_port=free[0],
-            redis_port=free[1],
-            triton_grpc_port=free[2],
-            triton_metrics_port=free[3],
-            worker_metrics_port=free[4],
-            monitor_port=free[5],
-            caller_metrics_port=free[6],
-            prometheus_port=free[7] if binary else 0,
-            page_port=free[9],
-            cluster_ports=tuple(free[10:15]) if local.store == "cluster" else (),
-        )
-        _start_broker(folder, addresses, free[8], tied)
+    with port_assignment.assigned_ports(
+        folder,
+        prefers_well_known=local.ports == "well-known",
+        # `down` removes the record: without it, no client relies on the former ports.
+        keeps_former=(folder / _RECORD).is_file(),
+    ) as free:
+        addresses = _addresses(folder, local, free, has_prometheus=bool(binary))
+        _start_broker(folder, addresses, free["controller_port"], tied)
         plan = _plan(folder, addresses, http_port)
         server = triton_server.start(serving, plan, folder, tied=tied)
         triton_watch.start(server, plan, folder, tied=tied)
@@ -128,6 +123,26 @@ def _start_all(
             targets, port = addresses.scraped(), addresses.prometheus_port
             prometheus.start(binary, targets, port, folder, tied=tied)
     return addresses
+
+
+def _addresses(
+    folder: Path, local: LocalConfig, free: Mapping[str, int], *, has_prometheus: bool
+) -> Addresses:
+    nodes = tuple(free[f"cluster_port_{number}"] for number in range(5))
+    return Addresses(
+        data_dir=str(folder),
+        broker=local.broker,
+        kafka_port=free["kafka_port"],
+        redis_port=free["redis_port"],
+        triton_grpc_port=free["triton_grpc_port"],
+        triton_metrics_port=free["triton_metrics_port"],
+        worker_metrics_port=free["worker_metrics_port"],
+        monitor_port=free["monitor_port"],
+        caller_metrics_port=free["caller_metrics_port"],
+        prometheus_port=free["prometheus_port"] if has_prometheus else 0,
+        page_port=free["page_port"],
+        cluster_ports=nodes if local.store == "cluster" else (),
+    )
 
 
 def _plan(folder: Path, addresses: Addresses, http_port: int) -> triton_server.ServerPlan:
@@ -144,25 +159,11 @@ def _plan(folder: Path, addresses: Addresses, http_port: int) -> triton_server.S
     )
 
 
-@contextmanager
-def _ports_as_before(folder: Path) -> Iterator[Sequence[int]]:
-    """Yield 15 ports, the former ones where they are free: who runs on finds us again."""
-    record = folder / _PORTS
-    before = json.loads(record.read_text()) if record.is_file() else []
-    with ports.reserved_ports(15, before) as free:
-        chosen = list(free)
-        for place in _OF_OTHERS:  # a worker that outlived the stack holds its own
-            if place < len(before) and ports.is_open(before[place]):
-                chosen[place] = before[place]
-        record.write_text(json.dumps(chosen))
-        yield chosen
-
-
 def _start_broker(
     folder: Path, addresses: Addresses, controller_port: int, tied: bool
 ) -> None:
-    """Start the embedded store, and the embedded broker or Apache Kafka beside it."""
-    is_disposable = addresses.broker == "noida"  # it loses half a second when killed
+    """Start the store, and the embedded broker or Apache Kafka."""
+    is_disposable = addresses.broker == "noida"  # it loses its last half second when killed
     store_port = addresses.redis_port
     if addresses.cluster_ports:
         nodes = (store_port, *addresses.cluster_ports)
@@ -199,7 +200,7 @@ def _expected(addresses: Addresses) -> tuple[str, ...]:
 
 def _stop_all(folder: Path) -> list[str]:
     def rank(running: processes.Running) -> int:
-        name = running.name.partition("-")[0]  # store-2 is of the store
+        name = running.name.partition("-")[0]  # store-2 belongs to the store
         return _ORDER.index(name) if name in _ORDER else len(_ORDER)
 
     running = sorted(processes.find(folder), key=rank, reverse=True)
@@ -218,7 +219,7 @@ def _write_addresses(folder: Path, addresses: Addresses) -> None:
 
 
 def _control_key(folder: Path) -> str:
-    """Return the folder's own key, for good: who runs on may still promote."""
+    """Return the folder's key; it never changes, so that running services may promote."""
     path = folder / _CONTROL_KEY
     if not path.is_file() or not path.read_text():
         path.touch(mode=0o600)

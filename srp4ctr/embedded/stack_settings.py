@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 Sections = Mapping[str, Mapping[str, Any]]
-# What settings.toml says of security is for other servers: the embedded ones listen on
-# 127.0.0.1 and have none, but for Triton's control key.
+# The security settings of settings.toml are for other servers: the embedded ones listen
+# on 127.0.0.1 and need none, except Triton's control key.
 _PLAIN: Sections = {
     "kafka": {"security_protocol": "PLAINTEXT", "ssl_ca_file": "", "sasl_username": ""},
     "features": {
@@ -28,7 +28,7 @@ _PLAIN: Sections = {
 
 
 def written(addresses: Sections, control_key_file: Path) -> str:
-    """Return the file's text: the settings that hold for clients of this stack."""
+    """Return the file's text: the settings with which clients reach this stack."""
     key = {"triton": {"control_key_file": str(control_key_file)}}
     named = {**addresses, **{name: {} for name in _PLAIN if name not in addresses}}
     sections = (

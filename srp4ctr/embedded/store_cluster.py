@@ -1,7 +1,7 @@
 """The embedded online store as a Redis Cluster: three Valkey nodes that share the slots.
 
-Nothing is replicated: a node that ends takes a third of the rows away until it is back.
-A cluster for work has a replica of each node, on another machine.
+Nothing is replicated: while a node is down, a third of the rows cannot be read. A cluster
+for production has a replica of each node, on another machine.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ def start(
     """Start the nodes with their data in ``folder``; return when they answer as one.
 
     ``free`` are 2 × ``NODES`` ports: the nodes' own, then those by which they talk to
-    each other. With ``syncs`` what they have acknowledged is on disk. A cluster that was
-    stopped is itself again, be it on other ports.
+    each other. With ``syncs`` an acknowledged write is on disk. A cluster that was stopped
+    keeps its slots and rows, on other ports, too.
     """
     from redis import Redis  # not at the top: the command line imports this module
 
@@ -34,7 +34,7 @@ def start(
     for name, port, bus in zip(NAMES, free[:NODES], free[NODES:], strict=True):
         command = broker.store_command(folder / name, port, syncs=syncs)
         command += ["--cluster-enabled", "yes", "--cluster-port", str(bus)]
-        # A third of the users need not wait for the rows of the others.
+        # With a node down, the rows of the other two can still be read.
         command += ["--cluster-require-full-coverage", "no"]
         command += ["--cluster-node-timeout", str(_NODE_TIMEOUT_MS)]
         program = processes.Program(name=name, command=tuple(command), goes_first=True)
@@ -67,16 +67,16 @@ def _owners(client: Any) -> set[bytes]:
 
 
 def _is_whole(clients: Sequence[Any]) -> bool:
-    """Return whether every node knows who has each of the slots."""
+    """Return whether every node knows the owner of each slot."""
     from redis.exceptions import RedisError
 
     try:
-        told = [client.execute_command("CLUSTER INFO") for client in clients]
+        reports = [client.execute_command("CLUSTER INFO") for client in clients]
     except RedisError:
         return False
     return all(
         each["cluster_state"] == "ok"
         and each["cluster_slots_ok"] == str(_SLOTS)
         and each["cluster_known_nodes"] == str(NODES)
-        for each in told
+        for each in reports
     )

@@ -25,7 +25,7 @@ _LIBRARY_MISSING = 127  # the dynamic loader's exit status
 _STUB = "triton_python_backend_stub"
 _FALLBACK_PYTHON = "3.11"
 # Version, and the folders where this Python's libpython may be.
-_ASK_PYTHON = """
+_PYTHON_DETAILS = """
 import json, sys, sysconfig
 version = f"{sys.version_info.major}.{sys.version_info.minor}"
 libdir = sysconfig.get_config_var("LIBDIR") or ""
@@ -42,14 +42,14 @@ class ServingEnv:
     server: Path
     """Folder with ``bin/tritonserver`` and ``backends``."""
     library_path: str
-    """What LD_LIBRARY_PATH must name so that the stub finds libpython; may be empty."""
+    """The LD_LIBRARY_PATH with which the stub finds libpython; may be empty."""
 
 
 def build(serving_dir: Path, note: Callable[[str], None] | None = None) -> ServingEnv:
     """Return the environment in ``serving_dir``, building it first if need be.
 
-    ``note`` hears what takes long. Raises ValueError where this machine cannot run the
-    server, saying what to install. Two builders at once: the second waits.
+    ``note`` receives a line for each step that takes long. Raises ValueError where this
+    machine cannot run the server; it says what to install. A second builder waits.
     """
     serving_dir.mkdir(parents=True, exist_ok=True)
     root = serving_dir.resolve()
@@ -101,10 +101,10 @@ def _try_python(root: Path, *which: str) -> str:
     """Make the environment of that Python and return the library path its stub needs."""
     shutil.rmtree(root / "env", ignore_errors=True)
     _uv(root, "venv", *which, str(root / "env"))
-    asked = subprocess.run(
-        [str(_env_python(root)), "-c", _ASK_PYTHON], capture_output=True, check=True
+    done = subprocess.run(
+        [str(_env_python(root)), "-c", _PYTHON_DETAILS], capture_output=True, check=True
     )
-    version, *folders = json.loads(asked.stdout)
+    version, *folders = json.loads(done.stdout)
     _link_stub(root, version)
     return _find_libpython(root, version, folders)
 
@@ -122,8 +122,8 @@ def _link_stub(root: Path, version: str) -> None:
 def _find_libpython(root: Path, version: str, folders: Sequence[str]) -> str:
     """Return which of ``folders`` holds the stub's libpython, "" if the system does.
 
-    The server would hang in silence without it, so the stub is tried here: run without
-    arguments it exits 1 when it is whole, 127 when a library is missing.
+    Without it the server would hang and log nothing, so the stub is run here: without
+    arguments it exits with 1 when it is complete, with 127 when a library is missing.
     """
     stub = _server(root) / "backends" / "python" / _STUB
     for folder in (*folders, ""):
@@ -135,7 +135,7 @@ def _find_libpython(root: Path, version: str, folders: Sequence[str]) -> str:
         f"Triton's stub cannot load its libraries: {tried.stderr.decode().strip()}\n"
         f"This Python ({sys.executable}) has no shared libpython{version}. On Debian or "
         f"Ubuntu: apt install libpython{version}; or use a Python from uv, pyenv "
-        "(--enable-shared) or conda, which bring it"
+        "(--enable-shared) or conda, which include it"
     )
 
 

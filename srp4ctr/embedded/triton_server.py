@@ -1,7 +1,7 @@
 """A live model repository → a running tritonserver on ports of 127.0.0.1.
 
-It starts with whatever the repository serves: nothing before the first promotion, and
-after a restart the pair that was serving. Models are loaded by promotion (explicit mode).
+It loads the models that the repository serves: none before the first promotion, and
+after a restart those that were serving. Models are loaded by promotion (explicit mode).
 """
 
 import os
@@ -15,25 +15,25 @@ from srp4ctr.embedded import ports
 from srp4ctr.embedded.triton_install import ServingEnv
 from srp4ctr.triton_repo.pbtxt import CONTROL_HEADER, CONTROLS
 
-# A step that imports Feast takes 2.6 s to load on an idle core; a busy machine, more.
+# A step that imports Feast takes 2.6 s to load on an idle core, longer on a busy machine.
 _START_TIMEOUT_S = 120.0
 _SHM = Path("/dev/shm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerPlan:
-    """What a server serves, where it listens, and where its features are."""
+    """A server's repository, its ports, and the address of its features."""
 
     repository: Path
     redis: str
     registry: str
-    """Where the feature store is *now*: a bundle may have been promoted when it was
-    elsewhere. All in the words of ``FeatureConfig``."""
+    """The feature store's address *now*: it may have been another one when a bundle was
+    promoted. ``redis``, ``redis_cluster`` and ``registry`` are as in ``FeatureConfig``."""
     grpc_port: int
     metrics_port: int
     redis_cluster: bool = False
     control_key: str = ""
-    """As ``TritonConfig`` has it."""
+    """As in ``TritonConfig``."""
     http_port: int = 0
     """0 leaves the HTTP front end off: its input can crash this version's."""
 
@@ -41,7 +41,7 @@ class ServerPlan:
 def start(
     serving: ServingEnv, plan: ServerPlan, folder: Path, *, tied: bool
 ) -> processes.Running:
-    """Start the server and return when it answers and has loaded what it serves."""
+    """Start the server; return when it answers and has loaded its models."""
     plan.repository.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     clear_shared_memory(folder)
@@ -71,7 +71,7 @@ def clear_shared_memory(folder: Path) -> None:
 
 
 def ensembles(repository: Path) -> list[str]:
-    """Return the models of the live repository that callers name."""
+    """Return the live repository's ensembles, which callers request by name."""
     configs = sorted(repository.glob("*/config.pbtxt"))
     return [c.parent.name for c in configs if 'platform: "ensemble"' in c.read_text()]
 
@@ -93,11 +93,11 @@ def _command(serving: ServingEnv, plan: ServerPlan, shm_prefix: str) -> tuple[st
         f"--backend-directory={server / 'backends'}",
         f"--cache-directory={server / 'caches'}",
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
-        # A broken model must not take the server down: promotion says what is wrong.
+        # A broken model must not end the server: promotion reports the error.
         "--exit-on-error=false",
         "--strict-readiness=false",
-        # Our configurations are whole; to ask a step for its own takes another process, and
-        # Triton 1.5 s, before the one that answers is started.
+        # Our configurations are complete; to complete a step's takes another process, and
+        # 1.5 s, before the one that serves is started.
         "--disable-auto-complete-config",
         f"--grpc-address={ports.HOST}",
         f"--grpc-port={plan.grpc_port}",
@@ -113,7 +113,7 @@ def _load_flags(models: Sequence[str]) -> list[str]:
 
 
 def environment(serving: ServingEnv, plan: ServerPlan) -> dict[str, str]:
-    """Return the stubs' environment: their own Python, one thread a step."""
+    """Return the stubs' environment: their own Python, one thread per step."""
     libraries = [serving.library_path, os.environ.get("LD_LIBRARY_PATH", "")]
     return {
         "PATH": f"{serving.python.parent}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -121,7 +121,7 @@ def environment(serving: ServingEnv, plan: ServerPlan) -> dict[str, str]:
         "PYTHONPATH": "",
         "PYTHONHOME": "",
         "VIRTUAL_ENV": str(serving.python.parent.parent),
-        "OMP_NUM_THREADS": "1",  # measured: two threads a step are slower
+        "OMP_NUM_THREADS": "1",  # measured: two threads per step are slower
         "FEAST_USAGE": "False",
         "SRP4CTR_FEATURES__REDIS": plan.redis,
         "SRP4CTR_FEATURES__REDIS_CLUSTER": str(plan.redis_cluster),
@@ -130,7 +130,7 @@ def environment(serving: ServingEnv, plan: ServerPlan) -> dict[str, str]:
 
 
 def _shm_prefix(folder: Path) -> str:
-    """Return a name of this stack's own: two servers must not share their regions."""
+    """Return a prefix unique to this stack: two servers must not share their regions."""
     return f"srp4ctr_{zlib.crc32(str(folder.resolve()).encode()):08x}_"
 
 

@@ -13,7 +13,7 @@ from srp4ctr.demo.demo_tables import (
     random_click_rate,
     show,
 )
-from srp4ctr.demo.replay import Answer
+from srp4ctr.demo.replay import ReplayedSlate
 from srp4ctr.monitoring.intervals import Interval
 from tests.cli.terminal import assert_whole, printed
 
@@ -30,6 +30,11 @@ FIGURES = DemoFigures(
     online_ctr=0.583,
     popularity_ctr=0.512,
     random_ctr=0.401,
+    paired_difference=0.0712,
+    paired_low=0.0456,
+    paired_high=0.0978,
+    paired_users=543,
+    paired_visits=12_333,
     requests=12_345,
     failed_requests=12,
     p50_ms=12.3,
@@ -57,9 +62,9 @@ LIVE = LiveQualityFigures(
 )
 
 
-def an_answer(ranked: str, clicked: str, latency_s: float = 0.001) -> Answer:
-    """Return an answer whose items are the letters of ``ranked``, best first."""
-    return Answer(
+def a_slate(ranked: str, clicked: str, latency_s: float = 0.001) -> ReplayedSlate:
+    """Return a slate whose items are the letters of ``ranked``, best first."""
+    return ReplayedSlate(
         user_id="u1",
         item_ids=tuple(ranked),
         scores=tuple(1.0 / (n + 1) for n in range(len(ranked))),
@@ -70,26 +75,26 @@ def an_answer(ranked: str, clicked: str, latency_s: float = 0.001) -> Answer:
 
 
 def test_the_model_is_judged_by_the_item_that_it_put_first() -> None:
-    assert first_click_rate([an_answer("ab", "a"), an_answer("ba", "a")]) == 0.5
+    assert first_click_rate([a_slate("ab", "a"), a_slate("ba", "a")]) == 0.5
 
 
 def test_popularity_puts_the_most_clicked_item_first() -> None:
-    answers = [an_answer("ab", "b"), an_answer("ac", "a")]
-    assert popularity_click_rate(answers, Counter({"b": 5, "c": 3})) == 0.5
+    slates = [a_slate("ab", "b"), a_slate("ac", "a")]
+    assert popularity_click_rate(slates, Counter({"b": 5, "c": 3})) == 0.5
 
 
 def test_popularitys_ties_do_not_borrow_the_models_order() -> None:
-    assert popularity_click_rate([an_answer("ba", "b")], Counter()) == 0.0
+    assert popularity_click_rate([a_slate("ba", "b")], Counter()) == 0.0
 
 
 def test_random_is_the_mean_share_of_clicked_items() -> None:
-    answers = [an_answer("abcd", "a"), an_answer("ab", "ab")]
-    assert random_click_rate(answers) == pytest.approx(0.625)
+    slates = [a_slate("abcd", "a"), a_slate("ab", "ab")]
+    assert random_click_rate(slates) == pytest.approx(0.625)
 
 
 def test_percentiles_are_in_milliseconds() -> None:
-    answers = [an_answer("a", "", latency_s=s / 1000) for s in range(1, 101)]
-    assert percentile_ms(answers, 50) == pytest.approx(50.5)
+    slates = [a_slate("a", "", latency_s=s / 1000) for s in range(1, 101)]
+    assert percentile_ms(slates, 50) == pytest.approx(50.5)
 
 
 def test_at_80_columns_every_figure_is_whole() -> None:

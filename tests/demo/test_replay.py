@@ -69,7 +69,7 @@ def test_a_slate_is_shown_in_the_models_order_and_its_clicks_follow() -> None:
     assert all(i.model_version == "v1" and i.score is not None for i in shown)
     (click,) = (event for event in world.events if isinstance(event, Click))
     assert 500 < click.occurred_at - shown[0].occurred_at < 3_000
-    assert result.answers[0].clicked == {"a"}
+    assert result.slates[0].clicked == {"a"}
     assert set(world.asked) == {shown[0].request_id, ""}  # what is logged, and probes
     assert not result.failures
 

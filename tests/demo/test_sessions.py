@@ -1,4 +1,4 @@
-"""Visits for a replay: order kept, no slate sees its own answers, history ends now."""
+"""Visits for a replay: order kept, no slate sees its own clicks, history ends now."""
 
 from itertools import pairwise
 

@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from tritonclient.grpc import InferenceServerClient
 
 from srp4ctr import processes
 from srp4ctr.embedded import ports, stack
+from srp4ctr.embedded.addresses import Addresses
 from srp4ctr.embedded.config import LocalConfig
 
 pytestmark = pytest.mark.stack
@@ -17,7 +19,7 @@ pytestmark = pytest.mark.stack
 
 @pytest.fixture
 def local(tmp_path: Path) -> Iterator[LocalConfig]:
-    config = LocalConfig(data_dir=str(tmp_path / "data"))
+    config = LocalConfig(data_dir=str(tmp_path / "data"), ports="random")
     yield config
     stack.down(config)
 
@@ -57,11 +59,18 @@ def test_a_tied_stack_does_not_take_over_a_running_one(local: LocalConfig) -> No
         stack.up(local, tied=True)
 
 
+def ports_of(addresses: Addresses) -> list[int]:
+    """Return every port of a stack."""
+    names = (each.name for each in fields(Addresses) if each.name.endswith("_port"))
+    return [port for name in names if (port := getattr(addresses, name))]
+
+
 def test_two_stacks_at_once_do_not_collide(local: LocalConfig, tmp_path: Path) -> None:
-    other = LocalConfig(data_dir=str(tmp_path / "other"))
+    local = replace(local, ports="well-known")  # both want the same ones
+    other = replace(local, data_dir=str(tmp_path / "other"))
     try:
         here, there = stack.up(local, tied=True), stack.up(other, tied=True)
-        assert here.kafka_port != there.kafka_port
+        assert not set(ports_of(here)) & set(ports_of(there))
         stack.down(other)
         assert stack.status(local).ended == ()
         assert not ports.is_open(there.kafka_port)

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 import time
@@ -19,12 +18,18 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
 from srp4ctr.embedded import ports
+from srp4ctr.streams.wire import encode
+from tests.builders import a_behavior
 from tests.docs.pages import commands
 from tests.end_to_end import shop
+from tests.structure.source_tree import ROOT
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+HTTP_PORT = 8000  # of the pages' curl
 SETTINGS = {
     "SRP4CTR_STREAMS__LABEL_WINDOW_S": "3",
+    "SRP4CTR_LOCAL__SERVING_DIR": str(ROOT / ".serving"),
+    "PYTHONPATH": str(ROOT),  # as an installation has it, wherever the shell is
     "COLUMNS": "200",  # tables as a wide terminal shows them
 }
 
@@ -43,34 +48,53 @@ class Shell:
             self._command(*words),
             capture_output=True,
             text=True,
+            cwd=self.folder,
             env=self._env(),
             check=False,
         )
         assert done.returncode == expect, done.stdout + done.stderr
         return done.stdout + done.stderr
 
+    def paste(self, line: str) -> str:
+        """Run a line of a page as it stands and return what it printed."""
+        done = subprocess.run(
+            ["bash", "-c", line],
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            env=self._env(),
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
     def leave_running(self, *words: str) -> None:
-        """Run ``srp4ctr WORDS`` beside the others, until the test ends."""
+        """Run ``srp4ctr WORDS`` in the background, until the tests end."""
         with (self.folder / f"{words[0]}.log").open("wb") as log:
             process = subprocess.Popen(
-                self._command(*words), stdout=log, stderr=log, env=self._env()
+                self._command(*words),
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env=self._env(),
             )
         self.background.append(process)
 
     def _command(self, *words: str) -> list[str]:
-        data = str(self.folder / "data")
-        return [sys.executable, "-m", "srp4ctr.cli", "--data-dir", data, *words]
+        return [str(self.folder / "bin" / "srp4ctr"), *words]
 
     def _env(self) -> dict[str, str]:
         http = {"SRP4CTR_TRITON__HTTP_PORT": str(self.http_port)}
-        return {**os.environ, **SETTINGS, **http}
+        path = {"PATH": f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+        return {**os.environ, **SETTINGS, **http, **path}
 
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """Type the tour up to a promoted model; end everything afterwards."""
-    with ports.reserved_ports(1) as (http_port,):
+    with ports.reserved_ports(1, [(HTTP_PORT,)]) as (http_port,):
         shell = Shell(tmp_path_factory.mktemp("tour"), http_port)
+        install_command(shell.folder / "bin")
         try:
             shell.type("stack", "up")
             assert "user_behavior_sequence" in shell.type("features", "apply")
@@ -88,11 +112,19 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
             shell.type("stack", "down")
 
 
+def install_command(folder: Path) -> None:
+    """Put ``srp4ctr`` into ``folder``, as an installation has it in its environment."""
+    folder.mkdir()
+    command = folder / "srp4ctr"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m srp4ctr.cli "$@"\n')
+    command.chmod(0o755)
+
+
 def refresh_when_labels_are_there(shell: Shell) -> None:
     """Wait until the labels of all impressions are in the log, then train."""
     from srp4ctr.features.event_log import opened
 
-    log_dir = shell.folder / "data" / "events"
+    log_dir = shell.folder / ".data" / "events"
     shown = shop.NUM_USERS * shop.SLATES * shop.SLATE_SIZE
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
@@ -105,7 +137,7 @@ def refresh_when_labels_are_there(shell: Shell) -> None:
 
 def grpc_address(shell: Shell) -> str:
     """Return where Triton listens, as other programs would find it."""
-    text = (shell.folder / "data" / "stack.toml").read_text()
+    text = (shell.folder / ".data" / "stack.toml").read_text()
     found = re.search(r'grpc = "([^"]+)"', text)
     assert found
     return found[1]
@@ -128,12 +160,22 @@ def ask(
         return {name: answer.as_numpy(name)[0] for name in names}
 
 
+def wait_for_a_row(shell: Shell, user: bytes) -> None:
+    """Return when the store has something of ``user``."""
+    deadline = time.monotonic() + 60
+    while ask(shell, user, [b"item-1"])["status"] == [b"cold_user"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
 def test_the_promoted_model_is_listed_as_serving(shell: Shell) -> None:
     assert re.search(r"v1\b[^\n]*\n│ serving", shell.type("model", "list"))
 
 
 def test_a_running_stack_and_a_good_file_are_said_to_be_so(shell: Shell) -> None:
-    assert "triton" in shell.type("stack", "status")
+    said = shell.type("stack", "status")
+    assert "triton" in said
+    assert re.search(r"^monitor: http://127\.0\.0\.1:\d+/metrics$", said, re.MULTILINE)
     assert "impression" in shell.type("events", "check", str(shell.folder / "mine.jsonl"))
 
 
@@ -178,9 +220,11 @@ def test_plain_tritonclient_gets_finite_scores_for_strangers(shell: Shell) -> No
 
 def test_the_page_s_curl_is_answered_where_http_is_on(shell: Shell) -> None:
     (typed,) = [each for _, each in commands() if each.startswith("curl ")]
-    moved = typed.replace("127.0.0.1:8000", f"127.0.0.1:{shell.http_port}")
-    done = subprocess.run(shlex.split(moved), capture_output=True, check=True)
-    outputs = {each["name"]: each["data"] for each in json.loads(done.stdout)["outputs"]}
+    moved = typed
+    if shell.http_port != HTTP_PORT:  # another program has it
+        moved = typed.replace("127.0.0.1:8000", f"127.0.0.1:{shell.http_port}")
+    answered = json.loads(shell.paste(moved))
+    outputs = {each["name"]: each["data"] for each in answered["outputs"]}
     assert outputs["model_version"] == ["v1"]
     assert len(outputs["click_probability"]) == 2
 
@@ -201,7 +245,7 @@ def test_bad_requests_are_refused_clearly_and_the_server_stays_up(shell: Shell) 
 
 
 def test_the_monitor_shows_requests_and_encoder_runs(shell: Shell) -> None:
-    text = (shell.folder / "data" / "stack.toml").read_text()
+    text = (shell.folder / ".data" / "stack.toml").read_text()
     found = re.search(r"\[monitoring\]\nport = (\d+)", text)
     assert found
     time.sleep(2)  # a turn of the monitor
@@ -224,3 +268,31 @@ def test_a_forgotten_user_has_no_history(shell: Shell) -> None:
     assert ask(shell, b"user-2", [b"item-1"])["status"] == [b"ok"]
     assert "forgotten: user-2" in shell.type("features", "forget", "user-2")
     assert ask(shell, b"user-2", [b"item-1"])["status"] != [b"ok"]
+
+
+def test_the_producers_commands_run_as_the_page_has_them(shell: Shell) -> None:
+    lines = [each for block, each in commands() if block.page == "docs/producers.md"]
+    assert len(lines) == 6
+    viewed = a_behavior("item-1", user_id="42", at_ms=time.time_ns() // 1_000_000)
+    (shell.folder / "mine.jsonl").write_bytes(encode(viewed) + b"\n")
+    for line in lines:
+        if line == "srp4ctr stream run":
+            continue  # it runs already, in its second terminal
+        if "features show" in line:  # the worker needs a moment
+            wait_for_a_row(shell, b"42")
+        said = shell.paste(line)
+    assert "user 42" in said
+    assert "view" in said
+
+
+def test_the_lines_of_status_are_ready_to_paste(shell: Shell, tmp_path: Path) -> None:
+    lines = shell.type("stack", "status").splitlines()
+    (variable,) = [each for each in lines if each.startswith("export ")]
+    assert "serving" in shell.paste(f"cd {tmp_path}\n{variable}\nsrp4ctr model list")
+    begins = ("from srp4ctr import", "publisher = ", "client = ")
+    python = [each for each in lines if each.startswith(begins)]
+    here: dict[str, Any] = {}
+    exec("\n".join(python), here)
+    with here["publisher"] as publisher, here["client"] as client:
+        assert client.rank("user-1", ["item-1"], deadline_s=5.0).model_version == "v2"
+        publisher.publish(a_behavior("item-1"))

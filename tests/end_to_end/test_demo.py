@@ -12,6 +12,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 KEYS = (
     *("events", "users", "rejected", "model_version", "auc", "log_loss", "calibration"),
     *("live_auc", "live_calibration", "online_ctr", "popularity_ctr", "random_ctr"),
+    *("paired_difference", "paired_low", "paired_high", "paired_users", "paired_visits"),
     *("requests", "failed_requests", "p50_ms", "p99_ms", "encoder_runs_per_request"),
     *("folded_flops", "unfolded_flops", "freshness_p99_s", "wall_s"),
 )
@@ -35,3 +36,7 @@ def test_the_demo_takes_its_users_own_events_round_the_loop(demo: RunningDemo) -
     # The planted taste: 0.9 for the user's colour, 0.1 for others, 0.37 at random.
     assert figures["live_auc"] > 0.6
     assert figures["online_ctr"] > figures["random_ctr"]
+    assert figures["paired_low"] < figures["paired_difference"] < figures["paired_high"]
+    assert figures["paired_users"] == len(ranked)
+    assert figures["paired_visits"] == figures["requests"]
+    assert f"{len(ranked)} users, {figures['requests']} visits" in demo.output

@@ -1,6 +1,8 @@
-"""What the pages show for programs does what they say: run beside the demo's stack.
+"""The pages' code does what they say: it is run as it stands against the demo's stack.
 
-Addresses become the demo's; ``tests/docs`` looks at the blocks that are not run here.
+The demo has the well-known ports, which the pages name. Where another program has one of
+them, the pages' address is replaced, nothing else, and a warning says so. ``tests/docs``
+checks the blocks that are not run here.
 """
 
 import contextlib
@@ -11,36 +13,47 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, Click
+from srp4ctr.streams.wire import decode
 from srp4ctr.triton_repo.client import RankClient
 from tests.docs.pages import blocks, commands
 from tests.end_to_end.conftest import RunningDemo
+from tests.streams.topic_reading import end_offsets, read_from
 from tests.structure.source_tree import ROOT
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+REPLACED = "addresses of the pages are replaced"
+pytestmark = [
+    pytest.mark.stack,
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings(f"default:{REPLACED}"),
+]
 # Pages whose Python is run by a test of their own.
 ELSEWHERE = {
-    "docs/producers.md": "tests/streams/test_producers_page.py",
     "docs/security.md": "tests/triton_repo/test_tls.py",
 }
 PAGES = sorted({block.page for block in blocks("python")} - ELSEWHERE.keys())
-TRITON = "127.0.0.1:8001"
+KAFKA, TRITON = "127.0.0.1:9092", "127.0.0.1:8001"
 
 
 @pytest.fixture(scope="module")
 def addresses(demo: RunningDemo) -> dict[str, str]:
-    """What the pages call an address → where it is beside the demo."""
+    """Return the demo's address for each of the pages'; a warning names other ones."""
     found = tomllib.loads((demo.folder / "stack.toml").read_text())
-    kafka, triton = found["kafka"]["bootstrap"], found["triton"]["grpc"]
-    return {"127.0.0.1:9092": kafka, TRITON: triton}
+    actual = {KAFKA: found["kafka"]["bootstrap"], TRITON: found["triton"]["grpc"]}
+    if moved := {page: here for page, here in actual.items() if page != here}:
+        warnings.warn(f"{REPLACED}, their ports are taken: {moved}", stacklevel=1)
+    return actual
 
 
 def moved(text: str, addresses: dict[str, str]) -> str:
-    """Return ``text`` with the demo's addresses."""
+    """Return ``text`` with the demo's addresses: as it stands where they are the same."""
     for before, after in addresses.items():
         text = text.replace(before, after)
     return text
@@ -77,6 +90,19 @@ def test_the_callers_python_ranks(addresses: dict[str, str]) -> None:
     assert len(made["ranking"].scores) == 2
 
 
+def test_the_producers_python_publishes_an_event_each(addresses: dict[str, str]) -> None:
+    kafka = KafkaConfig(bootstrap=addresses[KAFKA])
+    ends = end_offsets(kafka, BEHAVIOR_EVENTS_TOPIC)
+    python_of("docs/producers.md", addresses)
+    records = read_from(kafka, BEHAVIOR_EVENTS_TOPIC, ends)
+    sent = [record for record in records if b"5d2a77c0" in record.value]
+    assert [record.key for record in sent] == [b"42", b"42"]
+    for record in sent:
+        event = decode(record.value, record.timestamp)
+        assert isinstance(event, Click)
+        assert event.item_id == "50"
+
+
 def test_another_model_learns_from_the_vectors(
     addresses: dict[str, str],
     demo: RunningDemo,
@@ -108,7 +134,7 @@ def test_pseudonyms_leave_the_producer_and_the_caller(
 
 
 def test_every_page_with_python_is_run() -> None:
-    here = ("callers", "own_model", "privacy", "start")
+    here = ("callers", "own_model", "privacy", "producers", "start")
     assert ["README.md", *(f"docs/{name}.md" for name in here)] == PAGES
     for page, test in ELSEWHERE.items():
         assert page.rpartition("/")[2] in (ROOT / test).read_text()

@@ -22,7 +22,8 @@ def address(demo: RunningDemo) -> str:
     """The page of a demo that has gone round the loop and is left running."""
     found = re.search(r"the page: (http://127\.0\.0\.1:\d+)", demo.output)
     assert found, demo.output
-    assert f"watch it: {found[1]}" in demo.output  # said as soon as it is there
+    # Printed as soon as the page is there, and again at the end.
+    assert demo.output.count(f"the page: {found[1]}") == 2
     return found[1]
 
 

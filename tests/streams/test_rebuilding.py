@@ -237,7 +237,7 @@ def test_what_only_the_raw_log_holds_is_folded_too(
     publish(kafka, first)
     folded_live(kafka, live)
     log(kafka, CONFIG, tmp_path, len(first))
-    assert broker.forget(kafka.bootstrap, [BEHAVIOR_EVENTS_TOPIC]) == len(first)
+    assert broker.delete_records(kafka.bootstrap, [BEHAVIOR_EVENTS_TOPIC]) == len(first)
     publish(kafka, rest)
     run_until_committed(kafka, CONFIG, live, len(events), tmp_path)
     sink = wrong(live.rows)
@@ -251,7 +251,7 @@ def test_a_past_is_in_the_order_of_offsets_and_each_event_once(
     events = some_lives()
     publish(kafka, events[:60])
     log(kafka, CONFIG, tmp_path, 60)
-    broker.forget(kafka.bootstrap, [BEHAVIOR_EVENTS_TOPIC])
+    broker.delete_records(kafka.bootstrap, [BEHAVIOR_EVENTS_TOPIC])
     publish(kafka, events[60:])
     log(kafka, CONFIG, tmp_path, len(events))  # these are in Kafka and in the log
     last = ends(kafka)

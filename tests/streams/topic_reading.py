@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,6 +31,35 @@ def read_topic(kafka: KafkaConfig, topic: str) -> list[Any]:
         consumer.seek_to_beginning()
         records: list[Any] = []
         while len(records) < wanted:
+            for batch in consumer.poll(timeout_ms=200).values():
+                records += batch
+        return records
+    finally:
+        consumer.close()
+
+
+def end_offsets(kafka: KafkaConfig, topic: str) -> dict[TopicPartition, int]:
+    """Return where the next record of each partition of ``topic`` will be."""
+    consumer = KafkaConsumer(**client_arguments(kafka))
+    try:
+        sources = [TopicPartition(topic, number) for number in range(kafka.partitions)]
+        return dict(consumer.end_offsets(sources))
+    finally:
+        consumer.close()
+
+
+def read_from(
+    kafka: KafkaConfig, topic: str, offsets: Mapping[TopicPartition, int]
+) -> list[Any]:
+    """Return the records of ``topic`` from ``offsets`` to its present end."""
+    ends = end_offsets(kafka, topic)
+    consumer = KafkaConsumer(**client_arguments(kafka), fetch_max_wait_ms=50)
+    try:
+        consumer.assign(list(offsets))
+        for source, offset in offsets.items():
+            consumer.seek(source, offset)
+        records: list[Any] = []
+        while any(consumer.position(source) < ends[source] for source in offsets):
             for batch in consumer.poll(timeout_ms=200).values():
                 records += batch
         return records

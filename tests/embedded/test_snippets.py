@@ -1,0 +1,57 @@
+"""The lines to paste name what runs, and only that."""
+
+import socket
+from pathlib import Path
+
+from srp4ctr import processes
+from srp4ctr.embedded import ports
+from srp4ctr.embedded.addresses import Addresses
+from srp4ctr.embedded.snippets import snippets
+from srp4ctr.embedded.stack import StackStatus
+
+
+def a_status(folder: Path, *names: str, monitor_port: int = 0) -> StackStatus:
+    """Return the status of a stack of which ``names`` run."""
+    addresses = Addresses(
+        data_dir=str(folder),
+        broker="noida",
+        kafka_port=9092,
+        redis_port=6379,
+        triton_grpc_port=8001,
+        triton_metrics_port=0,
+        worker_metrics_port=0,
+        monitor_port=monitor_port,
+        caller_metrics_port=0,
+        page_port=0,
+        prometheus_port=0,
+    )
+    running = (processes.Running(name=n, pid=1, birth="", log="") for n in names)
+    return StackStatus(addresses=addresses, running=tuple(running), ended=())
+
+
+def test_what_runs_is_python_and_shell_to_paste(tmp_path: Path) -> None:
+    settings, variable, *python = snippets(a_status(tmp_path / "a b", "broker", "triton"))
+    assert settings == f"settings of this stack: {tmp_path}/a b/stack.toml"
+    assert variable == f"export SRP4CTR_LOCAL__DATA_DIR='{tmp_path}/a b'"
+    assert python == [
+        "from srp4ctr import EventPublisher, KafkaConfig",
+        'publisher = EventPublisher(KafkaConfig(bootstrap="127.0.0.1:9092"))',
+        "from srp4ctr import RankClient",
+        'client = RankClient("127.0.0.1:8001")',
+    ]
+
+
+def test_of_what_does_not_run_there_is_no_line(tmp_path: Path) -> None:
+    lines = "\n".join(snippets(a_status(tmp_path, "kafka")))
+    assert "EventPublisher" in lines
+    assert "RankClient" not in lines
+    assert "http" not in lines
+    assert snippets(a_status(tmp_path)) == []
+    assert snippets(StackStatus(addresses=None, running=(), ended=())) == []
+
+
+def test_a_page_is_named_while_something_listens_there(tmp_path: Path) -> None:
+    with socket.create_server((ports.HOST, 0)) as server:
+        port = server.getsockname()[1]
+        lines = snippets(a_status(tmp_path, "store", monitor_port=port))
+    assert lines[-1] == f"monitor: http://127.0.0.1:{port}/metrics"
