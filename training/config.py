@@ -133,7 +133,7 @@ class RefreshConfig:
     """Both stages together end after so long (None: never), on a low learning rate."""
     accumulate: int = 1
     """A batch is learnt in so many parts, one after another: the same result in less
-    memory, for a third more work."""
+    memory."""
     bucket_by_length: bool = False
     """Rows of alike lengths share a batch, which is cut to the longest of them."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from srp4ctr.training.batch_order import in_order
 from srp4ctr.training.batches import Batch, Slates, slate_batch, slate_lengths
-from srp4ctr.training.click_loss import click_terms
+from srp4ctr.training.click_loss import click_counts, click_terms
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.fitting import FitOptions, Stage, fit
 from srp4ctr.training.id_dropout import without_ids
 from srp4ctr.training.model.click_model import ClickModel
-from srp4ctr.training.objective import Objective, Terms
+from srp4ctr.training.objective import Counts, Objective, Terms
 
 STAGE = "fine-tune"
 WEIGHT_DECAY = 0.01
@@ -62,6 +62,10 @@ class ClickObjective(Objective):
     def batch(self, rows: NDArray[np.int64], longest: NDArray[np.int64]) -> Batch:
         """Return slates ``rows``, cut to the ``longest`` slate and history."""
         return slate_batch(self.slates, rows, longest, next(self.parameters()).device)
+
+    def counts(self, batch: Batch) -> Counts:
+        """Return how many impressions and slates the terms of ``batch`` are of."""
+        return click_counts(batch.clicked, batch.shown, self.config)
 
     def forward(self, batch: Batch) -> Terms:
         """Return the terms of the loss of the impressions shown in ``batch``."""

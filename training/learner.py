@@ -7,6 +7,7 @@ over processes, and over parts one after another: Σ sum / Σ count is the same.
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.model.draws import Part, drawing
-from srp4ctr.training.objective import Objective, Terms, loss_of, mean_of
+from srp4ctr.training.objective import Counts, Objective, Terms, loss_of, mean_of
 from srp4ctr.training.parallel import Processes
 
 MAX_GRADIENT_NORM = 1.0
@@ -57,7 +58,7 @@ class Learner:
         """Learn from the batch ``rows``; return the value of each term of its loss."""
         self.optimiser.zero_grad(set_to_none=True)
         parts = self._parts(len(rows), self.config.accumulate)
-        counts = self._summed(rows, parts, seed)[1] if len(parts) > 1 else None
+        counts = self._counts(rows, parts, seed) if len(parts) > 1 else None
         found: dict[str, Tensor] = {}
         weight = self._weight(rows)
         for part in parts:
@@ -100,10 +101,22 @@ class Learner:
         mine = range(rank * pieces, (rank + 1) * pieces)
         return [Part(first=cuts[k], rows=cuts[k + 1] - cuts[k], whole=whole) for k in mine]
 
-    def _terms(self, rows: NDArray[np.int64], part: Part) -> Terms:
+    def _batch(self, rows: NDArray[np.int64], part: Part) -> Any:
         longest = self.objective.lengths[rows].max(axis=0)
-        own = rows[part.first : part.first + part.rows]
-        batch = self.objective.batch(own, longest)
+        return self.objective.batch(rows[part.first : part.first + part.rows], longest)
+
+    @torch.no_grad()
+    def _counts(self, rows: NDArray[np.int64], parts: list[Part], seed: int) -> Counts:
+        """Return the counts of a whole batch, which its first part needs: no model runs."""
+        counts: dict[str, Tensor] = {}
+        for part in parts:
+            with drawing(seed, part):
+                found = self.objective.counts(self._batch(rows, part))
+            counts = {name: counts.get(name, 0) + count for name, count in found.items()}
+        return self._added(counts)
+
+    def _terms(self, rows: NDArray[np.int64], part: Part) -> Terms:
+        batch = self._batch(rows, part)
         device = next(self.objective.parameters()).device.type
         mixed = self.config.precision == "bf16-mixed"
         with torch.autocast(device, torch.bfloat16, enabled=mixed):
@@ -114,10 +127,7 @@ class Learner:
     def _summed(
         self, rows: NDArray[np.int64], parts: list[Part], seed: int
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return sums and counts of a whole batch, without gradients.
-
-        A batch in parts needs the counts before its first part: a third more work.
-        """
+        """Return sums and counts of a whole batch, without gradients."""
         sums: dict[str, Tensor] = {}
         counts: dict[str, Tensor] = {}
         for part in parts:

@@ -18,6 +18,8 @@ Term = tuple[Tensor, Tensor]
 """The sum of the losses of what is foretold, and how many that were; perhaps none."""
 Terms = Mapping[str, Term]
 """By name, always the same names. The loss is Σ sum / count."""
+Counts = Mapping[str, Tensor]
+"""The counts of ``Terms``."""
 
 
 class Objective(nn.Module, abc.ABC):
@@ -34,11 +36,18 @@ class Objective(nn.Module, abc.ABC):
         """Return examples ``rows`` (perhaps none), sequences cut to ``longest`` (kinds)."""
 
     @abc.abstractmethod
+    def counts(self, batch: Any) -> Counts:
+        """Return the counts of what ``forward`` returns, from labels and masks only.
+
+        No model runs. It draws what ``forward`` draws before the model, in that order.
+        """
+
+    @abc.abstractmethod
     def forward(self, batch: Any) -> Terms:
         """Return the terms of the loss of what ``batch`` returned."""
 
 
-def loss_of(terms: Terms, counts: Mapping[str, Tensor] | None = None) -> Tensor:
+def loss_of(terms: Terms, counts: Counts | None = None) -> Tensor:
     """Return Σ sum / count; ``counts`` are of the whole whose part ``terms`` are."""
     own = {name: count for name, (_, count) in terms.items()}
     counts = counts or own

@@ -28,7 +28,7 @@ from srp4ctr.training.model.encoder import BehaviorEncoder
 from srp4ctr.training.model.item_softmax import Proposal
 from srp4ctr.training.model.pretraining_heads import MaskedHeads
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.objective import Objective, Terms
+from srp4ctr.training.objective import Counts, Objective, Terms
 
 STAGE = "pre-train"
 ITEMS = "history_item_rows"
@@ -128,37 +128,50 @@ class MaskedObjective(Objective):
         history = newest(torch_rows(self.windows.tensors, rows, device), int(longest[0]))
         return ids_only(history) if self.config.pretraining == "bert" else history
 
+    def counts(self, batch: dict[str, Tensor]) -> Counts:
+        """Return how many targets ``forward`` hides of ``batch``, by the same draws."""
+        history, masks = self._drawn(batch)
+        return self.heads.counts(history, self._targets(history, masks))
+
     def forward(self, batch: dict[str, Tensor]) -> Terms:
-        """Hide some of ``batch`` (histories), and return the terms of foretelling it."""
+        """Hide some of ``batch`` (histories), and return the terms of predicting it."""
+        return self.terms(*self._drawn(batch))
+
+    def _drawn(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], Masks]:
+        """Return ``batch``, some of its windows cut short, and the masks over it."""
         config = self.config
-        batch = prefixes(batch, config.prefix_share)
+        history = prefixes(batch, config.prefix_share)
         masks = draw_masks(
-            batch["history_item_rows"],
+            history[ITEMS],
             config.mask_ratio,
             config.pretraining,
             config.last_masked_share,
         )
-        return self.terms(batch, masks)
+        return history, masks
+
+    def _targets(self, history: dict[str, Tensor], masks: Masks) -> Masks:
+        """Return ``masks`` without items outside the vocabulary.
+
+        Such an item has a hashed row: there is nothing to predict.
+        """
+        known = history[ITEMS] >= FIRST_OOV_ROW + self.config.num_oov_rows
+        return replace(masks, items=masks.items & known)
 
     def terms(self, history: dict[str, Tensor], masks: Masks) -> Terms:
-        """Return the heads' terms at the positions of ``history`` that ``masks`` hide.
-
-        An item outside the vocabulary has a hashed row: there is nothing to foretell.
-        """
+        """Return the heads' terms at the positions of ``history`` that ``masks`` hide."""
         config = self.config
         by_id_alone = config.pretraining == "bert"
         share = 0.0 if by_id_alone else config.id_dropout
         forget = forgetting(share, config.num_oov_rows)
         seen = hide({**history, **{ITEMS: forget(history[ITEMS])}}, masks)
         states = self.encoder(*(seen[name] for name in HISTORY_NAMES))["last_states"]
-        known = masks.items & (history[ITEMS] >= FIRST_OOV_ROW + config.num_oov_rows)
-        asked = replace(masks, items=known)
+        targets = self._targets(history, masks)
 
         def vectors(rows: Tensor) -> Tensor:
             attributes = self.catalogue[rows]
             return self.encoder.embedding.item_vectors(forget(rows), attributes)
 
-        terms: Terms = self.heads(states[:, 1:], history, asked, vectors)
+        terms: Terms = self.heads(states[:, 1:], history, targets, vectors)
         return terms
 
 

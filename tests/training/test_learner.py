@@ -1,4 +1,5 @@
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.finetuning import ClickObjective
 from srp4ctr.training.learner import Learner
 from srp4ctr.training.masking import draw_masks
+from srp4ctr.training.model.draws import Part, drawing
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.pretraining_heads import MaskedHeads
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.objective import Objective, Terms
+from srp4ctr.training.objective import Counts, Objective, Terms
 from srp4ctr.training.parallel import ALONE
 from srp4ctr.training.pretraining import MaskedObjective, Windows
 
@@ -32,6 +34,9 @@ class Slope(Objective):
 
     def batch(self, rows: NDArray[np.int64], longest: NDArray[np.int64]) -> Any:
         return torch.from_numpy(ASKED[rows])
+
+    def counts(self, batch: Any) -> Counts:
+        return {"slope": batch.sum()}
 
     def forward(self, batch: Any) -> Terms:
         return {"slope": (self.slope * batch.sum() / 100, batch.sum())}
@@ -66,3 +71,30 @@ def test_what_examples_ask_is_what_their_terms_count(
     drawn = [draw_masks(rows, ratio, "items", last).items.sum() for _ in range(300)]
     mean = float(torch.stack(drawn).double().mean())
     assert mean == pytest.approx(masked.asks.sum(), rel=0.03)
+
+
+@pytest.mark.parametrize("pretraining", ["both", "bert", "items", "behaviors"])
+def test_counts_without_a_model_are_those_of_the_terms(
+    slates: Slates,
+    windows: Windows,
+    recipe: RefreshConfig,
+    sizes: TableSizes,
+    pretraining: Literal["both", "bert", "items", "behaviors"],
+) -> None:
+    config = replace(recipe, pretraining=pretraining, prefix_share=0.5)
+    model = SRP4CTR(config.model, sizes)
+    heads = MaskedHeads(config.model, model.embedding)
+    objectives: list[tuple[Objective, int]] = [
+        (ClickObjective(model, slates, config), len(slates)),
+        (MaskedObjective(model.encoder, heads, windows, config), len(windows)),
+    ]
+    for objective, size in objectives:
+        rows = np.arange(size)
+        batch = objective.batch(rows, objective.lengths.max(axis=0))
+        part = Part(first=0, rows=size, whole=size)
+        with drawing(7, part):
+            counts = objective.counts(batch)
+        with drawing(7, part):
+            terms: Terms = objective(batch)
+        assert {name: count for name, (_, count) in terms.items()} == counts
+        assert any(count > 0 for count in counts.values())
