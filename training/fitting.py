@@ -22,8 +22,7 @@ from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.learner import Learner
 from srp4ctr.training.objective import Objective
 from srp4ctr.training.parallel import ALONE, Processes
-from srp4ctr.training.progress import ProgressListener, silent
-from srp4ctr.training.run_log import ScalarLog, unlogged
+from srp4ctr.training.progress import ProgressListener, ScalarLog, silent, unlogged
 from srp4ctr.training.schedule import Schedule
 
 NOTE_EVERY_S = 0.2  # reading the loss waits for the device

@@ -1,7 +1,8 @@
 """Data parallelism: processes that ``torchrun`` started, each with a part of every batch.
 
 In: torchrun's variables. Out: this process's place among its peers, and what they do
-together. One process alone needs none of it: every call is then the identity.
+together. One process alone needs none of it: every call is then the identity. On a
+machine shared with serving it takes what is left.
 """
 
 import os
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as torch_distributed
 from torch.nn.parallel import DistributedDataParallel
+
+from srp4ctr.training.config import RefreshConfig
 
 # While the first process reads the log or exports, the others wait.
 PATIENCE = timedelta(hours=12)
@@ -84,3 +87,15 @@ def device_of(name: str) -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def yield_to_serving(config: RefreshConfig) -> None:
+    """Lower this process's priority and cap its part of the GPU; once a process.
+
+    What exceeds the cap ends in torch's ``OutOfMemoryError``, and serving has its own.
+    """
+    if config.niceness > 0:
+        os.nice(config.niceness)
+    is_capped = config.max_gpu_memory_share < 1.0 and config.device != "cpu"
+    if is_capped and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(config.max_gpu_memory_share)

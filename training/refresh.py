@@ -20,7 +20,6 @@ from srp4ctr.training import (
     example_files,
     lock,
     reports,
-    run_log,
     stages,
 )
 from srp4ctr.training.bundling import Origin, unfinished
@@ -28,7 +27,7 @@ from srp4ctr.training.champion import Champion
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.judging import Scored, judge
 from srp4ctr.training.parallel import ALONE, Processes
-from srp4ctr.training.progress import Clock, ProgressListener, silent
+from srp4ctr.training.progress import Clock, ProgressListener, logging_to, silent
 from srp4ctr.training.reports import Outcome, RefreshReport
 from srp4ctr.training.stages import Training
 from srp4ctr.training.training_set import TrainingSet, read_training_set
@@ -128,7 +127,7 @@ def _make_bundle(task: _Task) -> RefreshReport:
     training = task.training
     config, lessons = training.config, training.lessons
     model, parent, start = stages.begin(training, task.options.serving)
-    with run_log.logging_to(_log_folder(config)) as log:
+    with logging_to(_log_folder(config)) as log:
         stages.train(model, parent, training, log)
         with training.clock.step("judge"):
             verdict = judge(model, lessons.parts, config)

@@ -25,8 +25,7 @@ from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.parallel import Processes, device_of
 from srp4ctr.training.pretraining import STAGE as PRETRAIN
 from srp4ctr.training.pretraining import pretrain
-from srp4ctr.training.progress import Clock, silent
-from srp4ctr.training.run_log import ScalarLog, unlogged
+from srp4ctr.training.progress import Clock, ScalarLog, silent, unlogged
 from srp4ctr.training.training_set import TrainingSet
 from srp4ctr.training.warm_start import Parent
 

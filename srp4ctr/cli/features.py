@@ -85,8 +85,9 @@ def check(
 def _check_served(settings: Settings, sample: int) -> None:
     from srp4ctr.cli.tables.served import served_tables
     from srp4ctr.features import served_log
+    from srp4ctr.features.json_files import write_json
+    from srp4ctr.training.reports import SERVED_CHECK_FILE, ServedReport
     from srp4ctr.training.served import MOST_APART, check_served
-    from srp4ctr.training.served_report import ServedReport, write_report
 
     folder = Path(settings.triton.served_log.folder)
     requests = [served_log.read(path) for path in served_log.newest(folder, sample)]
@@ -104,7 +105,9 @@ def _check_served(settings: Settings, sample: int) -> None:
         requests=found.requests,
         mean_shift=found.shift_of,
     )
-    write_report(Path(settings.features.log_dir), report)  # the monitor shows it
+    write_json(
+        Path(settings.features.log_dir) / SERVED_CHECK_FILE, report
+    )  # the monitor shows it
     for table in served_tables(found):
         out.print(table)
     worst = max(found.onnx_difference, found.torch_difference or 0.0)

@@ -44,8 +44,7 @@ def refresh_model(
 
     Example: srp4ctr model refresh --every 1h
     """
-    from srp4ctr.training.parallel import joined
-    from srp4ctr.training.priority import yield_to_serving
+    from srp4ctr.training.parallel import joined, yield_to_serving
     from srp4ctr.training.refresh import RefreshOptions  # torch: 3 s
     from srp4ctr.training.stages import follow
 

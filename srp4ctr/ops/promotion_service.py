@@ -4,8 +4,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from srp4ctr.features.check_report import FeatureCheck, write_report
+from srp4ctr.features.check_report import REPORT_FILE, FeatureCheck
 from srp4ctr.features.gates import Gate, failed
+from srp4ctr.features.json_files import write_json
 from srp4ctr.ops.audit import audit_log
 from srp4ctr.settings import Settings
 
@@ -25,7 +26,7 @@ def checked(settings: Settings, sample: int = 200) -> FeatureCheck:
     place = (streams.group_id, BEHAVIOR_EVENTS_TOPIC)
     committed = committed_offsets(settings.kafka, *place)  # before the rows are read
     check = check_features(settings.features, sink, streams, committed, sample)
-    write_report(Path(settings.features.log_dir), check)
+    write_json(Path(settings.features.log_dir) / REPORT_FILE, check)
     return check
 
 

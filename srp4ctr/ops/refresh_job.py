@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
+from srp4ctr.features.json_files import read_json, write_json
 from srp4ctr.streams.outages import OutageError
-from srp4ctr.training.refresh_status import RefreshStatus, read_status, write_status
-from srp4ctr.training.reports import RefreshReport
+from srp4ctr.training.reports import STATUS_FILE, RefreshReport, RefreshStatus
 
 LOG = logging.getLogger(__name__)
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -43,8 +43,9 @@ def take_turn(
         error = f"{type(failure).__name__}: {failure}"
         raise
     finally:
-        status = _status(report, error, began, read_status(bundles_dir))
-        write_status(bundles_dir, msgspec.structs.replace(status, interval_s=interval_s))
+        file = bundles_dir / STATUS_FILE
+        status = _status(report, error, began, read_json(file, RefreshStatus))
+        write_json(file, msgspec.structs.replace(status, interval_s=interval_s))
     return report
 
 
