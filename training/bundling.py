@@ -71,7 +71,7 @@ def export_bundle(
     card = replace(
         _judged_card(version, lessons, verdict),
         sizes=sizes | {"W": lessons.exposure_length},
-        cost=cost.card(config.model, tables),
+        cost=cost.card(model, sizes),
         window_start_ms=origin.window_start_ms,
         parent=origin.parent,
         recipe=origin.recipe,
