@@ -154,12 +154,13 @@ class RefreshConfig:
     min_auc: float = 0.5
     """Gate: a worse bundle is not promoted."""
     min_gauc: float = 0.5
-    """Gate: the AUC within a request, less what may be luck; 0.5 is no order at all."""
+    """Gate: the AUC within a request, less the margin of error; 0.5 is no order at all."""
     max_calibration_error: float = 0.25
-    """Gate: |sum of predictions / clicks - 1| on the judged half, less what may be luck."""
+    """Gate: |sum of predictions / clicks - 1| on the judged half, less its margin
+    of error."""
     champion_tolerance: float = 0.002
     """Gate: log loss, AUC and gAUC may be worse than those of the bundle that serves by
-    so much beyond luck."""
+    so much beyond the margin of error."""
     max_gpu_memory_share: float = 1.0
     """Of a GPU shared with serving, the refresh takes no more than this."""
     niceness: int = 0

@@ -20,8 +20,7 @@ from srp4ctr.features.point_in_time import RequestSnapshots, UserHistories
 from srp4ctr.features.schema import CONTEXT_SLOTS, NUM_CONTEXT_NUMBERS
 from srp4ctr.features.transforms import ActivityArrays, SequenceArrays
 from srp4ctr.features.vocabulary import Vocabulary
-from srp4ctr.training.batches import Slates
-from srp4ctr.training.pretraining import Windows
+from srp4ctr.training.batches import Slates, Windows
 
 MAX_SLATE = 64  # a longer slate is learnt in pieces: one batch's tensors must stay small
 _Int64s = NDArray[np.int64]

@@ -99,8 +99,8 @@ def export(model: SRP4CTR, sizes: Mapping[str, int], folder: Path) -> None:
     with torch.no_grad():
         inputs |= model.encode(inputs)
     encoder_file, head_file = folder / bundle.ENCODER_FILE, folder / bundle.HEAD_FILE
-    export_onnx(_Encoder(model), inputs, (ENCODER_INPUTS, STATE_TENSORS), encoder_file)
-    export_onnx(_Head(model), inputs, (HEAD_INPUTS, HEAD_OUTPUTS), head_file)
+    export_onnx(_Encoder(model), inputs, ENCODER_INPUTS, STATE_TENSORS, encoder_file)
+    export_onnx(_Head(model), inputs, HEAD_INPUTS, HEAD_OUTPUTS, head_file)
 
 
 @torch.no_grad()
@@ -115,10 +115,10 @@ def write_golden(model: SRP4CTR, requests: Arrays, folder: Path) -> None:
 
 def run_onnx(folder: Path, requests: Arrays) -> NDArray[np.float32]:
     """Return click probabilities (B, N) of ``requests`` by the ONNX files in ``folder``."""
-    return opened(folder)(requests)
+    return scorer(folder)(requests)
 
 
-def opened(folder: Path) -> Callable[[Arrays], NDArray[np.float32]]:
+def scorer(folder: Path) -> Callable[[Arrays], NDArray[np.float32]]:
     """Return what scores requests by the ONNX files in ``folder``, read once."""
     made = outputs(folder)
     return lambda requests: made(requests)["click_probability"]
@@ -148,11 +148,11 @@ def check(golden: Arrays, answered: NDArray[np.float32]) -> float:
 def export_onnx(
     module: nn.Module,
     inputs: Mapping[str, Tensor],
-    tables: tuple[Sequence[TensorSpec], Sequence[TensorSpec]],
+    read: Sequence[TensorSpec],
+    written: Sequence[TensorSpec],
     path: Path,
 ) -> None:
-    """Write ``module``, whose arguments and results are in the order of ``tables``."""
-    read, written = tables
+    """Write ``module``, whose arguments are ``read`` and results ``written``, in order."""
     with warnings.catch_warnings(), torch.no_grad():
         # The tracing exporter takes 1 s where the new one takes 10; it is to be removed
         # one day, and says so each time.

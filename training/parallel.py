@@ -51,7 +51,7 @@ class Processes:
         torch_distributed.all_reduce(summed)
         return summed
 
-    def agree(self, value: float) -> float:
+    def broadcast(self, value: float) -> float:
         """Return the first process's ``value``: clocks differ, decisions must not."""
         if self.count == 1:
             return value
@@ -59,7 +59,7 @@ class Processes:
 
     def wait(self) -> None:
         """Wait until every process has come here."""
-        self.agree(0.0)
+        self.broadcast(0.0)
 
 
 ALONE = Processes()

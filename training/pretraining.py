@@ -1,11 +1,12 @@
 """Sequence → encoder: FG-BERT's cloze tasks on behaviours before the training boundary.
 
-In: windows of L behaviours (``HISTORY_TENSORS``). Out: a trained encoder. Two mask sets
-are drawn independently for each window: item-related fields (id and attributes together)
-and behaviour-related fields (all of them together); see ``masking.py``.
+In: windows of L behaviours (``HISTORY_TENSORS``). Out: the stage that trains the encoder.
+Two mask sets are drawn independently for each window: item-related fields (id and
+attributes together) and behaviour-related fields (all of them together); see
+``masking.py``.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,13 +16,13 @@ from torch import Tensor
 from srp4ctr.features.vocabulary import FIRST_OOV_ROW
 from srp4ctr.training.batches import (
     HISTORY_NAMES,
-    Arrays,
+    Windows,
     history_lengths,
     newest,
     torch_rows,
 )
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.fitting import FitOptions, Stage, fit
+from srp4ctr.training.fitting import Stage
 from srp4ctr.training.id_dropout import forgetting
 from srp4ctr.training.masking import Masks, draw_masks, hide, ids_only, prefixes
 from srp4ctr.training.model.encoder import BehaviorEncoder
@@ -35,29 +36,15 @@ ITEMS = "history_item_rows"
 WEIGHT_DECAY = 0.01
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Windows:
-    """W windows of L behaviours each, newest last."""
-
-    tensors: Arrays
-    """``HISTORY_NAMES``, each with a leading axis W."""
-
-    def __len__(self) -> int:
-        return len(self.tensors["history_item_rows"])
-
-
-def pretrain(
+def stage_of(
     model: SRP4CTR,
     windows: Windows,
     config: RefreshConfig,
-    options: FitOptions,
     heads: MaskedHeads | None = None,
-) -> tuple[float, ...]:
-    """Train ``model.encoder`` on ``windows``, in place; return the loss of each epoch.
+) -> Stage:
+    """Return the stage that trains ``model.encoder`` on ``windows``.
 
-    Afterwards the candidate stream starts from the encoder's weights: also where
-    ``config.pretraining`` is ``none``, so that arms differ in what was learnt alone.
-    ``heads`` are for who wants to keep what foretells a hidden item; left out, they end
+    ``heads`` are for a caller that keeps what predicts a hidden item; left out, they end
     with the stage.
     """
     torch.manual_seed(config.seed)
@@ -65,22 +52,8 @@ def pretrain(
     if (num_rows := model.embedding.items.num_embeddings) > config.max_full_softmax_items:
         heads.proposal = _proposal(windows, num_rows, config.sampled_items)
     heads.to(next(model.parameters()).device)
-    losses: tuple[float, ...] = ()
-    if config.pretraining != "none":
-        losses = _fit(model, heads, windows, config, options)
-    model.cross_attention.copy_from(model.encoder)
-    return losses
-
-
-def _fit(
-    model: SRP4CTR,
-    heads: MaskedHeads,
-    windows: Windows,
-    config: RefreshConfig,
-    options: FitOptions,
-) -> tuple[float, ...]:
     objective = MaskedObjective(model.encoder, heads, windows, config)
-    stage = Stage(
+    return Stage(
         name=STAGE,
         objective=objective,
         optimiser=torch.optim.AdamW(
@@ -95,7 +68,6 @@ def _fit(
         seed=config.seed * 2,
         config=config,
     )
-    return fit(stage, options)
 
 
 class MaskedObjective(Objective):

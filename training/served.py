@@ -96,7 +96,7 @@ class _Bundle:
     ) -> None:
         self.words = vocabulary.load(folder / bundle.VOCABULARY_FILE)
         self.attributes = examples.item_attributes(profiles, self.words)
-        self.onnx = export.opened(folder)
+        self.onnx = export.scorer(folder)
         self._config = config
         self._folder = folder
 

@@ -46,13 +46,13 @@ def refresh_model(
     """
     from srp4ctr.training.parallel import joined, yield_to_serving
     from srp4ctr.training.refresh import RefreshOptions  # torch: 3 s
-    from srp4ctr.training.stages import follow
+    from srp4ctr.training.stages import run_worker
 
     settings = load()
     yield_to_serving(settings.training)
     with joined() as processes:
         if not processes.is_first:
-            follow(settings.training, processes, from_scratch)
+            run_worker(settings.training, processes, from_scratch)
             return
         if every and processes.count > 1:
             raise ValueError("--every is for one process: start torchrun again and again")

@@ -39,7 +39,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "places": lambda log: recomputation.places(log, "user_id"),
     "events_of": lambda log: recomputation.events_of(log, "user_id", [("u1", 0)]),
     "name_of": lambda log: name_of(
-        RefreshConfig(), FeatureConfig(log_dir=str(log)), (3, 3), ""
+        RefreshConfig(), FeatureConfig(log_dir=str(log)), StreamConfig(), ""
     ),
 }
 

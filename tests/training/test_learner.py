@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from srp4ctr.training.batches import Slates
+from srp4ctr.training.batches import Slates, Windows
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.finetuning import ClickObjective
 from srp4ctr.training.learner import Learner
@@ -18,7 +18,7 @@ from srp4ctr.training.model.pretraining_heads import MaskedHeads
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objective import Counts, Objective, Terms
 from srp4ctr.training.parallel import ALONE
-from srp4ctr.training.pretraining import MaskedObjective, Windows
+from srp4ctr.training.pretraining import MaskedObjective
 
 ASKED = np.array([1, 1, 3, 3])  # questions of each row
 
