@@ -2,7 +2,7 @@
 
 In: a batch's logits, clicks and which of its slots were shown. Out: sums and counts, whose
 ratios are to be least. The loss by impression makes a logit a probability; the loss by
-slate adds what only the slate knows: which of its items was preferred.
+slate adds which of a slate's items was preferred.
 
 Shapes: B requests, N candidates.
 """
@@ -61,9 +61,9 @@ def slate_loss(logits: Tensor, clicked: Tensor, shown: Tensor) -> Term:
 
 
 def fake_negative_weighted_loss(logits: Tensor, clicked: Tensor) -> Term:
-    """Return the impressions' loss if each was learnt as a non-click at first, and number.
+    """Return the loss of impressions that were non-clicks at first, and their number.
 
-    At the newest edge nobody knows who will click. So each impression is a negative at
+    At the newest edge later clicks are unknown. So each impression is a negative at
     once, and each click, when it comes, a positive besides. Such a stream shows clicks at
     p / (1 + p); weights undo it, without a gradient of their own (Ktena et al., Addressing
     Delayed Feedback for Continuous Training, RecSys 2019)::

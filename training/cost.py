@@ -61,7 +61,7 @@ def sizes_of(config: ModelConfig, tables: TableSizes) -> dict[str, int]:
 
 @torch.no_grad()
 def count(model: SRP4CTR, sizes: Mapping[str, int], candidates: int) -> RequestCost:
-    """Return the counted FLOPs of one request with so many candidates."""
+    """Return the counted FLOPs of one request with ``candidates`` candidates."""
     model.eval()
     one = sample(sizes, requests=1, candidates=candidates)
     tiled = sample(sizes, requests=candidates, candidates=1)

@@ -1,8 +1,8 @@
 """A training set on disk: cut once, then read by every process and by a resumed refresh.
 
 In: a training set. Out: a folder of .npy files, opened as memory maps: a batch reads its
-rows, the rest stays on disk. Log, settings and schema name the folder's content; another
-name means: cut anew.
+rows, the rest stays on disk. Log, settings and schema name the folder's content; under
+another name it is cut again.
 """
 
 import hashlib

@@ -28,7 +28,7 @@ def stage_of(model: ClickModel, slates: Slates, config: RefreshConfig) -> Stage:
     device = next(model.parameters()).device
     some = slates.take(slice(None, None, 1 + len(slates) // MAX_SCALED))
     candidates = np.array(some.tensors["candidate_features"][some.shown])
-    requests = np.array(some.tensors["request_features"])  # torch wants to write
+    requests = np.array(some.tensors["request_features"])  # torch needs a writable copy
     model.candidate_features.fit(torch.from_numpy(candidates).to(device))
     model.request_features.fit(torch.from_numpy(requests).to(device))
     return Stage(
@@ -54,7 +54,7 @@ class ClickObjective(Objective):
         self.slates = slates
         self.config = config
         self.lengths = slate_lengths(slates)
-        self.asks = slates.shown.sum(axis=1).astype(np.float64)
+        self.target_counts = slates.shown.sum(axis=1).astype(np.float64)
 
     def batch(self, rows: NDArray[np.int64], longest: NDArray[np.int64]) -> Batch:
         """Return slates ``rows``, cut to the ``longest`` slate and history."""

@@ -71,7 +71,7 @@ def boundary_ms(request_times_ms: NDArray[np.int64], held_out_share: float) -> i
     held_out = max(int(total * held_out_share), 2)
     times_ms = np.sort(request_times_ms)
     boundary = int(times_ms[total - held_out])
-    # Requests of one instant stay together, so that none teaches about its own time.
+    # Requests of one instant stay together: none is trained on from its own time.
     if boundary == int(times_ms[0]):
         raise ValueError(f"{total} requests, all of one time: there is no past to train on")
     return boundary
@@ -140,7 +140,7 @@ def _measure(slates: Slates, judged: Scored) -> dict[str, float]:
 def gates(
     measured: Mapping[str, float], judged: Scored, config: RefreshConfig
 ) -> tuple[Gate, ...]:
-    """Return what the judged slates say of the bundle; undefined metrics fail their gates.
+    """Return the gates on the judged slates; undefined metrics fail theirs.
 
     Each limit is widened by the margin of error (95 %) of so few impressions: a small
     shop's hundred judged impressions would be a lottery.

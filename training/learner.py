@@ -1,7 +1,7 @@
-"""One step of learning: the rows of a batch → gradients of its whole loss → new weights.
+"""One training step: the rows of a batch → gradients of its whole loss → new weights.
 
-In: an objective and its optimiser. Out: the loss of the batch. A batch may be shared out
-over processes, and over parts one after another: Σ sum / Σ count is the same.
+In: an objective and its optimiser. Out: the loss of the batch. A batch may be split over
+processes, and into parts one after another: Σ sum / Σ count is the same.
 """
 
 from collections.abc import Mapping
@@ -24,8 +24,8 @@ MAX_GRADIENT_NORM = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Learner:
-    """An objective at work: in these processes, in this precision."""
+class TrainStep:
+    """An objective with its optimiser, in these processes and this precision."""
 
     objective: Objective
     optimiser: torch.optim.Optimizer
@@ -41,8 +41,8 @@ class Learner:
         optimiser: torch.optim.Optimizer,
         processes: Processes,
         config: RefreshConfig,
-    ) -> "Learner":
-        """Return the learner of ``objective``, compiled and shared as asked."""
+    ) -> "TrainStep":
+        """Return the step of ``objective``, compiled and shared as configured."""
         compiled: nn.Module = objective
         if config.compile:
             compiled = torch.compile(objective, dynamic=True)  # type: ignore[assignment]
@@ -54,8 +54,8 @@ class Learner:
             module=processes.wrap(compiled),
         )
 
-    def step(self, rows: NDArray[np.int64], seed: int) -> dict[str, Tensor]:
-        """Learn from the batch ``rows``; return the value of each term of its loss."""
+    def run(self, rows: NDArray[np.int64], seed: int) -> dict[str, Tensor]:
+        """Train on the batch ``rows``; return the value of each term of its loss."""
         self.optimiser.zero_grad(set_to_none=True)
         parts = self._parts(len(rows), self.config.accumulate)
         counts = self._counts(rows, parts, seed) if len(parts) > 1 else None
@@ -78,9 +78,9 @@ class Learner:
         return self._added(found)
 
     def _weight(self, rows: NDArray[np.int64]) -> float:
-        """Return how much of the gradient ``rows`` are due: 1 on average."""
-        asks = self.objective.asks
-        return float(asks[rows].mean() / asks.mean())
+        """Return the weight of the gradient of ``rows``: 1 on average."""
+        counts = self.objective.target_counts
+        return float(counts[rows].mean() / counts.mean())
 
     def loss(self, batches: list[NDArray[np.int64]], seed: int) -> float:
         """Return the loss of all ``batches`` together, as they would be served."""

@@ -1,8 +1,8 @@
 """Data parallelism: processes that ``torchrun`` started, each with a part of every batch.
 
-In: torchrun's variables. Out: this process's place among its peers, and what they do
-together. One process alone needs none of it: every call is then the identity. On a
-machine shared with serving it takes what is left.
+In: torchrun's variables. Out: this process's rank among its peers, and what they do
+together; in a single process every call is the identity. On a machine shared with serving
+the processes take what is left.
 """
 
 import os
@@ -24,7 +24,7 @@ PATIENCE = timedelta(hours=12)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Processes:
-    """This process's ``rank`` among ``count``; the first alone writes files."""
+    """This process's ``rank`` among ``count``; only the first writes files."""
 
     rank: int = 0
     count: int = 1
@@ -38,7 +38,7 @@ class Processes:
         """Return ``module`` with gradients that are averaged over the processes."""
         if self.count == 1:
             return module
-        # Stages leave parameters out: frozen ones, heads that a batch does not ask.
+        # Stages leave parameters out: frozen ones, heads that a batch does not use.
         return DistributedDataParallel(
             module, broadcast_buffers=False, find_unused_parameters=True
         )
@@ -67,7 +67,7 @@ ALONE = Processes()
 
 @contextmanager
 def joined() -> Iterator[Processes]:
-    """Join the processes that torchrun started; alone without torchrun."""
+    """Join the processes that torchrun started; a single process without torchrun."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield ALONE
@@ -90,7 +90,7 @@ def device_of(name: str) -> torch.device:
 
 
 def yield_to_serving(config: RefreshConfig) -> None:
-    """Lower this process's priority and cap its part of the GPU; once a process.
+    """Lower this process's priority and cap its part of the GPU; once per process.
 
     What exceeds the cap ends in torch's ``OutOfMemoryError``, and serving has its own.
     """

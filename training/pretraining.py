@@ -23,7 +23,7 @@ from srp4ctr.training.batches import (
 )
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.fitting import Stage
-from srp4ctr.training.id_dropout import forgetting
+from srp4ctr.training.id_dropout import id_dropper
 from srp4ctr.training.masking import Masks, draw_masks, hide, ids_only, prefixes
 from srp4ctr.training.model.encoder import BehaviorEncoder
 from srp4ctr.training.model.item_softmax import Proposal
@@ -71,7 +71,7 @@ def stage_of(
 
 
 class MaskedObjective(Objective):
-    """Foretell what is hidden of windows: the heads' losses at the hidden positions."""
+    """Predict what is hidden of windows: the heads' losses at the hidden positions."""
 
     catalogue: Tensor
 
@@ -89,7 +89,7 @@ class MaskedObjective(Objective):
         self.config = config
         self.lengths = history_lengths(windows.tensors)[:, None]
         drawn = config.mask_ratio * self.lengths[:, 0].astype(np.float64)
-        self.asks = drawn + config.last_masked_share * (1.0 - config.mask_ratio)
+        self.target_counts = drawn + config.last_masked_share * (1.0 - config.mask_ratio)
         self.register_buffer("catalogue", _catalogue(windows, heads, config), False)
 
     def batch(
@@ -132,16 +132,16 @@ class MaskedObjective(Objective):
     def terms(self, history: dict[str, Tensor], masks: Masks) -> Terms:
         """Return the heads' terms at the positions of ``history`` that ``masks`` hide."""
         config = self.config
-        by_id_alone = config.pretraining == "bert"
-        share = 0.0 if by_id_alone else config.id_dropout
-        forget = forgetting(share, config.num_oov_rows)
-        seen = hide({**history, **{ITEMS: forget(history[ITEMS])}}, masks)
+        by_id_only = config.pretraining == "bert"
+        share = 0.0 if by_id_only else config.id_dropout
+        drop = id_dropper(share, config.num_oov_rows)
+        seen = hide({**history, **{ITEMS: drop(history[ITEMS])}}, masks)
         states = self.encoder(*(seen[name] for name in HISTORY_NAMES))["last_states"]
         targets = self._targets(history, masks)
 
         def vectors(rows: Tensor) -> Tensor:
             attributes = self.catalogue[rows]
-            return self.encoder.embedding.item_vectors(forget(rows), attributes)
+            return self.encoder.embedding.item_vectors(drop(rows), attributes)
 
         terms: Terms = self.heads(states[:, 1:], history, targets, vectors)
         return terms

@@ -18,7 +18,7 @@ class ProgressListener(Protocol):
     """Called often; must be quick, and must not raise."""
 
     def __call__(self, step: str, done: int, total: int, note: str = "") -> None:
-        """``done`` of ``total`` units of ``step`` are done; ``note`` says how it goes."""
+        """``done`` of ``total`` units of ``step`` are done; ``note`` has loss and speed."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Files that say how a refresh ended, for people and for the monitor. No torch.
+"""Files on how a refresh ended, for people and for the monitor. No torch.
 
 ``report.json`` and ``report.md`` lie in the bundle's folder and are no part of it:
 promotion, and every later promotion, adds what it checked. ``refresh.json`` is of the
@@ -31,8 +31,8 @@ class Outcome(StrEnum):
     READY = "ready"  # passed; its promotion has not ended, or was cut off
     PROMOTED = "promoted"
     REFUSED = "refused"
-    KEPT = "kept"  # passed; nobody asked for its promotion
-    NOTHING_NEW = "nothing new"  # the newest bundle has learnt all there is
+    KEPT = "kept"  # passed; without a promotion
+    NOTHING_NEW = "nothing new"  # the newest bundle was trained on all there is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,7 @@ PRETRAINING_SHARE = (
     0.5  # of ``max_seconds``: at the default epochs both stages take as long
 )
 _NOTHING = -1  # instead of the number of the parent bundle; 0 is none
-# Settings that leave the result as it is: resumed with others, a run goes on.
+# Settings that leave the result as it is: a run resumes with others, too.
 _CHANGE_NOTHING: Mapping[str, Any] = {
     "bundles_dir": "",
     "tensorboard_dir": "",
@@ -74,7 +74,7 @@ class Start:
 def begin(training: Training, serving: Path | None) -> Start:
     """Return the model to train, with the weights of the newest bundle that fits.
 
-    Worker processes learn which bundle that is, and begin likewise.
+    Worker processes receive its number, and begin likewise.
     """
     found: Parent | NoParent = NoParent("as requested")
     if not training.from_scratch:

@@ -40,7 +40,7 @@ class TrainingSet:
     boundary_ms: int
     """From here on everything is held out."""
     exposure_length: int
-    """Among how many of a user's last exposures the examples count."""
+    """How many of a user's last exposures the examples' counts are of."""
     counts: dict[str, int]
     """What went in: events, requests, impressions, clicks, users, items, windows."""
     champion_judge: Slates | None = None
@@ -54,7 +54,7 @@ class TrainingSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cut:
-    """What the log says, before any vocabulary."""
+    """What is read from the log, before any vocabulary."""
 
     snapshots: RequestSnapshots
     boundary_ms: int

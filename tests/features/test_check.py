@@ -247,13 +247,12 @@ def test_beside_live_traffic_nothing_looks_wrong_until_the_store_loses_its_rows(
 ) -> None:
     for name, value in live.env.items():
         monkeypatch.setenv(name, value)
-    report = Path(live.features.log_dir) / REPORT_FILE
     empty = srp4ctr("features", "check")
     assert (empty.exit_code, "nothing to compare" in empty.output) == (0, True)
     with traffic(live):
         for _ in range(3):
             assert srp4ctr("features", "check").exit_code == 0
-            found = read_json(report, FeatureCheck)
+            found = read_json(Path(live.features.log_dir) / REPORT_FILE, FeatureCheck)
             assert found is not None
             assert (found.wrong_rows, found.details) == (0, ())
             assert found.rows > 30

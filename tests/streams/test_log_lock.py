@@ -13,6 +13,7 @@ import pytest
 from srp4ctr.features import recomputation
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.event_log import opened
+from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.erasure import erase_forgotten, wishes_in
 from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC
 from srp4ctr.streams.log_files import covered_offsets, known_ms, read_files, remove_before
