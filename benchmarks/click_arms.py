@@ -26,11 +26,12 @@ from srp4ctr.training import metrics
 from srp4ctr.training.batches import slate_batch
 from srp4ctr.training.calibration import fit_platt
 from srp4ctr.training.config import ModelConfig, RefreshConfig
-from srp4ctr.training.finetuning import finetune, serving_logits
+from srp4ctr.training.finetuning import serving_logits
 from srp4ctr.training.fitting import FitOptions
 from srp4ctr.training.model.click_model import ClickModel
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.stages import finetune
 
 MANY_SEEDS, SEEDS = 5, 3
 REFERENCE = "srp4ctr"  # what the others are compared with

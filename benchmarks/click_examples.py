@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srp4ctr.features import transforms, vocabulary
-from srp4ctr.training.batches import Arrays, Slates
+from srp4ctr.training.batches import Arrays, Slates, Windows
 from srp4ctr.training.examples import read_contexts
 from srp4ctr.training.model.embeddings import TableSizes
-from srp4ctr.training.pretraining import Windows
 
 LENGTH = 50
 SIZE = "in_view"  # the context field that tells the slate's size

@@ -11,7 +11,7 @@ from benchmarks.learning_code import LEARNING_CODE, code_digest
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.fitting import FitOptions
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.pretraining import pretrain
+from srp4ctr.training.stages import pretrain
 
 # What only fine-tuning, judging or serving reads: an encoder is the same whatever it is.
 NOT_OF_PRETRAINING = {

@@ -38,10 +38,11 @@ from srp4ctr.streams.labels import ImpressionLabel
 from srp4ctr.training import examples, metrics
 from srp4ctr.training.batches import Slates
 from srp4ctr.training.config import ModelConfig, RefreshConfig
-from srp4ctr.training.finetuning import finetune, serving_logits
+from srp4ctr.training.finetuning import serving_logits
 from srp4ctr.training.fitting import FitOptions
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.stages import finetune
 from tests.features.logs import write_log
 from tests.streams import test_ebnerd as ebnerd
 

@@ -27,12 +27,13 @@ from srp4ctr.features.schema import CANDIDATE_TENSORS
 from srp4ctr.training.batch_order import in_order
 from srp4ctr.training.batches import Slates
 from srp4ctr.training.config import ModelConfig, RefreshConfig
-from srp4ctr.training.finetuning import ClickObjective, finetune
+from srp4ctr.training.finetuning import ClickObjective
 from srp4ctr.training.fitting import FitOptions
-from srp4ctr.training.learner import Learner
+from srp4ctr.training.learner import TrainStep
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.parallel import ALONE
+from srp4ctr.training.stages import finetune
 
 REQUESTS = 1_024
 RESULTS = Path(__file__).parent / "results" / "folded_training.json"
@@ -131,9 +132,9 @@ def _model(sizes: TableSizes) -> SRP4CTR:
 def _loss(form: Form, sizes: TableSizes) -> float:
     objective = ClickObjective(_model(sizes), form.slates, form.config)
     optimiser = torch.optim.SGD(objective.parameters())
-    learner = Learner.of(objective, optimiser, ALONE, form.config)
+    train_step = TrainStep.of(objective, optimiser, ALONE, form.config)
     batches = in_order(np.arange(len(form.slates)), form.config.batch_requests)
-    return learner.loss(batches, seed=0)
+    return train_step.loss(batches, seed=0)
 
 
 def _seconds(form: Form, sizes: TableSizes) -> float:

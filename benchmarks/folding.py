@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from srp4ctr.features import bundle
 from srp4ctr.features.schema import ENCODER_INPUTS, HEAD_INPUTS, STATE_TENSORS, Field
 from srp4ctr.training.config import ModelConfig
-from srp4ctr.training.cost import CANDIDATES, formula, sample, sizes_of
+from srp4ctr.training.cost import CANDIDATES, count, sample, sizes_of
 from srp4ctr.training.export import export
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
@@ -67,7 +67,7 @@ def measure(length: int, rounds: int) -> dict[str, float]:
     tiled = _arrays(sample(sizes, requests=CANDIDATES, candidates=1))
     assert np.allclose(answer(one).ravel(), answer(tiled).ravel(), atol=1e-5)
     pairs = [(_seconds(answer, one), _seconds(answer, tiled)) for _ in range(rounds)]
-    cost = formula(config, tables, CANDIDATES)
+    cost = count(model, sizes, CANDIDATES)
     return {
         "length": length,
         "folded_flops": cost.folded,

@@ -51,12 +51,12 @@ from srp4ctr.streams.exposures import EXPOSURE_LENGTH
 from srp4ctr.streams.log_lock import reading
 from srp4ctr.streams.sink import ItemProfile, Rows
 from srp4ctr.training import cost
-from srp4ctr.training.batches import HISTORY_NAMES
+from srp4ctr.training.batches import HISTORY_NAMES, Windows
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.fitting import FitOptions
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.pretraining import Windows, pretrain
+from srp4ctr.training.stages import pretrain
 
 EVENTS, READS, WINDOWS, TABLE_ITEMS = 60_000, 4_000, 512, 500_000
 LENGTHS = (50, 200)

@@ -17,10 +17,11 @@ from benchmarks.baselines.inputs import Baseline
 from benchmarks.click_examples import Part
 from srp4ctr.features.schema import CANDIDATE_KNOWLEDGE, USER_KNOWLEDGE
 from srp4ctr.training.config import ModelConfig, RefreshConfig
-from srp4ctr.training.finetuning import finetune, serving_logits
+from srp4ctr.training.finetuning import serving_logits
 from srp4ctr.training.fitting import FitOptions
 from srp4ctr.training.model.click_model import Tensors
 from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.stages import finetune
 
 QUERIES, STATES = USER_KNOWLEDGE[0].name, CANDIDATE_KNOWLEDGE[0].name
 LOGIT = "logit"  # of the click probability, (R, N)

@@ -11,6 +11,7 @@ LEARNING_CODE = (
     *("training/finetuning.py", "training/fitting.py", "training/id_dropout.py"),
     *("training/learner.py", "training/masking.py", "training/model"),
     *("training/objective.py", "training/pretraining.py", "training/schedule.py"),
+    "training/stages.py",
 )
 
 

@@ -40,9 +40,10 @@ from srp4ctr.training.batches import slate_batch, slate_lengths
 from srp4ctr.training.calibration import fit_platt
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.export import score_knowing
-from srp4ctr.training.finetuning import SCORING_ROWS, finetune
+from srp4ctr.training.finetuning import SCORING_ROWS
 from srp4ctr.training.fitting import FitOptions
 from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.stages import finetune
 
 RESULTS = Path(__file__).parent / "results" / "own_model.json"
 SEEDS = RESULTS.with_suffix(".seeds.jsonl")

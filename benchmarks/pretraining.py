@@ -35,8 +35,9 @@ from benchmarks.pretraining_files import part_of, read
 from benchmarks.pretraining_questions import TEST, VALIDATION, LeaveLast
 from benchmarks.pretraining_recipe import RECIPE, Recipe
 from srp4ctr.features.whole_files import replace_text
-from srp4ctr.training.cost import formula
+from srp4ctr.training.cost import count, sizes_of
 from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
 
 RESULTS = Path("benchmarks/results/pretraining.json")
 SEEDS = RESULTS.with_suffix(".seeds.jsonl")
@@ -166,11 +167,9 @@ def _flops(run: Run, data: LeaveLast) -> dict[str, int]:
     """Return the cost of a request by the model that ranks clicks; {} of another arm."""
     if not run.arm.startswith("srp4ctr"):
         return {}
-    tables = TableSizes.of(data.words, data.length)
-    return {
-        f"flops_{candidates}": formula(run.recipe.clicks.model, tables, candidates).folded
-        for candidates in (1, 100)
-    }
+    config, tables = run.recipe.clicks.model, TableSizes.of(data.words, data.length)
+    model, sizes = SRP4CTR(config, tables), sizes_of(config, tables)
+    return {f"flops_{each}": count(model, sizes, each).folded for each in (1, 100)}
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

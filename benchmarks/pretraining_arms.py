@@ -31,14 +31,14 @@ from srp4ctr.training.batches import (
     torch_rows,
 )
 from srp4ctr.training.config import ModelConfig, RefreshConfig
-from srp4ctr.training.finetuning import finetune, serving_logits
+from srp4ctr.training.finetuning import serving_logits
 from srp4ctr.training.fitting import FitOptions
 from srp4ctr.training.masking import Masks, hide, ids_only
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.pretraining_heads import MaskedHeads
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.pretraining import pretrain
 from srp4ctr.training.progress import ProgressListener
+from srp4ctr.training.stages import finetune, pretrain
 
 Int64s = NDArray[np.int64]
 Scores = NDArray[Any]

@@ -20,9 +20,8 @@ from srp4ctr.features.transforms import ActivityArrays, SequenceArrays
 from srp4ctr.features.vocabulary import Vocabulary
 from srp4ctr.streams.activity import HALF_LIVES_H
 from srp4ctr.training import examples
-from srp4ctr.training.batches import Slates
+from srp4ctr.training.batches import Slates, Windows
 from srp4ctr.training.examples import ItemAttributes
-from srp4ctr.training.pretraining import Windows
 
 Int64s = NDArray[np.int64]
 TEST, VALIDATION = 1, 2  # the answer's place from the end

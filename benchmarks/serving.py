@@ -109,7 +109,7 @@ def _in_process(stack: Stack, candidates: int) -> Mapping[str, Callable[[], obje
     """Return calls that score one request of random rows, without features."""
     tensors = cost.sample(stack.sizes, requests=1, candidates=candidates)
     arrays = {name: np.ascontiguousarray(each.numpy()) for name, each in tensors.items()}
-    scored = export.opened(stack.bundle)
+    scored = export.scorer(stack.bundle)
 
     @torch.no_grad()
     def by_torch() -> object:

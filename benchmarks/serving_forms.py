@@ -130,5 +130,5 @@ def _export_din(sizes: Mapping[str, int], words: Vocabulary, path: Path) -> None
     torch.manual_seed(0)
     din = BASELINES["din"](ModelConfig(), TableSizes.of(words, sizes["L"])).eval()
     inputs = cost.sample(sizes, requests=2, candidates=3)
-    tables = (pbtxt.MODEL_INPUTS, schema.SCORE_TENSORS)
-    export.export_onnx(_Whole(din), inputs, tables, path)
+    read, written = pbtxt.MODEL_INPUTS, schema.SCORE_TENSORS
+    export.export_onnx(_Whole(din), inputs, read, written, path)

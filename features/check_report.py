@@ -1,10 +1,6 @@
-"""What a check of the feature store found, and the file that tells the monitor of it."""
-
-from pathlib import Path
+"""What a check of the feature store found: the monitor reads it from a file."""
 
 import msgspec
-
-from srp4ctr.features.whole_files import replace_text
 
 REPORT_FILE = "feature-check.json"
 """In the log's folder: the newest report."""
@@ -42,20 +38,3 @@ class FeatureCheck(msgspec.Struct, frozen=True, kw_only=True):
     def wrong_share(self) -> float:
         """Wrong rows per row compared; 0 where there was nothing to compare."""
         return self.wrong_rows / max(self.rows, 1)
-
-
-def write_report(log_dir: Path, check: FeatureCheck) -> Path:
-    """Write ``check`` as JSON, whole or not at all, and return where."""
-    log_dir.mkdir(parents=True, exist_ok=True)
-    path = log_dir / REPORT_FILE
-    text = msgspec.json.format(msgspec.json.encode(check).decode())
-    replace_text(path, text + "\n")
-    return path
-
-
-def read_report(path: Path) -> FeatureCheck | None:
-    """Return the report in ``path``; None where there is none, or another release's."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=FeatureCheck)
-    except (OSError, msgspec.DecodeError):
-        return None

@@ -16,7 +16,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Histogram, Metric
 from prometheus_client.registry import Collector
 
-from srp4ctr.features.check_report import read_report
+from srp4ctr.features.check_report import FeatureCheck
+from srp4ctr.features.json_files import read_json
 from srp4ctr.features.serving_deaths import read_deaths
 from srp4ctr.monitoring import triton_metrics
 from srp4ctr.monitoring.bundle_cards import BundleCards
@@ -37,8 +38,12 @@ from srp4ctr.monitoring.serving_cost import (
 from srp4ctr.monitoring.tally import ModelQuality
 from srp4ctr.monitoring.worker_watch import WorkerProgress
 from srp4ctr.streams.config import KafkaConfig
-from srp4ctr.training import served_report
-from srp4ctr.training.refresh_status import read_status
+from srp4ctr.training.reports import (
+    SERVED_CHECK_FILE,
+    STATUS_FILE,
+    RefreshStatus,
+    ServedReport,
+)
 
 LOG = logging.getLogger(__name__)
 RECENT_ITEMS = 20
@@ -190,13 +195,11 @@ class Monitor(Collector):
             source_up=self._up,
             consumer_lag=self._lag,
             undecodable_labels=self._undecodable,
-            feature_check=read_report(checks),
-            served_check=served_report.read_report(
-                checks.with_name(served_report.REPORT_FILE)
-            ),
+            feature_check=read_json(checks, FeatureCheck),
+            served_check=read_json(checks.with_name(SERVED_CHECK_FILE), ServedReport),
             # From 0 on: the first death is an increase, too.
             deaths=dict.fromkeys(bundles, 0) | read_deaths(self._sources.repository),
-            refresh=read_status(self._sources.bundles_dir),
+            refresh=read_json(self._sources.bundles_dir / STATUS_FILE, RefreshStatus),
             now_ms=round(time.time() * 1000),
         )
         self._families = families(view)

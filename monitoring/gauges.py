@@ -27,8 +27,7 @@ from srp4ctr.monitoring.intervals import Interval
 from srp4ctr.monitoring.provisional import Provisional
 from srp4ctr.monitoring.serving_cost import Flops, ServingTotals
 from srp4ctr.monitoring.tally import ModelQuality
-from srp4ctr.training.refresh_status import RefreshStatus
-from srp4ctr.training.served_report import ServedReport
+from srp4ctr.training.reports import RefreshStatus, ServedReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

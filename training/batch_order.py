@@ -1,7 +1,7 @@
-"""The order of an epoch: rows of alike lengths share a batch, batches come at random.
+"""The order of an epoch: rows of similar lengths share a batch, batches come at random.
 
 In: how long each row's sequences are. Out: the rows of each batch. It depends on the seed
-alone, so that a resumed run and every process see the same.
+only, so that a resumed run and every process see the same.
 """
 
 import numpy as np

@@ -53,6 +53,17 @@ class Slates:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Windows:
+    """W windows of L behaviours each, newest last."""
+
+    tensors: Arrays
+    """``HISTORY_NAMES``, each with a leading axis W."""
+
+    def __len__(self) -> int:
+        return len(self.tensors["history_item_rows"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """What one step of fine-tuning sees."""
 

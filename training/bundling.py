@@ -1,8 +1,8 @@
 """Trained model → bundle: its files in a folder that appears whole or not at all.
 
-In: a judged model and what it learnt from. Out: a folder in ``bundles_dir``. It is made
-beside the checkpoints and moved to its place last: whoever is killed before that leaves
-nothing that looks like a bundle.
+In: an evaluated model and what it was trained on. Out: a folder in ``bundles_dir``. It is
+made in the folder of the checkpoints and moved to its place last: a process that is killed
+before that leaves nothing that looks like a bundle.
 """
 
 import shutil
@@ -23,14 +23,14 @@ from srp4ctr.features.vocabulary import FIRST_OOV_ROW
 from srp4ctr.training import cost, export, reports
 from srp4ctr.training.batches import EXAMPLE_NAMES, HISTORY_NAMES, Slates, torch_rows
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.judging import Verdict
+from srp4ctr.training.judging import Evaluation
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.reports import RefreshReport
 from srp4ctr.training.training_set import TrainingSet
 
 GOLDEN_REQUESTS = 8  # enough to meet padding, unknown items and short histories
-UNFINISHED = "unfinished"  # what the refresh that is running, or was cut off, has so far
+UNFINISHED = "unfinished"  # of the refresh that is running, or was cut off
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,34 +44,33 @@ class Origin:
 
 def export_bundle(
     model: SRP4CTR,
-    lessons: TrainingSet,
-    verdict: Verdict,
+    dataset: TrainingSet,
+    evaluation: Evaluation,
     config: RefreshConfig,
     origin: Origin,
 ) -> BundleManifest:
     """Write the bundle's files into the folder of what is unfinished; return its card.
 
-    ``ValueError`` if the exported model answers otherwise than torch.
+    ``ValueError`` if the exported model's outputs differ from torch's.
     """
     version = bundle.next_version(Path(config.bundles_dir))
     folder = staged(config, version)
     shutil.rmtree(folder, ignore_errors=True)  # of a refresh that was killed here
     folder.mkdir(parents=True)
-    length = lessons.windows.tensors["history_item_rows"].shape[1]
-    tables = TableSizes.of(lessons.words, length)
+    tables = TableSizes.of(dataset.vocabulary, dataset.length)
     sizes = cost.sizes_of(config.model, tables)
     export.export(model, sizes, folder)
-    golden = golden_requests(lessons.parts.judge)
+    golden = golden_requests(dataset.parts.judge)
     export.write_golden(model, golden, folder)
     answered = export.run_onnx(folder, golden)
     worst = export.check(load_file(folder / bundle.GOLDEN_FILE), answered)
-    vocabulary.save(lessons.words, folder / bundle.VOCABULARY_FILE)
-    reference.write_reference(folder, _reference(lessons, verdict))
-    verdict = replace(verdict, gates=(*verdict.gates, _exported_gate(worst)))
+    vocabulary.save(dataset.vocabulary, folder / bundle.VOCABULARY_FILE)
+    reference.write_reference(folder, _reference(dataset, evaluation))
+    evaluation = replace(evaluation, gates=(*evaluation.gates, _exported_gate(worst)))
     card = replace(
-        _judged_card(version, lessons, verdict),
-        sizes=sizes | {"W": lessons.exposure_length},
-        cost=cost.card(config.model, tables),
+        _evaluated_card(version, dataset, evaluation),
+        sizes=sizes | {"W": dataset.exposure_length},
+        cost=cost.card(model, sizes),
         window_start_ms=origin.window_start_ms,
         parent=origin.parent,
         recipe=origin.recipe,
@@ -81,26 +80,28 @@ def export_bundle(
     return card
 
 
-def _reference(lessons: TrainingSet, verdict: Verdict) -> reference.Reference:
-    """Return what the judged slates looked like, for whoever watches the model serve."""
-    slates = lessons.parts.judge
-    is_known = lessons.words.is_known(slates.tensors["candidate_item_rows"])
-    scores = verdict.judged.probabilities
+def _reference(dataset: TrainingSet, evaluation: Evaluation) -> reference.Reference:
+    """Return what the judged slates looked like, to measure drift against."""
+    slates = dataset.parts.judge
+    is_known = dataset.vocabulary.is_known(slates.tensors["candidate_item_rows"])
+    scores = evaluation.judged.probabilities
     return reference.reference_of(slates.tensors, is_known, slates.shown, scores)
 
 
-def _judged_card(version: str, lessons: TrainingSet, verdict: Verdict) -> BundleManifest:
+def _evaluated_card(
+    version: str, dataset: TrainingSet, evaluation: Evaluation
+) -> BundleManifest:
     return BundleManifest(
         version=version,
         created_at_ms=time.time_ns() // 1_000_000,
         sizes={},
-        window_end_ms=int(lessons.parts.judge.request_at_ms[-1]),
-        boundary_ms=lessons.boundary_ms,
-        calibration_scale=verdict.calibration.scale,
-        calibration_bias=verdict.calibration.bias,
-        metrics=verdict.metrics,
-        counts=lessons.counts,
-        gates=verdict.gates,
+        window_end_ms=int(dataset.parts.judge.request_at_ms[-1]),
+        boundary_ms=dataset.boundary_ms,
+        calibration_scale=evaluation.calibration.scale,
+        calibration_bias=evaluation.calibration.bias,
+        metrics=evaluation.metrics,
+        counts=dataset.counts,
+        gates=evaluation.gates,
     )
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from srp4ctr.features import bundle, vocabulary
+from srp4ctr.features import bundle
 from srp4ctr.features.bundle import BundleManifest
 from srp4ctr.features.gates import Gate, finite, skipped
 from srp4ctr.features.vocabulary import Vocabulary
+from srp4ctr.features.vocabulary import load as load_vocabulary
 from srp4ctr.training import export, metrics, paired
 from srp4ctr.training.batches import EXAMPLE_NAMES, Slates, torch_rows
 from srp4ctr.training.judging import Scored, scored
@@ -29,26 +30,44 @@ class Champion:
 
     folder: Path
     card: BundleManifest
-    words: Vocabulary
+    vocabulary: Vocabulary
 
 
-def load(folder: Path | None, length: int) -> Champion | str:
+@dataclass(frozen=True, slots=True)
+class NoChampion:
+    """There is no bundle to compare with."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Comparison:
+    """One metric of a new bundle against the champion's."""
+
+    champion: float
+    difference: Difference
+    sign: float
+    """1 where a higher value is better, -1 where a lower one is."""
+
+
+def load(folder: Path | None, length: int) -> Champion | NoChampion:
     """Return the bundle in ``folder``, or why it cannot score histories of ``length``."""
     if folder is None:
-        return "nothing serves yet"
+        return NoChampion("nothing serves yet")
     try:
         card = bundle.verify(folder)
-        words = vocabulary.load(folder / bundle.VOCABULARY_FILE)
+        vocabulary = load_vocabulary(folder / bundle.VOCABULARY_FILE)
     except ValueError as error:  # it may be gone, damaged, or of another schema
-        return f"what serves cannot score this slice: {error}"
+        return NoChampion(f"what serves cannot score this slice: {error}")
     if card.sizes.get("L") != length:
-        return f"{card.version} was made for histories of {card.sizes.get('L')}"
-    return Champion(folder=folder, card=card, words=words)
+        made_for = card.sizes.get("L")
+        return NoChampion(f"{card.version} was made for histories of {made_for}")
+    return Champion(folder=folder, card=card, vocabulary=vocabulary)
 
 
-def none(why: str) -> tuple[Gate, ...]:
-    """Return the gates where there is no champion to compare with."""
-    return tuple(skipped(name, why) for name in GATES)
+def skip(reason: str) -> tuple[Gate, ...]:
+    """Return the gates where nothing can be compared, for ``reason``."""
+    return tuple(skipped(name, reason) for name in GATES)
 
 
 def compare(
@@ -56,54 +75,62 @@ def compare(
 ) -> tuple[Gate, ...]:
     """Return whether ``judged`` is no worse than ``champion`` on the same impressions.
 
-    ``slates`` are those of ``judged``, with the champion's rows. Worse is what exceeds
-    one-sided luck (95 %, users drawn) and ``tolerance``.
+    ``slates`` are those of ``judged``, with the champion's rows. Worse is what exceeds the
+    one-sided margin of error (95 %, by users) and ``tolerance``.
     """
+    version = champion.card.version
     if champion.card.boundary_ms > int(slates.request_at_ms[0]):
-        return none(f"{champion.card.version} has learnt from these requests")
+        return skip(f"{version} was trained on these requests")
     other = score(champion.folder, slates)
     clicked, users = judged.clicked, judged.users
-    pair = judged.probabilities, other.probabilities
-    version = champion.card.version
-    log_loss = paired.log_loss(clicked, *pair, users)
-    gauc = paired.gauc(clicked, pair, judged.requests, users)
-    theirs = other.clicked, other.probabilities
-    figures = (
-        (metrics.log_loss(*theirs), log_loss, -1.0),
-        (metrics.auc(*theirs), paired.auc(clicked, *pair, users), 1.0),
-        (metrics.gauc(*theirs, other.requests), gauc, 1.0),
+    new, old = judged.probabilities, other.probabilities
+    compared = (
+        _Comparison(
+            champion=metrics.log_loss(clicked, old),
+            difference=paired.log_loss(clicked, new, old, users),
+            sign=-1.0,
+        ),
+        _Comparison(
+            champion=metrics.auc(clicked, old),
+            difference=paired.auc(clicked, new, old, users),
+            sign=1.0,
+        ),
+        _Comparison(
+            champion=metrics.gauc(clicked, old, other.requests),
+            difference=paired.gauc(clicked, new, old, judged.requests, users),
+            sign=1.0,
+        ),
     )
     return tuple(
-        _gate(name, f"{version} has {figure:.4f}", (figure, difference, sign), tolerance)
-        for name, (figure, difference, sign) in zip(GATES, figures, strict=True)
+        _gate(name, version, each, tolerance)
+        for name, each in zip(GATES, compared, strict=True)
     )
 
 
 def score(folder: Path, slates: Slates) -> Scored:
     """Return the shown impressions of ``slates``, scored by the bundle in ``folder``."""
-    answer = export.opened(folder)
+    scorer = export.scorer(folder)
     probabilities = np.full(slates.clicked.shape, np.nan, dtype=np.float32)
     for start in range(0, len(slates), SCORING_ROWS):
         rows = np.arange(start, min(start + SCORING_ROWS, len(slates)))
         tensors = torch_rows(slates.tensors, rows, torch.device("cpu"))
         inputs = {name: tensors[name].numpy() for name in EXAMPLE_NAMES}
-        probabilities[rows] = answer(inputs)
+        probabilities[rows] = scorer(inputs)
     return scored(slates, probabilities)
 
 
-def _gate(
-    name: str, who: str, measured: tuple[float, Difference, float], tolerance: float
-) -> Gate:
-    theirs, difference, sign = measured
+def _gate(name: str, version: str, compared: _Comparison, tolerance: float) -> Gate:
+    champion, difference = compared.champion, compared.difference
     if np.isnan(difference.value):
-        return skipped(name, "undefined on so few clicks")
-    allowed = difference.luck + tolerance
+        return skipped(name, "undefined: too few clicks")
+    allowed = difference.margin + tolerance
     shown = round(difference.value, 4) + 0.0  # a rounding error below zero is no "-0.0000"
     return Gate(
         gate=name,
-        passed=bool(sign * difference.value >= -allowed),
-        value=finite(theirs + difference.value),
-        limit=finite(theirs - sign * allowed),
-        note=f"{who}; difference {shown:+.4f}, of which {difference.luck:.4f} "
-        f"may be luck and {tolerance:g} is training.champion_tolerance",
+        passed=bool(compared.sign * difference.value >= -allowed),
+        value=finite(champion + difference.value),
+        limit=finite(champion - compared.sign * allowed),
+        note=f"{version} has {champion:.4f}; difference {shown:+.4f}; tolerated are the "
+        f"margin of error {difference.margin:.4f} and training.champion_tolerance "
+        f"{tolerance:g}",
     )

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """How far a stage is, beside weights and optimiser; changes with every step."""
+    """How far a stage is, besides weights and optimiser; changes with every step."""
 
     curve: Tensor
     """The loss of each step, (steps,) float32; NaN for what has not been done."""

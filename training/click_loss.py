@@ -2,7 +2,7 @@
 
 In: a batch's logits, clicks and which of its slots were shown. Out: sums and counts, whose
 ratios are to be least. The loss by impression makes a logit a probability; the loss by
-slate adds what only the slate knows: which of its items was preferred.
+slate adds which of a slate's items was preferred.
 
 Shapes: B requests, N candidates.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.objective import Term, Terms
+from srp4ctr.training.objective import Counts, Term, Terms
 
 _HIDDEN = -1e9  # the score of a slot that was not shown: its share underflows to 0
 
@@ -28,6 +28,14 @@ def click_terms(
         total, count = slate_loss(logits, clicked, shown)
         terms["by_slate"] = config.slate_loss_weight * total, count
     return terms
+
+
+def click_counts(clicked: Tensor, shown: Tensor, config: RefreshConfig) -> Counts:
+    """Return the counts of ``click_terms``, which need no logits."""
+    counts = {"by_impression": _number(clicked[shown])}
+    if config.slate_loss_weight:
+        counts["by_slate"] = _slates_with_a_click(clicked, shown)
+    return counts
 
 
 def log_loss(logits: Tensor, clicked: Tensor) -> Term:
@@ -49,13 +57,13 @@ def slate_loss(logits: Tensor, clicked: Tensor, shown: Tensor) -> Term:
     chosen = clicked * shown
     clicks = chosen.sum(-1)  # (B,)
     each = -(shares * chosen).sum(-1) / clicks.clamp(min=1.0)
-    return each.sum(), (clicks > 0).sum()
+    return each.sum(), _slates_with_a_click(clicked, shown)
 
 
 def fake_negative_weighted_loss(logits: Tensor, clicked: Tensor) -> Term:
-    """Return the impressions' loss if each was learnt as a non-click at first, and number.
+    """Return the loss of impressions that were non-clicks at first, and their number.
 
-    At the newest edge nobody knows who will click. So each impression is a negative at
+    At the newest edge later clicks are unknown. So each impression is a negative at
     once, and each click, when it comes, a positive besides. Such a stream shows clicks at
     p / (1 + p); weights undo it, without a gradient of their own (Ktena et al., Addressing
     Delayed Feedback for Continuous Training, RecSys 2019)::
@@ -71,5 +79,9 @@ def fake_negative_weighted_loss(logits: Tensor, clicked: Tensor) -> Term:
     return (positive + negative).sum(), _number(logits)
 
 
-def _number(logits: Tensor) -> Tensor:
-    return torch.tensor(float(len(logits)), device=logits.device)
+def _slates_with_a_click(clicked: Tensor, shown: Tensor) -> Tensor:
+    return ((clicked * shown).sum(-1) > 0).sum()
+
+
+def _number(impressions: Tensor) -> Tensor:
+    return torch.tensor(float(len(impressions)), device=impressions.device)

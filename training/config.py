@@ -1,4 +1,4 @@
-"""The dials of the model and of its refresh; filled by ``settings.py``."""
+"""The settings of the model and of its refresh; filled by ``settings.py``."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ class ModelConfig:
             raise ValueError(f"{self.width=} is not a multiple of {self.num_heads=}")
 
 
-# Dials of ``RefreshConfig``, and what they must be.
+# Fields of ``RefreshConfig``, and what they must be.
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (("held_out_share", "mask_ratio"), lambda x: 0 < x < 1, "between 0 and 1"),
     (
@@ -77,65 +77,65 @@ class RefreshConfig:
     pretrain_epochs: int = 16
     finetune_epochs: int = 3
     batch_users: int = 64
-    """Pre-training: sequences a batch."""
+    """Pre-training: sequences per batch."""
     batch_requests: int = 64
-    """Fine-tuning: requests (slates) a batch; a slate shares one encoding. MovieLens-100K,
-    judged AUC: 64 gives .7612, 128 gives .7575. Where there are few slates, fewer is better
-    still: 32 on EB-NeRD's 22,000."""
+    """Fine-tuning: requests (slates) per batch; a slate shares one encoding.
+    MovieLens-100K, judged AUC: 64 gives .7612, 128 gives .7575. With few slates
+    fewer are better: 32 on EB-NeRD's 22,000."""
     pretrain_learning_rate: float = 4e-3
-    """Adam's, at its height: it warms up, then falls linearly to nothing. MovieLens-100K,
+    """Adam's, at its peak: it warms up, then falls linearly to 0. MovieLens-100K,
     held-out AUC: 4e-3 gives 0.7491, 2e-3 gives 0.7464, no pre-training 0.7414."""
     finetune_learning_rate: float = 2e-3
     encoder_learning_rate_scale: float = 0.3
-    """The pre-trained encoder and its tables learn at this share of the fine-tuning rate
+    """The pre-trained encoder and its tables train at this share of the fine-tuning rate
     (after 8 epochs of pre-training 0.3 gives 0.7456, 1.0 gives 0.7430)."""
     layer_decay: float = 1.0
-    """Each encoder layer learns at this share of the rate of the one above, tables last."""
+    """Each encoder layer trains at this share of the rate of the one above, tables last."""
     slate_loss_weight: float = 0.05
-    """Beside the loss by impression: that of choosing among a slate's items. It orders a
+    """Added to the loss by impression: that of choosing among a slate's items. It orders a
     slate better and slates among each other worse: EB-NeRD with the slate's size known, AUC
     / gAUC: DCNv2 has .8036 / .7645 without, .8024 / .7678 at 0.05; SRP4CTR gains .0055 more
     gAUC at 0.3 and loses .007 AUC. MovieLens-100K: .7575 / .6669, at 0.3 .7581 / .6679."""
     id_dropout: float = 0.3
     """Both stages make this share of a batch's items unknown, so that new ones score. News
-    wants nearly all: its items are gone before their ids have learnt (EB-NeRD, newest tenth
+    needs nearly all: its items are gone before their ids are trained (EB-NeRD, newest tenth
     of the train week, AUC / gAUC: .8068 / .7734 at 0.3, .8106 / .7798 at 0.99)."""
     fake_negative_weighted: bool = False
-    """Learn each impression as a non-click at once, and its click besides: for whoever
-    trains before the labels' windows have closed. A refresh waits for them."""
+    """Train on each impression as a non-click at once, and on its click besides: for
+    training before the labels' windows have closed. A refresh waits for them."""
     freeze: Literal["none", "item_table", "encoder"] = "none"
     mask_ratio: float = 0.2
     """Share of positions in each of the two mask sets."""
     last_masked_share: float = 0.3
-    """Of so many windows the newest item's elements are hidden besides: serving foretells
-    what comes next."""
+    """In this share of windows the newest item's elements are hidden besides: serving
+    predicts what comes next."""
     prefix_share: float = 0.0
-    """Of so many windows only a beginning is seen, cut anew in each epoch. It hurts on
+    """Of this share of windows only a beginning is seen, cut again in each epoch. Worse on
     MovieLens-100K's long histories (judged AUC .7486 at 0.5, .7581 without). Amazon
     Beauty's recipe has 0.7; what it is worth there by itself was not measured."""
     held_out_share: float = 0.1
     """The newest share of requests: never trained on; half calibrates, half judges."""
     num_oov_rows: int = 16
     min_item_count: int = 2
-    """A rarer item stays out of the vocabulary: its row would learn nothing."""
+    """A rarer item stays out of the vocabulary: its row would hardly be trained."""
     train_window_days: float | None = None
-    """Older requests teach no clicks (None: all do); pre-training reads all behaviours."""
+    """Fine-tuning leaves older requests out (None: none); pre-training reads all."""
     warm_pretrain_epochs: int = 2
-    """Epochs where a refresh goes on from an earlier bundle."""
+    """Epochs where a refresh starts from an earlier bundle."""
     warm_finetune_epochs: int = 1
     warm_learning_rate_scale: float = 0.25
     """Both stages' rates are this share of a fresh start's. MovieLens-100K, a tenth of it
     new, AUC: 0.7694 so; 0.7674 at 0.5, two epochs and one old for each new; 0.7692 as it
     was before."""
     replay: float = 3.0
-    """For each new request or window so many old ones are learnt again."""
+    """For each new request or window this many old ones are trained on again."""
     max_seconds: float | None = None
-    """Both stages together end after so long (None: never), on a low learning rate."""
+    """The time limit of both stages (None: none); the learning rate still falls to 0."""
     accumulate: int = 1
-    """A batch is learnt in so many parts, one after another: the same result in less
-    memory, for a third more work."""
+    """A batch is trained on in this many parts, one after another: the same result in less
+    memory."""
     bucket_by_length: bool = False
-    """Rows of alike lengths share a batch, which is cut to the longest of them."""
+    """Rows of similar lengths share a batch, which is cut to the longest of them."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """``bf16-mixed`` multiplies matrices in bfloat16, where the hardware has it."""
     compile: bool = False
@@ -154,12 +154,13 @@ class RefreshConfig:
     min_auc: float = 0.5
     """Gate: a worse bundle is not promoted."""
     min_gauc: float = 0.5
-    """Gate: the AUC within a request, less what may be luck; 0.5 is no order at all."""
+    """Gate: the AUC within a request, less the margin of error; 0.5 is no order at all."""
     max_calibration_error: float = 0.25
-    """Gate: |sum of predictions / clicks - 1| on the judged half, less what may be luck."""
+    """Gate: |sum of predictions / clicks - 1| on the judged half, less its margin
+    of error."""
     champion_tolerance: float = 0.002
     """Gate: log loss, AUC and gAUC may be worse than those of the bundle that serves by
-    so much beyond luck."""
+    so much beyond the margin of error."""
     max_gpu_memory_share: float = 1.0
     """Of a GPU shared with serving, the refresh takes no more than this."""
     niceness: int = 0

@@ -1,8 +1,8 @@
-"""What inference costs: FLOPs of a request, folded and unfolded, counted and by formula.
+"""What inference costs: FLOPs of a request, encoded once or once per candidate.
 
 In: a model. Out: a cost card, which travels in the bundle. The paper's two measures are
-the cost at one candidate and at a hundred. A multiply and an add are two FLOPs; softmax,
-LayerNorm and element-wise work are left out, by the counter and by the formula alike.
+the cost at one candidate and at a hundred. Torch's counter counts them: a multiply and an
+add are two FLOPs; softmax, LayerNorm and element-wise work are left out.
 """
 
 from collections.abc import Mapping
@@ -21,8 +21,7 @@ from srp4ctr.features.schema import (
     REQUEST_TENSORS,
 )
 from srp4ctr.training.config import ModelConfig
-from srp4ctr.training.model.context import CONTEXT_WIDTH
-from srp4ctr.training.model.embeddings import FIELD_SIZES, FIELD_WIDTH, TableSizes
+from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 
 CANDIDATES = 100  # of a request, as in the paper
@@ -37,7 +36,7 @@ class RequestCost:
     head: int
     """The rest: the querying transformer once, and K candidates."""
     unfolded: int
-    """The whole model anew for each candidate."""
+    """The whole model again for each candidate."""
 
     @property
     def folded(self) -> int:
@@ -62,7 +61,7 @@ def sizes_of(config: ModelConfig, tables: TableSizes) -> dict[str, int]:
 
 @torch.no_grad()
 def count(model: SRP4CTR, sizes: Mapping[str, int], candidates: int) -> RequestCost:
-    """Return the counted FLOPs of one request with so many candidates."""
+    """Return the counted FLOPs of one request with ``candidates`` candidates."""
     model.eval()
     one = sample(sizes, requests=1, candidates=candidates)
     tiled = sample(sizes, requests=candidates, candidates=1)
@@ -79,49 +78,12 @@ def count(model: SRP4CTR, sizes: Mapping[str, int], candidates: int) -> RequestC
     )
 
 
-def formula(config: ModelConfig, tables: TableSizes, candidates: int) -> RequestCost:
-    """Return the same by arithmetic, from the sizes alone.
-
-    Multiply-adds, with T = L + 1 states, K candidates, N layers, M queries, P the joined
-    fields' width (G of it the item's), V = 2 D + G + C, h the head's width, r = h / 2::
-
-        encoder   = L P D + N (12 T D^2 + 2 T^2 D)
-        querying  = R D + (14 M + 2 T) D^2 + 2 M^2 D + 2 M T D
-        candidate = P D + N (10 D^2 + 2 T D) + V h + crosses 4 h r + 2 h h + h r + 2 h + r
-        matching  = P D + N (10 D^2 + 2 T D) once, (I + 1) D a candidate
-
-    I is the width of what of P tells the item.
-    """
-    d, n, m, h = config.width, config.num_layers, config.num_queries, config.head_width
-    length, states, rank = tables.length, tables.length + 1, config.head_width // 2
-    joined = d + tables.attribute_width + len(FIELD_SIZES) * FIELD_WIDTH
-    encoded = 1 + config.num_spans
-    request = len(REQUEST_FEATURES) * encoded + CONTEXT_WIDTH
-    encoder = length * joined * d + n * (12 * states * d**2 + 2 * states**2 * d)
-    querying = request * d + (14 * m + 2 * states) * d**2
-    querying += 2 * m**2 * d + 2 * m * states * d + (m * d + request) * h
-    if not config.use_querying:
-        querying = (d + request) * h
-    seen = 2 * d + 1 + tables.attribute_width + len(CANDIDATE_FEATURES) * encoded
-    crossing = n * (10 * d**2 + 2 * states * d) if config.use_cross_attention else 0
-    querying += joined * d + crossing  # a [MASK] among the candidates
-    candidate = joined * d + crossing + (d + tables.attribute_width + 1) * d + seen * h
-    candidate += config.num_cross_layers * 4 * h * rank + 2 * h * h + h * rank
-    candidate += 2 * h + rank
-    return RequestCost(
-        encoder=2 * encoder,
-        head=2 * (querying + candidates * candidate),
-        unfolded=2 * candidates * (encoder + querying + candidate),
-    )
-
-
-def card(config: ModelConfig, tables: TableSizes) -> dict[str, float]:
+def card(model: SRP4CTR, sizes: Mapping[str, int]) -> dict[str, float]:
     """Return the bundle's cost card: FLOPs of a request, at 1 and at 100 candidates.
 
-    ``folded_flops`` and ``unfolded_flops`` are at 100. By the formula, to which a test
-    holds the counter exactly: the counter's first use costs 7 s of imports.
+    ``folded_flops`` and ``unfolded_flops`` are at 100.
     """
-    one, hundred = formula(config, tables, 1), formula(config, tables, CANDIDATES)
+    one, hundred = count(model, sizes, 1), count(model, sizes, CANDIDATES)
     return {
         "encoder_flops": float(hundred.encoder),
         "head_flops_per_1": float(one.head),

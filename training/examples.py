@@ -20,10 +20,9 @@ from srp4ctr.features.point_in_time import RequestSnapshots, UserHistories
 from srp4ctr.features.schema import CONTEXT_SLOTS, NUM_CONTEXT_NUMBERS
 from srp4ctr.features.transforms import ActivityArrays, SequenceArrays
 from srp4ctr.features.vocabulary import Vocabulary
-from srp4ctr.training.batches import Slates
-from srp4ctr.training.pretraining import Windows
+from srp4ctr.training.batches import Slates, Windows
 
-MAX_SLATE = 64  # a longer slate is learnt in pieces: one batch's tensors must stay small
+MAX_SLATE = 64  # a longer slate is cut in pieces: one batch's tensors must stay small
 _Int64s = NDArray[np.int64]
 _Number = TypeVar("_Number", bound=np.generic)
 
@@ -54,6 +53,22 @@ def item_attributes(
     return ItemAttributes(keys=keys, rows=table)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Grid:
+    """Where each of many values stands in an array (rows, columns, …) of zeros."""
+
+    rows: _Int64s
+    columns: _Int64s
+    shape: tuple[int, int]
+
+    def filled(self, values: NDArray[_Number]) -> NDArray[_Number]:
+        """Return zeros with ``values`` (M, …) at their places."""
+        shape = (*self.shape, *values.shape[1:])
+        filled: NDArray[_Number] = np.zeros(shape, dtype=values.dtype)
+        filled[self.rows, self.columns] = values
+        return filled
+
+
 def slates(
     snapshots: RequestSnapshots, vocabulary: Vocabulary, attributes: ItemAttributes
 ) -> Slates:
@@ -61,14 +76,8 @@ def slates(
 
     A label that a late click corrected counts as corrected.
     """
-    candidates = snapshots.candidate_requests
-    rank = _rank_within(candidates)
-    pieces = candidates * (1 + len(candidates)) + rank // MAX_SLATE
-    _, first, row = np.unique(pieces, return_index=True, return_inverse=True)
-    place = row, rank % MAX_SLATE
-    shape = (len(first), int(place[1].max(initial=-1)) + 1)
-    requests = candidates[first]
-    keys = _placed(snapshots.candidate_item_keys, place, shape)
+    requests, grid = _pieces(snapshots.candidate_requests)
+    keys = grid.filled(snapshots.candidate_item_keys)
     attribute_rows = attributes.of(keys)
     sequences = snapshots.sequences.take(requests)
     times_ms = snapshots.times_ms[requests]
@@ -76,11 +85,11 @@ def slates(
     affinity = attribute_affinity(
         sequences, history["history_attribute_rows"], attribute_rows, times_ms
     )
-    shown = _placed_exposures(snapshots.candidate_exposures, place, shape)
+    shown = _filled_exposures(snapshots.candidate_exposures, grid)
     of_user = (affinity, exposures.exposure_features(shown, times_ms))
-    told = snapshots.contexts[requests].tolist()
-    context_rows, numbers = read_contexts(told, vocabulary.context_numbers)
-    activity = _placed_activity(snapshots.candidate_activity, place, shape)
+    contexts = snapshots.contexts[requests].tolist()
+    context_rows, numbers = read_contexts(contexts, vocabulary.context_numbers)
+    activity = _filled_activity(snapshots.candidate_activity, grid)
     tensors = history | {
         "request_features": transforms.request_features(
             sequences, snapshots.user_activity.take(requests), times_ms, numbers
@@ -92,23 +101,23 @@ def slates(
             activity, keys, sequences.item_keys, of_user, times_ms
         ),
     }
-    return _slates(snapshots, requests, tensors, (place, shape))
-
-
-def _slates(
-    snapshots: RequestSnapshots,
-    requests: _Int64s,
-    tensors: dict[str, NDArray[np.generic]],
-    places: tuple[tuple[_Int64s, _Int64s], tuple[int, int]],
-) -> Slates:
-    clicked = snapshots.candidate_clicked.astype(np.float32)
     return Slates(
         tensors=tensors,
-        clicked=_placed(clicked, *places),
-        positions=_placed(snapshots.candidate_positions, *places),
-        request_at_ms=snapshots.times_ms[requests],
+        clicked=grid.filled(snapshots.candidate_clicked.astype(np.float32)),
+        positions=grid.filled(snapshots.candidate_positions),
+        request_at_ms=times_ms,
         user_ids=snapshots.user_ids[requests].astype(np.str_),
     )
+
+
+def _pieces(candidates: _Int64s) -> tuple[_Int64s, _Grid]:
+    """Return the request of each slate (long ones are cut) and the candidates' places."""
+    rank = _rank_within(candidates)
+    pieces = candidates * (1 + len(candidates)) + rank // MAX_SLATE
+    _, first, row = np.unique(pieces, return_index=True, return_inverse=True)
+    column = rank % MAX_SLATE
+    shape = (len(first), int(column.max(initial=-1)) + 1)
+    return candidates[first], _Grid(rows=row, columns=column, shape=shape)
 
 
 def windows(
@@ -124,16 +133,19 @@ def windows(
     window_of = np.stack([user, from_newest // length], axis=1)
     _, row = np.unique(window_of, axis=0, return_inverse=True)
     row = row.reshape(-1)
-    column = length - 1 - from_newest % length
-    shape = (int(row.max(initial=-1)) + 1, length)
-    behaviors = histories.behaviors
-    placed = SequenceArrays(
-        item_keys=_placed(behaviors.item_keys, (row, column), shape),
-        action_codes=_placed(behaviors.action_codes, (row, column), shape),
-        occurred_at_ms=_placed(behaviors.occurred_at_ms, (row, column), shape),
-        values=_placed(behaviors.values, (row, column), shape),
+    grid = _Grid(
+        rows=row,
+        columns=length - 1 - from_newest % length,
+        shape=(int(row.max(initial=-1)) + 1, length),
     )
-    return Windows(tensors=_history(placed, vocabulary, attributes))
+    behaviors = histories.behaviors
+    sequences = SequenceArrays(
+        item_keys=grid.filled(behaviors.item_keys),
+        action_codes=grid.filled(behaviors.action_codes),
+        occurred_at_ms=grid.filled(behaviors.occurred_at_ms),
+        values=grid.filled(behaviors.values),
+    )
+    return Windows(tensors=_history(sequences, vocabulary, attributes))
 
 
 def _history(
@@ -170,30 +182,17 @@ def _rank_within(groups: _Int64s) -> _Int64s:
     return np.arange(len(groups)) - np.repeat(starts, lengths)
 
 
-def _placed(
-    values: NDArray[_Number], place: tuple[_Int64s, _Int64s], shape: tuple[int, ...]
-) -> NDArray[_Number]:
-    """Return zeros of ``shape`` with ``values`` at ``place``."""
-    placed: NDArray[_Number] = np.zeros((*shape, *values.shape[1:]), dtype=values.dtype)
-    placed[place] = values
-    return placed
-
-
-def _placed_activity(
-    activity: ActivityArrays, place: tuple[_Int64s, _Int64s], shape: tuple[int, ...]
-) -> ActivityArrays:
+def _filled_activity(activity: ActivityArrays, grid: _Grid) -> ActivityArrays:
     return ActivityArrays(
-        impressions=_placed(activity.impressions, place, shape),
-        clicks=_placed(activity.clicks, place, shape),
-        counted_at_ms=_placed(activity.counted_at_ms, place, shape),
-        first_seen_ms=_placed(activity.first_seen_ms, place, shape),
+        impressions=grid.filled(activity.impressions),
+        clicks=grid.filled(activity.clicks),
+        counted_at_ms=grid.filled(activity.counted_at_ms),
+        first_seen_ms=grid.filled(activity.first_seen_ms),
     )
 
 
-def _placed_exposures(
-    shown: ItemExposures, place: tuple[_Int64s, _Int64s], shape: tuple[int, ...]
-) -> ItemExposures:
+def _filled_exposures(shown: ItemExposures, grid: _Grid) -> ItemExposures:
     return ItemExposures(
-        counts=_placed(shown.counts, place, shape),
-        last_shown_ms=_placed(shown.last_shown_ms, place, shape),
+        counts=grid.filled(shown.counts),
+        last_shown_ms=grid.filled(shown.last_shown_ms),
     )

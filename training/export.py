@@ -2,7 +2,7 @@
 
 In: a calibrated model and a few real requests. Out: ``encoder.onnx`` and ``head.onnx``,
 whose inputs and outputs are the schema's by name with free batch and candidate axes, and
-``golden.safetensors``, what torch answered. A difference above 1e-4 stops the export.
+``golden.safetensors``, torch's outputs. A difference above 1e-4 stops the export.
 """
 
 import warnings
@@ -36,7 +36,7 @@ Outputs = Callable[[Arrays], dict[str, NDArray[np.float32]]]
 
 
 class _Encoder(nn.Module):
-    """``encode`` with positional tensors, as ONNX wants them."""
+    """``encode`` with positional tensors, as ONNX needs them."""
 
     def __init__(self, model: SRP4CTR) -> None:
         super().__init__()
@@ -99,13 +99,13 @@ def export(model: SRP4CTR, sizes: Mapping[str, int], folder: Path) -> None:
     with torch.no_grad():
         inputs |= model.encode(inputs)
     encoder_file, head_file = folder / bundle.ENCODER_FILE, folder / bundle.HEAD_FILE
-    export_onnx(_Encoder(model), inputs, (ENCODER_INPUTS, STATE_TENSORS), encoder_file)
-    export_onnx(_Head(model), inputs, (HEAD_INPUTS, HEAD_OUTPUTS), head_file)
+    export_onnx(_Encoder(model), inputs, ENCODER_INPUTS, STATE_TENSORS, encoder_file)
+    export_onnx(_Head(model), inputs, HEAD_INPUTS, HEAD_OUTPUTS, head_file)
 
 
 @torch.no_grad()
 def write_golden(model: SRP4CTR, requests: Arrays, folder: Path) -> None:
-    """Write ``requests`` (the schema's inputs) and what the model in torch answers."""
+    """Write ``requests`` (the schema's inputs) and the outputs of the model in torch."""
     golden = {name: np.ascontiguousarray(array) for name, array in requests.items()}
     tensors = {name: torch.from_numpy(array) for name, array in golden.items()}
     probability = model.score({**tensors, **model.encode(tensors)})
@@ -115,28 +115,28 @@ def write_golden(model: SRP4CTR, requests: Arrays, folder: Path) -> None:
 
 def run_onnx(folder: Path, requests: Arrays) -> NDArray[np.float32]:
     """Return click probabilities (B, N) of ``requests`` by the ONNX files in ``folder``."""
-    return opened(folder)(requests)
+    return scorer(folder)(requests)
 
 
-def opened(folder: Path) -> Callable[[Arrays], NDArray[np.float32]]:
-    """Return what scores requests by the ONNX files in ``folder``, read once."""
+def scorer(folder: Path) -> Callable[[Arrays], NDArray[np.float32]]:
+    """Return a function that scores requests by the ONNX files in ``folder``, read once."""
     made = outputs(folder)
     return lambda requests: made(requests)["click_probability"]
 
 
 def outputs(folder: Path) -> Outputs:
-    """Return what makes ``HEAD_OUTPUTS`` of requests by the same files."""
+    """Return a function that makes ``HEAD_OUTPUTS`` of requests by the same files."""
     encode = _session(folder / bundle.ENCODER_FILE, ENCODER_INPUTS)
     score = _session(folder / bundle.HEAD_FILE, HEAD_INPUTS)
     return lambda requests: score({**requests, **encode(requests)})
 
 
-def check(golden: Arrays, answered: NDArray[np.float32]) -> float:
+def check(golden: Arrays, outputs: NDArray[np.float32]) -> float:
     """Return the greatest difference from torch; ``ValueError`` above the tolerance."""
     expected = golden["click_probability"].astype(np.float32)
-    if np.any(np.isnan(answered) != np.isnan(expected)):
+    if np.any(np.isnan(outputs) != np.isnan(expected)):
         raise ValueError("the exported model pads in other places than torch")
-    worst = float(np.nanmax(np.abs(answered - expected), initial=0.0))
+    worst = float(np.nanmax(np.abs(outputs - expected), initial=0.0))
     if worst > TOLERANCE:
         raise ValueError(
             f"the exported model's probabilities differ from torch's by {worst:.2g}; "
@@ -148,14 +148,14 @@ def check(golden: Arrays, answered: NDArray[np.float32]) -> float:
 def export_onnx(
     module: nn.Module,
     inputs: Mapping[str, Tensor],
-    tables: tuple[Sequence[TensorSpec], Sequence[TensorSpec]],
+    read: Sequence[TensorSpec],
+    written: Sequence[TensorSpec],
     path: Path,
 ) -> None:
-    """Write ``module``, whose arguments and results are in the order of ``tables``."""
-    read, written = tables
+    """Write ``module``, whose arguments are ``read`` and results ``written``, in order."""
     with warnings.catch_warnings(), torch.no_grad():
         # The tracing exporter takes 1 s where the new one takes 10; it is to be removed
-        # one day, and says so each time.
+        # one day, and warns each time.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module.eval(),
@@ -171,7 +171,7 @@ def export_onnx(
 
 
 def _declare_unread(path: Path, table: Sequence[TensorSpec]) -> None:
-    """Declare the inputs that the exporter left out because this model reads them not.
+    """Declare the inputs that the exporter left out because this model does not read them.
 
     Serving sends all of ``table``, whatever is switched off in the model.
     """

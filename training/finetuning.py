@@ -1,7 +1,7 @@
 """Example → score: train the whole model on clicks, one encoding per slate.
 
-In: slates with matured labels, and any click model, pre-trained or fresh. Out: the model,
-trained in place, each group of its parameters at the rate that the model asks for.
+In: slates with matured labels, and any click model, pre-trained or fresh. Out: the stage
+that trains it in place, each group of its parameters at the rate that the model sets.
 """
 
 import numpy as np
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from srp4ctr.training.batch_order import in_order
 from srp4ctr.training.batches import Batch, Slates, slate_batch, slate_lengths
-from srp4ctr.training.click_loss import click_terms
+from srp4ctr.training.click_loss import click_counts, click_terms
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.fitting import FitOptions, Stage, fit
+from srp4ctr.training.fitting import Stage
 from srp4ctr.training.id_dropout import without_ids
 from srp4ctr.training.model.click_model import ClickModel
-from srp4ctr.training.objective import Objective, Terms
+from srp4ctr.training.objective import Counts, Objective, Terms
 
 STAGE = "fine-tune"
 WEIGHT_DECAY = 0.01
@@ -23,17 +23,15 @@ SCORING_ROWS = 512  # requests at once when only scoring
 MAX_SCALED = 100_000  # requests, evenly from all, that the features' scales are taken from
 
 
-def finetune(
-    model: ClickModel, slates: Slates, config: RefreshConfig, options: FitOptions
-) -> tuple[float, ...]:
-    """Train ``model`` on ``slates``, in place; return the log loss of each epoch."""
+def stage_of(model: ClickModel, slates: Slates, config: RefreshConfig) -> Stage:
+    """Return the stage that trains ``model`` on ``slates``; fit its features' scales."""
     device = next(model.parameters()).device
     some = slates.take(slice(None, None, 1 + len(slates) // MAX_SCALED))
     candidates = np.array(some.tensors["candidate_features"][some.shown])
-    requests = np.array(some.tensors["request_features"])  # torch wants to write
+    requests = np.array(some.tensors["request_features"])  # torch needs a writable copy
     model.candidate_features.fit(torch.from_numpy(candidates).to(device))
     model.request_features.fit(torch.from_numpy(requests).to(device))
-    stage = Stage(
+    return Stage(
         name=STAGE,
         objective=ClickObjective(model, slates, config),
         optimiser=torch.optim.AdamW(
@@ -45,11 +43,10 @@ def finetune(
         seed=config.seed * 2 + 1,
         config=config,
     )
-    return fit(stage, options)
 
 
 class ClickObjective(Objective):
-    """Foretell which impressions of the slates are clicked: a model and its loss."""
+    """Predict which impressions of the slates are clicked: a model and its loss."""
 
     def __init__(self, model: ClickModel, slates: Slates, config: RefreshConfig) -> None:
         super().__init__()
@@ -57,11 +54,15 @@ class ClickObjective(Objective):
         self.slates = slates
         self.config = config
         self.lengths = slate_lengths(slates)
-        self.asks = slates.shown.sum(axis=1).astype(np.float64)
+        self.target_counts = slates.shown.sum(axis=1).astype(np.float64)
 
     def batch(self, rows: NDArray[np.int64], longest: NDArray[np.int64]) -> Batch:
         """Return slates ``rows``, cut to the ``longest`` slate and history."""
         return slate_batch(self.slates, rows, longest, next(self.parameters()).device)
+
+    def counts(self, batch: Batch) -> Counts:
+        """Return how many impressions and slates the terms of ``batch`` are of."""
+        return click_counts(batch.clicked, batch.shown, self.config)
 
     def forward(self, batch: Batch) -> Terms:
         """Return the terms of the loss of the impressions shown in ``batch``."""

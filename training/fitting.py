@@ -1,8 +1,8 @@
-"""The loop that both stages share: epochs, batches, a falling learning rate, checkpoints.
+"""The trainer loop of both stages: epochs, batches, a falling learning rate, checkpoints.
 
 In: a stage (an objective and its optimiser) and how many rows it has. Out: its mean loss
-per epoch. A step's order, masks and dropout depend on seed, stage and step alone, and its
-loss on the whole batch: a resumed run, two processes, or a batch in parts learn the same.
+per epoch. A step's order, masks and dropout depend on seed, stage and step only, and its
+loss on the whole batch: a resumed run, two processes, or a batch in parts train the same.
 """
 
 import math
@@ -19,15 +19,14 @@ from numpy.typing import NDArray
 from srp4ctr.training import batch_order, checkpoints
 from srp4ctr.training.checkpoints import Progress
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.learner import Learner
+from srp4ctr.training.learner import TrainStep
 from srp4ctr.training.objective import Objective
 from srp4ctr.training.parallel import ALONE, Processes
-from srp4ctr.training.progress import ProgressListener, silent
-from srp4ctr.training.run_log import ScalarLog, unlogged
+from srp4ctr.training.progress import ProgressListener, ScalarLog, silent, unlogged
 from srp4ctr.training.schedule import Schedule
 
-NOTE_EVERY_S = 0.2  # reading the loss waits for the device
-NOTED_STEPS = 20  # whose mean loss is shown: one batch's is noise
+REPORT_EVERY_S = 0.2  # reading the loss waits for the device
+REPORTED_STEPS = 20  # whose mean loss is shown: one batch's is noise
 VALIDATION_SHARE = 0.1  # of a stage's rows, the last, if it may stop early
 
 
@@ -45,18 +44,18 @@ class Stage:
     epochs: int
     seed: int
     config: RefreshConfig
-    """Its dials of the loop, from ``precision`` to ``patience``."""
+    """Its settings of the loop, from ``precision`` to ``patience``."""
 
     @property
     def training_rows(self) -> int:
-        """How many rows teach: the first ones."""
+        """How many rows are trained on: the first ones."""
         if self.config.patience is None:
             return self.rows
         return self.rows - int(self.rows * VALIDATION_SHARE)
 
     @property
-    def steps_an_epoch(self) -> int:
-        """How many batches the rows that teach make."""
+    def steps_per_epoch(self) -> int:
+        """How many batches the training rows make."""
         return math.ceil(self.training_rows / self.batch_rows)
 
 
@@ -67,7 +66,7 @@ class FitOptions:
     checkpoint: Path | None = None
     recipe: str = ""
     seconds: float | None = None
-    """The stage ends after so long; the learning rate falls with whichever is further
+    """The time limit of the stage; the learning rate falls with whichever is further
     on, the clock or the steps, so that a stage cut short still ends on a low one."""
     progress: ProgressListener = silent
     log: ScalarLog = unlogged
@@ -86,15 +85,15 @@ def fit(stage: Stage, options: FitOptions) -> tuple[float, ...]:
 
 @dataclass(slots=True, kw_only=True)
 class _Run:
-    """A stage at work."""
+    """A stage while it is trained."""
 
     stage: Stage
     options: FitOptions
-    learner: Learner
+    train_step: TrainStep
     schedule: Schedule
     progress: Progress
     saved_at: float
-    noted_at: float
+    reported_at: float
     note: str = ""
     rates: list[float] = field(default_factory=list)
     """The learning rate of each step of this run that is not logged yet."""
@@ -104,7 +103,7 @@ class _Run:
     def start(cls, stage: Stage, options: FitOptions) -> "_Run":
         """Return the stage where its checkpoint left it, or at its beginning."""
         objective, optimiser = stage.objective, stage.optimiser
-        steps, now = stage.epochs * stage.steps_an_epoch, time.monotonic()
+        steps, now = stage.epochs * stage.steps_per_epoch, time.monotonic()
         schedule = Schedule(
             rates=[group["lr"] for group in optimiser.param_groups],
             steps=steps,
@@ -121,46 +120,46 @@ class _Run:
         return cls(
             stage=stage,
             options=options,
-            learner=Learner.of(objective, optimiser, options.processes, stage.config),
+            train_step=TrainStep.of(objective, optimiser, options.processes, stage.config),
             schedule=schedule,
             progress=found or Progress(curve=torch.full((steps,), math.nan, device=device)),
             saved_at=now,
-            noted_at=-math.inf,
+            reported_at=-math.inf,
         )
 
     def one_epoch(self) -> None:
         """Run what is left of the epoch, or what the clock leaves of it."""
         stage, progress = self.stage, self.progress
         stage.objective.train()
-        epoch, done = divmod(progress.steps_done, stage.steps_an_epoch)
+        epoch, done = divmod(progress.steps_done, stage.steps_per_epoch)
         seed = _seed(stage.seed, epoch)
         for rows in self._batches(seed)[done:]:
-            self._announce()
+            self._report()
             self._step(rows)
             if self.schedule.spent(progress.steps_done) >= 1.0:
                 progress.is_over = True
                 break
-            if progress.steps_done % stage.steps_an_epoch == 0:
+            if progress.steps_done % stage.steps_per_epoch == 0:
                 break  # validated before it is saved: resumed, an epoch is done or not
             self._save_if_due()
         if stage.config.patience is not None:
-            progress.is_over |= self._has_stopped_learning()
+            progress.is_over |= self._has_stopped_improving()
         self._save_if_due()
 
     def finish(self) -> None:
-        """Say that it is over, with the best weights, and keep where it ended."""
+        """Report that it is over, with the best weights, and save where it ended."""
         if self.progress.best:
             checkpoints.restore(self.stage.objective, self.progress.best)
         if self.rows_seen:
             self.progress.is_over = True
             self._save()
-        self.noted_at = -math.inf
-        self._announce(is_over=True)
+        self.reported_at = -math.inf
+        self._report(is_over=True)
 
     def losses(self) -> tuple[float, ...]:
         """Return the mean loss of the steps of each epoch that was begun."""
-        done, an_epoch = self.progress.steps_done, max(self.stage.steps_an_epoch, 1)
-        epochs = [self.progress.curve[k : k + an_epoch] for k in range(0, done, an_epoch)]
+        done, per_epoch = self.progress.steps_done, max(self.stage.steps_per_epoch, 1)
+        epochs = [self.progress.curve[k : k + per_epoch] for k in range(0, done, per_epoch)]
         return tuple(float(epoch.nanmean()) for epoch in epochs)
 
     def _batches(self, seed: int) -> list[NDArray[np.int64]]:
@@ -174,17 +173,17 @@ class _Run:
         self.schedule.apply(stage.optimiser, progress.steps_done)
         self.rates.append(stage.optimiser.param_groups[0]["lr"])
         seed = _seed(stage.seed, stage.epochs + progress.steps_done)
-        terms = self.learner.step(rows, seed)
+        terms = self.train_step.run(rows, seed)
         progress.curve[progress.steps_done] = torch.stack([*terms.values()]).sum()
         progress.steps_done += 1
         self.rows_seen += len(rows)
 
-    def _has_stopped_learning(self) -> bool:
-        """Judge the epoch by the rows held back; keep its weights if it is the best."""
+    def _has_stopped_improving(self) -> bool:
+        """Validate the epoch on the rows held back; keep its weights if it is the best."""
         stage, seen = self.stage, self.progress.validation
         held_back = np.arange(stage.training_rows, stage.rows)
         batches = batch_order.in_order(held_back, stage.batch_rows)
-        seen.append(self.learner.loss(batches, _seed(stage.seed)))
+        seen.append(self.train_step.loss(batches, _seed(stage.seed)))
         self.options.log(f"{stage.name}/validation", seen[-1], self.progress.steps_done)
         best = int(np.argmin(seen))
         if best == len(seen) - 1:
@@ -205,13 +204,13 @@ class _Run:
                 path, stage.objective, stage.optimiser, self.progress, self.options.recipe
             )
 
-    def _announce(self, is_over: bool = False) -> None:
-        """Tell where it is; the loss and the logs now and then."""
+    def _report(self, is_over: bool = False) -> None:
+        """Report progress; the loss and the logs now and then."""
         now, done, curve = time.monotonic(), self.progress.steps_done, self.progress.curve
         total, name = self.schedule.steps, self.stage.name
-        if now - self.noted_at >= NOTE_EVERY_S and done:
-            self.noted_at = now
-            loss = float(curve[max(done - NOTED_STEPS, 0) : done].mean())
+        if now - self.reported_at >= REPORT_EVERY_S and done:
+            self.reported_at = now
+            loss = float(curve[max(done - REPORTED_STEPS, 0) : done].mean())
             speed = self.rows_seen / max(now - self.schedule.began, 1e-9)
             self.note = f"loss {loss:.4f}  {speed:,.0f} rows/s"
             first = done - len(self.rates)

@@ -1,4 +1,4 @@
-"""Score → verdict: hold out the newest requests, calibrate on half, judge on the rest.
+"""Score → evaluation: hold out the newest requests, calibrate on half, judge on the rest.
 
 In: slates by time, and a trained model. Out: the calibration, the metrics of slates that
 neither training nor calibration saw, and the gates that they are held to.
@@ -28,7 +28,7 @@ MIN_REQUESTS = 20  # fewer leave nothing to hold out
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Requests by time: what is learnt, then what calibrates, then what judges."""
+    """Requests by time: what trains, then what calibrates, then what judges."""
 
     train: Slates
     calibrate: Slates
@@ -47,8 +47,8 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What the held-out slates say of a model."""
+class Evaluation:
+    """How a model does on the held-out slates."""
 
     calibration: Calibration
     metrics: Mapping[str, float]
@@ -66,19 +66,19 @@ def boundary_ms(request_times_ms: NDArray[np.int64], held_out_share: float) -> i
     if total < MIN_REQUESTS:
         raise OutageError(
             f"only {total} requests have matured labels; at least {MIN_REQUESTS} are"
-            " needed to learn from and to judge by: publish more impressions and clicks"
+            " needed to train and to evaluate on: publish more impressions and clicks"
         )
     held_out = max(int(total * held_out_share), 2)
     times_ms = np.sort(request_times_ms)
     boundary = int(times_ms[total - held_out])
-    # Requests of one instant stay together, so that none teaches about its own time.
+    # Requests of one instant stay together: none is trained on from its own time.
     if boundary == int(times_ms[0]):
-        raise ValueError(f"{total} requests, all of one time: there is no past to learn")
+        raise ValueError(f"{total} requests, all of one time: there is no past to train on")
     return boundary
 
 
 def split(slates: Slates, boundary: int) -> Split:
-    """Return ``slates`` (by time) in three parts; nothing from ``boundary`` on teaches."""
+    """Return ``slates`` (by time) in three parts: ``train`` ends before ``boundary``."""
     total = len(slates)
     first = int(np.searchsorted(slates.request_at_ms, boundary))
     middle = first + (total - first) // 2
@@ -89,7 +89,7 @@ def split(slates: Slates, boundary: int) -> Split:
     )
 
 
-def judge(model: SRP4CTR, parts: Split, config: RefreshConfig) -> Verdict:
+def evaluate(model: SRP4CTR, parts: Split, config: RefreshConfig) -> Evaluation:
     """Calibrate ``model`` in place, and return how it does on the judged slates."""
     shown = parts.calibrate.shown
     logits = serving_logits(model, parts.calibrate)
@@ -100,7 +100,7 @@ def judge(model: SRP4CTR, parts: Split, config: RefreshConfig) -> Verdict:
     logits = serving_logits(model, parts.judge)
     judged = scored(parts.judge, fitted.probabilities(logits))
     measured = _measure(parts.judge, judged)
-    return Verdict(
+    return Evaluation(
         calibration=fitted,
         metrics={name: value for name, value in measured.items() if np.isfinite(value)},
         gates=gates(measured, judged, config),
@@ -121,15 +121,15 @@ def scored(slates: Slates, probabilities: NDArray[np.generic]) -> Scored:
 
 
 def _measure(slates: Slates, judged: Scored) -> dict[str, float]:
-    clicked, promised = judged.clicked, judged.probabilities
+    clicked, predicted = judged.clicked, judged.probabilities
     popularity = slates.tensors["candidate_features"][..., _POPULARITY][slates.shown]
     return {
-        "auc": metrics.auc(clicked, promised),
-        "gauc": metrics.gauc(clicked, promised, judged.requests),
-        "log_loss": metrics.log_loss(clicked, promised),
-        "calibration": metrics.calibration(clicked, promised),
-        "calibration_standard_error": metrics.calibration_standard_error(promised),
-        "normalised_entropy": metrics.normalised_entropy(clicked, promised),
+        "auc": metrics.auc(clicked, predicted),
+        "gauc": metrics.gauc(clicked, predicted, judged.requests),
+        "log_loss": metrics.log_loss(clicked, predicted),
+        "calibration": metrics.calibration(clicked, predicted),
+        "calibration_standard_error": metrics.calibration_standard_error(predicted),
+        "normalised_entropy": metrics.normalised_entropy(clicked, predicted),
         # The item's click rate of the last week, as if everyone were alike.
         "popularity_auc": metrics.auc(clicked, popularity),
         "judged_impressions": float(len(clicked)),
@@ -140,58 +140,61 @@ def _measure(slates: Slates, judged: Scored) -> dict[str, float]:
 def gates(
     measured: Mapping[str, float], judged: Scored, config: RefreshConfig
 ) -> tuple[Gate, ...]:
-    """Return what the judged slates say of the bundle; undefined metrics fail their gates.
+    """Return the gates on the judged slates; undefined metrics fail theirs.
 
-    What luck does to so few impressions (95 %) is not held against a bundle: a small
+    Each limit is widened by the margin of error (95 %) of so few impressions: a small
     shop's hundred judged impressions would be a lottery.
     """
     calibration = measured["calibration"]
-    luck = 1.96 * measured["calibration_standard_error"]
+    margin = 1.96 * measured["calibration_standard_error"]
     limit = config.max_calibration_error
     return (
         _auc_gate(measured["auc"], judged, config.min_auc),
         _gauc_gate(measured["gauc"], judged, config.min_gauc),
         Gate(
             gate="calibration",
-            passed=abs(calibration - 1.0) - luck <= limit,
+            passed=abs(calibration - 1.0) - margin <= limit,
             value=finite(calibration),
             limit=limit,
-            note=f"promised / clicked {calibration:.3f}; off by at most "
-            f"training.max_calibration_error {limit}, and {luck:.3f} of luck",
+            note=f"predicted / clicked {calibration:.3f}; off by at most "
+            f"training.max_calibration_error {limit}, and a margin of error {margin:.3f}",
         ),
         _entropy_gate(measured["normalised_entropy"], judged),
     )
 
 
 def _auc_gate(auc: float, judged: Scored, limit: float) -> Gate:
-    luck = paired.auc(judged.clicked, *_and_even(judged), judged.users).luck
+    even = _even(judged)
+    clicked, scores = judged.clicked, judged.probabilities
+    margin = paired.auc(clicked, scores, even, judged.users).margin
     return Gate(
         gate="auc",
-        passed=auc + luck >= limit,
+        passed=auc + margin >= limit,
         value=finite(auc),
         limit=limit,
-        note=f"AUC {auc:.4f}; at least training.min_auc {limit}, less {luck:.4f} of luck",
+        note=f"AUC {auc:.4f}; at least training.min_auc {limit}, less a margin of error "
+        f"{margin:.4f}",
     )
 
 
 def _gauc_gate(gauc: float, judged: Scored, limit: float) -> Gate:
     if np.isnan(gauc):
         return skipped("gauc", "no request has both a click and a non-click")
-    scores = _and_even(judged)
-    luck = paired.gauc(judged.clicked, scores, judged.requests, judged.users).luck
+    scores, even = judged.probabilities, _even(judged)
+    difference = paired.gauc(judged.clicked, scores, even, judged.requests, judged.users)
     return Gate(
         gate="gauc",
-        passed=gauc + luck >= limit,
+        passed=gauc + difference.margin >= limit,
         value=gauc,
         limit=limit,
         note=f"AUC within a request {gauc:.4f}; at least training.min_gauc {limit}, "
-        f"less {luck:.4f} of luck",
+        f"less a margin of error {difference.margin:.4f}",
     )
 
 
-def _and_even(judged: Scored) -> tuple[Floats, Floats]:
-    """Return the judged probabilities, and those of a model without any order: AUC 1/2."""
-    return judged.probabilities, np.zeros_like(judged.probabilities)
+def _even(judged: Scored) -> Floats:
+    """Return the scores of a model without any order: AUC 1/2."""
+    return np.zeros_like(judged.probabilities)
 
 
 def _entropy_gate(entropy: float, judged: Scored) -> Gate:
@@ -200,8 +203,9 @@ def _entropy_gate(entropy: float, judged: Scored) -> Gate:
     worse = paired.log_loss(judged.clicked, judged.probabilities, mean, judged.users)
     return Gate(
         gate="normalised_entropy",
-        passed=bool(np.isfinite(entropy)) and worse.value <= worse.luck,
+        passed=bool(np.isfinite(entropy)) and worse.value <= worse.margin,
         value=finite(entropy),
         limit=1.0,
-        note=f"log loss / that of the mean click rate {entropy:.4f}; below 1, or luck",
+        note=f"log loss / that of the mean click rate {entropy:.4f}; below 1, within the "
+        "margin of error",
     )

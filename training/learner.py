@@ -1,12 +1,13 @@
-"""One step of learning: the rows of a batch → gradients of its whole loss → new weights.
+"""One training step: the rows of a batch → gradients of its whole loss → new weights.
 
-In: an objective and its optimiser. Out: the loss of the batch. A batch may be shared out
-over processes, and over parts one after another: Σ sum / Σ count is the same.
+In: an objective and its optimiser. Out: the loss of the batch. A batch may be split over
+processes, and into parts one after another: Σ sum / Σ count is the same.
 """
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,15 +17,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.model.draws import Part, drawing
-from srp4ctr.training.objective import Objective, Terms, loss_of, mean_of
+from srp4ctr.training.objective import Counts, Objective, Terms, loss_of, mean_of
 from srp4ctr.training.parallel import Processes
 
 MAX_GRADIENT_NORM = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Learner:
-    """An objective at work: in these processes, in this precision."""
+class TrainStep:
+    """An objective with its optimiser, in these processes and this precision."""
 
     objective: Objective
     optimiser: torch.optim.Optimizer
@@ -40,8 +41,8 @@ class Learner:
         optimiser: torch.optim.Optimizer,
         processes: Processes,
         config: RefreshConfig,
-    ) -> "Learner":
-        """Return the learner of ``objective``, compiled and shared as asked."""
+    ) -> "TrainStep":
+        """Return the step of ``objective``, compiled and shared as configured."""
         compiled: nn.Module = objective
         if config.compile:
             compiled = torch.compile(objective, dynamic=True)  # type: ignore[assignment]
@@ -53,11 +54,11 @@ class Learner:
             module=processes.wrap(compiled),
         )
 
-    def step(self, rows: NDArray[np.int64], seed: int) -> dict[str, Tensor]:
-        """Learn from the batch ``rows``; return the value of each term of its loss."""
+    def run(self, rows: NDArray[np.int64], seed: int) -> dict[str, Tensor]:
+        """Train on the batch ``rows``; return the value of each term of its loss."""
         self.optimiser.zero_grad(set_to_none=True)
         parts = self._parts(len(rows), self.config.accumulate)
-        counts = self._summed(rows, parts, seed)[1] if len(parts) > 1 else None
+        counts = self._counts(rows, parts, seed) if len(parts) > 1 else None
         found: dict[str, Tensor] = {}
         weight = self._weight(rows)
         for part in parts:
@@ -77,9 +78,9 @@ class Learner:
         return self._added(found)
 
     def _weight(self, rows: NDArray[np.int64]) -> float:
-        """Return how much of the gradient ``rows`` are due: 1 on average."""
-        asks = self.objective.asks
-        return float(asks[rows].mean() / asks.mean())
+        """Return the weight of the gradient of ``rows``: 1 on average."""
+        counts = self.objective.target_counts
+        return float(counts[rows].mean() / counts.mean())
 
     def loss(self, batches: list[NDArray[np.int64]], seed: int) -> float:
         """Return the loss of all ``batches`` together, as they would be served."""
@@ -100,10 +101,22 @@ class Learner:
         mine = range(rank * pieces, (rank + 1) * pieces)
         return [Part(first=cuts[k], rows=cuts[k + 1] - cuts[k], whole=whole) for k in mine]
 
-    def _terms(self, rows: NDArray[np.int64], part: Part) -> Terms:
+    def _batch(self, rows: NDArray[np.int64], part: Part) -> Any:
         longest = self.objective.lengths[rows].max(axis=0)
-        own = rows[part.first : part.first + part.rows]
-        batch = self.objective.batch(own, longest)
+        return self.objective.batch(rows[part.first : part.first + part.rows], longest)
+
+    @torch.no_grad()
+    def _counts(self, rows: NDArray[np.int64], parts: list[Part], seed: int) -> Counts:
+        """Return the counts of a whole batch, which its first part needs: no model runs."""
+        counts: dict[str, Tensor] = {}
+        for part in parts:
+            with drawing(seed, part):
+                found = self.objective.counts(self._batch(rows, part))
+            counts = {name: counts.get(name, 0) + count for name, count in found.items()}
+        return self._added(counts)
+
+    def _terms(self, rows: NDArray[np.int64], part: Part) -> Terms:
+        batch = self._batch(rows, part)
         device = next(self.objective.parameters()).device.type
         mixed = self.config.precision == "bf16-mixed"
         with torch.autocast(device, torch.bfloat16, enabled=mixed):
@@ -114,10 +127,7 @@ class Learner:
     def _summed(
         self, rows: NDArray[np.int64], parts: list[Part], seed: int
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return sums and counts of a whole batch, without gradients.
-
-        A batch in parts needs the counts before its first part: a third more work.
-        """
+        """Return sums and counts of a whole batch, without gradients."""
         sums: dict[str, Tensor] = {}
         counts: dict[str, Tensor] = {}
         for part in parts:

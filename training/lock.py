@@ -1,7 +1,7 @@
-"""One refresh at a time: a lock file in the bundles' folder, and who holds it.
+"""One refresh at a time: a lock file in the bundles' folder, with its holder.
 
-The kernel gives the lock of a process that died to the next one, so that nobody has to
-remove a file; what the file says is for people.
+The kernel gives the lock of a process that died to the next one, so that no file has
+to be removed by hand; its content is for people.
 """
 
 import fcntl
@@ -18,7 +18,7 @@ LOCK_FILE = "refresh.lock"
 
 
 class RefreshIsRunningError(RuntimeError):
-    """Another refresh holds the lock; the message says which."""
+    """Another refresh holds the lock; the message names it."""
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def held(bundles_dir: Path) -> Iterator[str]:
         except BlockingIOError:
             raise RefreshIsRunningError(
                 f"a refresh runs already in {bundles_dir}: {_holder(file)}. Wait for it, "
-                "or end it: the next one goes on where it was"
+                "or end it: the next one resumes where it was"
             ) from None
         dead = _holder(file)
         _write(file, {"host": socket.gethostname(), "pid": os.getpid(), "since": _now()})

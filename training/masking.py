@@ -31,7 +31,7 @@ def draw_masks(
 
     ``arm`` is ``RefreshConfig.pretraining``: a set that it has no use for is empty. Of
     ``last_share`` of the windows the newest item's elements are hidden besides.
-    Elements of one item are hidden together: a click beside the hidden rating of the same
+    Elements of one item are hidden together: a click next to the hidden rating of the same
     item would give the answer away.
     """
     items, behaviors = (_draw(item_rows, ratio, last_share) for _ in range(2))
@@ -59,10 +59,10 @@ def hide(history: dict[str, Tensor], masks: Masks) -> dict[str, Tensor]:
 
 
 def prefixes(history: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Return ``history`` with a ``share`` of its windows cut short: their beginning alone.
+    """Return ``history`` with a ``share`` of its windows cut to their beginning.
 
-    A window is cut after any of its behaviours alike, but leaves two: one to be foretold
-    from the other. So a user teaches as many lessons as there were requests in the past.
+    A window is cut after any of its behaviours alike, but leaves two: one to be predicted
+    from the other. So a user gives as many examples as there were requests in the past.
     What is left moves to the end, where a history's newest stands.
     """
     rows = history["history_item_rows"]  # (B, L)

@@ -1,4 +1,4 @@
-"""Score → metric: the formulas, in numpy alone, for training and live monitoring alike.
+"""Score → metric: the formulas, in numpy only, for training and live monitoring.
 
 In: clicks (0 or 1) and predicted probabilities of matured impressions. Out: one number
 each; NaN where a metric is undefined (no clicks, or nothing but clicks), never an error.
@@ -88,7 +88,7 @@ def log_losses(clicked: NDArray[np.generic], probabilities: NDArray[np.generic])
 
 
 def calibration(clicked: NDArray[np.generic], probabilities: NDArray[np.generic]) -> float:
-    """Return sum(p) / sum(y): 1 is right, 1.2 promises a fifth too many clicks."""
+    """Return sum(p) / sum(y): 1 = calibrated, 1.2 over-predicts clicks by 20 %."""
     clicks = float(np.sum(clicked, dtype=np.float64))
     if clicks == 0.0:
         return float("nan")

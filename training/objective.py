@@ -2,7 +2,7 @@
 
 In: rows of the stage's examples. Out: terms that can be added up over parts of a batch and
 over processes before they are divided; so the loss of a batch is the same however it is
-shared out.
+split.
 """
 
 import abc
@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 Term = tuple[Tensor, Tensor]
-"""The sum of the losses of what is foretold, and how many that were; perhaps none."""
+"""The sum of the losses of some targets, and how many these were; perhaps none."""
 Terms = Mapping[str, Term]
 """By name, always the same names. The loss is Σ sum / count."""
+Counts = Mapping[str, Tensor]
+"""The counts of ``Terms``."""
 
 
 class Objective(nn.Module, abc.ABC):
@@ -25,21 +27,28 @@ class Objective(nn.Module, abc.ABC):
 
     lengths: NDArray[np.int64]
     """How long each example's sequences are: (rows, kinds), the costliest kind last."""
-    asks: NDArray[np.float64]
-    """How much each example asks, (rows,): a batch weighs as much as its examples ask. So
-    what is asked counts alike, though rows of alike lengths share a batch."""
+    target_counts: NDArray[np.float64]
+    """How many targets each example has, (rows,), or is expected to have. A batch weighs as
+    much as its targets: each counts the same, though rows of similar lengths share one."""
 
     @abc.abstractmethod
     def batch(self, rows: NDArray[np.int64], longest: NDArray[np.int64]) -> Any:
         """Return examples ``rows`` (perhaps none), sequences cut to ``longest`` (kinds)."""
 
     @abc.abstractmethod
+    def counts(self, batch: Any) -> Counts:
+        """Return the counts of what ``forward`` returns, from labels and masks only.
+
+        No model runs. It draws what ``forward`` draws before the model, in that order.
+        """
+
+    @abc.abstractmethod
     def forward(self, batch: Any) -> Terms:
         """Return the terms of the loss of what ``batch`` returned."""
 
 
-def loss_of(terms: Terms, counts: Mapping[str, Tensor] | None = None) -> Tensor:
-    """Return Σ sum / count; ``counts`` are of the whole whose part ``terms`` are."""
+def loss_of(terms: Terms, counts: Counts | None = None) -> Tensor:
+    """Return Σ sum / count; ``counts`` are of the whole batch, ``terms`` of a part."""
     own = {name: count for name, (_, count) in terms.items()}
     counts = counts or own
     each = [mean_of((total, counts[name])) for name, (total, _) in terms.items()]

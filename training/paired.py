@@ -1,4 +1,4 @@
-"""Two models' scores of the same impressions → how much better one is, and what is luck.
+"""Two models' scores of the same impressions → how much better one is, with its error.
 
 In: clicks, two models' probabilities and each impression's user. Out: the difference of a
 metric and its standard error. A user's impressions are alike, so that users are what is
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from srp4ctr.training import metrics
 
-ONE_SIDED = 1.645  # standard errors that luck exceeds once in twenty
+ONE_SIDED = 1.645  # standard errors that chance exceeds once in twenty
 Array = NDArray[np.generic]
 Floats = NDArray[np.float64]
 
@@ -28,8 +28,8 @@ class Difference:
     standard_error: float
 
     @property
-    def luck(self) -> float:
-        """What a difference of nothing exceeds by chance once in twenty."""
+    def margin(self) -> float:
+        """The margin of error: a true difference of 0 exceeds it once in twenty."""
         return ONE_SIDED * self.standard_error
 
 
@@ -58,19 +58,20 @@ def auc(clicked: Array, one: Array, other: Array, users: Array) -> Difference:
 
 
 def gauc(
-    clicked: Array, scores: tuple[Array, Array], requests: Array, users: Array
+    clicked: Array, one: Array, other: Array, requests: Array, users: Array
 ) -> Difference:
-    """Return the difference of the mean AUCs of ``requests``: above 0, the first is better.
+    """Return the difference of the mean AUCs of ``requests``: above 0, ``one`` is better.
 
     Requests without both a click and a non-click have no weight, as in ``metrics.gauc``.
     """
-    one, other = (metrics.group_aucs(clicked, each, requests) for each in scores)
+    first_aucs = metrics.group_aucs(clicked, one, requests)
+    apart = first_aucs - metrics.group_aucs(clicked, other, requests)
     _, first, sizes = np.unique(requests, return_index=True, return_counts=True)
-    ranked = np.isfinite(one)
+    ranked = np.isfinite(first_aucs)
     if not ranked.any():
         return Difference(value=float("nan"), standard_error=float("nan"))
     share = sizes[ranked] / sizes[ranked].sum()
-    apart = (one - other)[ranked]
+    apart = apart[ranked]
     value = float(share @ apart)
     owners = np.asarray(users)[first[ranked]]
     return _difference(value, share * (apart - value), owners)
@@ -102,7 +103,7 @@ def _difference(value: float, influence: Floats, users: Array) -> Difference:
     _, owner = np.unique(users, return_inverse=True)
     sums = np.bincount(owner.reshape(-1), weights=influence)
     number = len(sums)
-    if number < 2:  # of one user nothing can be said: no difference is beyond luck
+    if number < 2:  # the spread of one user is unknown: no difference is significant
         return Difference(value=value, standard_error=float("inf"))
     variance = float(np.square(sums).sum()) * number / (number - 1)
     return Difference(value=value, standard_error=variance**0.5)

@@ -1,7 +1,8 @@
 """Data parallelism: processes that ``torchrun`` started, each with a part of every batch.
 
-In: torchrun's variables. Out: this process's place among its peers, and what they do
-together. One process alone needs none of it: every call is then the identity.
+In: torchrun's variables. Out: this process's rank among its peers, and what they do
+together; in a single process every call is the identity. On a machine shared with serving
+the processes take what is left.
 """
 
 import os
@@ -15,13 +16,15 @@ from torch import Tensor, nn
 from torch import distributed as torch_distributed
 from torch.nn.parallel import DistributedDataParallel
 
+from srp4ctr.training.config import RefreshConfig
+
 # While the first process reads the log or exports, the others wait.
 PATIENCE = timedelta(hours=12)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Processes:
-    """This process's ``rank`` among ``count``; the first alone writes files."""
+    """This process's ``rank`` among ``count``; only the first writes files."""
 
     rank: int = 0
     count: int = 1
@@ -35,7 +38,7 @@ class Processes:
         """Return ``module`` with gradients that are averaged over the processes."""
         if self.count == 1:
             return module
-        # Stages leave parameters out: frozen ones, heads that a batch does not ask.
+        # Stages leave parameters out: frozen ones, heads that a batch does not use.
         return DistributedDataParallel(
             module, broadcast_buffers=False, find_unused_parameters=True
         )
@@ -48,7 +51,7 @@ class Processes:
         torch_distributed.all_reduce(summed)
         return summed
 
-    def agree(self, value: float) -> float:
+    def broadcast(self, value: float) -> float:
         """Return the first process's ``value``: clocks differ, decisions must not."""
         if self.count == 1:
             return value
@@ -56,7 +59,7 @@ class Processes:
 
     def wait(self) -> None:
         """Wait until every process has come here."""
-        self.agree(0.0)
+        self.broadcast(0.0)
 
 
 ALONE = Processes()
@@ -64,7 +67,7 @@ ALONE = Processes()
 
 @contextmanager
 def joined() -> Iterator[Processes]:
-    """Join the processes that torchrun started; alone without torchrun."""
+    """Join the processes that torchrun started; a single process without torchrun."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield ALONE
@@ -84,3 +87,15 @@ def device_of(name: str) -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def yield_to_serving(config: RefreshConfig) -> None:
+    """Lower this process's priority and cap its part of the GPU; once per process.
+
+    What exceeds the cap ends in torch's ``OutOfMemoryError``, and serving has its own.
+    """
+    if config.niceness > 0:
+        os.nice(config.niceness)
+    is_capped = config.max_gpu_memory_share < 1.0 and config.device != "cpu"
+    if is_capped and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(config.max_gpu_memory_share)

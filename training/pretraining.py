@@ -1,11 +1,12 @@
 """Sequence → encoder: FG-BERT's cloze tasks on behaviours before the training boundary.
 
-In: windows of L behaviours (``HISTORY_TENSORS``). Out: a trained encoder. Two mask sets
-are drawn independently for each window: item-related fields (id and attributes together)
-and behaviour-related fields (all of them together); see ``masking.py``.
+In: windows of L behaviours (``HISTORY_TENSORS``). Out: the stage that trains the encoder.
+Two mask sets are drawn independently for each window: item-related fields (id and
+attributes together) and behaviour-related fields (all of them together); see
+``masking.py``.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,49 +16,35 @@ from torch import Tensor
 from srp4ctr.features.vocabulary import FIRST_OOV_ROW
 from srp4ctr.training.batches import (
     HISTORY_NAMES,
-    Arrays,
+    Windows,
     history_lengths,
     newest,
     torch_rows,
 )
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.fitting import FitOptions, Stage, fit
-from srp4ctr.training.id_dropout import forgetting
+from srp4ctr.training.fitting import Stage
+from srp4ctr.training.id_dropout import id_dropper
 from srp4ctr.training.masking import Masks, draw_masks, hide, ids_only, prefixes
 from srp4ctr.training.model.encoder import BehaviorEncoder
 from srp4ctr.training.model.item_softmax import Proposal
 from srp4ctr.training.model.pretraining_heads import MaskedHeads
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.objective import Objective, Terms
+from srp4ctr.training.objective import Counts, Objective, Terms
 
 STAGE = "pre-train"
 ITEMS = "history_item_rows"
 WEIGHT_DECAY = 0.01
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Windows:
-    """W windows of L behaviours each, newest last."""
-
-    tensors: Arrays
-    """``HISTORY_NAMES``, each with a leading axis W."""
-
-    def __len__(self) -> int:
-        return len(self.tensors["history_item_rows"])
-
-
-def pretrain(
+def stage_of(
     model: SRP4CTR,
     windows: Windows,
     config: RefreshConfig,
-    options: FitOptions,
     heads: MaskedHeads | None = None,
-) -> tuple[float, ...]:
-    """Train ``model.encoder`` on ``windows``, in place; return the loss of each epoch.
+) -> Stage:
+    """Return the stage that trains ``model.encoder`` on ``windows``.
 
-    Afterwards the candidate stream starts from the encoder's weights: also where
-    ``config.pretraining`` is ``none``, so that arms differ in what was learnt alone.
-    ``heads`` are for who wants to keep what foretells a hidden item; left out, they end
+    ``heads`` are for a caller that keeps what predicts a hidden item; left out, they end
     with the stage.
     """
     torch.manual_seed(config.seed)
@@ -65,22 +52,8 @@ def pretrain(
     if (num_rows := model.embedding.items.num_embeddings) > config.max_full_softmax_items:
         heads.proposal = _proposal(windows, num_rows, config.sampled_items)
     heads.to(next(model.parameters()).device)
-    losses: tuple[float, ...] = ()
-    if config.pretraining != "none":
-        losses = _fit(model, heads, windows, config, options)
-    model.cross_attention.copy_from(model.encoder)
-    return losses
-
-
-def _fit(
-    model: SRP4CTR,
-    heads: MaskedHeads,
-    windows: Windows,
-    config: RefreshConfig,
-    options: FitOptions,
-) -> tuple[float, ...]:
     objective = MaskedObjective(model.encoder, heads, windows, config)
-    stage = Stage(
+    return Stage(
         name=STAGE,
         objective=objective,
         optimiser=torch.optim.AdamW(
@@ -95,11 +68,10 @@ def _fit(
         seed=config.seed * 2,
         config=config,
     )
-    return fit(stage, options)
 
 
 class MaskedObjective(Objective):
-    """Foretell what is hidden of windows: the heads' losses at the hidden positions."""
+    """Predict what is hidden of windows: the heads' losses at the hidden positions."""
 
     catalogue: Tensor
 
@@ -117,7 +89,7 @@ class MaskedObjective(Objective):
         self.config = config
         self.lengths = history_lengths(windows.tensors)[:, None]
         drawn = config.mask_ratio * self.lengths[:, 0].astype(np.float64)
-        self.asks = drawn + config.last_masked_share * (1.0 - config.mask_ratio)
+        self.target_counts = drawn + config.last_masked_share * (1.0 - config.mask_ratio)
         self.register_buffer("catalogue", _catalogue(windows, heads, config), False)
 
     def batch(
@@ -128,37 +100,50 @@ class MaskedObjective(Objective):
         history = newest(torch_rows(self.windows.tensors, rows, device), int(longest[0]))
         return ids_only(history) if self.config.pretraining == "bert" else history
 
+    def counts(self, batch: dict[str, Tensor]) -> Counts:
+        """Return how many targets ``forward`` hides of ``batch``, by the same draws."""
+        history, masks = self._drawn(batch)
+        return self.heads.counts(history, self._targets(history, masks))
+
     def forward(self, batch: dict[str, Tensor]) -> Terms:
-        """Hide some of ``batch`` (histories), and return the terms of foretelling it."""
+        """Hide some of ``batch`` (histories), and return the terms of predicting it."""
+        return self.terms(*self._drawn(batch))
+
+    def _drawn(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], Masks]:
+        """Return ``batch``, some of its windows cut short, and the masks over it."""
         config = self.config
-        batch = prefixes(batch, config.prefix_share)
+        history = prefixes(batch, config.prefix_share)
         masks = draw_masks(
-            batch["history_item_rows"],
+            history[ITEMS],
             config.mask_ratio,
             config.pretraining,
             config.last_masked_share,
         )
-        return self.terms(batch, masks)
+        return history, masks
+
+    def _targets(self, history: dict[str, Tensor], masks: Masks) -> Masks:
+        """Return ``masks`` without items outside the vocabulary.
+
+        Such an item has a hashed row: there is nothing to predict.
+        """
+        known = history[ITEMS] >= FIRST_OOV_ROW + self.config.num_oov_rows
+        return replace(masks, items=masks.items & known)
 
     def terms(self, history: dict[str, Tensor], masks: Masks) -> Terms:
-        """Return the heads' terms at the positions of ``history`` that ``masks`` hide.
-
-        An item outside the vocabulary has a hashed row: there is nothing to foretell.
-        """
+        """Return the heads' terms at the positions of ``history`` that ``masks`` hide."""
         config = self.config
-        by_id_alone = config.pretraining == "bert"
-        share = 0.0 if by_id_alone else config.id_dropout
-        forget = forgetting(share, config.num_oov_rows)
-        seen = hide({**history, **{ITEMS: forget(history[ITEMS])}}, masks)
+        by_id_only = config.pretraining == "bert"
+        share = 0.0 if by_id_only else config.id_dropout
+        drop = id_dropper(share, config.num_oov_rows)
+        seen = hide({**history, **{ITEMS: drop(history[ITEMS])}}, masks)
         states = self.encoder(*(seen[name] for name in HISTORY_NAMES))["last_states"]
-        known = masks.items & (history[ITEMS] >= FIRST_OOV_ROW + config.num_oov_rows)
-        asked = replace(masks, items=known)
+        targets = self._targets(history, masks)
 
         def vectors(rows: Tensor) -> Tensor:
             attributes = self.catalogue[rows]
-            return self.encoder.embedding.item_vectors(forget(rows), attributes)
+            return self.encoder.embedding.item_vectors(drop(rows), attributes)
 
-        terms: Terms = self.heads(states[:, 1:], history, asked, vectors)
+        terms: Terms = self.heads(states[:, 1:], history, targets, vectors)
         return terms
 
 

@@ -2,7 +2,7 @@
 
 In: the raw event log, items' profiles, and the bundles so far. Out: a bundle in
 ``bundles_dir``, promoted if it passes its gates, and a report. Nothing here knows Triton:
-promotion is a callable that takes a folder. Killed at any step, the next run goes on.
+promotion is a callable that takes a folder. Killed at any step, the next run resumes.
 """
 
 import shutil
@@ -11,24 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from srp4ctr.features import bundle
+from srp4ctr.features.bundle import BundleManifest
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.gates import Gate, failed
 from srp4ctr.streams.config import StreamConfig
-from srp4ctr.training import (
-    bundling,
-    champion,
-    example_files,
-    lock,
-    reports,
-    run_log,
-    stages,
-)
+from srp4ctr.training import bundling, champion, example_files, lock, reports, stages
 from srp4ctr.training.bundling import Origin, unfinished
-from srp4ctr.training.champion import Champion
+from srp4ctr.training.champion import Champion, NoChampion
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.judging import Scored, judge
+from srp4ctr.training.judging import Scored, evaluate
 from srp4ctr.training.parallel import ALONE, Processes
-from srp4ctr.training.progress import Clock, ProgressListener, silent
+from srp4ctr.training.progress import Clock, ProgressListener, logging_to, silent
 from srp4ctr.training.reports import Outcome, RefreshReport
 from srp4ctr.training.stages import Training
 from srp4ctr.training.training_set import TrainingSet, read_training_set
@@ -40,16 +33,16 @@ class RefreshOptions:
     """What surrounds one refresh."""
 
     promote: Callable[[Path], tuple[Gate, ...]] | None = None
-    """Serves the bundle in a folder, and returns what it checked; None: nobody does."""
+    """Serves the bundle in a folder, and returns what it checked; None: no promotion."""
     serving: Path | None = None
     """The folder of the bundle that serves now."""
     from_scratch: bool = False
-    """Do not go on from an earlier bundle."""
+    """Start without an earlier bundle."""
     force: bool = False
-    """Train even if the newest bundle has learnt all there is."""
+    """Train even if the newest bundle was trained on all there is."""
     progress: ProgressListener = silent
     processes: Processes = ALONE
-    """Those that train together: the first calls ``refresh``, the others ``follow``."""
+    """Those that train together: the first calls ``refresh``, the others ``run_worker``."""
 
 
 def refresh(
@@ -60,28 +53,28 @@ def refresh(
 ) -> RefreshReport:
     """Train a model on what the event log has new, and promote it if it passes its gates.
 
-    Raises ``ValueError`` with what to do when the log has too little to learn from, and
+    Raises ``ValueError`` with what to do when the log has too little to train on, and
     ``RefreshIsRunningError`` while another refresh runs. A run that was cut off resumes
     where it was, as long as log and recipe are the same.
     """
     options = options or RefreshOptions()
     clock = Clock(options.progress)
     with lock.held(Path(config.bundles_dir)) as note:
-        rival = champion.load(options.serving, streams.sequence_length)
+        old = champion.load(options.serving, streams.sequence_length)
         with clock.step("examples"):
-            lessons = _lessons(config, features, streams, rival)
+            dataset = _dataset(config, features, streams, old)
         training = Training(
             config=config,
-            lessons=lessons,
+            dataset=dataset,
             from_scratch=options.from_scratch,
             processes=options.processes,
             clock=clock,
         )
         report = _made_before(config, training.recipe)
         if report is None or options.force:
-            report = _make_bundle(_Task(training, rival, options, note))
+            report = _make_bundle(training, old, options, note)
         else:
-            stages.dismiss(options.processes)
+            stages.release_workers(options.processes)
             shutil.rmtree(unfinished(config), ignore_errors=True)
             if report.outcome is not Outcome.READY or options.promote is None:
                 return replace(report, outcome=Outcome.NOTHING_NEW)
@@ -93,92 +86,97 @@ def refresh(
         return report
 
 
-def _lessons(
+def _dataset(
     config: RefreshConfig,
     features: FeatureConfig,
     streams: StreamConfig,
-    rival: Champion | str,
+    old: Champion | NoChampion,
 ) -> TrainingSet:
     """Return the training set; that of an unfinished refresh, if the log is the same."""
-    lengths = streams.sequence_length, streams.exposure_length
-    words, named = None, ""
-    if isinstance(rival, Champion):
-        words, named = rival.words, f"{rival.card.version} {rival.card.created_at_ms}"
-    return example_files.kept(
+    vocabulary, named = None, ""
+    if isinstance(old, Champion):
+        vocabulary = old.vocabulary
+        named = f"{old.card.version} {old.card.created_at_ms}"
+    return example_files.cached(
         unfinished(config) / example_files.FOLDER,
-        example_files.name_of(config, features, lengths, named),
-        lambda: read_training_set(config, features, lengths[0], words, lengths[1]),
+        example_files.name_of(config, features, streams, named),
+        lambda: read_training_set(config, features, streams, vocabulary),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """What one new bundle is made from."""
+def _make_bundle(
+    training: Training, old: Champion | NoChampion, options: RefreshOptions, note: str
+) -> RefreshReport:
+    """Train, evaluate and export a model; return the report of its bundle.
 
-    training: Training
-    rival: Champion | str
-    """The bundle that serves, or why there is none to compare with."""
-    options: RefreshOptions
-    note: str
-    """What a person should know of how it began."""
-
-
-def _make_bundle(task: _Task) -> RefreshReport:
-    """Train, judge and export a model; return the report of its bundle."""
-    training = task.training
-    config, lessons = training.config, training.lessons
-    model, parent, start = stages.begin(training, task.options.serving)
-    with run_log.logging_to(_log_folder(config)) as log:
-        stages.train(model, parent, training, log)
+    ``note`` is of the last refresh, if it died.
+    """
+    config, dataset = training.config, training.dataset
+    start = stages.begin(training, options.serving)
+    model, parent = start.model, start.parent
+    with logging_to(_log_folder(config)) as log:
+        stages.train(start, training, log)
         with training.clock.step("judge"):
-            verdict = judge(model, lessons.parts, config)
-        for name, value in verdict.metrics.items():
+            evaluation = evaluate(model, dataset.parts, config)
+        for name, value in evaluation.metrics.items():
             log(f"judged/{name}", value, 0)
-    against = _champion_gates(task, verdict.judged)
-    verdict = replace(verdict, gates=verdict.gates + against)
+    against = _champion_gates(old, training, evaluation.judged)
+    evaluation = replace(evaluation, gates=evaluation.gates + against)
     with training.clock.step("export"):
         origin = Origin(
             recipe=training.recipe,
             parent=parent.card.version if parent else "",
-            window_start_ms=_window_start_ms(lessons, parent),
+            window_start_ms=_window_start_ms(dataset, parent),
         )
-        card = bundling.export_bundle(model, lessons, verdict, config, origin)
-        passed = Outcome.KEPT if task.options.promote is None else Outcome.READY
-        report = RefreshReport(
-            version=card.version,
-            folder=Path(config.bundles_dir) / card.version,
-            outcome=Outcome.REFUSED if failed(card.gates) else passed,
-            gates=card.gates,
-            parent=card.parent,
-            notes=tuple(each for each in (start, task.note) if each),
-            metrics=card.metrics,
-            cost=card.cost,
-            counts=card.counts,
-        )
+        card = bundling.export_bundle(model, dataset, evaluation, config, origin)
+        notes = tuple(each for each in (start.note, note) if each)
+        report = _report(card, notes, options, config)
         bundling.publish(report, config)
     return report
 
 
+def _report(
+    card: BundleManifest,
+    notes: tuple[str, ...],
+    options: RefreshOptions,
+    config: RefreshConfig,
+) -> RefreshReport:
+    """Return the report of a new bundle, before any promotion."""
+    passed = Outcome.KEPT if options.promote is None else Outcome.READY
+    return RefreshReport(
+        version=card.version,
+        folder=Path(config.bundles_dir) / card.version,
+        outcome=Outcome.REFUSED if failed(card.gates) else passed,
+        gates=card.gates,
+        parent=card.parent,
+        notes=notes,
+        metrics=card.metrics,
+        cost=card.cost,
+        counts=card.counts,
+    )
+
+
 def _log_folder(config: RefreshConfig) -> Path | None:
-    """Return where this refresh's curves go: a run has the name of the bundle to be."""
+    """Return the folder of this refresh's curves: it is named as the bundle to be."""
     bundles = Path(config.bundles_dir)
     if not config.tensorboard_dir:
         return None
     return bundles / config.tensorboard_dir / bundle.next_version(bundles)
 
 
-def _champion_gates(task: _Task, judged: Scored) -> tuple[Gate, ...]:
-    training = task.training
-    slates = training.lessons.champion_judge
-    if isinstance(task.rival, str):
-        return champion.none(task.rival)
+def _champion_gates(
+    old: Champion | NoChampion, training: Training, judged: Scored
+) -> tuple[Gate, ...]:
+    if isinstance(old, NoChampion):
+        return champion.skip(old.reason)
+    slates = training.dataset.champion_judge
     assert slates is not None  # cut with the champion's vocabulary
-    return champion.compare(task.rival, slates, judged, training.config.champion_tolerance)
+    return champion.compare(old, slates, judged, training.config.champion_tolerance)
 
 
-def _window_start_ms(lessons: TrainingSet, parent: Parent | None) -> int:
-    """Return the earliest request that taught this bundle or those that it came from."""
-    own = int(lessons.parts.train.request_at_ms[0])
+def _window_start_ms(dataset: TrainingSet, parent: Parent | None) -> int:
+    """Return the earliest request that this bundle or its parents were trained on."""
+    own = int(dataset.parts.train.request_at_ms[0])
     return min(own, parent.card.window_start_ms) if parent else own
 
 

@@ -1,7 +1,9 @@
-"""What a refresh made and why it serves or not: ``report.json`` and ``report.md``.
+"""Files on how a refresh ended, for people and for the monitor. No torch.
 
-They lie in the bundle's folder and are no part of it: promotion, and every later
-promotion, adds what it checked.
+``report.json`` and ``report.md`` lie in the bundle's folder and are no part of it:
+promotion, and every later promotion, adds what it checked. ``refresh.json`` is of the
+last refresh, with or without a bundle; ``served-check.json`` of the last check of served
+requests.
 """
 
 import json
@@ -10,11 +12,17 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
+import msgspec
+
 from srp4ctr.features.gates import Gate, failed
 from srp4ctr.features.whole_files import replace_text
 
 REPORT_FILE = "report.json"
 PAGE_FILE = "report.md"
+STATUS_FILE = "refresh.json"
+"""In the bundles' folder."""
+SERVED_CHECK_FILE = "served-check.json"
+"""In the log's folder: the newest check of served requests."""
 
 
 class Outcome(StrEnum):
@@ -23,8 +31,8 @@ class Outcome(StrEnum):
     READY = "ready"  # passed; its promotion has not ended, or was cut off
     PROMOTED = "promoted"
     REFUSED = "refused"
-    KEPT = "kept"  # passed; nobody asked for its promotion
-    NOTHING_NEW = "nothing new"  # the newest bundle has learnt all there is
+    KEPT = "kept"  # passed; without a promotion
+    NOTHING_NEW = "nothing new"  # the newest bundle was trained on all there is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +61,32 @@ class RefreshReport:
     def refusals(self) -> tuple[str, ...]:
         """The gates that failed: why it was not promoted."""
         return tuple(str(gate) for gate in failed(self.gates))
+
+
+class RefreshStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The last refresh, and the last that ended in order."""
+
+    ended_at_ms: int
+    seconds: float
+    error: str = ""
+    """Why it ended before it knew what to do with a bundle; "": it ended in order."""
+    last_success_ms: int = 0
+    """When the last one ended in order, be its bundle refused or nothing new; 0: never."""
+    interval_s: float = 0.0
+    """Another one begins so often; 0: on demand."""
+    version: str = ""
+    outcome: str = ""
+    gates: dict[str, bool] = {}
+    """Of its bundle, less those that were skipped."""
+
+
+class ServedReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the scores of served requests are from what training's features give."""
+
+    checked_at_ms: int
+    requests: int
+    mean_shift: dict[str, float] = {}
+    """By model version: mean |difference| of a probability."""
 
 
 def with_promotion(report: RefreshReport, gates: tuple[Gate, ...]) -> RefreshReport:

@@ -30,7 +30,7 @@ class Schedule:
         if self.seconds is None:
             return by_steps
         by_clock = (time.monotonic() - self.began) / self.seconds
-        return max(by_steps, self.processes.agree(by_clock))
+        return max(by_steps, self.processes.broadcast(by_clock))
 
     def apply(self, optimiser: torch.optim.Optimizer, step: int) -> float:
         """Set the rates of ``step``, and return their share of the height."""

@@ -2,7 +2,7 @@
 
 In: requests of ``features.served_log``, the event log, and the bundles that answered. Out:
 for each tensor of the model, in how many requests it differs and by how much, and what that
-does to a probability. Training knows when an event became known; serving knows what the
+does to a probability. Training goes by when an event became known; serving by what the
 stream had stored by then. So a stream that lags shows here, and nothing else should.
 """
 
@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from srp4ctr.features import bundle, event_log, point_in_time, vocabulary
+from srp4ctr.features import bundle, event_log, point_in_time
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.item_fields import Attributes
 from srp4ctr.features.point_in_time import RequestSnapshots
 from srp4ctr.features.profiles import item_profiles
 from srp4ctr.features.schema import CANDIDATE_FEATURES, CANDIDATE_TENSORS, REQUEST_FEATURES
 from srp4ctr.features.served_log import ServedRequest
+from srp4ctr.features.vocabulary import load as load_vocabulary
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events import item_key
 from srp4ctr.training import examples, export, warm_start
@@ -46,7 +47,7 @@ class Difference:
     """Of one tensor, between serving and training."""
 
     requests: int = 0
-    """In so many of them it differs."""
+    """How many differ."""
     largest: float = 0.0
 
 
@@ -57,15 +58,15 @@ class ServedCheck:
     requests: int = 0
     """Compared with training's."""
     impressions: int = 0
-    """Of these, with a matured label: what training learns from."""
+    """Of these, with a matured label: what training uses."""
     not_in_log: int = 0
-    """Requests that nobody showed, or whose labels have not matured."""
+    """Requests that were not shown, or whose labels have not matured."""
     no_bundle: int = 0
     """Requests that were answered by a bundle that is gone."""
     rescored: int = 0
     """Requests whose served tensors were scored again."""
     onnx_difference: float = 0.0
-    """The greatest, of what was served from what the ONNX files say in this process."""
+    """The greatest, of what was served from the ONNX files' scores in this process."""
     torch_difference: float | None = None
     """The same of the weights in torch; None where the settings have another model."""
     tensors: dict[str, Difference] = field(default_factory=dict)
@@ -89,23 +90,23 @@ class _Log:
 
 
 class _Bundle:
-    """What answered: it scores again, and reads the log by its own vocabulary."""
+    """A bundle that served: it scores again, and reads the log by its own vocabulary."""
 
     def __init__(
         self, folder: Path, profiles: Mapping[int, Attributes], config: RefreshConfig
     ) -> None:
-        self.words = vocabulary.load(folder / bundle.VOCABULARY_FILE)
-        self.attributes = examples.item_attributes(profiles, self.words)
-        self.onnx = export.opened(folder)
+        self.vocabulary = load_vocabulary(folder / bundle.VOCABULARY_FILE)
+        self.attributes = examples.item_attributes(profiles, self.vocabulary)
+        self.onnx = export.scorer(folder)
         self._config = config
         self._folder = folder
 
     def in_torch(self, length: int) -> SRP4CTR | None:
         """Return the model with its weights, None if the settings describe another."""
         parent = warm_start.parent_in(self._folder)
-        model = SRP4CTR(self._config.model, TableSizes.of(self.words, length)).eval()
+        model = SRP4CTR(self._config.model, TableSizes.of(self.vocabulary, length)).eval()
         try:
-            warm_start.carry_over(model, self.words, parent)
+            warm_start.carry_over(model, self.vocabulary, parent)
         except ValueError:
             return None
         return model
@@ -167,12 +168,12 @@ def _score_again(
     in_torch = model.in_torch(length)
     for request in served:
         check.rescored += 1
-        said = request.probabilities
+        before = request.probabilities
         again = model.onnx(request.tensors)[0]
-        check.onnx_difference = max(check.onnx_difference, _apart(said, again))
+        check.onnx_difference = max(check.onnx_difference, _apart(before, again))
         if in_torch is not None:
             probabilities = _in_torch(in_torch, request.tensors)
-            difference = max(check.torch_difference or 0.0, _apart(said, probabilities))
+            difference = max(check.torch_difference or 0.0, _apart(before, probabilities))
             check.torch_difference = difference
 
 
@@ -201,21 +202,21 @@ def _compare(
 
     Training sees what was known when it was shown, with what decays as of the served time.
     """
-    alone = snapshots.take(np.array([row]))
-    alone = replace(alone, times_ms=np.array([request.time_ms]))
-    made = examples.slates(alone, model.words, model.attributes).tensors
-    asked = [item_key(each) if each else 0 for each in request.item_ids]
-    places = {key: place for place, key in reversed([*enumerate(asked)])}
-    shown = [places[key] for key in alone.candidate_item_keys.tolist() if key in places]
-    of_training = _by_candidate(made, len(alone.candidate_item_keys))
-    is_asked = np.isin(alone.candidate_item_keys, asked)
+    snapshot = snapshots.take(np.array([row]))
+    snapshot = replace(snapshot, times_ms=np.array([request.time_ms]))
+    made = examples.slates(snapshot, model.vocabulary, model.attributes).tensors
+    requested = [item_key(each) if each else 0 for each in request.item_ids]
+    places = {key: place for place, key in reversed([*enumerate(requested)])}
+    shown = [places[key] for key in snapshot.candidate_item_keys.tolist() if key in places]
+    of_training = _by_candidate(made, len(snapshot.candidate_item_keys))
+    is_requested = np.isin(snapshot.candidate_item_keys, requested)
     check.requests += 1
     check.impressions += len(shown)
     moved = dict(request.tensors)
     for name in EXAMPLE_NAMES:
         ours, theirs = request.tensors[name], of_training[name]
         if name in _OF_CANDIDATES:
-            ours, theirs = ours[:, shown], theirs[:, is_asked]
+            ours, theirs = ours[:, shown], theirs[:, is_requested]
         _note(check.tensors.setdefault(name, Difference()), ours, theirs)
         for column, feature in enumerate(_FEATURES.get(name, ())):
             pair = ours[..., column], theirs[..., column]

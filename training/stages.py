@@ -1,4 +1,4 @@
-"""Both stages of training, in the process that refreshes and in those that train along.
+"""Both stages of training, in the process that refreshes and in its worker processes.
 
 In: a training set, and the bundles so far. Out: a trained model. All processes begin with
 the same weights and read the same examples; only the first writes.
@@ -14,27 +14,25 @@ from typing import Any
 import torch
 
 from srp4ctr.features import bundle
-from srp4ctr.training import example_files, warm_start
+from srp4ctr.training import example_files, finetuning, pretraining, warm_start
+from srp4ctr.training.batches import Slates, Windows
 from srp4ctr.training.bundling import unfinished
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.finetuning import STAGE as FINETUNE
-from srp4ctr.training.finetuning import finetune
-from srp4ctr.training.fitting import FitOptions
+from srp4ctr.training.fitting import FitOptions, fit
+from srp4ctr.training.model.click_model import ClickModel
 from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.pretraining_heads import MaskedHeads
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.parallel import Processes, device_of
-from srp4ctr.training.pretraining import STAGE as PRETRAIN
-from srp4ctr.training.pretraining import pretrain
-from srp4ctr.training.progress import Clock, silent
-from srp4ctr.training.run_log import ScalarLog, unlogged
+from srp4ctr.training.progress import Clock, ScalarLog, silent, unlogged
 from srp4ctr.training.training_set import TrainingSet
-from srp4ctr.training.warm_start import Parent
+from srp4ctr.training.warm_start import NoParent, Parent
 
 PRETRAINING_SHARE = (
     0.5  # of ``max_seconds``: at the default epochs both stages take as long
 )
-_NOTHING = -1  # instead of the number of the bundle to go on from; 0 is none
-# Settings that leave the result as it is: resumed with others, a run goes on.
+_NOTHING = -1  # instead of the number of the parent bundle; 0 is none
+# Settings that leave the result as it is: a run resumes with others, too.
 _CHANGE_NOTHING: Mapping[str, Any] = {
     "bundles_dir": "",
     "tensorboard_dir": "",
@@ -47,83 +45,89 @@ _CHANGE_NOTHING: Mapping[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What is learnt, from what, and where."""
+    """What a model is trained by, on what, and where."""
 
     config: RefreshConfig
-    lessons: TrainingSet
+    dataset: TrainingSet
     from_scratch: bool
-    """Do not go on from an earlier bundle."""
+    """Start without an earlier bundle."""
     processes: Processes
     clock: Clock
 
     @functools.cached_property
     def recipe(self) -> str:
         """A digest of what may not differ if a checkpoint is to be resumed."""
-        return _recipe(self.config, self.lessons, self.from_scratch)
+        return _recipe(self.config, self.dataset, self.from_scratch)
 
 
-def begin(training: Training, serving: Path | None) -> tuple[SRP4CTR, Parent | None, str]:
-    """Return the model to train, the bundle that it goes on from, and why so.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """A model before its first step."""
 
-    Processes that wait in ``follow`` are told, and begin likewise.
+    model: SRP4CTR
+    parent: Parent | None
+    """The bundle whose weights it has; None: from scratch."""
+    note: str
+    """Why so, for the report."""
+
+
+def begin(training: Training, serving: Path | None) -> Start:
+    """Return the model to train, with the weights of the newest bundle that fits.
+
+    Worker processes receive its number, and begin likewise.
     """
-    found: Parent | str = "as asked"
+    found: Parent | NoParent = NoParent("as requested")
     if not training.from_scratch:
         bundles = bundle.list_bundles(Path(training.config.bundles_dir))
-        found = warm_start.find_parent(bundles, training.lessons, serving)
-    number = 0 if isinstance(found, str) else int(found.card.version.removeprefix("v"))
-    training.processes.agree(number)
-    return _started(training, found)
+        found = warm_start.find_parent(bundles, training.dataset, serving)
+    number = int(found.card.version.removeprefix("v")) if isinstance(found, Parent) else 0
+    training.processes.broadcast(number)
+    return _start(training, found)
 
 
-def dismiss(processes: Processes) -> None:
-    """Tell the processes that wait in ``follow`` that there is nothing to train."""
-    processes.agree(_NOTHING)
+def release_workers(processes: Processes) -> None:
+    """Let the processes that wait in ``run_worker`` end: there is nothing to train."""
+    processes.broadcast(_NOTHING)
 
 
-def follow(config: RefreshConfig, processes: Processes, from_scratch: bool) -> None:
-    """Train along with the process that refreshes; it alone reads, judges and writes."""
-    number = int(processes.agree(_NOTHING))
+def run_worker(config: RefreshConfig, processes: Processes, from_scratch: bool) -> None:
+    """Train along with the process that refreshes; only that one evaluates and writes."""
+    number = int(processes.broadcast(_NOTHING))
     if number == _NOTHING:
         return
-    found = example_files.read(unfinished(config) / example_files.FOLDER)
-    assert found is not None  # the first process has just written it
+    stored = example_files.read(unfinished(config) / example_files.FOLDER)
+    assert stored is not None  # the first process has just written it
     training = Training(
         config=config,
-        lessons=found[1],
+        dataset=stored.dataset,
         from_scratch=from_scratch,
         processes=processes,
         clock=Clock(silent),
     )
     folder = Path(config.bundles_dir) / f"v{number}"
-    parent = warm_start.parent_in(folder) if number else "as told"
-    model, own, _ = _started(training, parent)
-    train(model, own, training)
+    found = warm_start.parent_in(folder) if number else NoParent("as the first process")
+    train(_start(training, found), training)
 
 
-def _started(
-    training: Training, parent: Parent | str
-) -> tuple[SRP4CTR, Parent | None, str]:
-    config, words = training.config, training.lessons.words
-    length = training.lessons.windows.tensors["history_item_rows"].shape[1]
+def _start(training: Training, found: Parent | NoParent) -> Start:
+    config, vocabulary = training.config, training.dataset.vocabulary
     torch.manual_seed(config.seed)
-    model = SRP4CTR(config.model, TableSizes.of(words, length))
+    model = SRP4CTR(config.model, TableSizes.of(vocabulary, training.dataset.length))
     model.to(device_of(config.device))
-    if isinstance(parent, str):
-        return model, None, f"from scratch: {parent}"
+    if isinstance(found, NoParent):
+        return Start(model=model, parent=None, note=f"from scratch: {found.reason}")
     try:
-        return model, parent, warm_start.carry_over(model, words, parent)
+        note = warm_start.carry_over(model, vocabulary, found)
     except ValueError as error:
-        return model, None, f"from scratch: {error}"
+        return Start(model=model, parent=None, note=f"from scratch: {error}")
+    return Start(model=model, parent=found, note=note)
 
 
-def train(
-    model: SRP4CTR, parent: Parent | None, training: Training, log: ScalarLog = unlogged
-) -> None:
-    """Train ``model`` in both stages, resuming from their checkpoints."""
-    config, lessons = training.config, training.lessons
+def train(start: Start, training: Training, log: ScalarLog = unlogged) -> None:
+    """Train ``start.model`` in both stages, resuming from their checkpoints."""
+    config, dataset, parent = training.config, training.dataset, start.parent
     if parent is not None:
-        lessons = warm_start.since(lessons, parent.card.boundary_ms, config)
+        dataset = warm_start.since(dataset, parent.card.boundary_ms, config)
         config = warm_start.shortened(config)
     recipe = f"{training.recipe} {parent.card.version if parent else ''}"
     options = FitOptions(
@@ -132,31 +136,60 @@ def train(
         log=log,
         processes=training.processes,
     )
-    pretraining_share = 0.0 if config.pretraining == "none" else PRETRAINING_SHARE
-    shares = {PRETRAIN: pretraining_share, FINETUNE: 1.0 - pretraining_share}
-    for stage, share in shares.items():
-        seconds = None if config.max_seconds is None else share * config.max_seconds
-        file = unfinished(config) / f"{stage}.safetensors"
-        own = replace(options, checkpoint=file, seconds=seconds)
-        with training.clock.timed(stage):
-            if stage == FINETUNE:
-                finetune(model, lessons.parts.train, config, own)
-            elif parent is None:
-                pretrain(model, lessons.windows, config, own)
-            else:
-                with warm_start.kept_candidate_stream(model):
-                    pretrain(model, lessons.windows, config, own)
+    share = 0.0 if config.pretraining == "none" else PRETRAINING_SHARE
+    name = pretraining.STAGE
+    with training.clock.timed(name), warm_start.kept_candidate_stream(start.model, parent):
+        own = _limited(options, config, name, share)
+        pretrain(start.model, dataset.windows, config, own)
+    name = finetuning.STAGE
+    with training.clock.timed(name):
+        own = _limited(options, config, name, 1.0 - share)
+        finetune(start.model, dataset.parts.train, config, own)
 
 
-def _recipe(config: RefreshConfig, lessons: TrainingSet, from_scratch: bool) -> str:
+def _limited(
+    options: FitOptions, config: RefreshConfig, stage: str, share: float
+) -> FitOptions:
+    """Return ``options`` with the stage's checkpoint and its ``share`` of the time."""
+    seconds = None if config.max_seconds is None else share * config.max_seconds
+    file = unfinished(config) / f"{stage}.safetensors"
+    return replace(options, checkpoint=file, seconds=seconds)
+
+
+def pretrain(
+    model: SRP4CTR,
+    windows: Windows,
+    config: RefreshConfig,
+    options: FitOptions,
+    heads: MaskedHeads | None = None,
+) -> tuple[float, ...]:
+    """Train ``model.encoder`` on ``windows``, in place; return the loss of each epoch.
+
+    Afterwards the candidate stream starts from the encoder's weights: also where
+    ``config.pretraining`` is ``none``, so that variants differ in pre-training only.
+    """
+    losses: tuple[float, ...] = ()
+    if config.pretraining != "none":
+        losses = fit(pretraining.stage_of(model, windows, config, heads), options)
+    model.cross_attention.copy_from(model.encoder)
+    return losses
+
+
+def finetune(
+    model: ClickModel, slates: Slates, config: RefreshConfig, options: FitOptions
+) -> tuple[float, ...]:
+    """Train ``model`` on ``slates``, in place; return the log loss of each epoch."""
+    return fit(finetuning.stage_of(model, slates, config), options)
+
+
+def _recipe(config: RefreshConfig, dataset: TrainingSet, from_scratch: bool) -> str:
     """Return a digest of what may not differ if a checkpoint is to be resumed."""
     own = replace(config, **_CHANGE_NOTHING)
-    length = lessons.windows.tensors["history_item_rows"].shape[1]
-    lengths = length, lessons.exposure_length
-    described = repr((own, from_scratch, lengths, lessons.counts))
+    lengths = dataset.length, dataset.exposure_length
+    described = repr((own, from_scratch, lengths, dataset.counts))
     digest = hashlib.sha256(described.encode())
-    for array in (lessons.parts.train.request_at_ms, lessons.parts.train.clicked):
+    for array in (dataset.parts.train.request_at_ms, dataset.parts.train.clicked):
         digest.update(array.tobytes())
-    digest.update(repr(lessons.words.item_fields).encode())
-    digest.update(lessons.words.item_keys.tobytes())
+    digest.update(repr(dataset.vocabulary.item_fields).encode())
+    digest.update(dataset.vocabulary.item_keys.tobytes())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Event log → all that a refresh learns from, cut at one boundary in time.
+"""Event log → all that a refresh is trained and evaluated on, cut at one boundary in time.
 
 In: the raw log and items' profiles. Out: a vocabulary and pre-training windows of what was
 known before the boundary, and slates on both sides of it.
@@ -11,28 +11,28 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from srp4ctr.features import event_log, point_in_time, vocabulary
+from srp4ctr.features import event_log, point_in_time
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.item_fields import Attributes
 from srp4ctr.features.point_in_time import RequestSnapshots, UserHistories
 from srp4ctr.features.profiles import item_profiles
-from srp4ctr.features.vocabulary import Vocabulary
-from srp4ctr.streams.exposures import EXPOSURE_LENGTH
+from srp4ctr.features.vocabulary import Vocabulary, numbers_of
+from srp4ctr.features.vocabulary import build as build_vocabulary
+from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.outages import OutageError
 from srp4ctr.training import examples
-from srp4ctr.training.batches import Slates
+from srp4ctr.training.batches import Slates, Windows
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.judging import Split, boundary_ms, split
-from srp4ctr.training.pretraining import Windows
 
 _DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSet:
-    """What a refresh learns from and is judged by."""
+    """What a refresh is trained on, and what it is evaluated on."""
 
-    words: Vocabulary
+    vocabulary: Vocabulary
     parts: Split
     windows: Windows
     window_newest_ms: NDArray[np.int64]  # (W,)
@@ -40,16 +40,21 @@ class TrainingSet:
     boundary_ms: int
     """From here on everything is held out."""
     exposure_length: int
-    """Among how many of a user's last exposures the examples count."""
+    """How many of a user's last exposures the examples' counts are of."""
     counts: dict[str, int]
     """What went in: events, requests, impressions, clicks, users, items, windows."""
     champion_judge: Slates | None = None
     """``parts.judge`` in the rows of another vocabulary: of the bundle to compare with."""
 
+    @property
+    def length(self) -> int:
+        """How long a history is: L."""
+        return int(self.windows.tensors["history_item_rows"].shape[1])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cut:
-    """What the log says, before any vocabulary."""
+    """What is read from the log, before any vocabulary."""
 
     snapshots: RequestSnapshots
     boundary_ms: int
@@ -62,48 +67,49 @@ class _Cut:
 def read_training_set(
     config: RefreshConfig,
     features: FeatureConfig,
-    length: int,
+    streams: StreamConfig,
     champion: Vocabulary | None = None,
-    exposure_length: int = EXPOSURE_LENGTH,
 ) -> TrainingSet:
-    """Return the training set of the log in ``features.log_dir``; ``length`` is L.
+    """Return the training set of the log in ``features.log_dir``.
 
-    ``champion`` is the vocabulary of the bundle that is to be judged by the same requests.
-    Raises ``ValueError`` with what to do when there is too little to learn from.
+    ``champion`` is the vocabulary of the bundle that is evaluated on the same requests.
+    Raises ``ValueError`` with what to do when there is too little to train on.
     """
-    cut = _cut(config, features, (length, exposure_length))
-    words = vocabulary.build(
+    cut, length = _cut(config, features, streams), streams.sequence_length
+    vocabulary = build_vocabulary(
         cut.item_counts,
         cut.profiles.values(),
         num_oov_rows=config.num_oov_rows,
         min_item_count=config.min_item_count,
         declared=features.item_fields,
     )
-    told = cut.snapshots.contexts[cut.snapshots.times_ms < cut.boundary_ms]
-    words = replace(words, context_numbers=vocabulary.numbers_of(told.tolist()))
-    attributes = examples.item_attributes(cut.profiles, words)
-    slates = examples.slates(cut.snapshots, words, attributes)
-    windows = examples.windows(cut.past, length, words, attributes)
+    contexts = cut.snapshots.contexts[cut.snapshots.times_ms < cut.boundary_ms]
+    vocabulary = replace(vocabulary, context_numbers=numbers_of(contexts.tolist()))
+    attributes = examples.item_attributes(cut.profiles, vocabulary)
+    slates = examples.slates(cut.snapshots, vocabulary, attributes)
+    windows = examples.windows(cut.past, length, vocabulary, attributes)
     parts = split(slates, cut.boundary_ms)
-    sizes = {"windows": len(windows), "items": len(words.item_keys)}
+    sizes = {"windows": len(windows), "items": len(vocabulary.item_keys)}
     return TrainingSet(
-        words=words,
+        vocabulary=vocabulary,
         parts=replace(parts, train=_recent(parts.train, config.train_window_days)),
         windows=windows,
         window_newest_ms=_newest_ms(cut.past, length),
         boundary_ms=cut.boundary_ms,
-        exposure_length=exposure_length,
+        exposure_length=streams.exposure_length,
         counts={"events": cut.num_events} | sizes | _counts(slates),
         champion_judge=_judged(cut, champion, len(parts.judge)) if champion else None,
     )
 
 
-def _cut(config: RefreshConfig, features: FeatureConfig, lengths: tuple[int, int]) -> _Cut:
+def _cut(config: RefreshConfig, features: FeatureConfig, streams: StreamConfig) -> _Cut:
     log_dir = Path(features.log_dir)
     with event_log.opened(log_dir, features.offline_engine) as log:
-        length, exposure_length = lengths
         snapshots = point_in_time.snapshot(
-            log, length, features.sequence_ttl_days, exposure_length
+            log,
+            streams.sequence_length,
+            features.sequence_ttl_days,
+            streams.exposure_length,
         )
         if len(snapshots.times_ms) == 0:
             raise OutageError(
@@ -122,16 +128,16 @@ def _cut(config: RefreshConfig, features: FeatureConfig, lengths: tuple[int, int
         )
 
 
-def _judged(cut: _Cut, words: Vocabulary, count: int) -> Slates:
-    """Return the newest ``count`` slates in the rows of ``words``."""
+def _judged(cut: _Cut, vocabulary: Vocabulary, count: int) -> Slates:
+    """Return the newest ``count`` slates in the rows of ``vocabulary``."""
     held_out = cut.snapshots.from_time(cut.boundary_ms)
-    attributes = examples.item_attributes(cut.profiles, words)
-    slates = examples.slates(held_out, words, attributes)
+    attributes = examples.item_attributes(cut.profiles, vocabulary)
+    slates = examples.slates(held_out, vocabulary, attributes)
     return slates.take(np.arange(len(slates) - count, len(slates)))
 
 
 def _recent(train: Slates, days: float | None) -> Slates:
-    """Return the requests of the last ``days`` before the newest that teaches."""
+    """Return the requests of the last ``days`` before the newest that is trained on."""
     if days is None:
         return train
     start_ms = int(train.request_at_ms[-1]) - round(days * _DAY_MS)

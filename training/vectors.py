@@ -1,10 +1,10 @@
 """Event log and a bundle → the bundle's vectors at each impression, in a Parquet file.
 
-For who trains a click model of their own on what ``encode_user`` and ``candidate_states``
-answer: a row an impression whose label has matured, with both vectors of what was known at
-that time, but for items' attributes, which are the newest. Only requests that did not teach
-the bundle: of others its vectors say more than they will in serving.
-``docs/own_model.md`` tells how to use them.
+To train a click model of one's own on the outputs of ``encode_user`` and
+``candidate_states``: a row per impression whose label has matured, with both vectors of
+what was known at that time, but for items' attributes, which are the newest. Only requests
+that the bundle was not trained on: on others its vectors are better than in serving.
+``docs/own_model.md`` shows how to use them.
 """
 
 import os
@@ -19,11 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from srp4ctr.features import bundle, event_log, point_in_time, vocabulary
+from srp4ctr.features import bundle, event_log, point_in_time
 from srp4ctr.features.bundle import BundleManifest
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.profiles import item_profiles
 from srp4ctr.features.schema import CANDIDATE_KNOWLEDGE, PROBABILITY_TENSORS, USER_KNOWLEDGE
+from srp4ctr.features.vocabulary import load as load_vocabulary
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.training import examples
 from srp4ctr.training.batches import Arrays, Slates
@@ -56,7 +57,7 @@ def write_vectors(
     """Write the vectors of the bundle in ``folder`` to ``out``; return the rows written.
 
     ``out`` appears when it is whole. Raises ``ValueError`` where no request is newer than
-    what taught the bundle.
+    what the bundle was trained on.
     """
     card = bundle.verify(folder)
     found = _impressions(folder, card, features, streams)
@@ -75,7 +76,7 @@ def write_vectors(
 def _impressions(
     folder: Path, card: BundleManifest, features: FeatureConfig, streams: StreamConfig
 ) -> _Impressions:
-    words = vocabulary.load(folder / bundle.VOCABULARY_FILE)
+    vocabulary = load_vocabulary(folder / bundle.VOCABULARY_FILE)
     with event_log.opened(Path(features.log_dir), features.offline_engine) as log:
         lengths = streams.sequence_length, features.sequence_ttl_days
         every = point_in_time.snapshot(log, *lengths, streams.exposure_length)
@@ -86,16 +87,16 @@ def _impressions(
     found = every.from_time(card.boundary_ms)
     if len(found.times_ms) == 0:
         raise ValueError(
-            f"no request with a matured label is newer than what taught {card.version}: "
-            "wait for some, or refresh less often"
+            "no request with a matured label is newer than what "
+            f"{card.version} was trained on: wait for some, or refresh less often"
         )
     ids = dict(
         zip(items["item_key"].to_pylist(), items["item_id"].to_pylist(), strict=True)
     )
     of = found.candidate_requests
-    attributes = examples.item_attributes(profiles, words)
+    attributes = examples.item_attributes(profiles, vocabulary)
     return _Impressions(
-        slates=examples.slates(found, words, attributes),
+        slates=examples.slates(found, vocabulary, attributes),
         user_ids=found.user_ids[of],
         request_ids=np.array([names[first + row] for row in of.tolist()], dtype=object),
         item_ids=np.array([ids[key] for key in found.candidate_item_keys.tolist()], object),

@@ -1,8 +1,8 @@
 """An earlier bundle → where a refresh begins: its weights, in the rows of a new vocabulary.
 
-In: the newest bundle that was not refused, and this refresh's examples. Out: a model that
-knows what the parent knew, and the examples that are new to it, with a sample of old ones
-so that it does not forget them. Everything that does not fit says why.
+In: the newest bundle that was not refused, and this refresh's examples. Out: a model with
+the parent's weights, and the examples that are new to it, with a sample of old ones so that
+it does not forget them. A bundle that does not fit is passed over with a reason.
 """
 
 import copy
@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from srp4ctr.features import bundle, vocabulary
+from srp4ctr.features import bundle
 from srp4ctr.features.bundle import BundleManifest
 from srp4ctr.features.item_fields import FIRST_ATTRIBUTE_ROW, places
 from srp4ctr.features.vocabulary import Vocabulary
+from srp4ctr.features.vocabulary import load as load_vocabulary
 from srp4ctr.training import reports
+from srp4ctr.training.batches import Windows
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.pretraining import Windows
 from srp4ctr.training.reports import Outcome
 from srp4ctr.training.training_set import TrainingSet
 
@@ -33,28 +34,35 @@ ITEMS, ATTRIBUTES = "embedding.items.weight", "embedding.attributes.weight"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parent:
-    """The bundle that a refresh goes on from."""
+    """The bundle whose weights a refresh starts with."""
 
     folder: Path
     card: BundleManifest
-    words: Vocabulary
+    vocabulary: Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class NoParent:
+    """A refresh starts from scratch."""
+
+    reason: str
 
 
 def parent_in(folder: Path) -> Parent:
     """Return the bundle in ``folder``; ``ValueError`` where it is damaged."""
-    words = vocabulary.load(folder / bundle.VOCABULARY_FILE)
-    return Parent(folder=folder, card=bundle.verify(folder), words=words)
+    vocabulary = load_vocabulary(folder / bundle.VOCABULARY_FILE)
+    return Parent(folder=folder, card=bundle.verify(folder), vocabulary=vocabulary)
 
 
 def find_parent(
-    bundles: Sequence[Path], lessons: TrainingSet, serving: Path | None = None
-) -> Parent | str:
-    """Return the newest of ``bundles`` that may be gone on from, or why there is none.
+    bundles: Sequence[Path], dataset: TrainingSet, serving: Path | None = None
+) -> Parent | NoParent:
+    """Return the newest of ``bundles`` that fits as a parent, or why there is none.
 
-    One that was refused is left alone, or promoted after the one that is ``serving`` again:
-    what spoilt it would spoil its heirs.
+    One that was refused is passed over, or promoted after the one that is ``serving``
+    again: what spoilt it would spoil its children.
     """
-    why = ""
+    damaged = ""
     names = [folder.name for folder in bundles]
     served = names.index(serving.name) if serving and serving.name in names else len(names)
     for place, folder in reversed([*enumerate(bundles)]):
@@ -66,27 +74,33 @@ def find_parent(
         try:
             parent = parent_in(folder)
         except ValueError as error:
-            why = why or f"{folder.name} cannot be gone on from: {error}"
+            damaged = damaged or f"{folder.name} cannot be a parent: {error}"
             continue
-        card, words = parent.card, parent.words
-        if words.num_oov_rows != lessons.words.num_oov_rows:
-            return f"{folder.name} has another number of rows for unknown items"
-        if _fields(words) != _fields(lessons.words):
-            return f"{folder.name} has other fields"
-        if card.boundary_ms > lessons.boundary_ms:
-            return f"{folder.name} has learnt from requests that are held out now"
-        if not np.any(lessons.parts.train.request_at_ms >= card.boundary_ms):
-            return f"there is no request that {folder.name} has not learnt from"
-        return parent
-    return why or "there is no bundle to go on from"
+        misfit = _misfit(parent, dataset)
+        return NoParent(misfit) if misfit else parent
+    return NoParent(damaged or "there is no bundle to start from")
 
 
-def carry_over(model: SRP4CTR, words: Vocabulary, parent: Parent) -> str:
-    """Put the parent's weights into ``model``, whose rows are of ``words``; say how many.
+def _misfit(parent: Parent, dataset: TrainingSet) -> str:
+    """Return why ``parent`` does not fit ``dataset``; "" where it does."""
+    card, own, theirs = parent.card, dataset.vocabulary, parent.vocabulary
+    if theirs.num_oov_rows != own.num_oov_rows:
+        return f"{card.version} has another number of rows for unknown items"
+    if _fields(theirs) != _fields(own):
+        return f"{card.version} has other fields"
+    if card.boundary_ms > dataset.boundary_ms:
+        return f"{card.version} was trained on requests that are held out now"
+    if not np.any(dataset.parts.train.request_at_ms >= card.boundary_ms):
+        return f"there is no request newer than what {card.version} was trained on"
+    return ""
+
+
+def carry_over(model: SRP4CTR, vocabulary: Vocabulary, parent: Parent) -> str:
+    """Copy the parent's weights into ``model``, whose rows are of ``vocabulary``.
 
     An item that the parent did not know begins as what the parent served it with, its
-    shared row; an attribute value as the mean of its field. ``ValueError`` where a size
-    differs.
+    shared row; an attribute value as the mean of its field. Returns a sentence on how many
+    items were known. ``ValueError`` where a size differs.
     """
     old = load_file(parent.folder / bundle.WEIGHTS_FILE)
     carried: dict[str, Tensor] = {}
@@ -96,35 +110,35 @@ def carry_over(model: SRP4CTR, words: Vocabulary, parent: Parent) -> str:
         if name not in old:
             raise ValueError(f"{parent.card.version} has no {name}")
         if name == ITEMS:
-            carried[name] = old[name][_item_rows(words, parent.words)]
+            carried[name] = old[name][_item_rows(vocabulary, parent.vocabulary)]
         elif name == ATTRIBUTES:
-            carried[name] = _attribute_table(old[name], words, parent.words)
+            table = _attribute_table(old[name], vocabulary, parent.vocabulary)
+            carried[name] = table
         else:
             carried[name] = old[name]
         if carried[name].shape != tensor.shape:
             raise ValueError(f"{parent.card.version} has another size of {name}")
     model.load_state_dict(carried, strict=False)
-    known = np.isin(words.item_keys, parent.words.item_keys).sum()
-    return (
-        f"of {len(words.item_keys):,} items {known:,} were known to {parent.card.version}"
-    )
+    keys = vocabulary.item_keys
+    known = np.isin(keys, parent.vocabulary.item_keys).sum()
+    return f"of {len(keys):,} items {known:,} were known to {parent.card.version}"
 
 
-def _item_rows(words: Vocabulary, old: Vocabulary) -> Tensor:
-    """Return for each item row of ``words`` the parent's row that it begins with."""
-    fixed = np.arange(words.first_known_row)
-    return torch.from_numpy(np.concatenate([fixed, old.item_rows(words.item_keys)]))
+def _item_rows(new: Vocabulary, old: Vocabulary) -> Tensor:
+    """Return for each item row of ``new`` the parent's row that it begins with."""
+    fixed = np.arange(new.first_known_row)
+    return torch.from_numpy(np.concatenate([fixed, old.item_rows(new.item_keys)]))
 
 
-def _fields(words: Vocabulary) -> list[tuple[str, str]]:
-    numbers = [(name, "number of the context") for name in words.context_numbers]
-    return [*((field.name, field.kind) for field in words.item_fields), *numbers]
+def _fields(of: Vocabulary) -> list[tuple[str, str]]:
+    numbers = [(name, "number of the context") for name in of.context_numbers]
+    return [*((field.name, field.kind) for field in of.item_fields), *numbers]
 
 
-def _attribute_table(table: Tensor, words: Vocabulary, old: Vocabulary) -> Tensor:
+def _attribute_table(table: Tensor, new: Vocabulary, old: Vocabulary) -> Tensor:
     """Return the parent's rows, by field and value; a bucket of numbers keeps its rank."""
     rows = list(table[:FIRST_ATTRIBUTE_ROW])
-    placed = zip(words.item_fields, old.item_fields, places(old.field_shapes), strict=True)
+    placed = zip(new.item_fields, old.item_fields, places(old.field_shapes), strict=True)
     for field, before, place in placed:
         own = table[place.first_row : place.first_row + len(before.choices)]
         known = dict(zip(before.choices, own, strict=True))
@@ -133,17 +147,17 @@ def _attribute_table(table: Tensor, words: Vocabulary, old: Vocabulary) -> Tenso
     return torch.stack(rows)
 
 
-def since(lessons: TrainingSet, since_ms: int, config: RefreshConfig) -> TrainingSet:
-    """Return what of ``lessons`` is new since ``since_ms``, and a sample of the rest."""
-    windows, train = lessons.windows, lessons.parts.train
-    rows = _with_replay(lessons.window_newest_ms >= since_ms, config)
+def since(dataset: TrainingSet, since_ms: int, config: RefreshConfig) -> TrainingSet:
+    """Return what of ``dataset`` is new since ``since_ms``, and a sample of the rest."""
+    windows, train = dataset.windows, dataset.parts.train
+    rows = _with_replay(dataset.window_newest_ms >= since_ms, config)
     newer = _with_replay(train.request_at_ms >= since_ms, config)
     tensors = {name: array[rows] for name, array in windows.tensors.items()}
     return replace(
-        lessons,
+        dataset,
         windows=Windows(tensors=tensors),
-        window_newest_ms=lessons.window_newest_ms[rows],
-        parts=replace(lessons.parts, train=train.take(newer)),
+        window_newest_ms=dataset.window_newest_ms[rows],
+        parts=replace(dataset.parts, train=train.take(newer)),
     )
 
 
@@ -160,11 +174,14 @@ def shortened(config: RefreshConfig) -> RefreshConfig:
 
 
 @contextmanager
-def kept_candidate_stream(model: SRP4CTR) -> Iterator[None]:
-    """Keep the candidate stream while pre-training would copy the encoder's weights there.
+def kept_candidate_stream(model: SRP4CTR, parent: Parent | None) -> Iterator[None]:
+    """Keep the parent's candidate stream, where pre-training would copy the encoder's.
 
-    It has learnt from clicks already, and the head from it.
+    It was trained on clicks already, and the head with it.
     """
+    if parent is None:
+        yield
+        return
     kept = copy.deepcopy(model.cross_attention.state_dict())
     yield
     model.cross_attention.load_state_dict(kept)

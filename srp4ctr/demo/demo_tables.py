@@ -106,7 +106,7 @@ def show(console: Console, figures: DemoFigures, live: LiveQualityFigures) -> No
     console.print(_input_table(figures))
     console.print(_quality_table(figures, live))
     console.print(_ranking_table(figures, live))
-    console.print(_paired(figures).sentence(), highlight=False, soft_wrap=True)
+    console.print(_paired(figures).sentence(), highlight=False)
     console.print(_cost_table(figures, live))
 
 

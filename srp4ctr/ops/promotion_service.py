@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from srp4ctr.features.check_report import FeatureCheck, write_report
+from srp4ctr.features.check_report import REPORT_FILE, FeatureCheck
 from srp4ctr.features.gates import Gate, failed
+from srp4ctr.features.json_files import write_json
 from srp4ctr.ops.audit import audit_log
 from srp4ctr.settings import Settings
 
@@ -31,7 +32,7 @@ def checked(settings: Settings, sample: int = 200) -> FeatureCheck:
     place = (streams.group_id, BEHAVIOR_EVENTS_TOPIC)
     committed = committed_offsets(settings.kafka, *place)  # before the rows are read
     check = check_features(settings.features, sink, streams, committed, sample)
-    write_report(Path(settings.features.log_dir), check)
+    write_json(Path(settings.features.log_dir) / REPORT_FILE, check)
     return check
 
 
@@ -41,8 +42,8 @@ def checked_served(settings: Settings, requests: Sequence[Path]) -> "ServedCheck
     ``requests`` are files of ``triton.served_log.folder``.
     """
     from srp4ctr.features import served_log
+    from srp4ctr.training.reports import SERVED_CHECK_FILE, ServedReport
     from srp4ctr.training.served import check_served
-    from srp4ctr.training.served_report import ServedReport, write_report
 
     found = check_served(
         [served_log.read(path) for path in requests],
@@ -55,7 +56,9 @@ def checked_served(settings: Settings, requests: Sequence[Path]) -> "ServedCheck
         requests=found.requests,
         mean_shift=found.shift_of,
     )
-    write_report(Path(settings.features.log_dir), report)
+    write_json(
+        Path(settings.features.log_dir) / SERVED_CHECK_FILE, report
+    )
     return found
 
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from srp4ctr.features.json_files import read_json, write_json
 from srp4ctr.ops.promotion_service import promoter, serving_folder
 from srp4ctr.ops.waiting import ended_by_sigterm
 from srp4ctr.settings import Settings
 from srp4ctr.streams.outages import OutageError
-from srp4ctr.training.refresh_status import RefreshStatus, read_status, write_status
-from srp4ctr.training.reports import RefreshReport
+from srp4ctr.training.reports import STATUS_FILE, RefreshReport, RefreshStatus
 
 if TYPE_CHECKING:  # torch: 3 s
     from srp4ctr.training.progress import ProgressListener
@@ -61,10 +61,9 @@ def run(settings: Settings, plan: RefreshPlan, display: Display) -> None:
 
     Raises ``ValueError`` for an interval that is none, and as ``training.refresh``.
     """
-    from srp4ctr.training.parallel import joined
-    from srp4ctr.training.priority import yield_to_serving
+    from srp4ctr.training.parallel import joined, yield_to_serving
     from srp4ctr.training.refresh import RefreshOptions, refresh
-    from srp4ctr.training.stages import follow
+    from srp4ctr.training.stages import run_worker
 
     interval_s = seconds_of(plan.every) if plan.every else 0.0
     yield_to_serving(settings.training)
@@ -88,7 +87,7 @@ def run(settings: Settings, plan: RefreshPlan, display: Display) -> None:
 
     with joined() as processes:
         if not processes.is_first:
-            follow(settings.training, processes, plan.from_scratch)
+            run_worker(settings.training, processes, plan.from_scratch)
             return
         if plan.every and processes.count > 1:
             raise ValueError("--every needs one process: repeat the torchrun command")
@@ -118,8 +117,9 @@ def take_turn(
         error = f"{type(failure).__name__}: {failure}"
         raise
     finally:
-        status = _status(report, error, began, read_status(bundles_dir))
-        write_status(bundles_dir, msgspec.structs.replace(status, interval_s=interval_s))
+        file = bundles_dir / STATUS_FILE
+        status = _status(report, error, began, read_json(file, RefreshStatus))
+        write_json(file, msgspec.structs.replace(status, interval_s=interval_s))
     return report
 
 

@@ -10,8 +10,8 @@ from benchmarks.click_report import BUCKETS, PAIRED
 from benchmarks.evidence import BEGIN, END, NOTHING, write
 from benchmarks.evidence_rows import Evidence, plain, unfolded_flops
 from srp4ctr.training.config import ModelConfig
-from srp4ctr.training.cost import formula
 from srp4ctr.training.model.embeddings import TableSizes
+from tests.training.flop_formula import formula
 
 BEFORE, AFTER = "# The model\n\nwords before\n", "\n\n## Further\n\nwords | after\n"
 LARGEST_PLOT = 200_000  # bytes

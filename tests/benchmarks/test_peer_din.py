@@ -22,10 +22,9 @@ from benchmarks.peers.impressions import (
     save_impressions,
 )
 from srp4ctr.features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES, Field
-from srp4ctr.training.batches import Slates
+from srp4ctr.training.batches import Slates, Windows
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.model.embeddings import TableSizes
-from srp4ctr.training.pretraining import Windows
 
 FIELDS = (
     Field(name="year", kind="categorical", size=3),

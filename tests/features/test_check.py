@@ -16,8 +16,9 @@ from typer.testing import CliRunner, Result
 from srp4ctr.cli import main as cli
 from srp4ctr.features import check
 from srp4ctr.features.check import check_features
-from srp4ctr.features.check_report import REPORT_FILE, FeatureCheck, read_report
+from srp4ctr.features.check_report import REPORT_FILE, FeatureCheck
 from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.json_files import read_json
 from srp4ctr.features.recomputation import places
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events import UserEvent, item_key
@@ -246,13 +247,12 @@ def test_beside_live_traffic_nothing_looks_wrong_until_the_store_loses_its_rows(
 ) -> None:
     for name, value in live.env.items():
         monkeypatch.setenv(name, value)
-    report = Path(live.features.log_dir) / REPORT_FILE
     empty = srp4ctr("features", "check")
     assert (empty.exit_code, "nothing to compare" in empty.output) == (0, True)
     with traffic(live):
         for _ in range(3):
             assert srp4ctr("features", "check").exit_code == 0
-            found = read_report(report)
+            found = read_json(Path(live.features.log_dir) / REPORT_FILE, FeatureCheck)
             assert found is not None
             assert (found.wrong_rows, found.details) == (0, ())
             assert found.rows > 30

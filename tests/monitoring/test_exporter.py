@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr.features.check_report import REPORT_FILE, FeatureCheck, write_report
+from srp4ctr.features.check_report import REPORT_FILE, FeatureCheck
+from srp4ctr.features.json_files import write_json
 from srp4ctr.features.serving_deaths import count_deaths, read_deaths
 from srp4ctr.monitoring.config import MonitorConfig
 from srp4ctr.monitoring.exporter import Monitor, MonitorSources, serving_version
@@ -130,7 +131,9 @@ def test_the_newest_check_of_the_store_is_shown_once_there_is_one(
 ) -> None:
     monitor = Monitor(sources, MonitorConfig())
     assert value_of(monitor, "srp4ctr_feature_check_rows") is None
-    write_report(tmp_path, FeatureCheck(checked_at_ms=1, rows=9, wrong_counters=2))
+    write_json(
+        tmp_path / REPORT_FILE, FeatureCheck(checked_at_ms=1, rows=9, wrong_counters=2)
+    )
     monitor.show()
     assert value_of(monitor, "srp4ctr_feature_check_rows") == 9.0
     assert value_of(monitor, "srp4ctr_feature_check_wrong_rows") == 2.0

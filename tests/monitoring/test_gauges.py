@@ -35,8 +35,7 @@ from srp4ctr.monitoring.serving_cost import (
     ServingTotals,
 )
 from srp4ctr.monitoring.tally import ModelQuality
-from srp4ctr.training.refresh_status import RefreshStatus
-from srp4ctr.training.served_report import ServedReport
+from srp4ctr.training.reports import RefreshStatus, ServedReport
 from tests.monitoring.conftest import a_label
 
 CHECK = FeatureCheck(

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from srp4ctr.features.gates import Gate
+from srp4ctr.features.json_files import read_json
 from srp4ctr.ops.refresh_job import repeat, seconds_of, take_turn
 from srp4ctr.streams.outages import OutageError
-from srp4ctr.training.refresh_status import read_status
-from srp4ctr.training.reports import Outcome, RefreshReport
+from srp4ctr.training.reports import STATUS_FILE, Outcome, RefreshReport, RefreshStatus
 
 PASSED, SKIPPED = Gate(gate="auc", passed=True), Gate(gate="champion_auc", passed=None)
 
@@ -41,7 +41,7 @@ def test_another_interval_says_what_to_write(text: str) -> None:
 
 def test_a_turn_leaves_word_of_how_it_ended(tmp_path: Path) -> None:
     take_turn(a_report, tmp_path, 60.0)
-    done = read_status(tmp_path)
+    done = read_json(tmp_path / STATUS_FILE, RefreshStatus)
     assert done is not None
     assert (done.version, done.outcome, done.error) == ("v3", "kept", "")
     assert done.gates == {"auc": True}
@@ -49,7 +49,7 @@ def test_a_turn_leaves_word_of_how_it_ended(tmp_path: Path) -> None:
     assert done.last_success_ms == done.ended_at_ms
     with pytest.raises(ConnectionError):
         take_turn(fail, tmp_path, 60.0)
-    failed = read_status(tmp_path)
+    failed = read_json(tmp_path / STATUS_FILE, RefreshStatus)
     assert failed is not None
     assert failed.error == "ConnectionError: no Triton answers"
     assert failed.last_success_ms == done.last_success_ms
@@ -124,7 +124,7 @@ def test_the_refresh_process_alone_gives_way() -> None:
     code = (
         "import os\n"
         "from srp4ctr.training.config import RefreshConfig\n"
-        "from srp4ctr.training.priority import yield_to_serving\n"
+        "from srp4ctr.training.parallel import yield_to_serving\n"
         "before = os.nice(0)\n"
         "yield_to_serving(RefreshConfig(niceness=7, max_gpu_memory_share=0.5))\n"
         "print(os.nice(0) - before)"

@@ -16,9 +16,11 @@ from srp4ctr.settings import Settings
 from srp4ctr.training import cost
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.triton_repo.config import TritonConfig
 from tests.builders import a_click
 from tests.features.logs import write_log
+from tests.training.flop_formula import formula
 
 
 @pytest.fixture
@@ -86,8 +88,9 @@ def test_a_ranking_of_another_start_cannot_be_clicked(live: LivePlayground) -> N
 def test_a_request_costs_what_the_formula_says(candidates: int) -> None:
     config = ModelConfig()
     tables = TableSizes(item_rows=40, item_fields=(), length=50)
-    found = request_cost(cost.card(config, tables), candidates)
-    exact = cost.formula(config, tables, candidates)
+    card = cost.card(SRP4CTR(config, tables), cost.sizes_of(config, tables))
+    found = request_cost(card, candidates)
+    exact = formula(config, tables, candidates)
     assert found is not None
     assert found.flops == pytest.approx(exact.folded, rel=1e-9)
     assert found.unfolded_flops == pytest.approx(exact.unfolded, rel=1e-9)

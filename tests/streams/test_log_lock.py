@@ -13,6 +13,7 @@ import pytest
 from srp4ctr.features import recomputation
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.event_log import opened
+from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.erasure import erase_forgotten, wishes_in
 from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC
 from srp4ctr.streams.log_files import covered_offsets, known_ms, read_files, remove_before
@@ -39,7 +40,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "places": lambda log: recomputation.places(log, "user_id"),
     "events_of": lambda log: recomputation.events_of(log, "user_id", [("u1", 0)]),
     "name_of": lambda log: name_of(
-        RefreshConfig(), FeatureConfig(log_dir=str(log)), (3, 3), ""
+        RefreshConfig(), FeatureConfig(log_dir=str(log)), StreamConfig(), ""
     ),
 }
 

@@ -9,12 +9,11 @@ from torch import Tensor
 
 from srp4ctr.features.item_fields import places
 from srp4ctr.features.schema import NUM_CONTEXT_ROWS, Field
-from srp4ctr.training.batches import EXAMPLE_NAMES, HISTORY_NAMES, Slates
+from srp4ctr.training.batches import EXAMPLE_NAMES, HISTORY_NAMES, Slates, Windows
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.cost import sample, sizes_of
 from srp4ctr.training.model.embeddings import FIELD_SIZES, TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.pretraining import Windows
 
 LENGTH = 6
 TINY = ModelConfig(width=8, num_queries=2, head_width=8, dropout=0.1)

@@ -8,9 +8,10 @@ from benchmarks.baselines.registry import BASELINES
 from srp4ctr.training import metrics
 from srp4ctr.training.batches import Slates
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.finetuning import finetune, serving_logits
+from srp4ctr.training.finetuning import serving_logits
 from srp4ctr.training.fitting import FitOptions
 from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.stages import finetune
 
 
 @pytest.mark.parametrize("name", BASELINES)

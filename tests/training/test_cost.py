@@ -3,9 +3,10 @@ from dataclasses import replace
 import pytest
 
 from srp4ctr.training.config import ModelConfig, RefreshConfig
-from srp4ctr.training.cost import CANDIDATES, card, count, formula, sizes_of
+from srp4ctr.training.cost import CANDIDATES, card, count, sizes_of
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
+from tests.training.flop_formula import formula
 
 
 @pytest.mark.parametrize(
@@ -41,8 +42,13 @@ def test_folding_saves_nothing_at_one_candidate_and_much_at_a_hundred(
     assert hundred.unfolded > 10 * hundred.folded
 
 
-def test_the_card_is_of_a_hundred_candidates(sizes: TableSizes) -> None:
-    cost = card(ModelConfig(), sizes)
+def test_the_card_is_of_a_hundred_candidates(
+    recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    model = SRP4CTR(recipe.model, sizes)
+    cost = card(model, sizes_of(recipe.model, sizes))
+    assert cost["folded_flops"] == formula(recipe.model, sizes, CANDIDATES).folded
+    assert cost["folded_flops_per_1"] == formula(recipe.model, sizes, 1).folded
     assert cost["folded_flops"] == cost["encoder_flops"] + cost["head_flops_per_100"]
     assert cost["unfolded_flops"] == 100 * cost["unfolded_flops_per_1"]
 

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from srp4ctr.features.config import FeatureConfig
+from srp4ctr.streams.config import StreamConfig
 from srp4ctr.training import example_files
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.training_set import TrainingSet, read_training_set
 from tests.training.logs import write_world
 
 LENGTH = 6
+STREAMS = StreamConfig(sequence_length=LENGTH)
 CONFIG = RefreshConfig(held_out_share=0.3)
 
 
@@ -28,7 +30,7 @@ def cutting(world: FeatureConfig) -> tuple[Callable[[], TrainingSet], list[int]]
 
     def cut() -> TrainingSet:
         cuts.append(1)
-        return read_training_set(CONFIG, world, LENGTH)
+        return read_training_set(CONFIG, world, STREAMS)
 
     return cut, cuts
 
@@ -49,20 +51,20 @@ def assert_same(found: Any, expected: Any) -> None:
 
 
 def test_what_is_read_is_what_was_cut(world: FeatureConfig, tmp_path: Path) -> None:
-    lessons = read_training_set(CONFIG, world, LENGTH)
-    lessons = replace(lessons, champion_judge=lessons.parts.judge)
-    example_files.write(lessons, tmp_path / "examples", "a name")
+    dataset = read_training_set(CONFIG, world, STREAMS)
+    dataset = replace(dataset, champion_judge=dataset.parts.judge)
+    example_files.write(dataset, tmp_path / "examples", "a name")
     found = example_files.read(tmp_path / "examples")
     assert found is not None
-    assert found[0] == "a name"
-    assert_same(found[1], lessons)
+    assert found.name == "a name"
+    assert_same(found.dataset, dataset)
 
 
 def test_examples_stay_on_disk(world: FeatureConfig, tmp_path: Path) -> None:
     cut, _ = cutting(world)
-    lessons = example_files.kept(tmp_path / "examples", "a name", cut)
-    assert all(isinstance(a, np.memmap) for a in lessons.windows.tensors.values())
-    train = lessons.parts.train
+    dataset = example_files.cached(tmp_path / "examples", "a name", cut)
+    assert all(isinstance(a, np.memmap) for a in dataset.windows.tensors.values())
+    train = dataset.parts.train
     assert all(isinstance(array, np.memmap) for array in train.tensors.values())
     assert isinstance(train.take(slice(3)).clicked, np.memmap)  # a part is no copy
 
@@ -73,8 +75,9 @@ def test_the_same_log_is_cut_once_and_another_anew(
     cut, cuts = cutting(world)
 
     def read_again(config: RefreshConfig = CONFIG, length: int = LENGTH) -> int:
-        name = example_files.name_of(config, world, (length, 4), "")
-        example_files.kept(tmp_path / "examples", name, cut)
+        streams = replace(STREAMS, sequence_length=length)
+        name = example_files.name_of(config, world, streams, "")
+        example_files.cached(tmp_path / "examples", name, cut)
         return len(cuts)
 
     assert [read_again(), read_again()] == [1, 1]
@@ -92,6 +95,6 @@ def test_a_cut_that_was_killed_leaves_nothing(world: FeatureConfig, tmp_path: Pa
     (tmp_path / "examples.partial" / "train.clicked.npy").write_bytes(b"half")
     assert example_files.read(tmp_path / "examples") is None
     cut, cuts = cutting(world)
-    example_files.kept(tmp_path / "examples", "a name", cut)
+    example_files.cached(tmp_path / "examples", "a name", cut)
     assert len(cuts) == 1
     assert not (tmp_path / "examples.partial").exists()

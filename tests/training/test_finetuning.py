@@ -11,13 +11,14 @@ from srp4ctr.features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
 from srp4ctr.training import metrics
 from srp4ctr.training.batches import Slates
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.finetuning import finetune, serving_logits
+from srp4ctr.training.finetuning import serving_logits
 from srp4ctr.training.fitting import FitOptions
 from srp4ctr.training.model.click_model import ClickModel, Tensors
 from srp4ctr.training.model.context import ContextEmbedding
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.numeric_features import NumericFeatures
 from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.stages import finetune
 from tests.training.conftest import random_slates
 
 

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from srp4ctr.training.batches import Slates
+from srp4ctr.training.batches import Slates, Windows
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.finetuning import ClickObjective, finetune
+from srp4ctr.training.finetuning import ClickObjective
 from srp4ctr.training.fitting import FitOptions
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objective import loss_of
-from srp4ctr.training.pretraining import Windows, pretrain
+from srp4ctr.training.stages import finetune, pretrain
 
 
 def fresh(recipe: RefreshConfig, sizes: TableSizes) -> SRP4CTR:

@@ -9,7 +9,7 @@ from srp4ctr.training import metrics
 from srp4ctr.training.batches import Slates
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.finetuning import serving_logits
-from srp4ctr.training.judging import Scored, Split, boundary_ms, gates, judge, split
+from srp4ctr.training.judging import Scored, Split, boundary_ms, evaluate, gates, split
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 
@@ -29,7 +29,7 @@ def test_requests_of_the_boundarys_instant_are_all_held_out() -> None:
 
 
 def test_requests_of_one_instant_cannot_be_split() -> None:
-    with pytest.raises(ValueError, match="no past to learn"):
+    with pytest.raises(ValueError, match="no past to train on"):
         boundary_ms(np.full(30, 5), 0.1)
 
 
@@ -49,27 +49,31 @@ def test_judging_puts_the_calibration_into_the_model(
 ) -> None:
     torch.manual_seed(0)
     model = SRP4CTR(recipe.model, sizes).eval()
-    verdict = judge(model, parts, recipe)
+    evaluation = evaluate(model, parts, recipe)
     shown = parts.calibrate.shown
     logits = torch.from_numpy(serving_logits(model, parts.calibrate)[shown])
     promised = model.head.probability(logits).numpy()
     clicked = parts.calibrate.clicked[shown]
     assert metrics.calibration(clicked, promised) == pytest.approx(1.0, abs=0.01)
-    assert float(model.head.calibration_scale) == pytest.approx(verdict.calibration.scale)
+    assert float(model.head.calibration_scale) == pytest.approx(
+        evaluation.calibration.scale
+    )
 
 
 def test_an_undefined_metric_is_left_out_and_refuses_the_bundle(
     parts: Split, recipe: RefreshConfig, sizes: TableSizes
 ) -> None:
     nobody = replace(parts.judge, clicked=np.zeros_like(parts.judge.clicked))
-    verdict = judge(SRP4CTR(recipe.model, sizes), replace(parts, judge=nobody), recipe)
-    assert "auc" not in verdict.metrics
-    undefined = {gate.gate for gate in failed(verdict.gates)}
+    evaluation = evaluate(
+        SRP4CTR(recipe.model, sizes), replace(parts, judge=nobody), recipe
+    )
+    assert "auc" not in evaluation.metrics
+    undefined = {gate.gate for gate in failed(evaluation.gates)}
     assert undefined == {"auc", "calibration", "normalised_entropy"}
 
 
 @pytest.mark.parametrize(("standard_error", "is_refused"), [(0.02, True), (0.15, False)])
-def test_a_calibration_that_luck_explains_is_not_refused(
+def test_a_calibration_within_the_margin_of_error_is_not_refused(
     standard_error: float, is_refused: bool
 ) -> None:
     measured = {

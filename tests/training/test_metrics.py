@@ -82,7 +82,7 @@ def test_an_undefined_metric_is_nan() -> None:
     assert all(math.isnan(value) for value in values)
 
 
-def test_the_standard_error_of_calibration_is_how_far_luck_takes_it() -> None:
+def test_the_standard_error_of_calibration_is_its_margin() -> None:
     rng = np.random.default_rng(5)
     p = rng.uniform(0.05, 0.6, 400)
     drawn = [p.sum() / (rng.uniform(size=400) < p).sum() for _ in range(4000)]

@@ -36,7 +36,7 @@ def _sigmoid(x: Floats) -> Floats:
 def difference(metric: str, rows: dict[str, NDArray[np.generic]]) -> paired.Difference:
     clicked, one, other, users = (rows[n] for n in ("clicked", "one", "other", "users"))
     if metric == "gauc":
-        return paired.gauc(clicked, (one, other), rows["requests"], users)
+        return paired.gauc(clicked, one, other, rows["requests"], users)
     measure = {"log_loss": paired.log_loss, "auc": paired.auc}[metric]
     return measure(clicked, one, other, users)
 
@@ -76,7 +76,7 @@ def test_the_standard_error_is_that_of_drawing_users_again(metric: str) -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_models_that_are_alike_differ_beyond_luck_once_in_twenty(metric: str) -> None:
+def test_models_that_are_alike_differ_beyond_the_margin_once_in_twenty(metric: str) -> None:
     found = [difference(metric, impressions(seed)) for seed in range(300)]
     share = np.mean([each.value > ONE_SIDED * each.standard_error for each in found])
     assert 0.01 < share < 0.09  # 0.05 and three deviations of 300 draws
@@ -90,9 +90,9 @@ def test_the_same_scores_do_not_differ() -> None:
         assert (found.value, found.standard_error) == (0.0, 0.0)
 
 
-def test_of_one_user_no_difference_is_beyond_luck() -> None:
+def test_of_one_user_no_difference_is_significant() -> None:
     rows = impressions(4, users=1)
-    assert difference("log_loss", rows).luck == float("inf")
+    assert difference("log_loss", rows).margin == float("inf")
 
 
 def test_without_clicks_the_auc_is_undefined() -> None:

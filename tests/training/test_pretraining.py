@@ -9,7 +9,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from srp4ctr.features.item_fields import places
 from srp4ctr.features.schema import Field
 from srp4ctr.features.vocabulary import MASK_ROW
-from srp4ctr.training.batches import torch_rows
+from srp4ctr.training.batches import Windows, torch_rows
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.fitting import FitOptions
 from srp4ctr.training.masking import Masks, draw_masks, ids_only
@@ -17,7 +17,8 @@ from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.pretraining_heads import MaskedHeads, field_term
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objective import loss_of
-from srp4ctr.training.pretraining import MaskedObjective, Windows, pretrain
+from srp4ctr.training.pretraining import MaskedObjective
+from srp4ctr.training.stages import pretrain
 
 
 def test_pretraining_lowers_its_loss(

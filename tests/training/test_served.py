@@ -55,7 +55,7 @@ def _as_served(folder: Path, features: FeatureConfig) -> list[ServedRequest]:
     Each was asked for one more item, which was not shown, and in another order.
     """
     words = vocabulary.load(folder / bundle.VOCABULARY_FILE)
-    score = export.opened(folder)
+    score = export.scorer(folder)
     with event_log.opened(Path(features.log_dir)) as log:
         snapshots = point_in_time.snapshot(log, STREAMS.sequence_length, 90.0)
         rows = point_in_time.request_rows(log)

@@ -113,6 +113,6 @@ def test_a_bundle_that_learnt_from_everything_is_refused(
     bundle.write_card(taught, replace(card, version="v9", boundary_ms=NOON_MS * 2))
     bundle.write_manifest(taught)
     out = tmp_path / "vectors.parquet"
-    with pytest.raises(ValueError, match="newer than what taught v9"):
+    with pytest.raises(ValueError, match="newer than what v9 was trained on"):
         write_vectors(taught, features, STREAMS, out, silent)
     assert not out.exists()

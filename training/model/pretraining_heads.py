@@ -24,7 +24,7 @@ from srp4ctr.training.model.item_softmax import (
     full_softmax,
     sampled_softmax,
 )
-from srp4ctr.training.objective import Term, Terms
+from srp4ctr.training.objective import Counts, Term, Terms
 
 _NOT_ASKED = -100  # what cross_entropy leaves out
 
@@ -77,6 +77,20 @@ class MaskedHeads(nn.Module):
             terms[f"behavior {field.name}"] = loss / share, _count(codes)
         return terms
 
+    def counts(self, history: dict[str, Tensor], masks: Masks) -> Counts:
+        """Return the counts of the same terms, from the masks only."""
+        rows = history["history_item_rows"][masks.items]
+        attributes = history["history_attribute_rows"][masks.items]  # (P, A)
+        codes = history["history_behavior_codes"][masks.behaviors]  # (P, F)
+        return {
+            "item": _count(rows),
+            **{
+                f"item {place.field.name}": _known(attributes[:, place.slots], place)
+                for place in self.places
+            },
+            **{f"behavior {field.name}": _count(codes) for field in BEHAVIOR_FIELDS},
+        }
+
     def item_term(self, hidden: Tensor, rows: Tensor, vectors: Vectors) -> Term:
         """Return the cross entropy of ``rows`` (P) by states (P, D)."""
         bias, items = self.item_bias, len(self.item_bias)
@@ -99,16 +113,22 @@ def field_term(logits: Tensor, rows: Tensor, place: FieldPlace) -> Term:
             rows[:, 0] > MASK_ROW, rows[:, 0] - place.first_row, _NOT_ASKED
         )
         loss = nn.functional.cross_entropy(logits, wanted, reduction="sum")
-        return loss, (wanted != _NOT_ASKED).float().sum()
+        return loss, _known(rows, place)
     known = (rows > MASK_ROW).sum(1)  # (P,)
     columns = (rows - place.first_row + 1).clamp(min=0)  # 0: no value
     present = logits.new_zeros(len(rows), place.field.size + 1).scatter_(1, columns, 1.0)
     each = nn.functional.binary_cross_entropy_with_logits(
         logits, present[:, 1:], reduction="none"
     )
-    asked = (known > 0).to(each.dtype)
-    loss = (each.sum(1) * asked / known.clamp(min=1)).sum()
-    return loss, asked.sum()
+    loss = (each.sum(1) * (known > 0) / known.clamp(min=1)).sum()
+    return loss, _known(rows, place)
+
+
+def _known(rows: Tensor, place: FieldPlace) -> Tensor:
+    """Return how many of the items ``rows`` (P, slots) have a known value of the field."""
+    is_known = rows > MASK_ROW
+    has_value = is_known.any(1) if place.field.kind == "multi" else is_known[:, 0]
+    return has_value.float().sum()
 
 
 def _heads(width: int, fields: Sequence[Field]) -> nn.ModuleList:

@@ -1,0 +1,43 @@
+"""What inference costs, by arithmetic: an independent check of what torch counts."""
+
+from srp4ctr.features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
+from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.cost import RequestCost
+from srp4ctr.training.model.context import CONTEXT_WIDTH
+from srp4ctr.training.model.embeddings import FIELD_SIZES, FIELD_WIDTH, TableSizes
+
+
+def formula(config: ModelConfig, tables: TableSizes, candidates: int) -> RequestCost:
+    """Return the FLOPs of one request by arithmetic, from the sizes only.
+
+    Multiply-adds, with T = L + 1 states, K candidates, N layers, M queries, P the joined
+    fields' width (G of it the item's), V = 2 D + G + C, h the head's width, r = h / 2::
+
+        encoder   = L P D + N (12 T D^2 + 2 T^2 D)
+        querying  = R D + (14 M + 2 T) D^2 + 2 M^2 D + 2 M T D
+        candidate = P D + N (10 D^2 + 2 T D) + V h + crosses 4 h r + 2 h h + h r + 2 h + r
+        matching  = P D + N (10 D^2 + 2 T D) once, (I + 1) D per candidate
+
+    I is the width of what of P tells the item.
+    """
+    d, n, m, h = config.width, config.num_layers, config.num_queries, config.head_width
+    length, states, rank = tables.length, tables.length + 1, config.head_width // 2
+    joined = d + tables.attribute_width + len(FIELD_SIZES) * FIELD_WIDTH
+    encoded = 1 + config.num_spans
+    request = len(REQUEST_FEATURES) * encoded + CONTEXT_WIDTH
+    encoder = length * joined * d + n * (12 * states * d**2 + 2 * states**2 * d)
+    querying = request * d + (14 * m + 2 * states) * d**2
+    querying += 2 * m**2 * d + 2 * m * states * d + (m * d + request) * h
+    if not config.use_querying:
+        querying = (d + request) * h
+    seen = 2 * d + 1 + tables.attribute_width + len(CANDIDATE_FEATURES) * encoded
+    crossing = n * (10 * d**2 + 2 * states * d) if config.use_cross_attention else 0
+    querying += joined * d + crossing  # a [MASK] among the candidates
+    candidate = joined * d + crossing + (d + tables.attribute_width + 1) * d + seen * h
+    candidate += config.num_cross_layers * 4 * h * rank + 2 * h * h + h * rank
+    candidate += 2 * h + rank
+    return RequestCost(
+        encoder=2 * encoder,
+        head=2 * (querying + candidates * candidate),
+        unfolded=2 * candidates * (encoder + querying + candidate),
+    )
