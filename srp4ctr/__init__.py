@@ -9,8 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from srp4ctr.client.rank_client import RankClient
+    from srp4ctr.streams.broker.producer import EventPublisher
     from srp4ctr.streams.config import KafkaConfig
-    from srp4ctr.streams.events import (
+    from srp4ctr.streams.events.schema import (
         Behavior,
         Click,
         Event,
@@ -19,10 +21,8 @@ if TYPE_CHECKING:
         ItemUpdate,
         item_key,
     )
-    from srp4ctr.streams.publisher import EventPublisher
-    from srp4ctr.triton_repo.answers import Ranking, RankRequest
-    from srp4ctr.triton_repo.client import RankClient
     from srp4ctr.triton_repo.config import TlsConfig
+    from srp4ctr.triton_repo.serving.messages import Ranking, RankRequest
 
 _HOMES = {
     "Behavior": "streams.events",

@@ -1,6 +1,6 @@
 """Small events for tests: name only what the test is about."""
 
-from srp4ctr.streams.events import Behavior, Click, Forget, Impression, ItemUpdate
+from srp4ctr.streams.events.schema import Behavior, Click, Forget, Impression, ItemUpdate
 
 NOON_MS = 1_700_000_000_000  # an instant in November 2023
 

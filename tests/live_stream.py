@@ -12,11 +12,11 @@ from kafka import KafkaConsumer, TopicPartition
 from srp4ctr import processes
 from srp4ctr.embedded import broker, ports
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.streams.brokers import client_arguments
+from srp4ctr.streams.broker.clients import client_arguments
+from srp4ctr.streams.broker.producer import EventPublisher
+from srp4ctr.streams.broker.topics import committed_offsets, ensure_topics
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
-from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, Event
-from srp4ctr.streams.publisher import EventPublisher
-from srp4ctr.streams.topics import committed_offsets, ensure_topics
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Event
 
 _START_S = 90.0  # Feast's import takes some seconds
 _TIMEOUT_S = 60.0
@@ -65,7 +65,7 @@ class LiveStream:
 @contextmanager
 def live_stream(folder: Path, length: int) -> Iterator[LiveStream]:
     """Yield a stream whose worker is ready; ``length`` is L."""
-    from srp4ctr.features.store import apply  # Feast: 3 s
+    from srp4ctr.features.online.store import apply  # Feast: 3 s
 
     with ports.reserved_ports(3) as (kafka_port, redis_port, metrics_port):
         live = _settings(folder, length, kafka_port, redis_port, metrics_port)

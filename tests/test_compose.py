@@ -12,10 +12,10 @@ from typer import Typer
 from srp4ctr import settings
 from srp4ctr.cli.main import app
 from srp4ctr.embedded import apache_kafka
-from srp4ctr.monitoring import serving_cost
+from srp4ctr.monitoring.cost import triton_counters
 from srp4ctr.monitoring.dashboards import FOLDER
-from srp4ctr.ops.triton import triton_supervisor
-from srp4ctr.triton_repo.pbtxt import ENSEMBLES
+from srp4ctr.ops.triton import supervisor
+from srp4ctr.triton_repo.deployment.model_config import ENSEMBLES
 from tests.real_stack import (
     COMPOSE,
     DEFAULTED,
@@ -160,7 +160,7 @@ def test_tritons_processes_are_looked_after_by_the_container_s_first_process(
     )
     assert asked is not None
     assert f"uv venv --python python3 {Path(asked[1]).parents[1]}" in DOCKERFILE
-    parsed = triton_supervisor.parser().parse_args(asked[2].split())
+    parsed = supervisor.parser().parse_args(asked[2].split())
     assert (parsed.grpc, parsed.repository) == ("127.0.0.1:8001", "/models")
     assert parsed.command[0] == "tritonserver"
     assert "models:/models" in triton["volumes"]  # not read-only: it touches a step's file
@@ -174,7 +174,7 @@ def test_every_ensemble_that_was_promoted_serves_again_after_a_restart() -> None
 
 
 def test_the_monitor_counts_the_calls_of_every_ensemble() -> None:
-    assert serving_cost.ENSEMBLES == ENSEMBLES
+    assert triton_counters.ENSEMBLES == ENSEMBLES
 
 
 def _verbs(noun: Typer | None) -> set[str | None]:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from srp4ctr.ops import kafka_acl, stack_secrets
-from srp4ctr.ops.triton import triton_watch
-from srp4ctr.triton_repo.pbtxt import CONTROL_HEADER, CONTROLS
+from srp4ctr.ops.triton import watchdog
+from srp4ctr.triton_repo.deployment.model_config import CONTROL_HEADER, CONTROLS
 from tests.real_stack import (
     COMPOSE,
     DEFAULTED,
@@ -130,7 +130,7 @@ def test_only_who_has_the_key_may_change_triton() -> None:
         assert guarded in " ".join(SERVICES[f"triton{profile}"]["command"])
     for name in ("trainer", "trainer-gpu", "triton", "triton-gpu", "ops"):
         environment = SERVICES[name]["environment"]
-        assert environment[triton_watch.CONTROL_KEY_FILE] == file
+        assert environment[watchdog.CONTROL_KEY_FILE] == file
     secrets = {name: each.get("secrets", []) for name, each in SERVICES.items()}
     having = {name for name, each in secrets.items() if "triton_control" in each}
     assert {name.removesuffix("-gpu") for name in having} == {"triton", "trainer", "ops"}
@@ -142,7 +142,7 @@ def test_who_asks_triton_shows_a_certificate_of_its_own(
     clients = {"trainer": "trainer", "ops": "ops", "monitor": "monitor", "triton": "watch"}
     for service, name in clients.items():
         environment = {k: str(v) for k, v in SERVICES[service]["environment"].items()}
-        tls = triton_watch.tls_in(environment)
+        tls = watchdog.tls_in(environment)
         assert tls.enabled
         assert tls.certificate_file == f"/run/secrets/{name}.pem"
         assert name in stack_secrets.CLIENTS

@@ -60,7 +60,7 @@ def test_an_application_with_modules_of_the_same_names_is_served(tmp_path: Path)
         f"assert all(sys.modules[name].OWN == name for name in {BARE!r})\n"
         "print(RankClient.__module__)"
     )
-    assert python(code, tmp_path) == "srp4ctr.triton_repo.client\n"
+    assert python(code, tmp_path) == "srp4ctr.client.rank_client\n"
 
 
 @pytest.mark.parametrize(

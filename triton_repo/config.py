@@ -36,7 +36,7 @@ class ExplorationConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedLogConfig:
-    """What is kept of the requests that are answered: features/served_log.py."""
+    """What is kept of the requests that are answered: features/bundles/request_log.py."""
 
     share: float = 0.0
     """Of the requests that say their ``request_id``; 0: none is kept."""
@@ -125,7 +125,7 @@ class TritonConfig:
     served_log: ServedLogConfig = field(default_factory=ServedLogConfig)
     max_wrong_features: float = 0.01
     """No bundle is promoted while a greater share of the feature store's sampled rows
-    differs from the raw log: see ``features/check.py``."""
+    differs from the raw log: see ``features/consistency/check.py``."""
     max_latency_ratio: float = 1.5
     """No bundle is promoted whose golden requests take longer than so many times those of
     the one that serves, and a millisecond longer."""

@@ -6,10 +6,22 @@ settings. Out: the dashboard of who pays for serving.
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from srp4ctr.monitoring.dashboards import limits
-from srp4ctr.monitoring.dashboards.grid import choose_versions, line, new_board, section
-from srp4ctr.monitoring.dashboards.panels import bars, heat, light, limited, lines, stat_of
-from srp4ctr.monitoring.dashboards.queries import (
+from srp4ctr.monitoring.dashboards.builders import thresholds
+from srp4ctr.monitoring.dashboards.builders.grid import (
+    choose_versions,
+    line,
+    new_board,
+    section,
+)
+from srp4ctr.monitoring.dashboards.builders.panels import (
+    bars,
+    heat,
+    light,
+    limited,
+    lines,
+    stat_of,
+)
+from srp4ctr.monitoring.dashboards.builders.queries import (
     CHOSEN,
     MONEY,
     VERSION,
@@ -46,7 +58,7 @@ def _at_a_glance(made: Dashboard) -> None:
         "Fewer FLOPs than unfolded",
         "How many times as much the same traffic would cost with a history a candidate.",
         "short",
-        limits.at_least(1.0, 1.5),
+        thresholds.at_least(1.0, 1.5),
         over_time(of_serving(ratio)),
     ).decimals(1)
     price = "model_version:srp4ctr_price_per_million_candidates:rate5m"
@@ -60,7 +72,7 @@ def _at_a_glance(made: Dashboard) -> None:
         "Encoder runs a request",
         "Folded serving encodes a history once, or not at all if its states were kept.",
         "none",
-        limits.encoder_runs(),
+        thresholds.encoder_runs(),
         over_time(of_serving("model_version:srp4ctr_encoder_runs_per_request:rate5m")),
     ).decimals(2)
     core = stat_of(
@@ -98,7 +110,7 @@ def _folded(made: Dashboard) -> None:
         "short",
         by_version("model_version:srp4ctr_unfolded_over_folded_flops:rate5m"),
     )
-    ratio = limited(ratio.min(0), limits.at_least(1.0, 1.5))
+    ratio = limited(ratio.min(0), thresholds.at_least(1.0, 1.5))
     line(made, 8, (8, flops.min(0)), (8, price.min(0)), (8, ratio))
 
 
@@ -128,7 +140,7 @@ def _by_version(made: Dashboard) -> None:
         "percentunit",
         by_version("model_version:srp4ctr_encoder_reuse_share:rate5m"),
     )
-    runs = limited(runs.min(0), limits.encoder_runs())
+    runs = limited(runs.min(0), thresholds.encoder_runs())
     line(made, 8, (6, cpu.min(0)), (6, flops.min(0)), (6, runs), (6, reuse.min(0)))
 
 
@@ -176,7 +188,7 @@ def _answers(made: Dashboard) -> None:
             f"model_version:srp4ctr_answer_seconds:p99_5m{{{CHOSEN}}}", f"{VERSION} p99"
         ),
     )
-    line(made, 9, (12, spread), (12, limited(quantiles, limits.answer_time())))
+    line(made, 9, (12, spread), (12, limited(quantiles, thresholds.answer_time())))
 
 
 def _candidates(made: Dashboard) -> None:

@@ -7,16 +7,21 @@ over the minutes in which both served. Out: the dashboard that a promotion is de
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 from grafana_foundation_sdk.models.common import BigValueTextMode
 
-from srp4ctr.monitoring.dashboards import limits
-from srp4ctr.monitoring.dashboards.calibration_curve import calibration_curve
-from srp4ctr.monitoring.dashboards.grid import choose_versions, line, new_board, section
-from srp4ctr.monitoring.dashboards.panels import (
+from srp4ctr.monitoring.dashboards.builders import thresholds
+from srp4ctr.monitoring.dashboards.builders.calibration_curve import calibration_curve
+from srp4ctr.monitoring.dashboards.builders.grid import (
+    choose_versions,
+    line,
+    new_board,
+    section,
+)
+from srp4ctr.monitoring.dashboards.builders.panels import (
     limited,
     lines,
     note,
     stat_of,
 )
-from srp4ctr.monitoring.dashboards.queries import (
+from srp4ctr.monitoring.dashboards.builders.queries import (
     CHOSEN,
     MONEY,
     VERSION,
@@ -25,7 +30,7 @@ from srp4ctr.monitoring.dashboards.queries import (
     over_time,
     with_bounds,
 )
-from srp4ctr.monitoring.dashboards.version_table import VERDICTS, version_table
+from srp4ctr.monitoring.dashboards.builders.version_table import VERDICTS, version_table
 
 _ONE_VERSION = "one version has served so far"
 _HOW_TO_READ = """
@@ -59,7 +64,7 @@ def _verdict(made: Dashboard) -> None:
             "none",
             now(f"srp4ctr_verdict{{{CHOSEN}}} or {nobody}", VERSION),
         )
-        .mappings(limits.words({**VERDICTS, 2: (_ONE_VERSION, "text")}))
+        .mappings(thresholds.words({**VERDICTS, 2: (_ONE_VERSION, "text")}))
         .text_mode(BigValueTextMode.VALUE_AND_NAME)
     )
     difference = lines(
@@ -75,7 +80,7 @@ def _verdict(made: Dashboard) -> None:
         now(f"model_version:srp4ctr_clicks_gained_per_extra_price{{{CHOSEN}}}", VERSION),
     ).no_value("no version costs more")
     reading = note("How to read it", "What the words promise.", _HOW_TO_READ.strip())
-    difference = limited(difference, limits.above_zero())
+    difference = limited(difference, thresholds.above_zero())
     line(made, 9, (6, verdict), (8, difference), (4, gained), (6, reading))
     line(made, 8, (24, version_table()))
 
@@ -118,8 +123,8 @@ def _calibration(made: Dashboard) -> None:
         "none",
         by_version("srp4ctr_expected_calibration_error"),
     )
-    ratio = limited(ratio, limits.calibration())
-    error = limited(error.min(0), limits.calibration_error())
+    ratio = limited(ratio, thresholds.calibration())
+    error = limited(error.min(0), thresholds.calibration_error())
     line(made, 10, (8, calibration_curve()), (8, ratio), (8, error))
 
 
@@ -143,8 +148,8 @@ def _ranking(made: Dashboard) -> None:
         "none",
         by_version("srp4ctr_live_log_loss_nats"),
     )
-    auc = limited(auc, limits.auc())
-    entropy = limited(entropy, limits.entropy())
+    auc = limited(auc, thresholds.auc())
+    entropy = limited(entropy, thresholds.entropy())
     line(made, 8, (8, auc), (8, entropy), (8, loss))
 
 
@@ -192,5 +197,5 @@ def _cost(made: Dashboard) -> None:
         "s",
         by_version("model_version:srp4ctr_answer_seconds:p99_5m"),
     )
-    slow = limited(slow, limits.answer_time())
+    slow = limited(slow, thresholds.answer_time())
     line(made, 8, (8, price.min(0)), (8, flops.min(0)), (8, slow))

@@ -7,10 +7,16 @@ from grafana_foundation_sdk.builders import stat
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 from grafana_foundation_sdk.models.common import BigValueTextMode
 
-from srp4ctr.monitoring.dashboards import limits
-from srp4ctr.monitoring.dashboards.grid import line, new_board, section
-from srp4ctr.monitoring.dashboards.panels import light, limited, lines, stat_of, timeline
-from srp4ctr.monitoring.dashboards.queries import (
+from srp4ctr.monitoring.dashboards.builders import thresholds
+from srp4ctr.monitoring.dashboards.builders.grid import line, new_board, section
+from srp4ctr.monitoring.dashboards.builders.panels import (
+    light,
+    limited,
+    lines,
+    stat_of,
+    timeline,
+)
+from srp4ctr.monitoring.dashboards.builders.queries import (
     MONEY,
     RANKED,
     VERSION,
@@ -24,7 +30,7 @@ from srp4ctr.monitoring.dashboards.queries import (
     rate,
     with_bounds,
 )
-from srp4ctr.monitoring.dashboards.versions import matching
+from srp4ctr.monitoring.dashboards.builders.versions import matching
 
 _ANSWERED = (
     'sum(rate(srp4ctr_served_requests_total{outcome="success"}[5m]))'
@@ -66,7 +72,7 @@ def _answered() -> stat.Panel:
         "Answered",
         "The share of calls that Triton answered without an error of late.",
         "percentunit",
-        limits.at_least(0.99, 0.999),
+        thresholds.at_least(0.99, 0.999),
         over_time(_ANSWERED),
     ).decimals(2)
 
@@ -76,7 +82,7 @@ def _slow() -> stat.Panel:
         "Answer time, p99",
         "Of a hundred requests one takes longer than this in the server.",
         "s",
-        limits.answer_time(),
+        thresholds.answer_time(),
         over_time(quantile("srp4ctr_answer_seconds", 0.99)),
     )
 
@@ -95,7 +101,7 @@ def _honest() -> stat.Panel:
         "Calibration",
         "The serving version's scores over clicks: 1 is honest, 2 promises twice too much.",
         "none",
-        limits.calibration(),
+        thresholds.calibration(),
         over_time(of_serving("srp4ctr_calibration_ratio")),
     ).decimals(2)
 
@@ -105,7 +111,7 @@ def _fresh() -> stat.Panel:
         "Click → changed score, p99",
         "How old the world is that a score was made of, as a synthetic user sees it.",
         "s",
-        limits.freshness(),
+        thresholds.freshness(),
         over_time(quantile("srp4ctr_probe_seconds", 0.99, "15m")),
     )
 
@@ -118,10 +124,12 @@ def _alerts() -> stat.Panel:
         "Alerts firing",
         "Pages want someone now and tickets this week; the runbook says what to do.",
         "none",
-        limits.none_of_it(),
+        thresholds.none_of_it(),
         over_time(firing("page"), "pages"),
         over_time(firing("ticket"), "tickets"),
-    ).overrides([matching("byName", "tickets", {"thresholds": limits.tickets().build()})])
+    ).overrides(
+        [matching("byName", "tickets", {"thresholds": thresholds.tickets().build()})]
+    )
 
 
 def _traffic(made: Dashboard) -> None:
@@ -156,8 +164,8 @@ def _traffic(made: Dashboard) -> None:
             VERSION,
         ),
     )
-    answers = limited(answers, limits.answer_time())
-    errors, died = (limited(each, limits.none_of_it()) for each in (errors, died))
+    answers = limited(answers, thresholds.answer_time())
+    errors, died = (limited(each, thresholds.none_of_it()) for each in (errors, died))
     line(made, 8, (6, requests), (6, answers), (6, errors), (6, died))
 
 
@@ -181,8 +189,8 @@ def _quality(made: Dashboard) -> None:
         "none",
         *with_bounds("srp4ctr_live_auc", RANKED),
     )
-    honest = limited(honest, limits.calibration())
-    ranked = limited(ranked, limits.auc())
+    honest = limited(honest, thresholds.calibration())
+    ranked = limited(ranked, thresholds.auc())
     line(made, 8, (8, clicked), (8, honest), (8, ranked))
 
 
@@ -210,7 +218,7 @@ def _cost(made: Dashboard) -> None:
         "none",
         by_version("model_version:srp4ctr_encoder_runs_per_request:rate5m", RANKED),
     )
-    runs = limited(runs.min(0), limits.encoder_runs())
+    runs = limited(runs.min(0), thresholds.encoder_runs())
     line(made, 8, (8, price), (8, cpu.min(0)), (8, runs))
 
 
@@ -223,7 +231,7 @@ def _sources(made: Dashboard) -> None:
         *quantiles("srp4ctr_event_to_sequence_seconds", "stored p50", "stored p99"),
         *quantiles("srp4ctr_probe_seconds", "score p50", "score p99", within="15m"),
     )
-    heard = limits.words({1: ("heard", "green"), 0: ("silent", "red")})
+    heard = thresholds.words({1: ("heard", "green"), 0: ("silent", "red")})
     sources = timeline(
         "Sources",
         "A figure whose source is silent is old, however calm it looks.",
@@ -234,10 +242,10 @@ def _sources(made: Dashboard) -> None:
     alerts = timeline(
         "Alerts",
         "When each alert fired, so that it can be laid beside what else changed then.",
-        limits.words({1: ("fires", "red"), 0: ("quiet", "green")}),
+        thresholds.words({1: ("fires", "red"), 0: ("quiet", "green")}),
         over_time(
             or_none('max by (alertname) (ALERTS{alertstate="firing"})', "alertname"),
             "{{alertname}}",
         ),
     )
-    line(made, 8, (8, limited(fresh, limits.freshness())), (8, sources), (8, alerts))
+    line(made, 8, (8, limited(fresh, thresholds.freshness())), (8, sources), (8, alerts))

@@ -7,9 +7,14 @@ Out: the dashboard of who looks after producers and the feature store.
 from grafana_foundation_sdk.builders import stat
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from srp4ctr.monitoring.dashboards import limits
-from srp4ctr.monitoring.dashboards.grid import choose_versions, line, new_board, section
-from srp4ctr.monitoring.dashboards.panels import (
+from srp4ctr.monitoring.dashboards.builders import thresholds
+from srp4ctr.monitoring.dashboards.builders.grid import (
+    choose_versions,
+    line,
+    new_board,
+    section,
+)
+from srp4ctr.monitoring.dashboards.builders.panels import (
     bars,
     judged,
     light,
@@ -17,7 +22,7 @@ from srp4ctr.monitoring.dashboards.panels import (
     lines,
     stat_of,
 )
-from srp4ctr.monitoring.dashboards.queries import (
+from srp4ctr.monitoring.dashboards.builders.queries import (
     CHOSEN,
     VERSION,
     by_version,
@@ -72,8 +77,8 @@ def _events(made: Dashboard) -> None:
         "cps",
         over_time(rate("srp4ctr_labels_total", by="clicked"), "clicked: {{clicked}}"),
     )
-    rejected = limited(rejected.min(0), limits.none_of_it())
-    lag = limited(lag.min(0), limits.at_most(1_000, 10_000))
+    rejected = limited(rejected.min(0), thresholds.none_of_it())
+    lag = limited(lag.min(0), thresholds.at_most(1_000, 10_000))
     line(made, 8, (6, accepted.min(0)), (6, rejected), (6, lag), (6, labels.min(0)))
 
 
@@ -103,9 +108,9 @@ def _freshness(made: Dashboard) -> None:
         "s",
         *quantiles("srp4ctr_label_maturity_lag_seconds", "p50", "p99", within="15m"),
     )
-    stored = limited(stored, limits.freshness())
-    probed = limited(probed, limits.freshness())
-    due = limited(due, limits.at_most(10, 60))
+    stored = limited(stored, thresholds.freshness())
+    probed = limited(probed, thresholds.freshness())
+    due = limited(due, thresholds.at_most(10, 60))
     line(made, 8, (6, stored), (6, probed), (6, written), (6, due))
 
 
@@ -123,7 +128,7 @@ def _probes(made: Dashboard) -> None:
         "Last probe that succeeded",
         "How long ago the whole way was last seen to work.",
         "s",
-        limits.at_most(120, 600),
+        thresholds.at_most(120, 600),
         over_time("max(srp4ctr_probe_age_seconds)"),
     )
     found = "max_over_time(srp4ctr_store_lost_at_seconds[1d]) > 0"
@@ -141,7 +146,7 @@ def _probes(made: Dashboard) -> None:
         over_time("sum(srp4ctr_label_forgotten_early)", "let go early"),
         over_time("sum(srp4ctr_label_unmatched_clicks)", "unmatched clicks"),
     )
-    failed = limited(failed.min(0), limits.none_of_it())
+    failed = limited(failed.min(0), thresholds.none_of_it())
     line(made, 7, (8, failed), (4, last), (4, lost), (8, waiting.min(0)))
 
 
@@ -172,7 +177,7 @@ def _served(made: Dashboard) -> None:
         "reqps",
         over_time(rate("srp4ctr_requests_by_status_total", "status", CHOSEN), "{{status}}"),
     )
-    items = limited(items.min(0), limits.at_most(10, 60))
+    items = limited(items.min(0), thresholds.at_most(10, 60))
     line(made, 8, (8, features.min(0)), (8, items), (8, status.min(0)))
 
 
@@ -183,7 +188,7 @@ def _store(made: Dashboard) -> None:
         "Served scores off the log",
         "How far scores are, on average, from those of the log's own features.",
         "none",
-        limits.at_most(0.01, 0.02),
+        thresholds.at_most(0.01, 0.02),
         over_time("max(srp4ctr_served_score_shift)"),
     ).no_value("no check yet: srp4ctr features check --served")
     line(made, 4, *((4, each) for each in (*panels, served)))
@@ -197,7 +202,7 @@ def _check() -> tuple[stat.Panel, ...]:
             "Wrong rows",
             "The share of compared rows that are not what the log says: 0 is the promise.",
             "percentunit",
-            limits.at_most(1e-9, 0.01),
+            thresholds.at_most(1e-9, 0.01),
             over_time(f"max({share})"),
         ),
         stat_of(
@@ -216,14 +221,14 @@ def _check() -> tuple[stat.Panel, ...]:
             "Store behind log",
             "Age of what the log had and the store lacked when it was checked.",
             "s",
-            limits.at_most(10, 60),
+            thresholds.at_most(10, 60),
             over_time("max(srp4ctr_feature_check_behind_seconds)"),
         ),
         light(
             "Largest difference",
             "Of a counter, in events, between the store and a recomputation from the log.",
             "short",
-            limits.at_most(0.01, 1),
+            thresholds.at_most(0.01, 1),
             over_time("max(srp4ctr_feature_check_largest_difference)"),
         ),
     )
@@ -262,6 +267,6 @@ def _drift(made: Dashboard) -> None:
         "percentunit",
         over_time(*against("srp4ctr_cold_user_share")),
     )
-    features = judged(features, limits.drift())
-    scores = limited(scores.min(0), limits.drift())
+    features = judged(features, thresholds.drift())
+    scores = limited(scores.min(0), thresholds.drift())
     line(made, 9, (6, features), (6, scores), (6, unseen.min(0)), (6, cold.min(0)))

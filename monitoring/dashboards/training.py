@@ -7,10 +7,9 @@ the dashboard of who looks after the model.
 from grafana_foundation_sdk.builders import stat
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from srp4ctr.monitoring.dashboards import limits
-from srp4ctr.monitoring.dashboards.grid import line, new_board, section
-from srp4ctr.monitoring.dashboards.overview import serving_version
-from srp4ctr.monitoring.dashboards.panels import (
+from srp4ctr.monitoring.dashboards.builders import thresholds
+from srp4ctr.monitoring.dashboards.builders.grid import line, new_board, section
+from srp4ctr.monitoring.dashboards.builders.panels import (
     bars,
     light,
     limited,
@@ -18,14 +17,15 @@ from srp4ctr.monitoring.dashboards.panels import (
     stat_of,
     timeline,
 )
-from srp4ctr.monitoring.dashboards.queries import (
+from srp4ctr.monitoring.dashboards.builders.queries import (
     RANKED,
     VERSION,
     now,
     over_time,
     with_bounds,
 )
-from srp4ctr.monitoring.dashboards.tables import Column, table_of
+from srp4ctr.monitoring.dashboards.builders.tables import Column, table_of
+from srp4ctr.monitoring.dashboards.overview import serving_version
 
 _DAY_S = 86_400.0
 _MADE = "srp4ctr_bundle_created_seconds"
@@ -49,7 +49,7 @@ def _at_a_glance(made: Dashboard) -> None:
         "Age of the serving model",
         "Since the newest event that it learnt from: what happened later it does not know.",
         "s",
-        limits.at_most(_DAY_S, 7 * _DAY_S),
+        thresholds.at_most(_DAY_S, 7 * _DAY_S),
         over_time("max(srp4ctr_serving_model_age_seconds)"),
     )
     line(made, 4, (4, serving_version()), (4, age), *_last_refresh())
@@ -66,9 +66,9 @@ def _last_refresh() -> tuple[tuple[int, stat.Panel], ...]:
         "Last refresh",
         "Whether it ended in order, or in an error that its report names.",
         "none",
-        limits.none_of_it(),
+        thresholds.none_of_it(),
         over_time("max(srp4ctr_refresh_failed)"),
-    ).mappings(limits.words({0: ("in order", "green"), 1: ("failed", "red")}))
+    ).mappings(thresholds.words({0: ("in order", "green"), 1: ("failed", "red")}))
     took = stat_of(
         "Last refresh took",
         "How long the machine is shared with training.",
@@ -79,7 +79,7 @@ def _last_refresh() -> tuple[tuple[int, stat.Panel], ...]:
         "Gates that refused",
         "0: the last bundle may serve; else the timeline below names what stopped it.",
         "none",
-        limits.at_most(1, 2),
+        thresholds.at_most(1, 2),
         over_time("count(srp4ctr_refresh_gate_passed == 0) or vector(0)"),
     )
     return tuple((4, each) for each in (ended, failed, took, refused))
@@ -104,7 +104,7 @@ def _bundles(made: Dashboard) -> None:
 
 def _origins() -> list[Column]:
     times = {"Made": _MADE, "Data from": _START, "Data until": _END}
-    serves = limits.words({1: ("serves", "green")})
+    serves = thresholds.words({1: ("serves", "green")})
     return [
         Column(name="Serves", expr=_of("srp4ctr_serving_model"), words=serves),
         *(
@@ -121,7 +121,7 @@ def _held_out() -> list[Column]:
         for metric, name in names.items()
     ]
     honest = _promised("calibration")
-    right = limits.calibration()
+    right = thresholds.calibration()
     return [*found, Column(name="Calibration", expr=honest, decimals=3, limits=right)]
 
 
@@ -130,13 +130,13 @@ def _refreshes(made: Dashboard) -> None:
     gates = timeline(
         "Gates",
         "What a new bundle had to pass before it might serve, and what refused it.",
-        limits.words({1: ("passed", "green"), 0: ("refused", "red")}),
+        thresholds.words({1: ("passed", "green"), 0: ("refused", "red")}),
         over_time("min by (gate) (srp4ctr_refresh_gate_passed)", "{{gate}}"),
     )
     serves = timeline(
         "Who serves",
         "When a promotion or a rollback changed the version, to lay beside other panels.",
-        limits.words({1: ("serves", "blue")}),
+        thresholds.words({1: ("serves", "blue")}),
         over_time("max by (model_version) (srp4ctr_serving_model == 1)", VERSION),
     )
     late = lines(
@@ -172,7 +172,7 @@ def _promises(made: Dashboard) -> None:
         over_time(f"srp4ctr_live_log_loss_nats{{{RANKED}}}", VERSION),
         over_time(_promised("log_loss"), f"{VERSION} held-out"),
     )
-    line(made, 8, (12, limited(auc, limits.auc())), (12, loss))
+    line(made, 8, (12, limited(auc, thresholds.auc())), (12, loss))
 
 
 def _promised(metric: str) -> str:

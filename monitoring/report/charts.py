@@ -16,9 +16,9 @@ from matplotlib import dates, style, ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from srp4ctr.monitoring.report.amounts import MINUS, duration
-from srp4ctr.monitoring.report.contents import Contents, Course, Points
+from srp4ctr.monitoring.report.number_format import MINUS, duration
 from srp4ctr.monitoring.report.period import Period
+from srp4ctr.monitoring.report.report_contents import Contents, Course, Points
 from srp4ctr.monitoring.report.verdict import HONEST
 
 DAY_S = 86_400  # matplotlib counts days

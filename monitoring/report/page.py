@@ -7,14 +7,14 @@ import html
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 
+from srp4ctr.monitoring.report.caveats import alert_row, facts, small_print
 from srp4ctr.monitoring.report.charts import charts, draw
-from srp4ctr.monitoring.report.contents import Contents
-from srp4ctr.monitoring.report.contrast import by_age
 from srp4ctr.monitoring.report.period import minute
-from srp4ctr.monitoring.report.questions import FEWEST
-from srp4ctr.monitoring.report.small_print import alert_row, facts, small_print
+from srp4ctr.monitoring.report.prometheus.promql import FEWEST
+from srp4ctr.monitoring.report.report_contents import Contents
 from srp4ctr.monitoring.report.tables import tables
 from srp4ctr.monitoring.report.verdict import headline
+from srp4ctr.monitoring.report.version_comparison import by_age
 
 # Whatever a label may say, nothing is fetched and nothing runs.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"

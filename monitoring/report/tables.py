@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import isfinite
 
-from srp4ctr.monitoring.report import amounts
-from srp4ctr.monitoring.report.amounts import (
+from srp4ctr.monitoring.report import number_format
+from srp4ctr.monitoring.report.number_format import (
     count,
     decimal,
     estimate,
@@ -16,7 +16,7 @@ from srp4ctr.monitoring.report.amounts import (
     percent,
     seconds,
 )
-from srp4ctr.monitoring.report.contents import Contents, VersionFigures
+from srp4ctr.monitoring.report.report_contents import Contents, VersionFigures
 
 MOST_PAIRS = 8
 VERDICTS = {1: "better", 0: "not known yet", -1: "worse"}
@@ -126,7 +126,7 @@ def _cost(contents: Contents) -> Table:
     )
     cells: dict[str, Cell] = {
         "Requests": lambda v: count(v.cost.requests),
-        "Candidates a request": lambda v: amounts.significant(
+        "Candidates a request": lambda v: number_format.significant(
             v.cost.candidates_per_request
         ),
         "Encoder runs a request": lambda v: decimal(v.cost.encoder_runs_per_request, 2),

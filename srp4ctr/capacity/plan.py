@@ -63,11 +63,12 @@ LABEL_US = Measured("monitoring.json: overhead_us_per_event", 21.24)
 LABEL_BYTES = Measured("monitoring.json: memory_mb of a million labels", 372.1)
 WAITING_BYTES = Measured("settings.toml: streams.max_kept_impressions", 600.0)
 CUT_BYTES = Measured("recorded.json: peak_rss_mb of point_in_time, 10 M", 200.0)
-ITEMS_A_TURN = Measured("features/item_table.py: MAX_ITEMS_A_TURN", 500.0)
+ITEMS_A_TURN = Measured("features/online/item_cache.py: MAX_ITEMS_A_TURN", 500.0)
 ITEM_BYTES = Measured("training/config.py: D = 64", 256.0)
 ONNX_BYTES = 2**31  # of encoder.onnx or head.onnx, with all items: protobuf reads no more
-TABLE_BYTES = 153  # of an item in features/item_table.py, with eight attributes
-# Shares of the events, a news site's (benchmarks/ingest_events.py); clicks are behaviours.
+TABLE_BYTES = 153  # of an item in features/online/item_cache.py, with eight attributes
+# Shares of the events, a news site's (benchmarks/streaming/ingest_events.py); clicks are
+# behaviours.
 IMPRESSIONS, BEHAVIORS = 0.6, 0.4
 
 

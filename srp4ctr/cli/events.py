@@ -11,9 +11,10 @@ from rich.progress import Progress, track
 from srp4ctr.cli.tables.results import file_tables, replay_table
 from srp4ctr.ops import stream_jobs
 from srp4ctr.settings import load
-from srp4ctr.streams import event_files, rejected, schemas
-from srp4ctr.streams.event_files import FileReport
-from srp4ctr.streams.pseudonyms import read_pseudonyms
+from srp4ctr.streams.broker import dead_letters
+from srp4ctr.streams.events import file_import, json_schema
+from srp4ctr.streams.events.file_import import FileReport
+from srp4ctr.streams.events.pseudonymization import read_pseudonyms
 
 app = typer.Typer(help="Publish, check and replay events.", no_args_is_help=True)
 out = Console()
@@ -52,8 +53,8 @@ def publish(
     settings = load()
     pseudonyms = read_pseudonyms(settings.streams.pseudonym_key_file)
     total = report.total + report.num_rejected
-    lines = event_files.read_lines(path)
-    done = event_files.publish_lines(
+    lines = file_import.read_lines(path)
+    done = file_import.publish_lines(
         track(lines, "publish", total, console=err, transient=True),
         settings.kafka,
         pseudonyms,
@@ -97,7 +98,7 @@ def replay_rejected(
     group = f"{settings.streams.group_id}-replay"
     with Progress(console=err, transient=True) as bar:
         task = bar.add_task("replay", total=None)
-        report = rejected.replay_rejected(
+        report = dead_letters.replay_rejected(
             settings.kafka,
             group,
             dry_run=dry_run,
@@ -134,13 +135,13 @@ def schema() -> None:
 
     Example:  srp4ctr events schema
     """
-    for path in schemas.write_schemas(Path(schemas.__file__).parent / "schema"):
+    for path in json_schema.write_schemas(Path(json_schema.__file__).parent / "schema"):
         out.print(str(path), soft_wrap=True)
 
 
 def _check(path: Path) -> FileReport:
     """Print which events are in ``path`` and which lines are bad; return the report."""
-    report = event_files.check_file(path, time.time_ns() // 1_000_000)
+    report = file_import.check_file(path, time.time_ns() // 1_000_000)
     for table in file_tables(report):
         out.print(table)
     return report

@@ -28,8 +28,8 @@ def apply_views() -> None:
 
     Example:  srp4ctr features apply
     """
-    from srp4ctr.features.schema import fingerprint
-    from srp4ctr.features.store import apply
+    from srp4ctr.features.online.store import apply
+    from srp4ctr.features.tensors.schema import fingerprint
 
     settings = load()
     with audit_log(settings).recorded("features apply") as done:
@@ -98,12 +98,12 @@ def check(
 
 def _check_served(settings: Settings, sample: int) -> None:
     from srp4ctr.cli.tables.served import served_tables
-    from srp4ctr.features import served_log
+    from srp4ctr.features.bundles import request_log
     from srp4ctr.ops.promotion_service import checked_served
-    from srp4ctr.training.served import MOST_APART
+    from srp4ctr.training.skew.check import MOST_APART
 
     folder = Path(settings.triton.served_log.folder)
-    requests = served_log.newest(folder, sample)
+    requests = request_log.newest(folder, sample)
     if not requests:
         out.print(
             f"no served requests in {folder}: set triton.served_log.share in "

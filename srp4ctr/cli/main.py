@@ -26,7 +26,7 @@ from srp4ctr.cli import settings as settings_commands
 from srp4ctr.cli import stack as stack_commands
 from srp4ctr.cli import stream as stream_commands
 from srp4ctr.cli.tables.results import finding_line
-from srp4ctr.ops.doctor import doctor
+from srp4ctr.ops.doctor import run as doctor
 from srp4ctr.ops.doctor.check_result import Finding
 from srp4ctr.settings import load, use_data_dir
 

@@ -156,7 +156,7 @@ def fill_repository(
 
     Example:  srp4ctr model fill /models/triton-2
     """
-    from srp4ctr.triton_repo.filling import fill
+    from srp4ctr.triton_repo.deployment.initial_models import fill
 
     settings = load()
     bundles = Path(settings.training.bundles_dir)
@@ -177,7 +177,7 @@ def rank(
     """
     from srp4ctr.cli.tables.results import ranking_table
     from srp4ctr.ops.store_reads import rank, titles
-    from srp4ctr.streams.events import item_key
+    from srp4ctr.streams.events.schema import item_key
 
     settings = load()
     ranking = rank(settings, user, items)
@@ -200,12 +200,12 @@ def write_vectors(
     """
     from srp4ctr.cli.tables.console import progress_listener
     from srp4ctr.ops.promotion_service import bundle_folder
-    from srp4ctr.training import vectors
+    from srp4ctr.training.export import user_embeddings
 
     settings = load()
     folder = bundle_folder(settings, version)
     with progress_listener(out) as progress:
-        rows = vectors.write_vectors(
+        rows = user_embeddings.write_vectors(
             folder, settings.features, settings.streams, out_file, progress
         )
     out.print(f"{rows:,} impressions in {out_file}", soft_wrap=True)

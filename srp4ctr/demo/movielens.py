@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from srp4ctr.streams.events import Behavior, Click, Event, Impression, ItemUpdate
+from srp4ctr.streams.events.schema import Behavior, Click, Event, Impression, ItemUpdate
 
 REQUIREMENT = "recbole==1.2.1"
 WHEEL = "recbole-1.2.1-py3-none-any.whl"

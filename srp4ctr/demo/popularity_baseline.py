@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from srp4ctr.streams.events import Click, Event, Impression
-from srp4ctr.streams.sampling import is_chosen
+from srp4ctr.streams.events.hash_sampling import is_chosen
+from srp4ctr.streams.events.schema import Click, Event, Impression
 
 POPULARITY = "popularity"
 SHARE = 0.2  # of the users

@@ -28,7 +28,7 @@ from srp4ctr.demo.sessions import (
     Visit,
     at_time,
 )
-from srp4ctr.streams.events import UserEvent
+from srp4ctr.streams.events.schema import UserEvent
 
 _PROBE_LEAD_S = 0.05  # its first request comes just before the click
 _PROBE_POLL_S = 0.05

@@ -20,19 +20,20 @@ from rich.console import Console
 
 from srp4ctr import processes
 from srp4ctr.cli.tables.console import Bar, Steps
-from srp4ctr.demo import demo_steps, movielens
-from srp4ctr.demo.demo_steps import DemoInput, page_url
-from srp4ctr.demo.demo_tables import show
+from srp4ctr.client.rank_client import RankClient
+from srp4ctr.demo import movielens
+from srp4ctr.demo import steps as demo_steps
 from srp4ctr.demo.popularity_baseline import ControlGroup
 from srp4ctr.demo.replay import Ranking, Replay, ReplayResult
+from srp4ctr.demo.steps import DemoInput, page_url
+from srp4ctr.demo.tables import show
 from srp4ctr.embedded import broker, stack
 from srp4ctr.embedded.addresses import Addresses
 from srp4ctr.ops.promotion_service import promoter
 from srp4ctr.ops.refresh_job import take_turn
 from srp4ctr.settings import PREFIX, Settings, load
-from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, Event
-from srp4ctr.streams.publisher import EventPublisher
-from srp4ctr.triton_repo.client import RankClient
+from srp4ctr.streams.broker.producer import EventPublisher
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, Event
 
 LIVE_SHARE = 0.2  # of each user's slates
 REPLAY_SECONDS = 45.0
@@ -145,7 +146,7 @@ def _print_source(console: Console) -> None:
 
 def _start_services(settings: Settings, folder: Path) -> processes.Running:
     """Start monitor, page and worker, and return the worker; none is awaited here."""
-    from srp4ctr.features.store import apply  # Feast: 3 s
+    from srp4ctr.features.online.store import apply  # Feast: 3 s
 
     demo_steps.start_command("monitor", folder)
     demo_steps.start_page(folder)
@@ -154,7 +155,7 @@ def _start_services(settings: Settings, folder: Path) -> processes.Running:
 
 
 def _refresh(settings: Settings, bar: Bar) -> None:
-    from srp4ctr.training.refresh import RefreshOptions, refresh  # torch: 3 s
+    from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh  # torch: 3 s
 
     def show_progress(step: str, done: int, total: int, note: str = "") -> None:
         bar.set(done, total)
@@ -201,7 +202,7 @@ def _replay(
 
 
 def _show(result: DemoResult, console: Console, started: float, keep: bool) -> None:
-    from srp4ctr.demo import demo_figures  # Feast: 3 s
+    from srp4ctr.demo import figures as demo_figures  # Feast: 3 s
 
     settings, slates = load(), result.replayed.slates
     figures, live = demo_figures.figures(

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 
 import msgspec
 
-from srp4ctr.streams.events import Behavior, Click, Event, Impression, ItemUpdate, UserEvent
+from srp4ctr.streams.events.schema import (
+    Behavior,
+    Click,
+    Event,
+    Impression,
+    ItemUpdate,
+    UserEvent,
+)
 
 FIRST_CLICK_MS = 1_000  # after the slate was shown
 CLICKS_SPAN_MS = 900

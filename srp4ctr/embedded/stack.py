@@ -27,7 +27,7 @@ from srp4ctr.embedded import (
 )
 from srp4ctr.embedded.addresses import Addresses
 from srp4ctr.embedded.config import LocalConfig
-from srp4ctr.ops.triton import triton_watch
+from srp4ctr.ops.triton import watchdog
 
 STACK_FILE = "stack.toml"
 _RECORD = "stack.json"
@@ -118,7 +118,7 @@ def _start_all(
         _start_broker(folder, addresses, free["controller_port"], tied)
         plan = _plan(folder, addresses, http_port)
         server = triton_server.start(serving, plan, folder, tied=tied)
-        triton_watch.start(server, plan, folder, tied=tied)
+        watchdog.start(server, plan, folder, tied=tied)
         if binary:
             targets, port = addresses.scraped(), addresses.prometheus_port
             prometheus.start(binary, targets, port, folder, tied=tied)

@@ -98,7 +98,7 @@ class AuditLog:
             file.write(line)
             os.fsync(file.fileno())
         if is_new:
-            from srp4ctr.streams.log_files import (
+            from srp4ctr.streams.raw_log.log_files import (
                 sync_folder,  # pyarrow: not every image has it
             )
 

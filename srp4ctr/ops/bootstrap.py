@@ -15,8 +15,8 @@ def initialize(settings: Settings, users: Path | None, say: Callable[[str], None
     ``users`` holds a file ``kafka_NAME`` per Kafka user, with its password. Raises
     ``ValueError`` where a server does not answer or does not let us.
     """
-    from srp4ctr.features import store  # Feast: 3 s
-    from srp4ctr.streams.topics import ensure_topics
+    from srp4ctr.features.online import store  # Feast: 3 s
+    from srp4ctr.streams.broker.topics import ensure_topics
 
     created = ensure_topics(settings.kafka)
     say(f"topics: {', '.join(created) or 'all there'}")
@@ -42,8 +42,8 @@ def _passwords(users: Path) -> dict[str, str]:
 
 def _of_bundles(settings: Settings) -> str:
     """Return what will serve, and what to type where nothing does."""
-    from srp4ctr.features.bundle import list_bundles
-    from srp4ctr.monitoring.exporter import serving_version
+    from srp4ctr.features.bundles.bundle import list_bundles
+    from srp4ctr.monitoring.collector.exporter import serving_version
 
     serving = serving_version(Path(settings.triton.repository))
     if serving:

@@ -7,13 +7,13 @@ once; the raw log and the served requests lose the user's rows at the next erasu
 from dataclasses import dataclass
 from pathlib import Path
 
-from srp4ctr.features import served_log
+from srp4ctr.features.bundles import request_log
 from srp4ctr.ops.audit import audit_log
 from srp4ctr.settings import Settings
-from srp4ctr.streams import erasure
-from srp4ctr.streams.erasure import Erasure
-from srp4ctr.streams.operations import request_forgetting, wait_until_read
-from srp4ctr.streams.pseudonyms import read_pseudonyms
+from srp4ctr.streams.broker.commands import request_forgetting, wait_until_read
+from srp4ctr.streams.events.pseudonymization import read_pseudonyms
+from srp4ctr.streams.raw_log import erasure
+from srp4ctr.streams.raw_log.erasure import Erasure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +65,6 @@ def stored_id(settings: Settings, user: str, is_pseudonym: bool) -> str:
 
 def _erase_served(folder: Path, log_dir: Path) -> int:
     requests = erasure.wishes_in(log_dir)
-    return served_log.remove(
+    return request_log.remove(
         folder, lambda each: erasure.is_forgotten(requests, each.user_id, each.time_ms)
     )

@@ -19,9 +19,9 @@ from kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
-from srp4ctr.streams.brokers import connect
+from srp4ctr.streams.broker.clients import connect
 from srp4ctr.streams.config import KafkaConfig
-from srp4ctr.streams.events import (
+from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
     LABELS_TOPIC,

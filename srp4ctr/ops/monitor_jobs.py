@@ -12,19 +12,19 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from srp4ctr.features.check_report import REPORT_FILE
-from srp4ctr.monitoring.exporter import MonitorSources
-from srp4ctr.monitoring.probe import Answer, Probe
-from srp4ctr.monitoring.report.gathering import gather
+from srp4ctr.features.consistency.report import REPORT_FILE
+from srp4ctr.monitoring.collector.exporter import MonitorSources
+from srp4ctr.monitoring.collector.probe import Answer, Probe
+from srp4ctr.monitoring.collector.service import Probing, run_monitor
+from srp4ctr.monitoring.report.build import gather
 from srp4ctr.monitoring.report.page import page
 from srp4ctr.monitoring.report.period import read_period
-from srp4ctr.monitoring.report.series import Prometheus
+from srp4ctr.monitoring.report.prometheus.prometheus_http import Prometheus
 from srp4ctr.monitoring.report.verdict import Headline, headline
-from srp4ctr.monitoring.service import Probing, run_monitor
 from srp4ctr.ops.waiting import ended_by_sigterm, until_there
 from srp4ctr.settings import Settings
-from srp4ctr.streams.events import Behavior
-from srp4ctr.streams.topics import ensure_topics
+from srp4ctr.streams.broker.topics import ensure_topics
+from srp4ctr.streams.events.schema import Behavior
 
 _ACTION = "view"  # a behaviour: a click would move an item's counters
 
@@ -79,10 +79,10 @@ def probing(settings: Settings) -> Probing:
     """
 
     def make(items: Callable[[], Sequence[str]], registry: CollectorRegistry) -> Probe:
-        from srp4ctr.streams.publisher import EventPublisher
+        from srp4ctr.streams.broker.producer import EventPublisher
 
         try:
-            from srp4ctr.triton_repo.client import RankClient
+            from srp4ctr.client.rank_client import RankClient
         except ImportError as error:
             raise ValueError(
                 f"monitoring.probe_interval_s asks Triton, and {error.name} is missing: "

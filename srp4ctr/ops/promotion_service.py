@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from srp4ctr.features.check_report import REPORT_FILE, FeatureCheck
-from srp4ctr.features.gates import Gate, failed
-from srp4ctr.features.json_files import write_json
+from srp4ctr.features.bundles.gates import Gate, failed
+from srp4ctr.features.consistency.report import REPORT_FILE, FeatureCheck
+from srp4ctr.json_files import write_json
 from srp4ctr.ops.audit import audit_log
 from srp4ctr.settings import Settings
 
 if TYPE_CHECKING:  # torch: 3 s
-    from srp4ctr.training.served import ServedCheck
+    from srp4ctr.training.skew.check import ServedCheck
 
 
 def checked(settings: Settings, sample: int = 200) -> FeatureCheck:
@@ -22,10 +22,10 @@ def checked(settings: Settings, sample: int = 200) -> FeatureCheck:
 
     Raises ``ValueError`` where no broker answers or the views are not registered.
     """
-    from srp4ctr.features.check import check_features
-    from srp4ctr.features.store import FeatureStoreSink  # Feast: 3 s
-    from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC
-    from srp4ctr.streams.topics import committed_offsets
+    from srp4ctr.features.consistency.check import check_features
+    from srp4ctr.features.online.store import FeatureStoreSink  # Feast: 3 s
+    from srp4ctr.streams.broker.topics import committed_offsets
+    from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
 
     sink = FeatureStoreSink(settings.features)
     streams = settings.streams
@@ -41,12 +41,12 @@ def checked_served(settings: Settings, requests: Sequence[Path]) -> "ServedCheck
 
     ``requests`` are files of ``triton.served_log.folder``.
     """
-    from srp4ctr.features import served_log
-    from srp4ctr.training.reports import SERVED_CHECK_FILE, ServedReport
-    from srp4ctr.training.served import check_served
+    from srp4ctr.features.bundles import request_log
+    from srp4ctr.training.refresh.reports import SERVED_CHECK_FILE, ServedReport
+    from srp4ctr.training.skew.check import check_served
 
     found = check_served(
-        [served_log.read(path) for path in requests],
+        [request_log.read(path) for path in requests],
         settings.training,
         settings.features,
         settings.streams,
@@ -56,9 +56,7 @@ def checked_served(settings: Settings, requests: Sequence[Path]) -> "ServedCheck
         requests=found.requests,
         mean_shift=found.shift_of,
     )
-    write_json(
-        Path(settings.features.log_dir) / SERVED_CHECK_FILE, report
-    )
+    write_json(Path(settings.features.log_dir) / SERVED_CHECK_FILE, report)
     return found
 
 
@@ -80,14 +78,14 @@ def promote(
 
 
 def _promote(settings: Settings, folder: Path, canary: bool) -> tuple[Gate, ...]:
-    from srp4ctr.training import reports  # no torch
-    from srp4ctr.triton_repo import replicas
-    from srp4ctr.triton_repo.promotion import PromotionError
+    from srp4ctr.training.refresh import reports  # no torch
+    from srp4ctr.triton_repo.deployment import rollout
+    from srp4ctr.triton_repo.deployment.promotion import PromotionError
 
     gates: tuple[Gate, ...] = ()
     check = partial(checked, settings)
     try:
-        done = replicas.promote(
+        done = rollout.promote(
             folder, settings.triton, settings.features, check, canary=canary
         )
         gates = done.gates
@@ -106,7 +104,7 @@ def promoter(settings: Settings) -> Callable[[Path], tuple[Gate, ...]]:
 
     A gate that fails is an answer; only what could not be tried is an error.
     """
-    from srp4ctr.triton_repo.promotion import PromotionError
+    from srp4ctr.triton_repo.deployment.promotion import PromotionError
 
     def try_it(folder: Path) -> tuple[Gate, ...]:
         try:
@@ -121,7 +119,7 @@ def promoter(settings: Settings) -> Callable[[Path], tuple[Gate, ...]]:
 
 def roll_back(settings: Settings, *, canary: bool = False) -> str | None:
     """Serve the previous bundle again, or end the ``canary``; return what serves now."""
-    from srp4ctr.triton_repo.replicas import end_canary, rollback
+    from srp4ctr.triton_repo.deployment.rollout import end_canary, rollback
 
     undo = end_canary if canary else rollback
     command = "model rollback --canary" if canary else "model rollback"
@@ -131,7 +129,7 @@ def roll_back(settings: Settings, *, canary: bool = False) -> str | None:
 
 def serving_folder(settings: Settings) -> Path | None:
     """Return the folder of the bundle that serves; None before the first promotion."""
-    from srp4ctr.triton_repo.live import read_serving
+    from srp4ctr.triton_repo.deployment.live_repository import read_serving
 
     serving = read_serving(Path(settings.triton.repository)).serving
     return Path(settings.training.bundles_dir) / serving if serving else None
@@ -139,7 +137,7 @@ def serving_folder(settings: Settings) -> Path | None:
 
 def what_serves(settings: Settings) -> str:
     """Return the bundle that serves, and the canary beside it if there is one."""
-    from srp4ctr.triton_repo.live import read_serving
+    from srp4ctr.triton_repo.deployment.live_repository import read_serving
 
     found = read_serving(Path(settings.triton.repository))
     beside = f", canary {found.canary}" if found.canary else ""
@@ -159,8 +157,8 @@ def describe_bundles(settings: Settings, *versions: str) -> list[dict[str, Any]]
 
     ``ValueError`` where one does not exist.
     """
-    from srp4ctr.features import bundle
-    from srp4ctr.triton_repo.live import read_serving
+    from srp4ctr.features.bundles import bundle
+    from srp4ctr.triton_repo.deployment.live_repository import read_serving
 
     serving = read_serving(Path(settings.triton.repository))
     roles = {
@@ -181,8 +179,8 @@ def describe_bundles(settings: Settings, *versions: str) -> list[dict[str, Any]]
 
 
 def _described(folder: Path) -> dict[str, Any]:
-    from srp4ctr.features import bundle
-    from srp4ctr.training import reports  # no torch
+    from srp4ctr.features.bundles import bundle
+    from srp4ctr.training.refresh import reports  # no torch
 
     card = bundle.read(folder)
     report = reports.read(folder)

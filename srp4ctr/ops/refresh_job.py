@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from srp4ctr.features.json_files import read_json, write_json
+from srp4ctr.errors import OutageError
+from srp4ctr.json_files import read_json, write_json
 from srp4ctr.ops.promotion_service import promoter, serving_folder
 from srp4ctr.ops.waiting import ended_by_sigterm
 from srp4ctr.settings import Settings
-from srp4ctr.streams.outages import OutageError
-from srp4ctr.training.reports import STATUS_FILE, RefreshReport, RefreshStatus
+from srp4ctr.training.refresh.reports import STATUS_FILE, RefreshReport, RefreshStatus
 
 if TYPE_CHECKING:  # torch: 3 s
-    from srp4ctr.training.progress import ProgressListener
+    from srp4ctr.training.loop.progress import ProgressListener
 
 LOG = logging.getLogger(__name__)
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -61,9 +61,9 @@ def run(settings: Settings, plan: RefreshPlan, display: Display) -> None:
 
     Raises ``ValueError`` for an interval that is none, and as ``training.refresh``.
     """
-    from srp4ctr.training.parallel import joined, yield_to_serving
-    from srp4ctr.training.refresh import RefreshOptions, refresh
-    from srp4ctr.training.stages import run_worker
+    from srp4ctr.training.loop.distributed import joined, yield_to_serving
+    from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
+    from srp4ctr.training.refresh.stages import run_worker
 
     interval_s = seconds_of(plan.every) if plan.every else 0.0
     yield_to_serving(settings.training)

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.settings import Settings
-from srp4ctr.streams.activity import Activity
-from srp4ctr.streams.events import Behavior, Click, Forget, UserEvent
-from srp4ctr.streams.exposures import Exposures
-from srp4ctr.streams.folding import LoggedEvent
-from srp4ctr.streams.sequences import BehaviorSequence, SequenceElement, element_of
-from srp4ctr.streams.sink import ItemProfile
+from srp4ctr.streams.events.schema import Behavior, Click, Forget, UserEvent
+from srp4ctr.streams.state.counters import Activity
+from srp4ctr.streams.state.exposures import Exposures
+from srp4ctr.streams.state.reducers import LoggedEvent
+from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement, element_of
+from srp4ctr.streams.state.state_store import ItemProfile
 
 if TYPE_CHECKING:  # not every role has tritonclient
-    from srp4ctr.triton_repo.answers import Ranking
+    from srp4ctr.triton_repo.serving.messages import Ranking
 
 _TITLES = ("title", "name")  # attributes that a person knows an item by
 _LoggedAt = tuple[int, LoggedEvent]
@@ -44,7 +44,7 @@ class UserRows:
 
 def read_user(features: FeatureConfig, user_id: str) -> UserRows:
     """Return what the store has of a user now; ``ValueError`` for an unknown user."""
-    from srp4ctr.features.store import FeatureStoreSink
+    from srp4ctr.features.online.store import FeatureStoreSink
 
     rows = FeatureStoreSink(features).read([user_id], [])
     if not rows:
@@ -67,8 +67,8 @@ def read_user(features: FeatureConfig, user_id: str) -> UserRows:
 
 def rank(settings: Settings, user: str, items: Sequence[str]) -> "Ranking":
     """Return Triton's ranking of ``items``; the user's id is replaced where it must be."""
-    from srp4ctr.streams.pseudonyms import read_pseudonyms
-    from srp4ctr.triton_repo.client import RankClient
+    from srp4ctr.client.rank_client import RankClient
+    from srp4ctr.streams.events.pseudonymization import read_pseudonyms
 
     triton = settings.triton
     with RankClient(
@@ -82,7 +82,8 @@ def rank(settings: Settings, user: str, items: Sequence[str]) -> "Ranking":
 
 def titles(features: FeatureConfig, item_keys: Sequence[int]) -> dict[int, str]:
     """Return each item's title from its profile; its id where it has none, else its key."""
-    from srp4ctr.features import rows, store
+    from srp4ctr.features.online import row_codec as rows
+    from srp4ctr.features.online import store
 
     views = store.OnlineViews(features)
     entities = [rows.item_entity(key) for key in item_keys]
@@ -103,10 +104,10 @@ def title_of(profile: ItemProfile) -> str:
 
 def _logged(log_dir: Path, user_id: str) -> list[_LoggedAt]:
     """Return the user's events in the raw log, with their partitions."""
-    from srp4ctr.features import recomputation
+    from srp4ctr.features.consistency import replay
 
-    places = [at for at in recomputation.places(log_dir, "user_id") if at[0] == user_id]
-    found = recomputation.events_of(log_dir, "user_id", places)
+    places = [at for at in replay.places(log_dir, "user_id") if at[0] == user_id]
+    found = replay.events_of(log_dir, "user_id", places)
     return [
         (partition, each) for (_, partition), events in found.items() for each in events
     ]
@@ -124,7 +125,7 @@ def _origins(logged: Iterable[_LoggedAt]) -> dict[SequenceElement, str]:
 
 def _counted(logged: Iterable[LoggedEvent], offset: int) -> list[UserEvent]:
     """Return the events that the counters hold: those since the last erasure request."""
-    from srp4ctr.features.recomputation import counted
+    from srp4ctr.features.consistency.replay import counted
 
     events: list[UserEvent] = []
     for each in counted(logged, offset):

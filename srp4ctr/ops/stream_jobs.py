@@ -21,8 +21,8 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
     Waits for a broker or a store that does not answer yet.
     """
     from srp4ctr.embedded.noida_workarounds import prepare_worker
-    from srp4ctr.features.store import FeatureStoreSink
-    from srp4ctr.streams.app import ensure_topics, group_ids, run_worker
+    from srp4ctr.features.online.store import FeatureStoreSink
+    from srp4ctr.streams.worker.app import ensure_topics, group_ids, run_worker
 
     with ended_by_sigterm():
         until_there(lambda: ensure_topics(settings.kafka), say)
@@ -53,8 +53,8 @@ def rebuild(settings: Settings, since: datetime, wait_s: float, progress: Progre
 
 
 def _rebuild(settings: Settings, since_ms: int, wait_s: float, progress: Progress) -> str:
-    from srp4ctr.features.store import FeatureStoreSink
-    from srp4ctr.streams.operations import request_rebuild, wait_until_read
+    from srp4ctr.features.online.store import FeatureStoreSink
+    from srp4ctr.streams.broker.commands import request_rebuild, wait_until_read
 
     offsets = request_rebuild(settings.kafka, since_ms)
     done = wait_until_read(
@@ -79,7 +79,7 @@ def restore(settings: Settings, log_dir: Path, progress: Callable[[int], None]) 
     Raises ``ValueError`` where that is the log that workers write, or as
     ``restoring.restore``.
     """
-    from srp4ctr.streams import restoring
+    from srp4ctr.streams.worker import restore as restoring
 
     if log_dir.resolve() == Path(settings.features.log_dir).resolve():
         raise ValueError(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from srp4ctr.streams.outages import OutageError
+from srp4ctr.errors import OutageError
 
 T = TypeVar("T")
 _FIRST_S, _LONGEST_S = 1.0, 15.0

@@ -23,8 +23,8 @@ def open_page(
         raise ValueError(
             f"the page needs {', '.join(PACKAGES)}: pip install 'srp4ctr[page]'"
         )
-    from srp4ctr.monitoring.page.app import PageSources
-    from srp4ctr.monitoring.page.server import opened
+    from srp4ctr.monitoring.web.app import PageSources
+    from srp4ctr.monitoring.web.server import opened
     from srp4ctr.playground.playground import LivePlayground
 
     with closing(LivePlayground(settings)) as playground:

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from srp4ctr.cli.tables.results import item_status_words
 from srp4ctr.cli.tables.users import action_name
+from srp4ctr.client.rank_client import RankClient
 from srp4ctr.demo.replay import sequence_version
-from srp4ctr.monitoring.page.playground import (
+from srp4ctr.monitoring.web.playground import (
     ClickEffect,
     Offer,
     RankedItem,
@@ -27,10 +28,9 @@ from srp4ctr.monitoring.page.playground import (
 from srp4ctr.playground.reads import PlaygroundReads
 from srp4ctr.playground.recent_events import recent_ids
 from srp4ctr.settings import Settings
-from srp4ctr.streams.events import Click
-from srp4ctr.streams.publisher import EventPublisher
-from srp4ctr.triton_repo.answers import Ranking
-from srp4ctr.triton_repo.client import RankClient
+from srp4ctr.streams.broker.producer import EventPublisher
+from srp4ctr.streams.events.schema import Click
+from srp4ctr.triton_repo.serving.messages import Ranking
 
 OFFERED_USERS = 12
 _DEADLINE_S = 5.0

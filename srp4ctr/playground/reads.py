@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from srp4ctr.features import bundle
-from srp4ctr.monitoring.page.playground import RequestCost, ShownItem
+from srp4ctr.features.bundles import bundle
+from srp4ctr.monitoring.web.playground import RequestCost, ShownItem
 from srp4ctr.ops.store_reads import title_of
 from srp4ctr.playground.recent_events import recent_ids
 from srp4ctr.settings import Settings
-from srp4ctr.streams.events import item_key
-from srp4ctr.streams.sequences import BehaviorSequence
-from srp4ctr.streams.sink import ItemProfile
-from srp4ctr.triton_repo.live import read_serving
+from srp4ctr.streams.events.schema import item_key
+from srp4ctr.streams.state.sequences import BehaviorSequence
+from srp4ctr.streams.state.state_store import ItemProfile
+from srp4ctr.triton_repo.deployment.live_repository import read_serving
 
 _NAMES = ("title", "name")  # said as the title already
 _TRIES = 5  # profiles read per candidate: an item may have none
@@ -39,12 +39,12 @@ class PlaygroundReads:
 
     def sequence(self, user_id: str) -> BehaviorSequence:
         """Return the user's sequence; an empty one of a stranger."""
-        from srp4ctr.features import rows
+        from srp4ctr.features.online import row_codec
 
         found = self._store().read_users([user_id])[
-            rows.USER_VIEWS.index(rows.SEQUENCE_VIEW)
+            row_codec.USER_VIEWS.index(row_codec.SEQUENCE_VIEW)
         ]
-        return rows.unpack_sequence(found[0]) if found[0] else BehaviorSequence()
+        return row_codec.unpack_sequence(found[0]) if found[0] else BehaviorSequence()
 
     def items(self, keys: Sequence[int]) -> dict[int, ShownItem]:
         """Return each item by its key; one without a profile is called by its key."""
@@ -96,7 +96,7 @@ class PlaygroundReads:
 
     def _known_keys(self) -> list[int]:
         """Return the items that the serving bundle knows; none where it is not here."""
-        from srp4ctr.features import vocabulary
+        from srp4ctr.features.tensors import vocabulary
 
         version = self.serving_version()
         if version is None:
@@ -111,17 +111,17 @@ class PlaygroundReads:
         return Path(self._settings.training.bundles_dir) / version
 
     def _profiles(self, keys: Sequence[int]) -> dict[int, ItemProfile]:
-        from srp4ctr.features import rows
+        from srp4ctr.features.online import row_codec
 
-        entities = [rows.item_entity(key) for key in keys]
-        found = self._store().read(rows.PROFILE_VIEW, entities)
+        entities = [row_codec.item_entity(key) for key in keys]
+        found = self._store().read(row_codec.PROFILE_VIEW, entities)
         pairs = zip(keys, found, strict=True)
-        return {key: rows.unpack_profile(key, row) for key, row in pairs if row}
+        return {key: row_codec.unpack_profile(key, row) for key, row in pairs if row}
 
     def _store(self) -> Any:
         with self._lock:
             if self._views is None:
-                from srp4ctr.features import store
+                from srp4ctr.features.online import store
 
                 self._views = store.OnlineViews(self._settings.features)
             return self._views
@@ -134,7 +134,7 @@ def request_cost(card: Mapping[str, float], candidates: int) -> RequestCost | No
         encoder, unfolded = card["encoder_flops"], card["unfolded_flops_per_1"]
     except KeyError:
         return None
-    each = (hundred - one) / 99  # the head's cost is a line: training/cost.py
+    each = (hundred - one) / 99  # the head's cost is a line: training/export/flops.py
     return RequestCost(
         encoder_runs=1,
         unfolded_encoder_runs=candidates,

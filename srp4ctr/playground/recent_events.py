@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, NO_PERSON
-from srp4ctr.streams.log_files import files_of
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, NO_PERSON
+from srp4ctr.streams.raw_log.log_files import files_of
 
 _FILES = 3  # of a partition; one covers two seconds of traffic, or what was merged
 _ROWS = 2000  # of a file, its last: of a merged one the rest is of no use

@@ -15,7 +15,7 @@ from srp4ctr.capacity.plan import CORES, DISK, MEMORY, Measured, Options, Plan
 from srp4ctr.cli.capacity import _number
 from srp4ctr.cli.main import app
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.item_table import MAX_ITEMS_A_TURN
+from srp4ctr.features.online.item_cache import MAX_ITEMS_A_TURN
 from srp4ctr.settings import load
 from srp4ctr.training.config import ModelConfig
 

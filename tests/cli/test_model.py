@@ -7,11 +7,11 @@ import pytest
 from typer.testing import CliRunner
 
 from srp4ctr.cli.main import app
-from srp4ctr.features import bundle
-from srp4ctr.features.bundle import BundleManifest
-from srp4ctr.features.gates import Gate
-from srp4ctr.training import reports
-from srp4ctr.training.reports import Outcome, RefreshReport
+from srp4ctr.features.bundles import bundle
+from srp4ctr.features.bundles.bundle import BundleManifest
+from srp4ctr.features.bundles.gates import Gate
+from srp4ctr.training.refresh import reports
+from srp4ctr.training.refresh.reports import Outcome, RefreshReport
 
 GOOD = Gate(gate="auc", passed=True, value=0.75, limit=0.5, note="AUC 0.7500")
 BAD = Gate(gate="champion_auc", passed=False, value=0.7, limit=0.74, note="v1 has 0.75")

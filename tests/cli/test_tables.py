@@ -11,20 +11,20 @@ from rich.table import Table
 from srp4ctr.cli.tables import models, results, served, users
 from srp4ctr.embedded.addresses import Addresses
 from srp4ctr.embedded.stack import StackStatus
-from srp4ctr.features.check_report import FeatureCheck
-from srp4ctr.features.gates import Gate
+from srp4ctr.features.bundles.gates import Gate
+from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.ops.audit import DONE, FAILED, Deed
 from srp4ctr.ops.store_reads import UserRows
 from srp4ctr.processes import Running
-from srp4ctr.streams.activity import Activity
-from srp4ctr.streams.event_files import BadLine, FileReport
-from srp4ctr.streams.events import Click, Impression, item_key
-from srp4ctr.streams.exposures import Exposures, show
-from srp4ctr.streams.rejected import ReplayReport
-from srp4ctr.streams.sequences import SequenceElement, sequence_of
-from srp4ctr.training.reports import Outcome, RefreshReport
-from srp4ctr.training.served import Difference, ServedCheck
-from srp4ctr.triton_repo.answers import Ranking
+from srp4ctr.streams.broker.dead_letters import ReplayReport
+from srp4ctr.streams.events.file_import import BadLine, FileReport
+from srp4ctr.streams.events.schema import Click, Impression, item_key
+from srp4ctr.streams.state.counters import Activity
+from srp4ctr.streams.state.exposures import Exposures, show
+from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
+from srp4ctr.training.refresh.reports import Outcome, RefreshReport
+from srp4ctr.training.skew.check import Difference, ServedCheck
+from srp4ctr.triton_repo.serving.messages import Ranking
 from tests.cli.terminal import assert_whole, at_80
 
 UUID = "6b3f1c9e-52d7-4f0a-9a41-0d5c8e7f2b16"

@@ -8,7 +8,7 @@ import os
 import time
 from collections import Counter
 
-from srp4ctr.triton_repo.client import RankClient
+from srp4ctr.client.rank_client import RankClient
 from srp4ctr.triton_repo.config import TlsConfig
 
 PREFIX = "SRP4CTR_TRITON__TLS__"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pyarrow.dataset as ds
 
 from srp4ctr import settings
-from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC
-from srp4ctr.streams.topics import committed_offsets, end_offsets
+from srp4ctr.streams.broker.topics import committed_offsets, end_offsets
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
 
 found = settings.load()
 folded = committed_offsets(found.kafka, found.streams.group_id, BEHAVIOR_EVENTS_TOPIC)

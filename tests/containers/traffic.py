@@ -4,8 +4,8 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from srp4ctr.streams.events import Behavior, Click, Event, Impression, ItemUpdate
-from srp4ctr.streams.wire import encode
+from srp4ctr.streams.events.codec import encode
+from srp4ctr.streams.events.schema import Behavior, Click, Event, Impression, ItemUpdate
 
 USERS, ITEMS, SLATE = 60, 200, 5
 _START_MS = 1_790_000_000_000

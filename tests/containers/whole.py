@@ -22,7 +22,7 @@ from pathlib import Path
 from rich.console import Console
 
 from srp4ctr.demo import movielens
-from srp4ctr.streams.wire import encode
+from srp4ctr.streams.events.codec import encode
 from tests.containers import trials
 from tests.containers.stack import ContainerError, Stack, engine, image_of, run
 from tests.real_stack import ROOT

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from srp4ctr.demo.popularity_baseline import POPULARITY, SHARE, ControlGroup
-from srp4ctr.streams.events import Click, Event, Impression
+from srp4ctr.streams.events.schema import Click, Event, Impression
 
 
 def shown(item: str, clicks: int, of: int) -> list[Event]:

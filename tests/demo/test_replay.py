@@ -7,7 +7,7 @@ import pytest
 
 from srp4ctr.demo.replay import Replay
 from srp4ctr.demo.sessions import Timeline, timelines
-from srp4ctr.streams.events import Click, Impression, UserEvent
+from srp4ctr.streams.events.schema import Click, Impression, UserEvent
 from tests.builders import NOON_MS, a_click, an_impression
 
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from srp4ctr.demo.sessions import VISIT_MS, history_events, timelines
-from srp4ctr.streams.events import Behavior, Click, Forget, Impression
+from srp4ctr.streams.events.schema import Behavior, Click, Forget, Impression
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 
 DAY_MS = 86_400_000

@@ -131,7 +131,7 @@ def test_a_triton_pod_serves_its_own_folder_and_fills_it_before() -> None:
     probe = triton["readinessProbe"]["exec"]["command"]
     assert probe[1:] == [
         "-m",
-        "srp4ctr.ops.triton.triton_ready",
+        "srp4ctr.ops.triton.readiness",
         "127.0.0.1:8001",
         "/models",
     ]

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from srp4ctr.streams.config import StreamConfig
-from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
 from tests.deploy.helm import (
     CHART,
     FULL,

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from srp4ctr.cli.main import app
-from srp4ctr.training.reports import STATUS_FILE, Outcome, RefreshStatus
+from srp4ctr.training.refresh.reports import STATUS_FILE, Outcome, RefreshStatus
 from tests.structure.source_tree import ROOT
 
 EXAMPLES = sorted((ROOT / "deploy").glob("*/srp4ctr_refresh.py"))

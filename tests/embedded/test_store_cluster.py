@@ -7,9 +7,9 @@ import pytest
 from srp4ctr import processes
 from srp4ctr.embedded import ports, store_cluster
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.streams.events import action_code
-from srp4ctr.streams.sequences import SequenceElement, sequence_of
-from srp4ctr.streams.sink import Rows
+from srp4ctr.streams.events.schema import action_code
+from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
+from srp4ctr.streams.state.state_store import Rows
 
 pytestmark = pytest.mark.redis
 USERS = [f"u{number}" for number in range(30)]
@@ -29,7 +29,7 @@ def started(folder: Path) -> tuple[FeatureConfig, list[processes.Running]]:
 
 def read_one_by_one(config: FeatureConfig) -> int:
     """Return how many users can be read: a request is for one of them."""
-    from srp4ctr.features.store import OnlineViews
+    from srp4ctr.features.online.store import OnlineViews
 
     views, found = OnlineViews(config, timeout_s=1.0), 0
     for user_id in USERS:
@@ -43,7 +43,7 @@ def read_one_by_one(config: FeatureConfig) -> int:
 def test_a_lost_node_takes_its_rows_alone_and_a_restart_on_other_ports_has_all(
     tmp_path: Path,
 ) -> None:
-    from srp4ctr.features import store
+    from srp4ctr.features.online import store
 
     config, nodes = started(tmp_path)
     try:

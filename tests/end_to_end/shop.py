@@ -5,8 +5,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from srp4ctr.streams.events import Behavior, Click, Event, Impression, ItemUpdate
-from srp4ctr.streams.wire import encode
+from srp4ctr.streams.events.codec import encode
+from srp4ctr.streams.events.schema import Behavior, Click, Event, Impression, ItemUpdate
 
 COLOURS = ("red", "green", "blue")
 NUM_ITEMS, NUM_USERS, SLATES, SLATE_SIZE = 30, 40, 8, 5

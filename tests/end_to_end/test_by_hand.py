@@ -18,7 +18,7 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
 from srp4ctr.embedded import ports
-from srp4ctr.streams.wire import encode
+from srp4ctr.streams.events.codec import encode
 from tests.builders import a_behavior
 from tests.docs.pages import commands
 from tests.end_to_end import shop
@@ -122,7 +122,7 @@ def install_command(folder: Path) -> None:
 
 def refresh_when_labels_are_there(shell: Shell) -> None:
     """Wait until the labels of all impressions are in the log, then train."""
-    from srp4ctr.features.event_log import opened
+    from srp4ctr.features.offline.event_tables import opened
 
     log_dir = shell.folder / ".data" / "events"
     shown = shop.NUM_USERS * shop.SLATES * shop.SLATE_SIZE

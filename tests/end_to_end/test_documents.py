@@ -19,13 +19,13 @@ from typing import Any
 
 import pytest
 
+from benchmarks.fault_injection.topic_reading import end_offsets, read_from
+from srp4ctr.client.rank_client import RankClient
 from srp4ctr.streams.config import KafkaConfig
-from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, Click
-from srp4ctr.streams.wire import decode
-from srp4ctr.triton_repo.client import RankClient
+from srp4ctr.streams.events.codec import decode
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Click
 from tests.docs.pages import blocks, commands
 from tests.end_to_end.conftest import RunningDemo
-from tests.streams.topic_reading import end_offsets, read_from
 from tests.structure.source_tree import ROOT
 
 REPLACED = "addresses of the pages are replaced"
@@ -36,7 +36,7 @@ pytestmark = [
 ]
 # Pages whose Python is run by a test of their own.
 ELSEWHERE = {
-    "docs/security.md": "tests/triton_repo/test_tls.py",
+    "docs/security.md": "tests/triton_repo/client/test_tls.py",
 }
 PAGES = sorted({block.page for block in blocks("python")} - ELSEWHERE.keys())
 KAFKA, TRITON = "127.0.0.1:9092", "127.0.0.1:8001"

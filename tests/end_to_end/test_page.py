@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from srp4ctr.monitoring.page import boards
+from srp4ctr.monitoring.web import boards
 from tests.end_to_end.conftest import RunningDemo
-from tests.monitoring.page.conftest import browser  # noqa: F401  # a fixture
-from tests.monitoring.page.test_dashboards_in_browser import READY, TOO_WIDE, watched
+from tests.monitoring.web.conftest import browser  # noqa: F401  # a fixture
+from tests.monitoring.web.test_dashboards_in_browser import READY, TOO_WIDE, watched
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 WIDTHS = (1280, 390)

@@ -11,8 +11,8 @@ import sys
 
 import pytest
 
+from benchmarks.fault_injection.scenario import FAULTS
 from srp4ctr.embedded import apache_kafka
-from tests.faults.scenario import FAULTS
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 
@@ -29,7 +29,7 @@ def apache_kafka_runs() -> None:
 def test_whatever_dies_the_outcome_is_the_oracles(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    command = [sys.executable, "-m", "benchmarks.faults", "--short"]
+    command = [sys.executable, "-m", "benchmarks.streaming.faults", "--short"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     *table, last = done.stdout.splitlines()
     with capfd.disabled():

@@ -24,7 +24,7 @@ def store_config(
     redis_port: int, tmp_path_factory: pytest.TempPathFactory
 ) -> FeatureConfig:
     """Return the settings of a store whose views are registered."""
-    from srp4ctr.features import store
+    from srp4ctr.features.online import store
 
     folder = tmp_path_factory.mktemp("feast")
     config = FeatureConfig(

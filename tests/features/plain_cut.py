@@ -6,11 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from srp4ctr.features.point_in_time import RequestSnapshots
-from srp4ctr.features.transforms import MS_PER_HOUR
-from srp4ctr.streams.activity import HALF_LIVES_H
-from srp4ctr.streams.events import Behavior, Click, Forget, Impression, UserEvent, item_key
-from srp4ctr.streams.sequences import SequenceElement, element_of
+from srp4ctr.features.offline.point_in_time import RequestSnapshots
+from srp4ctr.features.tensors.transforms import MS_PER_HOUR
+from srp4ctr.streams.events.schema import (
+    Behavior,
+    Click,
+    Forget,
+    Impression,
+    UserEvent,
+    item_key,
+)
+from srp4ctr.streams.state.counters import HALF_LIVES_H
+from srp4ctr.streams.state.sequences import SequenceElement, element_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,9 +4,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from srp4ctr.features.exposures import empty_exposures
-from srp4ctr.features.reader import ItemArrays, UserArrays
-from srp4ctr.features.transforms import empty_activity, empty_sequences
+from srp4ctr.features.online.reader import ItemArrays, UserArrays
+from srp4ctr.features.tensors.exposures import empty_exposures
+from srp4ctr.features.tensors.transforms import empty_activity, empty_sequences
 
 
 @dataclass

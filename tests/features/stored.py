@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from srp4ctr.streams.config import StreamConfig
-from srp4ctr.streams.events import UserEvent
-from srp4ctr.streams.folding import LoggedEvent
-from srp4ctr.streams.partition import PartitionState
-from srp4ctr.streams.sink import FeatureSink
+from srp4ctr.streams.events.schema import UserEvent
+from srp4ctr.streams.state.partition_state import PartitionState
+from srp4ctr.streams.state.reducers import LoggedEvent
+from srp4ctr.streams.state.state_store import FeatureSink
 
 BATCH = 7
 

@@ -6,17 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from srp4ctr.features import point_in_time, transforms, vocabulary
-from srp4ctr.features.affinity import attribute_affinity
+from benchmarks.harness.raw_logs import label_of, write_log
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.event_log import opened
-from srp4ctr.features.exposures import exposure_features
-from srp4ctr.features.item_table import ItemTable
-from srp4ctr.features.reader import StoreReader
-from srp4ctr.features.requests import RequestFeatures
-from srp4ctr.streams.events import UserEvent
+from srp4ctr.features.offline import point_in_time
+from srp4ctr.features.offline.event_tables import opened
+from srp4ctr.features.online.item_cache import ItemTable
+from srp4ctr.features.online.reader import StoreReader
+from srp4ctr.features.online.request_features import RequestFeatures
+from srp4ctr.features.tensors import transforms, vocabulary
+from srp4ctr.features.tensors.affinity import attribute_affinity
+from srp4ctr.features.tensors.exposures import exposure_features
+from srp4ctr.streams.events.schema import UserEvent
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
-from tests.features.logs import label_of, write_log
 from tests.features.stored import store_events
 
 pytestmark = pytest.mark.redis
@@ -50,7 +51,7 @@ def events_of(partition: int, rng: random.Random) -> list[UserEvent]:
 def test_serving_and_training_make_the_same_tensors(
     store_config: FeatureConfig, tmp_path: Path
 ) -> None:
-    from srp4ctr.features.store import FeatureStoreSink
+    from srp4ctr.features.online.store import FeatureStoreSink
 
     sink, rng = FeatureStoreSink(store_config), random.Random(7)
     for partition in (0, 3):

@@ -14,21 +14,21 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.fault_injection.topic_reading import progress_of, read_topic, until
+from srp4ctr.client.rank_client import RankClient
 from srp4ctr.embedded import ports, triton_server
 from srp4ctr.embedded.triton_install import ServingEnv
 from srp4ctr.ops import promotion_service
 from srp4ctr.settings import Settings
+from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import StreamConfig
-from srp4ctr.streams.events import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
-from srp4ctr.streams.labels import decode_label
-from srp4ctr.streams.publisher import EventPublisher
-from srp4ctr.training.refresh import refresh
-from srp4ctr.triton_repo.client import RankClient
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
+from srp4ctr.streams.state.label_join import decode_label
+from srp4ctr.training.refresh.pipeline import refresh
 from srp4ctr.triton_repo.config import TritonConfig
 from tests.builders import a_click, an_impression
 from tests.journey.tracing import Recorder, listening, recorder
 from tests.live_stream import live_stream
-from tests.streams.topic_reading import progress_of, read_topic, until
 from tests.structure.source_tree import product_files
 from tests.training.conftest import RECIPE
 from tests.training.logs import write_world

@@ -12,23 +12,24 @@ import msgspec
 import numpy as np
 import torch
 
-from srp4ctr.features import event_log, point_in_time, vocabulary
-from srp4ctr.features.item_table import ItemTable
-from srp4ctr.features.requests import RequestBatch, RequestFeatures
-from srp4ctr.features.vocabulary import Vocabulary
-from srp4ctr.monitoring.live_quality import LiveQuality
-from srp4ctr.streams.events import UserEvent, item_key
-from srp4ctr.streams.folding import LoggedEvent, fold_sequences
-from srp4ctr.streams.labels import ImpressionLabel, LabelJoin
-from srp4ctr.streams.sequences import BehaviorSequence
-from srp4ctr.streams.wire import decode, encode
-from srp4ctr.training import examples
-from srp4ctr.training.batches import Slates
+from benchmarks.harness.raw_logs import write_log
+from srp4ctr.features.offline import event_tables, point_in_time
+from srp4ctr.features.online.item_cache import ItemTable
+from srp4ctr.features.online.request_features import RequestBatch, RequestFeatures
+from srp4ctr.features.tensors import vocabulary
+from srp4ctr.features.tensors.vocabulary import Vocabulary
+from srp4ctr.monitoring.quality.live_quality import LiveQuality
+from srp4ctr.streams.events.codec import decode, encode
+from srp4ctr.streams.events.schema import UserEvent, item_key
+from srp4ctr.streams.state.label_join import ImpressionLabel, LabelJoin
+from srp4ctr.streams.state.reducers import LoggedEvent, fold_sequences
+from srp4ctr.streams.state.sequences import BehaviorSequence
 from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.dataset import examples
+from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
-from tests.features.logs import write_log
 from tests.features.readers import MemoryReader
 
 LENGTH = 5
@@ -82,7 +83,7 @@ def example(log_dir: Path) -> Slates:
     """Feature → example: at the request's own instant, with its matured label."""
     write_log(log_dir, [(event, event.occurred_at) for event in events()])
     write_log(log_dir, [(label, label.matured_at) for label in labels()])
-    with event_log.opened(log_dir) as log:
+    with event_tables.opened(log_dir) as log:
         snapshots = point_in_time.snapshot(log, LENGTH, ttl_days=90.0)
     return examples.slates(snapshots, words(), examples.item_attributes({}, words()))
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from srp4ctr.features import bundle
-from srp4ctr.features.check_report import REPORT_FILE
-from srp4ctr.monitoring.exporter import MonitorSources
+from srp4ctr.features.bundles import bundle
+from srp4ctr.features.consistency.report import REPORT_FILE
+from srp4ctr.monitoring.collector.exporter import MonitorSources
 from srp4ctr.streams.config import KafkaConfig
-from srp4ctr.streams.events import Impression
-from srp4ctr.streams.labels import ImpressionLabel
+from srp4ctr.streams.events.schema import Impression
+from srp4ctr.streams.state.label_join import ImpressionLabel
 
 # As tritonserver 2.51 writes it.
 PAGE = """\

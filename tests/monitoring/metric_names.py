@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from srp4ctr.monitoring.catalogue import METRICS
+from srp4ctr.monitoring.collector.metric_definitions import METRICS
 from tests.structure.source_tree import ROOT, product_files
 
 RULES = ROOT / "monitoring" / "rules"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from srp4ctr.monitoring.catalogue import HISTOGRAMS
-from srp4ctr.streams.worker import FRESHNESS
+from srp4ctr.monitoring.collector.metric_definitions import HISTOGRAMS
+from srp4ctr.streams.worker.sequence_worker import FRESHNESS
 from tests.monitoring.metric_names import (
     RULES,
     known_names,

@@ -10,9 +10,9 @@ import pytest
 from kafka.admin import KafkaAdminClient
 
 from srp4ctr.ops import kafka_acl, stack_secrets
-from srp4ctr.streams.brokers import connect
+from srp4ctr.streams.broker.clients import connect
+from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.config import KafkaConfig
-from srp4ctr.streams.topics import ensure_topics
 from tests import real_stack
 
 As = Callable[..., KafkaConfig]

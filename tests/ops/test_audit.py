@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from srp4ctr.cli.main import app
-from srp4ctr.features import bundle
+from srp4ctr.features.bundles import bundle
 from srp4ctr.ops.audit import (
     BEGUN,
     DONE,

@@ -9,7 +9,7 @@ import pytest
 
 from srp4ctr.ops.bootstrap import initialize
 from srp4ctr.settings import Settings
-from srp4ctr.streams.topics import PUBLISHED_TOPICS, ensure_topics
+from srp4ctr.streams.broker.topics import PUBLISHED_TOPICS, ensure_topics
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.triton_repo.config import TritonConfig
 from tests import real_stack

@@ -14,21 +14,21 @@ from kafka.errors import KafkaError
 from srp4ctr.embedded import apache_kafka
 from srp4ctr.embedded.ports import reserved_ports
 from srp4ctr.ops import kafka_acl
-from srp4ctr.streams import brokers
-from srp4ctr.streams.brokers import client_arguments, connect
+from srp4ctr.streams.broker import clients
+from srp4ctr.streams.broker.clients import client_arguments, connect
+from srp4ctr.streams.broker.producer import EventPublisher
+from srp4ctr.streams.broker.topics import PUBLISHED_TOPICS, committed_offsets, ensure_topics
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
-from srp4ctr.streams.events import (
+from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
     LABELS_TOPIC,
     REJECTED_TOPIC,
 )
-from srp4ctr.streams.publisher import EventPublisher
-from srp4ctr.streams.topics import PUBLISHED_TOPICS, committed_offsets, ensure_topics
 from tests.builders import a_behavior, an_impression, an_item
 from tests.docs.pages import blocks
 from tests.ops.conftest import ClosedKafka
-from tests.streams.test_app import COUNTED, started, wait_until_counted
+from tests.streams.worker.test_app import COUNTED, started, wait_until_counted
 
 MISSING = apache_kafka.missing_tools()
 MISSING += [tool for tool in ("openssl", "bash") if shutil.which(tool) is None]
@@ -152,7 +152,7 @@ def test_the_trainer_reads_no_events(closed_kafka: ClosedKafka) -> None:
 def test_a_wrong_password_lets_nobody_in_nor_the_admin_from_elsewhere(
     closed_kafka: ClosedKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(brokers, "_LET_IN_MS", 2000)
+    monkeypatch.setattr(clients, "_LET_IN_MS", 2000)
     wrong = replace(
         closed_kafka.known_as("producer"), sasl_password_file="", sasl_password="guessed"
     )

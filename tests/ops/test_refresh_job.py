@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr.features.gates import Gate
-from srp4ctr.features.json_files import read_json
+from srp4ctr.errors import OutageError
+from srp4ctr.features.bundles.gates import Gate
+from srp4ctr.json_files import read_json
 from srp4ctr.ops.refresh_job import repeat, seconds_of, take_turn
-from srp4ctr.streams.outages import OutageError
-from srp4ctr.training.reports import STATUS_FILE, Outcome, RefreshReport, RefreshStatus
+from srp4ctr.training.refresh.reports import (
+    STATUS_FILE,
+    Outcome,
+    RefreshReport,
+    RefreshStatus,
+)
 
 PASSED, SKIPPED = Gate(gate="auc", passed=True), Gate(gate="champion_auc", passed=None)
 
@@ -124,7 +129,7 @@ def test_the_refresh_process_alone_gives_way() -> None:
     code = (
         "import os\n"
         "from srp4ctr.training.config import RefreshConfig\n"
-        "from srp4ctr.training.parallel import yield_to_serving\n"
+        "from srp4ctr.training.loop.distributed import yield_to_serving\n"
         "before = os.nice(0)\n"
         "yield_to_serving(RefreshConfig(niceness=7, max_gpu_memory_share=0.5))\n"
         "print(os.nice(0) - before)"

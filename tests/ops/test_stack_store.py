@@ -9,8 +9,8 @@ import pytest
 import redis
 
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.streams.events import item_key
-from srp4ctr.streams.sink import ItemProfile, UnusableStoreError
+from srp4ctr.streams.events.schema import item_key
+from srp4ctr.streams.state.state_store import ItemProfile, UnusableStoreError
 from tests import real_stack
 
 MISSING = [tool for tool in ("redis-server", "openssl") if shutil.which(tool) is None]
@@ -32,7 +32,7 @@ def known_as(
     address: str, stack_files: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> As:
     """Return what makes a user's settings; the views are registered by then."""
-    from srp4ctr.features import store
+    from srp4ctr.features.online import store
 
     folder = tmp_path_factory.mktemp("registry")
 
@@ -46,7 +46,7 @@ def known_as(
 def test_the_worker_writes_what_triton_and_the_trainer_read_and_cannot_change(
     known_as: As,
 ) -> None:
-    from srp4ctr.features import rows, store
+    from srp4ctr.features.online import row_codec, store
 
     profile = ItemProfile(
         item_key=item_key("i1"), item_id="i1", attributes={"a": "b"}, updated_at_ms=1
@@ -55,7 +55,9 @@ def test_the_worker_writes_what_triton_and_the_trainer_read_and_cannot_change(
     newer = replace(profile, updated_at_ms=2)
     for reader in ("triton", "trainer"):
         views = store.OnlineViews(known_as(reader))
-        (found,) = views.read(rows.PROFILE_VIEW, [rows.item_entity(profile.item_key)])
+        (found,) = views.read(
+            row_codec.PROFILE_VIEW, [row_codec.item_entity(profile.item_key)]
+        )
         assert found is not None
         with pytest.raises(UnusableStoreError, match="no permissions"):
             store.FeatureStoreSink(known_as(reader)).write_profiles([newer])

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from srp4ctr.errors import OutageError
 from srp4ctr.ops.waiting import ended_by_sigterm, until_there
-from srp4ctr.streams.outages import OutageError
 
 
 def away_for(times: int, text: str = "no Kafka broker answers") -> Callable[[], str]:

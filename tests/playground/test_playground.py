@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.harness.raw_logs import write_log
 from srp4ctr.embedded import ports
 from srp4ctr.embedded.config import LocalConfig
 from srp4ctr.features.config import FeatureConfig
@@ -13,13 +14,12 @@ from srp4ctr.playground import page, playground
 from srp4ctr.playground.playground import LivePlayground
 from srp4ctr.playground.reads import request_cost
 from srp4ctr.settings import Settings
-from srp4ctr.training import cost
 from srp4ctr.training.config import ModelConfig, RefreshConfig
+from srp4ctr.training.export import flops
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.triton_repo.config import TritonConfig
 from tests.builders import a_click
-from tests.features.logs import write_log
 from tests.training.flop_formula import formula
 
 
@@ -88,7 +88,7 @@ def test_a_ranking_of_another_start_cannot_be_clicked(live: LivePlayground) -> N
 def test_a_request_costs_what_the_formula_says(candidates: int) -> None:
     config = ModelConfig()
     tables = TableSizes(item_rows=40, item_fields=(), length=50)
-    card = cost.card(SRP4CTR(config, tables), cost.sizes_of(config, tables))
+    card = flops.card(SRP4CTR(config, tables), flops.sizes_of(config, tables))
     found = request_cost(card, candidates)
     exact = formula(config, tables, candidates)
     assert found is not None

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.harness.raw_logs import write_log
 from srp4ctr.playground import recent_events
 from srp4ctr.playground.recent_events import recent_ids
-from srp4ctr.streams.events import SYNTHETIC_USERS, UserEvent
+from srp4ctr.streams.events.schema import SYNTHETIC_USERS, UserEvent
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
-from tests.features.logs import write_log
 
 
 def write(log_dir: Path, partition: int, start: int, *events: UserEvent) -> None:

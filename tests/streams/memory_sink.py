@@ -3,10 +3,10 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 
-from srp4ctr.streams.activity import Activity
-from srp4ctr.streams.exposures import Exposures
-from srp4ctr.streams.sequences import BehaviorSequence
-from srp4ctr.streams.sink import ItemProfile, Rows, ShareKey
+from srp4ctr.streams.state.counters import Activity
+from srp4ctr.streams.state.exposures import Exposures
+from srp4ctr.streams.state.sequences import BehaviorSequence
+from srp4ctr.streams.state.state_store import ItemProfile, Rows, ShareKey
 
 _Key = TypeVar("_Key")
 _Row = TypeVar("_Row", BehaviorSequence, Activity, Exposures)

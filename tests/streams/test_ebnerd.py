@@ -16,18 +16,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from srp4ctr.streams.events import Click, Impression, item_key
-from srp4ctr.streams.exposures import EXPOSURE_LENGTH, Exposures
-from srp4ctr.streams.folding import LoggedEvent, fold_exposures
-from srp4ctr.streams.labels import (
+from benchmarks.fault_injection.reference_stream import Identity, identity
+from srp4ctr.streams.events.codec import MAX_CLOCK_SKEW_MS
+from srp4ctr.streams.events.schema import Click, Impression, item_key
+from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH, Exposures
+from srp4ctr.streams.state.label_join import (
     CLICKED,
     CLICKED_LATE,
     UNCLICKED,
     ImpressionLabel,
     LabelJoin,
 )
-from srp4ctr.streams.wire import MAX_CLOCK_SKEW_MS
-from tests.oracle import Identity, identity
+from srp4ctr.streams.state.reducers import LoggedEvent, fold_exposures
 
 DATA = Path(os.environ.get("SRP4CTR_DATA", "../shared/data"))
 STREAM = DATA / "ebnerd_demo" / "ebnerd_demo_event_stream.parquet"

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from srp4ctr.embedded.noida_workarounds import pause_after_empty_fetch
-from srp4ctr.streams.app import run_worker
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.streams.worker.app import run_worker
 from tests.streams.memory_sink import MemorySink
 
 

@@ -10,56 +10,56 @@ from tests.structure.source_tree import ROOT, SourceFile, parse, product_files
 # Which modules may touch which part of the world. A module that is not named here is
 # pure: it can be read and tested without a broker, a store or a server.
 FAUST_SERVICES = (
-    "streams/app.py",
-    "streams/event_log.py",
-    "streams/follower.py",
-    "streams/items.py",
-    "streams/lost_rows.py",
-    "streams/outlets.py",
-    "streams/past.py",
-    "streams/worker.py",
+    "streams/worker/app.py",
+    "streams/raw_log/log_writer.py",
+    "streams/broker/batch_consumer.py",
+    "streams/worker/item_agent.py",
+    "streams/worker/lost_rows.py",
+    "streams/broker/output_topics.py",
+    "streams/worker/replay.py",
+    "streams/worker/sequence_worker.py",
 )
 VENDOR_HOMES = {
     "faust": FAUST_SERVICES,
     "mode": FAUST_SERVICES,
     "aiokafka": (*FAUST_SERVICES, "srp4ctr/*.py"),
     "kafka": (
-        "streams/brokers.py",
-        "streams/operations.py",
-        "streams/publisher.py",
-        "streams/rejected.py",
-        "streams/topics.py",
-        "monitoring/impression_reader.py",
-        "monitoring/label_reader.py",
-        "monitoring/worker_watch.py",
+        "streams/broker/clients.py",
+        "streams/broker/commands.py",
+        "streams/broker/producer.py",
+        "streams/broker/dead_letters.py",
+        "streams/broker/topics.py",
+        "monitoring/collector/impression_reader.py",
+        "monitoring/collector/label_reader.py",
+        "monitoring/collector/consumer_lag.py",
         "srp4ctr/*.py",
     ),
-    "feast": ("features/feast_api.py", "features/repo/*.py"),
-    "pyspark": ("features/event_log.py",),
-    "redis": ("features/online_calls.py", "srp4ctr/*.py"),
+    "feast": ("features/online/feast_import.py", "features/repo/*.py"),
+    "pyspark": ("features/offline/event_tables.py",),
+    "redis": ("features/online/retry.py", "srp4ctr/*.py"),
     "torch": ("training/*.py", "training/model/*.py"),
     "tritonclient": (
-        "triton_repo/promotion.py",
-        "triton_repo/live.py",
-        "triton_repo/client.py",
-        "triton_repo/connection.py",
+        "triton_repo/deployment/promotion.py",
+        "triton_repo/deployment/live_repository.py",
+        "srp4ctr/client/rank_client.py",
+        "triton_repo/channel.py",
         "srp4ctr/*.py",
     ),
     "prometheus_client": (
         *FAUST_SERVICES,
-        "features/feast_api.py",  # keeps Feast from switching it to files
-        "triton_repo/client.py",
-        "monitoring/exporter.py",
-        "monitoring/gauges.py",
-        "monitoring/probe.py",
-        "monitoring/service.py",
-        "monitoring/triton_metrics.py",
-        "monitoring/page/current_values.py",
+        "features/online/feast_import.py",  # keeps Feast from switching it to files
+        "srp4ctr/client/rank_client.py",
+        "monitoring/collector/exporter.py",
+        "monitoring/collector/collector.py",
+        "monitoring/collector/probe.py",
+        "monitoring/collector/service.py",
+        "monitoring/cost/triton_metrics.py",
+        "monitoring/web/current_values.py",
         "srp4ctr/*.py",
     ),
     "grafana_foundation_sdk": ("monitoring/dashboards/[a-z]*.py",),
-    "starlette": ("monitoring/page/app.py",),
-    "uvicorn": ("monitoring/page/server.py",),
+    "starlette": ("monitoring/web/app.py",),
+    "uvicorn": ("monitoring/web/server.py",),
     "plotly": (),  # its wheel carries a script; its Python is not needed
     "noida_db": ("srp4ctr/*.py",),
 }
@@ -90,10 +90,10 @@ def test_vendors_are_imported_by_their_shells_alone() -> None:
 
 def test_a_vendor_in_a_pure_module_is_found() -> None:
     lazy = "def f() -> None:\n    from feast.repo_config import RepoConfig\n"
-    assert vendors_out_of_place(parse("features/transforms.py", lazy)) == [
-        "features/transforms.py imports feast"
+    assert vendors_out_of_place(parse("features/tensors/transforms.py", lazy)) == [
+        "features/tensors/transforms.py imports feast"
     ]
-    assert vendors_out_of_place(parse("features/feast_api.py", lazy)) == []
+    assert vendors_out_of_place(parse("features/online/feast_import.py", lazy)) == []
 
 
 def test_nothing_imports_the_command_line_or_the_settings() -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.fitting import FitOptions
+from srp4ctr.training.loop.distributed import ALONE, Processes, joined
+from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.parallel import ALONE, Processes, joined
-from srp4ctr.training.stages import finetune, pretrain
+from srp4ctr.training.refresh.stages import finetune, pretrain
 from tests.training.conftest import RECIPE, SIZES, random_slates, random_windows
 
 

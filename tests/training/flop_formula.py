@@ -1,8 +1,8 @@
 """What inference costs, by arithmetic: an independent check of what torch counts."""
 
-from srp4ctr.features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
+from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
 from srp4ctr.training.config import ModelConfig
-from srp4ctr.training.cost import RequestCost
+from srp4ctr.training.export.flops import RequestCost
 from srp4ctr.training.model.context import CONTEXT_WIDTH
 from srp4ctr.training.model.embeddings import FIELD_SIZES, FIELD_WIDTH, TableSizes
 

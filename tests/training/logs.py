@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from benchmarks.harness.raw_logs import Published, write_log
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.streams.labels import CLICKED, UNCLICKED, ImpressionLabel
+from srp4ctr.streams.state.label_join import CLICKED, UNCLICKED, ImpressionLabel
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression, an_item
-from tests.features.logs import Published, write_log
 
 SLATE_MS = 60_000
 WINDOW_MS = 20_000
@@ -38,7 +38,7 @@ def a_label(
 
 def write_world(folder: Path, *, users: int = 6, visits: int = 12) -> FeatureConfig:
     """Write a log in which each user clicks on one colour, and register the views."""
-    from srp4ctr.features import store
+    from srp4ctr.features.online import store
 
     items = [f"i{n}" for n in range(12)]
     colours = ("red", "blue")

@@ -10,13 +10,14 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
-from srp4ctr.features import bundle, schema, vocabulary
-from srp4ctr.features.bundle import BundleManifest
-from srp4ctr.features.check_report import FeatureCheck
-from srp4ctr.features.schema import TensorSpec
-from srp4ctr.features.vocabulary import Vocabulary
-from srp4ctr.streams.events import item_key
-from srp4ctr.streams.exposures import EXPOSURE_LENGTH
+from srp4ctr.features.bundles import bundle
+from srp4ctr.features.bundles.bundle import BundleManifest
+from srp4ctr.features.consistency.report import FeatureCheck
+from srp4ctr.features.tensors import schema, vocabulary
+from srp4ctr.features.tensors.schema import TensorSpec
+from srp4ctr.features.tensors.vocabulary import Vocabulary
+from srp4ctr.streams.events.schema import item_key
+from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH
 
 L, E, D, M = 5, 2, 4, 2
 SIZES = {"L": L, "W": EXPOSURE_LENGTH, "E": E, "S": L + 1, "D": D, "A": 1, "M": M}

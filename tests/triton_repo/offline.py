@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow.dataset as ds
 
-from srp4ctr.features import transforms
-from srp4ctr.features.affinity import attribute_affinity
-from srp4ctr.features.recomputation import (
+from srp4ctr.features.consistency.replay import (
     events_of,
     exposures_at,
     item_share_at,
@@ -23,13 +21,15 @@ from srp4ctr.features.recomputation import (
     sequence_at,
     user_activity_at,
 )
-from srp4ctr.features.schema import ItemStatus
-from srp4ctr.features.transforms import ActivityArrays, SequenceArrays
-from srp4ctr.features.vocabulary import Vocabulary, parse_attributes
-from srp4ctr.streams.activity import Activity, total
-from srp4ctr.streams.events import ITEMS_TOPIC, item_key
-from srp4ctr.streams.folding import LoggedEvent
-from srp4ctr.streams.sequences import BehaviorSequence
+from srp4ctr.features.tensors import transforms
+from srp4ctr.features.tensors.affinity import attribute_affinity
+from srp4ctr.features.tensors.schema import ItemStatus
+from srp4ctr.features.tensors.transforms import ActivityArrays, SequenceArrays
+from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
+from srp4ctr.streams.events.schema import ITEMS_TOPIC, item_key
+from srp4ctr.streams.state.counters import Activity, total
+from srp4ctr.streams.state.reducers import LoggedEvent
+from srp4ctr.streams.state.sequences import BehaviorSequence
 
 Tensors = dict[str, np.ndarray[Any, Any]]
 MS_PER_DAY = 86_400_000

@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from srp4ctr.streams.events import Event
-from srp4ctr.streams.publisher import EventPublisher
+from srp4ctr.streams.broker.producer import EventPublisher
+from srp4ctr.streams.events.schema import Event
 from tests.builders import a_behavior, a_click, a_forget, an_impression, an_item
 from tests.live_stream import LiveStream
 

@@ -1,7 +1,8 @@
 """What can be trained and judged: any model from the schema's tensors to a logit each.
 
-In: the tensors of ``features/schema.py`` by name. Out: a logit per candidate. SRP4CTR and
-every baseline are one, so that all learn from the same slates, by the same loop.
+In: the tensors of ``features/tensors/schema.py`` by name. Out: a logit per candidate.
+SRP4CTR and every baseline are one, so that all learn from the same slates, by the same
+loop.
 
 Shapes: B requests, N candidates.
 """
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.model.context import ContextEmbedding
-from srp4ctr.training.model.numeric_features import NumericFeatures
+from srp4ctr.training.model.numeric_embedding import NumericFeatures
 
 Tensors = Mapping[str, Tensor]
 # A position's bias, or a context's, is one number far from 0, with thousands of impressions

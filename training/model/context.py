@@ -10,7 +10,7 @@ Shapes: B requests, X context rows, C width.
 import torch
 from torch import Tensor, nn
 
-from srp4ctr.features.schema import NUM_CONTEXT_ROWS
+from srp4ctr.features.tensors.schema import NUM_CONTEXT_ROWS
 
 CONTEXT_WIDTH = 16  # C
 INITIAL_STD = 0.3

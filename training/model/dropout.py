@@ -9,7 +9,7 @@ Shapes: B requests, ... any others.
 
 from torch import Tensor, nn
 
-from srp4ctr.training.model.draws import random_bytes
+from srp4ctr.training.model.batch_rng import random_bytes
 
 _BYTES = 256
 

@@ -1,8 +1,8 @@
 """Turn behaviours and candidates into tokens: fields side by side, then one projection.
 
-In: rows and codes of ``features/schema.py``. Out: one token per behaviour or candidate.
-Behaviours and candidates share every table and the projection, so that the candidate
-stream begins where pre-training left off.
+In: rows and codes of ``features/tensors/schema.py``. Out: one token per behaviour or
+candidate. Behaviours and candidates share every table and the projection, so that the
+candidate stream begins where pre-training left off.
 
 Shapes: B requests, L history, N candidates, T either, A attribute slots, D width,
 F behaviour fields, G the item fields' widths together.
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from srp4ctr.features import item_fields
-from srp4ctr.features.schema import BEHAVIOR_FIELDS, Field
-from srp4ctr.features.vocabulary import Vocabulary
+from srp4ctr.features.tensors import item_fields
+from srp4ctr.features.tensors.schema import BEHAVIOR_FIELDS, Field
+from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.model.dropout import Dropout
 

@@ -1,7 +1,7 @@
 """SRP4CTR whole: encode a history once, then score any number of candidates with it.
 
-In and out: the tensors of ``features/schema.py`` by name. ``encode`` and ``score`` are the
-two halves that serving runs apart; training runs ``forward``, which is both.
+In and out: the tensors of ``features/tensors/schema.py`` by name. ``encode`` and ``score``
+are the two halves that serving runs apart; training runs ``forward``, which is both.
 
 Shapes: B requests, N candidates, S states, M queries, D width.
 """
@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from srp4ctr.features.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
-from srp4ctr.features.vocabulary import MASK_ROW
+from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
+from srp4ctr.features.tensors.vocabulary import MASK_ROW
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.model.click_head import ClickHead
 from srp4ctr.training.model.click_model import FAST_RATE, ClickModel, Tensors
@@ -20,8 +20,8 @@ from srp4ctr.training.model.context import CONTEXT_WIDTH, ContextEmbedding
 from srp4ctr.training.model.cross_attention import UniCrossAttention
 from srp4ctr.training.model.embeddings import TableSizes, TokenEmbedding
 from srp4ctr.training.model.encoder import BehaviorEncoder
-from srp4ctr.training.model.numeric_features import NumericFeatures
-from srp4ctr.training.model.querying import MeanState, QueryingTransformer
+from srp4ctr.training.model.numeric_embedding import NumericFeatures
+from srp4ctr.training.model.querying_transformer import MeanState, QueryingTransformer
 
 
 class SRP4CTR(ClickModel):

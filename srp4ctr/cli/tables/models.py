@@ -7,9 +7,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from srp4ctr.cli.tables.results import a_table, clock, figures, whole
-from srp4ctr.features.gates import Gate, failed
-from srp4ctr.training import reports  # no torch
-from srp4ctr.training.reports import RefreshReport
+from srp4ctr.features.bundles.gates import Gate, failed
+from srp4ctr.training.refresh import reports  # no torch
+from srp4ctr.training.refresh.reports import RefreshReport
 
 _MARKS = {True: "passed", False: "[red]failed[/red]", None: "[dim]skipped[/dim]"}
 

@@ -12,16 +12,16 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from srp4ctr.embedded.stack import StackStatus
-from srp4ctr.features.check_report import FeatureCheck
-from srp4ctr.features.schema import ItemStatus
+from srp4ctr.features.consistency.report import FeatureCheck
+from srp4ctr.features.tensors.schema import ItemStatus
 from srp4ctr.ops.audit import BEGUN, DONE, Deed
 from srp4ctr.ops.doctor.check_result import Finding
-from srp4ctr.streams.event_files import FileReport
-from srp4ctr.streams.events import item_key
-from srp4ctr.streams.rejected import ReplayReport
+from srp4ctr.streams.broker.dead_letters import ReplayReport
+from srp4ctr.streams.events.file_import import FileReport
+from srp4ctr.streams.events.schema import item_key
 
 if TYPE_CHECKING:  # a stream worker has neither torch nor tritonclient
-    from srp4ctr.triton_repo.answers import Ranking
+    from srp4ctr.triton_repo.serving.messages import Ranking
 
 _STATUS_WORDS = {
     ItemStatus.UNKNOWN_ITEM: "unknown to the model",

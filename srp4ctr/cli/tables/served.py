@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from srp4ctr.cli.tables.results import a_table, figures
-from srp4ctr.training.served import ServedCheck
+from srp4ctr.training.skew.check import ServedCheck
 
 
 def served_tables(check: ServedCheck) -> Iterator[Table]:

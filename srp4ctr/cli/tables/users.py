@@ -8,15 +8,15 @@ from rich.table import Table
 
 from srp4ctr.cli.tables.results import a_table, clock, figures, whole
 from srp4ctr.ops.store_reads import UserRows
-from srp4ctr.streams.activity import HALF_LIVES_H, Activity, decayed
-from srp4ctr.streams.events import (
+from srp4ctr.streams.events.schema import (
     FIRST_HASHED_ACTION,
     NAMED_ACTIONS,
     Click,
     Impression,
 )
-from srp4ctr.streams.exposures import Exposures
-from srp4ctr.streams.sequences import BehaviorSequence, SequenceElement
+from srp4ctr.streams.state.counters import HALF_LIVES_H, Activity, decayed
+from srp4ctr.streams.state.exposures import Exposures
+from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement
 
 _SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"))  # seconds
 

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from srp4ctr.monitoring.intervals import Interval
-from srp4ctr.monitoring.report.contents import (
+from srp4ctr.monitoring.quality.confidence_intervals import Interval
+from srp4ctr.monitoring.report.period import Period
+from srp4ctr.monitoring.report.report_contents import (
     Contents,
     Contrast,
     Cost,
@@ -14,7 +15,6 @@ from srp4ctr.monitoring.report.contents import (
     Quality,
     VersionFigures,
 )
-from srp4ctr.monitoring.report.period import Period
 
 START_S = 1_750_000_000.0
 DAY = Period(start_s=START_S, end_s=START_S + 86_400)

@@ -11,13 +11,9 @@ from dataclasses import dataclass, field
 
 from prometheus_client import Metric
 
-from srp4ctr.features.reference import COLD_USER, SCORE, UNSEEN_ITEM
-from srp4ctr.monitoring.comparison import Comparison
-from srp4ctr.monitoring.drift import Movement
-from srp4ctr.monitoring.gauges import Prices, View, families
-from srp4ctr.monitoring.live_quality import LiveQuality
-from srp4ctr.monitoring.provisional import Provisional
-from srp4ctr.monitoring.serving_cost import (
+from srp4ctr.features.bundles.drift_reference import COLD_USER, SCORE, UNSEEN_ITEM
+from srp4ctr.monitoring.collector.collector import Prices, View, families
+from srp4ctr.monitoring.cost.triton_counters import (
     ANSWERS,
     ANSWERS_US,
     CANDIDATES,
@@ -28,7 +24,11 @@ from srp4ctr.monitoring.serving_cost import (
     ServingTotals,
     flops,
 )
-from srp4ctr.streams.labels import ImpressionLabel
+from srp4ctr.monitoring.quality.ab_test import Comparison
+from srp4ctr.monitoring.quality.drift import Movement
+from srp4ctr.monitoring.quality.live_quality import LiveQuality
+from srp4ctr.monitoring.quality.pending_labels import Provisional
+from srp4ctr.streams.state.label_join import ImpressionLabel
 from tests.monitoring.conftest import LABEL_WINDOW_MS, MINUTE_MS, a_label
 
 SLATE = 5

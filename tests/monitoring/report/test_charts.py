@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 import pytest
 
 from srp4ctr.monitoring.report.charts import Chart, charts, draw
-from srp4ctr.monitoring.report.contents import Course, Points
 from srp4ctr.monitoring.report.page import page
 from srp4ctr.monitoring.report.period import Period
+from srp4ctr.monitoring.report.report_contents import Course, Points
 from tests.monitoring.report.sample_contents import START_S, some_contents
 
 LEVEL = ((0.0, 1.0), (60.0, 1.0), (120.0, 1.0))

@@ -13,10 +13,10 @@ from srp4ctr import processes
 from srp4ctr.cli.main import app
 from srp4ctr.embedded import ports
 from srp4ctr.embedded import prometheus as local_prometheus
+from srp4ctr.monitoring.collector.exporter import Monitor, MonitorSources
+from srp4ctr.monitoring.collector.label_reader import LabelBatch, ReceivedLabel
 from srp4ctr.monitoring.config import MonitorConfig
-from srp4ctr.monitoring.exporter import Monitor, MonitorSources
-from srp4ctr.monitoring.label_reader import LabelBatch, ReceivedLabel
-from srp4ctr.monitoring.report.series import Prometheus
+from srp4ctr.monitoring.report.prometheus.prometheus_http import Prometheus
 from tests.monitoring.conftest import LABEL_WINDOW_MS, START_MS, a_label
 from tests.monitoring.report.reading import read
 

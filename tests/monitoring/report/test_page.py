@@ -4,8 +4,14 @@ import re
 from dataclasses import replace
 
 from srp4ctr.monitoring.report.charts import charts
-from srp4ctr.monitoring.report.contents import AlertSpell, Cost, Course, Inputs, Quality
 from srp4ctr.monitoring.report.page import page, styles
+from srp4ctr.monitoring.report.report_contents import (
+    AlertSpell,
+    Cost,
+    Course,
+    Inputs,
+    Quality,
+)
 from tests.monitoring.report.reading import read
 from tests.monitoring.report.sample_contents import (
     DAY,

@@ -9,13 +9,13 @@ import pytest
 from typer.testing import CliRunner
 
 from srp4ctr.cli.main import app
-from srp4ctr.monitoring.comparison import Comparison
-from srp4ctr.monitoring.report.amounts import count, estimate
-from srp4ctr.monitoring.report.contents import Estimate
-from srp4ctr.monitoring.report.gathering import gather
+from srp4ctr.monitoring.quality.ab_test import Comparison
+from srp4ctr.monitoring.quality.quality_sums import Outcome, Tally
+from srp4ctr.monitoring.report.build import gather
+from srp4ctr.monitoring.report.number_format import count, estimate
 from srp4ctr.monitoring.report.period import Period
-from srp4ctr.monitoring.report.series import Prometheus
-from srp4ctr.monitoring.tally import Outcome, Tally
+from srp4ctr.monitoring.report.prometheus.prometheus_http import Prometheus
+from srp4ctr.monitoring.report.report_contents import Estimate
 from tests.monitoring.conftest import LABEL_WINDOW_MS, MINUTE_MS
 from tests.monitoring.report.conftest import Serve, last_minute_ms
 from tests.monitoring.report.reading import Seen, read

@@ -4,8 +4,8 @@ from math import inf
 
 import pytest
 
-from srp4ctr.monitoring.comparison import always_valid
-from srp4ctr.monitoring.report.contents import Inputs, Quality
+from srp4ctr.monitoring.quality.ab_test import always_valid
+from srp4ctr.monitoring.report.report_contents import Inputs, Quality
 from srp4ctr.monitoring.report.verdict import Headline, headline
 from tests.monitoring.report.sample_contents import (
     a_contrast,

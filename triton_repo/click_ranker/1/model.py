@@ -1,4 +1,4 @@
-"""User and item ids → click probabilities: Triton's calls, answered by ``ranking.py``.
+"""User and item ids → click probabilities: Triton's calls, answered by ``ranker.py``.
 
 Rendered without the ONNX files it is the step ``fetch_features``, where Triton's own
 backend runs the two others.
@@ -13,7 +13,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from srp4ctr.triton_repo import ledger, ranking
+from srp4ctr.triton_repo.serving import ranker, serving_metrics
 
 
 class TritonPythonModel:
@@ -24,13 +24,13 @@ class TritonPythonModel:
         given = json.loads(args["model_config"])["parameters"]
         settings = {name: value["string_value"] for name, value in given.items()}
         # Triton needs the families alive.
-        self.families = {name: _family(name) for name in ledger.FAMILIES}
+        self.families = {name: _family(name) for name in serving_metrics.FAMILIES}
         folder, model = Path(args["model_repository"]), args["model_name"]
-        keys = ledger.keys(model, settings["model_version"], folder)
+        keys = serving_metrics.keys(model, settings["model_version"], folder)
         self.counters = {key: self._counter(key) for key in keys}
         increments = {key: each.increment for key, each in self.counters.items()}
-        self.ledger = ledger.Ledger(increments, model)
-        self.ranker = ranking.opened(folder, settings, os.environ, self.ledger)
+        self.ledger = serving_metrics.Ledger(increments, model)
+        self.ranker = ranker.opened(folder, settings, os.environ, self.ledger)
         gc.freeze()  # measured: full collections made pauses of 130 ms
         # The table's refresh must not hold the interpreter for 5 ms: p99 19 → 13 ms.
         sys.setswitchinterval(0.0005)
@@ -41,9 +41,9 @@ class TritonPythonModel:
         self.ranker.close()
         self.ledger.stop()
 
-    def _counter(self, key: ledger.Key) -> Any:
+    def _counter(self, key: serving_metrics.Key) -> Any:
         family, model, value = key
-        name, _ = ledger.FAMILIES[family]
+        name, _ = serving_metrics.FAMILIES[family]
         labels = {"model": model, **({name: value} if name else {})}
         return self.families[family].Metric(labels=labels)
 
@@ -54,13 +54,13 @@ class TritonPythonModel:
 
 def _family(name: str) -> Any:
     counter = pb_utils.MetricFamily.COUNTER
-    _, description = ledger.FAMILIES[name]
+    _, description = serving_metrics.FAMILIES[name]
     return pb_utils.MetricFamily(name=name, description=description, kind=counter)
 
 
-def _call(request: Any) -> ranking.Call:
+def _call(request: Any) -> ranker.Call:
     given = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
-    return ranking.Call(given=given, wanted=frozenset(request.requested_output_names()))
+    return ranker.Call(given=given, wanted=frozenset(request.requested_output_names()))
 
 
 def _response(answer: Any) -> Any:

@@ -1,0 +1,244 @@
+"""What a topic of events must come to: all rows and labels, the slow way.
+
+In: valid events with their offsets. Out: what the store and the label topic must hold at
+the end. No batch, no cache, no clock, only definitions: a duplicate is recognised however
+late it comes, where the stream's memory is the label window and the corrections' one.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events.schema import (
+    Behavior,
+    Click,
+    Forget,
+    Impression,
+    UserEvent,
+    action_code,
+    item_key,
+)
+from srp4ctr.streams.state.counters import Activity
+from srp4ctr.streams.state.label_join import ImpressionLabel
+from srp4ctr.streams.state.reducers import LoggedEvent
+from srp4ctr.streams.state.sequences import SequenceElement
+
+Identity = tuple[str, str, str]  # user, request, item
+HALF_LIVES_MS = (900_000, 4 * 3_600_000, 24 * 3_600_000, 168 * 3_600_000)
+TOLERANCE = 1e-6  # of a counter, relative
+
+_Deed = Impression | Click | Behavior  # what a user does that can be forgotten
+_Value = TypeVar("_Value")
+_Key = TypeVar("_Key")
+
+
+@dataclass(slots=True)
+class Times:
+    """When the impressions and the clicks happened that one owner's counters count."""
+
+    impressions: list[int] = field(default_factory=list)
+    clicks: list[int] = field(default_factory=list)
+
+    def count(self, events: Iterable[_Deed]) -> None:
+        """Take the impressions and clicks in ``events``."""
+        for each in events:
+            if isinstance(each, Impression):
+                self.impressions.append(each.occurred_at)
+            elif isinstance(each, Click):
+                self.clicks.append(each.occurred_at)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedLabel:
+    """The label that must hold for one impression."""
+
+    shown: Impression
+    revision: int
+    matured_at: frozenset[int]
+    """Of several clicks of one revision any may be the one that is named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What must be stored and published at the end."""
+
+    sequences: dict[str, tuple[SequenceElement, ...]] = field(default_factory=dict)
+    exposures: dict[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    """By user, the time and the item's key of what was shown last."""
+    users: dict[str, Times] = field(default_factory=dict)
+    items: dict[int, Times] = field(default_factory=dict)
+    """By item key, over all partitions."""
+    labels: dict[Identity, ExpectedLabel] = field(default_factory=dict)
+    forgotten: set[Identity] = field(default_factory=set)
+    """Shown to a user who then wished to be forgotten: labelled before that, or never."""
+
+
+def outcome(logged: Iterable[LoggedEvent], config: StreamConfig) -> Outcome:
+    """Return what ``logged`` must come to; offsets order the events of one user."""
+    whole = Outcome()
+    events = [each.event for each in sorted(logged, key=lambda each: each.offset)]
+    for user, of_user in _grouped(events, lambda each: each.user_id).items():
+        *past_lives, life = _lives(of_user)
+        lived = [each for part in [*past_lives, life] for each in part]
+        whole.sequences[user] = _latest(
+            _unforgotten(lived, of_user), config.sequence_length
+        )
+        distinct = [event for part in [*past_lives, life] for event in _distinct(part)]
+        whole.exposures[user] = _shown(
+            _unforgotten(distinct, of_user), config.exposure_length
+        )
+        whole.users[user] = Times()
+        whole.users[user].count(_distinct(life))
+        for each in [*past_lives, life]:  # an item's counters forget nobody
+            for event in _distinct(each):
+                whole.items.setdefault(item_key(event.item_id), Times()).count([event])
+        for past in past_lives:
+            shown = [each for each in past if isinstance(each, Impression)]
+            whole.forgotten.update(map(identity, shown))
+        whole.labels.update(_labels(life, round(config.label_window_s * 1000)))
+    return whole
+
+
+def identity(event: Impression | Click | ImpressionLabel) -> Identity:
+    """Return what makes two impressions one, and two clicks."""
+    return (event.user_id, event.request_id, event.item_id)
+
+
+def sums(times: Sequence[int], at_ms: int) -> list[float]:
+    """Return Σ 2^(−(at − t) / h) over ``times`` for each half-life h."""
+    return [math.fsum(2.0 ** (-(at_ms - t) / h) for t in times) for h in HALF_LIVES_MS]
+
+
+def is_activity(activity: Activity, times: Times) -> bool:
+    """Return whether ``activity`` holds what was counted at ``times``, as of the last."""
+    everything = [*times.impressions, *times.clicks]
+    first, last = min(everything, default=0), max(everything, default=0)
+    if (activity.first_seen_ms, activity.counted_at_ms) != (first, last):
+        return False
+    expected = sums(times.impressions, last) + sums(times.clicks, last)
+    pairs = zip([*activity.impressions, *activity.clicks], expected, strict=True)
+    return all(math.isclose(a, b, rel_tol=TOLERANCE) for a, b in pairs)
+
+
+def is_label(label: ImpressionLabel | None, expected: ExpectedLabel) -> bool:
+    """Return whether ``label`` is the one that must hold."""
+    if label is None or label.matured_at not in expected.matured_at:
+        return False
+    shown = expected.shown
+    return label == ImpressionLabel(
+        request_id=shown.request_id,
+        user_id=shown.user_id,
+        item_id=shown.item_id,
+        position=shown.position,
+        score=shown.score,
+        propensity=shown.propensity,
+        model_version=shown.model_version,
+        impression_at=shown.occurred_at,
+        clicked=expected.revision > 0,
+        within_window=expected.revision != 1,
+        matured_at=label.matured_at,
+        revision=expected.revision,
+    )
+
+
+def wrong_labels(labels: Iterable[ImpressionLabel], expected: Outcome) -> set[Identity]:
+    """Return the impressions whose greatest revision is missing, wrong or one too many."""
+    held: dict[Identity, ImpressionLabel] = {}
+    for label in labels:
+        before = held.get(identity(label))
+        if before is None or before.revision < label.revision:
+            held[identity(label)] = label
+    wrong = {
+        each
+        for each, must_be in expected.labels.items()
+        if not is_label(held.get(each), must_be)
+    }
+    unexpected = held.keys() - expected.labels.keys()
+    return (wrong | unexpected) - expected.forgotten
+
+
+def _lives(events: Iterable[UserEvent]) -> list[list[_Deed]]:
+    """Part one user's events where the user is forgotten.
+
+    What comes only then, but happened before, is dropped.
+    """
+    lives: list[list[_Deed]] = [[]]
+    forgotten_ms = 0
+    for event in events:
+        if isinstance(event, Forget):
+            if event.occurred_at > forgotten_ms:  # otherwise it is told once more
+                forgotten_ms = event.occurred_at
+                lives.append([])
+        elif event.occurred_at > forgotten_ms:
+            lives[-1].append(event)
+    return lives
+
+
+def _unforgotten(lived: Iterable[_Deed], events: Iterable[UserEvent]) -> list[_Deed]:
+    """Return what happened after the last wish, though it came before the wish did.
+
+    Sequences and exposures are forgotten by time; counters, which cannot be parted, by
+    order.
+    """
+    wishes = [each.occurred_at for each in events if isinstance(each, Forget)]
+    return [each for each in lived if each.occurred_at > max(wishes, default=0)]
+
+
+def _distinct(life: Sequence[_Deed]) -> list[Impression | Click]:
+    """Return the first impression and the first click of each identity."""
+    shown = _grouped((e for e in life if isinstance(e, Impression)), identity)
+    clicked = _grouped((e for e in life if isinstance(e, Click)), identity)
+    return [*(same[0] for same in shown.values()), *(same[0] for same in clicked.values())]
+
+
+def _labels(life: Sequence[_Deed], window_ms: int) -> dict[Identity, ExpectedLabel]:
+    """Return each impression's label. 2: clicked by the window's end; 1: later; 0: not."""
+    labels = {}
+    shown = _grouped((e for e in life if isinstance(e, Impression)), identity)
+    clicked = _grouped((e for e in life if isinstance(e, Click)), identity)
+    for key, (first, *_) in shown.items():
+        end = first.occurred_at + window_ms
+        times = [each.occurred_at for each in clicked.get(key, [])]
+        in_time = [at for at in times if at <= end]
+        revision = 2 if in_time else 1 if times else 0
+        labels[key] = ExpectedLabel(
+            shown=first, revision=revision, matured_at=frozenset(in_time or times or [end])
+        )
+    return labels
+
+
+def _latest(life: Sequence[_Deed], length: int) -> tuple[SequenceElement, ...]:
+    """Return the last ``length`` distinct behaviours; of equal ones the greatest value."""
+    values: dict[tuple[int, int, int], list[float]] = {}
+    for each in life:
+        if isinstance(each, Impression):
+            continue
+        action = "click" if isinstance(each, Click) else each.action
+        key = (each.occurred_at, item_key(each.item_id), action_code(action))
+        seen = values.setdefault(key, [])
+        if isinstance(each, Behavior) and each.value is not None:
+            seen.append(each.value)
+    return tuple(
+        SequenceElement(
+            occurred_at=at, item_key=key, action=action, value=max(seen, default=None)
+        )
+        for (at, key, action), seen in sorted(values.items())[-length:]
+    )
+
+
+def _shown(life: Sequence[_Deed], length: int) -> tuple[tuple[int, int], ...]:
+    """Return the last ``length`` exposures; an item shown twice at an instant is one."""
+    shown = (each for each in life if isinstance(each, Impression))
+    exposures = {(each.occurred_at, item_key(each.item_id)) for each in shown}
+    return tuple(sorted(exposures)[-length:])
+
+
+def _grouped(
+    values: Iterable[_Value], key: Callable[[Any], _Key]
+) -> dict[_Key, list[_Value]]:
+    groups: dict[_Key, list[_Value]] = {}
+    for value in values:
+        groups.setdefault(key(value), []).append(value)
+    return groups

@@ -1,0 +1,271 @@
+"""Traffic and one fault after another → a verdict, and how long each fault stalled commits.
+
+Every fault begins while all workers share the partitions and traffic goes on, and is over
+when they do so again; the next one waits for that.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.fault_injection.cluster import Cluster, cluster
+from benchmarks.fault_injection.progress import Progress, behind
+from benchmarks.fault_injection.traffic import Shape, Traffic
+from benchmarks.fault_injection.verdict import Published, Verdict, acknowledged, judge
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
+from srp4ctr.streams.worker.app import group_ids
+
+WORKERS = 3
+BURST = 4000  # events at once: twice what a worker polls
+_SETTLED_LAG = 400
+_SETTLE_S = 90.0
+_POLL_S = 0.1
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the table: a fault, when it began, and what it did to commits."""
+
+    fault: str
+    at_s: float
+    lag: int
+    """Records that were published and not committed when it struck."""
+    stall_s: float
+    """The longest time in which a partition with a lag saw no commit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a run came to."""
+
+    rows: list[Row]
+    events: int
+    poison: int
+    verdict: Verdict
+
+    def table(self) -> str:
+        """Return the rows and the verdict for a person."""
+        lines = [f"{'fault':<52} {'at s':>6} {'lag':>6} {'stall s':>8}"]
+        lines += [
+            f"{r.fault:<52} {r.at_s:>6.1f} {r.lag:>6} {r.stall_s:>8.1f}" for r in self.rows
+        ]
+        lines.append(f"{self.events:,} events, {self.poison} poison messages")
+        wrong = (f"{name} {number}" for name, number in self.verdict.wrong().items())
+        lines.append(f"wrong at the end: {', '.join(wrong)}")
+        return "\n".join(lines)
+
+    def summary(self) -> dict[str, float]:
+        """Return the figures that a benchmark ends with."""
+        wrong = self.verdict.wrong()
+        return {
+            "faults": len(self.rows),
+            "events": self.events,
+            "poison": self.poison,
+            "lost": wrong.pop("lost"),
+            **{f"wrong_{name}": number for name, number in wrong.items()},
+            "longest_stall_s": max(round(row.stall_s, 1) for row in self.rows),
+        }
+
+
+@dataclass(slots=True, kw_only=True)
+class Stage:
+    """Where the faults happen."""
+
+    cluster: Cluster
+    traffic: Traffic
+    progress: Progress
+    lag: int = 0
+    _next: int = field(default=0)
+
+    def settle(self, workers: int = WORKERS) -> None:
+        """Return when ``workers`` share the partitions and have caught up."""
+        self.wait(
+            lambda: self.progress.members == workers and self.progress.lag < _SETTLED_LAG,
+            f"{workers} workers to catch up",
+        )
+
+    def wait(self, condition: Callable[[], bool], what: str) -> None:
+        """Return when ``condition`` holds; raises ``TimeoutError``."""
+        deadline = time.monotonic() + _SETTLE_S
+        while not condition():
+            self.cluster.check_alive()
+            if time.monotonic() > deadline:
+                seen = f"{self.progress.members} members, {self.progress.lag} behind"
+                raise TimeoutError(f"waited in vain for {what}: {seen}")
+            time.sleep(_POLL_S)
+
+    def strike(self) -> None:
+        """Return in the middle of a burst that the workers have begun to store."""
+        before = self.progress.stored
+        while self.progress.lag < BURST / 10:  # the workers may be faster than a burst
+            self.traffic.burst(BURST)
+            self.progress.wait_for_lag(BURST // 10, timeout_s=3.0)
+        self.wait(lambda: self.progress.stored > before, "commit")
+        self.lag = self.progress.lag
+
+    def a_worker(self) -> str:
+        """Return a worker's name, each in turn."""
+        self._next = (self._next + 1) % WORKERS
+        return f"worker{self._next}"
+
+
+def kill_a_worker(stage: Stage) -> None:
+    """It comes back at once, under the same name."""
+    stage.strike()
+    name = stage.a_worker()
+    stage.cluster.kill(name)
+    stage.cluster.start_worker(int(name[-1]))
+    stage.cluster.wait_ready(int(name[-1]))
+
+
+def join(stage: Stage) -> None:
+    """A fourth worker takes its share while traffic goes on."""
+    stage.cluster.start_worker(WORKERS)
+    stage.cluster.wait_ready(WORKERS)
+    stage.settle(WORKERS + 1)
+
+
+def terminate(stage: Stage) -> None:
+    """The fourth worker leaves as a deployment would tell it to."""
+    stage.strike()
+    stage.cluster.stop(f"worker{WORKERS}")
+
+
+def restart_the_broker(stage: Stage) -> None:
+    """Kafka ends in good order and comes back with its data."""
+    stage.strike()
+    stage.cluster.stop("kafka")
+    stage.cluster.start_kafka()
+
+
+def kill_the_broker(stage: Stage) -> None:
+    """Kafka is killed and comes back with its data."""
+    stage.strike()
+    stage.cluster.kill("kafka")
+    stage.cluster.start_kafka()
+
+
+def kill_the_store(stage: Stage) -> None:
+    """What Valkey has acknowledged must still be there."""
+    stage.strike()
+    stage.cluster.kill("store")
+    stage.cluster.start_store()
+
+
+def take_the_store_away(stage: Stage) -> None:
+    """Nothing answers at the store's address for ten seconds."""
+    stage.strike()
+    stage.cluster.kill("store")
+    time.sleep(10)
+    stage.cluster.start_store()
+
+
+def hang_the_store(stage: Stage) -> None:
+    """The store stands still past the client's timeout, then does what it was told."""
+    stage.strike()
+    stage.cluster.freeze("store")
+    time.sleep(10)
+    stage.cluster.thaw("store")
+
+
+def freeze_a_worker(stage: Stage) -> None:
+    """It stands still past its session, others go on for it, and then it goes on, too."""
+    stage.strike()
+    name = stage.a_worker()
+    stage.cluster.freeze(name)
+    stage.wait(lambda: stage.progress.members == WORKERS - 1, "hand-over")
+    stage.traffic.burst(BURST)
+    time.sleep(2)
+    stage.cluster.thaw(name)
+
+
+FAULTS: dict[str, Callable[[Stage], None]] = {
+    "kill -9 of a worker in mid-batch, and its restart": kill_a_worker,
+    "a worker joins": join,
+    "SIGTERM of a worker in mid-batch": terminate,
+    "the broker restarts": restart_the_broker,
+    "kill -9 of the store under load, and its restart": kill_the_store,
+    "the store is away for 10 s": take_the_store_away,
+    "a worker frozen past its session goes on (zombie)": freeze_a_worker,
+}
+MORE_FAULTS = {
+    **FAULTS,
+    "kill -9 of the broker, and its restart": kill_the_broker,
+    "the store hangs for 10 s": hang_the_store,
+}
+
+
+def run(folder: Path, shape: Shape, faults: Iterable[str], say: Say) -> Report:
+    """Let ``faults`` happen under traffic of ``shape``; the names are ``MORE_FAULTS``'.
+
+    Raises ``TimeoutError`` or ``ProcessError`` where the workers do not recover.
+    """
+    with cluster(folder, _config(shape)) as whole:
+        for number in range(WORKERS):
+            whole.start_worker(number)
+        whole.wait_ready(*range(WORKERS))
+        group_id = whole.streams.group_id
+        progress = Progress(whole.kafka, group_id, BEHAVIOR_EVENTS_TOPIC)
+        traffic = Traffic(whole.kafka, shape)
+        stage = Stage(cluster=whole, traffic=traffic, progress=progress)
+        progress.start()
+        traffic.start()
+        try:
+            rows = _play(stage, faults, say)
+            traffic.end()
+            say("the last labels mature")
+            published = acknowledged(traffic.published)
+            verdict = _verdict(whole, published)
+        finally:
+            traffic.end()
+            progress.end()
+    return Report(
+        rows=rows,
+        events=len(published.events),
+        poison=len(published.poison),
+        verdict=verdict,
+    )
+
+
+def _config(shape: Shape) -> StreamConfig:
+    """Return settings under which labels mature while a person watches."""
+    return StreamConfig(
+        label_window_s=shape.window_s, correction_window_s=900.0, sequence_length=20
+    )
+
+
+def _play(stage: Stage, faults: Iterable[str], say: Say) -> list[Row]:
+    stage.settle()
+    started, rows = time.monotonic(), []
+    for fault in faults:
+        stage.progress.take_longest_stall()
+        stage.lag, at_s = 0, time.monotonic() - started
+        say(fault)
+        MORE_FAULTS[fault](stage)
+        stage.settle(WORKERS + 1 if fault == "a worker joins" else WORKERS)
+        stall_s = stage.progress.take_longest_stall()
+        rows.append(Row(fault=fault, at_s=at_s, lag=stage.lag, stall_s=stall_s))
+    return rows
+
+
+def _verdict(whole: Cluster, published: Published) -> Verdict:
+    """Return the verdict when nothing is missing any more, or else after a while."""
+    sequences, log, items = group_ids(whole.streams)
+    topics_of = {
+        sequences: [BEHAVIOR_EVENTS_TOPIC],
+        log: [BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC],
+        items: [ITEMS_TOPIC],
+    }
+    deadline = time.monotonic() + 30 + 3 * whole.streams.label_window_s
+    while True:
+        whole.check_alive()
+        waits = behind(whole.kafka, topics_of) > 0
+        verdict = judge(whole, published)
+        is_right = not any(verdict.wrong().values())
+        if (is_right and not waits) or time.monotonic() > deadline:
+            return verdict
+        time.sleep(1.0)

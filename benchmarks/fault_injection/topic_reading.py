@@ -1,0 +1,82 @@
+"""What is on a topic, and waiting for it."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+
+from srp4ctr.streams.broker.clients import client_arguments
+from srp4ctr.streams.config import KafkaConfig
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    """Return when ``condition`` holds; raises ``TimeoutError``."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("it did not happen")
+        await asyncio.sleep(0.05)
+
+
+def read_topic(kafka: KafkaConfig, topic: str) -> list[Any]:
+    """Return every record of ``topic``."""
+    consumer = KafkaConsumer(**client_arguments(kafka), fetch_max_wait_ms=50)
+    try:
+        sources = [TopicPartition(topic, number) for number in range(kafka.partitions)]
+        wanted = sum(consumer.end_offsets(sources).values())
+        consumer.assign(sources)
+        consumer.seek_to_beginning()
+        records: list[Any] = []
+        while len(records) < wanted:
+            for batch in consumer.poll(timeout_ms=200).values():
+                records += batch
+        return records
+    finally:
+        consumer.close()
+
+
+def end_offsets(kafka: KafkaConfig, topic: str) -> dict[TopicPartition, int]:
+    """Return where the next record of each partition of ``topic`` will be."""
+    consumer = KafkaConsumer(**client_arguments(kafka))
+    try:
+        sources = [TopicPartition(topic, number) for number in range(kafka.partitions)]
+        return dict(consumer.end_offsets(sources))
+    finally:
+        consumer.close()
+
+
+def read_from(
+    kafka: KafkaConfig, topic: str, offsets: Mapping[TopicPartition, int]
+) -> list[Any]:
+    """Return the records of ``topic`` from ``offsets`` to its present end."""
+    ends = end_offsets(kafka, topic)
+    consumer = KafkaConsumer(**client_arguments(kafka), fetch_max_wait_ms=50)
+    try:
+        consumer.assign(list(offsets))
+        for source, offset in offsets.items():
+            consumer.seek(source, offset)
+        records: list[Any] = []
+        while any(consumer.position(source) < ends[source] for source in offsets):
+            for batch in consumer.poll(timeout_ms=200).values():
+                records += batch
+        return records
+    finally:
+        consumer.close()
+
+
+@contextmanager
+def progress_of(
+    kafka: KafkaConfig, group_id: str, topic: str
+) -> Iterator[Callable[[], int]]:
+    """Yield a function that says how many records of ``topic`` the group has committed."""
+    consumer = KafkaConsumer(
+        **client_arguments(kafka), group_id=group_id, enable_auto_commit=False
+    )
+    sources = [TopicPartition(topic, number) for number in range(kafka.partitions)]
+    try:
+        yield lambda: sum(consumer.committed(source) or 0 for source in sources)
+    finally:
+        consumer.close()

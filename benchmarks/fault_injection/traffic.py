@@ -1,0 +1,272 @@
+"""A seed → events and poison on Kafka as they come in real life: late, twice, out of order.
+
+In: a rate and a seed. Out: records on the broker from a thread of its own, and a list of
+what was published where, which is the truth that the verdict starts from.
+"""
+
+import heapq
+import itertools
+import json
+import queue
+import random
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from kafka import KafkaProducer
+
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events.codec import MAX_MESSAGE_BYTES, Reason, encode, event_key
+from srp4ctr.streams.events.schema import (
+    BEHAVIOR_EVENTS_TOPIC,
+    ITEMS_TOPIC,
+    Behavior,
+    Click,
+    Event,
+    Forget,
+    Impression,
+    ItemUpdate,
+)
+
+SLATE = 5
+_TICK_S = 0.02
+_HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """What is published: an event, or bytes that are to be rejected for ``reason``."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    event: Event | None = None
+    reason: Reason | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Shape:
+    """What the traffic is like."""
+
+    users: int = 120
+    items: int = 60
+    events_per_s: float = 150.0
+    window_s: float = 10.0
+    seed: int = 1
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Publishes until ``end``; ``published`` then says what is on the topics."""
+
+    kafka: KafkaConfig
+    shape: Shape
+    published: list[tuple[Message, Any]] = field(default_factory=list)
+    """Each message and the future of its acknowledgement."""
+    _ended: threading.Event = field(default_factory=threading.Event)
+    _bursts: queue.SimpleQueue[int] = field(default_factory=queue.SimpleQueue)
+    _failure: BaseException | None = None
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to publish."""
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def burst(self, events: int) -> None:
+        """Publish so many events more, at once: more than a batch takes."""
+        self._bursts.put(events)
+
+    def end(self) -> None:
+        """Publish what is still due, at once; return when the broker has it all."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self) -> None:
+        producer = KafkaProducer(
+            bootstrap_servers=self.kafka.bootstrap,
+            acks="all",
+            enable_idempotence=True,
+            linger_ms=5,
+            max_request_size=4 * 1024 * 1024,
+            reconnect_backoff_max_ms=500,
+            metrics_enabled=False,
+        )
+        try:
+            self._publish_all(producer)
+            producer.flush(timeout=120)
+        except BaseException as error:
+            self._failure = error
+        finally:
+            producer.close()
+
+    def _publish_all(self, producer: Any) -> None:
+        visits = Visits(self.shape)
+        waiting: list[tuple[float, int, Message]] = []
+        number = itertools.count()
+        owed, before = 0.0, time.monotonic()
+        while not self._ended.is_set():
+            now = time.monotonic()
+            owed += (now - before) * self.shape.events_per_s
+            before = now
+            while not self._bursts.empty():
+                owed += self._bursts.get()
+            while owed > 0:
+                visit = visits.next(time.time_ns() // 1_000_000)
+                owed -= len(visit)
+                for delay_s, message in visit:
+                    heapq.heappush(waiting, (now + delay_s, next(number), message))
+            while waiting and waiting[0][0] <= now:
+                self._send(producer, heapq.heappop(waiting)[2])
+            time.sleep(_TICK_S)
+        while waiting:
+            self._send(producer, heapq.heappop(waiting)[2])
+
+    def _send(self, producer: Any, message: Message) -> None:
+        sent = producer.send(message.topic, value=message.value, key=message.key)
+        self.published.append((message, sent))
+
+
+class Visits:
+    """Makes users' visits, each a list of (seconds until it is published, message)."""
+
+    def __init__(self, shape: Shape) -> None:
+        self._shape = shape
+        self._chance = random.Random(shape.seed)
+        self._number = itertools.count()
+        self._updated_ms = 0
+
+    def next(self, now_ms: int) -> list[tuple[float, Message]]:
+        """Return one visit of one user, begun at ``now_ms``."""
+        chance = self._chance
+        user = f"u{chance.randrange(self._shape.users)}"
+        request = f"r{next(self._number)}"
+        happened = self._slate(user, request, now_ms)
+        happened += self._deeds(user, now_ms)
+        if chance.random() < 0.1:
+            happened.append(self._update(now_ms))
+        visit = []
+        for event in happened:
+            due_s = max(0.0, (event.occurred_at - now_ms) / 1000) + self._delay_s()
+            visit.append((due_s, _message(event)))
+            if chance.random() < 0.08:  # the producer tried again
+                visit.append((due_s + chance.uniform(0, 8), _message(event)))
+        if chance.random() < 0.01:
+            forget = Forget(event_id=f"f-{request}", user_id=user, occurred_at=now_ms)
+            visit += [(0.0, _message(forget)), (chance.uniform(0, 8), _message(forget))]
+        if chance.random() < 0.15:
+            visit.append((chance.uniform(0, 3), a_poison(chance, user, request, now_ms)))
+        return visit
+
+    def _slate(self, user: str, request: str, now_ms: int) -> list[Event]:
+        """Impressions, and clicks in the window, after it, twice, or a little early."""
+        chance, window_s = self._chance, self._shape.window_s
+        events: list[Event] = []
+        for position, item in enumerate(chance.sample(range(self._shape.items), SLATE)):
+            shown = Impression(
+                event_id=f"{request}-{item}",
+                request_id=request,
+                user_id=user,
+                item_id=f"i{item}",
+                position=position,
+                occurred_at=now_ms,
+                model_version=chance.choice([None, "v1"]),
+                score=round(chance.random(), 6),
+            )
+            events.append(shown)
+            after_s = chance.choice([None, None, None, 0.0, 0.3, 0.8, 1.0, 1.2, 1.6])
+            if after_s is None:
+                continue
+            for again in range(1 + (chance.random() < 0.1)):
+                at_ms = now_ms + round(1000 * after_s * window_s) + again
+                events.append(_click_on(shown, at_ms))
+        return events
+
+    def _deeds(self, user: str, now_ms: int) -> list[Event]:
+        """Views and ratings, some told only now, some at one instant."""
+        chance = self._chance
+        return [
+            Behavior(
+                event_id=f"deed-{next(self._number)}",
+                user_id=user,
+                item_id=f"i{chance.randrange(self._shape.items)}",
+                action=chance.choice(["view", "rate", "dwell"]),
+                value=chance.choice([None, 1.0, 2.5]),
+                occurred_at=now_ms - chance.choice([0, 0, 0, 40, 5_000, 60_000, _HOUR_MS]),
+            )
+            for _ in range(chance.randrange(3))
+        ]
+
+    def _update(self, now_ms: int) -> Event:
+        """Return an item's next state; no two happen at one instant: neither would win."""
+        number = next(self._number)
+        self._updated_ms = max(now_ms, self._updated_ms + 1)
+        return ItemUpdate(
+            event_id=f"update-{number}",
+            item_id=f"i{self._chance.randrange(self._shape.items)}",
+            occurred_at=self._updated_ms,
+            attributes={"number": str(number)},
+        )
+
+    def _delay_s(self) -> float:
+        """Most come at once; some so late that others overtake them."""
+        chance = self._chance
+        return chance.choice([0.0] * 8 + [chance.uniform(0, 4), chance.uniform(0, 15)])
+
+
+def a_poison(chance: random.Random, user: str, mark: str, now_ms: int) -> Message:
+    """Return something that is no event, told apart by ``mark``."""
+    click = {
+        "type": "click",
+        "event_id": mark,
+        "request_id": mark,
+        "user_id": user,
+        "item_id": "i1",
+        "occurred_at": now_ms,
+    }
+    key: bytes | None = user.encode()
+    update = ItemUpdate(
+        event_id=mark, item_id="i1", occurred_at=now_ms, attributes={"a": "b"}
+    )
+    kinds: list[tuple[Reason, bytes | None, bytes | None]] = [
+        (Reason.BROKEN_JSON, key, b"{" + mark.encode()),
+        (Reason.BROKEN_JSON, key, None),
+        (Reason.UNKNOWN_TYPE, key, _json(click | {"type": "purchase"})),
+        (Reason.MISSING_FIELD, key, _json({"type": "click", "event_id": mark})),
+        (Reason.INVALID_FIELD, key, _json(click | {"item_id": 7})),
+        (Reason.TIME_IN_SECONDS, key, _json(click | {"occurred_at": now_ms // 1000})),
+        (Reason.TIME_IN_FUTURE, key, _json(click | {"occurred_at": now_ms * 1000})),
+        (Reason.TOO_LARGE, key, _json(click | {"pad": "x" * MAX_MESSAGE_BYTES})),
+        (Reason.WRONG_KEY, b"another", _json(click)),
+        (Reason.WRONG_TOPIC, b"i1", encode(update)),
+    ]
+    reason, key, value = chance.choice(kinds)
+    return Message(topic=BEHAVIOR_EVENTS_TOPIC, key=key, value=value, reason=reason)
+
+
+def _click_on(shown: Impression, at_ms: int) -> Click:
+    return Click(
+        event_id=f"{shown.event_id}-{at_ms}",
+        request_id=shown.request_id,
+        user_id=shown.user_id,
+        item_id=shown.item_id,
+        occurred_at=at_ms,
+    )
+
+
+def _message(event: Event) -> Message:
+    is_update = isinstance(event, ItemUpdate)
+    return Message(
+        topic=ITEMS_TOPIC if is_update else BEHAVIOR_EVENTS_TOPIC,
+        key=event_key(event),
+        value=encode(event),
+        event=event,
+    )
+
+
+def _json(values: dict[str, Any]) -> bytes:
+    return json.dumps(values).encode()

@@ -1,0 +1,217 @@
+"""What was published, stored, labelled, dead-lettered and logged → what is wrong with it.
+
+In: the acknowledged messages and a cluster at rest. Out: counts that must be zero, and for
+each some names to look for.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow.parquet as pq
+
+from benchmarks.fault_injection import reference_stream
+from benchmarks.fault_injection.cluster import Cluster
+from benchmarks.fault_injection.topic_reading import read_topic
+from benchmarks.fault_injection.traffic import Message
+from srp4ctr.streams.events.schema import (
+    BEHAVIOR_EVENTS_TOPIC,
+    LABELS_TOPIC,
+    REJECTED_TOPIC,
+    ItemUpdate,
+    item_key,
+)
+from srp4ctr.streams.raw_log.log_lock import reading
+from srp4ctr.streams.state.counters import Activity, total
+from srp4ctr.streams.state.exposures import Exposures
+from srp4ctr.streams.state.label_join import decode_label
+from srp4ctr.streams.state.reducers import LoggedEvent
+from srp4ctr.streams.state.sequences import BehaviorSequence
+
+Place = tuple[int, int]  # partition and offset
+_Owner = TypeVar("_Owner")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """What the broker has acknowledged, by place on ``behavior-events``."""
+
+    events: dict[Place, LoggedEvent]
+    poison: dict[Place, str]
+    """The reason for which each must be rejected."""
+    values: dict[Place, bytes | None]
+    updates: dict[str, ItemUpdate]
+    """Of each item, the one that happened last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Names of what is wrong, by kind: all must be empty."""
+
+    lost: list[Place] = field(default_factory=list)
+    """Acknowledged, but not on the topic, or valid, but not in the raw log."""
+    logged_twice: list[Place] = field(default_factory=list)
+    sequences: list[str] = field(default_factory=list)
+    exposures: list[str] = field(default_factory=list)
+    user_counters: list[str] = field(default_factory=list)
+    item_counters: list[str] = field(default_factory=list)
+    profiles: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    dead_letters: list[str] = field(default_factory=list)
+    """Poison that is missing there, or what is there and is no poison."""
+
+    def wrong(self) -> dict[str, int]:
+        """Return how many are wrong of each kind."""
+        return {each.name: len(getattr(self, each.name)) for each in fields(self)}
+
+    def examples(self) -> str:
+        """Return the first few of each kind that has any."""
+        return "\n".join(
+            f"{each.name}: {getattr(self, each.name)[:5]}"
+            for each in fields(self)
+            if getattr(self, each.name)
+        )
+
+
+def acknowledged(published: Iterable[tuple[Message, Any]]) -> Published:
+    """Return where the messages are; raises the error of one that was not taken."""
+    events: dict[Place, LoggedEvent] = {}
+    poison: dict[Place, str] = {}
+    values: dict[Place, bytes | None] = {}
+    updates: dict[str, ItemUpdate] = {}
+    for message, sent in published:
+        taken = sent.get(timeout=0)
+        event = message.event
+        if isinstance(event, ItemUpdate):
+            before = updates.get(event.item_id)
+            if before is None or before.occurred_at <= event.occurred_at:
+                updates[event.item_id] = event
+            continue
+        place = (taken.partition, taken.offset)
+        values[place] = message.value
+        if event is None:
+            poison[place] = str(message.reason)
+        else:
+            events[place] = LoggedEvent(
+                event=event, offset=taken.offset, known_at_ms=taken.timestamp
+            )
+    return Published(events=events, poison=poison, values=values, updates=updates)
+
+
+def judge(cluster: Cluster, published: Published) -> Verdict:
+    """Compare everything that ``cluster`` keeps with the oracle."""
+    expected = reference_stream.outcome(published.events.values(), cluster.streams)
+    logged = _logged(cluster)
+    return Verdict(
+        lost=[*_lost_by_broker(cluster, published), *(published.events.keys() - logged)],
+        logged_twice=[place for place, times in logged.items() if times > 1]
+        + list(logged.keys() - published.events.keys()),
+        labels=_wrong_labels(cluster, expected),
+        dead_letters=_wrong_dead_letters(cluster, published),
+        **_wrong_rows(cluster, expected, published),
+    )
+
+
+def _wrong_rows(
+    cluster: Cluster, expected: reference_stream.Outcome, published: Published
+) -> dict[str, list[str]]:
+    """Return whose rows in the store are not what they must be."""
+    from srp4ctr.features.online.store import FeatureStoreSink
+
+    store = FeatureStoreSink(cluster.features)
+    numbers = range(cluster.kafka.partitions)
+    keys = [(key, number) for key in expected.items for number in numbers]
+    rows = store.read(list(expected.users), keys)
+    nobody, nothing = BehaviorSequence(), Activity()
+    items = {
+        key: total([rows.shares.get((key, number), nothing) for number in numbers])
+        for key in expected.items
+    }
+    return {
+        "sequences": [
+            user
+            for user, elements in expected.sequences.items()
+            if rows.sequences.get(user, nobody).elements != elements
+        ],
+        "exposures": [
+            user
+            for user, shown in expected.exposures.items()
+            if rows.exposures.get(user, Exposures()).elements != shown
+        ],
+        "user_counters": _wrong_counters(expected.users, rows.activities),
+        "item_counters": _wrong_counters(expected.items, items),
+        "profiles": _wrong_profiles(cluster, published),
+    }
+
+
+def _wrong_counters(
+    expected: Mapping[_Owner, reference_stream.Times], found: Mapping[_Owner, Activity]
+) -> list[str]:
+    """Return whose counters are wrong, what the slowest say, and what was to count."""
+    wrong = []
+    for owner, times in expected.items():
+        activity = found.get(owner, Activity())
+        if not reference_stream.is_activity(activity, times):
+            counted = f"{activity.impressions[-1]:.3f} and {activity.clicks[-1]:.3f}"
+            wanted = f"{len(times.impressions)} and {len(times.clicks)}"
+            wrong.append(f"{owner}: {counted} for {wanted}")
+    return wrong
+
+
+def _wrong_profiles(cluster: Cluster, published: Published) -> list[str]:
+    from srp4ctr.features.online.row_codec import PROFILE_VIEW, item_entity, unpack_profile
+    from srp4ctr.features.online.store import OnlineViews
+
+    updates = list(published.updates.values())
+    entities = [item_entity(item_key(each.item_id)) for each in updates]
+    found = OnlineViews(cluster.features).read(PROFILE_VIEW, entities)
+    return [
+        update.item_id
+        for update, row in zip(updates, found, strict=True)
+        if row is None
+        or unpack_profile(item_key(update.item_id), row).attributes != update.attributes
+    ]
+
+
+def _lost_by_broker(cluster: Cluster, published: Published) -> list[Place]:
+    """Return what the broker acknowledged and no longer has."""
+    kept = {
+        (record.partition, record.offset): record.value
+        for record in read_topic(cluster.kafka, BEHAVIOR_EVENTS_TOPIC)
+    }
+    values = published.values
+    return [place for place, value in values.items() if kept.get(place, 0) != value]
+
+
+def _wrong_labels(cluster: Cluster, expected: reference_stream.Outcome) -> list[str]:
+    labels = [decode_label(each.value) for each in read_topic(cluster.kafka, LABELS_TOPIC)]
+    return ["/".join(each) for each in reference_stream.wrong_labels(labels, expected)]
+
+
+def _wrong_dead_letters(cluster: Cluster, published: Published) -> list[str]:
+    """Compare reasons and bytes; one that is there twice was published before a crash."""
+    found: dict[Place, str] = {}
+    for record in read_topic(cluster.kafka, REJECTED_TOPIC):
+        notes = {name: value.decode() for name, value in record.headers}
+        place = (int(notes["source_partition"]), int(notes["source_offset"]))
+        is_whole = (record.value or None) == published.values.get(place)
+        found[place] = notes["reason"] if is_whole else "other bytes"
+    places = found.keys() | published.poison.keys()
+    return [
+        f"{place}: {found.get(place)} for {published.poison.get(place)}"
+        for place in places
+        if found.get(place) != published.poison.get(place)
+    ]
+
+
+def _logged(cluster: Cluster) -> Counter[Place]:
+    """Return how often each place is in the raw log."""
+    log_dir = Path(cluster.features.log_dir)
+    with reading(log_dir):
+        files = (log_dir / BEHAVIOR_EVENTS_TOPIC).glob("*/*.parquet")
+        tables = [pq.ParquetFile(path).read(["partition", "offset"]) for path in files]
+    return Counter(
+        (row["partition"], row["offset"]) for table in tables for row in table.to_pylist()
+    )

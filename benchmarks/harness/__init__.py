@@ -1,0 +1,1 @@
+"""What runs, resumes and keeps benchmarks."""

@@ -1,0 +1,87 @@
+"""Raw logs for tests, written by the stream's own code."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from srp4ctr.streams.events.schema import (
+    BEHAVIOR_EVENTS_TOPIC,
+    ITEMS_TOPIC,
+    LABELS_TOPIC,
+    Impression,
+    ItemUpdate,
+    UserEvent,
+)
+from srp4ctr.streams.raw_log.log_files import OffsetRange, write_range
+from srp4ctr.streams.raw_log.row_schema import row_of
+from srp4ctr.streams.state.label_join import UNCLICKED, ImpressionLabel
+
+
+class _Record(msgspec.Struct, kw_only=True):
+    topic: str
+    value: bytes
+    key: bytes | None
+    timestamp: int
+    partition: int
+    offset: int
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+Published = tuple[UserEvent | ItemUpdate | ImpressionLabel, int]  # and when it was known
+
+
+def write_log(
+    folder: Path, published: Sequence[Published], partition: int = 0, start: int = 0
+) -> Path:
+    """Write ``published`` in this order as one file per topic; returns ``folder``."""
+    by_topic: dict[str, list[_Record]] = {}
+    for offset, (event, known_at) in enumerate(published, start):
+        by_topic.setdefault(_topic(event), []).append(
+            _Record(
+                topic=_topic(event),
+                value=msgspec.json.encode(event),
+                key=_key(event),
+                timestamp=known_at,
+                partition=partition,
+                offset=offset,
+            )
+        )
+    for topic, records in by_topic.items():
+        rows = [row_of(record) for record in records]
+        assert all(rows)
+        covered = OffsetRange(
+            topic=topic, partition=partition, start=start, end=start + len(published) - 1
+        )
+        write_range(folder, covered, [row for row in rows if row])
+    return folder
+
+
+def label_of(shown: Impression, **fields: object) -> ImpressionLabel:
+    """Return the matured label of ``shown``, not clicked unless ``fields`` say so."""
+    label = ImpressionLabel(
+        request_id=shown.request_id,
+        user_id=shown.user_id,
+        item_id=shown.item_id,
+        position=shown.position,
+        score=shown.score,
+        propensity=shown.propensity,
+        model_version=shown.model_version,
+        impression_at=shown.occurred_at,
+        clicked=False,
+        within_window=True,
+        matured_at=shown.occurred_at + 1,
+        revision=UNCLICKED,
+    )
+    return msgspec.structs.replace(label, **fields)
+
+
+def _topic(event: UserEvent | ItemUpdate | ImpressionLabel) -> str:
+    if isinstance(event, ItemUpdate):
+        return ITEMS_TOPIC
+    return LABELS_TOPIC if isinstance(event, ImpressionLabel) else BEHAVIOR_EVENTS_TOPIC
+
+
+def _key(event: UserEvent | ItemUpdate | ImpressionLabel) -> bytes:
+    owner = event.item_id if isinstance(event, ItemUpdate) else event.user_id
+    return owner.encode()

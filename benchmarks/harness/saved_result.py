@@ -1,0 +1,75 @@
+"""What a benchmark printed → its file in ``results/``, with date, hardware and commit.
+
+    make bench NAME=folding SAVE=1
+
+Every benchmark prints one JSON object last. Those of ``SEVERAL_RUNS`` gather the rows of
+many runs in a file of their own, which one run's circumstances would not describe.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.quality.clicks.click_report import RESULTS
+from srp4ctr.atomic_files import replace_text
+
+SEVERAL_RUNS = ("click_quality", "own_model", "peer_din", "pretraining", "serving")
+
+
+def main() -> None:
+    """Save what comes in, and let it through; the only argument is the benchmark's name."""
+    (name,) = sys.argv[1:]
+    try:
+        refuse_several_runs(name)
+        printed = []
+        for line in sys.stdin:
+            print(line, end="", flush=True)
+            printed.append(line)
+        file = save(name, printed, RESULTS)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    print(f"wrote {file}; make benchmarks-page shows it", file=sys.stderr)
+
+
+def refuse_several_runs(name: str) -> None:
+    """Raise ValueError for a benchmark that gathers several runs."""
+    if name in SEVERAL_RUNS:
+        raise ValueError(f"{name} gathers several runs in a file of its own: no SAVE=1")
+
+
+def save(name: str, printed: list[str], results: Path) -> Path:
+    """Write the last line of ``printed`` and its circumstances; ValueError if none."""
+    try:
+        found = json.loads(printed[-1])
+    except (IndexError, json.JSONDecodeError):
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} did not end with a JSON object: nothing is saved")
+    file = results / f"{name}.json"
+    replace_text(file, json.dumps(found | circumstances(), indent=1) + "\n")
+    return file
+
+
+def circumstances() -> dict[str, str]:
+    """Return when, on what and of which commit a result is; *dirty*: and of changes."""
+    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude", "*"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    commit = described.stdout.strip()
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "hardware": f"{os.cpu_count()} cores, {memory_gb:.0f} GB",
+        **({"commit": commit} if commit else {}),
+    }
+
+
+if __name__ == "__main__":
+    main()

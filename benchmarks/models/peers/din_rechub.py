@@ -1,0 +1,138 @@
+"""Run torch-rechub's DIN by its own trainer: arrays in a file → logits in a file.
+
+``benchmarks.quality.peer_din`` starts this in an environment that holds torch-rechub and
+nothing of ours. In: ``PART/NAME`` arrays, an impression a row, and ``rows/NAME``, the size
+of each table. ``target_X`` is the candidate's and ``history_X`` what DIN compares with it,
+by the same table; ``profile_X`` goes past the attention. 0 pads. Out: logits of each part
+but ``train``, CPU seconds of the training, and the FLOPs of 1 and of 100 candidates.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
+from torch.utils.flop_counter import FlopCounterMode
+from torch_rechub.basic.features import SequenceFeature, SparseFeature
+from torch_rechub.models.ranking import DIN
+from torch_rechub.trainers import CTRTrainer
+from torch_rechub.utils.data import TorchDataset
+
+ITEM_WIDTH = 64  # as wide as our arms'
+PROFILE_WIDTH = 16
+ATTENTION = {"dims": [80, 40]}  # as in the paper, and in our own DIN
+HEAD = {"dims": [256, 128]}  # as in the library's examples
+WEIGHT_DECAY = 1e-5  # the trainer's own default
+SCORED = 4096  # impressions at once; changes no score
+LEAST = 1e-7  # of a probability: DIN gives those, and float32 ends there
+Inputs = Mapping[str, Tensor]
+
+
+def din(inputs: Inputs, rows: Mapping[str, int]) -> nn.Module:
+    """Return the library's DIN over ``inputs``, by what their names begin with."""
+
+    def named(kind: str) -> list[str]:
+        return sorted(name for name in inputs if name.startswith(kind))
+
+    targets = [
+        SparseFeature(name, rows[name], ITEM_WIDTH, padding_idx=0)
+        for name in named("target_")
+    ]
+    histories = [
+        SequenceFeature(
+            name=f"history_{target.name.removeprefix('target_')}",
+            vocab_size=target.vocab_size,
+            embed_dim=ITEM_WIDTH,
+            pooling="concat",
+            shared_with=target.name,
+            padding_idx=0,
+        )
+        for target in targets
+    ]
+    profiles = [
+        SparseFeature(name, rows[name], PROFILE_WIDTH)
+        if inputs[name].dim() == 1
+        else SequenceFeature(name, rows[name], PROFILE_WIDTH, padding_idx=0)  # their mean
+        for name in named("profile_")
+    ]
+    model: nn.Module = DIN(profiles, histories, targets, HEAD, ATTENTION)
+    return model
+
+
+def batches(inputs: Inputs, clicked: Tensor, size: int, shuffles: bool) -> DataLoader[Any]:
+    """Return the library's data set, read a batch at a time."""
+    rows = TorchDataset(inputs, clicked)
+    order = RandomSampler(rows) if shuffles else SequentialSampler(rows)
+    # Batch norm cannot learn from the single row that may remain.
+    is_left_out = shuffles and len(rows) > size
+    return DataLoader(rows, sampler=BatchSampler(order, size, is_left_out), batch_size=None)
+
+
+def logits(trainer: CTRTrainer, inputs: Inputs) -> NDArray[np.float64]:
+    """Return the logit of each row."""
+    unknown = torch.zeros(len(inputs["target_item"]))
+    found = trainer.predict(trainer.model, batches(inputs, unknown, SCORED, False))
+    likely = np.clip(np.array(found, dtype=np.float64), LEAST, 1.0 - LEAST)
+    result: NDArray[np.float64] = np.log(likely / (1.0 - likely))
+    return result
+
+
+def flops(model: nn.Module, inputs: Inputs, candidates: int) -> int:
+    """Return the counted FLOPs of a request with so many candidates, a row each."""
+    first = {name: values[:1] for name, values in inputs.items()}
+    repeats = {name: [candidates, *[1] * (v.dim() - 1)] for name, v in first.items()}
+    model.eval()
+    with FlopCounterMode(display=False) as counter:
+        model({name: values.repeat(repeats[name]) for name, values in first.items()})
+    return int(counter.get_total_flops())
+
+
+def main() -> None:
+    """Train on ``train`` and write what becomes of the other parts."""
+    options = _parser().parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(options.seed)
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, array in np.load(options.inputs, allow_pickle=False).items():
+        part, _, name = key.partition("/")
+        parts.setdefault(part, {})[name] = torch.from_numpy(array)
+    rows = {name: int(size) for name, size in parts.pop("rows").items()}
+    train = parts.pop("train")
+    clicked = train.pop("clicked")
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = CTRTrainer(
+            din(train, rows),
+            optimizer_params={"lr": options.rate, "weight_decay": WEIGHT_DECAY},
+            n_epoch=options.epochs,
+            model_path=folder,
+        )
+        began = time.process_time()
+        trainer.fit(batches(train, clicked, options.batch, shuffles=True))
+        seconds = time.process_time() - began
+    found: dict[str, Any] = {part: logits(trainer, each) for part, each in parts.items()}
+    found["seconds"] = seconds
+    found["flops"] = [flops(trainer.model, train, candidates) for candidates in (1, 100)]
+    np.savez(options.outputs, **found)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("inputs", help="an .npz file")
+    parser.add_argument("outputs", help="an .npz file")
+    parser.add_argument("--rate", type=float, required=True, help="Adam's learning rate")
+    parser.add_argument("--epochs", type=int, required=True)
+    parser.add_argument("--batch", type=int, required=True, help="impressions a step")
+    parser.add_argument("--seed", type=int, required=True)
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,278 @@
+"""Claim: the monitor's figures are true, and the right alert fires for the right version.
+
+Real slates and clicks of EB-NeRD's validation week, by turns of users from three versions
+that rank by what was clicked before: ``v1`` serves; ``v2`` promises half as much again;
+``v3`` costs ten times as much. A slate's probabilities add up to one, as its clicks do, so
+that v1 and v3 are honest. The monitor itself folds the labels, as the stream's own join
+makes them, and reads a page of Triton's form, whose costs are made up; its figures of each
+minute go through the project's rules in Prometheus' own engine (``promtool test rules``),
+unchanged.
+
+Then a million labels: how long one takes, and how much memory they keep.
+
+    make bench NAME=monitoring
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import psutil
+
+from benchmarks.operations.monitoring_alerts import Fired, fired
+from benchmarks.operations.monitoring_page import TritonPage, shown
+from benchmarks.quality.clicks.click_sources import of_ebnerd, say
+from srp4ctr.monitoring.collector.exporter import Monitor, MonitorSources
+from srp4ctr.monitoring.collector.label_reader import LabelBatch, ReceivedLabel
+from srp4ctr.monitoring.config import MonitorConfig
+from srp4ctr.monitoring.quality.quality_sums import ModelQuality
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events.schema import Click, Impression, UserEvent, item_key
+from srp4ctr.streams.state.label_join import ImpressionLabel, LabelJoin
+from srp4ctr.training.evaluation import metrics
+
+HONEST, BOASTER, SPENDER = "v1", "v2", "v3"
+BOASTS = 1.5
+LABELS = 20_000  # matured, of all three together
+LABEL_WINDOW_S = 1800.0
+WINDOW_S = 24 * 3600.0  # a smaller site's: an hour has 1,800 impressions
+MINUTE_MS = 60_000
+OVERHEAD_LABELS = 1_000_000
+RESULTS = Path(__file__).parent / "results" / "monitoring.json"
+# The alert that each fault deserves, by version.
+DESERVED = {
+    ("Srp4ctrCalibrationIsOff", BOASTER),
+    ("Srp4ctrVersionIsDear", SPENDER),
+}
+
+
+def main() -> None:
+    """Print a table, then one JSON object."""
+    asked = _arguments()
+    labels = list(_labels(asked.labels))
+    hours = (labels[-1].matured_at - labels[0].matured_at) / 3.6e6
+    clicks = sum(each.clicked for each in labels)
+    say(f"{len(labels):,} labels, {clicks:,} clicks, {hours:.1f} hours")
+    with tempfile.TemporaryDirectory(prefix="srp4ctr-monitoring-") as folder:
+        replayed = _replay(labels, Path(folder))
+        overhead = _overhead(labels, asked.overhead, Path(folder))
+    errors = _errors(labels, replayed.qualities)
+    found = fired(replayed.series)
+    for each in found:
+        say(f"{each.alert} {each.model_version}: after {each.minute} minutes")
+    seen = {(each.alert, each.model_version) for each in found}
+    report = {
+        **errors,
+        "alerts_right": len(seen & DESERVED),
+        "alerts_deserved": len(DESERVED),
+        "alerts_wrong": len(seen - DESERVED),
+        **overhead,
+    }
+    print(_table(replayed.qualities, found))
+    if not asked.quick:
+        RESULTS.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """What the monitor showed while the labels came."""
+
+    series: dict[str, list[float | None]]
+    """By name and labels as Prometheus writes them, a value a minute."""
+    qualities: tuple[ModelQuality, ...]
+
+
+def _labels(most: int) -> Iterator[ImpressionLabel]:
+    """Yield the first ``most`` labels of the week, as the stream's join makes them."""
+    join = LabelJoin(int(LABEL_WINDOW_S * 1000), correction_ms=0, max_kept=1_000_000)
+    count = 0
+    source = of_ebnerd()
+    for event in _ranked(source.events, source.judged_from_ms or 0):
+        for label in join.add(event, event.occurred_at) + join.advance():
+            yield label
+            count += 1
+            if count >= most:
+                return
+
+
+def _ranked(events: Sequence[UserEvent], since_ms: int) -> Iterator[UserEvent]:
+    """Yield slates as a version ranked them: by the clicks that their items had so far."""
+    clicked: dict[str, int] = defaultdict(int)
+    slate: list[Impression] = []
+    for event in events:
+        request = event.request_id if isinstance(event, Impression) else ""
+        if slate and request != slate[0].request_id:
+            yield from _slate(slate, clicked)
+            slate = []
+        if isinstance(event, Impression) and event.occurred_at >= since_ms:
+            slate.append(event)
+        if isinstance(event, Click):
+            clicked[event.item_id] += 1
+            if event.occurred_at >= since_ms:
+                yield event
+
+
+def _slate(shown: Sequence[Impression], clicked: dict[str, int]) -> Iterator[Impression]:
+    version = (HONEST, BOASTER, SPENDER)[item_key(shown[0].user_id) % 3]
+    weights = np.array([clicked[each.item_id] + 1.0 for each in shown])
+    scores = weights / weights.sum() * (BOASTS if version == BOASTER else 1.0)
+    for position, place in enumerate(np.argsort(-weights, kind="stable")):
+        yield msgspec.structs.replace(
+            shown[place],
+            position=position,
+            score=float(min(scores[place], 1.0)),
+            model_version=version,
+        )
+
+
+def _replay(labels: Sequence[ImpressionLabel], folder: Path) -> Replayed:
+    """Let the monitor see the labels minute by minute, as they matured."""
+    page = TritonPage()
+    with shown(page) as url:
+        return _followed(labels, page, _monitor(folder, url))
+
+
+def _followed(
+    labels: Sequence[ImpressionLabel], page: TritonPage, monitor: Monitor
+) -> Replayed:
+    monitor.hear_labels(True)
+    series: dict[str, list[float | None]] = {}
+    began_ms = min(label.matured_at for label in labels)
+    minutes: dict[int, list[ImpressionLabel]] = defaultdict(list)
+    for label in labels:
+        minutes[(label.matured_at - began_ms) // MINUTE_MS].append(label)
+    for minute in range(max(minutes) + 1):
+        _fold(monitor, minutes[minute])
+        page.count(minutes[minute])
+        monitor.poll_triton()
+        monitor.show()
+        for name, value in _samples(monitor):
+            series.setdefault(name, [None] * minute).append(value)
+        for values in series.values():
+            values += [None] * (minute + 1 - len(values))
+    series['up{job="monitor"}'] = [1.0] * (max(minutes) + 1)  # Prometheus' own
+    return Replayed(series=series, qualities=monitor.qualities())
+
+
+def _fold(monitor: Monitor, labels: Sequence[ImpressionLabel]) -> None:
+    received = tuple(
+        ReceivedLabel(label=each, partition=0, published_ms=each.matured_at)
+        for each in labels
+    )
+    monitor.fold_labels(LabelBatch(labels=received, undecodable=0))
+
+
+def _monitor(folder: Path, triton_url: str) -> Monitor:
+    """Return a monitor of that page, with its files in ``folder``; ``v1`` serves."""
+    (folder / "serving.json").write_text(json.dumps({"serving": HONEST}))
+    sources = MonitorSources(
+        kafka=KafkaConfig(),
+        triton_metrics_url=triton_url,
+        repository=folder,
+        bundles_dir=folder / "bundles",
+        label_window_s=LABEL_WINDOW_S,
+        feature_check=folder / "feature-check.json",
+    )
+    return Monitor(sources, MonitorConfig(window_s=WINDOW_S))
+
+
+def _samples(monitor: Monitor) -> Iterator[tuple[str, float]]:
+    for family in monitor.registry.collect():
+        for sample in family.samples:
+            labels = ",".join(f'{k}="{v}"' for k, v in sorted(sample.labels.items()))
+            if not sample.name.endswith("_created"):
+                yield f"{sample.name}{{{labels}}}", sample.value
+
+
+def _errors(
+    labels: Sequence[ImpressionLabel], qualities: Sequence[ModelQuality]
+) -> dict[str, float]:
+    """Return how far the monitor's figures are from those of all labels at once."""
+    settled_ms = max(each.impression_at for each in labels if not each.revision)
+    worst: dict[str, float] = defaultdict(float)
+    for quality in qualities:
+        own = {
+            (each.user_id, each.request_id, each.item_id): each
+            for each in sorted(labels, key=lambda each: each.revision)
+            if each.model_version == quality.model_version
+        }.values()
+        counted = [each for each in own if each.impression_at <= settled_ms]
+        clicks = np.array([each.clicked and each.within_window for each in counted], float)
+        scores = np.array([each.score for each in counted])
+        exact = {
+            "ctr": (quality.click_rate, clicks.mean()),
+            "auc": (quality.auc, metrics.auc(clicks, scores)),
+            "calibration": (quality.calibration_ratio, scores.sum() / clicks.sum()),
+            "entropy": (
+                quality.normalized_entropy,
+                metrics.normalised_entropy(clicks, scores),
+            ),
+        }
+        for name, (live, offline) in exact.items():
+            key = f"{name}_error"
+            worst[key] = max(worst[key], float(abs(live - offline)))
+    return {**worst, "max_abs_error": max(worst.values())}
+
+
+def _overhead(
+    labels: Sequence[ImpressionLabel], count: int, folder: Path
+) -> dict[str, float]:
+    """Return what ``count`` labels cost the monitor, all of them within its window."""
+    monitor = _monitor(folder, "http://127.0.0.1:9/metrics")
+    copies = -(-count // len(labels))
+    before = psutil.Process().memory_info().rss
+    seconds, folded = 0.0, 0
+    for copy in range(copies):
+        renamed = [
+            msgspec.structs.replace(each, request_id=f"{each.request_id}-{copy}")
+            for each in labels
+        ]
+        began = time.process_time()
+        _fold(monitor, renamed)
+        seconds += time.process_time() - began
+        folded += len(renamed)
+    began = time.process_time()
+    monitor.show()
+    return {
+        "overhead_us_per_event": round(seconds / folded * 1e6, 2),
+        "show_ms": round((time.process_time() - began) * 1e3, 1),
+        "labels": folded,
+        "memory_mb": round((psutil.Process().memory_info().rss - before) / 1e6, 1),
+    }
+
+
+def _table(qualities: Sequence[ModelQuality], found: Sequence[Fired]) -> str:
+    lines = [
+        f"{'version':<8}{'labels':>8}{'CTR':>8}{'AUC':>8}{'p / y':>8}{'NE':>7}  alerts"
+    ]
+    for each in qualities:
+        own = [f.alert for f in found if f.model_version == each.model_version]
+        lines.append(
+            f"{each.model_version:<8}{each.impressions:>8,}{each.click_rate:>8.4f}"
+            f"{each.auc:>8.4f}{each.calibration_ratio:>8.3f}"
+            f"{each.normalized_entropy:>7.3f}  {', '.join(own) or '-'}"
+        )
+    return "\n".join(lines)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--labels", type=int, default=LABELS)
+    add("--overhead", type=int, default=OVERHEAD_LABELS)
+    add("--quick", action="store_true", help="write no results")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

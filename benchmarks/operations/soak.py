@@ -1,0 +1,234 @@
+"""Claim: the whole stack, half loaded, loses nothing in an hour of faults, nor grows.
+
+Broker, store, two stream workers, Triton, the monitor; visitors, whose histories are full,
+ask for rankings and publish what they then do. First they come as fast as they are served:
+that is what the machine can do with all of it. Then half as many come, while in turn a
+worker, a serving process, the store and the monitor are killed, Kafka is stopped and
+started, bundles are promoted and rolled back. At the end what is kept is compared with what
+was sent.
+
+    make bench NAME=soak ARGS="--hours 1 --keep /tmp/soak"
+    python -m benchmarks.operations.soak --read /tmp/soak   # how far it is, or how far it came
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+from benchmarks.fault_injection.progress import behind
+from benchmarks.operations.soak_figures import Growth, Kept, Memory, kept
+from benchmarks.operations.soak_stack import SERVING_KILLED, Soaked, soaked
+from benchmarks.operations.soak_traffic import (
+    Seen,
+    Visitors,
+    after_faults,
+    read_notes,
+    taken,
+)
+from srp4ctr.embedded import apache_kafka
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
+
+RESULTS = Path(__file__).parent / "results" / "soak.json"
+NOTES, PROGRESS = "visits", "progress.jsonl"
+CALIBRATION, SOAK = "c", "s"
+ENDED = "a worker ended of itself"
+_SAMPLE_EVERY_S, _SAY_EVERY_S, _AT_REST_S = 10.0, 60.0, 300.0
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Print a table, then one JSON object."""
+    asked = _arguments()
+    if asked.read:
+        print(json.dumps(_requests(read_notes(asked.read / NOTES, SOAK))))
+        return
+    if asked.broker == "kafka" and (missing := apache_kafka.missing_tools()):
+        sys.exit(f"Apache Kafka needs {', '.join(missing)}; --broker noida needs nothing")
+    workers = 2 if asked.broker == "kafka" else 1  # the embedded broker serves one
+    with tempfile.TemporaryDirectory() as name:
+        folder = (asked.keep or Path(name)).resolve()
+        with soaked(folder / "data", asked.broker, workers) as stack:
+            figures = soak(stack, folder, asked)
+    if asked.hours >= 1.0:
+        RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
+    print(json.dumps(figures))
+
+
+def soak(stack: Soaked, folder: Path, asked: argparse.Namespace) -> Row:
+    """Measure what the stack can do, then run it at half of that; return the figures."""
+    visitors = Visitors(stack.triton.grpc, stack.settings.kafka, folder / NOTES)
+    _wait_until_folded(stack)
+    best_per_s = _best(stack, visitors, asked.calibrate_s)
+    _say(f"{best_per_s:.1f} visits a second at best: now half of that")
+    seconds = asked.hours * 3600.0
+    memory = Memory(stack.folder, min(asked.warm_up_s, seconds / 4))
+    visitors.start(SOAK, best_per_s / 2)
+    began, began_at_s = time.monotonic(), time.time()
+    try:
+        struck = _run(stack, visitors, memory, asked)
+    finally:
+        visitors.stop()
+    lasted_s = time.monotonic() - began
+    _wait_until_at_rest(stack)
+    seen, sent = visitors.seen(SOAK), visitors.seen().events + stack.past_events
+    found, growths = kept(stack.settings), memory.growths()
+    after = after_faults(folder / NOTES, SOAK, began_at_s, struck)
+    _print(growths, struck, found, after)
+    return {
+        "hours": round(lasted_s / 3600.0, 3),
+        "events": sent,
+        "lost": sent - found.events,
+        **_requests(seen),
+        "rss_growth_mb": round(max((each.mb for each in growths), default=0.0), 1),
+        "broker": stack.which,
+        "best_visits_per_s": round(best_per_s, 1),
+        "visits_per_s": round(seen.requests / lasted_s, 1),
+        **_deaths(struck, stack.serving_deaths()),
+        "logged_twice": found.logged_twice,
+        "unlabelled": found.impressions - found.labelled,
+        "rows_compared": found.rows,
+        "wrong_rows": found.wrong_rows,
+        "growth": [asdict(each) | {"mb": round(each.mb, 1)} for each in growths],
+        "struck": struck,
+        "after": after,
+        "errors": seen.errors,
+    }
+
+
+def _deaths(struck: Sequence[Row], serving: int) -> Row:
+    """Return how many faults there were, and what died of itself beside them."""
+    done = Counter(row["fault"] for row in struck)
+    return {
+        "faults": done.total() - done[ENDED],
+        "serving_died": serving - done[SERVING_KILLED],
+        "workers_ended": done[ENDED],
+    }
+
+
+def _best(stack: Soaked, visitors: Visitors, seconds: float) -> float:
+    """Return the visits a second that are served *and* folded: it waits for the workers."""
+    _say(f"as fast as it goes, {seconds:.0f} s")
+    visitors.start(CALIBRATION, None)
+    began = time.monotonic()
+    time.sleep(seconds)
+    visitors.stop()
+    _wait_until_folded(stack)
+    return visitors.seen(CALIBRATION).requests / (time.monotonic() - began)
+
+
+def _run(
+    stack: Soaked, visitors: Visitors, memory: Memory, asked: argparse.Namespace
+) -> list[Row]:
+    """Strike with one fault after another until the time is over; return what was done."""
+    began = time.monotonic()
+    turns, struck = cycle(stack.faults().items()), list[Row]()
+    ends = began + asked.hours * 3600.0
+    next_fault, next_word = began + asked.fault_every_s, began + _SAY_EVERY_S
+    with (stack.folder.parent / PROGRESS).open("a") as progress:
+        while (now := time.monotonic()) < ends:
+            visitors.check_alive()
+            stack.check_alive()
+            if ended := stack.revive():
+                row = {"fault": ENDED, "at_s": round(now - began), "took_s": 0.0}
+                struck += [row] * ended
+                _say(f"{ended} workers had ended and are started again")
+            memory.sample(now - began)
+            if now >= next_fault:
+                name, strike = next(turns)
+                strike()
+                took_s = round(time.monotonic() - now, 1)
+                struck.append({"fault": name, "at_s": round(now - began), "took_s": took_s})
+                _say(f"{(now - began) / 60:.1f} min: {name}, {took_s} s until it was over")
+                next_fault = time.monotonic() + asked.fault_every_s
+            if now >= next_word:
+                line = _requests(visitors.seen(SOAK)) | {"minutes": (now - began) / 60}
+                progress.write(json.dumps(line) + "\n")
+                progress.flush()
+                _say(", ".join(f"{key} {value:.6g}" for key, value in line.items()))
+                next_word += _SAY_EVERY_S
+            time.sleep(max(0.0, now + _SAMPLE_EVERY_S - time.monotonic()))
+    return struck
+
+
+def _wait_until_at_rest(stack: Soaked) -> None:
+    """Return when all is read, and what then still matured: labels come late."""
+    streams = stack.settings.streams
+    topics = {
+        streams.group_id: (BEHAVIOR_EVENTS_TOPIC,),
+        streams.log_group_id: (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC),
+    }
+    for pause_s in (0.0, 3.0 * streams.label_window_s):
+        time.sleep(pause_s)
+        _wait_until_read(stack, topics)
+
+
+def _wait_until_folded(stack: Soaked) -> None:
+    _wait_until_read(stack, {stack.settings.streams.group_id: (BEHAVIOR_EVENTS_TOPIC,)})
+
+
+def _wait_until_read(stack: Soaked, topics: Mapping[str, Sequence[str]]) -> None:
+    deadline = time.monotonic() + _AT_REST_S
+    while left := behind(stack.settings.kafka, topics):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{left:,} records are not read after {_AT_REST_S:.0f} s")
+        stack.revive()
+        time.sleep(0.2)
+
+
+def _requests(seen: Seen) -> Row:
+    return {"requests": seen.requests, "failed": seen.failed, **taken(seen.latencies_ms)}
+
+
+def _print(
+    growths: Sequence[Growth], struck: Sequence[Row], found: Kept, after: Sequence[Row]
+) -> None:
+    print(f"{'process':<42}{'lives':>6}{'MB warm':>10}{'MB last':>10}{'growth':>9}")
+    for each in growths:
+        amounts = f"{each.first_mb:>10.0f}{each.last_mb:>10.0f}{each.mb:>9.1f}"
+        print(f"{each.name:<42}{each.lives:>6}{amounts}")
+    for row in struck:
+        print(f"{row['at_s'] / 60:>6.1f} min  {row['fault']:<28}{row['took_s']:>6.1f} s")
+    for row in after:
+        named = ", ".join(
+            f"{key} {value:,.6g}" for key, value in row.items() if key != "after"
+        )
+        print(f"after {row['after']:<26} {named}")
+    print(
+        f"{found.events:,} events, {found.labelled:,} of {found.impressions:,} impressions "
+        f"labelled; {found.wrong_rows} of {found.rows:,} rows wrong"
+    )
+
+
+def _say(what: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--hours", type=float, default=1.0, help="less than one leaves no result")
+    add("--minutes", type=float, help="instead of hours")
+    add("--broker", choices=("kafka", "noida"), default="kafka")
+    add("--fault-every-s", type=float, default=180.0)
+    add("--calibrate-s", type=float, default=30.0, help="as fast as it goes")
+    add("--warm-up-s", type=float, default=300.0, help="of a process, for its memory")
+    add("--keep", type=Path, help="a folder for data, logs and notes")
+    add("--read", type=Path, help="say how far the run in this folder is, and end")
+    asked = parser.parse_args()
+    if asked.minutes:
+        asked.hours = asked.minutes / 60.0
+    return asked
+
+
+if __name__ == "__main__":
+    main()

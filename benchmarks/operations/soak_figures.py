@@ -1,0 +1,131 @@
+"""A running stack → memory by process; one at rest → what it kept of what was sent."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import duckdb
+import psutil
+
+from srp4ctr import processes
+from srp4ctr.ops.promotion_service import checked
+from srp4ctr.settings import Settings
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
+from srp4ctr.streams.raw_log.log_lock import reading
+
+CHECKED = 1_000  # users, and as many items
+_LEAST_LIFE_S = 60.0  # after its warm-up: a shorter one says nothing of growth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Growth:
+    """Resident memory of one kind of process, each life of it from its warm-up on."""
+
+    name: str
+    lives: int
+    first_mb: float
+    last_mb: float
+    """Of the life that grew most."""
+
+    @property
+    def mb(self) -> float:
+        """How much that life grew."""
+        return self.last_mb - self.first_mb
+
+
+@dataclass(slots=True)
+class Memory:
+    """Samples of every process of a folder, and of what those have started."""
+
+    folder: Path
+    warm_up_s: float
+    """Of each process; before it nothing is compared."""
+    _samples: dict[tuple[str, int], list[tuple[float, float]]] = field(default_factory=dict)
+
+    def sample(self, at_s: float) -> None:
+        """Note what each process takes at ``at_s``."""
+        for running in processes.find(self.folder):
+            try:
+                parent = psutil.Process(running.pid)
+                family = [(running.name, parent)]
+                family += [
+                    (f"{running.name}: {child.name()[:22]}", child)
+                    for child in parent.children(recursive=True)
+                ]
+                for name, each in family:
+                    self.note(name, each.pid, at_s, each.memory_info().rss / 1e6)
+            except psutil.NoSuchProcess:  # it has just been killed
+                continue
+
+    def note(self, name: str, pid: int, at_s: float, mb: float) -> None:
+        """Note one process; one that has ended and waits for its parent takes nothing."""
+        if mb > 0.0:
+            self._samples.setdefault((name, pid), []).append((at_s, mb))
+
+    def growths(self) -> list[Growth]:
+        """Return every kind of process that lived long enough."""
+        lives: dict[str, list[tuple[float, float]]] = {}
+        for (name, _), samples in self._samples.items():
+            warm = [each for each in samples if each[0] >= samples[0][0] + self.warm_up_s]
+            if warm and warm[-1][0] - warm[0][0] >= _LEAST_LIFE_S:
+                lives.setdefault(name, []).append((_level(warm[:6]), _level(warm[-6:])))
+        return [
+            Growth(name=name, lives=len(of_name), first_mb=first, last_mb=last)
+            for name, of_name in sorted(lives.items())
+            for first, last in [max(of_name, key=lambda life: life[1] - life[0])]
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What is in the raw log and the store."""
+
+    events: int
+    """Of the visitors, each once."""
+    logged_twice: int
+    impressions: int
+    labelled: int
+    """Impressions of them that have a label."""
+    rows: int
+    wrong_rows: int
+    """Of the rows of the store that were compared with the raw log."""
+
+
+def kept(settings: Settings) -> Kept:
+    """Return what the stack has kept, as of now."""
+    folder = Path(settings.features.log_dir)
+    events = f"read_parquet('{folder}/{BEHAVIOR_EVENTS_TOPIC}/*/*.parquet')"
+    labels = f"read_parquet('{folder}/{LABELS_TOPIC}/*/*.parquet')"
+    # The monitor's probe has ids of its own.
+    theirs = "event_id NOT LIKE 'srp4ctr-probe%' AND user_id NOT LIKE 'srp4ctr-probe%'"
+    with reading(folder), duckdb.connect() as database:
+
+        def number(query: str) -> int:
+            found = database.execute(query).fetchone()
+            assert found is not None
+            return int(found[0])
+
+        distinct = number(f"SELECT count(DISTINCT event_id) FROM {events} WHERE {theirs}")
+        logged = number(f"SELECT count(*) FROM {events} WHERE {theirs}")
+        places = number(
+            f'SELECT count(DISTINCT ("partition", "offset")) FROM {events} WHERE {theirs}'
+        )
+        shown = f"SELECT DISTINCT request_id, item_id FROM {events}"
+        shown += f" WHERE type = 'impression' AND {theirs}"
+        impressions = number(f"SELECT count(*) FROM ({shown})")
+        labelled = number(
+            f"SELECT count(*) FROM ({shown}) SEMI JOIN {labels} USING (request_id, item_id)"
+        )
+    found = checked(settings, CHECKED)
+    return Kept(
+        events=distinct,
+        logged_twice=logged - places,
+        impressions=impressions,
+        labelled=labelled,
+        rows=found.rows,
+        wrong_rows=found.wrong_rows,
+    )
+
+
+def _level(samples: list[tuple[float, float]]) -> float:
+    """Return the mean of a few samples: a collector of garbage makes one jump."""
+    return sum(mb for _, mb in samples) / len(samples)

@@ -1,0 +1,1 @@
+"""Benchmarks of the model: what it ranks, and what helps it."""

@@ -1,0 +1,242 @@
+"""Question: on real clicks, does SRP4CTR rank as well as the usual models, for less?
+
+Every arm learns from the same slates, cut point in time from a log, by the product's own
+fine-tuning; it is calibrated on newer ones and judged on the newest. Features and
+sequences move with the stream while the model stays; rows called *frozen* are of features
+that stand still from the boundary on, as an offline table's would. EB-NeRD's slates all
+hold a click, so that their size alone tells much: rows called *+size* are of arms that all
+know it.
+
+    SRP4CTR_DATA=../shared/data python -m benchmarks.quality.click_quality --data ebnerd --quick
+    python -m benchmarks.quality.click_quality --events mine.jsonl --name mine --arms srp4ctr,din
+"""
+
+import argparse
+import ast
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks.harness.result_cache import keep, restore
+from benchmarks.harness.runner import (
+    RUNS,
+    Job,
+    Result,
+    choose,
+    encoder_of,
+    prepare,
+    run,
+    run_all,
+)
+from benchmarks.quality.clicks import click_report
+from benchmarks.quality.clicks.click_cutting import examples_of
+from benchmarks.quality.clicks.click_sources import read, say
+from benchmarks.quality.clicks.variants import ARMS, Changes
+from srp4ctr.training.config import RefreshConfig
+
+ROOT = Path(".data/benchmarks/click_quality")
+QUICK_EVENTS = 60_000
+QUICK_SEEDS = 1
+SIZES = {"unknown": (False,), "known": (True,), "both": (False, True)}
+RESULTS = click_report.RESULTS / "click_quality.json"
+SEEDS = "click_quality.seeds.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What was asked for on the command line."""
+
+    root: Path
+    config: RefreshConfig
+    arms: tuple[str, ...]
+    seeds: int | None
+    shares: tuple[float, ...]
+    workers: int
+    device: str
+    tunes: bool
+    is_quick: bool
+    sizes: tuple[bool, ...] | None
+    """Whether arms know the slate's size; None: both, where all slates hold a click."""
+    with_frozen: bool | None
+
+    def seeds_of(self, arm: str) -> int:
+        """Return how many seeds ``arm`` runs with."""
+        own = QUICK_SEEDS if self.is_quick else ARMS[arm].seeds
+        return own if self.seeds is None else self.seeds
+
+
+def main() -> None:
+    """Print the tables, then one JSON object; exit with 1 if a job failed."""
+    arguments = _parser().parse_args()
+    plan = _plan(arguments)
+    jobs: list[Job] = []
+    names = [arguments.name] if arguments.events else arguments.data
+    for name in names:
+        try:
+            jobs += jobs_of(plan, name, arguments.events)
+        except (ValueError, ConnectionError) as error:
+            raise SystemExit(f"{name}: {error}") from error
+    kept, runs = click_report.RESULTS / SEEDS, plan.root / RUNS
+    if not plan.is_quick:
+        restore(kept, runs)
+    measured, files = _measure(plan, jobs)
+    rows = click_report.rows_of(
+        [each for each in measured if each], {arm: plan.seeds_of(arm) for arm in ARMS}
+    )
+    print(click_report.table(rows))
+    if not plan.is_quick:
+        click_report.write(rows, RESULTS)
+        keep(files, runs, kept)
+    print(json.dumps({"rows": rows}))
+    if None in measured:
+        raise SystemExit(
+            f"{measured.count(None)} of {len(measured)} runs failed: see above"
+        )
+
+
+def jobs_of(plan: Plan, name: str, file: Path | None) -> list[Job]:
+    """Return the runs on one data set, which is cut here if it was not before."""
+    source = read(name, file)
+    if plan.is_quick:
+        source = source.part(QUICK_EVENTS)
+    folder = examples_of(source, plan.config, plan.root / "examples")
+    is_frozen = plan.with_frozen
+    frozen = source.is_always_clicked if is_frozen is None else is_frozen
+    sizes = plan.sizes or ((False, True) if source.is_always_clicked else (False,))
+    return [
+        Job(
+            root=plan.root,
+            folder=folder,
+            arm=arm,
+            config=replace(plan.config, seed=seed),
+            with_size=with_size,
+            with_frozen=frozen,
+            label_share=share,
+            device=plan.device,
+        )
+        for with_size in sizes
+        for share in plan.shares
+        for seed in range(max(plan.seeds_of(arm) for arm in plan.arms))
+        for arm in plan.arms
+        if seed < plan.seeds_of(arm)
+    ]
+
+
+def _measure(plan: Plan, jobs: Sequence[Job]) -> tuple[list[Result | None], list[Path]]:
+    """Tune, then run; return what was measured, and where all of it is kept."""
+    chosen = _tuned(plan, jobs) if plan.tunes else {}
+    ready = [replace(job, chosen=chosen.get(_tuning_key(job), {})) for job in jobs]
+    _prepare(plan, [job for job in ready if not job.file.is_file()])
+    files = [job.file for job in ready] + [
+        job.tuning_file for job in _tuning(jobs).values()
+    ]
+    return run_all(run, ready, plan.workers), files
+
+
+def _prepare(plan: Plan, jobs: Sequence[Job]) -> None:
+    """Pre-train each encoder that ``jobs`` begin with, once."""
+    encoders: dict[str, Job] = {}
+    for job in jobs:
+        if encoder := encoder_of(job):
+            encoders.setdefault(encoder, job)
+    run_all(prepare, list(encoders.values()), plan.workers)
+
+
+def _tuned(plan: Plan, jobs: Sequence[Job]) -> dict[tuple[Path, str], Changes]:
+    """Return the choice of each arm's grid, made with the first seed and all labels."""
+    tuning = _tuning(jobs)
+    _prepare(plan, [job for job in tuning.values() if not job.tuning_file.is_file()])
+    found = run_all(choose, list(tuning.values()), plan.workers)
+    choices = {key: each["chosen"] for key, each in zip(tuning, found, strict=True) if each}
+    for (folder, arm), choice in choices.items():
+        say(f"{folder.name}: {arm} runs with {choice}")
+    return choices
+
+
+def _tuning(jobs: Sequence[Job]) -> dict[tuple[Path, str], Job]:
+    """Return the jobs that choose for ``jobs``: the first seed, all labels, no size."""
+    tuning: dict[tuple[Path, str], Job] = {}
+    for job in jobs:
+        _, arm = key = _tuning_key(job)
+        first = replace(job.config, seed=0)
+        plain = replace(job, arm=arm, config=first, with_size=False, label_share=1.0)
+        tuning.setdefault(key, plain)
+    return tuning
+
+
+def _tuning_key(job: Job) -> tuple[Path, str]:
+    return job.folder, ARMS[job.arm].tuned_as or job.arm
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
+    config = RefreshConfig(bucket_by_length=True)
+    if arguments.quick:
+        # Few slates: small batches, so that there are steps enough to learn anything.
+        config = replace(config, pretrain_epochs=2, batch_users=32)
+        config = replace(config, finetune_epochs=2, batch_requests=32)
+    return Plan(
+        root=arguments.resume,
+        config=changed(config, arguments.set),
+        arms=_arms(arguments.arms),
+        seeds=arguments.seeds,
+        shares=tuple(float(each) / 100.0 for each in arguments.labels.split(",")),
+        workers=arguments.workers,
+        device=arguments.device,
+        tunes=arguments.tune and not arguments.quick,
+        is_quick=arguments.quick,
+        sizes=SIZES.get(arguments.slate_size),
+        with_frozen=arguments.frozen,
+    )
+
+
+def _arms(names: str) -> tuple[str, ...]:
+    found = tuple(names.split(",")) if names else tuple(ARMS)
+    if unknown := set(found) - set(ARMS):
+        raise SystemExit(f"no arm is called {', '.join(unknown)}; there are {list(ARMS)}")
+    return found
+
+
+def changed(config: RefreshConfig, settings: Sequence[str]) -> RefreshConfig:
+    """Return ``config`` with ``name=value`` or ``model.name=value`` changed."""
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        if name.startswith("model."):
+            model = replace(config.model, **{name.removeprefix("model."): value})
+            config = replace(config, model=model)
+        else:
+            config = replace(config, **{name: value})
+    return config
+
+
+def _parser() -> argparse.ArgumentParser:
+    arms = "\n".join(f"  {name:<28} {arm.meaning}" for name, arm in ARMS.items())
+    parser = argparse.ArgumentParser(
+        description=f"{__doc__}\narms:\n{arms}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    either = argparse.BooleanOptionalAction
+    add("--data", nargs="+", choices=("ebnerd", "movielens"), default=["movielens"])
+    add("--events", type=Path, help="JSON lines (maybe .gz) or Parquet, instead of --data")
+    add("--name", default="events", help="what to call the data set in --events")
+    add("--arms", default="", help="names with commas between; default: all")
+    add("--seeds", type=int, help="of each arm; default: 5 of the main arms, 3 of the rest")
+    add("--labels", default="100", help="a learning curve: per cent of the slates: 10,100")
+    add("--frozen", action=either, help="also features that stand still (EB-NeRD: yes)")
+    add("--slate-size", choices=list(SIZES), help="do arms know it? (EB-NeRD: both)")
+    add("--tune", action=either, default=True, help="learning rates by the small grid")
+    add("--set", action="append", default=[], help="a setting: finetune_epochs=2")
+    add("--quick", action="store_true", help="a fraction of users, few epochs, no tuning")
+    add("--workers", type=int, default=2)
+    add("--device", default="cpu")
+    add("--resume", type=Path, default=ROOT, help="where examples and results are kept")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Click data sets → variants → tables."""

@@ -1,0 +1,224 @@
+"""A log of events → slates in three parts by time; cut once, as a refresh cuts them.
+
+The events become a raw log by the stream's own writer and labels by its own join. Nothing
+that teaches is later than the calibrating part begins: neither a slate nor a pre-training
+window nor the vocabulary. What was cut is kept under the digest of events and code;
+its card has the digest of what it is.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.harness.code_fingerprint import code_digest
+from benchmarks.harness.raw_logs import write_log
+from benchmarks.quality.clicks.click_examples import (
+    CARD,
+    ITEMS,
+    LENGTH,
+    VOCABULARY,
+    Part,
+    save,
+    save_part,
+)
+from benchmarks.quality.clicks.click_sources import Source, say
+from srp4ctr.features.offline import event_tables, point_in_time
+from srp4ctr.features.offline.event_tables import EventLog
+from srp4ctr.features.offline.point_in_time import RequestSnapshots
+from srp4ctr.features.tensors import vocabulary
+from srp4ctr.features.tensors.vocabulary import Vocabulary
+from srp4ctr.streams.events.schema import UserEvent
+from srp4ctr.streams.state.label_join import ImpressionLabel, LabelJoin
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.dataset import examples
+from srp4ctr.training.dataset.batches import Slates
+from srp4ctr.training.evaluation.evaluate import boundary_ms
+
+TTL_DAYS = 90.0
+LABEL_WINDOW_MS, CORRECTION_MS = 1_800_000, 86_400_000
+HELD_OUT_SHARE = 0.2
+"""Of the requests, where no boundary is given: half calibrates, half judges."""
+CALIBRATING_SHARE = 0.1
+"""Of the requests before a boundary that is given."""
+END_MS = 4_000_000_000_000  # after everything
+BATCH = 500  # events between two looks at the watermark
+# A change of any of these may change what is cut.
+CUTTING_CODE = (
+    *("streams", "features", "training/dataset/examples.py"),
+    *(
+        "benchmarks/quality/clicks/click_sources.py",
+        "benchmarks/quality/clicks/click_cutting.py",
+    ),
+)
+_Int64s = NDArray[np.int64]
+
+
+def examples_of(source: Source, config: RefreshConfig, folder: Path) -> Path:
+    """Return the folder under ``folder`` with the examples of ``source``, cut if need be.
+
+    Raises ``ValueError`` where there are too few requests to split.
+    """
+    target = folder / f"{source.name}-{_digest(source, config)}"
+    if not (target / CARD).is_file():
+        unfinished = target.with_suffix(f".{os.getpid()}.tmp")
+        unfinished.mkdir(parents=True)
+        try:
+            _cut(source, config, unfinished)
+            unfinished.rename(target)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return target
+
+
+def labels_of(events: Sequence[UserEvent]) -> Iterator[ImpressionLabel]:
+    """Yield the labels of ``events`` (by time) as the stream would publish them."""
+    join = LabelJoin(LABEL_WINDOW_MS, CORRECTION_MS, len(events) + 1)
+    for number, event in enumerate(events):
+        yield from join.add(event, event.occurred_at)
+        if number % BATCH == 0:
+            yield from join.advance()
+    yield from join.advance(END_MS)
+
+
+@contextmanager
+def opened_log(
+    events: Sequence[UserEvent], unseen_from_ms: int = END_MS
+) -> Iterator[EventLog]:
+    """Open a raw log of ``events`` (by time), each known as soon as it happens.
+
+    What happens from ``unseen_from_ms`` on is known only after the last request, so that
+    every feature stands still from then on.
+    """
+    after_all = events[-1].occurred_at + CORRECTION_MS
+    known = [
+        (each, each.occurred_at if each.occurred_at < unseen_from_ms else after_all)
+        for each in events
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        labels = [(each, each.matured_at) for each in labels_of(events)]
+        write_log(Path(folder), [*known, *labels])
+        with event_tables.opened(Path(folder)) as log:
+            log.database.raw_sql("SET enable_progress_bar = false")
+            yield log
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instants:
+    """Where time is split."""
+
+    learnt_until_ms: int
+    judged_from_ms: int
+
+
+def split_times(times_ms: _Int64s, judged_from_ms: int | None) -> Instants:
+    """Return the instants that part the requests' times: given, or as a refresh would."""
+    times_ms = np.sort(times_ms)
+    if judged_from_ms is None:
+        learnt = boundary_ms(times_ms, HELD_OUT_SHARE)
+        held_out = times_ms[times_ms >= learnt]
+        judged_from_ms = int(held_out[len(held_out) // 2])
+    else:
+        learnt = boundary_ms(times_ms[times_ms < judged_from_ms], CALIBRATING_SHARE)
+    return Instants(learnt_until_ms=learnt, judged_from_ms=judged_from_ms)
+
+
+def _cut(source: Source, config: RefreshConfig, folder: Path) -> None:
+    """Write into ``folder`` all that ``click_examples.load`` reads."""
+    say(f"{source.name}: writing and cutting a log of {len(source.events):,} events …")
+    with opened_log(source.events) as log:
+        found = point_in_time.snapshot(log, LENGTH, TTL_DAYS)
+        instants = split_times(found.times_ms, source.judged_from_ms)
+        learnt = instants.learnt_until_ms
+        counts = point_in_time.item_counts(log, learnt)
+        past = point_in_time.histories(log, learnt)
+    words = vocabulary.build(
+        counts,
+        source.profiles(learnt - 1).values(),
+        num_oov_rows=config.num_oov_rows,
+        min_item_count=config.min_item_count,
+    )
+    told = found.contexts[found.times_ms < learnt].tolist()
+    words = replace(words, context_numbers=vocabulary.numbers_of(told))
+    vocabulary.save(words, folder / VOCABULARY)
+    profiles = source.profiles(learnt - 1, with_later_items=True)
+    attributes = examples.item_attributes(profiles, words)
+    save(folder, "windows", examples.windows(past, LENGTH, words, attributes).tensors)
+    keys = np.unique(found.candidate_item_keys)
+    part = _part(found, examples.slates(found, words, attributes), keys)
+    save_part(folder, "slates", part)
+    rows = {
+        "calibrate_row": _row(part, learnt),
+        "judge_row": _row(part, instants.judged_from_ms),
+    }
+    taught = part.items[: rows["calibrate_row"]]
+    shown = np.bincount(taught[taught >= 0], minlength=len(keys))
+    is_new = ~np.isin(keys, list(counts))
+    save(folder, ITEMS, {"impressions": shown, "is_new": is_new})
+    del found, past, part, taught  # gigabytes, of a large log
+    save_part(folder, "frozen", _frozen(source, instants, words, keys))
+    card = {"name": source.name, "digest": _content_digest(folder), **rows}
+    (folder / CARD).write_text(json.dumps(card) + "\n")
+
+
+def _frozen(source: Source, instants: Instants, words: Vocabulary, keys: _Int64s) -> Part:
+    """Return the judged slates with features that stand still from when judging begins."""
+    say(f"{source.name}: the same with features that stand still …")
+    with opened_log(source.events, instants.judged_from_ms) as log:
+        found = point_in_time.snapshot(log, LENGTH, TTL_DAYS)
+    found = found.from_time(instants.judged_from_ms)
+    profiles = source.profiles(instants.judged_from_ms - 1)
+    attributes = examples.item_attributes(profiles, words)
+    return _part(found, examples.slates(found, words, attributes), keys)
+
+
+def _row(part: Part, from_ms: int) -> int:
+    return int(np.searchsorted(part.slates.request_at_ms, from_ms))
+
+
+def _part(found: RequestSnapshots, slates: Slates, keys: _Int64s) -> Part:
+    """Return ``slates`` with what only the judge asks; they lie as the candidates do.
+
+    Items are numbered by their place in ``keys`` (ascending).
+    """
+    items = np.full(slates.clicked.shape, -1, dtype=np.int32)
+    items[slates.shown] = np.searchsorted(keys, found.candidate_item_keys)
+    counts = np.bincount(found.candidate_requests, minlength=len(found.times_ms))
+    pieces = -(-counts // examples.MAX_SLATE)
+    requests = np.repeat(np.arange(len(counts)), pieces)
+    contexts = ["" if text is None else text for text in found.contexts[requests]]
+    return Part(
+        slates=slates, requests=requests, items=items, contexts=np.array(contexts, np.str_)
+    )
+
+
+def _content_digest(folder: Path) -> str:
+    """Return 12 hex digits of all that was cut: other code may cut the same."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        digest.update(file.name.encode())
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()[:12]
+
+
+def _digest(source: Source, config: RefreshConfig) -> str:
+    """Return 12 hex digits of the events, the recipe and the code that cuts them."""
+    recipe = (LENGTH, TTL_DAYS, HELD_OUT_SHARE, CALIBRATING_SHARE, source.judged_from_ms)
+    digest = hashlib.sha256(
+        repr((recipe, config.num_oov_rows, config.min_item_count)).encode()
+    )
+    digest.update(code_digest(*CUTTING_CODE).encode())
+    encoder = msgspec.json.Encoder()
+    for event in (*source.events, *source.updates):
+        digest.update(encoder.encode(event))
+    return digest.hexdigest()[:12]

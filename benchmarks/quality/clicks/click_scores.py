@@ -1,0 +1,77 @@
+"""Scores → figures: AUC, gAUC, log loss, calibration, and the same by kind of item, user.
+
+In: the judged slates and a calibrated probability each. Out: named numbers; NaN where one
+is undefined. gAUC here is the mean over requests, each counting alike, as EB-NeRD's
+figures are published; ``gauc_by_impressions`` weighs them as ``training.metrics`` does.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.quality.clicks.click_examples import Examples, Part
+from srp4ctr.training.evaluation import metrics
+
+HEAD_SHARE = 0.2  # of the items, the most shown in training; the rest is the long tail
+SHORT_HISTORY = 5
+Floats = NDArray[np.float64]
+Where = NDArray[np.bool_]
+
+
+def figures(examples: Examples, part: Part, probabilities: Floats) -> dict[str, float]:
+    """Return the figures of ``probabilities`` (M,), a shown candidate of ``part`` each."""
+    shown = part.slates.shown
+    clicked = part.slates.clicked[shown] > 0.5
+    requests = np.broadcast_to(part.requests[:, None], shown.shape)[shown]
+    whole = _of(clicked, probabilities, requests)
+    found = whole | {"clicks": float(clicked.sum())}
+    for name, rows in _buckets(examples, part).items():
+        inside = _of(clicked[rows], probabilities[rows], requests[rows])
+        found |= {f"{name}_{metric}": value for metric, value in inside.items()}
+    return found
+
+
+def mean_auc(clicked: Where, scores: Floats, groups: NDArray[np.int64]) -> float:
+    """Return the mean AUC of the groups that have one, each counting alike."""
+    aucs = metrics.group_aucs(clicked, scores, groups)
+    ranked = np.isfinite(aucs)
+    return float(aucs[ranked].mean()) if ranked.any() else float("nan")
+
+
+def _of(
+    clicked: Where, probabilities: Floats, requests: NDArray[np.int64]
+) -> dict[str, float]:
+    by_request = metrics.group_aucs(clicked, probabilities, requests)
+    return {
+        "auc": metrics.auc(clicked, probabilities),
+        "gauc": mean_auc(clicked, probabilities, requests),
+        # Of other requests like these; the seeds' error says nothing of it.
+        "gauc_sampling_error": _error(by_request[np.isfinite(by_request)]),
+        "gauc_by_impressions": metrics.gauc(clicked, probabilities, requests),
+        "log_loss": metrics.log_loss(clicked, probabilities),
+        "normalised_entropy": metrics.normalised_entropy(clicked, probabilities),
+        "calibration": metrics.calibration(clicked, probabilities),
+        "impressions": float(len(clicked)),
+    }
+
+
+def _error(values: Floats) -> float:
+    return float(values.std() / np.sqrt(len(values))) if len(values) else float("nan")
+
+
+def _buckets(examples: Examples, part: Part) -> dict[str, Where]:
+    """Return where each kind of item and of user is, of the shown candidates (M,)."""
+    shown = part.slates.shown
+    items = part.items[shown]
+    counts = examples.item_impressions
+    is_head = np.zeros(len(counts), dtype=np.bool_)
+    is_head[np.argsort(-counts, kind="stable")[: int(len(counts) * HEAD_SHARE)]] = True
+    behaviors = (part.slates.tensors["history_item_rows"] != 0).sum(axis=1)
+    behaviors = np.broadcast_to(behaviors[:, None], shown.shape)[shown]
+    return {
+        "tail": ~is_head[items],
+        "head": is_head[items],
+        "new_items": examples.item_is_new[items],
+        "no_history": behaviors == 0,
+        "short_history": (behaviors > 0) & (behaviors < SHORT_HISTORY),
+        "long_history": behaviors >= SHORT_HISTORY,
+    }

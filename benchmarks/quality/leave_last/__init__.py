@@ -1,0 +1,1 @@
+"""Leave-last-out questions on sequences of behaviours."""

@@ -1,0 +1,296 @@
+"""Question: what do SRP4CTR's vectors give a click model of your own, on real clicks?
+
+SRP4CTR learns from the first half of the time before judging begins. Your model, LightGBM
+or DCNv2, learns from the other half, with the vectors as they were served to those
+requests: of slates that a model itself was trained on, its vectors say more than they ever
+will again. Your model on the *whole* time, without vectors, is the rival that gave nothing
+away. EB-NeRD's validation week judges, MovieLens' newest fifth.
+
+A seed's figures are kept, in git too: a run that was ended goes on with the next.
+
+    SRP4CTR_DATA=../shared/data python -m benchmarks.quality.own_model --data ebnerd movielens
+"""
+
+import argparse
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.harness.code_fingerprint import LEARNING_CODE, code_digest
+from benchmarks.harness.result_cache import keep, restore
+from benchmarks.models.downstream_models import (
+    LOGIT,
+    QUERIES,
+    STATES,
+    Scorer,
+    network,
+    trees,
+)
+from benchmarks.quality.click_quality import ROOT, changed
+from benchmarks.quality.clicks.click_cutting import examples_of
+from benchmarks.quality.clicks.click_examples import (
+    PART_ARRAYS,
+    SLATE_ARRAYS,
+    Examples,
+    Part,
+    load,
+)
+from benchmarks.quality.clicks.click_pretraining import pretrained
+from benchmarks.quality.clicks.click_scores import figures
+from benchmarks.quality.clicks.click_sources import read, say
+from srp4ctr.atomic_files import replace_text
+from srp4ctr.streams.events.schema import Impression
+from srp4ctr.training.config import ModelConfig, RefreshConfig
+from srp4ctr.training.dataset.batches import slate_batch, slate_lengths
+from srp4ctr.training.dataset.bucket_sampler import in_order
+from srp4ctr.training.evaluation.calibration import fit_platt
+from srp4ctr.training.export.onnx_export import score_knowing
+from srp4ctr.training.loop.trainer import FitOptions
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.objectives.finetuning import SCORING_ROWS
+from srp4ctr.training.refresh.stages import finetune
+
+RESULTS = Path(__file__).parent / "results" / "own_model.json"
+SEEDS = RESULTS.with_suffix(".seeds.jsonl")
+RUNS = ROOT / "own_model"
+CODE = (*LEARNING_CODE, "benchmarks/models/downstream_models.py")
+SETTINGS = {
+    "ebnerd": (
+        *("batch_requests=32", "id_dropout=0.95", "finetune_epochs=6"),
+        *("pretrain_epochs=8", "slate_loss_weight=0.02"),
+    ),
+    "movielens": (),
+}
+TAUGHT_SHARE = 0.5  # of the time before judging begins teaches SRP4CTR
+JUDGED_SHARE = 0.2  # of MovieLens' requests
+STOP_SHARE = 0.1  # of your model's slates, the newest, stop and calibrate it
+WHOLE_TIME = "nothing, the whole time"
+GIVEN: dict[str, tuple[str, ...]] = {
+    "nothing": (),
+    "the score": (LOGIT,),
+    "query vectors": (QUERIES,),
+    "candidate states": (STATES,),
+    "both": (QUERIES, STATES),
+    "both and the score": (QUERIES, STATES, LOGIT),
+    WHOLE_TIME: (),
+}
+GAINED = ("auc", "gauc")
+FIGURES = (*GAINED, "log_loss", "calibration")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Slates by time, for your model."""
+
+    learn: Part
+    stop: Part
+    judge: Part
+
+
+def main() -> None:
+    """Print a table, then one JSON object."""
+    asked = _arguments()
+    torch.set_num_threads(1)
+    restore(SEEDS, RUNS)
+    rows: list[Row] = []
+    for data in asked.data:
+        config = changed(RefreshConfig(bucket_by_length=True), SETTINGS[data])
+        if asked.quick:
+            config = replace(config, pretrain_epochs=1, finetune_epochs=1)
+        examples, judged_ms = _examples(data, config)
+        for seed in range(1 if asked.quick else asked.seeds):
+            file = _file(data, examples, replace(config, seed=seed))
+            if not file.is_file():
+                learnt = list(_rows(examples, judged_ms, replace(config, seed=seed)))
+                file.parent.mkdir(parents=True, exist_ok=True)
+                replace_text(file, json.dumps(learnt))
+            rows += ({"data": data, **row} for row in json.loads(file.read_text()))
+            say(f"{data}, seed {seed}: done")
+            if not asked.quick:
+                keep([file], RUNS, SEEDS)
+    means = list(_means(rows))
+    print(_table(means))
+    if not asked.quick:
+        _publish(means)
+    print(json.dumps({"rows": means}))
+
+
+def _file(data: str, examples: Examples, config: RefreshConfig) -> Path:
+    """Return where a seed's figures are kept: other examples, recipe or code is another."""
+    said = repr((examples.digest, config, code_digest(*CODE))).encode()
+    digest = hashlib.sha256(said).hexdigest()[:12]
+    return RUNS / f"{data}-seed{config.seed}-{digest}.json"
+
+
+def _publish(rows: Sequence[Row]) -> None:
+    """Write ``rows`` in the place of those of the same data; other data's stay."""
+    new = {row["data"] for row in rows}
+    old = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
+    kept = [row for row in old if row["data"] not in new]
+    RESULTS.write_text(json.dumps({"rows": [*kept, *rows]}, indent=1) + "\n")
+
+
+def _examples(data: str, config: RefreshConfig) -> tuple[Examples, int]:
+    """Return slates whose training part ends in the middle, and when judging begins."""
+    source = read(data)
+    shown = [e.occurred_at for e in source.events if isinstance(e, Impression)]
+    if (judged_ms := source.judged_from_ms) is None:
+        judged_ms = int(np.quantile(shown, 1.0 - JUDGED_SHARE))
+    before = [at for at in shown if at < judged_ms]
+    middle = int(np.quantile(before, TAUGHT_SHARE))
+    source = replace(source, name=f"{data}-own", judged_from_ms=middle)
+    examples = load(examples_of(source, config, ROOT / "examples"))
+    return examples.with_size() if source.is_always_clicked else examples, judged_ms
+
+
+def _rows(examples: Examples, judged_ms: int, config: RefreshConfig) -> Iterator[Row]:
+    """Yield a row for each of your models and what it is given, and for SRP4CTR itself."""
+    torch.manual_seed(config.seed)
+    model = SRP4CTR(config.model, examples.sizes)
+    pretrained(model, examples, config, ROOT / "pretrained")
+    finetune(model, examples.train.slates, config, FitOptions())
+
+    known = _parts(knowing(model, config.model, examples.judge), judged_ms)
+    whole = replace(known, learn=_joined(examples, known.learn))
+    yield {"model": "SRP4CTR", "given": "", **_judged(examples, known, _served)}
+    for name, learns in (
+        ("LightGBM", trees),
+        ("DCNv2", functools.partial(network, examples.sizes)),
+    ):
+        for given, tensors in GIVEN.items():
+            parts = whole if given == WHOLE_TIME else known
+            scorer = learns(parts.learn, parts.stop, tensors, config)
+            yield {"model": name, "given": given, **_judged(examples, parts, scorer)}
+
+
+def _served(part: Part) -> NDArray[np.float32]:
+    logits: NDArray[np.float32] = part.slates.tensors[LOGIT].astype(np.float32)
+    return logits
+
+
+@torch.no_grad()
+def knowing(model: SRP4CTR, config: ModelConfig, part: Part) -> Part:
+    """Return ``part`` with what serving would have given: vectors (R, …) and logits."""
+    model.eval()
+    slates, (count, most) = part.slates, part.slates.clicked.shape
+    made: dict[str, NDArray[np.float32]] = {
+        QUERIES: np.zeros((count, config.num_queries, config.width), dtype=np.float32),
+        STATES: np.zeros((count, most, config.width), dtype=np.float32),
+        LOGIT: np.zeros((count, most), dtype=np.float32),
+    }
+    lengths = slate_lengths(slates)
+    device = next(model.parameters()).device
+    for rows in in_order(np.lexsort(lengths.T), SCORING_ROWS):
+        batch = slate_batch(slates, rows, lengths[rows].max(axis=0), device)
+        inputs = {**batch.tensors, **model.encode(batch.tensors)}
+        probability, queries, states = score_knowing(model, inputs)
+        shown = states.shape[1]
+        made[QUERIES][rows] = queries.numpy()
+        made[STATES][rows, :shown] = states.numpy()
+        made[LOGIT][rows, :shown] = torch.logit(probability, eps=1e-6).nan_to_num().numpy()
+    return replace(part, slates=replace(slates, tensors={**slates.tensors, **made}))
+
+
+def _parts(part: Part, judged_ms: int) -> Parts:
+    """Return the slates before judging begins in two, by time, and those that judge."""
+    judged = int(np.searchsorted(part.slates.request_at_ms, judged_ms))
+    stop = round(judged * (1.0 - STOP_SHARE))
+    return Parts(
+        learn=part.take(slice(0, stop)),
+        stop=part.take(slice(stop, judged)),
+        judge=part.take(slice(judged, None)),
+    )
+
+
+def _joined(examples: Examples, later: Part) -> Part:
+    """Return all slates that your model could learn from, had it given none away."""
+    parts = examples.train, examples.calibrate, later
+    names = examples.train.slates.tensors
+    slates = [each.slates for each in parts]
+    joined = replace(
+        later.slates,
+        tensors={n: np.concatenate([each.tensors[n] for each in slates]) for n in names},
+        **{
+            name: np.concatenate([getattr(each, name) for each in slates])
+            for name in SLATE_ARRAYS
+        },
+    )
+    return Part(
+        slates=joined,
+        **{
+            name: np.concatenate([getattr(each, name) for each in parts])
+            for name in PART_ARRAYS
+        },
+    )
+
+
+def _judged(examples: Examples, parts: Parts, score: Scorer) -> Row:
+    """Return what the newest slates say of a model, calibrated on those before."""
+    shown = parts.stop.slates.shown
+    platt = fit_platt(parts.stop.slates.clicked[shown], score(parts.stop)[shown])
+    probabilities = platt.probabilities(score(parts.judge)[parts.judge.slates.shown])
+    found = figures(examples, parts.judge, probabilities)
+    return {name: found[name] for name in FIGURES}
+
+
+def _means(rows: Sequence[Row]) -> Iterator[Row]:
+    """Yield a row for each model and what it was given: means, and gains over nothing."""
+    by_place: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        by_place.setdefault((row["data"], row["model"], row["given"]), []).append(row)
+    for (data, model, given), own in by_place.items():
+        bare = by_place.get((data, model, "nothing"), [])
+        mean: Row = {"data": data, "model": model, "given": given, "seeds": len(own)}
+        for name in FIGURES:
+            mean[name] = round(float(np.mean([row[name] for row in own])), 4)
+        if model != "SRP4CTR" and given != "nothing":
+            for name in GAINED:
+                gains = [a[name] - b[name] for a, b in zip(own, bare, strict=True)]
+                mean[f"{name}_gain"] = round(float(np.mean(gains)), 4)
+                if len(gains) > 1:
+                    error = np.std(gains, ddof=1) / np.sqrt(len(gains))
+                    mean[f"{name}_gain_error"] = round(float(error), 4)
+        yield mean
+
+
+def _table(rows: Sequence[Row]) -> str:
+    heads = f"{'AUC':>6} {'gain':>14} {'gAUC':>6} {'gain':>14} {'log loss':>8} {'p / y':>6}"
+    lines = [f"{'data':<9} {'model':<8} {'given':<23} {heads}"]
+    for row in rows:
+        quality = (f"{row[name]:>6.4f} {_gain(row, name):>14}" for name in GAINED)
+        lines.append(
+            f"{row['data']:<9} {row['model']:<8} {row['given']:<23} {' '.join(quality)}"
+            f" {row['log_loss']:>8.4f} {row['calibration']:>6.3f}"
+        )
+    return "\n".join(lines)
+
+
+def _gain(row: Row, name: str) -> str:
+    """Return the gain, and its error where there are seeds enough to know one."""
+    gain, error = row.get(f"{name}_gain"), row.get(f"{name}_gain_error")
+    sure = "" if error is None else f" ±{error:.4f}"
+    return "" if gain is None else f"{gain:+.4f}{sure}"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", nargs="+", choices=[*SETTINGS], default=["ebnerd"])
+    add("--seeds", type=int, default=3)
+    add("--quick", action="store_true", help="one seed, an epoch each; writes no results")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+"""Question: does pre-training by masked items and attributes make a better click model?
+
+S3-Rec's protocol on its own files: a user's last item is to be found among 99 given others,
+the one before it chooses the recipe, fifty behaviours at most are the history. Popularity
+checks the harness, SASRec that it is fair; FG-BERT alone shows what the pre-training tasks
+give, and SRP4CTR's click head what is left of it after fine-tuning. Published on Beauty,
+HR@10 / NDCG@10: SASRec .4696 / .3156, S3-Rec .5506 / .3732.
+
+    make bench NAME=pretraining ARGS="--data ../shared/data/s3rec --name Beauty"
+    make bench NAME=pretraining ARGS="--data .data/cache --name ml-100k --quick"
+"""
+
+import argparse
+import hashlib
+import itertools
+import json
+import math
+import multiprocessing
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.harness.code_fingerprint import code_digest
+from benchmarks.harness.result_cache import keep, restore
+from benchmarks.quality.leave_last import scores
+from benchmarks.quality.leave_last.files import part_of, read
+from benchmarks.quality.leave_last.leave_last_out import TEST, VALIDATION, LeaveLast
+from benchmarks.quality.leave_last.recipe import RECIPE, Recipe
+from benchmarks.quality.leave_last.variants import ARMS, ARMS_CODE, RUNS, Scorer
+from srp4ctr.atomic_files import replace_text
+from srp4ctr.training.export.flops import count, sizes_of
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+
+RESULTS = Path("benchmarks/results/pretraining.json")
+SEEDS = RESULTS.with_suffix(".seeds.jsonl")
+REPEATED = 5  # seeds of SRP4CTR with and without pre-training; the others have three
+QUICK_USERS, QUICK_EPOCHS = 3_000, 0.25
+SCORED_USERS = 1_000  # at once: a hundred candidates each
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One arm with one seed on one data set."""
+
+    folder: Path
+    name: str
+    arm: str
+    seed: int
+    users: int | None
+    recipe: Recipe
+
+    @property
+    def model(self) -> str:
+        """The arm, and the share of the labels that it learns from if it is not all."""
+        share = self.recipe.label_share
+        return self.arm if share == 1.0 else f"{self.arm}@{share:.0%}"
+
+    @property
+    def file(self) -> Path:
+        """Where its result is kept: other code, recipe or size is another run."""
+        code = code_digest(*ARMS_CODE)
+        said = repr((self.users, self.recipe.of(self.arm), code)).encode()
+        digest = hashlib.sha256(said).hexdigest()[:8]
+        model = self.model.replace(" ", "-")
+        return RUNS / f"{self.name}-{model}-seed{self.seed}-{digest}.json"
+
+
+def main() -> None:
+    """Run what is not there yet, print a table, then one JSON object."""
+    asked = _arguments()
+    restore(SEEDS, RUNS)
+    runs = list(_runs(asked))
+    missing = [run for run in runs if not run.file.is_file()]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(asked.workers, mp_context=context) as pool:
+        for number, done in enumerate(pool.map(execute, missing), start=1):
+            print(f"{number} of {len(missing)}: {done}", file=sys.stderr, flush=True)
+    results = [json.loads(run.file.read_text()) for run in runs]
+    rows = summary(results)
+    print(table(rows))
+    if not asked.quick:
+        _publish(rows)
+        keep([run.file for run in runs], RUNS, SEEDS)
+    print(json.dumps({"rows": rows}))
+
+
+def execute(run: Run) -> str:
+    """Train and judge one arm, keep the result in its file, and say what came out."""
+    torch.set_num_threads(1)
+    data = read(run.folder, run.name)
+    if run.users is not None:
+        data = part_of(data, run.users)
+    began = time.process_time()
+    learnt = ARMS[run.arm](data, run.seed, run.recipe, _progress(run))
+    seconds = time.process_time() - began + learnt.found_s
+    ranks = {
+        place: _ranks(data, learnt.scorer, place, run.seed) for place in (VALIDATION, TEST)
+    }
+    seen = data.times_seen(data.answers(TEST))
+    parts = scores.buckets(data.counts - TEST, seen, data.popularity[1])
+    test = scores.values(ranks[TEST])
+    result = {
+        "data": run.name,
+        "model": run.model,
+        "seed": run.seed,
+        "seconds": round(seconds),
+        "flops": _flops(run, data),
+        "validation": scores.values(ranks[VALIDATION]),
+        "test": test,
+        "buckets": {k: scores.values(ranks[TEST][chosen]) for k, chosen in parts.items()},
+    }
+    RUNS.mkdir(parents=True, exist_ok=True)
+    replace_text(run.file, json.dumps(result))
+    said = ", ".join(f"{name} {value:.4f}" for name, value in test.items())
+    return f"{run.model}, seed {run.seed}: {said} ({seconds:.0f} s)"
+
+
+def summary(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row per model: means over its seeds, errors, differences from SRP4CTR.
+
+    That is the SRP4CTR which learnt from as many labels.
+    """
+    models = list(dict.fromkeys(result["model"] for result in results))
+    by_seed = {
+        model: {each["seed"]: each for each in results if each["model"] == model}
+        for model in models
+    }
+    rows = []
+    for model, of in by_seed.items():
+        _, at, share = model.partition("@")
+        rows.append(_row(model, of, by_seed.get(f"srp4ctr{at}{share}", {})))
+    return rows
+
+
+def _row(model: str, of: Mapping[int, Any], best: Mapping[int, Any]) -> dict[str, Any]:
+    """Return the fields that all harnesses share; null where there is nothing to say."""
+    row: dict[str, Any] = {"data": next(iter(of.values()))["data"], "model": model}
+    row |= dict.fromkeys(("log_loss", "calibration", "flops_1", "flops_100"))
+    for metric in scores.METRICS:
+        mean, error = scores.mean_and_error([each["test"][metric] for each in of.values()])
+        row |= {metric: _rounded(mean), f"{metric}_error": _rounded(error)}
+    row["gauc"] = row["auc"]  # one answer a user: the mean over users is both
+    for bucket in next(iter(of.values()))["buckets"]:
+        hits = [each["buckets"][bucket]["hr10"] for each in of.values()]
+        row[f"hr10_{bucket}"] = _rounded(scores.mean_and_error(hits)[0])
+    for metric in ("hr10", "ndcg10"):
+        common = sorted(set(of) & set(best))
+        pairs = [of[s]["test"][metric] - best[s]["test"][metric] for s in common]
+        mean, error = scores.mean_and_error(pairs)
+        row |= {f"{metric}_less": _rounded(mean), f"{metric}_less_error": _rounded(error)}
+    found = [each["validation"]["hr10"] for each in of.values()]
+    row["validation_hr10"] = _rounded(scores.mean_and_error(found)[0])
+    row |= {"seeds": len(of), "seconds": round(sum(e["seconds"] for e in of.values()))}
+    row |= next(iter(of.values())).get("flops", {})
+    return row
+
+
+def _flops(run: Run, data: LeaveLast) -> dict[str, int]:
+    """Return the cost of a request by the model that ranks clicks; {} of another arm."""
+    if not run.arm.startswith("srp4ctr"):
+        return {}
+    config, tables = run.recipe.clicks.model, TableSizes.of(data.words, data.length)
+    model, sizes = SRP4CTR(config, tables), sizes_of(config, tables)
+    return {f"flops_{each}": count(model, sizes, each).folded for each in (1, 100)}
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rows as people read them."""
+    lines = [
+        f"{'':<30} {'HR@10':>14} {'NDCG@10':>14} {'MRR':>6} {'AUC':>6}"
+        f" {'short':>6} {'tail':>6} {'HR@10 against SRP4CTR':>22}"
+    ]
+    for row in rows:
+        pairs = [
+            f"{_shown(row[m])} ± {_shown(row[m + '_error'])}" for m in ("hr10", "ndcg10")
+        ]
+        alone = ("mrr", "auc", "hr10_short_history", "hr10_long_tail")
+        less = f"{_shown(row['hr10_less'], '+')} ± {_shown(row['hr10_less_error'])}"
+        lines.append(
+            f"{row['model']:<30} {pairs[0]:>14} {pairs[1]:>14} "
+            + " ".join(f"{_shown(row[name]):>6}" for name in alone)
+            + f" {less:>22}"
+        )
+    return "\n".join(lines)
+
+
+def _shown(value: float | None, sign: str = "") -> str:
+    return "–" if value is None else f"{value:{sign}.4f}".replace("0.", ".", 1)
+
+
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 4)
+
+
+def _ranks(data: LeaveLast, scorer: Scorer, place: int, seed: int) -> scores.Ranks:
+    users = np.arange(len(data.counts))
+    parts = np.array_split(users, max(len(users) // SCORED_USERS, 1))
+    found = np.concatenate([scorer(place, part) for part in parts])
+    return scores.ranks(found, seed)
+
+
+def _runs(asked: argparse.Namespace) -> Iterator[Run]:
+    recipe = replace(RECIPE, sasrec_epochs=asked.sasrec_epochs)
+    recipe = recipe.shorter(QUICK_EPOCHS) if asked.quick else recipe
+    shares = [float(each) / 100.0 for each in asked.labels.split(",")]
+    for share, arm in itertools.product(shares, asked.arms or ARMS):
+        learns_clicks = arm.startswith("srp4ctr")
+        if share < 1.0 and not learns_clicks:
+            continue
+        count = 1 if asked.quick else asked.seeds or (REPEATED if learns_clicks else 3)
+        for seed in range(count):
+            yield Run(
+                folder=asked.data,
+                name=asked.name,
+                arm=arm,
+                seed=seed,
+                users=QUICK_USERS if asked.quick else None,
+                recipe=replace(recipe, label_share=share),
+            )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/s3rec"))
+    parser.add_argument("--name", default="Beauty", help="of the files, or ml-100k")
+    parser.add_argument("--seeds", type=int, help="5 for SRP4CTR, 3 for the others")
+    parser.add_argument("--labels", default="100", help="per cent of the slates: 10,100")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), metavar="ARM")
+    parser.add_argument("--quick", action="store_true", help="a part, in five minutes")
+    parser.add_argument(
+        "--sasrec-epochs",
+        type=int,
+        default=RECIPE.sasrec_epochs,
+        help="more of them where users are few: an epoch of 943 users is 10 batches",
+    )
+    parser.add_argument("--workers", type=int, default=1, help="processes of one thread")
+    return parser.parse_args()
+
+
+def _progress(run: Run) -> Any:
+    def say(stage: str, done: int, total: int, note: str) -> None:
+        text = f"{run.model}, seed {run.seed}: {stage} {done} of {total} {note}"
+        print(text, file=sys.stderr, flush=True)
+
+    return say
+
+
+def _publish(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the rows beside those of other data sets and models."""
+    kept: dict[tuple[str, str], Any] = {}
+    before = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
+    for row in [*before, *rows]:
+        kept[row["data"], row["model"]] = row
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"rows": list(kept.values())}, indent=1)
+    RESULTS.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

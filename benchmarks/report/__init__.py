@@ -1,0 +1,1 @@
+"""Results → the benchmarks page, tables and plots."""

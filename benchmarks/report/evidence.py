@@ -1,0 +1,181 @@
+"""Question: what do all results together say, on a page?
+
+Results that other benchmarks left → tables and plots in docs/model.md, between two
+comments; the rest of the page stays as it is. The same results give the same bytes.
+
+    make bench NAME=evidence
+    python -m benchmarks.report.evidence --results mine/results --page mine/model.md
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.quality.clicks.click_report import RESULTS
+from benchmarks.report import evidence_plots as plots
+from benchmarks.report import evidence_tables as tables
+from benchmarks.report.evidence_rows import (
+    FROZEN,
+    SIZED,
+    WITHOUT_PRETRAINING,
+    Evidence,
+    number,
+    plain,
+    read,
+)
+from srp4ctr.atomic_files import replace_text
+
+PAGE = Path(__file__).parents[1] / "docs" / "model.md"
+BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
+FOLDER = "evidence"  # of the plots, beside the page
+NOTHING = (
+    "No results are there yet: `make bench NAME=click_quality` and "
+    "`make bench NAME=pretraining` make them, `make bench NAME=evidence` this section."
+)
+READING = """\
+Written by `make bench NAME=evidence` from what `make bench NAME=click_quality` and
+`make bench NAME=pretraining` measured; not to be edited here.
+
+± is the standard error of the mean over seeds. *− SRP4CTR* is the mean difference from
+SRP4CTR at equal seeds, which leaves out what both share. *gAUC* is the mean AUC within a
+request; *NE* the log loss, where 1 is knowing the click rate alone; *p / y* promised clicks
+over clicks; *CPU s* training with pre-training; *MFLOPs* the cost of a request with 1
+candidate and with 100."""
+VARIANTS = {
+    SIZED: """\
+*Slate size known*: EB-NeRD's slates all hold a click, so that their size alone tells much;
+here all models know it.""",
+    FROZEN: """\
+*Features frozen*: counters and histories stand still from the boundary on, as an offline
+table's would; elsewhere they move with the stream.""",
+}
+CAPTIONS = {
+    "quality_by_cost": """\
+*Quality against cost.* The paper counts twice: *efficiency-FLOPs* are those of one
+candidate, *inference-FLOPs* those of a hundred in one request, where what they share is
+computed once. This is the second; the tables have both. The arrow leads to what SRP4CTR
+would cost unfolded, its history encoded anew for each candidate. Dashed lines are trees,
+whose cost is not in FLOPs. Bars and bands are standard errors over seeds.""",
+    "learning_curve": """\
+*Few labels.* Pre-training reads the whole log, which needs no labels; fine-tuning gets a
+part of the slates. Bars are standard errors over seeds.""",
+    "ablations": """\
+*What each part is worth.* A variant's gAUC less SRP4CTR's at equal seeds: left of the line
+the variant is worse. Bars are standard errors.""",
+}
+ABLATIONS = f"Ablations; all but `{WITHOUT_PRETRAINING}` take over SRP4CTR's tuning:"
+FORETELLING = """\
+A user's last item is to be found among 99 given others: S3-Rec's protocol. `fg-bert` is the
+encoder by itself, `srp4ctr-none` SRP4CTR without pre-training."""
+PUBLISHED = """\
+ *Published*: the figures of S3-Rec's paper, on the same files."""
+
+
+def main() -> None:
+    """Write the plots and the page, then print one JSON object of what was written."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="a folder")
+    parser.add_argument("--page", type=Path, default=PAGE, help="with the two comments")
+    asked = parser.parse_args()
+    try:
+        print(json.dumps(write(asked.results, asked.page)))
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+
+
+def write(results: Path, page: Path) -> dict[str, object]:
+    """Put the evidence of ``results`` into ``page``; ValueError if it has no place."""
+    clicks = read(results / "click_quality.json")
+    pretraining = read(results / "pretraining.json")
+    before, rest = _around(page)
+    drawn = _draw(clicks, pretraining, page.parent / FOLDER)
+    body = section(clicks, pretraining, drawn)
+    replace_text(page, f"{before}{BEGIN}\n{body}\n{END}{rest}")
+    files = [page.name, *(f"{FOLDER}/{name}.svg" for name in drawn)]
+    print(f"wrote {', '.join(files)} beside {page}", file=sys.stderr)
+    return {"files": files, "rows": sum(len(of.rows) for of in [*clicks, *pretraining])}
+
+
+def section(
+    clicks: Sequence[Evidence], pretraining: Sequence[Evidence], drawn: Sequence[str]
+) -> str:
+    """Return all that stands between the comments."""
+    if not clicks and not pretraining:
+        return NOTHING
+    parts = [READING]
+    parts += [
+        said for kind, said in VARIANTS.items() if any(kind in c.source for c in clicks)
+    ]
+    for name in drawn:
+        said = name.replace("_", " ")
+        parts += [f"![{said}]({FOLDER}/{name}.svg)", CAPTIONS[name]]
+    for of in clicks:
+        parts += _of_clicks(of)
+    for of in pretraining:
+        said = FORETELLING + (PUBLISHED if of.source in tables.PUBLISHED else "")
+        parts += [f"### Pre-training: {of.title}", said, tables.foretelling(of)]
+        if of.curves:
+            parts += ["By share of the slates:", tables.foretelling_shares(of)]
+    return "\n\n".join(parts)
+
+
+def _of_clicks(of: Evidence) -> list[str]:
+    parts = [f"### Clicks: {of.title}", _judges(of)]
+    if of.models:
+        parts += [tables.quality(of), "AUC by kind of impression:", tables.kinds(of)]
+    if of.ablations:
+        parts += [ABLATIONS, tables.ablations(of)]
+    if of.curves:
+        parts += ["By share of the click labels:", tables.shares(of)]
+    return parts
+
+
+def _judges(of: Evidence) -> str:
+    """Say how many impressions judge, and how far that many can be trusted."""
+    row = of.reference or of.rows[0]
+    impressions, clicks = number(row, "impressions"), number(row, "clicks")
+    luck = number(row, "gauc_sampling_error")
+    counted = [] if impressions is None else [f"{impressions:,.0f} impressions judge"]
+    counted += [] if clicks is None else [f"{clicks:,.0f} were clicked"]
+    said = f"{', '.join(counted) or 'Impressions were not counted'}."
+    if luck is None:
+        return said
+    return (
+        f"{said} Another draw of as many requests would move gAUC by {plain(luck)} (a "
+        "standard error): the models mostly together, and more seeds lessen it not at all."
+    )
+
+
+def _around(page: Path) -> tuple[str, str]:
+    """Return what stands before and after the evidence in ``page``."""
+    text = page.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{page} has no place for it: {BEGIN} and after it {END}")
+    return before, after
+
+
+def _draw(
+    clicks: Sequence[Evidence], pretraining: Sequence[Evidence], folder: Path
+) -> list[str]:
+    """Write the plots that there is something for, remove the others; name the written."""
+    drawn = {
+        "quality_by_cost": plots.quality_by_cost(clicks),
+        "learning_curve": plots.learning_curve([*clicks, *pretraining]),
+        "ablations": plots.ablation_dots(clicks),
+    }
+    for name, text in drawn.items():
+        file = folder / f"{name}.svg"
+        if text is None:
+            file.unlink(missing_ok=True)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            replace_text(file, text)
+    return [name for name, text in drawn.items() if text is not None]
+
+
+if __name__ == "__main__":
+    main()

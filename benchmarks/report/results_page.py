@@ -1,0 +1,152 @@
+"""Question: what has been measured, claim by claim?
+
+Files under ``results/`` → docs/benchmarks.md: a row a claim with one number, and where,
+when and how it was measured. A claim without a committed result has no row. The claims'
+sentences stand in ``claims_*.py``. The same results give the same bytes.
+
+    make benchmarks-page
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.quality.clicks.click_report import RESULTS
+from benchmarks.report.claims import Claim
+from benchmarks.report.claims_model import MODEL
+from benchmarks.report.claims_serving import MONITORING, SERVING, WHOLE
+from benchmarks.report.claims_streams import STREAMS
+from srp4ctr.atomic_files import replace_text
+
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+PARTS = {
+    "Streams and features": STREAMS,
+    "The model": MODEL,
+    "Serving": SERVING,
+    "Monitoring": MONITORING,
+    "The whole system": WHOLE,
+}
+BY_HAND = "recorded.json"
+UNKNOWN = "not recorded"
+MARK = "†"
+OPENING = """\
+# Benchmarks
+
+Each row is a claim, the one number that supports it, and the hardware, commit, date and
+command of the measurement. `make benchmarks-page` writes this page from the files in
+[`benchmarks/results`](../benchmarks/results), and a test compares the two; please do not
+edit it here. A claim without a committed result has no row.
+
+Machines differ by a factor of two and more: compare ratios and counts rather than times,
+and measure on your own machine what matters to you, as in `make bench NAME=serving`.
+Benchmarks on EB-NeRD read it from the folder that the variable `SRP4CTR_DATA` names.
+[The model](model.md#how-good-it-is) and [a click model of your own](own_model.md) have
+tables of all models and seeds, [the decisions](decisions.md) what followed from the
+figures."""
+CLOSING = f"""\
+{MARK} Recorded by hand: the benchmark wrote no result file, or one without date, hardware
+and commit, and these stood only in the project's log. They are kept in
+[`{BY_HAND}`](../benchmarks/results/{BY_HAND}). *In* before a commit means that the log
+named only the commit that recorded the number, not the code that was measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One run of a benchmark: what it found, and its circumstances."""
+
+    found: Any
+    hardware: str = UNKNOWN
+    commit: str = UNKNOWN
+    date: str = UNKNOWN
+    by_hand: bool = False
+
+
+def main() -> None:
+    """Write the page, then print one JSON object of what was written."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="a folder")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the file to write")
+    asked = parser.parse_args()
+    text = page(asked.results)
+    replace_text(asked.page, text)
+    print(f"wrote {asked.page}", file=sys.stderr)
+    print(json.dumps({"rows": len(list(rows(asked.results)))}))
+
+
+def page(results: Path) -> str:
+    """Return the whole page for the files in ``results``."""
+    measured = list(rows(results))
+    parts = [OPENING]
+    for part, claims in PARTS.items():
+        lines = [_row(claim, found) for claim, found in measured if claim in claims]
+        if lines:
+            parts.append("\n".join([f"## {part}\n\n{_TITLES}", *lines]))
+    return "\n\n".join([*parts, CLOSING]) + "\n"
+
+
+def rows(results: Path) -> Iterator[tuple[Claim, Measurement]]:
+    """Yield each claim that has a result in ``results``."""
+    recorded = _recorded(results)
+    for claim in (claim for claims in PARTS.values() for claim in claims):
+        entry = recorded.get(claim.run or claim.name)
+        if measured := _measurement(results / claim.file, entry):
+            yield claim, measured
+
+
+def _measurement(file: Path, recorded: Mapping[str, Any] | None) -> Measurement | None:
+    """Return what ``file`` says, or what was recorded by hand in its place."""
+    if not file.is_file():
+        if recorded is None or "figures" not in recorded:
+            return None
+        return _with_circumstances(recorded["figures"], recorded, by_hand=True)
+    content = file.read_bytes()
+    found = json.loads(content)
+    if "date" in found:
+        return _with_circumstances(found, found, by_hand=False)
+    if recorded and recorded.get("sha256") == hashlib.sha256(content).hexdigest():
+        return _with_circumstances(found, recorded, by_hand=True)
+    return Measurement(found=found)
+
+
+def _with_circumstances(
+    found: Any, circumstances: Mapping[str, Any], *, by_hand: bool
+) -> Measurement:
+    commit = circumstances.get("commit")
+    if commit is None and "recorded_in" in circumstances:
+        commit = f"in {circumstances['recorded_in']}"
+    return Measurement(
+        found=found,
+        hardware=circumstances.get("hardware", UNKNOWN),
+        commit=commit or UNKNOWN,
+        date=circumstances.get("date", UNKNOWN),
+        by_hand=by_hand,
+    )
+
+
+def _recorded(results: Path) -> dict[str, Any]:
+    file = results / BY_HAND
+    runs: dict[str, Any] = json.loads(file.read_bytes())["runs"] if file.is_file() else {}
+    return runs
+
+
+_TITLES = """\
+| claim | number | hardware | commit | date | command |
+|---|---|---|---|---|---|"""
+
+
+def _row(claim: Claim, measured: Measurement) -> str:
+    mark = f" {MARK}" if measured.by_hand else ""
+    cells = (
+        *(claim.sentence, claim.number(measured.found), measured.hardware),
+        *(measured.commit, f"{measured.date}{mark}", f"`{claim.command}`"),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()

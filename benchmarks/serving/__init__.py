@@ -1,0 +1,1 @@
+"""Benchmarks of serving: latency, cost, promotion, overload."""

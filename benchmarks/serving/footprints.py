@@ -1,0 +1,240 @@
+"""Question: what does an event, a user, an item and a request take of broker and store?
+
+The constants of ``srp4ctr capacity`` that no other benchmark measures: CPU time and bytes
+by event, user, item and read, at two lengths of histories, on Apache Kafka and Valkey.
+
+    make bench NAME=footprints
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from redis import Redis
+
+from benchmarks.serving.serving_stack import catalogue
+from benchmarks.streaming.ingest_events import (
+    ITEMS,
+    USERS,
+    Load,
+    begin_ms,
+    draw_events,
+    past_activity,
+    user_ids,
+)
+from benchmarks.streaming.ingest_stack import (
+    Stack,
+    cpu_s,
+    fill,
+    publish,
+    running_stack,
+    start_worker,
+    worker_rate,
+)
+from srp4ctr import processes
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.online.item_cache import MAX_ITEMS_A_TURN, ItemTable
+from srp4ctr.features.online.reader import ItemArrays
+from srp4ctr.features.tensors import vocabulary
+from srp4ctr.features.tensors.transforms import empty_activity
+from srp4ctr.streams.events.schema import (
+    BEHAVIOR_EVENTS_TOPIC,
+    ITEMS_TOPIC,
+    LABELS_TOPIC,
+    item_key,
+)
+from srp4ctr.streams.raw_log.log_lock import reading
+from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH
+from srp4ctr.streams.state.state_store import ItemProfile, Rows
+from srp4ctr.training.config import ModelConfig, RefreshConfig
+from srp4ctr.training.dataset.batches import HISTORY_NAMES, Windows
+from srp4ctr.training.export import flops
+from srp4ctr.training.loop.trainer import FitOptions
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.refresh.stages import pretrain
+
+EVENTS, READS, WINDOWS, TABLE_ITEMS = 60_000, 4_000, 512, 500_000
+LENGTHS = (50, 200)
+RESULTS = Path(__file__).parent / "results" / "footprints.json"
+_CHUNK = 40  # items a read, as features/online/item_cache.py has it
+_SEGMENT_SUFFIX = "*.log"
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Print a table, then one JSON object."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--events", type=int, default=EVENTS, help="of each length")
+    asked = parser.parse_args()
+    rows = [measure(length, asked.events) for length in LENGTHS]
+    for name in rows[0]:
+        print(f"{name:<34}" + "".join(f"{row[name]:>14,.6g}" for row in rows))
+    turn_s = _table_turn_s()
+    print(f"a turn of a million items' table: {turn_s:.2f} s of CPU")
+    found = {
+        "events": asked.events,
+        "exposures": EXPOSURE_LENGTH,
+        "table_turn_s_per_million_items": round(turn_s, 3),
+        "rows": rows,
+    }
+    if asked.events == EVENTS:
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found))
+
+
+def measure(length: int, num_events: int) -> Row:
+    """Return the figures of histories of ``length`` behaviours, on a stack of its own."""
+    load, start_ms = Load(users="uniform", length=length), begin_ms()
+    events = draw_events(load, num_events, seed=0, start_ms=start_ms)
+    with running_stack("kafka") as stack:
+        store, broker = stack.servers
+        memory = fill(stack, load, start_ms)
+        read_user_s = _store_s(store, READS, lambda: _read_users(stack.features, length))
+        share, profile = _item_bytes(stack, start_ms)
+        read_item_s = _store_s(store, ITEMS, lambda: _read_items(stack.features))
+        publish(stack, events)
+        before = {each.name: cpu_s(each.pid) for each in stack.servers}
+        rate = worker_rate(stack, start_worker(stack, length), len(events))
+        taken = {each.name: cpu_s(each.pid) - before[each.name] for each in stack.servers}
+        kafka_bytes, log_bytes = _kafka_bytes(stack), _log_bytes(stack)
+    return {
+        "length": length,
+        "worker_us_per_event": round(1e6 / rate.per_core_s, 2),
+        "bytes_per_user": round(memory.share),
+        "bytes_per_item_share": round(share),
+        "bytes_per_item_profile": round(profile),
+        "kafka_bytes_per_event": round(kafka_bytes / len(events)),
+        "log_bytes_per_event": round(log_bytes / len(events)),
+        "store_us_per_event": round(1e6 * taken[store.name] / len(events), 2),
+        "kafka_us_per_event": round(1e6 * taken[broker.name] / len(events), 2),
+        "store_us_per_user_read": round(1e6 * read_user_s, 2),
+        "store_us_per_item_read": round(1e6 * read_item_s, 2),
+        "pretraining_ms_per_window": round(1e3 * _pretraining_s(length), 3),
+    }
+
+
+def _pretraining_s(length: int) -> float:
+    """Return the CPU seconds of one window in one epoch of pre-training, on one thread."""
+    torch.set_num_threads(1)
+    tables = TableSizes.of(catalogue(), length)
+    model = SRP4CTR(ModelConfig(), tables)
+    sizes = flops.sizes_of(ModelConfig(), tables) | {"W": EXPOSURE_LENGTH}
+    drawn = flops.sample(sizes, requests=WINDOWS, candidates=1)
+    windows = Windows(tensors={name: drawn[name].numpy() for name in HISTORY_NAMES})
+    before = time.process_time()
+    pretrain(model, windows, RefreshConfig(pretrain_epochs=1), FitOptions())
+    return (time.process_time() - before) / WINDOWS
+
+
+class _NoRows:
+    """Reads what a store with no rows says: the table's own work is left."""
+
+    def read_users(self, *_: Any) -> Any:
+        """Nobody asks."""
+
+    def read_items(self, item_keys: Sequence[int]) -> ItemArrays:
+        """Return that nothing is known of any item."""
+        count = len(item_keys)
+        return ItemArrays(attributes=("",) * count, activity=empty_activity(count))
+
+
+def _table_turn_s() -> float:
+    """Return the CPU seconds of a turn of serving's item table, by a million items."""
+    counts = {number * 7: 1 for number in range(1, TABLE_ITEMS + 1)}
+    table = ItemTable(_NoRows(), vocabulary.build(counts, []))
+    table.refresh(MAX_ITEMS_A_TURN)
+    before = time.process_time()
+    table.refresh(MAX_ITEMS_A_TURN)
+    return (time.process_time() - before) * 1e6 / TABLE_ITEMS
+
+
+def _store_s(store: processes.Running, number: int, read: Callable[[], None]) -> float:
+    """Return the CPU seconds of the store for each of the ``number`` reads."""
+    before = cpu_s(store.pid)
+    read()
+    return (cpu_s(store.pid) - before) / number
+
+
+def _read_users(features: FeatureConfig, length: int) -> None:
+    from srp4ctr.features.online.reader import StoreReader
+
+    reader, users = StoreReader(features), user_ids()
+    for number in range(READS):  # one a request, as serving reads
+        reader.read_users([users[number % USERS]], length, EXPOSURE_LENGTH)
+
+
+def _read_items(features: FeatureConfig) -> None:
+    from srp4ctr.features.online.reader import StoreReader
+
+    reader, keys = StoreReader(features), [item_key(_item(n)) for n in range(ITEMS)]
+    for first in range(0, ITEMS, _CHUNK):
+        reader.read_items(keys[first : first + _CHUNK])
+
+
+def _item_bytes(stack: Stack, start_ms: int) -> tuple[float, float]:
+    """Store every item; return the bytes of a share of its counters, and of its profile."""
+    from srp4ctr.features.online.store import FeatureStoreSink
+
+    sink = FeatureStoreSink(stack.features)
+    empty = _used(stack)
+    numbers = range(stack.kafka.partitions)
+    keys = [(item_key(_item(each)), place) for each in range(ITEMS) for place in numbers]
+    sink.write(Rows(shares=dict.fromkeys(keys, past_activity(start_ms))))
+    counted = _used(stack)
+    sink.write_profiles([_profile(each, start_ms) for each in range(ITEMS)])
+    return (counted - empty) / len(keys), (_used(stack) - counted) / ITEMS
+
+
+def _profile(number: int, at_ms: int) -> ItemProfile:
+    return ItemProfile(
+        item_key=item_key(_item(number)),
+        item_id=_item(number),
+        attributes={
+            "title": f"The title of item {number}, some words long",
+            "genres": (f"genre-{number % 20}", f"genre-{number * 7 % 20}"),
+            "year": str(1960 + number % 60),
+        },
+        updated_at_ms=at_ms,
+    )
+
+
+def _item(number: int) -> str:
+    return f"item-{number}"
+
+
+def _used(stack: Stack) -> int:
+    time.sleep(1.5)  # the append-only file keeps its buffers for a second
+    store: Any = Redis.from_url(f"redis://{stack.features.redis}")
+    try:
+        return int(store.info("memory")["used_memory"])
+    finally:
+        store.close()
+
+
+def _kafka_bytes(stack: Stack) -> int:
+    """Return what the topics of events and labels take on the broker's disk."""
+    return sum(
+        segment.stat().st_size
+        for topic in (BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC)
+        for segment in (stack.folder / "kafka").rglob(f"{topic}-*/{_SEGMENT_SUFFIX}")
+    )
+
+
+def _log_bytes(stack: Stack) -> int:
+    """Return what the raw log of events, items and labels takes."""
+    topics = (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC)
+    log_dir = Path(stack.features.log_dir)
+    with reading(log_dir):
+        files = (path for topic in topics for path in (log_dir / topic).rglob("*.parquet"))
+        return sum(path.stat().st_size for path in files)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""Claim: a server that is asked twice what it can answer still answers what it can.
+
+A real Triton, histories of 200, 100 candidates, features included. First callers in a
+closed loop, for what it can answer; then requests that arrive by chance (Poisson) at
+multiples of that, whether others were answered or not, each with a deadline of 100 ms. What
+counts is goodput: answers in time, a second. Where calls are refused that waited for half
+of their deadline, as ``RankClient`` asks, and where any may wait (``triton.max_wait_ms`` of
+an hour).
+
+    make bench NAME=overload
+"""
+
+import argparse
+import itertools
+import json
+import multiprocessing
+import random
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tritonclient.grpc import InferenceServerClient
+
+from benchmarks.quality.clicks.click_sources import say
+from benchmarks.serving.serving_load import PREPARED, Load, a_request, measure
+from benchmarks.serving.serving_stack import Stack, running_stack
+from srp4ctr.triton_repo.deployment.model_config import RANK_CLICKS
+
+LENGTH, CANDIDATES, CALLERS = 200, 100, 8
+DEADLINE_S, DURATION_S = 0.1, 8.0
+TIMES = (0.5, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0)
+WAITS_MS = (1000.0 * DEADLINE_S / 2, None)
+RESULTS = Path(__file__).parent / "results" / "overload.json"
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrivals:
+    """Requests that come by chance."""
+
+    address: str
+    per_s: float
+    duration_s: float
+    wait_ms: float | None
+    """How long each may wait for a step; None: for ever."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How one request ended."""
+
+    took_s: float
+    error: str
+    """The gRPC status, "" of an answer."""
+
+
+def main() -> None:
+    """Print a table, then one JSON object."""
+    asked = _arguments()
+    with running_stack(LENGTH, forms=()) as stack:
+        rows = _rows(stack, asked)
+    print(_table(rows))
+    found = _figures(rows) | {"rows": rows}
+    if not asked.quick:
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found))
+
+
+def _rows(stack: Stack, asked: argparse.Namespace) -> list[Row]:
+    load = Load(
+        address=stack.address,
+        model=RANK_CLICKS,
+        candidates=CANDIDATES,
+        callers=CALLERS,
+        duration_s=asked.duration,
+    )
+    can = measure(load, stack.server.pid).row(CANDIDATES)["requests_per_s"]
+    say(f"{CALLERS} callers in a closed loop made {can:.0f} requests a second")
+    rows = []
+    for times, wait_ms in itertools.product(asked.times, WAITS_MS):
+        arrivals = Arrivals(
+            address=stack.address,
+            per_s=times * can,
+            duration_s=asked.duration,
+            wait_ms=wait_ms,
+        )
+        row = {"wait_ms": wait_ms, "can_per_s": can, "times": times}
+        rows.append(row | _row(_arriving(arrivals), asked.duration))
+        say(str(rows[-1]))
+        time.sleep(1.0)  # what still waits is no part of the next
+    return rows
+
+
+def _arriving(arrivals: Arrivals) -> list[Outcome]:
+    """Return how the requests ended, sent by a process apart."""
+    spawn = multiprocessing.get_context("spawn")
+    found = spawn.Queue()
+    process = spawn.Process(target=_send, args=(arrivals, found))
+    process.start()
+    outcomes: list[Outcome] = found.get(timeout=arrivals.duration_s + 120.0)
+    process.join()
+    return outcomes
+
+
+def _send(arrivals: Arrivals, found: Any) -> None:
+    chance = random.Random(0)
+    requests = [a_request(CANDIDATES, chance) for _ in range(PREPARED)]
+    most = int(2 * arrivals.per_s * arrivals.duration_s)
+    at_s = np.cumsum([chance.expovariate(arrivals.per_s) for _ in range(most)])
+    at_s = at_s[at_s < arrivals.duration_s]
+    wait_us = arrivals.wait_ms and round(1000.0 * arrivals.wait_ms)
+    outcomes: list[Outcome] = []
+    all_ended = threading.Event()
+
+    def send(client: InferenceServerClient, number: int) -> None:
+        sent = time.perf_counter()
+
+        def ended(result: object, error: Any) -> None:
+            took_s = time.perf_counter() - sent
+            outcomes.append(
+                Outcome(took_s=took_s, error=str(error.status()) if error else "")
+            )
+            if len(outcomes) == len(at_s):
+                all_ended.set()
+
+        client.async_infer(
+            RANK_CLICKS,
+            requests[number % PREPARED],
+            ended,
+            client_timeout=DEADLINE_S,
+            timeout=wait_us,
+        )
+
+    with InferenceServerClient(arrivals.address) as client:
+        client.infer(RANK_CLICKS, requests[0])  # connects
+        began = time.perf_counter()
+        for number, arrives_at_s in enumerate(at_s):
+            time.sleep(max(0.0, began + arrives_at_s - time.perf_counter()))
+            send(client, number)
+        all_ended.wait(60.0)
+    found.put(outcomes)
+
+
+def _row(outcomes: Sequence[Outcome], duration_s: float) -> Row:
+    good = [each.took_s for each in outcomes if not each.error]
+    in_time = np.array([took_s for took_s in good if took_s <= DEADLINE_S] or [np.nan])
+    p50, p99 = np.nanquantile(in_time * 1000.0, (0.5, 0.99)) if good else (np.nan, np.nan)
+    count = int(np.isfinite(in_time).sum())
+    refused = sum("UNAVAILABLE" in each.error for each in outcomes)
+    return {
+        "offered_per_s": round(len(outcomes) / duration_s, 1),
+        "goodput_per_s": round(count / duration_s, 1),
+        "refused_per_s": round(refused / duration_s, 1),
+        "late_per_s": round((len(outcomes) - count - refused) / duration_s, 1),
+        "p50_ms": round(float(p50), 2),
+        "p99_ms": round(float(p99), 2),
+    }
+
+
+def _figures(rows: Sequence[Row]) -> Row:
+    """Return the goodput at twice what the server can, as a share of the best."""
+    found: Row = {}
+    for name, wait_ms in zip(("bounded", "unbounded"), WAITS_MS, strict=True):
+        of_kind = [row for row in rows if row["wait_ms"] == wait_ms]
+        best = max(row["goodput_per_s"] for row in of_kind)
+        twice = [row["goodput_per_s"] for row in of_kind if row["times"] == 2.0]
+        found[f"{name}_best_per_s"] = best
+        found[f"{name}_share_at_twice"] = round(twice[0] / best, 3) if twice else None
+    return found
+
+
+def _table(rows: Sequence[Row]) -> str:
+    names = ("times", "offered", "goodput", "refused", "late", "p50", "p99")
+    lines = [f"{'waits ms':>9} " + " ".join(f"{name:>8}" for name in names)]
+    for row in rows:
+        rates = (row[f"{name}_per_s"] for name in names[1:5])
+        figures = (row["times"], *rates, row["p50_ms"], row["p99_ms"])
+        waiting = str(row["wait_ms"] or "for ever")
+        lines.append(f"{waiting:>9} " + " ".join(f"{each:>8.1f}" for each in figures))
+    return "\n".join(lines)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--times", type=float, nargs="+", default=TIMES, help="of what it can answer")
+    add("--duration", type=float, default=DURATION_S, help="seconds a row")
+    add("--quick", action="store_true", help="two rows, few seconds; writes no results")
+    asked = parser.parse_args()
+    if asked.quick:
+        asked.times, asked.duration = (1.0, 2.0), 3.0
+    return asked
+
+
+if __name__ == "__main__":
+    main()

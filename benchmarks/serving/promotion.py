@@ -1,0 +1,256 @@
+"""Claim: a switch of models loses no request and mixes no two models, whatever dies.
+
+Eight callers ask a real Triton all the while (``promotion_traffic.py``), and meanwhile
+
+- bundles are promoted and rolled back, 20 times,
+- a corrupt one is promoted: refused, with the reason,
+- ``kill -9`` ends a promoting process while the server loads, and another in the middle of
+  the switch; the next promotion repairs both,
+- ``kill -9`` ends one of the processes that answer: its watch replaces it.
+
+Each answer is held to the one that its bundle must give. Two bundles in turns have weights
+so different that a mixture of both would be seen: by how much is told.
+
+    make bench NAME=promotion
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.serving.promotion_faults import (
+    in_child,
+    is_loading,
+    kill_a_process,
+    promote,
+    promote_and_die,
+    roll_back,
+    watched,
+)
+from benchmarks.serving.promotion_traffic import (
+    Answer,
+    Callers,
+    Scores,
+    all_requests,
+    expected,
+)
+from srp4ctr.features.bundles import bundle
+from srp4ctr.ops.triton import watchdog
+
+if TYPE_CHECKING:  # torch: the processes of this run need none
+    from benchmarks.serving.serving_stack import Stack
+
+LENGTH, SWITCHES, QUIET_S = 200, 20, 10.0
+TOLERANCE = 1e-4  # of a probability: other batches, other rounding
+RESULTS = Path(__file__).parent / "results" / "promotion.json"
+Row = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Run:
+    """One stack's phases: when each of them was, by the machine's monotonic clock."""
+
+    stack: "Stack"
+    weights: Sequence[Path]
+    """The bundles of which even and odd versions are made."""
+    phases: list[tuple[str, float, float]] = field(default_factory=list)
+    versions: Iterator[int] = field(default_factory=lambda: iter(range(2, 1000)))
+    refused: list[str] = field(default_factory=list)
+    """Why bundles were refused that should have been."""
+    replaced_s: float = 0.0
+    """From a process's death until another answers in its place."""
+    whole_again_s: float = 0.0
+    """Until as many answer as before."""
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Note that what is done meanwhile is ``name``."""
+        began = time.monotonic()
+        yield
+        self.phases.append((name, began, time.monotonic()))
+        print(f"{name}: {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
+
+    def next_bundle(self) -> Path:
+        """Return a new version, whose weights are those of the one before the last."""
+        number = next(self.versions)
+        source = self.weights[number % 2]
+        folder = source.parent / f"v{number}"
+        shutil.copytree(source, folder)
+        bundle.write_card(folder, replace(bundle.read(source), version=folder.name))
+        bundle.write_manifest(folder)
+        return folder
+
+    def promote(self, source: Path) -> None:
+        """Promote in a process of its own, as an operator does; raise what it says."""
+        if refusal := in_child(promote, self.stack, source):
+            raise RuntimeError(refusal)
+
+    def switch(self, turn: int) -> None:
+        """Promote a new bundle, or roll back: two and two, so that both ways are gone."""
+        if turn % 4 < 2:
+            self.promote(self.next_bundle())
+        elif refusal := in_child(roll_back, self.stack, None):
+            raise RuntimeError(refusal)
+
+
+def main() -> None:
+    """Print a table, then one JSON object."""
+    from benchmarks.serving.serving_stack import fresh_bundle, running_stack
+
+    asked = _arguments()
+    with running_stack(LENGTH, forms=()) as stack:
+        even, *_ = fresh_bundle(stack.bundle.parent, LENGTH, "v1000", seed=1)
+        run = Run(stack, weights=(even, stack.bundle))
+        watchdog.start(stack.server, watched(stack), stack.folder, tied=True)
+        requests = all_requests(time.time_ns() // 1_000_000)
+        right = expected(stack, {"odd": stack.bundle, "even": even}, requests)
+        callers = Callers(stack.address, requests)
+        callers.start()
+        try:
+            _phases(run, asked.switches)
+        finally:
+            answers = callers.stop()
+    rows = [_row(name, found, right) for name, found in _by_phase(run, answers)]
+    print(_table(rows))
+    found = _figures(run, answers, right) | {"rows": rows}
+    if not asked.quick:
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found))
+
+
+def _phases(run: Run, switches: int) -> None:
+    stack = run.stack
+    with run.phase("nothing else"):
+        time.sleep(QUIET_S)
+    for turn in range(switches):
+        with run.phase("promotions and rollbacks"):
+            run.switch(turn)
+    with run.phase("a corrupt bundle"):
+        corrupt = run.next_bundle()
+        (corrupt / bundle.HEAD_FILE).write_bytes(b"not what the manifest says")
+        run.refused.append(in_child(promote, stack, corrupt))
+    with run.phase("promoter killed while the server loads"):
+        source = run.next_bundle()
+        in_child(promote, stack, source, kill_when=lambda: is_loading(stack, source))
+        run.promote(source)
+    with run.phase("promoter killed in the switch"):
+        source = run.next_bundle()
+        in_child(promote_and_die, stack, source)
+        run.promote(source)
+    with run.phase("one of the step's processes killed"):
+        run.replaced_s, run.whole_again_s = kill_a_process(stack)
+        time.sleep(QUIET_S / 2)
+
+
+def _by_phase(
+    run: Run, answers: Sequence[Answer]
+) -> Iterator[tuple[str, list[tuple[float, Sequence[Answer]]]]]:
+    """Yield each phase's name and, for each time it was, its seconds and its answers."""
+    for name in dict.fromkeys(name for name, *_ in run.phases):
+        yield (
+            name,
+            [
+                (ends - began, [a for a in answers if began <= a.at_s < ends])
+                for each, began, ends in run.phases
+                if each == name
+            ],
+        )
+
+
+def _row(
+    name: str,
+    parts: Sequence[tuple[float, Sequence[Answer]]],
+    right: Mapping[tuple[str, str], Scores],
+) -> Row:
+    answers = [answer for _, part in parts for answer in part]
+    longest = [max((a.took_s for a in part), default=0.0) for _, part in parts]
+    return {
+        "phase": name,
+        "times": len(parts),
+        "seconds": round(float(np.median([seconds for seconds, _ in parts])), 2),
+        **counts(answers, right),
+        "longest_ms": round(1000.0 * max(longest), 1),
+    }
+
+
+def counts(answers: Sequence[Answer], right: Mapping[tuple[str, str], Scores]) -> Row:
+    """Return how many of ``answers`` failed or are not ``right``, and what they took."""
+    taken = np.array([answer.took_s for answer in answers]) * 1000.0
+    failed = sum(not answer.version for answer in answers)
+    return {
+        "requests": len(answers),
+        "failed": failed,
+        "raw_failed": failed + sum(answer.retries for answer in answers),
+        "mixed": sum(_is_wrong(a, right) for a in answers if a.version),
+        "p50_ms": round(float(np.quantile(taken, 0.5)), 2),
+        "p99_ms": round(float(np.quantile(taken, 0.99)), 2),
+    }
+
+
+def _is_wrong(answer: Answer, right: Mapping[tuple[str, str], Scores]) -> bool:
+    name = "odd" if int(answer.version.removeprefix("v")) % 2 else "even"
+    wanted = right[name, name][answer.request]
+    return bool(np.max(np.abs(answer.scores - wanted)) > TOLERANCE)
+
+
+def _figures(
+    run: Run, answers: Sequence[Answer], right: Mapping[tuple[str, str], Scores]
+) -> Row:
+    switching = [part for name, part in _by_phase(run, answers) if "rollbacks" in name]
+    during = [answer for part in switching for _, each in part for answer in each]
+    began, ended = run.phases[0][1], run.phases[-1][2]
+    pure = [right[name, name] for name in ("odd", "even")]
+    mixtures = [right["odd", "even"], right["even", "odd"]]
+    apart = [np.abs(m - p).max(axis=1).min() for m in mixtures for p in pure]
+    return {
+        **counts(answers, right),
+        "p99_ms": counts(during, right)["p99_ms"],
+        "refused": len(run.refused) if all(run.refused) else 0,
+        "refusals": run.refused,
+        "replaced_s": round(run.replaced_s, 2),
+        "whole_again_s": round(run.whole_again_s, 2),
+        "requests_per_s": round(len(answers) / (ended - began), 1),
+        "versions": sorted({a.version for a in answers if a.version}),
+        "errors": sorted({answer.error for answer in answers if answer.error}),
+        "mixture_differs_by": round(float(min(apart)), 5),
+        "right_within": TOLERANCE,
+    }
+
+
+def _table(rows: Sequence[Row]) -> str:
+    numbers = ("requests", "failed", "raw_failed", "mixed")
+    times = ("p50_ms", "p99_ms", "longest_ms")
+    names = " ".join(f"{name.removesuffix('_ms'):>10}" for name in (*numbers, *times))
+    lines = [f"{'phase':<40} {'times':>5} {'s each':>7} {names} (ms)"]
+    for row in rows:
+        figures = " ".join(f"{row[name]:>10}" for name in (*numbers, *times))
+        lines.append(
+            f"{row['phase']:<40} {row['times']:>5} {row['seconds']:>7.2f} {figures}"
+        )
+    return "\n".join(lines)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--switches", type=int, default=SWITCHES, help="promotions and rollbacks")
+    add("--quick", action="store_true", help="four switches; writes no results")
+    asked = parser.parse_args()
+    if asked.quick:
+        asked.switches = 4
+    return asked
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""Callers that ask all the while, and what each of their answers must be.
+
+The requests are few, and the same at any time: each bundle has one right answer to each.
+Callers note every answer; afterwards it is held to that of the bundle which it names.
+"""
+
+import multiprocessing
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from prometheus_client import REGISTRY
+
+from srp4ctr.client.rank_client import RankClient
+from srp4ctr.features.bundles import bundle
+from srp4ctr.features.online.request_features import open_bundle
+from srp4ctr.triton_repo.serving.messages import RankRequest
+
+if TYPE_CHECKING:  # torch: a caller needs none
+    from benchmarks.serving.serving_stack import Stack
+
+REQUESTS, CANDIDATES = 16, 100
+CALLERS, PER_S = 8, 10.0
+DEADLINE_S = 1.0  # the client's own default
+
+Scores = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One call as its caller saw it."""
+
+    at_s: float
+    """When it was asked, by the machine's monotonic clock."""
+    took_s: float
+    request: int
+    version: str
+    """ "" where there was no answer."""
+    scores: Scores
+    retries: int
+    """Tries that failed before: ``RankClient`` made them again."""
+    error: str = ""
+
+
+class Callers:
+    """``callers`` processes with a ``RankClient`` each, that ask until they are stopped."""
+
+    def __init__(
+        self, address: str, requests: Sequence[RankRequest], callers: int = CALLERS
+    ) -> None:
+        """Make callers of the server at ``address`` that ask ``requests`` in turns."""
+        spawn = multiprocessing.get_context("spawn")
+        self._end, self._found = spawn.Event(), spawn.Queue()
+        self._ready = spawn.Barrier(callers + 1)
+        self._processes = [
+            spawn.Process(
+                target=_ask,
+                args=((address, requests, number), self._ready, self._end, self._found),
+                daemon=True,
+            )
+            for number in range(callers)
+        ]
+
+    def start(self) -> None:
+        """Return when all of them ask."""
+        for process in self._processes:
+            process.start()
+        self._ready.wait(timeout=120.0)
+
+    def stop(self) -> list[Answer]:
+        """Return every answer, in the order of the questions."""
+        self._end.set()
+        found = [each for _ in self._processes for each in self._found.get(timeout=60.0)]
+        for process in self._processes:
+            process.join()
+        return sorted(found, key=lambda each: each.at_s)
+
+
+def _ask(
+    given: tuple[str, Sequence[RankRequest], int], ready: Any, end: Event, found: Any
+) -> None:
+    address, requests, number = given
+    answers: list[Answer] = []
+    with RankClient(address) as client:
+        client.rank_many([requests[0]], deadline_s=30.0)  # connects
+        ready.wait()
+        began = time.monotonic() + number / CALLERS / PER_S
+        for turn in count():
+            if end.wait(max(0.0, began + turn / PER_S - time.monotonic())):
+                break
+            answers.append(_answer(client, requests, (number + turn) % REQUESTS))
+    found.put(answers)
+
+
+def _answer(client: RankClient, requests: Sequence[RankRequest], place: int) -> Answer:
+    asked, before = time.monotonic(), _retries()
+    version, error = "", ""
+    scores: tuple[float, ...] = ()
+    try:
+        [ranking] = client.rank_many([requests[place]], deadline_s=DEADLINE_S)
+        version, scores = ranking.model_version, ranking.scores
+    except (ConnectionError, ValueError) as failure:
+        error = str(failure)
+    return Answer(
+        at_s=asked,
+        took_s=time.monotonic() - asked,
+        request=place,
+        version=version,
+        scores=np.array(scores, dtype=np.float32),
+        retries=_retries() - before,
+        error=error,
+    )
+
+
+def _retries() -> int:
+    return int(REGISTRY.get_sample_value("srp4ctr_rank_retries_total") or 0)
+
+
+def all_requests(at_ms: int) -> list[RankRequest]:
+    """Return ``REQUESTS`` requests of different users at one moment: nothing decays."""
+    from benchmarks.serving.serving_stack import item_ids, user_ids
+
+    chance = np.random.default_rng(0)
+    items, users = item_ids(), user_ids()
+    return [
+        RankRequest(
+            user_id=users[place],
+            item_ids=[str(each) for each in chance.choice(items, CANDIDATES, False)],
+            request_time_ms=at_ms,
+            context='{"device": "2"}',
+        )
+        for place in range(REQUESTS)
+    ]
+
+
+def expected(
+    stack: "Stack", sources: Mapping[str, Path], asked: Sequence[RankRequest]
+) -> dict[tuple[str, str], Scores]:
+    """Return the probabilities by (encoder, head) of each pair of ``sources``.
+
+    (``REQUESTS``, ``CANDIDATES``), computed by onnxruntime in this process: what a mixture
+    of two bundles would answer too.
+    """
+    features = open_bundle(stack.features, stack.bundle)
+    try:
+        tensors = features.assemble(
+            [each.user_id for each in asked],
+            [list(each.item_ids) for each in asked],
+            [each.request_time_ms or 0 for each in asked],
+            [each.context or "" for each in asked],
+        ).tensors
+    finally:
+        features.close()
+    states = {
+        name: _run(folder / bundle.ENCODER_FILE, tensors)
+        for name, folder in sources.items()
+    }
+    return {
+        (encoder, head): _run(folder / bundle.HEAD_FILE, {**tensors, **states[encoder]})[
+            "click_probability"
+        ]
+        for encoder in sources
+        for head, folder in sources.items()
+    }
+
+
+def _run(path: Path, tensors: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    session = onnxruntime.InferenceSession(path)
+    names = [each.name for each in session.get_outputs()]
+    feeds = {each.name: tensors[each.name] for each in session.get_inputs()}
+    return dict(zip(names, session.run(names, feeds), strict=True))

@@ -1,0 +1,198 @@
+"""Claim: behind a balancer, replicas change bundles in turn: each answer is of one model.
+
+Two tritonservers with a live repository each, and nginx in front of them, which passes
+each gRPC call to one of them. Callers ask nginx all the while, and meanwhile
+
+- bundles are promoted to both, and rolled back, as ``srp4ctr model promote`` does it,
+- one server is stopped and started again, as for a new release.
+
+Each answer is held to the one that its bundle must give, and calls that fail although
+``RankClient`` asks again are counted. It needs nginx (Debian:
+nginx-core).
+
+    make bench NAME=replicas
+"""
+
+import argparse
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.serving.promotion import Run, counts
+from benchmarks.serving.promotion_faults import in_child, no_check
+from benchmarks.serving.promotion_traffic import Callers, all_requests, expected
+from srp4ctr import processes
+from srp4ctr.embedded import ports, triton_install, triton_server
+from srp4ctr.embedded.config import LocalConfig
+from srp4ctr.triton_repo.config import ReplicaConfig
+from srp4ctr.triton_repo.deployment import rollout
+from srp4ctr.triton_repo.deployment.live_repository import read_serving
+from srp4ctr.triton_repo.deployment.promotion import PromotionError
+
+if TYPE_CHECKING:  # torch: the processes of this run need none
+    from benchmarks.serving.serving_stack import Stack
+
+LENGTH, SWITCHES, CALLERS, QUIET_S = 50, 8, 2, 10.0
+NGINX = """
+daemon off;
+pid {folder}/nginx.pid;
+error_log {folder}/nginx.log;
+events {{}}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  upstream triton {{
+    server {servers[0]};
+    server {servers[1]};
+    keepalive 32;
+  }}
+  server {{
+    listen {address} http2;
+    location /inference.GRPCInferenceService/ModelInfer {{
+      grpc_pass grpc://triton;
+      grpc_next_upstream error timeout non_idempotent;
+      grpc_connect_timeout 250ms;
+    }}
+  }}
+}}
+"""
+
+
+def main() -> None:
+    """Print one JSON object."""
+    from benchmarks.serving.serving_stack import fresh_bundle, running_stack
+
+    asked = _arguments()
+    if shutil.which("nginx") is None:
+        raise SystemExit("nginx is not installed (Debian: nginx-core)")
+    with running_stack(LENGTH, forms=(), instances=1) as one:
+        even, *_ = fresh_bundle(one.bundle.parent, LENGTH, "v1000", seed=1)
+        with _second(one) as (stack, second, plan), _balancer(stack) as address:
+            run = Run(stack, weights=(even, one.bundle))
+            requests = all_requests(time.time_ns() // 1_000_000)
+            right = expected(one, {"odd": one.bundle, "even": even}, requests)
+            callers = Callers(address, requests, CALLERS)
+            callers.start()
+            try:
+                _phases(run, (second, plan), asked.switches)
+            finally:
+                answers = callers.stop()
+            states = [read_serving(Path(e.repository)) for e in stack.triton.servers()]
+            agree = len({state.serving for state in states}) == 1
+    found = {
+        "switches": asked.switches - len(run.refused),
+        "refused": run.refused,
+        "agree": agree,
+        **counts(answers, right),
+        "versions": sorted({a.version for a in answers if a.version}),
+        "errors": Counter(a.error for a in answers if a.error),
+        "phases": [(name, round(ends - began, 1)) for name, began, ends in run.phases],
+    }
+    print(json.dumps(found))
+
+
+def _phases(run: Run, second: Any, switches: int) -> None:
+    with run.phase("nothing else"):
+        time.sleep(QUIET_S)
+    for turn in range(switches):
+        with run.phase("promotions and rollbacks, to both in turn"):
+            if turn % 4 < 2:
+                refusal = in_child(promote_all, run.stack, run.next_bundle())
+            else:
+                refusal = in_child(roll_back_all, run.stack, None)
+        if refusal:  # an operator tries again; none of the servers has changed
+            run.refused.append(refusal)
+    with run.phase("one server stopped and started again"):
+        server, plan = second
+        folder = plan.repository.parent
+        processes.stop(server, folder)
+        time.sleep(QUIET_S / 2)
+        serving = triton_install.build(Path(LocalConfig().serving_dir))
+        triton_server.start(serving, plan, folder, tied=True)
+        time.sleep(QUIET_S / 2)
+
+
+def promote_all(triton: Any, features: Any, source: Path, said: Any) -> None:
+    """Promote ``source`` to every server, and say why if it was refused."""
+    try:
+        rollout.promote(source, triton, features, no_check)
+    except (ValueError, PromotionError) as error:
+        said.put(str(error))
+
+
+def roll_back_all(triton: Any, _: Any, __: None, said: Any) -> None:
+    """Serve the bundle before again everywhere, and say why if it was refused."""
+    try:
+        rollout.rollback(triton)
+    except (ValueError, PromotionError) as error:
+        said.put(str(error))
+
+
+@contextmanager
+def _second(one: "Stack") -> Iterator[Any]:
+    """Yield ``one`` with a second server of the same bundle, and how to start that."""
+    folder = one.folder / "second"
+    with ports.reserved_ports(2) as (grpc_port, metrics_port):
+        plan = triton_server.ServerPlan(
+            repository=folder / "triton",
+            redis=one.features.redis,
+            registry=one.features.registry,
+            grpc_port=grpc_port,
+            metrics_port=metrics_port,
+        )
+        serving = triton_install.build(Path(LocalConfig().serving_dir))
+        server = triton_server.start(serving, plan, folder, tied=True)
+    further = ReplicaConfig(
+        grpc=f"{ports.HOST}:{grpc_port}", repository=str(plan.repository)
+    )
+    stack = replace(one, triton=replace(one.triton, replicas=(further,)))
+    try:
+        rollout.promote(one.bundle, stack.triton, one.features, no_check)
+        yield stack, server, plan
+    finally:
+        for each in processes.find(folder):
+            processes.stop(each, folder)
+        triton_server.clear_shared_memory(folder)
+
+
+@contextmanager
+def _balancer(stack: "Stack") -> Iterator[str]:
+    """Yield the address of an nginx that passes calls to the stack's servers in turn."""
+    with ports.reserved_ports(1) as (port,):
+        address = f"{ports.HOST}:{port}"
+        servers = [each.grpc for each in stack.triton.servers()]
+        config = stack.folder / "nginx.conf"
+        text = NGINX.format(folder=stack.folder, servers=servers, address=address)
+        config.write_text(text)
+        command = ("nginx", "-e", f"{stack.folder}/nginx.log", "-c", str(config))
+        program = processes.Program(name="nginx", command=command)
+        running = processes.start(program, stack.folder, tied=True)
+        processes.wait_ready(running, lambda: ports.is_open(port))
+    try:
+        yield address
+    finally:
+        processes.stop(running, stack.folder)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--switches", type=int, default=SWITCHES, help="promotions and rollbacks"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""A running Triton that serves a bundle → the other forms of serving it, beside it.
+
+All have the same features: ``benchmarks/serving/serving.py`` says what each is.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from google.protobuf import text_format
+from torch import Tensor, nn
+from tritonclient.grpc import InferenceServerClient, model_config_pb2
+
+from benchmarks.models.registry import BASELINES
+from srp4ctr.features.tensors import schema
+from srp4ctr.features.tensors.vocabulary import Vocabulary
+from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.export import flops, onnx_export
+from srp4ctr.training.model.click_model import ClickModel
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.triton_repo.config import TritonConfig
+from srp4ctr.triton_repo.deployment import model_config, repository_writer
+
+KEPT, THREE_STEPS, TILED, DIN = FORMS = (
+    *("rank_states_kept", "rank_in_three_steps"),
+    *("rank_tiled", "rank_din"),
+)
+KEPT_BYTES = 64_000_000
+SHELLS = Path(__file__).parent / "serving_shell"
+SCORINGS = {TILED: "tiled_scoring.py", DIN: "whole_scoring.py"}
+
+
+def add_forms(
+    triton: TritonConfig, sizes: Mapping[str, int], words: Vocabulary, forms: Sequence[str]
+) -> None:
+    """Load ``forms``, each an ensemble, beside the bundle of ``words`` that is served."""
+    limits = model_config.Limits(
+        max_batch_size=triton.max_batch_size, max_wait_ms=triton.max_wait_ms, sizes=sizes
+    )
+    repository = Path(triton.repository)
+    served = next(repository.glob(f"{model_config.CLICK_RANKER}_v*"))
+    parameters = _parameters(served)
+    for name in forms:
+        if name == THREE_STEPS:
+            steps = model_config.three_steps(name, parameters)
+            _place_three_steps(repository, steps, limits, served)
+        else:
+            kept = {"kept_states_bytes": str(KEPT_BYTES if name == KEPT else 0)}
+            steps = model_config.one_step(name, {**parameters, **kept}, triton.instances)
+            _place_one_step(repository / steps[0].name, steps[0], limits, served)
+            if name in SCORINGS:
+                code = repository / steps[0].name / "1"
+                scoring = code / "srp4ctr" / "triton_repo" / "onnx_scorer.py"
+                scoring.rename(code / "served_scoring.py")
+                shutil.copyfile(SHELLS / SCORINGS[name], scoring)
+            if name == DIN:
+                _export_din(sizes, words, repository / steps[0].name / "whole.onnx")
+        _place_ensemble(repository, name, steps, limits)
+    with InferenceServerClient(triton.grpc) as client:
+        for name in forms:
+            client.load_model(name)
+
+
+def _place_one_step(
+    folder: Path, step: model_config.StepConfig, limits: model_config.Limits, served: Path
+) -> None:
+    shutil.copytree(served, folder)
+    (folder / "config.pbtxt").write_text(model_config.step_text(step, limits))
+
+
+def _place_three_steps(
+    repository: Path,
+    steps: Sequence[model_config.StepConfig],
+    limits: model_config.Limits,
+    served: Path,
+) -> None:
+    """Write the steps of a GPU's layout, shells in the place of Triton's own backend."""
+    fetch, *models = steps
+    _place_one_step(repository / fetch.name, fetch, limits, served)
+    for step, file in zip(models, repository_writer.ONNX_FILES, strict=True):
+        folder = repository / step.name
+        (folder / "1").mkdir(parents=True)
+        shell = model_config.step_text(replace(step, backend="python"), limits)
+        (folder / "config.pbtxt").write_text(shell)
+        shutil.copyfile(SHELLS / "onnx_step.py", folder / "1" / "model.py")
+        (repository / fetch.name / file).rename(folder / "1" / "model.onnx")
+        (folder / "1" / "__pycache__").touch()  # as rendering does
+
+
+def _parameters(served: Path) -> dict[str, str]:
+    """Return what the other forms' shells are told.
+
+    Their item tables rest: who waits for a turn must not take the cores from the form that
+    is measured.
+    """
+    config = text_format.Parse(
+        (served / "config.pbtxt").read_text(), model_config_pb2.ModelConfig()
+    )
+    told = {name: value.string_value for name, value in config.parameters.items()}
+    resting = {**json.loads(told["features"]), "item_refresh_s": 3600.0}
+    return {**told, "features": json.dumps(resting)}
+
+
+def _place_ensemble(
+    repository: Path,
+    name: str,
+    steps: Sequence[model_config.StepConfig],
+    limits: model_config.Limits,
+) -> None:
+    """Write the ensemble ``name`` of ``steps``."""
+    rank, *_ = model_config.ensembles(steps)
+    (repository / name / "1").mkdir(parents=True)
+    text = model_config.ensemble_text(replace(rank, name=name), limits)
+    (repository / name / "config.pbtxt").write_text(text)
+
+
+class _Whole(nn.Module):
+    """A click model with positional tensors, as ONNX wants them."""
+
+    def __init__(self, model: ClickModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        names = (spec.name for spec in model_config.MODEL_INPUTS)
+        named = dict(zip(names, tensors, strict=True))
+        probability = torch.sigmoid(self.model(named))
+        return probability, torch.ones_like(probability)
+
+
+def _export_din(sizes: Mapping[str, int], words: Vocabulary, path: Path) -> None:
+    """Write a fresh DIN for histories as long as ``sizes`` has them."""
+    torch.manual_seed(0)
+    din = BASELINES["din"](ModelConfig(), TableSizes.of(words, sizes["L"])).eval()
+    inputs = flops.sample(sizes, requests=2, candidates=3)
+    read, written = model_config.MODEL_INPUTS, schema.SCORE_TENSORS
+    onnx_export.export_onnx(_Whole(din), inputs, read, written, path)

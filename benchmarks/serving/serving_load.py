@@ -1,0 +1,157 @@
+"""A running Triton → how fast a model answers so many callers, and what that costs.
+
+Callers are processes, each with a connection of its own, that ask one request after
+another; so many callers are a closed loop. CPU time and memory are those of the server and
+its steps, from the kernel; the callers' own work is not in them, but shares the cores.
+"""
+
+import multiprocessing
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
+from typing import Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+from tritonclient.grpc import InferenceServerClient
+
+from benchmarks.serving.serving_stack import VERSION, item_ids, user_ids
+from srp4ctr.client.rank_client import infer_inputs
+from srp4ctr.features.tensors import schema
+from srp4ctr.triton_repo.deployment.model_config import RANK_CLICKS
+
+PREPARED = 64  # requests of a caller, asked in turns: making one is not the server's cost
+WARM_UP_S = 0.5
+Seconds = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """Who asks whom for what."""
+
+    address: str
+    model: str
+    candidates: int
+    callers: int
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What callers saw, and what it cost the server."""
+
+    latencies_s: Seconds
+    """Of each request."""
+    wall_s: float
+    cpu_s: float
+    """Of the server and its steps."""
+    rss_mb: float
+    """Of the server and of this model's steps; shared pages count once a process."""
+
+    def row(self, candidates: int) -> dict[str, float]:
+        """Return the figures of a table's row."""
+        count = len(self.latencies_s)
+        p50, p95, p99 = np.quantile(self.latencies_s * 1000.0, (0.5, 0.95, 0.99))
+        return {
+            "requests": count,
+            "p50_ms": round(float(p50), 3),
+            "p95_ms": round(float(p95), 3),
+            "p99_ms": round(float(p99), 3),
+            "requests_per_s": round(count / self.wall_s, 1),
+            "cpu_s_per_1000_candidates": round(self.cpu_s / count / candidates * 1000.0, 5),
+            "rss_mb": round(self.rss_mb, 1),
+        }
+
+
+def measure(load: Load, server_pid: int) -> Measured:
+    """Let the callers of ``load`` ask for its duration."""
+    # Forked from a process that has imported everything: 5 s less a caller.
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload([__name__])
+    ready, answers = server.Barrier(load.callers + 1), server.Queue()
+    callers = [
+        server.Process(target=_call, args=(load, seed, ready, answers), daemon=True)
+        for seed in range(load.callers)
+    ]
+    for caller in callers:
+        caller.start()
+    ready.wait(timeout=60.0)
+    before, began = _cpu_s(server_pid), time.perf_counter()
+    found = [answers.get(timeout=load.duration_s + 60.0) for _ in callers]
+    wall_s, cpu_s = time.perf_counter() - began, _cpu_s(server_pid) - before
+    for caller in callers:
+        caller.join()
+    return Measured(
+        latencies_s=np.concatenate(found),
+        wall_s=wall_s,
+        cpu_s=cpu_s,
+        rss_mb=_rss_mb(server_pid, load.model),
+    )
+
+
+def timed(call: Callable[[], object], duration_s: float) -> Measured:
+    """Return the same of a call in this process."""
+    for _ in range(3):
+        call()
+    seconds: list[float] = []
+    before, began = time.process_time(), time.perf_counter()
+    while time.perf_counter() - began < duration_s:
+        started = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - started)
+    return Measured(
+        latencies_s=np.array(seconds),
+        wall_s=time.perf_counter() - began,
+        cpu_s=time.process_time() - before,
+        rss_mb=psutil.Process().memory_info().rss / 1e6,
+    )
+
+
+def _call(load: Load, seed: int, ready: Barrier, answers: Any) -> None:
+    """Ask until the time is over; put the seconds of each request into ``answers``."""
+    chance = random.Random(seed)
+    requests = [a_request(load.candidates, chance) for _ in range(PREPARED)]
+    with InferenceServerClient(load.address) as client:
+
+        def ask_for(duration_s: float) -> list[float]:
+            seconds: list[float] = []
+            ends = time.perf_counter() + duration_s
+            while (started := time.perf_counter()) < ends:
+                client.infer(load.model, requests[len(seconds) % PREPARED])
+                seconds.append(time.perf_counter() - started)
+            return seconds
+
+        ask_for(WARM_UP_S)
+        ready.wait()
+        answers.put(np.array(ask_for(load.duration_s)))
+
+
+def a_request(candidates: int, chance: random.Random) -> list[Any]:
+    """Return the inputs of a request of any user, with features from the store."""
+    tensors = {
+        "user_id": np.array([[chance.choice(user_ids())]], dtype=object),
+        "item_ids": np.array([chance.sample(item_ids(), candidates)], dtype=object),
+        "context": np.array([['{"device": "2", "slot": "3"}']], dtype=object),
+    }
+    return infer_inputs(schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS, tensors)
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    parent = psutil.Process(pid)
+    return [parent, *parent.children(recursive=True)]
+
+
+def _rss_mb(server_pid: int, model: str) -> float:
+    """Return the memory of the server and of the steps of ``model`` alone."""
+    steps = f"_{VERSION if model == RANK_CLICKS else model}/1/model.py"
+    server, *stubs = _family(server_pid)
+    of_model = (each for each in stubs if any(steps in word for word in each.cmdline()))
+    return sum(each.memory_info().rss for each in (server, *of_model)) / 1e6
+
+
+def _cpu_s(pid: int) -> float:
+    times = [each.cpu_times() for each in _family(pid)]
+    return float(sum(each.user + each.system for each in times))

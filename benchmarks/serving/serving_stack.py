@@ -1,0 +1,214 @@
+"""A history's length → a store with full rows, and a Triton that serves a fresh SRP4CTR.
+
+The weights are as they were drawn: what a model costs does not depend on what it learnt.
+Beside ``rank_clicks`` the server has the other forms that it is compared with, all with
+the same features. Everything ends with the ``with`` block.
+"""
+
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.serving.promotion_faults import no_check
+from benchmarks.serving.serving_forms import FORMS, add_forms
+from benchmarks.streaming.ingest_events import past_activity, past_exposures
+from srp4ctr import processes
+from srp4ctr.embedded import broker, ports, triton_install, triton_server
+from srp4ctr.embedded.config import LocalConfig
+from srp4ctr.features.bundles import bundle
+from srp4ctr.features.bundles.bundle import BundleManifest
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.tensors import vocabulary
+from srp4ctr.features.tensors.vocabulary import Vocabulary
+from srp4ctr.streams.events.schema import action_code, item_key
+from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH
+from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
+from srp4ctr.streams.state.state_store import FeatureSink, ItemProfile, Rows
+from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.export import flops, onnx_export
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.triton_repo.config import TritonConfig
+from srp4ctr.triton_repo.deployment import promotion
+
+USERS, ITEMS, GENRES = 200, 2_000, 20
+VERSION = "v1"
+AN_HOUR_MS = 3_600_000.0
+_MINUTE_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """What runs, and what it serves."""
+
+    triton: TritonConfig
+    server: processes.Running
+    store: processes.Running
+    features: FeatureConfig
+    model: SRP4CTR
+    bundle: Path
+    sizes: Mapping[str, int]
+    folder: Path
+    """Of all that runs; it ends with the stack."""
+
+    @property
+    def address(self) -> str:
+        """Triton's gRPC port."""
+        return self.triton.grpc
+
+
+@contextmanager
+def running_stack(
+    length: int, forms: Sequence[str] = FORMS, **settings: Any
+) -> Iterator[Stack]:
+    """Yield a stack whose users all have ``length`` behaviours, with those ``forms``.
+
+    ``settings`` are of ``TritonConfig``; unless they say so no states are kept, or so few
+    users would have all histories encoded for good, and no call is refused for waiting:
+    how long it does is measured.
+    """
+    from srp4ctr.features.online.store import FeatureStoreSink, apply  # Feast: 3 s
+
+    with (
+        tempfile.TemporaryDirectory() as name,
+        ports.reserved_ports(3) as (store_port, grpc_port, metrics_port),
+    ):
+        folder = Path(name)
+        features = FeatureConfig(
+            redis=f"{ports.HOST}:{store_port}",
+            registry=str(folder / "registry.db"),
+            log_dir=str(folder / "events"),
+        )
+        triton = TritonConfig(
+            grpc=f"{ports.HOST}:{grpc_port}",
+            repository=str(folder / "triton"),
+            **{"kept_states_mb": 0.0, "max_wait_ms": AN_HOUR_MS} | settings,
+        )
+        try:
+            store = broker.start_store(folder, store_port, tied=True)
+            apply(features)
+            _fill(FeatureStoreSink(features), length)
+            server = _started(folder, features, triton, metrics_port)
+            stack = _promoted(folder, features, triton, (store, server, length))
+            add_forms(triton, stack.sizes, catalogue(), forms)
+            yield stack
+        finally:
+            for each in processes.find(folder):
+                processes.stop(each, folder)
+            triton_server.clear_shared_memory(folder)
+
+
+def _started(
+    folder: Path, features: FeatureConfig, triton: TritonConfig, metrics_port: int
+) -> processes.Running:
+    plan = triton_server.ServerPlan(
+        repository=Path(triton.repository),
+        redis=features.redis,
+        registry=features.registry,
+        grpc_port=int(triton.grpc.rpartition(":")[2]),
+        metrics_port=metrics_port,
+    )
+    serving = triton_install.build(Path(LocalConfig().serving_dir))
+    return triton_server.start(serving, plan, folder, tied=True)
+
+
+def _promoted(
+    folder: Path,
+    features: FeatureConfig,
+    triton: TritonConfig,
+    started: tuple[processes.Running, processes.Running, int],
+) -> Stack:
+    """Promote a fresh model to the store, the server, for a length of histories."""
+    store, server, length = started
+    source, model, sizes = fresh_bundle(folder / "bundles", length)
+    promotion.promote(source, triton, features, no_check)
+    return Stack(
+        triton=triton,
+        server=server,
+        store=store,
+        features=features,
+        model=model,
+        bundle=source,
+        sizes=sizes,
+        folder=folder,
+    )
+
+
+def user_ids() -> list[str]:
+    """Return all users."""
+    return [f"user-{number}" for number in range(USERS)]
+
+
+def item_ids() -> list[str]:
+    """Return all items, most popular first."""
+    return [f"item-{number}" for number in range(ITEMS)]
+
+
+def _profile(number: int, at_ms: int) -> ItemProfile:
+    genres = (f"genre-{number % GENRES}", f"genre-{number * 7 % GENRES}")
+    return ItemProfile(
+        item_key=item_key(f"item-{number}"),
+        item_id=f"item-{number}",
+        attributes={"genres": genres, "year": str(1960 + number % 60)},
+        updated_at_ms=at_ms,
+    )
+
+
+def catalogue() -> Vocabulary:
+    """Return the vocabulary of all items and their attributes."""
+    counts = {item_key(each): ITEMS - place for place, each in enumerate(item_ids())}
+    profiles = [_profile(number, 1).attributes for number in range(ITEMS)]
+    return vocabulary.build(counts, profiles)
+
+
+def _fill(sink: FeatureSink, length: int) -> None:
+    """Write every user's and item's rows as a worker would."""
+    now_ms = time.time_ns() // 1_000_000
+    keys = [item_key(each) for each in item_ids()]
+    rows = Rows()
+    for number, user in enumerate(user_ids()):
+        rows.sequences[user] = sequence_of(
+            (
+                SequenceElement(
+                    occurred_at=now_ms - (length - place) * _MINUTE_MS,
+                    item_key=keys[(number * 31 + place * 3) % ITEMS],
+                    action=action_code("view"),
+                )
+                for place in range(length)
+            ),
+            version_us=now_ms * 1000,
+        )
+        rows.activities[user] = past_activity(now_ms)
+        rows.exposures[user] = past_exposures(number, now_ms)
+    rows.shares = {(key, 0): past_activity(now_ms) for key in keys}
+    sink.write(rows)
+    sink.write_profiles([_profile(number, now_ms) for number in range(ITEMS)])
+
+
+def fresh_bundle(
+    bundles_dir: Path, length: int, version: str = VERSION, seed: int = 0
+) -> tuple[Path, SRP4CTR, Mapping[str, int]]:
+    """Return the bundle of an untrained model with weights of ``seed``, and its sizes."""
+    words = catalogue()
+    tables = TableSizes.of(words, length)
+    torch.manual_seed(seed)
+    model = SRP4CTR(ModelConfig(), tables).eval()
+    sizes = flops.sizes_of(ModelConfig(), tables) | {"W": EXPOSURE_LENGTH}
+    folder = bundles_dir / version
+    folder.mkdir(parents=True)
+    onnx_export.export(model, sizes, folder)
+    golden = flops.sample(sizes, requests=2, candidates=3)
+    onnx_export.write_golden(model, {n: t.numpy() for n, t in golden.items()}, folder)
+    vocabulary.save(words, folder / bundle.VOCABULARY_FILE)
+    created = time.time_ns() // 1_000_000
+    bundle.write_card(
+        folder, BundleManifest(version=version, created_at_ms=created, sizes=sizes)
+    )
+    bundle.write_manifest(folder)
+    return folder, model, sizes

@@ -1,0 +1,38 @@
+"""Scores with the history encoded anew for each candidate, as who tiles the user does.
+
+For ``benchmarks/serving/serving.py``, in the place of
+``triton_repo/serving/onnx_scorer.py``, which is called ``served_scoring`` there.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import served_scoring
+
+from srp4ctr.features.tensors.schema import SCORE_TENSORS
+from srp4ctr.triton_repo.deployment.model_config import CLICK_HEAD
+
+Spend, Tensors = served_scoring.Spend, served_scoring.Tensors
+CANDIDATE = "candidate_"  # how the names of what is a candidate's begin
+
+
+class Scorer(served_scoring.Scorer):
+    """One row a candidate, all in one batch."""
+
+    def __call__(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """Return ``SCORE_TENSORS`` of B requests."""
+        began, shape = time.perf_counter(), tensors["candidate_item_rows"].shape
+        tiled = {name: _tiled(name, array, *shape) for name, array in tensors.items()}
+        scores = self._score({**tiled, **self._encode(tiled)})
+        self._spend(CLICK_HEAD, shape[0], time.perf_counter() - began)
+        names = [spec.name for spec in SCORE_TENSORS]
+        return {name: scores[name].reshape(shape) for name in names}
+
+
+def _tiled(name: str, array: np.ndarray, rows: int, candidates: int) -> np.ndarray:
+    """Return a row for each candidate."""
+    if name.startswith(CANDIDATE):
+        return array.reshape(rows * candidates, 1, *array.shape[2:])
+    return np.repeat(array, candidates, axis=0)

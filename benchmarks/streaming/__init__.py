@@ -1,0 +1,1 @@
+"""Benchmarks of the stream and of point-in-time joins."""

@@ -1,0 +1,148 @@
+"""Claim: in training, too, the impressions of one request share one encoding.
+
+The same model learns from the same impressions of a data set's training part, folded (a
+request a row) and with a row per impression, as other libraries have it: each with the
+history beside it, in batches of as many impressions. Turn by turn in one run, on one
+thread; both give the same loss, which is checked first.
+
+    SRP4CTR_DATA=../shared/data make bench NAME=folded_training ARGS="--data ebnerd"
+"""
+
+import argparse
+import json
+import math
+import statistics
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.quality.click_quality import ROOT
+from benchmarks.quality.clicks.click_cutting import examples_of
+from benchmarks.quality.clicks.click_examples import load
+from benchmarks.quality.clicks.click_sources import read, say
+from srp4ctr.features.tensors.schema import CANDIDATE_TENSORS
+from srp4ctr.training.config import ModelConfig, RefreshConfig
+from srp4ctr.training.dataset.batches import Slates
+from srp4ctr.training.dataset.bucket_sampler import in_order
+from srp4ctr.training.loop.distributed import ALONE
+from srp4ctr.training.loop.train_step import TrainStep
+from srp4ctr.training.loop.trainer import FitOptions
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.objectives.finetuning import ClickObjective
+from srp4ctr.training.refresh.stages import finetune
+
+REQUESTS = 1_024
+RESULTS = Path(__file__).parent / "results" / "folded_training.json"
+# The slate's loss needs a slate; dropout and forgotten ids would differ by row.
+RECIPE = RefreshConfig(
+    model=ModelConfig(dropout=0.0),
+    finetune_epochs=1,
+    slate_loss_weight=0.0,
+    id_dropout=0.0,
+    bucket_by_length=True,
+)
+CANDIDATE_NAMES = {spec.name for spec in CANDIDATE_TENSORS}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """The impressions in one of the two forms, and the batch that suits it."""
+
+    slates: Slates
+    config: RefreshConfig
+
+
+def main() -> None:
+    """Print a table, then one JSON object."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", nargs="+", choices=("ebnerd", "movielens"))
+    parser.add_argument("--requests", type=int, default=REQUESTS)
+    parser.add_argument("--rounds", type=int, default=3, help="timed pairs a data set")
+    parser.add_argument("--resume", type=Path, default=ROOT, help="where examples are kept")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for name in asked.data or ("movielens",):
+        folder = examples_of(read(name), RefreshConfig(), asked.resume / "examples")
+        examples = load(folder)
+        slates = examples.train.slates.take(slice(-asked.requests, None))
+        rows.append({"data": name, **measure(slates, examples.sizes, asked.rounds)})
+    print(f"{'':<9} {'impressions':>14} {'folded':>8} {'a row each':>11} {'ratio':>7}")
+    for row in rows:
+        times = f"{row['folded_s']:>6.1f} s {row['unfolded_s']:>9.1f} s"
+        size = f"{row['impressions_per_request']:>4.1f} a request"
+        print(f"{row['data']:<9} {size} {times} {row['speed_up']:>6.1f}×")
+    RESULTS.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+    print(json.dumps({"rows": rows}))
+
+
+def measure(slates: Slates, sizes: TableSizes, rounds: int) -> dict[str, float]:
+    """Return the CPU seconds of an epoch in both forms, the median of ``rounds``."""
+    shown = int(slates.shown.sum())
+    rows = RECIPE.batch_requests * shown // len(slates)
+    folded = Form(slates=slates, config=RECIPE)
+    unfolded = Form(
+        slates=unfold(slates), config=replace(RECIPE, batch_requests=max(rows, 1))
+    )
+    loss, other = _loss(folded, sizes), _loss(unfolded, sizes)
+    if not math.isclose(loss, other, rel_tol=1e-5):
+        raise SystemExit(f"the two forms differ: {loss} and {other}")
+    pairs = []
+    for number in range(rounds):
+        pairs.append((_seconds(folded, sizes), _seconds(unfolded, sizes)))
+        say(f"{number + 1}/{rounds}: {pairs[-1][0]:.1f} and {pairs[-1][1]:.1f} CPU s")
+    return {
+        "requests": len(slates),
+        "impressions_per_request": round(shown / len(slates), 2),
+        "folded_s": round(statistics.median(a for a, _ in pairs), 2),
+        "unfolded_s": round(statistics.median(b for _, b in pairs), 2),
+        "speed_up": round(statistics.median(b / a for a, b in pairs), 2),
+        "loss": round(loss, 6),
+    }
+
+
+def unfold(slates: Slates) -> Slates:
+    """Return a slate of one for each impression of ``slates``."""
+    request, place = np.nonzero(slates.shown)
+    whole = slates.take(request)
+    one = np.arange(len(request)), place
+    tensors = {
+        name: array[one][:, None] if name in CANDIDATE_NAMES else array
+        for name, array in whole.tensors.items()
+    }
+    return replace(
+        whole,
+        tensors=tensors,
+        clicked=whole.clicked[one][:, None],
+        positions=whole.positions[one][:, None],
+    )
+
+
+def _model(sizes: TableSizes) -> SRP4CTR:
+    torch.manual_seed(0)
+    return SRP4CTR(RECIPE.model, sizes)
+
+
+def _loss(form: Form, sizes: TableSizes) -> float:
+    objective = ClickObjective(_model(sizes), form.slates, form.config)
+    optimiser = torch.optim.SGD(objective.parameters())
+    train_step = TrainStep.of(objective, optimiser, ALONE, form.config)
+    batches = in_order(np.arange(len(form.slates)), form.config.batch_requests)
+    return train_step.loss(batches, seed=0)
+
+
+def _seconds(form: Form, sizes: TableSizes) -> float:
+    model = _model(sizes)
+    began = time.process_time()
+    finetune(model, form.slates, form.config, FitOptions())
+    return time.process_time() - began
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""A seed → users with full sequences, and the events that come next.
+
+The mix is a news site's, as EB-NeRD has it: of 100 events 60 are impressions in slates of
+8, 5 are clicks on them and 35 other behaviours. Or behaviours alone: then every event
+changes a sequence. Items are Zipf-distributed; users uniform or Zipf.
+"""
+
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srp4ctr.streams.events.schema import (
+    Behavior,
+    Click,
+    Impression,
+    UserEvent,
+    action_code,
+    item_key,
+)
+from srp4ctr.streams.state.counters import Activity
+from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH, Exposures, show
+from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement, sequence_of
+
+USERS, ITEMS, SLATE = 10_000, 5_000, 8
+ZIPF = 1.1  # the exponent: of 10,000 users the first makes 15 % of the events
+_IMPRESSIONS, _CLICKS = 0.6, 0.05
+_DAY_MS, _HOUR_MS, _MINUTE_MS = 86_400_000, 3_600_000, 60_000
+_SPAN_MS = 2 * _DAY_MS
+_READ_S = (5, 300)  # from a slate to a click on it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What is published, and how long the sequences are."""
+
+    users: str
+    """``uniform`` or ``zipf``."""
+    length: int
+    """L; every user has so many behaviours before the first event."""
+    mixed: bool = True
+    """False: behaviours alone."""
+
+
+def begin_ms() -> int:
+    """Return when the events begin: two days before an hour ago."""
+    return time.time_ns() // 1_000_000 - _SPAN_MS - _HOUR_MS
+
+
+def history(number: int, length: int, start_ms: int) -> BehaviorSequence:
+    """Return what user ``number`` did in the ``length`` minutes before ``start_ms``."""
+    return sequence_of(
+        (
+            SequenceElement(
+                occurred_at=start_ms - (length - place) * _MINUTE_MS,
+                item_key=item_key(_item(number * 31 + place)),
+                action=action_code("view"),
+            )
+            for place in range(length)
+        ),
+        version_us=(start_ms - _MINUTE_MS) * 1000,
+    )
+
+
+def past_activity(start_ms: int) -> Activity:
+    """Return a user's counters at ``start_ms``."""
+    at_ms = start_ms - _MINUTE_MS
+    return Activity(
+        impressions=(0.5, 4.0, 20.0, 90.0),
+        clicks=(0.0, 0.4, 2.0, 9.0),
+        counted_at_ms=at_ms,
+        first_seen_ms=at_ms - 30 * _DAY_MS,
+        version_us=at_ms * 1000,
+    )
+
+
+def past_exposures(number: int, start_ms: int) -> Exposures:
+    """Return as many exposures of user ``number`` as are kept, in slates of ``SLATE``."""
+    exposures = Exposures()
+    for place in range(EXPOSURE_LENGTH):
+        at_ms = start_ms - (EXPOSURE_LENGTH - place // SLATE) * _MINUTE_MS
+        key = item_key(_item(number * 37 + place))
+        exposures = show(exposures, at_ms, key, EXPOSURE_LENGTH, offset=-1)
+    return exposures
+
+
+def draw_events(load: Load, count: int, seed: int, start_ms: int) -> list[UserEvent]:
+    """Return about ``count`` events of ``load`` in event time, in its order."""
+    rng = np.random.default_rng(seed)
+    events: list[UserEvent] = []
+    num_slates = round(count * _IMPRESSIONS / SLATE) if load.mixed else 0
+    num_clicks = round(count * _CLICKS) if load.mixed else 0
+    chance = random.Random(seed)
+    for shown in _slates(rng, load, num_slates, start_ms):
+        events += shown
+    for impression in chance.sample(events, num_clicks):
+        assert isinstance(impression, Impression)
+        events.append(_click(impression, chance))
+    events += _behaviors(rng, load, count - len(events), start_ms)
+    return sorted(events, key=lambda event: event.occurred_at)
+
+
+def user_ids() -> list[str]:
+    """Return every user's id, by number."""
+    return [_user(number) for number in range(USERS)]
+
+
+def _slates(
+    rng: np.random.Generator, load: Load, count: int, start_ms: int
+) -> Iterator[list[Impression]]:
+    popularity = _zipf(ITEMS)
+    users, times = _draw(rng, load, count, start_ms)
+    for number, (user, at_ms) in enumerate(zip(users, times, strict=True)):
+        items = rng.choice(ITEMS, size=SLATE, replace=False, p=popularity)
+        yield [
+            Impression(
+                event_id=f"i-{number}-{position}-{at_ms}",
+                request_id=f"request-{number}-{at_ms}",
+                user_id=_user(user),
+                item_id=_item(item),
+                position=position,
+                occurred_at=at_ms,
+                model_version="20260101-000000",
+                score=round(0.2 / (1 + position), 4),
+            )
+            for position, item in enumerate(items.tolist())
+        ]
+
+
+def _click(shown: Impression, chance: random.Random) -> Click:
+    return Click(
+        event_id=f"c{shown.event_id}",
+        request_id=shown.request_id,
+        user_id=shown.user_id,
+        item_id=shown.item_id,
+        occurred_at=shown.occurred_at + chance.randint(*_READ_S) * 1000,
+    )
+
+
+def _behaviors(
+    rng: np.random.Generator, load: Load, count: int, start_ms: int
+) -> Iterator[Behavior]:
+    users, times = _draw(rng, load, count, start_ms)
+    items = rng.choice(ITEMS, size=count, p=_zipf(ITEMS)).tolist()
+    for number, (user, item, at_ms) in enumerate(zip(users, items, times, strict=True)):
+        yield Behavior(
+            event_id=f"b-{number}-{at_ms}",
+            user_id=_user(user),
+            item_id=_item(item),
+            action="view",
+            occurred_at=at_ms,
+            value=float(number % 90),
+        )
+
+
+def _draw(
+    rng: np.random.Generator, load: Load, count: int, start_ms: int
+) -> tuple[list[int], list[int]]:
+    """Return ``count`` users and as many times."""
+    weights = _zipf(USERS) if load.users == "zipf" else None
+    users = rng.choice(USERS, size=count, p=weights)
+    times = start_ms + rng.integers(_SPAN_MS, size=count)
+    return users.tolist(), times.tolist()
+
+
+def _zipf(size: int) -> NDArray[np.float64]:
+    weights: NDArray[np.float64] = np.arange(1, size + 1, dtype=np.float64) ** -ZIPF
+    weights /= weights.sum()
+    return weights
+
+
+def _user(number: int) -> str:
+    return f"user-{number}"
+
+
+def _item(number: int) -> str:
+    return f"item-{number % ITEMS}"

@@ -1,0 +1,122 @@
+"""How long after its publication an event is in the sequence that serving reads.
+
+Events are published at an even rate as they happen. Every 100 ms a click or behaviour is
+probed: its user's row is read every 10 ms, by the views that serving reads by.
+"""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from benchmarks.streaming.ingest_stack import Stack
+from srp4ctr.streams.broker.producer import EventPublisher
+from srp4ctr.streams.events.schema import Behavior, Click, UserEvent
+from srp4ctr.streams.state.sequences import SequenceElement, element_of
+
+_PROBE_EVERY_S, _POLL_S = 0.1, 0.01
+_TICK_S = 0.005
+_WARM_S = 2.0  # the labels of the backfill's last half hour mature first
+_PATIENCE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freshness:
+    """Published → readable."""
+
+    per_s: float
+    """The rate at which events were published."""
+    probes: int
+    p50_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Probe:
+    user_id: str
+    element: SequenceElement
+    published_s: float
+
+
+def freshness(stack: Stack, events: Sequence[UserEvent], per_s: float) -> Freshness:
+    """Publish ``events`` at ``per_s``, as happening now, and return how fresh reads are.
+
+    Raises ``TimeoutError`` for an event that does not come within 30 s.
+    """
+    from srp4ctr.features.online.store import OnlineViews
+
+    views, probes = OnlineViews(stack.features), SimpleQueue[_Probe | None]()
+    with ThreadPoolExecutor(1) as pool, EventPublisher(stack.kafka) as publisher:
+        polled = pool.submit(_poll, views, probes)
+        began = time.monotonic()
+        next_probe = began + _WARM_S
+        for number, event in enumerate(events):
+            while (wait_s := began + number / per_s - time.monotonic()) > 0:
+                time.sleep(max(wait_s, _TICK_S))
+            now_s, now_ms = time.monotonic(), time.time_ns() // 1_000_000
+            happening = msgspec.structs.replace(event, occurred_at=now_ms)
+            if now_s >= next_probe and isinstance(happening, Click | Behavior):
+                next_probe += _PROBE_EVERY_S
+                element = element_of(happening)
+                probes.put(
+                    _Probe(user_id=event.user_id, element=element, published_s=now_s)
+                )
+            publisher.publish(happening)
+        took_s = time.monotonic() - began
+        probes.put(None)
+        seen_ms = polled.result()
+    p50, p99 = np.percentile(seen_ms, (50, 99)).tolist()
+    return Freshness(
+        per_s=len(events) / took_s,
+        probes=len(seen_ms),
+        p50_ms=float(p50),
+        p99_ms=float(p99),
+    )
+
+
+def _poll(views: Any, probes: "SimpleQueue[_Probe | None]") -> list[float]:
+    """Return after how many milliseconds each probe was readable; ends after a None."""
+    waiting: list[_Probe] = []
+    seen_ms: list[float] = []
+    open_ended = True
+    while open_ended or waiting:
+        while not probes.empty():
+            probe = probes.get()
+            if probe is None:
+                open_ended = False
+            else:
+                waiting.append(probe)
+        readable = _readable(views, waiting)
+        now_s = time.monotonic()
+        seen_ms += [(now_s - each.published_s) * 1000 for each in readable]
+        waiting = [each for each in waiting if each not in readable]
+        if waiting and now_s - waiting[0].published_s > _PATIENCE_S:
+            raise TimeoutError(f"never seen in the store: {waiting[0]}")
+        time.sleep(_POLL_S)
+    return seen_ms
+
+
+def _readable(views: Any, waiting: Sequence[_Probe]) -> list[_Probe]:
+    """Return the probes whose element is in the store now."""
+    from srp4ctr.features.online import row_codec
+
+    users = list({each.user_id for each in waiting})
+    found = views.read(
+        row_codec.SEQUENCE_VIEW, [row_codec.user_entity(user) for user in users]
+    )
+    elements = {
+        user: row_codec.unpack_sequence(row).elements
+        for user, row in zip(users, found, strict=True)
+        if row
+    }
+    return [each for each in waiting if _has(elements[each.user_id], each.element)]
+
+
+def _has(elements: Sequence[SequenceElement], element: SequenceElement) -> bool:
+    """Return whether ``element`` is there, or L newer ones have pushed it out already."""
+    return element in elements or elements[0].occurred_at > element.occurred_at

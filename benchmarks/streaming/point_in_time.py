@@ -1,0 +1,242 @@
+"""Claim: of ten million events, 100,000 examples are cut within a minute, on two cores.
+
+A synthetic raw log (slates of ten, clicks, other behaviours; Zipf items, some users busier
+than others, late arrivals, duplicates) is written by a process of its own. Then all that a
+refresh reads is cut from it at L = 50; memory is that of the cutting process at its peak.
+
+    make bench NAME=point_in_time ARGS="--events 1000000 --labels 10000"
+"""
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from srp4ctr.features.offline import event_tables, point_in_time
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
+from srp4ctr.streams.raw_log.log_files import schema_of
+
+LENGTH, TTL_DAYS = 50, 90.0
+SLATE = 10
+USERS, ITEMS, PARTITIONS, DAYS = 20_000, 50_000, 4, 30
+START_MS, DAY_MS = 1_700_006_400_000, 86_400_000  # a midnight in November 2023
+END_MS = START_MS + DAYS * DAY_MS
+CLICK_RATE, BEHAVIOR_SHARE, LATE_SHARE, DUPLICATES = 0.08, 0.2, 0.01, 0.005
+ACTIONS = ("view", "view", "view", "cart", "favourite", "buy")
+IMPRESSION, CLICK, BEHAVIOR = 0, 1, 2
+KINDS = ("impression", "click", "behavior")
+Columns = Mapping[str, Any]  # name → an array of n
+T = TypeVar("T")
+
+
+def main() -> None:
+    """Print a table, then one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=10_000_000)
+    parser.add_argument("--labels", type=int, default=100_000)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        print(f"writing a log of {asked.events:,} events", file=sys.stderr)
+        writer = multiprocessing.get_context("spawn").Process(
+            target=write_world, args=(Path(folder), asked.events, asked.labels)
+        )
+        writer.start()
+        writer.join()
+        if writer.exitcode:
+            sys.exit("the log could not be written")
+        result = measure(Path(folder))
+    print(json.dumps(result))
+
+
+def measure(log_dir: Path) -> dict[str, float]:
+    """Cut the log in ``log_dir``, print a line a stage, and return what it took."""
+    took: list[float] = []
+
+    def timed(stage: str, cut: Callable[[], T], rows: Callable[[T], int]) -> T:
+        print(f"{stage} …", file=sys.stderr)
+        started, cpu = time.perf_counter(), time.process_time()
+        result = cut()
+        took.append(time.perf_counter() - started)
+        cpu = time.process_time() - cpu
+        print(f"{stage:<42} {rows(result):>10,} {took[-1]:>8.1f} {cpu:>8.1f}")
+        return result
+
+    print(f"{'':<42} {'rows':>10} {'seconds':>8} {'of CPU':>8}")
+    with contextlib.ExitStack() as stack:
+        log = timed(
+            "open: ids to keys",
+            lambda: stack.enter_context(event_tables.opened(log_dir)),
+            lambda log: log.rows(log.events.count()).as_py(),
+        )
+        found = timed(
+            "examples: sequences, counters, labels",
+            lambda: point_in_time.snapshot(log, LENGTH, TTL_DAYS),
+            lambda found: len(found.candidate_clicked),
+        )
+        timed(
+            "histories for pre-training",
+            lambda: point_in_time.histories(log, END_MS),
+            lambda past: int(past.starts[-1]),
+        )
+        timed(
+            "counts for the vocabulary", lambda: point_in_time.item_counts(log, END_MS), len
+        )
+        events = log.rows(log.events.count()).as_py()
+    labels = len(found.candidate_clicked)
+    seconds = round(sum(took), 1)
+    peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(f"{'in all':<42} {'':>10} {seconds:>8}   {peak:,} MB at the peak")
+    return {"events": events, "labels": labels, "seconds": seconds, "peak_rss_mb": peak}
+
+
+def write_world(log_dir: Path, num_events: int, num_labels: int) -> None:
+    """Write the raw log of ``num_events`` and of ``num_labels`` matured labels."""
+    rng = np.random.default_rng(0)
+    events = draw_events(rng, num_events)
+    order = np.lexsort([events["created"], events["user"] % PARTITIONS])
+    events = {name: column[order] for name, column in events.items()}
+    partitions, days = events["user"] % PARTITIONS, events["created"] // DAY_MS
+    starts = np.flatnonzero(np.diff(partitions * 10**6 + days, prepend=-1))
+    for first, after in zip(starts, [*starts[1:], len(order)], strict=True):
+        rows = {name: column[first:after] for name, column in events.items()}
+        base = int(np.searchsorted(partitions, partitions[first]))
+        offsets = np.arange(first, after) - base
+        place = (int(partitions[first]), int(days[first]))
+        _write(log_dir, BEHAVIOR_EVENTS_TOPIC, _event_table(rows, offsets), place)
+    _write(log_dir, LABELS_TOPIC, _label_table(events, rng, num_labels), place)
+
+
+def draw_events(rng: np.random.Generator, num_events: int) -> dict[str, np.ndarray]:
+    """Return ``num_events`` events as columns of integers; request -1 is none."""
+    num_deeds = int(num_events * BEHAVIOR_SHARE)
+    a_slate = SLATE * (1 + CLICK_RATE + DUPLICATES)
+    num_slates = int((num_events - num_deeds) / a_slate)
+    busy = rng.lognormal(sigma=1.0, size=USERS)
+    users = rng.choice(USERS, size=num_slates + num_deeds, p=busy / busy.sum())
+    topics = rng.zipf(1.15, size=num_slates * SLATE + num_deeds) % (ITEMS // SLATE)
+    items = topics * SLATE + np.arange(len(topics)) % SLATE  # distinct within a slate
+    at_ms = START_MS + rng.integers(DAYS * DAY_MS, size=num_slates + num_deeds)
+    slate = np.repeat(np.arange(num_slates), SLATE)
+    shown = {
+        "kind": np.full(len(slate), IMPRESSION),
+        "user": users[slate],
+        "item": items[: len(slate)],
+        "request": slate,
+        "position": np.tile(np.arange(SLATE), num_slates),
+        "occurred": at_ms[slate],
+    }
+    clicked = _rows(shown, rng.random(len(slate)) < CLICK_RATE)
+    clicked["kind"][:] = CLICK
+    clicked["occurred"] += 1 + rng.exponential(30_000, len(clicked["kind"])).astype(int)
+    again = _rows(shown, rng.random(len(slate)) < DUPLICATES)
+    again["occurred"] += 1000
+    acted = {
+        "kind": np.full(num_deeds, BEHAVIOR),
+        "user": users[num_slates:],
+        "item": items[len(slate) :],
+        "request": np.full(num_deeds, -1),
+        "position": np.full(num_deeds, -1),
+        "occurred": at_ms[num_slates:],
+    }
+    parts = (shown, clicked, again, acted)
+    events = {name: np.concatenate([part[name] for part in parts]) for name in shown}
+    size = len(events["kind"])
+    late = rng.random(size) < LATE_SHARE
+    delay = rng.exponential(200, size) + late * rng.exponential(3_600_000, size)
+    return events | {"created": events["occurred"] + delay.astype(int)}
+
+
+def _rows(columns: Columns, chosen: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: column[chosen] for name, column in columns.items()}
+
+
+def _event_table(rows: Columns, offsets: np.ndarray) -> pa.Table:
+    is_deed = rows["kind"] == BEHAVIOR
+    shown = rows["kind"] == IMPRESSION
+    named = {
+        "type": np.array(KINDS, dtype=object)[rows["kind"]],
+        "user_id": _ids("user-", rows["user"]),
+        "item_id": _ids("item-", rows["item"]),
+        "request_id": pa.array(_ids("request-", rows["request"]), mask=is_deed),
+        "occurred_at": rows["occurred"],
+        "created_at": rows["created"],
+        "position": pa.array(rows["position"], mask=~shown),
+        "action": pa.array(
+            np.array(ACTIONS, dtype=object)[rows["item"] % len(ACTIONS)], mask=~is_deed
+        ),
+        "event_id": _ids("event-", offsets),
+        "partition": rows["user"] % PARTITIONS,
+        "offset": offsets,
+    }
+    return _table(BEHAVIOR_EVENTS_TOPIC, named)
+
+
+def _label_table(events: Columns, rng: np.random.Generator, count: int) -> pa.Table:
+    shown = np.flatnonzero(events["kind"] == IMPRESSION)
+    requests = np.unique(events["request"][shown])
+    asked = rng.choice(requests, size=min(-(-count // SLATE), len(requests)), replace=False)
+    shown = shown[np.isin(events["request"][shown], asked)]
+    _, first = np.unique(
+        events["request"][shown] * SLATE + events["position"][shown], return_index=True
+    )
+    rows = _rows(events, shown[first][:count])
+    size = len(rows["kind"])
+    clicked = rng.random(size) < CLICK_RATE
+    named = {
+        "user_id": _ids("user-", rows["user"]),
+        "item_id": _ids("item-", rows["item"]),
+        "request_id": _ids("request-", rows["request"]),
+        "position": rows["position"],
+        "impression_at": rows["occurred"],
+        "clicked": clicked,
+        "within_window": np.ones(size, dtype=bool),
+        "matured_at": rows["occurred"] + 1_800_000,
+        "created_at": rows["occurred"] + 1_800_000,
+        "revision": np.where(clicked, 2, 0),
+        "partition": np.zeros(size, dtype=int),
+        "offset": np.arange(size),
+    }
+    return _table(LABELS_TOPIC, named)
+
+
+def _ids(prefix: str, numbers: np.ndarray) -> np.ndarray:
+    names = np.array([f"{prefix}{n}" for n in np.unique(numbers).tolist()], dtype=object)
+    return names[np.unique(numbers, return_inverse=True)[1]]
+
+
+def _table(topic: str, named: Columns) -> pa.Table:
+    """Return ``named`` columns in the topic's schema; the others are null."""
+    size = len(named["offset"])
+    return pa.table(
+        [
+            pa.array(named[field.name], type=field.type)
+            if field.name in named
+            else pa.nulls(size, field.type)
+            for field in schema_of(topic)
+        ],
+        schema=schema_of(topic),
+    )
+
+
+def _write(log_dir: Path, topic: str, table: pa.Table, place: tuple[int, int]) -> None:
+    partition, day = place
+    date = np.datetime64(day, "D")
+    folder = log_dir / topic / f"date={date}"
+    folder.mkdir(parents=True, exist_ok=True)
+    ends = f"{table['offset'][0]}-{table['offset'][-1]}"
+    pq.write_table(table, folder / f"{partition}-{ends}.parquet")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The folder that carries a model from training to serving, and its records."""

@@ -1,0 +1,239 @@
+"""The folder that carries a model from training to serving: its files, card and hashes.
+
+In: a folder written by training. Out: proof that its files belong together, and its card
+(``bundle.json``) for promotion, serving and monitoring. Standard library only: the
+server's environment reads bundles too. Nothing in a bundle is ever executed.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from srp4ctr.atomic_files import replace_text
+from srp4ctr.features.bundles.gates import Gate
+from srp4ctr.features.tensors import schema
+
+WEIGHTS_FILE = "weights.safetensors"
+ENCODER_FILE = "encoder.onnx"
+HEAD_FILE = "head.onnx"
+VOCABULARY_FILE = "vocabulary.json"
+GOLDEN_FILE = "golden.safetensors"
+CARD_FILE = "bundle.json"
+MANIFEST_FILE = "manifest.json"
+CONTENT_FILES = (
+    WEIGHTS_FILE,
+    ENCODER_FILE,
+    HEAD_FILE,
+    VOCABULARY_FILE,
+    GOLDEN_FILE,
+    CARD_FILE,
+)
+
+_VERSION = re.compile(r"v([1-9][0-9]*)")
+_ALWAYS_WRITTEN = ("version", "created_at_ms", "sizes", "schema_fingerprint")
+_HASH_CHUNK = 1 << 20
+# What it takes to fill a server's memory or disk must not get that far. Card, manifest and
+# notes are kilobytes; a vocabulary has 20 bytes an item, weights some hundred.
+_SUFFIXES = (".json", ".onnx", ".safetensors")
+_MAX_JSON_BYTES = 1 << 20
+MAX_FILE_BYTES = {VOCABULARY_FILE: 1 << 30, CARD_FILE: _MAX_JSON_BYTES}
+MAX_OTHER_BYTES = 1 << 33
+_KINDS: Mapping[str, type] = {
+    **dict.fromkeys(("version", "schema_fingerprint", "parent", "recipe"), str),
+    **dict.fromkeys(
+        ("created_at_ms", "window_start_ms", "window_end_ms", "boundary_ms"), int
+    ),
+    **dict.fromkeys(("sizes", "metrics", "cost", "counts"), dict),
+}
+MAX_SIZE = 1 << 20  # of an axis: the greatest of real bundles are below 10,000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleManifest:
+    """What a bundle says about itself: the content of ``bundle.json``."""
+
+    version: str
+    """``v7``: also the suffix of Triton's step names."""
+    created_at_ms: int
+    sizes: Mapping[str, int]
+    """Numbers for the schema's symbols: L, W, E, D, S, M, A, X, R, C."""
+    schema_fingerprint: str = field(default_factory=schema.fingerprint)
+    window_start_ms: int = 0
+    """The earliest request that the model learnt from."""
+    window_end_ms: int = 0
+    """The latest request that it was judged on."""
+    calibration_scale: float = 1.0
+    calibration_bias: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Of the held-out slice: auc, log_loss, calibration, …"""
+    cost: Mapping[str, float] = field(default_factory=dict)
+    """The cost card: encoder_flops, folded_flops and unfolded_flops per request, …"""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """What went in: requests, impressions, clicks, users, items, …"""
+    boundary_ms: int = 0
+    """Nothing from here on taught the model: it calibrated and judged."""
+    parent: str = ""
+    """The bundle whose weights it began with; "": none."""
+    recipe: str = ""
+    """A digest of settings and examples: the same would make the same bundle again."""
+    gates: tuple[Gate, ...] = ()
+    """What training checked; what promotion checked is in the report beside."""
+
+    def __post_init__(self) -> None:
+        if _VERSION.fullmatch(self.version) is None:
+            raise ValueError(f"bundle version {self.version!r}; expected v1, v2, …")
+
+
+def write_card(folder: Path, manifest: BundleManifest) -> Path:
+    """Write ``bundle.json`` into ``folder``; training does so before ``write_manifest``."""
+    path = folder / CARD_FILE
+    _write_json(path, dataclasses.asdict(manifest))
+    return path
+
+
+def write_manifest(folder: Path) -> Path:
+    """Write ``manifest.json``: the SHA-256 of every other file in ``folder``.
+
+    Written last, so its existence means that the bundle is whole.
+    """
+    names = sorted(p.name for p in folder.iterdir() if p.is_file())
+    hashes = {name: _sha256(folder / name) for name in names if name != MANIFEST_FILE}
+    path = folder / MANIFEST_FILE
+    _write_json(path, hashes)
+    return path
+
+
+def verify(folder: Path) -> BundleManifest:
+    """Return the card of a bundle that is whole, unchanged and of this code's schema.
+
+    Raises ``ValueError`` that names the file which is missing, changed, too large or of a
+    kind that no bundle has.
+    """
+    hashes = _read_json(folder / MANIFEST_FILE)
+    for name in CONTENT_FILES:
+        if name not in hashes:
+            raise ValueError(f"{folder / MANIFEST_FILE} does not list {name}")
+    for name, expected in hashes.items():
+        if Path(name).name != name:
+            raise ValueError(f"{folder / MANIFEST_FILE} lists a path: {name!r}")
+        _check_file(folder / name)
+        if _sha256(folder / name) != expected:
+            raise ValueError(f"{folder / name} has changed since the bundle was written")
+    card = read(folder)
+    if card.version != folder.name:
+        raise ValueError(f"{folder} holds bundle {card.version}: was it renamed?")
+    check_fingerprint(card)
+    return card
+
+
+def check_fingerprint(card: BundleManifest) -> None:
+    """Raise ``ValueError`` if the bundle was trained on other tensors than this code's."""
+    if card.schema_fingerprint != schema.fingerprint():
+        raise ValueError(
+            f"bundle {card.version} was trained with feature schema "
+            f"{card.schema_fingerprint}, this code has {schema.fingerprint()}: "
+            "train a new bundle with `srp4ctr model refresh`"
+        )
+
+
+def read(folder: Path) -> BundleManifest:
+    """Return the card of the bundle in ``folder``, unverified."""
+    card = _read_json(folder / CARD_FILE)
+    fields = dataclasses.fields(BundleManifest)
+    # What an older release did not write has its default.
+    odd = {*_ALWAYS_WRITTEN} - {*card} | {*card} - {f.name for f in fields}
+    if odd:
+        raise ValueError(f"{folder / CARD_FILE}: missing or unknown fields {sorted(odd)}")
+    try:
+        gates = tuple(Gate(**each) for each in card.pop("gates", ()))
+        _check_card(card)
+        return BundleManifest(**card, gates=gates)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder / CARD_FILE}: {error}") from error
+
+
+def list_bundles(bundles_dir: Path) -> list[Path]:
+    """Return the folders of the whole bundles in ``bundles_dir``, oldest version first."""
+    whole = [p for p in _versioned(bundles_dir) if (p / MANIFEST_FILE).is_file()]
+    return sorted(whole, key=lambda path: _number(path.name))
+
+
+def next_version(bundles_dir: Path) -> str:
+    """Return the first version above every folder there, unfinished ones included."""
+    numbers = [_number(path.name) for path in _versioned(bundles_dir)]
+    return f"v{max(numbers, default=0) + 1}"
+
+
+def _check_file(path: Path) -> None:
+    """Raise ``ValueError`` unless ``path`` may be a file of a bundle."""
+    if path.is_symlink():
+        raise ValueError(f"{path} is a link: a bundle holds its files itself")
+    if not path.is_file():
+        raise ValueError(f"{path} is missing")
+    if path.suffix not in _SUFFIXES:
+        raise ValueError(f"{path}: a bundle holds {', '.join(_SUFFIXES)} alone")
+    limit = MAX_FILE_BYTES.get(path.name, MAX_OTHER_BYTES)
+    if (size := path.stat().st_size) > limit:
+        raise ValueError(f"{path} has {size:,} bytes; at most {limit:,}")
+
+
+def _check_card(card: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` for what later code would trip over, or fill memory with."""
+    for name, kind in _KINDS.items():
+        if type(card.get(name, kind())) is not kind:
+            raise ValueError(f"{name} is {card[name]!r:.40}; expected {kind.__name__}")
+    for name, size in card["sizes"].items():
+        if type(size) is not int or not 1 <= size <= MAX_SIZE:
+            raise ValueError(f"size {name} is {size!r:.40}; 1 to {MAX_SIZE:,}")
+    for name in ("metrics", "cost", "counts"):
+        for key, value in card.get(name, {}).items():
+            if type(value) not in (int, float):
+                raise ValueError(f"{name} {key} is {value!r:.40}; expected a number")
+
+
+def _versioned(bundles_dir: Path) -> list[Path]:
+    if not bundles_dir.is_dir():
+        return []
+    return [p for p in bundles_dir.iterdir() if p.is_dir() and _VERSION.fullmatch(p.name)]
+
+
+def _number(version: str) -> int:
+    return int(version.removeprefix("v"))
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_HASH_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write ``content`` so that a reader sees all of it or nothing."""
+    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
+    replace_text(path, text + "\n")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if (size := path.stat().st_size) > _MAX_JSON_BYTES:
+            raise ValueError(f"{size:,} bytes; at most {_MAX_JSON_BYTES:,}")
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text, parse_constant=_no_number)
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a JSON object")
+    return content
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON's")

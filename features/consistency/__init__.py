@@ -1,0 +1,1 @@
+"""The online store compared with the raw log."""

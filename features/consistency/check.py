@@ -1,0 +1,271 @@
+"""The store against the log: is what serving reads what the log says it should be?
+
+In: a sample of users and items, and how far the stream has stored each partition. Out: how
+many rows differ from a recomputation, and by how much. Rows are compared as of an offset:
+what the stream has committed, the store has acknowledged, and a row that is further says
+so itself. So live traffic makes nothing look wrong, and being behind is told apart.
+"""
+
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+from pathlib import Path
+
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.consistency.replay import (
+    Owner,
+    Place,
+    events_of,
+    exposures_at,
+    item_share_at,
+    places,
+    sequence_at,
+    user_activity_at,
+)
+from srp4ctr.features.consistency.report import FeatureCheck
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, item_key
+from srp4ctr.streams.raw_log.log_files import covered_offsets
+from srp4ctr.streams.state.counters import Activity, decayed
+from srp4ctr.streams.state.exposures import Exposures
+from srp4ctr.streams.state.reducers import LoggedEvent
+from srp4ctr.streams.state.sequences import BehaviorSequence
+from srp4ctr.streams.state.state_store import FeatureSink, Rows
+
+_MOST_EVENTS = 50_000  # of users, and as many of items: as Python objects 36 MB
+_PATIENCE_S, _POLL_S = 8.0, 0.25  # beyond the time that the log is written in
+_TOLERANCE = 1e-9  # relative; a rebuild may have added a share's parts in another order
+_MAX_DETAILS = 20
+
+_Logged = Mapping[Place, Sequence[LoggedEvent]]
+_Kept = BehaviorSequence | Exposures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Finding:
+    """What was found of one row: by default, that it is right."""
+
+    is_sequence: bool = False
+    is_waiting: bool = False
+    edits: int = 0
+    difference: float = 0.0
+    wrong: str = ""
+    """What is wrong, in a sentence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Progress:
+    """How far each partition is."""
+
+    stored: Mapping[int, int]
+    """The last offset that the store is sure to have everything of."""
+    logged: Mapping[int, int]
+    """The last offset that the log holds."""
+
+    def as_of(self, partition: int, last_offset: int) -> int | None:
+        """Return the offset to compare a row at; None before the log has what it has."""
+        logged = self.logged[partition]
+        if last_offset > logged:
+            return None
+        return max(last_offset, min(self.stored[partition], logged))
+
+
+def check_features(
+    config: FeatureConfig,
+    sink: FeatureSink,
+    streams: StreamConfig,
+    committed: Mapping[int, int],
+    sample: int = 200,
+) -> FeatureCheck:
+    """Return how at most ``sample`` users and as many items' shares stand in the store.
+
+    Fewer where these have more events than a check should hold. ``streams`` says how much
+    of a user is kept. ``committed`` is the stream's next offset by partition, read before
+    this call: what is before it, the store must have. Partitions whose log does not begin
+    with their first event (its retention) are left out.
+    """
+    log_dir = Path(config.log_dir)
+    users, cut = _sampled(log_dir, "user_id", sample)
+    items, _ = _sampled(log_dir, "item_id", sample)
+    rows = sink.read(
+        [user_id for user_id, _ in users],
+        [(item_key(item_id), partition) for item_id, partition in items],
+    )
+    last = _last_offsets(users, rows)
+    patience_s = _PATIENCE_S + streams.log_flush_interval_s
+    logged = _logged_offsets(log_dir, {p for _, p in users + items}, last, patience_s)
+    progress = _Progress(
+        stored=defaultdict(lambda: -1, {p: end - 1 for p, end in committed.items()}),
+        logged=logged,
+    )
+    done = events_of(log_dir, "user_id", users)
+    shown = events_of(log_dir, "item_id", items)
+    found = [
+        *_compare_users(done, rows, progress, streams),
+        *_compare_items(shown, rows, progress),
+    ]
+    has = {p: max(progress.stored[p], last[p]) for p in logged}
+    return _summary(found, len(cut), _behind_ms(done, has))
+
+
+def _sampled(log_dir: Path, owner: Owner, sample: int) -> tuple[list[Place], set[int]]:
+    """Return some places of the whole partitions, and the partitions that are not whole."""
+    found = places(log_dir, owner)
+    cut = {p for p in {p for _, p in found} if _covered(log_dir, p)[0] > 0}
+    whole = [place for place in found if place[1] not in cut]
+    drawn = random.sample(whole, min(sample, len(whole)))
+    until = accumulate(found[place] for place in drawn)
+    places_until = zip(drawn, until, strict=True)
+    return [p for p, events in places_until if events - found[p] < _MOST_EVENTS], cut
+
+
+def _last_offsets(users: Sequence[Place], rows: Rows) -> Mapping[int, int]:
+    """Return the last offset that any row of each partition has seen; else -1."""
+    last: dict[int, int] = defaultdict(lambda: -1)
+    for user_id, partition in users:
+        sequence = rows.sequences.get(user_id, BehaviorSequence())
+        activity = rows.activities.get(user_id, Activity())
+        exposures = rows.exposures.get(user_id, Exposures())
+        seen = max(each.last_offset for each in (sequence, activity, exposures))
+        last[partition] = max(last[partition], seen)
+    for (_, partition), activity in rows.shares.items():
+        last[partition] = max(last[partition], activity.last_offset)
+    return last
+
+
+def _logged_offsets(
+    log_dir: Path, partitions: set[int], wanted: Mapping[int, int], patience_s: float
+) -> dict[int, int]:
+    """Return how far the log is; waits so long until it is as far as ``wanted``."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        logged = {p: _covered(log_dir, p)[1] for p in partitions}
+        is_there = all(logged[p] >= wanted[p] for p in partitions)
+        if is_there or time.monotonic() > deadline:
+            return logged
+        time.sleep(_POLL_S)
+
+
+def _covered(log_dir: Path, partition: int) -> tuple[int, int]:
+    return covered_offsets(log_dir, BEHAVIOR_EVENTS_TOPIC, partition)
+
+
+def _compare_users(
+    logged: _Logged, rows: Rows, progress: _Progress, streams: StreamConfig
+) -> Iterator[_Finding]:
+    for (user_id, partition), events in logged.items():
+        of = f"of user {user_id} (partition {partition})"
+        kept: tuple[tuple[str, _Kept, Callable[[int], _Kept]], ...] = (
+            (
+                f"sequence {of}",
+                rows.sequences.get(user_id, BehaviorSequence()),
+                partial(sequence_at, events, length=streams.sequence_length),
+            ),
+            (
+                f"exposures {of}",
+                rows.exposures.get(user_id, Exposures()),
+                partial(exposures_at, events, length=streams.exposure_length),
+            ),
+        )
+        for name, stored, recomputed in kept:
+            offset = progress.as_of(partition, stored.last_offset)
+            yield _compare_sequences(name, stored, offset, recomputed)
+        activity = rows.activities.get(user_id, Activity())
+        offset = progress.as_of(partition, activity.last_offset)
+        counted = partial(user_activity_at, events)
+        yield _compare_counters(f"counters {of}", activity, offset, counted)
+
+
+def _compare_items(logged: _Logged, rows: Rows, progress: _Progress) -> Iterator[_Finding]:
+    for (item_id, partition), events in logged.items():
+        of = f"counters of item {item_id} (partition {partition})"
+        stored = rows.shares.get((item_key(item_id), partition), Activity())
+        recomputed = partial(item_share_at, events, partition=partition)
+        offset = progress.as_of(partition, stored.last_offset)
+        yield _compare_counters(of, stored, offset, recomputed)
+
+
+def _compare_sequences(
+    of: str, stored: _Kept, offset: int | None, recomputed: Callable[[int], _Kept]
+) -> _Finding:
+    if offset is None:
+        return _Finding(is_sequence=True, is_waiting=True)
+    right = recomputed(offset)
+    edits = _edit_distance(stored.elements, right.elements)
+    if stored.forgotten_at_ms != right.forgotten_at_ms:
+        wrong = f"{of}: forgotten until {stored.forgotten_at_ms}, not as the log says"
+    else:
+        wrong = f"{of}: {edits} edits" if edits else ""
+    return _Finding(is_sequence=True, edits=edits, wrong=wrong)
+
+
+def _compare_counters(
+    of: str,
+    stored: Activity,
+    offset: int | None,
+    recomputed: Callable[[int], Activity],
+) -> _Finding:
+    if offset is None:
+        return _Finding(is_waiting=True)
+    right = recomputed(offset)
+    at_ms = max(stored.counted_at_ms, right.counted_at_ms)
+    pairs = zip(_counts(stored, at_ms), _counts(right, at_ms), strict=True)
+    largest = max(
+        abs(a - b) if abs(a - b) > _TOLERANCE * max(a, b, 1.0) else 0.0 for a, b in pairs
+    )
+    times = (stored.counted_at_ms, stored.first_seen_ms)
+    if not largest and times == (right.counted_at_ms, right.first_seen_ms):
+        return _Finding()
+    return _Finding(difference=largest, wrong=f"{of}: off by up to {largest:.3g} events")
+
+
+def _counts(activity: Activity, at_ms: int) -> tuple[float, ...]:
+    elapsed_ms = at_ms - activity.counted_at_ms
+    return decayed(activity.impressions, elapsed_ms) + decayed(activity.clicks, elapsed_ms)
+
+
+def _behind_ms(logged: _Logged, has: Mapping[int, int]) -> int:
+    """Return the age of the oldest event that the store does not have."""
+    missing = (
+        each.known_at_ms
+        for (_, partition), events in logged.items()
+        for each in events
+        if each.offset > has[partition]
+    )
+    now_ms = time.time_ns() // 1_000_000
+    return now_ms - min(missing, default=now_ms)
+
+
+def _summary(found: Sequence[_Finding], cut: int, behind_ms: int) -> FeatureCheck:
+    wrong = [each for each in found if each.wrong]
+    waiting = sum(each.is_waiting for each in found)
+    return FeatureCheck(
+        checked_at_ms=time.time_ns() // 1_000_000,
+        rows=len(found) - waiting,
+        wrong_sequences=sum(each.is_sequence for each in wrong),
+        edits=sum(each.edits for each in wrong),
+        wrong_counters=sum(not each.is_sequence for each in wrong),
+        largest_difference=max((each.difference for each in wrong), default=0.0),
+        waiting=waiting,
+        partitions_left_out=cut,
+        behind_s=behind_ms / 1000,
+        details=tuple(each.wrong for each in wrong[:_MAX_DETAILS]),
+    )
+
+
+def _edit_distance(left: Sequence[object], right: Sequence[object]) -> int:
+    """Return the least insertions, removals and replacements from one to the other."""
+    if left == right:
+        return 0
+    above = list(range(len(right) + 1))
+    for row, one in enumerate(left, start=1):
+        current = [row]
+        for column, other in enumerate(right, start=1):
+            replaced = above[column - 1] + (one != other)
+            current.append(min(replaced, above[column] + 1, current[-1] + 1))
+        above = current
+    return above[-1]

@@ -1,0 +1,144 @@
+"""The raw log → what the store should hold, by the stream's own fold, as of an offset.
+
+In: some users or items, and how far their partitions had been folded. Out: their events and
+the rows that these make. Slow and exact: for checks and for people, not for training.
+"""
+
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from srp4ctr.streams.events.schema import (
+    BEHAVIOR_EVENTS_TOPIC,
+    FORGOTTEN_USER,
+    Click,
+    Forget,
+    Impression,
+)
+from srp4ctr.streams.raw_log.log_files import schema_of
+from srp4ctr.streams.raw_log.log_lock import reading
+from srp4ctr.streams.raw_log.row_schema import event_of
+from srp4ctr.streams.state.counters import Activity
+from srp4ctr.streams.state.exposures import Exposures
+from srp4ctr.streams.state.reducers import (
+    LoggedEvent,
+    fold_activities,
+    fold_exposures,
+    fold_sequences,
+    fold_shares,
+)
+from srp4ctr.streams.state.sequences import BehaviorSequence
+
+Owner = Literal["user_id", "item_id"]
+Place = tuple[str, int]
+"""A user or an item, and a partition."""
+_TYPES: Mapping[Owner, Sequence[str]] = {
+    "user_id": ("impression", "click", "behavior", "forget"),
+    "item_id": ("impression", "click"),  # what an item's counters count
+}
+
+
+def places(log_dir: Path, owner: Owner) -> dict[Place, int]:
+    """Return the users of each partition of the log, or the items that were shown.
+
+    With each, how many events ``events_of`` would find, or some more after a crash.
+    """
+    columns, is_wanted = [owner, "partition"], pc.field("type").isin(_TYPES[owner])
+    if owner == "user_id":
+        is_wanted &= pc.field(owner) != FORGOTTEN_USER
+    with reading(log_dir):
+        table = _events(log_dir).to_table(columns=columns, filter=is_wanted)
+    found = table.group_by(columns).aggregate([([], "count_all")]).to_pydict()
+    counted_at = zip(found[owner], found["partition"], found["count_all"], strict=True)
+    return {(value, partition): count for value, partition, count in sorted(counted_at)}
+
+
+def events_of(
+    log_dir: Path, owner: Owner, wanted: Collection[Place]
+) -> dict[Place, list[LoggedEvent]]:
+    """Return the events at each of ``wanted``, each offset once, in order.
+
+    An item's come with its users' wishes to be forgotten, which decide what counts.
+    """
+    values = pa.array(sorted({value for value, _ in wanted}), type=pa.string())
+    is_wanted = pc.field(owner).isin(values) & pc.field("type").isin(_TYPES[owner])
+    is_wish = pc.field("type") == "forget"
+    found: dict[Place, dict[int, LoggedEvent]] = {place: {} for place in wanted}
+    wishes: dict[Place, dict[int, LoggedEvent]] = {}
+    for row in _rows(log_dir, is_wanted | is_wish):
+        at = found.get((row[owner], row["partition"]))
+        if at is None and row["type"] == "forget":
+            at = wishes.setdefault((row["user_id"], row["partition"]), {})
+        if at is not None:
+            at[row["offset"]] = event_of(row)
+    for (_, partition), events in found.items():
+        for user_id in {each.event.user_id for each in events.values()}:
+            events |= wishes.get((user_id, partition), {})
+    return {
+        place: [events[offset] for offset in sorted(events)]
+        for place, events in found.items()
+    }
+
+
+def sequence_at(
+    events: Iterable[LoggedEvent], offset: int, length: int
+) -> BehaviorSequence:
+    """Return a user's sequence after the event at ``offset``; versions do not compare."""
+    seen = [each for each in events if each.offset <= offset]
+    rows = fold_sequences({}, seen, length)
+    return next(iter(rows.values()), BehaviorSequence())
+
+
+def user_activity_at(events: Iterable[LoggedEvent], offset: int) -> Activity:
+    """Return a user's counters after the event at ``offset``."""
+    rows = fold_activities({}, counted(events, offset))
+    return next(iter(rows.values()), Activity())
+
+
+def exposures_at(events: Iterable[LoggedEvent], offset: int, length: int) -> Exposures:
+    """Return what a user was shown last, after the event at ``offset``."""
+    rows = fold_exposures({}, counted(events, offset), length)
+    return next(iter(rows.values()), Exposures())
+
+
+def item_share_at(events: Iterable[LoggedEvent], offset: int, partition: int) -> Activity:
+    """Return an item's counters of ``partition`` after the event at ``offset``."""
+    rows = fold_shares({}, counted(events, offset), partition)
+    return next(iter(rows.values()), Activity())
+
+
+def counted(events: Iterable[LoggedEvent], offset: int) -> Iterator[LoggedEvent]:
+    """Yield what counts up to ``offset``: no duplicate, and nothing forgotten before."""
+    seen: dict[str, set[Hashable]] = {}
+    forgotten_ms: dict[str, int] = {}
+    for logged in events:
+        event = logged.event
+        if logged.offset > offset:
+            return
+        if event.occurred_at <= forgotten_ms.get(event.user_id, 0):
+            continue
+        if isinstance(event, Forget):
+            forgotten_ms[event.user_id] = event.occurred_at
+            seen.pop(event.user_id, None)  # what was shown before is unknown from now on
+        elif isinstance(event, Impression | Click):
+            identity = (type(event), event.request_id, event.item_id)
+            if identity in seen.setdefault(event.user_id, set()):
+                continue
+            seen[event.user_id].add(identity)
+        yield logged
+
+
+def _rows(log_dir: Path, is_wanted: pc.Expression) -> Iterator[dict[str, Any]]:
+    with reading(log_dir):
+        for batch in _events(log_dir).to_batches(filter=is_wanted):
+            yield from batch.to_pylist()
+
+
+def _events(log_dir: Path) -> ds.Dataset:
+    folder = log_dir / BEHAVIOR_EVENTS_TOPIC
+    files = [str(path) for path in folder.glob("date=*/*.parquet")]  # none unfinished
+    return ds.dataset(files, schema=schema_of(BEHAVIOR_EVENTS_TOPIC), format="parquet")

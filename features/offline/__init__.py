@@ -1,0 +1,1 @@
+"""The raw log → point-in-time correct features for training."""

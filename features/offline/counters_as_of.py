@@ -1,0 +1,129 @@
+"""Events → decayed counts of users or items at many instants at once, by Ibis.
+
+c(t) = Σ_i 2^(−(t − t_i) / h), as ``streams.activity`` counts one by one, but over events
+that were visible before t, and without meeting every event with every instant: time is cut
+into buckets, and c(t) is a running sum within t's bucket plus what is left of the earlier
+ones at its start. No term is negative, so nothing cancels.
+"""
+
+from typing import Any
+
+import ibis
+import ibis.selectors as s
+import numpy as np
+from ibis import _
+
+from srp4ctr.features.offline.event_tables import EventLog, Table
+from srp4ctr.features.tensors.transforms import MS_PER_HOUR, ActivityArrays
+from srp4ctr.streams.state.counters import HALF_LIVES_H
+
+# A weight is at most 2^512 here: half of the exponents that a double has are left for sums.
+_BUCKET_MS = round(512 * min(HALF_LIVES_H) * MS_PER_HOUR)
+_HALF_LIVES_MS = {f"{hours:g}h": hours * MS_PER_HOUR for hours in HALF_LIVES_H}
+_IMPRESSIONS = tuple(f"impressions_{name}" for name in _HALF_LIVES_MS)
+_CLICKS = tuple(f"clicks_{name}" for name in _HALF_LIVES_MS)
+_COUNTS = (*_IMPRESSIONS, *_CLICKS)
+
+
+def counts_at(log: EventLog, events: Table, asked: Table) -> ActivityArrays:
+    """Return the counts (N, 4) of N owners at their instants, in the order of ``row``.
+
+    ``events`` has owner, is_click, occurred_at and visible_at; ``asked`` has owner, at_ms
+    and row, 0 to N - 1. The counts are as of ``at_ms``: they need no further decay.
+    """
+    turns = log.keep(_turns(events.semi_join(asked, "owner"), asked))
+    parts = ibis.union(_of_this_bucket(turns), _of_earlier_buckets(turns))
+    counts = parts.group_by("row").aggregate(
+        s.across(s.cols(*_COUNTS), _.sum().fill_null(0.0)),
+        at_ms=_.at_ms.max(),
+        first_seen_ms=_.first_seen_ms.min().fill_null(0),
+    )
+    found = log.rows(counts.order_by("row"))
+    impressions, clicks = (
+        np.stack([found[name].to_numpy() for name in names], axis=-1)
+        for names in (_IMPRESSIONS, _CLICKS)
+    )
+    return ActivityArrays(
+        impressions=impressions,
+        clicks=clicks,
+        counted_at_ms=found["at_ms"].to_numpy(),
+        first_seen_ms=found["first_seen_ms"].to_numpy(),
+    )
+
+
+def _turns(events: Table, asked: Table) -> Table:
+    """Return each instant with its turn, and the sums of the events after each of them.
+
+    Turns are 1, 2, … for an owner's instants by time. Of the events between two instants
+    only the sums by bucket are needed, and those are few: they have the former's turn.
+    """
+    columns = ("owner", "row", "at_ms", "occurred_at", "is_click")
+    unasked = events.mutate(row=ibis.null("int64"), at_ms=events.visible_at)
+    instants = asked.mutate(occurred_at=ibis.null("int64"), is_click=ibis.null("boolean"))
+    both = ibis.union(unasked.select(*columns), instants.select(*columns))
+    # An instant comes before the events of its millisecond: it does not see them.
+    so_far = ibis.cumulative_window(group_by="owner", order_by=("at_ms", both.row.isnull()))
+    numbered = both.mutate(turn=_.row.count().over(so_far), bucket=both.at_ms // _BUCKET_MS)
+    return numbered.group_by("owner", "bucket", "turn", "row").aggregate(
+        at_ms=_.at_ms.max(),
+        first_seen_ms=_.occurred_at.min(),
+        **{name: weight.sum() for name, weight in _weights(numbered).items()},
+    )
+
+
+def _weights(events: Table) -> dict[str, Any]:
+    """Return what each event counts for, as of the start of the bucket it was seen in."""
+    # An integer by 3600000.0 is a decimal on Spark, of too few places: a double is not.
+    since_start_ms = (events.occurred_at - events.bucket * _BUCKET_MS).cast("float64")
+    weights = {}
+    for name, half_life_ms in _HALF_LIVES_MS.items():
+        weight = ibis.literal(2.0) ** (since_start_ms / half_life_ms)
+        weights[f"impressions_{name}"] = ibis.ifelse(events.is_click, 0.0, weight)
+        weights[f"clicks_{name}"] = ibis.ifelse(events.is_click, weight, 0.0)
+    return weights
+
+
+def _of_this_bucket(turns: Table) -> Table:
+    """Return for each instant the sums of its bucket so far."""
+    so_far = ibis.cumulative_window(
+        group_by=("owner", "bucket"), order_by=("turn", turns.row.isnull())
+    )
+    running = turns.mutate(
+        s.across(s.cols(*_COUNTS), _.sum().over(so_far)),
+        first_seen_ms=_.first_seen_ms.min().over(so_far),
+    )
+    return _decayed(running.filter(running.row.notnull()))
+
+
+def _of_earlier_buckets(turns: Table) -> Table:
+    """Return for each instant what is left of the earlier buckets.
+
+    They are added up once for all instants of a bucket, as of its start.
+    """
+    totals = turns.group_by("owner", "bucket").aggregate(
+        s.across(s.cols(*_COUNTS), _.sum()), first_seen_ms=_.first_seen_ms.min()
+    )
+    instants = turns.filter(turns.row.notnull()).select("owner", "bucket", "row", "at_ms")
+    reached = instants.select("owner", later="bucket").distinct()
+    earlier = totals.inner_join(reached, "owner").filter(_.bucket < _.later)
+    left = _left_after(earlier, (earlier.later - earlier.bucket) * _BUCKET_MS)
+    parts = earlier.select("owner", "first_seen_ms", bucket="later", **left)
+    started = parts.group_by("owner", "bucket").aggregate(
+        s.across(s.cols(*_COUNTS), _.sum()), first_seen_ms=_.first_seen_ms.min()
+    )
+    return _decayed(instants.inner_join(started, ("owner", "bucket")))
+
+
+def _decayed(sums: Table) -> Table:
+    """Return ``sums``, as of their buckets' starts, as of ``at_ms``."""
+    left = _left_after(sums, sums.at_ms - sums.bucket * _BUCKET_MS)
+    return sums.select("row", "at_ms", "first_seen_ms", **left)
+
+
+def _left_after(sums: Table, elapsed_ms: Any) -> dict[str, Any]:
+    """Return what is left of each count after ``elapsed_ms``."""
+    decay = {
+        name: ibis.literal(2.0) ** (-elapsed_ms.cast("float64") / half_life_ms)
+        for name, half_life_ms in _HALF_LIVES_MS.items()
+    }
+    return {name: sums[name] * decay[name.rpartition("_")[2]] for name in _COUNTS}

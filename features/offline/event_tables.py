@@ -1,0 +1,170 @@
+"""The raw event log (Parquet) → Ibis tables, on DuckDB or Spark: the one way to read it.
+
+In: the folder that ``streams.event_log`` writes. Out: lazy tables, from which
+``features.point_in_time`` cuts; nothing is read before an expression is asked for its
+rows. Two files may hold one offset after a crash: whoever counts rows must mind it.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import ibis
+import pyarrow as pa
+
+from srp4ctr.streams.events.schema import (
+    BEHAVIOR_EVENTS_TOPIC,
+    ITEMS_TOPIC,
+    LABELS_TOPIC,
+    action_code,
+    item_key,
+)
+from srp4ctr.streams.raw_log.log_files import schema_of
+from srp4ctr.streams.raw_log.log_lock import reading
+
+Table = Any  # ibis.Table, which has no types
+Engine = Literal["duckdb", "spark"]
+
+# DuckDB's own; what does not fit spills to disk. 10 M events need about 2 GB.
+MEMORY_LIMIT = "4GB"
+IDENTITY = ("user_id", "request_id", "item_key")  # of an impression, and of its click
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventLog:
+    """The tables of one log; times are UTC milliseconds."""
+
+    database: Any
+    """The engine that runs the expressions: a backend of Ibis."""
+    events: Table
+    """Impressions, clicks and behaviours: the log's columns, and item_key, action_code (0:
+    none) and visible_at, the time after which a request can see the event."""
+    labels: Table
+    """user_id, request_id, item_key, clicked: the strongest label of each impression, its
+    greatest revision. A click after the window corrects what the window said."""
+    items: Table
+    """Item updates as published, with item_key; several of one item are so many rows."""
+    forgotten: Table
+    """user_id, until_ms: what these users did until then is to be forgotten, whenever it
+    came."""
+
+    def rows(self, table: Table) -> pa.Table:
+        """Return the rows of ``table``."""
+        return self.database.to_pyarrow(table)
+
+    def keep(self, table: Table) -> Table:
+        """Return ``table`` computed, for those that several expressions start from."""
+        name = ibis.util.gen_name("kept")
+        if self.database.name == "pyspark":  # it has no temporary tables
+            return _cached(self.database, name, table)
+        return self.database.create_table(name, table, temp=True)
+
+    def remembered(self, table: Table) -> Table:
+        """Return the rows of ``table`` (user_id, occurred_at, …) that may be remembered."""
+        joined = table.left_join(self.forgotten, "user_id")
+        until_ms = joined.until_ms.fill_null(0)
+        return joined.filter(joined.occurred_at > until_ms).select(*table.columns)
+
+
+@contextmanager
+def opened(log_dir: Path, engine: Engine = "duckdb") -> Iterator[EventLog]:
+    """Open the log in ``log_dir``; an absent log is an empty one.
+
+    Every expression lists the files anew, so none is taken away before the block ends.
+    ``spark`` takes the session that there is, or starts one as Spark's own settings say.
+    Raises ``ValueError`` where pyspark is not installed.
+    """
+    with reading(log_dir), _connected(engine) as database:
+        yield _tables(database, log_dir)
+
+
+@contextmanager
+def _connected(engine: Engine) -> Iterator[Any]:
+    if engine == "spark":
+        yield ibis.pyspark.connect(_session())
+        return
+    with tempfile.TemporaryDirectory(prefix="srp4ctr-") as spilled:
+        database = ibis.duckdb.connect(memory_limit=MEMORY_LIMIT, temp_directory=spilled)
+        try:
+            yield database
+        finally:
+            database.disconnect()
+
+
+def _session() -> Any:
+    try:
+        from pyspark.sql import SparkSession
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            "features.offline_engine is 'spark', which needs pyspark and Java 17: "
+            "pip install 'srp4ctr[spark]'"
+        ) from error
+    return SparkSession.builder.appName("srp4ctr").getOrCreate()
+
+
+def _cached(database: Any, name: str, table: Table) -> Table:
+    """Return ``table`` as a view whose rows Spark keeps once they have been computed."""
+    view = database.create_view(name, table)
+    _session().table(name).cache()
+    return view.cast(table.schema())  # Spark's row_number is an int of 32 bits
+
+
+def _tables(database: Any, log_dir: Path) -> EventLog:
+    topics = (BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, ITEMS_TOPIC)
+    events, labels, items = (_read(database, log_dir, topic) for topic in topics)
+    forgets = events.filter(events.type == "forget")
+    events = events.filter(events.type != "forget")
+    ids = ibis.union(events.select("item_id"), items.select("item_id"))
+    keys = _computed(database, ids, "item_id", item_key=item_key)
+    actions = events.select(action=_action(events))
+    codes = _computed(database, actions, "action", action_code=action_code)
+    events = events.mutate(
+        action=_action(events),
+        visible_at=ibis.greatest(events.occurred_at, events.created_at),
+    )
+    events = events.inner_join(keys, "item_id").left_join(codes, "action")
+    labels = labels.inner_join(keys, "item_id").group_by(*IDENTITY)
+    return EventLog(
+        database=database,
+        events=events.mutate(action_code=events.action_code.fill_null(0)),
+        labels=labels.aggregate(clicked=lambda each: each.clicked.argmax(each.revision)),
+        items=items.inner_join(keys, "item_id"),
+        forgotten=forgets.group_by("user_id").aggregate(until_ms=forgets.occurred_at.max()),
+    )
+
+
+def _read(database: Any, log_dir: Path, topic: str) -> Table:
+    """Return the topic's table; a file of an older release may lack columns."""
+    schema = schema_of(topic)
+    files = "date=*/*.parquet"  # one that is being written ends in .tmp until it is whole
+    if not any((log_dir / topic).glob(files)):
+        return ibis.memtable(schema.empty_table())
+    each_file: dict[str, Any] = {"union_by_name": True, "hive_partitioning": False}
+    if database.name == "pyspark":
+        each_file = {"mergeSchema": True}
+    found = database.read_parquet(str(log_dir / topic / files), **each_file)
+    return found.select(
+        (found[name] if name in found.columns else ibis.null()).cast(dtype).name(name)
+        for name, dtype in ibis.Schema.from_pyarrow(schema).items()
+    )
+
+
+def _action(events: Table) -> Any:
+    """A click is an action too; an impression is none."""
+    return ibis.ifelse(events.type == "click", "click", events.action)
+
+
+def _computed(
+    database: Any, table: Table, column: str, **function: Callable[[str], int]
+) -> Table:
+    """Return the distinct values of ``column`` and what ``function`` makes of each."""
+    [(name, compute)] = function.items()
+    distinct = table.filter(table[column].notnull()).select(column).distinct()
+    values = database.to_pyarrow(distinct)[column].to_pylist()
+    numbers = pa.array([compute(value) for value in values], type=pa.int64())
+    return ibis.memtable(
+        pa.table({column: pa.array(values, type=pa.string()), name: numbers})
+    )

@@ -1,0 +1,89 @@
+"""Items' attributes as of an instant, from the event log through Feast's offline store.
+
+In: the log of item updates. Out: the latest attributes of every item that was known then,
+for the vocabulary and the examples of training. The join is Feast's, by DuckDB: an update
+counts if it happened and was known by the instant.
+"""
+
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ibis import _
+
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.offline.event_tables import EventLog, opened
+from srp4ctr.features.tensors.vocabulary import parse_attributes
+from srp4ctr.streams.state.state_store import FeatureSink, ItemProfile
+
+
+def item_profiles(
+    log: EventLog, config: FeatureConfig, as_of_ms: int
+) -> dict[int, Mapping[str, str | tuple[str, ...]]]:
+    """Return the attributes of each item_key that was known at ``as_of_ms``.
+
+    Raises ``ValueError`` if the views are not registered (``srp4ctr features apply``).
+    """
+    from srp4ctr.features.online.store import PROFILE_LOG, open_store  # Feast: 3 s
+
+    updates = log.rows(log.items)
+    if not len(updates):
+        return {}
+    write_profile_log(updates, Path(config.log_dir) / PROFILE_LOG)
+    store = open_store(config, offline=True)
+    found = _as_of(store, np.unique(updates["item_key"].to_numpy()), as_of_ms)
+    attributes = zip(found["item_key"], found["attributes"], strict=True)
+    return {int(key): parse_attributes(text) for key, text in attributes if text}
+
+
+def restore_profiles(config: FeatureConfig, sink: FeatureSink) -> int:
+    """Store the newest attributes of every item in the log; return how many items.
+
+    Safe beside the worker: an older update never replaces a newer one.
+    """
+    with opened(Path(config.log_dir)) as log:
+        newest = log.items.group_by("item_key").aggregate(
+            item_id=_.item_id.argmax(_.occurred_at),
+            attributes=_.attributes.argmax(_.occurred_at),
+            updated_at=_.occurred_at.max(),
+        )
+        found = log.rows(newest).to_pylist()
+    sink.write_profiles(
+        [
+            ItemProfile(
+                item_key=row["item_key"],
+                item_id=row["item_id"],
+                attributes=parse_attributes(row["attributes"]),
+                updated_at_ms=row["updated_at"],
+            )
+            for row in found
+        ]
+    )
+    return len(found)
+
+
+def write_profile_log(updates: pa.Table, path: Path) -> None:
+    """Write ``updates`` in the columns that Feast's view has, whole or not at all."""
+    columns = {name: updates[name] for name in ("item_key", "item_id", "attributes")}
+    for name in ("occurred_at", "created_at"):
+        columns[name] = updates[name].cast(pa.timestamp("ms", tz="UTC"))
+    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+    pq.write_table(pa.table(columns), unfinished)
+    unfinished.replace(path)
+
+
+def _as_of(store: Any, item_keys: np.ndarray, as_of_ms: int) -> pd.DataFrame:
+    instant = datetime.fromtimestamp(as_of_ms / 1000, tz=UTC)
+    asked = pd.DataFrame({"item_key": item_keys, "event_timestamp": instant})
+    answer = store.get_historical_features(
+        entity_df=asked,
+        features=["item_profile:item_id", "item_profile:attributes"],
+        filter_by_created_timestamp=True,
+    )
+    return answer.to_df()

@@ -1,0 +1,1 @@
+"""The online store: rows written by the stream, read by serving."""

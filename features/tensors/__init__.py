@@ -1,0 +1,1 @@
+"""Sequences, counters and attributes → the named tensors of the model."""

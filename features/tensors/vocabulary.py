@@ -1,0 +1,201 @@
+"""Item keys and attribute values → rows of the model's tables.
+
+In: counts of a training window. Out: a frozen mapping that travels in the bundle, so that
+the stream needs no vocabulary and an unseen item still has a row.
+
+Item rows: 0 pads, 1 is the mask, 2..1+num_oov are shared by unknown items (by their key),
+then the known ones. Attribute rows are those of ``item_fields.py``; an unknown value has
+none.
+"""
+
+import functools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from srp4ctr.atomic_files import replace_text
+from srp4ctr.features.config import ItemFieldConfig
+from srp4ctr.features.tensors import item_fields, transforms
+from srp4ctr.features.tensors.item_fields import (
+    Attributes,
+    FieldPlace,
+    ItemField,
+    number_of,
+    values_of,
+)
+from srp4ctr.features.tensors.schema import NUM_CONTEXT_NUMBERS, Field
+
+Int64s = NDArray[np.int64]
+
+PAD_ROW = 0
+MASK_ROW = 1
+FIRST_OOV_ROW = 2
+_NUMBERS_SHARE = 0.9  # of a context field's values, where it is one of numbers
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Vocabulary:
+    """The rows that one bundle gives to items and attribute values."""
+
+    item_keys: Int64s
+    """Known items, ascending."""
+    item_fields: tuple[ItemField, ...]
+    """The item group of side information."""
+    num_oov_rows: int
+    context_numbers: tuple[str, ...] = ()
+    """The context's fields that are numbers, one ``context_number`` column each."""
+
+    def __post_init__(self) -> None:
+        if self.num_oov_rows < 1:
+            raise ValueError(f"{self.num_oov_rows=}; at least 1: an unknown item needs one")
+        if self.item_keys.ndim != 1 or np.any(np.diff(self.item_keys) <= 0):
+            raise ValueError("item_keys are not ascending and distinct")
+
+    @property
+    def first_known_row(self) -> int:
+        """The row of the first known item."""
+        return FIRST_OOV_ROW + self.num_oov_rows
+
+    @property
+    def num_item_rows(self) -> int:
+        """Rows of the item table."""
+        return self.first_known_row + len(self.item_keys)
+
+    @functools.cached_property
+    def field_shapes(self) -> tuple[Field, ...]:
+        """What the model needs to know of the item fields."""
+        return tuple(field.shape for field in self.item_fields)
+
+    @property
+    def attribute_values(self) -> list[tuple[str, str]]:
+        """Field and value of each attribute row, from the first that has one."""
+        return [(field.name, each) for field in self.item_fields for each in field.choices]
+
+    @property
+    def num_attribute_slots(self) -> int:
+        """A."""
+        return item_fields.num_slots(self.field_shapes)
+
+    def item_rows(self, keys: ArrayLike) -> Int64s:
+        """Return the rows of ``keys`` (any shape, int64); key 0 is padding: row 0."""
+        wanted = np.asarray(keys, dtype=np.int64)
+        hashed = wanted.astype(np.uint64) % np.uint64(self.num_oov_rows)
+        rows = FIRST_OOV_ROW + hashed.astype(np.int64)
+        if len(self.item_keys):
+            index = np.searchsorted(self.item_keys, wanted)
+            index = np.minimum(index, len(self.item_keys) - 1)
+            known = self.item_keys[index] == wanted
+            rows = np.where(known, self.first_known_row + index, rows)
+        return np.where(wanted == 0, PAD_ROW, rows)
+
+    def is_known(self, rows: ArrayLike) -> NDArray[np.bool_]:
+        """Return where item ``rows`` are an item's own, not padding, mask or shared."""
+        return np.asarray(rows) >= self.first_known_row
+
+    def attribute_rows(self, attributes: Attributes) -> Int64s:
+        """Return the rows (A,) of an item's known values, 0 where a field has no more."""
+        rows = np.zeros(self.num_attribute_slots, dtype=np.int64)
+        for place, field in zip(self._places, self.item_fields, strict=True):
+            found = sorted(self._indices(field, values_of(attributes, field.name)))
+            kept = np.array(found[: field.slots], dtype=np.int64)
+            rows[place.first_slot : place.first_slot + len(kept)] = place.first_row + kept
+        return rows
+
+    def _indices(self, field: ItemField, values: tuple[str, ...]) -> set[int]:
+        """Return the rows of ``values``, counted from the field's first."""
+        if field.kind == "numeric":
+            numbers = [n for value in values if (n := number_of(value)) is not None]
+            return set(np.searchsorted(field.edges, numbers, side="right").tolist())
+        index_of = self._index_of[field.name]
+        return {index_of[value] for value in values if value in index_of}
+
+    @functools.cached_property
+    def _places(self) -> tuple[FieldPlace, ...]:
+        return item_fields.places(self.field_shapes)
+
+    @functools.cached_property
+    def _index_of(self) -> dict[str, dict[str, int]]:
+        return {f.name: {v: i for i, v in enumerate(f.values)} for f in self.item_fields}
+
+
+def parse_attributes(text: str) -> dict[str, str | tuple[str, ...]]:
+    """Return the attributes in JSON ``text`` ("": none); lists become tuples."""
+    attributes: dict[str, str | list[str]] = json.loads(text) if text else {}
+    return {k: v if isinstance(v, str) else tuple(v) for k, v in attributes.items()}
+
+
+def build(
+    item_counts: Mapping[int, int],
+    profiles: Iterable[Attributes],
+    *,
+    num_oov_rows: int = 16,
+    min_item_count: int = 1,
+    declared: Sequence[ItemFieldConfig] = (),
+) -> Vocabulary:
+    """Return the vocabulary of items seen often enough, and of their fields.
+
+    ``item_counts`` counts events by item_key; ``profiles`` are the attributes of each item,
+    of which ``declared`` says what to use: none, and it is found out.
+    """
+    keys = sorted(key for key, count in item_counts.items() if count >= min_item_count)
+    return Vocabulary(
+        item_keys=np.array(keys, dtype=np.int64),
+        item_fields=item_fields.build(profiles, declared),
+        num_oov_rows=num_oov_rows,
+    )
+
+
+def numbers_of(contexts: Iterable[str | None]) -> tuple[str, ...]:
+    """Return the names of the context's fields that are numbers, the first by name.
+
+    Those with more than two values, of which nine in ten are finite numbers: what is more
+    or less than something else, not a yes or no. A broken value does not change the rest.
+    """
+    values: dict[str, set[str]] = {}
+    for text in set(contexts):
+        for name, value in transforms.parse_context(text).items():
+            values.setdefault(name, set()).add(value)
+    found = [
+        name
+        for name, told in sorted(values.items())
+        if sum(number_of(value) is not None for value in told)
+        > max(_NUMBERS_SHARE * len(told), 2)
+    ]
+    return tuple(found[:NUM_CONTEXT_NUMBERS])
+
+
+def save(vocabulary: Vocabulary, path: Path) -> None:
+    """Write ``vocabulary`` as JSON, whole or not at all."""
+    content = {
+        "num_oov_rows": vocabulary.num_oov_rows,
+        "item_keys": vocabulary.item_keys.tolist(),
+        "item_fields": [asdict(field) for field in vocabulary.item_fields],
+        "context_numbers": vocabulary.context_numbers,
+    }
+    replace_text(path, json.dumps(content) + "\n")
+
+
+def load(path: Path) -> Vocabulary:
+    """Return the vocabulary in ``path``; ``ValueError`` names a file that is not one."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return Vocabulary(
+            item_keys=np.array(content["item_keys"], dtype=np.int64),
+            item_fields=tuple(_item_field(each) for each in content["item_fields"]),
+            num_oov_rows=content["num_oov_rows"],
+            context_numbers=tuple(content["context_numbers"]),
+        )
+    except (OSError, LookupError, ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"{path} is not a vocabulary: {error!r}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is not a vocabulary: {error!r}") from error
+
+
+def _item_field(content: Mapping[str, Any]) -> ItemField:
+    lists = {name: tuple(content[name]) for name in ("values", "edges")}
+    return ItemField(**{**content, **lists})

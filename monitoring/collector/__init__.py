@@ -1,0 +1,1 @@
+"""The monitor process: topics and Triton → Prometheus metrics."""

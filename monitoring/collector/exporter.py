@@ -1,0 +1,217 @@
+"""Labels, Triton's counters and cost cards → the Prometheus endpoint of the monitor.
+
+In: topics ``impression-labels`` and ``behavior-events``, Triton's metrics page, the serving
+version, the bundles' cards, the newest checks and how the last refresh ended. Out: a
+collector. One thread folds; the HTTP server's threads only hand out the last finished list,
+so that a scrape never waits for a broker.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Histogram, Metric
+from prometheus_client.registry import Collector
+
+from srp4ctr.features.bundles.crash_counts import read_deaths
+from srp4ctr.features.consistency.report import FeatureCheck
+from srp4ctr.json_files import read_json
+from srp4ctr.monitoring.collector.bundle_cache import BundleCards
+from srp4ctr.monitoring.collector.collector import Prices, View, families
+from srp4ctr.monitoring.collector.consumer_lag import WorkerProgress
+from srp4ctr.monitoring.collector.impression_reader import ShownImpression
+from srp4ctr.monitoring.collector.label_reader import LabelBatch
+from srp4ctr.monitoring.config import MonitorConfig
+from srp4ctr.monitoring.cost import triton_metrics
+from srp4ctr.monitoring.cost.triton_counters import (
+    FEATURE_BIN,
+    ServingTotals,
+    flops,
+    served_versions,
+)
+from srp4ctr.monitoring.quality.ab_test import Comparison
+from srp4ctr.monitoring.quality.drift import Drift
+from srp4ctr.monitoring.quality.live_quality import LiveQuality
+from srp4ctr.monitoring.quality.pending_labels import GRACE_MS, OpenImpressions
+from srp4ctr.monitoring.quality.quality_sums import ModelQuality
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.training.refresh.reports import (
+    SERVED_CHECK_FILE,
+    STATUS_FILE,
+    RefreshStatus,
+    ServedReport,
+)
+
+LOG = logging.getLogger(__name__)
+RECENT_ITEMS = 20
+# An older label is a backfill's, and so most often is one of what no model ranked.
+LIVE_LAG_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonitorSources:
+    """Where the monitor looks."""
+
+    kafka: KafkaConfig
+    triton_metrics_url: str
+    repository: Path
+    """The live model repository; ``serving.json`` in it names the serving version, and
+    ``deaths.json`` how many of its processes have died."""
+    bundles_dir: Path
+    label_window_s: float
+    """As the stream worker has it: an impression is settled after so long."""
+    worker_group: str = "srp4ctr-sequences"
+    """The stream worker's consumer group: the clock settles only while it has caught up."""
+    feature_check: Path
+    """Where checks of the feature store leave their report; beside it is that of served
+    requests."""
+
+
+class Monitor(Collector):
+    """Folds what its sources say; ``collect`` hands out the figures of the last turn."""
+
+    def __init__(self, sources: MonitorSources, config: MonitorConfig) -> None:
+        self._sources, self._config = sources, config
+        self._comparison = Comparison(config.expected_difference)
+        windows = {
+            "window_ms": int(config.window_s * 1000),
+            "label_window_ms": int(sources.label_window_s * 1000),
+        }
+        self._quality = LiveQuality(**windows, comparison=self._comparison)
+        self._open = OpenImpressions(**windows)
+        self._totals = ServingTotals()
+        self._has_polled = False
+        self._cards = BundleCards(sources.bundles_dir)
+        self._drift = Drift(config.window_s)
+        self._lag: dict[str, int] = {}
+        self._recent_items: dict[str, None] = {}  # a set that keeps their order
+        self._up = {"labels": False, "triton": False}
+        self._undecodable = 0
+        self._families: list[Metric] = []
+        self.registry = CollectorRegistry()
+        self._maturity_lag = Histogram(
+            "srp4ctr_label_maturity_lag_seconds",
+            "From the moment a label was due, in event time, to its publication.",
+            buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
+            registry=self.registry,
+        )
+        self.registry.register(self)
+        self.show()
+
+    @property
+    def remembers_ms(self) -> int:
+        """How old an impression may be and still be waited for."""
+        windows_s = self._config.window_s + self._sources.label_window_s
+        return int(windows_s * 1000) + GRACE_MS
+
+    @property
+    def recent_items(self) -> list[str]:
+        """Items shown of late, for a probe to ask about; none before a model serves."""
+        is_served = serving_version(self._sources.repository) is not None
+        return list(self._recent_items) if is_served else []
+
+    def qualities(self) -> tuple[ModelQuality, ...]:
+        """Return the live figures of each model version now."""
+        return self._quality.quality()
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the families of the last ``show``."""
+        return self._families
+
+    def fold_labels(self, batch: LabelBatch) -> None:
+        """Take in one batch of labels."""
+        self._undecodable += batch.undecodable
+        for received in batch.labels:
+            self._quality.add(received.label, received.partition)
+            self._open.label(received.label)
+            lag_s = (received.published_ms - received.label.matured_at) / 1000
+            if received.label.model_version and lag_s < LIVE_LAG_S:
+                self._maturity_lag.observe(max(0.0, lag_s))
+
+    def fold_impressions(self, shown: list[ShownImpression]) -> None:
+        """Take in what was shown, whose labels may be here already."""
+        for each in shown:
+            one = each.impression
+            self._recent_items[one.item_id] = None
+            key = (one.user_id, one.request_id, one.item_id)
+            self._open.add(one, each.known_ms, self._quality.is_clicked(key))
+        while len(self._recent_items) > RECENT_ITEMS:
+            self._recent_items.pop(next(iter(self._recent_items)))
+
+    def settle(self, until_ms: int) -> None:
+        """Count what waits for a later label, if its window had closed by ``until_ms``."""
+        self._quality.advance(until_ms)
+        self._open.advance(until_ms)
+
+    def hear_worker(self, progress: WorkerProgress) -> None:
+        """Say how far the stream worker's group is."""
+        self._lag = {self._sources.worker_group: progress.lag} if progress.ends else {}
+
+    def hear_labels(self, is_connected: bool) -> None:
+        """Say whether there is a broker to read labels from."""
+        self._up["labels"] = is_connected
+
+    def poll_triton(self) -> None:
+        """Take in Triton's counters and the cost cards of the versions that it serves."""
+        is_first, self._has_polled = not self._has_polled, True
+        try:
+            sample = triton_metrics.fetch(self._sources.triton_metrics_url)
+            # A server that was not there before us has counted nothing before us.
+            (self._totals.start_from if is_first else self._totals.add)(sample)
+            self._up["triton"] = True
+        except (OSError, ValueError) as error:
+            if self._up["triton"]:
+                LOG.warning("%s: %s", self._sources.triton_metrics_url, error)
+            self._up["triton"] = False
+        cells = self._totals.labelled(FEATURE_BIN)
+        self._drift.observe(cells, time.monotonic())
+
+    def show(self) -> None:
+        """Make the figures of this moment the ones that are handed out."""
+        serving = serving_version(self._sources.repository)
+        bundles = {v: self._cards.of(v) for v in served_versions(self._totals)}
+        references = {v: b.reference for v, b in bundles.items() if b.reference}
+        config, checks = self._config, self._sources.feature_check
+        view = View(
+            window_s=config.window_s,
+            label_window_s=self._sources.label_window_s,
+            window_end_ms=self._quality.newest_ms,
+            qualities=self.qualities(),
+            provisional=self._open.counts(),
+            differences=self._comparison.differences(serving) if serving else (),
+            totals=self._totals,
+            flops=flops(self._totals, {v: b.cost for v, b in bundles.items()}),
+            prices=Prices(
+                currency=config.currency,
+                core=config.price_per_core_hour,
+                gpu=config.price_per_gpu_hour,
+            ),
+            movements=tuple(self._drift.movements(references)),
+            serving_version=serving,
+            bundles=self._cards.newest(serving),
+            source_up=self._up,
+            consumer_lag=self._lag,
+            undecodable_labels=self._undecodable,
+            feature_check=read_json(checks, FeatureCheck),
+            served_check=read_json(checks.with_name(SERVED_CHECK_FILE), ServedReport),
+            # From 0 on: the first death is an increase, too.
+            deaths=dict.fromkeys(bundles, 0) | read_deaths(self._sources.repository),
+            refresh=read_json(self._sources.bundles_dir / STATUS_FILE, RefreshStatus),
+            now_ms=round(time.time() * 1000),
+        )
+        self._families = families(view)
+
+
+def serving_version(repository: Path) -> str | None:
+    """Return the version that promotion made the serving one; None before the first."""
+    try:
+        serving: Mapping[str, object] = json.loads(
+            (repository / "serving.json").read_text(encoding="utf-8")
+        )
+    except (OSError, ValueError):
+        return None
+    version = serving.get("serving")
+    return version if isinstance(version, str) else None

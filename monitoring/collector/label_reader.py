@@ -1,0 +1,107 @@
+"""Topic ``impression-labels`` → labels, from the first one kept there.
+
+In: Kafka records. Out: batches of labels with their partition. No consumer group: the
+monitor's state is in memory, so each start reads the topic anew, and a group would only
+leave offsets behind that nobody may use.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from kafka import KafkaConsumer
+from kafka.errors import KafkaError
+
+from srp4ctr.streams.broker.clients import reachable
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events.schema import LABELS_TOPIC
+from srp4ctr.streams.state.label_join import ImpressionLabel, decode_label
+
+MAX_RECORDS = 5000  # one batch folds in about 0.1 s: the endpoint stays fresh meanwhile
+CONNECT_TIMEOUT_S = 2.0  # then Triton is polled, and a stop is heard
+METADATA_AGE_MS = 5000  # the topic may appear, or grow, after the monitor has started
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivedLabel:
+    """A label, the partition it came in, and when it was published."""
+
+    label: ImpressionLabel
+    partition: int
+    published_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelBatch:
+    """What one poll brought: labels, and how many messages were none."""
+
+    labels: tuple[ReceivedLabel, ...]
+    undecodable: int
+
+
+def consumer_arguments(kafka: KafkaConfig) -> dict[str, Any]:
+    """Return the arguments of a consumer that reads a topic from its start, alone.
+
+    Raises ``ConnectionError`` where no broker is to be reached.
+    """
+    try:  # kafka-python would wait its whole timeout, and leave a socket behind
+        where = reachable(kafka, CONNECT_TIMEOUT_S)
+    except ValueError as error:
+        raise ConnectionError(str(error)) from error
+    return {
+        **where,
+        "bootstrap_timeout_ms": int(CONNECT_TIMEOUT_S * 1000),
+        "group_id": None,
+        "auto_offset_reset": "earliest",
+        "enable_auto_commit": False,
+        "max_poll_records": MAX_RECORDS,
+        "metadata_max_age_ms": METADATA_AGE_MS,
+        "allow_auto_create_topics": False,
+    }
+
+
+class LabelReader:
+    """Reads every partition of the topic from its start.
+
+    Making one, or ``read``, raises ``ConnectionError`` where the broker fails for good;
+    a broker that goes and comes back is waited for.
+    """
+
+    def __init__(self, kafka: KafkaConfig) -> None:
+        try:
+            self._consumer = KafkaConsumer(LABELS_TOPIC, **consumer_arguments(kafka))
+        except KafkaError as error:
+            raise ConnectionError(f"kafka.bootstrap {kafka.bootstrap}: {error}") from error
+
+    def read(self) -> LabelBatch:
+        """Return what has arrived since the last call; returns at once, maybe empty."""
+        try:
+            records = self._consumer.poll(timeout_ms=0)
+        except KafkaError as error:
+            raise ConnectionError(f"{LABELS_TOPIC}: {error}") from error
+        labels: list[ReceivedLabel] = []
+        undecodable = 0
+        for partition, batch in records.items():
+            for record in batch:
+                try:
+                    label = decode_label(record.value or b"")
+                except ValueError:  # counted and shown; the next one may be good
+                    undecodable += 1
+                    continue
+                labels.append(
+                    ReceivedLabel(
+                        label=label,
+                        partition=partition.partition,
+                        published_ms=record.timestamp,
+                    )
+                )
+        return LabelBatch(labels=tuple(labels), undecodable=undecodable)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a broker is there; ``read`` returns nothing, silently, while none is."""
+        metrics = self._consumer.metrics().get("consumer-metrics", {})
+        return bool(metrics.get("connection-count", 0) > 0)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._consumer.close()

@@ -1,0 +1,1 @@
+"""Triton's counters → what serving costs per model version."""

@@ -1,0 +1,1 @@
+"""Panels, queries and thresholds of Grafana's dashboards."""

@@ -1,0 +1,1 @@
+"""Labelled impressions → live quality per model version."""

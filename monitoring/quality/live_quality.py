@@ -1,0 +1,171 @@
+"""Impression labels → live quality per model version, over a sliding window.
+
+In: ``ImpressionLabel`` records of any partition, in any order, any number of times.
+Out: ``ModelQuality`` of each model version over the last ``window_ms`` of event time.
+
+An impression counts only when it is *settled*: its own label window has closed. A click
+publishes its label at once and a missing click only at the window's end, so that counting
+labels as they come would show the newest impressions as all clicked. A label without a
+click in time proves that in its partition every window that began no later has closed.
+"""
+
+import heapq
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+from srp4ctr.monitoring.quality.ab_test import Comparison
+from srp4ctr.monitoring.quality.quality_sums import ModelQuality, Outcome, Tally
+from srp4ctr.streams.state.label_join import ImpressionLabel
+
+UNRANKED = "unranked"  # shown without a model
+OTHER = "other"
+# Producers name the version: a broken one must not make a million time series.
+MAX_VERSIONS = 16
+
+Key = tuple[str, str, str]  # user, request, item: a request's id is its user's own
+
+
+@dataclass(slots=True, kw_only=True)
+class _Entry:
+    outcome: Outcome
+    revision: int
+    is_counted: bool
+
+
+class LiveQuality:
+    """Keeps the labels of the window, once each, and the sums of the settled ones.
+
+    ``comparison`` is told of each that is settled, and of corrections within the window.
+    """
+
+    def __init__(
+        self,
+        *,
+        window_ms: int,
+        label_window_ms: int,
+        comparison: Comparison | None = None,
+    ) -> None:
+        self._window_ms = window_ms
+        self._label_window_ms = label_window_ms
+        self._entries: dict[Key, _Entry] = {}
+        self._tallies: dict[str, Tally] = {}
+        self._versions: Counter[str] = Counter()  # entries of each, settled or not
+        self._settled_ms: dict[int, int] = defaultdict(int)  # per partition
+        self._newest_ms = 0  # the latest settled impression: the window ends with it
+        self._unsettled: dict[int, list[tuple[int, Key]]] = defaultdict(list)  # heaps
+        self._by_age: list[tuple[int, Key]] = []  # heap: what leaves the window next
+        self._comparison = comparison or Comparison()
+
+    def add(self, label: ImpressionLabel, partition: int) -> None:
+        """Take in one label; a repeated or older revision changes nothing."""
+        self._put(label, partition)
+        if not (label.clicked and label.within_window):
+            self._settled_ms[partition] = max(
+                self._settled_ms[partition], label.impression_at
+            )
+        self._settle(partition)
+        self._expire()
+
+    def advance(self, until_ms: int) -> None:
+        """Settle what waits although no later label came: every partition is idle.
+
+        Only where a running worker has read everything and its labels have been added:
+        every label that was due by ``until_ms``, in event time, is here.
+        """
+        for partition in list(self._unsettled):
+            self._settled_ms[partition] = max(
+                self._settled_ms[partition], until_ms - self._label_window_ms
+            )
+            self._settle(partition)
+        self._expire()
+
+    def quality(self) -> tuple[ModelQuality, ...]:
+        """Return the figures of each model version with impressions in the window."""
+        return tuple(
+            tally.quality(version)
+            for version, tally in sorted(self._tallies.items())
+            if tally.impressions
+        )
+
+    @property
+    def newest_ms(self) -> int:
+        """When the newest settled impression was shown; 0 before the first."""
+        return self._newest_ms
+
+    def is_clicked(self, key: Key) -> bool | None:
+        """Return what an impression's label in the window says; None: there is none."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry.outcome.is_click
+
+    def _put(self, label: ImpressionLabel, partition: int) -> None:
+        key = (label.user_id, label.request_id, label.item_id)
+        entry = self._entries.get(key)
+        if entry is None:
+            if label.impression_at <= self._newest_ms - self._window_ms:
+                return  # it has left the window, or never was in it
+            version = self._version(label)
+            outcome = _outcome(label, version)
+            self._versions[version] += 1
+            self._entries[key] = _Entry(
+                outcome=outcome, revision=label.revision, is_counted=False
+            )
+            heapq.heappush(self._unsettled[partition], (label.impression_at, key))
+            heapq.heappush(self._by_age, (label.impression_at, key))
+        elif label.revision > entry.revision:
+            self._correct(entry, label)
+
+    def _correct(self, entry: _Entry, label: ImpressionLabel) -> None:
+        if entry.is_counted:
+            self._count(entry.outcome, -1)
+        entry.outcome = _outcome(label, entry.outcome.model_version)
+        entry.revision = label.revision
+        if entry.is_counted:
+            self._count(entry.outcome, 1)
+
+    def _settle(self, partition: int) -> None:
+        """Count what was shown in ``partition`` while its windows have closed."""
+        waiting = self._unsettled[partition]
+        while waiting and waiting[0][0] <= self._settled_ms[partition]:
+            shown_ms, key = heapq.heappop(waiting)
+            self._newest_ms = max(self._newest_ms, shown_ms)
+            entry = self._entries.get(key)
+            if entry and not entry.is_counted:  # else it left the window while it waited
+                entry.is_counted = True
+                self._count(entry.outcome, 1)
+
+    def _expire(self) -> None:
+        """Take away what has left the window."""
+        oldest_ms = self._newest_ms - self._window_ms
+        while self._by_age and self._by_age[0][0] <= oldest_ms:
+            _, key = heapq.heappop(self._by_age)
+            if (entry := self._entries.pop(key, None)) is None:
+                continue
+            self._versions -= Counter([entry.outcome.model_version])
+            if entry.is_counted:
+                self._move(entry.outcome, -1)
+
+    def _count(self, outcome: Outcome, sign: int) -> None:
+        self._move(outcome, sign)
+        self._comparison.move(outcome, sign)
+
+    def _move(self, outcome: Outcome, sign: int) -> None:
+        tally = self._tallies.setdefault(outcome.model_version, Tally())
+        tally.move(outcome, sign)
+        if tally.impressions == 0:  # a fresh start drops the floats' rounding too
+            del self._tallies[outcome.model_version]
+
+    def _version(self, label: ImpressionLabel) -> str:
+        version = label.model_version or UNRANKED
+        is_full = len(self._versions) >= MAX_VERSIONS
+        return OTHER if is_full and version not in self._versions else version
+
+
+def _outcome(label: ImpressionLabel, model_version: str) -> Outcome:
+    return Outcome(
+        model_version=model_version,
+        position=label.position,
+        shown_at=label.impression_at,
+        score=label.score,
+        is_click=label.clicked and label.within_window,
+        is_late_click=label.clicked and not label.within_window,
+    )

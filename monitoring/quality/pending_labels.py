@@ -1,0 +1,123 @@
+"""Impressions whose label is not known yet → provisional figures, and what is missing.
+
+In: impressions as they are shown, and labels. Out: per model version how many are open,
+how many of those are clicked already, and how many should have a label and have none. A
+click tells at once and a missing click only when the label window closes: a rate over open
+impressions says too little, and is never mixed with that over settled ones.
+"""
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from srp4ctr.monitoring.quality.live_quality import MAX_VERSIONS, OTHER, UNRANKED, Key
+from srp4ctr.streams.events.schema import Impression
+from srp4ctr.streams.state.label_join import ImpressionLabel
+
+GRACE_MS = 60_000  # labels follow within seconds; a rebalance of workers takes longer
+
+
+@dataclass(slots=True)
+class Provisional:
+    """Counts of one model version."""
+
+    open: int = 0
+    """Shown, and their label window has not closed."""
+    clicked: int = 0
+    """Of those."""
+    overdue: int = 0
+    """Their window has closed, and no label has come."""
+
+
+@dataclass(slots=True)
+class _Open:
+    version: str
+    shown_at: int
+    is_clicked: bool
+    is_overdue: bool = False
+
+
+class OpenImpressions:
+    """Keeps impressions until their label comes, or the window has passed them by."""
+
+    def __init__(self, *, window_ms: int, label_window_ms: int) -> None:
+        self._window_ms = window_ms
+        self._closes_after_ms = label_window_ms
+        self._open: dict[Key, _Open] = {}
+        self._counts: dict[str, Provisional] = {}
+        self._closing: list[tuple[int, Key]] = []  # heaps, by when they were shown
+        self._waiting: list[tuple[int, Key]] = []
+        self._leaving: list[tuple[int, Key]] = []
+        self._clock_ms = 0
+
+    def add(self, shown: Impression, known_ms: int, is_clicked: bool | None) -> None:
+        """Take in an impression that became known at ``known_ms``.
+
+        ``is_clicked`` is what its label says if that is here already.
+        """
+        key = (shown.user_id, shown.request_id, shown.item_id)
+        if key in self._open or is_clicked is False:
+            return
+        version = self._version(shown)
+        self._open[key] = _Open(version, shown.occurred_at, bool(is_clicked))
+        count = self._counts.setdefault(version, Provisional())
+        count.open += 1
+        count.clicked += bool(is_clicked)
+        heapq.heappush(self._closing, (shown.occurred_at, key))
+        self.advance(min(shown.occurred_at, known_ms))  # one wrong clock moves nothing
+
+    def label(self, label: ImpressionLabel) -> None:
+        """Take in a label: without a click in time the impression is settled."""
+        key = (label.user_id, label.request_id, label.item_id)
+        entry = self._open.get(key)
+        if entry is None:
+            return
+        is_closed = entry.shown_at <= self._clock_ms - self._closes_after_ms
+        if is_closed or not (label.clicked and label.within_window):
+            self._remove(key, entry)
+        elif not entry.is_clicked:
+            entry.is_clicked = True
+            self._counts[entry.version].clicked += 1
+
+    def advance(self, until_ms: int) -> None:
+        """Close the windows that had closed by ``until_ms``, in event time."""
+        self._clock_ms = max(self._clock_ms, until_ms)
+        closed_ms = self._clock_ms - self._closes_after_ms
+        for key, entry in self._due(self._closing, closed_ms):
+            if entry.is_clicked:
+                self._remove(key, entry)
+            else:  # its label is on its way
+                heapq.heappush(self._waiting, (entry.shown_at, key))
+        for key, entry in self._due(self._waiting, closed_ms - GRACE_MS):
+            entry.is_overdue = True
+            count = self._counts[entry.version]
+            count.open, count.overdue = count.open - 1, count.overdue + 1
+            heapq.heappush(self._leaving, (entry.shown_at, key))
+        for key, entry in self._due(self._leaving, closed_ms - GRACE_MS - self._window_ms):
+            self._remove(key, entry)
+
+    def counts(self) -> dict[str, Provisional]:
+        """Return the counts of each model version that has any."""
+        return dict(sorted(self._counts.items()))
+
+    def _remove(self, key: Key, entry: _Open) -> None:
+        count = self._counts[entry.version]
+        count.clicked -= entry.is_clicked
+        count.overdue -= entry.is_overdue
+        count.open -= not entry.is_overdue
+        del self._open[key]
+        if not count.open and not count.overdue:
+            del self._counts[entry.version]
+
+    def _due(
+        self, heap: list[tuple[int, Key]], until_ms: int
+    ) -> Iterator[tuple[Key, _Open]]:
+        while heap and heap[0][0] <= until_ms:
+            key = heapq.heappop(heap)[1]
+            if (entry := self._open.get(key)) is not None:
+                yield key, entry
+
+    def _version(self, shown: Impression) -> str:
+        version = shown.model_version or UNRANKED
+        is_full = len(self._counts) >= MAX_VERSIONS
+        return OTHER if is_full and version not in self._counts else version

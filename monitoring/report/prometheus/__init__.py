@@ -1,0 +1,1 @@
+"""Prometheus and a period → figures per model version."""

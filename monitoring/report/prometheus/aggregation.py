@@ -1,0 +1,142 @@
+"""A version's figures of windows that do not overlap → its figures over all of them.
+
+Counts are added up, and rates made of the sums. An AUC is no ratio of counts: the mean of
+the windows', each weighted by its pairs, so that no impression is compared with one of
+another hour.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import isnan, log, nan, sqrt
+
+from srp4ctr.monitoring.quality.confidence_intervals import (
+    Z,
+    calibration,
+    hanley_mcneil,
+    wilson,
+)
+from srp4ctr.monitoring.report.report_contents import Estimate, Quality, ratio
+
+WindowFigures = Mapping[str, float]
+"""By metric, less its prefix srp4ctr_; then a slash and the bound or the bin."""
+BINS = 10
+
+
+def pool(windows: Sequence[WindowFigures]) -> Quality:
+    """Return the figures of all ``windows`` together."""
+    shown, clicked = round(sum(map(_shown, windows))), round(sum(map(_clicks, windows)))
+    at_top = round(sum(each.get("matured_top_impressions", 0.0) for each in windows))
+    top_clicks = sum(map(_top_clicks, windows))
+    loss = _mean(windows, "live_log_loss_nats", _shown)
+    curve = _curve(windows)
+    return Quality(
+        num_windows=len(windows),
+        impressions=shown,
+        clicks=clicked,
+        top_impressions=at_top,
+        click_rate=ratio(clicked, shown),
+        top_click_rate=Estimate(
+            value=ratio(top_clicks, at_top), interval=wilson(top_clicks, at_top)
+        ),
+        normalized_entropy=ratio(loss, _entropy(ratio(clicked, shown))),
+        auc=_auc(windows, clicked, shown - clicked),
+        calibration=_calibration(windows, clicked),
+        calibration_error=_mean_distance(curve),
+        coverage=ratio(shown, sum(map(_due, windows))),
+        curve=tuple((score, rate) for score, rate, _ in curve),
+    )
+
+
+def _shown(window: WindowFigures) -> float:
+    return window.get("matured_impressions", 0.0)
+
+
+def _clicks(window: WindowFigures) -> float:
+    return window.get("matured_clicks", 0.0)
+
+
+def _top_clicks(window: WindowFigures) -> int:
+    rate = window.get("online_click_rate_at_top", 0.0)
+    return round(rate * window.get("matured_top_impressions", 0.0))
+
+
+def _pairs(window: WindowFigures) -> float:
+    return _clicks(window) * (_shown(window) - _clicks(window))
+
+
+def _due(window: WindowFigures) -> float:
+    """Return how many should have been settled, by the share of them that were."""
+    return _shown(window) / window.get("label_coverage", 1.0)
+
+
+def _mean(
+    windows: Sequence[WindowFigures],
+    metric: str,
+    weight: Callable[[WindowFigures], float],
+) -> float:
+    known = [each for each in windows if metric in each]
+    total = sum(weight(each) * each[metric] for each in known)
+    return ratio(total, sum(map(weight, known)))
+
+
+def _entropy(rate: float) -> float:
+    """Return the log loss of promising everyone ``rate``, in nats; NaN of all or none."""
+    return -rate * log(rate) - (1 - rate) * log(1 - rate) if 0 < rate < 1 else nan
+
+
+def _auc(windows: Sequence[WindowFigures], clicked: int, passed: int) -> Estimate:
+    value = _mean(windows, "live_auc", _pairs)
+    if isnan(value):
+        return Estimate()
+    return Estimate(value=value, interval=hanley_mcneil(value, clicked, passed))
+
+
+def _calibration(windows: Sequence[WindowFigures], clicked: int) -> Estimate:
+    promised = sum(map(_promised, windows))
+    variance = sum((_luck(each) / Z) ** 2 for each in windows)
+    interval = calibration(promised, clicked, variance)
+    return Estimate(value=ratio(promised, clicked), interval=interval)
+
+
+def _promised(window: WindowFigures) -> float:
+    """Return Σ scores; of a window without a click, which has no ratio, by its bins."""
+    if "calibration_ratio" in window:
+        return window["calibration_ratio"] * _clicks(window)
+    scores = [score for score, _ in _bins(window)]
+    return ratio(sum(scores) * _shown(window), len(scores)) if scores else 0.0
+
+
+def _luck(window: WindowFigures) -> float:
+    """Return how far clicks may stray by luck, as the bound of the calibration says.
+
+    low = Σ scores / (clicks + luck). Where there is no bound, as if every impression were
+    a rare click: a little more than it is.
+    """
+    low = window.get("calibration_ratio_bound/low")
+    if not low:
+        return Z * sqrt(_promised(window))
+    return _promised(window) / low - _clicks(window)
+
+
+def _bins(window: WindowFigures) -> list[tuple[float, float]]:
+    """Return mean score and click rate of each bin; bins are alike in number."""
+    scores = (window.get(f"calibration_bin_score/{each}") for each in range(BINS))
+    rates = (window.get(f"calibration_bin_click_rate/{each}") for each in range(BINS))
+    pairs = zip(scores, rates, strict=True)
+    return [(s, r) for s, r in pairs if s is not None and r is not None]
+
+
+def _curve(windows: Sequence[WindowFigures]) -> list[tuple[float, float, float]]:
+    """Return mean score, click rate and impressions of each bin over all windows."""
+    sums = [[0.0, 0.0, 0.0] for _ in range(BINS)]
+    for window in windows:
+        bins = _bins(window)
+        for total, (score, rate) in zip(sums, bins, strict=False):
+            share = _shown(window) / len(bins)
+            for place, value in enumerate((score * share, rate * share, share)):
+                total[place] += value
+    return [(s / n, r / n, n) for s, r, n in sums if n]
+
+
+def _mean_distance(curve: Sequence[tuple[float, float, float]]) -> float:
+    total = sum(n * abs(score - rate) for score, rate, n in curve)
+    return ratio(total, sum(n for _, _, n in curve))

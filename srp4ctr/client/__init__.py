@@ -1,0 +1,1 @@
+"""The client of a running Triton: user and candidates → click probabilities."""

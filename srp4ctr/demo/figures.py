@@ -1,0 +1,157 @@
+"""The results of the demo's steps → its figures, one user's ranking, and next commands."""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from srp4ctr.cli.tables.results import ranking_table
+from srp4ctr.cli.tables.users import sequence_table
+from srp4ctr.client.rank_client import RankClient
+from srp4ctr.demo.paired_ctr import paired_ctr
+from srp4ctr.demo.popularity_baseline import POPULARITY
+from srp4ctr.demo.replay import ReplayedSlate, ReplayResult
+from srp4ctr.demo.steps import DemoInput, monitor_url, page_url, scrape
+from srp4ctr.demo.tables import (
+    DemoFigures,
+    LiveQualityFigures,
+    percentile_ms,
+    popularity_click_rate,
+    random_click_rate,
+)
+from srp4ctr.embedded import snippets, stack
+from srp4ctr.features.bundles import bundle
+from srp4ctr.features.online.store import FeatureStoreSink
+from srp4ctr.monitoring.quality.confidence_intervals import Interval
+from srp4ctr.ops.store_reads import titles
+from srp4ctr.settings import Settings
+from srp4ctr.streams.events.schema import Click, Event, item_key
+from srp4ctr.triton_repo.deployment.live_repository import read_serving
+
+NUM_CANDIDATES = 100
+_SHOWN = 8
+
+
+def worker_url(settings: Settings) -> str:
+    """Return where the stream worker shows its metrics."""
+    return f"http://{settings.streams.metrics_host}:{settings.streams.metrics_port}/metrics"
+
+
+def live_quality(
+    settings: Settings, version: str, replayed: ReplayResult
+) -> LiveQualityFigures:
+    """Return what the monitor shows of model ``version``."""
+    shown = scrape(monitor_url(settings))
+
+    def value(metric: str) -> float | None:
+        return shown.get(f"{metric}{{model_version={version}}}")
+
+    def bounds_of(metric: str, named: str) -> Interval:
+        bounds = (
+            shown.get(f"{metric}_bound{{bound={b},model_version={named}}}", float("nan"))
+            for b in ("low", "high")
+        )
+        return Interval(low=next(bounds), high=next(bounds))
+
+    def interval(metric: str) -> Interval:
+        return bounds_of(metric, version)
+
+    at_top = "srp4ctr_online_click_rate_at_top"
+    return LiveQualityFigures(
+        click_rate_at_top=value(at_top) or 0.0,
+        top_interval=interval(at_top),
+        auc=value("srp4ctr_live_auc"),
+        auc_interval=interval("srp4ctr_live_auc"),
+        log_loss=value("srp4ctr_live_log_loss_nats"),
+        calibration=value("srp4ctr_calibration_ratio"),
+        calibration_interval=interval("srp4ctr_calibration_ratio"),
+        click_rate=value("srp4ctr_online_click_rate") or 0.0,
+        matured_impressions=int(value("srp4ctr_matured_impressions") or 0),
+        probes=len(replayed.freshness_s),
+        unchanged_probes=replayed.unchanged_probes,
+        control_click_rate=shown.get(f"{at_top}{{model_version={POPULARITY}}}"),
+        control_interval=bounds_of(at_top, POPULARITY),
+    )
+
+
+def figures(
+    settings: Settings, replayed: ReplayResult, history: Sequence[Event], published: int
+) -> tuple[DemoFigures, LiveQualityFigures]:
+    """Return the figures of a run, ``wall_s`` still 0."""
+    version = read_serving(Path(settings.triton.repository)).serving or ""
+    card = bundle.read(Path(settings.training.bundles_dir) / version)
+    live = live_quality(settings, version, replayed)
+    monitor, worker = scrape(monitor_url(settings)), scrape(worker_url(settings))
+    clicks = Counter(event.item_id for event in history if isinstance(event, Click))
+    slates = [each for each in replayed.slates if each.model_version == version]
+    fresh, pair = replayed.freshness_s, paired_ctr(slates, clicks)
+    users = {event.user_id for event in history if hasattr(event, "user_id")}
+    return DemoFigures(
+        events=published,
+        users=len(users),
+        rejected=int(_sum(worker, "srp4ctr_events_rejected_total")),
+        model_version=version,
+        auc=card.metrics["auc"],
+        log_loss=card.metrics["log_loss"],
+        calibration=card.metrics["calibration"],
+        live_auc=live.auc,
+        live_calibration=live.calibration,
+        online_ctr=live.click_rate_at_top,
+        popularity_ctr=popularity_click_rate(slates, clicks),
+        random_ctr=random_click_rate(slates),
+        paired_difference=pair.difference,
+        paired_low=pair.low,
+        paired_high=pair.high,
+        paired_users=pair.users,
+        paired_visits=pair.visits,
+        requests=len(slates) + len(replayed.failures),
+        failed_requests=len(replayed.failures),
+        p50_ms=percentile_ms(slates, 50),
+        p99_ms=percentile_ms(slates, 99),
+        encoder_runs_per_request=monitor["srp4ctr_encoder_runs_per_request"],
+        folded_flops=int(card.cost["folded_flops"]),
+        unfolded_flops=int(card.cost["unfolded_flops"]),
+        freshness_p99_s=float(np.percentile(fresh, 99)) if fresh else None,
+        wall_s=0.0,
+    ), live
+
+
+def show_a_user(
+    settings: Settings, given: DemoInput, slates: Sequence[ReplayedSlate], console: Console
+) -> None:
+    """Print one user's latest behaviours by title, and the ranking that they get now."""
+    user = max(slates, key=lambda slate: len(slate.clicked)).user_id
+    sequence = FeatureStoreSink(settings.features).read([user], []).sequences[user]
+    seen = {element.item_key for element in sequence.elements}
+    ids = [item.item_id for item in given.items if item_key(item.item_id) not in seen]
+    if not ids:  # a file without items: those that others were shown
+        ids = sorted({item for slate in slates for item in slate.item_ids})
+    random.Random(0).shuffle(ids)
+    ids = ids[:NUM_CANDIDATES]
+    names = titles(settings.features, [*seen, *(item_key(i) for i in ids)])
+    console.print(sequence_table(f"user {user}", sequence, names, last=_SHOWN))
+    with RankClient(settings.triton.grpc, tls=settings.triton.tls) as client:
+        ranking = client.rank(user, ids, deadline_s=5.0)
+    console.print(
+        f"[bold]The top {_SHOWN} of {len(ids)} items that user {user} has not seen[/bold]"
+    )
+    console.print(ranking_table(ranking, names, top=_SHOWN))
+
+
+def show_next(settings: Settings, keep: bool, console: Console) -> None:
+    """Print the addresses of what runs, ready to paste, and commands to type next."""
+    if not keep:
+        console.print("To keep it running and play with it: make demo ARGS=--keep")
+        return
+    console.print(f"[bold]the page: {page_url(settings)}[/bold]", highlight=False)
+    snippets.show(stack.status(settings.local), console)
+    for verb in ("model rank 1 50 181 258", "features show 1", "stack status"):
+        console.print(f"srp4ctr {verb}", style="bold", highlight=False, soft_wrap=True)
+    console.print("Ctrl-C stops everything")
+
+
+def _sum(metrics: dict[str, float], name: str) -> float:
+    return sum(value for key, value in metrics.items() if key.split("{")[0] == name)

@@ -1,0 +1,198 @@
+"""The demo's steps: each calls the function of a command and waits until it is done."""
+
+import time
+import urllib.request
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from srp4ctr import processes
+from srp4ctr.cli.tables.console import Bar
+from srp4ctr.demo import movielens
+from srp4ctr.demo.sessions import Timeline, history_events, timelines
+from srp4ctr.settings import Settings
+from srp4ctr.streams.broker.clients import client_arguments
+from srp4ctr.streams.broker.producer import EventPublisher
+from srp4ctr.streams.broker.topics import ensure_topics
+from srp4ctr.streams.events.codec import RejectedEvent, decode
+from srp4ctr.streams.events.file_import import read_lines
+from srp4ctr.streams.events.schema import (
+    BEHAVIOR_EVENTS_TOPIC,
+    ITEMS_TOPIC,
+    LABELS_TOPIC,
+    Click,
+    Event,
+    Impression,
+    ItemUpdate,
+)
+
+_POLL_S = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoInput:
+    """The events that the demo publishes, as history and as live visits."""
+
+    items: tuple[ItemUpdate, ...]
+    timelines: tuple[Timeline, ...]
+    broken: tuple[bytes, ...]
+    """Payloads that are not valid events: published unchanged, for the stream to reject."""
+
+
+def read_input(path: Path | None, cache: Path, live_share: float) -> DemoInput:
+    """Return the events in ``path``, or MovieLens' where it is None."""
+    broken: list[bytes] = []
+    if path is None:
+        events = movielens.read(movielens.fetch(cache))
+    else:
+        events = list(_good_events(path, broken))
+    items = tuple(event for event in events if isinstance(event, ItemUpdate))
+    lines = tuple(timelines(events, live_share))
+    return DemoInput(items=items, timelines=lines, broken=tuple(broken))
+
+
+def _good_events(path: Path, broken: list[bytes]) -> Iterable[Event]:
+    now_ms = time.time_ns() // 1_000_000
+    for line in read_lines(path):
+        event = decode(line.payload, now_ms)
+        if isinstance(event, RejectedEvent):
+            broken.append(line.payload)
+        else:
+            yield event
+
+
+def start_command(noun: str, folder: Path) -> processes.Running:
+    """Start ``srp4ctr NOUN run`` as a process that ends with this one."""
+    # Not with -O, which would save 2 s of Feast's import: kafka-python 3.0.12 works inside
+    # its asserts, and then cannot connect to Apache Kafka.
+    program = processes.python(noun, "-m", "srp4ctr.cli", noun, "run")
+    return processes.start(program, folder, tied=True)
+
+
+def start_page(folder: Path) -> processes.Running:
+    """Start the page as a process that ends with this one; it costs 0.3 s of a core."""
+    command = ("-m", "srp4ctr.cli", "monitor", "open", "--no-browser")
+    return processes.start(processes.python("page", *command), folder, tied=True)
+
+
+def publish_history(given: DemoInput, settings: Settings, bar: Bar) -> list[Event]:
+    """Publish the items and the events before the live visits; return those events."""
+    now_ms = time.time_ns() // 1_000_000
+    past: list[Event] = []
+    for timeline in given.timelines:
+        past.extend(history_events(timeline, now_ms))
+    past.sort(key=lambda event: event.occurred_at)
+    history = [*given.items, *past]
+    ensure_topics(settings.kafka)  # the worker may still be starting
+    bar.set(0, len(history) + len(given.broken))
+    with EventPublisher(settings.kafka) as publisher:
+        for number, event in enumerate(history, start=1):
+            publisher.publish(event, backfill=True)
+            if number % 1000 == 0:
+                bar.set(number)
+        for payload in given.broken:
+            publisher.publish_raw(payload)
+    bar.note(f"{publisher.published:,} events")
+    return history
+
+
+def wait_until_folded(
+    settings: Settings, labels: int, worker: processes.Running, bar: Bar
+) -> None:
+    """Return when ``worker`` has read all topics and ``labels`` have been published.
+
+    Raises ``ProcessError`` if the worker has died.
+    """
+    streams = settings.streams
+    while True:
+        processes.check_alive(worker)
+        read, written = _progress(settings, streams.group_id, [BEHAVIOR_EVENTS_TOPIC])
+        logged = [BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC]
+        log_read, log_written = _progress(settings, streams.log_group_id, logged)
+        _, published = _progress(settings, streams.log_group_id, [LABELS_TOPIC])
+        bar.set(read + log_read, written + log_written)
+        bar.note(f"{published:,} of {labels:,} labels")
+        if read == written and log_read == log_written and published >= labels:
+            return
+        time.sleep(_POLL_S)
+
+
+def wait_until_matured(settings: Settings, shown: int) -> None:
+    """Return when the monitor counts ``shown`` ranked impressions as matured.
+
+    Raises ``TimeoutError`` after a minute.
+    """
+    url = monitor_url(settings)
+    deadline = time.monotonic() + 60.0
+    matured = 0.0
+    while time.monotonic() < deadline:
+        matured = sum(
+            value
+            for name, value in scrape(url).items()
+            if name.startswith("srp4ctr_matured_impressions") and "unranked" not in name
+        )
+        if matured >= shown:
+            return
+        time.sleep(_POLL_S)
+    raise TimeoutError(f"{matured:.0f} of {shown} impressions matured in a minute")
+
+
+def monitor_url(settings: Settings) -> str:
+    """Return where the monitor shows its metrics."""
+    return f"http://{settings.monitoring.host}:{settings.monitoring.port}/metrics"
+
+
+def page_url(settings: Settings) -> str:
+    """Return where the page with the dashboards and the playground is."""
+    return f"http://127.0.0.1:{settings.monitoring.page_port}"
+
+
+def scrape(url: str) -> dict[str, float]:
+    """Return the samples at ``url``; labels join the name: ``name{a=b,c=d}``."""
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        families = list(text_string_to_metric_families(answer.read().decode()))
+    return {
+        sample.name + _labels(sample.labels): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def counts(events: Iterable[Event]) -> tuple[int, int]:
+    """Return how many distinct impressions and clicks ``events`` hold."""
+    shown, clicked = set(), set()
+    for event in events:
+        if isinstance(event, Impression):
+            shown.add((event.user_id, event.request_id, event.item_id))
+        elif isinstance(event, Click):
+            clicked.add((event.user_id, event.request_id, event.item_id))
+    return len(shown), len(clicked)
+
+
+def _labels(labels: dict[str, str]) -> str:
+    inside = ",".join(f"{name}={value}" for name, value in sorted(labels.items()))
+    return f"{{{inside}}}" if inside else ""
+
+
+def _progress(settings: Settings, group: str, topics: Sequence[str]) -> tuple[int, int]:
+    """Return how far ``group`` has committed in ``topics``, and how far they go."""
+    from kafka import KafkaConsumer, TopicPartition
+
+    consumer = KafkaConsumer(
+        **client_arguments(settings.kafka),
+        group_id=group,
+        enable_auto_commit=False,
+    )
+    try:
+        partitions = [
+            TopicPartition(topic, number)
+            for topic in topics
+            for number in range(settings.kafka.partitions)
+        ]
+        ends = consumer.end_offsets(partitions)
+        committed = sum(consumer.committed(each) or 0 for each in partitions)
+        return committed, sum(ends.values())
+    finally:
+        consumer.close(autocommit=False)

@@ -1,0 +1,179 @@
+"""A broker → what a stranger may do there, and whether its topics are as they should be.
+
+In: the settings of a client. Out: findings.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from kafka import TopicPartition
+from kafka.admin import (
+    ACLFilter,
+    ACLOperation,
+    ACLPermissionType,
+    ACLResourcePatternType,
+    KafkaAdminClient,
+    OffsetSpec,
+    ResourcePatternFilter,
+    ResourceType,
+)
+from kafka.errors import ClusterAuthorizationFailedError, KafkaError, SecurityDisabledError
+
+from srp4ctr.ops.doctor.check_result import (
+    Finding,
+    answers,
+    is_open,
+    not_checked,
+    ok,
+    reached_at,
+    split,
+)
+from srp4ctr.ops.doctor.check_result import wrong as is_wrong
+from srp4ctr.settings import Settings
+from srp4ctr.streams.broker.clients import connect, tls_context
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events.schema import (
+    BEHAVIOR_EVENTS_TOPIC,
+    ITEMS_TOPIC,
+    LABELS_TOPIC,
+    REJECTED_TOPIC,
+)
+
+_STRANGER_MS = 3000
+_TOPICS = (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC, REJECTED_TOPIC)
+_CLOSE = "docs/security.md: kafka.security_protocol SASL_SSL on both sides"
+_ANY_RULE = ACLFilter(
+    None,
+    None,
+    ACLOperation.ANY,
+    ACLPermissionType.ANY,
+    ResourcePatternFilter(ResourceType.ANY, None, ACLResourcePatternType.ANY),
+)
+
+
+def strangers(settings: Settings) -> Iterator[Finding]:
+    """Yield who is let in without a name: plainly, and over TLS."""
+    kafka, check = settings.kafka, "kafka strangers"
+    if kafka.security_protocol == "SASL_PLAINTEXT":
+        yield is_open(check, "passwords and events are not encrypted", _CLOSE)
+    if not any(answers(*split(address)) for address in kafka.addresses):
+        yield not_checked(check, f"nothing answers at {kafka.bootstrap}")
+        return
+    let_in = [name for name in _ways_in(kafka) if _lets_in(kafka, name)]
+    away = [a for a in kafka.addresses if reached_at(*split(a))]
+    if not let_in:
+        yield ok(check, f"{kafka.bootstrap} lets nobody in without a name")
+    elif away:
+        found = f"everybody who reaches {kafka.bootstrap} may read and write ({let_in[0]})"
+        yield is_open(check, found, _CLOSE)
+    else:
+        found = "no names are asked for, on 127.0.0.1 alone: users of this machine get in"
+        yield ok(check, found)
+
+
+def rules(settings: Settings) -> Iterator[Finding]:
+    """Yield whether who has a password may do all, or what a rule allows."""
+    check = "kafka rules"
+    if not settings.kafka.has_sasl:
+        return
+    admin = connect(KafkaAdminClient, settings.kafka)
+    try:
+        found, error = admin.describe_acls(_ANY_RULE)
+        if getattr(error, "errno", 0):
+            raise error
+    except SecurityDisabledError:
+        yield is_open(
+            check,
+            "the broker has no authorizer: every user may read and write all topics",
+            "authorizer.class.name, as in streams/kafka.properties; srp4ctr stack init",
+        )
+    except ClusterAuthorizationFailedError:
+        yield ok(check, "the broker has an authorizer, and does not show us its rules")
+    else:
+        yield from of_rules(settings.kafka, [str(acl.principal) for acl in found])
+    finally:
+        admin.close()
+
+
+def of_rules(kafka: KafkaConfig, principals: list[str]) -> Iterator[Finding]:
+    """Yield what the rules' ``principals``, and that they are shown to us, tell."""
+    if "User:*" in principals:
+        do = "srp4ctr stack init sets the rules; delete those of User:*"
+        yield is_open("kafka rules", "a rule allows something to User:*, everybody", do)
+    else:
+        yield ok("kafka rules", f"{len(principals)} rules, none of them for everybody")
+    if kafka.sasl_username == "admin":
+        return
+    yield is_open(
+        "kafka rules",
+        f"{kafka.sasl_username} sees the broker's rules: more than it needs",
+        "give it what srp4ctr/ops/kafka_acl.py lists, and no more",
+    )
+
+
+def topics(settings: Settings) -> Iterator[Finding]:
+    """Yield whether the topics are there, with as many partitions as the settings say."""
+    admin = connect(KafkaAdminClient, settings.kafka)
+    try:
+        there = set(admin.list_topics())
+        missing = [name for name in _TOPICS if name not in there]
+        if missing:
+            found = f"missing, or not ours to see: {', '.join(missing)}"
+            yield is_wrong("topics", found, "srp4ctr stack init, as Kafka's admin")
+        (events,) = admin.describe_topics([BEHAVIOR_EVENTS_TOPIC])
+        count, wanted = len(events["partitions"]), settings.kafka.partitions
+        if count != wanted and BEHAVIOR_EVENTS_TOPIC in there:
+            found = f"{BEHAVIOR_EVENTS_TOPIC} has {count} partitions, the settings {wanted}"
+            yield is_wrong("topics", found, f"set kafka.partitions = {count}")
+        elif not missing:
+            yield ok("topics", f"all {len(_TOPICS)}; {count} partitions, as set")
+        if LABELS_TOPIC in there:
+            yield _newest_label(admin)
+    finally:
+        admin.close()
+
+
+def _newest_label(admin: KafkaAdminClient) -> Finding:
+    check, newest_ms = "labels", -1
+    (labels,) = admin.describe_topics([LABELS_TOPIC])
+    parts = [
+        TopicPartition(LABELS_TOPIC, p["partition_index"]) for p in labels["partitions"]
+    ]
+    try:
+        found: dict[Any, Any] = admin.list_partition_offsets(
+            dict.fromkeys(parts, OffsetSpec.MAX_TIMESTAMP)
+        )
+        newest_ms = max((at.timestamp for at in found.values()), default=-1)
+    except KafkaError as error:  # the embedded broker does not know how
+        return not_checked(
+            check, f"the broker does not say when the last one came: {error}"
+        )
+    if newest_ms < 0:
+        return not_checked(check, "none yet", "srp4ctr stream run, and publish impressions")
+    minutes = (time.time() - newest_ms / 1000) / 60
+    return ok(check, f"the newest is {minutes:,.0f} minutes old")
+
+
+def _ways_in(kafka: KafkaConfig) -> tuple[str, ...]:
+    return ("PLAINTEXT", "SSL") if kafka.has_tls else ("PLAINTEXT",)
+
+
+def _lets_in(kafka: KafkaConfig, protocol: str) -> bool:
+    """Return whether a client without a name hears of the topics."""
+    more = {"ssl_context": tls_context(kafka)} if protocol == "SSL" else {}
+    try:
+        stranger = KafkaAdminClient(
+            bootstrap_servers=kafka.addresses,
+            security_protocol=protocol,
+            bootstrap_timeout_ms=_STRANGER_MS,
+            request_timeout_ms=_STRANGER_MS,
+            **more,
+        )
+        try:
+            stranger.list_topics()
+        finally:
+            stranger.close()
+    except KafkaError:
+        return False
+    return True

@@ -1,0 +1,130 @@
+"""The feature store → what a stranger may do there, and whether its views are registered.
+
+In: the settings of a client. Out: findings.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.online.registry_connection import shown
+from srp4ctr.ops.doctor.check_result import (
+    Finding,
+    answers,
+    is_open,
+    not_checked,
+    ok,
+    reached_at,
+    split,
+)
+from srp4ctr.ops.doctor.check_result import wrong as is_wrong
+from srp4ctr.settings import Settings
+from srp4ctr.streams.config import password_in
+
+_TIMEOUT_S = 3.0
+_CLOSE = "docs/security.md: TLS, an ACL user, `user default off`"
+
+
+def strangers(settings: Settings) -> Iterator[Finding]:
+    """Yield whether somebody without a password may ask the store."""
+    config, check = settings.features, "store strangers"
+    for address in _addresses(config):
+        host, port = split(address)
+        if not answers(host, port):
+            yield not_checked(check, f"nothing answers at {address}")
+            continue
+        ways = [name for name in _ways_in(config) if _lets_in(config, address, name)]
+        if not ways:
+            yield ok(check, f"{address} lets nobody in without a password")
+        elif reached_at(host, port):
+            found = f"everybody who reaches {address} may read and write ({ways[0]})"
+            yield is_open(check, found, _CLOSE)
+        else:
+            found = "no password is asked for, on 127.0.0.1 alone: users of this machine"
+            yield ok(check, f"{found} get in")
+
+
+def our_user(settings: Settings) -> Iterator[Finding]:
+    """Yield whether the user that we are may do more than it needs."""
+    config, check = settings.features, "store user"
+    if not (config.redis_username or config.redis_password_file or config.redis_password):
+        return
+    if not config.redis_tls:
+        yield is_open(check, "its password is not encrypted", "features.redis_tls = true")
+    if not config.redis_username:
+        found = "we are the store's default user, who may do everything"
+        yield is_open(check, found, "features.redis_username: an ACL user of its own")
+        return
+    with _client(config, _addresses(config)[0], known=True) as client:
+        try:
+            client.execute_command("CONFIG", "GET", "maxmemory")
+        except redis.exceptions.NoPermissionError:
+            yield ok(check, f"{config.redis_username} may not change the store's settings")
+        else:
+            found = f"{config.redis_username} may change the store's settings"
+            yield is_open(
+                check, found, "its ACL: -@dangerous, as in srp4ctr/ops/stack_secrets.py"
+            )
+
+
+def views(settings: Settings) -> Iterator[Finding]:
+    """Yield whether the store answers us, and the registry holds our views."""
+    from srp4ctr.features.online import row_codec, store  # Feast: 3 s
+
+    try:
+        found = store.OnlineViews(settings.features)
+    except ValueError as error:
+        yield is_wrong("registry", str(error), "srp4ctr features apply")
+        return
+    yield ok("registry", f"{shown(settings.features.registry)} holds our views")
+    try:
+        found.read(row_codec.PROFILE_VIEW, [row_codec.item_entity(0)])
+    except (ConnectionError, RuntimeError) as error:
+        yield is_wrong("store", str(error), "srp4ctr stack status; features.redis")
+    else:
+        yield ok("store", f"{settings.features.redis} answers")
+
+
+def _addresses(config: FeatureConfig) -> list[str]:
+    """Return each host:port of Feast's connection string."""
+    return [part for part in config.redis.split(",") if ":" in part and "=" not in part]
+
+
+def _ways_in(config: FeatureConfig) -> tuple[str, ...]:
+    return ("plainly", "over TLS") if config.redis_tls else ("plainly",)
+
+
+def _lets_in(config: FeatureConfig, address: str, way: str) -> bool:
+    """Return whether the store tells a client without a password how full it is."""
+    try:
+        with _client(config, address, known=False, tls=way == "over TLS") as client:
+            client.dbsize()
+    except (redis.RedisError, OSError):
+        return False
+    return True
+
+
+def _client(
+    config: FeatureConfig, address: str, *, known: bool, tls: bool | None = None
+) -> Any:
+    host, port = split(address)
+    encrypted = config.redis_tls if tls is None else tls
+    more: dict[str, Any] = {"ssl": encrypted}
+    if encrypted and config.redis_ca_file:
+        more["ssl_ca_certs"] = config.redis_ca_file
+    if known:
+        file, given = config.redis_password_file, config.redis_password
+        more["username"] = config.redis_username or None
+        more["password"] = password_in(file, given, "features.redis_password_file")
+    return redis.Redis(
+        host=host,
+        port=port,
+        socket_timeout=_TIMEOUT_S,
+        socket_connect_timeout=_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+        **more,
+    )

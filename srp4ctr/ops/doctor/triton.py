@@ -1,0 +1,117 @@
+"""A tritonserver → who may ask it, who may control it, and what it serves.
+
+In: the settings of a client. Out: findings.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from tritonclient.utils import InferenceServerException
+
+from srp4ctr.ops.doctor.check_result import (
+    Finding,
+    answers,
+    is_open,
+    not_checked,
+    ok,
+    reached_at,
+    split,
+)
+from srp4ctr.ops.doctor.check_result import wrong as is_wrong
+from srp4ctr.settings import Settings
+from srp4ctr.triton_repo.channel import connect, connect_in_control
+from srp4ctr.triton_repo.config import TlsConfig, TritonConfig
+from srp4ctr.triton_repo.deployment.live_repository import read_serving
+from srp4ctr.triton_repo.deployment.model_config import RANK_CLICKS
+
+_TIMEOUT_S = 3.0
+_GUESSES = ("", "srp4ctr", "admin", "secret", "password", "changeme")
+_CLOSE = "docs/security.md: --grpc-use-ssl-mutual, and triton.tls"
+_GUARD = "--grpc-restricted-protocol, its key in a file that triton.control_key_file names"
+
+
+def strangers(settings: Settings) -> Iterator[Finding]:
+    """Yield whether somebody without a certificate may rank."""
+    triton, check = settings.triton, "triton strangers"
+    host, port = split(triton.grpc)
+    if not answers(host, port):
+        yield not_checked(check, f"nothing answers at {triton.grpc}")
+        return
+    ways = {"plainly": TlsConfig()}
+    if triton.tls.enabled:
+        ways["over TLS"] = replace(triton.tls, certificate_file="", key_file="")
+    let_in = [name for name, tls in ways.items() if _is_live(triton.grpc, tls)]
+    if not let_in:
+        yield ok(check, f"{triton.grpc} answers nobody without a certificate")
+    elif reached_at(host, port):
+        found = f"everybody who reaches {triton.grpc} may rank ({let_in[0]})"
+        yield is_open(check, found, _CLOSE)
+    else:
+        found = (
+            "no certificate is asked for, on 127.0.0.1 alone: users of this machine rank"
+        )
+        yield ok(check, found)
+
+
+def control(settings: Settings) -> Iterator[Finding]:
+    """Yield whether somebody who may rank may load and unload models as well."""
+    triton, check = settings.triton, "triton control"
+    if not _is_live(triton.grpc, triton.tls):
+        yield not_checked(check, f"{triton.grpc} does not answer us")
+        return
+    for guess in _GUESSES:
+        if _controls(replace(triton, control_key_file="", control_key=guess)):
+            with_it = f"with the key {guess!r}" if guess else "without a key"
+            found = f"who may rank may load and unload models {with_it}"
+            yield is_open(check, found, _GUARD)
+            return
+    yield ok(check, "models are loaded and unloaded by who has the key alone")
+    if triton.known_control_key() and not _controls(triton):
+        found = "our own key is not the server's"
+        yield is_wrong(
+            check, found, "triton.control_key_file; restart what had the old one"
+        )
+
+
+def serving(settings: Settings) -> Iterator[Finding]:
+    """Yield whether it is ready, and which version serves."""
+    triton = settings.triton
+    try:
+        with connect(triton.grpc, triton.tls) as client:
+            is_ready = client.is_server_ready(client_timeout=_TIMEOUT_S)
+            serves = client.is_model_ready(RANK_CLICKS, client_timeout=_TIMEOUT_S)
+    except InferenceServerException as error:
+        found = f"{triton.grpc} does not answer: {error.message()}"
+        yield is_wrong("triton", found, "srp4ctr stack status; triton.grpc, triton.tls")
+        return
+    if not is_ready:
+        yield is_wrong("triton", "it is not ready", "its log says why")
+        return
+    version = read_serving(Path(triton.repository)).serving
+    if serves:
+        known = version or "a version that this machine's triton.repository does not name"
+        yield ok("triton", f"ready; {known} serves")
+    elif version:
+        do = f"srp4ctr model promote {version}"
+        yield is_wrong("triton", f"{version} should serve, and does not", do)
+    else:
+        yield not_checked("triton", "ready; no model serves yet", "srp4ctr model refresh")
+
+
+def _is_live(address: str, tls: TlsConfig) -> bool:
+    try:
+        with connect(address, tls) as client:
+            return bool(client.is_server_live(client_timeout=_TIMEOUT_S))
+    except InferenceServerException:
+        return False
+
+
+def _controls(triton: TritonConfig) -> bool:
+    """Return whether the server lists its models to us: as restricted as loading is."""
+    try:
+        with connect_in_control(triton) as client:
+            client.get_model_repository_index(client_timeout=_TIMEOUT_S)
+    except InferenceServerException:
+        return False
+    return True

@@ -1,0 +1,150 @@
+"""tritonserver's child processes → a step whose process died runs again.
+
+Triton restarts none: calls that it gives to a dead one fail after a second each, and the
+server says that it is ready. Loading a step whose file has a new date makes new processes
+beside the old ones and then lets the old go: meanwhile its living ones answer. First one is
+made, half the work of two on busy cores, and nobody asks the dead one any more; a step that
+then gets its other processes is not loaded anew. (To take the dead one out of the step is
+sooner done, but holds up all calls for a second.)
+"""
+
+import json
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format, text_format
+from tritonclient.grpc import model_config_pb2
+
+from srp4ctr import processes
+from srp4ctr.features.bundles.crash_counts import count_deaths
+from srp4ctr.triton_repo.config import TritonConfig
+from srp4ctr.triton_repo.deployment.live_repository import CONFIG, locked
+from srp4ctr.triton_repo.deployment.promotion import connected
+
+LOG = logging.getLogger(__name__)
+_LOAD_TIMEOUT_S = 180.0  # a process imports Feast: 5 s beside eight busy callers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Child:
+    """A child process of the server."""
+
+    pid: int
+    is_dead: bool
+    """Killed, and not reaped: Triton reaps those that it ends itself."""
+    step: str
+    """"" of a dead or dying one, whose command is gone."""
+
+
+class Watch:
+    """Looks after the steps of one server; call ``look`` a few times a second."""
+
+    def __init__(self, server_pid: int, config: TritonConfig) -> None:
+        self._server_pid = server_pid
+        self._config = config
+        self._steps: dict[int, str] = {}
+        self._dead: set[int] = set()
+        self._broken: set[str] = set()
+        self._counted: set[int] = set()
+
+    def look(self) -> list[str]:
+        """Return the steps that had died by the look before, and run again now."""
+        now = list(children(self._server_pid))
+        self._steps |= {child.pid: child.step for child in now if child.step}
+        dead = {child.pid for child in now if child.is_dead} & self._steps.keys()
+        lost, self._dead = dead & self._dead, dead  # twice: an orderly end is a short one
+        self._broken |= {self._steps[pid] for pid in lost}
+        self._count(lost - self._counted)
+        return [step for step in sorted(self._broken) if self._revive(step)]
+
+    def _count(self, lost: set[int]) -> None:
+        if not lost:
+            return
+        self._counted |= lost
+        versions = [self._steps[pid].rpartition("_")[2] for pid in lost]
+        try:
+            count_deaths(Path(self._config.repository), versions)
+        except OSError:  # it is loaded anew, counted or not
+            LOG.exception("the monitor does not hear of it")
+
+    def _revive(self, step: str) -> bool:
+        LOG.warning("%s: a process of it has died; it is loaded anew", step)
+        old = {pid for pid, name in self._steps.items() if name == step}
+        try:
+            is_there = reload(self._config, step, partial(self._end, step, old))
+        except Exception:  # whatever the server says, its other steps need us
+            LOG.exception("%s was not loaded anew; it is tried again", step)
+            return False
+        self._broken.remove(step)
+        for pid in old:
+            del self._steps[pid]
+        self._counted -= old
+        LOG.warning("%s %s", step, "runs again" if is_there else "is not served any more")
+        return is_there
+
+    def _end(self, step: str, old: set[int]) -> None:
+        """End those of the processes ``old`` that live; others may have died meanwhile.
+
+        Triton 2.51 never ends what is left of a step that lost a process.
+        """
+        now = list(children(self._server_pid))
+        dead = {child.pid for child in now if child.is_dead}
+        self._count((dead & old) - self._counted)
+        for child in now:
+            if child.pid in old and child.step == step:
+                self._counted.add(child.pid)  # it did not die of itself
+                os.kill(child.pid, signal.SIGKILL)
+        LOG.warning("%s is answered by a new process", step)
+
+
+def reload(config: TritonConfig, step: str, replaced: Callable[[], None]) -> bool:
+    """Load ``step`` anew, beside itself; return whether it was loaded at all.
+
+    Calls ``replaced`` when a new process answers, and none of the old ones.
+    """
+    repository = Path(config.repository).resolve()
+    with locked(repository), connected(config) as client:
+        index = client.get_model_repository_index(as_json=True).get("models", [])
+        if step not in {each["name"] for each in index if each.get("state") == "READY"}:
+            return False
+        load = partial(client.load_model, step, client_timeout=_LOAD_TIMEOUT_S)
+        loaded = client.get_model_config(step, as_json=True)["config"]
+        groups = _groups_in(repository / step / CONFIG)
+        (repository / step / "1" / "model.py").touch()  # a new date: all are made anew
+        load(config=json.dumps({**loaded, "instance_group": groups[:1]}))
+        replaced()
+        if len(groups) > 1:
+            load(config=json.dumps({**loaded, "instance_group": groups}))
+    return True
+
+
+def _groups_in(file: Path) -> list[Any]:
+    """Return a step's instance groups as it was rendered."""
+    config: Any = text_format.Parse(file.read_text(), model_config_pb2.ModelConfig())
+    read = json_format.MessageToDict(config, preserving_proto_field_name=True)
+    return list(read["instance_group"])
+
+
+def children(server_pid: int) -> Iterator[Child]:
+    """Yield the server's child processes."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        pid = int(folder.name)
+        with suppress(OSError):  # it has ended meanwhile
+            state, parent, *_ = processes.stat_fields(pid)
+            if int(parent) == server_pid:
+                is_dead = state in processes.DEAD
+                yield Child(pid=pid, is_dead=is_dead, step=_step_of(folder))
+
+
+def _step_of(process: Path) -> str:
+    """Return the model in a stub's command line: ``…/click_ranker_v7/1/model.py``."""
+    words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+    files = (Path(word) for word in words if word.endswith("/model.py"))
+    return next((file.parts[-3] for file in files), "")

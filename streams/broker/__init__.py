@@ -1,0 +1,1 @@
+"""Kafka: clients, topics, producers, consumers, dead letters and operator commands."""

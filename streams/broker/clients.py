@@ -1,0 +1,101 @@
+"""How every Kafka client reaches the brokers: addresses, TLS and SASL, said once.
+
+In: ``KafkaConfig``. Out: the keyword arguments that kafka-python and aiokafka share.
+"""
+
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from kafka.errors import KafkaError
+
+from srp4ctr.errors import OutageError
+from srp4ctr.streams.config import KafkaConfig, password_in
+
+_CONNECT_S = 5.0
+_LET_IN_MS = 10_000  # a broker that is busy starting needs some seconds
+
+_Client = TypeVar("_Client")
+
+
+def client_arguments(kafka: KafkaConfig) -> dict[str, Any]:
+    """Return what any client of kafka-python or aiokafka needs to reach ``kafka``.
+
+    Raises ``ValueError`` for a certificate or password file that cannot be read.
+    """
+    arguments: dict[str, Any] = {
+        "bootstrap_servers": kafka.addresses,
+        "security_protocol": kafka.security_protocol,
+    }
+    if kafka.has_tls:
+        arguments["ssl_context"] = tls_context(kafka)
+    if kafka.has_sasl:
+        arguments |= {
+            "sasl_mechanism": kafka.sasl_mechanism,
+            "sasl_plain_username": kafka.sasl_username,
+            "sasl_plain_password": sasl_password(kafka),
+        }
+    return arguments
+
+
+def tls_context(kafka: KafkaConfig) -> ssl.SSLContext:
+    """Return what checks the brokers' certificates and names."""
+    try:
+        return ssl.create_default_context(cafile=kafka.ssl_ca_file or None)
+    except OSError as error:  # ssl.SSLError is one
+        raise ValueError(f"kafka.ssl_ca_file {kafka.ssl_ca_file}: {error}") from error
+
+
+def sasl_password(kafka: KafkaConfig) -> str:
+    """Return the password; raises ``ValueError`` if its file cannot be read."""
+    return password_in(
+        kafka.sasl_password_file, kafka.sasl_password, "kafka.sasl_password_file"
+    )
+
+
+def reachable(kafka: KafkaConfig, timeout_s: float = _CONNECT_S) -> dict[str, Any]:
+    """Return ``client_arguments``; raises ``OutageError`` where no broker accepts anyone.
+
+    Raises ``ValueError`` where the broker's certificate is not what we trust.
+
+    kafka-python itself retries for half a minute and then says "NoBrokersAvailable".
+    """
+    arguments, errors = client_arguments(kafka), []
+    failure: type[ValueError] = OutageError
+    for address in kafka.addresses:
+        host, _, port = address.rpartition(":")
+        try:
+            _greet(host, int(port), arguments.get("ssl_context"), timeout_s)
+            return arguments
+        except (OSError, ValueError) as error:
+            errors.append(str(error))
+            if isinstance(error, ssl.SSLCertVerificationError):
+                failure = ValueError
+    reasons = "; ".join(errors)
+    raise failure(f"no Kafka broker answers at {kafka.bootstrap}: {reasons}")
+
+
+def connect(client: Callable[..., _Client], kafka: KafkaConfig, **more: Any) -> _Client:
+    """Return kafka-python's ``client`` of ``kafka`` with ``more`` arguments.
+
+    Raises ``OutageError`` where no broker answers, ``ValueError`` where none lets us in.
+    """
+    arguments = reachable(kafka) | more
+    try:
+        return client(**arguments, bootstrap_timeout_ms=_LET_IN_MS)
+    except KafkaError as error:  # it does not say why, not even a wrong password
+        names = "kafka.security_protocol"
+        if kafka.has_sasl:
+            names += ", kafka.sasl_mechanism, kafka.sasl_username and its password"
+        raise ValueError(
+            f"the Kafka broker at {kafka.bootstrap} did not let us in: check {names} "
+            f"({error})"
+        ) from error
+
+
+def _greet(host: str, port: int, context: ssl.SSLContext | None, timeout_s: float) -> None:
+    """Open a connection and close it again; with TLS, check the certificate too."""
+    with socket.create_connection((host, port), timeout=timeout_s) as connection:
+        if context is not None:
+            context.wrap_socket(connection, server_hostname=host).close()

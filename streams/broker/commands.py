@@ -1,0 +1,105 @@
+"""What an operator asks of the running stream, and how far it is: rebuild, forget.
+
+In: a command or a user. Out: records on ``behavior-events``, which the worker that owns
+the partition obeys in its turn: rows have one writer, and nobody needs to be stopped.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+
+from srp4ctr.streams.broker.clients import connect
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events.codec import (
+    COMMAND_KEY,
+    RejectedEvent,
+    decode,
+    encode,
+    encode_command,
+    event_key,
+)
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Forget, Rebuild
+
+Offsets = Mapping[TopicPartition, int]
+_POLL_S = 0.2
+
+
+def request_rebuild(
+    kafka: KafkaConfig, since_ms: int, partitions: Collection[int] | None = None
+) -> Offsets:
+    """Ask for a rebuild of ``partitions``, or all; return where each finds the command.
+
+    Raises ``ValueError`` where there is no such topic.
+    """
+    command = Rebuild(event_id=uuid.uuid4().hex, since_ms=since_ms)
+    consumer = connect(KafkaConsumer, kafka)
+    try:
+        numbers = sorted(consumer.partitions_for_topic(BEHAVIOR_EVENTS_TOPIC) or ())
+    finally:
+        consumer.close()
+    if not numbers:
+        raise ValueError(
+            f"the broker has no topic {BEHAVIOR_EVENTS_TOPIC}: "
+            "`srp4ctr stream run` makes it"
+        )
+    payload = encode_command(command)
+    asked = numbers if partitions is None else sorted(partitions)
+    return _sent(
+        kafka, [{"key": COMMAND_KEY, "value": payload, "partition": n} for n in asked]
+    )
+
+
+def request_forgetting(kafka: KafkaConfig, user_id: str) -> Offsets:
+    """Ask to forget all that ``user_id`` did until now; return where that stands.
+
+    Raises ``ValueError`` for what cannot be a user's id.
+    """
+    now_ms = _now_ms()
+    event = Forget(event_id=uuid.uuid4().hex, user_id=user_id, occurred_at=now_ms)
+    payload = encode(event)
+    if isinstance(refused := decode(payload, now_ms), RejectedEvent):
+        raise ValueError(f"{user_id!r:.80} is no user's id: {refused.detail}")
+    return _sent(kafka, [{"key": event_key(event), "value": payload}])
+
+
+def wait_until_read(
+    kafka: KafkaConfig,
+    group_id: str,
+    offsets: Offsets,
+    report: Callable[[int], None],
+    timeout_s: float,
+) -> int:
+    """Return how many of ``offsets`` the group has committed: all, or some at the timeout.
+
+    ``report`` hears how many more there are.
+    """
+    consumer = connect(KafkaConsumer, kafka, group_id=group_id, enable_auto_commit=False)
+    deadline = time.monotonic() + timeout_s
+    done: set[TopicPartition] = set()
+    try:
+        while len(done) < len(offsets) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+            left = offsets.keys() - done
+            read = {s for s in left if (consumer.committed(s) or 0) > offsets[s]}
+            report(len(read))
+            done |= read
+        return len(done)
+    finally:
+        consumer.close()
+
+
+def _sent(kafka: KafkaConfig, records: list[dict[str, Any]]) -> Offsets:
+    producer = connect(KafkaProducer, kafka, acks="all", enable_idempotence=True)
+    try:
+        sent = [producer.send(BEHAVIOR_EVENTS_TOPIC, **record) for record in records]
+        found = [each.get(timeout=30) for each in sent]
+    finally:
+        producer.close()
+    return {TopicPartition(each.topic, each.partition): each.offset for each in found}
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

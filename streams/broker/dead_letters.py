@@ -1,0 +1,171 @@
+"""Dead letters → the stream, after what they were rejected for has been mended.
+
+In: ``behavior-events.dlq`` as a queue, read by a group of its own. Out: what today's rules
+accept, on its topic, under its key, with its own timestamp; the rest at the queue's end.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+
+from srp4ctr.streams.broker.clients import connect
+from srp4ctr.streams.broker.producer import EventPublisher
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events.codec import RejectedEvent, decode, event_key, event_topic
+from srp4ctr.streams.events.schema import REJECTED_TOPIC, Event
+
+_MAX_BATCH = 500
+_POLL_MS = 500
+_FETCH_BYTES = 4 * 1024 * 1024
+
+Progress = Callable[[int, int], None]
+"""Called with how many dead letters are done, and of how many."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A rejected record, and what today's rules make of it."""
+
+    record: Any
+    reason: str
+    """Why it was rejected; empty where nobody said."""
+    known_at_ms: int
+    """Its own timestamp in the stream; of a letter without one, the dead letter's."""
+    event: Event | None
+    """None: it is still to be rejected."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayReport:
+    """How many dead letters went back, and how many stayed, by the reason they had."""
+
+    replayed: Counter[str] = field(default_factory=Counter)
+    kept: Counter[str] = field(default_factory=Counter)
+
+
+def read_letter(record: Any) -> DeadLetter:
+    """Judge a record of the dead-letter topic anew, as of when it came to the stream.
+
+    Its topic and key do not matter: an event says where it belongs. A truncated one is
+    no event any more, whatever its first bytes say.
+    """
+    headers = dict(record.headers or ())
+    sent_ms = _number(headers.get("source_timestamp"))
+    known_at_ms = sent_ms if sent_ms > 0 else record.timestamp
+    event: Event | RejectedEvent | None = decode(record.value, known_at_ms)
+    if isinstance(event, RejectedEvent) or "truncated_from" in headers:
+        event = None
+    return DeadLetter(
+        record=record,
+        reason=headers.get("reason", b"").decode(errors="replace"),
+        known_at_ms=known_at_ms,
+        event=event,
+    )
+
+
+def replay_rejected(
+    kafka: KafkaConfig, group_id: str, *, dry_run: bool, progress: Progress
+) -> ReplayReport:
+    """Go once through the dead letters that were there at the start; return the counts.
+
+    ``dry_run`` publishes and commits nothing. After a crash between publication and
+    commit some events come twice: their identity tells. One replay at a time. Raises
+    ``ValueError`` where no broker answers, ``RuntimeError`` for what it does not take.
+    """
+    report = ReplayReport()
+    queue = _Queue(kafka, group_id)
+    try:
+        with EventPublisher(kafka) as publisher:
+            for letters in queue.batches():
+                for letter in letters:
+                    counts = report.kept if letter.event is None else report.replayed
+                    counts[letter.reason] += 1
+                    if not dry_run:
+                        _publish(letter, publisher)
+                if not dry_run:
+                    publisher.flush()
+                    queue.commit()
+                done = report.replayed.total() + report.kept.total()
+                progress(done, max(done, queue.total))
+    finally:
+        queue.close()
+    return report
+
+
+def _publish(letter: DeadLetter, publisher: EventPublisher) -> None:
+    """Send the event where it belongs, or the letter to the end of the queue."""
+    record, event = letter.record, letter.event
+    if event is not None:
+        publisher.send(
+            event_topic(event), record.value, event_key(event), letter.known_at_ms
+        )
+        return
+    headers = dict(record.headers or ())
+    attempts = _number(headers.get("attempts"), 1) + 1
+    headers["attempts"] = str(attempts).encode()
+    headers.setdefault("source_timestamp", str(letter.known_at_ms).encode())
+    publisher.send(REJECTED_TOPIC, record.value, record.key, None, [*headers.items()])
+
+
+class _Queue:
+    """The dead letters between what the group has committed and today's end."""
+
+    def __init__(self, kafka: KafkaConfig, group_id: str) -> None:
+        # Partitions are taken, not assigned by the group: a killed replay leaves no
+        # member behind for whose time-out the next one would wait.
+        self._consumer = connect(
+            KafkaConsumer,
+            kafka,
+            group_id=group_id,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_poll_records=_MAX_BATCH,
+            max_partition_fetch_bytes=_FETCH_BYTES,
+            allow_auto_create_topics=False,
+        )
+        numbers = self._consumer.partitions_for_topic(REJECTED_TOPIC) or ()
+        sources = [TopicPartition(REJECTED_TOPIC, number) for number in numbers]
+        self._consumer.assign(sources)
+        self._ends: Mapping[TopicPartition, int] = self._consumer.end_offsets(sources)
+        self.total = sum(self._behind(source) for source in sources)
+
+    def batches(self) -> Iterator[list[DeadLetter]]:
+        """Yield what the queue held when it was opened, some at a time."""
+        while any(self._behind(source) > 0 for source in self._ends):
+            polled = self._consumer.poll(timeout_ms=_POLL_MS)
+            yield [
+                read_letter(record)
+                for source, records in polled.items()
+                for record in records
+                if record.offset < self._ends[source]
+            ]
+
+    def commit(self) -> None:
+        """Say that everything yielded so far is dealt with."""
+        self._consumer.commit(
+            {
+                source: OffsetAndMetadata(min(self._position(source), end), "", -1)
+                for source, end in self._ends.items()
+            }
+        )
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._consumer.close()
+
+    def _position(self, source: TopicPartition) -> int:
+        position: int = self._consumer.position(source)
+        return position
+
+    def _behind(self, source: TopicPartition) -> int:
+        return max(0, self._ends[source] - self._position(source))
+
+
+def _number(text: bytes | None, default: int = -1) -> int:
+    try:
+        return int(text or b"")
+    except ValueError:
+        return default

@@ -1,0 +1,169 @@
+"""Events → Kafka, for producers in Python.
+
+In: events, or raw payloads that may not be events. Out: records on the right topic
+under the right key, all acknowledged when ``flush`` returns.
+"""
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from kafka import KafkaProducer
+from kafka.errors import (
+    ClusterAuthorizationFailedError,
+    InvalidTimestampError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+)
+
+from srp4ctr.streams.broker.clients import connect
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events.codec import (
+    BACKFILL_HEADER,
+    MAX_MESSAGE_BYTES,
+    RejectedEvent,
+    decode,
+    encode,
+    event_key,
+    event_topic,
+)
+from srp4ctr.streams.events.pseudonymization import Pseudonyms
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Event
+
+MAX_REQUEST_BYTES = 4 * 1024 * 1024
+_LINGER_MS = 10
+OF_THE_PAST = ((BACKFILL_HEADER, b"1"),)
+_HINTS = (
+    (
+        InvalidTimestampError,
+        ". Its record is more than five minutes ahead of the broker's clock: set this "
+        "machine's clock (NTP), then publish again",
+    ),
+    (
+        (MessageSizeTooLargeError, RecordListTooLargeError),
+        f". The stream takes events up to {MAX_MESSAGE_BYTES} bytes",
+    ),
+    (
+        (TopicAuthorizationFailedError, ClusterAuthorizationFailedError),
+        ". kafka.sasl_username needs an ACL for WRITE on the topic",
+    ),
+)
+
+
+class EventPublisher:
+    """Publishes events; a context manager that waits for every acknowledgement on exit.
+
+    With ``pseudonyms`` no user's id leaves this process. Raises ``ValueError`` where no
+    broker answers.
+    """
+
+    def __init__(self, kafka: KafkaConfig, pseudonyms: Pseudonyms | None = None) -> None:
+        self._pseudonyms = pseudonyms
+        self._producer = connect(
+            KafkaProducer,
+            kafka,
+            linger_ms=_LINGER_MS,
+            batch_size=256 * 1024,
+            max_request_size=MAX_REQUEST_BYTES,
+            acks="all",
+            enable_idempotence=True,
+            metrics_enabled=False,
+        )
+        self._failure: BaseException | None = None
+        self.published = 0
+        """Messages handed to the broker so far."""
+        self.withheld = 0
+        """What was no event, and might have held an id that has a pseudonym."""
+
+    def publish(self, event: Event, *, backfill: bool = False) -> None:
+        """Send ``event``, known now or, with ``backfill``, since it happened.
+
+        Raises the error of an earlier event that the broker did not take.
+        """
+        hidden = self._pseudonyms.hide(event) if self._pseudonyms else event
+        self._send_event(hidden, encode(hidden), backfill)
+
+    def publish_raw(
+        self, payload: bytes, *, key: bytes | None = None, backfill: bool = False
+    ) -> None:
+        """Send ``payload`` where its event belongs.
+
+        What is no event goes to ``behavior-events`` under ``key`` all the same: the worker
+        rejects it where everyone can see it. With pseudonyms it is withheld, and of an
+        event goes what its type declares.
+        """
+        event = decode(payload, _now_ms())
+        if not isinstance(event, RejectedEvent):
+            if self._pseudonyms:
+                self.publish(event, backfill=backfill)
+            else:
+                self._send_event(event, payload, backfill)
+        elif self._pseudonyms:
+            self.withheld += 1
+        else:
+            self.send(BEHAVIOR_EVENTS_TOPIC, payload, key, None)
+
+    def flush(self, timeout_s: float = 60.0) -> None:
+        """Return when the broker has acknowledged everything; raises what it refused."""
+        self._producer.flush(timeout=timeout_s)
+        self._raise_failure()
+
+    def close(self) -> None:
+        """Flush and leave the broker."""
+        try:
+            self.flush()
+        finally:
+            self._producer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:  # the caller's error matters more than what is still in flight
+            self._producer.close(timeout=1.0)
+
+    def send(
+        self,
+        topic: str,
+        payload: bytes | None,
+        key: bytes | None,
+        at_ms: int | None,
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> None:
+        """Send a record as it is, known since ``at_ms``, or now where that is None."""
+        self._raise_failure()
+        if at_ms is not None:  # brokers refuse a record from the future
+            at_ms = min(at_ms, _now_ms())
+        sent = self._producer.send(
+            topic, payload, key, headers=list(headers), timestamp_ms=at_ms
+        )
+        sent.add_errback(self._remember)
+        self.published += 1
+
+    def _send_event(self, event: Event, payload: bytes, backfill: bool) -> None:
+        at_ms = event.occurred_at if backfill else None
+        headers = OF_THE_PAST if backfill else ()
+        self.send(event_topic(event), payload, event_key(event), at_ms, headers)
+
+    def _remember(self, error: BaseException) -> None:
+        self._failure = self._failure or error
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            hint = next((h for kind, h in _HINTS if isinstance(failure, kind)), "")
+            message = f"the broker did not take an event: {failure!r}{hint}"
+            raise RuntimeError(message) from failure
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

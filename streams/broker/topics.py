@@ -1,0 +1,104 @@
+"""The project's topics: created once, left alone afterwards."""
+
+from collections.abc import Collection
+from contextlib import suppress
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.errors import TopicAlreadyExistsError, TopicAuthorizationFailedError
+
+from srp4ctr.streams.broker.clients import connect
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events.codec import MAX_CLOCK_SKEW_MS
+from srp4ctr.streams.events.schema import (
+    BEHAVIOR_EVENTS_TOPIC,
+    ITEMS_TOPIC,
+    LABELS_TOPIC,
+    REJECTED_TOPIC,
+)
+
+# Brokers delete by the records' timestamps, which a backfill sets to when things
+# happened: with the usual seven days a year's history would be gone when it arrives.
+_KEEP = {"retention.ms": "-1"}
+# Far above what an event may be: a producer's mistake should reach the dead letters, with
+# its reason, rather than be refused by a broker that does not say whose event it was.
+_MAX_MESSAGE_BYTES = 2 * 1024 * 1024
+# An event is judged by its record's time, and so is what is known when: a record from the
+# future would be seen by requests before it. As far ahead as an event's own clock may be.
+_NO_FUTURE = {"message.timestamp.after.max.ms": str(MAX_CLOCK_SKEW_MS)}
+_MAX_REJECTED_BYTES = 4 * 1024 * 1024  # the largest message plus headers must fit
+_TOPIC_SETTINGS = {
+    BEHAVIOR_EVENTS_TOPIC: {
+        **_KEEP,
+        **_NO_FUTURE,
+        "max.message.bytes": str(_MAX_MESSAGE_BYTES),
+    },
+    ITEMS_TOPIC: {**_NO_FUTURE, "cleanup.policy": "compact"},
+    REJECTED_TOPIC: {**_KEEP, "max.message.bytes": str(_MAX_REJECTED_BYTES)},
+    LABELS_TOPIC: _KEEP,
+}
+
+
+PUBLISHED_TOPICS = (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC)
+"""What a producer writes, and under ACLs all that it sees."""
+
+
+def ensure_topics(
+    kafka: KafkaConfig, names: Collection[str] = tuple(_TOPIC_SETTINGS)
+) -> list[str]:
+    """Create those of ``names`` that are missing and return them; others stay as they are.
+
+    Raises ``ValueError`` where no broker answers, or does not let us create one.
+    """
+    admin = connect(KafkaAdminClient, kafka)
+    try:
+        existing = set(admin.list_topics())
+        missing = [name for name in names if name not in existing]
+        for name in missing:
+            _create(admin, name, kafka)
+        return missing
+    finally:
+        admin.close()
+
+
+def committed_offsets(kafka: KafkaConfig, group_id: str, topic: str) -> dict[int, int]:
+    """Return the next offset of each partition of ``topic`` that the group has committed.
+
+    Raises kafka-python's error while the group's coordinator is still loading, of which
+    aiokafka says that nothing was committed.
+    """
+    admin = connect(KafkaAdminClient, kafka)
+    try:
+        found = admin.list_group_offsets([group_id])[group_id]
+    finally:
+        admin.close()
+    return {
+        source.partition: at.offset
+        for source, at in found.items()
+        if source.topic == topic and at.offset >= 0
+    }
+
+
+def end_offsets(kafka: KafkaConfig, topic: str) -> dict[int, int]:
+    """Return the offset behind the last record of each partition; {} without the topic."""
+    consumer = connect(KafkaConsumer, kafka)
+    try:
+        numbers = consumer.partitions_for_topic(topic) or ()
+        ends = consumer.end_offsets([TopicPartition(topic, each) for each in numbers])
+    finally:
+        consumer.close()
+    return {source.partition: end for source, end in ends.items()}
+
+
+def _create(admin: KafkaAdminClient, name: str, kafka: KafkaConfig) -> None:
+    settings = _TOPIC_SETTINGS[name]
+    topic = NewTopic(name, kafka.partitions, kafka.replication, topic_configs=settings)
+    try:
+        with suppress(TopicAlreadyExistsError):  # another process was faster
+            admin.create_topics([topic])
+    except TopicAuthorizationFailedError:
+        raise ValueError(
+            f"the topic {name} is missing, or not ours to see, and "
+            f"{kafka.sasl_username or 'a client without a name'} may create none: "
+            "`srp4ctr stack init` as Kafka's admin"
+        ) from None

@@ -1,0 +1,1 @@
+"""The events that producers publish: their types, their encoding, their schemas."""

@@ -1,0 +1,178 @@
+"""Bytes on Kafka ↔ events: decode, validate, and say why a message is rejected.
+
+In: the raw value of a record. Out: an event, or ``RejectedEvent`` with a reason from
+a short fixed list (it becomes a metric's label) and a sentence for a person.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+
+from srp4ctr.streams.events.schema import (
+    BEHAVIOR_EVENTS_TOPIC,
+    ITEMS_TOPIC,
+    Event,
+    ItemUpdate,
+    Rebuild,
+    UserEvent,
+)
+
+MAX_MESSAGE_BYTES = 64 * 1024  # an event of this schema with long ids is under 8 kB
+# 1e11 is March 1973 in milliseconds and the year 5138 in seconds.
+MIN_OCCURRED_AT_MS = 100_000_000_000
+MAX_CLOCK_SKEW_MS = 5 * 60 * 1000  # a phone's clock may be minutes ahead, not hours
+
+
+_YEAR_S = 365 * 24 * 3600
+
+# No producer's record has it: an event's key is its user, anything else is rejected.
+COMMAND_KEY = b"\0command"
+
+
+# A record that has it tells of the past: how late it is says nothing of the stream.
+BACKFILL_HEADER = "backfill"
+
+
+class Reason(StrEnum):
+    """Why a message was rejected."""
+
+    TOO_LARGE = "too_large"
+    BROKEN_JSON = "broken_json"
+    UNKNOWN_TYPE = "unknown_type"
+    MISSING_FIELD = "missing_field"
+    INVALID_FIELD = "invalid_field"
+    TIME_IN_SECONDS = "time_in_seconds"
+    TIME_IN_FUTURE = "time_in_future"
+    WRONG_TOPIC = "wrong_topic"
+    WRONG_KEY = "wrong_key"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedEvent:
+    """A message that is not an event: the reason, and a sentence that says what to do."""
+
+    reason: Reason
+    detail: str
+
+
+_EVENT_TYPES = ("behavior", "click", "forget", "impression", "item")
+_decoder = msgspec.json.Decoder(Event)
+_command_decoder = msgspec.json.Decoder(Rebuild)
+_encoder = msgspec.json.Encoder()
+
+
+def encode(event: Event) -> bytes:
+    """Return ``event`` as one line of JSON."""
+    return _encoder.encode(event)
+
+
+def decode(payload: bytes | None, now_ms: int) -> Event | RejectedEvent:
+    """Return the event in ``payload``, or why there is none; never raises.
+
+    ``now_ms`` is when the message became known (its record's timestamp, no reader's
+    clock, so that every reader decides alike): an event more than five minutes after it
+    is rejected.
+    """
+    if payload is None:
+        return RejectedEvent(reason=Reason.BROKEN_JSON, detail="the message is empty")
+    if len(payload) > MAX_MESSAGE_BYTES:
+        detail = f"{len(payload)} bytes; at most {MAX_MESSAGE_BYTES} are accepted"
+        return RejectedEvent(reason=Reason.TOO_LARGE, detail=detail)
+    try:
+        event = _decoder.decode(payload)
+    except msgspec.ValidationError as error:
+        return _refused(str(error))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return RejectedEvent(reason=Reason.BROKEN_JSON, detail=str(error))
+    return _check_time(event, now_ms) or event
+
+
+def decode_user_event(
+    payload: bytes | None, key: bytes | None, now_ms: int
+) -> UserEvent | RejectedEvent:
+    """Return the event of a ``behavior-events`` record, or why it does not belong there.
+
+    A record under another key than its user's would spread one user over partitions:
+    an impression would miss its click, and a counter its events.
+    """
+    event = decode(payload, now_ms)
+    if isinstance(event, RejectedEvent):
+        return event
+    if isinstance(event, ItemUpdate):
+        detail = f"an item update belongs on topic {ITEMS_TOPIC}"
+        return RejectedEvent(reason=Reason.WRONG_TOPIC, detail=detail)
+    return _check_key(key, event.user_id, "user_id") or event
+
+
+def decode_command(payload: bytes | None, key: bytes | None) -> Rebuild | None:
+    """Return the operator's command of a ``behavior-events`` record, if it is one."""
+    if key != COMMAND_KEY or payload is None:
+        return None
+    try:
+        return _command_decoder.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def encode_command(command: Rebuild) -> bytes:
+    """Return ``command`` as one line of JSON."""
+    return _encoder.encode(command)
+
+
+def decode_item_update(
+    payload: bytes | None, key: bytes | None, now_ms: int
+) -> ItemUpdate | RejectedEvent:
+    """Return the update of an ``items`` record, or why it does not belong there."""
+    event = decode(payload, now_ms)
+    if isinstance(event, RejectedEvent):
+        return event
+    if not isinstance(event, ItemUpdate):
+        detail = f"only item updates belong here; send this to {BEHAVIOR_EVENTS_TOPIC}"
+        return RejectedEvent(reason=Reason.WRONG_TOPIC, detail=detail)
+    return _check_key(key, event.item_id, "item_id") or event
+
+
+def event_key(event: Event) -> bytes:
+    """Return the Kafka key of ``event``: its user, or the item of an update."""
+    item_or_user = event.item_id if isinstance(event, ItemUpdate) else event.user_id
+    return item_or_user.encode()
+
+
+def event_topic(event: Event) -> str:
+    """Return the topic on which ``event`` belongs."""
+    return ITEMS_TOPIC if isinstance(event, ItemUpdate) else BEHAVIOR_EVENTS_TOPIC
+
+
+def _check_key(key: bytes | None, expected: str, field: str) -> RejectedEvent | None:
+    if key == expected.encode():
+        return None
+    detail = f"the record's key is {key!r:.80}; it must be the event's {field}"
+    return RejectedEvent(reason=Reason.WRONG_KEY, detail=detail)
+
+
+def _refused(message: str) -> RejectedEvent:
+    """Sort msgspec's message into our list of reasons."""
+    if "missing required field `type`" in message or message.endswith("`$.type`"):
+        detail = f"{message}; known: {', '.join(_EVENT_TYPES)}"
+        return RejectedEvent(reason=Reason.UNKNOWN_TYPE, detail=detail)
+    if "missing required field" in message:
+        return RejectedEvent(reason=Reason.MISSING_FIELD, detail=message)
+    return RejectedEvent(reason=Reason.INVALID_FIELD, detail=message)
+
+
+def _check_time(event: Event, now_ms: int) -> RejectedEvent | None:
+    """Return why ``occurred_at`` cannot be true, or None."""
+    at = event.occurred_at
+    if at < MIN_OCCURRED_AT_MS:
+        return RejectedEvent(
+            reason=Reason.TIME_IN_SECONDS,
+            detail=f"occurred_at {at} is before 1973: is it in seconds? Send milliseconds",
+        )
+    if at > now_ms + MAX_CLOCK_SKEW_MS:
+        ahead_s = (at - now_ms) // 1000
+        is_far = ahead_s > _YEAR_S
+        hint = "is it in microseconds? Send milliseconds" if is_far else "is a clock ahead?"
+        detail = f"occurred_at {at} is {ahead_s} s after it was sent: {hint}"
+        return RejectedEvent(reason=Reason.TIME_IN_FUTURE, detail=detail)
+    return None

@@ -1,0 +1,154 @@
+"""The events that producers publish: what happened, to whom, when.
+
+The wire format (JSON, tag ``type``) is this module's types; ``codec.py`` reads and
+writes it. Ids are strings outside; inside, an item is its 64-bit ``item_key``.
+"""
+
+from typing import Annotated
+
+import msgspec
+import xxhash
+
+BEHAVIOR_EVENTS_TOPIC = "behavior-events"
+ITEMS_TOPIC = "items"
+REJECTED_TOPIC = "behavior-events.dlq"
+LABELS_TOPIC = "impression-labels"
+
+# A user of that prefix is no person: training leaves it out.
+NO_PERSON = "srp4ctr-"
+SYNTHETIC_USERS = f"{NO_PERSON}probe-"  # who probe the whole path
+FORGOTTEN_USER = f"{NO_PERSON}forgotten"  # in the raw log alone: whose rows were erased
+
+MAX_ID_LENGTH = 256  # a longer id is a bug of its producer: real ids are under 64
+MAX_ATTRIBUTES = 32
+MAX_ATTRIBUTE_VALUES = 64
+MAX_CONTEXT_FIELDS = 32
+
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
+Millis = Annotated[
+    int, msgspec.Meta(description="UTC milliseconds since 1970, not seconds")
+]
+Action = Annotated[
+    str, msgspec.Meta(pattern="^[a-z][a-z0-9_]*$", min_length=1, max_length=32)
+]
+AttributeValue = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
+Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+
+
+class Impression(
+    msgspec.Struct, tag="impression", frozen=True, kw_only=True, omit_defaults=True
+):
+    """One item shown to one user at one position of one answer (a slate)."""
+
+    event_id: Id
+    request_id: Id
+    user_id: Id
+    item_id: Id
+    position: Annotated[int, msgspec.Meta(ge=0, le=100_000)]  # 0 is the top
+    occurred_at: Millis
+    model_version: Id | None = None
+    score: Probability | None = None
+    propensity: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] | None = None
+    context: (
+        Annotated[
+            dict[Id, Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]],
+            msgspec.Meta(max_length=MAX_CONTEXT_FIELDS),
+        ]
+        | None
+    ) = None
+
+
+class Click(msgspec.Struct, tag="click", frozen=True, kw_only=True, omit_defaults=True):
+    """A click on an impression, named by ``request_id`` and ``item_id``."""
+
+    event_id: Id
+    request_id: Id
+    user_id: Id
+    item_id: Id
+    occurred_at: Millis
+
+
+class Behavior(
+    msgspec.Struct, tag="behavior", frozen=True, kw_only=True, omit_defaults=True
+):
+    """Anything else a user does with an item: view, cart, buy, rate, read, …"""
+
+    event_id: Id
+    user_id: Id
+    item_id: Id
+    action: Action
+    occurred_at: Millis
+    value: float | None = None  # dwell seconds, a rating, a price: the action says which
+
+
+class Forget(msgspec.Struct, tag="forget", frozen=True, kw_only=True, omit_defaults=True):
+    """A user asks to be forgotten: all that the user did until ``occurred_at``."""
+
+    event_id: Id
+    user_id: Id
+    occurred_at: Millis
+
+
+class Rebuild(msgspec.Struct, tag="rebuild", frozen=True, kw_only=True, omit_defaults=True):
+    """An operator's command to a partition: fold what came since ``since_ms`` anew.
+
+    No event: it stands in every partition, under a key that no user has.
+    """
+
+    event_id: Id
+    since_ms: int
+
+
+class ItemUpdate(msgspec.Struct, tag="item", frozen=True, kw_only=True, omit_defaults=True):
+    """An item's attributes, whole: a later update replaces an earlier one."""
+
+    event_id: Id
+    item_id: Id
+    occurred_at: Millis
+    attributes: Annotated[
+        dict[
+            Id,
+            AttributeValue
+            | Annotated[
+                list[AttributeValue], msgspec.Meta(max_length=MAX_ATTRIBUTE_VALUES)
+            ],
+        ],
+        msgspec.Meta(max_length=MAX_ATTRIBUTES),
+    ]
+
+
+UserEvent = Impression | Click | Behavior | Forget
+Event = UserEvent | ItemUpdate
+
+
+def item_key(item_id: str) -> int:
+    """Return the 64-bit xxh3 of ``item_id`` as a signed integer, never 0 (0 pads)."""
+    unsigned = xxhash.xxh3_64_intdigest(item_id)
+    signed = unsigned - (1 << 64) if unsigned >= 1 << 63 else unsigned
+    return signed or 1
+
+
+# Codes 1..15 are named; any other action falls in one of 16 hashed codes, so that a
+# producer may add an action without asking anyone. 0 pads.
+NAMED_ACTIONS = (
+    "click",
+    "view",
+    "cart",
+    "favourite",
+    "buy",
+    "rate",
+    "read",
+    "like",
+    "dislike",
+    "share",
+)
+FIRST_HASHED_ACTION = 16
+NUM_ACTION_CODES = 32
+
+
+def action_code(action: str) -> int:
+    """Return the code of ``action`` in 1..31; equal in every process and release."""
+    if action in NAMED_ACTIONS:
+        return NAMED_ACTIONS.index(action) + 1
+    hashed_codes = NUM_ACTION_CODES - FIRST_HASHED_ACTION
+    return FIRST_HASHED_ACTION + xxhash.xxh3_64_intdigest(action) % hashed_codes

@@ -1,0 +1,1 @@
+"""Every event → date-partitioned Parquet files: written, compacted, erased."""

@@ -1,0 +1,166 @@
+"""Many small files of the raw log → few big ones with the same rows, beside who reads.
+
+A file a partition every two seconds keeps the log fresh, and each costs every reader half a
+millisecond. The writer, who alone adds to a partition, merges what it has committed. What
+it read may be erased or removed meanwhile: then nothing happens, and it is tried again.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from srp4ctr.streams.raw_log.log_files import (
+    files_of,
+    offset_after,
+    overlapping,
+    schema_of,
+    sync_folder,
+    write_unfinished,
+)
+from srp4ctr.streams.raw_log.log_lock import taking_away
+
+MAX_ROWS = 131_072  # of a file: what pyarrow reads at once
+MAX_FILES = 256  # at once: the writer consumes nothing meanwhile (1 s on a slow disk)
+
+_log = logging.getLogger(__name__)
+_Stamp = tuple[int, int, int]  # inode, bytes, when changed: another content has another
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Counted:
+    """A file, and how many rows are in it."""
+
+    path: Path
+    rows: int
+
+
+def merge_some(
+    log_dir: Path, topic: str, partition: int, committed: int
+) -> list[Path] | None:
+    """Put one file in the place of some and return those; [] where there are none to merge.
+
+    None where it cannot be done now: somebody reads the log, or has changed a file. Only
+    what is before ``committed`` is merged, each date by itself, and no file that tells what
+    another tells too. A crash leaves old files beside the new one at worst.
+    """
+    with taking_away(log_dir) as is_alone:
+        if not is_alone:
+            return None  # before the work, which would be in vain
+    paths = _next(files_of(log_dir, topic, partition), committed, schema_of(topic))
+    if not paths:
+        return []
+    # Until they are closed: the disk frees what is removed after the lock is, not before.
+    with ExitStack() as kept_open:
+        for path in paths:
+            kept_open.enter_context(path.open("rb"))
+        return paths if _merge(log_dir, topic, paths) else None
+
+
+def _merge(log_dir: Path, topic: str, paths: Sequence[Path]) -> bool:
+    """Put one file in the place of ``paths``, or return False and leave them."""
+    stamps = [_stamp(path) for path in paths]  # before their rows
+    merged = pa.concat_tables(_whole(path, schema_of(topic)) for path in paths)
+    target = paths[0].with_name(_name(paths))
+    unfinished = write_unfinished(target, merged)
+    try:
+        with taking_away(log_dir) as is_alone:
+            if not is_alone or [_stamp(path) for path in paths] != stamps:
+                return False
+            unfinished.replace(target)
+            sync_folder(target.parent)
+            for path in paths:
+                path.unlink()
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return True
+
+
+def _next(files: Sequence[Path], committed: int, schema: Any) -> list[Path]:
+    """Return the first files that are worth merging."""
+    for run in _runs(files, committed):
+        for chunk in _chunks(run, schema):
+            # What is bigger than all that would be added waits for more: each row is then
+            # rewritten a few times, however few come.
+            while len(chunk) > 1 and chunk[0].rows > sum(each.rows for each in chunk[1:]):
+                chunk = chunk[1:]
+            if len(chunk) > 1:
+                return [each.path for each in chunk]
+    return []
+
+
+def _runs(files: Sequence[Path], committed: int) -> Iterator[list[Path]]:
+    """Yield neighbours of one date that are committed and overlap no other file."""
+
+    def folder(paths: list[Path]) -> Path | None:
+        is_apart = len(paths) == 1 and offset_after(paths[0]) <= committed
+        return paths[0].parent if is_apart else None
+
+    for found, neighbours in groupby(overlapping(files), folder):
+        if found:
+            yield [path for (path,) in neighbours]
+
+
+def _chunks(run: Sequence[Path], schema: Any) -> Iterator[list[_Counted]]:
+    """Yield the files of ``run``, in order, as many together as may be one."""
+    chunk: list[_Counted] = []
+    for path in run:
+        each = _counted(path, schema)
+        rows = sum(other.rows for other in (*chunk, each) if other)
+        if each is None or rows > MAX_ROWS or len(chunk) == MAX_FILES:
+            yield chunk
+            chunk = []
+        if each is not None:
+            chunk.append(each)
+    yield chunk
+
+
+def _counted(path: Path, schema: Any) -> _Counted | None:
+    """Return ``path`` with its rows; None if it has to stay as it is."""
+    try:
+        found = pq.read_metadata(path)
+    except FileNotFoundError:
+        raise  # its date was removed: the others have to be listed again
+    except (OSError, pa.ArrowException) as error:
+        _say_unreadable(path, repr(error))
+        return None
+    # What a newer release wrote is not lost to an older one.
+    is_known = {*found.schema.to_arrow_schema().names} <= {*schema.names}
+    return _Counted(path=path, rows=found.num_rows) if is_known else None
+
+
+@cache  # once
+def _say_unreadable(path: Path, why: str) -> None:
+    _log.warning("%s stays as it is, for it cannot be read: %s", path, why)
+
+
+def _whole(path: Path, schema: Any) -> Any:
+    """Return the table in ``path``; a file of an older release may lack columns."""
+    table = pq.ParquetFile(path).read()
+    columns = [
+        table[field.name].cast(field.type)
+        if field.name in table.column_names
+        else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _name(paths: Sequence[Path]) -> str:
+    """Return the name of what spans all of ``paths``."""
+    return f"{paths[0].stem.rpartition('-')[0]}-{offset_after(paths[-1]) - 1}.parquet"
+
+
+def _stamp(path: Path) -> _Stamp | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns

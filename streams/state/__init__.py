@@ -1,0 +1,1 @@
+"""Event → the state of a partition: sequences, counters, exposures and labels."""

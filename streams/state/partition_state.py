@@ -1,0 +1,287 @@
+"""What the worker holds of one partition between two commits.
+
+In: decoded events in offset order and the rows they touch. Out: dirty rows, decided
+labels and rejected messages, until they are stored. No I/O: ``sequence_worker.py`` does
+that.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol, TypeVar
+
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events.codec import (
+    BACKFILL_HEADER,
+    MAX_CLOCK_SKEW_MS,
+    RejectedEvent,
+    decode_command,
+    decode_user_event,
+)
+from srp4ctr.streams.events.schema import Click, Forget, Impression, Rebuild, item_key
+from srp4ctr.streams.state.counters import Activity
+from srp4ctr.streams.state.exposures import Exposures
+from srp4ctr.streams.state.label_join import ImpressionLabel, LabelJoin
+from srp4ctr.streams.state.reducers import (
+    LoggedEvent,
+    fold_activities,
+    fold_exposures,
+    fold_sequences,
+    fold_shares,
+)
+from srp4ctr.streams.state.sequences import BehaviorSequence
+from srp4ctr.streams.state.state_store import Rows, ShareKey
+
+MAX_CACHED_ROWS = 100_000  # users, and as many items: some 200 MB at L = 50
+
+_NO_SEQUENCE = BehaviorSequence()
+_NO_ACTIVITY = Activity()
+_NO_EXPOSURES = Exposures()
+_Key = TypeVar("_Key")
+
+
+class Record(Protocol):
+    """What is needed of a Kafka record; aiokafka's fits."""
+
+    @property
+    def topic(self) -> str:
+        """Where it was read."""
+
+    @property
+    def partition(self) -> int:
+        """Where it was read."""
+
+    @property
+    def offset(self) -> int:
+        """Where it was read."""
+
+    @property
+    def timestamp(self) -> int:
+        """UTC milliseconds; -1 where the producer's protocol is too old to have one."""
+
+    @property
+    def key(self) -> bytes | None:
+        """Raw bytes."""
+
+    @property
+    def value(self) -> bytes | None:
+        """Raw bytes."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]:
+        """Names and raw bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedRecord:
+    """A record that is not an event, with the reason."""
+
+    record: Record
+    rejected: RejectedEvent
+
+
+def decode_record(record: Record) -> LoggedEvent | Rebuild | RejectedRecord:
+    """Return what a ``behavior-events`` record says, or why it says nothing."""
+    if command := decode_command(record.value, record.key):
+        return command
+    event = decode_user_event(record.value, record.key, record.timestamp)
+    if isinstance(event, RejectedEvent):
+        return RejectedRecord(record=record, rejected=event)
+    return LoggedEvent(
+        event=event,
+        offset=record.offset,
+        known_at_ms=record.timestamp,
+        is_backfilled=any(name == BACKFILL_HEADER for name, _ in record.headers),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unstored:
+    """What a partition has brought since the last time that it was asked."""
+
+    next_offset: int
+    """The first offset that is not in it: what to commit once it is stored."""
+    rows: Rows
+    decided: list[ImpressionLabel]
+    rejected: list[RejectedRecord]
+    folded: list[LoggedEvent]
+
+
+class PartitionState:
+    """The rows, labels and progress of one partition."""
+
+    def __init__(self, partition: int, next_offset: int, config: StreamConfig) -> None:
+        self.partition = partition
+        self.next_offset = next_offset
+        """The first offset that is not folded in."""
+        self._taken = next_offset
+        self.labels = LabelJoin(
+            round(config.label_window_s * 1000),
+            round(config.correction_window_s * 1000),
+            config.max_kept_impressions,
+        )
+        self.decided: list[ImpressionLabel] = []
+        self.rejected: list[RejectedRecord] = []
+        self.folded: list[LoggedEvent] = []
+        """The events since the last ``unstored``."""
+        self.dirty = Rows()
+        """The rows that changed since the last ``unstored``."""
+        self._rows = Rows()
+        self._length = config.sequence_length
+        self._exposure_length = config.exposure_length
+        # By user, the wishes to be forgotten: until when, and at which offset.
+        self._forgotten: dict[str, set[tuple[int, int]]] = {}
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether there is anything to store or to commit."""
+        return self.next_offset != self._taken or bool(self.decided)
+
+    def decode(self, records: Sequence[Record]) -> tuple[list[LoggedEvent], Rebuild | None]:
+        """Return the events in ``records`` up to the first command, and that command.
+
+        Rejected records are remembered; ``next_offset`` is behind the last event or at
+        the command.
+        """
+        events: list[LoggedEvent] = []
+        for record in records:
+            decoded = decode_record(record)
+            if isinstance(decoded, Rebuild):
+                return events, decoded
+            if isinstance(decoded, RejectedRecord):
+                self.rejected.append(decoded)
+            else:
+                events.append(decoded)
+            self.next_offset = record.offset + 1
+        return events, None
+
+    def unknown(self, events: Iterable[LoggedEvent]) -> tuple[set[str], set[ShareKey]]:
+        """Return the users and the shares of ``events`` whose rows are not in memory."""
+        users = {logged.event.user_id for logged in events}
+        items = {
+            logged.event.item_id
+            for logged in events
+            if isinstance(logged.event, Impression | Click)
+        }
+        shares = {(item_key(item_id), self.partition) for item_id in items}
+        return users - self._rows.sequences.keys(), shares - self._rows.shares.keys()
+
+    def remember(
+        self, users: Iterable[str], shares: Iterable[ShareKey], rows: Rows
+    ) -> None:
+        """Take the rows of ``users`` and ``shares`` as the store has them, or as new."""
+        self._rows.sequences |= {
+            each: rows.sequences.get(each, _NO_SEQUENCE) for each in users
+        }
+        self._rows.activities |= {
+            each: rows.activities.get(each, _NO_ACTIVITY) for each in users
+        }
+        self._rows.exposures |= {
+            each: rows.exposures.get(each, _NO_EXPOSURES) for each in users
+        }
+        self._rows.shares |= {each: rows.shares.get(each, _NO_ACTIVITY) for each in shares}
+        for user_id, sequence in rows.sequences.items():
+            if sequence.forgotten_at_ms:
+                wish = (sequence.forgotten_at_ms, sequence.forgotten_offset)
+                self._forgotten.setdefault(user_id, set()).add(wish)
+
+    def fold(self, events: Sequence[LoggedEvent], now_ms: int) -> None:
+        """Fold ``events``, whose rows are in memory, into rows and labels."""
+        counted = []
+        for logged in events:
+            if self.is_forgotten(logged):
+                continue
+            if not self.labels.has_seen(logged.event):  # twice published, once counted
+                counted.append(logged)
+            self.decided += self.labels.add(logged.event, min(logged.known_at_ms, now_ms))
+        self.decided += self.labels.advance()
+        rows = self._rows
+        changed = Rows(
+            sequences=fold_sequences(rows.sequences, events, self._length),
+            activities=fold_activities(rows.activities, counted),
+            exposures=fold_exposures(rows.exposures, counted, self._exposure_length),
+            shares=fold_shares(rows.shares, counted, self.partition),
+        )
+        self._rows.update(changed)
+        self.dirty.update(changed)
+        self.folded += events
+
+    def unstored(self) -> Unstored:
+        """Return what is new, once: to be stored, in this order, before it is committed."""
+        new = Unstored(
+            next_offset=self.next_offset,
+            rows=self.dirty,
+            decided=self.decided,
+            rejected=self.rejected,
+            folded=self.folded,
+        )
+        self._taken = self.next_offset
+        self.dirty = Rows()
+        self.decided, self.rejected, self.folded = [], [], []
+        return new
+
+    def stored_users(self, count: int) -> list[str]:
+        """Return at most ``count`` users of those whose rows ``unstored`` gave before.
+
+        The store has them, if nothing is on its way to it.
+        """
+        dirty = self.dirty
+        changed = dirty.sequences.keys() | dirty.activities.keys() | dirty.exposures.keys()
+        newest = islice(reversed(self._rows.sequences), count)
+        return [user_id for user_id in newest if user_id not in changed]
+
+    def forget_rows(self) -> None:
+        """Drop the rows in memory: the store has others now."""
+        self._rows = Rows()
+
+    def is_forgotten(self, logged: LoggedEvent) -> bool:
+        """Return whether the user had asked to forget this event before it came.
+
+        A wish is heard here: what comes after it is judged by it. To forget once more
+        what is forgotten is no news either. What came before the wish counted until then,
+        and counts again when it is read again.
+        """
+        event, wishes = logged.event, self._forgotten.get(logged.event.user_id, ())
+        is_late = any(
+            event.occurred_at <= at_ms and logged.offset > offset
+            for at_ms, offset in wishes
+        )
+        if isinstance(event, Forget) and not is_late:
+            wish = (event.occurred_at, logged.offset)
+            self._forgotten.setdefault(event.user_id, set()).add(wish)
+        return is_late
+
+    def trim(self) -> None:
+        """Drop the rows that came first and that the store has: call it when it has all
+        that ``unstored`` gave.
+        """
+        rows, dirty = self._rows, self.dirty
+        changed = dirty.sequences.keys() | dirty.activities.keys() | dirty.exposures.keys()
+        for user_id in _oldest(rows.sequences, changed):
+            del rows.sequences[user_id], rows.activities[user_id], rows.exposures[user_id]
+            self._forgotten.pop(user_id, None)
+        for key in _oldest(rows.shares, dirty.shares.keys()):
+            del rows.shares[key]
+
+
+def _oldest(rows: Mapping[_Key, Any], changed: Set[_Key]) -> list[_Key]:
+    oldest = islice(rows, max(0, len(rows) - MAX_CACHED_ROWS))
+    return [key for key in oldest if key not in changed]
+
+
+def replay_labels(
+    state: PartitionState, events: Iterable[LoggedEvent], now_ms: int
+) -> None:
+    """Bring the labels of ``state`` to where they were after ``events``, or further.
+
+    ``now_ms`` holds back the time of a record whose producer's clock runs ahead, by less
+    the later it is. So a replay may close windows that were open when ``events`` were
+    stored: at most the accepted skew's. Labels of that span are decided once more.
+    """
+    for logged in events:
+        if not state.is_forgotten(logged):
+            known_ms = min(logged.known_at_ms, now_ms)
+            state.decided += state.labels.add(logged.event, known_ms)
+    state.decided += state.labels.advance()
+    published_ms = state.labels.watermark_ms - MAX_CLOCK_SKEW_MS
+    state.decided = [each for each in state.decided if each.matured_at > published_ms]

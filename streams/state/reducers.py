@@ -1,0 +1,127 @@
+"""A batch of events → the rows it changes: sequences, counters and exposures.
+
+In: rows as stored and the decoded events of one partition in offset order. Out: the
+rows that differ. Pure and safe to repeat: an event that a row has seen changes nothing.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
+
+import msgspec
+
+from srp4ctr.streams.events.schema import (
+    Behavior,
+    Click,
+    Forget,
+    Impression,
+    UserEvent,
+    item_key,
+)
+from srp4ctr.streams.state.counters import Activity, count
+from srp4ctr.streams.state.exposures import Exposures, show
+from srp4ctr.streams.state.exposures import forget as forget_exposures
+from srp4ctr.streams.state.sequences import BehaviorSequence, element_of, forget, merge
+from srp4ctr.streams.state.state_store import ShareKey
+
+_Key = TypeVar("_Key", str, ShareKey)
+_Row = TypeVar("_Row", BehaviorSequence, Activity, Exposures)
+
+
+class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """An event and where the log holds it."""
+
+    event: UserEvent
+    offset: int
+    known_at_ms: int
+    """The record's timestamp: when the event became known."""
+    is_backfilled: bool = False
+    """It was published long after it had happened, and says so."""
+
+
+def fold_sequences(
+    sequences: Mapping[str, BehaviorSequence], batch: Iterable[LoggedEvent], length: int
+) -> dict[str, BehaviorSequence]:
+    """Return the users' sequences that ``batch`` changes; ``length`` bounds them."""
+
+    # One by one, so that the version says how many events made the row, however they
+    # were batched: of two workers' rows the store keeps the one that has seen more.
+    def after(before: BehaviorSequence, logged: LoggedEvent) -> BehaviorSequence:
+        event = logged.event
+        if isinstance(event, Forget):
+            return forget(before, event.occurred_at, logged.offset)
+        assert isinstance(event, Click | Behavior)
+        return merge(before, (element_of(event),), length, logged.offset)
+
+    acts = ((e.event.user_id, e) for e in batch if not isinstance(e.event, Impression))
+    return _folded(sequences, acts, BehaviorSequence(), after)
+
+
+def fold_activities(
+    activities: Mapping[str, Activity], batch: Iterable[LoggedEvent]
+) -> dict[str, Activity]:
+    """Return the users' counters that ``batch``, without duplicates, changes."""
+    seen = ((e.event.user_id, e) for e in batch if not isinstance(e.event, Behavior))
+    return _folded(activities, seen, Activity(), _counted)
+
+
+def fold_exposures(
+    exposures: Mapping[str, Exposures], batch: Iterable[LoggedEvent], length: int
+) -> dict[str, Exposures]:
+    """Return what users were shown that ``batch``, without duplicates, changes."""
+
+    def after(before: Exposures, logged: LoggedEvent) -> Exposures:
+        event, offset = logged.event, logged.offset
+        if isinstance(event, Forget):
+            return forget_exposures(before, event.occurred_at, offset)
+        assert isinstance(event, Impression)
+        key = item_key(event.item_id)
+        return show(before, event.occurred_at, key, length, offset)
+
+    kinds = (Impression, Forget)
+    seen = ((e.event.user_id, e) for e in batch if isinstance(e.event, kinds))
+    return _folded(exposures, seen, Exposures(), after)
+
+
+def fold_shares(
+    shares: Mapping[ShareKey, Activity], batch: Iterable[LoggedEvent], partition: int
+) -> dict[ShareKey, Activity]:
+    """Return the ``partition``'s shares that ``batch``, without duplicates, changes."""
+    seen = (
+        ((item_key(logged.event.item_id), partition), logged)
+        for logged in batch
+        if isinstance(logged.event, Impression | Click)
+    )
+    return _folded(shares, seen, Activity(), _counted)
+
+
+def _folded(
+    rows: Mapping[_Key, _Row],
+    events: Iterable[tuple[_Key, LoggedEvent]],
+    blank: _Row,
+    after: Callable[[_Row, LoggedEvent], _Row],
+) -> dict[_Key, _Row]:
+    """Return the latest of each row that ``after`` changes, event by event."""
+    latest: dict[_Key, _Row] = {}
+    for key, logged in events:
+        before = latest.get(key) or rows.get(key, blank)
+        row = after(before, logged)
+        if row is not before:
+            latest[key] = row
+    return latest
+
+
+def _counted(activity: Activity, logged: LoggedEvent) -> Activity:
+    event = logged.event
+    if not isinstance(event, Forget):
+        return count(
+            activity,
+            at_ms=event.occurred_at,
+            is_click=isinstance(event, Click),
+            offset=logged.offset,
+        )
+    if logged.offset <= activity.last_offset:
+        return activity
+    return Activity(
+        last_offset=logged.offset,
+        version_us=max(event.occurred_at * 1000, activity.version_us + 1),
+    )

@@ -1,0 +1,1 @@
+"""The stream worker: a Faust application, and what replays and rebuilds its state."""

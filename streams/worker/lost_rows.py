@@ -1,0 +1,88 @@
+"""A store that no longer has what it acknowledged → a rebuild, ordered without an operator.
+
+In: users of a partition whose rows are stored for sure. Out: where most of a sample is
+missing (a store restarted without its data, flushed, or failed over to an empty replica),
+a rebuild command on the partition, as ``srp4ctr stream rebuild`` would send it. The command
+is in Kafka: a worker that dies before it is obeyed leaves it to the next one.
+"""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+
+from aiokafka import TopicPartition
+from prometheus_client import Counter, Gauge
+
+from srp4ctr.streams.events.schema import FORGOTTEN_USER
+from srp4ctr.streams.state.partition_state import PartitionState
+from srp4ctr.streams.state.state_store import Rows, ShareKey
+
+LOSSES = Counter(
+    "srp4ctr_store_losses_total",
+    "Partitions whose rows the store had lost, and which are rebuilt",
+)
+# A worker that starts on an empty store counts its losses before it is first scraped: rates
+# of a counter do not show them.
+LOST_AT = Gauge(
+    "srp4ctr_store_lost_at_seconds",
+    "Unix time at which this worker last found rows lost; 0 for never",
+)
+CHECK_S = 30.0
+SAMPLE = 100
+"""So many users of a partition are looked up at a time: one read of the store."""
+_LOST_SHARE = 0.2  # a store that is right lacks none
+
+Read = Callable[[Collection[str], Collection[ShareKey]], Awaitable[Rows]]
+Order = Callable[[TopicPartition], Awaitable[None]]
+_log = logging.getLogger(__name__)
+
+
+def is_lost(users: Collection[str], rows: Rows) -> bool:
+    """Return whether ``rows``, all that the store has of ``users``, lack too many."""
+    found = rows.sequences.keys() | rows.activities.keys() | rows.exposures.keys()
+    known = set(users) - {FORGOTTEN_USER}
+    return len(known - found) > _LOST_SHARE * len(known)
+
+
+class LossWatch:
+    """Looks up stored users of a worker's partitions, and orders what is to be rebuilt."""
+
+    def __init__(self, read: Read, order: Order) -> None:
+        self._read = read
+        self._order = order
+        self._ordered: set[TopicPartition] = set()
+        self._sampled: dict[TopicPartition, Collection[str]] = {}
+        self._due = time.monotonic() + CHECK_S
+
+    async def look(self, partitions: Mapping[TopicPartition, PartitionState]) -> None:
+        """Look every ``CHECK_S`` seconds; nothing may be on its way to the store then."""
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + CHECK_S
+        for source, state in list(partitions.items()):
+            users = state.stored_users(SAMPLE)  # none where nothing has come so far
+            await self.check(source, users or self._sampled.get(source, ()))
+
+    async def check(self, source: TopicPartition, users: Collection[str]) -> None:
+        """Order a rebuild of ``source`` if the store has lost ``users`` of it."""
+        self._sampled[source] = users
+        if source in self._ordered or not is_lost(users, await self._read(users, ())):
+            return
+        self._ordered.add(source)
+        LOSSES.inc()
+        LOST_AT.set_to_current_time()
+        _log.error(
+            "the store has lost rows of partition %d that it had acknowledged: they are "
+            "rebuilt from Kafka and the raw log",
+            source.partition,
+        )
+        await self._order(source)
+
+    def rebuilt(self, source: TopicPartition) -> None:
+        """Hear that ``source`` is whole again."""
+        self._ordered.discard(source)
+
+    def forget(self) -> None:
+        """Forget all partitions: others may have them now."""
+        self._ordered.clear()
+        self._sampled.clear()

@@ -1,0 +1,115 @@
+"""A partition's past → its events: from Kafka, and from the raw log what Kafka has dropped.
+
+The label join and a rebuild read the same stream again; neither commits anything.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from srp4ctr.streams.broker.clients import client_arguments
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.raw_log.log_files import known_ms, read_files
+from srp4ctr.streams.raw_log.row_schema import event_of
+from srp4ctr.streams.state.partition_state import decode_record
+from srp4ctr.streams.state.reducers import LoggedEvent
+
+_WAIT_MS = 500
+_BATCH = 2000
+_MARKERS = 100
+
+
+class Past:
+    """Reads ``source`` up to an offset, beside the group; an async context manager."""
+
+    def __init__(self, kafka: KafkaConfig, log_dir: Path, source: TopicPartition) -> None:
+        self._reader: Any = AIOKafkaConsumer(
+            **client_arguments(kafka),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+        )
+        self._log_dir = log_dir
+        self._source = source
+        self._first = 0
+        self.end = 0
+        """Behind the last record that Kafka holds: a broker that crashed may lack some."""
+
+    async def __aenter__(self) -> Self:
+        source = self._source
+        try:
+            await self._reader.start()
+            self._reader.assign([source])
+            self._first = (await self._reader.beginning_offsets([source]))[source]
+            self.end = (await self._reader.end_offsets([source]))[source]
+        except BaseException:
+            await self._reader.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._reader.stop()
+
+    async def known_ms(self, offset: int) -> int | None:
+        """Return the timestamp of the record at ``offset``, or of one before it in the log.
+
+        None where neither Kafka nor the raw log holds it any more. Raises ``TimeoutError``
+        where Kafka holds it and does not hand it out.
+        """
+        if offset < self._first:
+            place = (self._log_dir, self._source.topic, self._source.partition)
+            return await asyncio.to_thread(known_ms, *place, offset)
+        # A producer's transaction ends with an offset that no record has.
+        self._reader.seek(self._source, max(self._first, offset - _MARKERS))
+        found = await self._reader.getmany(self._source, timeout_ms=_WAIT_MS * 10)
+        known = [
+            record.timestamp
+            for record in found.get(self._source, ())
+            if record.offset <= offset
+        ]
+        if not known:
+            raise TimeoutError(f"no record of {self._source} at {offset}")
+        last: int = known[-1]
+        return last
+
+    async def offset_since(self, since_ms: int, end: int) -> int:
+        """Return the first offset that Kafka holds of ``since_ms`` or later, or ``end``."""
+        found = (await self._reader.offsets_for_times({self._source: max(0, since_ms)}))[
+            self._source
+        ]
+        return end if found is None else min(max(self._first, found.offset), end)
+
+    async def events(
+        self, since_ms: int, end: int, start: int = 0
+    ) -> AsyncIterator[list[LoggedEvent]]:
+        """Yield the events known since ``since_ms`` at offsets ``start`` to ``end`` - 1."""
+        end = min(end, self.end)
+        dropped_before = min(self._first, end)
+        place = (self._log_dir, self._source.topic, self._source.partition)
+        rows = read_files(*place, max(0, since_ms)) if start < dropped_before else iter(())
+        # In a thread: it waits for the disk, and for who takes files away.
+        while (batch := await asyncio.to_thread(lambda: next(rows, None))) is not None:
+            yield [
+                event_of(row)
+                for row in batch
+                if start <= row["offset"] < dropped_before and row["created_at"] >= since_ms
+            ]
+        position = max(start, await self.offset_since(since_ms, end))
+        if position >= end:
+            return
+        self._reader.seek(self._source, position)
+        while await self._reader.position(self._source) < end:
+            found = await self._reader.getmany(
+                self._source, timeout_ms=_WAIT_MS, max_records=_BATCH
+            )
+            records = [each for each in found.get(self._source, ()) if each.offset < end]
+            decoded = map(decode_record, records)
+            yield [each for each in decoded if isinstance(each, LoggedEvent)]

@@ -1,0 +1,66 @@
+"""A raw log → a new, empty Kafka: what a lost broker held, as it was known then.
+
+In: the log of ``behavior-events`` and ``items``. Out: the same events under the same keys
+and timestamps, in the order of each partition. Labels are not published: workers make
+them again. Offsets are other ones, so the store must be empty and the log's folder new.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from srp4ctr.streams.broker.producer import OF_THE_PAST, EventPublisher
+from srp4ctr.streams.broker.topics import end_offsets, ensure_topics
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events.codec import encode, event_key, event_topic
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, Event
+from srp4ctr.streams.raw_log.log_files import read_files
+from srp4ctr.streams.raw_log.row_schema import event_of, update_of
+
+TOPICS = (ITEMS_TOPIC, BEHAVIOR_EVENTS_TOPIC)  # items first: events are of them
+
+
+def restore(
+    kafka: KafkaConfig, log_dir: Path, progress: Callable[[int], None] = lambda _: None
+) -> Counter[str]:
+    """Publish all that is in ``log_dir`` and return how many records of each topic.
+
+    ``progress`` hears how many there are so far. Raises ``ValueError`` for a folder that is
+    no raw log, or where a topic holds records already: everything would count twice.
+    """
+    if not any((log_dir / topic).is_dir() for topic in TOPICS):
+        raise ValueError(f"{log_dir} is no raw log: it has none of {', '.join(TOPICS)}")
+    ensure_topics(kafka)
+    for topic in TOPICS:
+        if held := sum(end_offsets(kafka, topic).values()):
+            raise ValueError(
+                f"{topic} has had {held:,} records: a log is restored into empty topics"
+            )
+    done: Counter[str] = Counter()
+    with EventPublisher(kafka) as publisher:
+        for event, known_ms in logged(log_dir):
+            topic = event_topic(event)
+            key, payload = event_key(event), encode(event)
+            publisher.send(topic, payload, key, known_ms, OF_THE_PAST)
+            done[topic] += 1
+            progress(done.total())
+    return done
+
+
+def logged(log_dir: Path) -> Iterator[tuple[Event, int]]:
+    """Yield the log's events and when each became known, partition by partition."""
+    for topic in TOPICS:
+        names = (path.name for path in (log_dir / topic).glob("date=*/*.parquet"))
+        for partition in sorted({int(name.split("-")[0]) for name in names}):
+            for rows in read_files(log_dir, topic, partition):
+                for row in rows:
+                    yield _event(topic, row), row["created_at"]
+
+
+def _event(topic: str, row: dict[str, object]) -> Event:
+    try:
+        return update_of(row) if topic == ITEMS_TOPIC else event_of(row).event
+    except msgspec.ValidationError as error:  # of another release's schema
+        raise ValueError(f"{topic} {row['partition']}@{row['offset']}: {error}") from error

@@ -1,0 +1,71 @@
+"""What the soak makes of its notes and its samples of memory."""
+
+import json
+from pathlib import Path
+
+from benchmarks.operations.soak_figures import Memory
+from benchmarks.operations.soak_traffic import after_faults, catalogue_events, read_notes
+from benchmarks.serving.serving_stack import item_ids
+
+NOTE = (
+    '{"events": 3, "impressions": 2, "latencies_ms": [4.0, 6.0], "errors": ["away"],'
+    ' "requests": 3}\n'
+)
+
+
+def test_notes_of_all_visitors_add_up_and_a_line_cut_short_is_left_out(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "s0.jsonl").write_text(NOTE + NOTE + NOTE[:20])
+    (tmp_path / "s1.jsonl").write_text(NOTE)
+    (tmp_path / "c0.jsonl").write_text(NOTE)
+    seen = read_notes(tmp_path, "s")
+    assert (seen.requests, seen.failed, seen.events, seen.impressions) == (9, 3, 9, 6)
+    assert seen.latencies_ms == (4.0, 6.0) * 3
+    assert seen.errors == {"away": 3}
+    assert read_notes(tmp_path).requests == 12
+
+
+def growth_of(memory: Memory) -> dict[str, float]:
+    return {each.name: each.mb for each in memory.growths()}
+
+
+def test_memory_grows_from_the_end_of_a_process_s_own_warm_up(tmp_path: Path) -> None:
+    memory = Memory(tmp_path, warm_up_s=60.0)
+    for at_s in range(0, 310, 10):
+        memory.note("worker", 1, at_s, 100.0 if at_s < 60 else 200.0)
+    assert growth_of(memory) == {"worker": 0.0}
+
+
+def test_of_a_process_s_lives_the_one_that_grew_most_counts(tmp_path: Path) -> None:
+    memory = Memory(tmp_path, warm_up_s=0.0)
+    for at_s in range(0, 310, 10):
+        memory.note("worker", 1, at_s, 200.0)
+        memory.note("worker", 2, 400 + at_s, 200.0 + at_s)
+    assert growth_of(memory) == {"worker": 250.0}  # means of six samples at both ends
+
+
+def test_a_life_of_less_than_a_minute_says_nothing(tmp_path: Path) -> None:
+    memory = Memory(tmp_path, warm_up_s=60.0)
+    for at_s in range(0, 110, 10):
+        memory.note("worker", 1, at_s, 100.0 + at_s)
+    assert growth_of(memory) == {}
+
+
+def test_visitors_ask_for_the_items_that_the_bundle_knows() -> None:
+    asked = {update.item_id for update in catalogue_events(0)}
+    assert asked == set(item_ids())
+
+
+def test_calls_are_told_apart_by_what_had_been_done_before(tmp_path: Path) -> None:
+    lines = [
+        json.dumps({"at_s": at_s, "latencies_ms": [taken_ms]})
+        for at_s, taken_ms in ((1000, 1), (1010, 2), (1054, 3), (1056, 4))
+    ]
+    (tmp_path / "s0.jsonl").write_text("\n".join([*lines, ""]))
+    struck = [{"fault": "the store killed", "at_s": 10, "took_s": 1.0}]
+    rows = after_faults(tmp_path, "s", 1000.0, struck)
+    assert [(row["after"], row["requests"], row["p50_ms"]) for row in rows] == [
+        ("nothing", 2, 2.5),
+        ("the store killed", 2, 2.5),
+    ]

@@ -1,0 +1,284 @@
+"""The click-quality harness on a small shop: split, buckets, resumption, honest rows."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from benchmarks.harness.runner import Job, run
+from benchmarks.models.registry import BASELINES
+from benchmarks.quality import click_quality
+from benchmarks.quality.click_quality import changed
+from benchmarks.quality.clicks import click_report
+from benchmarks.quality.clicks.click_cutting import examples_of, split_times
+from benchmarks.quality.clicks.click_examples import Examples, load
+from benchmarks.quality.clicks.click_scores import figures
+from benchmarks.quality.clicks.click_sources import Source, began_ms, ebnerd_reads, of_file
+from benchmarks.quality.clicks.variants import ARMS, request_flops
+from srp4ctr.streams.events.schema import Behavior, Click, Event, Impression, ItemUpdate
+from srp4ctr.training.config import RefreshConfig
+from tests.streams.test_ebnerd import STREAM
+
+MINUTE, START = 60_000, 1_700_000_000_000
+ITEMS, USERS, REQUESTS = 12, 8, 120
+
+
+def shop() -> Iterator[Event]:
+    """Yield a shop's events: even items are clicked, and one item is published late."""
+    for item in range(ITEMS):
+        at_ms = START if item < ITEMS - 1 else START + (REQUESTS - 5) * MINUTE
+        yield ItemUpdate(
+            event_id=f"p{item}",
+            item_id=f"i{item}",
+            occurred_at=at_ms,
+            attributes={"colour": "red" if item % 2 else "blue"},
+        )
+    drawn = np.random.default_rng(0)
+    for request in range(REQUESTS):
+        # The last item is shown from its publication on.
+        offered = ITEMS - (request < REQUESTS - 5)
+        yield from visit(request, drawn.choice(offered, size=4, replace=False).tolist())
+
+
+def visit(request: int, items: list[int]) -> Iterator[Event]:
+    at_ms = START + request * MINUTE
+    request_id, user_id = f"r{request}", f"u{request % USERS}"
+    for position, item in enumerate(items):
+        yield Impression(
+            event_id=f"s{request}-{position}",
+            request_id=request_id,
+            user_id=user_id,
+            item_id=f"i{item}",
+            position=position,
+            occurred_at=at_ms,
+            context={"device": "phone" if request % 2 else "desk"},
+        )
+    for item in items:
+        if item % 2 == 0:
+            yield Click(
+                event_id="c",
+                request_id=request_id,
+                user_id=user_id,
+                item_id=f"i{item}",
+                occurred_at=at_ms + 5_000,
+            )
+    yield Behavior(
+        event_id=f"v{request}",
+        user_id=user_id,
+        item_id=f"i{items[0]}",
+        action="view",
+        occurred_at=at_ms + 9_000,
+    )
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shop as a packed file with two bad lines."""
+    path = tmp_path_factory.mktemp("shop") / "shop.jsonl.gz"
+    with gzip.open(path, "wb") as packed:
+        for event in shop():
+            packed.write(msgspec.json.encode(event) + b"\n")
+        packed.write(b'{"type": "click"}\nnot json\n')
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shop's examples, cut."""
+    source = of_file("shop", file)
+    return examples_of(source, RefreshConfig(), tmp_path_factory.mktemp("examples"))
+
+
+@pytest.fixture(scope="module")
+def examples(folder: Path) -> Examples:
+    return load(folder)
+
+
+def test_bad_lines_are_counted_and_skipped(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = of_file("shop", file)
+    assert len(source.events) + len(source.updates) == len(list(shop()))
+    assert "2 of" in capsys.readouterr().err
+
+
+def test_a_file_without_impressions_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "none.jsonl"
+    path.write_bytes(b"{}\n")
+    with pytest.raises(ValueError, match="no impression"):
+        of_file("none", path)
+
+
+def test_the_three_parts_follow_each_other(examples: Examples) -> None:
+    parts = (examples.train, examples.calibrate, examples.judge)
+    assert [len(part) for part in parts] == [96, 12, 12]
+    newest = [int(part.slates.request_at_ms.max()) for part in parts]
+    oldest = [int(part.slates.request_at_ms.min()) for part in parts]
+    assert newest[0] < oldest[1] <= newest[1] < oldest[2]
+
+
+def test_a_given_boundary_leaves_all_after_it_to_the_judge() -> None:
+    times = np.arange(100, dtype=np.int64)
+    instants = split_times(times, judged_from_ms=60)
+    assert (instants.learnt_until_ms, instants.judged_from_ms) == (54, 60)
+
+
+def test_frozen_slates_are_the_same_requests_with_older_features(
+    examples: Examples,
+) -> None:
+    live, frozen = examples.judge.slates, examples.frozen.slates
+    assert np.array_equal(live.clicked, frozen.clicked)
+    assert np.array_equal(live.request_at_ms, frozen.request_at_ms)
+    newest = live.tensors["history_item_rows"][-1], frozen.tensors["history_item_rows"][-1]
+    assert (newest[0] != 0).sum() > (newest[1] != 0).sum()
+    # At the very boundary nothing has happened that only the one knows.
+    for name in ("request_features", "candidate_features", "history_item_rows"):
+        np.testing.assert_allclose(live.tensors[name][0], frozen.tensors[name][0])
+
+
+def test_nothing_that_teaches_is_later_than_the_training_part(
+    examples: Examples,
+) -> None:
+    last = int(examples.train.slates.request_at_ms[-1])
+    shown = sum(
+        1 for each in shop() if isinstance(each, Impression) and each.occurred_at <= last
+    )
+    assert examples.item_impressions.sum() == shown
+    behaviors = [
+        each
+        for each in shop()
+        if isinstance(each, Click | Behavior)
+        and each.occurred_at < int(examples.calibrate.slates.request_at_ms[0])
+    ]
+    windows = examples.windows.tensors["history_item_rows"]
+    assert (windows != 0).sum() == len(behaviors)
+
+
+def test_an_item_first_seen_later_is_new(examples: Examples) -> None:
+    assert examples.item_is_new.sum() == 1
+    assert examples.item_impressions[examples.item_is_new].sum() == 0
+
+
+def test_the_slates_size_is_told_in_the_context_and_nowhere_else(
+    examples: Examples,
+) -> None:
+    told = examples.with_size()
+    assert json.loads(told.judge.contexts[0]) == {"device": "desk", "in_view": "4"}
+    before, after = (each.judge.slates.tensors for each in (examples, told))
+    differing = [name for name in before if not np.array_equal(before[name], after[name])]
+    assert differing == ["context_rows"]
+
+
+def test_the_buckets_of_items_and_of_users_add_up(examples: Examples) -> None:
+    part = examples.judge
+    found = figures(examples, part, np.full(int(part.slates.shown.sum()), 0.5))
+    assert found["auc"] == 0.5
+    assert found["tail_impressions"] + found["head_impressions"] == found["impressions"]
+    kinds = ("no_history", "short_history", "long_history")
+    assert sum(found[f"{kind}_impressions"] for kind in kinds) == found["impressions"]
+
+
+def test_what_is_made_once_a_request_costs_once(examples: Examples) -> None:
+    config = RefreshConfig().model
+    cost = {
+        name: [
+            request_flops(BASELINES[name](config, examples.sizes), examples.judge, n)
+            for n in (1, 100)
+        ]
+        for name in ("din", "bst")
+    }
+    assert cost["din"][1] / cost["din"][0] < 60  # the history's tokens once
+    assert cost["bst"][1] / cost["bst"][0] < 30  # its keys and values too
+
+
+def test_a_run_is_kept_and_told_apart_by_its_settings(folder: Path, tmp_path: Path) -> None:
+    job = Job(root=tmp_path, folder=folder, arm="lr", config=RefreshConfig())
+    first = run(job)
+    assert first["figures"]["shop"]["impressions"] == 48
+    job.file.write_text(json.dumps({**first, "seed": 7}))
+    assert run(job)["seed"] == 7  # it was read, not run
+    other = replace(job, config=changed(job.config, ["finetune_learning_rate=0.1"]))
+    assert other.file != job.file
+
+
+def test_settings_are_changed_by_name() -> None:
+    config = changed(RefreshConfig(), ["freeze=encoder", "model.width=8"])
+    assert (config.freeze, config.model.width) == ("encoder", 8)
+    with pytest.raises(TypeError, match="no_such"):
+        changed(config, ["no_such=1"])
+
+
+def test_rows_pair_equal_seeds_and_count_the_failed_ones(tmp_path: Path) -> None:
+    def result(arm: str, seed: int, gauc: float) -> dict[str, object]:
+        found = {"auc": 0.7, "gauc": gauc, "log_loss": 0.5}
+        return {
+            "arm": arm,
+            "seed": seed,
+            "label_share": 1.0,
+            "chosen": {},
+            "seconds": {"finetune": 1.0},
+            "flops": {},
+            "figures": {"shop": found},
+        }
+
+    results = [result("srp4ctr", seed, 0.6 + seed / 10) for seed in range(3)]
+    results += [result("din", seed, 0.5 + seed / 10) for seed in range(2)]
+    rows = click_report.rows_of(results, {"srp4ctr": 3, "din": 3})
+    din = next(row for row in rows if row["model"] == "din")
+    assert (din["seeds"], din["seeds_failed"]) == (2, 1)
+    assert din["gauc_minus_srp4ctr"] == pytest.approx(-0.1)
+    assert din["gauc_minus_srp4ctr_se"] == pytest.approx(0.0)
+    assert din["gauc_se"] == pytest.approx(0.1 / 2)
+    kept = tmp_path / "kept.json"
+    click_report.write(rows, kept)
+    click_report.write([{**din, "auc": 0.9}], kept)
+    merged = json.loads(kept.read_text())["rows"]
+    assert [(row["model"], row["auc"]) for row in merged] == [
+        ("srp4ctr", 0.7),
+        ("din", 0.9),
+    ]
+
+
+def test_the_command_ends_with_one_line_of_json(
+    file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arms = "srp4ctr,lightgbm,srp4ctr-frozen-encoder"
+    flags = ["--events", str(file), "--name", "shop", "--arms", arms, "--seeds", "1"]
+    flags += ["--quick", "--frozen", "--labels", "50,100", "--resume", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["click_quality", *flags, "--set", "model.width=8"])
+    click_quality.main()
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    rows = json.loads(last)["rows"]
+    found = {(row["data"], row["model"]) for row in rows}
+    models = [f"{arm}{share}" for arm in arms.split(",") for share in ("", "@50%")]
+    assert found == {(d, m) for d in ("shop", "shop frozen") for m in models}
+    assert len(list((tmp_path / "pretrained").iterdir())) == 1  # shared by all
+
+
+@pytest.mark.skipif(not STREAM.is_file(), reason="needs EB-NeRD")
+def test_no_read_of_ebnerd_is_from_a_taught_or_a_judged_week() -> None:
+    began = began_ms("train")
+    reads = [read.occurred_at for read in ebnerd_reads(began)]
+    assert 0 < len(reads) < 347_945  # of all that the file holds
+    assert max(reads) < began < began_ms("validation")
+
+
+def test_every_arm_that_takes_over_a_choice_names_an_arm() -> None:
+    assert all(arm.tuned_as in ("", *ARMS) for arm in ARMS.values())
+
+
+def test_a_part_keeps_whole_users() -> None:
+    events = [each for each in shop() if not isinstance(each, ItemUpdate)]
+    whole = Source(name="shop", events=events)
+    part = whole.part(len(events) // 2)
+    kept = {each.user_id for each in part.events}
+    assert 0 < len(kept) < USERS
+    assert len(part.events) == sum(each.user_id in kept for each in events)

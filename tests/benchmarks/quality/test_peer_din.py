@@ -1,0 +1,200 @@
+"""What a peer reads: a row per shown impression, aligned with its request and its click."""
+
+import json
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from benchmarks.harness.runner import Job
+from benchmarks.models.peers.impressions import (
+    NUM_COUNTERS,
+    SPANS,
+    edges_of,
+    flat,
+    save_impressions,
+)
+from benchmarks.quality import peer_din
+from benchmarks.quality.clicks.click_examples import CARD, Examples, Part
+from benchmarks.quality.clicks.click_report import rows_of
+from benchmarks.quality.clicks.variants import REFERENCE
+from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES, Field
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.dataset.batches import Slates, Windows
+from srp4ctr.training.model.embeddings import TableSizes
+
+FIELDS = (
+    Field(name="year", kind="categorical", size=3),
+    Field(name="genres", kind="multi", size=4, slots=2),
+)
+LENGTH = 4
+
+
+def a_part() -> Part:
+    """Return two slates, of two candidates and of one; the first reader has one read."""
+    drawn = np.random.default_rng(0)
+    tensors: dict[str, NDArray[np.generic]] = {
+        "history_item_rows": np.array([[0, 0, 0, 7], [5, 6, 7, 8]], dtype=np.int32),
+        "history_attribute_rows": drawn.integers(2, 9, (2, LENGTH, 3)).astype(np.int32),
+        "history_behavior_codes": np.zeros((2, LENGTH, 3), dtype=np.int16),
+        "request_features": drawn.random((2, len(REQUEST_FEATURES)), dtype=np.float32),
+        "context_rows": np.array([[3, 4], [5, 0]]),
+        "candidate_item_rows": np.array([[9, 7, 0], [8, 0, 0]], dtype=np.int32),
+        "candidate_attribute_rows": drawn.integers(2, 9, (2, 3, 3)).astype(np.int32),
+        "candidate_features": drawn.random((2, 3, len(CANDIDATE_FEATURES)), np.float32),
+    }
+    slates = Slates(
+        tensors=tensors,
+        clicked=np.array([[0, 1, 0], [1, 0, 0]], dtype=np.float32),
+        positions=np.zeros((2, 3), dtype=np.int64),
+        request_at_ms=np.array([1, 2]),
+        user_ids=np.array(["u", "v"]),
+    )
+    items = np.array([[0, 1, -1], [2, -1, -1]], dtype=np.int32)
+    requests, contexts = np.array([0, 1]), np.array(["", ""])
+    return Part(slates=slates, requests=requests, items=items, contexts=contexts)
+
+
+def an_example() -> Examples:
+    part = a_part()
+    return Examples(
+        name="shop",
+        digest="0",
+        train=part,
+        calibrate=part,
+        judge=part,
+        frozen=part,
+        windows=Windows(tensors={}),
+        sizes=TableSizes(item_rows=10, item_fields=FIELDS, length=LENGTH),
+        first_known_row=2,
+        item_impressions=np.array([1, 1, 1]),
+        item_is_new=np.zeros(3, dtype=np.bool_),
+    )
+
+
+def test_a_row_is_a_shown_candidate_with_the_history_of_its_request() -> None:
+    part = a_part()
+    columns = flat(part, edges_of(part), FIELDS)
+    assert {len(column) for column in columns.values()} == {3}
+    assert columns["target_item"].tolist() == [9, 7, 8]
+    histories = [[0, 0, 0, 7], [0, 0, 0, 7], [5, 6, 7, 8]]
+    assert columns["history_item"].tolist() == histories
+    assert columns["profile_context"].tolist() == [[3, 4], [3, 4], [5, 0]]
+
+
+def test_an_attribute_is_compared_with_the_historys_by_its_first_slot() -> None:
+    part = a_part()
+    columns, tensors = flat(part, edges_of(part), FIELDS), part.slates.tensors
+    own = tensors["candidate_attribute_rows"][part.slates.shown]
+    np.testing.assert_array_equal(columns["target_field1"], own[:, 1])
+    np.testing.assert_array_equal(columns["profile_field1"], own[:, 1:])
+    assert "profile_field0" not in columns  # one slot: it has been told whole
+    of_history = tensors["history_attribute_rows"][[0, 0, 1], :, 1]
+    np.testing.assert_array_equal(columns["history_field1"], of_history)
+
+
+def test_a_counter_is_cut_where_training_has_its_quantiles() -> None:
+    part = a_part()
+    features = np.arange(2 * len(REQUEST_FEATURES), dtype=np.float32).reshape(2, -1)
+    moved = {**part.slates.tensors, "request_features": features + 1e6}
+    later = replace(part, slates=replace(part.slates, tensors=moved))
+    columns = flat(later, edges_of(part), FIELDS)
+    spans = [columns[f"profile_counter{number:02}"] for number in range(NUM_COUNTERS)]
+    assert max(int(span.max()) for span in spans) < SPANS
+    # Beyond all that training met is the last span, not a new one.
+    assert spans[0].tolist() == [len(edges_of(part)[0])] * 3
+
+
+def test_the_file_holds_training_clicks_alone_and_a_size_for_each_table(
+    tmp_path: Path,
+) -> None:
+    save_impressions(an_example(), tmp_path / "in.npz")
+    with np.load(tmp_path / "in.npz", allow_pickle=False) as found:
+        keys = set(found)
+        assert found["train/clicked"].tolist() == [0, 1, 1]  # as shown: padding left out
+        assert {key for key in keys if key.endswith("/clicked")} == {"train/clicked"}
+        for key in keys:
+            part, _, name = key.partition("/")
+            if part == "train" and name.startswith(("target_", "profile_")):
+                assert found[key].max() < found[f"rows/{name}"]
+
+
+def test_examples_are_found_by_name_unless_there_are_two(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="run click_quality first"):
+        peer_din.examples_folder(tmp_path, "shop")
+    for name in ("shop-1", "shop-2", "shopping-1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / CARD).write_text("{}")
+    assert peer_din.examples_folder(tmp_path, "shopping").name == "shopping-1"
+    with pytest.raises(SystemExit, match="shop-1, shop-2"):
+        peer_din.examples_folder(tmp_path, "shop")
+    assert peer_din.examples_folder(tmp_path, "shop-2").name == "shop-2"
+
+
+def test_without_uv_it_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    fit = peer_din.Fit(
+        inputs=tmp_path / "in.npz",
+        kept=tmp_path,
+        data="shop",
+        epochs=1,
+        rate=1e-3,
+        seed=0,
+        batch=8,
+    )
+    with pytest.raises(SystemExit, match="pip install uv"):
+        fit.outputs()
+
+
+def test_a_fits_result_is_a_row_beside_the_arms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = np.array([-1.0, 1.0, 0.5])
+    made = {"calibrate": logits, "judge": logits, "frozen": -logits}
+
+    def fake(_: peer_din.Fit, outputs: Path) -> None:
+        np.savez(outputs, seconds=3.0, flops=[1, 100], **made)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(peer_din, "run_worker", fake)
+    fit = peer_din.Fit(
+        inputs=tmp_path, kept=tmp_path, data="shop", epochs=2, rate=1e-3, seed=0, batch=8
+    )
+    result = peer_din.result_of(an_example(), fit, with_frozen=True)
+    live, frozen = rows_of([result], {peer_din.NAME: 1})
+    assert (live["data"], frozen["data"]) == ("shop", "shop frozen")
+    assert live["model"] == "din (torch-rechub 0.9)"
+    assert (live["auc"], frozen["auc"]) == (1.0, 0.0)
+    assert live["meaning"] == peer_din.MEANING
+    assert live["chosen"] == {"learning_rate": 1e-3, "epochs": 2}
+    assert peer_din.calibrating_loss(an_example(), fit.outputs()) < np.log(2)
+
+
+def test_differences_are_told_where_click_quality_ran_the_same(tmp_path: Path) -> None:
+    (tmp_path / "shop-1").mkdir()
+    (tmp_path / "shop-1" / CARD).write_text('{"name": "shop", "digest": "1"}')
+    options = Namespace(resume=tmp_path, with_size=True, frozen=True, seeds=3)
+    folder, chosen = tmp_path / "shop-1", {"finetune_epochs": 2}
+    assert peer_din.references(folder, options) == []
+    # As click_quality has it: tuned by the first seed, without the size.
+    tuning = Job(
+        root=tmp_path,
+        folder=folder,
+        arm=REFERENCE,
+        config=RefreshConfig(),
+        with_frozen=True,
+    )
+    sized = replace(tuning, with_size=True, chosen=chosen)
+    third = replace(sized, config=RefreshConfig(seed=2))
+    for file, written in (
+        (tuning.tuning_file, {"chosen": chosen}),
+        (sized.file, {"seed": 0}),
+        (third.file, {"seed": 2}),
+    ):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(written))
+    assert peer_din.references(folder, options) == [{"seed": 0}, {"seed": 2}]

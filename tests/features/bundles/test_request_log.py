@@ -1,0 +1,94 @@
+"""Requests that were answered, kept in files and read again."""
+
+import os
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from srp4ctr.features.bundles import request_log
+from srp4ctr.features.bundles.request_log import ServedLog, ServedRequest
+
+
+def a_request(number: int = 1, size: int = 3) -> ServedRequest:
+    return ServedRequest(
+        request_id=f"r{number}",
+        user_id="Ünal/1",
+        item_ids=("a", "b", ""),
+        time_ms=1_700_000_000_000 + number,
+        status="ok",
+        feature_version="sequence=1@2",
+        model_version="v7",
+        tensors={"candidate_features": np.ones((1, size, 2), dtype=np.float32)},
+        probabilities=np.array([0.5, 0.25, np.nan], dtype=np.float32),
+    )
+
+
+def test_what_was_written_is_read_again(tmp_path: Path) -> None:
+    written = a_request()
+    request_log.write(tmp_path, written)
+    [path] = request_log.newest(tmp_path, 10)
+    read = request_log.read(path)
+    for each in fields(ServedRequest):
+        if each.name == "tensors":
+            assert read.tensors.keys() == written.tensors.keys()
+            continue
+        np.testing.assert_array_equal(getattr(read, each.name), getattr(written, each.name))
+    np.testing.assert_array_equal(
+        read.tensors["candidate_features"], written.tensors["candidate_features"]
+    )
+
+
+def test_another_file_is_refused_by_name(tmp_path: Path) -> None:
+    other = tmp_path / "other.npz"
+    np.savez(other, request=np.array("{}"))
+    with pytest.raises(ValueError, match=r"other\.npz is no served request"):
+        request_log.read(other)
+    other.write_bytes(b"half a fi")
+    with pytest.raises(ValueError, match=r"other\.npz is no served request"):
+        request_log.read(other)
+
+
+def test_the_log_keeps_a_share_and_writes_all_before_it_ends(tmp_path: Path) -> None:
+    log = ServedLog(str(tmp_path / "served"), share=0.5, max_mb=10.0)
+    chosen = [number for number in range(40) if log.wants(f"r{number}")]
+    assert 8 <= len(chosen) <= 32
+    assert not log.wants("")
+    for number in chosen:
+        log.put(a_request(number))
+    log.close()
+    kept = request_log.newest(tmp_path / "served", 100)
+    assert [request_log.read(path).request_id for path in kept] == [
+        f"r{number}" for number in chosen
+    ]
+
+
+def test_the_oldest_are_removed_beyond_the_limit(tmp_path: Path) -> None:
+    log = ServedLog(str(tmp_path), share=1.0, max_mb=0.1)
+    for number in range(60):
+        log.put(a_request(number, size=1000))  # 8 kB each
+    log.close()
+    kept = request_log.newest(tmp_path, 100)
+    assert request_log.read(kept[-1]).request_id == "r59"
+    assert sum(path.stat().st_size for path in kept) <= 0.1e6 + 2 * 9000
+    assert 5 <= len(kept) < 20
+
+
+def test_a_disk_that_refuses_ends_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "served"
+    folder.touch()  # a file where the folder should be
+    log = ServedLog(str(folder), share=1.0, max_mb=1.0)
+    log.put(a_request(1))
+    while not log._waiting.empty():
+        os.sched_yield()
+    folder.unlink()
+    log.put(a_request(2))
+    log.close()
+    assert request_log.read(request_log.newest(folder, 9)[-1]).request_id == "r2"
+
+
+def test_equal_ids_of_two_users_are_two_requests(tmp_path: Path) -> None:
+    for user in ("u1", "u2"):
+        request_log.write(tmp_path, replace(a_request(), user_id=user))
+    assert len(request_log.newest(tmp_path, 9)) == 2

@@ -1,0 +1,127 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from benchmarks.harness.raw_logs import Published, label_of, write_log
+from srp4ctr.features.offline.event_tables import EventLog, opened
+from srp4ctr.streams.events.schema import UserEvent, action_code, item_key
+from srp4ctr.streams.state.label_join import CLICKED, CLICKED_LATE, UNCLICKED
+from tests.builders import (
+    NOON_MS,
+    a_behavior,
+    a_click,
+    a_forget,
+    an_impression,
+    an_item,
+)
+
+KNOWN_MS = NOON_MS + 60_000
+
+
+@contextmanager
+def a_log(folder: Path, *published: Published) -> Iterator[EventLog]:
+    with opened(write_log(folder, published)) as log:
+        yield log
+
+
+def test_every_kind_of_event_has_its_columns(tmp_path: Path) -> None:
+    shown = an_impression("a", position=4, context={"page": "home"})
+    acted = [a_behavior("b", value=2.5), a_behavior("b", action="zz")]
+    events: list[UserEvent] = [shown, a_click("a"), *acted]
+    with a_log(tmp_path, *((event, KNOWN_MS) for event in events)) as log:
+        found = log.rows(log.events.order_by("offset")).to_pydict()
+    assert found["type"] == ["impression", "click", "behavior", "behavior"]
+    assert found["item_key"] == [item_key(i) for i in "aabb"]
+    assert found["user_id"] == ["u1"] * 4
+    assert found["request_id"] == ["r1", "r1", None, None]
+    assert found["context"] == ['{"page":"home"}', None, None, None]
+    codes = [0, action_code("click"), action_code("view"), action_code("zz")]
+    assert found["action_code"] == codes
+    assert found["value"] == [None, None, 2.5, None]
+    assert found["position"] == [4, None, None, None]
+    assert found["visible_at"] == [KNOWN_MS] * 4
+
+
+def test_an_absent_log_is_empty(tmp_path: Path) -> None:
+    with opened(tmp_path / "none") as log:
+        for table in (log.events, log.labels, log.items, log.forgotten):
+            assert len(log.rows(table)) == 0
+
+
+def test_the_files_of_all_days_and_partitions_are_one_table(tmp_path: Path) -> None:
+    day_ms = 86_400_000
+    write_log(tmp_path, [(a_behavior("late"), KNOWN_MS + day_ms)], partition=0, start=5)
+    write_log(tmp_path, [(a_behavior("early"), KNOWN_MS)], partition=0, start=0)
+    write_log(tmp_path, [(a_behavior("other"), KNOWN_MS)], partition=1, start=0)
+    with opened(tmp_path) as log:
+        found = log.rows(log.events.order_by("partition", "offset"))
+    assert found["item_id"].to_pylist() == ["early", "late", "other"]
+
+
+def test_a_file_of_an_older_release_may_lack_columns(tmp_path: Path) -> None:
+    write_log(tmp_path, [(an_impression("a", context={"page": "home"}), KNOWN_MS)])
+    [old] = tmp_path.rglob("*.parquet")
+    pq.write_table(pq.ParquetFile(old).read().drop(["context", "propensity"]), old)
+    with opened(tmp_path) as log:  # no file has them
+        assert log.rows(log.events)["context"].to_pylist() == [None]
+    write_log(tmp_path, [(an_impression("b", context={}), KNOWN_MS)], start=1)
+    write_log(tmp_path, [(an_impression("c", context={"x": "y"}), KNOWN_MS)], start=2)
+    with opened(tmp_path) as log:  # some have
+        found = log.rows(log.events.order_by("offset"))
+    assert found["context"].to_pylist() == [None, None, '{"x":"y"}']
+
+
+def test_a_file_that_is_being_written_is_not_read(tmp_path: Path) -> None:
+    write_log(tmp_path, [(a_behavior("a"), KNOWN_MS)])
+    [whole] = tmp_path.rglob("*.parquet")
+    whole.with_name("0-1-1.tmp").write_bytes(b"half")
+    with opened(tmp_path) as log:
+        assert len(log.rows(log.events)) == 1
+
+
+def test_the_strongest_label_of_an_impression_holds(tmp_path: Path) -> None:
+    a, b, c = (an_impression(item) for item in "abc")
+    labels = [
+        label_of(a, clicked=True, revision=CLICKED),
+        label_of(b),
+        label_of(a, revision=UNCLICKED),  # a redelivery in the wrong order
+        label_of(c, revision=UNCLICKED),
+        label_of(c, clicked=True, within_window=False, revision=CLICKED_LATE),
+        label_of(an_impression("b", user_id="u2"), clicked=True, revision=CLICKED),
+    ]
+    shown = [(each, KNOWN_MS) for each in (a, b, c)]
+    with a_log(tmp_path, *shown, *((each, KNOWN_MS) for each in labels)) as log:
+        found = log.rows(log.labels).to_pylist()
+    clicked = {(each["user_id"], each["item_key"]): each["clicked"] for each in found}
+    assert clicked == {
+        ("u1", item_key("a")): True,
+        ("u1", item_key("b")): False,
+        ("u1", item_key("c")): True,  # a late click corrects what the window said
+        ("u2", item_key("b")): True,
+    }
+
+
+def test_item_updates_keep_their_attributes_as_published(tmp_path: Path) -> None:
+    updates = [an_item("a", colour="red"), an_item("a", colour="blue", at_ms=NOON_MS + 1)]
+    with a_log(tmp_path, *((each, KNOWN_MS) for each in updates)) as log:
+        found = log.rows(log.items.order_by("offset")).to_pydict()
+    assert found["attributes"] == ['{"colour":"red"}', '{"colour":"blue"}']
+    assert found["item_key"] == [item_key("a")] * 2
+    assert found["occurred_at"] == [NOON_MS, NOON_MS + 1]
+
+
+def test_what_a_user_asked_to_forget_is_not_remembered(tmp_path: Path) -> None:
+    published: list[Published] = [
+        (a_behavior("before", at_ms=NOON_MS - 9), NOON_MS - 9),
+        (a_behavior("other", at_ms=NOON_MS - 9, user_id="u2"), NOON_MS - 9),
+        (a_forget(at_ms=NOON_MS), NOON_MS),
+        (a_behavior("late", at_ms=NOON_MS), NOON_MS + 1),
+        (a_behavior("new", at_ms=NOON_MS + 1), NOON_MS + 1),
+        (a_forget(at_ms=NOON_MS - 5), NOON_MS + 2),  # an older wish changes nothing
+    ]
+    with a_log(tmp_path, *published) as log:
+        assert set(log.rows(log.events)["type"].to_pylist()) == {"behavior"}
+        found = log.rows(log.remembered(log.events).order_by("offset"))
+    assert found["item_id"].to_pylist() == ["other", "new"]

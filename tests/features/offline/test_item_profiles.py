@@ -1,0 +1,68 @@
+from pathlib import Path
+
+from benchmarks.harness.raw_logs import Published, write_log
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.offline.event_tables import opened
+from srp4ctr.features.offline.item_profiles import item_profiles, restore_profiles
+from srp4ctr.streams.events.schema import item_key
+from tests.builders import NOON_MS, an_item
+from tests.streams.memory_sink import MemorySink
+
+DAY_MS = 86_400_000
+
+
+def profiles(folder: Path, as_of_ms: int, *updates: Published) -> dict[str, object]:
+    """Return the attributes by item id."""
+    from srp4ctr.features.online import store
+
+    log_dir = write_log(folder / "events", updates)
+    config = FeatureConfig(registry=str(folder / "registry.db"), log_dir=str(log_dir))
+    store.apply(config)
+    with opened(log_dir) as log:
+        found = item_profiles(log, config, as_of_ms)
+    names = {item_key(name): name for name in ("a", "b", "c")}
+    return {names[key]: attributes for key, attributes in found.items()}
+
+
+def test_the_latest_attributes_by_event_time_hold(tmp_path: Path) -> None:
+    found = profiles(
+        tmp_path,
+        NOON_MS + 10,
+        (an_item("a", colour="new", at_ms=NOON_MS + 5), NOON_MS + 5),
+        (an_item("a", colour="old", at_ms=NOON_MS + 1), NOON_MS + 6),  # came after it
+        (an_item("b", genre=["War", "Drama"], at_ms=NOON_MS - 9_000 * DAY_MS), NOON_MS),
+    )
+    assert found == {"a": {"colour": "new"}, "b": {"genre": ("War", "Drama")}}
+
+
+def test_what_was_not_known_or_had_not_happened_yet_does_not_count(tmp_path: Path) -> None:
+    found = profiles(
+        tmp_path,
+        NOON_MS,
+        (an_item("a", colour="known", at_ms=NOON_MS - 5), NOON_MS - 5),
+        (an_item("a", colour="future", at_ms=NOON_MS + 1), NOON_MS + 1),
+        (an_item("a", colour="late", at_ms=NOON_MS - 1), NOON_MS + 1),
+        (an_item("b", colour="future", at_ms=NOON_MS + 1), NOON_MS + 1),
+    )
+    assert found == {"a": {"colour": "known"}}
+
+
+def test_no_updates_are_no_profiles(tmp_path: Path) -> None:
+    assert profiles(tmp_path, NOON_MS) == {}
+
+
+def test_the_store_gets_every_items_newest_attributes_again(tmp_path: Path) -> None:
+    log_dir = write_log(
+        tmp_path / "events",
+        [
+            (an_item("a", colour="new", at_ms=NOON_MS + 5), NOON_MS + 5),
+            (an_item("a", colour="old", at_ms=NOON_MS + 1), NOON_MS + 6),
+            (an_item("b", genre=["War", "Drama"], at_ms=NOON_MS), NOON_MS),
+        ],
+    )
+    sink = MemorySink()
+    assert restore_profiles(FeatureConfig(log_dir=str(log_dir)), sink) == 2
+    found = {each.item_id: each for each in sink.profiles.values()}
+    assert found["a"].attributes == {"colour": "new"}
+    assert found["a"].updated_at_ms == NOON_MS + 5
+    assert found["b"].attributes == {"genre": ("War", "Drama")}

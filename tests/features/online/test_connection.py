@@ -1,0 +1,169 @@
+"""The feature store on a Redis that demands TLS, a name and a password."""
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from srp4ctr import processes
+from srp4ctr.embedded import ports
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.online.connection import connection_string
+from srp4ctr.streams.events.schema import item_key
+from srp4ctr.streams.state.state_store import ItemProfile, UnusableStoreError
+from tests.certificates import make_certificates
+
+USER, PASSWORD = "ann", 's3cret, "1e5"=ü'
+MISSING = [tool for tool in ("redis-server", "openssl") if shutil.which(tool) is None]
+needs_redis = pytest.mark.skipif(bool(MISSING), reason=f"needs {MISSING}")
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeatureConfig]:
+    """Yield how to reach a Redis that has one user, and no plain port."""
+    folder = tmp_path_factory.mktemp("secured")
+    made = make_certificates(folder)
+    digest = hashlib.sha256(PASSWORD.encode()).hexdigest()
+    users = folder / "users.acl"
+    users.write_text(f"user default off\nuser {USER} on #{digest} ~* +@all\n")
+    command = ["redis-server", "--bind", ports.HOST, "--port", "0", "--save", ""]
+    command += ["--tls-auth-clients", "no", "--tls-ca-cert-file", str(made.authority)]
+    command += ["--tls-cert-file", str(made.certificate)]
+    command += ["--tls-key-file", str(made.key), "--aclfile", str(users)]
+    with ports.reserved_ports(1) as (port,):
+        command += ["--tls-port", str(port), "--dir", str(folder)]
+        program = processes.Program(name="secured-redis", command=tuple(command))
+        running = processes.start(program, folder, tied=True)
+        processes.wait_ready(running, lambda: ports.is_open(port))
+    (folder / "password").write_text(f"{PASSWORD}\n")
+    yield FeatureConfig(
+        redis=f"{ports.HOST}:{port}",
+        redis_tls=True,
+        redis_ca_file=str(made.authority),
+        redis_username=USER,
+        redis_password_file=str(folder / "password"),
+        registry=str(folder / "registry.db"),
+        log_dir=str(folder / "events"),
+    )
+    processes.stop(running, folder)
+
+
+@needs_redis
+@pytest.mark.redis
+def test_rows_are_written_and_read(secured: FeatureConfig) -> None:
+    from srp4ctr.features.online import row_codec, store
+
+    store.apply(secured)
+    profile = ItemProfile(
+        item_key=item_key("i1"), item_id="i1", attributes={"a": "b"}, updated_at_ms=1
+    )
+    store.FeatureStoreSink(secured).write_profiles([profile])
+    views = store.OnlineViews(secured)
+    (found,) = views.read(row_codec.PROFILE_VIEW, [row_codec.item_entity(profile.item_key)])
+    assert found is not None
+
+
+@needs_redis
+@pytest.mark.redis
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"redis_password": "wrong"}, "invalid username-password pair"),
+        ({"redis_username": "", "redis_password_file": ""}, "Authentication required"),
+        ({"redis_ca_file": ""}, "certificate verify failed"),
+    ],
+)
+def test_who_is_not_let_in_hears_why_and_no_password(
+    secured: FeatureConfig, change: dict[str, str], message: str
+) -> None:
+    from srp4ctr.features.online import row_codec, store
+
+    store.apply(secured)
+    wrong = replace(secured, **change)  # type: ignore[arg-type]
+    with pytest.raises((ConnectionError, UnusableStoreError), match=message) as error:
+        store.OnlineViews(wrong).read(row_codec.PROFILE_VIEW, [row_codec.item_entity(1)])
+    assert "wrong" not in str(error.value)
+    assert "s3cret" not in str(error.value)
+
+
+@given(st.text(min_size=1), st.text(min_size=1))
+def test_feast_reads_any_name_and_password_as_they_are(name: str, password: str) -> None:
+    from feast.infra.online_stores.redis import RedisOnlineStore
+
+    config = FeatureConfig(
+        redis="h:1,db=2", redis_tls=True, redis_username=name, redis_password=password
+    )
+    text = connection_string(config, 0.25)
+    nodes, arguments = RedisOnlineStore._parse_connection_string(text)
+    assert nodes == [{"host": "h", "port": "1"}]
+    assert arguments == {
+        "db": 2,
+        "ssl": True,
+        "username": name,
+        "password": password,
+        "socket_timeout": 0.25,
+        "socket_connect_timeout": 0.25,
+        "retry": None,
+    }
+
+
+def test_what_the_address_says_itself_stays() -> None:
+    text = connection_string(FeatureConfig(redis="h:1,socket_timeout=9"), 0.25)
+    assert text == "h:1,socket_timeout=9,socket_connect_timeout=0.25,retry=null"
+
+
+def test_several_nodes_are_a_cluster_s_and_a_cluster_has_one_database() -> None:
+    with pytest.raises(ValueError, match=r"set features\.redis_cluster = true"):
+        FeatureConfig(redis="h:1,h:2")
+    with pytest.raises(ValueError, match="leave db= out"):
+        FeatureConfig(redis="h:1,db=2", redis_cluster=True)
+    cluster = FeatureConfig(redis="h:1,h:2,ssl=true", redis_cluster=True)
+    text = connection_string(cluster, 0.25)
+    assert text.startswith("h:1,h:2,ssl=true,socket_timeout=0.25,")
+    assert "retry=" not in text  # a cluster's client refuses it
+
+
+def test_a_password_is_in_no_repr_and_in_no_address() -> None:
+    assert "s3cret" not in repr(FeatureConfig(redis_password="s3cret"))
+    with pytest.raises(ValueError, match=r"features\.redis_password_file") as error:
+        FeatureConfig(redis="h:1,password=s3cret")
+    assert "s3cret" not in str(error.value)
+
+
+def test_a_name_without_a_password_and_a_certificate_without_tls_are_errors() -> None:
+    with pytest.raises(ValueError, match=r"needs features\.redis_password_file"):
+        connection_string(FeatureConfig(redis_username="ann"), 1.0)
+    with pytest.raises(ValueError, match="nothing would be encrypted"):
+        FeatureConfig(redis_ca_file="ca.pem")
+
+
+def test_a_bundle_carries_the_password_s_file_and_never_the_password() -> None:
+    config = FeatureConfig(redis_password="s3cret", redis_password_file="secrets/redis")
+    carried = config.portable()
+    assert carried.redis_password == ""
+    assert carried.redis_password_file == str(Path("secrets/redis").absolute())
+
+
+def test_a_server_s_environment_says_where_the_store_is_now() -> None:
+    moved = FeatureConfig(redis="old:1", registry="postgresql://r").relocated(
+        {
+            "SRP4CTR_FEATURES__REDIS": "new:2",
+            "SRP4CTR_FEATURES__REDIS_TLS": "true",
+            "SRP4CTR_FEATURES__REDIS_CLUSTER": "true",
+            "SRP4CTR_FEATURES__REDIS_PASSWORD": "s3cret",
+            "SRP4CTR_FEATURES__PARTITIONS": "9",
+        }
+    )
+    wanted = FeatureConfig(
+        redis="new:2",
+        redis_cluster=True,
+        redis_tls=True,
+        redis_password="s3cret",
+        registry="postgresql://r",
+    )
+    assert moved == wanted

@@ -1,0 +1,216 @@
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from srp4ctr.features.online import request_features
+from srp4ctr.features.online.item_cache import ItemTable
+from srp4ctr.features.online.request_features import RequestFeatures
+from srp4ctr.features.tensors import schema, vocabulary
+from srp4ctr.features.tensors.schema import REQUEST_FEATURES, ItemStatus
+from srp4ctr.streams.events.schema import item_key
+from tests.features.readers import MemoryReader
+
+NOW_MS = 1_700_000_000_000
+DAY_MS = 86_400_000
+SIZES = {"L": 6, "W": 4, "N": 3, "A": 1}
+KNOWN = [item_key(str(i)) for i in range(10)]
+
+
+def a_reader() -> MemoryReader:
+    return MemoryReader(
+        histories={
+            "u1": [(NOW_MS - 2000, KNOWN[1]), (NOW_MS - 1000, KNOWN[2])],
+            "looker": [],
+            "old": [(NOW_MS - 91 * DAY_MS, KNOWN[1])],
+        },
+        attributes={KNOWN[1]: {"genre": "War"}},
+        impressions={KNOWN[1]: 3.0},
+    )
+
+
+def the_features(reader: MemoryReader) -> RequestFeatures:
+    words = vocabulary.build(dict.fromkeys(KNOWN, 1), [{"genre": "War"}] * 5)
+    table = ItemTable(reader, words)
+    if not reader.down:
+        table.refresh()
+    return RequestFeatures(reader, words, table, sizes=SIZES, ttl_days=90)
+
+
+def test_tensors_are_those_of_the_schema() -> None:
+    batch = the_features(a_reader()).assemble(
+        [b"u1", "nobody"], [["1", "2", "3"], ["4", "", ""]], [NOW_MS, NOW_MS]
+    )
+    tables = schema.HISTORY_TENSORS + schema.REQUEST_TENSORS + schema.CANDIDATE_TENSORS
+    assert set(batch.tensors) == {spec.name for spec in tables}
+    for spec in tables:
+        assert batch.tensors[spec.name].shape == (2, *spec.dims(SIZES)), spec.name
+        assert batch.tensors[spec.name].dtype == spec.dtype, spec.name
+
+
+def test_the_history_stands_on_the_right_with_its_attributes() -> None:
+    batch = the_features(a_reader()).assemble(["u1"], [["1"]], [NOW_MS])
+    rows = batch.tensors["history_item_rows"][0]
+    assert np.count_nonzero(rows) == 2
+    assert rows[-1] != rows[-2]
+    assert not rows[:4].any()
+    assert batch.tensors["history_attribute_rows"][0, -2:, 0].tolist() == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("user_id", "status"),
+    [
+        ("u1", "ok"),
+        ("nobody", "cold_user"),
+        ("looker", "empty_sequence"),
+        ("old", "stale_sequence"),
+    ],
+)
+def test_the_status_says_what_is_known_of_the_user(user_id: str, status: str) -> None:
+    batch = the_features(a_reader()).assemble([user_id], [["1"]], [NOW_MS])
+    assert batch.statuses == (status,)
+
+
+def test_a_stale_sequence_is_served_as_no_history() -> None:
+    batch = the_features(a_reader()).assemble(["old", "looker"], [["1"]] * 2, [NOW_MS] * 2)
+    assert not batch.tensors["history_item_rows"].any()
+    old, looker = batch.tensors["request_features"]
+    np.testing.assert_array_equal(old, looker)
+
+
+def test_an_expired_behaviour_is_not_seen_beside_younger_ones() -> None:
+    reader = a_reader()
+    expires_at = NOW_MS - 90 * DAY_MS
+    reader.histories["old"] = [
+        (expires_at, KNOWN[1]),
+        (expires_at + 1, KNOWN[2]),
+        (NOW_MS - 1000, KNOWN[3]),
+    ]
+    batch = the_features(reader).assemble(["old"], [["1", "2"]], [NOW_MS])
+    assert batch.statuses == ("ok",)
+    assert np.count_nonzero(batch.tensors["history_item_rows"]) == 2
+    # The candidate's last feature is whether the history has it.
+    assert batch.tensors["candidate_features"][0, :, -1].tolist() == [0.0, 1.0]
+
+
+def test_a_behaviour_expires_by_the_requests_time_not_by_the_clock() -> None:
+    features = the_features(a_reader())
+    batch = features.assemble(["old"] * 2, [["1"]] * 2, [NOW_MS, NOW_MS - 2 * DAY_MS])
+    assert batch.statuses == ("stale_sequence", "ok")
+
+
+def test_item_status_says_why_a_score_knows_less() -> None:
+    batch = the_features(a_reader()).assemble(["u1"], [["1", "2", "new", ""]], [NOW_MS])
+    without = ItemStatus.NO_ATTRIBUTES | ItemStatus.NO_ACTIVITY
+    assert batch.item_status.dtype == np.uint8
+    assert batch.item_status.tolist() == [
+        [0, without, without | ItemStatus.UNKNOWN_ITEM, ItemStatus.PADDING]
+    ]
+    rows = batch.tensors["candidate_item_rows"][0]
+    assert rows[2] >= 2  # out of vocabulary, yet scored
+    assert rows[3] == 0
+
+
+def test_a_store_that_is_down_gives_a_status_and_finite_features() -> None:
+    reader = a_reader()
+    reader.down = True
+    batch = the_features(reader).assemble(["u1"], [["1"]], [NOW_MS])
+    assert batch.statuses == ("store_unavailable",)
+    assert all(np.isfinite(tensor).all() for tensor in batch.tensors.values())
+
+
+def test_a_store_that_keeps_failing_is_left_alone_for_a_while_then_tried_again() -> None:
+    reader, now_s = a_reader(), [100.0]
+    store = request_features._RestingStore(reader, (6, 4), lambda: now_s[0])
+    reader.down = True
+    assert not any(store.read(["u1"])[1] for _ in range(request_features.STORE_FAILURES))
+    reader.down = False
+    assert not store.read(["u1"])[1]
+    assert reader.user_reads == 0
+    now_s[0] += request_features.STORE_REST_S
+    assert store.read(["u1"])[1]
+
+
+def test_one_failed_read_does_not_make_the_next_request_blind() -> None:
+    reader = a_reader()
+    store = request_features._RestingStore(reader, (6, 4), lambda: 100.0)
+    reader.down = True
+    assert not store.read(["u1"])[1]
+    reader.down = False
+    assert store.read(["u1"])[1]
+
+
+def test_the_version_tells_which_sequence_and_table_were_used() -> None:
+    batch = the_features(a_reader()).assemble(["u1"], [["1"]], [NOW_MS])
+    (version,) = batch.feature_versions
+    assert re.fullmatch(rf"sequence={(NOW_MS - 1000) * 1000}@0,items=\d+", version)
+
+
+def test_of_a_stranger_the_version_tells_the_table_alone() -> None:
+    batch = the_features(a_reader()).assemble(["nobody"], [["1"]], [NOW_MS])
+    assert re.fullmatch(r"items=\d+", batch.feature_versions[0])
+
+
+def test_without_a_time_the_clock_is_used() -> None:
+    features = the_features(a_reader())
+    told = features.assemble(["u1"], [["1"]], [0])
+    silent = features.assemble(["u1"], [["1"]])
+    assert told.statuses == silent.statuses == ("stale_sequence",)  # 2023 is long ago
+
+
+def test_context_and_its_absence_are_told_apart() -> None:
+    features = the_features(a_reader())
+    rows = [
+        features.assemble(["u1"], [["1"]], [NOW_MS], contexts).tensors["context_rows"]
+        for contexts in (['{"page": "home"}'], [b""], None)
+    ]
+    assert np.count_nonzero(rows[0]) == 1
+    assert not rows[1].any()
+    assert not rows[2].any()
+
+
+@pytest.mark.parametrize(
+    ("user_id", "item_id", "time_ms", "context", "reason"),
+    [
+        (b"\xff", "1", NOW_MS, "", "user_id is not UTF-8"),
+        ("u1", b"\xff", NOW_MS, "", "item_ids is not UTF-8"),
+        ("u1", "1" * 300, NOW_MS, "", "item_ids has 300 letters"),
+        ("u1", "1", NOW_MS // 1000, "", "is it in seconds"),
+        ("u1", "1", -5, "", "is it in seconds"),
+        ("u1", "1", NOW_MS, "[]", "expected an object"),
+        ("u1", "1", NOW_MS, b"\xff", "context is not UTF-8"),
+    ],
+)
+def test_a_malformed_request_says_what_is_wrong(
+    user_id: bytes | str, item_id: bytes | str, time_ms: int, context: str, reason: str
+) -> None:
+    features = the_features(a_reader())
+    with pytest.raises(ValueError, match=reason):
+        features.assemble([user_id], [[item_id]], [time_ms], [context])
+
+
+def test_numpy_inputs_as_triton_gives_them_are_taken() -> None:
+    batch = the_features(a_reader()).assemble(
+        np.array([b"u1", b"u2"], dtype=object),
+        np.array([[b"1", b""], [b"2", b"3"]], dtype=object),
+        np.array([[NOW_MS], [0]]),
+        np.array([b"{}", b""], dtype=object),
+    )
+    assert batch.statuses == ("ok", "cold_user")
+
+
+def test_importing_needs_no_feast() -> None:
+    program = "import sys, features.requests; sys.exit('feast' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_number_in_the_context_is_read_as_one() -> None:
+    features = the_features(a_reader())
+    features._vocabulary = replace(features._vocabulary, context_numbers=("in_view",))
+    told = ['{"in_view": "17"}', ""]
+    batch = features.assemble(["u1"] * 2, [["1"]] * 2, [NOW_MS] * 2, told)
+    place = REQUEST_FEATURES.index("context_number_1")
+    assert batch.tensors["request_features"][:, place].tolist() == [17.0, 0.0]

@@ -1,0 +1,219 @@
+"""Rows through Feast, on one store and on a Redis Cluster of three nodes."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from srp4ctr import processes
+from srp4ctr.embedded import ports, store_cluster
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.streams.state.counters import Activity, count
+from srp4ctr.streams.state.exposures import Exposures, show
+from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement, forget, merge
+from srp4ctr.streams.state.state_store import FeatureSink, ItemProfile, Rows
+
+pytestmark = pytest.mark.redis
+AT_MS = 1_700_000_000_123
+
+
+@pytest.fixture(scope="module")
+def cluster_config(
+    store_config: FeatureConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FeatureConfig]:
+    folder = tmp_path_factory.mktemp("cluster")
+    with ports.reserved_ports(2 * store_cluster.NODES) as free:
+        nodes = store_cluster.start(folder, free, tied=True)
+    some = f"{ports.HOST}:{free[1]},{ports.HOST}:{free[2]}"
+    yield dataclasses.replace(store_config, redis=some, redis_cluster=True)
+    for node in nodes:
+        processes.stop(node, folder)
+
+
+@pytest.fixture(scope="module", params=["store_config", "cluster_config"])
+def config(request: pytest.FixtureRequest) -> FeatureConfig:
+    found: FeatureConfig = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(scope="module")
+def sink(config: FeatureConfig) -> FeatureSink:
+    from srp4ctr.features.online.store import FeatureStoreSink
+
+    return FeatureStoreSink(config)
+
+
+def a_sequence(*values: float | None) -> BehaviorSequence:
+    elements = [
+        SequenceElement(occurred_at=AT_MS + i, item_key=-(2**62) + i, action=2, value=value)
+        for i, value in enumerate(values)
+    ]
+    return merge(BehaviorSequence(), elements, length=50, offset=9)
+
+
+def an_activity(offset: int = 7) -> Activity:
+    once = count(Activity(), at_ms=AT_MS, is_click=False, offset=offset - 1)
+    return count(once, at_ms=AT_MS + 1000, is_click=True, offset=offset)
+
+
+def users(*user_ids: str) -> Rows:
+    return Rows(
+        sequences={each: a_sequence(None, 4.5, 0.0) for each in user_ids},
+        activities={each: an_activity() for each in user_ids},
+        exposures={each: show(Exposures(), AT_MS, -(2**62), 9, 3) for each in user_ids},
+    )
+
+
+def test_a_written_user_is_read_back_the_same(sink: FeatureSink) -> None:
+    written = users("ünïcode 7")
+    sink.write(written)
+    assert sink.read(["ünïcode 7"], []) == written
+
+
+def test_three_views_are_read_at_once_as_feast_reads_each(
+    sink: FeatureSink, config: FeatureConfig
+) -> None:
+    from srp4ctr.features.online import row_codec
+    from srp4ctr.features.online.store import OnlineViews
+
+    sink.write(users("at once"))
+    views, asked = OnlineViews(config), ["at once", "never seen"]
+    entities = [row_codec.user_entity(user_id) for user_id in asked]
+    alone = [views.read(view, entities) for view in row_codec.USER_VIEWS]
+    assert views.read_users(asked) == alone
+    assert [[row is None for row in of_view] for of_view in alone] == [[False, True]] * 3
+
+
+def test_an_unknown_user_is_absent_although_redis_answers_nulls(sink: FeatureSink) -> None:
+    sink.write(users("known"))
+    read = sink.read(["known", "never seen"], [(42, 0)])
+    assert list(read.sequences) == list(read.activities) == ["known"]
+    assert list(read.exposures) == ["known"]
+    assert read.shares == {}
+
+
+def test_a_user_who_only_saw_impressions_has_no_sequence(sink: FeatureSink) -> None:
+    written = Rows(activities={"looker": an_activity()})
+    sink.write(written)
+    assert sink.read(["looker"], []) == written
+
+
+def test_a_forgotten_user_is_read_back_as_such(sink: FeatureSink) -> None:
+    forgotten = forget(a_sequence(1.0), AT_MS + 1000, 12)
+    sink.write(Rows(sequences={"forgotten": forgotten}))
+    read = sink.read(["forgotten"], []).sequences["forgotten"]
+    assert read == forgotten
+    assert (read.forgotten_at_ms, read.last_offset) == (AT_MS + 1000, 12)
+
+
+def test_versions_keep_their_last_microsecond(sink: FeatureSink) -> None:
+    versions = [1_700_000_000_123_000 + i for i in (1, 7, 333, 999)]
+    sequences = {f"v{v}": replace(a_sequence(1.0), version_us=v) for v in versions}
+    sink.write(Rows(sequences=sequences))
+    read = sink.read(list(sequences), []).sequences
+    assert [row.version_us for row in read.values()] == versions
+
+
+def test_a_newer_version_replaces_and_an_older_one_does_not(sink: FeatureSink) -> None:
+    old = a_sequence(None, 4.5, 0.0)
+    new = merge(old, a_sequence(1, 2, 3, 4).elements, 50, offset=10)
+    sink.write(Rows(sequences={"mover": new}))
+    sink.write(Rows(sequences={"mover": old}))
+    assert sink.read(["mover"], []).sequences["mover"] == new
+
+
+def test_an_item_has_a_share_per_partition(sink: FeatureSink) -> None:
+    shares = {(-5, p): an_activity(p + 1) for p in (0, 3)}
+    sink.write(Rows(shares=shares))
+    asked = [(-5, 0), (6, 0), (-5, 1), (-5, 3)]
+    assert sink.read([], asked) == Rows(shares=shares)
+
+
+def test_a_partition_that_readers_would_miss_is_refused(sink: FeatureSink) -> None:
+    with pytest.raises(ValueError, match=r"features\.partitions is 4"):
+        sink.write(Rows(shares={(1, 4): an_activity()}))
+
+
+def test_more_rows_than_a_chunk_all_arrive_in_order(sink: FeatureSink) -> None:
+    sequences = {f"many{i}": a_sequence(float(i)) for i in range(450)}
+    sink.write(Rows(sequences=sequences))
+    read = sink.read(list(sequences), []).sequences
+    assert list(read.items()) == list(sequences.items())
+
+
+def test_an_older_profile_never_replaces_a_newer_one(
+    sink: FeatureSink, config: FeatureConfig
+) -> None:
+    from srp4ctr.features.online import row_codec
+    from srp4ctr.features.online.store import OnlineViews
+
+    newer = ItemProfile(
+        item_key=-9,
+        item_id="9",
+        attributes={"title": "Ålien", "genre": ("Horror", "Sci-Fi")},
+        updated_at_ms=AT_MS,
+    )
+    older = dataclasses.replace(newer, attributes={}, updated_at_ms=AT_MS - 1)
+    sink.write_profiles([newer])
+    sink.write_profiles([older])
+    [stored] = OnlineViews(config).read(row_codec.PROFILE_VIEW, [row_codec.item_entity(-9)])
+    assert stored is not None
+    assert row_codec.unpack_profile(-9, stored) == newer
+
+
+def test_a_registry_without_our_views_says_what_to_run(config: FeatureConfig) -> None:
+    from srp4ctr.features.online.store import FeatureStoreSink
+
+    empty = dataclasses.replace(config, registry=config.registry + ".other")
+    with pytest.raises(ValueError, match="srp4ctr features apply"):
+        FeatureStoreSink(empty)
+
+
+def test_applying_twice_is_harmless(config: FeatureConfig) -> None:
+    from srp4ctr.features.online import store
+
+    assert store.apply(config) == [
+        "item_activity",
+        "item_profile",
+        "user_activity",
+        "user_behavior_sequence",
+        "user_exposures",
+    ]
+
+
+def test_a_store_that_is_down_raises(config: FeatureConfig) -> None:
+    from srp4ctr.features.online import row_codec
+    from srp4ctr.features.online.store import OnlineViews
+
+    with ports.reserved_ports(1) as (closed,):
+        down = dataclasses.replace(config, redis=f"{ports.HOST}:{closed}")
+    views = OnlineViews(down, timeout_s=0.25)
+    with pytest.raises(ConnectionError):
+        views.read(row_codec.SEQUENCE_VIEW, [row_codec.user_entity("u1")])
+
+
+def test_a_writer_that_stood_still_in_the_middle_overwrites_nothing_newer(
+    sink: FeatureSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from srp4ctr.features.online import conditional_write
+
+    older, newer = (
+        an_activity(7),
+        count(an_activity(7), at_ms=AT_MS + 2000, is_click=True, offset=8),
+    )
+    read_times = conditional_write._stored_times
+
+    def stand_still(*arguments: Any) -> list[bytes]:
+        times = read_times(*arguments)
+        monkeypatch.undo()
+        sink.write(Rows(activities={"frozen": newer}))
+        return times
+
+    monkeypatch.setattr(conditional_write, "_stored_times", stand_still)
+    sink.write(Rows(activities={"frozen": older, "beside": older}))
+    assert sink.read(["frozen", "beside"], []).activities == {
+        "frozen": newer,
+        "beside": older,
+    }

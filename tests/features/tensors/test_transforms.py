@@ -1,0 +1,230 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from srp4ctr.features.tensors import transforms
+from srp4ctr.features.tensors.affinity import attribute_affinity
+from srp4ctr.features.tensors.schema import (
+    CANDIDATE_FEATURES,
+    CONTEXT_SLOTS,
+    NUM_CONTEXT_NUMBERS,
+    NUM_CONTEXT_ROWS,
+    NUM_GAP_BUCKETS,
+    NUM_VALUE_BUCKETS,
+    REQUEST_FEATURES,
+)
+from srp4ctr.features.tensors.transforms import ActivityArrays, SequenceArrays
+from srp4ctr.streams.events.schema import action_code
+
+NOON_MS = 1_700_049_600_000  # 2023-11-15 12:00 UTC
+HOUR_MS = 3_600_000
+
+
+def a_sequence(gaps_s: list[float], values: list[float] | None = None) -> SequenceArrays:
+    """Return one sequence (1, L) whose events are ``gaps_s`` apart, with 2 slots padded."""
+    count = len(gaps_s)
+    at = NOON_MS + np.cumsum(np.array(gaps_s) * 1000).astype(np.int64)
+    values = [math.nan] * count if values is None else values
+    return SequenceArrays(
+        item_keys=np.array([[0, 0, *range(101, 101 + count)]], dtype=np.int64),
+        action_codes=np.array([[9, 9, *[3] * count]], dtype=np.int64),
+        occurred_at_ms=np.array([[0, 0, *at]], dtype=np.int64),
+        values=np.array([[math.nan, math.nan, *values]]),
+    )
+
+
+def an_activity(impressions: float, clicks: float, at_ms: int) -> ActivityArrays:
+    return ActivityArrays(
+        impressions=np.full((1, 4), impressions),
+        clicks=np.full((1, 4), clicks),
+        counted_at_ms=np.array([at_ms]),
+        first_seen_ms=np.array([at_ms]),
+    )
+
+
+def test_padding_has_no_codes_and_the_first_event_no_gap() -> None:
+    codes = transforms.behavior_codes(a_sequence([0, 0, 1, 1000]))[0]
+    assert codes[:2].tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert codes[2:, 0].tolist() == [3, 3, 3, 3]
+    assert codes[2:, 1].tolist() == [1, 2, 3, 11]  # first, 0 s, 1 s, 1000 s
+
+
+def test_values_fall_in_buckets_and_none_in_its_own() -> None:
+    codes = transforms.behavior_codes(a_sequence([0, 1, 1, 1, 1], [math.nan, 0, 1, 5, -3]))
+    assert codes[0, 2:, 2].tolist() == [1, 2, 6, 12, 2]
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1e9), st.floats(-1e300, 1e300)), min_size=1, max_size=9)
+)
+def test_every_bucket_is_inside_its_table(events: list[tuple[float, float]]) -> None:
+    gaps, values = zip(*events, strict=True)
+    codes = transforms.behavior_codes(a_sequence(list(gaps), list(values)))
+    assert 0 <= codes[..., 1].min() <= codes[..., 1].max() < NUM_GAP_BUCKETS
+    assert 0 <= codes[..., 2].min() <= codes[..., 2].max() < NUM_VALUE_BUCKETS
+
+
+def test_request_features_have_the_columns_of_the_schema() -> None:
+    sequence = a_sequence([0, 60])
+    activity = an_activity(4.0, 2.0, NOON_MS - HOUR_MS)
+    features = transforms.request_features(sequence, activity, [NOON_MS + 120_000])[0]
+    named = dict(zip(REQUEST_FEATURES, features.tolist(), strict=True))
+    decay = 2 ** -(62 / 60 / 4)
+    rate = (2 * decay + 2.5) / (4 * decay + 5)
+    assert named["user_click_rate_4h"] == pytest.approx(rate)
+    assert named["user_log_impressions_4h"] == pytest.approx(math.log1p(4 * decay))
+    assert named["log_sequence_length"] == pytest.approx(math.log(3))
+    assert named["log_seconds_since_last_behavior"] == pytest.approx(math.log1p(60))
+    assert named["hour_cos"] == pytest.approx(-1, abs=1e-3)
+
+
+def test_a_user_never_seen_has_the_prior_and_a_year_of_silence() -> None:
+    features = transforms.request_features(
+        transforms.empty_sequences(1, 5), transforms.empty_activity(1), [NOON_MS]
+    )[0]
+    assert features[:4].tolist() == [0.5] * 4
+    assert features[4:9].tolist() == [0.0] * 5
+    assert features[9] == pytest.approx(math.log1p(transforms.NEVER_S))
+
+
+def test_candidate_features_have_the_columns_of_the_schema() -> None:
+    keys = np.array([[101, 7, 0]])
+    shared = transforms.empty_activity(1, 3)
+    activity = dataclasses.replace(
+        shared,
+        impressions=np.array([[[1.0] * 4, [0.0] * 4, [9.0] * 4]]),
+        clicks=np.array([[[1.0] * 4, [0.0] * 4, [9.0] * 4]]),
+        first_seen_ms=np.array([[NOON_MS - HOUR_MS, 0, 5]]),
+        counted_at_ms=np.full((1, 3), NOON_MS),
+    )
+    history = a_sequence([0, 0]).item_keys
+    of_user = (np.full((1, 3, 2), 0.25), np.full((1, 3, 2), 0.5))
+    features = transforms.candidate_features(activity, keys, history, of_user, [NOON_MS])
+    assert features.shape == (1, 3, len(CANDIDATE_FEATURES))
+    known, new, padding = features[0]
+    assert known[:4] == pytest.approx(3.5 / 6)
+    assert known[4:13] == pytest.approx(math.log(2))  # counts, and an hour of age
+    assert known[13:].tolist() == [0.25, 0.25, 0.5, 0.5, 1.0]
+    assert new.tolist() == [*[0.5] * 4, *[0.0] * 9, 0.25, 0.25, 0.5, 0.5, 0.0]
+    assert not padding.any()  # whatever its counters say
+
+
+def test_affinity_is_what_the_user_did_with_items_of_the_same_attributes() -> None:
+    sequences = a_sequence([0, 168 * 3600, 0])  # a week later two more, one a click
+    sequences.action_codes[0, -1] = action_code("click")
+    history = np.array([[[5, 0]] * 2 + [[5, 0], [5, 6], [6, 0]]])  # the first two pad
+    candidates = np.array([[[5, 0], [6, 5], [9, 0], [0, 0]]])
+    now_ms = [NOON_MS + 168 * HOUR_MS]
+    found = attribute_affinity(sequences, history, candidates, now_ms)
+    acted = np.array([1.5, (2 + 1.5) / 2, 0, 0])
+    clicked = np.array([0, (1 + 0) / 2, 0, 0])
+    np.testing.assert_allclose(found[0, :, 0], (clicked + 0.5) / (acted + 1))
+    np.testing.assert_allclose(found[0, :, 1], np.log1p(acted))
+
+
+def test_affinity_of_many_requests_is_that_of_each() -> None:
+    rng = np.random.default_rng(3)
+    count, length = 300, 4  # over one batch's size
+    sequences = transforms.empty_sequences(count, length)
+    sequences.item_keys[:] = rng.integers(0, 3, (count, length))
+    sequences.occurred_at_ms[:] = NOON_MS - rng.integers(0, HOUR_MS, (count, length))
+    history = rng.integers(0, 6, (count, length, 2))
+    candidates = rng.integers(0, 6, (count, 5, 2))
+    times = np.full(count, NOON_MS)
+    together = attribute_affinity(sequences, history, candidates, times)
+    for row in (0, 255, 256, 299):
+        one = slice(row, row + 1)
+        alone = attribute_affinity(
+            sequences.take(one), history[one], candidates[one], times[one]
+        )
+        np.testing.assert_array_equal(together[one], alone)
+
+
+def test_a_lost_impression_keeps_a_rate_below_one() -> None:
+    features = transforms.request_features(
+        transforms.empty_sequences(1, 5), an_activity(0.0, 40.0, NOON_MS), [NOON_MS]
+    )
+    assert features[0, 0] <= 1.0
+
+
+def test_leading_axes_change_nothing() -> None:
+    one = a_sequence([0, 60])
+    activity = an_activity(4.0, 2.0, NOON_MS)
+    alone = transforms.request_features(one, activity, [NOON_MS])[0]
+    thrice = [0, 0, 0]
+    batch = transforms.request_features(
+        one.take(thrice), activity.take(thrice), [NOON_MS] * 3
+    )
+    np.testing.assert_array_equal(batch, np.stack([alone] * 3))
+
+
+def test_what_has_expired_is_padding() -> None:
+    sequence = a_sequence([0, 60, 60], [1.0, math.nan, 3.0]).take([0, 0])
+    kept = transforms.unexpired(sequence, [NOON_MS, NOON_MS + 120_000])
+    assert kept.item_keys.tolist() == [[0, 0, 0, 102, 103], [0] * 5]
+    assert kept.action_codes.tolist() == [[0, 0, 0, 3, 3], [0] * 5]
+    assert kept.occurred_at_ms[0].tolist() == [0, 0, 0, NOON_MS + 60_000, NOON_MS + 120_000]
+    np.testing.assert_array_equal(kept.values[0], [math.nan] * 4 + [3.0])
+
+
+def test_what_has_expired_changes_no_feature() -> None:
+    whole, young = a_sequence([0, 60, 60]), a_sequence([60, 60])
+    kept = transforms.unexpired(whole, [NOON_MS])
+    codes = transforms.behavior_codes(kept)
+    np.testing.assert_array_equal(codes[:, -2:], transforms.behavior_codes(young)[:, -2:])
+    activity, asked = transforms.empty_activity(1), [NOON_MS + 180_000]
+    np.testing.assert_array_equal(
+        transforms.request_features(kept, activity, asked),
+        transforms.request_features(young, activity, asked),
+    )
+
+
+def test_context_rows_do_not_depend_on_the_order_of_fields() -> None:
+    one = transforms.context_rows({"page": "home", "device": "phone"})
+    other = transforms.context_rows({"device": "phone", "page": "home"})
+    np.testing.assert_array_equal(one, other)
+    assert np.count_nonzero(one) == 2
+    assert transforms.context_rows({}).tolist() == [0] * CONTEXT_SLOTS
+
+
+def test_more_context_than_slots_is_cut_and_stays_inside_the_table() -> None:
+    rows = transforms.context_rows({f"f{i:02d}": str(i) for i in range(30)})
+    assert rows.min() >= 1
+    assert rows.max() < NUM_CONTEXT_ROWS
+
+
+@pytest.mark.parametrize("text", [None, "", "{}"])
+def test_no_context_is_an_empty_map(text: str | None) -> None:
+    assert transforms.parse_context(text) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("[1]", "a JSON list; expected an object"),
+        ('{"a": 1}', "'a' is not a string"),
+        ('{"a": "' + "b" * 300 + '"}', "is over 256 letters"),
+        ("{" + ",".join(f'"{i}": ""' for i in range(33)) + "}", "33 fields; at most 32"),
+    ],
+)
+def test_a_bad_context_says_what_is_wrong(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        transforms.parse_context(text)
+
+
+def test_numbers_of_the_context_stand_in_the_last_columns() -> None:
+    context = {"price": "12.5", "page": "home", "huge": "1e300", "nan": "nan"}
+    names = ("huge", "missing", "nan", "page", "price")
+    numbers = transforms.context_numbers(context, names)
+    assert np.isfinite(numbers).all()
+    assert numbers[1:5].tolist() == [0.0, 0.0, 0.0, 12.5]
+    features = transforms.request_features(
+        transforms.empty_sequences(1, 3), transforms.empty_activity(1), [NOON_MS], [numbers]
+    )
+    assert features[0, -NUM_CONTEXT_NUMBERS:].tolist() == numbers.tolist()

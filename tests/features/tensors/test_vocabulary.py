@@ -1,0 +1,118 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from srp4ctr.features.config import ItemFieldConfig
+from srp4ctr.features.tensors import vocabulary
+from srp4ctr.features.tensors.item_fields import Attributes
+from srp4ctr.features.tensors.schema import NUM_CONTEXT_NUMBERS
+from srp4ctr.features.tensors.vocabulary import Vocabulary
+from srp4ctr.streams.events.schema import item_key
+
+KEYS = sorted(item_key(str(i)) for i in range(50))
+
+
+def a_vocabulary() -> Vocabulary:
+    profiles = [{"genre": ("Drama", "War") if i % 2 else "Drama"} for i in range(20)]
+    return vocabulary.build(dict.fromkeys(KEYS, 3), profiles, num_oov_rows=4)
+
+
+def test_known_items_have_a_row_each_and_padding_has_row_0() -> None:
+    words = a_vocabulary()
+    rows = words.item_rows([[0, *KEYS]])
+    assert rows.shape == (1, 51)
+    assert rows[0, 0] == 0
+    assert len(set(rows[0, 1:].tolist())) == 50
+    assert words.is_known(rows).tolist() == [[False, *[True] * 50]]
+    assert rows.max() == words.num_item_rows - 1
+
+
+@given(st.integers(-(2**63), 2**63 - 1))
+def test_an_unknown_item_shares_a_row_that_is_neither_padding_nor_mask(key: int) -> None:
+    words = a_vocabulary()
+    if key in KEYS or key == 0:
+        return
+    row = int(words.item_rows(key))
+    assert 2 <= row < words.first_known_row
+    assert row == words.item_rows(key)
+
+
+def test_an_empty_vocabulary_still_gives_rows() -> None:
+    words = vocabulary.build({}, [])
+    assert 2 <= int(words.item_rows([KEYS[0]])[0]) < words.num_item_rows
+
+
+def test_a_rare_item_stays_out() -> None:
+    words = vocabulary.build({KEYS[0]: 2, KEYS[1]: 1}, [], min_item_count=2)
+    assert words.item_keys.tolist() == [KEYS[0]]
+
+
+def test_each_field_has_slots_and_rows_of_its_own() -> None:
+    profiles = [
+        {"genre": ("Drama", "War") if i % 2 else "Drama", "decade": f"{1980 + i // 10}"}
+        for i in range(20)
+    ]
+    words = vocabulary.build({}, profiles)  # A: the decade, then two genres
+    asked: Attributes = {
+        "title": "Alien",
+        "genre": ("War", "Drama", "Camp"),
+        "decade": "1981",
+    }
+    assert words.attribute_rows(asked).tolist() == [3, 4, 5]
+    assert words.attribute_rows({"genre": "War"}).tolist() == [0, 5, 0]
+    assert words.attribute_rows({}).tolist() == [0, 0, 0]
+
+
+def test_more_values_than_slots_keep_the_commonest() -> None:
+    many = tuple(f"g{i:02d}" for i in range(20))
+    profiles = [{"genre": many[: i + 1]} for i in range(20)] * 5
+    words = vocabulary.build({}, profiles)
+    assert words.attribute_rows({"genre": many}).tolist() == list(range(2, 10))
+
+
+def test_a_number_falls_in_the_bucket_between_its_edges() -> None:
+    price = ItemFieldConfig(name="price", kind="numeric", buckets=4)
+    profiles = [{"price": f"{n}.5"} for n in range(100)]
+    words = vocabulary.build({}, profiles, declared=[price])
+    found = [
+        int(words.attribute_rows({"price": text})[0])
+        for text in ("-7", "3", "40", "60", "1e9", "dear", "nan")
+    ]
+    assert found == [2, 2, 3, 4, 5, 0, 0]
+
+
+def test_a_vocabulary_survives_its_file(tmp_path: Path) -> None:
+    words, path = a_vocabulary(), tmp_path / "vocabulary.json"
+    vocabulary.save(words, path)
+    again = vocabulary.load(path)
+    np.testing.assert_array_equal(again.item_keys, words.item_keys)
+    assert again.item_fields == words.item_fields
+    assert again.num_oov_rows == words.num_oov_rows
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"item_keys": [2, 1]}'])
+def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "vocabulary.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"vocabulary\.json is not a vocabulary"):
+        vocabulary.load(path)
+
+
+def test_numbers_of_the_context_are_those_that_can_be_more_or_less() -> None:
+    contexts = [
+        json.dumps({"size": size, "page": page, "new": str(i % 2), "version": version})
+        for i, (size, page, version) in enumerate(
+            [("5", "a", "1"), ("7.5", "b", "2"), ("90", "c", "2.1b")]
+        )
+    ]
+    found = vocabulary.numbers_of([*contexts, None, ""])
+    assert found == ("size",)
+    told = [json.dumps({"size": str(size)}) for size in (*range(20), "n/a")]
+    assert vocabulary.numbers_of(told) == ("size",)
+    many = json.dumps({f"n{i:02}": "1" for i in range(30)})
+    more = [many, many.replace('"1"', '"2"'), many.replace('"1"', '"3"')]
+    assert len(vocabulary.numbers_of(more)) == NUM_CONTEXT_NUMBERS

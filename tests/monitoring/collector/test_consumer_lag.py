@@ -1,0 +1,54 @@
+from dataclasses import replace
+
+from srp4ctr.monitoring.collector.consumer_lag import (
+    AWAY,
+    CAUGHT_UP_MS,
+    QuietSpell,
+    WorkerProgress,
+)
+
+START_MS = 1_750_000_000_000
+CAUGHT_UP = WorkerProgress(is_running=True, committed={0: 5, 1: 7}, ends={0: 5, 1: 7})
+
+
+def settled_after(*seen: WorkerProgress | None) -> list[int | None]:
+    """Return what is settled, before START_MS, after a view every two seconds."""
+    spell = QuietSpell()
+    answers: list[int | None] = []
+    for turn, progress in enumerate(seen):
+        if progress is None:
+            spell.interrupt()
+            continue
+        until_ms = spell.observe(progress, START_MS + 2000 * turn)
+        answers.append(None if until_ms is None else until_ms - START_MS)
+    return answers
+
+
+def test_a_worker_that_stays_caught_up_lets_the_clock_settle() -> None:
+    assert settled_after(*[CAUGHT_UP] * 3) == [None, None, 4000 - CAUGHT_UP_MS]
+
+
+def test_without_a_worker_silence_settles_nothing() -> None:
+    gone = replace(CAUGHT_UP, is_running=False)
+    assert settled_after(*[gone] * 5, *[AWAY] * 5) == [None] * 10
+
+
+def test_a_worker_that_is_behind_settles_nothing() -> None:
+    behind = replace(CAUGHT_UP, committed={0: 5, 1: 6})
+    assert settled_after(*[behind] * 5) == [None] * 5
+
+
+def test_a_partition_without_a_commit_is_behind_unless_it_is_empty() -> None:
+    assert not replace(CAUGHT_UP, committed={0: 5}).is_caught_up
+    assert replace(CAUGHT_UP, committed={0: 5}, ends={0: 5, 1: 0}).is_caught_up
+
+
+def test_a_worker_that_came_back_is_waited_for() -> None:
+    seen = [CAUGHT_UP, CAUGHT_UP, AWAY, CAUGHT_UP, CAUGHT_UP]
+    assert settled_after(*seen) == [None] * 5
+
+
+def test_a_label_or_an_event_begins_the_quiet_anew() -> None:
+    assert settled_after(CAUGHT_UP, CAUGHT_UP, None, CAUGHT_UP, CAUGHT_UP) == [None] * 4
+    later = replace(CAUGHT_UP, committed={0: 6, 1: 7}, ends={0: 6, 1: 7})
+    assert settled_after(CAUGHT_UP, CAUGHT_UP, later, later) == [None] * 4

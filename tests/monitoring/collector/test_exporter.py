@@ -1,0 +1,173 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from srp4ctr.features.bundles.crash_counts import count_deaths, read_deaths
+from srp4ctr.features.consistency.report import REPORT_FILE, FeatureCheck
+from srp4ctr.json_files import write_json
+from srp4ctr.monitoring.collector.consumer_lag import WorkerProgress
+from srp4ctr.monitoring.collector.exporter import Monitor, MonitorSources, serving_version
+from srp4ctr.monitoring.collector.impression_reader import ShownImpression
+from srp4ctr.monitoring.collector.label_reader import LabelBatch, ReceivedLabel
+from srp4ctr.monitoring.config import MonitorConfig
+from srp4ctr.streams.state.label_join import ImpressionLabel
+from tests.monitoring.conftest import PAGE, START_MS, a_label, an_impression
+
+
+def value_of(monitor: Monitor, name: str, /, **labels: str) -> float | None:
+    return monitor.registry.get_sample_value(name, labels)
+
+
+def received(label: ImpressionLabel, after_due_ms: int) -> ReceivedLabel:
+    published_ms = label.matured_at + after_due_ms
+    return ReceivedLabel(label=label, partition=0, published_ms=published_ms)
+
+
+def test_labels_become_figures_at_the_next_show(sources: MonitorSources) -> None:
+    monitor = Monitor(sources, MonitorConfig())
+    labels = (received(a_label("i1", clicked=True), 0), received(a_label("i2"), 0))
+    monitor.fold_labels(LabelBatch(labels=labels, undecodable=3))
+    assert value_of(monitor, "srp4ctr_online_click_rate", model_version="v7") is None
+    monitor.show()
+    assert value_of(monitor, "srp4ctr_online_click_rate", model_version="v7") == 0.5
+    assert value_of(monitor, "srp4ctr_undecodable_labels_total") == 3.0
+    assert value_of(monitor, "srp4ctr_serving_model", model_version="v7") == 1.0
+    shown = value_of(monitor, "srp4ctr_bundle_metric", model_version="v7", metric="auc")
+    assert shown == 0.75
+
+
+def test_an_impression_is_provisional_until_its_label_comes(
+    sources: MonitorSources,
+) -> None:
+    monitor = Monitor(sources, MonitorConfig())
+    monitor.fold_labels(LabelBatch(labels=(received(a_label("i1"), 0),), undecodable=0))
+    shown = [
+        ShownImpression(impression=an_impression(item), known_ms=START_MS)
+        for item in ("i1", "i2", "i3")
+    ]
+    monitor.fold_impressions(shown)
+    clicked = received(a_label("i2", clicked=True), 0)
+    monitor.fold_labels(LabelBatch(labels=(clicked,), undecodable=0))
+    monitor.show()
+    version = {"model_version": "v7"}
+    assert value_of(monitor, "srp4ctr_provisional_impressions", **version) == 2.0
+    assert value_of(monitor, "srp4ctr_provisional_click_rate", **version) == 0.5
+    assert value_of(monitor, "srp4ctr_matured_impressions", **version) == 2.0
+    assert value_of(monitor, "srp4ctr_label_coverage", **version) == 1.0
+
+
+def test_two_versions_that_serve_are_compared_with_the_serving_one(
+    sources: MonitorSources,
+) -> None:
+    monitor = Monitor(sources, MonitorConfig())
+    labels = tuple(
+        received(
+            a_label(f"{version}-{number}", position=0, model_version=version, clicked=c), 0
+        )
+        for version, clicks in (("v7", 10), ("v8", 90))
+        for number in range(300)
+        for c in [number < clicks]
+    )
+    monitor.fold_labels(LabelBatch(labels=labels, undecodable=0))
+    monitor.show()
+    pair = {"model_version": "v8", "baseline": "v7"}
+    difference = value_of(monitor, "srp4ctr_click_rate_difference", **pair)
+    assert difference == pytest.approx(80 / 300)
+    assert value_of(monitor, "srp4ctr_verdict", **pair) == 1.0
+    assert value_of(monitor, "srp4ctr_compared_impressions", **pair) == 300.0
+
+
+def test_the_workers_lag_is_known_although_no_worker_runs(sources: MonitorSources) -> None:
+    monitor = Monitor(sources, MonitorConfig())
+    progress = WorkerProgress(is_running=False, committed={0: 3}, ends={0: 10, 1: 5})
+    monitor.hear_worker(progress)
+    monitor.show()
+    lag = value_of(monitor, "srp4ctr_consumer_lag_records", group=sources.worker_group)
+    assert lag == 12.0
+
+
+def test_a_backfilled_labels_lag_says_nothing(sources: MonitorSources) -> None:
+    monitor = Monitor(sources, MonitorConfig())
+    labels = (received(a_label("i1"), 400), received(a_label("i2"), 10_000_000_000))
+    monitor.fold_labels(LabelBatch(labels=labels, undecodable=0))
+    assert value_of(monitor, "srp4ctr_label_maturity_lag_seconds_count") == 1.0
+    assert value_of(monitor, "srp4ctr_label_maturity_lag_seconds_sum") == 0.4
+
+
+def test_the_cost_comes_from_the_card_of_the_version_that_ran(
+    sources: MonitorSources, triton_pages: list[str]
+) -> None:
+    triton_pages.insert(0, PAGE.replace(" 42", " 2"))
+    monitor = Monitor(sources, MonitorConfig())
+    for expected in (0.0, 40.0):  # who was here before has counted the first two
+        monitor.poll_triton()
+        monitor.show()
+        for metric, value in (("encoder_runs", 1.0), ("inference_flops", 10.0)):
+            name = f"srp4ctr_{metric}_total"
+            assert value_of(monitor, name, model_version="v7") == expected * value
+    assert value_of(monitor, "srp4ctr_source_up", source="triton") == 1.0
+
+
+def test_a_triton_that_is_away_shows_and_nothing_else_breaks(
+    sources: MonitorSources,
+) -> None:
+    away = replace(sources, triton_metrics_url="http://127.0.0.1:9/metrics")
+    monitor = Monitor(away, MonitorConfig())
+    monitor.poll_triton()
+    monitor.show()
+    assert value_of(monitor, "srp4ctr_source_up", source="triton") == 0.0
+
+
+def test_a_bundle_that_is_gone_costs_nothing_we_know_of(sources: MonitorSources) -> None:
+    monitor = Monitor(replace(sources, bundles_dir=Path("/nowhere")), MonitorConfig())
+    monitor.poll_triton()
+    monitor.show()
+    assert value_of(monitor, "srp4ctr_inference_flops_total", model_version="v7") == 0.0
+
+
+def test_the_newest_check_of_the_store_is_shown_once_there_is_one(
+    sources: MonitorSources, tmp_path: Path
+) -> None:
+    monitor = Monitor(sources, MonitorConfig())
+    assert value_of(monitor, "srp4ctr_feature_check_rows") is None
+    write_json(
+        tmp_path / REPORT_FILE, FeatureCheck(checked_at_ms=1, rows=9, wrong_counters=2)
+    )
+    monitor.show()
+    assert value_of(monitor, "srp4ctr_feature_check_rows") == 9.0
+    assert value_of(monitor, "srp4ctr_feature_check_wrong_rows") == 2.0
+    (tmp_path / REPORT_FILE).write_text('{"rows": "another release\'s"}')
+    monitor.show()
+    assert value_of(monitor, "srp4ctr_feature_check_rows") is None
+
+
+def test_a_death_is_an_increase_from_zero(
+    sources: MonitorSources, triton_pages: list[str]
+) -> None:
+    triton_pages.insert(0, PAGE.replace(" 42", " 2"))
+    monitor = Monitor(sources, MonitorConfig())
+    (sources.repository / "click_ranker_v7").mkdir()
+    for deaths in (0.0, 2.0, 3.0):
+        monitor.poll_triton()
+        monitor.show()
+        shown = value_of(monitor, "srp4ctr_serving_deaths_total", model_version="v7")
+        assert shown == deaths
+        count_deaths(sources.repository, ["v7"] if deaths else ["v7", "v7"])
+
+
+def test_deaths_of_a_bundle_that_has_left_are_forgotten(tmp_path: Path) -> None:
+    steps = [tmp_path / f"click_ranker_{version}" for version in ("v1", "v11")]
+    for step in steps:
+        step.mkdir()
+    count_deaths(tmp_path, ["v1", "v11"])
+    assert read_deaths(tmp_path) == {"v1": 1, "v11": 1}
+    steps[0].rmdir()
+    count_deaths(tmp_path, ["v11"])
+    assert read_deaths(tmp_path) == {"v11": 2}
+
+
+def test_before_the_first_promotion_nothing_serves(tmp_path: Path) -> None:
+    assert serving_version(tmp_path) is None
+    (tmp_path / "serving.json").write_text("half a fi")
+    assert serving_version(tmp_path) is None

@@ -1,0 +1,201 @@
+"""The monitor as it runs: against a real broker, and without one."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from kafka import KafkaConsumer, KafkaProducer
+
+from srp4ctr import processes
+from srp4ctr.embedded import broker, ports
+from srp4ctr.monitoring.collector.consumer_lag import WorkerWatch
+from srp4ctr.monitoring.collector.exporter import MonitorSources
+from srp4ctr.monitoring.collector.impression_reader import ImpressionReader
+from srp4ctr.monitoring.collector.label_reader import LabelReader
+from srp4ctr.monitoring.collector.service import run_monitor
+from srp4ctr.monitoring.config import MonitorConfig
+from srp4ctr.streams.broker.topics import ensure_topics
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events.codec import encode
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, Behavior
+from srp4ctr.streams.state.label_join import ImpressionLabel, encode_label
+from tests.monitoring.conftest import a_label, an_impression
+
+
+def test_a_port_that_is_taken_is_an_error_that_names_the_setting(
+    sources: MonitorSources, triton_url: str
+) -> None:
+    taken = int(triton_url.rpartition(":")[2].removesuffix("/metrics"))
+    with pytest.raises(ValueError, match=r"monitoring\.port"):
+        run_monitor(sources, MonitorConfig(port=taken), threading.Event())
+
+
+def test_without_a_broker_the_monitor_still_serves_and_stops(
+    sources: MonitorSources,
+) -> None:
+    with ports.reserved_ports(1) as (port,):
+        pass
+    wanted = 'srp4ctr_source_up{source="labels"} 0.0'
+    with running(sources, port):
+        assert wait_for(f"http://127.0.0.1:{port}/metrics", wanted)
+
+
+@contextmanager
+def running(sources: MonitorSources, port: int) -> Iterator[None]:
+    """Run the monitor in a thread, and prove that it stops when it is told to."""
+    stop = threading.Event()
+    config = MonitorConfig(port=port, poll_interval_s=0.1)
+    thread = threading.Thread(target=run_monitor, args=(sources, config, stop))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.fixture
+def bootstrap(tmp_path: Path) -> Iterator[str]:
+    """An embedded broker with the project's topics."""
+    with ports.reserved_ports(1) as (port,):
+        running = broker.start_broker(tmp_path, port, tied=True)
+    address = f"127.0.0.1:{port}"
+    ensure_topics(KafkaConfig(bootstrap=address))
+    yield address
+    processes.stop(running, tmp_path)
+
+
+def publish(bootstrap: str, *payloads: bytes, topic: str = LABELS_TOPIC) -> None:
+    producer = KafkaProducer(bootstrap_servers=bootstrap)
+    for payload in payloads:
+        producer.send(topic, key=b"u1", value=payload)
+    producer.flush()
+    producer.close()
+
+
+@pytest.mark.stack
+def test_every_label_of_the_topic_is_read_from_its_start(bootstrap: str) -> None:
+    labels = [a_label(f"i{number}") for number in range(2000)]
+    publish(bootstrap, *map(encode_label, labels), b"not a label", b"\xff")
+    reader = LabelReader(KafkaConfig(bootstrap=bootstrap))
+    found: list[ImpressionLabel] = []
+    undecodable = 0
+    deadline = time.monotonic() + 30
+    while len(found) + undecodable < 2002 and time.monotonic() < deadline:
+        batch = reader.read()
+        found += [each.label for each in batch.labels]
+        undecodable += batch.undecodable
+    reader.close()
+    assert found == labels
+    assert undecodable == 2
+
+
+@pytest.mark.stack
+def test_impressions_are_read_from_when_the_newest_windows_began(bootstrap: str) -> None:
+    began_ms = round(time.time() * 1000)
+    publish(
+        bootstrap,
+        encode(an_impression("i1", occurred_at=began_ms)),
+        encode(
+            Behavior(
+                event_id="b",
+                user_id="u1",
+                item_id="i1",
+                occurred_at=began_ms,
+                action="view",
+            )
+        ),
+        b'{"type":"impression"',
+        encode(an_impression("i2", occurred_at=began_ms)),
+        topic=BEHAVIOR_EVENTS_TOPIC,
+    )
+    kafka = KafkaConfig(bootstrap=bootstrap)
+    found: dict[int, set[str]] = {}
+    for since_ms in (0, began_ms - 1000, began_ms + 600_000):
+        reader = ImpressionReader(kafka, since_ms)
+        deadline, items = time.monotonic() + 5, set[str]()
+        while len(items) < 2 and time.monotonic() < deadline:
+            items |= {each.impression.item_id for each in reader.read()}
+        reader.close()
+        found[since_ms] = items
+    assert [*found.values()] == [{"i1", "i2"}, {"i1", "i2"}, set()]
+
+
+@pytest.mark.stack
+def test_the_running_monitor_serves_what_is_published(
+    sources: MonitorSources, bootstrap: str
+) -> None:
+    publish(bootstrap, encode_label(a_label("i1")))
+    with ports.reserved_ports(1) as (port,):
+        pass
+    where = replace(sources, kafka=KafkaConfig(bootstrap=bootstrap))
+    wanted = 'srp4ctr_matured_impressions{model_version="v7"} 1.0'
+    with running(where, port):
+        assert wait_for(f"http://127.0.0.1:{port}/metrics", wanted)
+
+
+@contextmanager
+def a_worker(bootstrap: str, group: str) -> Iterator[None]:
+    """A member of the worker's group that commits all events at once."""
+    consumer = KafkaConsumer(
+        BEHAVIOR_EVENTS_TOPIC,
+        bootstrap_servers=bootstrap,
+        group_id=group,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+    )
+    deadline = time.monotonic() + 20
+    while not consumer.poll(timeout_ms=100) and time.monotonic() < deadline:
+        pass
+    consumer.commit()
+    yield
+    consumer.close(autocommit=False)
+
+
+@pytest.mark.stack
+def test_only_a_living_worker_that_has_read_all_is_caught_up(bootstrap: str) -> None:
+    publish(bootstrap, b"{}", topic=BEHAVIOR_EVENTS_TOPIC)
+    watch = WorkerWatch(KafkaConfig(bootstrap=bootstrap), "workers")
+    assert not watch.progress().is_caught_up
+    with a_worker(bootstrap, "workers"):
+        assert watch.progress().is_caught_up
+        publish(bootstrap, b"{}", topic=BEHAVIOR_EVENTS_TOPIC)
+        assert not watch.progress().is_caught_up
+    assert not watch.progress().is_running
+    watch.close()
+
+
+@pytest.mark.stack
+def test_the_clock_settles_a_click_only_while_a_worker_is_caught_up(
+    sources: MonitorSources, bootstrap: str
+) -> None:
+    publish(bootstrap, b"{}", topic=BEHAVIOR_EVENTS_TOPIC)
+    publish(bootstrap, encode_label(a_label("i1", clicked=True)))
+    with ports.reserved_ports(1) as (port,):
+        pass
+    where = replace(sources, kafka=KafkaConfig(bootstrap=bootstrap))
+    url = f"http://127.0.0.1:{port}/metrics"
+    wanted = 'srp4ctr_matured_impressions{model_version="v7"} 1.0'
+    with running(where, port):
+        assert not wait_for(url, wanted, timeout_s=7)
+        with a_worker(bootstrap, where.worker_group):
+            assert wait_for(url, wanted)
+
+
+def wait_for(url: str, wanted: str, timeout_s: float = 30.0) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            with urlopen(url, timeout=1) as answer:
+                if wanted in answer.read().decode().splitlines():
+                    return True
+        except OSError:
+            pass
+        time.sleep(0.1)
+    return False

@@ -1,0 +1,155 @@
+"""Windows added up say what one window over all of them would."""
+
+import random
+from math import isnan
+
+import numpy as np
+import pytest
+
+from srp4ctr.monitoring.collector.collector import Prices, View, figures
+from srp4ctr.monitoring.cost.cost_figures import Figure
+from srp4ctr.monitoring.cost.triton_counters import ServingTotals
+from srp4ctr.monitoring.quality.confidence_intervals import Interval
+from srp4ctr.monitoring.quality.quality_sums import ModelQuality, Outcome, Tally
+from srp4ctr.monitoring.report.prometheus.aggregation import pool
+
+HOURS = 6
+
+
+def outcomes(hour: int) -> list[Outcome]:
+    draw = random.Random(hour)
+    rate = 0.05 + 0.03 * hour  # hours differ, and so does what is worth scoring high
+    found = []
+    for number in range(200 * (hour + 1)):
+        score = min(0.9, rate * draw.uniform(0.2, 1.8))
+        found.append(
+            Outcome(
+                model_version="v1",
+                position=number % 5,
+                shown_at=0,
+                score=score,
+                is_click=draw.random() < 0.8 * score,
+                is_late_click=False,
+            )
+        )
+    return found
+
+
+def quality(of: list[Outcome]) -> ModelQuality:
+    tally = Tally()
+    for each in of:
+        tally.move(each, 1)
+    return tally.quality("v1")
+
+
+def view_of(found: ModelQuality) -> View:
+    return View(
+        window_s=3600.0,
+        label_window_s=1800.0,
+        qualities=(found,),
+        provisional={},
+        differences=(),
+        totals=ServingTotals(),
+        flops={},
+        prices=Prices(currency="USD", core=0.0, gpu=0.0),
+        movements=(),
+        serving_version=None,
+        bundles=(),
+        source_up={},
+        consumer_lag={},
+    )
+
+
+def window(of: list[Outcome]) -> dict[str, float]:
+    """Return what the report reads of a window: the exporter's own figures."""
+    return {
+        "/".join((each.metric.removeprefix("srp4ctr_"), *each.labels[1:])): each.value
+        for each in figures(view_of(quality(of)))
+        if isinstance(each, Figure) and each.labels[:1] == ("v1",) and not isnan(each.value)
+    }
+
+
+@pytest.fixture(scope="module")
+def whole() -> ModelQuality:
+    return quality([each for hour in range(HOURS) for each in outcomes(hour)])
+
+
+@pytest.fixture(scope="module")
+def windows() -> list[dict[str, float]]:
+    return [window(outcomes(hour)) for hour in range(HOURS)]
+
+
+def test_counts_and_rates_are_those_of_the_whole(
+    windows: list[dict[str, float]], whole: ModelQuality
+) -> None:
+    found = pool(windows)
+    assert (found.impressions, found.clicks) == (whole.impressions, whole.clicks)
+    assert found.top_impressions == whole.top_impressions
+    assert found.click_rate == pytest.approx(whole.click_rate)
+    assert found.top_click_rate.value == pytest.approx(whole.top_click_rate)
+    assert found.top_click_rate.interval == whole.top_click_rate_interval
+    assert found.num_windows == HOURS
+
+
+def test_calibration_and_entropy_are_those_of_the_whole(
+    windows: list[dict[str, float]], whole: ModelQuality
+) -> None:
+    found = pool(windows)
+    expected = whole.calibration_interval
+    assert found.calibration.value == pytest.approx(whole.calibration_ratio)
+    assert found.calibration.interval.low == pytest.approx(expected.low)
+    assert found.calibration.interval.high == pytest.approx(expected.high)
+    assert found.normalized_entropy == pytest.approx(whole.normalized_entropy)
+
+
+def test_the_auc_compares_impressions_of_one_hour(
+    windows: list[dict[str, float]], whole: ModelQuality
+) -> None:
+    found, hours = pool(windows).auc, [quality(outcomes(hour)) for hour in range(HOURS)]
+    assert min(h.auc for h in hours) < found.value < max(h.auc for h in hours)
+    assert found.value < whole.auc  # an hour's click rate is no merit of the ranking
+    width = whole.auc_interval.high - whole.auc_interval.low
+    assert found.interval.high - found.interval.low == pytest.approx(width, rel=0.1)
+
+
+def test_one_window_is_told_as_it_is() -> None:
+    told, exact = pool([window(outcomes(2))]), quality(outcomes(2))
+    assert told.auc.value == exact.auc
+    assert told.auc.interval == exact.auc_interval
+    assert told.calibration_error == pytest.approx(
+        exact.expected_calibration_error, abs=2e-3
+    )
+    curve = [(each.score, each.click_rate) for each in exact.calibration_bins]
+    assert np.allclose(told.curve, curve)
+
+
+def test_an_hour_without_a_click_counts_what_it_promised() -> None:
+    silent = {
+        "matured_impressions": 100.0,
+        "matured_clicks": 0.0,
+        **{f"calibration_bin_score/{n}": 0.05 for n in range(10)},
+        **{f"calibration_bin_click_rate/{n}": 0.0 for n in range(10)},
+    }
+    loud = {
+        "matured_impressions": 100.0,
+        "matured_clicks": 10.0,
+        "calibration_ratio": 0.5,
+        "calibration_ratio_bound/low": 0.4,
+    }
+    assert pool([silent, loud]).calibration.value == pytest.approx((5 + 5) / 10)
+
+
+def test_coverage_is_of_all_that_should_have_a_label() -> None:
+    half = {"matured_impressions": 100.0, "label_coverage": 0.5}
+    whole = {"matured_impressions": 100.0, "label_coverage": 1.0}
+    assert pool([half, whole]).coverage == pytest.approx(200 / 300)
+
+
+def test_of_nothing_nothing_is_known() -> None:
+    found = pool([])
+    assert found.impressions == 0
+    for value in (found.auc.value, found.calibration.value, found.click_rate):
+        assert isnan(value)
+    assert isnan(found.top_click_rate.interval.low)
+    assert isnan(found.normalized_entropy)
+    assert found.auc.interval != Interval(low=0.0, high=1.0)

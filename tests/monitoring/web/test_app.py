@@ -1,0 +1,239 @@
+"""The page's web application over real HTTP."""
+
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import httpx
+import pytest
+
+from srp4ctr.monitoring.web.app import STATIC, PageSources
+from srp4ctr.monitoring.web.playground import (
+    ClickEffect,
+    Offer,
+    RankedItem,
+    ShownItem,
+    ShownRanking,
+    ShownUser,
+)
+from srp4ctr.monitoring.web.request_guard import HEADERS
+from srp4ctr.monitoring.web.server import opened
+from tests.monitoring.web.conftest import serving
+
+RANKING = ShownRanking(
+    request_id="r1",
+    items=(
+        RankedItem(
+            item=ShownItem(item_id="i1", title="One", attributes={}), score=0.5, notes=""
+        ),
+    ),
+    model_version="v1",
+    status="ok",
+    advice="",
+    feature_version="sequence=1@1",
+    latency_ms=3.0,
+    cost=None,
+)
+
+
+class Refusing:
+    """A playground whose parts fail, each with another kind of error."""
+
+    def offer(self) -> Offer:
+        raise ConnectionError("The store is away.")
+
+    def user(self, user_id: str) -> ShownUser:
+        return ShownUser(user_id=user_id, behaviors=(), advice="Nobody.")
+
+    def rank(
+        self, user_id: str, item_ids: Sequence[str], count: int, draw: int
+    ) -> ShownRanking:
+        if user_id == "broken":
+            raise KeyError("a mistake of ours")
+        return RANKING
+
+    def click(self, request_id: str, item_id: str) -> ClickEffect:
+        raise ValueError("Nothing is promoted yet.")
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[httpx.Client]:
+    sources = PageSources(prometheus_url="", playground=Refusing())
+    with serving(sources) as address, httpx.Client(base_url=address) as client:
+        yield client
+
+
+def post(page: httpx.Client, path: str, content: Any, **headers: str) -> httpx.Response:
+    """Send ``content`` as the page's own script does, but for ``headers``."""
+    token = page.get("/api/start").json()["token"]
+    origin = str(page.base_url).rstrip("/")
+    ours = {"origin": origin, "x-srp4ctr-token": token, "sec-fetch-site": "same-origin"}
+    return page.post(path, json=content, headers=ours | headers)
+
+
+def test_every_view_is_the_one_document(page: httpx.Client) -> None:
+    document = (STATIC / "index.html").read_text()
+    for path in ("/", "/d/overview", "/playground", "/values"):
+        assert page.get(path).text == document
+
+
+def test_no_document_or_script_of_ours_is_inline() -> None:
+    document = (STATIC / "index.html").read_text()
+    assert document.count("<script") == document.count("<script src=") + document.count(
+        '<script type="module" src='
+    )
+    assert "<style" not in document
+    for script in STATIC.rglob("*.js"):
+        assert "innerHTML" not in script.read_text(), script
+
+
+def test_every_answer_has_the_guards_headers(page: httpx.Client) -> None:
+    answers = [page.get(path) for path in ("/", "/static/main.js", "/api/start", "/no")]
+    answers.append(page.get("/", headers={"host": "evil.example"}))
+    for answer in answers:
+        assert answer.headers.items() >= dict(HEADERS).items(), answer.url
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 404, 421]
+
+
+def test_plotly_comes_from_its_wheel_and_is_kept_by_the_browser(
+    page: httpx.Client,
+) -> None:
+    path = page.get("/api/start").json()["plotly"]
+    assert version("plotly") in path
+    answer = page.get(path)
+    assert b"plotly.js" in answer.content[:200]
+    assert "immutable" in answer.headers["cache-control"]
+
+
+def test_a_file_outside_the_static_folder_is_not_served(page: httpx.Client) -> None:
+    for path in ("/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py"):
+        assert page.get(path).status_code == 404
+
+
+def test_only_two_calls_of_prometheus_are_passed_on(page: httpx.Client) -> None:
+    for path in ("series", "admin/tsdb/snapshot", "query/../status/config", "labels"):
+        assert page.get(f"/api/prometheus/{path}").status_code == 404
+    assert page.post("/api/prometheus/query", json={}).status_code == 403
+    no_query = page.get("/api/prometheus/query", params={"time": "1"})
+    assert (no_query.status_code, "characters" in no_query.text) == (400, True)
+    away = page.get("/api/prometheus/query", params={"query": "up", "time": "1"})
+    assert (away.status_code, away.json()["error"]) == (
+        503,
+        "Prometheus does not answer: there is no Prometheus",
+    )
+
+
+def test_a_real_prometheus_is_asked(prometheus: str) -> None:
+    with serving(PageSources(prometheus_url=prometheus)) as address:
+        asked = {"query": "srp4ctr_verdict", "time": str(time.time())}
+        answer = httpx.get(f"{address}/api/prometheus/query", params=asked).json()
+        assert answer["data"]["result"][0]["metric"]["model_version"] == "v2"
+        wrong = httpx.get(
+            f"{address}/api/prometheus/query", params=asked | {"query": "sum("}
+        )
+        assert wrong.status_code == 400
+        assert "parse error" in wrong.json()["error"]
+
+
+def test_a_dashboard_that_is_not_there_is_a_sentence(page: httpx.Client) -> None:
+    answer = page.get("/api/dashboards/nothing")
+    assert answer.status_code == 404
+    assert answer.json() == {"error": "there is no dashboard 'nothing'"}
+    name = page.get("/api/start").json()["dashboards"][0]["name"]
+    assert page.get(f"/api/dashboards/{name}").json()["panels"]
+
+
+@pytest.mark.parametrize("path", ["/api/playground/rank", "/api/playground/click"])
+def test_another_sites_page_changes_nothing(page: httpx.Client, path: str) -> None:
+    content = {"user_id": "u", "request_id": "r", "item_id": "i"}
+    for wrong in (
+        {"origin": "http://evil.example"},
+        {"x-srp4ctr-token": "guessed"},
+        {"sec-fetch-site": "cross-site"},
+        {"content-type": "text/plain"},
+        {"host": "evil.example"},
+    ):
+        answer = post(page, path, content, **wrong)
+        assert answer.status_code in (403, 415, 421), wrong
+        assert answer.json()["error"]
+    assert page.get(path).status_code == 405
+
+
+def test_a_request_with_endless_content_is_refused(page: httpx.Client) -> None:
+    headers = {"origin": str(page.base_url).rstrip("/"), "transfer-encoding": "chunked"}
+    token = page.get("/api/start").json()["token"]
+    headers |= {"x-srp4ctr-token": token, "content-type": "application/json"}
+    answer = page.post("/api/playground/rank", content=iter([b"{}"]), headers=headers)
+    assert answer.status_code == 411
+
+
+def test_what_the_playground_raises_is_the_sentence_on_the_page(
+    page: httpx.Client,
+) -> None:
+    away = page.get("/api/playground/offer")
+    assert (away.status_code, away.json()["error"]) == (503, "The store is away.")
+    refused = post(page, "/api/playground/click", {"request_id": "r", "item_id": "i"})
+    assert (refused.status_code, refused.json()["error"]) == (
+        400,
+        "Nothing is promoted yet.",
+    )
+
+
+def test_a_ranking_is_json(page: httpx.Client) -> None:
+    answer = post(page, "/api/playground/rank", {"user_id": " u1 ", "item_ids": ["i1"]})
+    assert answer.status_code == 200
+    assert answer.json()["items"][0]["item"]["title"] == "One"
+    assert page.get("/api/playground/user", params={"id": "a/b?c"}).json() == {
+        "user_id": "a/b?c",
+        "behaviors": [],
+        "advice": "Nobody.",
+    }
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"user_id": ""},
+        {"user_id": "x" * 300},
+        {"user_id": 7},
+        {"item_ids": "i1"},
+        {"item_ids": ["", "i"]},
+        {"count": 0},
+        {"count": 10_000},
+        {"draw": "many"},
+    ],
+)
+def test_what_cannot_be_ranked_is_refused(
+    page: httpx.Client, wrong: dict[str, Any]
+) -> None:
+    asked = {"user_id": "u1", "item_ids": [], "count": 20, "draw": 0} | wrong
+    assert post(page, "/api/playground/rank", asked).status_code == 400
+    assert post(page, "/api/playground/rank", ["no object"]).status_code == 400
+
+
+def test_a_mistake_of_ours_is_told_without_its_inside(
+    page: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = post(page, "/api/playground/rank", {"user_id": "broken"})
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "KeyError; the terminal shows where"}
+
+
+def test_a_page_without_a_playground_says_so() -> None:
+    with serving(PageSources(prometheus_url="")) as address:
+        assert httpx.get(f"{address}/api/start").json()["playground"] is False
+        assert httpx.get(f"{address}/api/playground/offer").status_code == 404
+
+
+def test_a_taken_port_says_what_to_do() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=rf"127.0.0.1:{port}.*--port 0"):
+            opened(PageSources(prometheus_url=""), port)

@@ -1,0 +1,101 @@
+"""What the doctor says of brokers that are closed, open, or laid out differently."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from srp4ctr import processes
+from srp4ctr.embedded import broker
+from srp4ctr.embedded.ports import reserved_ports
+from srp4ctr.ops.doctor import kafka
+from srp4ctr.ops.doctor.check_result import answers, own_addresses
+from srp4ctr.settings import Settings
+from srp4ctr.streams.broker.topics import ensure_topics
+from srp4ctr.streams.config import KafkaConfig
+from tests.ops.conftest import ClosedKafka
+from tests.ops.test_kafka_acl import MISSING
+
+pytestmark = pytest.mark.kafka
+needs_apache_kafka = pytest.mark.skipif(bool(MISSING), reason=f"needs {MISSING}")
+
+
+@pytest.fixture(scope="module")
+def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaConfig]:
+    """Yield a broker that asks nobody who they are, on this machine's own address."""
+    addresses, folder = own_addresses(), tmp_path_factory.mktemp("exposed")
+    if not addresses:
+        pytest.skip("this machine is in no network")
+    with reserved_ports(1) as (port,):
+        command = (*broker.broker_command(folder, port), "--host", addresses[0])
+        program = processes.Program(name="broker", command=command)
+        running = processes.start(program, folder, tied=True)
+        processes.wait_ready(running, lambda: answers(addresses[0], port))
+    yield KafkaConfig(bootstrap=f"{addresses[0]}:{port}", partitions=2)
+    processes.stop(running, folder)
+
+
+@needs_apache_kafka
+def test_the_real_stack_s_is_closed(closed_kafka: ClosedKafka) -> None:
+    settings = Settings(kafka=closed_kafka.known_as("trainer"))
+    (strangers,) = kafka.strangers(settings)
+    (rules,) = kafka.rules(settings)
+    topics, labels = kafka.topics(settings)
+    assert (strangers.state, rules.state, topics.state) == ("ok", "ok", "ok")
+    assert "lets nobody in without a name" in strangers.found
+    assert labels.check == "labels"
+
+
+@needs_apache_kafka
+def test_other_partitions_than_the_settings_say_are_told(
+    closed_kafka: ClosedKafka,
+) -> None:
+    other = replace(closed_kafka.known_as("trainer"), partitions=7)
+    topics, _ = kafka.topics(Settings(kafka=other))
+    assert topics.state == "wrong"
+    assert topics.do == "set kafka.partitions = 1"
+
+
+@needs_apache_kafka
+def test_what_a_user_may_not_see_is_missing_for_it(closed_kafka: ClosedKafka) -> None:
+    producer = Settings(kafka=closed_kafka.known_as("producer"))
+    (topics,) = kafka.topics(producer)
+    assert topics.state == "wrong"
+    assert "missing, or not ours to see: impression-labels" in topics.found
+
+
+@needs_apache_kafka
+def test_rules_that_hold_for_everybody_or_are_shown_to_services_are_open(
+    closed_kafka: ClosedKafka,
+) -> None:
+    admin = closed_kafka.known_as("admin")
+    (seen,) = kafka.rules(Settings(kafka=admin))
+    assert (seen.state, seen.found.partition(" ")[2]) == (
+        "ok",
+        "rules, none of them for everybody",
+    )
+    service = replace(admin, sasl_username="stream")
+    found = kafka.of_rules(service, ["User:stream", "User:*"])
+    assert [each.state for each in found] == ["open", "open"]
+
+
+def test_a_broker_that_lets_all_in_is_open(exposed: KafkaConfig) -> None:
+    (strangers,) = kafka.strangers(Settings(kafka=exposed))
+    assert strangers.state == "open"
+    assert strangers.found.startswith(f"everybody who reaches {exposed.bootstrap}")
+    ensure_topics(exposed)
+    topics, labels = kafka.topics(Settings(kafka=exposed))
+    assert topics.state == "ok"
+    assert labels.state == "not checked"
+
+
+def test_a_password_that_is_not_encrypted_is_open(exposed: KafkaConfig) -> None:
+    named = replace(
+        exposed,
+        security_protocol="SASL_PLAINTEXT",
+        sasl_username="ann",
+        sasl_password="s3cret",
+    )
+    first, second = kafka.strangers(Settings(kafka=named))
+    assert (first.state, second.state) == ("open", "open")
+    assert first.found == "passwords and events are not encrypted"

@@ -1,0 +1,53 @@
+import pytest
+
+from benchmarks.fault_injection.topic_reading import read_topic
+from srp4ctr.embedded.ports import HOST, reserved_ports
+from srp4ctr.streams.broker.producer import EventPublisher
+from srp4ctr.streams.broker.topics import ensure_topics
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events.codec import BACKFILL_HEADER, encode
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
+from tests.builders import NOON_MS, a_click, an_item
+
+
+@pytest.mark.kafka
+def test_a_backfilled_record_is_stamped_with_when_it_happened(kafka: KafkaConfig) -> None:
+    with EventPublisher(kafka) as publisher:
+        publisher.publish(a_click(at_ms=NOON_MS), backfill=True)
+        publisher.publish_raw(encode(a_click(at_ms=NOON_MS)), backfill=True)
+    records = read_topic(kafka, BEHAVIOR_EVENTS_TOPIC)
+    assert [record.timestamp for record in records] == [NOON_MS, NOON_MS]
+    assert {record.key for record in records} == {b"u1"}
+    assert [record.headers for record in records] == [[(BACKFILL_HEADER, b"1")]] * 2
+
+
+@pytest.mark.kafka
+def test_what_happens_now_is_no_backfill(kafka: KafkaConfig) -> None:
+    with EventPublisher(kafka) as publisher:
+        publisher.publish(a_click(at_ms=NOON_MS))
+    (record,) = read_topic(kafka, BEHAVIOR_EVENTS_TOPIC)
+    assert list(record.headers) == []
+
+
+@pytest.mark.kafka
+def test_raw_events_go_where_they_belong(kafka: KafkaConfig) -> None:
+    with EventPublisher(kafka) as publisher:
+        publisher.publish_raw(encode(an_item()))
+        publisher.publish_raw(b"no event", key=b"u7")
+    (item,) = read_topic(kafka, "items")
+    (rejectable,) = read_topic(kafka, BEHAVIOR_EVENTS_TOPIC)
+    assert (item.key, rejectable.key, rejectable.value) == (b"i1", b"u7", b"no event")
+
+
+@pytest.mark.kafka
+def test_topics_are_created_once(kafka: KafkaConfig) -> None:
+    assert ensure_topics(kafka) == []
+
+
+@pytest.mark.parametrize("connect", [EventPublisher, ensure_topics])
+def test_a_missing_broker_is_an_error_that_names_its_address(connect: type) -> None:
+    with reserved_ports(1) as (port,):
+        pass
+    address = f"{HOST}:{port}"
+    with pytest.raises(ValueError, match=f"no Kafka broker answers at {address}"):
+        connect(KafkaConfig(bootstrap=address))

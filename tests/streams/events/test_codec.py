@@ -1,0 +1,131 @@
+import json
+
+import pytest
+
+from srp4ctr.streams.events import codec
+from srp4ctr.streams.events.codec import Reason, RejectedEvent, decode
+from srp4ctr.streams.events.schema import (
+    BEHAVIOR_EVENTS_TOPIC,
+    ITEMS_TOPIC,
+    Behavior,
+    Event,
+)
+from tests.builders import NOON_MS, a_behavior, a_click, an_impression, an_item
+
+
+def a_payload(**changes: object) -> bytes:
+    """Return a good behaviour's JSON with ``changes``; None leaves a field out."""
+    fields: dict[str, object] = {
+        "type": "behavior",
+        "event_id": "e1",
+        "user_id": "u1",
+        "item_id": "i1",
+        "action": "view",
+        "occurred_at": NOON_MS,
+    }
+    kept = {name: value for name, value in (fields | changes).items() if value is not None}
+    return json.dumps(kept).encode()
+
+
+def the_reason(payload: bytes | None) -> str:
+    decoded = decode(payload, NOON_MS)
+    assert isinstance(decoded, RejectedEvent), decoded
+    assert decoded.detail
+    return decoded.reason
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        an_impression(score=0.5, model_version="v1", context={"page": "home"}),
+        a_click(),
+        a_behavior(value=4.5),
+        an_item(genre=["drama", "war"], year="1994"),
+    ],
+)
+def test_an_encoded_event_decodes_to_itself(event: Event) -> None:
+    assert decode(codec.encode(event), NOON_MS + 60_000) == event
+
+
+def test_a_field_nobody_knows_is_ignored() -> None:
+    assert isinstance(decode(a_payload(screen="small"), NOON_MS), Behavior)
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (None, Reason.BROKEN_JSON),
+        (b"", Reason.BROKEN_JSON),
+        (b"{not json", Reason.BROKEN_JSON),
+        (a_payload() + b"}", Reason.BROKEN_JSON),
+        (a_payload(user_id="X").replace(b'"X"', b'"\xff\xfe"'), Reason.BROKEN_JSON),
+        (a_payload(user_id="\ud800"), Reason.BROKEN_JSON),
+        (a_payload(value=float("nan")), Reason.BROKEN_JSON),
+        (a_payload(x=1)[:-2] + b'{"a":' * 5000 + b"1" + b"}" * 5001, Reason.BROKEN_JSON),
+        (b"[]", Reason.INVALID_FIELD),
+        (b"[" * 60_000, Reason.INVALID_FIELD),
+        (a_payload(value=7).replace(b"7", b"1e999", 1), Reason.INVALID_FIELD),
+        (a_payload(type=None), Reason.UNKNOWN_TYPE),
+        (a_payload(type="purchase"), Reason.UNKNOWN_TYPE),
+        (a_payload(type=3), Reason.UNKNOWN_TYPE),
+        (a_payload(user_id=None), Reason.MISSING_FIELD),
+        (a_payload(user_id=""), Reason.INVALID_FIELD),
+        (a_payload(user_id=7), Reason.INVALID_FIELD),
+        (a_payload(user_id="u" * 300), Reason.INVALID_FIELD),
+        (a_payload(action="Added to cart"), Reason.INVALID_FIELD),
+        (a_payload(occurred_at=NOON_MS + 0.5), Reason.INVALID_FIELD),
+        (a_payload(occurred_at=NOON_MS // 1000), Reason.TIME_IN_SECONDS),
+        (a_payload(occurred_at=-1), Reason.TIME_IN_SECONDS),
+        (a_payload(occurred_at=NOON_MS * 1000), Reason.TIME_IN_FUTURE),
+        (a_payload(occurred_at=NOON_MS + 6 * 60_000), Reason.TIME_IN_FUTURE),
+        (a_payload(occurred_at=2**70), Reason.TIME_IN_FUTURE),
+        (a_payload(user_id="u" * 1_000_000), Reason.TOO_LARGE),
+    ],
+)
+def test_a_bad_message_is_rejected_with_its_reason(
+    payload: bytes | None, reason: Reason
+) -> None:
+    assert the_reason(payload) == reason
+
+
+def test_a_phone_whose_clock_is_minutes_ahead_is_believed() -> None:
+    assert isinstance(decode(a_payload(occurred_at=NOON_MS + 240_000), NOON_MS), Behavior)
+
+
+def test_an_item_update_does_not_belong_among_the_users_events() -> None:
+    payload = codec.encode(an_item())
+    rejected = codec.decode_user_event(payload, b"i1", NOON_MS)
+    assert isinstance(rejected, RejectedEvent)
+    assert rejected.reason == Reason.WRONG_TOPIC
+    assert codec.decode_item_update(payload, b"i1", NOON_MS) == an_item()
+
+
+def test_a_users_event_does_not_belong_among_the_item_updates() -> None:
+    rejected = codec.decode_item_update(a_payload(), b"i1", NOON_MS)
+    assert isinstance(rejected, RejectedEvent)
+    assert rejected.reason == Reason.WRONG_TOPIC
+
+
+@pytest.mark.parametrize("key", [None, b"", b"u2", b"i1"])
+def test_an_event_under_another_key_than_its_users_is_rejected(key: bytes | None) -> None:
+    rejected = codec.decode_user_event(a_payload(), key, NOON_MS)
+    assert isinstance(rejected, RejectedEvent)
+    assert rejected.reason == Reason.WRONG_KEY
+    assert isinstance(codec.decode_user_event(a_payload(), b"u1", NOON_MS), Behavior)
+
+
+def test_events_go_to_their_topic_under_their_key() -> None:
+    assert (codec.event_topic(a_click()), codec.event_key(a_click())) == (
+        BEHAVIOR_EVENTS_TOPIC,
+        b"u1",
+    )
+    assert (codec.event_topic(an_item()), codec.event_key(an_item())) == (
+        ITEMS_TOPIC,
+        b"i1",
+    )
+
+
+def test_an_unknown_type_is_told_the_known_ones() -> None:
+    rejected = decode(a_payload(type="purchase"), NOON_MS)
+    assert isinstance(rejected, RejectedEvent)
+    assert "known: behavior, click, forget, impression, item" in rejected.detail

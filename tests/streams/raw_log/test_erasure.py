@@ -1,0 +1,230 @@
+"""Erasing: nothing in the log tells of who was forgotten, and items lose no count."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.harness.raw_logs import Published, label_of, write_log
+from srp4ctr.features.consistency import replay
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events.schema import (
+    BEHAVIOR_EVENTS_TOPIC,
+    FORGOTTEN_USER,
+    LABELS_TOPIC,
+    Impression,
+    UserEvent,
+    item_key,
+)
+from srp4ctr.streams.raw_log import erasure
+from srp4ctr.streams.raw_log.erasure import erase_forgotten, is_forgotten, wishes_in
+from srp4ctr.streams.raw_log.log_files import read_files, write_unfinished
+from srp4ctr.streams.raw_log.log_lock import taking_away
+from srp4ctr.streams.raw_log.row_schema import event_of
+from srp4ctr.streams.state.reducers import LoggedEvent
+from srp4ctr.streams.state.state_store import Rows
+from srp4ctr.streams.worker.rebuild import Span, rebuild_rows
+from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
+from tests.fuzzing import examples
+
+SHOWN = an_impression(
+    "i1",
+    event_id="secret-e",
+    user_id="ann",
+    request_id="secret-r",
+    context={"town": "Ulm"},
+    score=0.25,
+)
+A_LIFE: list[UserEvent] = [
+    SHOWN,
+    an_impression("i1", user_id="bob"),
+    a_click("i1", user_id="ann", request_id="secret-r"),
+    a_click("i1", user_id="ann", request_id="secret-r"),  # delivered twice
+    a_behavior("i2", user_id="ann"),
+    a_forget(user_id="ann", at_ms=NOON_MS + 10_000),
+    an_impression("i1", user_id="ann", request_id="late", at_ms=NOON_MS + 9_000),
+    a_behavior("i3", user_id="ann", at_ms=NOON_MS + 20_000),
+]
+
+
+def a_log(folder: Path, events: list[UserEvent], step: int = 3) -> Path:
+    """Write ``events`` as files of ``step`` each, with a label of each impression."""
+    for start in range(0, len(events), step):
+        known: list[Published] = [
+            (e, NOON_MS + 60_000) for e in events[start : start + step]
+        ]
+        write_log(folder, known, start=start)
+    labels = [label_of(each) for each in events if isinstance(each, Impression)]
+    write_log(folder, [(each, NOON_MS + 60_000) for each in labels])
+    return folder
+
+
+def rows(folder: Path, topic: str) -> list[dict[str, Any]]:
+    files = sorted((folder / topic).glob("date=*/*.parquet"))
+    found = [row for path in files for row in pq.ParquetFile(path).read().to_pylist()]
+    return sorted(found, key=lambda row: row["offset"])
+
+
+def counters(folder: Path) -> dict[tuple[str, int], Any]:
+    """Return what each item's share of each partition counted, by the stream's own fold."""
+    places = replay.places(folder, "item_id")
+    events = replay.events_of(folder, "item_id", places)
+    shares = (replay.item_share_at(events[p], 1 << 40, p[1]) for p in places)
+    return {p: each for p, each in zip(places, shares, strict=True) if each.first_seen_ms}
+
+
+def everything(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*.parquet")}
+
+
+def test_what_a_forgotten_user_did_is_gone_or_nobodys(tmp_path: Path) -> None:
+    log = a_log(tmp_path, A_LIFE)
+    found = erase_forgotten(log)
+    assert (found.users, found.removed, found.made_nobodys) == (1, 4, 3)
+    left = rows(log, BEHAVIOR_EVENTS_TOPIC)
+    of_ann = [(row["type"], row["item_id"]) for row in left if row["user_id"] == "ann"]
+    assert of_ann == [("forget", None), ("behavior", "i3")]
+    nobodys = [row for row in left if row["user_id"] == FORGOTTEN_USER]
+    assert [row["type"] for row in nobodys] == ["impression", "click", "click"]
+    assert len({row["request_id"] for row in nobodys}) == 1
+    for path, content in everything(log).items():
+        for secret in (b"secret", b"Ulm", b"late"):
+            assert secret not in content, path
+    assert {row["user_id"] for row in rows(log, LABELS_TOPIC)} == {"bob"}
+
+
+def test_items_keep_their_counters_and_users_theirs(tmp_path: Path) -> None:
+    log = a_log(tmp_path, A_LIFE)
+    before, users = counters(log), list(replay.places(log, "user_id"))
+    erase_forgotten(log)
+    assert counters(log) == before
+    assert list(replay.places(log, "user_id")) == users
+
+
+def test_again_it_finds_nothing_and_a_dry_run_changes_nothing(tmp_path: Path) -> None:
+    log = a_log(tmp_path, A_LIFE)
+    before = everything(log)
+    told = erase_forgotten(log, dry_run=True)
+    assert everything(log) == before
+    assert erase_forgotten(log) == told
+    once = everything(log)
+    again = erase_forgotten(log)
+    assert (again.users, again.files) == (1, 0)
+    assert everything(log) == once
+
+
+def test_what_a_killed_writer_left_is_erased_with_the_log(tmp_path: Path) -> None:
+    log = a_log(tmp_path, A_LIFE)
+    [whole, *_] = (log / BEHAVIOR_EVENTS_TOPIC).glob("date=*/*.parquet")
+    left = write_unfinished(whole, pq.ParquetFile(whole).read())
+    erase_forgotten(log, dry_run=True)
+    assert left.exists()
+    erase_forgotten(log)
+    assert not left.exists()
+
+
+def test_no_file_is_taken_away_before_all_are_erased(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_take: list[bool] = []
+
+    def replace_table(path: Path, table: object) -> None:
+        with taking_away(log) as is_alone:
+            may_take.append(is_alone)
+
+    log = a_log(tmp_path, A_LIFE)
+    monkeypatch.setattr(erasure, "replace_table", replace_table)
+    assert erase_forgotten(log).files == len(may_take) == 4
+    assert not any(may_take)
+
+
+def test_a_log_without_wishes_or_files_is_left_alone(tmp_path: Path) -> None:
+    assert erase_forgotten(tmp_path).users == 0
+    log = a_log(tmp_path, A_LIFE[:5])
+    before = everything(log)
+    assert erase_forgotten(log).files == 0
+    assert everything(log) == before
+
+
+@pytest.mark.parametrize(
+    ("user", "at_ms", "expected"),
+    [("ann", NOON_MS, True), ("ann", NOON_MS + 10_001, False), ("bob", NOON_MS, False)],
+)
+def test_a_wish_is_of_one_user_until_its_moment(
+    tmp_path: Path, user: str, at_ms: int, expected: bool
+) -> None:
+    assert is_forgotten(wishes_in(a_log(tmp_path, A_LIFE)), user, at_ms) is expected
+
+
+@st.composite
+def lives(draw: st.DrawFn) -> list[UserEvent]:
+    """Return what two users do; what is published twice happened at one time."""
+    made: list[UserEvent] = []
+    times: dict[tuple[str, ...], int] = {}
+    for _ in range(draw(st.integers(5, 30))):
+        user, request, item = (draw(st.sampled_from(each)) for each in ("ab", "rs", "xy"))
+        kind = draw(st.sampled_from(("shown", "clicked", "forget")))
+        at_ms = NOON_MS + draw(st.integers(0, 9))
+        if kind == "forget":
+            made.append(a_forget(at_ms=at_ms, user_id=user))
+            continue
+        at_ms = times.setdefault((kind, user, request, item), at_ms)
+        make = an_impression if kind == "shown" else a_click
+        made.append(make(item, at_ms=at_ms, user_id=user, request_id=request))
+    return made
+
+
+@settings(deadline=None, max_examples=examples(10))
+@given(lives())
+def test_whatever_happened_items_keep_their_counters(
+    tmp_path_factory: pytest.TempPathFactory, events: list[UserEvent]
+) -> None:
+    log = a_log(tmp_path_factory.mktemp("log"), events, step=20)
+    before = counters(log)
+    erase_forgotten(log)
+    assert counters(log) == before
+
+
+class AsLogged:
+    """A past that is nothing but a raw log: what Kafka held is gone."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+
+    async def events(self, since_ms: int, end: int) -> AsyncIterator[list[LoggedEvent]]:
+        for found in read_files(self._log, BEHAVIOR_EVENTS_TOPIC, 0, since_ms):
+            yield [event_of(row) for row in found if row["offset"] < end]
+
+
+def rebuilt(log: Path) -> Rows:
+    """Return what a rebuild of partition 0 writes into an empty store."""
+    written = Rows()
+
+    async def read(users: object, shares: object) -> Rows:
+        return Rows()
+
+    async def write(rows: Rows) -> None:
+        written.update(rows)
+
+    span = Span(partition=0, since_ms=0, end=99)
+    past: Any = AsLogged(log)
+    asyncio.run(rebuild_rows(past, span, StreamConfig(), read, write))
+    return written
+
+
+def test_a_rebuild_gives_nobody_a_row_and_items_their_counters(tmp_path: Path) -> None:
+    log = a_log(tmp_path, A_LIFE)
+    before = rebuilt(log)
+    erase_forgotten(log)
+    after = rebuilt(log)
+    assert after.sequences.keys() == before.sequences.keys() == {"ann"}
+    assert after.activities.keys() <= {"ann", "bob"}
+    assert [each.item_key for each in after.sequences["ann"].elements] == [item_key("i3")]
+    for share, activity in before.shares.items():
+        assert after.shares[share].impressions == activity.impressions
+        assert after.shares[share].clicks == activity.clicks

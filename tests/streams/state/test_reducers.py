@@ -1,0 +1,106 @@
+from collections.abc import Sequence
+
+import pytest
+
+from srp4ctr.streams.events.schema import UserEvent, item_key
+from srp4ctr.streams.state.reducers import (
+    LoggedEvent,
+    fold_activities,
+    fold_exposures,
+    fold_sequences,
+    fold_shares,
+)
+from srp4ctr.streams.state.state_store import Rows
+from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
+
+LENGTH = 5
+
+
+def logged(*events: UserEvent, start: int = 0) -> list[LoggedEvent]:
+    return [
+        LoggedEvent(event=event, offset=offset, known_at_ms=NOON_MS)
+        for offset, event in enumerate(events, start)
+    ]
+
+
+def fold(rows: Rows, batch: Sequence[LoggedEvent]) -> Rows:
+    """Return ``rows`` after ``batch``, a batch without duplicates."""
+    after = Rows()
+    after.update(rows)
+    after.sequences |= fold_sequences(rows.sequences, batch, LENGTH)
+    after.activities |= fold_activities(rows.activities, batch)
+    after.exposures |= fold_exposures(rows.exposures, batch, LENGTH)
+    after.shares |= fold_shares(rows.shares, batch, 3)
+    return after
+
+
+A_LIFE: list[UserEvent] = [
+    an_impression("i1"),
+    a_click("i1"),
+    an_impression("i2", user_id="u2"),
+    a_behavior("i2", at_ms=NOON_MS + 10_000),
+    a_forget(at_ms=NOON_MS + 5_000),
+    a_behavior("i2", user_id="u2"),
+    an_impression("i3", at_ms=NOON_MS + 20_000),
+    a_behavior("i3", at_ms=NOON_MS + 20_000),
+]
+
+
+@pytest.mark.parametrize("at", range(len(A_LIFE) + 1))
+def test_any_split_into_batches_gives_the_same_values(at: int) -> None:
+    batch = logged(*A_LIFE)
+    whole, parts = fold(Rows(), batch), fold(fold(Rows(), batch[:at]), batch[at:])
+    assert (parts.activities, parts.shares) == (whole.activities, whole.shares)
+    assert parts.exposures == whole.exposures
+    for user_id, sequence in whole.sequences.items():
+        assert parts.sequences[user_id].elements == sequence.elements
+        assert parts.sequences[user_id].last_offset == sequence.last_offset
+
+
+@pytest.mark.parametrize("stored", range(len(A_LIFE) + 1))
+def test_a_redelivered_batch_changes_nothing_whatever_of_it_was_stored(
+    stored: int,
+) -> None:
+    batch = logged(*A_LIFE)
+    once = fold(Rows(), batch)
+    assert fold(once, batch[stored:]) == once
+
+
+def test_a_forgotten_users_counters_start_again_and_the_items_go_on() -> None:
+    rows = fold(Rows(), logged(an_impression(), a_click(), a_forget(at_ms=NOON_MS + 9000)))
+    assert rows.activities["u1"].impressions == (0.0,) * 4
+    assert rows.activities["u1"].clicks == (0.0,) * 4
+    assert rows.activities["u1"].first_seen_ms == 0
+    assert rows.activities["u1"].last_offset == 2
+    assert rows.shares[item_key("i1"), 3].impressions[-1] == pytest.approx(1, abs=0.01)
+    later = an_impression("i2", at_ms=NOON_MS + 10_000)
+    (again,) = fold_activities(rows.activities, logged(later, start=3)).values()
+    assert again.impressions == (1.0,) * 4
+    assert again.version_us > rows.activities["u1"].version_us
+
+
+def test_a_forget_touches_no_other_user() -> None:
+    rows = fold(Rows(), logged(a_behavior(user_id="u2"), an_impression(user_id="u2")))
+    assert (
+        fold(rows, logged(a_forget(at_ms=NOON_MS * 2), start=2)).sequences["u2"]
+        == rows.sequences["u2"]
+    )
+
+
+def test_an_earlier_forget_that_comes_later_forgets_no_less() -> None:
+    forgets = (a_forget(at_ms=NOON_MS + 9), a_forget(at_ms=NOON_MS))
+    rows = fold(Rows(), logged(*forgets, a_behavior(at_ms=NOON_MS + 5)))
+    assert rows.sequences["u1"].elements == ()
+    assert rows.sequences["u1"].forgotten_at_ms == NOON_MS + 9
+
+
+def test_what_a_user_did_after_the_wish_stays_although_it_came_before_it() -> None:
+    done = a_behavior("i2", at_ms=NOON_MS + 1)
+    rows = fold(Rows(), logged(a_behavior("i1"), done, a_forget()))
+    (kept,) = rows.sequences["u1"].elements
+    assert kept.item_key == item_key("i2")
+
+
+def test_a_behaviour_has_no_counters() -> None:
+    assert fold_activities({}, logged(a_behavior())) == {}
+    assert fold_shares({}, logged(a_behavior()), 3) == {}

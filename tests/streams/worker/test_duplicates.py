@@ -1,0 +1,123 @@
+"""What is published twice counts once: identities in the label join's memory."""
+
+from dataclasses import replace
+
+import pytest
+
+from srp4ctr.streams.events.schema import UserEvent, item_key
+from srp4ctr.streams.state.label_join import LabelJoin
+from srp4ctr.streams.state.partition_state import PartitionState
+from tests.builders import NOON_MS, a_behavior, a_click, an_impression
+from tests.streams.memory_sink import MemorySink
+from tests.streams.state.test_partition_state import (
+    a_state,
+    records,
+    restarted,
+    stored,
+    taken,
+)
+
+
+def counts(state: PartitionState, item_id: str = "i1") -> list[float]:
+    """Return impressions and clicks of user u1 and of an item, hardly decayed."""
+    activities = (
+        state.dirty.activities["u1"],
+        state.dirty.shares[item_key(item_id), 3],
+    )
+    return [n for a in activities for n in (round(a.impressions[-1]), round(a.clicks[-1]))]
+
+
+ONCE = [1, 1, 1, 1]
+SHOWN, CLICKED = an_impression(event_id="shown"), a_click(event_id="clicked")
+SHOWN_AGAIN = an_impression(event_id="again", at_ms=NOON_MS + 10)
+CLICKED_AGAIN = a_click(event_id="again", at_ms=NOON_MS + 6_000)
+PUBLISHED_TWICE: list[list[UserEvent]] = [
+    [SHOWN, SHOWN, CLICKED],
+    [SHOWN, CLICKED, CLICKED],
+    [SHOWN, CLICKED, SHOWN_AGAIN, CLICKED_AGAIN],
+    [CLICKED, SHOWN, CLICKED_AGAIN],  # the click came early
+    [CLICKED, CLICKED_AGAIN, SHOWN, SHOWN_AGAIN],
+]
+
+
+@pytest.mark.parametrize("events", PUBLISHED_TWICE)
+@pytest.mark.parametrize("batch_size", [1, 9])
+def test_what_is_published_twice_counts_once(
+    events: list[UserEvent], batch_size: int
+) -> None:
+    state, batch = a_state(), records(*events)
+    for start in range(0, len(batch), batch_size):
+        taken(state, batch[start : start + batch_size])
+    assert counts(state) == ONCE
+
+
+@pytest.mark.parametrize("events", PUBLISHED_TWICE)
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_what_is_published_twice_counts_once_after_a_restart_too(
+    events: list[UserEvent], at: int
+) -> None:
+    batch, sink, before = records(*events), MemorySink(), a_state()
+    taken(before, batch[:at], sink)
+    stored(before, sink)
+    after = restarted(batch[:at])
+    taken(after, batch[at:], sink)
+    before.dirty.update(sink.rows)
+    before.dirty.update(after.dirty)
+    assert counts(before) == ONCE
+
+
+def test_two_clicks_at_two_times_are_two_behaviours() -> None:
+    state = a_state()
+    taken(state, records(SHOWN, CLICKED, CLICKED_AGAIN))
+    assert len(state.dirty.sequences["u1"].elements) == 2
+
+
+def test_of_several_the_first_by_offset_counts() -> None:
+    state = a_state()
+    taken(state, records(SHOWN_AGAIN, SHOWN))
+    assert state.dirty.activities["u1"].first_seen_ms == SHOWN_AGAIN.occurred_at
+
+
+@pytest.mark.parametrize("field", ["user_id", "request_id", "item_id"])
+def test_an_impression_of_another_user_request_or_item_is_no_duplicate(field: str) -> None:
+    state = a_state()
+    fields = {"item_id": "i1"} | {field: "another"}
+    taken(state, records(SHOWN, an_impression(**fields)))  # type: ignore[arg-type]
+    rows = state.dirty
+    seen = [*rows.activities.values(), *rows.shares.values()]
+    assert sum(each.impressions[-1] for each in seen) == pytest.approx(4)
+
+
+def test_beyond_both_windows_a_duplicate_is_news() -> None:
+    state = a_state()
+    # Of the window, and of the corrections' one behind it.
+    times = [a_behavior(at_ms=NOON_MS + at_ms) for at_ms in (60_000, 660_000)]
+    events: list[UserEvent] = [SHOWN, *times, SHOWN]
+    for offset, event in enumerate(events):
+        (record,) = records(event, start=offset)
+        taken(state, [replace(record, timestamp=NOON_MS + 660_000)])
+    assert counts(state) == [2, 0, 2, 0]
+
+
+def test_a_duplicate_is_recognised_whatever_came_first() -> None:
+    join = LabelJoin(60_000, 600_000, max_kept=10)
+    shown, clicked = an_impression(), a_click()
+    assert not join.has_seen(clicked)
+    join.add(clicked, NOON_MS)
+    assert join.has_seen(clicked)
+    assert not join.has_seen(shown)
+    join.add(shown, NOON_MS)
+    assert join.has_seen(shown)
+    assert join.has_seen(clicked)
+    assert not join.has_seen(a_behavior())
+    join.advance(NOON_MS + 60_000)
+    assert join.has_seen(clicked)
+
+
+def test_a_click_after_the_window_is_recognised_too() -> None:
+    join = LabelJoin(60_000, 600_000, max_kept=10)
+    join.add(an_impression(), NOON_MS)
+    late = a_click(at_ms=NOON_MS + 60_001)
+    assert not join.has_seen(late)
+    join.add(late, NOON_MS)
+    assert join.has_seen(late)

@@ -1,0 +1,103 @@
+"""A user who asked to be forgotten, in a partition's rows and labels."""
+
+from dataclasses import replace
+
+import pytest
+
+from srp4ctr.streams.events.schema import item_key
+from srp4ctr.streams.state.state_store import Rows
+from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
+from tests.streams.memory_sink import MemorySink
+from tests.streams.state.test_partition_state import (
+    a_state,
+    records,
+    restarted,
+    stored,
+    taken,
+)
+
+A_FORGOTTEN_LIFE = records(
+    an_impression("i1"),
+    a_click("i1"),
+    a_behavior("i2"),
+    an_impression("i2", at_ms=NOON_MS + 7_000),  # waits for a click
+    a_forget(at_ms=NOON_MS + 8_000),
+    a_behavior("i3", at_ms=NOON_MS + 1_000),  # late: it is forgotten already
+    an_impression("i3", at_ms=NOON_MS + 1_000),
+    a_click("i2", at_ms=NOON_MS + 7_500),
+    a_behavior("i4", at_ms=NOON_MS + 9_000),
+    an_impression("i4", at_ms=NOON_MS + 9_000, request_id="r2"),
+)
+
+
+def is_forgotten(sink: MemorySink) -> bool:
+    """Return whether only what came after the wish is left of u1, and all of i1."""
+    (kept,) = sink.rows.sequences["u1"].elements
+    activity, shown = sink.rows.activities["u1"], sink.rows.shares[item_key("i1"), 3]
+    return (
+        kept.item_key == item_key("i4")
+        and sink.rows.exposures["u1"].elements == ((NOON_MS + 9_000, item_key("i4")),)
+        and activity.impressions == (1.0,) * 4
+        and activity.clicks == (0.0,) * 4
+        and (round(shown.impressions[-1]), round(shown.clicks[-1])) == (1, 1)
+    )
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 20])
+def test_a_forgotten_user_stays_forgotten_in_any_batches(batch_size: int) -> None:
+    sink, state = MemorySink(), a_state()
+    for start in range(0, len(A_FORGOTTEN_LIFE), batch_size):
+        taken(state, A_FORGOTTEN_LIFE[start : start + batch_size], sink)
+        stored(state, sink)
+    assert is_forgotten(sink)
+
+
+@pytest.mark.parametrize("committed", range(len(A_FORGOTTEN_LIFE)))
+def test_a_forgotten_user_stays_forgotten_when_all_is_delivered_again(
+    committed: int,
+) -> None:
+    sink, state = MemorySink(), a_state()
+    taken(state, A_FORGOTTEN_LIFE, sink)
+    stored(state, sink)
+    again = restarted(A_FORGOTTEN_LIFE[:committed])
+    taken(again, A_FORGOTTEN_LIFE[committed:], sink)
+    assert len(again.dirty) == 0
+    assert is_forgotten(sink)
+
+
+def test_a_forgotten_user_stays_forgotten_when_a_crash_left_half_a_batch_stored() -> None:
+    """The wish was stored with the sequences; the counters before it were not."""
+    sink, state = MemorySink(), a_state()
+    taken(state, A_FORGOTTEN_LIFE, sink)
+    sink.write(Rows(sequences=state.dirty.sequences))
+    again = a_state()
+    taken(again, A_FORGOTTEN_LIFE, sink)
+    stored(again, sink)
+    assert is_forgotten(sink)
+
+
+def test_a_wish_published_twice_forgets_once() -> None:
+    sink, state = MemorySink(), a_state()
+    (wish,) = [each for each in A_FORGOTTEN_LIFE if b'"forget"' in (each.value or b"")]
+    taken(state, [*A_FORGOTTEN_LIFE, replace(wish, offset=10)], sink)
+    stored(state, sink)
+    assert is_forgotten(sink)
+
+
+def test_late_events_of_a_forgotten_user_are_known_from_the_store() -> None:
+    sink, state = MemorySink(), a_state()
+    taken(state, records(a_forget(at_ms=NOON_MS)), sink)
+    stored(state, sink)
+    fresh = a_state(1)  # the wish is out of the label replay's reach
+    taken(fresh, records(a_click(at_ms=NOON_MS), a_behavior(at_ms=NOON_MS), start=1), sink)
+    assert len(fresh.dirty) == 0
+
+
+def test_a_forgotten_user_has_no_label_of_before() -> None:
+    state = a_state()
+    taken(state, A_FORGOTTEN_LIFE)
+    labels = state.decided + state.labels.advance(NOON_MS + 120_000)
+    assert {(label.item_id, label.clicked) for label in labels} == {
+        ("i1", True),  # it was told before the wish
+        ("i4", False),
+    }

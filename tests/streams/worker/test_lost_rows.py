@@ -1,0 +1,149 @@
+"""A store that lost its rows is found out, and the worker rebuilds what is its own."""
+
+import asyncio
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+from aiokafka import TopicPartition
+
+from benchmarks.fault_injection.topic_reading import progress_of, until
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, FORGOTTEN_USER
+from srp4ctr.streams.state.sequences import BehaviorSequence
+from srp4ctr.streams.state.state_store import Rows, ShareKey
+from srp4ctr.streams.worker import lost_rows
+from srp4ctr.streams.worker.lost_rows import LOSSES, LOST_AT, LossWatch, is_lost
+from srp4ctr.streams.worker.sequence_worker import SequenceWorker
+from tests.streams.memory_sink import MemorySink
+from tests.streams.worker.test_rebuild import (
+    CONFIG,
+    assert_equal,
+    ends,
+    folded_live,
+    publish,
+    some_lives,
+)
+from tests.streams.worker.test_rebuild_command import right
+
+
+def rows_of(*users: str) -> Rows:
+    return Rows(sequences={user: BehaviorSequence() for user in users})
+
+
+def test_a_store_that_lacks_one_of_many_has_lost_nothing() -> None:
+    users = [f"u{n}" for n in range(10)]
+    assert not is_lost(users, rows_of(*users[1:]))
+    assert is_lost(users, rows_of(*users[5:]))
+    assert is_lost(users[:1], rows_of())
+    assert not is_lost([], rows_of())
+
+
+def test_nobody_s_events_make_no_row_and_are_no_loss() -> None:
+    assert not is_lost([FORGOTTEN_USER], rows_of())
+
+
+def test_a_loss_is_ordered_counted_and_dated_once() -> None:
+    source, ordered, before = TopicPartition("t", 0), [], LOSSES._value.get()
+
+    async def read(users: Collection[str], shares: Collection[ShareKey]) -> Rows:
+        return Rows()
+
+    async def order(lost: TopicPartition) -> None:
+        ordered.append(lost)
+
+    async def look_twice() -> None:
+        watch = LossWatch(read, order)
+        await watch.check(source, ["u1", "u2"])
+        await watch.check(source, ["u1", "u2"])
+
+    begun = time.time()
+    asyncio.run(look_twice())
+    assert (ordered, LOSSES._value.get()) == ([source], before + 1)
+    assert begun <= LOST_AT._value.get() <= time.time()
+
+
+@pytest.mark.kafka
+def test_a_worker_that_begins_with_an_empty_store_rebuilds_what_was_there(
+    kafka: KafkaConfig, tmp_path: Path
+) -> None:
+    lives = some_lives()
+    publish(kafka, lives)
+    folded_live(kafka, MemorySink())  # all is committed, and then the store is lost
+    before, emptied = LOSSES._value.get(), MemorySink()
+    follow(kafka, emptied, tmp_path)
+    assert LOSSES._value.get() > before
+    assert emptied.restored > 0  # items' attributes, too
+    assert_equal(emptied.rows, right(kafka, tmp_path))
+
+
+@pytest.mark.kafka
+def test_an_idle_worker_that_has_folded_nothing_itself_finds_a_loss_as_well(
+    kafka: KafkaConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lost_rows, "CHECK_S", 0.1)
+    publish(kafka, some_lives())
+    sink = MemorySink()
+    folded_live(kafka, sink)
+    before, published = LOSSES._value.get(), sum(ends(kafka).values())
+
+    async def run() -> None:
+        worker = SequenceWorker(kafka, CONFIG, sink, tmp_path)
+        await worker.start()
+        try:
+            await asyncio.sleep(1.0)
+            assert LOSSES._value.get() == before
+            sink.rows = Rows()
+            await until(lambda: sum(ends(kafka).values()) > published)
+            await until(lambda: committed() == sum(ends(kafka).values()))
+        finally:
+            await worker.stop()
+
+    with progress_of(kafka, CONFIG.group_id, BEHAVIOR_EVENTS_TOPIC) as committed:
+        asyncio.run(run())
+    assert_equal(sink.rows, right(kafka, tmp_path))
+
+
+@pytest.mark.kafka
+def test_a_worker_whose_store_loses_its_rows_meanwhile_rebuilds_them(
+    kafka: KafkaConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lost_rows, "CHECK_S", 0.1)
+    lives = some_lives()
+    publish(kafka, lives[:90])
+    sink, before = MemorySink(), LOSSES._value.get()
+
+    async def run() -> None:
+        worker = SequenceWorker(kafka, CONFIG, sink, tmp_path)
+        await worker.start()
+        try:
+            await until(lambda: committed() == sum(ends(kafka).values()))
+            assert LOSSES._value.get() == before  # right so far, and no false alarm
+            sink.rows = Rows()
+            await until(lambda: LOSSES._value.get() > before)
+            await asyncio.to_thread(publish, kafka, lives[90:])
+            await until(lambda: committed() == sum(ends(kafka).values()))
+        finally:
+            await worker.stop()
+
+    with progress_of(kafka, CONFIG.group_id, BEHAVIOR_EVENTS_TOPIC) as committed:
+        asyncio.run(run())
+    assert_equal(sink.rows, right(kafka, tmp_path))
+
+
+def follow(kafka: KafkaConfig, sink: MemorySink, log_dir: Path) -> None:
+    """Run a worker until a rebuild of each partition that has events is committed."""
+
+    async def run() -> None:
+        worker = SequenceWorker(kafka, CONFIG, sink, log_dir)
+        await worker.start()
+        try:
+            await until(lambda: sum(ends(kafka).values()) > published)
+            await until(lambda: committed() == sum(ends(kafka).values()))
+        finally:
+            await worker.stop()
+
+    published = sum(ends(kafka).values())
+    with progress_of(kafka, CONFIG.group_id, BEHAVIOR_EVENTS_TOPIC) as committed:
+        asyncio.run(run())

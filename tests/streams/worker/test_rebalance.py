@@ -1,0 +1,132 @@
+"""Two members of one group on Apache Kafka share the partitions while events come in."""
+
+import asyncio
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from benchmarks.fault_injection.topic_reading import progress_of, until
+from srp4ctr import processes
+from srp4ctr.embedded import apache_kafka
+from srp4ctr.embedded.ports import HOST, reserved_ports
+from srp4ctr.streams.broker.batch_consumer import BatchFollower, now_ms
+from srp4ctr.streams.broker.producer import EventPublisher
+from srp4ctr.streams.broker.topics import ensure_topics
+from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
+from srp4ctr.streams.raw_log.log_writer import EventLogWriter
+from srp4ctr.streams.worker.sequence_worker import SequenceWorker
+from tests.builders import an_impression
+from tests.streams.memory_sink import MemorySink
+from tests.streams.raw_log.test_log_writer import logged
+from tests.streams.worker.test_sequence_worker import impressions_of
+
+MISSING = apache_kafka.missing_tools()
+pytestmark = [
+    pytest.mark.kafka,
+    pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}"),
+]
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaConfig]:
+    """Yield the address of an Apache Kafka with our topics and nothing in them."""
+    folder = tmp_path_factory.mktemp("apache")
+    with reserved_ports(2) as (port, controller_port):
+        broker = apache_kafka.start(folder, port, controller_port, tied=True)
+    config = KafkaConfig(bootstrap=f"{HOST}:{port}", partitions=4)
+    try:
+        ensure_topics(config)
+        yield config
+    finally:
+        processes.stop(broker, folder)
+        gc.collect()
+
+
+@contextmanager
+def traffic(kafka: KafkaConfig) -> Iterator[Callable[[], int]]:
+    """Publish some 100 impressions a second; yield a function that says how many."""
+    ended, published = threading.Event(), 0
+
+    def publish() -> None:
+        nonlocal published
+        with EventPublisher(kafka) as publisher:
+            while not ended.wait(0.01):
+                user = f"u{published % 50}"
+                request = f"r{published}"
+                publisher.publish(
+                    an_impression(at_ms=now_ms(), user_id=user, request_id=request)
+                )
+                published += 1
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        yield lambda: published
+    finally:
+        ended.set()
+        thread.join()
+
+
+async def share_and_part(
+    first: BatchFollower, second: BatchFollower, behind: Callable[[], int]
+) -> None:
+    """Let ``second`` join ``first`` and leave again, each time until they caught up."""
+
+    async def settle(*members: BatchFollower) -> None:
+        def have_all() -> bool:
+            for member in members:
+                if member.crash_reason:
+                    raise member.crash_reason
+            owned = [
+                {each for each in member.consumer.assignment() if is_event(each.topic)}
+                for member in members
+            ]
+            return all(owned) and sum(map(len, owned)) == 4 and behind() < 100
+
+        await until(have_all, 20.0)
+        await asyncio.sleep(0.5)  # some turns more
+
+    await first.start()
+    try:
+        await settle(first)
+        await second.start()
+        try:
+            await settle(first, second)
+        finally:
+            await second.stop()
+        await settle(first)
+    finally:
+        await asyncio.wait_for(first.stop(), 10)
+
+
+def is_event(topic: str) -> bool:
+    return topic == BEHAVIOR_EVENTS_TOPIC
+
+
+def test_workers_share_and_part_under_traffic(
+    kafka: KafkaConfig, config: StreamConfig, tmp_path: Path
+) -> None:
+    sink = MemorySink()
+    first, second = (SequenceWorker(kafka, config, sink, tmp_path) for _ in range(2))
+    with progress_of(kafka, config.group_id, BEHAVIOR_EVENTS_TOPIC) as committed:
+        with traffic(kafka) as published:
+            asyncio.run(share_and_part(first, second, lambda: published() - committed()))
+        assert committed() > 200
+        counted = impressions_of(sink, "i1")
+        assert counted == pytest.approx(committed(), rel=0.01)
+
+
+def test_log_writers_share_and_part_under_traffic(
+    kafka: KafkaConfig, config: StreamConfig, tmp_path: Path
+) -> None:
+    first, second = (EventLogWriter(kafka, config, tmp_path) for _ in range(2))
+    group = config.log_group_id
+    with progress_of(kafka, group, BEHAVIOR_EVENTS_TOPIC) as committed:
+        with traffic(kafka):
+            asyncio.run(share_and_part(first, second, lambda: 0))
+        assert len(logged(tmp_path)) == len(set(logged(tmp_path))) == committed() > 200

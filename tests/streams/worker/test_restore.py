@@ -1,0 +1,56 @@
+"""A raw log, restored into a new Kafka, is what the lost one held."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks.fault_injection.topic_reading import read_topic
+from benchmarks.harness.raw_logs import Published, write_log
+from srp4ctr.cli.main import app
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events.codec import BACKFILL_HEADER, encode
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC
+from srp4ctr.streams.worker.restore import logged, restore
+from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression, an_item
+
+LATE_MS = NOON_MS + 3_600_000
+A_PAST: list[Published] = [
+    (an_item("i1", genre=["drama", "war"], year="1994"), NOON_MS),
+    (an_impression("i1", context={"page": "home"}, score=0.5), NOON_MS + 100),
+    (a_click("i1"), LATE_MS),  # known long after it happened
+    (a_behavior("i1", value=4.5), LATE_MS + 1),
+    (a_forget(at_ms=NOON_MS), LATE_MS + 2),
+]
+
+
+def test_every_event_comes_back_with_when_it_was_known(tmp_path: Path) -> None:
+    log = write_log(tmp_path, A_PAST)
+    assert list(logged(log)) == A_PAST
+
+
+@pytest.mark.kafka
+def test_a_new_broker_holds_what_the_lost_one_held(
+    kafka: KafkaConfig, tmp_path: Path
+) -> None:
+    log = write_log(tmp_path, A_PAST)
+    assert restore(kafka, log) == {ITEMS_TOPIC: 1, BEHAVIOR_EVENTS_TOPIC: 4}
+    found = read_topic(kafka, ITEMS_TOPIC) + read_topic(kafka, BEHAVIOR_EVENTS_TOPIC)
+    assert [(r.value, r.timestamp) for r in found] == [(encode(e), at) for e, at in A_PAST]  # type: ignore[arg-type]
+    assert [record.key for record in found] == [b"i1", *[b"u1"] * 4]
+    assert {dict(record.headers).get(BACKFILL_HEADER) for record in found} == {b"1"}
+    with pytest.raises(ValueError, match="has had 1 records"):
+        restore(kafka, log)  # everything would count twice
+
+
+def test_another_folder_is_no_raw_log(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is no raw log"):
+        restore(KafkaConfig(), tmp_path)
+
+
+def test_the_log_that_workers_write_is_not_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["events", "restore", ".data/events"])
+    assert "move it away first" in str(done.exception)

@@ -1,0 +1,190 @@
+import asyncio
+import time
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+
+from benchmarks.fault_injection.topic_reading import progress_of, read_topic, until
+from srp4ctr.streams.broker.producer import EventPublisher
+from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.streams.events.schema import (
+    BEHAVIOR_EVENTS_TOPIC,
+    LABELS_TOPIC,
+    REJECTED_TOPIC,
+    UserEvent,
+    item_key,
+)
+from srp4ctr.streams.state.counters import total
+from srp4ctr.streams.state.label_join import ImpressionLabel, decode_label
+from srp4ctr.streams.worker.sequence_worker import SequenceWorker
+from tests.builders import a_behavior, a_click, an_impression, an_item
+from tests.streams.memory_sink import MemorySink
+
+pytestmark = pytest.mark.kafka
+NO_LOG = Path("no-log")
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def a_visit(user_id: str, at_ms: int) -> list[UserEvent]:
+    """Return two items shown, the first clicked, and a view of it."""
+    request = {"user_id": user_id, "request_id": f"r-{user_id}-{at_ms}"}
+    return [
+        an_impression("i1", at_ms=at_ms, position=0, **request),
+        an_impression("i2", at_ms=at_ms, position=1, **request),
+        a_click("i1", at_ms=at_ms + 1, **request),
+        a_behavior("i1", at_ms=at_ms + 2, user_id=user_id),
+    ]
+
+
+def publish(kafka: KafkaConfig, events: list[UserEvent]) -> None:
+    with EventPublisher(kafka) as publisher:
+        for event in events:
+            publisher.publish(event)
+
+
+def run_until_committed(
+    kafka: KafkaConfig,
+    config: StreamConfig,
+    sink: MemorySink,
+    records: int,
+    log_dir: Path = NO_LOG,
+) -> None:
+    """Run a worker until its group has committed ``records``."""
+
+    async def run() -> None:
+        worker = SequenceWorker(kafka, config, sink, log_dir)
+        await worker.start()
+        try:
+            await until(lambda: committed() >= records)
+        finally:
+            await worker.stop()
+
+    with progress_of(kafka, config.group_id, BEHAVIOR_EVENTS_TOPIC) as committed:
+        asyncio.run(run())
+
+
+def labels_on(kafka: KafkaConfig) -> list[ImpressionLabel]:
+    return [decode_label(record.value) for record in read_topic(kafka, LABELS_TOPIC)]
+
+
+def impressions_of(sink: MemorySink, item_id: str) -> float:
+    """Return an item's impressions, summed over partitions, hardly decayed."""
+    key = item_key(item_id)
+    shares = [each for (item, _), each in sink.rows.shares.items() if item == key]
+    return total(shares).impressions[-1]
+
+
+def test_events_become_rows_and_labels(kafka: KafkaConfig, config: StreamConfig) -> None:
+    sink, users = MemorySink(), [f"u{number}" for number in range(5)]
+    at_ms = now_ms() - 1000
+    publish(kafka, [event for user in users for event in a_visit(user, at_ms)])
+    run_until_committed(kafka, config, sink, 20)
+    assert set(sink.rows.sequences) == set(sink.rows.activities) == set(users)
+    for sequence in sink.rows.sequences.values():
+        assert len(sequence.elements) == 2  # the click and the view
+    for activity in sink.rows.activities.values():
+        assert activity.clicks[-1] == pytest.approx(1, abs=0.01)
+    assert impressions_of(sink, "i1") == pytest.approx(5, abs=0.01)
+    labels = labels_on(kafka)
+    assert {(label.user_id, label.clicked) for label in labels} == {
+        (user, True) for user in users
+    }
+
+
+def test_quiet_traffic_matures(kafka: KafkaConfig, config: StreamConfig) -> None:
+    publish(kafka, a_visit("u1", now_ms() - 100_000))
+
+    async def run() -> None:
+        worker = SequenceWorker(kafka, config, MemorySink(), NO_LOG)
+        await worker.start()
+        try:
+            await until(lambda: len(read_topic(kafka, LABELS_TOPIC)) == 2)
+        finally:
+            await worker.stop()
+
+    asyncio.run(run())
+    assert {label.item_id: label.clicked for label in labels_on(kafka)} == {
+        "i1": True,
+        "i2": False,
+    }
+
+
+def test_a_restart_changes_no_row_and_matches_a_click_across_it(
+    kafka: KafkaConfig, config: StreamConfig
+) -> None:
+    sink, at_ms = MemorySink(), now_ms() - 1000
+    shown, other, clicked, viewed = a_visit("u1", at_ms)
+    publish(kafka, [shown, other])
+    run_until_committed(kafka, config, sink, 2)
+    publish(kafka, [clicked, viewed])
+    run_until_committed(kafka, config, sink, 4)
+    assert impressions_of(sink, "i1") == pytest.approx(1, abs=0.01)
+    assert [label.clicked for label in labels_on(kafka)] == [True]
+
+
+def test_a_repeated_read_changes_no_row(kafka: KafkaConfig, config: StreamConfig) -> None:
+    sink = MemorySink()
+    publish(kafka, a_visit("u1", now_ms() - 1000))
+    run_until_committed(kafka, config, sink, 4)
+    before = deepcopy(sink.rows)
+    again = StreamConfig(group_id="another-group", label_window_s=60.0)
+    run_until_committed(kafka, again, sink, 4)
+    assert sink.rows == before
+
+
+def test_nothing_is_committed_before_the_store_has_it(
+    kafka: KafkaConfig, config: StreamConfig
+) -> None:
+    sink = MemorySink()
+    sink.failures = 3
+    publish(kafka, a_visit("u1", now_ms() - 1000))
+
+    async def run() -> None:
+        worker = SequenceWorker(kafka, config, sink, NO_LOG)
+        await worker.start()
+        try:
+            await until(lambda: sink.failures == 1)
+            assert committed() == 0
+            await until(lambda: "u1" in sink.rows.sequences)
+        finally:
+            await worker.stop()
+
+    with progress_of(kafka, config.group_id, BEHAVIOR_EVENTS_TOPIC) as committed:
+        asyncio.run(run())
+        assert committed() == 4
+
+
+def test_bad_messages_are_dead_lettered_and_stop_nothing(
+    kafka: KafkaConfig, config: StreamConfig
+) -> None:
+    sink = MemorySink()
+    bad = {
+        b"{not json": b"broken_json",
+        b'{"type":"purchase"}': b"unknown_type",
+        b'{"type":"click","event_id":"e"}': b"missing_field",
+        b'"' + b"x" * 1_000_000 + b'"': b"too_large",
+    }
+    with EventPublisher(kafka) as publisher:
+        for payload in bad:
+            publisher.publish_raw(payload, key=b"u1")
+    publish(kafka, a_visit("u1", now_ms() - 1000))
+    run_until_committed(kafka, config, sink, 8)
+    assert "u1" in sink.rows.sequences
+    rejected = read_topic(kafka, REJECTED_TOPIC)
+    headers = [dict(record.headers) for record in rejected]
+    assert {r.value: h["reason"] for r, h in zip(rejected, headers, strict=True)} == bad
+    assert {h["source_topic"] for h in headers} == {BEHAVIOR_EVENTS_TOPIC.encode()}
+    assert sorted(int(h["source_offset"]) for h in headers) == [0, 1, 2, 3]
+
+
+def test_an_item_update_is_published_to_its_own_topic(
+    kafka: KafkaConfig, config: StreamConfig
+) -> None:
+    with EventPublisher(kafka) as publisher:
+        publisher.publish(an_item())
+    assert len(read_topic(kafka, "items")) == 1
+    assert read_topic(kafka, BEHAVIOR_EVENTS_TOPIC) == []

@@ -1,0 +1,122 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness.raw_logs import Published, write_log
+from srp4ctr.features.offline.event_tables import opened
+from srp4ctr.features.offline.point_in_time import histories, snapshot
+from srp4ctr.features.tensors.vocabulary import Vocabulary, build
+from srp4ctr.streams.events.schema import item_key
+from srp4ctr.streams.state.label_join import CLICKED_LATE
+from srp4ctr.training.dataset import examples
+from srp4ctr.training.dataset.batches import EXAMPLE_NAMES, Slates
+from srp4ctr.training.dataset.examples import MAX_SLATE
+from tests.builders import NOON_MS, a_behavior, an_impression
+from tests.training.logs import a_label
+
+NAMES = [f"i{n}" for n in range(200)]
+WORDS = build({item_key(name): 9 for name in NAMES}, [{"colour": "red"}] * 5)
+
+
+def the_slates(folder: Path, *published: Published) -> Slates:
+    log_dir = write_log(folder, published)
+    profiles = {item_key("i1"): {"colour": "red"}}
+    with opened(log_dir) as log:
+        snapshots = snapshot(log, length=4, ttl_days=90.0)
+    return examples.slates(snapshots, WORDS, examples.item_attributes(profiles, WORDS))
+
+
+def row_of(item_id: str, words: Vocabulary = WORDS) -> int:
+    return int(words.item_rows(item_key(item_id)))
+
+
+def shown(item_id: str, at_ms: int = NOON_MS, **fields: object) -> Published:
+    return an_impression(item_id, at_ms=at_ms, **fields), at_ms
+
+
+def label(item_id: str, request_id: str = "r1", **fields: Any) -> Published:
+    return a_label(request_id, "u1", item_id, **fields), NOON_MS + 60_000
+
+
+def test_an_impression_without_a_matured_label_is_no_example(tmp_path: Path) -> None:
+    slates = the_slates(tmp_path, shown("i1"), shown("i2", position=1), label("i2"))
+    rows = slates.tensors["candidate_item_rows"]
+    assert rows.tolist() == [[row_of("i2")]]
+
+
+def test_labels_and_positions_stand_beside_their_items(tmp_path: Path) -> None:
+    slates = the_slates(
+        tmp_path,
+        shown("i2", position=4),
+        shown("i1", position=0),
+        label("i1"),
+        label("i2", clicked=True),
+    )
+    assert slates.tensors["candidate_item_rows"].tolist() == [[row_of("i1"), row_of("i2")]]
+    assert slates.clicked.tolist() == [[0.0, 1.0]]
+    assert slates.positions.tolist() == [[0, 4]]
+    assert slates.tensors["candidate_attribute_rows"][0, :, 0].tolist() == [2, 0]
+
+
+def test_a_label_that_a_late_click_corrected_is_used_corrected(tmp_path: Path) -> None:
+    late = label("i1", clicked=True, within_window=False, revision=CLICKED_LATE)
+    corrected = the_slates(tmp_path, shown("i1"), late, label("i1"))
+    assert corrected.clicked.tolist() == [[1.0]]
+
+
+def test_the_same_request_id_of_another_user_is_another_slate(tmp_path: Path) -> None:
+    other = a_label("r1", "u2", "i1", clicked=True), NOON_MS + 60_000
+    slates = the_slates(
+        tmp_path, shown("i1"), shown("i1", user_id="u2"), label("i1"), other
+    )
+    by_user = dict(zip(slates.user_ids.tolist(), slates.clicked.tolist(), strict=True))
+    assert by_user == {"u1": [0.0], "u2": [1.0]}
+
+
+def test_short_slates_are_padded_and_long_ones_cut_in_pieces(tmp_path: Path) -> None:
+    long = [shown(NAMES[n], position=n) for n in range(MAX_SLATE + 3)]
+    labels = [label(NAMES[n]) for n in range(MAX_SLATE + 3)]
+    slates = the_slates(tmp_path, *long, *labels)
+    assert slates.shown.sum(1).tolist() == [MAX_SLATE, 3]
+    assert not slates.clicked[1, 3:].any()
+    assert not slates.tensors["candidate_features"][1, 3:].any()
+
+
+def test_every_tensor_of_the_schema_is_there_with_one_row_a_request(
+    tmp_path: Path,
+) -> None:
+    later = NOON_MS + 5_000
+    slates = the_slates(
+        tmp_path,
+        shown("i1"),
+        shown("i2", later, request_id="r2", context={"page": "home"}),
+        label("i1"),
+        label("i2", "r2"),
+    )
+    assert set(slates.tensors) == set(EXAMPLE_NAMES)
+    assert {len(array) for array in slates.tensors.values()} == {2}
+    assert slates.request_at_ms.tolist() == [NOON_MS, later]
+    assert slates.tensors["context_rows"].any(axis=1).tolist() == [False, True]
+
+
+def test_windows_hold_every_behaviour_before_the_boundary_once(tmp_path: Path) -> None:
+    seen: list[Published] = [
+        (a_behavior(NAMES[n], at_ms=NOON_MS + n), NOON_MS + n) for n in range(7)
+    ]
+    seen.append((a_behavior("i9", at_ms=NOON_MS, user_id="u2"), NOON_MS))
+    seen.append((a_behavior("i8", at_ms=NOON_MS + 500), NOON_MS + 500))
+    with opened(write_log(tmp_path, seen)) as log:
+        past = histories(log, before_ms=NOON_MS + 500)
+    windows = examples.windows(past, 4, WORDS, examples.item_attributes({}, WORDS))
+    rows = windows.tensors["history_item_rows"]
+    named = [row_of(name) for name in NAMES[:7]]
+    expected = [[0, *named[:3]], named[3:], [0, 0, 0, row_of("i9")]]
+    assert sorted(rows.tolist()) == sorted(expected)
+    assert row_of("i8") not in rows
+
+
+def test_an_item_without_a_profile_has_no_attributes() -> None:
+    known = examples.item_attributes({item_key("i1"): {"colour": "red"}}, WORDS)
+    keys = np.array([item_key("i1"), item_key("i2"), 0])
+    assert known.of(keys)[:, 0].tolist() == [2, 0, 0]

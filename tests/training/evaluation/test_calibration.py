@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+
+from srp4ctr.training.evaluation import metrics
+from srp4ctr.training.evaluation.calibration import Calibration, fit_platt
+
+
+def draw(scale: float, bias: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=count)
+    true = Calibration(scale=scale, bias=bias).probabilities(logits)
+    return (generator.random(count) < true).astype(np.float32), logits
+
+
+def test_the_scale_and_bias_that_made_the_clicks_are_found() -> None:
+    fitted = fit_platt(*draw(scale=0.5, bias=-1.0))
+    assert fitted.scale == pytest.approx(0.5, abs=0.05)
+    assert fitted.bias == pytest.approx(-1.0, abs=0.05)
+
+
+def test_calibrated_scores_promise_as_many_clicks_as_came() -> None:
+    clicked, logits = draw(scale=0.3, bias=0.7)
+    promised = fit_platt(clicked, logits).probabilities(logits)
+    assert metrics.calibration(clicked, promised) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_ranking_is_never_reversed() -> None:
+    clicked, logits = draw(scale=2.0, bias=0.0, count=500)
+    assert fit_platt(clicked, -logits).scale > 0
+
+
+@pytest.mark.parametrize("clicked", [np.zeros(9), np.ones(9), np.zeros(0)])
+def test_one_class_alone_calibrates_nothing(clicked: np.ndarray) -> None:
+    assert fit_platt(clicked, np.zeros(len(clicked))) == Calibration()
+
+
+def test_perfectly_separated_clicks_give_a_finite_scale() -> None:
+    fitted = fit_platt(np.array([0, 0, 1, 1]), np.array([-2.0, -1.0, 1.0, 2.0]))
+    assert np.isfinite([fitted.scale, fitted.bias]).all()
+
+
+def test_a_ranking_that_is_worse_than_none_is_still_calibrated_on_the_whole() -> None:
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=500)
+    clicked = rng.uniform(size=500) < 1 / (1 + np.exp(1 + logits))  # the wrong way round
+    fitted = fit_platt(clicked, logits)
+    assert 0 < fitted.scale < 0.01
+    assert fitted.probabilities(logits).sum() == pytest.approx(clicked.sum(), rel=1e-3)

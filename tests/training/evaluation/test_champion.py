@@ -1,0 +1,107 @@
+"""A new bundle against the one that serves, each by its own vocabulary."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from srp4ctr.features.bundles import bundle
+from srp4ctr.features.bundles.gates import Gate, failed
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.evaluation import champion
+from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
+from srp4ctr.training.refresh.reports import RefreshReport
+from tests.training.conftest import RECIPE
+from tests.training.logs import write_world
+
+STREAMS = StreamConfig(sequence_length=6)
+LENIENT = replace(
+    RECIPE,
+    finetune_epochs=12,
+    finetune_learning_rate=2e-2,
+    held_out_share=0.3,
+    min_auc=0.0,
+    max_calibration_error=9.0,
+)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> FeatureConfig:
+    return write_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def serving(
+    world: FeatureConfig, tmp_path_factory: pytest.TempPathFactory
+) -> RefreshReport:
+    """The bundle that serves: v1."""
+    bundles = tmp_path_factory.mktemp("bundles")
+    return refresh(replace(LENIENT, bundles_dir=str(bundles)), world, STREAMS)
+
+
+def against(
+    serving: RefreshReport, world: FeatureConfig, **dials: object
+) -> dict[str, Gate]:
+    """Refresh from scratch by other ``dials``; return the gates by name."""
+    bundles = str(serving.folder.parent)
+    config: RefreshConfig = replace(LENIENT, bundles_dir=bundles, **dials)  # type: ignore[arg-type]
+    options = RefreshOptions(serving=serving.folder, from_scratch=True, force=True)
+    report = refresh(config, world, STREAMS, options)
+    assert not report.parent
+    return {gate.gate: gate for gate in report.gates}
+
+
+def test_the_first_bundle_has_no_champion(serving: RefreshReport) -> None:
+    gates = {gate.gate: gate for gate in serving.gates}
+    for name in champion.GATES:
+        assert gates[name].passed is None
+        assert gates[name].note == "nothing serves yet"
+
+
+def test_a_bundle_that_has_learnt_too_little_is_refused(
+    serving: RefreshReport, world: FeatureConfig
+) -> None:
+    gates = against(serving, world, finetune_epochs=1, finetune_learning_rate=1e-6)
+    refused = {gate.gate for gate in failed(gates.values())}
+    assert refused >= {"champion_log_loss", "champion_auc", "champion_gauc"}
+    auc = gates["champion_auc"]
+    assert auc.value is not None
+    assert auc.limit is not None
+    assert auc.value < auc.limit
+
+
+def test_the_champion_is_asked_in_its_own_vocabulary(
+    serving: RefreshReport, world: FeatureConfig
+) -> None:
+    # On the same log, so that the judged requests are those that v1 was judged by.
+    gates = against(serving, world, min_item_count=10**6)  # every item is unknown
+    said = gates["champion_auc"].note
+    assert f"v1 has {serving.metrics['auc']:.4f};" in said
+    assert f"v1 has {serving.metrics['log_loss']:.4f};" in gates["champion_log_loss"].note
+
+
+def test_a_bundle_as_good_is_not_refused(
+    serving: RefreshReport, world: FeatureConfig
+) -> None:
+    gates = against(serving, world)
+    for name in champion.GATES:
+        assert gates[name].passed
+        assert "difference +0.0000" in gates[name].note
+
+
+def test_what_cannot_score_this_slice_is_no_champion(
+    serving: RefreshReport, tmp_path: Path
+) -> None:
+    assert "cannot score this slice" in str(champion.load(tmp_path / "gone", 6))
+    assert "made for histories of 6" in str(champion.load(serving.folder, 50))
+    other = tmp_path / "v1"
+    other.mkdir()
+    for name in bundle.CONTENT_FILES:
+        (other / name).write_bytes((serving.folder / name).read_bytes())
+    bundle.write_card(
+        other, replace(bundle.read(serving.folder), schema_fingerprint="0" * 16)
+    )
+    bundle.write_manifest(other)
+    assert "trained with feature schema 0000" in str(champion.load(other, 6))

@@ -1,0 +1,100 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from srp4ctr.features.bundles.gates import failed
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.dataset.batches import Slates
+from srp4ctr.training.evaluation import metrics
+from srp4ctr.training.evaluation.evaluate import (
+    Scored,
+    Split,
+    boundary_ms,
+    evaluate,
+    gates,
+    split,
+)
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.objectives.finetuning import serving_logits
+
+
+def test_the_newest_requests_are_held_out_half_to_calibrate_half_to_judge(
+    slates: Slates,
+) -> None:
+    parts = split(slates, boundary_ms(slates.request_at_ms, 0.2))
+    assert parts.train.request_at_ms.tolist() == list(range(32))
+    assert parts.calibrate.request_at_ms.tolist() == [32, 33, 34, 35]
+    assert parts.judge.request_at_ms.tolist() == [36, 37, 38, 39]
+
+
+def test_requests_of_the_boundarys_instant_are_all_held_out() -> None:
+    times = np.array([1] * 20 + [2] * 10)
+    assert boundary_ms(times, 0.1) == 2
+
+
+def test_requests_of_one_instant_cannot_be_split() -> None:
+    with pytest.raises(ValueError, match="no past to train on"):
+        boundary_ms(np.full(30, 5), 0.1)
+
+
+def test_too_few_requests_are_refused() -> None:
+    with pytest.raises(ValueError, match="only 19 requests"):
+        boundary_ms(np.arange(19), 0.1)
+
+
+@pytest.fixture
+def parts(slates: Slates) -> Split:
+    """Twenty slates to learn, ten to calibrate, ten to judge."""
+    return split(slates, boundary_ms(slates.request_at_ms, 0.5))
+
+
+def test_judging_puts_the_calibration_into_the_model(
+    parts: Split, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    torch.manual_seed(0)
+    model = SRP4CTR(recipe.model, sizes).eval()
+    evaluation = evaluate(model, parts, recipe)
+    shown = parts.calibrate.shown
+    logits = torch.from_numpy(serving_logits(model, parts.calibrate)[shown])
+    promised = model.head.probability(logits).numpy()
+    clicked = parts.calibrate.clicked[shown]
+    assert metrics.calibration(clicked, promised) == pytest.approx(1.0, abs=0.01)
+    assert float(model.head.calibration_scale) == pytest.approx(
+        evaluation.calibration.scale
+    )
+
+
+def test_an_undefined_metric_is_left_out_and_refuses_the_bundle(
+    parts: Split, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    nobody = replace(parts.judge, clicked=np.zeros_like(parts.judge.clicked))
+    evaluation = evaluate(
+        SRP4CTR(recipe.model, sizes), replace(parts, judge=nobody), recipe
+    )
+    assert "auc" not in evaluation.metrics
+    undefined = {gate.gate for gate in failed(evaluation.gates)}
+    assert undefined == {"auc", "calibration", "normalised_entropy"}
+
+
+@pytest.mark.parametrize(("standard_error", "is_refused"), [(0.02, True), (0.15, False)])
+def test_a_calibration_within_the_margin_of_error_is_not_refused(
+    standard_error: float, is_refused: bool
+) -> None:
+    measured = {
+        "auc": 0.7,
+        "gauc": 0.7,
+        "calibration": 0.7,
+        "calibration_standard_error": standard_error,
+        "normalised_entropy": 0.9,
+    }
+    judged = Scored(
+        clicked=np.array([1.0, 0.0]),
+        probabilities=np.array([0.6, 0.4]),
+        requests=np.array([0, 0]),
+        users=np.array(["a", "b"]),
+    )
+    found = failed(gates(measured, judged, RefreshConfig(max_calibration_error=0.25)))
+    assert [each.gate for each in found] == (["calibration"] if is_refused else [])

@@ -1,0 +1,123 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from torch import Tensor
+
+from srp4ctr.features.bundles import bundle
+from srp4ctr.features.bundles.bundle import BundleManifest
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.export.flops import sizes_of
+from srp4ctr.training.export.onnx_export import (
+    check,
+    export,
+    run_onnx,
+    score_knowing,
+    write_golden,
+)
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.triton_repo.serving.onnx_scorer import Scorer
+from tests.training.conftest import SIZES, TINY
+
+Maker = Callable[..., dict[str, Tensor]]
+
+
+def test_onnx_answers_as_torch_does_with_padding_and_an_empty_history(
+    a_model: SRP4CTR, requests_of: Maker, recipe: RefreshConfig, tmp_path: Path
+) -> None:
+    a_model.head.calibration_bias.fill_(0.3)
+    requests = {name: tensor.numpy() for name, tensor in requests_of(count=3).items()}
+    requests["candidate_item_rows"][1, 2:] = 0
+    export(a_model, sizes_of(recipe.model, SIZES), tmp_path)
+    write_golden(a_model, requests, tmp_path)
+    golden = load_file(tmp_path / bundle.GOLDEN_FILE)
+    assert np.isnan(golden["click_probability"]).sum() == 3
+    assert check(golden, run_onnx(tmp_path, requests)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "switch", ["use_cross_attention", "use_querying", "use_all_layers"]
+)
+def test_a_model_with_a_part_switched_off_is_exported_too(
+    requests_of: Maker, tmp_path: Path, switch: str
+) -> None:
+    config = replace(TINY, **{switch: False})
+    model = SRP4CTR(config, SIZES).eval()
+    requests = {name: tensor.numpy() for name, tensor in requests_of().items()}
+    export(model, sizes_of(config, SIZES), tmp_path)
+    write_golden(model, requests, tmp_path)
+    golden = load_file(tmp_path / bundle.GOLDEN_FILE)
+    assert check(golden, run_onnx(tmp_path, requests)) < 1e-5
+
+
+@pytest.mark.parametrize("switch", [None, "use_cross_attention", "use_querying"])
+def test_the_head_also_gives_what_its_blocks_made(
+    requests_of: Maker, tmp_path: Path, switch: str | None
+) -> None:
+    config = replace(TINY, **({switch: False} if switch else {}))
+    model = SRP4CTR(config, SIZES).eval()
+    sizes = sizes_of(config, SIZES)
+    export(model, sizes, tmp_path)
+    card = BundleManifest(version="v1", created_at_ms=0, sizes=sizes)
+    bundle.write_card(tmp_path, card)
+    tensors = requests_of(count=2, candidates=4)
+    inputs = {**tensors, **model.encode(tensors)}
+    expected = score_knowing(model, inputs)
+    made = Scorer(tmp_path, 0, lambda *_: None)(
+        {name: tensor.numpy() for name, tensor in tensors.items()}
+    )
+    probability, queries, candidates = (
+        made[name] for name in ("click_probability", "query_vectors", "candidate_states")
+    )
+    assert queries.shape == (2, sizes["M"], sizes["D"])
+    assert candidates.shape == (2, 4, sizes["D"])
+    for array, tensor in zip((probability, queries, candidates), expected, strict=True):
+        np.testing.assert_allclose(array, tensor.detach().numpy(), atol=1e-5)
+    # They are what the head reads: one candidate's alone decides its state.
+    other = {**inputs, "candidate_item_rows": inputs["candidate_item_rows"].clone()}
+    other["candidate_item_rows"][:, 0] += 1
+    _, same_queries, moved = score_knowing(model, other)
+    np.testing.assert_allclose(same_queries.detach(), queries, atol=1e-5)
+    np.testing.assert_allclose(moved[:, 1:].detach(), candidates[:, 1:], atol=1e-5)
+    assert (np.abs(moved[:, 0].detach().numpy() - candidates[:, 0]) > 1e-3).any()
+
+
+@pytest.mark.parametrize(("count", "candidates"), [(1, 1), (5, 40)])
+def test_the_exported_axes_are_free(
+    a_model: SRP4CTR,
+    requests_of: Maker,
+    recipe: RefreshConfig,
+    tmp_path: Path,
+    count: int,
+    candidates: int,
+) -> None:
+    export(a_model, sizes_of(recipe.model, SIZES), tmp_path)
+    tensors = requests_of(count=count, candidates=candidates)
+    answered = run_onnx(tmp_path, {name: t.numpy() for name, t in tensors.items()})
+    assert answered.shape == (count, candidates)
+
+
+def test_an_export_that_differs_is_refused() -> None:
+    golden = {"click_probability": np.array([[0.5, np.nan]], dtype=np.float32)}
+    near = np.array([[0.5003, np.nan]], dtype=np.float32)
+    with pytest.raises(ValueError, match=r"differ from torch's by 0\.0003"):
+        check(golden, near)
+    with pytest.raises(ValueError, match="pads in other places"):
+        check(golden, np.array([[0.5, 0.5]], dtype=np.float32))
+
+
+def test_a_model_of_items_without_any_field_is_exported_too(
+    requests_of: Maker, tmp_path: Path
+) -> None:
+    bare = replace(SIZES, item_fields=())
+    model = SRP4CTR(TINY, bare).eval()
+    requests = {name: tensor.numpy() for name, tensor in requests_of().items()}
+    for name in ("history_attribute_rows", "candidate_attribute_rows"):
+        requests[name] = np.zeros((*requests[name].shape[:-1], 1), dtype=np.int64)
+    export(model, sizes_of(TINY, bare), tmp_path)
+    write_golden(model, requests, tmp_path)
+    golden = load_file(tmp_path / bundle.GOLDEN_FILE)
+    assert check(golden, run_onnx(tmp_path, requests)) < 1e-5

@@ -1,0 +1,256 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from srp4ctr.features.tensors.schema import STATE_TENSORS
+from srp4ctr.features.tensors.vocabulary import MASK_ROW
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.dataset.batches import HISTORY_NAMES
+from srp4ctr.training.export.flops import sizes_of
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.encoder import EncoderLayer
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from tests.training.conftest import SIZES, TINY
+
+Maker = Callable[..., dict[str, Tensor]]
+
+
+def score(model: SRP4CTR, tensors: dict[str, Tensor]) -> Tensor:
+    with torch.no_grad():
+        return model.score({**tensors, **model.encode(tensors)})
+
+
+def test_folded_equals_unfolded_with_padding_and_an_empty_history(
+    a_model: SRP4CTR, requests_of: Maker
+) -> None:
+    tensors = requests_of()
+    tensors["candidate_item_rows"][2, 3:] = 0
+    folded = score(a_model, tensors)  # (B, N)
+    shared = set(HISTORY_NAMES) | {"request_features", "context_rows"}
+    for n in range(folded.shape[1]):
+        alone = {
+            name: tensor if name in shared else tensor[:, n : n + 1]
+            for name, tensor in tensors.items()
+        }
+        unfolded = score(a_model, alone)[:, 0]
+        torch.testing.assert_close(
+            folded[:, n], unfolded, atol=1e-5, rtol=0, equal_nan=True
+        )
+
+
+def test_another_candidate_changes_no_score(a_model: SRP4CTR, requests_of: Maker) -> None:
+    tensors = requests_of()
+    before = score(a_model, tensors)
+    tensors["candidate_item_rows"][:, 0] = 7
+    tensors["candidate_features"][:, 0] += 3.0
+    after = score(a_model, tensors)
+    assert not torch.allclose(before[:, 0], after[:, 0])
+    torch.testing.assert_close(before[:, 1:], after[:, 1:], atol=1e-6, rtol=0)
+
+
+def test_another_request_changes_no_score(a_model: SRP4CTR, requests_of: Maker) -> None:
+    tensors = requests_of()
+    alone = {name: tensor[1:2] for name, tensor in tensors.items()}
+    torch.testing.assert_close(
+        score(a_model, tensors)[1:2], score(a_model, alone), atol=1e-6, rtol=0
+    )
+
+
+def test_the_encoder_reads_the_history_alone(a_model: SRP4CTR, requests_of: Maker) -> None:
+    tensors = requests_of()
+    history = {name: tensors[name] for name in HISTORY_NAMES}
+    whole, alone = a_model.encode(tensors), a_model.encode(history)
+    for name, states in whole.items():
+        assert torch.equal(states, alone[name])
+
+
+def test_states_have_the_schemas_shapes(
+    a_model: SRP4CTR, requests_of: Maker, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    states = a_model.encode(requests_of(count=3))
+    numbers = sizes_of(recipe.model, sizes)
+    assert list(states) == [spec.name for spec in STATE_TENSORS]
+    for spec in STATE_TENSORS:
+        assert states[spec.name].shape == (3, *spec.dims(numbers))
+
+
+def test_an_empty_history_has_one_valid_state_and_a_finite_score(
+    a_model: SRP4CTR, requests_of: Maker
+) -> None:
+    tensors = requests_of()
+    states = a_model.encode(tensors)
+    assert states["state_mask"][0].tolist() == [1.0] + [0.0] * 6
+    assert torch.isfinite(score(a_model, tensors)[0]).all()
+
+
+def test_what_stands_in_padding_changes_nothing(
+    a_model: SRP4CTR, requests_of: Maker
+) -> None:
+    tensors = requests_of()
+    before = score(a_model, tensors)
+    padding = tensors["history_item_rows"] == 0
+    tensors["history_attribute_rows"][padding] = 3
+    tensors["history_behavior_codes"][padding] = 5
+    torch.testing.assert_close(score(a_model, tensors), before, atol=1e-6, rtol=0)
+
+
+def test_padding_scores_nan_and_an_unknown_item_does_not(
+    a_model: SRP4CTR, requests_of: Maker
+) -> None:
+    tensors = requests_of()
+    tensors["candidate_item_rows"][0, 1] = 0
+    tensors["candidate_item_rows"][0, 2] = 2  # a hashed row
+    tensors["candidate_attribute_rows"][0, 2] = 0
+    scores = score(a_model, tensors)
+    assert torch.isnan(scores[0, 1])
+    assert 0.0 < float(scores[0, 2]) < 1.0
+    assert int(torch.isnan(scores).sum()) == 1
+
+
+def test_serving_scores_as_if_every_candidate_stood_at_the_top(
+    a_model: SRP4CTR, requests_of: Maker
+) -> None:
+    tensors = requests_of()
+    with torch.no_grad():
+        a_model.head.position_bias.weight[0] = 1.0
+        top = a_model(tensors, torch.zeros_like(tensors["candidate_item_rows"]))
+        third = a_model(tensors, torch.full_like(tensors["candidate_item_rows"], 3))
+        served = a_model(tensors)
+    assert torch.equal(served, top)
+    assert not torch.allclose(served, third)
+
+
+def test_the_calibration_is_in_the_score(a_model: SRP4CTR, requests_of: Maker) -> None:
+    tensors = requests_of()
+    with torch.no_grad():
+        logits = a_model(tensors)
+    a_model.head.calibration_scale.fill_(0.5)
+    a_model.head.calibration_bias.fill_(-1.0)
+    expected = torch.sigmoid(0.5 * logits - 1.0)
+    torch.testing.assert_close(score(a_model, tensors), expected)
+
+
+def test_the_candidate_stream_starts_as_the_encoder(a_model: SRP4CTR) -> None:
+    a_model.cross_attention.copy_from(a_model.encoder)
+    own, theirs = a_model.cross_attention.state_dict(), a_model.encoder.state_dict()
+    assert own
+    for name, tensor in own.items():
+        assert torch.equal(tensor, theirs[name])
+        assert tensor.data_ptr() != theirs[name].data_ptr()
+
+
+@pytest.mark.parametrize("candidates", [1, 9])
+def test_any_number_of_candidates_is_scored(
+    a_model: SRP4CTR, requests_of: Maker, candidates: int
+) -> None:
+    assert score(a_model, requests_of(candidates=candidates)).shape == (4, candidates)
+
+
+def test_a_request_is_encoded_once_for_all_its_candidates(
+    a_model: SRP4CTR, requests_of: Maker
+) -> None:
+    encoded: list[torch.Size] = []
+    a_model.encoder.register_forward_hook(
+        lambda _, histories, states: encoded.append(histories[0].shape)
+    )
+    with torch.no_grad():
+        a_model(requests_of(count=3, candidates=9))
+    assert encoded == [(3, 6)]
+
+
+def test_with_tied_weights_candidates_are_tokens_of_one_transformer(
+    a_model: SRP4CTR, requests_of: Maker
+) -> None:
+    """[history ; candidates] under a block mask: all look at the history alone."""
+    a_model.cross_attention.copy_from(a_model.encoder)
+    tensors = requests_of()
+    rows = tensors["candidate_item_rows"]
+    with torch.no_grad():
+        encoded = a_model.encode(tensors)
+        candidates = a_model.embedding.candidates(rows, tensors["candidate_attribute_rows"])
+        folded = a_model.cross_attention(
+            candidates,
+            encoded["layer_keys"],
+            encoded["layer_values"],
+            encoded["state_mask"],
+        )
+        history = a_model.embedding.behaviors(
+            *(tensors[name] for name in HISTORY_NAMES)
+        )  # (B, L, D)
+        null = a_model.encoder.null_token.expand(len(rows), 1, -1)
+        joint = torch.cat([null, history, candidates], dim=1)  # (B, S + N, D)
+        seen = torch.cat([encoded["state_mask"], torch.zeros(rows.shape)], dim=1)
+        for layer in a_model.encoder.layers:
+            assert isinstance(layer, EncoderLayer)
+            joint = layer(joint, layer.key(joint), layer.value(joint), seen)
+    together = joint[:, -rows.shape[1] :]
+    torch.testing.assert_close(folded, together, atol=1e-5, rtol=0)
+
+
+def switched_off(switch: str) -> SRP4CTR:
+    torch.manual_seed(0)
+    config = replace(TINY, **{switch: False})
+    return SRP4CTR(config, SIZES).eval()
+
+
+@pytest.mark.parametrize("switch", ["use_cross_attention", "use_querying"])
+def test_with_one_part_off_the_history_still_counts_by_the_other(
+    requests_of: Maker, switch: str
+) -> None:
+    model, tensors = switched_off(switch), requests_of()
+    before = score(model, tensors)
+    tensors["history_item_rows"][1] = 9
+    after = score(model, tensors)
+    assert not torch.allclose(before[1], after[1])
+    assert torch.equal(before[2:], after[2:])
+
+
+def test_without_cross_attention_a_candidate_is_its_own_token(requests_of: Maker) -> None:
+    model, tensors = switched_off("use_cross_attention"), requests_of()
+    states = model.encode(tensors)
+    other = states | {name: states[name] + 1.0 for name in ("layer_keys", "layer_values")}
+    with torch.no_grad():
+        assert torch.equal(
+            model.score({**tensors, **states}), model.score({**tensors, **other})
+        )
+
+
+def test_without_all_layers_only_the_last_layers_states_are_read(
+    requests_of: Maker,
+) -> None:
+    model, tensors = switched_off("use_all_layers"), requests_of()
+    with torch.no_grad():
+        states = model.encode(tensors)
+        scores = model.score({**tensors, **states})
+        for depth, is_read in ((0, False), (1, True)):
+            keys = states["layer_keys"].clone()
+            keys[:, depth] = torch.randn_like(keys[:, depth])
+            changed = model.score({**tensors, **states, "layer_keys": keys})
+            assert torch.equal(scores, changed) != is_read
+
+
+def test_a_match_is_the_answer_of_pretraining_to_a_mask_that_history_does_not_see(
+    a_model: SRP4CTR, requests_of: Maker
+) -> None:
+    """So fine-tuning begins with what pre-training would have foretold."""
+    a_model.cross_attention.copy_from(a_model.encoder)
+    tensors = requests_of()
+    rows, attributes = (tensors[f"candidate_{name}_rows"] for name in ("item", "attribute"))
+    with torch.no_grad():
+        _, matched = a_model._candidate_states({**tensors, **a_model.encode(tensors)})
+        encoded = a_model.encode(tensors)
+        hidden = torch.full_like(rows[:, :1], MASK_ROW)
+        every = torch.full_like(attributes[:, :1], MASK_ROW)
+        mask = a_model.cross_attention(
+            a_model.embedding.candidates(hidden, every),
+            encoded["layer_keys"],
+            encoded["layer_values"],
+            encoded["state_mask"],
+        )
+        vectors = a_model.embedding.item_vectors(rows, attributes)
+        expected = (vectors * mask).sum(-1)
+    torch.testing.assert_close(matched, expected)
+    assert matched.shape == rows.shape

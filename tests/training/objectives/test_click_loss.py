@@ -1,0 +1,109 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.objectives.click_loss import (
+    click_terms,
+    fake_negative_weighted_loss,
+    log_loss,
+    slate_loss,
+)
+from srp4ctr.training.objectives.objective import loss_of, mean_of
+
+
+def logits_of(*rates: float) -> Tensor:
+    return torch.tensor(rates, dtype=torch.float64).logit()
+
+
+def test_a_slates_loss_is_the_clicks_share_of_the_probabilities() -> None:
+    logits = logits_of(0.3, 0.1, 0.2)[None]
+    clicked = torch.tensor([[0.0, 1.0, 0.0]])
+    shown = torch.ones(1, 3, dtype=torch.bool)
+    found = mean_of(slate_loss(logits, clicked, shown))
+    assert float(found) == pytest.approx(-math.log(0.1 / 0.6))
+
+
+def test_a_slates_clicks_are_averaged_and_so_are_slates() -> None:
+    logits = logits_of(0.3, 0.1, 0.2, 0.5, 0.5, 0.1).reshape(2, 3)
+    clicked = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    shown = torch.tensor([[True, True, True], [True, True, False]])
+    first = -(math.log(0.3 / 0.6) + math.log(0.1 / 0.6)) / 2
+    second = -math.log(0.5)
+    assert float(mean_of(slate_loss(logits, clicked, shown))) == pytest.approx(
+        (first + second) / 2
+    )
+
+
+def test_slates_without_a_click_give_none_and_no_slate_at_all_gives_zero() -> None:
+    logits = logits_of(0.3, 0.1, 0.9, 0.4).reshape(2, 2).requires_grad_()
+    shown = torch.ones(2, 2, dtype=torch.bool)
+    clicked = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    loss = mean_of(slate_loss(logits, clicked, shown))
+    assert float(loss.detach()) == pytest.approx(-math.log(0.3 / 0.4))
+    assert float(mean_of(slate_loss(logits.detach(), torch.zeros(2, 2), shown))) == 0.0
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert not gradient[1].any()
+
+
+def test_padding_has_no_share_and_no_gradient() -> None:
+    logits = logits_of(0.3, 0.1, 0.999).reshape(1, 3).requires_grad_()
+    shown = torch.tensor([[True, True, False]])
+    loss = mean_of(slate_loss(logits, torch.tensor([[1.0, 0.0, 1.0]]), shown))
+    assert float(loss.detach()) == pytest.approx(-math.log(0.3 / 0.4))
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert float(gradient[0, 2]) == 0.0
+
+
+def test_the_slate_loss_is_best_at_the_true_rates_where_one_click_is_on_each() -> None:
+    """Its minimum is where the log loss's is; a softmax of logits would be elsewhere."""
+    rates = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    logits = rates.logit().expand(3, -1).clone().requires_grad_()
+    shown = torch.ones(3, 3, dtype=torch.bool)
+    gradient = sum(
+        rate * torch.autograd.grad(slate_loss(logits[:1], clicked, shown[:1])[0], logits)[0]
+        for rate, clicked in zip(rates, torch.eye(3)[:, None], strict=True)
+    )
+    assert isinstance(gradient, Tensor)
+    assert float(gradient.abs().max()) < 1e-7
+
+
+def test_the_weight_joins_both_losses() -> None:
+    logits = logits_of(0.3, 0.1)[None]
+    clicked = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    shown = torch.ones(1, 2, dtype=torch.bool)
+    plain = RefreshConfig(slate_loss_weight=0.0)
+    weighted = replace(plain, slate_loss_weight=0.5)
+    found = loss_of(click_terms(logits, clicked, shown, weighted))
+    alone = mean_of(log_loss(logits[0], clicked[0]))
+    assert loss_of(click_terms(logits, clicked, shown, plain)) == alone
+    assert float(found - alone) == pytest.approx(-0.5 * math.log(0.75))
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.1, 0.4])
+def test_fake_negatives_are_weighted_away(rate: float) -> None:
+    """A rate learnt from a stream of early negatives and later clicks, simulated."""
+    clicked = np.random.default_rng(0).random(20_000) < rate
+    seen = torch.from_numpy(clicked.astype(np.float64))
+    true_rate = float(seen.mean())
+
+    def learnt(weighted: bool) -> float:
+        logit = torch.full((), -1.0, dtype=torch.float64, requires_grad=True)
+        optimiser = torch.optim.Adam([logit], lr=0.1)
+        for _ in range(400):
+            if weighted:
+                term = fake_negative_weighted_loss(logit.expand(len(seen)), seen)
+            else:  # the stream as it is: every impression, and every click besides
+                stream = torch.cat([torch.zeros_like(seen), seen[seen > 0]])
+                term = log_loss(logit.expand(len(stream)), stream)
+            optimiser.zero_grad()
+            mean_of(term).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        return float(torch.sigmoid(logit.detach()))
+
+    assert learnt(weighted=True) == pytest.approx(true_rate, abs=1e-3)
+    assert learnt(weighted=False) == pytest.approx(true_rate / (1 + true_rate), abs=1e-3)

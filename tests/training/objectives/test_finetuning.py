@@ -1,0 +1,187 @@
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.dataset.batches import Slates
+from srp4ctr.training.evaluation import metrics
+from srp4ctr.training.loop.trainer import FitOptions
+from srp4ctr.training.model.click_model import ClickModel, Tensors
+from srp4ctr.training.model.context import ContextEmbedding
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.numeric_embedding import NumericFeatures
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.objectives.finetuning import serving_logits
+from srp4ctr.training.refresh.stages import finetune
+from tests.training.conftest import random_slates
+
+
+def test_finetuning_learns_which_items_are_clicked(
+    slates: Slates, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    torch.manual_seed(0)
+    model = SRP4CTR(recipe.model, sizes)
+    longer = replace(recipe, finetune_epochs=30, finetune_learning_rate=1e-2)
+    finetune(model, slates, replace(longer, encoder_learning_rate_scale=1.0), FitOptions())
+    logits = serving_logits(model, slates)
+    assert metrics.auc(slates.clicked[slates.shown], logits[slates.shown]) > 0.95
+
+
+class ItemBias(ClickModel):
+    """The smallest click model: a number per item."""
+
+    def __init__(self, items: int) -> None:
+        super().__init__()
+        self.request_features = NumericFeatures(len(REQUEST_FEATURES), spans=4)
+        self.candidate_features = NumericFeatures(len(CANDIDATE_FEATURES), spans=4)
+        self.context = ContextEmbedding()
+        self.bias = nn.Embedding(items, 1)
+
+    def forward(self, tensors: Tensors, positions: Tensor | None = None) -> Tensor:
+        """Return the items' numbers, wherever they stand."""
+        biases: Tensor = self.bias(tensors["candidate_item_rows"]).squeeze(-1)
+        return biases
+
+
+def test_any_click_model_is_trained_by_the_same_stage(
+    slates: Slates, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    torch.manual_seed(0)
+    model = ItemBias(sizes.item_rows)
+    longer = replace(recipe, finetune_epochs=30, finetune_learning_rate=0.3)
+    finetune(model, slates, longer, FitOptions())
+    logits = serving_logits(model, slates)
+    assert metrics.auc(slates.clicked[slates.shown], logits[slates.shown]) > 0.95
+    assert model.candidate_features.mean.any()
+
+
+def test_each_parameter_is_trained_once_and_slower_the_deeper_it_is(
+    recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    model = SRP4CTR(recipe.model, sizes)
+    decayed = replace(
+        recipe,
+        finetune_learning_rate=1.0,
+        encoder_learning_rate_scale=0.5,
+        layer_decay=0.1,
+    )
+    rates = {
+        id(p): group["lr"]
+        for group in model.parameter_groups(decayed)
+        for p in group["params"]
+    }
+    groups = model.parameter_groups(decayed)
+    assert sum(len(group["params"]) for group in groups) == len(rates)
+    assert set(rates) == {id(p) for p in model.parameters()}
+    named = dict(model.named_parameters())
+    deepest_last = [
+        "head.out.weight",
+        "encoder.layers.1.key.weight",
+        "encoder.layers.0.key.weight",
+        "embedding.project.weight",
+        "embedding.items.weight",
+    ]
+    found = [rates[id(named[name])] for name in deepest_last]
+    assert found == pytest.approx([1.0, 0.5, 0.05, 0.005, 0.005])
+
+
+@pytest.mark.parametrize("freeze", ["item_table", "encoder"])
+def test_what_is_frozen_stays_as_it_was(
+    slates: Slates,
+    recipe: RefreshConfig,
+    sizes: TableSizes,
+    freeze: Literal["item_table", "encoder"],
+) -> None:
+    model = SRP4CTR(recipe.model, sizes)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    finetune(model, slates, replace(recipe, freeze=freeze), FitOptions())
+    after = model.state_dict()
+
+    def is_kept(name: str) -> bool:
+        return torch.equal(before[name], after[name])
+
+    assert is_kept("embedding.items.weight")
+    assert is_kept("encoder.layers.0.key.weight") == (freeze == "encoder")
+    assert not is_kept("head.out.weight")
+
+
+def test_padding_does_not_teach(
+    slates: Slates, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    def trained(clicked_padding: float) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = SRP4CTR(recipe.model, sizes)
+        tensors = {name: array.copy() for name, array in slates.tensors.items()}
+        tensors["candidate_item_rows"][::2, 3:] = 0
+        clicked = np.where(tensors["candidate_item_rows"] == 0, clicked_padding, 0.0)
+        padded = replace(slates, tensors=tensors, clicked=clicked.astype(np.float32))
+        finetune(model, padded, recipe, FitOptions())
+        return model.head.out.weight.detach()
+
+    assert torch.equal(trained(0.0), trained(1.0))
+
+
+def test_scoring_a_slate_of_fewer_items_leaves_the_rest_at_zero(
+    slates: Slates, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    model = SRP4CTR(recipe.model, sizes)
+    tensors = {name: array.copy() for name, array in slates.tensors.items()}
+    tensors["candidate_item_rows"][:, 2:] = 0
+    logits = serving_logits(model, replace(slates, tensors=tensors))
+    assert logits.shape == slates.clicked.shape
+    assert not logits[:, 2:].any()
+
+
+def a_page_with_favourites(sizes: TableSizes) -> tuple[Slates, NDArray[np.float64]]:
+    """Return slates, and the relevance (R, N) planted in them.
+
+    A click's logit is relevance plus a bonus of its position, 3 at the top; the page put
+    there what it favoured, whatever the relevance. Nothing else differs between slates.
+    """
+    generator = np.random.default_rng(0)
+    bonus = np.array([3.0, 2.0, 1.0, 0.5, 0.0])
+    relevance, favour = (
+        generator.permutation(np.linspace(-3.0, 0.0, sizes.item_rows)) for _ in range(2)
+    )
+    seen = random_slates(count=500, candidates=len(bonus))
+    rows = seen.tensors["candidate_item_rows"]
+    favoured = favour[rows] + generator.normal(size=rows.shape)
+    rows = np.take_along_axis(rows, np.argsort(-favoured, axis=1), axis=1)
+    likely = 1.0 / (1.0 + np.exp(-(relevance[rows] + bonus)))
+    clicked = (generator.random(rows.shape) < likely).astype(np.float32)
+    tensors = {name: np.zeros_like(array) for name, array in seen.tensors.items()}
+    tensors["candidate_item_rows"] = rows
+    return replace(seen, clicked=clicked, tensors=tensors), relevance[rows]
+
+
+def test_serving_ranks_by_relevance_and_not_by_where_the_page_put_it(
+    recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    slates, relevance = a_page_with_favourites(sizes)
+    longer = replace(
+        recipe,
+        finetune_epochs=5,
+        finetune_learning_rate=1e-2,
+        encoder_learning_rate_scale=1.0,
+        batch_requests=32,
+    )
+
+    def trained(positions: NDArray[np.int64]) -> tuple[SRP4CTR, float]:
+        """Return the model, and how its served logits correlate with relevance."""
+        torch.manual_seed(0)
+        model = SRP4CTR(recipe.model, sizes)
+        finetune(model, replace(slates, positions=positions), longer, FitOptions())
+        served = serving_logits(model, slates)
+        return model, float(np.corrcoef(relevance.ravel(), served.ravel())[0, 1])
+
+    model, told = trained(slates.positions)
+    _, untold = trained(np.zeros_like(slates.positions))
+    bias = model.head.position_bias.weight.detach()
+    assert float(bias[0] - bias[4]) == pytest.approx(3.0, abs=0.3)
+    assert told > untold + 0.03

@@ -1,0 +1,128 @@
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from srp4ctr.features.bundles import bundle
+from srp4ctr.features.bundles.gates import Gate
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.export import onnx_export
+from srp4ctr.training.export.bundle_writer import UNFINISHED
+from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
+from tests.training.logs import write_world
+
+STREAMS = StreamConfig(sequence_length=6)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> FeatureConfig:
+    """Six users, each of whom clicks on one colour."""
+    return write_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def config(recipe: RefreshConfig, tmp_path: Path) -> RefreshConfig:
+    """A recipe that learns the world in a second or two, and gates that it passes."""
+    return replace(
+        recipe,
+        bundles_dir=str(tmp_path / "bundles"),
+        finetune_epochs=25,
+        finetune_learning_rate=1e-2,
+        held_out_share=0.3,
+        max_calibration_error=0.9,
+    )
+
+
+def into(promoted: list[Path]) -> Callable[[Path], tuple[Gate, ...]]:
+    """Return a promotion that notes what it serves."""
+
+    def promote(folder: Path) -> tuple[Gate, ...]:
+        promoted.append(folder)
+        return (Gate(gate="golden", passed=True, value=0.0, limit=1e-4),)
+
+    return promote
+
+
+def test_a_refresh_writes_a_whole_bundle_and_promotes_it(
+    world: FeatureConfig, config: RefreshConfig
+) -> None:
+    promoted: list[Path] = []
+    report = refresh(config, world, STREAMS, RefreshOptions(promote=into(promoted)))
+    assert bundle.verify(report.folder).metrics == report.metrics
+    assert report.version == "v1"
+    assert promoted == [report.folder]
+    assert report.promoted
+    assert report.refusals == ()
+    assert report.metrics["auc"] > 0.7  # the users' colours are there to be found
+    assert report.counts["impressions"] == 6 * 12 * 4
+    assert set(report.seconds) >= {"examples", "pre-train", "fine-tune", "promote"}
+    assert not (Path(config.bundles_dir) / UNFINISHED).exists()
+
+
+def test_the_golden_requests_are_answered_by_the_exported_files(
+    world: FeatureConfig, config: RefreshConfig
+) -> None:
+    report = refresh(replace(config, finetune_epochs=1, min_auc=0.0), world, STREAMS)
+    golden = load_file(report.folder / bundle.GOLDEN_FILE)
+    assert onnx_export.check(golden, onnx_export.run_onnx(report.folder, golden)) < 1e-5
+    assert not golden["history_item_rows"][0].any()
+    assert golden["candidate_item_rows"].dtype == np.int64
+
+
+def test_a_bundle_that_fails_a_gate_is_kept_but_not_promoted(
+    world: FeatureConfig, config: RefreshConfig
+) -> None:
+    promoted: list[Path] = []
+    strict = replace(config, finetune_epochs=1, min_auc=2.0)
+    report = refresh(strict, world, STREAMS, RefreshOptions(promote=into(promoted)))
+    assert promoted == []
+    assert not report.promoted
+    assert "at least training.min_auc 2.0" in report.refusals[0]
+    assert bundle.verify(report.folder).version == report.version
+
+
+def test_a_refresh_that_was_cut_off_resumes_to_the_same_model(
+    world: FeatureConfig, config: RefreshConfig
+) -> None:
+    short = replace(config, finetune_epochs=4, checkpoint_every_s=0.0)
+
+    def stop_in_the_middle(step: str, done: int, total: int, note: str = "") -> None:
+        if (step, done) == ("fine-tune", 2):
+            raise KeyboardInterrupt
+
+    whole = refresh(short, world, STREAMS).folder
+    expected = load_file(whole / bundle.WEIGHTS_FILE)
+    shutil.rmtree(whole)
+    with pytest.raises(KeyboardInterrupt):
+        refresh(short, world, STREAMS, RefreshOptions(progress=stop_in_the_middle))
+    begun: list[tuple[str, int]] = []
+
+    def listen(step: str, done: int, total: int, note: str = "") -> None:
+        begun.append((step, done))
+
+    resumed = refresh(short, world, STREAMS, RefreshOptions(progress=listen)).folder
+    assert ("fine-tune", 1) not in begun  # it began where it was
+    found = load_file(resumed / bundle.WEIGHTS_FILE)
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+def test_an_empty_log_says_what_to_do(tmp_path: Path, config: RefreshConfig) -> None:
+    empty = FeatureConfig(log_dir=str(tmp_path), registry=str(tmp_path / "registry.db"))
+    with pytest.raises(ValueError, match=r"no matured labels in .*publish impressions"):
+        refresh(config, empty, STREAMS)
+
+
+def test_too_few_requests_say_how_many_are_needed(
+    tmp_path: Path, config: RefreshConfig
+) -> None:
+    small = write_world(tmp_path, users=2, visits=3)
+    with pytest.raises(
+        ValueError, match="only 6 requests have matured labels; at least 20"
+    ):
+        refresh(config, small, STREAMS)

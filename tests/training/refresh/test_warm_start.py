@@ -1,0 +1,183 @@
+"""A warm refresh knows what its parent knew, and learns what is new."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from safetensors.torch import save_file
+
+from srp4ctr.features.bundles import bundle
+from srp4ctr.features.bundles.bundle import BundleManifest
+from srp4ctr.features.tensors import vocabulary
+from srp4ctr.features.tensors.vocabulary import Vocabulary
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.dataset.build import TrainingSet
+from srp4ctr.training.evaluation.evaluate import split
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.refresh import reports, warm_start
+from srp4ctr.training.refresh.reports import Outcome, RefreshReport
+from srp4ctr.training.refresh.warm_start import NoParent, Parent
+from tests.training.conftest import RECIPE, random_slates, random_windows
+
+COLOURS = [{"colour": c} for c in ("red", "blue") for _ in range(6)]
+
+
+def words_of(keys: list[int], *more: str) -> Vocabulary:
+    profiles = [*COLOURS, *({"colour": c} for c in more for _ in range(6))]
+    return vocabulary.build(dict.fromkeys(keys, 9), profiles, num_oov_rows=3)
+
+
+def a_model(words: Vocabulary, seed: int = 0) -> SRP4CTR:
+    torch.manual_seed(seed)
+    return SRP4CTR(RECIPE.model, TableSizes.of(words, 6))
+
+
+@pytest.fixture
+def parent(tmp_path: Path) -> Parent:
+    """A bundle of items 10 and 30, red and blue."""
+    words = words_of([10, 30])
+    weights = a_model(words).state_dict()
+    own = {n: t for n, t in weights.items() if not n.startswith("encoder.embedding.")}
+    save_file(own, tmp_path / bundle.WEIGHTS_FILE)
+    card = BundleManifest(version="v1", created_at_ms=1, sizes={}, boundary_ms=20)
+    return Parent(folder=tmp_path, card=card, vocabulary=words)
+
+
+def test_known_items_and_values_keep_their_rows_wherever_these_are_now(
+    parent: Parent,
+) -> None:
+    words = words_of([10, 20, 30], "green")
+    model = a_model(words, seed=1)
+    assert "of 3 items 2 were known" in warm_start.carry_over(model, words, parent)
+    old = load_file(parent.folder / bundle.WEIGHTS_FILE)
+    before, after = old[warm_start.ITEMS], model.embedding.items.weight.detach().numpy()
+    for keys in ([10], [30], [11]):  # 11 is unknown to both: its shared row
+        was, now = parent.vocabulary.item_rows(keys), words.item_rows(keys)
+        assert np.array_equal(after[now], before[was])
+    # A new item begins as what it was served with.
+    shared = parent.vocabulary.item_rows([20])
+    assert not parent.vocabulary.is_known(shared).any()
+    assert np.array_equal(after[words.item_rows([20])], before[shared])
+
+
+def test_a_new_value_begins_as_the_mean_of_its_field(parent: Parent) -> None:
+    words = words_of([10], "green")
+    model = a_model(words, seed=1)
+    warm_start.carry_over(model, words, parent)
+    old = load_file(parent.folder / bundle.WEIGHTS_FILE)[warm_start.ATTRIBUTES]
+    new = model.embedding.attributes.weight.detach().numpy()
+
+    def row(of: Vocabulary, colour: str) -> int:
+        return int(of.attribute_rows({"colour": colour})[0])
+
+    for colour in ("red", "blue"):
+        assert np.array_equal(new[row(words, colour)], old[row(parent.vocabulary, colour)])
+    mean = (old[row(parent.vocabulary, "red")] + old[row(parent.vocabulary, "blue")]) / 2
+    assert new[row(words, "green")] == pytest.approx(mean)
+
+
+def test_a_model_of_the_same_vocabulary_is_the_parents_to_the_bit(parent: Parent) -> None:
+    model = a_model(parent.vocabulary, seed=1)
+    warm_start.carry_over(model, parent.vocabulary, parent)
+    expected = a_model(parent.vocabulary).state_dict()
+    found = model.state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_another_size_leaves_the_model_alone_and_says_so(parent: Parent) -> None:
+    torch.manual_seed(1)
+    wider = replace(RECIPE.model, head_width=16)
+    model = SRP4CTR(wider, TableSizes.of(parent.vocabulary, 6))
+    before = {name: each.clone() for name, each in model.state_dict().items()}
+    with pytest.raises(ValueError, match="v1 has another size of head"):
+        warm_start.carry_over(model, parent.vocabulary, parent)
+    assert all(torch.equal(each, before[n]) for n, each in model.state_dict().items())
+
+
+def a_dataset(boundary: int = 32) -> TrainingSet:
+    """Forty requests, one a millisecond, and twenty-four windows."""
+    windows = random_windows()
+    return TrainingSet(
+        vocabulary=words_of([10, 30]),
+        parts=split(random_slates(), boundary),
+        windows=windows,
+        window_newest_ms=np.arange(len(windows)),
+        boundary_ms=boundary,
+        exposure_length=20,
+        counts={},
+    )
+
+
+def test_what_is_new_is_learnt_with_as_many_old_ones() -> None:
+    config = RefreshConfig(replay=1.0)
+    found = warm_start.since(a_dataset(), 20, config)
+    times = found.parts.train.request_at_ms
+    assert (times >= 20).sum() == 12
+    assert (times < 20).sum() == 12
+    assert np.all(np.diff(times) > 0)
+    assert (found.window_newest_ms >= 20).sum() == 4
+    assert len(found.windows) == 8
+    assert len(found.parts.judge) == len(a_dataset().parts.judge)
+
+
+def a_bundle(folder: Path, version: str, outcome: Outcome, boundary_ms: int = 20) -> Path:
+    """Write a bundle of empty files but for its vocabulary, card and report."""
+    path = folder / version
+    path.mkdir()
+    for name in bundle.CONTENT_FILES:
+        (path / name).write_bytes(b"")
+    vocabulary.save(words_of([10]), path / bundle.VOCABULARY_FILE)
+    card = BundleManifest(
+        version=version, created_at_ms=1, sizes={}, boundary_ms=boundary_ms
+    )
+    bundle.write_card(path, card)
+    bundle.write_manifest(path)
+    reports.write(RefreshReport(version=version, folder=path, outcome=outcome, gates=()))
+    return path
+
+
+def test_the_newest_bundle_that_was_not_refused_is_gone_on_from(tmp_path: Path) -> None:
+    outcomes = (Outcome.PROMOTED, Outcome.KEPT, Outcome.REFUSED)
+    made = [a_bundle(tmp_path, f"v{n}", each) for n, each in enumerate(outcomes, start=1)]
+    found = warm_start.find_parent(made, a_dataset())
+    assert isinstance(found, Parent)
+    assert found.card.version == "v2"
+    (made[1] / bundle.WEIGHTS_FILE).write_bytes(b"damaged")
+    found = warm_start.find_parent(made, a_dataset())
+    assert isinstance(found, Parent)
+    assert found.card.version == "v1"
+
+
+def test_a_bundle_that_was_rolled_back_is_not_gone_on_from(tmp_path: Path) -> None:
+    outcomes = (Outcome.PROMOTED, Outcome.PROMOTED, Outcome.KEPT)
+    made = [a_bundle(tmp_path, f"v{n}", each) for n, each in enumerate(outcomes, start=1)]
+    for serving, expected in ((made[0], "v1"), (made[1], "v2"), (None, "v2")):
+        found = warm_start.find_parent(made[:2], a_dataset(), serving)
+        assert isinstance(found, Parent)
+        assert found.card.version == expected
+    kept = warm_start.find_parent(made, a_dataset(), made[0])
+    assert isinstance(kept, Parent)
+    assert kept.card.version == "v3"  # it waits for somebody to promote it
+
+
+@pytest.mark.parametrize(
+    ("boundary_ms", "why"), [(33, "held out now"), (32, "no request newer")]
+)
+def test_a_bundle_that_knows_too_much_is_not_gone_on_from(
+    tmp_path: Path, boundary_ms: int, why: str
+) -> None:
+    made = [a_bundle(tmp_path, "v1", Outcome.PROMOTED, boundary_ms)]
+    assert why in str(warm_start.find_parent(made, a_dataset()))
+
+
+def test_a_bundle_that_reads_other_numbers_of_the_context_is_not_gone_on_from(
+    tmp_path: Path,
+) -> None:
+    made = [a_bundle(tmp_path, "v1", Outcome.PROMOTED)]
+    words = replace(a_dataset().vocabulary, context_numbers=("items_on_page",))
+    found = warm_start.find_parent(made, replace(a_dataset(), vocabulary=words))
+    assert found == NoParent("v1 has other fields")

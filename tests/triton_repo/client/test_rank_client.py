@@ -1,0 +1,124 @@
+"""What a caller gets when Triton answers, and when nobody does."""
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from prometheus_client import REGISTRY
+from tritonclient.grpc.service_pb2_grpc import (
+    GRPCInferenceServiceServicer,
+    add_GRPCInferenceServiceServicer_to_server,
+)
+from tritonclient.utils import InferenceServerException
+
+from srp4ctr.client.rank_client import RankClient
+from srp4ctr.streams.events.codec import decode, encode
+from srp4ctr.streams.events.pseudonymization import Pseudonyms
+from srp4ctr.triton_repo.serving.messages import Ranking
+
+
+def a_ranking(scores: tuple[float, ...]) -> Ranking:
+    return Ranking(
+        user_id="u",
+        item_ids=tuple("abcdef"[: len(scores)]),
+        scores=scores,
+        item_statuses=(0,) * len(scores),
+        propensities=(1.0,) * len(scores),
+        positions=tuple(np.argsort(np.argsort(-np.array(scores), kind="stable")).tolist()),
+        model_version="v1",
+        status="ok",
+        feature_version="-",
+    )
+
+
+def retries() -> float:
+    return REGISTRY.get_sample_value("srp4ctr_rank_retries_total") or 0.0
+
+
+def test_items_are_shown_by_their_positions() -> None:
+    explored = replace(a_ranking((0.1, 0.3, 0.2)), positions=(1, 2, 0))
+    assert explored.to_show() == ("c", "a", "b")
+
+
+def test_the_best_item_is_first_and_equals_keep_their_order() -> None:
+    assert a_ranking((0.1, 0.3, 0.3, 0.2)).to_show() == ("b", "c", "d", "a")
+
+
+def test_padding_is_not_ranked() -> None:
+    assert a_ranking((0.1, math.nan, 0.3)).to_show() == ("c", "a")
+
+
+def test_what_was_shown_becomes_events_with_what_labels_need() -> None:
+    ranking = a_ranking((0.1, 0.3, 0.2))
+    first, second, third = ranking.impressions("r", 1_700_000_000_000)
+    assert [each.item_id for each in (first, second, third)] == ["b", "c", "a"]
+    assert (first.position, first.score, first.propensity) == (0, 0.3, 1.0)
+    assert (third.position, third.score, third.model_version) == (2, 0.1, "v1")
+    [own] = ranking.impressions("r", 1_700_000_000_000, ["c"], {"page": "home"})
+    assert (own.item_id, own.user_id, own.score) == ("c", "u", 0.2)
+    assert own.propensity is None  # another order than ours: nobody knows its chances
+    [as_ours, other] = ranking.impressions("r", 1_700_000_000_000, ["b", "a"])
+    assert (as_ours.propensity, other.propensity) == (1.0, None)
+    for event in (first, own):
+        assert decode(encode(event), 1_700_000_000_001) == event
+
+
+def test_no_server_is_a_connection_error_at_the_deadline() -> None:
+    before = retries()
+    with (
+        RankClient("127.0.0.1:1") as client,
+        pytest.raises(ConnectionError, match="UNAVAILABLE"),
+    ):
+        client.rank("u", ["i"], deadline_s=0.3)
+    assert retries() > before  # it was tried until the deadline
+
+
+class Leaving(GRPCInferenceServiceServicer):  # type: ignore[misc]  # tritonclient is untyped
+    """Lets go of every call, as a server does that is told to end."""
+
+    asked = 0
+
+    def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> None:
+        self.asked += 1
+        context.abort(grpc.StatusCode.CANCELLED, "CANCELLED")
+
+
+def test_a_call_that_a_leaving_server_lets_go_is_made_again() -> None:
+    server, leaving = grpc.server(ThreadPoolExecutor(1)), Leaving()
+    add_GRPCInferenceServiceServicer_to_server(leaving, server)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        with (
+            RankClient(address) as client,
+            pytest.raises(ConnectionError, match="CANCELLED"),
+        ):
+            client.rank("u", ["i"], deadline_s=1.0)
+        assert leaving.asked > 1
+    finally:
+        server.stop(None).wait()
+
+
+class Overheard(RankClient):
+    """Keeps what would go to the server, which is not there."""
+
+    sent: bytes = b""
+
+    def _try(self, model: str, inputs: Sequence[Any], timeout_s: float) -> Any:
+        self.sent = b"".join(each._get_content() or b"" for each in inputs)
+        raise InferenceServerException("nobody is there", "StatusCode.INVALID_ARGUMENT")
+
+
+@pytest.mark.parametrize("canary_share", [0.0, 1.0])
+def test_with_pseudonyms_no_users_id_is_sent(canary_share: float) -> None:
+    names = Pseudonyms(b"k" * 32)
+    with Overheard("127.0.0.1:1", canary_share=canary_share, pseudonyms=names) as client:
+        with pytest.raises(ValueError, match="nobody is there"):
+            client.rank("ann", ["i1"])
+        assert names.of("ann").encode() in client.sent
+        assert b"ann" not in client.sent

@@ -1,0 +1,137 @@
+"""The generated configurations, read back through Triton's own protobuf."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from srp4ctr.features.tensors import schema
+from srp4ctr.triton_repo.deployment import model_config
+
+LIMITS = model_config.Limits(
+    max_batch_size=32, max_wait_ms=80.0, sizes={"L": 5, "E": 2, "S": 6, "D": 8, "M": 3}
+)
+PARAMETERS = {"redis": '127.0.0.1:1 "quoted" \\ back'}
+STEPS = model_config.three_steps("v7", PARAMETERS)
+ONE_STEP = model_config.one_step("v7", PARAMETERS, instances=2)
+ENSEMBLES = [*model_config.ensembles(STEPS), *model_config.ensembles(ONE_STEP)]
+TYPES = {"int64": "INT64", "float32": "FP32", "uint8": "UINT8", "string": "STRING"}
+
+
+def parse(text: str) -> Any:
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+
+def names(tensors: Any) -> list[str]:
+    return [tensor.name for tensor in tensors]
+
+
+@pytest.mark.parametrize("step", [*STEPS, *ONE_STEP], ids=lambda step: step.name)
+def test_a_steps_tensors_are_the_schemas(step: model_config.StepConfig) -> None:
+    config = parse(model_config.step_text(step, LIMITS))
+    declared = step.inputs + step.optional_inputs
+    assert config.name == step.name
+    assert config.max_batch_size == 32
+    for read, spec in zip(
+        [*config.input, *config.output], [*declared, *step.outputs], strict=True
+    ):
+        assert read.name == spec.name
+        assert model_config_pb2.DataType.Name(read.data_type) == f"TYPE_{TYPES[spec.dtype]}"
+        assert tuple(read.dims) == spec.dims(LIMITS.sizes)
+
+
+def test_only_the_optional_inputs_may_be_left_out() -> None:
+    config = parse(model_config.step_text(STEPS[0], LIMITS))
+    optional = [tensor.name for tensor in config.input if tensor.optional]
+    assert optional == names(schema.ITEM_INPUTS + schema.OPTIONAL_REQUEST_INPUTS)
+    rank, *_ = model_config.ensembles(STEPS)
+    config = parse(model_config.ensemble_text(rank, LIMITS))
+    assert names(config.input)[:2] == ["user_id", "item_ids"]
+    assert [tensor.optional for tensor in config.input[:2]] == [False, False]
+
+
+def test_the_version_is_in_the_names_of_the_steps() -> None:
+    rank, *_ = model_config.ensembles(STEPS)
+    config = parse(model_config.ensemble_text(rank, LIMITS))
+    assert [step.model_name for step in config.ensemble_scheduling.step] == [
+        "fetch_features_v7",
+        "behavior_encoder_v7",
+        "click_head_v7",
+    ]
+
+
+def test_a_user_is_encoded_without_items_by_every_layout() -> None:
+    for steps in (STEPS, ONE_STEP):
+        *_, encode, _ = model_config.ensembles(steps)
+        config = parse(model_config.ensemble_text(encode, LIMITS))
+        assert names(config.input) == names(
+            schema.USER_INPUTS + schema.OPTIONAL_REQUEST_INPUTS
+        )
+        assert names(config.output) == names(schema.USER_KNOWLEDGE + schema.REQUEST_NOTES)
+
+
+def test_the_ensembles_are_those_that_are_listed() -> None:
+    for steps in (STEPS, ONE_STEP):
+        assert tuple(names(model_config.ensembles(steps))) == model_config.ENSEMBLES
+
+
+@pytest.mark.parametrize(
+    "ensemble", ENSEMBLES, ids=lambda each: f"{each.name}-{each.steps[0].name}"
+)
+def test_each_steps_input_comes_from_the_caller_or_an_earlier_step(
+    ensemble: model_config.EnsembleConfig,
+) -> None:
+    config = parse(model_config.ensemble_text(ensemble, LIMITS))
+    made = set(names(config.input))
+    for step in config.ensemble_scheduling.step:
+        assert set(step.input_map.values()) <= made
+        made |= set(step.output_map.values())
+    assert set(names(config.output)) <= made
+
+
+def test_a_shell_is_as_many_processes_as_asked_for() -> None:
+    groups = parse(model_config.step_text(ONE_STEP[0], LIMITS)).instance_group
+    assert [group.count for group in groups] == [1, 1]
+    priorities = {group.rate_limiter.priority for group in groups}
+    assert len(priorities) == 2  # else Triton takes them for one
+
+
+@pytest.mark.parametrize("step", [*STEPS, *ONE_STEP], ids=lambda step: step.name)
+def test_no_step_lets_calls_wait_longer_than_asked_for(
+    step: model_config.StepConfig,
+) -> None:
+    policy = parse(
+        model_config.step_text(step, LIMITS)
+    ).dynamic_batching.default_queue_policy
+    assert policy.default_timeout_microseconds == 80_000
+    assert policy.allow_timeout_override
+
+
+@pytest.mark.parametrize(("most", "together"), [(1, []), (4, [4]), (32, [4, 8])])
+def test_a_shell_answers_few_requests_together_and_no_more_than_it_may(
+    most: int, together: list[int]
+) -> None:
+    limits = replace(LIMITS, max_batch_size=most)
+    batching = parse(model_config.step_text(ONE_STEP[0], limits)).dynamic_batching
+    assert batching.preferred_batch_size == together
+
+
+def test_callers_with_their_own_features_send_no_ids_to_the_one_step() -> None:
+    _, score, *_ = model_config.ensembles(ONE_STEP)
+    (step,) = parse(model_config.ensemble_text(score, LIMITS)).ensemble_scheduling.step
+    assert set(step.input_map) == {spec.name for spec in model_config.MODEL_INPUTS}
+    assert set(step.output_map) == {spec.name for spec in schema.SCORE_TENSORS}
+
+
+def test_a_parameter_keeps_quotes_and_backslashes() -> None:
+    config = parse(model_config.step_text(STEPS[0], LIMITS))
+    assert config.parameters["redis"].string_value == '127.0.0.1:1 "quoted" \\ back'
+
+
+def test_tritons_own_onnx_backend_batches_requests() -> None:
+    for step in STEPS[1:]:
+        config = parse(model_config.step_text(step, LIMITS))
+        assert config.backend == "onnxruntime"
+        assert config.HasField("dynamic_batching")

@@ -1,0 +1,130 @@
+"""What a promotion checks on a real tritonserver, and what it says of it."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+from tritonclient.utils import InferenceServerException
+
+from srp4ctr.client.rank_client import RankClient
+from srp4ctr.triton_repo.deployment import model_config, promotion
+from srp4ctr.triton_repo.deployment.live_repository import (
+    Serving,
+    move,
+    put_back,
+    read_serving,
+)
+from srp4ctr.triton_repo.deployment.promotion import Promotion, PromotionError
+from srp4ctr.triton_repo.deployment.repository_writer import ENSEMBLE_FOLDER
+from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, a_check, make_bundle_in
+from tests.triton_repo.conftest import Server
+
+pytestmark = pytest.mark.triton
+
+
+def promote(source: Path, server: Server, max_latency_ratio: float) -> Promotion:
+    triton = replace(server.triton, max_latency_ratio=max_latency_ratio)
+    return promotion.promote(source, triton, server.features, a_check)
+
+
+@pytest.fixture(scope="module")
+def first(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Promotion:
+    """The promotion of v1: nothing served before."""
+    make = make_bundle_in(tmp_path_factory.mktemp("bundles"))
+    return promote(make("v1", mark=1.0), server, 1.5)
+
+
+def test_the_first_bundle_has_nothing_to_be_slower_than(first: Promotion) -> None:
+    gates = {gate.gate: gate.passed for gate in first.gates}
+    assert gates == {"skew": True, "golden": True, "latency": None}
+    assert first.gates[-1].note == "nothing served before"
+
+
+@pytest.mark.parametrize(("version", "part"), [("v2", "head"), ("v3", "encoder")])
+def test_a_bundle_that_is_much_slower_than_the_serving_one_is_refused(
+    server: Server, first: Promotion, make_bundle: MakeBundle, version: str, part: str
+) -> None:
+    # 16 GFLOP a request; that an encoder's states may be kept makes it no faster.
+    slow = make_bundle(version, mark=2.0, work=2000, slow=part)
+    with pytest.raises(PromotionError, match=r"latency: .*those of v1.*serving: v1") as no:
+        promote(slow, server, 1.5)
+    gates = {gate.gate: gate.passed for gate in no.value.gates}
+    assert gates == {"skew": True, "golden": True, "latency": False}
+    assert read_serving(server.plan.repository).serving == "v1"
+
+
+def test_a_promotion_says_what_it_measured(
+    server: Server, first: Promotion, make_bundle: MakeBundle
+) -> None:
+    # What else this machine does is not what this test is of.
+    done = promote(make_bundle("v4", mark=3.0), server, 100.0)
+    assert done.serving.serving == "v4"
+    latency = done.gates[-1]
+    assert latency.passed
+    assert latency.value is not None
+    assert latency.limit is not None
+    assert 0.0 < latency.value < latency.limit
+
+
+def test_only_who_has_the_key_may_load_unload_or_list_models(
+    server: Server, first: Promotion
+) -> None:
+    for key in ("", "another key"):
+        stranger = replace(server.triton, control_key=key)
+        with promotion.connected(stranger) as client:
+            for forbidden in (
+                client.get_model_repository_index,
+                partial(client.unload_model, model_config.RANK_CLICKS),
+                partial(client.load_model, model_config.RANK_CLICKS),
+            ):
+                with pytest.raises(InferenceServerException, match="restricted"):
+                    forbidden()
+    with RankClient(server.triton.grpc) as asks:  # who asks needs none
+        assert asks.rank("u", [KNOWN_ITEM]).status == "cold_user"
+
+
+def test_one_ensemble_that_cannot_go_back_does_not_hold_the_other(tmp_path: Path) -> None:
+    class Refusing:
+        def load_model(self, name: str, **_: object) -> None:
+            if name == model_config.RANK_CLICKS:
+                raise InferenceServerException("busy")
+
+    for name in model_config.ENSEMBLES:
+        (tmp_path / name).mkdir()
+    old = dict.fromkeys(model_config.ENSEMBLES, "old")
+    put_back(Refusing(), tmp_path, old)
+    texts = [
+        (tmp_path / name / "config.pbtxt").read_text() for name in model_config.ENSEMBLES
+    ]
+    assert set(texts) == {"old"}
+
+
+def test_a_bundle_of_an_older_release_serves_what_it_has(tmp_path: Path) -> None:
+    class Noting:
+        def __init__(self) -> None:
+            self.loaded: set[str] = set()
+
+        def load_model(self, name: str, **_: object) -> None:
+            self.loaded.add(name)
+
+        def unload_model(self, name: str) -> None:
+            self.loaded.remove(name)
+
+    older = {model_config.RANK_CLICKS, model_config.SCORE_CLICKS}
+    now = set(model_config.ENSEMBLES) - {model_config.RANK_CLICKS_CANARY}
+    for version, names in (("v1", older), ("v2", now)):
+        kept = (
+            tmp_path
+            / model_config.step_name(model_config.CLICK_RANKER, version)
+            / ENSEMBLE_FOLDER
+        )
+        kept.mkdir(parents=True)
+        for name in names:
+            (kept / f"{name}.pbtxt").write_text(version)
+    client = Noting()
+    move(client, tmp_path, Serving(serving="v2", previous="v1"), prove=lambda: None)
+    assert client.loaded == now
+    move(client, tmp_path, Serving(serving="v1", previous="v2"), prove=lambda: None)
+    assert client.loaded == older
+    assert {path.parent.name for path in tmp_path.glob("*/config.pbtxt")} == older

@@ -1,0 +1,81 @@
+"""Several servers of one bundle: all of them serve it, or none does."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from prometheus_client import REGISTRY
+
+from srp4ctr.client.rank_client import RankClient
+from srp4ctr.embedded import ports
+from srp4ctr.triton_repo.config import ReplicaConfig, TritonConfig
+from srp4ctr.triton_repo.deployment import model_config, promotion, rollout
+from srp4ctr.triton_repo.deployment.live_repository import read_serving
+from srp4ctr.triton_repo.deployment.promotion import PromotionError
+from tests.triton_repo.bundles import MakeBundle, a_check
+from tests.triton_repo.conftest import Server
+
+
+def test_two_servers_that_share_a_repository_are_refused() -> None:
+    with pytest.raises(ValueError, match="two servers share a repository"):
+        TritonConfig(replicas=(ReplicaConfig(grpc="b:8001", repository=".data/triton"),))
+
+
+def test_each_server_has_the_settings_of_all_and_its_own_place() -> None:
+    further = ReplicaConfig(grpc="b:8001", repository="/b")
+    config = TritonConfig(grpc="a:8001", control_key="k", replicas=(further,))
+    servers = config.servers()
+    assert [each.grpc for each in servers] == ["a:8001", "b:8001"]
+    assert [each.repository for each in servers] == [".data/triton", "/b"]
+    assert {each.control_key for each in servers} == {"k"}
+    assert not any(each.replicas for each in servers)
+
+
+@pytest.mark.triton
+def test_a_server_that_is_away_keeps_the_others_at_what_they_served(
+    server: Server, make_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    first, second = (make_bundle(f"v{n}", mark=float(n)) for n in (1, 2))
+    alone = server.triton
+    assert rollout.promote(first, alone, server.features, a_check).serving.serving == "v1"
+    with ports.reserved_ports(1) as (closed,):
+        away = ReplicaConfig(
+            grpc=f"{ports.HOST}:{closed}", repository=str(tmp_path / "away")
+        )
+        both = replace(alone, replicas=(away,))
+        with pytest.raises(PromotionError, match=f"no Triton answers on .*:{closed}"):
+            rollout.promote(second, both, server.features, a_check)
+    assert read_serving(Path(alone.repository)).serving == "v1"
+    with pytest.raises(ValueError, match="srp4ctr model promote v2 makes them serve"):
+        rollout.rollback(both)
+    assert read_serving(Path(alone.repository)).serving == "v1"
+
+
+@pytest.mark.triton
+def test_a_call_that_meets_a_server_without_its_models_yet_is_made_again(
+    server: Server, make_bundle: MakeBundle
+) -> None:
+    """As a balancer sends it to one that starts: the next try may meet another."""
+    if read_serving(Path(server.triton.repository)).serving is None:
+        rollout.promote(
+            make_bundle("v1", mark=1.0), server.triton, server.features, a_check
+        )
+    before = retries()
+    with (
+        promotion.connected(server.triton) as control,
+        RankClient(server.triton.grpc) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        control.unload_model(model_config.RANK_CLICKS)
+        answer = pool.submit(client.rank, "u", ["i"], deadline_s=60.0)
+        while retries() == before:
+            assert not answer.done(), answer.result()
+            time.sleep(0.01)
+        control.load_model(model_config.RANK_CLICKS)
+        assert answer.result().model_version == "v1"
+
+
+def retries() -> float:
+    return REGISTRY.get_sample_value("srp4ctr_rank_retries_total") or 0.0

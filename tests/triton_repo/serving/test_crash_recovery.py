@@ -1,0 +1,84 @@
+"""A step's process is killed: callers are answered meanwhile, and soon as before."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from srp4ctr.client.rank_client import RankClient
+from srp4ctr.features.bundles.crash_counts import read_deaths
+from srp4ctr.ops.triton import crash_recovery
+from srp4ctr.ops.triton.crash_recovery import Watch
+from srp4ctr.triton_repo.deployment import promotion
+from srp4ctr.triton_repo.deployment.model_config import CLICK_RANKER, step_name
+from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, a_check
+from tests.triton_repo.conftest import Server
+
+pytestmark = [pytest.mark.stack, pytest.mark.triton]
+
+STEP = step_name(CLICK_RANKER, "v1")
+
+
+@pytest.fixture
+def server_pid(server: Server, make_bundle: MakeBundle) -> int:
+    source = make_bundle("v1", mark=1.0)
+    promotion.promote(source, server.triton, server.features, check=a_check)
+    assert server.running is not None
+    return server.running.pid
+
+
+def living(server_pid: int) -> set[int]:
+    return {
+        child.pid
+        for child in crash_recovery.children(server_pid)
+        if child.step == STEP and not child.is_dead
+    }
+
+
+def deaths(server: Server) -> int:
+    """Return how many the monitor was told of, of the server of all these tests."""
+    return read_deaths(Path(server.triton.repository)).get("v1", 0)
+
+
+@pytest.mark.parametrize("killed", [1, 2], ids=["one of two", "both"])
+def test_a_killed_process_is_replaced_and_callers_are_answered(
+    server: Server, server_pid: int, killed: int
+) -> None:
+    watch, told = Watch(server_pid, server.triton), deaths(server)
+    assert watch.look() == []
+    before = living(server_pid)
+    assert len(before) == server.triton.instances
+    for pid in sorted(before)[:killed]:
+        os.kill(pid, signal.SIGKILL)
+    with RankClient(server.triton.grpc) as client:
+        while not (revived := watch.look()):
+            if killed == 1:  # the other one answers; a try at the dead one takes a second
+                client.rank("u1", [KNOWN_ITEM], deadline_s=20.0)
+            time.sleep(0.05)
+        assert revived == [STEP]
+        while living(server_pid) & before:  # killed, and about to end
+            time.sleep(0.05)
+        assert len(living(server_pid)) == server.triton.instances
+        assert deaths(server) == told + killed
+        for _ in range(20):
+            assert client.rank("u1", [KNOWN_ITEM], deadline_s=20.0).model_version == "v1"
+    assert watch.look() == watch.look() == []
+
+
+def test_an_orderly_unload_is_no_death(
+    server: Server, server_pid: int, make_bundle: MakeBundle
+) -> None:
+    watch, told = Watch(server_pid, server.triton), deaths(server)
+    for version in ("v2", "v3"):  # then v1 is unloaded
+        source = make_bundle(version, mark=1.0)
+        promotion.promote(source, server.triton, server.features, check=a_check)
+        assert watch.look() == []
+    until = time.monotonic() + 60.0
+    while living(server_pid) and time.monotonic() < until:
+        assert watch.look() == []
+        time.sleep(0.05)
+    assert not living(server_pid)
+    assert watch.look() == []
+    assert deaths(server) == told

@@ -1,0 +1,98 @@
+"""A bundle's two ONNX files, run one after the other; histories are encoded when new."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from srp4ctr.features.bundles import bundle
+from srp4ctr.triton_repo.deployment.model_config import (
+    BEHAVIOR_ENCODER,
+    CLICK_HEAD,
+    MODEL_INPUTS,
+)
+from srp4ctr.triton_repo.serving.onnx_scorer import KeptStates, Scorer
+from tests.triton_repo.bundles import MakeBundle, inputs_of, make_bundle_in
+
+PLENTY = 1_000_000
+
+
+@pytest.fixture
+def make_bundle(tmp_path: Path) -> MakeBundle:
+    return make_bundle_in(tmp_path)
+
+
+class Spent(Counter[str]):
+    def __call__(self, part: str, runs: int, seconds: float) -> None:
+        assert seconds >= 0.0
+        self[part] += runs
+
+
+def tensors_of(users: int, first_item: int = 1) -> dict[str, np.ndarray]:
+    """Return requests whose histories end in items ``first_item`` and up."""
+    tensors = inputs_of(MODEL_INPUTS, users, 3)
+    tensors["history_item_rows"][:, -1] = first_item + np.arange(users)
+    return tensors
+
+
+@pytest.mark.parametrize("kept_bytes", [0, PLENTY])
+def test_golden_requests_are_answered_as_in_training(
+    make_bundle: MakeBundle, kept_bytes: int
+) -> None:
+    folder = make_bundle("v1", mark=1.0)
+    golden = load_file(folder / bundle.GOLDEN_FILE)
+    score = Scorer(folder, kept_bytes, Spent())
+    for _ in range(2):
+        answered = score(golden)["click_probability"]
+        np.testing.assert_allclose(answered, golden["click_probability"], atol=1e-6)
+
+
+def test_a_history_is_encoded_once_while_its_states_are_kept(
+    make_bundle: MakeBundle,
+) -> None:
+    spent = Spent()
+    score = Scorer(make_bundle("v1", mark=1.0), PLENTY, spent)
+    first = score(tensors_of(2))
+    again = score(tensors_of(3))
+    assert spent == {BEHAVIOR_ENCODER: 3, CLICK_HEAD: 5}
+    np.testing.assert_array_equal(
+        again["click_probability"][:2], first["click_probability"]
+    )
+
+
+def test_without_room_every_history_is_encoded(make_bundle: MakeBundle) -> None:
+    spent = Spent()
+    score = Scorer(make_bundle("v1", mark=1.0), 0, spent)
+    score(tensors_of(2))
+    score(tensors_of(2))
+    assert spent[BEHAVIOR_ENCODER] == 4
+
+
+@pytest.mark.parametrize(
+    "name", ["history_item_rows", "history_attribute_rows", "history_behavior_codes"]
+)
+def test_any_change_of_a_history_encodes_it_anew(
+    make_bundle: MakeBundle, name: str
+) -> None:
+    spent = Spent()
+    score = Scorer(make_bundle("v1", mark=1.0), PLENTY, spent)
+    tensors = tensors_of(1)
+    score(tensors)
+    tensors[name].flat[0] += 1
+    score(tensors)
+    assert spent[BEHAVIOR_ENCODER] == 2
+
+
+def test_what_was_not_asked_for_longest_goes_first() -> None:
+    states = {"states": np.zeros(10, dtype=np.uint8)}
+    kept = KeptStates(max_bytes=35)  # a history is a byte, its states are ten
+    for history in (b"a", b"b", b"c"):
+        kept.put(history, states)
+    assert kept.get(b"a") is not None
+    kept.put(b"d", states)
+    assert [kept.get(history) is not None for history in (b"a", b"b", b"c", b"d")] == [
+        *(True, False),
+        *(True, True),
+    ]

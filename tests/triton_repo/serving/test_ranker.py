@@ -1,0 +1,184 @@
+"""Calls → answers, without a server: batches, refusals, and who asks for what."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from srp4ctr.features.bundles import request_log
+from srp4ctr.features.bundles.request_log import ServedLog
+from srp4ctr.features.online.request_features import RequestBatch
+from srp4ctr.features.tensors import schema
+from srp4ctr.triton_repo.deployment.model_config import FETCH_FEATURES, MODEL_INPUTS
+from srp4ctr.triton_repo.serving import ranker as ranking
+from srp4ctr.triton_repo.serving.onnx_scorer import Tensors
+from srp4ctr.triton_repo.serving.ranker import PROBABILITY, Call, Ranker
+from tests.triton_repo.bundles import inputs_of
+
+ALL = frozenset(spec.name for spec in schema.SCORE_TENSORS + schema.RESPONSE_NOTES)
+SCORES = frozenset({PROBABILITY})
+OF_USER = frozenset(spec.name for spec in schema.USER_KNOWLEDGE + schema.REQUEST_NOTES)
+
+
+class OneTensorPerItem:
+    """Features whose candidate rows are the lengths of the item ids."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def assemble(self, users: Any, items: Any, times: Any, contexts: Any) -> RequestBatch:
+        self.calls.append(len(users))
+        if b"bad" in users:
+            raise ValueError("user_id is bad")
+        rows = np.array([[len(item) for item in row] for row in items])
+        return RequestBatch(
+            tensors={"candidate_item_rows": rows},
+            item_status=np.zeros(rows.shape, dtype=np.uint8),
+            statuses=tuple(f"of {user.decode()}" for user in users),
+            feature_versions=("items=1",) * len(users),
+            times_ms=np.full(len(users), 1_700_000_000_000),
+        )
+
+    def close(self) -> None:
+        """Nothing goes on."""
+
+
+def score(tensors: Tensors) -> Tensors:
+    rows = tensors["candidate_item_rows"]
+    if (rows > 90).any():
+        raise RuntimeError("indices element out of data bounds")
+    return {
+        PROBABILITY: rows / 100.0,
+        "propensity": np.ones(rows.shape),
+        "query_vectors": np.full((len(rows), 2, 4), 0.5),
+    }
+
+
+@pytest.fixture
+def features() -> OneTensorPerItem:
+    return OneTensorPerItem()
+
+
+@pytest.fixture
+def ranker(features: OneTensorPerItem) -> Ranker:
+    return Ranker(
+        version="v7",
+        max_candidates=3,
+        features=features,
+        scorer=score,
+        spend=lambda *_: None,
+    )
+
+
+def a_call(*users: bytes, items: tuple[bytes, ...] = (b"a", b"bcd")) -> Call:
+    given = {
+        "user_id": np.array([[user] for user in users], dtype=object),
+        "item_ids": np.array([items] * len(users), dtype=object).reshape(len(users), -1),
+    }
+    return Call(given=given, wanted=ALL)
+
+
+def answered(answer: Tensors | ValueError) -> Tensors:
+    assert not isinstance(answer, ValueError)
+    return answer
+
+
+def test_calls_of_one_shape_are_one_batch_and_get_their_own_answers(
+    ranker: Ranker, features: OneTensorPerItem
+) -> None:
+    calls = [a_call(b"u1"), a_call(b"u2", b"u3"), a_call(b"u4", items=(b"x",))]
+    answers = [answered(each) for each in ranker.answer_all(calls)]
+    assert features.calls == [3, 1]
+    assert [each["status"].ravel().tolist() for each in answers] == [
+        ["of u1"],
+        ["of u2", "of u3"],
+        ["of u4"],
+    ]
+    for call, together in zip(calls, answers, strict=True):
+        alone = ranker.answer(call)
+        assert together.keys() == alone.keys() == ALL
+        for name, array in alone.items():
+            np.testing.assert_array_equal(together[name], array)
+
+
+def test_a_refused_call_spoils_no_other(ranker: Ranker) -> None:
+    good, bad, other = ranker.answer_all([a_call(b"u1"), a_call(b"bad"), a_call(b"u2")])
+    assert isinstance(bad, ValueError)
+    assert answered(good)["status"].item() == "of u1"
+    assert answered(other)["status"].item() == "of u2"
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (a_call(b"u1", items=()), "0 item_ids; send 1 to 3"),
+        (a_call(b"u1", items=(b"a",) * 4), "4 item_ids; send 1 to 3"),
+        (a_call(b"u1", items=(b"a" * 91,)), "out of data bounds"),
+        (Call(given={"item_ids": np.array([[b"a"]])}, wanted=ALL), "send user_id and"),
+        (Call(given={"context": np.array([[b""]])}, wanted=ALL), "send user_id and"),
+        (Call(given={"user_id": np.array([[b"u1"]])}, wanted=ALL), "and item_ids"),
+    ],
+    ids=["none", "too many", "outside the tables", "nobody", "nothing", "no items"],
+)
+def test_what_the_caller_can_fix_is_said(ranker: Ranker, call: Call, sentence: str) -> None:
+    (refused,) = ranker.answer_all([call])
+    assert sentence in str(refused)
+    assert isinstance(refused, ValueError)
+
+
+def test_the_models_own_tensors_are_scored_as_they_are(
+    ranker: Ranker, features: OneTensorPerItem
+) -> None:
+    call = Call(given=inputs_of(MODEL_INPUTS, 2, 3), wanted=SCORES)
+    assert ranker.answer(call)[PROBABILITY].tolist() == [[0.01] * 3] * 2
+    assert features.calls == []
+
+
+def test_a_user_is_encoded_without_items(ranker: Ranker, tmp_path: Path) -> None:
+    ranker = replace(ranker, log=ServedLog(str(tmp_path), share=1.0, max_mb=10.0))
+    users = np.array([[b"u1"], [b"u2"]], dtype=object)
+    names = np.array([[b"r1"], [b"r2"]], dtype=object)
+    call = Call(given={"user_id": users, "request_id": names}, wanted=OF_USER)
+    answer = ranker.answer(call)
+    ranker.close()
+    assert answer.keys() == OF_USER
+    assert answer["query_vectors"].shape == (2, 2, 4)
+    assert answer["status"].ravel().tolist() == ["of u1", "of u2"]
+    assert request_log.newest(tmp_path, 9) == []  # there is no score to hold to anything
+
+
+def test_only_ids_are_counted_as_fetched(ranker: Ranker) -> None:
+    spent: list[tuple[str, int]] = []
+    ranker = replace(ranker, spend=lambda part, runs, _: spent.append((part, runs)))
+    ranker.answer(a_call(b"u1", b"u2"))
+    ranker.answer(Call(given=inputs_of(MODEL_INPUTS, 2, 3), wanted=SCORES))
+    assert sum(runs for part, runs in spent if part == FETCH_FEATURES) == 2
+
+
+def test_what_was_served_is_kept_of_the_requests_that_say_who_they_are(
+    ranker: Ranker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranking, "_OWN", {"candidate_item_rows"})
+    ranker = replace(ranker, log=ServedLog(str(tmp_path), share=1.0, max_mb=10.0))
+    call = a_call(b"u1", b"u2", b"u3")
+    names = np.array([[b"r1"], [b""], [b"r\xff3"]], dtype=object)
+    ranker.answer(Call(given={**call.given, "request_id": names}, wanted=ALL))
+    ranker.answer(call)
+    ranker.close()
+    kept = [request_log.read(path) for path in request_log.newest(tmp_path, 9)]
+    assert {(each.request_id, each.user_id, each.status) for each in kept} == {
+        ("r1", "u1", "of u1"),
+        ("r\ufffd3", "u3", "of u3"),  # no text; it is answered all the same
+    }
+    for each in kept:
+        assert (each.item_ids, each.model_version) == (("a", "bcd"), "v7")
+        assert each.tensors["candidate_item_rows"].tolist() == [[1, 3]]
+        assert each.probabilities.tolist() == pytest.approx([0.01, 0.03])
+
+
+def test_without_a_scorer_the_features_are_the_answer(ranker: Ranker) -> None:
+    ranker = replace(ranker, scorer=None)
+    call = Call(given=a_call(b"u1").given, wanted=frozenset({"candidate_item_rows"}))
+    assert ranker.answer(call)["candidate_item_rows"].tolist() == [[1, 3]]

@@ -1,0 +1,147 @@
+"""What requests met is counted by the names that the monitor shows."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from srp4ctr.features.bundles.drift_reference import (
+    COLD_USER,
+    SCORE,
+    UNSEEN_ITEM,
+    Bins,
+    Reference,
+    write_reference,
+)
+from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES, ItemStatus
+from srp4ctr.triton_repo.serving import serving_metrics
+from srp4ctr.triton_repo.serving.ranker import RefusedError
+from srp4ctr.triton_repo.serving.request_stats import SAMPLED, Witness
+from srp4ctr.triton_repo.serving.serving_metrics import Key, Ledger
+
+AT_MS = 1_750_000_000_000
+HALVES = Bins(edges=(0.5,), shares=(0.5, 0.5))
+REFERENCE = Reference(
+    shown=2, bins={COLD_USER: HALVES, UNSEEN_ITEM: HALVES, SCORE: HALVES, "gone": HALVES}
+)
+
+
+class Counted:
+    """A ledger whose counters are read when it has stopped."""
+
+    def __init__(self, reference: Reference | None = None) -> None:
+        self.told: Counter[Key] = Counter()
+        with tempfile.TemporaryDirectory() as folder:
+            if reference is not None:
+                write_reference(Path(folder), reference)
+            known = list(serving_metrics.keys("click_ranker_v7", "v7", Path(folder)))
+        self._ledger = Ledger({k: self._opened(k) for k in known}, "click_ranker_v7")
+        self._ledger.begin()
+        self.witness = Witness(ledger=self._ledger, reference=reference)
+
+    def _opened(self, key: Key) -> Callable[[float], None]:
+        return lambda more: self.told.update({key: round(more)})
+
+    def of(self, family: str) -> dict[str, int]:
+        self._ledger.stop()
+        return {key[2]: count for key, count in self.told.items() if key[0] == family}
+
+
+def an_answer(**changes: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "status": np.array([["ok"]], dtype=object),
+        "feature_version": np.array([[f"items={AT_MS - 700}"]], dtype=object),
+        "item_status": np.zeros((1, 3), dtype=np.uint8),
+        "candidate_item_rows": np.array([[7, 8, 9]]),
+        "history_item_rows": np.zeros((1, 4), dtype=np.int64),
+        "request_features": np.zeros((1, len(REQUEST_FEATURES))),
+        "candidate_features": np.zeros((1, 3, len(CANDIDATE_FEATURES))),
+        "click_probability": np.array([[0.9, 0.2, 0.1]]),
+    }
+    return answer | changes
+
+
+def met(counted: Counted, **changes: Any) -> Counted:
+    counted.witness.met(an_answer(**changes), np.array([AT_MS]))
+    return counted
+
+
+def test_statuses_of_users_and_of_items_are_counted_and_padding_is_not() -> None:
+    unknown = ItemStatus.UNKNOWN_ITEM | ItemStatus.NO_ATTRIBUTES
+    status = np.array([[0, unknown, ItemStatus.PADDING]], dtype=np.uint8)
+    counted = met(Counted(), item_status=status)
+    assert counted.of(serving_metrics.REQUEST_STATUS) == {"ok": 1}
+    assert counted.of(serving_metrics.ITEM_STATUS) == {
+        "ok": 1,
+        "unknown_item": 1,
+        "no_attributes": 1,
+    }
+
+
+def test_ages_are_those_of_the_versions_that_were_read() -> None:
+    sequence_us = (AT_MS - 4000) * 1000
+    version = f"sequence={sequence_us}@12,activity={sequence_us}@12,items={AT_MS - 700}"
+    counted = met(Counted(), feature_version=np.array([[version]], dtype=object))
+    assert counted.of(serving_metrics.FEATURE_AGE) == {"5": 1}
+    assert counted.of(serving_metrics.FEATURE_AGE_MS) == {"": 4000}
+    assert counted.of(serving_metrics.TABLE_AGE_MS) == {"": 700}
+    assert counted.of(serving_metrics.TABLE_READS) == {"": 1}
+
+
+def test_a_stranger_has_no_sequence_whose_age_could_be_known() -> None:
+    assert met(Counted()).of(serving_metrics.FEATURE_AGE) == {}
+
+
+def test_the_best_scored_are_counted_in_the_references_bins() -> None:
+    status = np.array([[0, ItemStatus.UNKNOWN_ITEM, 0]], dtype=np.uint8)
+    counted = met(Counted(REFERENCE), item_status=status)
+    assert counted.of(serving_metrics.FEATURE_BIN) == {
+        f"{SCORE}/0": 1,
+        f"{SCORE}/1": 1,
+        f"{UNSEEN_ITEM}/0": 1,
+        f"{UNSEEN_ITEM}/1": 1,
+        f"{COLD_USER}/1": 1,
+    }
+
+
+def test_features_of_the_last_few_requests_are_looked_at() -> None:
+    counted = Counted(REFERENCE)
+    for _ in range(3 * SAMPLED):
+        met(counted)
+    assert counted.of(serving_metrics.FEATURE_BIN)[f"{COLD_USER}/1"] == SAMPLED
+    assert counted.of(serving_metrics.REQUEST_STATUS) == {"ok": 3 * SAMPLED}
+
+
+def test_features_alone_are_compared_with_nothing() -> None:
+    answer = an_answer()
+    del answer["click_probability"]  # another step scores, on a GPU
+    counted = Counted(REFERENCE)
+    counted.witness.met(answer, np.array([AT_MS]))
+    assert counted.of(serving_metrics.FEATURE_BIN) == {}
+    assert counted.of(serving_metrics.CANDIDATES) == {"": 3}
+
+
+def test_candidates_are_counted_where_they_are_scored() -> None:
+    counted = met(Counted())
+    counted.witness.scored(np.array([[0.2, np.nan], [0.1, 0.3]], dtype=np.float32))
+    assert counted.of(serving_metrics.CANDIDATES) == {"": 3}
+
+
+def test_an_answer_has_a_duration_and_a_refusal_a_reason() -> None:
+    counted = Counted()
+    counted.witness.answered([{}, {}, RefusedError("0 item_ids", "shape")], 0.004)
+    assert counted.of(serving_metrics.ANSWERS) == {"0.005": 2}
+    assert counted.of(serving_metrics.ANSWERS_US) == {"": 8000}
+    assert counted.of(serving_metrics.REFUSED) == {"shape": 1}
+
+
+@pytest.mark.parametrize("family", serving_metrics.FAMILIES)
+def test_families_are_named_as_prometheus_wants(family: str) -> None:
+    label, description = serving_metrics.FAMILIES[family]
+    assert family.startswith("srp4ctr_")
+    assert label.isidentifier() or label == ""
+    assert description.endswith(".")

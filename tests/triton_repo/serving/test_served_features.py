@@ -1,0 +1,271 @@
+"""Skew is zero by construction: what Triton served is what the raw log makes again.
+
+A stream is replayed through the worker, requests are asked all the while, and what the
+step ``click_ranker`` answered is kept. Then the log alone makes the same tensors, at the
+versions that each answer names. How old those versions were is another question, and is
+measured apart.
+"""
+
+import itertools
+import json
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tritonclient.grpc import InferenceServerClient, InferRequestedOutput
+
+from srp4ctr.client.rank_client import infer_inputs
+from srp4ctr.embedded import ports, triton_server
+from srp4ctr.features.tensors import schema, vocabulary
+from srp4ctr.features.tensors.item_fields import MIN_ATTRIBUTE_ITEMS
+from srp4ctr.streams.events.schema import (
+    BEHAVIOR_EVENTS_TOPIC,
+    ITEMS_TOPIC,
+    Event,
+    ItemUpdate,
+    item_key,
+)
+from srp4ctr.streams.raw_log.log_files import covered_offsets
+from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH
+from srp4ctr.triton_repo.config import TritonConfig
+from srp4ctr.triton_repo.deployment import model_config, promotion
+from tests.live_stream import LiveStream, live_stream
+from tests.triton_repo.bundles import L, a_check, make_bundle_in
+from tests.triton_repo.conftest import Server
+from tests.triton_repo.offline import Asked, OfflineLog, Tensors, Versions, versions_in
+from tests.triton_repo.visits import COLOURS, ITEMS, USERS, now_ms, slates, traffic
+
+pytestmark = [pytest.mark.stack, pytest.mark.triton]
+
+WORDS = vocabulary.build(  # two of the items it does not know
+    {item_key(item): 1 for item in ITEMS[:6]},
+    [{"colour": colour} for colour in COLOURS] * MIN_ATTRIBUTE_ITEMS,
+)
+STEPS, REQUESTS_A_STEP = 4, 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the step ``click_ranker`` made of the ids."""
+
+    asked: Asked
+    versions: Versions
+    status: str
+    tensors: Tensors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Requests during which no item's counters or attributes changed."""
+
+    committed: Mapping[int, int]
+    """The next offset of each partition that the item table stands for."""
+    known_ms: int
+    answers: list[Answer] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """A stream, and a Triton that serves what it stores."""
+
+    live: LiveStream
+    client: InferenceServerClient
+    profiles: Any
+    """``OnlineViews``: Feast is imported late."""
+
+    def ask(self, user_id: str, items: Sequence[str], page: str = "home") -> Answer:
+        """Ask for the features of a user and ``items``, now."""
+        asked = Asked(
+            user_id=user_id,
+            item_ids=tuple(items),
+            at_ms=now_ms(),
+            context={"page": page},
+        )
+        given = {
+            "user_id": np.array([[user_id]], dtype=object),
+            "item_ids": np.array([asked.item_ids], dtype=object),
+            "request_time_ms": np.array([[asked.at_ms]]),
+            "context": np.array([[json.dumps(asked.context)]], dtype=object),
+        }
+        specs = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS
+        step = model_config.step_name(model_config.CLICK_RANKER, "v1")
+        names = [spec.name for spec in model_config.MODEL_INPUTS + schema.RESPONSE_NOTES]
+        wanted = [InferRequestedOutput(name) for name in names]
+        answer = self.client.infer(step, infer_inputs(specs, given), outputs=wanted)
+        tensors = {name: answer.as_numpy(name) for name in names}
+        assert tensors.pop("model_version").item() == b"v1"
+        return Answer(
+            asked=asked,
+            versions=versions_in(tensors.pop("feature_version").item().decode()),
+            status=tensors.pop("status").item().decode(),
+            tensors=tensors,
+        )
+
+    def settle(self, published: Sequence[Event]) -> Step:
+        """Return when the item table stands for all of ``published``."""
+        committed = self.live.wait_until_stored()
+        updates = [event for event in published if isinstance(event, ItemUpdate)]
+        until(lambda: all(map(self._is_stored, updates)))
+        known_ms = now_ms()
+        self.ask("nobody", ITEMS)  # an item is new to the table at its next turn
+        asked_ms = now_ms()
+        until(lambda: self.ask("nobody", ITEMS).versions.items > asked_ms)
+        return Step(committed=committed, known_ms=known_ms)
+
+    def _is_stored(self, update: ItemUpdate) -> bool:
+        from srp4ctr.features.online import row_codec
+
+        entity = row_codec.item_entity(item_key(update.item_id))
+        (found,) = self.profiles.read(row_codec.PROFILE_VIEW, [entity])
+        return found is not None and found.version_us >= update.occurred_at * 1000
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    from srp4ctr.features.online.store import OnlineViews
+
+    folder = tmp_path_factory.mktemp("skew")
+    with (
+        live_stream(folder, L) as live,
+        ports.reserved_ports(2) as (grpc, metrics),
+    ):
+        plan = triton_server.ServerPlan(
+            repository=folder / "triton",
+            redis=live.features.redis,
+            registry=live.features.registry,
+            grpc_port=grpc,
+            metrics_port=metrics,
+        )
+        triton = TritonConfig(
+            grpc=f"{ports.HOST}:{grpc}",
+            repository=str(plan.repository),
+            instances=1,  # each has a table of its own, as old as its own last turn
+        )
+        server = Server(folder, plan, triton, live.features)
+        server.start()
+        try:
+            bundle = make_bundle_in(folder / "bundles")("v1", mark=1.0, words=WORDS)
+            promotion.promote(bundle, triton, live.features, check=a_check)
+            with InferenceServerClient(triton.grpc) as client:
+                profiles = OnlineViews(live.features)
+                yield Serving(live=live, client=client, profiles=profiles)
+        finally:
+            server.stop()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def steps(serving: Serving) -> list[Step]:
+    """Replay the stream and keep every answer."""
+    rng, found = random.Random(11), []
+    for number in range(STEPS):
+        published = list(slates(number, rng))
+        serving.live.publish(published)
+        step = serving.settle(published)
+        with traffic(serving.live, number):
+            for _ in range(REQUESTS_A_STEP):
+                user, page = rng.choice([*USERS, "nobody"]), rng.choice(["home", "search"])
+                step.answers.append(serving.ask(user, rng.sample(ITEMS, 4), page))
+                time.sleep(0.02)
+        found.append(step)
+    return found
+
+
+@pytest.fixture(scope="module")
+def log(serving: Serving, steps: Sequence[Step]) -> OfflineLog:
+    """The log when it holds all that was published."""
+    features = serving.live.features
+    ends, log_dir = serving.live.wait_until_stored(), Path(features.log_dir)
+    for partition, end in ends.items():
+        place = (log_dir, BEHAVIOR_EVENTS_TOPIC, partition)
+        until(lambda place=place, end=end: covered_offsets(*place)[1] == end - 1)  # type: ignore[misc]
+    assert list((log_dir / ITEMS_TOPIC).glob("date=*/*.parquet"))
+    return OfflineLog(
+        log_dir=log_dir,
+        words=WORDS,
+        length=L,
+        exposure_length=EXPOSURE_LENGTH,
+        ttl_days=features.sequence_ttl_days,
+    )
+
+
+def test_every_value_that_was_served_is_made_again_from_the_log(
+    steps: Sequence[Step], log: OfflineLog
+) -> None:
+    compared = 0
+    for step in steps:
+        for answer in step.answers:
+            asked, versions = answer.asked, answer.versions
+            expected = log.user_tensors(asked, versions) | log.item_tensors(
+                asked, versions, step.committed, step.known_ms
+            )
+            assert expected.keys() == answer.tensors.keys()
+            for name, tensor in expected.items():
+                np.testing.assert_allclose(
+                    answer.tensors[name], tensor, rtol=1e-6, atol=1e-6, err_msg=name
+                )
+                compared += tensor.size
+            assert answer.status == log.status(asked, versions)
+    assert compared > STEPS * REQUESTS_A_STEP * 100
+
+
+def test_at_other_versions_the_log_makes_other_values(
+    steps: Sequence[Step], log: OfflineLog
+) -> None:
+    differ = {"user": 0, "exposures": 0, "items": 0}
+    for before, step in itertools.pairwise(steps):
+        for answer in step.answers:
+            asked, versions = answer.asked, answer.versions
+            older = replace(versions, sequence=versions.sequence - 30)
+            user = log.user_tensors(asked, older)["history_behavior_codes"]
+            differ["user"] += (user != answer.tensors["history_behavior_codes"]).any()
+            unshown = replace(versions, exposures=versions.exposures - 100)
+            others = {
+                "exposures": (unshown, step.committed, step.known_ms),
+                "items": (versions, before.committed, step.known_ms),
+            }
+            for name, other in others.items():
+                made = log.item_tensors(asked, *other)["candidate_features"]
+                gap = made - answer.tensors["candidate_features"]
+                differ[name] += np.abs(gap).max() > 1e-3
+    assert min(differ.values()) > REQUESTS_A_STEP
+
+
+def test_the_answers_were_not_all_alike(steps: Sequence[Step]) -> None:
+    answers = [answer for step in steps for answer in step.answers]
+    statuses = {answer.status for answer in answers}
+    assert statuses >= {"ok", "cold_user", "stale_sequence"}
+    for row in ("sequence", "activity", "exposures"):  # they moved meanwhile
+        seen = {(each.asked.user_id, getattr(each.versions, row)) for each in answers}
+        assert len(seen) > STEPS * len(USERS) * 2
+    features = np.concatenate([each.tensors["candidate_features"][0] for each in answers])
+    assert (np.ptp(features, axis=0) > 0).all()
+
+
+def test_how_old_the_served_versions_were_is_measured_apart(
+    steps: Sequence[Step],
+    log: OfflineLog,
+    record_testsuite_property: Callable[[str, object], None],
+) -> None:
+    behind = [
+        log.behind_ms(answer.asked, answer.versions)
+        for step in steps
+        for answer in step.answers
+    ]
+    for share in (50, 99):
+        figure = float(np.percentile(behind, share))
+        record_testsuite_property(f"served_features_behind_ms_p{share}", figure)
+        sys.stderr.write(f"served features were behind by {figure:.0f} ms (p{share})\n")
+    assert min(behind) == 0

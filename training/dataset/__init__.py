@@ -1,0 +1,1 @@
+"""Event log → examples → batches."""

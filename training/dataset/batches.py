@@ -1,0 +1,125 @@
+"""Examples → batches: the schema's tensors of chosen rows, on the training device.
+
+In: named numpy arrays with a leading axis of requests or history windows. Out: the same
+tensors in torch. Arrays are kept as small integers; rows become int64 only in a batch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from srp4ctr.features.tensors.schema import (
+    CANDIDATE_TENSORS,
+    HISTORY_TENSORS,
+    REQUEST_TENSORS,
+)
+
+Arrays = Mapping[str, NDArray[np.generic]]
+HISTORY_NAMES = tuple(spec.name for spec in HISTORY_TENSORS)
+EXAMPLE_NAMES = tuple(
+    spec.name for spec in (*HISTORY_TENSORS, *REQUEST_TENSORS, *CANDIDATE_TENSORS)
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slates:
+    """R requests, each with up to N impressions: features at the request, and labels."""
+
+    tensors: Arrays
+    """``EXAMPLE_NAMES``, each with a leading axis R."""
+    clicked: NDArray[np.float32]  # (R, N), 0 for padding
+    positions: NDArray[np.int64]  # (R, N), 0 is the top
+    request_at_ms: NDArray[np.int64]  # (R,)
+    user_ids: NDArray[np.str_]  # (R,)
+
+    def __len__(self) -> int:
+        return len(self.request_at_ms)
+
+    @property
+    def shown(self) -> NDArray[np.bool_]:
+        """Where (R, N) there is an impression rather than padding."""
+        present: NDArray[np.bool_] = self.tensors["candidate_item_rows"] != 0
+        return present
+
+    def take(self, rows: NDArray[np.int64] | slice) -> "Slates":
+        """Return the requests ``rows``, in that order; a slice of them is no copy."""
+        return Slates(
+            tensors={name: array[rows] for name, array in self.tensors.items()},
+            clicked=self.clicked[rows],
+            positions=self.positions[rows],
+            request_at_ms=self.request_at_ms[rows],
+            user_ids=self.user_ids[rows],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Windows:
+    """W windows of L behaviours each, newest last."""
+
+    tensors: Arrays
+    """``HISTORY_NAMES``, each with a leading axis W."""
+
+    def __len__(self) -> int:
+        return len(self.tensors["history_item_rows"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What one step of fine-tuning sees."""
+
+    tensors: dict[str, Tensor]
+    clicked: Tensor  # (B, N)
+    positions: Tensor  # (B, N)
+    shown: Tensor  # (B, N) bool
+
+
+def history_lengths(tensors: Arrays) -> NDArray[np.int64]:
+    """Return how many behaviours each history has."""
+    lengths: NDArray[np.int64] = (tensors["history_item_rows"] != 0).sum(axis=1)
+    return lengths
+
+
+def slate_lengths(slates: Slates) -> NDArray[np.int64]:
+    """Return the length of each slate, and of its history: (R, 2)."""
+    return np.stack([slates.shown.sum(axis=1), history_lengths(slates.tensors)], axis=1)
+
+
+def slate_batch(
+    slates: Slates,
+    rows: NDArray[np.int64],
+    longest: NDArray[np.int64],
+    device: torch.device,
+) -> Batch:
+    """Return the requests ``rows``, cut to the ``longest`` slate and history."""
+    shown = max(int(longest[0]), 1)
+    tensors = newest(torch_rows(slates.tensors, rows, device), int(longest[1]))
+    for spec in CANDIDATE_TENSORS:
+        tensors[spec.name] = tensors[spec.name][:, :shown]
+    return Batch(
+        tensors=tensors,
+        clicked=torch.from_numpy(slates.clicked[rows, :shown]).to(device),
+        positions=torch.from_numpy(slates.positions[rows, :shown]).to(device),
+        shown=tensors["candidate_item_rows"] != 0,
+    )
+
+
+def newest(tensors: Mapping[str, Tensor], length: int) -> dict[str, Tensor]:
+    """Return ``tensors`` with histories cut to the newest ``length``, at least one slot."""
+    cut = {name: tensors[name][:, -max(length, 1) :] for name in HISTORY_NAMES}
+    return {**tensors, **cut}
+
+
+def torch_rows(
+    arrays: Arrays, rows: NDArray[np.int64], device: torch.device
+) -> dict[str, Tensor]:
+    """Return ``arrays`` at ``rows``: integers as int64, the rest as float32."""
+    return {name: _tensor(array[rows]).to(device) for name, array in arrays.items()}
+
+
+def _tensor(array: NDArray[np.generic]) -> Tensor:
+    kind = np.int64 if np.issubdtype(array.dtype, np.integer) else np.float32
+    return torch.from_numpy(array.astype(kind, copy=False))

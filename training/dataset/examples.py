@@ -1,0 +1,198 @@
+"""Feature → example: an impression, what was known at its request, and its matured label.
+
+In: what ``features.point_in_time`` cut from the event log, and items' attributes. Out:
+slates for fine-tuning and windows of behaviours for pre-training. The tensors are made by
+``features.transforms``: the same functions that serve.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srp4ctr.features.offline.point_in_time import RequestSnapshots, UserHistories
+from srp4ctr.features.tensors import exposures, transforms
+from srp4ctr.features.tensors.affinity import attribute_affinity
+from srp4ctr.features.tensors.exposures import ItemExposures
+from srp4ctr.features.tensors.item_fields import Attributes
+from srp4ctr.features.tensors.schema import CONTEXT_SLOTS, NUM_CONTEXT_NUMBERS
+from srp4ctr.features.tensors.transforms import ActivityArrays, SequenceArrays
+from srp4ctr.features.tensors.vocabulary import Vocabulary
+from srp4ctr.training.dataset.batches import Slates, Windows
+
+MAX_SLATE = 64  # a longer slate is cut in pieces: one batch's tensors must stay small
+_Int64s = NDArray[np.int64]
+_Number = TypeVar("_Number", bound=np.generic)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ItemAttributes:
+    """Attribute rows of items that have a profile: row k of ``rows`` is of ``keys[k]``."""
+
+    keys: _Int64s  # ascending
+    rows: NDArray[np.int32]  # (K, A)
+
+    def of(self, item_keys: _Int64s) -> NDArray[np.int32]:
+        """Return the rows (…, A) of ``item_keys`` (…); zeros where there is no profile."""
+        if len(self.keys) == 0:
+            return np.zeros((*item_keys.shape, self.rows.shape[1]), dtype=np.int32)
+        at = np.minimum(np.searchsorted(self.keys, item_keys), len(self.keys) - 1)
+        known = self.keys[at] == item_keys
+        return np.where(known[..., None], self.rows[at], np.int32(0))
+
+
+def item_attributes(
+    profiles: Mapping[int, Attributes], vocabulary: Vocabulary
+) -> ItemAttributes:
+    """Return the attribute rows of every item in ``profiles``."""
+    keys = np.array(sorted(profiles), dtype=np.int64)
+    rows = [vocabulary.attribute_rows(profiles[key]) for key in keys.tolist()]
+    table = np.array(rows, dtype=np.int32).reshape(-1, vocabulary.num_attribute_slots)
+    return ItemAttributes(keys=keys, rows=table)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Grid:
+    """Where each of many values stands in an array (rows, columns, …) of zeros."""
+
+    rows: _Int64s
+    columns: _Int64s
+    shape: tuple[int, int]
+
+    def filled(self, values: NDArray[_Number]) -> NDArray[_Number]:
+        """Return zeros with ``values`` (M, …) at their places."""
+        shape = (*self.shape, *values.shape[1:])
+        filled: NDArray[_Number] = np.zeros(shape, dtype=values.dtype)
+        filled[self.rows, self.columns] = values
+        return filled
+
+
+def slates(
+    snapshots: RequestSnapshots, vocabulary: Vocabulary, attributes: ItemAttributes
+) -> Slates:
+    """Return the impressions whose labels have matured, by request, oldest first.
+
+    A label that a late click corrected counts as corrected.
+    """
+    requests, grid = _pieces(snapshots.candidate_requests)
+    keys = grid.filled(snapshots.candidate_item_keys)
+    attribute_rows = attributes.of(keys)
+    sequences = snapshots.sequences.take(requests)
+    times_ms = snapshots.times_ms[requests]
+    history = _history(sequences, vocabulary, attributes)
+    affinity = attribute_affinity(
+        sequences, history["history_attribute_rows"], attribute_rows, times_ms
+    )
+    shown = _filled_exposures(snapshots.candidate_exposures, grid)
+    of_user = (affinity, exposures.exposure_features(shown, times_ms))
+    contexts = snapshots.contexts[requests].tolist()
+    context_rows, numbers = read_contexts(contexts, vocabulary.context_numbers)
+    activity = _filled_activity(snapshots.candidate_activity, grid)
+    tensors = history | {
+        "request_features": transforms.request_features(
+            sequences, snapshots.user_activity.take(requests), times_ms, numbers
+        ),
+        "context_rows": context_rows,
+        "candidate_item_rows": vocabulary.item_rows(keys).astype(np.int32),
+        "candidate_attribute_rows": attribute_rows,
+        "candidate_features": transforms.candidate_features(
+            activity, keys, sequences.item_keys, of_user, times_ms
+        ),
+    }
+    return Slates(
+        tensors=tensors,
+        clicked=grid.filled(snapshots.candidate_clicked.astype(np.float32)),
+        positions=grid.filled(snapshots.candidate_positions),
+        request_at_ms=times_ms,
+        user_ids=snapshots.user_ids[requests].astype(np.str_),
+    )
+
+
+def _pieces(candidates: _Int64s) -> tuple[_Int64s, _Grid]:
+    """Return the request of each slate (long ones are cut) and the candidates' places."""
+    rank = _rank_within(candidates)
+    pieces = candidates * (1 + len(candidates)) + rank // MAX_SLATE
+    _, first, row = np.unique(pieces, return_index=True, return_inverse=True)
+    column = rank % MAX_SLATE
+    shape = (len(first), int(column.max(initial=-1)) + 1)
+    return candidates[first], _Grid(rows=row, columns=column, shape=shape)
+
+
+def windows(
+    histories: UserHistories,
+    length: int,
+    vocabulary: Vocabulary,
+    attributes: ItemAttributes,
+) -> Windows:
+    """Return every user's behaviours in windows of ``length``, the newest window full."""
+    counts = np.diff(histories.starts)
+    user = np.repeat(np.arange(len(counts)), counts)
+    from_newest = histories.starts[1:][user] - 1 - np.arange(len(user))
+    window_of = np.stack([user, from_newest // length], axis=1)
+    _, row = np.unique(window_of, axis=0, return_inverse=True)
+    row = row.reshape(-1)
+    grid = _Grid(
+        rows=row,
+        columns=length - 1 - from_newest % length,
+        shape=(int(row.max(initial=-1)) + 1, length),
+    )
+    behaviors = histories.behaviors
+    sequences = SequenceArrays(
+        item_keys=grid.filled(behaviors.item_keys),
+        action_codes=grid.filled(behaviors.action_codes),
+        occurred_at_ms=grid.filled(behaviors.occurred_at_ms),
+        values=grid.filled(behaviors.values),
+    )
+    return Windows(tensors=_history(sequences, vocabulary, attributes))
+
+
+def _history(
+    sequences: SequenceArrays, vocabulary: Vocabulary, attributes: ItemAttributes
+) -> dict[str, NDArray[np.generic]]:
+    return {
+        "history_item_rows": vocabulary.item_rows(sequences.item_keys).astype(np.int32),
+        "history_attribute_rows": attributes.of(sequences.item_keys),
+        "history_behavior_codes": transforms.behavior_codes(sequences).astype(np.int16),
+    }
+
+
+def read_contexts(
+    contexts: Sequence[str | None], numbers: Sequence[str]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return context_rows (R, X) and the fields ``numbers`` of R contexts in JSON.
+
+    Many requests share a context, and most often none has any: each is read once.
+    """
+    places: dict[str | None, int] = {}
+    index = np.array([places.setdefault(each, len(places)) for each in contexts], np.int64)
+    read = [transforms.parse_context(text) for text in places]
+    rows = np.array([transforms.context_rows(each) for each in read], np.int64)
+    found = [transforms.context_numbers(each, numbers) for each in read]
+    shape = (-1, CONTEXT_SLOTS), (-1, NUM_CONTEXT_NUMBERS)
+    values = np.array(found, np.float32)
+    return rows.reshape(shape[0])[index], values.reshape(shape[1])[index]
+
+
+def _rank_within(groups: _Int64s) -> _Int64s:
+    """Return 0, 1, 2, … within each run of equal ``groups`` (ascending)."""
+    starts = np.flatnonzero(np.diff(groups, prepend=-1))
+    lengths = np.diff(np.append(starts, len(groups)))
+    return np.arange(len(groups)) - np.repeat(starts, lengths)
+
+
+def _filled_activity(activity: ActivityArrays, grid: _Grid) -> ActivityArrays:
+    return ActivityArrays(
+        impressions=grid.filled(activity.impressions),
+        clicks=grid.filled(activity.clicks),
+        counted_at_ms=grid.filled(activity.counted_at_ms),
+        first_seen_ms=grid.filled(activity.first_seen_ms),
+    )
+
+
+def _filled_exposures(shown: ItemExposures, grid: _Grid) -> ItemExposures:
+    return ItemExposures(
+        counts=grid.filled(shown.counts),
+        last_shown_ms=grid.filled(shown.last_shown_ms),
+    )

@@ -1,0 +1,1 @@
+"""Score → metric: hold out, calibrate, evaluate and compare with the champion."""

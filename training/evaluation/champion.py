@@ -1,0 +1,137 @@
+"""The bundle that serves now, on the newest slice: a new one must not be worse.
+
+In: the serving bundle's files and the judged requests in its own vocabulary. Out: three
+gates, paired by user. Its training cannot have seen the slice, which is the newest.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from srp4ctr.features.bundles import bundle
+from srp4ctr.features.bundles.bundle import BundleManifest
+from srp4ctr.features.bundles.gates import Gate, finite, skipped
+from srp4ctr.features.tensors.vocabulary import Vocabulary
+from srp4ctr.features.tensors.vocabulary import load as load_vocabulary
+from srp4ctr.training.dataset.batches import EXAMPLE_NAMES, Slates, torch_rows
+from srp4ctr.training.evaluation import metrics, significance
+from srp4ctr.training.evaluation.evaluate import Scored, scored
+from srp4ctr.training.evaluation.significance import Difference
+from srp4ctr.training.export import onnx_export
+
+GATES = ("champion_log_loss", "champion_auc", "champion_gauc")
+SCORING_ROWS = 512  # requests at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Champion:
+    """A bundle that can score what this code cuts."""
+
+    folder: Path
+    card: BundleManifest
+    vocabulary: Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class NoChampion:
+    """There is no bundle to compare with."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Comparison:
+    """One metric of a new bundle against the champion's."""
+
+    champion: float
+    difference: Difference
+    sign: float
+    """1 where a higher value is better, -1 where a lower one is."""
+
+
+def load(folder: Path | None, length: int) -> Champion | NoChampion:
+    """Return the bundle in ``folder``, or why it cannot score histories of ``length``."""
+    if folder is None:
+        return NoChampion("nothing serves yet")
+    try:
+        card = bundle.verify(folder)
+        vocabulary = load_vocabulary(folder / bundle.VOCABULARY_FILE)
+    except ValueError as error:  # it may be gone, damaged, or of another schema
+        return NoChampion(f"what serves cannot score this slice: {error}")
+    if card.sizes.get("L") != length:
+        made_for = card.sizes.get("L")
+        return NoChampion(f"{card.version} was made for histories of {made_for}")
+    return Champion(folder=folder, card=card, vocabulary=vocabulary)
+
+
+def skip(reason: str) -> tuple[Gate, ...]:
+    """Return the gates where nothing can be compared, for ``reason``."""
+    return tuple(skipped(name, reason) for name in GATES)
+
+
+def compare(
+    champion: Champion, slates: Slates, judged: Scored, tolerance: float
+) -> tuple[Gate, ...]:
+    """Return whether ``judged`` is no worse than ``champion`` on the same impressions.
+
+    ``slates`` are those of ``judged``, with the champion's rows. Worse is what exceeds the
+    one-sided margin of error (95 %, by users) and ``tolerance``.
+    """
+    version = champion.card.version
+    if champion.card.boundary_ms > int(slates.request_at_ms[0]):
+        return skip(f"{version} was trained on these requests")
+    other = score(champion.folder, slates)
+    clicked, users = judged.clicked, judged.users
+    new, old = judged.probabilities, other.probabilities
+    compared = (
+        _Comparison(
+            champion=metrics.log_loss(clicked, old),
+            difference=significance.log_loss(clicked, new, old, users),
+            sign=-1.0,
+        ),
+        _Comparison(
+            champion=metrics.auc(clicked, old),
+            difference=significance.auc(clicked, new, old, users),
+            sign=1.0,
+        ),
+        _Comparison(
+            champion=metrics.gauc(clicked, old, other.requests),
+            difference=significance.gauc(clicked, new, old, judged.requests, users),
+            sign=1.0,
+        ),
+    )
+    return tuple(
+        _gate(name, version, each, tolerance)
+        for name, each in zip(GATES, compared, strict=True)
+    )
+
+
+def score(folder: Path, slates: Slates) -> Scored:
+    """Return the shown impressions of ``slates``, scored by the bundle in ``folder``."""
+    scorer = onnx_export.scorer(folder)
+    probabilities = np.full(slates.clicked.shape, np.nan, dtype=np.float32)
+    for start in range(0, len(slates), SCORING_ROWS):
+        rows = np.arange(start, min(start + SCORING_ROWS, len(slates)))
+        tensors = torch_rows(slates.tensors, rows, torch.device("cpu"))
+        inputs = {name: tensors[name].numpy() for name in EXAMPLE_NAMES}
+        probabilities[rows] = scorer(inputs)
+    return scored(slates, probabilities)
+
+
+def _gate(name: str, version: str, compared: _Comparison, tolerance: float) -> Gate:
+    champion, difference = compared.champion, compared.difference
+    if np.isnan(difference.value):
+        return skipped(name, "undefined: too few clicks")
+    allowed = difference.margin + tolerance
+    shown = round(difference.value, 4) + 0.0  # a rounding error below zero is no "-0.0000"
+    return Gate(
+        gate=name,
+        passed=bool(compared.sign * difference.value >= -allowed),
+        value=finite(champion + difference.value),
+        limit=finite(champion - compared.sign * allowed),
+        note=f"{version} has {champion:.4f}; difference {shown:+.4f}; tolerated are the "
+        f"margin of error {difference.margin:.4f} and training.champion_tolerance "
+        f"{tolerance:g}",
+    )

@@ -1,0 +1,213 @@
+"""Score → evaluation: hold out the newest requests, calibrate on half, judge on the rest.
+
+In: slates by time, and a trained model. Out: the calibration, the metrics of slates that
+neither training nor calibration saw, and the gates that they are held to.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from srp4ctr.errors import OutageError
+from srp4ctr.features.bundles.gates import Gate, finite, skipped
+from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.dataset.batches import Slates
+from srp4ctr.training.evaluation import metrics, significance
+from srp4ctr.training.evaluation.calibration import Calibration, fit_platt
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.objectives.finetuning import serving_logits
+
+Floats = NDArray[np.float64]
+_POPULARITY = CANDIDATE_FEATURES.index("item_click_rate_168h")
+MIN_REQUESTS = 20  # fewer leave nothing to hold out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """Requests by time: what trains, then what calibrates, then what judges."""
+
+    train: Slates
+    calibrate: Slates
+    judge: Slates
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scored:
+    """The judged impressions that were shown, one after another, and a model's scores."""
+
+    clicked: Floats
+    probabilities: Floats
+    """Calibrated, as serving makes them."""
+    requests: NDArray[np.int64]
+    users: NDArray[np.str_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """How a model does on the held-out slates."""
+
+    calibration: Calibration
+    metrics: Mapping[str, float]
+    """Of the judged slates; a metric that is undefined there is absent."""
+    gates: tuple[Gate, ...]
+    judged: Scored
+
+
+def boundary_ms(request_times_ms: NDArray[np.int64], held_out_share: float) -> int:
+    """Return the time from which requests are held out: the newest share of them.
+
+    ``ValueError`` if there are too few, or no time before the newest.
+    """
+    total = len(request_times_ms)
+    if total < MIN_REQUESTS:
+        raise OutageError(
+            f"only {total} requests have matured labels; at least {MIN_REQUESTS} are"
+            " needed to train and to evaluate on: publish more impressions and clicks"
+        )
+    held_out = max(int(total * held_out_share), 2)
+    times_ms = np.sort(request_times_ms)
+    boundary = int(times_ms[total - held_out])
+    # Requests of one instant stay together: none is trained on from its own time.
+    if boundary == int(times_ms[0]):
+        raise ValueError(f"{total} requests, all of one time: there is no past to train on")
+    return boundary
+
+
+def split(slates: Slates, boundary: int) -> Split:
+    """Return ``slates`` (by time) in three parts: ``train`` ends before ``boundary``."""
+    total = len(slates)
+    first = int(np.searchsorted(slates.request_at_ms, boundary))
+    middle = first + (total - first) // 2
+    return Split(
+        train=slates.take(slice(first)),
+        calibrate=slates.take(slice(first, middle)),
+        judge=slates.take(slice(middle, total)),
+    )
+
+
+def evaluate(model: SRP4CTR, parts: Split, config: RefreshConfig) -> Evaluation:
+    """Calibrate ``model`` in place, and return how it does on the judged slates."""
+    shown = parts.calibrate.shown
+    logits = serving_logits(model, parts.calibrate)
+    fitted = fit_platt(parts.calibrate.clicked[shown], logits[shown])
+    with torch.no_grad():
+        model.head.calibration_scale.fill_(fitted.scale)
+        model.head.calibration_bias.fill_(fitted.bias)
+    logits = serving_logits(model, parts.judge)
+    judged = scored(parts.judge, fitted.probabilities(logits))
+    measured = _measure(parts.judge, judged)
+    return Evaluation(
+        calibration=fitted,
+        metrics={name: value for name, value in measured.items() if np.isfinite(value)},
+        gates=gates(measured, judged, config),
+        judged=judged,
+    )
+
+
+def scored(slates: Slates, probabilities: NDArray[np.generic]) -> Scored:
+    """Return the shown impressions of ``slates`` with their ``probabilities`` (R, N)."""
+    shown = slates.shown
+    request = np.broadcast_to(np.arange(len(slates))[:, None], shown.shape)[shown]
+    return Scored(
+        clicked=slates.clicked[shown].astype(np.float64),
+        probabilities=np.asarray(probabilities[shown], dtype=np.float64),
+        requests=request,
+        users=slates.user_ids[request],
+    )
+
+
+def _measure(slates: Slates, judged: Scored) -> dict[str, float]:
+    clicked, predicted = judged.clicked, judged.probabilities
+    popularity = slates.tensors["candidate_features"][..., _POPULARITY][slates.shown]
+    return {
+        "auc": metrics.auc(clicked, predicted),
+        "gauc": metrics.gauc(clicked, predicted, judged.requests),
+        "log_loss": metrics.log_loss(clicked, predicted),
+        "calibration": metrics.calibration(clicked, predicted),
+        "calibration_standard_error": metrics.calibration_standard_error(predicted),
+        "normalised_entropy": metrics.normalised_entropy(clicked, predicted),
+        # The item's click rate of the last week, as if everyone were alike.
+        "popularity_auc": metrics.auc(clicked, popularity),
+        "judged_impressions": float(len(clicked)),
+        "judged_clicks": float(clicked.sum()),
+    }
+
+
+def gates(
+    measured: Mapping[str, float], judged: Scored, config: RefreshConfig
+) -> tuple[Gate, ...]:
+    """Return the gates on the judged slates; undefined metrics fail theirs.
+
+    Each limit is widened by the margin of error (95 %) of so few impressions: a small
+    shop's hundred judged impressions would be a lottery.
+    """
+    calibration = measured["calibration"]
+    margin = 1.96 * measured["calibration_standard_error"]
+    limit = config.max_calibration_error
+    return (
+        _auc_gate(measured["auc"], judged, config.min_auc),
+        _gauc_gate(measured["gauc"], judged, config.min_gauc),
+        Gate(
+            gate="calibration",
+            passed=abs(calibration - 1.0) - margin <= limit,
+            value=finite(calibration),
+            limit=limit,
+            note=f"predicted / clicked {calibration:.3f}; off by at most "
+            f"training.max_calibration_error {limit}, and a margin of error {margin:.3f}",
+        ),
+        _entropy_gate(measured["normalised_entropy"], judged),
+    )
+
+
+def _auc_gate(auc: float, judged: Scored, limit: float) -> Gate:
+    even = _even(judged)
+    clicked, scores = judged.clicked, judged.probabilities
+    margin = significance.auc(clicked, scores, even, judged.users).margin
+    return Gate(
+        gate="auc",
+        passed=auc + margin >= limit,
+        value=finite(auc),
+        limit=limit,
+        note=f"AUC {auc:.4f}; at least training.min_auc {limit}, less a margin of error "
+        f"{margin:.4f}",
+    )
+
+
+def _gauc_gate(gauc: float, judged: Scored, limit: float) -> Gate:
+    if np.isnan(gauc):
+        return skipped("gauc", "no request has both a click and a non-click")
+    scores, even = judged.probabilities, _even(judged)
+    difference = significance.gauc(
+        judged.clicked, scores, even, judged.requests, judged.users
+    )
+    return Gate(
+        gate="gauc",
+        passed=gauc + difference.margin >= limit,
+        value=gauc,
+        limit=limit,
+        note=f"AUC within a request {gauc:.4f}; at least training.min_gauc {limit}, "
+        f"less a margin of error {difference.margin:.4f}",
+    )
+
+
+def _even(judged: Scored) -> Floats:
+    """Return the scores of a model without any order: AUC 1/2."""
+    return np.zeros_like(judged.probabilities)
+
+
+def _entropy_gate(entropy: float, judged: Scored) -> Gate:
+    """Hold the log loss against that of the judged slice's own mean click rate."""
+    mean = np.full_like(judged.probabilities, judged.clicked.mean())
+    worse = significance.log_loss(judged.clicked, judged.probabilities, mean, judged.users)
+    return Gate(
+        gate="normalised_entropy",
+        passed=bool(np.isfinite(entropy)) and worse.value <= worse.margin,
+        value=finite(entropy),
+        limit=1.0,
+        note=f"log loss / that of the mean click rate {entropy:.4f}; below 1, within the "
+        "margin of error",
+    )

@@ -1,0 +1,1 @@
+"""Trained model → bundle: ONNX files, cost, embeddings."""

@@ -1,0 +1,183 @@
+"""Event log and a bundle → the bundle's vectors at each impression, in a Parquet file.
+
+To train a click model of one's own on the outputs of ``encode_user`` and
+``candidate_states``: a row per impression whose label has matured, with both vectors of
+what was known at that time, but for items' attributes, which are the newest. Only requests
+that the bundle was not trained on: on others its vectors are better than in serving.
+``docs/own_model.md`` shows how to use them.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from srp4ctr.features.bundles import bundle
+from srp4ctr.features.bundles.bundle import BundleManifest
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.offline import event_tables, point_in_time
+from srp4ctr.features.offline.item_profiles import item_profiles
+from srp4ctr.features.tensors.schema import (
+    CANDIDATE_KNOWLEDGE,
+    PROBABILITY_TENSORS,
+    USER_KNOWLEDGE,
+)
+from srp4ctr.features.tensors.vocabulary import load as load_vocabulary
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.training.dataset import examples
+from srp4ctr.training.dataset.batches import Arrays, Slates
+from srp4ctr.training.export.onnx_export import Outputs, outputs
+from srp4ctr.training.loop.progress import ProgressListener
+
+BATCH = 64  # slates at once
+STEP = "vectors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Impressions:
+    """What is known of the impressions (M,) of some slates, in the slates' order."""
+
+    slates: Slates
+    user_ids: NDArray[np.object_]
+    request_ids: NDArray[np.object_]
+    item_ids: NDArray[np.object_]
+    positions: NDArray[np.int64]
+    clicked: NDArray[np.bool_]
+
+
+def write_vectors(
+    folder: Path,
+    features: FeatureConfig,
+    streams: StreamConfig,
+    out: Path,
+    progress: ProgressListener,
+) -> int:
+    """Write the vectors of the bundle in ``folder`` to ``out``; return the rows written.
+
+    ``out`` appears when it is whole. Raises ``ValueError`` where no request is newer than
+    what the bundle was trained on.
+    """
+    card = bundle.verify(folder)
+    found = _impressions(folder, card, features, streams)
+    made = outputs(folder)
+    unfinished = out.with_name(f"{out.name}.{os.getpid()}.tmp")
+    try:
+        with pq.ParquetWriter(unfinished, _schema(card)) as writer:
+            for table in _tables(found, card, made, progress):
+                writer.write_table(table)
+        unfinished.replace(out)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return len(found.clicked)
+
+
+def _impressions(
+    folder: Path, card: BundleManifest, features: FeatureConfig, streams: StreamConfig
+) -> _Impressions:
+    vocabulary = load_vocabulary(folder / bundle.VOCABULARY_FILE)
+    with event_tables.opened(Path(features.log_dir), features.offline_engine) as log:
+        lengths = streams.sequence_length, features.sequence_ttl_days
+        every = point_in_time.snapshot(log, *lengths, streams.exposure_length)
+        names = {row: name for (_, name), row in point_in_time.request_rows(log).items()}
+        items = log.rows(log.events.select("item_key", "item_id").distinct())
+        profiles = item_profiles(log, features, time.time_ns() // 1_000_000)
+    first = int(np.searchsorted(every.times_ms, card.boundary_ms))
+    found = every.from_time(card.boundary_ms)
+    if len(found.times_ms) == 0:
+        raise ValueError(
+            "no request with a matured label is newer than what "
+            f"{card.version} was trained on: wait for some, or refresh less often"
+        )
+    ids = dict(
+        zip(items["item_key"].to_pylist(), items["item_id"].to_pylist(), strict=True)
+    )
+    of = found.candidate_requests
+    attributes = examples.item_attributes(profiles, vocabulary)
+    return _Impressions(
+        slates=examples.slates(found, vocabulary, attributes),
+        user_ids=found.user_ids[of],
+        request_ids=np.array([names[first + row] for row in of.tolist()], dtype=object),
+        item_ids=np.array([ids[key] for key in found.candidate_item_keys.tolist()], object),
+        positions=found.candidate_positions,
+        clicked=found.candidate_clicked,
+    )
+
+
+def _schema(card: BundleManifest) -> pa.Schema:
+    sizes = card.sizes
+    return pa.schema(
+        {
+            "user_id": pa.string(),
+            "request_id": pa.string(),
+            "item_id": pa.string(),
+            "request_at": pa.timestamp("ms", tz="UTC"),
+            "position": pa.int64(),
+            "clicked": pa.bool_(),
+            "model_version": pa.string(),
+            PROBABILITY_TENSORS[0].name: pa.float32(),
+            USER_KNOWLEDGE[0].name: pa.list_(pa.float32(), sizes["M"] * sizes["D"]),
+            CANDIDATE_KNOWLEDGE[0].name: pa.list_(pa.float32(), sizes["D"]),
+        }
+    )
+
+
+def _tables(
+    found: _Impressions, card: BundleManifest, made: Outputs, progress: ProgressListener
+) -> Iterator[pa.Table]:
+    """Yield the rows of some slates after another."""
+    ends = np.cumsum(found.slates.shown.sum(axis=1))
+    for begin in range(0, len(found.slates), BATCH):
+        slates = found.slates.take(slice(begin, begin + BATCH))
+        last = min(begin + BATCH, len(found.slates)) - 1
+        rows = slice(int(ends[begin - 1]) if begin else 0, int(ends[last]))
+        yield _table(found, slates, rows, card, made(_as_served(slates.tensors)))
+        progress(STEP, last + 1, len(found.slates))
+
+
+def _table(
+    found: _Impressions,
+    slates: Slates,
+    rows: slice,
+    card: BundleManifest,
+    answer: Arrays,
+) -> pa.Table:
+    shown = slates.shown
+    request = np.nonzero(shown)[0]
+    (probability,), (queries,), (states,) = (
+        [answer[spec.name] for spec in table]
+        for table in (PROBABILITY_TENSORS, USER_KNOWLEDGE, CANDIDATE_KNOWLEDGE)
+    )
+    columns = {
+        "user_id": found.user_ids[rows],
+        "request_id": found.request_ids[rows],
+        "item_id": found.item_ids[rows],
+        "request_at": slates.request_at_ms[request],
+        "position": found.positions[rows],
+        "clicked": found.clicked[rows],
+        "model_version": np.full(len(request), card.version),
+        PROBABILITY_TENSORS[0].name: probability[shown],
+        USER_KNOWLEDGE[0].name: _lists(queries[request]),
+        CANDIDATE_KNOWLEDGE[0].name: _lists(states[shown]),
+    }
+    return pa.table(columns, schema=_schema(card))
+
+
+def _lists(vectors: NDArray[Any]) -> pa.FixedSizeListArray:
+    flat = vectors.reshape(len(vectors), -1)
+    values = pa.array(flat.ravel(), type=pa.float32())
+    return pa.FixedSizeListArray.from_arrays(values, flat.shape[1])
+
+
+def _as_served(tensors: Arrays) -> Arrays:
+    """Return ``tensors`` in the schema's own types: slates keep small ones."""
+    return {
+        name: array.astype(np.int64 if array.dtype.kind == "i" else np.float32)
+        for name, array in tensors.items()
+    }

@@ -1,0 +1,1 @@
+"""The training loop: epochs, steps, learning rate, checkpoints, processes."""

@@ -1,0 +1,152 @@
+"""One training step: the rows of a batch → gradients of its whole loss → new weights.
+
+In: an objective and its optimiser. Out: the loss of the batch. A batch may be split over
+processes, and into parts one after another: Σ sum / Σ count is the same.
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.loop.distributed import Processes
+from srp4ctr.training.model.batch_rng import Part, drawing
+from srp4ctr.training.objectives.objective import Counts, Objective, Terms, loss_of, mean_of
+
+MAX_GRADIENT_NORM = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainStep:
+    """An objective with its optimiser, in these processes and this precision."""
+
+    objective: Objective
+    optimiser: torch.optim.Optimizer
+    processes: Processes
+    config: RefreshConfig
+    module: nn.Module
+    """The objective, as the processes share it."""
+
+    @classmethod
+    def of(
+        cls,
+        objective: Objective,
+        optimiser: torch.optim.Optimizer,
+        processes: Processes,
+        config: RefreshConfig,
+    ) -> "TrainStep":
+        """Return the step of ``objective``, compiled and shared as configured."""
+        compiled: nn.Module = objective
+        if config.compile:
+            compiled = torch.compile(objective, dynamic=True)  # type: ignore[assignment]
+        return cls(
+            objective=objective,
+            optimiser=optimiser,
+            processes=processes,
+            config=config,
+            module=processes.wrap(compiled),
+        )
+
+    def run(self, rows: NDArray[np.int64], seed: int) -> dict[str, Tensor]:
+        """Train on the batch ``rows``; return the value of each term of its loss."""
+        self.optimiser.zero_grad(set_to_none=True)
+        parts = self._parts(len(rows), self.config.accumulate)
+        counts = self._counts(rows, parts, seed) if len(parts) > 1 else None
+        found: dict[str, Tensor] = {}
+        weight = self._weight(rows)
+        for part in parts:
+            with self._gradients_wait(part is not parts[-1]), drawing(seed, part):
+                terms = self._terms(rows, part)
+                whole = counts or self._added({n: c for n, (_, c) in terms.items()})
+                # The wrapper averages over the processes what is a sum.
+                loss = loss_of(terms, whole) * self.processes.count * weight
+                loss.backward()  # type: ignore[no-untyped-call]
+            for name, (total, _) in terms.items():
+                value = mean_of((total.detach(), whole[name]))
+                found[name] = found.get(name, 0) + value
+        groups = self.optimiser.param_groups
+        trained = [parameter for group in groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(trained, MAX_GRADIENT_NORM)
+        self.optimiser.step()
+        return self._added(found)
+
+    def _weight(self, rows: NDArray[np.int64]) -> float:
+        """Return the weight of the gradient of ``rows``: 1 on average."""
+        counts = self.objective.target_counts
+        return float(counts[rows].mean() / counts.mean())
+
+    def loss(self, batches: list[NDArray[np.int64]], seed: int) -> float:
+        """Return the loss of all ``batches`` together, as they would be served."""
+        self.objective.eval()
+        totals: dict[str, Tensor] = {}
+        counts: dict[str, Tensor] = {}
+        for rows in batches:
+            found = self._summed(rows, self._parts(len(rows), 1), seed)
+            for kept, added in zip((totals, counts), found, strict=True):
+                kept |= {name: kept.get(name, 0) + value for name, value in added.items()}
+        self.objective.train()
+        return float(loss_of({name: (totals[name], counts[name]) for name in totals}))
+
+    def _parts(self, whole: int, pieces: int) -> list[Part]:
+        """Return this process's parts of a batch; with few rows some are empty."""
+        rank, count = self.processes.rank, self.processes.count
+        cuts = np.linspace(0, whole, count * pieces + 1).astype(int).tolist()
+        mine = range(rank * pieces, (rank + 1) * pieces)
+        return [Part(first=cuts[k], rows=cuts[k + 1] - cuts[k], whole=whole) for k in mine]
+
+    def _batch(self, rows: NDArray[np.int64], part: Part) -> Any:
+        longest = self.objective.lengths[rows].max(axis=0)
+        return self.objective.batch(rows[part.first : part.first + part.rows], longest)
+
+    @torch.no_grad()
+    def _counts(self, rows: NDArray[np.int64], parts: list[Part], seed: int) -> Counts:
+        """Return the counts of a whole batch, which its first part needs: no model runs."""
+        counts: dict[str, Tensor] = {}
+        for part in parts:
+            with drawing(seed, part):
+                found = self.objective.counts(self._batch(rows, part))
+            counts = {name: counts.get(name, 0) + count for name, count in found.items()}
+        return self._added(counts)
+
+    def _terms(self, rows: NDArray[np.int64], part: Part) -> Terms:
+        batch = self._batch(rows, part)
+        device = next(self.objective.parameters()).device.type
+        mixed = self.config.precision == "bf16-mixed"
+        with torch.autocast(device, torch.bfloat16, enabled=mixed):
+            terms: Terms = self.module(batch)
+        return terms
+
+    @torch.no_grad()
+    def _summed(
+        self, rows: NDArray[np.int64], parts: list[Part], seed: int
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return sums and counts of a whole batch, without gradients."""
+        sums: dict[str, Tensor] = {}
+        counts: dict[str, Tensor] = {}
+        for part in parts:
+            with drawing(seed, part):
+                for name, (total, count) in self._terms(rows, part).items():
+                    sums[name] = sums.get(name, 0) + total
+                    counts[name] = counts.get(name, 0) + count
+        return self._added(sums), self._added(counts)
+
+    def _added(self, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return ``numbers`` summed over the processes."""
+        if self.processes.count == 1:
+            return dict(numbers)
+        stacked = torch.stack([number.double() for number in numbers.values()])
+        summed = self.processes.add(stacked).to(torch.float32)
+        return dict(zip(numbers, summed.unbind(), strict=True))
+
+    def _gradients_wait(self, wait: bool) -> AbstractContextManager[None]:
+        """Keep gradients to this process while more of its parts are to come."""
+        if wait and isinstance(self.module, DistributedDataParallel):
+            return self.module.no_sync()
+        return nullcontext()

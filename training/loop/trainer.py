@@ -1,0 +1,242 @@
+"""The trainer loop of both stages: epochs, batches, a falling learning rate, checkpoints.
+
+In: a stage (an objective and its optimiser) and how many rows it has. Out: its mean loss
+per epoch. A step's order, masks and dropout depend on seed, stage and step only, and its
+loss on the whole batch: a resumed run, two processes, or a batch in parts train the same.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.dataset import bucket_sampler
+from srp4ctr.training.loop import checkpoints
+from srp4ctr.training.loop.checkpoints import Progress
+from srp4ctr.training.loop.distributed import ALONE, Processes
+from srp4ctr.training.loop.lr_schedule import Schedule
+from srp4ctr.training.loop.progress import ProgressListener, ScalarLog, silent, unlogged
+from srp4ctr.training.loop.train_step import TrainStep
+from srp4ctr.training.objectives.objective import Objective
+
+REPORT_EVERY_S = 0.2  # reading the loss waits for the device
+REPORTED_STEPS = 20  # whose mean loss is shown: one batch's is noise
+VALIDATION_SHARE = 0.1  # of a stage's rows, the last, if it may stop early
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One stage of training."""
+
+    name: str
+    objective: Objective
+    optimiser: torch.optim.Optimizer
+    rows: int
+    """Of the objective's examples. Where ``config.patience`` is set the last of them
+    validate: the newest slates, or whole users' windows."""
+    batch_rows: int
+    epochs: int
+    seed: int
+    config: RefreshConfig
+    """Its settings of the loop, from ``precision`` to ``patience``."""
+
+    @property
+    def training_rows(self) -> int:
+        """How many rows are trained on: the first ones."""
+        if self.config.patience is None:
+            return self.rows
+        return self.rows - int(self.rows * VALIDATION_SHARE)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many batches the training rows make."""
+        return math.ceil(self.training_rows / self.batch_rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitOptions:
+    """What surrounds a stage and does not change its result (but for ``seconds``)."""
+
+    checkpoint: Path | None = None
+    recipe: str = ""
+    seconds: float | None = None
+    """The time limit of the stage; the learning rate falls with whichever is further
+    on, the clock or the steps, so that a stage cut short still ends on a low one."""
+    progress: ProgressListener = silent
+    log: ScalarLog = unlogged
+    processes: Processes = ALONE
+
+
+def fit(stage: Stage, options: FitOptions) -> tuple[float, ...]:
+    """Train ``stage``, from its checkpoint if there is one; return each epoch's loss."""
+    with _reproducible(next(stage.objective.parameters()).device):
+        run = _Run.start(stage, options)
+        while not run.progress.is_over and run.progress.steps_done < run.schedule.steps:
+            run.one_epoch()
+        run.finish()
+    return run.losses()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """A stage while it is trained."""
+
+    stage: Stage
+    options: FitOptions
+    train_step: TrainStep
+    schedule: Schedule
+    progress: Progress
+    saved_at: float
+    reported_at: float
+    note: str = ""
+    rates: list[float] = field(default_factory=list)
+    """The learning rate of each step of this run that is not logged yet."""
+    rows_seen: int = 0
+
+    @classmethod
+    def start(cls, stage: Stage, options: FitOptions) -> "_Run":
+        """Return the stage where its checkpoint left it, or at its beginning."""
+        objective, optimiser = stage.objective, stage.optimiser
+        steps, now = stage.epochs * stage.steps_per_epoch, time.monotonic()
+        schedule = Schedule(
+            rates=[group["lr"] for group in optimiser.param_groups],
+            steps=steps,
+            began=now,
+            seconds=options.seconds,
+            processes=options.processes,
+        )
+        found = None
+        if options.checkpoint is not None:
+            found = checkpoints.load(
+                options.checkpoint, objective, optimiser, options.recipe
+            )
+        device = next(objective.parameters()).device
+        return cls(
+            stage=stage,
+            options=options,
+            train_step=TrainStep.of(objective, optimiser, options.processes, stage.config),
+            schedule=schedule,
+            progress=found or Progress(curve=torch.full((steps,), math.nan, device=device)),
+            saved_at=now,
+            reported_at=-math.inf,
+        )
+
+    def one_epoch(self) -> None:
+        """Run what is left of the epoch, or what the clock leaves of it."""
+        stage, progress = self.stage, self.progress
+        stage.objective.train()
+        epoch, done = divmod(progress.steps_done, stage.steps_per_epoch)
+        seed = _seed(stage.seed, epoch)
+        for rows in self._batches(seed)[done:]:
+            self._report()
+            self._step(rows)
+            if self.schedule.spent(progress.steps_done) >= 1.0:
+                progress.is_over = True
+                break
+            if progress.steps_done % stage.steps_per_epoch == 0:
+                break  # validated before it is saved: resumed, an epoch is done or not
+            self._save_if_due()
+        if stage.config.patience is not None:
+            progress.is_over |= self._has_stopped_improving()
+        self._save_if_due()
+
+    def finish(self) -> None:
+        """Report that it is over, with the best weights, and save where it ended."""
+        if self.progress.best:
+            checkpoints.restore(self.stage.objective, self.progress.best)
+        if self.rows_seen:
+            self.progress.is_over = True
+            self._save()
+        self.reported_at = -math.inf
+        self._report(is_over=True)
+
+    def losses(self) -> tuple[float, ...]:
+        """Return the mean loss of the steps of each epoch that was begun."""
+        done, per_epoch = self.progress.steps_done, max(self.stage.steps_per_epoch, 1)
+        epochs = [self.progress.curve[k : k + per_epoch] for k in range(0, done, per_epoch)]
+        return tuple(float(epoch.nanmean()) for epoch in epochs)
+
+    def _batches(self, seed: int) -> list[NDArray[np.int64]]:
+        stage, rows = self.stage, np.arange(self.stage.training_rows)
+        by_length = stage.config.bucket_by_length
+        lengths = stage.objective.lengths[rows] if by_length else None
+        return bucket_sampler.batches(rows, lengths, stage.batch_rows, seed)
+
+    def _step(self, rows: NDArray[np.int64]) -> None:
+        stage, progress = self.stage, self.progress
+        self.schedule.apply(stage.optimiser, progress.steps_done)
+        self.rates.append(stage.optimiser.param_groups[0]["lr"])
+        seed = _seed(stage.seed, stage.epochs + progress.steps_done)
+        terms = self.train_step.run(rows, seed)
+        progress.curve[progress.steps_done] = torch.stack([*terms.values()]).sum()
+        progress.steps_done += 1
+        self.rows_seen += len(rows)
+
+    def _has_stopped_improving(self) -> bool:
+        """Validate the epoch on the rows held back; keep its weights if it is the best."""
+        stage, seen = self.stage, self.progress.validation
+        held_back = np.arange(stage.training_rows, stage.rows)
+        batches = bucket_sampler.in_order(held_back, stage.batch_rows)
+        seen.append(self.train_step.loss(batches, _seed(stage.seed)))
+        self.options.log(f"{stage.name}/validation", seen[-1], self.progress.steps_done)
+        best = int(np.argmin(seen))
+        if best == len(seen) - 1:
+            weights = checkpoints.weights(stage.objective)
+            self.progress.best = {name: t.clone() for name, t in weights.items()}
+        assert stage.config.patience is not None
+        return len(seen) - 1 - best >= stage.config.patience
+
+    def _save_if_due(self) -> None:
+        if time.monotonic() - self.saved_at >= self.stage.config.checkpoint_every_s:
+            self._save()
+
+    def _save(self) -> None:
+        self.saved_at = time.monotonic()
+        path, stage = self.options.checkpoint, self.stage
+        if path is not None and self.options.processes.is_first:
+            checkpoints.save(
+                path, stage.objective, stage.optimiser, self.progress, self.options.recipe
+            )
+
+    def _report(self, is_over: bool = False) -> None:
+        """Report progress; the loss and the logs now and then."""
+        now, done, curve = time.monotonic(), self.progress.steps_done, self.progress.curve
+        total, name = self.schedule.steps, self.stage.name
+        if now - self.reported_at >= REPORT_EVERY_S and done:
+            self.reported_at = now
+            loss = float(curve[max(done - REPORTED_STEPS, 0) : done].mean())
+            speed = self.rows_seen / max(now - self.schedule.began, 1e-9)
+            self.note = f"loss {loss:.4f}  {speed:,.0f} rows/s"
+            first = done - len(self.rates)
+            for step, value in enumerate(curve[first:done].tolist(), start=first):
+                self.options.log(f"{name}/loss", value, step)
+                self.options.log(f"{name}/learning_rate", self.rates[step - first], step)
+            self.rates.clear()
+        self.options.progress(name, total if is_over else done, total, self.note)
+
+
+def _seed(*numbers: int) -> int:
+    """Return a seed that is as good as independent of that of any other numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+@contextmanager
+def _reproducible(device: torch.device) -> Iterator[None]:
+    """On a CPU, add gradients in one order whatever the threads; restored afterwards."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(before or device.type == "cpu")
+    filling = torch.utils.deterministic
+    fills = filling.fill_uninitialized_memory  # type: ignore[attr-defined]
+    filling.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        filling.fill_uninitialized_memory = fills  # type: ignore[attr-defined]

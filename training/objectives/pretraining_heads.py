@@ -1,0 +1,144 @@
+"""What pre-training asks of the encoder: the hidden item, its attributes, the behaviour.
+
+In: last states and what was hidden. Out: losses by name, each a sum and of how many. These
+heads end with pre-training; only the encoder and its tables go on.
+
+Shapes: B windows, L history, P hidden positions, I item rows, A attribute slots, D width.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from srp4ctr.features.tensors.item_fields import FieldPlace, places
+from srp4ctr.features.tensors.schema import BEHAVIOR_FIELDS, Field
+from srp4ctr.features.tensors.vocabulary import MASK_ROW
+from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.model.embeddings import TokenEmbedding
+from srp4ctr.training.objectives.masking import Masks
+from srp4ctr.training.objectives.objective import Counts, Term, Terms
+from srp4ctr.training.objectives.sampled_softmax import (
+    Proposal,
+    Vectors,
+    full_softmax,
+    sampled_softmax,
+)
+
+_NOT_ASKED = -100  # what cross_entropy leaves out
+
+
+class MaskedHeads(nn.Module):
+    """An item softmax tied to the tokens, and above a transform a head for each field.
+
+    Three groups weigh alike: the item, the mean of its fields, the mean of the behaviour's
+    fields. A loss is in units of the logarithm of its number of choices, so that it begins
+    near 1, a multi-valued field's once more over the values that an item has.
+    """
+
+    def __init__(self, config: ModelConfig, embedding: TokenEmbedding) -> None:
+        super().__init__()
+        width = config.width
+        self.transform = nn.Sequential(
+            nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width)
+        )
+        self.item_bias = nn.Parameter(torch.zeros(embedding.items.num_embeddings))
+        self.item_fields = _heads(width, embedding.item_fields)
+        self.behavior_fields = _heads(width, BEHAVIOR_FIELDS)
+        self.places = places(embedding.item_fields)
+        self.proposal: Proposal | None = None
+        """Set for a large catalogue: the item softmax is then over a sample."""
+
+    def forward(
+        self, states: Tensor, history: dict[str, Tensor], masks: Masks, vectors: Vectors
+    ) -> Terms:
+        """Return the losses of what ``masks`` hide of ``history``, by ``states`` (B, L, D).
+
+        ``vectors`` gives what each item is recognised by. Every head is asked always, maybe
+        of nothing: its sum is then 0.
+        """
+        hidden = states[masks.items]  # (P, D)
+        rows = history["history_item_rows"][masks.items]
+        terms: dict[str, Term] = {"item": self.item_term(hidden, rows, vectors)}
+        hidden = self.transform(hidden)
+        attributes = history["history_attribute_rows"][masks.items]  # (P, A)
+        for place, head in zip(self.places, self.item_fields, strict=True):
+            loss, asked = field_term(head(hidden), attributes[:, place.slots], place)
+            share = len(self.places) * math.log(place.field.size + 1)
+            terms[f"item {place.field.name}"] = loss / share, asked
+        hidden = self.transform(states[masks.behaviors])
+        codes = history["history_behavior_codes"][masks.behaviors]  # (P, F)
+        for f, (field, head) in enumerate(
+            zip(BEHAVIOR_FIELDS, self.behavior_fields, strict=True)
+        ):
+            loss = nn.functional.cross_entropy(head(hidden), codes[:, f], reduction="sum")
+            share = len(BEHAVIOR_FIELDS) * math.log(field.size)
+            terms[f"behavior {field.name}"] = loss / share, _count(codes)
+        return terms
+
+    def counts(self, history: dict[str, Tensor], masks: Masks) -> Counts:
+        """Return the counts of the same terms, from the masks only."""
+        rows = history["history_item_rows"][masks.items]
+        attributes = history["history_attribute_rows"][masks.items]  # (P, A)
+        codes = history["history_behavior_codes"][masks.behaviors]  # (P, F)
+        return {
+            "item": _count(rows),
+            **{
+                f"item {place.field.name}": _known(attributes[:, place.slots], place)
+                for place in self.places
+            },
+            **{f"behavior {field.name}": _count(codes) for field in BEHAVIOR_FIELDS},
+        }
+
+    def item_term(self, hidden: Tensor, rows: Tensor, vectors: Vectors) -> Term:
+        """Return the cross entropy of ``rows`` (P) by states (P, D)."""
+        bias, items = self.item_bias, len(self.item_bias)
+        if self.proposal is None:
+            table = vectors(torch.arange(items, device=bias.device))
+            losses = full_softmax(hidden, rows, table, bias)
+        else:
+            losses = sampled_softmax(hidden, rows, vectors, bias, self.proposal)
+        return losses.sum() / math.log(items), _count(rows)
+
+
+def field_term(logits: Tensor, rows: Tensor, place: FieldPlace) -> Term:
+    """Return the loss of an item field's ``rows`` (P, slots) by ``logits`` (P, size).
+
+    Cross entropy over the field's own range; of a multi-valued field binary cross entropy
+    of each value. An item without a known value is not asked for.
+    """
+    if place.field.kind != "multi":
+        wanted = torch.where(
+            rows[:, 0] > MASK_ROW, rows[:, 0] - place.first_row, _NOT_ASKED
+        )
+        loss = nn.functional.cross_entropy(logits, wanted, reduction="sum")
+        return loss, _known(rows, place)
+    known = (rows > MASK_ROW).sum(1)  # (P,)
+    columns = (rows - place.first_row + 1).clamp(min=0)  # 0: no value
+    present = logits.new_zeros(len(rows), place.field.size + 1).scatter_(1, columns, 1.0)
+    each = nn.functional.binary_cross_entropy_with_logits(
+        logits, present[:, 1:], reduction="none"
+    )
+    loss = (each.sum(1) * (known > 0) / known.clamp(min=1)).sum()
+    return loss, _known(rows, place)
+
+
+def _known(rows: Tensor, place: FieldPlace) -> Tensor:
+    """Return how many of the items ``rows`` (P, slots) have a known value of the field."""
+    is_known = rows > MASK_ROW
+    has_value = is_known.any(1) if place.field.kind == "multi" else is_known[:, 0]
+    return has_value.float().sum()
+
+
+def _heads(width: int, fields: Sequence[Field]) -> nn.ModuleList:
+    heads = nn.ModuleList(nn.Linear(width, field.size) for field in fields)
+    for field, head in zip(fields, heads, strict=True):
+        if field.kind == "multi":  # a value is rare: at 1/2 each, all would add up to much
+            assert isinstance(head, nn.Linear)
+            nn.init.constant_(head.bias, -math.log(field.size))
+    return heads
+
+
+def _count(hidden: Tensor) -> Tensor:
+    return torch.tensor(float(len(hidden)), device=hidden.device)

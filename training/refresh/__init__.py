@@ -1,0 +1,1 @@
+"""The periodic refresh: event log → serving bundle."""

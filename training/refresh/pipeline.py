@@ -1,0 +1,194 @@
+"""The periodic refresh, from event log to serving bundle: the recipe, top to bottom.
+
+In: the raw event log, items' profiles, and the bundles so far. Out: a bundle in
+``bundles_dir``, promoted if it passes its gates, and a report. Nothing here knows Triton:
+promotion is a callable that takes a folder. Killed at any step, the next run resumes.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from srp4ctr.features.bundles import bundle
+from srp4ctr.features.bundles.bundle import BundleManifest
+from srp4ctr.features.bundles.gates import Gate, failed
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.dataset import cache
+from srp4ctr.training.dataset.build import TrainingSet, read_training_set
+from srp4ctr.training.evaluation import champion
+from srp4ctr.training.evaluation.champion import Champion, NoChampion
+from srp4ctr.training.evaluation.evaluate import Scored, evaluate
+from srp4ctr.training.export import bundle_writer
+from srp4ctr.training.export.bundle_writer import Origin, unfinished
+from srp4ctr.training.loop.distributed import ALONE, Processes
+from srp4ctr.training.loop.progress import Clock, ProgressListener, logging_to, silent
+from srp4ctr.training.refresh import lock, reports, stages
+from srp4ctr.training.refresh.reports import Outcome, RefreshReport
+from srp4ctr.training.refresh.stages import Training
+from srp4ctr.training.refresh.warm_start import Parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshOptions:
+    """What surrounds one refresh."""
+
+    promote: Callable[[Path], tuple[Gate, ...]] | None = None
+    """Serves the bundle in a folder, and returns what it checked; None: no promotion."""
+    serving: Path | None = None
+    """The folder of the bundle that serves now."""
+    from_scratch: bool = False
+    """Start without an earlier bundle."""
+    force: bool = False
+    """Train even if the newest bundle was trained on all there is."""
+    progress: ProgressListener = silent
+    processes: Processes = ALONE
+    """Those that train together: the first calls ``refresh``, the others ``run_worker``."""
+
+
+def refresh(
+    config: RefreshConfig,
+    features: FeatureConfig,
+    streams: StreamConfig,
+    options: RefreshOptions | None = None,
+) -> RefreshReport:
+    """Train a model on what the event log has new, and promote it if it passes its gates.
+
+    Raises ``ValueError`` with what to do when the log has too little to train on, and
+    ``RefreshIsRunningError`` while another refresh runs. A run that was cut off resumes
+    where it was, as long as log and recipe are the same.
+    """
+    options = options or RefreshOptions()
+    clock = Clock(options.progress)
+    with lock.held(Path(config.bundles_dir)) as note:
+        old = champion.load(options.serving, streams.sequence_length)
+        with clock.step("examples"):
+            dataset = _dataset(config, features, streams, old)
+        training = Training(
+            config=config,
+            dataset=dataset,
+            from_scratch=options.from_scratch,
+            processes=options.processes,
+            clock=clock,
+        )
+        report = _made_before(config, training.recipe)
+        if report is None or options.force:
+            report = _make_bundle(training, old, options, note)
+        else:
+            stages.release_workers(options.processes)
+            shutil.rmtree(unfinished(config), ignore_errors=True)
+            if report.outcome is not Outcome.READY or options.promote is None:
+                return replace(report, outcome=Outcome.NOTHING_NEW)
+        if report.outcome is Outcome.READY and options.promote is not None:
+            with clock.step("promote"):
+                report = reports.with_promotion(report, options.promote(report.folder))
+        report = replace(report, seconds={**report.seconds, **clock.seconds})
+        reports.write(report)
+        return report
+
+
+def _dataset(
+    config: RefreshConfig,
+    features: FeatureConfig,
+    streams: StreamConfig,
+    old: Champion | NoChampion,
+) -> TrainingSet:
+    """Return the training set; that of an unfinished refresh, if the log is the same."""
+    vocabulary, named = None, ""
+    if isinstance(old, Champion):
+        vocabulary = old.vocabulary
+        named = f"{old.card.version} {old.card.created_at_ms}"
+    return cache.cached(
+        unfinished(config) / cache.FOLDER,
+        cache.name_of(config, features, streams, named),
+        lambda: read_training_set(config, features, streams, vocabulary),
+    )
+
+
+def _make_bundle(
+    training: Training, old: Champion | NoChampion, options: RefreshOptions, note: str
+) -> RefreshReport:
+    """Train, evaluate and export a model; return the report of its bundle.
+
+    ``note`` is of the last refresh, if it died.
+    """
+    config, dataset = training.config, training.dataset
+    start = stages.begin(training, options.serving)
+    model, parent = start.model, start.parent
+    with logging_to(_log_folder(config)) as log:
+        stages.train(start, training, log)
+        with training.clock.step("judge"):
+            evaluation = evaluate(model, dataset.parts, config)
+        for name, value in evaluation.metrics.items():
+            log(f"judged/{name}", value, 0)
+    against = _champion_gates(old, training, evaluation.judged)
+    evaluation = replace(evaluation, gates=evaluation.gates + against)
+    with training.clock.step("export"):
+        origin = Origin(
+            recipe=training.recipe,
+            parent=parent.card.version if parent else "",
+            window_start_ms=_window_start_ms(dataset, parent),
+        )
+        card = bundle_writer.export_bundle(model, dataset, evaluation, config, origin)
+        notes = tuple(each for each in (start.note, note) if each)
+        report = _report(card, notes, options, config)
+        bundle_writer.publish(report, config)
+    return report
+
+
+def _report(
+    card: BundleManifest,
+    notes: tuple[str, ...],
+    options: RefreshOptions,
+    config: RefreshConfig,
+) -> RefreshReport:
+    """Return the report of a new bundle, before any promotion."""
+    passed = Outcome.KEPT if options.promote is None else Outcome.READY
+    return RefreshReport(
+        version=card.version,
+        folder=Path(config.bundles_dir) / card.version,
+        outcome=Outcome.REFUSED if failed(card.gates) else passed,
+        gates=card.gates,
+        parent=card.parent,
+        notes=notes,
+        metrics=card.metrics,
+        cost=card.cost,
+        counts=card.counts,
+    )
+
+
+def _log_folder(config: RefreshConfig) -> Path | None:
+    """Return the folder of this refresh's curves: it is named as the bundle to be."""
+    bundles = Path(config.bundles_dir)
+    if not config.tensorboard_dir:
+        return None
+    return bundles / config.tensorboard_dir / bundle.next_version(bundles)
+
+
+def _champion_gates(
+    old: Champion | NoChampion, training: Training, judged: Scored
+) -> tuple[Gate, ...]:
+    if isinstance(old, NoChampion):
+        return champion.skip(old.reason)
+    slates = training.dataset.champion_judge
+    assert slates is not None  # cut with the champion's vocabulary
+    return champion.compare(old, slates, judged, training.config.champion_tolerance)
+
+
+def _window_start_ms(dataset: TrainingSet, parent: Parent | None) -> int:
+    """Return the earliest request that this bundle or its parents were trained on."""
+    own = int(dataset.parts.train.request_at_ms[0])
+    return min(own, parent.card.window_start_ms) if parent else own
+
+
+def _made_before(config: RefreshConfig, recipe: str) -> RefreshReport | None:
+    """Return the report of the newest bundle if it is whole and of the same ``recipe``."""
+    bundles = bundle.list_bundles(Path(config.bundles_dir))
+    try:
+        if bundles and bundle.verify(bundles[-1]).recipe == recipe:
+            return reports.read(bundles[-1])
+    except ValueError:  # damaged, or of an older schema
+        pass
+    return None

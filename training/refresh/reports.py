@@ -1,0 +1,142 @@
+"""Files on how a refresh ended, for people and for the monitor. No torch.
+
+``report.json`` and ``report.md`` lie in the bundle's folder and are no part of it:
+promotion, and every later promotion, adds what it checked. ``refresh.json`` is of the
+last refresh, with or without a bundle; ``served-check.json`` of the last check of served
+requests.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from srp4ctr.atomic_files import replace_text
+from srp4ctr.features.bundles.gates import Gate, failed
+
+REPORT_FILE = "report.json"
+PAGE_FILE = "report.md"
+STATUS_FILE = "refresh.json"
+"""In the bundles' folder."""
+SERVED_CHECK_FILE = "served-check.json"
+"""In the log's folder: the newest check of served requests."""
+
+
+class Outcome(StrEnum):
+    """How a refresh ended."""
+
+    READY = "ready"  # passed; its promotion has not ended, or was cut off
+    PROMOTED = "promoted"
+    REFUSED = "refused"
+    KEPT = "kept"  # passed; without a promotion
+    NOTHING_NEW = "nothing new"  # the newest bundle was trained on all there is
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshReport:
+    """What a refresh made, how good it is, and whether it serves."""
+
+    version: str
+    folder: Path
+    outcome: Outcome
+    gates: tuple[Gate, ...]
+    parent: str = ""
+    """The bundle that it began with; "": from scratch."""
+    notes: tuple[str, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """By step."""
+
+    @property
+    def promoted(self) -> bool:
+        """Whether it serves."""
+        return self.outcome is Outcome.PROMOTED
+
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """The gates that failed: why it was not promoted."""
+        return tuple(str(gate) for gate in failed(self.gates))
+
+
+class RefreshStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The last refresh, and the last that ended in order."""
+
+    ended_at_ms: int
+    seconds: float
+    error: str = ""
+    """Why it ended before it knew what to do with a bundle; "": it ended in order."""
+    last_success_ms: int = 0
+    """When the last one ended in order, be its bundle refused or nothing new; 0: never."""
+    interval_s: float = 0.0
+    """Another one begins so often; 0: on demand."""
+    version: str = ""
+    outcome: str = ""
+    gates: dict[str, bool] = {}
+    """Of its bundle, less those that were skipped."""
+
+
+class ServedReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the scores of served requests are from what training's features give."""
+
+    checked_at_ms: int
+    requests: int
+    mean_shift: dict[str, float] = {}
+    """By model version: mean |difference| of a probability."""
+
+
+def with_promotion(report: RefreshReport, gates: tuple[Gate, ...]) -> RefreshReport:
+    """Return ``report`` after a promotion that passed or failed ``gates``."""
+    checked = {gate.gate for gate in gates}
+    before = tuple(gate for gate in report.gates if gate.gate not in checked)
+    outcome = Outcome.REFUSED if failed(gates) else Outcome.PROMOTED
+    return replace(report, gates=before + gates, outcome=outcome)
+
+
+def write(report: RefreshReport) -> None:
+    """Write ``report`` into its bundle's folder, each file whole or not at all."""
+    content = asdict(report)
+    del content["folder"]  # a copied bundle lies elsewhere
+    text = json.dumps(content, indent=2, allow_nan=False)
+    replace_text(report.folder / REPORT_FILE, text + "\n")
+    replace_text(report.folder / PAGE_FILE, "\n".join(_page(report)) + "\n")
+
+
+def read(folder: Path) -> RefreshReport | None:
+    """Return the report in ``folder``; None where there is none, or another release's."""
+    try:
+        content = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
+        content["gates"] = tuple(Gate(**each) for each in content["gates"])
+        content["outcome"] = Outcome(content["outcome"])
+        content["notes"] = tuple(content["notes"])
+        return RefreshReport(folder=folder, **content)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def mark(gate: Gate) -> str:
+    """Return one word for how ``gate`` ended."""
+    return {True: "passed", False: "FAILED", None: "skipped"}[gate.passed]
+
+
+def figure(number: float | None) -> str:
+    """Return ``number`` for a table."""
+    return "–" if number is None else f"{number:.4g}"
+
+
+def _page(report: RefreshReport) -> Iterator[str]:
+    yield f"# {report.version}: {report.outcome}\n"
+    start = f"warm, from {report.parent}" if report.parent else "from scratch"
+    yield from (f"- {note}" for note in (f"start: {start}", *report.notes))
+    yield "\n| gate | | value | limit | |\n|---|---|---|---|---|"
+    for gate in report.gates:
+        figures = f"{figure(gate.value)} | {figure(gate.limit)}"
+        yield f"| {gate.gate} | {mark(gate)} | {figures} | {gate.note} |"
+    for title in ("metrics", "counts", "cost", "seconds"):
+        yield f"\n| {title} | |\n|---|---|"
+        for name, number in getattr(report, title).items():
+            yield f"| {name} | {number:,.6g} |"

@@ -1,0 +1,197 @@
+"""Both stages of training, in the process that refreshes and in its worker processes.
+
+In: a training set, and the bundles so far. Out: a trained model. All processes begin with
+the same weights and read the same examples; only the first writes.
+"""
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from srp4ctr.features.bundles import bundle
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.dataset import cache
+from srp4ctr.training.dataset.batches import Slates, Windows
+from srp4ctr.training.dataset.build import TrainingSet
+from srp4ctr.training.export.bundle_writer import unfinished
+from srp4ctr.training.loop.distributed import Processes, device_of
+from srp4ctr.training.loop.progress import Clock, ScalarLog, silent, unlogged
+from srp4ctr.training.loop.trainer import FitOptions, fit
+from srp4ctr.training.model.click_model import ClickModel
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.objectives import finetuning, pretraining
+from srp4ctr.training.objectives.pretraining_heads import MaskedHeads
+from srp4ctr.training.refresh import warm_start
+from srp4ctr.training.refresh.warm_start import NoParent, Parent
+
+PRETRAINING_SHARE = (
+    0.5  # of ``max_seconds``: at the default epochs both stages take as long
+)
+_NOTHING = -1  # instead of the number of the parent bundle; 0 is none
+# Settings that leave the result as it is: a run resumes with others, too.
+_CHANGE_NOTHING: Mapping[str, Any] = {
+    "bundles_dir": "",
+    "tensorboard_dir": "",
+    "max_gpu_memory_share": 1.0,
+    "niceness": 0,
+    "accumulate": 1,
+    "checkpoint_every_s": 0.0,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What a model is trained by, on what, and where."""
+
+    config: RefreshConfig
+    dataset: TrainingSet
+    from_scratch: bool
+    """Start without an earlier bundle."""
+    processes: Processes
+    clock: Clock
+
+    @functools.cached_property
+    def recipe(self) -> str:
+        """A digest of what may not differ if a checkpoint is to be resumed."""
+        return _recipe(self.config, self.dataset, self.from_scratch)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """A model before its first step."""
+
+    model: SRP4CTR
+    parent: Parent | None
+    """The bundle whose weights it has; None: from scratch."""
+    note: str
+    """Why so, for the report."""
+
+
+def begin(training: Training, serving: Path | None) -> Start:
+    """Return the model to train, with the weights of the newest bundle that fits.
+
+    Worker processes receive its number, and begin likewise.
+    """
+    found: Parent | NoParent = NoParent("as requested")
+    if not training.from_scratch:
+        bundles = bundle.list_bundles(Path(training.config.bundles_dir))
+        found = warm_start.find_parent(bundles, training.dataset, serving)
+    number = int(found.card.version.removeprefix("v")) if isinstance(found, Parent) else 0
+    training.processes.broadcast(number)
+    return _start(training, found)
+
+
+def release_workers(processes: Processes) -> None:
+    """Let the processes that wait in ``run_worker`` end: there is nothing to train."""
+    processes.broadcast(_NOTHING)
+
+
+def run_worker(config: RefreshConfig, processes: Processes, from_scratch: bool) -> None:
+    """Train along with the process that refreshes; only that one evaluates and writes."""
+    number = int(processes.broadcast(_NOTHING))
+    if number == _NOTHING:
+        return
+    stored = cache.read(unfinished(config) / cache.FOLDER)
+    assert stored is not None  # the first process has just written it
+    training = Training(
+        config=config,
+        dataset=stored.dataset,
+        from_scratch=from_scratch,
+        processes=processes,
+        clock=Clock(silent),
+    )
+    folder = Path(config.bundles_dir) / f"v{number}"
+    found = warm_start.parent_in(folder) if number else NoParent("as the first process")
+    train(_start(training, found), training)
+
+
+def _start(training: Training, found: Parent | NoParent) -> Start:
+    config, vocabulary = training.config, training.dataset.vocabulary
+    torch.manual_seed(config.seed)
+    model = SRP4CTR(config.model, TableSizes.of(vocabulary, training.dataset.length))
+    model.to(device_of(config.device))
+    if isinstance(found, NoParent):
+        return Start(model=model, parent=None, note=f"from scratch: {found.reason}")
+    try:
+        note = warm_start.carry_over(model, vocabulary, found)
+    except ValueError as error:
+        return Start(model=model, parent=None, note=f"from scratch: {error}")
+    return Start(model=model, parent=found, note=note)
+
+
+def train(start: Start, training: Training, log: ScalarLog = unlogged) -> None:
+    """Train ``start.model`` in both stages, resuming from their checkpoints."""
+    config, dataset, parent = training.config, training.dataset, start.parent
+    if parent is not None:
+        dataset = warm_start.since(dataset, parent.card.boundary_ms, config)
+        config = warm_start.shortened(config)
+    recipe = f"{training.recipe} {parent.card.version if parent else ''}"
+    options = FitOptions(
+        recipe=recipe,
+        progress=training.clock.progress,
+        log=log,
+        processes=training.processes,
+    )
+    share = 0.0 if config.pretraining == "none" else PRETRAINING_SHARE
+    name = pretraining.STAGE
+    with training.clock.timed(name), warm_start.kept_candidate_stream(start.model, parent):
+        own = _limited(options, config, name, share)
+        pretrain(start.model, dataset.windows, config, own)
+    name = finetuning.STAGE
+    with training.clock.timed(name):
+        own = _limited(options, config, name, 1.0 - share)
+        finetune(start.model, dataset.parts.train, config, own)
+
+
+def _limited(
+    options: FitOptions, config: RefreshConfig, stage: str, share: float
+) -> FitOptions:
+    """Return ``options`` with the stage's checkpoint and its ``share`` of the time."""
+    seconds = None if config.max_seconds is None else share * config.max_seconds
+    file = unfinished(config) / f"{stage}.safetensors"
+    return replace(options, checkpoint=file, seconds=seconds)
+
+
+def pretrain(
+    model: SRP4CTR,
+    windows: Windows,
+    config: RefreshConfig,
+    options: FitOptions,
+    heads: MaskedHeads | None = None,
+) -> tuple[float, ...]:
+    """Train ``model.encoder`` on ``windows``, in place; return the loss of each epoch.
+
+    Afterwards the candidate stream starts from the encoder's weights: also where
+    ``config.pretraining`` is ``none``, so that variants differ in pre-training only.
+    """
+    losses: tuple[float, ...] = ()
+    if config.pretraining != "none":
+        losses = fit(pretraining.stage_of(model, windows, config, heads), options)
+    model.cross_attention.copy_from(model.encoder)
+    return losses
+
+
+def finetune(
+    model: ClickModel, slates: Slates, config: RefreshConfig, options: FitOptions
+) -> tuple[float, ...]:
+    """Train ``model`` on ``slates``, in place; return the log loss of each epoch."""
+    return fit(finetuning.stage_of(model, slates, config), options)
+
+
+def _recipe(config: RefreshConfig, dataset: TrainingSet, from_scratch: bool) -> str:
+    """Return a digest of what may not differ if a checkpoint is to be resumed."""
+    own = replace(config, **_CHANGE_NOTHING)
+    lengths = dataset.length, dataset.exposure_length
+    described = repr((own, from_scratch, lengths, dataset.counts))
+    digest = hashlib.sha256(described.encode())
+    for array in (dataset.parts.train.request_at_ms, dataset.parts.train.clicked):
+        digest.update(array.tobytes())
+    digest.update(repr(dataset.vocabulary.item_fields).encode())
+    digest.update(dataset.vocabulary.item_keys.tobytes())
+    return digest.hexdigest()

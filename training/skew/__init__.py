@@ -1,0 +1,1 @@
+"""Served requests compared with what training makes of them."""

@@ -1,0 +1,258 @@
+"""What was served against what training makes of the same requests.
+
+In: requests of ``features.served_log``, the event log, and the bundles that answered. Out:
+for each tensor of the model, in how many requests it differs and by how much, and what that
+does to a probability. Training goes by when an event became known; serving by what the
+stream had stored by then. So a stream that lags shows here, and nothing else should.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from srp4ctr.features.bundles import bundle
+from srp4ctr.features.bundles.request_log import ServedRequest
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.offline import event_tables, point_in_time
+from srp4ctr.features.offline.item_profiles import item_profiles
+from srp4ctr.features.offline.point_in_time import RequestSnapshots
+from srp4ctr.features.tensors.item_fields import Attributes
+from srp4ctr.features.tensors.schema import (
+    CANDIDATE_FEATURES,
+    CANDIDATE_TENSORS,
+    REQUEST_FEATURES,
+)
+from srp4ctr.features.tensors.vocabulary import load as load_vocabulary
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events.schema import item_key
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.dataset import examples
+from srp4ctr.training.dataset.batches import EXAMPLE_NAMES, torch_rows
+from srp4ctr.training.export import onnx_export
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.refresh import warm_start
+
+TOLERANCE = 1e-4  # of a feature, relative above 1: float32 in other orders
+MOST_APART = 1e-4  # of a probability, as at a promotion
+_FEATURES = {
+    "request_features": REQUEST_FEATURES,
+    "candidate_features": CANDIDATE_FEATURES,
+}
+_OF_CANDIDATES = {spec.name for spec in CANDIDATE_TENSORS}
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(slots=True)
+class Difference:
+    """Of one tensor, between serving and training."""
+
+    requests: int = 0
+    """How many differ."""
+    largest: float = 0.0
+
+
+@dataclass(slots=True)
+class ServedCheck:
+    """What was compared, and what differs."""
+
+    requests: int = 0
+    """Compared with training's."""
+    impressions: int = 0
+    """Of these, with a matured label: what training uses."""
+    not_in_log: int = 0
+    """Requests that were not shown, or whose labels have not matured."""
+    no_bundle: int = 0
+    """Requests that were answered by a bundle that is gone."""
+    rescored: int = 0
+    """Requests whose served tensors were scored again."""
+    onnx_difference: float = 0.0
+    """The greatest, of what was served from the ONNX files' scores in this process."""
+    torch_difference: float | None = None
+    """The same of the weights in torch; None where the settings have another model."""
+    tensors: dict[str, Difference] = field(default_factory=dict)
+    """By name; equal ones too."""
+    features: dict[str, Difference] = field(default_factory=dict)
+    """The same of each single one of ``REQUEST_FEATURES`` and ``CANDIDATE_FEATURES``."""
+    mean_shift: float = 0.0
+    """How far an impression's probability moves by training's tensors, on average."""
+    shift_of: dict[str, float] = field(default_factory=dict)
+    """The same by model version."""
+    largest_shift: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Log:
+    """The event log's side."""
+
+    snapshots: RequestSnapshots
+    rows: Mapping[tuple[str, str], int]
+    profiles: Mapping[int, Attributes]
+
+
+class _Bundle:
+    """A bundle that served: it scores again, and reads the log by its own vocabulary."""
+
+    def __init__(
+        self, folder: Path, profiles: Mapping[int, Attributes], config: RefreshConfig
+    ) -> None:
+        self.vocabulary = load_vocabulary(folder / bundle.VOCABULARY_FILE)
+        self.attributes = examples.item_attributes(profiles, self.vocabulary)
+        self.onnx = onnx_export.scorer(folder)
+        self._config = config
+        self._folder = folder
+
+    def in_torch(self, length: int) -> SRP4CTR | None:
+        """Return the model with its weights, None if the settings describe another."""
+        parent = warm_start.parent_in(self._folder)
+        model = SRP4CTR(self._config.model, TableSizes.of(self.vocabulary, length)).eval()
+        try:
+            warm_start.carry_over(model, self.vocabulary, parent)
+        except ValueError:
+            return None
+        return model
+
+
+def check_served(
+    served: Sequence[ServedRequest],
+    config: RefreshConfig,
+    features: FeatureConfig,
+    streams: StreamConfig,
+) -> ServedCheck:
+    """Return how ``served`` differ from training's view of the same requests.
+
+    Items' profiles are the newest: an attribute that has changed since is a difference.
+    """
+    check, shifts = ServedCheck(), [np.zeros(0)]
+    log = _read(features, streams)
+    for version in sorted({each.model_version for each in served}):
+        folder = Path(config.bundles_dir) / version
+        answered = [each for each in served if each.model_version == version]
+        if not folder.is_dir():
+            check.no_bundle += len(answered)
+            continue
+        model, first = _Bundle(folder, log.profiles, config), len(shifts)
+        _score_again(answered, model, check)
+        for request in answered:
+            row = log.rows.get((request.user_id, request.request_id))
+            if row is None:
+                check.not_in_log += 1
+            else:
+                shifts.append(_compare(request, model, log.snapshots, row, check))
+        if len(own := np.concatenate([np.zeros(0), *shifts[first:]])):
+            check.shift_of[version] = float(own.mean())
+    every = np.concatenate(shifts)
+    if len(every):
+        check.mean_shift, check.largest_shift = float(every.mean()), float(every.max())
+    return check
+
+
+def _read(features: FeatureConfig, streams: StreamConfig) -> _Log:
+    with event_tables.opened(Path(features.log_dir)) as log:
+        return _Log(
+            snapshots=point_in_time.snapshot(
+                log,
+                streams.sequence_length,
+                features.sequence_ttl_days,
+                streams.exposure_length,
+            ),
+            rows=point_in_time.request_rows(log),
+            profiles=item_profiles(log, features, time.time_ns() // 1_000_000),
+        )
+
+
+def _score_again(
+    served: Sequence[ServedRequest], model: _Bundle, check: ServedCheck
+) -> None:
+    """Hold the probabilities that were served to those of ONNX and torch."""
+    length = served[0].tensors["history_item_rows"].shape[1]
+    in_torch = model.in_torch(length)
+    for request in served:
+        check.rescored += 1
+        before = request.probabilities
+        again = model.onnx(request.tensors)[0]
+        check.onnx_difference = max(check.onnx_difference, _apart(before, again))
+        if in_torch is not None:
+            probabilities = _in_torch(in_torch, request.tensors)
+            difference = max(check.torch_difference or 0.0, _apart(before, probabilities))
+            check.torch_difference = difference
+
+
+@torch.no_grad()
+def _in_torch(model: SRP4CTR, tensors: Arrays) -> NDArray[np.float32]:
+    named = torch_rows(tensors, np.arange(1), torch.device("cpu"))
+    scores: NDArray[np.float32] = model.score({**named, **model.encode(named)})[0].numpy()
+    return scores
+
+
+def _apart(one: NDArray[Any], other: NDArray[Any]) -> float:
+    """Return the greatest difference; infinite where not the same places are padded."""
+    if np.any(np.isnan(one) != np.isnan(other)):
+        return float("inf")
+    return float(np.nanmax(np.abs(one - other), initial=0.0))
+
+
+def _compare(
+    request: ServedRequest,
+    model: _Bundle,
+    snapshots: RequestSnapshots,
+    row: int,
+    check: ServedCheck,
+) -> NDArray[np.float64]:
+    """Add one request to ``check``; return how far its impressions' scores move.
+
+    Training sees what was known when it was shown, with what decays as of the served time.
+    """
+    snapshot = snapshots.take(np.array([row]))
+    snapshot = replace(snapshot, times_ms=np.array([request.time_ms]))
+    made = examples.slates(snapshot, model.vocabulary, model.attributes).tensors
+    requested = [item_key(each) if each else 0 for each in request.item_ids]
+    places = {key: place for place, key in reversed([*enumerate(requested)])}
+    shown = [places[key] for key in snapshot.candidate_item_keys.tolist() if key in places]
+    of_training = _by_candidate(made, len(snapshot.candidate_item_keys))
+    is_requested = np.isin(snapshot.candidate_item_keys, requested)
+    check.requests += 1
+    check.impressions += len(shown)
+    moved = dict(request.tensors)
+    for name in EXAMPLE_NAMES:
+        ours, theirs = request.tensors[name], of_training[name]
+        if name in _OF_CANDIDATES:
+            ours, theirs = ours[:, shown], theirs[:, is_requested]
+        _note(check.tensors.setdefault(name, Difference()), ours, theirs)
+        for column, feature in enumerate(_FEATURES.get(name, ())):
+            pair = ours[..., column], theirs[..., column]
+            _note(check.features.setdefault(feature, Difference()), *pair)
+        if name in _OF_CANDIDATES:
+            moved[name] = request.tensors[name].copy()
+            moved[name][:, shown] = theirs
+        else:
+            moved[name] = theirs.astype(ours.dtype)
+    shifts: NDArray[np.float64] = np.abs(
+        model.onnx(moved)[0][shown].astype(np.float64) - request.probabilities[shown]
+    )
+    return shifts
+
+
+def _by_candidate(tensors: Arrays, count: int) -> Arrays:
+    """Return a slate's tensors (1, …), its pieces' candidates one after another."""
+    return {
+        name: (
+            array.reshape(1, -1, *array.shape[2:])[:, :count]
+            if name in _OF_CANDIDATES
+            else array[:1]
+        )
+        for name, array in tensors.items()
+    }
+
+
+def _note(difference: Difference, ours: NDArray[Any], theirs: NDArray[Any]) -> None:
+    apart = np.abs(ours.astype(np.float64) - theirs)
+    allowed = TOLERANCE * np.maximum(np.abs(theirs), 1.0)
+    difference.requests += bool((apart > allowed).any())
+    difference.largest = max(difference.largest, float(apart.max(initial=0.0)))

@@ -1,0 +1,58 @@
+"""Settings of Triton → a client of its gRPC port: TLS, and the key that controls models.
+
+The one place that opens a connection; who only asks (``RankClient``) sends no key.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tritonclient.grpc import InferenceServerClient
+
+from srp4ctr.triton_repo.config import TlsConfig, TritonConfig
+from srp4ctr.triton_repo.deployment.model_config import CONTROL_HEADER
+
+
+def connect(address: str, tls: TlsConfig | None = None) -> InferenceServerClient:
+    """Return a client of ``address``, host:port; it connects at its first call.
+
+    Raises ``ValueError`` for a certificate or key file that cannot be read.
+    """
+    if tls is None or not tls.enabled:
+        return InferenceServerClient(address)
+    return InferenceServerClient(
+        address,
+        ssl=True,
+        root_certificates=_readable("ca_file", tls.ca_file),
+        certificate_chain=_readable("certificate_file", tls.certificate_file),
+        private_key=_readable("key_file", tls.key_file),
+    )
+
+
+def connect_in_control(config: TritonConfig) -> InferenceServerClient:
+    """Return a client that may load and unload models, as far as ``config`` knows the key.
+
+    Raises ``ValueError`` for a file that cannot be read.
+    """
+    client = connect(config.grpc, config.tls)
+    key = config.known_control_key()
+    if key:
+        client.register_plugin(partial(_with_key, key))
+    return client
+
+
+def _with_key(key: str, request: Any) -> None:
+    """Add to a request what ``--grpc-restricted-protocol`` wants."""
+    header = {f"triton-grpc-protocol-{CONTROL_HEADER}": key}
+    request.headers = {**(request.headers or {}), **header}
+
+
+def _readable(name: str, path: str) -> str | None:
+    """Return ``path``, None for none; gRPC itself would not say which file is missing."""
+    if not path:
+        return None
+    try:
+        Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"triton.tls.{name} {path}: {error.strerror}") from error
+    return path

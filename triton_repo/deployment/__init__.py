@@ -1,0 +1,1 @@
+"""Bundle → live model repository: written, validated, promoted."""

@@ -1,0 +1,149 @@
+"""The live model repository: which bundle each ensemble runs, moved whole or not at all."""
+
+import fcntl
+import json
+import logging
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tritonclient.utils import InferenceServerException
+
+from srp4ctr.atomic_files import replace_text
+from srp4ctr.triton_repo.deployment import model_config, repository_writer
+
+LOG = logging.getLogger(__name__)
+SERVING_FILE = "serving.json"
+LOAD_TIMEOUT_S = 180.0  # a step that imports Feast loads in 3 s on an idle core
+CONFIG = "config.pbtxt"
+_STEP = re.compile(rf'model_name: "(?:{"|".join(model_config.STEPS)})_(v[^"]*)"')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """Which bundles the live repository serves: the content of ``serving.json``."""
+
+    serving: str | None = None
+    previous: str | None = None
+    """Stays loaded, so that a rollback is only a switch."""
+    canary: str | None = None
+    """Answers ``rank_clicks_canary``: what callers send of a share of their users."""
+
+    def promoted(self, version: str) -> "Serving":
+        """Return what serves once ``version`` does; a canary of it has done its work."""
+        canary = None if self.canary == version else self.canary
+        return Serving(serving=version, previous=self.serving, canary=canary)
+
+    @property
+    def versions(self) -> set[str | None]:
+        """The bundles that stay loaded."""
+        return {self.serving, self.previous, self.canary}
+
+    @property
+    def ensembles(self) -> Mapping[str, str | None]:
+        """The bundle that each ensemble runs; None: there is no such ensemble."""
+        return {
+            model_config.RANK_CLICKS: self.serving,
+            model_config.SCORE_CLICKS: self.serving,
+            model_config.RANK_CLICKS_CANARY: self.canary,
+            model_config.ENCODE_USER: self.serving,
+            model_config.CANDIDATE_STATES: self.serving,
+        }
+
+
+def read_serving(repository: Path) -> Serving:
+    """Return what the live repository serves; nothing before the first promotion."""
+    path = repository / SERVING_FILE
+    return Serving(**json.loads(path.read_text())) if path.is_file() else Serving()
+
+
+def live_versions(repository: Path) -> set[str | None]:
+    """Return the versions that the live ensembles name.
+
+    A killed promotion leaves others there than in ``serving.json``: what answers requests
+    is never unloaded, removed or rendered again.
+    """
+    configs = [repository / name / CONFIG for name in model_config.ENSEMBLES]
+    texts = [path.read_text() for path in configs if path.is_file()]
+    return {version for text in texts for version in _STEP.findall(text)}
+
+
+def move(
+    client: Any, repository: Path, after: Serving, prove: Callable[[], object]
+) -> None:
+    """Point all ensembles at ``after``, ``prove`` it, and note it.
+
+    On any failure the old ones are put back. An interrupt or a full disk is one too: half
+    a switch must not stay.
+    """
+    old: dict[str, str | None] = {}
+    try:
+        for name, version in after.ensembles.items():
+            live = repository / name / CONFIG
+            old[name] = live.read_text() if live.is_file() else None
+            _point(client, live, _kept_text(repository, name, version))
+        prove()
+        replace_text(repository / SERVING_FILE, json.dumps(asdict(after)))
+    except BaseException:
+        put_back(client, repository, old)
+        raise
+
+
+def place(repository: Path, serving: Serving) -> None:
+    """Point all ensembles at ``serving``, for a server that starts afterwards."""
+    for name, version in serving.ensembles.items():
+        text = _kept_text(repository, name, version)
+        if text is None:
+            shutil.rmtree(repository / name, ignore_errors=True)
+            continue
+        (repository / name / "1").mkdir(parents=True, exist_ok=True)
+        replace_text(repository / name / CONFIG, text)
+    replace_text(repository / SERVING_FILE, json.dumps(asdict(serving)))
+
+
+def put_back(client: Any, repository: Path, old: Mapping[str, str | None]) -> None:
+    """Give each ensemble its ``old`` configuration again; None: it had none."""
+    for name, text in old.items():
+        try:
+            _point(client, repository / name / CONFIG, text)
+        except (InferenceServerException, OSError):  # the other one may still go back
+            LOG.exception("%s was not put back; promote a bundle to repair it", name)
+
+
+@contextmanager
+def locked(repository: Path) -> Iterator[None]:
+    """Let one change at a time into the repository."""
+    repository.mkdir(parents=True, exist_ok=True)
+    with (repository / "promotion.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _point(client: Any, live: Path, text: str | None) -> None:
+    """Make ``text`` the configuration of the ensemble, or end it."""
+    name = live.parent.name
+    if text is not None:
+        (live.parent / "1").mkdir(parents=True, exist_ok=True)
+        replace_text(live, text)
+        client.load_model(name, client_timeout=LOAD_TIMEOUT_S)
+    elif live.parent.is_dir():
+        with suppress(InferenceServerException):  # it may never have loaded
+            client.unload_model(name)
+        shutil.rmtree(live.parent)
+
+
+def _kept_text(repository: Path, name: str, version: str | None) -> str | None:
+    """Return the configuration that points ensemble ``name`` at ``version``.
+
+    None: there is to be no such ensemble. A bundle that an older release rendered may lack
+    it, and must still serve the others.
+    """
+    if version is None:
+        return None
+    first, *_ = repository_writer.step_folders(repository, version)
+    kept = first / repository_writer.ENSEMBLE_FOLDER / f"{name}.pbtxt"
+    return kept.read_text() if kept.is_file() else None

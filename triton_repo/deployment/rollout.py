@@ -1,0 +1,97 @@
+"""Bundle → several servers, one after another: all of them serve it, or none does.
+
+Each server has a live repository of its own, and behind a load balancer each answers
+alone: while they change in turn, answers are of the old bundle or of the new one, and
+every one of them is whole.
+"""
+
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.consistency.report import FeatureCheck
+from srp4ctr.triton_repo.config import TritonConfig
+from srp4ctr.triton_repo.deployment import promotion
+from srp4ctr.triton_repo.deployment.live_repository import Serving, read_serving
+from srp4ctr.triton_repo.deployment.promotion import Promotion, PromotionError
+
+LOG = logging.getLogger(__name__)
+
+
+def promote(
+    source: Path,
+    config: TritonConfig,
+    features: FeatureConfig,
+    check: Callable[[], FeatureCheck],
+    *,
+    canary: bool = False,
+) -> Promotion:
+    """Serve the bundle in folder ``source`` on every server, as ``promotion.promote`` does.
+
+    Where one of them refuses it, those before it serve again what they served, and its
+    error is raised. The feature store is checked once. Returns what the first one does.
+    """
+    once = functools.cache(check)
+    changed: list[tuple[TritonConfig, Serving]] = []
+    done: list[Promotion] = []
+    for server in config.servers():
+        before = read_serving(Path(server.repository))
+        try:
+            found = promotion.promote(source, server, features, once, canary=canary)
+        except (ValueError, PromotionError):
+            _take_back(changed)
+            raise
+        if found.serving != before:
+            changed.append((server, before))
+        done.append(found)
+    return done[0]
+
+
+def rollback(config: TritonConfig) -> Serving:
+    """Serve the bundle before again on every server, and return what the first one does.
+
+    One that serves it already, as after a rollback that was broken off, is left as it is.
+    Raises ``ValueError`` where the servers would come to serve different bundles.
+    """
+    servers = config.servers()
+    states = [read_serving(Path(each.repository)) for each in servers]
+    wanted = states[0].previous
+    if wanted is None:
+        return promotion.rollback(config)  # which says why there is nothing to go back to
+    for server, state in zip(servers, states, strict=True):
+        if wanted not in (state.previous, state.serving):
+            raise ValueError(
+                f"{server.grpc} served {state.previous} before {state.serving}, and not "
+                f"{wanted}: srp4ctr model promote {wanted} makes them serve the same"
+            )
+    for server, state in zip(servers, states, strict=True):
+        if state.serving != wanted:
+            promotion.rollback(server)
+    return read_serving(Path(config.repository))
+
+
+def end_canary(config: TritonConfig) -> Serving:
+    """End the canary on every server that has one; return what the first one serves."""
+    first, *others = config.servers()
+    after = promotion.end_canary(first)
+    for server in others:
+        if read_serving(Path(server.repository)).canary is not None:
+            promotion.end_canary(server)
+    return after
+
+
+def _take_back(changed: Sequence[tuple[TritonConfig, Serving]]) -> None:
+    """Let the servers serve again what they did; of one that served nothing say so."""
+    for server, before in reversed(changed):
+        try:
+            now = read_serving(Path(server.repository))
+            if now.canary is not None and now.serving == before.serving:
+                promotion.end_canary(server)
+            elif before.serving is not None:
+                promotion.rollback(server)
+            else:
+                LOG.warning("%s served nothing before: it stays at %s", server.grpc, now)
+        except (ValueError, PromotionError):
+            LOG.exception("%s was not taken back to %s", server.grpc, before.serving)

@@ -1,0 +1,90 @@
+"""Scores → the order in which items are shown, now and then another than best first.
+
+Who only ever shows what the model likes best never learns what it is wrong about. In:
+probabilities. Out: each item's position, and the probability that the policy put it there
+given what stands above: multiplied down a slate, that of the slate's beginning, by which an
+off-policy estimate weighs (``training/evaluation/off_policy.py``). Both are exact.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+Int64s = NDArray[np.int64]
+# Probabilities (N,), NaN for padding → the order of items, and their propensities by place.
+Policy = Callable[[Floats], tuple[Int64s, Floats]]
+_LEAST = 1e-6  # of a probability, before its log-odds are taken
+
+
+def best_first(probabilities: Floats) -> tuple[Int64s, Floats]:
+    """Return the items by falling probability, equal ones as given, padding last."""
+    order = np.argsort(-probabilities, kind="stable")  # NaN sorts last
+    return order, np.ones(len(order))
+
+
+def epsilon_greedy(
+    probabilities: Floats, epsilon: float, depth: int, chance: np.random.Generator
+) -> tuple[Int64s, Floats]:
+    """Return an order whose first ``depth`` places are each drawn anew.
+
+    One is any of the items left with probability ``epsilon``, else the best of them; below
+    come the others, best first.
+    """
+    order, propensities = best_first(probabilities)
+    count = int(np.isfinite(probabilities).sum())
+    for place in range(min(depth, count)):
+        left = count - place
+        drawn = place + int(chance.integers(left)) if chance.random() < epsilon else place
+        propensities[place] = epsilon / left + (1.0 - epsilon) * (drawn == place)
+        order[place : drawn + 1] = np.roll(order[place : drawn + 1], 1)
+    return order, propensities
+
+
+def plackett_luce(
+    probabilities: Floats, temperature: float, depth: int, chance: np.random.Generator
+) -> tuple[Int64s, Floats]:
+    """Return an order whose first ``depth`` places are drawn by the Plackett–Luce model.
+
+    Of the items left, one is next with probability proportional to its odds to the power of
+    1 / ``temperature`` (Plackett 1975; drawn by Gumbel noise, Yellott 1977); below come the
+    others, best first.
+    """
+    count = int(np.isfinite(probabilities).sum())
+    order, propensities = best_first(probabilities)
+    clipped = np.clip(probabilities[order[:count]].astype(float), _LEAST, 1.0 - _LEAST)
+    utilities = np.log(clipped / (1.0 - clipped)) / temperature
+    drawn = np.argsort(-(utilities + chance.gumbel(size=count)), kind="stable")[:depth]
+    others = np.setdiff1d(np.arange(count), drawn)  # ascending: best first
+    places = np.concatenate([drawn, others])
+    weights = np.exp(utilities[places] - utilities.max(initial=0.0))
+    left = np.cumsum(weights[::-1])[::-1]  # of this place and all below
+    propensities[: len(drawn)] = (weights / left)[: len(drawn)]
+    order[:count] = order[places]
+    return order, propensities
+
+
+def policy_of(
+    kind: str, *, epsilon: float, temperature: float, depth: int, seed: int | None = None
+) -> Policy:
+    """Return the policy ``kind``: none, epsilon_greedy or plackett_luce."""
+    chance = np.random.default_rng(seed)
+    if kind == "epsilon_greedy":
+        return partial(epsilon_greedy, epsilon=epsilon, depth=depth, chance=chance)
+    if kind == "plackett_luce":
+        return partial(plackett_luce, temperature=temperature, depth=depth, chance=chance)
+    return best_first
+
+
+def explored(probabilities: Floats, policy: Policy) -> tuple[Int64s, NDArray[np.float32]]:
+    """Return positions and propensities (B, N) of B requests, each with its own draw."""
+    positions = np.empty(probabilities.shape, dtype=np.int64)
+    propensities = np.empty(probabilities.shape, dtype=np.float32)
+    for row, each in enumerate(probabilities):
+        order, by_place = policy(each)
+        positions[row, order] = np.arange(len(order))
+        propensities[row, order] = by_place
+    return positions, propensities

@@ -1,0 +1,143 @@
+"""The schema's tensors → scores: a bundle's encoder and head, one after the other.
+
+In: ``MODEL_INPUTS`` of B requests. Out: ``SCORE_TENSORS``. A history is encoded once for
+all its candidates, and not again while its states are kept. They depend on the history's
+tensors alone, which are their key: neither a new behaviour nor a changed attribute can meet
+old states. They end with the step, and so with the model.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from srp4ctr.features.bundles import bundle
+from srp4ctr.features.tensors import schema
+from srp4ctr.features.tensors.schema import TensorSpec
+from srp4ctr.triton_repo.deployment.model_config import BEHAVIOR_ENCODER, CLICK_HEAD
+
+Tensors = Mapping[str, NDArray[Any]]
+_ONNX_TYPES = {"int64": "tensor(int64)", "float32": "tensor(float)"}
+# Told how many requests a part worked on, and for how many seconds.
+Spend = Callable[[str, int, float], None]
+
+
+class Scorer:
+    """Runs the two ONNX files of a bundle on one thread."""
+
+    def __init__(self, folder: Path, kept_bytes: int, spend: Spend) -> None:
+        """Open the files in ``folder``; keep states of ``kept_bytes`` at most."""
+        sizes = bundle.read(folder).sizes
+        self._encode = _Session(folder / bundle.ENCODER_FILE, schema.ENCODER_INPUTS, sizes)
+        self._score = _Session(folder / bundle.HEAD_FILE, schema.HEAD_INPUTS, sizes)
+        self._kept = KeptStates(kept_bytes)
+        self._spend = spend
+
+    def __call__(self, tensors: Tensors) -> Tensors:
+        """Return ``SCORE_TENSORS`` of B requests."""
+        began = time.perf_counter()
+        states, encoded = self.states(tensors)
+        between = time.perf_counter()
+        scores = self._score({**tensors, **states})
+        self._spend(BEHAVIOR_ENCODER, encoded, between - began)
+        self._spend(CLICK_HEAD, len(states["state_mask"]), time.perf_counter() - between)
+        return scores
+
+    def states(self, tensors: Tensors) -> tuple[Tensors, int]:
+        """Return ``STATE_TENSORS`` of B requests, and how many of them were encoded.
+
+        One by one, so that no user's states depend on who shares the call.
+        """
+        names = [spec.name for spec in schema.ENCODER_INPUTS]
+        rows, encoded = [], 0
+        for row in range(len(tensors[names[0]])):
+            history = {name: tensors[name][row : row + 1] for name in names}
+            key = b"".join(each.tobytes() for each in history.values())
+            if (states := self._kept.get(key)) is None:
+                states = self._encode(history)
+                self._kept.put(key, states)
+                encoded += 1
+            rows.append(states)
+        return _stacked(rows), encoded
+
+
+class KeptStates:
+    """The states of recent histories, at most so many bytes; the longest unused go."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes, self._bytes = max_bytes, 0
+        self._states: OrderedDict[bytes, Tensors] = OrderedDict()
+
+    def get(self, history: bytes) -> Tensors | None:
+        """Return the states of ``history``, None if they are not kept."""
+        if (states := self._states.get(history)) is not None:
+            self._states.move_to_end(history)
+        return states
+
+    def put(self, history: bytes, states: Tensors) -> None:
+        """Keep ``states`` of a history that is not kept."""
+        self._states[history] = states
+        self._bytes += _size(history, states)
+        while self._bytes > self._max_bytes:
+            self._bytes -= _size(*self._states.popitem(last=False))
+
+
+class _Session:
+    """One ONNX file; reads the tensors of a table by name.
+
+    Raises ``ValueError`` for a file that reads others, or of other types or shapes.
+    """
+
+    def __init__(
+        self, path: Path, table: Sequence[TensorSpec], sizes: Mapping[str, int]
+    ) -> None:
+        options = onnxruntime.SessionOptions()
+        # Measured: two threads are slower, and spinning steals the other instance's core.
+        options.intra_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+        self._inputs = [spec.name for spec in table]
+        _check_inputs(path, self._session.get_inputs(), table, sizes)
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def __call__(self, tensors: Tensors) -> Tensors:
+        fed = {name: tensors[name] for name in self._inputs}
+        made = self._session.run(self._outputs, fed)
+        return dict(zip(self._outputs, made, strict=True))
+
+
+def _check_inputs(
+    path: Path, found: Sequence[Any], table: Sequence[TensorSpec], sizes: Mapping[str, int]
+) -> None:
+    specs = {spec.name: spec for spec in table}
+    for each in found:
+        spec = specs.get(each.name)
+        if spec is None:
+            raise ValueError(f"{path} reads {each.name}; known: {', '.join(specs)}")
+        wanted, shape = spec.dims(sizes), tuple(each.shape[1:])
+        is_alike = len(shape) == len(wanted) and all(
+            isinstance(have, str | None) or have == want
+            for have, want in zip(shape, wanted, strict=True)
+        )
+        if each.type != _ONNX_TYPES[spec.dtype] or not is_alike:
+            raise ValueError(
+                f"{path}: {each.name} is {each.type} {each.shape}; the bundle's card and "
+                f"the schema have {spec.dtype} (B, {', '.join(map(str, wanted))})"
+            )
+
+
+def _stacked(rows: Sequence[Tensors]) -> Tensors:
+    if len(rows) == 1:
+        return rows[0]
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+def _size(history: bytes, states: Tensors) -> int:
+    return len(history) + sum(each.nbytes for each in states.values())
