@@ -48,8 +48,8 @@ lint: setup ## ruff, mypy --strict, the import rule
 	@$(BIN)/lint-imports
 
 bench: setup ## run benchmarks/NAME.py: make bench NAME=serving (SAVE=1: keep its result)
-	@test -n "$(NAME)" || { echo "which one? NAME= one of:"; ls benchmarks/*.py | xargs -n1 basename -s .py; exit 2; }
-	@set -o pipefail; $(BIN)/python -m benchmarks.$(NAME) $(ARGS)$(if $(SAVE), | $(BIN)/python -m benchmarks.harness.saved_result $(NAME))
+	@test -n "$(NAME)" || { $(BIN)/python -m benchmarks; exit 2; }
+	@set -o pipefail; $(BIN)/python -m benchmarks $(NAME) $(ARGS)$(if $(SAVE), | $(BIN)/python -m benchmarks.harness.saved_result $(NAME))
 
 benchmarks-page: setup ## write docs/benchmarks.md anew from benchmarks/results
 	@$(BIN)/python -m benchmarks.report.results_page
@@ -89,7 +89,7 @@ sbom: setup ## write sbom.cdx.json: all that is installed, with licences (Cyclon
 	@$(BIN)/uv tool run --from cyclonedx-bom==7.5.0 cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o sbom.cdx.json $(BIN)/python
 
 fuzz: setup ## the fuzzed tests with FUZZ=50 times their examples
-	@FUZZ=$(or $(FUZZ),50) $(BIN)/python -m pytest --timeout 3600 tests/*_fuzz.py tests/*/*_fuzz.py tests/streams/raw_log/test_erasure.py tests/triton_repo/deployment/test_contract.py $(ARGS)
+	@FUZZ=$(or $(FUZZ),50) $(BIN)/python -m pytest --timeout 3600 tests/*_fuzz.py tests/*/*_fuzz.py tests/*/*/*_fuzz.py tests/streams/raw_log/test_erasure.py tests/triton_repo/deployment/test_contract.py $(ARGS)
 
 schema: setup ## write the events' JSON Schema and AsyncAPI document anew
 	@$(BIN)/srp4ctr events schema

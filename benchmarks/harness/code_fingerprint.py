@@ -2,9 +2,9 @@
 
 import ast
 import hashlib
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from benchmarks import ROOT
+
 # A change of any of these may change what is learnt.
 LEARNING_CODE = (
     *(

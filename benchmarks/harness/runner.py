@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks import FOLDER
 from benchmarks.harness.code_fingerprint import LEARNING_CODE, code_digest
 from benchmarks.models.registry import BASELINES
 from benchmarks.quality.clicks.click_examples import Examples, Part, load, name_of
@@ -47,7 +48,7 @@ JOBS_CODE = (
     *("benchmarks/quality/clicks/variants.py", "benchmarks/quality/clicks/click_scores.py"),
     "benchmarks/harness/runner.py",
 )
-BASELINES_DIR = Path(__file__).parent / "baselines"
+BASELINES_DIR = FOLDER / "models"
 RUNS = "runs"
 Result = dict[str, Any]
 

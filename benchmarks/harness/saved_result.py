@@ -13,6 +13,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks import FOLDER
 from benchmarks.quality.clicks.click_report import RESULTS
 from srp4ctr.atomic_files import replace_text
 
@@ -58,7 +59,7 @@ def circumstances() -> dict[str, str]:
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     described = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--exclude", "*"],
-        cwd=Path(__file__).parent,
+        cwd=FOLDER,
         capture_output=True,
         text=True,
         check=False,

@@ -26,6 +26,7 @@ import msgspec
 import numpy as np
 import psutil
 
+from benchmarks import FOLDER
 from benchmarks.operations.monitoring_alerts import Fired, fired
 from benchmarks.operations.monitoring_page import TritonPage, shown
 from benchmarks.quality.clicks.click_sources import of_ebnerd, say
@@ -45,7 +46,7 @@ LABEL_WINDOW_S = 1800.0
 WINDOW_S = 24 * 3600.0  # a smaller site's: an hour has 1,800 impressions
 MINUTE_MS = 60_000
 OVERHEAD_LABELS = 1_000_000
-RESULTS = Path(__file__).parent / "results" / "monitoring.json"
+RESULTS = FOLDER / "results" / "monitoring.json"
 # The alert that each fault deserves, by version.
 DESERVED = {
     ("Srp4ctrCalibrationIsOff", BOASTER),

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import yaml
 
-RULES = Path(__file__).parents[1] / "monitoring" / "rules"
+from benchmarks import ROOT
+
+RULES = ROOT / "monitoring" / "rules"
 EVERY_MINUTES = 10
 _FAILED = re.compile(r"alertname: (?P<alert>\w+), time: (?P<time>[0-9hms]+),")
 _LABELS = re.compile(r"Labels:\{(?P<labels>[^}]*)\}")

@@ -23,6 +23,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from benchmarks import FOLDER
 from benchmarks.fault_injection.progress import behind
 from benchmarks.operations.soak_figures import Growth, Kept, Memory, kept
 from benchmarks.operations.soak_stack import SERVING_KILLED, Soaked, soaked
@@ -36,7 +37,7 @@ from benchmarks.operations.soak_traffic import (
 from srp4ctr.embedded import apache_kafka
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
 
-RESULTS = Path(__file__).parent / "results" / "soak.json"
+RESULTS = FOLDER / "results" / "soak.json"
 NOTES, PROGRESS = "visits", "progress.jsonl"
 CALIBRATION, SOAK = "c", "s"
 ENDED = "a worker ended of itself"

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks import FOLDER
 from benchmarks.harness.raw_logs import write_log
 from benchmarks.quality.clicks.click_cutting import TTL_DAYS
 from benchmarks.quality.clicks.click_examples import LENGTH
@@ -49,7 +50,7 @@ from srp4ctr.training.refresh.stages import finetune
 from tests.streams import test_ebnerd as ebnerd
 
 WINDOW_S = 60
-RESULTS = Path(__file__).parent / "results" / "delayed_feedback.json"
+RESULTS = FOLDER / "results" / "delayed_feedback.json"
 FROZEN, WEIGHTED, CORRECTED = "frozen", "fake-negative weighted", "corrected"
 METRICS = ("auc", "gauc", "log_loss", "calibration")
 # Small, so that the comparison takes minutes; pre-training would change no arm's labels.

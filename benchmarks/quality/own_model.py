@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks import FOLDER
 from benchmarks.harness.code_fingerprint import LEARNING_CODE, code_digest
 from benchmarks.harness.result_cache import keep, restore
 from benchmarks.models.downstream_models import (
@@ -58,7 +59,7 @@ from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives.finetuning import SCORING_ROWS
 from srp4ctr.training.refresh.stages import finetune
 
-RESULTS = Path(__file__).parent / "results" / "own_model.json"
+RESULTS = FOLDER / "results" / "own_model.json"
 SEEDS = RESULTS.with_suffix(".seeds.jsonl")
 RUNS = ROOT / "own_model"
 CODE = (*LEARNING_CODE, "benchmarks/models/downstream_models.py")

@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import FOLDER
 from benchmarks.harness.code_fingerprint import code_digest
 from benchmarks.harness.runner import RUNS, Job, Result, choose, run
 from benchmarks.models.peers.impressions import save_impressions
@@ -48,7 +49,7 @@ from srp4ctr.training.evaluation.calibration import fit_platt
 LIBRARY, PINNED = "torch-rechub", "0.9.0"
 NAME = f"din ({LIBRARY} {PINNED.rpartition('.')[0]})"
 MEANING = f"DIN as {LIBRARY} {PINNED} has it, by its own trainer, on the same examples"
-WORKER = Path(__file__).parent / "peers" / "din_rechub.py"
+WORKER = FOLDER / "models" / "peers" / "din_rechub.py"
 CODE = ("benchmarks/models/peers", "benchmarks/quality/peer_din.py")
 RATES = (5e-4, 1e-3, 2e-3)
 QUICK_SHARE = 20  # one request of so many

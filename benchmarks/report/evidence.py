@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks import ROOT
 from benchmarks.quality.clicks.click_report import RESULTS
 from benchmarks.report import evidence_plots as plots
 from benchmarks.report import evidence_tables as tables
@@ -27,7 +28,7 @@ from benchmarks.report.evidence_rows import (
 )
 from srp4ctr.atomic_files import replace_text
 
-PAGE = Path(__file__).parents[1] / "docs" / "model.md"
+PAGE = ROOT / "docs" / "model.md"
 BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
 FOLDER = "evidence"  # of the plots, beside the page
 NOTHING = (

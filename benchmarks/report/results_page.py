@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import ROOT
 from benchmarks.quality.clicks.click_report import RESULTS
 from benchmarks.report.claims import Claim
 from benchmarks.report.claims_model import MODEL
@@ -23,7 +24,7 @@ from benchmarks.report.claims_serving import MONITORING, SERVING, WHOLE
 from benchmarks.report.claims_streams import STREAMS
 from srp4ctr.atomic_files import replace_text
 
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+PAGE = ROOT / "docs" / "benchmarks.md"
 PARTS = {
     "Streams and features": STREAMS,
     "The model": MODEL,

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from redis import Redis
 
+from benchmarks import FOLDER
 from benchmarks.serving.serving_stack import catalogue
 from benchmarks.streaming.ingest_events import (
     ITEMS,
@@ -60,7 +61,7 @@ from srp4ctr.training.refresh.stages import pretrain
 
 EVENTS, READS, WINDOWS, TABLE_ITEMS = 60_000, 4_000, 512, 500_000
 LENGTHS = (50, 200)
-RESULTS = Path(__file__).parent / "results" / "footprints.json"
+RESULTS = FOLDER / "results" / "footprints.json"
 _CHUNK = 40  # items a read, as features/online/item_cache.py has it
 _SEGMENT_SUFFIX = "*.log"
 Row = dict[str, Any]

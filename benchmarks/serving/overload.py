@@ -19,12 +19,12 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tritonclient.grpc import InferenceServerClient
 
+from benchmarks import FOLDER
 from benchmarks.quality.clicks.click_sources import say
 from benchmarks.serving.serving_load import PREPARED, Load, a_request, measure
 from benchmarks.serving.serving_stack import Stack, running_stack
@@ -34,7 +34,7 @@ LENGTH, CANDIDATES, CALLERS = 200, 100, 8
 DEADLINE_S, DURATION_S = 0.1, 8.0
 TIMES = (0.5, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0)
 WAITS_MS = (1000.0 * DEADLINE_S / 2, None)
-RESULTS = Path(__file__).parent / "results" / "overload.json"
+RESULTS = FOLDER / "results" / "overload.json"
 Row = dict[str, Any]
 
 

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks import FOLDER
 from benchmarks.serving.promotion_faults import (
     in_child,
     is_loading,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:  # torch: the processes of this run need none
 
 LENGTH, SWITCHES, QUIET_S = 200, 20, 10.0
 TOLERANCE = 1e-4  # of a probability: other batches, other rounding
-RESULTS = Path(__file__).parent / "results" / "promotion.json"
+RESULTS = FOLDER / "results" / "promotion.json"
 Row = dict[str, Any]
 
 

@@ -23,12 +23,12 @@ import functools
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks import FOLDER
 from benchmarks.quality.clicks.click_sources import say
 from benchmarks.serving.serving_forms import FORMS, THREE_STEPS, TILED
 from benchmarks.serving.serving_load import Load, Measured, measure, timed
@@ -43,7 +43,7 @@ DURATION_S, ROUNDS = 4.0, 3
 # take 4 GB a layer.
 MOST_TILED = 100_000
 ONNX, TORCH = "onnxruntime in process", "torch in process"
-RESULTS = Path(__file__).parent / "results" / "serving.json"
+RESULTS = FOLDER / "results" / "serving.json"
 MAIN = (200, 100, 1)  # the length, candidates and callers that the JSON's first fields have
 Row = dict[str, Any]
 

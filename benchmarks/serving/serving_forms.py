@@ -29,7 +29,7 @@ KEPT, THREE_STEPS, TILED, DIN = FORMS = (
     *("rank_tiled", "rank_din"),
 )
 KEPT_BYTES = 64_000_000
-SHELLS = Path(__file__).parent / "serving_shell"
+SHELLS = Path(__file__).parent / "shells"
 SCORINGS = {TILED: "tiled_scoring.py", DIN: "whole_scoring.py"}
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks import FOLDER
 from benchmarks.quality.click_quality import ROOT
 from benchmarks.quality.clicks.click_cutting import examples_of
 from benchmarks.quality.clicks.click_examples import load
@@ -36,7 +37,7 @@ from srp4ctr.training.objectives.finetuning import ClickObjective
 from srp4ctr.training.refresh.stages import finetune
 
 REQUESTS = 1_024
-RESULTS = Path(__file__).parent / "results" / "folded_training.json"
+RESULTS = FOLDER / "results" / "folded_training.json"
 # The slate's loss needs a slate; dropout and forgotten ids would differ by row.
 RECIPE = RefreshConfig(
     model=ModelConfig(dropout=0.0),

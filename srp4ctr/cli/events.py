@@ -135,7 +135,7 @@ def schema() -> None:
 
     Example:  srp4ctr events schema
     """
-    for path in json_schema.write_schemas(Path(json_schema.__file__).parent / "schema"):
+    for path in json_schema.write_schemas(Path(json_schema.__file__).parent / "schemas"):
         out.print(str(path), soft_wrap=True)
 
 

@@ -23,7 +23,7 @@ from srp4ctr.triton_repo.deployment.model_config import StepConfig
 
 # Above the package: in a checkout its folders are links, which a resolved path would leave.
 PROJECT = Path(srp4ctr.__file__).parent.parent
-SHELL = Path(__file__).with_name("click_ranker") / "1" / "model.py"
+SHELL = Path(__file__).parents[1] / "click_ranker" / "1" / "model.py"
 # What of the bundle the shell and later promotions read.
 _CARRIED_FILES = (
     bundle.CARD_FILE,
@@ -33,7 +33,12 @@ _CARRIED_FILES = (
 )
 ONNX_FILES = (bundle.ENCODER_FILE, bundle.HEAD_FILE)
 _ROOT = "srp4ctr"
-_SHARED = ("srp4ctr.features", "srp4ctr.streams", "srp4ctr.triton_repo")
+_SHARED = (
+    "srp4ctr.features",
+    "srp4ctr.streams",
+    "srp4ctr.triton_repo",
+    "srp4ctr.atomic_files",
+)
 ENSEMBLE_FOLDER = "ensembles"  # inside the first step: what flips to this version
 
 

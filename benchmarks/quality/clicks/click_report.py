@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import FOLDER
 from benchmarks.quality.clicks.variants import ARMS, REFERENCE
 
 Result = Mapping[str, Any]
 Row = dict[str, Any]
-RESULTS = Path(__file__).parent / "results"
+RESULTS = FOLDER / "results"
 PAIRED = ("auc", "gauc", "log_loss")
 BUCKETS = ("tail", "new_items", "no_history", "short_history", "long_history")
 

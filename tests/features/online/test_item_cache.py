@@ -17,7 +17,7 @@ from tests.features.readers import MemoryReader
 LOOKED_UP_MEANWHILE = """
 import threading
 import numpy as np
-from srp4ctr.features import vocabulary
+from srp4ctr.features.tensors import vocabulary
 from srp4ctr.features.online.item_cache import ItemTable
 from tests.features.readers import MemoryReader
 

@@ -10,7 +10,7 @@ from srp4ctr.streams.events.codec import Reason, decode
 from srp4ctr.streams.events.json_schema import EXAMPLES
 from tests.builders import NOON_MS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "producers.md").read_text()
 FAR_LATER_MS = 10 * NOON_MS
 

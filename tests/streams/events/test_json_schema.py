@@ -18,7 +18,7 @@ from srp4ctr.streams.events.json_schema import (
 from srp4ctr.streams.events.schema import Behavior, Event
 from tests.builders import NOON_MS, a_behavior
 
-FOLDER = Path(schemas.__file__).parent / "schema"
+FOLDER = Path(schemas.__file__).parent / "schemas"
 REQUIRED = {
     "Impression": {"event_id", "request_id", "user_id", "item_id", "position"},
     "Click": {"event_id", "request_id", "user_id", "item_id"},

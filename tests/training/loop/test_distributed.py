@@ -20,7 +20,7 @@ from tests.training.fitting_process import train
 from tests.training.logs import write_world
 
 STAGES = ("pre-train", "fine-tune")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
 

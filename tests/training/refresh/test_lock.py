@@ -13,7 +13,7 @@ from srp4ctr.training.refresh.lock import LOCK_FILE, RefreshIsRunningError
 HOLD = """
 import sys, time
 from pathlib import Path
-from srp4ctr.training import lock
+from srp4ctr.training.refresh import lock
 with lock.held(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
