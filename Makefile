@@ -52,7 +52,7 @@ bench: setup ## run benchmarks/NAME.py: make bench NAME=serving (SAVE=1: keep it
 	@set -o pipefail; $(BIN)/python -m benchmarks $(NAME) $(ARGS)$(if $(SAVE), | $(BIN)/python -m benchmarks.harness.saved_result $(NAME))
 
 benchmarks-page: setup ## write docs/benchmarks.md anew from benchmarks/results
-	@$(BIN)/python -m benchmarks.report.results_page
+	@$(BIN)/python -m benchmarks results_page
 
 setup: $(VENV)/installed .serving/installed ## build .venv, and the embedded Triton in .serving
 

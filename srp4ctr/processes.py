@@ -49,7 +49,7 @@ class Program:
     env: Mapping[str, str] = field(default_factory=dict)
     """Added to this process's environment."""
     cwd: str | None = None
-    goes_first: bool = False
+    latency_critical: bool = False
     """Callers wait for it; another gives way to it (``nice``)."""
 
 
@@ -79,7 +79,7 @@ def start(program: Program, folder: Path, *, tied: bool) -> Running:
     """
     log = folder / "logs" / f"{program.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = program.command if program.goes_first else _nice(program.command)
+    command = program.command if program.latency_critical else _nice(program.command)
     with log.open("ab") as sink:
         child = subprocess.Popen(
             _tied(command) if tied else command,
@@ -91,8 +91,8 @@ def start(program: Program, folder: Path, *, tied: bool) -> Running:
             start_new_session=True,
         )
     _children[child.pid] = child
-    if not program.goes_first:
-        _give_way(child.pid)
+    if not program.latency_critical:
+        _renice(child.pid)
     running = Running(
         name=program.name, pid=child.pid, birth=_birth(child.pid) or "", log=str(log)
     )
@@ -199,7 +199,7 @@ def _nice(command: Sequence[str]) -> tuple[str, ...]:
     return "nice", "-n", str(_NICENESS), *command
 
 
-def _give_way(leader: int) -> None:
+def _renice(leader: int) -> None:
     """Make the session of ``leader`` nice, where Linux shares cores out by sessions.
 
     There (``sched_autogroup``) the niceness of a process counts within its session alone:

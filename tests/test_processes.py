@@ -75,7 +75,7 @@ def test_a_process_deaf_to_sigterm_is_killed_after_the_grace(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_what_callers_wait_for_goes_before_the_rest(tied: bool, tmp_path: Path) -> None:
-    first = processes.start(replace(SLEEP, goes_first=True), tmp_path, tied=tied)
+    first = processes.start(replace(SLEEP, latency_critical=True), tmp_path, tied=tied)
     rest = processes.start(replace(SLEEP, name="rest"), tmp_path, tied=tied)
     processes.wait_ready(rest, lambda: niceness(rest) > niceness(first))
     autogroup = Path(f"/proc/{rest.pid}/autogroup")

@@ -8,7 +8,7 @@ started, bundles are promoted and rolled back. At the end what is kept is compar
 was sent.
 
     make bench NAME=soak ARGS="--hours 1 --keep /tmp/soak"
-    python -m benchmarks.operations.soak --read /tmp/soak   # how far it is, or how far it came
+    python -m benchmarks soak --read /tmp/soak   # how far it is, or how far it came
 """
 
 import argparse

@@ -24,7 +24,7 @@ from srp4ctr.streams.events.schema import Behavior, Click, Event, ItemUpdate
 from srp4ctr.triton_repo.serving.messages import Ranking
 
 VISITORS, USERS = 2, 2_000
-ITEMS = 2_000  # as benchmarks/serving/serving_stack.py has it, which imports torch: no visitor does
+ITEMS = 2_000  # as serving_stack.py has it, which imports torch: no visitor does
 CANDIDATES, SHOWN, BEHAVIORS = 100, 8, 5
 CLICK_RATE = 0.1
 DEADLINE_S = 1.0

@@ -7,8 +7,8 @@ that stand still from the boundary on, as an offline table's would. EB-NeRD's sl
 hold a click, so that their size alone tells much: rows called *+size* are of arms that all
 know it.
 
-    SRP4CTR_DATA=../shared/data python -m benchmarks.quality.click_quality --data ebnerd --quick
-    python -m benchmarks.quality.click_quality --events mine.jsonl --name mine --arms srp4ctr,din
+    SRP4CTR_DATA=../shared/data python -m benchmarks click_quality --data ebnerd --quick
+    python -m benchmarks click_quality --events mine.jsonl --name mine --arms srp4ctr,din
 """
 
 import argparse

@@ -8,7 +8,7 @@ away. EB-NeRD's validation week judges, MovieLens' newest fifth.
 
 A seed's figures are kept, in git too: a run that was ended goes on with the next.
 
-    SRP4CTR_DATA=../shared/data python -m benchmarks.quality.own_model --data ebnerd movielens
+    SRP4CTR_DATA=../shared/data python -m benchmarks own_model --data ebnerd movielens
 """
 
 import argparse

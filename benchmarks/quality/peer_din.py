@@ -8,9 +8,9 @@ with the history's; past the attention go the context and the counters. The libr
 takes nothing but embeddings there, so a counter is cut at its 16 quantiles. What our arms
 know besides: what was done in the history and when, the position, how to do without an id.
 
-    python -m benchmarks.quality.click_quality --data ebnerd --arms srp4ctr,din
-    python -m benchmarks.quality.peer_din --data ebnerd --epochs 6 --batch-requests 32 --with-size
-    python -m benchmarks.quality.peer_din --data ebnerd --quick
+    python -m benchmarks click_quality --data ebnerd --arms srp4ctr,din
+    python -m benchmarks peer_din --data ebnerd --epochs 6 --batch-requests 32 --with-size
+    python -m benchmarks peer_din --data ebnerd --quick
 """
 
 import argparse

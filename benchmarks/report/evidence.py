@@ -4,7 +4,7 @@ Results that other benchmarks left → tables and plots in docs/model.md, betwee
 comments; the rest of the page stays as it is. The same results give the same bytes.
 
     make bench NAME=evidence
-    python -m benchmarks.report.evidence --results mine/results --page mine/model.md
+    python -m benchmarks evidence --results mine/results --page mine/model.md
 """
 
 import argparse

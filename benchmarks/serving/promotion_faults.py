@@ -6,10 +6,11 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from srp4ctr import processes
 from srp4ctr.embedded.triton_server import ServerPlan
+from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.ops.triton import crash_recovery
 from srp4ctr.triton_repo.config import TritonConfig
@@ -17,11 +18,21 @@ from srp4ctr.triton_repo.deployment import promotion
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
 from srp4ctr.triton_repo.deployment.promotion import connected
 
-if TYPE_CHECKING:  # torch: a killed process needs none
-    from benchmarks.serving.serving_stack import Stack
+
+class Stack(Protocol):
+    """What of a running stack this module needs; ``serving_stack.Stack`` is one."""
+
+    @property
+    def triton(self) -> TritonConfig: ...  # noqa: D102
+
+    @property
+    def features(self) -> FeatureConfig: ...  # noqa: D102
+
+    @property
+    def server(self) -> Any: ...  # noqa: D102
 
 
-def watched(stack: "Stack") -> ServerPlan:
+def watched(stack: Stack) -> ServerPlan:
     """Return what ``local.triton_watch`` must know of the stack's server."""
     return ServerPlan(
         repository=Path(stack.triton.repository),
@@ -34,7 +45,7 @@ def watched(stack: "Stack") -> ServerPlan:
 
 def in_child(
     target: Callable[..., None],
-    stack: "Stack",
+    stack: Stack,
     source: Path | None,
     kill_when: Callable[[], bool] | None = None,
 ) -> str:
@@ -79,7 +90,7 @@ def promote_and_die(triton: Any, features: Any, source: Path, said: Any) -> None
     promote(triton, features, source, said)
 
 
-def is_loading(stack: "Stack", source: Path) -> bool:
+def is_loading(stack: Stack, source: Path) -> bool:
     """Return whether a process of the bundle's step has started."""
     steps = {child.step for child in crash_recovery.children(stack.server.pid)}
     return f"click_ranker_{source.name}" in steps

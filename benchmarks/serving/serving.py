@@ -15,7 +15,7 @@ turn by turn in one run. Ratios count: the times are of this machine. What was m
 before with other lengths, candidates or callers stays in the results.
 
     make bench NAME=serving
-    python -m benchmarks.serving.serving --lengths 200 --candidates 100 --callers 1
+    python -m benchmarks serving --lengths 200 --candidates 100 --callers 1
 """
 
 import argparse

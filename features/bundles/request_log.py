@@ -19,7 +19,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from srp4ctr.streams.events.hash_sampling import is_chosen
+from srp4ctr.streams.events.hash_sampling import in_sample
 from srp4ctr.streams.events.schema import item_key
 
 SUFFIX = ".npz"
@@ -63,7 +63,7 @@ class ServedLog:
 
     def wants(self, request_id: str) -> bool:
         """Return whether this request is one of those that are kept."""
-        return bool(request_id) and is_chosen(f"served:{request_id}", self._share)
+        return bool(request_id) and in_sample(f"served:{request_id}", self._share)
 
     def put(self, request: ServedRequest) -> None:
         """Keep ``request`` soon; it is left out where too many wait."""

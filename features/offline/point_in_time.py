@@ -23,14 +23,14 @@ from srp4ctr.features.tensors.transforms import (
     SequenceArrays,
     empty_sequences,
 )
-from srp4ctr.streams.events.schema import NO_PERSON
+from srp4ctr.streams.events.schema import INTERNAL_PREFIX
 from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH
 
 Int64s = NDArray[np.int64]
 Objects = NDArray[np.object_]
 
 _MS_PER_DAY = 86_400_000
-_IS_PERSON = ~_.user_id.startswith(NO_PERSON)
+_IS_PERSON = ~_.user_id.startswith(INTERNAL_PREFIX)
 _BEHAVIOR = ("occurred_at", "item_key", "action_code")  # what makes two of them one
 # In this order within a millisecond: a request does not see what happens in its own.
 _ASKED, _HAPPENED, _KNOWN = range(3)

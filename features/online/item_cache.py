@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from srp4ctr.features.online.reader import FeatureReader
 from srp4ctr.features.tensors.transforms import ActivityArrays, empty_activity
 from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
-from srp4ctr.streams.state.state_store import UnusableStoreError
+from srp4ctr.streams.state.state_store import FatalStoreError
 
 Int64s = NDArray[np.int64]
 
@@ -40,7 +40,7 @@ _SWITCH_INTERVAL_S = 0.0005
 _ENDS_WITHIN_S = 2.0  # a read that the store does not answer takes longer
 # Keys outside the vocabulary that requests ask for: ids that a caller makes up must not
 # fill the memory.
-MAX_STRANGERS = 100_000
+MAX_UNKNOWN_KEYS = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -91,7 +91,7 @@ class ItemTable:
         index, present = _find(state.keys, item_keys)
         state.is_hot[index] = True
         missing = ~present & (item_keys != 0)
-        if missing.any() and len(self._asked) < MAX_STRANGERS:
+        if missing.any() and len(self._asked) < MAX_UNKNOWN_KEYS:
             self._asked.update(item_keys[missing].tolist())
         return state.rows.take(index)
 
@@ -151,7 +151,7 @@ class ItemTable:
                 continue
             read_at = now
             # A store that is down: each request says so itself (store_unavailable).
-            with contextlib.suppress(ConnectionError, UnusableStoreError):
+            with contextlib.suppress(ConnectionError, FatalStoreError):
                 self.refresh(MAX_ITEMS_A_TURN, interval_s * (1.0 - _SHARE_OF_REST))
 
     def _is_wanted(self) -> bool:
@@ -161,7 +161,7 @@ class ItemTable:
     def _admitted(self, asked: set[int]) -> Int64s:
         """Return the table's keys with those of ``asked`` that there is room for."""
         keys = self._state.keys
-        room = MAX_STRANGERS - (len(keys) - len(self._vocabulary.item_keys))
+        room = MAX_UNKNOWN_KEYS - (len(keys) - len(self._vocabulary.item_keys))
         new = np.array(sorted(asked)[: max(room, 0)], dtype=np.int64)
         return np.union1d(keys, new)
 
@@ -192,7 +192,7 @@ class ItemTable:
         """Return the rows of attributes in JSON, parsed once per text."""
         rows = self._rows_of_text.get(text)
         if rows is None:
-            if len(self._rows_of_text) > 2 * MAX_STRANGERS:
+            if len(self._rows_of_text) > 2 * MAX_UNKNOWN_KEYS:
                 self._rows_of_text.clear()  # years of updates: begin again
             rows = self._vocabulary.attribute_rows(parse_attributes(text))
             self._rows_of_text[text] = rows

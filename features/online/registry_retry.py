@@ -10,7 +10,7 @@ T = TypeVar("T")
 _TRIES = 3
 
 
-def beside_others(call: Callable[[], T], address: str) -> T:
+def retry_on_conflict(call: Callable[[], T], address: str) -> T:
     """Return ``call``'s answer; it must be harmless to repeat. ``address`` is for errors.
 
     Of two processes that find the registry empty one makes its tables, and the other hears

@@ -27,7 +27,7 @@ from srp4ctr.features.tensors.transforms import SequenceArrays
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.events.codec import MIN_OCCURRED_AT_MS
 from srp4ctr.streams.events.schema import MAX_ID_LENGTH, item_key
-from srp4ctr.streams.state.state_store import UnusableStoreError
+from srp4ctr.streams.state.state_store import FatalStoreError
 
 Int64s = NDArray[np.int64]
 Text = str | bytes
@@ -72,11 +72,11 @@ class RequestFeatures:
         sizes: Mapping[str, int],
         ttl_days: float = 90.0,
     ) -> None:
-        self._store = _RestingStore(reader, (sizes["L"], sizes["W"]), time.monotonic)
+        self._store = CircuitBreaker(reader, (sizes["L"], sizes["W"]), time.monotonic)
         self._vocabulary = vocabulary
         self._items = item_table
         self._ttl_ms = round(ttl_days * _MS_PER_DAY)
-        self._keys = _Keys()
+        self._keys = ItemKeyCache()
 
     def assemble(
         self,
@@ -187,7 +187,7 @@ def open_bundle(config: FeatureConfig, folder: Path) -> RequestFeatures:
     )
 
 
-class _Keys(dict[Text, int]):
+class ItemKeyCache(dict[Text, int]):
     """Item ids and their keys: each is decoded and hashed once, "" is 0."""
 
     def __missing__(self, item_id: Text) -> int:
@@ -198,7 +198,7 @@ class _Keys(dict[Text, int]):
         return key
 
 
-class _RestingStore:
+class CircuitBreaker:
     """Reads users; while the store fails it answers with empty ones, without waiting."""
 
     def __init__(
@@ -215,7 +215,7 @@ class _RestingStore:
         if self._clock() >= self._rests_until_s:
             try:
                 found = self._reader.read_users(user_ids, *self._lengths)
-            except (ConnectionError, UnusableStoreError):
+            except (ConnectionError, FatalStoreError):
                 self._failures += 1
                 if self._failures >= STORE_FAILURES:
                     self._rests_until_s = self._clock() + STORE_REST_S

@@ -14,13 +14,13 @@ from redis.exceptions import (
     RedisError,
 )
 
-from srp4ctr.streams.state.state_store import UnusableStoreError
+from srp4ctr.streams.state.state_store import FatalStoreError
 
 T = TypeVar("T")
 _FAILURES = (RedisError, RedisClusterException, OSError)  # the second is no RedisError
 
 
-def tried_twice(call: Callable[[], T]) -> T:
+def retry_once(call: Callable[[], T]) -> T:
     """Return ``call``'s answer, at the second try if the first one breaks or times out.
 
     Raises Redis' errors as the ``ConnectionError`` that callers know.
@@ -28,7 +28,7 @@ def tried_twice(call: Callable[[], T]) -> T:
     try:
         return call()
     except (AuthenticationError, NoPermissionError) as error:
-        raise UnusableStoreError(
+        raise FatalStoreError(
             f"the feature store refuses us: {error}; the worker needs +@read, +@write, "
             "+@connection and +eval on its keys"
         ) from error

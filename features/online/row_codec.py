@@ -18,7 +18,7 @@ from srp4ctr.features.tensors.vocabulary import parse_attributes
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.sequences import BehaviorSequence
-from srp4ctr.streams.state.state_store import ItemProfile, UnusableStoreError
+from srp4ctr.streams.state.state_store import FatalStoreError, ItemProfile
 
 Values = Mapping[str, Any]  # feature name → Value
 
@@ -162,7 +162,7 @@ def unpack_profile(item_key: int, row: StoredRow) -> ItemProfile:
 def _packed(row: StoredRow) -> bytes:
     packed: bytes = row.values[PACKED].bytes_val
     if packed[:1] != bytes([_FORMAT]):
-        raise UnusableStoreError(
+        raise FatalStoreError(
             f"a row of the store is in format {packed[:1]!r}, this release reads "
             f"{_FORMAT}: empty the store, and `srp4ctr stream rebuild` fills it anew"
         )

@@ -17,14 +17,14 @@ from srp4ctr.features.online.conditional_write import HashRow, Store, write_newe
 from srp4ctr.features.online.connection import connection_string
 from srp4ctr.features.online.feast_import import FeatureStore, NoOfflineStore, RepoConfig
 from srp4ctr.features.online.registry_connection import registry_settings, shown
-from srp4ctr.features.online.registry_retry import beside_others, unanswered
-from srp4ctr.features.online.retry import tried_twice
+from srp4ctr.features.online.registry_retry import retry_on_conflict, unanswered
+from srp4ctr.features.online.retry import retry_once
 from srp4ctr.features.online.row_codec import StoredRow, Values
 from srp4ctr.streams.state.state_store import (
+    FatalStoreError,
+    ItemPartitionKey,
     ItemProfile,
     Rows,
-    ShareKey,
-    UnusableStoreError,
 )
 
 PROJECT = "srp4ctr"
@@ -84,7 +84,7 @@ def apply(config: FeatureConfig) -> list[str]:
     objects = [o for o in vars(definitions).values() if type(o).__name__ in kinds]
     log_dir = Path(config.log_dir).absolute()
     definitions.profile_log.file_options.uri = str(log_dir / PROFILE_LOG)
-    return beside_others(partial(_apply, config, objects), config.registry)
+    return retry_on_conflict(partial(_apply, config, objects), config.registry)
 
 
 def _apply(config: FeatureConfig, objects: list[Any]) -> list[str]:
@@ -122,7 +122,7 @@ class OnlineViews:
         """Return the row of each entity, None where the store has none."""
         found: list[StoredRow | None] = []
         for chunk in _chunks(entities):
-            answer = tried_twice(partial(self._read_chunk, view, chunk, features))
+            answer = retry_once(partial(self._read_chunk, view, chunk, features))
             found.extend(_stored(timestamp, values) for timestamp, values in answer)
         return found
 
@@ -134,7 +134,7 @@ class OnlineViews:
         """
         found: list[list[StoredRow | None]] = [[] for _ in row_codec.USER_VIEWS]
         for chunk in _chunks(map(row_codec.user_entity, user_ids)):
-            answers = tried_twice(partial(self._read_users_chunk, chunk))
+            answers = retry_once(partial(self._read_users_chunk, chunk))
             for of_view, answer in zip(found, answers, strict=True):
                 of_view.extend(_stored(timestamp, values) for timestamp, values in answer)
         return found
@@ -148,7 +148,7 @@ class OnlineViews:
                 self._views[view], list(names)
             )
             hashes = self._hashes(chunk, names)
-            tried_twice(partial(self._write_chunk, time_field, fields, hashes))
+            retry_once(partial(self._write_chunk, time_field, fields, hashes))
 
     def _write_chunk(self, time_field: Any, fields: Any, hashes: list[HashRow]) -> None:
         # Of a cluster it asks at once which node has which slots.
@@ -202,7 +202,7 @@ class FeatureStoreSink:
         self._views = OnlineViews(config)
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="store")
 
-    def read(self, user_ids: Collection[str], shares: Collection[ShareKey]) -> Rows:
+    def read(self, user_ids: Collection[str], shares: Collection[ItemPartitionKey]) -> Rows:
         """Return those of the asked rows that are stored."""
         sequences, activities, exposures = self._views.read_users(user_ids)
         entities = [row_codec.share_entity(*key) for key in shares]
@@ -218,7 +218,7 @@ class FeatureStoreSink:
         """Store the rows; raise if the store did not take them all."""
         for _, partition in changed.shares:
             if not 0 <= partition < self._config.partitions:
-                raise UnusableStoreError(
+                raise FatalStoreError(
                     f"events come from partition {partition}, but features.partitions "
                     f"is {self._config.partitions}: readers would miss them"
                 )
@@ -269,7 +269,7 @@ def _chunked(
         yield view, [(entity_of(key), pack(row), row.version_us) for key, row in chunk]
 
 
-def _share_entity(key: ShareKey) -> Any:
+def _share_entity(key: ItemPartitionKey) -> Any:
     return row_codec.share_entity(*key)
 
 

@@ -188,7 +188,7 @@ SCORE_TENSORS = (
     ),
 )
 # What the head makes on its way: for those who have a click model of their own.
-USER_KNOWLEDGE = (
+USER_EMBEDDINGS = (
     TensorSpec(
         name="query_vectors",
         dtype="float32",
@@ -206,7 +206,7 @@ CANDIDATE_KNOWLEDGE = (
 )
 ENCODER_INPUTS = HISTORY_TENSORS
 HEAD_INPUTS = STATE_TENSORS + REQUEST_TENSORS + CANDIDATE_TENSORS
-HEAD_OUTPUTS = SCORE_TENSORS + USER_KNOWLEDGE + CANDIDATE_KNOWLEDGE
+HEAD_OUTPUTS = SCORE_TENSORS + USER_EMBEDDINGS + CANDIDATE_KNOWLEDGE
 
 # What ``rank_clicks`` adds where one step does all: see
 # ``triton_repo/serving/exploration.py``.

@@ -81,7 +81,7 @@ class _Poller:
             self._due = time.monotonic() + self._interval_s
 
 
-class _Settler:
+class Settlement:
     """Lets the clock settle impressions while the worker has nothing left to label."""
 
     def __init__(self, monitor: Monitor, watch: WorkerWatch) -> None:
@@ -89,6 +89,7 @@ class _Settler:
         self._spell = QuietSpell()
 
     def turn(self, *, is_quiet: bool) -> None:
+        """Read the worker's progress once in a while; settle what is due if it is quiet."""
         if not is_quiet:
             self._spell.interrupt()
         if time.monotonic() < self._due:
@@ -102,6 +103,7 @@ class _Settler:
         self._due = time.monotonic() + WATCH_S
 
     def close(self) -> None:
+        """Close the connection to the broker."""
         self._watch.close()
 
 
@@ -117,7 +119,7 @@ def _follow_labels(
         since_ms = round(time.time() * 1000) - monitor.remembers_ms
         shown = opened.enter_context(closing(ImpressionReader(sources.kafka, since_ms)))
         watch = WorkerWatch(sources.kafka, sources.worker_group)
-        settler = opened.enter_context(closing(_Settler(monitor, watch)))
+        settler = opened.enter_context(closing(Settlement(monitor, watch)))
         while not stop.is_set():
             batch, impressions = reader.read(), shown.read()
             monitor.fold_labels(batch)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from math import isfinite
 
-from srp4ctr.monitoring.report import number_format
+from srp4ctr.monitoring.report import number_format as numbers
 from srp4ctr.monitoring.report.period import Period, minute
 from srp4ctr.monitoring.report.report_contents import AlertSpell, Contents
 
@@ -12,29 +12,29 @@ from srp4ctr.monitoring.report.report_contents import AlertSpell, Contents
 def facts(contents: Contents) -> Iterator[tuple[str, str]]:
     """Yield what was watched, when, and by which settings."""
     grounds = contents.grounds
-    yield "Period", f"{grounds.period} ({number_format.duration(grounds.period.length_s)})"
-    share = number_format.percent(min(1.0, grounds.heard_share), 0)
+    yield "Period", f"{grounds.period} ({numbers.duration(grounds.period.length_s)})"
+    share = numbers.percent(min(1.0, grounds.heard_share), 0)
     yield "Monitor heard", f"{grounds.heard}, {share} of the time"
     windows = "one window" if grounds.num_windows == 1 else f"{grounds.num_windows} windows"
     yield (
         "Impressions shown",
-        f"{grounds.events}, in {windows} of {number_format.duration(grounds.window_s)}",
+        f"{grounds.events}, in {windows} of {numbers.duration(grounds.window_s)}",
     )
     if isfinite(grounds.label_window_s):
         yield (
             "Label window",
-            f"{number_format.duration(grounds.label_window_s)}: so long an impression waits for "
+            f"{numbers.duration(grounds.label_window_s)}: so long an impression waits for "
             "its click before it counts",
         )
     if isfinite(grounds.price_per_core_hour):
         price = f"{grounds.price_per_core_hour:g} {grounds.currency}"
         yield "Price of a core-hour", price
-    expected = number_format.decimal(100 * grounds.expected_difference, 1)
+    expected = numbers.decimal(100 * grounds.expected_difference, 1)
     yield (
         "Interval of the difference",
         f"an always-valid one (mixture test), narrowest at {expected} percentage points",
     )
-    yield "Alert rules watched", number_format.count(grounds.num_alert_rules)
+    yield "Alert rules watched", numbers.count(grounds.num_alert_rules)
 
 
 def small_print(contents: Contents) -> Iterator[str]:
@@ -79,7 +79,7 @@ def alert_row(spell: AlertSpell, heard: Period) -> tuple[str, ...]:
         about or "–",
         spell.severity or "–",
         f"{first} to {last}" if is_over else f"since {first}, still firing",
-        number_format.duration(spell.firing_s),
+        numbers.duration(spell.firing_s),
     )
 
 

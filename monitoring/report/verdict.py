@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isfinite, isnan
 
-from srp4ctr.monitoring.report import number_format
+from srp4ctr.monitoring.report import number_format as numbers
 from srp4ctr.monitoring.report.report_contents import (
     Contents,
     Contrast,
@@ -18,7 +18,7 @@ from srp4ctr.monitoring.report.report_contents import (
 from srp4ctr.monitoring.report.version_comparison import (
     MOST_TIMES,
     is_bundle,
-    times_as_many,
+    sample_size_factor,
 )
 
 SAME = 0.01  # prices are not measured closer than a hundredth
@@ -95,19 +95,19 @@ def _uncompared(contents: Contents) -> Iterator[str]:
         rate = each.quality.top_click_rate
         if not isnan(rate.value):
             yield (
-                f"At position 1, {number_format.estimate(rate, 1, 100)} % of the "
-                f"{number_format.count(each.quality.top_impressions)} impressions of "
+                f"At position 1, {numbers.estimate(rate, 1, 100)} % of the "
+                f"{numbers.count(each.quality.top_impressions)} impressions of "
                 f"{each.version} were clicked; a million candidates cost "
-                f"{number_format.money(each.cost.price_per_million, contents.grounds.currency)}."
+                f"{numbers.money(each.cost.price_per_million, contents.grounds.currency)}."
             )
 
 
 def _difference(contrast: Contrast) -> str:
     value, interval = contrast.difference.value, contrast.difference.interval
-    points = number_format.decimal(abs(100 * value), 2)
+    points = numbers.decimal(abs(100 * value), 2)
     where = "above" if value >= 0 else "below"
     rests_on = (
-        f"n = {number_format.count(contrast.impressions)} impressions of {contrast.counted}"
+        f"n = {numbers.count(contrast.impressions)} impressions of {contrast.counted}"
     )
     start = (
         f"At position 1, the click-through rate (CTR) of {contrast.version} is {points} "
@@ -116,8 +116,8 @@ def _difference(contrast: Contrast) -> str:
     if not contrast.has_interval:
         return f"{start} so far, of too few impressions to say more ({rests_on})."
     bounds = (
-        f"{number_format.signed(100 * interval.low, 2)} to "
-        f"{number_format.signed(100 * interval.high, 2)}"
+        f"{numbers.signed(100 * interval.low, 2)} to "
+        f"{numbers.signed(100 * interval.high, 2)}"
     )
     if contrast.verdict:
         return (
@@ -132,7 +132,7 @@ def _difference(contrast: Contrast) -> str:
 def _still_needed(contents: Contents, contrast: Contrast) -> str:
     if not contrast.has_interval:
         return "An interval needs 100 impressions of each version at position 1."
-    times = times_as_many(contrast, contents.grounds.expected_difference)
+    times = sample_size_factor(contrast, contents.grounds.expected_difference)
     if not isfinite(times):
         return (
             f"As small as it is, over {MOST_TIMES:,.0f} times as many impressions would be "
@@ -143,9 +143,9 @@ def _still_needed(contents: Contents, contrast: Contrast) -> str:
     if found := contents.of(contrast.counted):
         shown_s = found.quality.num_windows * contents.grounds.window_s
         wait_s = more * ratio(shown_s, found.quality.top_impressions)
-        wait = f", which take {number_format.duration(wait_s)} at this rate"
+        wait = f", which take {numbers.duration(wait_s)} at this rate"
     return (
-        f"If the difference stays as it is, about {number_format.significant(more, 2)} more "
+        f"If the difference stays as it is, about {numbers.significant(more, 2)} more "
         f"impressions of {contrast.counted} at position 1 will tell it from 0{wait}."
     )
 
@@ -156,12 +156,12 @@ def _cost(new: VersionFigures, old: VersionFigures, currency: str) -> str:
         unknown = new.version if isnan(ours) else old.version
         return f"What {unknown} costs is not known: it scored no candidates in this time."
     if abs(ours / theirs - 1) < SAME:
-        price = number_format.money(ours, currency)
+        price = numbers.money(ours, currency)
         return f"A million candidates cost {price} with either."
     return (
-        f"A million candidates cost {number_format.money(ours, currency)} with {new.version} and "
-        f"{number_format.money(theirs, currency)} with {old.version}: "
-        f"{number_format.significant(ours / theirs, 2)} times as much."
+        f"A million candidates cost {numbers.money(ours, currency)} with {new.version} and "
+        f"{numbers.money(theirs, currency)} with {old.version}: "
+        f"{numbers.significant(ours / theirs, 2)} times as much."
     )
 
 
@@ -173,18 +173,18 @@ def _bargain(contrast: Contrast, new: Cost, old: Cost, currency: str) -> Iterato
     clicks = 1000 * contrast.difference.value
     if isnan(extra):
         return
-    of_1000 = f"{number_format.decimal(abs(clicks), 1)} clicks in 1,000 requests"
+    of_1000 = f"{numbers.decimal(abs(clicks), 1)} clicks in 1,000 requests"
     if clicks > 0 and extra > 0:
         yield (
-            f"It gains {of_1000}, for {number_format.money(extra, currency)} more: "
-            f"{number_format.significant(clicks / extra, 2)} clicks for each {currency}."
+            f"It gains {of_1000}, for {numbers.money(extra, currency)} more: "
+            f"{numbers.significant(clicks / extra, 2)} clicks for each {currency}."
         )
     elif clicks > 0:
         yield f"It gains {of_1000}, and costs no more."
     elif extra < 0:
         yield (
-            f"It loses {of_1000}, and saves {number_format.money(-extra, currency)}: "
-            f"{number_format.significant(clicks / extra, 2)} clicks for each {currency} saved."
+            f"It loses {of_1000}, and saves {numbers.money(-extra, currency)}: "
+            f"{numbers.significant(clicks / extra, 2)} clicks for each {currency} saved."
         )
     else:
         yield f"It loses {of_1000}, and saves nothing."
@@ -198,19 +198,19 @@ def _cautions(contents: Contents) -> Iterator[str]:
         low, high = calibration.interval.low, calibration.interval.high
         if low > HONEST[1] or high < HONEST[0]:
             yield (
-                f"{each.version} promises {number_format.estimate(calibration, 2)} times the "
+                f"{each.version} promises {numbers.estimate(calibration, 2)} times the "
                 "clicks that come: do not bid on its scores before it is calibrated anew."
             )
         if quality.coverage < COVERED:
             yield (
                 f"Of {each.version}'s impressions only "
-                f"{number_format.percent(quality.coverage, 0)} have a label that should: its "
+                f"{numbers.percent(quality.coverage, 0)} have a label that should: its "
                 "figures are of a part that may be unlike the rest."
             )
         if each.inputs.score_psi > MOVED:
             yield (
                 f"Scores of {each.version} are spread otherwise than when it was judged "
-                f"(PSI {number_format.decimal(each.inputs.score_psi, 2)}): its held-out figures "
+                f"(PSI {numbers.decimal(each.inputs.score_psi, 2)}): its held-out figures "
                 "say little of it."
             )
     yield from _other_work(contents)
@@ -221,7 +221,7 @@ def _other_work(contents: Contents) -> Iterator[str]:
     sizes = {each.version: each.cost.candidates_per_request for each in contents.versions}
     known = {version: size for version, size in sizes.items() if isfinite(size)}
     if known and max(known.values()) > (1 + OTHER_WORK) * min(known.values()):
-        each = _listed([f"{number_format.significant(s)} ({v})" for v, s in known.items()])
+        each = _listed([f"{numbers.significant(s)} ({v})" for v, s in known.items()])
         yield (
             f"Requests differ in their number of candidates, {each}: a history's cost is "
             "shared by all candidates of a request, so that prices of a candidate do not "

@@ -103,7 +103,7 @@ def _joined(one: Course, other: Course) -> Course:
     )
 
 
-def times_as_many(contrast: Contrast, expected: float) -> float:
+def sample_size_factor(contrast: Contrast, expected: float) -> float:
     """Return how many times as many impressions would tell the two apart.
 
     If the difference stays as it is, and both get more in the same proportion. ``inf`` for

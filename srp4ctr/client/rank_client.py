@@ -17,7 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.schema import TensorSpec
-from srp4ctr.streams.events.hash_sampling import is_chosen
+from srp4ctr.streams.events.hash_sampling import in_sample
 from srp4ctr.streams.events.pseudonymization import Pseudonyms
 from srp4ctr.triton_repo.channel import connect
 from srp4ctr.triton_repo.config import TlsConfig
@@ -265,7 +265,7 @@ def is_canary(user_id: str, share: float) -> bool:
 
     The same in every process and for good, and a user stays in as the share grows.
     """
-    return is_chosen(f"canary:{user_id}", share)
+    return in_sample(f"canary:{user_id}", share)
 
 
 def infer_inputs(specs: Sequence[TensorSpec], tensors: Tensors) -> list[Any]:

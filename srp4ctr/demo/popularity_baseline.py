@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from srp4ctr.streams.events.hash_sampling import is_chosen
+from srp4ctr.streams.events.hash_sampling import in_sample
 from srp4ctr.streams.events.schema import Click, Event, Impression
 
 POPULARITY = "popularity"
@@ -41,7 +41,7 @@ class ControlGroup:
 
     def has(self, user_id: str) -> bool:
         """Return whether the user is in the group; by a hash, so always the same ones."""
-        return is_chosen(user_id, SHARE)
+        return in_sample(user_id, SHARE)
 
     def rank(self, item_ids: Sequence[str]) -> PopularityRanking:
         """Return the items by their clicks, ties by id; scores are smoothed click rates."""

@@ -29,7 +29,7 @@ def start_store(
     writes its whole content to one file: a request's 99th percentile was 95 ms.
     """
     command = store_command(folder / "store", port, syncs=syncs)
-    program = processes.Program(name="store", command=tuple(command), goes_first=True)
+    program = processes.Program(name="store", command=tuple(command), latency_critical=True)
     return started(program, folder, port, tied=tied)
 
 

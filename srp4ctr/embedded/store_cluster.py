@@ -37,7 +37,9 @@ def start(
         # With a node down, the rows of the other two can still be read.
         command += ["--cluster-require-full-coverage", "no"]
         command += ["--cluster-node-timeout", str(_NODE_TIMEOUT_MS)]
-        program = processes.Program(name=name, command=tuple(command), goes_first=True)
+        program = processes.Program(
+            name=name, command=tuple(command), latency_critical=True
+        )
         nodes.append(broker.started(program, folder, port, tied=tied))
     clients = [Redis(host=ports.HOST, port=port) for port in free[:NODES]]
     try:

@@ -51,7 +51,7 @@ def start(
         env=environment(serving, plan),
         # A stub's first import path is the working folder: it must hold no `features`.
         cwd=str(folder),
-        goes_first=True,
+        latency_critical=True,
     )
     running = processes.start(program, folder, tied=tied)
     try:

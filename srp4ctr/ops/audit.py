@@ -27,7 +27,7 @@ _MAX_DETAIL = 2000  # letters: a line stays one that a person reads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deed:
+class AuditEntry:
     """One line: what somebody is doing, or how it ended."""
 
     deed: str
@@ -70,7 +70,7 @@ class AuditLog:
         """
         told, outcome = {"deed": uuid4().hex, "actor": self.actor}, Outcome()
         told |= {"command": command, "subject": subject, "before": state()}
-        self._append(Deed(at=_now(), result=BEGUN, **told))
+        self._append(AuditEntry(at=_now(), result=BEGUN, **told))
         result, detail = FAILED, ""
         try:
             yield outcome
@@ -82,9 +82,11 @@ class AuditLog:
         finally:
             told["subject"] = outcome.subject or subject
             after = outcome.after or state()
-            self._append(Deed(at=_now(), result=result, after=after, detail=detail, **told))
+            self._append(
+                AuditEntry(at=_now(), result=result, after=after, detail=detail, **told)
+            )
 
-    def _append(self, deed: Deed) -> None:
+    def _append(self, deed: AuditEntry) -> None:
         line = json.dumps(asdict(deed)).encode() + b"\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         is_new = not self.path.exists()
@@ -112,18 +114,18 @@ def audit_log(settings: "Settings") -> AuditLog:
     return AuditLog(path=path, actor=settings.local.actor or _login())
 
 
-def read_deeds(path: Path, since: datetime | None = None) -> tuple[list[Deed], int]:
+def read_deeds(path: Path, since: datetime | None = None) -> tuple[list[AuditEntry], int]:
     """Return the deeds in ``path``, oldest first, and how many lines are unreadable.
 
     Of each deed its last line, ``begun`` where the end is missing; with ``since`` only the
     deeds from that instant on.
     """
-    deeds: dict[str, Deed] = {}
+    deeds: dict[str, AuditEntry] = {}
     broken = 0
     lines = path.read_bytes().splitlines() if path.is_file() else []
     for line in filter(None, lines):
         try:
-            deed = Deed(**json.loads(line))
+            deed = AuditEntry(**json.loads(line))
         except (ValueError, TypeError):
             broken += 1
             continue

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, NO_PERSON
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, INTERNAL_PREFIX
 from srp4ctr.streams.raw_log.log_files import files_of
 
 _FILES = 3  # of a partition; one covers two seconds of traffic, or what was merged
@@ -41,7 +41,7 @@ def recent_ids(log_dir: Path, partitions: int, limit: int) -> RecentIds:
     rows.sort(key=lambda row: -row["occurred_at"])
     acts = [row for row in rows if row["type"] in _ACTS]
     users = dict.fromkeys(
-        row["user_id"] for row in acts if not row["user_id"].startswith(NO_PERSON)
+        row["user_id"] for row in acts if not row["user_id"].startswith(INTERNAL_PREFIX)
     )
     items = dict.fromkeys(row["item_id"] for row in rows if row["item_id"])
     return RecentIds(users=list(islice(users, limit)), items=list(islice(items, limit)))

@@ -19,7 +19,7 @@ from srp4ctr.streams.broker.clients import client_arguments
 from srp4ctr.streams.broker.topics import committed_offsets
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.state.partition_state import Record
-from srp4ctr.streams.state.state_store import UnusableStoreError
+from srp4ctr.streams.state.state_store import FatalStoreError
 
 FETCH_BYTES = 4 * 1024 * 1024
 _POLL_MS = 100  # a rebalance or a stop waits for a poll
@@ -30,7 +30,7 @@ _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
 
 
-class BatchFollower(Service):  # type: ignore[misc]  # mode has no types
+class BatchConsumer(Service):  # type: ignore[misc]  # mode has no types
     """Follows ``topics`` in a group; an error that escapes ends the process."""
 
     def __init__(
@@ -86,11 +86,11 @@ class BatchFollower(Service):  # type: ignore[misc]  # mode has no types
         if self.consumer is None:
             return
         try:
-            await self.hand_over()
+            await self.flush_and_release()
         finally:
             await self.consumer.stop()
 
-    async def hand_over(self) -> None:
+    async def flush_and_release(self) -> None:
         """Store everything, so that others may continue, and forget it."""
         async with self.turn:
             try:
@@ -167,7 +167,7 @@ class BatchFollower(Service):  # type: ignore[misc]  # mode has no types
         # aiokafka overlooks the error of a coordinator that is still loading, after the
         # broker's restart, and answers as if nobody had ever committed: ask once more.
         place = (self._group_id, source.topic)
-        known = await self.insist(lambda: committed_offsets(self.kafka, *place))
+        known = await self.retry_in_thread(lambda: committed_offsets(self.kafka, *place))
         return known.get(source.partition)
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
@@ -181,7 +181,7 @@ class BatchFollower(Service):  # type: ignore[misc]  # mode has no types
             _log.warning("lost partitions before their commit: %s", error)
             self._end_term()
 
-    async def insist(self, call: Callable[[], _Result]) -> _Result:
+    async def retry_in_thread(self, call: Callable[[], _Result]) -> _Result:
         """Return ``call()``, made in a thread and repeated until it succeeds."""
         return await self.persist(lambda: asyncio.to_thread(call))
 
@@ -189,13 +189,13 @@ class BatchFollower(Service):  # type: ignore[misc]  # mode has no types
         """Return what ``begin`` begins, begun again until it succeeds.
 
         Meanwhile nothing is consumed. Raises its error once we are to stop, and
-        ``UnusableStoreError`` at once.
+        ``FatalStoreError`` at once.
         """
         attempt = 0
         while True:
             try:
                 return await begin()
-            except UnusableStoreError:
+            except FatalStoreError:
                 raise
             except Exception as error:
                 if self.should_stop:
@@ -215,11 +215,11 @@ class BatchFollower(Service):  # type: ignore[misc]  # mode has no types
 class _Handover(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
     """Tells the follower before its partitions go to others."""
 
-    def __init__(self, follower: BatchFollower) -> None:
+    def __init__(self, follower: BatchConsumer) -> None:
         self._follower = follower
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        await self._follower.hand_over()
+        await self._follower.flush_and_release()
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         self._follower.begin(assigned)

@@ -24,7 +24,7 @@ _AT_ONCE = 100  # dead letters on their way
 _KEPT_BYTES = 64 * 1024  # of a message that even its dead-letter topic refuses
 
 
-class Outlets:
+class OutputProducer:
     """The worker's producer."""
 
     def __init__(self, kafka: KafkaConfig) -> None:
@@ -93,7 +93,7 @@ class OutletService(Service):  # type: ignore[misc]  # mode has no types
 
     def __init__(self, kafka: KafkaConfig) -> None:
         super().__init__()
-        self.outlets = Outlets(kafka)
+        self.outlets = OutputProducer(kafka)
 
     async def on_start(self) -> None:
         """Connect."""

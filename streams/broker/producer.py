@@ -34,7 +34,7 @@ from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Event
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 _LINGER_MS = 10
-OF_THE_PAST = ((BACKFILL_HEADER, b"1"),)
+BACKFILL_HEADERS = ((BACKFILL_HEADER, b"1"),)
 _HINTS = (
     (
         InvalidTimestampError,
@@ -151,7 +151,7 @@ class EventPublisher:
 
     def _send_event(self, event: Event, payload: bytes, backfill: bool) -> None:
         at_ms = event.occurred_at if backfill else None
-        headers = OF_THE_PAST if backfill else ()
+        headers = BACKFILL_HEADERS if backfill else ()
         self.send(event_topic(event), payload, event_key(event), at_ms, headers)
 
     def _remember(self, error: BaseException) -> None:

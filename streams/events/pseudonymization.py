@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from srp4ctr.streams.events.schema import NO_PERSON, Event, ItemUpdate
+from srp4ctr.streams.events.schema import INTERNAL_PREFIX, Event, ItemUpdate
 
 PREFIX = "p-"
 DIGEST_BYTES = 16
@@ -38,7 +38,7 @@ class Pseudonyms:
 
         A probe keeps its name: it is no person.
         """
-        if user_id.startswith(NO_PERSON):
+        if user_id.startswith(INTERNAL_PREFIX):
             return user_id
         digest = hmac.new(self.key, user_id.encode(), hashlib.sha256).digest()
         return PREFIX + digest[:DIGEST_BYTES].hex()

@@ -15,9 +15,11 @@ REJECTED_TOPIC = "behavior-events.dlq"
 LABELS_TOPIC = "impression-labels"
 
 # A user of that prefix is no person: training leaves it out.
-NO_PERSON = "srp4ctr-"
-SYNTHETIC_USERS = f"{NO_PERSON}probe-"  # who probe the whole path
-FORGOTTEN_USER = f"{NO_PERSON}forgotten"  # in the raw log alone: whose rows were erased
+INTERNAL_PREFIX = "srp4ctr-"
+SYNTHETIC_USERS = f"{INTERNAL_PREFIX}probe-"  # who probe the whole path
+FORGOTTEN_USER = (
+    f"{INTERNAL_PREFIX}forgotten"  # in the raw log alone: whose rows were erased
+)
 
 MAX_ID_LENGTH = 256  # a longer id is a bug of its producer: real ids are under 64
 MAX_ATTRIBUTES = 32

@@ -27,7 +27,7 @@ from srp4ctr.streams.events.schema import (
 from srp4ctr.streams.raw_log.log_files import replace_table, schema_of, unfinished_files
 from srp4ctr.streams.raw_log.log_lock import reading
 
-Wish = tuple[int, int]  # its offset, and until when all is to be forgotten
+ErasureRequest = tuple[int, int]  # its offset, and until when all is to be forgotten
 _TIMES = {BEHAVIOR_EVENTS_TOPIC: "occurred_at", LABELS_TOPIC: "impression_at"}
 _COUNTED = ("impression", "click")
 _NULLED = ("context", "score", "propensity", "model_version")
@@ -86,9 +86,9 @@ def _erase(log_dir: Path, dry_run: bool) -> Erasure:
     )
 
 
-def wishes_in(log_dir: Path) -> dict[str, list[Wish]]:
+def wishes_in(log_dir: Path) -> dict[str, list[ErasureRequest]]:
     """Return each user's wishes by offset, less those that ask for nothing more."""
-    found: dict[str, list[Wish]] = {}
+    found: dict[str, list[ErasureRequest]] = {}
     columns = ["user_id", "offset", "occurred_at"]
     is_wish = pc.field("type") == "forget"
     with reading(log_dir):
@@ -99,12 +99,14 @@ def wishes_in(log_dir: Path) -> dict[str, list[Wish]]:
     return {user: list(_growing(sorted(wishes))) for user, wishes in found.items()}
 
 
-def is_forgotten(wishes: Mapping[str, list[Wish]], user_id: str, at_ms: int) -> bool:
+def is_forgotten(
+    wishes: Mapping[str, list[ErasureRequest]], user_id: str, at_ms: int
+) -> bool:
     """Return whether ``user_id`` asked to forget what was at ``at_ms``."""
     return user_id in wishes and at_ms <= wishes[user_id][-1][1]
 
 
-def _growing(wishes: list[Wish]) -> Iterator[Wish]:
+def _growing(wishes: list[ErasureRequest]) -> Iterator[ErasureRequest]:
     latest = -1
     for offset, until in wishes:
         if until > latest:
@@ -112,13 +114,13 @@ def _growing(wishes: list[Wish]) -> Iterator[Wish]:
             yield offset, until
 
 
-def _names_any(path: Path, wishes: Mapping[str, list[Wish]]) -> bool:
+def _names_any(path: Path, wishes: Mapping[str, list[ErasureRequest]]) -> bool:
     users = pq.read_table(path, columns=["user_id"])["user_id"]
     return bool(pc.any(pc.is_in(users, value_set=pa.array(wishes, pa.string()))).as_py())
 
 
 def _erased(
-    row: dict[str, Any], wishes: Mapping[str, list[Wish]], topic: str, key: bytes
+    row: dict[str, Any], wishes: Mapping[str, list[ErasureRequest]], topic: str, key: bytes
 ) -> dict[str, Any] | None:
     """Return ``row`` as it may stay; None if it may not."""
     user, at_ms = row["user_id"], row[_TIMES[topic]]

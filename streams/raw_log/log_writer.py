@@ -18,7 +18,7 @@ import pyarrow as pa
 from aiokafka import TopicPartition
 from prometheus_client import Counter
 
-from srp4ctr.streams.broker.batch_consumer import BatchFollower
+from srp4ctr.streams.broker.batch_consumer import BatchConsumer
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
 from srp4ctr.streams.raw_log.compaction import merge_some
@@ -69,7 +69,7 @@ class _Written:
     """Since all that could be merged was."""
 
 
-class EventLogWriter(BatchFollower):
+class EventLogWriter(BatchConsumer):
     """Writes the raw log; closes files after so many records or seconds; merges them."""
 
     def __init__(self, kafka: KafkaConfig, config: StreamConfig, log_dir: Path) -> None:
@@ -95,7 +95,7 @@ class EventLogWriter(BatchFollower):
             await self.commit({source: committed})
             if self.has(source):
                 remove_uncommitted(*place, committed)
-                await self.insist(lambda: remove_repeated(*place))
+                await self.retry_in_thread(lambda: remove_repeated(*place))
                 await self._try(lambda: remove_unfinished(*place))
                 found = files_of(*place)
                 self._written[source] = _Written(committed=committed, files=len(found))
@@ -182,7 +182,7 @@ class EventLogWriter(BatchFollower):
         unwritten = dict(self._unwritten)
         if not unwritten:
             return
-        await self.insist(lambda: _write(self._log_dir, unwritten))
+        await self.retry_in_thread(lambda: _write(self._log_dir, unwritten))
         await self.commit({source: each.end + 1 for source, each in unwritten.items()})
         for source, each in unwritten.items():
             LOGGED.labels(source.topic).inc(len(each.rows))

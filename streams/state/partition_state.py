@@ -30,7 +30,7 @@ from srp4ctr.streams.state.reducers import (
     fold_shares,
 )
 from srp4ctr.streams.state.sequences import BehaviorSequence
-from srp4ctr.streams.state.state_store import Rows, ShareKey
+from srp4ctr.streams.state.state_store import ItemPartitionKey, Rows
 
 MAX_CACHED_ROWS = 100_000  # users, and as many items: some 200 MB at L = 50
 
@@ -96,7 +96,7 @@ def decode_record(record: Record) -> LoggedEvent | Rebuild | RejectedRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unstored:
+class PendingWrites:
     """What a partition has brought since the last time that it was asked."""
 
     next_offset: int
@@ -155,7 +155,9 @@ class PartitionState:
             self.next_offset = record.offset + 1
         return events, None
 
-    def unknown(self, events: Iterable[LoggedEvent]) -> tuple[set[str], set[ShareKey]]:
+    def unknown(
+        self, events: Iterable[LoggedEvent]
+    ) -> tuple[set[str], set[ItemPartitionKey]]:
         """Return the users and the shares of ``events`` whose rows are not in memory."""
         users = {logged.event.user_id for logged in events}
         items = {
@@ -166,8 +168,8 @@ class PartitionState:
         shares = {(item_key(item_id), self.partition) for item_id in items}
         return users - self._rows.sequences.keys(), shares - self._rows.shares.keys()
 
-    def remember(
-        self, users: Iterable[str], shares: Iterable[ShareKey], rows: Rows
+    def cache_rows(
+        self, users: Iterable[str], shares: Iterable[ItemPartitionKey], rows: Rows
     ) -> None:
         """Take the rows of ``users`` and ``shares`` as the store has them, or as new."""
         self._rows.sequences |= {
@@ -206,9 +208,9 @@ class PartitionState:
         self.dirty.update(changed)
         self.folded += events
 
-    def unstored(self) -> Unstored:
+    def unstored(self) -> PendingWrites:
         """Return what is new, once: to be stored, in this order, before it is committed."""
-        new = Unstored(
+        new = PendingWrites(
             next_offset=self.next_offset,
             rows=self.dirty,
             decided=self.decided,
@@ -251,7 +253,7 @@ class PartitionState:
             self._forgotten.setdefault(event.user_id, set()).add(wish)
         return is_late
 
-    def trim(self) -> None:
+    def evict(self) -> None:
         """Drop the rows that came first and that the store has: call it when it has all
         that ``unstored`` gave.
         """

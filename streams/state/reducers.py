@@ -21,9 +21,9 @@ from srp4ctr.streams.state.counters import Activity, count
 from srp4ctr.streams.state.exposures import Exposures, show
 from srp4ctr.streams.state.exposures import forget as forget_exposures
 from srp4ctr.streams.state.sequences import BehaviorSequence, element_of, forget, merge
-from srp4ctr.streams.state.state_store import ShareKey
+from srp4ctr.streams.state.state_store import ItemPartitionKey
 
-_Key = TypeVar("_Key", str, ShareKey)
+_Key = TypeVar("_Key", str, ItemPartitionKey)
 _Row = TypeVar("_Row", BehaviorSequence, Activity, Exposures)
 
 
@@ -83,8 +83,10 @@ def fold_exposures(
 
 
 def fold_shares(
-    shares: Mapping[ShareKey, Activity], batch: Iterable[LoggedEvent], partition: int
-) -> dict[ShareKey, Activity]:
+    shares: Mapping[ItemPartitionKey, Activity],
+    batch: Iterable[LoggedEvent],
+    partition: int,
+) -> dict[ItemPartitionKey, Activity]:
     """Return the ``partition``'s shares that ``batch``, without duplicates, changes."""
     seen = (
         ((item_key(logged.event.item_id), partition), logged)

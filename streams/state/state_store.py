@@ -12,7 +12,7 @@ from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.sequences import BehaviorSequence
 
-ShareKey = tuple[int, int]
+ItemPartitionKey = tuple[int, int]
 """An item's key and a partition. An item is touched from every partition, so that one row
 could not carry one "last offset"; each partition keeps its own share, readers add them."""
 
@@ -27,7 +27,7 @@ class Rows:
     """By user."""
     exposures: dict[str, Exposures] = field(default_factory=dict)
     """By user."""
-    shares: dict[ShareKey, Activity] = field(default_factory=dict)
+    shares: dict[ItemPartitionKey, Activity] = field(default_factory=dict)
     """What one partition has seen of one item."""
 
     def __len__(self) -> int:
@@ -52,17 +52,17 @@ class ItemProfile:
     updated_at_ms: int
 
 
-class UnusableStoreError(ValueError):
+class FatalStoreError(ValueError):
     """What the store holds, or is asked to, will not become right by trying again."""
 
 
 class FeatureSink(Protocol):
     """Reads and writes rows by key; ``write`` returns when the store has acknowledged.
 
-    ``UnusableStoreError`` ends the worker; any other error is tried again.
+    ``FatalStoreError`` ends the worker; any other error is tried again.
     """
 
-    def read(self, user_ids: Collection[str], shares: Collection[ShareKey]) -> Rows:
+    def read(self, user_ids: Collection[str], shares: Collection[ItemPartitionKey]) -> Rows:
         """Return those of the asked rows that are stored."""
         ...
 

@@ -13,7 +13,7 @@ from typing import Any
 import faust
 from prometheus_client import Counter
 
-from srp4ctr.streams.broker.output_topics import Outlets
+from srp4ctr.streams.broker.output_topics import OutputProducer
 from srp4ctr.streams.events.codec import RejectedEvent, decode_item_update
 from srp4ctr.streams.events.schema import ITEMS_TOPIC, ItemUpdate, item_key
 from srp4ctr.streams.state.partition_state import RejectedRecord
@@ -41,7 +41,7 @@ class _ItemRecord:
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
-def add_items_agent(app: faust.App, sink: FeatureSink, outlets: Outlets) -> None:
+def add_items_agent(app: faust.App, sink: FeatureSink, outlets: OutputProducer) -> None:
     """Let ``app`` keep the profiles of the items that ``items`` tells of."""
     topic = app.topic(ITEMS_TOPIC, key_serializer="raw", value_serializer="raw")
 
@@ -72,7 +72,7 @@ def profile_of(update: ItemUpdate) -> ItemProfile:
     )
 
 
-async def _keep(events: Sequence[Any], sink: FeatureSink, outlets: Outlets) -> None:
+async def _keep(events: Sequence[Any], sink: FeatureSink, outlets: OutputProducer) -> None:
     """Store the profiles in ``events`` and dead-letter the rest; retries for ever."""
     records = [_record(event.message) for event in events]
     profiles, rejected = _sort(record for record in records if record.value is not None)

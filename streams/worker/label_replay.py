@@ -7,10 +7,12 @@ clicked, and the labels that may not have been published before it was committed
 from srp4ctr.streams.broker.batch_consumer import now_ms
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.state.partition_state import PartitionState, replay_labels
-from srp4ctr.streams.worker.replay import Past
+from srp4ctr.streams.worker.replay import ReplaySource
 
 
-async def rebuild_labels(past: Past, config: StreamConfig, state: PartitionState) -> None:
+async def rebuild_labels(
+    past: ReplaySource, config: StreamConfig, state: PartitionState
+) -> None:
     """Replay into ``state`` what its label join would hold at ``state.next_offset``.
 
     That is both windows' records, but of the corrections' window no more than

@@ -15,7 +15,7 @@ from prometheus_client import Counter, Gauge
 
 from srp4ctr.streams.events.schema import FORGOTTEN_USER
 from srp4ctr.streams.state.partition_state import PartitionState
-from srp4ctr.streams.state.state_store import Rows, ShareKey
+from srp4ctr.streams.state.state_store import ItemPartitionKey, Rows
 
 LOSSES = Counter(
     "srp4ctr_store_losses_total",
@@ -32,7 +32,7 @@ SAMPLE = 100
 """So many users of a partition are looked up at a time: one read of the store."""
 _LOST_SHARE = 0.2  # a store that is right lacks none
 
-Read = Callable[[Collection[str], Collection[ShareKey]], Awaitable[Rows]]
+Read = Callable[[Collection[str], Collection[ItemPartitionKey]], Awaitable[Rows]]
 Order = Callable[[TopicPartition], Awaitable[None]]
 _log = logging.getLogger(__name__)
 

@@ -18,12 +18,12 @@ from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.partition_state import PartitionState
 from srp4ctr.streams.state.reducers import LoggedEvent
 from srp4ctr.streams.state.sequences import BehaviorSequence
-from srp4ctr.streams.state.state_store import Rows, ShareKey
-from srp4ctr.streams.worker.replay import Past
+from srp4ctr.streams.state.state_store import ItemPartitionKey, Rows
+from srp4ctr.streams.worker.replay import ReplaySource
 
 USERS_A_PASS = 20_000
 
-ReadRows = Callable[[Collection[str], Collection[ShareKey]], Awaitable[Rows]]
+ReadRows = Callable[[Collection[str], Collection[ItemPartitionKey]], Awaitable[Rows]]
 WriteRows = Callable[[Rows], Awaitable[None]]
 
 
@@ -37,7 +37,7 @@ class Span:
 
 
 async def rebuild_rows(
-    past: Past, span: Span, config: StreamConfig, read: ReadRows, write: WriteRows
+    past: ReplaySource, span: Span, config: StreamConfig, read: ReadRows, write: WriteRows
 ) -> int:
     """Replace the rows of all whom ``span`` touches, and return how many users those are.
 
@@ -45,7 +45,7 @@ async def rebuild_rows(
     ones get greater versions, and what a user asked to forget stays forgotten.
     """
     portions = 1 + await _count_users(past, span) // USERS_A_PASS
-    shares: dict[ShareKey, Activity] = {}
+    shares: dict[ItemPartitionKey, Activity] = {}
     users = 0
     for portion in range(portions):
         state = PartitionState(span.partition, 0, config)
@@ -63,7 +63,7 @@ async def rebuild_rows(
     return users
 
 
-async def _count_users(past: Past, span: Span) -> int:
+async def _count_users(past: ReplaySource, span: Span) -> int:
     seen: set[int] = set()
     async for events in past.events(span.since_ms, span.end):
         seen.update(xxhash.xxh3_64_intdigest(each.event.user_id) for each in events)
@@ -76,7 +76,7 @@ async def _fold(
     users, shares = state.unknown(events)
     if users or shares:
         blank = _blank(await read(users, shares))
-        state.remember(users, shares, blank)
+        state.cache_rows(users, shares, blank)
         state.dirty.update(blank)  # stored rows go, even if nothing of theirs comes now
     state.fold(events, now_ms=max((e.known_at_ms for e in events), default=0))
     state.decided, state.folded = [], []  # they were published and counted in their time
@@ -110,7 +110,9 @@ def _blank(stored: Rows) -> Rows:
     )
 
 
-def _add(shares: dict[ShareKey, Activity], added: Mapping[ShareKey, Activity]) -> None:
+def _add(
+    shares: dict[ItemPartitionKey, Activity], added: Mapping[ItemPartitionKey, Activity]
+) -> None:
     """Add one portion's part of each share to what the portions before had seen."""
     for key, activity in added.items():
         before = shares.get(key)

@@ -23,7 +23,7 @@ _BATCH = 2000
 _MARKERS = 100
 
 
-class Past:
+class ReplaySource:
     """Reads ``source`` up to an offset, beside the group; an async context manager."""
 
     def __init__(self, kafka: KafkaConfig, log_dir: Path, source: TopicPartition) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from srp4ctr.streams.broker.producer import OF_THE_PAST, EventPublisher
+from srp4ctr.streams.broker.producer import BACKFILL_HEADERS, EventPublisher
 from srp4ctr.streams.broker.topics import end_offsets, ensure_topics
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import encode, event_key, event_topic
@@ -43,7 +43,7 @@ def restore(
         for event, known_ms in logged(log_dir):
             topic = event_topic(event)
             key, payload = event_key(event), encode(event)
-            publisher.send(topic, payload, key, known_ms, OF_THE_PAST)
+            publisher.send(topic, payload, key, known_ms, BACKFILL_HEADERS)
             done[topic] += 1
             progress(done.total())
     return done

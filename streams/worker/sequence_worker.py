@@ -17,18 +17,18 @@ from pathlib import Path
 import prometheus_client as metrics
 from aiokafka import TopicPartition
 
-from srp4ctr.streams.broker.batch_consumer import BatchFollower, now_ms
+from srp4ctr.streams.broker.batch_consumer import BatchConsumer, now_ms
 from srp4ctr.streams.broker.commands import request_rebuild
-from srp4ctr.streams.broker.output_topics import Outlets
+from srp4ctr.streams.broker.output_topics import OutputProducer
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
-from srp4ctr.streams.state.partition_state import PartitionState, Record, Unstored
+from srp4ctr.streams.state.partition_state import PartitionState, PendingWrites, Record
 from srp4ctr.streams.state.reducers import LoggedEvent
-from srp4ctr.streams.state.state_store import FeatureSink, Rows, ShareKey
+from srp4ctr.streams.state.state_store import FeatureSink, ItemPartitionKey, Rows
 from srp4ctr.streams.worker.label_replay import rebuild_labels
 from srp4ctr.streams.worker.lost_rows import SAMPLE, LossWatch
 from srp4ctr.streams.worker.rebuild import Span, rebuild_rows
-from srp4ctr.streams.worker.replay import Past
+from srp4ctr.streams.worker.replay import ReplaySource
 
 EVENTS = metrics.Counter("srp4ctr_events_total", "Events folded, by type", ["type"])
 REJECTED = metrics.Counter("srp4ctr_events_rejected_total", "Rejected messages", ["reason"])
@@ -53,7 +53,7 @@ FORGOTTEN_EARLY = metrics.Gauge(
     "srp4ctr_label_forgotten_early", "Impressions let go before a late click could come"
 )
 
-_New = Mapping[TopicPartition, Unstored]
+_New = Mapping[TopicPartition, PendingWrites]
 _log = logging.getLogger(__name__)
 _IDLE_S = 2.0  # a partition so long without records lives by the wall clock
 _MAX_PAUSE_S = 2.0
@@ -62,7 +62,7 @@ _PROFILES_S = 60.0  # partitions that are lost together are found out within it
 _FRESH_MS = 3_600_000  # an older record is a backfill: its age says nothing of us
 
 
-class SequenceWorker(BatchFollower):
+class SequenceWorker(BatchConsumer):
     """Follows ``behavior-events`` in a consumer group; any number may share the topic."""
 
     def __init__(
@@ -85,7 +85,7 @@ class SequenceWorker(BatchFollower):
 
     async def on_start(self) -> None:
         """Connect the outlets, then join the group."""
-        self._outlets = Outlets(self.kafka)
+        self._outlets = OutputProducer(self.kafka)
         await self._outlets.start()
         await super().on_start()
 
@@ -110,12 +110,12 @@ class SequenceWorker(BatchFollower):
     async def _remembered(self, source: TopicPartition, next_offset: int) -> PartitionState:
         state = PartitionState(source.partition, next_offset, self._config)
         if next_offset:
-            async with Past(self.kafka, self._log_dir, source) as past:
+            async with ReplaySource(self.kafka, self._log_dir, source) as past:
                 await rebuild_labels(past, self._config, state)
         return state
 
     async def _last_users(self, source: TopicPartition, end: int) -> set[str]:
-        async with Past(self.kafka, self._log_dir, source) as past:
+        async with ReplaySource(self.kafka, self._log_dir, source) as past:
             found = past.events(0, end, max(0, end - SAMPLE))
             return {each.event.user_id async for events in found for each in events}
 
@@ -201,7 +201,7 @@ class SequenceWorker(BatchFollower):
         for source, each in new.items():
             _count_stored(each)
             if state := self._partitions.get(source):
-                state.trim()
+                state.evict()
 
     def forget(self) -> None:
         """Drop every partition's rows and labels."""
@@ -210,9 +210,11 @@ class SequenceWorker(BatchFollower):
 
     async def _order_rebuild(self, source: TopicPartition) -> None:
         """Send the rebuild command to one partition; items get their attributes at once."""
-        await self.insist(lambda: request_rebuild(self.kafka, 0, [source.partition]))
+        await self.retry_in_thread(
+            lambda: request_rebuild(self.kafka, 0, [source.partition])
+        )
         if time.monotonic() > self._profiles_until:  # they are of all partitions
-            await self.insist(self._sink.restore_profiles)
+            await self.retry_in_thread(self._sink.restore_profiles)
             self._profiles_until = time.monotonic() + _PROFILES_S
 
     async def _rebuild(
@@ -228,11 +230,11 @@ class SequenceWorker(BatchFollower):
             async with self.turn:
                 if self._partitions.get(source) is not state:
                     raise asyncio.CancelledError
-                await self.insist(lambda: self._sink.write(rows))
+                await self.retry_in_thread(lambda: self._sink.write(rows))
 
         command_at = state.next_offset
         span = Span(partition=source.partition, since_ms=since_ms, end=command_at)
-        async with Past(self.kafka, self._log_dir, source) as past:
+        async with ReplaySource(self.kafka, self._log_dir, source) as past:
             users = await rebuild_rows(past, span, self._config, self._read, write)
         async with self.turn:
             if self._partitions.get(source) is state:
@@ -244,14 +246,14 @@ class SequenceWorker(BatchFollower):
         REBUILT.inc(users)
         _log.info("rebuilt the %d users of partition %d", users, source.partition)
 
-    async def _write(self, new: Iterable[Unstored]) -> None:
+    async def _write(self, new: Iterable[PendingWrites]) -> None:
         rows = Rows()
         for each in new:
             rows.update(each.rows)
         if not rows:
             return
         started = time.monotonic()
-        await self.insist(lambda: self._sink.write(rows))
+        await self.retry_in_thread(lambda: self._sink.write(rows))
         self._last_write_s = time.monotonic() - started
         STORE_WRITES.observe(self._last_write_s)
 
@@ -260,10 +262,12 @@ class SequenceWorker(BatchFollower):
         users, shares = state.unknown(events)
         if users or shares:
             rows = await self._read(users, shares)
-            state.remember(users, shares, rows)
+            state.cache_rows(users, shares, rows)
 
-    async def _read(self, users: Collection[str], shares: Collection[ShareKey]) -> Rows:
-        return await self.insist(lambda: self._sink.read(users, shares))
+    async def _read(
+        self, users: Collection[str], shares: Collection[ItemPartitionKey]
+    ) -> Rows:
+        return await self.retry_in_thread(lambda: self._sink.read(users, shares))
 
     def _mature_quiet_partitions(self) -> None:
         """Let the wall clock close the windows of partitions in which nothing happens."""
@@ -286,7 +290,7 @@ class SequenceWorker(BatchFollower):
         return max(interval_s, min(3 * self._last_write_s, _MAX_PAUSE_S))
 
 
-def _count_stored(stored: Unstored) -> None:
+def _count_stored(stored: PendingWrites) -> None:
     now = now_ms()
     for kind, number in Counter(type(each.event) for each in stored.folded).items():
         EVENTS.labels(kind.__name__.lower()).inc(number)

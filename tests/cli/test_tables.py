@@ -13,7 +13,7 @@ from srp4ctr.embedded.addresses import Addresses
 from srp4ctr.embedded.stack import StackStatus
 from srp4ctr.features.bundles.gates import Gate
 from srp4ctr.features.consistency.report import FeatureCheck
-from srp4ctr.ops.audit import DONE, FAILED, Deed
+from srp4ctr.ops.audit import DONE, FAILED, AuditEntry
 from srp4ctr.ops.store_reads import UserRows
 from srp4ctr.processes import Running
 from srp4ctr.streams.broker.dead_letters import ReplayReport
@@ -242,7 +242,7 @@ def test_the_audit_log() -> None:
     shown = at_80(
         results.audit_table(
             [
-                Deed(
+                AuditEntry(
                     deed="1",
                     command="model promote --canary",
                     subject="v118",
@@ -252,7 +252,7 @@ def test_the_audit_log() -> None:
                     detail="ConnectionError: no Triton answers at 127.0.0.1:8001",
                     **common,
                 ),
-                Deed(
+                AuditEntry(
                     deed="2",
                     command="features forget",
                     subject=place,

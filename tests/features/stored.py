@@ -31,7 +31,7 @@ def store_events(
     for first in range(0, len(logged), BATCH):
         batch = logged[first : first + BATCH]
         users, shares = state.unknown(batch)
-        state.remember(users, shares, sink.read(users, shares))
+        state.cache_rows(users, shares, sink.read(users, shares))
         state.fold(batch, now_ms=max(each.known_at_ms for each in batch))
         sink.write(state.dirty)
         state.unstored()

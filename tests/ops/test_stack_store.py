@@ -10,7 +10,7 @@ import redis
 
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.events.schema import item_key
-from srp4ctr.streams.state.state_store import ItemProfile, UnusableStoreError
+from srp4ctr.streams.state.state_store import FatalStoreError, ItemProfile
 from tests import real_stack
 
 MISSING = [tool for tool in ("redis-server", "openssl") if shutil.which(tool) is None]
@@ -59,7 +59,7 @@ def test_the_worker_writes_what_triton_and_the_trainer_read_and_cannot_change(
             row_codec.PROFILE_VIEW, [row_codec.item_entity(profile.item_key)]
         )
         assert found is not None
-        with pytest.raises(UnusableStoreError, match="no permissions"):
+        with pytest.raises(FatalStoreError, match="no permissions"):
             store.FeatureStoreSink(known_as(reader)).write_profiles([newer])
 
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.sequences import BehaviorSequence
-from srp4ctr.streams.state.state_store import ItemProfile, Rows, ShareKey
+from srp4ctr.streams.state.state_store import ItemPartitionKey, ItemProfile, Rows
 
 _Key = TypeVar("_Key")
 _Row = TypeVar("_Row", BehaviorSequence, Activity, Exposures)
@@ -25,7 +25,7 @@ class MemorySink:
         self.writes = 0
         self.restored = 0
 
-    def read(self, user_ids: Collection[str], shares: Collection[ShareKey]) -> Rows:
+    def read(self, user_ids: Collection[str], shares: Collection[ItemPartitionKey]) -> Rows:
         return Rows(
             sequences=_some(self.rows.sequences, user_ids),
             activities=_some(self.rows.activities, user_ids),

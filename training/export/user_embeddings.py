@@ -27,7 +27,7 @@ from srp4ctr.features.offline.item_profiles import item_profiles
 from srp4ctr.features.tensors.schema import (
     CANDIDATE_KNOWLEDGE,
     PROBABILITY_TENSORS,
-    USER_KNOWLEDGE,
+    USER_EMBEDDINGS,
 )
 from srp4ctr.features.tensors.vocabulary import load as load_vocabulary
 from srp4ctr.streams.config import StreamConfig
@@ -122,7 +122,7 @@ def _schema(card: BundleManifest) -> pa.Schema:
             "clicked": pa.bool_(),
             "model_version": pa.string(),
             PROBABILITY_TENSORS[0].name: pa.float32(),
-            USER_KNOWLEDGE[0].name: pa.list_(pa.float32(), sizes["M"] * sizes["D"]),
+            USER_EMBEDDINGS[0].name: pa.list_(pa.float32(), sizes["M"] * sizes["D"]),
             CANDIDATE_KNOWLEDGE[0].name: pa.list_(pa.float32(), sizes["D"]),
         }
     )
@@ -152,7 +152,7 @@ def _table(
     request = np.nonzero(shown)[0]
     (probability,), (queries,), (states,) = (
         [answer[spec.name] for spec in table]
-        for table in (PROBABILITY_TENSORS, USER_KNOWLEDGE, CANDIDATE_KNOWLEDGE)
+        for table in (PROBABILITY_TENSORS, USER_EMBEDDINGS, CANDIDATE_KNOWLEDGE)
     )
     columns = {
         "user_id": found.user_ids[rows],
@@ -163,7 +163,7 @@ def _table(
         "clicked": found.clicked[rows],
         "model_version": np.full(len(request), card.version),
         PROBABILITY_TENSORS[0].name: probability[shown],
-        USER_KNOWLEDGE[0].name: _lists(queries[request]),
+        USER_EMBEDDINGS[0].name: _lists(queries[request]),
         CANDIDATE_KNOWLEDGE[0].name: _lists(states[shown]),
     }
     return pa.table(columns, schema=_schema(card))

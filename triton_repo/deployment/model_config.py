@@ -167,13 +167,13 @@ def ensembles(steps: Sequence[StepConfig]) -> tuple[EnsembleConfig, ...]:
         steps=tuple(steps),
         inputs=schema.USER_INPUTS,
         optional_inputs=schema.OPTIONAL_REQUEST_INPUTS,
-        outputs=schema.USER_KNOWLEDGE + schema.REQUEST_NOTES,
+        outputs=schema.USER_EMBEDDINGS + schema.REQUEST_NOTES,
     )
     states = replace(
         rank,
         name=CANDIDATE_STATES,
         outputs=schema.PROBABILITY_TENSORS
-        + schema.USER_KNOWLEDGE
+        + schema.USER_EMBEDDINGS
         + schema.CANDIDATE_KNOWLEDGE
         + schema.RESPONSE_NOTES,
     )

@@ -79,7 +79,9 @@ def policy_of(
     return best_first
 
 
-def explored(probabilities: Floats, policy: Policy) -> tuple[Int64s, NDArray[np.float32]]:
+def apply_policy(
+    probabilities: Floats, policy: Policy
+) -> tuple[Int64s, NDArray[np.float32]]:
     """Return positions and propensities (B, N) of B requests, each with its own draw."""
     positions = np.empty(probabilities.shape, dtype=np.int64)
     propensities = np.empty(probabilities.shape, dtype=np.float32)

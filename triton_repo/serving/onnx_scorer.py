@@ -35,7 +35,7 @@ class Scorer:
         sizes = bundle.read(folder).sizes
         self._encode = _Session(folder / bundle.ENCODER_FILE, schema.ENCODER_INPUTS, sizes)
         self._score = _Session(folder / bundle.HEAD_FILE, schema.HEAD_INPUTS, sizes)
-        self._kept = KeptStates(kept_bytes)
+        self._kept = StateCache(kept_bytes)
         self._spend = spend
 
     def __call__(self, tensors: Tensors) -> Tensors:
@@ -66,7 +66,7 @@ class Scorer:
         return _stacked(rows), encoded
 
 
-class KeptStates:
+class StateCache:
     """The states of recent histories, at most so many bytes; the longest unused go."""
 
     def __init__(self, max_bytes: int) -> None:

@@ -25,11 +25,16 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.request_features import RequestBatch, open_bundle
 from srp4ctr.features.tensors import schema
 from srp4ctr.triton_repo.deployment.model_config import FETCH_FEATURES, MODEL_INPUTS
-from srp4ctr.triton_repo.serving.exploration import Policy, best_first, explored, policy_of
+from srp4ctr.triton_repo.serving.exploration import (
+    Policy,
+    apply_policy,
+    best_first,
+    policy_of,
+)
 from srp4ctr.triton_repo.serving.input_validation import check_tensors
 from srp4ctr.triton_repo.serving.onnx_scorer import Scorer, Spend, Tensors
-from srp4ctr.triton_repo.serving.request_stats import Witness
-from srp4ctr.triton_repo.serving.serving_metrics import Ledger, spending
+from srp4ctr.triton_repo.serving.request_stats import RequestStats
+from srp4ctr.triton_repo.serving.serving_metrics import ServingMetrics, spending
 
 PROBABILITY, PROPENSITY = "click_probability", "propensity"
 POSITION = "position"
@@ -94,7 +99,7 @@ class Ranker:
     spend: Spend
     policy: Policy = best_first
     log: ServedLog | None = None
-    witness: Witness | None = None
+    witness: RequestStats | None = None
 
     def close(self) -> None:
         """End what goes on in the background."""
@@ -144,7 +149,7 @@ class Ranker:
             if PROBABILITY in call.wanted:
                 self._log(given, made)
             if POSITION in call.wanted:
-                shown = explored(made[PROBABILITY], self.policy)
+                shown = apply_policy(made[PROBABILITY], self.policy)
                 made = {**made, **dict(zip((POSITION, PROPENSITY), shown, strict=True))}
         if is_ids and self.witness is not None:
             self.witness.met(made, made[TIMES])
@@ -204,7 +209,10 @@ class Ranker:
 
 
 def opened(
-    folder: Path, settings: Mapping[str, str], environment: Mapping[str, str], told: Ledger
+    folder: Path,
+    settings: Mapping[str, str],
+    environment: Mapping[str, str],
+    told: ServingMetrics,
 ) -> Ranker:
     """Return the ranker of the step in ``folder``, which has answered once.
 
@@ -230,7 +238,9 @@ def opened(
     # Feast's first read takes 33 ms.
     nobody = {name: np.array([[b""]], dtype=object) for name in ("user_id", ITEM_IDS)}
     ranker.answer(Call(given=nobody, wanted=frozenset({PROBABILITY})))
-    return replace(ranker, witness=Witness(ledger=told, reference=read_reference(folder)))
+    return replace(
+        ranker, witness=RequestStats(ledger=told, reference=read_reference(folder))
+    )
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from srp4ctr.features.bundles.drift_reference import SCORE, Reference, best, values_of
 from srp4ctr.features.tensors.schema import ItemStatus
 from srp4ctr.triton_repo.serving import serving_metrics as ledger
-from srp4ctr.triton_repo.serving.serving_metrics import Ledger
+from srp4ctr.triton_repo.serving.serving_metrics import ServingMetrics
 
 SAMPLED = 4  # requests a second
 _BITS = {
@@ -31,10 +31,10 @@ Tensors = Mapping[str, NDArray[Any]]
 
 
 @dataclass(slots=True, kw_only=True)
-class Witness:
+class RequestStats:
     """Counts what the requests of one bundle met."""
 
-    ledger: Ledger
+    ledger: ServingMetrics
     reference: Reference | None
     """None: the bundle is older than references, and nothing is compared."""
     _last: deque[Tensors] = field(default_factory=lambda: deque(maxlen=SAMPLED))

@@ -111,7 +111,7 @@ def _cells(reference: Reference | None) -> Iterator[str]:
         yield from (f"{name}/{place}" for place in range(len(bins.shares)))
 
 
-class Ledger:
+class ServingMetrics:
     """Adds up what was done, tells it once it has begun; ``stop`` tells the rest."""
 
     def __init__(
@@ -165,7 +165,7 @@ class Ledger:
                 self._told[key] = done
 
 
-def spending(told: Ledger, version: str) -> Callable[[str, int, float], None]:
+def spending(told: ServingMetrics, version: str) -> Callable[[str, int, float], None]:
     """Return what counts a part under the name of the step that it is elsewhere."""
 
     def spend(part: str, runs: int, seconds: float) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from srp4ctr.monitoring.report.period import Period
 from srp4ctr.monitoring.report.prometheus import promql
 from srp4ctr.monitoring.report.prometheus.prometheus_http import Prometheus
-from srp4ctr.monitoring.report.prometheus.windows import Look, choose_looks
+from srp4ctr.monitoring.report.prometheus.windows import Snapshot, choose_looks
 
 # A window's end is found to a step; what is shown within it falls between two windows.
 POINTS = 10_000  # Prometheus gives 11,000
@@ -13,7 +13,7 @@ FINEST_STEP_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
+class Coverage:
     """The monitor, as Prometheus heard it."""
 
     period: Period
@@ -21,7 +21,7 @@ class Heard:
     share: float
     """Of the time in between."""
     window_s: float
-    looks: tuple[Look, ...]
+    looks: tuple[Snapshot, ...]
     """The newest first; at least one."""
 
     @property
@@ -33,7 +33,7 @@ class Heard:
         )
 
 
-def hear(prometheus: Prometheus, period: Period) -> Heard:
+def hear(prometheus: Prometheus, period: Period) -> Coverage:
     """Return when the monitor was heard; ``ValueError`` if never."""
     step_s = period.step_s(POINTS, FINEST_STEP_S)
     windows = prometheus.over(promql.WINDOW, period, step_s)
@@ -49,8 +49,8 @@ def hear(prometheus: Prometheus, period: Period) -> Heard:
     ends = prometheus.over(promql.WINDOW_END, heard, step_s)
     looks = choose_looks(ends[0].points if ends else (), window_s, heard.start_s)
     # A monitor that has settled nothing yet, or is older than that figure.
-    only = Look(at_s=heard.end_s, window_end_s=heard.end_s)
-    return Heard(
+    only = Snapshot(at_s=heard.end_s, window_end_s=heard.end_s)
+    return Coverage(
         period=heard,
         share=len(points) / (heard.length_s / step_s + 1),
         window_s=window_s,

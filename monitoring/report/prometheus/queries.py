@@ -12,7 +12,7 @@ from math import nan
 from srp4ctr.monitoring.report.prometheus import promql
 from srp4ctr.monitoring.report.prometheus.aggregation import pool
 from srp4ctr.monitoring.report.prometheus.alert_history import ALERT_STEP_S, alert_spells
-from srp4ctr.monitoring.report.prometheus.coverage import Heard
+from srp4ctr.monitoring.report.prometheus.coverage import Coverage
 from srp4ctr.monitoring.report.prometheus.prometheus_http import Prometheus, Series
 from srp4ctr.monitoring.report.report_contents import (
     AlertSpell,
@@ -36,7 +36,7 @@ class Asked:
     """What Prometheus answers on one period."""
 
     prometheus: Prometheus
-    heard: Heard
+    heard: Coverage
     start_s: float
     """Of the period that was asked for."""
 

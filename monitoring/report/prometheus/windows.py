@@ -16,7 +16,7 @@ _SLACK = 0.1  # of a window: partitions settle by turns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class Snapshot:
     """When to look, and when the newest impression of that window was shown."""
 
     at_s: float
@@ -25,13 +25,13 @@ class Look:
 
 def choose_looks(
     ends: Sequence[tuple[float, float]], window_s: float, start_s: float
-) -> tuple[Look, ...]:
+) -> tuple[Snapshot, ...]:
     """Return when to look, the newest first: at least once, if ``ends`` has anything.
 
     ``ends`` are instants and the window's end then. Looks go on as long as most of a
     window was settled after ``start_s``.
     """
-    looks: list[Look] = []
+    looks: list[Snapshot] = []
     for look in _furthest(ends):
         if looks and not _is_before(look, looks[-1], window_s):
             continue
@@ -43,18 +43,18 @@ def choose_looks(
     return tuple(looks)
 
 
-def _furthest(ends: Sequence[tuple[float, float]]) -> Iterator[Look]:
+def _furthest(ends: Sequence[tuple[float, float]]) -> Iterator[Snapshot]:
     """Yield, the newest first, when the window was as far as it had ever been."""
     furthest = accumulate((end for _, end in ends), max)
     reached = [
-        Look(at_s=at, window_end_s=end)
+        Snapshot(at_s=at, window_end_s=end)
         for (at, end), far in zip(ends, furthest, strict=True)
         if end == far
     ]
     return reversed(reached)
 
 
-def _is_before(look: Look, later: Look, window_s: float) -> bool:
+def _is_before(look: Snapshot, later: Snapshot, window_s: float) -> bool:
     """Tell whether the windows of both are apart.
 
     By the clock too: where event time runs faster, a backlog is being read, of which half

@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from srp4ctr.embedded.stack import StackStatus
 from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.features.tensors.schema import ItemStatus
-from srp4ctr.ops.audit import BEGUN, DONE, Deed
+from srp4ctr.ops.audit import BEGUN, DONE, AuditEntry
 from srp4ctr.ops.doctor.check_result import Finding
 from srp4ctr.streams.broker.dead_letters import ReplayReport
 from srp4ctr.streams.events.file_import import FileReport
@@ -122,7 +122,7 @@ def stack_table(status: StackStatus) -> Table:
     return table
 
 
-def audit_table(deeds: Iterable[Deed]) -> Table:
+def audit_table(deeds: Iterable[AuditEntry]) -> Table:
     """Return the audit log's entries, three lines or more each, oldest first."""
     table = a_table("audit log", "when (UTC)\nby", "command\nfrom → to\nresult")
     for deed in deeds:

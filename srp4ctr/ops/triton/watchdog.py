@@ -35,7 +35,7 @@ def start(
     program = processes.python(
         "watch", "-m", "srp4ctr.ops.triton.watchdog", *arguments, env=own
     )
-    return processes.start(replace(program, goes_first=True), folder, tied=tied)
+    return processes.start(replace(program, latency_critical=True), folder, tied=tied)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -60,7 +60,7 @@ def stored_after(events: list[UserEvent], partition: int) -> Rows:
     for start in range(0, len(logged), 7):
         batch = logged[start : start + 7]
         users, shares = state.unknown(batch)
-        state.remember(users, shares, Rows())
+        state.cache_rows(users, shares, Rows())
         state.fold(batch, now_ms=NOON_MS)
     return state.dirty
 

@@ -15,7 +15,7 @@ from srp4ctr.embedded import ports
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.connection import connection_string
 from srp4ctr.streams.events.schema import item_key
-from srp4ctr.streams.state.state_store import ItemProfile, UnusableStoreError
+from srp4ctr.streams.state.state_store import FatalStoreError, ItemProfile
 from tests.certificates import make_certificates
 
 USER, PASSWORD = "ann", 's3cret, "1e5"=ü'
@@ -85,7 +85,7 @@ def test_who_is_not_let_in_hears_why_and_no_password(
 
     store.apply(secured)
     wrong = replace(secured, **change)  # type: ignore[arg-type]
-    with pytest.raises((ConnectionError, UnusableStoreError), match=message) as error:
+    with pytest.raises((ConnectionError, FatalStoreError), match=message) as error:
         store.OnlineViews(wrong).read(row_codec.PROFILE_VIEW, [row_codec.item_entity(1)])
     assert "wrong" not in str(error.value)
     assert "s3cret" not in str(error.value)

@@ -132,7 +132,7 @@ def test_a_store_that_is_down_leaves_what_was_read() -> None:
 
 
 def test_made_up_items_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(item_cache, "MAX_STRANGERS", 3)
+    monkeypatch.setattr(item_cache, "MAX_UNKNOWN_KEYS", 3)
     reader = MemoryReader()
     table = a_table(reader)
     for first in (100, 200, 300):

@@ -124,7 +124,7 @@ def test_a_store_that_is_down_gives_a_status_and_finite_features() -> None:
 
 def test_a_store_that_keeps_failing_is_left_alone_for_a_while_then_tried_again() -> None:
     reader, now_s = a_reader(), [100.0]
-    store = request_features._RestingStore(reader, (6, 4), lambda: now_s[0])
+    store = request_features.CircuitBreaker(reader, (6, 4), lambda: now_s[0])
     reader.down = True
     assert not any(store.read(["u1"])[1] for _ in range(request_features.STORE_FAILURES))
     reader.down = False
@@ -136,7 +136,7 @@ def test_a_store_that_keeps_failing_is_left_alone_for_a_while_then_tried_again()
 
 def test_one_failed_read_does_not_make_the_next_request_blind() -> None:
     reader = a_reader()
-    store = request_features._RestingStore(reader, (6, 4), lambda: 100.0)
+    store = request_features.CircuitBreaker(reader, (6, 4), lambda: 100.0)
     reader.down = True
     assert not store.read(["u1"])[1]
     reader.down = False

@@ -9,7 +9,7 @@ import pytest
 
 from srp4ctr.errors import OutageError
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.online.registry_retry import beside_others, unanswered
+from srp4ctr.features.online.registry_retry import retry_on_conflict, unanswered
 from srp4ctr.streams.state.counters import Activity, count
 from srp4ctr.streams.state.state_store import Rows
 from tests.features.postgres import missing, running_postgres
@@ -69,7 +69,7 @@ def test_a_missing_driver_is_named_with_what_to_install() -> None:
         raise ModuleNotFoundError("No module named 'psycopg'", name="psycopg")
 
     with pytest.raises(ValueError, match=r"needs the Python package psycopg: pip install"):
-        beside_others(call, "postgresql+psycopg://db/registry")
+        retry_on_conflict(call, "postgresql+psycopg://db/registry")
 
 
 def test_a_registry_that_does_not_answer_is_an_outage_in_a_sentence() -> None:

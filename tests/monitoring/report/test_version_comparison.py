@@ -8,7 +8,7 @@ from srp4ctr.monitoring.report.version_comparison import (
     by_age,
     contrasts,
     newer_over_older,
-    times_as_many,
+    sample_size_factor,
 )
 from tests.monitoring.report.sample_contents import a_contrast
 
@@ -70,21 +70,21 @@ def test_so_many_times_as_many_would_tell_them_apart(expected: float) -> None:
     variance, difference = 1e-4, 0.015
     half = always_valid(variance, expected)
     contrast = a_contrast(difference, difference - half, difference + half)
-    times = times_as_many(contrast, expected)
+    times = sample_size_factor(contrast, expected)
     assert times > 1
     assert always_valid(variance / times, expected) == pytest.approx(difference)
 
 
 def test_what_is_told_apart_needs_no_more() -> None:
-    assert times_as_many(a_contrast(0.02, 0.01, 0.03), 0.02) == 1.0
+    assert sample_size_factor(a_contrast(0.02, 0.01, 0.03), 0.02) == 1.0
 
 
 def test_no_difference_would_need_more_than_there_is() -> None:
     half = always_valid(1e-4, 0.02)
     for difference in (0.0, 1e-5 * sqrt(1e-4)):
         found = a_contrast(difference, difference - half, difference + half)
-        assert times_as_many(found, 0.02) == inf
+        assert sample_size_factor(found, 0.02) == inf
 
 
 def test_without_an_interval_nobody_knows() -> None:
-    assert times_as_many(a_contrast(0.1, -1.0, 1.0), 0.02) == inf
+    assert sample_size_factor(a_contrast(0.1, -1.0, 1.0), 0.02) == inf

@@ -11,11 +11,11 @@ from aiokafka import TopicPartition
 from aiokafka.consumer.subscription_state import SubscriptionState
 from kafka.errors import CoordinatorLoadInProgressError
 
-from srp4ctr.streams.broker.output_topics import Outlets
+from srp4ctr.streams.broker.output_topics import OutputProducer
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
 from srp4ctr.streams.state.partition_state import PartitionState
-from srp4ctr.streams.state.state_store import Rows, ShareKey, UnusableStoreError
+from srp4ctr.streams.state.state_store import FatalStoreError, ItemPartitionKey, Rows
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
 from tests.builders import a_behavior, an_impression
 from tests.streams.memory_sink import MemorySink
@@ -72,7 +72,7 @@ class AWorker(SequenceWorker):
     """A worker that follows ``AConsumer``."""
 
     async def on_start(self) -> None:
-        self._outlets = Outlets(self.kafka)  # nothing is sent: not connected
+        self._outlets = OutputProducer(self.kafka)  # nothing is sent: not connected
         self.consumer = AConsumer()
 
     async def on_stop(self) -> None:
@@ -110,7 +110,7 @@ def test_a_partition_that_leaves_is_not_prepared_again_before_the_join_is_over()
         worker.assign(STAYS, LEAVES)
         await worker.polls()
         worker.consumer.state.begin_reassignment()
-        await worker.hand_over()
+        await worker.flush_and_release()
         assert worker.consumer.assignment() == {STAYS, LEAVES}  # until the join is over
         worker.consumer.sought.clear()
         await worker.polls()
@@ -132,7 +132,7 @@ def test_records_polled_before_a_hand_over_are_not_taken_after_it() -> None:
         await asyncio.sleep(0.05)  # now it waits for the answer
         worker.consumer.batches = [{LEAVES: records(an_impression())}]
         async with worker.turn:
-            handing_over = asyncio.create_task(worker.hand_over())
+            handing_over = asyncio.create_task(worker.flush_and_release())
             await asyncio.sleep(0)  # it is the first to wait for the lock
             worker.consumer.answers.set()
             await worker.polls(1)
@@ -191,16 +191,16 @@ class RefusingSink(MemorySink):
         self.refused = refused
         self.may_answer = threading.Event()
 
-    def read(self, user_ids: Collection[str], shares: Collection[ShareKey]) -> Rows:
+    def read(self, user_ids: Collection[str], shares: Collection[ItemPartitionKey]) -> Rows:
         if self.refused == "read":
-            raise UnusableStoreError("a row of another release")
+            raise FatalStoreError("a row of another release")
         return super().read(user_ids, shares)
 
     def write(self, rows: Rows) -> None:
         self.may_answer.wait(10)
         if self.refused == "write":
             self.refused = "nothing more"
-            raise UnusableStoreError("a partition too many")
+            raise FatalStoreError("a partition too many")
         super().write(rows)
 
 
@@ -219,7 +219,7 @@ def test_what_the_store_refused_is_not_committed_at_the_end(refused: str) -> Non
         sink.may_answer.set()
         while not worker.crash_reason:
             await asyncio.sleep(0.001)
-        await worker.hand_over()  # as when it stops
+        await worker.flush_and_release()  # as when it stops
         assert worker.consumer.commits == []
 
     run(story)

@@ -8,7 +8,7 @@ import pytest
 from aiokafka.errors import NodeNotReadyError
 
 from benchmarks.fault_injection.topic_reading import progress_of, until
-from srp4ctr.streams.broker.output_topics import Outlets
+from srp4ctr.streams.broker.output_topics import OutputProducer
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
 from srp4ctr.streams.state.label_join import ImpressionLabel
@@ -19,7 +19,7 @@ from tests.streams.worker.test_sequence_worker import a_visit, labels_on, now_ms
 pytestmark = pytest.mark.kafka
 
 
-class AwayAtFirst(Outlets):
+class AwayAtFirst(OutputProducer):
     """Fails twice as the producer does after 40 s without a broker, and then sends."""
 
     failures = 0

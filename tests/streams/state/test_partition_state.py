@@ -68,7 +68,7 @@ def taken(
     assert command is None
     if sink is not None:
         users, shares = state.unknown(events)
-        state.remember(users, shares, sink.read(users, shares))
+        state.cache_rows(users, shares, sink.read(users, shares))
     state.fold(events, LATER_MS)
 
 
@@ -137,7 +137,7 @@ def test_only_rows_that_are_not_in_memory_are_asked_for() -> None:
     users, shares = state.unknown(events)
     assert users == {"u1"}
     assert shares == {(item_key("i1"), 3)}  # a behaviour is not counted
-    state.remember(users, shares, MemorySink().rows)
+    state.cache_rows(users, shares, MemorySink().rows)
     assert state.unknown(events) == (set(), set())
     state.forget_rows()
     assert state.unknown(events) == (users, shares)
@@ -205,7 +205,7 @@ def test_rows_that_changed_meanwhile_stay_in_memory(
     on_its_way = state.unstored()
     taken(state, records(a_behavior("i2", user_id="u1"), start=3), sink)
     sink.write(on_its_way.rows)  # what u1 did last is not in it
-    state.trim()
+    state.evict()
     users, _ = state.unknown(logged_events(*first))
     assert users
     assert "u1" not in users

@@ -1,4 +1,4 @@
-"""The stream's fold against ``benchmarks.fault_injection.reference_stream``, whatever happens on the way.
+"""The stream's state against the reference implementation, whatever order events come in.
 
 A worker is played in memory by the parts of the real one: it folds batches of any size,
 dies between any two steps of storing, and may come back as a zombie.
@@ -112,7 +112,7 @@ class Partition:
         assert command is None
         assert state.rejected == []
         users, shares = state.unknown(events)
-        state.remember(users, shares, self.sink.read(users, shares))
+        state.cache_rows(users, shares, self.sink.read(users, shares))
         state.fold(events, LATER_MS)
 
     def store(self, state: PartitionState, begin: int = 0, end: int = STEPS) -> None:
@@ -139,11 +139,11 @@ class Partition:
         self.store(state)
 
 
-Deed = tuple[str, int, int, int, int, float | None]
+AuditEntry = tuple[str, int, int, int, int, float | None]
 DEEDS = ["impression", "impression", "click", "click", "behavior"]
 
 
-def topics(kinds: list[str]) -> st.SearchStrategy[list[Deed]]:
+def topics(kinds: list[str]) -> st.SearchStrategy[list[AuditEntry]]:
     """Draw what some users do, half of it twice, in any order."""
     deed = st.tuples(
         st.sampled_from(kinds),
@@ -162,10 +162,10 @@ def topics(kinds: list[str]) -> st.SearchStrategy[list[Deed]]:
 fates = st.lists(st.tuples(st.integers(1, 6), st.integers(-1, STEPS)), max_size=10)
 
 
-def events_of(told: Sequence[Deed]) -> list[UserEvent]:
+def events_of(told: Sequence[AuditEntry]) -> list[UserEvent]:
     """Return ``told`` as events; a user is forgotten as of the last that we know."""
     events: list[UserEvent] = []
-    forgets: dict[Deed, Forget] = {}
+    forgets: dict[AuditEntry, Forget] = {}
     for deed in told:
         kind, number, request, item, seconds, value = deed
         user, at_ms = f"u{number}", NOON_MS + 1000 * seconds
@@ -230,7 +230,7 @@ def check(topic: Sequence[Partition]) -> None:
 @UNHURRIED
 @given(topics(DEEDS), st.integers(1, 5), st.sampled_from([0, 1, 5_000]))
 def test_any_order_of_duplicates_in_any_batches_comes_to_the_same(
-    told: list[Deed], batch: int, pace_ms: int
+    told: list[AuditEntry], batch: int, pace_ms: int
 ) -> None:
     topic = partitions_of(events_of(told), pace_ms)
     for partition in topic:
@@ -245,7 +245,7 @@ def test_any_order_of_duplicates_in_any_batches_comes_to_the_same(
 @UNHURRIED
 @given(topics(DEEDS), fates, st.sampled_from([0, 1, 5_000]))
 def test_a_worker_that_dies_between_any_two_steps_leaves_the_same(
-    told: list[Deed], lives: list[tuple[int, int]], pace_ms: int
+    told: list[AuditEntry], lives: list[tuple[int, int]], pace_ms: int
 ) -> None:
     topic = partitions_of(events_of(told), pace_ms)
     for partition in topic:
@@ -264,7 +264,7 @@ def test_a_worker_that_dies_between_any_two_steps_leaves_the_same(
 @UNHURRIED
 @given(topics([*DEEDS, "forget"]), fates)
 def test_a_forgotten_user_stays_forgotten(
-    told: list[Deed], lives: list[tuple[int, int]]
+    told: list[AuditEntry], lives: list[tuple[int, int]]
 ) -> None:
     topic = partitions_of(events_of(told), 1)
     for partition in topic:
@@ -281,7 +281,7 @@ def test_a_forgotten_user_stays_forgotten(
 @UNHURRIED
 @given(topics(DEEDS), fates, st.integers(0, STEPS - 1), st.integers(0, 4))
 def test_a_zombie_that_ends_its_storing_late_changes_nothing(
-    told: list[Deed], lives: list[tuple[int, int]], done: int, meanwhile: int
+    told: list[AuditEntry], lives: list[tuple[int, int]], done: int, meanwhile: int
 ) -> None:
     """Another worker has the partition, and has stored some batches, when it wakes up."""
     topic = partitions_of(events_of(told), 1)

@@ -12,7 +12,7 @@ from benchmarks.fault_injection.topic_reading import progress_of, until
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, FORGOTTEN_USER
 from srp4ctr.streams.state.sequences import BehaviorSequence
-from srp4ctr.streams.state.state_store import Rows, ShareKey
+from srp4ctr.streams.state.state_store import ItemPartitionKey, Rows
 from srp4ctr.streams.worker import lost_rows
 from srp4ctr.streams.worker.lost_rows import LOSSES, LOST_AT, LossWatch, is_lost
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
@@ -47,7 +47,7 @@ def test_nobody_s_events_make_no_row_and_are_no_loss() -> None:
 def test_a_loss_is_ordered_counted_and_dated_once() -> None:
     source, ordered, before = TopicPartition("t", 0), [], LOSSES._value.get()
 
-    async def read(users: Collection[str], shares: Collection[ShareKey]) -> Rows:
+    async def read(users: Collection[str], shares: Collection[ItemPartitionKey]) -> Rows:
         return Rows()
 
     async def order(lost: TopicPartition) -> None:

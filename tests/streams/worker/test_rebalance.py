@@ -13,7 +13,7 @@ from benchmarks.fault_injection.topic_reading import progress_of, until
 from srp4ctr import processes
 from srp4ctr.embedded import apache_kafka
 from srp4ctr.embedded.ports import HOST, reserved_ports
-from srp4ctr.streams.broker.batch_consumer import BatchFollower, now_ms
+from srp4ctr.streams.broker.batch_consumer import BatchConsumer, now_ms
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
@@ -73,11 +73,11 @@ def traffic(kafka: KafkaConfig) -> Iterator[Callable[[], int]]:
 
 
 async def share_and_part(
-    first: BatchFollower, second: BatchFollower, behind: Callable[[], int]
+    first: BatchConsumer, second: BatchConsumer, behind: Callable[[], int]
 ) -> None:
     """Let ``second`` join ``first`` and leave again, each time until they caught up."""
 
-    async def settle(*members: BatchFollower) -> None:
+    async def settle(*members: BatchConsumer) -> None:
         def have_all() -> bool:
             for member in members:
                 if member.crash_reason:

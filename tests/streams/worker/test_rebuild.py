@@ -19,10 +19,10 @@ from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, UserEvent
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.exposures import Exposures, show
 from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement, merge
-from srp4ctr.streams.state.state_store import Rows, ShareKey
+from srp4ctr.streams.state.state_store import ItemPartitionKey, Rows
 from srp4ctr.streams.worker import rebuild as rebuilding
 from srp4ctr.streams.worker.rebuild import Span, rebuild_rows
-from srp4ctr.streams.worker.replay import Past
+from srp4ctr.streams.worker.replay import ReplaySource
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 from tests.streams.memory_sink import MemorySink
 from tests.streams.raw_log.test_log_writer import log
@@ -89,7 +89,7 @@ def rebuild(
 ) -> int:
     """Rebuild all partitions into ``sink`` and return how many users that touched."""
 
-    async def read(users: Collection[str], shares: Collection[ShareKey]) -> Rows:
+    async def read(users: Collection[str], shares: Collection[ItemPartitionKey]) -> Rows:
         return sink.read(users, shares)
 
     async def write(rows: Rows) -> None:
@@ -99,7 +99,7 @@ def rebuild(
         users = 0
         for source, last in found.items():
             span = Span(partition=source.partition, since_ms=since_ms, end=last)
-            async with Past(kafka, log_dir, source) as past:
+            async with ReplaySource(kafka, log_dir, source) as past:
                 users += await rebuild_rows(past, span, CONFIG, read, write)
         return users
 
@@ -265,7 +265,7 @@ def offsets_of(
     kafka: KafkaConfig, log_dir: Path, source: TopicPartition, start: int, end: int
 ) -> list[int]:
     async def run() -> list[int]:
-        async with Past(kafka, log_dir, source) as past:
+        async with ReplaySource(kafka, log_dir, source) as past:
             return [e.offset async for each in past.events(0, end, start) for e in each]
 
     return asyncio.run(run())

@@ -41,8 +41,8 @@ def retries() -> float:
 
 
 def test_items_are_shown_by_their_positions() -> None:
-    explored = replace(a_ranking((0.1, 0.3, 0.2)), positions=(1, 2, 0))
-    assert explored.to_show() == ("c", "a", "b")
+    apply_policy = replace(a_ranking((0.1, 0.3, 0.2)), positions=(1, 2, 0))
+    assert apply_policy.to_show() == ("c", "a", "b")
 
 
 def test_the_best_item_is_first_and_equals_keep_their_order() -> None:

@@ -69,7 +69,7 @@ def test_a_user_is_encoded_without_items_by_every_layout() -> None:
         assert names(config.input) == names(
             schema.USER_INPUTS + schema.OPTIONAL_REQUEST_INPUTS
         )
-        assert names(config.output) == names(schema.USER_KNOWLEDGE + schema.REQUEST_NOTES)
+        assert names(config.output) == names(schema.USER_EMBEDDINGS + schema.REQUEST_NOTES)
 
 
 def test_the_ensembles_are_those_that_are_listed() -> None:

@@ -34,7 +34,8 @@ def test_on_a_cpu_one_step_has_the_version_in_its_name_and_both_files(
 def test_the_step_runs_on_its_own_code_and_writes_nothing(rendered: Path) -> None:
     folder = rendered / "click_ranker_v7" / "1"
     script = (
-        "import sys; from srp4ctr.features.online import request_features as r; print(r.__file__);"
+        "import sys; from srp4ctr.features.online import request_features as r;"
+        "print(r.__file__);"
         "import srp4ctr.triton_repo.serving.onnx_scorer;"
         "assert 'feast' not in sys.modules"
     )

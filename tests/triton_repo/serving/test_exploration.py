@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from srp4ctr.training.evaluation.off_policy import snips
-from srp4ctr.triton_repo.serving.exploration import Policy, best_first, explored, policy_of
+from srp4ctr.triton_repo.serving.exploration import (
+    Policy,
+    apply_policy,
+    best_first,
+    policy_of,
+)
 
 SCORES = np.array([0.1, 0.4, np.nan, 0.3, 0.2])
 DRAWS = 20_000
@@ -69,7 +74,7 @@ def test_odd_slates_are_ordered_too(kind: str, scores: list[float]) -> None:
 
 def test_each_request_of_a_batch_has_its_own_draw_and_its_items_their_places() -> None:
     batch = np.tile(SCORES.astype(np.float32), (200, 1))
-    positions, propensities = explored(batch, a_policy("plackett_luce"))
+    positions, propensities = apply_policy(batch, a_policy("plackett_luce"))
     assert len(np.unique(positions, axis=0)) > 1
     assert (positions[:, 2] == 4).all()
     assert np.sort(positions, axis=1).tolist() == [list(range(5))] * 200

@@ -13,7 +13,7 @@ from srp4ctr.triton_repo.deployment.model_config import (
     CLICK_HEAD,
     MODEL_INPUTS,
 )
-from srp4ctr.triton_repo.serving.onnx_scorer import KeptStates, Scorer
+from srp4ctr.triton_repo.serving.onnx_scorer import Scorer, StateCache
 from tests.triton_repo.bundles import MakeBundle, inputs_of, make_bundle_in
 
 PLENTY = 1_000_000
@@ -87,7 +87,7 @@ def test_any_change_of_a_history_encodes_it_anew(
 
 def test_what_was_not_asked_for_longest_goes_first() -> None:
     states = {"states": np.zeros(10, dtype=np.uint8)}
-    kept = KeptStates(max_bytes=35)  # a history is a byte, its states are ten
+    kept = StateCache(max_bytes=35)  # a history is a byte, its states are ten
     for history in (b"a", b"b", b"c"):
         kept.put(history, states)
     assert kept.get(b"a") is not None

@@ -19,7 +19,7 @@ from tests.triton_repo.bundles import inputs_of
 
 ALL = frozenset(spec.name for spec in schema.SCORE_TENSORS + schema.RESPONSE_NOTES)
 SCORES = frozenset({PROBABILITY})
-OF_USER = frozenset(spec.name for spec in schema.USER_KNOWLEDGE + schema.REQUEST_NOTES)
+OF_USER = frozenset(spec.name for spec in schema.USER_EMBEDDINGS + schema.REQUEST_NOTES)
 
 
 class OneTensorPerItem:

@@ -20,8 +20,8 @@ from srp4ctr.features.bundles.drift_reference import (
 from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES, ItemStatus
 from srp4ctr.triton_repo.serving import serving_metrics
 from srp4ctr.triton_repo.serving.ranker import RefusedError
-from srp4ctr.triton_repo.serving.request_stats import SAMPLED, Witness
-from srp4ctr.triton_repo.serving.serving_metrics import Key, Ledger
+from srp4ctr.triton_repo.serving.request_stats import SAMPLED, RequestStats
+from srp4ctr.triton_repo.serving.serving_metrics import Key, ServingMetrics
 
 AT_MS = 1_750_000_000_000
 HALVES = Bins(edges=(0.5,), shares=(0.5, 0.5))
@@ -39,9 +39,11 @@ class Counted:
             if reference is not None:
                 write_reference(Path(folder), reference)
             known = list(serving_metrics.keys("click_ranker_v7", "v7", Path(folder)))
-        self._ledger = Ledger({k: self._opened(k) for k in known}, "click_ranker_v7")
+        self._ledger = ServingMetrics(
+            {k: self._opened(k) for k in known}, "click_ranker_v7"
+        )
         self._ledger.begin()
-        self.witness = Witness(ledger=self._ledger, reference=reference)
+        self.witness = RequestStats(ledger=self._ledger, reference=reference)
 
     def _opened(self, key: Key) -> Callable[[float], None]:
         return lambda more: self.told.update({key: round(more)})

@@ -19,7 +19,7 @@ from srp4ctr.triton_repo.serving.serving_metrics import (
     REQUEST_STATUS,
     Bounds,
     Key,
-    Ledger,
+    ServingMetrics,
     keys,
 )
 
@@ -39,7 +39,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
     return Counter()
 
 
-def a_ledger(told: Told, bundle: Path) -> Ledger:
+def a_ledger(told: Told, bundle: Path) -> ServingMetrics:
     def opened(key: Key) -> Callable[[float], None]:
         def increment(more: float) -> None:
             assert more > 0  # a counter only grows
@@ -48,7 +48,7 @@ def a_ledger(told: Told, bundle: Path) -> Ledger:
         return increment
 
     known = keys("click_ranker_v7", "v7", bundle)
-    made = Ledger({key: opened(key) for key in known}, "click_ranker_v7")
+    made = ServingMetrics({key: opened(key) for key in known}, "click_ranker_v7")
     made.begin()
     return made
 
@@ -85,7 +85,7 @@ def test_what_fails_before_telling_keeps_nothing_from_being_told(
 
 
 def test_nothing_is_told_while_the_step_loads(bundle: Path) -> None:
-    kept = Ledger({key: lambda _: None for key in keys("m", "v7", bundle)}, "m")
+    kept = ServingMetrics({key: lambda _: None for key in keys("m", "v7", bundle)}, "m")
     assert "ledger" not in {thread.name for thread in threading.enumerate()}
     kept.stop()  # a load that failed
 

@@ -29,7 +29,7 @@ class TritonPythonModel:
         keys = serving_metrics.keys(model, settings["model_version"], folder)
         self.counters = {key: self._counter(key) for key in keys}
         increments = {key: each.increment for key, each in self.counters.items()}
-        self.ledger = serving_metrics.Ledger(increments, model)
+        self.ledger = serving_metrics.ServingMetrics(increments, model)
         self.ranker = ranker.opened(folder, settings, os.environ, self.ledger)
         gc.freeze()  # measured: full collections made pauses of 130 ms
         # The table's refresh must not hold the interpreter for 5 ms: p99 19 → 13 ms.

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from srp4ctr.monitoring.report.prometheus.windows import Look, choose_looks
+from srp4ctr.monitoring.report.prometheus.windows import Snapshot, choose_looks
 
 HOUR = 3600.0
 LAG = 1800.0  # the label window
@@ -16,11 +16,11 @@ def ends_of(end_at: Callable[[float], float], hours: float) -> Ends:
     return [(at, end_at(at)) for at in times]
 
 
-def windows(looks: Sequence[Look]) -> list[tuple[float, float]]:
+def windows(looks: Sequence[Snapshot]) -> list[tuple[float, float]]:
     return [(each.window_end_s - HOUR, each.window_end_s) for each in looks]
 
 
-def overlaps(looks: Sequence[Look]) -> bool:
+def overlaps(looks: Sequence[Snapshot]) -> bool:
     spans = sorted(windows(looks))
     return any(a[1] > b[0] for a, b in pairwise(spans))
 
