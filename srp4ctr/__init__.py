@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from srp4ctr.triton_repo.serving.messages import Ranking, RankRequest
 
 _HOMES = {
-    "Behavior": "streams.events",
-    "Click": "streams.events",
-    "Event": "streams.events",
-    "EventPublisher": "streams.publisher",
-    "Forget": "streams.events",
-    "Impression": "streams.events",
-    "ItemUpdate": "streams.events",
+    "Behavior": "streams.events.schema",
+    "Click": "streams.events.schema",
+    "Event": "streams.events.schema",
+    "EventPublisher": "streams.broker.producer",
+    "Forget": "streams.events.schema",
+    "Impression": "streams.events.schema",
+    "ItemUpdate": "streams.events.schema",
     "KafkaConfig": "streams.config",
-    "RankClient": "triton_repo.client",
-    "RankRequest": "triton_repo.answers",
-    "Ranking": "triton_repo.answers",
+    "RankClient": "client.rank_client",
+    "RankRequest": "triton_repo.serving.messages",
+    "Ranking": "triton_repo.serving.messages",
     "TlsConfig": "triton_repo.config",
-    "item_key": "streams.events",
+    "item_key": "streams.events.schema",
 }
 
 __all__ = [
@@ -65,7 +65,7 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(importlib.import_module(f"{__name__}.{home}"), name)
     except ModuleNotFoundError as error:
-        extra = "client" if home.startswith("triton_repo") else "streams"
+        extra = "client" if home.startswith(("client", "triton_repo")) else "streams"
         missing = (error.name or "").partition(".")[0]
         raise ImportError(
             f"{name} needs {missing}: pip install 'srp4ctr[{extra}]'"

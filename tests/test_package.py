@@ -67,7 +67,7 @@ def test_an_application_with_modules_of_the_same_names_is_served(tmp_path: Path)
     "entry",
     [
         "cli.main",
-        "ops.triton.triton_supervisor",
+        "ops.triton.supervisor",
         "ops.stack_secrets",
     ],
 )
@@ -112,9 +112,9 @@ def test_a_wheel_has_one_import_root_with_types_and_all_that_is_read_at_runtime(
     assert {each for each in roots if not each.endswith(".dist-info")} == {"srp4ctr"}
     read = {
         "srp4ctr/py.typed",
-        "srp4ctr/streams/schema/events.schema.json",
+        "srp4ctr/streams/events/schemas/events.schema.json",
         "srp4ctr/triton_repo/click_ranker/1/model.py",
-        "srp4ctr/monitoring/page/static/main.js",
+        "srp4ctr/monitoring/web/static/main.js",
         "srp4ctr/monitoring/grafana/dashboards/overview.json",
         "srp4ctr/embedded/triton-requirements.lock",
     }

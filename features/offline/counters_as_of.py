@@ -1,9 +1,9 @@
 """Events → decayed counts of users or items at many instants at once, by Ibis.
 
-c(t) = Σ_i 2^(−(t − t_i) / h), as ``streams.activity`` counts one by one, but over events
-that were visible before t, and without meeting every event with every instant: time is cut
-into buckets, and c(t) is a running sum within t's bucket plus what is left of the earlier
-ones at its start. No term is negative, so nothing cancels.
+c(t) = Σ_i 2^(−(t − t_i) / h), as ``streams.state.counters`` counts one by one, but over
+events that were visible before t, and without meeting every event with every instant: time
+is cut into buckets, and c(t) is a running sum within t's bucket plus what is left of the
+earlier ones at its start. No term is negative, so nothing cancels.
 """
 
 from typing import Any

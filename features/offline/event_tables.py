@@ -1,8 +1,8 @@
 """The raw event log (Parquet) → Ibis tables, on DuckDB or Spark: the one way to read it.
 
-In: the folder that ``streams.event_log`` writes. Out: lazy tables, from which
-``features.point_in_time`` cuts; nothing is read before an expression is asked for its
-rows. Two files may hold one offset after a crash: whoever counts rows must mind it.
+In: the folder that ``streams.raw_log.log_writer`` writes. Out: lazy tables, from which
+``features.offline.point_in_time`` cuts; nothing is read before an expression is asked for
+its rows. Two files may hold one offset after a crash: whoever counts rows must mind it.
 """
 
 import tempfile

@@ -33,7 +33,8 @@ PACKED = "packed"
 """The one feature of the views that the stream writes."""
 
 # Little-endian, no padding. A format's number, the sequence's last offset, until when its
-# user is forgotten and since which offset; then the elements, packed by streams.sequences.
+# user is forgotten and since which offset; then the elements, packed by
+# streams.state.sequences.
 _FORMAT = 2
 _SEQUENCE_HEAD = struct.Struct("<B3q")
 # Impressions and clicks at four half-lives, counted_at_ms, first_seen_ms, last_offset.

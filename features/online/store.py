@@ -195,7 +195,7 @@ class OnlineViews:
 
 
 class FeatureStoreSink:
-    """The stream worker's state in Feast: see ``streams.sink.FeatureSink``."""
+    """The stream worker's state in Feast: see ``streams.state.state_store.FeatureSink``."""
 
     def __init__(self, config: FeatureConfig) -> None:
         self._config = config

@@ -151,7 +151,7 @@ def candidate_features(
 
     ``activity`` and ``item_keys`` are (…, N), ``history_item_keys`` (…, L), and
     ``request_time_ms`` (…). ``of_user`` is what ``attribute_affinity`` returns, then
-    ``features.exposures.exposure_features``.
+    ``features.tensors.exposures.exposure_features``.
     """
     at_ms = np.asarray(request_time_ms, dtype=np.int64)[..., None]  # (…, 1)
     seen = activity.first_seen_ms > 0

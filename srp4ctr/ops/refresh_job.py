@@ -59,7 +59,8 @@ class Display:
 def run(settings: Settings, plan: RefreshPlan, display: Display) -> None:
     """Refresh once or repeatedly; in a process that torchrun started, take part.
 
-    Raises ``ValueError`` for an interval that is none, and as ``training.refresh``.
+    Raises ``ValueError`` for an interval that is none, and as
+    ``training.refresh.pipeline``.
     """
     from srp4ctr.training.loop.distributed import joined, yield_to_serving
     from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh

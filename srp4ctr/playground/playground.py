@@ -67,7 +67,7 @@ class _Slate:
 
 
 class LivePlayground:
-    """Answers the page: see ``monitoring.page.playground.Playground``.
+    """Answers the page: see ``monitoring.web.playground.Playground``.
 
     Connects when it is first asked, so that the page opens at once and stands where a part
     is away; safe for many threads.

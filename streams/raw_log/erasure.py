@@ -128,7 +128,7 @@ def _erased(
         return row
     if row.get("type") not in _COUNTED:
         return None
-    # As ``features.recomputation.counted`` has it: what came after the wish was never
+    # As ``features.consistency.replay.counted`` has it: what came after the wish was never
     # counted, and with a wish ends the memory of what was shown before.
     before = bisect_left(wishes[user], (row["offset"], 0))
     if before and at_ms <= wishes[user][before - 1][1]:

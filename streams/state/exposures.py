@@ -1,7 +1,7 @@
 """Impression → exposures: what a user was shown last, so that showing it again is known.
 
 A set of (shown_at, item_key), of which the latest are kept: merging is idempotent,
-commutative and associative, as in ``streams.sequences``. Packed, oldest first.
+commutative and associative, as in ``streams.state.sequences``. Packed, oldest first.
 """
 
 import struct

@@ -25,7 +25,7 @@ class SequenceElement(msgspec.Struct, frozen=True, kw_only=True, order=True, gc=
 
     occurred_at: int  # UTC milliseconds
     item_key: int
-    action: int  # ``streams.events.action_code``
+    action: int  # ``streams.events.schema.action_code``
     value: float | None = None
 
 

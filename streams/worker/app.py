@@ -80,7 +80,7 @@ def run_worker(
 
 
 def _credentials(kafka: KafkaConfig) -> Any:
-    """Return ``streams.brokers.client_arguments`` in Faust's words; None for none."""
+    """Return ``clients.client_arguments`` under Faust's names; None for none."""
     context = tls_context(kafka) if kafka.has_tls else None
     if kafka.has_sasl:
         return faust.SASLCredentials(

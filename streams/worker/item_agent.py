@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ItemRecord:
-    """A record as Faust hands it out, with the names of ``streams.partition.Record``."""
+    """A record as Faust delivers it, with the names of ``partition_state.Record``."""
 
     topic: str
     partition: int

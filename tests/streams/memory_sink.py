@@ -1,4 +1,4 @@
-"""A sink in memory that keeps the contract of ``streams.sink.FeatureSink``."""
+"""A sink in memory that keeps the contract of ``streams.state.state_store.FeatureSink``."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar

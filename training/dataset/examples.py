@@ -1,8 +1,8 @@
 """Feature → example: an impression, what was known at its request, and its matured label.
 
-In: what ``features.point_in_time`` cut from the event log, and items' attributes. Out:
-slates for fine-tuning and windows of behaviours for pre-training. The tensors are made by
-``features.transforms``: the same functions that serve.
+In: what ``features.offline.point_in_time`` cut from the event log, and items' attributes.
+Out: slates for fine-tuning and windows of behaviours for pre-training. The tensors are made
+by ``features.tensors.transforms``: the same functions that serve.
 """
 
 from collections.abc import Mapping, Sequence

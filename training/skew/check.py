@@ -1,9 +1,10 @@
 """What was served against what training makes of the same requests.
 
-In: requests of ``features.served_log``, the event log, and the bundles that answered. Out:
-for each tensor of the model, in how many requests it differs and by how much, and what that
-does to a probability. Training goes by when an event became known; serving by what the
-stream had stored by then. So a stream that lags shows here, and nothing else should.
+In: requests of ``features.bundles.request_log``, the event log, and the bundles that
+answered. Out: for each tensor of the model, in how many requests it differs and by how
+much, and what that does to a probability. Training goes by when an event became known;
+serving by what the stream had stored by then. So a stream that lags shows here, and nothing
+else should.
 """
 
 import time

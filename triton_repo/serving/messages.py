@@ -39,7 +39,7 @@ class Ranking:
     scores: tuple[float, ...]
     """Calibrated click probability of each item."""
     item_statuses: tuple[int, ...]
-    """Bits of ``features.schema.ItemStatus``."""
+    """Bits of ``features.tensors.schema.ItemStatus``."""
     propensities: tuple[float, ...]
     positions: tuple[int, ...]
     """Where to show each item, 0 at the top."""

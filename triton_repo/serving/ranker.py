@@ -62,7 +62,7 @@ class RefusedError(ValueError):
 
 
 class Features(Protocol):
-    """What makes tensors of ids: ``features.requests.RequestFeatures``."""
+    """What makes tensors of ids: ``features.online.request_features.RequestFeatures``."""
 
     def assemble(self, users: Any, items: Any, times: Any, contexts: Any) -> RequestBatch:
         """Return the tensors of B requests of N items each."""

@@ -2,7 +2,8 @@
 
 In: the judged slates and a calibrated probability each. Out: named numbers; NaN where one
 is undefined. gAUC here is the mean over requests, each counting alike, as EB-NeRD's
-figures are published; ``gauc_by_impressions`` weighs them as ``training.metrics`` does.
+figures are published; ``gauc_by_impressions`` weighs them as
+``training.evaluation.metrics`` does.
 """
 
 import numpy as np

@@ -92,7 +92,7 @@ class Steps:
 
 
 class Listener(Protocol):
-    """What a long job calls as it goes: see ``training.progress.ProgressListener``."""
+    """What a long job calls as it goes: see ``training.loop.progress.ProgressListener``."""
 
     def __call__(self, step: str, done: int, total: int, note: str = "") -> None:
         """``done`` of ``total`` units of ``step`` are finished."""

@@ -203,7 +203,8 @@ def test_numpy_inputs_as_triton_gives_them_are_taken() -> None:
 
 
 def test_importing_needs_no_feast() -> None:
-    program = "import sys, features.requests; sys.exit('feast' in sys.modules)"
+    name = "srp4ctr.features.online.request_features"
+    program = f"import sys, {name}; sys.exit('feast' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
