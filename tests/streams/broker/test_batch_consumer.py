@@ -19,7 +19,7 @@ from srp4ctr.streams.state.state_store import FatalStoreError, ItemPartitionKey,
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
 from tests.builders import a_behavior, an_impression
 from tests.streams.memory_sink import MemorySink
-from tests.streams.state.test_partition_state import ARecord, records
+from tests.streams.records import ARecord, records
 
 STAYS, LEAVES = (TopicPartition(BEHAVIOR_EVENTS_TOPIC, number) for number in range(2))
 

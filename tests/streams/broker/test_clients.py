@@ -27,7 +27,7 @@ from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import REJECTED_TOPIC
 from tests.builders import a_behavior, an_impression, an_item
 from tests.certificates import make_certificates
-from tests.streams.worker.test_app import COUNTED, started, wait_until_counted
+from tests.streams.worker_process import COUNTED, start, wait_until_counted
 
 USER, PASSWORD = "ann", 's3cret, "1e5"='
 PLAIN_USER, PLAIN_PASSWORD = "bob", "plain-s3cret"
@@ -102,7 +102,7 @@ def work_once(kafka: KafkaConfig, folder: Path, *counted: str) -> None:
     """Run a worker until its metrics have ``counted``, and then stop it."""
     with reserved_ports(1) as (port,):
         pass
-    worker = started(kafka, port, folder)
+    worker = start(kafka, port, folder)
     try:
         wait_until_counted(port, counted)
         worker.terminate()

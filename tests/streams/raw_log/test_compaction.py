@@ -27,7 +27,7 @@ from srp4ctr.streams.raw_log.log_files import (
 )
 from srp4ctr.streams.raw_log.log_lock import reading
 from tests.builders import NOON_MS, a_behavior, a_forget
-from tests.streams.raw_log.test_duplicate_rows import PARTITION, TOPIC, logged, write
+from tests.streams.logs import PARTITION, TOPIC, logged_offsets, write
 from tests.structure.source_tree import ROOT
 
 SMALL = ((0, 4), (5, 7), (9, 12))  # of offset 8 there is nothing
@@ -83,7 +83,7 @@ def test_what_is_not_committed_is_not_merged_and_can_be_removed(tmp_path: Path) 
     merge_all(tmp_path, committed=10)
     assert names(tmp_path) == ["0-7", "8-9", "10-12"]
     remove_uncommitted(tmp_path, TOPIC, PARTITION, 10)
-    assert logged(tmp_path) == list(range(10))
+    assert logged_offsets(tmp_path) == list(range(10))
 
 
 def test_a_range_of_two_dates_stays_and_each_date_is_merged_by_itself(
@@ -93,7 +93,7 @@ def test_a_range_of_two_dates_stays_and_each_date_is_merged_by_itself(
         write(tmp_path, start, end)  # a new day begins with offset 20
     merge_all(tmp_path)
     assert names(tmp_path) == ["0-14", "15-24", "15-24", "25-31"]
-    assert logged(tmp_path) == list(range(32))
+    assert logged_offsets(tmp_path) == list(range(32))
 
 
 def test_two_dates_side_by_side_are_not_merged(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_columns_that_an_older_release_did_not_write_are_null(tmp_path: Path) ->
     merge_all(tmp_path)
     [whole] = files_of(tmp_path, TOPIC, PARTITION)
     assert pq.read_schema(whole) == log_files.schema_of(TOPIC)
-    assert logged(tmp_path) == [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12]
+    assert logged_offsets(tmp_path) == [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12]
 
 
 def test_columns_of_a_newer_release_are_kept(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from tests.builders import (
     an_impression,
     an_item,
 )
-from tests.streams.state.test_partition_state import ARecord, a_command
+from tests.streams.records import ARecord, a_command
 
 DAY_MS = 86_400_000
 

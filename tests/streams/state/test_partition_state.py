@@ -1,26 +1,19 @@
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
-from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import (
     BACKFILL_HEADER,
-    COMMAND_KEY,
     MAX_CLOCK_SKEW_MS,
     encode,
-    encode_command,
     event_key,
 )
 from srp4ctr.streams.events.schema import (
-    BEHAVIOR_EVENTS_TOPIC,
-    Rebuild,
     UserEvent,
     item_key,
 )
 from srp4ctr.streams.state.label_join import ImpressionLabel
 from srp4ctr.streams.state.partition_state import (
-    PartitionState,
     RejectedRecord,
     decode_record,
     replay_labels,
@@ -28,66 +21,12 @@ from srp4ctr.streams.state.partition_state import (
 from srp4ctr.streams.state.reducers import LoggedEvent
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 from tests.streams.memory_sink import MemorySink
-
-LATER_MS = NOON_MS + 3_600_000  # the wall clock, long after the events
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ARecord:
-    value: bytes | None
-    key: bytes | None = b"u1"
-    offset: int = 0
-    timestamp: int = NOON_MS
-    topic: str = BEHAVIOR_EVENTS_TOPIC
-    partition: int = 3
-    headers: tuple[tuple[str, bytes], ...] = ()
-
-
-def records(*events: UserEvent, start: int = 0) -> list[ARecord]:
-    return [
-        ARecord(value=encode(event), key=event_key(event), offset=offset)
-        for offset, event in enumerate(events, start)
-    ]
-
-
-def a_command(offset: int, key: bytes = COMMAND_KEY) -> ARecord:
-    command = Rebuild(event_id="c1", since_ms=NOON_MS)
-    return ARecord(value=encode_command(command), key=key, offset=offset)
-
-
-def a_state(next_offset: int = 0) -> PartitionState:
-    config = StreamConfig(sequence_length=5, label_window_s=60, correction_window_s=600)
-    return PartitionState(3, next_offset, config)
-
-
-def taken(
-    state: PartitionState, batch: Sequence[ARecord], sink: MemorySink | None = None
-) -> None:
-    """Let ``state`` take ``batch``, with rows of ``sink``."""
-    events, command = state.decode(batch)
-    assert command is None
-    if sink is not None:
-        users, shares = state.unknown(events)
-        state.cache_rows(users, shares, sink.read(users, shares))
-    state.fold(events, LATER_MS)
-
-
-def stored(state: PartitionState, sink: MemorySink) -> None:
-    sink.write(state.dirty)
-    state.unstored()
-
-
-def restarted(batch: Sequence[ARecord]) -> PartitionState:
-    """Return what a worker holds that starts after ``batch`` was committed."""
-    events, _ = a_state().decode(batch)
-    state = a_state(len(batch))
-    replay_labels(state, events, LATER_MS)
-    return state
+from tests.streams.records import ARecord, a_command, a_state, fold_batch, records
 
 
 def test_a_batch_makes_rows_dirty_until_they_are_stored() -> None:
     state = a_state()
-    taken(state, records(an_impression(), a_click(), a_behavior()))
+    fold_batch(state, records(an_impression(), a_click(), a_behavior()))
     dirty, share = state.dirty, (item_key("i1"), 3)
     assert len(dirty.sequences["u1"].elements) == 2
     assert (dirty.sequences["u1"].last_offset, len(dirty)) == (2, 4)
@@ -103,15 +42,15 @@ def test_a_batch_makes_rows_dirty_until_they_are_stored() -> None:
 def test_a_redelivered_batch_changes_no_row() -> None:
     state = a_state()
     batch = records(an_impression(), a_click(), a_behavior())
-    taken(state, batch)
+    fold_batch(state, batch)
     state.unstored()
-    taken(state, batch)
+    fold_batch(state, batch)
     assert len(state.dirty) == 0
 
 
 def test_a_rejected_message_moves_the_offset_and_is_kept() -> None:
     state = a_state()
-    taken(state, [ARecord(value=b"{", offset=7)])
+    fold_batch(state, [ARecord(value=b"{", offset=7)])
     assert state.next_offset == 8
     assert state.rejected[0].record.offset == 7
 
@@ -201,9 +140,9 @@ def test_rows_that_changed_meanwhile_stay_in_memory(
     monkeypatch.setattr("srp4ctr.streams.state.partition_state.MAX_CACHED_ROWS", 1)
     state, sink = a_state(), MemorySink()
     first = [a_behavior(user_id=user) for user in ("u1", "u2", "u3")]
-    taken(state, records(*first), sink)
+    fold_batch(state, records(*first), sink)
     on_its_way = state.unstored()
-    taken(state, records(a_behavior("i2", user_id="u1"), start=3), sink)
+    fold_batch(state, records(a_behavior("i2", user_id="u1"), start=3), sink)
     sink.write(on_its_way.rows)  # what u1 did last is not in it
     state.evict()
     users, _ = state.unknown(logged_events(*first))
