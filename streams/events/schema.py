@@ -25,6 +25,7 @@ MAX_ID_LENGTH = 256  # a longer id is a bug of its producer: real ids are under 
 MAX_ATTRIBUTES = 32
 MAX_ATTRIBUTE_VALUES = 64
 MAX_CONTEXT_FIELDS = 32
+_SAMPLE_PARTS = 1_000_000
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 Millis = Annotated[
@@ -128,6 +129,14 @@ def item_key(item_id: str) -> int:
     unsigned = xxhash.xxh3_64_intdigest(item_id)
     signed = unsigned - (1 << 64) if unsigned >= 1 << 63 else unsigned
     return signed or 1
+
+
+def in_sample(name: str, share: float) -> bool:
+    """Return whether ``name`` is in a sample of ``share`` of all names.
+
+    The same in every process and release; a greater share has all of a smaller one.
+    """
+    return item_key(name) % _SAMPLE_PARTS < share * _SAMPLE_PARTS
 
 
 # Codes 1..15 are named; any other action falls in one of 16 hashed codes, so that a
