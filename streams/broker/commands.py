@@ -52,7 +52,7 @@ def request_rebuild(
     )
 
 
-def request_forgetting(kafka: KafkaConfig, user_id: str) -> Offsets:
+def request_erasure(kafka: KafkaConfig, user_id: str) -> Offsets:
     """Ask to forget all that ``user_id`` did until now; return where that stands.
 
     Raises ``ValueError`` for what cannot be a user's id.

@@ -4,8 +4,10 @@ In: the raw value of a record. Out: an event, or ``RejectedEvent`` with a reason
 a short fixed list (it becomes a metric's label) and a sentence for a person.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 import msgspec
 
@@ -54,6 +56,57 @@ class RejectedEvent:
 
     reason: Reason
     detail: str
+
+
+class Record(Protocol):
+    """What is needed of a Kafka record; aiokafka's fits."""
+
+    @property
+    def topic(self) -> str:
+        """Where it was read."""
+
+    @property
+    def partition(self) -> int:
+        """Where it was read."""
+
+    @property
+    def offset(self) -> int:
+        """Where it was read."""
+
+    @property
+    def timestamp(self) -> int:
+        """UTC milliseconds; -1 where the producer's protocol is too old to have one."""
+
+    @property
+    def key(self) -> bytes | None:
+        """Raw bytes."""
+
+    @property
+    def value(self) -> bytes | None:
+        """Raw bytes."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]:
+        """Names and raw bytes."""
+
+
+class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """An event and where the log holds it."""
+
+    event: UserEvent
+    offset: int
+    known_at_ms: int
+    """The record's timestamp: when the event became known."""
+    is_backfilled: bool = False
+    """It was published long after it had happened, and says so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedRecord:
+    """A record that is not an event, with the reason."""
+
+    record: Record
+    rejected: RejectedEvent
 
 
 _EVENT_TYPES = ("behavior", "click", "forget", "impression", "item")
@@ -131,6 +184,21 @@ def decode_item_update(
         detail = f"only item updates belong here; send this to {BEHAVIOR_EVENTS_TOPIC}"
         return RejectedEvent(reason=Reason.WRONG_TOPIC, detail=detail)
     return _check_key(key, event.item_id, "item_id") or event
+
+
+def decode_record(record: Record) -> LoggedEvent | Rebuild | RejectedRecord:
+    """Return what a ``behavior-events`` record says, or why it says nothing."""
+    if command := decode_command(record.value, record.key):
+        return command
+    event = decode_user_event(record.value, record.key, record.timestamp)
+    if isinstance(event, RejectedEvent):
+        return RejectedRecord(record=record, rejected=event)
+    return LoggedEvent(
+        event=event,
+        offset=record.offset,
+        known_at_ms=record.timestamp,
+        is_backfilled=any(name == BACKFILL_HEADER for name, _ in record.headers),
+    )
 
 
 def event_key(event: Event) -> bytes:

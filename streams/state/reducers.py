@@ -5,37 +5,52 @@ rows that differ. Pure and safe to repeat: an event that a row has seen changes 
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TypeVar
 
-import msgspec
-
-from srp4ctr.streams.events.schema import (
-    Behavior,
-    Click,
-    Forget,
-    Impression,
-    UserEvent,
-    item_key,
-)
+from srp4ctr.streams.events.codec import LoggedEvent
+from srp4ctr.streams.events.schema import Behavior, Click, Forget, Impression, item_key
 from srp4ctr.streams.state.counters import Activity, count
 from srp4ctr.streams.state.exposures import Exposures, show
 from srp4ctr.streams.state.exposures import forget as forget_exposures
 from srp4ctr.streams.state.sequences import BehaviorSequence, element_of, forget, merge
-from srp4ctr.streams.state.state_store import ItemPartitionKey
+
+ItemPartitionKey = tuple[int, int]
+"""An item's key and a partition: an item has events in every partition, so that one row
+could not carry one "last offset". Each partition keeps its own share; readers add them."""
 
 _Key = TypeVar("_Key", str, ItemPartitionKey)
 _Row = TypeVar("_Row", BehaviorSequence, Activity, Exposures)
 
 
-class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """An event and where the log holds it."""
+@dataclass(slots=True, kw_only=True)
+class Rows:
+    """Rows of users and items, by their keys; a row that is not there is not touched."""
 
-    event: UserEvent
-    offset: int
-    known_at_ms: int
-    """The record's timestamp: when the event became known."""
-    is_backfilled: bool = False
-    """It was published long after it had happened, and says so."""
+    sequences: dict[str, BehaviorSequence] = field(default_factory=dict)
+    """By user."""
+    activities: dict[str, Activity] = field(default_factory=dict)
+    """By user."""
+    exposures: dict[str, Exposures] = field(default_factory=dict)
+    """By user."""
+    shares: dict[ItemPartitionKey, Activity] = field(default_factory=dict)
+    """What one partition has seen of one item."""
+
+    @property
+    def users(self) -> set[str]:
+        """Everybody who has a row."""
+        return self.sequences.keys() | self.activities.keys() | self.exposures.keys()
+
+    def __len__(self) -> int:
+        users = len(self.sequences) + len(self.activities) + len(self.exposures)
+        return users + len(self.shares)
+
+    def update(self, other: "Rows") -> None:
+        """Add the rows of ``other``, which replace those of the same keys."""
+        self.sequences.update(other.sequences)
+        self.activities.update(other.activities)
+        self.exposures.update(other.exposures)
+        self.shares.update(other.shares)
 
 
 def fold_sequences(

@@ -5,8 +5,9 @@ from typing import TypeVar
 
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.exposures import Exposures
+from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence
-from srp4ctr.streams.state.state_store import ItemPartitionKey, ItemProfile, Rows
+from srp4ctr.streams.state.state_store import ItemProfile
 
 _Key = TypeVar("_Key")
 _Row = TypeVar("_Row", BehaviorSequence, Activity, Exposures)

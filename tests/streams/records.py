@@ -48,14 +48,14 @@ def fold_batch(
     events, command = state.decode(batch)
     assert command is None
     if sink is not None:
-        users, shares = state.unknown(events)
+        users, shares = state.missing_rows(events)
         state.cache_rows(users, shares, sink.read(users, shares))
     state.fold(events, LATER_MS)
 
 
 def write_rows(state: PartitionState, sink: MemorySink) -> None:
     sink.write(state.dirty)
-    state.unstored()
+    state.take_pending()
 
 
 def restarted(batch: Sequence[ARecord]) -> PartitionState:

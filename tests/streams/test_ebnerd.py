@@ -20,7 +20,7 @@ from benchmarks.quality.clicks.ebnerd import (
     published,
     punctual,
 )
-from srp4ctr.streams.events.codec import MAX_CLOCK_SKEW_MS
+from srp4ctr.streams.events.codec import MAX_CLOCK_SKEW_MS, LoggedEvent
 from srp4ctr.streams.events.schema import Click, Impression, item_key
 from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH, Exposures
 from srp4ctr.streams.state.label_join import (
@@ -29,7 +29,7 @@ from srp4ctr.streams.state.label_join import (
     UNCLICKED,
     ImpressionLabel,
 )
-from srp4ctr.streams.state.reducers import LoggedEvent, fold_exposures
+from srp4ctr.streams.state.reducers import fold_exposures
 
 pytestmark = pytest.mark.skipif(
     not STREAM.is_file(), reason=f"needs EB-NeRD: there is no {STREAM}"

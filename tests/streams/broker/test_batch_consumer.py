@@ -11,11 +11,11 @@ from aiokafka import TopicPartition
 from aiokafka.consumer.subscription_state import SubscriptionState
 from kafka.errors import CoordinatorLoadInProgressError
 
-from srp4ctr.streams.broker.output_topics import OutputProducer
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
 from srp4ctr.streams.state.partition_state import PartitionState
-from srp4ctr.streams.state.state_store import FatalStoreError, ItemPartitionKey, Rows
+from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
+from srp4ctr.streams.state.state_store import FatalStoreError
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
 from tests.builders import a_behavior, an_impression
 from tests.streams.memory_sink import MemorySink
@@ -72,15 +72,14 @@ class AWorker(SequenceWorker):
     """A worker that follows ``AConsumer``."""
 
     async def on_start(self) -> None:
-        self._outlets = OutputProducer(self.kafka)  # nothing is sent: not connected
         self.consumer = AConsumer()
 
     async def on_stop(self) -> None:
         pass
 
-    def assign(self, *sources: TopicPartition) -> None:
+    def assign_sources(self, *sources: TopicPartition) -> None:
         self.consumer.state.assign_from_subscribed(set(sources))
-        self.begin(set(sources))
+        self.assign(set(sources))
 
     async def polls(self, number: int = 3) -> None:
         """Return after ``number`` polls more; raise what ended the worker."""
@@ -107,7 +106,7 @@ def run(story: Callable[[AWorker, MemorySink], Awaitable[None]]) -> None:
 
 def test_a_partition_that_leaves_is_not_prepared_again_before_the_join_is_over() -> None:
     async def story(worker: AWorker, sink: MemorySink) -> None:
-        worker.assign(STAYS, LEAVES)
+        worker.assign_sources(STAYS, LEAVES)
         await worker.polls()
         worker.consumer.state.begin_reassignment()
         await worker.flush_and_release()
@@ -117,7 +116,7 @@ def test_a_partition_that_leaves_is_not_prepared_again_before_the_join_is_over()
         assert worker.consumer.sought == []
         worker.consumer.state.assign_from_subscribed({STAYS})
         await worker.polls()  # between the new assignment and its listener
-        worker.begin({STAYS})
+        worker.assign({STAYS})
         await worker.polls()
         assert worker.consumer.sought == [(STAYS, 0)]
 
@@ -126,18 +125,18 @@ def test_a_partition_that_leaves_is_not_prepared_again_before_the_join_is_over()
 
 def test_records_polled_before_a_hand_over_are_not_taken_after_it() -> None:
     async def story(worker: AWorker, sink: MemorySink) -> None:
-        worker.assign(STAYS, LEAVES)
+        worker.assign_sources(STAYS, LEAVES)
         await worker.polls()
         worker.consumer.answers.clear()
         await asyncio.sleep(0.05)  # now it waits for the answer
         worker.consumer.batches = [{LEAVES: records(an_impression())}]
-        async with worker.turn:
+        async with worker.lock:
             handing_over = asyncio.create_task(worker.flush_and_release())
             await asyncio.sleep(0)  # it is the first to wait for the lock
             worker.consumer.answers.set()
             await worker.polls(1)
         await handing_over
-        worker.assign(STAYS, LEAVES)
+        worker.assign_sources(STAYS, LEAVES)
         await worker.polls()
         assert len(sink.rows) == 0
 
@@ -148,7 +147,7 @@ def test_records_polled_before_their_partition_was_prepared_are_read_again() -> 
     async def story(worker: AWorker, sink: MemorySink) -> None:
         batch = records(an_impression())
         worker.consumer.batches = [{STAYS: batch}]
-        worker.assign(STAYS)
+        worker.assign_sources(STAYS)
         await worker.polls()
         assert (len(sink.rows), worker.consumer.sought) == (0, [(STAYS, 0)])
         worker.consumer.batches = [{STAYS: batch}]
@@ -172,7 +171,7 @@ def test_where_aiokafka_says_that_nothing_was_committed_the_broker_is_asked(
 
     async def story(worker: AWorker, sink: MemorySink) -> None:
         worker.consumer.known = None
-        worker.assign(STAYS)
+        worker.assign_sources(STAYS)
         while not worker.consumer.sought:
             await worker.polls(1)
         assert worker.consumer.sought == [(STAYS, 7)]
@@ -210,7 +209,7 @@ def test_what_the_store_refused_is_not_committed_at_the_end(refused: str) -> Non
 
     async def story(worker: AWorker, _: MemorySink) -> None:
         worker._sink = sink
-        worker.assign(STAYS)
+        worker.assign_sources(STAYS)
         await worker.polls()
         for number in range(2):  # the second is folded while the first is on its way
             event = a_behavior(user_id=f"u{number}")

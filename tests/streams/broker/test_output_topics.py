@@ -1,7 +1,7 @@
 """What a worker publishes waits for a broker that is away."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ class AwayAtFirst(OutputProducer):
 
     failures = 0
 
-    async def publish_labels(self, labels: Iterable[ImpressionLabel]) -> None:
+    async def publish_labels(self, labels: Collection[ImpressionLabel]) -> None:
         if self.failures < 2:
             self.failures += 1
             raise NodeNotReadyError("no broker")

@@ -16,7 +16,7 @@ import pytest
 from benchmarks.harness.raw_logs import write_log
 from srp4ctr.streams.raw_log import compaction, log_files
 from srp4ctr.streams.raw_log.compaction import merge_some
-from srp4ctr.streams.raw_log.duplicate_rows import remove_repeated
+from srp4ctr.streams.raw_log.duplicate_rows import remove_duplicates
 from srp4ctr.streams.raw_log.erasure import erase_forgotten
 from srp4ctr.streams.raw_log.log_files import (
     covered_offsets,
@@ -284,6 +284,6 @@ def test_a_writer_that_is_killed_as_it_swaps_loses_nothing(
     assert sorted(names(tmp_path)) == sorted([*left, "0-12", "40-44"])
     assert rows(tmp_path) == before
     assert merge(tmp_path) == []  # the lock died with it
-    assert len(remove_repeated(tmp_path, TOPIC, PARTITION)) == 3 - unlinked
+    assert len(remove_duplicates(tmp_path, TOPIC, PARTITION)) == 3 - unlinked
     assert names(tmp_path) == ["0-12", "40-44"]
     assert rows(tmp_path) == before

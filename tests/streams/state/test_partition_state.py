@@ -5,6 +5,9 @@ import pytest
 from srp4ctr.streams.events.codec import (
     BACKFILL_HEADER,
     MAX_CLOCK_SKEW_MS,
+    LoggedEvent,
+    RejectedRecord,
+    decode_record,
     encode,
     event_key,
 )
@@ -13,12 +16,7 @@ from srp4ctr.streams.events.schema import (
     item_key,
 )
 from srp4ctr.streams.state.label_join import ImpressionLabel
-from srp4ctr.streams.state.partition_state import (
-    RejectedRecord,
-    decode_record,
-    replay_labels,
-)
-from srp4ctr.streams.state.reducers import LoggedEvent
+from srp4ctr.streams.state.partition_state import replay_labels
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 from tests.streams.memory_sink import MemorySink
 from tests.streams.records import ARecord, a_command, a_state, fold_batch, records
@@ -34,7 +32,7 @@ def test_a_batch_makes_rows_dirty_until_they_are_stored() -> None:
     assert dirty.activities["u1"].last_offset == dirty.shares[share].last_offset == 1
     assert [label.clicked for label in state.decided] == [True]
     assert state.is_dirty
-    state.unstored()
+    state.take_pending()
     assert not state.is_dirty
     assert len(state.dirty) == 0
 
@@ -43,7 +41,7 @@ def test_a_redelivered_batch_changes_no_row() -> None:
     state = a_state()
     batch = records(an_impression(), a_click(), a_behavior())
     fold_batch(state, batch)
-    state.unstored()
+    state.take_pending()
     fold_batch(state, batch)
     assert len(state.dirty) == 0
 
@@ -73,13 +71,13 @@ def test_a_producers_command_is_no_command() -> None:
 def test_only_rows_that_are_not_in_memory_are_asked_for() -> None:
     state = a_state()
     events, _ = state.decode(records(an_impression("i1"), a_behavior("i2")))
-    users, shares = state.unknown(events)
+    users, shares = state.missing_rows(events)
     assert users == {"u1"}
     assert shares == {(item_key("i1"), 3)}  # a behaviour is not counted
     state.cache_rows(users, shares, MemorySink().rows)
-    assert state.unknown(events) == (set(), set())
-    state.forget_rows()
-    assert state.unknown(events) == (users, shares)
+    assert state.missing_rows(events) == (set(), set())
+    state.drop_rows()
+    assert state.missing_rows(events) == (users, shares)
 
 
 @pytest.mark.parametrize("ahead_ms", [0, 4 * 60_000, 5 * 60_000])
@@ -141,11 +139,11 @@ def test_rows_that_changed_meanwhile_stay_in_memory(
     state, sink = a_state(), MemorySink()
     first = [a_behavior(user_id=user) for user in ("u1", "u2", "u3")]
     fold_batch(state, records(*first), sink)
-    on_its_way = state.unstored()
+    on_its_way = state.take_pending()
     fold_batch(state, records(a_behavior("i2", user_id="u1"), start=3), sink)
     sink.write(on_its_way.rows)  # what u1 did last is not in it
     state.evict()
-    users, _ = state.unknown(logged_events(*first))
+    users, _ = state.missing_rows(logged_events(*first))
     assert users
     assert "u1" not in users
     assert len(state.dirty.sequences["u1"].elements) == 2

@@ -2,15 +2,15 @@ from collections.abc import Sequence
 
 import pytest
 
+from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import UserEvent, item_key
 from srp4ctr.streams.state.reducers import (
-    LoggedEvent,
+    Rows,
     fold_activities,
     fold_exposures,
     fold_sequences,
     fold_shares,
 )
-from srp4ctr.streams.state.state_store import Rows
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 
 LENGTH = 5

@@ -12,15 +12,14 @@ from hypothesis import strategies as st
 
 from benchmarks.fault_injection import reference_stream
 from srp4ctr.streams.config import StreamConfig
-from srp4ctr.streams.events.codec import encode, event_key
+from srp4ctr.streams.events.codec import LoggedEvent, encode, event_key
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Forget, UserEvent
 from srp4ctr.streams.state.counters import Activity, total
 from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.label_join import ImpressionLabel
 from srp4ctr.streams.state.partition_state import PartitionState, replay_labels
-from srp4ctr.streams.state.reducers import LoggedEvent
+from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence
-from srp4ctr.streams.state.state_store import Rows
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 
 WINDOW_MS = 60_000
@@ -111,7 +110,7 @@ class Partition:
         events, command = state.decode(self.records[start : start + number])
         assert command is None
         assert state.rejected == []
-        users, shares = state.unknown(events)
+        users, shares = state.missing_rows(events)
         state.cache_rows(users, shares, self.sink.read(users, shares))
         state.fold(events, LATER_MS)
 
@@ -130,7 +129,7 @@ class Partition:
 
     def _commit(self, state: PartitionState) -> None:
         self.committed = state.next_offset
-        state.unstored()
+        state.take_pending()
 
     def finish(self, state: PartitionState) -> None:
         """Take and store what is left, and let all windows close."""

@@ -15,8 +15,8 @@ from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, UserEvent
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.exposures import Exposures, show
+from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement, merge
-from srp4ctr.streams.state.state_store import ItemPartitionKey, Rows
 from srp4ctr.streams.worker.rebuild import Span, rebuild_rows
 from srp4ctr.streams.worker.replay import ReplaySource
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression

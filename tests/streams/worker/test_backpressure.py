@@ -11,7 +11,7 @@ from srp4ctr.streams.broker.batch_consumer import now_ms
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
-from srp4ctr.streams.state.state_store import Rows
+from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
 from tests.builders import an_impression
 from tests.streams.memory_sink import MemorySink

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from srp4ctr.streams.events.schema import item_key
-from srp4ctr.streams.state.state_store import Rows
+from srp4ctr.streams.state.reducers import Rows
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 from tests.streams.memory_sink import MemorySink
 from tests.streams.records import (

@@ -11,8 +11,8 @@ from aiokafka import TopicPartition
 from benchmarks.fault_injection.topic_reading import progress_of, until
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, FORGOTTEN_USER
+from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence
-from srp4ctr.streams.state.state_store import ItemPartitionKey, Rows
 from srp4ctr.streams.worker import lost_rows
 from srp4ctr.streams.worker.lost_rows import LOSSES, LOST_AT, LossWatch, is_lost
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker

@@ -10,7 +10,7 @@ from benchmarks.fault_injection.topic_reading import progress_of, until
 from srp4ctr.streams.broker.commands import request_rebuild
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
-from srp4ctr.streams.state.state_store import Rows
+from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.worker import rebuild as rebuilding
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
 from tests.streams.memory_sink import MemorySink
