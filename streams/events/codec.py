@@ -24,15 +24,10 @@ MAX_MESSAGE_BYTES = 64 * 1024  # an event of this schema with long ids is under 
 # 1e11 is March 1973 in milliseconds and the year 5138 in seconds.
 MIN_OCCURRED_AT_MS = 100_000_000_000
 MAX_CLOCK_SKEW_MS = 5 * 60 * 1000  # a phone's clock may be minutes ahead, not hours
-
-
 _YEAR_S = 365 * 24 * 3600
-
 # No producer's record has it: an event's key is its user, anything else is rejected.
 COMMAND_KEY = b"\0command"
-
-
-# A record that has it tells of the past: how late it is says nothing of the stream.
+# A record with this header is of the past: its age says nothing of the stream.
 BACKFILL_HEADER = "backfill"
 
 
@@ -98,7 +93,7 @@ class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     known_at_ms: int
     """The record's timestamp: when the event became known."""
     is_backfilled: bool = False
-    """It was published long after it had happened, and says so."""
+    """Its record has ``BACKFILL_HEADER``: it was published long after it happened."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,9 +118,9 @@ def encode(event: Event) -> bytes:
 def decode(payload: bytes | None, now_ms: int) -> Event | RejectedEvent:
     """Return the event in ``payload``, or why there is none; never raises.
 
-    ``now_ms`` is when the message became known (its record's timestamp, no reader's
-    clock, so that every reader decides alike): an event more than five minutes after it
-    is rejected.
+    ``now_ms`` is when the message became known (its record's timestamp and no reader's
+    clock, so that all readers agree): an event more than five minutes after it is
+    rejected.
     """
     if payload is None:
         return RejectedEvent(reason=Reason.BROKEN_JSON, detail="the message is empty")
@@ -187,7 +182,7 @@ def decode_item_update(
 
 
 def decode_record(record: Record) -> LoggedEvent | Rebuild | RejectedRecord:
-    """Return what a ``behavior-events`` record says, or why it says nothing."""
+    """Return the event or command of a ``behavior-events`` record, or why it has none."""
     if command := decode_command(record.value, record.key):
         return command
     event = decode_user_event(record.value, record.key, record.timestamp)
@@ -220,7 +215,7 @@ def _check_key(key: bytes | None, expected: str, field: str) -> RejectedEvent | 
 
 
 def _refused(message: str) -> RejectedEvent:
-    """Sort msgspec's message into our list of reasons."""
+    """Return the rejection with the ``Reason`` of msgspec's message."""
     if "missing required field `type`" in message or message.endswith("`$.type`"):
         detail = f"{message}; known: {', '.join(_EVENT_TYPES)}"
         return RejectedEvent(reason=Reason.UNKNOWN_TYPE, detail=detail)

@@ -64,7 +64,7 @@ def removing(log_dir: Path, *, without_locks: bool = False) -> Iterator[bool]:
 @cache  # once
 def _warn_no_locks(log_dir: Path) -> None:
     _log.warning(
-        "the file system of %s has no locks: its small files are not merged, and the "
+        "the file system of %s knows no locks: its small files are not merged, and the "
         "retention removes old dates while they are read",
         log_dir,
     )

@@ -31,7 +31,7 @@ class Activity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def count(activity: Activity, *, at_ms: int, is_click: bool, offset: int) -> Activity:
-    """Return ``activity`` with one event more; an offset counted before changes nothing."""
+    """Return ``activity`` with one more event; an offset counted before changes nothing."""
     if offset <= activity.last_offset:
         return activity
     now = max(at_ms, activity.counted_at_ms)

@@ -146,7 +146,7 @@ class SequenceWorker(BatchConsumer):
         joins = [state.labels for state in self._partitions.values()]
         WAITING.set(sum(join.waiting for join in joins))
         UNMATCHED.set(sum(join.unmatched_clicks for join in joins))
-        DROPPED_EARLY.set(sum(join.forgotten_early for join in joins))
+        DROPPED_EARLY.set(sum(join.dropped_early for join in joins))
         await self._keep_storing()
 
     async def store(self) -> None:

@@ -148,7 +148,7 @@ def test_the_trainer_reads_no_events(closed_kafka: ClosedKafka) -> None:
 def test_a_wrong_password_lets_nobody_in_nor_the_admin_from_elsewhere(
     closed_kafka: ClosedKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clients, "_LET_IN_MS", 2000)
+    monkeypatch.setattr(clients, "_BOOTSTRAP_MS", 2000)
     wrong = replace(
         closed_kafka.known_as("producer"), sasl_password_file="", sasl_password="guessed"
     )

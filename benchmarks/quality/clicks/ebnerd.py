@@ -64,4 +64,4 @@ def published(events: Iterable[Known], window_s: int = 1800) -> Iterator[Impress
         if number % _BATCH == 0:
             yield from join.advance()
     yield from join.advance(END_MS)
-    assert join.forgotten_early == 0
+    assert join.dropped_early == 0

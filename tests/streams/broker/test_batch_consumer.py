@@ -1,4 +1,4 @@
-"""A rebalance as aiokafka's subscription state tells it, without a broker."""
+"""A rebalance as aiokafka's subscription state has it, without a broker."""
 
 import asyncio
 import threading
@@ -25,7 +25,7 @@ STAYS, LEAVES = (TopicPartition(BEHAVIOR_EVENTS_TOPIC, number) for number in ran
 
 
 class AConsumer:
-    """Says of assignments what aiokafka's consumer does; polls give ``batches``."""
+    """Has the assignments that aiokafka's consumer would; polls return ``batches``."""
 
     def __init__(self) -> None:
         self.state: Any = SubscriptionState()
@@ -35,7 +35,7 @@ class AConsumer:
         self.answers = asyncio.Event()
         self.answers.set()
         self.sought: list[tuple[TopicPartition, int]] = []
-        self.known: int | None = 0  # what it says was committed
+        self.known: int | None = 0  # what it returns as committed
         self.commits: list[dict[TopicPartition, int]] = []
 
     def assignment(self) -> set[TopicPartition]:
@@ -69,7 +69,7 @@ class AConsumer:
 
 
 class AWorker(SequenceWorker):
-    """A worker that follows ``AConsumer``."""
+    """A worker whose consumer is ``AConsumer``."""
 
     async def on_start(self) -> None:
         self.consumer = AConsumer()
@@ -123,7 +123,7 @@ def test_a_partition_that_leaves_is_not_prepared_again_before_the_join_is_over()
     run(story)
 
 
-def test_records_polled_before_a_hand_over_are_not_taken_after_it() -> None:
+def test_records_polled_before_a_release_are_not_processed_after_it() -> None:
     async def story(worker: AWorker, sink: MemorySink) -> None:
         worker.assign_sources(STAYS, LEAVES)
         await worker.polls()
@@ -131,11 +131,11 @@ def test_records_polled_before_a_hand_over_are_not_taken_after_it() -> None:
         await asyncio.sleep(0.05)  # now it waits for the answer
         worker.consumer.batches = [{LEAVES: records(an_impression())}]
         async with worker.lock:
-            handing_over = asyncio.create_task(worker.flush_and_release())
+            releasing = asyncio.create_task(worker.flush_and_release())
             await asyncio.sleep(0)  # it is the first to wait for the lock
             worker.consumer.answers.set()
             await worker.polls(1)
-        await handing_over
+        await releasing
         worker.assign_sources(STAYS, LEAVES)
         await worker.polls()
         assert len(sink.rows) == 0
@@ -157,7 +157,7 @@ def test_records_polled_before_their_partition_was_prepared_are_read_again() -> 
     run(story)
 
 
-def test_where_aiokafka_says_that_nothing_was_committed_the_broker_is_asked(
+def test_where_aiokafka_returns_no_commit_the_broker_decides(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     answers: list[Exception | int] = [CoordinatorLoadInProgressError(), 7]

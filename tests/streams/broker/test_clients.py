@@ -76,7 +76,7 @@ def add_user(bootstrap: str) -> None:
 
 @pytest.fixture(scope="module")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaConfig]:
-    """Yield how to reach a broker that takes names and passwords over TLS alone."""
+    """Yield how to reach a broker that takes names and passwords over TLS only."""
     folder = tmp_path_factory.mktemp("secured")
     certificates = make_certificates(folder)
     with reserved_ports(3) as (plain, controller, port):
@@ -158,7 +158,7 @@ def test_a_wrong_password_is_an_error_that_says_what_to_check(kafka: KafkaConfig
 
 @needs_apache_kafka
 @pytest.mark.kafka
-def test_a_stranger_s_certificate_is_refused_at_once(kafka: KafkaConfig) -> None:
+def test_an_untrusted_certificate_is_refused_at_once(kafka: KafkaConfig) -> None:
     with pytest.raises(ValueError, match="CERTIFICATE_VERIFY_FAILED"):
         ensure_topics(replace(kafka, ssl_ca_file=""))
 

@@ -1,4 +1,4 @@
-"""Dead letters go back once what was wrong is mended, as if they had never been any."""
+"""Dead letters go back once what was wrong is fixed, as if they had never been any."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -135,7 +135,7 @@ def test_what_an_older_release_did_not_know_goes_back(kafka: KafkaConfig) -> Non
 
 
 @pytest.mark.kafka
-def test_a_replay_that_dies_before_its_commit_changes_nothing_the_second_time(
+def test_a_replay_after_a_crash_before_its_commit_changes_nothing(
     kafka: KafkaConfig, config: StreamConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(queue: object) -> None:

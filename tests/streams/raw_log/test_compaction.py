@@ -1,4 +1,4 @@
-"""Merging: the same rows in fewer files, whoever reads, erases or dies meanwhile."""
+"""Merging: the same rows in fewer files, whatever reads, erases or crashes meanwhile."""
 
 import errno
 import logging
@@ -103,7 +103,7 @@ def test_two_dates_side_by_side_are_not_merged(tmp_path: Path) -> None:
     assert names(tmp_path) == ["10-19", "20-29"]
 
 
-def test_files_that_tell_the_same_are_left_to_the_repair(tmp_path: Path) -> None:
+def test_overlapping_files_are_not_merged(tmp_path: Path) -> None:
     for start, end in ((0, 4), (5, 9), (8, 12), (13, 14), (15, 16)):
         write(tmp_path, start, end)
     merge_all(tmp_path)
@@ -274,16 +274,16 @@ def test_a_writer_that_is_killed_as_it_swaps_loses_nothing(
     write_some(tmp_path)
     write(tmp_path, 40, 44)  # of the next day
     before = rows(tmp_path)
-    died = subprocess.run(
+    killed = subprocess.run(
         [sys.executable, "-c", DYING, str(tmp_path), TOPIC, str(unlinked)],
         check=False,
         cwd=ROOT,
     )
-    assert died.returncode < 0
+    assert killed.returncode < 0
     left = ["0-4", "5-7", "9-12"][unlinked:]
     assert sorted(names(tmp_path)) == sorted([*left, "0-12", "40-44"])
     assert rows(tmp_path) == before
-    assert merge(tmp_path) == []  # the lock died with it
+    assert merge(tmp_path) == []  # its lock was released
     assert len(remove_duplicates(tmp_path, TOPIC, PARTITION)) == 3 - unlinked
     assert names(tmp_path) == ["0-12", "40-44"]
     assert rows(tmp_path) == before

@@ -24,7 +24,7 @@ def test_offsets_of_rejected_messages_are_in_no_file_and_missed_by_nobody(
     tmp_path: Path,
 ) -> None:
     rejected = frozenset({4, 5, 9, 10})
-    for start, end in ((0, 4), (6, 14)):  # of 5 alone there is no file
+    for start, end in ((0, 4), (6, 14)):  # 5 is in no file
         write(tmp_path, start, end, rejected)
     write(tmp_path, 0, 9, rejected)
     remove_duplicates(tmp_path, TOPIC, PARTITION)

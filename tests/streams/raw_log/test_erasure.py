@@ -1,4 +1,4 @@
-"""Erasing: nothing in the log tells of who was forgotten, and items lose no count."""
+"""Erasure: no row in the log has an erased user, and items lose no count."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -109,9 +109,9 @@ def test_items_keep_their_counters_and_users_theirs(tmp_path: Path) -> None:
 def test_again_it_finds_nothing_and_a_dry_run_changes_nothing(tmp_path: Path) -> None:
     log = a_log(tmp_path, A_LIFE)
     before = everything(log)
-    told = erase_forgotten(log, dry_run=True)
+    found = erase_forgotten(log, dry_run=True)
     assert everything(log) == before
-    assert erase_forgotten(log) == told
+    assert erase_forgotten(log) == found
     once = everything(log)
     again = erase_forgotten(log)
     assert (again.users, again.files) == (1, 0)
@@ -128,7 +128,7 @@ def test_what_a_killed_writer_left_is_erased_with_the_log(tmp_path: Path) -> Non
     assert not left.exists()
 
 
-def test_no_file_is_taken_away_before_all_are_erased(
+def test_no_file_may_be_removed_before_all_are_erased(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     may_take: list[bool] = []
@@ -143,7 +143,7 @@ def test_no_file_is_taken_away_before_all_are_erased(
     assert not any(may_take)
 
 
-def test_a_log_without_wishes_or_files_is_left_alone(tmp_path: Path) -> None:
+def test_a_log_without_requests_or_files_stays_as_it_is(tmp_path: Path) -> None:
     assert erase_forgotten(tmp_path).users == 0
     log = a_log(tmp_path, A_LIFE[:5])
     before = everything(log)
@@ -155,7 +155,7 @@ def test_a_log_without_wishes_or_files_is_left_alone(tmp_path: Path) -> None:
     ("user", "at_ms", "expected"),
     [("ann", NOON_MS, True), ("ann", NOON_MS + 10_001, False), ("bob", NOON_MS, False)],
 )
-def test_a_wish_is_of_one_user_until_its_moment(
+def test_a_request_is_of_one_user_until_its_time(
     tmp_path: Path, user: str, at_ms: int, expected: bool
 ) -> None:
     assert is_erased(erasure_requests_in(a_log(tmp_path, A_LIFE)), user, at_ms) is expected

@@ -1,4 +1,4 @@
-"""Who reads the raw log shares its lock; who takes files away has it alone."""
+"""Readers of the raw log share its lock; removing files needs it exclusively."""
 
 import errno
 import fcntl

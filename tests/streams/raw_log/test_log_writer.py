@@ -92,19 +92,21 @@ def merged_files() -> float:
     return of.get(BEHAVIOR_EVENTS_TOPIC, 0.0)
 
 
-def test_the_writer_merges_its_files_whatever_is_in_the_way_at_first(
+def test_the_writer_merges_its_files_after_errors_and_readers(
     kafka: KafkaConfig,
     config: StreamConfig,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[int] = []
+    attempts: list[int] = []
 
     def merge(log_dir: Path, topic: str, partition: int, committed: int) -> object:
-        asked.append(partition)
-        if len(asked) == 1:
+        attempts.append(partition)
+        if len(attempts) == 1:
             raise OSError("no space")
-        return None if len(asked) == 2 else merge_some(log_dir, topic, partition, committed)
+        return (
+            None if len(attempts) == 2 else merge_some(log_dir, topic, partition, committed)
+        )
 
     monkeypatch.setattr(log_writer, "_MERGE_AT", 4)
     monkeypatch.setattr(log_writer, "_AGAIN_S", 0.0)

@@ -53,7 +53,7 @@ def test_a_rejected_message_moves_the_offset_and_is_kept() -> None:
     assert state.rejected[0].record.offset == 7
 
 
-def test_a_command_ends_a_batch_and_is_not_behind_us() -> None:
+def test_a_command_ends_a_batch_and_is_read_again() -> None:
     state = a_state()
     batch = [*records(an_impression()), a_command(1), *records(a_click(), start=2)]
     events, command = state.decode(batch)
@@ -68,7 +68,7 @@ def test_a_producers_command_is_no_command() -> None:
     assert decoded.rejected.reason == "unknown_type"
 
 
-def test_only_rows_that_are_not_in_memory_are_asked_for() -> None:
+def test_only_rows_that_are_not_in_memory_are_missing() -> None:
     state = a_state()
     events, _ = state.decode(records(an_impression("i1"), a_behavior("i2")))
     users, shares = state.missing_rows(events)
@@ -153,7 +153,7 @@ def logged_events(*events: UserEvent) -> list[LoggedEvent]:
     return a_state().decode(records(*events))[0]
 
 
-def test_a_record_says_that_it_tells_of_the_past() -> None:
+def test_a_record_s_header_marks_a_backfill() -> None:
     event = a_click(at_ms=NOON_MS)
     plain = ARecord(value=encode(event), key=event_key(event))
     old = replace(plain, headers=(("trace", b"x"), (BACKFILL_HEADER, b"1")))

@@ -31,10 +31,10 @@ CONFIG = StreamConfig(
     log_flush_interval_s=0.2,
     max_poll_records=7,
 )
-DOERS = [f"u{number}" for number in range(8)]
-FORGOTTEN = DOERS[3]
-LOOKER = "looker"  # who only sees what is shown
-USERS = [*DOERS, LOOKER]
+ACTIVE_USERS = [f"u{number}" for number in range(8)]
+FORGOTTEN = ACTIVE_USERS[3]
+VIEWER = "viewer"  # who only sees what is shown
+USERS = [*ACTIVE_USERS, VIEWER]
 FORGOTTEN_AT_MS = NOON_MS + 60_000
 KINDS: list[Callable[..., UserEvent]] = [
     an_impression,
@@ -46,18 +46,18 @@ SOURCES = [TopicPartition(BEHAVIOR_EVENTS_TOPIC, number) for number in range(2)]
 
 
 def some_lives() -> list[UserEvent]:
-    """Return what users do: some of it twice, some late, and one wish to be forgotten."""
+    """Return what users do: some of it twice, some late, and one erasure request."""
     rng, events = random.Random(5), list[UserEvent]()
     for index in range(120):
         at_ms = NOON_MS + 1000 * index - rng.choice([0, 0, 9000])
-        user, item = rng.choice(DOERS), f"i{rng.randrange(5)}"
+        user, item = rng.choice(ACTIVE_USERS), f"i{rng.randrange(5)}"
         kind = rng.choice(KINDS)
         fields = {} if kind is a_behavior else {"request_id": f"r{index // 10}"}
         event = kind(item, at_ms=at_ms, user_id=user, event_id=f"e{index}", **fields)
         events += [event] if index % 7 else [event, event]
         if index == 60:
             events.append(a_forget(user_id=FORGOTTEN, at_ms=FORGOTTEN_AT_MS))
-    return [*events, *events[30:50], an_impression(user_id=LOOKER)]
+    return [*events, *events[30:50], an_impression(user_id=VIEWER)]
 
 
 def backfill(kafka: KafkaConfig, events: Iterable[UserEvent]) -> None:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.kafka
 EVENTS = 20_000
 POLLED = 200  # records a poll, so that the topic holds many polls more
 POLLS_S = 1.0  # ten polls of a worker that is not held back
-COALESCING_MS = 1  # whoever folds for long before he asks the store reads far ahead
+COALESCING_MS = 1  # a worker that coalesces for long reads far ahead
 
 
 class HangingSink(MemorySink):
@@ -30,10 +30,10 @@ class HangingSink(MemorySink):
     def __init__(self) -> None:
         super().__init__()
         self.opened = threading.Event()
-        self.is_asked = False
+        self.is_called = False
 
     def write(self, rows: Rows) -> None:
-        self.is_asked = True
+        self.is_called = True
         self.opened.wait()
         super().write(rows)
 
@@ -70,7 +70,7 @@ def test_a_hanging_store_holds_the_stream_back(kafka: KafkaConfig, tmp_path: Pat
     async def run() -> None:
         async with running(SequenceWorker(kafka, config, sink, tmp_path)) as worker:
             try:
-                await until(lambda: sink.is_asked)
+                await until(lambda: sink.is_called)
                 held = await settled_position(worker)
                 assert 0 < held < EVENTS
                 await asyncio.to_thread(publish, kafka, EVENTS)

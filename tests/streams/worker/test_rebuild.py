@@ -1,4 +1,4 @@
-"""Rows folded anew from Kafka and the raw log, against rows folded as events came."""
+"""Rows rebuilt from Kafka and the raw log, against rows folded as events came."""
 
 import asyncio
 from copy import deepcopy
@@ -20,9 +20,9 @@ from tests.streams.worker.rebuilds import (
     CONFIG,
     FORGOTTEN,
     FORGOTTEN_AT_MS,
-    LOOKER,
     SOURCES,
     USERS,
+    VIEWER,
     assert_equal,
     backfill,
     ends,
@@ -52,8 +52,8 @@ def test_rebuilt_rows_equal_rows_folded_live(
     forgotten = sink.rows.sequences[FORGOTTEN]
     assert forgotten.forgotten_at_ms == FORGOTTEN_AT_MS
     assert forgotten.elements[0].occurred_at > FORGOTTEN_AT_MS
-    assert sink.rows.sequences[LOOKER].elements == ()
-    assert len(sink.rows.exposures[LOOKER].elements) == 1
+    assert sink.rows.sequences[VIEWER].elements == ()
+    assert len(sink.rows.exposures[VIEWER].elements) == 1
 
 
 def test_a_rebuild_of_what_is_right_changes_nothing(
@@ -67,7 +67,9 @@ def test_a_rebuild_of_what_is_right_changes_nothing(
     assert_equal(sink.rows, before)
 
 
-def test_a_wish_older_than_the_span_still_holds(kafka: KafkaConfig, tmp_path: Path) -> None:
+def test_an_erasure_request_older_than_the_span_still_holds(
+    kafka: KafkaConfig, tmp_path: Path
+) -> None:
     sink = MemorySink()
     backfill(kafka, [a_behavior("i1"), a_forget(at_ms=NOON_MS + 1)])
     folded_live(kafka, sink)
