@@ -50,6 +50,14 @@ def count(activity: Activity, *, at_ms: int, is_click: bool, offset: int) -> Act
     )
 
 
+def forget(activity: Activity, at_ms: int, offset: int) -> Activity:
+    """Return ``activity`` without counts; an offset counted before changes nothing."""
+    if offset <= activity.last_offset:
+        return activity
+    version_us = max(at_ms * 1000, activity.version_us + 1)
+    return Activity(last_offset=offset, version_us=version_us)
+
+
 def decayed(counts: Sequence[float], elapsed_ms: int) -> Counts:
     """Return ``counts`` after ``elapsed_ms`` ≥ 0 more milliseconds."""
     minutes, hours, days, weeks = counts

@@ -10,10 +10,10 @@ from typing import TypeVar
 
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import Behavior, Click, Forget, Impression, item_key
-from srp4ctr.streams.state.counters import Activity, count
-from srp4ctr.streams.state.exposures import Exposures, show
-from srp4ctr.streams.state.exposures import forget as forget_exposures
-from srp4ctr.streams.state.sequences import BehaviorSequence, element_of, forget, merge
+from srp4ctr.streams.state import counters, exposures, sequences
+from srp4ctr.streams.state.counters import Activity
+from srp4ctr.streams.state.exposures import Exposures
+from srp4ctr.streams.state.sequences import BehaviorSequence
 
 ItemPartitionKey = tuple[int, int]
 """An item's key and a partition: an item has events in every partition, so that one row
@@ -54,7 +54,7 @@ class Rows:
 
 
 def fold_sequences(
-    sequences: Mapping[str, BehaviorSequence], batch: Iterable[LoggedEvent], length: int
+    rows: Mapping[str, BehaviorSequence], batch: Iterable[LoggedEvent], length: int
 ) -> dict[str, BehaviorSequence]:
     """Return the users' sequences that ``batch`` changes; ``length`` bounds them."""
 
@@ -63,44 +63,43 @@ def fold_sequences(
     def after(before: BehaviorSequence, logged: LoggedEvent) -> BehaviorSequence:
         event = logged.event
         if isinstance(event, Forget):
-            return forget(before, event.occurred_at, logged.offset)
+            return sequences.forget(before, event.occurred_at, logged.offset)
         assert isinstance(event, Click | Behavior)
-        return merge(before, (element_of(event),), length, logged.offset)
+        element = sequences.element_of(event)
+        return sequences.merge(before, (element,), length, logged.offset)
 
     acts = ((e.event.user_id, e) for e in batch if not isinstance(e.event, Impression))
-    return _folded(sequences, acts, BehaviorSequence(), after)
+    return _folded(rows, acts, BehaviorSequence(), after)
 
 
 def fold_activities(
-    activities: Mapping[str, Activity], batch: Iterable[LoggedEvent]
+    rows: Mapping[str, Activity], batch: Iterable[LoggedEvent]
 ) -> dict[str, Activity]:
     """Return the users' counters that ``batch``, without duplicates, changes."""
     seen = ((e.event.user_id, e) for e in batch if not isinstance(e.event, Behavior))
-    return _folded(activities, seen, Activity(), _counted)
+    return _folded(rows, seen, Activity(), _counted)
 
 
 def fold_exposures(
-    exposures: Mapping[str, Exposures], batch: Iterable[LoggedEvent], length: int
+    rows: Mapping[str, Exposures], batch: Iterable[LoggedEvent], length: int
 ) -> dict[str, Exposures]:
     """Return what users were shown that ``batch``, without duplicates, changes."""
 
     def after(before: Exposures, logged: LoggedEvent) -> Exposures:
         event, offset = logged.event, logged.offset
         if isinstance(event, Forget):
-            return forget_exposures(before, event.occurred_at, offset)
+            return exposures.forget(before, event.occurred_at, offset)
         assert isinstance(event, Impression)
         key = item_key(event.item_id)
-        return show(before, event.occurred_at, key, length, offset)
+        return exposures.show(before, event.occurred_at, key, length, offset)
 
     kinds = (Impression, Forget)
     seen = ((e.event.user_id, e) for e in batch if isinstance(e.event, kinds))
-    return _folded(exposures, seen, Exposures(), after)
+    return _folded(rows, seen, Exposures(), after)
 
 
 def fold_shares(
-    shares: Mapping[ItemPartitionKey, Activity],
-    batch: Iterable[LoggedEvent],
-    partition: int,
+    rows: Mapping[ItemPartitionKey, Activity], batch: Iterable[LoggedEvent], partition: int
 ) -> dict[ItemPartitionKey, Activity]:
     """Return the ``partition``'s shares that ``batch``, without duplicates, changes."""
     seen = (
@@ -108,7 +107,7 @@ def fold_shares(
         for logged in batch
         if isinstance(logged.event, Impression | Click)
     )
-    return _folded(shares, seen, Activity(), _counted)
+    return _folded(rows, seen, Activity(), _counted)
 
 
 def _folded(
@@ -128,17 +127,8 @@ def _folded(
 
 
 def _counted(activity: Activity, logged: LoggedEvent) -> Activity:
-    event = logged.event
-    if not isinstance(event, Forget):
-        return count(
-            activity,
-            at_ms=event.occurred_at,
-            is_click=isinstance(event, Click),
-            offset=logged.offset,
-        )
-    if logged.offset <= activity.last_offset:
-        return activity
-    return Activity(
-        last_offset=logged.offset,
-        version_us=max(event.occurred_at * 1000, activity.version_us + 1),
-    )
+    at_ms, offset = logged.event.occurred_at, logged.offset
+    if isinstance(logged.event, Forget):
+        return counters.forget(activity, at_ms, offset)
+    is_click = isinstance(logged.event, Click)
+    return counters.count(activity, at_ms=at_ms, is_click=is_click, offset=offset)

@@ -81,7 +81,7 @@ async def _store(events: Sequence[Any], sink: FeatureSink, outputs: OutputProduc
             await outputs.publish_rejected(rejected)
             break
         except Exception as error:
-            _log.warning("storing profiles failed, again in %s s: %r", _RETRY_S, error)
+            _log.warning("storing profiles failed, retrying in %s s: %r", _RETRY_S, error)
             await asyncio.sleep(_RETRY_S)
     UPDATES.inc(len(profiles))
 
