@@ -250,7 +250,7 @@ def test_a_full_disk_is_not_filled_with_attempts(
     assert names(tmp_path) == ["0-4", "5-7", "9-12"]
 
 
-DYING = """
+CRASHING = """
 import os, signal, sys
 from pathlib import Path
 from srp4ctr.streams.raw_log.compaction import merge_some
@@ -275,7 +275,7 @@ def test_a_writer_that_is_killed_as_it_swaps_loses_nothing(
     write(tmp_path, 40, 44)  # of the next day
     before = rows(tmp_path)
     killed = subprocess.run(
-        [sys.executable, "-c", DYING, str(tmp_path), TOPIC, str(unlinked)],
+        [sys.executable, "-c", CRASHING, str(tmp_path), TOPIC, str(unlinked)],
         check=False,
         cwd=ROOT,
     )
