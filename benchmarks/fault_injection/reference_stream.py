@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import (
     Behavior,
     Click,
@@ -22,7 +23,6 @@ from srp4ctr.streams.events.schema import (
 )
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.label_join import ImpressionLabel
-from srp4ctr.streams.state.reducers import LoggedEvent
 from srp4ctr.streams.state.sequences import SequenceElement
 
 Identity = tuple[str, str, str]  # user, request, item

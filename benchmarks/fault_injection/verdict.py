@@ -16,6 +16,7 @@ from benchmarks.fault_injection import reference_stream
 from benchmarks.fault_injection.cluster import Cluster
 from benchmarks.fault_injection.topic_reading import read_topic
 from benchmarks.fault_injection.traffic import Message
+from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     LABELS_TOPIC,
@@ -27,7 +28,6 @@ from srp4ctr.streams.raw_log.log_lock import reading
 from srp4ctr.streams.state.counters import Activity, total
 from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.label_join import decode_label
-from srp4ctr.streams.state.reducers import LoggedEvent
 from srp4ctr.streams.state.sequences import BehaviorSequence
 
 Place = tuple[int, int]  # partition and offset

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from benchmarks import FOLDER
 from benchmarks.harness.raw_logs import write_log
+from benchmarks.quality.clicks import ebnerd
 from benchmarks.quality.clicks.click_cutting import TTL_DAYS
 from benchmarks.quality.clicks.click_examples import LENGTH
 from benchmarks.quality.clicks.click_scores import mean_auc
@@ -47,7 +48,6 @@ from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives.finetuning import serving_logits
 from srp4ctr.training.refresh.stages import finetune
-from tests.streams import test_ebnerd as ebnerd
 
 WINDOW_S = 60
 RESULTS = FOLDER / "results" / "delayed_feedback.json"

@@ -19,8 +19,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from srp4ctr.streams.events.hash_sampling import in_sample
-from srp4ctr.streams.events.schema import item_key
+from srp4ctr.streams.events.schema import in_sample, item_key
 
 SUFFIX = ".npz"
 _WAITING = 64  # requests

@@ -28,13 +28,14 @@ from srp4ctr.features.consistency.replay import (
 )
 from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, item_key
 from srp4ctr.streams.raw_log.log_files import covered_offsets
 from srp4ctr.streams.state.counters import Activity, decayed
 from srp4ctr.streams.state.exposures import Exposures
-from srp4ctr.streams.state.reducers import LoggedEvent
+from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence
-from srp4ctr.streams.state.state_store import FeatureSink, Rows
+from srp4ctr.streams.state.state_store import FeatureSink
 
 _MOST_EVENTS = 50_000  # of users, and as many of items: as Python objects 36 MB
 _PATIENCE_S, _POLL_S = 8.0, 0.25  # beyond the time that the log is written in

@@ -20,12 +20,8 @@ from srp4ctr.features.online.registry_connection import registry_settings, shown
 from srp4ctr.features.online.registry_retry import retry_on_conflict, unanswered
 from srp4ctr.features.online.retry import retry_once
 from srp4ctr.features.online.row_codec import StoredRow, Values
-from srp4ctr.streams.state.state_store import (
-    FatalStoreError,
-    ItemPartitionKey,
-    ItemProfile,
-    Rows,
-)
+from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
+from srp4ctr.streams.state.state_store import FatalStoreError, ItemProfile
 
 PROJECT = "srp4ctr"
 PROFILE_LOG = "item-profiles.parquet"

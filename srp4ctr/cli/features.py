@@ -161,5 +161,5 @@ def erase_forgotten(
     out.print(
         f"{'dry run: ' if dry_run else ''}{found.log.users:,} erasure requests; in "
         f"{found.log.files:,} files {found.log.removed:,} rows removed, "
-        f"{found.log.made_nobodys:,} anonymized{served}"
+        f"{found.log.anonymized:,} anonymized{served}"
     )

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.settings import Settings
+from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import Behavior, Click, Forget, UserEvent
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.exposures import Exposures
-from srp4ctr.streams.state.reducers import LoggedEvent
 from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement, element_of
 from srp4ctr.streams.state.state_store import ItemProfile
 

@@ -8,8 +8,8 @@ from srp4ctr import processes
 from srp4ctr.embedded import ports, store_cluster
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.events.schema import action_code
+from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
-from srp4ctr.streams.state.state_store import Rows
 
 pytestmark = pytest.mark.redis
 USERS = [f"u{number}" for number in range(30)]

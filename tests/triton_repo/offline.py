@@ -26,9 +26,9 @@ from srp4ctr.features.tensors.affinity import attribute_affinity
 from srp4ctr.features.tensors.schema import ItemStatus
 from srp4ctr.features.tensors.transforms import ActivityArrays, SequenceArrays
 from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
+from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import ITEMS_TOPIC, item_key
 from srp4ctr.streams.state.counters import Activity, total
-from srp4ctr.streams.state.reducers import LoggedEvent
 from srp4ctr.streams.state.sequences import BehaviorSequence
 
 Tensors = dict[str, np.ndarray[Any, Any]]

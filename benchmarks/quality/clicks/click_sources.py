@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
+from benchmarks.quality.clicks import ebnerd
 from srp4ctr.demo import movielens
 from srp4ctr.features.tensors.item_fields import Attributes
 from srp4ctr.streams.events.codec import RejectedEvent, decode
@@ -33,7 +34,6 @@ from srp4ctr.streams.events.schema import (
     UserEvent,
     item_key,
 )
-from tests.streams import test_ebnerd as ebnerd
 
 CACHE = Path(".data/cache")
 MAX_REPORTED = 10  # bad lines that are told of one by one

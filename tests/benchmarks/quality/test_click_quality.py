@@ -19,10 +19,10 @@ from benchmarks.quality.clicks.click_cutting import examples_of, split_times
 from benchmarks.quality.clicks.click_examples import Examples, load
 from benchmarks.quality.clicks.click_scores import figures
 from benchmarks.quality.clicks.click_sources import Source, began_ms, ebnerd_reads, of_file
+from benchmarks.quality.clicks.ebnerd import STREAM
 from benchmarks.quality.clicks.variants import ARMS, request_flops
 from srp4ctr.streams.events.schema import Behavior, Click, Event, Impression, ItemUpdate
 from srp4ctr.training.config import RefreshConfig
-from tests.streams.test_ebnerd import STREAM
 
 MINUTE, START = 60_000, 1_700_000_000_000
 ITEMS, USERS, REQUESTS = 12, 8, 120

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.quality.clicks.ebnerd import DATA
 from benchmarks.quality.leave_last import scores
 from benchmarks.quality.leave_last.files import part_of, read
 from benchmarks.quality.leave_last.leave_last_out import (
@@ -20,7 +21,6 @@ from benchmarks.quality.leave_last.recipe import RECIPE
 from benchmarks.quality.leave_last.variants import ARMS
 from benchmarks.quality.pretraining import Run, execute, summary, table
 from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES
-from tests.streams.test_ebnerd import DATA
 
 ITEMS, USERS = 150, 120
 LOG_COUNT = CANDIDATE_FEATURES.index("item_log_impressions_168h")

@@ -24,8 +24,9 @@ from srp4ctr.json_files import read_json
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import UserEvent, item_key
+from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import sequence_of
-from srp4ctr.streams.state.state_store import FeatureSink, Rows
+from srp4ctr.streams.state.state_store import FeatureSink
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 from tests.features.stored import store_events
 from tests.live_stream import LiveStream, live_stream

@@ -52,7 +52,7 @@ def test_the_store_is_what_the_erased_log_says(
     log = log_of(Path(config.log_dir), events)
     sink = FeatureStoreSink(config)
     store_events(sink, events, length=3, partition=1)
-    assert erase_forgotten(log).made_nobodys == 3
+    assert erase_forgotten(log).anonymized == 3
     streams = StreamConfig(sequence_length=3)
     found = check_features(config, sink, streams, {1: len(events)})
     assert (found.rows, found.wrong_rows) == (2 * 3 + 2, 0)

@@ -14,8 +14,9 @@ from srp4ctr.features.tensors import vocabulary
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.counters import Activity, count, total
 from srp4ctr.streams.state.exposures import Exposures, show
+from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement, merge
-from srp4ctr.streams.state.state_store import FeatureSink, ItemProfile, Rows
+from srp4ctr.streams.state.state_store import FeatureSink, ItemProfile
 
 pytestmark = pytest.mark.redis
 AT_MS = 1_700_000_000_000

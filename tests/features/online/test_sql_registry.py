@@ -11,7 +11,7 @@ from srp4ctr.errors import OutageError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.registry_retry import retry_on_conflict, unanswered
 from srp4ctr.streams.state.counters import Activity, count
-from srp4ctr.streams.state.state_store import Rows
+from srp4ctr.streams.state.reducers import Rows
 from tests.features.postgres import missing, running_postgres
 
 pytestmark = [

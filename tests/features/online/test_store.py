@@ -12,8 +12,9 @@ from srp4ctr.embedded import ports, store_cluster
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.state.counters import Activity, count
 from srp4ctr.streams.state.exposures import Exposures, show
+from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement, forget, merge
-from srp4ctr.streams.state.state_store import FeatureSink, ItemProfile, Rows
+from srp4ctr.streams.state.state_store import FeatureSink, ItemProfile
 
 pytestmark = pytest.mark.redis
 AT_MS = 1_700_000_000_123
