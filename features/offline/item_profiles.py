@@ -30,7 +30,7 @@ def item_profiles(
 
     Raises ``ValueError`` if the views are not registered (``srp4ctr features apply``).
     """
-    from srp4ctr.features.online.store import PROFILE_LOG, open_store  # Feast: 3 s
+    from srp4ctr.features.online.feast_store import PROFILE_LOG, open_store  # Feast: 3 s
 
     updates = log.rows(log.items)
     if not len(updates):

@@ -1,7 +1,7 @@
 """Sequences, counters and context → the named tensors of the schema, in numpy alone.
 
-In: arrays read from Feast (serving) or cut from the event log (training). Out: the
-model's inputs. Both ways call these functions, so that training sees what serving saw.
+In: arrays from the online store (serving) or the event log (training). Out: the model's
+inputs. Both call these functions, so that training sees what serving saw.
 Every function works over leading axes (one request, a batch, a whole log).
 """
 
@@ -99,17 +99,6 @@ def empty_activity(*shape: int) -> ActivityArrays:
     )
 
 
-def unexpired(sequences: SequenceArrays, after_ms: ArrayLike) -> SequenceArrays:
-    """Return the behaviours that are later than ``after_ms`` (…); the rest is padding."""
-    seen = sequences.occurred_at_ms > np.asarray(after_ms)[..., None]
-    return SequenceArrays(
-        item_keys=np.where(seen, sequences.item_keys, 0),
-        action_codes=np.where(seen, sequences.action_codes, 0),
-        occurred_at_ms=np.where(seen, sequences.occurred_at_ms, 0),
-        values=np.where(seen, sequences.values, np.nan),
-    )
-
-
 def behavior_codes(sequences: SequenceArrays) -> Int64s:
     """Return history_behavior_codes (…, L, F): a code for each of BEHAVIOR_FIELDS."""
     present = sequences.item_keys != 0
@@ -125,8 +114,8 @@ def request_features(
 ) -> Float32s:
     """Return request_features (…, R) of users at their requests' times (…).
 
-    ``numbers`` (…, NUM_CONTEXT_NUMBERS) are what ``context_numbers`` returns; left out,
-    no request has any.
+    ``numbers`` (…, NUM_CONTEXT_NUMBERS) are what ``context_numbers`` returns, by default
+    zeros.
     """
     at_ms = np.asarray(request_time_ms, dtype=np.int64)
     present = sequences.item_keys != 0
@@ -151,7 +140,7 @@ def candidate_features(
 
     ``activity`` and ``item_keys`` are (…, N), ``history_item_keys`` (…, L), and
     ``request_time_ms`` (…). ``of_user`` is what ``attribute_affinity`` returns, then
-    ``features.tensors.exposures.exposure_features``.
+    ``exposure_features``.
     """
     at_ms = np.asarray(request_time_ms, dtype=np.int64)[..., None]  # (…, 1)
     seen = activity.first_seen_ms > 0
