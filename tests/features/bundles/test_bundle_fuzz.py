@@ -21,7 +21,7 @@ from srp4ctr.features.bundles.bundle import (
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.triton_repo.deployment.validation import golden_gate
 from srp4ctr.triton_repo.serving.onnx_scorer import Scorer
-from tests.features.bundles.test_bundle import a_bundle
+from tests.features.bundles.builders import a_bundle
 from tests.fuzzing import examples, outcome
 
 JSON = st.recursive(

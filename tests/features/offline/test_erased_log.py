@@ -20,7 +20,7 @@ from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import Impression, UserEvent
 from srp4ctr.streams.raw_log.erasure import erase_forgotten
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
-from tests.features.bundles.test_request_log import a_request
+from tests.features.bundles.builders import a_request
 from tests.features.stored import store_events
 
 
