@@ -48,7 +48,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def version_of(timestamp: datetime) -> int:
-    """Return the version that ``timestamp`` stands for, exactly."""
+    """Return the version in us of ``timestamp``, exactly."""
     return (timestamp - _EPOCH) // _MICROSECOND
 
 

@@ -1,4 +1,4 @@
-"""Sequences, counters and context → the named tensors of the schema, in numpy alone.
+"""Sequences, counters and context → the named tensors of the schema, with numpy.
 
 In: arrays from the online store (serving) or the event log (training). Out: the model's
 inputs. Both call these functions, so that training sees what serving saw.
@@ -123,8 +123,8 @@ def request_features(
     since_s = np.maximum(at_ms - newest_ms, 0) / 1000.0
     since_s = np.where(present.any(axis=-1), np.minimum(since_s, NEVER_S), NEVER_S)
     day = 2.0 * np.pi * (at_ms % 86_400_000) / 86_400_000.0
-    alone = (np.log1p(present.sum(axis=-1)), np.log1p(since_s), np.sin(day), np.cos(day))
-    columns = [*_counters(activity, at_ms)[:2], *(each[..., None] for each in alone)]
+    single = (np.log1p(present.sum(axis=-1)), np.log1p(since_s), np.sin(day), np.cos(day))
+    columns = [*_counters(activity, at_ms)[:2], *(each[..., None] for each in single)]
     columns.append(np.broadcast_to(numbers, (*at_ms.shape, NUM_CONTEXT_NUMBERS)))
     return np.concatenate(columns, axis=-1).astype(np.float32)
 
@@ -231,7 +231,7 @@ def _counters(activity: ActivityArrays, at_ms: Int64s) -> list[Floats]:
     decay = 2.0 ** (-hours[..., None] / np.array(HALF_LIVES_H))
     impressions, clicks = activity.impressions * decay, activity.clicks * decay
     prior_clicks = PRIOR_IMPRESSIONS * PRIOR_RATE
-    # A click whose impression was lost must not push a rate above 1.
+    # A click whose impression was lost must not raise a rate above 1.
     rates = (np.minimum(clicks, impressions) + prior_clicks) / (
         impressions + PRIOR_IMPRESSIONS
     )

@@ -1,7 +1,7 @@
 """A user's history and a candidate → user–item features: affinity and exposures.
 
-By numpy alone, the same in serving and in training, over any leading axes. The exposures
-are the stored ones (serving), or counts computed from the event log (training).
+The same numpy in serving and in training, over any leading axes. The exposures are the
+stored ones (serving), or counts computed from the event log (training).
 """
 
 from collections.abc import Sequence

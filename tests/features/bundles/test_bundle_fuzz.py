@@ -1,4 +1,4 @@
-"""A bundle that anybody may have written: it is whole and within bounds, or refused."""
+"""Arbitrary bundles: each is whole and within its limits, or refused."""
 
 import json
 import os
@@ -43,7 +43,7 @@ CARD_FIELDS = st.sampled_from(
 
 
 def rewritten(folder: Path) -> Path:
-    """Make the manifest right again: who may write a bundle writes that too."""
+    """Write the manifest again, as the author of a bundle could."""
     bundle.write_manifest(folder)
     return folder
 
@@ -122,7 +122,7 @@ def a_huge_size(folder: Path) -> None:
     [
         (a_huge_card, "at most 1,048,576"),
         (a_link, "is a link"),
-        (a_program, "alone"),
+        (a_program, "only"),
         (a_huge_size, "size L is 1000000000"),
     ],
 )

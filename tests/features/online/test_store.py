@@ -212,7 +212,7 @@ def test_a_store_that_is_down_raises(config: FeatureConfig) -> None:
         views.read_users(["u1"])
 
 
-def test_a_writer_that_stood_still_in_the_middle_overwrites_nothing_newer(
+def test_a_paused_writer_overwrites_nothing_newer(
     sink: FeatureSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from srp4ctr.features.online import conditional_write
@@ -223,15 +223,15 @@ def test_a_writer_that_stood_still_in_the_middle_overwrites_nothing_newer(
     )
     read_times = conditional_write._stored_times
 
-    def stand_still(*arguments: Any) -> list[bytes]:
+    def pause(*arguments: Any) -> list[bytes]:
         times = read_times(*arguments)
         monkeypatch.undo()
         sink.write(Rows(activities={"frozen": newer}))
         return times
 
-    monkeypatch.setattr(conditional_write, "_stored_times", stand_still)
-    sink.write(Rows(activities={"frozen": older, "beside": older}))
-    assert sink.read(["frozen", "beside"], []).activities == {
+    monkeypatch.setattr(conditional_write, "_stored_times", pause)
+    sink.write(Rows(activities={"frozen": older, "other": older}))
+    assert sink.read(["frozen", "other"], []).activities == {
         "frozen": newer,
-        "beside": older,
+        "other": older,
     }
