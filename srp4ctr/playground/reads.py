@@ -17,7 +17,7 @@ from srp4ctr.playground.recent_events import recent_ids
 from srp4ctr.settings import Settings
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.sequences import BehaviorSequence
-from srp4ctr.streams.state.state_store import ItemProfile
+from srp4ctr.streams.state.state_store import ItemProfile, Rows
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
 
 _NAMES = ("title", "name")  # said as the title already
@@ -39,8 +39,8 @@ class PlaygroundReads:
 
     def sequence(self, user_id: str) -> BehaviorSequence:
         """Return the user's sequence; an empty one of a stranger."""
-        found = self._store().read_users([user_id]).sequences
-        return found.get(user_id, BehaviorSequence())
+        rows: Rows = self._store().read_users([user_id])
+        return rows.sequences.get(user_id, BehaviorSequence())
 
     def items(self, keys: Sequence[int]) -> dict[int, ShownItem]:
         """Return each item by its key; one without a profile is called by its key."""
@@ -107,7 +107,8 @@ class PlaygroundReads:
         return Path(self._settings.training.bundles_dir) / version
 
     def _profiles(self, keys: Sequence[int]) -> dict[int, ItemProfile]:
-        return self._store().read_profiles(keys)
+        found: dict[int, ItemProfile] = self._store().read_profiles(keys)
+        return found
 
     def _store(self) -> Any:
         with self._lock:
