@@ -125,7 +125,7 @@ def cluster(folder: Path, streams: StreamConfig) -> Iterator[Cluster]:
 
 
 def _apply_views(features: FeatureConfig) -> None:
-    from srp4ctr.features.online.store import apply  # Feast: 3 s
+    from srp4ctr.features.online.feast_store import apply  # Feast: 3 s
 
     apply(features)
 

@@ -161,17 +161,14 @@ def _wrong_counters(
 
 
 def _wrong_profiles(cluster: Cluster, published: Published) -> list[str]:
-    from srp4ctr.features.online.row_codec import PROFILE_VIEW, item_entity, unpack_profile
     from srp4ctr.features.online.store import OnlineViews
 
-    updates = list(published.updates.values())
-    entities = [item_entity(item_key(each.item_id)) for each in updates]
-    found = OnlineViews(cluster.features).read(PROFILE_VIEW, entities)
+    updates = {item_key(each.item_id): each for each in published.updates.values()}
+    found = OnlineViews(cluster.features).read_profiles(updates)
     return [
         update.item_id
-        for update, row in zip(updates, found, strict=True)
-        if row is None
-        or unpack_profile(item_key(update.item_id), row).attributes != update.attributes
+        for key, update in updates.items()
+        if key not in found or found[key].attributes != update.attributes
     ]
 
 

@@ -74,7 +74,8 @@ def running_stack(
     users would have all histories encoded for good, and no call is refused for waiting:
     how long it does is measured.
     """
-    from srp4ctr.features.online.store import FeatureStoreSink, apply  # Feast: 3 s
+    from srp4ctr.features.online.feast_store import apply  # Feast: 3 s
+    from srp4ctr.features.online.store import FeatureStoreSink
 
     with (
         tempfile.TemporaryDirectory() as name,

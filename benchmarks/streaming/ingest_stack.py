@@ -89,7 +89,7 @@ class Memory:
 @contextmanager
 def running_stack(which: str) -> Iterator[Stack]:
     """Yield broker ``which`` (``kafka`` or ``noida``) with our topics, and the store."""
-    from srp4ctr.features.online.store import apply  # Feast: 3 s
+    from srp4ctr.features.online.feast_store import apply  # Feast: 3 s
 
     with (
         tempfile.TemporaryDirectory() as name,

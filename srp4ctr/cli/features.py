@@ -28,7 +28,7 @@ def apply_views() -> None:
 
     Example:  srp4ctr features apply
     """
-    from srp4ctr.features.online.store import apply
+    from srp4ctr.features.online.feast_store import apply
     from srp4ctr.features.tensors.schema import fingerprint
 
     settings = load()

@@ -17,7 +17,7 @@ from srp4ctr.playground.recent_events import recent_ids
 from srp4ctr.settings import Settings
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.sequences import BehaviorSequence
-from srp4ctr.streams.state.state_store import ItemProfile
+from srp4ctr.streams.state.state_store import ItemProfile, Rows
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
 
 _NAMES = ("title", "name")  # said as the title already
@@ -39,12 +39,8 @@ class PlaygroundReads:
 
     def sequence(self, user_id: str) -> BehaviorSequence:
         """Return the user's sequence; an empty one of a stranger."""
-        from srp4ctr.features.online import row_codec
-
-        found = self._store().read_users([user_id])[
-            row_codec.USER_VIEWS.index(row_codec.SEQUENCE_VIEW)
-        ]
-        return row_codec.unpack_sequence(found[0]) if found[0] else BehaviorSequence()
+        rows: Rows = self._store().read_users([user_id])
+        return rows.sequences.get(user_id, BehaviorSequence())
 
     def items(self, keys: Sequence[int]) -> dict[int, ShownItem]:
         """Return each item by its key; one without a profile is called by its key."""
@@ -111,12 +107,8 @@ class PlaygroundReads:
         return Path(self._settings.training.bundles_dir) / version
 
     def _profiles(self, keys: Sequence[int]) -> dict[int, ItemProfile]:
-        from srp4ctr.features.online import row_codec
-
-        entities = [row_codec.item_entity(key) for key in keys]
-        found = self._store().read(row_codec.PROFILE_VIEW, entities)
-        pairs = zip(keys, found, strict=True)
-        return {key: row_codec.unpack_profile(key, row) for key, row in pairs if row}
+        found: dict[int, ItemProfile] = self._store().read_profiles(keys)
+        return found
 
     def _store(self) -> Any:
         with self._lock:

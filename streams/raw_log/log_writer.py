@@ -181,7 +181,9 @@ class EventLogWriter(BatchConsumer):
         try:
             return await asyncio.to_thread(call, *args, **kwargs)
         except (OSError, pa.ArrowException) as error:
-            _log.warning("tidying the raw log failed, retrying in %g s: %r", _AGAIN_S, error)
+            _log.warning(
+                "tidying the raw log failed, retrying in %g s: %r", _AGAIN_S, error
+            )
             return None
 
     async def store(self) -> None:

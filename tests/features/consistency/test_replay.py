@@ -119,7 +119,7 @@ def test_duplicates_and_what_was_forgotten_do_not_count(tmp_path: Path) -> None:
         an_impression("i1", at_ms=NOON_MS),
         an_impression("i1", at_ms=NOON_MS + 9, event_id="again"),
         a_forget(at_ms=NOON_MS + 10),
-        a_forget(at_ms=NOON_MS + 5),  # told before, and came later
+        a_forget(at_ms=NOON_MS + 5),  # older than the last, and arrived later
         a_click("i1", at_ms=NOON_MS + 8),
         a_click("i1", at_ms=NOON_MS + 20),
         a_click("i1", at_ms=NOON_MS + 21, event_id="the same click"),
