@@ -1,6 +1,7 @@
 """Settings → the monitor: run it with its freshness probe, and write its report.
 
-RankClient and Kafka's producer are imported when there is something to probe.
+RankClient and Kafka's producer are imported when there is something to probe; the report's
+charts need matplotlib, which the image of ``monitor run`` does not have.
 """
 
 import signal
@@ -17,7 +18,6 @@ from srp4ctr.monitoring.collector.exporter import MonitorSources
 from srp4ctr.monitoring.collector.probe import Answer, Probe
 from srp4ctr.monitoring.collector.service import Probing, run_monitor
 from srp4ctr.monitoring.report.build import gather
-from srp4ctr.monitoring.report.page import page
 from srp4ctr.monitoring.report.period import read_period
 from srp4ctr.monitoring.report.prometheus.prometheus_http import Prometheus
 from srp4ctr.monitoring.report.verdict import Headline, headline
@@ -51,6 +51,8 @@ def write_report(
 
     Raises ``ValueError`` where the times are no period, or Prometheus is away or empty.
     """
+    from srp4ctr.monitoring.report.page import page
+
     now_s = time.time()
     period = read_period(since, until, now_s)
     prometheus = Prometheus(settings.monitoring.prometheus_url)
