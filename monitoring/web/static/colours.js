@@ -1,11 +1,11 @@
-// Names of colours in dashboards → the page's palette, in the theme that is on.
+// Names of colours in dashboards → the page's palette, in the current theme.
 // Grafana's own shades do not reach 4.5:1 on a light panel as text; these do.
 const FAMILIES = ["green", "yellow", "orange", "red", "blue", "purple"];
 const probe = document.createElement("i");
 let known = new Map();
 
-/** Forget what was read from the style sheet: the theme has changed. */
-export function forget() {
+/** Drop the colours read from the style sheet: the theme has changed. */
+export function clearColours() {
   known = new Map();
 }
 

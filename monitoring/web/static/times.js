@@ -2,7 +2,6 @@
 export const RANGES = [["5m", 300], ["15m", 900], ["1h", 3600], ["6h", 21600], ["24h", 86400]];
 const POINTS = 240;
 const LEAST_STEP_S = 2; // what the embedded stack scrapes at
-const LEAST_RATE_S = 30;
 
 /** Return the range's start, end and step in Unix seconds; the end is a whole step. */
 export function windowOf(name, nowMs = Date.now()) {
@@ -10,11 +9,6 @@ export function windowOf(name, nowMs = Date.now()) {
   const step = Math.max(LEAST_STEP_S, Math.ceil(length / POINTS));
   const end = Math.floor(nowMs / 1000 / step) * step;
   return { name, length, step, start: end - length, end };
-}
-
-/** Return the window of a rate: at least two scrapes wide, and no point falls through. */
-export function rateInterval({ step }) {
-  return Math.max(LEAST_RATE_S, step + 15);
 }
 
 /** Return Unix seconds as plotly wants local time. */

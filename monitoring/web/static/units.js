@@ -6,7 +6,7 @@ const IN_SECONDS = { s: 1, ms: 1e-3 };
 const COUNTED = { short: "", reqps: " req/s", cps: "/s" };
 const MEASURED = { flops: "FLOP/s", flop: "FLOP", watt: "W" };
 
-/** Return whether `unit` is of a rate: its lines stand on 0, or noise would look like news. */
+/** Return whether `unit` is of a rate: its axis starts at 0, so that noise looks like noise. */
 export function isRate(unit) {
   return unit !== "short" && (unit in COUNTED || unit === "flops");
 }

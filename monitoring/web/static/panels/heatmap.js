@@ -49,7 +49,7 @@ function bucketsOf(frames) {
   return [...found.values()].sort((a, b) => a.bound - b.bound);
 }
 
-/** Return how many fell into each bucket alone. */
+/** Return the count of each bucket from the cumulative ones. */
 export function apart(buckets) {
   return buckets.map(({ bound, times, values }, i) => ({
     bound, times, counts: values.map((value, k) => Math.max(0, value - (buckets[i - 1]?.values[k] ?? 0))),

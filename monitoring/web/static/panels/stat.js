@@ -1,4 +1,4 @@
-// One figure, or a few, as large as they are important; a faint line of how it came there.
+// One figure or a few in large type, each with a faint line of its past values.
 import { h, replace, s } from "../dom.js";
 import { colourOf, lineColourOf, seriesIn, textOf } from "../fields.js";
 import { lastOf, nameOf } from "../transformations.js";

@@ -1,4 +1,4 @@
-// Rows and columns. On a phone each row is a card, its columns' names beside the values.
+// Rows and columns. On a phone each row is a card, with its columns' names next to the values.
 import { h, replace } from "../dom.js";
 import { colourOf, isHidden, textOf } from "../fields.js";
 import { lengthOf, nameOf, sortedBy } from "../transformations.js";

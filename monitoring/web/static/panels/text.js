@@ -1,4 +1,4 @@
-// A panel that only says something.
+// A panel of text.
 import { h, replace } from "../dom.js";
 import { rendered } from "../markdown.js";
 
