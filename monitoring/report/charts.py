@@ -99,8 +99,8 @@ def _draw(axes: Axes, chart: Chart, styles: Mapping[str, str]) -> str:
         axis_values += [*low[half:], *high[half:]]
         x, y = _common(GAP if chart.over else np.inf, line.points) * scales[:2]
         gaps = np.pad(np.isnan(y), 1, constant_values=True)
-        alone = np.flatnonzero(gaps[:-2] & gaps[2:]).tolist() if chart.over else None
-        axes.plot(x, y, "o-", color=colour, markevery=alone)
+        isolated = np.flatnonzero(gaps[:-2] & gaps[2:]).tolist() if chart.over else None
+        axes.plot(x, y, "o-", color=colour, markevery=isolated)
         axis_values += [*y[len(y) // 2 * chart.settles :], *([] if chart.over else x)]
         ends.append((y[-1], name if len(name) <= 16 else f"{name[:15]}…", colour))
         described.append(f"{name}: from {y[0]:.4g} to {y[-1]:.4g}")

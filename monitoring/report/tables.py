@@ -119,8 +119,8 @@ def _pairs(contents: Contents) -> Table:
 
 def _clicks(contents: Contents) -> Table:
     note = (
-        "CTR at position 1 covers what each version ranked first: at no other position "
-        "does the ranking alone decide what is seen. In brackets: 95 % intervals."
+        "CTR at position 1 covers what each version ranked first: the only "
+        "position at which the ranking decides what users see. In brackets: 95 % intervals."
     )
     cells: dict[str, Cell] = {
         "Impressions": lambda v: count(v.quality.impressions),

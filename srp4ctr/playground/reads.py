@@ -25,7 +25,7 @@ _RECENT_ITEMS = 1000
 
 
 class PlaygroundReads:
-    """Reads the store and the bundles anew at each call; safe for many threads.
+    """Reads the store and the bundles at each call; safe for many threads.
 
     Raises ``ValueError`` or ``ConnectionError`` with what to do if the store is down.
     """

@@ -1,4 +1,4 @@
-"""What the playground says where a part of the stack is away, and what a request costs."""
+"""The playground's errors while a part of the stack is down, and a request's cost."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -25,7 +25,7 @@ from tests.training.flop_formula import formula
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    """Settings of a stack whose ports nobody listens on."""
+    """Settings of a stack whose ports nothing listens on."""
     monkeypatch.setattr(playground, "_DEADLINE_S", 0.3)
     with ports.reserved_ports(2) as (grpc, redis):
         yield Settings(

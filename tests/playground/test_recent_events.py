@@ -1,4 +1,4 @@
-"""Who did something of late, from the raw log's newest files."""
+"""Recent users and items from the raw log's newest files."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def test_the_newest_user_comes_first_and_once(tmp_path: Path) -> None:
         view = a_behavior("i3", at_ms=at_ms + 10, user_id=user)
         write(tmp_path, partition, 0, shown, click, view)
     probe = a_behavior("i1", at_ms=NOON_MS + 5_000, user_id=f"{SYNTHETIC_USERS}1")
-    write(tmp_path, 2, 0, probe)  # no person to look at
+    write(tmp_path, 2, 0, probe)  # not a real user
     found = recent_ids(tmp_path, partitions=3, limit=10)
     assert found.users == ["ben", "ann"]
     assert found.items == ["i1", "i3", "i2"]

@@ -1,8 +1,8 @@
 """Prometheus and a period → when the monitor was scraped, and snapshots to add up.
 
 The monitor's figures cover a sliding window, the last hour of event time. A report over a
-day adds up windows that touch and do not overlap. That takes care: the window stands still
-without traffic, and a restarted monitor reads past impressions again.
+day adds up windows that touch and do not overlap. The window does not move without
+traffic, and a restarted monitor reads past impressions again.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-// The page's own server: every failure is an Error whose message is a sentence.
+// Requests to the page's server: each failure is an Error with a readable message.
 let token = "";
 
 /** Load the page's settings; `post` sends the token of this start. */

@@ -53,5 +53,5 @@ export function seriesColour(labels, place) {
   const name = labels?.model_version;
   const version = /^v(\d+)$/.exec(name ?? "");
   if (version) return lineColour((Number(version[1]) - 1) % (PALETTE_SIZE - 1));
-  return lineColour(name ? PALETTE_SIZE - 1 : place); // no version: it must not look like one
+  return lineColour(name ? PALETTE_SIZE - 1 : place); // a name that is no version number gets the last colour
 }

@@ -1,4 +1,4 @@
-// One dashboard: its sections of panels, its pickers, its range of time.
+// One dashboard: its sections of panels, its variables and its time range.
 import { get, start } from "./api.js";
 import { h, replace } from "./dom.js";
 import { Panel } from "./panel.js";

@@ -1,4 +1,4 @@
-// Elements, made without HTML strings: what comes from metrics or items is always text.
+// Elements without HTML strings: labels and titles are always text.
 const SVG = "http://www.w3.org/2000/svg";
 
 /** Return an element: h("p", {class: "note", title: "…", onclick: f}, "text", child). */

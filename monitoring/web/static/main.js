@@ -1,4 +1,4 @@
-// The page: which view is open, its refresh every few seconds, and the bar above.
+// The page: the open view, its refresh every few seconds, and the bar.
 import { start } from "./api.js";
 import { clearColours } from "./colours.js";
 import { Dashboard, shortTitle } from "./dashboard.js";
@@ -42,7 +42,7 @@ async function refresh() {
     replace(updated, error.message);
   }
   main.dataset.ready = "true";
-  clearTimeout(timer); // two may have been under way
+  clearTimeout(timer); // two refreshes may have been in progress
   if (mine === view && isLive) timer = setTimeout(refresh, EVERY_MS);
 }
 
@@ -73,7 +73,7 @@ async function open() {
   } catch (error) {
     next = { element: h("p", { class: "notice" }, error.message), refresh: async () => {}, redraw: () => {}, leave: () => {} };
   }
-  if (mine !== turn) return; // another was chosen meanwhile
+  if (mine !== turn) return; // another view was opened meanwhile
   view?.leave();
   view = next;
   document.title = `${place.title} · srp4ctr`;

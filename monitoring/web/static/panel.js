@@ -1,4 +1,4 @@
-// One panel: its frame, its queries, and which of the drawings it is given to.
+// One panel: its frame, its queries, and the drawing function of its type.
 import { h, replace, sentence } from "./dom.js";
 import { configured } from "./fields.js";
 import { drop } from "./plots.js";

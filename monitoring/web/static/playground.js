@@ -1,4 +1,4 @@
-// The playground: a user, what they did, a ranking; and what one click changes of both.
+// The playground: a user's history, a ranking, and the effect of a click on both.
 import { get, post } from "./api.js";
 import { h, replace, sentence } from "./dom.js";
 import { Ranking } from "./ranking.js";

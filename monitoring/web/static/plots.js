@@ -1,4 +1,4 @@
-// Plotly, loaded when the first chart is drawn, and what all charts share.
+// Plotly, loaded with the first chart, and the layout that all charts share.
 import { faded, ink } from "./colours.js";
 import { format, ticks } from "./units.js";
 
@@ -28,7 +28,7 @@ const CONFIG = { displayModeBar: false, responsive: false, doubleClick: false, s
 /** Draw `traces` into `place`, or change what is drawn there. */
 export async function draw(place, traces, layout) {
   const library = await plotly();
-  if (!place.isConnected) return; // left meanwhile
+  if (!place.isConnected) return; // the view was closed meanwhile
   await library.react(place, traces, layout, CONFIG);
 }
 
@@ -53,7 +53,7 @@ export function layoutOf(place, { margin = {} } = {}) {
   };
 }
 
-/** Return an axis of plotly's that is quiet: a grid line a tick, and nothing else. */
+/** Return a plotly axis with one grid line per tick and nothing else. */
 export function axis(more = {}) {
   return {
     ticks: "", gridcolor: ink("grid"), zeroline: false, linecolor: ink("grid"), fixedrange: true, automargin: true,
@@ -106,7 +106,7 @@ export function thresholdShapes(config) {
   }));
 }
 
-/** Return `text` for plotly's labels, which would read tags in it. */
+/** Return `text` without tags, which plotly's labels would interpret. */
 export function plain(text) {
   return String(text).replace(/[<>&]/g, (c) => ({ "<": "&lt;", ">": "&gt;", "&": "&amp;" })[c]);
 }

@@ -33,7 +33,7 @@ export class Ranking {
     this.outcome.dataset.state = "failed";
   }
 
-  /** Show `ranking`; with the click that led to it, what moved since the one before. */
+  /** Show `ranking`; after a click, with the changes since the ranking before it. */
   show(ranking, click = null) {
     const before = click ? this.places : new Map();
     this.request = ranking.request_id;

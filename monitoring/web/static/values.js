@@ -3,7 +3,7 @@ import { get } from "./api.js";
 import { h, replace } from "./dom.js";
 import { format } from "./units.js";
 
-const UNIX = 1e9; // seconds of that size are an instant
+const UNIX = 1e9; // a greater number of seconds is a Unix time
 
 /** Return the notice above the table if Prometheus does not answer. */
 export function notice(problem) {

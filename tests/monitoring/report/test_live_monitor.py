@@ -1,4 +1,4 @@
-"""A running monitor, scraped by a real Prometheus: the report knows both its versions."""
+"""A running monitor, scraped by a real Prometheus: the report has both versions."""
 
 import time
 from collections.abc import Iterator

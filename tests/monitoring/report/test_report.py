@@ -1,4 +1,4 @@
-"""The command, against a real Prometheus: what it writes is what the labels say."""
+"""The command with a real Prometheus: its report equals a recount of the labels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ RANKERS = (
     Ranker(
         version="v2",
         top_rate=0.55,
-        boast=1.3,
+        score_factor=1.3,
         cpu_ms=8.0,
         answers_under="0.02",
         per_minute=6,

@@ -1,4 +1,4 @@
-"""What the page lists of Grafana's dashboard files."""
+"""The list of Grafana's dashboard files, and what they may use."""
 
 import json
 import re

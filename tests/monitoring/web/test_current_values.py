@@ -1,4 +1,4 @@
-"""What the exporters say now: their pages as a table."""
+"""Exporters' pages → current values."""
 
 import math
 

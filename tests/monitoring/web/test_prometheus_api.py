@@ -66,7 +66,7 @@ def test_without_prometheus_there_is_a_sentence() -> None:
 
 @contextmanager
 def a_server(status: int, headers: dict[str, str]) -> Iterator[str]:
-    """Answer everything with ``status``, as something that is no Prometheus may do."""
+    """Answer everything with ``status``, as another server may do."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -1,4 +1,4 @@
-"""Who may ask the page, and who may change something through it."""
+"""Which requests may read the page, and which may change something."""
 
 import pytest
 

@@ -5,9 +5,9 @@ import { lengthOf, nameOf, sortedBy } from "../transformations.js";
 
 const MOST = 200;
 
-/** Draw the panel into `content`; returns whether there was anything. */
+/** Draw the panel into `content`; returns whether it has data. */
 export function table(content, panel, frames) {
-  let [frame] = frames; // merged: it is one
+  let [frame] = frames; // merged: there is one
   const [order] = panel.options?.sortBy ?? [];
   if (frame && order) frame = sortedBy(frame, order.displayName, order.desc);
   const columns = (frame?.fields ?? []).filter(({ config }) => !isHidden(config));

@@ -7,10 +7,10 @@ import { local } from "../times.js";
 import { lastOf, nameOf } from "../transformations.js";
 import { isRate } from "../units.js";
 
-const MOST_STRETCH = 2.5; // times what is drawn: a threshold further off would flatten it
+const MOST_STRETCH = 2.5; // times the values: a threshold further off would flatten the lines
 const MOST = 40; // more lines are hard to distinguish; the legend has the number of the rest
 
-/** Draw the panel into `content`; returns whether there was anything. */
+/** Draw the panel into `content`; returns whether it has data. */
 export async function timeseries(content, panel, frames, context) {
   const all = seriesIn(frames).filter(({ values }) => values.some((value) => value !== null));
   if (!all.length) return false;
@@ -85,7 +85,7 @@ function dashOf(field) {
   return isBound(field) ? "dot" : "solid";
 }
 
-/** Return whether the series is an end of an interval: it must not look like a figure. */
+/** Return whether the series is a bound of an interval: it is drawn dotted. */
 function isBound({ labels }) {
   return labels?.bound === "low" || labels?.bound === "high";
 }
@@ -115,7 +115,7 @@ function axisOf(series, count) {
   return valueAxis(low, high, config.unit || "none", config.decimals ?? null, { count });
 }
 
-/** Return the nearest threshold on either side, if the axis need not be stretched much for it. */
+/** Return the nearest threshold on either side, if the axis can include it. */
 function marks({ thresholds }, values) {
   const [low, high] = [Math.min(...values), Math.max(...values)];
   const all = (thresholds?.steps ?? []).map(({ value }) => value).filter((value) => typeof value === "number");
