@@ -41,7 +41,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         report = run(options.keep or Path(folder), shape, faults, say)
     print(report.table())
-    if examples := report.headline.examples():
+    if examples := report.verdict.examples():
         print(examples)
     print(json.dumps(report.summary()))
 

@@ -29,7 +29,8 @@ from srp4ctr.features.tensors.user_item_features import (
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.events.codec import MIN_OCCURRED_AT_MS
 from srp4ctr.streams.events.schema import MAX_ID_LENGTH, item_key
-from srp4ctr.streams.state.state_store import FatalStoreError, Rows
+from srp4ctr.streams.state.reducers import Rows
+from srp4ctr.streams.state.state_store import FatalStoreError
 
 Int64s = NDArray[np.int64]
 Text = str | bytes

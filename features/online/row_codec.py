@@ -16,12 +16,9 @@ from srp4ctr.features.tensors.vocabulary import parse_attributes
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.exposures import Exposures
+from srp4ctr.streams.state.reducers import ItemPartitionKey
 from srp4ctr.streams.state.sequences import BehaviorSequence
-from srp4ctr.streams.state.state_store import (
-    FatalStoreError,
-    ItemPartitionKey,
-    ItemProfile,
-)
+from srp4ctr.streams.state.state_store import FatalStoreError, ItemProfile
 
 Values = Mapping[str, Any]  # feature name → Value
 

@@ -15,7 +15,7 @@ from srp4ctr.features.tensors.transforms import (
 )
 from srp4ctr.features.tensors.user_item_features import ExposureArrays, empty_exposures
 from srp4ctr.streams.state.counters import Activity
-from srp4ctr.streams.state.state_store import Rows
+from srp4ctr.streams.state.reducers import Rows
 
 # What the stream packs, as numpy reads it: no padding between the fields.
 _ELEMENT = np.dtype(

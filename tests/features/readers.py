@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from srp4ctr.streams.state.counters import Activity
+from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
-from srp4ctr.streams.state.state_store import Rows
 
 
 @dataclass

@@ -17,8 +17,9 @@ from srp4ctr.features.tensors import schema, vocabulary
 from srp4ctr.features.tensors.schema import REQUEST_FEATURES, ItemStatus
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.counters import Activity, count
+from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement, merge
-from srp4ctr.streams.state.state_store import ItemProfile, Rows
+from srp4ctr.streams.state.state_store import ItemProfile
 from tests.features.readers import MemoryReader
 
 NOW_MS = 1_700_000_000_000

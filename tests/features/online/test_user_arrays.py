@@ -9,8 +9,9 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.user_arrays import UserArrays, user_arrays
 from srp4ctr.streams.state.counters import Activity, count
 from srp4ctr.streams.state.exposures import Exposures, show
+from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement, merge
-from srp4ctr.streams.state.state_store import FeatureSink, Rows
+from srp4ctr.streams.state.state_store import FeatureSink
 
 pytestmark = pytest.mark.redis
 AT_MS = 1_700_000_000_000
