@@ -1,8 +1,8 @@
-"""A command line → a watched process with a log and a pid file under one folder.
+"""Starts, finds and stops processes; each has a log and a pid file under one folder.
 
-Every process leads a session of its own, so that Ctrl-C reaches only the caller, who
-stops the rest in order. A *tied* process also dies with the process that started it. Where
-cores are scarce, what callers wait for goes before the rest.
+Every process leads a session of its own, so that Ctrl-C reaches only the caller, which
+stops the others in order. A *tied* process also ends with the process that started it. The
+niceness of all but the latency-critical ones is raised.
 """
 
 import json
@@ -11,23 +11,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 DEAD = "ZX"  # states of a process that has ended
-# Has the kernel end it with its parent, if that still lives, and becomes the command. Not
-# in a preexec_fn, for which Python forks: gRPC's handlers of a fork were seen to wait for
-# good where a thread talked to Triton.
-_DIES_WITH_PARENT = """
+# Has the kernel end it with its parent, if that still runs, and becomes the command. Not
+# in a preexec_fn, for which Python forks: gRPC's fork handlers were seen to block forever
+# while a thread called Triton.
+_END_WITH_PARENT = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 parent, *command = sys.argv[1:]
 if os.getppid() == int(parent):
     os.execvp(command[0], command)
 """
-_NICENESS = 5  # a third of the weight: what gives way must still keep up
+_NICENESS = 5  # a third of the weight: the process must still keep up
 _POLL_S = 0.05
 _LOG_TAIL_LINES = 12
 
@@ -36,7 +36,7 @@ _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
 class ProcessError(RuntimeError):
-    """A process died or did not get ready; the message names its log and its last lines."""
+    """A process ended or was not ready; the message has its log's name and last lines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,23 +44,23 @@ class Program:
     """What to run."""
 
     name: str
-    """Names the log and the pid file; one running process a name and folder."""
+    """Names the log and the pid file; one running process per name and folder."""
     command: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     """Added to this process's environment."""
     cwd: str | None = None
     latency_critical: bool = False
-    """Callers wait for it; another gives way to it (``nice``)."""
+    """Callers wait for it: it is not niced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """A started process, as its pid file has it."""
+    """A started process, as recorded in its pid file."""
 
     name: str
     pid: int
     birth: str
-    """Boot and start time: tells the process from a later one with the same pid."""
+    """Boot and start time: distinguishes it from a later process with the same pid."""
     log: str
 
     def is_alive(self) -> bool:
@@ -109,13 +109,13 @@ def python(name: str, *arguments: str, env: Mapping[str, str] | None = None) -> 
 
 
 def find(folder: Path) -> list[Running]:
-    """Return the processes of ``folder`` that still run; stale pid files are removed."""
+    """Return the running processes of ``folder``; stale pid files are removed."""
     found = []
     for pid_file in sorted((folder / "run").glob("*.json")):
         try:
             running = Running(**json.loads(pid_file.read_text()))
         except (ValueError, TypeError):
-            continue  # another process is writing it just now
+            continue  # another process is writing it
         if running.is_alive():
             found.append(running)
         else:
@@ -124,11 +124,11 @@ def find(folder: Path) -> list[Running]:
 
 
 def stop(running: Running, folder: Path, *, grace_s: float = 10.0) -> None:
-    """End the process: SIGTERM, then SIGKILL after ``grace_s``; its group goes with it."""
+    """End the process and its group: SIGTERM, then SIGKILL after ``grace_s``."""
     if running.is_alive():
         os.kill(running.pid, signal.SIGTERM)
         _wait_until_gone(running, grace_s)
-        # What it left behind, or itself if the grace was not enough.
+        # Its orphans, and the process itself if the grace was not enough.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(running.pid, signal.SIGKILL)
         _wait_until_gone(running, 5.0)
@@ -141,7 +141,7 @@ def stop(running: Running, folder: Path, *, grace_s: float = 10.0) -> None:
 def wait_ready(
     running: Running, is_ready: Callable[[], bool], *, timeout_s: float = 30.0
 ) -> None:
-    """Return once ``is_ready()``; raise ProcessError if the process dies or is too slow."""
+    """Return once ``is_ready()``; raise ProcessError if the process ends or is too slow."""
     deadline = time.monotonic() + timeout_s
     while not is_ready():
         if not running.is_alive():
@@ -159,11 +159,29 @@ def check_alive(running: Running) -> None:
         raise ProcessError(f"{running.name} has ended\n{_tail(running)}")
 
 
-def stat_fields(pid: int) -> list[str]:
-    """Return what the kernel says of process ``pid``: its state, its parent, …
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as an exception would: what it had begun is undone.
 
-    These are the fields of ``/proc/PID/stat`` from the third on. Raises ``OSError`` if
-    there is no such process.
+    A second signal does not interrupt that. Without it a container's first process would
+    ignore SIGTERM.
+    """
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise SystemExit(0)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def stat_fields(pid: int) -> list[str]:
+    """Return the fields of ``/proc/PID/stat`` from the third on: state, parent, …
+
+    Raises ``OSError`` if there is no such process.
     """
     # The command in parentheses may hold spaces: the fields count from its end.
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -191,7 +209,7 @@ def _pid_file(folder: Path, name: str) -> Path:
 
 def _tied(command: Sequence[str]) -> tuple[str, ...]:
     """Return ``command`` as a child of this process that ends with it."""
-    python = sys.executable, "-I", "-S", "-c", _DIES_WITH_PARENT
+    python = sys.executable, "-I", "-S", "-c", _END_WITH_PARENT
     return *python, str(os.getpid()), *command
 
 
@@ -200,9 +218,9 @@ def _nice(command: Sequence[str]) -> tuple[str, ...]:
 
 
 def _renice(leader: int) -> None:
-    """Make the session of ``leader`` nice, where Linux shares cores out by sessions.
+    """Raise the niceness of ``leader``'s session, where Linux schedules by sessions.
 
-    There (``sched_autogroup``) the niceness of a process counts within its session alone:
+    There (``sched_autogroup``) the niceness of a process counts only within its session:
     Triton with all its steps would get no more than Kafka while that starts.
     """
     for _ in range(3):

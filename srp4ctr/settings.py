@@ -7,8 +7,6 @@ each folder gets its own config object.
 """
 
 import difflib
-import functools
-import logging
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -24,35 +22,46 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from srp4ctr.embedded.config import LocalConfig
+from srp4ctr.embedded.config import STACK_FILE, EmbeddedConfig
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.monitoring.config import MonitorConfig
+from srp4ctr.ops.config import AuditConfig
+from srp4ctr.setting_names import (
+    ENVIRONMENT,
+    OLD_SECTIONS,
+    PREFIX,
+    REMOVED,
+    RENAMED,
+    Key,
+    old_sections,
+    variable_of,
+    with_current_names,
+)
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.triton_repo.config import TritonConfig
 
-PREFIX = "SRP4CTR_"
 # Variables with our prefix that are not settings: where the file and the test data are, and
 # compose.yaml's own: where it publishes, where its secrets are, who types a command.
 NOT_SETTINGS = {
     *("SRP4CTR_SETTINGS", "SRP4CTR_DATA"),
     *("SRP4CTR_BIND", "SRP4CTR_SECRETS", "SRP4CTR_ACTOR"),
 }
-STACK_FILE = "stack.toml"
-# Section and name → the release that removed it: a file that still has it goes on working.
-REMOVED: Mapping[tuple[str, str], str] = {("triton", "stored_states_s"): "0.2.0"}
-_log = logging.getLogger(__name__)
 
 
 class SettingsError(ValueError):
-    """A setting that a person can mend; the message names it and the choices."""
+    """A setting that a person can fix; the message names it and the choices."""
 
 
 class _Environment(EnvSettingsSource):
-    """The variables, without what was removed."""
+    """The variables, under today's names of settings."""
 
     def __call__(self) -> dict[str, Any]:
-        return _without_removed(super().__call__(), "the environment")
+        try:
+            old = old_sections(os.environ)
+        except (ValueError, TypeError) as error:
+            raise SettingsError(f"{ENVIRONMENT}: not a JSON object: {error}") from error
+        return with_current_names(old | super().__call__(), ENVIRONMENT)
 
 
 class Settings(BaseSettings):
@@ -68,7 +77,8 @@ class Settings(BaseSettings):
     training: RefreshConfig = Field(default_factory=RefreshConfig)
     triton: TritonConfig = Field(default_factory=TritonConfig)
     monitoring: MonitorConfig = Field(default_factory=MonitorConfig)
-    local: LocalConfig = Field(default_factory=LocalConfig)
+    audit: AuditConfig = Field(default_factory=AuditConfig)
+    embedded: EmbeddedConfig = Field(default_factory=EmbeddedConfig)
 
     @classmethod
     def settings_customise_sources(
@@ -88,7 +98,7 @@ def load() -> Settings:
 
     Raises ``SettingsError`` for an unknown key (the known ones are listed), a value that
     its section refuses, or a file that ``SRP4CTR_SETTINGS`` names and that is not there.
-    A setting that was removed is ignored, with a warning.
+    A setting that was removed is ignored, and one that was renamed is read, with a warning.
     """
     from_file, stack = (values for _, values in _files())
     return _build(_merged(from_file, stack))
@@ -99,7 +109,7 @@ def use_data_dir(data_dir: str, *, needs_stack: bool) -> None:
 
     Raises ``SettingsError`` where no stack runs there, but one is needed.
     """
-    os.environ[f"{PREFIX}LOCAL__DATA_DIR"] = data_dir  # above any file
+    os.environ[variable_of(("embedded", "data_dir"))] = data_dir  # above any file
     if needs_stack and not (Path(data_dir) / STACK_FILE).is_file():
         raise SettingsError(
             f"nothing runs in {data_dir}: srp4ctr --data-dir {data_dir} stack up"
@@ -124,13 +134,14 @@ def in_force(section: str = "") -> Iterator[Setting]:
     ``section`` limits them to one section or one setting: ``triton``, ``triton.grpc``.
     """
     settings, files = load(), _files()
-    variables = set(_environment_keys())
+    old_first = sorted(_environment_keys(), key=lambda key: key not in RENAMED)
+    variables = {RENAMED.get(key, key): variable_of(key) for key in old_first}
     for key, value in _values(settings):
         if section and not f"{'.'.join(key)}.".startswith(f"{section}."):
             continue
         sources = [str(path) for path, values in files if _has(values, key)]
         if key in variables:
-            sources.append(f"{PREFIX}{'__'.join(key).upper()}")
+            sources.append(variables[key])
         is_hidden = _is_secret(key[-1]) and value
         yield Setting(
             name=".".join(key),
@@ -147,14 +158,12 @@ def _files() -> tuple[tuple[Path, dict[str, Any]], tuple[Path, dict[str, Any]]]:
     file = Path(named or "settings.toml")
     from_file = _read(file)
     for key in _environment_keys():
-        _check_key(key, f"the variable {PREFIX}{'__'.join(key).upper()}")
-    stack = Path(_build(from_file).local.data_dir) / STACK_FILE
+        _check_key(key, f"the variable {variable_of(key)}")
+    stack = Path(_build(from_file).embedded.data_dir) / STACK_FILE
     return (file, from_file), (stack, _read(stack))
 
 
-def _values(
-    owner: Any, above: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _values(owner: Any, above: Key = ()) -> Iterator[tuple[Key, Any]]:
     for name in _fields(type(owner)):
         value = getattr(owner, name)
         if is_dataclass(value):
@@ -163,7 +172,7 @@ def _values(
             yield (*above, name), value
 
 
-def _has(values: Mapping[str, Any], key: tuple[str, ...]) -> bool:
+def _has(values: Mapping[str, Any], key: Key) -> bool:
     """Return whether ``key`` is set in ``values``."""
     found: Any = values
     for name in key:
@@ -179,17 +188,17 @@ def _build(values: Mapping[str, Any]) -> Settings:
         settings = Settings(**values)
     except ValidationError as error:
         problems = (
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {_shown(e)!r})"
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {_redacted(e)!r})"
             for e in error.errors()
         )
         raise SettingsError("; ".join(problems)) from error
-    # Said once: readers add a share per partition that the broker has.
+    # Declared once: readers add a share per partition that the broker has.
     features = replace(settings.features, partitions=settings.kafka.partitions)
     return settings.model_copy(update={"features": features})
 
 
-def _shown(error: Mapping[str, Any]) -> Any:
-    """Return what ``error`` refuses, less any password: the section or the value."""
+def _redacted(error: Mapping[str, Any]) -> Any:
+    """Return the section or the value that ``error`` refuses, without any password."""
     value = error["input"]
     if isinstance(value, Mapping):
         return {name: each for name, each in value.items() if not _is_secret(name)}
@@ -210,28 +219,10 @@ def _read(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path} is not TOML: {error}") from error
     for key in _leaves(values):
         _check_key(key, str(path))
-    return _without_removed(values, str(path))
+    return with_current_names(values, str(path))
 
 
-def _without_removed(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return ``values`` without the settings that were removed, and warn of those."""
-    kept = dict(values)
-    for (section, name), version in REMOVED.items():
-        inside = kept.get(section)
-        if isinstance(inside, Mapping) and name in inside:
-            _warn_once(f"{section}.{name}", version, where)
-            kept[section] = {each: inside[each] for each in inside if each != name}
-    return kept
-
-
-@functools.cache
-def _warn_once(name: str, version: str, where: str) -> None:
-    """Warn of a removed setting; a command reads its settings more than once."""
-    said = "%s: the setting %s was removed in %s and is ignored: docs/decisions.md says why"
-    _log.warning(said, where, name, version)
-
-
-def _leaves(values: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[Any]:
+def _leaves(values: Mapping[str, Any], above: Key = ()) -> Iterator[Any]:
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, (*above, name))
@@ -239,7 +230,7 @@ def _leaves(values: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[
             yield (*above, name)
 
 
-def _environment_keys() -> list[tuple[str, ...]]:
+def _environment_keys() -> list[Key]:
     ours = (n for n in os.environ if n.upper().startswith(PREFIX))
     return [
         tuple(name[len(PREFIX) :].lower().split("__"))
@@ -248,9 +239,10 @@ def _environment_keys() -> list[tuple[str, ...]]:
     ]
 
 
-def _check_key(key: tuple[str, ...], where: str) -> None:
+def _check_key(key: Key, where: str) -> None:
     """Raise ``SettingsError`` unless ``key`` is a path through the sections' fields."""
-    if key in REMOVED:
+    is_old_section = len(key) == 1 and key[0] in OLD_SECTIONS
+    if key in REMOVED or key in RENAMED or is_old_section:
         return
     owner: Any = Settings
     for depth, name in enumerate(key):

@@ -104,7 +104,7 @@ def _settings(
     settings.touch()
     env = {
         "SETTINGS": str(settings),
-        "LOCAL__DATA_DIR": str(folder),
+        "EMBEDDED__DATA_DIR": str(folder),
         "KAFKA__BOOTSTRAP": kafka.bootstrap,
         "STREAMS__SEQUENCE_LENGTH": str(streams.sequence_length),
         "STREAMS__LOG_FLUSH_INTERVAL_S": str(streams.log_flush_interval_s),

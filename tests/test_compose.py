@@ -42,7 +42,7 @@ def inside(monkeypatch: pytest.MonkeyPatch) -> settings.Settings:
 def outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> settings.Settings:
     """The settings as a command on this machine has them."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("SRP4CTR_LOCAL__DATA_DIR", str(tmp_path))  # no running stack's
+    monkeypatch.setenv("SRP4CTR_EMBEDDED__DATA_DIR", str(tmp_path))  # no running stack's
     return settings.load()
 
 

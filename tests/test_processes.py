@@ -149,3 +149,21 @@ processes.start(program, Path({folder!r}), tied=True)
 print("started", flush=True)
 time.sleep(60)
 """
+
+
+def test_sigterm_ends_the_block_as_an_exception_would() -> None:
+    undone = []
+
+    def turn() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # a second one does not disturb
+            undone.append(True)
+
+    with pytest.raises(SystemExit) as end, processes.ended_by_sigterm():
+        turn()
+    assert end.value.code == 0
+    assert undone == [True]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

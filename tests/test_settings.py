@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr import settings
+from srp4ctr import setting_names, settings
 from srp4ctr.embedded import stack
 from srp4ctr.embedded.addresses import Addresses
-from srp4ctr.embedded.config import LocalConfig
+from srp4ctr.embedded.config import EmbeddedConfig
 from srp4ctr.streams.config import KafkaConfig
 
 
@@ -71,7 +71,7 @@ def test_a_removed_setting_is_ignored_and_a_warning_says_so_once(
     variable: str,
     value: str,
 ) -> None:
-    settings._warn_once.cache_clear()
+    setting_names._warn_once.cache_clear()
     (here / "settings.toml").write_text(file)
     if variable:
         monkeypatch.setenv(variable, value)
@@ -85,11 +85,82 @@ def test_a_removed_setting_is_ignored_and_a_warning_says_so_once(
     ]
 
 
+def known(section: str) -> set[str]:
+    """Return the names of a section's settings."""
+    kind = settings.Settings.model_fields[section].annotation
+    assert is_dataclass(kind)
+    return {each.name for each in fields(kind)}
+
+
 def test_no_setting_is_both_removed_and_known() -> None:
-    for section, name in settings.REMOVED:
-        kind = settings.Settings.model_fields[section].annotation
-        assert is_dataclass(kind)
-        assert name not in {each.name for each in fields(kind)}
+    for section, name in setting_names.REMOVED:
+        assert name not in known(section)
+
+
+def test_a_renamed_setting_is_known_by_its_new_name_only() -> None:
+    for old, (section, name) in setting_names.RENAMED.items():
+        assert name in known(section)
+        assert old[0] not in settings.Settings.model_fields
+
+
+@pytest.mark.parametrize(
+    ("file", "variables", "data_dir", "actor"),
+    [
+        ('[local]\ndata_dir = "a"\nactor = "ann"\n', {}, "a", "ann"),
+        ('[local]\nactor = "bob"\n[audit]\nactor = "ann"\n', {}, ".data", "ann"),
+        ('[embedded]\ndata_dir = "a"\n', {"LOCAL__DATA_DIR": "b"}, "b", ""),
+        ("", {"LOCAL__DATA_DIR": "b", "EMBEDDED__DATA_DIR": "c"}, "c", ""),
+        ("", {"LOCAL": '{"data_dir": "a", "actor": "ann"}'}, "a", "ann"),
+        ("", {"LOCAL": '{"data_dir": "a"}', "local__data_dir": "b"}, "b", ""),
+    ],
+)
+def test_an_old_name_is_read_and_the_new_one_of_the_same_source_wins(
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+    variables: dict[str, str],
+    data_dir: str,
+    actor: str,
+) -> None:
+    (here / "settings.toml").write_text(file)
+    for name, value in variables.items():
+        monkeypatch.setenv(f"SRP4CTR_{name}", value)
+    loaded = settings.load()
+    assert (loaded.embedded.data_dir, loaded.audit.actor) == (data_dir, actor)
+
+
+def test_one_warning_names_the_new_setting_or_variable(
+    here: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    setting_names._warn_once.cache_clear()
+    (here / "settings.toml").write_text('[local]\naudit_log = "a.jsonl"\n')
+    monkeypatch.setenv("SRP4CTR_LOCAL__ACTOR", "ann")
+    found = {each.name: each for each in settings.in_force()}
+    assert found["audit.log"].value == "a.jsonl"
+    assert found["audit.log"].source == "settings.toml"
+    assert found["audit.actor"].source == "SRP4CTR_LOCAL__ACTOR"
+    assert not [name for name in found if name.startswith("local")]
+    end = "since 0.2.0; 0.3.0 will refuse the old name"
+    assert sorted(record.message for record in caplog.records) == [
+        f"settings.toml: the setting local.audit_log is named audit.log {end}",
+        "the environment: the setting SRP4CTR_LOCAL__ACTOR is named "
+        f"SRP4CTR_AUDIT__ACTOR {end}",
+    ]
+
+
+@pytest.mark.parametrize("value", ["[1]", "7", "{"])
+def test_an_old_section_that_is_no_object_is_an_error(
+    here: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("SRP4CTR_LOCAL", value)
+    with pytest.raises(settings.SettingsError, match="not a JSON object"):
+        settings.load()
+
+
+def test_an_unknown_name_in_an_old_section_is_an_error(here: Path) -> None:
+    (here / "settings.toml").write_text("[local]\nfolder = 1\n")
+    with pytest.raises(settings.SettingsError, match=r"unknown setting 'local\.folder'"):
+        settings.load()
 
 
 def test_a_value_that_its_section_refuses_names_the_section(
@@ -163,10 +234,10 @@ def test_a_nested_section_is_reached_from_the_environment(
 def test_the_shipped_file_says_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     shipped = Path(__file__).parent.parent / "settings.toml"
     monkeypatch.setenv("SRP4CTR_SETTINGS", str(shipped))
-    monkeypatch.setenv("SRP4CTR_LOCAL__DATA_DIR", "nowhere")
-    assert settings.load() == settings.Settings(local=LocalConfig(data_dir="nowhere"))
-    monkeypatch.delenv("SRP4CTR_LOCAL__DATA_DIR")
-    assert LocalConfig().data_dir in shipped.read_text()
+    monkeypatch.setenv("SRP4CTR_EMBEDDED__DATA_DIR", "nowhere")
+    assert settings.load() == settings.Settings(embedded=EmbeddedConfig(data_dir="nowhere"))
+    monkeypatch.delenv("SRP4CTR_EMBEDDED__DATA_DIR")
+    assert EmbeddedConfig().data_dir in shipped.read_text()
 
 
 def test_item_fields_are_declared_as_tables(here: Path) -> None:
@@ -182,7 +253,7 @@ def test_item_fields_are_declared_as_tables(here: Path) -> None:
 @pytest.mark.parametrize(
     "field", ['kind = "gap"', 'kind = "multi"\nslot = 4', 'kind = "multi"\nslots = 0']
 )
-def test_a_mistake_in_an_item_field_is_told(here: Path, field: str) -> None:
+def test_a_mistake_in_an_item_field_is_an_error(here: Path, field: str) -> None:
     (here / "settings.toml").write_text(
         f'[[features.item_fields]]\nname = "genre"\n{field}\n'
     )

@@ -143,7 +143,7 @@ def _write_settings(whole: Cluster) -> None:
             "registry": whole.features.registry,
             "log_dir": whole.features.log_dir,
         },
-        "local": {"data_dir": str(whole.folder)},
+        "embedded": {"data_dir": str(whole.folder)},
     }
     lines = []
     for section, values in sections.items():

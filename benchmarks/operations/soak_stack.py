@@ -177,13 +177,13 @@ class Soaked:
 @contextmanager
 def soaked(folder: Path, which: str, workers: int) -> Iterator[Soaked]:
     """Yield the stack with a catalogue and a model that serves; end it afterwards."""
-    os.environ[f"{PREFIX}LOCAL__DATA_DIR"] = str(folder)
-    os.environ[f"{PREFIX}LOCAL__BROKER"] = which
+    os.environ[f"{PREFIX}EMBEDDED__DATA_DIR"] = str(folder)
+    os.environ[f"{PREFIX}EMBEDDED__BROKER"] = which
     for name, value in SETTINGS.items():
         os.environ[PREFIX + name] = value
     try:
         with ports.reserved_ports(workers) as metrics_ports:
-            stack.up(load().local, tied=True)
+            stack.up(load().embedded, tied=True)
             settings = load()
             made = Soaked(
                 folder=folder, settings=settings, which=which, metrics_ports=metrics_ports
@@ -191,7 +191,7 @@ def soaked(folder: Path, which: str, workers: int) -> Iterator[Soaked]:
             _fill(made)
             yield made
     finally:
-        stack.down(load().local)
+        stack.down(load().embedded)
 
 
 def _fill(made: Soaked) -> None:

@@ -29,7 +29,7 @@ from benchmarks.serving.promotion_faults import in_child, no_check
 from benchmarks.serving.promotion_traffic import Callers, all_requests, expected
 from srp4ctr import processes
 from srp4ctr.embedded import ports, triton_install, triton_server
-from srp4ctr.embedded.config import LocalConfig
+from srp4ctr.embedded.config import EmbeddedConfig
 from srp4ctr.triton_repo.config import ReplicaConfig
 from srp4ctr.triton_repo.deployment import rollout
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
@@ -117,7 +117,7 @@ def _phases(run: Run, second: Any, switches: int) -> None:
         folder = plan.repository.parent
         processes.stop(server, folder)
         time.sleep(QUIET_S / 2)
-        serving = triton_install.build(Path(LocalConfig().serving_dir))
+        serving = triton_install.build(Path(EmbeddedConfig().serving_dir))
         triton_server.start(serving, plan, folder, tied=True)
         time.sleep(QUIET_S / 2)
 
@@ -150,7 +150,7 @@ def _second(one: "Stack") -> Iterator[Any]:
             grpc_port=grpc_port,
             metrics_port=metrics_port,
         )
-        serving = triton_install.build(Path(LocalConfig().serving_dir))
+        serving = triton_install.build(Path(EmbeddedConfig().serving_dir))
         server = triton_server.start(serving, plan, folder, tied=True)
     further = ReplicaConfig(
         grpc=f"{ports.HOST}:{grpc_port}", repository=str(plan.repository)

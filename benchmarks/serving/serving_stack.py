@@ -20,7 +20,7 @@ from benchmarks.serving.serving_forms import FORMS, add_forms
 from benchmarks.streaming.ingest_events import past_activity, past_exposures
 from srp4ctr import processes
 from srp4ctr.embedded import broker, ports, triton_install, triton_server
-from srp4ctr.embedded.config import LocalConfig
+from srp4ctr.embedded.config import EmbeddedConfig
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.config import FeatureConfig
@@ -116,7 +116,7 @@ def _started(
         grpc_port=int(triton.grpc.rpartition(":")[2]),
         metrics_port=metrics_port,
     )
-    serving = triton_install.build(Path(LocalConfig().serving_dir))
+    serving = triton_install.build(Path(EmbeddedConfig().serving_dir))
     return triton_server.start(serving, plan, folder, tied=True)
 
 

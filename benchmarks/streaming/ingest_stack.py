@@ -181,7 +181,7 @@ def start_worker(stack: Stack, length: int, number: int = 0) -> processes.Runnin
     metrics_port = (stack.metrics_port, *stack.further_metrics_ports)[number]
     settings = {
         "SETTINGS": str(stack.folder / "none.toml"),  # nothing but defaults and these
-        "LOCAL__DATA_DIR": str(stack.folder),
+        "EMBEDDED__DATA_DIR": str(stack.folder),
         "KAFKA__BOOTSTRAP": stack.kafka.bootstrap,
         "FEATURES__REDIS": stack.features.redis,
         "FEATURES__REGISTRY": stack.features.registry,

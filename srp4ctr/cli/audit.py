@@ -1,6 +1,5 @@
 """``srp4ctr audit VERB``: which operator changed what, and when."""
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -8,7 +7,7 @@ from rich.console import Console
 
 from srp4ctr.cli.tables.dates import instant
 from srp4ctr.cli.tables.results import audit_table
-from srp4ctr.ops.audit import audit_log, read_deeds
+from srp4ctr.ops.audit import audit_log, read_entries
 from srp4ctr.settings import load
 
 app = typer.Typer(help="Show which operator changed what, and when.", no_args_is_help=True)
@@ -32,11 +31,11 @@ def list_entries(
     Example:  srp4ctr audit list --since 2026-11-01
     """
     path = audit_log(load()).path
-    found, unreadable = read_deeds(path, instant(since))
+    found, unreadable = read_entries(path, instant(since))
     if unreadable:
         err.print(f"{unreadable} lines of {path} cannot be read", markup=False)
     if as_json:
-        out.print_json(data=[asdict(each) for each in found])
+        out.print_json(data=[each.as_json() for each in found])
     elif found:
         out.print(audit_table(found))
     else:

@@ -1,13 +1,11 @@
 """``srp4ctr features VERB``: register, show, check and erase features."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from srp4ctr.ops.audit import audit_log
-from srp4ctr.settings import Settings, load
+from srp4ctr.settings import load
 
 app = typer.Typer(
     help="Register, show and check the feature store; erase users.", no_args_is_help=True
@@ -28,14 +26,9 @@ def apply_views() -> None:
 
     Example:  srp4ctr features apply
     """
-    from srp4ctr.features.online.feast_store import apply
-    from srp4ctr.features.tensors.schema import fingerprint
+    from srp4ctr.ops.feature_store import register_views
 
-    settings = load()
-    with audit_log(settings).recorded("features apply") as done:
-        names = apply(settings.features)
-        done.after = f"{len(names)} views, feature schema {fingerprint()}"
-    for name in names:
+    for name in register_views(load()):
         out.print(name)
 
 
@@ -46,8 +39,7 @@ def show(user: User, pseudonym: IsPseudonym = False) -> None:
     Example:  srp4ctr features show 42
     """
     from srp4ctr.cli.tables.users import user_tables
-    from srp4ctr.ops.erasure_requests import stored_id
-    from srp4ctr.ops.store_reads import read_user
+    from srp4ctr.ops.feature_store import read_user, stored_id
 
     settings = load()
     stored = stored_id(settings, user, pseudonym)
@@ -79,44 +71,26 @@ def check(
     Example:  srp4ctr features check --sample 1000
     """
     from srp4ctr.cli.tables.results import check_table
-    from srp4ctr.ops.promotion_service import checked
+    from srp4ctr.cli.tables.served import served_tables
+    from srp4ctr.ops import feature_store
 
     settings = load()
     if served:
-        _check_served(settings, sample)
-        return
-    found = checked(settings, sample)
-    if not found.rows + found.waiting + found.partitions_left_out:
-        out.print(f"nothing to compare: no events in {settings.features.log_dir}")
-        return
-    out.print(check_table(found))
-    if found.wrong_rows:
-        raise ValueError(
-            f"{found.wrong_rows} rows differ from the raw log: srp4ctr stream rebuild"
+        compared = feature_store.check_served(
+            settings, sample, lambda found: out.print(*served_tables(found)), out.status
         )
-
-
-def _check_served(settings: Settings, sample: int) -> None:
-    from srp4ctr.cli.tables.served import served_tables
-    from srp4ctr.features.bundles import request_log
-    from srp4ctr.ops.promotion_service import checked_served
-    from srp4ctr.training.skew.check import MOST_APART
-
-    folder = Path(settings.triton.served_log.folder)
-    requests = request_log.newest(folder, sample)
-    if not requests:
-        out.print(
-            f"no served requests in {folder}: set triton.served_log.share in "
-            "settings.toml, promote a bundle, and send requests with a request_id"
+        nothing = (
+            f"no served requests in {settings.triton.served_log.folder}: set "
+            "triton.served_log.share in settings.toml, promote a bundle, and send requests "
+            "with a request_id"
         )
-        return
-    with out.status(f"comparing {len(requests):,} requests with the raw log"):
-        found = checked_served(settings, requests)
-    for table in served_tables(found):
-        out.print(table)
-    worst = max(found.onnx_difference, found.torch_difference or 0.0)
-    if worst > MOST_APART:
-        raise ValueError(f"a served score differs by {worst:.2g} from its bundle's")
+    else:
+        compared = feature_store.check(
+            settings, sample, lambda found: out.print(check_table(found))
+        )
+        nothing = f"nothing to compare: no events in {settings.features.log_dir}"
+    if not compared:
+        out.print(nothing)
 
 
 @app.command("forget")
@@ -133,9 +107,9 @@ def forget(
 
     Example:  srp4ctr features forget 42
     """
-    from srp4ctr.ops import erasure_requests
+    from srp4ctr.ops import feature_store
 
-    erasure_requests.forget(load(), user, wait_s, is_pseudonym=pseudonym)
+    feature_store.forget(load(), user, wait_s, is_pseudonym=pseudonym)
     out.print(f"forgotten: {user}", markup=False)
 
 
@@ -154,9 +128,9 @@ def erase_forgotten(
 
     Example:  srp4ctr features erase-forgotten --dry-run
     """
-    from srp4ctr.ops import erasure_requests
+    from srp4ctr.ops import feature_store
 
-    found = erasure_requests.erase(load(), dry_run=dry_run)
+    found = feature_store.erase(load(), dry_run=dry_run)
     served = "" if dry_run else f", {found.served:,} served requests removed"
     out.print(
         f"{'dry run: ' if dry_run else ''}{found.log.users:,} erasure requests; in "

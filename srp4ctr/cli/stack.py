@@ -8,8 +8,9 @@ import typer
 from rich.console import Console
 
 from srp4ctr.cli.tables.results import stack_table
-from srp4ctr.embedded import snippets, stack, triton_install
-from srp4ctr.settings import PREFIX, load
+from srp4ctr.embedded import stack, triton_install
+from srp4ctr.setting_names import variable_of
+from srp4ctr.settings import load
 
 app = typer.Typer(
     help="Start and stop the embedded stack: broker, feature store, Triton, Prometheus.",
@@ -25,7 +26,7 @@ def prepare() -> None:
 
     Example:  srp4ctr stack prepare
     """
-    triton_install.build(Path(load().local.serving_dir), _note)
+    triton_install.build(Path(load().embedded.serving_dir), _note)
 
 
 @app.command("up")
@@ -34,14 +35,14 @@ def up(
         str | None,
         typer.Option(
             help="noida (embedded) or kafka (Apache Kafka, needs Java 17). "
-            "Default: setting local.broker."
+            "Default: setting embedded.broker."
         ),
     ] = None,
     store: Annotated[
         str | None,
         typer.Option(
             help="single, or cluster (a Redis Cluster of three nodes). "
-            "Default: setting local.store."
+            "Default: setting embedded.store."
         ),
     ] = None,
 ) -> None:
@@ -50,15 +51,15 @@ def up(
     Example:  srp4ctr stack up
     """
     if store:
-        os.environ[f"{PREFIX}LOCAL__STORE"] = store
+        os.environ[variable_of(("embedded", "store"))] = store
     if broker:
-        os.environ[f"{PREFIX}LOCAL__BROKER"] = broker
+        os.environ[variable_of(("embedded", "broker"))] = broker
     settings = load()
-    addresses = stack.up(settings.local, http_port=settings.triton.http_port, note=_note)
+    addresses = stack.up(settings.embedded, http_port=settings.triton.http_port, note=_note)
     for section, values in addresses.settings().items():
         for name, value in values.items():
             _say(f"[bold]{section}.{name}[/bold] = {value}")
-    snippets.show(stack.status(settings.local), out)
+    _show_snippets(stack.status(settings.embedded))
     out.print(
         "Next: srp4ctr features apply, then srp4ctr stream run, srp4ctr monitor run and"
         " srp4ctr monitor open, each in a terminal of its own"
@@ -71,7 +72,7 @@ def down() -> None:
 
     Example:  srp4ctr stack down
     """
-    stopped = stack.down(load().local)
+    stopped = stack.down(load().embedded)
     out.print(f"stopped: {', '.join(stopped) or 'nothing was running'}")
 
 
@@ -83,13 +84,13 @@ def status() -> None:
 
     Example:  srp4ctr stack status
     """
-    status = stack.status(load().local)
+    status = stack.status(load().embedded)
     if not status.running:
         out.print("nothing is running")
     else:
         out.print(stack_table(status))
         _say(f"logs: {Path(status.running[0].log).parent}/PROCESS.log")
-    snippets.show(status, out)
+    _show_snippets(status)
     if status.ended:
         raise ValueError(f"ended: {', '.join(status.ended)}. Try: srp4ctr stack up")
 
@@ -111,12 +112,14 @@ def init(
 
     Example:  srp4ctr stack init --kafka-users secrets
     """
-    from srp4ctr.ops.bootstrap import initialize
-    from srp4ctr.ops.waiting import ended_by_sigterm, until_there
+    from srp4ctr.ops.bootstrap import initialize_when_up
 
-    settings = load()
-    with ended_by_sigterm():  # each step may be done again: what is there stays
-        until_there(lambda: initialize(settings, kafka_users, _say), _say)
+    initialize_when_up(load(), kafka_users, _say)
+
+
+def _show_snippets(status: stack.StackStatus) -> None:
+    for line in status.snippets():
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _say(text: str) -> None:

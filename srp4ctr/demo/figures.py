@@ -22,11 +22,11 @@ from srp4ctr.demo.tables import (
     popularity_click_rate,
     random_click_rate,
 )
-from srp4ctr.embedded import snippets, stack
+from srp4ctr.embedded import stack
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.online.store import FeatureStoreSink
 from srp4ctr.monitoring.quality.confidence_intervals import Interval
-from srp4ctr.ops.store_reads import titles
+from srp4ctr.ops.feature_store import titles
 from srp4ctr.settings import Settings
 from srp4ctr.streams.events.schema import Click, Event, item_key
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
@@ -147,7 +147,8 @@ def show_next(settings: Settings, keep: bool, console: Console) -> None:
         console.print("To keep it running and play with it: make demo ARGS=--keep")
         return
     console.print(f"[bold]the page: {page_url(settings)}[/bold]", highlight=False)
-    snippets.show(stack.status(settings.local), console)
+    for line in stack.status(settings.embedded).snippets():
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     for verb in ("model rank 1 50 181 258", "features show 1", "stack status"):
         console.print(f"srp4ctr {verb}", style="bold", highlight=False, soft_wrap=True)
     console.print("Ctrl-C stops everything")

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from prometheus_client import start_http_server
 from rich.console import Console
@@ -29,9 +28,11 @@ from srp4ctr.demo.steps import DemoInput, page_url
 from srp4ctr.demo.tables import show
 from srp4ctr.embedded import broker, stack
 from srp4ctr.embedded.addresses import Addresses
+from srp4ctr.embedded.config import EmbeddedConfig
 from srp4ctr.ops.promotion_service import promoter
 from srp4ctr.ops.refresh_job import take_turn
-from srp4ctr.settings import PREFIX, Settings, load
+from srp4ctr.setting_names import PREFIX, variable_of
+from srp4ctr.settings import Settings, load
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, Event
 
@@ -76,14 +77,14 @@ def run(options: Options, console: Console) -> None:
     """
     started = time.monotonic()
     signal.signal(signal.SIGTERM, _interrupt)
-    base = Path(load().local.data_dir).resolve()
+    base = Path(load().embedded.data_dir).resolve()
     folder = base / f"demo-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     _set_environment(folder, options)
-    local = load().local
+    config = load().embedded
     steps = Steps(console, total=NUM_STEPS, logs=str(folder / "logs"))
     finished = False
     try:
-        result = _loop(options, steps, local, base / "cache")
+        result = _loop(options, steps, config, base / "cache")
         _show(result, console, started, options.keep)
         finished = True
         if options.keep:
@@ -92,20 +93,22 @@ def run(options: Options, console: Console) -> None:
         finished = True
         raise
     finally:
-        stack.down(local)
+        stack.down(config)
         if finished:  # after a failure the logs are worth keeping
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _loop(options: Options, steps: Steps, local: Any, cache: Path) -> DemoResult:
+def _loop(
+    options: Options, steps: Steps, config: EmbeddedConfig, cache: Path
+) -> DemoResult:
     """Run every step once."""
     try_stack = "see the log; free ports and 2 GB of memory are needed"
     with steps.step("Start broker, feature store and Triton", try_stack) as bar:
-        addresses = stack.up(local, tied=True, note=bar.note)
+        addresses = stack.up(config, tied=True, note=bar.note)
     _drop_other_addresses(addresses)
     start_http_server(addresses.caller_metrics_port, "127.0.0.1")  # RankClient's latency
     settings = load()
-    folder = Path(settings.local.data_dir)
+    folder = Path(settings.embedded.data_dir)
     with steps.step("Register features, start stream worker and monitor", try_stack):
         worker = _start_services(settings, folder)
     steps.console.print(f"  [dim]the page: {page_url(settings)}[/dim]", highlight=False)
@@ -219,9 +222,9 @@ def _show(result: DemoResult, console: Console, started: float, keep: bool) -> N
 
 def _set_environment(folder: Path, options: Options) -> None:
     """Set the demo's settings for this process and its children."""
-    os.environ[f"{PREFIX}LOCAL__DATA_DIR"] = str(folder)
-    os.environ[f"{PREFIX}LOCAL__BROKER"] = options.broker
-    os.environ[f"{PREFIX}LOCAL__STORE"] = options.store
+    given = {"data_dir": str(folder), "broker": options.broker, "store": options.store}
+    for name, value in given.items():
+        os.environ[variable_of(("embedded", name))] = value
     for name, value in SETTINGS.items():
         os.environ.setdefault(PREFIX + name, value)  # a variable that the user has set wins
 
@@ -230,7 +233,7 @@ def _drop_other_addresses(addresses: Addresses) -> None:
     """Remove variables that name another broker, store or Triton than the demo's own."""
     for section, values in addresses.settings().items():
         for name in values:
-            os.environ.pop(f"{PREFIX}{section}__{name}".upper(), None)
+            os.environ.pop(variable_of((section, name)), None)
 
 
 def _see_worker(folder: Path) -> str:

@@ -1,10 +1,36 @@
-"""The ports of an embedded stack → the settings with which other processes reach it."""
+"""The ports of an embedded stack → ``stack.toml``, and lines to paste that name them."""
 
+import json
+import shlex
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from srp4ctr.embedded import ports
+from srp4ctr.embedded.config import STACK_FILE
 from srp4ctr.embedded.store_cluster import NAMES, NODES
+from srp4ctr.setting_names import variable_of
+
+# The security settings of settings.toml are for other servers: the embedded ones listen
+# on 127.0.0.1 and need none, except Triton's control key.
+_NO_SECURITY: Mapping[str, Mapping[str, Any]] = {
+    "kafka": {"security_protocol": "PLAINTEXT", "ssl_ca_file": "", "sasl_username": ""},
+    "features": {
+        "redis_tls": False,
+        "redis_ca_file": "",
+        "redis_username": "",
+        "redis_password_file": "",
+        "registry_password_file": "",
+    },
+    "triton": {"control_key": ""},
+    "triton.tls": {
+        "enabled": False,
+        "ca_file": "",
+        "certificate_file": "",
+        "key_file": "",
+    },
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +65,7 @@ class Addresses:
         }
 
     def of(self, process: str) -> tuple[str, ...]:
-        """Return where a process of the stack listens, and what for; () if it does not."""
+        """Return the addresses and protocols of a process; () if it does not listen."""
         nodes = zip(NAMES, self.store_ports, strict=False)
         named: dict[str, tuple[tuple[int, str], ...]] = {
             "store": ((self.redis_port, "Redis"),),
@@ -56,7 +82,7 @@ class Addresses:
             "page": ((self.page_port, "HTTP"),),
         }
         found = named.get(process, ())
-        return tuple(f"{ports.HOST}:{port} {use}" for port, use in found)
+        return tuple(f"{ports.HOST}:{port} {protocol}" for port, protocol in found)
 
     @property
     def prometheus_url(self) -> str:
@@ -93,3 +119,42 @@ class Addresses:
                 "prometheus_url": self.prometheus_url,
             },
         }
+
+    def stack_toml(self, control_key_file: Path) -> str:
+        """Return the text of ``stack.toml``: the settings with which clients connect."""
+        key = {"triton": {"control_key_file": str(control_key_file)}}
+        found = self.settings()
+        sections = []
+        for section in dict.fromkeys((*found, *_NO_SECURITY)):
+            sources = (each.get(section, {}) for each in (found, _NO_SECURITY, key))
+            values = {name: value for each in sources for name, value in each.items()}
+            lines = (f"{name} = {json.dumps(value)}\n" for name, value in values.items())
+            sections.append(f"[{section}]\n{''.join(lines)}")
+        heading = "# Written by `srp4ctr stack up`; gone after `srp4ctr stack down`.\n\n"
+        return heading + "\n".join(sections)
+
+    def snippets(self, running: Collection[str]) -> Iterator[str]:
+        """Yield lines to paste: settings, clients and pages of ``running`` processes."""
+        if running:  # every command then finds stack.toml, and each part's address in it
+            folder = Path(self.data_dir)
+            yield f"settings of this stack: {folder / STACK_FILE}"
+            variable = variable_of(("embedded", "data_dir"))
+            yield f"export {variable}={shlex.quote(str(folder))}"
+        if {"broker", "kafka"} & set(running):
+            yield "from srp4ctr import EventPublisher, KafkaConfig"
+            bootstrap = f"{ports.HOST}:{self.kafka_port}"
+            yield f'publisher = EventPublisher(KafkaConfig(bootstrap="{bootstrap}"))'
+        if "triton" in running:
+            yield "from srp4ctr import RankClient"
+            yield f'client = RankClient("{ports.HOST}:{self.triton_grpc_port}")'
+        pages = {
+            "page": (self.page_port, ""),
+            "stream worker": (self.worker_metrics_port, "metrics"),
+            "monitor": (self.monitor_port, "metrics"),
+            "Triton": (self.triton_metrics_port, "metrics"),
+            "callers of Triton": (self.caller_metrics_port, "metrics"),
+            "Prometheus": (self.prometheus_port, "graph"),
+        }
+        for name, (port, path) in pages.items():
+            if port and ports.is_open(port):
+                yield f"{name}: http://{ports.HOST}:{port}/{path}"

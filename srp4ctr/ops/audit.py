@@ -1,8 +1,8 @@
-"""Who changed what, when: one line of JSON a deed, appended and never rewritten.
+"""An operator's command → lines of the audit log, appended and never rewritten.
 
-In: what an operator's command is about to do. Out: a line on the disk before it is done,
-and one of how it ended; where a process was killed in between, the first stays alone. The
-file is as safe as its folder: whoever may write there may write into it.
+An entry is written to the disk before the operation, and one with its result after it. An
+operation whose process was killed has only the first. The file is as safe as its folder:
+who may write there may change it.
 """
 
 import fcntl
@@ -12,30 +12,29 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-if TYPE_CHECKING:
-    from srp4ctr.settings import Settings
+from srp4ctr.settings import Settings
 
 AUDIT_FILE = "audit.jsonl"
 BEGUN, DONE, REFUSED, FAILED = "begun", "done", "refused", "failed"
 _MAX_DETAIL = 2000  # letters: a line stays one that a person reads
+_OPERATION_KEY = "deed"  # in the file, for readers of the lines of earlier releases
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
-    """One line: what somebody is doing, or how it ended."""
+    """One line: an operation that begins, or its result."""
 
-    deed: str
-    """The same in both lines of a deed."""
+    operation: str
+    """An id, the same in both lines of an operation."""
     at: str
     """UTC, ISO 8601."""
     actor: str
-    """Who, by their own word: setting ``local.actor``, else the login and its machine."""
+    """Unverified: setting ``audit.actor``, else the login and its machine."""
     command: str
     subject: str
     """A bundle, a place in the log, …; never a user's id."""
@@ -44,9 +43,14 @@ class AuditEntry:
     after: str = ""
     detail: str = ""
 
+    def as_json(self) -> dict[str, str]:
+        """Return the entry's object in the file and in ``audit list --json``."""
+        values = asdict(self)
+        return {_OPERATION_KEY: values.pop("operation"), **values}
 
-class Outcome:
-    """What a command says of its own deed while it does it."""
+
+class AuditedOperation:
+    """What a command adds to its own audit entry while it runs."""
 
     subject = ""
     after = ""
@@ -54,86 +58,90 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditLog:
-    """Where deeds are written down, and by whom."""
+    """The file of the audit log, and the actor whose operations are added."""
 
     path: Path
     actor: str
 
     @contextmanager
-    def recorded(
+    def audited(
         self, command: str, subject: str = "", state: Callable[[], str] = str
-    ) -> Iterator[Outcome]:
-        """Write that ``command`` begins, and after the block how it ended.
+    ) -> Iterator[AuditedOperation]:
+        """Write that ``command`` begins, and after the block its result.
 
-        ``state`` is asked before and after. Raises ``OSError`` where nothing can be
-        written: then nothing is done either.
+        ``state`` is called before and after. Raises ``OSError`` where nothing can be
+        written: then the block does not run.
         """
-        told, outcome = {"deed": uuid4().hex, "actor": self.actor}, Outcome()
-        told |= {"command": command, "subject": subject, "before": state()}
-        self._append(AuditEntry(at=_now(), result=BEGUN, **told))
+        operation = AuditedOperation()
+        entry = AuditEntry(
+            operation=uuid4().hex,
+            at=_now(),
+            actor=self.actor,
+            command=command,
+            subject=subject,
+            result=BEGUN,
+            before=state(),
+        )
+        self._append(entry)
         result, detail = FAILED, ""
         try:
-            yield outcome
+            yield operation
             result = DONE
         except BaseException as error:
             result = REFUSED if isinstance(error, ValueError | RuntimeError) else FAILED
             detail = f"{type(error).__name__}: {error}"[:_MAX_DETAIL]
             raise
         finally:
-            told["subject"] = outcome.subject or subject
-            after = outcome.after or state()
-            self._append(
-                AuditEntry(at=_now(), result=result, after=after, detail=detail, **told)
-            )
+            changed = {"subject": operation.subject or subject, "detail": detail}
+            after = operation.after or state()
+            self._append(replace(entry, at=_now(), result=result, after=after, **changed))
 
-    def _append(self, deed: AuditEntry) -> None:
-        line = json.dumps(asdict(deed)).encode() + b"\n"
+    def _append(self, entry: AuditEntry) -> None:
+        line = json.dumps(entry.as_json()).encode() + b"\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         is_new = not self.path.exists()
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
         with open(os.open(self.path, flags, 0o640), "r+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            if (size := os.fstat(file.fileno()).st_size) and _last_byte(
-                file, size
-            ) != b"\n":
+            size = os.fstat(file.fileno()).st_size
+            if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
                 line = b"\n" + line  # a writer was killed, or the disk was full
             file.write(line)
             os.fsync(file.fileno())
         if is_new:
-            from srp4ctr.streams.raw_log.log_files import (
-                sync_folder,  # pyarrow: not every image has it
-            )
+            from srp4ctr.streams.raw_log import log_files  # pyarrow: not in every image
 
-            sync_folder(self.path.parent)
+            log_files.sync_folder(self.path.parent)
 
 
-def audit_log(settings: "Settings") -> AuditLog:
+def audit_log(settings: Settings) -> AuditLog:
     """Return the audit log of ``settings``."""
-    given = settings.local.audit_log
+    given = settings.audit.log
     path = Path(given) if given else Path(settings.features.log_dir).parent / AUDIT_FILE
-    return AuditLog(path=path, actor=settings.local.actor or _login())
+    return AuditLog(path=path, actor=settings.audit.actor or _login())
 
 
-def read_deeds(path: Path, since: datetime | None = None) -> tuple[list[AuditEntry], int]:
-    """Return the deeds in ``path``, oldest first, and how many lines are unreadable.
+def read_entries(path: Path, since: datetime | None = None) -> tuple[list[AuditEntry], int]:
+    """Return the operations in ``path``, oldest first, and the number of unreadable lines.
 
-    Of each deed its last line, ``begun`` where the end is missing; with ``since`` only the
-    deeds from that instant on.
+    Of each operation its last line: ``begun`` for an unfinished one. With ``since`` only
+    operations that began or ended from that instant on.
     """
-    deeds: dict[str, AuditEntry] = {}
-    broken = 0
+    entries: dict[str, AuditEntry] = {}
+    unreadable = 0
     lines = path.read_bytes().splitlines() if path.is_file() else []
     for line in filter(None, lines):
         try:
-            deed = AuditEntry(**json.loads(line))
-        except (ValueError, TypeError):
-            broken += 1
+            values = json.loads(line)
+            entry = AuditEntry(operation=values.pop(_OPERATION_KEY), **values)
+        except (ValueError, TypeError, AttributeError, KeyError):
+            unreadable += 1
             continue
-        deeds[deed.deed] = deed
-    found = sorted(deeds.values(), key=lambda each: each.at)
+        entries[entry.operation] = entry
+    found = sorted(entries.values(), key=lambda each: each.at)
     if since is not None:
         found = [each for each in found if datetime.fromisoformat(each.at) >= since]
-    return found, broken
+    return found, unreadable
 
 
 def _now() -> str:
@@ -146,7 +154,3 @@ def _login() -> str:
     except (KeyError, OSError):  # a container's user may have no name
         user = f"uid-{os.getuid()}"
     return f"{user}@{socket.gethostname()}"
-
-
-def _last_byte(file: Any, size: int) -> bytes:
-    return os.pread(file.fileno(), 1, size - 1)

@@ -1,19 +1,29 @@
-"""Empty servers → the real stack's: topics, who may use them, feature views.
+"""Prepares empty servers of the real stack: topics, Kafka users, feature views.
 
-Run at each start (``srp4ctr stack init``); what is there already stays as it is.
+Runs at each start (``srp4ctr stack init``) and leaves unchanged what exists.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 
+from srp4ctr.errors import retry_during_outage
+from srp4ctr.processes import ended_by_sigterm
 from srp4ctr.settings import Settings
+
+
+def initialize_when_up(
+    settings: Settings, users: Path | None, say: Callable[[str], None]
+) -> None:
+    """Run ``initialize``, repeated while a server does not answer; SIGTERM ends it."""
+    with ended_by_sigterm():
+        retry_during_outage(lambda: initialize(settings, users, say), say)
 
 
 def initialize(settings: Settings, users: Path | None, say: Callable[[str], None]) -> None:
     """Make what the stack needs before its first event, and ``say`` what was made.
 
     ``users`` holds a file ``kafka_NAME`` per Kafka user, with its password. Raises
-    ``ValueError`` where a server does not answer or does not let us.
+    ``ValueError`` where a server does not answer or refuses us.
     """
     from srp4ctr.features.online import feast_store  # Feast: 3 s
     from srp4ctr.streams.broker.topics import ensure_topics
@@ -24,10 +34,10 @@ def initialize(settings: Settings, users: Path | None, say: Callable[[str], None
         from srp4ctr.ops import kafka_acl
 
         probes = settings.monitoring.probe_interval_s > 0
-        let_in = kafka_acl.grant(settings.kafka, _passwords(users), probes=probes)
-        say(f"Kafka users: {', '.join(let_in)}")
+        granted = kafka_acl.grant(settings.kafka, _passwords(users), probes=probes)
+        say(f"Kafka users: {', '.join(granted)}")
     say(f"feature views: {', '.join(feast_store.apply(settings.features))}")
-    say(_of_bundles(settings))
+    say(_model_status(settings))
 
 
 def _passwords(users: Path) -> dict[str, str]:
@@ -40,8 +50,8 @@ def _passwords(users: Path) -> dict[str, str]:
     }
 
 
-def _of_bundles(settings: Settings) -> str:
-    """Return what will serve, and what to type where nothing does."""
+def _model_status(settings: Settings) -> str:
+    """Return which bundle will serve, and what to type where none does."""
     from srp4ctr.features.bundles.bundle import list_bundles
     from srp4ctr.monitoring.collector.exporter import serving_version
 

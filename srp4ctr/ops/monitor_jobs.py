@@ -13,6 +13,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from srp4ctr.errors import retry_during_outage
 from srp4ctr.features.consistency.report import REPORT_FILE
 from srp4ctr.monitoring.collector.exporter import MonitorSources
 from srp4ctr.monitoring.collector.probe import Answer, Probe
@@ -21,7 +22,7 @@ from srp4ctr.monitoring.report.build import build_contents
 from srp4ctr.monitoring.report.headline import Headline, headline
 from srp4ctr.monitoring.report.period import parse_period
 from srp4ctr.monitoring.report.prometheus.prometheus_http import Prometheus
-from srp4ctr.ops.waiting import ended_by_sigterm, until_there
+from srp4ctr.processes import ended_by_sigterm
 from srp4ctr.settings import Settings
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.events.schema import Behavior
@@ -35,7 +36,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
     Waits for a broker that does not answer yet. Raises ``ValueError`` if the port is taken.
     """
     with ended_by_sigterm():  # a reader must not be what creates a topic
-        until_there(lambda: ensure_topics(settings.kafka), say)
+        retry_during_outage(lambda: ensure_topics(settings.kafka), say)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

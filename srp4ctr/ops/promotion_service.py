@@ -73,7 +73,7 @@ def promote(
     """
     serves = partial(what_serves, settings)
     named = f"{command} --canary" if canary else command
-    with audit_log(settings).recorded(named, folder.name, serves):
+    with audit_log(settings).audited(named, folder.name, serves):
         return _promote(settings, folder, canary)
 
 
@@ -123,7 +123,7 @@ def roll_back(settings: Settings, *, canary: bool = False) -> str | None:
 
     undo = end_canary if canary else rollback
     command = "model rollback --canary" if canary else "model rollback"
-    with audit_log(settings).recorded(command, state=partial(what_serves, settings)):
+    with audit_log(settings).audited(command, state=partial(what_serves, settings)):
         return undo(settings.triton).serving
 
 

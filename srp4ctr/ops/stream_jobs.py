@@ -1,4 +1,4 @@
-"""Settings → the stream: run its worker, rebuild the store, restore a lost Kafka.
+"""Runs a stream worker, rebuilds the feature store, and restores a lost Kafka.
 
 Feast and Faust are imported when a process needs them: each costs seconds.
 """
@@ -7,16 +7,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from srp4ctr.errors import retry_during_outage
 from srp4ctr.ops.audit import audit_log
-from srp4ctr.ops.waiting import ended_by_sigterm, until_there
+from srp4ctr.processes import ended_by_sigterm
 from srp4ctr.settings import Settings
 
 Progress = Callable[[int, int], None]
-"""Gets the number of partitions that were finished since the last call, and of all."""
+"""Gets the number of partitions finished since the last call, and of all partitions."""
 
 
 def run(settings: Settings, say: Callable[[str], None]) -> None:
-    """Fold events until SIGTERM or Ctrl-C; ``say`` gets the address of the metrics.
+    """Run a worker until SIGTERM or Ctrl-C; ``say`` gets the address of the metrics.
 
     Waits for a broker or a store that does not answer yet.
     """
@@ -25,19 +26,18 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
     from srp4ctr.streams.worker.app import ensure_topics, group_ids, run_worker
 
     with ended_by_sigterm():
-        until_there(lambda: ensure_topics(settings.kafka), say)
-        sink = until_there(lambda: FeatureStoreSink(settings.features), say)
+        retry_during_outage(lambda: ensure_topics(settings.kafka), say)
+        sink = retry_during_outage(lambda: FeatureStoreSink(settings.features), say)
     address = f"{settings.streams.metrics_host}:{settings.streams.metrics_port}"
     say(f"metrics: http://{address}/metrics  (Ctrl-C stops)")
-    prepare_worker(
-        Path(settings.local.data_dir), settings.kafka.bootstrap, group_ids(settings.streams)
-    )
+    groups = group_ids(settings.streams)
+    prepare_worker(Path(settings.embedded.data_dir), settings.kafka.bootstrap, groups)
     log_dir = Path(settings.features.log_dir)
     run_worker(settings.kafka, settings.streams, sink, log_dir)
 
 
 def rebuild(settings: Settings, since: datetime, wait_s: float, progress: Progress) -> str:
-    """Have the running workers rebuild all partitions; return how much that was.
+    """Have the running workers rebuild all partitions; return what they rebuilt.
 
     Raises ``ValueError`` where ``since`` is in the future, or after ``wait_s`` seconds.
     """
@@ -45,11 +45,11 @@ def rebuild(settings: Settings, since: datetime, wait_s: float, progress: Progre
         raise ValueError(
             f"--since {since:%Y-%m-%dT%H:%M} is in the future: no event is that new"
         )
-    with audit_log(settings).recorded("stream rebuild", since.isoformat()) as outcome:
-        outcome.after = _rebuild(
+    with audit_log(settings).audited("stream rebuild", since.isoformat()) as operation:
+        operation.after = _rebuild(
             settings, round(since.timestamp() * 1000), wait_s, progress
         )
-    return outcome.after
+    return operation.after
 
 
 def _rebuild(settings: Settings, since_ms: int, wait_s: float, progress: Progress) -> str:
@@ -77,15 +77,15 @@ def restore(settings: Settings, log_dir: Path, progress: Callable[[int], None]) 
     """Publish raw log ``log_dir`` into a new, empty Kafka; return how many events.
 
     Raises ``ValueError`` where that is the log that workers write, or as
-    ``restoring.restore``.
+    ``worker.restore``.
     """
-    from srp4ctr.streams.worker import restore as restoring
+    from srp4ctr.streams.worker.restore import restore as restore_log
 
     if log_dir.resolve() == Path(settings.features.log_dir).resolve():
         raise ValueError(
             f"{log_dir} is features.log_dir: move it away first, workers begin a new one"
         )
-    with audit_log(settings).recorded("events restore", str(log_dir)) as outcome:
-        done = restoring.restore(settings.kafka, log_dir, progress)
-        outcome.after = ", ".join(f"{done[topic]:,} {topic}" for topic in sorted(done))
-    return outcome.after
+    with audit_log(settings).audited("events restore", str(log_dir)) as operation:
+        done = restore_log(settings.kafka, log_dir, progress)
+        operation.after = ", ".join(f"{done[topic]:,} {topic}" for topic in sorted(done))
+    return operation.after

@@ -55,7 +55,7 @@ def exporters(settings: Settings) -> dict[str, str]:
         "stream": f"http://{streams.metrics_host}:{streams.metrics_port}/metrics",
         "triton": settings.triton.metrics_url,
     }
-    running = stack.status(settings.local).addresses
+    running = stack.status(settings.embedded).addresses
     if running is not None:  # the settings name no client: there may be many
         found["caller"] = f"http://127.0.0.1:{running.caller_metrics_port}/metrics"
     return found

@@ -11,7 +11,7 @@ from typing import Any
 
 from srp4ctr.features.bundles import bundle
 from srp4ctr.monitoring.web.playground import RequestCost, ShownItem
-from srp4ctr.ops.store_reads import title_of
+from srp4ctr.ops.feature_store import title_of
 from srp4ctr.playground.recent_events import recent_ids
 from srp4ctr.settings import Settings
 from srp4ctr.streams.events.schema import item_key

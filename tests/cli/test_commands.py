@@ -11,7 +11,7 @@ def refusal(*command: str) -> str:
 def test_a_data_folder_without_a_stack_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("SRP4CTR_LOCAL__DATA_DIR", ".data")  # put back afterwards
+    monkeypatch.setenv("SRP4CTR_EMBEDDED__DATA_DIR", ".data")  # put back afterwards
     told = refusal("--data-dir", "/nowhere", "features", "show", "42")
     assert told == "nothing runs in /nowhere: srp4ctr --data-dir /nowhere stack up"
 

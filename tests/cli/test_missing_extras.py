@@ -16,7 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS: dict[str, list[str]] = {
     name: wanted
     for name, wanted in PROJECT["optional-dependencies"].items()
-    if name not in ("all", "dev")
+    if name not in ("all", "dev", "local")  # another extra's old name
 }
 REQUIREMENT = re.compile(r"([\w-]+)(?:\[([\w,-]+)\])?")
 INSTALLED = packages_distributions()

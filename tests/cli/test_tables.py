@@ -14,7 +14,7 @@ from srp4ctr.embedded.stack import StackStatus
 from srp4ctr.features.bundles.gates import Gate
 from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.ops.audit import DONE, FAILED, AuditEntry
-from srp4ctr.ops.store_reads import UserRows
+from srp4ctr.ops.feature_store import UserRows
 from srp4ctr.processes import Running
 from srp4ctr.streams.broker.dead_letters import ReplayReport
 from srp4ctr.streams.events.file_import import BadLine, FileReport
@@ -243,7 +243,7 @@ def test_the_audit_log() -> None:
         results.audit_table(
             [
                 AuditEntry(
-                    deed="1",
+                    operation="1",
                     command="model promote --canary",
                     subject="v118",
                     result=FAILED,
@@ -253,7 +253,7 @@ def test_the_audit_log() -> None:
                     **common,
                 ),
                 AuditEntry(
-                    deed="2",
+                    operation="2",
                     command="features forget",
                     subject=place,
                     result=DONE,

@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 HTTP_PORT = 8000  # of the pages' curl
 SETTINGS = {
     "SRP4CTR_STREAMS__LABEL_WINDOW_S": "3",
-    "SRP4CTR_LOCAL__SERVING_DIR": str(ROOT / ".serving"),
+    "SRP4CTR_EMBEDDED__SERVING_DIR": str(ROOT / ".serving"),
     "PYTHONPATH": str(ROOT),  # as an installation has it, wherever the shell is
     "COLUMNS": "200",  # tables as a wide terminal shows them
 }

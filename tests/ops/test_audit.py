@@ -1,4 +1,4 @@
-"""The audit log: what is done is written down before and after, whatever happens."""
+"""The audit log has an entry before and after each operation, whatever happens."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from srp4ctr.ops.audit import (
     REFUSED,
     AuditLog,
     audit_log,
-    read_deeds,
+    read_entries,
 )
 from srp4ctr.ops.promotion_service import promoter, what_serves
 from srp4ctr.settings import Settings, load
@@ -34,10 +34,10 @@ def log(tmp_path: Path) -> AuditLog:
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """An operator's, of a stack that is not running, with one bundle that is damaged."""
+    """Settings of an operator whose stack does not run, with one damaged bundle."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SRP4CTR_TRITON__GRPC", "127.0.0.1:1")
-    monkeypatch.setenv("SRP4CTR_LOCAL__ACTOR", "ann")
+    monkeypatch.setenv("SRP4CTR_AUDIT__ACTOR", "ann")
     monkeypatch.setenv("COLUMNS", "250")
     folder = tmp_path / ".data" / "bundles" / "v1"
     folder.mkdir(parents=True)
@@ -50,17 +50,21 @@ def shown(*words: str) -> str:
     return CliRunner().invoke(app, ["audit", "list", *words]).output
 
 
-def test_a_deed_is_two_lines_before_and_after(log: AuditLog) -> None:
+def test_an_operation_is_one_line_before_and_one_after(log: AuditLog) -> None:
     serving = ["v1"]
-    with log.recorded("model promote", "v2", state=lambda: serving[0]):
+    with log.audited("model promote", "v2", state=lambda: serving[0]):
         (begun,) = map(json.loads, log.path.read_text().splitlines())
         serving[0] = "v2"
     assert (begun["result"], begun["before"], begun["after"]) == (BEGUN, "v1", "")
     assert len(log.path.read_text().splitlines()) == 2
-    ((deed,), broken) = read_deeds(log.path)
-    assert (deed.before, deed.after, deed.result, broken) == ("v1", "v2", DONE, 0)
-    assert (deed.actor, deed.command, deed.subject) == ("ann@here", "model promote", "v2")
-    assert deed.deed == begun["deed"]
+    ((entry,), unreadable) = read_entries(log.path)
+    assert (entry.before, entry.after, entry.result, unreadable) == ("v1", "v2", DONE, 0)
+    assert (entry.actor, entry.command, entry.subject) == (
+        "ann@here",
+        "model promote",
+        "v2",
+    )
+    assert entry.operation == begun["deed"]
 
 
 @pytest.mark.parametrize(
@@ -74,61 +78,61 @@ def test_a_deed_is_two_lines_before_and_after(log: AuditLog) -> None:
 def test_what_was_refused_or_failed_is_there_with_its_reason(
     log: AuditLog, error: BaseException, result: str
 ) -> None:
-    with pytest.raises(type(error)), log.recorded("model promote", "v2", lambda: "v1"):
+    with pytest.raises(type(error)), log.audited("model promote", "v2", lambda: "v1"):
         raise error
-    ((deed,), _) = read_deeds(log.path)
-    assert (deed.result, deed.after) == (result, "v1")
-    assert deed.detail.startswith(f"{type(error).__name__}: {error}")
+    ((entry,), _) = read_entries(log.path)
+    assert (entry.result, entry.after) == (result, "v1")
+    assert entry.detail.startswith(f"{type(error).__name__}: {error}")
 
 
 def test_nothing_is_done_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     log = AuditLog(path=tmp_path / "file" / "audit.jsonl", actor="ann")
     done = []
-    with pytest.raises(OSError, match="file"), log.recorded("model rollback"):
+    with pytest.raises(OSError, match="file"), log.audited("model rollback"):
         done.append(1)
     assert done == []
 
 
 def test_a_torn_line_costs_no_other(log: AuditLog) -> None:
-    with log.recorded("model rollback"):
+    with log.audited("model rollback"):
         pass
     with log.path.open("ab") as file:
         file.write(b'{"deed": "half of a li')  # killed while it wrote
-    with log.recorded("features apply"):
+    with log.audited("features apply"):
         pass
-    deeds, broken = read_deeds(log.path)
-    assert [each.command for each in deeds] == ["model rollback", "features apply"]
-    assert broken == 1
+    entries, unreadable = read_entries(log.path)
+    assert [each.command for each in entries] == ["model rollback", "features apply"]
+    assert unreadable == 1
 
 
-def test_a_killed_promotion_has_begun_and_nobody_says_how_it_ended(log: AuditLog) -> None:
+def test_a_killed_promotion_is_an_unfinished_operation(log: AuditLog) -> None:
     program = (
         "import os, signal, sys, pathlib; from srp4ctr.ops.audit import AuditLog\n"
         "log = AuditLog(path=pathlib.Path(sys.argv[1]), actor='ann')\n"
-        "with log.recorded('model promote', 'v2'):\n"
+        "with log.audited('model promote', 'v2'):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", program, str(log.path)], check=False)
     assert done.returncode == -signal.SIGKILL
-    ((deed,), _) = read_deeds(log.path)
-    assert (deed.subject, deed.result) == ("v2", BEGUN)
+    ((entry,), _) = read_entries(log.path)
+    assert (entry.subject, entry.result) == ("v2", BEGUN)
 
 
 def test_writers_at_once_lose_no_line(log: AuditLog) -> None:
     def write(number: int) -> None:
-        with log.recorded("model promote", f"v{number}"):
+        with log.audited("model promote", f"v{number}"):
             pass
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, range(1, 65)))
-    deeds, broken = read_deeds(log.path)
-    assert {each.subject for each in deeds} == {f"v{number}" for number in range(1, 65)}
-    assert broken == 0
+    entries, unreadable = read_entries(log.path)
+    assert {each.subject for each in entries} == {f"v{number}" for number in range(1, 65)}
+    assert unreadable == 0
 
 
 def test_others_cannot_read_it(log: AuditLog) -> None:
-    with log.recorded("model rollback"):
+    with log.audited("model rollback"):
         pass
     assert os.stat(log.path).st_mode & 0o007 == 0
 
@@ -142,14 +146,14 @@ def test_a_refused_promotion_and_a_refresh_are_listed(settings: Settings) -> Non
     for words in (["model", "rollback"], ["model", "promote", "v1", "--canary"]):
         CliRunner().invoke(app, words)
     assert audit_log(settings).path == Path(".data/audit.jsonl")
-    deeds, _ = read_deeds(audit_log(settings).path)
-    assert [(each.command, each.subject, each.result) for each in deeds] == [
+    entries, _ = read_entries(audit_log(settings).path)
+    assert [(each.command, each.subject, each.result) for each in entries] == [
         ("model promote", "v1", REFUSED),
         ("model refresh", "v1", REFUSED),
         ("model rollback", "", REFUSED),
         ("model promote --canary", "v1", REFUSED),
     ]
-    assert {each.before for each in deeds} == {what_serves(settings)} == {"nothing"}
+    assert {each.before for each in entries} == {what_serves(settings)} == {"nothing"}
     assert "manifest.json is missing" in shown()
     assert "nothing in" in shown("--since", "2999-01-01")
     assert json.loads(shown("--json"))[0]["actor"] == "ann"

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.harness.raw_logs import write_log
 from srp4ctr.embedded import ports
-from srp4ctr.embedded.config import LocalConfig
+from srp4ctr.embedded.config import EmbeddedConfig
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.playground import page, playground
 from srp4ctr.playground.playground import LivePlayground
@@ -38,7 +38,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settin
                 grpc=f"127.0.0.1:{grpc}", repository=str(tmp_path / "triton")
             ),
             training=RefreshConfig(bundles_dir=str(tmp_path / "bundles")),
-            local=LocalConfig(data_dir=str(tmp_path)),
+            embedded=EmbeddedConfig(data_dir=str(tmp_path)),
         )
 
 

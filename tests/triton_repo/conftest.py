@@ -8,7 +8,7 @@ import pytest
 
 from srp4ctr import processes
 from srp4ctr.embedded import broker, ports, triton_install, triton_server
-from srp4ctr.embedded.config import LocalConfig
+from srp4ctr.embedded.config import EmbeddedConfig
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.triton_repo.config import TritonConfig
 from tests.triton_repo.bundles import MakeBundle, make_bundle_in
@@ -32,7 +32,7 @@ class Server:
     running: processes.Running | None = None
 
     def start(self) -> None:
-        serving = triton_install.build(Path(LocalConfig().serving_dir))
+        serving = triton_install.build(Path(EmbeddedConfig().serving_dir))
         self.running = triton_server.start(serving, self.plan, self.folder, tied=True)
 
     def stop(self) -> None:

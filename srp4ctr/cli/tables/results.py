@@ -29,6 +29,7 @@ _STATUS_WORDS = {
     ItemStatus.NO_ACTIVITY: "no counters yet",
 }
 _MAX_BAD_LINES = 20
+_AUDIT_STYLES = {DONE: None, BEGUN: "yellow"}
 _COLOURS = {"ok": "green", "open": "bold red", "wrong": "bold yellow", "not checked": "dim"}
 
 
@@ -122,17 +123,17 @@ def stack_table(status: StackStatus) -> Table:
     return table
 
 
-def audit_table(deeds: Iterable[AuditEntry]) -> Table:
+def audit_table(entries: Iterable[AuditEntry]) -> Table:
     """Return the audit log's entries, three lines or more each, oldest first."""
     table = a_table("audit log", "when (UTC)\nby", "command\nfrom → to\nresult")
-    for deed in deeds:
-        when = datetime.fromisoformat(deed.at).astimezone(UTC)
-        result = deed.result if not deed.detail else f"{deed.result}: {deed.detail}"
-        change = f"{deed.before} → {deed.after}" if deed.before or deed.after else "–"
-        style = None if deed.result == DONE else "yellow" if deed.result == BEGUN else "red"
-        what = f"{deed.command} {deed.subject}".rstrip()
+    for entry in entries:
+        when = datetime.fromisoformat(entry.at).astimezone(UTC)
+        result = entry.result if not entry.detail else f"{entry.result}: {entry.detail}"
+        change = f"{entry.before} → {entry.after}" if entry.before or entry.after else "–"
+        style = _AUDIT_STYLES.get(entry.result, "red")
+        what = f"{entry.command} {entry.subject}".rstrip()
         table.add_row(
-            f"{when:%Y-%m-%d %H:%M:%S}\n{escape(deed.actor)}",
+            f"{when:%Y-%m-%d %H:%M:%S}\n{escape(entry.actor)}",
             escape(f"{what}\n{change}\n{result}"),
             style=style,
         )

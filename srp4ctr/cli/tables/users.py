@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from srp4ctr.cli.tables.results import a_table, clock, figures, whole
-from srp4ctr.ops.store_reads import UserRows
+from srp4ctr.ops.feature_store import UserRows
 from srp4ctr.streams.events.schema import (
     FIRST_HASHED_ACTION,
     NAMED_ACTIONS,

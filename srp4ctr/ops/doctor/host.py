@@ -12,6 +12,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
+from srp4ctr.embedded.config import STACK_FILE
 from srp4ctr.ops import certificates, stack_secrets
 from srp4ctr.ops.doctor.check_result import (
     Finding,
@@ -22,7 +23,7 @@ from srp4ctr.ops.doctor.check_result import (
     reached_at,
 )
 from srp4ctr.ops.doctor.check_result import wrong as is_wrong
-from srp4ctr.settings import STACK_FILE, Settings
+from srp4ctr.settings import Settings
 
 _TIMEOUT_S = 3.0
 _RENEW_DAYS = 30
@@ -37,7 +38,7 @@ def is_outside(settings: Settings) -> bool:
     So it is on the machine where it runs, for a person who has set nothing.
     """
     ours = (settings.kafka.has_sasl, settings.features.redis_username)
-    is_embedded = (Path(settings.local.data_dir) / STACK_FILE).is_file()
+    is_embedded = (Path(settings.embedded.data_dir) / STACK_FILE).is_file()
     has_secrets = (Path(stack_secrets.FOLDER) / certificates.AUTHORITY_KEY).is_file()
     return (
         has_secrets

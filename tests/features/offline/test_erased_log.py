@@ -15,7 +15,7 @@ from srp4ctr.features.consistency.check import check_features
 from srp4ctr.features.offline import point_in_time
 from srp4ctr.features.offline.event_tables import opened
 from srp4ctr.features.online.store import FeatureStoreSink
-from srp4ctr.ops.audit import read_deeds
+from srp4ctr.ops.audit import read_entries
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import Impression, UserEvent
 from srp4ctr.streams.raw_log.erasure import erase_forgotten
@@ -90,12 +90,12 @@ def test_the_command_erases_served_requests_too(
 
     report = "1 erasure requests; in 2 files 3 rows removed, 3 anonymized"
     assert typed("--dry-run") == f"dry run: {report}"
-    assert read_deeds(Path(".data/audit.jsonl")) == ([], 0)
+    assert read_entries(Path(".data/audit.jsonl")) == ([], 0)
     assert typed() == f"{report}, 1 served requests removed"
     assert "in 0 files 0 rows" in typed()
     whole = [each for each in request_log.newest(folder, 9) if "odd" not in each.name]
     assert [request_log.read(path).user_id for path in whole] == ["bob"]
-    entries, _ = read_deeds(Path(".data/audit.jsonl"))
+    entries, _ = read_entries(Path(".data/audit.jsonl"))
     assert [each.after for each in entries] == [
         "2 files, 1 served requests",
         "0 files, 0 served requests",

@@ -9,7 +9,7 @@ import pytest
 
 from srp4ctr import processes
 from srp4ctr.embedded import ports, triton_install, triton_server
-from srp4ctr.embedded.config import LocalConfig
+from srp4ctr.embedded.config import EmbeddedConfig
 from srp4ctr.ops.doctor import triton
 from srp4ctr.settings import Settings
 from srp4ctr.triton_repo.config import TlsConfig, TritonConfig
@@ -28,7 +28,7 @@ def closed(
     """Yield a server with the real stack's command."""
     folder = tmp_path_factory.mktemp("closed")
     (folder / "models").mkdir()
-    serving = triton_install.build(Path(LocalConfig().serving_dir))
+    serving = triton_install.build(Path(EmbeddedConfig().serving_dir))
     with ports.reserved_ports(2) as (grpc, metrics):
         command = real_stack.triton_command(
             stack_files, folder / "models", (grpc, metrics), serving.server
@@ -54,7 +54,7 @@ def closed(
 def unguarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonConfig]:
     """Yield a plain server whose models everybody may load and unload."""
     folder = tmp_path_factory.mktemp("unguarded")
-    serving = triton_install.build(Path(LocalConfig().serving_dir))
+    serving = triton_install.build(Path(EmbeddedConfig().serving_dir))
     with ports.reserved_ports(2) as (grpc, metrics):
         plan = triton_server.ServerPlan(
             repository=folder / "models",

@@ -13,7 +13,7 @@ from tritonclient.utils import InferenceServerException
 from srp4ctr import processes
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.embedded import broker, ports, triton_install, triton_server
-from srp4ctr.embedded.config import LocalConfig
+from srp4ctr.embedded.config import EmbeddedConfig
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.ops import stack_secrets
 from srp4ctr.triton_repo.channel import connect
@@ -48,7 +48,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def started(files: Path, plan: triton_server.ServerPlan, folder: Path) -> Iterator[None]:
     """Run a server with the real stack's command."""
-    serving = triton_install.build(Path(LocalConfig().serving_dir))
+    serving = triton_install.build(Path(EmbeddedConfig().serving_dir))
     plan.repository.mkdir()
     where = (plan.grpc_port, plan.metrics_port)
     command = real_stack.triton_command(files, plan.repository, where, serving.server)

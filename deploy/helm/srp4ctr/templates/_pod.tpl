@@ -126,7 +126,7 @@ SRP4CTR_TRITON__SERVED_LOG__FOLDER: /served
 SRP4CTR_STREAMS__METRICS_HOST: 0.0.0.0
 SRP4CTR_MONITORING__HOST: 0.0.0.0
 SRP4CTR_MONITORING__PROMETHEUS_URL: {{ .Values.monitoring.prometheusUrl | quote }}
-SRP4CTR_LOCAL__DATA_DIR: /data/worker
+SRP4CTR_EMBEDDED__DATA_DIR: /data/worker
 {{- end -}}
 
 {{/* As x-store. */}}

@@ -1,4 +1,4 @@
-"""The lines to paste name what runs, and only that."""
+"""The lines to paste name the running parts, and only those."""
 
 import socket
 from pathlib import Path
@@ -6,7 +6,6 @@ from pathlib import Path
 from srp4ctr import processes
 from srp4ctr.embedded import ports
 from srp4ctr.embedded.addresses import Addresses
-from srp4ctr.embedded.snippets import snippets
 from srp4ctr.embedded.stack import StackStatus
 
 
@@ -30,9 +29,9 @@ def a_status(folder: Path, *names: str, monitor_port: int = 0) -> StackStatus:
 
 
 def test_what_runs_is_python_and_shell_to_paste(tmp_path: Path) -> None:
-    settings, variable, *python = snippets(a_status(tmp_path / "a b", "broker", "triton"))
+    settings, variable, *python = a_status(tmp_path / "a b", "broker", "triton").snippets()
     assert settings == f"settings of this stack: {tmp_path}/a b/stack.toml"
-    assert variable == f"export SRP4CTR_LOCAL__DATA_DIR='{tmp_path}/a b'"
+    assert variable == f"export SRP4CTR_EMBEDDED__DATA_DIR='{tmp_path}/a b'"
     assert python == [
         "from srp4ctr import EventPublisher, KafkaConfig",
         'publisher = EventPublisher(KafkaConfig(bootstrap="127.0.0.1:9092"))',
@@ -41,17 +40,17 @@ def test_what_runs_is_python_and_shell_to_paste(tmp_path: Path) -> None:
     ]
 
 
-def test_of_what_does_not_run_there_is_no_line(tmp_path: Path) -> None:
-    lines = "\n".join(snippets(a_status(tmp_path, "kafka")))
+def test_a_part_that_does_not_run_has_no_line(tmp_path: Path) -> None:
+    lines = "\n".join(a_status(tmp_path, "kafka").snippets())
     assert "EventPublisher" in lines
     assert "RankClient" not in lines
     assert "http" not in lines
-    assert snippets(a_status(tmp_path)) == []
-    assert snippets(StackStatus(addresses=None, running=(), ended=())) == []
+    assert a_status(tmp_path).snippets() == []
+    assert StackStatus(addresses=None, running=(), ended=()).snippets() == []
 
 
 def test_a_page_is_named_while_something_listens_there(tmp_path: Path) -> None:
     with socket.create_server((ports.HOST, 0)) as server:
         port = server.getsockname()[1]
-        lines = snippets(a_status(tmp_path, "store", monitor_port=port))
+        lines = a_status(tmp_path, "store", monitor_port=port).snippets()
     assert lines[-1] == f"monitor: http://127.0.0.1:{port}/metrics"

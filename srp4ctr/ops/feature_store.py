@@ -1,0 +1,255 @@
+"""Registers, reads, checks and erases what the feature store and the raw log hold.
+
+What ``srp4ctr features`` and ``srp4ctr model rank`` do; Feast is imported at the first
+read: it takes 3 s.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.consistency.report import FeatureCheck
+from srp4ctr.ops.audit import audit_log
+from srp4ctr.settings import Settings
+from srp4ctr.streams.events.codec import LoggedEvent
+from srp4ctr.streams.events.pseudonymization import read_pseudonyms
+from srp4ctr.streams.events.schema import Behavior, Click, Forget, UserEvent
+from srp4ctr.streams.state.counters import Activity
+from srp4ctr.streams.state.exposures import Exposures
+from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement, element_of
+from srp4ctr.streams.state.state_store import ItemProfile
+
+if TYPE_CHECKING:  # pyarrow, torch, tritonclient: not every role has them
+    from srp4ctr.streams.raw_log.erasure import Erasure
+    from srp4ctr.training.skew.check import ServedCheck
+    from srp4ctr.triton_repo.serving.messages import Ranking
+
+_TITLES = ("title", "name")  # attributes that a person knows an item by
+_LoggedAt = tuple[int, LoggedEvent]
+"""A partition, and an event in it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserRows:
+    """The store's rows of one user, and the events that made them."""
+
+    user_id: str
+    sequence: BehaviorSequence
+    exposures: Exposures
+    activity: Activity
+    titles: Mapping[int, str]
+    """By item key, of all items in the rows."""
+    origins: Mapping[SequenceElement, str]
+    """Each behaviour's event, and its place in the log."""
+    counted: Sequence[UserEvent]
+    """The events of the log that are in ``activity``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasedFiles:
+    """What an erasure removed from the files, or would remove."""
+
+    log: "Erasure"
+    served: int
+    """Served requests that were removed; 0 in a dry run."""
+
+
+def register_views(settings: Settings) -> list[str]:
+    """Register the feature views with Feast and return their names; idempotent."""
+    from srp4ctr.features.online.feast_store import apply
+    from srp4ctr.features.tensors.schema import fingerprint
+
+    with audit_log(settings).audited("features apply") as operation:
+        names = list(apply(settings.features))
+        operation.after = f"{len(names)} views, feature schema {fingerprint()}"
+    return names
+
+
+def check(settings: Settings, sample: int, show: Callable[[FeatureCheck], None]) -> bool:
+    """Compare the store with the raw log; return whether there was something to compare.
+
+    ``show`` gets the result. Raises ``ValueError`` where rows differ.
+    """
+    from srp4ctr.ops.promotion_service import checked
+
+    found = checked(settings, sample)
+    if not found.rows + found.waiting + found.partitions_left_out:
+        return False
+    show(found)
+    if found.wrong_rows:
+        raise ValueError(
+            f"{found.wrong_rows} rows differ from the raw log: srp4ctr stream rebuild"
+        )
+    return True
+
+
+def check_served(
+    settings: Settings,
+    sample: int,
+    show: Callable[["ServedCheck"], None],
+    progress: Callable[[str], AbstractContextManager[object]],
+) -> bool:
+    """Compare the newest served requests with training; return whether there were any.
+
+    ``show`` gets the result, ``progress`` what is done meanwhile. Raises ``ValueError``
+    where a score differs from its bundle's.
+    """
+    from srp4ctr.features.bundles import request_log
+    from srp4ctr.ops.promotion_service import checked_served
+    from srp4ctr.training.skew.check import MOST_APART
+
+    requests = request_log.newest(Path(settings.triton.served_log.folder), sample)
+    if not requests:
+        return False
+    with progress(f"comparing {len(requests):,} requests with the raw log"):
+        found = checked_served(settings, requests)
+    show(found)
+    worst = max(found.onnx_difference, found.torch_difference or 0.0)
+    if worst > MOST_APART:
+        raise ValueError(f"a served score differs by {worst:.2g} from its bundle's")
+    return True
+
+
+def forget(settings: Settings, user: str, wait_s: float, *, is_pseudonym: bool) -> None:
+    """Publish the erasure request of ``user``; return once a worker has applied it.
+
+    Raises ``ValueError`` for what cannot be a user's id, or after ``wait_s`` seconds: the
+    request stays and the next worker that runs applies it.
+    """
+    from srp4ctr.streams.broker.commands import request_erasure, wait_until_read
+
+    with audit_log(settings).audited("features forget") as operation:
+        offsets = request_erasure(
+            settings.kafka, stored_id(settings, user, is_pseudonym)
+        )
+        # The request, not its user: this line outlives the raw log's.
+        operation.subject = ", ".join(
+            f"{each.topic} {each.partition}@{offsets[each]}" for each in offsets
+        )
+        group = settings.streams.group_id
+        if not wait_until_read(settings.kafka, group, offsets, lambda _: None, wait_s):
+            raise ValueError(
+                f"requested, but no worker has applied it after {wait_s:g} s: the next "
+                "worker that runs does (srp4ctr stream run)"
+            )
+
+
+def erase(settings: Settings, *, dry_run: bool = False) -> ErasedFiles:
+    """Erase forgotten users from the raw log and the served requests; idempotent."""
+    from srp4ctr.streams.raw_log import erasure
+
+    log_dir = Path(settings.features.log_dir)
+    if dry_run:
+        return ErasedFiles(log=erasure.erase_forgotten(log_dir, dry_run=True), served=0)
+    with audit_log(settings).audited("features erase-forgotten") as operation:
+        found = erasure.erase_forgotten(log_dir)
+        served = _erase_served(Path(settings.triton.served_log.folder), log_dir)
+        operation.after = f"{found.files} files, {served} served requests"
+    return ErasedFiles(log=found, served=served)
+
+
+def stored_id(settings: Settings, user: str, is_pseudonym: bool) -> str:
+    """Return the id under which the stream and the store have ``user``."""
+    pseudonyms = read_pseudonyms(settings.streams.pseudonym_key_file)
+    return pseudonyms.of(user) if pseudonyms and not is_pseudonym else user
+
+
+def _erase_served(folder: Path, log_dir: Path) -> int:
+    from srp4ctr.features.bundles import request_log
+    from srp4ctr.streams.raw_log import erasure
+
+    requests = erasure.erasure_requests_in(log_dir)
+    return request_log.remove(
+        folder, lambda each: erasure.is_erased(requests, each.user_id, each.time_ms)
+    )
+
+
+def read_user(features: FeatureConfig, user_id: str) -> UserRows:
+    """Return what the store has of a user now; ``ValueError`` for an unknown user."""
+    from srp4ctr.features.online.store import FeatureStoreSink
+
+    rows = FeatureStoreSink(features).read([user_id], [])
+    if not rows:
+        raise ValueError(f"the store has no rows of user {user_id!r}")
+    logged = _logged(Path(features.log_dir), user_id)
+    sequence = rows.sequences.get(user_id, BehaviorSequence())
+    exposures = rows.exposures.get(user_id, Exposures())
+    activity = rows.activities.get(user_id, Activity())
+    keys = {e.item_key for e in sequence.elements} | {k for _, k in exposures.elements}
+    return UserRows(
+        user_id=user_id,
+        sequence=sequence,
+        exposures=exposures,
+        activity=activity,
+        titles=titles(features, sorted(keys)),
+        origins=_origins(logged),
+        counted=_counted([each for _, each in logged], activity.last_offset),
+    )
+
+
+def rank(settings: Settings, user: str, items: Sequence[str]) -> "Ranking":
+    """Return Triton's ranking of ``items``; the user's id is replaced where it must be."""
+    from srp4ctr.client.rank_client import RankClient
+
+    triton = settings.triton
+    with RankClient(
+        triton.grpc,
+        canary_share=triton.canary_share,
+        tls=triton.tls,
+        pseudonyms=read_pseudonyms(settings.streams.pseudonym_key_file),
+    ) as client:
+        return client.rank(user, items, deadline_s=5.0)
+
+
+def titles(features: FeatureConfig, item_keys: Sequence[int]) -> dict[int, str]:
+    """Return each item's title from its profile; its id where it has none, else its key."""
+    from srp4ctr.features.online.store import OnlineViews
+
+    found = OnlineViews(features).read_profiles(item_keys)
+    return {
+        key: title_of(found[key]) if key in found else f"key {key}" for key in item_keys
+    }
+
+
+def title_of(profile: ItemProfile) -> str:
+    """Return the name that a person knows the item by; its id where it has none."""
+    for name in _TITLES:
+        if isinstance(title := profile.attributes.get(name), str):
+            return title
+    return str(profile.item_id)
+
+
+def _logged(log_dir: Path, user_id: str) -> list[_LoggedAt]:
+    """Return the user's events in the raw log, with their partitions."""
+    from srp4ctr.features.consistency import replay
+
+    places = [at for at in replay.places(log_dir, "user_id") if at[0] == user_id]
+    found = replay.events_of(log_dir, "user_id", places)
+    return [
+        (partition, each) for (_, partition), events in found.items() for each in events
+    ]
+
+
+def _origins(logged: Iterable[_LoggedAt]) -> dict[SequenceElement, str]:
+    """Return each behaviour's event and where the log has it; the first of equal ones."""
+    found: dict[SequenceElement, str] = {}
+    for partition, each in logged:
+        if isinstance(each.event, Click | Behavior):
+            origin = f"{each.event.event_id}, {partition}@{each.offset}"
+            found.setdefault(element_of(each.event), origin)
+    return found
+
+
+def _counted(logged: Iterable[LoggedEvent], offset: int) -> list[UserEvent]:
+    """Return the events that the counters hold: those since the last erasure request."""
+    from srp4ctr.features.consistency.replay import counted
+
+    events: list[UserEvent] = []
+    for each in counted(logged, offset):
+        if isinstance(each.event, Forget):
+            events.clear()
+        events.append(each.event)
+    return events
