@@ -16,7 +16,7 @@ import uv
 from typer.main import get_command
 
 from srp4ctr.cli.main import app
-from tests.real_stack import DOCKERFILE, SERVICES
+from tests.compose.real_stack import DOCKERFILE, SERVICES
 from tests.structure.source_tree import ROOT
 
 ONLY_OF_TRAINING_AND_SERVING = (

@@ -1,15 +1,13 @@
 """The version is said in pyproject.toml; whatever else names it names the same."""
 
 import re
-import tomllib
-from pathlib import Path
 
 from typer.testing import CliRunner
 
 from srp4ctr.cli.main import app
+from tests.structure.source_tree import PROJECT, ROOT
 
-ROOT = Path(__file__).parents[1]
-VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+VERSION = PROJECT["version"]
 
 
 def test_the_command_says_the_version() -> None:

@@ -12,7 +12,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from srp4ctr.cli.main import app
-from tests.docs.test_blocks import complaint, name_of
+from tests.docs.command_line import complaint, name_of
 
 # Telegraphic or private words; the field has terms for all of them.
 BANNED = re.compile(

@@ -3,16 +3,14 @@
 import re
 import subprocess
 import sys
-import tomllib
 from importlib.metadata import packages_distributions
 
 import pytest
 
 from srp4ctr.cli.missing_extras import COMMANDS, PACKAGES, sentence
-from tests.docs.test_blocks import name_of
-from tests.structure.source_tree import ROOT
+from tests.docs.command_line import name_of
+from tests.structure.source_tree import PROJECT
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS: dict[str, list[str]] = {
     name: wanted
     for name, wanted in PROJECT["optional-dependencies"].items()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from srp4ctr.ops import stack_secrets
-from tests.real_stack import ROOT, SERVICES
+from tests.compose.real_stack import ROOT, SERVICES
 
 ADDRESS = "127.0.0.61"
 """Where a test's stack publishes: no other stack of this machine does."""

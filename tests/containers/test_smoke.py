@@ -13,10 +13,10 @@ import pytest
 
 from srp4ctr.ops import kafka_acl
 from srp4ctr.streams.config import KafkaConfig
+from tests.compose.real_stack import DOCKERFILE, ROOT
 from tests.containers.breaking import ways_out
 from tests.containers.stack import Stack, engine, image_of, run, until
 from tests.containers.traffic import write_visits
-from tests.real_stack import DOCKERFILE, ROOT
 
 NO_ENGINE = engine()
 pytestmark = [

@@ -23,9 +23,9 @@ from rich.console import Console
 
 from srp4ctr.demo import movielens
 from srp4ctr.streams.events.codec import encode
+from tests.compose.real_stack import ROOT
 from tests.containers import trials
 from tests.containers.stack import ContainerError, Stack, engine, image_of, run
-from tests.real_stack import ROOT
 
 CACHE = Path.home() / ".cache" / "srp4ctr"
 SMALL = ROOT / "tests" / "containers" / "small.yaml"

@@ -1,4 +1,4 @@
-"""Helm, and what it makes of the chart: objects as Kubernetes would be given them.
+"""Helm, and the objects that it renders from the chart.
 
 Where there is no ``helm`` but Go, one is built once into a cache; without either the tests
 that need it are skipped.
@@ -26,7 +26,9 @@ HELM = "v3.22.0"
 KUBERNETES = "1.37.0"
 RELEASE, NAMESPACE = "ctr", "shop"
 FULL = f"{RELEASE}-srp4ctr"
-BUNDLED = ("--set", "bundled.enabled=true")
+WITH_SERVERS = ("--set", "bundled.enabled=true")
+SERVERS = ("kafka", "redis", "postgres")
+ROLES = ("init", "stream", "trainer", "triton", "monitor", "ops")
 _BUILD_S = 540.0
 
 
@@ -66,18 +68,18 @@ def _found_or_built() -> tuple[str, str]:
 
 
 def _version(program: str) -> str:
-    asked = [program, "version", "--template", "{{.Version}}"]
-    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+    command = [program, "version", "--template", "{{.Version}}"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Return what Helm said; of links it says where they lead, which is left out."""
+    """Return what Helm printed, without its warnings of symbolic links."""
     done = subprocess.run(
         [helm(), *map(str, arguments)], capture_output=True, text=True, check=False
     )
     lines = done.stderr.splitlines(keepends=True)
-    said = "".join(each for each in lines if "found symbolic link" not in each)
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout, said)
+    errors = "".join(each for each in lines if "found symbolic link" not in each)
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout, errors)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +118,7 @@ class Rendered:
 def template(
     *arguments: str | Path, release: str = RELEASE, namespace: str = NAMESPACE
 ) -> subprocess.CompletedProcess[str]:
-    """Return what ``helm template`` said."""
+    """Return what ``helm template`` printed."""
     return run(
         *("template", release, CHART, "--namespace", namespace),
         *("--kube-version", KUBERNETES, *arguments),
@@ -124,7 +126,7 @@ def template(
 
 
 def parsed(done: subprocess.CompletedProcess[str]) -> Rendered:
-    """Return the objects in what Helm wrote."""
+    """Return the objects that Helm rendered."""
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

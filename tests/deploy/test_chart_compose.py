@@ -8,16 +8,19 @@ import pytest
 import yaml
 
 from srp4ctr import settings
-from tests.deploy.helm import BUNDLED as WITH_SERVERS
-from tests.deploy.helm import FULL, Rendered, parsed, rendered, template
-from tests.real_stack import COMPOSE, DEFAULTED, ROOT, SERVICES, settings_of
-from tests.test_version import VERSION
+from tests.compose.real_stack import COMPOSE, DEFAULTED, ROOT, SERVICES, settings_of
+from tests.deploy.helm import (
+    FULL,
+    ROLES,
+    SERVERS,
+    WITH_SERVERS,
+    Rendered,
+    parsed,
+    rendered,
+    template,
+)
+from tests.structure.source_tree import PROJECT
 
-BUNDLED = ("kafka", "redis", "postgres")
-OURS = tuple(
-    name for name in ("init", "stream", "trainer", "triton", "monitor", "ops")
-    if name in SERVICES
-)  # fmt: skip
 # Where a pod is, and what only Kubernetes knows.
 ADDRESSES = {
     "SRP4CTR_TRITON__GRPC",
@@ -53,24 +56,24 @@ def cpus(text: str) -> float:
     return float(text[:-1]) / 1000 if text.endswith("m") else float(text)
 
 
-def test_every_service_of_compose_has_a_pod_or_is_the_clusters_own() -> None:
+def test_every_service_of_compose_has_a_pod_or_belongs_to_the_cluster() -> None:
     own = {"prometheus", "alertmanager", "grafana"}
     variants = {name for name in SERVICES if name.endswith("-gpu")}
-    assert set(SERVICES) - own - variants == {*OURS, *BUNDLED}
+    assert set(SERVICES) - own - variants == {*ROLES, *SERVERS}
 
 
 def test_the_chart_is_of_this_version() -> None:
     chart = yaml.safe_load((ROOT / "deploy/helm/srp4ctr/Chart.yaml").read_text())
-    assert chart["appVersion"] == VERSION == chart["version"]
+    assert chart["appVersion"] == PROJECT["version"] == chart["version"]
 
 
-@pytest.mark.parametrize("role", OURS + BUNDLED)
+@pytest.mark.parametrize("role", ROLES + SERVERS)
 def test_images_are_the_same(chart: Rendered, role: str) -> None:
     assert container(chart, role)["image"] == SERVICES[role]["image"]
 
 
-@pytest.mark.parametrize("role", OURS + BUNDLED)
-def test_the_command_is_the_same_word_for_word(chart: Rendered, role: str) -> None:
+@pytest.mark.parametrize("role", ROLES + SERVERS)
+def test_the_command_is_the_same(chart: Rendered, role: str) -> None:
     found, service = container(chart, role), SERVICES[role]
     command = service.get("command", [])
     if role == "trainer":  # a CronJob's schedule repeats it
@@ -83,7 +86,7 @@ def test_the_command_is_the_same_word_for_word(chart: Rendered, role: str) -> No
     assert found["args"] == command
 
 
-@pytest.mark.parametrize("role", OURS + BUNDLED)
+@pytest.mark.parametrize("role", ROLES + SERVERS)
 def test_the_environment_is_the_same_but_for_where_triton_is(
     chart: Rendered, role: str
 ) -> None:
@@ -99,7 +102,7 @@ def test_the_environment_is_the_same_but_for_where_triton_is(
     assert differing <= ADDRESSES
 
 
-@pytest.mark.parametrize("role", [role for role in OURS if role != "triton"])
+@pytest.mark.parametrize("role", [role for role in ROLES if role != "triton"])
 def test_the_settings_are_read_and_name_every_triton(
     role: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
@@ -147,7 +150,7 @@ def files_in(pod: dict[str, Any]) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("role", OURS + BUNDLED)
+@pytest.mark.parametrize("role", ROLES + SERVERS)
 def test_a_pod_sees_the_secrets_that_compose_gives_it(chart: Rendered, role: str) -> None:
     assert files_in(chart.pod(role)) == set(SERVICES[role]["secrets"])
 
@@ -165,7 +168,7 @@ def volumes_of(service: dict[str, Any]) -> Iterator[tuple[str, str, bool]]:
             yield source, path, mode != ["ro"]
 
 
-@pytest.mark.parametrize("role", OURS + BUNDLED)
+@pytest.mark.parametrize("role", ROLES + SERVERS)
 def test_volumes_are_mounted_with_the_same_rights(chart: Rendered, role: str) -> None:
     mounts = {
         (m["name"], m["mountPath"], not m.get("readOnly", False))
@@ -175,8 +178,8 @@ def test_volumes_are_mounted_with_the_same_rights(chart: Rendered, role: str) ->
     assert mounts == set(volumes_of(SERVICES[role]))
 
 
-@pytest.mark.parametrize("role", OURS + BUNDLED)
-def test_memory_that_is_a_disk_is_as_great(chart: Rendered, role: str) -> None:
+@pytest.mark.parametrize("role", ROLES + SERVERS)
+def test_disks_in_memory_have_the_same_size(chart: Rendered, role: str) -> None:
     spec = chart.pod(role)["spec"]
     memory = {
         volume["name"]: volume["emptyDir"]["sizeLimit"]
@@ -199,7 +202,7 @@ def test_memory_that_is_a_disk_is_as_great(chart: Rendered, role: str) -> None:
     assert sizes == wanted
 
 
-@pytest.mark.parametrize("role", OURS + BUNDLED)
+@pytest.mark.parametrize("role", ROLES + SERVERS)
 def test_a_container_has_no_more_rights(chart: Rendered, role: str) -> None:
     service, spec = SERVICES[role], chart.pod(role)["spec"]
     user, group = map(int, service["user"].split(":"))
@@ -218,8 +221,8 @@ def test_a_container_has_no_more_rights(chart: Rendered, role: str) -> None:
         }
 
 
-@pytest.mark.parametrize("role", OURS + BUNDLED)
-def test_a_container_may_take_as_much(chart: Rendered, role: str) -> None:
+@pytest.mark.parametrize("role", ROLES + SERVERS)
+def test_a_container_has_the_same_limits(chart: Rendered, role: str) -> None:
     wanted = SERVICES[role]["deploy"]["resources"]["limits"]
     limits = container(chart, role)["resources"]["limits"]
     assert limits["memory"] == size(wanted["memory"])
@@ -239,32 +242,32 @@ def test_on_a_gpu_as_in_compose(role: str) -> None:
     assert backend == "onnxruntime"
 
 
-def test_a_refresh_runs_alone_and_is_given_time_to_end(chart: Rendered) -> None:
+def test_refreshes_do_not_overlap_and_are_not_repeated(chart: Rendered) -> None:
     spec = chart.one("CronJob", "trainer")["spec"]
     assert spec["concurrencyPolicy"] == "Forbid"
     assert spec["jobTemplate"]["spec"]["backoffLimit"] == 0
 
 
-@pytest.mark.parametrize("role", OURS + BUNDLED)
-def test_a_container_is_given_as_long_to_end(chart: Rendered, role: str) -> None:
-    asked = SERVICES[role].get("stop_grace_period")
-    if asked:
+@pytest.mark.parametrize("role", ROLES + SERVERS)
+def test_a_container_has_the_same_grace_period(chart: Rendered, role: str) -> None:
+    grace = SERVICES[role].get("stop_grace_period")
+    if grace:
         given = chart.pod(role)["spec"]["terminationGracePeriodSeconds"]
-        assert f"{given}s" == asked
+        assert f"{given}s" == grace
 
 
-@pytest.mark.parametrize("role", ["stream", "monitor", *BUNDLED])
-def test_health_is_asked_where_compose_asks(chart: Rendered, role: str) -> None:
+@pytest.mark.parametrize("role", ["stream", "monitor", *SERVERS])
+def test_probes_are_compose_s_health_checks(chart: Rendered, role: str) -> None:
     _, *command = SERVICES[role]["healthcheck"]["test"]
     probe = container(chart, role)["readinessProbe"]
-    if role in BUNDLED:
+    if role in SERVERS:
         assert probe["exec"]["command"] == command
         return
     ports = {
         each["name"]: each["containerPort"] for each in container(chart, role)["ports"]
     }
-    asked = f"127.0.0.1:{ports[probe['httpGet']['port']]}{probe['httpGet']['path']}'"
-    assert asked in command[-1]
+    address = f"127.0.0.1:{ports[probe['httpGet']['port']]}{probe['httpGet']['path']}'"
+    assert address in command[-1]
 
 
 def test_bundled_servers_are_where_the_settings_look(chart: Rendered) -> None:

@@ -1,16 +1,15 @@
-"""Who can reach whom in the cluster: what compose.yaml's networks allow, and no more."""
+"""Pods reach exactly those that compose.yaml's networks allow."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from tests.deploy.helm import BUNDLED as WITH_SERVERS
-from tests.deploy.helm import Rendered, parsed, rendered, template
-from tests.deploy.test_chart_compose import BUNDLED, OURS
-from tests.real_stack import SERVICES
+from tests.compose.real_stack import SERVICES
+from tests.deploy.helm import ROLES as OURS
+from tests.deploy.helm import SERVERS, WITH_SERVERS, Rendered, parsed, rendered, template
 
-ROLES = OURS + BUNDLED
+ROLES = OURS + SERVERS
 Labels = Mapping[str, str]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.helm import BUNDLED, CHART, VALUES, parsed, rendered, template
+from tests.deploy.helm import CHART, VALUES, WITH_SERVERS, parsed, rendered, template
 
 WRONG = {
     "stream.replica=3": "additional properties 'replica' not allowed",
@@ -36,7 +36,7 @@ WRONG = {
 
 @pytest.mark.parametrize("change", WRONG)
 def test_a_wrong_value_is_refused(change: str) -> None:
-    done = template(*BUNDLED, "--set", change)
+    done = template(*WITH_SERVERS, "--set", change)
     assert done.returncode != 0
     assert re.search(WRONG[change], done.stderr), done.stderr
 
@@ -48,8 +48,8 @@ def test_without_servers_it_says_what_to_set() -> None:
 
 
 def test_a_release_whose_services_could_not_be_named_so_is_refused() -> None:
-    assert "set fullnameOverride" in template(*BUNDLED, release="1st").stderr
-    made = parsed(template(*BUNDLED, "--set", "fullnameOverride=first", release="1st"))
+    assert "set fullnameOverride" in template(*WITH_SERVERS, release="1st").stderr
+    made = parsed(template(*WITH_SERVERS, "--set", "fullnameOverride=first", release="1st"))
     assert "first-triton" in made.all("Service")
 
 
@@ -102,7 +102,7 @@ def test_what_has_no_other_copy_outlives_the_release() -> None:
 
 
 def test_a_claim_that_exists_is_taken() -> None:
-    made = parsed(template(*BUNDLED, "--set", "volumes.data.existingClaim=log"))
+    made = parsed(template(*WITH_SERVERS, "--set", "volumes.data.existingClaim=log"))
     assert "ctr-srp4ctr-data" not in made.all("PersistentVolumeClaim")
     (data,) = [v for v in made.pod("stream")["spec"]["volumes"] if v["name"] == "data"]
     assert data["persistentVolumeClaim"]["claimName"] == "log"
@@ -122,8 +122,10 @@ def test_a_secret_elsewhere_is_taken_under_its_own_key() -> None:
 
 
 def test_a_changed_setting_restarts_workers_and_not_triton() -> None:
-    one = parsed(template(*BUNDLED))
-    other = parsed(template(*BUNDLED, "--set", "settings=streams.sequence_length = 100"))
+    one = parsed(template(*WITH_SERVERS))
+    other = parsed(
+        template(*WITH_SERVERS, "--set", "settings=streams.sequence_length = 100")
+    )
     for role in ("stream", "monitor"):
         assert one.pod(role) != other.pod(role)
     assert one.pod("triton") == other.pod("triton")
@@ -135,5 +137,5 @@ def test_operators_commands_have_a_pod_when_somebody_wants_one() -> None:
     job = made.one("CronJob", "erase-forgotten")
     spec = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     assert spec["containers"][0]["args"] == ["features", "erase-forgotten"]
-    off = parsed(template(*BUNDLED, "--set", "ops.enabled=false"))
+    off = parsed(template(*WITH_SERVERS, "--set", "ops.enabled=false"))
     assert "ctr-srp4ctr-ops" not in off.all("Deployment")

@@ -1,4 +1,4 @@
-"""Every block of every page: what it is, that it can be read, and that some test runs it.
+"""Every block of every page has a language, can be parsed, and is run by some test.
 
 Python is run by ``tests/end_to_end/test_documents.py`` and what it names. A command of ours
 is read as the command line reads it, and typed by a test, or a line here says why not.
@@ -12,10 +12,9 @@ from collections.abc import Callable
 
 import pytest
 import yaml
-from typer.main import get_command
 
 from benchmarks.__main__ import modules
-from srp4ctr.cli.main import app
+from tests.docs.command_line import complaint, name_of
 from tests.docs.pages import Block, blocks, commands, pages, prose, words
 from tests.structure.source_tree import all_files
 
@@ -112,28 +111,3 @@ def test_every_benchmark_that_a_page_names_exists() -> None:
         if name
     }
     assert named - modules().keys() == set()
-
-
-def name_of(typed: list[str]) -> str:
-    """Return the noun and the verb of a command's words, or its one name."""
-    names, group = [], get_command(app)
-    for word in typed:
-        if inner := getattr(group, "commands", {}).get(word):
-            names.append(word)
-            group = inner
-    return " ".join(names)
-
-
-def complaint(typed: list[str]) -> str:
-    """Return what the command line does not like about ``typed``, which is not done."""
-    command, rest = get_command(app), typed
-    try:
-        while True:
-            context = command.make_context(command.name, list(rest))
-            if not hasattr(command, "resolve_command"):
-                return ""
-            _, command, rest = command.resolve_command(
-                context, [*context._protected_args, *context.args]
-            )
-    except Exception as error:  # typer's own kinds
-        return str(error) or type(error).__name__

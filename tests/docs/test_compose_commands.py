@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.docs.command_line import complaint
 from tests.docs.pages import commands, pages, prose, words
-from tests.docs.test_blocks import complaint
 from tests.structure.source_tree import ROOT
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")

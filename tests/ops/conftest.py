@@ -3,7 +3,7 @@
 import gc
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,16 +15,15 @@ from srp4ctr.ops import kafka_acl, stack_secrets
 from srp4ctr.streams.broker.clients import connect
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.config import KafkaConfig
-from tests import real_stack
+from tests.compose import real_stack
 
-As = Callable[..., KafkaConfig]
 MISSING_TOOLS = apache_kafka.missing_tools()
 MISSING_TOOLS += [name for name in ("openssl", "bash") if shutil.which(name) is None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClosedKafka:
-    """A broker that lets its users alone in."""
+    """A broker that lets only its users in."""
 
     inside: str
     outside: str

@@ -59,11 +59,8 @@ def test_an_operation_is_one_line_before_and_one_after(log: AuditLog) -> None:
     assert len(log.path.read_text().splitlines()) == 2
     ((entry,), unreadable) = read_entries(log.path)
     assert (entry.before, entry.after, entry.result, unreadable) == ("v1", "v2", DONE, 0)
-    assert (entry.actor, entry.command, entry.subject) == (
-        "ann@here",
-        "model promote",
-        "v2",
-    )
+    found = (entry.actor, entry.command, entry.subject)
+    assert found == ("ann@here", "model promote", "v2")
     assert entry.operation == begun["deed"]
 
 

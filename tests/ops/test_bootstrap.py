@@ -12,7 +12,7 @@ from srp4ctr.settings import Settings
 from srp4ctr.streams.broker.topics import PUBLISHED_TOPICS, ensure_topics
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.triton_repo.config import TritonConfig
-from tests import real_stack
+from tests.compose import real_stack
 from tests.ops.conftest import MISSING_TOOLS, ClosedKafka
 
 NEEDED = [

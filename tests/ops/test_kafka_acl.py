@@ -1,4 +1,4 @@
-"""Who may do what on the real stack's Kafka: its own configuration, an Apache Kafka."""
+"""Permissions on the real stack's Kafka: an Apache Kafka with its configuration."""
 
 import time
 from dataclasses import replace
@@ -44,7 +44,7 @@ def write(kafka: KafkaConfig, topic: str) -> None:
 
 
 def read(kafka: KafkaConfig, topic: str) -> None:
-    """Ask for a record of ``topic``, or raise the broker's error."""
+    """Fetch a record of ``topic``, or raise the broker's error."""
     consumer = KafkaConsumer(**client_arguments(kafka), auto_offset_reset="earliest")
     try:
         consumer.assign([TopicPartition(topic, 0)])

@@ -11,7 +11,7 @@ import redis
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.state_store import FatalStoreError, ItemProfile
-from tests import real_stack
+from tests.compose import real_stack
 
 MISSING = [tool for tool in ("redis-server", "openssl") if shutil.which(tool) is None]
 pytestmark = [

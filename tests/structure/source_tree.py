@@ -1,6 +1,7 @@
 """The project's Python files, parsed once: what every structure test looks at."""
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -9,6 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("streams", "features", "training", "triton_repo", "monitoring")
 PACKAGE = "srp4ctr"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
+from tests.docs.command_line import complaint
 from tests.docs.pages import commands, pages, prose, words
-from tests.docs.test_blocks import complaint
 from tests.structure.source_tree import ROOT
 
 README = pages()["README.md"]

@@ -13,7 +13,7 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.ops.doctor import store
 from srp4ctr.ops.doctor.check_result import answers, own_addresses
 from srp4ctr.settings import Settings
-from tests import real_stack
+from tests.compose import real_stack
 
 MISSING = [tool for tool in ("redis-server", "openssl") if shutil.which(tool) is None]
 pytestmark = [

@@ -13,7 +13,7 @@ from srp4ctr.embedded.config import EmbeddedConfig
 from srp4ctr.ops.doctor import triton
 from srp4ctr.settings import Settings
 from srp4ctr.triton_repo.config import TlsConfig, TritonConfig
-from tests import real_stack
+from tests.compose import real_stack
 
 pytestmark = [
     pytest.mark.triton,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.real_stack import ROOT
+from tests.compose.real_stack import ROOT
 
 
 def supervised(folder: Path, script: str, **variables: str) -> subprocess.Popen[str]:

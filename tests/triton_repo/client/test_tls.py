@@ -19,7 +19,7 @@ from srp4ctr.ops import stack_secrets
 from srp4ctr.triton_repo.channel import connect
 from srp4ctr.triton_repo.config import TlsConfig, TritonConfig
 from srp4ctr.triton_repo.deployment import promotion
-from tests import real_stack
+from tests.compose import real_stack
 from tests.docs.pages import blocks
 from tests.triton_repo.bundles import KNOWN_ITEM, a_check, make_bundle_in
 

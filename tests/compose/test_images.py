@@ -2,14 +2,13 @@
 
 import re
 import subprocess
-import tomllib
 
 import pytest
 
+from tests.compose.real_stack import DOCKERFILE, ROOT, SERVICES
 from tests.docs.pages import pages
-from tests.real_stack import DOCKERFILE, ROOT, SERVICES
+from tests.structure.source_tree import PROJECT
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REGISTRY = "registry.example.com/team"
 BUILT = {each["image"] for each in SERVICES.values() if "build" in each}
 

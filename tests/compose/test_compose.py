@@ -16,7 +16,7 @@ from srp4ctr.monitoring.cost import triton_counters
 from srp4ctr.monitoring.dashboards import FOLDER
 from srp4ctr.ops.triton import supervisor
 from srp4ctr.triton_repo.deployment.model_config import ENSEMBLES
-from tests.real_stack import (
+from tests.compose.real_stack import (
     COMPOSE,
     DEFAULTED,
     DOCKERFILE,
@@ -154,7 +154,7 @@ def test_tritons_processes_are_looked_after_by_the_container_s_first_process(
     (*shell, script) = triton["command"]
     assert shell == ["bash", "-c"]
     asked = re.search(
-        r"exec (\S+) -m srp4ctr\.ops\.triton\.triton_supervisor (.* -- tritonserver .*)",
+        r"exec (\S+) -m srp4ctr\.ops\.triton\.supervisor (.* -- tritonserver .*)",
         script,
         re.DOTALL,
     )

@@ -20,7 +20,7 @@ from srp4ctr.embedded import apache_kafka
 from srp4ctr.embedded.ports import HOST, is_open, reserved_ports
 from srp4ctr.features.config import FeatureConfig
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SECRETS = "/run/secrets"
 COMPOSE: dict[str, Any] = yaml.safe_load(
     (ROOT / "compose.yaml").read_text(encoding="utf-8")
