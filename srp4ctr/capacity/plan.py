@@ -1,7 +1,7 @@
-"""A traffic and what was measured → the machines that it needs, and what breaks first.
+"""Traffic and measured costs → the machines that it needs, and what breaks first.
 
-Each constant names the file under ``benchmarks/results`` that it is from; a test compares
-the two. They are of one slow CPU: ``docs/capacity.md`` says how to measure yours.
+Each constant names its file under ``benchmarks/results``; a test compares the two. They
+were measured on one slow CPU: ``docs/capacity.md`` says how to measure yours.
 """
 
 import math
@@ -15,19 +15,20 @@ from typer import Option
 from srp4ctr.settings import Settings
 
 CORES, MEMORY, DISK = "cores", "GB of memory", "GB of disk"
-DAY_S, MACHINE_BYTES = 86_400.0, 64e9  # of memory, where a part cannot be spread
+DAY_S = 86_400.0
+MACHINE_BYTES = 64e9  # memory of a machine, for a part that is one process
 LINE = ("part", "what", "value", "unit", "source")
 LIMIT = ("what", "needed", "holds", "unit", "remedy", "source", "times")
 
 
-class Measured(NamedTuple):
-    """A constant, or one per length L of histories; the result and field it is from."""
+class MeasuredCost(NamedTuple):
+    """A constant, or one per length L of histories, and its result file and field."""
 
     source: str
     value: float | Mapping[int, float]
 
     def at(self, length: float = 0.0) -> float:
-        """Return it at L, on the line through two measured; the same below the least."""
+        """Return the cost at L, interpolated; below the least measured L it is constant."""
         if not isinstance(self.value, Mapping):
             return self.value
         lines = [*pairwise(self.value.items())]
@@ -36,35 +37,39 @@ class Measured(NamedTuple):
         return first + (last - first) * (max(length, low) - low) / (high - low)
 
 
-WORKER_US = Measured("footprints.json: worker_us_per_event", {50: 97.67, 200: 104.5})
-USER_BYTES = Measured("footprints.json: bytes_per_user", {50: 2691, 200: 6450})
-WINDOW_MS = Measured("footprints.json: pretraining_ms_per_window", {50: 1.511, 200: 7.384})
-# These do not grow with L, or less than two runs differ: means of both lengths.
-SHARE_BYTES = Measured("footprints.json: bytes_per_item_share", 434.0)
-PROFILE_BYTES = Measured("footprints.json: bytes_per_item_profile", 426.5)
-KAFKA_BYTES = Measured("footprints.json: kafka_bytes_per_event", 405.0)
-LOG_BYTES = Measured("footprints.json: log_bytes_per_event", 44.0)
-STORE_US = Measured("footprints.json: store_us_per_event", 14.915)
-KAFKA_US = Measured("footprints.json: kafka_us_per_event", 47.915)
-USER_READ_US = Measured("footprints.json: store_us_per_user_read", 85.0)
-ITEM_READ_US = Measured("footprints.json: store_us_per_item_read", 24.0)
-ROWS_OF_ITEM_READ = 5  # a share of each of four partitions, and a profile
-TABLE_TURN_S = Measured("footprints.json: table_turn_s_per_million_items", 0.822)
+WORKER_US = MeasuredCost("footprints.json: worker_us_per_event", {50: 97.67, 200: 104.5})
+USER_BYTES = MeasuredCost("footprints.json: bytes_per_user", {50: 2691, 200: 6450})
+WINDOW_MS = MeasuredCost(
+    "footprints.json: pretraining_ms_per_window", {50: 1.511, 200: 7.384}
+)
+# These do not grow with L, or by less than the noise: means of both lengths.
+SHARE_BYTES = MeasuredCost("footprints.json: bytes_per_item_share", 434.0)
+PROFILE_BYTES = MeasuredCost("footprints.json: bytes_per_item_profile", 426.5)
+KAFKA_BYTES = MeasuredCost("footprints.json: kafka_bytes_per_event", 405.0)
+LOG_BYTES = MeasuredCost("footprints.json: log_bytes_per_event", 44.0)
+STORE_US = MeasuredCost("footprints.json: store_us_per_event", 14.915)
+KAFKA_US = MeasuredCost("footprints.json: kafka_us_per_event", 47.915)
+USER_READ_US = MeasuredCost("footprints.json: store_us_per_user_read", 85.0)
+ITEM_READ_US = MeasuredCost("footprints.json: store_us_per_item_read", 24.0)
+ROWS_PER_ITEM_READ = 5  # counters of each of four partitions, and a profile
+TABLE_TURN_S = MeasuredCost("footprints.json: table_turn_s_per_million_items", 0.822)
 RANK_S = "serving.json: cpu_s_per_1000_candidates of rank"
-FOLDED_S = {  # by L, then by the candidates of a request
+ENCODE_ONCE_S = {  # by L, then by the candidates of a request
     50: {10: 0.43888, 100: 0.06973, 500: 0.02394},
     200: {10: 0.62352, 100: 0.08249, 500: 0.03649},
     1000: {10: 2.67286, 100: 0.34581, 500: 0.0951},
 }
-TILED_S = Measured(f"{RANK_S}_tiled, 100 candidates", {50: 0.61069, 200: 2.88125})
-SERVER_MB = Measured("serving.json: rss_mb, two processes that rank", 560.5)
-FIT_MS = Measured("folded_training.json: folded_s of ebnerd, an impression, L = 50", 0.1435)
-LABEL_US = Measured("monitoring.json: overhead_us_per_event", 21.24)
-LABEL_BYTES = Measured("monitoring.json: memory_mb of a million labels", 372.1)
-WAITING_BYTES = Measured("settings.toml: streams.max_kept_impressions", 600.0)
-CUT_BYTES = Measured("recorded.json: peak_rss_mb of point_in_time, 10 M", 200.0)
-ITEMS_A_TURN = Measured("features/online/item_cache.py: MAX_ITEMS_A_TURN", 500.0)
-ITEM_BYTES = Measured("training/config.py: D = 64", 256.0)
+RE_ENCODE_S = MeasuredCost(f"{RANK_S}_tiled, 100 candidates", {50: 0.61069, 200: 2.88125})
+SERVER_MB = MeasuredCost("serving.json: rss_mb, two processes that rank", 560.5)
+FIT_MS = MeasuredCost(
+    "folded_training.json: folded_s of ebnerd, an impression, L = 50", 0.1435
+)
+LABEL_US = MeasuredCost("monitoring.json: overhead_us_per_event", 21.24)
+LABEL_BYTES = MeasuredCost("monitoring.json: memory_mb of a million labels", 372.1)
+WAITING_BYTES = MeasuredCost("settings.toml: streams.max_kept_impressions", 600.0)
+CUT_BYTES = MeasuredCost("recorded.json: peak_rss_mb of point_in_time, 10 M", 200.0)
+ITEMS_PER_TURN = MeasuredCost("features/online/item_cache.py: MAX_ITEMS_A_TURN", 500.0)
+ITEM_BYTES = MeasuredCost("training/config.py: D = 64", 256.0)
 ONNX_BYTES = 2**31  # of encoder.onnx or head.onnx, with all items: protobuf reads no more
 TABLE_BYTES = 153  # of an item in features/online/item_cache.py, with eight attributes
 # Shares of the events, a news site's (benchmarks/streaming/ingest_events.py); clicks are
@@ -73,28 +78,37 @@ IMPRESSIONS, BEHAVIORS = 0.6, 0.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """The busiest hour, how the system is laid out for it, and prices."""
+class CapacityOptions:
+    """The traffic of the busiest hour, the layout of the system, and prices."""
 
     users: Annotated[int, Option(help="Number of users.")]
     items: Annotated[int, Option(help="Number of items that may be shown.")]
-    events_per_s: Annotated[float, Option(help="Of all kinds, in the busiest hour.")]
-    requests_per_s: Annotated[float, Option(help="In the busiest hour.")]
+    events_per_s: Annotated[float, Option(help="Events per second, busiest hour.")]
+    requests_per_s: Annotated[float, Option(help="Requests per second, busiest hour.")]
     candidates: Annotated[int, Option(help="Items per request.")] = 100
-    history: Annotated[int, Option(help="L: a user's last behaviours.")] = 50
-    partitions: Annotated[int, Option(help="Per topic; 0: twice the workers.")] = 0
+    history: Annotated[int, Option(help="Behaviours kept per user.")] = 50
+    partitions: Annotated[
+        int, Option(help="Partitions per topic; 0 means twice the workers.")
+    ] = 0
     utilisation: Annotated[float, Option(help="Planned share of each core.")] = 0.6
-    retention_days: Annotated[float, Option(help="How long Kafka keeps events.")] = 7.0
-    copies: Annotated[int, Option(help="Of Kafka's and Redis's data.")] = 2
-    cores: Annotated[int, Option(help="Of a machine that serves or trains.")] = 16
+    retention_days: Annotated[float, Option(help="Days that Kafka keeps events.")] = 7.0
+    copies: Annotated[int, Option(help="Copies of the data of Kafka and Redis.")] = 2
+    cores: Annotated[int, Option(help="Cores of a machine that serves or trains.")] = 16
     train_days: Annotated[float, Option(help="Days of new events per refresh.")] = 1.0
-    gpu_times: Annotated[float, Option(help="A GPU's speed in cores: measure yours.")] = 0.0
+    gpu_times: Annotated[
+        float, Option(help="Speed of your GPU in cores; 0 means no GPU.")
+    ] = 0.0
     price_core_hour: Annotated[
-        float | None, Option(help="Else monitoring.price_per_core_hour.")
+        float | None,
+        Option(help="Price of a core per hour. Default: monitoring.price_per_core_hour."),
     ] = None
-    price_memory_gb_month: Annotated[float, Option(help="Of a GB in Redis, Triton.")] = 3.0
-    price_disk_gb_month: Annotated[float, Option(help="Of a GB on disk.")] = 0.08
-    as_json: Annotated[bool, Option("--json", help="For programs.")] = False
+    price_memory_gb_month: Annotated[
+        float, Option(help="Price of a GB of memory per month.")
+    ] = 3.0
+    price_disk_gb_month: Annotated[
+        float, Option(help="Price of a GB of disk per month.")
+    ] = 0.08
+    as_json: Annotated[bool, Option("--json", help="Print JSON.")] = False
 
     def __post_init__(self) -> None:
         for name in (each.name for each in fields(self) if each.name != "as_json"):
@@ -107,17 +121,19 @@ class Options:
             raise ValueError(f"--utilisation is {self.utilisation:g}; it must be at most 1")
 
 
-class Plan:
-    """What a demand needs with the settings: amounts of what was measured."""
+class CapacityPlan:
+    """What a traffic needs with the settings: amounts times measured costs."""
 
-    def __init__(self, options: Options, settings: Settings) -> None:
+    def __init__(self, options: CapacityOptions, settings: Settings) -> None:
         self.options, self.settings, d = options, settings, options
         self.labels_per_s = d.events_per_s * IMPRESSIONS
         self.workers = self.value(d.events_per_s, CORES, WORKER_US)
         self.partitions = d.partitions or max(4, 2 * self.workers)
-        us = {L: {n: s * n * 1e3 for n, s in row.items()} for L, row in FOLDED_S.items()}
-        by_length = {L: Measured("", row).at(d.candidates) for L, row in us.items()}
-        self.request_us = Measured(f"{RANK_S}_clicks, four callers", by_length)
+        us = {
+            L: {n: s * n * 1e3 for n, s in row.items()} for L, row in ENCODE_ONCE_S.items()
+        }
+        by_length = {L: MeasuredCost("", row).at(d.candidates) for L, row in us.items()}
+        self.request_us = MeasuredCost(f"{RANK_S}_clicks, four callers", by_length)
         self.rankers = self.value(d.requests_per_s, CORES, self.request_us)
         # Fine-tuning was measured at L = 50: it grows with L as pre-training does.
         training, window_ms = settings.training, WINDOW_MS.at(d.history)
@@ -127,15 +143,15 @@ class Plan:
         ms += windows * training.warm_pretrain_epochs * window_ms
         self.core_hours = ms * (1.0 + training.replay) * d.train_days * DAY_S / 3.6e6
 
-    def value(self, amount: float, unit: str, of: Measured | None) -> float:
-        """Return ``amount`` times what was measured of one, in whole cores or in GB."""
+    def value(self, amount: float, unit: str, of: MeasuredCost | None) -> float:
+        """Return ``amount`` times the cost of one, in whole cores or in GB."""
         each = of.at(self.options.history) if of else 1.0
         if of and unit.startswith(CORES):  # microseconds a second
             return math.ceil(round(amount * each / 1e6 / self.options.utilisation, 6))
         return amount * each / 1e9 if of and unit.startswith("GB") else amount
 
     def document(self) -> dict[str, Any]:
-        """Return the lines, the limits (the worst first) and the price of a month."""
+        """Return the lines, the limits (the worst first) and the price per month."""
         d, monitoring = self.options, self.settings.monitoring
         lines = [
             (part, what, self.value(amount, unit, of), unit, of.source if of else "")
@@ -154,74 +170,74 @@ class Plan:
         }
 
     # fmt: off
-    def _lines(self) -> Iterator[tuple[str, str, float, str, Measured | None]]:
+    def _lines(self) -> Iterator[tuple[str, str, float, str, MeasuredCost | None]]:
         d = self.options
         events, requests = d.events_per_s, d.requests_per_s
         a_day, days, n, x = events * DAY_S, d.retention_days, d.copies, f"× {d.copies}"
         turns_per_s = self.rankers / self.settings.features.item_refresh_s
-        rows_per_turn = min(d.items, ITEMS_A_TURN.at()) * (self.partitions + 1)
-        item_reads = turns_per_s * rows_per_turn / ROWS_OF_ITEM_READ
-        # A turn copies the table; either ONNX file has the embeddings.
+        rows_per_turn = min(d.items, ITEMS_PER_TURN.at()) * (self.partitions + 1)
+        item_reads = turns_per_s * rows_per_turn / ROWS_PER_ITEM_READ
+        # A turn copies the table; both ONNX files have the embeddings.
         an_item = 2 * TABLE_BYTES + 2 * ITEM_BYTES.at()
         ranker = SERVER_MB._replace(value=SERVER_MB.at() / 2 * 1e6 + d.items * an_item)
         yield "streams", "partitions of a topic", self.partitions, "", None
         yield "streams", "stream workers", events, CORES, WORKER_US
         yield "streams", "Kafka's brokers", events * n, CORES, KAFKA_US
-        yield "streams", "Kafka a day, one copy", a_day, "GB a day", KAFKA_BYTES
+        yield "streams", "Kafka per day, one copy", a_day, "GB per day", KAFKA_BYTES
         yield "streams", f"Kafka, {days:g} days {x}", a_day * days * n, DISK, KAFKA_BYTES
-        yield "streams", "raw log, of a month", a_day * 30, DISK, LOG_BYTES
+        yield "streams", "raw log per month", a_day * 30, DISK, LOG_BYTES
         yield "store", f"Redis: users {x}", d.users * n, MEMORY, USER_BYTES
-        yield ("store", f"Redis: items' counters, a share a partition {x}",
+        yield ("store", f"Redis: items' counters, a row per partition {x}",
                d.items * self.partitions * n, MEMORY, SHARE_BYTES)
         yield "store", f"Redis: items' attributes {x}", d.items * n, MEMORY, PROFILE_BYTES
         yield "store", "Redis: writes of the stream", events, CORES, STORE_US
         yield "store", "Redis: reads of users", requests, CORES, USER_READ_US
         yield "store", "Redis: reads of the item tables", item_reads, CORES, ITEM_READ_US
-        yield ("serving", "Triton, a history encoded once a request",
+        yield ("serving", "Triton: history encoded once per request",
                requests, CORES, self.request_us)
         yield ("serving", f"replicas of {d.cores} cores",
                math.ceil(self.rankers / d.cores), "", None)
-        yield ("serving", "instead, with a history encoded a candidate",
-               requests * d.candidates * 1e3, "cores not needed", TILED_S)
-        yield ("serving", "Triton's processes, their item tables and embeddings",
+        yield ("serving", "instead, re-encoded per candidate",
+               requests * d.candidates * 1e3, "cores not needed", RE_ENCODE_S)
+        yield ("serving", "Triton: item tables and embeddings of its processes",
                self.rankers, MEMORY, ranker)
-        yield ("training", "a refresh, all cores of one machine",
+        yield ("training", "a refresh on all cores of one machine",
                self.core_hours / d.cores, "hours", FIT_MS)
         if d.gpu_times:
-            yield ("training", "instead, a refresh on one GPU",
+            yield ("training", "instead, on one GPU",
                    self.core_hours / d.gpu_times, "hours", None)
-        yield "training", "a machine", d.cores, CORES, None
+        yield "training", "one machine", d.cores, CORES, None
         yield "monitoring", "monitor, Prometheus, Grafana", 4, CORES, None
 
-    def _limits(self) -> Iterator[tuple[str, float, float, str, str, Measured]]:
+    def _limits(self) -> Iterator[tuple[str, float, float, str, str, MeasuredCost]]:
         d, streams, labels = self.options, self.settings.streams, self.labels_per_s
         turn_s = self.settings.features.item_refresh_s
         window_s = self.settings.monitoring.window_s
         of_partition, of_worker = labels / self.partitions, labels / self.workers
         yield ("labels that the one monitor counts", labels,
-               1e6 / LABEL_US.at(), "a second",
-               "give it a topic with a share of the users' labels", LABEL_US)
+               1e6 / LABEL_US.at(), "per second",
+               "give it a topic with the labels of a share of the users", LABEL_US)
         yield ("labels in the monitor's window", labels * window_s,
                MACHINE_BYTES / LABEL_BYTES.at(), "labels in 64 GB",
                "a shorter monitoring.window_s, or a share of the users", LABEL_BYTES)
-        yield ("impressions kept for late clicks, a partition",
+        yield ("impressions kept for late clicks, per partition",
                of_partition * streams.correction_window_s,
                streams.max_kept_impressions, "impressions",
-               "let later clicks be counted and not corrected, or more partitions and "
-               "a greater streams.max_kept_impressions", WAITING_BYTES)
-        yield ("impressions whose window is open, a worker",
+               "accept that later clicks are counted and not corrected, or use more "
+               "partitions and a greater streams.max_kept_impressions", WAITING_BYTES)
+        yield ("impressions with an open label window, per worker",
                max(of_partition, of_worker) * streams.label_window_s,
                MACHINE_BYTES / WAITING_BYTES.at(), "impressions in 64 GB",
                "a shorter streams.label_window_s, or more workers", WAITING_BYTES)
-        yield ("items whose counters serving has younger than a minute", d.items,
-               60.0 * ITEMS_A_TURN.at() / turn_s, "items",
-               "rank fewer items a server: those in demand are read first", ITEMS_A_TURN)
-        yield ("items that a process's table copies each turn", d.items,
+        yield ("items whose counters in serving are under a minute old", d.items,
+               60.0 * ITEMS_PER_TURN.at() / turn_s, "items",
+               "rank fewer items per server; popular ones are read first", ITEMS_PER_TURN)
+        yield ("items that each process's table copies per turn", d.items,
                turn_s * 1e6 / TABLE_TURN_S.at(), "items, on a whole core",
-               "a greater features.item_refresh_s, or fewer items a server", TABLE_TURN_S)
+               "a greater features.item_refresh_s, or fewer items per server", TABLE_TURN_S)
         yield ("items in the two ONNX files", d.items,
                ONNX_BYTES / ITEM_BYTES.at(), "items in 2 GiB",
-               "leave rare items to the rows for unknown ones", ITEM_BYTES)
+               "map rare items to the embeddings of unknown items", ITEM_BYTES)
         yield ("events that one machine cuts into examples",
                d.events_per_s * d.train_days * DAY_S,
                MACHINE_BYTES / CUT_BYTES.at(), "events in 64 GB",

@@ -1,4 +1,4 @@
-"""The plan's arithmetic by cases reckoned by hand, its constants against the results."""
+"""The plan's arithmetic by cases computed by hand, its constants by the results."""
 
 import json
 import re
@@ -11,9 +11,16 @@ import pytest
 from typer.testing import CliRunner
 
 from srp4ctr.capacity import plan as measured
-from srp4ctr.capacity.plan import CORES, DISK, MEMORY, Measured, Options, Plan
-from srp4ctr.cli.capacity import _number
+from srp4ctr.capacity.plan import (
+    CORES,
+    DISK,
+    MEMORY,
+    CapacityOptions,
+    CapacityPlan,
+    MeasuredCost,
+)
 from srp4ctr.cli.main import app
+from srp4ctr.cli.tables.capacity import rounded
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.item_cache import MAX_ITEMS_A_TURN
 from srp4ctr.settings import load
@@ -30,7 +37,7 @@ def results(name: str) -> Any:
 
 def a_plan(**changed: Any) -> Any:
     given = {"users": 1000, "items": 100, "events_per_s": 10.0, "requests_per_s": 1.0}
-    return Plan(Options(**given | changed), load()).document()
+    return CapacityPlan(CapacityOptions(**given | changed), load()).document()
 
 
 def value(made: Any, what: str) -> float:
@@ -48,18 +55,18 @@ def total(made: Any, unit: str) -> float:
 
 
 def test_between_two_lengths_a_figure_is_on_the_line() -> None:
-    assert Measured("", {50: 10.0, 200: 40.0}).at(100) == 20.0
-    assert Measured("", {50: 10.0, 200: 40.0, 1000: 40.0}).at(600) == 40.0
+    assert MeasuredCost("", {50: 10.0, 200: 40.0}).at(100) == 20.0
+    assert MeasuredCost("", {50: 10.0, 200: 40.0, 1000: 40.0}).at(600) == 40.0
 
 
 def test_beyond_the_last_length_the_line_goes_on_and_below_the_first_it_ends() -> None:
-    assert Measured("", {50: 10.0, 200: 40.0}).at(400) == 80.0
-    assert Measured("", {50: 10.0, 200: 40.0}).at(5) == 10.0
+    assert MeasuredCost("", {50: 10.0, 200: 40.0}).at(400) == 80.0
+    assert MeasuredCost("", {50: 10.0, 200: 40.0}).at(5) == 10.0
 
 
 def test_a_request_of_ten_candidates_costs_what_was_measured() -> None:
     made = a_plan(requests_per_s=1e6, candidates=10, utilisation=1.0)
-    found = value(made, "encoded once a request")
+    found = value(made, "encoded once per request")
     assert found == pytest.approx(1e6 * 0.43888 * 10 / 1000, abs=1)
 
 
@@ -71,7 +78,7 @@ def test_workers_are_events_by_a_core_s_rate_at_the_planned_share() -> None:
     assert value(whole, "partitions of a topic") == 6
 
 
-def test_few_events_still_have_four_partitions_and_a_choice_is_kept() -> None:
+def test_there_are_at_least_four_partitions_unless_given() -> None:
     assert value(a_plan(), "partitions of a topic") == 4
     assert value(a_plan(partitions=9), "partitions of a topic") == 9
 
@@ -81,7 +88,7 @@ def test_memory_and_disk_are_rows_times_bytes_times_copies() -> None:
     users = measured.USER_BYTES.at(50)
     shares = measured.SHARE_BYTES.at()
     assert value(made, "Redis: users") == pytest.approx(3 * users)
-    assert value(made, "a share a partition") == pytest.approx(3 * shares / 100)
+    assert value(made, "a row per partition") == pytest.approx(3 * shares / 100)
     kafka = value(a_plan(events_per_s=1000.0, retention_days=2.0), "Kafka, 2 days")
     per_event = measured.KAFKA_BYTES.at()
     assert kafka == pytest.approx(1000 * 86_400 * per_event * 2 * 2 / 1e9)
@@ -89,8 +96,8 @@ def test_memory_and_disk_are_rows_times_bytes_times_copies() -> None:
 
 def test_a_server_s_cores_are_requests_by_their_cpu_time() -> None:
     made = a_plan(requests_per_s=60_000.0, candidates=100, history=50)
-    assert value(made, "encoded once a request") == 698  # 418.4 / 0.6
-    assert value(made, "encoded a candidate") == 610_690 // 100 + 1
+    assert value(made, "encoded once per request") == 698  # 418.4 / 0.6
+    assert value(made, "re-encoded per candidate") == 610_690 // 100 + 1
     assert value(made, "replicas of 16") == 44  # 697.3 / 16
 
 
@@ -121,7 +128,7 @@ def test_training_hours_are_impressions_and_windows_by_their_time(
     assert longer == pytest.approx(ms / 3.6e6)
 
 
-def test_a_gpu_is_reckoned_with_where_someone_has_measured_it() -> None:
+def test_a_gpu_counts_only_where_its_speed_is_given() -> None:
     by_cores = value(a_plan(events_per_s=1e5), "all cores of one machine")
     assert value(a_plan(events_per_s=1e5, gpu_times=32.0), "one GPU") == by_cores / 2
     assert not [each for each in a_plan()["lines"] if "GPU" in each["what"]]
@@ -144,15 +151,15 @@ def test_a_core_hour_costs_what_the_settings_say(monkeypatch: pytest.MonkeyPatch
     assert made["currency"] == "EUR"
 
 
-def test_what_breaks_first_stands_first() -> None:
+def test_the_worst_limit_is_first() -> None:
     made = a_plan(events_per_s=1e6, items=10**7)
     found = [limit["times"] for limit in made["limits"]]
     assert found == sorted(found, reverse=True)
     assert times(made, "monitor counts") == pytest.approx(1e6 * 0.6 * 21.24e-6)
-    assert times(made, "younger than a minute") == pytest.approx(1e7 / 30_000)
+    assert times(made, "under a minute old") == pytest.approx(1e7 / 30_000)
 
 
-def test_the_settings_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_change_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     default = a_plan(events_per_s=1e6, items=10**7)
     monkeypatch.setenv("SRP4CTR_STREAMS__CORRECTION_WINDOW_S", "10")
     monkeypatch.setenv("SRP4CTR_MONITORING__WINDOW_S", "60")
@@ -188,8 +195,8 @@ def test_what_cannot_be_is_refused_by_the_flag_s_name(
 
 
 def test_json_has_the_lines_and_the_limits() -> None:
-    asked = ["capacity", *SMALL, "--requests-per-s", "1", "--json"]
-    found = json.loads(CliRunner().invoke(app, asked, catch_exceptions=False).stdout)
+    command = ["capacity", *SMALL, "--requests-per-s", "1", "--json"]
+    found = json.loads(CliRunner().invoke(app, command, catch_exceptions=False).stdout)
     assert {each["unit"] for each in found["lines"]} >= {CORES, MEMORY, DISK}
     assert list(found["lines"][0]) == ["part", "what", "value", "unit", "source"]
     limit = ["what", "needed", "holds", "unit", "remedy", "source", "times"]
@@ -200,14 +207,14 @@ def test_json_has_the_lines_and_the_limits() -> None:
 
 def test_help_names_every_option_with_its_default() -> None:
     shown = CliRunner().invoke(app, ["capacity", "--help"], catch_exceptions=False).stdout
-    for field in fields(Options):
+    for field in fields(CapacityOptions):
         name = "json" if field.name == "as_json" else field.name.replace("_", "-")
         assert f"--{name} " in shown
     assert "[default: 0.08]" in shown
 
 
 def test_numbers_have_the_digits_that_matter() -> None:
-    shown = [_number(each) for each in (4.0, 0.012345, 123.4, 1234567.0, 2.5e9, 0.0)]
+    shown = [rounded(each) for each in (4.0, 0.012345, 123.4, 1234567.0, 2.5e9, 0.0)]
     assert shown == ["4", "0.0123", "123", "1.23 M", "2.5 G", "0"]
 
 
@@ -228,7 +235,7 @@ def test_the_footprints_are_the_result_s() -> None:
     constants = {
         each.source.split(": ")[1]: each.value
         for each in vars(measured).values()
-        if isinstance(each, Measured) and each.source.startswith("footprints.json")
+        if isinstance(each, MeasuredCost) and each.source.startswith("footprints.json")
     }
     turn = constants.pop("table_turn_s_per_million_items")
     assert turn == found["table_turn_s_per_million_items"]
@@ -247,11 +254,11 @@ def test_the_serving_times_are_the_result_s() -> None:
         for row in results("serving.json")["rows"]
         if row["callers"] == 4
     }
-    for length, each in measured.FOLDED_S.items():
+    for length, each in measured.ENCODE_ONCE_S.items():
         for number, seconds in each.items():
             assert rows["rank_clicks", length, number] == seconds
-    assert isinstance(measured.TILED_S.value, Mapping)
-    for length, seconds in measured.TILED_S.value.items():
+    assert isinstance(measured.RE_ENCODE_S.value, Mapping)
+    for length, seconds in measured.RE_ENCODE_S.value.items():
         assert rows["rank_tiled", length, 100] == seconds
     assert results("serving.json")["rss_mb"] == measured.SERVER_MB.value
 
@@ -271,12 +278,12 @@ def test_the_other_constants_are_the_results() -> None:
     cut = results("recorded.json")["runs"]["point_in_time"]["figures"]
     assert measured.CUT_BYTES.value == 1e6 * cut["peak_rss_mb"] / cut["events"]
     assert measured.ITEM_BYTES.value == 4 * ModelConfig().width
-    assert measured.ITEMS_A_TURN.value == MAX_ITEMS_A_TURN
-    assert FeatureConfig().partitions + 1 == measured.ROWS_OF_ITEM_READ
+    assert measured.ITEMS_PER_TURN.value == MAX_ITEMS_A_TURN
+    assert FeatureConfig().partitions + 1 == measured.ROWS_PER_ITEM_READ
 
 
 def test_every_constant_names_a_file_that_is_there() -> None:
-    constants = [each for each in vars(measured).values() if isinstance(each, Measured)]
+    constants = [each for each in vars(measured).values() if isinstance(each, MeasuredCost)]
     sources = [measured.RANK_S, *(each.source for each in constants)]
     assert len(sources) > 12
     for source in sources:

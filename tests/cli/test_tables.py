@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from rich.table import Table
 
-from srp4ctr.cli.tables import models, results, served, users
+from srp4ctr.capacity.plan import CapacityOptions, CapacityPlan
+from srp4ctr.cli.tables import capacity, models, results, served, users
 from srp4ctr.embedded.addresses import Addresses
 from srp4ctr.embedded.stack import StackStatus
 from srp4ctr.features.bundles.gates import Gate
@@ -16,6 +17,7 @@ from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.ops.audit import DONE, FAILED, AuditEntry
 from srp4ctr.ops.feature_store import UserRows
 from srp4ctr.processes import Running
+from srp4ctr.settings import load
 from srp4ctr.streams.broker.dead_letters import ReplayReport
 from srp4ctr.streams.events.file_import import BadLine, FileReport
 from srp4ctr.streams.events.schema import Click, Impression, item_key
@@ -272,3 +274,16 @@ def test_a_figure_that_is_cut_is_found() -> None:
     narrow.columns[1].max_width = 5
     with pytest.raises(AssertionError):
         assert_whole(at_80(narrow), ["123,456,789"])
+
+
+def test_a_capacity_plan() -> None:
+    options = CapacityOptions(
+        users=100_000_000, items=1_000_000, events_per_s=3e6, requests_per_s=2e5
+    )
+    plan = CapacityPlan(options, load()).document()
+    shown = at_80(capacity.needs_table(plan), capacity.limits_table(plan))
+    for line in plan["lines"]:
+        assert_whole(shown, [capacity.rounded(line["value"]), line["part"]])
+    for limit in plan["limits"]:
+        keys = ("needed", "holds", "times")
+        assert_whole(shown, [capacity.rounded(limit[key]) for key in keys])
