@@ -1,4 +1,4 @@
-"""Processes with a log and a pid file, and what happens when they or their parent die."""
+"""Processes with a log and a pid file, and what happens when they or their parent end."""
 
 import json
 import os
@@ -89,7 +89,7 @@ def niceness(running: processes.Running) -> int:
     return os.getpriority(os.PRIO_PROCESS, running.pid)
 
 
-def test_a_process_that_dies_at_the_start_is_an_error_with_its_log(tmp_path: Path) -> None:
+def test_a_process_that_ends_at_the_start_is_an_error_with_its_log(tmp_path: Path) -> None:
     program = processes.python("broken", "-c", "raise SystemExit('no such thing')")
     running = processes.start(program, tmp_path, tied=True)
     with pytest.raises(processes.ProcessError, match="no such thing") as error:

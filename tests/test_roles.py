@@ -110,8 +110,8 @@ def ours(modules: str) -> str:
 
 def uv_or_skip(*words: str) -> None:
     """Run uv; skip where a package is neither in its cache nor to be had."""
-    asked = [uv.find_uv_bin(), "--quiet", *words]
-    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
+    arguments = [uv.find_uv_bin(), "--quiet", *words]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
     if NOT_THERE.search(done.stderr):
         pytest.skip(f"uv has no package for this: {done.stderr.strip().splitlines()[-1]}")
     assert done.returncode == 0, done.stderr
@@ -150,9 +150,9 @@ def installed(
     python = str(folder / "env" / "bin" / "python")
     uv_or_skip("venv", "--python", sys.executable, str(folder / "env"))
     extras = ",".join(extras_and_modules(role)[0])
-    asked = ["--constraint", "requirements.lock", f"{wheel}[{extras}]"]
+    arguments = ["--constraint", "requirements.lock", f"{wheel}[{extras}]"]
     offline = ["--offline"] if role in WITH_TORCH else []
-    uv_or_skip("pip", "install", *offline, "--python", python, *asked)
+    uv_or_skip("pip", "install", *offline, "--python", python, *arguments)
     return Installed(role=role, bin=Path(python).parent, elsewhere=folder)
 
 

@@ -30,7 +30,7 @@ from srp4ctr.embedded import broker, stack
 from srp4ctr.embedded.addresses import Addresses
 from srp4ctr.embedded.config import EmbeddedConfig
 from srp4ctr.ops.promotion_service import promoter
-from srp4ctr.ops.refresh_job import take_turn
+from srp4ctr.ops.refresh_job import refresh_and_record
 from srp4ctr.setting_names import PREFIX, variable_of
 from srp4ctr.settings import Settings, load
 from srp4ctr.streams.broker.producer import EventPublisher
@@ -166,7 +166,7 @@ def _refresh(settings: Settings, bar: Bar) -> None:
 
     options = RefreshOptions(promote=promoter(settings), progress=show_progress)
     parts = (settings.training, settings.features, settings.streams)
-    report = take_turn(
+    report = refresh_and_record(
         lambda: refresh(*parts, options), Path(settings.training.bundles_dir)
     )
     if not report.promoted:

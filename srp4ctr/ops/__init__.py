@@ -1,1 +1,1 @@
-"""What operators run: start-up, users and rules, promotion, the refresh job, backups."""
+"""Operators' commands: start-up, permissions, promotion, refreshes, checks, backups."""

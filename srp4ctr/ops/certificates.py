@@ -1,7 +1,7 @@
-"""A folder → a certificate authority of its own, and certificates that it has signed.
+"""Makes a certificate authority in a folder, and certificates that it signs.
 
-By openssl, which whoever runs a broker has; keys are of the curve P-256. What is there
-already stays: delete a certificate and its key to have it made anew.
+It calls openssl; keys are of the curve P-256. Existing files stay: delete a certificate and
+its key to have it replaced.
 """
 
 import ipaddress
@@ -34,18 +34,18 @@ def issue(
 ) -> None:
     """Make ``NAME.pem`` and ``NAME.key`` in ``folder``, unless they are there.
 
-    ``hosts`` are the names and addresses for which a server's certificate is to be good;
-    one that is not good for all of them is made anew. A server's is no client's and the
-    other way round.
+    ``hosts`` are the names and addresses for which a server's certificate must be valid;
+    one that is not valid for all of them is replaced. A server's certificate is not valid
+    for a client, and vice versa.
     """
     certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
-    are_there = certificate.is_file() and key.is_file()
-    if are_there and all(_is_good_for(certificate, host) for host in hosts):
+    exist = certificate.is_file() and key.is_file()
+    if exist and all(_is_valid_for(certificate, host) for host in hosts):
         return
     certificate.unlink(missing_ok=True)
-    key.unlink(missing_ok=True)  # half of a pair, and not writable
+    key.unlink(missing_ok=True)  # it is not writable
     request, extensions = folder / f".{name}.request", folder / f".{name}.extensions"
-    names = ",".join(map(_alternative, hosts)) or f"DNS:{name}"
+    names = ",".join(map(_subject_name, hosts)) or f"DNS:{name}"
     extensions.write_text(f"subjectAltName={names}\nextendedKeyUsage={use}\n")
     try:
         _openssl("req", *_NEW_KEY, "-subj", f"/CN={name}", "-keyout", key, "-out", request)
@@ -59,8 +59,8 @@ def issue(
         extensions.unlink(missing_ok=True)
 
 
-def ends_within(certificate: Path, days: int) -> bool:
-    """Return whether ``certificate`` is no longer good in so many days."""
+def expires_within(certificate: Path, days: int) -> bool:
+    """Return whether ``certificate`` expires within ``days``."""
     command = ["openssl", "x509", "-noout", "-checkend", str(days * 86_400)]
     done = subprocess.run(
         [*command, "-in", str(certificate)], capture_output=True, check=False
@@ -68,15 +68,15 @@ def ends_within(certificate: Path, days: int) -> bool:
     return done.returncode != 0
 
 
-def _alternative(host: str) -> str:
+def _subject_name(host: str) -> str:
     return f"IP:{host}" if _is_address(host) else f"DNS:{host}"
 
 
-def _is_good_for(certificate: Path, host: str) -> bool:
-    asked = "-checkip" if _is_address(host) else "-checkhost"
-    command = ["openssl", "x509", "-noout", asked, host, "-in", str(certificate)]
+def _is_valid_for(certificate: Path, host: str) -> bool:
+    check = "-checkip" if _is_address(host) else "-checkhost"
+    command = ["openssl", "x509", "-noout", check, host, "-in", str(certificate)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return "does match" in done.stdout  # its status says nothing of it
+    return "does match" in done.stdout  # the exit status does not depend on it
 
 
 def _is_address(host: str) -> bool:
@@ -91,14 +91,19 @@ def _openssl(*arguments: str | Path) -> None:
     if shutil.which("openssl") is None:
         raise ValueError("certificates are made by openssl: apt install openssl")
     command = ["openssl", *map(str, arguments)]
-    # A key must at no moment be another user's to read.
+    # A key must never be readable by other users.
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, umask=0o077, env=_plain()
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        umask=0o077,
+        env=_environment(),
     )
     if done.returncode:
         raise ValueError(f"openssl {arguments[0]} failed: {done.stderr.strip()}")
 
 
-def _plain() -> dict[str, str]:
+def _environment() -> dict[str, str]:
     """Return this environment without another project's openssl.cnf."""
     return {name: value for name, value in os.environ.items() if name != "OPENSSL_CONF"}

@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # pyarrow, torch, tritonclient: not every role has them
 
 _TITLES = ("title", "name")  # attributes that a person knows an item by
 _LoggedAt = tuple[int, LoggedEvent]
-"""A partition, and an event in it."""
+"""A partition and one of its events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +168,7 @@ def _erase_served(folder: Path, log_dir: Path) -> int:
 
 
 def read_user(features: FeatureConfig, user_id: str) -> UserRows:
-    """Return what the store has of a user now; ``ValueError`` for an unknown user."""
+    """Return the store's rows of a user; ``ValueError`` for an unknown user."""
     from srp4ctr.features.online.store import FeatureStoreSink
 
     rows = FeatureStoreSink(features).read([user_id], [])
@@ -191,7 +191,7 @@ def read_user(features: FeatureConfig, user_id: str) -> UserRows:
 
 
 def rank(settings: Settings, user: str, items: Sequence[str]) -> "Ranking":
-    """Return Triton's ranking of ``items``; the user's id is replaced where it must be."""
+    """Return Triton's ranking of ``items``; a pseudonym replaces the user if configured."""
     from srp4ctr.client.rank_client import RankClient
 
     triton = settings.triton
@@ -234,7 +234,7 @@ def _logged(log_dir: Path, user_id: str) -> list[_LoggedAt]:
 
 
 def _origins(logged: Iterable[_LoggedAt]) -> dict[SequenceElement, str]:
-    """Return each behaviour's event and where the log has it; the first of equal ones."""
+    """Return each behaviour's event and its place in the log; the first of equal ones."""
     found: dict[SequenceElement, str] = {}
     for partition, each in logged:
         if isinstance(each.event, Click | Behavior):

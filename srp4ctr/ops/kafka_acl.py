@@ -1,7 +1,7 @@
-"""Who may do what on Kafka: users and access rules of the real stack, set by its admin.
+"""Sets the permissions of Kafka's users in the real stack: SCRAM credentials and ACLs.
 
-In: a table of users. Out: SCRAM credentials and ACLs on a broker whose StandardAuthorizer
-lets nobody do what no rule allows. Setting them again changes nothing.
+The broker's StandardAuthorizer denies everything that no rule allows. Setting the rules is
+idempotent.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,12 +31,12 @@ from srp4ctr.streams.events.schema import (
 ALL_TOPICS = (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC, REJECTED_TOPIC)
 PRODUCER = "producer"
 GROUP_PREFIX = "srp4ctr-"
-"""Of the names of our consumer groups: StreamConfig's defaults, and replay's."""
+"""Prefix of our consumer groups: StreamConfig's defaults, and replay's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rights:
-    """What one user may do; DESCRIBE comes with READ and WRITE."""
+    """The permissions of one user; READ and WRITE include DESCRIBE."""
 
     describes: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
@@ -46,9 +46,9 @@ class Rights:
 
 
 RIGHTS: Mapping[str, Rights] = {
-    # Events and items, and nothing else: it can read neither those of others nor its own.
+    # It can write events and items, and read nothing, its own events included.
     PRODUCER: Rights(writes=(BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC)),
-    # Of events it writes rebuild commands alone, where the store has lost its rows.
+    # Of events it writes only rebuild commands, where the store has lost its rows.
     "stream": Rights(
         reads=ALL_TOPICS,
         writes=(BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, REJECTED_TOPIC),
@@ -57,7 +57,7 @@ RIGHTS: Mapping[str, Rights] = {
     ),
     # Operators' commands: rebuild, forget and replay write events, restore everything.
     "ops": Rights(reads=ALL_TOPICS, writes=ALL_TOPICS, joins_groups=True, sees_groups=True),
-    # Its gate asks how far the worker is.
+    # Its gate reads the worker's offsets.
     "trainer": Rights(describes=ALL_TOPICS, sees_groups=True),
     "monitor": Rights(
         describes=ALL_TOPICS,
@@ -72,10 +72,10 @@ PROBE = Rights(writes=(BEHAVIOR_EVENTS_TOPIC,))
 def grant(
     kafka: KafkaConfig, passwords: Mapping[str, str], *, probes: bool = False
 ) -> list[str]:
-    """Let the users in ``passwords`` in by SCRAM, with the rights of ``RIGHTS``.
+    """Give the users in ``passwords`` SCRAM credentials and the rights of ``RIGHTS``.
 
-    ``kafka`` is reached as its admin. Returns the users. Raises ``ValueError`` where the
-    broker does not answer, or does not take a rule.
+    ``kafka`` has the admin's credentials. Returns the users. Raises ``ValueError`` where
+    the broker does not answer, or refuses a rule.
     """
     admin = connect(KafkaAdminClient, kafka)
     try:
@@ -95,14 +95,14 @@ def grant(
         admin.close()
     if refused or failed:
         raise ValueError(
-            f"the broker at {kafka.bootstrap} did not take the access rules: "
+            f"the broker at {kafka.bootstrap} refused the access rules: "
             f"{refused or failed}; is kafka.sasl_username its admin?"
         )
     return list(passwords)
 
 
 def rules_of(user: str, rights: Rights) -> Iterator[ACL]:
-    """Yield the rules that allow ``user`` what ``rights`` say."""
+    """Yield the rules that give ``user`` its ``rights``."""
     operations = {
         ACLOperation.DESCRIBE: rights.describes,
         ACLOperation.READ: rights.reads,

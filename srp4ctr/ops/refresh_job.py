@@ -1,4 +1,4 @@
-"""Settings → refreshes, one or one after another: each leaves a status, none ends the next.
+"""Runs refreshes, once or at an interval; each writes its status for the monitor.
 
 Torch is imported when a refresh begins.
 """
@@ -27,8 +27,8 @@ if TYPE_CHECKING:  # torch: 3 s
 
 LOG = logging.getLogger(__name__)
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_SAID = (ValueError, RuntimeError, OSError)  # written for people: no traceback
-_AGAIN_S = 60.0
+_EXPECTED = (ValueError, RuntimeError, OSError)  # their message is enough: no traceback
+_RETRY_S = 60.0
 Refresh = Callable[[], RefreshReport]
 
 
@@ -48,7 +48,7 @@ class RefreshPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Display:
-    """How a person follows refreshes."""
+    """How refreshes are shown to a person."""
 
     progress: Callable[[], AbstractContextManager["ProgressListener"]]
     """Entered for each refresh."""
@@ -57,7 +57,7 @@ class Display:
 
 
 def run(settings: Settings, plan: RefreshPlan, display: Display) -> None:
-    """Refresh once or repeatedly; in a process that torchrun started, take part.
+    """Refresh once or repeatedly; in a process that torchrun started, join its group.
 
     Raises ``ValueError`` for an interval that is none, and as
     ``training.refresh.pipeline``.
@@ -84,7 +84,7 @@ def run(settings: Settings, plan: RefreshPlan, display: Display) -> None:
 
     def turn() -> None:
         bundles_dir = Path(settings.training.bundles_dir)
-        display.show(take_turn(once, bundles_dir, interval_s))
+        display.show(refresh_and_record(once, bundles_dir, interval_s))
 
     with joined() as processes:
         if not processes.is_first:
@@ -104,10 +104,10 @@ def seconds_of(interval: str) -> float:
     return int(found[1]) * _UNITS_S[found[2]]
 
 
-def take_turn(
+def refresh_and_record(
     refresh: Refresh, bundles_dir: Path, interval_s: float = 0.0
 ) -> RefreshReport:
-    """Return what ``refresh`` returns or raises, and leave word of it for the monitor."""
+    """Return what ``refresh`` returns or raises, and write its status for the monitor."""
     began = time.time()
     error = "stopped"  # by a signal, if by no exception
     report: RefreshReport | None = None
@@ -155,21 +155,21 @@ def repeat(
     say: Callable[[str], None],
     sleep: Callable[[float], Any] = time.sleep,
 ) -> None:
-    """Take turns until a signal ends the process; one that fails is said or logged.
+    """Repeat ``turn`` until a signal ends the process; failures are reported or logged.
 
-    One that takes longer than the interval is followed by the next at once, and one that
-    lacked labels or a server by the next after a minute.
+    One that takes longer than the interval is followed by the next at once; after an
+    outage, or without labels, the next begins after a minute.
     """
     while True:
         due = time.monotonic() + interval_s
         try:
             turn()
-        except _SAID as failure:
+        except _EXPECTED as failure:
             say(f"failed: {failure}")
             if isinstance(failure, OutageError):
-                due = min(due, time.monotonic() + _AGAIN_S)
+                due = min(due, time.monotonic() + _RETRY_S)
         except Exception as failure:
-            LOG.exception("this refresh failed; the next one goes on where it was")
+            LOG.exception("this refresh failed; the next one resumes it")
             say(f"failed: {failure}")
         wait_s = max(due - time.monotonic(), 0.0)
         next_at = datetime.now(tz=UTC) + timedelta(seconds=wait_s)

@@ -1,10 +1,10 @@
 """The real stack's volumes ↔ a folder of archives: ``make backup``, ``make restore``.
 
-A whole backup stops the stack while it copies, for Kafka and Postgres can only be copied
-when they rest. ``--live`` stops nothing and takes the volume ``data`` alone (raw log,
-bundles, audit log), of which the rest can be made anew: docs/backup.md. The manifest is
-written last: a folder without one is an unfinished backup. Needs Python's standard library
-and Docker, nothing else.
+A whole backup stops the stack while it copies, because Kafka and Postgres can only be
+copied while stopped. ``--live`` stops nothing and copies only the volume ``data`` (raw log,
+bundles, audit log), from which the others can be rebuilt: docs/backup.md. The manifest is
+written last: a folder without one is an unfinished backup. It needs only Python's standard
+library and Docker.
 """
 
 import argparse
@@ -21,12 +21,12 @@ from typing import Any
 MANIFEST = "backup.json"
 LIVE_VOLUME = "data"
 NOT_COPIED = ("scratch",)
-_IMAGE = "stream"  # its image has tar; what it runs as is root, to read every owner's files
+_IMAGE = "stream"  # its image has tar; it runs as root, to read every owner's files
 _LABEL = "com.docker.compose"
 _CHUNK = 1 << 20
 _TAR = "cd /volume && exec tar -cz ."
-# Readers of the raw log share its lock; who merges its files waits. What appears or grows
-# meanwhile (status 1) is of the next backup.
+# Readers share the raw log's lock; compaction waits. Files that appear or grow meanwhile
+# (status 1) are for the next backup.
 _LOG_TAR = """cd /volume
 [ -e events/.lock ] && locked='flock --shared events/.lock'
 $locked tar -cz --exclude='*.tmp' .
@@ -35,11 +35,11 @@ Say = Callable[[str], None]
 
 
 class BackupError(RuntimeError):
-    """A backup or restore was refused or failed; says why and what to do."""
+    """A backup or restore was refused or failed; the message says what to do."""
 
 
 class Docker:
-    """What is asked of Docker, in the words of the project's compose files."""
+    """Docker's commands, with the names of the project's compose files."""
 
     def __init__(self, compose: Sequence[str]) -> None:
         self._compose = tuple(compose)
@@ -52,11 +52,11 @@ class Docker:
         self.authority = hashlib.sha256(Path(secrets).read_bytes()).hexdigest()
 
     def compose(self, *words: str) -> str:
-        """Return what ``docker compose WORDS`` prints; ``BackupError`` where it fails."""
+        """Return the output of ``docker compose WORDS``; ``BackupError`` if it fails."""
         return _run(*self._compose, *words)
 
     def running(self) -> list[str]:
-        """Return the services that run."""
+        """Return the running services."""
         return self.compose("ps", "--services", "--status", "running").split()
 
     def exists(self, volume: str) -> bool:
@@ -65,13 +65,13 @@ class Docker:
         return volume in found.split()
 
     def create(self, name: str, volume: str) -> None:
-        """Make an empty volume, which compose will take for its own."""
+        """Make an empty volume with compose's labels."""
         labels = (f"{_LABEL}.project={self.project}", f"{_LABEL}.volume={name}")
         words = [word for label in labels for word in ("--label", label)]
         _run("docker", "volume", "create", *words, volume)
 
     def in_volume(self, volume: str, mode: str, script: str) -> list[str]:
-        """Return the command of a shell script that finds ``volume`` at /volume."""
+        """Return the command that runs a shell script with ``volume`` at /volume."""
         options = ["--rm", "--interactive", "--user", "0", "--network", "none"]
         options += ["--volume", f"{volume}:/volume:{mode}", "--entrypoint", "sh"]
         return ["docker", "run", *options, self.image, "-c", script]
@@ -80,10 +80,10 @@ class Docker:
 def backup(docker: Docker, folder: Path, say: Say, *, live: bool = False) -> None:
     """Copy the volumes into ``folder``, which must be new or empty.
 
-    Services that ran run again afterwards, whatever happens.
+    Services that ran are started again, also after a failure.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)  # users' histories lie in it
+    folder.chmod(0o700)  # it holds users' histories
     if any(folder.iterdir()):
         raise BackupError(f"{folder} is not empty: name a new folder")
     chosen = {LIVE_VOLUME: docker.volumes[LIVE_VOLUME]} if live else docker.volumes
@@ -116,7 +116,7 @@ def backup(docker: Docker, folder: Path, say: Say, *, live: bool = False) -> Non
 
 
 def restore(docker: Docker, folder: Path, say: Say) -> None:
-    """Make the volumes that ``folder`` holds; refuses where one of them exists already.
+    """Make the volumes that ``folder`` holds; refused where one of them exists.
 
     All archives are verified before the first volume is made.
     """
@@ -125,14 +125,14 @@ def restore(docker: Docker, folder: Path, say: Say) -> None:
         raise BackupError("services of the stack run: make down")
     if manifest["authority"] != docker.authority:
         raise BackupError(
-            "the certificates in secrets/ are not those of the backup, and neither are the "
-            "passwords: put the secrets of that time back first"
+            "the certificates and passwords in secrets/ are not those of the backup: "
+            "restore the secrets of that time first"
         )
     archives = manifest["archives"]
-    there = [n for n in archives if docker.exists(docker.volumes[n])]
-    if there:
-        names = " ".join(docker.volumes[n] for n in there)
-        raise BackupError(f"these volumes exist, and stay: docker volume rm {names}")
+    existing = [n for n in archives if docker.exists(docker.volumes[n])]
+    if existing:
+        names = " ".join(docker.volumes[n] for n in existing)
+        raise BackupError(f"these volumes exist already: docker volume rm {names}")
     for archive in archives.values():
         if _sha256(folder / archive["file"]) != archive["sha256"]:
             raise BackupError(f"{folder / archive['file']} is damaged: nothing was changed")
@@ -149,7 +149,7 @@ def restore(docker: Docker, folder: Path, say: Say) -> None:
 def _archive(
     docker: Docker, name: str, volume: str, folder: Path, say: Say
 ) -> dict[str, Any]:
-    """Write one volume's archive, and return what the manifest says of it."""
+    """Write one volume's archive, and return its entry of the manifest."""
     file = folder / f"{name}.tar.gz"
     mode, script = ("rw", _LOG_TAR) if name == LIVE_VOLUME else ("ro", _TAR)
     command = docker.in_volume(volume, mode, script)
@@ -198,19 +198,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("verb", choices=("backup", "restore"))
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--live", action="store_true", help="only data, and stop nothing")
+    parser.add_argument(
+        "--live", action="store_true", help="copy only the volume data, and stop nothing"
+    )
     parser.add_argument("compose", nargs="+", help="-- docker compose -f …")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
 
     def say(text: str) -> None:
         sys.stderr.write(f"{text}\n")
 
     try:
-        docker = Docker(asked.compose)
-        if asked.verb == "backup":
-            backup(docker, asked.folder, say, live=asked.live)
+        docker = Docker(arguments.compose)
+        if arguments.verb == "backup":
+            backup(docker, arguments.folder, say, live=arguments.live)
         else:
-            restore(docker, asked.folder, say)
+            restore(docker, arguments.folder, say)
     except (BackupError, OSError) as error:
         sys.exit(f"error: {error}")
 

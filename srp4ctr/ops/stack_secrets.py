@@ -1,9 +1,9 @@
-"""Nothing → ``secrets/``: the real stack's certificates and passwords, each in its file.
+"""Makes ``secrets/``: the real stack's certificates and passwords, each in a file.
 
-``compose.yaml`` mounts each file into the containers that need it, and no other. Docker
-mounts them with the owner and mode that they have here, and the containers run as other
-users: so the *folder* is its owner's alone, and what is mounted may be read by all who get
-that far. What no container needs is its owner's alone as well.
+``compose.yaml`` mounts each file only into the containers that need it. Docker keeps a
+file's owner and mode, and the containers run as other users: so only the owner can enter
+the *folder*, and the mounted files are readable by all. Files that no container needs are
+readable only by their owner.
 """
 
 import argparse
@@ -24,12 +24,12 @@ SERVERS = {
     "triton": ("triton", "localhost", "127.0.0.1"),
     "grafana": ("grafana", "localhost", "127.0.0.1"),
 }
-# Reached from outside, by the names that ``--host`` adds.
+# Servers that are published under the names in the arguments.
 PUBLISHED = ("kafka", "triton", "grafana")
-# Whom Triton lets in.
+# Clients with a certificate for Triton.
 CLIENTS = ("trainer", "ops", "monitor", "watch", "caller")
 KAFKA_USERS = ("admin", "stream", "trainer", "ops", "monitor", "producer")
-# What each may do in the store: the commands of our own reads and writes and of Feast's.
+# Permissions in the store: the commands of our own reads and writes and of Feast's.
 _READ, _SAFE = "+@connection +@read", "-@dangerous"
 _CHANGES = f"~* {_READ} +@write +@scripting {_SAFE}"
 REDIS_USERS = {
@@ -38,26 +38,26 @@ REDIS_USERS = {
     "trainer": f"~* {_READ} {_SAFE}",
     "triton": f"~* {_READ} {_SAFE}",
 }
-# Nobody gets in as this user, but it needs its rights: Redis reads its append-only file as
-# the default user, refuses MULTI where that may do nothing, and starts with almost nothing
-# of what it held (issue 14541; fixed in pull request 14545, of November 2025).
+# Nobody can log in as this user, but it needs its rights: Redis reads its append-only file
+# as the default user, and without rights loses almost all of it at MULTI (issue 14541;
+# fixed in pull request 14545, November 2025).
 _REPLAYING = "user default off resetpass ~* &* +@all"
-# Knows no password, and may only ask whether the server lives.
-_PULSE = "user health on nopass resetkeys resetchannels -@all +ping"
+# Without a password; may only ping.
+_HEALTH = "user health on nopass resetkeys resetchannels -@all +ping"
 PASSWORDS = (
     *(f"kafka_{user}" for user in KAFKA_USERS),
     *(f"redis_{user}" for user in REDIS_USERS),
     *("postgres", "grafana_admin", "triton_control"),
 )
 REDIS_ACL = "redis.acl"
-# Of no container: one stays here, the other is handed to the services that rank.
+# In no container: the second one is for the services that rank.
 KEPT = (certificates.AUTHORITY_KEY, "caller.key")
 
 
 def make(folder: Path, hosts: Sequence[str] = ()) -> list[str]:
-    """Make what is missing in ``folder`` and return what is new there; the rest stays.
+    """Make the missing files in ``folder`` and return their names; existing ones stay.
 
-    ``hosts`` are names or addresses under which the published servers are reached.
+    ``hosts`` are names or addresses of the published servers.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
@@ -81,12 +81,12 @@ def make(folder: Path, hosts: Sequence[str] = ()) -> list[str]:
 
 
 def redis_acl(folder: Path) -> str:
-    """Return Redis' users: their rights, and hashes of their passwords."""
+    """Return Redis' ACL file: users, their rights, and hashes of their passwords."""
     users = (
         f"user {user} on #{_sha256(folder / f'redis_{user}')} resetchannels {rights}"
         for user, rights in REDIS_USERS.items()
     )
-    return "\n".join((_REPLAYING, _PULSE, *users)) + "\n"
+    return "\n".join((_REPLAYING, _HEALTH, *users)) + "\n"
 
 
 def _sha256(path: Path) -> str:
@@ -94,7 +94,7 @@ def _sha256(path: Path) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write ``text`` without a last line break: Kafka would take it for a part of it."""
+    """Write ``text`` without a final line break, which Kafka would read as part of it."""
     partial = path.with_name(f".{path.name}.part")
     partial.unlink(missing_ok=True)
     partial.touch(mode=0o600)
@@ -103,7 +103,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def main() -> None:
-    """Make what is missing in ``secrets/``, for the names in the arguments: ``HOST …``."""
+    """Make the missing files in ``secrets/``, for the hosts in the arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("hosts", nargs="*", help="names under which servers are published")
     made = make(Path(FOLDER), parser.parse_args().hosts)

@@ -12,8 +12,8 @@ def test_a_data_folder_without_a_stack_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SRP4CTR_EMBEDDED__DATA_DIR", ".data")  # put back afterwards
-    told = refusal("--data-dir", "/nowhere", "features", "show", "42")
-    assert told == "nothing runs in /nowhere: srp4ctr --data-dir /nowhere stack up"
+    message = refusal("--data-dir", "/nowhere", "features", "show", "42")
+    assert message == "nothing runs in /nowhere: srp4ctr --data-dir /nowhere stack up"
 
 
 def test_a_rebuild_since_no_date_or_the_future_is_refused() -> None:

@@ -91,14 +91,14 @@ def test_what_is_published_is_where_the_settings_look(outside: settings.Settings
     )
 
 
-def test_kafka_tells_clients_in_and_out_of_the_network_where_to_go(
+def test_kafka_advertises_addresses_inside_and_outside_of_the_network(
     outside: settings.Settings,
 ) -> None:
     text = (ROOT / "streams" / "kafka.properties").read_text(encoding="utf-8")
     (advertised,) = re.findall("^advertised.listeners=(.*)$", text, re.MULTILINE)
     host = DEFAULTED.sub(r"\1", SERVICES["kafka"]["environment"]["KAFKA_HOST"])
-    told = advertised.replace("${env:KAFKA_HOST}", host).split(",")
-    assert {each.partition("://")[2] for each in told} == {
+    listeners = advertised.replace("${env:KAFKA_HOST}", host).split(",")
+    assert {each.partition("://")[2] for each in listeners} == {
         COMPOSE["x-settings"]["SRP4CTR_KAFKA__BOOTSTRAP"],
         outside.kafka.bootstrap,
     }
@@ -147,20 +147,20 @@ def test_the_trainer_repeats_and_leaves_the_machine_to_serving(
 
 
 @pytest.mark.parametrize("profile", ["", "-gpu"])
-def test_tritons_processes_are_looked_after_by_the_container_s_first_process(
+def test_the_container_s_first_process_supervises_triton(
     profile: str,
 ) -> None:
     triton = SERVICES[f"triton{profile}"]
     (*shell, script) = triton["command"]
     assert shell == ["bash", "-c"]
-    asked = re.search(
+    match = re.search(
         r"exec (\S+) -m srp4ctr\.ops\.triton\.supervisor (.* -- tritonserver .*)",
         script,
         re.DOTALL,
     )
-    assert asked is not None
-    assert f"uv venv --python python3 {Path(asked[1]).parents[1]}" in DOCKERFILE
-    parsed = supervisor.parser().parse_args(asked[2].split())
+    assert match is not None
+    assert f"uv venv --python python3 {Path(match[1]).parents[1]}" in DOCKERFILE
+    parsed = supervisor.parser().parse_args(match[2].split())
     assert (parsed.grpc, parsed.repository) == ("127.0.0.1:8001", "/models")
     assert parsed.command[0] == "tritonserver"
     assert "models:/models" in triton["volumes"]  # not read-only: it touches a step's file
@@ -193,7 +193,7 @@ def test_a_stream_worker_carries_no_torch() -> None:
     names = [stage.split()[2] for stage in stages[1:]]
     (with_torch,) = (n for n, s in enumerate(stages[1:]) if "--extra training" in s)
     assert names[with_torch] == "trainer"
-    # Docker's older builder builds every stage before the one that is asked for.
+    # Docker's older builder builds every stage before the requested one.
     assert with_torch > max(names.index(role) for role in ("stream", "monitor"))
 
 
@@ -216,11 +216,11 @@ def test_grafana_opens_with_the_overview_and_finds_all_dashboards() -> None:
     assert provider["options"]["path"] == str(home.parent)
 
 
-def test_what_a_service_waits_for_can_become_true() -> None:
+def test_a_service_waits_only_for_services_with_a_health_check() -> None:
     for name, service in SERVICES.items():
-        for other, wish in service.get("depends_on", {}).items():
+        for other, dependency in service.get("depends_on", {}).items():
             assert other in SERVICES, name
-            if wish["condition"] == "service_healthy":
+            if dependency["condition"] == "service_healthy":
                 assert "healthcheck" in SERVICES[other], (name, other)
 
 
@@ -251,7 +251,7 @@ def test_docker_compose_accepts_the_files(tmp_path: Path, profile: str) -> None:
     text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
     unnamed.write_text(text.replace("name: srp4ctr\n", ""))
     files = ["-f", str(unnamed), "-f", str(ROOT / "compose.producers.yaml")]
-    asked = [*_compose(), "--project-directory", str(ROOT), *files]
-    asked += ["--profile", profile, "config", "--quiet"]
-    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    command = [*_compose(), "--project-directory", str(ROOT), *files]
+    command += ["--profile", profile, "config", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The real stack is closed to strangers: who may reach, read and change what."""
+"""The real stack's networks, credentials and permissions admit only its own clients."""
 
 import re
 from pathlib import Path
@@ -23,7 +23,7 @@ from tests.compose.real_stack import (
 SECRET = re.compile(r"(?i)password|secret|_key$|token")  # what a variable of one is called
 
 
-def test_triton_and_grafana_alone_are_published_and_on_this_machine_unless_asked() -> None:
+def test_only_triton_and_grafana_are_published_by_default_on_this_machine() -> None:
     for profile in ("cpu", "gpu"):
         started = {
             name: each
@@ -82,8 +82,8 @@ def test_each_secret_is_made_mounted_and_read_where_it_is_mounted(tmp_path: Path
         assert DEFAULTED.sub(r"\1", file["file"]) == f"./{stack_secrets.FOLDER}/{name}"
     broker = (ROOT / "streams" / "kafka.properties").read_text(encoding="utf-8")
     for name, service in SERVICES.items():
-        told = str({**service, "secrets": None}) + (broker if name == "kafka" else "")
-        named = set(re.findall(r"/run/secrets[/:]([\w.]+)", told))
+        text = str({**service, "secrets": None}) + (broker if name == "kafka" else "")
+        named = set(re.findall(r"/run/secrets[/:]([\w.]+)", text))
         mounted = set(service.get("secrets", []))
         if name == "init":  # it lets Kafka's users in
             named |= {f"kafka_{user}" for user in kafka_acl.RIGHTS}
@@ -107,7 +107,7 @@ def test_each_service_is_known_to_kafka_and_the_store_by_its_own_name(
             assert user in kafka_acl.RIGHTS
 
 
-def test_who_needs_not_meet_cannot() -> None:
+def test_services_share_a_network_only_where_they_need_it() -> None:
     networks = {name: set(each.get("networks", [])) for name, each in SERVICES.items()}
     met = {
         name: {other for other in networks if networks[other] & networks[name]}
@@ -123,7 +123,7 @@ def test_who_needs_not_meet_cannot() -> None:
     assert outer == {"triton", "triton-gpu", "grafana", "alertmanager"}
 
 
-def test_only_who_has_the_key_may_change_triton() -> None:
+def test_changing_triton_s_models_needs_the_key() -> None:
     file = "/run/secrets/triton_control"
     guarded = f"--grpc-restricted-protocol={CONTROLS}:{CONTROL_HEADER}=$$(cat {file})"
     for profile in ("", "-gpu"):
@@ -136,7 +136,7 @@ def test_only_who_has_the_key_may_change_triton() -> None:
     assert {name.removesuffix("-gpu") for name in having} == {"triton", "trainer", "ops"}
 
 
-def test_who_asks_triton_shows_a_certificate_of_its_own(
+def test_each_client_of_triton_has_its_own_certificate(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clients = {"trainer": "trainer", "ops": "ops", "monitor": "monitor", "triton": "watch"}
@@ -148,7 +148,7 @@ def test_who_asks_triton_shows_a_certificate_of_its_own(
         assert name in stack_secrets.CLIENTS
 
 
-def test_grafana_has_no_password_of_ours_and_shows_strangers_nothing() -> None:
+def test_grafana_has_no_password_in_the_environment_and_no_anonymous_access() -> None:
     environment = SERVICES["grafana"]["environment"]
     assert environment["GF_SECURITY_ADMIN_PASSWORD__FILE"] == "/run/secrets/grafana_admin"
     assert "GF_SECURITY_ADMIN_PASSWORD" not in environment

@@ -15,8 +15,8 @@ BUILT = {each["image"] for each in SERVICES.values() if "build" in each}
 
 def printed(*words: str) -> list[str]:
     """Return the commands that ``make images`` would run."""
-    asked = ["make", "--no-print-directory", "images", "PUSH=", *words]
-    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True)
+    command = ["make", "--no-print-directory", "images", "PUSH=", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
 
 

@@ -76,13 +76,13 @@ def assert_nothing_is_lost(stack: Stack, published: list[int]) -> None:
 def test_compose_accepts_the_files(
     profile: str, files: tuple[str, ...], tmp_path: Path
 ) -> None:
-    asked = Stack(
+    stack = Stack(
         project="srp4ctr-smoke",
         secrets=tmp_path,
         profiles=(profile,),
         files=tuple(ROOT / each for each in files),
     )
-    asked.compose("config", "--quiet")
+    stack.compose("config", "--quiet")
 
 
 @pytest.mark.parametrize("role", BUILT)

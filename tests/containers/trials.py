@@ -112,8 +112,8 @@ class Whole:
         return {a["labels"]["alertname"] for a in alerts if a["state"] == "firing"}
 
 
-def strangers(whole: Whole) -> str:
-    """Somebody without a certificate is refused."""
+def unauthenticated(whole: Whole) -> str:
+    """A client without a certificate is refused."""
     try:
         found = whole.stack.rank(USER, ITEMS, certificate=False)
     except ContainerError as error:
@@ -244,6 +244,6 @@ def backup_and_restore(whole: Whole) -> str:
 
 
 TRIALS: tuple[Callable[[Whole], str], ...] = (
-    *(strangers, closed, watched, doctor, crashes, outages, alerts),
+    *(unauthenticated, closed, watched, doctor, crashes, outages, alerts),
     *(scaled, down_and_up, backup_and_restore),
 )

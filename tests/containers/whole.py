@@ -1,9 +1,9 @@
-"""``make containers``: the whole of compose.yaml, run, broken in every part, and compared.
+"""``make containers``: runs compose.yaml as a whole, breaks every part, and compares.
 
-Real data (MovieLens-100K) is published over TLS, a model trained, promoted and asked. Then
-everything is tried that ``trials`` names. Prints a table and, as its last line, one JSON
-object; the exit status is 1 if anything failed. Needs a container engine and some 30
-minutes; a stack of this machine is not touched.
+Real data (MovieLens-100K) is published over TLS; a model is trained, promoted and queried.
+Then all ``trials`` run. It prints a table and, as its last line, one JSON object; the exit
+status is 1 if anything failed. It needs a container engine and about 30 minutes, and leaves
+another stack of this machine unchanged.
 """
 
 import argparse
@@ -128,7 +128,7 @@ def main() -> int:
     parser.add_argument("--upgrade-from", default="", help="a tag or commit: v0.1.1")
     parser.add_argument("--keep", action="store_true", help="leave the stack running")
     parser.add_argument("--only", nargs="*", default=[], help="trials, by name")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     if why := engine():
         sys.exit(f"error: {why}; make containers needs a container engine")
     out = Console()
@@ -144,9 +144,9 @@ def main() -> int:
         os.environ.update(stack.environment)
         whole = trials.Whole(stack=stack, folder=folder)
         try:
-            _try_all(report, whole, asked)
+            _try_all(report, whole, arguments)
         finally:
-            if not asked.keep:
+            if not arguments.keep:
                 stack.down(with_volumes=True)
     line = {
         "services": len(trials.LASTING) + 1,
@@ -162,7 +162,7 @@ def main() -> int:
     return 1 if report.failed or whole.not_healed else 0
 
 
-def _try_all(report: Report, whole: trials.Whole, asked: argparse.Namespace) -> None:
+def _try_all(report: Report, whole: trials.Whole, arguments: argparse.Namespace) -> None:
     first = (
         ("build", lambda: build(whole.stack)),
         ("start", lambda: start(whole.stack)),
@@ -173,10 +173,10 @@ def _try_all(report: Report, whole: trials.Whole, asked: argparse.Namespace) -> 
         return
     for trial in trials.TRIALS:
         name = trial.__name__.replace("_", " ")
-        if not asked.only or trial.__name__ in asked.only:
+        if not arguments.only or trial.__name__ in arguments.only:
             report.step(name, lambda trial=trial: trial(whole))  # type: ignore[misc]
-    if asked.upgrade_from:
-        report.step("upgrade", lambda: upgrade(whole, asked.upgrade_from))
+    if arguments.upgrade_from:
+        report.step("upgrade", lambda: upgrade(whole, arguments.upgrade_from))
 
 
 def _where() -> dict[str, str]:

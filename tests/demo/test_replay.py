@@ -32,13 +32,13 @@ class World:
 
     events: list[UserEvent] = field(default_factory=list)
     has_sequences: bool = True
-    asked: list[str] = field(default_factory=list)
+    request_ids: list[str] = field(default_factory=list)
     """The request_id of each call; "" of a probe."""
 
     def rank(
         self, user_id: str, item_ids: Sequence[str], now_ms: int, request_id: str
     ) -> FixedRanking:
-        self.asked.append(request_id)
+        self.request_ids.append(request_id)
         clicks = sum(isinstance(event, Click) for event in self.events)
         scores = tuple((place + 1) / (10.0 + clicks) for place in range(len(item_ids)))
         moves = len(self.events)
@@ -70,7 +70,7 @@ def test_a_slate_is_shown_in_the_models_order_and_its_clicks_follow() -> None:
     (click,) = (event for event in world.events if isinstance(event, Click))
     assert 500 < click.occurred_at - shown[0].occurred_at < 3_000
     assert result.slates[0].clicked == {"a"}
-    assert set(world.asked) == {shown[0].request_id, ""}  # what is logged, and probes
+    assert set(world.request_ids) == {shown[0].request_id, ""}  # what is logged, and probes
     assert not result.failures
 
 

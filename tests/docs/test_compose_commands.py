@@ -1,4 +1,4 @@
-"""What pages tell operators of the real stack to type: targets of make, commands of ops."""
+"""The commands of make and ops in pages for operators of the real stack exist."""
 
 import re
 import shlex
@@ -31,8 +31,8 @@ def targets_of(command: list[str]) -> list[str]:
     return [each for each in command[1:] if "=" not in each and not each.startswith("-")]
 
 
-def operators_words(command: list[str]) -> list[str] | None:
-    """Return what ``command`` has the service ops do, or None if it is another command."""
+def ops_command(command: list[str]) -> list[str] | None:
+    """Return the command that ``command`` runs in the service ops; None for others."""
     if command[: len(OPS)] == OPS:
         return command[len(OPS) :]
     if command[:1] == ["make"] and "ops" in targets_of(command):
@@ -42,7 +42,7 @@ def operators_words(command: list[str]) -> list[str] | None:
 
 
 MADE = [(place, each) for place, each in typed() if each[:1] == ["make"]]
-OPERATORS = [(place, asked) for place, each in typed() if (asked := operators_words(each))]
+OPERATORS = [(place, command) for place, each in typed() if (command := ops_command(each))]
 
 
 def test_every_target_of_make_exists() -> None:
@@ -51,11 +51,11 @@ def test_every_target_of_make_exists() -> None:
     assert named - TARGETS == set()
 
 
-@pytest.mark.parametrize(("place", "asked"), OPERATORS)
+@pytest.mark.parametrize(("place", "command"), OPERATORS)
 def test_the_command_line_understands_what_ops_is_given(
-    place: str, asked: list[str]
+    place: str, command: list[str]
 ) -> None:
-    said = complaint(asked)
+    said = complaint(command)
     assert not said or any(each in said for each in MAY_LACK), place
 
 
@@ -79,8 +79,8 @@ def test_the_operators_table_names_every_command_that_changes_something() -> Non
 
 
 def test_a_command_that_ops_does_not_have_is_found() -> None:
-    asked = operators_words(["make", "ops", "ARGS=stream rebuild --sideways"])
-    assert asked == ["stream", "rebuild", "--sideways"]
-    assert "No such option" in complaint(asked)
-    assert operators_words([*OPS, "model", "invent"]) == ["model", "invent"]
-    assert operators_words(["make", "up", "ARGS=--scale stream=3"]) is None
+    command = ops_command(["make", "ops", "ARGS=stream rebuild --sideways"])
+    assert command == ["stream", "rebuild", "--sideways"]
+    assert "No such option" in complaint(command)
+    assert ops_command([*OPS, "model", "invent"]) == ["model", "invent"]
+    assert ops_command(["make", "up", "ARGS=--scale stream=3"]) is None

@@ -40,10 +40,10 @@ def test_a_python_without_libpython_is_replaced_by_one_that_has_it(
             raise ValueError("no shared libpython")
         return "/managed/lib"
 
-    heard: list[str] = []
+    notes: list[str] = []
     monkeypatch.setattr(triton_install, "_try_python", try_python)
-    assert triton_install._make_env(tmp_path, heard.append) == "/managed/lib"
-    assert heard == ["this Python has no shared libpython: fetching one that has"]
+    assert triton_install._make_env(tmp_path, notes.append) == "/managed/lib"
+    assert notes == ["this Python has no shared libpython: fetching one that has"]
 
 
 def test_where_no_python_will_do_the_users_own_error_stands(

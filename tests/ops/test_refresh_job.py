@@ -10,7 +10,7 @@ import pytest
 from srp4ctr.atomic_files import read_json
 from srp4ctr.errors import OutageError
 from srp4ctr.features.bundles.gates import Gate
-from srp4ctr.ops.refresh_job import repeat, seconds_of, take_turn
+from srp4ctr.ops.refresh_job import refresh_and_record, repeat, seconds_of
 from srp4ctr.training.refresh.reports import (
     STATUS_FILE,
     Outcome,
@@ -45,7 +45,7 @@ def test_another_interval_says_what_to_write(text: str) -> None:
 
 
 def test_a_turn_leaves_word_of_how_it_ended(tmp_path: Path) -> None:
-    take_turn(a_report, tmp_path, 60.0)
+    refresh_and_record(a_report, tmp_path, 60.0)
     done = read_json(tmp_path / STATUS_FILE, RefreshStatus)
     assert done is not None
     assert (done.version, done.outcome, done.error) == ("v3", "kept", "")
@@ -53,7 +53,7 @@ def test_a_turn_leaves_word_of_how_it_ended(tmp_path: Path) -> None:
     assert done.interval_s == 60.0
     assert done.last_success_ms == done.ended_at_ms
     with pytest.raises(ConnectionError):
-        take_turn(fail, tmp_path, 60.0)
+        refresh_and_record(fail, tmp_path, 60.0)
     failed = read_json(tmp_path / STATUS_FILE, RefreshStatus)
     assert failed is not None
     assert failed.error == "ConnectionError: no Triton answers"

@@ -63,7 +63,7 @@ def test_passwords_are_long_each_another_and_end_without_a_line(stack_files: Pat
     assert all(len(text) == 32 and text.strip() == text for text in texts)
 
 
-def test_the_store_is_told_hashes_alone(stack_files: Path) -> None:
+def test_the_store_gets_only_hashes(stack_files: Path) -> None:
     users = (stack_files / stack_secrets.REDIS_ACL).read_text()
     assert users.startswith("user default off resetpass ~* &* +@all\n")
     for user in stack_secrets.REDIS_USERS:
@@ -74,8 +74,8 @@ def test_a_certificate_is_good_for_the_names_of_its_server(stack_files: Path) ->
     names = _names(stack_files / "triton.pem")
     assert {"triton", "localhost", "127.0.0.1", "rank.example.com"} == names
     assert "rank.example.com" not in _names(stack_files / "redis.pem")
-    assert not certificates.ends_within(stack_files / "triton.pem", 800)
-    assert certificates.ends_within(stack_files / "triton.pem", 900)
+    assert not certificates.expires_within(stack_files / "triton.pem", 800)
+    assert certificates.expires_within(stack_files / "triton.pem", 900)
 
 
 def _names(certificate: Path) -> set[str]:

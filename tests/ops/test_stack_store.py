@@ -1,4 +1,4 @@
-"""The real stack's store: its own command and users, and what each of them may do."""
+"""The real stack's store: its command, its users and their permissions."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -71,9 +71,7 @@ def test_not_even_the_worker_may_do_what_would_end_the_store_or_show_its_users(
         client.execute_command(*command.split())
 
 
-def test_who_only_asks_whether_it_lives_may_do_nothing_else(
-    known_as: As, stack_files: Path
-) -> None:
+def test_the_health_user_may_only_ping(known_as: As, stack_files: Path) -> None:
     with _client(known_as("stream"), stack_files, "health") as client:
         assert client.ping()
         with pytest.raises(redis.exceptions.NoPermissionError):

@@ -84,10 +84,10 @@ def entries() -> tuple[Entry, ...]:
     """Return every module, and the other files that say what they are, by path."""
     found = [path for folder in folders() for path in folder.rglob("*")]
     found += ROOT.iterdir()
-    told = [(path, phrase_of(path)) for path in found if _is_source(path)]
+    phrases = [(path, phrase_of(path)) for path in found if _is_source(path)]
     return tuple(
         Entry(path=path.relative_to(ROOT).as_posix(), phrase=phrase)
-        for path, phrase in sorted(told)
+        for path, phrase in sorted(phrases)
         if phrase or path.suffix == ".py"
     )
 

@@ -54,6 +54,6 @@ def test_every_command_that_it_names_exists() -> None:
     "stage",
     ["event", "sequence", "feature", "example", "encoder states", "score", "metric"],
 )
-def test_it_tells_the_way_of_an_event(stage: str) -> None:
+def test_it_shows_the_way_of_an_event(stage: str) -> None:
     (line,) = re.findall(r"^> (.+)$", README, re.MULTILINE)
     assert stage in line.split(" → ")

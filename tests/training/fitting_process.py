@@ -27,14 +27,14 @@ def train(
 ) -> SRP4CTR:
     """Return the model after both stages, each with a checkpoint of its own name."""
 
-    def tell(step: str, done: int, total: int, note: str = "") -> None:
+    def report(step: str, done: int, total: int, note: str = "") -> None:
         sys.stdout.write(f"{step} {done}\n")
         sys.stdout.flush()
         time.sleep(step_seconds)
 
     torch.manual_seed(0)
     model = SRP4CTR(config.model, SIZES)
-    options = FitOptions(progress=tell, processes=processes)
+    options = FitOptions(progress=report, processes=processes)
     for name in ("pre-train", "fine-tune"):
         own = replace(options, checkpoint=folder / f"{name}.safetensors")
         if name == "pre-train":

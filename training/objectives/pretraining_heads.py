@@ -26,13 +26,13 @@ from srp4ctr.training.objectives.sampled_softmax import (
     sampled_softmax,
 )
 
-_NOT_ASKED = -100  # what cross_entropy leaves out
+_IGNORED = -100  # of cross_entropy
 
 
 class MaskedHeads(nn.Module):
-    """An item softmax tied to the tokens, and above a transform a head for each field.
+    """An item softmax tied to the token embeddings, and after a transform a head per field.
 
-    Three groups weigh alike: the item, the mean of its fields, the mean of the behaviour's
+    Three groups have equal weights: the item, the mean of its fields, the mean of the behaviour's
     fields. A loss is in units of the logarithm of its number of choices, so that it begins
     near 1, a multi-valued field's once more over the values that an item has.
     """
@@ -55,8 +55,8 @@ class MaskedHeads(nn.Module):
     ) -> Terms:
         """Return the losses of what ``masks`` hide of ``history``, by ``states`` (B, L, D).
 
-        ``vectors`` gives what each item is recognised by. Every head is asked always, maybe
-        of nothing: its sum is then 0.
+        ``vectors`` returns the embeddings of items. Every head is evaluated; the sum of one
+        without targets is 0.
         """
         hidden = states[masks.items]  # (P, D)
         rows = history["history_item_rows"][masks.items]
@@ -64,9 +64,9 @@ class MaskedHeads(nn.Module):
         hidden = self.transform(hidden)
         attributes = history["history_attribute_rows"][masks.items]  # (P, A)
         for place, head in zip(self.places, self.item_fields, strict=True):
-            loss, asked = field_term(head(hidden), attributes[:, place.slots], place)
+            loss, count = field_term(head(hidden), attributes[:, place.slots], place)
             share = len(self.places) * math.log(place.field.size + 1)
-            terms[f"item {place.field.name}"] = loss / share, asked
+            terms[f"item {place.field.name}"] = loss / share, count
         hidden = self.transform(states[masks.behaviors])
         codes = history["history_behavior_codes"][masks.behaviors]  # (P, F)
         for f, (field, head) in enumerate(
@@ -106,12 +106,10 @@ def field_term(logits: Tensor, rows: Tensor, place: FieldPlace) -> Term:
     """Return the loss of an item field's ``rows`` (P, slots) by ``logits`` (P, size).
 
     Cross entropy over the field's own range; of a multi-valued field binary cross entropy
-    of each value. An item without a known value is not asked for.
+    of each value. An item without a known value is left out.
     """
     if place.field.kind != "multi":
-        wanted = torch.where(
-            rows[:, 0] > MASK_ROW, rows[:, 0] - place.first_row, _NOT_ASKED
-        )
+        wanted = torch.where(rows[:, 0] > MASK_ROW, rows[:, 0] - place.first_row, _IGNORED)
         loss = nn.functional.cross_entropy(logits, wanted, reduction="sum")
         return loss, _known(rows, place)
     known = (rows > MASK_ROW).sum(1)  # (P,)
@@ -134,7 +132,7 @@ def _known(rows: Tensor, place: FieldPlace) -> Tensor:
 def _heads(width: int, fields: Sequence[Field]) -> nn.ModuleList:
     heads = nn.ModuleList(nn.Linear(width, field.size) for field in fields)
     for field, head in zip(fields, heads, strict=True):
-        if field.kind == "multi":  # a value is rare: at 1/2 each, all would add up to much
+        if field.kind == "multi":  # values are rare: at 1/2 each, their sum would be large
             assert isinstance(head, nn.Linear)
             nn.init.constant_(head.bias, -math.log(field.size))
     return heads

@@ -1,1 +1,1 @@
-"""``srp4ctr doctor``: what of a deployment is open to strangers, and what does not work."""
+"""``srp4ctr doctor``: finds what a deployment exposes, and what does not work."""

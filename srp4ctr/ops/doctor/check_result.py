@@ -1,4 +1,4 @@
-"""What a check of a running deployment found: in words, and whether something is open."""
+"""The result of one check of a running deployment, and how ports are tried."""
 
 import socket
 from contextlib import suppress
@@ -12,23 +12,23 @@ _CONNECT_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One line: what was looked at, how it is, and what to do about it."""
+    """One line: a check, its result, and what to do about it."""
 
     check: str
     state: State
-    """``open``: to strangers. ``wrong``: it does not work."""
+    """``open``: to unauthenticated clients. ``wrong``: it does not work."""
     found: str
     do: str = ""
     """What to type or set where the state is not ``ok``."""
 
 
 def ok(check: str, found: str) -> Finding:
-    """Return that all is well."""
+    """Return that the check passed."""
     return Finding(check=check, state="ok", found=found)
 
 
 def is_open(check: str, found: str, do: str) -> Finding:
-    """Return that a stranger gets in."""
+    """Return that unauthenticated clients get in."""
     return Finding(check=check, state="open", found=found, do=do)
 
 
@@ -38,7 +38,7 @@ def wrong(check: str, found: str, do: str) -> Finding:
 
 
 def not_checked(check: str, why: str, do: str = "") -> Finding:
-    """Return that nothing is known, and why."""
+    """Return that the check was not possible, and why."""
     return Finding(check=check, state="not checked", found=why, do=do)
 
 
@@ -48,16 +48,16 @@ def is_loopback(host: str) -> bool:
 
 
 def reached_at(host: str, port: int) -> list[str]:
-    """Return the addresses, other than loopback, at which others may reach the port.
+    """Return the addresses, other than loopback, at which others can reach the port.
 
-    For a loopback ``host``: those of this machine at which something answers there.
+    For a loopback ``host``: this machine's addresses at which something answers.
     """
     hosts = own_addresses() if is_loopback(host) else [host]
     return [f"{each}:{port}" for each in hosts if answers(each, port)]
 
 
 def own_addresses() -> list[str]:
-    """Return this machine's addresses in its networks, as far as it knows them."""
+    """Return this machine's known addresses in its networks."""
     found: set[str] = set()
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))  # of UDP: nothing is sent

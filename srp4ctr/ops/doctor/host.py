@@ -1,7 +1,4 @@
-"""This machine → what of a deployment lies or listens open on it.
-
-In: settings, the environment and files. Out: findings.
-"""
+"""Checks this machine: secrets, certificates, metrics pages, Grafana."""
 
 import ssl
 import stat
@@ -29,27 +26,27 @@ _TIMEOUT_S = 3.0
 _RENEW_DAYS = 30
 _OTHERS_READ = stat.S_IRGRP | stat.S_IROTH
 _OTHERS_ENTER = stat.S_IXGRP | stat.S_IXOTH
-_CONTAINER = Path("/run/secrets")  # a container's own: there is no other user in it
+_CONTAINER = Path("/run/secrets")  # in a container there is no other user
 
 
 def is_outside(settings: Settings) -> bool:
-    """Return whether compose's stack is meant, and we have none of its credentials.
+    """Return whether compose's stack runs here, and we have none of its credentials.
 
-    So it is on the machine where it runs, for a person who has set nothing.
+    That is the case on its host with default settings.
     """
-    ours = (settings.kafka.has_sasl, settings.features.redis_username)
+    credentials = (settings.kafka.has_sasl, settings.features.redis_username)
     is_embedded = (Path(settings.embedded.data_dir) / STACK_FILE).is_file()
     has_secrets = (Path(stack_secrets.FOLDER) / certificates.AUTHORITY_KEY).is_file()
     return (
         has_secrets
         and not is_embedded
-        and not any(ours)
+        and not any(credentials)
         and not settings.triton.tls.enabled
     )
 
 
 def in_the_open(settings: Settings) -> Iterator[Finding]:
-    """Yield secrets that are values of settings rather than files."""
+    """Yield whether secrets are values of settings rather than files."""
     values = {
         "kafka.sasl_password": settings.kafka.sasl_password,
         "features.redis_password": settings.features.redis_password,
@@ -60,14 +57,14 @@ def in_the_open(settings: Settings) -> Iterator[Finding]:
         given.append("features.registry")
     if given:
         found = f"{', '.join(given)}: in the environment, or in settings.toml"
-        do = "put it in a file of mode 600 and set …_file: an environment is shown by "
-        yield is_open("secrets", found, f"{do}docker inspect and in /proc")
+        do = "put it in a file of mode 600 and set …_file: docker inspect and /proc show "
+        yield is_open("secrets", found, f"{do}the environment")
     else:
         yield ok("secrets", "none is in the environment or in settings.toml")
 
 
 def files(settings: Settings) -> Iterator[Finding]:
-    """Yield whether others may read the files that hold secrets."""
+    """Yield whether other users can read the files that hold secrets."""
     named = {
         "kafka.sasl_password_file": settings.kafka.sasl_password_file,
         "features.redis_password_file": settings.features.redis_password_file,
@@ -82,17 +79,17 @@ def files(settings: Settings) -> Iterator[Finding]:
     bad = {path for path in paths.values() if not path.is_file() or _others_read(path)}
     for name, path in paths.items():
         if not path.is_file():
-            do = "make secrets, for compose.yaml's; else write it"
+            do = "make secrets, for compose.yaml; else write it"
             yield is_wrong("secret files", f"{name}: there is no {path}", do)
         elif path in bad:
             found = f"{name}: other users of this machine may read {path}"
             yield is_open("secret files", found, f"chmod 600 {path}")
     if paths and not bad:
-        yield ok("secret files", f"{len(paths)}, for no other user to read")
+        yield ok("secret files", f"{len(paths)}, unreadable to other users")
 
 
-def ends(settings: Settings) -> Iterator[Finding]:
-    """Yield the certificates that will soon be good no more."""
+def expiry(settings: Settings) -> Iterator[Finding]:
+    """Yield whether certificates expire soon."""
     named = (
         settings.kafka.ssl_ca_file,
         settings.features.redis_ca_file,
@@ -101,17 +98,17 @@ def ends(settings: Settings) -> Iterator[Finding]:
     )
     paths = {Path(path) for path in named if path and Path(path).is_file()}
     paths |= set(Path(stack_secrets.FOLDER).glob("*.pem"))
-    late = sorted(p.name for p in paths if certificates.ends_within(p, _RENEW_DAYS))
+    late = sorted(p.name for p in paths if certificates.expires_within(p, _RENEW_DAYS))
     if late:
         do = "delete them and their keys, make secrets, and restart what uses them"
-        found = f"end within {_RENEW_DAYS} days: {', '.join(late)}"
+        found = f"expire within {_RENEW_DAYS} days: {', '.join(late)}"
         yield is_wrong("certificates", found, do)
     elif paths:
-        yield ok("certificates", f"{len(paths)}, good for {_RENEW_DAYS} days and more")
+        yield ok("certificates", f"{len(paths)}, valid for {_RENEW_DAYS} days and more")
 
 
 def metrics(settings: Settings) -> Iterator[Finding]:
-    """Yield the metrics pages and Prometheus that others than this machine reach."""
+    """Yield whether other machines reach the metrics pages and Prometheus."""
     monitoring, streams = settings.monitoring, settings.streams
     ports = {
         "the worker's metrics": (streams.metrics_host, streams.metrics_port),
@@ -119,7 +116,7 @@ def metrics(settings: Settings) -> Iterator[Finding]:
         "Triton's metrics": _host_port(settings.triton.metrics_url),
         "Prometheus": _host_port(monitoring.prometheus_url),
     }
-    do = "bind it to 127.0.0.1 or keep it in an inner network: it tells rates and versions"
+    do = "bind it to 127.0.0.1 or an inner network: it shows rates and versions"
     closed = []
     for name, (host, port) in ports.items():
         if not host:
@@ -127,18 +124,18 @@ def metrics(settings: Settings) -> Iterator[Finding]:
         local = "127.0.0.1" if set(host) <= {"0", "."} else host  # all of this machine
         reached = reached_at(local, port)
         if not is_loopback(local) and reached:
-            why = f"{name} answer at {reached[0]}; who else is in that network is not known"
+            why = f"{name} answer at {reached[0]}; the network's other hosts are not known"
             yield not_checked("metrics", why, "run srp4ctr doctor on the machine itself")
         elif reached:
             yield is_open("metrics", f"{name} answer at {', '.join(reached)}", do)
         else:
             closed.append(name)
     if closed:
-        yield ok("metrics", f"not to be reached from elsewhere: {', '.join(closed)}")
+        yield ok("metrics", f"reachable only from this machine: {', '.join(closed)}")
 
 
 def grafana(url: str) -> Iterator[Finding]:
-    """Yield whether Grafana lets strangers in, or has the password that it comes with."""
+    """Yield whether Grafana shows dashboards without or with its default password."""
     check = "grafana"
     if not url:
         yield not_checked(check, "its address is not known", "--grafana https://HOST:3000")
@@ -146,12 +143,12 @@ def grafana(url: str) -> Iterator[Finding]:
     try:
         if _status(f"{url}/api/org", f"admin:{'admin'}") == 200:
             do = "GF_SECURITY_ADMIN_PASSWORD__FILE before its first start; now: its page"
-            yield is_open(check, "its admin's password is the one that it comes with", do)
+            yield is_open(check, "its admin has the default password", do)
         elif _status(f"{url}/api/search", "") == 200:
-            do = "GF_AUTH_ANONYMOUS_ENABLED=false, unless all who reach it may look"
+            do = "GF_AUTH_ANONYMOUS_ENABLED=false, unless everybody may see them"
             yield is_open(check, "it shows dashboards without a password", do)
         else:
-            yield ok(check, "it asks for a password, and not for the one it comes with")
+            yield ok(check, "it requires a password, and not the default one")
         if url.startswith("http://") and not is_loopback(urlsplit(url).hostname or ""):
             yield is_open(check, "passwords are not encrypted", "GF_SERVER_PROTOCOL: https")
     except OSError as error:
@@ -159,7 +156,7 @@ def grafana(url: str) -> Iterator[Finding]:
 
 
 def _status(url: str, name_and_password: str) -> int:
-    """Return the status of ``url``; its certificate does not matter to this question."""
+    """Return the HTTP status of ``url``; its certificate is not verified."""
     request, context = Request(url), ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     if name_and_password:
@@ -173,14 +170,14 @@ def _status(url: str, name_and_password: str) -> int:
 
 
 def _others_read(path: Path) -> bool:
-    """Return whether other users get as far as ``path``, and may read it."""
+    """Return whether other users can reach and read ``path``."""
     if path.is_relative_to(_CONTAINER) or not path.stat().st_mode & _OTHERS_READ:
         return False
     return _others_enter(path.parent)
 
 
 def _others_enter(folder: Path) -> bool:
-    """Return whether other users get as far as what is in ``folder``."""
+    """Return whether other users can reach the files in ``folder``."""
     folders = (folder, *folder.parents)
     return all(each.stat().st_mode & _OTHERS_ENTER for each in folders)
 

@@ -1,7 +1,4 @@
-"""A broker → what a stranger may do there, and whether its topics are as they should be.
-
-In: the settings of a client. Out: findings.
-"""
+"""Checks a broker: unauthenticated clients, permissions, and topics."""
 
 import time
 from collections.abc import Iterator
@@ -40,7 +37,7 @@ from srp4ctr.streams.events.schema import (
     REJECTED_TOPIC,
 )
 
-_STRANGER_MS = 3000
+_ANONYMOUS_MS = 3000
 _TOPICS = (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC, REJECTED_TOPIC)
 _CLOSE = "docs/security.md: kafka.security_protocol SASL_SSL on both sides"
 _ANY_RULE = ACLFilter(
@@ -52,9 +49,9 @@ _ANY_RULE = ACLFilter(
 )
 
 
-def strangers(settings: Settings) -> Iterator[Finding]:
-    """Yield who is let in without a name: plainly, and over TLS."""
-    kafka, check = settings.kafka, "kafka strangers"
+def anonymous(settings: Settings) -> Iterator[Finding]:
+    """Yield whether the broker lets clients in without a name, plainly or over TLS."""
+    kafka, check = settings.kafka, "kafka access"
     if kafka.security_protocol == "SASL_PLAINTEXT":
         yield is_open(check, "passwords and events are not encrypted", _CLOSE)
     if not any(answers(*split(address)) for address in kafka.addresses):
@@ -65,15 +62,15 @@ def strangers(settings: Settings) -> Iterator[Finding]:
     if not let_in:
         yield ok(check, f"{kafka.bootstrap} lets nobody in without a name")
     elif away:
-        found = f"everybody who reaches {kafka.bootstrap} may read and write ({let_in[0]})"
+        found = f"every client of {kafka.bootstrap} may read and write ({let_in[0]})"
         yield is_open(check, found, _CLOSE)
     else:
-        found = "no names are asked for, on 127.0.0.1 alone: users of this machine get in"
+        found = "no authentication, but on 127.0.0.1 only: users of this machine get in"
         yield ok(check, found)
 
 
 def rules(settings: Settings) -> Iterator[Finding]:
-    """Yield whether who has a password may do all, or what a rule allows."""
+    """Yield whether a user's permissions are limited by rules."""
     check = "kafka rules"
     if not settings.kafka.has_sasl:
         return
@@ -89,7 +86,7 @@ def rules(settings: Settings) -> Iterator[Finding]:
             "authorizer.class.name, as in streams/kafka.properties; srp4ctr stack init",
         )
     except ClusterAuthorizationFailedError:
-        yield ok(check, "the broker has an authorizer, and does not show us its rules")
+        yield ok(check, "the broker has an authorizer, and hides its rules from us")
     else:
         yield from of_rules(settings.kafka, [str(acl.principal) for acl in found])
     finally:
@@ -97,29 +94,29 @@ def rules(settings: Settings) -> Iterator[Finding]:
 
 
 def of_rules(kafka: KafkaConfig, principals: list[str]) -> Iterator[Finding]:
-    """Yield what the rules' ``principals``, and that they are shown to us, tell."""
+    """Yield whether rules are for everybody, or visible to an ordinary user."""
     if "User:*" in principals:
         do = "srp4ctr stack init sets the rules; delete those of User:*"
-        yield is_open("kafka rules", "a rule allows something to User:*, everybody", do)
+        yield is_open("kafka rules", "a rule allows something to everybody, User:*", do)
     else:
         yield ok("kafka rules", f"{len(principals)} rules, none of them for everybody")
     if kafka.sasl_username == "admin":
         return
     yield is_open(
         "kafka rules",
-        f"{kafka.sasl_username} sees the broker's rules: more than it needs",
-        "give it what srp4ctr/ops/kafka_acl.py lists, and no more",
+        f"{kafka.sasl_username} may see the broker's rules: more than it needs",
+        "give it only the rights in srp4ctr/ops/kafka_acl.py",
     )
 
 
 def topics(settings: Settings) -> Iterator[Finding]:
-    """Yield whether the topics are there, with as many partitions as the settings say."""
+    """Yield whether the topics exist, with the number of partitions of the settings."""
     admin = connect(KafkaAdminClient, settings.kafka)
     try:
         there = set(admin.list_topics())
         missing = [name for name in _TOPICS if name not in there]
         if missing:
-            found = f"missing, or not ours to see: {', '.join(missing)}"
+            found = f"missing, or not visible to us: {', '.join(missing)}"
             yield is_wrong("topics", found, "srp4ctr stack init, as Kafka's admin")
         (events,) = admin.describe_topics([BEHAVIOR_EVENTS_TOPIC])
         count, wanted = len(events["partitions"]), settings.kafka.partitions
@@ -127,7 +124,9 @@ def topics(settings: Settings) -> Iterator[Finding]:
             found = f"{BEHAVIOR_EVENTS_TOPIC} has {count} partitions, the settings {wanted}"
             yield is_wrong("topics", found, f"set kafka.partitions = {count}")
         elif not missing:
-            yield ok("topics", f"all {len(_TOPICS)}; {count} partitions, as set")
+            yield ok(
+                "topics", f"all {len(_TOPICS)}; {count} partitions, as in the settings"
+            )
         if LABELS_TOPIC in there:
             yield _newest_label(admin)
     finally:
@@ -145,9 +144,9 @@ def _newest_label(admin: KafkaAdminClient) -> Finding:
             dict.fromkeys(parts, OffsetSpec.MAX_TIMESTAMP)
         )
         newest_ms = max((at.timestamp for at in found.values()), default=-1)
-    except KafkaError as error:  # the embedded broker does not know how
+    except KafkaError as error:  # the embedded broker does not support it
         return not_checked(
-            check, f"the broker does not say when the last one came: {error}"
+            check, f"the broker does not return the time of the last one: {error}"
         )
     if newest_ms < 0:
         return not_checked(check, "none yet", "srp4ctr stream run, and publish impressions")
@@ -160,20 +159,20 @@ def _ways_in(kafka: KafkaConfig) -> tuple[str, ...]:
 
 
 def _lets_in(kafka: KafkaConfig, protocol: str) -> bool:
-    """Return whether a client without a name hears of the topics."""
+    """Return whether a client without a name can list the topics."""
     more = {"ssl_context": tls_context(kafka)} if protocol == "SSL" else {}
     try:
-        stranger = KafkaAdminClient(
+        client = KafkaAdminClient(
             bootstrap_servers=kafka.addresses,
             security_protocol=protocol,
-            bootstrap_timeout_ms=_STRANGER_MS,
-            request_timeout_ms=_STRANGER_MS,
+            bootstrap_timeout_ms=_ANONYMOUS_MS,
+            request_timeout_ms=_ANONYMOUS_MS,
             **more,
         )
         try:
-            stranger.list_topics()
+            client.list_topics()
         finally:
-            stranger.close()
+            client.close()
     except KafkaError:
         return False
     return True

@@ -1,7 +1,7 @@
-"""A running deployment → what of it is open to strangers, and what does not work.
+"""Runs all checks of ``srp4ctr doctor`` on a deployment.
 
-``srp4ctr doctor`` looks at it as a stranger would, and then as an operator. It changes
-nothing: what it tries is refused, or read only.
+It tries the servers as an unauthenticated client, and then with the settings' credentials.
+It changes nothing: what it tries is refused, or only reads.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from srp4ctr.ops.doctor.check_result import Finding, not_checked, wrong
 from srp4ctr.settings import Settings
 
 Check = Callable[[Settings], Iterator[Finding]]
-# What only somebody with the deployment's own names and passwords can look at.
+# Checks that need the credentials of the deployment.
 NEED_CREDENTIALS = {
     *("kafka rules", "topics", "store user", "store", "triton control", "triton"),
 }
@@ -29,28 +29,28 @@ def diagnose(settings: Settings, grafana: str, show: Callable[[Finding], None]) 
 
 
 def examine(settings: Settings, grafana: str = "") -> Iterator[Finding]:
-    """Yield what each check finds; one that cannot look says so."""
+    """Yield what each check finds; a check that fails is a finding, too."""
     for name, check in checks():
         if name in NEED_CREDENTIALS and host.is_outside(settings):
-            why = "its names and passwords are the containers' alone"
+            why = "only its containers have the credentials"
             yield not_checked(name, why, "make doctor")
             continue
         try:
             yield from check(settings)
-        except Exception as error:  # whatever is away, the other checks go on
-            yield wrong(name, _said(error), "is it up, and are these its settings?")
+        except Exception as error:  # the other checks go on
+            yield wrong(name, _message(error), "is it up, and are these its settings?")
     yield from host.grafana(grafana.rstrip("/"))
 
 
 def checks() -> Iterator[tuple[str, Check]]:
-    """Yield all checks by name; those whose client is not installed only say that."""
+    """Yield all checks by name; one whose client is not installed reports that."""
     yield "secrets", host.in_the_open
     yield "secret files", host.files
-    yield "certificates", host.ends
+    yield "certificates", host.expiry
     yield "metrics", host.metrics
     from srp4ctr.ops.doctor import kafka
 
-    yield "kafka strangers", kafka.strangers
+    yield "kafka access", kafka.anonymous
     yield "kafka rules", kafka.rules
     yield "topics", kafka.topics
     try:
@@ -58,7 +58,7 @@ def checks() -> Iterator[tuple[str, Check]]:
     except ImportError as error:
         yield "store", _missing("store", error)
     else:
-        yield "store strangers", store.strangers
+        yield "store access", store.anonymous
         yield "store user", store.our_user
         yield "store", store.views
     try:
@@ -66,7 +66,7 @@ def checks() -> Iterator[tuple[str, Check]]:
     except ImportError as error:
         yield "triton", _missing("triton", error)
     else:
-        yield "triton strangers", triton.strangers
+        yield "triton access", triton.anonymous
         yield "triton control", triton.control
         yield "triton", triton.serving
 
@@ -74,11 +74,11 @@ def checks() -> Iterator[tuple[str, Check]]:
 def _missing(name: str, error: ImportError) -> Check:
     why = f"{error.name} is not installed here"
 
-    def say(_: Settings) -> Iterator[Finding]:
+    def report(_: Settings) -> Iterator[Finding]:
         yield not_checked(name, why, "run it in the trainer's image")
 
-    return say
+    return report
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return str(error) or type(error).__name__

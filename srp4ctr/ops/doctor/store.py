@@ -1,7 +1,4 @@
-"""The feature store → what a stranger may do there, and whether its views are registered.
-
-In: the settings of a client. Out: findings.
-"""
+"""Checks the feature store: unauthenticated clients, permissions, registered views."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -29,9 +26,9 @@ _TIMEOUT_S = 3.0
 _CLOSE = "docs/security.md: TLS, an ACL user, `user default off`"
 
 
-def strangers(settings: Settings) -> Iterator[Finding]:
-    """Yield whether somebody without a password may ask the store."""
-    config, check = settings.features, "store strangers"
+def anonymous(settings: Settings) -> Iterator[Finding]:
+    """Yield whether the store lets clients in without a password."""
+    config, check = settings.features, "store access"
     for address in _addresses(config):
         host, port = split(address)
         if not answers(host, port):
@@ -41,22 +38,22 @@ def strangers(settings: Settings) -> Iterator[Finding]:
         if not ways:
             yield ok(check, f"{address} lets nobody in without a password")
         elif reached_at(host, port):
-            found = f"everybody who reaches {address} may read and write ({ways[0]})"
+            found = f"every client of {address} may read and write ({ways[0]})"
             yield is_open(check, found, _CLOSE)
         else:
-            found = "no password is asked for, on 127.0.0.1 alone: users of this machine"
-            yield ok(check, f"{found} get in")
+            found = "no password, but on 127.0.0.1 only: users of this machine get in"
+            yield ok(check, found)
 
 
 def our_user(settings: Settings) -> Iterator[Finding]:
-    """Yield whether the user that we are may do more than it needs."""
+    """Yield whether our user has more permissions than it needs."""
     config, check = settings.features, "store user"
     if not (config.redis_username or config.redis_password_file or config.redis_password):
         return
     if not config.redis_tls:
         yield is_open(check, "its password is not encrypted", "features.redis_tls = true")
     if not config.redis_username:
-        found = "we are the store's default user, who may do everything"
+        found = "our user is the store's default one, who may do everything"
         yield is_open(check, found, "features.redis_username: an ACL user of its own")
         return
     with _client(config, _addresses(config)[0], known=True) as client:
@@ -99,7 +96,7 @@ def _ways_in(config: FeatureConfig) -> tuple[str, ...]:
 
 
 def _lets_in(config: FeatureConfig, address: str, way: str) -> bool:
-    """Return whether the store tells a client without a password how full it is."""
+    """Return whether a client without a password can read the store's size."""
     try:
         with _client(config, address, known=False, tls=way == "over TLS") as client:
             client.dbsize()

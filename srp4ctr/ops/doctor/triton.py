@@ -1,7 +1,4 @@
-"""A tritonserver → who may ask it, who may control it, and what it serves.
-
-In: the settings of a client. Out: findings.
-"""
+"""Checks a tritonserver: unauthenticated clients, model control, and what it serves."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,9 +28,9 @@ _CLOSE = "docs/security.md: --grpc-use-ssl-mutual, and triton.tls"
 _GUARD = "--grpc-restricted-protocol, its key in a file that triton.control_key_file names"
 
 
-def strangers(settings: Settings) -> Iterator[Finding]:
-    """Yield whether somebody without a certificate may rank."""
-    triton, check = settings.triton, "triton strangers"
+def anonymous(settings: Settings) -> Iterator[Finding]:
+    """Yield whether clients without a certificate may rank."""
+    triton, check = settings.triton, "triton access"
     host, port = split(triton.grpc)
     if not answers(host, port):
         yield not_checked(check, f"nothing answers at {triton.grpc}")
@@ -43,19 +40,17 @@ def strangers(settings: Settings) -> Iterator[Finding]:
         ways["over TLS"] = replace(triton.tls, certificate_file="", key_file="")
     let_in = [name for name, tls in ways.items() if _is_live(triton.grpc, tls)]
     if not let_in:
-        yield ok(check, f"{triton.grpc} answers nobody without a certificate")
+        yield ok(check, f"{triton.grpc} requires a certificate")
     elif reached_at(host, port):
-        found = f"everybody who reaches {triton.grpc} may rank ({let_in[0]})"
+        found = f"every client of {triton.grpc} may rank ({let_in[0]})"
         yield is_open(check, found, _CLOSE)
     else:
-        found = (
-            "no certificate is asked for, on 127.0.0.1 alone: users of this machine rank"
-        )
+        found = "no certificate, but on 127.0.0.1 only: users of this machine may rank"
         yield ok(check, found)
 
 
 def control(settings: Settings) -> Iterator[Finding]:
-    """Yield whether somebody who may rank may load and unload models as well."""
+    """Yield whether clients that may rank may also load and unload models."""
     triton, check = settings.triton, "triton control"
     if not _is_live(triton.grpc, triton.tls):
         yield not_checked(check, f"{triton.grpc} does not answer us")
@@ -63,19 +58,17 @@ def control(settings: Settings) -> Iterator[Finding]:
     for guess in _GUESSES:
         if _controls(replace(triton, control_key_file="", control_key=guess)):
             with_it = f"with the key {guess!r}" if guess else "without a key"
-            found = f"who may rank may load and unload models {with_it}"
+            found = f"clients that may rank may load and unload models {with_it}"
             yield is_open(check, found, _GUARD)
             return
-    yield ok(check, "models are loaded and unloaded by who has the key alone")
+    yield ok(check, "loading and unloading models needs the control key")
     if triton.known_control_key() and not _controls(triton):
-        found = "our own key is not the server's"
-        yield is_wrong(
-            check, found, "triton.control_key_file; restart what had the old one"
-        )
+        do = "triton.control_key_file; restart the services with the old key"
+        yield is_wrong(check, "our control key is not the server's", do)
 
 
 def serving(settings: Settings) -> Iterator[Finding]:
-    """Yield whether it is ready, and which version serves."""
+    """Yield whether the server is ready, and which version serves."""
     triton = settings.triton
     try:
         with connect(triton.grpc, triton.tls) as client:
@@ -108,7 +101,7 @@ def _is_live(address: str, tls: TlsConfig) -> bool:
 
 
 def _controls(triton: TritonConfig) -> bool:
-    """Return whether the server lists its models to us: as restricted as loading is."""
+    """Return whether the server lists its models: as restricted as loading them."""
     try:
         with connect_in_control(triton) as client:
             client.get_model_repository_index(client_timeout=_TIMEOUT_S)

@@ -1,11 +1,11 @@
-"""tritonserver's child processes → a step whose process died runs again.
+"""Reloads the steps of a tritonserver whose processes have crashed.
 
-Triton restarts none: calls that it gives to a dead one fail after a second each, and the
-server says that it is ready. Loading a step whose file has a new date makes new processes
-beside the old ones and then lets the old go: meanwhile its living ones answer. First one is
-made, half the work of two on busy cores, and nobody asks the dead one any more; a step that
-then gets its other processes is not loaded anew. (To take the dead one out of the step is
-sooner done, but holds up all calls for a second.)
+Triton restarts none: requests that it sends to a dead process fail after a second each,
+while the server reports that it is ready. Reloading a step whose file has a new date starts
+new processes and then removes the old ones, whose survivors answer meanwhile. One process
+is started first, half the work of two on busy cores; the step then gets its others without
+another reload. (Removing the dead process from the step is faster, but blocks all requests
+for a second.)
 """
 
 import json
@@ -29,7 +29,7 @@ from srp4ctr.triton_repo.deployment.live_repository import CONFIG, locked
 from srp4ctr.triton_repo.deployment.promotion import connected
 
 LOG = logging.getLogger(__name__)
-_LOAD_TIMEOUT_S = 180.0  # a process imports Feast: 5 s beside eight busy callers
+_LOAD_TIMEOUT_S = 180.0  # a process imports Feast: 5 s with eight busy callers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +40,11 @@ class Child:
     is_dead: bool
     """Killed, and not reaped: Triton reaps those that it ends itself."""
     step: str
-    """"" of a dead or dying one, whose command is gone."""
+    """"" of a dead process, whose command line is empty."""
 
 
 class Watch:
-    """Looks after the steps of one server; call ``look`` a few times a second."""
+    """Replaces crashed steps of one server; call ``poll`` a few times per second."""
 
     def __init__(self, server_pid: int, config: TritonConfig) -> None:
         self._server_pid = server_pid
@@ -54,15 +54,15 @@ class Watch:
         self._broken: set[str] = set()
         self._counted: set[int] = set()
 
-    def look(self) -> list[str]:
-        """Return the steps that had died by the look before, and run again now."""
+    def poll(self) -> list[str]:
+        """Reload the steps that were dead at the last poll, too; return those that run."""
         now = list(children(self._server_pid))
         self._steps |= {child.pid: child.step for child in now if child.step}
         dead = {child.pid for child in now if child.is_dead} & self._steps.keys()
-        lost, self._dead = dead & self._dead, dead  # twice: an orderly end is a short one
+        lost, self._dead = dead & self._dead, dead  # twice: Triton soon reaps its own
         self._broken |= {self._steps[pid] for pid in lost}
         self._count(lost - self._counted)
-        return [step for step in sorted(self._broken) if self._revive(step)]
+        return [step for step in sorted(self._broken) if self._reload_step(step)]
 
     def _count(self, lost: set[int]) -> None:
         if not lost:
@@ -71,43 +71,40 @@ class Watch:
         versions = [self._steps[pid].rpartition("_")[2] for pid in lost]
         try:
             count_crashes(Path(self._config.repository), versions)
-        except OSError:  # it is loaded anew, counted or not
-            LOG.exception("the monitor does not hear of it")
+        except OSError:  # it is reloaded all the same
+            LOG.exception("the crash could not be recorded for the monitor")
 
-    def _revive(self, step: str) -> bool:
-        LOG.warning("%s: a process of it has died; it is loaded anew", step)
+    def _reload_step(self, step: str) -> bool:
+        LOG.warning("%s: one of its processes has crashed; reloading the step", step)
         old = {pid for pid, name in self._steps.items() if name == step}
         try:
             is_there = reload(self._config, step, partial(self._end, step, old))
-        except Exception:  # whatever the server says, its other steps need us
-            LOG.exception("%s was not loaded anew; it is tried again", step)
+        except Exception:  # the other steps still have to be watched
+            LOG.exception("%s could not be reloaded; trying again", step)
             return False
         self._broken.remove(step)
         for pid in old:
             del self._steps[pid]
         self._counted -= old
-        LOG.warning("%s %s", step, "runs again" if is_there else "is not served any more")
+        LOG.warning("%s %s", step, "runs again" if is_there else "is no longer served")
         return is_there
 
     def _end(self, step: str, old: set[int]) -> None:
-        """End those of the processes ``old`` that live; others may have died meanwhile.
-
-        Triton 2.51 never ends what is left of a step that lost a process.
-        """
+        """Kill the surviving processes of ``old``: Triton 2.51 never ends them itself."""
         now = list(children(self._server_pid))
         dead = {child.pid for child in now if child.is_dead}
         self._count((dead & old) - self._counted)
         for child in now:
             if child.pid in old and child.step == step:
-                self._counted.add(child.pid)  # it did not die of itself
+                self._counted.add(child.pid)  # we kill it: not a crash
                 os.kill(child.pid, signal.SIGKILL)
-        LOG.warning("%s is answered by a new process", step)
+        LOG.warning("%s: a new process answers", step)
 
 
 def reload(config: TritonConfig, step: str, replaced: Callable[[], None]) -> bool:
-    """Load ``step`` anew, beside itself; return whether it was loaded at all.
+    """Reload ``step`` while it serves; return whether it was loaded at all.
 
-    Calls ``replaced`` when a new process answers, and none of the old ones.
+    Calls ``replaced`` once a new process answers and the old ones get no more requests.
     """
     repository = Path(config.repository).resolve()
     with locked(repository), connected(config) as client:
@@ -117,7 +114,9 @@ def reload(config: TritonConfig, step: str, replaced: Callable[[], None]) -> boo
         load = partial(client.load_model, step, client_timeout=_LOAD_TIMEOUT_S)
         loaded = client.get_model_config(step, as_json=True)["config"]
         groups = _groups_in(repository / step / CONFIG)
-        (repository / step / "1" / "model.py").touch()  # a new date: all are made anew
+        (
+            repository / step / "1" / "model.py"
+        ).touch()  # a new date: Triton starts new processes
         load(config=json.dumps({**loaded, "instance_group": groups[:1]}))
         replaced()
         if len(groups) > 1:
@@ -126,7 +125,7 @@ def reload(config: TritonConfig, step: str, replaced: Callable[[], None]) -> boo
 
 
 def _groups_in(file: Path) -> list[Any]:
-    """Return a step's instance groups as it was rendered."""
+    """Return the instance groups in a step's ``config.pbtxt``."""
     config: Any = text_format.Parse(file.read_text(), model_config_pb2.ModelConfig())
     read = json_format.MessageToDict(config, preserving_proto_field_name=True)
     return list(read["instance_group"])
@@ -136,7 +135,7 @@ def children(server_pid: int) -> Iterator[Child]:
     """Yield the server's child processes."""
     for folder in Path("/proc").glob("[0-9]*"):
         pid = int(folder.name)
-        with suppress(OSError):  # it has ended meanwhile
+        with suppress(OSError):  # the process has ended
             state, parent, *_ = processes.stat_fields(pid)
             if int(parent) == server_pid:
                 is_dead = state in processes.DEAD

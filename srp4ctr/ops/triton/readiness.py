@@ -1,8 +1,8 @@
-"""A tritonserver → whether callers may be sent to it, as the exit status of a probe.
+"""A readiness probe of tritonserver: its exit status says whether to send it requests.
 
 Arguments: ADDRESS REPOSITORY. Once ``rank_clicks`` was promoted it must be loaded; before
-that the server must answer. Kubernetes' own gRPC probe knows neither TLS nor models. Only
-grpc is imported: tritonclient takes half a second of CPU, each time.
+that the server must answer. Kubernetes' gRPC probe supports neither TLS nor models. Only
+grpc is imported: tritonclient takes half a second of CPU per probe.
 """
 
 import argparse
@@ -18,22 +18,22 @@ from srp4ctr.triton_repo.deployment.model_config import RANK_CLICKS
 
 TIMEOUT_S = 3.0
 _SERVICE = "/inference.GRPCInferenceService"
-_YES = b"\x08\x01"  # of ServerReadyResponse and of ModelReadyResponse: field 1 is true
+_READY = b"\x08\x01"  # ServerReadyResponse and ModelReadyResponse: field 1 is true
 
 
 def why_not_ready(address: str, repository: Path, tls: TlsConfig) -> str:
     """Return why the server at ``address`` is not ready; "" if it is."""
     is_promoted = (repository / RANK_CLICKS / "config.pbtxt").is_file()
-    what, request = "ServerReady", b""
+    method, request = "ServerReady", b""
     if is_promoted:
         name = RANK_CLICKS.encode()
-        what, request = "ModelReady", b"\x0a" + bytes([len(name)]) + name  # field 1
+        method, request = "ModelReady", b"\x0a" + bytes([len(name)]) + name  # field 1
     try:
         with _channel(address, tls) as channel:
-            answer = channel.unary_unary(f"{_SERVICE}/{what}")(request, timeout=TIMEOUT_S)
+            answer = channel.unary_unary(f"{_SERVICE}/{method}")(request, timeout=TIMEOUT_S)
     except grpc.RpcError as error:
-        return f"{what}: {error.code().name} {error.details()}"
-    return "" if answer == _YES else f"{what}: not ready"
+        return f"{method}: {error.code().name} {error.details()}"
+    return "" if answer == _READY else f"{method}: not ready"
 
 
 def _channel(address: str, tls: TlsConfig) -> grpc.Channel:
@@ -47,7 +47,7 @@ def _channel(address: str, tls: TlsConfig) -> grpc.Channel:
 
 
 def main() -> None:
-    """End with status 1, and say why, where the server of the arguments is not ready."""
+    """Exit with status 1 and the reason where the server is not ready."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("address")
     parser.add_argument("repository", type=Path)

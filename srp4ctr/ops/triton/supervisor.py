@@ -1,4 +1,4 @@
-"""A command line of tritonserver → the server, supervised: a container's first process.
+"""Runs tritonserver as a container's first process, and replaces its crashed steps.
 
 Run as a module with ``GRPC REPOSITORY -- tritonserver …``, it starts the server, replaces
 its step processes that crash (``crash_recovery.py``), and ends with the server's exit
@@ -19,18 +19,18 @@ from typing import TYPE_CHECKING
 
 from srp4ctr.ops.triton import watchdog
 
-if TYPE_CHECKING:  # tritonclient: who only reads the arguments needs none
+if TYPE_CHECKING:  # tritonclient: the parser alone needs none
     from srp4ctr.ops.triton.crash_recovery import Watch
 
 LOG = logging.getLogger("srp4ctr.ops.triton.supervisor")
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _SIGNALLED = 128  # a shell's exit status of a process that a signal ended: 128 + its number
-# Not the server's: its steps have a Python and packages of their own.
+# Not passed to the server: its steps have a Python and packages of their own.
 _OWN_VARIABLES = ("PYTHONPATH", "VIRTUAL_ENV")
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return what reads the arguments."""
+    """Return the parser of the arguments."""
     made = argparse.ArgumentParser(description=__doc__)
     made.add_argument("grpc", help="the server's address, HOST:PORT")
     made.add_argument("repository", help="its live model repository")
@@ -41,8 +41,8 @@ def parser() -> argparse.ArgumentParser:
 def supervise(command: Sequence[str], grpc: str, repository: str) -> int:
     """Run ``command`` until it ends, and return the exit status for the container.
 
-    SIGTERM and SIGINT are handed on to the server, which answers what it has and ends.
-    Processes that the server leaves behind are reaped, as a container's first process must.
+    SIGTERM and SIGINT are forwarded to the server, which finishes its requests and ends.
+    Orphans of the server are reaped, as a container's first process must do.
     """
     from srp4ctr.ops.triton.crash_recovery import Watch
 
@@ -52,7 +52,7 @@ def supervise(command: Sequence[str], grpc: str, repository: str) -> int:
         signal.signal(number, lambda given, _: server.send_signal(given))
     watch = Watch(server.pid, watchdog.config_in(os.environ, grpc, repository))
     while (status := _reaped(server.pid)) is None:
-        _look(watch)
+        _poll(watch)
         time.sleep(watchdog.INTERVAL_S)
     code = os.waitstatus_to_exitcode(status)
     server.returncode = code  # reaped here, not by subprocess
@@ -60,19 +60,19 @@ def supervise(command: Sequence[str], grpc: str, repository: str) -> int:
     return _SIGNALLED - code if code < 0 else code
 
 
-def _look(watch: "Watch") -> None:
+def _poll(watch: "Watch") -> None:
     try:
-        watch.look()
-    except Exception:  # the next look may succeed
-        LOG.exception("the steps were not looked after")
+        watch.poll()
+    except Exception:  # the next poll may succeed
+        LOG.exception("crashed steps could not be replaced; trying again")
 
 
 def _reaped(server: int) -> int | None:
-    """Reap what has ended of our children; return the server's status once it has."""
+    """Reap ended children; return the server's status once it has ended."""
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:  # nobody is left, and the server was never seen to end
+        except ChildProcessError:  # no child is left: the server was reaped elsewhere
             return 0
         if pid == 0:
             return None
@@ -82,9 +82,9 @@ def _reaped(server: int) -> int | None:
 
 def main() -> None:
     """Supervise the server of the arguments."""
-    asked = parser().parse_args()
+    arguments = parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    sys.exit(supervise(asked.command, asked.grpc, asked.repository))
+    sys.exit(supervise(arguments.command, arguments.grpc, arguments.repository))
 
 
 if __name__ == "__main__":

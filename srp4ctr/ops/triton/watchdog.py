@@ -1,6 +1,6 @@
-"""A tritonserver → the same, looked after until it ends: run it as a module.
+"""Replaces the crashed steps of a running tritonserver until it ends; run as a module.
 
-What a death costs a caller is told by ``local/revival.py``.
+``crash_recovery.py`` describes what a crash costs callers.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from srp4ctr.embedded.triton_server import ServerPlan
 from srp4ctr.triton_repo.config import TlsConfig, TritonConfig
 
 INTERVAL_S = 0.2
-CONTROL_KEY = "SRP4CTR_TRITON__CONTROL_KEY"  # as a setting is named
+CONTROL_KEY = "SRP4CTR_TRITON__CONTROL_KEY"  # the variable of the setting
 CONTROL_KEY_FILE = f"{CONTROL_KEY}_FILE"
 TLS = "SRP4CTR_TRITON__TLS__"
 LOG = logging.getLogger("srp4ctr.ops.triton.watchdog")
@@ -26,11 +26,11 @@ LOG = logging.getLogger("srp4ctr.ops.triton.watchdog")
 def start(
     server: processes.Running, plan: ServerPlan, folder: Path, *, tied: bool
 ) -> processes.Running:
-    """Start a process that looks after ``server`` and ends with it."""
+    """Start a process that replaces crashed steps of ``server`` and ends with it."""
     address = f"{ports.HOST}:{plan.grpc_port}"
     arguments = (str(server.pid), address, str(plan.repository.resolve()))
-    # Not an argument: those are for all to see. What else the environment says of TLS and
-    # keys is of another server.
+    # Not an argument, which every user of the machine can see. Other variables of TLS and
+    # keys are for another server.
     own = {CONTROL_KEY: plan.control_key, CONTROL_KEY_FILE: "", f"{TLS}ENABLED": ""}
     program = processes.python(
         "watch", "-m", "srp4ctr.ops.triton.watchdog", *arguments, env=own
@@ -39,7 +39,7 @@ def start(
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return what reads the arguments."""
+    """Return the parser of the arguments."""
     made = argparse.ArgumentParser(description=__doc__)
     made.add_argument("server_pid", type=int)
     made.add_argument("grpc", help="its address")
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def tls_in(environment: Mapping[str, str]) -> TlsConfig:
-    """Return how to reach the server, in the words of the settings' variables."""
+    """Return the TLS configuration from the settings' variables."""
     if environment.get(f"{TLS}ENABLED", "").lower() not in ("1", "true", "yes", "on"):
         return TlsConfig()
     files = ("ca_file", "certificate_file", "key_file")
@@ -57,7 +57,7 @@ def tls_in(environment: Mapping[str, str]) -> TlsConfig:
 
 
 def config_in(environment: Mapping[str, str], grpc: str, repository: str) -> TritonConfig:
-    """Return how to reach and control the server at ``grpc``."""
+    """Return the configuration to call and control the server at ``grpc``."""
     return TritonConfig(
         grpc=grpc,
         repository=repository,
@@ -68,19 +68,20 @@ def config_in(environment: Mapping[str, str], grpc: str, repository: str) -> Tri
 
 
 def main() -> None:
-    """Look after the server in the arguments."""
-    from srp4ctr.ops.triton.crash_recovery import (
-        Watch,  # tritonclient: who only starts us needs none
-    )
+    """Replace crashed steps of the server in the arguments."""
+    # tritonclient is not needed where this module only starts the process.
+    from srp4ctr.ops.triton.crash_recovery import Watch
 
-    asked = parser().parse_args()
+    arguments = parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    watch = Watch(asked.server_pid, config_in(os.environ, asked.grpc, asked.repository))
-    while Path(f"/proc/{asked.server_pid}").is_dir():
+    watch = Watch(
+        arguments.server_pid, config_in(os.environ, arguments.grpc, arguments.repository)
+    )
+    while Path(f"/proc/{arguments.server_pid}").is_dir():
         try:
-            watch.look()
-        except Exception:  # the next look may succeed
-            LOG.exception("not looked after")
+            watch.poll()
+        except Exception:  # the next poll may succeed
+            LOG.exception("crashed steps could not be replaced; trying again")
         time.sleep(INTERVAL_S)
 
 

@@ -1,4 +1,4 @@
-"""What the doctor says of this machine: secrets, certificates, metrics pages, Grafana."""
+"""The doctor's checks of a machine: secrets, certificates, metrics pages, Grafana."""
 
 import shutil
 import socket
@@ -53,7 +53,7 @@ def test_a_secret_that_other_users_may_read_is_open(
     assert found.state == "ok"
 
 
-def test_a_folder_of_its_owner_s_alone_protects_what_all_may_read_in_it(
+def test_files_in_a_private_folder_are_protected_whatever_their_mode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -77,7 +77,7 @@ def test_a_secret_file_that_is_not_there_is_wrong(
 
 
 @needs_openssl
-def test_a_certificate_that_ends_soon_is_told(
+def test_a_certificate_that_expires_soon_is_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -85,11 +85,11 @@ def test_a_certificate_that_ends_soon_is_told(
     settings = Settings(
         kafka=KafkaConfig(security_protocol="SSL", ssl_ca_file=str(tmp_path / "ca.pem"))
     )
-    (found,) = host.ends(settings)
+    (found,) = host.expiry(settings)
     assert found.state == "ok"
     monkeypatch.setattr(host, "_RENEW_DAYS", 4000)
-    (found,) = host.ends(settings)
-    assert (found.state, found.found) == ("wrong", "end within 4000 days: ca.pem")
+    (found,) = host.expiry(settings)
+    assert (found.state, found.found) == ("wrong", "expire within 4000 days: ca.pem")
 
 
 def test_a_metrics_page_that_others_reach_is_open() -> None:
@@ -108,7 +108,7 @@ def test_a_metrics_page_that_others_reach_is_open() -> None:
 
 
 class _Grafana(BaseHTTPRequestHandler):
-    """Answers as Grafana's API does: 200 to who is let in, else 401."""
+    """Answers as Grafana's API does: 200 for known users, else 401."""
 
     let_in: tuple[str, ...] = ()
 
@@ -137,7 +137,7 @@ def grafana(*let_in: str) -> Iterator[str]:
     ("let_in", "state"),
     [((), "ok"), (("admin:admin",), "open"), (("",), "open"), (("ann:x",), "ok")],
 )
-def test_grafana_s_own_password_and_strangers_are_tried(
+def test_grafana_s_default_password_and_anonymous_access_are_tried(
     let_in: tuple[str, ...], state: str
 ) -> None:
     with grafana(*let_in) as url:

@@ -1,4 +1,4 @@
-"""What the doctor says of brokers that are closed, open, or laid out differently."""
+"""The doctor's checks of brokers: closed ones, open ones, other numbers of partitions."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,7 +23,7 @@ needs_apache_kafka = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaConfig]:
-    """Yield a broker that asks nobody who they are, on this machine's own address."""
+    """Yield a broker without authentication, on this machine's network address."""
     addresses, folder = own_addresses(), tmp_path_factory.mktemp("exposed")
     if not addresses:
         pytest.skip("this machine is in no network")
@@ -39,16 +39,16 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaConfig]:
 @needs_apache_kafka
 def test_the_real_stack_s_is_closed(closed_kafka: ClosedKafka) -> None:
     settings = Settings(kafka=closed_kafka.known_as("trainer"))
-    (strangers,) = kafka.strangers(settings)
+    (access,) = kafka.anonymous(settings)
     (rules,) = kafka.rules(settings)
     topics, labels = kafka.topics(settings)
-    assert (strangers.state, rules.state, topics.state) == ("ok", "ok", "ok")
-    assert "lets nobody in without a name" in strangers.found
+    assert (access.state, rules.state, topics.state) == ("ok", "ok", "ok")
+    assert "lets nobody in without a name" in access.found
     assert labels.check == "labels"
 
 
 @needs_apache_kafka
-def test_other_partitions_than_the_settings_say_are_told(
+def test_another_number_of_partitions_than_in_the_settings_is_wrong(
     closed_kafka: ClosedKafka,
 ) -> None:
     other = replace(closed_kafka.known_as("trainer"), partitions=7)
@@ -62,7 +62,7 @@ def test_what_a_user_may_not_see_is_missing_for_it(closed_kafka: ClosedKafka) ->
     producer = Settings(kafka=closed_kafka.known_as("producer"))
     (topics,) = kafka.topics(producer)
     assert topics.state == "wrong"
-    assert "missing, or not ours to see: impression-labels" in topics.found
+    assert "missing, or not visible to us: impression-labels" in topics.found
 
 
 @needs_apache_kafka
@@ -81,9 +81,9 @@ def test_rules_that_hold_for_everybody_or_are_shown_to_services_are_open(
 
 
 def test_a_broker_that_lets_all_in_is_open(exposed: KafkaConfig) -> None:
-    (strangers,) = kafka.strangers(Settings(kafka=exposed))
-    assert strangers.state == "open"
-    assert strangers.found.startswith(f"everybody who reaches {exposed.bootstrap}")
+    (access,) = kafka.anonymous(Settings(kafka=exposed))
+    assert access.state == "open"
+    assert access.found.startswith(f"every client of {exposed.bootstrap} may")
     ensure_topics(exposed)
     topics, labels = kafka.topics(Settings(kafka=exposed))
     assert topics.state == "ok"
@@ -97,6 +97,6 @@ def test_a_password_that_is_not_encrypted_is_open(exposed: KafkaConfig) -> None:
         sasl_username="ann",
         sasl_password="s3cret",
     )
-    first, second = kafka.strangers(Settings(kafka=named))
+    first, second = kafka.anonymous(Settings(kafka=named))
     assert (first.state, second.state) == ("open", "open")
     assert first.found == "passwords and events are not encrypted"

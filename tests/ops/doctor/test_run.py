@@ -1,4 +1,4 @@
-"""What ``srp4ctr doctor`` says of a deployment as a whole."""
+"""``srp4ctr doctor`` runs all checks of a deployment."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,11 +31,11 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> settings.Se
     return settings.load()
 
 
-def test_of_what_is_away_nothing_is_said_to_be_closed(
+def test_a_server_that_does_not_answer_is_not_checked(
     nothing_runs: settings.Settings,
 ) -> None:
     found = {each.check: each for each in run.examine(nothing_runs)}
-    for check in ("kafka strangers", "store strangers", "triton strangers"):
+    for check in ("kafka access", "store access", "triton access"):
         assert found[check].state == "not checked", check
         assert found[check].found.startswith("nothing answers at")
     for check in ("topics", "triton"):
@@ -52,7 +52,7 @@ def test_outside_the_real_stack_what_needs_its_passwords_is_not_checked(
     found = {each.check: each for each in run.examine(nothing_runs)}
     for check in run.NEED_CREDENTIALS:
         assert (found[check].state, found[check].do) == ("not checked", "make doctor")
-        assert "the containers' alone" in found[check].found
+        assert "only its containers have the credentials" in found[check].found
     assert not [each for each in found.values() if each.state in ("open", "wrong")]
 
 
@@ -95,7 +95,7 @@ def test_what_is_open_or_wrong_is_an_error_after_all_lines(
     assert last.endswith("[x]")
 
 
-def test_what_listens_for_this_machine_alone_is_reached_from_nowhere() -> None:
+def test_a_port_on_127_0_0_1_is_not_reached_from_outside() -> None:
     import socket
 
     with socket.socket() as inner, socket.socket() as outer:

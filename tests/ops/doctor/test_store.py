@@ -1,4 +1,4 @@
-"""What the doctor says of stores that are closed and open."""
+"""The doctor's checks of stores that are closed and open."""
 
 import shutil
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def closed(
 
 @pytest.fixture(scope="module")
 def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeatureConfig]:
-    """Yield a store that asks nobody who they are, on this machine's own address."""
+    """Yield a store without authentication, on this machine's network address."""
     addresses, folder = own_addresses(), tmp_path_factory.mktemp("exposed")
     if not addresses:
         pytest.skip("this machine is in no network")
@@ -49,20 +49,20 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeatureConfig]
 
 def test_the_real_stack_s_is_closed(closed: FeatureConfig) -> None:
     settings = Settings(features=closed)
-    (strangers,) = store.strangers(settings)
+    (access,) = store.anonymous(settings)
     (user,) = store.our_user(settings)
-    assert (strangers.state, user.state) == ("ok", "ok")
+    assert (access.state, user.state) == ("ok", "ok")
     assert user.found == "trainer may not change the store's settings"
 
 
 def test_a_store_that_lets_all_in_is_open(exposed: FeatureConfig) -> None:
-    (strangers,) = store.strangers(Settings(features=exposed))
-    assert strangers.state == "open"
-    assert strangers.found.startswith("everybody who reaches")
+    (access,) = store.anonymous(Settings(features=exposed))
+    assert access.state == "open"
+    assert access.found.startswith("every client of")
     assert list(store.our_user(Settings(features=exposed))) == []
 
 
-def test_who_is_its_default_user_or_may_do_everything_is_told(
+def test_a_default_or_unlimited_user_is_open(
     exposed: FeatureConfig,
 ) -> None:
     default = replace(exposed, redis_password="s3cret")
@@ -75,7 +75,7 @@ def test_who_is_its_default_user_or_may_do_everything_is_told(
     assert settings.found == "default may change the store's settings"
 
 
-def test_views_that_are_not_registered_are_told(closed: FeatureConfig) -> None:
+def test_views_that_are_not_registered_are_wrong(closed: FeatureConfig) -> None:
     (registry,) = store.views(Settings(features=closed))
     assert (registry.check, registry.state) == ("registry", "wrong")
     assert registry.do == "srp4ctr features apply"

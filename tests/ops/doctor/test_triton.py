@@ -1,4 +1,4 @@
-"""What the doctor says of tritonservers that are closed and open; neither has a model."""
+"""The doctor's checks of tritonservers, closed and open; neither has a model."""
 
 import shutil
 from collections.abc import Iterator
@@ -70,17 +70,17 @@ def unguarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonConfig
 
 def test_the_real_stack_s_is_closed(closed: TritonConfig) -> None:
     settings = Settings(triton=closed)
-    (strangers,) = triton.strangers(settings)
+    (access,) = triton.anonymous(settings)
     (control,) = triton.control(settings)
     (serving,) = triton.serving(settings)
-    assert (strangers.state, control.state) == ("ok", "ok")
+    assert (access.state, control.state) == ("ok", "ok")
     assert (serving.state, serving.do) == ("not checked", "srp4ctr model refresh")
 
 
-def test_a_key_that_is_not_the_server_s_is_told(closed: TritonConfig) -> None:
+def test_a_key_that_is_not_the_server_s_is_wrong(closed: TritonConfig) -> None:
     other = replace(closed, control_key_file="", control_key="of another server")
     _, ours = triton.control(Settings(triton=other))
-    assert (ours.state, ours.found) == ("wrong", "our own key is not the server's")
+    assert (ours.state, ours.found) == ("wrong", "our control key is not the server's")
 
 
 def test_models_that_everybody_may_unload_are_open(unguarded: TritonConfig) -> None:
@@ -89,9 +89,9 @@ def test_models_that_everybody_may_unload_are_open(unguarded: TritonConfig) -> N
     assert control.found.endswith("load and unload models without a key")
 
 
-def test_a_plain_server_of_this_machine_alone_is_said_to_be_one(
+def test_a_plain_server_on_127_0_0_1_is_no_finding(
     unguarded: TritonConfig,
 ) -> None:
-    (strangers,) = triton.strangers(Settings(triton=unguarded))
-    assert strangers.state == "ok"
-    assert "on 127.0.0.1 alone" in strangers.found
+    (access,) = triton.anonymous(Settings(triton=unguarded))
+    assert access.state == "ok"
+    assert "on 127.0.0.1 only" in access.found

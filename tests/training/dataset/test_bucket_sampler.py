@@ -60,9 +60,9 @@ def test_padding_that_is_cut_changes_no_logit(
 def test_requests_without_any_history_keep_a_slot_of_padding(
     a_model: SRP4CTR, requests_of: Callable[..., dict[str, Tensor]]
 ) -> None:
-    strangers = {name: tensor[:1] for name, tensor in requests_of(2).items()}
-    cut = newest(strangers, 0)
+    unknown_users = {name: tensor[:1] for name, tensor in requests_of(2).items()}
+    cut = newest(unknown_users, 0)
     assert cut["history_item_rows"].tolist() == [[0]]
     with torch.no_grad():
-        whole = a_model(strangers)
+        whole = a_model(unknown_users)
         torch.testing.assert_close(a_model(cut), whole, rtol=0, atol=1e-5)

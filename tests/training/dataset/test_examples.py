@@ -45,7 +45,7 @@ def test_an_impression_without_a_matured_label_is_no_example(tmp_path: Path) -> 
     assert rows.tolist() == [[row_of("i2")]]
 
 
-def test_labels_and_positions_stand_beside_their_items(tmp_path: Path) -> None:
+def test_labels_and_positions_have_the_order_of_their_items(tmp_path: Path) -> None:
     slates = the_slates(
         tmp_path,
         shown("i2", position=4),

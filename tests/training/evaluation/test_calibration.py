@@ -18,10 +18,10 @@ def test_the_scale_and_bias_that_made_the_clicks_are_found() -> None:
     assert fitted.bias == pytest.approx(-1.0, abs=0.05)
 
 
-def test_calibrated_scores_promise_as_many_clicks_as_came() -> None:
+def test_calibrated_scores_predict_the_number_of_clicks() -> None:
     clicked, logits = draw(scale=0.3, bias=0.7)
-    promised = fit_platt(clicked, logits).probabilities(logits)
-    assert metrics.calibration(clicked, promised) == pytest.approx(1.0, abs=1e-3)
+    predicted = fit_platt(clicked, logits).probabilities(logits)
+    assert metrics.calibration(clicked, predicted) == pytest.approx(1.0, abs=1e-3)
 
 
 def test_a_ranking_is_never_reversed() -> None:

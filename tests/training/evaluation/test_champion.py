@@ -60,7 +60,7 @@ def test_the_first_bundle_has_no_champion(serving: RefreshReport) -> None:
         assert gates[name].note == "nothing serves yet"
 
 
-def test_a_bundle_that_has_learnt_too_little_is_refused(
+def test_a_bundle_that_was_trained_too_little_is_refused(
     serving: RefreshReport, world: FeatureConfig
 ) -> None:
     gates = against(serving, world, finetune_epochs=1, finetune_learning_rate=1e-6)
@@ -72,7 +72,7 @@ def test_a_bundle_that_has_learnt_too_little_is_refused(
     assert auc.value < auc.limit
 
 
-def test_the_champion_is_asked_in_its_own_vocabulary(
+def test_the_champion_scores_with_its_own_vocabulary(
     serving: RefreshReport, world: FeatureConfig
 ) -> None:
     # On the same log, so that the judged requests are those that v1 was judged by.

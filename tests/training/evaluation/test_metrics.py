@@ -58,9 +58,9 @@ def test_log_loss_of_a_sure_mistake_is_finite() -> None:
     assert math.isfinite(metrics.log_loss(np.array([1]), np.array([0.0])))
 
 
-def test_calibration_is_promised_over_real_clicks() -> None:
-    clicked, promised = np.array([1, 0, 1, 0]), np.array([0.6, 0.6, 0.6, 0.6])
-    assert metrics.calibration(clicked, promised) == pytest.approx(1.2)
+def test_calibration_is_predicted_over_actual_clicks() -> None:
+    clicked, predicted = np.array([1, 0, 1, 0]), np.array([0.6, 0.6, 0.6, 0.6])
+    assert metrics.calibration(clicked, predicted) == pytest.approx(1.2)
 
 
 def test_normalised_entropy_of_the_mean_rate_is_one() -> None:

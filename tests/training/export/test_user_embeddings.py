@@ -103,7 +103,7 @@ def test_the_vectors_are_those_of_the_request_alone(
         assert row["request_at"].timestamp() * 1000 == alone.times_ms[0]
 
 
-def test_a_bundle_that_learnt_from_everything_is_refused(
+def test_a_bundle_that_was_trained_on_everything_is_refused(
     features: FeatureConfig, folder: Path, tmp_path: Path
 ) -> None:
     card: BundleManifest = bundle.verify(folder)

@@ -62,7 +62,7 @@ def assert_near(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
 
 
 @pytest.mark.parametrize("parts", [2, 3, 12])
-def test_a_batch_in_parts_is_learnt_as_one(
+def test_a_batch_in_parts_trains_as_a_whole_one(
     parts: int, expected: Mapping[str, Tensor], tmp_path: Path
 ) -> None:
     train(tmp_path, replace(RECIPE, accumulate=parts))  # a batch has 8 rows

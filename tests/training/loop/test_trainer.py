@@ -99,14 +99,14 @@ def test_a_stage_out_of_time_ends_early(
 def test_progress_ends_at_its_total(
     slates: Slates, recipe: RefreshConfig, sizes: TableSizes
 ) -> None:
-    heard: list[tuple[str, int, int]] = []
+    steps: list[tuple[str, int, int]] = []
 
     def listen(step: str, done: int, total: int, note: str = "") -> None:
-        heard.append((step, done, total))
+        steps.append((step, done, total))
 
     finetune(fresh(recipe, sizes), slates, recipe, FitOptions(progress=listen))
-    assert heard[0] == ("fine-tune", 0, 10)
-    assert heard[-1] == ("fine-tune", 10, 10)
+    assert steps[0] == ("fine-tune", 0, 10)
+    assert steps[-1] == ("fine-tune", 10, 10)
 
 
 def test_a_stage_that_learns_no_more_stops_and_keeps_its_best_epoch(

@@ -13,7 +13,7 @@ def test_a_value_fills_the_spans_below_it_and_part_of_its_own() -> None:
     np.testing.assert_allclose(covered, [1.0, 1.0, 0.4, 0.0], atol=1e-5)
 
 
-def test_a_feature_of_two_values_is_told_apart_and_far_values_are_limited() -> None:
+def test_two_values_are_distinguished_and_far_values_are_limited() -> None:
     encode = NumericFeatures(1, spans=16)
     encode.fit(torch.tensor([0.0] * 900 + [1.0] * 100)[:, None])
     zero, one, far = encode(torch.tensor([[0.0], [1.0], [1e9]]))

@@ -86,12 +86,12 @@ def test_the_weight_joins_both_losses() -> None:
 
 @pytest.mark.parametrize("rate", [0.02, 0.1, 0.4])
 def test_fake_negatives_are_weighted_away(rate: float) -> None:
-    """A rate learnt from a stream of early negatives and later clicks, simulated."""
+    """A rate trained on a stream of early negatives and later clicks, simulated."""
     clicked = np.random.default_rng(0).random(20_000) < rate
     seen = torch.from_numpy(clicked.astype(np.float64))
     true_rate = float(seen.mean())
 
-    def learnt(weighted: bool) -> float:
+    def trained_rate(weighted: bool) -> float:
         logit = torch.full((), -1.0, dtype=torch.float64, requires_grad=True)
         optimiser = torch.optim.Adam([logit], lr=0.1)
         for _ in range(400):
@@ -105,5 +105,6 @@ def test_fake_negatives_are_weighted_away(rate: float) -> None:
             optimiser.step()
         return float(torch.sigmoid(logit.detach()))
 
-    assert learnt(weighted=True) == pytest.approx(true_rate, abs=1e-3)
-    assert learnt(weighted=False) == pytest.approx(true_rate / (1 + true_rate), abs=1e-3)
+    assert trained_rate(weighted=True) == pytest.approx(true_rate, abs=1e-3)
+    biased = true_rate / (1 + true_rate)
+    assert trained_rate(weighted=False) == pytest.approx(biased, abs=1e-3)

@@ -180,8 +180,8 @@ def test_serving_ranks_by_relevance_and_not_by_where_the_page_put_it(
         served = serving_logits(model, slates)
         return model, float(np.corrcoef(relevance.ravel(), served.ravel())[0, 1])
 
-    model, told = trained(slates.positions)
-    _, untold = trained(np.zeros_like(slates.positions))
+    model, with_positions = trained(slates.positions)
+    _, without_positions = trained(np.zeros_like(slates.positions))
     bias = model.head.position_bias.weight.detach()
     assert float(bias[0] - bias[4]) == pytest.approx(3.0, abs=0.3)
-    assert told > untold + 0.03
+    assert with_positions > without_positions + 0.03

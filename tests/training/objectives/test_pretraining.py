@@ -80,7 +80,7 @@ def test_without_pretraining_the_encoder_stays_and_the_candidate_stream_starts_a
 
 
 @pytest.mark.parametrize("arm", ["bert", "items", "behaviors"])
-def test_an_arm_teaches_only_the_heads_that_it_asks(
+def test_a_variant_trains_only_its_own_heads(
     windows: Windows, recipe: RefreshConfig, sizes: TableSizes, arm: str
 ) -> None:
     torch.manual_seed(0)
@@ -96,12 +96,12 @@ def test_an_arm_teaches_only_the_heads_that_it_asks(
         for name, parameter in heads.named_parameters()
         if parameter.grad is not None and bool(parameter.grad.any())
     }
-    asked = {
+    expected = {
         "bert": {"item_bias"},
         "items": {"transform", "item_bias", "item_fields"},
         "behaviors": {"transform", "behavior_fields"},
     }
-    assert taught == asked[arm]
+    assert taught == expected[arm]
 
 
 def test_every_head_begins_at_about_its_share_of_one(
@@ -123,7 +123,7 @@ def test_every_head_begins_at_about_its_share_of_one(
     assert all(0.8 < loss < 1.8 for loss in groups.values()), groups
 
 
-def test_an_item_is_foretold_by_its_attributes_unless_ids_are_all_there_is(
+def test_an_item_is_predicted_with_its_attributes_unless_there_are_only_ids(
     windows: Windows, recipe: RefreshConfig, sizes: TableSizes
 ) -> None:
     model = SRP4CTR(recipe.model, sizes)
@@ -149,23 +149,23 @@ def test_an_item_is_foretold_by_its_attributes_unless_ids_are_all_there_is(
     )
 
 
-def test_an_item_without_a_value_is_not_asked_for_it() -> None:
+def test_an_item_without_a_value_is_left_out() -> None:
     price = Field(name="price", kind="numeric", size=3)
     genres = Field(name="genres", kind="multi", size=4, slots=2)
     first, second = places([price, genres])
     rows = torch.tensor([[3, 6, 8], [0, 0, 0], [MASK_ROW] * 3])
     logits = torch.randn(3, 4)
-    loss, asked = field_term(logits[:, :3], rows[:, first.slots], first)
-    assert float(asked) == 1.0
+    loss, count = field_term(logits[:, :3], rows[:, first.slots], first)
+    assert float(count) == 1.0
     torch.testing.assert_close(loss, cross_entropy(logits[:1, :3], torch.tensor([1])))
-    loss, asked = field_term(logits, rows[:, second.slots], second)
-    assert float(asked) == 1.0
+    loss, count = field_term(logits, rows[:, second.slots], second)
+    assert float(count) == 1.0
     present = torch.tensor([0.0, 1.0, 0.0, 1.0])
     each = binary_cross_entropy_with_logits(logits[0], present, reduction="sum")
     torch.testing.assert_close(loss, each / 2)  # over its two values
 
 
-def test_a_large_catalogue_is_learnt_from_a_sample_in_little_memory(
+def test_a_large_catalogue_is_trained_on_a_sample_in_little_memory(
     windows: Windows, recipe: RefreshConfig, sizes: TableSizes
 ) -> None:
     config = replace(recipe, pretrain_epochs=1, sampled_items=500)

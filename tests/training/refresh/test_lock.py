@@ -30,7 +30,7 @@ def holder(tmp_path: Path) -> "subprocess.Popen[str]":
     return started
 
 
-def test_a_second_refresh_is_told_who_runs(
+def test_a_second_refresh_is_refused_with_the_first_one_s_process(
     holder: "subprocess.Popen[str]", tmp_path: Path
 ) -> None:
     said = f"process {holder.pid} on .* since 2"

@@ -112,7 +112,7 @@ def a_dataset(boundary: int = 32) -> TrainingSet:
     )
 
 
-def test_what_is_new_is_learnt_with_as_many_old_ones() -> None:
+def test_new_examples_are_mixed_with_as_many_old_ones() -> None:
     config = RefreshConfig(replay=1.0)
     found = warm_start.since(a_dataset(), 20, config)
     times = found.parts.train.request_at_ms

@@ -107,7 +107,7 @@ def test_requests_that_were_served_as_training_sees_them_are_equal(world: World)
     assert (check.not_in_log, check.no_bundle) == (0, 0)
 
 
-def test_a_history_that_lagged_is_found_and_what_it_did_is_told(world: World) -> None:
+def test_a_lagging_history_is_found_with_its_effect(world: World) -> None:
     request = world.served[-1]
     history = request.tensors["history_item_rows"].copy()
     assert history[0, -1] != 0
@@ -117,7 +117,7 @@ def test_a_history_that_lagged_is_found_and_what_it_did_is_told(world: World) ->
     differing = {name: each.requests for name, each in check.tensors.items()}
     assert differing.pop("history_item_rows") == 1
     assert set(differing.values()) == {0}
-    # What was said is not what the bundle makes of those tensors either.
+    # The logged score is not the bundle's score of these tensors, either.
     assert check.onnx_difference > 0.0
 
 

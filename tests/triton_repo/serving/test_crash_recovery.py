@@ -47,13 +47,13 @@ def test_a_killed_process_is_replaced_and_callers_are_answered(
     server: Server, server_pid: int, killed: int
 ) -> None:
     watch, told = Watch(server_pid, server.triton), deaths(server)
-    assert watch.look() == []
+    assert watch.poll() == []
     before = living(server_pid)
     assert len(before) == server.triton.instances
     for pid in sorted(before)[:killed]:
         os.kill(pid, signal.SIGKILL)
     with RankClient(server.triton.grpc) as client:
-        while not (revived := watch.look()):
+        while not (revived := watch.poll()):
             if killed == 1:  # the other one answers; a try at the dead one takes a second
                 client.rank("u1", [KNOWN_ITEM], deadline_s=20.0)
             time.sleep(0.05)
@@ -64,7 +64,7 @@ def test_a_killed_process_is_replaced_and_callers_are_answered(
         assert deaths(server) == told + killed
         for _ in range(20):
             assert client.rank("u1", [KNOWN_ITEM], deadline_s=20.0).model_version == "v1"
-    assert watch.look() == watch.look() == []
+    assert watch.poll() == watch.poll() == []
 
 
 def test_an_orderly_unload_is_no_death(
@@ -74,11 +74,11 @@ def test_an_orderly_unload_is_no_death(
     for version in ("v2", "v3"):  # then v1 is unloaded
         source = make_bundle(version, mark=1.0)
         promotion.promote(source, server.triton, server.features, check=a_check)
-        assert watch.look() == []
+        assert watch.poll() == []
     until = time.monotonic() + 60.0
     while living(server_pid) and time.monotonic() < until:
-        assert watch.look() == []
+        assert watch.poll() == []
         time.sleep(0.05)
     assert not living(server_pid)
-    assert watch.look() == []
+    assert watch.poll() == []
     assert deaths(server) == told
