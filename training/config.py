@@ -22,12 +22,12 @@ class ModelConfig:
     num_cross_layers: int = 2
     """DCNv2 cross layers over the head's input."""
     num_spans: int = 16
-    """Q: a counter is cut at so many of its quantiles. EB-NeRD, counters alone, newest
+    """Q: a counter is cut at this number of its quantiles. EB-NeRD, counters alone, newest
     seventh of the training week: none gives AUC .8154 / gAUC .7910, 16 .8176 / .7931, 32
     .8183 / .7939 (LightGBM: .8199 / .7894)."""
     dropout: float = 0.1
     use_cross_attention: bool = True
-    """Off (to measure what it is worth): the head gets a candidate's own token."""
+    """Off (an ablation): the head gets a candidate's own token."""
     use_querying: bool = True
     """Off: the head gets the mean of the encoder's last states, in one vector."""
     use_all_layers: bool = True
@@ -72,7 +72,7 @@ class RefreshConfig:
     ``items`` ids with attributes; ``behaviors`` action, gap and value; ``both`` is FG-BERT
     whole. ``none`` leaves the stage out."""
     max_full_softmax_items: int = 50_000
-    """Above it, the loss of a hidden item is over ``sampled_items`` drawn ones."""
+    """With more items, the loss of a hidden item uses ``sampled_items`` sampled ones."""
     sampled_items: int = 8192
     pretrain_epochs: int = 16
     finetune_epochs: int = 3
@@ -83,7 +83,7 @@ class RefreshConfig:
     MovieLens-100K, judged AUC: 64 gives .7612, 128 gives .7575. With few slates
     fewer are better: 32 on EB-NeRD's 22,000."""
     pretrain_learning_rate: float = 4e-3
-    """Adam's, at its peak: it warms up, then falls linearly to 0. MovieLens-100K,
+    """Adam's peak learning rate: it warms up, then falls linearly to 0. MovieLens-100K,
     held-out AUC: 4e-3 gives 0.7491, 2e-3 gives 0.7464, no pre-training 0.7414."""
     finetune_learning_rate: float = 2e-3
     encoder_learning_rate_scale: float = 0.3
@@ -92,48 +92,48 @@ class RefreshConfig:
     layer_decay: float = 1.0
     """Each encoder layer trains at this share of the rate of the one above, tables last."""
     slate_loss_weight: float = 0.05
-    """Added to the loss by impression: that of choosing among a slate's items. It orders a
-    slate better and slates among each other worse: EB-NeRD with the slate's size known, AUC
-    / gAUC: DCNv2 has .8036 / .7645 without, .8024 / .7678 at 0.05; SRP4CTR gains .0055 more
+    """Weight of the listwise loss, added to the loss per impression. It orders items within
+    a slate better, and across slates worse: EB-NeRD with the slate's size known, AUC /
+    gAUC: DCNv2 has .8036 / .7645 without, .8024 / .7678 at 0.05; SRP4CTR gains .0055 more
     gAUC at 0.3 and loses .007 AUC. MovieLens-100K: .7575 / .6669, at 0.3 .7581 / .6679."""
     id_dropout: float = 0.3
-    """Both stages make this share of a batch's items unknown, so that new ones score. News
-    needs nearly all: its items are gone before their ids are trained (EB-NeRD, newest tenth
-    of the train week, AUC / gAUC: .8068 / .7734 at 0.3, .8106 / .7798 at 0.99)."""
+    """Both stages make this share of a batch's items unknown, so that new items can be
+    scored. News needs nearly all: its items expire before their ids are trained (EB-NeRD,
+    newest tenth of the train week, AUC / gAUC: .8068 / .7734 at 0.3, .8106 / .7798 at
+    0.99)."""
     fake_negative_weighted: bool = False
-    """Train on each impression as a non-click at once, and on its click besides: for
-    training before the labels' windows have closed. A refresh waits for them."""
+    """Train on each impression as a non-click at once, and on its click later: for training
+    before the label windows have closed. A refresh waits for them."""
     freeze: Literal["none", "item_table", "encoder"] = "none"
     mask_ratio: float = 0.2
     """Share of positions in each of the two mask sets."""
     last_masked_share: float = 0.3
-    """In this share of windows the newest item's elements are hidden besides: serving
-    predicts what comes next."""
+    """In this share of windows the newest item's elements are also hidden: serving predicts
+    the next behaviour."""
     prefix_share: float = 0.0
-    """Of this share of windows only a beginning is seen, cut again in each epoch. Worse on
+    """This share of windows is cut to a random prefix in each epoch. Worse on
     MovieLens-100K's long histories (judged AUC .7486 at 0.5, .7581 without). Amazon
-    Beauty's recipe has 0.7; what it is worth there by itself was not measured."""
+    Beauty's recipe has 0.7; its effect there was not measured separately."""
     held_out_share: float = 0.1
     """The newest share of requests: never trained on; half calibrates, half judges."""
     num_oov_rows: int = 16
     min_item_count: int = 2
-    """A rarer item stays out of the vocabulary: its row would hardly be trained."""
+    """Rarer items stay out of the vocabulary: their rows would hardly be trained."""
     train_window_days: float | None = None
-    """Fine-tuning leaves older requests out (None: none); pre-training reads all."""
+    """Fine-tuning leaves out older requests (None: none); pre-training reads all."""
     warm_pretrain_epochs: int = 2
-    """Epochs where a refresh starts from an earlier bundle."""
+    """Epochs of a refresh that starts from an earlier bundle."""
     warm_finetune_epochs: int = 1
     warm_learning_rate_scale: float = 0.25
-    """Both stages' rates are this share of a fresh start's. MovieLens-100K, a tenth of it
-    new, AUC: 0.7694 so; 0.7674 at 0.5, two epochs and one old for each new; 0.7692 as it
-    was before."""
+    """The learning rates of both stages, as a share of those from scratch. MovieLens-100K,
+    a tenth of it new, AUC: 0.7694; with 0.5, two epochs and one old example per new one
+    0.7674; before the refresh 0.7692."""
     replay: float = 3.0
-    """For each new request or window this many old ones are trained on again."""
+    """Old requests or windows to train on again for each new one."""
     max_seconds: float | None = None
     """The time limit of both stages (None: none); the learning rate still falls to 0."""
     accumulate: int = 1
-    """A batch is trained on in this many parts, one after another: the same result in less
-    memory."""
+    """Parts of a batch, trained one after another: the same result in less memory."""
     bucket_by_length: bool = False
     """Rows of similar lengths share a batch, which is cut to the longest of them."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
@@ -141,8 +141,9 @@ class RefreshConfig:
     compile: bool = False
     """Compile each stage with torch.compile first."""
     patience: int | None = None
-    """A stage holds the last tenth of its examples back, stops after so many epochs without
-    a better loss on them, and keeps its best epoch; None trains all epochs on all."""
+    """Early stopping: a stage holds out the last tenth of its examples, stops after this
+    number of epochs without a better loss on them, and keeps the best epoch. None: all
+    epochs on all examples."""
     tensorboard_dir: str = "logs"
     """Under ``bundles_dir``: curves of each refresh for ``tensorboard --logdir``; "" writes
     none."""
@@ -154,15 +155,15 @@ class RefreshConfig:
     min_auc: float = 0.5
     """Gate: a worse bundle is not promoted."""
     min_gauc: float = 0.5
-    """Gate: the AUC within a request, less the margin of error; 0.5 is no order at all."""
+    """Gate: the AUC within a request, less the margin of error; 0.5 is a random order."""
     max_calibration_error: float = 0.25
-    """Gate: |sum of predictions / clicks - 1| on the judged half, less its margin
-    of error."""
+    """Gate: |sum of predictions / clicks - 1| on the evaluation half, less its margin of
+    error."""
     champion_tolerance: float = 0.002
-    """Gate: log loss, AUC and gAUC may be worse than those of the bundle that serves by
-    so much beyond the margin of error."""
+    """Gate: how much worse than the serving bundle's log loss, AUC and gAUC may be, beyond
+    the margin of error."""
     max_gpu_memory_share: float = 1.0
-    """Of a GPU shared with serving, the refresh takes no more than this."""
+    """The refresh's maximal share of a GPU that it shares with serving."""
     niceness: int = 0
     """Added to the refresh process's: 10 leaves the cores to serving."""
 

@@ -1,4 +1,4 @@
-"""What inference costs, by arithmetic: an independent check of what torch counts."""
+"""The FLOPs of inference by arithmetic: an independent check of torch's counter."""
 
 from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
 from srp4ctr.training.config import ModelConfig

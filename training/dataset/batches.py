@@ -46,7 +46,7 @@ class Slates:
         return present
 
     def take(self, rows: NDArray[np.int64] | slice) -> "Slates":
-        """Return the requests ``rows``, in that order; a slice of them is no copy."""
+        """Return the requests ``rows`` in that order; a slice is not copied."""
         return Slates(
             tensors={name: array[rows] for name, array in self.tensors.items()},
             clicked=self.clicked[rows],
@@ -69,7 +69,7 @@ class Windows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """What one step of fine-tuning sees."""
+    """The batch of one step of fine-tuning."""
 
     tensors: dict[str, Tensor]
     clicked: Tensor  # (B, N)

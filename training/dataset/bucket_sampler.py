@@ -1,4 +1,4 @@
-"""The order of an epoch: rows of similar lengths share a batch, batches come at random.
+"""The order of an epoch: rows of similar lengths share a batch, batches are shuffled.
 
 In: how long each row's sequences are. Out: the rows of each batch. It depends on the seed
 only, so that a resumed run and every process see the same.

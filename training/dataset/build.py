@@ -40,9 +40,9 @@ class TrainingSet:
     boundary_ms: int
     """From here on everything is held out."""
     exposure_length: int
-    """How many of a user's last exposures the examples' counts are of."""
+    """How many of a user's last exposures the examples count."""
     counts: dict[str, int]
-    """What went in: events, requests, impressions, clicks, users, items, windows."""
+    """Numbers of events, requests, impressions, clicks, users, items, windows."""
     champion_judge: Slates | None = None
     """``parts.judge`` in the rows of another vocabulary: of the bundle to compare with."""
 
@@ -54,7 +54,7 @@ class TrainingSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cut:
-    """What is read from the log, before any vocabulary."""
+    """The log's contents before any vocabulary."""
 
     snapshots: RequestSnapshots
     boundary_ms: int
@@ -121,7 +121,7 @@ def _cut(config: RefreshConfig, features: FeatureConfig, streams: StreamConfig) 
             snapshots=snapshots,
             boundary_ms=boundary,
             past=point_in_time.histories(log, boundary),
-            # What an item became through the held-out clicks is not known yet.
+            # Item counters of held-out clicks are not known yet.
             profiles=item_profiles(log, features, boundary - 1),
             item_counts=point_in_time.item_counts(log, boundary),
             num_events=log.rows(log.events.count()).as_py(),

@@ -1,7 +1,7 @@
 """A training set on disk: cut once, then read by every process and by a resumed refresh.
 
 In: a training set. Out: a folder of .npy files, opened as memory maps: a batch reads its
-rows, the rest stays on disk. Log, settings and schema name the folder's content; under
+rows, the rest stays on disk. The name is a digest of log, settings and schema; under
 another name it is cut again.
 """
 
@@ -44,7 +44,7 @@ def name_of(
     """Return a digest of all that ``read_training_set`` reads; its files by their stamps.
 
     ``champion`` names the bundle whose vocabulary is read. The log's files are replaced
-    whole: another stamp is another file.
+    atomically: another stamp is another file.
     """
     lengths = streams.sequence_length, streams.exposure_length
     cut = (config.held_out_share, config.num_oov_rows, config.min_item_count)

@@ -166,7 +166,7 @@ def read_contexts(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return context_rows (R, X) and the fields ``numbers`` of R contexts in JSON.
 
-    Many requests share a context, and most often none has any: each is read once.
+    Many requests share a context, most have none: each distinct one is parsed once.
     """
     places: dict[str | None, int] = {}
     index = np.array([places.setdefault(each, len(places)) for each in contexts], np.int64)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_STEPS = 50  # Newton's method on two numbers settles in under ten
+_STEPS = 50  # Newton's method on two numbers converges in under ten
 _MIN_SCALE = 1e-3
-_RIDGE = 1e-3  # pseudo-observations that hold the fit near (1, 0) when data is scarce
+_RIDGE = 1e-3  # pseudo-observations: with little data the fit stays near (1, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class Calibration:
 
 
 def fit_platt(clicked: NDArray[np.generic], logits: NDArray[np.generic]) -> Calibration:
-    """Return the scale and bias of least log loss; no calibration without both classes.
+    """Return the scale and bias of minimal log loss; no calibration without both classes.
 
     The scale stays positive: a calibration must not reverse a ranking.
     """
@@ -50,7 +50,7 @@ def _fitted(
     prior: NDArray[np.float64],
     offset: NDArray[np.float64] | float = 0.0,
 ) -> tuple[float, ...]:
-    """Return the weights of least log loss of ``design @ weights + offset``."""
+    """Return the weights of minimal log loss of ``design @ weights + offset``."""
     weights = prior
     for _ in range(_STEPS):
         p = _sigmoid(design @ weights + offset)

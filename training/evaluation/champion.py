@@ -1,7 +1,7 @@
 """The bundle that serves now, on the newest slice: a new one must not be worse.
 
 In: the serving bundle's files and the judged requests in its own vocabulary. Out: three
-gates, paired by user. Its training cannot have seen the slice, which is the newest.
+gates, paired by user. Its training cannot have seen the slice, because it is the newest.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ SCORING_ROWS = 512  # requests at once
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Champion:
-    """A bundle that can score what this code cuts."""
+    """A bundle that can score this code's examples."""
 
     folder: Path
     card: BundleManifest
@@ -76,8 +76,8 @@ def compare(
 ) -> tuple[Gate, ...]:
     """Return whether ``judged`` is no worse than ``champion`` on the same impressions.
 
-    ``slates`` are those of ``judged``, with the champion's rows. Worse is what exceeds the
-    one-sided margin of error (95 %, by users) and ``tolerance``.
+    ``slates`` are those of ``judged``, with the champion's rows. Worse means by more than
+    the one-sided margin of error (95 %, by users) plus ``tolerance``.
     """
     version = champion.card.version
     if champion.card.boundary_ms > int(slates.request_at_ms[0]):

@@ -1,7 +1,7 @@
 """Score → evaluation: hold out the newest requests, calibrate on half, judge on the rest.
 
 In: slates by time, and a trained model. Out: the calibration, the metrics of slates that
-neither training nor calibration saw, and the gates that they are held to.
+neither training nor calibration saw, and their gates.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ MIN_REQUESTS = 20  # fewer leave nothing to hold out
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Requests by time: what trains, then what calibrates, then what judges."""
+    """Requests by time: for training, then calibration, then evaluation."""
 
     train: Slates
     calibrate: Slates
@@ -37,7 +37,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scored:
-    """The judged impressions that were shown, one after another, and a model's scores."""
+    """The shown impressions of the evaluation slates, and a model's scores."""
 
     clicked: Floats
     probabilities: Floats
@@ -48,11 +48,11 @@ class Scored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """How a model does on the held-out slates."""
+    """The evaluation of a model on the held-out slates."""
 
     calibration: Calibration
     metrics: Mapping[str, float]
-    """Of the judged slates; a metric that is undefined there is absent."""
+    """Metrics of the evaluation slates; undefined ones are absent."""
     gates: tuple[Gate, ...]
     judged: Scored
 
@@ -90,7 +90,7 @@ def split(slates: Slates, boundary: int) -> Split:
 
 
 def evaluate(model: SRP4CTR, parts: Split, config: RefreshConfig) -> Evaluation:
-    """Calibrate ``model`` in place, and return how it does on the judged slates."""
+    """Calibrate ``model`` in place, and evaluate it on the evaluation slates."""
     shown = parts.calibrate.shown
     logits = serving_logits(model, parts.calibrate)
     fitted = fit_platt(parts.calibrate.clicked[shown], logits[shown])
@@ -130,7 +130,7 @@ def _measure(slates: Slates, judged: Scored) -> dict[str, float]:
         "calibration": metrics.calibration(clicked, predicted),
         "calibration_standard_error": metrics.calibration_standard_error(predicted),
         "normalised_entropy": metrics.normalised_entropy(clicked, predicted),
-        # The item's click rate of the last week, as if everyone were alike.
+        # The item's click rate of the last week, the same for all users.
         "popularity_auc": metrics.auc(clicked, popularity),
         "judged_impressions": float(len(clicked)),
         "judged_clicks": float(clicked.sum()),
@@ -200,7 +200,7 @@ def _even(judged: Scored) -> Floats:
 
 
 def _entropy_gate(entropy: float, judged: Scored) -> Gate:
-    """Hold the log loss against that of the judged slice's own mean click rate."""
+    """Compare the log loss with that of the slice's own mean click rate."""
     mean = np.full_like(judged.probabilities, judged.clicked.mean())
     worse = significance.log_loss(judged.clicked, judged.probabilities, mean, judged.users)
     return Gate(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-_SMALLEST = 1e-7  # a probability of exactly 0 or 1 would cost infinity once
+_SMALLEST = 1e-7  # a probability of exactly 0 or 1 could have an infinite loss
 
 
 def auc(clicked: NDArray[np.generic], scores: NDArray[np.generic]) -> float:
@@ -98,7 +98,7 @@ def calibration(clicked: NDArray[np.generic], probabilities: NDArray[np.generic]
 def calibration_standard_error(probabilities: NDArray[np.generic]) -> float:
     """Return the standard error of ``calibration`` where the probabilities are right.
 
-    sqrt(sum p (1 - p)) / sum(p): independent clicks; those of one slate are less so.
+    sqrt(sum p (1 - p)) / sum(p), for independent clicks; those of one slate are not quite.
     """
     p = np.asarray(probabilities, dtype=np.float64)
     expected = float(p.sum())

@@ -1,8 +1,8 @@
-"""What was shown, and how likely that was → what another policy would have earned.
+"""Off-policy evaluation: logged rewards and propensities → another policy's reward.
 
 In: from the log, rewards and the propensities that serving gave
-(``features/tensors/schema.py``), and how likely the other policy had done the same. Out:
-its reward, with its error.
+(``features/tensors/schema.py``), and the other policy's probabilities of the same actions.
+Out: its reward, with its error.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Estimate:
     value: float
     standard_error: float
     effective_samples: float
-    """(sum of weights)² / sum of their squares: few, and the estimate is of few."""
+    """Effective sample size: (sum of weights)² / sum of their squares."""
 
 
 def snips(rewards: ArrayLike, propensities: ArrayLike, target: ArrayLike) -> Estimate:

@@ -1,8 +1,8 @@
-"""Two models' scores of the same impressions → how much better one is, with its error.
+"""Two models' scores of the same impressions → the paired difference and its error.
 
 In: clicks, two models' probabilities and each impression's user. Out: the difference of a
-metric and its standard error. A user's impressions are alike, so that users are what is
-drawn: each metric is a mean whose influence function is summed over a user's impressions
+metric and its standard error. A user's impressions are dependent, so the sampling unit is
+the user: each metric is a mean whose influence function is summed over a user's impressions
 (the infinitesimal jackknife; for the AUC these are DeLong's placements, DeLong et al.,
 Biometrics 1988, by clusters as Obuchowski, Biometrics 1997).
 """
@@ -78,7 +78,7 @@ def gauc(
 
 
 def _placements(clicked: Array, scores: Array) -> Floats:
-    """Return for a click the share of non-clicks below it, else of clicks above.
+    """Return for a click the share of non-clicks below it, for others of clicks above.
 
     Ties count one half; the mean over the clicks, or over the others, is the AUC.
     """

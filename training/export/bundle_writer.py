@@ -1,8 +1,8 @@
 """Trained model → bundle: its files in a folder that appears whole or not at all.
 
 In: an evaluated model and what it was trained on. Out: a folder in ``bundles_dir``. It is
-made in the folder of the checkpoints and moved to its place last: a process that is killed
-before that leaves nothing that looks like a bundle.
+made in the folder of the checkpoints and moved to its place last: a killed process leaves
+nothing that looks like a bundle.
 """
 
 import shutil
@@ -42,7 +42,7 @@ UNFINISHED = "unfinished"  # of the refresh that is running, or was cut off
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where a bundle comes from: fields of its card."""
+    """The origin of a bundle: fields of its manifest."""
 
     recipe: str
     parent: str
@@ -56,7 +56,7 @@ def export_bundle(
     config: RefreshConfig,
     origin: Origin,
 ) -> BundleManifest:
-    """Write the bundle's files into the folder of what is unfinished; return its card.
+    """Write the bundle's files into the folder of unfinished files; return its manifest.
 
     ``ValueError`` if the exported model's outputs differ from torch's.
     """
@@ -88,7 +88,7 @@ def export_bundle(
 
 
 def _reference(dataset: TrainingSet, evaluation: Evaluation) -> drift_reference.Reference:
-    """Return what the judged slates looked like, to measure drift against."""
+    """Return the distributions of the evaluation slates, the reference of drift."""
     slates = dataset.parts.judge
     is_known = dataset.vocabulary.is_known(slates.tensors["candidate_item_rows"])
     scores = evaluation.judged.probabilities

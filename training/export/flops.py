@@ -34,7 +34,7 @@ class RequestCost:
     encoder: int
     """One encoding of the history."""
     head: int
-    """The rest: the querying transformer once, and K candidates."""
+    """The querying transformer once, and K candidates."""
     unfolded: int
     """The whole model again for each candidate."""
 

@@ -48,7 +48,7 @@ class _Encoder(nn.Module):
 
 
 class _Head(nn.Module):
-    """``score`` with positional tensors, and what its blocks made on the way.
+    """``score`` with positional tensors, and the outputs of its blocks.
 
     No exploration, so every propensity is 1.
     """
@@ -69,8 +69,8 @@ def score_knowing(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return probabilities (B, N) of ``HEAD_INPUTS``, query vectors, candidate states.
 
-    What the querying transformer (B, M, D) and the uni cross-attention (B, N, D) hand to
-    the click head is caught there: nothing is computed twice.
+    The outputs of the querying transformer (B, M, D) and of the uni cross-attention (B, N,
+    D) are taken at the click head: nothing is computed twice.
     """
     caught: dict[nn.Module, Tensor] = {}
     blocks = model.querying, model.cross_attention
@@ -173,7 +173,7 @@ def export_onnx(
 def _declare_unread(path: Path, table: Sequence[TensorSpec]) -> None:
     """Declare the inputs that the exporter left out because this model does not read them.
 
-    Serving sends all of ``table``, whatever is switched off in the model.
+    Serving sends all of ``table``, also where the model has parts switched off.
     """
     model = onnx.load(path)
     declared = {each.name for each in model.graph.input}

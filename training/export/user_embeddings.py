@@ -1,10 +1,10 @@
-"""Event log and a bundle → the bundle's vectors at each impression, in a Parquet file.
+"""Event log and a bundle → the bundle's embeddings at each impression, in Parquet.
 
-To train a click model of one's own on the outputs of ``encode_user`` and
-``candidate_states``: a row per impression whose label has matured, with both vectors of
-what was known at that time, but for items' attributes, which are the newest. Only requests
-that the bundle was not trained on: on others its vectors are better than in serving.
-``docs/own_model.md`` shows how to use them.
+Inputs for a click model of your own: a row per impression with a matured label has the
+outputs of ``encode_user`` and ``candidate_states``, point-in-time correct but for items'
+attributes, which are the newest. Requests that the bundle was trained on are left out:
+their embeddings would be better than in serving. ``docs/own_model.md`` shows how to use
+them.
 """
 
 import os
@@ -131,7 +131,7 @@ def _schema(card: BundleManifest) -> pa.Schema:
 def _tables(
     found: _Impressions, card: BundleManifest, made: Outputs, progress: ProgressListener
 ) -> Iterator[pa.Table]:
-    """Yield the rows of some slates after another."""
+    """Yield the rows in chunks of slates."""
     ends = np.cumsum(found.slates.shown.sum(axis=1))
     for begin in range(0, len(found.slates), BATCH):
         slates = found.slates.take(slice(begin, begin + BATCH))

@@ -21,7 +21,7 @@ class Progress:
     """How far a stage is, besides weights and optimiser; changes with every step."""
 
     curve: Tensor
-    """The loss of each step, (steps,) float32; NaN for what has not been done."""
+    """The loss of each step, (steps,) float32; NaN for steps to come."""
     steps_done: int = 0
     is_over: bool = False
     """Whether the stage has ended: by its steps, by the clock, or early."""
@@ -51,7 +51,7 @@ def save(
     progress: Progress,
     recipe: str,
 ) -> None:
-    """Write all of it to ``path``, atomically; ``recipe`` names what may not differ."""
+    """Write all of it to ``path``, atomically; a resumed run needs the same ``recipe``."""
     tensors = {"curve": progress.curve}
     tensors |= _above("weights/", weights(module)) | _above("best/", progress.best)
     for index, state in optimiser.state_dict()["state"].items():
@@ -103,7 +103,7 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _restore_moments(
     optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
 ) -> None:
-    """Give each parameter its moments back; settings stay those of the new optimiser."""
+    """Restore each parameter's moments; the new optimiser keeps its own settings."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split("/")

@@ -2,7 +2,7 @@
 
 In: torchrun's variables. Out: this process's rank among its peers, and what they do
 together; in a single process every call is the identity. On a machine shared with serving
-the processes take what is left.
+the processes have a lower priority.
 """
 
 import os
@@ -58,7 +58,7 @@ class Processes:
         return float(self.add(torch.tensor(value if self.is_first else 0.0).double()))
 
     def wait(self) -> None:
-        """Wait until every process has come here."""
+        """Wait for every process (a barrier)."""
         self.broadcast(0.0)
 
 
@@ -92,7 +92,7 @@ def device_of(name: str) -> torch.device:
 def yield_to_serving(config: RefreshConfig) -> None:
     """Lower this process's priority and cap its part of the GPU; once per process.
 
-    What exceeds the cap ends in torch's ``OutOfMemoryError``, and serving has its own.
+    Beyond the cap torch raises ``OutOfMemoryError``; serving keeps its memory.
     """
     if config.niceness > 0:
         os.nice(config.niceness)

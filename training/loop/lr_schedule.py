@@ -1,6 +1,6 @@
-"""The learning rate by step: it warms up, then falls to nothing, by steps or by the clock.
+"""The learning rate by step: it warms up, then falls to 0, by steps or by time.
 
-The paper decays polynomially; power 1 was as good as any here.
+The paper's decay is polynomial; no other power was better than 1 here.
 """
 
 import time
@@ -25,7 +25,7 @@ class Schedule:
     processes: Processes
 
     def spent(self, step: int) -> float:
-        """Return the share of the stage that is over: by its steps or by the clock."""
+        """Return the finished share of the stage, by steps or by time."""
         by_steps = step / max(self.steps, 1)
         if self.seconds is None:
             return by_steps
@@ -33,7 +33,7 @@ class Schedule:
         return max(by_steps, self.processes.broadcast(by_clock))
 
     def apply(self, optimiser: torch.optim.Optimizer, step: int) -> float:
-        """Set the rates of ``step``, and return their share of the height."""
+        """Set the rates of ``step``, and return their share of the peak rate."""
         warm = min(1.0, (step + 1) / WARM_UP_STEPS)
         share = warm * max(1.0 - self.spent(step), 0.0)
         for group, rate in zip(optimiser.param_groups, self.rates, strict=True):

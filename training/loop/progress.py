@@ -28,7 +28,7 @@ def silent(step: str, done: int, total: int, note: str = "") -> None:
 
 @dataclass(slots=True)
 class Clock:
-    """Announces steps and keeps the seconds that each took."""
+    """Announces steps and records the seconds of each."""
 
     progress: ProgressListener
     seconds: dict[str, float] = field(default_factory=dict)

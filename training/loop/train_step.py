@@ -146,7 +146,7 @@ class TrainStep:
         return dict(zip(numbers, summed.unbind(), strict=True))
 
     def _gradients_wait(self, wait: bool) -> AbstractContextManager[None]:
-        """Keep gradients to this process while more of its parts are to come."""
+        """Do not average gradients over processes before the last part."""
         if wait and isinstance(self.module, DistributedDataParallel):
             return self.module.no_sync()
         return nullcontext()

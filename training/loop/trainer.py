@@ -62,13 +62,13 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitOptions:
-    """What surrounds a stage and does not change its result (but for ``seconds``)."""
+    """The environment of a stage; only ``seconds`` changes its result."""
 
     checkpoint: Path | None = None
     recipe: str = ""
     seconds: float | None = None
-    """The time limit of the stage; the learning rate falls with whichever is further
-    on, the clock or the steps, so that a stage cut short still ends on a low one."""
+    """The time limit of the stage. The learning rate follows time or steps, whichever is
+    further on, so that a stage that is cut short ends with a low one."""
     progress: ProgressListener = silent
     log: ScalarLog = unlogged
     processes: Processes = ALONE
@@ -86,7 +86,7 @@ def fit(stage: Stage, options: FitOptions) -> tuple[float, ...]:
 
 @dataclass(slots=True, kw_only=True)
 class _Run:
-    """A stage while it is trained."""
+    """A stage in training."""
 
     stage: Stage
     options: FitOptions
@@ -129,7 +129,7 @@ class _Run:
         )
 
     def one_epoch(self) -> None:
-        """Run what is left of the epoch, or what the clock leaves of it."""
+        """Run the rest of the epoch, or until the time limit."""
         stage, progress = self.stage, self.progress
         stage.objective.train()
         epoch, done = divmod(progress.steps_done, stage.steps_per_epoch)
@@ -148,7 +148,7 @@ class _Run:
         self._save_if_due()
 
     def finish(self) -> None:
-        """Report that it is over, with the best weights, and save where it ended."""
+        """Report the end, restore the best weights, and save the state."""
         if self.progress.best:
             checkpoints.restore(self.stage.objective, self.progress.best)
         if self.rows_seen:
@@ -158,7 +158,7 @@ class _Run:
         self._report(is_over=True)
 
     def losses(self) -> tuple[float, ...]:
-        """Return the mean loss of the steps of each epoch that was begun."""
+        """Return the mean loss of each started epoch."""
         done, per_epoch = self.progress.steps_done, max(self.stage.steps_per_epoch, 1)
         epochs = [self.progress.curve[k : k + per_epoch] for k in range(0, done, per_epoch)]
         return tuple(float(epoch.nanmean()) for epoch in epochs)
@@ -206,7 +206,7 @@ class _Run:
             )
 
     def _report(self, is_over: bool = False) -> None:
-        """Report progress; the loss and the logs now and then."""
+        """Report progress; the loss and the curves at intervals."""
         now, done, curve = time.monotonic(), self.progress.steps_done, self.progress.curve
         total, name = self.schedule.steps, self.stage.name
         if now - self.reported_at >= REPORT_EVERY_S and done:
@@ -223,7 +223,7 @@ class _Run:
 
 
 def _seed(*numbers: int) -> int:
-    """Return a seed that is as good as independent of that of any other numbers."""
+    """Return a seed that is practically independent of other seeds."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 

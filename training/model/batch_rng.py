@@ -1,8 +1,8 @@
-"""The random numbers of training: each row's own, whichever process or part draws them.
+"""The random numbers of training: each row has its own in any process or part.
 
-In: the part of a batch that is at hand. Out: uniform numbers for its rows. Everyone seeds
-alike and draws for the whole batch, then keeps its part; so masks and dropout depend on
-the seed and the row alone, and two processes learn what one would.
+In: the part of a batch that is at hand. Out: uniform numbers for its rows. All processes
+have the same seed, draw for the whole batch and keep their part: masks and dropout depend
+only on the seed and the row, and two processes train as one would.
 
 Shapes: B rows at hand, of a batch.
 """
@@ -80,8 +80,8 @@ def draw_salt() -> int:
 def uniform_of(keys: Tensor, salt: int) -> Tensor:
     """Return a number in [0, 1) for each of ``keys``: equal ones have the same number.
 
-    So what happens to a key happens to it in all parts of a batch. By two rounds of
-    multiply and shift, as in splitmix64; int64 wraps around.
+    A key is treated equally in all parts of a batch. Two rounds of multiply and shift, as
+    in splitmix64; int64 wraps around.
     """
     mixed = (keys + salt) * -7046029254386353131
     for _ in range(2):

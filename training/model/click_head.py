@@ -1,4 +1,4 @@
-"""The click head: everything known of user, request and candidate → a logit.
+"""The click head: user, request and candidate → a logit.
 
 In: the querying transformer's summaries, candidate states, item embeddings, counters.
 Out: a logit per candidate, and its calibrated probability.

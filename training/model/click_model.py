@@ -1,8 +1,7 @@
-"""What can be trained and judged: any model from the schema's tensors to a logit each.
+"""A click model: the schema's tensors → a logit per candidate.
 
 In: the tensors of ``features/tensors/schema.py`` by name. Out: a logit per candidate.
-SRP4CTR and every baseline are one, so that all learn from the same slates, by the same
-loop.
+SRP4CTR and all baselines are click models, trained on the same slates by the same loop.
 
 Shapes: B requests, N candidates.
 """
@@ -18,9 +17,8 @@ from srp4ctr.training.model.context import ContextEmbedding
 from srp4ctr.training.model.numeric_embedding import NumericFeatures
 
 Tensors = Mapping[str, Tensor]
-# A position's bias, or a context's, is one number far from 0, with thousands of impressions
-# to learn from: at the rate of the rest a short training cannot bring it there, and
-# relevance takes it.
+# The bias of a position or context is one number far from 0 with thousands of impressions:
+# at the common rate a short training does not reach it, and relevance absorbs it.
 FAST_RATE = 10.0
 
 
@@ -38,11 +36,11 @@ class ClickModel(nn.Module, abc.ABC):
         """Return uncalibrated logits (B, N) of the schema's inputs.
 
         ``positions`` (B, N) are those at which training showed the candidates. Serving
-        gives none: every candidate is scored as if it stood at the top.
+        passes none: every candidate is scored as if it were at the top.
         """
 
     def fast_parameters(self) -> list[Tensor]:
-        """Return what learns at ``FAST_RATE`` times the rate: few rows, each met often."""
+        """Return what is trained at ``FAST_RATE`` times the rate: few, frequent rows."""
         return list(self.context.parameters())
 
     def parameter_groups(self, config: RefreshConfig) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
-"""The request's context: a vector for the head, and what it adds to every logit.
+"""The request's context: a vector for the head, and a bias of every logit.
 
-In: rows of hashed ``name=value`` pairs. A value that moves all clicks alike, as a page's
-number of items does, has a number of its own, as in the wide part of Wide & Deep (Cheng et
-al., 2016). Values are few and often met: they learn faster than the rest.
+In: rows of hashed ``name=value`` pairs. A value that affects all clicks equally, as a
+page's number of items does, has a weight of its own, as in the wide part of Wide & Deep
+(Cheng et al., 2016). Values are few and frequent: they are trained at a higher rate.
 
 Shapes: B requests, X context rows, C width.
 """

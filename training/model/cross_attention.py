@@ -1,8 +1,8 @@
-"""Uni cross-attention: candidates look at the history, the history never at them.
+"""Uni cross-attention: candidates attend to the history, never the history to them.
 
-In: candidate tokens and the encoder's keys and values. Out: a state per candidate. A
-candidate pays for its own query, output and feed-forward; it never projects the history,
-and never sees another candidate. Hence one encoding serves all candidates of a request.
+In: candidate tokens and the encoder's keys and values. Out: a state per candidate. The cost
+of a candidate is its own query, output and feed-forward; it neither projects the history
+nor attends to another candidate. Hence one encoding serves all candidates of a request.
 
 Shapes: B requests, N candidates, S states, E layers, D width.
 """

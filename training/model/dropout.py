@@ -1,8 +1,8 @@
-"""Dropout that is cheap on a CPU: a byte a number decides, eight of them from one draw.
+"""Dropout that is cheap on a CPU: one byte per number, eight bytes per draw.
 
-torch draws a number for each, on one thread: five times slower here. A mask for whole
-channels would cost a twentieth, and learns less: Amazon Beauty, pre-trained alone, NDCG@10
-.330 so and .343 number by number.
+torch draws a number for each on one thread: five times slower here. A mask of whole
+channels would cost a twentieth, with lower quality: Amazon Beauty, pre-trained only,
+NDCG@10 .330, against .343 number by number.
 
 Shapes: B requests, ... any others.
 """

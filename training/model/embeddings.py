@@ -1,4 +1,4 @@
-"""Turn behaviours and candidates into tokens: fields side by side, then one projection.
+"""Behaviours and candidates → tokens: concatenated fields, then one projection.
 
 In: rows and codes of ``features/tensors/schema.py``. Out: one token per behaviour or
 candidate. Behaviours and candidates share every table and the projection, so that the
@@ -21,15 +21,15 @@ from srp4ctr.training.model.dropout import Dropout
 
 FIELD_SIZES = tuple(field.size for field in BEHAVIOR_FIELDS)
 MASK_CODES = FIELD_SIZES  # one row past each field's codes stands for [MASK]
-FIELD_WIDTH = 16  # at most 64 codes: wider tables learn nothing more
+FIELD_WIDTH = 16  # at most 64 codes: wider tables were no better
 ITEM_FIELD_WIDTH = 32
 INITIAL_STD = 0.03
-INITIAL_FIELD_STD = 0.005  # a candidate's are all [MASK]: they must not drown the item
+INITIAL_FIELD_STD = 0.005  # a candidate's are all [MASK]: they must not outweigh the item
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableSizes:
-    """What of a vocabulary and of the history's length fixes the model's shapes."""
+    """The sizes of a vocabulary and of histories, which fix the model's shapes."""
 
     item_rows: int
     item_fields: tuple[Field, ...]
@@ -38,7 +38,7 @@ class TableSizes:
 
     @classmethod
     def of(cls, words: Vocabulary, length: int) -> "TableSizes":
-        """Return the sizes of a model that reads by ``words``."""
+        """Return the sizes of a model with the vocabulary ``words``."""
         return cls(
             item_rows=words.num_item_rows, item_fields=words.field_shapes, length=length
         )
@@ -92,7 +92,7 @@ class TokenEmbedding(nn.Module):
     def behaviors(self, item_rows: Tensor, attribute_rows: Tensor, codes: Tensor) -> Tensor:
         """Return the tokens (B, L, D) of (B, L), (B, L, A) and (B, L, F).
 
-        Histories may be cut to the newest: a batch without long ones costs less.
+        Histories may be cut to their newest behaviours: shorter batches cost less.
         """
         length = item_rows.shape[1]
         slots = self.slots if length == len(self.slots) else self.slots[-length:]
@@ -103,8 +103,8 @@ class TokenEmbedding(nn.Module):
     def candidates(self, item_rows: Tensor, attribute_rows: Tensor) -> Tensor:
         """Return the tokens (B, N, D) of (B, N) and (B, N, A).
 
-        Their behaviour fields are [MASK]: pre-training has met that case, an item whose
-        behaviour is to be foretold.
+        Their behaviour fields are [MASK], as in pre-training, where an item's behaviour is
+        predicted.
         """
         codes = self.mask_codes.expand(*item_rows.shape, -1)
         tokens = self._joined(item_rows, attribute_rows, codes) + self.candidate_slot
@@ -112,10 +112,10 @@ class TokenEmbedding(nn.Module):
         return dropped
 
     def item_vectors(self, item_rows: Tensor, attribute_rows: Tensor) -> Tensor:
-        """Return what of a token tells the item, (…, T, D) of (…, T) and (…, T, A).
+        """Return the item's part of a token, (…, T, D) of (…, T) and (…, T, A).
 
-        This is the output layer of pre-training: an item that was seldom seen is foretold
-        by its attributes.
+        This is the output layer of pre-training: a rare item is predicted by its
+        attributes.
         """
         parts = [self.items(item_rows), self.attribute_mean(attribute_rows)]
         joined = torch.cat(parts, dim=-1)
@@ -139,9 +139,9 @@ class TokenEmbedding(nn.Module):
 
     @torch.no_grad()
     def _spread(self, widths: list[int]) -> None:
-        """Let the projection begin as a rotation of each part, and the token as their sum.
+        """Initialise the projection as a rotation of each part: a token is their sum.
 
-        torch's own beginning makes all parts smaller, and rows learn three times slower.
+        torch's default makes all parts smaller, and rows train three times slower.
         """
         for part in torch.split(self.project.weight, widths, dim=1):
             if part.numel():

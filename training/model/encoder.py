@@ -3,7 +3,7 @@
 In: the history's tensors, nothing of the request. Out: the states that serving may keep,
 each layer's keys and values, the last states, and which of them are valid.
 
-Shapes: B requests, L history, S = L + 1 states (slot 0 is the learnt null slot, valid
+Shapes: B requests, L history, S = L + 1 states (slot 0 is the trained null slot, valid
 even when the history is empty), E layers, A attribute slots, F behaviour fields, D width.
 """
 

@@ -1,9 +1,9 @@
-"""Counters as a model reads them: on one scale, and in pieces between their quantiles.
+"""Counters → standardised and piecewise-linear inputs, cut at their quantiles.
 
-In: raw features. Out: each standardised, and beside it piecewise linear (Gorishniy et al.,
-"On Embeddings for Numerical Features in Tabular Deep Learning", 2022): how much of each
-span between two quantiles lies below it. A network then bends where the data are, as trees
-do. Means and quantiles travel in the weights: callers send raw features.
+In: raw features. Out: each standardised, and piecewise linear (Gorishniy et al., "On
+Embeddings for Numerical Features in Tabular Deep Learning", 2022): how much of each span
+between two quantiles lies below it. A network then has breakpoints where the data are, as
+trees do. Means and quantiles are saved with the weights: callers send raw features.
 
 Shapes: W features, Q spans.
 """
@@ -45,7 +45,7 @@ class NumericFeatures(nn.Module):
         shares = np.linspace(0.0, 1.0, self.edges.shape[1] + 1)
         edges = np.quantile(some, shares, axis=0).T  # (W, Q + 1)
         spans = np.diff(edges)
-        # Many rows of one value make spans of no width: those say nothing.
+        # Many rows of one value make spans of width 0, which carry no information.
         slopes = np.divide(1.0, spans, out=np.zeros_like(spans), where=spans > 1e-6)
         self.edges.copy_(torch.from_numpy(edges[:, :-1]))
         self.slopes.copy_(torch.from_numpy(slopes))

@@ -1,7 +1,7 @@
-"""The querying transformer: learnt queries read the user's history once per request.
+"""The querying transformer: trained queries read the user's history once per request.
 
-In: the encoder's last states and the request's features. Out: M summaries of the user.
-No candidate enters, so that a request pays for it once, whatever the number of items.
+In: the encoder's last states and the request's features. Out: M summaries of the user. It
+reads no candidate, and so runs once per request for any number of items.
 
 Shapes: B requests, S states, M queries, R request features, D width.
 """
@@ -58,7 +58,7 @@ class QueryingTransformer(nn.Module):
 
 
 class MeanState(nn.Module):
-    """What stands in the querying transformer's place to measure what that is worth."""
+    """Replaces the querying transformer in ablations."""
 
     def forward(self, request: Tensor, last_states: Tensor, mask: Tensor) -> Tensor:
         """Return the mean (B, 1, D) of the valid ``last_states``; ``request`` is unread."""

@@ -1,4 +1,4 @@
-"""SRP4CTR whole: encode a history once, then score any number of candidates with it.
+"""SRP4CTR: encodes a history once, then scores any number of candidates with it.
 
 In and out: the tensors of ``features/tensors/schema.py`` by name. ``encode`` and ``score``
 are the two halves that serving runs apart; training runs ``forward``, which is both.
@@ -66,7 +66,7 @@ class SRP4CTR(ClickModel):
         """Return uncalibrated logits (B, N) of ``HEAD_INPUTS``.
 
         ``positions`` (B, N) are those at which training showed the candidates. Serving
-        gives none: every candidate is scored as if it stood at the top.
+        passes none: every candidate is scored as if it were at the top.
         """
         item_rows = inputs["candidate_item_rows"]  # (B, N)
         if positions is None:
@@ -85,15 +85,15 @@ class SRP4CTR(ClickModel):
         return torch.where(padding, torch.full_like(probability, torch.nan), probability)
 
     def forward(self, tensors: Tensors, positions: Tensor | None = None) -> Tensor:
-        """Return logits (B, N): encode and score in one, folded."""
+        """Return logits (B, N): encode and score in one call."""
         return self.logits({**tensors, **self.encode(tensors)}, positions)
 
     def fast_parameters(self) -> list[Tensor]:
-        """Return the biases of positions, and what is of the context."""
+        """Return the biases of positions and the parameters of the context."""
         return [self.head.position_bias.weight, *super().fast_parameters()]
 
     def parameter_groups(self, config: RefreshConfig) -> list[dict[str, Any]]:
-        """Return what fine-tuning trains: what was pre-trained is slow, or frozen.
+        """Return what fine-tuning trains: pre-trained parts at lower rates, or frozen.
 
         The encoder's last layer learns at ``encoder_learning_rate_scale`` of the rate, each
         layer below it, and last the tokens' tables, at ``layer_decay`` of the one above.
@@ -127,10 +127,10 @@ class SRP4CTR(ClickModel):
         return torch.cat([summaries.flatten(1), request], dim=-1)
 
     def _candidate_states(self, inputs: Tensors) -> tuple[Tensor, Tensor]:
-        """Return the candidates' states (B, N, D), and how each fits what is foretold.
+        """Return the candidates' states (B, N, D), and their match with the predicted item.
 
-        A [MASK] stands as one more candidate: its state is what pre-training would answer
-        if it were asked for the next item, (B, N) how well each candidate matches that.
+        A [MASK] is one more candidate: its state is pre-training's prediction of the next
+        item; (B, N) is each candidate's match with it.
         """
         rows = inputs["candidate_item_rows"]  # (B, N)
         attributes = inputs["candidate_attribute_rows"]  # (B, N, A)

@@ -1,8 +1,8 @@
 """Logits and clicks → the loss of fine-tuning: by impression, by slate, by late clicks.
 
 In: a batch's logits, clicks and which of its slots were shown. Out: sums and counts, whose
-ratios are to be least. The loss by impression makes a logit a probability; the loss by
-slate adds which of a slate's items was preferred.
+ratios are minimised. The loss per impression makes a logit a probability; the listwise loss
+adds which of a slate's items was preferred.
 
 Shapes: B requests, N candidates.
 """
@@ -48,9 +48,9 @@ def slate_loss(logits: Tensor, clicked: Tensor, shown: Tensor) -> Term:
     """Return the cross entropy of the slates' clicks among what was shown, (B, N) each.
 
     -mean over clicks of ln(p_i / sum p_j), summed over the slates with a click, and the
-    number of those. p is a probability, not exp(logit) as in a plain softmax: then
-    the same p are best by slate and by impression, and calibration does not suffer
-    (ListCE of Bai et al., Regression Compatible Listwise Objectives, CIKM 2023).
+    number of those. p is a probability, not exp(logit) as in a plain softmax: then the same
+    p minimise both losses, and calibration does not suffer (ListCE of Bai et al.,
+    Regression Compatible Listwise Objectives, CIKM 2023).
     """
     scores = functional.logsigmoid(logits).masked_fill(~shown, _HIDDEN)
     shares = torch.log_softmax(scores, dim=-1)  # (B, N)
@@ -63,14 +63,14 @@ def slate_loss(logits: Tensor, clicked: Tensor, shown: Tensor) -> Term:
 def fake_negative_weighted_loss(logits: Tensor, clicked: Tensor) -> Term:
     """Return the loss of impressions that were non-clicks at first, and their number.
 
-    At the newest edge later clicks are unknown. So each impression is a negative at
-    once, and each click, when it comes, a positive besides. Such a stream shows clicks at
-    p / (1 + p); weights undo it, without a gradient of their own (Ktena et al., Addressing
-    Delayed Feedback for Continuous Training, RecSys 2019)::
+    For the newest impressions, later clicks are unknown. So each impression is a negative
+    at once, and each click, when it comes, an additional positive. Such a stream has a
+    click rate of p / (1 + p); weights without gradients correct it (Ktena et al.,
+    Addressing Delayed Feedback for Continuous Training, RecSys 2019)::
 
         -(1 + p) y ln p - (1 - p) (1 + p) ln(1 - p)
 
-    ``clicked`` are the clicks that have come; both terms stand in one batch.
+    ``clicked`` are the clicks so far; both terms are in one batch.
     """
     with torch.no_grad():
         p = torch.sigmoid(logits)

@@ -1,7 +1,7 @@
 """Example → score: train the whole model on clicks, one encoding per slate.
 
-In: slates with matured labels, and any click model, pre-trained or fresh. Out: the stage
-that trains it in place, each group of its parameters at the rate that the model sets.
+In: slates with matured labels, and any click model, pre-trained or new. Out: the stage that
+trains it in place; the model sets the learning rate of each group of parameters.
 """
 
 import numpy as np
@@ -61,7 +61,7 @@ class ClickObjective(Objective):
         return slate_batch(self.slates, rows, longest, next(self.parameters()).device)
 
     def counts(self, batch: Batch) -> Counts:
-        """Return how many impressions and slates the terms of ``batch`` are of."""
+        """Return the number of impressions and slates in the terms of ``batch``."""
         return click_counts(batch.clicked, batch.shown, self.config)
 
     def forward(self, batch: Batch) -> Terms:
@@ -75,7 +75,7 @@ class ClickObjective(Objective):
 
 @torch.no_grad()
 def serving_logits(model: ClickModel, slates: Slates) -> NDArray[np.float32]:
-    """Return uncalibrated logits (R, N) as serving makes them: at the default position."""
+    """Return uncalibrated logits (R, N) as in serving: at the default position."""
     device = next(model.parameters()).device
     model.eval()
     logits = np.zeros(slates.clicked.shape, dtype=np.float32)

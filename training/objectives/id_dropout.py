@@ -1,7 +1,7 @@
-"""Item ids, dropped now and then while training, so that unknown items are scored well.
+"""Random dropout of item ids in training, so that unknown items are scored well.
 
-In: item rows of a batch. Out: the same with some replaced by rows that unknown items
-share. So those rows, and all that does not need an id, are trained too.
+In: item rows of a batch. Out: the same with some replaced by rows that unknown items share.
+This also trains those rows, and all parts that do not need an id.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,8 +18,8 @@ ITEM_ROWS = ("history_item_rows", "candidate_item_rows")
 def id_dropper(share: float, num_oov_rows: int) -> Callable[[Tensor], Tensor]:
     """Return a function that makes a random ``share`` of known items unknown, in rows (…).
 
-    An item is unknown in the whole batch, wherever it stands: a new item is nowhere known
-    either. The row it gets is always the same, as serving's is.
+    An item is unknown in the whole batch, as a new item is in serving. It always gets the
+    same row, as in serving.
     """
     if share == 0.0:
         return lambda rows: rows

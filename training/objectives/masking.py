@@ -29,10 +29,10 @@ def draw_masks(
 ) -> Masks:
     """Return two independent sets, each about ``ratio`` of the positions, padding never.
 
-    ``arm`` is ``RefreshConfig.pretraining``: a set that it has no use for is empty. Of
-    ``last_share`` of the windows the newest item's elements are hidden besides.
-    Elements of one item are hidden together: a click next to the hidden rating of the same
-    item would give the answer away.
+    ``arm`` is ``RefreshConfig.pretraining``: a set that it does not use is empty. In
+    ``last_share`` of the windows the newest item's elements are also hidden. Elements of
+    one item are hidden together: a click next to the hidden rating of the same item would
+    give the answer away.
     """
     items, behaviors = (_draw(item_rows, ratio, last_share) for _ in range(2))
     nothing = torch.zeros_like(items)
@@ -61,9 +61,9 @@ def hide(history: dict[str, Tensor], masks: Masks) -> dict[str, Tensor]:
 def prefixes(history: dict[str, Tensor], share: float) -> dict[str, Tensor]:
     """Return ``history`` with a ``share`` of its windows cut to their beginning.
 
-    A window is cut after any of its behaviours alike, but leaves two: one to be predicted
-    from the other. So a user gives as many examples as there were requests in the past.
-    What is left moves to the end, where a history's newest stands.
+    A window is cut after a random behaviour, and keeps at least two: one to be predicted
+    from the other. So a user gives as many examples as it had requests. The prefix moves to
+    the end, where a history's newest behaviour is.
     """
     rows = history["history_item_rows"]  # (B, L)
     (windows, length), device = rows.shape, rows.device
@@ -83,7 +83,7 @@ def prefixes(history: dict[str, Tensor], share: float) -> dict[str, Tensor]:
 
 
 def ids_only(history: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return ``history`` with [MASK] in all fields but the item's id: plain BERT."""
+    """Return ``history`` with [MASK] in all fields but the item's id, as in plain BERT."""
     everywhere = torch.ones_like(history["history_item_rows"], dtype=torch.bool)
     hidden = hide(history, Masks(items=everywhere, behaviors=everywhere))
     return hidden | {"history_item_rows": history["history_item_rows"]}
@@ -92,7 +92,7 @@ def ids_only(history: dict[str, Tensor]) -> dict[str, Tensor]:
 def _draw(item_rows: Tensor, ratio: float, last_share: float) -> Tensor:
     """Return one set (B, L), drawn per distinct item of each window."""
     same = item_rows[:, :, None] == item_rows[:, None, :]  # (B, L, L)
-    first = same.to(torch.int8).argmax(dim=2)  # (B, L): where this item stands first
+    first = same.to(torch.int8).argmax(dim=2)  # (B, L): the first position of this item
     (windows, length), device = item_rows.shape, item_rows.device
     drawn = uniform(windows, length, device=device) < ratio
     last_too = uniform(windows, 1, device=device) < last_share

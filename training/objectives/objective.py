@@ -1,4 +1,4 @@
-"""What a stage minimises: sums and counts of each term of its loss, of any rows.
+"""The objective of a stage: sums and counts of each term of its loss, for any rows.
 
 In: rows of the stage's examples. Out: terms that can be added up over parts of a batch and
 over processes before they are divided; so the loss of a batch is the same however it is
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 Term = tuple[Tensor, Tensor]
-"""The sum of the losses of some targets, and how many these were; perhaps none."""
+"""The sum of the losses of some targets, and their number, which may be 0."""
 Terms = Mapping[str, Term]
 """By name, always the same names. The loss is Σ sum / count."""
 Counts = Mapping[str, Tensor]
@@ -28,8 +28,9 @@ class Objective(nn.Module, abc.ABC):
     lengths: NDArray[np.int64]
     """How long each example's sequences are: (rows, kinds), the costliest kind last."""
     target_counts: NDArray[np.float64]
-    """How many targets each example has, (rows,), or is expected to have. A batch weighs as
-    much as its targets: each counts the same, though rows of similar lengths share one."""
+    """How many targets each example has, (rows,), or is expected to have. A batch has the
+    weight of its targets: each target counts the same, also where rows of similar lengths
+    share a batch."""
 
     @abc.abstractmethod
     def batch(self, rows: NDArray[np.int64], longest: NDArray[np.int64]) -> Any:

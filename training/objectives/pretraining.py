@@ -44,8 +44,7 @@ def stage_of(
 ) -> Stage:
     """Return the stage that trains ``model.encoder`` on ``windows``.
 
-    ``heads`` are for a caller that keeps what predicts a hidden item; left out, they end
-    with the stage.
+    ``heads`` are for a caller that keeps them; otherwise they are dropped with the stage.
     """
     torch.manual_seed(config.seed)
     heads = heads or MaskedHeads(config.model, model.embedding)
@@ -71,7 +70,7 @@ def stage_of(
 
 
 class MaskedObjective(Objective):
-    """Predict what is hidden of windows: the heads' losses at the hidden positions."""
+    """Predict hidden elements of windows: the heads' losses at the hidden positions."""
 
     catalogue: Tensor
 
@@ -110,7 +109,7 @@ class MaskedObjective(Objective):
         return self.terms(*self._drawn(batch))
 
     def _drawn(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], Masks]:
-        """Return ``batch``, some of its windows cut short, and the masks over it."""
+        """Return ``batch``, some of its windows cut to a prefix, and its masks."""
         config = self.config
         history = prefixes(batch, config.prefix_share)
         masks = draw_masks(

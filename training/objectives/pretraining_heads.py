@@ -1,7 +1,7 @@
-"""What pre-training asks of the encoder: the hidden item, its attributes, the behaviour.
+"""The heads of pre-training: the hidden item, its attributes, its behaviour.
 
-In: last states and what was hidden. Out: losses by name, each a sum and of how many. These
-heads end with pre-training; only the encoder and its tables go on.
+In: last states and what was hidden. Out: losses by name, each a sum and a count. These
+heads are dropped after pre-training; only the encoder and its tables are kept.
 
 Shapes: B windows, L history, P hidden positions, I item rows, A attribute slots, D width.
 """
@@ -32,9 +32,9 @@ _IGNORED = -100  # of cross_entropy
 class MaskedHeads(nn.Module):
     """An item softmax tied to the token embeddings, and after a transform a head per field.
 
-    Three groups have equal weights: the item, the mean of its fields, the mean of the behaviour's
-    fields. A loss is in units of the logarithm of its number of choices, so that it begins
-    near 1, a multi-valued field's once more over the values that an item has.
+    Three groups have equal weights: the item, the mean of its fields, the mean of the
+    behaviour's fields. A loss is divided by the logarithm of its number of classes, so that
+    it begins near 1; that of a multi-valued field also by the item's number of values.
     """
 
     def __init__(self, config: ModelConfig, embedding: TokenEmbedding) -> None:

@@ -1,7 +1,7 @@
-"""Which item was hidden: the softmax over all items, or over a sample of a large catalogue.
+"""Predicts the hidden item: softmax over all items, or over a sample of them.
 
 In: states at hidden positions, the items' vectors. Out: a cross entropy per position. A
-full softmax of 64 windows holds 1,000 numbers an item: 200,000 items take gigabytes.
+full softmax of 64 windows holds 1,000 numbers per item: 200,000 items take gigabytes.
 
 Shapes: P masked positions, I item rows, K drawn rows, D width.
 """
@@ -16,9 +16,8 @@ Vectors = Callable[[Tensor], Tensor]
 
 
 class Proposal(nn.Module):
-    """Draws item rows as often as they occur, and knows how often each is to be expected.
-
-    One is added to each count: a row that never occurred may be drawn too.
+    """Samples item rows by their frequency, with the expected count of each. One is added
+    to each frequency, so that any row can be sampled.
     """
 
     cumulative: Tensor
@@ -48,11 +47,10 @@ def full_softmax(states: Tensor, rows: Tensor, table: Tensor, bias: Tensor) -> T
 def sampled_softmax(
     states: Tensor, rows: Tensor, vectors: Vectors, bias: Tensor, proposal: Proposal
 ) -> Tensor:
-    """Return an estimate of the same from rows that ``proposal`` draws for all positions.
-
-    A drawn row's logit is less the logarithm of how often it is expected (logQ): then the
-    sum in the denominator is right in expectation. The hidden row itself is there once,
-    uncorrected, and never again among the drawn.
+    """Return an estimate of the same from rows that ``proposal`` samples for all positions.
+    A sampled row's logit is reduced by the logarithm of its expected count (logQ), so that
+    the denominator is unbiased. The hidden row is in it once, uncorrected, and not among
+    the sampled ones.
     """
     drawn = proposal.draw()  # (K,)
     own = (states * vectors(rows)).sum(-1) + bias[rows]  # (P,)

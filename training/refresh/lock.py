@@ -1,7 +1,7 @@
 """One refresh at a time: a lock file in the bundles' folder, with its holder.
 
-The kernel gives the lock of a process that died to the next one, so that no file has
-to be removed by hand; its content is for people.
+The kernel releases the lock of a process that ends, so that no file has to be removed by
+hand; its content is for people.
 """
 
 import fcntl
@@ -25,7 +25,7 @@ class RefreshIsRunningError(RuntimeError):
 def held(bundles_dir: Path) -> Iterator[str]:
     """Hold the lock of ``bundles_dir`` while the block runs.
 
-    Yields a note where the last holder died, "" otherwise. Raises
+    Yields a note where the last holder was killed, "" otherwise. Raises
     ``RefreshIsRunningError`` at once where another process holds it.
     """
     bundles_dir.mkdir(parents=True, exist_ok=True)

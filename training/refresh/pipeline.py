@@ -1,8 +1,8 @@
 """The periodic refresh, from event log to serving bundle: the recipe, top to bottom.
 
 In: the raw event log, items' profiles, and the bundles so far. Out: a bundle in
-``bundles_dir``, promoted if it passes its gates, and a report. Nothing here knows Triton:
-promotion is a callable that takes a folder. Killed at any step, the next run resumes.
+``bundles_dir``, promoted if it passes its gates, and a report. Promotion is a callable that
+takes a folder: no Triton here. After a kill at any step the next run resumes.
 """
 
 import shutil
@@ -33,10 +33,10 @@ from srp4ctr.training.refresh.warm_start import Parent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshOptions:
-    """What surrounds one refresh."""
+    """The environment of one refresh."""
 
     promote: Callable[[Path], tuple[Gate, ...]] | None = None
-    """Serves the bundle in a folder, and returns what it checked; None: no promotion."""
+    """Promotes the bundle in a folder and returns its gates; None: no promotion."""
     serving: Path | None = None
     """The folder of the bundle that serves now."""
     from_scratch: bool = False
@@ -45,7 +45,7 @@ class RefreshOptions:
     """Train even if the newest bundle was trained on all there is."""
     progress: ProgressListener = silent
     processes: Processes = ALONE
-    """Those that train together: the first calls ``refresh``, the others ``run_worker``."""
+    """The processes that train: the first calls ``refresh``, the others ``run_worker``."""
 
 
 def refresh(
@@ -54,11 +54,11 @@ def refresh(
     streams: StreamConfig,
     options: RefreshOptions | None = None,
 ) -> RefreshReport:
-    """Train a model on what the event log has new, and promote it if it passes its gates.
+    """Train a model on the log's new events, and promote it if it passes its gates.
 
     Raises ``ValueError`` with what to do when the log has too little to train on, and
-    ``RefreshIsRunningError`` while another refresh runs. A run that was cut off resumes
-    where it was, as long as log and recipe are the same.
+    ``RefreshIsRunningError`` while another refresh runs. A killed run is resumed if log and
+    recipe are the same.
     """
     options = options or RefreshOptions()
     clock = Clock(options.progress)
@@ -160,7 +160,7 @@ def _report(
 
 
 def _log_folder(config: RefreshConfig) -> Path | None:
-    """Return the folder of this refresh's curves: it is named as the bundle to be."""
+    """Return the folder of this refresh's curves, named as its bundle."""
     bundles = Path(config.bundles_dir)
     if not config.tensorboard_dir:
         return None

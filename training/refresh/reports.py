@@ -1,9 +1,8 @@
 """Files on how a refresh ended, for people and for the monitor. No torch.
 
-``report.json`` and ``report.md`` lie in the bundle's folder and are no part of it:
-promotion, and every later promotion, adds what it checked. ``refresh.json`` is of the
-last refresh, with or without a bundle; ``served-check.json`` of the last check of served
-requests.
+``report.json`` and ``report.md`` are in the bundle's folder but not in its manifest: each
+promotion adds its gates. ``refresh.json`` describes the last refresh, with or without a
+bundle; ``served-check.json`` the last check of served requests.
 """
 
 import json
@@ -37,14 +36,14 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshReport:
-    """What a refresh made, how good it is, and whether it serves."""
+    """The result of a refresh: its bundle, metrics and promotion."""
 
     version: str
     folder: Path
     outcome: Outcome
     gates: tuple[Gate, ...]
     parent: str = ""
-    """The bundle that it began with; "": from scratch."""
+    """The bundle whose weights it started with; "": from scratch."""
     notes: tuple[str, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     cost: Mapping[str, float] = field(default_factory=dict)
@@ -64,16 +63,16 @@ class RefreshReport:
 
 
 class RefreshStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The last refresh, and the last that ended in order."""
+    """The last refresh, and the last successful one."""
 
     ended_at_ms: int
     seconds: float
     error: str = ""
-    """Why it ended before it knew what to do with a bundle; "": it ended in order."""
+    """Why it failed; "" for success."""
     last_success_ms: int = 0
-    """When the last one ended in order, be its bundle refused or nothing new; 0: never."""
+    """End of the last success, also with a refused bundle or nothing new; 0: never."""
     interval_s: float = 0.0
-    """Another one begins so often; 0: on demand."""
+    """The interval of refreshes; 0: on demand."""
     version: str = ""
     outcome: str = ""
     gates: dict[str, bool] = {}
@@ -81,7 +80,7 @@ class RefreshStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServedReport(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the scores of served requests are from what training's features give."""
+    """The difference of served scores from scores with training's features."""
 
     checked_at_ms: int
     requests: int
@@ -119,7 +118,7 @@ def read(folder: Path) -> RefreshReport | None:
 
 
 def mark(gate: Gate) -> str:
-    """Return one word for how ``gate`` ended."""
+    """Return the result of ``gate`` as one word."""
     return {True: "passed", False: "FAILED", None: "skipped"}[gate.passed]
 
 

@@ -47,7 +47,7 @@ _CHANGE_NOTHING: Mapping[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What a model is trained by, on what, and where."""
+    """The recipe, data and processes of one training."""
 
     config: RefreshConfig
     dataset: TrainingSet
@@ -76,7 +76,7 @@ class Start:
 def begin(training: Training, serving: Path | None) -> Start:
     """Return the model to train, with the weights of the newest bundle that fits.
 
-    Worker processes receive its number, and begin likewise.
+    Worker processes receive its number, and load the same weights.
     """
     found: Parent | NoParent = NoParent("as requested")
     if not training.from_scratch:
@@ -88,12 +88,12 @@ def begin(training: Training, serving: Path | None) -> Start:
 
 
 def release_workers(processes: Processes) -> None:
-    """Let the processes that wait in ``run_worker`` end: there is nothing to train."""
+    """Release the processes that wait in ``run_worker``: there is nothing to train."""
     processes.broadcast(_NOTHING)
 
 
 def run_worker(config: RefreshConfig, processes: Processes, from_scratch: bool) -> None:
-    """Train along with the process that refreshes; only that one evaluates and writes."""
+    """Take part in the training; only the first process evaluates and writes."""
     number = int(processes.broadcast(_NOTHING))
     if number == _NOTHING:
         return

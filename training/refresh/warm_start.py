@@ -1,8 +1,8 @@
-"""An earlier bundle → where a refresh begins: its weights, in the rows of a new vocabulary.
+"""An earlier bundle → the initial weights of a refresh, in the rows of a new vocabulary.
 
 In: the newest bundle that was not refused, and this refresh's examples. Out: a model with
-the parent's weights, and the examples that are new to it, with a sample of old ones so that
-it does not forget them. A bundle that does not fit is passed over with a reason.
+the parent's weights, and the examples that are new to it, with a sample of old ones against
+catastrophic forgetting. A bundle that does not fit is skipped with a reason.
 """
 
 import copy
@@ -59,8 +59,8 @@ def find_parent(
 ) -> Parent | NoParent:
     """Return the newest of ``bundles`` that fits as a parent, or why there is none.
 
-    One that was refused is passed over, or promoted after the one that is ``serving``
-    again: what spoilt it would spoil its children.
+    Refused bundles are skipped, and those promoted after the one that is ``serving`` again:
+    their faults would be inherited.
     """
     damaged = ""
     names = [folder.name for folder in bundles]
@@ -98,8 +98,8 @@ def _misfit(parent: Parent, dataset: TrainingSet) -> str:
 def carry_over(model: SRP4CTR, vocabulary: Vocabulary, parent: Parent) -> str:
     """Copy the parent's weights into ``model``, whose rows are of ``vocabulary``.
 
-    An item that the parent did not know begins as what the parent served it with, its
-    shared row; an attribute value as the mean of its field. Returns a sentence on how many
+    An item that the parent did not know starts with the shared row that the parent served
+    it with; an attribute value with the mean of its field. Returns a sentence on how many
     items were known. ``ValueError`` where a size differs.
     """
     old = load_file(parent.folder / bundle.WEIGHTS_FILE)
@@ -125,7 +125,7 @@ def carry_over(model: SRP4CTR, vocabulary: Vocabulary, parent: Parent) -> str:
 
 
 def _item_rows(new: Vocabulary, old: Vocabulary) -> Tensor:
-    """Return for each item row of ``new`` the parent's row that it begins with."""
+    """Return the parent's row that each item row of ``new`` starts with."""
     fixed = np.arange(new.first_known_row)
     return torch.from_numpy(np.concatenate([fixed, old.item_rows(new.item_keys)]))
 
@@ -148,7 +148,7 @@ def _attribute_table(table: Tensor, new: Vocabulary, old: Vocabulary) -> Tensor:
 
 
 def since(dataset: TrainingSet, since_ms: int, config: RefreshConfig) -> TrainingSet:
-    """Return what of ``dataset`` is new since ``since_ms``, and a sample of the rest."""
+    """Return the part of ``dataset`` since ``since_ms``, and a sample of the rest."""
     windows, train = dataset.windows, dataset.parts.train
     rows = _with_replay(dataset.window_newest_ms >= since_ms, config)
     newer = _with_replay(train.request_at_ms >= since_ms, config)

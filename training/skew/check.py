@@ -1,10 +1,10 @@
-"""What was served against what training makes of the same requests.
+"""Training–serving skew: served tensors and scores compared with training's.
 
 In: requests of ``features.bundles.request_log``, the event log, and the bundles that
-answered. Out: for each tensor of the model, in how many requests it differs and by how
-much, and what that does to a probability. Training goes by when an event became known;
-serving by what the stream had stored by then. So a stream that lags shows here, and nothing
-else should.
+answered. Out: for each tensor of the model, the number of requests in which it differs, by
+how much, and the effect on a probability. Training uses the time when an event became
+known; serving what the stream had stored by then. So a lagging stream shows here, and
+nothing else should.
 """
 
 import time
@@ -52,16 +52,16 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(slots=True)
 class Difference:
-    """Of one tensor, between serving and training."""
+    """The difference of one tensor between serving and training."""
 
     requests: int = 0
-    """How many differ."""
+    """Requests that differ."""
     largest: float = 0.0
 
 
 @dataclass(slots=True)
 class ServedCheck:
-    """What was compared, and what differs."""
+    """The result: numbers of requests, and differences."""
 
     requests: int = 0
     """Compared with training's."""
@@ -74,15 +74,15 @@ class ServedCheck:
     rescored: int = 0
     """Requests whose served tensors were scored again."""
     onnx_difference: float = 0.0
-    """The greatest, of what was served from the ONNX files' scores in this process."""
+    """The greatest difference between served scores and the ONNX files' here."""
     torch_difference: float | None = None
-    """The same of the weights in torch; None where the settings have another model."""
+    """The same for the weights in torch; None where the settings have another model."""
     tensors: dict[str, Difference] = field(default_factory=dict)
     """By name; equal ones too."""
     features: dict[str, Difference] = field(default_factory=dict)
     """The same of each single one of ``REQUEST_FEATURES`` and ``CANDIDATE_FEATURES``."""
     mean_shift: float = 0.0
-    """How far an impression's probability moves by training's tensors, on average."""
+    """Mean change of an impression's probability by training's tensors."""
     shift_of: dict[str, float] = field(default_factory=dict)
     """The same by model version."""
     largest_shift: float = 0.0
@@ -98,7 +98,7 @@ class _Log:
 
 
 class _Bundle:
-    """A bundle that served: it scores again, and reads the log by its own vocabulary."""
+    """A bundle that served: it rescores, and reads the log with its own vocabulary."""
 
     def __init__(
         self, folder: Path, profiles: Mapping[int, Attributes], config: RefreshConfig
@@ -171,7 +171,7 @@ def _read(features: FeatureConfig, streams: StreamConfig) -> _Log:
 def _score_again(
     served: Sequence[ServedRequest], model: _Bundle, check: ServedCheck
 ) -> None:
-    """Hold the probabilities that were served to those of ONNX and torch."""
+    """Compare the served probabilities with those of ONNX and torch."""
     length = served[0].tensors["history_item_rows"].shape[1]
     in_torch = model.in_torch(length)
     for request in served:
@@ -193,7 +193,7 @@ def _in_torch(model: SRP4CTR, tensors: Arrays) -> NDArray[np.float32]:
 
 
 def _apart(one: NDArray[Any], other: NDArray[Any]) -> float:
-    """Return the greatest difference; infinite where not the same places are padded."""
+    """Return the greatest difference; infinite where the padding differs."""
     if np.any(np.isnan(one) != np.isnan(other)):
         return float("inf")
     return float(np.nanmax(np.abs(one - other), initial=0.0))
@@ -206,9 +206,9 @@ def _compare(
     row: int,
     check: ServedCheck,
 ) -> NDArray[np.float64]:
-    """Add one request to ``check``; return how far its impressions' scores move.
+    """Add one request to ``check``; return the changes of its impressions' scores.
 
-    Training sees what was known when it was shown, with what decays as of the served time.
+    Training uses what was known at the impression, decayed until the served time.
     """
     snapshot = snapshots.take(np.array([row]))
     snapshot = replace(snapshot, times_ms=np.array([request.time_ms]))

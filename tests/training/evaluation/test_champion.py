@@ -75,7 +75,7 @@ def test_a_bundle_that_was_trained_too_little_is_refused(
 def test_the_champion_scores_with_its_own_vocabulary(
     serving: RefreshReport, world: FeatureConfig
 ) -> None:
-    # On the same log, so that the judged requests are those that v1 was judged by.
+    # On the same log, so that both bundles are evaluated on the same requests.
     gates = against(serving, world, min_item_count=10**6)  # every item is unknown
     said = gates["champion_auc"].note
     assert f"v1 has {serving.metrics['auc']:.4f};" in said

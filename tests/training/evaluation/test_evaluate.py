@@ -47,7 +47,7 @@ def test_too_few_requests_are_refused() -> None:
 
 @pytest.fixture
 def parts(slates: Slates) -> Split:
-    """Twenty slates to learn, ten to calibrate, ten to judge."""
+    """Twenty slates for training, ten for calibration, ten for evaluation."""
     return split(slates, boundary_ms(slates.request_at_ms, 0.5))
 
 

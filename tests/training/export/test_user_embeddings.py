@@ -111,7 +111,7 @@ def test_a_bundle_that_was_trained_on_everything_is_refused(
     taught.mkdir()
     for file in folder.iterdir():
         if file.suffix == ".md":
-            continue  # the report is written beside what the manifest lists
+            continue  # the report is not among the manifest's files
         (taught / file.name).write_bytes(file.read_bytes())
     bundle.write_card(taught, replace(card, version="v9", boundary_ms=NOON_MS * 2))
     bundle.write_manifest(taught)

@@ -12,7 +12,7 @@ def test_a_share_is_dropped_and_the_rest_makes_up_for_it() -> None:
     dropped = Dropout(0.3)(torch.ones(200, 50, 64))
     assert abs(float((dropped == 0).float().mean()) - 0.3) < 0.003
     assert abs(float(dropped.mean()) - 1.0) < 0.003
-    # Number by number: no channel and no position goes as a whole.
+    # Number by number: no whole channel or position is dropped.
     assert not (dropped == 0).all(dim=1).any()
     assert not (dropped == 0).all(dim=2).any()
 

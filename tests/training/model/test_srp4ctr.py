@@ -235,7 +235,7 @@ def test_without_all_layers_only_the_last_layers_states_are_read(
 def test_a_match_is_the_answer_of_pretraining_to_a_mask_that_history_does_not_see(
     a_model: SRP4CTR, requests_of: Maker
 ) -> None:
-    """So fine-tuning begins with what pre-training would have foretold."""
+    """So fine-tuning begins with pre-training's prediction."""
     a_model.cross_attention.copy_from(a_model.encoder)
     tensors = requests_of()
     rows, attributes = (tensors[f"candidate_{name}_rows"] for name in ("item", "attribute"))

@@ -97,7 +97,7 @@ def test_fake_negatives_are_weighted_away(rate: float) -> None:
         for _ in range(400):
             if weighted:
                 term = fake_negative_weighted_loss(logit.expand(len(seen)), seen)
-            else:  # the stream as it is: every impression, and every click besides
+            else:  # the stream as it is: every impression, and every click in addition
                 stream = torch.cat([torch.zeros_like(seen), seen[seen > 0]])
                 term = log_loss(logit.expand(len(stream)), stream)
             optimiser.zero_grad()

@@ -28,7 +28,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> FeatureConfig:
 
 @pytest.fixture
 def config(recipe: RefreshConfig, tmp_path: Path) -> RefreshConfig:
-    """A recipe that learns the world in a second or two, and gates that it passes."""
+    """A recipe that fits the world in two seconds, and gates that it passes."""
     return replace(
         recipe,
         bundles_dir=str(tmp_path / "bundles"),

@@ -1,4 +1,4 @@
-"""A warm refresh knows what its parent knew, and learns what is new."""
+"""A warm refresh starts from its parent's weights, and trains on new examples."""
 
 from dataclasses import replace
 from pathlib import Path

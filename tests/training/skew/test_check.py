@@ -30,7 +30,7 @@ STREAMS = StreamConfig(sequence_length=6)
 
 @dataclass(frozen=True)
 class World:
-    """A log, a bundle that learnt from it, and requests as that bundle answered them."""
+    """A log, a bundle trained on it, and requests as that bundle answered them."""
 
     config: RefreshConfig
     features: FeatureConfig
@@ -53,9 +53,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def _as_served(folder: Path, features: FeatureConfig) -> list[ServedRequest]:
-    """Return the log's requests as a server would have kept them that lags nowhere.
+    """Return the log's requests as a server without any lag would have logged them.
 
-    Each was asked for one more item, which was not shown, and in another order.
+    Each had one more item, which was not shown, and another order.
     """
     words = vocabulary.load(folder / bundle.VOCABULARY_FILE)
     score = onnx_export.scorer(folder)
