@@ -1,4 +1,4 @@
-# One target per role, so that a stream worker carries no torch and Triton no Faust:
+# One target per role: a stream worker has no torch, and Triton no Faust:
 # docker build --target stream .
 ARG VERSION=0.1.1
 
@@ -17,7 +17,7 @@ WORKDIR /app
 # Packages are installed here, into an environment that the roles copy.
 FROM python AS build
 RUN pip install --no-cache-dir uv==0.13.9 && uv venv --python python3 /opt/srp4ctr
-# A user who may not write there would have torch compiled at each start: 10 s.
+# Without write access, torch's modules would be compiled at each start: 10 s.
 ENV VIRTUAL_ENV=/opt/srp4ctr UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1
 COPY requirements.lock pyproject.toml ./
 COPY deploy/images/slim.sh deploy/images/sbom.sh /usr/local/bin/
@@ -26,7 +26,7 @@ FROM build AS wheel
 COPY . .
 RUN uv build --wheel --out-dir /wheels
 
-# Postgres' driver is the real stack's alone: the embedded registry is a file.
+# Only the real stack needs Postgres' driver: the embedded registry is a file.
 FROM build AS stream-packages
 RUN uv pip install --constraint requirements.lock --requirement pyproject.toml \
       --extra streams --extra features --extra postgres --extra monitoring \
@@ -69,10 +69,9 @@ RUN uv pip install --no-deps /wheels/*.whl
 USER srp4ctr
 ENTRYPOINT ["srp4ctr"]
 
-# Triton's Python steps and their supervisor, which share no package. What the steps import
-# is pinned as the embedded server's is, numpy < 2 included: tritonserver 2.51 aborts on
-# numpy 2, and whether a newer one does was not tried. The steps' own code comes with each
-# bundle at promotion.
+# Triton's Python steps and their supervisor, which share no package. The steps' packages are
+# pinned as the embedded server's, with numpy < 2: tritonserver 2.51 aborts on numpy 2, and
+# newer servers were not tried. The steps' own code comes with each bundle at promotion.
 FROM nvcr.io/nvidia/tritonserver:25.08-py3 AS triton
 ARG VERSION
 LABEL org.opencontainers.image.title="srp4ctr-triton" \
@@ -81,10 +80,10 @@ LABEL org.opencontainers.image.title="srp4ctr-triton" \
       org.opencontainers.image.documentation="docs/ of release ${VERSION}"
 COPY --from=build /usr/local/bin/uv /usr/local/bin/uv
 COPY srp4ctr/embedded/triton-requirements.lock requirements.lock pyproject.toml /tmp/srp4ctr/
-# No dependencies are resolved: the lock names them all, and Feast asks for numpy 2.
+# No dependencies are resolved: the lock has them all, and Feast requires numpy 2.
 RUN uv pip install --no-cache --compile-bytecode --no-deps --target /opt/steps --python python3 \
       --require-hashes --requirement /tmp/srp4ctr/triton-requirements.lock
-# Not PYTHONPATH: the stub's Python does not heed it (seen with tritonserver 2.51).
+# Not PYTHONPATH: the stub's Python ignores it (seen with tritonserver 2.51).
 RUN python3 -c "import pathlib, site; \
   pathlib.Path(site.getsitepackages()[0], 'steps.pth').write_text( \
   \"import sys; sys.path.insert(0, '/opt/steps')\\n\")"

@@ -12,7 +12,7 @@ WITHOUT_TORCH_HASHES := sed -E '/^(torch|triton|nvidia-[a-z0-9-]+)==/,/[^\\]$$/{
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# Tests in so many processes: what they start (brokers, Triton) wants more than two cores.
+# Number of test processes; brokers and Triton, which they start, need cores, too.
 AT_ONCE ?= 2
 # Of the real stack: cpu or gpu; and whether Kafka is published, for producers elsewhere.
 PROFILE ?= cpu
@@ -21,13 +21,13 @@ PRODUCERS ?=
 COMPOSE_WORDS = docker compose -f compose.yaml $(if $(PRODUCERS),-f compose.producers.yaml) --profile $(PROFILE)
 COMPOSE = $(if $(filter gpu,$(PROFILE)),TRITON_BACKEND=$(or $(TRITON_BACKEND),onnxruntime)) $(COMPOSE_WORDS)
 
-# Where it is set each process compiles all it imports anew: 8 s of torch and its like.
+# Where it is set each process compiles all that it imports: 8 s with torch.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint bench benchmarks-page setup lock audit sbom fuzz schema dashboards source-map secrets up down logs ops doctor refresh images backup restore containers clean
 # Docker's older builder where buildx is not installed.
 export DOCKER_BUILDKIT ?= $(shell docker buildx version >/dev/null 2>&1 && echo 1 || echo 0)
-# Who typed an operator's command, for the audit log.
+# The operator's name in the audit log.
 export SRP4CTR_ACTOR ?= $(shell id -un)@$(shell hostname)
 
 help: ## list the targets
@@ -51,7 +51,7 @@ bench: setup ## run benchmarks/NAME.py: make bench NAME=serving (SAVE=1: keep it
 	@test -n "$(NAME)" || { $(BIN)/python -m benchmarks; exit 2; }
 	@set -o pipefail; $(BIN)/python -m benchmarks $(NAME) $(ARGS)$(if $(SAVE), | $(BIN)/python -m benchmarks.harness.saved_result $(NAME))
 
-benchmarks-page: setup ## write docs/benchmarks.md anew from benchmarks/results
+benchmarks-page: setup ## rewrite docs/benchmarks.md from benchmarks/results
 	@$(BIN)/python -m benchmarks results_page
 
 setup: $(VENV)/installed .serving/installed ## build .venv, and the embedded Triton in .serving
@@ -77,27 +77,27 @@ endif
 
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
   --no-emit-index-url --no-annotate --no-header --generate-hashes
-lock: ## resolve the lock files anew, the project's and the embedded Triton's
+lock: ## resolve the lock files of the project and of the embedded Triton
 	@$(LOCK) --extra all --extra dev pyproject.toml -o requirements.lock
 	@$(LOCK) --override srp4ctr/embedded/triton-overrides.in srp4ctr/embedded/triton-requirements.in -o srp4ctr/embedded/triton-requirements.lock
 	@$(LOCK) --no-deps srp4ctr/embedded/triton-server.lock -o srp4ctr/embedded/triton-server.lock
 
-audit: setup ## known vulnerabilities of the locked packages (asks PyPI's advisories)
+audit: setup ## list known vulnerabilities of the locked packages (PyPI's advisories)
 	@$(BIN)/uv tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes --progress-spinner off -r requirements.lock
 
-sbom: setup ## write sbom.cdx.json: all that is installed, with licences (CycloneDX)
+sbom: setup ## write sbom.cdx.json: all installed packages, with licences (CycloneDX)
 	@$(BIN)/uv tool run --from cyclonedx-bom==7.5.0 cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o sbom.cdx.json $(BIN)/python
 
-fuzz: setup ## the fuzzed tests with FUZZ=50 times their examples
+fuzz: setup ## run the fuzzed tests with FUZZ=50 times their examples
 	@FUZZ=$(or $(FUZZ),50) $(BIN)/python -m pytest --timeout 3600 tests/*_fuzz.py tests/*/*_fuzz.py tests/*/*/*_fuzz.py tests/streams/raw_log/test_erasure.py tests/triton_repo/deployment/test_contract.py $(ARGS)
 
-schema: setup ## write the events' JSON Schema and AsyncAPI document anew
+schema: setup ## rewrite the events' JSON Schema and AsyncAPI document
 	@$(BIN)/srp4ctr events schema
 
-dashboards: setup ## write Grafana's dashboards anew from monitoring/dashboards
+dashboards: setup ## rewrite Grafana's dashboards from monitoring/dashboards
 	@$(BIN)/python -m srp4ctr.monitoring.dashboards
 
-source-map: setup ## write docs/source-map.md anew from the modules' docstrings
+source-map: setup ## rewrite docs/source-map.md from the modules' docstrings
 	@$(BIN)/python -m tests.structure.source_map
 
 secrets: ## make the real stack's certificates and passwords in secrets/ (HOSTS="rank.example.com")
@@ -112,21 +112,21 @@ down: ## stop the real stack; its volumes stay
 ops: ## run an operator's command in the real stack (ARGS="features check --sample 1000")
 	@$(COMPOSE) run --rm ops $(ARGS)
 
-doctor: ## what of the real stack is open to strangers, and what does not work
+doctor: ## check what the real stack exposes, and what does not work
 	@$(COMPOSE) run --rm ops doctor --grafana https://grafana:3000
 
-backup: ## copy the real stack's volumes (TO=folder; it stops meanwhile; LIVE=1: only data, and nothing stops)
+backup: ## copy the real stack's volumes (TO=folder; stops the stack; LIVE=1: only data, without a stop)
 	@test -n "$(TO)" || { echo "where to? make backup TO=/srv/backups/today"; exit 2; }
 	@$(PYTHON) -m srp4ctr.ops.stack_backup backup $(TO) $(if $(LIVE),--live) -- $(COMPOSE_WORDS)
 
-restore: ## make the volumes anew from a backup (FROM=folder)
+restore: ## recreate the volumes from a backup (FROM=folder)
 	@test -n "$(FROM)" || { echo "from where? make restore FROM=/srv/backups/today"; exit 2; }
 	@$(PYTHON) -m srp4ctr.ops.stack_backup restore $(FROM) -- $(COMPOSE_WORDS)
 
-containers: setup ## run the whole of compose.yaml, break each part, and compare; some 25 minutes
+containers: setup ## run compose.yaml as a whole and break each part; about 25 minutes
 	@$(BIN)/python -m tests.containers.whole $(ARGS)
 
-refresh: ## train, judge and promote now, in the real stack (ARGS="--force")
+refresh: ## train, evaluate and promote now, in the real stack (ARGS="--force")
 	@$(COMPOSE) run --rm --no-deps $(if $(filter gpu,$(PROFILE)),trainer-gpu,trainer) model refresh $(ARGS)
 
 logs: ## follow the real stack's logs (ARGS="stream trainer")

@@ -41,7 +41,7 @@ def judge(status: Mapping[str, Any]) -> str:
     if status["error"]:  # stopped by SIGTERM: that ends with status 0, too
         raise AirflowException(f"the refresh was {status['error']}")
     failed = [name for name, passed in status["gates"].items() if not passed]
-    if status["outcome"] == "refused":  # what served before serves on
+    if status["outcome"] == "refused":  # the serving bundle stays
         raise AirflowFailException(f"{status['version']} failed {', '.join(failed)}")
     if status["outcome"] != "promoted":
         raise AirflowSkipException(f"{status['version']}: {status['outcome']}")

@@ -51,7 +51,7 @@ def result_of(status: Mapping[str, Any]) -> dg.MaterializeResult:
     check = dg.AssetCheckResult(
         check_name=GATES,
         passed=status["outcome"] != "refused",
-        severity=dg.AssetCheckSeverity.WARN,  # what served before serves on
+        severity=dg.AssetCheckSeverity.WARN,  # the serving bundle stays
         metadata={"failed": ", ".join(failed) or "none"},
     )
     figures = {name: status[name] for name in ("version", "outcome", "seconds")}

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes what the image's environment holds, with licences: /opt/srp4ctr/sbom.cdx.json.
+# Writes /opt/srp4ctr/sbom.cdx.json: the environment's packages, with licences.
 set -eu
 uv tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py environment \
   --pyproject pyproject.toml --output-reproducible \

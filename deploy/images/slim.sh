@@ -1,9 +1,9 @@
 #!/bin/sh
-# Removes from the image's environment what no role runs: a third of a stream worker's.
+# Removes unused files from the image's environment: a third of a stream worker's.
 set -eu
 packages=$(python -c 'import site; print(site.getsitepackages()[0])')
 cd "$packages"
-# SQLAlchemy's extra brings mypy along, which Feast asks for and never imports.
+# SQLAlchemy's extra brings mypy along, which Feast requires and never imports.
 uv pip uninstall --quiet mypy ast-serialize librt 2>/dev/null || true
 rm -rf feast/ui feast/templates pandas/tests pyarrow/tests pyarrow/include dask/tests \
   torch/include torch/test torch/share

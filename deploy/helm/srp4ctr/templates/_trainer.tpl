@@ -13,7 +13,7 @@ metadata:
 spec:
   {{- include "srp4ctr.pod" (list $root .own (include "srp4ctr.ours" . | fromYaml)) | nindent 2 }}
   restartPolicy: {{ .restartPolicy }}
-  terminationGracePeriodSeconds: 60 # a promotion that has begun is undone
+  terminationGracePeriodSeconds: 60 # a started promotion is rolled back
   containers:
     - name: {{ .component }}
       image: {{ include "srp4ctr.image" (list $root "trainer") }}
