@@ -139,9 +139,9 @@ def demo(
 
     Example:  srp4ctr demo --events mine.jsonl --keep
     """
-    from srp4ctr.demo.run import Options, run
+    from srp4ctr.demo.run import DemoOptions, run
 
-    run(Options(events=events_file, broker=broker, store=store, keep=keep), out)
+    run(DemoOptions(events=events_file, broker=broker, store=store, keep=keep), out)
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ def worker_url(settings: Settings) -> str:
 def live_quality(
     settings: Settings, version: str, replayed: ReplayResult
 ) -> LiveQualityFigures:
-    """Return what the monitor shows of model ``version``."""
+    """Return the monitor's figures of model ``version``."""
     shown = scrape(monitor_url(settings))
 
     def value(metric: str) -> float | None:
@@ -127,7 +127,7 @@ def show_a_user(
     sequence = FeatureStoreSink(settings.features).read([user], []).sequences[user]
     seen = {element.item_key for element in sequence.elements}
     ids = [item.item_id for item in given.items if item_key(item.item_id) not in seen]
-    if not ids:  # a file without items: those that others were shown
+    if not ids:  # a file without items: take those shown to others
         ids = sorted({item for slate in slates for item in slate.item_ids})
     random.Random(0).shuffle(ids)
     ids = ids[:NUM_CANDIDATES]

@@ -3,7 +3,7 @@
 The files ship inside the PyPI wheel of RecBole; only that wheel is fetched, without its
 dependencies. A user's consecutive ratings form slates of up to ten impressions; a rating
 of 4 or 5 becomes a click; every rating is also a behaviour with its value. No person saw
-such a slate or clicked in it.
+these slates or clicked in them.
 """
 
 import csv

@@ -1,8 +1,8 @@
 """The same replayed slates, ranked by the model and by popularity → the paired difference.
 
-Both rankers are given the same slates of the same users, and the clicks were recorded
-before either saw them: each visit is its own control. Visits of one user are alike, so
-that the standard error is of users drawn independently, not of visits.
+Both rankers get the same slates of the same users, whose clicks were recorded before: each
+visit is its own control. Visits of one user are dependent, so the standard error is
+clustered by user.
 """
 
 from collections import Counter
@@ -43,7 +43,7 @@ class PairedCtr:
 
 def most_popular(slate: ReplayedSlate, clicks: Counter[str]) -> str:
     """Return the slate's item with the most earlier ``clicks``."""
-    # Ties go to the first by id: not to the model's order, which would lend its skill.
+    # Ties go to the first by id: the model's order would give the baseline its skill.
     return max(sorted(slate.item_ids), key=lambda item: clicks[item])
 
 

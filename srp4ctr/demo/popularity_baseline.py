@@ -1,7 +1,7 @@
 """The demo's control group: users whose slates are ranked by popularity, not by a model.
 
-In: the history's events. Out: rankings that look like a model's, whose impressions carry
-the version ``popularity``: the monitor then compares the two, as it compares two models.
+In: the history's events. Out: rankings like a model's, whose impressions have the version
+``popularity``: the monitor compares the two like two models.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ _PRIOR = 20.0  # impressions at the mean click rate that every item is given
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PopularityRanking:
-    """A ranking with the fields of ``demo.replay.Ranking``."""
+    """A ranking with the fields of ``demo.replay.SlateRanking``."""
 
     scores: tuple[float, ...]
     positions: tuple[int, ...]

@@ -1,9 +1,8 @@
-"""Live visits → requests to Triton, impressions in the order it ranked, replayed clicks.
+"""Replays live visits: requests to Triton, impressions in its order, recorded clicks.
 
-A visit's slate is ranked now; the impressions are published with position, score and
-model version; the recorded clicks and behaviours follow within seconds, and the user's
-next visit comes after them. Some clicks are probed: how long until the same request gets
-other scores?
+A visit's slate is ranked now; its impressions are published with position, score and model
+version; the recorded clicks and behaviours follow within seconds, then the user's next
+visit. For some clicks the time until the same request gets other scores is measured.
 """
 
 import heapq
@@ -36,8 +35,8 @@ _PROBE_TIMEOUT_S = 20.0
 _RANK_CALLERS = 2  # as many as the machine has cores: the latency is the service's
 
 
-class Ranking(Protocol):
-    """What a ranker returns: one score and one position per candidate, in their order."""
+class SlateRanking(Protocol):
+    """A ranker's result: one score and one position per candidate, in their order."""
 
     @property
     def scores(self) -> tuple[float, ...]: ...  # noqa: D102
@@ -51,14 +50,14 @@ class Ranking(Protocol):
     def feature_version(self) -> str: ...  # noqa: D102
 
 
-Rank = Callable[[str, Sequence[str], int, str], Ranking]
-"""(user_id, item_ids, request_time_ms, request_id) → Ranking; raises if there is none. A
-probe has no request_id: nothing is shown."""
+Rank = Callable[[str, Sequence[str], int, str], SlateRanking]
+"""(user_id, item_ids, request_time_ms, request_id) → SlateRanking; raises if there is none.
+A probe has no request_id: nothing is shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayedSlate:
-    """One slate as it was shown, from the top, and which items have a replayed click."""
+    """One slate in the shown order, and the items with a replayed click."""
 
     user_id: str
     item_ids: tuple[str, ...]
@@ -70,7 +69,7 @@ class ReplayedSlate:
 
 @dataclass(slots=True)
 class ReplayResult:
-    """What the replay measured."""
+    """The measurements of the replay."""
 
     slates: list[ReplayedSlate] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
@@ -118,7 +117,7 @@ class Replay:
             try:
                 self._work(total)
             finally:
-                self._ended.set()  # probes need not wait for clicks that will not come
+                self._ended.set()  # no more clicks come: end the probes
         return self.result
 
     def _work(self, total: int) -> None:
@@ -187,7 +186,7 @@ class Replay:
             self._open_visits -= 1
             self._lock.notify()
 
-    def _show(self, visit: Visit, ranking: Ranking, now_ms: int) -> None:
+    def _show(self, visit: Visit, ranking: SlateRanking, now_ms: int) -> None:
         """Publish the slate in the model's order."""
         for position, place in enumerate(_as_shown(ranking)):
             impression = msgspec.structs.replace(
@@ -248,7 +247,7 @@ class Replay:
         return False
 
 
-def _slate_of(visit: Visit, ranking: Ranking, latency_s: float) -> ReplayedSlate:
+def _slate_of(visit: Visit, ranking: SlateRanking, latency_s: float) -> ReplayedSlate:
     shown = _as_shown(ranking)
     return ReplayedSlate(
         user_id=visit.impressions[0].user_id,
@@ -260,12 +259,12 @@ def _slate_of(visit: Visit, ranking: Ranking, latency_s: float) -> ReplayedSlate
     )
 
 
-def _as_shown(ranking: Ranking) -> list[int]:
+def _as_shown(ranking: SlateRanking) -> list[int]:
     """Return the places of the candidates from the top."""
     return sorted(range(len(ranking.scores)), key=ranking.positions.__getitem__)
 
 
-def sequence_version(ranking: Ranking) -> str:
+def sequence_version(ranking: SlateRanking) -> str:
     """Return the sequence's part of the version, "" where there is none.
 
     The counters' version moves with every impression, the item table's every second.

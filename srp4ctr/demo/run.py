@@ -1,8 +1,8 @@
-"""The demo: the whole loop on real data, each step by the function its command calls.
+"""The demo: the whole loop on real data, with the functions of the commands.
 
 history → sequences and labels → a trained, promoted model → live visits → figures.
-Nothing outside this folder depends on it: short label windows and the training's time
-limit are settings, and the metrics are those of any stack.
+Nothing outside this folder depends on it: short label windows and the time limit of
+training are settings, and the metrics are those of any stack.
 """
 
 import os
@@ -23,7 +23,7 @@ from srp4ctr.client.rank_client import RankClient
 from srp4ctr.demo import movielens
 from srp4ctr.demo import steps as demo_steps
 from srp4ctr.demo.popularity_baseline import ControlGroup
-from srp4ctr.demo.replay import Ranking, Replay, ReplayResult
+from srp4ctr.demo.replay import Replay, ReplayResult, SlateRanking
 from srp4ctr.demo.steps import DemoInput, page_url
 from srp4ctr.demo.tables import show
 from srp4ctr.embedded import broker, stack
@@ -49,7 +49,7 @@ SETTINGS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class DemoOptions:
     """The demo's options on the command line."""
 
     events: Path | None
@@ -69,11 +69,11 @@ class DemoResult:
     published: int
 
 
-def run(options: Options, console: Console) -> None:
+def run(options: DemoOptions, console: Console) -> None:
     """Run the demo and print its figures; the last line is one JSON object.
 
-    Stops all of its processes at the end, on Ctrl-C and on failure; with ``keep`` they
-    run until Ctrl-C. Raises ``StepError`` that says which step failed, why, and what to do.
+    All of its processes stop at the end, on Ctrl-C and on failure; with ``keep`` they run
+    until Ctrl-C. Raises ``StepError`` with the failed step, the reason, and what to do.
     """
     started = time.monotonic()
     signal.signal(signal.SIGTERM, _interrupt)
@@ -94,12 +94,12 @@ def run(options: Options, console: Console) -> None:
         raise
     finally:
         stack.down(config)
-        if finished:  # after a failure the logs are worth keeping
+        if finished:  # after a failure the logs stay
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _loop(
-    options: Options, steps: Steps, config: EmbeddedConfig, cache: Path
+    options: DemoOptions, steps: Steps, config: EmbeddedConfig, cache: Path
 ) -> DemoResult:
     """Run every step once."""
     try_stack = "see the log; free ports and 2 GB of memory are needed"
@@ -120,11 +120,11 @@ def _loop(
     with steps.step("Publish the history to Kafka") as bar:
         history = demo_steps.publish_history(given, settings, bar)
     impressions, _ = demo_steps.counts(history)
-    with steps.step("Fold it into sequences, counters, labels", _see_worker(folder)) as bar:
-        demo_steps.wait_until_folded(settings, impressions, worker, bar)
+    with steps.step("Build sequences, counters, labels", _see_worker(folder)) as bar:
+        demo_steps.wait_until_processed(settings, impressions, worker, bar)
     with steps.step("Pre-train, fine-tune, export, promote SRP4CTR") as bar:
         _refresh(settings, bar)
-    if options.broker == "noida":  # every reader has read them, and the raw log holds them
+    if options.broker == "noida":  # all consumers have read them, and the log has them
         embedded = f"127.0.0.1:{addresses.kafka_port}"
         broker.delete_records(embedded, (BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC))
     with steps.step("Replay live visits: rank slates, publish their clicks") as bar:
@@ -132,7 +132,7 @@ def _loop(
         replayed, published = _replay(settings, given, control, bar)
     with steps.step("Wait until the last labels have matured", _see_worker(folder)) as bar:
         shown = sum(len(slate.item_ids) for slate in replayed.slates)
-        demo_steps.wait_until_folded(settings, impressions + shown, worker, bar)
+        demo_steps.wait_until_processed(settings, impressions + shown, worker, bar)
         demo_steps.wait_until_matured(settings, shown)
     return DemoResult(
         given=given,
@@ -148,7 +148,7 @@ def _print_source(console: Console) -> None:
 
 
 def _start_services(settings: Settings, folder: Path) -> processes.Running:
-    """Start monitor, page and worker, and return the worker; none is awaited here."""
+    """Start monitor, page and worker without waiting for them; return the worker."""
     from srp4ctr.features.online.feast_store import apply  # Feast: 3 s
 
     demo_steps.start_command("monitor", folder)
@@ -182,7 +182,9 @@ def _replay(
         RankClient(settings.triton.grpc, tls=settings.triton.tls) as client,
     ):
 
-        def rank(user: str, items: Sequence[str], now_ms: int, request_id: str) -> Ranking:
+        def rank(
+            user: str, items: Sequence[str], now_ms: int, request_id: str
+        ) -> SlateRanking:
             if control.has(user):
                 return control.rank(items)
             return client.rank(
@@ -220,13 +222,13 @@ def _show(result: DemoResult, console: Console, started: float, keep: bool) -> N
     console.print(figures.to_json(), markup=False, highlight=False, soft_wrap=True)
 
 
-def _set_environment(folder: Path, options: Options) -> None:
+def _set_environment(folder: Path, options: DemoOptions) -> None:
     """Set the demo's settings for this process and its children."""
     given = {"data_dir": str(folder), "broker": options.broker, "store": options.store}
     for name, value in given.items():
         os.environ[variable_of(("embedded", name))] = value
     for name, value in SETTINGS.items():
-        os.environ.setdefault(PREFIX + name, value)  # a variable that the user has set wins
+        os.environ.setdefault(PREFIX + name, value)  # the user's own variables win
 
 
 def _drop_other_addresses(addresses: Addresses) -> None:

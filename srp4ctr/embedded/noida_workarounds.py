@@ -1,8 +1,8 @@
-"""Workarounds that a stream worker needs with the *embedded* broker, and only with it.
+"""Workarounds that a stream worker needs only with the *embedded* broker.
 
-noida-db answers an empty fetch at once instead of waiting (an idle worker then burns
-66 % of a core) and never expires the members of a killed worker (its replacement was
-stuck for 210 s). Apache Kafka needs neither, and the second would harm it.
+noida-db answers an empty fetch at once instead of waiting (an idle worker then takes 66 %
+of a core) and never expires the members of a killed worker (its replacement was stuck for
+210 s). Apache Kafka needs neither, and the second would be harmful there.
 """
 
 import asyncio
@@ -20,8 +20,8 @@ BROKER_NAME = "broker"
 def prepare_worker(data_dir: Path, bootstrap: str, groups: Sequence[str]) -> bool:
     """Apply both workarounds if ``data_dir`` has that broker; return whether it has.
 
-    Call once in the worker's process before its consumers are made. It evicts *every*
-    member of ``groups``: one worker at a time.
+    Call it once, before the worker's consumers are made. It evicts *every* member of
+    ``groups``: run one worker at a time.
     """
     if not any(running.name == BROKER_NAME for running in processes.find(data_dir)):
         return False

@@ -1,8 +1,8 @@
-"""A stack's folder → a port for each of its parts: well-known where free, else random.
+"""Assigns a port to each part of a stack: well-known where free, else random.
 
-Nothing listens yet on the ports of worker, monitor and page when a stack starts, so that a
-bind cannot tell whether another stack has them. The stack whose broker holds Kafka's
-well-known port has these, too; any other stack gets random ones.
+Worker, monitor and page start after the stack, so that a bind cannot show whether another
+stack needs their ports. They belong to the stack whose broker has Kafka's well-known port;
+any other stack gets random ones.
 """
 
 import json
@@ -18,36 +18,36 @@ _RECORD = "ports.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """What needs a port."""
+class StackPart:
+    """A part of the stack that needs a port."""
 
     name: str
-    """As ``Addresses`` has it, where it has one."""
+    """The field of ``Addresses``, if there is one."""
     title: str = ""
     well_known: int = 0
-    """0: none; it always gets a random port."""
+    """0: none; it gets a random port."""
     starts_later: bool = False
-    """A command of its own starts it, after the stack."""
+    """Another command starts it, after the stack."""
 
 
-# In the order of ports.json, which folders of earlier versions have: append only.
+# In the order of ports.json, also of earlier versions: append only.
 PARTS = (
-    Part(name="kafka_port", title="Kafka", well_known=9092),
-    Part(name="redis_port", title="the store", well_known=6379),
-    Part(name="triton_grpc_port", title="Triton", well_known=8001),
-    Part(name="triton_metrics_port", title="Triton's metrics", well_known=8002),
-    Part(
+    StackPart(name="kafka_port", title="Kafka", well_known=9092),
+    StackPart(name="redis_port", title="the store", well_known=6379),
+    StackPart(name="triton_grpc_port", title="Triton", well_known=8001),
+    StackPart(name="triton_metrics_port", title="Triton's metrics", well_known=8002),
+    StackPart(
         name="worker_metrics_port",
         title="the worker's metrics",
         well_known=9101,
         starts_later=True,
     ),
-    Part(name="monitor_port", title="the monitor", well_known=9102, starts_later=True),
-    Part(name="caller_metrics_port", starts_later=True),
-    Part(name="prometheus_port", title="Prometheus", well_known=9090),
-    Part(name="controller_port"),
-    Part(name="page_port", title="the page", well_known=9105, starts_later=True),
-    *(Part(name=f"cluster_port_{number}") for number in range(5)),
+    StackPart(name="monitor_port", title="the monitor", well_known=9102, starts_later=True),
+    StackPart(name="caller_metrics_port", starts_later=True),
+    StackPart(name="prometheus_port", title="Prometheus", well_known=9090),
+    StackPart(name="controller_port"),
+    StackPart(name="page_port", title="the page", well_known=9105, starts_later=True),
+    *(StackPart(name=f"cluster_port_{number}") for number in range(5)),
 )
 
 
@@ -58,8 +58,8 @@ def assigned_ports(
     """Yield a port for each name of ``PARTS``; servers start within the block.
 
     With ``keeps_former`` the folder's former ports come first, so that clients of a
-    restarted stack find it again; without, the well-known ones do, unless a worker or
-    monitor of the stopped stack still runs.
+    restarted stack find it again; else the well-known ones, unless a worker or monitor of
+    the stopped stack still runs.
     """
     record = folder / _RECORD
     listed = json.loads(record.read_text()) if record.is_file() else []
@@ -67,9 +67,9 @@ def assigned_ports(
     later = [part for part in PARTS if part.starts_later]
     keeps_former |= any(ports.is_open(former.get(part.name, 0)) for part in later)
     if any(_belongs_to_another(part, former) for part in later):
-        prefers_well_known = False  # it would read this stack's topics
+        prefers_well_known = False  # its worker would read this stack's topics
 
-    def wanted(part: Part, has_well_known: bool = True) -> list[int]:
+    def wanted(part: StackPart, has_well_known: bool = True) -> list[int]:
         known = [part.well_known] if part.well_known and prefers_well_known else []
         before = [former[part.name]] if part.name in former else []
         found = before + known if keeps_former else known + before
@@ -103,7 +103,7 @@ def moved_sentence(addresses: Addresses) -> str:
     return f"other ports than the well-known ones: {', '.join(moved)}" if moved else ""
 
 
-def _belongs_to_another(part: Part, former: Mapping[str, int]) -> bool:
+def _belongs_to_another(part: StackPart, former: Mapping[str, int]) -> bool:
     """Return whether another stack's ``part`` listens on the well-known port."""
     port = part.well_known
     return bool(port) and former.get(part.name) != port and ports.is_open(port)

@@ -1,4 +1,4 @@
-"""Free ports of 127.0.0.1 → the addresses of a stack that collides with no other one."""
+"""Reserves free ports of 127.0.0.1, so that no two stacks collide."""
 
 import random
 import socket
@@ -17,8 +17,8 @@ def reserved_ports(
 ) -> Iterator[tuple[int, ...]]:
     """Yield ``count`` distinct free ports that no other caller gets before the block ends.
 
-    Each is the first free one of ``wanted`` at its place, else a random one. Start the
-    servers inside the block and wait until they listen: from then on the ports are theirs.
+    Each is the first free one of its ``wanted`` ports, else a random one. Start the servers
+    inside the block and wait until they listen.
     """
     claims: list[socket.socket] = []
     ports: list[int] = []
@@ -50,14 +50,14 @@ def is_open(port: int) -> bool:
 def _claim(port: int) -> socket.socket | None:
     """Hold ``port`` among processes of this project, if it is free; None if it is not.
 
-    The claim is an abstract socket name: it vanishes with the process, even a killed one.
+    The claim is an abstract socket name: the kernel releases it with the process.
     """
     claim = socket.socket(socket.AF_UNIX)
     try:
         claim.bind(f"\0srp4ctr-port-{port}")
         with socket.socket() as probe:
-            # As servers do: connections of a server that has ended wait for a minute, and
-            # would hide its port from the next one. A listener still refuses the bind.
+            # As servers do: connections of an ended server stay in TIME_WAIT for a minute.
+            # A listener still refuses the bind.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((HOST, port))
     except OSError:

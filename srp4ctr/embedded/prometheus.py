@@ -1,4 +1,4 @@
-"""The stack's metrics endpoints → a Prometheus that scrapes them, where it is installed.
+"""Starts a Prometheus that scrapes the stack, where it is installed.
 
 The scrape targets of the embedded stack may differ with each start, so its configuration
 is generated; ``monitoring/prometheus.yml`` is the one of the compose stack.
@@ -7,7 +7,6 @@ is generated; ``monitoring/prometheus.yml`` is the one of the compose stack.
 import json
 import shutil
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -29,17 +28,17 @@ def scrape_config(targets: Mapping[str, int]) -> str:
         {"job_name": job, "static_configs": [{"targets": [f"{ports.HOST}:{port}"]}]}
         for job, port in targets.items()
     ]
-    every = {"scrape_interval": _SCRAPE_INTERVAL, "evaluation_interval": _SCRAPE_INTERVAL}
-    config = {"global": every, "rule_files": [_rules()], "scrape_configs": jobs}
+    intervals = {
+        "scrape_interval": _SCRAPE_INTERVAL,
+        "evaluation_interval": _SCRAPE_INTERVAL,
+    }
+    config = {"global": intervals, "rule_files": [_rules()], "scrape_configs": jobs}
     return json.dumps(config, indent=2)
 
 
 def _rules() -> str:
-    """Return where the recording rules and alerts are: the same as in compose."""
-    spec = find_spec("monitoring")
-    assert spec is not None
-    assert spec.origin is not None
-    return str(Path(spec.origin).parent / "rules" / "*.yml")
+    """Return the path of the recording rules and alerts, the same as in compose."""
+    return str(Path(processes.__file__).parent / "monitoring" / "rules" / "*.yml")
 
 
 def start(

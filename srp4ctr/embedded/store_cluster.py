@@ -1,4 +1,4 @@
-"""The embedded online store as a Redis Cluster: three Valkey nodes that share the slots.
+"""Starts the embedded online store as a Redis Cluster: three Valkey nodes.
 
 Nothing is replicated: while a node is down, a third of the rows cannot be read. A cluster
 for production has a replica of each node, on another machine.
@@ -15,7 +15,7 @@ NAMES = ("store-1", "store-2", "store-3")
 NODES = len(NAMES)
 _SLOTS = 16_384
 _JOIN_S = 30.0
-# The default of 15 s would hide a lost node from the others for as long.
+# With the default of 15 s the others would notice a lost node only after that.
 _NODE_TIMEOUT_MS = 3_000
 
 
@@ -24,9 +24,9 @@ def start(
 ) -> list[processes.Running]:
     """Start the nodes with their data in ``folder``; return when they answer as one.
 
-    ``free`` are 2 × ``NODES`` ports: the nodes' own, then those by which they talk to
-    each other. With ``syncs`` an acknowledged write is on disk. A cluster that was stopped
-    keeps its slots and rows, on other ports, too.
+    ``free`` are 2 × ``NODES`` ports: the nodes' own, then those of the cluster bus. With
+    ``syncs`` an acknowledged write is on disk. A stopped cluster keeps its slots and rows,
+    also on other ports.
     """
     from redis import Redis  # not at the top: the command line imports this module
 
@@ -40,7 +40,7 @@ def start(
         program = processes.Program(
             name=name, command=tuple(command), latency_critical=True
         )
-        nodes.append(broker.started(program, folder, port, tied=tied))
+        nodes.append(broker.start_listening(program, folder, port, tied=tied))
     clients = [Redis(host=ports.HOST, port=port) for port in free[:NODES]]
     try:
         _join(clients, free)
@@ -52,12 +52,12 @@ def start(
 
 
 def _join(clients: Sequence[Any], free: Sequence[int]) -> None:
-    """Give each new node its share of the slots, and make the nodes known to the first."""
+    """Give each new node its share of the slots, and introduce the nodes to the first."""
     for number, client in enumerate(clients):
         if client.execute_command("CLUSTER MYID") not in _owners(client):
             first, last = (_SLOTS * n // NODES for n in (number, number + 1))
             client.execute_command("CLUSTER ADDSLOTSRANGE", first, last - 1)
-            # Two nodes of one epoch would have to agree on another first.
+            # Nodes with the same epoch would have to agree on new ones first.
             client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
     for port, bus in zip(free[1:NODES], free[NODES + 1 :], strict=True):
         clients[0].execute_command("CLUSTER MEET", ports.HOST, port, bus)

@@ -1,8 +1,8 @@
-"""Lock file → the embedded tritonserver and the Python environment that its stubs run in.
+"""Installs the embedded tritonserver and the Python environment of its stubs.
 
-Two things in one folder: NVIDIA's server binary out of the nvidia-pytriton wheel, and an
-environment of its own, because the stubs need numpy < 2 while the project uses numpy 2.
-Built once (650 MB to fetch); rebuilt when the lock file or the Python changes.
+The server binary is from the nvidia-pytriton wheel; the stubs have an environment of their
+own, because they need numpy < 2 while the project uses numpy 2. Both are built once (650 MB
+to fetch), and rebuilt when a lock file or the Python changes.
 """
 
 import fcntl
@@ -35,7 +35,7 @@ print(json.dumps([version, libdir, sys.base_prefix + "/lib"]))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingEnv:
-    """Where the embedded server's parts are."""
+    """The paths of the embedded server's parts."""
 
     python: Path
     """The stubs' interpreter."""
@@ -48,8 +48,8 @@ class ServingEnv:
 def build(serving_dir: Path, note: Callable[[str], None] | None = None) -> ServingEnv:
     """Return the environment in ``serving_dir``, building it first if need be.
 
-    ``note`` receives a line for each step that takes long. Raises ValueError where this
-    machine cannot run the server; it says what to install. A second builder waits.
+    ``note`` gets a line for each long step. Raises ValueError with what to install where
+    this machine cannot run the server. A second builder waits.
     """
     serving_dir.mkdir(parents=True, exist_ok=True)
     root = serving_dir.resolve()
@@ -84,8 +84,8 @@ def _install(root: Path, note: Callable[[str], None]) -> str:
 def _make_env(root: Path, note: Callable[[str], None]) -> str:
     """Make an empty environment whose Python the stub can load; return where it finds it.
 
-    Debian's Python has no shared libpython unless a package adds it: then uv fetches a
-    Python that has one, and where it cannot, the error says which package to install.
+    Debian's Python has no shared libpython without another package: then uv fetches a
+    Python with one; if that fails, the error names the package to install.
     """
     try:
         return _try_python(root, "--python", sys.executable)
@@ -122,8 +122,8 @@ def _link_stub(root: Path, version: str) -> None:
 def _find_libpython(root: Path, version: str, folders: Sequence[str]) -> str:
     """Return which of ``folders`` holds the stub's libpython, "" if the system does.
 
-    Without it the server would hang and log nothing, so the stub is run here: without
-    arguments it exits with 1 when it is complete, with 127 when a library is missing.
+    Without it the server would hang without a log line. So the stub is run here: without
+    arguments it exits with 1, or with 127 where a library is missing.
     """
     stub = _server(root) / "backends" / "python" / _STUB
     for folder in (*folders, ""):
@@ -150,7 +150,7 @@ def _check_platform() -> None:
 
 def _uv(root: Path, *arguments: str) -> None:
     """Run uv; its log stays in the folder, and an error names it."""
-    from uv import find_uv_bin  # an extra's package: only a first build needs it
+    from uv import find_uv_bin  # of an extra: only a build needs it
 
     log = root / "build.log"
     with log.open("a") as sink:
@@ -177,7 +177,7 @@ def _recorded_key(root: Path) -> str | None:
 
 
 def _key() -> str:
-    """Return what the folder was built from: the locked versions and the Python."""
+    """Return a digest of the locked versions and the Python."""
     locked = LOCK_FILE.read_text(), SERVER_LOCK.read_text()
     built_from = (*locked, sys.version, sys.base_prefix)
     return hashlib.sha256("\n".join(built_from).encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
-"""A live model repository → a running tritonserver on ports of 127.0.0.1.
+"""Starts tritonserver on ports of 127.0.0.1, with a live model repository.
 
-It loads the models that the repository serves: none before the first promotion, and
-after a restart those that were serving. Models are loaded by promotion (explicit mode).
+It loads the serving models of the repository: none before the first promotion. Promotion
+loads others (explicit mode).
 """
 
 import os
@@ -27,15 +27,15 @@ class ServerPlan:
     repository: Path
     redis: str
     registry: str
-    """The feature store's address *now*: it may have been another one when a bundle was
-    promoted. ``redis``, ``redis_cluster`` and ``registry`` are as in ``FeatureConfig``."""
+    """``redis``, ``redis_cluster`` and ``registry`` are the feature store's current
+    address, as in ``FeatureConfig``: a bundle may have been promoted with another one."""
     grpc_port: int
     metrics_port: int
     redis_cluster: bool = False
     control_key: str = ""
     """As in ``TritonConfig``."""
     http_port: int = 0
-    """0 leaves the HTTP front end off: its input can crash this version's."""
+    """0: no HTTP front end, because invalid input can crash this version's."""
 
 
 def start(
@@ -65,7 +65,7 @@ def start(
 
 
 def clear_shared_memory(folder: Path) -> None:
-    """Remove the shared-memory regions that a killed server of ``folder`` left behind."""
+    """Remove the shared-memory regions of a killed server of ``folder``."""
     for region in _SHM.glob(f"{_shm_prefix(folder)}*"):
         region.unlink(missing_ok=True)
 
@@ -96,8 +96,8 @@ def _command(serving: ServingEnv, plan: ServerPlan, shm_prefix: str) -> tuple[st
         # A broken model must not end the server: promotion reports the error.
         "--exit-on-error=false",
         "--strict-readiness=false",
-        # Our configurations are complete; to complete a step's takes another process, and
-        # 1.5 s, before the one that serves is started.
+        # Our configurations are complete; completing one would start another process for
+        # 1.5 s before the serving one.
         "--disable-auto-complete-config",
         f"--grpc-address={ports.HOST}",
         f"--grpc-port={plan.grpc_port}",

@@ -1,4 +1,4 @@
-"""Which ports a stack gets: alone, next to another one, and when it comes again."""
+"""The ports of a stack: the only one, one of two, and a restarted one."""
 
 import json
 import socket
@@ -11,18 +11,23 @@ import pytest
 
 from srp4ctr.embedded import port_assignment, ports
 from srp4ctr.embedded.addresses import Addresses
-from srp4ctr.embedded.port_assignment import PARTS, Part, assigned_ports, moved_sentence
+from srp4ctr.embedded.port_assignment import (
+    PARTS,
+    StackPart,
+    assigned_ports,
+    moved_sentence,
+)
 
 LATER = [part.name for part in PARTS if part.starts_later and part.well_known]
 
 
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """Stand for the well-known ports, which something on this machine may have."""
+    """Replace the well-known ports, which another program may have."""
     with ports.reserved_ports(len(PARTS)) as free:
         chosen = dict(zip((part.name for part in PARTS), free, strict=True))
     stand_ins = tuple(
-        Part(
+        StackPart(
             name=part.name,
             title=part.title,
             well_known=chosen[part.name] if part.well_known else 0,
