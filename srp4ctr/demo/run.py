@@ -120,7 +120,7 @@ def _loop(
     with steps.step("Publish the history to Kafka") as bar:
         history = demo_steps.publish_history(given, settings, bar)
     impressions, _ = demo_steps.counts(history)
-    with steps.step("Build sequences, counters, labels", _see_worker(folder)) as bar:
+    with steps.step("Fold it into sequences, counters, labels", _see_worker(folder)) as bar:
         demo_steps.wait_until_processed(settings, impressions, worker, bar)
     with steps.step("Pre-train, fine-tune, export, promote SRP4CTR") as bar:
         _refresh(settings, bar)

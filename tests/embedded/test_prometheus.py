@@ -1,12 +1,14 @@
-"""The generated scrape configuration, judged by Prometheus' own tool where installed."""
+"""The generated scrape configuration, checked by promtool where installed."""
 
 import json
 import shutil
 import subprocess
+from glob import glob
 from pathlib import Path
 
 import pytest
 
+from srp4ctr import processes
 from srp4ctr.embedded import prometheus
 
 TARGETS = {"triton": 8002, "monitor": 9102}
@@ -18,6 +20,12 @@ def test_each_endpoint_is_a_job_of_its_own() -> None:
         "triton": ["127.0.0.1:8002"],
         "monitor": ["127.0.0.1:9102"],
     }
+
+
+def test_the_rules_are_the_package_s_own() -> None:
+    (pattern,) = json.loads(prometheus.scrape_config(TARGETS))["rule_files"]
+    assert Path(pattern).is_relative_to(Path(processes.__file__).parent)
+    assert glob(pattern)
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
