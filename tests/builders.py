@@ -41,7 +41,7 @@ def a_behavior(item_id: str = "i1", *, at_ms: int = NOON_MS, **fields: object) -
 
 
 def a_forget(*, at_ms: int = NOON_MS, **fields: object) -> Forget:
-    """Return user u1's wish to be forgotten."""
+    """Return user u1's erasure request."""
     values: dict[str, object] = {"event_id": f"forget-{at_ms}", "user_id": "u1"}
     return Forget(occurred_at=at_ms, **(values | fields))  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""``import srp4ctr`` is all that an application gets, and nothing of its own is hidden."""
+"""``import srp4ctr`` is the only import root, and hides no module of an application."""
 
 import subprocess
 import sys

@@ -1,7 +1,7 @@
-"""Each role starts with its own extras: what an image lacks is not imported.
+"""Each role starts with its own extras: no package that its image lacks is imported.
 
-First quickly, with packages hidden; then for sure, with the wheel installed into an empty
-environment, as an image has it, and run from another folder.
+First with packages hidden; then with the wheel installed into an empty environment, as in
+an image, and run from another folder.
 """
 
 import re
@@ -66,7 +66,7 @@ IMAGES = {
         "monitoring.report.page",
     ),
 }
-# Extra → what whoever installs it alone imports. With torch: as the trainer above.
+# Extra → its modules, with only that extra. With torch: as the trainer above.
 EXTRAS = {
     "client": "client.rank_client",
     "streams": "streams.broker.producer, streams.worker.sequence_worker",

@@ -1,4 +1,5 @@
-"""Any settings file and any variable: settings, or one error that names what is wrong."""
+"""Any settings file and any variable gives settings, or one error that names the
+mistake."""
 
 import os
 import tempfile

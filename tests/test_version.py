@@ -1,4 +1,4 @@
-"""The version is said in pyproject.toml; whatever else names it names the same."""
+"""The version in pyproject.toml is the same in all other files."""
 
 import re
 

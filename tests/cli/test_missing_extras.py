@@ -34,7 +34,7 @@ def brought(extra: str) -> set[str]:
 
 
 def distributions(package: str) -> set[str]:
-    """Return who is installed to be imported as ``package``."""
+    """Return the installed distributions that are imported as ``package``."""
     if package in NOT_IMPORTED:
         return {package}
     return {each.replace("_", "-").lower() for each in INSTALLED[package]}

@@ -1,4 +1,4 @@
-"""What an operator reads of bundles: which is which, why one serves, what differs."""
+"""The commands about bundles: list, serving one, differences."""
 
 import json
 from pathlib import Path

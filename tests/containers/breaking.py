@@ -1,11 +1,11 @@
-"""A running container → what somebody who has taken it over could change or become.
+"""Tries in a running container what an attacker inside could change or become.
 
 Tried, not read from compose.yaml: files are written, privileges looked up in the kernel.
 """
 
 from tests.containers.stack import ContainerError, Stack
 
-# Seen from within: what must fail, and what the kernel must say of the first process.
+# From within: what must fail, and the kernel's status of the first process.
 _TRIED = """
 w() { "$@" 2>/dev/null && echo "could: $*"; }
 w touch /etc/x; w touch /x; w touch /usr/bin/x; w touch /usr/local/bin/x; w touch /opt/x

@@ -1,6 +1,5 @@
-"""Runs in a container beside Triton, as a service that ranks; prints one line of JSON.
-
-One call's answer; or with SECONDS, ten calls a second and how often each ended how.
+"""Ranks from a container in Triton's network; prints one line of JSON: one call's response,
+or with SECONDS the counts of responses to ten calls per second.
 """
 
 import json

@@ -68,7 +68,7 @@ class Stack:
     secrets: Path
     profiles: tuple[str, ...] = ("cpu",)
     variables: Mapping[str, str] = field(default_factory=dict)
-    """For compose.yaml, besides where it publishes and what its secrets are."""
+    """For compose.yaml, in addition to its address and its secrets."""
     files: tuple[Path, ...] = (ROOT / "compose.yaml",)
     root: Path = ROOT
     """What paths in the files are relative to."""
@@ -83,7 +83,7 @@ class Stack:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What compose runs with."""
+        """The environment of compose."""
         own = {"SRP4CTR_SECRETS": str(self.secrets), "SRP4CTR_BIND": ADDRESS}
         if subprocess.run(["docker", "buildx", "version"], capture_output=True).returncode:
             own["DOCKER_BUILDKIT"] = "0"

@@ -1,4 +1,4 @@
-"""What is tried with the whole of compose.yaml: each trial says what it found, or raises.
+"""The trials of compose.yaml as a whole: each returns its result, or raises.
 
 In: a stack that serves a model. Out: the stack as it was, and a line of the report.
 """
@@ -30,7 +30,7 @@ BLIND = "Srp4ctrMonitorIsBlind"
 
 @dataclass(slots=True, kw_only=True)
 class Whole:
-    """The stack under trial, and what is known of it."""
+    """The stack under trial, and its state."""
 
     stack: Stack
     folder: Path
@@ -49,7 +49,7 @@ class Whole:
         self.stack.publish(file)
 
     def check_nothing_is_lost(self) -> str:
-        """Raise unless each event is in the raw log once, and the store as it says."""
+        """Raise unless each event is in the raw log once, and the store equals the log."""
         found = self.stack.wait_folded(self.published)
         self.lost = max(self.lost, self.published - found.get("events", 0))
         if found["events"] != self.published or found["folded"] < found["end"]:
@@ -62,7 +62,7 @@ class Whole:
         return self.stack.compose("run", "--rm", "-T", "ops", *words)
 
     def check_answers(self) -> None:
-        """Raise unless callers are answered, by the same model as before if it serves."""
+        """Raise unless callers get rankings, from the same model as before if it serves."""
         found: dict[str, Any] = {}
 
         def is_answered() -> bool:
@@ -124,7 +124,7 @@ def unauthenticated(whole: Whole) -> str:
 
 
 def closed(whole: Whole) -> str:
-    """Nothing can be got out of a container that is taken over."""
+    """An attacker inside a container has no way out."""
     found = {name: ways_out(whole.stack, name) for name in LASTING}
     if any(found.values()):
         raise ContainerError(f"{ {n: w for n, w in found.items() if w} }")

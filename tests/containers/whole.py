@@ -35,7 +35,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "containers.json"
 
 @dataclass(slots=True, kw_only=True)
 class Report:
-    """What was tried, and what came of it."""
+    """The trials and their results."""
 
     out: Console
     failed: list[str] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Report:
     said: dict[str, str] = field(default_factory=dict)
 
     def step(self, name: str, call: Callable[[], str]) -> bool:
-        """Run one step and show how it ended; return whether it succeeded."""
+        """Run one step, show its result, and return whether it succeeded."""
         began = time.monotonic()
         try:
             self.said[name] = call()

@@ -1,4 +1,4 @@
-"""The replay's promises, with a ranker in memory in the place of Triton."""
+"""The replay, with a ranker in memory instead of Triton."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

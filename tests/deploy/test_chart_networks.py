@@ -86,7 +86,7 @@ def test_another_release_cannot_be_reached(chart: Rendered) -> None:
 
 
 def open_ports(chart: Rendered, role: str) -> dict[Any, Any]:
-    """Return what others than the release's pods may reach of a role: port → from whom."""
+    """Return the ports of a role that outsiders may reach: port → their addresses."""
     pod = chart.pod(role)
     labels = pod["metadata"]["labels"]
     has = {p["name"] for c in pod["spec"]["containers"] for p in c.get("ports", [])}

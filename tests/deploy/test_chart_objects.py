@@ -1,4 +1,4 @@
-"""What the chart makes is what Kubernetes knows: every object, of every values file."""
+"""The chart's objects are valid for Kubernetes, with every values file."""
 
 import json
 import re

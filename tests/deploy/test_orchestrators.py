@@ -1,4 +1,4 @@
-"""What the examples for orchestrators say of the refresh is what the refresh does.
+"""The examples for orchestrators describe the refresh correctly.
 
 Airflow and Dagster are not installed here: each example has been run with its own by hand.
 """

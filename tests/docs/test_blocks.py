@@ -24,14 +24,14 @@ READERS: dict[str, Callable[[str], object]] = {
     "toml": tomllib.loads,
     "yaml": yaml.safe_load,
 }
-# Programs of others: nothing here says whether their words are right.
+# Programs of others: their arguments are not checked.
 OF_OTHERS = {
     *("apt", "cp", "curl", "docker", "flock", "git", "kubectl", "mkdir", "mv", "node"),
     *("npm", "openssl", "pip", "rm"),
     *("pg_dump", "pg_restore", "psql", "redis-cli", "rsync", "systemctl", "tar"),
     *("kafka-acls.sh", "kafka-configs.sh", "kafka-topics.sh", "torchrun", "valkey-cli"),
 }
-# Commands that no test types, and who has run them instead.
+# Commands that no test runs, and how they were run instead.
 TYPED_BY_HAND = {
     "monitor open": "tests/end_to_end/test_page.py has it started by the demo",
     "model vectors": "tests/end_to_end/test_documents.py types the page's own line",
@@ -77,7 +77,7 @@ def test_commands_within_a_sentence_exist() -> None:
     }
     assert len(spans) > 20
     found = {span: complaint(shlex.split(span.replace("…", ""))) for span in spans}
-    # A sentence may leave out for whom, and how often.
+    # A sentence may leave out arguments.
     may_be = ("Missing parameter", "requires an argument")
     wrong = {s for s, said in found.items() if said and not any(m in said for m in may_be)}
     assert wrong == set()

@@ -12,7 +12,7 @@ from tests.structure.source_tree import ROOT
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
-# A page says for whom it is, and leaves out what is only of that user or version.
+# A page may leave out the user or version.
 MAY_LACK = ("Missing parameter", "requires an argument")
 OPS = ["docker", "compose", "run", "--rm", "ops"]
 

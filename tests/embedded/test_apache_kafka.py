@@ -1,4 +1,4 @@
-"""The local Apache Kafka's configuration, and what is said where it cannot run."""
+"""The local Apache Kafka's configuration, and the error where it cannot run."""
 
 from pathlib import Path
 

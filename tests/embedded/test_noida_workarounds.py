@@ -1,4 +1,4 @@
-"""The guards that the embedded broker needs, and that no other broker gets."""
+"""The workarounds of the embedded broker, which no other broker gets."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The embedded Redis Cluster: what a lost node takes along, and what a restart keeps."""
+"""The embedded Redis Cluster: the effect of a lost node, and what a restart keeps."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the stubs' environment is built from, and what is said where it cannot be."""
+"""The stubs' environment: its key, and the errors of a failed build."""
 
 import re
 import subprocess

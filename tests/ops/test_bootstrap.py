@@ -1,4 +1,4 @@
-"""What the real stack needs before its first event, and what is said of its model."""
+"""``stack init``: topics, users and views of the real stack, and its model's status."""
 
 import json
 import shutil

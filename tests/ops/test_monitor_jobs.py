@@ -1,4 +1,4 @@
-"""The monitor's probe where nothing answers: failures that are counted, and no more."""
+"""The monitor's probe where nothing answers: failures are only counted."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Turns of a refresh: one that fails ends no other, and SIGTERM ends them in order."""
+"""Refreshes: one that fails does not end the next, and SIGTERM ends them in order."""
 
 import os
 import subprocess

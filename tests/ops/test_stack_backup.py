@@ -1,4 +1,4 @@
-"""What a backup or a restore refuses, before it changes anything.
+"""A backup or restore refuses what it cannot do before it changes anything.
 
 The copying itself is tried on a container engine: ``make containers``.
 """
@@ -13,7 +13,7 @@ from srp4ctr.ops.stack_backup import MANIFEST, BackupError, Docker, backup, rest
 
 
 class Recorded(Docker):
-    """Answers as a stack of one volume would, and notes what it is asked to change."""
+    """A stack of one volume, which records requested changes."""
 
     def __init__(self, *, running: tuple[str, ...] = (), exists: bool = False) -> None:
         self.project, self.image, self.authority = "srp4ctr", "srp4ctr-stream:1", "ours"

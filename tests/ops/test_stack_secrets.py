@@ -1,4 +1,4 @@
-"""The real stack's secrets: made once, and for nobody else to read."""
+"""The real stack's secrets: made once, and unreadable to other users."""
 
 import shutil
 import ssl

@@ -1,4 +1,4 @@
-"""A probe of Triton: the model that serves must be loaded, and the server must be known."""
+"""The readiness probe: the serving model must be loaded, and the server authenticated."""
 
 import shutil
 import sys
