@@ -11,7 +11,7 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.bundles.gates import Gate
 from srp4ctr.training.refresh import reports
-from srp4ctr.training.refresh.reports import Outcome, RefreshReport
+from srp4ctr.training.refresh.reports import RefreshOutcome, RefreshReport
 
 GOOD = Gate(gate="auc", passed=True, value=0.75, limit=0.5, note="AUC 0.7500")
 BAD = Gate(gate="champion_auc", passed=False, value=0.7, limit=0.74, note="v1 has 0.75")
@@ -24,15 +24,19 @@ def bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SRP4CTR_TRAINING__BUNDLES_DIR", str(folder))
     monkeypatch.setenv("SRP4CTR_TRITON__REPOSITORY", str(repository))
     monkeypatch.setenv("COLUMNS", "250")
-    write(folder / "v1", Outcome.PROMOTED, (GOOD,), auc=0.75)
-    write(folder / "v2", Outcome.REFUSED, (GOOD, BAD), auc=0.7, parent="v1")
+    write(folder / "v1", RefreshOutcome.PROMOTED, (GOOD,), auc=0.75)
+    write(folder / "v2", RefreshOutcome.REFUSED, (GOOD, BAD), auc=0.7, parent="v1")
     repository.mkdir()
     (repository / "serving.json").write_text('{"serving": "v1", "previous": null}')
     return folder
 
 
 def write(
-    folder: Path, outcome: Outcome, gates: tuple[Gate, ...], auc: float, parent: str = ""
+    folder: Path,
+    outcome: RefreshOutcome,
+    gates: tuple[Gate, ...],
+    auc: float,
+    parent: str = "",
 ) -> None:
     folder.mkdir(parents=True)
     for name in bundle.CONTENT_FILES:

@@ -24,7 +24,7 @@ from srp4ctr.streams.events.schema import Click, Impression, item_key
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.exposures import Exposures, show
 from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
-from srp4ctr.training.refresh.reports import Outcome, RefreshReport
+from srp4ctr.training.refresh.reports import RefreshOutcome, RefreshReport
 from srp4ctr.training.skew.check import Difference, ServedCheck
 from srp4ctr.triton_repo.serving.messages import Ranking
 from tests.cli.terminal import assert_whole, at_80
@@ -101,7 +101,7 @@ def test_a_refresh() -> None:
     report = RefreshReport(
         version="v118",
         folder=Path("v118"),
-        outcome=Outcome.REFUSED,
+        outcome=RefreshOutcome.REFUSED,
         gates=GATES,
         notes=("resumed from a checkpoint",),
         metrics={"auc": 0.7512},

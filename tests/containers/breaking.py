@@ -3,7 +3,7 @@
 Tried, not read from compose.yaml: files are written, privileges looked up in the kernel.
 """
 
-from tests.containers.stack import ContainerError, Stack
+from tests.containers.stack import ComposeStack, ContainerError
 
 # From within: what must fail, and the kernel's status of the first process.
 _TRIED = """
@@ -21,7 +21,7 @@ true
 _MOST_PIDS = 1000
 
 
-def ways_out(stack: Stack, service: str) -> list[str]:
+def ways_out(stack: ComposeStack, service: str) -> list[str]:
     """Return what could be done in the container of ``service`` that must not be."""
     try:
         found = stack.exec(service, "sh", "-c", _TRIED).splitlines()

@@ -61,7 +61,7 @@ def run(*command: str, stdin: str = "", timeout_s: float = 900.0, **more: Any) -
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stack:
+class ComposeStack:
     """A project of compose.yaml, with its own volumes and secrets."""
 
     project: str

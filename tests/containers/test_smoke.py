@@ -15,7 +15,7 @@ from srp4ctr.ops import kafka_acl
 from srp4ctr.streams.config import KafkaConfig
 from tests.compose.real_stack import DOCKERFILE, ROOT
 from tests.containers.breaking import ways_out
-from tests.containers.stack import Stack, engine, image_of, run, until
+from tests.containers.stack import ComposeStack, engine, image_of, run, until
 from tests.containers.traffic import write_visits
 
 NO_ENGINE = engine()
@@ -33,10 +33,10 @@ PYTHON_MB, LARGEST_MB = 125, 700
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeStack]:
     """Yield a stack that came up from empty volumes; it and its volumes go afterwards."""
     secrets = tmp_path_factory.mktemp("stack") / "secrets"
-    made = Stack(project="srp4ctr-smoke", secrets=secrets)
+    made = ComposeStack(project="srp4ctr-smoke", secrets=secrets)
     made.make_secrets()
     made.down(with_volumes=True)
     made.build(*BUILT)
@@ -48,7 +48,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="module")
-def published(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> list[int]:
+def published(stack: ComposeStack, tmp_path_factory: pytest.TempPathFactory) -> list[int]:
     """Return how many events have been published, by file: the first is."""
     file = tmp_path_factory.mktemp("events") / "first.jsonl"
     counts = [write_visits(file, 0, VISITS)]
@@ -56,7 +56,7 @@ def published(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> list[in
     return counts
 
 
-def assert_nothing_is_lost(stack: Stack, published: list[int]) -> None:
+def assert_nothing_is_lost(stack: ComposeStack, published: list[int]) -> None:
     """Check that each event is in the raw log, once, and the store as the log says."""
     found = stack.wait_folded(sum(published))
     assert found["events"] == sum(published)
@@ -76,7 +76,7 @@ def assert_nothing_is_lost(stack: Stack, published: list[int]) -> None:
 def test_compose_accepts_the_files(
     profile: str, files: tuple[str, ...], tmp_path: Path
 ) -> None:
-    stack = Stack(
+    stack = ComposeStack(
         project="srp4ctr-smoke",
         secrets=tmp_path,
         profiles=(profile,),
@@ -86,7 +86,7 @@ def test_compose_accepts_the_files(
 
 
 @pytest.mark.parametrize("role", BUILT)
-def test_an_image_is_small_and_says_what_it_is(stack: Stack, role: str) -> None:
+def test_an_image_is_small_and_says_what_it_is(stack: ComposeStack, role: str) -> None:
     (base,) = re.findall(r"^FROM (\S+) AS python$", DOCKERFILE, re.MULTILINE)
     sizes = [
         int(run("docker", "image", "inspect", "--format", "{{.Size}}", name))
@@ -103,7 +103,7 @@ def test_an_image_is_small_and_says_what_it_is(stack: Stack, role: str) -> None:
     assert '"bomFormat": "CycloneDX"' in parts
 
 
-def test_init_says_what_it_made_and_ends(stack: Stack) -> None:
+def test_init_says_what_it_made_and_ends(stack: ComposeStack) -> None:
     said = stack.logs("init")
     assert "behavior-events" in said
     assert all(user in said for user in kafka_acl.RIGHTS)
@@ -112,18 +112,20 @@ def test_init_says_what_it_made_and_ends(stack: Stack) -> None:
 
 @pytest.mark.parametrize("service", [each for each in PARTS if each != "init"])
 def test_what_takes_over_a_container_cannot_get_out_of_it(
-    stack: Stack, service: str
+    stack: ComposeStack, service: str
 ) -> None:
     assert ways_out(stack, service) == []
 
 
 def test_what_a_producer_publishes_over_tls_is_folded(
-    stack: Stack, published: list[int]
+    stack: ComposeStack, published: list[int]
 ) -> None:
     assert_nothing_is_lost(stack, published)
 
 
-def test_a_restarted_store_has_all_that_it_had(stack: Stack, published: list[int]) -> None:
+def test_a_restarted_store_has_all_that_it_had(
+    stack: ComposeStack, published: list[int]
+) -> None:
     run("docker", "restart", stack.container("redis"))
     stack.wait_well(PARTS)
     assert_nothing_is_lost(stack, published)
@@ -131,7 +133,7 @@ def test_a_restarted_store_has_all_that_it_had(stack: Stack, published: list[int
 
 
 def test_a_killed_worker_loses_nothing(
-    stack: Stack, published: list[int], tmp_path: Path
+    stack: ComposeStack, published: list[int], tmp_path: Path
 ) -> None:
     before = stack.inspect("stream")["RestartCount"]
     stack.kill("stream")
@@ -142,7 +144,9 @@ def test_a_killed_worker_loses_nothing(
     assert_nothing_is_lost(stack, published)
 
 
-def test_a_store_that_lost_its_data_is_rebuilt(stack: Stack, published: list[int]) -> None:
+def test_a_store_that_lost_its_data_is_rebuilt(
+    stack: ComposeStack, published: list[int]
+) -> None:
     volume = f"{stack.project}_redis:/data"
     stack.compose("stop", "redis")
     run(
@@ -161,7 +165,7 @@ def test_a_store_that_lost_its_data_is_rebuilt(stack: Stack, published: list[int
 
 
 def test_down_and_up_again_loses_nothing(
-    stack: Stack, published: list[int], tmp_path: Path
+    stack: ComposeStack, published: list[int], tmp_path: Path
 ) -> None:
     stack.down()
     stack.up(*PARTS)

@@ -12,7 +12,7 @@ from typing import Any
 
 from srp4ctr.ops import stack_backup
 from tests.containers.breaking import ways_out
-from tests.containers.stack import ContainerError, Stack, run, until
+from tests.containers.stack import ComposeStack, ContainerError, run, until
 from tests.containers.traffic import write_visits
 
 LASTING = (
@@ -32,7 +32,7 @@ BLIND = "Srp4ctrMonitorIsBlind"
 class Whole:
     """The stack under trial, and its state."""
 
-    stack: Stack
+    stack: ComposeStack
     folder: Path
     published: int = 0
     visits: int = 0
@@ -167,7 +167,7 @@ def crashes(whole: Whole) -> str:
     return whole.check_nothing_is_lost()
 
 
-def _end(stack: Stack, name: str, how: str) -> None:
+def _end(stack: ComposeStack, name: str, how: str) -> None:
     if how == "restart":
         run("docker", "restart", stack.container(name))
         return

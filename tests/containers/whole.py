@@ -25,7 +25,7 @@ from srp4ctr.demo import movielens
 from srp4ctr.streams.events.codec import encode
 from tests.compose.real_stack import ROOT
 from tests.containers import trials
-from tests.containers.stack import ContainerError, Stack, engine, image_of, run
+from tests.containers.stack import ComposeStack, ContainerError, engine, image_of, run
 
 CACHE = Path.home() / ".cache" / "srp4ctr"
 SMALL = ROOT / "tests" / "containers" / "small.yaml"
@@ -58,7 +58,7 @@ class Report:
         return is_good
 
 
-def build(stack: Stack) -> str:
+def build(stack: ComposeStack) -> str:
     """Build our images and say how large they are."""
     stack.build(*BUILT)
     found = {}
@@ -68,7 +68,7 @@ def build(stack: Stack) -> str:
     return ", ".join(found.values())
 
 
-def start(stack: Stack) -> str:
+def start(stack: ComposeStack) -> str:
     """Start everything from empty volumes."""
     stack.down(with_volumes=True)
     began = time.monotonic()
@@ -103,7 +103,7 @@ def upgrade(whole: trials.Whole, reference: str) -> str:
     run("git", "archive", "--format=tar", "--output", str(tree), reference)
     shutil.unpack_archive(tree, old, filter="data")
     stack.down(with_volumes=True)
-    before = Stack(
+    before = ComposeStack(
         project=stack.project,
         secrets=stack.secrets,
         variables=stack.variables,
@@ -135,7 +135,7 @@ def main() -> int:
     report = Report(out=out)
     with tempfile.TemporaryDirectory(prefix="srp4ctr-whole-") as name:
         folder = Path(name)
-        stack = Stack(
+        stack = ComposeStack(
             project="srp4ctr-whole",
             secrets=folder / "secrets",
             files=(ROOT / "compose.yaml", SMALL),

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from srp4ctr.cli.main import app
-from srp4ctr.training.refresh.reports import STATUS_FILE, Outcome, RefreshStatus
+from srp4ctr.training.refresh.reports import STATUS_FILE, RefreshOutcome, RefreshStatus
 from tests.structure.source_tree import ROOT
 
 EXAMPLES = sorted((ROOT / "deploy").glob("*/srp4ctr_refresh.py"))
@@ -49,4 +49,4 @@ def test_it_reads_what_a_refresh_leaves(example: str) -> None:
     assert named <= set(RefreshStatus.__struct_fields__)
     outcomes = set(re.findall(r'\["outcome"\] [!=]= "(\w+)"', example))
     assert outcomes
-    assert outcomes <= {each.value for each in Outcome}
+    assert outcomes <= {each.value for each in RefreshOutcome}

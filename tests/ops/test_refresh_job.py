@@ -13,7 +13,7 @@ from srp4ctr.features.bundles.gates import Gate
 from srp4ctr.ops.refresh_job import refresh_and_record, repeat, seconds_of
 from srp4ctr.training.refresh.reports import (
     STATUS_FILE,
-    Outcome,
+    RefreshOutcome,
     RefreshReport,
     RefreshStatus,
 )
@@ -23,7 +23,10 @@ PASSED, SKIPPED = Gate(gate="auc", passed=True), Gate(gate="champion_auc", passe
 
 def a_report() -> RefreshReport:
     return RefreshReport(
-        version="v3", folder=Path("v3"), outcome=Outcome.KEPT, gates=(PASSED, SKIPPED)
+        version="v3",
+        folder=Path("v3"),
+        outcome=RefreshOutcome.KEPT,
+        gates=(PASSED, SKIPPED),
     )
 
 

@@ -26,7 +26,7 @@ from srp4ctr.training.export.bundle_writer import Origin, unfinished
 from srp4ctr.training.loop.distributed import ALONE, Processes
 from srp4ctr.training.loop.progress import Clock, ProgressListener, logging_to, silent
 from srp4ctr.training.refresh import lock, reports, stages
-from srp4ctr.training.refresh.reports import Outcome, RefreshReport
+from srp4ctr.training.refresh.reports import RefreshOutcome, RefreshReport
 from srp4ctr.training.refresh.stages import Training
 from srp4ctr.training.refresh.warm_start import Parent
 
@@ -79,9 +79,9 @@ def refresh(
         else:
             stages.release_workers(options.processes)
             shutil.rmtree(unfinished(config), ignore_errors=True)
-            if report.outcome is not Outcome.READY or options.promote is None:
-                return replace(report, outcome=Outcome.NOTHING_NEW)
-        if report.outcome is Outcome.READY and options.promote is not None:
+            if report.outcome is not RefreshOutcome.READY or options.promote is None:
+                return replace(report, outcome=RefreshOutcome.NOTHING_NEW)
+        if report.outcome is RefreshOutcome.READY and options.promote is not None:
             with clock.step("promote"):
                 report = reports.with_promotion(report, options.promote(report.folder))
         report = replace(report, seconds={**report.seconds, **clock.seconds})
@@ -145,11 +145,11 @@ def _report(
     config: RefreshConfig,
 ) -> RefreshReport:
     """Return the report of a new bundle, before any promotion."""
-    passed = Outcome.KEPT if options.promote is None else Outcome.READY
+    passed = RefreshOutcome.KEPT if options.promote is None else RefreshOutcome.READY
     return RefreshReport(
         version=card.version,
         folder=Path(config.bundles_dir) / card.version,
-        outcome=Outcome.REFUSED if failed(card.gates) else passed,
+        outcome=RefreshOutcome.REFUSED if failed(card.gates) else passed,
         gates=card.gates,
         parent=card.parent,
         notes=notes,

@@ -24,7 +24,7 @@ SERVED_CHECK_FILE = "served-check.json"
 """In the log's folder: the newest check of served requests."""
 
 
-class Outcome(StrEnum):
+class RefreshOutcome(StrEnum):
     """How a refresh ended."""
 
     READY = "ready"  # passed; its promotion has not ended, or was cut off
@@ -40,7 +40,7 @@ class RefreshReport:
 
     version: str
     folder: Path
-    outcome: Outcome
+    outcome: RefreshOutcome
     gates: tuple[Gate, ...]
     parent: str = ""
     """The bundle whose weights it started with; "": from scratch."""
@@ -54,7 +54,7 @@ class RefreshReport:
     @property
     def promoted(self) -> bool:
         """Whether it serves."""
-        return self.outcome is Outcome.PROMOTED
+        return self.outcome is RefreshOutcome.PROMOTED
 
     @property
     def refusals(self) -> tuple[str, ...]:
@@ -92,7 +92,7 @@ def with_promotion(report: RefreshReport, gates: tuple[Gate, ...]) -> RefreshRep
     """Return ``report`` after a promotion that passed or failed ``gates``."""
     checked = {gate.gate for gate in gates}
     before = tuple(gate for gate in report.gates if gate.gate not in checked)
-    outcome = Outcome.REFUSED if failed(gates) else Outcome.PROMOTED
+    outcome = RefreshOutcome.REFUSED if failed(gates) else RefreshOutcome.PROMOTED
     return replace(report, gates=before + gates, outcome=outcome)
 
 
@@ -110,7 +110,7 @@ def read(folder: Path) -> RefreshReport | None:
     try:
         content = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
         content["gates"] = tuple(Gate(**each) for each in content["gates"])
-        content["outcome"] = Outcome(content["outcome"])
+        content["outcome"] = RefreshOutcome(content["outcome"])
         content["notes"] = tuple(content["notes"])
         return RefreshReport(folder=folder, **content)
     except (OSError, ValueError, KeyError, TypeError):

@@ -27,7 +27,7 @@ from srp4ctr.training.dataset.batches import Windows
 from srp4ctr.training.dataset.build import TrainingSet
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.refresh import reports
-from srp4ctr.training.refresh.reports import Outcome
+from srp4ctr.training.refresh.reports import RefreshOutcome
 
 ITEMS, ATTRIBUTES = "embedding.items.weight", "embedding.attributes.weight"
 
@@ -68,8 +68,8 @@ def find_parent(
     for place, folder in reversed([*enumerate(bundles)]):
         report = reports.read(folder)
         outcome = report.outcome if report else None
-        rolled_back = outcome is Outcome.PROMOTED and place > served
-        if rolled_back or outcome is Outcome.REFUSED:
+        rolled_back = outcome is RefreshOutcome.PROMOTED and place > served
+        if rolled_back or outcome is RefreshOutcome.REFUSED:
             continue
         try:
             parent = parent_in(folder)

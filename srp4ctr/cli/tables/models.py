@@ -72,7 +72,7 @@ def report_tables(report: RefreshReport) -> Iterator[Table]:
     why = "".join(f"; {escape(note)}" for note in report.notes)
     title = f"{report.version}: {report.outcome}{why}"
     table = a_table(title, "what", whole("figure"))
-    if report.outcome is reports.Outcome.NOTHING_NEW:
+    if report.outcome is reports.RefreshOutcome.NOTHING_NEW:
         table = a_table(title, "why")
         table.add_row("no data since the newest bundle; --force trains all the same")
         yield table

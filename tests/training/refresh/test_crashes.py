@@ -16,7 +16,7 @@ from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.export.bundle_writer import UNFINISHED
 from srp4ctr.training.refresh import reports
 from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
-from srp4ctr.training.refresh.reports import Outcome
+from srp4ctr.training.refresh.reports import RefreshOutcome
 from tests.training.conftest import RECIPE
 from tests.training.logs import write_world
 
@@ -105,7 +105,7 @@ def test_what_is_killed_and_run_again_leaves_one_whole_bundle(
     assert (tmp_path / "v1" / bundle.WEIGHTS_FILE).read_bytes() == uninterrupted
     report = reports.read(tmp_path / "v1")
     assert report is not None
-    assert report.outcome is Outcome.PROMOTED
+    assert report.outcome is RefreshOutcome.PROMOTED
     assert not (tmp_path / UNFINISHED).exists()
     assert set((tmp_path / SERVED).read_text().split()) == {"v1"}
     begun = (tmp_path / STEPS).read_text().splitlines()

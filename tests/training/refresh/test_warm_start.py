@@ -19,7 +19,7 @@ from srp4ctr.training.evaluation.evaluate import split
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.refresh import reports, warm_start
-from srp4ctr.training.refresh.reports import Outcome, RefreshReport
+from srp4ctr.training.refresh.reports import RefreshOutcome, RefreshReport
 from srp4ctr.training.refresh.warm_start import NoParent, Parent
 from tests.training.conftest import RECIPE, random_slates, random_windows
 
@@ -124,7 +124,9 @@ def test_new_examples_are_mixed_with_as_many_old_ones() -> None:
     assert len(found.parts.judge) == len(a_dataset().parts.judge)
 
 
-def a_bundle(folder: Path, version: str, outcome: Outcome, boundary_ms: int = 20) -> Path:
+def a_bundle(
+    folder: Path, version: str, outcome: RefreshOutcome, boundary_ms: int = 20
+) -> Path:
     """Write a bundle of empty files but for its vocabulary, card and report."""
     path = folder / version
     path.mkdir()
@@ -141,7 +143,7 @@ def a_bundle(folder: Path, version: str, outcome: Outcome, boundary_ms: int = 20
 
 
 def test_the_newest_bundle_that_was_not_refused_is_gone_on_from(tmp_path: Path) -> None:
-    outcomes = (Outcome.PROMOTED, Outcome.KEPT, Outcome.REFUSED)
+    outcomes = (RefreshOutcome.PROMOTED, RefreshOutcome.KEPT, RefreshOutcome.REFUSED)
     made = [a_bundle(tmp_path, f"v{n}", each) for n, each in enumerate(outcomes, start=1)]
     found = warm_start.find_parent(made, a_dataset())
     assert isinstance(found, Parent)
@@ -153,7 +155,7 @@ def test_the_newest_bundle_that_was_not_refused_is_gone_on_from(tmp_path: Path) 
 
 
 def test_a_bundle_that_was_rolled_back_is_not_gone_on_from(tmp_path: Path) -> None:
-    outcomes = (Outcome.PROMOTED, Outcome.PROMOTED, Outcome.KEPT)
+    outcomes = (RefreshOutcome.PROMOTED, RefreshOutcome.PROMOTED, RefreshOutcome.KEPT)
     made = [a_bundle(tmp_path, f"v{n}", each) for n, each in enumerate(outcomes, start=1)]
     for serving, expected in ((made[0], "v1"), (made[1], "v2"), (None, "v2")):
         found = warm_start.find_parent(made[:2], a_dataset(), serving)
@@ -170,14 +172,14 @@ def test_a_bundle_that_was_rolled_back_is_not_gone_on_from(tmp_path: Path) -> No
 def test_a_bundle_that_knows_too_much_is_not_gone_on_from(
     tmp_path: Path, boundary_ms: int, why: str
 ) -> None:
-    made = [a_bundle(tmp_path, "v1", Outcome.PROMOTED, boundary_ms)]
+    made = [a_bundle(tmp_path, "v1", RefreshOutcome.PROMOTED, boundary_ms)]
     assert why in str(warm_start.find_parent(made, a_dataset()))
 
 
 def test_a_bundle_that_reads_other_numbers_of_the_context_is_not_gone_on_from(
     tmp_path: Path,
 ) -> None:
-    made = [a_bundle(tmp_path, "v1", Outcome.PROMOTED)]
+    made = [a_bundle(tmp_path, "v1", RefreshOutcome.PROMOTED)]
     words = replace(a_dataset().vocabulary, context_numbers=("items_on_page",))
     found = warm_start.find_parent(made, replace(a_dataset(), vocabulary=words))
     assert found == NoParent("v1 has other fields")
