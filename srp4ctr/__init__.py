@@ -1,6 +1,6 @@
 """srp4ctr: streams, features, training and serving of SRP4CTR for click-through rates.
 
-What an application imports: ``RankClient`` asks for scores, ``EventPublisher`` publishes
+What an application imports: ``RankClient`` requests scores, ``EventPublisher`` publishes
 events, and the event types are what it publishes. Each is loaded when it is first named,
 so that a publisher needs no Triton client, and a caller no Kafka client.
 """

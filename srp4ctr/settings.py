@@ -41,8 +41,8 @@ from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.triton_repo.config import TritonConfig
 
-# Variables with our prefix that are not settings: where the file and the test data are, and
-# compose.yaml's own: where it publishes, where its secrets are, who types a command.
+# Variables with our prefix that are not settings: the paths of the file and the test data,
+# and compose.yaml's own: its address, its secrets, the operator.
 NOT_SETTINGS = {
     *("SRP4CTR_SETTINGS", "SRP4CTR_DATA"),
     *("SRP4CTR_BIND", "SRP4CTR_SECRETS", "SRP4CTR_ACTOR"),
@@ -89,7 +89,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Put the environment above the files, which come in as the initial values."""
+        """Put the environment above the files, which are passed as initial values."""
         return _Environment(settings_cls), init_settings
 
 
@@ -184,7 +184,7 @@ def _has(values: Mapping[str, Any], key: Key) -> bool:
 
 def _build(values: Mapping[str, Any]) -> Settings:
     try:
-        # The file's values are a source below the environment, not the last word.
+        # The environment overrides the file's values.
         settings = Settings(**values)
     except ValidationError as error:
         problems = (

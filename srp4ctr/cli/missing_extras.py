@@ -1,4 +1,4 @@
-"""A package that is not installed → the extras to install for what was typed, in a line."""
+"""A missing package and the typed command → the extras to install, as one line."""
 
 from collections.abc import Mapping, Sequence
 
@@ -58,7 +58,7 @@ def sentence(package: str | None, typed: Sequence[str]) -> str:
 
 
 def _command(typed: Sequence[str]) -> str:
-    """Return which of ``COMMANDS`` stands in ``typed``, the longer one first; or ""."""
+    """Return the longest of ``COMMANDS`` in ``typed``, or ""."""
     for place, word in enumerate(typed):
         both = " ".join(typed[place : place + 2])
         if both in COMMANDS or word in COMMANDS:

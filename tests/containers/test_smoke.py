@@ -123,9 +123,7 @@ def test_what_a_producer_publishes_over_tls_is_folded(
     assert_nothing_is_lost(stack, published)
 
 
-def test_a_restarted_store_has_all_that_it_had(
-    stack: ComposeStack, published: list[int]
-) -> None:
+def test_a_restarted_store_has_all_rows(stack: ComposeStack, published: list[int]) -> None:
     run("docker", "restart", stack.container("redis"))
     stack.wait_well(PARTS)
     assert_nothing_is_lost(stack, published)
@@ -144,9 +142,7 @@ def test_a_killed_worker_loses_nothing(
     assert_nothing_is_lost(stack, published)
 
 
-def test_a_store_that_lost_its_data_is_rebuilt(
-    stack: ComposeStack, published: list[int]
-) -> None:
+def test_a_store_without_data_is_rebuilt(stack: ComposeStack, published: list[int]) -> None:
     volume = f"{stack.project}_redis:/data"
     stack.compose("stop", "redis")
     run(

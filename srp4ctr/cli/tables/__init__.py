@@ -1,1 +1,1 @@
-"""Results → what a person reads in a terminal: tables, progress, errors in a sentence."""
+"""Results → terminal output: tables, progress, errors in a sentence."""

@@ -1,4 +1,4 @@
-"""What a person sees while a command works: named steps, progress, clear failures."""
+"""Console output of running commands: named steps, progress, failures."""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Bundles and refresh reports → tables for people, and dicts for programs."""
+"""Bundles and refresh reports → tables, and dicts for JSON."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the stack, the store, the audit log and a ranking hold → tables for people.
+"""The stack, the store, the audit log and rankings → tables.
 
 At 80 columns every figure and every address stays whole: columns of figures do not wrap,
 words do.

@@ -1,4 +1,4 @@
-"""A check of served requests → tables that a person reads."""
+"""A check of served requests → tables."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""A user's rows → tables: what the store has, how old it is, and from which events."""
+"""A user's rows → tables: the rows, their age, and their events."""
 
 import time
 from collections.abc import Iterator, Mapping
