@@ -1,4 +1,4 @@
-"""The real stack is consistent with the settings, the images and the local stack."""
+"""The real stack is consistent with the settings, the images and the embedded stack."""
 
 import re
 import shutil
