@@ -122,9 +122,7 @@ def forget(settings: Settings, user: str, wait_s: float, *, is_pseudonym: bool) 
     from srp4ctr.streams.broker.commands import request_erasure, wait_until_read
 
     with audit_log(settings).audited("features forget") as operation:
-        offsets = request_erasure(
-            settings.kafka, stored_id(settings, user, is_pseudonym)
-        )
+        offsets = request_erasure(settings.kafka, stored_id(settings, user, is_pseudonym))
         # The request, not its user: this line outlives the raw log's.
         operation.subject = ", ".join(
             f"{each.topic} {each.partition}@{offsets[each]}" for each in offsets
