@@ -203,10 +203,7 @@ def _lesson(job: Job, examples: Examples) -> Lesson:
 
 
 def _judged(
-    examples: Examples,
-    part: Part,
-    logits: Callable[[Part], Any],
-    platt: Calibration,
+    examples: Examples, part: Part, logits: Callable[[Part], Any], platt: Calibration
 ) -> dict[str, float | None]:
     probabilities = platt.probabilities(logits(part)[part.slates.shown])
     found = figures(examples, part, probabilities)

@@ -48,10 +48,7 @@ MINUTE_MS = 60_000
 OVERHEAD_LABELS = 1_000_000
 RESULTS = FOLDER / "results" / "monitoring.json"
 # The alert that each fault deserves, by version.
-DESERVED = {
-    ("Srp4ctrCalibrationIsOff", BOASTER),
-    ("Srp4ctrVersionIsDear", SPENDER),
-}
+DESERVED = {("Srp4ctrCalibrationIsOff", BOASTER), ("Srp4ctrVersionIsDear", SPENDER)}
 
 
 def main() -> None:

@@ -62,10 +62,7 @@ EBNERD_SUFFIXES = (
     "_without_exposures_with_size",
     "_with_size",
 )
-MOVIELENS_ARMS = {
-    "all but user × attribute": WITHOUT_ATTRIBUTES,
-    "all columns": COLUMNS,
-}
+MOVIELENS_ARMS = {"all but user × attribute": WITHOUT_ATTRIBUTES, "all columns": COLUMNS}
 Measured = dict[str, tuple[float, float]]  # metric → mean and deviation over the seeds
 
 

@@ -115,11 +115,7 @@ class LeaveLast:
         return self._before(users, self.counts[users] - place).item_keys
 
     def lessons(
-        self,
-        rng: np.random.Generator,
-        negatives: int,
-        rounds: int,
-        share: float = 1.0,
+        self, rng: np.random.Generator, negatives: int, rounds: int, share: float = 1.0
     ) -> Slates:
         """Return the training part as slates: an item that came next, and ``negatives``.
 
