@@ -29,7 +29,7 @@ Identity = tuple[str, str, str]  # user, request, item
 HALF_LIVES_MS = (900_000, 4 * 3_600_000, 24 * 3_600_000, 168 * 3_600_000)
 TOLERANCE = 1e-6  # of a counter, relative
 
-_Deed = Impression | Click | Behavior  # what a user does that can be forgotten
+_Erasable = Impression | Click | Behavior  # what a user does that can be forgotten
 _Value = TypeVar("_Value")
 _Key = TypeVar("_Key")
 
@@ -41,7 +41,7 @@ class Times:
     impressions: list[int] = field(default_factory=list)
     clicks: list[int] = field(default_factory=list)
 
-    def count(self, events: Iterable[_Deed]) -> None:
+    def count(self, events: Iterable[_Erasable]) -> None:
         """Take the impressions and clicks in ``events``."""
         for each in events:
             if isinstance(each, Impression):
@@ -159,12 +159,12 @@ def wrong_labels(labels: Iterable[ImpressionLabel], expected: Outcome) -> set[Id
     return (wrong | unexpected) - expected.forgotten
 
 
-def _lives(events: Iterable[UserEvent]) -> list[list[_Deed]]:
+def _lives(events: Iterable[UserEvent]) -> list[list[_Erasable]]:
     """Part one user's events where the user is forgotten.
 
     What comes only then, but happened before, is dropped.
     """
-    lives: list[list[_Deed]] = [[]]
+    lives: list[list[_Erasable]] = [[]]
     forgotten_ms = 0
     for event in events:
         if isinstance(event, Forget):
@@ -176,24 +176,26 @@ def _lives(events: Iterable[UserEvent]) -> list[list[_Deed]]:
     return lives
 
 
-def _unforgotten(lived: Iterable[_Deed], events: Iterable[UserEvent]) -> list[_Deed]:
+def _unforgotten(
+    lived: Iterable[_Erasable], events: Iterable[UserEvent]
+) -> list[_Erasable]:
     """Return what happened after the last wish, though it came before the wish did.
 
     Sequences and exposures are forgotten by time; counters, which cannot be parted, by
     order.
     """
-    wishes = [each.occurred_at for each in events if isinstance(each, Forget)]
-    return [each for each in lived if each.occurred_at > max(wishes, default=0)]
+    erased_ms = [each.occurred_at for each in events if isinstance(each, Forget)]
+    return [each for each in lived if each.occurred_at > max(erased_ms, default=0)]
 
 
-def _distinct(life: Sequence[_Deed]) -> list[Impression | Click]:
+def _distinct(life: Sequence[_Erasable]) -> list[Impression | Click]:
     """Return the first impression and the first click of each identity."""
     shown = _grouped((e for e in life if isinstance(e, Impression)), identity)
     clicked = _grouped((e for e in life if isinstance(e, Click)), identity)
     return [*(same[0] for same in shown.values()), *(same[0] for same in clicked.values())]
 
 
-def _labels(life: Sequence[_Deed], window_ms: int) -> dict[Identity, ExpectedLabel]:
+def _labels(life: Sequence[_Erasable], window_ms: int) -> dict[Identity, ExpectedLabel]:
     """Return each impression's label. 2: clicked by the window's end; 1: later; 0: not."""
     labels = {}
     shown = _grouped((e for e in life if isinstance(e, Impression)), identity)
@@ -209,7 +211,7 @@ def _labels(life: Sequence[_Deed], window_ms: int) -> dict[Identity, ExpectedLab
     return labels
 
 
-def _latest(life: Sequence[_Deed], length: int) -> tuple[SequenceElement, ...]:
+def _latest(life: Sequence[_Erasable], length: int) -> tuple[SequenceElement, ...]:
     """Return the last ``length`` distinct behaviours; of equal ones the greatest value."""
     values: dict[tuple[int, int, int], list[float]] = {}
     for each in life:
@@ -228,7 +230,7 @@ def _latest(life: Sequence[_Deed], length: int) -> tuple[SequenceElement, ...]:
     )
 
 
-def _shown(life: Sequence[_Deed], length: int) -> tuple[tuple[int, int], ...]:
+def _shown(life: Sequence[_Erasable], length: int) -> tuple[tuple[int, int], ...]:
     """Return the last ``length`` exposures; an item shown twice at an instant is one."""
     shown = (each for each in life if isinstance(each, Impression))
     exposures = {(each.occurred_at, item_key(each.item_id)) for each in shown}

@@ -146,7 +146,7 @@ class Visits:
         user = f"u{chance.randrange(self._shape.users)}"
         request = f"r{next(self._number)}"
         happened = self._slate(user, request, now_ms)
-        happened += self._deeds(user, now_ms)
+        happened += self._behaviors(user, now_ms)
         if chance.random() < 0.1:
             happened.append(self._update(now_ms))
         visit = []
@@ -186,7 +186,7 @@ class Visits:
                 events.append(_click_on(shown, at_ms))
         return events
 
-    def _deeds(self, user: str, now_ms: int) -> list[Event]:
+    def _behaviors(self, user: str, now_ms: int) -> list[Event]:
         """Views and ratings, some told only now, some at one instant."""
         chance = self._chance
         return [

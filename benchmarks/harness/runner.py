@@ -20,18 +20,18 @@ import numpy as np
 import torch
 
 from benchmarks import FOLDER
-from benchmarks.harness.code_fingerprint import LEARNING_CODE, code_digest
+from benchmarks.harness.code_fingerprint import TRAINING_CODE, code_digest
 from benchmarks.models.registry import BASELINES
 from benchmarks.quality.clicks.click_examples import Examples, Part, load, name_of
 from benchmarks.quality.clicks.click_pretraining import pretrained, pretraining_digest
 from benchmarks.quality.clicks.click_scores import figures
 from benchmarks.quality.clicks.click_sources import say
 from benchmarks.quality.clicks.variants import (
-    ARMS,
+    VARIANTS,
     Changes,
-    Lesson,
-    ModelArm,
-    TreeArm,
+    ModelVariant,
+    TrainingTask,
+    TreeVariant,
     tune,
 )
 from srp4ctr.atomic_files import replace_text
@@ -41,7 +41,7 @@ from srp4ctr.training.model.srp4ctr import SRP4CTR
 
 JOBS_CODE = (
     *(
-        *LEARNING_CODE,
+        *TRAINING_CODE,
         "training/evaluation/calibration.py",
         "training/evaluation/metrics.py",
     ),
@@ -61,7 +61,7 @@ class Job:
     """Where all results are kept."""
     folder: Path
     """Of the examples."""
-    arm: str
+    variant: str
     config: RefreshConfig
     """With the job's seed."""
     chosen: Changes = field(default_factory=dict)
@@ -74,18 +74,22 @@ class Job:
     @property
     def file(self) -> Path:
         """Where its result is kept."""
-        arm = ARMS[self.arm]
-        changes = [arm.config(self.config, {}).model] if isinstance(arm, ModelArm) else []
-        recipe = getattr(arm, "recipe", {})
+        variant = VARIANTS[self.variant]
+        changes = (
+            [variant.config(self.config, {}).model]
+            if isinstance(variant, ModelVariant)
+            else []
+        )
+        recipe = getattr(variant, "recipe", {})
         described = repr((asdict(self.config), changes, recipe, self.chosen))
-        told = (self.with_size, self.with_frozen, self.label_share)
+        flags = (self.with_size, self.with_frozen, self.label_share)
         examples = name_of(self.folder)
-        text = f"{examples} {described} {told} {_learning_code(self.arm)}"
+        text = f"{examples} {described} {flags} {_training_code(self.variant)}"
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-        told_apart = self.arm + ("+size" if self.with_size else "")
+        name_of_variant = self.variant + ("+size" if self.with_size else "")
         if self.label_share < 1.0:
-            told_apart += f"@{self.label_share:.0%}"
-        name = f"{told_apart}-seed{self.config.seed}-{digest}.json"
+            name_of_variant += f"@{self.label_share:.0%}"
+        name = f"{name_of_variant}-seed{self.config.seed}-{digest}.json"
         return self.root / RUNS / examples / name
 
     @property
@@ -100,23 +104,23 @@ def run(job: Job) -> Result:
         return _read(job.file)
     torch.set_num_threads(1)
     examples = _examples(job)
-    learnt = ARMS[job.arm].learn(_lesson(job, examples), job.chosen)
+    trained = VARIANTS[job.variant].learn(_task(job, examples), job.chosen)
     shown = examples.calibrate.slates.shown
     clicked = examples.calibrate.slates.clicked[shown]
-    platt = fit_platt(clicked, learnt.logits(examples.calibrate)[shown])
+    platt = fit_platt(clicked, trained.logits(examples.calibrate)[shown])
     data = load(job.folder).name + ("+size" if job.with_size else "")
     parts = {data: examples.judge}
     if job.with_frozen:
         parts[f"{data} frozen"] = examples.frozen
     result = {
-        "arm": job.arm,
+        "arm": job.variant,
         "seed": job.config.seed,
         "label_share": job.label_share,
         "chosen": dict(job.chosen),
-        "seconds": dict(learnt.seconds),
-        "flops": {str(n): flops for n, flops in learnt.flops.items()},
+        "seconds": dict(trained.seconds),
+        "flops": {str(n): flops for n, flops in trained.flops.items()},
         "figures": {
-            name: _judged(examples, part, learnt.logits, platt)
+            name: _judged(examples, part, trained.logits, platt)
             for name, part in parts.items()
         },
     }
@@ -128,17 +132,17 @@ def choose(job: Job) -> Result:
     """Return what of its arm's grid serves the calibrating slates best."""
     if not job.tuning_file.is_file():
         torch.set_num_threads(1)
-        chosen, tried = tune(ARMS[job.arm], _lesson(job, _examples(job)))
+        chosen, tried = tune(VARIANTS[job.variant], _task(job, _examples(job)))
         _write(job.tuning_file, {"chosen": dict(chosen), "tried": tried})
     return _read(job.tuning_file)
 
 
 def prepare(job: Job) -> Result:
     """Pre-train the encoder that ``job`` needs, if it is not there yet."""
-    arm = ARMS[job.arm]
-    assert isinstance(arm, ModelArm)
+    variant = VARIANTS[job.variant]
+    assert isinstance(variant, ModelVariant)
     torch.set_num_threads(1)
-    examples, config = load(job.folder), arm.config(job.config, job.chosen)
+    examples, config = load(job.folder), variant.config(job.config, job.chosen)
     torch.manual_seed(config.seed)
     model = SRP4CTR(config.model, examples.sizes).to(job.device)
     return {"seconds": pretrained(model, examples, config, job.root / "pretrained")}
@@ -146,10 +150,12 @@ def prepare(job: Job) -> Result:
 
 def encoder_of(job: Job) -> str | None:
     """Return the digest of the encoder that ``job`` starts from; None: from nothing."""
-    arm = ARMS[job.arm]
-    if not isinstance(arm, ModelArm) or not arm.is_pretrained:
+    variant = VARIANTS[job.variant]
+    if not isinstance(variant, ModelVariant) or not variant.is_pretrained:
         return None
-    return pretraining_digest(load(job.folder).digest, arm.config(job.config, job.chosen))
+    return pretraining_digest(
+        load(job.folder).digest, variant.config(job.config, job.chosen)
+    )
 
 
 def run_all(
@@ -179,7 +185,7 @@ def run_all(
 def _label(job: Job) -> str:
     size = "+size" if job.with_size else ""
     share = f", {job.label_share:.0%} of the labels" if job.label_share < 1.0 else ""
-    return f"{job.folder.name}{size}: {job.arm}, seed {job.config.seed}{share}"
+    return f"{job.folder.name}{size}: {job.variant}, seed {job.config.seed}{share}"
 
 
 def _examples(job: Job) -> Examples:
@@ -193,8 +199,8 @@ def _examples(job: Job) -> Examples:
     return examples
 
 
-def _lesson(job: Job, examples: Examples) -> Lesson:
-    return Lesson(
+def _task(job: Job, examples: Examples) -> TrainingTask:
+    return TrainingTask(
         examples=examples,
         config=job.config,
         pretrained_dir=job.root / "pretrained",
@@ -211,12 +217,12 @@ def _judged(
 
 
 @functools.cache
-def _learning_code(arm: str) -> str:
-    """Return a digest of what ``arm`` learns with; another's baseline is none of it."""
-    own = [*BASELINES_DIR.glob(f"{arm}*.py")]
-    if isinstance(ARMS[arm], TreeArm):
+def _training_code(variant: str) -> str:
+    """Return a digest of what ``variant`` learns with; another's baseline is none of it."""
+    own = [*BASELINES_DIR.glob(f"{variant}*.py")]
+    if isinstance(VARIANTS[variant], TreeVariant):
         own = [BASELINES_DIR / "trees.py"]
-    elif arm in BASELINES:
+    elif variant in BASELINES:
         own += [BASELINES_DIR / "inputs.py"]
     return code_digest(*JOBS_CODE, *sorted(map(str, own)))
 

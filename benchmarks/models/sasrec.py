@@ -63,8 +63,8 @@ def next_item_loss(encoder: SASRecEncoder, item_rows: Tensor, drawn_rows: Tensor
     """
     states = encoder(item_rows[:, :-1])
     following = item_rows[:, 1:]
-    asked = (following != 0) & (item_rows[:, :-1] != 0)
-    states, following = states[asked], following[asked]  # (P, D), (P)
+    predicted = (following != 0) & (item_rows[:, :-1] != 0)
+    states, following = states[predicted], following[predicted]  # (P, D), (P)
     right = (states * encoder.items(following)).sum(-1, keepdim=True)  # (P, 1)
     others = states @ encoder.items(drawn_rows).T  # (P, K)
     others = others.masked_fill(following[:, None] == drawn_rows, -torch.inf)

@@ -55,8 +55,8 @@ class Columns:
         columns += [slates.tensors["candidate_features"][shown]]
         if self.with_items:
             columns += [slates.tensors["candidate_item_rows"][shown][:, None]]
-        told = [self._context(text) for text in part.contexts]
-        columns += [np.array(told, dtype=np.float32).reshape(len(part), -1)[request]]
+        fields = [self._context(text) for text in part.contexts]
+        columns += [np.array(fields, dtype=np.float32).reshape(len(part), -1)[request]]
         return np.concatenate(columns, axis=1).astype(np.float32)
 
     def _context(self, text: str) -> list[float]:

@@ -39,8 +39,8 @@ from srp4ctr.streams.events.schema import Click, Impression, UserEvent, item_key
 from srp4ctr.streams.state.label_join import ImpressionLabel, LabelJoin
 from srp4ctr.training.evaluation import metrics
 
-HONEST, BOASTER, SPENDER = "v1", "v2", "v3"
-BOASTS = 1.5
+CALIBRATED, OVER_PREDICTING, COSTLY = "v1", "v2", "v3"
+OVER_PREDICTION = 1.5
 LABELS = 20_000  # matured, of all three together
 LABEL_WINDOW_S = 1800.0
 WINDOW_S = 24 * 3600.0  # a smaller site's: an hour has 1,800 impressions
@@ -48,19 +48,19 @@ MINUTE_MS = 60_000
 OVERHEAD_LABELS = 1_000_000
 RESULTS = FOLDER / "results" / "monitoring.json"
 # The alert that each fault deserves, by version.
-DESERVED = {("Srp4ctrCalibrationIsOff", BOASTER), ("Srp4ctrVersionIsDear", SPENDER)}
+DESERVED = {("Srp4ctrCalibrationIsOff", OVER_PREDICTING), ("Srp4ctrVersionIsDear", COSTLY)}
 
 
 def main() -> None:
     """Print a table, then one JSON object."""
-    asked = _arguments()
-    labels = list(_labels(asked.labels))
+    options = _arguments()
+    labels = list(_labels(options.labels))
     hours = (labels[-1].matured_at - labels[0].matured_at) / 3.6e6
     clicks = sum(each.clicked for each in labels)
     say(f"{len(labels):,} labels, {clicks:,} clicks, {hours:.1f} hours")
     with tempfile.TemporaryDirectory(prefix="srp4ctr-monitoring-") as folder:
         replayed = _replay(labels, Path(folder))
-        overhead = _overhead(labels, asked.overhead, Path(folder))
+        overhead = _overhead(labels, options.overhead, Path(folder))
     errors = _errors(labels, replayed.qualities)
     found = fired(replayed.series)
     for each in found:
@@ -74,7 +74,7 @@ def main() -> None:
         **overhead,
     }
     print(_table(replayed.qualities, found))
-    if not asked.quick:
+    if not options.quick:
         RESULTS.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report))
 
@@ -119,9 +119,11 @@ def _ranked(events: Sequence[UserEvent], since_ms: int) -> Iterator[UserEvent]:
 
 
 def _slate(shown: Sequence[Impression], clicked: dict[str, int]) -> Iterator[Impression]:
-    version = (HONEST, BOASTER, SPENDER)[item_key(shown[0].user_id) % 3]
+    version = (CALIBRATED, OVER_PREDICTING, COSTLY)[item_key(shown[0].user_id) % 3]
     weights = np.array([clicked[each.item_id] + 1.0 for each in shown])
-    scores = weights / weights.sum() * (BOASTS if version == BOASTER else 1.0)
+    scores = (
+        weights / weights.sum() * (OVER_PREDICTION if version == OVER_PREDICTING else 1.0)
+    )
     for position, place in enumerate(np.argsort(-weights, kind="stable")):
         yield msgspec.structs.replace(
             shown[place],
@@ -170,7 +172,7 @@ def _fold(monitor: Monitor, labels: Sequence[ImpressionLabel]) -> None:
 
 def _monitor(folder: Path, triton_url: str) -> Monitor:
     """Return a monitor of that page, with its files in ``folder``; ``v1`` serves."""
-    (folder / "serving.json").write_text(json.dumps({"serving": HONEST}))
+    (folder / "serving.json").write_text(json.dumps({"serving": CALIBRATED}))
     sources = MonitorSources(
         kafka=KafkaConfig(),
         triton_metrics_url=triton_url,

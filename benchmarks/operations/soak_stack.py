@@ -88,7 +88,7 @@ class Soaked:
             self.start_worker(number)
         return len(ended)
 
-    def serving_deaths(self) -> int:
+    def serving_crashes(self) -> int:
         """Return how often Triton's watch found that a process had died."""
         return (self.folder / "logs" / "watch.log").read_text().count("has died")
 

@@ -219,15 +219,15 @@ def _one_visit(
 ) -> list[Event]:
     """Ask for a ranking; return the events of what then happened."""
     user, now_ms = f"user-{chance.randrange(USERS)}", time.time_ns() // 1_000_000
-    events: list[Event] = list(_deeds(user, name, now_ms, chance))
+    events: list[Event] = list(_behaviors(user, name, now_ms, chance))
     items = [f"item-{each}" for each in chance.sample(range(ITEMS), CANDIDATES)]
-    asked = time.monotonic()
+    began = time.monotonic()
     try:
         ranking = client.rank(user, items, request_id=name, deadline_s=DEADLINE_S)
     except (ConnectionError, ValueError) as error:  # a person would see a default page
         book.errors.append(str(error))
     else:
-        book.latencies_ms.append(round(1000.0 * (time.monotonic() - asked), 2))
+        book.latencies_ms.append(round(1000.0 * (time.monotonic() - began), 2))
         shown = _shown(ranking, name, now_ms, chance)
         book.impressions += SHOWN
         events += shown
@@ -252,7 +252,9 @@ def _shown(ranking: Ranking, name: str, now_ms: int, chance: random.Random) -> l
     return [*shown, *clicks]
 
 
-def _deeds(user: str, name: str, now_ms: int, chance: random.Random) -> Iterator[Behavior]:
+def _behaviors(
+    user: str, name: str, now_ms: int, chance: random.Random
+) -> Iterator[Behavior]:
     for number in range(BEHAVIORS):
         yield Behavior(
             event_id=f"b-{name}-{number}",

@@ -32,7 +32,7 @@ from benchmarks.harness.runner import (
 from benchmarks.quality.clicks import click_report
 from benchmarks.quality.clicks.click_cutting import examples_of
 from benchmarks.quality.clicks.click_sources import read, say
-from benchmarks.quality.clicks.variants import ARMS, Changes
+from benchmarks.quality.clicks.variants import VARIANTS, Changes
 from srp4ctr.training.config import RefreshConfig
 
 ROOT = Path(".data/benchmarks/click_quality")
@@ -49,7 +49,7 @@ class Plan:
 
     root: Path
     config: RefreshConfig
-    arms: tuple[str, ...]
+    variants: tuple[str, ...]
     seeds: int | None
     shares: tuple[float, ...]
     workers: int
@@ -60,9 +60,9 @@ class Plan:
     """Whether arms know the slate's size; None: both, where all slates hold a click."""
     with_frozen: bool | None
 
-    def seeds_of(self, arm: str) -> int:
-        """Return how many seeds ``arm`` runs with."""
-        own = QUICK_SEEDS if self.is_quick else ARMS[arm].seeds
+    def seeds_of(self, variant: str) -> int:
+        """Return how many seeds ``variant`` runs with."""
+        own = QUICK_SEEDS if self.is_quick else VARIANTS[variant].seeds
         return own if self.seeds is None else self.seeds
 
 
@@ -82,7 +82,8 @@ def main() -> None:
         restore(kept, runs)
     measured, files = _measure(plan, jobs)
     rows = click_report.rows_of(
-        [each for each in measured if each], {arm: plan.seeds_of(arm) for arm in ARMS}
+        [each for each in measured if each],
+        {variant: plan.seeds_of(variant) for variant in VARIANTS},
     )
     print(click_report.table(rows))
     if not plan.is_quick:
@@ -108,7 +109,7 @@ def jobs_of(plan: Plan, name: str, file: Path | None) -> list[Job]:
         Job(
             root=plan.root,
             folder=folder,
-            arm=arm,
+            variant=variant,
             config=replace(plan.config, seed=seed),
             with_size=with_size,
             with_frozen=frozen,
@@ -117,9 +118,9 @@ def jobs_of(plan: Plan, name: str, file: Path | None) -> list[Job]:
         )
         for with_size in sizes
         for share in plan.shares
-        for seed in range(max(plan.seeds_of(arm) for arm in plan.arms))
-        for arm in plan.arms
-        if seed < plan.seeds_of(arm)
+        for seed in range(max(plan.seeds_of(variant) for variant in plan.variants))
+        for variant in plan.variants
+        if seed < plan.seeds_of(variant)
     ]
 
 
@@ -149,8 +150,8 @@ def _tuned(plan: Plan, jobs: Sequence[Job]) -> dict[tuple[Path, str], Changes]:
     _prepare(plan, [job for job in tuning.values() if not job.tuning_file.is_file()])
     found = run_all(choose, list(tuning.values()), plan.workers)
     choices = {key: each["chosen"] for key, each in zip(tuning, found, strict=True) if each}
-    for (folder, arm), choice in choices.items():
-        say(f"{folder.name}: {arm} runs with {choice}")
+    for (folder, variant), choice in choices.items():
+        say(f"{folder.name}: {variant} runs with {choice}")
     return choices
 
 
@@ -158,15 +159,17 @@ def _tuning(jobs: Sequence[Job]) -> dict[tuple[Path, str], Job]:
     """Return the jobs that choose for ``jobs``: the first seed, all labels, no size."""
     tuning: dict[tuple[Path, str], Job] = {}
     for job in jobs:
-        _, arm = key = _tuning_key(job)
+        _, variant = key = _tuning_key(job)
         first = replace(job.config, seed=0)
-        plain = replace(job, arm=arm, config=first, with_size=False, label_share=1.0)
+        plain = replace(
+            job, variant=variant, config=first, with_size=False, label_share=1.0
+        )
         tuning.setdefault(key, plain)
     return tuning
 
 
 def _tuning_key(job: Job) -> tuple[Path, str]:
-    return job.folder, ARMS[job.arm].tuned_as or job.arm
+    return job.folder, VARIANTS[job.variant].tuned_as or job.variant
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
@@ -178,7 +181,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     return Plan(
         root=arguments.resume,
         config=changed(config, arguments.set),
-        arms=_arms(arguments.arms),
+        variants=_variants(arguments.variants),
         seeds=arguments.seeds,
         shares=tuple(float(each) / 100.0 for each in arguments.labels.split(",")),
         workers=arguments.workers,
@@ -190,10 +193,12 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     )
 
 
-def _arms(names: str) -> tuple[str, ...]:
-    found = tuple(names.split(",")) if names else tuple(ARMS)
-    if unknown := set(found) - set(ARMS):
-        raise SystemExit(f"no arm is called {', '.join(unknown)}; there are {list(ARMS)}")
+def _variants(names: str) -> tuple[str, ...]:
+    found = tuple(names.split(",")) if names else tuple(VARIANTS)
+    if unknown := set(found) - set(VARIANTS):
+        raise SystemExit(
+            f"no variant is called {', '.join(unknown)}; there are {list(VARIANTS)}"
+        )
     return found
 
 
@@ -214,9 +219,11 @@ def changed(config: RefreshConfig, settings: Sequence[str]) -> RefreshConfig:
 
 
 def _parser() -> argparse.ArgumentParser:
-    arms = "\n".join(f"  {name:<28} {arm.meaning}" for name, arm in ARMS.items())
+    variants = "\n".join(
+        f"  {name:<28} {variant.meaning}" for name, variant in VARIANTS.items()
+    )
     parser = argparse.ArgumentParser(
-        description=f"{__doc__}\narms:\n{arms}",
+        description=f"{__doc__}\nvariants:\n{variants}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
@@ -224,7 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", nargs="+", choices=("ebnerd", "movielens"), default=["movielens"])
     add("--events", type=Path, help="JSON lines (maybe .gz) or Parquet, instead of --data")
     add("--name", default="events", help="what to call the data set in --events")
-    add("--arms", default="", help="names with commas between; default: all")
+    add("--variants", "--arms", default="", help="names with commas between; default: all")
     add("--seeds", type=int, help="of each arm; default: 5 of the main arms, 3 of the rest")
     add("--labels", default="100", help="a learning curve: per cent of the slates: 10,100")
     add("--frozen", action=either, help="also features that stand still (EB-NeRD: yes)")

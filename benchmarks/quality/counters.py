@@ -46,7 +46,7 @@ ITEM_COUNTERS = tuple(
 USER_COUNTERS = tuple(name for name in REQUEST_FEATURES if name.startswith("user_"))
 WITHOUT_ATTRIBUTES = tuple(name for name in COLUMNS if "attribute" not in name)
 WITHOUT_EXPOSURES = tuple(name for name in COLUMNS if not name.startswith("user_item_"))
-EBNERD_ARMS = {
+EBNERD_VARIANTS = {
     "item counters": ITEM_COUNTERS,
     "item and user counters": (*USER_COUNTERS, *ITEM_COUNTERS),
     "all columns": COLUMNS,
@@ -62,7 +62,10 @@ EBNERD_SUFFIXES = (
     "_without_exposures_with_size",
     "_with_size",
 )
-MOVIELENS_ARMS = {"all but user × attribute": WITHOUT_ATTRIBUTES, "all columns": COLUMNS}
+MOVIELENS_VARIANTS = {
+    "all but user × attribute": WITHOUT_ATTRIBUTES,
+    "all columns": COLUMNS,
+}
 Measured = dict[str, tuple[float, float]]  # metric → mean and deviation over the seeds
 
 
@@ -81,12 +84,12 @@ def of_ebnerd(seeds: Sequence[int]) -> dict[str, float]:
     examples = _examples("ebnerd")
     if examples is None:
         return {}
-    measured = compare(examples, EBNERD_ARMS, seeds)
+    measured = compare(examples, EBNERD_VARIANTS, seeds)
     print(f"{'  running item counts: reference':<34} ", end="")
     print(" ".join(f"{REFERENCE[name]:>15.4f}" for name in ("auc", "gauc")))
     return {
-        f"ebnerd_{metric}{suffix}": measured[arm][metric][0]
-        for arm, suffix in zip(EBNERD_ARMS, EBNERD_SUFFIXES, strict=True)
+        f"ebnerd_{metric}{suffix}": measured[variant][metric][0]
+        for variant, suffix in zip(EBNERD_VARIANTS, EBNERD_SUFFIXES, strict=True)
         for metric in METRICS
     }
 
@@ -96,8 +99,8 @@ def of_movielens(seeds: Sequence[int]) -> dict[str, float]:
     examples = _examples("movielens")
     if examples is None:
         return {}
-    measured = compare(examples, MOVIELENS_ARMS, seeds)
-    without, complete = (measured[name]["auc"][0] for name in MOVIELENS_ARMS)
+    measured = compare(examples, MOVIELENS_VARIANTS, seeds)
+    without, complete = (measured[name]["auc"][0] for name in MOVIELENS_VARIANTS)
     return {"movielens_auc_without": without, "movielens_auc_with": complete}
 
 
@@ -121,30 +124,30 @@ def table(part: Part) -> NDArray[np.float32]:
 
 
 def compare(
-    examples: Examples, arms: Mapping[str, Sequence[str]], seeds: Sequence[int]
+    examples: Examples, variants: Mapping[str, Sequence[str]], seeds: Sequence[int]
 ) -> dict[str, Measured]:
     """Print a line per arm, which learns from all but the judged slates; return them."""
     past, future = (examples.train, examples.calibrate), examples.judge
     clicked = np.concatenate([part.slates.clicked[part.slates.shown] for part in past])
-    asked = len(np.unique(future.requests))
+    num_requests = len(np.unique(future.requests))
     print(f"{examples.name}: {len(clicked):,} impressions teach, ", end="")
-    print(f"{future.slates.shown.sum():,}, of {asked:,} requests, judge")
+    print(f"{future.slates.shown.sum():,}, of {num_requests:,} requests, judge")
     columns_of_past = np.concatenate([table(part) for part in past])
     measured = {}
-    for arm, columns in arms.items():
-        say(f"{examples.name}: {arm} …")
+    for variant, columns in variants.items():
+        say(f"{examples.name}: {variant} …")
         index = [(*COLUMNS, SIZE).index(column) for column in columns]
         taught = lightgbm.Dataset(columns_of_past[:, index], clicked, free_raw_data=False)
         runs = [judged(taught, future, index, seed) for seed in seeds]
-        measured[arm] = {
+        measured[variant] = {
             metric: (
                 float(np.mean([run[metric] for run in runs])),
                 float(np.std([run[metric] for run in runs])),
             )
             for metric in METRICS
         }
-        figures = (f"{mean:>7.4f} ± {std:.4f}" for mean, std in measured[arm].values())
-        print(f"  {arm:<32} " + " ".join(f"{figure:>15}" for figure in figures))
+        figures = (f"{mean:>7.4f} ± {std:.4f}" for mean, std in measured[variant].values())
+        print(f"  {variant:<32} " + " ".join(f"{figure:>15}" for figure in figures))
     return measured
 
 
@@ -152,8 +155,8 @@ def judged(
     taught: lightgbm.Dataset, future: Part, index: list[int], seed: int
 ) -> dict[str, float]:
     """Return the metrics on ``future`` of a model that learnt ``taught``: ``index``."""
-    learnt = lightgbm.train({**PARAMETERS, "seed": seed}, taught, num_boost_round=TREES)
-    scores = np.asarray(learnt.predict(table(future)[:, index], num_threads=1))
+    booster = lightgbm.train({**PARAMETERS, "seed": seed}, taught, num_boost_round=TREES)
+    scores = np.asarray(booster.predict(table(future)[:, index], num_threads=1))
     shown = future.slates.shown
     clicked = future.slates.clicked[shown] > 0.5
     requests = future.requests[np.nonzero(shown)[0]]

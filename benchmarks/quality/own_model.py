@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import FOLDER
-from benchmarks.harness.code_fingerprint import LEARNING_CODE, code_digest
+from benchmarks.harness.code_fingerprint import TRAINING_CODE, code_digest
 from benchmarks.harness.result_cache import keep, restore
 from benchmarks.models.downstream_models import (
     LOGIT,
@@ -62,7 +62,7 @@ from srp4ctr.training.refresh.stages import finetune
 RESULTS = FOLDER / "results" / "own_model.json"
 SEEDS = RESULTS.with_suffix(".seeds.jsonl")
 RUNS = ROOT / "own_model"
-CODE = (*LEARNING_CODE, "benchmarks/models/downstream_models.py")
+CODE = (*TRAINING_CODE, "benchmarks/models/downstream_models.py")
 SETTINGS = {
     "ebnerd": (
         *("batch_requests=32", "id_dropout=0.95", "finetune_epochs=6"),
@@ -99,28 +99,28 @@ class Parts:
 
 def main() -> None:
     """Print a table, then one JSON object."""
-    asked = _arguments()
+    options = _arguments()
     torch.set_num_threads(1)
     restore(SEEDS, RUNS)
     rows: list[Row] = []
-    for data in asked.data:
+    for data in options.data:
         config = changed(RefreshConfig(bucket_by_length=True), SETTINGS[data])
-        if asked.quick:
+        if options.quick:
             config = replace(config, pretrain_epochs=1, finetune_epochs=1)
         examples, judged_ms = _examples(data, config)
-        for seed in range(1 if asked.quick else asked.seeds):
+        for seed in range(1 if options.quick else options.seeds):
             file = _file(data, examples, replace(config, seed=seed))
             if not file.is_file():
-                learnt = list(_rows(examples, judged_ms, replace(config, seed=seed)))
+                measured = list(_rows(examples, judged_ms, replace(config, seed=seed)))
                 file.parent.mkdir(parents=True, exist_ok=True)
-                replace_text(file, json.dumps(learnt))
+                replace_text(file, json.dumps(measured))
             rows += ({"data": data, **row} for row in json.loads(file.read_text()))
             say(f"{data}, seed {seed}: done")
-            if not asked.quick:
+            if not options.quick:
                 keep([file], RUNS, SEEDS)
     means = list(_means(rows))
     print(_table(means))
-    if not asked.quick:
+    if not options.quick:
         _publish(means)
     print(json.dumps({"rows": means}))
 

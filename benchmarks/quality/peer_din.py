@@ -61,7 +61,7 @@ class Fit:
 
     inputs: Path
     """What the worker reads."""
-    kept: Path
+    cache_dir: Path
     """The folder where results are kept, by what they depend on."""
     data: str
     epochs: int
@@ -74,7 +74,7 @@ class Fit:
         """Where its logits are kept."""
         depends = (self.data, self.epochs, self.rate, self.batch, _code())
         digest = hashlib.sha256(repr(depends).encode()).hexdigest()[:12]
-        return self.kept / f"peer-din-seed{self.seed}-{digest}.npz"
+        return self.cache_dir / f"peer-din-seed{self.seed}-{digest}.npz"
 
     def outputs(self) -> Arrays:
         """Return what the worker made of it, from its file if it ran before."""
@@ -95,8 +95,8 @@ def main() -> None:
         folder = examples_folder(options.resume / "examples", data)
         results = _measure(folder, options)
         pairs = references(folder, options) if not options.quick else []
-        asked = {NAME: len(results), REFERENCE: len(pairs)}
-        found = click_report.rows_of([*results, *pairs], asked)
+        seeds_of = {NAME: len(results), REFERENCE: len(pairs)}
+        found = click_report.rows_of([*results, *pairs], seeds_of)
         rows += [row for row in found if row["model"] == NAME]
     print(click_report.table(rows))
     if not options.quick:
@@ -121,7 +121,7 @@ def references(folder: Path, options: argparse.Namespace) -> list[Result]:
     job = Job(
         root=options.resume,
         folder=folder,
-        arm=REFERENCE,
+        variant=REFERENCE,
         config=RefreshConfig(),
         with_frozen=options.frozen,
     )
@@ -145,7 +145,7 @@ def _measure(folder: Path, options: argparse.Namespace) -> list[Result]:
     with tempfile.TemporaryDirectory() as scratch:
         first = Fit(
             inputs=Path(scratch) / "inputs.npz",
-            kept=options.resume / RUNS / name_of(folder),
+            cache_dir=options.resume / RUNS / name_of(folder),
             data=examples.name,
             epochs=1 if options.quick else options.epochs,
             rate=RATES[1],

@@ -33,7 +33,7 @@ from benchmarks.quality.leave_last import scores
 from benchmarks.quality.leave_last.files import part_of, read
 from benchmarks.quality.leave_last.leave_last_out import TEST, VALIDATION, LeaveLast
 from benchmarks.quality.leave_last.recipe import RECIPE, Recipe
-from benchmarks.quality.leave_last.variants import ARMS, ARMS_CODE, RUNS, Scorer
+from benchmarks.quality.leave_last.variants import RUNS, VARIANTS, VARIANTS_CODE, Scorer
 from srp4ctr.atomic_files import replace_text
 from srp4ctr.training.export.flops import count, sizes_of
 from srp4ctr.training.model.embeddings import TableSizes
@@ -52,7 +52,7 @@ class Run:
 
     folder: Path
     name: str
-    arm: str
+    variant: str
     seed: int
     users: int | None
     recipe: Recipe
@@ -61,13 +61,13 @@ class Run:
     def model(self) -> str:
         """The arm, and the share of the labels that it learns from if it is not all."""
         share = self.recipe.label_share
-        return self.arm if share == 1.0 else f"{self.arm}@{share:.0%}"
+        return self.variant if share == 1.0 else f"{self.variant}@{share:.0%}"
 
     @property
     def file(self) -> Path:
         """Where its result is kept: other code, recipe or size is another run."""
-        code = code_digest(*ARMS_CODE)
-        said = repr((self.users, self.recipe.of(self.arm), code)).encode()
+        code = code_digest(*VARIANTS_CODE)
+        said = repr((self.users, self.recipe.of(self.variant), code)).encode()
         digest = hashlib.sha256(said).hexdigest()[:8]
         model = self.model.replace(" ", "-")
         return RUNS / f"{self.name}-{model}-seed{self.seed}-{digest}.json"
@@ -75,18 +75,18 @@ class Run:
 
 def main() -> None:
     """Run what is not there yet, print a table, then one JSON object."""
-    asked = _arguments()
+    options = _arguments()
     restore(SEEDS, RUNS)
-    runs = list(_runs(asked))
+    runs = list(_runs(options))
     missing = [run for run in runs if not run.file.is_file()]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(asked.workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
         for number, done in enumerate(pool.map(execute, missing), start=1):
             print(f"{number} of {len(missing)}: {done}", file=sys.stderr, flush=True)
     results = [json.loads(run.file.read_text()) for run in runs]
     rows = summary(results)
     print(table(rows))
-    if not asked.quick:
+    if not options.quick:
         _publish(rows)
         keep([run.file for run in runs], RUNS, SEEDS)
     print(json.dumps({"rows": rows}))
@@ -99,10 +99,10 @@ def execute(run: Run) -> str:
     if run.users is not None:
         data = part_of(data, run.users)
     began = time.process_time()
-    learnt = ARMS[run.arm](data, run.seed, run.recipe, _progress(run))
-    seconds = time.process_time() - began + learnt.found_s
+    trained = VARIANTS[run.variant](data, run.seed, run.recipe, _progress(run))
+    seconds = time.process_time() - began + trained.found_s
     ranks = {
-        place: _ranks(data, learnt.scorer, place, run.seed) for place in (VALIDATION, TEST)
+        place: _ranks(data, trained.scorer, place, run.seed) for place in (VALIDATION, TEST)
     }
     seen = data.times_seen(data.answers(TEST))
     parts = scores.buckets(data.counts - TEST, seen, data.popularity[1])
@@ -165,7 +165,7 @@ def _row(model: str, of: Mapping[int, Any], best: Mapping[int, Any]) -> dict[str
 
 def _flops(run: Run, data: LeaveLast) -> dict[str, int]:
     """Return the cost of a request by the model that ranks clicks; {} of another arm."""
-    if not run.arm.startswith("srp4ctr"):
+    if not run.variant.startswith("srp4ctr"):
         return {}
     config, tables = run.recipe.clicks.model, TableSizes.of(data.words, data.length)
     model, sizes = SRP4CTR(config, tables), sizes_of(config, tables)
@@ -207,22 +207,22 @@ def _ranks(data: LeaveLast, scorer: Scorer, place: int, seed: int) -> scores.Ran
     return scores.ranks(found, seed)
 
 
-def _runs(asked: argparse.Namespace) -> Iterator[Run]:
-    recipe = replace(RECIPE, sasrec_epochs=asked.sasrec_epochs)
-    recipe = recipe.shorter(QUICK_EPOCHS) if asked.quick else recipe
-    shares = [float(each) / 100.0 for each in asked.labels.split(",")]
-    for share, arm in itertools.product(shares, asked.arms or ARMS):
-        learns_clicks = arm.startswith("srp4ctr")
+def _runs(options: argparse.Namespace) -> Iterator[Run]:
+    recipe = replace(RECIPE, sasrec_epochs=options.sasrec_epochs)
+    recipe = recipe.shorter(QUICK_EPOCHS) if options.quick else recipe
+    shares = [float(each) / 100.0 for each in options.labels.split(",")]
+    for share, variant in itertools.product(shares, options.variants or VARIANTS):
+        learns_clicks = variant.startswith("srp4ctr")
         if share < 1.0 and not learns_clicks:
             continue
-        count = 1 if asked.quick else asked.seeds or (REPEATED if learns_clicks else 3)
+        count = 1 if options.quick else options.seeds or (REPEATED if learns_clicks else 3)
         for seed in range(count):
             yield Run(
-                folder=asked.data,
-                name=asked.name,
-                arm=arm,
+                folder=options.data,
+                name=options.name,
+                variant=variant,
                 seed=seed,
-                users=QUICK_USERS if asked.quick else None,
+                users=QUICK_USERS if options.quick else None,
                 recipe=replace(recipe, label_share=share),
             )
 
@@ -233,7 +233,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--name", default="Beauty", help="of the files, or ml-100k")
     parser.add_argument("--seeds", type=int, help="5 for SRP4CTR, 3 for the others")
     parser.add_argument("--labels", default="100", help="per cent of the slates: 10,100")
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), metavar="ARM")
+    parser.add_argument(
+        "--variants", "--arms", nargs="+", choices=list(VARIANTS), metavar="NAME"
+    )
     parser.add_argument("--quick", action="store_true", help="a part, in five minutes")
     parser.add_argument(
         "--sasrec-epochs",

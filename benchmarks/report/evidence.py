@@ -44,7 +44,7 @@ SRP4CTR at equal seeds, which leaves out what both share. *gAUC* is the mean AUC
 request; *NE* the log loss, where 1 is knowing the click rate alone; *p / y* promised clicks
 over clicks; *CPU s* training with pre-training; *MFLOPs* the cost of a request with 1
 candidate and with 100."""
-VARIANTS = {
+NOTES = {
     SIZED: """\
 *Slate size known*: EB-NeRD's slates all hold a click, so that their size alone tells much;
 here all models know it.""",
@@ -67,7 +67,7 @@ part of the slates. Bars are standard errors over seeds.""",
 the variant is worse. Bars are standard errors.""",
 }
 ABLATIONS = f"Ablations; all but `{WITHOUT_PRETRAINING}` take over SRP4CTR's tuning:"
-FORETELLING = """\
+LAST_ITEM = """\
 A user's last item is to be found among 99 given others: S3-Rec's protocol. `fg-bert` is the
 encoder by itself, `srp4ctr-none` SRP4CTR without pre-training."""
 PUBLISHED = """\
@@ -79,9 +79,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS, help="a folder")
     parser.add_argument("--page", type=Path, default=PAGE, help="with the two comments")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     try:
-        print(json.dumps(write(asked.results, asked.page)))
+        print(json.dumps(write(options.results, options.page)))
     except ValueError as error:
         raise SystemExit(str(error)) from error
 
@@ -106,19 +106,17 @@ def section(
     if not clicks and not pretraining:
         return NOTHING
     parts = [READING]
-    parts += [
-        said for kind, said in VARIANTS.items() if any(kind in c.source for c in clicks)
-    ]
+    parts += [said for kind, said in NOTES.items() if any(kind in c.source for c in clicks)]
     for name in drawn:
         said = name.replace("_", " ")
         parts += [f"![{said}]({FOLDER}/{name}.svg)", CAPTIONS[name]]
     for of in clicks:
         parts += _of_clicks(of)
     for of in pretraining:
-        said = FORETELLING + (PUBLISHED if of.source in tables.PUBLISHED else "")
-        parts += [f"### Pre-training: {of.title}", said, tables.foretelling(of)]
+        said = LAST_ITEM + (PUBLISHED if of.source in tables.PUBLISHED else "")
+        parts += [f"### Pre-training: {of.title}", said, tables.last_item(of)]
         if of.curves:
-            parts += ["By share of the slates:", tables.foretelling_shares(of)]
+            parts += ["By share of the slates:", tables.last_item_shares(of)]
     return "\n\n".join(parts)
 
 
@@ -137,14 +135,14 @@ def _judges(of: Evidence) -> str:
     """Say how many impressions judge, and how far that many can be trusted."""
     row = of.reference or of.rows[0]
     impressions, clicks = number(row, "impressions"), number(row, "clicks")
-    luck = number(row, "gauc_sampling_error")
+    margin = number(row, "gauc_sampling_error")
     counted = [] if impressions is None else [f"{impressions:,.0f} impressions judge"]
     counted += [] if clicks is None else [f"{clicks:,.0f} were clicked"]
     said = f"{', '.join(counted) or 'Impressions were not counted'}."
-    if luck is None:
+    if margin is None:
         return said
     return (
-        f"{said} Another draw of as many requests would move gAUC by {plain(luck)} (a "
+        f"{said} Another draw of as many requests would move gAUC by {plain(margin)} (a "
         "standard error): the models mostly together, and more seeds lessen it not at all."
     )
 

@@ -93,11 +93,11 @@ class Panel:
         total = 10.0 * outside + 2.0 * sum(_area(box) for box in covered if box)
         if not label.is_line:
             own = self._place(label.x, label.y)
-            away, strangers = _distance(own, spot), [m for m in self.marks if m != own]
+            away, others = _distance(own, spot), [m for m in self.marks if m != own]
             total += 1.5 * away + 0.3 * abs((spot.y0 + spot.y1) / 2.0 - own[1])
-            total += MISTAKEN * sum(_distance(m, spot) < away for m in strangers)
+            total += MISTAKEN * sum(_distance(m, spot) < away for m in others)
             lead = [_between(own, _nearest(own, spot), part / 8.0) for part in range(9)]
-            met = [m for m in strangers if min(math.dist(m, each) for each in lead) < 5.0]
+            met = [m for m in others if min(math.dist(m, each) for each in lead) < 5.0]
             total += CROSSED * len(met) * (away > FAR)
         return round(total, 1)  # a rounding error is no reason to go elsewhere
 

@@ -130,7 +130,7 @@ def _unfolded(of: Evidence) -> tuple[float, float] | None:
 
 def curve_panel(axes: Axes, of: Evidence) -> None:
     """Draw gAUC, or HR@10, by share of the click labels, a line a model."""
-    metric, error = ("hr10", "hr10_error") if of.is_of_foretelling else ("gauc", "gauc_se")
+    metric, error = ("hr10", "hr10_error") if of.is_of_last_items else ("gauc", "gauc_se")
     shares: set[float] = set()
     middle = (len(of.curves) - 1) / 2.0
     for place, (model, rows) in enumerate(of.curves.items()):
@@ -154,7 +154,7 @@ def curve_panel(axes: Axes, of: Evidence) -> None:
     axes.margins(x=0.1, y=0.12)
     axes.set_xlabel("click labels to learn from (log scale)")
     axes.legend(frameon=False)
-    _say(axes, "HR@10" if of.is_of_foretelling else "gAUC")
+    _say(axes, "HR@10" if of.is_of_last_items else "gAUC")
 
 
 def dots_panel(axes: Axes, of: Evidence, meanings: Mapping[str, str]) -> None:

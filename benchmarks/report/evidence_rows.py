@@ -68,7 +68,7 @@ class Evidence:
         return dict(sorted(found.items()))
 
     @property
-    def is_of_foretelling(self) -> bool:
+    def is_of_last_items(self) -> bool:
         """Whether a user's last item was to be found: HR@10 is what counts."""
         return any(number(row, "hr10") is not None for row in self.rows)
 

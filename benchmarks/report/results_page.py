@@ -72,11 +72,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS, help="a folder")
     parser.add_argument("--page", type=Path, default=PAGE, help="the file to write")
-    asked = parser.parse_args()
-    text = page(asked.results)
-    replace_text(asked.page, text)
-    print(f"wrote {asked.page}", file=sys.stderr)
-    print(json.dumps({"rows": len(list(rows(asked.results)))}))
+    options = parser.parse_args()
+    text = page(options.results)
+    replace_text(options.page, text)
+    print(f"wrote {options.page}", file=sys.stderr)
+    print(json.dumps({"rows": len(list(rows(options.results)))}))
 
 
 def page(results: Path) -> str:

@@ -73,19 +73,19 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--events", type=int, default=EVENTS, help="of each length")
-    asked = parser.parse_args()
-    rows = [measure(length, asked.events) for length in LENGTHS]
+    options = parser.parse_args()
+    rows = [measure(length, options.events) for length in LENGTHS]
     for name in rows[0]:
         print(f"{name:<34}" + "".join(f"{row[name]:>14,.6g}" for row in rows))
     turn_s = _table_turn_s()
     print(f"a turn of a million items' table: {turn_s:.2f} s of CPU")
     found = {
-        "events": asked.events,
+        "events": options.events,
         "exposures": EXPOSURE_LENGTH,
         "table_turn_s_per_million_items": round(turn_s, 3),
         "rows": rows,
     }
-    if asked.events == EVENTS:
+    if options.events == EVENTS:
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found))
 

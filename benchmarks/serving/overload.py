@@ -60,36 +60,36 @@ class Outcome:
 
 def main() -> None:
     """Print a table, then one JSON object."""
-    asked = _arguments()
+    options = _arguments()
     with running_stack(LENGTH, forms=()) as stack:
-        rows = _rows(stack, asked)
+        rows = _rows(stack, options)
     print(_table(rows))
     found = _figures(rows) | {"rows": rows}
-    if not asked.quick:
+    if not options.quick:
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found))
 
 
-def _rows(stack: Stack, asked: argparse.Namespace) -> list[Row]:
+def _rows(stack: Stack, options: argparse.Namespace) -> list[Row]:
     load = Load(
         address=stack.address,
         model=RANK_CLICKS,
         candidates=CANDIDATES,
         callers=CALLERS,
-        duration_s=asked.duration,
+        duration_s=options.duration,
     )
     can = measure(load, stack.server.pid).row(CANDIDATES)["requests_per_s"]
     say(f"{CALLERS} callers in a closed loop made {can:.0f} requests a second")
     rows = []
-    for times, wait_ms in itertools.product(asked.times, WAITS_MS):
+    for times, wait_ms in itertools.product(options.times, WAITS_MS):
         arrivals = Arrivals(
             address=stack.address,
             per_s=times * can,
-            duration_s=asked.duration,
+            duration_s=options.duration,
             wait_ms=wait_ms,
         )
         row = {"wait_ms": wait_ms, "can_per_s": can, "times": times}
-        rows.append(row | _row(_arriving(arrivals), asked.duration))
+        rows.append(row | _row(_arriving(arrivals), options.duration))
         say(str(rows[-1]))
         time.sleep(1.0)  # what still waits is no part of the next
     return rows
@@ -192,10 +192,10 @@ def _arguments() -> argparse.Namespace:
     add("--times", type=float, nargs="+", default=TIMES, help="of what it can answer")
     add("--duration", type=float, default=DURATION_S, help="seconds a row")
     add("--quick", action="store_true", help="two rows, few seconds; writes no results")
-    asked = parser.parse_args()
-    if asked.quick:
-        asked.times, asked.duration = (1.0, 2.0), 3.0
-    return asked
+    options = parser.parse_args()
+    if options.quick:
+        options.times, options.duration = (1.0, 2.0), 3.0
+    return options
 
 
 if __name__ == "__main__":

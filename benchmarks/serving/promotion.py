@@ -107,7 +107,7 @@ def main() -> None:
     """Print a table, then one JSON object."""
     from benchmarks.serving.serving_stack import fresh_bundle, running_stack
 
-    asked = _arguments()
+    options = _arguments()
     with running_stack(LENGTH, forms=()) as stack:
         even, *_ = fresh_bundle(stack.bundle.parent, LENGTH, "v1000", seed=1)
         run = Run(stack, weights=(even, stack.bundle))
@@ -117,13 +117,13 @@ def main() -> None:
         callers = Callers(stack.address, requests)
         callers.start()
         try:
-            _phases(run, asked.switches)
+            _phases(run, options.switches)
         finally:
             answers = callers.stop()
     rows = [_row(name, found, right) for name, found in _by_phase(run, answers)]
     print(_table(rows))
     found = _figures(run, answers, right) | {"rows": rows}
-    if not asked.quick:
+    if not options.quick:
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found))
 
@@ -247,10 +247,10 @@ def _arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--switches", type=int, default=SWITCHES, help="promotions and rollbacks")
     add("--quick", action="store_true", help="four switches; writes no results")
-    asked = parser.parse_args()
-    if asked.quick:
-        asked.switches = 4
-    return asked
+    options = parser.parse_args()
+    if options.quick:
+        options.switches = 4
+    return options
 
 
 if __name__ == "__main__":

@@ -118,13 +118,13 @@ def kill_a_process(stack: Serving) -> tuple[float, float]:
     os.kill(min(before), signal.SIGKILL)
     while _processes(stack, step) & before:  # the watch ends the others, too
         time.sleep(0.02)
-    asked_no_more_s = time.monotonic() - began
+    gone_s = time.monotonic() - began
     with connected(stack.triton) as client:
         while True:
             config = client.get_model_config(step, as_json=True)["config"]
             # A group is named from when its process is ready.
             if len(config["instance_group"]) == stack.triton.instances:
-                return asked_no_more_s, time.monotonic() - began
+                return gone_s, time.monotonic() - began
             time.sleep(0.05)
 
 

@@ -38,7 +38,7 @@ class Answer:
     """One call as its caller saw it."""
 
     at_s: float
-    """When it was asked, by the machine's monotonic clock."""
+    """When it was sent, by the machine's monotonic clock."""
     took_s: float
     request: int
     version: str
@@ -61,7 +61,7 @@ class Callers:
         self._ready = spawn.Barrier(callers + 1)
         self._processes = [
             spawn.Process(
-                target=_ask,
+                target=_call,
                 args=((address, requests, number), self._ready, self._end, self._found),
                 daemon=True,
             )
@@ -83,7 +83,7 @@ class Callers:
         return sorted(found, key=lambda each: each.at_s)
 
 
-def _ask(
+def _call(
     given: tuple[str, Sequence[RankRequest], int], ready: Any, end: Event, found: Any
 ) -> None:
     address, requests, number = given
@@ -100,7 +100,7 @@ def _ask(
 
 
 def _answer(client: RankClient, requests: Sequence[RankRequest], place: int) -> Answer:
-    asked, before = time.monotonic(), _retries()
+    began, before = time.monotonic(), _retries()
     version, error = "", ""
     scores: tuple[float, ...] = ()
     try:
@@ -109,8 +109,8 @@ def _answer(client: RankClient, requests: Sequence[RankRequest], place: int) -> 
     except (ConnectionError, ValueError) as failure:
         error = str(failure)
     return Answer(
-        at_s=asked,
-        took_s=time.monotonic() - asked,
+        at_s=began,
+        took_s=time.monotonic() - began,
         request=place,
         version=version,
         scores=np.array(scores, dtype=np.float32),
@@ -141,7 +141,7 @@ def all_requests(at_ms: int) -> list[RankRequest]:
 
 
 def expected(
-    stack: "Stack", sources: Mapping[str, Path], asked: Sequence[RankRequest]
+    stack: "Stack", sources: Mapping[str, Path], requests: Sequence[RankRequest]
 ) -> dict[tuple[str, str], Scores]:
     """Return the probabilities by (encoder, head) of each pair of ``sources``.
 
@@ -151,10 +151,10 @@ def expected(
     features = open_bundle(stack.features, stack.bundle)
     try:
         tensors = features.assemble(
-            [each.user_id for each in asked],
-            [list(each.item_ids) for each in asked],
-            [each.request_time_ms or 0 for each in asked],
-            [each.context or "" for each in asked],
+            [each.user_id for each in requests],
+            [list(each.item_ids) for each in requests],
+            [each.request_time_ms or 0 for each in requests],
+            [each.context or "" for each in requests],
         ).tensors
     finally:
         features.close()

@@ -72,7 +72,7 @@ def main() -> None:
     """Print one JSON object."""
     from benchmarks.serving.serving_stack import fresh_bundle, running_stack
 
-    asked = _arguments()
+    options = _arguments()
     if shutil.which("nginx") is None:
         raise SystemExit("nginx is not installed (Debian: nginx-core)")
     with running_stack(LENGTH, forms=(), instances=1) as one:
@@ -84,13 +84,13 @@ def main() -> None:
             callers = Callers(address, requests, CALLERS)
             callers.start()
             try:
-                _phases(run, (second, plan), asked.switches)
+                _phases(run, (second, plan), options.switches)
             finally:
                 answers = callers.stop()
             states = [read_serving(Path(e.repository)) for e in stack.triton.servers()]
             agree = len({state.serving for state in states}) == 1
     found = {
-        "switches": asked.switches - len(run.refused),
+        "switches": options.switches - len(run.refused),
         "refused": run.refused,
         "agree": agree,
         **counts(answers, right),

@@ -50,14 +50,14 @@ Row = dict[str, Any]
 
 def main() -> None:
     """Print a table, then one JSON object."""
-    asked = _arguments()
+    options = _arguments()
     torch.set_num_threads(1)
     rows: list[Row] = []
-    for length in asked.lengths:
+    for length in options.lengths:
         with running_stack(length) as stack:
-            rows += [{"length": length, **row} for row in _rows(stack, asked)]
+            rows += [{"length": length, **row} for row in _rows(stack, options)]
     print(_table(rows))
-    is_kept = not asked.quick and not asked.forms
+    is_kept = not options.quick and not options.forms
     if is_kept:
         rows = _with_kept(rows)
     found = {**_main_figures(rows), "rows": rows}
@@ -66,10 +66,10 @@ def main() -> None:
     print(json.dumps(found))
 
 
-def _rows(stack: Stack, asked: argparse.Namespace) -> Iterator[Row]:
+def _rows(stack: Stack, options: argparse.Namespace) -> Iterator[Row]:
     """Yield a row for each form, number of candidates and of callers."""
-    duration_s = asked.duration / asked.rounds
-    for candidates, callers in itertools.product(asked.candidates, asked.callers):
+    duration_s = options.duration / options.rounds
+    for candidates, callers in itertools.product(options.candidates, options.callers):
         forms: dict[str, Callable[[], Measured]] = {
             name: functools.partial(
                 measure,
@@ -89,12 +89,12 @@ def _rows(stack: Stack, asked: argparse.Namespace) -> Iterator[Row]:
                 name: functools.partial(timed, call, duration_s)
                 for name, call in _in_process(stack, candidates).items()
             }
-        if asked.forms:
-            forms = {name: form for name, form in forms.items() if name in asked.forms}
+        if options.forms:
+            forms = {name: form for name, form in forms.items() if name in options.forms}
         if candidates * stack.sizes["L"] * callers > MOST_TILED:
             forms.pop(TILED, None)
         taken: dict[str, list[Measured]] = {name: [] for name in forms}
-        for _ in range(asked.rounds):
+        for _ in range(options.rounds):
             for name, form in forms.items():
                 taken[name].append(form())
         for name, parts in taken.items():
@@ -192,11 +192,11 @@ def _arguments() -> argparse.Namespace:
     add("--duration", type=float, default=DURATION_S, help="seconds a form, all rounds")
     add("--rounds", type=int, default=ROUNDS, help="turns of all forms")
     add("--quick", action="store_true", help="one length, few seconds; writes no results")
-    asked = parser.parse_args()
-    if asked.quick:
-        asked.lengths, asked.candidates, asked.callers = [50], [100], [1]
-        asked.duration, asked.rounds = 1.0, 1
-    return asked
+    options = parser.parse_args()
+    if options.quick:
+        options.lengths, options.candidates, options.callers = [50], [100], [1]
+        options.duration, options.rounds = 1.0, 1
+    return options
 
 
 if __name__ == "__main__":

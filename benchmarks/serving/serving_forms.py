@@ -99,9 +99,9 @@ def _parameters(served: Path) -> dict[str, str]:
     config = text_format.Parse(
         (served / "config.pbtxt").read_text(), model_config_pb2.ModelConfig()
     )
-    told = {name: value.string_value for name, value in config.parameters.items()}
-    resting = {**json.loads(told["features"]), "item_refresh_s": 3600.0}
-    return {**told, "features": json.dumps(resting)}
+    parameters = {name: value.string_value for name, value in config.parameters.items()}
+    resting = {**json.loads(parameters["features"]), "item_refresh_s": 3600.0}
+    return {**parameters, "features": json.dumps(resting)}
 
 
 def _place_ensemble(

@@ -116,7 +116,7 @@ def _call(load: Load, seed: int, ready: Barrier, answers: Any) -> None:
     requests = [a_request(load.candidates, chance) for _ in range(PREPARED)]
     with InferenceServerClient(load.address) as client:
 
-        def ask_for(duration_s: float) -> list[float]:
+        def call_for(duration_s: float) -> list[float]:
             seconds: list[float] = []
             ends = time.perf_counter() + duration_s
             while (started := time.perf_counter()) < ends:
@@ -124,9 +124,9 @@ def _call(load: Load, seed: int, ready: Barrier, answers: Any) -> None:
                 seconds.append(time.perf_counter() - started)
             return seconds
 
-        ask_for(WARM_UP_S)
+        call_for(WARM_UP_S)
         ready.wait()
-        answers.put(np.array(ask_for(load.duration_s)))
+        answers.put(np.array(call_for(load.duration_s)))
 
 
 def a_request(candidates: int, chance: random.Random) -> list[Any]:

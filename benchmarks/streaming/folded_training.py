@@ -66,14 +66,14 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=REQUESTS)
     parser.add_argument("--rounds", type=int, default=3, help="timed pairs a data set")
     parser.add_argument("--resume", type=Path, default=ROOT, help="where examples are kept")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
-    for name in asked.data or ("movielens",):
-        folder = examples_of(read(name), RefreshConfig(), asked.resume / "examples")
+    for name in options.data or ("movielens",):
+        folder = examples_of(read(name), RefreshConfig(), options.resume / "examples")
         examples = load(folder)
-        slates = examples.train.slates.take(slice(-asked.requests, None))
-        rows.append({"data": name, **measure(slates, examples.sizes, asked.rounds)})
+        slates = examples.train.slates.take(slice(-options.requests, None))
+        rows.append({"data": name, **measure(slates, examples.sizes, options.rounds)})
     print(f"{'':<9} {'impressions':>14} {'folded':>8} {'a row each':>11} {'ratio':>7}")
     for row in rows:
         times = f"{row['folded_s']:>6.1f} s {row['unfolded_s']:>9.1f} s"

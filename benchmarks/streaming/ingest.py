@@ -79,13 +79,13 @@ def main() -> None:
         choices=range(1, MAX_WORKERS + 1),
         help="so many of them share the first load; nothing else is measured",
     )
-    asked = parser.parse_args()
-    if asked.workers:
-        print(json.dumps(shared(asked.workers, asked.events, asked.broker)))
+    options = parser.parse_args()
+    if options.workers:
+        print(json.dumps(shared(options.workers, options.events, options.broker)))
         return
-    outcomes = [measure(load, asked.events, asked.broker) for load in LOADS]
+    outcomes = [measure(load, options.events, options.broker) for load in LOADS]
     print_table(outcomes)
-    print(json.dumps(summary(outcomes, asked.broker, asked.events)))
+    print(json.dumps(summary(outcomes, options.broker, options.events)))
 
 
 def measure(load: Load, num_events: int, broker: str) -> Outcome:

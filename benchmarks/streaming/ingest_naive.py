@@ -30,7 +30,7 @@ _TIMEOUT_S = 300.0
 def naive_rate(stack: Stack, length: int, events: int, start_ms: int) -> Rate:
     """Return the rate of the naive pipeline over the topic's first ``events``."""
     result = stack.folder / "naive.json"
-    asked = {
+    task = {
         "bootstrap": stack.kafka.bootstrap,
         "redis": stack.features.redis,
         "folder": str(stack.folder),
@@ -38,7 +38,7 @@ def naive_rate(stack: Stack, length: int, events: int, start_ms: int) -> Rate:
         "events": events,
         "start_ms": start_ms,
     }
-    arguments = ("-m", "benchmarks.streaming.ingest_naive", json.dumps(asked), str(result))
+    arguments = ("-m", "benchmarks.streaming.ingest_naive", json.dumps(task), str(result))
     naive = processes.start(processes.python("naive", *arguments), stack.folder, tied=True)
     processes.wait_ready(naive, result.is_file, timeout_s=_TIMEOUT_S)
     processes.stop(naive, stack.folder)
@@ -46,12 +46,12 @@ def naive_rate(stack: Stack, length: int, events: int, start_ms: int) -> Rate:
     return Rate(per_s=events / took["wall_s"], per_core_s=events / took["cpu_s"])
 
 
-def run(asked: dict[str, Any], result: Path) -> None:
-    """Push ``asked["events"]`` events, write the times into ``result``, and idle."""
-    folder = Path(asked["folder"])
+def run(task: dict[str, Any], result: Path) -> None:
+    """Push ``task["events"]`` events, write the times into ``result``, and idle."""
+    folder = Path(task["folder"])
     app = faust.App(
         "naive",
-        broker=f"aiokafka://{asked['bootstrap']}",
+        broker=f"aiokafka://{task['bootstrap']}",
         store="memory://",
         datadir=str(folder / "naive-faust"),
         topic_disable_leader=True,
@@ -59,7 +59,7 @@ def run(asked: dict[str, Any], result: Path) -> None:
         consumer_auto_offset_reset="earliest",
     )
     topic = app.topic(BEHAVIOR_EVENTS_TOPIC, key_serializer="raw", value_serializer="raw")
-    pipeline = _Pipeline(_store(folder, asked["redis"]), asked["length"], asked["start_ms"])
+    pipeline = _Pipeline(_store(folder, task["redis"]), task["length"], task["start_ms"])
 
     @app.agent(topic)  # type: ignore[untyped-decorator]
     async def keep_sequences(stream: Any) -> None:
@@ -69,7 +69,7 @@ def run(asked: dict[str, Any], result: Path) -> None:
                 wall_s, cpu_s = time.perf_counter(), time.process_time()
             pipeline.fold(payload)
             number += 1
-            if number == asked["events"]:
+            if number == task["events"]:
                 break
         took = {
             "wall_s": time.perf_counter() - wall_s,
@@ -155,10 +155,10 @@ def _store(folder: Path, redis: str) -> Any:
 def main() -> None:
     """Run as the process that ``naive_rate`` starts."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("asked", type=json.loads)
+    parser.add_argument("task", type=json.loads)
     parser.add_argument("result", type=Path)
     arguments = parser.parse_args()
-    run(arguments.asked, arguments.result)
+    run(arguments.task, arguments.result)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,19 @@
 """Labels and exposures of five weeks of a newspaper's real impressions and clicks.
 
-What must come out was counted on the file alone: see its README. EB-NeRD is for research
-and is not ours to pass on, so it is read from beside the project.
+What must come out was counted on the file: see its README.
 """
 
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from itertools import chain
-from pathlib import Path
 
 import msgspec
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.fault_injection.reference_stream import Identity, identity
+from benchmarks.harness.raw_logs import END_MS, Known, labels_of, punctual
+from benchmarks.quality.clicks.ebnerd import STREAM, impressions_and_clicks
 from srp4ctr.streams.events.codec import MAX_CLOCK_SKEW_MS
 from srp4ctr.streams.events.schema import Click, Impression, item_key
 from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH, Exposures
@@ -25,12 +22,9 @@ from srp4ctr.streams.state.label_join import (
     CLICKED_LATE,
     UNCLICKED,
     ImpressionLabel,
-    LabelJoin,
 )
 from srp4ctr.streams.state.reducers import LoggedEvent, fold_exposures
 
-DATA = Path(os.environ.get("SRP4CTR_DATA", "../shared/data"))
-STREAM = DATA / "ebnerd_demo" / "ebnerd_demo_event_stream.parquet"
 pytestmark = pytest.mark.skipif(
     not STREAM.is_file(), reason=f"needs EB-NeRD: there is no {STREAM}"
 )
@@ -38,65 +32,14 @@ pytestmark = pytest.mark.skipif(
 EXPOSURES, POSITIVES = 583_054, 50_273
 POSITIVES_WITHIN_S = {10: 10_655, 60: 41_172, 300: 49_510, 600: 49_982, 1800: POSITIVES}
 DAY_MS = 86_400_000
-BATCH = 500  # events between two looks at the watermark
-MAX_KEPT = 250_000
-END_MS = 4_000_000_000_000  # after everything
-
-
-def a_stream() -> Iterator[Impression | Click]:
-    """Yield the impressions and clicks in the order of their times."""
-    table = pq.read_table(STREAM)
-    table = table.filter(pc.not_equal(table["behavior"], "read"))
-    ids = (table[f"{name}_id"].cast("string").to_pylist() for name in IDS)
-    plain = (table[name].to_pylist() for name in ("behavior", "ts_ms", "position"))
-    for kind, at_ms, position, *named in zip(*plain, *ids, strict=True):
-        request, user, item = named
-        if kind == "click":
-            yield Click(
-                event_id="c",
-                request_id=request,
-                user_id=user,
-                item_id=item,
-                occurred_at=at_ms,
-            )
-        else:
-            yield Impression(
-                event_id="i",
-                request_id=request,
-                user_id=user,
-                item_id=item,
-                position=position,
-                occurred_at=at_ms,
-            )
-
-
-IDS = ("impression", "user", "item")
 
 
 @cache
 def clicked_stream() -> list[Impression | Click]:
     """Return the clicks and what they were on: no other exposure can be a positive."""
-    events = list(a_stream())
+    events = list(impressions_and_clicks())
     clicked = {identity(event) for event in events if isinstance(event, Click)}
     return [event for event in events if identity(event) in clicked]
-
-
-Known = tuple[Impression | Click, int]  # an event, and since when it is known
-
-
-def punctual(events: Iterable[Impression | Click]) -> Iterator[Known]:
-    return ((event, event.occurred_at) for event in events)
-
-
-def published(events: Iterable[Known], window_s: int = 1800) -> Iterator[ImpressionLabel]:
-    """Yield the labels as they come."""
-    join = LabelJoin(window_s * 1000, DAY_MS, MAX_KEPT)
-    for number, (event, known_ms) in enumerate(events):
-        yield from join.add(event, known_ms)
-        if number % BATCH == 0:
-            yield from join.advance()
-    yield from join.advance(END_MS)
-    assert join.forgotten_early == 0
 
 
 def joined(
@@ -104,7 +47,7 @@ def joined(
 ) -> dict[Identity, ImpressionLabel]:
     """Return the label that holds of each impression at the end."""
     held: dict[Identity, ImpressionLabel] = {}
-    for label in published(events, window_s):
+    for label in labels_of(events, window_s * 1000, DAY_MS):
         before = held.get(identity(label))
         if before is None or before.revision < label.revision:
             held[identity(label)] = label
@@ -116,7 +59,7 @@ def revisions(held: dict[Identity, ImpressionLabel]) -> Counter[int]:
 
 
 def test_the_whole_stream_joins_to_each_distinct_positive() -> None:
-    assert revisions(joined(punctual(a_stream()))) == {
+    assert revisions(joined(punctual(impressions_and_clicks()))) == {
         CLICKED: POSITIVES,
         UNCLICKED: EXPOSURES - POSITIVES,
     }
@@ -149,7 +92,7 @@ def test_one_user_whose_clock_is_ahead_closes_nobodys_window() -> None:
     ((user, _),) = Counter(event.user_id for event in clicked_stream()).most_common(1)
 
     def of_others(events: Iterable[Known]) -> list[ImpressionLabel]:
-        return [each for each in published(events, 60) if each.user_id != user]
+        return [each for each in labels_of(events, 60_000, DAY_MS) if each.user_id != user]
 
     def ahead(event: Impression | Click) -> Impression | Click:
         at_ms = event.occurred_at + (MAX_CLOCK_SKEW_MS if event.user_id == user else 0)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness.code_fingerprint import code_digest
-from benchmarks.harness.raw_logs import write_log
+from benchmarks.harness.raw_logs import END_MS, labels_of, punctual, write_log
 from benchmarks.quality.clicks.click_examples import (
     CARD,
     ITEMS,
@@ -38,7 +38,6 @@ from srp4ctr.features.offline.point_in_time import RequestSnapshots
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.events.schema import UserEvent
-from srp4ctr.streams.state.label_join import ImpressionLabel, LabelJoin
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import examples
 from srp4ctr.training.dataset.batches import Slates
@@ -50,15 +49,14 @@ HELD_OUT_SHARE = 0.2
 """Of the requests, where no boundary is given: half calibrates, half judges."""
 CALIBRATING_SHARE = 0.1
 """Of the requests before a boundary that is given."""
-END_MS = 4_000_000_000_000  # after everything
-BATCH = 500  # events between two looks at the watermark
 # A change of any of these may change what is cut.
 CUTTING_CODE = (
     *("streams", "features", "training/dataset/examples.py"),
     *(
-        "benchmarks/quality/clicks/click_sources.py",
-        "benchmarks/quality/clicks/click_cutting.py",
+        f"benchmarks/quality/clicks/{name}.py"
+        for name in ("click_sources", "click_cutting")
     ),
+    *("benchmarks/quality/clicks/ebnerd.py", "benchmarks/harness/raw_logs.py"),
 )
 _Int64s = NDArray[np.int64]
 
@@ -80,16 +78,6 @@ def examples_of(source: Source, config: RefreshConfig, folder: Path) -> Path:
     return target
 
 
-def labels_of(events: Sequence[UserEvent]) -> Iterator[ImpressionLabel]:
-    """Yield the labels of ``events`` (by time) as the stream would publish them."""
-    join = LabelJoin(LABEL_WINDOW_MS, CORRECTION_MS, len(events) + 1)
-    for number, event in enumerate(events):
-        yield from join.add(event, event.occurred_at)
-        if number % BATCH == 0:
-            yield from join.advance()
-    yield from join.advance(END_MS)
-
-
 @contextmanager
 def opened_log(
     events: Sequence[UserEvent], unseen_from_ms: int = END_MS
@@ -105,7 +93,10 @@ def opened_log(
         for each in events
     ]
     with tempfile.TemporaryDirectory() as folder:
-        labels = [(each, each.matured_at) for each in labels_of(events)]
+        joined = labels_of(
+            punctual(events), LABEL_WINDOW_MS, CORRECTION_MS, len(events) + 1
+        )
+        labels = [(each, each.matured_at) for each in joined]
         write_log(Path(folder), [*known, *labels])
         with event_tables.opened(Path(folder)) as log:
             log.database.raw_sql("SET enable_progress_bar = false")
@@ -116,7 +107,7 @@ def opened_log(
 class Instants:
     """Where time is split."""
 
-    learnt_until_ms: int
+    trained_until_ms: int
     judged_from_ms: int
 
 
@@ -124,12 +115,12 @@ def split_times(times_ms: _Int64s, judged_from_ms: int | None) -> Instants:
     """Return the instants that part the requests' times: given, or as a refresh would."""
     times_ms = np.sort(times_ms)
     if judged_from_ms is None:
-        learnt = boundary_ms(times_ms, HELD_OUT_SHARE)
-        held_out = times_ms[times_ms >= learnt]
+        trained_until = boundary_ms(times_ms, HELD_OUT_SHARE)
+        held_out = times_ms[times_ms >= trained_until]
         judged_from_ms = int(held_out[len(held_out) // 2])
     else:
-        learnt = boundary_ms(times_ms[times_ms < judged_from_ms], CALIBRATING_SHARE)
-    return Instants(learnt_until_ms=learnt, judged_from_ms=judged_from_ms)
+        trained_until = boundary_ms(times_ms[times_ms < judged_from_ms], CALIBRATING_SHARE)
+    return Instants(trained_until_ms=trained_until, judged_from_ms=judged_from_ms)
 
 
 def _cut(source: Source, config: RefreshConfig, folder: Path) -> None:
@@ -138,26 +129,26 @@ def _cut(source: Source, config: RefreshConfig, folder: Path) -> None:
     with opened_log(source.events) as log:
         found = point_in_time.snapshot(log, LENGTH, TTL_DAYS)
         instants = split_times(found.times_ms, source.judged_from_ms)
-        learnt = instants.learnt_until_ms
-        counts = point_in_time.item_counts(log, learnt)
-        past = point_in_time.histories(log, learnt)
+        trained_until = instants.trained_until_ms
+        counts = point_in_time.item_counts(log, trained_until)
+        past = point_in_time.histories(log, trained_until)
     words = vocabulary.build(
         counts,
-        source.profiles(learnt - 1).values(),
+        source.profiles(trained_until - 1).values(),
         num_oov_rows=config.num_oov_rows,
         min_item_count=config.min_item_count,
     )
-    told = found.contexts[found.times_ms < learnt].tolist()
-    words = replace(words, context_numbers=vocabulary.numbers_of(told))
+    contexts = found.contexts[found.times_ms < trained_until].tolist()
+    words = replace(words, context_numbers=vocabulary.numbers_of(contexts))
     vocabulary.save(words, folder / VOCABULARY)
-    profiles = source.profiles(learnt - 1, with_later_items=True)
+    profiles = source.profiles(trained_until - 1, with_later_items=True)
     attributes = examples.item_attributes(profiles, words)
     save(folder, "windows", examples.windows(past, LENGTH, words, attributes).tensors)
     keys = np.unique(found.candidate_item_keys)
     part = _part(found, examples.slates(found, words, attributes), keys)
     save_part(folder, "slates", part)
     rows = {
-        "calibrate_row": _row(part, learnt),
+        "calibrate_row": _row(part, trained_until),
         "judge_row": _row(part, instants.judged_from_ms),
     }
     taught = part.items[: rows["calibrate_row"]]

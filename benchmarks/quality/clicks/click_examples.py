@@ -67,7 +67,7 @@ class Part:
             for text, size in zip(self.contexts, self.slate_sizes.tolist(), strict=True)
         ]
 
-    def told(self, contexts: Sequence[str], numbers: Sequence[str]) -> "Part":
+    def with_contexts(self, contexts: Sequence[str], numbers: Sequence[str]) -> "Part":
         """Return the same with other ``contexts``, whose fields ``numbers`` are such."""
         rows, columns = read_contexts(contexts, numbers)
         features = np.array(self.slates.tensors["request_features"])
@@ -100,7 +100,10 @@ class Examples:
         """Return the same with the slate's size known to every arm."""
         contexts = {part: getattr(self, part).sized_contexts() for part in PARTS}
         numbers = vocabulary.numbers_of(contexts["train"])
-        parts = {part: getattr(self, part).told(contexts[part], numbers) for part in PARTS}
+        parts = {
+            part: getattr(self, part).with_contexts(contexts[part], numbers)
+            for part in PARTS
+        }
         return replace(self, name=f"{self.name}+size", **parts)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import FOLDER
-from benchmarks.quality.clicks.variants import ARMS, REFERENCE
+from benchmarks.quality.clicks.variants import REFERENCE, VARIANTS
 
 Result = Mapping[str, Any]
 Row = dict[str, Any]
@@ -64,21 +64,21 @@ def _row(
     key: tuple[str, str, float],
     by_seed: Mapping[int, Result],
     reference: Mapping[int, Result],
-    asked: int,
+    num_seeds: int,
 ) -> Row:
-    data, arm, share = key
+    data, variant, share = key
     every = list(by_seed.values())
     figures = [result["figures"][data] for result in every]
     row: Row = {
         "data": data,
-        "model": arm if share == 1.0 else f"{arm}@{share:.0%}",
+        "model": variant if share == 1.0 else f"{variant}@{share:.0%}",
         "hr10": None,
         "ndcg10": None,
         "seeds": len(every),
-        "seeds_failed": asked - len(every),
+        "seeds_failed": num_seeds - len(every),
         "flops_1": every[0]["flops"].get("1"),
         "flops_100": every[0]["flops"].get("100"),
-        "meaning": _meaning(arm, every[0]),
+        "meaning": _meaning(variant, every[0]),
         "chosen": every[0]["chosen"],
         "seconds": {
             stage: _mean([result["seconds"][stage] for result in every])
@@ -92,16 +92,16 @@ def _row(
         differences = [
             _minus(result["figures"][data][name], reference[seed]["figures"][data][name])
             for seed, result in by_seed.items()
-            if seed in reference and arm != REFERENCE
+            if seed in reference and variant != REFERENCE
         ]
         row[f"{name}_minus_srp4ctr"] = _mean(differences)
         row[f"{name}_minus_srp4ctr_se"] = _error(differences)
     return row
 
 
-def _meaning(arm: str, result: Result) -> str:
+def _meaning(variant: str, result: Result) -> str:
     """Return what the arm is; a peer, which is no arm of ours, says so itself."""
-    return str(result["meaning"]) if "meaning" in result else ARMS[arm].meaning
+    return str(result["meaning"]) if "meaning" in result else VARIANTS[variant].meaning
 
 
 def _minus(value: float | None, other: float | None) -> float | None:

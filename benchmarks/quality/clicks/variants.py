@@ -49,7 +49,7 @@ EPOCHS: tuple[Changes, ...] = tuple({"finetune_epochs": count} for count in (1, 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson:
+class TrainingTask:
     """What an arm learns from, and by which recipe."""
 
     examples: Examples
@@ -60,7 +60,7 @@ class Lesson:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Learnt:
+class TrainedModel:
     """What an arm made of a lesson."""
 
     logits: Callable[[Part], NDArray[np.float32]]
@@ -72,7 +72,7 @@ class Learnt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelArm:
+class ModelVariant:
     """A click model in torch."""
 
     meaning: str
@@ -90,19 +90,19 @@ class ModelArm:
         model = replace(config.model, **self.model)
         return replace(config, **{**self.recipe, **chosen, "model": model})
 
-    def learn(self, lesson: Lesson, chosen: Changes) -> Learnt:
+    def learn(self, task: TrainingTask, chosen: Changes) -> TrainedModel:
         """Pre-train where the arm does, fine-tune; count what a request costs."""
-        config = self.config(lesson.config, chosen)
-        examples, seconds = lesson.examples, {}
+        config = self.config(task.config, chosen)
+        examples, seconds = task.examples, {}
         torch.manual_seed(config.seed)
-        model = self.build(config.model, examples.sizes).to(lesson.device)
+        model = self.build(config.model, examples.sizes).to(task.device)
         if self.is_pretrained:
             assert isinstance(model, SRP4CTR)
-            seconds["pretrain"] = pretrained(model, examples, config, lesson.pretrained_dir)
+            seconds["pretrain"] = pretrained(model, examples, config, task.pretrained_dir)
         began = time.process_time()
         finetune(model, examples.train.slates, config, FitOptions())
         seconds["finetune"] = time.process_time() - began
-        return Learnt(
+        return TrainedModel(
             logits=lambda part: serving_logits(model, part.slates),
             seconds=seconds,
             flops={n: request_flops(model, examples.judge, n) for n in (1, 100)},
@@ -110,7 +110,7 @@ class ModelArm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TreeArm:
+class TreeVariant:
     """LightGBM; its rounds are chosen by early stopping on the calibrating slates."""
 
     meaning: str
@@ -119,36 +119,36 @@ class TreeArm:
     grid: Grid = (({"with_items": False}, {"with_items": True}),)
     tuned_as: str = ""
 
-    def learn(self, lesson: Lesson, chosen: Changes) -> Learnt:
+    def learn(self, task: TrainingTask, chosen: Changes) -> TrainedModel:
         """Grow trees on the tabular columns."""
-        examples = lesson.examples
+        examples = task.examples
         began = time.process_time()
         columns = trees.columns_of(examples.train, chosen.get("with_items", False))
         booster = trees.learn(
             examples.train,
             examples.calibrate,
             columns,
-            {"objective": self.objective, "seed": lesson.config.seed},
+            {"objective": self.objective, "seed": task.config.seed},
         )
-        return Learnt(
+        return TrainedModel(
             logits=lambda part: trees.logits(booster, columns, part),
             seconds={"finetune": time.process_time() - began},
         )
 
 
-Arm = ModelArm | TreeArm
+Variant = ModelVariant | TreeVariant
 
 
-def tune(arm: Arm, lesson: Lesson) -> tuple[Changes, list[Changes]]:
+def tune(variant: Variant, task: TrainingTask) -> tuple[Changes, list[Changes]]:
     """Return what of the arm's grid serves the calibrating slates best, and all tries."""
     chosen: Changes = {}
     tried: list[Changes] = []
     least = math.inf
-    for step in arm.grid:
+    for step in variant.grid:
         best = chosen
         for changes in step:
             candidate = {**chosen, **changes}
-            loss = calibrating_loss(arm.learn(lesson, candidate), lesson.examples)
+            loss = calibrating_loss(variant.learn(task, candidate), task.examples)
             tried.append({**candidate, "log_loss": loss})
             if loss < least:
                 best, least = candidate, loss
@@ -156,11 +156,11 @@ def tune(arm: Arm, lesson: Lesson) -> tuple[Changes, list[Changes]]:
     return chosen, tried
 
 
-def calibrating_loss(learnt: Learnt, examples: Examples) -> float:
+def calibrating_loss(trained: TrainedModel, examples: Examples) -> float:
     """Return the log loss of the calibrating slates, by Platt's scaling of themselves."""
     shown = examples.calibrate.slates.shown
     clicked = examples.calibrate.slates.clicked[shown]
-    logits = learnt.logits(examples.calibrate)[shown]
+    logits = trained.logits(examples.calibrate)[shown]
     return metrics.log_loss(clicked, fit_platt(clicked, logits).probabilities(logits))
 
 
@@ -180,11 +180,11 @@ def request_flops(model: ClickModel, part: Part, candidates: int) -> int:
     return int(counter.get_total_flops())
 
 
-def _variant(
+def _ablation(
     meaning: str, recipe: Changes | None = None, model: Changes | None = None
-) -> ModelArm:
+) -> ModelVariant:
     """Return SRP4CTR with changes to its recipe or its blocks; it takes over its tuning."""
-    return ModelArm(
+    return ModelVariant(
         meaning=meaning,
         is_pretrained=True,
         recipe=recipe or {},
@@ -193,9 +193,9 @@ def _variant(
     )
 
 
-def _baselines() -> dict[str, ModelArm]:
+def _baselines() -> dict[str, ModelVariant]:
     return {
-        name: ModelArm(
+        name: ModelVariant(
             meaning=_first_line(build),
             build=build,
             seeds=MANY_SEEDS if name in ("din", "bst") else SEEDS,
@@ -208,35 +208,35 @@ def _first_line(build: Callable[..., ClickModel]) -> str:
     return (build.__doc__ or "").strip().partition("\n")[0]
 
 
-ARMS: Mapping[str, Arm] = {
-    REFERENCE: ModelArm(
+VARIANTS: Mapping[str, Variant] = {
+    REFERENCE: ModelVariant(
         meaning="SRP4CTR as a refresh trains it",
         is_pretrained=True,
         seeds=MANY_SEEDS,
         grid=(ID_DROPOUTS, RATES, EPOCHS, ENCODER_RATES),
     ),
-    "srp4ctr-none": ModelArm(
+    "srp4ctr-none": ModelVariant(
         meaning="SRP4CTR without pre-training",
         seeds=MANY_SEEDS,
         grid=(ID_DROPOUTS, RATES, EPOCHS, ENCODER_RATES),
     ),
-    "lightgbm": TreeArm(meaning="LightGBM, log loss", objective="binary"),
-    "lightgbm-rank": TreeArm(
+    "lightgbm": TreeVariant(meaning="LightGBM, log loss", objective="binary"),
+    "lightgbm-rank": TreeVariant(
         meaning="LightGBM, LambdaRank", objective="lambdarank", seeds=SEEDS
     ),
     **_baselines(),
-    "srp4ctr-bert": _variant("pre-trained on item ids alone", {"pretraining": "bert"}),
-    "srp4ctr-items": _variant("item-related masks alone", {"pretraining": "items"}),
-    "srp4ctr-behaviors": _variant("behaviour masks alone", {"pretraining": "behaviors"}),
-    "srp4ctr-no-cross-attention": _variant(
+    "srp4ctr-bert": _ablation("pre-trained on item ids alone", {"pretraining": "bert"}),
+    "srp4ctr-items": _ablation("item-related masks alone", {"pretraining": "items"}),
+    "srp4ctr-behaviors": _ablation("behaviour masks alone", {"pretraining": "behaviors"}),
+    "srp4ctr-no-cross-attention": _ablation(
         "candidates do not look at the history", model={"use_cross_attention": False}
     ),
-    "srp4ctr-no-querying": _variant(
+    "srp4ctr-no-querying": _ablation(
         "the mean state instead of queries", model={"use_querying": False}
     ),
-    "srp4ctr-last-layer": _variant(
+    "srp4ctr-last-layer": _ablation(
         "candidates read the last layer alone", model={"use_all_layers": False}
     ),
-    "srp4ctr-frozen-items": _variant("the item table frozen", {"freeze": "item_table"}),
-    "srp4ctr-frozen-encoder": _variant("the encoder frozen", {"freeze": "encoder"}),
+    "srp4ctr-frozen-items": _ablation("the item table frozen", {"freeze": "item_table"}),
+    "srp4ctr-frozen-encoder": _ablation("the encoder frozen", {"freeze": "encoder"}),
 }

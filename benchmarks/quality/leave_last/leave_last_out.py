@@ -46,7 +46,7 @@ class LeaveLast:
         return np.diff(self.histories.starts)
 
     @cached_property
-    def learnt(self) -> UserHistories:
+    def training_part(self) -> UserHistories:
         """The training part: each history without its last two behaviours."""
         keys = np.arange(len(self.histories.behaviors.item_keys))
         ends = np.repeat(self.histories.starts[1:], self.counts)
@@ -60,7 +60,7 @@ class LeaveLast:
     @cached_property
     def popularity(self) -> tuple[Int64s, Int64s]:
         """Item keys, ascending, and how often the training part has each."""
-        return np.unique(self.learnt.behaviors.item_keys, return_counts=True)
+        return np.unique(self.training_part.behaviors.item_keys, return_counts=True)
 
     @cached_property
     def words(self) -> Vocabulary:
@@ -92,7 +92,9 @@ class LeaveLast:
 
     def windows(self) -> Windows:
         """Return what pre-training may see."""
-        return examples.windows(self.learnt, self.length, self.words, self.attributes)
+        return examples.windows(
+            self.training_part, self.length, self.words, self.attributes
+        )
 
     def answers(self, place: int) -> Int64s:
         """Return each user's item (U,) at ``place`` from the end."""
@@ -114,7 +116,7 @@ class LeaveLast:
         """Return the item keys (R, L) that ``users`` had before ``place`` from the end."""
         return self._before(users, self.counts[users] - place).item_keys
 
-    def lessons(
+    def training_slates(
         self, rng: np.random.Generator, negatives: int, rounds: int, share: float = 1.0
     ) -> Slates:
         """Return the training part as slates: an item that came next, and ``negatives``.
@@ -124,7 +126,7 @@ class LeaveLast:
         evenly from the items that the user did not touch. Counts leave out the behaviour
         that is to be foretold, as they do in the test.
         """
-        starts, behaviors = self.learnt.starts, self.learnt.behaviors
+        starts, behaviors = self.training_part.starts, self.training_part.behaviors
         counts = np.diff(starts)
         users = np.repeat(np.arange(len(counts)), counts)
         places = np.arange(len(users)) - starts[:-1][users]
@@ -142,9 +144,9 @@ class LeaveLast:
 
     def untouched(self, users: Int64s, rng: np.random.Generator, count: int) -> Int64s:
         """Return ``count`` items (users, count) that the training part does not have."""
-        learnt = self.learnt
-        owners = np.repeat(np.arange(len(self.counts)), np.diff(learnt.starts))
-        index = np.searchsorted(self.items, learnt.behaviors.item_keys)
+        training_part = self.training_part
+        owners = np.repeat(np.arange(len(self.counts)), np.diff(training_part.starts))
+        index = np.searchsorted(self.items, training_part.behaviors.item_keys)
         touched = np.unique(owners * len(self.items) + index)
         drawn = rng.integers(len(self.items), size=(len(users), count))
         while True:

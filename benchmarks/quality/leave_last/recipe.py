@@ -30,9 +30,9 @@ class Recipe:
     sasrec_drawn: int = 500
     """Items that a batch's right ones compete with."""
 
-    def of(self, arm: str) -> Mapping[str, Any]:
-        """Return what of it ``arm`` reads: its result does not depend on the rest."""
-        is_sasrec = arm == "sasrec"
+    def of(self, variant: str) -> Mapping[str, Any]:
+        """Return what of it ``variant`` reads: its result does not depend on the rest."""
+        is_sasrec = variant == "sasrec"
         return {
             field.name: getattr(self, field.name)
             for field in fields(self)

@@ -53,8 +53,8 @@ def test_a_life_of_less_than_a_minute_says_nothing(tmp_path: Path) -> None:
 
 
 def test_visitors_ask_for_the_items_that_the_bundle_knows() -> None:
-    asked = {update.item_id for update in catalogue_events(0)}
-    assert asked == set(item_ids())
+    item_ids_of_visitors = {update.item_id for update in catalogue_events(0)}
+    assert item_ids_of_visitors == set(item_ids())
 
 
 def test_calls_are_told_apart_by_what_had_been_done_before(tmp_path: Path) -> None:

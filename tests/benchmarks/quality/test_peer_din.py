@@ -184,7 +184,7 @@ def test_differences_are_told_where_click_quality_ran_the_same(tmp_path: Path) -
     tuning = Job(
         root=tmp_path,
         folder=folder,
-        arm=REFERENCE,
+        variant=REFERENCE,
         config=RefreshConfig(),
         with_frozen=True,
     )
