@@ -1,8 +1,8 @@
 """Question: what has been measured, claim by claim?
 
-Files under ``results/`` → docs/benchmarks.md: a row a claim with one number, and where,
-when and how it was measured. A claim without a committed result has no row. The claims'
-sentences stand in ``claims_*.py``. The same results give the same bytes.
+Files under ``results/`` → docs/benchmarks.md: a row per claim with one number, and where,
+when and how it was measured. A claim without a committed result has no row. The claims
+are in ``claims.toml``. The same results give the same bytes.
 
     make benchmarks-page
 """
@@ -13,25 +13,18 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from benchmarks import ROOT
 from benchmarks.quality.clicks.click_report import RESULTS
+from benchmarks.report import claims
 from benchmarks.report.claims import Claim
-from benchmarks.report.claims_model import MODEL
-from benchmarks.report.claims_serving import MONITORING, SERVING, WHOLE
-from benchmarks.report.claims_streams import STREAMS
 from srp4ctr.atomic_files import replace_text
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-PARTS = {
-    "Streams and features": STREAMS,
-    "The model": MODEL,
-    "Serving": SERVING,
-    "Monitoring": MONITORING,
-    "The whole system": WHOLE,
-}
+PARTS = claims.read()
 BY_HAND = "recorded.json"
 UNKNOWN = "not recorded"
 MARK = "†"
@@ -83,8 +76,8 @@ def page(results: Path) -> str:
     """Return the whole page for the files in ``results``."""
     measured = list(rows(results))
     parts = [OPENING]
-    for part, claims in PARTS.items():
-        lines = [_row(claim, found) for claim, found in measured if claim in claims]
+    for part, members in PARTS.items():
+        lines = [_row(claim, found) for claim, found in measured if claim in members]
         if lines:
             parts.append("\n".join([f"## {part}\n\n{_TITLES}", *lines]))
     return "\n\n".join([*parts, CLOSING]) + "\n"
@@ -93,9 +86,9 @@ def page(results: Path) -> str:
 def rows(results: Path) -> Iterator[tuple[Claim, Measurement]]:
     """Yield each claim that has a result in ``results``."""
     recorded = _recorded(results)
-    for claim in (claim for claims in PARTS.values() for claim in claims):
-        entry = recorded.get(claim.run or claim.name)
-        if measured := _measurement(results / claim.file, entry):
+    for claim in chain.from_iterable(PARTS.values()):
+        entry = recorded.get(claim.run.entry)
+        if measured := _measurement(results / claim.run.file, entry):
             yield claim, measured
 
 
@@ -144,7 +137,7 @@ def _row(claim: Claim, measured: Measurement) -> str:
     mark = f" {MARK}" if measured.by_hand else ""
     cells = (
         *(claim.sentence, claim.number(measured.found), measured.hardware),
-        *(measured.commit, f"{measured.date}{mark}", f"`{claim.command}`"),
+        *(measured.commit, f"{measured.date}{mark}", f"`{claim.run.command}`"),
     )
     return f"| {' | '.join(cells)} |"
 

@@ -47,7 +47,7 @@ def test_the_page_is_what_the_results_say() -> None:
 
 def test_every_result_has_a_row_or_is_the_evidence_of_another_page() -> None:
     files = {path.name for path in RESULTS.iterdir()} - {BY_HAND}
-    shown = {claim.file for claim, _ in rows(RESULTS)}
+    shown = {claim.run.file for claim, _ in rows(RESULTS)}
     assert files - shown - EVIDENCE_OF_OTHER_PAGES.keys() == set()
     for other in EVIDENCE_OF_OTHER_PAGES.values():
         assert (ROOT / other).is_file()
@@ -56,21 +56,19 @@ def test_every_result_has_a_row_or_is_the_evidence_of_another_page() -> None:
 def test_everything_recorded_by_hand_has_a_row_and_still_holds() -> None:
     recorded = json.loads((RESULTS / BY_HAND).read_text())
     assert recorded["recorded_by_hand"] is True
-    marked = {claim.run or claim.name for claim, each in rows(RESULTS) if each.by_hand}
-    replaced = {
-        claim.run or claim.name for claim, each in rows(RESULTS) if not each.by_hand
-    }
+    marked = {claim.run.entry for claim, each in rows(RESULTS) if each.by_hand}
+    replaced = {claim.run.entry for claim, each in rows(RESULTS) if not each.by_hand}
     assert recorded["runs"].keys() - replaced == marked
 
 
 def test_every_claim_is_a_sentence_with_a_command_that_exists() -> None:
     for claim in CLAIMS:
         assert re.fullmatch(r"[A-Z0-9][^|]+\.", claim.sentence)
-        if not claim.typed:
-            assert claim.name in modules()
+        if not claim.run.make:
+            assert claim.run.benchmark in modules()
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    typed = {claim.typed.removeprefix("make ") for claim in CLAIMS if claim.typed}
-    assert typed | {"benchmarks-page"} <= set(targets)
+    made = {claim.run.make for claim in CLAIMS if claim.run.make}
+    assert made | {"benchmarks-page"} <= set(targets)
 
 
 def test_without_results_there_is_no_row(tmp_path: Path) -> None:
