@@ -26,10 +26,10 @@ import msgspec
 import numpy as np
 import psutil
 
-from benchmarks import FOLDER
+from benchmarks import say
 from benchmarks.operations.monitoring_alerts import Fired, fired
 from benchmarks.operations.monitoring_page import TritonPage, shown
-from benchmarks.quality.clicks.click_sources import of_ebnerd, say
+from benchmarks.quality.clicks.click_sources import of_ebnerd
 from srp4ctr.monitoring.collector.exporter import Monitor, MonitorSources
 from srp4ctr.monitoring.collector.label_reader import LabelBatch, ReceivedLabel
 from srp4ctr.monitoring.config import MonitorConfig
@@ -46,7 +46,6 @@ LABEL_WINDOW_S = 1800.0
 WINDOW_S = 24 * 3600.0  # a smaller site's: an hour has 1,800 impressions
 MINUTE_MS = 60_000
 OVERHEAD_LABELS = 1_000_000
-RESULTS = FOLDER / "results" / "monitoring.json"
 # The alert that each fault deserves, by version.
 DESERVED = {("Srp4ctrCalibrationIsOff", OVER_PREDICTING), ("Srp4ctrVersionIsDear", COSTLY)}
 
@@ -74,8 +73,6 @@ def main() -> None:
         **overhead,
     }
     print(_table(replayed.qualities, found))
-    if not options.quick:
-        RESULTS.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report))
 
 
@@ -270,7 +267,7 @@ def _arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--labels", type=int, default=LABELS)
     add("--overhead", type=int, default=OVERHEAD_LABELS)
-    add("--quick", action="store_true", help="write no results")
+    add("--quick", action="store_true", help=argparse.SUPPRESS)  # wrote no result file
     return parser.parse_args()
 
 

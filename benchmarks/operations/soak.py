@@ -23,7 +23,6 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from benchmarks import FOLDER
 from benchmarks.fault_injection.progress import behind
 from benchmarks.operations.soak_figures import Growth, Kept, Memory, kept
 from benchmarks.operations.soak_stack import SERVING_KILLED, Soaked, soaked
@@ -37,7 +36,6 @@ from benchmarks.operations.soak_traffic import (
 from srp4ctr.embedded import apache_kafka
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
 
-RESULTS = FOLDER / "results" / "soak.json"
 NOTES, PROGRESS = "visits", "progress.jsonl"
 CALIBRATION, SOAK = "c", "s"
 ENDED = "a worker ended of itself"
@@ -58,8 +56,6 @@ def main() -> None:
         folder = (options.keep or Path(name)).resolve()
         with soaked(folder / "data", options.broker, workers) as stack:
             figures = soak(stack, folder, options)
-    if options.hours >= 1.0:
-        RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures))
 
 
@@ -217,7 +213,7 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--hours", type=float, default=1.0, help="less than one leaves no result")
+    add("--hours", type=float, default=1.0)
     add("--minutes", type=float, help="instead of hours")
     add("--broker", choices=("kafka", "noida"), default="kafka")
     add("--fault-every-s", type=float, default=180.0)

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks import RESULTS, say
+from benchmarks.harness.pool import run_all
 from benchmarks.harness.result_cache import keep, restore
 from benchmarks.harness.runner import (
     RUNS,
@@ -27,11 +29,11 @@ from benchmarks.harness.runner import (
     encoder_of,
     prepare,
     run,
-    run_all,
 )
+from benchmarks.harness.saved_result import merge_rows
 from benchmarks.quality.clicks import click_report
 from benchmarks.quality.clicks.click_cutting import examples_of
-from benchmarks.quality.clicks.click_sources import read, say
+from benchmarks.quality.clicks.click_sources import read
 from benchmarks.quality.clicks.variants import VARIANTS, Changes
 from srp4ctr.training.config import RefreshConfig
 
@@ -39,8 +41,8 @@ ROOT = Path(".data/benchmarks/click_quality")
 QUICK_EVENTS = 60_000
 QUICK_SEEDS = 1
 SIZES = {"unknown": (False,), "known": (True,), "both": (False, True)}
-RESULTS = click_report.RESULTS / "click_quality.json"
-SEEDS = "click_quality.seeds.jsonl"
+FILE = RESULTS / "click_quality.json"
+SEEDS = FILE.with_suffix(".seeds.jsonl")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +79,9 @@ def main() -> None:
             jobs += jobs_of(plan, name, arguments.events)
         except (ValueError, ConnectionError) as error:
             raise SystemExit(f"{name}: {error}") from error
-    kept, runs = click_report.RESULTS / SEEDS, plan.root / RUNS
+    runs = plan.root / RUNS
     if not plan.is_quick:
-        restore(kept, runs)
+        restore(SEEDS, runs)
     measured, files = _measure(plan, jobs)
     rows = click_report.rows_of(
         [each for each in measured if each],
@@ -87,8 +89,8 @@ def main() -> None:
     )
     print(click_report.table(rows))
     if not plan.is_quick:
-        click_report.write(rows, RESULTS)
-        keep(files, runs, kept)
+        merge_rows(rows, FILE, ("data", "model"))
+        keep(files, runs, SEEDS)
     print(json.dumps({"rows": rows}))
     if None in measured:
         raise SystemExit(

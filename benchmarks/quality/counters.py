@@ -19,12 +19,13 @@ import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import say
 from benchmarks.models.trees import PARAMETERS
 from benchmarks.quality.click_quality import ROOT
 from benchmarks.quality.clicks.click_cutting import examples_of
 from benchmarks.quality.clicks.click_examples import Examples, Part, load
 from benchmarks.quality.clicks.click_scores import mean_auc
-from benchmarks.quality.clicks.click_sources import read, say
+from benchmarks.quality.clicks.click_sources import read
 from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.evaluation import metrics

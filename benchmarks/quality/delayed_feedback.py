@@ -26,13 +26,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import FOLDER
+from benchmarks import say
 from benchmarks.harness.raw_logs import labels_of, punctual, write_log
 from benchmarks.quality.clicks import ebnerd
 from benchmarks.quality.clicks.click_cutting import CORRECTION_MS, TTL_DAYS
 from benchmarks.quality.clicks.click_examples import LENGTH
 from benchmarks.quality.clicks.click_scores import mean_auc
-from benchmarks.quality.clicks.click_sources import say
 from srp4ctr.features.offline import event_tables, point_in_time
 from srp4ctr.features.offline.point_in_time import RequestSnapshots
 from srp4ctr.features.tensors import vocabulary
@@ -49,7 +48,6 @@ from srp4ctr.training.objectives.finetuning import serving_logits
 from srp4ctr.training.refresh.stages import finetune
 
 WINDOW_S = 60
-RESULTS = FOLDER / "results" / "delayed_feedback.json"
 FROZEN, WEIGHTED, CORRECTED = "frozen", "fake-negative weighted", "corrected"
 METRICS = ("auc", "gauc", "log_loss", "calibration")
 # Small, so that the comparison takes minutes; pre-training would change no arm's labels.
@@ -96,8 +94,6 @@ def main() -> None:
         of_variant(variant, task, options.seeds)
         for variant in (FROZEN, WEIGHTED, CORRECTED)
     ]
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
     print(json.dumps({"rows": rows}))
 
 

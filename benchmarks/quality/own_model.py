@@ -24,9 +24,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import FOLDER
+from benchmarks import RESULTS, say
 from benchmarks.harness.code_fingerprint import TRAINING_CODE, code_digest
 from benchmarks.harness.result_cache import keep, restore
+from benchmarks.harness.saved_result import merge_rows
 from benchmarks.models.downstream_models import (
     LOGIT,
     QUERIES,
@@ -45,22 +46,21 @@ from benchmarks.quality.clicks.click_examples import (
     load,
 )
 from benchmarks.quality.clicks.click_pretraining import pretrained
-from benchmarks.quality.clicks.click_scores import figures
-from benchmarks.quality.clicks.click_sources import read, say
+from benchmarks.quality.clicks.click_scores import calibrated_figures, calibration_of
+from benchmarks.quality.clicks.click_sources import read
 from srp4ctr.atomic_files import replace_text
 from srp4ctr.streams.events.schema import Impression
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import slate_batch, slate_lengths
 from srp4ctr.training.dataset.bucket_sampler import in_order
-from srp4ctr.training.evaluation.calibration import fit_platt
 from srp4ctr.training.export.onnx_export import score_knowing
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives.finetuning import SCORING_ROWS
 from srp4ctr.training.refresh.stages import finetune
 
-RESULTS = FOLDER / "results" / "own_model.json"
-SEEDS = RESULTS.with_suffix(".seeds.jsonl")
+FILE = RESULTS / "own_model.json"
+SEEDS = FILE.with_suffix(".seeds.jsonl")
 RUNS = ROOT / "own_model"
 CODE = (*TRAINING_CODE, "benchmarks/models/downstream_models.py")
 SETTINGS = {
@@ -121,7 +121,7 @@ def main() -> None:
     means = list(_means(rows))
     print(_table(means))
     if not options.quick:
-        _publish(means)
+        merge_rows(means, FILE, ("data",))
     print(json.dumps({"rows": means}))
 
 
@@ -130,14 +130,6 @@ def _file(data: str, examples: Examples, config: RefreshConfig) -> Path:
     said = repr((examples.digest, config, code_digest(*CODE))).encode()
     digest = hashlib.sha256(said).hexdigest()[:12]
     return RUNS / f"{data}-seed{config.seed}-{digest}.json"
-
-
-def _publish(rows: Sequence[Row]) -> None:
-    """Write ``rows`` in the place of those of the same data; other data's stay."""
-    new = {row["data"] for row in rows}
-    old = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
-    kept = [row for row in old if row["data"] not in new]
-    RESULTS.write_text(json.dumps({"rows": [*kept, *rows]}, indent=1) + "\n")
 
 
 def _examples(data: str, config: RefreshConfig) -> tuple[Examples, int]:
@@ -236,10 +228,10 @@ def _joined(examples: Examples, later: Part) -> Part:
 
 def _judged(examples: Examples, parts: Parts, score: Scorer) -> Row:
     """Return what the newest slates say of a model, calibrated on those before."""
-    shown = parts.stop.slates.shown
-    platt = fit_platt(parts.stop.slates.clicked[shown], score(parts.stop)[shown])
-    probabilities = platt.probabilities(score(parts.judge)[parts.judge.slates.shown])
-    found = figures(examples, parts.judge, probabilities)
+    stop, judge = parts.stop, parts.judge
+    platt = calibration_of(stop, score(stop)[stop.slates.shown])
+    logits = score(judge)[judge.slates.shown]
+    found = calibrated_figures(examples, judge, logits, platt)
     return {name: found[name] for name in FIGURES}
 
 

@@ -22,29 +22,28 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from benchmarks import FOLDER
+from benchmarks import FOLDER, say
 from benchmarks.harness.code_fingerprint import code_digest
 from benchmarks.harness.runner import RUNS, Job, Result, choose, run
+from benchmarks.harness.saved_result import merge_rows
 from benchmarks.models.peers.impressions import save_impressions
-from benchmarks.quality.click_quality import RESULTS, ROOT
+from benchmarks.quality.click_quality import FILE, ROOT
 from benchmarks.quality.clicks import click_report
 from benchmarks.quality.clicks.click_examples import CARD, Examples, Part, load, name_of
-from benchmarks.quality.clicks.click_scores import figures
-from benchmarks.quality.clicks.click_sources import say
+from benchmarks.quality.clicks.click_scores import (
+    calibrated_figures,
+    calibrated_loss,
+    calibration_of,
+)
 from benchmarks.quality.clicks.variants import REFERENCE
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import Arrays
-from srp4ctr.training.evaluation import metrics
-from srp4ctr.training.evaluation.calibration import fit_platt
 
 LIBRARY, PINNED = "torch-rechub", "0.9.0"
 NAME = f"din ({LIBRARY} {PINNED.rpartition('.')[0]})"
@@ -100,7 +99,7 @@ def main() -> None:
         rows += [row for row in found if row["model"] == NAME]
     print(click_report.table(rows))
     if not options.quick:
-        click_report.write(rows, RESULTS)
+        merge_rows(rows, FILE, ("data", "model"))
     print(json.dumps({"rows": rows}))
 
 
@@ -155,31 +154,22 @@ def _measure(folder: Path, options: argparse.Namespace) -> list[Result]:
         save_impressions(examples, first.inputs)
         rates = RATES[1:2] if options.quick else RATES
         tried = [replace(first, rate=rate) for rate in rates]
-        best = min(tried, key=lambda fit: calibrating_loss(examples, fit.outputs()))
+        best = min(
+            tried,
+            key=lambda fit: calibrated_loss(examples.calibrate, fit.outputs()["calibrate"]),
+        )
         seeds = range(1 if options.quick else options.seeds)
         fits = [replace(best, seed=seed) for seed in seeds]
         return [result_of(examples, fit, options.frozen) for fit in fits]
 
 
-def calibrating_loss(examples: Examples, outputs: Arrays) -> float:
-    """Return the log loss of the calibrating slates, by Platt's scaling of themselves."""
-    clicked = _clicked(examples.calibrate)
-    logits = outputs["calibrate"]
-    return metrics.log_loss(clicked, fit_platt(clicked, logits).probabilities(logits))
-
-
 def result_of(examples: Examples, fit: Fit, with_frozen: bool) -> Result:
     """Return the figures of ``fit``, calibrated as every arm is."""
     outputs = fit.outputs()
-    platt = fit_platt(_clicked(examples.calibrate), outputs["calibrate"])
-    parts = {"judge": examples.name} | (
-        {"frozen": f"{examples.name} frozen"} if with_frozen else {}
-    )
-    judged: dict[str, Mapping[str, Any]] = {}
-    for part, data in parts.items():
-        probabilities = platt.probabilities(outputs[part])
-        found = figures(examples, getattr(examples, part), probabilities)
-        judged[data] = {name: v if np.isfinite(v) else None for name, v in found.items()}
+    platt = calibration_of(examples.calibrate, outputs["calibrate"])
+    parts = {"judge": examples.name}
+    if with_frozen:
+        parts["frozen"] = f"{examples.name} frozen"
     return {
         "arm": NAME,
         "meaning": MEANING,
@@ -188,17 +178,18 @@ def result_of(examples: Examples, fit: Fit, with_frozen: bool) -> Result:
         "chosen": {"learning_rate": fit.rate, "epochs": fit.epochs},
         "seconds": {"finetune": float(outputs["seconds"])},
         "flops": dict(zip(("1", "100"), outputs["flops"].tolist(), strict=True)),
-        "figures": judged,
+        "figures": {
+            data: calibrated_figures(
+                examples, getattr(examples, part), outputs[part], platt
+            )
+            for part, data in parts.items()
+        },
     }
 
 
 @functools.cache
 def _code() -> str:
     return code_digest(*CODE)
-
-
-def _clicked(part: Part) -> NDArray[np.float32]:
-    return part.slates.clicked[part.slates.shown]
 
 
 def _fraction(examples: Examples) -> Examples:

@@ -15,11 +15,8 @@ import hashlib
 import itertools
 import json
 import math
-import multiprocessing
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +24,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks import RESULTS, say
 from benchmarks.harness.code_fingerprint import code_digest
+from benchmarks.harness.pool import run_all
 from benchmarks.harness.result_cache import keep, restore
+from benchmarks.harness.saved_result import merge_rows
 from benchmarks.quality.leave_last import scores
 from benchmarks.quality.leave_last.files import part_of, read
 from benchmarks.quality.leave_last.leave_last_out import TEST, VALIDATION, LeaveLast
@@ -39,8 +39,8 @@ from srp4ctr.training.export.flops import count, sizes_of
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 
-RESULTS = Path("benchmarks/results/pretraining.json")
-SEEDS = RESULTS.with_suffix(".seeds.jsonl")
+FILE = RESULTS / "pretraining.json"
+SEEDS = FILE.with_suffix(".seeds.jsonl")
 REPEATED = 5  # seeds of SRP4CTR with and without pre-training; the others have three
 QUICK_USERS, QUICK_EPOCHS = 3_000, 0.25
 SCORED_USERS = 1_000  # at once: a hundred candidates each
@@ -63,9 +63,16 @@ class Run:
         share = self.recipe.label_share
         return self.variant if share == 1.0 else f"{self.variant}@{share:.0%}"
 
+    def __str__(self) -> str:
+        return f"{self.model}, seed {self.seed}"
+
+    def progress(self, stage: str, done: int, total: int, note: str) -> None:
+        """Print how far it is."""
+        say(f"{self}: {stage} {done} of {total} {note}")
+
     @property
     def file(self) -> Path:
-        """Where its result is kept: other code, recipe or size is another run."""
+        """Where its result is cached: other code, recipe or size is another run."""
         code = code_digest(*VARIANTS_CODE)
         said = repr((self.users, self.recipe.of(self.variant), code)).encode()
         digest = hashlib.sha256(said).hexdigest()[:8]
@@ -79,27 +86,25 @@ def main() -> None:
     restore(SEEDS, RUNS)
     runs = list(_runs(options))
     missing = [run for run in runs if not run.file.is_file()]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
-        for number, done in enumerate(pool.map(execute, missing), start=1):
-            print(f"{number} of {len(missing)}: {done}", file=sys.stderr, flush=True)
+    if None in run_all(execute, missing, options.workers):
+        raise SystemExit("some runs failed: see above")
     results = [json.loads(run.file.read_text()) for run in runs]
     rows = summary(results)
     print(table(rows))
     if not options.quick:
-        _publish(rows)
+        merge_rows(rows, FILE, ("data", "model"))
         keep([run.file for run in runs], RUNS, SEEDS)
     print(json.dumps({"rows": rows}))
 
 
-def execute(run: Run) -> str:
-    """Train and judge one arm, keep the result in its file, and say what came out."""
+def execute(run: Run) -> bool:
+    """Train and evaluate one variant, cache the result in its file, and print it."""
     torch.set_num_threads(1)
     data = read(run.folder, run.name)
     if run.users is not None:
         data = part_of(data, run.users)
     began = time.process_time()
-    trained = VARIANTS[run.variant](data, run.seed, run.recipe, _progress(run))
+    trained = VARIANTS[run.variant](data, run.seed, run.recipe, run.progress)
     seconds = time.process_time() - began + trained.found_s
     ranks = {
         place: _ranks(data, trained.scorer, place, run.seed) for place in (VALIDATION, TEST)
@@ -119,8 +124,9 @@ def execute(run: Run) -> str:
     }
     RUNS.mkdir(parents=True, exist_ok=True)
     replace_text(run.file, json.dumps(result))
-    said = ", ".join(f"{name} {value:.4f}" for name, value in test.items())
-    return f"{run.model}, seed {run.seed}: {said} ({seconds:.0f} s)"
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in test.items())
+    say(f"{run}: {figures} ({seconds:.0f} s)")
+    return True
 
 
 def summary(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -245,25 +251,6 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread")
     return parser.parse_args()
-
-
-def _progress(run: Run) -> Any:
-    def say(stage: str, done: int, total: int, note: str) -> None:
-        text = f"{run.model}, seed {run.seed}: {stage} {done} of {total} {note}"
-        print(text, file=sys.stderr, flush=True)
-
-    return say
-
-
-def _publish(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the rows beside those of other data sets and models."""
-    kept: dict[tuple[str, str], Any] = {}
-    before = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
-    for row in [*before, *rows]:
-        kept[row["data"], row["model"]] = row
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"rows": list(kept.values())}, indent=1)
-    RESULTS.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import ROOT
-from benchmarks.quality.clicks.click_report import RESULTS
+from benchmarks import RESULTS, ROOT
 from benchmarks.report import evidence_plots as plots
 from benchmarks.report import evidence_tables as tables
 from benchmarks.report.evidence_rows import (

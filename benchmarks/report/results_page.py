@@ -17,8 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ROOT
-from benchmarks.quality.clicks.click_report import RESULTS
+from benchmarks import RESULTS, ROOT
 from benchmarks.report import claims
 from benchmarks.report.claims import Claim
 from srp4ctr.atomic_files import replace_text

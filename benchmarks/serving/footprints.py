@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from redis import Redis
 
-from benchmarks import FOLDER
 from benchmarks.serving.serving_stack import catalogue
 from benchmarks.streaming.ingest_events import (
     ITEMS,
@@ -61,7 +60,6 @@ from srp4ctr.training.refresh.stages import pretrain
 
 EVENTS, READS, WINDOWS, TABLE_ITEMS = 60_000, 4_000, 512, 500_000
 LENGTHS = (50, 200)
-RESULTS = FOLDER / "results" / "footprints.json"
 _CHUNK = 40  # items a read, as features/online/item_cache.py has it
 _SEGMENT_SUFFIX = "*.log"
 Row = dict[str, Any]
@@ -85,8 +83,6 @@ def main() -> None:
         "table_turn_s_per_million_items": round(turn_s, 3),
         "rows": rows,
     }
-    if options.events == EVENTS:
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found))
 
 

@@ -24,8 +24,7 @@ from typing import Any
 import numpy as np
 from tritonclient.grpc import InferenceServerClient
 
-from benchmarks import FOLDER
-from benchmarks.quality.clicks.click_sources import say
+from benchmarks import say
 from benchmarks.serving.serving_load import PREPARED, Load, a_request, measure
 from benchmarks.serving.serving_stack import Stack, running_stack
 from srp4ctr.triton_repo.deployment.model_config import RANK_CLICKS
@@ -34,7 +33,6 @@ LENGTH, CANDIDATES, CALLERS = 200, 100, 8
 DEADLINE_S, DURATION_S = 0.1, 8.0
 TIMES = (0.5, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0)
 WAITS_MS = (1000.0 * DEADLINE_S / 2, None)
-RESULTS = FOLDER / "results" / "overload.json"
 Row = dict[str, Any]
 
 
@@ -65,8 +63,6 @@ def main() -> None:
         rows = _rows(stack, options)
     print(_table(rows))
     found = _figures(rows) | {"rows": rows}
-    if not options.quick:
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found))
 
 
@@ -191,7 +187,7 @@ def _arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--times", type=float, nargs="+", default=TIMES, help="of what it can answer")
     add("--duration", type=float, default=DURATION_S, help="seconds a row")
-    add("--quick", action="store_true", help="two rows, few seconds; writes no results")
+    add("--quick", action="store_true", help="two rows, few seconds")
     options = parser.parse_args()
     if options.quick:
         options.times, options.duration = (1.0, 2.0), 3.0

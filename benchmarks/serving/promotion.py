@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks import FOLDER
 from benchmarks.serving.promotion_faults import (
     in_child,
     is_loading,
@@ -52,7 +51,6 @@ if TYPE_CHECKING:  # torch: the processes of this run need none
 
 LENGTH, SWITCHES, QUIET_S = 200, 20, 10.0
 TOLERANCE = 1e-4  # of a probability: other batches, other rounding
-RESULTS = FOLDER / "results" / "promotion.json"
 Row = dict[str, Any]
 
 
@@ -123,8 +121,6 @@ def main() -> None:
     rows = [_row(name, found, right) for name, found in _by_phase(run, answers)]
     print(_table(rows))
     found = _figures(run, answers, right) | {"rows": rows}
-    if not options.quick:
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found))
 
 
@@ -246,7 +242,7 @@ def _arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--switches", type=int, default=SWITCHES, help="promotions and rollbacks")
-    add("--quick", action="store_true", help="four switches; writes no results")
+    add("--quick", action="store_true", help="four switches")
     options = parser.parse_args()
     if options.quick:
         options.switches = 4

@@ -28,11 +28,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import FOLDER
-from benchmarks.quality.clicks.click_sources import say
+from benchmarks import RESULTS, say
 from benchmarks.serving.serving_forms import FORMS, THREE_STEPS, TILED
 from benchmarks.serving.serving_load import Load, Measured, measure, timed
 from benchmarks.serving.serving_stack import Stack, running_stack
+from srp4ctr.atomic_files import replace_text
 from srp4ctr.features.tensors.schema import STATE_TENSORS
 from srp4ctr.training.export import flops, onnx_export
 from srp4ctr.triton_repo.deployment.model_config import RANK_CLICKS
@@ -43,7 +43,7 @@ DURATION_S, ROUNDS = 4.0, 3
 # take 4 GB a layer.
 MOST_TILED = 100_000
 ONNX, TORCH = "onnxruntime in process", "torch in process"
-RESULTS = FOLDER / "results" / "serving.json"
+FILE = RESULTS / "serving.json"
 MAIN = (200, 100, 1)  # the length, candidates and callers that the JSON's first fields have
 Row = dict[str, Any]
 
@@ -62,7 +62,7 @@ def main() -> None:
         rows = _with_kept(rows)
     found = {**_main_figures(rows), "rows": rows}
     if is_kept:
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+        replace_text(FILE, json.dumps(found, indent=1) + "\n")
     print(json.dumps(found))
 
 
@@ -140,7 +140,7 @@ def _with_kept(rows: Sequence[Row]) -> list[Row]:
     def case(row: Row) -> tuple[int, ...]:
         return row["length"], row["candidates"], row["callers"]
 
-    kept = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
+    kept = json.loads(FILE.read_text())["rows"] if FILE.is_file() else []
     new = set(map(case, rows))
     return sorted([*(row for row in kept if case(row) not in new), *rows], key=case)
 

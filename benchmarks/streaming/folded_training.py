@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks import FOLDER
+from benchmarks import say
 from benchmarks.quality.click_quality import ROOT
 from benchmarks.quality.clicks.click_cutting import examples_of
 from benchmarks.quality.clicks.click_examples import load
-from benchmarks.quality.clicks.click_sources import read, say
+from benchmarks.quality.clicks.click_sources import read
 from srp4ctr.features.tensors.schema import CANDIDATE_TENSORS
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import Slates
@@ -37,7 +37,6 @@ from srp4ctr.training.objectives.finetuning import ClickObjective
 from srp4ctr.training.refresh.stages import finetune
 
 REQUESTS = 1_024
-RESULTS = FOLDER / "results" / "folded_training.json"
 # The slate's loss needs a slate; dropout and forgotten ids would differ by row.
 RECIPE = RefreshConfig(
     model=ModelConfig(dropout=0.0),
@@ -79,7 +78,6 @@ def main() -> None:
         times = f"{row['folded_s']:>6.1f} s {row['unfolded_s']:>9.1f} s"
         size = f"{row['impressions_per_request']:>4.1f} a request"
         print(f"{row['data']:<9} {size} {times} {row['speed_up']:>6.1f}×")
-    RESULTS.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
     print(json.dumps({"rows": rows}))
 
 

@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import say
 from benchmarks.harness.code_fingerprint import code_digest
 from benchmarks.harness.raw_logs import END_MS, labels_of, punctual, write_log
 from benchmarks.quality.clicks.click_examples import (
@@ -31,7 +32,7 @@ from benchmarks.quality.clicks.click_examples import (
     save,
     save_part,
 )
-from benchmarks.quality.clicks.click_sources import Source, say
+from benchmarks.quality.clicks.click_sources import Source
 from srp4ctr.features.offline import event_tables, point_in_time
 from srp4ctr.features.offline.event_tables import EventLog
 from srp4ctr.features.offline.point_in_time import RequestSnapshots

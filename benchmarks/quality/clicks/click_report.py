@@ -4,20 +4,16 @@ Each figure is the mean over the seeds with its standard error; a difference fro
 is the mean of the differences of equal seeds, which leaves out what both share.
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import FOLDER
 from benchmarks.quality.clicks.variants import REFERENCE, VARIANTS
 
 Result = Mapping[str, Any]
 Row = dict[str, Any]
-RESULTS = FOLDER / "results"
 PAIRED = ("auc", "gauc", "log_loss")
 BUCKETS = ("tail", "new_items", "no_history", "short_history", "long_history")
 
@@ -48,16 +44,6 @@ def table(rows: Sequence[Row]) -> str:
         lines += ["", f"{data}: AUC by kind of impression", _bucket_head(own[0])]
         lines += [_bucket_line(row) for row in own]
     return "\n".join(lines)
-
-
-def write(rows: Sequence[Row], file: Path) -> None:
-    """Merge ``rows`` into ``file``: a row of the same data set and model is replaced."""
-    before = json.loads(file.read_text())["rows"] if file.is_file() else []
-    renewed = {(row["data"], row["model"]) for row in rows}
-    kept = [row for row in before if (row["data"], row["model"]) not in renewed]
-    merged = sorted([*kept, *rows], key=lambda row: row["data"])
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"rows": merged}, indent=1) + "\n")
 
 
 def _row(

@@ -6,7 +6,6 @@ updates, and the instant from which a model is judged where the data's publisher
 
 import gzip
 import shutil
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import xxhash
 
+from benchmarks import say
 from benchmarks.quality.clicks import ebnerd
 from srp4ctr.demo import movielens
 from srp4ctr.features.tensors.item_fields import Attributes
@@ -120,11 +120,6 @@ def of_file(name: str, path: Path) -> Source:
     if not any(isinstance(event, Impression) for event in good):
         raise ValueError(f"{path} holds no impression: there is nothing to rank")
     return _source(name, good)
-
-
-def say(doing: str) -> None:
-    """Print on stderr what happens; stdout is for the results."""
-    print(doing, file=sys.stderr, flush=True)
 
 
 def _source(name: str, events: Iterable[Event]) -> Source:

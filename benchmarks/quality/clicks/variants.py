@@ -21,11 +21,10 @@ from benchmarks.models import trees
 from benchmarks.models.registry import BASELINES
 from benchmarks.quality.clicks.click_examples import Examples, Part
 from benchmarks.quality.clicks.click_pretraining import pretrained
+from benchmarks.quality.clicks.click_scores import calibrated_loss
 from srp4ctr.features.tensors.schema import CANDIDATE_TENSORS
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import slate_batch
-from srp4ctr.training.evaluation import metrics
-from srp4ctr.training.evaluation.calibration import fit_platt
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.click_model import ClickModel
 from srp4ctr.training.model.embeddings import TableSizes
@@ -148,20 +147,13 @@ def tune(variant: Variant, task: TrainingTask) -> tuple[Changes, list[Changes]]:
         best = chosen
         for changes in step:
             candidate = {**chosen, **changes}
-            loss = calibrating_loss(variant.learn(task, candidate), task.examples)
+            trained, part = variant.learn(task, candidate), task.examples.calibrate
+            loss = calibrated_loss(part, trained.logits(part)[part.slates.shown])
             tried.append({**candidate, "log_loss": loss})
             if loss < least:
                 best, least = candidate, loss
         chosen = best
     return chosen, tried
-
-
-def calibrating_loss(trained: TrainedModel, examples: Examples) -> float:
-    """Return the log loss of the calibrating slates, by Platt's scaling of themselves."""
-    shown = examples.calibrate.slates.shown
-    clicked = examples.calibrate.slates.clicked[shown]
-    logits = trained.logits(examples.calibrate)[shown]
-    return metrics.log_loss(clicked, fit_platt(clicked, logits).probabilities(logits))
 
 
 def request_flops(model: ClickModel, part: Part, candidates: int) -> int:

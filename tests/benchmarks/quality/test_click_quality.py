@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.harness.runner import Job, run
+from benchmarks.harness.saved_result import merge_rows
 from benchmarks.models.registry import BASELINES
 from benchmarks.quality import click_quality
 from benchmarks.quality.click_quality import changed
@@ -234,8 +235,8 @@ def test_rows_pair_equal_seeds_and_count_the_failed_ones(tmp_path: Path) -> None
     assert din["gauc_minus_srp4ctr_se"] == pytest.approx(0.0)
     assert din["gauc_se"] == pytest.approx(0.1 / 2)
     kept = tmp_path / "kept.json"
-    click_report.write(rows, kept)
-    click_report.write([{**din, "auc": 0.9}], kept)
+    merge_rows(rows, kept, ("data", "model"))
+    merge_rows([{**din, "auc": 0.9}], kept, ("data", "model"))
     merged = json.loads(kept.read_text())["rows"]
     assert [(row["model"], row["auc"]) for row in merged] == [
         ("srp4ctr", 0.7),

@@ -20,6 +20,7 @@ from benchmarks.models.peers.impressions import (
 from benchmarks.quality import peer_din
 from benchmarks.quality.clicks.click_examples import CARD, Examples, Part
 from benchmarks.quality.clicks.click_report import rows_of
+from benchmarks.quality.clicks.click_scores import calibrated_loss
 from benchmarks.quality.clicks.variants import REFERENCE
 from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES, Field
 from srp4ctr.training.config import RefreshConfig
@@ -171,7 +172,7 @@ def test_a_fits_result_is_a_row_beside_the_arms(
     assert (live["auc"], frozen["auc"]) == (1.0, 0.0)
     assert live["meaning"] == peer_din.MEANING
     assert live["chosen"] == {"learning_rate": 1e-3, "epochs": 2}
-    assert peer_din.calibrating_loss(an_example(), fit.outputs()) < np.log(2)
+    assert calibrated_loss(a_part(), fit.outputs()["calibrate"]) < np.log(2)
 
 
 def test_differences_are_told_where_click_quality_ran_the_same(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks import RESULTS
 from benchmarks.__main__ import modules
-from benchmarks.quality.clicks.click_report import RESULTS
 from benchmarks.report.results_page import BY_HAND, MARK, PAGE, PARTS, UNKNOWN, page, rows
 
 ROOT = PAGE.parents[1]
