@@ -29,7 +29,7 @@ from srp4ctr.atomic_files import replace_text
 
 PAGE = ROOT / "docs" / "model.md"
 BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
-FOLDER = "evidence"  # of the plots, beside the page
+FOLDER = "evidence"  # of the plots, next to the page
 NOTHING = (
     "No results are there yet: `make bench NAME=click_quality` and "
     "`make bench NAME=pretraining` make them, `make bench NAME=evidence` this section."
@@ -40,15 +40,15 @@ Written by `make bench NAME=evidence` from what `make bench NAME=click_quality` 
 
 ± is the standard error of the mean over seeds. *− SRP4CTR* is the mean difference from
 SRP4CTR at equal seeds, which leaves out what both share. *gAUC* is the mean AUC within a
-request; *NE* the log loss, where 1 is knowing the click rate alone; *p / y* promised clicks
+request; *NE* the log loss, where 1 is knowing only the click rate; *p / y* predicted clicks
 over clicks; *CPU s* training with pre-training; *MFLOPs* the cost of a request with 1
 candidate and with 100."""
 NOTES = {
     SIZED: """\
-*Slate size known*: EB-NeRD's slates all hold a click, so that their size alone tells much;
+*Slate size known*: EB-NeRD's slates all hold a click, so that their size says much;
 here all models know it.""",
     FROZEN: """\
-*Features frozen*: counters and histories stand still from the boundary on, as an offline
+*Features frozen*: counters and histories do not change from the boundary on, as an offline
 table's would; elsewhere they move with the stream.""",
 }
 CAPTIONS = {
@@ -56,7 +56,7 @@ CAPTIONS = {
 *Quality against cost.* The paper counts twice: *efficiency-FLOPs* are those of one
 candidate, *inference-FLOPs* those of a hundred in one request, where what they share is
 computed once. This is the second; the tables have both. The arrow leads to what SRP4CTR
-would cost unfolded, its history encoded anew for each candidate. Dashed lines are trees,
+would cost if it encoded the history once per candidate. Dashed lines are trees,
 whose cost is not in FLOPs. Bars and bands are standard errors over seeds.""",
     "learning_curve": """\
 *Few labels.* Pre-training reads the whole log, which needs no labels; fine-tuning gets a
@@ -94,7 +94,7 @@ def write(results: Path, page: Path) -> dict[str, object]:
     body = section(clicks, pretraining, drawn)
     replace_text(page, f"{before}{BEGIN}\n{body}\n{END}{rest}")
     files = [page.name, *(f"{FOLDER}/{name}.svg" for name in drawn)]
-    print(f"wrote {', '.join(files)} beside {page}", file=sys.stderr)
+    print(f"wrote {', '.join(files)} next to {page}", file=sys.stderr)
     return {"files": files, "rows": sum(len(of.rows) for of in [*clicks, *pretraining])}
 
 
@@ -131,7 +131,7 @@ def _of_clicks(of: Evidence) -> list[str]:
 
 
 def _judges(of: Evidence) -> str:
-    """Say how many impressions judge, and how far that many can be trusted."""
+    """Return how many impressions judge, and how precise that is."""
     row = of.reference or of.rows[0]
     impressions, clicks = number(row, "impressions"), number(row, "clicks")
     margin = number(row, "gauc_sampling_error")
@@ -142,7 +142,7 @@ def _judges(of: Evidence) -> str:
         return said
     return (
         f"{said} Another draw of as many requests would move gAUC by {plain(margin)} (a "
-        "standard error): the models mostly together, and more seeds lessen it not at all."
+        "standard error): the models mostly together, and more seeds do not lessen it."
     )
 
 

@@ -103,12 +103,8 @@ def share_of(row: Row) -> float:
     return float(share.rstrip("%")) / 100.0 if share else 1.0
 
 
-def unfolded_flops(row: Row) -> float | None:
-    """Return what 100 candidates cost if the whole model ran anew for each.
-
-    At one candidate there is nothing to share: 100 times that cost, as
-    ``training.export.flops.count`` has it too.
-    """
+def tiled_flops(row: Row) -> float | None:
+    """Return what 100 candidates cost without sharing, as ``flops.count`` has it too."""
     one = number(row, "flops_1")
     return None if one is None else 100.0 * one
 

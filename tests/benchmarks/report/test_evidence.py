@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.quality.clicks.click_report import BUCKETS, PAIRED
 from benchmarks.report.evidence import BEGIN, END, NOTHING, write
-from benchmarks.report.evidence_rows import Evidence, plain, unfolded_flops
+from benchmarks.report.evidence_rows import Evidence, plain, tiled_flops
 from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.model.embeddings import TableSizes
 from tests.training.flop_formula import formula
@@ -139,7 +139,9 @@ def test_the_page_shows_the_plots_that_lie_beside_it(folder: Path, page: str) ->
         assert f"](evidence/{name}.svg)" in page
         assert (folder / "evidence" / f"{name}.svg").stat().st_size < LARGEST_PLOT
     shown = (folder / "evidence" / "quality_by_cost.svg").read_text()
-    assert all(f">{name}</text>" in shown for name in ("din", "lightgbm", "unfolded, 25×"))
+    assert all(
+        f">{name}</text>" in shown for name in ("din", "lightgbm", "re-encoded, 25×")
+    )
 
 
 def test_the_same_results_give_the_same_bytes(folder: Path) -> None:
@@ -170,7 +172,7 @@ def test_unfolded_costs_a_hundred_times_one_candidate() -> None:
     config = ModelConfig()
     sizes = TableSizes(item_rows=10, item_fields=(), length=20)
     row = {"flops_1": formula(config, sizes, 1).folded}
-    assert unfolded_flops(row) == formula(config, sizes, 100).unfolded
+    assert tiled_flops(row) == formula(config, sizes, 100).unfolded
 
 
 @pytest.mark.parametrize(
