@@ -17,7 +17,7 @@ from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
 from srp4ctr.streams.worker.app import group_ids
 
-WORKERS = 3
+PARTITIONS, WORKERS = 6, 3
 BURST = 4000  # events at once: twice what a worker polls
 _SETTLED_LAG = 400
 _SETTLE_S = 90.0
@@ -204,7 +204,7 @@ def run(folder: Path, shape: Shape, faults: Iterable[str], say: Say) -> Report:
 
     Raises ``TimeoutError`` or ``ProcessError`` where the workers do not recover.
     """
-    with cluster(folder, _config(shape)) as whole:
+    with cluster(folder, _config(shape), PARTITIONS) as whole:
         for number in range(WORKERS):
             whole.start_worker(number)
         whole.wait_ready(*range(WORKERS))

@@ -31,9 +31,8 @@ from benchmarks.streaming.ingest_stack import (
     cpu_s,
     fill,
     publish,
+    rate_of,
     running_stack,
-    start_worker,
-    worker_rate,
 )
 from srp4ctr import processes
 from srp4ctr.features.config import FeatureConfig
@@ -90,16 +89,17 @@ def measure(length: int, num_events: int) -> Row:
     """Return the figures of histories of ``length`` behaviours, on a stack of its own."""
     load, start_ms = Load(users="uniform", length=length), begin_ms()
     events = draw_events(load, num_events, seed=0, start_ms=start_ms)
-    with running_stack("kafka") as stack:
-        store, broker = stack.servers
+    with running_stack("kafka", length) as stack:
+        servers = [stack.running[name] for name in ("store", "kafka")]
+        store, broker = servers
         memory = fill(stack, load, start_ms)
         read_user_s = _store_s(store, READS, lambda: _read_users(stack.features, length))
         share, profile = _item_bytes(stack, start_ms)
         read_item_s = _store_s(store, ITEMS, lambda: _read_items(stack.features))
         publish(stack, events)
-        before = {each.name: cpu_s(each.pid) for each in stack.servers}
-        rate = worker_rate(stack, start_worker(stack, length), len(events))
-        taken = {each.name: cpu_s(each.pid) - before[each.name] for each in stack.servers}
+        before = {each.name: cpu_s(each.pid) for each in servers}
+        rate = rate_of(stack, [stack.start_worker(0)], len(events))
+        taken = {each.name: cpu_s(each.pid) - before[each.name] for each in servers}
         kafka_bytes, log_bytes = _kafka_bytes(stack), _log_bytes(stack)
     return {
         "length": length,

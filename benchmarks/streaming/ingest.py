@@ -19,20 +19,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from benchmarks.fault_injection.cluster import MAX_WORKERS
 from benchmarks.streaming.ingest_bounds import reading_rate, writing_rate
 from benchmarks.streaming.ingest_events import Load, begin_ms, draw_events
 from benchmarks.streaming.ingest_freshness import Freshness, freshness
 from benchmarks.streaming.ingest_naive import naive_rate
 from benchmarks.streaming.ingest_stack import (
-    MAX_WORKERS,
     Memory,
     Rate,
     fill,
     publish,
     rate_of,
     running_stack,
-    start_worker,
-    worker_rate,
 )
 
 EVENTS = 60_000
@@ -93,7 +91,7 @@ def measure(load: Load, num_events: int, broker: str) -> Outcome:
     start_ms = begin_ms()
     events = draw_events(load, num_events, seed=0, start_ms=start_ms)
     naive = fresh = None
-    with running_stack(broker) as stack:
+    with running_stack(broker, load.length) as stack:
         _say(load, "fill and publish")
         memory = fill(stack, load, start_ms)
         writing = writing_rate(stack, load, start_ms)
@@ -104,8 +102,7 @@ def measure(load: Load, num_events: int, broker: str) -> Outcome:
             pushed = min(NAIVE_EVENTS, len(events))
             naive = naive_rate(stack, load.length, pushed, start_ms)
         _say(load, "ours")
-        worker = start_worker(stack, load.length)
-        ours = worker_rate(stack, worker, len(events))
+        ours = rate_of(stack, [stack.start_worker(0)], len(events))
         if load.mixed:
             per_s = ours.per_s / 2
             _say(load, f"freshness at {per_s:,.0f} events/s")
@@ -126,10 +123,10 @@ def shared(workers: int, num_events: int, broker: str) -> dict[str, Any]:
     """Return the rate at which ``workers`` work off the first load together."""
     load, start_ms = LOADS[0], begin_ms()
     events = draw_events(load, num_events, seed=0, start_ms=start_ms)
-    with running_stack(broker) as stack:
+    with running_stack(broker, load.length) as stack:
         fill(stack, load, start_ms)
         publish(stack, events)
-        started = [start_worker(stack, load.length, number) for number in range(workers)]
+        started = [stack.start_worker(number) for number in range(workers)]
         rate = rate_of(stack, started, len(events))
     return {"broker": broker, "workers": workers, "events": num_events} | asdict(rate)
 
