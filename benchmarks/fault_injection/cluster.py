@@ -106,6 +106,8 @@ def cluster(
     """Yield a broker with our topics, Valkey with our views, and no worker yet."""
     # The ports stay reserved: what is restarted needs its own one again.
     with ports.reserved_ports(3 + MAX_WORKERS) as numbers:
+        bootstrap = f"{ports.HOST}:{numbers[0]}"
+        kafka = KafkaConfig(bootstrap=bootstrap, partitions=partitions)
         features = FeatureConfig(
             redis=f"{ports.HOST}:{numbers[2]}",
             registry=str(folder / "registry.db"),
@@ -115,9 +117,7 @@ def cluster(
         whole = Cluster(
             folder=folder,
             which=which,
-            kafka=KafkaConfig(
-                bootstrap=f"{ports.HOST}:{numbers[0]}", partitions=partitions
-            ),
+            kafka=kafka,
             streams=streams,
             features=features,
             ports=numbers,

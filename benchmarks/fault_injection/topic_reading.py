@@ -58,7 +58,7 @@ def read_from(
 def progress_of(
     kafka: KafkaConfig, group_id: str, topic: str
 ) -> Iterator[Callable[[], int]]:
-    """Yield a function that returns how many records of ``topic`` the group has committed."""
+    """Yield a function that counts the records of ``topic`` that the group committed."""
     consumer = KafkaConsumer(
         **client_arguments(kafka), group_id=group_id, enable_auto_commit=False
     )

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from redis import Redis
 
+from benchmarks.fault_injection.cluster import Cluster
 from benchmarks.serving.serving_stack import catalogue
 from benchmarks.streaming.ingest_events import (
     ITEMS,
@@ -27,7 +28,6 @@ from benchmarks.streaming.ingest_events import (
     user_ids,
 )
 from benchmarks.streaming.ingest_stack import (
-    Stack,
     cpu_s,
     fill,
     publish,
@@ -175,7 +175,7 @@ def _read_items(features: FeatureConfig) -> None:
         reader.read_items(keys[first : first + _CHUNK])
 
 
-def _item_bytes(stack: Stack, start_ms: int) -> tuple[float, float]:
+def _item_bytes(stack: Cluster, start_ms: int) -> tuple[float, float]:
     """Store every item; return the bytes of a share of its counters, and of its profile."""
     from srp4ctr.features.online.store import FeatureStoreSink
 
@@ -206,7 +206,7 @@ def _item(number: int) -> str:
     return f"item-{number}"
 
 
-def _used(stack: Stack) -> int:
+def _used(stack: Cluster) -> int:
     time.sleep(1.5)  # the append-only file keeps its buffers for a second
     store: Any = Redis.from_url(f"redis://{stack.features.redis}")
     try:
@@ -215,7 +215,7 @@ def _used(stack: Stack) -> int:
         store.close()
 
 
-def _kafka_bytes(stack: Stack) -> int:
+def _kafka_bytes(stack: Cluster) -> int:
     """Return what the topics of events and labels take on the broker's disk."""
     return sum(
         segment.stat().st_size
@@ -224,7 +224,7 @@ def _kafka_bytes(stack: Stack) -> int:
     )
 
 
-def _log_bytes(stack: Stack) -> int:
+def _log_bytes(stack: Cluster) -> int:
     """Return what the raw log of events, items and labels takes."""
     topics = (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC)
     log_dir = Path(stack.features.log_dir)

@@ -17,8 +17,9 @@ import faust
 import msgspec
 import pandas as pd
 
+from benchmarks.fault_injection.cluster import Cluster
 from benchmarks.streaming.ingest_events import history, user_ids
-from benchmarks.streaming.ingest_stack import Rate, Stack
+from benchmarks.streaming.ingest_stack import Rate
 from srp4ctr import processes
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Behavior, Click, UserEvent
 from srp4ctr.streams.state.sequences import element_of
@@ -27,7 +28,7 @@ _ARRAYS = ("item_keys", "actions", "occurred_at", "values")
 _TIMEOUT_S = 300.0
 
 
-def naive_rate(stack: Stack, length: int, events: int, start_ms: int) -> Rate:
+def naive_rate(stack: Cluster, length: int, events: int, start_ms: int) -> Rate:
     """Return the rate of the naive pipeline over the topic's first ``events``."""
     result = stack.folder / "naive.json"
     task = {
