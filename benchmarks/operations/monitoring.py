@@ -26,7 +26,7 @@ import msgspec
 import numpy as np
 import psutil
 
-from benchmarks import say
+from benchmarks import parser_of, say
 from benchmarks.operations.monitoring_alerts import Fired, fired
 from benchmarks.operations.monitoring_page import TritonPage, shown
 from benchmarks.quality.clicks.click_sources import of_ebnerd
@@ -261,9 +261,7 @@ def _table(qualities: Sequence[ModelQuality], found: Sequence[Fired]) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("--labels", type=int, default=LABELS)
     add("--overhead", type=int, default=OVERHEAD_LABELS)

@@ -23,6 +23,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from benchmarks import parser_of
 from benchmarks.fault_injection.progress import behind
 from benchmarks.operations.soak_figures import Growth, Kept, Memory, kept
 from benchmarks.operations.soak_stack import SERVING_KILLED, Soaked, soaked
@@ -209,9 +210,7 @@ def _say(what: str) -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("--hours", type=float, default=1.0)
     add("--minutes", type=float, help="instead of hours")

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks import RESULTS, say
+from benchmarks import RESULTS, parser_of, say
 from benchmarks.harness.pool import run_all
 from benchmarks.harness.result_cache import keep, restore
 from benchmarks.harness.runner import (
@@ -224,10 +224,7 @@ def _parser() -> argparse.ArgumentParser:
     variants = "\n".join(
         f"  {name:<28} {variant.meaning}" for name, variant in VARIANTS.items()
     )
-    parser = argparse.ArgumentParser(
-        description=f"{__doc__}\nvariants:\n{variants}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(f"{__doc__}\nvariants:\n{variants}")
     add = parser.add_argument
     either = argparse.BooleanOptionalAction
     add("--data", nargs="+", choices=("ebnerd", "movielens"), default=["movielens"])

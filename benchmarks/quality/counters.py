@@ -11,7 +11,6 @@ with 1 / n. So whoever knows n has a lead that serving has not; some arms show h
     SRP4CTR_DATA=../shared/data make bench NAME=counters ARGS="--seeds 1"
 """
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 
@@ -19,7 +18,7 @@ import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import say
+from benchmarks import parser_of, say
 from benchmarks.models.trees import PARAMETERS
 from benchmarks.quality.click_quality import ROOT
 from benchmarks.quality.clicks.click_cutting import examples_of
@@ -72,7 +71,7 @@ Measured = dict[str, tuple[float, float]]  # metric → mean and deviation over 
 
 def main() -> None:
     """Print a table per data set, then one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     seeds = range(parser.parse_args().seeds)
     print(f"{'':<34} {'AUC':>15} {'gAUC':>15} {'log loss':>15}")

@@ -13,7 +13,6 @@ and is judged, without any calibration afterwards, on corrected labels of that w
     SRP4CTR_DATA=../shared/data make bench NAME=delayed_feedback ARGS="--seeds 1"
 """
 
-import argparse
 import json
 import sys
 import tempfile
@@ -26,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import say
+from benchmarks import parser_of, say
 from benchmarks.harness.raw_logs import labels_of, punctual, write_log
 from benchmarks.quality.clicks import ebnerd
 from benchmarks.quality.clicks.click_cutting import CORRECTION_MS, TTL_DAYS
@@ -78,7 +77,7 @@ class TrainingTask:
 
 def main() -> None:
     """Print a line per arm, then one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=8_000, help="that teach")
     parser.add_argument("--judged", type=int, default=8_000, help="requests that judge")

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import RESULTS, say
+from benchmarks import RESULTS, parser_of, say
 from benchmarks.harness.code_fingerprint import TRAINING_CODE, code_digest
 from benchmarks.harness.result_cache import keep, restore
 from benchmarks.harness.saved_result import merge_rows
@@ -275,9 +275,7 @@ def _gain(row: Row, name: str) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("--data", nargs="+", choices=[*SETTINGS], default=["ebnerd"])
     add("--seeds", type=int, default=3)

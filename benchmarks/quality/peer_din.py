@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import FOLDER, say
+from benchmarks import FOLDER, parser_of, say
 from benchmarks.harness.code_fingerprint import code_digest
 from benchmarks.harness.runner import RUNS, Job, Result, choose, run
 from benchmarks.harness.saved_result import merge_rows
@@ -229,9 +229,7 @@ def run_worker(fit: Fit, outputs: Path) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("--data", nargs="+", default=["movielens"], help="names, or folders of examples")
     add("--epochs", type=int, default=2, help="what our DIN's tuning chose; default: 2")

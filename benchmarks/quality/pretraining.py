@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import RESULTS, say
+from benchmarks import RESULTS, parser_of, say
 from benchmarks.harness.code_fingerprint import code_digest
 from benchmarks.harness.pool import run_all
 from benchmarks.harness.result_cache import keep, restore
@@ -234,7 +234,7 @@ def _runs(options: argparse.Namespace) -> Iterator[Run]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/s3rec"))
     parser.add_argument("--name", default="Beauty", help="of the files, or ml-100k")
     parser.add_argument("--seeds", type=int, help="5 for SRP4CTR, 3 for the others")

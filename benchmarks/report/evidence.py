@@ -7,13 +7,12 @@ comments; the rest of the page stays as it is. The same results give the same by
     python -m benchmarks evidence --results mine/results --page mine/model.md
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import RESULTS, ROOT
+from benchmarks import RESULTS, ROOT, parser_of
 from benchmarks.report import evidence_plots as plots
 from benchmarks.report import evidence_tables as tables
 from benchmarks.report.evidence_rows import (
@@ -75,7 +74,7 @@ PUBLISHED = """\
 
 def main() -> None:
     """Write the plots and the page, then print one JSON object of what was written."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS, help="a folder")
     parser.add_argument("--page", type=Path, default=PAGE, help="with the two comments")
     options = parser.parse_args()

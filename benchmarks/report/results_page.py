@@ -7,7 +7,6 @@ are in ``claims.toml``. The same results give the same bytes.
     make benchmarks-page
 """
 
-import argparse
 import hashlib
 import json
 import sys
@@ -17,7 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from benchmarks import RESULTS, ROOT
+from benchmarks import RESULTS, ROOT, parser_of
 from benchmarks.report import claims
 from benchmarks.report.claims import Claim
 from srp4ctr.atomic_files import replace_text
@@ -61,7 +60,7 @@ class Measurement:
 
 def main() -> None:
     """Write the page, then print one JSON object of what was written."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS, help="a folder")
     parser.add_argument("--page", type=Path, default=PAGE, help="the file to write")
     options = parser.parse_args()

@@ -6,7 +6,6 @@ by event, user, item and read, at two lengths of histories, on Apache Kafka and 
     make bench NAME=footprints
 """
 
-import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from redis import Redis
 
+from benchmarks import parser_of
 from benchmarks.fault_injection.cluster import Cluster
 from benchmarks.serving.serving_stack import catalogue
 from benchmarks.streaming.ingest_events import (
@@ -66,9 +66,7 @@ Row = dict[str, Any]
 
 def main() -> None:
     """Print a table, then one JSON object."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--events", type=int, default=EVENTS, help="of each length")
     options = parser.parse_args()
     rows = [measure(length, options.events) for length in LENGTHS]

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from tritonclient.grpc import InferenceServerClient
 
-from benchmarks import say
+from benchmarks import parser_of, say
 from benchmarks.serving.serving_load import PREPARED, Load, a_request, measure
 from benchmarks.serving.serving_stack import Stack, running_stack
 from srp4ctr.triton_repo.deployment.model_config import RANK_CLICKS
@@ -181,9 +181,7 @@ def _table(rows: Sequence[Row]) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("--times", type=float, nargs="+", default=TIMES, help="of what it can answer")
     add("--duration", type=float, default=DURATION_S, help="seconds a row")

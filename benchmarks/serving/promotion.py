@@ -27,14 +27,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks import parser_of
 from benchmarks.serving.promotion_faults import (
     in_child,
     is_loading,
     kill_a_process,
     promote,
-    promote_and_die,
+    promote_and_crash,
     roll_back,
-    watched,
 )
 from benchmarks.serving.promotion_traffic import (
     Answer,
@@ -109,7 +109,7 @@ def main() -> None:
     with running_stack(LENGTH, forms=()) as stack:
         even, *_ = fresh_bundle(stack.bundle.parent, LENGTH, "v1000", seed=1)
         run = Run(stack, weights=(even, stack.bundle))
-        watchdog.start(stack.server, watched(stack), stack.folder, tied=True)
+        watchdog.start(stack.server, stack.plan, stack.folder, tied=True)
         requests = all_requests(time.time_ns() // 1_000_000)
         right = expected(stack, {"odd": stack.bundle, "even": even}, requests)
         callers = Callers(stack.address, requests)
@@ -141,7 +141,7 @@ def _phases(run: Run, switches: int) -> None:
         run.promote(source)
     with run.phase("promoter killed in the switch"):
         source = run.next_bundle()
-        in_child(promote_and_die, stack, source)
+        in_child(promote_and_crash, stack, source)
         run.promote(source)
     with run.phase("one of the step's processes killed"):
         run.replaced_s, run.whole_again_s = kill_a_process(stack)
@@ -237,9 +237,7 @@ def _table(rows: Sequence[Row]) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("--switches", type=int, default=SWITCHES, help="promotions and rollbacks")
     add("--quick", action="store_true", help="four switches")

@@ -21,24 +21,26 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import parser_of
 from benchmarks.serving.promotion import Run, counts
-from benchmarks.serving.promotion_faults import in_child, no_check
+from benchmarks.serving.promotion_faults import in_child, no_check, promote, roll_back
 from benchmarks.serving.promotion_traffic import Callers, all_requests, expected
 from srp4ctr import processes
-from srp4ctr.embedded import ports, triton_install, triton_server
-from srp4ctr.embedded.config import LocalConfig
+from srp4ctr.embedded import ports, triton_server
 from srp4ctr.triton_repo.config import ReplicaConfig
 from srp4ctr.triton_repo.deployment import rollout
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
-from srp4ctr.triton_repo.deployment.promotion import PromotionError
 
 if TYPE_CHECKING:  # torch: the processes of this run need none
     from benchmarks.serving.serving_stack import Stack
 
 LENGTH, SWITCHES, CALLERS, QUIET_S = 50, 8, 2, 10.0
+PROMOTE = partial(promote, by=rollout.promote)
+ROLL_BACK = partial(roll_back, by=rollout.rollback)
 NGINX = """
 daemon off;
 pid {folder}/nginx.pid;
@@ -102,14 +104,16 @@ def main() -> None:
 
 
 def _phases(run: Run, second: Any, switches: int) -> None:
+    from benchmarks.serving.serving_stack import start_triton
+
     with run.phase("nothing else"):
         time.sleep(QUIET_S)
     for turn in range(switches):
         with run.phase("promotions and rollbacks, to both in turn"):
             if turn % 4 < 2:
-                refusal = in_child(promote_all, run.stack, run.next_bundle())
+                refusal = in_child(PROMOTE, run.stack, run.next_bundle())
             else:
-                refusal = in_child(roll_back_all, run.stack, None)
+                refusal = in_child(ROLL_BACK, run.stack, None)
         if refusal:  # an operator tries again; none of the servers has changed
             run.refused.append(refusal)
     with run.phase("one server stopped and started again"):
@@ -117,41 +121,22 @@ def _phases(run: Run, second: Any, switches: int) -> None:
         folder = plan.repository.parent
         processes.stop(server, folder)
         time.sleep(QUIET_S / 2)
-        serving = triton_install.build(Path(LocalConfig().serving_dir))
-        triton_server.start(serving, plan, folder, tied=True)
+        start_triton(plan, folder)
         time.sleep(QUIET_S / 2)
-
-
-def promote_all(triton: Any, features: Any, source: Path, said: Any) -> None:
-    """Promote ``source`` to every server, and say why if it was refused."""
-    try:
-        rollout.promote(source, triton, features, no_check)
-    except (ValueError, PromotionError) as error:
-        said.put(str(error))
-
-
-def roll_back_all(triton: Any, _: Any, __: None, said: Any) -> None:
-    """Serve the bundle before again everywhere, and say why if it was refused."""
-    try:
-        rollout.rollback(triton)
-    except (ValueError, PromotionError) as error:
-        said.put(str(error))
 
 
 @contextmanager
 def _second(one: "Stack") -> Iterator[Any]:
     """Yield ``one`` with a second server of the same bundle, and how to start that."""
+    from benchmarks.serving.serving_stack import start_triton
+
     folder = one.folder / "second"
     with ports.reserved_ports(2) as (grpc_port, metrics_port):
-        plan = triton_server.ServerPlan(
-            repository=folder / "triton",
-            redis=one.features.redis,
-            registry=one.features.registry,
-            grpc_port=grpc_port,
-            metrics_port=metrics_port,
+        repository = folder / "triton"
+        plan = replace(
+            one.plan, repository=repository, grpc_port=grpc_port, metrics_port=metrics_port
         )
-        serving = triton_install.build(Path(LocalConfig().serving_dir))
-        server = triton_server.start(serving, plan, folder, tied=True)
+        server = start_triton(plan, folder)
     further = ReplicaConfig(
         grpc=f"{ports.HOST}:{grpc_port}", repository=str(plan.repository)
     )
@@ -185,9 +170,7 @@ def _balancer(stack: "Stack") -> Iterator[str]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument(
         "--switches", type=int, default=SWITCHES, help="promotions and rollbacks"
     )

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import RESULTS, say
+from benchmarks import RESULTS, parser_of, say
 from benchmarks.serving.serving_forms import FORMS, THREE_STEPS, TILED
 from benchmarks.serving.serving_load import Load, Measured, measure, timed
 from benchmarks.serving.serving_stack import Stack, running_stack
@@ -181,9 +181,7 @@ def _table(rows: Sequence[Row]) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("--lengths", type=int, nargs="+", default=LENGTHS, help="L of the histories")
     add("--candidates", type=int, nargs="+", default=CANDIDATES)

@@ -48,6 +48,7 @@ class Stack:
     """What runs, and what it serves."""
 
     triton: TritonConfig
+    plan: triton_server.ServerPlan
     server: processes.Running
     store: processes.Running
     features: FeatureConfig
@@ -94,8 +95,27 @@ def running_stack(
             store = broker.start_store(folder, store_port, tied=True)
             apply(features)
             _fill(FeatureStoreSink(features), length)
-            server = _started(folder, features, triton, metrics_port)
-            stack = _promoted(folder, features, triton, (store, server, length))
+            plan = triton_server.ServerPlan(
+                repository=folder / "triton",
+                redis=features.redis,
+                registry=features.registry,
+                grpc_port=grpc_port,
+                metrics_port=metrics_port,
+            )
+            server = start_triton(plan, folder)
+            source, model, sizes = fresh_bundle(folder / "bundles", length)
+            promotion.promote(source, triton, features, no_check)
+            stack = Stack(
+                triton=triton,
+                plan=plan,
+                server=server,
+                store=store,
+                features=features,
+                model=model,
+                bundle=source,
+                sizes=sizes,
+                folder=folder,
+            )
             add_forms(triton, stack.sizes, catalogue(), forms)
             yield stack
         finally:
@@ -104,40 +124,10 @@ def running_stack(
             triton_server.clear_shared_memory(folder)
 
 
-def _started(
-    folder: Path, features: FeatureConfig, triton: TritonConfig, metrics_port: int
-) -> processes.Running:
-    plan = triton_server.ServerPlan(
-        repository=Path(triton.repository),
-        redis=features.redis,
-        registry=features.registry,
-        grpc_port=int(triton.grpc.rpartition(":")[2]),
-        metrics_port=metrics_port,
-    )
+def start_triton(plan: triton_server.ServerPlan, folder: Path) -> processes.Running:
+    """Start a server; return when it answers."""
     serving = triton_install.build(Path(LocalConfig().serving_dir))
     return triton_server.start(serving, plan, folder, tied=True)
-
-
-def _promoted(
-    folder: Path,
-    features: FeatureConfig,
-    triton: TritonConfig,
-    started: tuple[processes.Running, processes.Running, int],
-) -> Stack:
-    """Promote a fresh model to the store, the server, for a length of histories."""
-    store, server, length = started
-    source, model, sizes = fresh_bundle(folder / "bundles", length)
-    promotion.promote(source, triton, features, no_check)
-    return Stack(
-        triton=triton,
-        server=server,
-        store=store,
-        features=features,
-        model=model,
-        bundle=source,
-        sizes=sizes,
-        folder=folder,
-    )
 
 
 def user_ids() -> list[str]:

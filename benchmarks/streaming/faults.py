@@ -7,13 +7,13 @@ the end all that is stored and published is compared with an oracle.
     make bench NAME=faults ARGS="--rounds 3"
 """
 
-import argparse
 import json
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from benchmarks import parser_of
 from benchmarks.fault_injection.scenario import FAULTS, MORE_FAULTS, run
 from benchmarks.fault_injection.traffic import Shape
 from srp4ctr.embedded import apache_kafka
@@ -21,7 +21,7 @@ from srp4ctr.embedded import apache_kafka
 
 def main() -> None:
     """Print a table, then one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=1, help="of all faults")
     parser.add_argument("--rate", type=float, default=150.0, help="events a second")
     parser.add_argument("--users", type=int, default=200)

@@ -8,7 +8,6 @@ thread; both give the same loss, which is checked first.
     SRP4CTR_DATA=../shared/data make bench NAME=folded_training ARGS="--data ebnerd"
 """
 
-import argparse
 import json
 import math
 import statistics
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks import say
+from benchmarks import parser_of, say
 from benchmarks.quality.click_quality import ROOT
 from benchmarks.quality.clicks.click_cutting import examples_of
 from benchmarks.quality.clicks.click_examples import load
@@ -58,9 +57,7 @@ class Form:
 
 def main() -> None:
     """Print a table, then one JSON object."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--data", nargs="+", choices=("ebnerd", "movielens"))
     parser.add_argument("--requests", type=int, default=REQUESTS)
     parser.add_argument("--rounds", type=int, default=3, help="timed pairs a data set")

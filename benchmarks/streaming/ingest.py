@@ -11,7 +11,6 @@ this program share the machine with it.
     make bench NAME=ingest ARGS="--workers 2 --events 200000"
 """
 
-import argparse
 import json
 import sys
 import time
@@ -19,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from benchmarks import parser_of
 from benchmarks.fault_injection.cluster import MAX_WORKERS
 from benchmarks.streaming.ingest_bounds import reading_rate, writing_rate
 from benchmarks.streaming.ingest_events import Load, begin_ms, draw_events
@@ -64,9 +64,7 @@ class Outcome:
 
 def main() -> None:
     """Print a table, then one JSON object."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument(
         "--events", type=int, default=EVENTS, help="of a load; few measure the start"
     )

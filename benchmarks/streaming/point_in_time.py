@@ -7,7 +7,6 @@ refresh reads is cut from it at L = 50; memory is that of the cutting process at
     make bench NAME=point_in_time ARGS="--events 1000000 --labels 10000"
 """
 
-import argparse
 import contextlib
 import json
 import multiprocessing
@@ -23,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks import parser_of
 from srp4ctr.features.offline import event_tables, point_in_time
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
 from srp4ctr.streams.raw_log.log_files import schema_of
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 def main() -> None:
     """Print a table, then one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--events", type=int, default=10_000_000)
     parser.add_argument("--labels", type=int, default=100_000)
     options = parser.parse_args()
