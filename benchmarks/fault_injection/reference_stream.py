@@ -29,7 +29,7 @@ Identity = tuple[str, str, str]  # user, request, item
 HALF_LIVES_MS = (900_000, 4 * 3_600_000, 24 * 3_600_000, 168 * 3_600_000)
 TOLERANCE = 1e-6  # of a counter, relative
 
-_Erasable = Impression | Click | Behavior  # what a user does that can be forgotten
+_Erasable = Impression | Click | Behavior  # what an erasure request erases
 _Value = TypeVar("_Value")
 _Key = TypeVar("_Key")
 

@@ -165,7 +165,7 @@ def take_the_store_away(stage: Stage) -> None:
 
 
 def hang_the_store(stage: Stage) -> None:
-    """The store stands still past the client's timeout, then does what it was told."""
+    """The store do not change past the client's timeout, then does what it was told."""
     stage.strike()
     stage.cluster.freeze("store")
     time.sleep(10)
@@ -173,7 +173,7 @@ def hang_the_store(stage: Stage) -> None:
 
 
 def freeze_a_worker(stage: Stage) -> None:
-    """It stands still past its session, others go on for it, and then it goes on, too."""
+    """It do not change past its session, others go on for it, and then it goes on, too."""
     stage.strike()
     name = stage.a_worker()
     stage.cluster.freeze(name)

@@ -75,7 +75,7 @@ class Traffic:
         self._thread.start()
 
     def burst(self, events: int) -> None:
-        """Publish so many events more, at once: more than a batch takes."""
+        """Publish more events at once: more than a batch takes."""
         self._bursts.put(events)
 
     def end(self) -> None:
@@ -187,7 +187,7 @@ class Visits:
         return events
 
     def _behaviors(self, user: str, now_ms: int) -> list[Event]:
-        """Views and ratings, some told only now, some at one instant."""
+        """Views and ratings, some published late, some at one instant."""
         chance = self._chance
         return [
             Behavior(
@@ -219,7 +219,7 @@ class Visits:
 
 
 def a_poison(chance: random.Random, user: str, mark: str, now_ms: int) -> Message:
-    """Return something that is no event, told apart by ``mark``."""
+    """Return something that is no event, identified by ``mark``."""
     click = {
         "type": "click",
         "event_id": mark,

@@ -16,7 +16,7 @@ from srp4ctr.training.model.embeddings import TableSizes
 
 
 class DIN(Baseline):
-    """The sum of the history's tokens, weighted anew for each candidate."""
+    """The sum of the history's tokens, weighted again for each candidate."""
 
     def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
         super().__init__(config, sizes, reading_width=config.width)

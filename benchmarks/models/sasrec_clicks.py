@@ -1,4 +1,4 @@
-"""SASRec as a click model: the next item's score, beside the base features.
+"""SASRec as a click model: the next item's score, alongside the base features.
 
 The causal encoder reads the history once; its last state's dot product with a candidate's
 item embedding is all that the head learns of the history.

@@ -16,7 +16,7 @@ from benchmarks.quality.clicks.click_examples import Part
 from srp4ctr.features.tensors import transforms
 
 MAX_ROUNDS, PATIENCE = 1000, 50
-# Untuned but for what the arm's grid names: what one would begin with.
+# Untuned but for what the variant's grid names: what one would begin with.
 PARAMETERS: Mapping[str, Any] = {
     "objective": "binary",
     "learning_rate": 0.05,
@@ -34,7 +34,7 @@ _Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """How slates become a table; learnt from the training slates' contexts."""
+    """How slates become a table; from the training slates' contexts."""
 
     contexts: Mapping[str, Mapping[str, float]]
     """Of each context field its values' numbers, or none where all are numbers."""
@@ -67,7 +67,7 @@ class Columns:
 
 
 def columns_of(part: Part, with_items: bool) -> Columns:
-    """Return the columns that ``part`` has; a field of numbers alone stays a number."""
+    """Return the columns that ``part`` has; a field of only numbers stays a number."""
     values: dict[str, set[str]] = {}
     for text in set(part.contexts.tolist()):
         for name, value in transforms.parse_context(text).items():

@@ -1,9 +1,9 @@
 """Claim: the monitor's figures are true, and the right alert fires for the right version.
 
 Real slates and clicks of EB-NeRD's validation week, by turns of users from three versions
-that rank by what was clicked before: ``v1`` serves; ``v2`` promises half as much again;
+that rank by what was clicked before: ``v1`` serves; ``v2`` over-predicts by 50 %;
 ``v3`` costs ten times as much. A slate's probabilities add up to one, as its clicks do, so
-that v1 and v3 are honest. The monitor itself folds the labels, as the stream's own join
+that v1 and v3 are calibrated. The monitor itself counts the labels, as the stream's join
 makes them, and reads a page of Triton's form, whose costs are made up; its figures of each
 minute go through the project's rules in Prometheus' own engine (``promtool test rules``),
 unchanged.
@@ -81,7 +81,7 @@ class Replayed:
     """What the monitor showed while the labels came."""
 
     series: dict[str, list[float | None]]
-    """By name and labels as Prometheus writes them, a value a minute."""
+    """By name and labels as Prometheus writes them, a value per minute."""
     qualities: tuple[ModelQuality, ...]
 
 

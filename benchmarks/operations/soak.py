@@ -39,7 +39,7 @@ from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LA
 
 NOTES, PROGRESS = "visits", "progress.jsonl"
 CALIBRATION, SOAK = "c", "s"
-ENDED = "a worker ended of itself"
+ENDED = "a worker ended of itself"  # published in results
 _SAMPLE_EVERY_S, _SAY_EVERY_S, _AT_REST_S = 10.0, 60.0, 300.0
 Row = dict[str, Any]
 
@@ -102,7 +102,7 @@ def soak(stack: Soaked, folder: Path, options: argparse.Namespace) -> Row:
 
 
 def _crashes(struck: Sequence[Row], serving: int) -> Row:
-    """Return how many faults there were, and what died of itself beside them."""
+    """Return how many faults there were, and what crashed without one."""
     done = Counter(row["fault"] for row in struck)
     return {
         "faults": done.total() - done[ENDED],
@@ -112,7 +112,7 @@ def _crashes(struck: Sequence[Row], serving: int) -> Row:
 
 
 def _best(stack: Soaked, visitors: Visitors, seconds: float) -> float:
-    """Return the visits a second that are served *and* folded: it waits for the workers."""
+    """Return the visits per second that are served *and* processed by the workers."""
     _say(f"as fast as it goes, {seconds:.0f} s")
     visitors.start(CALIBRATION, None)
     began = time.monotonic()

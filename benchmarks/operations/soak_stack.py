@@ -52,7 +52,7 @@ class Soaked:
 
     @property
     def triton(self) -> TritonConfig:
-        """As ``promotion_faults`` asks for it."""
+        """As ``promotion_faults`` needs it."""
         return self.settings.triton
 
     @property
@@ -66,7 +66,7 @@ class Soaked:
         return found
 
     def check_alive(self) -> None:
-        """Raise ``RuntimeError`` if a part has ended that nobody ended."""
+        """Raise ``RuntimeError`` if a part has ended by itself."""
         names = {each.name for each in processes.find(self.folder)}
         parts = {"store", "triton", "watch", "monitor"}
         if gone := sorted(parts - names):
@@ -89,11 +89,11 @@ class Soaked:
         return len(ended)
 
     def serving_crashes(self) -> int:
-        """Return how often Triton's watch found that a process had died."""
+        """Return how often Triton's watchdog found that a process had crashed."""
         return (self.folder / "logs" / "watch.log").read_text().count("has died")
 
     def faults(self) -> Mapping[str, Callable[[], None]]:
-        """Return what is done in turn; the disposable broker is left alone."""
+        """Return what is done in turn; the disposable broker is not stopped."""
         made: dict[str, Callable[[], None]] = {
             "a worker killed": self.kill_worker,
             "a bundle promoted": self.promote,

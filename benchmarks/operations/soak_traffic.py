@@ -1,4 +1,4 @@
-"""Visitors: each asks for a ranking, is shown its top, clicks now and then, does more.
+"""Simulates visitors: each requests a ranking, is shown its top, sometimes clicks.
 
 What was published and how the requests went is written down every few seconds, one JSON
 line a time and visitor, so that a run that was cut short can still be read.
@@ -203,7 +203,7 @@ class _Book:
         self.errors: list[str] = []
 
     def write(self, file: Any) -> None:
-        """Write a line and begin anew."""
+        """Write a line and clear the book."""
         line = (
             {"at_s": time.time()}
             | vars(self)

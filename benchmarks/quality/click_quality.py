@@ -1,14 +1,14 @@
 """Question: on real clicks, does SRP4CTR rank as well as the usual models, for less?
 
-Every arm learns from the same slates, cut point in time from a log, by the product's own
-fine-tuning; it is calibrated on newer ones and judged on the newest. Features and
+Every variant learns from the same slates, cut point in time from a log, by the product's
+own fine-tuning; it is calibrated on newer ones and judged on the newest. Features and
 sequences move with the stream while the model stays; rows called *frozen* are of features
-that stand still from the boundary on, as an offline table's would. EB-NeRD's slates all
-hold a click, so that their size alone tells much: rows called *+size* are of arms that all
-know it.
+that do not change from the boundary on, as in an offline table. EB-NeRD's slates all
+hold a click, so that their size says much: rows called *+size* are of variants that know
+it.
 
     SRP4CTR_DATA=../shared/data python -m benchmarks click_quality --data ebnerd --quick
-    python -m benchmarks click_quality --events mine.jsonl --name mine --arms srp4ctr,din
+    python -m benchmarks click_quality --events mine.jsonl --variants srp4ctr,din
 """
 
 import argparse
@@ -47,7 +47,7 @@ SEEDS = FILE.with_suffix(".seeds.jsonl")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What was asked for on the command line."""
+    """The options of the command line."""
 
     root: Path
     config: RefreshConfig
@@ -59,7 +59,7 @@ class Plan:
     tunes: bool
     is_quick: bool
     sizes: tuple[bool, ...] | None
-    """Whether arms know the slate's size; None: both, where all slates hold a click."""
+    """Whether variants know the slate's size; None: both, where all slates hold a click."""
     with_frozen: bool | None
 
     def seeds_of(self, variant: str) -> int:
@@ -127,7 +127,7 @@ def jobs_of(plan: Plan, name: str, file: Path | None) -> list[Job]:
 
 
 def _measure(plan: Plan, jobs: Sequence[Job]) -> tuple[list[Result | None], list[Path]]:
-    """Tune, then run; return what was measured, and where all of it is kept."""
+    """Tune, then run; return what was measured, and where all of it is cached."""
     chosen = _tuned(plan, jobs) if plan.tunes else {}
     ready = [replace(job, chosen=chosen.get(_tuning_key(job), {})) for job in jobs]
     _prepare(plan, [job for job in ready if not job.file.is_file()])
@@ -147,7 +147,7 @@ def _prepare(plan: Plan, jobs: Sequence[Job]) -> None:
 
 
 def _tuned(plan: Plan, jobs: Sequence[Job]) -> dict[tuple[Path, str], Changes]:
-    """Return the choice of each arm's grid, made with the first seed and all labels."""
+    """Return the choice of each variant's grid, made with the first seed and all labels."""
     tuning = _tuning(jobs)
     _prepare(plan, [job for job in tuning.values() if not job.tuning_file.is_file()])
     found = run_all(choose, list(tuning.values()), plan.workers)
@@ -231,16 +231,22 @@ def _parser() -> argparse.ArgumentParser:
     add("--events", type=Path, help="JSON lines (maybe .gz) or Parquet, instead of --data")
     add("--name", default="events", help="what to call the data set in --events")
     add("--variants", "--arms", default="", help="names with commas between; default: all")
-    add("--seeds", type=int, help="of each arm; default: 5 of the main arms, 3 of the rest")
+    add(
+        "--seeds",
+        type=int,
+        help="of each; default: 5 of the main variants, 3 of the rest",
+    )
     add("--labels", default="100", help="a learning curve: per cent of the slates: 10,100")
-    add("--frozen", action=either, help="also features that stand still (EB-NeRD: yes)")
-    add("--slate-size", choices=list(SIZES), help="do arms know it? (EB-NeRD: both)")
+    add("--frozen", action=either, help="also features that do not change (EB-NeRD: yes)")
+    add(
+        "--slate-size", choices=list(SIZES), help="whether variants know it (EB-NeRD: both)"
+    )
     add("--tune", action=either, default=True, help="learning rates by the small grid")
     add("--set", action="append", default=[], help="a setting: finetune_epochs=2")
     add("--quick", action="store_true", help="a fraction of users, few epochs, no tuning")
     add("--workers", type=int, default=2)
     add("--device", default="cpu")
-    add("--resume", type=Path, default=ROOT, help="where examples and results are kept")
+    add("--resume", type=Path, default=ROOT, help="where examples and results are cached")
     return parser
 
 

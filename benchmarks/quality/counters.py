@@ -2,11 +2,12 @@
 
 EB-NeRD, and then MovieLens-100K, are written as raw logs by the stream's own writer,
 labelled by its own join, and cut as a refresh cuts them. LightGBM learns on the earlier
-requests, by some columns of the features alone, and is judged on the later ones: EB-NeRD's
+requests, by only some columns of the features, and is judged on the later ones: EB-NeRD's
 official validation week, MovieLens' newest fifth. gAUC is the mean over requests.
 
 EB-NeRD has no request without a click, and most have one: of n items a click is on each
-with 1 / n. So whoever knows n has a lead that serving has not; some arms show how great.
+with 1 / n. So a model that knows n has a lead that serving has not;
+some variants show how great.
 
     SRP4CTR_DATA=../shared/data make bench NAME=counters ARGS="--seeds 1"
 """
@@ -33,7 +34,7 @@ from srp4ctr.training.evaluation import metrics
 TREES = 200
 METRICS = ("auc", "gauc", "log_loss")
 # LightGBM by running counts of items, measured elsewhere on the same week. Counts without
-# decay, beside these arms, came to .785 / .734 with the slate's size, .678 / .703 without.
+# decay came to .785 / .734 with the slate's size, .678 / .703 without.
 REFERENCE = {"auc": 0.785, "gauc": 0.733}
 
 SIZE = "slate_size"  # no column of ours
@@ -80,7 +81,7 @@ def main() -> None:
 
 
 def of_ebnerd(seeds: Sequence[int]) -> dict[str, float]:
-    """Print a line per arm on EB-NeRD and return their figures."""
+    """Print a line per variant on EB-NeRD and return their figures."""
     examples = _examples("ebnerd")
     if examples is None:
         return {}
@@ -95,7 +96,7 @@ def of_ebnerd(seeds: Sequence[int]) -> dict[str, float]:
 
 
 def of_movielens(seeds: Sequence[int]) -> dict[str, float]:
-    """Print a line per arm on MovieLens and return the AUC without and with attributes."""
+    """Print a line per variant on MovieLens; return the AUC without and with attributes."""
     examples = _examples("movielens")
     if examples is None:
         return {}
@@ -126,7 +127,7 @@ def table(part: Part) -> NDArray[np.float32]:
 def compare(
     examples: Examples, variants: Mapping[str, Sequence[str]], seeds: Sequence[int]
 ) -> dict[str, Measured]:
-    """Print a line per arm, which learns from all but the judged slates; return them."""
+    """Print a line per variant, trained on all but the judged slates; return them."""
     past, future = (examples.train, examples.calibrate), examples.judge
     clicked = np.concatenate([part.slates.clicked[part.slates.shown] for part in past])
     num_requests = len(np.unique(future.requests))
@@ -154,7 +155,7 @@ def compare(
 def judged(
     taught: lightgbm.Dataset, future: Part, index: list[int], seed: int
 ) -> dict[str, float]:
-    """Return the metrics on ``future`` of a model that learnt ``taught``: ``index``."""
+    """Return the metrics on ``future`` of a model trained on ``taught``: ``index``."""
     booster = lightgbm.train({**PARAMETERS, "seed": seed}, taught, num_boost_round=TREES)
     scores = np.asarray(booster.predict(table(future)[:, index], num_threads=1))
     shown = future.slates.shown

@@ -49,7 +49,7 @@ from srp4ctr.training.refresh.stages import finetune
 WINDOW_S = 60
 FROZEN, WEIGHTED, CORRECTED = "frozen", "fake-negative weighted", "corrected"
 METRICS = ("auc", "gauc", "log_loss", "calibration")
-# Small, so that the comparison takes minutes; pre-training would change no arm's labels.
+# Small, so that the comparison takes minutes; pre-training would change no variant's labels.
 RECIPE = RefreshConfig(
     model=ModelConfig(width=32, num_layers=1, head_width=64),
     pretraining="none",
@@ -64,7 +64,7 @@ RECIPE = RefreshConfig(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingTask:
-    """What every arm is given, and by which it is judged."""
+    """What every variant is given, and by which it is judged."""
 
     past: Slates
     in_time: NDArray[np.float32]
@@ -76,7 +76,7 @@ class TrainingTask:
 
 
 def main() -> None:
-    """Print a line per arm, then one JSON object."""
+    """Print a line per variant, then one JSON object."""
     parser = parser_of(__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=8_000, help="that teach")
@@ -152,7 +152,7 @@ def read(num_past: int, num_future: int) -> TrainingTask:
             counts = point_in_time.item_counts(log, judged_from_ms)
     words = vocabulary.build(counts, [], min_item_count=RECIPE.min_item_count)
     slates = examples.slates(found, words, examples.item_attributes({}, words))
-    # The file's order is not the page's: a position tells nothing.
+    # The file's order is not the page's: a position says nothing.
     slates = replace(slates, positions=np.zeros_like(slates.positions))
     first = int(np.searchsorted(slates.request_at_ms, judged_from_ms))
     past = np.arange(max(first - num_past, 0), first)

@@ -2,11 +2,10 @@
 
 SRP4CTR learns from the first half of the time before judging begins. Your model, LightGBM
 or DCNv2, learns from the other half, with the vectors as they were served to those
-requests: of slates that a model itself was trained on, its vectors say more than they ever
-will again. Your model on the *whole* time, without vectors, is the rival that gave nothing
-away. EB-NeRD's validation week judges, MovieLens' newest fifth.
+requests: of the slates that a model was trained on, its vectors say more than of any other.
+Your model on the *whole* time, without vectors, is the baseline that gave no slates away. EB-NeRD's validation week judges, MovieLens' newest fifth.
 
-A seed's figures are kept, in git too: a run that was ended goes on with the next.
+A seed's figures are cached, in git too: a run that was ended continues with the next.
 
     SRP4CTR_DATA=../shared/data python -m benchmarks own_model --data ebnerd movielens
 """
@@ -126,7 +125,7 @@ def main() -> None:
 
 
 def _file(data: str, examples: Examples, config: RefreshConfig) -> Path:
-    """Return where a seed's figures are kept: other examples, recipe or code is another."""
+    """Return where a seed's figures are cached, by examples, recipe and code."""
     said = repr((examples.digest, config, code_digest(*CODE))).encode()
     digest = hashlib.sha256(said).hexdigest()[:12]
     return RUNS / f"{data}-seed{config.seed}-{digest}.json"

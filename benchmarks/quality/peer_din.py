@@ -1,14 +1,14 @@
-"""Question: does a library's own DIN, on the same examples, do as well as our arms?
+"""Question: does a library's own DIN, on the same examples, do as well as our variants?
 
 torch-rechub's DIN learns from the examples that ``click_quality`` cut: by its own trainer,
 in an environment of its own (uv makes it), for as many epochs as our DIN and in batches as
 large. Of three learning rates that with the least log loss of the calibrating slates is
-kept; the judge is the same. An impression is a row: item and attributes, each compared
+used; the judge is the same. An impression is a row: item and attributes, each compared
 with the history's; past the attention go the context and the counters. The library's DIN
-takes nothing but embeddings there, so a counter is cut at its 16 quantiles. What our arms
+takes nothing but embeddings there, so a counter is cut at its 16 quantiles. What our variants
 know besides: what was done in the history and when, the position, how to do without an id.
 
-    python -m benchmarks click_quality --data ebnerd --arms srp4ctr,din
+    python -m benchmarks click_quality --data ebnerd --variants srp4ctr,din
     python -m benchmarks peer_din --data ebnerd --epochs 6 --batch-requests 32 --with-size
     python -m benchmarks peer_din --data ebnerd --quick
 """
@@ -51,7 +51,7 @@ MEANING = f"DIN as {LIBRARY} {PINNED} has it, by its own trainer, on the same ex
 WORKER = FOLDER / "models" / "peers" / "din_rechub.py"
 CODE = ("benchmarks/models/peers", "benchmarks/quality/peer_din.py")
 RATES = (5e-4, 1e-3, 2e-3)
-QUICK_SHARE = 20  # one request of so many
+QUICK_SHARE = 20  # one request in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class Fit:
     inputs: Path
     """What the worker reads."""
     cache_dir: Path
-    """The folder where results are kept, by what they depend on."""
+    """The folder where results are cached, by what they depend on."""
     data: str
     epochs: int
     rate: float
@@ -70,7 +70,7 @@ class Fit:
 
     @property
     def file(self) -> Path:
-        """Where its logits are kept."""
+        """Where its logits are cached."""
         depends = (self.data, self.epochs, self.rate, self.batch, _code())
         digest = hashlib.sha256(repr(depends).encode()).hexdigest()[:12]
         return self.cache_dir / f"peer-din-seed{self.seed}-{digest}.npz"
@@ -125,7 +125,7 @@ def references(folder: Path, options: argparse.Namespace) -> list[Result]:
         with_frozen=options.frozen,
     )
     if not job.tuning_file.is_file():
-        say(f"{folder.name}: {REFERENCE} has no such runs, so that no difference is told")
+        say(f"{folder.name}: {REFERENCE} has no such runs: no difference is reported")
         return []
     job = replace(job, chosen=choose(job)["chosen"], with_size=options.with_size)
     configs = [replace(job.config, seed=seed) for seed in range(options.seeds)]
@@ -134,7 +134,7 @@ def references(folder: Path, options: argparse.Namespace) -> list[Result]:
 
 
 def _measure(folder: Path, options: argparse.Namespace) -> list[Result]:
-    """Return a result a seed, by the rate that serves the calibrating slates best."""
+    """Return a result per seed, by the rate that serves the calibrating slates best."""
     examples = load(folder)
     if options.with_size:
         examples = examples.with_size()
@@ -164,7 +164,7 @@ def _measure(folder: Path, options: argparse.Namespace) -> list[Result]:
 
 
 def result_of(examples: Examples, fit: Fit, with_frozen: bool) -> Result:
-    """Return the figures of ``fit``, calibrated as every arm is."""
+    """Return the figures of ``fit``, calibrated as every variant is."""
     outputs = fit.outputs()
     platt = calibration_of(examples.calibrate, outputs["calibrate"])
     parts = {"judge": examples.name}
@@ -236,9 +236,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch-requests", type=int, default=RefreshConfig().batch_requests)
     add("--seeds", type=int, default=3)
     add("--with-size", action="store_true", help="with the slate's size in the context")
-    add("--frozen", action="store_true", help="also features that stand still")
-    add("--quick", action="store_true", help="a 20th, one epoch, one rate; not kept")
-    add("--resume", type=Path, default=ROOT, help="where examples and results are kept")
+    add("--frozen", action="store_true", help="also features that do not change")
+    add("--quick", action="store_true", help="a 20th, one epoch, one rate; not saved")
+    add("--resume", type=Path, default=ROOT, help="where examples and results are cached")
     return parser
 
 

@@ -1,9 +1,9 @@
 """Question: does pre-training by masked items and attributes make a better click model?
 
-S3-Rec's protocol on its own files: a user's last item is to be found among 99 given others,
-the one before it chooses the recipe, fifty behaviours at most are the history. Popularity
-checks the harness, SASRec that it is fair; FG-BERT alone shows what the pre-training tasks
-give, and SRP4CTR's click head what is left of it after fine-tuning. Published on Beauty,
+S3-Rec's protocol on its own files: a user's last item is ranked among 99 given others, the
+one before it chooses the recipe, and the history is at most fifty behaviours. Popularity
+and SASRec check the harness; FG-BERT by itself shows what the pre-training tasks give, and
+SRP4CTR's click head what is left of it after fine-tuning. Published on Beauty,
 HR@10 / NDCG@10: SASRec .4696 / .3156, S3-Rec .5506 / .3732.
 
     make bench NAME=pretraining ARGS="--data ../shared/data/s3rec --name Beauty"
@@ -48,7 +48,7 @@ SCORED_USERS = 1_000  # at once: a hundred candidates each
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One arm with one seed on one data set."""
+    """One variant with one seed on one data set."""
 
     folder: Path
     name: str
@@ -59,7 +59,7 @@ class Run:
 
     @property
     def model(self) -> str:
-        """The arm, and the share of the labels that it learns from if it is not all."""
+        """The variant, and its share of the labels if it is not all."""
         share = self.recipe.label_share
         return self.variant if share == 1.0 else f"{self.variant}@{share:.0%}"
 
@@ -132,7 +132,7 @@ def execute(run: Run) -> bool:
 def summary(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return a row per model: means over its seeds, errors, differences from SRP4CTR.
 
-    That is the SRP4CTR which learnt from as many labels.
+    That is the SRP4CTR with as many labels.
     """
     models = list(dict.fromkeys(result["model"] for result in results))
     by_seed = {
@@ -147,13 +147,13 @@ def summary(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _row(model: str, of: Mapping[int, Any], best: Mapping[int, Any]) -> dict[str, Any]:
-    """Return the fields that all harnesses share; null where there is nothing to say."""
+    """Return the fields that all harnesses share; null where one is undefined."""
     row: dict[str, Any] = {"data": next(iter(of.values()))["data"], "model": model}
     row |= dict.fromkeys(("log_loss", "calibration", "flops_1", "flops_100"))
     for metric in scores.METRICS:
         mean, error = scores.mean_and_error([each["test"][metric] for each in of.values()])
         row |= {metric: _rounded(mean), f"{metric}_error": _rounded(error)}
-    row["gauc"] = row["auc"]  # one answer a user: the mean over users is both
+    row["gauc"] = row["auc"]  # one answer per user: the mean over users is both
     for bucket in next(iter(of.values()))["buckets"]:
         hits = [each["buckets"][bucket]["hr10"] for each in of.values()]
         row[f"hr10_{bucket}"] = _rounded(scores.mean_and_error(hits)[0])
@@ -170,7 +170,7 @@ def _row(model: str, of: Mapping[int, Any], best: Mapping[int, Any]) -> dict[str
 
 
 def _flops(run: Run, data: LeaveLast) -> dict[str, int]:
-    """Return the cost of a request by the model that ranks clicks; {} of another arm."""
+    """Return the cost of a request by the model that ranks clicks; {} for other variants."""
     if not run.variant.startswith("srp4ctr"):
         return {}
     config, tables = run.recipe.clicks.model, TableSizes.of(data.words, data.length)

@@ -46,7 +46,7 @@ Arrays = Mapping[str, NDArray[Any]]
 def main() -> None:
     """Print a table, then one JSON object."""
     parser = parser_of(__doc__)
-    parser.add_argument("--rounds", type=int, default=15, help="timed pairs a length")
+    parser.add_argument("--rounds", type=int, default=15, help="timed pairs per length")
     rounds = parser.parse_args().rounds
     rows = [measure(length, rounds) for length in LENGTHS]
     print(f"{'L':>4} {'folded':>22} {'unfolded':>22} {'FLOPs':>7} {'time':>7}")

@@ -129,10 +129,10 @@ def _pretraining_s(length: int) -> float:
 
 
 class _NoRows:
-    """Reads what a store with no rows says: the table's own work is left."""
+    """Reads as from a store with no rows: the table's own work is left."""
 
     def read_users(self, *_: Any) -> Any:
-        """Nobody asks."""
+        """Not called."""
 
     def read_items(self, item_keys: Sequence[int]) -> ItemArrays:
         """Return that nothing is known of any item."""

@@ -1,4 +1,4 @@
-"""Claim: a server that is asked twice what it can answer still answers what it can.
+"""Claim: at twice its capacity a server still answers what it can.
 
 A real Triton, histories of 200, 100 candidates, features included. First callers in a
 closed loop, for what it can answer; then requests that arrive by chance (Poisson) at
@@ -75,7 +75,7 @@ def _rows(stack: Stack, options: argparse.Namespace) -> list[Row]:
         duration_s=options.duration,
     )
     can = measure(load, stack.server.pid).row(CANDIDATES)["requests_per_s"]
-    say(f"{CALLERS} callers in a closed loop made {can:.0f} requests a second")
+    say(f"{CALLERS} callers in a closed loop made {can:.0f} requests per second")
     rows = []
     for times, wait_ms in itertools.product(options.times, WAITS_MS):
         arrivals = Arrivals(
@@ -184,7 +184,7 @@ def _arguments() -> argparse.Namespace:
     parser = parser_of(__doc__)
     add = parser.add_argument
     add("--times", type=float, nargs="+", default=TIMES, help="of what it can answer")
-    add("--duration", type=float, default=DURATION_S, help="seconds a row")
+    add("--duration", type=float, default=DURATION_S, help="seconds per row")
     add("--quick", action="store_true", help="two rows, few seconds")
     options = parser.parse_args()
     if options.quick:

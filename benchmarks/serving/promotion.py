@@ -1,6 +1,6 @@
-"""Claim: a switch of models loses no request and mixes no two models, whatever dies.
+"""Claim: a switch of models loses no request and mixes no two models, whatever crashes.
 
-Eight callers ask a real Triton all the while (``promotion_traffic.py``), and meanwhile
+Eight callers call a real Triton all the while (``promotion_traffic.py``), and meanwhile
 
 - bundles are promoted and rolled back, 20 times,
 - a corrupt one is promoted: refused, with the reason,
@@ -9,7 +9,7 @@ Eight callers ask a real Triton all the while (``promotion_traffic.py``), and me
 - ``kill -9`` ends one of the processes that answer: its watch replaces it.
 
 Each answer is held to the one that its bundle must give. Two bundles in turns have weights
-so different that a mixture of both would be seen: by how much is told.
+so different that a mixture of both would be seen: the difference is reported.
 
     make bench NAME=promotion
 """
@@ -66,7 +66,7 @@ class Run:
     refused: list[str] = field(default_factory=list)
     """Why bundles were refused that should have been."""
     replaced_s: float = 0.0
-    """From a process's death until another answers in its place."""
+    """From a process's end until another answers in its place."""
     whole_again_s: float = 0.0
     """Until as many answer as before."""
 
@@ -89,7 +89,7 @@ class Run:
         return folder
 
     def promote(self, source: Path) -> None:
-        """Promote in a process of its own, as an operator does; raise what it says."""
+        """Promote in a process of its own, as an operator does; raise its refusal."""
         if refusal := in_child(promote, self.stack, source):
             raise RuntimeError(refusal)
 

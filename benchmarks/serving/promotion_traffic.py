@@ -1,4 +1,4 @@
-"""Callers that ask all the while, and what each of their answers must be.
+"""Calls a server all the while, and computes what each answer must be.
 
 The requests are few, and the same at any time: each bundle has one right answer to each.
 Callers note every answer; afterwards it is held to that of the bundle which it names.
@@ -50,12 +50,12 @@ class Answer:
 
 
 class Callers:
-    """``callers`` processes with a ``RankClient`` each, that ask until they are stopped."""
+    """``callers`` processes with a ``RankClient`` each, that call until they are stopped."""
 
     def __init__(
         self, address: str, requests: Sequence[RankRequest], callers: int = CALLERS
     ) -> None:
-        """Make callers of the server at ``address`` that ask ``requests`` in turns."""
+        """Make callers of the server at ``address`` that send ``requests`` in turns."""
         spawn = multiprocessing.get_context("spawn")
         self._end, self._found = spawn.Event(), spawn.Queue()
         self._ready = spawn.Barrier(callers + 1)
@@ -69,7 +69,7 @@ class Callers:
         ]
 
     def start(self) -> None:
-        """Return when all of them ask."""
+        """Return when all of them are calling."""
         for process in self._processes:
             process.start()
         self._ready.wait(timeout=120.0)

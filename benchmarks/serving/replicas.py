@@ -1,7 +1,7 @@
 """Claim: behind a balancer, replicas change bundles in turn: each answer is of one model.
 
 Two tritonservers with a live repository each, and nginx in front of them, which passes
-each gRPC call to one of them. Callers ask nginx all the while, and meanwhile
+each gRPC call to one of them. Callers call nginx all the while, and meanwhile
 
 - bundles are promoted to both, and rolled back, as ``srp4ctr model promote`` does it,
 - one server is stopped and started again, as for a new release.

@@ -6,7 +6,7 @@ One Triton, one set of weights, requests with features from the store, in severa
 - ``rank_states_kept``: the same when the user's history is still as it was at the request
   before, as for all of these 200 users,
 - ``rank_in_three_steps``: the same in three steps, as for a GPU: what the hops cost,
-- ``rank_tiled``: the history encoded anew for each candidate, as who tiles the user does
+- ``rank_tiled``: the history encoded again for each candidate, as tiling the user does
   (not where that takes gigabytes),
 - ``rank_din``: DIN served in one step,
 - in this process, without features: onnxruntime, the bound, and torch,
@@ -135,7 +135,7 @@ def _moved(stack: Stack, form: str) -> int:
 
 
 def _with_kept(rows: Sequence[Row]) -> list[Row]:
-    """Return ``rows`` and what is kept of other lengths, candidates and callers."""
+    """Return ``rows`` and the saved ones of other lengths, candidates and callers."""
 
     def case(row: Row) -> tuple[int, ...]:
         return row["length"], row["candidates"], row["callers"]
@@ -146,7 +146,7 @@ def _with_kept(rows: Sequence[Row]) -> list[Row]:
 
 
 def _main_figures(rows: Sequence[Row]) -> Row:
-    """Return the figures of ``MAIN``, null where it was not asked for."""
+    """Return the figures of ``MAIN``, null where it was not measured."""
     found = {
         row["form"]: row
         for row in rows
@@ -186,8 +186,8 @@ def _arguments() -> argparse.Namespace:
     add("--lengths", type=int, nargs="+", default=LENGTHS, help="L of the histories")
     add("--candidates", type=int, nargs="+", default=CANDIDATES)
     add("--callers", type=int, nargs="+", default=CALLERS, help="at once")
-    add("--forms", nargs="+", help="some of them alone")
-    add("--duration", type=float, default=DURATION_S, help="seconds a form, all rounds")
+    add("--forms", nargs="+", help="only these")
+    add("--duration", type=float, default=DURATION_S, help="seconds per form, all rounds")
     add("--rounds", type=int, default=ROUNDS, help="turns of all forms")
     add("--quick", action="store_true", help="one length, few seconds; writes no results")
     options = parser.parse_args()

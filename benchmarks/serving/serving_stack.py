@@ -1,7 +1,7 @@
 """A history's length → a store with full rows, and a Triton that serves a fresh SRP4CTR.
 
-The weights are as they were drawn: what a model costs does not depend on what it learnt.
-Beside ``rank_clicks`` the server has the other forms that it is compared with, all with
+The weights are as they were drawn: what a model costs does not depend on its training.
+Next to ``rank_clicks`` the server has the other forms that it is compared with, all with
 the same features. Everything ends with the ``with`` block.
 """
 

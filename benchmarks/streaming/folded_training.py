@@ -60,7 +60,7 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--data", nargs="+", choices=("ebnerd", "movielens"))
     parser.add_argument("--requests", type=int, default=REQUESTS)
-    parser.add_argument("--rounds", type=int, default=3, help="timed pairs a data set")
+    parser.add_argument("--rounds", type=int, default=3, help="timed pairs per data set")
     parser.add_argument("--resume", type=Path, default=ROOT, help="where examples are kept")
     options = parser.parse_args()
     torch.set_num_threads(1)

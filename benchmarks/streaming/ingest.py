@@ -1,4 +1,4 @@
-"""Claim: one worker folds 10,000 events a second, a core, and a click is read in a second.
+"""Claim: one worker folds 10,000 events per second, a core, and a click is read in a second.
 
 The worker is ``srp4ctr stream run`` as it is, raw log, counters and labels and all. Beside
 it, on the same events: a naive pipeline (Faust and one ``store.push`` an event) and what
@@ -73,7 +73,7 @@ def main() -> None:
         "--workers",
         type=int,
         choices=range(1, MAX_WORKERS + 1),
-        help="so many of them share the first load; nothing else is measured",
+        help="how many share the first load; nothing else is measured",
     )
     options = parser.parse_args()
     if options.workers:
@@ -130,7 +130,7 @@ def shared(workers: int, num_events: int, broker: str) -> dict[str, Any]:
 
 
 def print_table(outcomes: Sequence[Outcome]) -> None:
-    """Print a line a load; of two rates the first is by the clock, the second a core's."""
+    """Print a line per load; of two rates the first is by the clock, the second a core's."""
     columns = (
         f"{'users':<8}{'L':>4} {'events':<10}",
         *(f"{name:>16}" for name in ("ours/s, a core", "naive/s, a core", "× naive")),

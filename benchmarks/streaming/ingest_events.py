@@ -40,7 +40,7 @@ class Load:
     users: str
     """``uniform`` or ``zipf``."""
     length: int
-    """L; every user has so many behaviours before the first event."""
+    """L: how many behaviours every user has before the first event."""
     mixed: bool = True
     """False: behaviours alone."""
 

@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def measure(log_dir: Path) -> dict[str, float]:
-    """Cut the log in ``log_dir``, print a line a stage, and return what it took."""
+    """Cut the log in ``log_dir``, print a line per stage, and return what it took."""
     took: list[float] = []
 
     def timed(stage: str, cut: Callable[[], T], rows: Callable[[T], int]) -> T:

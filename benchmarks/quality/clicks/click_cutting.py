@@ -2,7 +2,7 @@
 
 The events become a raw log by the stream's own writer and labels by its own join. Nothing
 that teaches is later than the calibrating part begins: neither a slate nor a pre-training
-window nor the vocabulary. What was cut is kept under the digest of events and code;
+window nor the vocabulary. What was cut is cached under the digest of events and code;
 its card has the digest of what it is.
 """
 
@@ -86,7 +86,7 @@ def opened_log(
     """Open a raw log of ``events`` (by time), each known as soon as it happens.
 
     What happens from ``unseen_from_ms`` on is known only after the last request, so that
-    every feature stands still from then on.
+    no feature changes from then on.
     """
     after_all = events[-1].occurred_at + CORRECTION_MS
     known = [
@@ -163,8 +163,8 @@ def _cut(source: Source, config: RefreshConfig, folder: Path) -> None:
 
 
 def _frozen(source: Source, instants: Instants, words: Vocabulary, keys: _Int64s) -> Part:
-    """Return the judged slates with features that stand still from when judging begins."""
-    say(f"{source.name}: the same with features that stand still …")
+    """Return the judged slates with features that do not change after judging begins."""
+    say(f"{source.name}: the same with features that do not change …")
     with opened_log(source.events, instants.judged_from_ms) as log:
         found = point_in_time.snapshot(log, LENGTH, TTL_DAYS)
     found = found.from_time(instants.judged_from_ms)
@@ -178,7 +178,7 @@ def _row(part: Part, from_ms: int) -> int:
 
 
 def _part(found: RequestSnapshots, slates: Slates, keys: _Int64s) -> Part:
-    """Return ``slates`` with what only the judge asks; they lie as the candidates do.
+    """Return ``slates`` with what only the evaluation needs, in the candidates' order.
 
     Items are numbered by their place in ``keys`` (ascending).
     """

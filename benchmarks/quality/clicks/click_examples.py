@@ -20,7 +20,7 @@ from srp4ctr.training.dataset.examples import read_contexts
 from srp4ctr.training.model.embeddings import TableSizes
 
 LENGTH = 50
-SIZE = "in_view"  # the context field that tells the slate's size
+SIZE = "in_view"  # the context field of the slate's size
 CARD, VOCABULARY, ITEMS = "card.json", "vocabulary.json", "items"
 SLATE_ARRAYS = ("clicked", "positions", "request_at_ms", "user_ids")
 PART_ARRAYS = ("requests", "items", "contexts")
@@ -30,7 +30,7 @@ _Int64s = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Part:
-    """R slates by time, and what only the judge asks of them."""
+    """R slates by time, and what only the evaluation needs."""
 
     slates: Slates
     requests: _Int64s
@@ -79,7 +79,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Examples:
-    """All that an arm learns from and is judged by."""
+    """All that a variant learns from and is judged by."""
 
     name: str
     digest: str
@@ -87,7 +87,7 @@ class Examples:
     calibrate: Part
     judge: Part
     frozen: Part
-    """``judge`` with features that stand still from the moment when judging begins."""
+    """``judge`` with features that do not change from the moment when judging begins."""
     windows: Windows
     sizes: TableSizes
     first_known_row: int
@@ -97,7 +97,7 @@ class Examples:
     """Where an item was never met before the training part's end."""
 
     def with_size(self) -> "Examples":
-        """Return the same with the slate's size known to every arm."""
+        """Return the same with the slate's size known to every variant."""
         contexts = {part: getattr(self, part).sized_contexts() for part in PARTS}
         numbers = vocabulary.numbers_of(contexts["train"])
         parts = {
@@ -131,13 +131,13 @@ def load(folder: Path) -> Examples:
 
 @functools.cache
 def name_of(folder: Path) -> str:
-    """Return what results of the examples in ``folder`` are kept under."""
+    """Return the name under which results of the examples in ``folder`` are cached."""
     card = json.loads((folder / CARD).read_text())
     return f"{card['name']}-{card['digest']}"
 
 
 def save_part(folder: Path, name: str, part: Part) -> None:
-    """Write ``part`` into ``folder``, an array a file."""
+    """Write ``part`` into ``folder``, an array per file."""
     save(folder, f"{name}.tensors", part.slates.tensors)
     save(folder, name, {each: getattr(part.slates, each) for each in SLATE_ARRAYS})
     save(folder, name, {each: getattr(part, each) for each in PART_ARRAYS})

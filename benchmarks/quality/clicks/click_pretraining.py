@@ -1,4 +1,4 @@
-"""The click arms' encoders: one a seed and recipe of pre-training."""
+"""The click variants' encoders: one per seed and recipe of pre-training."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Results of many seeds → a table a data set, and the rows of ``results/``.
+"""Results of many seeds → a table per data set, and the rows of ``results/``.
 
 Each figure is the mean over the seeds with its standard error; a difference from SRP4CTR
 is the mean of the differences of equal seeds, which leaves out what both share.
@@ -19,9 +19,9 @@ BUCKETS = ("tail", "new_items", "no_history", "short_history", "long_history")
 
 
 def rows_of(results: Iterable[Result], seeds: Mapping[str, int]) -> list[Row]:
-    """Return a row per data set, arm and share of the labels.
+    """Return a row per data set, variant and share of the labels.
 
-    ``seeds`` says how many of each arm were asked for: ``seeds_failed`` are the others.
+    ``seeds`` says how many of each variant were to run: ``seeds_failed`` are the others.
     """
     grouped: dict[tuple[str, str, float], dict[int, Result]] = {}
     for result in results:
@@ -86,7 +86,7 @@ def _row(
 
 
 def _meaning(variant: str, result: Result) -> str:
-    """Return what the arm is; a peer, which is no arm of ours, says so itself."""
+    """Return what the variant is; a peer, which is no variant of ours, says so itself."""
     return str(result["meaning"]) if "meaning" in result else VARIANTS[variant].meaning
 
 

@@ -1,6 +1,6 @@
-"""The arms of the comparison: what each learns with, what it changes, how it is tuned.
+"""Lists the variants of the comparison: how each is trained and tuned.
 
-In: examples and a recipe. Out: a scorer of slates. Every deep arm runs the product's own
+In: examples and a recipe. Out: a scorer of slates. Every deep variant runs the product's
 pre-training and fine-tuning; all see the same features, and each chooses its learning
 rate, then its epochs, from one small grid by the calibrating slates' log loss.
 """
@@ -37,30 +37,30 @@ REFERENCE = "srp4ctr"  # what the others are compared with
 Changes = Mapping[str, Any]
 # A grid is walked step by step; each step keeps what was best so far.
 Grid = tuple[tuple[Changes, ...], ...]
-# What is gone before its id has learnt anything must be known by what it is: news.
+# News are gone before their ids are trained: they must be known by their attributes.
 ID_DROPOUTS: tuple[Changes, ...] = tuple({"id_dropout": share} for share in (0.3, 0.95))
 RATES: tuple[Changes, ...] = tuple(
     {"finetune_learning_rate": rate} for rate in (1e-3, 2e-3, 4e-3)
 )
-# What learns anew may want another rate than what was pre-trained: the default is 0.3.
+# What was not pre-trained may want another rate : the default is 0.3.
 ENCODER_RATES: tuple[Changes, ...] = ({"encoder_learning_rate_scale": 1.0},)
 EPOCHS: tuple[Changes, ...] = tuple({"finetune_epochs": count} for count in (1, 3, 6))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingTask:
-    """What an arm learns from, and by which recipe."""
+    """What a variant learns from, and by which recipe."""
 
     examples: Examples
     config: RefreshConfig
     pretrained_dir: Path
-    """Where pre-trained encoders are kept, for all arms that share one."""
+    """Where pre-trained encoders are cached, for all variants that share one."""
     device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedModel:
-    """What an arm made of a lesson."""
+    """A variant after its training."""
 
     logits: Callable[[Part], NDArray[np.float32]]
     """Uncalibrated, (R, N)."""
@@ -82,15 +82,15 @@ class ModelVariant:
     seeds: int = SEEDS
     grid: Grid = (ID_DROPOUTS, RATES, EPOCHS)
     tuned_as: str = ""
-    """The arm whose choice it takes over; empty: it tunes itself."""
+    """The variant whose choice it takes over; empty: it tunes itself."""
 
     def config(self, config: RefreshConfig, chosen: Changes) -> RefreshConfig:
-        """Return ``config`` as this arm runs it."""
+        """Return ``config`` as this variant runs it."""
         model = replace(config.model, **self.model)
         return replace(config, **{**self.recipe, **chosen, "model": model})
 
     def learn(self, task: TrainingTask, chosen: Changes) -> TrainedModel:
-        """Pre-train where the arm does, fine-tune; count what a request costs."""
+        """Pre-train where the variant does, fine-tune; count what a request costs."""
         config = self.config(task.config, chosen)
         examples, seconds = task.examples, {}
         torch.manual_seed(config.seed)
@@ -139,7 +139,7 @@ Variant = ModelVariant | TreeVariant
 
 
 def tune(variant: Variant, task: TrainingTask) -> tuple[Changes, list[Changes]]:
-    """Return what of the arm's grid serves the calibrating slates best, and all tries."""
+    """Return the grid's choice that serves the calibrating slates best, and all tries."""
     chosen: Changes = {}
     tried: list[Changes] = []
     least = math.inf
@@ -157,7 +157,7 @@ def tune(variant: Variant, task: TrainingTask) -> tuple[Changes, list[Changes]]:
 
 
 def request_flops(model: ClickModel, part: Part, candidates: int) -> int:
-    """Return the counted FLOPs of a request with a long history and so many candidates."""
+    """Return the counted FLOPs of a request with a long history and ``candidates``."""
     slates = part.slates
     longest = np.array([1, slates.tensors["history_item_rows"].shape[1]])
     device = next(model.parameters()).device

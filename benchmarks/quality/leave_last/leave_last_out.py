@@ -1,7 +1,7 @@
-"""Histories → leave-last questions, and what may be learnt: windows and slates.
+"""Histories → leave-last-out slates, and what trains: windows and slates.
 
-A user's last item is the test's answer, the one before it validation's; both are asked
-among 99 given items that the user never touched. All that is learnt or counted comes from
+A user's last item is the test's answer, the one before it validation's; both are ranked
+among 99 given items that the user never touched. All that trains or is counted comes from
 the behaviours before those two. The windows and slates are made by the product.
 """
 
@@ -30,7 +30,7 @@ NEGATIVES = 99
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LeaveLast:
-    """U users' behaviours in order, and what each is asked among."""
+    """U users' behaviours in order, and the items each answer is ranked among."""
 
     name: str
     histories: UserHistories
@@ -107,7 +107,7 @@ class LeaveLast:
         return np.concatenate([self.answers(place)[:, None], self.negatives], axis=1)
 
     def questions(self, place: int, users: Int64s) -> Slates:
-        """Return what ``users`` are asked at ``place``: the answer stands first."""
+        """Return the slates of ``users`` at ``place``: the answer is first."""
         candidates = self.candidates(place)[users]
         seen = self.times_seen(candidates)
         return self._slates(users, self.counts[users] - place, candidates, seen)
@@ -124,7 +124,7 @@ class LeaveLast:
         Every behaviour but a user's first is such an item, or a random ``share`` of them,
         once in each of the ``rounds``, among other negatives each time. They are drawn
         evenly from the items that the user did not touch. Counts leave out the behaviour
-        that is to be foretold, as they do in the test.
+        that is to be predicted, as they do in the test.
         """
         starts, behaviors = self.training_part.starts, self.training_part.behaviors
         counts = np.diff(starts)
@@ -175,7 +175,7 @@ class LeaveLast:
             candidate_positions=np.zeros(rows * width, dtype=np.int64),
             candidate_clicked=np.tile(np.arange(width) == 0, rows),
             candidate_activity=_activity(seen.ravel(), flat_at_ms),
-            candidate_exposures=ItemExposures(  # nobody is shown anything here
+            candidate_exposures=ItemExposures(  # there are no impressions here
                 counts=np.zeros(rows * width, dtype=np.int64),
                 last_shown_ms=np.zeros(rows * width, dtype=np.int64),
             ),

@@ -1,4 +1,4 @@
-"""What is compared: each arm learns from the training part, and scores the questions.
+"""Trains each variant on the training part, and scores the test slates by it.
 
 The stages, the model and the features are the product's; ``recipe.py`` says how
 long and how fast they learn.
@@ -64,11 +64,11 @@ CANDIDATE_ROWS = ("candidate_item_rows", "candidate_attribute_rows")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedModel:
-    """What an arm made of the training part."""
+    """A variant after its training."""
 
     scorer: Scorer
     found_s: float = 0.0
-    """CPU seconds of a pre-training that another arm had left on the disk."""
+    """CPU seconds of a pre-training that another variant had cached."""
 
 
 Variant = Callable[[LeaveLast, int, Recipe, ProgressListener], TrainedModel]
@@ -120,7 +120,7 @@ def sasrec(
 
 
 def bare(pretraining: Pretraining) -> Variant:
-    """Return the pre-trained encoder by itself: what stands at a [MASK] at the end?"""
+    """Return the pre-trained encoder by itself: it predicts a [MASK] at the end."""
 
     def variant(
         data: LeaveLast, seed: int, recipe: Recipe, progress: ProgressListener
@@ -191,7 +191,7 @@ def _pretrained(
 ) -> tuple[SRP4CTR, MaskedHeads, float]:
     """Return what pre-training made, and what it had cost if it was on the disk already.
 
-    Arms that begin with the same share it.
+    Variants that begin with the same share it.
     """
     torch.manual_seed(config.seed)
     model = SRP4CTR(config.model, TableSizes.of(data.words, data.length))

@@ -1,4 +1,4 @@
-"""The click-quality harness on a small shop: split, buckets, resumption, honest rows."""
+"""The click-quality harness on a small shop: split, buckets, resumption, complete rows."""
 
 import gzip
 import json
@@ -164,7 +164,7 @@ def test_an_item_first_seen_later_is_new(examples: Examples) -> None:
     assert examples.item_impressions[examples.item_is_new].sum() == 0
 
 
-def test_the_slates_size_is_told_in_the_context_and_nowhere_else(
+def test_the_slates_size_is_in_the_context_and_nowhere_else(
     examples: Examples,
 ) -> None:
     sized = examples.with_size()
@@ -196,7 +196,7 @@ def test_what_is_made_once_a_request_costs_once(examples: Examples) -> None:
     assert cost["bst"][1] / cost["bst"][0] < 30  # its keys and values too
 
 
-def test_a_run_is_kept_and_told_apart_by_its_settings(folder: Path, tmp_path: Path) -> None:
+def test_a_run_is_cached_by_its_settings(folder: Path, tmp_path: Path) -> None:
     job = Job(root=tmp_path, folder=folder, variant="lr", config=RefreshConfig())
     first = run(job)
     assert first["figures"]["shop"]["impressions"] == 48
@@ -272,7 +272,7 @@ def test_no_read_of_ebnerd_is_from_a_taught_or_a_judged_week() -> None:
     assert max(reads) < ebnerd.began_ms("train") < ebnerd.began_ms("validation")
 
 
-def test_every_arm_that_takes_over_a_choice_names_an_arm() -> None:
+def test_every_variant_that_takes_over_a_choice_names_a_variant() -> None:
     assert all(variant.tuned_as in ("", *VARIANTS) for variant in VARIANTS.values())
 
 

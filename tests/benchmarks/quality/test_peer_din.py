@@ -92,7 +92,7 @@ def test_an_attribute_is_compared_with_the_historys_by_its_first_slot() -> None:
     own = tensors["candidate_attribute_rows"][part.slates.shown]
     np.testing.assert_array_equal(columns["target_field1"], own[:, 1])
     np.testing.assert_array_equal(columns["profile_field1"], own[:, 1:])
-    assert "profile_field0" not in columns  # one slot: it has been told whole
+    assert "profile_field0" not in columns  # one slot: it is all in the target
     of_history = tensors["history_attribute_rows"][[0, 0, 1], :, 1]
     np.testing.assert_array_equal(columns["history_field1"], of_history)
 
@@ -152,7 +152,7 @@ def test_without_uv_it_says_what_to_do(
         fit.outputs()
 
 
-def test_a_fits_result_is_a_row_beside_the_arms(
+def test_a_fits_result_is_a_row_like_the_variants(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logits = np.array([-1.0, 1.0, 0.5])
@@ -175,7 +175,7 @@ def test_a_fits_result_is_a_row_beside_the_arms(
     assert calibrated_loss(a_part(), fit.outputs()["calibrate"]) < np.log(2)
 
 
-def test_differences_are_told_where_click_quality_ran_the_same(tmp_path: Path) -> None:
+def test_differences_are_reported_where_click_quality_ran_the_same(tmp_path: Path) -> None:
     (tmp_path / "shop-1").mkdir()
     (tmp_path / "shop-1" / CARD).write_text('{"name": "shop", "digest": "1"}')
     options = Namespace(resume=tmp_path, with_size=True, frozen=True, seeds=3)

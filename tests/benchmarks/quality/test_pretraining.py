@@ -79,7 +79,7 @@ def test_text_files_and_parquet_files_are_the_same_data(
     assert np.array_equal(mine.item_keys, theirs.item_keys)
 
 
-def test_what_is_asked_is_never_learnt(data: LeaveLast) -> None:
+def test_no_answer_is_in_the_training_part(data: LeaveLast) -> None:
     windows = data.windows().tensors["history_item_rows"]
     behaviors = sum(len(items) - 2 for items in walks().values())
     assert (windows != 0).sum() == behaviors
@@ -109,7 +109,7 @@ def test_a_question_knows_the_past_up_to_it(data: LeaveLast) -> None:
             assert data.answers(place)[user] == items[-place]
 
 
-def test_a_count_leaves_out_what_it_helps_to_foretell(data: LeaveLast) -> None:
+def test_a_count_leaves_out_what_it_helps_to_predict(data: LeaveLast) -> None:
     training_slates = data.training_slates(np.random.default_rng(0), negatives=1, rounds=2)
     seen = np.expm1(training_slates.tensors["candidate_features"][:, 0, LOG_COUNT])
     rows = training_slates.tensors["candidate_item_rows"][:, 0].astype(np.int64)
@@ -143,7 +143,7 @@ def test_the_metrics_of_known_ranks() -> None:
     assert math.isnan(scores.values(np.array([], dtype=np.int64))["hr10"])
 
 
-def test_every_arm_learns_and_stands_in_the_table(
+def test_every_variant_is_trained_and_is_in_the_table(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

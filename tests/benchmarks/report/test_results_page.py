@@ -1,4 +1,4 @@
-"""The page of benchmarks: what the results say, a row a claim, and nothing besides."""
+"""The page of benchmarks: what the results say, a row per claim, and nothing besides."""
 
 import json
 import re
