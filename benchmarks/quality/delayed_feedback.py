@@ -49,7 +49,7 @@ from srp4ctr.training.refresh.stages import finetune
 WINDOW_S = 60
 FROZEN, WEIGHTED, CORRECTED = "frozen", "fake-negative weighted", "corrected"
 METRICS = ("auc", "gauc", "log_loss", "calibration")
-# Small, so that the comparison takes minutes; pre-training would change no variant's labels.
+# Small, so that the comparison takes minutes; pre-training would change no labels.
 RECIPE = RefreshConfig(
     model=ModelConfig(width=32, num_layers=1, head_width=64),
     pretraining="none",

@@ -3,7 +3,8 @@
 SRP4CTR learns from the first half of the time before judging begins. Your model, LightGBM
 or DCNv2, learns from the other half, with the vectors as they were served to those
 requests: of the slates that a model was trained on, its vectors say more than of any other.
-Your model on the *whole* time, without vectors, is the baseline that gave no slates away. EB-NeRD's validation week judges, MovieLens' newest fifth.
+Your model on the *whole* time, without vectors, is the baseline that gave no slates away.
+EB-NeRD's validation week judges, MovieLens' newest fifth.
 
 A seed's figures are cached, in git too: a run that was ended continues with the next.
 

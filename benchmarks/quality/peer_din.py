@@ -1,11 +1,11 @@
-"""Question: does a library's own DIN, on the same examples, do as well as our variants?
+"""Question: does a library's own DIN, on the same examples, do as well as ours?
 
 torch-rechub's DIN learns from the examples that ``click_quality`` cut: by its own trainer,
 in an environment of its own (uv makes it), for as many epochs as our DIN and in batches as
 large. Of three learning rates that with the least log loss of the calibrating slates is
 used; the judge is the same. An impression is a row: item and attributes, each compared
 with the history's; past the attention go the context and the counters. The library's DIN
-takes nothing but embeddings there, so a counter is cut at its 16 quantiles. What our variants
+takes nothing but embeddings there, so a counter is cut at its 16 quantiles. What ours
 know besides: what was done in the history and when, the position, how to do without an id.
 
     python -m benchmarks click_quality --data ebnerd --variants srp4ctr,din

@@ -170,7 +170,7 @@ def _row(model: str, of: Mapping[int, Any], best: Mapping[int, Any]) -> dict[str
 
 
 def _flops(run: Run, data: LeaveLast) -> dict[str, int]:
-    """Return the cost of a request by the model that ranks clicks; {} for other variants."""
+    """Return the cost of a request by a model that ranks clicks; {} for the others."""
     if not run.variant.startswith("srp4ctr"):
         return {}
     config, tables = run.recipe.clicks.model, TableSizes.of(data.words, data.length)

@@ -50,7 +50,7 @@ class Answer:
 
 
 class Callers:
-    """``callers`` processes with a ``RankClient`` each, that call until they are stopped."""
+    """``callers`` processes, a ``RankClient`` each, that call until they are stopped."""
 
     def __init__(
         self, address: str, requests: Sequence[RankRequest], callers: int = CALLERS

@@ -1,8 +1,8 @@
-"""Claim: one worker folds 10,000 events per second, a core, and a click is read in a second.
+"""Claim: one worker processes 10,000 events per second and core, readable in a second.
 
-The worker is ``srp4ctr stream run`` as it is, raw log, counters and labels and all. Beside
-it, on the same events: a naive pipeline (Faust and one ``store.push`` an event) and what
-nobody beats, to read and decode alone and to write rows alone. Every user has L behaviours
+The worker is ``srp4ctr stream run`` as it is, raw log, counters and labels and all. On
+the same events: a naive pipeline (Faust and one ``store.push`` per event) and the bounds,
+only to read and decode and only to write rows. Every user has L behaviours
 before the clock starts. "A core" is by the CPU time of the process, for broker, store and
 this program share the machine with it.
 
@@ -130,7 +130,7 @@ def shared(workers: int, num_events: int, broker: str) -> dict[str, Any]:
 
 
 def print_table(outcomes: Sequence[Outcome]) -> None:
-    """Print a line per load; of two rates the first is by the clock, the second a core's."""
+    """Print a line per load; of two rates the second is per core."""
     columns = (
         f"{'users':<8}{'L':>4} {'events':<10}",
         *(f"{name:>16}" for name in ("ours/s, a core", "naive/s, a core", "× naive")),

@@ -1,4 +1,4 @@
-"""What no pipeline here can beat: to read and decode alone, to write rows alone."""
+"""Measures what no pipeline can exceed: only reading and decoding, only writing rows."""
 
 import asyncio
 import time
