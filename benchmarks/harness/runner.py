@@ -65,9 +65,11 @@ class Job:
     def file(self) -> Path:
         """Where its result is cached."""
         variant = VARIANTS[self.variant]
-        is_model = isinstance(variant, ModelVariant)
-        changes = [variant.config(self.config, {}).model] if is_model else []
-        recipe = getattr(variant, "recipe", {})
+        changes: list[object] = []
+        recipe: Changes = {}
+        if isinstance(variant, ModelVariant):
+            changes = [variant.config(self.config, {}).model]
+            recipe = variant.recipe
         described = repr((asdict(self.config), changes, recipe, self.chosen))
         flags = (self.with_size, self.with_frozen, self.label_share)
         examples = name_of(self.folder)

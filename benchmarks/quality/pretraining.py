@@ -66,9 +66,9 @@ class Run:
     def __str__(self) -> str:
         return f"{self.model}, seed {self.seed}"
 
-    def progress(self, stage: str, done: int, total: int, note: str) -> None:
+    def progress(self, step: str, done: int, total: int, note: str = "") -> None:
         """Print how far it is."""
-        say(f"{self}: {stage} {done} of {total} {note}")
+        say(f"{self}: {step} {done} of {total} {note}")
 
     @property
     def file(self) -> Path:

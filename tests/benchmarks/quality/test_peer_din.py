@@ -141,7 +141,7 @@ def test_without_uv_it_says_what_to_do(
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     fit = peer_din.Fit(
         inputs=tmp_path / "in.npz",
-        kept=tmp_path,
+        cache_dir=tmp_path,
         data="shop",
         epochs=1,
         rate=1e-3,
@@ -163,7 +163,13 @@ def test_a_fits_result_is_a_row_like_the_variants(
 
     monkeypatch.setattr(peer_din, "run_worker", fake)
     fit = peer_din.Fit(
-        inputs=tmp_path, kept=tmp_path, data="shop", epochs=2, rate=1e-3, seed=0, batch=8
+        inputs=tmp_path,
+        cache_dir=tmp_path,
+        data="shop",
+        epochs=2,
+        rate=1e-3,
+        seed=0,
+        batch=8,
     )
     result = peer_din.result_of(an_example(), fit, with_frozen=True)
     live, frozen = rows_of([result], {peer_din.NAME: 1})
