@@ -1,4 +1,4 @@
-"""What a topic of events must come to: all rows and labels, the slow way.
+"""Computes all rows and labels that a topic of events must lead to, the slow way.
 
 In: valid events with their offsets. Out: what the store and the label topic must hold at
 the end. No batch, no cache, no clock, only definitions: a duplicate is recognised however
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from benchmarks.harness.raw_logs import label_of
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import (
     Behavior,
@@ -72,7 +73,7 @@ class Outcome:
     """By item key, over all partitions."""
     labels: dict[Identity, ExpectedLabel] = field(default_factory=dict)
     forgotten: set[Identity] = field(default_factory=set)
-    """Shown to a user who then wished to be forgotten: labelled before that, or never."""
+    """Shown to a user before an erasure request: labelled before that, or never."""
 
 
 def outcome(logged: Iterable[LoggedEvent], config: StreamConfig) -> Outcome:
@@ -80,23 +81,19 @@ def outcome(logged: Iterable[LoggedEvent], config: StreamConfig) -> Outcome:
     whole = Outcome()
     events = [each.event for each in sorted(logged, key=lambda each: each.offset)]
     for user, of_user in _grouped(events, lambda each: each.user_id).items():
-        *past_lives, life = _lives(of_user)
-        lived = [each for part in [*past_lives, life] for each in part]
-        whole.sequences[user] = _latest(
-            _unforgotten(lived, of_user), config.sequence_length
-        )
-        distinct = [event for part in [*past_lives, life] for event in _distinct(part)]
-        whole.exposures[user] = _shown(
-            _unforgotten(distinct, of_user), config.exposure_length
-        )
+        *past_lives, life = lives = _lives(of_user)
+        lived = _unforgotten([each for part in lives for each in part], of_user)
+        whole.sequences[user] = _latest(lived, config.sequence_length)
+        distinct = [event for part in lives for event in _distinct(part)]
+        shown = _unforgotten(distinct, of_user)
+        whole.exposures[user] = _shown(shown, config.exposure_length)
         whole.users[user] = Times()
         whole.users[user].count(_distinct(life))
-        for each in [*past_lives, life]:  # an item's counters forget nobody
-            for event in _distinct(each):
-                whole.items.setdefault(item_key(event.item_id), Times()).count([event])
+        for event in distinct:  # an item's counters are not erased
+            whole.items.setdefault(item_key(event.item_id), Times()).count([event])
         for past in past_lives:
-            shown = [each for each in past if isinstance(each, Impression)]
-            whole.forgotten.update(map(identity, shown))
+            erased = [each for each in past if isinstance(each, Impression)]
+            whole.forgotten.update(map(identity, erased))
         whole.labels.update(_labels(life, round(config.label_window_s * 1000)))
     return whole
 
@@ -126,16 +123,8 @@ def is_label(label: ImpressionLabel | None, expected: ExpectedLabel) -> bool:
     """Return whether ``label`` is the one that must hold."""
     if label is None or label.matured_at not in expected.matured_at:
         return False
-    shown = expected.shown
-    return label == ImpressionLabel(
-        request_id=shown.request_id,
-        user_id=shown.user_id,
-        item_id=shown.item_id,
-        position=shown.position,
-        score=shown.score,
-        propensity=shown.propensity,
-        model_version=shown.model_version,
-        impression_at=shown.occurred_at,
+    return label == label_of(
+        expected.shown,
         clicked=expected.revision > 0,
         within_window=expected.revision != 1,
         matured_at=label.matured_at,
@@ -168,7 +157,7 @@ def _lives(events: Iterable[UserEvent]) -> list[list[_Erasable]]:
     forgotten_ms = 0
     for event in events:
         if isinstance(event, Forget):
-            if event.occurred_at > forgotten_ms:  # otherwise it is told once more
+            if event.occurred_at > forgotten_ms:  # otherwise the request is repeated
                 forgotten_ms = event.occurred_at
                 lives.append([])
         elif event.occurred_at > forgotten_ms:
@@ -179,10 +168,9 @@ def _lives(events: Iterable[UserEvent]) -> list[list[_Erasable]]:
 def _unforgotten(
     lived: Iterable[_Erasable], events: Iterable[UserEvent]
 ) -> list[_Erasable]:
-    """Return what happened after the last wish, though it came before the wish did.
+    """Return what happened after the last erasure request, though it came before it.
 
-    Sequences and exposures are forgotten by time; counters, which cannot be parted, by
-    order.
+    Sequences and exposures are erased by time; counters, which cannot be split, by order.
     """
     erased_ms = [each.occurred_at for each in events if isinstance(each, Forget)]
     return [each for each in lived if each.occurred_at > max(erased_ms, default=0)]

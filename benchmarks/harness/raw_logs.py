@@ -9,6 +9,7 @@ from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
     LABELS_TOPIC,
+    Click,
     Impression,
     ItemUpdate,
     UserEvent,
@@ -76,6 +77,17 @@ def labels_of(
             yield from join.advance()
     yield from join.advance(END_MS)
     assert join.forgotten_early == 0
+
+
+def click_on(shown: Impression, at_ms: int, event_id: str) -> Click:
+    """Return a click on ``shown``."""
+    return Click(
+        event_id=event_id,
+        request_id=shown.request_id,
+        user_id=shown.user_id,
+        item_id=shown.item_id,
+        occurred_at=at_ms,
+    )
 
 
 def label_of(shown: Impression, **fields: object) -> ImpressionLabel:

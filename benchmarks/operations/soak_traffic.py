@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.harness.raw_logs import click_on
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig
-from srp4ctr.streams.events.schema import Behavior, Click, Event, ItemUpdate
+from srp4ctr.streams.events.schema import Behavior, Event, ItemUpdate
 from srp4ctr.triton_repo.serving.messages import Ranking
 
 VISITORS, USERS = 2, 2_000
@@ -239,13 +240,7 @@ def _shown(ranking: Ranking, name: str, now_ms: int, chance: random.Random) -> l
     top = ranking.to_show()[:SHOWN]
     shown = ranking.impressions(name, now_ms, top)
     clicks = [
-        Click(
-            event_id=f"c-{name}-{each.position}",
-            request_id=name,
-            user_id=each.user_id,
-            item_id=each.item_id,
-            occurred_at=now_ms + 1,
-        )
+        click_on(each, now_ms + 1, f"c-{name}-{each.position}")
         for each in shown
         if chance.random() < CLICK_RATE
     ]
