@@ -15,7 +15,7 @@ import argparse
 import ast
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import RESULTS, parser_of, say
@@ -45,112 +45,94 @@ FILE = RESULTS / "click_quality.json"
 SEEDS = FILE.with_suffix(".seeds.jsonl")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """The options of the command line."""
-
-    root: Path
-    config: RefreshConfig
-    variants: tuple[str, ...]
-    seeds: int | None
-    shares: tuple[float, ...]
-    workers: int
-    device: str
-    tunes: bool
-    is_quick: bool
-    sizes: tuple[bool, ...] | None
-    """Whether variants know the slate's size; None: both, where all slates hold a click."""
-    with_frozen: bool | None
-
-    def seeds_of(self, variant: str) -> int:
-        """Return how many seeds ``variant`` runs with."""
-        own = QUICK_SEEDS if self.is_quick else VARIANTS[variant].seeds
-        return own if self.seeds is None else self.seeds
-
-
 def main() -> None:
     """Print the tables, then one JSON object; exit with 1 if a job failed."""
-    arguments = _parser().parse_args()
-    plan = _plan(arguments)
+    options = _options()
     jobs: list[Job] = []
-    names = [arguments.name] if arguments.events else arguments.data
-    for name in names:
+    for name in [options.name] if options.events else options.data:
         try:
-            jobs += jobs_of(plan, name, arguments.events)
+            jobs += jobs_of(options, name)
         except (ValueError, ConnectionError) as error:
             raise SystemExit(f"{name}: {error}") from error
-    runs = plan.root / RUNS
-    if not plan.is_quick:
+    runs = options.resume / RUNS
+    if not options.quick:
         restore(SEEDS, runs)
-    measured, files = _measure(plan, jobs)
-    rows = click_report.rows_of(
-        [each for each in measured if each],
-        {variant: plan.seeds_of(variant) for variant in VARIANTS},
-    )
+    measured, files = _measure(options, jobs)
+    seeds = {variant: seeds_of(options, variant) for variant in VARIANTS}
+    rows = click_report.rows_of([each for each in measured if each], seeds)
     print(click_report.table(rows))
-    if not plan.is_quick:
+    if not options.quick:
         merge_rows(rows, FILE, ("data", "model"))
         keep(files, runs, SEEDS)
     print(json.dumps({"rows": rows}))
-    if None in measured:
-        raise SystemExit(
-            f"{measured.count(None)} of {len(measured)} runs failed: see above"
-        )
+    if failed := measured.count(None):
+        raise SystemExit(f"{failed} of {len(measured)} runs failed: see above")
 
 
-def jobs_of(plan: Plan, name: str, file: Path | None) -> list[Job]:
+def seeds_of(options: argparse.Namespace, variant: str) -> int:
+    """Return how many seeds ``variant`` runs with."""
+    if options.seeds is not None:
+        return int(options.seeds)
+    return QUICK_SEEDS if options.quick else VARIANTS[variant].seeds
+
+
+def jobs_of(options: argparse.Namespace, name: str) -> list[Job]:
     """Return the runs on one data set, which is cut here if it was not before."""
-    source = read(name, file)
-    if plan.is_quick:
+    source = read(name, options.events)
+    if options.quick:
         source = source.part(QUICK_EVENTS)
-    folder = examples_of(source, plan.config, plan.root / "examples")
-    is_frozen = plan.with_frozen
-    frozen = source.is_always_clicked if is_frozen is None else is_frozen
-    sizes = plan.sizes or ((False, True) if source.is_always_clicked else (False,))
+    folder = examples_of(source, options.config, options.resume / "examples")
+    is_always_clicked = source.is_always_clicked
+    frozen = is_always_clicked if options.frozen is None else options.frozen
+    sizes = SIZES[options.slate_size or ("both" if is_always_clicked else "unknown")]
     return [
         Job(
-            root=plan.root,
+            root=options.resume,
             folder=folder,
             variant=variant,
-            config=replace(plan.config, seed=seed),
+            config=replace(options.config, seed=seed),
             with_size=with_size,
             with_frozen=frozen,
             label_share=share,
-            device=plan.device,
+            device=options.device,
         )
         for with_size in sizes
-        for share in plan.shares
-        for seed in range(max(plan.seeds_of(variant) for variant in plan.variants))
-        for variant in plan.variants
-        if seed < plan.seeds_of(variant)
+        for share in options.labels
+        for seed in range(max(seeds_of(options, each) for each in options.variants))
+        for variant in options.variants
+        if seed < seeds_of(options, variant)
     ]
 
 
-def _measure(plan: Plan, jobs: Sequence[Job]) -> tuple[list[Result | None], list[Path]]:
+def _measure(
+    options: argparse.Namespace, jobs: Sequence[Job]
+) -> tuple[list[Result | None], list[Path]]:
     """Tune, then run; return what was measured, and where all of it is cached."""
-    chosen = _tuned(plan, jobs) if plan.tunes else {}
+    chosen = _tuned(options, jobs) if options.tune else {}
     ready = [replace(job, chosen=chosen.get(_tuning_key(job), {})) for job in jobs]
-    _prepare(plan, [job for job in ready if not job.file.is_file()])
+    _prepare(options, [job for job in ready if not job.file.is_file()])
     files = [job.file for job in ready] + [
         job.tuning_file for job in _tuning(jobs).values()
     ]
-    return run_all(run, ready, plan.workers), files
+    return run_all(run, ready, options.workers), files
 
 
-def _prepare(plan: Plan, jobs: Sequence[Job]) -> None:
+def _prepare(options: argparse.Namespace, jobs: Sequence[Job]) -> None:
     """Pre-train each encoder that ``jobs`` begin with, once."""
     encoders: dict[str, Job] = {}
     for job in jobs:
         if encoder := encoder_of(job):
             encoders.setdefault(encoder, job)
-    run_all(prepare, list(encoders.values()), plan.workers)
+    run_all(prepare, list(encoders.values()), options.workers)
 
 
-def _tuned(plan: Plan, jobs: Sequence[Job]) -> dict[tuple[Path, str], Changes]:
+def _tuned(
+    options: argparse.Namespace, jobs: Sequence[Job]
+) -> dict[tuple[Path, str], Changes]:
     """Return the choice of each variant's grid, made with the first seed and all labels."""
     tuning = _tuning(jobs)
-    _prepare(plan, [job for job in tuning.values() if not job.tuning_file.is_file()])
-    found = run_all(choose, list(tuning.values()), plan.workers)
+    _prepare(options, [job for job in tuning.values() if not job.tuning_file.is_file()])
+    found = run_all(choose, list(tuning.values()), options.workers)
     choices = {key: each["chosen"] for key, each in zip(tuning, found, strict=True) if each}
     for (folder, variant), choice in choices.items():
         say(f"{folder.name}: {variant} runs with {choice}")
@@ -174,34 +156,15 @@ def _tuning_key(job: Job) -> tuple[Path, str]:
     return job.folder, VARIANTS[job.variant].tuned_as or job.variant
 
 
-def _plan(arguments: argparse.Namespace) -> Plan:
-    config = RefreshConfig(bucket_by_length=True)
-    if arguments.quick:
-        # Few slates: small batches, so that there are steps enough to learn anything.
-        config = replace(config, pretrain_epochs=2, batch_users=32)
-        config = replace(config, finetune_epochs=2, batch_requests=32)
-    return Plan(
-        root=arguments.resume,
-        config=changed(config, arguments.set),
-        variants=_variants(arguments.variants),
-        seeds=arguments.seeds,
-        shares=tuple(float(each) / 100.0 for each in arguments.labels.split(",")),
-        workers=arguments.workers,
-        device=arguments.device,
-        tunes=arguments.tune and not arguments.quick,
-        is_quick=arguments.quick,
-        sizes=SIZES.get(arguments.slate_size),
-        with_frozen=arguments.frozen,
-    )
-
-
-def _variants(names: str) -> tuple[str, ...]:
-    found = tuple(names.split(",")) if names else tuple(VARIANTS)
+def _names(text: str) -> tuple[str, ...]:
+    found = tuple(text.split(","))
     if unknown := set(found) - set(VARIANTS):
-        raise SystemExit(
-            f"no variant is called {', '.join(unknown)}; there are {list(VARIANTS)}"
-        )
+        raise argparse.ArgumentTypeError(f"no {', '.join(unknown)} in {list(VARIANTS)}")
     return found
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    return tuple(float(each) / 100.0 for each in text.split(","))
 
 
 def changed(config: RefreshConfig, settings: Sequence[str]) -> RefreshConfig:
@@ -220,34 +183,34 @@ def changed(config: RefreshConfig, settings: Sequence[str]) -> RefreshConfig:
     return config
 
 
-def _parser() -> argparse.ArgumentParser:
-    variants = "\n".join(
-        f"  {name:<28} {variant.meaning}" for name, variant in VARIANTS.items()
-    )
-    parser = parser_of(f"{__doc__}\nvariants:\n{variants}")
-    add = parser.add_argument
-    either = argparse.BooleanOptionalAction
+def _options() -> argparse.Namespace:
+    """Return the command line's options; ``config`` is the recipe that they make."""
+    variants = (f"  {name:<28} {each.meaning}" for name, each in VARIANTS.items())
+    parser = parser_of("\n".join([f"{__doc__}\nvariants:", *variants]))
+    add, either = parser.add_argument, argparse.BooleanOptionalAction
     add("--data", nargs="+", choices=("ebnerd", "movielens"), default=["movielens"])
     add("--events", type=Path, help="JSON lines (maybe .gz) or Parquet, instead of --data")
     add("--name", default="events", help="what to call the data set in --events")
-    add("--variants", "--arms", default="", help="names with commas between; default: all")
-    add(
-        "--seeds",
-        type=int,
-        help="of each; default: 5 of the main variants, 3 of the rest",
-    )
-    add("--labels", default="100", help="a learning curve: per cent of the slates: 10,100")
+    add("--variants", "--arms", type=_names, default=[*VARIANTS], help="a,b; default: all")
+    add("--seeds", type=int, help="of each; default: 5 of the main variants, 3 of the rest")
+    add("--labels", type=_shares, default="100", help="per cent of the slates: 10,100")
     add("--frozen", action=either, help="also features that do not change (EB-NeRD: yes)")
-    add(
-        "--slate-size", choices=list(SIZES), help="whether variants know it (EB-NeRD: both)"
-    )
+    add("--slate-size", choices=list(SIZES), help="known to variants? (EB-NeRD: both)")
     add("--tune", action=either, default=True, help="learning rates by the small grid")
     add("--set", action="append", default=[], help="a setting: finetune_epochs=2")
     add("--quick", action="store_true", help="a fraction of users, few epochs, no tuning")
     add("--workers", type=int, default=2)
     add("--device", default="cpu")
     add("--resume", type=Path, default=ROOT, help="where examples and results are cached")
-    return parser
+    options = parser.parse_args()
+    config = RefreshConfig(bucket_by_length=True)
+    if options.quick:
+        options.tune = False
+        # Few slates: small batches, so that there are steps enough to learn anything.
+        config = replace(config, pretrain_epochs=2, batch_users=32)
+        config = replace(config, finetune_epochs=2, batch_requests=32)
+    options.config = changed(config, options.set)
+    return options
 
 
 if __name__ == "__main__":
