@@ -1,15 +1,24 @@
-"""The figures of every seed, in git: a later run adds seeds, and nobody must trust means.
+"""Caches results, and keeps the figures of every seed in git: a later run adds seeds.
 
 One JSON object a line: ``run``, its file's path under the folder of runs, and ``result``,
-what it holds. A name ends in a digest of code and settings: the newest stays.
+what it holds. A name ends in a digest of code and settings: only the newest stays.
 """
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from srp4ctr.atomic_files import replace_text
+
+
+def cached(file: Path, measure: Callable[[], Any]) -> Any:
+    """Return what ``file`` holds, measured first if there is no such file."""
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(file, json.dumps(measure(), indent=1) + "\n")
+    return json.loads(file.read_text())
 
 
 def restore(cache: Path, folder: Path) -> None:

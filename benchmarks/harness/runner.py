@@ -6,8 +6,6 @@ that trains. Jobs run in processes of one thread each, and a failed one stops no
 
 import functools
 import hashlib
-import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import torch
 
 from benchmarks import FOLDER
 from benchmarks.harness.code_fingerprint import TRAINING_CODE, code_digest
+from benchmarks.harness.result_cache import cached
 from benchmarks.models.registry import BASELINES
 from benchmarks.quality.clicks.click_examples import Examples, load, name_of
 from benchmarks.quality.clicks.click_pretraining import pretrained, pretraining_digest
@@ -29,7 +28,6 @@ from benchmarks.quality.clicks.variants import (
     TreeVariant,
     tune,
 )
-from srp4ctr.atomic_files import replace_text
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 
@@ -96,7 +94,9 @@ class Job:
 
 def run(job: Job) -> Result:
     """Return what ``job`` measured, from its file if it ran before."""
-    return _cached(job.file, lambda: _measured(job))
+    torch.set_num_threads(1)
+    found: Result = cached(job.file, lambda: _measured(job))
+    return found
 
 
 def choose(job: Job) -> Result:
@@ -106,7 +106,9 @@ def choose(job: Job) -> Result:
         chosen, tried = tune(VARIANTS[job.variant], _task(job))
         return {"chosen": dict(chosen), "tried": tried}
 
-    return _cached(job.tuning_file, tuned)
+    torch.set_num_threads(1)
+    found: Result = cached(job.tuning_file, tuned)
+    return found
 
 
 def prepare(job: Job) -> Result:
@@ -187,12 +189,3 @@ def _training_code(variant: str) -> str:
     elif variant in BASELINES:
         own += [MODELS_DIR / "inputs.py"]
     return code_digest(*JOBS_CODE, *sorted(map(str, own)))
-
-
-def _cached(file: Path, measure: Callable[[], Result]) -> Result:
-    if not file.is_file():
-        torch.set_num_threads(1)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(file, json.dumps(measure(), indent=1) + "\n")
-    found: Result = json.loads(file.read_text())
-    return found

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from benchmarks import RESULTS, parser_of, say
 from benchmarks.harness.code_fingerprint import TRAINING_CODE, code_digest
-from benchmarks.harness.result_cache import keep, restore
+from benchmarks.harness.result_cache import cached, keep, restore
 from benchmarks.harness.saved_result import merge_rows
 from benchmarks.models.downstream_models import (
     LOGIT,
@@ -48,7 +48,6 @@ from benchmarks.quality.clicks.click_examples import (
 from benchmarks.quality.clicks.click_pretraining import pretrained
 from benchmarks.quality.clicks.click_scores import calibrated_figures, calibration_of
 from benchmarks.quality.clicks.click_sources import read
-from srp4ctr.atomic_files import replace_text
 from srp4ctr.streams.events.schema import Impression
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import slate_batch, slate_lengths
@@ -109,12 +108,10 @@ def main() -> None:
             config = replace(config, pretrain_epochs=1, finetune_epochs=1)
         examples, judged_ms = _examples(data, config)
         for seed in range(1 if options.quick else options.seeds):
-            file = _file(data, examples, replace(config, seed=seed))
-            if not file.is_file():
-                measured = list(_rows(examples, judged_ms, replace(config, seed=seed)))
-                file.parent.mkdir(parents=True, exist_ok=True)
-                replace_text(file, json.dumps(measured))
-            rows += ({"data": data, **row} for row in json.loads(file.read_text()))
+            recipe = replace(config, seed=seed)
+            file = _file(data, examples, recipe)
+            measured = cached(file, functools.partial(_rows, examples, judged_ms, recipe))
+            rows += ({"data": data, **row} for row in measured)
             say(f"{data}, seed {seed}: done")
             if not options.quick:
                 keep([file], RUNS, SEEDS)
@@ -145,8 +142,8 @@ def _examples(data: str, config: RefreshConfig) -> tuple[Examples, int]:
     return examples.with_size() if source.is_always_clicked else examples, judged_ms
 
 
-def _rows(examples: Examples, judged_ms: int, config: RefreshConfig) -> Iterator[Row]:
-    """Yield a row for each of your models and what it is given, and for SRP4CTR itself."""
+def _rows(examples: Examples, judged_ms: int, config: RefreshConfig) -> list[Row]:
+    """Return a row for each of your models and what it is given, and for SRP4CTR itself."""
     torch.manual_seed(config.seed)
     model = SRP4CTR(config.model, examples.sizes)
     pretrained(model, examples, config, ROOT / "pretrained")
@@ -154,7 +151,8 @@ def _rows(examples: Examples, judged_ms: int, config: RefreshConfig) -> Iterator
 
     known = _parts(knowing(model, config.model, examples.judge), judged_ms)
     whole = replace(known, learn=_joined(examples, known.learn))
-    yield {"model": "SRP4CTR", "given": "", **_judged(examples, known, _served)}
+    found: list[Row] = [{"model": "SRP4CTR", "given": ""}]
+    found[0] |= _judged(examples, known, _served)
     for name, learns in (
         ("LightGBM", trees),
         ("DCNv2", functools.partial(network, examples.sizes)),
@@ -162,7 +160,9 @@ def _rows(examples: Examples, judged_ms: int, config: RefreshConfig) -> Iterator
         for given, tensors in GIVEN.items():
             parts = whole if given == WHOLE_TIME else known
             scorer = learns(parts.learn, parts.stop, tensors, config)
-            yield {"model": name, "given": given, **_judged(examples, parts, scorer)}
+            row = {"model": name, "given": given}
+            found.append(row | _judged(examples, parts, scorer))
+    return found
 
 
 def _served(part: Part) -> NDArray[np.float32]:

@@ -27,14 +27,13 @@ import torch
 from benchmarks import RESULTS, parser_of, say
 from benchmarks.harness.code_fingerprint import code_digest
 from benchmarks.harness.pool import run_all
-from benchmarks.harness.result_cache import keep, restore
+from benchmarks.harness.result_cache import cached, keep, restore
 from benchmarks.harness.saved_result import merge_rows
 from benchmarks.quality.leave_last import scores
 from benchmarks.quality.leave_last.files import part_of, read
 from benchmarks.quality.leave_last.leave_last_out import TEST, VALIDATION, LeaveLast
 from benchmarks.quality.leave_last.recipe import RECIPE, Recipe
 from benchmarks.quality.leave_last.variants import RUNS, VARIANTS, VARIANTS_CODE, Scorer
-from srp4ctr.atomic_files import replace_text
 from srp4ctr.training.export.flops import count, sizes_of
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
@@ -88,8 +87,7 @@ def main() -> None:
     missing = [run for run in runs if not run.file.is_file()]
     if None in run_all(execute, missing, options.workers):
         raise SystemExit("some runs failed: see above")
-    results = [json.loads(run.file.read_text()) for run in runs]
-    rows = summary(results)
+    rows = summary([execute(run) for run in runs])
     print(table(rows))
     if not options.quick:
         merge_rows(rows, FILE, ("data", "model"))
@@ -97,8 +95,13 @@ def main() -> None:
     print(json.dumps({"rows": rows}))
 
 
-def execute(run: Run) -> bool:
-    """Train and evaluate one variant, cache the result in its file, and print it."""
+def execute(run: Run) -> dict[str, Any]:
+    """Train and evaluate one variant, cache the result in its file, and return it."""
+    found: dict[str, Any] = cached(run.file, lambda: _measured(run))
+    return found
+
+
+def _measured(run: Run) -> dict[str, Any]:
     torch.set_num_threads(1)
     data = read(run.folder, run.name)
     if run.users is not None:
@@ -122,11 +125,9 @@ def execute(run: Run) -> bool:
         "test": test,
         "buckets": {k: scores.values(ranks[TEST][chosen]) for k, chosen in parts.items()},
     }
-    RUNS.mkdir(parents=True, exist_ok=True)
-    replace_text(run.file, json.dumps(result))
     figures = ", ".join(f"{name} {value:.4f}" for name, value in test.items())
     say(f"{run}: {figures} ({seconds:.0f} s)")
-    return True
+    return result
 
 
 def summary(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
