@@ -77,7 +77,7 @@ class Outcome:
 
 
 def outcome(logged: Iterable[LoggedEvent], config: StreamConfig) -> Outcome:
-    """Return what ``logged`` must come to; offsets order the events of one user."""
+    """Return what ``logged`` must lead to; offsets order the events of one user."""
     whole = Outcome()
     events = [each.event for each in sorted(logged, key=lambda each: each.offset)]
     for user, of_user in _grouped(events, lambda each: each.user_id).items():

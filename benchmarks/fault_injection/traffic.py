@@ -192,7 +192,7 @@ class Visits:
         chance = self._chance
         return [
             Behavior(
-                event_id=f"deed-{next(self._number)}",
+                event_id=f"behavior-{next(self._number)}",
                 user_id=user,
                 item_id=f"i{chance.randrange(self._shape.items)}",
                 action=chance.choice(["view", "rate", "dwell"]),

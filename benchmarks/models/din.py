@@ -31,7 +31,7 @@ class DIN(Baseline):
         """Return the weighted sums (B, N, D).
 
         A linear layer over [h ; c ; h - c ; h * c] is one over h, one over c and one over
-        the product: the first is the user's alone, made once for all candidates.
+        the product: the first is only the user's, computed once for all candidates.
         """
         history = self.history_tokens(tensors)  # (B, L, D)
         candidates = self.candidate_tokens(tensors)  # (B, N, D)

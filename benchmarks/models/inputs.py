@@ -1,4 +1,4 @@
-"""What every deep baseline shares with SRP4CTR: tokens, counters, context and the head.
+"""Defines what deep baselines share with SRP4CTR: tokens, counters, context, the head.
 
 A baseline adds its own reading of the history, and nothing else, so that a difference
 between two variants is a difference between two ways to read a history.

@@ -1,4 +1,4 @@
-"""The baselines by name: add a line here, and the harness trains, judges and costs it.
+"""Lists the baselines by name: those in this table are trained, evaluated and costed.
 
 A baseline is a click model (``training/model/click_model.py``), most often a ``Baseline``
 with a reading of its own: DIEN, PNN or CAN would each be one more file and one more line.

@@ -44,7 +44,7 @@ class SASRecEncoder(nn.Module):
     def forward(self, item_rows: Tensor) -> Tensor:
         """Return the states (B, T, D) after each behaviour of ``item_rows`` (B, T)."""
         length = item_rows.shape[1]
-        # Counted from the newest: padding stands on the left.
+        # Counted from the newest: padding is on the left.
         tokens = self.items(item_rows) + self.slots[-length:]
         places = torch.arange(length, device=item_rows.device)
         later = places[None, :] > places[:, None]  # (T, T)
@@ -58,7 +58,7 @@ class SASRecEncoder(nn.Module):
 def next_item_loss(encoder: SASRecEncoder, item_rows: Tensor, drawn_rows: Tensor) -> Tensor:
     """Return the summed cross entropy of what came next among it and ``drawn_rows`` (K).
 
-    ``item_rows`` (B, T) are whole sequences; row 0 is nobody's next item. Not the mean:
+    ``item_rows`` (B, T) are whole sequences; row 0 is no next item. Not the mean:
     where rows of alike lengths share a batch, it would weigh a short one's items more.
     """
     states = encoder(item_rows[:, :-1])

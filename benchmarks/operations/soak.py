@@ -1,7 +1,7 @@
 """Claim: the whole stack, half loaded, loses nothing in an hour of faults, nor grows.
 
 Broker, store, two stream workers, Triton, the monitor; visitors, whose histories are full,
-ask for rankings and publish what they then do. First they come as fast as they are served:
+request rankings and publish what they then do. First they come as fast as they are served:
 that is what the machine can do with all of it. Then half as many come, while in turn a
 worker, a serving process, the store and the monitor are killed, Kafka is stopped and
 started, bundles are promoted and rolled back. At the end what is kept is compared with what

@@ -1,4 +1,4 @@
-"""The whole local stack, its processes by name, and what is done to them meanwhile."""
+"""Runs the whole local stack, and injects faults into its processes."""
 
 import json
 import os
@@ -143,7 +143,7 @@ class Soaked:
         self.command("model", "promote", folder.name)
 
     def command(self, *words: str) -> None:
-        """Type ``srp4ctr WORDS``; raises ``RuntimeError`` with what it said."""
+        """Type ``srp4ctr WORDS``; raises ``RuntimeError`` with its output."""
         program = [sys.executable, "-m", "srp4ctr.cli", *words]
         done = subprocess.run(program, capture_output=True, text=True, check=False)
         if done.returncode:

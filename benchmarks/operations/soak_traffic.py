@@ -45,7 +45,7 @@ class Seen:
     impressions: int
     latencies_ms: tuple[float, ...]
     errors: Mapping[str, int]
-    """What the failed requests said, and how many did."""
+    """The errors of failed requests, and how many of each."""
 
 
 class Visitors:
@@ -87,7 +87,7 @@ class Visitors:
     def check_alive(self) -> None:
         """Raise ``RuntimeError`` if a visitor has ended."""
         if not all(process.is_alive() for process in self._processes):
-            raise RuntimeError("a visitor has ended: what it said is above")
+            raise RuntimeError("a visitor has ended: its error is above")
 
     def seen(self, name: str = "") -> Seen:
         """Return what is written down so far of the start ``name``; "" of all."""

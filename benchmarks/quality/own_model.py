@@ -124,8 +124,8 @@ def main() -> None:
 
 def _file(data: str, examples: Examples, config: RefreshConfig) -> Path:
     """Return where a seed's figures are cached, by examples, recipe and code."""
-    said = repr((examples.digest, config, code_digest(*CODE))).encode()
-    digest = hashlib.sha256(said).hexdigest()[:12]
+    key = repr((examples.digest, config, code_digest(*CODE))).encode()
+    digest = hashlib.sha256(key).hexdigest()[:12]
     return RUNS / f"{data}-seed{config.seed}-{digest}.json"
 
 

@@ -73,8 +73,8 @@ class Run:
     def file(self) -> Path:
         """Where its result is cached: other code, recipe or size is another run."""
         code = code_digest(*VARIANTS_CODE)
-        said = repr((self.users, self.recipe.of(self.variant), code)).encode()
-        digest = hashlib.sha256(said).hexdigest()[:8]
+        key = repr((self.users, self.recipe.of(self.variant), code)).encode()
+        digest = hashlib.sha256(key).hexdigest()[:8]
         model = self.model.replace(" ", "-")
         return RUNS / f"{self.name}-{model}-seed{self.seed}-{digest}.json"
 
@@ -189,11 +189,11 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         pairs = [
             f"{_shown(row[m])} ± {_shown(row[m + '_error'])}" for m in ("hr10", "ndcg10")
         ]
-        alone = ("mrr", "auc", "hr10_short_history", "hr10_long_tail")
+        plain = ("mrr", "auc", "hr10_short_history", "hr10_long_tail")
         less = f"{_shown(row['hr10_less'], '+')} ± {_shown(row['hr10_less_error'])}"
         lines.append(
             f"{row['model']:<30} {pairs[0]:>14} {pairs[1]:>14} "
-            + " ".join(f"{_shown(row[name]):>6}" for name in alone)
+            + " ".join(f"{_shown(row[name]):>6}" for name in plain)
             + f" {less:>22}"
         )
     return "\n".join(lines)

@@ -100,19 +100,19 @@ def write(results: Path, page: Path) -> dict[str, object]:
 def section(
     clicks: Sequence[Evidence], pretraining: Sequence[Evidence], drawn: Sequence[str]
 ) -> str:
-    """Return all that stands between the comments."""
+    """Return all that is between the comments."""
     if not clicks and not pretraining:
         return NOTHING
     parts = [READING]
-    parts += [said for kind, said in NOTES.items() if any(kind in c.source for c in clicks)]
+    parts += [note for kind, note in NOTES.items() if any(kind in c.source for c in clicks)]
     for name in drawn:
-        said = name.replace("_", " ")
-        parts += [f"![{said}]({FOLDER}/{name}.svg)", CAPTIONS[name]]
+        title = name.replace("_", " ")
+        parts += [f"![{title}]({FOLDER}/{name}.svg)", CAPTIONS[name]]
     for of in clicks:
         parts += _of_clicks(of)
     for of in pretraining:
-        said = LAST_ITEM + (PUBLISHED if of.source in tables.PUBLISHED else "")
-        parts += [f"### Pre-training: {of.title}", said, tables.last_item(of)]
+        text = LAST_ITEM + (PUBLISHED if of.source in tables.PUBLISHED else "")
+        parts += [f"### Pre-training: {of.title}", text, tables.last_item(of)]
         if of.curves:
             parts += ["By share of the slates:", tables.last_item_shares(of)]
     return "\n\n".join(parts)
@@ -136,17 +136,17 @@ def _judges(of: Evidence) -> str:
     margin = number(row, "gauc_sampling_error")
     counted = [] if impressions is None else [f"{impressions:,.0f} impressions judge"]
     counted += [] if clicks is None else [f"{clicks:,.0f} were clicked"]
-    said = f"{', '.join(counted) or 'Impressions were not counted'}."
+    text = f"{', '.join(counted) or 'Impressions were not counted'}."
     if margin is None:
-        return said
+        return text
     return (
-        f"{said} Another draw of as many requests would move gAUC by {plain(margin)} (a "
+        f"{text} Another draw of as many requests would move gAUC by {plain(margin)} (a "
         "standard error): the models mostly together, and more seeds do not lessen it."
     )
 
 
 def _around(page: Path) -> tuple[str, str]:
-    """Return what stands before and after the evidence in ``page``."""
+    """Return what is before and after the evidence in ``page``."""
     text = page.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)

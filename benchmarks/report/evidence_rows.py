@@ -47,7 +47,7 @@ class Evidence:
 
     @property
     def models(self) -> list[Row]:
-        """Return what learnt from all labels and is no ablation, best gAUC first."""
+        """Return what was trained on all labels and is no ablation, best gAUC first."""
         whole = [row for row in self.rows if share_of(row) == 1.0]
         kept = [row for row in whole if not _is_ablation(row) or _is_untrained(row)]
         return best_first(kept, "gauc")
@@ -69,7 +69,7 @@ class Evidence:
 
     @property
     def is_of_last_items(self) -> bool:
-        """Whether a user's last item was to be found: HR@10 is what counts."""
+        """Whether a user's last item was ranked: HR@10 is what counts."""
         return any(number(row, "hr10") is not None for row in self.rows)
 
     def of(self, model: str) -> Row:
@@ -98,7 +98,7 @@ def model_of(row: Row) -> str:
 
 
 def share_of(row: Row) -> float:
-    """Return the share of the labels that the row's model learnt from."""
+    """Return the share of the labels that the row's model was trained on."""
     share = str(row["model"]).partition("@")[2]
     return float(share.rstrip("%")) / 100.0 if share else 1.0
 

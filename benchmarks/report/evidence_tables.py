@@ -28,7 +28,7 @@ PUBLISHED: dict[str, tuple[Row, ...]] = {
     )
 }
 GROUPS = ("short_history", "long_history", "long_tail", "head")
-TEXTS = ("model", "what it is")  # the columns that stand on the left
+TEXTS = ("model", "what it is")  # the columns that are aligned on the left
 
 
 def quality(of: Evidence) -> str:
@@ -170,7 +170,7 @@ def _millions(flops: float | None) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of GitHub's; numbers stand on the right."""
+    """Return a table of GitHub's; numbers are aligned on the right."""
     rules = ["---" if name in TEXTS else "---:" for name in head]
     lines = [head, rules, *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

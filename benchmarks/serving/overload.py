@@ -4,7 +4,7 @@ A real Triton, histories of 200, 100 candidates, features included. First caller
 closed loop, for what it can answer; then requests that arrive by chance (Poisson) at
 multiples of that, whether others were answered or not, each with a deadline of 100 ms. What
 counts is goodput: answers in time, a second. Where calls are refused that waited for half
-of their deadline, as ``RankClient`` asks, and where any may wait (``triton.max_wait_ms`` of
+of their deadline, as ``RankClient`` does, and where any may wait (``triton.max_wait_ms`` of
 an hour).
 
     make bench NAME=overload

@@ -7,8 +7,7 @@ each gRPC call to one of them. Callers call nginx all the while, and meanwhile
 - one server is stopped and started again, as for a new release.
 
 Each answer is held to the one that its bundle must give, and calls that fail although
-``RankClient`` asks again are counted. It needs nginx (Debian:
-nginx-core).
+``RankClient`` retries are counted. It needs nginx (Debian: nginx-core).
 
     make bench NAME=replicas
 """

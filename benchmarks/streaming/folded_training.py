@@ -2,7 +2,7 @@
 
 The same model learns from the same impressions of a data set's training part, folded (a
 request a row) and with a row per impression, as other libraries have it: each with the
-history beside it, in batches of as many impressions. Turn by turn in one run, on one
+history next to it, in batches of as many impressions. Turn by turn in one run, on one
 thread; both give the same loss, which is checked first.
 
     SRP4CTR_DATA=../shared/data make bench NAME=folded_training ARGS="--data ebnerd"

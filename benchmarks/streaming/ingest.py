@@ -36,7 +36,7 @@ from benchmarks.streaming.ingest_stack import (
 EVENTS = 60_000
 NAIVE_EVENTS = 2_000
 LIVE_S = 20.0
-# The first is the one that the bars are about. With behaviours alone every event changes
+# The first is the one that the bars are about. With only behaviours every event changes
 # a sequence, so that a row written is an event: what the store's bound compares with.
 LOADS = (
     Load(users="uniform", length=50),
@@ -56,10 +56,10 @@ class Outcome:
     writing: Rate
     reading: Rate
     naive: Rate | None
-    """Of the mix by uniform users alone: a push takes as long whosever it is."""
+    """Only of the mix by uniform users: a push takes as long for any user."""
     ours: Rate
     fresh: Freshness | None
-    """Of the mix alone."""
+    """Only of the mix."""
 
 
 def main() -> None:

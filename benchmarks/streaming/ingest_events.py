@@ -1,7 +1,7 @@
 """Draws users with full sequences, and the events that come next.
 
 The mix is a news site's, as EB-NeRD has it: of 100 events 60 are impressions in slates of
-8, 5 are clicks on them and 35 other behaviours. Or behaviours alone: then every event
+8, 5 are clicks on them and 35 other behaviours. Or only behaviours: then every event
 changes a sequence. Items are Zipf-distributed; users uniform or Zipf.
 """
 
@@ -42,7 +42,7 @@ class Load:
     length: int
     """L: how many behaviours every user has before the first event."""
     mixed: bool = True
-    """False: behaviours alone."""
+    """False: only behaviours."""
 
 
 def begin_ms() -> int:

@@ -1,4 +1,4 @@
-"""How long after its publication an event is in the sequence that serving reads.
+"""Measures after how long a published event is in the sequence that serving reads.
 
 Events are published at an even rate as they happen. Every 100 ms a click or behaviour is
 probed: its user's row is read every 10 ms, by the views that serving reads by.

@@ -1,4 +1,4 @@
-"""The naive pipeline: a Faust agent that calls Feast's ``push`` once an event.
+"""Runs the naive pipeline: a Faust agent that calls Feast's ``push`` per event.
 
 The agent decodes the event, keeps the user's last L behaviours in a dict and pushes a
 DataFrame of one row, four arrays. It writes no raw log, no labels and no counters, and

@@ -1,4 +1,4 @@
-"""Slates that a model learns from, is calibrated on, and is judged by, as plain arrays.
+"""Loads slates that train, calibrate and evaluate a model, as plain arrays.
 
 In: the folder that ``click_cutting`` wrote. Out: arrays that stay on the disk until they
 are used, so that many processes share them.

@@ -1,4 +1,4 @@
-"""Real logs → events of our schema: EB-NeRD, MovieLens-100K, or a file of anyone's.
+"""Reads real logs as events of our schema: EB-NeRD, MovieLens-100K, or any file.
 
 In: a name, or a file as ``srp4ctr events publish`` takes it. Out: events by time, item
 updates, and the instant from which a model is judged where the data's publishers fixed it.

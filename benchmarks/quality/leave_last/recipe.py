@@ -1,4 +1,4 @@
-"""How long and how fast the variants learn: chosen by validation's answers, not the test's.
+"""Says how long and how fast variants train: chosen by validation, not by the test.
 
 One recipe for every data set of this protocol: users have few behaviours each.
 """

@@ -21,7 +21,7 @@ HEAD_SHARE = 0.2  # of items by training frequency; the others are the long tail
 def ranks(scores: NDArray[Any], seed: int) -> Ranks:
     """Return how many others rank above the answer, column 0 of ``scores`` (U, 100).
 
-    A coin breaks ties: among equals the answer is not first by standing first.
+    A coin breaks ties: among equals the answer is not first because it is in column 0.
     """
     coins = np.random.default_rng(seed).random(scores.shape)
     answer, coin = scores[:, :1], coins[:, :1]

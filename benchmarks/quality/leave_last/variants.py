@@ -197,8 +197,8 @@ def _pretrained(
     model = SRP4CTR(config.model, TableSizes.of(data.words, data.length))
     heads = MaskedHeads(config.model, model.embedding)
     both = torch.nn.ModuleDict({"model": model, "heads": heads})
-    said = f"{data.name} {len(data.counts)} {config} {code_digest(*VARIANTS_CODE)}"
-    file = ENCODERS / f"{hashlib.sha256(said.encode()).hexdigest()[:16]}.safetensors"
+    key = f"{data.name} {len(data.counts)} {config} {code_digest(*VARIANTS_CODE)}"
+    file = ENCODERS / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
     began = time.process_time()
     seconds = trained_once(
         both, file, lambda: pretrain(model, data.windows(), config, options, heads)

@@ -184,8 +184,8 @@ def test_a_variant_of_a_data_set_is_said_in_words(source: str, title: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "shown"),
     [(0.8142, ".8142"), (-0.0003, "−.0003"), (1.0, "1.0000"), (None, "–")],
 )
-def test_a_number_is_said_plainly(value: float | None, said: str) -> None:
-    assert plain(value) == said
+def test_a_number_is_shown_plainly(value: float | None, shown: str) -> None:
+    assert plain(value) == shown
