@@ -47,11 +47,11 @@ lint: setup ## ruff, mypy --strict, the import rule
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: setup ## run benchmarks/NAME.py: make bench NAME=serving (SAVE=1: keep its result)
+bench: setup ## run a benchmark: make bench NAME=serving (SAVE=1: keep its result)
 	@test -n "$(NAME)" || { $(BIN)/python -m benchmarks; exit 2; }
 	@set -o pipefail; $(BIN)/python -m benchmarks $(NAME) $(ARGS)$(if $(SAVE), | $(BIN)/python -m benchmarks.harness.saved_result $(NAME))
 
-benchmarks-page: setup ## write docs/benchmarks.md anew from benchmarks/results
+benchmarks-page: setup ## write docs/benchmarks.md from benchmarks/results
 	@$(BIN)/python -m benchmarks results_page
 
 setup: $(VENV)/installed .serving/installed ## build .venv, and the embedded Triton in .serving

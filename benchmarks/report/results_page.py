@@ -11,7 +11,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -52,10 +52,15 @@ class Measurement:
     """One run of a benchmark: what it found, and its circumstances."""
 
     found: Any
-    hardware: str = UNKNOWN
-    commit: str = UNKNOWN
-    date: str = UNKNOWN
+    of: Mapping[str, Any] = field(default_factory=dict)
+    """The circumstances."""
     by_hand: bool = False
+
+    @property
+    def commit(self) -> str:
+        """The commit that was measured, or *in* the one that recorded it."""
+        recorded = f"in {self.of['recorded_in']}" if "recorded_in" in self.of else UNKNOWN
+        return str(self.of.get("commit") or recorded)
 
 
 def main() -> None:
@@ -95,29 +100,14 @@ def _measurement(file: Path, recorded: Mapping[str, Any] | None) -> Measurement 
     if not file.is_file():
         if recorded is None or "figures" not in recorded:
             return None
-        return _with_circumstances(recorded["figures"], recorded, by_hand=True)
+        return Measurement(found=recorded["figures"], of=recorded, by_hand=True)
     content = file.read_bytes()
     found = json.loads(content)
     if "date" in found:
-        return _with_circumstances(found, found, by_hand=False)
+        return Measurement(found=found, of=found)
     if recorded and recorded.get("sha256") == hashlib.sha256(content).hexdigest():
-        return _with_circumstances(found, recorded, by_hand=True)
+        return Measurement(found=found, of=recorded, by_hand=True)
     return Measurement(found=found)
-
-
-def _with_circumstances(
-    found: Any, circumstances: Mapping[str, Any], *, by_hand: bool
-) -> Measurement:
-    commit = circumstances.get("commit")
-    if commit is None and "recorded_in" in circumstances:
-        commit = f"in {circumstances['recorded_in']}"
-    return Measurement(
-        found=found,
-        hardware=circumstances.get("hardware", UNKNOWN),
-        commit=commit or UNKNOWN,
-        date=circumstances.get("date", UNKNOWN),
-        by_hand=by_hand,
-    )
 
 
 def _recorded(results: Path) -> dict[str, Any]:
@@ -132,10 +122,10 @@ _TITLES = """\
 
 
 def _row(claim: Claim, measured: Measurement) -> str:
-    mark = f" {MARK}" if measured.by_hand else ""
+    of, mark = measured.of, f" {MARK}" if measured.by_hand else ""
     cells = (
-        *(claim.sentence, claim.number(measured.found), measured.hardware),
-        *(measured.commit, f"{measured.date}{mark}", f"`{claim.run.command}`"),
+        *(claim.sentence, claim.number(measured.found), of.get("hardware", UNKNOWN)),
+        *(measured.commit, f"{of.get('date', UNKNOWN)}{mark}", f"`{claim.run.command}`"),
     )
     return f"| {' | '.join(cells)} |"
 

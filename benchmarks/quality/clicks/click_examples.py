@@ -144,14 +144,12 @@ def save_part(folder: Path, name: str, part: Part) -> None:
 
 
 def _load_part(folder: Path, name: str) -> Part:
-    of_slates = {
-        each: np.load(folder / f"{name}.{each}.npy", mmap_mode="c") for each in SLATE_ARRAYS
-    }
-    of_part = {
-        each: np.load(folder / f"{name}.{each}.npy", mmap_mode="c") for each in PART_ARRAYS
-    }
-    slates = Slates(tensors=_load(folder, f"{name}.tensors"), **of_slates)
-    return Part(slates=slates, **of_part)
+    def arrays(names: Sequence[str]) -> dict[str, Any]:
+        files = {each: folder / f"{name}.{each}.npy" for each in names}
+        return {each: np.load(file, mmap_mode="c") for each, file in files.items()}
+
+    slates = Slates(tensors=_load(folder, f"{name}.tensors"), **arrays(SLATE_ARRAYS))
+    return Part(slates=slates, **arrays(PART_ARRAYS))
 
 
 def save(folder: Path, name: str, arrays: Arrays) -> None:
