@@ -147,7 +147,7 @@ def _followed(
     for label in labels:
         minutes[(label.matured_at - began_ms) // MINUTE_MS].append(label)
     for minute in range(max(minutes) + 1):
-        _fold(monitor, minutes[minute])
+        _add_labels(monitor, minutes[minute])
         page.count(minutes[minute])
         monitor.poll_triton()
         monitor.show()
@@ -159,7 +159,7 @@ def _followed(
     return Replayed(series=series, qualities=monitor.qualities())
 
 
-def _fold(monitor: Monitor, labels: Sequence[ImpressionLabel]) -> None:
+def _add_labels(monitor: Monitor, labels: Sequence[ImpressionLabel]) -> None:
     received = tuple(
         ReceivedLabel(label=each, partition=0, published_ms=each.matured_at)
         for each in labels
@@ -233,7 +233,7 @@ def _overhead(
             for each in labels
         ]
         began = time.process_time()
-        _fold(monitor, renamed)
+        _add_labels(monitor, renamed)
         seconds += time.process_time() - began
         folded += len(renamed)
     began = time.process_time()

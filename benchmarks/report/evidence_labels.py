@@ -51,7 +51,8 @@ def write_labels(axes: Axes, labels: Sequence[Label], taken: Sequence[Bbox]) -> 
         boxes.append(spot.padded(6.0, 1.5))
         back = axes.transData.inverted()
         text.set_verticalalignment("center_baseline")
-        text.set_position(back.transform((spot.x0, (spot.y0 + spot.y1) / 2.0)))
+        left, middle = back.transform((spot.x0, (spot.y0 + spot.y1) / 2.0))
+        text.set_position((float(left), float(middle)))
         nearest = _nearest(point, spot)
         if not label.is_line and math.dist(point, nearest) > FAR:
             ends = zip(*(back.transform(end) for end in (point, nearest)), strict=True)

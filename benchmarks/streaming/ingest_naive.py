@@ -68,7 +68,7 @@ def run(task: dict[str, Any], result: Path) -> None:
         async for payload in stream:
             if number == 0:
                 wall_s, cpu_s = time.perf_counter(), time.process_time()
-            pipeline.fold(payload)
+            pipeline.push(payload)
             number += 1
             if number == task["events"]:
                 break
@@ -95,7 +95,7 @@ class _Pipeline:
             for number, user in enumerate(user_ids())
         }
 
-    def fold(self, payload: bytes) -> None:
+    def push(self, payload: bytes) -> None:
         """Push the row of the event's user."""
         event = self._decoder.decode(payload)
         elements = self._sequences[event.user_id]
