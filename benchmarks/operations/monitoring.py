@@ -52,7 +52,12 @@ DESERVED = {("Srp4ctrCalibrationIsOff", OVER_PREDICTING), ("Srp4ctrVersionIsDear
 
 def main() -> None:
     """Print a table, then one JSON object."""
-    options = _arguments()
+    parser = parser_of(__doc__)
+    add = parser.add_argument
+    add("--labels", type=int, default=LABELS)
+    add("--overhead", type=int, default=OVERHEAD_LABELS)
+    add("--quick", action="store_true", help=argparse.SUPPRESS)  # wrote no result file
+    options = parser.parse_args()
     labels = list(_labels(options.labels))
     hours = (labels[-1].matured_at - labels[0].matured_at) / 3.6e6
     clicks = sum(each.clicked for each in labels)
@@ -258,15 +263,6 @@ def _table(qualities: Sequence[ModelQuality], found: Sequence[Fired]) -> str:
             f"{each.normalized_entropy:>7.3f}  {', '.join(own) or '-'}"
         )
     return "\n".join(lines)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = parser_of(__doc__)
-    add = parser.add_argument
-    add("--labels", type=int, default=LABELS)
-    add("--overhead", type=int, default=OVERHEAD_LABELS)
-    add("--quick", action="store_true", help=argparse.SUPPRESS)  # wrote no result file
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

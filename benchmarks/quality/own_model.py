@@ -11,7 +11,6 @@ A seed's figures are cached, in git too: a run that was ended continues with the
     SRP4CTR_DATA=../shared/data python -m benchmarks own_model --data ebnerd movielens
 """
 
-import argparse
 import functools
 import hashlib
 import json
@@ -98,7 +97,12 @@ class Parts:
 
 def main() -> None:
     """Print a table, then one JSON object."""
-    options = _arguments()
+    parser = parser_of(__doc__)
+    add = parser.add_argument
+    add("--data", nargs="+", choices=[*SETTINGS], default=["ebnerd"])
+    add("--seeds", type=int, default=3)
+    add("--quick", action="store_true", help="one seed, an epoch each; writes no results")
+    options = parser.parse_args()
     torch.set_num_threads(1)
     restore(SEEDS, RUNS)
     rows: list[Row] = []
@@ -272,15 +276,6 @@ def _gain(row: Row, name: str) -> str:
     gain, error = row.get(f"{name}_gain"), row.get(f"{name}_gain_error")
     sure = "" if error is None else f" ±{error:.4f}"
     return "" if gain is None else f"{gain:+.4f}{sure}"
-
-
-def _arguments() -> argparse.Namespace:
-    parser = parser_of(__doc__)
-    add = parser.add_argument
-    add("--data", nargs="+", choices=[*SETTINGS], default=["ebnerd"])
-    add("--seeds", type=int, default=3)
-    add("--quick", action="store_true", help="one seed, an epoch each; writes no results")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -58,7 +58,14 @@ class Outcome:
 
 def main() -> None:
     """Print a table, then one JSON object."""
-    options = _arguments()
+    parser = parser_of(__doc__)
+    add = parser.add_argument
+    add("--times", type=float, nargs="+", default=TIMES, help="of what it can answer")
+    add("--duration", type=float, default=DURATION_S, help="seconds per row")
+    add("--quick", action="store_true", help="two rows, few seconds")
+    options = parser.parse_args()
+    if options.quick:
+        options.times, options.duration = (1.0, 2.0), 3.0
     with running_stack(LENGTH, forms=()) as stack:
         rows = _rows(stack, options)
     print(_table(rows))
@@ -178,18 +185,6 @@ def _table(rows: Sequence[Row]) -> str:
         waiting = str(row["wait_ms"] or "for ever")
         lines.append(f"{waiting:>9} " + " ".join(f"{each:>8.1f}" for each in figures))
     return "\n".join(lines)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = parser_of(__doc__)
-    add = parser.add_argument
-    add("--times", type=float, nargs="+", default=TIMES, help="of what it can answer")
-    add("--duration", type=float, default=DURATION_S, help="seconds per row")
-    add("--quick", action="store_true", help="two rows, few seconds")
-    options = parser.parse_args()
-    if options.quick:
-        options.times, options.duration = (1.0, 2.0), 3.0
-    return options
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ so different that a mixture of both would be seen: the difference is reported.
     make bench NAME=promotion
 """
 
-import argparse
 import json
 import shutil
 import sys
@@ -105,7 +104,13 @@ def main() -> None:
     """Print a table, then one JSON object."""
     from benchmarks.serving.serving_stack import fresh_bundle, running_stack
 
-    options = _arguments()
+    parser = parser_of(__doc__)
+    add = parser.add_argument
+    add("--switches", type=int, default=SWITCHES, help="promotions and rollbacks")
+    add("--quick", action="store_true", help="four switches")
+    options = parser.parse_args()
+    if options.quick:
+        options.switches = 4
     with running_stack(LENGTH, forms=()) as stack:
         even, *_ = fresh_bundle(stack.bundle.parent, LENGTH, "v1000", seed=1)
         run = Run(stack, weights=(even, stack.bundle))
@@ -234,17 +239,6 @@ def _table(rows: Sequence[Row]) -> str:
             f"{row['phase']:<40} {row['times']:>5} {row['seconds']:>7.2f} {figures}"
         )
     return "\n".join(lines)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = parser_of(__doc__)
-    add = parser.add_argument
-    add("--switches", type=int, default=SWITCHES, help="promotions and rollbacks")
-    add("--quick", action="store_true", help="four switches")
-    options = parser.parse_args()
-    if options.quick:
-        options.switches = 4
-    return options
 
 
 if __name__ == "__main__":

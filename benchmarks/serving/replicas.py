@@ -12,7 +12,6 @@ Each answer is held to the one that its bundle must give, and calls that fail al
     make bench NAME=replicas
 """
 
-import argparse
 import json
 import shutil
 import time
@@ -73,7 +72,11 @@ def main() -> None:
     """Print one JSON object."""
     from benchmarks.serving.serving_stack import fresh_bundle, running_stack
 
-    options = _arguments()
+    parser = parser_of(__doc__)
+    parser.add_argument(
+        "--switches", type=int, default=SWITCHES, help="promotions and rollbacks"
+    )
+    options = parser.parse_args()
     if shutil.which("nginx") is None:
         raise SystemExit("nginx is not installed (Debian: nginx-core)")
     with running_stack(LENGTH, forms=(), instances=1) as one:
@@ -166,14 +169,6 @@ def _balancer(stack: "Stack") -> Iterator[str]:
         yield address
     finally:
         processes.stop(running, stack.folder)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = parser_of(__doc__)
-    parser.add_argument(
-        "--switches", type=int, default=SWITCHES, help="promotions and rollbacks"
-    )
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

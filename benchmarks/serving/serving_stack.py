@@ -74,54 +74,58 @@ def running_stack(
     users would have all histories encoded for good, and no call is refused for waiting:
     how long it does is measured.
     """
-    from srp4ctr.features.online.store import FeatureStoreSink, apply  # Feast: 3 s
-
-    with (
-        tempfile.TemporaryDirectory() as name,
-        ports.reserved_ports(3) as (store_port, grpc_port, metrics_port),
-    ):
+    with tempfile.TemporaryDirectory() as name, ports.reserved_ports(3) as numbers:
         folder = Path(name)
-        features = FeatureConfig(
-            redis=f"{ports.HOST}:{store_port}",
-            registry=str(folder / "registry.db"),
-            log_dir=str(folder / "events"),
-        )
         triton = TritonConfig(
-            grpc=f"{ports.HOST}:{grpc_port}",
+            grpc=f"{ports.HOST}:{numbers[1]}",
             repository=str(folder / "triton"),
             **{"kept_states_mb": 0.0, "max_wait_ms": AN_HOUR_MS} | settings,
         )
         try:
-            store = broker.start_store(folder, store_port, tied=True)
-            apply(features)
-            _fill(FeatureStoreSink(features), length)
-            plan = triton_server.ServerPlan(
-                repository=folder / "triton",
-                redis=features.redis,
-                registry=features.registry,
-                grpc_port=grpc_port,
-                metrics_port=metrics_port,
-            )
-            server = start_triton(plan, folder)
-            source, model, sizes = fresh_bundle(folder / "bundles", length)
-            promotion.promote(source, triton, features, no_check)
-            stack = Stack(
-                triton=triton,
-                plan=plan,
-                server=server,
-                store=store,
-                features=features,
-                model=model,
-                bundle=source,
-                sizes=sizes,
-                folder=folder,
-            )
+            stack = _started(folder, length, triton, numbers)
             add_forms(triton, stack.sizes, catalogue(), forms)
             yield stack
         finally:
             for each in processes.find(folder):
                 processes.stop(each, folder)
             triton_server.clear_shared_memory(folder)
+
+
+def _started(
+    folder: Path, length: int, triton: TritonConfig, numbers: Sequence[int]
+) -> Stack:
+    """Start the store and Triton at ports ``numbers``, and promote a fresh model."""
+    from srp4ctr.features.online.store import FeatureStoreSink, apply  # Feast: 3 s
+
+    features = FeatureConfig(
+        redis=f"{ports.HOST}:{numbers[0]}",
+        registry=str(folder / "registry.db"),
+        log_dir=str(folder / "events"),
+    )
+    store = broker.start_store(folder, numbers[0], tied=True)
+    apply(features)
+    _fill(FeatureStoreSink(features), length)
+    plan = triton_server.ServerPlan(
+        repository=folder / "triton",
+        redis=features.redis,
+        registry=features.registry,
+        grpc_port=numbers[1],
+        metrics_port=numbers[2],
+    )
+    server = start_triton(plan, folder)
+    source, model, sizes = fresh_bundle(folder / "bundles", length)
+    promotion.promote(source, triton, features, no_check)
+    return Stack(
+        triton=triton,
+        plan=plan,
+        server=server,
+        store=store,
+        features=features,
+        model=model,
+        bundle=source,
+        sizes=sizes,
+        folder=folder,
+    )
 
 
 def start_triton(plan: triton_server.ServerPlan, folder: Path) -> processes.Running:
