@@ -174,7 +174,7 @@ FAULTS: dict[str, Callable[[Stage], None]] = {
     "the store is away for 10 s": partial(restart_store, away_s=10),
     "a worker frozen past its session goes on (zombie)": freeze_a_worker,
 }
-MORE_FAULTS = {
+MORE_FAULTS: dict[str, Callable[[Stage], None]] = {
     **FAULTS,
     "kill -9 of the broker, and its restart": partial(restart_kafka, end=Cluster.kill),
     "the store hangs for 10 s": hang_the_store,

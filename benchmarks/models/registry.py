@@ -10,7 +10,7 @@ from benchmarks.models.bst import BST
 from benchmarks.models.din import DIN
 from benchmarks.models.inputs import Baseline
 from benchmarks.models.lr import LogisticRegression
-from benchmarks.models.sasrec_clicks import SASRecClicks
+from benchmarks.models.sasrec import SASRecClicks
 from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.model.click_model import ClickModel
 from srp4ctr.training.model.embeddings import TableSizes
