@@ -51,7 +51,8 @@ RUN pip --python /opt/srp4ctr/bin/python install --no-cache-dir --no-index --no-
 USER srp4ctr
 ENTRYPOINT ["srp4ctr"]
 
-# Not copied into a new stage: torch with CUDA would be on the disk twice.
+# Not copied into a new stage: torch with CUDA would be on the disk twice. Operators'
+# commands run here too: `monitor report` draws its charts with the extra `page`.
 FROM build AS trainer
 # Empty: torch as PyPI has it, with CUDA. cpu: the small build.
 ARG TORCH_BACKEND=
@@ -61,6 +62,7 @@ RUN test -z "${TORCH_BACKEND}" || sed -i -E \
 RUN uv pip install ${TORCH_BACKEND:+--torch-backend $TORCH_BACKEND} \
       --constraint requirements.lock --requirement pyproject.toml \
       --extra streams --extra features --extra postgres --extra training --extra serving \
+      --extra page \
  && slim.sh && sbom.sh
 COPY --from=wheel /wheels /wheels
 RUN uv pip install --no-deps /wheels/*.whl

@@ -26,7 +26,7 @@ ItemFieldKind = Literal["categorical", "multi", "numeric"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemFieldConfig:
-    """One attribute of items that the model is to see, and how."""
+    """One attribute of items that is an input of the model."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
@@ -34,9 +34,9 @@ class ItemFieldConfig:
     """As in the attributes of ``item`` events."""
     kind: ItemFieldKind
     slots: int = 8
-    """``multi``: an item with more known values keeps the commonest so many."""
+    """``multi``: an item with more known values keeps only the commonest."""
     buckets: int = DEFAULT_BUCKETS
-    """``numeric``: parted at the quantiles of the training window's items."""
+    """``numeric``: the edges are quantiles of the training window's items."""
 
     def __post_init__(self) -> None:
         if self.slots < 1 or self.buckets < 2:
@@ -48,7 +48,7 @@ class ItemFieldConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureConfig:
-    """Feast's addresses and the rules that are ours to enforce."""
+    """Addresses of the online store and the registry, and limits of the features."""
 
     redis: str = "127.0.0.1:6379"
     """Feast's connection string of the online store: host:port, and maybe ``,db=2``; of a
@@ -71,17 +71,17 @@ class FeatureConfig:
     log_dir: str = ".data/events"
     """The raw event log: date-partitioned Parquet, the offline truth."""
     offline_engine: Literal["duckdb", "spark"] = "duckdb"
-    """What cuts training's features from the log: ``duckdb``, in this process, or
-    ``spark``, where its session says (the extra ``spark``)."""
+    """Computes training's features from the log: ``duckdb`` in this process, or ``spark``
+    with its own session (the extra ``spark``)."""
     partitions: int = 4
     """An item's counters are the sum of a share per partition of ``behavior-events``: as
     many as ``kafka.partitions``."""
     sequence_ttl_days: float = 90.0
-    """An older behaviour is not seen, in serving or training; who has no other is served
-    with status ``stale_sequence`` (Feast does not apply a view's ttl to online reads)."""
+    """Older behaviours expire, in serving and training; a user without others has the
+    status ``stale_sequence``. Feast does not apply a view's ttl to online reads."""
     item_fields: tuple[ItemFieldConfig, ...] = ()
-    """The item group of side information; none: what the items' attributes look like.
-    For training alone: a bundle's vocabulary carries what became of them."""
+    """The item group of side information; empty: inferred from the items' attributes.
+    For training; a bundle's vocabulary carries the resulting fields."""
     item_refresh_s: float = 1.0
     """How often a server refreshes its table of items' counters from the store."""
 
@@ -97,7 +97,7 @@ class FeatureConfig:
             raise ValueError(
                 f"features.offline_engine is {self.offline_engine!r}; duckdb or spark"
             )
-        if "password=" in self.redis:  # it would be shown wherever the address is
+        if "password=" in self.redis:  # logs and errors contain the address
             raise ValueError(
                 "features.redis holds a password: put it in a file and its name in "
                 "features.redis_password_file"
@@ -117,8 +117,8 @@ class FeatureConfig:
         parts = self.redis.split(",")
         if not self.redis_cluster and sum("=" not in part for part in parts) > 1:
             raise ValueError(
-                f"features.redis names several nodes ({self.redis}), of which the first "
-                "alone would be asked: set features.redis_cluster = true"
+                f"features.redis names several nodes ({self.redis}), of which only the "
+                "first would be read: set features.redis_cluster = true"
             )
         if self.redis_cluster and any(part.startswith("db=") for part in parts):
             raise ValueError(
@@ -135,7 +135,7 @@ class FeatureConfig:
         return replace(self, **paths, redis_password="", item_fields=())
 
     def relocated(self, environment: Mapping[str, str]) -> "FeatureConfig":
-        """Return the settings with where ``environment`` says that the store is now."""
+        """Return the settings with the store's address in ``environment``."""
         where: dict[str, Any] = {
             name: environment[f"SRP4CTR_FEATURES__{name.upper()}"]
             for name in _LOCATIONS

@@ -1,4 +1,4 @@
-"""What the stream worker and the publisher need to know; filled by ``settings.py``."""
+"""Settings of the stream worker and the publisher; read by ``settings.py``."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,7 +62,7 @@ class KafkaConfig:
 
     @property
     def has_sasl(self) -> bool:
-        """Whether clients say who they are."""
+        """Whether clients authenticate."""
         return self.security_protocol.startswith("SASL_")
 
 
@@ -75,25 +75,25 @@ class StreamConfig:
     sequence_length: int = 50
     """L: the last L behaviours of a user are kept."""
     exposure_length: int = EXPOSURE_LENGTH
-    """As many of the last impressions shown to a user are kept, 16 bytes each."""
+    """The last impressions of a user that are kept, 16 bytes each."""
     label_window_s: float = 1800.0
-    """An impression waits so long, in event time, for its click."""
+    """How long an impression waits, in event time, for its click."""
     correction_window_s: float = 86_400.0
-    """After its window an impression is kept so long for a late click's correction."""
+    """How long an impression is kept after its window for a late click's correction."""
     max_kept_impressions: int = 250_000
-    """Of a partition, of those that wait for a late click: beyond so many the oldest are
-    forgotten before their time. Impressions whose window is open are always kept."""
+    """Impressions of a partition that wait for a late click: beyond them the oldest are
+    dropped early. Impressions whose window is open are always kept."""
     flush_interval_ms: int = 200
-    """Dirty users are coalesced for so long before they are written to the store."""
+    """How long dirty rows are coalesced before they are written to the store."""
     max_poll_records: int = 2000
     log_flush_records: int = 20_000
     log_flush_interval_s: float = 2.0
-    """The raw log closes a file at so many records or after so many seconds."""
+    """The raw log closes a file at these records or after these seconds."""
     log_retention_days: float = 0.0
     """Dates of the raw log older than that are removed; 0 keeps everything."""
     pseudonym_key_file: str = ""
     """Our own publisher and callers send pseudonyms of user ids, made with the key in it;
-    empty: the ids themselves. Never change it: everyone would be a stranger."""
+    empty: the ids themselves. Never change it: every user would be unknown."""
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 9101
 

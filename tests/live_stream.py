@@ -65,7 +65,7 @@ class LiveStream:
 @contextmanager
 def live_stream(folder: Path, length: int) -> Iterator[LiveStream]:
     """Yield a stream whose worker is ready; ``length`` is L."""
-    from srp4ctr.features.online.store import apply  # Feast: 3 s
+    from srp4ctr.features.online.feast_store import apply  # Feast: 3 s
 
     with ports.reserved_ports(3) as (kafka_port, redis_port, metrics_port):
         live = _settings(folder, length, kafka_port, redis_port, metrics_port)

@@ -16,7 +16,7 @@ import uv
 from typer.main import get_command
 
 from srp4ctr.cli.main import app
-from tests.real_stack import DOCKERFILE
+from tests.real_stack import DOCKERFILE, SERVICES
 from tests.structure.source_tree import ROOT
 
 ONLY_OF_TRAINING_AND_SERVING = (
@@ -40,7 +40,7 @@ ROLES = {
     ),
     "page that lacks its extra": ("playground.page", ("faust", "feast", *WEB)),
     "monitor": (
-        "monitoring.collector.exporter, streams.broker.topics",
+        "monitoring.collector.exporter, ops.monitor_jobs, streams.broker.topics",
         ("faust", "feast", "duckdb", *WEB),
     ),
 }
@@ -62,7 +62,8 @@ IMAGES = {
     ),
     "trainer": (
         "trainer",
-        "ops.refresh_job, ops.promotion_service, training.refresh.pipeline",
+        "ops.refresh_job, ops.promotion_service, training.refresh.pipeline, "
+        "monitoring.report.page",
     ),
 }
 # Extra → what whoever installs it alone imports. With torch: as the trainer above.
@@ -179,6 +180,12 @@ def test_every_image_says_its_extras() -> None:
     assert all(stages.values())
     said = re.findall(r"--extra (\w+)", DOCKERFILE)
     assert sorted(said) == sorted(each for extras in stages.values() for each in extras)
+
+
+def test_the_image_of_operators_commands_can_draw_the_report() -> None:
+    assert SERVICES["ops"]["image"] == SERVICES["trainer"]["image"]
+    assert SERVICES["ops"]["build"]["target"] == "trainer"
+    assert "page" in extras_of("trainer")
 
 
 def test_an_installed_role_says_its_version_and_helps_with_every_noun(

@@ -136,7 +136,7 @@ def cluster(
 
 
 def _apply_views(features: FeatureConfig) -> None:
-    from srp4ctr.features.online.store import apply  # Feast: 3 s
+    from srp4ctr.features.online.feast_store import apply  # Feast: 3 s
 
     apply(features)
 

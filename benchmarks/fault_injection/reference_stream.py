@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from benchmarks.harness.raw_logs import label_of
 from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import (
     Behavior,
     Click,
@@ -23,7 +24,6 @@ from srp4ctr.streams.events.schema import (
 )
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.label_join import ImpressionLabel
-from srp4ctr.streams.state.reducers import LoggedEvent
 from srp4ctr.streams.state.sequences import SequenceElement
 
 Identity = tuple[str, str, str]  # user, request, item

@@ -16,6 +16,7 @@ from benchmarks.fault_injection import reference_stream
 from benchmarks.fault_injection.cluster import Cluster
 from benchmarks.fault_injection.topic_reading import read_topic
 from benchmarks.fault_injection.traffic import Message
+from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     LABELS_TOPIC,
@@ -27,7 +28,6 @@ from srp4ctr.streams.raw_log.log_lock import reading
 from srp4ctr.streams.state.counters import Activity, total
 from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.label_join import decode_label
-from srp4ctr.streams.state.reducers import LoggedEvent
 from srp4ctr.streams.state.sequences import BehaviorSequence
 
 Place = tuple[int, int]  # partition and offset
@@ -161,17 +161,14 @@ def _wrong_counters(
 
 
 def _wrong_profiles(cluster: Cluster, published: Published) -> list[str]:
-    from srp4ctr.features.online.row_codec import PROFILE_VIEW, item_entity, unpack_profile
     from srp4ctr.features.online.store import OnlineViews
 
-    updates = list(published.updates.values())
-    entities = [item_entity(item_key(each.item_id)) for each in updates]
-    found = OnlineViews(cluster.features).read(PROFILE_VIEW, entities)
+    updates = {item_key(each.item_id): each for each in published.updates.values()}
+    found = OnlineViews(cluster.features).read_profiles(updates)
     return [
         update.item_id
-        for update, row in zip(updates, found, strict=True)
-        if row is None
-        or unpack_profile(item_key(update.item_id), row).attributes != update.attributes
+        for key, update in updates.items()
+        if key not in found or found[key].attributes != update.attributes
     ]
 
 

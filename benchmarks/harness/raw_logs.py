@@ -76,7 +76,7 @@ def labels_of(
         if number % _BATCH == 0:
             yield from join.advance()
     yield from join.advance(END_MS)
-    assert join.forgotten_early == 0
+    assert join.dropped_early == 0
 
 
 def click_on(shown: Impression, at_ms: int, event_id: str) -> Click:

@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.models import trees as lightgbm_trees
 from benchmarks.models.inputs import Baseline
 from benchmarks.quality.clicks.click_examples import Part
-from srp4ctr.features.tensors.schema import CANDIDATE_KNOWLEDGE, USER_EMBEDDINGS
+from srp4ctr.features.tensors.schema import CANDIDATE_EMBEDDINGS, USER_EMBEDDINGS
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.click_model import Tensors
@@ -23,7 +23,7 @@ from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.objectives.finetuning import serving_logits
 from srp4ctr.training.refresh.stages import finetune
 
-QUERIES, STATES = USER_EMBEDDINGS[0].name, CANDIDATE_KNOWLEDGE[0].name
+QUERIES, STATES = USER_EMBEDDINGS[0].name, CANDIDATE_EMBEDDINGS[0].name
 LOGIT = "logit"  # of the click probability, (R, N)
 Scorer = Callable[[Part], NDArray[np.float32]]
 

@@ -37,9 +37,7 @@ from benchmarks.streaming.ingest_stack import (
 from srp4ctr import processes
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.item_cache import MAX_ITEMS_A_TURN, ItemTable
-from srp4ctr.features.online.reader import ItemArrays
 from srp4ctr.features.tensors import vocabulary
-from srp4ctr.features.tensors.transforms import empty_activity
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
@@ -47,8 +45,10 @@ from srp4ctr.streams.events.schema import (
     item_key,
 )
 from srp4ctr.streams.raw_log.log_lock import reading
+from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH
-from srp4ctr.streams.state.state_store import ItemProfile, Rows
+from srp4ctr.streams.state.reducers import Rows
+from srp4ctr.streams.state.state_store import ItemProfile
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import HISTORY_NAMES, Windows
 from srp4ctr.training.export import flops
@@ -91,7 +91,7 @@ def measure(length: int, num_events: int) -> Row:
         servers = [stack.running[name] for name in ("store", "kafka")]
         store, broker = servers
         memory = fill(stack, load, start_ms)
-        read_user_s = _store_s(store, READS, lambda: _read_users(stack.features, length))
+        read_user_s = _store_s(store, READS, lambda: _read_users(stack.features))
         share, profile = _item_bytes(stack, start_ms)
         read_item_s = _store_s(store, ITEMS, lambda: _read_items(stack.features))
         publish(stack, events)
@@ -131,13 +131,9 @@ def _pretraining_s(length: int) -> float:
 class _NoRows:
     """Reads as from a store with no rows: the table's own work is left."""
 
-    def read_users(self, *_: Any) -> Any:
-        """Not called."""
-
-    def read_items(self, item_keys: Sequence[int]) -> ItemArrays:
-        """Return that nothing is known of any item."""
-        count = len(item_keys)
-        return ItemArrays(attributes=("",) * count, activity=empty_activity(count))
+    def read_items(self, item_keys: Sequence[int]) -> list[tuple[str, Activity]]:
+        """Return neither attributes nor counters."""
+        return [("", Activity())] * len(item_keys)
 
 
 def _table_turn_s() -> float:
@@ -157,20 +153,20 @@ def _store_s(store: processes.Running, number: int, read: Callable[[], None]) ->
     return (cpu_s(store.pid) - before) / number
 
 
-def _read_users(features: FeatureConfig, length: int) -> None:
-    from srp4ctr.features.online.reader import StoreReader
+def _read_users(features: FeatureConfig) -> None:
+    from srp4ctr.features.online.store import OnlineViews
 
-    reader, users = StoreReader(features), user_ids()
-    for number in range(READS):  # one a request, as serving reads
-        reader.read_users([users[number % USERS]], length, EXPOSURE_LENGTH)
+    views, users = OnlineViews(features), user_ids()
+    for number in range(READS):  # one per request, as serving reads
+        views.read_users([users[number % USERS]])
 
 
 def _read_items(features: FeatureConfig) -> None:
-    from srp4ctr.features.online.reader import StoreReader
+    from srp4ctr.features.online.store import OnlineViews
 
-    reader, keys = StoreReader(features), [item_key(_item(n)) for n in range(ITEMS)]
+    views, keys = OnlineViews(features), [item_key(_item(n)) for n in range(ITEMS)]
     for first in range(0, ITEMS, _CHUNK):
-        reader.read_items(keys[first : first + _CHUNK])
+        views.read_items(keys[first : first + _CHUNK])
 
 
 def _item_bytes(stack: Cluster, start_ms: int) -> tuple[float, float]:

@@ -28,8 +28,9 @@ from srp4ctr.features.tensors import vocabulary
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.events.schema import action_code, item_key
 from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH
+from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
-from srp4ctr.streams.state.state_store import FeatureSink, ItemProfile, Rows
+from srp4ctr.streams.state.state_store import FeatureSink, ItemProfile
 from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.export import flops, onnx_export
 from srp4ctr.training.model.embeddings import TableSizes
@@ -95,7 +96,8 @@ def _started(
     folder: Path, length: int, triton: TritonConfig, numbers: Sequence[int]
 ) -> Stack:
     """Start the store and Triton at ports ``numbers``, and promote a fresh model."""
-    from srp4ctr.features.online.store import FeatureStoreSink, apply  # Feast: 3 s
+    from srp4ctr.features.online.feast_store import apply  # Feast: 3 s
+    from srp4ctr.features.online.store import FeatureStoreSink
 
     features = FeatureConfig(
         redis=f"{ports.HOST}:{numbers[0]}",

@@ -15,7 +15,7 @@ from srp4ctr.streams.broker.batch_consumer import FETCH_BYTES
 from srp4ctr.streams.broker.clients import client_arguments
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Event
-from srp4ctr.streams.state.state_store import Rows
+from srp4ctr.streams.state.reducers import Rows
 
 _ROWS = 1000  # of one call
 _PASSES = 2

@@ -103,17 +103,8 @@ def _poll(views: Any, probes: "SimpleQueue[_Probe | None]") -> list[float]:
 
 def _readable(views: Any, waiting: Sequence[_Probe]) -> list[_Probe]:
     """Return the probes whose element is in the store now."""
-    from srp4ctr.features.online import row_codec
-
-    users = list({each.user_id for each in waiting})
-    found = views.read(
-        row_codec.SEQUENCE_VIEW, [row_codec.user_entity(user) for user in users]
-    )
-    elements = {
-        user: row_codec.unpack_sequence(row).elements
-        for user, row in zip(users, found, strict=True)
-        if row
-    }
+    rows = views.read_users({each.user_id for each in waiting})
+    elements = {user: row.elements for user, row in rows.sequences.items()}
     return [each for each in waiting if _has(elements[each.user_id], each.element)]
 
 

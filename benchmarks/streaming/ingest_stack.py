@@ -35,7 +35,7 @@ from srp4ctr.embedded import ports
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, UserEvent
-from srp4ctr.streams.state.state_store import Rows
+from srp4ctr.streams.state.reducers import Rows
 
 MEASURED_KEYS = 200
 _START_S, _RUN_S = 90.0, 600.0

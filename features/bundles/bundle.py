@@ -1,8 +1,7 @@
-"""The folder that carries a model from training to serving: its files, card and hashes.
+"""A bundle: the folder with a model's files, its card and their hashes.
 
-In: a folder written by training. Out: proof that its files belong together, and its card
-(``bundle.json``) for promotion, serving and monitoring. Standard library only: the
-server's environment reads bundles too. Nothing in a bundle is ever executed.
+Training writes it. Out: a check that its files belong together, and its card
+(``bundle.json``) for promotion, serving and monitoring. Nothing in a bundle is executed.
 """
 
 import dataclasses
@@ -37,8 +36,8 @@ CONTENT_FILES = (
 _VERSION = re.compile(r"v([1-9][0-9]*)")
 _ALWAYS_WRITTEN = ("version", "created_at_ms", "sizes", "schema_fingerprint")
 _HASH_CHUNK = 1 << 20
-# What it takes to fill a server's memory or disk must not get that far. Card, manifest and
-# notes are kilobytes; a vocabulary has 20 bytes an item, weights some hundred.
+# A file that would fill a server's memory or disk is refused. Card, manifest and notes are
+# kilobytes; a vocabulary has 20 bytes an item, weights some hundred.
 _SUFFIXES = (".json", ".onnx", ".safetensors")
 _MAX_JSON_BYTES = 1 << 20
 MAX_FILE_BYTES = {VOCABULARY_FILE: 1 << 30, CARD_FILE: _MAX_JSON_BYTES}
@@ -55,7 +54,7 @@ MAX_SIZE = 1 << 20  # of an axis: the greatest of real bundles are below 10,000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleManifest:
-    """What a bundle says about itself: the content of ``bundle.json``."""
+    """A bundle's card: the content of ``bundle.json``."""
 
     version: str
     """``v7``: also the suffix of Triton's step names."""
@@ -64,9 +63,9 @@ class BundleManifest:
     """Numbers for the schema's symbols: L, W, E, D, S, M, A, X, R, C."""
     schema_fingerprint: str = field(default_factory=schema.fingerprint)
     window_start_ms: int = 0
-    """The earliest request that the model learnt from."""
+    """The earliest request of the training data."""
     window_end_ms: int = 0
-    """The latest request that it was judged on."""
+    """The latest held-out request."""
     calibration_scale: float = 1.0
     calibration_bias: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -74,15 +73,15 @@ class BundleManifest:
     cost: Mapping[str, float] = field(default_factory=dict)
     """The cost card: encoder_flops, folded_flops and unfolded_flops per request, …"""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """What went in: requests, impressions, clicks, users, items, …"""
+    """Of the training data: requests, impressions, clicks, users, items, …"""
     boundary_ms: int = 0
-    """Nothing from here on taught the model: it calibrated and judged."""
+    """The first held-out request: from here on, only calibration and evaluation."""
     parent: str = ""
-    """The bundle whose weights it began with; "": none."""
+    """The bundle whose weights training started from; "": none."""
     recipe: str = ""
-    """A digest of settings and examples: the same would make the same bundle again."""
+    """A digest of settings and examples: the same digest makes the same bundle."""
     gates: tuple[Gate, ...] = ()
-    """What training checked; what promotion checked is in the report beside."""
+    """Training's; promotion's are in the refresh report."""
 
     def __post_init__(self) -> None:
         if _VERSION.fullmatch(self.version) is None:
@@ -111,8 +110,8 @@ def write_manifest(folder: Path) -> Path:
 def verify(folder: Path) -> BundleManifest:
     """Return the card of a bundle that is whole, unchanged and of this code's schema.
 
-    Raises ``ValueError`` that names the file which is missing, changed, too large or of a
-    kind that no bundle has.
+    Raises ``ValueError`` that names a file which is missing, changed, too large or of an
+    unknown kind.
     """
     hashes = _read_json(folder / MANIFEST_FILE)
     for name in CONTENT_FILES:
@@ -145,7 +144,7 @@ def read(folder: Path) -> BundleManifest:
     """Return the card of the bundle in ``folder``, unverified."""
     card = _read_json(folder / CARD_FILE)
     fields = dataclasses.fields(BundleManifest)
-    # What an older release did not write has its default.
+    # Fields that an older release did not write have their defaults.
     odd = {*_ALWAYS_WRITTEN} - {*card} | {*card} - {f.name for f in fields}
     if odd:
         raise ValueError(f"{folder / CARD_FILE}: missing or unknown fields {sorted(odd)}")
@@ -176,14 +175,14 @@ def _check_file(path: Path) -> None:
     if not path.is_file():
         raise ValueError(f"{path} is missing")
     if path.suffix not in _SUFFIXES:
-        raise ValueError(f"{path}: a bundle holds {', '.join(_SUFFIXES)} alone")
+        raise ValueError(f"{path}: a bundle holds only {', '.join(_SUFFIXES)}")
     limit = MAX_FILE_BYTES.get(path.name, MAX_OTHER_BYTES)
     if (size := path.stat().st_size) > limit:
         raise ValueError(f"{path} has {size:,} bytes; at most {limit:,}")
 
 
 def _check_card(card: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` for what later code would trip over, or fill memory with."""
+    """Raise ``ValueError`` for a field of another type or beyond its limit."""
     for name, kind in _KINDS.items():
         if type(card.get(name, kind())) is not kind:
             raise ValueError(f"{name} is {card[name]!r:.40}; expected {kind.__name__}")

@@ -1,8 +1,8 @@
-"""What a model was judged on → how far what it meets in service has moved from that.
+"""Held-out features and scores → how far the served ones have drifted from them.
 
-In training: the tensors of the newest held-out requests and their scores, written as
-``reference.json`` into the bundle. In service: the same values of some requests, counted
-in the same bins. Out: the population stability index of each.
+Training writes the distributions of the newest held-out requests as ``reference.json``
+into the bundle. Serving counts the same values of some requests in the same bins. Out: the
+population stability index of each.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from srp4ctr.atomic_files import replace_text
+from srp4ctr.atomic_files import read_json, write_json
 from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
 
 REFERENCE_FILE = "reference.json"
@@ -22,16 +22,15 @@ SCORE = "score"
 UNSEEN_ITEM, COLD_USER = "unseen_item", "cold_user"
 """1 for an item outside the vocabulary, for a request without a history; else 0."""
 MAX_BINS = 10
-MIN_VALUES = (
-    500  # with fewer, luck alone makes an index of (bins - 1) / values: .02 and more
-)
-_OF_THE_CLOCK = ("hour_sin", "hour_cos")  # each hour is far from the day's spread
+# With fewer values, noise makes an index of (bins - 1) / values: .02 and more.
+MIN_VALUES = 500
+_CLOCK_FEATURES = ("hour_sin", "hour_cos")  # each hour is far from the day's spread
 _LEAST_SHARE = 1e-4  # an empty bin has no finite index
 Values = Iterator[tuple[str, NDArray[Any]]]
 
 
 class Bins(msgspec.Struct, frozen=True, kw_only=True):
-    """How the values of one feature were spread: ``edges`` part them, to the right."""
+    """The distribution of a feature; a value at an edge belongs to the bin above."""
 
     edges: tuple[float, ...]
     shares: tuple[float, ...]
@@ -44,11 +43,11 @@ class Bins(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
-    """The spread of each feature, and of the score, where a model was judged."""
+    """The distribution of each feature, and of the score, on the held-out requests."""
 
     shown: int
-    """Items of a request, at the median: so many of the best are compared in service,
-    where more are asked for than are shown."""
+    """Items of a request, at the median. Serving scores more than are shown, and compares
+    only this number of the best."""
     bins: dict[str, Bins]
 
 
@@ -58,8 +57,10 @@ def reference_of(
     shown: NDArray[np.bool_],
     scores: NDArray[Any],
 ) -> Reference:
-    """Return the reference of R requests: ``is_known`` and ``shown`` are (R, N), and
-    ``scores`` those of what was shown, one after another."""
+    """Return the reference of R requests; ``is_known`` and ``shown`` are (R, N).
+
+    ``scores`` are those of the shown items, in order.
+    """
     values = dict(values_of(tensors, is_known, shown)) | {SCORE: scores}
     bins = {name: _bins(each, _halves(name)) for name, each in values.items()}
     return Reference(
@@ -73,13 +74,13 @@ def values_of(
     is_known: NDArray[np.bool_],
     shown: NDArray[np.bool_],
 ) -> Values:
-    """Yield each feature's name and its values, of requests and of what they showed."""
+    """Yield each feature's name and its values, of requests and of shown items."""
     has_history = tensors["history_item_rows"].any(axis=1)
     yield COLD_USER, np.where(has_history, 0.0, 1.0)
     yield UNSEEN_ITEM, np.where(is_known[shown], 0.0, 1.0)
     of_request = tensors["request_features"]
     for column, name in enumerate(REQUEST_FEATURES):
-        if name not in _OF_THE_CLOCK:
+        if name not in _CLOCK_FEATURES:
             yield name, of_request[:, column]
     of_items = tensors["candidate_features"][shown]
     for column, name in enumerate(CANDIDATE_FEATURES):
@@ -98,7 +99,7 @@ def best(scores: NDArray[Any], count: int) -> NDArray[np.bool_]:
 def stability_index(bins: Bins, counts: Sequence[float]) -> float:
     """Return the population stability index Σ (q − p) ln (q / p) of counts in ``bins``.
 
-    Below 0.1 nothing has moved, above 0.2 something has; NaN of too few values.
+    Below 0.1 there is no drift, above 0.2 there is; NaN of too few values.
     """
     total = sum(counts)
     if total < MIN_VALUES or len(counts) != len(bins.shares):
@@ -110,21 +111,16 @@ def stability_index(bins: Bins, counts: Sequence[float]) -> float:
 
 def write_reference(folder: Path, reference: Reference) -> None:
     """Write ``reference.json`` into the bundle in ``folder``."""
-    text = msgspec.json.format(msgspec.json.encode(reference).decode())
-    replace_text(folder / REFERENCE_FILE, text + "\n")
+    write_json(folder / REFERENCE_FILE, reference)
 
 
 def read_reference(folder: Path) -> Reference | None:
-    """Return the reference in ``folder``; None where there is none, as in older bundles."""
-    try:
-        content = (folder / REFERENCE_FILE).read_bytes()
-        return msgspec.json.decode(content, type=Reference)
-    except (OSError, msgspec.DecodeError):
-        return None
+    """Return the reference in ``folder``; None in older bundles."""
+    return read_json(folder / REFERENCE_FILE, Reference)
 
 
 def _halves(name: str) -> tuple[float, ...]:
-    """Return the edge of a share, which counts although it may be 0 in training."""
+    """Return the edge of a share: it has two bins although it may be 0 in training."""
     return (0.5,) if name in (COLD_USER, UNSEEN_ITEM) else ()
 
 
@@ -133,7 +129,7 @@ def _bins(values: NDArray[Any], edges: tuple[float, ...] = ()) -> Bins:
     finite = values[np.isfinite(values)].astype(np.float64)
     if not edges and len(finite):
         inner = np.quantile(finite, np.arange(1, MAX_BINS) / MAX_BINS, method="lower")
-        # An edge parts what is at least itself, so it stands at the next greater value.
+        # A value at an edge belongs to the bin above: the edge is the next greater value.
         above = np.unique(finite)
         places = np.unique(np.searchsorted(above, inner, side="right"))
         edges = tuple(above[places[places < len(above)]].tolist())

@@ -1,7 +1,7 @@
-"""What stands between a bundle and its users: named checks, their figures and limits.
+"""Quality gates of a bundle: named checks with their values and limits.
 
-In: what training or promotion measured. Out: a ``Gate``, the same from both, which the
-bundle's card and the refresh report keep. Standard library only.
+Training and promotion return them; the bundle's card and the refresh report keep them.
+Standard library only.
 """
 
 import math
@@ -15,12 +15,12 @@ class Gate:
 
     gate: str
     passed: bool | None
-    """None: there was nothing to measure, which is not held against the bundle."""
+    """None: there was nothing to measure, and the bundle may serve."""
     value: float | None = None
     limit: float | None = None
     """What ``value`` was compared with."""
     note: str = ""
-    """What is compared, by how much it failed and what to do, or why it was skipped."""
+    """What is compared, by how much it failed and how to fix it, or why it was skipped."""
 
     def __str__(self) -> str:
         return f"{self.gate}: {self.note or f'{self.value} against {self.limit}'}"
@@ -32,7 +32,7 @@ def skipped(gate: str, why: str) -> Gate:
 
 
 def failed(gates: Iterable[Gate]) -> tuple[Gate, ...]:
-    """Return those of ``gates`` that keep a bundle from serving."""
+    """Return the ``gates`` that a bundle failed."""
     return tuple(gate for gate in gates if gate.passed is False)
 
 

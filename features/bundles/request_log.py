@@ -1,8 +1,8 @@
-"""Answered requests → files, and back: what a model was really given, and what it said.
+"""Served requests ↔ files: a model's actual inputs and outputs.
 
-Of a share of the requests, so many megabytes at most. One file a request, numpy's own and
-without pickles, named by its time. They are written beside the requests' way: where they
-come faster than the disk takes them, some are left out.
+A sample of the requests, up to a limit in megabytes: one file a request, in numpy's format
+without pickles, named by its time. A background thread writes them; requests that arrive
+faster than the disk writes are left out.
 """
 
 import contextlib
@@ -19,14 +19,13 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from srp4ctr.streams.events.hash_sampling import in_sample
-from srp4ctr.streams.events.schema import item_key
+from srp4ctr.streams.events.schema import in_sample, item_key
 
 SUFFIX = ".npz"
 _WAITING = 64  # requests
-_PATIENCE_S = 10.0  # with a disk that hangs, at the end
+_PATIENCE_S = 10.0  # with a disk that hangs, in close()
 _PROBABILITIES, _REST = "click_probability", "request"
-_TOLD = (
+_FIELDS = (
     *("request_id", "user_id", "item_ids", "time_ms"),
     *("status", "feature_version", "model_version"),
 )
@@ -34,7 +33,7 @@ _TOLD = (
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ServedRequest:
-    """One request as it was answered."""
+    """One request and its response."""
 
     request_id: str
     user_id: str
@@ -54,24 +53,24 @@ class ServedLog:
     """Keeps requests; one a process, any number of processes in a folder."""
 
     def __init__(self, folder: str, share: float, max_mb: float) -> None:
-        """Write to ``folder``, of ``share`` of the requests; remove the oldest beyond."""
+        """Write a ``share`` of the requests to ``folder``; keep the newest ``max_mb``."""
         self._folder, self._share, self._max_bytes = Path(folder), share, max_mb * 1e6
-        self._written = self._max_bytes  # since it was tidied: the first write tidies
+        self._written = self._max_bytes  # since it was tidied; the first write tidies
         self._waiting: queue.Queue[ServedRequest | None] = queue.Queue(_WAITING)
         self._thread = threading.Thread(target=self._run, name="served-log", daemon=True)
         self._thread.start()
 
     def wants(self, request_id: str) -> bool:
-        """Return whether this request is one of those that are kept."""
+        """Return whether this request is in the sample."""
         return bool(request_id) and in_sample(f"served:{request_id}", self._share)
 
     def put(self, request: ServedRequest) -> None:
-        """Keep ``request`` soon; it is left out where too many wait."""
+        """Queue ``request``; it is dropped if the queue is full."""
         with contextlib.suppress(queue.Full):
             self._waiting.put_nowait(request)
 
     def close(self) -> None:
-        """Write what waits, and end."""
+        """Write the queued requests, and end."""
         with contextlib.suppress(queue.Full):
             self._waiting.put(None, timeout=_PATIENCE_S)
         self._thread.join(timeout=_PATIENCE_S)
@@ -83,7 +82,7 @@ class ServedLog:
                 if self._written > self._max_bytes / 20:
                     tidy(self._folder, self._max_bytes)
                     self._written = 0
-            except OSError:  # a full disk must not end it: there may be room again
+            except OSError:  # a full disk may have room again
                 continue
 
 
@@ -92,9 +91,9 @@ def write(folder: Path, request: ServedRequest) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     unique = item_key(f"{request.user_id}/{request.request_id}") % (1 << 64)
     name = f"{request.time_ms:013d}-{unique:016x}"
-    told = {name: getattr(request, name) for name in _TOLD}
+    values = {name: getattr(request, name) for name in _FIELDS}
     arrays: dict[str, Any] = {**request.tensors, _PROBABILITIES: request.probabilities}
-    arrays[_REST] = np.array(json.dumps(told))
+    arrays[_REST] = np.array(json.dumps(values))
     unfinished = folder / f"{name}-{os.getpid()}.tmp"
     with unfinished.open("wb") as file:
         np.savez(file, **arrays)
@@ -103,14 +102,14 @@ def write(folder: Path, request: ServedRequest) -> int:
 
 
 def read(path: Path) -> ServedRequest:
-    """Return the request in ``path``; ``ValueError`` where it is none."""
+    """Return the request in ``path``; ``ValueError`` for another file."""
     try:
         with np.load(path, allow_pickle=False) as found:
             arrays = {name: found[name] for name in found.files}
-        told = json.loads(str(arrays.pop(_REST)))
+        values = json.loads(str(arrays.pop(_REST)))
         probabilities = arrays.pop(_PROBABILITIES)
-        told["item_ids"] = tuple(told["item_ids"])
-        return ServedRequest(tensors=arrays, probabilities=probabilities, **told)
+        values["item_ids"] = tuple(values["item_ids"])
+        return ServedRequest(tensors=arrays, probabilities=probabilities, **values)
     except (KeyError, TypeError, ValueError, OSError, BadZipFile) as error:
         raise ValueError(f"{path} is no served request: {error}") from error
 
@@ -121,7 +120,7 @@ def newest(folder: Path, count: int) -> list[Path]:
 
 
 def remove(folder: Path, is_gone: Callable[[ServedRequest], bool]) -> int:
-    """Remove the requests of which ``is_gone`` says so, and return how many those are."""
+    """Remove the requests that ``is_gone`` selects; return how many."""
     removed = 0
     for path in newest(folder, 1 << 40):
         with contextlib.suppress(ValueError):  # another process tidies too
@@ -132,7 +131,7 @@ def remove(folder: Path, is_gone: Callable[[ServedRequest], bool]) -> int:
 
 
 def tidy(folder: Path, max_bytes: float) -> None:
-    """Remove the oldest files, so that the others take ``max_bytes`` at most."""
+    """Remove the oldest files until the others take at most ``max_bytes``."""
     left = max_bytes
     for path in reversed(newest(folder, 1 << 40)):
         try:

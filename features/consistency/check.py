@@ -1,9 +1,9 @@
-"""The store against the log: is what serving reads what the log says it should be?
+"""Compares rows of the online store with a recomputation from the raw log.
 
-In: a sample of users and items, and how far the stream has stored each partition. Out: how
-many rows differ from a recomputation, and by how much. Rows are compared as of an offset:
-what the stream has committed, the store has acknowledged, and a row that is further says
-so itself. So live traffic makes nothing look wrong, and being behind is told apart.
+In: a sample of users and items, and the stream's committed offsets. Out: how many rows
+differ, and by how much. Rows are compared as of an offset: the store has everything up to
+the committed offset, and a newer row has its own. So live traffic causes no false
+differences, and lag is reported separately.
 """
 
 import random
@@ -28,13 +28,14 @@ from srp4ctr.features.consistency.replay import (
 )
 from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, item_key
 from srp4ctr.streams.raw_log.log_files import covered_offsets
 from srp4ctr.streams.state.counters import Activity, decayed
 from srp4ctr.streams.state.exposures import Exposures
-from srp4ctr.streams.state.reducers import LoggedEvent
+from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence
-from srp4ctr.streams.state.state_store import FeatureSink, Rows
+from srp4ctr.streams.state.state_store import FeatureSink
 
 _MOST_EVENTS = 50_000  # of users, and as many of items: as Python objects 36 MB
 _PATIENCE_S, _POLL_S = 8.0, 0.25  # beyond the time that the log is written in
@@ -47,27 +48,27 @@ _Kept = BehaviorSequence | Exposures
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Finding:
-    """What was found of one row: by default, that it is right."""
+    """The result for one row; by default it is right."""
 
     is_sequence: bool = False
     is_waiting: bool = False
     edits: int = 0
     difference: float = 0.0
     wrong: str = ""
-    """What is wrong, in a sentence."""
+    """The difference, in a sentence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Progress:
-    """How far each partition is."""
+    """The offsets of each partition."""
 
     stored: Mapping[int, int]
-    """The last offset that the store is sure to have everything of."""
+    """The last offset up to which the store has everything."""
     logged: Mapping[int, int]
-    """The last offset that the log holds."""
+    """The last offset in the log."""
 
     def as_of(self, partition: int, last_offset: int) -> int | None:
-        """Return the offset to compare a row at; None before the log has what it has."""
+        """Return the offset to compare a row at; None if the row is ahead of the log."""
         logged = self.logged[partition]
         if last_offset > logged:
             return None
@@ -81,12 +82,12 @@ def check_features(
     committed: Mapping[int, int],
     sample: int = 200,
 ) -> FeatureCheck:
-    """Return how at most ``sample`` users and as many items' shares stand in the store.
+    """Return the check of at most ``sample`` users and as many items' shares.
 
-    Fewer where these have more events than a check should hold. ``streams`` says how much
-    of a user is kept. ``committed`` is the stream's next offset by partition, read before
-    this call: what is before it, the store must have. Partitions whose log does not begin
-    with their first event (its retention) are left out.
+    Fewer if these have too many events for the memory. ``streams`` has the lengths of
+    sequences and exposures. ``committed`` is the stream's next offset by partition, read
+    before this call: the store must have everything before it. Partitions whose log lacks
+    their first event, because of its retention, are left out.
     """
     log_dir = Path(config.log_dir)
     users, cut = _sampled(log_dir, "user_id", sample)
@@ -113,7 +114,7 @@ def check_features(
 
 
 def _sampled(log_dir: Path, owner: Owner, sample: int) -> tuple[list[Place], set[int]]:
-    """Return some places of the whole partitions, and the partitions that are not whole."""
+    """Return a sample of the whole partitions' places, and the partitions left out."""
     found = places(log_dir, owner)
     cut = {p for p in {p for _, p in found} if _covered(log_dir, p)[0] > 0}
     whole = [place for place in found if place[1] not in cut]
@@ -124,7 +125,7 @@ def _sampled(log_dir: Path, owner: Owner, sample: int) -> tuple[list[Place], set
 
 
 def _last_offsets(users: Sequence[Place], rows: Rows) -> Mapping[int, int]:
-    """Return the last offset that any row of each partition has seen; else -1."""
+    """Return the greatest last_offset of the rows of each partition; else -1."""
     last: dict[int, int] = defaultdict(lambda: -1)
     for user_id, partition in users:
         sequence = rows.sequences.get(user_id, BehaviorSequence())
@@ -140,7 +141,7 @@ def _last_offsets(users: Sequence[Place], rows: Rows) -> Mapping[int, int]:
 def _logged_offsets(
     log_dir: Path, partitions: set[int], wanted: Mapping[int, int], patience_s: float
 ) -> dict[int, int]:
-    """Return how far the log is; waits so long until it is as far as ``wanted``."""
+    """Return the log's last offsets; wait ``patience_s`` for those in ``wanted``."""
     deadline = time.monotonic() + patience_s
     while True:
         logged = {p: _covered(log_dir, p)[1] for p in partitions}

@@ -1,7 +1,7 @@
-"""The raw log → what the store should hold, by the stream's own fold, as of an offset.
+"""The raw log → the rows that the store should hold, as of an offset.
 
-In: some users or items, and how far their partitions had been folded. Out: their events and
-the rows that these make. Slow and exact: for checks and for people, not for training.
+In: some users or items, and an offset of their partition. Out: their events, and their rows
+by the stream's own reducers. Exact and slow: for checks and for people, not for training.
 """
 
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     FORGOTTEN_USER,
@@ -25,7 +26,6 @@ from srp4ctr.streams.raw_log.row_schema import event_of
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.reducers import (
-    LoggedEvent,
     fold_activities,
     fold_exposures,
     fold_sequences,
@@ -62,22 +62,22 @@ def events_of(
 ) -> dict[Place, list[LoggedEvent]]:
     """Return the events at each of ``wanted``, each offset once, in order.
 
-    An item's come with its users' wishes to be forgotten, which decide what counts.
+    An item's include its users' erasure requests, which decide what counts.
     """
     values = pa.array(sorted({value for value, _ in wanted}), type=pa.string())
     is_wanted = pc.field(owner).isin(values) & pc.field("type").isin(_TYPES[owner])
-    is_wish = pc.field("type") == "forget"
+    is_erasure = pc.field("type") == "forget"
     found: dict[Place, dict[int, LoggedEvent]] = {place: {} for place in wanted}
-    wishes: dict[Place, dict[int, LoggedEvent]] = {}
-    for row in _rows(log_dir, is_wanted | is_wish):
+    erasures: dict[Place, dict[int, LoggedEvent]] = {}
+    for row in _rows(log_dir, is_wanted | is_erasure):
         at = found.get((row[owner], row["partition"]))
         if at is None and row["type"] == "forget":
-            at = wishes.setdefault((row["user_id"], row["partition"]), {})
+            at = erasures.setdefault((row["user_id"], row["partition"]), {})
         if at is not None:
             at[row["offset"]] = event_of(row)
     for (_, partition), events in found.items():
         for user_id in {each.event.user_id for each in events.values()}:
-            events |= wishes.get((user_id, partition), {})
+            events |= erasures.get((user_id, partition), {})
     return {
         place: [events[offset] for offset in sorted(events)]
         for place, events in found.items()
@@ -112,7 +112,7 @@ def item_share_at(events: Iterable[LoggedEvent], offset: int, partition: int) ->
 
 
 def counted(events: Iterable[LoggedEvent], offset: int) -> Iterator[LoggedEvent]:
-    """Yield what counts up to ``offset``: no duplicate, and nothing forgotten before."""
+    """Yield the events that count up to ``offset``: no duplicates, nothing erased."""
     seen: dict[str, set[Hashable]] = {}
     forgotten_ms: dict[str, int] = {}
     for logged in events:
@@ -123,7 +123,7 @@ def counted(events: Iterable[LoggedEvent], offset: int) -> Iterator[LoggedEvent]
             continue
         if isinstance(event, Forget):
             forgotten_ms[event.user_id] = event.occurred_at
-            seen.pop(event.user_id, None)  # what was shown before is unknown from now on
+            seen.pop(event.user_id, None)  # forgets the impressions before
         elif isinstance(event, Impression | Click):
             identity = (type(event), event.request_id, event.item_id)
             if identity in seen.setdefault(event.user_id, set()):

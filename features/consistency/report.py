@@ -1,4 +1,4 @@
-"""What a check of the feature store found: the monitor reads it from a file."""
+"""The report of a check of the feature store, which the monitor reads from a file."""
 
 import msgspec
 
@@ -7,7 +7,7 @@ REPORT_FILE = "feature-check.json"
 
 
 class FeatureCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """How sampled rows of the store differ from what the raw log makes of them."""
+    """How sampled rows of the store differ from their recomputation from the raw log."""
 
     checked_at_ms: int
     rows: int
@@ -31,7 +31,7 @@ class FeatureCheck(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def wrong_rows(self) -> int:
-        """Rows that are not what the log says."""
+        """Rows that differ from the log."""
         return self.wrong_sequences + self.wrong_counters
 
     @property

@@ -1,9 +1,9 @@
 """Events → decayed counts of users or items at many instants at once, by Ibis.
 
-c(t) = Σ_i 2^(−(t − t_i) / h), as ``streams.state.counters`` counts one by one, but over
-events that were visible before t, and without meeting every event with every instant: time
-is cut into buckets, and c(t) is a running sum within t's bucket plus what is left of the
-earlier ones at its start. No term is negative, so nothing cancels.
+c(t) = Σ_i 2^(−(t − t_i) / h), as in ``streams.state.counters``, over the events that were
+visible before t, without joining every event with every instant: time is divided into
+buckets, and c(t) is a running sum within t's bucket plus the decayed sum of the earlier
+buckets. No term is negative, so nothing cancels.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from srp4ctr.features.offline.event_tables import EventLog, Table
 from srp4ctr.features.tensors.transforms import MS_PER_HOUR, ActivityArrays
 from srp4ctr.streams.state.counters import HALF_LIVES_H
 
-# A weight is at most 2^512 here: half of the exponents that a double has are left for sums.
+# A weight is at most 2^512: half of a double's exponents are left for sums.
 _BUCKET_MS = round(512 * min(HALF_LIVES_H) * MS_PER_HOUR)
 _HALF_LIVES_MS = {f"{hours:g}h": hours * MS_PER_HOUR for hours in HALF_LIVES_H}
 _IMPRESSIONS = tuple(f"impressions_{name}" for name in _HALF_LIVES_MS)
@@ -25,13 +25,13 @@ _CLICKS = tuple(f"clicks_{name}" for name in _HALF_LIVES_MS)
 _COUNTS = (*_IMPRESSIONS, *_CLICKS)
 
 
-def counts_at(log: EventLog, events: Table, asked: Table) -> ActivityArrays:
+def counts_at(log: EventLog, events: Table, instants: Table) -> ActivityArrays:
     """Return the counts (N, 4) of N owners at their instants, in the order of ``row``.
 
-    ``events`` has owner, is_click, occurred_at and visible_at; ``asked`` has owner, at_ms
-    and row, 0 to N - 1. The counts are as of ``at_ms``: they need no further decay.
+    ``events`` has owner, is_click, occurred_at and visible_at; ``instants`` has owner,
+    at_ms and row, 0 to N - 1. The counts are as of ``at_ms``: they need no further decay.
     """
-    turns = log.keep(_turns(events.semi_join(asked, "owner"), asked))
+    turns = log.keep(_turns(events.semi_join(instants, "owner"), instants))
     parts = ibis.union(_of_this_bucket(turns), _of_earlier_buckets(turns))
     counts = parts.group_by("row").aggregate(
         s.across(s.cols(*_COUNTS), _.sum().fill_null(0.0)),
@@ -51,16 +51,16 @@ def counts_at(log: EventLog, events: Table, asked: Table) -> ActivityArrays:
     )
 
 
-def _turns(events: Table, asked: Table) -> Table:
+def _turns(events: Table, instants: Table) -> Table:
     """Return each instant with its turn, and the sums of the events after each of them.
 
     Turns are 1, 2, … for an owner's instants by time. Of the events between two instants
-    only the sums by bucket are needed, and those are few: they have the former's turn.
+    only the sums by bucket are kept, with the former instant's turn.
     """
     columns = ("owner", "row", "at_ms", "occurred_at", "is_click")
-    unasked = events.mutate(row=ibis.null("int64"), at_ms=events.visible_at)
-    instants = asked.mutate(occurred_at=ibis.null("int64"), is_click=ibis.null("boolean"))
-    both = ibis.union(unasked.select(*columns), instants.select(*columns))
+    seen = events.mutate(row=ibis.null("int64"), at_ms=events.visible_at)
+    at = instants.mutate(occurred_at=ibis.null("int64"), is_click=ibis.null("boolean"))
+    both = ibis.union(seen.select(*columns), at.select(*columns))
     # An instant comes before the events of its millisecond: it does not see them.
     so_far = ibis.cumulative_window(group_by="owner", order_by=("at_ms", both.row.isnull()))
     numbered = both.mutate(turn=_.row.count().over(so_far), bucket=both.at_ms // _BUCKET_MS)
@@ -72,7 +72,7 @@ def _turns(events: Table, asked: Table) -> Table:
 
 
 def _weights(events: Table) -> dict[str, Any]:
-    """Return what each event counts for, as of the start of the bucket it was seen in."""
+    """Return each event's weight as of the start of the bucket in which it was visible."""
     # An integer by 3600000.0 is a decimal on Spark, of too few places: a double is not.
     since_start_ms = (events.occurred_at - events.bucket * _BUCKET_MS).cast("float64")
     weights = {}
@@ -96,9 +96,9 @@ def _of_this_bucket(turns: Table) -> Table:
 
 
 def _of_earlier_buckets(turns: Table) -> Table:
-    """Return for each instant what is left of the earlier buckets.
+    """Return for each instant the decayed sums of the earlier buckets.
 
-    They are added up once for all instants of a bucket, as of its start.
+    They are added once for all instants of a bucket, as of its start.
     """
     totals = turns.group_by("owner", "bucket").aggregate(
         s.across(s.cols(*_COUNTS), _.sum()), first_seen_ms=_.first_seen_ms.min()
@@ -121,7 +121,7 @@ def _decayed(sums: Table) -> Table:
 
 
 def _left_after(sums: Table, elapsed_ms: Any) -> dict[str, Any]:
-    """Return what is left of each count after ``elapsed_ms``."""
+    """Return each count decayed by ``elapsed_ms``."""
     decay = {
         name: ibis.literal(2.0) ** (-elapsed_ms.cast("float64") / half_life_ms)
         for name, half_life_ms in _HALF_LIVES_MS.items()

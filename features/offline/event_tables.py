@@ -1,8 +1,8 @@
 """The raw event log (Parquet) → Ibis tables, on DuckDB or Spark: the one way to read it.
 
 In: the folder that ``streams.raw_log.log_writer`` writes. Out: lazy tables, from which
-``features.offline.point_in_time`` cuts; nothing is read before an expression is asked for
-its rows. Two files may hold one offset after a crash: whoever counts rows must mind it.
+``features.offline.point_in_time`` computes features; nothing is read before ``rows``. Two
+files may hold one offset after a crash: deduplicate before counting rows.
 """
 
 import tempfile
@@ -46,24 +46,24 @@ class EventLog:
     """user_id, request_id, item_key, clicked: the strongest label of each impression, its
     greatest revision. A click after the window corrects what the window said."""
     items: Table
-    """Item updates as published, with item_key; several of one item are so many rows."""
+    """Item updates as published, with item_key; several updates of an item are rows."""
     forgotten: Table
-    """user_id, until_ms: what these users did until then is to be forgotten, whenever it
-    came."""
+    """user_id, until_ms: erasure requests, which cover all events of the user until then,
+    whenever they arrived."""
 
     def rows(self, table: Table) -> pa.Table:
         """Return the rows of ``table``."""
         return self.database.to_pyarrow(table)
 
     def keep(self, table: Table) -> Table:
-        """Return ``table`` computed, for those that several expressions start from."""
+        """Return ``table`` computed, for several expressions."""
         name = ibis.util.gen_name("kept")
         if self.database.name == "pyspark":  # it has no temporary tables
             return _cached(self.database, name, table)
         return self.database.create_table(name, table, temp=True)
 
     def remembered(self, table: Table) -> Table:
-        """Return the rows of ``table`` (user_id, occurred_at, …) that may be remembered."""
+        """Return the rows of ``table`` (user_id, occurred_at, …) that no erasure covers."""
         joined = table.left_join(self.forgotten, "user_id")
         until_ms = joined.until_ms.fill_null(0)
         return joined.filter(joined.occurred_at > until_ms).select(*table.columns)
@@ -73,7 +73,7 @@ class EventLog:
 def opened(log_dir: Path, engine: Engine = "duckdb") -> Iterator[EventLog]:
     """Open the log in ``log_dir``; an absent log is an empty one.
 
-    Every expression lists the files anew, so none is taken away before the block ends.
+    Every expression lists the files again, so none is removed before the block ends.
     ``spark`` takes the session that there is, or starts one as Spark's own settings say.
     Raises ``ValueError`` where pyspark is not installed.
     """

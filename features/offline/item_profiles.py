@@ -1,8 +1,8 @@
 """Items' attributes as of an instant, from the event log through Feast's offline store.
 
 In: the log of item updates. Out: the latest attributes of every item that was known then,
-for the vocabulary and the examples of training. The join is Feast's, by DuckDB: an update
-counts if it happened and was known by the instant.
+for the vocabulary and the examples of training. Feast's point-in-time join on DuckDB: an
+update counts if it happened and was known by the instant.
 """
 
 import os
@@ -30,7 +30,7 @@ def item_profiles(
 
     Raises ``ValueError`` if the views are not registered (``srp4ctr features apply``).
     """
-    from srp4ctr.features.online.store import PROFILE_LOG, open_store  # Feast: 3 s
+    from srp4ctr.features.online.feast_store import PROFILE_LOG, open_store  # Feast: 3 s
 
     updates = log.rows(log.items)
     if not len(updates):
@@ -45,7 +45,7 @@ def item_profiles(
 def restore_profiles(config: FeatureConfig, sink: FeatureSink) -> int:
     """Store the newest attributes of every item in the log; return how many items.
 
-    Safe beside the worker: an older update never replaces a newer one.
+    Safe while the worker runs: an older update never replaces a newer one.
     """
     with opened(Path(config.log_dir)) as log:
         newest = log.items.group_by("item_key").aggregate(
@@ -80,9 +80,9 @@ def write_profile_log(updates: pa.Table, path: Path) -> None:
 
 def _as_of(store: Any, item_keys: np.ndarray, as_of_ms: int) -> pd.DataFrame:
     instant = datetime.fromtimestamp(as_of_ms / 1000, tz=UTC)
-    asked = pd.DataFrame({"item_key": item_keys, "event_timestamp": instant})
+    wanted = pd.DataFrame({"item_key": item_keys, "event_timestamp": instant})
     answer = store.get_historical_features(
-        entity_df=asked,
+        entity_df=wanted,
         features=["item_profile:item_id", "item_profile:attributes"],
         filter_by_created_timestamp=True,
     )

@@ -1,10 +1,10 @@
-"""The event log → what serving knew at each request: the features of training.
+"""The event log → point-in-time correct features of each request, for training.
 
 An event is visible to a request at time t iff it happened and was known before t:
 ``max(occurred_at, created_at) < t``, where t is the earliest ``occurred_at`` of the
-request's impressions. So neither the request's own impressions and clicks nor anything
-that came late is seen; sequence and counters alike. The expressions are Ibis, and DuckDB
-runs them; what they find is what the folds of ``streams`` would have held.
+request's impressions. So the request's own impressions and clicks are not visible, nor are
+events that were still to arrive. The Ibis expressions return what the reducers of
+``streams`` would have stored.
 """
 
 from dataclasses import dataclass, fields
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from srp4ctr.features.offline.counters_as_of import counts_at
 from srp4ctr.features.offline.event_tables import IDENTITY, EventLog, Table
-from srp4ctr.features.tensors.exposures import ItemExposures
 from srp4ctr.features.tensors.transforms import (
     ActivityArrays,
     SequenceArrays,
     empty_sequences,
 )
+from srp4ctr.features.tensors.user_item_features import ItemExposures
 from srp4ctr.streams.events.schema import INTERNAL_PREFIX
 from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH
 
@@ -31,9 +31,9 @@ Objects = NDArray[np.object_]
 
 _MS_PER_DAY = 86_400_000
 _IS_PERSON = ~_.user_id.startswith(INTERNAL_PREFIX)
-_BEHAVIOR = ("occurred_at", "item_key", "action_code")  # what makes two of them one
-# In this order within a millisecond: a request does not see what happens in its own.
-_ASKED, _HAPPENED, _KNOWN = range(3)
+_BEHAVIOR = ("occurred_at", "item_key", "action_code")  # identity of a behaviour
+# In this order within a millisecond: a request does not see the events of its own.
+_REQUESTED, _HAPPENED, _KNOWN = range(3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,7 +50,7 @@ class RequestSnapshots:
     candidate_item_keys: Int64s
     candidate_positions: Int64s
     candidate_clicked: NDArray[np.bool_]
-    """The label as the log knows it: a click, be it after the window."""
+    """The last label in the log: a click after the window counts."""
     candidate_activity: ActivityArrays  # (M,), as of the request's time
     candidate_exposures: ItemExposures  # (M,), to the request's user
 
@@ -90,21 +90,21 @@ def snapshot(
     ttl_days: float,
     exposure_length: int = EXPOSURE_LENGTH,
 ) -> RequestSnapshots:
-    """Return what was known at each request of the log that has a matured label.
+    """Return the requests of the log that have a matured label, and their features.
 
-    ``length`` is L, ``exposure_length`` is W. A behaviour ``ttl_days`` old is not seen any
-    more, as in serving.
+    ``length`` is L, ``exposure_length`` is W. Behaviours expire after ``ttl_days``, as in
+    serving.
     """
     shown = log.keep(_shown(log))
     requests = log.keep(_requests(shown))
     candidates = log.keep(_candidates(log, shown, requests))
     counted = log.keep(_counted(log.events))
     remembered = log.remembered(counted)
-    asked, offered = (log.rows(t.order_by("row")) for t in (requests, candidates))
+    found, offered = (log.rows(t.order_by("row")) for t in (requests, candidates))
     return RequestSnapshots(
-        user_ids=_objects(asked["user_id"]),
-        times_ms=asked["at_ms"].to_numpy(),
-        contexts=_objects(asked["context"]),
+        user_ids=_objects(found["user_id"]),
+        times_ms=found["at_ms"].to_numpy(),
+        contexts=_objects(found["context"]),
         sequences=_sequences_at(log, requests, length, round(ttl_days * _MS_PER_DAY)),
         user_activity=counts_at(
             log,
@@ -129,8 +129,7 @@ def snapshot(
 def request_rows(log: EventLog) -> dict[tuple[str, str], int]:
     """Return the row of each user's request, by its request_id, in ``snapshot``."""
     found = log.rows(_requests(_shown(log)).select("user_id", "request_id", "row"))
-    names = zip(found["user_id"].to_pylist(), found["request_id"].to_pylist(), strict=True)
-    return dict(zip(names, found["row"].to_pylist(), strict=True))
+    return {(r["user_id"], r["request_id"]): r["row"] for r in found.to_pylist()}
 
 
 def histories(log: EventLog, before_ms: int) -> UserHistories:
@@ -148,7 +147,7 @@ def histories(log: EventLog, before_ms: int) -> UserHistories:
 
 
 def item_counts(log: EventLog, before_ms: int) -> dict[int, int]:
-    """Return how many events of each item_key were visible before ``before_ms``."""
+    """Return the number of events of each item_key visible before ``before_ms``."""
     seen = log.events.filter(_.visible_at < before_ms)
     once = seen.select("item_key", "partition", "offset").distinct()
     found = log.rows(once.group_by("item_key").aggregate(count=_.count()))
@@ -156,14 +155,14 @@ def item_counts(log: EventLog, before_ms: int) -> dict[int, int]:
 
 
 def _first(events: Table, **columns: Any) -> Table:
-    """Return each impression or click once: of duplicates the first by offset counts."""
+    """Return each impression or click once: the first by offset."""
     return events.group_by(*IDENTITY, is_click=_.type == "click").aggregate(
         **{name: value.argmin(_.offset) for name, value in columns.items()}
     )
 
 
 def _counted(events: Table) -> Table:
-    """Return what counters count: impressions and clicks, without duplicates."""
+    """Return the impressions and clicks, without duplicates."""
     counted = events.filter(_.type.isin(["impression", "click"]))
     return _first(counted, occurred_at=_.occurred_at, visible_at=_.visible_at)
 
@@ -172,12 +171,12 @@ def _shown(log: EventLog) -> Table:
     """Return the impressions of the requests that have a matured label."""
     shown = log.events.filter(_.type == "impression", _IS_PERSON)
     shown = shown.semi_join(log.labels, ("user_id", "request_id"))
-    columns = {name: _[name] for name in ("occurred_at", "position", "context")}
-    return log.remembered(_first(shown, **columns))
+    columns = ("occurred_at", "position", "context")
+    return log.remembered(_first(shown, **{name: _[name] for name in columns}))
 
 
 def _requests(shown: Table) -> Table:
-    """Return each request and its time; of two users the same request_id is two."""
+    """Return each request, identified by user_id and request_id, and its time."""
     top = ("occurred_at", "position", "item_key")
     whose = ("user_id", "request_id")
     rank = ibis.row_number().over(ibis.window(group_by=whose, order_by=top))
@@ -200,30 +199,28 @@ def _candidates(log: EventLog, shown: Table, requests: Table) -> Table:
 
 
 def _acted(log: EventLog) -> Table:
-    """Return what sequences are made of: clicks and other behaviours."""
+    """Return the events of sequences: clicks and other behaviours."""
     return log.remembered(log.events.filter(_.type.isin(["click", "behavior"])))
 
 
 def _sequences_at(
     log: EventLog, requests: Table, length: int, ttl_ms: int
 ) -> SequenceArrays:
-    """Return the last behaviours (R, L) that were visible to each request."""
+    """Return the last behaviours (R, L) visible to each request."""
     latest = _latest(log, _acted(log), requests, length)
     found = log.rows(latest.filter(_.occurred_at > _.at_ms - ttl_ms))
     sequences = empty_sequences(log.rows(requests.count()).as_py(), length)
     index = found["row"].to_numpy(), length - 1 - found["age"].to_numpy()
     behaviors = _behaviors(found)
-    sequences.item_keys[index] = behaviors.item_keys
-    sequences.action_codes[index] = behaviors.action_codes
-    sequences.occurred_at_ms[index] = behaviors.occurred_at_ms
-    sequences.values[index] = behaviors.values
+    for each in fields(SequenceArrays):
+        getattr(sequences, each.name)[index] = getattr(behaviors, each.name)
     return sequences
 
 
 def _exposures_at(
     log: EventLog, exposed: Table, requests: Table, candidates: Table, length: int
 ) -> ItemExposures:
-    """Return how each candidate had been shown, among its user's last exposures."""
+    """Return each candidate's exposures among its user's last ones."""
     latest = _latest(log, exposed, requests, length)
     before = latest.select("item_key", request="row", shown_ms="occurred_at")
     shown = candidates.left_join(before, ("request", "item_key"))
@@ -237,7 +234,7 @@ def _exposures_at(
 
 
 def _exposed(counted: Table) -> Table:
-    """Return the impressions as behaviours without an action: to find the latest."""
+    """Return the impressions as behaviours without an action, for ``_latest``."""
     return counted.filter(~_.is_click).mutate(
         action_code=ibis.literal(0, "int64"), value=ibis.null("float64")
     )
@@ -247,7 +244,7 @@ def _latest(log: EventLog, acted: Table, requests: Table, length: int) -> Table:
     """Return the last ``length`` of ``acted`` that each request could see, by ``age``."""
     placed = log.keep(_placed(acted.semi_join(requests, "user_id")))
     reach = _reach(placed, requests)
-    # At most happened - known of these are not visible yet: L of the rest are, if so many.
+    # At most happened - known of them are not visible yet; of the rest the last L are.
     first = ibis.greatest(reach.known - length, 0)
     wanted = reach.mutate(place=ibis.range(first, reach.happened).unnest())
     seen = wanted.inner_join(placed, ("user_id", "place")).filter(_.visible_at < _.at_ms)
@@ -262,7 +259,7 @@ def _latest(log: EventLog, acted: Table, requests: Table, length: int) -> Table:
 def _placed(acted: Table) -> Table:
     """Return the behaviours with their places, 0, 1, … in their users' histories.
 
-    Equal ones with several values have one place: which value holds depends on when.
+    Equal ones with several values share a place: the value depends on the request's time.
     """
     once = acted.group_by("user_id", *_BEHAVIOR, "value").aggregate(
         visible_at=_.visible_at.min()
@@ -272,12 +269,12 @@ def _placed(acted: Table) -> Table:
 
 
 def _reach(placed: Table, requests: Table) -> Table:
-    """Return for each request how many behaviours had happened, and were known, before."""
+    """Return for each request how many behaviours had happened before, and were known."""
     each = placed.group_by("user_id", "place").aggregate(
         occurred_at=_.occurred_at.min(), visible_at=_.visible_at.min()
     )
     steps = ibis.union(
-        requests.select("user_id", "at_ms", "row", step=_ASKED),
+        requests.select("user_id", "at_ms", "row", step=_REQUESTED),
         each.select("user_id", at_ms="occurred_at", row=ibis.null("int64"), step=_HAPPENED),
         each.select("user_id", at_ms="visible_at", row=ibis.null("int64"), step=_KNOWN),
     )
@@ -286,7 +283,7 @@ def _reach(placed: Table, requests: Table) -> Table:
         happened=_.user_id.count(where=_.step == _HAPPENED).over(so_far),
         known=_.user_id.count(where=_.step == _KNOWN).over(so_far),
     )
-    return running.filter(_.step == _ASKED)
+    return running.filter(_.step == _REQUESTED)
 
 
 def _behaviors(found: Any) -> SequenceArrays:

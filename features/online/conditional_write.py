@@ -1,8 +1,8 @@
-"""Rows → Redis in Feast's layout, each only if it is newer than what is there by then.
+"""Writes rows to Redis in Feast's layout, each only if it is newer than the stored one.
 
-Feast itself reads the stored times, compares, and then writes. A worker that stands still
-between the two overwrites what others have written meanwhile: one frozen past its session
-in the middle of a write put seven users' counters back to where they had been.
+Feast reads the stored times, compares, and then writes. A worker that is paused in between
+overwrites newer rows of other workers: one that was frozen until its session expired reset
+seven users' counters.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-# In one step for each key: compare its time with the one that was read, and write.
+# Compare-and-set of each key: write it if its time still is the one that was read.
 # ARGV: how many fields, their names (the time's first), then a key's old time and values.
 _WRITE_IF_UNCHANGED = """
 local width, written = tonumber(ARGV[1]), {}
@@ -33,16 +33,16 @@ return written
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
-    """Redis' own client, and what must be known of what it talks to."""
+    """Redis' client, and whether it is a cluster's."""
 
     client: Any
     is_cluster: bool
-    """A script's keys must lie in one slot: each row is a call of its own, and one
-    pipeline takes them to their nodes."""
+    """A script's keys must be in one slot: each row is a call of its own, and one pipeline
+    sends them to their nodes."""
 
     def node_of(self, key: bytes) -> dict[str, Any]:
-        """Return what tells the client the node of ``key``: it would ask a server which of
-        a script's arguments are keys, each time."""
+        """Return the client's argument for the node of ``key``; without it, the client
+        requests from a server which of a script's arguments are keys, each time."""
         if not self.is_cluster:
             return {}
         return {"target_nodes": self.client.get_node_from_key(key)}
@@ -50,7 +50,7 @@ class Store:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HashRow:
-    """A row as Feast keeps it, as fields of one Redis hash."""
+    """A row in Feast's layout: fields of a Redis hash."""
 
     key: bytes
     version_us: int
@@ -76,16 +76,16 @@ def write_newer(
             if _version_us(time) < row.version_us
         ]
         written = _written(store, names, newer)
-        # Somebody was faster with the others: compare once more.
+        # Another worker wrote the others first: compare again.
         rows = [row for (row, _), done in zip(newer, written, strict=True) if not done]
 
 
 def _written(
     store: Store, names: Sequence[str | bytes], newer: list[tuple[HashRow, bytes]]
 ) -> list[int]:
-    """Write each row of ``newer`` whose stored time still is the one beside it.
+    """Write each row of ``newer`` whose stored time is still the given one.
 
-    Returns a 1 for each row that was written, a 0 for any other.
+    Returns 1 for each row that was written, 0 for the others.
     """
     if not newer:
         return []
@@ -117,6 +117,6 @@ def _time(version_us: int) -> bytes:
 
 
 def _version_us(time: bytes) -> int:
-    """Return the version that a stored time stands for; 0 where there is none."""
+    """Return the version in us of a stored time; 0 for none."""
     stored = Timestamp.FromString(time)
     return int(stored.seconds * 1_000_000 + stored.nanos // 1000)

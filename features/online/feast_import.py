@@ -1,11 +1,10 @@
 """Feast's names that this folder uses, imported without Feast's side effects.
 
-``import feast`` switches the whole process's prometheus_client to files in a new temporary
-folder, tells child processes to do the same, changes the warnings filters, compiles its
-classes anew to check types as it runs (2 s of 5), and imports torch where it finds it (3 s
-and 200 MB more, for tensors that we never ask it for), and web servers that nobody starts
-here (an eighth of what is left).
-Import Feast through this module alone, and late.
+``import feast`` switches the process's prometheus_client, and that of child processes, to
+files in a new temporary folder. It changes the warnings filters and recompiles its classes
+to check types at run time (2 s of 5). It imports torch if it is installed (3 s and 200 MB
+more) and web servers (an eighth of the rest); neither is used here.
+Import Feast only through this module, and late.
 """
 
 import os
@@ -59,11 +58,11 @@ finally:
 
 
 class NoOfflineStore:
-    """For who reads and writes online alone: Feast's own for files imports Dask (0.7 s)."""
+    """For online reads and writes only: Feast's own store of files imports Dask (0.7 s)."""
 
 
 class NoOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]  # untyped
-    """Feast finds it by its name, beside the class that it is of."""
+    """Feast finds it by its name, in the module of ``NoOfflineStore``."""
 
     type: str
 

@@ -2,57 +2,65 @@
 
 Reading 100 items from Feast for every request would cost milliseconds; the table costs a
 binary search. In: a reader and a bundle's vocabulary. Out: arrays for a request's items,
-at most two refreshes old; where nobody has asked for a minute, as in the bundle that waits
-for a rollback, ten. An item the table lacks is asked for at the next refresh and has the
-prior's counters until then.
+at most two refreshes old, or ten after a minute without requests, as in a bundle that
+waits for a rollback. A missing item has the prior's counters until the next refresh.
 """
 
 import contextlib
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from srp4ctr.features.online.reader import FeatureReader
+from srp4ctr.features.online.user_arrays import put_activity
 from srp4ctr.features.tensors.transforms import ActivityArrays, empty_activity
 from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
+from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.state_store import FatalStoreError
 
 Int64s = NDArray[np.int64]
 
-# 40 items × 4 partitions are one pipeline of 160 reads, about 5 ms of the interpreter: too
-# long to keep a request waiting, so behind requests it is fewer, with rests between.
+# 40 items × 4 partitions are one pipeline of 160 reads, which holds the interpreter for
+# about 5 ms: too long while requests wait, so then it reads fewer, with pauses.
 CHUNK, CHUNK_BEHIND_REQUESTS = 40, 8
 # An item costs about 0.08 ms of CPU, so a turn costs 0.04 s: a twenty-fifth of a core at a
-# turn a second. Items that requests asked for go first, the others take turns.
+# turn a second. Requested items go first, the others take turns.
 MAX_ITEMS_A_TURN = 500
 _SHARE_OF_HOT_ITEMS = 0.75
 _SHARE_OF_REST = 0.1  # of the interval between two refreshes; the rest of it is reading
 IDLE_AFTER_S = 60.0
 IDLE_INTERVALS = 10.0  # between two refreshes then
-# Python's default of 5 ms lets a refresh hold up a request: at worst 218 ms were seen
-# with it, 13 ms with this one.
+# With Python's default of 5 ms a refresh delayed a request by up to 218 ms, with this one
+# by up to 13 ms.
 _SWITCH_INTERVAL_S = 0.0005
 _ENDS_WITHIN_S = 2.0  # a read that the store does not answer takes longer
-# Keys outside the vocabulary that requests ask for: ids that a caller makes up must not
-# fill the memory.
+# Requested keys outside the vocabulary: ids that clients invent must not fill the memory.
 MAX_UNKNOWN_KEYS = 100_000
+
+
+class ItemReader(Protocol):
+    """Reads items; raises ``ConnectionError`` when the store does not answer."""
+
+    def read_items(self, item_keys: Sequence[int]) -> Sequence[tuple[str, Activity]]:
+        """Return each item's attributes as JSON ("": none), and its summed counters."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ItemRows:
-    """What the table knows of some items; arrays begin with the shape of their keys."""
+    """Attributes and counters of items; arrays begin with the shape of their keys."""
 
     attribute_rows: Int64s
     """(…, A)"""
     activity: ActivityArrays
     version: int
-    """Of the table: when its refresh began, UTC ms: what the store knew then is in it. 0
-    before the first."""
+    """When the table's refresh began, UTC ms: it holds what was stored then. 0 before the
+    first."""
 
     def take(self, index: Any) -> "ItemRows":
         """Return the items ``index`` (numbers, mask or slices)."""
@@ -75,36 +83,36 @@ class _State:
 class ItemTable:
     """A table of items that is replaced whole, so that requests take no lock."""
 
-    def __init__(self, reader: FeatureReader, vocabulary: Vocabulary) -> None:
+    def __init__(self, reader: ItemReader, vocabulary: Vocabulary) -> None:
         self._reader = reader
         self._vocabulary = vocabulary
         self._rows_of_text: dict[str, Int64s] = {}
-        self._asked: set[int] = set()
+        self._missing: set[int] = set()
         self._next = 0
         self._state = _blank(vocabulary.item_keys, vocabulary.num_attribute_slots)
         self._stopped = threading.Event()
         self._refreshing: threading.Thread | None = None
 
     def lookup(self, item_keys: Int64s) -> ItemRows:
-        """Return what is known of ``item_keys`` (any shape); key 0 is padding."""
+        """Return the rows of ``item_keys`` (any shape); key 0 is padding."""
         state = self._state  # once: a refresh may replace it meanwhile
         index, present = _find(state.keys, item_keys)
         state.is_hot[index] = True
         missing = ~present & (item_keys != 0)
-        if missing.any() and len(self._asked) < MAX_UNKNOWN_KEYS:
-            self._asked.update(item_keys[missing].tolist())
+        if missing.any() and len(self._missing) < MAX_UNKNOWN_KEYS:
+            self._missing.update(item_keys[missing].tolist())
         return state.rows.take(index)
 
     def refresh(self, max_items: int | None = None, spread_s: float = 0.0) -> int:
-        """Read new items, then up to ``max_items`` (None: all), those in demand first.
+        """Read new items, then up to ``max_items`` (None: all), requested ones first.
 
-        Reads a little at a time, spread over ``spread_s``, where requests are answered
-        meanwhile. Returns how many were read. Raises ``ConnectionError`` when the store
-        does not answer; what was read until then is kept.
+        Reads in small chunks, spread over ``spread_s``, while requests are served. Returns
+        how many were read. Raises ``ConnectionError`` when the store does not answer, and
+        keeps what was read before.
         """
-        old, asked = self._state, self._asked
-        self._asked = set()
-        state = _grown(old, self._admitted(asked))
+        old, missing = self._state, self._missing
+        self._missing = set()
+        state = _grown(old, self._admitted(missing))
         turn = self._turn(old, state, max_items)
         chunk = CHUNK_BEHIND_REQUESTS if spread_s else CHUNK
         began = time.monotonic()
@@ -121,7 +129,7 @@ class ItemTable:
     def keep_fresh(self, interval_s: float) -> threading.Thread:
         """Refresh every ``interval_s`` in a daemon thread until ``stop``.
 
-        Makes the process's threads take turns more often, for the requests' sake.
+        Makes the process's threads switch more often, so that requests wait less.
         """
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         thread = threading.Thread(
@@ -132,9 +140,9 @@ class ItemTable:
         return thread
 
     def stop(self) -> None:
-        """End the thread of ``keep_fresh``, and wait for what it is at.
+        """End the thread of ``keep_fresh`` and wait for it.
 
-        A process that ended while the thread is in a library could abort.
+        A process that exits while the thread is in a library could abort.
         """
         self._stopped.set()
         if self._refreshing is not None:
@@ -150,29 +158,29 @@ class ItemTable:
             if rests and now - wanted_at > IDLE_AFTER_S:
                 continue
             read_at = now
-            # A store that is down: each request says so itself (store_unavailable).
+            # If the store is down, each request reports it (store_unavailable).
             with contextlib.suppress(ConnectionError, FatalStoreError):
                 self.refresh(MAX_ITEMS_A_TURN, interval_s * (1.0 - _SHARE_OF_REST))
 
     def _is_wanted(self) -> bool:
         """Return whether an item was looked up since the last refresh."""
-        return bool(self._asked) or bool(self._state.is_hot.any())
+        return bool(self._missing) or bool(self._state.is_hot.any())
 
-    def _admitted(self, asked: set[int]) -> Int64s:
-        """Return the table's keys with those of ``asked`` that there is room for."""
+    def _admitted(self, missing: set[int]) -> Int64s:
+        """Return the table's keys and those of ``missing`` for which there is room."""
         keys = self._state.keys
         room = MAX_UNKNOWN_KEYS - (len(keys) - len(self._vocabulary.item_keys))
-        new = np.array(sorted(asked)[: max(room, 0)], dtype=np.int64)
+        new = np.array(sorted(missing)[: max(room, 0)], dtype=np.int64)
         return np.union1d(keys, new)
 
     def _turn(self, old: _State, state: _State, max_items: int | None) -> Int64s:
-        """Return the rows to read: new items, those in demand, then some in rotation."""
+        """Return the rows to read: new items, requested ones, then some in rotation."""
         total = len(state.keys)
         new = np.flatnonzero(~_find(old.keys, state.keys)[1])
         if max_items is None or max_items >= total:
             return np.arange(total)
-        # A copy: numpy counts a mask, then fills as many places, and lets other threads run
-        # meanwhile. One more item looked up in between was written beyond the end.
+        # A copy: numpy counts a mask, then fills that many places, and other threads run
+        # in between. One more item that was looked up then was written beyond the end.
         is_hot = old.is_hot[:-1].copy()
         hot, _ = _find(state.keys, old.keys[is_hot])
         hot = np.roll(hot, -self._next)[: int(max_items * _SHARE_OF_HOT_ITEMS)]
@@ -182,18 +190,18 @@ class ItemTable:
         return first[np.sort(np.unique(first, return_index=True)[1])]
 
     def _read_into(self, state: _State, index: Int64s) -> None:
-        """Read the items of rows ``index`` and write what the store says of them."""
+        """Read the items of rows ``index`` into ``state``."""
         found = self._reader.read_items(state.keys[index].tolist())
-        for row, text in zip(index.tolist(), found.attributes, strict=True):
+        for row, (text, activity) in zip(index.tolist(), found, strict=True):
             state.rows.attribute_rows[row] = self._attribute_rows(text)
-        _put(state.rows.activity, index, found.activity)
+            put_activity(state.rows.activity, row, activity)
 
     def _attribute_rows(self, text: str) -> Int64s:
         """Return the rows of attributes in JSON, parsed once per text."""
         rows = self._rows_of_text.get(text)
         if rows is None:
             if len(self._rows_of_text) > 2 * MAX_UNKNOWN_KEYS:
-                self._rows_of_text.clear()  # years of updates: begin again
+                self._rows_of_text.clear()  # after years of updates
             rows = self._vocabulary.attribute_rows(parse_attributes(text))
             self._rows_of_text[text] = rows
         return rows

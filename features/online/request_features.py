@@ -1,17 +1,16 @@
 """A request's ids → the model's tensors: all that Triton's ``fetch_features`` does.
 
-In: user ids, item ids, times and contexts of B requests. Out: the schema's tensors with a
-status. The store may be down: requests are then answered with empty histories and say so.
-Only a malformed request raises, ``ValueError`` with a sentence for its caller.
+In: user ids, item ids, times and contexts of B requests. Out: the schema's tensors and a
+status. If the store is down, histories are empty and the status says so. Only a malformed
+request raises: ``ValueError`` with a message for the client.
 """
 
 import contextlib
-import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +18,18 @@ from numpy.typing import NDArray
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.item_cache import ItemRows, ItemTable
-from srp4ctr.features.online.reader import FeatureReader, StoreReader, UserArrays
-from srp4ctr.features.tensors import exposures, transforms, vocabulary
-from srp4ctr.features.tensors.affinity import attribute_affinity
+from srp4ctr.features.online.user_arrays import UserArrays, user_arrays
+from srp4ctr.features.tensors import transforms, vocabulary
 from srp4ctr.features.tensors.schema import ItemStatus
-from srp4ctr.features.tensors.transforms import SequenceArrays
+from srp4ctr.features.tensors.user_item_features import (
+    attribute_affinity,
+    exposure_features,
+    item_exposures,
+)
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.events.codec import MIN_OCCURRED_AT_MS
 from srp4ctr.streams.events.schema import MAX_ID_LENGTH, item_key
+from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.state_store import FatalStoreError
 
 Int64s = NDArray[np.int64]
@@ -36,17 +39,25 @@ Texts = Sequence[Text] | NDArray[Any]  # Triton gives object arrays of bytes
 _MS_PER_DAY = 86_400_000
 _MAX_CONTEXT_LETTERS = 1 << 16
 MAX_REQUEST_TIME_MS = 4_102_444_800_000  # in 2100; of microseconds it is February 1970
-# A catalogue's ids and then some; callers may make ids up, which must not fill the memory.
-MAX_REMEMBERED_IDS = 200_000
-# After so many failed reads in a row the store is left alone for a while: with a store
-# that hangs, every request would otherwise wait half a second for nothing.
+# More than a catalogue's ids; ids that clients invent must not fill the memory.
+MAX_CACHED_IDS = 200_000
+# After this many failed reads in a row requests do not read for a while: of a store that
+# hangs, each would otherwise wait half a second in vain.
 STORE_FAILURES = 3
 STORE_REST_S = 1.0
 
 
+class UserReader(Protocol):
+    """Reads users' rows; raises ``ConnectionError`` when the store does not answer."""
+
+    def read_users(self, user_ids: Sequence[str]) -> Rows:
+        """Return the users' rows that are stored."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RequestBatch:
-    """B requests as tensors, and what the answer must say of them."""
+    """B requests as tensors, with their statuses."""
 
     tensors: Mapping[str, NDArray[Any]]
     """HISTORY_TENSORS, REQUEST_TENSORS and CANDIDATE_TENSORS, by their names."""
@@ -55,9 +66,9 @@ class RequestBatch:
     statuses: tuple[str, ...]
     """B of: ok, cold_user, empty_sequence, stale_sequence, store_unavailable."""
     feature_versions: tuple[str, ...]
-    """B times the versions of the sequence and the item table that were used."""
+    """B versions of the user's rows and the item table."""
     times_ms: Int64s
-    """(B,): the times that were asked for, else the clock's."""
+    """(B,): the requests' times, or the clock's."""
 
 
 class RequestFeatures:
@@ -65,16 +76,17 @@ class RequestFeatures:
 
     def __init__(
         self,
-        reader: FeatureReader,
+        reader: UserReader,
         vocabulary: Vocabulary,
         item_table: ItemTable,
         *,
         sizes: Mapping[str, int],
         ttl_days: float = 90.0,
     ) -> None:
-        self._store = CircuitBreaker(reader, (sizes["L"], sizes["W"]), time.monotonic)
+        self._store = CircuitBreaker(reader, time.monotonic)
         self._vocabulary = vocabulary
         self._items = item_table
+        self._lengths = sizes["L"], sizes["W"]
         self._ttl_ms = round(ttl_days * _MS_PER_DAY)
         self._keys = ItemKeyCache()
 
@@ -95,19 +107,18 @@ class RequestFeatures:
         keys = np.array([list(map(key_of, row)) for row in item_ids], dtype=np.int64)
         times = _times(times_ms, len(users))
         texts = [""] * len(users) if contexts is None else contexts
-        found, is_up = self._store.read(users)
-        sequences = transforms.unexpired(found.sequences, times - self._ttl_ms)
+        parsed = [_context(text) for text in texts]
+        found = self._read(users, times)
         # Candidates and history at once: half the searches.
-        every = np.concatenate([keys, sequences.item_keys], axis=1)
-        items, asked = self._items.lookup(every), np.s_[:, : keys.shape[1]]
-        told = [_context(text) for text in texts]
-        tensors = self._of_user(found, sequences, times, told)
-        tensors |= self._of_items(found, sequences, items, (every, times))
+        every = np.concatenate([keys, found.sequences.item_keys], axis=1)
+        items = self._items.lookup(every)
+        tensors = self._user_tensors(found, times, parsed)
+        tensors |= self._item_tensors(found, times, every, items)
         known = self._vocabulary.is_known(tensors["candidate_item_rows"])
         return RequestBatch(
             tensors=tensors,
-            item_status=_item_status(keys, known, items.take(asked)),
-            statuses=_statuses(found, sequences) if is_up else _unavailable(len(users)),
+            item_status=_item_status(keys, known, items.take(np.s_[:, : keys.shape[1]])),
+            statuses=found.statuses,
             feature_versions=_versions(found, items),
             times_ms=times,
         )
@@ -116,37 +127,36 @@ class RequestFeatures:
         """Stop refreshing the item table."""
         self._items.stop()
 
-    def _of_user(
-        self,
-        found: UserArrays,
-        sequences: SequenceArrays,
-        times: Int64s,
-        told: list[dict[str, str]],
+    def _read(self, user_ids: Sequence[str], times: Int64s) -> UserArrays:
+        rows = self._store.read_users(user_ids)
+        after_ms = times - self._ttl_ms
+        found = user_arrays(user_ids, rows or Rows(), after_ms, *self._lengths)
+        if rows is None:
+            return replace(found, statuses=("store_unavailable",) * len(user_ids))
+        return found
+
+    def _user_tensors(
+        self, found: UserArrays, times: Int64s, contexts: list[dict[str, str]]
     ) -> dict[str, NDArray[Any]]:
-        """Return the tensors that no item is asked for."""
+        """Return the tensors of the user and the context."""
         names = self._vocabulary.context_numbers
-        numbers = np.stack([transforms.context_numbers(each, names) for each in told])
+        numbers = np.stack([transforms.context_numbers(each, names) for each in contexts])
         return {
-            "history_behavior_codes": transforms.behavior_codes(sequences),
+            "history_behavior_codes": transforms.behavior_codes(found.sequences),
             "request_features": transforms.request_features(
-                sequences, found.activity, times, numbers
+                found.sequences, found.activity, times, numbers
             ),
-            "context_rows": np.stack([transforms.context_rows(each) for each in told]),
+            "context_rows": np.stack([transforms.context_rows(each) for each in contexts]),
         }
 
-    def _of_items(
-        self,
-        found: UserArrays,
-        sequences: SequenceArrays,
-        items: ItemRows,
-        asked: tuple[Int64s, Int64s],
+    def _item_tensors(
+        self, found: UserArrays, times: Int64s, every: Int64s, items: ItemRows
     ) -> dict[str, NDArray[Any]]:
-        """Return the other tensors.
+        """Return the tensors of ``items``.
 
-        ``items`` are those of the keys in ``asked``, candidates and then the history
-        (B, N + L); beside them are the times.
+        Their keys are ``every`` (B, N + L): the candidates, then the history.
         """
-        every, times = asked
+        sequences = found.sequences
         count = every.shape[1] - sequences.item_keys.shape[1]  # N
         keys, candidates = every[:, :count], items.take(np.s_[:, :count])
         rows = self._vocabulary.item_rows(every)
@@ -154,8 +164,8 @@ class RequestFeatures:
         affinity = attribute_affinity(
             sequences, history_attributes, candidates.attribute_rows, times
         )
-        shown = exposures.item_exposures(found.exposures, keys, times)
-        of_user = (affinity, exposures.exposure_features(shown, times))
+        shown = item_exposures(found.exposures, keys, times)
+        of_user = (affinity, exposure_features(shown, times))
         return {
             "history_item_rows": rows[:, count:],
             "history_attribute_rows": history_attributes,
@@ -168,19 +178,21 @@ class RequestFeatures:
 
 
 def open_bundle(config: FeatureConfig, folder: Path) -> RequestFeatures:
-    """Return the features of the bundle in ``folder``, with a table that stays fresh.
+    """Return the features of the bundle in ``folder``, whose item table stays fresh.
 
-    A store that is down does not stop a server from starting: its table fills later.
+    A server starts although the store is down; its table fills later.
     """
-    reader = StoreReader(config)
-    words = vocabulary.load(folder / bundle.VOCABULARY_FILE)
-    table = ItemTable(reader, words)
+    from srp4ctr.features.online.feast_store import REQUEST_TIMEOUT_S  # Feast: 3 s
+    from srp4ctr.features.online.store import OnlineViews
+
+    known = vocabulary.load(folder / bundle.VOCABULARY_FILE)
+    table = ItemTable(OnlineViews(config), known)
     with contextlib.suppress(ConnectionError):
         table.refresh()
     table.keep_fresh(config.item_refresh_s)
     return RequestFeatures(
-        reader,
-        words,
+        OnlineViews(config, timeout_s=REQUEST_TIMEOUT_S),
+        known,
         table,
         sizes=bundle.read(folder).sizes,
         ttl_days=config.sequence_ttl_days,
@@ -188,10 +200,10 @@ def open_bundle(config: FeatureConfig, folder: Path) -> RequestFeatures:
 
 
 class ItemKeyCache(dict[Text, int]):
-    """Item ids and their keys: each is decoded and hashed once, "" is 0."""
+    """Item id → key: each id is decoded and hashed once, "" is 0."""
 
     def __missing__(self, item_id: Text) -> int:
-        if len(self) >= MAX_REMEMBERED_IDS:
+        if len(self) >= MAX_CACHED_IDS:
             self.clear()
         key = item_key(_text(item_id, "item_ids")) if item_id else 0
         self[item_id] = key
@@ -199,63 +211,32 @@ class ItemKeyCache(dict[Text, int]):
 
 
 class CircuitBreaker:
-    """Reads users; while the store fails it answers with empty ones, without waiting."""
+    """Reads users, and stops reading for a while after repeated failures."""
 
-    def __init__(
-        self, reader: FeatureReader, lengths: tuple[int, int], clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, reader: UserReader, clock: Callable[[], float]) -> None:
         self._reader = reader
-        self._lengths = lengths  # of sequences and of exposures
         self._clock = clock
         self._failures = 0
-        self._rests_until_s = float("-inf")
+        self._open_until_s = float("-inf")
 
-    def read(self, user_ids: Sequence[str]) -> tuple[UserArrays, bool]:
-        """Return the users' arrays, and whether they are the store's."""
-        if self._clock() >= self._rests_until_s:
-            try:
-                found = self._reader.read_users(user_ids, *self._lengths)
-            except (ConnectionError, FatalStoreError):
-                self._failures += 1
-                if self._failures >= STORE_FAILURES:
-                    self._rests_until_s = self._clock() + STORE_REST_S
-            else:
-                self._failures = 0
-                return found, True
-        return _unknown_users(len(user_ids), *self._lengths), False
-
-
-def _statuses(stored: UserArrays, unexpired: SequenceArrays) -> tuple[str, ...]:
-    """Return ok, or what a user's history lacks."""
-    had = map(np.any, stored.sequences.item_keys)
-    has = map(np.any, unexpired.item_keys)
-    return tuple(itertools.starmap(_status, zip(stored.versions, had, has, strict=True)))
-
-
-def _status(version: str, had_history: np.bool_, has_history: np.bool_) -> str:
-    if version == "":
-        return "cold_user"
-    if not had_history:
-        return "empty_sequence"
-    return "ok" if has_history else "stale_sequence"
+    def read_users(self, user_ids: Sequence[str]) -> Rows | None:
+        """Return the users' rows that are stored, or None without the store."""
+        if self._clock() < self._open_until_s:
+            return None
+        try:
+            found = self._reader.read_users(user_ids)
+        except (ConnectionError, FatalStoreError):
+            self._failures += 1
+            if self._failures >= STORE_FAILURES:
+                self._open_until_s = self._clock() + STORE_REST_S
+            return None
+        self._failures = 0
+        return found
 
 
 def _versions(stored: UserArrays, items: ItemRows) -> tuple[str, ...]:
     of_table = f"items={items.version}"
     return tuple(f"{each},{of_table}" if each else of_table for each in stored.versions)
-
-
-def _unavailable(count: int) -> tuple[str, ...]:
-    return ("store_unavailable",) * count
-
-
-def _unknown_users(count: int, length: int, exposure_length: int) -> UserArrays:
-    return UserArrays(
-        sequences=transforms.empty_sequences(count, length),
-        activity=transforms.empty_activity(count),
-        exposures=exposures.empty_exposures(count, exposure_length),
-        versions=("",) * count,
-    )
 
 
 def _item_status(

@@ -1,22 +1,22 @@
 """Stored rows ↔ Feast's protobuf values: the packing of each view, in one place.
 
-Reads go by Feast's provider and writes into its layout, with protos made here:
-``FeatureStore.push`` makes 191 calls/s. What the stream writes is one ``Bytes`` feature a
-row: in typed arrays the same rows took Feast 1.6 to 2 times the time, and 1.2 (L = 50) to
-1.4 times the memory (L = 200).
+``FeatureStore.push`` makes 191 calls/s, so that rows are written in Feast's layout with
+protos made here. A row of the stream is one ``Bytes`` feature: as typed arrays the same
+rows took Feast 1.6 to 2 times the time, and 1.2 (L = 50) to 1.4 times the memory (L = 200).
 """
 
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from srp4ctr.features.online.feast_import import EntityKey, Value
 from srp4ctr.features.tensors.vocabulary import parse_attributes
+from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.exposures import Exposures
+from srp4ctr.streams.state.reducers import ItemPartitionKey
 from srp4ctr.streams.state.sequences import BehaviorSequence
 from srp4ctr.streams.state.state_store import FatalStoreError, ItemProfile
 
@@ -32,29 +32,20 @@ VIEWS = (*USER_VIEWS, ITEM_ACTIVITY_VIEW, PROFILE_VIEW)
 PACKED = "packed"
 """The one feature of the views that the stream writes."""
 
-# Little-endian, no padding. A format's number, the sequence's last offset, until when its
-# user is forgotten and since which offset; then the elements, packed by
-# streams.state.sequences.
+# Little-endian, no padding. The format's number, last_offset, forgotten_at_ms and
+# forgotten_offset; then the elements, packed by streams/state/sequences.py.
 _FORMAT = 2
 _SEQUENCE_HEAD = struct.Struct("<B3q")
 # Impressions and clicks at four half-lives, counted_at_ms, first_seen_ms, last_offset.
 _ACTIVITY = struct.Struct("<B8d3q")
-# The last offset and until when the user is forgotten; then what streams.exposures packs.
+# last_offset and forgotten_at_ms; then what streams/state/exposures.py packs.
 _EXPOSURES_HEAD = struct.Struct("<B2q")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredRow:
-    """One row of a view as the store keeps it."""
-
-    values: Values
-    version_us: int
-
-
 def version_of(timestamp: datetime) -> int:
-    """Return the version that ``timestamp`` stands for, exactly."""
+    """Return the version in us of ``timestamp``, exactly."""
     return (timestamp - _EPOCH) // _MICROSECOND
 
 
@@ -63,14 +54,14 @@ def user_entity(user_id: str) -> Any:
     return EntityKey(join_keys=["user_id"], entity_values=[Value(string_val=user_id)])
 
 
-def item_entity(item_key: int) -> Any:
+def item_entity(key: int) -> Any:
     """Return the key of an item's profile."""
-    return EntityKey(join_keys=["item_key"], entity_values=[Value(int64_val=item_key)])
+    return EntityKey(join_keys=["item_key"], entity_values=[Value(int64_val=key)])
 
 
-def share_entity(item_key: int, partition: int) -> Any:
+def share_entity(share: ItemPartitionKey) -> Any:
     """Return the key of one partition's share of an item's activity."""
-    values = [Value(int64_val=item_key), Value(int64_val=partition)]
+    values = [Value(int64_val=part) for part in share]
     return EntityKey(join_keys=["item_key", "partition"], entity_values=values)
 
 
@@ -85,13 +76,13 @@ def pack_sequence(sequence: BehaviorSequence) -> Values:
     return {PACKED: Value(bytes_val=head + sequence.packed)}
 
 
-def unpack_sequence(row: StoredRow) -> BehaviorSequence:
-    """Return the sequence in ``row``, equal to the one that was packed."""
-    packed = _packed(row)
+def unpack_sequence(values: Values, version_us: int) -> BehaviorSequence:
+    """Return the sequence in ``values``, equal to the one that was packed."""
+    packed = _packed(values)
     _, last_offset, forgotten_at_ms, forgotten_offset = _SEQUENCE_HEAD.unpack_from(packed)
     return BehaviorSequence(
         packed=packed[_SEQUENCE_HEAD.size :],
-        version_us=row.version_us,
+        version_us=version_us,
         last_offset=last_offset,
         forgotten_at_ms=forgotten_at_ms,
         forgotten_offset=forgotten_offset,
@@ -111,16 +102,17 @@ def pack_activity(activity: Activity) -> Values:
     return {PACKED: Value(bytes_val=packed)}
 
 
-def unpack_activity(row: StoredRow) -> Activity:
-    """Return the activity in ``row``, equal to the one that was packed."""
-    _, *counts, counted_at_ms, first_seen_ms, last_offset = _ACTIVITY.unpack(_packed(row))
+def unpack_activity(values: Values, version_us: int) -> Activity:
+    """Return the activity in ``values``, equal to the one that was packed."""
+    unpacked = _ACTIVITY.unpack(_packed(values))
+    _, *counts, counted_at_ms, first_seen_ms, last_offset = unpacked
     return Activity(
         impressions=tuple(counts[:4]),
         clicks=tuple(counts[4:]),
         counted_at_ms=counted_at_ms,
         first_seen_ms=first_seen_ms,
         last_offset=last_offset,
-        version_us=row.version_us,
+        version_us=version_us,
     )
 
 
@@ -130,13 +122,13 @@ def pack_exposures(exposures: Exposures) -> Values:
     return {PACKED: Value(bytes_val=head + exposures.packed)}
 
 
-def unpack_exposures(row: StoredRow) -> Exposures:
-    """Return the exposures in ``row``, equal to those that were packed."""
-    packed = _packed(row)
+def unpack_exposures(values: Values, version_us: int) -> Exposures:
+    """Return the exposures in ``values``, equal to those that were packed."""
+    packed = _packed(values)
     _, last_offset, forgotten_at_ms = _EXPOSURES_HEAD.unpack_from(packed)
     return Exposures(
         packed=packed[_EXPOSURES_HEAD.size :],
-        version_us=row.version_us,
+        version_us=version_us,
         last_offset=last_offset,
         forgotten_at_ms=forgotten_at_ms,
     )
@@ -150,21 +142,22 @@ def pack_profile(profile: ItemProfile) -> Values:
     }
 
 
-def unpack_profile(item_key: int, row: StoredRow) -> ItemProfile:
-    """Return the profile in ``row``, equal to the one that was packed."""
+def unpack_profile(values: Values, version_us: int) -> ItemProfile:
+    """Return the profile in ``values``, equal to the one that was packed."""
+    item_id = values["item_id"].string_val
     return ItemProfile(
-        item_key=item_key,
-        item_id=row.values["item_id"].string_val,
-        attributes=parse_attributes(row.values["attributes"].string_val),
-        updated_at_ms=row.version_us // 1000,
+        item_key=item_key(item_id),
+        item_id=item_id,
+        attributes=parse_attributes(values["attributes"].string_val),
+        updated_at_ms=version_us // 1000,
     )
 
 
-def _packed(row: StoredRow) -> bytes:
-    packed: bytes = row.values[PACKED].bytes_val
+def _packed(values: Values) -> bytes:
+    packed: bytes = values[PACKED].bytes_val
     if packed[:1] != bytes([_FORMAT]):
         raise FatalStoreError(
             f"a row of the store is in format {packed[:1]!r}, this release reads "
-            f"{_FORMAT}: empty the store, and `srp4ctr stream rebuild` fills it anew"
+            f"{_FORMAT}: empty the store and run `srp4ctr stream rebuild`"
         )
     return packed

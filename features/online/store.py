@@ -1,103 +1,51 @@
-"""Rows of the stream ↔ Feast: opens the store, and writes and reads rows by their keys.
+"""Rows of the stream ↔ the online store: reads through Feast, writes in Feast's layout.
 
-The only module that talks to Feast's online store. ``FeatureStoreSink`` is what the stream
-worker is given; serving reads by ``OnlineViews``. Import it late: Feast costs 3–4 s.
+The only module that talks to the online store. The stream worker gets a
+``FeatureStoreSink``; serving reads with ``OnlineViews``. Import it late: Feast costs 3–4 s.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any, TypeVar
+
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    RedisClusterException,
+    RedisError,
+)
 
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online import row_codec
 from srp4ctr.features.online.conditional_write import HashRow, Store, write_newer
-from srp4ctr.features.online.connection import connection_string
-from srp4ctr.features.online.feast_import import FeatureStore, NoOfflineStore, RepoConfig
-from srp4ctr.features.online.registry_connection import registry_settings, shown
-from srp4ctr.features.online.registry_retry import retry_on_conflict, unanswered
-from srp4ctr.features.online.retry import retry_once
-from srp4ctr.features.online.row_codec import StoredRow, Values
-from srp4ctr.streams.state.state_store import (
-    FatalStoreError,
-    ItemPartitionKey,
-    ItemProfile,
-    Rows,
+from srp4ctr.features.online.connection import redacted
+from srp4ctr.features.online.feast_store import (
+    BACKGROUND_TIMEOUT_S,
+    open_store,
+    registry_error,
 )
+from srp4ctr.features.online.row_codec import Values
+from srp4ctr.streams.state.counters import Activity, total
+from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
+from srp4ctr.streams.state.state_store import FatalStoreError, ItemProfile
 
-PROJECT = "srp4ctr"
-PROFILE_LOG = "item-profiles.parquet"
-"""In the log's folder: item updates in the columns of ``item_profile``."""
-# Of Feast's own writer 100–500 rows a call were the fastest; ours was tried with these.
+# Of Feast's own writer 100–500 rows a call were the fastest; ours was measured with these.
 CHUNK = 200
 WRITERS = 8
-# How long a read or write may take before it is tried once more, and then fails. A
-# request cannot wait; the worker, which tries again itself, can.
-REQUEST_TIMEOUT_S = 0.25
-BACKGROUND_TIMEOUT_S = 5.0
-
-_NO_OFFLINE_STORE = f"{NoOfflineStore.__module__}.{NoOfflineStore.__name__}"
+_FAILURES = (RedisError, RedisClusterException, OSError)  # the second is no RedisError
 
 K = TypeVar("K")
 T = TypeVar("T")
 Row = tuple[Any, Values, int]  # entity key, values, version in us
 
 
-def open_store(
-    config: FeatureConfig,
-    *,
-    timeout_s: float = BACKGROUND_TIMEOUT_S,
-    offline: bool = False,
-) -> FeatureStore:
-    """Return Feast's store for ``config``.
-
-    ``offline`` can read history with DuckDB, which the server's environment does not have.
-    """
-    return FeatureStore(
-        config=RepoConfig(
-            project=PROJECT,
-            provider="local",
-            registry=registry_settings(config),
-            online_store={
-                "type": "redis",
-                "redis_type": "redis_cluster" if config.redis_cluster else "redis",
-                "connection_string": connection_string(config, timeout_s),
-            },
-            # Feast's other engine for files loses rows.
-            offline_store={"type": "duckdb" if offline else _NO_OFFLINE_STORE},
-            entity_key_serialization_version=3,
-            repo_path=Path(config.log_dir).absolute(),
-        )
-    )
-
-
-def apply(config: FeatureConfig) -> list[str]:
-    """Register our views with Feast and return their names; doing it again is harmless."""
-    from srp4ctr.features.repo import definitions  # builds Feast's objects: not at import
-
-    if "://" not in config.registry:
-        Path(config.registry).absolute().parent.mkdir(parents=True, exist_ok=True)
-    Path(config.log_dir).mkdir(parents=True, exist_ok=True)
-    kinds = ("Entity", "FeatureView", "FeatureService", "FileSource")
-    objects = [o for o in vars(definitions).values() if type(o).__name__ in kinds]
-    log_dir = Path(config.log_dir).absolute()
-    definitions.profile_log.file_options.uri = str(log_dir / PROFILE_LOG)
-    return retry_on_conflict(partial(_apply, config, objects), config.registry)
-
-
-def _apply(config: FeatureConfig, objects: list[Any]) -> list[str]:
-    store = open_store(config, offline=True)
-    store.apply(objects)
-    return sorted(view.name for view in store.list_feature_views())
-
-
 class OnlineViews:
-    """Rows of our views, read by Feast and written in its layout; safe for many threads.
+    """Rows of the project's views, read and written by key; safe for many threads.
 
-    Raises ``ConnectionError`` when the store does not answer. Made where the registry is
-    away, ``OutageError``; where it does not hold our views, ``ValueError``.
+    Raises ``ConnectionError`` when the store does not answer. ``__init__`` raises
+    ``OutageError`` if the registry does not answer, ``ValueError`` if it lacks the views.
     """
 
     def __init__(
@@ -107,43 +55,65 @@ class OnlineViews:
         try:
             self._views = {name: store.get_feature_view(name) for name in row_codec.VIEWS}
         except Exception as error:
-            raise unanswered(error, config.registry) or ValueError(
-                f"the registry {shown(config.registry)} does not hold our views "
+            raise registry_error(error, config.registry) or ValueError(
+                f"the registry {redacted(config.registry)} does not hold our views "
                 f"({error}): run `srp4ctr features apply` first"
             ) from error
         self._provider = store.provider
         self._online = store.provider.online_store
         self._config = store.config
         self._is_cluster = config.redis_cluster
+        self._partitions = range(config.partitions)
 
-    def read(
-        self, view: str, entities: Sequence[Any], features: Sequence[str] | None = None
-    ) -> list[StoredRow | None]:
-        """Return the row of each entity, None where the store has none."""
-        found: list[StoredRow | None] = []
-        for chunk in _chunks(entities):
-            answer = retry_once(partial(self._read_chunk, view, chunk, features))
-            found.extend(_stored(timestamp, values) for timestamp, values in answer)
-        return found
+    def read_users(self, user_ids: Iterable[str]) -> Rows:
+        """Return the users' rows that are stored.
 
-    def read_users(self, user_ids: Iterable[str]) -> list[list[StoredRow | None]]:
-        """Return the users' rows of each of ``USER_VIEWS``, None where there is none.
-
-        All lie in one hash per user, and one round trip brings them: Feast's own read is
-        of one view.
+        A user's rows are one hash and take one round trip; Feast reads view by view.
         """
-        found: list[list[StoredRow | None]] = [[] for _ in row_codec.USER_VIEWS]
-        for chunk in _chunks(map(row_codec.user_entity, user_ids)):
-            answers = retry_once(partial(self._read_users_chunk, chunk))
-            for of_view, answer in zip(found, answers, strict=True):
-                of_view.extend(_stored(timestamp, values) for timestamp, values in answer)
-        return found
+        rows = Rows()
+        for chunk in _chunks(user_ids):
+            read = partial(self._read_users_chunk, list(map(row_codec.user_entity, chunk)))
+            sequences, activities, exposures = retry_once(read)
+            rows.sequences |= _unpacked(chunk, sequences, row_codec.unpack_sequence)
+            rows.activities |= _unpacked(chunk, activities, row_codec.unpack_activity)
+            rows.exposures |= _unpacked(chunk, exposures, row_codec.unpack_exposures)
+        return rows
+
+    def read_shares(
+        self, keys: Iterable[ItemPartitionKey]
+    ) -> dict[ItemPartitionKey, Activity]:
+        """Return the stored counters, by item and partition."""
+        entities = {key: row_codec.share_entity(key) for key in keys}
+        view, unpack = row_codec.ITEM_ACTIVITY_VIEW, row_codec.unpack_activity
+        return self._read(view, entities, unpack)
+
+    def read_profiles(self, item_keys: Iterable[int]) -> dict[int, ItemProfile]:
+        """Return the stored profiles, by item."""
+        entities = {key: row_codec.item_entity(key) for key in item_keys}
+        return self._read(row_codec.PROFILE_VIEW, entities, row_codec.unpack_profile)
+
+    def read_items(self, item_keys: Sequence[int]) -> list[tuple[str, Activity]]:
+        """Return each item's attributes as JSON ("": none), and its summed counters."""
+        texts = self._read(
+            row_codec.PROFILE_VIEW,
+            {key: row_codec.item_entity(key) for key in item_keys},
+            lambda values, _: str(values["attributes"].string_val),
+            ["attributes"],
+        )
+        shares = self.read_shares((key, p) for key in item_keys for p in self._partitions)
+        return [
+            (
+                texts.get(key, ""),
+                total([shares[key, p] for p in self._partitions if (key, p) in shares]),
+            )
+            for key in item_keys
+        ]
 
     def write(self, view: str, added: Iterable[Row]) -> None:
-        """Store the rows; one that is not newer than what is stored changes nothing."""
+        """Store the rows that are newer than the stored ones."""
         for chunk in _chunks(added):
             names = list(chunk[0][1])
-            # Feast appends the time's name to the list that it is given.
+            # Feast appends the time's name to its argument.
             _, (*fields, time_field) = self._online._generate_hset_keys_for_features(
                 self._views[view], list(names)
             )
@@ -151,10 +121,25 @@ class OnlineViews:
             retry_once(partial(self._write_chunk, time_field, fields, hashes))
 
     def _write_chunk(self, time_field: Any, fields: Any, hashes: list[HashRow]) -> None:
-        # Of a cluster it asks at once which node has which slots.
+        # A cluster's client first requests which node has which slots.
         client = self._online._get_client(self._config.online_store)
         store = Store(client=client, is_cluster=self._is_cluster)
         write_newer(store, time_field, fields, hashes)
+
+    def _read(
+        self,
+        view: str,
+        entities: Mapping[K, Any],
+        unpack: Callable[[Values, int], T],
+        features: Sequence[str] | None = None,
+    ) -> dict[K, T]:
+        """Return the stored rows of a view, or only ``features`` of them."""
+        found: dict[K, T] = {}
+        for chunk in _chunks(entities):
+            wanted = [entities[key] for key in chunk]
+            answer = retry_once(partial(self._read_chunk, view, wanted, features))
+            found |= _unpacked(chunk, answer, unpack)
+        return found
 
     def _read_chunk(
         self, view: str, chunk: list[Any], features: Sequence[str] | None
@@ -180,7 +165,7 @@ class OnlineViews:
         ]
 
     def _hashes(self, chunk: Sequence[Row], names: Sequence[str]) -> list[HashRow]:
-        """Return the rows under the keys by which Feast will look for them."""
+        """Return the rows under Feast's keys."""
         keys = self._online._generate_redis_keys_for_entities(
             self._config, [entity for entity, _, _ in chunk]
         )
@@ -195,7 +180,7 @@ class OnlineViews:
 
 
 class FeatureStoreSink:
-    """The stream worker's state in Feast: see ``streams.state.state_store.FeatureSink``."""
+    """The stream worker's state in the online store: see ``FeatureSink``."""
 
     def __init__(self, config: FeatureConfig) -> None:
         self._config = config
@@ -203,16 +188,10 @@ class FeatureStoreSink:
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="store")
 
     def read(self, user_ids: Collection[str], shares: Collection[ItemPartitionKey]) -> Rows:
-        """Return those of the asked rows that are stored."""
-        sequences, activities, exposures = self._views.read_users(user_ids)
-        entities = [row_codec.share_entity(*key) for key in shares]
-        found = self._views.read(row_codec.ITEM_ACTIVITY_VIEW, entities)
-        return Rows(
-            sequences=_unpacked(user_ids, sequences, row_codec.unpack_sequence),
-            activities=_unpacked(user_ids, activities, row_codec.unpack_activity),
-            exposures=_unpacked(user_ids, exposures, row_codec.unpack_exposures),
-            shares=_unpacked(shares, found, row_codec.unpack_activity),
-        )
+        """Return the stored rows of these users and shares."""
+        rows = self._views.read_users(user_ids)
+        rows.shares = self._views.read_shares(shares)
+        return rows
 
     def write(self, changed: Rows) -> None:
         """Store the rows; raise if the store did not take them all."""
@@ -222,8 +201,8 @@ class FeatureStoreSink:
                     f"events come from partition {partition}, but features.partitions "
                     f"is {self._config.partitions}: readers would miss them"
                 )
-        # Sequences last: they say who wished to be forgotten, and what that drops from the
-        # other rows must be in them before. A crash between the two repeats the rest.
+        # Sequences last: they record erasure requests, whose effect on the other rows must
+        # be stored before. A crash between the two writes repeats the rest.
         user, activity = row_codec.user_entity, row_codec.pack_activity
         self._write_all(
             *_chunked(row_codec.USER_ACTIVITY_VIEW, changed.activities, user, activity),
@@ -231,7 +210,10 @@ class FeatureStoreSink:
                 row_codec.EXPOSURES_VIEW, changed.exposures, user, row_codec.pack_exposures
             ),
             *_chunked(
-                row_codec.ITEM_ACTIVITY_VIEW, changed.shares, _share_entity, activity
+                row_codec.ITEM_ACTIVITY_VIEW,
+                changed.shares,
+                row_codec.share_entity,
+                activity,
             ),
         )
         sequences = changed.sequences
@@ -246,13 +228,13 @@ class FeatureStoreSink:
             pass
 
     def write_profiles(self, profiles: Sequence[ItemProfile]) -> None:
-        """Store the profiles; an older ``updated_at_ms`` never replaces a newer one."""
+        """Store the profiles that are newer, by ``updated_at_ms``, than the stored ones."""
         self._views.write(row_codec.PROFILE_VIEW, map(_profile_row, profiles))
 
     def restore_profiles(self) -> int:
         """Store the newest profile of every item in the raw log; return how many."""
         from srp4ctr.features.offline.item_profiles import (
-            restore_profiles,  # DuckDB: a server has none
+            restore_profiles,  # needs DuckDB, which a server does not have
         )
 
         return restore_profiles(self._config, self)
@@ -269,28 +251,44 @@ def _chunked(
         yield view, [(entity_of(key), pack(row), row.version_us) for key, row in chunk]
 
 
-def _share_entity(key: ItemPartitionKey) -> Any:
-    return row_codec.share_entity(*key)
-
-
 def _profile_row(profile: ItemProfile) -> Row:
     entity = row_codec.item_entity(profile.item_key)
     return entity, row_codec.pack_profile(profile), profile.updated_at_ms * 1000
 
 
-def _unpacked(
-    keys: Iterable[K], found: Iterable[StoredRow | None], unpack: Callable[[StoredRow], T]
-) -> dict[K, T]:
-    return {key: unpack(row) for key, row in zip(keys, found, strict=True) if row}
+def retry_once(call: Callable[[], T]) -> T:
+    """Return the result of ``call``, at the second try if the first one fails.
+
+    A request cannot wait while Redis' own clients sleep between retries; a cluster's client
+    looks up its nodes again after the first failure. Raises ``ConnectionError`` for Redis'
+    errors, ``FatalStoreError`` if the store denies access.
+    """
+    try:
+        return call()
+    except (AuthenticationError, NoPermissionError) as error:
+        raise FatalStoreError(
+            f"the feature store refuses us: {error}; the worker needs +@read, +@write, "
+            "+@connection and +eval on its keys"
+        ) from error
+    except _FAILURES:
+        try:
+            return call()
+        except _FAILURES as error:
+            raise ConnectionError(f"the feature store did not answer: {error}") from error
 
 
-def _chunks(values: Iterable[T]) -> Iterable[list[T]]:
+def _chunks(values: Iterable[T]) -> Iterator[list[T]]:
     remaining = iter(values)
     while chunk := list(islice(remaining, CHUNK)):
         yield chunk
 
 
-def _stored(timestamp: Any, values: Any) -> StoredRow | None:
-    """Return the row, or None: for a missing key Redis answers nulls as of 1970."""
-    version_us = row_codec.version_of(timestamp) if timestamp is not None else 0
-    return StoredRow(values=values, version_us=version_us) if version_us else None
+def _unpacked(
+    keys: Iterable[K], answer: Iterable[Any], unpack: Callable[[Values, int], T]
+) -> dict[K, T]:
+    """Return the rows that are there: for a missing key Redis answers nulls as of 1970."""
+    return {
+        key: unpack(values, version_us)
+        for key, (timestamp, values) in zip(keys, answer, strict=True)
+        if timestamp is not None and (version_us := row_codec.version_of(timestamp))
+    }

@@ -1,6 +1,6 @@
-"""What Feast knows of: entities, views and services; all that ``feast apply`` scans.
+"""Feast's entities, views and services.
 
-The stream worker writes every view online as events come in; nothing is materialised.
+The stream worker writes every view online as events arrive; nothing is materialised.
 """
 
 from datetime import timedelta
@@ -14,12 +14,11 @@ _NEVER_EXPIRES = timedelta(0)
 
 user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING)
 item = Entity(name="item", join_keys=["item_key"], value_type=ValueType.INT64)
-# An item's counters are kept in a share per partition of the topic: see
-# streams/state/state_store.py.
+# An item has counters per partition of the topic: see streams/state/state_store.py.
 partition = Entity(name="partition", join_keys=["partition"], value_type=ValueType.INT64)
 
-# The offline truth is the raw event log: all but the profiles is cut from it at each
-# request's time (features/offline/point_in_time.py), so these sources are never read.
+# Training reads the raw event log (features/offline/point_in_time.py), so these sources
+# are never read.
 user_log = FileSource(name="user_log", path="behavior-events", timestamp_field="created_at")
 item_log = FileSource(name="item_log", path="behavior-events", timestamp_field="created_at")
 # Read for training: features/offline/item_profiles.py writes it; apply() makes the path
@@ -31,8 +30,7 @@ profile_log = FileSource(
     created_timestamp_column="created_at",
 )
 
-# What the stream writes is packed: features/online/row_codec.py says how, and `features
-# show` unpacks.
+# Rows of the stream are packed by features/online/row_codec.py; `features show` unpacks.
 _PACKED = Field(name="packed", dtype=Bytes)
 
 

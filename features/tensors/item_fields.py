@@ -1,10 +1,10 @@
-"""Items' attributes → the fields of the item group, each with slots and rows of its own.
+"""Items' attributes → the fields of the item group, each with its slots and rows.
 
-In: the profiles of a training window, and what settings declare. Out: the fields, with the
-values or bucket edges that a bundle carries, so that serving needs nothing else.
+In: the profiles of a training window, and the fields that settings declare. Out: the
+fields, with the values or bucket edges that a bundle carries for serving.
 
 Rows of the attribute table: 0 pads, 1 is [MASK], then a contiguous range for each field.
-One [MASK] serves all fields: each goes through its own part of the projection anyway.
+All fields share one [MASK]: each has its own part of the projection.
 """
 
 import math
@@ -32,7 +32,7 @@ class ItemField:
     name: str
     kind: ItemFieldKind
     slots: int = 1
-    """An item with more known values keeps the commonest so many."""
+    """An item with more known values keeps only the commonest."""
     values: tuple[str, ...] = ()
     """Known values, the commonest first; of a numeric field none."""
     edges: tuple[float, ...] = ()
@@ -40,20 +40,20 @@ class ItemField:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """What each of its rows stands for: a value, or the number of a bucket."""
+        """The meaning of each of its rows: a value, or the number of a bucket."""
         buckets = range(len(self.edges) + 1)
         return tuple(map(str, buckets)) if self.kind == "numeric" else self.values
 
     @property
     def shape(self) -> Field:
-        """What the model needs to know of it."""
+        """The field's sizes, for the model."""
         size = len(self.choices)
         return Field(name=self.name, kind=self.kind, size=size, slots=self.slots)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldPlace:
-    """Where a field stands: its slots of an item's A, and its rows of the table."""
+    """A field's place: its slots of an item's A, and its rows of the table."""
 
     field: Field
     first_slot: int
@@ -66,7 +66,7 @@ class FieldPlace:
 
 
 def places(fields: Sequence[Field]) -> tuple[FieldPlace, ...]:
-    """Return where each of ``fields`` stands, one after the other."""
+    """Return the places of ``fields``, one after the other."""
     placed, slot, row = [], 0, FIRST_ATTRIBUTE_ROW
     for field in fields:
         placed.append(FieldPlace(field=field, first_slot=slot, first_row=row))
@@ -104,8 +104,8 @@ def build(
 ) -> tuple[ItemField, ...]:
     """Return the fields ``declared``, or if none is, those found in ``profiles``.
 
-    A value of fewer than ``MIN_ATTRIBUTE_ITEMS`` falls out, and a field without a common
-    one.
+    Values of fewer than ``MIN_ATTRIBUTE_ITEMS`` are left out, and so are fields without
+    values.
     """
     known = list(profiles)
     fields = [_field(known, each) for each in declared or _found(known)]

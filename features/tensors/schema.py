@@ -6,9 +6,9 @@ put one (B requests) in front.
 
 Sizes by name: L history length, N candidates of a request, A attribute slots of an item
 (a bundle's item fields decide: ``item_fields.py``), X context slots, F behaviour fields,
-R request features, C candidate features, E encoder layers, D width, M learnt queries,
-S = L + 1 states (slot 0 is the learnt null slot, valid even for an empty history). W, which
-no tensor has: the last exposures of a user among which candidate_features counts.
+R request features, C candidate features, E encoder layers, D width, M learned queries,
+S = L + 1 states (slot 0 is the learned null slot, valid even for an empty history). No
+tensor has W: the number of a user's last exposures that candidate_features counts.
 """
 
 import hashlib
@@ -140,7 +140,7 @@ CANDIDATE_TENSORS = (
         name="candidate_features",
         dtype="float32",
         shape=("N", len(CANDIDATE_FEATURES)),
-        meaning="counters of items, what the user has to do with them: CANDIDATE_FEATURES",
+        meaning="counters of items, user-item features: CANDIDATE_FEATURES",
     ),
 )
 STATE_TENSORS = (
@@ -187,7 +187,7 @@ SCORE_TENSORS = (
         "stands above: 1 without exploration",
     ),
 )
-# What the head makes on its way: for those who have a click model of their own.
+# Embeddings that the head computes, for other click models.
 USER_EMBEDDINGS = (
     TensorSpec(
         name="query_vectors",
@@ -196,20 +196,19 @@ USER_EMBEDDINGS = (
         meaning="the querying transformer's summaries of the user, whatever the candidates",
     ),
 )
-CANDIDATE_KNOWLEDGE = (
+CANDIDATE_EMBEDDINGS = (
     TensorSpec(
         name="candidate_states",
         dtype="float32",
         shape=("N", "D"),
-        meaning="what the uni cross-attention made of each candidate and the history",
+        meaning="the uni cross-attention's output for each candidate and the history",
     ),
 )
 ENCODER_INPUTS = HISTORY_TENSORS
 HEAD_INPUTS = STATE_TENSORS + REQUEST_TENSORS + CANDIDATE_TENSORS
-HEAD_OUTPUTS = SCORE_TENSORS + USER_EMBEDDINGS + CANDIDATE_KNOWLEDGE
+HEAD_OUTPUTS = SCORE_TENSORS + USER_EMBEDDINGS + CANDIDATE_EMBEDDINGS
 
-# What ``rank_clicks`` adds where one step does all: see
-# ``triton_repo/serving/exploration.py``.
+# Output of ``rank_clicks`` in one step: see ``triton_repo/serving/exploration.py``.
 POLICY_TENSORS = (
     TensorSpec(
         name="position",
@@ -219,8 +218,8 @@ POLICY_TENSORS = (
     ),
 )
 
-# What a caller of ``rank_clicks`` sends and gets, beside SCORE_TENSORS.
-USER_INPUTS = (TensorSpec(name="user_id", dtype="string", shape=(1,), meaning="who asks"),)
+# The inputs and outputs of ``rank_clicks``, in addition to SCORE_TENSORS.
+USER_INPUTS = (TensorSpec(name="user_id", dtype="string", shape=(1,), meaning="the user"),)
 ITEM_INPUTS = (
     TensorSpec(
         name="item_ids",
@@ -255,7 +254,7 @@ ITEM_NOTES = (
         name="item_status",
         dtype="uint8",
         shape=("N",),
-        meaning="bits of ItemStatus: why a score knows less than it could",
+        meaning="bits of ItemStatus: what is unknown of the candidate",
     ),
 )
 REQUEST_NOTES = (
@@ -272,7 +271,7 @@ REQUEST_NOTES = (
         name="feature_version",
         dtype="string",
         shape=(1,),
-        meaning="versions of the user's rows and the item table: features/online/reader.py",
+        meaning="versions of the user's rows and the item table: see UserArrays.versions",
     ),
 )
 RESPONSE_NOTES = ITEM_NOTES + REQUEST_NOTES
@@ -288,7 +287,7 @@ class ItemStatus:
 
 
 def fingerprint() -> str:
-    """Return 16 hex digits that change when a tensor or a feature column does.
+    """Return 16 hex digits that change with every tensor and feature column.
 
     A bundle carries the fingerprint that it was trained with; a server refuses another.
     """

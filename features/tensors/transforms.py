@@ -1,7 +1,7 @@
-"""Sequences, counters and context → the named tensors of the schema, in numpy alone.
+"""Sequences, counters and context → the named tensors of the schema, with numpy.
 
-In: arrays read from Feast (serving) or cut from the event log (training). Out: the
-model's inputs. Both ways call these functions, so that training sees what serving saw.
+In: arrays from the online store (serving) or the event log (training). Out: the model's
+inputs. Both call these functions, so that training sees what serving saw.
 Every function works over leading axes (one request, a batch, a whole log).
 """
 
@@ -99,17 +99,6 @@ def empty_activity(*shape: int) -> ActivityArrays:
     )
 
 
-def unexpired(sequences: SequenceArrays, after_ms: ArrayLike) -> SequenceArrays:
-    """Return the behaviours that are later than ``after_ms`` (…); the rest is padding."""
-    seen = sequences.occurred_at_ms > np.asarray(after_ms)[..., None]
-    return SequenceArrays(
-        item_keys=np.where(seen, sequences.item_keys, 0),
-        action_codes=np.where(seen, sequences.action_codes, 0),
-        occurred_at_ms=np.where(seen, sequences.occurred_at_ms, 0),
-        values=np.where(seen, sequences.values, np.nan),
-    )
-
-
 def behavior_codes(sequences: SequenceArrays) -> Int64s:
     """Return history_behavior_codes (…, L, F): a code for each of BEHAVIOR_FIELDS."""
     present = sequences.item_keys != 0
@@ -125,8 +114,8 @@ def request_features(
 ) -> Float32s:
     """Return request_features (…, R) of users at their requests' times (…).
 
-    ``numbers`` (…, NUM_CONTEXT_NUMBERS) are what ``context_numbers`` returns; left out,
-    no request has any.
+    ``numbers`` (…, NUM_CONTEXT_NUMBERS) are what ``context_numbers`` returns, by default
+    zeros.
     """
     at_ms = np.asarray(request_time_ms, dtype=np.int64)
     present = sequences.item_keys != 0
@@ -134,8 +123,8 @@ def request_features(
     since_s = np.maximum(at_ms - newest_ms, 0) / 1000.0
     since_s = np.where(present.any(axis=-1), np.minimum(since_s, NEVER_S), NEVER_S)
     day = 2.0 * np.pi * (at_ms % 86_400_000) / 86_400_000.0
-    alone = (np.log1p(present.sum(axis=-1)), np.log1p(since_s), np.sin(day), np.cos(day))
-    columns = [*_counters(activity, at_ms)[:2], *(each[..., None] for each in alone)]
+    single = (np.log1p(present.sum(axis=-1)), np.log1p(since_s), np.sin(day), np.cos(day))
+    columns = [*_counters(activity, at_ms)[:2], *(each[..., None] for each in single)]
     columns.append(np.broadcast_to(numbers, (*at_ms.shape, NUM_CONTEXT_NUMBERS)))
     return np.concatenate(columns, axis=-1).astype(np.float32)
 
@@ -151,7 +140,7 @@ def candidate_features(
 
     ``activity`` and ``item_keys`` are (…, N), ``history_item_keys`` (…, L), and
     ``request_time_ms`` (…). ``of_user`` is what ``attribute_affinity`` returns, then
-    ``features.tensors.exposures.exposure_features``.
+    ``exposure_features``.
     """
     at_ms = np.asarray(request_time_ms, dtype=np.int64)[..., None]  # (…, 1)
     seen = activity.first_seen_ms > 0
@@ -242,7 +231,7 @@ def _counters(activity: ActivityArrays, at_ms: Int64s) -> list[Floats]:
     decay = 2.0 ** (-hours[..., None] / np.array(HALF_LIVES_H))
     impressions, clicks = activity.impressions * decay, activity.clicks * decay
     prior_clicks = PRIOR_IMPRESSIONS * PRIOR_RATE
-    # A click whose impression was lost must not push a rate above 1.
+    # A click whose impression was lost must not raise a rate above 1.
     rates = (np.minimum(clicks, impressions) + prior_clicks) / (
         impressions + PRIOR_IMPRESSIONS
     )

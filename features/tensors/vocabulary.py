@@ -1,7 +1,7 @@
 """Item keys and attribute values → rows of the model's tables.
 
-In: counts of a training window. Out: a frozen mapping that travels in the bundle, so that
-the stream needs no vocabulary and an unseen item still has a row.
+In: counts of a training window. Out: a frozen mapping that is part of the bundle: the
+stream needs no vocabulary, and an unseen item has a row too.
 
 Item rows: 0 pads, 1 is the mask, 2..1+num_oov are shared by unknown items (by their key),
 then the known ones. Attribute rows are those of ``item_fields.py``; an unknown value has
@@ -35,6 +35,10 @@ Int64s = NDArray[np.int64]
 PAD_ROW = 0
 MASK_ROW = 1
 FIRST_OOV_ROW = 2
+_UNREADABLE = (
+    *(OSError, LookupError, ValueError, TypeError),
+    *(OverflowError, RecursionError),
+)
 _NUMBERS_SHARE = 0.9  # of a context field's values, where it is one of numbers
 
 
@@ -68,7 +72,7 @@ class Vocabulary:
 
     @functools.cached_property
     def field_shapes(self) -> tuple[Field, ...]:
-        """What the model needs to know of the item fields."""
+        """The sizes of the item fields, for the model."""
         return tuple(field.shape for field in self.item_fields)
 
     @property
@@ -140,7 +144,7 @@ def build(
     """Return the vocabulary of items seen often enough, and of their fields.
 
     ``item_counts`` counts events by item_key; ``profiles`` are the attributes of each item,
-    of which ``declared`` says what to use: none, and it is found out.
+    of which ``declared`` names those to use; if it is empty, they are inferred.
     """
     keys = sorted(key for key, count in item_counts.items() if count >= min_item_count)
     return Vocabulary(
@@ -153,8 +157,8 @@ def build(
 def numbers_of(contexts: Iterable[str | None]) -> tuple[str, ...]:
     """Return the names of the context's fields that are numbers, the first by name.
 
-    Those with more than two values, of which nine in ten are finite numbers: what is more
-    or less than something else, not a yes or no. A broken value does not change the rest.
+    Those with more than two values, of which nine in ten are finite numbers: a yes or no
+    is none, and a few broken values change nothing.
     """
     values: dict[str, set[str]] = {}
     for text in set(contexts):
@@ -162,9 +166,9 @@ def numbers_of(contexts: Iterable[str | None]) -> tuple[str, ...]:
             values.setdefault(name, set()).add(value)
     found = [
         name
-        for name, told in sorted(values.items())
-        if sum(number_of(value) is not None for value in told)
-        > max(_NUMBERS_SHARE * len(told), 2)
+        for name, given in sorted(values.items())
+        if sum(number_of(value) is not None for value in given)
+        > max(_NUMBERS_SHARE * len(given), 2)
     ]
     return tuple(found[:NUM_CONTEXT_NUMBERS])
 
@@ -190,9 +194,7 @@ def load(path: Path) -> Vocabulary:
             num_oov_rows=content["num_oov_rows"],
             context_numbers=tuple(content["context_numbers"]),
         )
-    except (OSError, LookupError, ValueError, TypeError, OverflowError) as error:
-        raise ValueError(f"{path} is not a vocabulary: {error!r}") from error
-    except RecursionError as error:
+    except _UNREADABLE as error:
         raise ValueError(f"{path} is not a vocabulary: {error!r}") from error
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Histogram, Metric
 from prometheus_client.registry import Collector
 
-from srp4ctr.features.bundles.crash_counts import read_deaths
+from srp4ctr.atomic_files import read_json
+from srp4ctr.features.bundles.crash_counts import read_crashes
 from srp4ctr.features.consistency.report import FeatureCheck
-from srp4ctr.json_files import read_json
 from srp4ctr.monitoring.collector.bundle_cache import BundleCards
 from srp4ctr.monitoring.collector.collector import Prices, View, families
 from srp4ctr.monitoring.collector.consumer_lag import WorkerProgress
@@ -198,7 +198,7 @@ class Monitor(Collector):
             feature_check=read_json(checks, FeatureCheck),
             served_check=read_json(checks.with_name(SERVED_CHECK_FILE), ServedReport),
             # From 0 on: the first death is an increase, too.
-            deaths=dict.fromkeys(bundles, 0) | read_deaths(self._sources.repository),
+            deaths=dict.fromkeys(bundles, 0) | read_crashes(self._sources.repository),
             refresh=read_json(self._sources.bundles_dir / STATUS_FILE, RefreshStatus),
             now_ms=round(time.time() * 1000),
         )

@@ -1,7 +1,4 @@
-"""Numbers → how a reader is told them: as few digits as matter, with their unit.
-
-``–`` stands for what is not known.
-"""
+"""Numbers → text with as few digits as matter, and with their unit; ``–`` if unknown."""
 
 from math import floor, isfinite, log10
 
@@ -19,7 +16,7 @@ def count(value: float) -> str:
 
 
 def decimal(value: float, places: int) -> str:
-    """Return ``value`` with so many ``places`` after the point, and a real minus."""
+    """Return ``value`` with ``places`` decimals and a real minus sign."""
     if not isfinite(value):
         return UNKNOWN
     text = f"{abs(value):,.{places}f}"
@@ -27,7 +24,7 @@ def decimal(value: float, places: int) -> str:
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """Return ``value`` to so many significant ``digits``, never as a power of ten."""
+    """Return ``value`` with ``digits`` significant digits, never as a power of ten."""
     if not isfinite(value) or value == 0:
         return decimal(value, 0)
     places = digits - 1 - floor(log10(abs(value)))
@@ -59,7 +56,7 @@ def signed(value: float, places: int) -> str:
     return f"+{text}" if value > 0 and float(text.replace(",", "")) else text
 
 
-def between(interval: Interval, places: int, scale: float = 1.0) -> str:
+def interval_text(interval: Interval, places: int, scale: float = 1.0) -> str:
     """Return an interval: ``58.3 to 64.1``."""
     low, high = scale * interval.low, scale * interval.high
     if not (isfinite(low) and isfinite(high)):
@@ -70,12 +67,12 @@ def between(interval: Interval, places: int, scale: float = 1.0) -> str:
 def estimate(found: Estimate, places: int, scale: float = 1.0) -> str:
     """Return a figure with its interval: ``1.02 (0.97 to 1.07)``."""
     value = decimal(scale * found.value, places)
-    interval = between(found.interval, places, scale)
+    interval = interval_text(found.interval, places, scale)
     return value if interval == UNKNOWN else f"{value} ({interval})"
 
 
 def duration(length_s: float) -> str:
-    """Return a length of time in its largest fitting unit: ``30 min``, ``2.5 days``."""
+    """Return a length of time in the largest unit that fits: ``30 min``, ``2.5 days``."""
     for unit_s, one, many in (
         (86_400, "day", "days"),
         (3600, "h", "h"),

@@ -1,37 +1,36 @@
-"""The contents of a report → one HTML file that asks nobody for anything.
+"""The contents of a report → one HTML file that needs no network.
 
-No script, no address, no font: it opens from a mail, and looks the same in ten years.
+It has no script, no address and no font of its own, so that it opens from a mail.
 """
 
 import html
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 
-from srp4ctr.monitoring.report.caveats import alert_row, facts, small_print
+from srp4ctr.monitoring.report.caveats import caveats, facts
 from srp4ctr.monitoring.report.charts import charts, draw
-from srp4ctr.monitoring.report.period import minute
-from srp4ctr.monitoring.report.prometheus.promql import FEWEST
+from srp4ctr.monitoring.report.headline import headline
+from srp4ctr.monitoring.report.period import utc_minute
+from srp4ctr.monitoring.report.prometheus.promql import MIN_COUNT
 from srp4ctr.monitoring.report.report_contents import Contents
-from srp4ctr.monitoring.report.tables import tables
-from srp4ctr.monitoring.report.verdict import headline
-from srp4ctr.monitoring.report.version_comparison import by_age
+from srp4ctr.monitoring.report.tables import alert_table, tables
+from srp4ctr.monitoring.report.version_comparison import version_order
 
-# Whatever a label may say, nothing is fetched and nothing runs.
+# A second line of defence behind the escaping: nothing is fetched, no script runs.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 NUM_STYLES = 6
-ALERT_COLUMNS = ("Alert", "About", "Severity", "Fired (UTC)", "In all")
 
 
-def page(contents: Contents, made_s: float) -> str:
+def render_page(contents: Contents, made_s: float) -> str:
     """Return the file's text."""
     title = escaped(headline(contents).title)
     style = files(__package__).joinpath("report.css").read_text(encoding="utf-8")
     sections = (
-        _verdict(contents),
+        _headline(contents),
         _versions(contents),
         _charts(contents),
         _alerts(contents),
-        _grounds(contents, made_s),
+        _data_and_settings(contents, made_s),
     )
     return "\n".join(
         [
@@ -55,30 +54,30 @@ def page(contents: Contents, made_s: float) -> str:
 
 
 def styles(contents: Contents) -> dict[str, str]:
-    """Return the class of each version's colour: its last digit's, if that is free.
+    """Return the colour class of each version: by its number, if that colour is free.
 
-    So v3 looks alike in a report of yesterday, of today, and on the dashboards.
+    v3 has the same colour in each report and on the dashboards.
     """
     found, free = {}, [f"s{place}" for place in range(NUM_STYLES)]
     for each in contents.versions:
-        number = by_age(each.version)[0]
+        number = version_order(each.version)[0]
         wanted = f"s{(number - 1) % 5 if number > 0 else 0}"
         found[each.version] = free.pop(free.index(wanted) if wanted in free else 0)
     return found
 
 
 def escaped(text: str) -> str:
-    """Return ``text`` as HTML that says no more than it; no line ends before a ``%``."""
+    """Return ``text`` as HTML; no line breaks before a ``%``."""
     return html.escape(text).replace(" %", "&nbsp;%")
 
 
-def _verdict(contents: Contents) -> Iterator[str]:
+def _headline(contents: Contents) -> Iterator[str]:
     found = headline(contents)
     yield f'<header class="{found.tone}">'
-    yield f'<p class="of">Model comparison, {escaped(str(contents.grounds.period))}</p>'
+    yield f'<p class="of">Model comparison, {escaped(str(contents.scope.period))}</p>'
     yield f"<h1>{escaped(found.title)}</h1>"
     yield from (f"<p>{escaped(each)}</p>" for each in found.sentences)
-    yield from (f'<p class="caution">{escaped(each)}</p>' for each in found.cautions)
+    yield from (f'<p class="warning">{escaped(each)}</p>' for each in found.warnings)
     yield "</header>"
 
 
@@ -89,25 +88,27 @@ def _versions(contents: Contents) -> Iterator[str]:
     style = styles(contents)
     for table in tables(contents):
         yield f"<h3>{escaped(table.title)}</h3>"
-        yield from _rows(table.columns, (_marked(r, style, serving) for r in table.rows))
+        yield from _rows(
+            table.columns, (_version_row(r, style, serving) for r in table.rows)
+        )
         yield f'<p class="note">{escaped(table.note)}</p>'
     yield "</section>"
 
 
-def _marked(
+def _version_row(
     row: Sequence[str], style: dict[str, str], serving: set[str]
 ) -> tuple[str, ...]:
-    """Return a row as HTML: the version with its colour, and whether it serves."""
+    """Return a row as HTML: the version with its colour, and whether it is serving."""
     version, *cells = row
     mark = f'<i class="{style[version]}"></i>' if version in style else ""
     name = f"{mark}{escaped(version)}"
     if version in serving:
-        name += ' <span class="serves">serves</span>'
+        name += ' <span class="serving">serving</span>'
     return (name, *map(escaped, cells))
 
 
 def _rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Yield a table of ``rows`` that are HTML; each cell knows its column, for a phone."""
+    """Yield a table of HTML cells; each names its column, for narrow screens."""
     yield "<table>"
     heads = "".join(f'<th scope="col">{escaped(each)}</th>' for each in columns)
     yield f"<thead><tr>{heads}</tr></thead>"
@@ -142,37 +143,37 @@ def _charts(contents: Contents) -> Iterator[str]:
         yield "</figure>"
     yield "</div>"
     note = (
-        f"Times are UTC. A CTR of fewer than {FEWEST} impressions is not drawn, nor a "
-        "calibration of fewer clicks."
+        f"Times are UTC. CTR is drawn from {MIN_COUNT} impressions per window, calibration "
+        f"from {MIN_COUNT} clicks."
     )
     yield f'<p class="note">{note}</p>'
     yield "</section>"
 
 
 def _alerts(contents: Contents) -> Iterator[str]:
-    grounds = contents.grounds
     yield "<section>"
     yield "<h2>Alerts</h2>"
     if contents.alerts:
-        rows = (alert_row(each, grounds.heard) for each in contents.alerts)
-        yield from _rows(ALERT_COLUMNS, (tuple(map(escaped, row)) for row in rows))
-    elif grounds.num_alert_rules:
-        yield f"<p>None of {grounds.num_alert_rules} alerts fired.</p>"
+        table = alert_table(contents)
+        rows = (tuple(map(escaped, row)) for row in table.rows)
+        yield from _rows(table.columns, rows)
+    elif contents.scope.num_alert_rules:
+        yield f"<p>None of {contents.scope.num_alert_rules} alerts fired.</p>"
     else:
         yield "<p>No alert could fire: this Prometheus has no alert rules.</p>"
     yield "</section>"
 
 
-def _grounds(contents: Contents, made_s: float) -> Iterator[str]:
+def _data_and_settings(contents: Contents, made_s: float) -> Iterator[str]:
     yield "<section>"
-    yield "<h2>What was watched</h2>"
+    yield "<h2>Data and settings</h2>"
     yield "<dl>"
     for name, fact in facts(contents):
         yield f"<div><dt>{escaped(name)}</dt><dd>{escaped(fact)}</dd></div>"
     yield "</dl>"
-    yield "<h2>Small print</h2>"
+    yield "<h2>Caveats</h2>"
     yield "<ul>"
-    yield from (f"<li>{escaped(each)}</li>" for each in small_print(contents))
+    yield from (f"<li>{escaped(each)}</li>" for each in caveats(contents))
     yield "</ul>"
     yield "</section>"
-    yield f"<footer>Made {minute(made_s)} UTC by srp4ctr monitor report</footer>"
+    yield f"<footer>Generated {utc_minute(made_s)} UTC by srp4ctr monitor report</footer>"

@@ -1,4 +1,4 @@
-"""``24h`` or an ISO time → the period that a report is about."""
+"""``24h`` or an ISO time → the period of a report."""
 
 import re
 from dataclasses import dataclass
@@ -22,18 +22,18 @@ class Period:
 
     def __str__(self) -> str:
         """Return both instants to the minute."""
-        return f"{minute(self.start_s)} to {minute(self.end_s)} UTC"
+        return f"{utc_minute(self.start_s)} to {utc_minute(self.end_s)} UTC"
 
     def step_s(self, points: int, at_least_s: float) -> float:
-        """Return the step that makes at most ``points`` of it, in whole seconds."""
+        """Return the shortest step in whole seconds that gives at most ``points``."""
         return max(at_least_s, float(-(-self.length_s // points)))
 
 
-def read_period(since: str, until: str | None, now_s: float) -> Period:
+def parse_period(since: str, until: str | None, now_s: float) -> Period:
     """Return the period from ``since`` to ``until`` (None: now).
 
-    A length as ``since`` counts back from ``until``, as ``until`` from now. A time
-    without a zone is UTC. ``ValueError`` for what is neither, or no period.
+    ``since`` may be a length before ``until``, and ``until`` a length before now. A time
+    without a zone is UTC. Raises ``ValueError`` if one is neither, or for an empty period.
     """
     end_s = now_s if until is None else _instant("--until", until, now_s)
     start_s = _instant("--since", since, end_s)
@@ -44,7 +44,7 @@ def read_period(since: str, until: str | None, now_s: float) -> Period:
     return Period(start_s=start_s, end_s=end_s)
 
 
-def minute(at_s: float) -> str:
+def utc_minute(at_s: float) -> str:
     """Return an instant to the minute, in UTC."""
     return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M")
 

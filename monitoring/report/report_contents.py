@@ -1,7 +1,4 @@
-"""All that a report says, as numbers: what the page is drawn from.
-
-NaN stands for what is not known.
-"""
+"""The figures of a report, from which the page is rendered; NaN is an unknown figure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,10 +18,10 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
-    """What a version's settled impressions say of it."""
+    """The quality of a version, by its matured impressions."""
 
     num_windows: int = 0
-    """In which it was shown."""
+    """Windows in which it was shown."""
     impressions: int = 0
     clicks: int = 0
     top_impressions: int = 0
@@ -36,77 +33,77 @@ class Quality:
     calibration: Estimate = Estimate()
     calibration_error: float = nan
     """Expected calibration error, of ten bins."""
-    coverage: float = nan
+    label_coverage: float = nan
     curve: tuple[tuple[float, float], ...] = ()
     """Mean score and click rate of each bin, the lowest scores first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a version's requests took, over the whole period."""
+    """What a version's requests cost over the whole period."""
 
     requests: float = nan
     candidates: float = nan
     encoder_runs: float = nan
     cpu_s: float = nan
     flops: float = nan
-    unfolded_flops: float = nan
+    reencoded_flops: float = nan
     price_per_core_hour: float = nan
     p50_s: float = nan
     p99_s: float = nan
 
     @property
     def price(self) -> float:
-        """Of the CPU time."""
+        """The price of the CPU time."""
         return self.cpu_s / 3600 * self.price_per_core_hour
 
     @property
     def price_per_million(self) -> float:
-        """Of a million candidates."""
+        """The price of a million candidates."""
         return ratio(self.price * 1e6, self.candidates)
 
     @property
-    def unfolded_price_per_million(self) -> float:
-        """As if time went with the FLOPs: an estimate."""
-        return self.price_per_million * ratio(self.unfolded_flops, self.flops)
+    def reencoded_price_per_million(self) -> float:
+        """An estimate: it assumes that time is proportional to FLOPs."""
+        return self.price_per_million * ratio(self.reencoded_flops, self.flops)
 
     @property
     def price_per_1000_requests(self) -> float:
-        """Of a thousand requests, as many candidates as they had."""
+        """The price of a thousand requests of the size that they had."""
         return ratio(self.price * 1000, self.requests)
 
     @property
     def cpu_s_per_1000_candidates(self) -> float:
-        """CPU time, in seconds."""
+        """CPU seconds per thousand candidates."""
         return ratio(self.cpu_s * 1000, self.candidates)
 
     @property
     def encoder_runs_per_request(self) -> float:
-        """Below 1 where the states of histories that have not changed were kept."""
+        """Below 1 where cached states of unchanged histories were used."""
         return ratio(self.encoder_runs, self.requests)
 
     @property
     def candidates_per_request(self) -> float:
-        """How many items a request asks about."""
+        """The mean number of candidates."""
         return ratio(self.candidates, self.requests)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """What a version met, beside what it learnt from; the newest that is known."""
+    """A version's live inputs compared with those of its training, as last known."""
 
     score_psi: float = nan
     unseen_items: float = nan
-    """Share of the items shown that its training never saw."""
+    """Share of shown items that are not in its training data."""
     unseen_items_in_training: float = nan
     cold_users: float = nan
-    """Share of the requests of users without a history."""
+    """Share of requests of users without a history."""
     cold_users_in_training: float = nan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersionFigures:
-    """All that speaks for and against a version."""
+    """The figures of one version."""
 
     version: str
     is_serving: bool
@@ -117,27 +114,27 @@ class VersionFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contrast:
+class VersionComparison:
     """CTR at position 1 of ``version`` less that of ``reference``, while both served."""
 
     version: str
     """The newer of the two, whichever of them serves."""
     reference: str
     difference: Estimate
-    """Its interval holds however often one looks."""
+    """With an anytime-valid confidence sequence."""
     impressions: int
-    """Of ``counted`` alone; the other's are not told."""
+    """Of version ``counted`` only; the monitor exports no count of the other."""
     counted: str
 
     @property
-    def verdict(self) -> int:
-        """1: better, -1: worse, 0: not known."""
+    def direction(self) -> int:
+        """1: significantly better, -1: significantly worse, 0: not significant."""
         interval = self.difference.interval
         return (interval.low > 0) - (interval.high < 0)
 
     @property
     def has_interval(self) -> bool:
-        """Whether there were impressions enough for one."""
+        """Whether there were enough impressions for one."""
         interval = self.difference.interval
         return interval.low > -1.0 and interval.high < 1.0
 
@@ -146,7 +143,7 @@ Points = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
+class ChartLine:
     """One line over time: Unix seconds and values, with bounds where it has any."""
 
     versions: tuple[str, ...]
@@ -157,8 +154,8 @@ class Course:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AlertSpell:
-    """An alert that fired: of what, when first and last, and how long in all."""
+class FiredAlert:
+    """An alert that fired: its labels, when it first and last fired, and for how long."""
 
     name: str
     severity: str
@@ -169,16 +166,16 @@ class AlertSpell:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grounds:
-    """What was watched, when, and by which settings."""
+class ReportScope:
+    """The period, its data and the settings used."""
 
     period: Period
-    heard: Period
+    covered: Period
     """From the monitor's first figures in the period to its last."""
-    heard_share: float
-    """Of the time in between."""
+    covered_share: float
+    """Share of ``covered`` for which there are figures."""
     events: Period
-    """When the impressions were shown that the quality figures are of."""
+    """When the impressions behind the quality figures were shown."""
     num_windows: int
     window_s: float
     label_window_s: float
@@ -187,21 +184,21 @@ class Grounds:
     price_per_core_hour: float
     num_alert_rules: int
     left_out: tuple[str, ...] = ()
-    """Versions with fewer impressions than those shown, where there are too many."""
+    """Versions that are not shown because they had fewer impressions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
     """One report."""
 
-    grounds: Grounds
+    scope: ReportScope
     versions: tuple[VersionFigures, ...]
     """The oldest first."""
-    contrasts: tuple[Contrast, ...]
+    comparisons: tuple[VersionComparison, ...]
     """The newest version's first."""
-    courses: Mapping[str, tuple[Course, ...]] = field(default_factory=dict)
-    """By the names of ``questions.courses``."""
-    alerts: tuple[AlertSpell, ...] = ()
+    lines: Mapping[str, tuple[ChartLine, ...]] = field(default_factory=dict)
+    """By the names of ``promql.lines``."""
+    alerts: tuple[FiredAlert, ...] = ()
 
     def of(self, version: str) -> VersionFigures | None:
         """Return the figures of ``version``, if it is in the report."""
@@ -209,5 +206,5 @@ class Contents:
 
 
 def ratio(part: float, whole: float) -> float:
-    """Return ``part / whole``; NaN where there is nothing to divide by."""
+    """Return ``part / whole``; NaN if ``whole`` is 0 or unknown."""
     return part / whole if whole and not isnan(whole) else nan

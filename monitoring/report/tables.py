@@ -1,31 +1,36 @@
-"""The contents of a report → its tables: a row a version, figures with their intervals.
+"""The contents of a report → its tables: one row per version, pair of versions or alert."""
 
-And a row a pair, where more than two versions were compared.
-"""
-
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import isfinite
 
-from srp4ctr.monitoring.report import number_format
 from srp4ctr.monitoring.report.number_format import (
+    UNKNOWN,
     count,
     decimal,
+    duration,
     estimate,
     money,
     percent,
     seconds,
+    significant,
 )
-from srp4ctr.monitoring.report.report_contents import Contents, VersionFigures
+from srp4ctr.monitoring.report.period import Period, utc_minute
+from srp4ctr.monitoring.report.report_contents import (
+    Contents,
+    FiredAlert,
+    VersionFigures,
+)
 
-MOST_PAIRS = 8
-VERDICTS = {1: "better", 0: "not known yet", -1: "worse"}
+MAX_PAIRS = 8
+CONCLUSIONS = {1: "better", 0: "not significant", -1: "worse"}
 Cell = Callable[[VersionFigures], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Rows under names of columns; and how to read them."""
+    """Rows under names of columns, and a note on how to read them."""
 
     title: str
     note: str
@@ -35,13 +40,45 @@ class Table:
 
 
 def tables(contents: Contents) -> Iterator[Table]:
-    """Yield the tables, what is earned first."""
-    if len(contents.contrasts) > 1:
+    """Yield the tables of versions, clicks first."""
+    if len(contents.comparisons) > 1:
         yield _pairs(contents)
     yield _clicks(contents)
     yield _scores(contents)
     yield _cost(contents)
-    yield _speed(contents)
+    yield _latency(contents)
+
+
+def alert_table(contents: Contents) -> Table:
+    """Return the alerts that fired."""
+    return Table(
+        title="Alerts",
+        note="",
+        columns=("Alert", "Labels", "Severity", "Fired (UTC)", "Total"),
+        rows=tuple(_alert_row(each, contents.scope.covered) for each in contents.alerts),
+    )
+
+
+def _alert_row(alert: FiredAlert, covered: Period) -> tuple[str, ...]:
+    labels = ", ".join(
+        value if name == "model_version" else f"{name} {value}"
+        for name, value in sorted(alert.labels.items())
+    )
+    first, last = utc_minute(alert.first_s), utc_minute(alert.last_s)
+    is_over = alert.last_s < covered.end_s
+    return (
+        alert_title(alert.name),
+        labels or UNKNOWN,
+        alert.severity or UNKNOWN,
+        f"{first} to {last}" if is_over else f"since {first}, still firing",
+        duration(alert.firing_s),
+    )
+
+
+def alert_title(name: str) -> str:
+    """Return ``Srp4ctrCalibrationIsOff`` as ``Calibration is off``."""
+    words = re.findall(r"[A-Z]?[^A-Z]+|[A-Z]+(?![^A-Z])", name.removeprefix("Srp4ctr"))
+    return " ".join(words).lower().capitalize()
 
 
 def _table(contents: Contents, title: str, note: str, cells: dict[str, Cell]) -> Table:
@@ -63,50 +100,46 @@ def _pairs(contents: Contents) -> Table:
             each.reference,
             estimate(each.difference, 2, 100),
             f"{count(each.impressions)} of {each.counted}",
-            VERDICTS[each.verdict],
+            CONCLUSIONS[each.direction],
         )
-        for each in contents.contrasts[:MOST_PAIRS]
+        for each in contents.comparisons[:MAX_PAIRS]
     )
+    difference = "Difference, percentage points"
     return Table(
-        title="Against each other",
+        title="Pairwise comparison",
         note=(
-            "CTR at position 1 of the newer version less that of the older, over all ten "
-            "minutes in which both served. The 95 % intervals hold however often one looks."
+            "CTR at position 1 of the newer version minus that of the older, over all "
+            "ten-minute slots in which both served. In brackets: anytime-valid 95 % "
+            "confidence sequences."
         ),
-        columns=(
-            "Version",
-            "Against",
-            "Difference, percentage points",
-            "Impressions",
-            "It is",
-        ),
+        columns=("Version", "Compared with", difference, "Impressions", "Result"),
         rows=tuple(rows),
     )
 
 
 def _clicks(contents: Contents) -> Table:
     note = (
-        "CTR at position 1 is of what the version put first, the only place where its "
-        "choice alone decides what is seen. In brackets: 95 % intervals."
+        "CTR at position 1 covers what each version ranked first: the only "
+        "position at which the ranking decides what users see. In brackets: 95 % intervals."
     )
     cells: dict[str, Cell] = {
         "Impressions": lambda v: count(v.quality.impressions),
         "Clicks": lambda v: count(v.quality.clicks),
-        "Of them at position 1": lambda v: count(v.quality.top_impressions),
+        "Impressions at position 1": lambda v: count(v.quality.top_impressions),
         "CTR at position 1, %": lambda v: estimate(v.quality.top_click_rate, 1, 100),
-        "CTR anywhere": lambda v: percent(v.quality.click_rate),
-        "Labels known": lambda v: percent(v.quality.coverage),
+        "CTR, all positions": lambda v: percent(v.quality.click_rate),
+        "Label coverage": lambda v: percent(v.quality.label_coverage),
     }
     return _table(contents, "Clicks", note, cells)
 
 
 def _scores(contents: Contents) -> Table:
     note = (
-        "Calibration is the sum of scores over clicks: 1 is honest, 2 promises twice too "
-        "much; ECE is the mean error in ten bins. AUC: how often a clicked item had been "
-        "scored above one passed over, 0.5 is chance. Normalised entropy is the log loss "
-        "over that of the mean click rate alone: below 1 the model knows more, the lower "
-        "the better."
+        "Calibration is the sum of scores divided by clicks: 1 = calibrated, 1.5 "
+        "over-predicts by 50 %. ECE is the mean calibration error in ten bins. AUC is the "
+        "probability that a clicked item was scored above one without a click; 0.5 is "
+        "chance. Normalised entropy is the log loss divided by that of predicting the "
+        "mean click rate: lower is better, and 1 is no better than the mean."
     )
     cells: dict[str, Cell] = {
         "Normalised entropy": lambda v: decimal(v.quality.normalized_entropy, 3),
@@ -118,46 +151,47 @@ def _scores(contents: Contents) -> Table:
 
 
 def _cost(contents: Contents) -> Table:
-    currency = contents.grounds.currency
+    currency = contents.scope.currency
     note = (
-        "CPU time of the serving processes at the price of a core-hour. Unfolded is what "
-        "the same traffic would cost with the history encoded again for every candidate: "
-        "an estimate, by FLOPs."
+        "CPU time of the serving processes at the price per core-hour. The last column "
+        "estimates, by FLOPs, the price of the same traffic if the history were encoded "
+        "again for each candidate."
     )
     cells: dict[str, Cell] = {
         "Requests": lambda v: count(v.cost.requests),
-        "Candidates a request": lambda v: number_format.significant(
-            v.cost.candidates_per_request
+        "Candidates per request": lambda v: significant(v.cost.candidates_per_request),
+        "Encoder runs per request": lambda v: decimal(v.cost.encoder_runs_per_request, 2),
+        "CPU time per 1,000 candidates": lambda v: seconds(
+            v.cost.cpu_s_per_1000_candidates
         ),
-        "Encoder runs a request": lambda v: decimal(v.cost.encoder_runs_per_request, 2),
-        "CPU time of 1,000 candidates": lambda v: seconds(v.cost.cpu_s_per_1000_candidates),
-        "Price of a million": lambda v: money(v.cost.price_per_million, currency),
-        "The same, unfolded": lambda v: money(v.cost.unfolded_price_per_million, currency),
+        "Price per million candidates": lambda v: money(v.cost.price_per_million, currency),
+        "Re-encoding per candidate": lambda v: money(
+            v.cost.reencoded_price_per_million, currency
+        ),
     }
     return _table(contents, "Cost", note, cells)
 
 
-def _speed(contents: Contents) -> Table:
+def _latency(contents: Contents) -> Table:
     note = (
-        "Half of the answers take less than p50, 99 in 100 less than p99, in the server. "
-        "PSI, the population stability index, says how far scores are spread otherwise "
-        "than those it was judged on: above 0.2 they have moved."
+        "Latency is measured in the server. PSI, the population stability index, compares "
+        "the distribution of scores with that of the evaluation: above 0.2 it has shifted."
     )
     cells: dict[str, Cell] = {
-        "Answer time p50": lambda v: seconds(v.cost.p50_s),
-        "Answer time p99": lambda v: seconds(v.cost.p99_s),
+        "Latency p50": lambda v: seconds(v.cost.p50_s),
+        "Latency p99": lambda v: seconds(v.cost.p99_s),
         "Score PSI": lambda v: decimal(v.inputs.score_psi, 3),
-        "Unseen items": lambda v: _beside(
+        "Unseen items": lambda v: _with_training(
             v.inputs.unseen_items, v.inputs.unseen_items_in_training
         ),
-        "Users without a history": lambda v: _beside(
+        "Users without a history": lambda v: _with_training(
             v.inputs.cold_users, v.inputs.cold_users_in_training
         ),
     }
-    return _table(contents, "Speed and inputs", note, cells)
+    return _table(contents, "Latency and inputs", note, cells)
 
 
-def _beside(live: float, in_training: float) -> str:
+def _with_training(live: float, in_training: float) -> str:
     if not isfinite(in_training):
         return percent(live)
     return f"{percent(live)} ({percent(in_training)} in training)"

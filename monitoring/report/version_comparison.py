@@ -1,8 +1,7 @@
-"""Differences against the serving version → the newer version against the older one.
+"""Differences from the serving version → differences of the newer and the older version.
 
-In: the monitor's gauges, whose baseline is whichever serves: after a promotion that is the
-new version, and the question is still whether it was a good one. Out: ``Contrast``; and how
-much more must be seen to tell two versions apart.
+The monitor's baseline is the serving version: after a promotion that is the new one, and
+the report still compares the new version with the old one.
 """
 
 import re
@@ -11,9 +10,14 @@ from math import inf
 
 from srp4ctr.monitoring.quality.ab_test import always_valid
 from srp4ctr.monitoring.quality.confidence_intervals import Interval
-from srp4ctr.monitoring.report.report_contents import Contrast, Course, Estimate, Points
+from srp4ctr.monitoring.report.report_contents import (
+    ChartLine,
+    Estimate,
+    Points,
+    VersionComparison,
+)
 
-MOST_TIMES = 1000.0  # what needs more than so many times as much is as good as equal
+MAX_FACTOR = 1000.0  # versions that need a greater sample size factor count as equal
 _PARTS = (
     "click_rate_difference",
     "click_rate_difference_bound/low",
@@ -24,37 +28,37 @@ Pair = tuple[str, str]
 """A version and its baseline."""
 
 
-def by_age(version: str) -> tuple[int, str]:
-    """Return what versions are sorted by, the oldest first: ``v9`` is before ``v10``."""
+def version_order(version: str) -> tuple[int, str]:
+    """Return the sort key of a version, oldest first: ``v9`` comes before ``v10``."""
     number = re.fullmatch(r"v(\d+)", version)
     return (int(number[1]) if number else -1, version)
 
 
 def is_bundle(version: str) -> bool:
-    """Tell whether ``version`` is one of ours, and not a control group's name."""
-    return by_age(version)[0] >= 0
+    """Return whether ``version`` is a bundle's, and not the name of a control group."""
+    return version_order(version)[0] >= 0
 
 
-def contrasts(found: Mapping[Pair, Mapping[str, float]]) -> tuple[Contrast, ...]:
-    """Return what was ``found`` of each pair, the newest version's first.
+def comparisons(found: Mapping[Pair, Mapping[str, float]]) -> tuple[VersionComparison, ...]:
+    """Return the comparison of each pair, the newest version's first.
 
-    By the names of the monitor's gauges, less their prefix.
+    ``found`` has each pair's values by the monitor's gauge, without its prefix.
     """
-    made = [_contrast(pair, each) for pair, each in found.items() if {*_PARTS} <= {*each}]
+    made = [_comparison(pair, each) for pair, each in found.items() if {*_PARTS} <= {*each}]
     return tuple(sorted(made, key=_newness, reverse=True))
 
 
-def _newness(contrast: Contrast) -> tuple[tuple[int, str], ...]:
-    return by_age(contrast.version), by_age(contrast.reference)
+def _newness(comparison: VersionComparison) -> tuple[tuple[int, str], ...]:
+    return version_order(comparison.version), version_order(comparison.reference)
 
 
-def _contrast(pair: Pair, found: Mapping[str, float]) -> Contrast:
+def _comparison(pair: Pair, found: Mapping[str, float]) -> VersionComparison:
     difference, low, high, impressions = (found[each] for each in _PARTS)
     version, reference = pair
-    if by_age(version) < by_age(reference):
+    if version_order(version) < version_order(reference):
         version, reference = reference, version
         difference, low, high = -difference, -high, -low
-    return Contrast(
+    return VersionComparison(
         version=version,
         reference=reference,
         difference=Estimate(value=difference, interval=Interval(low=low, high=high)),
@@ -63,25 +67,25 @@ def _contrast(pair: Pair, found: Mapping[str, float]) -> Contrast:
     )
 
 
-def newer_over_older(courses: Iterable[Course]) -> tuple[Course, ...]:
-    """Return the lines of differences, one a pair, each of the newer less the older.
+def newer_over_older(lines: Iterable[ChartLine]) -> tuple[ChartLine, ...]:
+    """Return one line of differences per pair, newer minus older version.
 
-    Bounds of ±1 are left out: nothing is known there.
+    Bounds of ±1 are left out: they mean that nothing is known yet.
     """
-    merged: dict[tuple[str, ...], Course] = {}
-    for each in map(_oriented, courses):
+    merged: dict[tuple[str, ...], ChartLine] = {}
+    for each in map(_newer_less_older, lines):
         other = merged.get(each.versions)
         merged[each.versions] = _joined(other, each) if other else each
-    return tuple(sorted(merged.values(), key=lambda e: [*map(by_age, e.versions)]))
+    return tuple(sorted(merged.values(), key=lambda e: [*map(version_order, e.versions)]))
 
 
-def _oriented(course: Course) -> Course:
-    version, baseline = course.versions
-    points, low, high = course.points, course.low, course.high
-    if by_age(version) < by_age(baseline):
+def _newer_less_older(line: ChartLine) -> ChartLine:
+    version, baseline = line.versions
+    points, low, high = line.points, line.low, line.high
+    if version_order(version) < version_order(baseline):
         version, baseline = baseline, version
         points, low, high = _negated(points), _negated(high), _negated(low)
-    return Course(
+    return ChartLine(
         versions=(version, baseline),
         points=points,
         low=tuple(each for each in low if each[1] > -1.0),
@@ -93,9 +97,9 @@ def _negated(points: Points) -> Points:
     return tuple((at, -value) for at, value in points)
 
 
-def _joined(one: Course, other: Course) -> Course:
-    """Return both lines as one: before a promotion, and after it."""
-    return Course(
+def _joined(one: ChartLine, other: ChartLine) -> ChartLine:
+    """Return the lines before and after a promotion as one."""
+    return ChartLine(
         versions=one.versions,
         points=tuple(sorted((*one.points, *other.points))),
         low=tuple(sorted((*one.low, *other.low))),
@@ -103,26 +107,26 @@ def _joined(one: Course, other: Course) -> Course:
     )
 
 
-def sample_size_factor(contrast: Contrast, expected: float) -> float:
-    """Return how many times as many impressions would tell the two apart.
+def sample_size_factor(comparison: VersionComparison, expected: float) -> float:
+    """Return the factor on the impressions at which the difference becomes significant.
 
-    If the difference stays as it is, and both get more in the same proportion. ``inf`` for
-    over ``MOST_TIMES``, or where there is no interval yet. ``expected`` is the monitor's
-    setting ``expected_difference``.
+    Assumes that the difference stays the same and that both versions get impressions in
+    the same proportion. ``inf`` beyond ``MAX_FACTOR``, or without an interval. ``expected``
+    is the monitor's setting ``expected_difference``.
     """
-    interval = contrast.difference.interval
-    if not contrast.has_interval:
+    interval = comparison.difference.interval
+    if not comparison.has_interval:
         return inf
     half = (interval.high - interval.low) / 2
     variance = _largest(lambda v: always_valid(v, expected) <= half, 1e-18, 1.0)
-    distance = abs(contrast.difference.value)
+    distance = abs(comparison.difference.value)
     enough = _largest(lambda v: always_valid(v, expected) <= distance, 1e-18, 1.0)
     times = variance / enough
-    return max(1.0, times) if times <= MOST_TIMES else inf
+    return max(1.0, times) if times <= MAX_FACTOR else inf
 
 
 def _largest(holds: Callable[[float], bool], low: float, high: float) -> float:
-    """Return the largest number between that ``holds``, which it does below as well."""
+    """Return the largest number from ``low`` to ``high`` that ``holds``, by bisection."""
     for _ in range(100):
         middle = (low * high) ** 0.5
         low, high = (middle, high) if holds(middle) else (low, middle)

@@ -1,7 +1,7 @@
-"""The page's web application: files, dashboards, Prometheus's answers, the playground.
+"""``PageSources`` and a ``Guard`` → the page's ASGI application.
 
-In: ``PageSources`` and a ``Guard``. Out: an ASGI application. It decides nothing: the
-guard says who may ask, the modules beside it what they are told.
+It serves the script, the dashboards, Prometheus's answers and the playground. The guard
+decides which requests pass; this module only routes them.
 """
 
 import json
@@ -34,40 +34,40 @@ _FOR_EVER = "public, max-age=31536000, immutable"  # the address names the versi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageSources:
-    """Where the page looks."""
+    """What the page shows."""
 
     prometheus_url: str
-    """"": there is none."""
+    """Empty: there is none."""
     exporters: Mapping[str, str] = field(default_factory=dict)
-    """The metrics' address of each job, for what they say without Prometheus."""
+    """The address of each job's metrics, for their current values."""
     playground: Playground | None = None
     dashboards: Path = boards.FOLDER
 
 
 def application(sources: PageSources, guard: Guard) -> ASGIApp:
-    """Return the application, every request seen by ``guard`` first."""
-    answers = _Answers(sources, guard)
+    """Return the application; ``guard`` checks every request first."""
+    endpoints = _Endpoints(sources, guard)
     plotly = f"/vendor/plotly-{version('plotly')}.js"
     routes = [
         *(Route(path, _index) for path in _VIEWS),
         Route(plotly, _plotly),
-        Route("/api/start", lambda request: answers.start(plotly)),
-        Route("/api/dashboards/{name}", answers.dashboard),
-        Route("/api/prometheus/query", answers.query),
-        Route("/api/prometheus/query_range", answers.query_range),
-        Route("/api/values", answers.values),
-        Route("/api/playground/offer", answers.offer),
-        Route("/api/playground/user", answers.user),
-        Route("/api/playground/rank", answers.rank, methods=["POST"]),
-        Route("/api/playground/click", answers.click, methods=["POST"]),
+        Route("/api/start", lambda request: endpoints.start(plotly)),
+        Route("/api/dashboards/{name}", endpoints.dashboard),
+        Route("/api/prometheus/query", endpoints.query),
+        Route("/api/prometheus/query_range", endpoints.query_range),
+        Route("/api/values", endpoints.values),
+        Route("/api/playground/offer", endpoints.offer),
+        Route("/api/playground/user", endpoints.user),
+        Route("/api/playground/rank", endpoints.rank, methods=["POST"]),
+        Route("/api/playground/click", endpoints.click, methods=["POST"]),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
-    told = {HTTPException: _not_here, Exception: _broken}
-    return _Guarded(Starlette(routes=routes, exception_handlers=told), guard)
+    handlers = {HTTPException: _not_found, Exception: _server_error}
+    return _Guarded(Starlette(routes=routes, exception_handlers=handlers), guard)
 
 
 class _Guarded:
-    """Refuses what the guard refuses, and gives each answer the guard's headers."""
+    """Checks each request with the guard, and adds its headers to each response."""
 
     def __init__(self, app: ASGIApp, guard: Guard) -> None:
         self._app, self._guard = app, guard
@@ -84,28 +84,28 @@ class _Guarded:
                 headers.setdefault("cache-control", "no-cache")
             await send(message)
 
-        asked = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
-        refusal = self._guard.refusal(scope["method"], asked)
-        app = _sentence(refusal.reason, refusal.status) if refusal else self._app
+        given = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
+        refusal = self._guard.refusal(scope["method"], given)
+        app = _error(refusal.reason, refusal.status) if refusal else self._app
         await app(scope, receive, send_guarded)
 
 
-class _Answers:
-    """The endpoints; the plain functions run in threads, as their sources may be slow."""
+class _Endpoints:
+    """The endpoints; those that are not async run in threads: they wait for a source."""
 
     def __init__(self, sources: PageSources, guard: Guard) -> None:
         self._sources, self._guard = sources, guard
         self._prometheus = PrometheusApi(sources.prometheus_url)
 
     def start(self, plotly: str) -> Response:
-        """What the script needs first: where things are, and the token of this start."""
+        """Return what the script needs first, with the token of this start."""
         return JSONResponse(
             {
                 "token": self._guard.token,
                 "plotly": plotly,
                 "dashboards": [asdict(board) for board in self._boards()],
                 "prometheus": self._prometheus.url,
-                "trouble": self._prometheus.trouble(),
+                "problem": self._prometheus.problem(),
                 "playground": self._sources.playground is not None,
             }
         )
@@ -118,21 +118,21 @@ class _Answers:
         try:
             return JSONResponse(boards.board(name, self._sources.dashboards))
         except LookupError as error:
-            return _sentence(error.args[0], 404)
+            return _error(error.args[0], 404)
 
     def query(self, request: Request) -> Response:
-        return self._ask(instant_query, request)
+        return self._query(instant_query, request)
 
     def query_range(self, request: Request) -> Response:
-        return self._ask(range_query, request)
+        return self._query(range_query, request)
 
-    def _ask(self, read: Any, request: Request) -> Response:
+    def _query(self, read: Any, request: Request) -> Response:
         try:
-            answer = self._prometheus.ask(read(request.query_params))
+            answer = self._prometheus.send(read(request.query_params))
         except ConnectionError as error:
-            return _sentence(f"Prometheus does not answer: {error}", 503)
+            return _error(f"Prometheus does not answer: {error}", 503)
         except ValueError as error:
-            return _sentence(str(error), 400)
+            return _error(str(error), 400)
         return Response(answer.body, answer.status, media_type="application/json")
 
     def values(self, request: Request) -> Response:
@@ -148,9 +148,9 @@ class _Answers:
 
     async def rank(self, request: Request) -> Response:
         """Rank candidates: ``{"user_id", "item_ids", "count", "draw"}``."""
-        asked = await _object(request)
-        user_id, items = asked.get("user_id"), asked.get("item_ids", [])
-        count, draw = asked.get("count", 20), asked.get("draw", 0)
+        body = await _object(request)
+        user_id, items = body.get("user_id"), body.get("item_ids", [])
+        count, draw = body.get("count", 20), body.get("draw", 0)
         return await run_in_threadpool(
             self._play,
             lambda playground: playground.rank(
@@ -160,23 +160,23 @@ class _Answers:
 
     async def click(self, request: Request) -> Response:
         """Click an item of a ranking that was shown: ``{"request_id", "item_id"}``."""
-        asked = await _object(request)
-        request_id, item_id = asked.get("request_id"), asked.get("item_id")
+        body = await _object(request)
+        request_id, item_id = body.get("request_id"), body.get("item_id")
         return await run_in_threadpool(
             self._play,
             lambda playground: playground.click(_an_id(request_id), _an_id(item_id)),
         )
 
-    def _play(self, ask: Any) -> Response:
-        """Return what the playground says, or the sentence of what it raises."""
+    def _play(self, call: Any) -> Response:
+        """Return the playground's answer, or its error."""
         if self._sources.playground is None:
-            return _sentence("there is no playground here", 404)
+            return _error("there is no playground here", 404)
         try:
-            return JSONResponse(asdict(ask(self._sources.playground)))
+            return JSONResponse(asdict(call(self._sources.playground)))
         except ValueError as error:
-            return _sentence(str(error), 400)
+            return _error(str(error), 400)
         except (RuntimeError, OSError) as error:
-            return _sentence(str(error), 503)
+            return _error(str(error), 503)
 
 
 async def _index(request: Request) -> Response:
@@ -184,7 +184,7 @@ async def _index(request: Request) -> Response:
 
 
 async def _plotly(request: Request) -> Response:
-    """The chart library, as plotly's wheel carries it."""
+    """Serve the chart library from plotly's wheel."""
     spec = find_spec("plotly")
     assert spec is not None
     assert spec.origin is not None
@@ -218,14 +218,14 @@ def _a_number(given: object, least: int = 0, most: int = 1_000_000) -> int:
     return given
 
 
-def _sentence(reason: str, status: int) -> Response:
+def _error(reason: str, status: int) -> Response:
     return JSONResponse({"error": reason}, status)
 
 
-async def _not_here(request: Request, error: Exception) -> Response:
+async def _not_found(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _sentence(f"{request.url.path}: {error.detail}", error.status_code)
+    return _error(f"{request.url.path}: {error.detail}", error.status_code)
 
 
-async def _broken(request: Request, error: Exception) -> Response:
-    return _sentence(f"{type(error).__name__}; the terminal shows where", 500)
+async def _server_error(request: Request, error: Exception) -> Response:
+    return _error(f"{type(error).__name__}; the terminal shows the traceback", 500)

@@ -1,7 +1,6 @@
-"""Grafana's dashboard files → what the page lists and draws.
+"""Grafana's dashboard files → the page's list of dashboards, and each one's JSON.
 
-In: the folder that Grafana is provisioned with. Out: names and titles in reading order, and
-the files themselves: what they say is drawn by the page's script.
+The page's script draws the same files that Grafana is provisioned with.
 """
 
 import json

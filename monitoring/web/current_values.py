@@ -1,8 +1,7 @@
-"""The exporters' pages → a table of what they say at this moment.
+"""The exporters' Prometheus text → the current values of our metrics.
 
-In: Prometheus text. Out: our metrics with their help and values; a histogram as its count,
-mean and quantiles. For a machine without Prometheus, and for panels that want to know
-whether a metric is there at all.
+A histogram becomes its count, mean and quantiles. For a machine without Prometheus, and for
+empty panels: does any exporter have the metric?
 """
 
 import math
@@ -14,8 +13,8 @@ from urllib.request import ProxyHandler, build_opener
 
 from prometheus_client.parser import text_string_to_metric_families
 
-_SHOWN = ("srp4ctr_", "nv_")  # not Python's own, of which nobody asked
-_WHEN_MADE = "_created"  # prometheus_client tells so of every counter
+_SHOWN = ("srp4ctr_", "nv_")  # not those of the Python process
+_CREATED_SUFFIX = "_created"  # prometheus_client adds one to every counter
 _TIMEOUT_S = 2.0
 _MAX_BYTES = 8 * 1024 * 1024
 _QUANTILES = (0.5, 0.99)
@@ -23,17 +22,17 @@ _QUANTILES = (0.5, 0.99)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurrentValue:
-    """One line of a metric; ``None`` is a number that is none yet."""
+    """One value of a metric; ``None`` is NaN."""
 
     labels: Mapping[str, str]
     what: str
-    """"" for the value itself; of a histogram: count, mean, p50, p99."""
+    """Empty, or for a histogram: count, mean, p50, p99."""
     value: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurrentMetric:
-    """A metric and what it says now; without values it has counted nothing yet."""
+    """A metric and its current values; it may have none yet."""
 
     name: str
     kind: str
@@ -43,16 +42,16 @@ class CurrentMetric:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExporterPage:
-    """What one exporter says, or why it says nothing."""
+    """The metrics of one exporter, or why it did not answer."""
 
     job: str
     url: str
-    trouble: str
+    problem: str
     metrics: Sequence[CurrentMetric]
 
 
 def read_exporters(exporters: Mapping[str, str]) -> list[ExporterPage]:
-    """Return what is at each address, by the job's name."""
+    """Return the page of each job's address."""
     return [_read(job, url) for job, url in exporters.items()]
 
 
@@ -66,18 +65,18 @@ def metrics_of(text: str) -> list[CurrentMetric]:
             values=tuple(_values(family)),
         )
         for family in text_string_to_metric_families(text)
-        if family.name.startswith(_SHOWN) and not family.name.endswith(_WHEN_MADE)
+        if family.name.startswith(_SHOWN) and not family.name.endswith(_CREATED_SUFFIX)
     ]
 
 
 def _read(job: str, url: str) -> ExporterPage:
-    trouble, metrics = "", list[CurrentMetric]()
+    problem, metrics = "", list[CurrentMetric]()
     try:
         with build_opener(ProxyHandler({})).open(url, timeout=_TIMEOUT_S) as answer:
             metrics = metrics_of(answer.read(_MAX_BYTES).decode())
     except (OSError, HTTPException, ValueError) as error:
-        trouble = f"does not answer: {error}"
-    return ExporterPage(job=job, url=url, trouble=trouble, metrics=metrics)
+        problem = f"does not answer: {error}"
+    return ExporterPage(job=job, url=url, problem=problem, metrics=metrics)
 
 
 def _full_name(family: Any) -> str:
@@ -116,7 +115,7 @@ def _histogram_values(samples: Iterable[Any]) -> Iterator[CurrentValue]:
 def quantile(buckets: Sequence[tuple[float, float]], share: float) -> float:
     """Return the quantile of cumulative ``buckets``, as Prometheus interpolates it.
 
-    NaN of nothing; the last finite bound for what lies beyond it.
+    NaN without observations; the last finite bound for a quantile beyond it.
     """
     wanted = share * buckets[-1][1]
     if not wanted:

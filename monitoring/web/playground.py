@@ -1,8 +1,8 @@
-"""What the playground shows, and who answers it: said here, done by who starts the page.
+"""The interface between the page and the playground, and the values that it shows.
 
-The page's server knows no store, stream or Triton: it is handed a ``Playground`` and turns
-what that returns into JSON. Whatever a person can mend is raised as a sentence that says
-how: ValueError, RuntimeError or OSError.
+The page's server knows no store, stream or Triton: it gets a ``Playground`` and turns its
+answers into JSON. Errors that a person can fix are ValueError, RuntimeError or OSError with
+a sentence that says how.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,22 +12,22 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """What one may begin with."""
+    """The users to choose from."""
 
     users: Sequence[str]
-    """Who did something of late, the last first."""
+    """Users of recent events, the newest first."""
     can_rank: bool
-    """False where it is known that nothing was ever promoted."""
+    """False if no bundle was ever promoted."""
     advice: str
-    """What to do first where something is missing, else ""."""
+    """What to do first if something is missing, else ""."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownItem:
-    """An item as a person knows it."""
+    """An item with its title and attributes."""
 
     item_id: str
-    """"" where the store has no profile that tells it: its title is its key then."""
+    """Empty if the store has no profile of it: its title is its key then."""
     title: str
     attributes: Mapping[str, str]
 
@@ -44,38 +44,38 @@ class ShownBehavior:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownUser:
-    """What the feature store holds of a user now."""
+    """A user's sequence, as the feature store has it now."""
 
     user_id: str
     behaviors: Sequence[ShownBehavior]
     """Newest first."""
     advice: str
-    """Said of a user without a sequence, else ""."""
+    """For a user without a sequence, else ""."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedItem:
-    """One candidate's answer."""
+    """One candidate with its score."""
 
     item: ShownItem
     score: float | None
     notes: str
-    """Why its score knows less than it could, else ""."""
+    """Which features its score lacks, else ""."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestCost:
-    """What a request cost by its bundle's cost card, and what it would cost unfolded."""
+    """A request's cost by its bundle's cost card, and if re-encoded per candidate."""
 
     encoder_runs: int
-    unfolded_encoder_runs: int
+    reencoded_encoder_runs: int
     flops: float
-    unfolded_flops: float
+    reencoded_flops: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownRanking:
-    """The answer to one request, items from the top."""
+    """The ranking of one request, best item first."""
 
     request_id: str
     items: Sequence[RankedItem]
@@ -86,42 +86,42 @@ class ShownRanking:
     feature_version: str
     latency_ms: float
     cost: RequestCost | None
-    """None where the bundle's card is not at hand."""
+    """None if the bundle's cost card is not available."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClickEffect:
-    """What a click did: the user, and the same candidates ranked again."""
+    """The effect of a click: the user, and the same candidates ranked again."""
 
     changed_after_ms: float | None
-    """From the click's publication to a ranking with other scores; None: no change yet."""
+    """From the click's publication to a ranking with new scores; None: no change yet."""
     advice: str
-    """Where to look if nothing changed, else ""."""
+    """What to check if nothing changed, else ""."""
     user: ShownUser
     ranking: ShownRanking
 
 
 class Playground(Protocol):
-    """Answers the playground, one request at a time or many."""
+    """The playground behind the page; safe for concurrent requests."""
 
     def offer(self) -> Offer:
-        """Return users to choose from, and what is missing."""
+        """Return the users to choose from, and what is missing."""
         ...
 
     def user(self, user_id: str) -> ShownUser:
-        """Return what is known of a user; one that is not known has no behaviours."""
+        """Return a user's behaviours; an unknown user has none."""
         ...
 
     def rank(
         self, user_id: str, item_ids: Sequence[str], count: int, draw: int
     ) -> ShownRanking:
-        """Rank ``item_ids``; without any, ``count`` items of the ``draw``-th choice."""
+        """Rank ``item_ids``; if empty, ``count`` items of the ``draw``-th sample."""
         ...
 
     def click(self, request_id: str, item_id: str) -> ClickEffect:
-        """Publish that the ranking was shown and the item clicked; wait for the effect."""
+        """Publish the impressions and the click, and wait for the effect."""
         ...
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close all connections."""
         ...

@@ -1,7 +1,7 @@
-"""A panel's query → Prometheus's answer: two of its calls, and bounds to their cost.
+"""A panel's query → Prometheus's JSON, within bounds on the query's cost.
 
-In: a query as the page sends it. Out: Prometheus's JSON, as it is. No other path, method,
-host or redirection: the page's server is no way into the network.
+Only two paths of one host are requested, and no redirect is followed: the page's server
+gives no access to the network.
 """
 
 import json
@@ -32,7 +32,7 @@ class InstantQuery:
         _check_query(self.query)
 
     def parameters(self) -> dict[str, str]:
-        """Return what ``/api/v1/query`` is sent."""
+        """Return the parameters of ``/api/v1/query``."""
         at = f"{self.at_s:.3f}"
         return {"query": self.query, "time": at, "timeout": f"{TIMEOUT_S:g}s"}
 
@@ -57,7 +57,7 @@ class RangeQuery:
             raise ValueError(f"more than {MAX_POINTS} points: take a longer step")
 
     def parameters(self) -> dict[str, str]:
-        """Return what ``/api/v1/query_range`` is sent."""
+        """Return the parameters of ``/api/v1/query_range``."""
         return {
             "query": self.query,
             "start": f"{self.start_s:.3f}",
@@ -69,7 +69,7 @@ class RangeQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiAnswer:
-    """Prometheus's JSON; it explains itself where the status is not 200."""
+    """Prometheus's JSON; it has an error message if the status is not 200."""
 
     status: int
     body: bytes
@@ -91,24 +91,24 @@ def range_query(given: Mapping[str, str]) -> RangeQuery:
 
 
 class PrometheusApi:
-    """Asks the one Prometheus at ``url``; an empty ``url`` is none."""
+    """Queries the Prometheus at ``url``; an empty ``url`` means there is none."""
 
     def __init__(self, url: str) -> None:
         if url and urlsplit(url).scheme not in ("http", "https"):
             raise ValueError(f"monitoring.prometheus_url is {url!r}; http://host:port")
         self.url = url.rstrip("/")
-        # No proxy of the environment, and nowhere that an answer redirects to.
-        self._opener = build_opener(ProxyHandler({}), _StaysHere())
+        # No proxy of the environment, and no redirect.
+        self._opener = build_opener(ProxyHandler({}), _NoRedirect())
 
-    def ask(self, query: InstantQuery | RangeQuery) -> ApiAnswer:
-        """Return the answer; raises ``ConnectionError`` where there is no Prometheus."""
+    def send(self, query: InstantQuery | RangeQuery) -> ApiAnswer:
+        """Return the answer; raises ``ConnectionError`` if there is no Prometheus."""
         call = "query" if isinstance(query, InstantQuery) else "query_range"
         return self._get(f"api/v1/{call}?{urlencode(query.parameters())}", TIMEOUT_S + 1)
 
-    def trouble(self) -> str:
-        """Return why Prometheus cannot be asked, "" if it can."""
+    def problem(self) -> str:
+        """Return why Prometheus cannot be queried; "" if it can."""
         if not self.url:
-            return "No Prometheus runs beside this stack."
+            return "No Prometheus runs with this stack."
         try:
             answer = self._get("api/v1/query?query=vector(1)", READY_TIMEOUT_S)
             is_prometheus = json.loads(answer.body)["status"] == "success"
@@ -131,11 +131,11 @@ class PrometheusApi:
         except (OSError, HTTPException) as error:
             raise ConnectionError(str(error) or type(error).__name__) from error
         if len(body) > MAX_ANSWER_BYTES:
-            raise ValueError("the answer is too long: choose a shorter range")
+            raise ValueError("the answer is too large: choose a shorter range")
         return ApiAnswer(status=status, body=body)
 
 
-class _StaysHere(HTTPRedirectHandler):
+class _NoRedirect(HTTPRedirectHandler):
     def redirect_request(self, *_: Any) -> None:
         return None
 

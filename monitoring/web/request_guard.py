@@ -1,9 +1,9 @@
-"""Which requests the page answers: those of its own script, on this machine alone.
+"""A request's method and headers → why it is refused, or None.
 
-In: a request's method and headers. Out: why it is refused, or None. Any site that is open
-in the same browser may send requests to 127.0.0.1, so an address alone protects nothing:
-the host must be ours (DNS rebinding), a change needs our origin and the token of this start
-(CSRF), and what comes back may be read and framed by our page only (``HEADERS``).
+Only the page's own script gets an answer. Any site in the same browser can send requests to
+127.0.0.1, so that the address protects nothing: the host must be ours (DNS rebinding), a
+change needs our origin and the token of this start (CSRF), and only our page may read and
+frame the response (``HEADERS``).
 """
 
 import secrets
@@ -31,7 +31,7 @@ HEADERS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """Why a request is not answered."""
+    """Status and reason of a refused request."""
 
     status: int
     reason: str
@@ -39,23 +39,23 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
-    """Knows where the page listens and the token that its script was given."""
+    """Checks requests for the page's port and the token of its script."""
 
     port: int
     token: str
 
     def refusal(self, method: str, headers: Mapping[str, str]) -> Refusal | None:
-        """Return why the request is refused, None if it may pass; names in lower case."""
+        """Return why the request is refused, or None; header names are in lower case."""
         host = headers.get("host", "")
         if host not in (f"127.0.0.1:{self.port}", f"localhost:{self.port}"):
             return Refusal(status=421, reason=f"this is not the host {host!r}")
         site = headers.get("sec-fetch-site", "none")
         if method in _READS:
-            # A link on another page may lead here; its script may not ask.
+            # A link on another page may lead here; its script may not read.
             is_link = headers.get("sec-fetch-mode") == "navigate"
             if site in _OURS or is_link:
                 return None
-            return Refusal(status=403, reason="asked by another site's page")
+            return Refusal(status=403, reason="requested by another site's page")
         if site not in _OURS or headers.get("origin") != f"http://{host}":
             return Refusal(status=403, reason="sent by another site's page")
         if not secrets.compare_digest(
@@ -71,7 +71,7 @@ def _body_refusal(headers: Mapping[str, str]) -> Refusal | None:
         return Refusal(status=415, reason="send application/json")
     length = headers.get("content-length", "")
     if not length.isdecimal():
-        return Refusal(status=411, reason="say the body's length")
+        return Refusal(status=411, reason="content-length is missing")
     if int(length) > MAX_BODY_BYTES:
         return Refusal(status=413, reason=f"at most {MAX_BODY_BYTES} bytes")
     return None

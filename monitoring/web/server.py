@@ -1,7 +1,7 @@
-"""The page on a port of 127.0.0.1, until it is told to end.
+"""``PageSources`` and a port → the page's server on 127.0.0.1.
 
-The socket is bound before anything is said, so that a taken port is a sentence and the
-address that is printed answers; the guard knows the port by then, be it any free one.
+The socket is bound before the address is printed: a port that is in use is reported in one
+sentence, and the guard knows the number of a free port.
 """
 
 import secrets
@@ -13,31 +13,31 @@ import uvicorn
 from srp4ctr.monitoring.web.app import PageSources, application
 from srp4ctr.monitoring.web.request_guard import Guard
 
-HOST = "127.0.0.1"  # and no other: whoever reaches the page may publish events
+HOST = "127.0.0.1"  # only: every client of the page can publish events
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageServer:
-    """A page whose port is its own already; a browser that asks is kept waiting."""
+    """A page whose port is bound; requests wait until ``run``."""
 
     address: str
     _server: uvicorn.Server
     _listener: socket.socket
 
     def run(self) -> None:
-        """Answer until ``stop``, or until the process gets SIGINT or SIGTERM.
+        """Serve until ``stop``, or until the process gets SIGINT or SIGTERM.
 
-        A signal takes its usual effect once what was under way is answered.
+        A signal takes its usual effect after the requests in progress.
         """
         with self._listener:
             self._server.run(sockets=[self._listener])
 
     def stop(self) -> None:
-        """Let ``run`` return, from another thread."""
+        """End ``run``, from another thread."""
         self._server.should_exit = True
 
 
-def opened(sources: PageSources, port: int) -> PageServer:
+def bind_page(sources: PageSources, port: int) -> PageServer:
     """Return the page on ``port`` (0: any free one); ``ValueError`` if it is taken."""
     listener = _bound(port)
     port = listener.getsockname()[1]
@@ -60,7 +60,7 @@ def opened(sources: PageSources, port: int) -> PageServer:
 
 def _bound(port: int) -> socket.socket:
     listener = socket.socket()
-    # A page that was just closed leaves its port in a state of waiting.
+    # The port of a page that was just closed is in TIME_WAIT.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
@@ -68,7 +68,7 @@ def _bound(port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ValueError(
-            f"cannot listen on {HOST}:{port} ({error.strerror}). Is the page open already, "
-            f"at http://{HOST}:{port}? Else: srp4ctr monitor open --port 0"
+            f"cannot listen on {HOST}:{port} ({error.strerror}). Is the page already open "
+            f"at http://{HOST}:{port}? Otherwise: srp4ctr monitor open --port 0"
         ) from error
     return listener

@@ -28,7 +28,7 @@ def apply_views() -> None:
 
     Example:  srp4ctr features apply
     """
-    from srp4ctr.features.online.store import apply
+    from srp4ctr.features.online.feast_store import apply
     from srp4ctr.features.tensors.schema import fingerprint
 
     settings = load()
@@ -161,5 +161,5 @@ def erase_forgotten(
     out.print(
         f"{'dry run: ' if dry_run else ''}{found.log.users:,} erasure requests; in "
         f"{found.log.files:,} files {found.log.removed:,} rows removed, "
-        f"{found.log.made_nobodys:,} anonymized{served}"
+        f"{found.log.anonymized:,} anonymized{served}"
     )

@@ -17,8 +17,8 @@ from tritonclient.utils import InferenceServerException
 
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.schema import TensorSpec
-from srp4ctr.streams.events.hash_sampling import in_sample
 from srp4ctr.streams.events.pseudonymization import Pseudonyms
+from srp4ctr.streams.events.schema import in_sample
 from srp4ctr.triton_repo.channel import connect
 from srp4ctr.triton_repo.config import TlsConfig
 from srp4ctr.triton_repo.deployment.model_config import RANK_CLICKS, RANK_CLICKS_CANARY

@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from srp4ctr.streams.events.hash_sampling import in_sample
-from srp4ctr.streams.events.schema import Click, Event, Impression
+from srp4ctr.streams.events.schema import Click, Event, Impression, in_sample
 
 POPULARITY = "popularity"
 SHARE = 0.2  # of the users

@@ -146,7 +146,7 @@ def _print_source(console: Console) -> None:
 
 def _start_services(settings: Settings, folder: Path) -> processes.Running:
     """Start monitor, page and worker, and return the worker; none is awaited here."""
-    from srp4ctr.features.online.store import apply  # Feast: 3 s
+    from srp4ctr.features.online.feast_store import apply  # Feast: 3 s
 
     demo_steps.start_command("monitor", folder)
     demo_steps.start_page(folder)

@@ -15,7 +15,7 @@ def initialize(settings: Settings, users: Path | None, say: Callable[[str], None
     ``users`` holds a file ``kafka_NAME`` per Kafka user, with its password. Raises
     ``ValueError`` where a server does not answer or does not let us.
     """
-    from srp4ctr.features.online import store  # Feast: 3 s
+    from srp4ctr.features.online import feast_store  # Feast: 3 s
     from srp4ctr.streams.broker.topics import ensure_topics
 
     created = ensure_topics(settings.kafka)
@@ -26,7 +26,7 @@ def initialize(settings: Settings, users: Path | None, say: Callable[[str], None
         probes = settings.monitoring.probe_interval_s > 0
         let_in = kafka_acl.grant(settings.kafka, _passwords(users), probes=probes)
         say(f"Kafka users: {', '.join(let_in)}")
-    say(f"feature views: {', '.join(store.apply(settings.features))}")
+    say(f"feature views: {', '.join(feast_store.apply(settings.features))}")
     say(_of_bundles(settings))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from srp4ctr.features.bundles import request_log
 from srp4ctr.ops.audit import audit_log
 from srp4ctr.settings import Settings
-from srp4ctr.streams.broker.commands import request_forgetting, wait_until_read
+from srp4ctr.streams.broker.commands import request_erasure, wait_until_read
 from srp4ctr.streams.events.pseudonymization import read_pseudonyms
 from srp4ctr.streams.raw_log import erasure
 from srp4ctr.streams.raw_log.erasure import Erasure
@@ -32,9 +32,7 @@ def forget(settings: Settings, user: str, wait_s: float, *, is_pseudonym: bool) 
     request stays and the next worker that runs does it.
     """
     with audit_log(settings).recorded("features forget") as done:
-        offsets = request_forgetting(
-            settings.kafka, stored_id(settings, user, is_pseudonym)
-        )
+        offsets = request_erasure(settings.kafka, stored_id(settings, user, is_pseudonym))
         # The request, not its user: this line outlives the raw log's.
         done.subject = ", ".join(f"{s.topic} {s.partition}@{offsets[s]}" for s in offsets)
         group = settings.streams.group_id
@@ -64,7 +62,7 @@ def stored_id(settings: Settings, user: str, is_pseudonym: bool) -> str:
 
 
 def _erase_served(folder: Path, log_dir: Path) -> int:
-    requests = erasure.wishes_in(log_dir)
+    requests = erasure.erasure_requests_in(log_dir)
     return request_log.remove(
-        folder, lambda each: erasure.is_forgotten(requests, each.user_id, each.time_ms)
+        folder, lambda each: erasure.is_erased(requests, each.user_id, each.time_ms)
     )

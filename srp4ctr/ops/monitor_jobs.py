@@ -1,6 +1,7 @@
 """Settings → the monitor: run it with its freshness probe, and write its report.
 
-RankClient and Kafka's producer are imported when there is something to probe.
+RankClient and Kafka's producer are imported when there is something to probe; the report's
+charts need matplotlib, which the image of ``monitor run`` does not have.
 """
 
 import signal
@@ -16,11 +17,10 @@ from srp4ctr.features.consistency.report import REPORT_FILE
 from srp4ctr.monitoring.collector.exporter import MonitorSources
 from srp4ctr.monitoring.collector.probe import Answer, Probe
 from srp4ctr.monitoring.collector.service import Probing, run_monitor
-from srp4ctr.monitoring.report.build import gather
-from srp4ctr.monitoring.report.page import page
-from srp4ctr.monitoring.report.period import read_period
+from srp4ctr.monitoring.report.build import build_contents
+from srp4ctr.monitoring.report.headline import Headline, headline
+from srp4ctr.monitoring.report.period import parse_period
 from srp4ctr.monitoring.report.prometheus.prometheus_http import Prometheus
-from srp4ctr.monitoring.report.verdict import Headline, headline
 from srp4ctr.ops.waiting import ended_by_sigterm, until_there
 from srp4ctr.settings import Settings
 from srp4ctr.streams.broker.topics import ensure_topics
@@ -51,11 +51,13 @@ def write_report(
 
     Raises ``ValueError`` where the times are no period, or Prometheus is away or empty.
     """
+    from srp4ctr.monitoring.report.page import render_page
+
     now_s = time.time()
-    period = read_period(since, until, now_s)
+    period = parse_period(since, until, now_s)
     prometheus = Prometheus(settings.monitoring.prometheus_url)
-    contents = gather(prometheus, period, settings.monitoring.expected_difference)
-    output.write_text(page(contents, now_s), encoding="utf-8")
+    contents = build_contents(prometheus, period, settings.monitoring.expected_difference)
+    output.write_text(render_page(contents, now_s), encoding="utf-8")
     return headline(contents)
 
 

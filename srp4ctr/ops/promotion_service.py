@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from srp4ctr.atomic_files import write_json
 from srp4ctr.features.bundles.gates import Gate, failed
 from srp4ctr.features.consistency.report import REPORT_FILE, FeatureCheck
-from srp4ctr.json_files import write_json
 from srp4ctr.ops.audit import audit_log
 from srp4ctr.settings import Settings
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from srp4ctr.atomic_files import read_json, write_json
 from srp4ctr.errors import OutageError
-from srp4ctr.json_files import read_json, write_json
 from srp4ctr.ops.promotion_service import promoter, serving_folder
 from srp4ctr.ops.waiting import ended_by_sigterm
 from srp4ctr.settings import Settings

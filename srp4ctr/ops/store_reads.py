@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.settings import Settings
+from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import Behavior, Click, Forget, UserEvent
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.exposures import Exposures
-from srp4ctr.streams.state.reducers import LoggedEvent
 from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement, element_of
 from srp4ctr.streams.state.state_store import ItemProfile
 
@@ -82,15 +82,11 @@ def rank(settings: Settings, user: str, items: Sequence[str]) -> "Ranking":
 
 def titles(features: FeatureConfig, item_keys: Sequence[int]) -> dict[int, str]:
     """Return each item's title from its profile; its id where it has none, else its key."""
-    from srp4ctr.features.online import row_codec as rows
-    from srp4ctr.features.online import store
+    from srp4ctr.features.online.store import OnlineViews
 
-    views = store.OnlineViews(features)
-    entities = [rows.item_entity(key) for key in item_keys]
-    found = views.read(rows.PROFILE_VIEW, entities)
+    found = OnlineViews(features).read_profiles(item_keys)
     return {
-        key: title_of(rows.unpack_profile(key, row)) if row else f"key {key}"
-        for key, row in zip(item_keys, found, strict=True)
+        key: title_of(found[key]) if key in found else f"key {key}" for key in item_keys
     }
 
 

@@ -1,4 +1,4 @@
-"""Settings → the page of ``srp4ctr monitor open``: where its sources are, and who plays."""
+"""Settings → the page of ``srp4ctr monitor open``, with its sources and the playground."""
 
 import webbrowser
 from collections.abc import Callable
@@ -16,15 +16,15 @@ def open_page(
 ) -> None:
     """Serve the page on ``port`` until Ctrl-C; ``say`` gets its address.
 
-    Without ``port``: ``monitoring.page_port``. ``browser`` opens it there too. Raises
-    ``ValueError`` if the port is taken or a package is not installed.
+    ``port`` None means the setting ``monitoring.page_port``; ``browser`` opens the page.
+    Raises ``ValueError`` if the port is in use or a package is not installed.
     """
     if missing_packages():
         raise ValueError(
             f"the page needs {', '.join(PACKAGES)}: pip install 'srp4ctr[page]'"
         )
     from srp4ctr.monitoring.web.app import PageSources
-    from srp4ctr.monitoring.web.server import opened
+    from srp4ctr.monitoring.web.server import bind_page
     from srp4ctr.playground.playground import LivePlayground
 
     with closing(LivePlayground(settings)) as playground:
@@ -34,21 +34,21 @@ def open_page(
             playground=playground,
         )
 
-        page = opened(sources, settings.monitoring.page_port if port is None else port)
+        page = bind_page(sources, settings.monitoring.page_port if port is None else port)
         say(page.address)
         if browser:
             webbrowser.open(page.address)
-        with suppress(KeyboardInterrupt):  # Ctrl-C is how one ends it
+        with suppress(KeyboardInterrupt):
             page.run()
 
 
 def missing_packages() -> list[str]:
-    """Return what the page needs and this environment lacks."""
+    """Return the packages of the page that are not installed."""
     return [name for name in PACKAGES if find_spec(name) is None]
 
 
 def exporters(settings: Settings) -> dict[str, str]:
-    """Return the metrics' address of each job, as Prometheus scrapes them."""
+    """Return the address of each job's metrics, as Prometheus scrapes them."""
     streams, monitoring = settings.streams, settings.monitoring
     found = {
         "monitor": f"http://{monitoring.host}:{monitoring.port}/metrics",
@@ -56,6 +56,6 @@ def exporters(settings: Settings) -> dict[str, str]:
         "triton": settings.triton.metrics_url,
     }
     running = stack.status(settings.local).addresses
-    if running is not None:  # the settings name no caller: there may be many
+    if running is not None:  # the settings name no client: there may be many
         found["caller"] = f"http://127.0.0.1:{running.caller_metrics_port}/metrics"
     return found

@@ -1,8 +1,8 @@
-"""The page's playground on the real parts: the store, Triton and the stream.
+"""The page's playground on the real store, Triton and stream.
 
-A ranking is what any caller gets, and a click is what any producer publishes: impressions
-of the slate as it was shown, then the click. Then the same candidates are asked for until
-the answer stands on another sequence and has other scores, which is the time that is shown.
+A ranking is the one that any client gets. A click publishes the impressions of the slate
+and the click, as any producer would; then the same candidates are ranked again until the
+ranking has a newer sequence and other scores. That time is shown.
 """
 
 import threading
@@ -36,16 +36,16 @@ OFFERED_USERS = 12
 _DEADLINE_S = 5.0
 _POLL_S = 0.025
 _PATIENCE_S = 10.0
-_KEPT_RANKINGS = 256
+_MAX_SLATES = 256
 _ADVICE = {
-    "cold_user": "The store has nothing of this user: the scores are of item and context "
-    "alone. A click begins the history.",
-    "empty_sequence": "This user was seen, but did nothing yet: a click begins the "
+    "cold_user": "The store has nothing of this user: the scores use item and context "
+    "features only. A click starts the history.",
+    "empty_sequence": "This user has impressions but no actions yet: a click starts the "
     "history.",
-    "stale_sequence": "This user's history is older than features.sequence_ttl_days: it is "
+    "stale_sequence": "This user's history is older than features.sequence_ttl_days and is "
     "not used.",
-    "store_unavailable": "Triton could not read the feature store in time: the scores are "
-    "of what it holds in memory. Does the store run? `srp4ctr stack status`",
+    "store_unavailable": "Triton could not read the feature store in time: the scores use "
+    "cached features only. Does the store run? `srp4ctr stack status`",
 }
 _NOTHING_SERVES = (
     "Nothing is promoted yet: `srp4ctr model refresh` trains a model and promotes it."
@@ -58,7 +58,7 @@ _NOTHING_CHANGED = (
 
 @dataclass(slots=True, kw_only=True)
 class _Slate:
-    """A ranking that is on someone's screen."""
+    """A ranking that was shown, for the clicks that may follow."""
 
     ranking: Ranking
     shown_at_ms: int
@@ -67,10 +67,9 @@ class _Slate:
 
 
 class LivePlayground:
-    """Answers the page: see ``monitoring.web.playground.Playground``.
+    """Implements ``monitoring.web.playground.Playground``; safe for many threads.
 
-    Connects when it is first asked, so that the page opens at once and stands where a part
-    is away; safe for many threads.
+    It connects at the first use, so that the page opens at once, even if a part is down.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -79,17 +78,17 @@ class LivePlayground:
         self._slates: OrderedDict[str, _Slate] = OrderedDict()
         self._lock = threading.Lock()
         self._client: RankClient | None = None
-        self._publisher: EventPublisher | None = None
+        self._producer: EventPublisher | None = None
 
     def offer(self) -> Offer:
-        """Return users of the last minutes, and what to do if nothing serves."""
+        """Return the newest users, and what to do if there are none or nothing serves."""
         log_dir = Path(self._settings.features.log_dir)
         found = recent_ids(log_dir, self._settings.kafka.partitions, OFFERED_USERS)
         advice = ""
         if not found.users:
             advice = (
                 f"No events in {log_dir}: publish some (`srp4ctr events publish`), or "
-                "type the id of a user."
+                "enter the id of a user."
             )
         can_rank = not self._reads.nothing_serves()
         return Offer(
@@ -99,7 +98,7 @@ class LivePlayground:
         )
 
     def user(self, user_id: str) -> ShownUser:
-        """Return the user's sequence as the store has it."""
+        """Return the user's sequence, as the store has it."""
         elements = self._reads.sequence(user_id).elements[::-1]
         items = self._reads.items([each.item_key for each in elements])
         behaviors = tuple(
@@ -117,34 +116,34 @@ class LivePlayground:
     def rank(
         self, user_id: str, item_ids: Sequence[str], count: int, draw: int
     ) -> ShownRanking:
-        """Ask Triton, and keep the answer for the clicks that may follow."""
+        """Return Triton's ranking, and store the slate for the clicks that may follow."""
         wanted = item_ids or self._reads.candidates(user_id, count, draw)
         request_id = f"playground-{uuid.uuid4().hex}"
         started = time.perf_counter()
-        ranking = self._ask(user_id, wanted, request_id)
+        ranking = self._rank(user_id, wanted, request_id)
         latency_ms = (time.perf_counter() - started) * 1000
-        return self._shown(self._keep(request_id, ranking), ranking, latency_ms)
+        return self._shown(self._store(request_id, ranking), ranking, latency_ms)
 
     def click(self, request_id: str, item_id: str) -> ClickEffect:
-        """Publish slate and click, and return what has changed within ten seconds."""
+        """Publish slate and click, and return the change within ten seconds."""
         slate = self._slates.get(request_id)
         if slate is None or item_id not in slate.ranking.item_ids:
-            raise ValueError("This ranking is no longer known: ask for a new one.")
+            raise ValueError("This ranking is no longer known: rank again.")
         with slate.lock:
-            before = self._ask(slate.ranking.user_id, slate.ranking.item_ids)
+            before = self._rank(slate.ranking.user_id, slate.ranking.item_ids)
             published = self._publish(request_id, slate, item_id)
         after, latency_ms = before, 0.0
         changed_after_ms = None
         while time.perf_counter() - published < _PATIENCE_S:
-            asked = time.perf_counter()
-            after = self._ask(before.user_id, before.item_ids)
-            latency_ms = (time.perf_counter() - asked) * 1000
+            sent = time.perf_counter()
+            after = self._rank(before.user_id, before.item_ids)
+            latency_ms = (time.perf_counter() - sent) * 1000
             if _has_moved(before, after):
                 changed_after_ms = (time.perf_counter() - published) * 1000
                 break
             time.sleep(_POLL_S)
         advice = "" if changed_after_ms is not None else _NOTHING_CHANGED
-        shown_as = self._keep(f"playground-{uuid.uuid4().hex}", after)
+        shown_as = self._store(f"playground-{uuid.uuid4().hex}", after)
         return ClickEffect(
             changed_after_ms=changed_after_ms,
             advice=advice,
@@ -153,15 +152,15 @@ class LivePlayground:
         )
 
     def close(self) -> None:
-        """Leave Triton and the broker; what was published is acknowledged by then."""
+        """Disconnect from Triton and the broker; every event is acknowledged by then."""
         with self._lock:
             if self._client is not None:
                 self._client.close()
-            if self._publisher is not None:
-                self._publisher.close()
-            self._client = self._publisher = None
+            if self._producer is not None:
+                self._producer.close()
+            self._client = self._producer = None
 
-    def _ask(
+    def _rank(
         self, user_id: str, item_ids: Sequence[str], request_id: str | None = None
     ) -> Ranking:
         triton = self._settings.triton
@@ -178,23 +177,23 @@ class LivePlayground:
                 raise ValueError(_NOTHING_SERVES) from error
             raise ConnectionError(
                 f"Triton at {triton.grpc} gives no ranking. Does it run? `srp4ctr stack "
-                f"status` tells, `srp4ctr stack up` starts it. ({error})"
+                f"status` shows it, `srp4ctr stack up` starts it. ({error})"
             ) from error
 
     def _publish(self, request_id: str, slate: _Slate, item_id: str) -> float:
-        """Publish the impressions, once, and the click; return when that was sent."""
+        """Publish the click, after the slate's impressions; return when it was sent."""
         with self._lock:
-            if self._publisher is None:
-                self._publisher = EventPublisher(self._settings.kafka)
-            publisher = self._publisher
+            if self._producer is None:
+                self._producer = EventPublisher(self._settings.kafka)
+            producer = self._producer
             try:
                 if not slate.is_published:
                     for shown in slate.ranking.impressions(request_id, slate.shown_at_ms):
-                        publisher.publish(shown)
-                    publisher.flush(_DEADLINE_S)
+                        producer.publish(shown)
+                    producer.flush(_DEADLINE_S)
                     slate.is_published = True
                 sent = time.perf_counter()
-                publisher.publish(
+                producer.publish(
                     Click(
                         event_id=f"c-{request_id}-{uuid.uuid4().hex[:8]}",
                         request_id=request_id,
@@ -203,16 +202,16 @@ class LivePlayground:
                         occurred_at=max(_now_ms(), slate.shown_at_ms + 1),
                     )
                 )
-                publisher.flush(_DEADLINE_S)
+                producer.flush(_DEADLINE_S)
             except Exception:
-                self._publisher = None  # the next click connects anew
+                self._producer = None  # the next click connects again
                 raise
         return sent
 
-    def _keep(self, request_id: str, ranking: Ranking) -> str:
+    def _store(self, request_id: str, ranking: Ranking) -> str:
         with self._lock:
             self._slates[request_id] = _Slate(ranking=ranking, shown_at_ms=_now_ms())
-            while len(self._slates) > _KEPT_RANKINGS:
+            while len(self._slates) > _MAX_SLATES:
                 self._slates.popitem(last=False)
         return request_id
 
@@ -244,6 +243,6 @@ def _now_ms() -> int:
 
 
 def _has_moved(before: Ranking, after: Ranking) -> bool:
-    """Return whether the answer stands on another sequence, and shows it."""
+    """Return whether the ranking has a newer sequence and other scores."""
     is_newer = sequence_version(after) != sequence_version(before)
     return is_newer and after.scores != before.scores

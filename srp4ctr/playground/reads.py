@@ -1,7 +1,6 @@
-"""What the playground reads: a user's sequence, items' profiles, and the bundles' cards.
+"""Settings → the playground's reads: sequences, profiles, candidates and costs.
 
-In: the settings. Out: the store's rows as a person knows them, candidates that a user has
-not met, and what a request costs. Feast is imported at the first read: it takes 3 s.
+Feast is imported at the first read: it takes 3 s.
 """
 
 import random
@@ -16,19 +15,20 @@ from srp4ctr.ops.store_reads import title_of
 from srp4ctr.playground.recent_events import recent_ids
 from srp4ctr.settings import Settings
 from srp4ctr.streams.events.schema import item_key
+from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence
 from srp4ctr.streams.state.state_store import ItemProfile
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
 
-_NAMES = ("title", "name")  # said as the title already
+_NAMES = ("title", "name")  # shown as the title
 _TRIES = 5  # profiles read per candidate: an item may have none
 _RECENT_ITEMS = 1000
 
 
 class PlaygroundReads:
-    """Reads for people: fresh at each call, safe for many threads.
+    """Reads the store and the bundles at each call; safe for many threads.
 
-    Raises ``ValueError`` or ``ConnectionError`` with what to do where the store is away.
+    Raises ``ValueError`` or ``ConnectionError`` with what to do if the store is down.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -38,29 +38,25 @@ class PlaygroundReads:
         self._known: dict[str, list[int]] = {}
 
     def sequence(self, user_id: str) -> BehaviorSequence:
-        """Return the user's sequence; an empty one of a stranger."""
-        from srp4ctr.features.online import row_codec
-
-        found = self._store().read_users([user_id])[
-            row_codec.USER_VIEWS.index(row_codec.SEQUENCE_VIEW)
-        ]
-        return row_codec.unpack_sequence(found[0]) if found[0] else BehaviorSequence()
+        """Return the user's sequence; it is empty for an unknown user."""
+        rows: Rows = self._store().read_users([user_id])
+        return rows.sequences.get(user_id, BehaviorSequence())
 
     def items(self, keys: Sequence[int]) -> dict[int, ShownItem]:
-        """Return each item by its key; one without a profile is called by its key."""
+        """Return each item by its key; without a profile its title is its key."""
         profiles = self._profiles(list(dict.fromkeys(keys)))
         return {key: _shown(f"key {key}", "", profiles.get(key)) for key in keys}
 
     def items_of(self, item_ids: Sequence[str]) -> dict[str, ShownItem]:
-        """Return each item by its id; one without a profile is called by its id."""
+        """Return each item by its id; without a profile its title is its id."""
         profiles = self._profiles([item_key(each) for each in item_ids])
         return {each: _shown(each, each, profiles.get(item_key(each))) for each in item_ids}
 
     def candidates(self, user_id: str, count: int, draw: int) -> list[str]:
-        """Return ``count`` items that are new to the user; each ``draw`` gives others.
+        """Return ``count`` items that are new to the user; each ``draw`` has others.
 
-        Of those that the serving bundle knows and the store can name, else of those that
-        the last events name. Raises ``ValueError`` where there are none.
+        They are items of the serving bundle with a profile in the store, or else items of
+        the newest events. Raises ``ValueError`` if there are none.
         """
         seen = {each.item_key for each in self.sequence(user_id).elements}
         chance = random.Random(f"{user_id}:{draw}")
@@ -74,20 +70,20 @@ class PlaygroundReads:
             new = [each for each in recent.items if item_key(each) not in seen]
             found = chance.sample(new, min(len(new), count))
         if not found:
-            raise ValueError("No item is known here: type the ids of some candidates.")
+            raise ValueError("No items are known: enter the ids of some candidates.")
         return found
 
     def serving_version(self) -> str | None:
-        """Return the bundle that answers, as the live repository says."""
+        """Return the serving bundle, by the live repository."""
         return read_serving(Path(self._settings.triton.repository)).serving
 
     def nothing_serves(self) -> bool:
-        """Return whether the repository is here and nothing was ever promoted to it."""
+        """Return whether the repository exists and no bundle was ever promoted to it."""
         is_here = Path(self._settings.triton.repository).is_dir()
         return is_here and self.serving_version() is None
 
     def cost(self, version: str, candidates: int) -> RequestCost | None:
-        """Return what so many candidates cost with bundle ``version``, if it is here."""
+        """Return the cost of ``candidates`` with bundle ``version``; None if unknown."""
         try:
             card = bundle.read(self._folder(version)).cost
         except ValueError:
@@ -95,7 +91,7 @@ class PlaygroundReads:
         return request_cost(card, candidates)
 
     def _known_keys(self) -> list[int]:
-        """Return the items that the serving bundle knows; none where it is not here."""
+        """Return the items of the serving bundle's vocabulary; none if it is not here."""
         from srp4ctr.features.tensors import vocabulary
 
         version = self.serving_version()
@@ -111,12 +107,8 @@ class PlaygroundReads:
         return Path(self._settings.training.bundles_dir) / version
 
     def _profiles(self, keys: Sequence[int]) -> dict[int, ItemProfile]:
-        from srp4ctr.features.online import row_codec
-
-        entities = [row_codec.item_entity(key) for key in keys]
-        found = self._store().read(row_codec.PROFILE_VIEW, entities)
-        pairs = zip(keys, found, strict=True)
-        return {key: row_codec.unpack_profile(key, row) for key, row in pairs if row}
+        found: dict[int, ItemProfile] = self._store().read_profiles(keys)
+        return found
 
     def _store(self) -> Any:
         with self._lock:
@@ -128,18 +120,18 @@ class PlaygroundReads:
 
 
 def request_cost(card: Mapping[str, float], candidates: int) -> RequestCost | None:
-    """Return what so many candidates cost by a bundle's cost card; None if it has none."""
+    """Return the cost of ``candidates`` by a bundle's cost card; None if it is empty."""
     try:
         one, hundred = card["head_flops_per_1"], card["head_flops_per_100"]
-        encoder, unfolded = card["encoder_flops"], card["unfolded_flops_per_1"]
+        encoder, reencoded = card["encoder_flops"], card["unfolded_flops_per_1"]
     except KeyError:
         return None
-    each = (hundred - one) / 99  # the head's cost is a line: training/export/flops.py
+    each = (hundred - one) / 99  # the head's cost is linear: training/export/flops.py
     return RequestCost(
         encoder_runs=1,
-        unfolded_encoder_runs=candidates,
+        reencoded_encoder_runs=candidates,
         flops=encoder + one + each * (candidates - 1),
-        unfolded_flops=unfolded * candidates,
+        reencoded_flops=reencoded * candidates,
     )
 
 

@@ -1,4 +1,4 @@
-"""How every Kafka client reaches the brokers: addresses, TLS and SASL, said once.
+"""How every Kafka client connects to the brokers: addresses, TLS and SASL.
 
 In: ``KafkaConfig``. Out: the keyword arguments that kafka-python and aiokafka share.
 """
@@ -14,7 +14,7 @@ from srp4ctr.errors import OutageError
 from srp4ctr.streams.config import KafkaConfig, password_in
 
 _CONNECT_S = 5.0
-_LET_IN_MS = 10_000  # a broker that is busy starting needs some seconds
+_BOOTSTRAP_MS = 10_000  # a broker that is starting needs some seconds
 
 _Client = TypeVar("_Client")
 
@@ -40,7 +40,7 @@ def client_arguments(kafka: KafkaConfig) -> dict[str, Any]:
 
 
 def tls_context(kafka: KafkaConfig) -> ssl.SSLContext:
-    """Return what checks the brokers' certificates and names."""
+    """Return the context that checks the brokers' certificates and names."""
     try:
         return ssl.create_default_context(cafile=kafka.ssl_ca_file or None)
     except OSError as error:  # ssl.SSLError is one
@@ -55,18 +55,18 @@ def sasl_password(kafka: KafkaConfig) -> str:
 
 
 def reachable(kafka: KafkaConfig, timeout_s: float = _CONNECT_S) -> dict[str, Any]:
-    """Return ``client_arguments``; raises ``OutageError`` where no broker accepts anyone.
+    """Return ``client_arguments``; raises ``OutageError`` where no broker can be reached.
 
-    Raises ``ValueError`` where the broker's certificate is not what we trust.
+    Raises ``ValueError`` where the broker's certificate is not trusted.
 
-    kafka-python itself retries for half a minute and then says "NoBrokersAvailable".
+    kafka-python itself retries for half a minute, then raises "NoBrokersAvailable".
     """
     arguments, errors = client_arguments(kafka), []
     failure: type[ValueError] = OutageError
     for address in kafka.addresses:
         host, _, port = address.rpartition(":")
         try:
-            _greet(host, int(port), arguments.get("ssl_context"), timeout_s)
+            _connect_once(host, int(port), arguments.get("ssl_context"), timeout_s)
             return arguments
         except (OSError, ValueError) as error:
             errors.append(str(error))
@@ -79,12 +79,12 @@ def reachable(kafka: KafkaConfig, timeout_s: float = _CONNECT_S) -> dict[str, An
 def connect(client: Callable[..., _Client], kafka: KafkaConfig, **more: Any) -> _Client:
     """Return kafka-python's ``client`` of ``kafka`` with ``more`` arguments.
 
-    Raises ``OutageError`` where no broker answers, ``ValueError`` where none lets us in.
+    Raises ``OutageError`` where no broker answers, ``ValueError`` where access is denied.
     """
     arguments = reachable(kafka) | more
     try:
-        return client(**arguments, bootstrap_timeout_ms=_LET_IN_MS)
-    except KafkaError as error:  # it does not say why, not even a wrong password
+        return client(**arguments, bootstrap_timeout_ms=_BOOTSTRAP_MS)
+    except KafkaError as error:  # without a reason, even for a wrong password
         names = "kafka.security_protocol"
         if kafka.has_sasl:
             names += ", kafka.sasl_mechanism, kafka.sasl_username and its password"
@@ -94,7 +94,9 @@ def connect(client: Callable[..., _Client], kafka: KafkaConfig, **more: Any) -> 
         ) from error
 
 
-def _greet(host: str, port: int, context: ssl.SSLContext | None, timeout_s: float) -> None:
+def _connect_once(
+    host: str, port: int, context: ssl.SSLContext | None, timeout_s: float
+) -> None:
     """Open a connection and close it again; with TLS, check the certificate too."""
     with socket.create_connection((host, port), timeout=timeout_s) as connection:
         if context is not None:

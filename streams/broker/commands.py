@@ -1,7 +1,7 @@
-"""What an operator asks of the running stream, and how far it is: rebuild, forget.
+"""An operator's commands to the running stream, and their progress: rebuild, erase.
 
 In: a command or a user. Out: records on ``behavior-events``, which the worker that owns
-the partition obeys in its turn: rows have one writer, and nobody needs to be stopped.
+the partition executes in order: rows have one writer, and no worker has to be stopped.
 """
 
 import time
@@ -30,7 +30,7 @@ _POLL_S = 0.2
 def request_rebuild(
     kafka: KafkaConfig, since_ms: int, partitions: Collection[int] | None = None
 ) -> Offsets:
-    """Ask for a rebuild of ``partitions``, or all; return where each finds the command.
+    """Request a rebuild of ``partitions``, or all; return the command's offset in each.
 
     Raises ``ValueError`` where there is no such topic.
     """
@@ -46,14 +46,14 @@ def request_rebuild(
             "`srp4ctr stream run` makes it"
         )
     payload = encode_command(command)
-    asked = numbers if partitions is None else sorted(partitions)
+    partitions = numbers if partitions is None else sorted(partitions)
     return _sent(
-        kafka, [{"key": COMMAND_KEY, "value": payload, "partition": n} for n in asked]
+        kafka, [{"key": COMMAND_KEY, "value": payload, "partition": n} for n in partitions]
     )
 
 
-def request_forgetting(kafka: KafkaConfig, user_id: str) -> Offsets:
-    """Ask to forget all that ``user_id`` did until now; return where that stands.
+def request_erasure(kafka: KafkaConfig, user_id: str) -> Offsets:
+    """Request erasure of all that ``user_id`` did until now; return the request's offset.
 
     Raises ``ValueError`` for what cannot be a user's id.
     """
@@ -74,7 +74,7 @@ def wait_until_read(
 ) -> int:
     """Return how many of ``offsets`` the group has committed: all, or some at the timeout.
 
-    ``report`` hears how many more there are.
+    Calls ``report`` with how many more there are.
     """
     consumer = connect(KafkaConsumer, kafka, group_id=group_id, enable_auto_commit=False)
     deadline = time.monotonic() + timeout_s

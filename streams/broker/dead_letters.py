@@ -1,7 +1,7 @@
-"""Dead letters → the stream, after what they were rejected for has been mended.
+"""Dead letters → the stream, after what they were rejected for is fixed.
 
-In: ``behavior-events.dlq`` as a queue, read by a group of its own. Out: what today's rules
-accept, on its topic, under its key, with its own timestamp; the rest at the queue's end.
+In: ``behavior-events.dlq`` as a queue, read by a group of its own. Out: what the current
+rules accept, on its topic, under its key, with its own timestamp; the rest at the end.
 """
 
 from collections import Counter
@@ -27,11 +27,11 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """A rejected record, and what today's rules make of it."""
+    """A rejected record, and its event where the current rules accept it."""
 
     record: Any
     reason: str
-    """Why it was rejected; empty where nobody said."""
+    """Why it was rejected; empty where no header says it."""
     known_at_ms: int
     """Its own timestamp in the stream; of a letter without one, the dead letter's."""
     event: Event | None
@@ -47,10 +47,10 @@ class ReplayReport:
 
 
 def read_letter(record: Any) -> DeadLetter:
-    """Judge a record of the dead-letter topic anew, as of when it came to the stream.
+    """Decode a record of the dead-letter topic again, as of when it came to the stream.
 
     Its topic and key do not matter: an event says where it belongs. A truncated one is
-    no event any more, whatever its first bytes say.
+    no event any more.
     """
     headers = dict(record.headers or ())
     sent_ms = _number(headers.get("source_timestamp"))
@@ -72,7 +72,7 @@ def replay_rejected(
     """Go once through the dead letters that were there at the start; return the counts.
 
     ``dry_run`` publishes and commits nothing. After a crash between publication and
-    commit some events come twice: their identity tells. One replay at a time. Raises
+    commit some events come twice, and count once. One replay at a time. Raises
     ``ValueError`` where no broker answers, ``RuntimeError`` for what it does not take.
     """
     report = ReplayReport()
@@ -96,7 +96,7 @@ def replay_rejected(
 
 
 def _publish(letter: DeadLetter, publisher: EventPublisher) -> None:
-    """Send the event where it belongs, or the letter to the end of the queue."""
+    """Send the event to its topic, or the letter to the end of the queue."""
     record, event = letter.record, letter.event
     if event is not None:
         publisher.send(
@@ -111,7 +111,7 @@ def _publish(letter: DeadLetter, publisher: EventPublisher) -> None:
 
 
 class _Queue:
-    """The dead letters between what the group has committed and today's end."""
+    """The dead letters between what the group has committed and the current end."""
 
     def __init__(self, kafka: KafkaConfig, group_id: str) -> None:
         # Partitions are taken, not assigned by the group: a killed replay leaves no
@@ -144,7 +144,7 @@ class _Queue:
             ]
 
     def commit(self) -> None:
-        """Say that everything yielded so far is dealt with."""
+        """Commit everything yielded so far."""
         self._consumer.commit(
             {
                 source: OffsetAndMetadata(min(self._position(source), end), "", -1)
@@ -153,7 +153,7 @@ class _Queue:
         )
 
     def close(self) -> None:
-        """Leave the broker."""
+        """Disconnect."""
         self._consumer.close()
 
     def _position(self, source: TopicPartition) -> int:

@@ -73,14 +73,14 @@ class EventPublisher:
         )
         self._failure: BaseException | None = None
         self.published = 0
-        """Messages handed to the broker so far."""
+        """Messages sent to the broker so far."""
         self.withheld = 0
-        """What was no event, and might have held an id that has a pseudonym."""
+        """Messages that were no event and might have held a user's id."""
 
     def publish(self, event: Event, *, backfill: bool = False) -> None:
         """Send ``event``, known now or, with ``backfill``, since it happened.
 
-        Raises the error of an earlier event that the broker did not take.
+        Raises the error of an earlier event that the broker refused.
         """
         hidden = self._pseudonyms.hide(event) if self._pseudonyms else event
         self._send_event(hidden, encode(hidden), backfill)
@@ -88,11 +88,11 @@ class EventPublisher:
     def publish_raw(
         self, payload: bytes, *, key: bytes | None = None, backfill: bool = False
     ) -> None:
-        """Send ``payload`` where its event belongs.
+        """Send ``payload`` to the topic of its event.
 
-        What is no event goes to ``behavior-events`` under ``key`` all the same: the worker
-        rejects it where everyone can see it. With pseudonyms it is withheld, and of an
-        event goes what its type declares.
+        What is no event goes to ``behavior-events`` under ``key``: the worker rejects it
+        as a dead letter. With pseudonyms it is withheld, and an event is sent with the
+        declared fields only.
         """
         event = decode(payload, _now_ms())
         if not isinstance(event, RejectedEvent):
@@ -111,7 +111,7 @@ class EventPublisher:
         self._raise_failure()
 
     def close(self) -> None:
-        """Flush and leave the broker."""
+        """Flush and disconnect."""
         try:
             self.flush()
         finally:
@@ -128,7 +128,7 @@ class EventPublisher:
     ) -> None:
         if kind is None:
             self.close()
-        else:  # the caller's error matters more than what is still in flight
+        else:  # the caller's error matters more than unsent events
             self._producer.close(timeout=1.0)
 
     def send(
@@ -146,7 +146,7 @@ class EventPublisher:
         sent = self._producer.send(
             topic, payload, key, headers=list(headers), timestamp_ms=at_ms
         )
-        sent.add_errback(self._remember)
+        sent.add_errback(self._keep_failure)
         self.published += 1
 
     def _send_event(self, event: Event, payload: bytes, backfill: bool) -> None:
@@ -154,7 +154,7 @@ class EventPublisher:
         headers = BACKFILL_HEADERS if backfill else ()
         self.send(event_topic(event), payload, event_key(event), at_ms, headers)
 
-    def _remember(self, error: BaseException) -> None:
+    def _keep_failure(self, error: BaseException) -> None:
         self._failure = self._failure or error
 
     def _raise_failure(self) -> None:

@@ -1,4 +1,4 @@
-"""The project's topics: created once, left alone afterwards."""
+"""Creates the project's topics, once, and returns what groups have committed of them."""
 
 from collections.abc import Collection
 from contextlib import suppress
@@ -20,11 +20,11 @@ from srp4ctr.streams.events.schema import (
 # Brokers delete by the records' timestamps, which a backfill sets to when things
 # happened: with the usual seven days a year's history would be gone when it arrives.
 _KEEP = {"retention.ms": "-1"}
-# Far above what an event may be: a producer's mistake should reach the dead letters, with
-# its reason, rather than be refused by a broker that does not say whose event it was.
+# Far above an event's size: a producer's mistake should become a dead letter, with its
+# reason, rather than be refused by a broker that does not say whose event it was.
 _MAX_MESSAGE_BYTES = 2 * 1024 * 1024
-# An event is judged by its record's time, and so is what is known when: a record from the
-# future would be seen by requests before it. As far ahead as an event's own clock may be.
+# An event is checked against its record's time, and training knows it from then on: so a
+# record may be no further ahead than an event's own clock.
 _NO_FUTURE = {"message.timestamp.after.max.ms": str(MAX_CLOCK_SKEW_MS)}
 _MAX_REJECTED_BYTES = 4 * 1024 * 1024  # the largest message plus headers must fit
 _TOPIC_SETTINGS = {
@@ -40,7 +40,7 @@ _TOPIC_SETTINGS = {
 
 
 PUBLISHED_TOPICS = (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC)
-"""What a producer writes, and under ACLs all that it sees."""
+"""The topics that a producer writes; under ACLs it sees no others."""
 
 
 def ensure_topics(
@@ -64,8 +64,8 @@ def ensure_topics(
 def committed_offsets(kafka: KafkaConfig, group_id: str, topic: str) -> dict[int, int]:
     """Return the next offset of each partition of ``topic`` that the group has committed.
 
-    Raises kafka-python's error while the group's coordinator is still loading, of which
-    aiokafka says that nothing was committed.
+    Raises kafka-python's error while the group's coordinator is still loading; aiokafka
+    returns then that nothing was committed.
     """
     admin = connect(KafkaAdminClient, kafka)
     try:

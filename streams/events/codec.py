@@ -4,8 +4,10 @@ In: the raw value of a record. Out: an event, or ``RejectedEvent`` with a reason
 a short fixed list (it becomes a metric's label) and a sentence for a person.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 import msgspec
 
@@ -22,15 +24,10 @@ MAX_MESSAGE_BYTES = 64 * 1024  # an event of this schema with long ids is under 
 # 1e11 is March 1973 in milliseconds and the year 5138 in seconds.
 MIN_OCCURRED_AT_MS = 100_000_000_000
 MAX_CLOCK_SKEW_MS = 5 * 60 * 1000  # a phone's clock may be minutes ahead, not hours
-
-
 _YEAR_S = 365 * 24 * 3600
-
 # No producer's record has it: an event's key is its user, anything else is rejected.
 COMMAND_KEY = b"\0command"
-
-
-# A record that has it tells of the past: how late it is says nothing of the stream.
+# A record with this header is of the past: its age says nothing of the stream.
 BACKFILL_HEADER = "backfill"
 
 
@@ -56,6 +53,57 @@ class RejectedEvent:
     detail: str
 
 
+class Record(Protocol):
+    """What is needed of a Kafka record; aiokafka's fits."""
+
+    @property
+    def topic(self) -> str:
+        """Where it was read."""
+
+    @property
+    def partition(self) -> int:
+        """Where it was read."""
+
+    @property
+    def offset(self) -> int:
+        """Where it was read."""
+
+    @property
+    def timestamp(self) -> int:
+        """UTC milliseconds; -1 where the producer's protocol is too old to have one."""
+
+    @property
+    def key(self) -> bytes | None:
+        """Raw bytes."""
+
+    @property
+    def value(self) -> bytes | None:
+        """Raw bytes."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]:
+        """Names and raw bytes."""
+
+
+class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """An event and where the log holds it."""
+
+    event: UserEvent
+    offset: int
+    known_at_ms: int
+    """The record's timestamp: when the event became known."""
+    is_backfilled: bool = False
+    """Its record has ``BACKFILL_HEADER``: it was published long after it happened."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedRecord:
+    """A record that is not an event, with the reason."""
+
+    record: Record
+    rejected: RejectedEvent
+
+
 _EVENT_TYPES = ("behavior", "click", "forget", "impression", "item")
 _decoder = msgspec.json.Decoder(Event)
 _command_decoder = msgspec.json.Decoder(Rebuild)
@@ -70,9 +118,9 @@ def encode(event: Event) -> bytes:
 def decode(payload: bytes | None, now_ms: int) -> Event | RejectedEvent:
     """Return the event in ``payload``, or why there is none; never raises.
 
-    ``now_ms`` is when the message became known (its record's timestamp, no reader's
-    clock, so that every reader decides alike): an event more than five minutes after it
-    is rejected.
+    ``now_ms`` is when the message became known (its record's timestamp and no reader's
+    clock, so that all readers agree): an event more than five minutes after it is
+    rejected.
     """
     if payload is None:
         return RejectedEvent(reason=Reason.BROKEN_JSON, detail="the message is empty")
@@ -133,6 +181,21 @@ def decode_item_update(
     return _check_key(key, event.item_id, "item_id") or event
 
 
+def decode_record(record: Record) -> LoggedEvent | Rebuild | RejectedRecord:
+    """Return the event or command of a ``behavior-events`` record, or why it has none."""
+    if command := decode_command(record.value, record.key):
+        return command
+    event = decode_user_event(record.value, record.key, record.timestamp)
+    if isinstance(event, RejectedEvent):
+        return RejectedRecord(record=record, rejected=event)
+    return LoggedEvent(
+        event=event,
+        offset=record.offset,
+        known_at_ms=record.timestamp,
+        is_backfilled=any(name == BACKFILL_HEADER for name, _ in record.headers),
+    )
+
+
 def event_key(event: Event) -> bytes:
     """Return the Kafka key of ``event``: its user, or the item of an update."""
     item_or_user = event.item_id if isinstance(event, ItemUpdate) else event.user_id
@@ -152,7 +215,7 @@ def _check_key(key: bytes | None, expected: str, field: str) -> RejectedEvent | 
 
 
 def _refused(message: str) -> RejectedEvent:
-    """Sort msgspec's message into our list of reasons."""
+    """Return the rejection with the ``Reason`` of msgspec's message."""
     if "missing required field `type`" in message or message.endswith("`$.type`"):
         detail = f"{message}; known: {', '.join(_EVENT_TYPES)}"
         return RejectedEvent(reason=Reason.UNKNOWN_TYPE, detail=detail)

@@ -19,7 +19,7 @@ from srp4ctr.streams.events.codec import RejectedEvent, decode
 from srp4ctr.streams.events.pseudonymization import Pseudonyms
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
-MAX_BAD_LINES = 1000  # a report with more is not read by anyone
+MAX_BAD_LINES = 1000  # nobody reads a longer report
 _BATCH_ROWS = 10_000
 
 
@@ -42,7 +42,7 @@ class BadLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishCount:
-    """How many messages the broker has taken, and how many bad lines it did not get."""
+    """How many messages were acknowledged, and how many bad lines were withheld."""
 
     published: int
     withheld: int

@@ -1,6 +1,6 @@
 """The events' types → what producers in any language read: JSON Schema and AsyncAPI.
 
-In: the types of ``events.py``. Out: ``schema/events.schema.json`` and
+In: the types of ``schema.py``. Out: ``schema/events.schema.json`` and
 ``schema/asyncapi.json``; a test holds the files to the types.
 """
 

@@ -1,9 +1,9 @@
 """User ids → pseudonyms, where they leave the producer: the same id, the same pseudonym.
 
 In: an id and a secret key. Out: HMAC-SHA256 of it, 128 bits: among a billion users the
-odds that any two share one are 1.5 in 10^21. Whoever has the key can try ids out; whoever
-has not sees nothing but who acted twice. Only ``user_id`` is replaced: what a producer
-writes into ``request_id``, ``context`` or ``event_id`` stays.
+odds that any two share one are 1.5 in 10^21. With the key one can try ids out; without it
+one sees only that a user acted twice. Only ``user_id`` is replaced: what a producer writes
+into ``request_id``, ``context`` or ``event_id`` stays.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ MIN_KEY_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Pseudonyms:
-    """Replaces user ids by what only the holder of ``key`` can make of them."""
+    """Replaces user ids by pseudonyms that only the holder of ``key`` can compute."""
 
     key: bytes = field(repr=False)
 
@@ -36,7 +36,7 @@ class Pseudonyms:
     def of(self, user_id: str) -> str:
         """Return the pseudonym of ``user_id``: ``p-`` and 32 hexadecimal digits.
 
-        A probe keeps its name: it is no person.
+        The probe's users keep their names: they are no persons.
         """
         if user_id.startswith(INTERNAL_PREFIX):
             return user_id

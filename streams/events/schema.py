@@ -14,17 +14,17 @@ ITEMS_TOPIC = "items"
 REJECTED_TOPIC = "behavior-events.dlq"
 LABELS_TOPIC = "impression-labels"
 
-# A user of that prefix is no person: training leaves it out.
+# A user with this prefix is no person: training leaves it out.
 INTERNAL_PREFIX = "srp4ctr-"
-SYNTHETIC_USERS = f"{INTERNAL_PREFIX}probe-"  # who probe the whole path
-FORGOTTEN_USER = (
-    f"{INTERNAL_PREFIX}forgotten"  # in the raw log alone: whose rows were erased
-)
+SYNTHETIC_USERS = f"{INTERNAL_PREFIX}probe-"  # of the end-to-end probe
+# In the raw log only: the user of rows that were anonymized.
+FORGOTTEN_USER = f"{INTERNAL_PREFIX}forgotten"
 
 MAX_ID_LENGTH = 256  # a longer id is a bug of its producer: real ids are under 64
 MAX_ATTRIBUTES = 32
 MAX_ATTRIBUTE_VALUES = 64
 MAX_CONTEXT_FIELDS = 32
+_SAMPLE_PARTS = 1_000_000
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 Millis = Annotated[
@@ -92,9 +92,9 @@ class Forget(msgspec.Struct, tag="forget", frozen=True, kw_only=True, omit_defau
 
 
 class Rebuild(msgspec.Struct, tag="rebuild", frozen=True, kw_only=True, omit_defaults=True):
-    """An operator's command to a partition: fold what came since ``since_ms`` anew.
+    """An operator's command to a partition: rebuild the rows from ``since_ms`` on.
 
-    No event: it stands in every partition, under a key that no user has.
+    No event: it is in every partition, under a key that no user has.
     """
 
     event_id: Id
@@ -130,8 +130,16 @@ def item_key(item_id: str) -> int:
     return signed or 1
 
 
+def in_sample(name: str, share: float) -> bool:
+    """Return whether ``name`` is in a sample of ``share`` of all names.
+
+    The same in every process and release; a greater share has all of a smaller one.
+    """
+    return item_key(name) % _SAMPLE_PARTS < share * _SAMPLE_PARTS
+
+
 # Codes 1..15 are named; any other action falls in one of 16 hashed codes, so that a
-# producer may add an action without asking anyone. 0 pads.
+# producer may add an action without a new release. 0 pads.
 NAMED_ACTIONS = (
     "click",
     "view",

@@ -1,8 +1,8 @@
-"""Many small files of the raw log → few big ones with the same rows, beside who reads.
+"""Many small files of the raw log → few big ones with the same rows, compacted online.
 
 A file a partition every two seconds keeps the log fresh, and each costs every reader half a
-millisecond. The writer, who alone adds to a partition, merges what it has committed. What
-it read may be erased or removed meanwhile: then nothing happens, and it is tried again.
+millisecond. The writer merges what it has committed: nobody else adds to a partition. What
+it read may be erased or removed meanwhile: then nothing is merged, and it is tried again.
 """
 
 import logging
@@ -25,7 +25,7 @@ from srp4ctr.streams.raw_log.log_files import (
     sync_folder,
     write_unfinished,
 )
-from srp4ctr.streams.raw_log.log_lock import taking_away
+from srp4ctr.streams.raw_log.log_lock import removing
 
 MAX_ROWS = 131_072  # of a file: what pyarrow reads at once
 MAX_FILES = 256  # at once: the writer consumes nothing meanwhile (1 s on a slow disk)
@@ -45,15 +45,15 @@ class _Counted:
 def merge_some(
     log_dir: Path, topic: str, partition: int, committed: int
 ) -> list[Path] | None:
-    """Put one file in the place of some and return those; [] where there are none to merge.
+    """Replace some files by one and return them; [] where there are none to merge.
 
-    None where it cannot be done now: somebody reads the log, or has changed a file. Only
-    what is before ``committed`` is merged, each date by itself, and no file that tells what
-    another tells too. A crash leaves old files beside the new one at worst.
+    None where it cannot be done now: the log is being read, or a file has changed. Only
+    what is before ``committed`` is merged, each date by itself, and no file that overlaps
+    another. A crash leaves old files next to the new one at worst.
     """
-    with taking_away(log_dir) as is_alone:
-        if not is_alone:
-            return None  # before the work, which would be in vain
+    with removing(log_dir) as is_exclusive:
+        if not is_exclusive:
+            return None  # before the work: it would be wasted
     paths = _next(files_of(log_dir, topic, partition), committed, schema_of(topic))
     if not paths:
         return []
@@ -65,14 +65,14 @@ def merge_some(
 
 
 def _merge(log_dir: Path, topic: str, paths: Sequence[Path]) -> bool:
-    """Put one file in the place of ``paths``, or return False and leave them."""
+    """Replace ``paths`` by one file, or return False and leave them."""
     stamps = [_stamp(path) for path in paths]  # before their rows
     merged = pa.concat_tables(_whole(path, schema_of(topic)) for path in paths)
     target = paths[0].with_name(_name(paths))
     unfinished = write_unfinished(target, merged)
     try:
-        with taking_away(log_dir) as is_alone:
-            if not is_alone or [_stamp(path) for path in paths] != stamps:
+        with removing(log_dir) as is_exclusive:
+            if not is_exclusive or [_stamp(path) for path in paths] != stamps:
                 return False
             unfinished.replace(target)
             sync_folder(target.parent)
@@ -87,8 +87,8 @@ def _next(files: Sequence[Path], committed: int, schema: Any) -> list[Path]:
     """Return the first files that are worth merging."""
     for run in _runs(files, committed):
         for chunk in _chunks(run, schema):
-            # What is bigger than all that would be added waits for more: each row is then
-            # rewritten a few times, however few come.
+            # A file that is bigger than all that would be added waits for more: so each row
+            # is rewritten only a few times, however slowly they come.
             while len(chunk) > 1 and chunk[0].rows > sum(each.rows for each in chunk[1:]):
                 chunk = chunk[1:]
             if len(chunk) > 1:
@@ -127,9 +127,9 @@ def _counted(path: Path, schema: Any) -> _Counted | None:
     try:
         found = pq.read_metadata(path)
     except FileNotFoundError:
-        raise  # its date was removed: the others have to be listed again
+        raise  # its date was removed: list the others again
     except (OSError, pa.ArrowException) as error:
-        _say_unreadable(path, repr(error))
+        _warn_unreadable(path, repr(error))
         return None
     # What a newer release wrote is not lost to an older one.
     is_known = {*found.schema.to_arrow_schema().names} <= {*schema.names}
@@ -137,8 +137,8 @@ def _counted(path: Path, schema: Any) -> _Counted | None:
 
 
 @cache  # once
-def _say_unreadable(path: Path, why: str) -> None:
-    _log.warning("%s stays as it is, for it cannot be read: %s", path, why)
+def _warn_unreadable(path: Path, why: str) -> None:
+    _log.warning("%s cannot be read and is not merged: %s", path, why)
 
 
 def _whole(path: Path, schema: Any) -> Any:

@@ -1,8 +1,8 @@
-"""Files of the raw log that tell the same twice → those of which each offset is in one.
+"""Files of the raw log that overlap → those of which each offset is in one.
 
-A writer that stood still past its session, and has lost its partitions without knowing,
-ends its files all the same; one that dies while it merges leaves the small files beside the
-big one. The next to prepare the partition finds them beside others.
+A writer that was suspended past its session, and has lost its partitions without knowing,
+finishes its files all the same; one that crashes while it merges leaves the small files
+next to the big one. The partition's next writer removes the duplicates.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,10 +16,10 @@ from srp4ctr.streams.raw_log.log_lock import reading
 _Range = tuple[int, int]  # first and last offset, as the files' names have them
 
 
-def remove_repeated(log_dir: Path, topic: str, partition: int) -> list[Path]:
+def remove_duplicates(log_dir: Path, topic: str, partition: int) -> list[Path]:
     """Remove files of which others hold every row, and return them; no row is lost."""
     removed: list[Path] = []
-    with reading(log_dir):  # who has lost the partition may be merging what we keep
+    with reading(log_dir):  # a writer that lost the partition may be merging what we keep
         for files in overlapping(files_of(log_dir, topic, partition)):
             ranges: dict[_Range, list[Path]] = {}
             for path in files:

@@ -18,7 +18,7 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from srp4ctr.streams.raw_log.log_lock import reading, taking_away
+from srp4ctr.streams.raw_log.log_lock import reading, removing
 from srp4ctr.streams.raw_log.row_schema import COLUMNS, Kind, Row
 
 _ARROW_TYPES: Mapping[Kind, Any] = {
@@ -28,7 +28,7 @@ _ARROW_TYPES: Mapping[Kind, Any] = {
     "flag": pa.bool_(),
 }
 _MS_PER_DAY = 86_400_000
-_REMOVED = ".removed-"  # begins what was a date's folder, and is nobody's any more
+_REMOVED = ".removed-"  # prefix of a date's folder that is no longer in the log
 _ROWS_AT_ONCE = 8192  # as Python objects some 10 MB
 
 
@@ -85,19 +85,19 @@ def remove_uncommitted(
 
 
 def remove_unfinished(log_dir: Path, topic: str, partition: int) -> None:
-    """Remove what a kill left of a partition's files; nothing while anybody reads.
+    """Remove what a kill left of a partition's files; nothing while the log is read.
 
-    That may be who erases, with a file in hand. A writer that has lost the partition, and
-    loses one here, writes it again.
+    A reader may be an erasure with an unfinished file. A writer that has lost the
+    partition, and loses one here, writes it again.
     """
     left = list(unfinished_files(log_dir, topic, str(partition)))
-    with taking_away(log_dir) as is_alone:
-        for path in left if is_alone else ():
+    with removing(log_dir) as is_exclusive:
+        for path in left if is_exclusive else ():
             path.unlink(missing_ok=True)
 
 
 def unfinished_files(log_dir: Path, topic: str, partition: str = "*") -> Iterator[Path]:
-    """Yield what is being written, or was when its writer died."""
+    """Yield what is being written, or was when its writer crashed."""
     yield from (log_dir / topic).glob(f"date=*/{partition}-*.tmp")
 
 
@@ -122,7 +122,7 @@ def read_files(
 
 
 def _rows_once(paths: Sequence[Path]) -> Iterator[list[dict[str, Any]]]:
-    if len(paths) == 1:  # in order as it was written, and maybe of many merged ones
+    if len(paths) == 1:  # in order as it was written, and maybe large
         for batch in pq.ParquetFile(paths[0]).iter_batches(_ROWS_AT_ONCE):
             yield batch.to_pylist()
         return
@@ -165,7 +165,7 @@ def known_ms(log_dir: Path, topic: str, partition: int, offset: int) -> int | No
 def remove_before(log_dir: Path, day: date) -> list[Path] | None:
     """Remove the folders of the dates before ``day`` and return them.
 
-    None, and nothing is removed, while anybody reads. What a kill left is removed as well.
+    None, and nothing is removed, while the log is read. What a kill left is removed too.
     """
     folders: Iterable[Path] = log_dir.glob("*/date=*")
     old = sorted(path for path in folders if path.name < f"date={day.isoformat()}")
@@ -177,15 +177,15 @@ def remove_before(log_dir: Path, day: date) -> list[Path] | None:
 
 
 def _set_aside(log_dir: Path, folders: Sequence[Path]) -> bool:
-    """Take ``folders`` out of the log, or return False where somebody reads it.
+    """Take ``folders`` out of the log, or return False while it is read.
 
     Renamed only: to remove their files takes seconds, for which readers would wait.
     """
-    with taking_away(log_dir, without_locks=True) as is_alone:
-        for path in folders if is_alone else ():
+    with removing(log_dir, without_locks=True) as is_exclusive:
+        for path in folders if is_exclusive else ():
             with suppress(FileNotFoundError):  # another worker was faster
                 path.rename(path.with_name(f"{_REMOVED}{uuid4().hex}"))
-    return is_alone
+    return is_exclusive
 
 
 def covered_offsets(log_dir: Path, topic: str, partition: int) -> tuple[int, int]:
@@ -218,7 +218,7 @@ def _write_table(path: Path, table: Any) -> None:
 
 
 def write_unfinished(path: Path, table: Any) -> Path:
-    """Return where ``table`` is on disk, for who will rename it to ``path``."""
+    """Write ``table`` to disk and return where; the caller renames it to ``path``."""
     # A name of its own: a writer that has lost the partition may be at the same range.
     unfinished = path.with_suffix(f".{uuid4().hex}.tmp")
     try:

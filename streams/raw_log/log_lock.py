@@ -1,8 +1,8 @@
-"""The raw log's lock: readers share it; who takes files away must have it alone.
+"""The raw log's lock: readers share it; removing files needs it exclusively.
 
-Merging and the retention take away files that a reader may have listed and not yet read.
-Who takes away waits for nobody, and holds the lock no longer than names are removed (10 ms
-for 256). The kernel takes the lock from a process that dies.
+Merging and the retention remove files that a reader may have listed and not yet read. They
+never wait for the lock, and hold it no longer than names are removed (10 ms for 256). The
+kernel releases the lock of a process that ends.
 """
 
 import errno
@@ -24,8 +24,8 @@ _log = logging.getLogger(__name__)
 def reading(log_dir: Path) -> Iterator[None]:
     """Hold the lock with other readers while the block lists files and reads them.
 
-    Goes on without where there is none to be had: an absent log, a folder that we may not
-    write to before its writer made the file, a file system that knows no locks.
+    Goes on without it where there is none: an absent log, a folder that we may not write
+    to before its writer made the file, a file system without locks.
     """
     descriptor = None
     with suppress(OSError):
@@ -38,40 +38,40 @@ def reading(log_dir: Path) -> Iterator[None]:
 
 
 @contextmanager
-def taking_away(log_dir: Path, *, without_locks: bool = False) -> Iterator[bool]:
-    """Yield whether the block may take files away: nobody reads until it ends.
+def removing(log_dir: Path, *, without_locks: bool = False) -> Iterator[bool]:
+    """Yield whether the block may remove files: nobody reads until it ends.
 
-    Never waits. Where the file system knows no locks nobody can tell, and the answer is
-    ``without_locks``. Raises ``OSError`` where the lock cannot be opened.
+    Never waits. On a file system without locks it yields ``without_locks``. Raises
+    ``OSError`` where the lock cannot be opened.
     """
     descriptor = _opened(log_dir)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_alone = True
+            is_exclusive = True
         except BlockingIOError:
-            is_alone = False
+            is_exclusive = False
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-            _say_no_locks(log_dir)
-            is_alone = without_locks
-        yield is_alone
+            _warn_no_locks(log_dir)
+            is_exclusive = without_locks
+        yield is_exclusive
     finally:
         _close(descriptor)
 
 
 @cache  # once
-def _say_no_locks(log_dir: Path) -> None:
+def _warn_no_locks(log_dir: Path) -> None:
     _log.warning(
         "the file system of %s knows no locks: its small files are not merged, and the "
-        "retention removes old dates whoever reads them",
+        "retention removes old dates while they are read",
         log_dir,
     )
 
 
 def _opened(log_dir: Path) -> int:
-    """Return a descriptor of the lock's own: one that is shared would share the lock."""
+    """Return a new descriptor of the lock file: a shared one would share the lock."""
     try:
         return os.open(log_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError:  # another user's, or mounted read-only
@@ -80,6 +80,6 @@ def _opened(log_dir: Path) -> int:
 
 def _close(descriptor: int | None) -> None:
     if descriptor is not None:
-        with suppress(OSError):  # a file system that knows no locks
-            fcntl.flock(descriptor, fcntl.LOCK_UN)  # whoever was forked has it open too
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a forked process has it open too
         os.close(descriptor)

@@ -1,8 +1,8 @@
 """The raw log: every event, item update and label → date-partitioned Parquet.
 
-In: the three topics, in a consumer group of its own. Out: the offline truth from which
-training reads; a file is on disk before its offsets are committed, and what a crash
-left uncommitted is removed and written again. Committed files are merged as they grow many.
+In: the three topics, in a consumer group of its own. Out: the files from which training
+reads; a file is on disk before its offsets are committed, and what a crash left
+uncommitted is removed and written again. Committed files are merged when there are many.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import pyarrow as pa
 from aiokafka import TopicPartition
@@ -20,9 +20,10 @@ from prometheus_client import Counter
 
 from srp4ctr.streams.broker.batch_consumer import BatchConsumer
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.streams.events.codec import Record
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
 from srp4ctr.streams.raw_log.compaction import merge_some
-from srp4ctr.streams.raw_log.duplicate_rows import remove_repeated
+from srp4ctr.streams.raw_log.duplicate_rows import remove_duplicates
 from srp4ctr.streams.raw_log.log_files import (
     OffsetRange,
     files_of,
@@ -32,18 +33,18 @@ from srp4ctr.streams.raw_log.log_files import (
     write_range,
 )
 from srp4ctr.streams.raw_log.row_schema import Row, row_of
-from srp4ctr.streams.state.partition_state import Record
 
 LOGGED = Counter("srp4ctr_log_rows_total", "Rows written to the raw log", ["topic"])
 MERGED = Counter(
     "srp4ctr_log_files_merged_total",
-    "Files of the raw log that bigger ones took the place of",
+    "Files of the raw log that were merged into bigger ones",
     ["topic"],
 )
 
 _EXPIRE_EVERY_S = 3600.0
 _MERGE_AT = 128  # files of a partition: at one each 2 s, what comes in 4 minutes
-_AGAIN_S = 10.0  # until what a reader, or an error, was in the way of is tried again
+_AGAIN_S = 10.0  # until tidying that a reader or an error prevented is retried
+_Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ LOGGED_TOPICS = (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC)
 
 @dataclass(slots=True)
 class _Unwritten:
-    """What was taken of a partition since its last file."""
+    """The rows of a partition since its last file."""
 
     start: int
     end: int
@@ -64,13 +65,13 @@ class _Written:
     """What is on disk of a partition."""
 
     committed: int
-    """The next offset: files before it are the group's."""
+    """The next offset: files before it are committed."""
     files: int
-    """Since all that could be merged was."""
+    """Their number since the last merge."""
 
 
 class EventLogWriter(BatchConsumer):
-    """Writes the raw log; closes files after so many records or seconds; merges them."""
+    """Writes the raw log: closes a file when it is full or old enough; merges files."""
 
     def __init__(self, kafka: KafkaConfig, config: StreamConfig, log_dir: Path) -> None:
         super().__init__(kafka, config.log_group_id, LOGGED_TOPICS, config.max_poll_records)
@@ -90,13 +91,13 @@ class EventLogWriter(BatchConsumer):
         """
         place = (self._log_dir, source.topic, source.partition)
         if committed is not None:
-            # Refused if the partition is not ours any more: one who slept since it asked
+            # Refused if the partition is not ours any more: a writer that was suspended
             # must not remove what others have written and committed.
             await self.commit({source: committed})
-            if self.has(source):
+            if self.owns(source):
                 remove_uncommitted(*place, committed)
-                await self.retry_in_thread(lambda: remove_repeated(*place))
-                await self._try(lambda: remove_unfinished(*place))
+                await self.retry_in_thread(remove_duplicates, *place)
+                await self._try(remove_unfinished, *place)
                 found = files_of(*place)
                 self._written[source] = _Written(committed=committed, files=len(found))
             return
@@ -106,12 +107,14 @@ class EventLogWriter(BatchConsumer):
                 f"group {self._config.log_group_id} has never read it. Name another "
                 "features.log_dir, or move that folder away"
             )
-        # Before the first file, so that the files of a crash find an offset to obey.
+        # Before the first file: after a crash its offset says which files to remove.
         await self.commit({source: next_offset})
-        if self.has(source):
+        if self.owns(source):
             self._written[source] = _Written(committed=next_offset, files=0)
 
-    async def take(self, source: TopicPartition, records: Sequence[Record]) -> None:
+    async def process_batch(
+        self, source: TopicPartition, records: Sequence[Record]
+    ) -> None:
         """Keep the rows of ``records``; rejected messages are not in the log."""
         first = records[0].offset
         unwritten = self._unwritten.setdefault(source, _Unwritten(first, first))
@@ -138,8 +141,8 @@ class EventLogWriter(BatchConsumer):
         written = self._written[source] = self._written.pop(source)  # the next is another
         place = (self._log_dir, source.topic, source.partition)
         began = time.monotonic()
-        merged = await self._try(lambda: merge_some(*place, written.committed))
-        # Half of the time at least is for what comes: to list 300,000 files takes 2.5 s.
+        merged = await self._try(merge_some, *place, written.committed)
+        # At least half of the time is for new records: to list 300,000 files takes 2.5 s.
         wait_s = max(time.monotonic() - began, _AGAIN_S if merged is None else 0)
         self._merges_at = time.monotonic() + wait_s
         if merged is None:
@@ -151,7 +154,7 @@ class EventLogWriter(BatchConsumer):
             _log.debug("merged %d files of %s", len(merged), source)
 
     def _is_due(self, source: TopicPartition) -> bool:
-        return self.has(source) and self._written[source].files >= _MERGE_AT
+        return self.owns(source) and self._written[source].files >= _MERGE_AT
 
     async def _expire(self) -> None:
         """Once an hour, remove the dates that are older than the retention."""
@@ -159,21 +162,28 @@ class EventLogWriter(BatchConsumer):
         if not days or time.monotonic() < self._expires_at:
             return
         oldest = datetime.now(UTC).date() - timedelta(days=days)
-        removed = await self._try(lambda: remove_before(self._log_dir, oldest))
+        removed = await self._try(remove_before, self._log_dir, oldest)
         wait_s = _AGAIN_S if removed is None else _EXPIRE_EVERY_S
         self._expires_at = time.monotonic() + wait_s
         for folder in removed or ():
             _log.info("removed %s: older than %g days", folder, days)
 
-    async def _try(self, call: Callable[[], _Result]) -> _Result | None:
-        """Return ``call()``, made in a thread; None if files were in its way.
+    async def _try(
+        self,
+        call: Callable[_Arguments, _Result],
+        *args: _Arguments.args,
+        **kwargs: _Arguments.kwargs,
+    ) -> _Result | None:
+        """Return ``call(…)``, made in a thread; None if a file caused an error.
 
-        It is tidying: whatever is wrong with what was written, more is to be written.
+        Writing goes on, for the call only tidies what is written.
         """
         try:
-            return await asyncio.to_thread(call)
+            return await asyncio.to_thread(call, *args, **kwargs)
         except (OSError, pa.ArrowException) as error:
-            _log.warning("the raw log was not tidied, again in %g s: %r", _AGAIN_S, error)
+            _log.warning(
+                "tidying the raw log failed, retrying in %g s: %r", _AGAIN_S, error
+            )
             return None
 
     async def store(self) -> None:
@@ -182,16 +192,16 @@ class EventLogWriter(BatchConsumer):
         unwritten = dict(self._unwritten)
         if not unwritten:
             return
-        await self.retry_in_thread(lambda: _write(self._log_dir, unwritten))
+        await self.retry_in_thread(_write, self._log_dir, unwritten)
         await self.commit({source: each.end + 1 for source, each in unwritten.items()})
         for source, each in unwritten.items():
             LOGGED.labels(source.topic).inc(len(each.rows))
-            if self.has(source):  # the commit was accepted
+            if self.owns(source):  # the commit was accepted
                 written = self._written[source]
                 written.committed, written.files = each.end + 1, written.files + 1
         self._unwritten.clear()
 
-    def forget(self) -> None:
+    def drop_state(self) -> None:
         """Drop what is not written: it will be read again."""
         self._unwritten.clear()
         self._written.clear()

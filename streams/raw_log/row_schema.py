@@ -10,6 +10,8 @@ from typing import Any, Literal
 import msgspec
 
 from srp4ctr.streams.events.codec import (
+    LoggedEvent,
+    Record,
     RejectedEvent,
     decode_item_update,
     decode_user_event,
@@ -26,8 +28,6 @@ from srp4ctr.streams.events.schema import (
     UserEvent,
 )
 from srp4ctr.streams.state.label_join import ImpressionLabel, decode_label
-from srp4ctr.streams.state.partition_state import Record
-from srp4ctr.streams.state.reducers import LoggedEvent
 
 Kind = Literal["text", "integer", "real", "flag"]
 Row = tuple[Any, ...]
@@ -111,7 +111,7 @@ def _event_row(record: Record) -> Row | None:
     if isinstance(event, RejectedEvent):
         return None
     shown = event if isinstance(event, Impression) else None
-    deed = event if isinstance(event, Behavior) else None
+    behavior = event if isinstance(event, Behavior) else None
     return (
         event.__struct_config__.tag,
         event.event_id,
@@ -125,8 +125,8 @@ def _event_row(record: Record) -> Row | None:
         shown and shown.score,
         shown and shown.propensity,
         _json(shown.context) if shown and shown.context else None,
-        deed and deed.action,
-        deed and deed.value,
+        behavior and behavior.action,
+        behavior and behavior.value,
         record.partition,
         record.offset,
     )

@@ -31,7 +31,7 @@ class Activity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def count(activity: Activity, *, at_ms: int, is_click: bool, offset: int) -> Activity:
-    """Return ``activity`` with one event more; an offset counted before changes nothing."""
+    """Return ``activity`` with one more event; an offset counted before changes nothing."""
     if offset <= activity.last_offset:
         return activity
     now = max(at_ms, activity.counted_at_ms)
@@ -48,6 +48,14 @@ def count(activity: Activity, *, at_ms: int, is_click: bool, offset: int) -> Act
         last_offset=offset,
         version_us=max(now * 1000, activity.version_us + 1),
     )
+
+
+def forget(activity: Activity, at_ms: int, offset: int) -> Activity:
+    """Return ``activity`` without counts; an offset counted before changes nothing."""
+    if offset <= activity.last_offset:
+        return activity
+    version_us = max(at_ms * 1000, activity.version_us + 1)
+    return Activity(last_offset=offset, version_us=version_us)
 
 
 def decayed(counts: Sequence[float], elapsed_ms: int) -> Counts:

@@ -1,4 +1,4 @@
-"""Impression → exposures: what a user was shown last, so that showing it again is known.
+"""Impression → exposures: what a user was shown last, so that repetitions are known.
 
 A set of (shown_at, item_key), of which the latest are kept: merging is idempotent,
 commutative and associative, as in ``streams.state.sequences``. Packed, oldest first.
@@ -27,7 +27,7 @@ class Exposures(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     last_offset: int = -1
     """The user's last event that was folded in when the row was last changed."""
     forgotten_at_ms: int = 0
-    """What the user was shown up to this instant is to be forgotten, whenever it comes."""
+    """Until when an erasure request of the user reaches, whenever the events come."""
 
     @property
     def elements(self) -> tuple[tuple[int, int], ...]:
@@ -59,7 +59,7 @@ def show(
 def forget(exposures: Exposures, at_ms: int, offset: int) -> Exposures:
     """Return ``exposures`` without what was until ``at_ms``, whenever it may come."""
     if at_ms <= exposures.forgotten_at_ms:
-        return exposures  # told once more
+        return exposures  # requested once more
     later = (each for each in exposures.elements if each[0] > at_ms)
     packed = b"".join(_EXPOSURE.pack(*each) for each in later)
     return _changed(exposures, packed, last_offset=offset, forgotten_at_ms=at_ms)

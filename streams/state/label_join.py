@@ -1,8 +1,7 @@
 """Impression + click → label: did the click come within the window?
 
-In: the impressions and clicks of one partition, in any order. Out: labels, the same
-whatever the order, the batches and the repetitions were. Pure: watermarks and the wall
-clock are passed in.
+In: the impressions and clicks of one partition. Out: labels, the same for out-of-order
+events, duplicates and any batches. Pure: watermarks and the wall clock are passed in.
 """
 
 import heapq
@@ -73,9 +72,9 @@ class LabelJoin:
     """The impressions and early clicks of one partition that still wait for each other.
 
     An impression is kept for the window, and then for the corrections' window, in event
-    time; a click without an impression as long as both. Beyond ``max_kept`` those whose
-    window has closed, and such clicks, are forgotten sooner, the oldest first: an open
-    window never.
+    time; a click without an impression as long as both. Beyond ``max_kept`` impressions
+    whose window has closed, and such clicks, are dropped earlier, the oldest first; one
+    whose window is open never.
     """
 
     def __init__(self, window_ms: int, correction_ms: int, max_kept: int) -> None:
@@ -84,7 +83,7 @@ class LabelJoin:
         self._max_kept = max_kept
         self._kept: dict[_Key, _Kept] = {}
         self._early_clicks: dict[_Key, int] = {}
-        self._keys_of: dict[str, list[_Key]] = {}  # by user, of both: for who is forgotten
+        self._keys_of: dict[str, list[_Key]] = {}  # by user, of both: for erasure
         # Of when each is due: impressions to mature, then to leave; early clicks to leave.
         self._maturing: list[tuple[int, _Key]] = []
         self._leaving: list[tuple[int, _Key]] = []
@@ -93,9 +92,9 @@ class LabelJoin:
         self._latest_record_ms = 0
         self._idle_until_ms = 0
         self.unmatched_clicks = 0
-        """Clicks that were forgotten without an impression."""
-        self.forgotten_early = 0
-        """Impressions that ``max_kept`` let go before their corrections' window closed."""
+        """Clicks that were dropped without an impression."""
+        self.dropped_early = 0
+        """Impressions that ``max_kept`` dropped before their corrections' window closed."""
 
     @property
     def watermark_ms(self) -> int:
@@ -109,7 +108,7 @@ class LabelJoin:
         return len(self._kept) + len(self._early_clicks)
 
     def has_seen(self, event: UserEvent) -> bool:
-        """Return whether ``event`` is an impression or a click that was here before."""
+        """Return whether ``event`` is an impression or a click that was added before."""
         if not isinstance(event, Impression | Click):
             return False
         key = _key(event)
@@ -119,7 +118,7 @@ class LabelJoin:
         return key in self._early_clicks if kept is None else kept.is_clicked
 
     def add(self, event: UserEvent, record_ms: int) -> list[ImpressionLabel]:
-        """Take ``event``, known since ``record_ms``; return the labels that it decides."""
+        """Add ``event``, known since ``record_ms``; return the labels that it decides."""
         self._latest_event_ms = max(self._latest_event_ms, event.occurred_at)
         self._latest_record_ms = max(self._latest_record_ms, record_ms)
         if isinstance(event, Impression):
@@ -131,7 +130,7 @@ class LabelJoin:
         return []
 
     def advance(self, idle_until_ms: int = 0) -> list[ImpressionLabel]:
-        """Return the labels whose window the watermark has closed, and forget the oldest.
+        """Return the labels whose window the watermark has closed, and drop the oldest.
 
         ``idle_until_ms`` moves the watermark of a partition in which nothing happens.
         """
@@ -141,7 +140,7 @@ class LabelJoin:
         for at_ms, key in _due(self._maturing, watermark):
             if kept := self._kept.get(key):
                 labels += self._mature(kept)
-                # One that came late gets as long for corrections as a punctual one.
+                # A late impression has as long for corrections as a punctual one.
                 until = max(at_ms, watermark) + self._correction_ms
                 heapq.heappush(self._leaving, (until, key))
         for _, key in _due(self._leaving, watermark):
@@ -152,20 +151,20 @@ class LabelJoin:
         return labels
 
     def _make_room(self) -> None:
-        """Let go of what has waited longest, first clicks that may never be claimed."""
+        """Drop what has waited longest, first the clicks without an impression."""
         while self._expiring and len(self._early_clicks) > self._max_kept:
             self._expire(heapq.heappop(self._expiring)[1])
         while self._leaving and self.waiting > self._max_kept:
-            self.forgotten_early += self._release(heapq.heappop(self._leaving)[1])
+            self.dropped_early += self._release(heapq.heappop(self._leaving)[1])
 
     def _expire(self, key: _Key) -> None:
-        """Forget an early click, unless its impression has come."""
+        """Drop an early click, unless its impression has come."""
         if self._early_clicks.pop(key, None) is not None:
             self._release(key)
             self.unmatched_clicks += 1
 
     def _release(self, key: _Key) -> bool:
-        """Forget an impression; return whether it was still kept."""
+        """Drop an impression; return whether it was still kept."""
         gone = self._kept.pop(key, None)
         keys = self._keys_of.get(key[0], [])
         if key in keys:
@@ -234,7 +233,7 @@ class LabelJoin:
         return [label]
 
     def _forget_user(self, forget: Forget) -> None:
-        """Drop what waits of the user; the times that it is due remain, of nothing."""
+        """Drop the user's impressions and clicks; their keys stay in the queues unused."""
         for key in self._keys_of.pop(forget.user_id, []):
             self._kept.pop(key, None)
             self._early_clicks.pop(key, None)
@@ -245,7 +244,7 @@ def _key(event: Impression | Click) -> _Key:
 
 
 def _unclicked(shown: Impression, due_ms: int) -> ImpressionLabel:
-    """Return the label of ``shown`` if nobody clicks; what repeats is held once."""
+    """Return the label of ``shown`` without a click; equal strings are held once."""
     return ImpressionLabel(
         request_id=sys.intern(shown.request_id),
         user_id=sys.intern(shown.user_id),

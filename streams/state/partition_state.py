@@ -1,36 +1,35 @@
 """What the worker holds of one partition between two commits.
 
-In: decoded events in offset order and the rows they touch. Out: dirty rows, decided
-labels and rejected messages, until they are stored. No I/O: ``sequence_worker.py`` does
-that.
+In: decoded events in offset order and the rows they change. Out: dirty rows, labels and
+rejected messages, until they are stored. No I/O: ``sequence_worker.py`` does that.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import (
-    BACKFILL_HEADER,
     MAX_CLOCK_SKEW_MS,
-    RejectedEvent,
-    decode_command,
-    decode_user_event,
+    LoggedEvent,
+    Record,
+    RejectedRecord,
+    decode_record,
 )
 from srp4ctr.streams.events.schema import Click, Forget, Impression, Rebuild, item_key
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.label_join import ImpressionLabel, LabelJoin
 from srp4ctr.streams.state.reducers import (
-    LoggedEvent,
+    ItemPartitionKey,
+    Rows,
     fold_activities,
     fold_exposures,
     fold_sequences,
     fold_shares,
 )
 from srp4ctr.streams.state.sequences import BehaviorSequence
-from srp4ctr.streams.state.state_store import ItemPartitionKey, Rows
 
 MAX_CACHED_ROWS = 100_000  # users, and as many items: some 200 MB at L = 50
 
@@ -40,64 +39,9 @@ _NO_EXPOSURES = Exposures()
 _Key = TypeVar("_Key")
 
 
-class Record(Protocol):
-    """What is needed of a Kafka record; aiokafka's fits."""
-
-    @property
-    def topic(self) -> str:
-        """Where it was read."""
-
-    @property
-    def partition(self) -> int:
-        """Where it was read."""
-
-    @property
-    def offset(self) -> int:
-        """Where it was read."""
-
-    @property
-    def timestamp(self) -> int:
-        """UTC milliseconds; -1 where the producer's protocol is too old to have one."""
-
-    @property
-    def key(self) -> bytes | None:
-        """Raw bytes."""
-
-    @property
-    def value(self) -> bytes | None:
-        """Raw bytes."""
-
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes]]:
-        """Names and raw bytes."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RejectedRecord:
-    """A record that is not an event, with the reason."""
-
-    record: Record
-    rejected: RejectedEvent
-
-
-def decode_record(record: Record) -> LoggedEvent | Rebuild | RejectedRecord:
-    """Return what a ``behavior-events`` record says, or why it says nothing."""
-    if command := decode_command(record.value, record.key):
-        return command
-    event = decode_user_event(record.value, record.key, record.timestamp)
-    if isinstance(event, RejectedEvent):
-        return RejectedRecord(record=record, rejected=event)
-    return LoggedEvent(
-        event=event,
-        offset=record.offset,
-        known_at_ms=record.timestamp,
-        is_backfilled=any(name == BACKFILL_HEADER for name, _ in record.headers),
-    )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingWrites:
-    """What a partition has brought since the last time that it was asked."""
+    """What a partition has to store: all since the previous ``take_pending``."""
 
     next_offset: int
     """The first offset that is not in it: what to commit once it is stored."""
@@ -114,7 +58,7 @@ class PartitionState:
         self.partition = partition
         self.next_offset = next_offset
         """The first offset that is not folded in."""
-        self._taken = next_offset
+        self._pending_from = next_offset
         self.labels = LabelJoin(
             round(config.label_window_s * 1000),
             round(config.correction_window_s * 1000),
@@ -123,25 +67,25 @@ class PartitionState:
         self.decided: list[ImpressionLabel] = []
         self.rejected: list[RejectedRecord] = []
         self.folded: list[LoggedEvent] = []
-        """The events since the last ``unstored``."""
+        """The events since the last ``take_pending``."""
         self.dirty = Rows()
-        """The rows that changed since the last ``unstored``."""
+        """The rows that changed since the last ``take_pending``."""
         self._rows = Rows()
         self._length = config.sequence_length
         self._exposure_length = config.exposure_length
-        # By user, the wishes to be forgotten: until when, and at which offset.
-        self._forgotten: dict[str, set[tuple[int, int]]] = {}
+        # By user, the erasure requests: until when, and at which offset.
+        self._erasures: dict[str, set[tuple[int, int]]] = {}
 
     @property
     def is_dirty(self) -> bool:
         """Whether there is anything to store or to commit."""
-        return self.next_offset != self._taken or bool(self.decided)
+        return self.next_offset != self._pending_from or bool(self.decided)
 
     def decode(self, records: Sequence[Record]) -> tuple[list[LoggedEvent], Rebuild | None]:
         """Return the events in ``records`` up to the first command, and that command.
 
-        Rejected records are remembered; ``next_offset`` is behind the last event or at
-        the command.
+        Keeps rejected records; ``next_offset`` moves behind the last event or to the
+        command.
         """
         events: list[LoggedEvent] = []
         for record in records:
@@ -155,7 +99,7 @@ class PartitionState:
             self.next_offset = record.offset + 1
         return events, None
 
-    def unknown(
+    def missing_rows(
         self, events: Iterable[LoggedEvent]
     ) -> tuple[set[str], set[ItemPartitionKey]]:
         """Return the users and the shares of ``events`` whose rows are not in memory."""
@@ -171,29 +115,26 @@ class PartitionState:
     def cache_rows(
         self, users: Iterable[str], shares: Iterable[ItemPartitionKey], rows: Rows
     ) -> None:
-        """Take the rows of ``users`` and ``shares`` as the store has them, or as new."""
-        self._rows.sequences |= {
-            each: rows.sequences.get(each, _NO_SEQUENCE) for each in users
-        }
-        self._rows.activities |= {
-            each: rows.activities.get(each, _NO_ACTIVITY) for each in users
-        }
-        self._rows.exposures |= {
-            each: rows.exposures.get(each, _NO_EXPOSURES) for each in users
-        }
-        self._rows.shares |= {each: rows.shares.get(each, _NO_ACTIVITY) for each in shares}
+        """Keep the rows of ``users`` and ``shares`` as the store has them, or new ones."""
+        cached = self._rows
+        for user_id in users:
+            cached.sequences[user_id] = rows.sequences.get(user_id, _NO_SEQUENCE)
+            cached.activities[user_id] = rows.activities.get(user_id, _NO_ACTIVITY)
+            cached.exposures[user_id] = rows.exposures.get(user_id, _NO_EXPOSURES)
+        for key in shares:
+            cached.shares[key] = rows.shares.get(key, _NO_ACTIVITY)
         for user_id, sequence in rows.sequences.items():
             if sequence.forgotten_at_ms:
-                wish = (sequence.forgotten_at_ms, sequence.forgotten_offset)
-                self._forgotten.setdefault(user_id, set()).add(wish)
+                erasure = (sequence.forgotten_at_ms, sequence.forgotten_offset)
+                self._erasures.setdefault(user_id, set()).add(erasure)
 
     def fold(self, events: Sequence[LoggedEvent], now_ms: int) -> None:
         """Fold ``events``, whose rows are in memory, into rows and labels."""
         counted = []
         for logged in events:
-            if self.is_forgotten(logged):
+            if self.apply_erasure(logged):
                 continue
-            if not self.labels.has_seen(logged.event):  # twice published, once counted
+            if not self.labels.has_seen(logged.event):  # published twice, counted once
                 counted.append(logged)
             self.decided += self.labels.add(logged.event, min(logged.known_at_ms, now_ms))
         self.decided += self.labels.advance()
@@ -208,7 +149,7 @@ class PartitionState:
         self.dirty.update(changed)
         self.folded += events
 
-    def unstored(self) -> PendingWrites:
+    def take_pending(self) -> PendingWrites:
         """Return what is new, once: to be stored, in this order, before it is committed."""
         new = PendingWrites(
             next_offset=self.next_offset,
@@ -217,52 +158,51 @@ class PartitionState:
             rejected=self.rejected,
             folded=self.folded,
         )
-        self._taken = self.next_offset
+        self._pending_from = self.next_offset
         self.dirty = Rows()
         self.decided, self.rejected, self.folded = [], [], []
         return new
 
     def stored_users(self, count: int) -> list[str]:
-        """Return at most ``count`` users of those whose rows ``unstored`` gave before.
+        """Return at most ``count`` users of those whose rows ``take_pending`` gave before.
 
-        The store has them, if nothing is on its way to it.
+        The store has them if no write is in progress.
         """
-        dirty = self.dirty
-        changed = dirty.sequences.keys() | dirty.activities.keys() | dirty.exposures.keys()
+        changed = self.dirty.users
         newest = islice(reversed(self._rows.sequences), count)
         return [user_id for user_id in newest if user_id not in changed]
 
-    def forget_rows(self) -> None:
+    def drop_rows(self) -> None:
         """Drop the rows in memory: the store has others now."""
         self._rows = Rows()
 
-    def is_forgotten(self, logged: LoggedEvent) -> bool:
-        """Return whether the user had asked to forget this event before it came.
+    def apply_erasure(self, logged: LoggedEvent) -> bool:
+        """Return whether an earlier erasure request of the user covers this event.
 
-        A wish is heard here: what comes after it is judged by it. To forget once more
-        what is forgotten is no news either. What came before the wish counted until then,
-        and counts again when it is read again.
+        An erasure request is kept, and applies to what comes after it; one that an
+        earlier request covers changes nothing. What came before the request was counted
+        until then, and is counted again when it is read again.
         """
-        event, wishes = logged.event, self._forgotten.get(logged.event.user_id, ())
+        event, erasures = logged.event, self._erasures.get(logged.event.user_id, ())
         is_late = any(
             event.occurred_at <= at_ms and logged.offset > offset
-            for at_ms, offset in wishes
+            for at_ms, offset in erasures
         )
         if isinstance(event, Forget) and not is_late:
-            wish = (event.occurred_at, logged.offset)
-            self._forgotten.setdefault(event.user_id, set()).add(wish)
+            erasure = (event.occurred_at, logged.offset)
+            self._erasures.setdefault(event.user_id, set()).add(erasure)
         return is_late
 
     def evict(self) -> None:
-        """Drop the rows that came first and that the store has: call it when it has all
-        that ``unstored`` gave.
+        """Drop the oldest rows beyond ``MAX_CACHED_ROWS``, but those that are dirty.
+
+        Only once the store has all that ``take_pending`` gave.
         """
-        rows, dirty = self._rows, self.dirty
-        changed = dirty.sequences.keys() | dirty.activities.keys() | dirty.exposures.keys()
-        for user_id in _oldest(rows.sequences, changed):
+        rows = self._rows
+        for user_id in _oldest(rows.sequences, self.dirty.users):
             del rows.sequences[user_id], rows.activities[user_id], rows.exposures[user_id]
-            self._forgotten.pop(user_id, None)
-        for key in _oldest(rows.shares, dirty.shares.keys()):
+            self._erasures.pop(user_id, None)
+        for key in _oldest(rows.shares, self.dirty.shares.keys()):
             del rows.shares[key]
 
 
@@ -281,7 +221,7 @@ def replay_labels(
     stored: at most the accepted skew's. Labels of that span are decided once more.
     """
     for logged in events:
-        if not state.is_forgotten(logged):
+        if not state.apply_erasure(logged):
             known_ms = min(logged.known_at_ms, now_ms)
             state.decided += state.labels.add(logged.event, known_ms)
     state.decided += state.labels.advance()

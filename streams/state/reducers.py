@@ -5,41 +5,56 @@ rows that differ. Pure and safe to repeat: an event that a row has seen changes 
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TypeVar
 
-import msgspec
+from srp4ctr.streams.events.codec import LoggedEvent
+from srp4ctr.streams.events.schema import Behavior, Click, Forget, Impression, item_key
+from srp4ctr.streams.state import counters, exposures, sequences
+from srp4ctr.streams.state.counters import Activity
+from srp4ctr.streams.state.exposures import Exposures
+from srp4ctr.streams.state.sequences import BehaviorSequence
 
-from srp4ctr.streams.events.schema import (
-    Behavior,
-    Click,
-    Forget,
-    Impression,
-    UserEvent,
-    item_key,
-)
-from srp4ctr.streams.state.counters import Activity, count
-from srp4ctr.streams.state.exposures import Exposures, show
-from srp4ctr.streams.state.exposures import forget as forget_exposures
-from srp4ctr.streams.state.sequences import BehaviorSequence, element_of, forget, merge
-from srp4ctr.streams.state.state_store import ItemPartitionKey
+ItemPartitionKey = tuple[int, int]
+"""An item's key and a partition: an item has events in every partition, so that one row
+could not carry one "last offset". Each partition keeps its own share; readers add them."""
 
 _Key = TypeVar("_Key", str, ItemPartitionKey)
 _Row = TypeVar("_Row", BehaviorSequence, Activity, Exposures)
 
 
-class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """An event and where the log holds it."""
+@dataclass(slots=True, kw_only=True)
+class Rows:
+    """Rows of users and items, by their keys; a row that is not there is not touched."""
 
-    event: UserEvent
-    offset: int
-    known_at_ms: int
-    """The record's timestamp: when the event became known."""
-    is_backfilled: bool = False
-    """It was published long after it had happened, and says so."""
+    sequences: dict[str, BehaviorSequence] = field(default_factory=dict)
+    """By user."""
+    activities: dict[str, Activity] = field(default_factory=dict)
+    """By user."""
+    exposures: dict[str, Exposures] = field(default_factory=dict)
+    """By user."""
+    shares: dict[ItemPartitionKey, Activity] = field(default_factory=dict)
+    """What one partition has seen of one item."""
+
+    @property
+    def users(self) -> set[str]:
+        """Everybody who has a row."""
+        return self.sequences.keys() | self.activities.keys() | self.exposures.keys()
+
+    def __len__(self) -> int:
+        users = len(self.sequences) + len(self.activities) + len(self.exposures)
+        return users + len(self.shares)
+
+    def update(self, other: "Rows") -> None:
+        """Add the rows of ``other``, which replace those of the same keys."""
+        self.sequences.update(other.sequences)
+        self.activities.update(other.activities)
+        self.exposures.update(other.exposures)
+        self.shares.update(other.shares)
 
 
 def fold_sequences(
-    sequences: Mapping[str, BehaviorSequence], batch: Iterable[LoggedEvent], length: int
+    rows: Mapping[str, BehaviorSequence], batch: Iterable[LoggedEvent], length: int
 ) -> dict[str, BehaviorSequence]:
     """Return the users' sequences that ``batch`` changes; ``length`` bounds them."""
 
@@ -48,44 +63,43 @@ def fold_sequences(
     def after(before: BehaviorSequence, logged: LoggedEvent) -> BehaviorSequence:
         event = logged.event
         if isinstance(event, Forget):
-            return forget(before, event.occurred_at, logged.offset)
+            return sequences.forget(before, event.occurred_at, logged.offset)
         assert isinstance(event, Click | Behavior)
-        return merge(before, (element_of(event),), length, logged.offset)
+        element = sequences.element_of(event)
+        return sequences.merge(before, (element,), length, logged.offset)
 
     acts = ((e.event.user_id, e) for e in batch if not isinstance(e.event, Impression))
-    return _folded(sequences, acts, BehaviorSequence(), after)
+    return _folded(rows, acts, BehaviorSequence(), after)
 
 
 def fold_activities(
-    activities: Mapping[str, Activity], batch: Iterable[LoggedEvent]
+    rows: Mapping[str, Activity], batch: Iterable[LoggedEvent]
 ) -> dict[str, Activity]:
     """Return the users' counters that ``batch``, without duplicates, changes."""
     seen = ((e.event.user_id, e) for e in batch if not isinstance(e.event, Behavior))
-    return _folded(activities, seen, Activity(), _counted)
+    return _folded(rows, seen, Activity(), _counted)
 
 
 def fold_exposures(
-    exposures: Mapping[str, Exposures], batch: Iterable[LoggedEvent], length: int
+    rows: Mapping[str, Exposures], batch: Iterable[LoggedEvent], length: int
 ) -> dict[str, Exposures]:
     """Return what users were shown that ``batch``, without duplicates, changes."""
 
     def after(before: Exposures, logged: LoggedEvent) -> Exposures:
         event, offset = logged.event, logged.offset
         if isinstance(event, Forget):
-            return forget_exposures(before, event.occurred_at, offset)
+            return exposures.forget(before, event.occurred_at, offset)
         assert isinstance(event, Impression)
         key = item_key(event.item_id)
-        return show(before, event.occurred_at, key, length, offset)
+        return exposures.show(before, event.occurred_at, key, length, offset)
 
     kinds = (Impression, Forget)
     seen = ((e.event.user_id, e) for e in batch if isinstance(e.event, kinds))
-    return _folded(exposures, seen, Exposures(), after)
+    return _folded(rows, seen, Exposures(), after)
 
 
 def fold_shares(
-    shares: Mapping[ItemPartitionKey, Activity],
-    batch: Iterable[LoggedEvent],
-    partition: int,
+    rows: Mapping[ItemPartitionKey, Activity], batch: Iterable[LoggedEvent], partition: int
 ) -> dict[ItemPartitionKey, Activity]:
     """Return the ``partition``'s shares that ``batch``, without duplicates, changes."""
     seen = (
@@ -93,7 +107,7 @@ def fold_shares(
         for logged in batch
         if isinstance(logged.event, Impression | Click)
     )
-    return _folded(shares, seen, Activity(), _counted)
+    return _folded(rows, seen, Activity(), _counted)
 
 
 def _folded(
@@ -113,17 +127,8 @@ def _folded(
 
 
 def _counted(activity: Activity, logged: LoggedEvent) -> Activity:
-    event = logged.event
-    if not isinstance(event, Forget):
-        return count(
-            activity,
-            at_ms=event.occurred_at,
-            is_click=isinstance(event, Click),
-            offset=logged.offset,
-        )
-    if logged.offset <= activity.last_offset:
-        return activity
-    return Activity(
-        last_offset=logged.offset,
-        version_us=max(event.occurred_at * 1000, activity.version_us + 1),
-    )
+    at_ms, offset = logged.event.occurred_at, logged.offset
+    if isinstance(logged.event, Forget):
+        return counters.forget(activity, at_ms, offset)
+    is_click = isinstance(logged.event, Click)
+    return counters.count(activity, at_ms=at_ms, is_click=is_click, offset=offset)

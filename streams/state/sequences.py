@@ -39,9 +39,9 @@ class BehaviorSequence(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     last_offset: int = -1
     """The user's last event that was folded in when the row was last changed."""
     forgotten_at_ms: int = 0
-    """What the user did up to this instant is to be forgotten, whenever it comes."""
+    """Until when an erasure request of the user reaches, whenever the events come."""
     forgotten_offset: int = -1
-    """Where the user said so."""
+    """The offset of that request."""
 
     @property
     def elements(self) -> tuple[SequenceElement, ...]:
@@ -69,7 +69,7 @@ def merge(
 ) -> BehaviorSequence:
     """Return the latest ``length`` distinct elements; the same object if none is new.
 
-    Two elements that differ in ``value`` alone are one: the greater value stays, so that
+    Two elements that differ only in ``value`` are one: the greater value stays, so that
     the order of arrival does not decide. ``offset`` is of the last event in ``added``.
     """
     forgotten_ms = sequence.forgotten_at_ms
@@ -91,7 +91,7 @@ def merge(
 def forget(sequence: BehaviorSequence, at_ms: int, offset: int) -> BehaviorSequence:
     """Return ``sequence`` without what was until ``at_ms``, whenever it may come."""
     if at_ms <= sequence.forgotten_at_ms:
-        return sequence  # told once more
+        return sequence  # requested once more
     return sequence_of(
         (element for element in sequence.elements if element.occurred_at > at_ms),
         version_us=max(at_ms * 1000, sequence.version_us + 1),

@@ -1,7 +1,7 @@
 """The stream worker: a Faust application with an agent and two batch services.
 
 In: the broker, a sink and a folder for the raw log. Out: a process that runs until
-SIGTERM and then leaves everything stored and committed.
+SIGTERM, and stores and commits everything before it ends.
 """
 
 import gc
@@ -12,7 +12,7 @@ import faust
 from prometheus_client import start_http_server
 
 from srp4ctr.streams.broker.clients import sasl_password, tls_context
-from srp4ctr.streams.broker.output_topics import OutletService
+from srp4ctr.streams.broker.output_topics import OutputService
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.raw_log.log_writer import EventLogWriter
@@ -22,7 +22,7 @@ from srp4ctr.streams.worker.sequence_worker import SequenceWorker
 
 _SESSION_S = 10.0  # as aiokafka's own
 
-# A batch makes some 100,000 objects that die with it: looked through once, not 140 times.
+# A batch makes some 100,000 objects that end with it: collected once, not 140 times.
 _GC_THRESHOLDS = (100_000, 20, 20)
 
 __all__ = ["create_app", "ensure_topics", "group_ids", "run_worker"]
@@ -38,7 +38,7 @@ def create_app(
 ) -> faust.App:
     """Return the application; nothing is connected before it starts.
 
-    Faust wants a folder, ``<log_dir>/.faust``; without tables it stays empty.
+    Faust needs a folder, ``<log_dir>/.faust``; without tables it stays empty.
     """
     app = faust.App(
         _items_group(config),
@@ -53,9 +53,9 @@ def create_app(
         # session of a killed member to end: Faust's own 60 s would keep a new one idle.
         broker_session_timeout=_SESSION_S,
     )
-    outlets = OutletService(kafka)
-    add_items_agent(app, sink, outlets.outlets)
-    app.service(outlets)
+    outputs = OutputService(kafka)
+    add_items_agent(app, sink, outputs.producer)
+    app.service(outputs)
     app.service(SequenceWorker(kafka, config, sink, log_dir))
     app.service(EventLogWriter(kafka, config, log_dir))
     return app

@@ -1,7 +1,7 @@
 """Item updates → item profiles, as a Faust agent: a low-rate topic.
 
 In: topic ``items``. Out: profiles in the sink, several at a time; what is no update goes
-to the dead-letter topic. A batch counts as read only when it is stored.
+to the dead-letter topic. A batch is acknowledged only when it is stored.
 """
 
 import asyncio
@@ -14,11 +14,9 @@ import faust
 from prometheus_client import Counter
 
 from srp4ctr.streams.broker.output_topics import OutputProducer
-from srp4ctr.streams.events.codec import RejectedEvent, decode_item_update
+from srp4ctr.streams.events.codec import RejectedEvent, RejectedRecord, decode_item_update
 from srp4ctr.streams.events.schema import ITEMS_TOPIC, ItemUpdate, item_key
-from srp4ctr.streams.state.partition_state import RejectedRecord
 from srp4ctr.streams.state.state_store import FeatureSink, ItemProfile
-from srp4ctr.streams.worker.sequence_worker import REJECTED
 
 UPDATES = Counter("srp4ctr_item_updates_total", "Item updates stored")
 
@@ -30,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ItemRecord:
-    """A record as Faust delivers it, with the names of ``partition_state.Record``."""
+    """A record as Faust delivers it, with the names of ``codec.Record``."""
 
     topic: str
     partition: int
@@ -41,25 +39,25 @@ class _ItemRecord:
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
-def add_items_agent(app: faust.App, sink: FeatureSink, outlets: OutputProducer) -> None:
-    """Let ``app`` keep the profiles of the items that ``items`` tells of."""
+def add_items_agent(app: faust.App, sink: FeatureSink, outputs: OutputProducer) -> None:
+    """Let ``app`` store the item profiles of the topic ``items``."""
     topic = app.topic(ITEMS_TOPIC, key_serializer="raw", value_serializer="raw")
 
     @app.agent(topic, name="keep_profiles")  # type: ignore[untyped-decorator]
     async def keep_profiles(stream: Any) -> None:
         async for events in stream.take_events(_MAX_BATCH, within=_WITHIN_S):
             try:
-                await _keep(events, sink, outlets)
+                await _store(events, sink, outputs)
             except BaseException:
-                # take_events acknowledges whatever happens here. One more reference
-                # keeps the batch unacknowledged: it comes again after a restart.
+                # take_events acknowledges the batch even then, unless it has one more
+                # reference: so it comes again after a restart.
                 for event in events:
                     event.message.incref()
                 raise
 
 
 def profile_of(update: ItemUpdate) -> ItemProfile:
-    """Return what ``update`` says of its item."""
+    """Return the profile that ``update`` makes."""
     attributes = {
         name: value if isinstance(value, str) else tuple(value)
         for name, value in update.attributes.items()
@@ -72,7 +70,7 @@ def profile_of(update: ItemUpdate) -> ItemProfile:
     )
 
 
-async def _keep(events: Sequence[Any], sink: FeatureSink, outlets: OutputProducer) -> None:
+async def _store(events: Sequence[Any], sink: FeatureSink, outputs: OutputProducer) -> None:
     """Store the profiles in ``events`` and dead-letter the rest; retries for ever."""
     records = [_record(event.message) for event in events]
     profiles, rejected = _sort(record for record in records if record.value is not None)
@@ -80,14 +78,12 @@ async def _keep(events: Sequence[Any], sink: FeatureSink, outlets: OutputProduce
         try:
             if profiles:
                 await asyncio.to_thread(sink.write_profiles, profiles)
-            await outlets.publish_rejected(rejected)
+            await outputs.publish_rejected(rejected)
             break
         except Exception as error:
-            _log.warning("storing profiles failed, again in %s s: %r", _RETRY_S, error)
+            _log.warning("storing profiles failed, retrying in %s s: %r", _RETRY_S, error)
             await asyncio.sleep(_RETRY_S)
     UPDATES.inc(len(profiles))
-    for each in rejected:
-        REJECTED.labels(each.rejected.reason).inc()
 
 
 def _sort(records: Any) -> tuple[list[ItemProfile], list[RejectedRecord]]:

@@ -1,9 +1,9 @@
-"""A store that no longer has what it acknowledged → a rebuild, ordered without an operator.
+"""A store that has lost rows it had acknowledged → a rebuild, ordered without an operator.
 
 In: users of a partition whose rows are stored for sure. Out: where most of a sample is
 missing (a store restarted without its data, flushed, or failed over to an empty replica),
 a rebuild command on the partition, as ``srp4ctr stream rebuild`` would send it. The command
-is in Kafka: a worker that dies before it is obeyed leaves it to the next one.
+is in Kafka: if the worker crashes before it has rebuilt, the next one does.
 """
 
 import logging
@@ -15,7 +15,7 @@ from prometheus_client import Counter, Gauge
 
 from srp4ctr.streams.events.schema import FORGOTTEN_USER
 from srp4ctr.streams.state.partition_state import PartitionState
-from srp4ctr.streams.state.state_store import ItemPartitionKey, Rows
+from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
 
 LOSSES = Counter(
     "srp4ctr_store_losses_total",
@@ -29,8 +29,8 @@ LOST_AT = Gauge(
 )
 CHECK_S = 30.0
 SAMPLE = 100
-"""So many users of a partition are looked up at a time: one read of the store."""
-_LOST_SHARE = 0.2  # a store that is right lacks none
+"""Users of a partition that are looked up at a time: one read of the store."""
+_LOST_SHARE = 0.2  # an intact store lacks none
 
 Read = Callable[[Collection[str], Collection[ItemPartitionKey]], Awaitable[Rows]]
 Order = Callable[[TopicPartition], Awaitable[None]]
@@ -39,9 +39,8 @@ _log = logging.getLogger(__name__)
 
 def is_lost(users: Collection[str], rows: Rows) -> bool:
     """Return whether ``rows``, all that the store has of ``users``, lack too many."""
-    found = rows.sequences.keys() | rows.activities.keys() | rows.exposures.keys()
     known = set(users) - {FORGOTTEN_USER}
-    return len(known - found) > _LOST_SHARE * len(known)
+    return len(known - rows.users) > _LOST_SHARE * len(known)
 
 
 class LossWatch:
@@ -52,15 +51,14 @@ class LossWatch:
         self._order = order
         self._ordered: set[TopicPartition] = set()
         self._sampled: dict[TopicPartition, Collection[str]] = {}
-        self._due = time.monotonic() + CHECK_S
+        self.due = time.monotonic() + CHECK_S
+        """When to ``check_all``, by the monotonic clock."""
 
-    async def look(self, partitions: Mapping[TopicPartition, PartitionState]) -> None:
-        """Look every ``CHECK_S`` seconds; nothing may be on its way to the store then."""
-        if time.monotonic() < self._due:
-            return
-        self._due = time.monotonic() + CHECK_S
+    async def check_all(self, partitions: Mapping[TopicPartition, PartitionState]) -> None:
+        """Check a sample of each partition; no write may be in progress."""
+        self.due = time.monotonic() + CHECK_S
         for source, state in list(partitions.items()):
-            users = state.stored_users(SAMPLE)  # none where nothing has come so far
+            users = state.stored_users(SAMPLE)  # none where nothing has come yet
             await self.check(source, users or self._sampled.get(source, ()))
 
     async def check(self, source: TopicPartition, users: Collection[str]) -> None:
@@ -79,10 +77,10 @@ class LossWatch:
         await self._order(source)
 
     def rebuilt(self, source: TopicPartition) -> None:
-        """Hear that ``source`` is whole again."""
+        """Note that ``source`` is complete again."""
         self._ordered.discard(source)
 
-    def forget(self) -> None:
-        """Forget all partitions: others may have them now."""
+    def clear(self) -> None:
+        """Drop what is known of all partitions: other members may have them now."""
         self._ordered.clear()
         self._sampled.clear()

@@ -1,7 +1,7 @@
-"""A partition's past → its users' and items' rows, folded anew from nothing.
+"""A partition's past → its users' and items' rows, folded from nothing.
 
 In: the events since an instant. Out: rows that replace the stored ones, each complete when
-it is written, so that nobody is served half a history meanwhile. Users are taken in
+it is written, so that no request gets half a history meanwhile. Users are folded in
 portions, a pass over the past each, so that memory is bounded.
 """
 
@@ -12,13 +12,13 @@ import msgspec
 import xxhash
 
 from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import FORGOTTEN_USER
 from srp4ctr.streams.state.counters import Activity, total
 from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.partition_state import PartitionState
-from srp4ctr.streams.state.reducers import LoggedEvent
+from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence
-from srp4ctr.streams.state.state_store import ItemPartitionKey, Rows
 from srp4ctr.streams.worker.replay import ReplaySource
 
 USERS_A_PASS = 20_000
@@ -29,7 +29,7 @@ WriteRows = Callable[[Rows], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """Which part of a partition's past is folded: known since, and before the offset."""
+    """The part of a partition's past that is folded: known since, and before an offset."""
 
     partition: int
     since_ms: int
@@ -39,10 +39,10 @@ class Span:
 async def rebuild_rows(
     past: ReplaySource, span: Span, config: StreamConfig, read: ReadRows, write: WriteRows
 ) -> int:
-    """Replace the rows of all whom ``span`` touches, and return how many users those are.
+    """Replace the rows that ``span`` has events of, and return how many users those are.
 
-    A row that it does not touch stays as it is. ``read`` gives the stored rows: the new
-    ones get greater versions, and what a user asked to forget stays forgotten.
+    Other rows stay as they are. ``read`` gives the stored rows: the new ones get greater
+    versions, and erasure requests stay in force.
     """
     portions = 1 + await _count_users(past, span) // USERS_A_PASS
     shares: dict[ItemPartitionKey, Activity] = {}
@@ -55,9 +55,9 @@ async def rebuild_rows(
         rows = state.dirty
         parts, rows.shares = rows.shares, {}
         for kept in (rows.sequences, rows.activities, rows.exposures):
-            kept.pop(FORGOTTEN_USER, None)  # nobody's: it counts for items alone
+            kept.pop(FORGOTTEN_USER, None)  # nobody's: it counts for items only
         await write(rows)
-        users += len(rows.sequences.keys() | rows.activities.keys())
+        users += len(rows.users)
         _add(shares, parts)
     await write(Rows(shares=shares))
     return users
@@ -73,17 +73,17 @@ async def _count_users(past: ReplaySource, span: Span) -> int:
 async def _fold(
     state: PartitionState, events: Sequence[LoggedEvent], read: ReadRows
 ) -> None:
-    users, shares = state.unknown(events)
+    users, shares = state.missing_rows(events)
     if users or shares:
         blank = _blank(await read(users, shares))
         state.cache_rows(users, shares, blank)
-        state.dirty.update(blank)  # stored rows go, even if nothing of theirs comes now
+        state.dirty.update(blank)  # stored rows go, even if no event is folded into them
     state.fold(events, now_ms=max((e.known_at_ms for e in events), default=0))
-    state.decided, state.folded = [], []  # they were published and counted in their time
+    state.decided, state.folded = [], []  # published and counted when they came
 
 
 def _blank(stored: Rows) -> Rows:
-    """Return rows that have seen nothing, yet outrank and remember like ``stored`` ones."""
+    """Return empty rows of newer versions that keep the erasures of ``stored`` ones."""
     return Rows(
         sequences={
             user_id: BehaviorSequence(

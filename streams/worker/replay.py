@@ -1,6 +1,8 @@
 """A partition's past → its events: from Kafka, and from the raw log what Kafka has dropped.
 
-The label join and a rebuild read the same stream again; neither commits anything.
+The label join and a rebuild read the same stream again; neither commits anything. Here are
+the labels: the impressions that may still be clicked, and the labels that may not have been
+published before the partition was committed.
 """
 
 import asyncio
@@ -11,12 +13,13 @@ from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from srp4ctr.streams.broker.batch_consumer import now_ms
 from srp4ctr.streams.broker.clients import client_arguments
-from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.streams.events.codec import LoggedEvent, decode_record
 from srp4ctr.streams.raw_log.log_files import known_ms, read_files
 from srp4ctr.streams.raw_log.row_schema import event_of
-from srp4ctr.streams.state.partition_state import decode_record
-from srp4ctr.streams.state.reducers import LoggedEvent
+from srp4ctr.streams.state.partition_state import PartitionState, replay_labels
 
 _WAIT_MS = 500
 _BATCH = 2000
@@ -24,7 +27,7 @@ _MARKERS = 100
 
 
 class ReplaySource:
-    """Reads ``source`` up to an offset, beside the group; an async context manager."""
+    """Reads ``source`` up to an offset, outside the group; an async context manager."""
 
     def __init__(self, kafka: KafkaConfig, log_dir: Path, source: TopicPartition) -> None:
         self._reader: Any = AIOKafkaConsumer(
@@ -95,7 +98,7 @@ class ReplaySource:
         dropped_before = min(self._first, end)
         place = (self._log_dir, self._source.topic, self._source.partition)
         rows = read_files(*place, max(0, since_ms)) if start < dropped_before else iter(())
-        # In a thread: it waits for the disk, and for who takes files away.
+        # In a thread: it waits for the disk and the lock.
         while (batch := await asyncio.to_thread(lambda: next(rows, None))) is not None:
             yield [
                 event_of(row)
@@ -113,3 +116,23 @@ class ReplaySource:
             records = [each for each in found.get(self._source, ()) if each.offset < end]
             decoded = map(decode_record, records)
             yield [each for each in decoded if isinstance(each, LoggedEvent)]
+
+
+async def rebuild_labels(
+    past: ReplaySource, config: StreamConfig, state: PartitionState
+) -> None:
+    """Replay into ``state`` what its label join would hold at ``state.next_offset``.
+
+    That is both windows' records, but of the corrections' window no more than
+    ``max_kept_impressions``: a day of events, at the default settings, or 250,000.
+    """
+    end = min(state.next_offset, past.end)
+    last_ms = await past.known_ms(end - 1) if end else None
+    if last_ms is None:
+        return
+    window_ms = round(config.label_window_s * 1000)
+    since_ms = last_ms - window_ms - round(config.correction_window_s * 1000)
+    in_window = await past.offset_since(last_ms - window_ms, end)
+    start = max(0, min(in_window, end - config.max_kept_impressions))
+    async for events in past.events(since_ms, end, start):
+        replay_labels(state, events, now_ms())

@@ -2,7 +2,7 @@
 
 In: the log of ``behavior-events`` and ``items``. Out: the same events under the same keys
 and timestamps, in the order of each partition. Labels are not published: workers make
-them again. Offsets are other ones, so the store must be empty and the log's folder new.
+them again. Offsets are new, so the store must be empty and the log's folder new.
 """
 
 from collections import Counter
@@ -27,8 +27,8 @@ def restore(
 ) -> Counter[str]:
     """Publish all that is in ``log_dir`` and return how many records of each topic.
 
-    ``progress`` hears how many there are so far. Raises ``ValueError`` for a folder that is
-    no raw log, or where a topic holds records already: everything would count twice.
+    Calls ``progress`` with how many there are so far. Raises ``ValueError`` for a folder
+    that is no raw log, or where a topic holds records: everything would count twice.
     """
     if not any((log_dir / topic).is_dir() for topic in TOPICS):
         raise ValueError(f"{log_dir} is no raw log: it has none of {', '.join(TOPICS)}")

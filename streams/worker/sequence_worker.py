@@ -11,7 +11,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import prometheus_client as metrics
@@ -21,18 +20,16 @@ from srp4ctr.streams.broker.batch_consumer import BatchConsumer, now_ms
 from srp4ctr.streams.broker.commands import request_rebuild
 from srp4ctr.streams.broker.output_topics import OutputProducer
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.streams.events.codec import LoggedEvent, Record
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
-from srp4ctr.streams.state.partition_state import PartitionState, PendingWrites, Record
-from srp4ctr.streams.state.reducers import LoggedEvent
-from srp4ctr.streams.state.state_store import FeatureSink, ItemPartitionKey, Rows
-from srp4ctr.streams.worker.label_replay import rebuild_labels
+from srp4ctr.streams.state.partition_state import PartitionState, PendingWrites
+from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
+from srp4ctr.streams.state.state_store import FeatureSink
 from srp4ctr.streams.worker.lost_rows import SAMPLE, LossWatch
 from srp4ctr.streams.worker.rebuild import Span, rebuild_rows
-from srp4ctr.streams.worker.replay import ReplaySource
+from srp4ctr.streams.worker.replay import ReplaySource, rebuild_labels
 
 EVENTS = metrics.Counter("srp4ctr_events_total", "Events folded, by type", ["type"])
-REJECTED = metrics.Counter("srp4ctr_events_rejected_total", "Rejected messages", ["reason"])
-LABELS = metrics.Counter("srp4ctr_labels_total", "Labels published", ["clicked"])
 LAG = metrics.Gauge("srp4ctr_stream_lag_records", "Records on the topic not yet folded")
 FRESHNESS = metrics.Histogram(
     "srp4ctr_event_to_sequence_seconds",
@@ -47,23 +44,23 @@ WAITING = metrics.Gauge(
     "srp4ctr_label_impressions_waiting", "Impressions and early clicks held for labels"
 )
 UNMATCHED = metrics.Gauge(
-    "srp4ctr_label_unmatched_clicks", "Clicks forgotten without an impression"
+    "srp4ctr_label_unmatched_clicks", "Clicks dropped without an impression"
 )
-FORGOTTEN_EARLY = metrics.Gauge(
-    "srp4ctr_label_forgotten_early", "Impressions let go before a late click could come"
+DROPPED_EARLY = metrics.Gauge(
+    "srp4ctr_label_forgotten_early", "Impressions dropped before a late click could come"
 )
 
-_New = Mapping[TopicPartition, PendingWrites]
+_Pending = Mapping[TopicPartition, PendingWrites]
 _log = logging.getLogger(__name__)
-_IDLE_S = 2.0  # a partition so long without records lives by the wall clock
+_IDLE_S = 2.0  # a partition without records for that long lives by the wall clock
 _MAX_PAUSE_S = 2.0
-_POLLS_AHEAD = 5  # so many polls' events may be folded while others are on their way
+_POLLS_AHEAD = 5  # that many polls' events may be folded while others are being stored
 _PROFILES_S = 60.0  # partitions that are lost together are found out within it
 _FRESH_MS = 3_600_000  # an older record is a backfill: its age says nothing of us
 
 
 class SequenceWorker(BatchConsumer):
-    """Follows ``behavior-events`` in a consumer group; any number may share the topic."""
+    """Consumes ``behavior-events`` in a group; any number may share the topic."""
 
     def __init__(
         self, kafka: KafkaConfig, config: StreamConfig, sink: FeatureSink, log_dir: Path
@@ -73,20 +70,20 @@ class SequenceWorker(BatchConsumer):
         self._config = config
         self._sink = sink
         self._log_dir = log_dir
+        self._outputs = OutputProducer(kafka)
         self._partitions: dict[TopicPartition, PartitionState] = {}
         self._quiet_since: dict[TopicPartition, float] = {}
         self._stored_at = time.monotonic()
         self._last_write_s = 0.0
         self._behind = 0
-        self._storing: asyncio.Future[_New] | None = None
+        self._storing: asyncio.Future[_Pending] | None = None
         self._max_ahead = _POLLS_AHEAD * config.max_poll_records
         self._profiles_until = 0.0
         self._losses = LossWatch(self._read, self._order_rebuild)
 
     async def on_start(self) -> None:
-        """Connect the outlets, then join the group."""
-        self._outlets = OutputProducer(self.kafka)
-        await self._outlets.start()
+        """Connect the producer, then join the group."""
+        await self._outputs.start()
         await super().on_start()
 
     async def on_stop(self) -> None:
@@ -94,20 +91,22 @@ class SequenceWorker(BatchConsumer):
         try:
             await super().on_stop()
         finally:
-            await self._outlets.stop()
+            await self._outputs.stop()
 
     async def prepare(
         self, source: TopicPartition, next_offset: int, committed: int | None
     ) -> None:
-        """Rebuild the labels' state; rows come when they are touched."""
-        state = await self.persist(lambda: self._remembered(source, next_offset))
+        """Rebuild the labels' state; rows are loaded when an event needs them."""
+        state = await self.retry(self._replayed_state, source, next_offset)
         self._quiet_since[source] = time.monotonic()
         self._partitions[source] = state
         if committed:
-            users = await self.persist(lambda: self._last_users(source, committed))
+            users = await self.retry(self._last_users, source, committed)
             await self._losses.check(source, users)
 
-    async def _remembered(self, source: TopicPartition, next_offset: int) -> PartitionState:
+    async def _replayed_state(
+        self, source: TopicPartition, next_offset: int
+    ) -> PartitionState:
         state = PartitionState(source.partition, next_offset, self._config)
         if next_offset:
             async with ReplaySource(self.kafka, self._log_dir, source) as past:
@@ -119,8 +118,10 @@ class SequenceWorker(BatchConsumer):
             found = past.events(0, end, max(0, end - SAMPLE))
             return {each.event.user_id async for events in found for each in events}
 
-    async def take(self, source: TopicPartition, records: Sequence[Record]) -> None:
-        """Decode ``records``, load the rows they touch for the first time, and fold.
+    async def process_batch(
+        self, source: TopicPartition, records: Sequence[Record]
+    ) -> None:
+        """Decode ``records``, load the rows that are not in memory, and fold.
 
         An operator's command among them waits until all before it is stored, and what
         comes after it waits in Kafka.
@@ -128,7 +129,9 @@ class SequenceWorker(BatchConsumer):
         self._quiet_since[source] = time.monotonic()
         state = self._partitions[source]
         events, command = state.decode(records)
-        await self._load(state, events)
+        users, shares = state.missing_rows(events)
+        if users or shares:
+            state.cache_rows(users, shares, await self._read(users, shares))
         state.fold(events, now_ms())
         if command is not None:
             self.consumer.pause(source)
@@ -143,7 +146,7 @@ class SequenceWorker(BatchConsumer):
         joins = [state.labels for state in self._partitions.values()]
         WAITING.set(sum(join.waiting for join in joins))
         UNMATCHED.set(sum(join.unmatched_clicks for join in joins))
-        FORGOTTEN_EARLY.set(sum(join.forgotten_early for join in joins))
+        DROPPED_EARLY.set(sum(join.dropped_early for join in joins))
         await self._keep_storing()
 
     async def store(self) -> None:
@@ -155,8 +158,8 @@ class SequenceWorker(BatchConsumer):
     async def _keep_storing(self) -> None:
         """Commit what was stored meanwhile, and begin with what has come since.
 
-        One batch is on its way to the store while the next is folded. Nothing more is
-        consumed when that one is full as well: a store that hangs must not cost memory.
+        One batch is being stored while the next is folded. Nothing more is consumed when
+        that one is full as well: a store that hangs must not cost memory.
         """
         ahead = sum(
             len(state.folded) + len(state.rejected) for state in self._partitions.values()
@@ -164,55 +167,55 @@ class SequenceWorker(BatchConsumer):
         if self._storing and (self._storing.done() or ahead >= self._max_ahead):
             await self._finish_storing()
         if not self._storing:
-            await self._losses.look(self._partitions)
-            if time.monotonic() - self._stored_at >= self._pause_s():
+            now = time.monotonic()
+            if now >= self._losses.due:
+                await self._losses.check_all(self._partitions)
+            if now - self._stored_at >= self._pause_s():
                 self._begin_storing()
 
     def _begin_storing(self) -> None:
-        """Take what is new of each partition, and send it on its way."""
+        """Take what is new of each partition, and begin to store it."""
         self._stored_at = time.monotonic()
-        new = {
-            source: state.unstored()
+        pending = {
+            source: state.take_pending()
             for source, state in self._partitions.items()
             if state.is_dirty
         }
-        if new:
-            self._storing = asyncio.ensure_future(self._send(new))
+        if pending:
+            self._storing = asyncio.ensure_future(self._store(pending))
 
-    async def _send(self, new: _New) -> _New:
+    async def _store(self, pending: _Pending) -> _Pending:
         """Write the rows, publish labels and dead letters; return what is durable now.
 
         aiokafka gives up after 40 s without a broker. What it had sent until then is
-        published twice, as after a crash: readers know both by their identity.
+        published twice, as after a crash: readers recognise both by their identity.
         """
-        await self._write(new.values())
-        for each in new.values():
-            await self.persist(partial(self._outlets.publish_labels, each.decided))
-            await self.persist(partial(self._outlets.publish_rejected, each.rejected))
-        return new
+        await self._write(pending.values())
+        for each in pending.values():
+            await self.retry(self._outputs.publish_labels, each.decided)
+            await self.retry(self._outputs.publish_rejected, each.rejected)
+        return pending
 
     async def _finish_storing(self) -> None:
-        """Wait for what is on its way, if anything, and commit it."""
+        """Wait for what is being stored, if anything, and commit it."""
         storing, self._storing = self._storing, None
         if storing is None:
             return
-        new = await storing
-        await self.commit({source: each.next_offset for source, each in new.items()})
-        for source, each in new.items():
-            _count_stored(each)
+        pending = await storing
+        await self.commit({source: each.next_offset for source, each in pending.items()})
+        for source, each in pending.items():
+            _count(each.folded)
             if state := self._partitions.get(source):
                 state.evict()
 
-    def forget(self) -> None:
+    def drop_state(self) -> None:
         """Drop every partition's rows and labels."""
         self._partitions.clear()
-        self._losses.forget()
+        self._losses.clear()
 
     async def _order_rebuild(self, source: TopicPartition) -> None:
         """Send the rebuild command to one partition; items get their attributes at once."""
-        await self.retry_in_thread(
-            lambda: request_rebuild(self.kafka, 0, [source.partition])
-        )
+        await self.retry_in_thread(request_rebuild, self.kafka, 0, [source.partition])
         if time.monotonic() > self._profiles_until:  # they are of all partitions
             await self.retry_in_thread(self._sink.restore_profiles)
             self._profiles_until = time.monotonic() + _PROFILES_S
@@ -220,25 +223,25 @@ class SequenceWorker(BatchConsumer):
     async def _rebuild(
         self, source: TopicPartition, state: PartitionState, since_ms: int
     ) -> None:
-        """Fold the past of ``source`` anew, and go on behind the command.
+        """Rebuild the rows of ``source`` from its past, and go on behind the command.
 
-        Until then the command is not committed: whoever has the partition next begins
-        again. A rebuild that has lost its partition writes nothing more.
+        Until then the command is not committed: the partition's next owner begins again.
+        A rebuild that has lost its partition writes nothing more.
         """
 
         async def write(rows: Rows) -> None:
-            async with self.turn:
+            async with self.lock:
                 if self._partitions.get(source) is not state:
                     raise asyncio.CancelledError
-                await self.retry_in_thread(lambda: self._sink.write(rows))
+                await self.retry_in_thread(self._sink.write, rows)
 
         command_at = state.next_offset
         span = Span(partition=source.partition, since_ms=since_ms, end=command_at)
         async with ReplaySource(self.kafka, self._log_dir, source) as past:
             users = await rebuild_rows(past, span, self._config, self._read, write)
-        async with self.turn:
+        async with self.lock:
             if self._partitions.get(source) is state:
-                state.forget_rows()
+                state.drop_rows()
                 state.next_offset = command_at + 1
                 self.consumer.seek(source, state.next_offset)
                 self.consumer.resume(source)
@@ -246,28 +249,21 @@ class SequenceWorker(BatchConsumer):
         REBUILT.inc(users)
         _log.info("rebuilt the %d users of partition %d", users, source.partition)
 
-    async def _write(self, new: Iterable[PendingWrites]) -> None:
+    async def _write(self, pending: Iterable[PendingWrites]) -> None:
         rows = Rows()
-        for each in new:
+        for each in pending:
             rows.update(each.rows)
         if not rows:
             return
         started = time.monotonic()
-        await self.retry_in_thread(lambda: self._sink.write(rows))
+        await self.retry_in_thread(self._sink.write, rows)
         self._last_write_s = time.monotonic() - started
         STORE_WRITES.observe(self._last_write_s)
-
-    async def _load(self, state: PartitionState, events: list[LoggedEvent]) -> None:
-        """Read the rows that ``events`` touch for the first time."""
-        users, shares = state.unknown(events)
-        if users or shares:
-            rows = await self._read(users, shares)
-            state.cache_rows(users, shares, rows)
 
     async def _read(
         self, users: Collection[str], shares: Collection[ItemPartitionKey]
     ) -> Rows:
-        return await self.retry_in_thread(lambda: self._sink.read(users, shares))
+        return await self.retry_in_thread(self._sink.read, users, shares)
 
     def _mature_quiet_partitions(self) -> None:
         """Let the wall clock close the windows of partitions in which nothing happens."""
@@ -278,7 +274,7 @@ class SequenceWorker(BatchConsumer):
                 state.decided += state.labels.advance(idle_until_ms)
 
     def _lag(self, source: TopicPartition) -> int:
-        """Return how many records are not folded; 1 where the broker has not said yet."""
+        """Return how many records are not folded; 1 where the end is not known yet."""
         end = self.highwater(source)
         return 1 if end is None else max(0, end - self._partitions[source].next_offset)
 
@@ -290,14 +286,10 @@ class SequenceWorker(BatchConsumer):
         return max(interval_s, min(3 * self._last_write_s, _MAX_PAUSE_S))
 
 
-def _count_stored(stored: PendingWrites) -> None:
+def _count(stored: Sequence[LoggedEvent]) -> None:
     now = now_ms()
-    for kind, number in Counter(type(each.event) for each in stored.folded).items():
+    for kind, number in Counter(type(each.event) for each in stored).items():
         EVENTS.labels(kind.__name__.lower()).inc(number)
-    for reason, number in Counter(each.rejected.reason for each in stored.rejected).items():
-        REJECTED.labels(reason).inc(number)
-    for clicked, number in Counter(label.clicked for label in stored.decided).items():
-        LABELS.labels(str(clicked).lower()).inc(number)
-    for logged in stored.folded:
+    for logged in stored:
         if not logged.is_backfilled and now - logged.known_at_ms < _FRESH_MS:
             FRESHNESS.observe((now - logged.known_at_ms) / 1000)

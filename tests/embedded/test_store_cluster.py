@@ -8,8 +8,8 @@ from srp4ctr import processes
 from srp4ctr.embedded import ports, store_cluster
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.events.schema import action_code
+from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
-from srp4ctr.streams.state.state_store import Rows
 
 pytestmark = pytest.mark.redis
 USERS = [f"u{number}" for number in range(30)]
@@ -34,7 +34,7 @@ def read_one_by_one(config: FeatureConfig) -> int:
     views, found = OnlineViews(config, timeout_s=1.0), 0
     for user_id in USERS:
         try:
-            found += views.read_users([user_id])[0] != [None]
+            found += len(views.read_users([user_id]).sequences)
         except ConnectionError:
             continue
     return found
@@ -43,11 +43,11 @@ def read_one_by_one(config: FeatureConfig) -> int:
 def test_a_lost_node_takes_its_rows_alone_and_a_restart_on_other_ports_has_all(
     tmp_path: Path,
 ) -> None:
-    from srp4ctr.features.online import store
+    from srp4ctr.features.online import feast_store, store
 
     config, nodes = started(tmp_path)
     try:
-        store.apply(config)
+        feast_store.apply(config)
         element = SequenceElement(occurred_at=1, item_key=1, action=action_code("view"))
         row = sequence_of([element], version_us=7)
         store.FeatureStoreSink(config).write(Rows(sequences=dict.fromkeys(USERS, row)))

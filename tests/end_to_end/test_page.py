@@ -1,4 +1,4 @@
-"""The page beside the demo: every panel has data, and a click changes the next ranking."""
+"""The page of a running demo: all panels have data, a click changes the next ranking."""
 
 import re
 from collections.abc import Iterator
@@ -8,12 +8,12 @@ from playwright.sync_api import Browser, Page, expect
 
 from srp4ctr.monitoring.web import boards
 from tests.end_to_end.conftest import RunningDemo
+from tests.monitoring.web.browser_page import READY, TOO_WIDE, checked_page
 from tests.monitoring.web.conftest import browser  # noqa: F401  # a fixture
-from tests.monitoring.web.test_dashboards_in_browser import READY, TOO_WIDE, watched
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 WIDTHS = (1280, 390)
-# One whose dashboard has words for its being empty may be: a verdict needs two versions.
+# A panel whose dashboard says why it is empty may be: a comparison needs two versions.
 EMPTY = ".panel:not([data-state=drawn]):not([data-may-be-empty])"
 
 
@@ -30,7 +30,7 @@ def address(demo: RunningDemo) -> str:
 @pytest.fixture
 def playground(browser: Browser, address: str) -> Iterator[Page]:  # noqa: F811
     size = {"width": 1280, "height": 900}
-    with watched(browser, viewport=size, reduced_motion="reduce") as page:
+    with checked_page(browser, viewport=size, reduced_motion="reduce") as page:
         page.goto(f"{address}/playground?user=user-1")
         expect(page.locator(".items li")).not_to_have_count(0, timeout=30_000)
         yield page
@@ -54,7 +54,7 @@ def test_a_click_changes_the_history_and_the_next_ranking(playground: Page) -> N
     expect(playground.locator(".items .score small")).to_have_count(len(scores))
 
 
-def test_what_moved_points_to_where_it_was(playground: Page) -> None:
+def test_a_moved_item_shows_by_how_many_places(playground: Page) -> None:
     before = playground.locator(".items li").evaluate_all(
         "all => all.map(e => e.dataset.item)"
     )
@@ -89,7 +89,7 @@ def test_a_ranking_says_which_model_how_long_and_what_it_cost(playground: Page) 
     assert re.search(rf"{number} encoder runs, [\d.]+ \wFLOP", cost), cost
 
 
-def test_a_stranger_and_unknown_items_are_told_apart(playground: Page) -> None:
+def test_an_unknown_user_and_an_unknown_item_are_marked(playground: Page) -> None:
     playground.get_by_label("User", exact=True).fill("nobody")
     playground.get_by_role("button", name="Show").click()
     expect(playground.locator(".history")).to_contain_text("no behaviour of user 'nobody'")
@@ -98,8 +98,8 @@ def test_a_stranger_and_unknown_items_are_told_apart(playground: Page) -> None:
     playground.get_by_label("Ids of your own candidates").fill("item-1, never-seen")
     playground.get_by_role("button", name="Rank these").click()
     expect(playground.locator(".items li")).to_have_count(2)
-    stranger = playground.locator('[data-item="never-seen"]')
-    expect(stranger).to_contain_text("unknown to the model")
+    unknown = playground.locator('[data-item="never-seen"]')
+    expect(unknown).to_contain_text("unknown to the model")
 
 
 def test_recent_users_are_offered_and_picked(playground: Page) -> None:
@@ -119,7 +119,7 @@ def test_every_panel_has_data_after_the_demo(
     width: int,
 ) -> None:
     size = {"width": width, "height": 900}
-    with watched(browser, viewport=size) as page:
+    with checked_page(browser, viewport=size) as page:
         page.goto(address)
         page.wait_for_selector(READY)
         if page.locator(".notice").count():
@@ -137,7 +137,7 @@ def test_the_other_pages_fit_a_phone_and_a_desk(
     address: str,
     width: int,
 ) -> None:
-    with watched(browser, viewport={"width": width, "height": 900}) as page:
+    with checked_page(browser, viewport={"width": width, "height": 900}) as page:
         for path in ("/playground", "/values"):
             page.goto(address + path)
             page.wait_for_selector(READY, timeout=60_000)

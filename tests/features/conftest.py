@@ -24,7 +24,7 @@ def store_config(
     redis_port: int, tmp_path_factory: pytest.TempPathFactory
 ) -> FeatureConfig:
     """Return the settings of a store whose views are registered."""
-    from srp4ctr.features.online import store
+    from srp4ctr.features.online import feast_store
 
     folder = tmp_path_factory.mktemp("feast")
     config = FeatureConfig(
@@ -32,5 +32,5 @@ def store_config(
         registry=str(folder / "registry.db"),
         log_dir=str(folder / "events"),
     )
-    store.apply(config)
+    feast_store.apply(config)
     return config

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import UserEvent
 from srp4ctr.streams.state.partition_state import PartitionState
-from srp4ctr.streams.state.reducers import LoggedEvent
 from srp4ctr.streams.state.state_store import FeatureSink
 
 BATCH = 7
@@ -30,9 +30,9 @@ def store_events(
     ]
     for first in range(0, len(logged), BATCH):
         batch = logged[first : first + BATCH]
-        users, shares = state.unknown(batch)
+        users, shares = state.missing_rows(batch)
         state.cache_rows(users, shares, sink.read(users, shares))
         state.fold(batch, now_ms=max(each.known_at_ms for each in batch))
         sink.write(state.dirty)
-        state.unstored()
-        state.forget_rows()  # so that each batch begins with what the store gives back
+        state.take_pending()
+        state.drop_rows()  # so that each batch begins with what the store gives back

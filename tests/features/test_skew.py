@@ -1,4 +1,4 @@
-"""What serving reads from the store equals what training cuts from the log."""
+"""Serving's features from the store equal training's from the log."""
 
 import random
 from pathlib import Path
@@ -11,22 +11,23 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline import point_in_time
 from srp4ctr.features.offline.event_tables import opened
 from srp4ctr.features.online.item_cache import ItemTable
-from srp4ctr.features.online.reader import StoreReader
 from srp4ctr.features.online.request_features import RequestFeatures
 from srp4ctr.features.tensors import transforms, vocabulary
-from srp4ctr.features.tensors.affinity import attribute_affinity
-from srp4ctr.features.tensors.exposures import exposure_features
+from srp4ctr.features.tensors.user_item_features import (
+    attribute_affinity,
+    exposure_features,
+)
 from srp4ctr.streams.events.schema import UserEvent
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 from tests.features.stored import store_events
 
 pytestmark = pytest.mark.redis
 LENGTH = 5
-ASKED_AT_MS = NOON_MS + 3_600_000
+REQUESTED_AT_MS = NOON_MS + 3_600_000
 
 
 def events_of(partition: int, rng: random.Random) -> list[UserEvent]:
-    """Return the life of one partition's two users, a few events late."""
+    """Return the events of one partition's two users, a few of them late."""
     events: list[UserEvent] = []
     for index in range(60):
         at_ms = NOON_MS + 1000 * index - rng.choice([0, 0, 5000])
@@ -60,18 +61,18 @@ def test_serving_and_training_make_the_same_tensors(
         write_log(tmp_path, known, partition=partition)
         store_events(sink, events, length=LENGTH, partition=partition)
 
-    asked = ["skew-0-0", "skew-0-1", "skew-3-0", "skew-3-1"]
+    users = ["skew-0-0", "skew-0-1", "skew-3-0", "skew-3-1"]
     items = [f"skew-item-{i}" for i in range(7)]  # the last was never seen
-    served = serve(store_config, asked, items)
+    served = serve(store_config, users, items)
     # The same requests as impressions in a partition of their own.
     shown = [
-        an_impression(item, at_ms=ASKED_AT_MS, user_id=user, request_id="ask", position=i)
-        for user in asked
+        an_impression(item, at_ms=REQUESTED_AT_MS, user_id=user, request_id="r", position=i)
+        for user in users
         for i, item in enumerate(items)
     ]
     write_log(tmp_path, [(each, each.occurred_at) for each in shown], partition=1)
     write_log(tmp_path, [(label_of(each), each.occurred_at) for each in shown])
-    trained = train(tmp_path, asked)
+    trained = train(tmp_path, users)
     for name, tensor in trained.items():
         np.testing.assert_allclose(served[name], tensor, rtol=1e-6, atol=1e-6, err_msg=name)
 
@@ -79,13 +80,15 @@ def test_serving_and_training_make_the_same_tensors(
 def serve(
     config: FeatureConfig, users: list[str], items: list[str]
 ) -> dict[str, np.ndarray]:
-    reader, words = StoreReader(config), vocabulary.build({}, [])
-    table = ItemTable(reader, words)
-    features = RequestFeatures(reader, words, table, sizes={"L": LENGTH, "W": 100})
-    ask = (users, [items] * len(users), [ASKED_AT_MS] * len(users))
-    features.assemble(*ask)  # the table learns which items are asked for
+    from srp4ctr.features.online.store import OnlineViews
+
+    views, known = OnlineViews(config), vocabulary.build({}, [])
+    table = ItemTable(views, known)
+    features = RequestFeatures(views, known, table, sizes={"L": LENGTH, "W": 100})
+    requests = (users, [items] * len(users), [REQUESTED_AT_MS] * len(users))
+    features.assemble(*requests)  # so that the next refresh reads the items
     table.refresh()
-    batch = features.assemble(*ask)
+    batch = features.assemble(*requests)
     assert set(batch.statuses) == {"ok"}
     return dict(batch.tensors)
 

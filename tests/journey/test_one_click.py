@@ -19,10 +19,10 @@ from srp4ctr.features.online.request_features import RequestBatch, RequestFeatur
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.monitoring.quality.live_quality import LiveQuality
-from srp4ctr.streams.events.codec import decode, encode
+from srp4ctr.streams.events.codec import LoggedEvent, decode, encode
 from srp4ctr.streams.events.schema import UserEvent, item_key
 from srp4ctr.streams.state.label_join import ImpressionLabel, LabelJoin
-from srp4ctr.streams.state.reducers import LoggedEvent, fold_sequences
+from srp4ctr.streams.state.reducers import fold_sequences
 from srp4ctr.streams.state.sequences import BehaviorSequence
 from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.dataset import examples

@@ -1,6 +1,7 @@
 """The real stack's servers, each started once from its own configuration."""
 
 import gc
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from kafka.admin import KafkaAdminClient
 
+from srp4ctr.embedded import apache_kafka
 from srp4ctr.ops import kafka_acl, stack_secrets
 from srp4ctr.streams.broker.clients import connect
 from srp4ctr.streams.broker.topics import ensure_topics
@@ -16,6 +18,8 @@ from srp4ctr.streams.config import KafkaConfig
 from tests import real_stack
 
 As = Callable[..., KafkaConfig]
+MISSING_TOOLS = apache_kafka.missing_tools()
+MISSING_TOOLS += [name for name in ("openssl", "bash") if shutil.which(name) is None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

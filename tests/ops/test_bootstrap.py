@@ -13,10 +13,12 @@ from srp4ctr.streams.broker.topics import PUBLISHED_TOPICS, ensure_topics
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.triton_repo.config import TritonConfig
 from tests import real_stack
-from tests.ops.conftest import ClosedKafka
-from tests.ops.test_kafka_acl import MISSING
+from tests.ops.conftest import MISSING_TOOLS, ClosedKafka
 
-NEEDED = [*MISSING, *(["redis-server"] if shutil.which("redis-server") is None else [])]
+NEEDED = [
+    *MISSING_TOOLS,
+    *(["redis-server"] if shutil.which("redis-server") is None else []),
+]
 pytestmark = [
     pytest.mark.kafka,
     pytest.mark.redis,

@@ -1,6 +1,5 @@
 """Who may do what on the real stack's Kafka: its own configuration, an Apache Kafka."""
 
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.errors import KafkaError
 
-from srp4ctr.embedded import apache_kafka
 from srp4ctr.embedded.ports import reserved_ports
 from srp4ctr.ops import kafka_acl
 from srp4ctr.streams.broker import clients
@@ -27,14 +25,12 @@ from srp4ctr.streams.events.schema import (
 )
 from tests.builders import a_behavior, an_impression, an_item
 from tests.docs.pages import blocks
-from tests.ops.conftest import ClosedKafka
-from tests.streams.worker.test_app import COUNTED, started, wait_until_counted
+from tests.ops.conftest import MISSING_TOOLS, ClosedKafka
+from tests.streams.worker_process import COUNTED, start, wait_until_counted
 
-MISSING = apache_kafka.missing_tools()
-MISSING += [tool for tool in ("openssl", "bash") if shutil.which(tool) is None]
 pytestmark = [
     pytest.mark.kafka,
-    pytest.mark.skipif(bool(MISSING), reason=f"needs {MISSING}"),
+    pytest.mark.skipif(bool(MISSING_TOOLS), reason=f"needs {MISSING_TOOLS}"),
 ]
 
 
@@ -122,7 +118,7 @@ def test_a_worker_has_all_the_rights_that_it_needs(
         events.publish_raw(b"{", key=b"u1")
     with reserved_ports(1) as (port,):
         pass
-    worker = started(closed_kafka.known_as("stream"), port, tmp_path)
+    worker = start(closed_kafka.known_as("stream"), port, tmp_path)
     try:
         labelled = 'srp4ctr_labels_total{clicked="false"} 1.0'
         wait_until_counted(port, (COUNTED[1], labelled))
@@ -152,7 +148,7 @@ def test_the_trainer_reads_no_events(closed_kafka: ClosedKafka) -> None:
 def test_a_wrong_password_lets_nobody_in_nor_the_admin_from_elsewhere(
     closed_kafka: ClosedKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clients, "_LET_IN_MS", 2000)
+    monkeypatch.setattr(clients, "_BOOTSTRAP_MS", 2000)
     wrong = replace(
         closed_kafka.known_as("producer"), sasl_password_file="", sasl_password="guessed"
     )

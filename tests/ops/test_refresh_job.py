@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from srp4ctr.atomic_files import read_json
 from srp4ctr.errors import OutageError
 from srp4ctr.features.bundles.gates import Gate
-from srp4ctr.json_files import read_json
 from srp4ctr.ops.refresh_job import repeat, seconds_of, take_turn
 from srp4ctr.training.refresh.reports import (
     STATUS_FILE,

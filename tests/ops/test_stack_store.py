@@ -32,21 +32,21 @@ def known_as(
     address: str, stack_files: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> As:
     """Return what makes a user's settings; the views are registered by then."""
-    from srp4ctr.features.online import store
+    from srp4ctr.features.online import feast_store
 
     folder = tmp_path_factory.mktemp("registry")
 
     def settings_of(user: str) -> FeatureConfig:
         return real_stack.store_of(address, user, stack_files, folder)
 
-    store.apply(settings_of("stream"))
+    feast_store.apply(settings_of("stream"))
     return settings_of
 
 
 def test_the_worker_writes_what_triton_and_the_trainer_read_and_cannot_change(
     known_as: As,
 ) -> None:
-    from srp4ctr.features.online import row_codec, store
+    from srp4ctr.features.online import store
 
     profile = ItemProfile(
         item_key=item_key("i1"), item_id="i1", attributes={"a": "b"}, updated_at_ms=1
@@ -55,10 +55,7 @@ def test_the_worker_writes_what_triton_and_the_trainer_read_and_cannot_change(
     newer = replace(profile, updated_at_ms=2)
     for reader in ("triton", "trainer"):
         views = store.OnlineViews(known_as(reader))
-        (found,) = views.read(
-            row_codec.PROFILE_VIEW, [row_codec.item_entity(profile.item_key)]
-        )
-        assert found is not None
+        assert views.read_profiles([profile.item_key]) == {profile.item_key: profile}
         with pytest.raises(FatalStoreError, match="no permissions"):
             store.FeatureStoreSink(known_as(reader)).write_profiles([newer])
 

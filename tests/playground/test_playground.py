@@ -1,4 +1,4 @@
-"""What the playground says where a part of the stack is away, and what a request costs."""
+"""The playground's errors while a part of the stack is down, and a request's cost."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -25,7 +25,7 @@ from tests.training.flop_formula import formula
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    """Settings of a stack whose ports nobody listens on."""
+    """Settings of a stack whose ports nothing listens on."""
     monkeypatch.setattr(playground, "_DEADLINE_S", 0.3)
     with ports.reserved_ports(2) as (grpc, redis):
         yield Settings(
@@ -48,12 +48,12 @@ def live(settings: Settings) -> Iterator[LivePlayground]:
         yield made
 
 
-def test_without_triton_it_says_what_starts_it(live: LivePlayground) -> None:
+def test_without_triton_the_error_says_how_to_start_it(live: LivePlayground) -> None:
     with pytest.raises(ConnectionError, match=r"gives no ranking.*srp4ctr stack up"):
         live.rank("u1", ["i1"], 20, 0)
 
 
-def test_without_a_promoted_model_it_says_what_promotes_one(
+def test_without_a_promoted_model_the_error_says_how_to_promote_one(
     live: LivePlayground, settings: Settings
 ) -> None:
     Path(settings.triton.repository).mkdir()
@@ -64,12 +64,12 @@ def test_without_a_promoted_model_it_says_what_promotes_one(
     assert "Nothing is promoted yet" in live.offer().advice
 
 
-def test_without_a_registry_it_says_what_makes_it(live: LivePlayground) -> None:
+def test_without_a_registry_the_error_says_how_to_create_it(live: LivePlayground) -> None:
     with pytest.raises(ValueError, match=r"srp4ctr features apply"):
         live.user("u1")
 
 
-def test_without_events_it_says_what_publishes_some(
+def test_without_events_the_advice_says_how_to_publish_some(
     live: LivePlayground, settings: Settings
 ) -> None:
     assert "srp4ctr events publish" in live.offer().advice
@@ -85,7 +85,7 @@ def test_a_ranking_of_another_start_cannot_be_clicked(live: LivePlayground) -> N
 
 
 @pytest.mark.parametrize("candidates", [1, 20, 100, 137])
-def test_a_request_costs_what_the_formula_says(candidates: int) -> None:
+def test_a_request_costs_what_the_formula_gives(candidates: int) -> None:
     config = ModelConfig()
     tables = TableSizes(item_rows=40, item_fields=(), length=50)
     card = flops.card(SRP4CTR(config, tables), flops.sizes_of(config, tables))
@@ -93,11 +93,11 @@ def test_a_request_costs_what_the_formula_says(candidates: int) -> None:
     exact = formula(config, tables, candidates)
     assert found is not None
     assert found.flops == pytest.approx(exact.folded, rel=1e-9)
-    assert found.unfolded_flops == pytest.approx(exact.unfolded, rel=1e-9)
-    assert (found.encoder_runs, found.unfolded_encoder_runs) == (1, candidates)
+    assert found.reencoded_flops == pytest.approx(exact.unfolded, rel=1e-9)
+    assert (found.encoder_runs, found.reencoded_encoder_runs) == (1, candidates)
 
 
-def test_a_bundle_without_a_cost_card_costs_nothing_known() -> None:
+def test_without_a_cost_card_the_cost_is_unknown() -> None:
     assert request_cost({}, 20) is None
 
 

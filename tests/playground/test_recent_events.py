@@ -1,4 +1,4 @@
-"""Who did something of late, from the raw log's newest files."""
+"""Recent users and items from the raw log's newest files."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def write(log_dir: Path, partition: int, start: int, *events: UserEvent) -> None
     write_log(log_dir, known, partition, start)
 
 
-def test_the_last_to_do_something_comes_first_and_once(tmp_path: Path) -> None:
+def test_the_newest_user_comes_first_and_once(tmp_path: Path) -> None:
     for partition, user in enumerate(("ann", "ben")):
         at_ms = NOON_MS + 1_000 * partition
         shown = an_impression("i1", at_ms=at_ms, user_id="only-shown")
@@ -24,7 +24,7 @@ def test_the_last_to_do_something_comes_first_and_once(tmp_path: Path) -> None:
         view = a_behavior("i3", at_ms=at_ms + 10, user_id=user)
         write(tmp_path, partition, 0, shown, click, view)
     probe = a_behavior("i1", at_ms=NOON_MS + 5_000, user_id=f"{SYNTHETIC_USERS}1")
-    write(tmp_path, 2, 0, probe)  # no person to look at
+    write(tmp_path, 2, 0, probe)  # not a real user
     found = recent_ids(tmp_path, partitions=3, limit=10)
     assert found.users == ["ben", "ann"]
     assert found.items == ["i1", "i3", "i2"]
@@ -37,7 +37,7 @@ def test_only_the_newest_files_are_read(tmp_path: Path) -> None:
     assert recent_ids(tmp_path, partitions=1, limit=10).users == ["u19", "u18", "u17"]
 
 
-def test_of_a_long_file_only_the_last_rows_are_read(
+def test_only_the_last_rows_of_a_long_file_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recent_events, "_ROWS", 2)
@@ -46,5 +46,5 @@ def test_of_a_long_file_only_the_last_rows_are_read(
     assert recent_ids(tmp_path, partitions=1, limit=10).users == ["u4", "u3"]
 
 
-def test_a_log_that_is_not_here_offers_nothing(tmp_path: Path) -> None:
+def test_a_missing_log_has_no_ids(tmp_path: Path) -> None:
     assert recent_ids(tmp_path / "nowhere", partitions=4, limit=10).users == []

@@ -5,8 +5,9 @@ from typing import TypeVar
 
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.exposures import Exposures
+from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence
-from srp4ctr.streams.state.state_store import ItemPartitionKey, ItemProfile, Rows
+from srp4ctr.streams.state.state_store import ItemProfile
 
 _Key = TypeVar("_Key")
 _Row = TypeVar("_Row", BehaviorSequence, Activity, Exposures)
@@ -34,7 +35,7 @@ class MemorySink:
         )
 
     def write(self, rows: Rows) -> None:
-        self._fail_if_told()
+        self._maybe_fail()
         self.writes += 1
         _keep_newer(self.rows.sequences, rows.sequences)
         _keep_newer(self.rows.activities, rows.activities)
@@ -42,7 +43,7 @@ class MemorySink:
         _keep_newer(self.rows.shares, rows.shares)
 
     def write_profiles(self, profiles: Sequence[ItemProfile]) -> None:
-        self._fail_if_told()
+        self._maybe_fail()
         for profile in profiles:
             stored = self.profiles.get(profile.item_key)
             if stored is None or stored.updated_at_ms <= profile.updated_at_ms:
@@ -52,10 +53,10 @@ class MemorySink:
         self.restored += 1
         return len(self.profiles)
 
-    def _fail_if_told(self) -> None:
+    def _maybe_fail(self) -> None:
         if self.failures > 0:
             self.failures -= 1
-            raise ConnectionError("the store is away")
+            raise ConnectionError("the store is down")
 
 
 def _some(kept: Mapping[_Key, _Row], keys: Collection[_Key]) -> dict[_Key, _Row]:

@@ -1,6 +1,6 @@
 """Labels and exposures of five weeks of a newspaper's real impressions and clicks.
 
-What must come out was counted on the file: see its README.
+The expected numbers were counted on the file only: see its README.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ import pytest
 from benchmarks.fault_injection.reference_stream import Identity, identity
 from benchmarks.harness.raw_logs import END_MS, Known, labels_of, punctual
 from benchmarks.quality.clicks.ebnerd import STREAM, impressions_and_clicks
-from srp4ctr.streams.events.codec import MAX_CLOCK_SKEW_MS
+from srp4ctr.streams.events.codec import MAX_CLOCK_SKEW_MS, LoggedEvent
 from srp4ctr.streams.events.schema import Click, Impression, item_key
 from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH, Exposures
 from srp4ctr.streams.state.label_join import (
@@ -23,7 +23,7 @@ from srp4ctr.streams.state.label_join import (
     UNCLICKED,
     ImpressionLabel,
 )
-from srp4ctr.streams.state.reducers import LoggedEvent, fold_exposures
+from srp4ctr.streams.state.reducers import fold_exposures
 
 pytestmark = pytest.mark.skipif(
     not STREAM.is_file(), reason=f"needs EB-NeRD: there is no {STREAM}"

@@ -1,13 +1,48 @@
 """Runs a worker with a sink in memory: ``python -m tests.streams.worker_process …``."""
 
 import json
+import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from srp4ctr.embedded.noida_workarounds import pause_after_empty_fetch
+from srp4ctr.embedded.ports import HOST
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.worker.app import run_worker
 from tests.streams.memory_sink import MemorySink
+
+COUNTED = (
+    'srp4ctr_events_total{type="behavior"} 1.0',
+    'srp4ctr_events_rejected_total{reason="broken_json"} 1.0',
+    "srp4ctr_item_updates_total 1.0",
+    'srp4ctr_log_rows_total{topic="items"} 1.0',
+)
+
+
+def scraped(port: int) -> str:
+    try:
+        with urllib.request.urlopen(f"http://{HOST}:{port}/metrics", timeout=2) as answer:
+            return str(answer.read().decode())
+    except OSError:
+        return ""
+
+
+def start(kafka: KafkaConfig, port: int, folder: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.streams.worker_process"]
+    command += [json.dumps(asdict(kafka)), str(port), str(folder / "log")]
+    with (folder / "output").open("wb") as output:
+        return subprocess.Popen(command, stdout=output, stderr=output)
+
+
+def wait_until_counted(port: int, counted: Sequence[str] = COUNTED) -> None:
+    deadline = time.monotonic() + 60
+    while not all(line in scraped(port) for line in counted):
+        assert time.monotonic() < deadline, scraped(port)
+        time.sleep(0.2)
 
 
 def main(kafka: str, metrics_port: str, log_dir: str) -> None:

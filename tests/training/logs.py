@@ -38,7 +38,7 @@ def a_label(
 
 def write_world(folder: Path, *, users: int = 6, visits: int = 12) -> FeatureConfig:
     """Write a log in which each user clicks on one colour, and register the views."""
-    from srp4ctr.features.online import store
+    from srp4ctr.features.online import feast_store
 
     items = [f"i{n}" for n in range(12)]
     colours = ("red", "blue")
@@ -56,7 +56,7 @@ def write_world(folder: Path, *, users: int = 6, visits: int = 12) -> FeatureCon
         registry=str(folder / "registry.db"), log_dir=str(folder / "events")
     )
     write_log(folder / "events", published)
-    store.apply(config)
+    feast_store.apply(config)
     return config
 
 

@@ -66,9 +66,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         )
         started = Server(folder, plan, triton, features)
         started.start()
-    from srp4ctr.features.online import store as feature_store  # Feast: 3 s
+    from srp4ctr.features.online import feast_store  # Feast: 3 s
 
-    feature_store.apply(features)
+    feast_store.apply(features)
     yield started
     started.stop()
     processes.stop(store, folder)

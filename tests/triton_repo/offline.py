@@ -22,14 +22,14 @@ from srp4ctr.features.consistency.replay import (
     user_activity_at,
 )
 from srp4ctr.features.tensors import transforms
-from srp4ctr.features.tensors.affinity import attribute_affinity
 from srp4ctr.features.tensors.schema import ItemStatus
 from srp4ctr.features.tensors.transforms import ActivityArrays, SequenceArrays
+from srp4ctr.features.tensors.user_item_features import attribute_affinity
 from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
+from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import ITEMS_TOPIC, item_key
 from srp4ctr.streams.state.counters import Activity, total
-from srp4ctr.streams.state.reducers import LoggedEvent
-from srp4ctr.streams.state.sequences import BehaviorSequence
+from srp4ctr.streams.state.sequences import SequenceElement
 
 Tensors = dict[str, np.ndarray[Any, Any]]
 MS_PER_DAY = 86_400_000
@@ -171,7 +171,8 @@ class OfflineLog:
         events = self.users.get(asked.user_id, [])
         sequence = sequence_at(events, versions.sequence, self.length)
         oldest_ms = asked.at_ms - round(self.ttl_days * MS_PER_DAY)
-        return transforms.unexpired(_arrays(sequence, self.length), [oldest_ms])
+        unexpired = [each for each in sequence.elements if each.occurred_at > oldest_ms]
+        return _arrays(unexpired, self.length)
 
     def _exposure_features(self, asked: Asked, versions: Versions) -> Any:
         """Return the two columns (1, N, 2), item by item."""
@@ -209,10 +210,10 @@ class OfflineLog:
         )
 
 
-def _arrays(sequence: BehaviorSequence, length: int) -> SequenceArrays:
+def _arrays(elements: Sequence[SequenceElement], length: int) -> SequenceArrays:
     """Return the sequence as a row (1, L), newest last."""
     arrays = transforms.empty_sequences(1, length)
-    for slot, element in enumerate(reversed(sequence.elements), start=1):
+    for slot, element in enumerate(reversed(elements), start=1):
         arrays.item_keys[0, -slot] = element.item_key
         arrays.action_codes[0, -slot] = element.action
         arrays.occurred_at_ms[0, -slot] = element.occurred_at

@@ -13,12 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srp4ctr.features.offline.point_in_time import RequestSnapshots, UserHistories
-from srp4ctr.features.tensors import exposures, transforms
-from srp4ctr.features.tensors.affinity import attribute_affinity
-from srp4ctr.features.tensors.exposures import ItemExposures
+from srp4ctr.features.tensors import transforms
 from srp4ctr.features.tensors.item_fields import Attributes
 from srp4ctr.features.tensors.schema import CONTEXT_SLOTS, NUM_CONTEXT_NUMBERS
 from srp4ctr.features.tensors.transforms import ActivityArrays, SequenceArrays
+from srp4ctr.features.tensors.user_item_features import (
+    ItemExposures,
+    attribute_affinity,
+    exposure_features,
+)
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.training.dataset.batches import Slates, Windows
 
@@ -86,7 +89,7 @@ def slates(
         sequences, history["history_attribute_rows"], attribute_rows, times_ms
     )
     shown = _filled_exposures(snapshots.candidate_exposures, grid)
-    of_user = (affinity, exposures.exposure_features(shown, times_ms))
+    of_user = (affinity, exposure_features(shown, times_ms))
     contexts = snapshots.contexts[requests].tolist()
     context_rows, numbers = read_contexts(contexts, vocabulary.context_numbers)
     activity = _filled_activity(snapshots.candidate_activity, grid)

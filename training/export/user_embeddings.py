@@ -25,7 +25,7 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline import event_tables, point_in_time
 from srp4ctr.features.offline.item_profiles import item_profiles
 from srp4ctr.features.tensors.schema import (
-    CANDIDATE_KNOWLEDGE,
+    CANDIDATE_EMBEDDINGS,
     PROBABILITY_TENSORS,
     USER_EMBEDDINGS,
 )
@@ -123,7 +123,7 @@ def _schema(card: BundleManifest) -> pa.Schema:
             "model_version": pa.string(),
             PROBABILITY_TENSORS[0].name: pa.float32(),
             USER_EMBEDDINGS[0].name: pa.list_(pa.float32(), sizes["M"] * sizes["D"]),
-            CANDIDATE_KNOWLEDGE[0].name: pa.list_(pa.float32(), sizes["D"]),
+            CANDIDATE_EMBEDDINGS[0].name: pa.list_(pa.float32(), sizes["D"]),
         }
     )
 
@@ -152,7 +152,7 @@ def _table(
     request = np.nonzero(shown)[0]
     (probability,), (queries,), (states,) = (
         [answer[spec.name] for spec in table]
-        for table in (PROBABILITY_TENSORS, USER_EMBEDDINGS, CANDIDATE_KNOWLEDGE)
+        for table in (PROBABILITY_TENSORS, USER_EMBEDDINGS, CANDIDATE_EMBEDDINGS)
     )
     columns = {
         "user_id": found.user_ids[rows],
@@ -164,7 +164,7 @@ def _table(
         "model_version": np.full(len(request), card.version),
         PROBABILITY_TENSORS[0].name: probability[shown],
         USER_EMBEDDINGS[0].name: _lists(queries[request]),
-        CANDIDATE_KNOWLEDGE[0].name: _lists(states[shown]),
+        CANDIDATE_EMBEDDINGS[0].name: _lists(states[shown]),
     }
     return pa.table(columns, schema=_schema(card))
 

@@ -174,7 +174,7 @@ def ensembles(steps: Sequence[StepConfig]) -> tuple[EnsembleConfig, ...]:
         name=CANDIDATE_STATES,
         outputs=schema.PROBABILITY_TENSORS
         + schema.USER_EMBEDDINGS
-        + schema.CANDIDATE_KNOWLEDGE
+        + schema.CANDIDATE_EMBEDDINGS
         + schema.RESPONSE_NOTES,
     )
     return rank, score, replace(rank, name=RANK_CLICKS_CANARY), encode, states

@@ -1,8 +1,7 @@
 """A version's figures of windows that do not overlap → its figures over all of them.
 
-Counts are added up, and rates made of the sums. An AUC is no ratio of counts: the mean of
-the windows', each weighted by its pairs, so that no impression is compared with one of
-another hour.
+Counts are added up, and rates are ratios of the sums. The AUC is the mean over the windows,
+weighted by their pairs: impressions of different hours are not compared.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,12 +16,12 @@ from srp4ctr.monitoring.quality.confidence_intervals import (
 from srp4ctr.monitoring.report.report_contents import Estimate, Quality, ratio
 
 WindowFigures = Mapping[str, float]
-"""By metric, less its prefix srp4ctr_; then a slash and the bound or the bin."""
+"""By metric without the prefix srp4ctr_, then a slash and the bound or the bin."""
 BINS = 10
 
 
-def pool(windows: Sequence[WindowFigures]) -> Quality:
-    """Return the figures of all ``windows`` together."""
+def aggregate(windows: Sequence[WindowFigures]) -> Quality:
+    """Return the figures over all ``windows``."""
     shown, clicked = round(sum(map(_shown, windows))), round(sum(map(_clicks, windows)))
     at_top = round(sum(each.get("matured_top_impressions", 0.0) for each in windows))
     top_clicks = sum(map(_top_clicks, windows))
@@ -40,8 +39,8 @@ def pool(windows: Sequence[WindowFigures]) -> Quality:
         normalized_entropy=ratio(loss, _entropy(ratio(clicked, shown))),
         auc=_auc(windows, clicked, shown - clicked),
         calibration=_calibration(windows, clicked),
-        calibration_error=_mean_distance(curve),
-        coverage=ratio(shown, sum(map(_due, windows))),
+        calibration_error=_mean_error(curve),
+        label_coverage=ratio(shown, sum(map(_expected_labels, windows))),
         curve=tuple((score, rate) for score, rate, _ in curve),
     )
 
@@ -63,8 +62,8 @@ def _pairs(window: WindowFigures) -> float:
     return _clicks(window) * (_shown(window) - _clicks(window))
 
 
-def _due(window: WindowFigures) -> float:
-    """Return how many should have been settled, by the share of them that were."""
+def _expected_labels(window: WindowFigures) -> float:
+    """Return how many impressions should have a label by now."""
     return _shown(window) / window.get("label_coverage", 1.0)
 
 
@@ -79,7 +78,7 @@ def _mean(
 
 
 def _entropy(rate: float) -> float:
-    """Return the log loss of promising everyone ``rate``, in nats; NaN of all or none."""
+    """Return the log loss of always predicting ``rate``, in nats; NaN for 0 and 1."""
     return -rate * log(rate) - (1 - rate) * log(1 - rate) if 0 < rate < 1 else nan
 
 
@@ -91,34 +90,34 @@ def _auc(windows: Sequence[WindowFigures], clicked: int, passed: int) -> Estimat
 
 
 def _calibration(windows: Sequence[WindowFigures], clicked: int) -> Estimate:
-    promised = sum(map(_promised, windows))
-    variance = sum((_luck(each) / Z) ** 2 for each in windows)
-    interval = calibration(promised, clicked, variance)
-    return Estimate(value=ratio(promised, clicked), interval=interval)
+    predicted = sum(map(_predicted, windows))
+    variance = sum((_margin_of_error(each) / Z) ** 2 for each in windows)
+    interval = calibration(predicted, clicked, variance)
+    return Estimate(value=ratio(predicted, clicked), interval=interval)
 
 
-def _promised(window: WindowFigures) -> float:
-    """Return Σ scores; of a window without a click, which has no ratio, by its bins."""
+def _predicted(window: WindowFigures) -> float:
+    """Return Σ scores; without clicks there is no ratio, and it comes from the bins."""
     if "calibration_ratio" in window:
         return window["calibration_ratio"] * _clicks(window)
     scores = [score for score, _ in _bins(window)]
     return ratio(sum(scores) * _shown(window), len(scores)) if scores else 0.0
 
 
-def _luck(window: WindowFigures) -> float:
-    """Return how far clicks may stray by luck, as the bound of the calibration says.
+def _margin_of_error(window: WindowFigures) -> float:
+    """Return the margin of error of the clicks, from the bound of the calibration.
 
-    low = Σ scores / (clicks + luck). Where there is no bound, as if every impression were
-    a rare click: a little more than it is.
+    low = Σ scores / (clicks + margin). Without a bound it is that of rare clicks, which is
+    slightly too large.
     """
     low = window.get("calibration_ratio_bound/low")
     if not low:
-        return Z * sqrt(_promised(window))
-    return _promised(window) / low - _clicks(window)
+        return Z * sqrt(_predicted(window))
+    return _predicted(window) / low - _clicks(window)
 
 
 def _bins(window: WindowFigures) -> list[tuple[float, float]]:
-    """Return mean score and click rate of each bin; bins are alike in number."""
+    """Return mean score and click rate of each bin; all bins have the same size."""
     scores = (window.get(f"calibration_bin_score/{each}") for each in range(BINS))
     rates = (window.get(f"calibration_bin_click_rate/{each}") for each in range(BINS))
     pairs = zip(scores, rates, strict=True)
@@ -137,6 +136,6 @@ def _curve(windows: Sequence[WindowFigures]) -> list[tuple[float, float, float]]
     return [(s / n, r / n, n) for s, r, n in sums if n]
 
 
-def _mean_distance(curve: Sequence[tuple[float, float, float]]) -> float:
+def _mean_error(curve: Sequence[tuple[float, float, float]]) -> float:
     total = sum(n * abs(score - rate) for score, rate, n in curve)
     return ratio(total, sum(n for _, _, n in curve))

@@ -1,7 +1,6 @@
-"""Prometheus's HTTP API → series of numbers.
+"""PromQL → series of labels and values, by Prometheus's HTTP API.
 
-In: PromQL. Out: labels and values. Raises ``ValueError`` with what to do where there is no
-Prometheus, or it does not answer.
+Raises ``ValueError`` with what to do if there is no Prometheus, or it does not answer.
 """
 
 import json
@@ -16,12 +15,12 @@ from urllib.request import ProxyHandler, build_opener
 
 from srp4ctr.monitoring.report.period import Period
 
-TIMEOUT_S = 60.0  # months of an answer time's buckets take Prometheus a while
+TIMEOUT_S = 60.0  # a latency histogram over months takes Prometheus a while
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """Values of one set of labels: Unix seconds and numbers, the oldest first."""
+    """Values of one label set: Unix seconds and numbers, the oldest first."""
 
     labels: Mapping[str, str]
     points: tuple[tuple[float, float], ...]
@@ -33,7 +32,7 @@ class Series:
 
 
 class Prometheus:
-    """The one at ``url``."""
+    """Queries the Prometheus at ``url``."""
 
     def __init__(self, url: str) -> None:
         if not url:
@@ -41,7 +40,7 @@ class Prometheus:
         if urlsplit(url).scheme not in ("http", "https"):
             raise ValueError(f"monitoring.prometheus_url is {url!r}; http://host:port")
         self.url = url.rstrip("/")
-        self._opener = build_opener(ProxyHandler({}))  # it is on this network
+        self._opener = build_opener(ProxyHandler({}))  # no proxy: it is on this network
 
     def at(self, query: str, when_s: float) -> list[Series]:
         """Return the series of ``query`` as of one instant, each with one point."""
@@ -51,25 +50,25 @@ class Prometheus:
     def over(self, query: str, period: Period, step_s: float) -> list[Series]:
         """Return the series of ``query`` at every ``step_s``; the last point is the end."""
         steps = int(period.length_s / step_s)
-        asked = {
+        parameters = {
             "query": query,
             "start": f"{period.end_s - steps * step_s:.3f}",
             "end": f"{period.end_s:.3f}",
             "step": f"{step_s:g}",
         }
-        return _series(self._get("query_range", asked)["result"])
+        return _series(self._get("query_range", parameters)["result"])
 
     def num_alert_rules(self) -> int:
-        """Return how many alerts could fire."""
+        """Return the number of alert rules."""
         groups = self._get("rules", {"type": "alert"})["groups"]
         return sum(len(group["rules"]) for group in groups)
 
-    def _get(self, call: str, asked: Mapping[str, str]) -> Any:
-        """Return the data of an answer."""
-        url = f"{self.url}/api/v1/{call}?{urlencode(asked)}"
+    def _get(self, call: str, parameters: Mapping[str, str]) -> Any:
+        """Return the data of the response."""
+        url = f"{self.url}/api/v1/{call}?{urlencode(parameters)}"
         try:
-            with self._opener.open(url, timeout=TIMEOUT_S) as answer:
-                return json.load(answer)["data"]
+            with self._opener.open(url, timeout=TIMEOUT_S) as response:
+                return json.load(response)["data"]
         except HTTPError as error:
             with error:
                 raise ValueError(f"{self.url} answers: {_reason(error)}") from error
@@ -89,7 +88,7 @@ _HOW = (
 
 
 def _reason(error: HTTPError) -> str:
-    """Return what Prometheus says of its refusal."""
+    """Return Prometheus's error message."""
     try:
         return str(json.load(error)["error"])
     except (ValueError, KeyError, TypeError, OSError):
@@ -97,7 +96,7 @@ def _reason(error: HTTPError) -> str:
 
 
 def _series(results: list[dict[str, Any]]) -> list[Series]:
-    """Return the results that have a number at all."""
+    """Return the series that have any finite value."""
     found = (
         Series(
             labels=each["metric"],

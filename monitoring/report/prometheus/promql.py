@@ -1,19 +1,19 @@
-"""What a report asks Prometheus: PromQL by the names of what it answers.
+"""The PromQL of a report, by the names of its figures.
 
-Of raw figures alone, not of recording rules: those look back five minutes, and a report
-over days needs whole sums.
+It reads raw metrics only: recording rules look back five minutes, and a report over days
+needs whole sums.
 """
 
-# Not of no version, not shown without a model, nor by more than the monitor tells apart.
+# Without impressions that no model ranked, and without the monitor's overflow label.
 _MODELS = 'model_version!~"|unranked|other"'
-FEWEST = 30  # a ratio of fewer is drawn nowhere: a line would begin with its noise
+MIN_COUNT = 30  # a ratio of fewer is not drawn: it is noise
 WINDOW = "max(srp4ctr_window_seconds)"
 LABEL_WINDOW = "max(srp4ctr_label_window_seconds)"
 WINDOW_END = "max(srp4ctr_window_end_seconds)"
 SERVING = "srp4ctr_serving_model == 1"
 
-# Sums of one window, as ``pooling`` adds them up.
-_POOLED = (
+# Figures of one window, which ``aggregation`` adds up.
+_ADDED = (
     *("matured_impressions", "matured_clicks", "matured_top_impressions"),
     *("online_click_rate_at_top", "live_log_loss_nats", "live_auc", "label_coverage"),
     *("calibration_ratio", "calibration_ratio_bound"),
@@ -21,9 +21,9 @@ _POOLED = (
 )
 QUALITY = (
     "max by (__name__, model_version, bound, bin) "
-    f'({{__name__=~"srp4ctr_({"|".join(_POOLED)})",{_MODELS}}})'
+    f'({{__name__=~"srp4ctr_({"|".join(_ADDED)})",{_MODELS}}})'
 )
-CONTRASTS = (
+COMPARISONS = (
     "max by (__name__, model_version, baseline, bound) "
     f'({{__name__=~"srp4ctr_(click_rate_difference|click_rate_difference_bound'
     f'|compared_impressions)",{_MODELS}}})'
@@ -31,25 +31,25 @@ CONTRASTS = (
 
 
 def price(length_s: float) -> str:
-    """Return the query of a core-hour's newest price, by currency."""
+    """Return the query of the newest price per core-hour, by currency."""
     newest = f"last_over_time(srp4ctr_price_per_core_hour[{length_s:.0f}s])"
     return f"max by (currency) ({newest})"
 
 
 def firing(within_s: float) -> str:
-    """Return the query of alerts that fired within the last so many seconds."""
+    """Return the query of alerts that fired within the last ``within_s`` seconds."""
     return f'max_over_time(ALERTS{{alertstate="firing"}}[{within_s:.0f}s])'
 
 
 def cost(length_s: float) -> dict[str, str]:
-    """Return the queries of the period's sums, by the fields of ``contents.Cost``."""
+    """Return the queries of the period's sums, by the fields of ``Cost``."""
     counters = {
         "requests": "srp4ctr_scored_requests_total",
         "candidates": "srp4ctr_scored_candidates_total",
         "encoder_runs": "srp4ctr_encoder_runs_total",
         "cpu_s": "srp4ctr_serving_cpu_seconds_total",
         "flops": "srp4ctr_inference_flops_total",
-        "unfolded_flops": "srp4ctr_unfolded_flops_total",
+        "reencoded_flops": "srp4ctr_unfolded_flops_total",
     }
     return {
         **{name: _moved("increase", each, length_s) for name, each in counters.items()},
@@ -59,7 +59,7 @@ def cost(length_s: float) -> dict[str, str]:
 
 
 def inputs(length_s: float) -> dict[str, str]:
-    """Return the queries of the newest figures, by the fields of ``contents.Inputs``."""
+    """Return the queries of the newest figures, by the fields of ``Inputs``."""
 
     def newest(gauge: str, where: str = "") -> str:
         found = f"last_over_time({gauge}{{{_MODELS}{where}}}[{length_s:.0f}s])"
@@ -75,8 +75,8 @@ def inputs(length_s: float) -> dict[str, str]:
     return found
 
 
-def courses(within_s: float) -> dict[str, dict[str, str]]:
-    """Return the queries of lines over time: of ``contents.Course``'s fields, by course."""
+def lines(within_s: float) -> dict[str, dict[str, str]]:
+    """Return the queries of each line over time, by the fields of ``ChartLine``."""
     cpu = _moved("rate", "srp4ctr_serving_cpu_seconds_total", within_s)
     candidates = _moved("rate", "srp4ctr_scored_candidates_total", within_s)
     pair = "model_version, baseline"
@@ -108,8 +108,8 @@ def _gauge(metric: str, by: str = "model_version", where: str = "") -> str:
 
 
 def _known(query: str, count: str) -> str:
-    """Return ``query`` while there is something to go by."""
-    return f"{query} and on (model_version) ({_gauge(count)} >= {FEWEST})"
+    """Return ``query`` where the version has at least ``MIN_COUNT`` of ``count``."""
+    return f"{query} and on (model_version) ({_gauge(count)} >= {MIN_COUNT})"
 
 
 def _moved(function: str, counter: str, within_s: float) -> str:

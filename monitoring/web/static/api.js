@@ -1,7 +1,7 @@
-// The page's own server: every failure is an Error whose message is a sentence.
+// Requests to the page's server: each failure is an Error with a readable message.
 let token = "";
 
-/** Learn where things are; the token of this start is sent with every change. */
+/** Load the page's settings; `post` sends the token of this start. */
 export async function start() {
   const answer = await get("/api/start");
   token = answer.token;
@@ -18,10 +18,10 @@ export async function post(path, content) {
   return read(() => fetch(path, { method: "POST", headers, body: JSON.stringify(content) }));
 }
 
-async function read(ask) {
+async function read(request) {
   let answer;
   try {
-    answer = await ask();
+    answer = await request();
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Error("The page's server does not answer: start it again with `srp4ctr monitor open`.");

@@ -1,11 +1,11 @@
-// Names of colours in dashboards → the page's palette, in the theme that is on.
+// Names of colours in dashboards → the page's palette, in the current theme.
 // Grafana's own shades do not reach 4.5:1 on a light panel as text; these do.
 const FAMILIES = ["green", "yellow", "orange", "red", "blue", "purple"];
 const probe = document.createElement("i");
 let known = new Map();
 
-/** Forget what was read from the style sheet: the theme has changed. */
-export function forget() {
+/** Drop the colours read from the style sheet: the theme has changed. */
+export function clearColours() {
   known = new Map();
 }
 
@@ -53,5 +53,5 @@ export function seriesColour(labels, place) {
   const name = labels?.model_version;
   const version = /^v(\d+)$/.exec(name ?? "");
   if (version) return lineColour((Number(version[1]) - 1) % (PALETTE_SIZE - 1));
-  return lineColour(name ? PALETTE_SIZE - 1 : place); // no version: it must not look like one
+  return lineColour(name ? PALETTE_SIZE - 1 : place); // a name that is no version number gets the last colour
 }

@@ -1,4 +1,4 @@
-// One dashboard: its sections of panels, its pickers, its range of time.
+// One dashboard: its sections of panels, its variables and its time range.
 import { get, start } from "./api.js";
 import { h, replace } from "./dom.js";
 import { Panel } from "./panel.js";
@@ -35,11 +35,11 @@ export class Dashboard {
     return this.sections.flatMap(({ panels }) => panels);
   }
 
-  /** Ask for everything that is in sight; at first for all of it. */
+  /** Refresh the panels in sight; the first time all of them. */
   async refresh() {
-    const { trouble } = await start();
-    if (trouble) {
-      await this.fallBack(trouble);
+    const { problem } = await start();
+    if (problem) {
+      await this.fallBack(problem);
       return;
     }
     if (this.fallback) {
@@ -51,21 +51,21 @@ export class Dashboard {
     const due = this.sections.filter(({ isOpen }) => isOpen).flatMap(({ panels }) => panels);
     const wanted = this.isFirst ? due : due.filter(({ isVisible }) => isVisible);
     this.isFirst = false;
-    await Promise.all(wanted.map((panel) => this.ask(panel)));
+    await Promise.all(wanted.map((panel) => this.load(panel)));
     const values = this.variables.values();
-    this.sections.forEach((section) => section.name(interpolate(section.title, values, this.window)));
+    this.sections.forEach((section) => section.name(interpolate(section.title, values)));
   }
 
-  async ask(panel) {
+  async load(panel) {
     panel.window = this.window;
     await panel.refresh(this.variables.values(), this.window);
   }
 
-  /** Show what the exporters say now in the place of what Prometheus would. */
-  async fallBack(trouble) {
+  /** Show the exporters' current values in place of the panels. */
+  async fallBack(problem) {
     if (!this.fallback) {
       this.fallback = new ValuesTable();
-      replace(this.body, notice(trouble), this.fallback.element);
+      replace(this.body, notice(problem), this.fallback.element);
     }
     await this.fallback.refresh();
   }
@@ -74,7 +74,7 @@ export class Dashboard {
     for (const { target, isIntersecting } of entries) {
       const panel = this.panels().find(({ element }) => element === target);
       panel.isVisible = isIntersecting;
-      if (isIntersecting && this.window && panel.window !== this.window) this.ask(panel);
+      if (isIntersecting && this.window && panel.window !== this.window) this.load(panel);
     }
   }
 
@@ -83,7 +83,7 @@ export class Dashboard {
     history.replaceState(null, "", `${location.pathname}?${parameters}`);
     this.showRanges();
     this.isFirst = true;
-    this.refresh().catch(() => {}); // the next turn says what is wrong, if it still is
+    this.refresh().catch(() => {}); // the next refresh shows the error, if it persists
   }
 
   showRanges() {
@@ -106,25 +106,25 @@ export class Dashboard {
   }
 }
 
-/** A row's panels under its title, which folds them away. */
+/** A row's panels under its title, which collapses them. */
 class Section {
   constructor({ title, panels, isOpen }) {
     this.title = title;
     this.isOpen = isOpen;
     this.panels = panels.map((spec) => new Panel(spec));
     this.grid = h("div", { class: "grid", hidden: !isOpen }, ...this.panels.map(({ element }) => element));
-    this.words = h("span", {}, title);
-    this.fold = title ? h("button", { type: "button", class: "fold", "aria-expanded": String(isOpen), onclick: () => this.toggle() }, this.words) : null;
-    this.element = h("section", {}, this.fold ? h("h2", {}, this.fold) : null, this.grid);
+    this.heading = h("span", {}, title);
+    this.collapse = title ? h("button", { type: "button", class: "collapse", "aria-expanded": String(isOpen), onclick: () => this.toggle() }, this.heading) : null;
+    this.element = h("section", {}, this.collapse ? h("h2", {}, this.collapse) : null, this.grid);
   }
 
   name(title) {
-    if (this.words.textContent !== title) replace(this.words, title);
+    if (this.heading.textContent !== title) replace(this.heading, title);
   }
 
   toggle() {
     this.isOpen = !this.isOpen;
-    this.fold.setAttribute("aria-expanded", String(this.isOpen));
+    this.collapse.setAttribute("aria-expanded", String(this.isOpen));
     this.grid.hidden = !this.isOpen;
   }
 }
@@ -148,15 +148,15 @@ function fromTop(panels) {
   return panels.map((panel) => ({ ...panel, gridPos: { ...panel.gridPos, y: (panel.gridPos?.y ?? 0) - top } }));
 }
 
-/** Return the title without the project's name, which stands above it already. */
+/** Return the title without the project's name, which the bar shows already. */
 export function shortTitle(title) {
   const short = title.replace(/^srp4ctr\s*[:/·–—-]?\s*/i, "") || title;
   return short[0].toUpperCase() + short.slice(1);
 }
 
 function rangeOf(board) {
-  const wished = NAMED.exec(board.time?.from ?? "")?.[1];
-  const seconds = { "30m": 1800, "12h": 43200, "3h": 10800, "7d": 604800 }[wished];
+  const range = NAMED.exec(board.time?.from ?? "")?.[1];
+  const seconds = { "30m": 1800, "12h": 43200, "3h": 10800, "7d": 604800 }[range];
   if (seconds) return RANGES.findLast(([, length]) => length <= seconds)[0];
-  return RANGES.some(([name]) => name === wished) ? wished : "1h";
+  return RANGES.some(([name]) => name === range) ? range : "1h";
 }

@@ -1,4 +1,4 @@
-// Elements, made without HTML strings: what comes from metrics or items is always text.
+// Elements without HTML strings: labels and titles are always text.
 const SVG = "http://www.w3.org/2000/svg";
 
 /** Return an element: h("p", {class: "note", title: "…", onclick: f}, "text", child). */
@@ -29,7 +29,7 @@ function setStyle(element, style) {
   }
 }
 
-/** Let go of `element`'s children, and give it others. */
+/** Replace the children of `element`. */
 export function replace(element, ...children) {
   element.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
 }
@@ -39,7 +39,7 @@ export function breakable(name) {
   return name.replace(/([a-z0-9])([A-Z])/g, "$1\u200b$2");
 }
 
-/** Return a sentence's parts: what stands between backticks is code. */
+/** Return a sentence's parts: text between backticks is code. */
 export function sentence(text) {
   return text.split(/(`[^`]+`)/).filter(Boolean).map((part) => (/^`.+`$/.test(part) ? h("code", {}, part.slice(1, -1)) : part));
 }

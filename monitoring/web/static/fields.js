@@ -1,4 +1,4 @@
-// Fields and a panel's fieldConfig → how each is called, written and coloured.
+// Fields and a panel's fieldConfig → name, text and colour of each value.
 import { named, seriesColour } from "./colours.js";
 import { asRegExp, nameOf } from "./transformations.js";
 import { format } from "./units.js";
@@ -10,7 +10,7 @@ export function configured(frames, fieldConfig = {}) {
     ...frame,
     fields: frame.fields.map((field) => {
       const config = { ...defaults, custom: { ...defaults.custom } };
-      // A time is one, whatever the panel's values are.
+      // A time does not have the unit of the panel's values.
       if (field.type === "time") Object.assign(config, { unit: "dateTimeAsIso", mappings: [], thresholds: null });
       for (const { matcher, properties } of overrides) {
         if (matches(matcher, field)) properties.forEach((property) => set(config, property));
@@ -30,7 +30,7 @@ function set(config, { id, value }) {
   else config[id] = value;
 }
 
-/** Return the value as a person reads it: the mapped word, else the number in its unit. */
+/** Return the value as text: the mapped text, else the number in its unit. */
 export function textOf(value, config = {}) {
   const mapped = mappingOf(value, config);
   if (mapped?.text !== undefined && mapped.text !== "") return mapped.text;

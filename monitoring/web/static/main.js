@@ -1,10 +1,10 @@
-// The page: which view is open, its refresh every few seconds, and the bar above.
+// The page: the open view, its refresh every few seconds, and the bar.
 import { start } from "./api.js";
-import { forget } from "./colours.js";
+import { clearColours } from "./colours.js";
 import { Dashboard, shortTitle } from "./dashboard.js";
 import { h, replace } from "./dom.js";
 import { Playground } from "./playground.js";
-import { learnAddress } from "./plots.js";
+import { setLibraryAddress } from "./plots.js";
 import { clock } from "./times.js";
 import { ValuesTable } from "./values.js";
 
@@ -24,13 +24,13 @@ const live = h("div", { class: "refresh" }, updated, liveButton);
 function setLive(wanted) {
   isLive = wanted;
   liveButton.setAttribute("aria-pressed", String(isLive));
-  liveButton.title = isLive ? `Asks again every ${EVERY_MS / 1000} s; click to pause` : "Paused; click to go on";
+  liveButton.title = isLive ? `Refreshes every ${EVERY_MS / 1000} s; click to pause` : "Paused; click to resume";
   replace(liveButton, isLive ? "Live" : "Paused");
   clearTimeout(timer);
   if (isLive) refresh();
 }
 
-/** Refresh the open view now, and again after a while: never where nobody looks. */
+/** Refresh the open view now and every few seconds, unless the tab is hidden. */
 async function refresh() {
   clearTimeout(timer);
   const mine = view;
@@ -42,7 +42,7 @@ async function refresh() {
     replace(updated, error.message);
   }
   main.dataset.ready = "true";
-  clearTimeout(timer); // two may have been under way
+  clearTimeout(timer); // two refreshes may have been in progress
   if (mine === view && isLive) timer = setTimeout(refresh, EVERY_MS);
 }
 
@@ -56,7 +56,7 @@ function placesOf({ dashboards, playground }) {
 
 function valuesView() {
   const table = new ValuesTable();
-  const heading = h("div", { class: "toolbar" }, h("div", { class: "heading" }, h("h1", {}, "Current values"), h("p", {}, "What each exporter says at this moment, as Prometheus reads it.")), live);
+  const heading = h("div", { class: "toolbar" }, h("div", { class: "heading" }, h("h1", {}, "Current values"), h("p", {}, "The metrics that each exporter serves now, as Prometheus scrapes them.")), live);
   const element = h("div", {}, heading, table.element);
   return { element, refresh: () => table.refresh(), redraw: () => {}, leave: () => {} };
 }
@@ -73,7 +73,7 @@ async function open() {
   } catch (error) {
     next = { element: h("p", { class: "notice" }, error.message), refresh: async () => {}, redraw: () => {}, leave: () => {} };
   }
-  if (mine !== turn) return; // another was chosen meanwhile
+  if (mine !== turn) return; // another view was opened meanwhile
   view?.leave();
   view = next;
   document.title = `${place.title} · srp4ctr`;
@@ -95,7 +95,7 @@ function showBar(current) {
 function follow(event) {
   if (event.metaKey || event.ctrlKey || event.shiftKey || event.button) return;
   event.preventDefault();
-  // The range of time goes along; what else was chosen belongs to the page it was chosen on.
+  // The range is kept on the next page; other choices belong to their page.
   const range = new URLSearchParams(location.search).get("range");
   const path = event.currentTarget.getAttribute("href");
   history.pushState(null, "", range && path.startsWith("/d/") ? `${path}?range=${range}` : path);
@@ -110,7 +110,7 @@ function themeButton() {
 }
 
 addEventListener("themechange", () => {
-  forget();
+  clearColours();
   bar.querySelector(".theme")?.replaceWith(themeButton());
   view?.redraw();
 });
@@ -121,9 +121,9 @@ document.addEventListener("visibilitychange", () => {
 
 setLive(true);
 try {
-  const told = await start();
-  learnAddress(told.plotly);
-  places = placesOf(told);
+  const settings = await start();
+  setLibraryAddress(settings.plotly);
+  places = placesOf(settings);
   await open();
 } catch (error) {
   replace(main, h("p", { class: "notice" }, error.message));

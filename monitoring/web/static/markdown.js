@@ -1,4 +1,4 @@
-// The little Markdown of text panels → elements. Never HTML: what is not known is text.
+// The Markdown of text panels → elements, never HTML: unknown syntax stays text.
 import { h } from "./dom.js";
 
 /** Return the elements of `text`: headings, lists, paragraphs, bold, code, links. */
@@ -27,7 +27,7 @@ function inline(text) {
     if (part.startsWith("`") && part.endsWith("`") && part.length > 2) return h("code", {}, part.slice(1, -1));
     const link = /^\[([^\]]+)\]\(([^)\s]+)\)$/.exec(part);
     if (!link) return part;
-    // Only to the web and to this page: a dashboard file is no place for scripts.
+    // Links to the web and to this page only: no javascript: addresses.
     return /^(https?:\/\/|\/[^/]|#)/.test(link[2]) ? h("a", { href: link[2], rel: "noreferrer" }, link[1]) : link[1];
   });
 }

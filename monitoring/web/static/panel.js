@@ -1,4 +1,4 @@
-// One panel: its frame, its queries, and which of the drawings it is given to.
+// One panel: its frame, its queries, and the drawing function of its type.
 import { h, replace, sentence } from "./dom.js";
 import { configured } from "./fields.js";
 import { drop } from "./plots.js";
@@ -16,13 +16,13 @@ import { xychart } from "./panels/xychart.js";
 
 export const DRAWINGS = { timeseries, stat, table, bargauge, heatmap, xychart, text, "state-timeline": timeline };
 
-/** A panel on the page; `refresh` asks and draws, `redraw` only draws. */
+/** A panel on the page; `refresh` queries and draws, `redraw` only draws. */
 export class Panel {
   constructor(spec) {
     this.spec = spec;
     this.frames = null;
     this.context = null;
-    this.asked = null;
+    this.pending = null;
     this.isVisible = true;
     this.title = h("h3", {});
     this.content = h("div", { class: "content" });
@@ -41,16 +41,16 @@ export class Panel {
     this.resized.observe(this.content);
   }
 
-  /** Ask for the panel's data as of `window`, and draw it. */
+  /** Query the panel's data as of `window`, and draw it. */
   async refresh(variables, window) {
-    this.asked?.abort();
-    const asked = new AbortController();
-    this.asked = asked;
-    const title = interpolate(this.spec.title ?? "", variables, window);
+    this.pending?.abort();
+    const pending = new AbortController();
+    this.pending = pending;
+    const title = interpolate(this.spec.title ?? "", variables);
     if (this.title.textContent !== title) replace(this.title, title);
     try {
-      const frames = this.spec.type === "text" ? [] : await framesOf(this.spec, variables, window, asked.signal);
-      if (asked.signal.aborted) return;
+      const frames = this.spec.type === "text" ? [] : await framesOf(this.spec, variables, window, pending.signal);
+      if (pending.signal.aborted) return;
       this.frames = configured(transformed(frames, this.spec.transformations), this.spec.fieldConfig);
       this.context = { window, variables };
       await this.redraw();
@@ -59,7 +59,7 @@ export class Panel {
     }
   }
 
-  /** Draw what was asked for last, in the size and the theme of now. */
+  /** Draw the last data in the current size and theme. */
   async redraw() {
     if (!this.frames || !this.element.isConnected) return;
     try {
@@ -72,7 +72,7 @@ export class Panel {
   async draw() {
     const draw = DRAWINGS[this.spec.type];
     if (!draw) {
-      this.say("error", `Panels of the kind ${this.spec.type} are drawn by Grafana alone.`);
+      this.say("error", `Only Grafana draws panels of type ${this.spec.type}.`);
       return;
     }
     if (this.content.querySelector(":scope > .said")) replace(this.content);
@@ -87,7 +87,7 @@ export class Panel {
   }
 
   leave() {
-    this.asked?.abort();
+    this.pending?.abort();
     this.resized.disconnect();
     this.content.querySelectorAll(".plot").forEach(drop);
   }

@@ -1,4 +1,4 @@
-// The playground: a user, what they did, a ranking; and what one click changes of both.
+// The playground: a user's history, a ranking, and the effect of a click on both.
 import { get, post } from "./api.js";
 import { h, replace, sentence } from "./dom.js";
 import { Ranking } from "./ranking.js";
@@ -28,7 +28,7 @@ export class Playground {
   heading() {
     return h("div", { class: "toolbar" }, h(
       "div", { class: "heading" }, h("h1", {}, "Playground"),
-      h("p", {}, "Rank items for a user as any caller would, click one, and watch the history and the next ranking follow. What you click is published: it counts in features, labels and live quality."),
+      h("p", {}, "Rank items for a user as any client would, click one, and see the history and the next ranking change. Each click is published: it counts in features, labels and live quality."),
     ));
   }
 
@@ -52,14 +52,14 @@ export class Playground {
     return h("section", { class: "card ranking" }, h("div", { class: "ranking-head" }, h("h2", {}, "Ranking"), controls, own), this.ranking.element);
   }
 
-  /** Called every few seconds: only the ages move, and the offer until there is one. */
+  /** Called every few seconds: updates the ages, and loads the users until there are any. */
   async refresh() {
-    if (!this.isReady) await this.meet();
+    if (!this.isReady) await this.loadUsers();
     this.history.querySelectorAll("time").forEach((time) => replace(time, ago(Date.now() / 1000 - Number(time.dataset.at) / 1000)));
   }
 
-  /** Learn who may be picked; at first, pick who is in the address, or the last one. */
-  async meet() {
+  /** Load the users to choose from; at first pick the address's user, or the newest. */
+  async loadUsers() {
     try {
       this.offer = await get("/api/playground/offer");
     } catch (error) {
@@ -71,8 +71,8 @@ export class Playground {
     this.isReady = !advice;
     replace(this.people, ...users.map((value) => h("option", { value })));
     replace(this.chips, ...users.slice(0, 8).map((id) => h("button", { type: "button", onclick: () => this.pick(id) }, id)));
-    const wished = new URLSearchParams(location.search).get("user") ?? users[0];
-    if (wished && (this.user === null || this.isReady)) await this.pick(this.user ?? wished);
+    const first = new URLSearchParams(location.search).get("user") ?? users[0];
+    if (first && (this.user === null || this.isReady)) await this.pick(this.user ?? first);
   }
 
   submitted(event) {
@@ -87,7 +87,7 @@ export class Playground {
     this.name.value = id;
     history.replaceState(null, "", `${location.pathname}?user=${encodeURIComponent(id)}`);
     this.chips.querySelectorAll("button").forEach((chip) => chip.setAttribute("aria-pressed", String(chip.textContent === id)));
-    const reading = get("/api/playground/user", { id }).then((user) => this.tell(user));
+    const reading = get("/api/playground/user", { id }).then((user) => this.showUser(user));
     await Promise.all([reading.catch((error) => this.noHistory(error.message)), this.rank()]);
   }
 
@@ -104,18 +104,18 @@ export class Playground {
     await this.during(async () => {
       this.ranking.wait(item);
       const effect = await post("/api/playground/click", { request_id: this.ranking.request, item_id: item.item_id });
-      this.tell(effect.user, this.shown);
+      this.showUser(effect.user, this.shown);
       this.ranking.show(effect.ranking, { effect, item });
     });
   }
 
-  /** Run one request at a time; what it fails with is said in the ranking's place. */
-  async during(ask) {
+  /** Run one request at a time; its error is shown in the ranking's place. */
+  async during(request) {
     if (this.isAsking) return;
     this.isAsking = true;
     this.ranking.busy(true);
     try {
-      await ask();
+      await request();
     } catch (error) {
       this.ranking.fail(error.message);
     } finally {
@@ -124,8 +124,8 @@ export class Playground {
     }
   }
 
-  /** Show the user's behaviours; those that `before` did not have are marked. */
-  tell(user, before = null) {
+  /** Show the user's behaviours, and mark those that are not in `before`. */
+  showUser(user, before = null) {
     if (user.user_id !== this.user) return;
     const known = new Set((before ?? user.behaviors).map(keyOf));
     this.shown = user.behaviors;

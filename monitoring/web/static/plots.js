@@ -1,11 +1,11 @@
-// Plotly, loaded when the first chart is drawn, and what all charts share.
+// Plotly, loaded with the first chart, and the layout that all charts share.
 import { faded, ink } from "./colours.js";
 import { format, ticks } from "./units.js";
 
 let address = "";
 let loading = null;
 
-export function learnAddress(path) {
+export function setLibraryAddress(path) {
   address = path;
 }
 
@@ -28,11 +28,11 @@ const CONFIG = { displayModeBar: false, responsive: false, doubleClick: false, s
 /** Draw `traces` into `place`, or change what is drawn there. */
 export async function draw(place, traces, layout) {
   const library = await plotly();
-  if (!place.isConnected) return; // left meanwhile
+  if (!place.isConnected) return; // the view was closed meanwhile
   await library.react(place, traces, layout, CONFIG);
 }
 
-/** Let go of the chart in `place`. */
+/** Remove the chart in `place`. */
 export function drop(place) {
   window.Plotly?.purge(place);
 }
@@ -53,7 +53,7 @@ export function layoutOf(place, { margin = {} } = {}) {
   };
 }
 
-/** Return an axis of plotly's that is quiet: a grid line a tick, and nothing else. */
+/** Return a plotly axis with one grid line per tick and nothing else. */
 export function axis(more = {}) {
   return {
     ticks: "", gridcolor: ink("grid"), zeroline: false, linecolor: ink("grid"), fixedrange: true, automargin: true,
@@ -65,7 +65,7 @@ export function axis(more = {}) {
 export function valueAxis(low, high, unit, decimals, { count = 4 } = {}) {
   const values = ticks(low, high, count, unit);
   const step = values.length > 1 ? values[1] - values[0] : 1;
-  // Ticks that are written alike tell nothing: as many decimals as the step has.
+  // Ticks must differ as text: they get as many decimals as the step has.
   const texts = values.map((value) => format(value, unit, decimals));
   const isTooCoarse = new Set(texts).size < texts.length;
   return axis({
@@ -81,18 +81,18 @@ function decimalsOf(step, unit) {
   return Math.max(0, Math.min(8, Math.ceil(-Math.log10(shown) - 1e-9)));
 }
 
-/** Return the range that shows all of `values`: with air, and with 0 if it is near. */
+/** Return a range with a margin around all `values`, and with 0 if that is near. */
 export function rangeOf(values, { min = null, max = null, softMin = null } = {}) {
   const there = values.filter((value) => Number.isFinite(value));
   let low = min ?? Math.min(...there, softMin ?? Infinity);
   let high = max ?? Math.max(...there);
   if (!Number.isFinite(low) || !Number.isFinite(high)) [low, high] = [min ?? 0, max ?? 1];
   if (min === null && low > 0 && low < 0.6 * high) low = 0;
-  // A line that is level but for the last bits of its numbers is level.
+  // A line that varies in the last bits only is level.
   const span = high - low > Math.abs(high) * 1e-9 ? high - low : 0;
-  const air = span * 0.08 || Math.abs(high) * 0.1 || 0.5;
-  if (min === null && low !== 0) low -= air;
-  if (max === null) high += air;
+  const margin = span * 0.08 || Math.abs(high) * 0.1 || 0.5;
+  if (min === null && low !== 0) low -= margin;
+  if (max === null) high += margin;
   return [low, high];
 }
 
@@ -106,7 +106,7 @@ export function thresholdShapes(config) {
   }));
 }
 
-/** Return `text` for plotly's labels, which would read tags in it. */
+/** Return `text` without tags, which plotly's labels would interpret. */
 export function plain(text) {
   return String(text).replace(/[<>&]/g, (c) => ({ "<": "&lt;", ">": "&gt;", "&": "&amp;" })[c]);
 }

@@ -1,33 +1,15 @@
 // A panel's targets → Prometheus's series and tables, as frames of named fields.
 // A frame is {refId, fields}; a field {name, type, labels, values, legend, config}; time is in ms.
 import { get } from "./api.js";
-import { rateInterval } from "./times.js";
 
-/** Return `text` with Grafana's variables replaced; many chosen values are a regex. */
-export function interpolate(text, variables, window) {
-  const own = {
-    __rate_interval: `${rateInterval(window)}s`,
-    __interval: `${window.step}s`,
-    __interval_ms: String(window.step * 1000),
-    __range: `${window.length}s`,
-    __range_s: String(window.length),
-    __range_ms: String(window.length * 1000),
-    __from: String(window.start * 1000),
-    __to: String(window.end * 1000),
-  };
-  return text.replace(/\$\{(\w+)(?::(\w+))?\}|\$(\w+)|\[\[(\w+)\]\]/g, (all, braced, how, plain, old) => {
-    const name = braced ?? plain ?? old;
-    if (name in own) return own[name];
-    return name in variables ? written(variables[name], how) : all;
-  });
+/** Return `text` with each $variable replaced: by its regex, or that of its chosen values. */
+export function interpolate(text, variables) {
+  return text.replace(/\$(\w+)/g, (all, name) => (name in variables ? regexOf(variables[name]) : all));
 }
 
-function written(chosen, how) {
-  const values = Array.isArray(chosen) ? chosen : [chosen];
-  if (how === "raw" || how === "csv" || how === "text") return values.join(",");
-  if (how === "pipe") return values.join("|");
+function regexOf(chosen) {
   if (!Array.isArray(chosen)) return chosen;
-  const escaped = values.map((value) => (value === ".*" ? value : value.replace(/[\\^$*+?.()|[\]{}]/g, "\\\\$&")));
+  const escaped = chosen.map((value) => value.replace(/[\\^$*+?.()|[\]{}]/g, "\\\\$&"));
   return escaped.length === 1 ? escaped[0] : `(${escaped.join("|")})`;
 }
 
@@ -39,14 +21,14 @@ export async function framesOf(panel, variables, window, signal) {
 }
 
 async function framesOfTarget(target, { variables, window, signal, isOneOfMany }) {
-  const query = interpolate(target.expr, variables, window);
+  const query = interpolate(target.expr, variables);
   const isTable = target.format === "table";
   const isInstant = target.instant && !target.range;
   const series = isInstant
     ? await instant(query, window, signal)
     : await range(query, window, signal);
   if (isTable) return series.length ? [tableOf(target, series, isOneOfMany)] : [];
-  const format = interpolate(target.legendFormat ?? "", variables, window);
+  const format = interpolate(target.legendFormat ?? "", variables);
   return series.map((each) => seriesFrame(target, each, legendOf(format, each, series, query)));
 }
 
@@ -100,14 +82,14 @@ function tableOf(target, series, isOneOfMany) {
   };
 }
 
-/** Return a series' name: `format` with {{label}} filled in, else what tells it from the others. */
+/** Return a series' name: `format` with {{label}} filled in, else the labels that differ. */
 export function legendOf(format, { labels }, all, query) {
   if (format && format !== "__auto") {
     return format.replace(/\{\{\s*([\w.]+)\s*\}\}/g, (_, name) => labels[name] ?? "").trim();
   }
   const names = Object.keys(labels).filter((name) => name !== "__name__");
-  const telling = names.filter((name) => new Set(all.map((each) => each.labels[name])).size > 1);
-  const chosen = telling.length ? telling : names;
+  const differing = names.filter((name) => new Set(all.map((each) => each.labels[name])).size > 1);
+  const chosen = differing.length ? differing : names;
   if (!chosen.length) return labels.__name__ ?? query;
   return chosen.map((name) => labels[name]).join(" ");
 }

@@ -1,4 +1,4 @@
-// The answer to one request: facts, what it cost, and the items; after a click, what moved.
+// The ranking of one request: facts, cost and items; after a click, the changes.
 import { h, replace, sentence } from "./dom.js";
 import { format } from "./units.js";
 
@@ -22,24 +22,24 @@ export class Ranking {
     });
   }
 
-  /** Say that `item` was clicked and its effect is awaited. */
+  /** Report that `item` was clicked and its effect is awaited. */
   wait(item) {
-    this.tell(`${item.title}: click published, waiting for another ranking …`);
+    this.report(`${item.title}: click published, waiting for a new ranking …`);
     this.outcome.dataset.state = "waiting";
   }
 
   fail(reason) {
-    this.tell(...sentence(reason));
+    this.report(...sentence(reason));
     this.outcome.dataset.state = "failed";
   }
 
-  /** Show `ranking`; with the click that led to it, what moved since the one before. */
+  /** Show `ranking`; after a click, with the changes since the ranking before it. */
   show(ranking, click = null) {
     const before = click ? this.places : new Map();
     this.request = ranking.request_id;
     this.advice.hidden = !ranking.advice;
     replace(this.advice, ...sentence(ranking.advice));
-    this.tell(...(click ? effectOf(click, ranking, before) : [""]));
+    this.report(...(click ? effectOf(click, ranking, before) : [""]));
     this.outcome.dataset.state = click?.effect.changed_after_ms == null ? "waiting" : "done";
     replace(this.facts, ...facts(ranking));
     this.showCost(ranking);
@@ -48,7 +48,7 @@ export class Ranking {
     this.places = new Map(ranking.items.map(({ item, score }, place) => [item.item_id, { place, score }]));
   }
 
-  tell(...parts) {
+  report(...parts) {
     this.outcome.hidden = !parts.some(Boolean);
     replace(this.outcome, ...parts);
   }
@@ -69,15 +69,15 @@ export class Ranking {
 
   showCost({ cost, items }) {
     if (!cost) {
-      replace(this.cost, h("p", { class: "muted" }, "What it cost is not known: the bundle has no cost card here."));
+      replace(this.cost, h("p", { class: "muted" }, "The cost is unknown: the bundle's cost card is not available here."));
       return;
     }
-    const times = cost.unfolded_flops / cost.flops;
+    const times = cost.reencoded_flops / cost.flops;
     replace(
       this.cost,
-      bar("Folded, as it was", `${cost.encoder_runs} encoder run, ${format(cost.flops, "flop", 0)}`, cost.flops / cost.unfolded_flops),
-      bar("Unfolded", `${cost.unfolded_encoder_runs} encoder runs, ${format(cost.unfolded_flops, "flop", 0)}`, 1),
-      h("p", { class: "muted" }, `${format(times, "none", times < 10 ? 1 : 0)}× less for ${items.length} candidates: the history is encoded once and shared by all of them.`),
+      bar("Encoded once", `${cost.encoder_runs} encoder run, ${format(cost.flops, "flop", 0)}`, cost.flops / cost.reencoded_flops),
+      bar("Re-encoded per candidate", `${cost.reencoded_encoder_runs} encoder runs, ${format(cost.reencoded_flops, "flop", 0)}`, 1),
+      h("p", { class: "muted" }, `${format(times, "none", times < 10 ? 1 : 0)}× fewer FLOPs for ${items.length} candidates: the history is encoded once and shared by all of them.`),
     );
   }
 }
@@ -86,7 +86,7 @@ function effectOf({ effect, item }, ranking, before) {
   if (effect.changed_after_ms === null) return sentence(effect.advice);
   const moved = ranking.items.filter(({ item: each }, place) => (before.get(each.item_id)?.place ?? place) !== place).length;
   const figures = moved ? `${moved} of ${ranking.items.length} items moved` : "the scores changed, the order stayed";
-  return [h("b", {}, format(effect.changed_after_ms, "ms", 0)), ` from the click on ${item.title} to another ranking: ${figures}.`];
+  return [h("b", {}, format(effect.changed_after_ms, "ms", 0)), ` from the click on ${item.title} to a new ranking: ${figures}.`];
 }
 
 function facts({ model_version, status, latency_ms, feature_version, items }) {

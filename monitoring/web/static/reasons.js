@@ -1,4 +1,4 @@
-// Why a panel has nothing to show: in one sentence, as precisely as can be told.
+// An empty panel → the reason in one sentence, as precisely as it is known.
 import { get } from "./api.js";
 import { metricsIn } from "./queries.js";
 
@@ -6,7 +6,7 @@ const STARTED_BY = {
   monitor: "start it: `srp4ctr monitor run`",
   stream: "start it: `srp4ctr stream run`",
   triton: "start it: `srp4ctr stack up`",
-  caller: "it is there while something ranks",
+  caller: "it runs while a client ranks",
 };
 const FRESH_MS = 10_000;
 let pages = null;
@@ -21,13 +21,13 @@ async function exporters() {
   return pages;
 }
 
-/** Return what the dashboard itself says of an empty panel; "" if it expects none. */
+/** Return the dashboard's own text for an empty panel; "" if it has none. */
 export function ownReason(panel) {
   const said = panel.fieldConfig?.defaults?.noValue ?? "";
-  return said.includes(" ") ? said : ""; // a sign, as "–", is no reason
+  return said.includes(" ") ? said : ""; // a sign such as "–" is no reason
 }
 
-/** Return the sentence that stands in the place of `panel`'s content. */
+/** Return the sentence to show in place of `panel`'s content. */
 export async function whyEmpty(panel, window) {
   if (ownReason(panel)) return ownReason(panel);
   const found = await exporters();
@@ -37,10 +37,10 @@ export async function whyEmpty(panel, window) {
     if (metric && !metric.values.length) return `No data yet: \`${metric.name}\` has no value so far. ${metric.help}`;
   }
   const silent = metricsIn(panel).find((name) => !name.includes(":") && !declared(found, name));
-  const away = found.filter(({ trouble }) => trouble);
+  const away = found.filter(({ problem }) => problem);
   if (silent && away.length) return `No data yet: ${away.map(({ job }) => `the ${job} does not answer (${STARTED_BY[job] ?? "is it running?"})`).join(", ")}.`;
-  if (silent) return `No data yet: no exporter shows \`${silent}\`.`;
-  if (recorded) return `No data yet: nothing of the last ${window.name} that the rule \`${recorded}\` could be computed from.`;
+  if (silent) return `No data yet: no exporter has \`${silent}\`.`;
+  if (recorded) return `No data yet: the rule \`${recorded}\` had no input in the last ${window.name}.`;
   return `No data yet: nothing in the last ${window.name}.`;
 }
 

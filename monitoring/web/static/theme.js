@@ -1,4 +1,4 @@
-// The theme that was chosen, set before anything is drawn; none chosen: the system's.
+// Sets the chosen theme before the first paint; without a choice, the system's.
 // A classic script, not a module, because a module would run after the first paint.
 (() => {
   const KEY = "srp4ctr-theme";
@@ -7,7 +7,7 @@
     try {
       return localStorage.getItem(KEY);
     } catch {
-      return null; // storage is off: the system's theme it is
+      return null; // storage is disabled: use the system's theme
     }
   };
   const apply = (choice) => {
@@ -23,7 +23,7 @@
       try {
         localStorage.setItem(KEY, choice);
       } catch {
-        // Not remembered, but shown.
+        // Storage is disabled: the choice lasts until the page is closed.
       }
       announce();
     },

@@ -1,8 +1,7 @@
 // Ranges of time, and the step that a query of such a range takes.
 export const RANGES = [["5m", 300], ["15m", 900], ["1h", 3600], ["6h", 21600], ["24h", 86400]];
 const POINTS = 240;
-const LEAST_STEP_S = 2; // what the embedded stack scrapes at
-const LEAST_RATE_S = 30;
+const LEAST_STEP_S = 2; // the scrape interval of the embedded stack
 
 /** Return the range's start, end and step in Unix seconds; the end is a whole step. */
 export function windowOf(name, nowMs = Date.now()) {
@@ -12,12 +11,7 @@ export function windowOf(name, nowMs = Date.now()) {
   return { name, length, step, start: end - length, end };
 }
 
-/** Return the window of a rate: at least two scrapes wide, and no point falls through. */
-export function rateInterval({ step }) {
-  return Math.max(LEAST_RATE_S, step + 15);
-}
-
-/** Return Unix seconds as plotly wants local time. */
+/** Return Unix seconds as local time in plotly's format. */
 export function local(seconds) {
   const at = new Date(seconds * 1000);
   const two = (n, size = 2) => String(n).padStart(size, "0");

@@ -1,5 +1,5 @@
-// Frames and a dashboard's transformations → frames. Those that are not known change nothing.
-// A test holds that these are the ones of monitoring/dashboards, and no other.
+// Frames and a dashboard's transformations → frames. Unknown ones are skipped.
+// A test holds that these are exactly those of monitoring/dashboards.
 export const KNOWN = { organize, merge };
 
 /** Return `frames` after all of `steps`, in their order. */
@@ -9,7 +9,7 @@ export function transformed(frames, steps = []) {
     .reduce((found, { id, options }) => KNOWN[id](found, options ?? {}), frames);
 }
 
-/** Return what a person calls the field. */
+/** Return the field's displayed name. */
 export function nameOf(field) {
   return field.legend ?? field.name;
 }

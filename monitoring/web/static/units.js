@@ -2,16 +2,16 @@
 const SI = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]];
 const SECONDS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"], [1e-3, "ms"], [1e-6, "µs"], [1e-9, "ns"]];
 const IN_SECONDS = { s: 1, ms: 1e-3 };
-// What is counted by the thousand, and what is measured with a prefix of its unit.
+// Counts have a suffix (17.5k), quantities an SI prefix (1.2 GFLOP).
 const COUNTED = { short: "", reqps: " req/s", cps: "/s" };
 const MEASURED = { flops: "FLOP/s", flop: "FLOP", watt: "W" };
 
-/** Return whether `unit` is of a rate: its lines stand on 0, or noise would look like news. */
+/** Return whether `unit` is of a rate: its axis starts at 0, so that noise looks like noise. */
 export function isRate(unit) {
   return unit !== "short" && (unit in COUNTED || unit === "flops");
 }
 
-/** Return `value` as text in `unit`; `decimals` null lets the size decide. */
+/** Return `value` as text in `unit`; with `decimals` null its size decides. */
 export function format(value, unit = "none", decimals = null) {
   if (value === null || value === undefined) return "–";
   if (typeof value === "string") return value;
@@ -36,7 +36,7 @@ function scaled(value, steps, space, decimals, rest = "") {
   const size = Math.abs(value);
   if (size >= 1e15) return value.toExponential(1) + rest;
   if (size === 0) return `0${rest || (steps === SECONDS ? " s" : "")}`;
-  // 59.996 s would be written as 60.00 s: the rounded figure decides.
+  // 59.996 s would be written as 60.00 s: the rounded value decides the unit.
   const step = steps.find(([n]) => size >= n * 0.9995);
   if (!step) {
     const [least, name] = steps.at(-1);

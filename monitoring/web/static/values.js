@@ -1,18 +1,18 @@
-// What the exporters say at this moment, by metric: for a machine without Prometheus.
+// The exporters' current values by metric, for a machine without Prometheus.
 import { get } from "./api.js";
 import { h, replace } from "./dom.js";
 import { format } from "./units.js";
 
-const UNIX = 1e9; // seconds of that size are an instant
+const UNIX = 1e9; // a greater number of seconds is a Unix time
 
-/** Return the notice that stands above the table where Prometheus cannot be asked. */
-export function notice(trouble) {
+/** Return the notice above the table if Prometheus does not answer. */
+export function notice(problem) {
   return h(
     "div", { class: "notice", role: "status" },
-    h("p", {}, h("strong", {}, trouble), " The dashboards need its history; below is what the exporters say at this moment."),
+    h("p", {}, h("strong", {}, problem), " The dashboards need its history; below are the exporters' current values."),
     h(
       "p", {}, "To get it on Debian or Ubuntu: ", h("code", {}, "sudo apt install prometheus"), "; then ", h("code", {}, "srp4ctr stack up"),
-      " (and the demo) starts it beside the rest. One that runs elsewhere is named by ", h("code", {}, "monitoring.prometheus_url"), " in settings.toml.",
+      " (and the demo) starts it with the rest of the stack. To use another one, set ", h("code", {}, "monitoring.prometheus_url"), " in settings.toml.",
     ),
   );
 }
@@ -46,17 +46,17 @@ export class ValuesTable {
     replace(this.body, ...this.pages.map((page) => this.section(page)));
   }
 
-  section({ job, url, trouble, metrics }) {
+  section({ job, url, problem, metrics }) {
     const shown = metrics.filter(({ values }) => values.length).filter((metric) => this.matches(metric));
     const silent = metrics.filter(({ values }) => !values.length).filter((metric) => this.matches(metric));
     const rows = shown.flatMap((metric) => metric.values.map((value, i) => row(metric, value, i)));
-    const said = trouble || (rows.length ? "" : "Nothing that fits.");
+    const said = problem || (rows.length ? "" : "No metric matches the filter.");
     return h(
       "section", { class: "exporter", "data-job": job },
       h("h2", {}, job, h("a", { href: url, rel: "noreferrer" }, url.replace(/^https?:\/\//, ""))),
       said ? h("p", { class: "said" }, said) : null,
       rows.length ? h("div", { class: "table-wrap" }, h("table", {}, head(), h("tbody", {}, ...rows))) : null,
-      silent.length ? h("details", { class: "silent" }, h("summary", {}, `${silent.length} metrics that have counted nothing yet`), h("dl", {}, ...silent.flatMap(({ name, help }) => [h("dt", {}, h("code", {}, name)), h("dd", {}, help)]))) : null,
+      silent.length ? h("details", { class: "silent" }, h("summary", {}, `${silent.length} metrics without values yet`), h("dl", {}, ...silent.flatMap(({ name, help }) => [h("dt", {}, h("code", {}, name)), h("dd", {}, help)]))) : null,
     );
   }
 
@@ -70,7 +70,7 @@ export class ValuesTable {
 }
 
 function head() {
-  return h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Metric"), h("th", { scope: "col" }, "Of"), h("th", { scope: "col", class: "number" }, "Now")));
+  return h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Metric"), h("th", { scope: "col" }, "Labels"), h("th", { scope: "col", class: "number" }, "Now")));
 }
 
 function row(metric, { labels, what, value }, i) {
@@ -78,7 +78,7 @@ function row(metric, { labels, what, value }, i) {
   return h(
     "tr", { class: i ? "same" : null },
     i ? null : h("td", { class: "metric", rowspan: metric.values.length }, h("code", {}, metric.name), h("span", { class: "help" }, metric.help)),
-    h("td", { "data-label": "Of" }, ...said, what ? h("span", { class: "label" }, what) : null),
+    h("td", { "data-label": "Labels" }, ...said, what ? h("span", { class: "label" }, what) : null),
     h("td", { class: "number", "data-label": "Now" }, written(metric.name, what, value)),
   );
 }

@@ -11,7 +11,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.online.registry_connection import shown
+from srp4ctr.features.online.connection import redacted
 from srp4ctr.ops.doctor.check_result import (
     Finding,
     answers,
@@ -73,16 +73,16 @@ def our_user(settings: Settings) -> Iterator[Finding]:
 
 def views(settings: Settings) -> Iterator[Finding]:
     """Yield whether the store answers us, and the registry holds our views."""
-    from srp4ctr.features.online import row_codec, store  # Feast: 3 s
+    from srp4ctr.features.online.store import OnlineViews  # Feast: 3 s
 
     try:
-        found = store.OnlineViews(settings.features)
+        found = OnlineViews(settings.features)
     except ValueError as error:
         yield is_wrong("registry", str(error), "srp4ctr features apply")
         return
-    yield ok("registry", f"{shown(settings.features.registry)} holds our views")
+    yield ok("registry", f"{redacted(settings.features.registry)} holds our views")
     try:
-        found.read(row_codec.PROFILE_VIEW, [row_codec.item_entity(0)])
+        found.read_profiles([0])
     except (ConnectionError, RuntimeError) as error:
         yield is_wrong("store", str(error), "srp4ctr stack status; features.redis")
     else:

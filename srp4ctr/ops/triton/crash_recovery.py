@@ -23,7 +23,7 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
 from srp4ctr import processes
-from srp4ctr.features.bundles.crash_counts import count_deaths
+from srp4ctr.features.bundles.crash_counts import count_crashes
 from srp4ctr.triton_repo.config import TritonConfig
 from srp4ctr.triton_repo.deployment.live_repository import CONFIG, locked
 from srp4ctr.triton_repo.deployment.promotion import connected
@@ -70,7 +70,7 @@ class Watch:
         self._counted |= lost
         versions = [self._steps[pid].rpartition("_")[2] for pid in lost]
         try:
-            count_deaths(Path(self._config.repository), versions)
+            count_crashes(Path(self._config.repository), versions)
         except OSError:  # it is loaded anew, counted or not
             LOG.exception("the monitor does not hear of it")
 

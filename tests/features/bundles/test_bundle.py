@@ -3,19 +3,7 @@ from pathlib import Path
 import pytest
 
 from srp4ctr.features.bundles import bundle
-
-
-def a_bundle(folder: Path, version: str = "v1") -> Path:
-    path = folder / version
-    path.mkdir(parents=True)
-    for name in bundle.CONTENT_FILES:
-        (path / name).write_bytes(name.encode())
-    card = bundle.BundleManifest(
-        version=version, created_at_ms=1_700_000_000_000, sizes={"L": 50}, cost={"x": 1.5}
-    )
-    bundle.write_card(path, card)
-    bundle.write_manifest(path)
-    return path
+from tests.features.bundles.builders import a_bundle
 
 
 def test_a_written_bundle_verifies_and_reads_back_the_same(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A bundle that anybody may have written: it is whole and within bounds, or refused."""
+"""Arbitrary bundles: each is whole and within its limits, or refused."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from srp4ctr.features.bundles.bundle import (
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.triton_repo.deployment.validation import golden_gate
 from srp4ctr.triton_repo.serving.onnx_scorer import Scorer
-from tests.features.bundles.test_bundle import a_bundle
+from tests.features.bundles.builders import a_bundle
 from tests.fuzzing import examples, outcome
 
 JSON = st.recursive(
@@ -43,7 +43,7 @@ CARD_FIELDS = st.sampled_from(
 
 
 def rewritten(folder: Path) -> Path:
-    """Make the manifest right again: who may write a bundle writes that too."""
+    """Write the manifest again, as the author of a bundle could."""
     bundle.write_manifest(folder)
     return folder
 
@@ -122,7 +122,7 @@ def a_huge_size(folder: Path) -> None:
     [
         (a_huge_card, "at most 1,048,576"),
         (a_link, "is a link"),
-        (a_program, "alone"),
+        (a_program, "only"),
         (a_huge_size, "size L is 1000000000"),
     ],
 )

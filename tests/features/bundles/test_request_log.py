@@ -1,4 +1,4 @@
-"""Requests that were answered, kept in files and read again."""
+"""Served requests in files."""
 
 import os
 from dataclasses import fields, replace
@@ -9,20 +9,7 @@ import pytest
 
 from srp4ctr.features.bundles import request_log
 from srp4ctr.features.bundles.request_log import ServedLog, ServedRequest
-
-
-def a_request(number: int = 1, size: int = 3) -> ServedRequest:
-    return ServedRequest(
-        request_id=f"r{number}",
-        user_id="Ünal/1",
-        item_ids=("a", "b", ""),
-        time_ms=1_700_000_000_000 + number,
-        status="ok",
-        feature_version="sequence=1@2",
-        model_version="v7",
-        tensors={"candidate_features": np.ones((1, size, 2), dtype=np.float32)},
-        probabilities=np.array([0.5, 0.25, np.nan], dtype=np.float32),
-    )
+from tests.features.bundles.builders import a_request
 
 
 def test_what_was_written_is_read_again(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A store that is right passes; each way of being wrong, or late, is told by its name."""
+"""A correct store passes the check; each kind of error, or lag, is reported."""
 
 import itertools
 import threading
@@ -14,18 +14,19 @@ import redis
 from typer.testing import CliRunner, Result
 
 from benchmarks.harness.raw_logs import write_log
+from srp4ctr.atomic_files import read_json
 from srp4ctr.cli import main as cli
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.consistency import check
 from srp4ctr.features.consistency.check import check_features
 from srp4ctr.features.consistency.replay import places
 from srp4ctr.features.consistency.report import REPORT_FILE, FeatureCheck
-from srp4ctr.json_files import read_json
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import UserEvent, item_key
+from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import sequence_of
-from srp4ctr.streams.state.state_store import FeatureSink, Rows
+from srp4ctr.streams.state.state_store import FeatureSink
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 from tests.features.stored import store_events
 from tests.live_stream import LiveStream, live_stream
@@ -92,7 +93,7 @@ def test_a_store_that_the_stream_wrote_is_right(
     assert found.details == ()
 
 
-def test_only_so_many_rows_are_read_as_asked(
+def test_the_sample_size_limits_the_rows_read(
     config: FeatureConfig, sink: FeatureSink
 ) -> None:
     log_and_store(config, sink, a_morning())
@@ -117,7 +118,7 @@ def test_an_edited_sequence_is_wrong_by_its_edits(
     assert found.wrong_share == pytest.approx(1 / 12)
 
 
-def test_a_counter_that_is_off_is_told_by_how_much(
+def test_a_wrong_counter_is_reported_with_its_difference(
     config: FeatureConfig, sink: FeatureSink
 ) -> None:
     log_and_store(config, sink, a_morning())
@@ -242,7 +243,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveStream]:
 
 
 @pytest.mark.stack
-def test_beside_live_traffic_nothing_looks_wrong_until_the_store_loses_its_rows(
+def test_live_traffic_is_consistent_until_the_store_loses_its_rows(
     live: LiveStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in live.env.items():
@@ -263,8 +264,8 @@ def test_beside_live_traffic_nothing_looks_wrong_until_the_store_loses_its_rows(
     assert "edits" in lost.output
     with traffic(live):
         assert srp4ctr("stream", "rebuild").exit_code == 0
-        mended = srp4ctr("features", "check")
-        assert mended.exit_code == 0, mended.output
+        repaired = srp4ctr("features", "check")
+        assert repaired.exit_code == 0, repaired.output
 
 
 def srp4ctr(*words: str) -> Result:
@@ -273,7 +274,7 @@ def srp4ctr(*words: str) -> Result:
 
 @contextmanager
 def traffic(live: LiveStream) -> Iterator[None]:
-    """Let users do things all the while."""
+    """Publish events of users meanwhile."""
     stop = threading.Event()
     thread = threading.Thread(target=publish_until, args=(live, stop))
     thread.start()

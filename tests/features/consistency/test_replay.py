@@ -16,12 +16,12 @@ from srp4ctr.features.consistency.replay import (
     user_activity_at,
 )
 from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import UserEvent, item_key
 from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.partition_state import PartitionState
-from srp4ctr.streams.state.reducers import LoggedEvent
+from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence
-from srp4ctr.streams.state.state_store import Rows
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 
 LENGTH, WIDTH = 4, 3
@@ -59,7 +59,7 @@ def stored_after(events: list[UserEvent], partition: int) -> Rows:
     ]
     for start in range(0, len(logged), 7):
         batch = logged[start : start + 7]
-        users, shares = state.unknown(batch)
+        users, shares = state.missing_rows(batch)
         state.cache_rows(users, shares, Rows())
         state.fold(batch, now_ms=NOON_MS)
     return state.dirty
@@ -119,7 +119,7 @@ def test_duplicates_and_what_was_forgotten_do_not_count(tmp_path: Path) -> None:
         an_impression("i1", at_ms=NOON_MS),
         an_impression("i1", at_ms=NOON_MS + 9, event_id="again"),
         a_forget(at_ms=NOON_MS + 10),
-        a_forget(at_ms=NOON_MS + 5),  # told before, and came later
+        a_forget(at_ms=NOON_MS + 5),  # older than the last, and arrived later
         a_click("i1", at_ms=NOON_MS + 8),
         a_click("i1", at_ms=NOON_MS + 20),
         a_click("i1", at_ms=NOON_MS + 21, event_id="the same click"),

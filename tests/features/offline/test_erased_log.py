@@ -1,4 +1,4 @@
-"""After erasing: the store is right, training learns nothing of it, nothing is kept."""
+"""After an erasure: the store is right, and training and served requests lack the user."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import Impression, UserEvent
 from srp4ctr.streams.raw_log.erasure import erase_forgotten
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
-from tests.features.bundles.test_request_log import a_request
+from tests.features.bundles.builders import a_request
 from tests.features.stored import store_events
 
 
@@ -43,7 +43,7 @@ def log_of(folder: Path, events: list[UserEvent]) -> Path:
 
 
 @pytest.mark.redis
-def test_the_store_is_what_the_erased_log_says(
+def test_the_store_equals_the_erased_log(
     store_config: FeatureConfig, tmp_path: Path
 ) -> None:
     at = f"{store_config.redis},db=7"
@@ -52,13 +52,13 @@ def test_the_store_is_what_the_erased_log_says(
     log = log_of(Path(config.log_dir), events)
     sink = FeatureStoreSink(config)
     store_events(sink, events, length=3, partition=1)
-    assert erase_forgotten(log).made_nobodys == 3
+    assert erase_forgotten(log).anonymized == 3
     streams = StreamConfig(sequence_length=3)
     found = check_features(config, sink, streams, {1: len(events)})
     assert (found.rows, found.wrong_rows) == (2 * 3 + 2, 0)
 
 
-def test_training_sees_the_others_alone(tmp_path: Path) -> None:
+def test_training_sees_only_the_other_users(tmp_path: Path) -> None:
     events = [*a_morning("ann", "bob"), a_forget(at_ms=NOON_MS + 3_000, user_id="ann")]
     log = log_of(tmp_path, events)
     erase_forgotten(log)
@@ -72,7 +72,7 @@ def test_training_sees_the_others_alone(tmp_path: Path) -> None:
     assert sum(counts.values()) == 4 + 3  # ann's view counts no more
 
 
-def test_the_command_erases_what_was_served_too(
+def test_the_command_erases_served_requests_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -88,15 +88,15 @@ def test_the_command_erases_what_was_served_too(
         assert done.exception is None
         return " ".join(done.output.split())
 
-    told = "1 erasure requests; in 2 files 3 rows removed, 3 anonymized"
-    assert typed("--dry-run") == f"dry run: {told}"
+    report = "1 erasure requests; in 2 files 3 rows removed, 3 anonymized"
+    assert typed("--dry-run") == f"dry run: {report}"
     assert read_deeds(Path(".data/audit.jsonl")) == ([], 0)
-    assert typed() == f"{told}, 1 served requests removed"
+    assert typed() == f"{report}, 1 served requests removed"
     assert "in 0 files 0 rows" in typed()
     whole = [each for each in request_log.newest(folder, 9) if "odd" not in each.name]
     assert [request_log.read(path).user_id for path in whole] == ["bob"]
-    deeds, _ = read_deeds(Path(".data/audit.jsonl"))
-    assert [each.after for each in deeds] == [
+    entries, _ = read_deeds(Path(".data/audit.jsonl"))
+    assert [each.after for each in entries] == [
         "2 files, 1 served requests",
         "0 files, 0 served requests",
     ]

@@ -112,7 +112,7 @@ def test_item_updates_keep_their_attributes_as_published(tmp_path: Path) -> None
     assert found["occurred_at"] == [NOON_MS, NOON_MS + 1]
 
 
-def test_what_a_user_asked_to_forget_is_not_remembered(tmp_path: Path) -> None:
+def test_events_before_an_erasure_request_are_not_remembered(tmp_path: Path) -> None:
     published: list[Published] = [
         (a_behavior("before", at_ms=NOON_MS - 9), NOON_MS - 9),
         (a_behavior("other", at_ms=NOON_MS - 9, user_id="u2"), NOON_MS - 9),

@@ -13,11 +13,11 @@ DAY_MS = 86_400_000
 
 def profiles(folder: Path, as_of_ms: int, *updates: Published) -> dict[str, object]:
     """Return the attributes by item id."""
-    from srp4ctr.features.online import store
+    from srp4ctr.features.online import feast_store
 
     log_dir = write_log(folder / "events", updates)
     config = FeatureConfig(registry=str(folder / "registry.db"), log_dir=str(log_dir))
-    store.apply(config)
+    feast_store.apply(config)
     with opened(log_dir) as log:
         found = item_profiles(log, config, as_of_ms)
     names = {item_key(name): name for name in ("a", "b", "c")}

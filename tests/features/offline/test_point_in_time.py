@@ -15,7 +15,7 @@ from srp4ctr.streams.events.schema import (
 from srp4ctr.streams.state.label_join import CLICKED
 from srp4ctr.streams.state.sequences import element_of
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
-from tests.features.plain_cut import sequence_of
+from tests.features.reference_features import sequence_of
 
 LENGTH = 4
 DAY_MS = 86_400_000

@@ -54,7 +54,7 @@ def published() -> list[Published]:
     for visit in range(24):
         user, at_ms = f"u{visit % 5}", NOON_MS + visit * MINUTE_MS
         items = [f"i{n}" for n in chance.permutation(9)[:3].tolist()]
-        told = {"context": {"hour": str(visit % 3)}} if visit % 2 else {}
+        context = {"context": {"hour": str(visit % 3)}} if visit % 2 else {}
         for place, item in enumerate(items):
             shown = an_impression(
                 item,
@@ -62,7 +62,7 @@ def published() -> list[Published]:
                 request_id=f"r{visit}",
                 at_ms=at_ms + place % 2,
                 position=place,
-                **told,
+                **context,
             )
             events += [(shown, at_ms), (label_of(shown), at_ms + MINUTE_MS)]
         clicked = a_click(items[0], user_id=user, request_id=f"r{visit}", at_ms=at_ms + 9)

@@ -1,4 +1,4 @@
-"""The feature store on a Redis that demands TLS, a name and a password."""
+"""A Redis that requires TLS and a password, and a registry with a password in a file."""
 
 import hashlib
 import shutil
@@ -13,11 +13,16 @@ from hypothesis import strategies as st
 from srp4ctr import processes
 from srp4ctr.embedded import ports
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.online.connection import connection_string
+from srp4ctr.features.online.connection import (
+    connection_string,
+    redacted,
+    registry_settings,
+)
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.state_store import FatalStoreError, ItemProfile
 from tests.certificates import make_certificates
 
+URL = "postgresql+psycopg://ann@h:5432/registry?sslmode=verify-full"
 USER, PASSWORD = "ann", 's3cret, "1e5"=ü'
 MISSING = [tool for tool in ("redis-server", "openssl") if shutil.which(tool) is None]
 needs_redis = pytest.mark.skipif(bool(MISSING), reason=f"needs {MISSING}")
@@ -25,7 +30,7 @@ needs_redis = pytest.mark.skipif(bool(MISSING), reason=f"needs {MISSING}")
 
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeatureConfig]:
-    """Yield how to reach a Redis that has one user, and no plain port."""
+    """Yield the settings of a Redis with one user and only a TLS port."""
     folder = tmp_path_factory.mktemp("secured")
     made = make_certificates(folder)
     digest = hashlib.sha256(PASSWORD.encode()).hexdigest()
@@ -56,16 +61,15 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeatureConfig]
 @needs_redis
 @pytest.mark.redis
 def test_rows_are_written_and_read(secured: FeatureConfig) -> None:
-    from srp4ctr.features.online import row_codec, store
+    from srp4ctr.features.online import feast_store, store
 
-    store.apply(secured)
+    feast_store.apply(secured)
     profile = ItemProfile(
         item_key=item_key("i1"), item_id="i1", attributes={"a": "b"}, updated_at_ms=1
     )
     store.FeatureStoreSink(secured).write_profiles([profile])
     views = store.OnlineViews(secured)
-    (found,) = views.read(row_codec.PROFILE_VIEW, [row_codec.item_entity(profile.item_key)])
-    assert found is not None
+    assert views.read_profiles([profile.item_key]) == {profile.item_key: profile}
 
 
 @needs_redis
@@ -78,15 +82,15 @@ def test_rows_are_written_and_read(secured: FeatureConfig) -> None:
         ({"redis_ca_file": ""}, "certificate verify failed"),
     ],
 )
-def test_who_is_not_let_in_hears_why_and_no_password(
+def test_a_refused_client_gets_the_reason_and_no_password(
     secured: FeatureConfig, change: dict[str, str], message: str
 ) -> None:
-    from srp4ctr.features.online import row_codec, store
+    from srp4ctr.features.online import feast_store, store
 
-    store.apply(secured)
+    feast_store.apply(secured)
     wrong = replace(secured, **change)  # type: ignore[arg-type]
     with pytest.raises((ConnectionError, FatalStoreError), match=message) as error:
-        store.OnlineViews(wrong).read(row_codec.PROFILE_VIEW, [row_codec.item_entity(1)])
+        store.OnlineViews(wrong).read_profiles([1])
     assert "wrong" not in str(error.value)
     assert "s3cret" not in str(error.value)
 
@@ -167,3 +171,43 @@ def test_a_server_s_environment_says_where_the_store_is_now() -> None:
         registry="postgresql://r",
     )
     assert moved == wanted
+
+
+def test_the_registry_s_password_is_quoted_in_its_url(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("a/b@c d\n")
+    config = FeatureConfig(registry=URL, registry_password_file=str(tmp_path / "password"))
+    found = registry_settings(config)
+    assert found["registry_type"] == "sql"
+    assert found["path"] == URL.replace("ann@", "ann:a%2Fb%40c%20d@")
+    assert "a%2Fb" not in redacted(found["path"])
+
+
+def test_a_registry_file_needs_no_password(tmp_path: Path) -> None:
+    found = registry_settings(FeatureConfig(registry="registry.db"))
+    assert (found["registry_type"], Path(found["path"]).name) == ("file", "registry.db")
+    assert Path(found["path"]).is_absolute()
+
+
+def test_a_registry_url_without_a_password_file_is_unchanged() -> None:
+    assert registry_settings(FeatureConfig(registry=URL))["path"] == URL
+
+
+def test_a_registry_password_without_a_user_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("s3cret")
+    file = str(tmp_path / "password")
+    with pytest.raises(ValueError, match="no URL with a user"):
+        FeatureConfig(registry="registry.db", registry_password_file=file)
+    own = FeatureConfig(registry="postgresql://ann:x@h/r", registry_password_file=file)
+    with pytest.raises(ValueError, match="a password of its own") as error:
+        registry_settings(own)
+    assert "s3cret" not in str(error.value)
+
+
+def test_a_server_has_its_own_registry_password_file() -> None:
+    config = FeatureConfig(registry=URL, registry_password_file="secrets/postgres")
+    carried = config.portable()
+    assert carried.registry_password_file == str(Path("secrets/postgres").absolute())
+    moved = carried.relocated(
+        {"SRP4CTR_FEATURES__REGISTRY_PASSWORD_FILE": "/run/secrets/postgres"}
+    )
+    assert moved.registry_password_file == "/run/secrets/postgres"

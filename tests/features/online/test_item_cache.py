@@ -9,9 +9,9 @@ import pytest
 
 from srp4ctr.features.online import item_cache
 from srp4ctr.features.online.item_cache import ItemTable
-from srp4ctr.features.online.reader import ItemArrays
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.features.tensors.vocabulary import Vocabulary
+from srp4ctr.streams.state.counters import Activity
 from tests.features.readers import MemoryReader
 
 LOOKED_UP_MEANWHILE = """
@@ -22,16 +22,16 @@ from srp4ctr.features.online.item_cache import ItemTable
 from tests.features.readers import MemoryReader
 
 keys = np.arange(1, 100_001)
-words = vocabulary.build(dict.fromkeys(keys.tolist(), 1), [{}], num_oov_rows=2)
-table = ItemTable(MemoryReader(), words)
+known = vocabulary.build(dict.fromkeys(keys.tolist(), 1), [{}], num_oov_rows=2)
+table = ItemTable(MemoryReader(), known)
 is_over = threading.Event()
 
-def ask():
+def look_up():
     chance = np.random.default_rng(0)
     while not is_over.is_set():
         table.lookup(chance.choice(keys, 2_000))
 
-thread = threading.Thread(target=ask)
+thread = threading.Thread(target=look_up)
 thread.start()
 for _ in range(60):
     table.refresh(max_items=1)
@@ -59,13 +59,13 @@ def test_an_item_has_its_attributes_and_counters_after_a_refresh() -> None:
     assert rows.activity.impressions[..., 0].tolist() == [[0.0, 4.0], [0.0, 0.0]]
 
 
-def test_a_table_never_refreshed_knows_nothing_and_does_not_fail() -> None:
+def test_a_table_that_was_never_refreshed_is_empty() -> None:
     rows = ItemTable(MemoryReader(), a_vocabulary()).lookup(KEYS)
     assert not rows.attribute_rows.any()
     assert rows.version == 0
 
 
-def test_an_item_outside_the_vocabulary_is_read_once_it_was_asked_for() -> None:
+def test_an_item_outside_the_vocabulary_is_read_after_it_was_requested() -> None:
     reader = MemoryReader(impressions={77: 3.0, 2**63 - 1: 8.0})
     table = a_table(reader)
     wanted = np.array([77, 2**63 - 1], dtype=np.int64)
@@ -90,7 +90,7 @@ def test_a_limited_refresh_reads_every_item_in_turn() -> None:
     assert sorted(reader.item_reads) == sorted([*KEYS.tolist()] * 2)
 
 
-def test_a_limited_refresh_reads_items_in_demand_first_and_others_too() -> None:
+def test_a_limited_refresh_reads_requested_items_first_and_others_too() -> None:
     reader = MemoryReader()
     table = a_table(reader)
     reader.item_reads.clear()
@@ -113,7 +113,7 @@ def test_a_refresh_sees_what_changed() -> None:
     assert rows.version >= now_ms
 
 
-def test_padding_is_never_asked_for() -> None:
+def test_padding_is_never_read() -> None:
     reader = MemoryReader()
     table = a_table(reader)
     table.lookup(np.zeros((2, 3), dtype=np.int64))
@@ -131,7 +131,7 @@ def test_a_store_that_is_down_leaves_what_was_read() -> None:
     assert table.lookup(np.array([5])).activity.impressions[0, 0] == 1.0
 
 
-def test_made_up_items_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invented_items_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(item_cache, "MAX_UNKNOWN_KEYS", 3)
     reader = MemoryReader()
     table = a_table(reader)
@@ -141,7 +141,7 @@ def test_made_up_items_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -
     assert len(set(reader.item_reads) - set(KEYS.tolist())) == 3
 
 
-def test_a_table_that_nobody_asks_reads_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_idle_table_refreshes_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(item_cache, "IDLE_AFTER_S", 0.0)
     monkeypatch.setattr(item_cache, "IDLE_INTERVALS", 1e9)
     reader = MemoryReader()
@@ -159,15 +159,15 @@ def test_a_table_that_nobody_asks_reads_seldom(monkeypatch: pytest.MonkeyPatch) 
     thread.join()
 
 
-def test_stopping_waits_for_the_read_that_is_under_way(
+def test_stopping_waits_for_the_read_in_progress(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A process that ends while a daemon thread is in a library's C++ may abort."""
+    """A process that exits while a daemon thread is in a library's C++ may abort."""
     reader = MemoryReader()
     table = a_table(reader)
     began, read = threading.Event(), reader.read_items
 
-    def slowly(item_keys: Sequence[int]) -> ItemArrays:
+    def slowly(item_keys: Sequence[int]) -> list[tuple[str, Activity]]:
         began.set()
         time.sleep(0.3)
         return read(item_keys)
@@ -180,8 +180,8 @@ def test_stopping_waits_for_the_read_that_is_under_way(
     assert not thread.is_alive()
 
 
-def test_items_looked_up_while_a_refresh_chooses_its_turn_harm_nothing() -> None:
-    """A thread of numpy's wrote beyond an array's end, and the process died of it."""
+def test_lookups_while_a_refresh_chooses_its_items_are_safe() -> None:
+    """A thread of numpy's wrote beyond an array's end, and the process crashed."""
     done = subprocess.run(
         [sys.executable, "-c", LOOKED_UP_MEANWHILE], capture_output=True, text=True
     )

@@ -2,16 +2,24 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from srp4ctr.embedded import ports
+from srp4ctr.features.bundles import bundle
+from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online import request_features
 from srp4ctr.features.online.item_cache import ItemTable
 from srp4ctr.features.online.request_features import RequestFeatures
 from srp4ctr.features.tensors import schema, vocabulary
 from srp4ctr.features.tensors.schema import REQUEST_FEATURES, ItemStatus
 from srp4ctr.streams.events.schema import item_key
+from srp4ctr.streams.state.counters import Activity, count
+from srp4ctr.streams.state.reducers import Rows
+from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement, merge
+from srp4ctr.streams.state.state_store import ItemProfile
 from tests.features.readers import MemoryReader
 
 NOW_MS = 1_700_000_000_000
@@ -33,11 +41,11 @@ def a_reader() -> MemoryReader:
 
 
 def the_features(reader: MemoryReader) -> RequestFeatures:
-    words = vocabulary.build(dict.fromkeys(KNOWN, 1), [{"genre": "War"}] * 5)
-    table = ItemTable(reader, words)
+    known = vocabulary.build(dict.fromkeys(KNOWN, 1), [{"genre": "War"}] * 5)
+    table = ItemTable(reader, known)
     if not reader.down:
         table.refresh()
-    return RequestFeatures(reader, words, table, sizes=SIZES, ttl_days=90)
+    return RequestFeatures(reader, known, table, sizes=SIZES, ttl_days=90)
 
 
 def test_tensors_are_those_of_the_schema() -> None:
@@ -81,7 +89,7 @@ def test_a_stale_sequence_is_served_as_no_history() -> None:
     np.testing.assert_array_equal(old, looker)
 
 
-def test_an_expired_behaviour_is_not_seen_beside_younger_ones() -> None:
+def test_an_expired_behaviour_is_not_seen_among_newer_ones() -> None:
     reader = a_reader()
     expires_at = NOW_MS - 90 * DAY_MS
     reader.histories["old"] = [
@@ -122,46 +130,47 @@ def test_a_store_that_is_down_gives_a_status_and_finite_features() -> None:
     assert all(np.isfinite(tensor).all() for tensor in batch.tensors.values())
 
 
-def test_a_store_that_keeps_failing_is_left_alone_for_a_while_then_tried_again() -> None:
+def test_a_store_that_keeps_failing_is_not_read_for_a_while() -> None:
     reader, now_s = a_reader(), [100.0]
-    store = request_features.CircuitBreaker(reader, (6, 4), lambda: now_s[0])
+    store = request_features.CircuitBreaker(reader, lambda: now_s[0])
     reader.down = True
-    assert not any(store.read(["u1"])[1] for _ in range(request_features.STORE_FAILURES))
+    failures = range(request_features.STORE_FAILURES)
+    assert all(store.read_users(["u1"]) is None for _ in failures)
     reader.down = False
-    assert not store.read(["u1"])[1]
+    assert store.read_users(["u1"]) is None
     assert reader.user_reads == 0
     now_s[0] += request_features.STORE_REST_S
-    assert store.read(["u1"])[1]
+    assert store.read_users(["u1"])
 
 
-def test_one_failed_read_does_not_make_the_next_request_blind() -> None:
+def test_after_one_failed_read_the_next_request_reads_again() -> None:
     reader = a_reader()
-    store = request_features.CircuitBreaker(reader, (6, 4), lambda: 100.0)
+    store = request_features.CircuitBreaker(reader, lambda: 100.0)
     reader.down = True
-    assert not store.read(["u1"])[1]
+    assert store.read_users(["u1"]) is None
     reader.down = False
-    assert store.read(["u1"])[1]
+    assert store.read_users(["u1"])
 
 
-def test_the_version_tells_which_sequence_and_table_were_used() -> None:
+def test_the_version_names_the_sequence_and_the_table() -> None:
     batch = the_features(a_reader()).assemble(["u1"], [["1"]], [NOW_MS])
     (version,) = batch.feature_versions
     assert re.fullmatch(rf"sequence={(NOW_MS - 1000) * 1000}@0,items=\d+", version)
 
 
-def test_of_a_stranger_the_version_tells_the_table_alone() -> None:
+def test_the_version_of_an_unknown_user_names_only_the_table() -> None:
     batch = the_features(a_reader()).assemble(["nobody"], [["1"]], [NOW_MS])
     assert re.fullmatch(r"items=\d+", batch.feature_versions[0])
 
 
 def test_without_a_time_the_clock_is_used() -> None:
     features = the_features(a_reader())
-    told = features.assemble(["u1"], [["1"]], [0])
-    silent = features.assemble(["u1"], [["1"]])
-    assert told.statuses == silent.statuses == ("stale_sequence",)  # 2023 is long ago
+    zero = features.assemble(["u1"], [["1"]], [0])
+    without = features.assemble(["u1"], [["1"]])
+    assert zero.statuses == without.statuses == ("stale_sequence",)  # 2023 is long ago
 
 
-def test_context_and_its_absence_are_told_apart() -> None:
+def test_a_request_without_a_context_has_no_context_rows() -> None:
     features = the_features(a_reader())
     rows = [
         features.assemble(["u1"], [["1"]], [NOW_MS], contexts).tensors["context_rows"]
@@ -192,7 +201,7 @@ def test_a_malformed_request_says_what_is_wrong(
         features.assemble([user_id], [[item_id]], [time_ms], [context])
 
 
-def test_numpy_inputs_as_triton_gives_them_are_taken() -> None:
+def test_numpy_inputs_from_triton_are_accepted() -> None:
     batch = the_features(a_reader()).assemble(
         np.array([b"u1", b"u2"], dtype=object),
         np.array([[b"1", b""], [b"2", b"3"]], dtype=object),
@@ -203,15 +212,62 @@ def test_numpy_inputs_as_triton_gives_them_are_taken() -> None:
 
 
 def test_importing_needs_no_feast() -> None:
-    name = "srp4ctr.features.online.request_features"
-    program = f"import sys, {name}; sys.exit('feast' in sys.modules)"
+    module = "srp4ctr.features.online.request_features"
+    program = f"import sys, {module}; sys.exit('feast' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_a_number_in_the_context_is_read_as_one() -> None:
     features = the_features(a_reader())
     features._vocabulary = replace(features._vocabulary, context_numbers=("in_view",))
-    told = ['{"in_view": "17"}', ""]
-    batch = features.assemble(["u1"] * 2, [["1"]] * 2, [NOW_MS] * 2, told)
+    contexts = ['{"in_view": "17"}', ""]
+    batch = features.assemble(["u1"] * 2, [["1"]] * 2, [NOW_MS] * 2, contexts)
     place = REQUEST_FEATURES.index("context_number_1")
     assert batch.tensors["request_features"][:, place].tolist() == [17.0, 0.0]
+
+
+@pytest.mark.redis
+def test_a_bundle_serves_what_the_stream_stored(
+    store_config: FeatureConfig, tmp_path: Path
+) -> None:
+    from srp4ctr.features.online.store import FeatureStoreSink
+
+    sink = FeatureStoreSink(store_config)
+    key = item_key("film")
+    elements = [
+        SequenceElement(occurred_at=NOW_MS + i, item_key=100 + i, action=2)
+        for i in range(3)
+    ]
+    sequence = merge(BehaviorSequence(), elements, length=50, offset=7)
+    sink.write(Rows(sequences={"r-served": sequence}))
+    activity = count(Activity(), at_ms=NOW_MS, is_click=False, offset=0)
+    sink.write(Rows(shares={(key, 1): activity}))
+    profile = ItemProfile(
+        item_key=key, item_id="film", attributes={"genre": "War"}, updated_at_ms=NOW_MS
+    )
+    sink.write_profiles([profile])
+    known = vocabulary.build({key: 1}, [{"genre": "War"}] * 5)
+    vocabulary.save(known, tmp_path / bundle.VOCABULARY_FILE)
+    card = bundle.BundleManifest(version="v1", created_at_ms=NOW_MS, sizes={"L": 5, "W": 3})
+    bundle.write_card(tmp_path, card)
+    features = request_features.open_bundle(store_config, tmp_path)
+    batch = features.assemble(["r-served"], [["film", "else"]], [NOW_MS + 60_000])
+    features.close()
+    assert batch.statuses == ("ok",)
+    assert batch.item_status.tolist() == [[0, 7]]
+    assert np.count_nonzero(batch.tensors["history_item_rows"]) == 3
+
+
+@pytest.mark.redis
+def test_a_bundle_opens_although_the_store_is_down(
+    store_config: FeatureConfig, tmp_path: Path
+) -> None:
+    vocabulary.save(vocabulary.build({1: 1}, []), tmp_path / bundle.VOCABULARY_FILE)
+    card = bundle.BundleManifest(version="v1", created_at_ms=NOW_MS, sizes={"L": 5, "W": 3})
+    bundle.write_card(tmp_path, card)
+    with ports.reserved_ports(1) as (closed,):
+        down = replace(store_config, redis=f"{ports.HOST}:{closed}")
+    features = request_features.open_bundle(down, tmp_path)
+    batch = features.assemble(["r-served"], [["film"]])
+    features.close()
+    assert batch.statuses == ("store_unavailable",)

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from srp4ctr.features.online import row_codec
 from srp4ctr.features.online.feast_import import Value
-from srp4ctr.features.online.row_codec import StoredRow, Values
-from srp4ctr.streams.events.schema import NUM_ACTION_CODES
+from srp4ctr.features.online.row_codec import Values
+from srp4ctr.streams.events.schema import NUM_ACTION_CODES, item_key
 from srp4ctr.streams.state.counters import Activity, Counts
 from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.sequences import (
@@ -30,12 +30,11 @@ elements = st.builds(
 )
 
 
-def as_stored(values: Values, version_us: int) -> StoredRow:
-    """Return the row as Redis gives it back: each value was bytes meanwhile."""
-    read = {
+def stored(values: Values) -> Values:
+    """Return ``values`` as Redis returns them: serialized and parsed."""
+    return {
         name: Value.FromString(each.SerializeToString()) for name, each in values.items()
     }
-    return StoredRow(values=read, version_us=version_us)
 
 
 @given(st.lists(elements, max_size=5), st.integers(1, 2**53), int64s, int64s, int64s)
@@ -53,9 +52,7 @@ def test_a_sequence_is_the_same_when_unpacked(
         forgotten_at_ms=forgotten_at_ms,
         forgotten_offset=forgotten_offset,
     )
-    read = row_codec.unpack_sequence(
-        as_stored(row_codec.pack_sequence(sequence), version_us)
-    )
+    read = row_codec.unpack_sequence(stored(row_codec.pack_sequence(sequence)), version_us)
     assert read == sequence
     assert read.elements == tuple(kept)
 
@@ -77,8 +74,8 @@ def test_an_activity_is_the_same_when_unpacked(
         last_offset=last_offset,
         version_us=version_us,
     )
-    row = as_stored(row_codec.pack_activity(activity), version_us)
-    assert row_codec.unpack_activity(row) == activity
+    values = stored(row_codec.pack_activity(activity))
+    assert row_codec.unpack_activity(values, version_us) == activity
 
 
 @given(st.binary(max_size=64), int64s, int64s, st.integers(1, 2**53))
@@ -91,19 +88,19 @@ def test_exposures_are_the_same_when_unpacked(
         last_offset=last_offset,
         forgotten_at_ms=forgotten_at_ms,
     )
-    row = as_stored(row_codec.pack_exposures(exposures), version_us)
-    assert row_codec.unpack_exposures(row) == exposures
+    values = stored(row_codec.pack_exposures(exposures))
+    assert row_codec.unpack_exposures(values, version_us) == exposures
 
 
 def test_a_profile_is_the_same_when_unpacked() -> None:
     profile = ItemProfile(
-        item_key=-9,
+        item_key=item_key("9"),
         item_id="9",
         attributes={"title": "Ålien", "genre": ("Horror", "Sci-Fi")},
         updated_at_ms=1_700_000_000_123,
     )
-    row = as_stored(row_codec.pack_profile(profile), profile.updated_at_ms * 1000)
-    assert row_codec.unpack_profile(-9, row) == profile
+    values = stored(row_codec.pack_profile(profile))
+    assert row_codec.unpack_profile(values, profile.updated_at_ms * 1000) == profile
 
 
 @given(st.integers(1, 253_370_764_800_000_000))  # until the year 9999
@@ -124,11 +121,11 @@ def test_a_row_is_as_small_as_what_it_says() -> None:
 
 @pytest.mark.parametrize("packed", [b"", b"\0" * 17, b"\x01" + b"\0" * 16])
 def test_a_row_of_another_format_says_what_to_do(packed: bytes) -> None:
-    row = StoredRow(values={row_codec.PACKED: Value(bytes_val=packed)}, version_us=1)
+    values = {row_codec.PACKED: Value(bytes_val=packed)}
     with pytest.raises(ValueError, match="srp4ctr stream rebuild"):
-        row_codec.unpack_sequence(row)
+        row_codec.unpack_sequence(values, 1)
     with pytest.raises(ValueError, match=r"this release reads 2"):
-        row_codec.unpack_activity(row)
+        row_codec.unpack_activity(values, 1)
 
 
 def test_no_value_and_zero_differ() -> None:
@@ -136,12 +133,12 @@ def test_no_value_and_zero_differ() -> None:
         SequenceElement(occurred_at=1, item_key=2, action=3, value=value)
         for value in (None, 0.0, -1.5)
     )
-    read = row_codec.unpack_sequence(as_stored(row_codec.pack_sequence(kept), 0))
+    read = row_codec.unpack_sequence(stored(row_codec.pack_sequence(kept)), 0)
     values = [each.value for each in read.elements]
     assert values == [None, 0.0, -1.5]
     assert not any(value is not None and math.isnan(value) for value in values)
 
 
 def test_an_empty_sequence_is_a_row_too() -> None:
-    row = as_stored(row_codec.pack_sequence(BehaviorSequence()), 0)
-    assert row_codec.unpack_sequence(row) == BehaviorSequence()
+    values = stored(row_codec.pack_sequence(BehaviorSequence()))
+    assert row_codec.unpack_sequence(values, 0) == BehaviorSequence()

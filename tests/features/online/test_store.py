@@ -10,10 +10,12 @@ from msgspec.structs import replace
 from srp4ctr import processes
 from srp4ctr.embedded import ports, store_cluster
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.streams.state.counters import Activity, count
+from srp4ctr.streams.events.schema import item_key
+from srp4ctr.streams.state.counters import Activity, count, total
 from srp4ctr.streams.state.exposures import Exposures, show
+from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement, forget, merge
-from srp4ctr.streams.state.state_store import FeatureSink, ItemProfile, Rows
+from srp4ctr.streams.state.state_store import FeatureSink, ItemProfile
 
 pytestmark = pytest.mark.redis
 AT_MS = 1_700_000_000_123
@@ -79,11 +81,19 @@ def test_three_views_are_read_at_once_as_feast_reads_each(
     from srp4ctr.features.online.store import OnlineViews
 
     sink.write(users("at once"))
-    views, asked = OnlineViews(config), ["at once", "never seen"]
-    entities = [row_codec.user_entity(user_id) for user_id in asked]
-    alone = [views.read(view, entities) for view in row_codec.USER_VIEWS]
-    assert views.read_users(asked) == alone
-    assert [[row is None for row in of_view] for of_view in alone] == [[False, True]] * 3
+    views, user_ids = OnlineViews(config), ["at once", "never seen"]
+    entities = {user_id: row_codec.user_entity(user_id) for user_id in user_ids}
+    by_view = Rows(
+        sequences=views._read(row_codec.SEQUENCE_VIEW, entities, row_codec.unpack_sequence),
+        activities=views._read(
+            row_codec.USER_ACTIVITY_VIEW, entities, row_codec.unpack_activity
+        ),
+        exposures=views._read(
+            row_codec.EXPOSURES_VIEW, entities, row_codec.unpack_exposures
+        ),
+    )
+    assert views.read_users(user_ids) == by_view
+    assert len(by_view) == 3
 
 
 def test_an_unknown_user_is_absent_although_redis_answers_nulls(sink: FeatureSink) -> None:
@@ -127,8 +137,8 @@ def test_a_newer_version_replaces_and_an_older_one_does_not(sink: FeatureSink) -
 def test_an_item_has_a_share_per_partition(sink: FeatureSink) -> None:
     shares = {(-5, p): an_activity(p + 1) for p in (0, 3)}
     sink.write(Rows(shares=shares))
-    asked = [(-5, 0), (6, 0), (-5, 1), (-5, 3)]
-    assert sink.read([], asked) == Rows(shares=shares)
+    keys = [(-5, 0), (6, 0), (-5, 1), (-5, 3)]
+    assert sink.read([], keys) == Rows(shares=shares)
 
 
 def test_a_partition_that_readers_would_miss_is_refused(sink: FeatureSink) -> None:
@@ -146,11 +156,10 @@ def test_more_rows_than_a_chunk_all_arrive_in_order(sink: FeatureSink) -> None:
 def test_an_older_profile_never_replaces_a_newer_one(
     sink: FeatureSink, config: FeatureConfig
 ) -> None:
-    from srp4ctr.features.online import row_codec
     from srp4ctr.features.online.store import OnlineViews
 
     newer = ItemProfile(
-        item_key=-9,
+        item_key=item_key("9"),
         item_id="9",
         attributes={"title": "Ålien", "genre": ("Horror", "Sci-Fi")},
         updated_at_ms=AT_MS,
@@ -158,9 +167,20 @@ def test_an_older_profile_never_replaces_a_newer_one(
     older = dataclasses.replace(newer, attributes={}, updated_at_ms=AT_MS - 1)
     sink.write_profiles([newer])
     sink.write_profiles([older])
-    [stored] = OnlineViews(config).read(row_codec.PROFILE_VIEW, [row_codec.item_entity(-9)])
-    assert stored is not None
-    assert row_codec.unpack_profile(-9, stored) == newer
+    assert OnlineViews(config).read_profiles([newer.item_key, 5]) == {newer.item_key: newer}
+
+
+def test_an_items_counters_are_summed_over_partitions(
+    sink: FeatureSink, config: FeatureConfig
+) -> None:
+    from srp4ctr.features.online.store import OnlineViews
+
+    shares = {(-77, 0): an_activity(7), (-77, 2): an_activity(9)}
+    sink.write(Rows(shares=shares))
+    assert OnlineViews(config).read_items([-78, -77]) == [
+        ("", Activity()),
+        ("", total(list(shares.values()))),
+    ]
 
 
 def test_a_registry_without_our_views_says_what_to_run(config: FeatureConfig) -> None:
@@ -172,9 +192,9 @@ def test_a_registry_without_our_views_says_what_to_run(config: FeatureConfig) ->
 
 
 def test_applying_twice_is_harmless(config: FeatureConfig) -> None:
-    from srp4ctr.features.online import store
+    from srp4ctr.features.online import feast_store
 
-    assert store.apply(config) == [
+    assert feast_store.apply(config) == [
         "item_activity",
         "item_profile",
         "user_activity",
@@ -184,17 +204,16 @@ def test_applying_twice_is_harmless(config: FeatureConfig) -> None:
 
 
 def test_a_store_that_is_down_raises(config: FeatureConfig) -> None:
-    from srp4ctr.features.online import row_codec
     from srp4ctr.features.online.store import OnlineViews
 
     with ports.reserved_ports(1) as (closed,):
         down = dataclasses.replace(config, redis=f"{ports.HOST}:{closed}")
     views = OnlineViews(down, timeout_s=0.25)
     with pytest.raises(ConnectionError):
-        views.read(row_codec.SEQUENCE_VIEW, [row_codec.user_entity("u1")])
+        views.read_users(["u1"])
 
 
-def test_a_writer_that_stood_still_in_the_middle_overwrites_nothing_newer(
+def test_a_paused_writer_overwrites_nothing_newer(
     sink: FeatureSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from srp4ctr.features.online import conditional_write
@@ -205,15 +224,15 @@ def test_a_writer_that_stood_still_in_the_middle_overwrites_nothing_newer(
     )
     read_times = conditional_write._stored_times
 
-    def stand_still(*arguments: Any) -> list[bytes]:
+    def pause(*arguments: Any) -> list[bytes]:
         times = read_times(*arguments)
         monkeypatch.undo()
         sink.write(Rows(activities={"frozen": newer}))
         return times
 
-    monkeypatch.setattr(conditional_write, "_stored_times", stand_still)
-    sink.write(Rows(activities={"frozen": older, "beside": older}))
-    assert sink.read(["frozen", "beside"], []).activities == {
+    monkeypatch.setattr(conditional_write, "_stored_times", pause)
+    sink.write(Rows(activities={"frozen": older, "other": older}))
+    assert sink.read(["frozen", "other"], []).activities == {
         "frozen": newer,
-        "beside": older,
+        "other": older,
     }

@@ -76,6 +76,6 @@ def test_a_field_named_twice_is_refused() -> None:
         FeatureConfig(item_fields=(brand, brand))
 
 
-def test_a_server_is_not_told_what_was_declared() -> None:
+def test_a_server_s_settings_lack_the_declared_fields() -> None:
     config = FeatureConfig(item_fields=(ItemFieldConfig(name="a", kind="multi"),))
     assert config.portable().item_fields == ()

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srp4ctr.features.tensors import transforms
-from srp4ctr.features.tensors.affinity import attribute_affinity
 from srp4ctr.features.tensors.schema import (
     CANDIDATE_FEATURES,
     CONTEXT_SLOTS,
@@ -18,7 +17,6 @@ from srp4ctr.features.tensors.schema import (
     REQUEST_FEATURES,
 )
 from srp4ctr.features.tensors.transforms import ActivityArrays, SequenceArrays
-from srp4ctr.streams.events.schema import action_code
 
 NOON_MS = 1_700_049_600_000  # 2023-11-15 12:00 UTC
 HOUR_MS = 3_600_000
@@ -113,37 +111,6 @@ def test_candidate_features_have_the_columns_of_the_schema() -> None:
     assert not padding.any()  # whatever its counters say
 
 
-def test_affinity_is_what_the_user_did_with_items_of_the_same_attributes() -> None:
-    sequences = a_sequence([0, 168 * 3600, 0])  # a week later two more, one a click
-    sequences.action_codes[0, -1] = action_code("click")
-    history = np.array([[[5, 0]] * 2 + [[5, 0], [5, 6], [6, 0]]])  # the first two pad
-    candidates = np.array([[[5, 0], [6, 5], [9, 0], [0, 0]]])
-    now_ms = [NOON_MS + 168 * HOUR_MS]
-    found = attribute_affinity(sequences, history, candidates, now_ms)
-    acted = np.array([1.5, (2 + 1.5) / 2, 0, 0])
-    clicked = np.array([0, (1 + 0) / 2, 0, 0])
-    np.testing.assert_allclose(found[0, :, 0], (clicked + 0.5) / (acted + 1))
-    np.testing.assert_allclose(found[0, :, 1], np.log1p(acted))
-
-
-def test_affinity_of_many_requests_is_that_of_each() -> None:
-    rng = np.random.default_rng(3)
-    count, length = 300, 4  # over one batch's size
-    sequences = transforms.empty_sequences(count, length)
-    sequences.item_keys[:] = rng.integers(0, 3, (count, length))
-    sequences.occurred_at_ms[:] = NOON_MS - rng.integers(0, HOUR_MS, (count, length))
-    history = rng.integers(0, 6, (count, length, 2))
-    candidates = rng.integers(0, 6, (count, 5, 2))
-    times = np.full(count, NOON_MS)
-    together = attribute_affinity(sequences, history, candidates, times)
-    for row in (0, 255, 256, 299):
-        one = slice(row, row + 1)
-        alone = attribute_affinity(
-            sequences.take(one), history[one], candidates[one], times[one]
-        )
-        np.testing.assert_array_equal(together[one], alone)
-
-
 def test_a_lost_impression_keeps_a_rate_below_one() -> None:
     features = transforms.request_features(
         transforms.empty_sequences(1, 5), an_activity(0.0, 40.0, NOON_MS), [NOON_MS]
@@ -160,27 +127,6 @@ def test_leading_axes_change_nothing() -> None:
         one.take(thrice), activity.take(thrice), [NOON_MS] * 3
     )
     np.testing.assert_array_equal(batch, np.stack([alone] * 3))
-
-
-def test_what_has_expired_is_padding() -> None:
-    sequence = a_sequence([0, 60, 60], [1.0, math.nan, 3.0]).take([0, 0])
-    kept = transforms.unexpired(sequence, [NOON_MS, NOON_MS + 120_000])
-    assert kept.item_keys.tolist() == [[0, 0, 0, 102, 103], [0] * 5]
-    assert kept.action_codes.tolist() == [[0, 0, 0, 3, 3], [0] * 5]
-    assert kept.occurred_at_ms[0].tolist() == [0, 0, 0, NOON_MS + 60_000, NOON_MS + 120_000]
-    np.testing.assert_array_equal(kept.values[0], [math.nan] * 4 + [3.0])
-
-
-def test_what_has_expired_changes_no_feature() -> None:
-    whole, young = a_sequence([0, 60, 60]), a_sequence([60, 60])
-    kept = transforms.unexpired(whole, [NOON_MS])
-    codes = transforms.behavior_codes(kept)
-    np.testing.assert_array_equal(codes[:, -2:], transforms.behavior_codes(young)[:, -2:])
-    activity, asked = transforms.empty_activity(1), [NOON_MS + 180_000]
-    np.testing.assert_array_equal(
-        transforms.request_features(kept, activity, asked),
-        transforms.request_features(young, activity, asked),
-    )
 
 
 def test_context_rows_do_not_depend_on_the_order_of_fields() -> None:

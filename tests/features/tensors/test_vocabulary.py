@@ -57,12 +57,12 @@ def test_each_field_has_slots_and_rows_of_its_own() -> None:
         for i in range(20)
     ]
     words = vocabulary.build({}, profiles)  # A: the decade, then two genres
-    asked: Attributes = {
+    attributes: Attributes = {
         "title": "Alien",
         "genre": ("War", "Drama", "Camp"),
         "decade": "1981",
     }
-    assert words.attribute_rows(asked).tolist() == [3, 4, 5]
+    assert words.attribute_rows(attributes).tolist() == [3, 4, 5]
     assert words.attribute_rows({"genre": "War"}).tolist() == [0, 5, 0]
     assert words.attribute_rows({}).tolist() == [0, 0, 0]
 
@@ -102,7 +102,7 @@ def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
         vocabulary.load(path)
 
 
-def test_numbers_of_the_context_are_those_that_can_be_more_or_less() -> None:
+def test_fields_of_the_context_with_several_numbers_are_numeric() -> None:
     contexts = [
         json.dumps({"size": size, "page": page, "new": str(i % 2), "version": version})
         for i, (size, page, version) in enumerate(
@@ -111,8 +111,8 @@ def test_numbers_of_the_context_are_those_that_can_be_more_or_less() -> None:
     ]
     found = vocabulary.numbers_of([*contexts, None, ""])
     assert found == ("size",)
-    told = [json.dumps({"size": str(size)}) for size in (*range(20), "n/a")]
-    assert vocabulary.numbers_of(told) == ("size",)
+    contexts = [json.dumps({"size": str(size)}) for size in (*range(20), "n/a")]
+    assert vocabulary.numbers_of(contexts) == ("size",)
     many = json.dumps({f"n{i:02}": "1" for i in range(30)})
     more = [many, many.replace('"1"', '"2"'), many.replace('"1"', '"3"')]
     assert len(vocabulary.numbers_of(more)) == NUM_CONTEXT_NUMBERS

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr.features.bundles.crash_counts import count_deaths, read_deaths
+from srp4ctr.atomic_files import write_json
+from srp4ctr.features.bundles.crash_counts import count_crashes, read_crashes
 from srp4ctr.features.consistency.report import REPORT_FILE, FeatureCheck
-from srp4ctr.json_files import write_json
 from srp4ctr.monitoring.collector.consumer_lag import WorkerProgress
 from srp4ctr.monitoring.collector.exporter import Monitor, MonitorSources, serving_version
 from srp4ctr.monitoring.collector.impression_reader import ShownImpression
@@ -153,18 +153,18 @@ def test_a_death_is_an_increase_from_zero(
         monitor.show()
         shown = value_of(monitor, "srp4ctr_serving_deaths_total", model_version="v7")
         assert shown == deaths
-        count_deaths(sources.repository, ["v7"] if deaths else ["v7", "v7"])
+        count_crashes(sources.repository, ["v7"] if deaths else ["v7", "v7"])
 
 
 def test_deaths_of_a_bundle_that_has_left_are_forgotten(tmp_path: Path) -> None:
     steps = [tmp_path / f"click_ranker_{version}" for version in ("v1", "v11")]
     for step in steps:
         step.mkdir()
-    count_deaths(tmp_path, ["v1", "v11"])
-    assert read_deaths(tmp_path) == {"v1": 1, "v11": 1}
+    count_crashes(tmp_path, ["v1", "v11"])
+    assert read_crashes(tmp_path) == {"v1": 1, "v11": 1}
     steps[0].rmdir()
-    count_deaths(tmp_path, ["v11"])
-    assert read_deaths(tmp_path) == {"v11": 2}
+    count_crashes(tmp_path, ["v11"])
+    assert read_crashes(tmp_path) == {"v11": 2}
 
 
 def test_before_the_first_promotion_nothing_serves(tmp_path: Path) -> None:

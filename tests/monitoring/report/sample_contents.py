@@ -5,14 +5,14 @@ from typing import Any
 from srp4ctr.monitoring.quality.confidence_intervals import Interval
 from srp4ctr.monitoring.report.period import Period
 from srp4ctr.monitoring.report.report_contents import (
+    ChartLine,
     Contents,
-    Contrast,
     Cost,
-    Course,
     Estimate,
-    Grounds,
     Inputs,
     Quality,
+    ReportScope,
+    VersionComparison,
     VersionFigures,
 )
 
@@ -24,9 +24,9 @@ def estimate(value: float, low: float, high: float) -> Estimate:
     return Estimate(value=value, interval=Interval(low=low, high=high))
 
 
-def a_contrast(
+def a_comparison(
     value: float = 0.02, low: float = 0.01, high: float = 0.03, **changes: Any
-) -> Contrast:
+) -> VersionComparison:
     fields: dict[str, Any] = {
         "version": "v2",
         "reference": "v1",
@@ -34,7 +34,7 @@ def a_contrast(
         "impressions": 2000,
         "counted": "v2",
     }
-    return Contrast(**(fields | changes))
+    return VersionComparison(**(fields | changes))
 
 
 def a_cost(**changes: Any) -> Cost:
@@ -45,7 +45,7 @@ def a_cost(**changes: Any) -> Cost:
         "encoder_runs": 7_500.0,
         "cpu_s": 3600.0,
         "flops": 1e9,
-        "unfolded_flops": 2e10,
+        "reencoded_flops": 2e10,
         "price_per_core_hour": 1.0,
         "p50_s": 0.004,
         "p99_s": 0.0123,
@@ -64,7 +64,7 @@ def a_version(version: str, **changes: Any) -> VersionFigures:
             top_impressions=2_000,
             top_click_rate=estimate(0.3, 0.28, 0.32),
             calibration=estimate(1.02, 0.97, 1.07),
-            coverage=0.99,
+            label_coverage=0.99,
             curve=((0.1, 0.11), (0.4, 0.38)),
         ),
         "cost": a_cost(),
@@ -73,11 +73,11 @@ def a_version(version: str, **changes: Any) -> VersionFigures:
     return VersionFigures(**(fields | changes))
 
 
-def some_grounds(**changes: Any) -> Grounds:
+def a_scope(**changes: Any) -> ReportScope:
     fields: dict[str, Any] = {
         "period": DAY,
-        "heard": DAY,
-        "heard_share": 1.0,
+        "covered": DAY,
+        "covered_share": 1.0,
         "events": DAY,
         "num_windows": 24,
         "window_s": 3600.0,
@@ -87,15 +87,15 @@ def some_grounds(**changes: Any) -> Grounds:
         "price_per_core_hour": 1.0,
         "num_alert_rules": 5,
     }
-    return Grounds(**(fields | changes))
+    return ReportScope(**(fields | changes))
 
 
 def some_contents(**changes: Any) -> Contents:
     points = tuple((START_S + 3600 * hour, 0.3 + hour / 1000) for hour in range(24))
     fields: dict[str, Any] = {
-        "grounds": some_grounds(),
+        "scope": a_scope(),
         "versions": (a_version("v1"), a_version("v2")),
-        "contrasts": (a_contrast(),),
-        "courses": {"top_click_rate": (Course(versions=("v2",), points=points),)},
+        "comparisons": (a_comparison(),),
+        "lines": {"top_click_rate": (ChartLine(versions=("v2",), points=points),)},
     }
     return Contents(**(fields | changes))

@@ -1,8 +1,8 @@
-"""Hours of two versions' traffic, as the monitor's own code tells Prometheus of them.
+"""Simulated hours of traffic of several versions → labels and OpenMetrics lines.
 
-In: which versions, how they rank, what they cost. Out: the labels, for a recount; and
-OpenMetrics lines of every minute, which ``promtool`` makes the blocks of a real Prometheus
-of. Impressions are shown on the minute, so that windows begin and end between them.
+The lines of each minute come from the monitor's own code; ``promtool`` makes blocks of a
+real Prometheus from them. The labels serve for a recount. Impressions are shown on the
+minute, so that windows begin and end between them.
 """
 
 import random
@@ -44,7 +44,7 @@ class Ranker:
     version: str
     top_rate: float
     """Click rate at position 1; 0.7 of that at each next one."""
-    boast: float = 1.0
+    score_factor: float = 1.0
     """Scores over click rates."""
     cpu_ms: float = 4.0
     """Of a request."""
@@ -112,7 +112,7 @@ class Traffic:
                 request_id=name,
                 user_id=name,
                 position=position,
-                score=min(0.99, rate * ranker.boast),
+                score=min(0.99, rate * ranker.score_factor),
                 model_version=ranker.version,
                 impression_at=shown_ms,
                 matured_at=shown_ms + wait_ms,

@@ -1,4 +1,4 @@
-"""What is drawn is where the axes say, cut where nothing is known, and the page's own."""
+"""Lines are at the values of the axes, break at gaps, and have the page's colours."""
 
 import re
 from itertools import pairwise
@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 import pytest
 
 from srp4ctr.monitoring.report.charts import Chart, charts, draw
-from srp4ctr.monitoring.report.page import page
+from srp4ctr.monitoring.report.page import render_page
 from srp4ctr.monitoring.report.period import Period
-from srp4ctr.monitoring.report.report_contents import Course, Points
+from srp4ctr.monitoring.report.report_contents import ChartLine, Points
 from tests.monitoring.report.sample_contents import START_S, some_contents
 
 LEVEL = ((0.0, 1.0), (60.0, 1.0), (120.0, 1.0))
@@ -17,17 +17,19 @@ HEIGHT = 216
 HOUR = Period(start_s=0.0, end_s=3600.0)
 
 
-def a_line(points: Points, name: str = "v1", low: Points = (), high: Points = ()) -> Course:
-    return Course(versions=(name,), points=points, low=low, high=high)
+def a_line(
+    points: Points, name: str = "v1", low: Points = (), high: Points = ()
+) -> ChartLine:
+    return ChartLine(versions=(name,), points=points, low=low, high=high)
 
 
 def drawn(
-    *courses: Course,
+    *lines: ChartLine,
     over: Period | None = HOUR,
     shown: tuple[float, ...] = (0.0,),
     settles: bool = False,
 ) -> str:
-    chart = Chart("T", "s", 1.0, shown, settles=settles, courses=courses, over=over)
+    chart = Chart("T", "s", 1.0, shown, settles=settles, lines=lines, over=over)
     return draw(chart, "c0", {"v1": "s0"})
 
 
@@ -39,7 +41,7 @@ def parts(svg: str, tag: str, *said: str) -> list[dict[str, str]]:
 
 
 def places(path: str) -> list[tuple[float, float]]:
-    """Return what a path's letters stand before, in pixels."""
+    """Return the points of a path, in pixels."""
     return [(float(x), float(y)) for x, y in re.findall(r"[ML] ([-\d.]+) ([-\d.]+)", path)]
 
 
@@ -58,13 +60,13 @@ def dots(svg: str) -> list[dict[str, str]]:
 
 
 def y_ticks(svg: str) -> dict[str, float]:
-    """Return where the grid lines are, by what is written beside them."""
+    """Return where the grid lines are, by their labels."""
     texts = [each["text"] for each in parts(svg, "text", "text-anchor: end")]
     lines = [places(each["d"])[0][1] for each in parts(svg, "path", "stroke: var(--faint)")]
     return dict(zip(texts, lines[-len(texts) :], strict=True))
 
 
-def test_a_point_is_where_the_axes_say() -> None:
+def test_a_point_is_at_its_value_on_the_axes() -> None:
     svg = drawn(a_line(((0.0, 0.0), (3600.0, 4.0))))
     ((first, last),) = stretches(svg)
     ticks = y_ticks(svg)
@@ -110,7 +112,7 @@ def test_a_curve_has_no_gaps_and_a_dot_for_each_point() -> None:
     assert len(dots(svg)) == 4
 
 
-def test_a_lone_point_is_seen() -> None:
+def test_an_isolated_point_is_drawn() -> None:
     assert len(dots(drawn(a_line(((60.0, 1.0),))))) == 1
     assert len(dots(drawn(a_line((*LEVEL, (600.0, 1.0)))))) == 1
     assert dots(drawn(a_line(LEVEL))) == []
@@ -125,7 +127,7 @@ def test_a_band_is_drawn_where_both_bounds_are_known() -> None:
     assert {x for x, _ in places(shape["d"])} == {middle[0], last[0]}
 
 
-def test_what_settles_does_not_flatten_the_rest() -> None:
+def test_a_noisy_start_does_not_set_the_axis() -> None:
     points = tuple((60.0 * n, 100.0 if n == 0 else 1 + n / 10) for n in range(10))
     assert max(map(float, y_ticks(drawn(a_line(points))))) == 100
     assert max(map(float, y_ticks(drawn(a_line(points), settles=True)))) == 2
@@ -156,7 +158,7 @@ def test_a_name_is_text_and_no_formula() -> None:
 
 
 def test_the_same_contents_give_the_same_bytes() -> None:
-    assert page(some_contents(), START_S) == page(some_contents(), START_S)
+    assert render_page(some_contents(), START_S) == render_page(some_contents(), START_S)
 
 
 def test_every_colour_is_the_pages_so_that_dark_is_dark() -> None:
@@ -168,7 +170,7 @@ def test_every_colour_is_the_pages_so_that_dark_is_dark() -> None:
         assert [e for e in parts(svg, "text") if "fill: var" not in e["style"]] == []
 
 
-def test_a_screen_reader_is_told_where_a_line_begins_and_ends() -> None:
+def test_the_description_has_the_first_and_last_value() -> None:
     svg = drawn(a_line(((0.0, 0.25), (60.0, 4.0))))
     assert '<svg viewBox="0 0 360 216" role="img" aria-labelledby="c0-t c0-d">' in svg
     assert '<title id="c0-t">T</title><desc id="c0-d">s. v1: from 0.25 to 4</desc>' in svg

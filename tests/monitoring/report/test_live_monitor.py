@@ -1,4 +1,4 @@
-"""A running monitor, scraped by a real Prometheus: the report knows both its versions."""
+"""A running monitor, scraped by a real Prometheus: the report has both versions."""
 
 import time
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from srp4ctr.monitoring.collector.label_reader import LabelBatch, ReceivedLabel
 from srp4ctr.monitoring.config import MonitorConfig
 from srp4ctr.monitoring.report.prometheus.prometheus_http import Prometheus
 from tests.monitoring.conftest import LABEL_WINDOW_MS, START_MS, a_label
-from tests.monitoring.report.reading import read
+from tests.monitoring.report.report_reader import read
 
 
 def labels_of(version: str, clicks: int, shown: int, shown_ms: int) -> list[ReceivedLabel]:
@@ -80,7 +80,7 @@ def test_a_running_monitor_is_reported_on(
     assert "v8 earns more clicks than v7" in done.output
     seen = read(path.read_text(encoding="utf-8"))
     assert "is 20.00 percentage points above that of v7" in seen.text
-    assert seen.figures_of("v7")[""] == "v7 serves"
+    assert seen.figures_of("v7")[""] == "v7 serving"
     assert seen.figures_of("v7")["CTR at position 1, %"].startswith("10.0 (")
     assert seen.figures_of("v8")["CTR at position 1, %"].startswith("30.0 (")
     assert seen.figures_of("v8")["Impressions"] == "300"

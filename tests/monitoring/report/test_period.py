@@ -1,6 +1,6 @@
 import pytest
 
-from srp4ctr.monitoring.report.period import Period, read_period
+from srp4ctr.monitoring.report.period import Period, parse_period
 
 NOW_S = 1_763_000_000.0  # 2025-11-13 02:13:20 UTC
 
@@ -9,23 +9,23 @@ NOW_S = 1_763_000_000.0  # 2025-11-13 02:13:20 UTC
     ("since", "length_s"), [("30m", 1800), ("24h", 86_400), ("7d", 604_800), ("1.5h", 5400)]
 )
 def test_a_length_counts_back_from_now(since: str, length_s: float) -> None:
-    period = read_period(since, None, NOW_S)
+    period = parse_period(since, None, NOW_S)
     assert period == Period(start_s=NOW_S - length_s, end_s=NOW_S)
 
 
 def test_a_length_counts_back_from_the_end_that_was_named() -> None:
-    period = read_period("1h", "2025-11-12T12:00", NOW_S)
+    period = parse_period("1h", "2025-11-12T12:00", NOW_S)
     assert str(period) == "2025-11-12 11:00 to 2025-11-12 12:00 UTC"
-    assert read_period("2h", "1h", NOW_S).end_s == NOW_S - 3600
+    assert parse_period("2h", "1h", NOW_S).end_s == NOW_S - 3600
 
 
 def test_a_time_without_a_zone_is_utc() -> None:
-    plain = read_period("2025-11-12T12:00", None, NOW_S)
-    assert plain == read_period("2025-11-12T13:00+01:00", None, NOW_S)
+    plain = parse_period("2025-11-12T12:00", None, NOW_S)
+    assert plain == parse_period("2025-11-12T13:00+01:00", None, NOW_S)
 
 
 @pytest.mark.parametrize(
-    ("since", "until", "told"),
+    ("since", "until", "message"),
     [
         ("yesterday", None, "write 30m, 24h, 7d"),
         ("24", None, "write 30m, 24h, 7d"),
@@ -35,9 +35,9 @@ def test_a_time_without_a_zone_is_utc() -> None:
         ("1h", "2999-01-01", "in the future"),
     ],
 )
-def test_what_is_no_period_is_refused(since: str, until: str | None, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
-        read_period(since, until, NOW_S)
+def test_an_invalid_period_is_refused(since: str, until: str | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_period(since, until, NOW_S)
 
 
 def test_a_step_makes_no_more_points_than_wanted() -> None:

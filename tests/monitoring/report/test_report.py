@@ -1,4 +1,4 @@
-"""The command, against a real Prometheus: what it writes is what the labels say."""
+"""The command with a real Prometheus: its report equals a recount of the labels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from typer.testing import CliRunner
 from srp4ctr.cli.main import app
 from srp4ctr.monitoring.quality.ab_test import Comparison
 from srp4ctr.monitoring.quality.quality_sums import Outcome, Tally
-from srp4ctr.monitoring.report.build import gather
-from srp4ctr.monitoring.report.number_format import count, estimate
+from srp4ctr.monitoring.report.build import build_contents
+from srp4ctr.monitoring.report.number_format import SPACE, count, estimate, percent
 from srp4ctr.monitoring.report.period import Period
 from srp4ctr.monitoring.report.prometheus.prometheus_http import Prometheus
 from srp4ctr.monitoring.report.report_contents import Estimate
 from tests.monitoring.conftest import LABEL_WINDOW_MS, MINUTE_MS
 from tests.monitoring.report.conftest import Serve, last_minute_ms
-from tests.monitoring.report.reading import Seen, read
+from tests.monitoring.report.report_reader import ReadReport, read
 from tests.monitoring.report.simulated_traffic import Ranker, Traffic
 
 HOURS = 5
@@ -28,7 +28,7 @@ RANKERS = (
     Ranker(
         version="v2",
         top_rate=0.55,
-        boast=1.3,
+        score_factor=1.3,
         cpu_ms=8.0,
         answers_under="0.02",
         per_minute=6,
@@ -43,7 +43,7 @@ FIRED = (
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Traffic, and where a Prometheus tells of it."""
+    """Traffic, and the Prometheus that has its series."""
 
     traffic: Traffic
     url: str
@@ -81,10 +81,10 @@ def served(serve: Serve) -> Served:
 @pytest.fixture
 def reported(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Seen]:
+) -> Callable[..., ReadReport]:
     monkeypatch.setenv("SRP4CTR_MONITORING__PROMETHEUS_URL", served.url)
 
-    def report(*options: str) -> Seen:
+    def report(*options: str) -> ReadReport:
         path = tmp_path / "report.html"
         done = CliRunner().invoke(app, ["monitor", "report", "-o", str(path), *options])
         if done.exception:
@@ -99,21 +99,21 @@ def clock(at_ms: int) -> str:
 
 
 def test_the_figures_are_those_of_a_recount(
-    served: Served, reported: Callable[..., Seen]
+    served: Served, reported: Callable[..., ReadReport]
 ) -> None:
     seen = reported("--since", f"{HOURS}h", "--until", clock(served.traffic.end_ms))
     # Whole hours, back from the newest impression whose label window has closed.
     newest_ms = served.traffic.end_ms - LABEL_WINDOW_MS
     oldest_ms = newest_ms - HOURS * 60 * MINUTE_MS
     for version in ("v1", "v2"):
-        tally = Tally()
+        sums = Tally()
         for each in served.outcomes(newest_ms, oldest_ms):
             if each.model_version == version:
-                tally.move(each, 1)
-        exact, figures = tally.quality(version), seen.figures_of(version)
+                sums.move(each, 1)
+        exact, figures = sums.quality(version), seen.figures_of(version)
         assert figures["Impressions"] == count(exact.impressions)
         assert figures["Clicks"] == count(exact.clicks)
-        assert figures["Of them at position 1"] == count(exact.top_impressions)
+        assert figures["Impressions at position 1"] == count(exact.top_impressions)
         at_top = Estimate(
             value=exact.top_click_rate, interval=exact.top_click_rate_interval
         )
@@ -124,28 +124,30 @@ def test_the_figures_are_those_of_a_recount(
         assert figures["Calibration"] == estimate(calibration, 2)
         assert figures["Normalised entropy"] == f"{exact.normalized_entropy:.3f}"
         assert float(figures["AUC"].split(" ")[0]) == pytest.approx(exact.auc, abs=0.01)
-        assert figures["Labels known"] == "100.0 %"
-    assert f"v2 promises {estimate(calibration, 2)} times the clicks" in seen.text
+        assert figures["Label coverage"] == "100.0 %"
+    error = percent(exact.calibration_ratio - 1, 0).replace(SPACE, " ")
+    assert f"v2 over-predicts by {error}" in seen.text
+    assert f"is {estimate(calibration, 2)} times its clicks" in seen.text
 
 
-def test_costs_are_those_of_the_counters(reported: Callable[..., Seen]) -> None:
+def test_costs_are_those_of_the_counters(reported: Callable[..., ReadReport]) -> None:
     seen = reported("--since", f"{HOURS}h")
     one, other = seen.figures_of("v1"), seen.figures_of("v2")
-    assert one["CPU time of 1,000 candidates"] == "40.0 ms"
-    assert other["CPU time of 1,000 candidates"] == "80.0 ms"
-    assert one["Price of a million"] == "0.000500 USD"  # 40 s at 0.045 an hour
-    assert other["Price of a million"] == "0.00100 USD"
+    assert one["CPU time per 1,000 candidates"] == "40.0 ms"
+    assert other["CPU time per 1,000 candidates"] == "80.0 ms"
+    assert one["Price per million candidates"] == "0.000500 USD"  # 40 s at 0.045 an hour
+    assert other["Price per million candidates"] == "0.00100 USD"
     # By the cost card: 100 candidates of 6 MFLOP, for 5 × 0.75 + 0.1 + 1.
-    assert one["The same, unfolded"] == "0.0619 USD"
-    assert one["Encoder runs a request"] == "0.75"
-    assert (one["Candidates a request"], one["Score PSI"]) == ("100", "0.040")
+    assert one["Re-encoding per candidate"] == "0.0619 USD"
+    assert one["Encoder runs per request"] == "0.75"
+    assert (one["Candidates per request"], one["Score PSI"]) == ("100", "0.040")
     assert one["Unseen items"] == "3.0 % (2.0 % in training)"
-    assert 7.5 <= float(one["Answer time p99"].removesuffix(" ms")) <= 10
-    assert 15 <= float(other["Answer time p99"].removesuffix(" ms")) <= 20
+    assert 7.5 <= float(one["Latency p99"].removesuffix(" ms")) <= 10
+    assert 15 <= float(other["Latency p99"].removesuffix(" ms")) <= 20
 
 
-def test_the_verdict_is_that_of_the_comparison(
-    served: Served, reported: Callable[..., Seen]
+def test_the_headline_is_that_of_the_comparison(
+    served: Served, reported: Callable[..., ReadReport]
 ) -> None:
     comparison = Comparison()
     for each in served.outcomes(served.traffic.end_ms - LABEL_WINDOW_MS):
@@ -156,26 +158,26 @@ def test_the_verdict_is_that_of_the_comparison(
     assert "v2 earns more clicks than v1" in text
     assert f"is {100 * exact.click_rate:.2f} percentage points above" in text
     low, high = 100 * exact.interval.low, 100 * exact.interval.high
-    assert f"95 % interval +{low:.2f} to +{high:.2f}" in text
+    assert f"95 % confidence sequence +{low:.2f} to +{high:.2f}" in text
     assert f"n = {exact.impressions:,} impressions of v2" in text
     assert "2.0 times as much" in text
 
 
 def test_every_chart_is_there_and_the_alert_that_fired(
-    reported: Callable[..., Seen],
+    reported: Callable[..., ReadReport],
 ) -> None:
     seen = reported("--since", f"{HOURS}h")
     assert len([tag for tag, _ in seen.tags if tag == "svg"]) == 7
-    assert "Label window 30 min: so long" in seen.text
+    assert "Label window 30 min: an impression waits" in seen.text
     (alert,) = (row for row in seen.rows if "Severity" in row)
-    assert (alert[""], alert["About"], alert["Severity"]) == (
+    assert (alert[""], alert["Labels"], alert["Severity"]) == (
         *("Calibration is off", "v2", "ticket"),
     )
-    assert alert["In all"] in ("1 h", "1.1 h")  # it may have fired a minute longer
+    assert alert["Total"] in ("1 h", "1.1 h")  # it may have fired a minute longer
 
 
 def test_before_the_second_version_there_is_nothing_to_compare(
-    served: Served, reported: Callable[..., Seen]
+    served: Served, reported: Callable[..., ReadReport]
 ) -> None:
     until = clock(served.traffic.start_ms + (V2_STARTS - 5) * MINUTE_MS)
     seen = reported("--since", "90m", "--until", until)
@@ -185,7 +187,7 @@ def test_before_the_second_version_there_is_nothing_to_compare(
 
 
 def test_a_time_without_figures_says_what_to_do(
-    served: Served, reported: Callable[..., Seen]
+    served: Served, reported: Callable[..., ReadReport]
 ) -> None:
     with pytest.raises(ValueError, match="has nothing of the monitor from 2"):
         reported("--since", "1h", "--until", clock(served.traffic.start_ms - 3_600_000))
@@ -195,9 +197,9 @@ def test_a_time_in_which_nothing_was_ranked_is_said_to_be_empty(serve: Serve) ->
     silent = Traffic(rankers=(), end_ms=last_minute_ms(), minutes=20, serving="v1")
     there = Served(silent, serve(silent, ()))
     with pytest.raises(ValueError, match="no model served"):
-        gather(Prometheus(there.url), there.period, 0.02)
+        build_contents(Prometheus(there.url), there.period, 0.02)
 
 
-def test_what_prometheus_refuses_is_told(served: Served) -> None:
+def test_prometheus_error_message_is_raised(served: Served) -> None:
     with pytest.raises(ValueError, match="parse error"):
         Prometheus(served.url).at("sum(", 0.0)

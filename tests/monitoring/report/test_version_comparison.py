@@ -3,14 +3,14 @@ from math import inf, sqrt
 import pytest
 
 from srp4ctr.monitoring.quality.ab_test import always_valid
-from srp4ctr.monitoring.report.report_contents import Course
+from srp4ctr.monitoring.report.report_contents import ChartLine
 from srp4ctr.monitoring.report.version_comparison import (
-    by_age,
-    contrasts,
+    comparisons,
     newer_over_older,
     sample_size_factor,
+    version_order,
 )
-from tests.monitoring.report.sample_contents import a_contrast
+from tests.monitoring.report.sample_contents import a_comparison
 
 
 def gauges(difference: float, low: float, high: float, n: float) -> dict[str, float]:
@@ -23,18 +23,18 @@ def gauges(difference: float, low: float, high: float, n: float) -> dict[str, fl
 
 
 def test_versions_are_sorted_by_number_and_strange_names_come_first() -> None:
-    assert sorted(["v10", "v9", "nightly"], key=by_age) == ["nightly", "v9", "v10"]
+    assert sorted(["v10", "v9", "nightly"], key=version_order) == ["nightly", "v9", "v10"]
 
 
 def test_a_canary_is_compared_with_what_serves() -> None:
-    (found,) = contrasts({("v2", "v1"): gauges(0.02, 0.01, 0.03, 900)})
-    assert (found.version, found.reference, found.verdict) == ("v2", "v1", 1)
+    (found,) = comparisons({("v2", "v1"): gauges(0.02, 0.01, 0.03, 900)})
+    assert (found.version, found.reference, found.direction) == ("v2", "v1", 1)
     assert (found.impressions, found.counted) == (900, "v2")
 
 
 def test_after_a_promotion_it_is_still_the_newer_less_the_older() -> None:
-    (found,) = contrasts({("v1", "v2"): gauges(-0.02, -0.03, -0.01, 900)})
-    assert (found.version, found.reference, found.verdict) == ("v2", "v1", 1)
+    (found,) = comparisons({("v1", "v2"): gauges(-0.02, -0.03, -0.01, 900)})
+    assert (found.version, found.reference, found.direction) == ("v2", "v1", 1)
     assert found.difference.value == 0.02
     assert (found.difference.interval.low, found.difference.interval.high) == (0.01, 0.03)
     assert (found.impressions, found.counted) == (900, "v1")
@@ -42,20 +42,20 @@ def test_after_a_promotion_it_is_still_the_newer_less_the_older() -> None:
 
 def test_the_newest_version_comes_first() -> None:
     each = gauges(0.0, -0.1, 0.1, 100)
-    found = contrasts({("v8", "v9"): each, ("v10", "v9"): each, ("v7", "v9"): each})
+    found = comparisons({("v8", "v9"): each, ("v10", "v9"): each, ("v7", "v9"): each})
     named = [(c.version, c.reference) for c in found]
     assert named == [("v10", "v9"), ("v9", "v8"), ("v9", "v7")]
 
 
-def test_half_a_comparison_is_none() -> None:
-    assert contrasts({("v2", "v1"): {"click_rate_difference": 0.02}}) == ()
+def test_an_incomplete_comparison_is_left_out() -> None:
+    assert comparisons({("v2", "v1"): {"click_rate_difference": 0.02}}) == ()
 
 
-def test_a_promotion_does_not_turn_the_line_over() -> None:
-    before = Course(
+def test_a_promotion_does_not_flip_the_line() -> None:
+    before = ChartLine(
         versions=("v2", "v1"), points=((0, 0.1),), low=((0, -1.0),), high=((0, 0.2),)
     )
-    after = Course(
+    after = ChartLine(
         versions=("v1", "v2"), points=((1, -0.1),), low=((1, -0.2),), high=((1, 0.3),)
     )
     (line,) = newer_over_older([after, before])
@@ -66,25 +66,25 @@ def test_a_promotion_does_not_turn_the_line_over() -> None:
 
 
 @pytest.mark.parametrize("expected", [0.005, 0.02, 0.1])
-def test_so_many_times_as_many_would_tell_them_apart(expected: float) -> None:
+def test_the_factor_makes_the_difference_significant(expected: float) -> None:
     variance, difference = 1e-4, 0.015
     half = always_valid(variance, expected)
-    contrast = a_contrast(difference, difference - half, difference + half)
-    times = sample_size_factor(contrast, expected)
+    comparison = a_comparison(difference, difference - half, difference + half)
+    times = sample_size_factor(comparison, expected)
     assert times > 1
     assert always_valid(variance / times, expected) == pytest.approx(difference)
 
 
-def test_what_is_told_apart_needs_no_more() -> None:
-    assert sample_size_factor(a_contrast(0.02, 0.01, 0.03), 0.02) == 1.0
+def test_a_significant_difference_needs_no_more() -> None:
+    assert sample_size_factor(a_comparison(0.02, 0.01, 0.03), 0.02) == 1.0
 
 
-def test_no_difference_would_need_more_than_there_is() -> None:
+def test_a_tiny_difference_needs_an_infinite_factor() -> None:
     half = always_valid(1e-4, 0.02)
     for difference in (0.0, 1e-5 * sqrt(1e-4)):
-        found = a_contrast(difference, difference - half, difference + half)
+        found = a_comparison(difference, difference - half, difference + half)
         assert sample_size_factor(found, 0.02) == inf
 
 
-def test_without_an_interval_nobody_knows() -> None:
-    assert sample_size_factor(a_contrast(0.1, -1.0, 1.0), 0.02) == inf
+def test_without_an_interval_the_factor_is_infinite() -> None:
+    assert sample_size_factor(a_comparison(0.1, -1.0, 1.0), 0.02) == inf

@@ -15,7 +15,7 @@ from srp4ctr.embedded import ports
 from srp4ctr.embedded import prometheus as local_prometheus
 from srp4ctr.monitoring.web.app import PageSources
 from srp4ctr.monitoring.web.prometheus_api import PrometheusApi, instant_query
-from srp4ctr.monitoring.web.server import opened
+from srp4ctr.monitoring.web.server import bind_page
 from tests.monitoring.web import contract_exporter
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
@@ -49,8 +49,8 @@ def _wait_for_rates(url: str) -> None:
     api, deadline = PrometheusApi(url), time.monotonic() + 60
     query = "rate(srp4ctr_answer_seconds_bucket[1m])"
     while True:
-        asked = instant_query({"query": query, "time": str(time.time())})
-        if b'"metric"' in api.ask(asked).body:
+        query_now = instant_query({"query": query, "time": str(time.time())})
+        if b'"metric"' in api.send(query_now).body:
             return
         assert time.monotonic() < deadline, "Prometheus scraped nothing"
         time.sleep(0.2)
@@ -59,7 +59,7 @@ def _wait_for_rates(url: str) -> None:
 @contextmanager
 def serving(sources: PageSources) -> Iterator[str]:
     """Serve the page on a port of its own while the block runs; yields its address."""
-    page = opened(sources, 0)
+    page = bind_page(sources, 0)
     thread = threading.Thread(target=page.run)
     thread.start()
     try:

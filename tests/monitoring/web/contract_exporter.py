@@ -19,7 +19,7 @@ from prometheus_client import (
 )
 
 VERSIONS = ("v1", "v2")
-BY_VERSION = {  # of v1; v2's are a little better, or dearer
+BY_VERSION = {  # of v1; v2's are a little better, or more expensive
     "matured_impressions": 17_500,
     "matured_clicks": 7_900,
     "late_clicks": 130,

@@ -1,4 +1,4 @@
-// The lowest contrast of any text on the page with what it stands on, and that text.
+// The lowest contrast of any text on the page with its background, and that text.
 () => {
   const parts = (colour) => {
     const [r, g, b, alpha = 1] = colour.match(/[\d.]+/g).map(Number);

@@ -1,4 +1,4 @@
-"""A dashboard with a panel of each kind that the page draws, and one that stays empty."""
+"""A dashboard with a panel of each kind that the page draws, and an empty one."""
 
 import json
 from pathlib import Path
@@ -121,7 +121,7 @@ PANELS: list[dict[str, Any]] = [
         "title": "Answer times",
         "targets": [
             target(
-                "sum by (le) (increase(srp4ctr_answer_seconds_bucket[$__rate_interval]))",
+                "sum by (le) (increase(srp4ctr_answer_seconds_bucket[1m]))",
                 "{{le}}",
                 format="heatmap",
             )
@@ -157,7 +157,7 @@ PANELS: list[dict[str, Any]] = [
         "fieldConfig": {
             "defaults": {
                 "mappings": [
-                    {"type": "value", "options": {"1": {"text": "heard", "color": "green"}}}
+                    {"type": "value", "options": {"1": {"text": "up", "color": "green"}}}
                 ]
             }
         },
@@ -197,6 +197,7 @@ def board() -> dict[str, Any]:
         "query": "label_values(srp4ctr_live_auc, model_version)",
         "multi": True,
         "includeAll": True,
+        "allValue": ".+",
         "current": {"text": ["All"], "value": ["$__all"]},
     }
     return {

@@ -19,7 +19,7 @@ from srp4ctr.monitoring.web.playground import (
     ShownUser,
 )
 from srp4ctr.monitoring.web.request_guard import HEADERS
-from srp4ctr.monitoring.web.server import opened
+from srp4ctr.monitoring.web.server import bind_page
 from tests.monitoring.web.conftest import serving
 
 RANKING = ShownRanking(
@@ -128,19 +128,19 @@ def test_only_two_calls_of_prometheus_are_passed_on(page: httpx.Client) -> None:
     )
 
 
-def test_a_real_prometheus_is_asked(prometheus: str) -> None:
+def test_a_real_prometheus_answers(prometheus: str) -> None:
     with serving(PageSources(prometheus_url=prometheus)) as address:
-        asked = {"query": "srp4ctr_verdict", "time": str(time.time())}
-        answer = httpx.get(f"{address}/api/prometheus/query", params=asked).json()
+        parameters = {"query": "srp4ctr_verdict", "time": str(time.time())}
+        answer = httpx.get(f"{address}/api/prometheus/query", params=parameters).json()
         assert answer["data"]["result"][0]["metric"]["model_version"] == "v2"
         wrong = httpx.get(
-            f"{address}/api/prometheus/query", params=asked | {"query": "sum("}
+            f"{address}/api/prometheus/query", params=parameters | {"query": "sum("}
         )
         assert wrong.status_code == 400
         assert "parse error" in wrong.json()["error"]
 
 
-def test_a_dashboard_that_is_not_there_is_a_sentence(page: httpx.Client) -> None:
+def test_a_missing_dashboard_is_a_sentence(page: httpx.Client) -> None:
     answer = page.get("/api/dashboards/nothing")
     assert answer.status_code == 404
     assert answer.json() == {"error": "there is no dashboard 'nothing'"}
@@ -172,7 +172,7 @@ def test_a_request_with_endless_content_is_refused(page: httpx.Client) -> None:
     assert answer.status_code == 411
 
 
-def test_what_the_playground_raises_is_the_sentence_on_the_page(
+def test_an_error_of_the_playground_is_a_sentence_on_the_page(
     page: httpx.Client,
 ) -> None:
     away = page.get("/api/playground/offer")
@@ -208,20 +208,18 @@ def test_a_ranking_is_json(page: httpx.Client) -> None:
         {"draw": "many"},
     ],
 )
-def test_what_cannot_be_ranked_is_refused(
-    page: httpx.Client, wrong: dict[str, Any]
-) -> None:
-    asked = {"user_id": "u1", "item_ids": [], "count": 20, "draw": 0} | wrong
-    assert post(page, "/api/playground/rank", asked).status_code == 400
+def test_an_invalid_request_is_refused(page: httpx.Client, wrong: dict[str, Any]) -> None:
+    body = {"user_id": "u1", "item_ids": [], "count": 20, "draw": 0} | wrong
+    assert post(page, "/api/playground/rank", body).status_code == 400
     assert post(page, "/api/playground/rank", ["no object"]).status_code == 400
 
 
-def test_a_mistake_of_ours_is_told_without_its_inside(
+def test_an_internal_error_has_no_details_in_the_response(
     page: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = post(page, "/api/playground/rank", {"user_id": "broken"})
     assert answer.status_code == 500
-    assert answer.json() == {"error": "KeyError; the terminal shows where"}
+    assert answer.json() == {"error": "KeyError; the terminal shows the traceback"}
 
 
 def test_a_page_without_a_playground_says_so() -> None:
@@ -236,4 +234,4 @@ def test_a_taken_port_says_what_to_do() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(ValueError, match=rf"127.0.0.1:{port}.*--port 0"):
-            opened(PageSources(prometheus_url=""), port)
+            bind_page(PageSources(prometheus_url=""), port)

@@ -1,6 +1,7 @@
-"""What the page lists of Grafana's dashboard files."""
+"""The list of Grafana's dashboard files, and what they may use."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_overview_comes_first_and_what_is_not_known_last(folder: Path) -> None:
+def test_the_overview_comes_first_and_unknown_dashboards_last(folder: Path) -> None:
     names = [board.name for board in boards.boards(folder)]
     assert names == ["overview", "training", "antelope", "zebra"]
     assert boards.boards(folder)[0].title == "Overview"
@@ -33,3 +34,23 @@ def test_only_files_of_the_folder_are_dashboards(folder: Path) -> None:
 
 def test_the_dashboards_of_the_project_are_listed() -> None:
     assert boards.boards()
+
+
+def test_their_variables_are_of_the_one_kind_that_the_script_knows() -> None:
+    variables = 0
+    for each in boards.boards():
+        content = boards.board(each.name)
+        specs = content.get("templating", {}).get("list", [])
+        for spec in specs:
+            assert (spec["type"], spec["multi"], spec["includeAll"]) == (
+                "query",
+                True,
+                True,
+            )
+            assert re.fullmatch(r"label_values\(.+, *\w+\)", spec["query"])
+            assert spec["allValue"]
+        text = json.dumps(content)
+        used = set(re.findall(r"\$[{\w:]+|\[\[\w+", text)) - {"$__all"}
+        assert used <= {f"${spec['name']}" for spec in specs}, each.name
+        variables += len(specs)
+    assert variables

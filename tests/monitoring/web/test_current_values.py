@@ -1,4 +1,4 @@
-"""What the exporters say now: their pages as a table."""
+"""Exporters' pages → current values."""
 
 import math
 
@@ -24,7 +24,7 @@ def test_a_metric_keeps_its_name_its_help_and_its_labels() -> None:
     assert found["srp4ctr_lag"].values[0].value is None  # JSON knows no NaN
 
 
-def test_a_metric_that_counted_nothing_yet_is_there_without_values() -> None:
+def test_a_metric_without_observations_is_listed_without_values() -> None:
     registry = CollectorRegistry()
     Counter("srp4ctr_events", "Events.", ["type"], registry=registry)
     (found,) = metrics_of(generate_latest(registry).decode())
@@ -46,14 +46,14 @@ def test_a_quantile_beyond_the_last_bound_is_that_bound() -> None:
     assert math.isnan(quantile([(1.0, 0.0), (math.inf, 0.0)], 0.5))
 
 
-def test_an_exporter_that_is_away_is_told_and_the_others_are_read() -> None:
+def test_an_exporter_that_is_down_is_reported_and_the_others_are_read() -> None:
     with ports.reserved_ports(2) as (here, nowhere), contract_exporter.running(here):
         addresses = {
             "monitor": f"http://127.0.0.1:{here}/metrics",
             "stream": f"http://127.0.0.1:{nowhere}/metrics",
         }
         monitor, stream = read_exporters(addresses)
-    assert not monitor.trouble
+    assert not monitor.problem
     assert "srp4ctr_verdict" in {each.name for each in monitor.metrics}
-    assert "does not answer" in stream.trouble
+    assert "does not answer" in stream.problem
     assert not stream.metrics

@@ -1,9 +1,7 @@
 """The dashboards in a real Chromium, drawn from a real Prometheus."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -11,27 +9,13 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from srp4ctr.monitoring.web import boards
 from srp4ctr.monitoring.web.app import PageSources
 from tests.monitoring.web import sample_board
+from tests.monitoring.web.browser_page import READY, TOO_WIDE, checked_page
 from tests.monitoring.web.conftest import serving
 
 WIDTHS = {"desktop": 1280, "phone": 390}
-READY = "main[data-ready=true]"
 STATES = """() => Object.fromEntries([...document.querySelectorAll(".panel")].map(
   (panel) => [panel.dataset.title, panel.dataset.state]))"""
-TOO_WIDE = "() => document.documentElement.scrollWidth - innerWidth"
 CONTRAST = Path(__file__).with_name("contrast.js").read_text()
-
-
-@contextmanager
-def watched(browser: Browser, **context: Any) -> Iterator[Page]:
-    """Yield a page; fail if its console says anything or a script breaks."""
-    said: list[str] = []
-    opened = browser.new_context(**context)
-    page = opened.new_page()
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    yield page
-    opened.close()
-    assert said == []
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +35,7 @@ def test_a_panel_of_each_kind_draws(
     browser: Browser, address: str, width: str, theme: str
 ) -> None:
     size = {"width": WIDTHS[width], "height": 900}
-    with watched(browser, viewport=size, color_scheme=theme) as page:
+    with checked_page(browser, viewport=size, color_scheme=theme) as page:
         page.goto(address)
         page.wait_for_selector(READY)
         states = page.evaluate(STATES)
@@ -72,8 +56,8 @@ def panel(page: Page, title: str) -> Locator:
     return page.locator(f'[data-title="{title}"]')
 
 
-def test_what_panels_say(browser: Browser, address: str) -> None:
-    with watched(browser) as page:
+def test_the_content_of_panels(browser: Browser, address: str) -> None:
+    with checked_page(browser) as page:
         page.goto(address)
         page.wait_for_selector(READY)
         expect(page.get_by_role("heading", name="A sample")).to_be_visible()
@@ -85,7 +69,7 @@ def test_what_panels_say(browser: Browser, address: str) -> None:
         expect(rows).to_have_count(2)
         expect(rows.first).to_contain_text("v2")
         expect(rows.first).to_contain_text("better")
-        expect(panel(page, "Sources").locator(".state").first).to_have_text("heard")
+        expect(panel(page, "Sources").locator(".state").first).to_have_text("up")
         expect(panel(page, "Lines with their bounds").locator(".legend li")).to_have_count(
             2
         )
@@ -107,7 +91,7 @@ def test_what_panels_say(browser: Browser, address: str) -> None:
 def test_a_picked_version_goes_into_queries_titles_and_the_address(
     browser: Browser, address: str
 ) -> None:
-    with watched(browser) as page:
+    with checked_page(browser) as page:
         page.goto(address)
         page.wait_for_selector(READY)
         stats = page.locator('[data-title="Click rate of $version"] .stat')
@@ -121,16 +105,16 @@ def test_a_picked_version_goes_into_queries_titles_and_the_address(
         expect(stats).to_have_count(1)
 
 
-def test_a_range_is_asked_for_and_kept_on_the_next_page(
+def test_a_range_is_queried_and_kept_on_the_next_page(
     browser: Browser, address: str
 ) -> None:
-    with watched(browser) as page:
+    with checked_page(browser) as page:
         page.goto(address)
         page.wait_for_selector(READY)
-        with page.expect_request(lambda request: "query_range" in request.url) as asked:
+        with page.expect_request(lambda request: "query_range" in request.url) as sent:
             page.get_by_role("button", name="Last 1h").click()
         parameters = dict(
-            part.split("=") for part in asked.value.url.partition("?")[2].split("&")
+            part.split("=") for part in sent.value.url.partition("?")[2].split("&")
         )
         assert float(parameters["end"]) - float(parameters["start"]) == 3600
         page.get_by_role("link", name="Current values").first.click()
@@ -143,7 +127,7 @@ def test_a_range_is_asked_for_and_kept_on_the_next_page(
 def test_the_theme_that_was_switched_to_is_remembered(
     browser: Browser, address: str
 ) -> None:
-    with watched(browser, color_scheme="light") as page:
+    with checked_page(browser, color_scheme="light") as page:
         ground = "() => getComputedStyle(document.body).backgroundColor"
         page.goto(address)
         page.wait_for_selector(READY)
@@ -155,53 +139,53 @@ def test_the_theme_that_was_switched_to_is_remembered(
         assert page.evaluate(ground) == after
 
 
-def test_nothing_is_asked_where_nobody_looks(browser: Browser, address: str) -> None:
-    with watched(browser) as page:
+def test_a_hidden_tab_sends_no_request(browser: Browser, address: str) -> None:
+    with checked_page(browser) as page:
         page.add_init_script(
             "Object.defineProperty(document, 'hidden', {get: () => window.away ?? false})"
         )
         page.clock.install()
         page.goto(address)
         page.wait_for_selector(READY)
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
+        requests: list[str] = []
+        page.on("request", lambda request: requests.append(request.url))
         page.evaluate("window.away = true")
         page.clock.run_for(30_000)
         page.wait_for_timeout(200)
-        assert asked == []
+        assert requests == []
         page.evaluate(
             "window.away = false; document.dispatchEvent(new Event('visibilitychange'))"
         )
         expect(page.locator(".updated")).to_be_visible()
         page.wait_for_timeout(500)
-        assert any("query" in url for url in asked)
+        assert any("query" in url for url in requests)
 
 
-def test_a_paused_page_asks_nothing_until_it_is_live_again(
+def test_a_paused_page_sends_no_request_until_it_is_live_again(
     browser: Browser, address: str
 ) -> None:
-    with watched(browser) as page:
+    with checked_page(browser) as page:
         page.clock.install()
         page.goto(address)
         page.wait_for_selector(READY)
         page.get_by_role("button", name="Live").click()
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
+        requests: list[str] = []
+        page.on("request", lambda request: requests.append(request.url))
         page.clock.run_for(30_000)
         page.wait_for_timeout(200)
-        assert asked == []
+        assert requests == []
         with page.expect_request(lambda request: "query" in request.url):
             page.get_by_role("button", name="Paused").click()
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_without_prometheus_it_says_how_to_get_it_and_shows_what_exporters_say(
+def test_without_prometheus_it_says_how_to_get_it_and_shows_current_values(
     browser: Browser, exporter: str, width: str
 ) -> None:
     exporters = {"monitor": exporter, "stream": "http://127.0.0.1:9/metrics"}
     sources = PageSources(prometheus_url="", exporters=exporters)
     size = {"width": WIDTHS[width], "height": 900}
-    with serving(sources) as served, watched(browser, viewport=size) as page:
+    with serving(sources) as served, checked_page(browser, viewport=size) as page:
         page.goto(served)
         page.wait_for_selector(READY)
         expect(page.locator(".notice")).to_contain_text("sudo apt install prometheus")
@@ -219,7 +203,7 @@ def test_each_dashboard_of_the_project_loads(
 ) -> None:
     sources = PageSources(prometheus_url=prometheus, exporters={"monitor": exporter})
     size = {"width": WIDTHS[width], "height": 900}
-    with serving(sources) as served, watched(browser, viewport=size) as page:
+    with serving(sources) as served, checked_page(browser, viewport=size) as page:
         for board in boards.boards():
             page.goto(f"{served}/d/{board.name}")
             page.wait_for_selector(READY)

@@ -1,4 +1,4 @@
-"""What the page may ask of Prometheus, and what it is told."""
+"""The queries that the page may send to Prometheus, and the answers."""
 
 import json
 import threading
@@ -22,7 +22,7 @@ from srp4ctr.monitoring.web.prometheus_api import (
 RANGE = {"query": "up", "start": "1000", "end": "1600", "step": "5"}
 
 
-def test_a_query_is_sent_as_the_page_asks_it() -> None:
+def test_a_query_keeps_its_parameters() -> None:
     sent = range_query(RANGE).parameters()
     assert sent.items() >= {"query": "up", "end": "1600.000", "step": "5"}.items()
     assert instant_query({"query": "up", "time": "7"}).parameters()["time"] == "7.000"
@@ -43,7 +43,7 @@ def test_a_query_is_sent_as_the_page_asks_it() -> None:
         ({"step": "inf"}, "step is 'inf'"),
     ],
 )
-def test_what_would_cost_too_much_or_means_nothing_is_refused(
+def test_an_expensive_or_invalid_query_is_refused(
     changes: dict[str, str], reason: str
 ) -> None:
     with pytest.raises(ValueError, match=reason):
@@ -55,18 +55,18 @@ def test_the_address_is_http() -> None:
         PrometheusApi("file:///etc/passwd")
 
 
-def test_no_prometheus_is_said_plainly() -> None:
-    assert "No Prometheus runs" in PrometheusApi("").trouble()
+def test_without_prometheus_there_is_a_sentence() -> None:
+    assert "No Prometheus runs" in PrometheusApi("").problem()
     with pytest.raises(ConnectionError):
-        PrometheusApi("").ask(instant_query({"query": "up", "time": "1"}))
+        PrometheusApi("").send(instant_query({"query": "up", "time": "1"}))
     assert "No Prometheus answers at http://127.0.0.1:9" in (
-        PrometheusApi("http://127.0.0.1:9").trouble()
+        PrometheusApi("http://127.0.0.1:9").problem()
     )
 
 
 @contextmanager
 def a_server(status: int, headers: dict[str, str]) -> Iterator[str]:
-    """Answer everything with ``status``, as something that is no Prometheus may do."""
+    """Answer everything with ``status``, as another server may do."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -92,21 +92,21 @@ def a_server(status: int, headers: dict[str, str]) -> Iterator[str]:
 
 def test_a_redirection_is_not_followed() -> None:
     with a_server(302, {"location": "http://169.254.169.254/"}) as url:
-        answer = PrometheusApi(url).ask(instant_query({"query": "up", "time": "1"}))
+        answer = PrometheusApi(url).send(instant_query({"query": "up", "time": "1"}))
     assert answer == ApiAnswer(status=302, body=b"<html>")
 
 
-def test_what_is_no_prometheus_is_not_taken_for_one() -> None:
+def test_another_server_is_no_prometheus() -> None:
     with a_server(200, {}) as url:
-        assert "No Prometheus answers" in PrometheusApi(url).trouble()
+        assert "No Prometheus answers" in PrometheusApi(url).problem()
 
 
 def test_a_real_prometheus_answers_and_explains_a_wrong_query(prometheus: str) -> None:
     api = PrometheusApi(prometheus)
-    assert api.trouble() == ""
+    assert api.problem() == ""
     now = {"time": str(time.time())}
-    good = api.ask(instant_query({"query": "vector(7)", **now}))
+    good = api.send(instant_query({"query": "vector(7)", **now}))
     assert json.loads(good.body)["data"]["result"][0]["value"][1] == "7"
-    bad = api.ask(instant_query({"query": "sum(", **now}))
+    bad = api.send(instant_query({"query": "sum(", **now}))
     assert bad.status == 400
     assert "parse error" in json.loads(bad.body)["error"]

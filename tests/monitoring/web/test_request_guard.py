@@ -1,4 +1,4 @@
-"""Who may ask the page, and who may change something through it."""
+"""Which requests may read the page, and which may change something."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def test_our_own_page_may_change_something() -> None:
 
 @pytest.mark.parametrize("host", ["evil.example:9105", "127.0.0.1", "127.0.0.1:80", ""])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_another_host_name_is_refused_whoever_resolves_it_to_us(
+def test_another_host_name_is_refused_even_if_it_resolves_to_us(
     method: str, host: str
 ) -> None:
     assert refused(method, host=host) == 421
@@ -67,7 +67,7 @@ def test_a_body_has_a_length_and_a_limit() -> None:
     assert refused(content_length=str(MAX_BODY_BYTES + 1)) == 413
 
 
-def test_whoever_types_the_address_or_follows_a_link_sees_the_page() -> None:
+def test_a_typed_address_and_a_link_open_the_page() -> None:
     nothing = {"origin": None, "x_srp4ctr_token": None}
     assert refused("GET", sec_fetch_site=None, **nothing) is None
     assert refused("GET", sec_fetch_site="none", **nothing) is None

@@ -107,7 +107,7 @@ def test_ticks_are_round_in_their_unit(
         ([3, 9], {"min": 1, "max": 5}, [1, 5]),
     ],
 )
-def test_an_axis_shows_all_there_is(
+def test_an_axis_shows_all_values(
     page: Page, values: list[float], limits: dict[str, float], expected: list[float]
 ) -> None:
     low, high = run(page, "/static/plots.js", "m.rangeOf(...given)", [values, limits])
@@ -121,22 +121,21 @@ def test_an_axis_has_ticks_however_narrow_it_is(page: Page) -> None:
 
 
 def test_variables_fill_queries(page: Page) -> None:
-    window = {"start": 1000, "end": 1900, "length": 900, "step": 4}
-    query = 'x{v=~"$v", w="${w}"}[$__rate_interval] > $__range_s unless $other'
-    values = {"v": ["v1", "a.b"], "w": "one"}
-    script = "m.interpolate(given[0], given[1], given[2])"
-    filled = run(page, "/static/queries.js", script, [query, values, window])
-    assert filled == 'x{v=~"(v1|a\\\\.b)", w="one"}[30s] > 900 unless $other'
+    query = 'x{v=~"$v", w=~"$w", u=~"$u"} unless $other'
+    values = {"v": ["v1", "a.b"], "w": ["v1"], "u": "(v[0-9]|[^u]).*"}
+    script = "m.interpolate(given[0], given[1])"
+    filled = run(page, "/static/queries.js", script, [query, values])
+    assert filled == ('x{v=~"(v1|a\\\\.b)", w=~"v1", u=~"(v[0-9]|[^u]).*"} unless $other')
 
 
-def test_a_legend_is_what_tells_a_series_from_the_others(page: Page) -> None:
+def test_a_legend_has_the_labels_that_differ(page: Page) -> None:
     series = [
         {"labels": {"__name__": "x", "job": "a", "v": "v1"}},
         {"labels": {"__name__": "x", "job": "a", "v": "v2"}},
     ]
     script = "m.legendOf(given[0], given[1][0], given[1], 'x')"
-    wished = {"": "v1", "__auto": "v1", "{{v}} of {{job}}{{none}}": "v1 of a"}
-    for legend, shown in wished.items():
+    expected = {"": "v1", "__auto": "v1", "{{v}} of {{job}}{{none}}": "v1 of a"}
+    for legend, shown in expected.items():
         assert run(page, "/static/queries.js", script, [legend, series]) == shown
 
 
@@ -174,7 +173,7 @@ def test_tables_are_merged_and_organized(page: Page) -> None:
     assert list(organized.items()) == [("Clicks", [None, 9]), ("Version", ["v1", "v2"])]
 
 
-def test_a_transformation_that_is_not_known_changes_nothing(page: Page) -> None:
+def test_an_unknown_transformation_changes_nothing(page: Page) -> None:
     frames = [{"refId": "A", "fields": [a_field("Value", [1])]}]
     assert transformed(page, frames, {"id": "heatmapOfTomorrow"}) == [{"Value": [1]}]
 
@@ -205,7 +204,7 @@ def test_an_override_changes_the_fields_that_it_names(page: Page) -> None:
     assert shown == ["none", 1, "two", "3"]
 
 
-def test_buckets_are_told_apart(page: Page) -> None:
+def test_cumulative_buckets_become_counts(page: Page) -> None:
     buckets = [
         {"bound": 1, "times": [0], "values": [3]},
         {"bound": 2, "times": [0], "values": [5]},
@@ -214,7 +213,7 @@ def test_buckets_are_told_apart(page: Page) -> None:
     assert run(page, "/static/panels/heatmap.js", script, buckets) == [3, 2]
 
 
-def test_equal_states_are_one_stretch_and_a_gap_parts_them(page: Page) -> None:
+def test_equal_states_are_one_stretch_and_a_gap_ends_it(page: Page) -> None:
     field = {"values": [1, 1, None, 1, 0], "times": [10e3, 20e3, 30e3, 40e3, 50e3]}
     script = (
         "m.stretches({...given, config: {}}, {step: 10}).map((s) => [s.text, s.from, s.to])"
@@ -223,7 +222,7 @@ def test_equal_states_are_one_stretch_and_a_gap_parts_them(page: Page) -> None:
     assert found == [["1", 0, 20], ["1", 30, 40], ["0", 40, 50]]
 
 
-def test_rows_are_sections_whether_they_are_folded_or_not(page: Page) -> None:
+def test_rows_are_sections_whether_they_are_collapsed_or_not(page: Page) -> None:
     board = {
         "panels": [
             {"type": "row", "title": "Open", "gridPos": {"y": 4}},
@@ -232,7 +231,7 @@ def test_rows_are_sections_whether_they_are_folded_or_not(page: Page) -> None:
             {"type": "stat", "title": "a", "gridPos": {"y": 5, "x": 0}},
             {
                 "type": "row",
-                "title": "Folded",
+                "title": "Collapsed",
                 "collapsed": True,
                 "gridPos": {"y": 9},
                 "panels": [{"type": "stat", "title": "c", "gridPos": {"y": 10}}],
@@ -246,7 +245,7 @@ def test_rows_are_sections_whether_they_are_folded_or_not(page: Page) -> None:
     assert run(page, "/static/dashboard.js", script, board) == [
         ["", True, ["top"], 0],
         ["Open", True, ["a", "b"], 0],
-        ["Folded", False, ["c"], 0],
+        ["Collapsed", False, ["c"], 0],
     ]
 
 

@@ -13,11 +13,12 @@ from srp4ctr.ops.doctor.check_result import answers, own_addresses
 from srp4ctr.settings import Settings
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.config import KafkaConfig
-from tests.ops.conftest import ClosedKafka
-from tests.ops.test_kafka_acl import MISSING
+from tests.ops.conftest import MISSING_TOOLS, ClosedKafka
 
 pytestmark = pytest.mark.kafka
-needs_apache_kafka = pytest.mark.skipif(bool(MISSING), reason=f"needs {MISSING}")
+needs_apache_kafka = pytest.mark.skipif(
+    bool(MISSING_TOOLS), reason=f"needs {MISSING_TOOLS}"
+)
 
 
 @pytest.fixture(scope="module")

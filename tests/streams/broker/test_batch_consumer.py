@@ -1,4 +1,4 @@
-"""A rebalance as aiokafka's subscription state tells it, without a broker."""
+"""A rebalance as aiokafka's subscription state has it, without a broker."""
 
 import asyncio
 import threading
@@ -11,21 +11,21 @@ from aiokafka import TopicPartition
 from aiokafka.consumer.subscription_state import SubscriptionState
 from kafka.errors import CoordinatorLoadInProgressError
 
-from srp4ctr.streams.broker.output_topics import OutputProducer
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
 from srp4ctr.streams.state.partition_state import PartitionState
-from srp4ctr.streams.state.state_store import FatalStoreError, ItemPartitionKey, Rows
+from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
+from srp4ctr.streams.state.state_store import FatalStoreError
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
 from tests.builders import a_behavior, an_impression
 from tests.streams.memory_sink import MemorySink
-from tests.streams.state.test_partition_state import ARecord, records
+from tests.streams.records import ARecord, records
 
 STAYS, LEAVES = (TopicPartition(BEHAVIOR_EVENTS_TOPIC, number) for number in range(2))
 
 
 class AConsumer:
-    """Says of assignments what aiokafka's consumer does; polls give ``batches``."""
+    """Has the assignments that aiokafka's consumer would; polls return ``batches``."""
 
     def __init__(self) -> None:
         self.state: Any = SubscriptionState()
@@ -35,7 +35,7 @@ class AConsumer:
         self.answers = asyncio.Event()
         self.answers.set()
         self.sought: list[tuple[TopicPartition, int]] = []
-        self.known: int | None = 0  # what it says was committed
+        self.known: int | None = 0  # what it returns as committed
         self.commits: list[dict[TopicPartition, int]] = []
 
     def assignment(self) -> set[TopicPartition]:
@@ -69,18 +69,17 @@ class AConsumer:
 
 
 class AWorker(SequenceWorker):
-    """A worker that follows ``AConsumer``."""
+    """A worker whose consumer is ``AConsumer``."""
 
     async def on_start(self) -> None:
-        self._outlets = OutputProducer(self.kafka)  # nothing is sent: not connected
         self.consumer = AConsumer()
 
     async def on_stop(self) -> None:
         pass
 
-    def assign(self, *sources: TopicPartition) -> None:
+    def assign_sources(self, *sources: TopicPartition) -> None:
         self.consumer.state.assign_from_subscribed(set(sources))
-        self.begin(set(sources))
+        self.assign(set(sources))
 
     async def polls(self, number: int = 3) -> None:
         """Return after ``number`` polls more; raise what ended the worker."""
@@ -107,7 +106,7 @@ def run(story: Callable[[AWorker, MemorySink], Awaitable[None]]) -> None:
 
 def test_a_partition_that_leaves_is_not_prepared_again_before_the_join_is_over() -> None:
     async def story(worker: AWorker, sink: MemorySink) -> None:
-        worker.assign(STAYS, LEAVES)
+        worker.assign_sources(STAYS, LEAVES)
         await worker.polls()
         worker.consumer.state.begin_reassignment()
         await worker.flush_and_release()
@@ -117,27 +116,27 @@ def test_a_partition_that_leaves_is_not_prepared_again_before_the_join_is_over()
         assert worker.consumer.sought == []
         worker.consumer.state.assign_from_subscribed({STAYS})
         await worker.polls()  # between the new assignment and its listener
-        worker.begin({STAYS})
+        worker.assign({STAYS})
         await worker.polls()
         assert worker.consumer.sought == [(STAYS, 0)]
 
     run(story)
 
 
-def test_records_polled_before_a_hand_over_are_not_taken_after_it() -> None:
+def test_records_polled_before_a_release_are_not_processed_after_it() -> None:
     async def story(worker: AWorker, sink: MemorySink) -> None:
-        worker.assign(STAYS, LEAVES)
+        worker.assign_sources(STAYS, LEAVES)
         await worker.polls()
         worker.consumer.answers.clear()
         await asyncio.sleep(0.05)  # now it waits for the answer
         worker.consumer.batches = [{LEAVES: records(an_impression())}]
-        async with worker.turn:
-            handing_over = asyncio.create_task(worker.flush_and_release())
+        async with worker.lock:
+            releasing = asyncio.create_task(worker.flush_and_release())
             await asyncio.sleep(0)  # it is the first to wait for the lock
             worker.consumer.answers.set()
             await worker.polls(1)
-        await handing_over
-        worker.assign(STAYS, LEAVES)
+        await releasing
+        worker.assign_sources(STAYS, LEAVES)
         await worker.polls()
         assert len(sink.rows) == 0
 
@@ -148,7 +147,7 @@ def test_records_polled_before_their_partition_was_prepared_are_read_again() -> 
     async def story(worker: AWorker, sink: MemorySink) -> None:
         batch = records(an_impression())
         worker.consumer.batches = [{STAYS: batch}]
-        worker.assign(STAYS)
+        worker.assign_sources(STAYS)
         await worker.polls()
         assert (len(sink.rows), worker.consumer.sought) == (0, [(STAYS, 0)])
         worker.consumer.batches = [{STAYS: batch}]
@@ -158,7 +157,7 @@ def test_records_polled_before_their_partition_was_prepared_are_read_again() -> 
     run(story)
 
 
-def test_where_aiokafka_says_that_nothing_was_committed_the_broker_is_asked(
+def test_where_aiokafka_returns_no_commit_the_broker_decides(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     answers: list[Exception | int] = [CoordinatorLoadInProgressError(), 7]
@@ -172,7 +171,7 @@ def test_where_aiokafka_says_that_nothing_was_committed_the_broker_is_asked(
 
     async def story(worker: AWorker, sink: MemorySink) -> None:
         worker.consumer.known = None
-        worker.assign(STAYS)
+        worker.assign_sources(STAYS)
         while not worker.consumer.sought:
             await worker.polls(1)
         assert worker.consumer.sought == [(STAYS, 7)]
@@ -210,7 +209,7 @@ def test_what_the_store_refused_is_not_committed_at_the_end(refused: str) -> Non
 
     async def story(worker: AWorker, _: MemorySink) -> None:
         worker._sink = sink
-        worker.assign(STAYS)
+        worker.assign_sources(STAYS)
         await worker.polls()
         for number in range(2):  # the second is folded while the first is on its way
             event = a_behavior(user_id=f"u{number}")

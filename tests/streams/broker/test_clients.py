@@ -27,7 +27,7 @@ from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import REJECTED_TOPIC
 from tests.builders import a_behavior, an_impression, an_item
 from tests.certificates import make_certificates
-from tests.streams.worker.test_app import COUNTED, started, wait_until_counted
+from tests.streams.worker_process import COUNTED, start, wait_until_counted
 
 USER, PASSWORD = "ann", 's3cret, "1e5"='
 PLAIN_USER, PLAIN_PASSWORD = "bob", "plain-s3cret"
@@ -76,7 +76,7 @@ def add_user(bootstrap: str) -> None:
 
 @pytest.fixture(scope="module")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaConfig]:
-    """Yield how to reach a broker that takes names and passwords over TLS alone."""
+    """Yield how to reach a broker that takes names and passwords over TLS only."""
     folder = tmp_path_factory.mktemp("secured")
     certificates = make_certificates(folder)
     with reserved_ports(3) as (plain, controller, port):
@@ -102,7 +102,7 @@ def work_once(kafka: KafkaConfig, folder: Path, *counted: str) -> None:
     """Run a worker until its metrics have ``counted``, and then stop it."""
     with reserved_ports(1) as (port,):
         pass
-    worker = started(kafka, port, folder)
+    worker = start(kafka, port, folder)
     try:
         wait_until_counted(port, counted)
         worker.terminate()
@@ -158,7 +158,7 @@ def test_a_wrong_password_is_an_error_that_says_what_to_check(kafka: KafkaConfig
 
 @needs_apache_kafka
 @pytest.mark.kafka
-def test_a_stranger_s_certificate_is_refused_at_once(kafka: KafkaConfig) -> None:
+def test_an_untrusted_certificate_is_refused_at_once(kafka: KafkaConfig) -> None:
     with pytest.raises(ValueError, match="CERTIFICATE_VERIFY_FAILED"):
         ensure_topics(replace(kafka, ssl_ca_file=""))
 

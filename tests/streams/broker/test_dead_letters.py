@@ -1,4 +1,4 @@
-"""Dead letters go back once what was wrong is mended, as if they had never been any."""
+"""Dead letters go back once what was wrong is fixed, as if they had never been any."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from benchmarks.fault_injection.topic_reading import read_topic
 from srp4ctr.cli import events as event_commands
 from srp4ctr.streams.broker import dead_letters
+from srp4ctr.streams.broker.batch_consumer import now_ms
 from srp4ctr.streams.broker.dead_letters import ReplayReport, read_letter, replay_rejected
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
@@ -23,12 +24,7 @@ from srp4ctr.streams.events.schema import (
 )
 from tests.builders import NOON_MS, a_behavior, an_item
 from tests.streams.memory_sink import MemorySink
-from tests.streams.worker.test_sequence_worker import (
-    a_visit,
-    labels_on,
-    now_ms,
-    run_until_committed,
-)
+from tests.streams.workers import a_visit, labels_on, run_until_committed
 
 GROUP = "workers-replay"
 
@@ -139,7 +135,7 @@ def test_what_an_older_release_did_not_know_goes_back(kafka: KafkaConfig) -> Non
 
 
 @pytest.mark.kafka
-def test_a_replay_that_dies_before_its_commit_changes_nothing_the_second_time(
+def test_a_replay_after_a_crash_before_its_commit_changes_nothing(
     kafka: KafkaConfig, config: StreamConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(queue: object) -> None:

@@ -1,20 +1,21 @@
 """What a worker publishes waits for a broker that is away."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 from aiokafka.errors import NodeNotReadyError
 
 from benchmarks.fault_injection.topic_reading import progress_of, until
+from srp4ctr.streams.broker.batch_consumer import now_ms
 from srp4ctr.streams.broker.output_topics import OutputProducer
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
 from srp4ctr.streams.state.label_join import ImpressionLabel
 from srp4ctr.streams.worker import sequence_worker
 from tests.streams.memory_sink import MemorySink
-from tests.streams.worker.test_sequence_worker import a_visit, labels_on, now_ms, publish
+from tests.streams.workers import a_visit, labels_on, publish, running
 
 pytestmark = pytest.mark.kafka
 
@@ -24,7 +25,7 @@ class AwayAtFirst(OutputProducer):
 
     failures = 0
 
-    async def publish_labels(self, labels: Iterable[ImpressionLabel]) -> None:
+    async def publish_labels(self, labels: Collection[ImpressionLabel]) -> None:
         if self.failures < 2:
             self.failures += 1
             raise NodeNotReadyError("no broker")
@@ -34,19 +35,16 @@ class AwayAtFirst(OutputProducer):
 def test_a_worker_outlives_a_broker_that_takes_no_labels(
     kafka: KafkaConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sequence_worker, "Outlets", AwayAtFirst)
+    monkeypatch.setattr(sequence_worker, "OutputProducer", AwayAtFirst)
     config = StreamConfig(label_window_s=1)
     visit = a_visit("u1", now_ms() - 60_000)
     publish(kafka, visit)
 
     async def run() -> None:
-        running = sequence_worker.SequenceWorker(kafka, config, MemorySink(), tmp_path)
-        await running.start()
-        try:
+        worker = sequence_worker.SequenceWorker(kafka, config, MemorySink(), tmp_path)
+        async with running(worker):
             await until(lambda: committed() == len(visit))
-            assert not running.crashed
-        finally:
-            await running.stop()
+            assert not worker.crashed
 
     with progress_of(kafka, config.group_id, BEHAVIOR_EVENTS_TOPIC) as committed:
         asyncio.run(run())

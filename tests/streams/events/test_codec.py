@@ -125,7 +125,7 @@ def test_events_go_to_their_topic_under_their_key() -> None:
     )
 
 
-def test_an_unknown_type_is_told_the_known_ones() -> None:
+def test_the_rejection_of_an_unknown_type_names_the_known_ones() -> None:
     rejected = decode(a_payload(type="purchase"), NOON_MS)
     assert isinstance(rejected, RejectedEvent)
     assert "known: behavior, click, forget, impression, item" in rejected.detail

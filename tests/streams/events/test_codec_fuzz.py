@@ -86,12 +86,12 @@ def test_a_message_is_an_event_within_bounds_or_rejected_with_a_reason(
 def within_bounds(event: Any, payload: bytes, now_ms: int) -> None:
     assert len(payload) <= MAX_MESSAGE_BYTES
     assert codec.MIN_OCCURRED_AT_MS <= event.occurred_at <= now_ms + codec.MAX_CLOCK_SKEW_MS
-    told = msgspec.structs.asdict(event)
-    for name, value in told.items():
+    fields = msgspec.structs.asdict(event)
+    for name, value in fields.items():
         if name.endswith("_id"):
             assert 1 <= len(value) <= MAX_ID_LENGTH
-    assert len(told.get("context") or {}) <= MAX_CONTEXT_FIELDS
-    attributes = told.get("attributes") or {}
+    assert len(fields.get("context") or {}) <= MAX_CONTEXT_FIELDS
+    attributes = fields.get("attributes") or {}
     assert len(attributes) <= MAX_ATTRIBUTES
     lists = [each for each in attributes.values() if isinstance(each, list)]
     assert all(len(each) <= MAX_ATTRIBUTE_VALUES for each in lists)

@@ -1,4 +1,4 @@
-"""Merging: the same rows in fewer files, whoever reads, erases or dies meanwhile."""
+"""Merging: the same rows in fewer files, whatever reads, erases or crashes meanwhile."""
 
 import errno
 import logging
@@ -16,7 +16,7 @@ import pytest
 from benchmarks.harness.raw_logs import write_log
 from srp4ctr.streams.raw_log import compaction, log_files
 from srp4ctr.streams.raw_log.compaction import merge_some
-from srp4ctr.streams.raw_log.duplicate_rows import remove_repeated
+from srp4ctr.streams.raw_log.duplicate_rows import remove_duplicates
 from srp4ctr.streams.raw_log.erasure import erase_forgotten
 from srp4ctr.streams.raw_log.log_files import (
     covered_offsets,
@@ -27,7 +27,7 @@ from srp4ctr.streams.raw_log.log_files import (
 )
 from srp4ctr.streams.raw_log.log_lock import reading
 from tests.builders import NOON_MS, a_behavior, a_forget
-from tests.streams.raw_log.test_duplicate_rows import PARTITION, TOPIC, logged, write
+from tests.streams.logs import PARTITION, TOPIC, logged_offsets, write
 from tests.structure.source_tree import ROOT
 
 SMALL = ((0, 4), (5, 7), (9, 12))  # of offset 8 there is nothing
@@ -83,7 +83,7 @@ def test_what_is_not_committed_is_not_merged_and_can_be_removed(tmp_path: Path) 
     merge_all(tmp_path, committed=10)
     assert names(tmp_path) == ["0-7", "8-9", "10-12"]
     remove_uncommitted(tmp_path, TOPIC, PARTITION, 10)
-    assert logged(tmp_path) == list(range(10))
+    assert logged_offsets(tmp_path) == list(range(10))
 
 
 def test_a_range_of_two_dates_stays_and_each_date_is_merged_by_itself(
@@ -93,7 +93,7 @@ def test_a_range_of_two_dates_stays_and_each_date_is_merged_by_itself(
         write(tmp_path, start, end)  # a new day begins with offset 20
     merge_all(tmp_path)
     assert names(tmp_path) == ["0-14", "15-24", "15-24", "25-31"]
-    assert logged(tmp_path) == list(range(32))
+    assert logged_offsets(tmp_path) == list(range(32))
 
 
 def test_two_dates_side_by_side_are_not_merged(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_two_dates_side_by_side_are_not_merged(tmp_path: Path) -> None:
     assert names(tmp_path) == ["10-19", "20-29"]
 
 
-def test_files_that_tell_the_same_are_left_to_the_repair(tmp_path: Path) -> None:
+def test_overlapping_files_are_not_merged(tmp_path: Path) -> None:
     for start, end in ((0, 4), (5, 9), (8, 12), (13, 14), (15, 16)):
         write(tmp_path, start, end)
     merge_all(tmp_path)
@@ -150,7 +150,7 @@ def test_columns_that_an_older_release_did_not_write_are_null(tmp_path: Path) ->
     merge_all(tmp_path)
     [whole] = files_of(tmp_path, TOPIC, PARTITION)
     assert pq.read_schema(whole) == log_files.schema_of(TOPIC)
-    assert logged(tmp_path) == [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12]
+    assert logged_offsets(tmp_path) == [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12]
 
 
 def test_columns_of_a_newer_release_are_kept(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_full_disk_is_not_filled_with_attempts(
     assert names(tmp_path) == ["0-4", "5-7", "9-12"]
 
 
-DYING = """
+CRASHING = """
 import os, signal, sys
 from pathlib import Path
 from srp4ctr.streams.raw_log.compaction import merge_some
@@ -274,16 +274,16 @@ def test_a_writer_that_is_killed_as_it_swaps_loses_nothing(
     write_some(tmp_path)
     write(tmp_path, 40, 44)  # of the next day
     before = rows(tmp_path)
-    died = subprocess.run(
-        [sys.executable, "-c", DYING, str(tmp_path), TOPIC, str(unlinked)],
+    killed = subprocess.run(
+        [sys.executable, "-c", CRASHING, str(tmp_path), TOPIC, str(unlinked)],
         check=False,
         cwd=ROOT,
     )
-    assert died.returncode < 0
+    assert killed.returncode < 0
     left = ["0-4", "5-7", "9-12"][unlinked:]
     assert sorted(names(tmp_path)) == sorted([*left, "0-12", "40-44"])
     assert rows(tmp_path) == before
-    assert merge(tmp_path) == []  # the lock died with it
-    assert len(remove_repeated(tmp_path, TOPIC, PARTITION)) == 3 - unlinked
+    assert merge(tmp_path) == []  # its lock was released
+    assert len(remove_duplicates(tmp_path, TOPIC, PARTITION)) == 3 - unlinked
     assert names(tmp_path) == ["0-12", "40-44"]
     assert rows(tmp_path) == before

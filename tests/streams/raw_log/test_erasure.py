@@ -1,4 +1,4 @@
-"""Erasing: nothing in the log tells of who was forgotten, and items lose no count."""
+"""Erasure: no row in the log has an erased user, and items lose no count."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from benchmarks.harness.raw_logs import Published, label_of, write_log
 from srp4ctr.features.consistency import replay
 from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     FORGOTTEN_USER,
@@ -22,12 +23,11 @@ from srp4ctr.streams.events.schema import (
     item_key,
 )
 from srp4ctr.streams.raw_log import erasure
-from srp4ctr.streams.raw_log.erasure import erase_forgotten, is_forgotten, wishes_in
+from srp4ctr.streams.raw_log.erasure import erase_forgotten, erasure_requests_in, is_erased
 from srp4ctr.streams.raw_log.log_files import read_files, write_unfinished
-from srp4ctr.streams.raw_log.log_lock import taking_away
+from srp4ctr.streams.raw_log.log_lock import removing
 from srp4ctr.streams.raw_log.row_schema import event_of
-from srp4ctr.streams.state.reducers import LoggedEvent
-from srp4ctr.streams.state.state_store import Rows
+from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.worker.rebuild import Span, rebuild_rows
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 from tests.fuzzing import examples
@@ -85,7 +85,7 @@ def everything(folder: Path) -> dict[Path, bytes]:
 def test_what_a_forgotten_user_did_is_gone_or_nobodys(tmp_path: Path) -> None:
     log = a_log(tmp_path, A_LIFE)
     found = erase_forgotten(log)
-    assert (found.users, found.removed, found.made_nobodys) == (1, 4, 3)
+    assert (found.users, found.removed, found.anonymized) == (1, 4, 3)
     left = rows(log, BEHAVIOR_EVENTS_TOPIC)
     of_ann = [(row["type"], row["item_id"]) for row in left if row["user_id"] == "ann"]
     assert of_ann == [("forget", None), ("behavior", "i3")]
@@ -109,9 +109,9 @@ def test_items_keep_their_counters_and_users_theirs(tmp_path: Path) -> None:
 def test_again_it_finds_nothing_and_a_dry_run_changes_nothing(tmp_path: Path) -> None:
     log = a_log(tmp_path, A_LIFE)
     before = everything(log)
-    told = erase_forgotten(log, dry_run=True)
+    found = erase_forgotten(log, dry_run=True)
     assert everything(log) == before
-    assert erase_forgotten(log) == told
+    assert erase_forgotten(log) == found
     once = everything(log)
     again = erase_forgotten(log)
     assert (again.users, again.files) == (1, 0)
@@ -128,14 +128,14 @@ def test_what_a_killed_writer_left_is_erased_with_the_log(tmp_path: Path) -> Non
     assert not left.exists()
 
 
-def test_no_file_is_taken_away_before_all_are_erased(
+def test_no_file_may_be_removed_before_all_are_erased(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     may_take: list[bool] = []
 
     def replace_table(path: Path, table: object) -> None:
-        with taking_away(log) as is_alone:
-            may_take.append(is_alone)
+        with removing(log) as is_exclusive:
+            may_take.append(is_exclusive)
 
     log = a_log(tmp_path, A_LIFE)
     monkeypatch.setattr(erasure, "replace_table", replace_table)
@@ -143,7 +143,7 @@ def test_no_file_is_taken_away_before_all_are_erased(
     assert not any(may_take)
 
 
-def test_a_log_without_wishes_or_files_is_left_alone(tmp_path: Path) -> None:
+def test_a_log_without_requests_or_files_stays_as_it_is(tmp_path: Path) -> None:
     assert erase_forgotten(tmp_path).users == 0
     log = a_log(tmp_path, A_LIFE[:5])
     before = everything(log)
@@ -155,10 +155,10 @@ def test_a_log_without_wishes_or_files_is_left_alone(tmp_path: Path) -> None:
     ("user", "at_ms", "expected"),
     [("ann", NOON_MS, True), ("ann", NOON_MS + 10_001, False), ("bob", NOON_MS, False)],
 )
-def test_a_wish_is_of_one_user_until_its_moment(
+def test_a_request_is_of_one_user_until_its_time(
     tmp_path: Path, user: str, at_ms: int, expected: bool
 ) -> None:
-    assert is_forgotten(wishes_in(a_log(tmp_path, A_LIFE)), user, at_ms) is expected
+    assert is_erased(erasure_requests_in(a_log(tmp_path, A_LIFE)), user, at_ms) is expected
 
 
 @st.composite

@@ -24,7 +24,7 @@ from srp4ctr.streams.raw_log.log_files import (
     remove_unfinished,
     write_range,
 )
-from srp4ctr.streams.raw_log.log_lock import reading, taking_away
+from srp4ctr.streams.raw_log.log_lock import reading, removing
 from srp4ctr.streams.raw_log.row_schema import COLUMNS, Row, event_of, row_of
 from srp4ctr.streams.state.label_join import LabelJoin, encode_label
 from tests.builders import (
@@ -35,7 +35,7 @@ from tests.builders import (
     an_impression,
     an_item,
 )
-from tests.streams.state.test_partition_state import ARecord, a_command
+from tests.streams.records import ARecord, a_command
 
 DAY_MS = 86_400_000
 
@@ -241,8 +241,8 @@ def test_who_reads_does_not_wait_while_files_of_old_dates_are_removed(
     read: list[list[list[int]]] = []
 
     def killed(path: Path, ignore_errors: bool) -> None:
-        with taking_away(tmp_path) as is_alone:
-            assert is_alone  # so nobody else holds the lock
+        with removing(tmp_path) as is_exclusive:
+            assert is_exclusive  # so nobody else holds the lock
         read.append(offsets_read(tmp_path))
 
     write_range(tmp_path, a_range(0, 0), [a_row()])
@@ -273,8 +273,8 @@ def test_the_lock_is_held_to_remove_what_a_kill_left_not_to_find_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def found(*_: object) -> Iterator[Path]:
-        with taking_away(tmp_path) as is_alone:
-            assert is_alone
+        with removing(tmp_path) as is_exclusive:
+            assert is_exclusive
         yield tmp_path / "3-0-7.beef.tmp"
 
     monkeypatch.setattr(log_files, "unfinished_files", found)

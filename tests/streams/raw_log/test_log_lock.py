@@ -1,4 +1,4 @@
-"""Who reads the raw log shares its lock; who takes files away has it alone."""
+"""Readers of the raw log share its lock; removing files needs it exclusively."""
 
 import errno
 import fcntl
@@ -17,15 +17,15 @@ from srp4ctr.features.offline.event_tables import opened
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
 from srp4ctr.streams.raw_log.compaction import merge_some
-from srp4ctr.streams.raw_log.duplicate_rows import remove_repeated
-from srp4ctr.streams.raw_log.erasure import erase_forgotten, wishes_in
+from srp4ctr.streams.raw_log.duplicate_rows import remove_duplicates
+from srp4ctr.streams.raw_log.erasure import erase_forgotten, erasure_requests_in
 from srp4ctr.streams.raw_log.log_files import (
     covered_offsets,
     known_ms,
     read_files,
     remove_before,
 )
-from srp4ctr.streams.raw_log.log_lock import LOCK_FILE, reading, taking_away
+from srp4ctr.streams.raw_log.log_lock import LOCK_FILE, reading, removing
 from srp4ctr.streams.worker.restore import logged
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.cache import name_of
@@ -38,9 +38,9 @@ READERS: dict[str, Callable[[Path], object]] = {
     "read_files": lambda log: list(read_files(log, *PLACE)),
     "known_ms": lambda log: known_ms(log, *PLACE, 0),
     "covered_offsets": lambda log: covered_offsets(log, *PLACE),
-    "remove_repeated": lambda log: remove_repeated(log, *PLACE),
+    "remove_duplicates": lambda log: remove_duplicates(log, *PLACE),
     "erase_forgotten": erase_forgotten,
-    "wishes_in": wishes_in,
+    "erasure_requests_in": erasure_requests_in,
     "restoring": lambda log: list(logged(log)),
     "places": lambda log: replay.places(log, "user_id"),
     "events_of": lambda log: replay.events_of(log, "user_id", [("u1", 0)]),
@@ -58,8 +58,8 @@ def log_dir(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("reader", READERS)
 def test_every_reader_waits_while_files_are_taken_away(log_dir: Path, reader: str) -> None:
     reads = threading.Thread(target=READERS[reader], args=(log_dir,), daemon=True)
-    with taking_away(log_dir) as is_alone:
-        assert is_alone
+    with removing(log_dir) as is_exclusive:
+        assert is_exclusive
         reads.start()
         reads.join(0.2)
         assert reads.is_alive()
@@ -71,15 +71,15 @@ def test_nothing_is_taken_away_while_anybody_reads(log_dir: Path) -> None:
     with reading(log_dir), reading(log_dir):
         with reading(log_dir):
             pass  # who ends first leaves the others theirs
-        with taking_away(log_dir) as is_alone:
-            assert not is_alone
-    with taking_away(log_dir) as is_alone:
-        assert is_alone
+        with removing(log_dir) as is_exclusive:
+            assert not is_exclusive
+    with removing(log_dir) as is_exclusive:
+        assert is_exclusive
 
 
 def test_an_open_log_keeps_its_files(log_dir: Path) -> None:
-    with opened(log_dir), taking_away(log_dir) as is_alone:
-        assert not is_alone
+    with opened(log_dir), removing(log_dir) as is_exclusive:
+        assert not is_exclusive
 
 
 def test_an_absent_log_is_read_without_a_lock_and_not_made(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_an_absent_log_is_read_without_a_lock_and_not_made(tmp_path: Path) -> No
         assert not (tmp_path / "nowhere").exists()
     with (
         pytest.raises(FileNotFoundError),
-        taking_away(tmp_path / "nowhere"),
+        removing(tmp_path / "nowhere"),
     ):
         pass
 

@@ -1,5 +1,4 @@
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +7,6 @@ import pyarrow.parquet as pq
 import pytest
 from aiokafka import TopicPartition
 
-from benchmarks.fault_injection.topic_reading import progress_of, until
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC
@@ -17,31 +15,9 @@ from srp4ctr.streams.raw_log.compaction import merge_some
 from srp4ctr.streams.raw_log.log_files import files_of
 from srp4ctr.streams.raw_log.log_writer import MERGED, EventLogWriter
 from tests.builders import NOON_MS, a_behavior, an_item
+from tests.streams.logs import log, logged
 
 pytestmark = pytest.mark.kafka
-
-
-def log(
-    kafka: KafkaConfig,
-    config: StreamConfig,
-    log_dir: Path,
-    records: int,
-    is_done: Callable[[], bool] = lambda: True,
-) -> None:
-    """Write the log until ``records`` behaviour events are committed and ``is_done()``."""
-
-    async def run() -> None:
-        writer = EventLogWriter(kafka, config, log_dir)
-        await writer.start()
-        try:
-            await until(lambda: writer.crashed or (committed() >= records and is_done()))
-        finally:
-            await writer.stop()
-        if writer.crash_reason:
-            raise writer.crash_reason
-
-    with progress_of(kafka, config.log_group_id, BEHAVIOR_EVENTS_TOPIC) as committed:
-        asyncio.run(run())
 
 
 def publish_some(kafka: KafkaConfig, number: int, start: int = 0) -> None:
@@ -49,13 +25,6 @@ def publish_some(kafka: KafkaConfig, number: int, start: int = 0) -> None:
         for each in range(start, start + number):
             event = a_behavior(at_ms=NOON_MS + each, user_id=f"u{each}")
             publisher.publish(event, backfill=True)
-
-
-def logged(log_dir: Path) -> list[tuple[int, int]]:
-    """Return partition and offset of every logged event."""
-    files = (log_dir / BEHAVIOR_EVENTS_TOPIC).glob("date=*/*.parquet")
-    rows = [row for path in files for row in pq.ParquetFile(path).read().to_pylist()]
-    return sorted((row["partition"], row["offset"]) for row in rows)
 
 
 def test_each_event_is_logged_once_under_the_date_it_became_known(
@@ -123,19 +92,21 @@ def merged_files() -> float:
     return of.get(BEHAVIOR_EVENTS_TOPIC, 0.0)
 
 
-def test_the_writer_merges_its_files_whatever_is_in_the_way_at_first(
+def test_the_writer_merges_its_files_after_errors_and_readers(
     kafka: KafkaConfig,
     config: StreamConfig,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[int] = []
+    attempts: list[int] = []
 
     def merge(log_dir: Path, topic: str, partition: int, committed: int) -> object:
-        asked.append(partition)
-        if len(asked) == 1:
+        attempts.append(partition)
+        if len(attempts) == 1:
             raise OSError("no space")
-        return None if len(asked) == 2 else merge_some(log_dir, topic, partition, committed)
+        return (
+            None if len(attempts) == 2 else merge_some(log_dir, topic, partition, committed)
+        )
 
     monkeypatch.setattr(log_writer, "_MERGE_AT", 4)
     monkeypatch.setattr(log_writer, "_AGAIN_S", 0.0)

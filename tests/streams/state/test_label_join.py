@@ -98,13 +98,13 @@ def test_a_click_in_time_outranks_a_late_one() -> None:
     assert add(join, a_click(at_ms=END_MS + 2)) == []
 
 
-def test_a_late_click_waits_for_the_window_before_it_is_told() -> None:
+def test_a_late_click_is_published_after_the_window() -> None:
     join = a_join()
     add(join, an_impression())
     # The record's clock has not reached the window's end, though the click's has.
     assert join.add(a_click(at_ms=END_MS + 5), NOON_MS) == []
-    told = pass_time(join, END_MS + 5)
-    assert [(label.clicked, label.within_window) for label in told] == [
+    labels = pass_time(join, END_MS + 5)
+    assert [(label.clicked, label.within_window) for label in labels] == [
         (False, True),
         (True, False),
     ]
@@ -173,7 +173,7 @@ def test_of_too_many_the_oldest_whose_window_has_closed_are_let_go_first() -> No
     show(join, 3, 1, 2, 4, 0)
     assert [label.clicked for label in pass_time(join, END_MS + 4_000)] == [False] * 5
     assert [second for second in range(5) if is_kept(join, second)] == [2, 3, 4]
-    assert (join.waiting, join.forgotten_early) == (3, 2)
+    assert (join.waiting, join.dropped_early) == (3, 2)
     (late,) = add(join, a_click(at_ms=END_MS + 9_000, request_id="r2"))
     assert not late.within_window
 
@@ -183,7 +183,7 @@ def test_an_open_window_is_never_let_go() -> None:
     show(join, *range(10))
     pass_time(join, END_MS + 4_000)  # half of them have matured
     assert [second for second in range(10) if is_kept(join, second)] == [5, 6, 7, 8, 9]
-    assert (join.waiting, join.forgotten_early) == (5, 5)
+    assert (join.waiting, join.dropped_early) == (5, 5)
     labels = pass_time(join, END_MS + 9_000)
     assert len(labels) == 5
     assert join.waiting == 3
@@ -196,7 +196,7 @@ def test_what_leaves_in_its_time_is_not_let_go_early() -> None:
     assert is_kept(join, 0)
     pass_time(join, END_MS + CORRECTION_MS)
     assert not is_kept(join, 0)
-    assert (join.waiting, join.forgotten_early) == (0, 0)
+    assert (join.waiting, join.dropped_early) == (0, 0)
 
 
 def test_a_click_without_an_impression_is_counted_when_it_is_given_up() -> None:

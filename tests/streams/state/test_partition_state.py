@@ -1,93 +1,30 @@
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
-from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import (
     BACKFILL_HEADER,
-    COMMAND_KEY,
     MAX_CLOCK_SKEW_MS,
+    LoggedEvent,
+    RejectedRecord,
+    decode_record,
     encode,
-    encode_command,
     event_key,
 )
 from srp4ctr.streams.events.schema import (
-    BEHAVIOR_EVENTS_TOPIC,
-    Rebuild,
     UserEvent,
     item_key,
 )
 from srp4ctr.streams.state.label_join import ImpressionLabel
-from srp4ctr.streams.state.partition_state import (
-    PartitionState,
-    RejectedRecord,
-    decode_record,
-    replay_labels,
-)
-from srp4ctr.streams.state.reducers import LoggedEvent
+from srp4ctr.streams.state.partition_state import replay_labels
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 from tests.streams.memory_sink import MemorySink
-
-LATER_MS = NOON_MS + 3_600_000  # the wall clock, long after the events
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ARecord:
-    value: bytes | None
-    key: bytes | None = b"u1"
-    offset: int = 0
-    timestamp: int = NOON_MS
-    topic: str = BEHAVIOR_EVENTS_TOPIC
-    partition: int = 3
-    headers: tuple[tuple[str, bytes], ...] = ()
-
-
-def records(*events: UserEvent, start: int = 0) -> list[ARecord]:
-    return [
-        ARecord(value=encode(event), key=event_key(event), offset=offset)
-        for offset, event in enumerate(events, start)
-    ]
-
-
-def a_command(offset: int, key: bytes = COMMAND_KEY) -> ARecord:
-    command = Rebuild(event_id="c1", since_ms=NOON_MS)
-    return ARecord(value=encode_command(command), key=key, offset=offset)
-
-
-def a_state(next_offset: int = 0) -> PartitionState:
-    config = StreamConfig(sequence_length=5, label_window_s=60, correction_window_s=600)
-    return PartitionState(3, next_offset, config)
-
-
-def taken(
-    state: PartitionState, batch: Sequence[ARecord], sink: MemorySink | None = None
-) -> None:
-    """Let ``state`` take ``batch``, with rows of ``sink``."""
-    events, command = state.decode(batch)
-    assert command is None
-    if sink is not None:
-        users, shares = state.unknown(events)
-        state.cache_rows(users, shares, sink.read(users, shares))
-    state.fold(events, LATER_MS)
-
-
-def stored(state: PartitionState, sink: MemorySink) -> None:
-    sink.write(state.dirty)
-    state.unstored()
-
-
-def restarted(batch: Sequence[ARecord]) -> PartitionState:
-    """Return what a worker holds that starts after ``batch`` was committed."""
-    events, _ = a_state().decode(batch)
-    state = a_state(len(batch))
-    replay_labels(state, events, LATER_MS)
-    return state
+from tests.streams.records import ARecord, a_command, a_state, fold_batch, records
 
 
 def test_a_batch_makes_rows_dirty_until_they_are_stored() -> None:
     state = a_state()
-    taken(state, records(an_impression(), a_click(), a_behavior()))
+    fold_batch(state, records(an_impression(), a_click(), a_behavior()))
     dirty, share = state.dirty, (item_key("i1"), 3)
     assert len(dirty.sequences["u1"].elements) == 2
     assert (dirty.sequences["u1"].last_offset, len(dirty)) == (2, 4)
@@ -95,7 +32,7 @@ def test_a_batch_makes_rows_dirty_until_they_are_stored() -> None:
     assert dirty.activities["u1"].last_offset == dirty.shares[share].last_offset == 1
     assert [label.clicked for label in state.decided] == [True]
     assert state.is_dirty
-    state.unstored()
+    state.take_pending()
     assert not state.is_dirty
     assert len(state.dirty) == 0
 
@@ -103,20 +40,20 @@ def test_a_batch_makes_rows_dirty_until_they_are_stored() -> None:
 def test_a_redelivered_batch_changes_no_row() -> None:
     state = a_state()
     batch = records(an_impression(), a_click(), a_behavior())
-    taken(state, batch)
-    state.unstored()
-    taken(state, batch)
+    fold_batch(state, batch)
+    state.take_pending()
+    fold_batch(state, batch)
     assert len(state.dirty) == 0
 
 
 def test_a_rejected_message_moves_the_offset_and_is_kept() -> None:
     state = a_state()
-    taken(state, [ARecord(value=b"{", offset=7)])
+    fold_batch(state, [ARecord(value=b"{", offset=7)])
     assert state.next_offset == 8
     assert state.rejected[0].record.offset == 7
 
 
-def test_a_command_ends_a_batch_and_is_not_behind_us() -> None:
+def test_a_command_ends_a_batch_and_is_read_again() -> None:
     state = a_state()
     batch = [*records(an_impression()), a_command(1), *records(a_click(), start=2)]
     events, command = state.decode(batch)
@@ -131,16 +68,16 @@ def test_a_producers_command_is_no_command() -> None:
     assert decoded.rejected.reason == "unknown_type"
 
 
-def test_only_rows_that_are_not_in_memory_are_asked_for() -> None:
+def test_only_rows_that_are_not_in_memory_are_missing() -> None:
     state = a_state()
     events, _ = state.decode(records(an_impression("i1"), a_behavior("i2")))
-    users, shares = state.unknown(events)
+    users, shares = state.missing_rows(events)
     assert users == {"u1"}
     assert shares == {(item_key("i1"), 3)}  # a behaviour is not counted
     state.cache_rows(users, shares, MemorySink().rows)
-    assert state.unknown(events) == (set(), set())
-    state.forget_rows()
-    assert state.unknown(events) == (users, shares)
+    assert state.missing_rows(events) == (set(), set())
+    state.drop_rows()
+    assert state.missing_rows(events) == (users, shares)
 
 
 @pytest.mark.parametrize("ahead_ms", [0, 4 * 60_000, 5 * 60_000])
@@ -201,12 +138,12 @@ def test_rows_that_changed_meanwhile_stay_in_memory(
     monkeypatch.setattr("srp4ctr.streams.state.partition_state.MAX_CACHED_ROWS", 1)
     state, sink = a_state(), MemorySink()
     first = [a_behavior(user_id=user) for user in ("u1", "u2", "u3")]
-    taken(state, records(*first), sink)
-    on_its_way = state.unstored()
-    taken(state, records(a_behavior("i2", user_id="u1"), start=3), sink)
+    fold_batch(state, records(*first), sink)
+    on_its_way = state.take_pending()
+    fold_batch(state, records(a_behavior("i2", user_id="u1"), start=3), sink)
     sink.write(on_its_way.rows)  # what u1 did last is not in it
     state.evict()
-    users, _ = state.unknown(logged_events(*first))
+    users, _ = state.missing_rows(logged_events(*first))
     assert users
     assert "u1" not in users
     assert len(state.dirty.sequences["u1"].elements) == 2
@@ -216,7 +153,7 @@ def logged_events(*events: UserEvent) -> list[LoggedEvent]:
     return a_state().decode(records(*events))[0]
 
 
-def test_a_record_says_that_it_tells_of_the_past() -> None:
+def test_a_record_s_header_marks_a_backfill() -> None:
     event = a_click(at_ms=NOON_MS)
     plain = ARecord(value=encode(event), key=event_key(event))
     old = replace(plain, headers=(("trace", b"x"), (BACKFILL_HEADER, b"1")))

@@ -2,15 +2,15 @@ from collections.abc import Sequence
 
 import pytest
 
+from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import UserEvent, item_key
 from srp4ctr.streams.state.reducers import (
-    LoggedEvent,
+    Rows,
     fold_activities,
     fold_exposures,
     fold_sequences,
     fold_shares,
 )
-from srp4ctr.streams.state.state_store import Rows
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 
 LENGTH = 5
@@ -94,7 +94,7 @@ def test_an_earlier_forget_that_comes_later_forgets_no_less() -> None:
     assert rows.sequences["u1"].forgotten_at_ms == NOON_MS + 9
 
 
-def test_what_a_user_did_after_the_wish_stays_although_it_came_before_it() -> None:
+def test_what_a_user_did_after_the_request_stays_although_it_came_before() -> None:
     done = a_behavior("i2", at_ms=NOON_MS + 1)
     rows = fold(Rows(), logged(a_behavior("i1"), done, a_forget()))
     (kept,) = rows.sequences["u1"].elements

@@ -12,15 +12,14 @@ from hypothesis import strategies as st
 
 from benchmarks.fault_injection import reference_stream
 from srp4ctr.streams.config import StreamConfig
-from srp4ctr.streams.events.codec import encode, event_key
+from srp4ctr.streams.events.codec import LoggedEvent, encode, event_key
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Forget, UserEvent
 from srp4ctr.streams.state.counters import Activity, total
 from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.label_join import ImpressionLabel
 from srp4ctr.streams.state.partition_state import PartitionState, replay_labels
-from srp4ctr.streams.state.reducers import LoggedEvent
+from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence
-from srp4ctr.streams.state.state_store import Rows
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 
 WINDOW_MS = 60_000
@@ -111,7 +110,7 @@ class Partition:
         events, command = state.decode(self.records[start : start + number])
         assert command is None
         assert state.rejected == []
-        users, shares = state.unknown(events)
+        users, shares = state.missing_rows(events)
         state.cache_rows(users, shares, self.sink.read(users, shares))
         state.fold(events, LATER_MS)
 
@@ -130,7 +129,7 @@ class Partition:
 
     def _commit(self, state: PartitionState) -> None:
         self.committed = state.next_offset
-        state.unstored()
+        state.take_pending()
 
     def finish(self, state: PartitionState) -> None:
         """Take and store what is left, and let all windows close."""
@@ -139,13 +138,13 @@ class Partition:
         self.store(state)
 
 
-AuditEntry = tuple[str, int, int, int, int, float | None]
-DEEDS = ["impression", "impression", "click", "click", "behavior"]
+UserAction = tuple[str, int, int, int, int, float | None]
+KINDS = ["impression", "impression", "click", "click", "behavior"]
 
 
-def topics(kinds: list[str]) -> st.SearchStrategy[list[AuditEntry]]:
+def topics(kinds: list[str]) -> st.SearchStrategy[list[UserAction]]:
     """Draw what some users do, half of it twice, in any order."""
-    deed = st.tuples(
+    action = st.tuples(
         st.sampled_from(kinds),
         st.integers(0, 2),  # user
         st.integers(0, 1),  # request
@@ -153,28 +152,28 @@ def topics(kinds: list[str]) -> st.SearchStrategy[list[AuditEntry]]:
         st.sampled_from([0, 1, 2, 30, 59, 60, 61, 90, 150]),  # seconds after noon: ties
         st.sampled_from([None, 1.0, 2.0]),
     )
-    return st.lists(deed, max_size=14).flatmap(
-        lambda told: st.permutations(told + told[: len(told) // 2])
+    return st.lists(action, max_size=14).flatmap(
+        lambda actions: st.permutations(actions + actions[: len(actions) // 2])
     )
 
 
-# Events taken, and how many steps of storing are done before the worker dies.
+# Events taken, and how many steps of storing are done before the worker crashes.
 fates = st.lists(st.tuples(st.integers(1, 6), st.integers(-1, STEPS)), max_size=10)
 
 
-def events_of(told: Sequence[AuditEntry]) -> list[UserEvent]:
-    """Return ``told`` as events; a user is forgotten as of the last that we know."""
+def events_of(actions: Sequence[UserAction]) -> list[UserEvent]:
+    """Return ``actions`` as events; a user is forgotten as of the last that we know."""
     events: list[UserEvent] = []
-    forgets: dict[AuditEntry, Forget] = {}
-    for deed in told:
-        kind, number, request, item, seconds, value = deed
+    forgets: dict[UserAction, Forget] = {}
+    for action in actions:
+        kind, number, request, item, seconds, value = action
         user, at_ms = f"u{number}", NOON_MS + 1000 * seconds
         if kind == "forget":
             known = [each.occurred_at for each in events if each.user_id == user]
             forget = Forget(
                 event_id="f", user_id=user, occurred_at=max(known, default=EVE_MS)
             )
-            events.append(forgets.setdefault(deed, forget))
+            events.append(forgets.setdefault(action, forget))
         elif kind == "behavior":
             event = a_behavior(f"i{item}", at_ms=at_ms, user_id=user, value=value)
             events.append(event)
@@ -212,7 +211,7 @@ def expected_of(topic: Sequence[Partition]) -> reference_stream.Outcome:
 
 
 def check(topic: Sequence[Partition]) -> None:
-    """Hold what is stored and published to the oracle."""
+    """Compare what is stored and published with the reference implementation."""
     expected, rows = expected_of(topic), topic[0].sink.rows
     nobody = BehaviorSequence()
     for user, elements in expected.sequences.items():
@@ -228,11 +227,11 @@ def check(topic: Sequence[Partition]) -> None:
 
 
 @UNHURRIED
-@given(topics(DEEDS), st.integers(1, 5), st.sampled_from([0, 1, 5_000]))
+@given(topics(KINDS), st.integers(1, 5), st.sampled_from([0, 1, 5_000]))
 def test_any_order_of_duplicates_in_any_batches_comes_to_the_same(
-    told: list[AuditEntry], batch: int, pace_ms: int
+    actions: list[UserAction], batch: int, pace_ms: int
 ) -> None:
-    topic = partitions_of(events_of(told), pace_ms)
+    topic = partitions_of(events_of(actions), pace_ms)
     for partition in topic:
         state = partition.begin()
         while state.next_offset < len(partition.records):
@@ -243,11 +242,11 @@ def test_any_order_of_duplicates_in_any_batches_comes_to_the_same(
 
 
 @UNHURRIED
-@given(topics(DEEDS), fates, st.sampled_from([0, 1, 5_000]))
-def test_a_worker_that_dies_between_any_two_steps_leaves_the_same(
-    told: list[AuditEntry], lives: list[tuple[int, int]], pace_ms: int
+@given(topics(KINDS), fates, st.sampled_from([0, 1, 5_000]))
+def test_a_worker_that_crashes_between_any_two_steps_leaves_the_same(
+    actions: list[UserAction], lives: list[tuple[int, int]], pace_ms: int
 ) -> None:
-    topic = partitions_of(events_of(told), pace_ms)
+    topic = partitions_of(events_of(actions), pace_ms)
     for partition in topic:
         state = partition.begin()
         for number, steps in lives:
@@ -262,11 +261,11 @@ def test_a_worker_that_dies_between_any_two_steps_leaves_the_same(
 
 
 @UNHURRIED
-@given(topics([*DEEDS, "forget"]), fates)
+@given(topics([*KINDS, "forget"]), fates)
 def test_a_forgotten_user_stays_forgotten(
-    told: list[AuditEntry], lives: list[tuple[int, int]]
+    actions: list[UserAction], lives: list[tuple[int, int]]
 ) -> None:
-    topic = partitions_of(events_of(told), 1)
+    topic = partitions_of(events_of(actions), 1)
     for partition in topic:
         state = partition.begin()
         for number, steps in lives:
@@ -279,12 +278,12 @@ def test_a_forgotten_user_stays_forgotten(
 
 
 @UNHURRIED
-@given(topics(DEEDS), fates, st.integers(0, STEPS - 1), st.integers(0, 4))
+@given(topics(KINDS), fates, st.integers(0, STEPS - 1), st.integers(0, 4))
 def test_a_zombie_that_ends_its_storing_late_changes_nothing(
-    told: list[AuditEntry], lives: list[tuple[int, int]], done: int, meanwhile: int
+    actions: list[UserAction], lives: list[tuple[int, int]], done: int, meanwhile: int
 ) -> None:
     """Another worker has the partition, and has stored some batches, when it wakes up."""
-    topic = partitions_of(events_of(told), 1)
+    topic = partitions_of(events_of(actions), 1)
     for partition in topic:
         state = partition.begin()
         for number, _ in lives:

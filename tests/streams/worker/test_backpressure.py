@@ -11,17 +11,17 @@ from srp4ctr.streams.broker.batch_consumer import now_ms
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
-from srp4ctr.streams.state.state_store import Rows
+from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
 from tests.builders import an_impression
 from tests.streams.memory_sink import MemorySink
-from tests.streams.worker.test_sequence_worker import impressions_of
+from tests.streams.workers import impressions_of, running
 
 pytestmark = pytest.mark.kafka
 EVENTS = 20_000
 POLLED = 200  # records a poll, so that the topic holds many polls more
 POLLS_S = 1.0  # ten polls of a worker that is not held back
-COALESCING_MS = 1  # whoever folds for long before he asks the store reads far ahead
+COALESCING_MS = 1  # a worker that coalesces for long reads far ahead
 
 
 class HangingSink(MemorySink):
@@ -30,10 +30,10 @@ class HangingSink(MemorySink):
     def __init__(self) -> None:
         super().__init__()
         self.opened = threading.Event()
-        self.is_asked = False
+        self.is_called = False
 
     def write(self, rows: Rows) -> None:
-        self.is_asked = True
+        self.is_called = True
         self.opened.wait()
         super().write(rows)
 
@@ -68,22 +68,20 @@ def test_a_hanging_store_holds_the_stream_back(kafka: KafkaConfig, tmp_path: Pat
     config = StreamConfig(flush_interval_ms=COALESCING_MS, max_poll_records=POLLED)
 
     async def run() -> None:
-        worker = SequenceWorker(kafka, config, sink, tmp_path)
-        await worker.start()
-        try:
-            await until(lambda: sink.is_asked)
-            held = await settled_position(worker)
-            assert 0 < held < EVENTS
-            await asyncio.to_thread(publish, kafka, EVENTS)
-            await asyncio.sleep(POLLS_S)
-            assert await positions(worker) <= held + POLLED  # one poll was under way
-            assert committed() == 0
-            assert len(sink.rows) == 0
-            sink.opened.set()
-            await until(lambda: committed() == 2 * EVENTS)
-        finally:
-            sink.opened.set()
-            await worker.stop()
+        async with running(SequenceWorker(kafka, config, sink, tmp_path)) as worker:
+            try:
+                await until(lambda: sink.is_called)
+                held = await settled_position(worker)
+                assert 0 < held < EVENTS
+                await asyncio.to_thread(publish, kafka, EVENTS)
+                await asyncio.sleep(POLLS_S)
+                assert await positions(worker) <= held + POLLED  # one poll was under way
+                assert committed() == 0
+                assert len(sink.rows) == 0
+                sink.opened.set()
+                await until(lambda: committed() == 2 * EVENTS)
+            finally:
+                sink.opened.set()
 
     publish(kafka, 0)
     with progress_of(kafka, config.group_id, BEHAVIOR_EVENTS_TOPIC) as committed:

@@ -9,12 +9,12 @@ from srp4ctr.streams.state.label_join import LabelJoin
 from srp4ctr.streams.state.partition_state import PartitionState
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 from tests.streams.memory_sink import MemorySink
-from tests.streams.state.test_partition_state import (
+from tests.streams.records import (
     a_state,
+    fold_batch,
     records,
     restarted,
-    stored,
-    taken,
+    write_rows,
 )
 
 
@@ -47,7 +47,7 @@ def test_what_is_published_twice_counts_once(
 ) -> None:
     state, batch = a_state(), records(*events)
     for start in range(0, len(batch), batch_size):
-        taken(state, batch[start : start + batch_size])
+        fold_batch(state, batch[start : start + batch_size])
     assert counts(state) == ONCE
 
 
@@ -57,10 +57,10 @@ def test_what_is_published_twice_counts_once_after_a_restart_too(
     events: list[UserEvent], at: int
 ) -> None:
     batch, sink, before = records(*events), MemorySink(), a_state()
-    taken(before, batch[:at], sink)
-    stored(before, sink)
+    fold_batch(before, batch[:at], sink)
+    write_rows(before, sink)
     after = restarted(batch[:at])
-    taken(after, batch[at:], sink)
+    fold_batch(after, batch[at:], sink)
     before.dirty.update(sink.rows)
     before.dirty.update(after.dirty)
     assert counts(before) == ONCE
@@ -68,13 +68,13 @@ def test_what_is_published_twice_counts_once_after_a_restart_too(
 
 def test_two_clicks_at_two_times_are_two_behaviours() -> None:
     state = a_state()
-    taken(state, records(SHOWN, CLICKED, CLICKED_AGAIN))
+    fold_batch(state, records(SHOWN, CLICKED, CLICKED_AGAIN))
     assert len(state.dirty.sequences["u1"].elements) == 2
 
 
 def test_of_several_the_first_by_offset_counts() -> None:
     state = a_state()
-    taken(state, records(SHOWN_AGAIN, SHOWN))
+    fold_batch(state, records(SHOWN_AGAIN, SHOWN))
     assert state.dirty.activities["u1"].first_seen_ms == SHOWN_AGAIN.occurred_at
 
 
@@ -82,7 +82,7 @@ def test_of_several_the_first_by_offset_counts() -> None:
 def test_an_impression_of_another_user_request_or_item_is_no_duplicate(field: str) -> None:
     state = a_state()
     fields = {"item_id": "i1"} | {field: "another"}
-    taken(state, records(SHOWN, an_impression(**fields)))  # type: ignore[arg-type]
+    fold_batch(state, records(SHOWN, an_impression(**fields)))  # type: ignore[arg-type]
     rows = state.dirty
     seen = [*rows.activities.values(), *rows.shares.values()]
     assert sum(each.impressions[-1] for each in seen) == pytest.approx(4)
@@ -95,7 +95,7 @@ def test_beyond_both_windows_a_duplicate_is_news() -> None:
     events: list[UserEvent] = [SHOWN, *times, SHOWN]
     for offset, event in enumerate(events):
         (record,) = records(event, start=offset)
-        taken(state, [replace(record, timestamp=NOON_MS + 660_000)])
+        fold_batch(state, [replace(record, timestamp=NOON_MS + 660_000)])
     assert counts(state) == [2, 0, 2, 0]
 
 

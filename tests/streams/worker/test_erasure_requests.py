@@ -1,19 +1,19 @@
-"""A user who asked to be forgotten, in a partition's rows and labels."""
+"""A user who requested erasure, in a partition's rows and labels."""
 
 from dataclasses import replace
 
 import pytest
 
 from srp4ctr.streams.events.schema import item_key
-from srp4ctr.streams.state.state_store import Rows
+from srp4ctr.streams.state.reducers import Rows
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 from tests.streams.memory_sink import MemorySink
-from tests.streams.state.test_partition_state import (
+from tests.streams.records import (
     a_state,
+    fold_batch,
     records,
     restarted,
-    stored,
-    taken,
+    write_rows,
 )
 
 A_FORGOTTEN_LIFE = records(
@@ -31,7 +31,7 @@ A_FORGOTTEN_LIFE = records(
 
 
 def is_forgotten(sink: MemorySink) -> bool:
-    """Return whether only what came after the wish is left of u1, and all of i1."""
+    """Return whether only what came after the request is left of u1, and all of i1."""
     (kept,) = sink.rows.sequences["u1"].elements
     activity, shown = sink.rows.activities["u1"], sink.rows.shares[item_key("i1"), 3]
     return (
@@ -47,8 +47,8 @@ def is_forgotten(sink: MemorySink) -> bool:
 def test_a_forgotten_user_stays_forgotten_in_any_batches(batch_size: int) -> None:
     sink, state = MemorySink(), a_state()
     for start in range(0, len(A_FORGOTTEN_LIFE), batch_size):
-        taken(state, A_FORGOTTEN_LIFE[start : start + batch_size], sink)
-        stored(state, sink)
+        fold_batch(state, A_FORGOTTEN_LIFE[start : start + batch_size], sink)
+        write_rows(state, sink)
     assert is_forgotten(sink)
 
 
@@ -57,47 +57,49 @@ def test_a_forgotten_user_stays_forgotten_when_all_is_delivered_again(
     committed: int,
 ) -> None:
     sink, state = MemorySink(), a_state()
-    taken(state, A_FORGOTTEN_LIFE, sink)
-    stored(state, sink)
+    fold_batch(state, A_FORGOTTEN_LIFE, sink)
+    write_rows(state, sink)
     again = restarted(A_FORGOTTEN_LIFE[:committed])
-    taken(again, A_FORGOTTEN_LIFE[committed:], sink)
+    fold_batch(again, A_FORGOTTEN_LIFE[committed:], sink)
     assert len(again.dirty) == 0
     assert is_forgotten(sink)
 
 
 def test_a_forgotten_user_stays_forgotten_when_a_crash_left_half_a_batch_stored() -> None:
-    """The wish was stored with the sequences; the counters before it were not."""
+    """The request was stored with the sequences; the counters before it were not."""
     sink, state = MemorySink(), a_state()
-    taken(state, A_FORGOTTEN_LIFE, sink)
+    fold_batch(state, A_FORGOTTEN_LIFE, sink)
     sink.write(Rows(sequences=state.dirty.sequences))
     again = a_state()
-    taken(again, A_FORGOTTEN_LIFE, sink)
-    stored(again, sink)
+    fold_batch(again, A_FORGOTTEN_LIFE, sink)
+    write_rows(again, sink)
     assert is_forgotten(sink)
 
 
-def test_a_wish_published_twice_forgets_once() -> None:
+def test_a_request_published_twice_erases_once() -> None:
     sink, state = MemorySink(), a_state()
-    (wish,) = [each for each in A_FORGOTTEN_LIFE if b'"forget"' in (each.value or b"")]
-    taken(state, [*A_FORGOTTEN_LIFE, replace(wish, offset=10)], sink)
-    stored(state, sink)
+    (request,) = [each for each in A_FORGOTTEN_LIFE if b'"forget"' in (each.value or b"")]
+    fold_batch(state, [*A_FORGOTTEN_LIFE, replace(request, offset=10)], sink)
+    write_rows(state, sink)
     assert is_forgotten(sink)
 
 
 def test_late_events_of_a_forgotten_user_are_known_from_the_store() -> None:
     sink, state = MemorySink(), a_state()
-    taken(state, records(a_forget(at_ms=NOON_MS)), sink)
-    stored(state, sink)
-    fresh = a_state(1)  # the wish is out of the label replay's reach
-    taken(fresh, records(a_click(at_ms=NOON_MS), a_behavior(at_ms=NOON_MS), start=1), sink)
+    fold_batch(state, records(a_forget(at_ms=NOON_MS)), sink)
+    write_rows(state, sink)
+    fresh = a_state(1)  # the request is out of the label replay's reach
+    fold_batch(
+        fresh, records(a_click(at_ms=NOON_MS), a_behavior(at_ms=NOON_MS), start=1), sink
+    )
     assert len(fresh.dirty) == 0
 
 
 def test_a_forgotten_user_has_no_label_of_before() -> None:
     state = a_state()
-    taken(state, A_FORGOTTEN_LIFE)
+    fold_batch(state, A_FORGOTTEN_LIFE)
     labels = state.decided + state.labels.advance(NOON_MS + 120_000)
     assert {(label.item_id, label.clicked) for label in labels} == {
-        ("i1", True),  # it was told before the wish
+        ("i1", True),  # it was published before the request
         ("i4", False),
     }

@@ -11,21 +11,22 @@ from aiokafka import TopicPartition
 from benchmarks.fault_injection.topic_reading import progress_of, until
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, FORGOTTEN_USER
+from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence
-from srp4ctr.streams.state.state_store import ItemPartitionKey, Rows
 from srp4ctr.streams.worker import lost_rows
 from srp4ctr.streams.worker.lost_rows import LOSSES, LOST_AT, LossWatch, is_lost
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
 from tests.streams.memory_sink import MemorySink
-from tests.streams.worker.test_rebuild import (
+from tests.streams.worker.rebuilds import (
     CONFIG,
     assert_equal,
+    backfill,
     ends,
     folded_live,
-    publish,
+    right,
     some_lives,
 )
-from tests.streams.worker.test_rebuild_command import right
+from tests.streams.workers import running
 
 
 def rows_of(*users: str) -> Rows:
@@ -69,7 +70,7 @@ def test_a_worker_that_begins_with_an_empty_store_rebuilds_what_was_there(
     kafka: KafkaConfig, tmp_path: Path
 ) -> None:
     lives = some_lives()
-    publish(kafka, lives)
+    backfill(kafka, lives)
     folded_live(kafka, MemorySink())  # all is committed, and then the store is lost
     before, emptied = LOSSES._value.get(), MemorySink()
     follow(kafka, emptied, tmp_path)
@@ -83,22 +84,18 @@ def test_an_idle_worker_that_has_folded_nothing_itself_finds_a_loss_as_well(
     kafka: KafkaConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lost_rows, "CHECK_S", 0.1)
-    publish(kafka, some_lives())
+    backfill(kafka, some_lives())
     sink = MemorySink()
     folded_live(kafka, sink)
     before, published = LOSSES._value.get(), sum(ends(kafka).values())
 
     async def run() -> None:
-        worker = SequenceWorker(kafka, CONFIG, sink, tmp_path)
-        await worker.start()
-        try:
+        async with running(SequenceWorker(kafka, CONFIG, sink, tmp_path)):
             await asyncio.sleep(1.0)
             assert LOSSES._value.get() == before
             sink.rows = Rows()
             await until(lambda: sum(ends(kafka).values()) > published)
             await until(lambda: committed() == sum(ends(kafka).values()))
-        finally:
-            await worker.stop()
 
     with progress_of(kafka, CONFIG.group_id, BEHAVIOR_EVENTS_TOPIC) as committed:
         asyncio.run(run())
@@ -111,21 +108,17 @@ def test_a_worker_whose_store_loses_its_rows_meanwhile_rebuilds_them(
 ) -> None:
     monkeypatch.setattr(lost_rows, "CHECK_S", 0.1)
     lives = some_lives()
-    publish(kafka, lives[:90])
+    backfill(kafka, lives[:90])
     sink, before = MemorySink(), LOSSES._value.get()
 
     async def run() -> None:
-        worker = SequenceWorker(kafka, CONFIG, sink, tmp_path)
-        await worker.start()
-        try:
+        async with running(SequenceWorker(kafka, CONFIG, sink, tmp_path)):
             await until(lambda: committed() == sum(ends(kafka).values()))
             assert LOSSES._value.get() == before  # right so far, and no false alarm
             sink.rows = Rows()
             await until(lambda: LOSSES._value.get() > before)
-            await asyncio.to_thread(publish, kafka, lives[90:])
+            await asyncio.to_thread(backfill, kafka, lives[90:])
             await until(lambda: committed() == sum(ends(kafka).values()))
-        finally:
-            await worker.stop()
 
     with progress_of(kafka, CONFIG.group_id, BEHAVIOR_EVENTS_TOPIC) as committed:
         asyncio.run(run())
@@ -136,13 +129,9 @@ def follow(kafka: KafkaConfig, sink: MemorySink, log_dir: Path) -> None:
     """Run a worker until a rebuild of each partition that has events is committed."""
 
     async def run() -> None:
-        worker = SequenceWorker(kafka, CONFIG, sink, log_dir)
-        await worker.start()
-        try:
+        async with running(SequenceWorker(kafka, CONFIG, sink, log_dir)):
             await until(lambda: sum(ends(kafka).values()) > published)
             await until(lambda: committed() == sum(ends(kafka).values()))
-        finally:
-            await worker.stop()
 
     published = sum(ends(kafka).values())
     with progress_of(kafka, CONFIG.group_id, BEHAVIOR_EVENTS_TOPIC) as committed:

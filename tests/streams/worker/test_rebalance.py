@@ -21,9 +21,9 @@ from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
 from srp4ctr.streams.raw_log.log_writer import EventLogWriter
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
 from tests.builders import an_impression
+from tests.streams.logs import logged
 from tests.streams.memory_sink import MemorySink
-from tests.streams.raw_log.test_log_writer import logged
-from tests.streams.worker.test_sequence_worker import impressions_of
+from tests.streams.workers import impressions_of
 
 MISSING = apache_kafka.missing_tools()
 pytestmark = [

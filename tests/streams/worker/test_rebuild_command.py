@@ -10,20 +10,21 @@ from benchmarks.fault_injection.topic_reading import progress_of, until
 from srp4ctr.streams.broker.commands import request_rebuild
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
-from srp4ctr.streams.state.state_store import Rows
+from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.worker import rebuild as rebuilding
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
 from tests.streams.memory_sink import MemorySink
-from tests.streams.worker.test_rebuild import (
+from tests.streams.worker.rebuilds import (
     CONFIG,
     assert_equal,
+    backfill,
     ends,
     folded_live,
-    publish,
-    rebuild,
+    right,
     some_lives,
     wrong,
 )
+from tests.streams.workers import running
 
 pytestmark = pytest.mark.kafka
 
@@ -36,23 +37,16 @@ class SlowSink(MemorySink):
         super().write(rows)
 
 
-def right(kafka: KafkaConfig, log_dir: Path) -> Rows:
-    """Return the rows of all that is published, folded from nothing."""
-    sink = MemorySink()
-    rebuild(kafka, sink, log_dir)
-    return sink.rows
-
-
 def test_what_comes_before_and_after_a_command_is_all_in_the_rows(
     kafka: KafkaConfig, tmp_path: Path
 ) -> None:
     lives = some_lives()
-    publish(kafka, lives[:50])
+    backfill(kafka, lives[:50])
     before = folded_live(kafka, MemorySink())
     sink = wrong(before)
-    publish(kafka, lives[50:90])  # the command comes in the middle of a batch
+    backfill(kafka, lives[50:90])  # the command comes in the middle of a batch
     request_rebuild(kafka, 0)
-    publish(kafka, lives[90:])
+    backfill(kafka, lives[90:])
     assert_equal(folded_live(kafka, sink), right(kafka, tmp_path))
 
 
@@ -61,22 +55,18 @@ def test_events_that_come_while_a_partition_is_rebuilt_are_folded_after_it(
 ) -> None:
     monkeypatch.setattr(rebuilding, "USERS_A_PASS", 1)
     lives = some_lives()
-    publish(kafka, lives[:90])
+    backfill(kafka, lives[:90])
     before = folded_live(kafka, MemorySink())
     sink = SlowSink()
     sink.write(wrong(before).rows)
 
     async def run() -> None:
-        worker = SequenceWorker(kafka, CONFIG, sink, tmp_path)
-        await worker.start()
-        try:
+        async with running(SequenceWorker(kafka, CONFIG, sink, tmp_path)):
             await asyncio.to_thread(request_rebuild, kafka, 0)
             await until(lambda: sink.writes > 1)
-            await asyncio.to_thread(publish, kafka, lives[90:])
+            await asyncio.to_thread(backfill, kafka, lives[90:])
             assert committed() < len(lives)  # it is not through yet
             await until(lambda: committed() == sum(ends(kafka).values()))
-        finally:
-            await worker.stop()
 
     with progress_of(kafka, CONFIG.group_id, BEHAVIOR_EVENTS_TOPIC) as committed:
         asyncio.run(run())
@@ -88,19 +78,15 @@ def test_a_rebuild_that_is_handed_over_in_the_middle_is_done_again(
 ) -> None:
     monkeypatch.setattr(rebuilding, "USERS_A_PASS", 1)
     lives = some_lives()
-    publish(kafka, lives)
+    backfill(kafka, lives)
     before = folded_live(kafka, MemorySink())
     sink = SlowSink()
     sink.write(wrong(before).rows)
     commands = request_rebuild(kafka, 0)
 
     async def run() -> None:
-        worker = SequenceWorker(kafka, CONFIG, sink, tmp_path)
-        await worker.start()
-        try:
+        async with running(SequenceWorker(kafka, CONFIG, sink, tmp_path)):
             await until(lambda: sink.writes > 2)
-        finally:
-            await worker.stop()
 
     with progress_of(kafka, CONFIG.group_id, BEHAVIOR_EVENTS_TOPIC) as committed:
         asyncio.run(run())

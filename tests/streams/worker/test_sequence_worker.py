@@ -1,81 +1,31 @@
 import asyncio
-import time
 from copy import deepcopy
-from pathlib import Path
 
 import pytest
 
 from benchmarks.fault_injection.topic_reading import progress_of, read_topic, until
+from srp4ctr.streams.broker.batch_consumer import now_ms
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     LABELS_TOPIC,
     REJECTED_TOPIC,
-    UserEvent,
-    item_key,
 )
-from srp4ctr.streams.state.counters import total
-from srp4ctr.streams.state.label_join import ImpressionLabel, decode_label
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
-from tests.builders import a_behavior, a_click, an_impression, an_item
+from tests.builders import an_item
 from tests.streams.memory_sink import MemorySink
+from tests.streams.workers import (
+    NO_LOG,
+    a_visit,
+    impressions_of,
+    labels_on,
+    publish,
+    run_until_committed,
+    running,
+)
 
 pytestmark = pytest.mark.kafka
-NO_LOG = Path("no-log")
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def a_visit(user_id: str, at_ms: int) -> list[UserEvent]:
-    """Return two items shown, the first clicked, and a view of it."""
-    request = {"user_id": user_id, "request_id": f"r-{user_id}-{at_ms}"}
-    return [
-        an_impression("i1", at_ms=at_ms, position=0, **request),
-        an_impression("i2", at_ms=at_ms, position=1, **request),
-        a_click("i1", at_ms=at_ms + 1, **request),
-        a_behavior("i1", at_ms=at_ms + 2, user_id=user_id),
-    ]
-
-
-def publish(kafka: KafkaConfig, events: list[UserEvent]) -> None:
-    with EventPublisher(kafka) as publisher:
-        for event in events:
-            publisher.publish(event)
-
-
-def run_until_committed(
-    kafka: KafkaConfig,
-    config: StreamConfig,
-    sink: MemorySink,
-    records: int,
-    log_dir: Path = NO_LOG,
-) -> None:
-    """Run a worker until its group has committed ``records``."""
-
-    async def run() -> None:
-        worker = SequenceWorker(kafka, config, sink, log_dir)
-        await worker.start()
-        try:
-            await until(lambda: committed() >= records)
-        finally:
-            await worker.stop()
-
-    with progress_of(kafka, config.group_id, BEHAVIOR_EVENTS_TOPIC) as committed:
-        asyncio.run(run())
-
-
-def labels_on(kafka: KafkaConfig) -> list[ImpressionLabel]:
-    return [decode_label(record.value) for record in read_topic(kafka, LABELS_TOPIC)]
-
-
-def impressions_of(sink: MemorySink, item_id: str) -> float:
-    """Return an item's impressions, summed over partitions, hardly decayed."""
-    key = item_key(item_id)
-    shares = [each for (item, _), each in sink.rows.shares.items() if item == key]
-    return total(shares).impressions[-1]
 
 
 def test_events_become_rows_and_labels(kafka: KafkaConfig, config: StreamConfig) -> None:
@@ -99,12 +49,8 @@ def test_quiet_traffic_matures(kafka: KafkaConfig, config: StreamConfig) -> None
     publish(kafka, a_visit("u1", now_ms() - 100_000))
 
     async def run() -> None:
-        worker = SequenceWorker(kafka, config, MemorySink(), NO_LOG)
-        await worker.start()
-        try:
+        async with running(SequenceWorker(kafka, config, MemorySink(), NO_LOG)):
             await until(lambda: len(read_topic(kafka, LABELS_TOPIC)) == 2)
-        finally:
-            await worker.stop()
 
     asyncio.run(run())
     assert {label.item_id: label.clicked for label in labels_on(kafka)} == {
@@ -144,14 +90,10 @@ def test_nothing_is_committed_before_the_store_has_it(
     publish(kafka, a_visit("u1", now_ms() - 1000))
 
     async def run() -> None:
-        worker = SequenceWorker(kafka, config, sink, NO_LOG)
-        await worker.start()
-        try:
+        async with running(SequenceWorker(kafka, config, sink, NO_LOG)):
             await until(lambda: sink.failures == 1)
             assert committed() == 0
             await until(lambda: "u1" in sink.rows.sequences)
-        finally:
-            await worker.stop()
 
     with progress_of(kafka, config.group_id, BEHAVIOR_EVENTS_TOPIC) as committed:
         asyncio.run(run())

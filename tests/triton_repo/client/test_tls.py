@@ -71,7 +71,7 @@ def started(files: Path, plan: triton_server.ServerPlan, folder: Path) -> Iterat
 @pytest.fixture(scope="module")
 def closed(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonConfig]:
     """Yield how the trainer reaches a server with the stack's command; it serves v1."""
-    from srp4ctr.features.online import store as feature_store  # Feast: 3 s
+    from srp4ctr.features.online import feast_store  # Feast: 3 s
 
     folder = tmp_path_factory.mktemp("closed")
     with ports.reserved_ports(3) as (grpc, metrics, redis):
@@ -96,7 +96,7 @@ def closed(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tr
             max_latency_ratio=100.0,
         )
         with started(files, plan, folder):
-            feature_store.apply(features)
+            feast_store.apply(features)
             bundle = make_bundle_in(folder / "bundles")("v1", mark=1.0)
             promotion.promote(bundle, triton, features, a_check)
             yield triton

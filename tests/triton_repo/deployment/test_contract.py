@@ -25,8 +25,9 @@ from srp4ctr.client.rank_client import RankClient
 from srp4ctr.embedded import broker
 from srp4ctr.features.tensors.schema import ItemStatus
 from srp4ctr.streams.events.schema import action_code, item_key
+from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
-from srp4ctr.streams.state.state_store import ItemProfile, Rows
+from srp4ctr.streams.state.state_store import ItemProfile
 from srp4ctr.triton_repo.config import ExplorationConfig
 from srp4ctr.triton_repo.deployment.model_config import (
     CANDIDATE_STATES,

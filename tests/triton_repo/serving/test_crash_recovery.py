@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from srp4ctr.client.rank_client import RankClient
-from srp4ctr.features.bundles.crash_counts import read_deaths
+from srp4ctr.features.bundles.crash_counts import read_crashes
 from srp4ctr.ops.triton import crash_recovery
 from srp4ctr.ops.triton.crash_recovery import Watch
 from srp4ctr.triton_repo.deployment import promotion
@@ -39,7 +39,7 @@ def living(server_pid: int) -> set[int]:
 
 def deaths(server: Server) -> int:
     """Return how many the monitor was told of, of the server of all these tests."""
-    return read_deaths(Path(server.triton.repository)).get("v1", 0)
+    return read_crashes(Path(server.triton.repository)).get("v1", 0)
 
 
 @pytest.mark.parametrize("killed", [1, 2], ids=["one of two", "both"])

@@ -119,11 +119,9 @@ class Serving:
         return Step(committed=committed, known_ms=known_ms)
 
     def _is_stored(self, update: ItemUpdate) -> bool:
-        from srp4ctr.features.online import row_codec
-
-        entity = row_codec.item_entity(item_key(update.item_id))
-        (found,) = self.profiles.read(row_codec.PROFILE_VIEW, [entity])
-        return found is not None and found.version_us >= update.occurred_at * 1000
+        key = item_key(update.item_id)
+        found = self.profiles.read_profiles([key])
+        return key in found and found[key].updated_at_ms >= update.occurred_at
 
 
 @pytest.fixture(scope="module")

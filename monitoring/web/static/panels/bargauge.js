@@ -1,9 +1,9 @@
-// Figures side by side as bars: how much each is of the greatest, or of the panel's maximum.
+// Figures as horizontal bars, scaled to the largest or to the panel's maximum.
 import { breakable, h, replace } from "../dom.js";
 import { colourOf, lineColourOf, textOf } from "../fields.js";
 import { figuresOf } from "./stat.js";
 
-/** Draw the panel into `content`; returns whether there was anything. */
+/** Draw the panel into `content`; returns whether it has data. */
 export function bargauge(content, panel, frames) {
   const figures = figuresOf(frames);
   if (!figures.length) return false;

@@ -1,4 +1,4 @@
-// Buckets of a histogram over time: how many observations fell into each.
+// A histogram over time: the number of observations in each bucket.
 import { faded, ink } from "../colours.js";
 import { h, replace } from "../dom.js";
 import { seriesIn } from "../fields.js";
@@ -6,7 +6,7 @@ import { axis, draw, layoutOf, plain } from "../plots.js";
 import { local } from "../times.js";
 import { format } from "../units.js";
 
-/** Draw the panel into `content`; returns whether there was anything. */
+/** Draw the panel into `content`; returns whether it has data. */
 export async function heatmap(content, panel, frames, context) {
   const unit = panel.options?.yAxis?.unit ?? panel.fieldConfig?.defaults?.unit ?? "s";
   const rows = apart(bucketsOf(frames));
@@ -49,14 +49,14 @@ function bucketsOf(frames) {
   return [...found.values()].sort((a, b) => a.bound - b.bound);
 }
 
-/** Return how many fell into each bucket alone. */
+/** Return the count of each bucket from the cumulative ones. */
 export function apart(buckets) {
   return buckets.map(({ bound, times, values }, i) => ({
     bound, times, counts: values.map((value, k) => Math.max(0, value - (buckets[i - 1]?.values[k] ?? 0))),
   }));
 }
 
-/** Return the buckets from the first to the last that held anything. */
+/** Return the buckets from the first to the last with observations. */
 function worthShowing(rows) {
   const filled = rows.map(({ counts }) => counts.some((count) => count > 0));
   return filled.includes(true) ? rows.slice(filled.indexOf(true), filled.lastIndexOf(true) + 1) : [];

@@ -1,9 +1,9 @@
-// One figure, or a few, as large as they are important; a faint line of how it came there.
+// One figure or a few in large type, each with a faint line of its past values.
 import { h, replace, s } from "../dom.js";
 import { colourOf, lineColourOf, seriesIn, textOf } from "../fields.js";
 import { lastOf, nameOf } from "../transformations.js";
 
-/** Draw the panel into `content`; returns whether there was anything. */
+/** Draw the panel into `content`; returns whether it has data. */
 export function stat(content, panel, frames) {
   const { textMode = "value", colorMode = "value" } = panel.options ?? {};
   const figures = figuresOf(frames);
@@ -22,7 +22,7 @@ export function stat(content, panel, frames) {
   return true;
 }
 
-/** Return name, value and past of each figure. */
+/** Return name, last value and all values of each figure. */
 export function figuresOf(frames) {
   return seriesIn(frames)
     .map((field, i) => ({ name: nameOf(field), value: lastOf(field.values), values: field.values, config: field.config, field, place: i }))

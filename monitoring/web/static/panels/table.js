@@ -1,13 +1,13 @@
-// Rows and columns. On a phone each row is a card, its columns' names beside the values.
+// Rows and columns. On a phone each row is a card, with its columns' names next to the values.
 import { h, replace } from "../dom.js";
 import { colourOf, isHidden, textOf } from "../fields.js";
 import { lengthOf, nameOf, sortedBy } from "../transformations.js";
 
 const MOST = 200;
 
-/** Draw the panel into `content`; returns whether there was anything. */
+/** Draw the panel into `content`; returns whether it has data. */
 export function table(content, panel, frames) {
-  let [frame] = frames; // merged: it is one
+  let [frame] = frames; // merged: there is one
   const [order] = panel.options?.sortBy ?? [];
   if (frame && order) frame = sortedBy(frame, order.displayName, order.desc);
   const columns = (frame?.fields ?? []).filter(({ config }) => !isHidden(config));

@@ -1,8 +1,8 @@
-// A panel that only says something.
+// A panel of text.
 import { h, replace } from "../dom.js";
 import { rendered } from "../markdown.js";
 
-/** Write the panel into `content`; there is always something. */
+/** Write the panel into `content`; it is never empty. */
 export function text(content, panel) {
   replace(content, h("div", { class: "prose" }, ...rendered(panel.options?.content ?? panel.content ?? "")));
   return true;

@@ -1,11 +1,11 @@
-// Which state each series was in, and since when: a row each, a stretch a state.
+// The states of each series over time: one row per series, one stretch per state.
 import { ink, lineColour } from "../colours.js";
 import { breakable, h, replace } from "../dom.js";
 import { colourOf, seriesIn, textOf } from "../fields.js";
 import { clock } from "../times.js";
 import { nameOf } from "../transformations.js";
 
-/** Draw the panel into `content`; returns whether there was anything. */
+/** Draw the panel into `content`; returns whether it has data. */
 export function timeline(content, panel, frames, { window }) {
   const series = seriesIn(frames).filter(({ values }) => values.some((value) => value !== null));
   if (!series.length) return false;
@@ -26,7 +26,7 @@ function at(seconds, { start, length }) {
   return Math.max(0, Math.min(100, ((seconds - start) / length) * 100));
 }
 
-/** Return the stretches of equal states; what is unknown is no stretch. */
+/** Return the stretches of equal states; an unknown value ends one. */
 export function stretches({ values, times, config }, { step }) {
   const found = [];
   values.forEach((value, i) => {

@@ -7,10 +7,10 @@ import { local } from "../times.js";
 import { lastOf, nameOf } from "../transformations.js";
 import { isRate } from "../units.js";
 
-const MOST_STRETCH = 2.5; // times what is drawn: a threshold further off would flatten it
-const MOST = 40; // lines that one can still tell apart; the rest is said below
+const MOST_STRETCH = 2.5; // times the values: a threshold further off would flatten the lines
+const MOST = 40; // more lines are hard to distinguish; the legend has the number of the rest
 
-/** Draw the panel into `content`; returns whether there was anything. */
+/** Draw the panel into `content`; returns whether it has data. */
 export async function timeseries(content, panel, frames, context) {
   const all = seriesIn(frames).filter(({ values }) => values.some((value) => value !== null));
   if (!all.length) return false;
@@ -36,7 +36,7 @@ function parts(content) {
   return { plot, legend };
 }
 
-/** Return an entry a figure; the ends of its interval stand beside it, not below. */
+/** Return an entry per figure, with the ends of its interval. */
 function legendOf(series, colours) {
   const ends = new Map(series.filter(isBound).map((field) => [`${keyOf(field)} ${field.labels.bound}`, field]));
   const figures = new Set(series.filter((field) => !isBound(field)).map(keyOf));
@@ -71,7 +71,7 @@ function more(all) {
 function traceOf(field, colour) {
   const name = plain(nameOf(field));
   return {
-    // One point alone has no line: it must be seen all the same.
+    // An isolated point has no line: it needs a marker.
     type: "scatter", mode: isSparse(field.values) ? "lines+markers" : "lines", name, x: field.times.map((ms) => local(ms / 1000)), y: field.values,
     line: { color: colour, width: isBound(field) ? 1 : (field.config.custom?.lineWidth ?? 1.75), dash: dashOf(field) },
     marker: { color: colour, size: 5 },
@@ -85,7 +85,7 @@ function dashOf(field) {
   return isBound(field) ? "dot" : "solid";
 }
 
-/** Return whether the series is an end of an interval: it must not look like a figure. */
+/** Return whether the series is a bound of an interval: it is drawn dotted. */
 function isBound({ labels }) {
   return labels?.bound === "low" || labels?.bound === "high";
 }
@@ -109,13 +109,13 @@ function layout(plot, series, window) {
 function axisOf(series, count) {
   const { config } = series[0];
   const values = series.flatMap(({ values: each }) => each.filter((value) => value !== null));
-  const wished = config.custom?.thresholdsStyle ? marks(config, values) : [];
+  const nearest = config.custom?.thresholdsStyle ? marks(config, values) : [];
   const softMin = isRate(config.unit) ? 0 : null;
-  const [low, high] = rangeOf([...values, ...wished], { min: config.min ?? null, max: config.max ?? null, softMin });
+  const [low, high] = rangeOf([...values, ...nearest], { min: config.min ?? null, max: config.max ?? null, softMin });
   return valueAxis(low, high, config.unit || "none", config.decimals ?? null, { count });
 }
 
-/** Return the nearest threshold on either side, if the axis need not be stretched much for it. */
+/** Return the nearest threshold on either side, if the axis can include it. */
 function marks({ thresholds }, values) {
   const [low, high] = [Math.min(...values), Math.max(...values)];
   const all = (thresholds?.steps ?? []).map(({ value }) => value).filter((value) => typeof value === "number");

@@ -1,11 +1,11 @@
-// One figure against another: points, or lines through them, one colour a series.
+// One field against another: points, or lines through them, one colour per series.
 import { faded } from "../colours.js";
 import { h, replace } from "../dom.js";
 import { lineColourOf, textOf } from "../fields.js";
 import { draw, layoutOf, plain, rangeOf, valueAxis } from "../plots.js";
 import { nameOf } from "../transformations.js";
 
-/** Draw the panel into `content`; returns whether there was anything. */
+/** Draw the panel into `content`; returns whether it has data. */
 export async function xychart(content, panel, frames) {
   const series = seriesOf(panel, frames).filter(({ x }) => x.values.length);
   if (!series.length) return false;

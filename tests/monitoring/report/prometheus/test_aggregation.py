@@ -1,4 +1,4 @@
-"""Windows added up say what one window over all of them would."""
+"""Aggregated windows have the figures of one window over all of them."""
 
 import random
 from math import isnan
@@ -11,7 +11,7 @@ from srp4ctr.monitoring.cost.cost_figures import Figure
 from srp4ctr.monitoring.cost.triton_counters import ServingTotals
 from srp4ctr.monitoring.quality.confidence_intervals import Interval
 from srp4ctr.monitoring.quality.quality_sums import ModelQuality, Outcome, Tally
-from srp4ctr.monitoring.report.prometheus.aggregation import pool
+from srp4ctr.monitoring.report.prometheus.aggregation import aggregate
 
 HOURS = 6
 
@@ -36,10 +36,10 @@ def outcomes(hour: int) -> list[Outcome]:
 
 
 def quality(of: list[Outcome]) -> ModelQuality:
-    tally = Tally()
+    sums = Tally()
     for each in of:
-        tally.move(each, 1)
-    return tally.quality("v1")
+        sums.move(each, 1)
+    return sums.quality("v1")
 
 
 def view_of(found: ModelQuality) -> View:
@@ -82,7 +82,7 @@ def windows() -> list[dict[str, float]]:
 def test_counts_and_rates_are_those_of_the_whole(
     windows: list[dict[str, float]], whole: ModelQuality
 ) -> None:
-    found = pool(windows)
+    found = aggregate(windows)
     assert (found.impressions, found.clicks) == (whole.impressions, whole.clicks)
     assert found.top_impressions == whole.top_impressions
     assert found.click_rate == pytest.approx(whole.click_rate)
@@ -94,7 +94,7 @@ def test_counts_and_rates_are_those_of_the_whole(
 def test_calibration_and_entropy_are_those_of_the_whole(
     windows: list[dict[str, float]], whole: ModelQuality
 ) -> None:
-    found = pool(windows)
+    found = aggregate(windows)
     expected = whole.calibration_interval
     assert found.calibration.value == pytest.approx(whole.calibration_ratio)
     assert found.calibration.interval.low == pytest.approx(expected.low)
@@ -105,25 +105,28 @@ def test_calibration_and_entropy_are_those_of_the_whole(
 def test_the_auc_compares_impressions_of_one_hour(
     windows: list[dict[str, float]], whole: ModelQuality
 ) -> None:
-    found, hours = pool(windows).auc, [quality(outcomes(hour)) for hour in range(HOURS)]
+    found, hours = (
+        aggregate(windows).auc,
+        [quality(outcomes(hour)) for hour in range(HOURS)],
+    )
     assert min(h.auc for h in hours) < found.value < max(h.auc for h in hours)
     assert found.value < whole.auc  # an hour's click rate is no merit of the ranking
     width = whole.auc_interval.high - whole.auc_interval.low
     assert found.interval.high - found.interval.low == pytest.approx(width, rel=0.1)
 
 
-def test_one_window_is_told_as_it_is() -> None:
-    told, exact = pool([window(outcomes(2))]), quality(outcomes(2))
-    assert told.auc.value == exact.auc
-    assert told.auc.interval == exact.auc_interval
-    assert told.calibration_error == pytest.approx(
+def test_one_window_keeps_its_figures() -> None:
+    found, exact = aggregate([window(outcomes(2))]), quality(outcomes(2))
+    assert found.auc.value == exact.auc
+    assert found.auc.interval == exact.auc_interval
+    assert found.calibration_error == pytest.approx(
         exact.expected_calibration_error, abs=2e-3
     )
     curve = [(each.score, each.click_rate) for each in exact.calibration_bins]
-    assert np.allclose(told.curve, curve)
+    assert np.allclose(found.curve, curve)
 
 
-def test_an_hour_without_a_click_counts_what_it_promised() -> None:
+def test_an_hour_without_a_click_counts_its_predicted_clicks() -> None:
     silent = {
         "matured_impressions": 100.0,
         "matured_clicks": 0.0,
@@ -136,17 +139,17 @@ def test_an_hour_without_a_click_counts_what_it_promised() -> None:
         "calibration_ratio": 0.5,
         "calibration_ratio_bound/low": 0.4,
     }
-    assert pool([silent, loud]).calibration.value == pytest.approx((5 + 5) / 10)
+    assert aggregate([silent, loud]).calibration.value == pytest.approx((5 + 5) / 10)
 
 
-def test_coverage_is_of_all_that_should_have_a_label() -> None:
+def test_label_coverage_is_the_share_of_all_that_should_have_a_label() -> None:
     half = {"matured_impressions": 100.0, "label_coverage": 0.5}
     whole = {"matured_impressions": 100.0, "label_coverage": 1.0}
-    assert pool([half, whole]).coverage == pytest.approx(200 / 300)
+    assert aggregate([half, whole]).label_coverage == pytest.approx(200 / 300)
 
 
-def test_of_nothing_nothing_is_known() -> None:
-    found = pool([])
+def test_without_windows_the_figures_are_unknown() -> None:
+    found = aggregate([])
     assert found.impressions == 0
     for value in (found.auc.value, found.calibration.value, found.click_rate):
         assert isnan(value)

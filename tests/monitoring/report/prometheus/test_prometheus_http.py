@@ -1,4 +1,4 @@
-"""Where there is no Prometheus, it is said what to do."""
+"""Without a Prometheus the error says what to do."""
 
 import pytest
 from typer.testing import CliRunner
@@ -8,16 +8,16 @@ from srp4ctr.embedded import ports
 from srp4ctr.monitoring.report.prometheus.prometheus_http import Prometheus
 
 
-def test_a_prometheus_that_is_away_says_how_to_get_one(
+def test_a_prometheus_that_does_not_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with ports.reserved_ports(1) as (port,):
         url = f"http://127.0.0.1:{port}"
         monkeypatch.setenv("SRP4CTR_MONITORING__PROMETHEUS_URL", url)
-        told = str(CliRunner().invoke(app, ["monitor", "report"]).exception)
-    assert told.startswith(f"no Prometheus answers at {url} (")
-    assert "monitoring.prometheus_url" in told
-    assert "srp4ctr stack up" in told
+        message = str(CliRunner().invoke(app, ["monitor", "report"]).exception)
+    assert message.startswith(f"no Prometheus answers at {url} (")
+    assert "monitoring.prometheus_url" in message
+    assert "srp4ctr stack up" in message
 
 
 def test_no_address_is_no_prometheus() -> None:

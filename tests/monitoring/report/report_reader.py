@@ -1,4 +1,4 @@
-"""A report's HTML → what a reader finds in it: its tables, texts and charts."""
+"""A report's HTML → its tables, texts and tags."""
 
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -7,7 +7,7 @@ NO_BREAK = "\u00a0"
 
 
 @dataclass(slots=True)
-class Seen(HTMLParser):
+class ReadReport(HTMLParser):
     """Every tag with its attributes, every table's rows, and all text."""
 
     tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
@@ -48,8 +48,8 @@ class Seen(HTMLParser):
         return {column: cell for row in rows for column, cell in row.items()}
 
 
-def read(html: str) -> Seen:
-    seen = Seen()
+def read(html: str) -> ReadReport:
+    seen = ReadReport()
     seen.feed(html)
     seen.close()
     return seen

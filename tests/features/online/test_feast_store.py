@@ -9,9 +9,8 @@ import pytest
 
 from srp4ctr.errors import OutageError
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.online.registry_retry import retry_on_conflict, unanswered
 from srp4ctr.streams.state.counters import Activity, count
-from srp4ctr.streams.state.state_store import Rows
+from srp4ctr.streams.state.reducers import Rows
 from tests.features.postgres import missing, running_postgres
 
 pytestmark = [
@@ -30,18 +29,18 @@ def sql_config(store_config: FeatureConfig) -> Iterator[FeatureConfig]:
 
 
 @needs_postgres
-def test_who_applies_while_another_process_makes_the_tables_finds_them_there(
+def test_applying_while_another_process_creates_the_tables_finds_them(
     sql_config: FeatureConfig,
 ) -> None:
     from feast.infra.registry.sql import metadata
     from sqlalchemy import create_engine, text
 
-    from srp4ctr.features.online import store
+    from srp4ctr.features.online import feast_store
 
     engine = create_engine(sql_config.registry)
     with ThreadPoolExecutor(1) as pool, engine.connect() as other:
         metadata.create_all(other)  # and has not committed it
-        applied = pool.submit(store.apply, sql_config)
+        applied = pool.submit(feast_store.apply, sql_config)
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as watcher:
             while not watcher.execute(text(BLOCKED)).scalar():
                 assert not applied.done(), applied.result()
@@ -55,9 +54,9 @@ def test_who_applies_while_another_process_makes_the_tables_finds_them_there(
 def test_rows_are_written_and_read_by_the_views_of_an_sql_registry(
     sql_config: FeatureConfig,
 ) -> None:
-    from srp4ctr.features.online import store
+    from srp4ctr.features.online import feast_store, store
 
-    store.apply(sql_config)  # again, as an upgrade does
+    feast_store.apply(sql_config)  # a second time, as an upgrade does
     sink = store.FeatureStoreSink(sql_config)
     written = Rows(activities={"sql": count(Activity(), at_ms=1, is_click=True, offset=0)})
     sink.write(written)
@@ -65,6 +64,8 @@ def test_rows_are_written_and_read_by_the_views_of_an_sql_registry(
 
 
 def test_a_missing_driver_is_named_with_what_to_install() -> None:
+    from srp4ctr.features.online.feast_store import retry_on_conflict
+
     def call() -> None:
         raise ModuleNotFoundError("No module named 'psycopg'", name="psycopg")
 
@@ -73,10 +74,10 @@ def test_a_missing_driver_is_named_with_what_to_install() -> None:
 
 
 def test_a_registry_that_does_not_answer_is_an_outage_in_a_sentence() -> None:
-    from srp4ctr.features.online import store
+    from srp4ctr.features.online import feast_store, store
 
     away = FeatureConfig(registry="postgresql+psycopg://srp4ctr@127.0.0.1:1/registry")
-    for call in (lambda: store.apply(away), lambda: store.FeatureStoreSink(away)):
+    for call in (lambda: feast_store.apply(away), lambda: store.FeatureStoreSink(away)):
         with pytest.raises(
             OutageError, match=r"//…@127\.0\.0\.1:1/registry does not answer: "
         ) as error:
@@ -87,8 +88,10 @@ def test_a_registry_that_does_not_answer_is_an_outage_in_a_sentence() -> None:
 def test_a_registry_that_refuses_the_password_is_no_outage() -> None:
     from sqlalchemy.exc import OperationalError
 
+    from srp4ctr.features.online.feast_store import registry_error
+
     refused = Exception('password authentication failed for user "srp4ctr"\nmore')
-    found = unanswered(OperationalError("", {}, refused), "postgresql+psycopg://u@db/r")
+    found = registry_error(OperationalError("", {}, refused), "postgresql+psycopg://u@db/r")
     assert type(found) is ValueError
     assert "registry_password_file" in str(found)
-    assert unanswered(KeyError("x"), "a") is None
+    assert registry_error(KeyError("x"), "a") is None

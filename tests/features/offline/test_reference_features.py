@@ -1,4 +1,4 @@
-"""The cut is held to a plain recomputation of each request, and to the stream's folds."""
+"""Snapshots equal a reference implementation, and the stream's reducers."""
 
 import random
 from collections.abc import Sequence
@@ -19,41 +19,46 @@ from srp4ctr.streams.events.schema import Click, Impression, UserEvent, item_key
 from srp4ctr.streams.state.counters import Activity, count, decayed
 from srp4ctr.streams.state.sequences import BehaviorSequence, element_of, merge
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
-from tests.features.plain_cut import PlainCut, Row, decayed_sums, sequence_of
+from tests.features.reference_features import (
+    ReferenceFeatures,
+    Row,
+    decayed_sums,
+    sequence_of,
+)
 
 LENGTH, WIDTH = 4, 3
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 TTL_DAYS = 90.0
 TTL_MS = 90 * DAY_MS
-CLOSE: Any = {"rtol": 1e-9, "atol": 2.0**-500}  # what has halved 500 times is nothing
+CLOSE: Any = {"rtol": 1e-9, "atol": 2.0**-500}  # 500 half-lives leave nothing
 PARTITION_OF = {"u1": 0, "u2": 1, "u3": 0}
 
 
-def hold_to_account(found: RequestSnapshots, rows: Sequence[Row]) -> None:
-    """Assert that ``found`` is what a plain look at ``rows`` gives, and what folds give."""
-    plain = PlainCut(rows)
-    requests = plain.requests()
-    asked = [(each.at_ms, each.user_id) for each in requests]
-    assert list(zip(found.times_ms.tolist(), found.user_ids, strict=True)) == asked
+def check_snapshots(found: RequestSnapshots, rows: Sequence[Row]) -> None:
+    """Assert that ``found`` equals the reference implementation, and the reducers."""
+    reference = ReferenceFeatures(rows)
+    requests = reference.requests()
+    expected = [(each.at_ms, each.user_id) for each in requests]
+    assert list(zip(found.times_ms.tolist(), found.user_ids, strict=True)) == expected
     candidates = []
     for index, request in enumerate(requests):
         user, at_ms = request.user_id, request.at_ms
         sequence = sequence_of(found, index)
-        assert sequence == plain.sequence_at(user, at_ms, LENGTH, TTL_MS)
-        elements = map(element_of, plain.acted_at(user, at_ms))
+        assert sequence == reference.sequence_at(user, at_ms, LENGTH, TTL_MS)
+        elements = map(element_of, reference.acted_at(user, at_ms))
         folded = merge(BehaviorSequence(), elements, LENGTH, 0).elements
         assert sequence == [e for e in folded if e.occurred_at > at_ms - TTL_MS]
-        counted = plain.of_user_at(user, at_ms)
+        counted = reference.of_user_at(user, at_ms)
         is_activity(found.user_activity, index, counted, at_ms)
         candidates += [(index, item_key(each.item_id)) for each in request.shown]
     keys = found.candidate_item_keys.tolist()
     assert list(zip(found.candidate_requests.tolist(), keys, strict=True)) == candidates
     for index, (request_row, key) in enumerate(candidates):
         at_ms, user = requests[request_row].at_ms, requests[request_row].user_id
-        shown = [at for at, k in plain.shown_at(user, at_ms, WIDTH) if k == key]
+        shown = [at for at, k in reference.shown_at(user, at_ms, WIDTH) if k == key]
         assert found.candidate_exposures.counts[index] == len(shown)
         assert found.candidate_exposures.last_shown_ms[index] == max(shown, default=0)
-        counted = plain.of_item_at(key, at_ms)
+        counted = reference.of_item_at(key, at_ms)
         is_activity(found.candidate_activity, index, counted, at_ms)
 
 
@@ -75,7 +80,7 @@ def is_activity(
 
 
 def write_rows(folder: Path, rows: Sequence[Row], ends: tuple[int, int]) -> Path:
-    """Write ``rows`` and labels; each partition in two files that may hold an offset both.
+    """Write ``rows`` and labels: each partition in two files that may share offsets.
 
     The first file holds the offsets before ``max(ends)``, the second those from ``min``.
     """
@@ -122,26 +127,26 @@ def a_row(draw: random.Random, index: int, steps_ms: Sequence[int]) -> Row:
     days=st.lists(st.integers(0, 130), min_size=1, max_size=4),
     ends=st.tuples(st.integers(0, 60), st.integers(0, 60)),
 )
-def test_the_cut_is_what_a_plain_look_and_the_streams_folds_give(
+def test_snapshots_equal_the_reference_and_the_reducers(
     tmp_path_factory: pytest.TempPathFactory,
     seed: int,
     size: int,
     days: list[int],
     ends: tuple[int, int],
 ) -> None:
-    """With ties, late arrivals, duplicates, offsets in two files, and users forgotten."""
+    """With ties, late arrivals, duplicates, offsets in two files, and erasure requests."""
     draw, steps_ms = random.Random(seed), [day * DAY_MS for day in days]
     rows = [a_row(draw, index, steps_ms) for index in range(size)]
     with opened(write_rows(tmp_path_factory.mktemp("log"), rows, ends)) as log:
         found = point_in_time.snapshot(log, LENGTH, TTL_DAYS, WIDTH)
-    hold_to_account(found, rows)
+    check_snapshots(found, rows)
 
 
 def test_counts_neither_overflow_nor_cancel_over_years(tmp_path: Path) -> None:
-    """2^(a year of hours) is no number; and a week's count must not drown in an old one."""
+    """2^(a year of hours) overflows, and a week's count must not vanish in an old one."""
     hours = [0, 1, 700, 8_000, 8_001, 20_000, 20_000.5]
     times_ms = [NOON_MS + round(each * HOUR_MS) for each in hours]
     shown = [an_impression("a", request_id=str(at), at_ms=at) for at in times_ms]
     rows = [Row(event=each, known_ms=each.occurred_at) for each in shown]
     with opened(write_rows(tmp_path, rows, (0, 0))) as log:
-        hold_to_account(point_in_time.snapshot(log, LENGTH, TTL_DAYS, WIDTH), rows)
+        check_snapshots(point_in_time.snapshot(log, LENGTH, TTL_DAYS, WIDTH), rows)

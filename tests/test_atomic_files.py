@@ -4,8 +4,8 @@ import os
 import threading
 from pathlib import Path
 
+from srp4ctr.atomic_files import read_json, write_json
 from srp4ctr.features.consistency.report import FeatureCheck
-from srp4ctr.json_files import read_json, write_json
 
 
 def test_a_report_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What serving knew at an instant, the slow way: every event is looked at each time."""
+"""A reference implementation of point-in-time features: slow, over all events each time."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -33,21 +33,21 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A slate and when it was asked for."""
+    """The impressions of a request, and its time."""
 
     at_ms: int
     user_id: str
     shown: tuple[Impression, ...]
 
 
-class PlainCut:
-    """``rows`` in the order of their offsets, and what they come to."""
+class ReferenceFeatures:
+    """The features of ``rows``, which are in the order of their offsets."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = rows
 
     def requests(self) -> list[Request]:
-        """Return the requests that may be remembered, by time."""
+        """Return the requests that no erasure covers, by time."""
         slates: dict[tuple[str, str], list[Impression]] = {}
         for row in self._without_duplicates():
             event = row.event
@@ -91,12 +91,12 @@ class PlainCut:
                 yield event
 
     def of_user_at(self, user: str, at_ms: int) -> list[Impression | Click]:
-        """Return what the user's counters had counted."""
+        """Return the events in the user's counters."""
         counted = self._counted_at(at_ms)
         return [e for e in counted if e.user_id == user and self._is_remembered(e)]
 
     def of_item_at(self, key: int, at_ms: int) -> list[Impression | Click]:
-        """Return what the item's counters had counted, of forgotten users too."""
+        """Return the events in the item's counters, those of forgotten users included."""
         return [e for e in self._counted_at(at_ms) if item_key(e.item_id) == key]
 
     def shown_at(self, user: str, at_ms: int, width: int) -> list[tuple[int, int]]:
@@ -146,7 +146,7 @@ def decayed_sums(events: Sequence[Impression | Click], at_ms: int) -> list[list[
 
 
 def sequence_of(snapshots: RequestSnapshots, row: int) -> list[SequenceElement]:
-    """Return the behaviours in row ``row`` of what was cut."""
+    """Return the behaviours in row ``row``."""
     arrays = snapshots.sequences
     columns = (arrays.occurred_at_ms, arrays.item_keys, arrays.action_codes, arrays.values)
     return [

@@ -1,0 +1,90 @@
+"""Users whom the stream stored, read from a real store."""
+
+import math
+
+import numpy as np
+import pytest
+
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.online.user_arrays import UserArrays, user_arrays
+from srp4ctr.streams.state.counters import Activity, count
+from srp4ctr.streams.state.exposures import Exposures, show
+from srp4ctr.streams.state.reducers import Rows
+from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement, merge
+from srp4ctr.streams.state.state_store import FeatureSink
+
+pytestmark = pytest.mark.redis
+AT_MS = 1_700_000_000_000
+
+
+@pytest.fixture(scope="module")
+def sink(store_config: FeatureConfig) -> FeatureSink:
+    from srp4ctr.features.online.store import FeatureStoreSink
+
+    return FeatureStoreSink(store_config)
+
+
+def arrays_of(sink: FeatureSink, *user_ids: str, after_ms: int = 0) -> UserArrays:
+    """Return the last 4 behaviours and 3 exposures of each user."""
+    oldest_ms = np.full(len(user_ids), after_ms)
+    return user_arrays(user_ids, sink.read(user_ids, []), oldest_ms, 4, 3)
+
+
+def a_user(user_id: str, behaviors: int) -> Rows:
+    elements = [
+        SequenceElement(occurred_at=AT_MS + i, item_key=100 + i, action=2, value=i or None)
+        for i in range(behaviors)
+    ]
+    exposures = Exposures()
+    for i in range(behaviors):
+        exposures = show(exposures, AT_MS + i, 200 + i, length=50, offset=5)
+    return Rows(
+        exposures={user_id: exposures} if behaviors else {},
+        sequences={user_id: merge(BehaviorSequence(), elements, length=50, offset=7)},
+        activities={user_id: count(Activity(), at_ms=AT_MS, is_click=False, offset=1)},
+    )
+
+
+def test_the_last_behaviours_stand_on_the_right(sink: FeatureSink) -> None:
+    for user in (a_user("r-long", 7), a_user("r-short", 2)):
+        sink.write(user)
+    users = arrays_of(sink, "r-long", "r-nobody", "r-short")
+    keys = users.sequences.item_keys.tolist()
+    assert keys == [[103, 104, 105, 106], [0, 0, 0, 0], [0, 0, 100, 101]]
+    assert users.sequences.action_codes[2].tolist() == [0, 0, 2, 2]
+    assert users.sequences.occurred_at_ms[2].tolist() == [0, 0, AT_MS, AT_MS + 1]
+    assert users.sequences.values[0].tolist() == [3.0, 4.0, 5.0, 6.0]
+    assert math.isnan(users.sequences.values[2, 2])
+    assert users.activity.impressions[:, 0].tolist() == [1.0, 0.0, 1.0]
+    shown = users.exposures.item_keys.tolist()
+    assert shown == [[204, 205, 206], [0, 0, 0], [0, 200, 201]]
+    assert users.exposures.shown_at_ms[2].tolist() == [0, AT_MS, AT_MS + 1]
+    assert users.statuses == ("ok", "cold_user", "ok")
+
+
+def test_expired_behaviours_are_padding(sink: FeatureSink) -> None:
+    sink.write(a_user("r-old", 3))
+    sequences = arrays_of(sink, "r-old", after_ms=AT_MS).sequences
+    assert sequences.item_keys.tolist() == [[0, 0, 101, 102]]
+    assert sequences.action_codes.tolist() == [[0, 0, 2, 2]]
+    assert sequences.occurred_at_ms.tolist() == [[0, 0, AT_MS + 1, AT_MS + 2]]
+    np.testing.assert_array_equal(sequences.values, [[math.nan, math.nan, 1.0, 2.0]])
+    users = arrays_of(sink, "r-old", after_ms=AT_MS + 2)
+    assert not users.sequences.item_keys.any()
+    assert users.statuses == ("stale_sequence",)
+
+
+def test_a_user_with_impressions_and_no_behaviours_is_known(sink: FeatureSink) -> None:
+    sink.write(Rows(activities=a_user("r-looker", 0).activities))
+    users = arrays_of(sink, "r-looker")
+    assert users.versions == (f"activity={AT_MS * 1000}@1",)
+    assert users.statuses == ("empty_sequence",)
+    assert not users.sequences.item_keys.any()
+
+
+def test_a_user_s_version_has_the_last_event_of_each_row(sink: FeatureSink) -> None:
+    sink.write(a_user("r-version", 2))
+    users = arrays_of(sink, "r-nobody", "r-version")
+    sequence, activity = (AT_MS + 1) * 1000, AT_MS * 1000
+    version = f"sequence={sequence}@7,activity={activity}@1,exposures={sequence}@5"
+    assert users.versions == ("", version)
