@@ -47,7 +47,7 @@ lint: setup ## ruff, mypy --strict, the import rule
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: setup ## run benchmarks/NAME.py: make bench NAME=serving (SAVE=1: keep its result)
+bench: setup ## run a benchmark: make bench NAME=serving (SAVE=1: keep its result)
 	@test -n "$(NAME)" || { $(BIN)/python -m benchmarks; exit 2; }
 	@set -o pipefail; $(BIN)/python -m benchmarks $(NAME) $(ARGS)$(if $(SAVE), | $(BIN)/python -m benchmarks.harness.saved_result $(NAME))
 

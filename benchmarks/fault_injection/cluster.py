@@ -1,7 +1,7 @@
-"""Apache Kafka, Valkey and stream workers as processes that can be killed and frozen.
+"""Runs a broker, Valkey and stream workers as processes that can be killed and frozen.
 
-Each worker is ``srp4ctr stream run``, told by a settings file and its own metrics port. All
-run on this machine, in one folder; start them from the main thread, whose end they notice.
+Each worker is ``srp4ctr stream run`` with a settings file and a metrics port of its own.
+All run on this machine, in one folder; start them from the main thread: they end with it.
 """
 
 import os
@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from srp4ctr import processes
 from srp4ctr.embedded import apache_kafka, broker, ports
@@ -20,7 +19,6 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 
-PARTITIONS = 6
 MAX_WORKERS = 4
 _START_S = 90.0  # Feast's import alone takes some seconds, of every worker at once
 
@@ -30,25 +28,29 @@ class Cluster:
     """A running stack, its addresses and its processes by name."""
 
     folder: Path
+    which: str
+    """The broker: ``kafka`` or ``noida``."""
     kafka: KafkaConfig
     streams: StreamConfig
     features: FeatureConfig
     ports: tuple[int, ...]
-    """Kafka, its controller, Valkey, then one of metrics per worker."""
+    """Of the broker, Kafka's controller, Valkey, then one of metrics per worker."""
     running: dict[str, processes.Running] = field(default_factory=dict)
 
     def start_kafka(self) -> None:
         """Start the broker with the data it had; return when it answers."""
-        self.running["kafka"] = apache_kafka.start(
-            self.folder, self.ports[0], self.ports[1], tied=True
-        )
+        if self.which == "kafka":
+            started = apache_kafka.start(self.folder, *self.ports[:2], tied=True)
+        else:
+            started = broker.start_broker(self.folder, self.ports[0], tied=True)
+        self.running["kafka"] = started
 
     def start_store(self) -> None:
         """Start Valkey with the data it had; return when it answers."""
         started = broker.start_store(self.folder, self.ports[2], tied=True)
         self.running["store"] = started
 
-    def start_worker(self, number: int) -> None:
+    def start_worker(self, number: int) -> processes.Running:
         """Start worker ``number``; return at once."""
         name = f"worker{number}"
         env = {
@@ -57,6 +59,7 @@ class Cluster:
         }
         program = processes.python(name, "-m", "srp4ctr.cli", "stream", "run", env=env)
         self.running[name] = processes.start(program, self.folder, tied=True)
+        return self.running[name]
 
     def wait_ready(self, *numbers: int) -> None:
         """Return when the workers show their metrics; they join their groups then."""
@@ -72,19 +75,19 @@ class Cluster:
         processes.stop(running, self.folder)
 
     def stop(self, name: str) -> None:
-        """End a process with SIGTERM, and wait for it as long as it takes to hand over."""
+        """End a process with SIGTERM, and wait for its shutdown."""
         processes.stop(self.running.pop(name), self.folder, grace_s=30.0)
 
     def freeze(self, name: str) -> None:
-        """Let a process stand still; its connections stay open."""
+        """Stop a process's execution; its connections stay open."""
         os.kill(self.running[name].pid, signal.SIGSTOP)
 
     def thaw(self, name: str) -> None:
-        """Let a frozen process go on as if no time had passed."""
+        """Continue a frozen process as if no time had passed."""
         os.kill(self.running[name].pid, signal.SIGCONT)
 
     def check_alive(self) -> None:
-        """Raise ``ProcessError`` if a process has ended that nobody ended."""
+        """Raise ``ProcessError`` if a process has ended by itself."""
         for running in self.running.values():
             processes.check_alive(running)
 
@@ -97,27 +100,35 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path, streams: StreamConfig) -> Iterator[Cluster]:
-    """Yield Kafka with our topics, Valkey with our views, and no worker yet."""
-    # The ports stay reserved: what is restarted wants its own one back.
+def cluster(
+    folder: Path, streams: StreamConfig, partitions: int, which: str = "kafka"
+) -> Iterator[Cluster]:
+    """Yield a broker with our topics, Valkey with our views, and no worker yet."""
+    # The ports stay reserved: what is restarted needs its own one again.
     with ports.reserved_ports(3 + MAX_WORKERS) as numbers:
-        kafka = KafkaConfig(bootstrap=f"{ports.HOST}:{numbers[0]}", partitions=PARTITIONS)
+        bootstrap = f"{ports.HOST}:{numbers[0]}"
+        kafka = KafkaConfig(bootstrap=bootstrap, partitions=partitions)
         features = FeatureConfig(
             redis=f"{ports.HOST}:{numbers[2]}",
             registry=str(folder / "registry.db"),
             log_dir=str(folder / "events"),
-            partitions=PARTITIONS,
+            partitions=partitions,
         )
         whole = Cluster(
-            folder=folder, kafka=kafka, streams=streams, features=features, ports=numbers
+            folder=folder,
+            which=which,
+            kafka=kafka,
+            streams=streams,
+            features=features,
+            ports=numbers,
         )
         _write_settings(whole)
         try:
             whole.start_store()
-            with ThreadPoolExecutor(1) as aside:  # both take some seconds
-                applied = aside.submit(_apply_views, features)
+            with ThreadPoolExecutor(1) as pool:  # both take some seconds
+                applied = pool.submit(_apply_views, features)
                 whole.start_kafka()
-                ensure_topics(kafka)
+                ensure_topics(whole.kafka)
                 applied.result()
             yield whole
         finally:
@@ -131,22 +142,16 @@ def _apply_views(features: FeatureConfig) -> None:
 
 
 def _write_settings(whole: Cluster) -> None:
-    sections: dict[str, dict[str, Any]] = {
-        "kafka": {"bootstrap": whole.kafka.bootstrap, "partitions": PARTITIONS},
-        "streams": {
-            "label_window_s": whole.streams.label_window_s,
-            "correction_window_s": whole.streams.correction_window_s,
-            "sequence_length": whole.streams.sequence_length,
-        },
-        "features": {
-            "redis": whole.features.redis,
-            "registry": whole.features.registry,
-            "log_dir": whole.features.log_dir,
-        },
-        "embedded": {"data_dir": str(whole.folder)},
+    sections = {
+        "kafka": (whole.kafka, ("bootstrap", "partitions")),
+        "streams": (
+            whole.streams,
+            ("label_window_s", "correction_window_s", "sequence_length"),
+        ),
+        "features": (whole.features, ("redis", "registry", "log_dir")),
     }
-    lines = []
-    for section, values in sections.items():
+    lines = ["[embedded]", f"data_dir = {str(whole.folder)!r}"]
+    for section, (config, names) in sections.items():
         lines.append(f"[{section}]")
-        lines += [f"{name} = {value!r}" for name, value in values.items()]
+        lines += [f"{name} = {getattr(config, name)!r}" for name in names]
     (whole.folder / "settings.toml").write_text("\n".join(lines) + "\n")

@@ -1,4 +1,4 @@
-"""Commits of a group, watched from outside: how long did a partition stand still?"""
+"""Samples a consumer group's commits, and for how long a partition had none."""
 
 import threading
 import time
@@ -26,7 +26,7 @@ class Progress:
     longest_stall_s: float = 0.0
     """Of any partition: without a commit although there was something to commit."""
     members: int = 0
-    """How many share the partitions; 0 while they are being shared out anew."""
+    """How many share the partitions; 0 during a rebalance."""
     _committed: dict[int, int] = field(default_factory=dict)
     _ends: dict[int, int] = field(default_factory=dict)
     _moved_at: dict[int, float] = field(default_factory=dict)
@@ -44,12 +44,12 @@ class Progress:
         return sum(self._committed.values())
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Begin to sample."""
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
     def end(self) -> None:
-        """Stop watching."""
+        """Stop sampling."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
@@ -72,18 +72,17 @@ class Progress:
                     while not self._ended.wait(_EVERY_S):
                         self._sample(admin)
                         self._measure()
-            except (KafkaError, OSError):  # the broker is away: that is a stall, too
+            except (KafkaError, OSError):  # the broker is down: that is a stall, too
                 self.members = 0
                 self._measure()
 
     def _sample(self, admin: Any) -> None:
-        sources = [TopicPartition(self.topic, n) for n in range(self.kafka.partitions)]
-        group = admin.describe_groups([self.group_id])[self.group_id]
-        is_stable = group["group_state"] == "Stable"
-        self.members = len(group["members"]) if is_stable else 0
-        ends = admin.list_partition_offsets(dict.fromkeys(sources, OffsetSpec.LATEST))
-        self._ends = {source.partition: end.offset for source, end in ends.items()}
-        for source, offset in committed_by(admin, self.group_id).items():
+        self.members = members_of(admin, self.group_id)
+        self._ends = {
+            source.partition: end
+            for source, end in _ends(admin, self.kafka.partitions, self.topic).items()
+        }
+        for source, offset in _committed(admin, self.group_id).items():
             if offset > self._committed.get(source.partition, -1):
                 self._committed[source.partition] = offset
                 self._moved_at[source.partition] = time.monotonic()
@@ -112,23 +111,36 @@ def administration(kafka: KafkaConfig) -> Iterator[Any]:
         admin.close()
 
 
-def committed_by(admin: Any, group_id: str) -> dict[TopicPartition, int]:
-    """Return the offsets that ``group_id`` has committed."""
+def members_of(admin: Any, group_id: str) -> int:
+    """Return how many share the partitions; 0 during a rebalance."""
+    group = admin.describe_groups([group_id])[group_id]
+    return len(group["members"]) if group["group_state"] == "Stable" else 0
+
+
+def lag_of(admin: Any, partitions: int, topics_of: Mapping[str, Sequence[str]]) -> int:
+    """Return how many records of their topics the groups have not committed."""
+    lag = 0
+    for group_id, topics in topics_of.items():
+        committed = _committed(admin, group_id)
+        for topic in topics:
+            ends = _ends(admin, partitions, topic)
+            lag += sum(end - committed.get(source, 0) for source, end in ends.items())
+    return lag
+
+
+def behind(kafka: KafkaConfig, topics_of: Mapping[str, Sequence[str]]) -> int:
+    """Return the same by a client of its own."""
+    with administration(kafka) as admin:
+        return lag_of(admin, kafka.partitions, topics_of)
+
+
+def _committed(admin: Any, group_id: str) -> dict[TopicPartition, int]:
     offsets = admin.list_group_offsets([group_id])[group_id]
     return {source: each.offset for source, each in offsets.items()}
 
 
-def behind(kafka: KafkaConfig, topics_of: Mapping[str, Sequence[str]]) -> int:
-    """Return how many records of their topics the groups have not committed."""
-    with administration(kafka) as admin:
-        lag = 0
-        for group_id, topics in topics_of.items():
-            committed = committed_by(admin, group_id)
-            sources = [
-                TopicPartition(topic, number)
-                for topic in topics
-                for number in range(kafka.partitions)
-            ]
-            ends = admin.list_partition_offsets(dict.fromkeys(sources, OffsetSpec.LATEST))
-            lag += sum(ends[each].offset - committed.get(each, 0) for each in sources)
-        return lag
+def _ends(admin: Any, partitions: int, topic: str) -> dict[TopicPartition, int]:
+    """Return where the next record of each partition of ``topic`` will be."""
+    sources = [TopicPartition(topic, number) for number in range(partitions)]
+    ends = admin.list_partition_offsets(dict.fromkeys(sources, OffsetSpec.LATEST))
+    return {source: end.offset for source, end in ends.items()}

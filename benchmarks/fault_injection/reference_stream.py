@@ -1,4 +1,4 @@
-"""What a topic of events must come to: all rows and labels, the slow way.
+"""Computes all rows and labels that a topic of events must lead to, the slow way.
 
 In: valid events with their offsets. Out: what the store and the label topic must hold at
 the end. No batch, no cache, no clock, only definitions: a duplicate is recognised however
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from benchmarks.harness.raw_logs import label_of
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import (
@@ -29,7 +30,7 @@ Identity = tuple[str, str, str]  # user, request, item
 HALF_LIVES_MS = (900_000, 4 * 3_600_000, 24 * 3_600_000, 168 * 3_600_000)
 TOLERANCE = 1e-6  # of a counter, relative
 
-_Deed = Impression | Click | Behavior  # what a user does that can be forgotten
+_Erasable = Impression | Click | Behavior  # what an erasure request erases
 _Value = TypeVar("_Value")
 _Key = TypeVar("_Key")
 
@@ -41,7 +42,7 @@ class Times:
     impressions: list[int] = field(default_factory=list)
     clicks: list[int] = field(default_factory=list)
 
-    def count(self, events: Iterable[_Deed]) -> None:
+    def count(self, events: Iterable[_Erasable]) -> None:
         """Take the impressions and clicks in ``events``."""
         for each in events:
             if isinstance(each, Impression):
@@ -72,31 +73,27 @@ class Outcome:
     """By item key, over all partitions."""
     labels: dict[Identity, ExpectedLabel] = field(default_factory=dict)
     forgotten: set[Identity] = field(default_factory=set)
-    """Shown to a user who then wished to be forgotten: labelled before that, or never."""
+    """Shown to a user before an erasure request: labelled before that, or never."""
 
 
 def outcome(logged: Iterable[LoggedEvent], config: StreamConfig) -> Outcome:
-    """Return what ``logged`` must come to; offsets order the events of one user."""
+    """Return what ``logged`` must lead to; offsets order the events of one user."""
     whole = Outcome()
     events = [each.event for each in sorted(logged, key=lambda each: each.offset)]
     for user, of_user in _grouped(events, lambda each: each.user_id).items():
-        *past_lives, life = _lives(of_user)
-        lived = [each for part in [*past_lives, life] for each in part]
-        whole.sequences[user] = _latest(
-            _unforgotten(lived, of_user), config.sequence_length
-        )
-        distinct = [event for part in [*past_lives, life] for event in _distinct(part)]
-        whole.exposures[user] = _shown(
-            _unforgotten(distinct, of_user), config.exposure_length
-        )
+        *past_lives, life = lives = _lives(of_user)
+        lived = _unforgotten([each for part in lives for each in part], of_user)
+        whole.sequences[user] = _latest(lived, config.sequence_length)
+        distinct = [event for part in lives for event in _distinct(part)]
+        shown = _unforgotten(distinct, of_user)
+        whole.exposures[user] = _shown(shown, config.exposure_length)
         whole.users[user] = Times()
         whole.users[user].count(_distinct(life))
-        for each in [*past_lives, life]:  # an item's counters forget nobody
-            for event in _distinct(each):
-                whole.items.setdefault(item_key(event.item_id), Times()).count([event])
+        for event in distinct:  # an item's counters are not erased
+            whole.items.setdefault(item_key(event.item_id), Times()).count([event])
         for past in past_lives:
-            shown = [each for each in past if isinstance(each, Impression)]
-            whole.forgotten.update(map(identity, shown))
+            erased = [each for each in past if isinstance(each, Impression)]
+            whole.forgotten.update(map(identity, erased))
         whole.labels.update(_labels(life, round(config.label_window_s * 1000)))
     return whole
 
@@ -126,16 +123,8 @@ def is_label(label: ImpressionLabel | None, expected: ExpectedLabel) -> bool:
     """Return whether ``label`` is the one that must hold."""
     if label is None or label.matured_at not in expected.matured_at:
         return False
-    shown = expected.shown
-    return label == ImpressionLabel(
-        request_id=shown.request_id,
-        user_id=shown.user_id,
-        item_id=shown.item_id,
-        position=shown.position,
-        score=shown.score,
-        propensity=shown.propensity,
-        model_version=shown.model_version,
-        impression_at=shown.occurred_at,
+    return label == label_of(
+        expected.shown,
         clicked=expected.revision > 0,
         within_window=expected.revision != 1,
         matured_at=label.matured_at,
@@ -159,16 +148,16 @@ def wrong_labels(labels: Iterable[ImpressionLabel], expected: Outcome) -> set[Id
     return (wrong | unexpected) - expected.forgotten
 
 
-def _lives(events: Iterable[UserEvent]) -> list[list[_Deed]]:
+def _lives(events: Iterable[UserEvent]) -> list[list[_Erasable]]:
     """Part one user's events where the user is forgotten.
 
     What comes only then, but happened before, is dropped.
     """
-    lives: list[list[_Deed]] = [[]]
+    lives: list[list[_Erasable]] = [[]]
     forgotten_ms = 0
     for event in events:
         if isinstance(event, Forget):
-            if event.occurred_at > forgotten_ms:  # otherwise it is told once more
+            if event.occurred_at > forgotten_ms:  # otherwise the request is repeated
                 forgotten_ms = event.occurred_at
                 lives.append([])
         elif event.occurred_at > forgotten_ms:
@@ -176,24 +165,25 @@ def _lives(events: Iterable[UserEvent]) -> list[list[_Deed]]:
     return lives
 
 
-def _unforgotten(lived: Iterable[_Deed], events: Iterable[UserEvent]) -> list[_Deed]:
-    """Return what happened after the last wish, though it came before the wish did.
+def _unforgotten(
+    lived: Iterable[_Erasable], events: Iterable[UserEvent]
+) -> list[_Erasable]:
+    """Return what happened after the last erasure request, though it came before it.
 
-    Sequences and exposures are forgotten by time; counters, which cannot be parted, by
-    order.
+    Sequences and exposures are erased by time; counters, which cannot be split, by order.
     """
-    wishes = [each.occurred_at for each in events if isinstance(each, Forget)]
-    return [each for each in lived if each.occurred_at > max(wishes, default=0)]
+    erased_ms = [each.occurred_at for each in events if isinstance(each, Forget)]
+    return [each for each in lived if each.occurred_at > max(erased_ms, default=0)]
 
 
-def _distinct(life: Sequence[_Deed]) -> list[Impression | Click]:
+def _distinct(life: Sequence[_Erasable]) -> list[Impression | Click]:
     """Return the first impression and the first click of each identity."""
     shown = _grouped((e for e in life if isinstance(e, Impression)), identity)
     clicked = _grouped((e for e in life if isinstance(e, Click)), identity)
     return [*(same[0] for same in shown.values()), *(same[0] for same in clicked.values())]
 
 
-def _labels(life: Sequence[_Deed], window_ms: int) -> dict[Identity, ExpectedLabel]:
+def _labels(life: Sequence[_Erasable], window_ms: int) -> dict[Identity, ExpectedLabel]:
     """Return each impression's label. 2: clicked by the window's end; 1: later; 0: not."""
     labels = {}
     shown = _grouped((e for e in life if isinstance(e, Impression)), identity)
@@ -209,7 +199,7 @@ def _labels(life: Sequence[_Deed], window_ms: int) -> dict[Identity, ExpectedLab
     return labels
 
 
-def _latest(life: Sequence[_Deed], length: int) -> tuple[SequenceElement, ...]:
+def _latest(life: Sequence[_Erasable], length: int) -> tuple[SequenceElement, ...]:
     """Return the last ``length`` distinct behaviours; of equal ones the greatest value."""
     values: dict[tuple[int, int, int], list[float]] = {}
     for each in life:
@@ -228,7 +218,7 @@ def _latest(life: Sequence[_Deed], length: int) -> tuple[SequenceElement, ...]:
     )
 
 
-def _shown(life: Sequence[_Deed], length: int) -> tuple[tuple[int, int], ...]:
+def _shown(life: Sequence[_Erasable], length: int) -> tuple[tuple[int, int], ...]:
     """Return the last ``length`` exposures; an item shown twice at an instant is one."""
     shown = (each for each in life if isinstance(each, Impression))
     exposures = {(each.occurred_at, item_key(each.item_id)) for each in shown}

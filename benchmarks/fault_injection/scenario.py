@@ -1,4 +1,4 @@
-"""Traffic and one fault after another → a verdict, and how long each fault stalled commits.
+"""Injects one fault after another under traffic; returns a verdict and commit stalls.
 
 Every fault begins while all workers share the partitions and traffic goes on, and is over
 when they do so again; the next one waits for that.
@@ -6,7 +6,8 @@ when they do so again; the next one waits for that.
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from benchmarks.fault_injection.cluster import Cluster, cluster
@@ -17,7 +18,7 @@ from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
 from srp4ctr.streams.worker.app import group_ids
 
-WORKERS = 3
+PARTITIONS, WORKERS = 6, 3
 BURST = 4000  # events at once: twice what a worker polls
 _SETTLED_LAG = 400
 _SETTLE_S = 90.0
@@ -79,7 +80,7 @@ class Stage:
     traffic: Traffic
     progress: Progress
     lag: int = 0
-    _next: int = field(default=0)
+    _next: int = 0
 
     def settle(self, workers: int = WORKERS) -> None:
         """Return when ``workers`` share the partitions and have caught up."""
@@ -114,8 +115,7 @@ class Stage:
 
 
 def kill_a_worker(stage: Stage) -> None:
-    """It comes back at once, under the same name."""
-    stage.strike()
+    """It restarts at once, under the same name."""
     name = stage.a_worker()
     stage.cluster.kill(name)
     stage.cluster.start_worker(int(name[-1]))
@@ -130,71 +130,53 @@ def join(stage: Stage) -> None:
 
 
 def terminate(stage: Stage) -> None:
-    """The fourth worker leaves as a deployment would tell it to."""
-    stage.strike()
+    """The fourth worker is shut down as by a deployment."""
     stage.cluster.stop(f"worker{WORKERS}")
 
 
-def restart_the_broker(stage: Stage) -> None:
-    """Kafka ends in good order and comes back with its data."""
-    stage.strike()
-    stage.cluster.stop("kafka")
+def restart_kafka(stage: Stage, end: Callable[[Cluster, str], None]) -> None:
+    """Kafka ends and restarts with its data."""
+    end(stage.cluster, "kafka")
     stage.cluster.start_kafka()
 
 
-def kill_the_broker(stage: Stage) -> None:
-    """Kafka is killed and comes back with its data."""
-    stage.strike()
-    stage.cluster.kill("kafka")
-    stage.cluster.start_kafka()
-
-
-def kill_the_store(stage: Stage) -> None:
-    """What Valkey has acknowledged must still be there."""
-    stage.strike()
+def restart_store(stage: Stage, away_s: float) -> None:
+    """Valkey is killed; what it has acknowledged must still be there after the restart."""
     stage.cluster.kill("store")
-    stage.cluster.start_store()
-
-
-def take_the_store_away(stage: Stage) -> None:
-    """Nothing answers at the store's address for ten seconds."""
-    stage.strike()
-    stage.cluster.kill("store")
-    time.sleep(10)
+    time.sleep(away_s)
     stage.cluster.start_store()
 
 
 def hang_the_store(stage: Stage) -> None:
-    """The store stands still past the client's timeout, then does what it was told."""
-    stage.strike()
+    """The store hangs past the client's timeout, then executes what it was sent."""
     stage.cluster.freeze("store")
     time.sleep(10)
     stage.cluster.thaw("store")
 
 
 def freeze_a_worker(stage: Stage) -> None:
-    """It stands still past its session, others go on for it, and then it goes on, too."""
-    stage.strike()
+    """It hangs past its session, others take over, and then it continues, too."""
     name = stage.a_worker()
     stage.cluster.freeze(name)
-    stage.wait(lambda: stage.progress.members == WORKERS - 1, "hand-over")
+    stage.wait(lambda: stage.progress.members == WORKERS - 1, "a rebalance")
     stage.traffic.burst(BURST)
     time.sleep(2)
     stage.cluster.thaw(name)
 
 
+JOINS = "a worker joins"
 FAULTS: dict[str, Callable[[Stage], None]] = {
     "kill -9 of a worker in mid-batch, and its restart": kill_a_worker,
-    "a worker joins": join,
+    JOINS: join,
     "SIGTERM of a worker in mid-batch": terminate,
-    "the broker restarts": restart_the_broker,
-    "kill -9 of the store under load, and its restart": kill_the_store,
-    "the store is away for 10 s": take_the_store_away,
+    "the broker restarts": partial(restart_kafka, end=Cluster.stop),
+    "kill -9 of the store under load, and its restart": partial(restart_store, away_s=0),
+    "the store is away for 10 s": partial(restart_store, away_s=10),
     "a worker frozen past its session goes on (zombie)": freeze_a_worker,
 }
-MORE_FAULTS = {
+MORE_FAULTS: dict[str, Callable[[Stage], None]] = {
     **FAULTS,
-    "kill -9 of the broker, and its restart": kill_the_broker,
+    "kill -9 of the broker, and its restart": partial(restart_kafka, end=Cluster.kill),
     "the store hangs for 10 s": hang_the_store,
 }
 
@@ -204,7 +186,10 @@ def run(folder: Path, shape: Shape, faults: Iterable[str], say: Say) -> Report:
 
     Raises ``TimeoutError`` or ``ProcessError`` where the workers do not recover.
     """
-    with cluster(folder, _config(shape)) as whole:
+    config = StreamConfig(  # labels mature while a person watches
+        label_window_s=shape.window_s, correction_window_s=900.0, sequence_length=20
+    )
+    with cluster(folder, config, PARTITIONS) as whole:
         for number in range(WORKERS):
             whole.start_worker(number)
         whole.wait_ready(*range(WORKERS))
@@ -231,13 +216,6 @@ def run(folder: Path, shape: Shape, faults: Iterable[str], say: Say) -> Report:
     )
 
 
-def _config(shape: Shape) -> StreamConfig:
-    """Return settings under which labels mature while a person watches."""
-    return StreamConfig(
-        label_window_s=shape.window_s, correction_window_s=900.0, sequence_length=20
-    )
-
-
 def _play(stage: Stage, faults: Iterable[str], say: Say) -> list[Row]:
     stage.settle()
     started, rows = time.monotonic(), []
@@ -245,8 +223,10 @@ def _play(stage: Stage, faults: Iterable[str], say: Say) -> list[Row]:
         stage.progress.take_longest_stall()
         stage.lag, at_s = 0, time.monotonic() - started
         say(fault)
+        if fault != JOINS:
+            stage.strike()
         MORE_FAULTS[fault](stage)
-        stage.settle(WORKERS + 1 if fault == "a worker joins" else WORKERS)
+        stage.settle(WORKERS + (fault == JOINS))
         stall_s = stage.progress.take_longest_stall()
         rows.append(Row(fault=fault, at_s=at_s, lag=stage.lag, stall_s=stall_s))
     return rows

@@ -1,4 +1,4 @@
-"""What is on a topic, and waiting for it."""
+"""Reads what is on a topic, and waits for commits."""
 
 import asyncio
 import time
@@ -23,27 +23,14 @@ async def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
 
 def read_topic(kafka: KafkaConfig, topic: str) -> list[Any]:
     """Return every record of ``topic``."""
-    consumer = KafkaConsumer(**client_arguments(kafka), fetch_max_wait_ms=50)
-    try:
-        sources = [TopicPartition(topic, number) for number in range(kafka.partitions)]
-        wanted = sum(consumer.end_offsets(sources).values())
-        consumer.assign(sources)
-        consumer.seek_to_beginning()
-        records: list[Any] = []
-        while len(records) < wanted:
-            for batch in consumer.poll(timeout_ms=200).values():
-                records += batch
-        return records
-    finally:
-        consumer.close()
+    return read_from(kafka, topic, dict.fromkeys(_sources(kafka, topic), 0))
 
 
 def end_offsets(kafka: KafkaConfig, topic: str) -> dict[TopicPartition, int]:
     """Return where the next record of each partition of ``topic`` will be."""
     consumer = KafkaConsumer(**client_arguments(kafka))
     try:
-        sources = [TopicPartition(topic, number) for number in range(kafka.partitions)]
-        return dict(consumer.end_offsets(sources))
+        return dict(consumer.end_offsets(_sources(kafka, topic)))
     finally:
         consumer.close()
 
@@ -71,12 +58,16 @@ def read_from(
 def progress_of(
     kafka: KafkaConfig, group_id: str, topic: str
 ) -> Iterator[Callable[[], int]]:
-    """Yield a function that says how many records of ``topic`` the group has committed."""
+    """Yield a function that counts the records of ``topic`` that the group committed."""
     consumer = KafkaConsumer(
         **client_arguments(kafka), group_id=group_id, enable_auto_commit=False
     )
-    sources = [TopicPartition(topic, number) for number in range(kafka.partitions)]
+    sources = _sources(kafka, topic)
     try:
         yield lambda: sum(consumer.committed(source) or 0 for source in sources)
     finally:
         consumer.close()
+
+
+def _sources(kafka: KafkaConfig, topic: str) -> list[TopicPartition]:
+    return [TopicPartition(topic, number) for number in range(kafka.partitions)]

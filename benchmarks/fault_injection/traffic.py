@@ -1,4 +1,4 @@
-"""A seed → events and poison on Kafka as they come in real life: late, twice, out of order.
+"""Publishes events and poison as in production: late, twice and out of order.
 
 In: a rate and a seed. Out: records on the broker from a thread of its own, and a list of
 what was published where, which is the truth that the verdict starts from.
@@ -16,13 +16,13 @@ from typing import Any
 
 from kafka import KafkaProducer
 
+from benchmarks.harness.raw_logs import click_on
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import MAX_MESSAGE_BYTES, Reason, encode, event_key
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
     Behavior,
-    Click,
     Event,
     Forget,
     Impression,
@@ -75,7 +75,7 @@ class Traffic:
         self._thread.start()
 
     def burst(self, events: int) -> None:
-        """Publish so many events more, at once: more than a batch takes."""
+        """Publish more events at once: more than a batch takes."""
         self._bursts.put(events)
 
     def end(self) -> None:
@@ -146,7 +146,7 @@ class Visits:
         user = f"u{chance.randrange(self._shape.users)}"
         request = f"r{next(self._number)}"
         happened = self._slate(user, request, now_ms)
-        happened += self._deeds(user, now_ms)
+        happened += self._behaviors(user, now_ms)
         if chance.random() < 0.1:
             happened.append(self._update(now_ms))
         visit = []
@@ -183,15 +183,16 @@ class Visits:
                 continue
             for again in range(1 + (chance.random() < 0.1)):
                 at_ms = now_ms + round(1000 * after_s * window_s) + again
-                events.append(_click_on(shown, at_ms))
+                event_id = f"{shown.event_id}-{at_ms}"
+                events.append(click_on(shown, at_ms, event_id))
         return events
 
-    def _deeds(self, user: str, now_ms: int) -> list[Event]:
-        """Views and ratings, some told only now, some at one instant."""
+    def _behaviors(self, user: str, now_ms: int) -> list[Event]:
+        """Views and ratings, some published late, some at one instant."""
         chance = self._chance
         return [
             Behavior(
-                event_id=f"deed-{next(self._number)}",
+                event_id=f"behavior-{next(self._number)}",
                 user_id=user,
                 item_id=f"i{chance.randrange(self._shape.items)}",
                 action=chance.choice(["view", "rate", "dwell"]),
@@ -219,7 +220,7 @@ class Visits:
 
 
 def a_poison(chance: random.Random, user: str, mark: str, now_ms: int) -> Message:
-    """Return something that is no event, told apart by ``mark``."""
+    """Return something that is no event, identified by ``mark``."""
     click = {
         "type": "click",
         "event_id": mark,
@@ -246,16 +247,6 @@ def a_poison(chance: random.Random, user: str, mark: str, now_ms: int) -> Messag
     ]
     reason, key, value = chance.choice(kinds)
     return Message(topic=BEHAVIOR_EVENTS_TOPIC, key=key, value=value, reason=reason)
-
-
-def _click_on(shown: Impression, at_ms: int) -> Click:
-    return Click(
-        event_id=f"{shown.event_id}-{at_ms}",
-        request_id=shown.request_id,
-        user_id=shown.user_id,
-        item_id=shown.item_id,
-        occurred_at=at_ms,
-    )
 
 
 def _message(event: Event) -> Message:

@@ -1,6 +1,6 @@
-"""What was published, stored, labelled, dead-lettered and logged → what is wrong with it.
+"""Compares what was stored, labelled, dead-lettered and logged with what was published.
 
-In: the acknowledged messages and a cluster at rest. Out: counts that must be zero, and for
+In: the acknowledged messages and an idle cluster. Out: counts that must be zero, and for
 each some names to look for.
 """
 
@@ -101,7 +101,7 @@ def acknowledged(published: Iterable[tuple[Message, Any]]) -> Published:
 
 
 def judge(cluster: Cluster, published: Published) -> Verdict:
-    """Compare everything that ``cluster`` keeps with the oracle."""
+    """Compare everything that ``cluster`` keeps with the reference."""
     expected = reference_stream.outcome(published.events.values(), cluster.streams)
     logged = _logged(cluster)
     return Verdict(
@@ -124,7 +124,7 @@ def _wrong_rows(
     numbers = range(cluster.kafka.partitions)
     keys = [(key, number) for key in expected.items for number in numbers]
     rows = store.read(list(expected.users), keys)
-    nobody, nothing = BehaviorSequence(), Activity()
+    unknown, nothing = BehaviorSequence(), Activity()
     items = {
         key: total([rows.shares.get((key, number), nothing) for number in numbers])
         for key in expected.items
@@ -133,7 +133,7 @@ def _wrong_rows(
         "sequences": [
             user
             for user, elements in expected.sequences.items()
-            if rows.sequences.get(user, nobody).elements != elements
+            if rows.sequences.get(user, unknown).elements != elements
         ],
         "exposures": [
             user

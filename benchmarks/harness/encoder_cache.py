@@ -1,4 +1,4 @@
-"""A pre-trained encoder is trained once, and shared by all runs that begin with it."""
+"""Caches pre-trained encoders: each is trained once, for all runs that begin with it."""
 
 import os
 import time
@@ -11,9 +11,9 @@ from torch import nn
 
 
 def trained_once(module: nn.Module, file: Path, train: Callable[[], object]) -> float:
-    """Have ``module`` trained in place, or take over what ``file`` holds.
+    """Train ``module`` in place, or load what ``file`` holds.
 
-    Returns the CPU seconds of the training, whoever did it. Only what it changed is kept:
+    Returns the CPU seconds of the training, cached or not. Only what it changed is cached:
     the rest stays as it was drawn, and runs may differ in parts that it does not touch.
     """
     own = module.state_dict()

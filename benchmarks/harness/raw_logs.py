@@ -1,6 +1,6 @@
-"""Raw logs for tests, written by the stream's own code."""
+"""Writes raw logs by the stream's own code, and joins labels as it does."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -9,13 +9,14 @@ from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
     LABELS_TOPIC,
+    Click,
     Impression,
     ItemUpdate,
     UserEvent,
 )
 from srp4ctr.streams.raw_log.log_files import OffsetRange, write_range
 from srp4ctr.streams.raw_log.row_schema import row_of
-from srp4ctr.streams.state.label_join import UNCLICKED, ImpressionLabel
+from srp4ctr.streams.state.label_join import UNCLICKED, ImpressionLabel, LabelJoin
 
 
 class _Record(msgspec.Struct, kw_only=True):
@@ -28,6 +29,9 @@ class _Record(msgspec.Struct, kw_only=True):
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
+END_MS = 4_000_000_000_000  # after everything
+_BATCH = 500  # events between two looks at the watermark
+Known = tuple[UserEvent, int]  # an event, and since when it is known
 Published = tuple[UserEvent | ItemUpdate | ImpressionLabel, int]  # and when it was known
 
 
@@ -55,6 +59,35 @@ def write_log(
         )
         write_range(folder, covered, [row for row in rows if row])
     return folder
+
+
+def punctual(events: Iterable[UserEvent]) -> Iterator[Known]:
+    """Yield ``events``, each known as soon as it happens."""
+    return ((event, event.occurred_at) for event in events)
+
+
+def labels_of(
+    events: Iterable[Known], window_ms: int, correction_ms: int, max_kept: int = 250_000
+) -> Iterator[ImpressionLabel]:
+    """Yield the labels of ``events`` (by time) as the stream would publish them."""
+    join = LabelJoin(window_ms, correction_ms, max_kept)
+    for number, (event, known_ms) in enumerate(events):
+        yield from join.add(event, known_ms)
+        if number % _BATCH == 0:
+            yield from join.advance()
+    yield from join.advance(END_MS)
+    assert join.dropped_early == 0
+
+
+def click_on(shown: Impression, at_ms: int, event_id: str) -> Click:
+    """Return a click on ``shown``."""
+    return Click(
+        event_id=event_id,
+        request_id=shown.request_id,
+        user_id=shown.user_id,
+        item_id=shown.item_id,
+        occurred_at=at_ms,
+    )
 
 
 def label_of(shown: Impression, **fields: object) -> ImpressionLabel:

@@ -1,17 +1,11 @@
-"""Jobs: pre-train, tune, and learn and judge an arm; each once, kept as JSON, resumable.
+"""Pre-trains, tunes, trains and evaluates variants; each once, cached as JSON, resumable.
 
-A job's file is named by what it depends on: examples, arm, seed, settings and the code
-that learns. Jobs run in processes of one thread each, and a failed one stops no other.
+A job's file is named by what it depends on: examples, variant, seed, settings and the code
+that trains. Jobs run in processes of one thread each, and a failed one stops no other.
 """
 
 import functools
 import hashlib
-import json
-import multiprocessing
-import time
-import traceback
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,48 +14,42 @@ import numpy as np
 import torch
 
 from benchmarks import FOLDER
-from benchmarks.harness.code_fingerprint import LEARNING_CODE, code_digest
+from benchmarks.harness.code_fingerprint import TRAINING_CODE, code_digest
+from benchmarks.harness.result_cache import cached
 from benchmarks.models.registry import BASELINES
-from benchmarks.quality.clicks.click_examples import Examples, Part, load, name_of
+from benchmarks.quality.clicks.click_examples import Examples, load, name_of
 from benchmarks.quality.clicks.click_pretraining import pretrained, pretraining_digest
-from benchmarks.quality.clicks.click_scores import figures
-from benchmarks.quality.clicks.click_sources import say
+from benchmarks.quality.clicks.click_scores import calibrated_figures, calibration_of
 from benchmarks.quality.clicks.variants import (
-    ARMS,
+    VARIANTS,
     Changes,
-    Lesson,
-    ModelArm,
-    TreeArm,
+    ModelVariant,
+    TrainingTask,
+    TreeVariant,
     tune,
 )
-from srp4ctr.atomic_files import replace_text
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.evaluation.calibration import Calibration, fit_platt
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 
 JOBS_CODE = (
-    *(
-        *LEARNING_CODE,
-        "training/evaluation/calibration.py",
-        "training/evaluation/metrics.py",
-    ),
+    *(*TRAINING_CODE, "training/evaluation/calibration.py"),
+    *("training/evaluation/metrics.py", "benchmarks/harness/runner.py"),
     *("benchmarks/quality/clicks/variants.py", "benchmarks/quality/clicks/click_scores.py"),
-    "benchmarks/harness/runner.py",
 )
-BASELINES_DIR = FOLDER / "models"
+MODELS_DIR = FOLDER / "models"
 RUNS = "runs"
 Result = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One arm, seed and share of the labels on one data set."""
+    """One variant, seed and share of the labels on one data set."""
 
     root: Path
-    """Where all results are kept."""
+    """Where all results are cached."""
     folder: Path
     """Of the examples."""
-    arm: str
+    variant: str
     config: RefreshConfig
     """With the job's seed."""
     chosen: Changes = field(default_factory=dict)
@@ -73,72 +61,62 @@ class Job:
 
     @property
     def file(self) -> Path:
-        """Where its result is kept."""
-        arm = ARMS[self.arm]
-        changes = [arm.config(self.config, {}).model] if isinstance(arm, ModelArm) else []
-        recipe = getattr(arm, "recipe", {})
+        """Where its result is cached."""
+        variant = VARIANTS[self.variant]
+        changes: list[object] = []
+        recipe: Changes = {}
+        if isinstance(variant, ModelVariant):
+            changes = [variant.config(self.config, {}).model]
+            recipe = variant.recipe
         described = repr((asdict(self.config), changes, recipe, self.chosen))
-        told = (self.with_size, self.with_frozen, self.label_share)
+        flags = (self.with_size, self.with_frozen, self.label_share)
         examples = name_of(self.folder)
-        text = f"{examples} {described} {told} {_learning_code(self.arm)}"
+        text = f"{examples} {described} {flags} {_training_code(self.variant)}"
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-        told_apart = self.arm + ("+size" if self.with_size else "")
-        if self.label_share < 1.0:
-            told_apart += f"@{self.label_share:.0%}"
-        name = f"{told_apart}-seed{self.config.seed}-{digest}.json"
+        share = f"@{self.label_share:.0%}" if self.label_share < 1.0 else ""
+        name = f"{self.variant}{self._size}{share}-seed{self.config.seed}-{digest}.json"
         return self.root / RUNS / examples / name
 
     @property
     def tuning_file(self) -> Path:
-        """Where the choice of its grid is kept."""
+        """Where the choice of its grid is cached."""
         return self.file.with_suffix(".tuning.json")
+
+    @property
+    def _size(self) -> str:
+        return "+size" if self.with_size else ""
+
+    def __str__(self) -> str:
+        share = f", {self.label_share:.0%} of the labels" if self.label_share < 1.0 else ""
+        seed = f"seed {self.config.seed}{share}"
+        return f"{self.folder.name}{self._size}: {self.variant}, {seed}"
 
 
 def run(job: Job) -> Result:
     """Return what ``job`` measured, from its file if it ran before."""
-    if job.file.is_file():
-        return _read(job.file)
     torch.set_num_threads(1)
-    examples = _examples(job)
-    learnt = ARMS[job.arm].learn(_lesson(job, examples), job.chosen)
-    shown = examples.calibrate.slates.shown
-    clicked = examples.calibrate.slates.clicked[shown]
-    platt = fit_platt(clicked, learnt.logits(examples.calibrate)[shown])
-    data = load(job.folder).name + ("+size" if job.with_size else "")
-    parts = {data: examples.judge}
-    if job.with_frozen:
-        parts[f"{data} frozen"] = examples.frozen
-    result = {
-        "arm": job.arm,
-        "seed": job.config.seed,
-        "label_share": job.label_share,
-        "chosen": dict(job.chosen),
-        "seconds": dict(learnt.seconds),
-        "flops": {str(n): flops for n, flops in learnt.flops.items()},
-        "figures": {
-            name: _judged(examples, part, learnt.logits, platt)
-            for name, part in parts.items()
-        },
-    }
-    _write(job.file, result)
-    return result
+    found: Result = cached(job.file, lambda: _measured(job))
+    return found
 
 
 def choose(job: Job) -> Result:
-    """Return what of its arm's grid serves the calibrating slates best."""
-    if not job.tuning_file.is_file():
-        torch.set_num_threads(1)
-        chosen, tried = tune(ARMS[job.arm], _lesson(job, _examples(job)))
-        _write(job.tuning_file, {"chosen": dict(chosen), "tried": tried})
-    return _read(job.tuning_file)
+    """Return what of its variant's grid serves the calibrating slates best."""
+
+    def tuned() -> Result:
+        chosen, tried = tune(VARIANTS[job.variant], _task(job))
+        return {"chosen": dict(chosen), "tried": tried}
+
+    torch.set_num_threads(1)
+    found: Result = cached(job.tuning_file, tuned)
+    return found
 
 
 def prepare(job: Job) -> Result:
     """Pre-train the encoder that ``job`` needs, if it is not there yet."""
-    arm = ARMS[job.arm]
-    assert isinstance(arm, ModelArm)
+    variant = VARIANTS[job.variant]
+    assert isinstance(variant, ModelVariant)
     torch.set_num_threads(1)
-    examples, config = load(job.folder), arm.config(job.config, job.chosen)
+    examples, config = load(job.folder), variant.config(job.config, job.chosen)
     torch.manual_seed(config.seed)
     model = SRP4CTR(config.model, examples.sizes).to(job.device)
     return {"seconds": pretrained(model, examples, config, job.root / "pretrained")}
@@ -146,89 +124,68 @@ def prepare(job: Job) -> Result:
 
 def encoder_of(job: Job) -> str | None:
     """Return the digest of the encoder that ``job`` starts from; None: from nothing."""
-    arm = ARMS[job.arm]
-    if not isinstance(arm, ModelArm) or not arm.is_pretrained:
+    variant = VARIANTS[job.variant]
+    if not isinstance(variant, ModelVariant) or not variant.is_pretrained:
         return None
-    return pretraining_digest(load(job.folder).digest, arm.config(job.config, job.chosen))
+    config = variant.config(job.config, job.chosen)
+    return pretraining_digest(load(job.folder).digest, config)
 
 
-def run_all(
-    work: Callable[[Job], Result], jobs: Sequence[Job], workers: int
-) -> list[Result | None]:
-    """Return the result of ``work`` on each of ``jobs``; None where it failed.
-
-    Says on stderr which job is done, and how long the rest will take.
-    """
-    results: list[Result | None] = [None] * len(jobs)
-    began = time.monotonic()
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, max(len(jobs), 1)), mp_context=spawn) as pool:
-        futures = {pool.submit(work, job): number for number, job in enumerate(jobs)}
-        for done, future in enumerate(as_completed(futures), start=1):
-            number = futures[future]
-            name = f"{work.__name__} {_label(jobs[number])}"
-            try:
-                results[number] = future.result()
-            except Exception as error:
-                say(f"FAILED: {name}\n{''.join(traceback.format_exception(error))}")
-            left_s = (time.monotonic() - began) / done * (len(jobs) - done)
-            say(f"{done}/{len(jobs)} {name}; about {left_s / 60:.0f} minutes left")
-    return results
-
-
-def _label(job: Job) -> str:
-    size = "+size" if job.with_size else ""
-    share = f", {job.label_share:.0%} of the labels" if job.label_share < 1.0 else ""
-    return f"{job.folder.name}{size}: {job.arm}, seed {job.config.seed}{share}"
+def _measured(job: Job) -> Result:
+    task = _task(job)
+    examples = task.examples
+    trained = VARIANTS[job.variant].learn(task, job.chosen)
+    calibrating = examples.calibrate
+    platt = calibration_of(
+        calibrating, trained.logits(calibrating)[calibrating.slates.shown]
+    )
+    data = load(job.folder).name + job._size
+    parts = {data: examples.judge}
+    if job.with_frozen:
+        parts[f"{data} frozen"] = examples.frozen
+    return {
+        "arm": job.variant,
+        "seed": job.config.seed,
+        "label_share": job.label_share,
+        "chosen": dict(job.chosen),
+        "seconds": dict(trained.seconds),
+        "flops": {str(n): flops for n, flops in trained.flops.items()},
+        "figures": {
+            name: calibrated_figures(
+                examples, part, trained.logits(part)[part.slates.shown], platt
+            )
+            for name, part in parts.items()
+        },
+    }
 
 
-def _examples(job: Job) -> Examples:
+def _task(job: Job) -> TrainingTask:
     examples = load(job.folder)
     if job.with_size:
         examples = examples.with_size()
     if job.label_share < 1.0:
-        rows = np.random.default_rng(job.config.seed).permutation(len(examples.train))
-        kept = np.sort(rows[: max(int(len(rows) * job.label_share), 1)])
-        examples = replace(examples, train=examples.train.take(kept))
-    return examples
-
-
-def _lesson(job: Job, examples: Examples) -> Lesson:
-    return Lesson(
+        examples = _fewer_labels(examples, job)
+    pretrained_dir = job.root / "pretrained"
+    return TrainingTask(
         examples=examples,
         config=job.config,
-        pretrained_dir=job.root / "pretrained",
+        pretrained_dir=pretrained_dir,
         device=job.device,
     )
 
 
-def _judged(
-    examples: Examples,
-    part: Part,
-    logits: Callable[[Part], Any],
-    platt: Calibration,
-) -> dict[str, float | None]:
-    probabilities = platt.probabilities(logits(part)[part.slates.shown])
-    found = figures(examples, part, probabilities)
-    return {name: v if np.isfinite(v) else None for name, v in found.items()}
+def _fewer_labels(examples: Examples, job: Job) -> Examples:
+    rows = np.random.default_rng(job.config.seed).permutation(len(examples.train))
+    taken = np.sort(rows[: max(int(len(rows) * job.label_share), 1)])
+    return replace(examples, train=examples.train.take(taken))
 
 
 @functools.cache
-def _learning_code(arm: str) -> str:
-    """Return a digest of what ``arm`` learns with; another's baseline is none of it."""
-    own = [*BASELINES_DIR.glob(f"{arm}*.py")]
-    if isinstance(ARMS[arm], TreeArm):
-        own = [BASELINES_DIR / "trees.py"]
-    elif arm in BASELINES:
-        own += [BASELINES_DIR / "inputs.py"]
+def _training_code(variant: str) -> str:
+    """Return a digest of the code that trains ``variant``, without other baselines'."""
+    own = [*MODELS_DIR.glob(f"{variant}*.py")]
+    if isinstance(VARIANTS[variant], TreeVariant):
+        own = [MODELS_DIR / "trees.py"]
+    elif variant in BASELINES:
+        own += [MODELS_DIR / "inputs.py"]
     return code_digest(*JOBS_CODE, *sorted(map(str, own)))
-
-
-def _read(file: Path) -> Result:
-    found: Result = json.loads(file.read_text())
-    return found
-
-
-def _write(file: Path, result: Result) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(file, json.dumps(result, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""What a benchmark printed → its file in ``results/``, with date, hardware and commit.
+"""Saves what a benchmark printed in ``results/``, with date, hardware and commit.
 
     make bench NAME=folding SAVE=1
 
@@ -10,11 +10,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from benchmarks import FOLDER
-from benchmarks.quality.clicks.click_report import RESULTS
+from benchmarks import FOLDER, RESULTS
 from srp4ctr.atomic_files import replace_text
 
 SEVERAL_RUNS = ("click_quality", "own_model", "peer_din", "pretraining", "serving")
@@ -52,6 +53,23 @@ def save(name: str, printed: list[str], results: Path) -> Path:
     file = results / f"{name}.json"
     replace_text(file, json.dumps(found | circumstances(), indent=1) + "\n")
     return file
+
+
+def merge_rows(rows: Sequence[Mapping[str, Any]], file: Path, key: Sequence[str]) -> None:
+    """Merge ``rows`` into ``file`` in the place of those with the same ``key`` fields."""
+
+    def case(row: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(row[name] for name in key)
+
+    before = json.loads(file.read_text())["rows"] if file.is_file() else []
+    new = {case(row) for row in rows}
+    merged = sorted([*(row for row in before if case(row) not in new), *rows], key=_data)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(file, json.dumps({"rows": merged}, indent=1) + "\n")
+
+
+def _data(row: Mapping[str, Any]) -> str:
+    return str(row["data"])
 
 
 def circumstances() -> dict[str, str]:

@@ -1,1 +1,1 @@
-"""What SRP4CTR is compared with, a model a file; ``registry.py`` lists those of clicks."""
+"""What SRP4CTR is compared with, a model per file; ``registry.py`` lists them."""

@@ -2,8 +2,8 @@
 
 Each candidate joins the history as its last token, and its own state after one block,
 which its authors found best, is what the head reads. As published the states of the whole
-history are read beside it, anew for each candidate; here nothing else of the block is
-computed, and the history's keys and values once a request: BST at its cheapest.
+history are read as well, again for each candidate; here nothing else of the block is
+computed, and the history's keys and values once per request: BST at its cheapest.
 
 Shapes: B requests, L history, N candidates, H heads, D width.
 """

@@ -16,7 +16,7 @@ from srp4ctr.training.model.embeddings import TableSizes
 
 
 class DIN(Baseline):
-    """The sum of the history's tokens, weighted anew for each candidate."""
+    """The sum of the history's tokens, weighted again for each candidate."""
 
     def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
         super().__init__(config, sizes, reading_width=config.width)
@@ -31,7 +31,7 @@ class DIN(Baseline):
         """Return the weighted sums (B, N, D).
 
         A linear layer over [h ; c ; h - c ; h * c] is one over h, one over c and one over
-        the product: the first is the user's alone, made once for all candidates.
+        the product: the first is only the user's, computed once for all candidates.
         """
         history = self.history_tokens(tensors)  # (B, L, D)
         candidates = self.candidate_tokens(tensors)  # (B, N, D)

@@ -1,6 +1,6 @@
 """Click models of your own, given SRP4CTR's vectors: LightGBM and DCNv2.
 
-In: slates whose tensors have, beside the schema's, what serving gave to each request. Out:
+In: slates whose tensors have, besides the schema's, what serving gave to each request. Out:
 a scorer of slates. Both see the columns that the baselines see.
 """
 

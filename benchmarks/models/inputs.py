@@ -1,7 +1,7 @@
-"""What every deep baseline shares with SRP4CTR: tokens, counters, context and the head.
+"""Defines what deep baselines share with SRP4CTR: tokens, counters, context, the head.
 
 A baseline adds its own reading of the history, and nothing else, so that a difference
-between two arms is a difference between two ways to read a history.
+between two variants is a difference between two ways to read a history.
 
 Shapes: B requests, L history, N candidates, D width, V the history reading's width.
 """
@@ -21,7 +21,7 @@ from srp4ctr.training.model.numeric_embedding import NumericFeatures
 class Baseline(ClickModel):
     """DCNv2 over counters, ids, attributes and context: crosses and an MLP.
 
-    Those who inherit add a reading of the history.
+    Subclasses add a reading of the history.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ from benchmarks.quality.clicks.click_examples import Part
 from srp4ctr.features.tensors import transforms
 
 MAX_ROUNDS, PATIENCE = 1000, 50
-# Untuned but for what the arm's grid names: what one would begin with.
+# Untuned but for what the variant's grid names: what one would begin with.
 PARAMETERS: Mapping[str, Any] = {
     "objective": "binary",
     "learning_rate": 0.05,
@@ -34,7 +34,7 @@ _Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """How slates become a table; learnt from the training slates' contexts."""
+    """How slates become a table; from the training slates' contexts."""
 
     contexts: Mapping[str, Mapping[str, float]]
     """Of each context field its values' numbers, or none where all are numbers."""
@@ -55,8 +55,8 @@ class Columns:
         columns += [slates.tensors["candidate_features"][shown]]
         if self.with_items:
             columns += [slates.tensors["candidate_item_rows"][shown][:, None]]
-        told = [self._context(text) for text in part.contexts]
-        columns += [np.array(told, dtype=np.float32).reshape(len(part), -1)[request]]
+        fields = [self._context(text) for text in part.contexts]
+        columns += [np.array(fields, dtype=np.float32).reshape(len(part), -1)[request]]
         return np.concatenate(columns, axis=1).astype(np.float32)
 
     def _context(self, text: str) -> list[float]:
@@ -67,7 +67,7 @@ class Columns:
 
 
 def columns_of(part: Part, with_items: bool) -> Columns:
-    """Return the columns that ``part`` has; a field of numbers alone stays a number."""
+    """Return the columns that ``part`` has; a field of only numbers stays a number."""
     values: dict[str, set[str]] = {}
     for text in set(part.contexts.tolist()):
         for name, value in transforms.parse_context(text).items():

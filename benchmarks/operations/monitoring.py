@@ -1,9 +1,9 @@
 """Claim: the monitor's figures are true, and the right alert fires for the right version.
 
 Real slates and clicks of EB-NeRD's validation week, by turns of users from three versions
-that rank by what was clicked before: ``v1`` serves; ``v2`` promises half as much again;
+that rank by what was clicked before: ``v1`` serves; ``v2`` over-predicts by 50 %;
 ``v3`` costs ten times as much. A slate's probabilities add up to one, as its clicks do, so
-that v1 and v3 are honest. The monitor itself folds the labels, as the stream's own join
+that v1 and v3 are calibrated. The monitor itself counts the labels, as the stream's join
 makes them, and reads a page of Triton's form, whose costs are made up; its figures of each
 minute go through the project's rules in Prometheus' own engine (``promtool test rules``),
 unchanged.
@@ -26,10 +26,10 @@ import msgspec
 import numpy as np
 import psutil
 
-from benchmarks import FOLDER
+from benchmarks import parser_of, say
 from benchmarks.operations.monitoring_alerts import Fired, fired
 from benchmarks.operations.monitoring_page import TritonPage, shown
-from benchmarks.quality.clicks.click_sources import of_ebnerd, say
+from benchmarks.quality.clicks.click_sources import of_ebnerd
 from srp4ctr.monitoring.collector.exporter import Monitor, MonitorSources
 from srp4ctr.monitoring.collector.label_reader import LabelBatch, ReceivedLabel
 from srp4ctr.monitoring.config import MonitorConfig
@@ -39,31 +39,32 @@ from srp4ctr.streams.events.schema import Click, Impression, UserEvent, item_key
 from srp4ctr.streams.state.label_join import ImpressionLabel, LabelJoin
 from srp4ctr.training.evaluation import metrics
 
-HONEST, BOASTER, SPENDER = "v1", "v2", "v3"
-BOASTS = 1.5
+CALIBRATED, OVER_PREDICTING, COSTLY = "v1", "v2", "v3"
+OVER_PREDICTION = 1.5
 LABELS = 20_000  # matured, of all three together
 LABEL_WINDOW_S = 1800.0
 WINDOW_S = 24 * 3600.0  # a smaller site's: an hour has 1,800 impressions
 MINUTE_MS = 60_000
 OVERHEAD_LABELS = 1_000_000
-RESULTS = FOLDER / "results" / "monitoring.json"
 # The alert that each fault deserves, by version.
-DESERVED = {
-    ("Srp4ctrCalibrationIsOff", BOASTER),
-    ("Srp4ctrVersionIsDear", SPENDER),
-}
+DESERVED = {("Srp4ctrCalibrationIsOff", OVER_PREDICTING), ("Srp4ctrVersionIsDear", COSTLY)}
 
 
 def main() -> None:
     """Print a table, then one JSON object."""
-    asked = _arguments()
-    labels = list(_labels(asked.labels))
+    parser = parser_of(__doc__)
+    add = parser.add_argument
+    add("--labels", type=int, default=LABELS)
+    add("--overhead", type=int, default=OVERHEAD_LABELS)
+    add("--quick", action="store_true", help=argparse.SUPPRESS)  # wrote no result file
+    options = parser.parse_args()
+    labels = list(_labels(options.labels))
     hours = (labels[-1].matured_at - labels[0].matured_at) / 3.6e6
     clicks = sum(each.clicked for each in labels)
     say(f"{len(labels):,} labels, {clicks:,} clicks, {hours:.1f} hours")
     with tempfile.TemporaryDirectory(prefix="srp4ctr-monitoring-") as folder:
         replayed = _replay(labels, Path(folder))
-        overhead = _overhead(labels, asked.overhead, Path(folder))
+        overhead = _overhead(labels, options.overhead, Path(folder))
     errors = _errors(labels, replayed.qualities)
     found = fired(replayed.series)
     for each in found:
@@ -77,8 +78,6 @@ def main() -> None:
         **overhead,
     }
     print(_table(replayed.qualities, found))
-    if not asked.quick:
-        RESULTS.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report))
 
 
@@ -87,7 +86,7 @@ class Replayed:
     """What the monitor showed while the labels came."""
 
     series: dict[str, list[float | None]]
-    """By name and labels as Prometheus writes them, a value a minute."""
+    """By name and labels as Prometheus writes them, a value per minute."""
     qualities: tuple[ModelQuality, ...]
 
 
@@ -122,9 +121,11 @@ def _ranked(events: Sequence[UserEvent], since_ms: int) -> Iterator[UserEvent]:
 
 
 def _slate(shown: Sequence[Impression], clicked: dict[str, int]) -> Iterator[Impression]:
-    version = (HONEST, BOASTER, SPENDER)[item_key(shown[0].user_id) % 3]
+    version = (CALIBRATED, OVER_PREDICTING, COSTLY)[item_key(shown[0].user_id) % 3]
     weights = np.array([clicked[each.item_id] + 1.0 for each in shown])
-    scores = weights / weights.sum() * (BOASTS if version == BOASTER else 1.0)
+    scores = (
+        weights / weights.sum() * (OVER_PREDICTION if version == OVER_PREDICTING else 1.0)
+    )
     for position, place in enumerate(np.argsort(-weights, kind="stable")):
         yield msgspec.structs.replace(
             shown[place],
@@ -151,7 +152,7 @@ def _followed(
     for label in labels:
         minutes[(label.matured_at - began_ms) // MINUTE_MS].append(label)
     for minute in range(max(minutes) + 1):
-        _fold(monitor, minutes[minute])
+        _add_labels(monitor, minutes[minute])
         page.count(minutes[minute])
         monitor.poll_triton()
         monitor.show()
@@ -163,7 +164,7 @@ def _followed(
     return Replayed(series=series, qualities=monitor.qualities())
 
 
-def _fold(monitor: Monitor, labels: Sequence[ImpressionLabel]) -> None:
+def _add_labels(monitor: Monitor, labels: Sequence[ImpressionLabel]) -> None:
     received = tuple(
         ReceivedLabel(label=each, partition=0, published_ms=each.matured_at)
         for each in labels
@@ -173,7 +174,7 @@ def _fold(monitor: Monitor, labels: Sequence[ImpressionLabel]) -> None:
 
 def _monitor(folder: Path, triton_url: str) -> Monitor:
     """Return a monitor of that page, with its files in ``folder``; ``v1`` serves."""
-    (folder / "serving.json").write_text(json.dumps({"serving": HONEST}))
+    (folder / "serving.json").write_text(json.dumps({"serving": CALIBRATED}))
     sources = MonitorSources(
         kafka=KafkaConfig(),
         triton_metrics_url=triton_url,
@@ -237,7 +238,7 @@ def _overhead(
             for each in labels
         ]
         began = time.process_time()
-        _fold(monitor, renamed)
+        _add_labels(monitor, renamed)
         seconds += time.process_time() - began
         folded += len(renamed)
     began = time.process_time()
@@ -262,17 +263,6 @@ def _table(qualities: Sequence[ModelQuality], found: Sequence[Fired]) -> str:
             f"{each.normalized_entropy:>7.3f}  {', '.join(own) or '-'}"
         )
     return "\n".join(lines)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--labels", type=int, default=LABELS)
-    add("--overhead", type=int, default=OVERHEAD_LABELS)
-    add("--quick", action="store_true", help="write no results")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Series of a replay → the alerts that the project's rules would have raised.
 
-Prometheus' own engine says so: ``promtool test rules`` is given the series and told that no
-alert fires, and tells of each that does.
+Prometheus' own engine computes them: ``promtool test rules`` is given the series and
+expects that no alert fires; it reports each that does.
 """
 
 import re
@@ -35,7 +35,7 @@ class Fired:
 
 
 def fired(series: Mapping[str, Sequence[float | None]]) -> list[Fired]:
-    """Return the alerts of ``series``, a value a minute; None: nothing was shown.
+    """Return the alerts of ``series``, a value per minute; None: nothing was shown.
 
     Raises ``ValueError`` where promtool is missing.
     """

@@ -1,7 +1,7 @@
 """Labels → the metrics page that Triton would show after their requests.
 
-What each version's request takes is fixed here: the benchmark asks what the monitor and the
-rules make of such a page, not what serving costs.
+What each version's request takes is fixed here: the benchmark checks what the monitor and
+the rules make of such a page, not what serving costs.
 """
 
 import http.server

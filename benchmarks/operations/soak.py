@@ -1,7 +1,7 @@
 """Claim: the whole stack, half loaded, loses nothing in an hour of faults, nor grows.
 
 Broker, store, two stream workers, Triton, the monitor; visitors, whose histories are full,
-ask for rankings and publish what they then do. First they come as fast as they are served:
+request rankings and publish what they then do. First they come as fast as they are served:
 that is what the machine can do with all of it. Then half as many come, while in turn a
 worker, a serving process, the store and the monitor are killed, Kafka is stopped and
 started, bundles are promoted and rolled back. At the end what is kept is compared with what
@@ -23,7 +23,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from benchmarks import FOLDER
+from benchmarks import parser_of
 from benchmarks.fault_injection.progress import behind
 from benchmarks.operations.soak_figures import Growth, Kept, Memory, kept
 from benchmarks.operations.soak_stack import SERVING_KILLED, Soaked, soaked
@@ -37,44 +37,41 @@ from benchmarks.operations.soak_traffic import (
 from srp4ctr.embedded import apache_kafka
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
 
-RESULTS = FOLDER / "results" / "soak.json"
 NOTES, PROGRESS = "visits", "progress.jsonl"
 CALIBRATION, SOAK = "c", "s"
-ENDED = "a worker ended of itself"
+ENDED = "a worker ended of itself"  # published in results
 _SAMPLE_EVERY_S, _SAY_EVERY_S, _AT_REST_S = 10.0, 60.0, 300.0
 Row = dict[str, Any]
 
 
 def main() -> None:
     """Print a table, then one JSON object."""
-    asked = _arguments()
-    if asked.read:
-        print(json.dumps(_requests(read_notes(asked.read / NOTES, SOAK))))
+    options = _arguments()
+    if options.read:
+        print(json.dumps(_requests(read_notes(options.read / NOTES, SOAK))))
         return
-    if asked.broker == "kafka" and (missing := apache_kafka.missing_tools()):
+    if options.broker == "kafka" and (missing := apache_kafka.missing_tools()):
         sys.exit(f"Apache Kafka needs {', '.join(missing)}; --broker noida needs nothing")
-    workers = 2 if asked.broker == "kafka" else 1  # the embedded broker serves one
+    workers = 2 if options.broker == "kafka" else 1  # the embedded broker serves one
     with tempfile.TemporaryDirectory() as name:
-        folder = (asked.keep or Path(name)).resolve()
-        with soaked(folder / "data", asked.broker, workers) as stack:
-            figures = soak(stack, folder, asked)
-    if asked.hours >= 1.0:
-        RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
+        folder = (options.keep or Path(name)).resolve()
+        with soaked(folder / "data", options.broker, workers) as stack:
+            figures = soak(stack, folder, options)
     print(json.dumps(figures))
 
 
-def soak(stack: Soaked, folder: Path, asked: argparse.Namespace) -> Row:
+def soak(stack: Soaked, folder: Path, options: argparse.Namespace) -> Row:
     """Measure what the stack can do, then run it at half of that; return the figures."""
     visitors = Visitors(stack.triton.grpc, stack.settings.kafka, folder / NOTES)
     _wait_until_folded(stack)
-    best_per_s = _best(stack, visitors, asked.calibrate_s)
+    best_per_s = _best(stack, visitors, options.calibrate_s)
     _say(f"{best_per_s:.1f} visits a second at best: now half of that")
-    seconds = asked.hours * 3600.0
-    memory = Memory(stack.folder, min(asked.warm_up_s, seconds / 4))
+    seconds = options.hours * 3600.0
+    memory = Memory(stack.folder, min(options.warm_up_s, seconds / 4))
     visitors.start(SOAK, best_per_s / 2)
     began, began_at_s = time.monotonic(), time.time()
     try:
-        struck = _run(stack, visitors, memory, asked)
+        struck = _run(stack, visitors, memory, options)
     finally:
         visitors.stop()
     lasted_s = time.monotonic() - began
@@ -92,7 +89,7 @@ def soak(stack: Soaked, folder: Path, asked: argparse.Namespace) -> Row:
         "broker": stack.which,
         "best_visits_per_s": round(best_per_s, 1),
         "visits_per_s": round(seen.requests / lasted_s, 1),
-        **_deaths(struck, stack.serving_deaths()),
+        **_crashes(struck, stack.serving_crashes()),
         "logged_twice": found.logged_twice,
         "unlabelled": found.impressions - found.labelled,
         "rows_compared": found.rows,
@@ -104,8 +101,8 @@ def soak(stack: Soaked, folder: Path, asked: argparse.Namespace) -> Row:
     }
 
 
-def _deaths(struck: Sequence[Row], serving: int) -> Row:
-    """Return how many faults there were, and what died of itself beside them."""
+def _crashes(struck: Sequence[Row], serving: int) -> Row:
+    """Return how many faults there were, and what crashed without one."""
     done = Counter(row["fault"] for row in struck)
     return {
         "faults": done.total() - done[ENDED],
@@ -115,7 +112,7 @@ def _deaths(struck: Sequence[Row], serving: int) -> Row:
 
 
 def _best(stack: Soaked, visitors: Visitors, seconds: float) -> float:
-    """Return the visits a second that are served *and* folded: it waits for the workers."""
+    """Return the visits per second that are served *and* processed by the workers."""
     _say(f"as fast as it goes, {seconds:.0f} s")
     visitors.start(CALIBRATION, None)
     began = time.monotonic()
@@ -126,13 +123,13 @@ def _best(stack: Soaked, visitors: Visitors, seconds: float) -> float:
 
 
 def _run(
-    stack: Soaked, visitors: Visitors, memory: Memory, asked: argparse.Namespace
+    stack: Soaked, visitors: Visitors, memory: Memory, options: argparse.Namespace
 ) -> list[Row]:
     """Strike with one fault after another until the time is over; return what was done."""
     began = time.monotonic()
     turns, struck = cycle(stack.faults().items()), list[Row]()
-    ends = began + asked.hours * 3600.0
-    next_fault, next_word = began + asked.fault_every_s, began + _SAY_EVERY_S
+    ends = began + options.hours * 3600.0
+    next_fault, next_word = began + options.fault_every_s, began + _SAY_EVERY_S
     with (stack.folder.parent / PROGRESS).open("a") as progress:
         while (now := time.monotonic()) < ends:
             visitors.check_alive()
@@ -148,7 +145,7 @@ def _run(
                 took_s = round(time.monotonic() - now, 1)
                 struck.append({"fault": name, "at_s": round(now - began), "took_s": took_s})
                 _say(f"{(now - began) / 60:.1f} min: {name}, {took_s} s until it was over")
-                next_fault = time.monotonic() + asked.fault_every_s
+                next_fault = time.monotonic() + options.fault_every_s
             if now >= next_word:
                 line = _requests(visitors.seen(SOAK)) | {"minutes": (now - began) / 60}
                 progress.write(json.dumps(line) + "\n")
@@ -213,11 +210,9 @@ def _say(what: str) -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
-    add("--hours", type=float, default=1.0, help="less than one leaves no result")
+    add("--hours", type=float, default=1.0)
     add("--minutes", type=float, help="instead of hours")
     add("--broker", choices=("kafka", "noida"), default="kafka")
     add("--fault-every-s", type=float, default=180.0)
@@ -225,10 +220,10 @@ def _arguments() -> argparse.Namespace:
     add("--warm-up-s", type=float, default=300.0, help="of a process, for its memory")
     add("--keep", type=Path, help="a folder for data, logs and notes")
     add("--read", type=Path, help="say how far the run in this folder is, and end")
-    asked = parser.parse_args()
-    if asked.minutes:
-        asked.hours = asked.minutes / 60.0
-    return asked
+    options = parser.parse_args()
+    if options.minutes:
+        options.hours = options.minutes / 60.0
+    return options
 
 
 if __name__ == "__main__":

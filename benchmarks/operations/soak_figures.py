@@ -1,4 +1,4 @@
-"""A running stack → memory by process; one at rest → what it kept of what was sent."""
+"""Measures memory by process of a running stack, and what an idle one has kept."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

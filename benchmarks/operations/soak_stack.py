@@ -1,4 +1,4 @@
-"""The whole local stack, its processes by name, and what is done to them meanwhile."""
+"""Runs the whole local stack, and injects faults into its processes."""
 
 import json
 import os
@@ -19,7 +19,8 @@ from benchmarks.serving.serving_stack import fresh_bundle
 from srp4ctr import processes
 from srp4ctr.embedded import apache_kafka, broker, ports, stack
 from srp4ctr.features.bundles import bundle
-from srp4ctr.settings import PREFIX, Settings, load
+from srp4ctr.setting_names import PREFIX
+from srp4ctr.settings import Settings, load
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.triton_repo.config import TritonConfig
@@ -52,7 +53,7 @@ class Soaked:
 
     @property
     def triton(self) -> TritonConfig:
-        """As ``promotion_faults`` asks for it."""
+        """As ``promotion_faults`` needs it."""
         return self.settings.triton
 
     @property
@@ -66,7 +67,7 @@ class Soaked:
         return found
 
     def check_alive(self) -> None:
-        """Raise ``RuntimeError`` if a part has ended that nobody ended."""
+        """Raise ``RuntimeError`` if a part has ended by itself."""
         names = {each.name for each in processes.find(self.folder)}
         parts = {"store", "triton", "watch", "monitor"}
         if gone := sorted(parts - names):
@@ -88,12 +89,12 @@ class Soaked:
             self.start_worker(number)
         return len(ended)
 
-    def serving_deaths(self) -> int:
-        """Return how often Triton's watch found that a process had died."""
+    def serving_crashes(self) -> int:
+        """Return how often Triton's watchdog found that a process had crashed."""
         return (self.folder / "logs" / "watch.log").read_text().count("has died")
 
     def faults(self) -> Mapping[str, Callable[[], None]]:
-        """Return what is done in turn; the disposable broker is left alone."""
+        """Return what is done in turn; the disposable broker is not stopped."""
         made: dict[str, Callable[[], None]] = {
             "a worker killed": self.kill_worker,
             "a bundle promoted": self.promote,
@@ -143,7 +144,7 @@ class Soaked:
         self.command("model", "promote", folder.name)
 
     def command(self, *words: str) -> None:
-        """Type ``srp4ctr WORDS``; raises ``RuntimeError`` with what it said."""
+        """Type ``srp4ctr WORDS``; raises ``RuntimeError`` with its output."""
         program = [sys.executable, "-m", "srp4ctr.cli", *words]
         done = subprocess.run(program, capture_output=True, text=True, check=False)
         if done.returncode:

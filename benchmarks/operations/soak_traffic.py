@@ -1,4 +1,4 @@
-"""Visitors: each asks for a ranking, is shown its top, clicks now and then, does more.
+"""Simulates visitors: each requests a ranking, is shown its top, sometimes clicks.
 
 What was published and how the requests went is written down every few seconds, one JSON
 line a time and visitor, so that a run that was cut short can still be read.
@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.harness.raw_logs import click_on
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig
-from srp4ctr.streams.events.schema import Behavior, Click, Event, ItemUpdate
+from srp4ctr.streams.events.schema import Behavior, Event, ItemUpdate
 from srp4ctr.triton_repo.serving.messages import Ranking
 
 VISITORS, USERS = 2, 2_000
@@ -44,7 +45,7 @@ class Seen:
     impressions: int
     latencies_ms: tuple[float, ...]
     errors: Mapping[str, int]
-    """What the failed requests said, and how many did."""
+    """The errors of failed requests, and how many of each."""
 
 
 class Visitors:
@@ -86,7 +87,7 @@ class Visitors:
     def check_alive(self) -> None:
         """Raise ``RuntimeError`` if a visitor has ended."""
         if not all(process.is_alive() for process in self._processes):
-            raise RuntimeError("a visitor has ended: what it said is above")
+            raise RuntimeError("a visitor has ended: its error is above")
 
     def seen(self, name: str = "") -> Seen:
         """Return what is written down so far of the start ``name``; "" of all."""
@@ -203,7 +204,7 @@ class _Book:
         self.errors: list[str] = []
 
     def write(self, file: Any) -> None:
-        """Write a line and begin anew."""
+        """Write a line and clear the book."""
         line = (
             {"at_s": time.time()}
             | vars(self)
@@ -219,15 +220,15 @@ def _one_visit(
 ) -> list[Event]:
     """Ask for a ranking; return the events of what then happened."""
     user, now_ms = f"user-{chance.randrange(USERS)}", time.time_ns() // 1_000_000
-    events: list[Event] = list(_deeds(user, name, now_ms, chance))
+    events: list[Event] = list(_behaviors(user, name, now_ms, chance))
     items = [f"item-{each}" for each in chance.sample(range(ITEMS), CANDIDATES)]
-    asked = time.monotonic()
+    began = time.monotonic()
     try:
         ranking = client.rank(user, items, request_id=name, deadline_s=DEADLINE_S)
     except (ConnectionError, ValueError) as error:  # a person would see a default page
         book.errors.append(str(error))
     else:
-        book.latencies_ms.append(round(1000.0 * (time.monotonic() - asked), 2))
+        book.latencies_ms.append(round(1000.0 * (time.monotonic() - began), 2))
         shown = _shown(ranking, name, now_ms, chance)
         book.impressions += SHOWN
         events += shown
@@ -239,20 +240,16 @@ def _shown(ranking: Ranking, name: str, now_ms: int, chance: random.Random) -> l
     top = ranking.to_show()[:SHOWN]
     shown = ranking.impressions(name, now_ms, top)
     clicks = [
-        Click(
-            event_id=f"c-{name}-{each.position}",
-            request_id=name,
-            user_id=each.user_id,
-            item_id=each.item_id,
-            occurred_at=now_ms + 1,
-        )
+        click_on(each, now_ms + 1, f"c-{name}-{each.position}")
         for each in shown
         if chance.random() < CLICK_RATE
     ]
     return [*shown, *clicks]
 
 
-def _deeds(user: str, name: str, now_ms: int, chance: random.Random) -> Iterator[Behavior]:
+def _behaviors(
+    user: str, name: str, now_ms: int, chance: random.Random
+) -> Iterator[Behavior]:
     for number in range(BEHAVIORS):
         yield Behavior(
             event_id=f"b-{name}-{number}",

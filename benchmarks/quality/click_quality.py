@@ -1,23 +1,25 @@
 """Question: on real clicks, does SRP4CTR rank as well as the usual models, for less?
 
-Every arm learns from the same slates, cut point in time from a log, by the product's own
-fine-tuning; it is calibrated on newer ones and judged on the newest. Features and
+Every variant learns from the same slates, cut point in time from a log, by the product's
+own fine-tuning; it is calibrated on newer ones and judged on the newest. Features and
 sequences move with the stream while the model stays; rows called *frozen* are of features
-that stand still from the boundary on, as an offline table's would. EB-NeRD's slates all
-hold a click, so that their size alone tells much: rows called *+size* are of arms that all
-know it.
+that do not change from the boundary on, as in an offline table. EB-NeRD's slates all
+hold a click, so that their size says much: rows called *+size* are of variants that know
+it.
 
     SRP4CTR_DATA=../shared/data python -m benchmarks click_quality --data ebnerd --quick
-    python -m benchmarks click_quality --events mine.jsonl --name mine --arms srp4ctr,din
+    python -m benchmarks click_quality --events mine.jsonl --variants srp4ctr,din
 """
 
 import argparse
 import ast
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from benchmarks import RESULTS, parser_of, say
+from benchmarks.harness.pool import run_all
 from benchmarks.harness.result_cache import keep, restore
 from benchmarks.harness.runner import (
     RUNS,
@@ -27,130 +29,113 @@ from benchmarks.harness.runner import (
     encoder_of,
     prepare,
     run,
-    run_all,
 )
+from benchmarks.harness.saved_result import merge_rows
 from benchmarks.quality.clicks import click_report
 from benchmarks.quality.clicks.click_cutting import examples_of
-from benchmarks.quality.clicks.click_sources import read, say
-from benchmarks.quality.clicks.variants import ARMS, Changes
+from benchmarks.quality.clicks.click_sources import read
+from benchmarks.quality.clicks.variants import VARIANTS, Changes
 from srp4ctr.training.config import RefreshConfig
 
 ROOT = Path(".data/benchmarks/click_quality")
 QUICK_EVENTS = 60_000
 QUICK_SEEDS = 1
 SIZES = {"unknown": (False,), "known": (True,), "both": (False, True)}
-RESULTS = click_report.RESULTS / "click_quality.json"
-SEEDS = "click_quality.seeds.jsonl"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What was asked for on the command line."""
-
-    root: Path
-    config: RefreshConfig
-    arms: tuple[str, ...]
-    seeds: int | None
-    shares: tuple[float, ...]
-    workers: int
-    device: str
-    tunes: bool
-    is_quick: bool
-    sizes: tuple[bool, ...] | None
-    """Whether arms know the slate's size; None: both, where all slates hold a click."""
-    with_frozen: bool | None
-
-    def seeds_of(self, arm: str) -> int:
-        """Return how many seeds ``arm`` runs with."""
-        own = QUICK_SEEDS if self.is_quick else ARMS[arm].seeds
-        return own if self.seeds is None else self.seeds
+FILE = RESULTS / "click_quality.json"
+SEEDS = FILE.with_suffix(".seeds.jsonl")
 
 
 def main() -> None:
     """Print the tables, then one JSON object; exit with 1 if a job failed."""
-    arguments = _parser().parse_args()
-    plan = _plan(arguments)
+    options = _options()
     jobs: list[Job] = []
-    names = [arguments.name] if arguments.events else arguments.data
-    for name in names:
+    for name in [options.name] if options.events else options.data:
         try:
-            jobs += jobs_of(plan, name, arguments.events)
+            jobs += jobs_of(options, name)
         except (ValueError, ConnectionError) as error:
             raise SystemExit(f"{name}: {error}") from error
-    kept, runs = click_report.RESULTS / SEEDS, plan.root / RUNS
-    if not plan.is_quick:
-        restore(kept, runs)
-    measured, files = _measure(plan, jobs)
-    rows = click_report.rows_of(
-        [each for each in measured if each], {arm: plan.seeds_of(arm) for arm in ARMS}
-    )
+    runs = options.resume / RUNS
+    if not options.quick:
+        restore(SEEDS, runs)
+    measured, files = _measure(options, jobs)
+    seeds = {variant: seeds_of(options, variant) for variant in VARIANTS}
+    rows = click_report.rows_of([each for each in measured if each], seeds)
     print(click_report.table(rows))
-    if not plan.is_quick:
-        click_report.write(rows, RESULTS)
-        keep(files, runs, kept)
+    if not options.quick:
+        merge_rows(rows, FILE, ("data", "model"))
+        keep(files, runs, SEEDS)
     print(json.dumps({"rows": rows}))
-    if None in measured:
-        raise SystemExit(
-            f"{measured.count(None)} of {len(measured)} runs failed: see above"
-        )
+    if failed := measured.count(None):
+        raise SystemExit(f"{failed} of {len(measured)} runs failed: see above")
 
 
-def jobs_of(plan: Plan, name: str, file: Path | None) -> list[Job]:
+def seeds_of(options: argparse.Namespace, variant: str) -> int:
+    """Return how many seeds ``variant`` runs with."""
+    if options.seeds is not None:
+        return int(options.seeds)
+    return QUICK_SEEDS if options.quick else VARIANTS[variant].seeds
+
+
+def jobs_of(options: argparse.Namespace, name: str) -> list[Job]:
     """Return the runs on one data set, which is cut here if it was not before."""
-    source = read(name, file)
-    if plan.is_quick:
+    source = read(name, options.events)
+    if options.quick:
         source = source.part(QUICK_EVENTS)
-    folder = examples_of(source, plan.config, plan.root / "examples")
-    is_frozen = plan.with_frozen
-    frozen = source.is_always_clicked if is_frozen is None else is_frozen
-    sizes = plan.sizes or ((False, True) if source.is_always_clicked else (False,))
+    folder = examples_of(source, options.config, options.resume / "examples")
+    is_always_clicked = source.is_always_clicked
+    frozen = is_always_clicked if options.frozen is None else options.frozen
+    sizes = SIZES[options.slate_size or ("both" if is_always_clicked else "unknown")]
     return [
         Job(
-            root=plan.root,
+            root=options.resume,
             folder=folder,
-            arm=arm,
-            config=replace(plan.config, seed=seed),
+            variant=variant,
+            config=replace(options.config, seed=seed),
             with_size=with_size,
             with_frozen=frozen,
             label_share=share,
-            device=plan.device,
+            device=options.device,
         )
         for with_size in sizes
-        for share in plan.shares
-        for seed in range(max(plan.seeds_of(arm) for arm in plan.arms))
-        for arm in plan.arms
-        if seed < plan.seeds_of(arm)
+        for share in options.labels
+        for seed in range(max(seeds_of(options, each) for each in options.variants))
+        for variant in options.variants
+        if seed < seeds_of(options, variant)
     ]
 
 
-def _measure(plan: Plan, jobs: Sequence[Job]) -> tuple[list[Result | None], list[Path]]:
-    """Tune, then run; return what was measured, and where all of it is kept."""
-    chosen = _tuned(plan, jobs) if plan.tunes else {}
+def _measure(
+    options: argparse.Namespace, jobs: Sequence[Job]
+) -> tuple[list[Result | None], list[Path]]:
+    """Tune, then run; return what was measured, and where all of it is cached."""
+    chosen = _tuned(options, jobs) if options.tune else {}
     ready = [replace(job, chosen=chosen.get(_tuning_key(job), {})) for job in jobs]
-    _prepare(plan, [job for job in ready if not job.file.is_file()])
+    _prepare(options, [job for job in ready if not job.file.is_file()])
     files = [job.file for job in ready] + [
         job.tuning_file for job in _tuning(jobs).values()
     ]
-    return run_all(run, ready, plan.workers), files
+    return run_all(run, ready, options.workers), files
 
 
-def _prepare(plan: Plan, jobs: Sequence[Job]) -> None:
+def _prepare(options: argparse.Namespace, jobs: Sequence[Job]) -> None:
     """Pre-train each encoder that ``jobs`` begin with, once."""
     encoders: dict[str, Job] = {}
     for job in jobs:
         if encoder := encoder_of(job):
             encoders.setdefault(encoder, job)
-    run_all(prepare, list(encoders.values()), plan.workers)
+    run_all(prepare, list(encoders.values()), options.workers)
 
 
-def _tuned(plan: Plan, jobs: Sequence[Job]) -> dict[tuple[Path, str], Changes]:
-    """Return the choice of each arm's grid, made with the first seed and all labels."""
+def _tuned(
+    options: argparse.Namespace, jobs: Sequence[Job]
+) -> dict[tuple[Path, str], Changes]:
+    """Return the choice of each variant's grid, made with the first seed and all labels."""
     tuning = _tuning(jobs)
-    _prepare(plan, [job for job in tuning.values() if not job.tuning_file.is_file()])
-    found = run_all(choose, list(tuning.values()), plan.workers)
+    _prepare(options, [job for job in tuning.values() if not job.tuning_file.is_file()])
+    found = run_all(choose, list(tuning.values()), options.workers)
     choices = {key: each["chosen"] for key, each in zip(tuning, found, strict=True) if each}
-    for (folder, arm), choice in choices.items():
-        say(f"{folder.name}: {arm} runs with {choice}")
+    for (folder, variant), choice in choices.items():
+        say(f"{folder.name}: {variant} runs with {choice}")
     return choices
 
 
@@ -158,43 +143,28 @@ def _tuning(jobs: Sequence[Job]) -> dict[tuple[Path, str], Job]:
     """Return the jobs that choose for ``jobs``: the first seed, all labels, no size."""
     tuning: dict[tuple[Path, str], Job] = {}
     for job in jobs:
-        _, arm = key = _tuning_key(job)
+        _, variant = key = _tuning_key(job)
         first = replace(job.config, seed=0)
-        plain = replace(job, arm=arm, config=first, with_size=False, label_share=1.0)
+        plain = replace(
+            job, variant=variant, config=first, with_size=False, label_share=1.0
+        )
         tuning.setdefault(key, plain)
     return tuning
 
 
 def _tuning_key(job: Job) -> tuple[Path, str]:
-    return job.folder, ARMS[job.arm].tuned_as or job.arm
+    return job.folder, VARIANTS[job.variant].tuned_as or job.variant
 
 
-def _plan(arguments: argparse.Namespace) -> Plan:
-    config = RefreshConfig(bucket_by_length=True)
-    if arguments.quick:
-        # Few slates: small batches, so that there are steps enough to learn anything.
-        config = replace(config, pretrain_epochs=2, batch_users=32)
-        config = replace(config, finetune_epochs=2, batch_requests=32)
-    return Plan(
-        root=arguments.resume,
-        config=changed(config, arguments.set),
-        arms=_arms(arguments.arms),
-        seeds=arguments.seeds,
-        shares=tuple(float(each) / 100.0 for each in arguments.labels.split(",")),
-        workers=arguments.workers,
-        device=arguments.device,
-        tunes=arguments.tune and not arguments.quick,
-        is_quick=arguments.quick,
-        sizes=SIZES.get(arguments.slate_size),
-        with_frozen=arguments.frozen,
-    )
-
-
-def _arms(names: str) -> tuple[str, ...]:
-    found = tuple(names.split(",")) if names else tuple(ARMS)
-    if unknown := set(found) - set(ARMS):
-        raise SystemExit(f"no arm is called {', '.join(unknown)}; there are {list(ARMS)}")
+def _names(text: str) -> tuple[str, ...]:
+    found = tuple(text.split(","))
+    if unknown := set(found) - set(VARIANTS):
+        raise argparse.ArgumentTypeError(f"no {', '.join(unknown)} in {list(VARIANTS)}")
     return found
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    return tuple(float(each) / 100.0 for each in text.split(","))
 
 
 def changed(config: RefreshConfig, settings: Sequence[str]) -> RefreshConfig:
@@ -213,29 +183,34 @@ def changed(config: RefreshConfig, settings: Sequence[str]) -> RefreshConfig:
     return config
 
 
-def _parser() -> argparse.ArgumentParser:
-    arms = "\n".join(f"  {name:<28} {arm.meaning}" for name, arm in ARMS.items())
-    parser = argparse.ArgumentParser(
-        description=f"{__doc__}\narms:\n{arms}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    either = argparse.BooleanOptionalAction
+def _options() -> argparse.Namespace:
+    """Return the command line's options; ``config`` is the recipe that they make."""
+    variants = (f"  {name:<28} {each.meaning}" for name, each in VARIANTS.items())
+    parser = parser_of("\n".join([f"{__doc__}\nvariants:", *variants]))
+    add, either = parser.add_argument, argparse.BooleanOptionalAction
     add("--data", nargs="+", choices=("ebnerd", "movielens"), default=["movielens"])
     add("--events", type=Path, help="JSON lines (maybe .gz) or Parquet, instead of --data")
     add("--name", default="events", help="what to call the data set in --events")
-    add("--arms", default="", help="names with commas between; default: all")
-    add("--seeds", type=int, help="of each arm; default: 5 of the main arms, 3 of the rest")
-    add("--labels", default="100", help="a learning curve: per cent of the slates: 10,100")
-    add("--frozen", action=either, help="also features that stand still (EB-NeRD: yes)")
-    add("--slate-size", choices=list(SIZES), help="do arms know it? (EB-NeRD: both)")
+    add("--variants", "--arms", type=_names, default=[*VARIANTS], help="a,b; default: all")
+    add("--seeds", type=int, help="of each; default: 5 of the main variants, 3 of the rest")
+    add("--labels", type=_shares, default="100", help="per cent of the slates: 10,100")
+    add("--frozen", action=either, help="also features that do not change (EB-NeRD: yes)")
+    add("--slate-size", choices=list(SIZES), help="known to variants? (EB-NeRD: both)")
     add("--tune", action=either, default=True, help="learning rates by the small grid")
     add("--set", action="append", default=[], help="a setting: finetune_epochs=2")
     add("--quick", action="store_true", help="a fraction of users, few epochs, no tuning")
     add("--workers", type=int, default=2)
     add("--device", default="cpu")
-    add("--resume", type=Path, default=ROOT, help="where examples and results are kept")
-    return parser
+    add("--resume", type=Path, default=ROOT, help="where examples and results are cached")
+    options = parser.parse_args()
+    config = RefreshConfig(bucket_by_length=True)
+    if options.quick:
+        options.tune = False
+        # Few slates: small batches, so that there are steps enough to learn anything.
+        config = replace(config, pretrain_epochs=2, batch_users=32)
+        config = replace(config, finetune_epochs=2, batch_requests=32)
+    options.config = changed(config, options.set)
+    return options
 
 
 if __name__ == "__main__":

@@ -2,16 +2,16 @@
 
 EB-NeRD, and then MovieLens-100K, are written as raw logs by the stream's own writer,
 labelled by its own join, and cut as a refresh cuts them. LightGBM learns on the earlier
-requests, by some columns of the features alone, and is judged on the later ones: EB-NeRD's
+requests, by only some columns of the features, and is judged on the later ones: EB-NeRD's
 official validation week, MovieLens' newest fifth. gAUC is the mean over requests.
 
 EB-NeRD has no request without a click, and most have one: of n items a click is on each
-with 1 / n. So whoever knows n has a lead that serving has not; some arms show how great.
+with 1 / n. So a model that knows n has a lead that serving has not;
+some variants show how great.
 
     SRP4CTR_DATA=../shared/data make bench NAME=counters ARGS="--seeds 1"
 """
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 
@@ -19,12 +19,13 @@ import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import parser_of, say
 from benchmarks.models.trees import PARAMETERS
 from benchmarks.quality.click_quality import ROOT
 from benchmarks.quality.clicks.click_cutting import examples_of
 from benchmarks.quality.clicks.click_examples import Examples, Part, load
-from benchmarks.quality.clicks.click_scores import mean_auc
-from benchmarks.quality.clicks.click_sources import read, say
+from benchmarks.quality.clicks.click_scores import clicked_in, mean_auc
+from benchmarks.quality.clicks.click_sources import read
 from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.evaluation import metrics
@@ -33,84 +34,84 @@ from srp4ctr.training.evaluation import metrics
 TREES = 200
 METRICS = ("auc", "gauc", "log_loss")
 # LightGBM by running counts of items, measured elsewhere on the same week. Counts without
-# decay, beside these arms, came to .785 / .734 with the slate's size, .678 / .703 without.
+# decay came to .785 / .734 with the slate's size, .678 / .703 without.
 REFERENCE = {"auc": 0.785, "gauc": 0.733}
 
 SIZE = "slate_size"  # no column of ours
 COLUMNS = (*REQUEST_FEATURES, *CANDIDATE_FEATURES)
-ITEM_COUNTERS = tuple(
-    name
-    for name in CANDIDATE_FEATURES
-    if name.startswith("item_") and "sequence" not in name
+ITEMS = tuple(
+    n for n in CANDIDATE_FEATURES if n.startswith("item_") and "sequence" not in n
 )
-USER_COUNTERS = tuple(name for name in REQUEST_FEATURES if name.startswith("user_"))
+USERS = tuple(name for name in REQUEST_FEATURES if name.startswith("user_"))
 WITHOUT_ATTRIBUTES = tuple(name for name in COLUMNS if "attribute" not in name)
 WITHOUT_EXPOSURES = tuple(name for name in COLUMNS if not name.startswith("user_item_"))
-EBNERD_ARMS = {
-    "item counters": ITEM_COUNTERS,
-    "item and user counters": (*USER_COUNTERS, *ITEM_COUNTERS),
-    "all columns": COLUMNS,
-    "item counters, slate's size": (*ITEM_COUNTERS, SIZE),
-    "all but user × item, slate's size": (*WITHOUT_EXPOSURES, SIZE),
-    "all columns, slate's size": (*COLUMNS, SIZE),
+Columns = tuple[str, ...]
+# By data set and variant: the end of its fields' names in the JSON, and its columns.
+VARIANTS: dict[str, dict[str, tuple[str, Columns]]] = {
+    "ebnerd": {
+        "item counters": ("_of_items", ITEMS),
+        "item and user counters": ("_of_items_and_users", (*USERS, *ITEMS)),
+        "all columns": ("", COLUMNS),
+        "item counters, slate's size": ("_of_items_and_size", (*ITEMS, SIZE)),
+        "all but user × item, slate's size": (
+            "_without_exposures_with_size",
+            (*WITHOUT_EXPOSURES, SIZE),
+        ),
+        "all columns, slate's size": ("_with_size", (*COLUMNS, SIZE)),
+    },
+    "movielens": {
+        "all but user × attribute": ("_without", WITHOUT_ATTRIBUTES),
+        "all columns": ("_with", COLUMNS),
+    },
 }
-EBNERD_SUFFIXES = (
-    "_of_items",
-    "_of_items_and_users",
-    "",
-    "_of_items_and_size",
-    "_without_exposures_with_size",
-    "_with_size",
-)
-MOVIELENS_ARMS = {
-    "all but user × attribute": WITHOUT_ATTRIBUTES,
-    "all columns": COLUMNS,
-}
-Measured = dict[str, tuple[float, float]]  # metric → mean and deviation over the seeds
 
 
 def main() -> None:
     """Print a table per data set, then one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     seeds = range(parser.parse_args().seeds)
     print(f"{'':<34} {'AUC':>15} {'gAUC':>15} {'log loss':>15}")
-    result = of_ebnerd(seeds) | of_movielens(seeds)
-    print(json.dumps({name: round(value, 4) for name, value in result.items()}))
+    result: dict[str, float] = {}
+    for name, variants in VARIANTS.items():
+        try:
+            folder = examples_of(read(name), RefreshConfig(), ROOT / "examples")
+        except (ValueError, ConnectionError) as error:
+            print(f"{name} is left out: {error}")
+            continue
+        result |= compare(load(folder), variants, seeds)
+        if name == "ebnerd":
+            reference = " ".join(f"{value:>15.4f}" for value in REFERENCE.values())
+            print(f"{'  running item counts: reference':<34} {reference}")
+    shown = {k: v for k, v in result.items() if k.startswith(("ebnerd", "movielens_auc"))}
+    print(json.dumps({name: round(value, 4) for name, value in shown.items()}))
 
 
-def of_ebnerd(seeds: Sequence[int]) -> dict[str, float]:
-    """Print a line per arm on EB-NeRD and return their figures."""
-    examples = _examples("ebnerd")
-    if examples is None:
-        return {}
-    measured = compare(examples, EBNERD_ARMS, seeds)
-    print(f"{'  running item counts: reference':<34} ", end="")
-    print(" ".join(f"{REFERENCE[name]:>15.4f}" for name in ("auc", "gauc")))
-    return {
-        f"ebnerd_{metric}{suffix}": measured[arm][metric][0]
-        for arm, suffix in zip(EBNERD_ARMS, EBNERD_SUFFIXES, strict=True)
-        for metric in METRICS
-    }
-
-
-def of_movielens(seeds: Sequence[int]) -> dict[str, float]:
-    """Print a line per arm on MovieLens and return the AUC without and with attributes."""
-    examples = _examples("movielens")
-    if examples is None:
-        return {}
-    measured = compare(examples, MOVIELENS_ARMS, seeds)
-    without, complete = (measured[name]["auc"][0] for name in MOVIELENS_ARMS)
-    return {"movielens_auc_without": without, "movielens_auc_with": complete}
-
-
-def _examples(name: str) -> Examples | None:
-    try:
-        source = read(name)
-    except (ValueError, ConnectionError) as error:
-        print(f"{name} is left out: {error}")
-        return None
-    return load(examples_of(source, RefreshConfig(), ROOT / "examples"))
+def compare(
+    examples: Examples,
+    variants: Mapping[str, tuple[str, Columns]],
+    seeds: Sequence[int],
+) -> dict[str, float]:
+    """Print a line per variant, trained on all but the judged slates; return the means."""
+    past, future = (examples.train, examples.calibrate), examples.judge
+    clicked = np.concatenate([clicked_in(part) for part in past])
+    num_requests = len(np.unique(future.requests))
+    print(f"{examples.name}: {len(clicked):,} impressions teach, ", end="")
+    print(f"{future.slates.shown.sum():,}, of {num_requests:,} requests, judge")
+    columns_of_past = np.concatenate([table(part) for part in past])
+    found = {}
+    for variant, (suffix, columns) in variants.items():
+        say(f"{examples.name}: {variant} …")
+        index = [(*COLUMNS, SIZE).index(column) for column in columns]
+        taught = lightgbm.Dataset(columns_of_past[:, index], clicked, free_raw_data=False)
+        runs = [judged(taught, future, index, seed) for seed in seeds]
+        cells = []
+        for metric in METRICS:
+            values = [run[metric] for run in runs]
+            found[f"{examples.name}_{metric}{suffix}"] = float(np.mean(values))
+            cells.append(f"{np.mean(values):>7.4f} ± {np.std(values):.4f}")
+        print(f"  {variant:<32} " + " ".join(f"{cell:>15}" for cell in cells))
+    return found
 
 
 def table(part: Part) -> NDArray[np.float32]:
@@ -123,43 +124,14 @@ def table(part: Part) -> NDArray[np.float32]:
     return np.column_stack([by_request, by_candidate, sizes]).astype(np.float32)
 
 
-def compare(
-    examples: Examples, arms: Mapping[str, Sequence[str]], seeds: Sequence[int]
-) -> dict[str, Measured]:
-    """Print a line per arm, which learns from all but the judged slates; return them."""
-    past, future = (examples.train, examples.calibrate), examples.judge
-    clicked = np.concatenate([part.slates.clicked[part.slates.shown] for part in past])
-    asked = len(np.unique(future.requests))
-    print(f"{examples.name}: {len(clicked):,} impressions teach, ", end="")
-    print(f"{future.slates.shown.sum():,}, of {asked:,} requests, judge")
-    columns_of_past = np.concatenate([table(part) for part in past])
-    measured = {}
-    for arm, columns in arms.items():
-        say(f"{examples.name}: {arm} …")
-        index = [(*COLUMNS, SIZE).index(column) for column in columns]
-        taught = lightgbm.Dataset(columns_of_past[:, index], clicked, free_raw_data=False)
-        runs = [judged(taught, future, index, seed) for seed in seeds]
-        measured[arm] = {
-            metric: (
-                float(np.mean([run[metric] for run in runs])),
-                float(np.std([run[metric] for run in runs])),
-            )
-            for metric in METRICS
-        }
-        figures = (f"{mean:>7.4f} ± {std:.4f}" for mean, std in measured[arm].values())
-        print(f"  {arm:<32} " + " ".join(f"{figure:>15}" for figure in figures))
-    return measured
-
-
 def judged(
     taught: lightgbm.Dataset, future: Part, index: list[int], seed: int
 ) -> dict[str, float]:
-    """Return the metrics on ``future`` of a model that learnt ``taught``: ``index``."""
-    learnt = lightgbm.train({**PARAMETERS, "seed": seed}, taught, num_boost_round=TREES)
-    scores = np.asarray(learnt.predict(table(future)[:, index], num_threads=1))
-    shown = future.slates.shown
-    clicked = future.slates.clicked[shown] > 0.5
-    requests = future.requests[np.nonzero(shown)[0]]
+    """Return the metrics on ``future`` of a model trained on ``taught``: ``index``."""
+    booster = lightgbm.train({**PARAMETERS, "seed": seed}, taught, num_boost_round=TREES)
+    scores = np.asarray(booster.predict(table(future)[:, index], num_threads=1))
+    clicked = clicked_in(future) > 0.5
+    requests = future.requests[np.nonzero(future.slates.shown)[0]]
     return {
         "auc": metrics.auc(clicked, scores),
         "gauc": mean_auc(clicked, scores, requests),

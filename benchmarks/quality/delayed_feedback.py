@@ -13,13 +13,11 @@ and is judged, without any calibration afterwards, on corrected labels of that w
     SRP4CTR_DATA=../shared/data make bench NAME=delayed_feedback ARGS="--seeds 1"
 """
 
-import argparse
 import json
 import sys
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +25,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import FOLDER
-from benchmarks.harness.raw_logs import write_log
+from benchmarks import parser_of, say
+from benchmarks.harness.raw_logs import labels_of, punctual, write_log
 from benchmarks.quality.clicks import ebnerd
-from benchmarks.quality.clicks.click_cutting import TTL_DAYS
+from benchmarks.quality.clicks.click_cutting import CORRECTION_MS, TTL_DAYS
 from benchmarks.quality.clicks.click_examples import LENGTH
 from benchmarks.quality.clicks.click_scores import mean_auc
-from benchmarks.quality.clicks.click_sources import began_ms, ebnerd_reads
 from srp4ctr.features.offline import event_tables, point_in_time
 from srp4ctr.features.offline.point_in_time import RequestSnapshots
 from srp4ctr.features.tensors import vocabulary
@@ -50,10 +47,9 @@ from srp4ctr.training.objectives.finetuning import serving_logits
 from srp4ctr.training.refresh.stages import finetune
 
 WINDOW_S = 60
-RESULTS = FOLDER / "results" / "delayed_feedback.json"
 FROZEN, WEIGHTED, CORRECTED = "frozen", "fake-negative weighted", "corrected"
 METRICS = ("auc", "gauc", "log_loss", "calibration")
-# Small, so that the comparison takes minutes; pre-training would change no arm's labels.
+# Small, so that the comparison takes minutes; pre-training would change no labels.
 RECIPE = RefreshConfig(
     model=ModelConfig(width=32, num_layers=1, head_width=64),
     pretraining="none",
@@ -67,8 +63,8 @@ RECIPE = RefreshConfig(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson:
-    """What every arm is given, and by which it is judged."""
+class TrainingTask:
+    """What every variant is given, and by which it is judged."""
 
     past: Slates
     in_time: NDArray[np.float32]
@@ -80,51 +76,54 @@ class Lesson:
 
 
 def main() -> None:
-    """Print a line per arm, then one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Print a line per variant, then one JSON object."""
+    parser = parser_of(__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=8_000, help="that teach")
     parser.add_argument("--judged", type=int, default=8_000, help="requests that judge")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     if not ebnerd.STREAM.is_file():
         sys.exit(f"there is no {ebnerd.STREAM}: set SRP4CTR_DATA")
-    lesson = read(asked.requests, asked.judged)
-    late = 1.0 - lesson.in_time.sum() / lesson.past.clicked.sum()
-    print(f"{len(lesson.past):,} requests teach, {late:.1%} of their clicks are late;")
-    print(f"{len(lesson.future):,} judge")
+    task = read(options.requests, options.judged)
+    late = 1.0 - task.in_time.sum() / task.past.clicked.sum()
+    print(f"{len(task.past):,} requests teach, {late:.1%} of their clicks are late;")
+    print(f"{len(task.future):,} judge")
     print(f"{'':<24}" + "".join(f"{name:>18}" for name in METRICS))
-    rows = [of_arm(arm, lesson, asked.seeds) for arm in (FROZEN, WEIGHTED, CORRECTED)]
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+    rows = [
+        of_variant(variant, task, options.seeds)
+        for variant in (FROZEN, WEIGHTED, CORRECTED)
+    ]
     print(json.dumps({"rows": rows}))
 
 
-def of_arm(arm: str, lesson: Lesson, seeds: int) -> dict[str, Any]:
-    """Train and judge ``arm`` by each seed; print its line and return its row."""
-    runs = [judged(learnt(arm, lesson, seed), lesson.future) for seed in range(seeds)]
+def of_variant(variant: str, task: TrainingTask, seeds: int) -> dict[str, Any]:
+    """Train and judge ``variant`` by each seed; print its line and return its row."""
+    runs = [
+        judged(trained_model(variant, task, seed), task.future) for seed in range(seeds)
+    ]
     means = {name: float(np.mean([run[name] for run in runs])) for name in METRICS}
     spread = {name: float(np.std([run[name] for run in runs])) for name in METRICS}
     print(
-        f"{arm:<24}"
+        f"{variant:<24}"
         + "".join(f"{means[name]:>9.4f} ± {spread[name]:.4f}" for name in METRICS),
         flush=True,
     )
     absent = dict.fromkeys(("hr10", "ndcg10", "flops_1", "flops_100"))
-    named = {"data": "EB-NeRD", "model": f"SRP4CTR, labels {arm}", "seeds": seeds}
+    named = {"data": "EB-NeRD", "model": f"SRP4CTR, labels {variant}", "seeds": seeds}
     return named | {name: round(mean, 4) for name, mean in means.items()} | absent
 
 
-def learnt(arm: str, lesson: Lesson, seed: int) -> SRP4CTR:
-    """Return a model that was trained on what ``arm`` knows."""
+def trained_model(variant: str, task: TrainingTask, seed: int) -> SRP4CTR:
+    """Return a model that was trained on what ``variant`` knows."""
     clicked = {
-        FROZEN: lesson.in_time,
-        WEIGHTED: lesson.by_then,
-        CORRECTED: lesson.past.clicked,
+        FROZEN: task.in_time,
+        WEIGHTED: task.by_then,
+        CORRECTED: task.past.clicked,
     }
-    config = replace(RECIPE, seed=seed, fake_negative_weighted=arm == WEIGHTED)
+    config = replace(RECIPE, seed=seed, fake_negative_weighted=variant == WEIGHTED)
     torch.manual_seed(seed)
-    model = SRP4CTR(config.model, lesson.sizes)
-    past = replace(lesson.past, clicked=clicked[arm])
+    model = SRP4CTR(config.model, task.sizes)
+    past = replace(task.past, clicked=clicked[variant])
     finetune(model, past, config, FitOptions())
     return model
 
@@ -133,19 +132,19 @@ def judged(model: SRP4CTR, future: Slates) -> dict[str, float]:
     """Return the metrics of the model's own probabilities."""
     shown = future.shown
     clicked, logits = future.clicked[shown], serving_logits(model, future)[shown]
-    promised = 1.0 / (1.0 + np.exp(-logits.astype(np.float64)))
+    predicted = 1.0 / (1.0 + np.exp(-logits.astype(np.float64)))
     requests = np.nonzero(shown)[0]
     return {
-        "auc": metrics.auc(clicked, promised),
-        "gauc": mean_auc(clicked > 0, promised, requests),
-        "log_loss": metrics.log_loss(clicked, promised),
-        "calibration": metrics.calibration(clicked, promised),
+        "auc": metrics.auc(clicked, predicted),
+        "gauc": mean_auc(clicked > 0, predicted, requests),
+        "log_loss": metrics.log_loss(clicked, predicted),
+        "calibration": metrics.calibration(clicked, predicted),
     }
 
 
-def read(num_past: int, num_future: int) -> Lesson:
+def read(num_past: int, num_future: int) -> TrainingTask:
     """Return the last ``num_past`` requests, and some of those that came after."""
-    judged_from_ms = began_ms("validation")
+    judged_from_ms = ebnerd.began_ms("validation")
     with tempfile.TemporaryDirectory() as folder:
         labels = _write(Path(folder))
         with event_tables.opened(Path(folder)) as log:
@@ -153,13 +152,13 @@ def read(num_past: int, num_future: int) -> Lesson:
             counts = point_in_time.item_counts(log, judged_from_ms)
     words = vocabulary.build(counts, [], min_item_count=RECIPE.min_item_count)
     slates = examples.slates(found, words, examples.item_attributes({}, words))
-    # The file's order is not the page's: a position tells nothing.
+    # The file's order is not the page's: a position says nothing.
     slates = replace(slates, positions=np.zeros_like(slates.positions))
     first = int(np.searchsorted(slates.request_at_ms, judged_from_ms))
     past = np.arange(max(first - num_past, 0), first)
     chosen = np.random.default_rng(0).permutation(np.arange(first, len(slates)))
     waited_ms, clicked_ms = _clicks(found, labels)
-    return Lesson(
+    return TrainingTask(
         past=slates.take(past),
         in_time=_placed(waited_ms <= WINDOW_S * 1000, slates)[past],
         by_then=_placed(clicked_ms < judged_from_ms, slates)[past],
@@ -170,10 +169,10 @@ def read(num_past: int, num_future: int) -> Lesson:
 
 def _write(folder: Path) -> list[ImpressionLabel]:
     """Write a raw log of all that happened, and return its labels, with corrections."""
-    print("joining, writing and cutting the events …", file=sys.stderr, flush=True)
-    labels = list(ebnerd.published(ebnerd.punctual(ebnerd.a_stream()), WINDOW_S))
-    reads = ebnerd_reads(began_ms("train"))
-    happened = [(event, event.occurred_at) for event in chain(ebnerd.a_stream(), reads)]
+    say("joining, writing and cutting the events …")
+    shown = list(ebnerd.impressions_and_clicks())
+    labels = list(labels_of(punctual(shown), WINDOW_S * 1000, CORRECTION_MS))
+    happened = punctual([*shown, *ebnerd.reads()])
     write_log(folder, [*happened, *((label, label.matured_at) for label in labels)])
     return labels
 
@@ -189,8 +188,10 @@ def _clicks(
     }
     users = found.user_ids[found.candidate_requests].tolist()
     times_ms = found.times_ms[found.candidate_requests]
-    asked = zip(users, times_ms.tolist(), found.candidate_item_keys.tolist(), strict=True)
-    clicked_ms = np.array([came_ms.get(each, np.inf) for each in asked])
+    candidates = zip(
+        users, times_ms.tolist(), found.candidate_item_keys.tolist(), strict=True
+    )
+    clicked_ms = np.array([came_ms.get(each, np.inf) for each in candidates])
     return clicked_ms - times_ms, clicked_ms
 
 

@@ -2,16 +2,15 @@
 
 SRP4CTR learns from the first half of the time before judging begins. Your model, LightGBM
 or DCNv2, learns from the other half, with the vectors as they were served to those
-requests: of slates that a model itself was trained on, its vectors say more than they ever
-will again. Your model on the *whole* time, without vectors, is the rival that gave nothing
-away. EB-NeRD's validation week judges, MovieLens' newest fifth.
+requests: of the slates that a model was trained on, its vectors say more than of any other.
+Your model on the *whole* time, without vectors, is the baseline that gave no slates away.
+EB-NeRD's validation week judges, MovieLens' newest fifth.
 
-A seed's figures are kept, in git too: a run that was ended goes on with the next.
+A seed's figures are cached, in git too: a run that was ended continues with the next.
 
     SRP4CTR_DATA=../shared/data python -m benchmarks own_model --data ebnerd movielens
 """
 
-import argparse
 import functools
 import hashlib
 import json
@@ -24,9 +23,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import FOLDER
-from benchmarks.harness.code_fingerprint import LEARNING_CODE, code_digest
-from benchmarks.harness.result_cache import keep, restore
+from benchmarks import RESULTS, parser_of, say
+from benchmarks.harness.code_fingerprint import TRAINING_CODE, code_digest
+from benchmarks.harness.result_cache import cached, keep, restore
+from benchmarks.harness.saved_result import merge_rows
 from benchmarks.models.downstream_models import (
     LOGIT,
     QUERIES,
@@ -45,24 +45,22 @@ from benchmarks.quality.clicks.click_examples import (
     load,
 )
 from benchmarks.quality.clicks.click_pretraining import pretrained
-from benchmarks.quality.clicks.click_scores import figures
-from benchmarks.quality.clicks.click_sources import read, say
-from srp4ctr.atomic_files import replace_text
+from benchmarks.quality.clicks.click_scores import calibrated_figures, calibration_of
+from benchmarks.quality.clicks.click_sources import read
 from srp4ctr.streams.events.schema import Impression
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import slate_batch, slate_lengths
 from srp4ctr.training.dataset.bucket_sampler import in_order
-from srp4ctr.training.evaluation.calibration import fit_platt
 from srp4ctr.training.export.onnx_export import score_knowing
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives.finetuning import SCORING_ROWS
 from srp4ctr.training.refresh.stages import finetune
 
-RESULTS = FOLDER / "results" / "own_model.json"
-SEEDS = RESULTS.with_suffix(".seeds.jsonl")
+FILE = RESULTS / "own_model.json"
+SEEDS = FILE.with_suffix(".seeds.jsonl")
 RUNS = ROOT / "own_model"
-CODE = (*LEARNING_CODE, "benchmarks/models/downstream_models.py")
+CODE = (*TRAINING_CODE, "benchmarks/models/downstream_models.py")
 SETTINGS = {
     "ebnerd": (
         *("batch_requests=32", "id_dropout=0.95", "finetune_epochs=6"),
@@ -99,45 +97,40 @@ class Parts:
 
 def main() -> None:
     """Print a table, then one JSON object."""
-    asked = _arguments()
+    parser = parser_of(__doc__)
+    add = parser.add_argument
+    add("--data", nargs="+", choices=[*SETTINGS], default=["ebnerd"])
+    add("--seeds", type=int, default=3)
+    add("--quick", action="store_true", help="one seed, an epoch each; writes no results")
+    options = parser.parse_args()
     torch.set_num_threads(1)
     restore(SEEDS, RUNS)
     rows: list[Row] = []
-    for data in asked.data:
+    for data in options.data:
         config = changed(RefreshConfig(bucket_by_length=True), SETTINGS[data])
-        if asked.quick:
+        if options.quick:
             config = replace(config, pretrain_epochs=1, finetune_epochs=1)
         examples, judged_ms = _examples(data, config)
-        for seed in range(1 if asked.quick else asked.seeds):
-            file = _file(data, examples, replace(config, seed=seed))
-            if not file.is_file():
-                learnt = list(_rows(examples, judged_ms, replace(config, seed=seed)))
-                file.parent.mkdir(parents=True, exist_ok=True)
-                replace_text(file, json.dumps(learnt))
-            rows += ({"data": data, **row} for row in json.loads(file.read_text()))
+        for seed in range(1 if options.quick else options.seeds):
+            recipe = replace(config, seed=seed)
+            file = _file(data, examples, recipe)
+            measured = cached(file, functools.partial(_rows, examples, judged_ms, recipe))
+            rows += ({"data": data, **row} for row in measured)
             say(f"{data}, seed {seed}: done")
-            if not asked.quick:
+            if not options.quick:
                 keep([file], RUNS, SEEDS)
     means = list(_means(rows))
     print(_table(means))
-    if not asked.quick:
-        _publish(means)
+    if not options.quick:
+        merge_rows(means, FILE, ("data",))
     print(json.dumps({"rows": means}))
 
 
 def _file(data: str, examples: Examples, config: RefreshConfig) -> Path:
-    """Return where a seed's figures are kept: other examples, recipe or code is another."""
-    said = repr((examples.digest, config, code_digest(*CODE))).encode()
-    digest = hashlib.sha256(said).hexdigest()[:12]
+    """Return where a seed's figures are cached, by examples, recipe and code."""
+    key = repr((examples.digest, config, code_digest(*CODE))).encode()
+    digest = hashlib.sha256(key).hexdigest()[:12]
     return RUNS / f"{data}-seed{config.seed}-{digest}.json"
-
-
-def _publish(rows: Sequence[Row]) -> None:
-    """Write ``rows`` in the place of those of the same data; other data's stay."""
-    new = {row["data"] for row in rows}
-    old = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
-    kept = [row for row in old if row["data"] not in new]
-    RESULTS.write_text(json.dumps({"rows": [*kept, *rows]}, indent=1) + "\n")
 
 
 def _examples(data: str, config: RefreshConfig) -> tuple[Examples, int]:
@@ -153,8 +146,8 @@ def _examples(data: str, config: RefreshConfig) -> tuple[Examples, int]:
     return examples.with_size() if source.is_always_clicked else examples, judged_ms
 
 
-def _rows(examples: Examples, judged_ms: int, config: RefreshConfig) -> Iterator[Row]:
-    """Yield a row for each of your models and what it is given, and for SRP4CTR itself."""
+def _rows(examples: Examples, judged_ms: int, config: RefreshConfig) -> list[Row]:
+    """Return a row for each of your models and what it is given, and for SRP4CTR itself."""
     torch.manual_seed(config.seed)
     model = SRP4CTR(config.model, examples.sizes)
     pretrained(model, examples, config, ROOT / "pretrained")
@@ -162,7 +155,8 @@ def _rows(examples: Examples, judged_ms: int, config: RefreshConfig) -> Iterator
 
     known = _parts(knowing(model, config.model, examples.judge), judged_ms)
     whole = replace(known, learn=_joined(examples, known.learn))
-    yield {"model": "SRP4CTR", "given": "", **_judged(examples, known, _served)}
+    found: list[Row] = [{"model": "SRP4CTR", "given": ""}]
+    found[0] |= _judged(examples, known, _served)
     for name, learns in (
         ("LightGBM", trees),
         ("DCNv2", functools.partial(network, examples.sizes)),
@@ -170,7 +164,9 @@ def _rows(examples: Examples, judged_ms: int, config: RefreshConfig) -> Iterator
         for given, tensors in GIVEN.items():
             parts = whole if given == WHOLE_TIME else known
             scorer = learns(parts.learn, parts.stop, tensors, config)
-            yield {"model": name, "given": given, **_judged(examples, parts, scorer)}
+            row = {"model": name, "given": given}
+            found.append(row | _judged(examples, parts, scorer))
+    return found
 
 
 def _served(part: Part) -> NDArray[np.float32]:
@@ -236,10 +232,10 @@ def _joined(examples: Examples, later: Part) -> Part:
 
 def _judged(examples: Examples, parts: Parts, score: Scorer) -> Row:
     """Return what the newest slates say of a model, calibrated on those before."""
-    shown = parts.stop.slates.shown
-    platt = fit_platt(parts.stop.slates.clicked[shown], score(parts.stop)[shown])
-    probabilities = platt.probabilities(score(parts.judge)[parts.judge.slates.shown])
-    found = figures(examples, parts.judge, probabilities)
+    stop, judge = parts.stop, parts.judge
+    platt = calibration_of(stop, score(stop)[stop.slates.shown])
+    logits = score(judge)[judge.slates.shown]
+    found = calibrated_figures(examples, judge, logits, platt)
     return {name: found[name] for name in FIGURES}
 
 
@@ -280,17 +276,6 @@ def _gain(row: Row, name: str) -> str:
     gain, error = row.get(f"{name}_gain"), row.get(f"{name}_gain_error")
     sure = "" if error is None else f" ±{error:.4f}"
     return "" if gain is None else f"{gain:+.4f}{sure}"
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--data", nargs="+", choices=[*SETTINGS], default=["ebnerd"])
-    add("--seeds", type=int, default=3)
-    add("--quick", action="store_true", help="one seed, an epoch each; writes no results")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""Question: does a library's own DIN, on the same examples, do as well as our arms?
+"""Question: does a library's own DIN, on the same examples, do as well as ours?
 
 torch-rechub's DIN learns from the examples that ``click_quality`` cut: by its own trainer,
 in an environment of its own (uv makes it), for as many epochs as our DIN and in batches as
 large. Of three learning rates that with the least log loss of the calibrating slates is
-kept; the judge is the same. An impression is a row: item and attributes, each compared
+used; the judge is the same. An impression is a row: item and attributes, each compared
 with the history's; past the attention go the context and the counters. The library's DIN
-takes nothing but embeddings there, so a counter is cut at its 16 quantiles. What our arms
+takes nothing but embeddings there, so a counter is cut at its 16 quantiles. What ours
 know besides: what was done in the history and when, the position, how to do without an id.
 
-    python -m benchmarks click_quality --data ebnerd --arms srp4ctr,din
+    python -m benchmarks click_quality --data ebnerd --variants srp4ctr,din
     python -m benchmarks peer_din --data ebnerd --epochs 6 --batch-requests 32 --with-size
     python -m benchmarks peer_din --data ebnerd --quick
 """
@@ -22,29 +22,28 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from benchmarks import FOLDER
+from benchmarks import FOLDER, parser_of, say
 from benchmarks.harness.code_fingerprint import code_digest
 from benchmarks.harness.runner import RUNS, Job, Result, choose, run
+from benchmarks.harness.saved_result import merge_rows
 from benchmarks.models.peers.impressions import save_impressions
-from benchmarks.quality.click_quality import RESULTS, ROOT
+from benchmarks.quality.click_quality import FILE, ROOT
 from benchmarks.quality.clicks import click_report
 from benchmarks.quality.clicks.click_examples import CARD, Examples, Part, load, name_of
-from benchmarks.quality.clicks.click_scores import figures
-from benchmarks.quality.clicks.click_sources import say
+from benchmarks.quality.clicks.click_scores import (
+    calibrated_figures,
+    calibrated_loss,
+    calibration_of,
+)
 from benchmarks.quality.clicks.variants import REFERENCE
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import Arrays
-from srp4ctr.training.evaluation import metrics
-from srp4ctr.training.evaluation.calibration import fit_platt
 
 LIBRARY, PINNED = "torch-rechub", "0.9.0"
 NAME = f"din ({LIBRARY} {PINNED.rpartition('.')[0]})"
@@ -52,7 +51,7 @@ MEANING = f"DIN as {LIBRARY} {PINNED} has it, by its own trainer, on the same ex
 WORKER = FOLDER / "models" / "peers" / "din_rechub.py"
 CODE = ("benchmarks/models/peers", "benchmarks/quality/peer_din.py")
 RATES = (5e-4, 1e-3, 2e-3)
-QUICK_SHARE = 20  # one request of so many
+QUICK_SHARE = 20  # one request in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +60,8 @@ class Fit:
 
     inputs: Path
     """What the worker reads."""
-    kept: Path
-    """The folder where results are kept, by what they depend on."""
+    cache_dir: Path
+    """The folder where results are cached, by what they depend on."""
     data: str
     epochs: int
     rate: float
@@ -71,10 +70,10 @@ class Fit:
 
     @property
     def file(self) -> Path:
-        """Where its logits are kept."""
+        """Where its logits are cached."""
         depends = (self.data, self.epochs, self.rate, self.batch, _code())
         digest = hashlib.sha256(repr(depends).encode()).hexdigest()[:12]
-        return self.kept / f"peer-din-seed{self.seed}-{digest}.npz"
+        return self.cache_dir / f"peer-din-seed{self.seed}-{digest}.npz"
 
     def outputs(self) -> Arrays:
         """Return what the worker made of it, from its file if it ran before."""
@@ -95,12 +94,12 @@ def main() -> None:
         folder = examples_folder(options.resume / "examples", data)
         results = _measure(folder, options)
         pairs = references(folder, options) if not options.quick else []
-        asked = {NAME: len(results), REFERENCE: len(pairs)}
-        found = click_report.rows_of([*results, *pairs], asked)
+        seeds_of = {NAME: len(results), REFERENCE: len(pairs)}
+        found = click_report.rows_of([*results, *pairs], seeds_of)
         rows += [row for row in found if row["model"] == NAME]
     print(click_report.table(rows))
     if not options.quick:
-        click_report.write(rows, RESULTS)
+        merge_rows(rows, FILE, ("data", "model"))
     print(json.dumps({"rows": rows}))
 
 
@@ -121,12 +120,12 @@ def references(folder: Path, options: argparse.Namespace) -> list[Result]:
     job = Job(
         root=options.resume,
         folder=folder,
-        arm=REFERENCE,
+        variant=REFERENCE,
         config=RefreshConfig(),
         with_frozen=options.frozen,
     )
     if not job.tuning_file.is_file():
-        say(f"{folder.name}: {REFERENCE} has no such runs, so that no difference is told")
+        say(f"{folder.name}: {REFERENCE} has no such runs: no difference is reported")
         return []
     job = replace(job, chosen=choose(job)["chosen"], with_size=options.with_size)
     configs = [replace(job.config, seed=seed) for seed in range(options.seeds)]
@@ -135,7 +134,7 @@ def references(folder: Path, options: argparse.Namespace) -> list[Result]:
 
 
 def _measure(folder: Path, options: argparse.Namespace) -> list[Result]:
-    """Return a result a seed, by the rate that serves the calibrating slates best."""
+    """Return a result per seed, by the rate that serves the calibrating slates best."""
     examples = load(folder)
     if options.with_size:
         examples = examples.with_size()
@@ -145,7 +144,7 @@ def _measure(folder: Path, options: argparse.Namespace) -> list[Result]:
     with tempfile.TemporaryDirectory() as scratch:
         first = Fit(
             inputs=Path(scratch) / "inputs.npz",
-            kept=options.resume / RUNS / name_of(folder),
+            cache_dir=options.resume / RUNS / name_of(folder),
             data=examples.name,
             epochs=1 if options.quick else options.epochs,
             rate=RATES[1],
@@ -155,31 +154,22 @@ def _measure(folder: Path, options: argparse.Namespace) -> list[Result]:
         save_impressions(examples, first.inputs)
         rates = RATES[1:2] if options.quick else RATES
         tried = [replace(first, rate=rate) for rate in rates]
-        best = min(tried, key=lambda fit: calibrating_loss(examples, fit.outputs()))
+        best = min(
+            tried,
+            key=lambda fit: calibrated_loss(examples.calibrate, fit.outputs()["calibrate"]),
+        )
         seeds = range(1 if options.quick else options.seeds)
         fits = [replace(best, seed=seed) for seed in seeds]
         return [result_of(examples, fit, options.frozen) for fit in fits]
 
 
-def calibrating_loss(examples: Examples, outputs: Arrays) -> float:
-    """Return the log loss of the calibrating slates, by Platt's scaling of themselves."""
-    clicked = _clicked(examples.calibrate)
-    logits = outputs["calibrate"]
-    return metrics.log_loss(clicked, fit_platt(clicked, logits).probabilities(logits))
-
-
 def result_of(examples: Examples, fit: Fit, with_frozen: bool) -> Result:
-    """Return the figures of ``fit``, calibrated as every arm is."""
+    """Return the figures of ``fit``, calibrated as every variant is."""
     outputs = fit.outputs()
-    platt = fit_platt(_clicked(examples.calibrate), outputs["calibrate"])
-    parts = {"judge": examples.name} | (
-        {"frozen": f"{examples.name} frozen"} if with_frozen else {}
-    )
-    judged: dict[str, Mapping[str, Any]] = {}
-    for part, data in parts.items():
-        probabilities = platt.probabilities(outputs[part])
-        found = figures(examples, getattr(examples, part), probabilities)
-        judged[data] = {name: v if np.isfinite(v) else None for name, v in found.items()}
+    platt = calibration_of(examples.calibrate, outputs["calibrate"])
+    parts = {"judge": examples.name}
+    if with_frozen:
+        parts["frozen"] = f"{examples.name} frozen"
     return {
         "arm": NAME,
         "meaning": MEANING,
@@ -188,17 +178,18 @@ def result_of(examples: Examples, fit: Fit, with_frozen: bool) -> Result:
         "chosen": {"learning_rate": fit.rate, "epochs": fit.epochs},
         "seconds": {"finetune": float(outputs["seconds"])},
         "flops": dict(zip(("1", "100"), outputs["flops"].tolist(), strict=True)),
-        "figures": judged,
+        "figures": {
+            data: calibrated_figures(
+                examples, getattr(examples, part), outputs[part], platt
+            )
+            for part, data in parts.items()
+        },
     }
 
 
 @functools.cache
 def _code() -> str:
     return code_digest(*CODE)
-
-
-def _clicked(part: Part) -> NDArray[np.float32]:
-    return part.slates.clicked[part.slates.shown]
 
 
 def _fraction(examples: Examples) -> Examples:
@@ -238,18 +229,16 @@ def run_worker(fit: Fit, outputs: Path) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("--data", nargs="+", default=["movielens"], help="names, or folders of examples")
     add("--epochs", type=int, default=2, help="what our DIN's tuning chose; default: 2")
     add("--batch-requests", type=int, default=RefreshConfig().batch_requests)
     add("--seeds", type=int, default=3)
     add("--with-size", action="store_true", help="with the slate's size in the context")
-    add("--frozen", action="store_true", help="also features that stand still")
-    add("--quick", action="store_true", help="a 20th, one epoch, one rate; not kept")
-    add("--resume", type=Path, default=ROOT, help="where examples and results are kept")
+    add("--frozen", action="store_true", help="also features that do not change")
+    add("--quick", action="store_true", help="a 20th, one epoch, one rate; not saved")
+    add("--resume", type=Path, default=ROOT, help="where examples and results are cached")
     return parser
 
 

@@ -1,9 +1,9 @@
 """Question: does pre-training by masked items and attributes make a better click model?
 
-S3-Rec's protocol on its own files: a user's last item is to be found among 99 given others,
-the one before it chooses the recipe, fifty behaviours at most are the history. Popularity
-checks the harness, SASRec that it is fair; FG-BERT alone shows what the pre-training tasks
-give, and SRP4CTR's click head what is left of it after fine-tuning. Published on Beauty,
+S3-Rec's protocol on its own files: a user's last item is ranked among 99 given others, the
+one before it chooses the recipe, and the history is at most fifty behaviours. Popularity
+and SASRec check the harness; FG-BERT by itself shows what the pre-training tasks give, and
+SRP4CTR's click head what is left of it after fine-tuning. Published on Beauty,
 HR@10 / NDCG@10: SASRec .4696 / .3156, S3-Rec .5506 / .3732.
 
     make bench NAME=pretraining ARGS="--data ../shared/data/s3rec --name Beauty"
@@ -15,11 +15,8 @@ import hashlib
 import itertools
 import json
 import math
-import multiprocessing
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,20 +24,22 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks import RESULTS, parser_of, say
 from benchmarks.harness.code_fingerprint import code_digest
-from benchmarks.harness.result_cache import keep, restore
+from benchmarks.harness.pool import run_all
+from benchmarks.harness.result_cache import cached, keep, restore
+from benchmarks.harness.saved_result import merge_rows
 from benchmarks.quality.leave_last import scores
 from benchmarks.quality.leave_last.files import part_of, read
 from benchmarks.quality.leave_last.leave_last_out import TEST, VALIDATION, LeaveLast
 from benchmarks.quality.leave_last.recipe import RECIPE, Recipe
-from benchmarks.quality.leave_last.variants import ARMS, ARMS_CODE, RUNS, Scorer
-from srp4ctr.atomic_files import replace_text
+from benchmarks.quality.leave_last.variants import RUNS, VARIANTS, VARIANTS_CODE, Scorer
 from srp4ctr.training.export.flops import count, sizes_of
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 
-RESULTS = Path("benchmarks/results/pretraining.json")
-SEEDS = RESULTS.with_suffix(".seeds.jsonl")
+FILE = RESULTS / "pretraining.json"
+SEEDS = FILE.with_suffix(".seeds.jsonl")
 REPEATED = 5  # seeds of SRP4CTR with and without pre-training; the others have three
 QUICK_USERS, QUICK_EPOCHS = 3_000, 0.25
 SCORED_USERS = 1_000  # at once: a hundred candidates each
@@ -48,61 +47,70 @@ SCORED_USERS = 1_000  # at once: a hundred candidates each
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One arm with one seed on one data set."""
+    """One variant with one seed on one data set."""
 
     folder: Path
     name: str
-    arm: str
+    variant: str
     seed: int
     users: int | None
     recipe: Recipe
 
     @property
     def model(self) -> str:
-        """The arm, and the share of the labels that it learns from if it is not all."""
+        """The variant, and its share of the labels if it is not all."""
         share = self.recipe.label_share
-        return self.arm if share == 1.0 else f"{self.arm}@{share:.0%}"
+        return self.variant if share == 1.0 else f"{self.variant}@{share:.0%}"
+
+    def __str__(self) -> str:
+        return f"{self.model}, seed {self.seed}"
+
+    def progress(self, step: str, done: int, total: int, note: str = "") -> None:
+        """Print how far it is."""
+        say(f"{self}: {step} {done} of {total} {note}")
 
     @property
     def file(self) -> Path:
-        """Where its result is kept: other code, recipe or size is another run."""
-        code = code_digest(*ARMS_CODE)
-        said = repr((self.users, self.recipe.of(self.arm), code)).encode()
-        digest = hashlib.sha256(said).hexdigest()[:8]
+        """Where its result is cached: other code, recipe or size is another run."""
+        code = code_digest(*VARIANTS_CODE)
+        key = repr((self.users, self.recipe.of(self.variant), code)).encode()
+        digest = hashlib.sha256(key).hexdigest()[:8]
         model = self.model.replace(" ", "-")
         return RUNS / f"{self.name}-{model}-seed{self.seed}-{digest}.json"
 
 
 def main() -> None:
     """Run what is not there yet, print a table, then one JSON object."""
-    asked = _arguments()
+    options = _arguments()
     restore(SEEDS, RUNS)
-    runs = list(_runs(asked))
+    runs = list(_runs(options))
     missing = [run for run in runs if not run.file.is_file()]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(asked.workers, mp_context=context) as pool:
-        for number, done in enumerate(pool.map(execute, missing), start=1):
-            print(f"{number} of {len(missing)}: {done}", file=sys.stderr, flush=True)
-    results = [json.loads(run.file.read_text()) for run in runs]
-    rows = summary(results)
+    if None in run_all(execute, missing, options.workers):
+        raise SystemExit("some runs failed: see above")
+    rows = summary([execute(run) for run in runs])
     print(table(rows))
-    if not asked.quick:
-        _publish(rows)
+    if not options.quick:
+        merge_rows(rows, FILE, ("data", "model"))
         keep([run.file for run in runs], RUNS, SEEDS)
     print(json.dumps({"rows": rows}))
 
 
-def execute(run: Run) -> str:
-    """Train and judge one arm, keep the result in its file, and say what came out."""
+def execute(run: Run) -> dict[str, Any]:
+    """Train and evaluate one variant, cache the result in its file, and return it."""
+    found: dict[str, Any] = cached(run.file, lambda: _measured(run))
+    return found
+
+
+def _measured(run: Run) -> dict[str, Any]:
     torch.set_num_threads(1)
     data = read(run.folder, run.name)
     if run.users is not None:
         data = part_of(data, run.users)
     began = time.process_time()
-    learnt = ARMS[run.arm](data, run.seed, run.recipe, _progress(run))
-    seconds = time.process_time() - began + learnt.found_s
+    trained = VARIANTS[run.variant](data, run.seed, run.recipe, run.progress)
+    seconds = time.process_time() - began + trained.found_s
     ranks = {
-        place: _ranks(data, learnt.scorer, place, run.seed) for place in (VALIDATION, TEST)
+        place: _ranks(data, trained.scorer, place, run.seed) for place in (VALIDATION, TEST)
     }
     seen = data.times_seen(data.answers(TEST))
     parts = scores.buckets(data.counts - TEST, seen, data.popularity[1])
@@ -117,16 +125,15 @@ def execute(run: Run) -> str:
         "test": test,
         "buckets": {k: scores.values(ranks[TEST][chosen]) for k, chosen in parts.items()},
     }
-    RUNS.mkdir(parents=True, exist_ok=True)
-    replace_text(run.file, json.dumps(result))
-    said = ", ".join(f"{name} {value:.4f}" for name, value in test.items())
-    return f"{run.model}, seed {run.seed}: {said} ({seconds:.0f} s)"
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in test.items())
+    say(f"{run}: {figures} ({seconds:.0f} s)")
+    return result
 
 
 def summary(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return a row per model: means over its seeds, errors, differences from SRP4CTR.
 
-    That is the SRP4CTR which learnt from as many labels.
+    That is the SRP4CTR with as many labels.
     """
     models = list(dict.fromkeys(result["model"] for result in results))
     by_seed = {
@@ -141,13 +148,13 @@ def summary(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _row(model: str, of: Mapping[int, Any], best: Mapping[int, Any]) -> dict[str, Any]:
-    """Return the fields that all harnesses share; null where there is nothing to say."""
+    """Return the fields that all harnesses share; null where one is undefined."""
     row: dict[str, Any] = {"data": next(iter(of.values()))["data"], "model": model}
     row |= dict.fromkeys(("log_loss", "calibration", "flops_1", "flops_100"))
     for metric in scores.METRICS:
         mean, error = scores.mean_and_error([each["test"][metric] for each in of.values()])
         row |= {metric: _rounded(mean), f"{metric}_error": _rounded(error)}
-    row["gauc"] = row["auc"]  # one answer a user: the mean over users is both
+    row["gauc"] = row["auc"]  # one answer per user: the mean over users is both
     for bucket in next(iter(of.values()))["buckets"]:
         hits = [each["buckets"][bucket]["hr10"] for each in of.values()]
         row[f"hr10_{bucket}"] = _rounded(scores.mean_and_error(hits)[0])
@@ -164,8 +171,8 @@ def _row(model: str, of: Mapping[int, Any], best: Mapping[int, Any]) -> dict[str
 
 
 def _flops(run: Run, data: LeaveLast) -> dict[str, int]:
-    """Return the cost of a request by the model that ranks clicks; {} of another arm."""
-    if not run.arm.startswith("srp4ctr"):
+    """Return the cost of a request by a model that ranks clicks; {} for the others."""
+    if not run.variant.startswith("srp4ctr"):
         return {}
     config, tables = run.recipe.clicks.model, TableSizes.of(data.words, data.length)
     model, sizes = SRP4CTR(config, tables), sizes_of(config, tables)
@@ -182,11 +189,11 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         pairs = [
             f"{_shown(row[m])} ± {_shown(row[m + '_error'])}" for m in ("hr10", "ndcg10")
         ]
-        alone = ("mrr", "auc", "hr10_short_history", "hr10_long_tail")
+        plain = ("mrr", "auc", "hr10_short_history", "hr10_long_tail")
         less = f"{_shown(row['hr10_less'], '+')} ± {_shown(row['hr10_less_error'])}"
         lines.append(
             f"{row['model']:<30} {pairs[0]:>14} {pairs[1]:>14} "
-            + " ".join(f"{_shown(row[name]):>6}" for name in alone)
+            + " ".join(f"{_shown(row[name]):>6}" for name in plain)
             + f" {less:>22}"
         )
     return "\n".join(lines)
@@ -207,33 +214,35 @@ def _ranks(data: LeaveLast, scorer: Scorer, place: int, seed: int) -> scores.Ran
     return scores.ranks(found, seed)
 
 
-def _runs(asked: argparse.Namespace) -> Iterator[Run]:
-    recipe = replace(RECIPE, sasrec_epochs=asked.sasrec_epochs)
-    recipe = recipe.shorter(QUICK_EPOCHS) if asked.quick else recipe
-    shares = [float(each) / 100.0 for each in asked.labels.split(",")]
-    for share, arm in itertools.product(shares, asked.arms or ARMS):
-        learns_clicks = arm.startswith("srp4ctr")
+def _runs(options: argparse.Namespace) -> Iterator[Run]:
+    recipe = replace(RECIPE, sasrec_epochs=options.sasrec_epochs)
+    recipe = recipe.shorter(QUICK_EPOCHS) if options.quick else recipe
+    shares = [float(each) / 100.0 for each in options.labels.split(",")]
+    for share, variant in itertools.product(shares, options.variants or VARIANTS):
+        learns_clicks = variant.startswith("srp4ctr")
         if share < 1.0 and not learns_clicks:
             continue
-        count = 1 if asked.quick else asked.seeds or (REPEATED if learns_clicks else 3)
+        count = 1 if options.quick else options.seeds or (REPEATED if learns_clicks else 3)
         for seed in range(count):
             yield Run(
-                folder=asked.data,
-                name=asked.name,
-                arm=arm,
+                folder=options.data,
+                name=options.name,
+                variant=variant,
                 seed=seed,
-                users=QUICK_USERS if asked.quick else None,
+                users=QUICK_USERS if options.quick else None,
                 recipe=replace(recipe, label_share=share),
             )
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/s3rec"))
     parser.add_argument("--name", default="Beauty", help="of the files, or ml-100k")
     parser.add_argument("--seeds", type=int, help="5 for SRP4CTR, 3 for the others")
     parser.add_argument("--labels", default="100", help="per cent of the slates: 10,100")
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), metavar="ARM")
+    parser.add_argument(
+        "--variants", "--arms", nargs="+", choices=list(VARIANTS), metavar="NAME"
+    )
     parser.add_argument("--quick", action="store_true", help="a part, in five minutes")
     parser.add_argument(
         "--sasrec-epochs",
@@ -243,25 +252,6 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread")
     return parser.parse_args()
-
-
-def _progress(run: Run) -> Any:
-    def say(stage: str, done: int, total: int, note: str) -> None:
-        text = f"{run.model}, seed {run.seed}: {stage} {done} of {total} {note}"
-        print(text, file=sys.stderr, flush=True)
-
-    return say
-
-
-def _publish(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the rows beside those of other data sets and models."""
-    kept: dict[tuple[str, str], Any] = {}
-    before = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
-    for row in [*before, *rows]:
-        kept[row["data"], row["model"]] = row
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"rows": list(kept.values())}, indent=1)
-    RESULTS.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

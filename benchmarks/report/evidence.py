@@ -7,14 +7,12 @@ comments; the rest of the page stays as it is. The same results give the same by
     python -m benchmarks evidence --results mine/results --page mine/model.md
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import ROOT
-from benchmarks.quality.clicks.click_report import RESULTS
+from benchmarks import RESULTS, ROOT, parser_of
 from benchmarks.report import evidence_plots as plots
 from benchmarks.report import evidence_tables as tables
 from benchmarks.report.evidence_rows import (
@@ -30,7 +28,7 @@ from srp4ctr.atomic_files import replace_text
 
 PAGE = ROOT / "docs" / "model.md"
 BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
-FOLDER = "evidence"  # of the plots, beside the page
+FOLDER = "evidence"  # of the plots, next to the page
 NOTHING = (
     "No results are there yet: `make bench NAME=click_quality` and "
     "`make bench NAME=pretraining` make them, `make bench NAME=evidence` this section."
@@ -41,15 +39,15 @@ Written by `make bench NAME=evidence` from what `make bench NAME=click_quality` 
 
 ± is the standard error of the mean over seeds. *− SRP4CTR* is the mean difference from
 SRP4CTR at equal seeds, which leaves out what both share. *gAUC* is the mean AUC within a
-request; *NE* the log loss, where 1 is knowing the click rate alone; *p / y* promised clicks
+request; *NE* the log loss, where 1 is knowing only the click rate; *p / y* predicted clicks
 over clicks; *CPU s* training with pre-training; *MFLOPs* the cost of a request with 1
 candidate and with 100."""
-VARIANTS = {
+NOTES = {
     SIZED: """\
-*Slate size known*: EB-NeRD's slates all hold a click, so that their size alone tells much;
+*Slate size known*: EB-NeRD's slates all hold a click, so that their size says much;
 here all models know it.""",
     FROZEN: """\
-*Features frozen*: counters and histories stand still from the boundary on, as an offline
+*Features frozen*: counters and histories do not change from the boundary on, as an offline
 table's would; elsewhere they move with the stream.""",
 }
 CAPTIONS = {
@@ -57,7 +55,7 @@ CAPTIONS = {
 *Quality against cost.* The paper counts twice: *efficiency-FLOPs* are those of one
 candidate, *inference-FLOPs* those of a hundred in one request, where what they share is
 computed once. This is the second; the tables have both. The arrow leads to what SRP4CTR
-would cost unfolded, its history encoded anew for each candidate. Dashed lines are trees,
+would cost if it encoded the history once per candidate. Dashed lines are trees,
 whose cost is not in FLOPs. Bars and bands are standard errors over seeds.""",
     "learning_curve": """\
 *Few labels.* Pre-training reads the whole log, which needs no labels; fine-tuning gets a
@@ -67,7 +65,7 @@ part of the slates. Bars are standard errors over seeds.""",
 the variant is worse. Bars are standard errors.""",
 }
 ABLATIONS = f"Ablations; all but `{WITHOUT_PRETRAINING}` take over SRP4CTR's tuning:"
-FORETELLING = """\
+LAST_ITEM = """\
 A user's last item is to be found among 99 given others: S3-Rec's protocol. `fg-bert` is the
 encoder by itself, `srp4ctr-none` SRP4CTR without pre-training."""
 PUBLISHED = """\
@@ -76,12 +74,12 @@ PUBLISHED = """\
 
 def main() -> None:
     """Write the plots and the page, then print one JSON object of what was written."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS, help="a folder")
     parser.add_argument("--page", type=Path, default=PAGE, help="with the two comments")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     try:
-        print(json.dumps(write(asked.results, asked.page)))
+        print(json.dumps(write(options.results, options.page)))
     except ValueError as error:
         raise SystemExit(str(error)) from error
 
@@ -95,30 +93,28 @@ def write(results: Path, page: Path) -> dict[str, object]:
     body = section(clicks, pretraining, drawn)
     replace_text(page, f"{before}{BEGIN}\n{body}\n{END}{rest}")
     files = [page.name, *(f"{FOLDER}/{name}.svg" for name in drawn)]
-    print(f"wrote {', '.join(files)} beside {page}", file=sys.stderr)
+    print(f"wrote {', '.join(files)} next to {page}", file=sys.stderr)
     return {"files": files, "rows": sum(len(of.rows) for of in [*clicks, *pretraining])}
 
 
 def section(
     clicks: Sequence[Evidence], pretraining: Sequence[Evidence], drawn: Sequence[str]
 ) -> str:
-    """Return all that stands between the comments."""
+    """Return all that is between the comments."""
     if not clicks and not pretraining:
         return NOTHING
     parts = [READING]
-    parts += [
-        said for kind, said in VARIANTS.items() if any(kind in c.source for c in clicks)
-    ]
+    parts += [note for kind, note in NOTES.items() if any(kind in c.source for c in clicks)]
     for name in drawn:
-        said = name.replace("_", " ")
-        parts += [f"![{said}]({FOLDER}/{name}.svg)", CAPTIONS[name]]
+        title = name.replace("_", " ")
+        parts += [f"![{title}]({FOLDER}/{name}.svg)", CAPTIONS[name]]
     for of in clicks:
         parts += _of_clicks(of)
     for of in pretraining:
-        said = FORETELLING + (PUBLISHED if of.source in tables.PUBLISHED else "")
-        parts += [f"### Pre-training: {of.title}", said, tables.foretelling(of)]
+        text = LAST_ITEM + (PUBLISHED if of.source in tables.PUBLISHED else "")
+        parts += [f"### Pre-training: {of.title}", text, tables.last_item(of)]
         if of.curves:
-            parts += ["By share of the slates:", tables.foretelling_shares(of)]
+            parts += ["By share of the slates:", tables.last_item_shares(of)]
     return "\n\n".join(parts)
 
 
@@ -134,23 +130,23 @@ def _of_clicks(of: Evidence) -> list[str]:
 
 
 def _judges(of: Evidence) -> str:
-    """Say how many impressions judge, and how far that many can be trusted."""
+    """Return how many impressions judge, and how precise that is."""
     row = of.reference or of.rows[0]
     impressions, clicks = number(row, "impressions"), number(row, "clicks")
-    luck = number(row, "gauc_sampling_error")
+    margin = number(row, "gauc_sampling_error")
     counted = [] if impressions is None else [f"{impressions:,.0f} impressions judge"]
     counted += [] if clicks is None else [f"{clicks:,.0f} were clicked"]
-    said = f"{', '.join(counted) or 'Impressions were not counted'}."
-    if luck is None:
-        return said
+    text = f"{', '.join(counted) or 'Impressions were not counted'}."
+    if margin is None:
+        return text
     return (
-        f"{said} Another draw of as many requests would move gAUC by {plain(luck)} (a "
-        "standard error): the models mostly together, and more seeds lessen it not at all."
+        f"{text} Another draw of as many requests would move gAUC by {plain(margin)} (a "
+        "standard error): the models mostly together, and more seeds do not lessen it."
     )
 
 
 def _around(page: Path) -> tuple[str, str]:
-    """Return what stands before and after the evidence in ``page``."""
+    """Return what is before and after the evidence in ``page``."""
     text = page.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)

@@ -47,7 +47,7 @@ class Evidence:
 
     @property
     def models(self) -> list[Row]:
-        """Return what learnt from all labels and is no ablation, best gAUC first."""
+        """Return what was trained on all labels and is no ablation, best gAUC first."""
         whole = [row for row in self.rows if share_of(row) == 1.0]
         kept = [row for row in whole if not _is_ablation(row) or _is_untrained(row)]
         return best_first(kept, "gauc")
@@ -68,8 +68,8 @@ class Evidence:
         return dict(sorted(found.items()))
 
     @property
-    def is_of_foretelling(self) -> bool:
-        """Whether a user's last item was to be found: HR@10 is what counts."""
+    def is_of_last_items(self) -> bool:
+        """Whether a user's last item was ranked: HR@10 is what counts."""
         return any(number(row, "hr10") is not None for row in self.rows)
 
     def of(self, model: str) -> Row:
@@ -98,17 +98,13 @@ def model_of(row: Row) -> str:
 
 
 def share_of(row: Row) -> float:
-    """Return the share of the labels that the row's model learnt from."""
+    """Return the share of the labels that the row's model was trained on."""
     share = str(row["model"]).partition("@")[2]
     return float(share.rstrip("%")) / 100.0 if share else 1.0
 
 
-def unfolded_flops(row: Row) -> float | None:
-    """Return what 100 candidates cost if the whole model ran anew for each.
-
-    At one candidate there is nothing to share: 100 times that cost, as
-    ``training.export.flops.count`` has it too.
-    """
+def tiled_flops(row: Row) -> float | None:
+    """Return what 100 candidates cost without sharing, as ``export.flops.count`` has it."""
     one = number(row, "flops_1")
     return None if one is None else 100.0 * one
 

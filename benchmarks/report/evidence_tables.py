@@ -28,7 +28,7 @@ PUBLISHED: dict[str, tuple[Row, ...]] = {
     )
 }
 GROUPS = ("short_history", "long_history", "long_tail", "head")
-TEXTS = ("model", "what it is")  # the columns that stand on the left
+TEXTS = ("model", "what it is")  # the columns that are aligned on the left
 
 
 def quality(of: Evidence) -> str:
@@ -77,21 +77,21 @@ def shares(of: Evidence) -> str:
     return _table(head, rows)
 
 
-def foretelling(of: Evidence) -> str:
+def last_item(of: Evidence) -> str:
     """Return the ranking of a user's last item, the published figures among it."""
     head = ["model", "seeds", "HR@10", "NDCG@10", "HR@10 − SRP4CTR"]
     head += [f"HR@10, {_said(name)}" for name in GROUPS]
     whole = [row for row in of.rows if share_of(row) == 1.0]
     rows = best_first([*whole, *PUBLISHED.get(of.source, ())], "hr10")
-    return _table(head, [_foretelling(row) for row in rows])
+    return _table(head, [_last_item(row) for row in rows])
 
 
-def foretelling_shares(of: Evidence) -> str:
+def last_item_shares(of: Evidence) -> str:
     """Return the learning curve: a row per model and share of the slates."""
     head = ["model", "labels", "seeds", "HR@10", "NDCG@10", "HR@10 − SRP4CTR"]
     head += [f"HR@10, {_said(name)}" for name in GROUPS]
     rows = [
-        [f"`{model}`", f"{share_of(row):.0%}", *_foretelling(row)[1:]]
+        [f"`{model}`", f"{share_of(row):.0%}", *_last_item(row)[1:]]
         for model, rows in of.curves.items()
         for row in rows
     ]
@@ -109,7 +109,7 @@ def _quality(row: Row) -> list[str]:
     ]
 
 
-def _foretelling(row: Row) -> list[str]:
+def _last_item(row: Row) -> list[str]:
     is_published = "seeds" not in row
     return [
         f"*{row['model']}*" if is_published else _model(row),
@@ -170,7 +170,7 @@ def _millions(flops: float | None) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of GitHub's; numbers stand on the right."""
+    """Return a table of GitHub's; numbers are aligned on the right."""
     rules = ["---" if name in TEXTS else "---:" for name in head]
     lines = [head, rules, *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

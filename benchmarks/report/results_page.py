@@ -1,37 +1,28 @@
 """Question: what has been measured, claim by claim?
 
-Files under ``results/`` → docs/benchmarks.md: a row a claim with one number, and where,
-when and how it was measured. A claim without a committed result has no row. The claims'
-sentences stand in ``claims_*.py``. The same results give the same bytes.
+Files under ``results/`` → docs/benchmarks.md: a row per claim with one number, and where,
+when and how it was measured. A claim without a committed result has no row. The claims
+are in ``claims.toml``. The same results give the same bytes.
 
     make benchmarks-page
 """
 
-import argparse
 import hashlib
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ROOT
-from benchmarks.quality.clicks.click_report import RESULTS
+from benchmarks import RESULTS, ROOT, parser_of
+from benchmarks.report import claims
 from benchmarks.report.claims import Claim
-from benchmarks.report.claims_model import MODEL
-from benchmarks.report.claims_serving import MONITORING, SERVING, WHOLE
-from benchmarks.report.claims_streams import STREAMS
 from srp4ctr.atomic_files import replace_text
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-PARTS = {
-    "Streams and features": STREAMS,
-    "The model": MODEL,
-    "Serving": SERVING,
-    "Monitoring": MONITORING,
-    "The whole system": WHOLE,
-}
+PARTS = claims.read()
 BY_HAND = "recorded.json"
 UNKNOWN = "not recorded"
 MARK = "†"
@@ -61,30 +52,35 @@ class Measurement:
     """One run of a benchmark: what it found, and its circumstances."""
 
     found: Any
-    hardware: str = UNKNOWN
-    commit: str = UNKNOWN
-    date: str = UNKNOWN
+    of: Mapping[str, Any] = field(default_factory=dict)
+    """The circumstances."""
     by_hand: bool = False
+
+    @property
+    def commit(self) -> str:
+        """The commit that was measured, or *in* the one that recorded it."""
+        recorded = f"in {self.of['recorded_in']}" if "recorded_in" in self.of else UNKNOWN
+        return str(self.of.get("commit") or recorded)
 
 
 def main() -> None:
     """Write the page, then print one JSON object of what was written."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS, help="a folder")
     parser.add_argument("--page", type=Path, default=PAGE, help="the file to write")
-    asked = parser.parse_args()
-    text = page(asked.results)
-    replace_text(asked.page, text)
-    print(f"wrote {asked.page}", file=sys.stderr)
-    print(json.dumps({"rows": len(list(rows(asked.results)))}))
+    options = parser.parse_args()
+    text = page(options.results)
+    replace_text(options.page, text)
+    print(f"wrote {options.page}", file=sys.stderr)
+    print(json.dumps({"rows": len(list(rows(options.results)))}))
 
 
 def page(results: Path) -> str:
     """Return the whole page for the files in ``results``."""
     measured = list(rows(results))
     parts = [OPENING]
-    for part, claims in PARTS.items():
-        lines = [_row(claim, found) for claim, found in measured if claim in claims]
+    for part, members in PARTS.items():
+        lines = [_row(claim, found) for claim, found in measured if claim in members]
         if lines:
             parts.append("\n".join([f"## {part}\n\n{_TITLES}", *lines]))
     return "\n\n".join([*parts, CLOSING]) + "\n"
@@ -93,9 +89,9 @@ def page(results: Path) -> str:
 def rows(results: Path) -> Iterator[tuple[Claim, Measurement]]:
     """Yield each claim that has a result in ``results``."""
     recorded = _recorded(results)
-    for claim in (claim for claims in PARTS.values() for claim in claims):
-        entry = recorded.get(claim.run or claim.name)
-        if measured := _measurement(results / claim.file, entry):
+    for claim in chain.from_iterable(PARTS.values()):
+        entry = recorded.get(claim.run.entry)
+        if measured := _measurement(results / claim.run.file, entry):
             yield claim, measured
 
 
@@ -104,29 +100,14 @@ def _measurement(file: Path, recorded: Mapping[str, Any] | None) -> Measurement 
     if not file.is_file():
         if recorded is None or "figures" not in recorded:
             return None
-        return _with_circumstances(recorded["figures"], recorded, by_hand=True)
+        return Measurement(found=recorded["figures"], of=recorded, by_hand=True)
     content = file.read_bytes()
     found = json.loads(content)
     if "date" in found:
-        return _with_circumstances(found, found, by_hand=False)
+        return Measurement(found=found, of=found)
     if recorded and recorded.get("sha256") == hashlib.sha256(content).hexdigest():
-        return _with_circumstances(found, recorded, by_hand=True)
+        return Measurement(found=found, of=recorded, by_hand=True)
     return Measurement(found=found)
-
-
-def _with_circumstances(
-    found: Any, circumstances: Mapping[str, Any], *, by_hand: bool
-) -> Measurement:
-    commit = circumstances.get("commit")
-    if commit is None and "recorded_in" in circumstances:
-        commit = f"in {circumstances['recorded_in']}"
-    return Measurement(
-        found=found,
-        hardware=circumstances.get("hardware", UNKNOWN),
-        commit=commit or UNKNOWN,
-        date=circumstances.get("date", UNKNOWN),
-        by_hand=by_hand,
-    )
 
 
 def _recorded(results: Path) -> dict[str, Any]:
@@ -141,10 +122,10 @@ _TITLES = """\
 
 
 def _row(claim: Claim, measured: Measurement) -> str:
-    mark = f" {MARK}" if measured.by_hand else ""
+    of, mark = measured.of, f" {MARK}" if measured.by_hand else ""
     cells = (
-        *(claim.sentence, claim.number(measured.found), measured.hardware),
-        *(measured.commit, f"{measured.date}{mark}", f"`{claim.command}`"),
+        *(claim.sentence, claim.number(measured.found), of.get("hardware", UNKNOWN)),
+        *(measured.commit, f"{of.get('date', UNKNOWN)}{mark}", f"`{claim.run.command}`"),
     )
     return f"| {' | '.join(cells)} |"
 

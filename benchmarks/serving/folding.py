@@ -7,7 +7,6 @@ by turn in one run. The ratio is what counts: these times are of this machine.
     make bench NAME=folding
 """
 
-import argparse
 import json
 import statistics
 import tempfile
@@ -21,6 +20,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
+from benchmarks import parser_of
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.tensors.schema import (
     ENCODER_INPUTS,
@@ -45,8 +45,8 @@ Arrays = Mapping[str, NDArray[Any]]
 
 def main() -> None:
     """Print a table, then one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15, help="timed pairs a length")
+    parser = parser_of(__doc__)
+    parser.add_argument("--rounds", type=int, default=15, help="timed pairs per length")
     rounds = parser.parse_args().rounds
     rows = [measure(length, rounds) for length in LENGTHS]
     print(f"{'L':>4} {'folded':>22} {'unfolded':>22} {'FLOPs':>7} {'time':>7}")

@@ -6,7 +6,6 @@ by event, user, item and read, at two lengths of histories, on Apache Kafka and 
     make bench NAME=footprints
 """
 
-import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +15,8 @@ from typing import Any
 import torch
 from redis import Redis
 
-from benchmarks import FOLDER
+from benchmarks import parser_of
+from benchmarks.fault_injection.cluster import Cluster
 from benchmarks.serving.serving_stack import catalogue
 from benchmarks.streaming.ingest_events import (
     ITEMS,
@@ -28,13 +28,11 @@ from benchmarks.streaming.ingest_events import (
     user_ids,
 )
 from benchmarks.streaming.ingest_stack import (
-    Stack,
     cpu_s,
     fill,
     publish,
+    rate_of,
     running_stack,
-    start_worker,
-    worker_rate,
 )
 from srp4ctr import processes
 from srp4ctr.features.config import FeatureConfig
@@ -61,7 +59,6 @@ from srp4ctr.training.refresh.stages import pretrain
 
 EVENTS, READS, WINDOWS, TABLE_ITEMS = 60_000, 4_000, 512, 500_000
 LENGTHS = (50, 200)
-RESULTS = FOLDER / "results" / "footprints.json"
 _CHUNK = 40  # items a read, as features/online/item_cache.py has it
 _SEGMENT_SUFFIX = "*.log"
 Row = dict[str, Any]
@@ -69,24 +66,20 @@ Row = dict[str, Any]
 
 def main() -> None:
     """Print a table, then one JSON object."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--events", type=int, default=EVENTS, help="of each length")
-    asked = parser.parse_args()
-    rows = [measure(length, asked.events) for length in LENGTHS]
+    options = parser.parse_args()
+    rows = [measure(length, options.events) for length in LENGTHS]
     for name in rows[0]:
         print(f"{name:<34}" + "".join(f"{row[name]:>14,.6g}" for row in rows))
     turn_s = _table_turn_s()
     print(f"a turn of a million items' table: {turn_s:.2f} s of CPU")
     found = {
-        "events": asked.events,
+        "events": options.events,
         "exposures": EXPOSURE_LENGTH,
         "table_turn_s_per_million_items": round(turn_s, 3),
         "rows": rows,
     }
-    if asked.events == EVENTS:
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found))
 
 
@@ -94,16 +87,17 @@ def measure(length: int, num_events: int) -> Row:
     """Return the figures of histories of ``length`` behaviours, on a stack of its own."""
     load, start_ms = Load(users="uniform", length=length), begin_ms()
     events = draw_events(load, num_events, seed=0, start_ms=start_ms)
-    with running_stack("kafka") as stack:
-        store, broker = stack.servers
+    with running_stack("kafka", length) as stack:
+        servers = [stack.running[name] for name in ("store", "kafka")]
+        store, broker = servers
         memory = fill(stack, load, start_ms)
         read_user_s = _store_s(store, READS, lambda: _read_users(stack.features))
         share, profile = _item_bytes(stack, start_ms)
         read_item_s = _store_s(store, ITEMS, lambda: _read_items(stack.features))
         publish(stack, events)
-        before = {each.name: cpu_s(each.pid) for each in stack.servers}
-        rate = worker_rate(stack, start_worker(stack, length), len(events))
-        taken = {each.name: cpu_s(each.pid) - before[each.name] for each in stack.servers}
+        before = {each.name: cpu_s(each.pid) for each in servers}
+        rate = rate_of(stack, [stack.start_worker(0)], len(events))
+        taken = {each.name: cpu_s(each.pid) - before[each.name] for each in servers}
         kafka_bytes, log_bytes = _kafka_bytes(stack), _log_bytes(stack)
     return {
         "length": length,
@@ -135,7 +129,7 @@ def _pretraining_s(length: int) -> float:
 
 
 class _NoRows:
-    """Reads what a store with no rows says: the table's own work is left."""
+    """Reads as from a store with no rows: the table's own work is left."""
 
     def read_items(self, item_keys: Sequence[int]) -> list[tuple[str, Activity]]:
         """Return neither attributes nor counters."""
@@ -163,7 +157,7 @@ def _read_users(features: FeatureConfig) -> None:
     from srp4ctr.features.online.store import OnlineViews
 
     views, users = OnlineViews(features), user_ids()
-    for number in range(READS):  # one a request, as serving reads
+    for number in range(READS):  # one per request, as serving reads
         views.read_users([users[number % USERS]])
 
 
@@ -175,7 +169,7 @@ def _read_items(features: FeatureConfig) -> None:
         views.read_items(keys[first : first + _CHUNK])
 
 
-def _item_bytes(stack: Stack, start_ms: int) -> tuple[float, float]:
+def _item_bytes(stack: Cluster, start_ms: int) -> tuple[float, float]:
     """Store every item; return the bytes of a share of its counters, and of its profile."""
     from srp4ctr.features.online.store import FeatureStoreSink
 
@@ -206,7 +200,7 @@ def _item(number: int) -> str:
     return f"item-{number}"
 
 
-def _used(stack: Stack) -> int:
+def _used(stack: Cluster) -> int:
     time.sleep(1.5)  # the append-only file keeps its buffers for a second
     store: Any = Redis.from_url(f"redis://{stack.features.redis}")
     try:
@@ -215,7 +209,7 @@ def _used(stack: Stack) -> int:
         store.close()
 
 
-def _kafka_bytes(stack: Stack) -> int:
+def _kafka_bytes(stack: Cluster) -> int:
     """Return what the topics of events and labels take on the broker's disk."""
     return sum(
         segment.stat().st_size
@@ -224,7 +218,7 @@ def _kafka_bytes(stack: Stack) -> int:
     )
 
 
-def _log_bytes(stack: Stack) -> int:
+def _log_bytes(stack: Cluster) -> int:
     """Return what the raw log of events, items and labels takes."""
     topics = (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC)
     log_dir = Path(stack.features.log_dir)

@@ -1,10 +1,10 @@
-"""Claim: a server that is asked twice what it can answer still answers what it can.
+"""Claim: at twice its capacity a server still answers what it can.
 
 A real Triton, histories of 200, 100 candidates, features included. First callers in a
 closed loop, for what it can answer; then requests that arrive by chance (Poisson) at
 multiples of that, whether others were answered or not, each with a deadline of 100 ms. What
 counts is goodput: answers in time, a second. Where calls are refused that waited for half
-of their deadline, as ``RankClient`` asks, and where any may wait (``triton.max_wait_ms`` of
+of their deadline, as ``RankClient`` does, and where any may wait (``triton.max_wait_ms`` of
 an hour).
 
     make bench NAME=overload
@@ -24,8 +24,7 @@ from typing import Any
 import numpy as np
 from tritonclient.grpc import InferenceServerClient
 
-from benchmarks import FOLDER
-from benchmarks.quality.clicks.click_sources import say
+from benchmarks import parser_of, say
 from benchmarks.serving.serving_load import PREPARED, Load, a_request, measure
 from benchmarks.serving.serving_stack import Stack, running_stack
 from srp4ctr.triton_repo.deployment.model_config import RANK_CLICKS
@@ -34,7 +33,6 @@ LENGTH, CANDIDATES, CALLERS = 200, 100, 8
 DEADLINE_S, DURATION_S = 0.1, 8.0
 TIMES = (0.5, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0)
 WAITS_MS = (1000.0 * DEADLINE_S / 2, None)
-RESULTS = FOLDER / "results" / "overload.json"
 Row = dict[str, Any]
 
 
@@ -60,36 +58,41 @@ class Outcome:
 
 def main() -> None:
     """Print a table, then one JSON object."""
-    asked = _arguments()
+    parser = parser_of(__doc__)
+    add = parser.add_argument
+    add("--times", type=float, nargs="+", default=TIMES, help="of what it can answer")
+    add("--duration", type=float, default=DURATION_S, help="seconds per row")
+    add("--quick", action="store_true", help="two rows, few seconds")
+    options = parser.parse_args()
+    if options.quick:
+        options.times, options.duration = (1.0, 2.0), 3.0
     with running_stack(LENGTH, forms=()) as stack:
-        rows = _rows(stack, asked)
+        rows = _rows(stack, options)
     print(_table(rows))
     found = _figures(rows) | {"rows": rows}
-    if not asked.quick:
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found))
 
 
-def _rows(stack: Stack, asked: argparse.Namespace) -> list[Row]:
+def _rows(stack: Stack, options: argparse.Namespace) -> list[Row]:
     load = Load(
         address=stack.address,
         model=RANK_CLICKS,
         candidates=CANDIDATES,
         callers=CALLERS,
-        duration_s=asked.duration,
+        duration_s=options.duration,
     )
     can = measure(load, stack.server.pid).row(CANDIDATES)["requests_per_s"]
-    say(f"{CALLERS} callers in a closed loop made {can:.0f} requests a second")
+    say(f"{CALLERS} callers in a closed loop made {can:.0f} requests per second")
     rows = []
-    for times, wait_ms in itertools.product(asked.times, WAITS_MS):
+    for times, wait_ms in itertools.product(options.times, WAITS_MS):
         arrivals = Arrivals(
             address=stack.address,
             per_s=times * can,
-            duration_s=asked.duration,
+            duration_s=options.duration,
             wait_ms=wait_ms,
         )
         row = {"wait_ms": wait_ms, "can_per_s": can, "times": times}
-        rows.append(row | _row(_arriving(arrivals), asked.duration))
+        rows.append(row | _row(_arriving(arrivals), options.duration))
         say(str(rows[-1]))
         time.sleep(1.0)  # what still waits is no part of the next
     return rows
@@ -182,20 +185,6 @@ def _table(rows: Sequence[Row]) -> str:
         waiting = str(row["wait_ms"] or "for ever")
         lines.append(f"{waiting:>9} " + " ".join(f"{each:>8.1f}" for each in figures))
     return "\n".join(lines)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--times", type=float, nargs="+", default=TIMES, help="of what it can answer")
-    add("--duration", type=float, default=DURATION_S, help="seconds a row")
-    add("--quick", action="store_true", help="two rows, few seconds; writes no results")
-    asked = parser.parse_args()
-    if asked.quick:
-        asked.times, asked.duration = (1.0, 2.0), 3.0
-    return asked
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Claim: a switch of models loses no request and mixes no two models, whatever dies.
+"""Claim: a switch of models loses no request and mixes no two models, whatever crashes.
 
-Eight callers ask a real Triton all the while (``promotion_traffic.py``), and meanwhile
+Eight callers call a real Triton all the while (``promotion_traffic.py``), and meanwhile
 
 - bundles are promoted and rolled back, 20 times,
 - a corrupt one is promoted: refused, with the reason,
@@ -9,12 +9,11 @@ Eight callers ask a real Triton all the while (``promotion_traffic.py``), and me
 - ``kill -9`` ends one of the processes that answer: its watch replaces it.
 
 Each answer is held to the one that its bundle must give. Two bundles in turns have weights
-so different that a mixture of both would be seen: by how much is told.
+so different that a mixture of both would be seen: the difference is reported.
 
     make bench NAME=promotion
 """
 
-import argparse
 import json
 import shutil
 import sys
@@ -27,15 +26,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks import FOLDER
+from benchmarks import parser_of
 from benchmarks.serving.promotion_faults import (
     in_child,
     is_loading,
     kill_a_process,
     promote,
-    promote_and_die,
+    promote_and_crash,
     roll_back,
-    watched,
 )
 from benchmarks.serving.promotion_traffic import (
     Answer,
@@ -52,7 +50,6 @@ if TYPE_CHECKING:  # torch: the processes of this run need none
 
 LENGTH, SWITCHES, QUIET_S = 200, 20, 10.0
 TOLERANCE = 1e-4  # of a probability: other batches, other rounding
-RESULTS = FOLDER / "results" / "promotion.json"
 Row = dict[str, Any]
 
 
@@ -68,7 +65,7 @@ class Run:
     refused: list[str] = field(default_factory=list)
     """Why bundles were refused that should have been."""
     replaced_s: float = 0.0
-    """From a process's death until another answers in its place."""
+    """From a process's end until another answers in its place."""
     whole_again_s: float = 0.0
     """Until as many answer as before."""
 
@@ -91,7 +88,7 @@ class Run:
         return folder
 
     def promote(self, source: Path) -> None:
-        """Promote in a process of its own, as an operator does; raise what it says."""
+        """Promote in a process of its own, as an operator does; raise its refusal."""
         if refusal := in_child(promote, self.stack, source):
             raise RuntimeError(refusal)
 
@@ -107,24 +104,28 @@ def main() -> None:
     """Print a table, then one JSON object."""
     from benchmarks.serving.serving_stack import fresh_bundle, running_stack
 
-    asked = _arguments()
+    parser = parser_of(__doc__)
+    add = parser.add_argument
+    add("--switches", type=int, default=SWITCHES, help="promotions and rollbacks")
+    add("--quick", action="store_true", help="four switches")
+    options = parser.parse_args()
+    if options.quick:
+        options.switches = 4
     with running_stack(LENGTH, forms=()) as stack:
         even, *_ = fresh_bundle(stack.bundle.parent, LENGTH, "v1000", seed=1)
         run = Run(stack, weights=(even, stack.bundle))
-        watchdog.start(stack.server, watched(stack), stack.folder, tied=True)
+        watchdog.start(stack.server, stack.plan, stack.folder, tied=True)
         requests = all_requests(time.time_ns() // 1_000_000)
         right = expected(stack, {"odd": stack.bundle, "even": even}, requests)
         callers = Callers(stack.address, requests)
         callers.start()
         try:
-            _phases(run, asked.switches)
+            _phases(run, options.switches)
         finally:
             answers = callers.stop()
     rows = [_row(name, found, right) for name, found in _by_phase(run, answers)]
     print(_table(rows))
     found = _figures(run, answers, right) | {"rows": rows}
-    if not asked.quick:
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found))
 
 
@@ -145,7 +146,7 @@ def _phases(run: Run, switches: int) -> None:
         run.promote(source)
     with run.phase("promoter killed in the switch"):
         source = run.next_bundle()
-        in_child(promote_and_die, stack, source)
+        in_child(promote_and_crash, stack, source)
         run.promote(source)
     with run.phase("one of the step's processes killed"):
         run.replaced_s, run.whole_again_s = kill_a_process(stack)
@@ -238,19 +239,6 @@ def _table(rows: Sequence[Row]) -> str:
             f"{row['phase']:<40} {row['times']:>5} {row['seconds']:>7.2f} {figures}"
         )
     return "\n".join(lines)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--switches", type=int, default=SWITCHES, help="promotions and rollbacks")
-    add("--quick", action="store_true", help="four switches; writes no results")
-    asked = parser.parse_args()
-    if asked.quick:
-        asked.switches = 4
-    return asked
 
 
 if __name__ == "__main__":

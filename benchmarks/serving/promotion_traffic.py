@@ -1,4 +1,4 @@
-"""Callers that ask all the while, and what each of their answers must be.
+"""Calls a server all the while, and computes what each answer must be.
 
 The requests are few, and the same at any time: each bundle has one right answer to each.
 Callers note every answer; afterwards it is held to that of the bundle which it names.
@@ -38,7 +38,7 @@ class Answer:
     """One call as its caller saw it."""
 
     at_s: float
-    """When it was asked, by the machine's monotonic clock."""
+    """When it was sent, by the machine's monotonic clock."""
     took_s: float
     request: int
     version: str
@@ -50,18 +50,18 @@ class Answer:
 
 
 class Callers:
-    """``callers`` processes with a ``RankClient`` each, that ask until they are stopped."""
+    """``callers`` processes, a ``RankClient`` each, that call until they are stopped."""
 
     def __init__(
         self, address: str, requests: Sequence[RankRequest], callers: int = CALLERS
     ) -> None:
-        """Make callers of the server at ``address`` that ask ``requests`` in turns."""
+        """Make callers of the server at ``address`` that send ``requests`` in turns."""
         spawn = multiprocessing.get_context("spawn")
         self._end, self._found = spawn.Event(), spawn.Queue()
         self._ready = spawn.Barrier(callers + 1)
         self._processes = [
             spawn.Process(
-                target=_ask,
+                target=_call,
                 args=((address, requests, number), self._ready, self._end, self._found),
                 daemon=True,
             )
@@ -69,7 +69,7 @@ class Callers:
         ]
 
     def start(self) -> None:
-        """Return when all of them ask."""
+        """Return when all of them are calling."""
         for process in self._processes:
             process.start()
         self._ready.wait(timeout=120.0)
@@ -83,7 +83,7 @@ class Callers:
         return sorted(found, key=lambda each: each.at_s)
 
 
-def _ask(
+def _call(
     given: tuple[str, Sequence[RankRequest], int], ready: Any, end: Event, found: Any
 ) -> None:
     address, requests, number = given
@@ -100,7 +100,7 @@ def _ask(
 
 
 def _answer(client: RankClient, requests: Sequence[RankRequest], place: int) -> Answer:
-    asked, before = time.monotonic(), _retries()
+    began, before = time.monotonic(), _retries()
     version, error = "", ""
     scores: tuple[float, ...] = ()
     try:
@@ -109,8 +109,8 @@ def _answer(client: RankClient, requests: Sequence[RankRequest], place: int) -> 
     except (ConnectionError, ValueError) as failure:
         error = str(failure)
     return Answer(
-        at_s=asked,
-        took_s=time.monotonic() - asked,
+        at_s=began,
+        took_s=time.monotonic() - began,
         request=place,
         version=version,
         scores=np.array(scores, dtype=np.float32),
@@ -141,7 +141,7 @@ def all_requests(at_ms: int) -> list[RankRequest]:
 
 
 def expected(
-    stack: "Stack", sources: Mapping[str, Path], asked: Sequence[RankRequest]
+    stack: "Stack", sources: Mapping[str, Path], requests: Sequence[RankRequest]
 ) -> dict[tuple[str, str], Scores]:
     """Return the probabilities by (encoder, head) of each pair of ``sources``.
 
@@ -151,10 +151,10 @@ def expected(
     features = open_bundle(stack.features, stack.bundle)
     try:
         tensors = features.assemble(
-            [each.user_id for each in asked],
-            [list(each.item_ids) for each in asked],
-            [each.request_time_ms or 0 for each in asked],
-            [each.context or "" for each in asked],
+            [each.user_id for each in requests],
+            [list(each.item_ids) for each in requests],
+            [each.request_time_ms or 0 for each in requests],
+            [each.context or "" for each in requests],
         ).tensors
     finally:
         features.close()

@@ -1,19 +1,17 @@
 """Claim: behind a balancer, replicas change bundles in turn: each answer is of one model.
 
 Two tritonservers with a live repository each, and nginx in front of them, which passes
-each gRPC call to one of them. Callers ask nginx all the while, and meanwhile
+each gRPC call to one of them. Callers call nginx all the while, and meanwhile
 
 - bundles are promoted to both, and rolled back, as ``srp4ctr model promote`` does it,
 - one server is stopped and started again, as for a new release.
 
 Each answer is held to the one that its bundle must give, and calls that fail although
-``RankClient`` asks again are counted. It needs nginx (Debian:
-nginx-core).
+``RankClient`` retries are counted. It needs nginx (Debian: nginx-core).
 
     make bench NAME=replicas
 """
 
-import argparse
 import json
 import shutil
 import time
@@ -21,24 +19,26 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import parser_of
 from benchmarks.serving.promotion import Run, counts
-from benchmarks.serving.promotion_faults import in_child, no_check
+from benchmarks.serving.promotion_faults import in_child, no_check, promote, roll_back
 from benchmarks.serving.promotion_traffic import Callers, all_requests, expected
 from srp4ctr import processes
-from srp4ctr.embedded import ports, triton_install, triton_server
-from srp4ctr.embedded.config import EmbeddedConfig
+from srp4ctr.embedded import ports, triton_server
 from srp4ctr.triton_repo.config import ReplicaConfig
 from srp4ctr.triton_repo.deployment import rollout
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
-from srp4ctr.triton_repo.deployment.promotion import PromotionError
 
 if TYPE_CHECKING:  # torch: the processes of this run need none
     from benchmarks.serving.serving_stack import Stack
 
 LENGTH, SWITCHES, CALLERS, QUIET_S = 50, 8, 2, 10.0
+PROMOTE = partial(promote, by=rollout.promote)
+ROLL_BACK = partial(roll_back, by=rollout.rollback)
 NGINX = """
 daemon off;
 pid {folder}/nginx.pid;
@@ -72,7 +72,11 @@ def main() -> None:
     """Print one JSON object."""
     from benchmarks.serving.serving_stack import fresh_bundle, running_stack
 
-    asked = _arguments()
+    parser = parser_of(__doc__)
+    parser.add_argument(
+        "--switches", type=int, default=SWITCHES, help="promotions and rollbacks"
+    )
+    options = parser.parse_args()
     if shutil.which("nginx") is None:
         raise SystemExit("nginx is not installed (Debian: nginx-core)")
     with running_stack(LENGTH, forms=(), instances=1) as one:
@@ -84,13 +88,13 @@ def main() -> None:
             callers = Callers(address, requests, CALLERS)
             callers.start()
             try:
-                _phases(run, (second, plan), asked.switches)
+                _phases(run, (second, plan), options.switches)
             finally:
                 answers = callers.stop()
             states = [read_serving(Path(e.repository)) for e in stack.triton.servers()]
             agree = len({state.serving for state in states}) == 1
     found = {
-        "switches": asked.switches - len(run.refused),
+        "switches": options.switches - len(run.refused),
         "refused": run.refused,
         "agree": agree,
         **counts(answers, right),
@@ -102,14 +106,16 @@ def main() -> None:
 
 
 def _phases(run: Run, second: Any, switches: int) -> None:
+    from benchmarks.serving.serving_stack import start_triton
+
     with run.phase("nothing else"):
         time.sleep(QUIET_S)
     for turn in range(switches):
         with run.phase("promotions and rollbacks, to both in turn"):
             if turn % 4 < 2:
-                refusal = in_child(promote_all, run.stack, run.next_bundle())
+                refusal = in_child(PROMOTE, run.stack, run.next_bundle())
             else:
-                refusal = in_child(roll_back_all, run.stack, None)
+                refusal = in_child(ROLL_BACK, run.stack, None)
         if refusal:  # an operator tries again; none of the servers has changed
             run.refused.append(refusal)
     with run.phase("one server stopped and started again"):
@@ -117,41 +123,22 @@ def _phases(run: Run, second: Any, switches: int) -> None:
         folder = plan.repository.parent
         processes.stop(server, folder)
         time.sleep(QUIET_S / 2)
-        serving = triton_install.build(Path(EmbeddedConfig().serving_dir))
-        triton_server.start(serving, plan, folder, tied=True)
+        start_triton(plan, folder)
         time.sleep(QUIET_S / 2)
-
-
-def promote_all(triton: Any, features: Any, source: Path, said: Any) -> None:
-    """Promote ``source`` to every server, and say why if it was refused."""
-    try:
-        rollout.promote(source, triton, features, no_check)
-    except (ValueError, PromotionError) as error:
-        said.put(str(error))
-
-
-def roll_back_all(triton: Any, _: Any, __: None, said: Any) -> None:
-    """Serve the bundle before again everywhere, and say why if it was refused."""
-    try:
-        rollout.rollback(triton)
-    except (ValueError, PromotionError) as error:
-        said.put(str(error))
 
 
 @contextmanager
 def _second(one: "Stack") -> Iterator[Any]:
     """Yield ``one`` with a second server of the same bundle, and how to start that."""
+    from benchmarks.serving.serving_stack import start_triton
+
     folder = one.folder / "second"
     with ports.reserved_ports(2) as (grpc_port, metrics_port):
-        plan = triton_server.ServerPlan(
-            repository=folder / "triton",
-            redis=one.features.redis,
-            registry=one.features.registry,
-            grpc_port=grpc_port,
-            metrics_port=metrics_port,
+        repository = folder / "triton"
+        plan = replace(
+            one.plan, repository=repository, grpc_port=grpc_port, metrics_port=metrics_port
         )
-        serving = triton_install.build(Path(EmbeddedConfig().serving_dir))
-        server = triton_server.start(serving, plan, folder, tied=True)
+        server = start_triton(plan, folder)
     further = ReplicaConfig(
         grpc=f"{ports.HOST}:{grpc_port}", repository=str(plan.repository)
     )
@@ -182,16 +169,6 @@ def _balancer(stack: "Stack") -> Iterator[str]:
         yield address
     finally:
         processes.stop(running, stack.folder)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--switches", type=int, default=SWITCHES, help="promotions and rollbacks"
-    )
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

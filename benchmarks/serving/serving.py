@@ -6,7 +6,7 @@ One Triton, one set of weights, requests with features from the store, in severa
 - ``rank_states_kept``: the same when the user's history is still as it was at the request
   before, as for all of these 200 users,
 - ``rank_in_three_steps``: the same in three steps, as for a GPU: what the hops cost,
-- ``rank_tiled``: the history encoded anew for each candidate, as who tiles the user does
+- ``rank_tiled``: the history encoded again for each candidate, as tiling the user does
   (not where that takes gigabytes),
 - ``rank_din``: DIN served in one step,
 - in this process, without features: onnxruntime, the bound, and torch,
@@ -28,11 +28,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import FOLDER
-from benchmarks.quality.clicks.click_sources import say
+from benchmarks import RESULTS, parser_of, say
 from benchmarks.serving.serving_forms import FORMS, THREE_STEPS, TILED
 from benchmarks.serving.serving_load import Load, Measured, measure, timed
 from benchmarks.serving.serving_stack import Stack, running_stack
+from srp4ctr.atomic_files import replace_text
 from srp4ctr.features.tensors.schema import STATE_TENSORS
 from srp4ctr.training.export import flops, onnx_export
 from srp4ctr.triton_repo.deployment.model_config import RANK_CLICKS
@@ -43,33 +43,33 @@ DURATION_S, ROUNDS = 4.0, 3
 # take 4 GB a layer.
 MOST_TILED = 100_000
 ONNX, TORCH = "onnxruntime in process", "torch in process"
-RESULTS = FOLDER / "results" / "serving.json"
+FILE = RESULTS / "serving.json"
 MAIN = (200, 100, 1)  # the length, candidates and callers that the JSON's first fields have
 Row = dict[str, Any]
 
 
 def main() -> None:
     """Print a table, then one JSON object."""
-    asked = _arguments()
+    options = _arguments()
     torch.set_num_threads(1)
     rows: list[Row] = []
-    for length in asked.lengths:
+    for length in options.lengths:
         with running_stack(length) as stack:
-            rows += [{"length": length, **row} for row in _rows(stack, asked)]
+            rows += [{"length": length, **row} for row in _rows(stack, options)]
     print(_table(rows))
-    is_kept = not asked.quick and not asked.forms
+    is_kept = not options.quick and not options.forms
     if is_kept:
         rows = _with_kept(rows)
     found = {**_main_figures(rows), "rows": rows}
     if is_kept:
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+        replace_text(FILE, json.dumps(found, indent=1) + "\n")
     print(json.dumps(found))
 
 
-def _rows(stack: Stack, asked: argparse.Namespace) -> Iterator[Row]:
+def _rows(stack: Stack, options: argparse.Namespace) -> Iterator[Row]:
     """Yield a row for each form, number of candidates and of callers."""
-    duration_s = asked.duration / asked.rounds
-    for candidates, callers in itertools.product(asked.candidates, asked.callers):
+    duration_s = options.duration / options.rounds
+    for candidates, callers in itertools.product(options.candidates, options.callers):
         forms: dict[str, Callable[[], Measured]] = {
             name: functools.partial(
                 measure,
@@ -89,12 +89,12 @@ def _rows(stack: Stack, asked: argparse.Namespace) -> Iterator[Row]:
                 name: functools.partial(timed, call, duration_s)
                 for name, call in _in_process(stack, candidates).items()
             }
-        if asked.forms:
-            forms = {name: form for name, form in forms.items() if name in asked.forms}
+        if options.forms:
+            forms = {name: form for name, form in forms.items() if name in options.forms}
         if candidates * stack.sizes["L"] * callers > MOST_TILED:
             forms.pop(TILED, None)
         taken: dict[str, list[Measured]] = {name: [] for name in forms}
-        for _ in range(asked.rounds):
+        for _ in range(options.rounds):
             for name, form in forms.items():
                 taken[name].append(form())
         for name, parts in taken.items():
@@ -135,18 +135,18 @@ def _moved(stack: Stack, form: str) -> int:
 
 
 def _with_kept(rows: Sequence[Row]) -> list[Row]:
-    """Return ``rows`` and what is kept of other lengths, candidates and callers."""
+    """Return ``rows`` and the saved ones of other lengths, candidates and callers."""
 
     def case(row: Row) -> tuple[int, ...]:
         return row["length"], row["candidates"], row["callers"]
 
-    kept = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
+    kept = json.loads(FILE.read_text())["rows"] if FILE.is_file() else []
     new = set(map(case, rows))
     return sorted([*(row for row in kept if case(row) not in new), *rows], key=case)
 
 
 def _main_figures(rows: Sequence[Row]) -> Row:
-    """Return the figures of ``MAIN``, null where it was not asked for."""
+    """Return the figures of ``MAIN``, null where it was not measured."""
     found = {
         row["form"]: row
         for row in rows
@@ -181,22 +181,20 @@ def _table(rows: Sequence[Row]) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("--lengths", type=int, nargs="+", default=LENGTHS, help="L of the histories")
     add("--candidates", type=int, nargs="+", default=CANDIDATES)
     add("--callers", type=int, nargs="+", default=CALLERS, help="at once")
-    add("--forms", nargs="+", help="some of them alone")
-    add("--duration", type=float, default=DURATION_S, help="seconds a form, all rounds")
+    add("--forms", nargs="+", help="only these")
+    add("--duration", type=float, default=DURATION_S, help="seconds per form, all rounds")
     add("--rounds", type=int, default=ROUNDS, help="turns of all forms")
     add("--quick", action="store_true", help="one length, few seconds; writes no results")
-    asked = parser.parse_args()
-    if asked.quick:
-        asked.lengths, asked.candidates, asked.callers = [50], [100], [1]
-        asked.duration, asked.rounds = 1.0, 1
-    return asked
+    options = parser.parse_args()
+    if options.quick:
+        options.lengths, options.candidates, options.callers = [50], [100], [1]
+        options.duration, options.rounds = 1.0, 1
+    return options
 
 
 if __name__ == "__main__":

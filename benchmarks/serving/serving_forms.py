@@ -1,4 +1,4 @@
-"""A running Triton that serves a bundle → the other forms of serving it, beside it.
+"""Adds the other forms of serving a bundle to a running Triton.
 
 All have the same features: ``benchmarks/serving/serving.py`` says what each is.
 """
@@ -36,7 +36,7 @@ SCORINGS = {TILED: "tiled_scoring.py", DIN: "whole_scoring.py"}
 def add_forms(
     triton: TritonConfig, sizes: Mapping[str, int], words: Vocabulary, forms: Sequence[str]
 ) -> None:
-    """Load ``forms``, each an ensemble, beside the bundle of ``words`` that is served."""
+    """Load ``forms``, each an ensemble, next to the bundle of ``words`` that is served."""
     limits = model_config.Limits(
         max_batch_size=triton.max_batch_size, max_wait_ms=triton.max_wait_ms, sizes=sizes
     )
@@ -53,7 +53,7 @@ def add_forms(
             _place_one_step(repository / steps[0].name, steps[0], limits, served)
             if name in SCORINGS:
                 code = repository / steps[0].name / "1"
-                scoring = code / "srp4ctr" / "triton_repo" / "onnx_scorer.py"
+                scoring = code / "srp4ctr" / "triton_repo" / "serving" / "onnx_scorer.py"
                 scoring.rename(code / "served_scoring.py")
                 shutil.copyfile(SHELLS / SCORINGS[name], scoring)
             if name == DIN:
@@ -91,17 +91,17 @@ def _place_three_steps(
 
 
 def _parameters(served: Path) -> dict[str, str]:
-    """Return what the other forms' shells are told.
+    """Return the parameters of the other forms' shells.
 
-    Their item tables rest: who waits for a turn must not take the cores from the form that
-    is measured.
+    Their item tables are not refreshed: an idle form must not take the cores from the one
+    that is measured.
     """
     config = text_format.Parse(
         (served / "config.pbtxt").read_text(), model_config_pb2.ModelConfig()
     )
-    told = {name: value.string_value for name, value in config.parameters.items()}
-    resting = {**json.loads(told["features"]), "item_refresh_s": 3600.0}
-    return {**told, "features": json.dumps(resting)}
+    parameters = {name: value.string_value for name, value in config.parameters.items()}
+    resting = {**json.loads(parameters["features"]), "item_refresh_s": 3600.0}
+    return {**parameters, "features": json.dumps(resting)}
 
 
 def _place_ensemble(

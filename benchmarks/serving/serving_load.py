@@ -1,7 +1,7 @@
-"""A running Triton → how fast a model answers so many callers, and what that costs.
+"""Measures how fast a running Triton answers callers in a closed loop, and the cost.
 
-Callers are processes, each with a connection of its own, that ask one request after
-another; so many callers are a closed loop. CPU time and memory are those of the server and
+Callers are processes, each with a connection of its own, that send one request after
+another. CPU time and memory are those of the server and
 its steps, from the kernel; the callers' own work is not in them, but shares the cores.
 """
 
@@ -23,14 +23,14 @@ from srp4ctr.client.rank_client import infer_inputs
 from srp4ctr.features.tensors import schema
 from srp4ctr.triton_repo.deployment.model_config import RANK_CLICKS
 
-PREPARED = 64  # requests of a caller, asked in turns: making one is not the server's cost
+PREPARED = 64  # requests of a caller, sent in turns: making one is not the server's cost
 WARM_UP_S = 0.5
 Seconds = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """Who asks whom for what."""
+    """Which model is called, and how."""
 
     address: str
     model: str
@@ -67,7 +67,7 @@ class Measured:
 
 
 def measure(load: Load, server_pid: int) -> Measured:
-    """Let the callers of ``load`` ask for its duration."""
+    """Let the callers of ``load`` call for its duration."""
     # Forked from a process that has imported everything: 5 s less a caller.
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload([__name__])
@@ -111,12 +111,12 @@ def timed(call: Callable[[], object], duration_s: float) -> Measured:
 
 
 def _call(load: Load, seed: int, ready: Barrier, answers: Any) -> None:
-    """Ask until the time is over; put the seconds of each request into ``answers``."""
+    """Call until the time is over; put the seconds of each request into ``answers``."""
     chance = random.Random(seed)
     requests = [a_request(load.candidates, chance) for _ in range(PREPARED)]
     with InferenceServerClient(load.address) as client:
 
-        def ask_for(duration_s: float) -> list[float]:
+        def call_for(duration_s: float) -> list[float]:
             seconds: list[float] = []
             ends = time.perf_counter() + duration_s
             while (started := time.perf_counter()) < ends:
@@ -124,9 +124,9 @@ def _call(load: Load, seed: int, ready: Barrier, answers: Any) -> None:
                 seconds.append(time.perf_counter() - started)
             return seconds
 
-        ask_for(WARM_UP_S)
+        call_for(WARM_UP_S)
         ready.wait()
-        answers.put(np.array(ask_for(load.duration_s)))
+        answers.put(np.array(call_for(load.duration_s)))
 
 
 def a_request(candidates: int, chance: random.Random) -> list[Any]:
@@ -145,7 +145,7 @@ def _family(pid: int) -> list[psutil.Process]:
 
 
 def _rss_mb(server_pid: int, model: str) -> float:
-    """Return the memory of the server and of the steps of ``model`` alone."""
+    """Return the memory of the server and of the steps of ``model``."""
     steps = f"_{VERSION if model == RANK_CLICKS else model}/1/model.py"
     server, *stubs = _family(server_pid)
     of_model = (each for each in stubs if any(steps in word for word in each.cmdline()))

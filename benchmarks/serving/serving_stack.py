@@ -1,7 +1,7 @@
 """A history's length → a store with full rows, and a Triton that serves a fresh SRP4CTR.
 
-The weights are as they were drawn: what a model costs does not depend on what it learnt.
-Beside ``rank_clicks`` the server has the other forms that it is compared with, all with
+The weights are as they were drawn: what a model costs does not depend on its training.
+Next to ``rank_clicks`` the server has the other forms that it is compared with, all with
 the same features. Everything ends with the ``with`` block.
 """
 
@@ -49,6 +49,7 @@ class Stack:
     """What runs, and what it serves."""
 
     triton: TritonConfig
+    plan: triton_server.ServerPlan
     server: processes.Running
     store: processes.Running
     features: FeatureConfig
@@ -74,30 +75,15 @@ def running_stack(
     users would have all histories encoded for good, and no call is refused for waiting:
     how long it does is measured.
     """
-    from srp4ctr.features.online.feast_store import apply  # Feast: 3 s
-    from srp4ctr.features.online.store import FeatureStoreSink
-
-    with (
-        tempfile.TemporaryDirectory() as name,
-        ports.reserved_ports(3) as (store_port, grpc_port, metrics_port),
-    ):
+    with tempfile.TemporaryDirectory() as name, ports.reserved_ports(3) as numbers:
         folder = Path(name)
-        features = FeatureConfig(
-            redis=f"{ports.HOST}:{store_port}",
-            registry=str(folder / "registry.db"),
-            log_dir=str(folder / "events"),
-        )
         triton = TritonConfig(
-            grpc=f"{ports.HOST}:{grpc_port}",
+            grpc=f"{ports.HOST}:{numbers[1]}",
             repository=str(folder / "triton"),
             **{"kept_states_mb": 0.0, "max_wait_ms": AN_HOUR_MS} | settings,
         )
         try:
-            store = broker.start_store(folder, store_port, tied=True)
-            apply(features)
-            _fill(FeatureStoreSink(features), length)
-            server = _started(folder, features, triton, metrics_port)
-            stack = _promoted(folder, features, triton, (store, server, length))
+            stack = _started(folder, length, triton, numbers)
             add_forms(triton, stack.sizes, catalogue(), forms)
             yield stack
         finally:
@@ -107,31 +93,33 @@ def running_stack(
 
 
 def _started(
-    folder: Path, features: FeatureConfig, triton: TritonConfig, metrics_port: int
-) -> processes.Running:
+    folder: Path, length: int, triton: TritonConfig, numbers: Sequence[int]
+) -> Stack:
+    """Start the store and Triton at ports ``numbers``, and promote a fresh model."""
+    from srp4ctr.features.online.feast_store import apply  # Feast: 3 s
+    from srp4ctr.features.online.store import FeatureStoreSink
+
+    features = FeatureConfig(
+        redis=f"{ports.HOST}:{numbers[0]}",
+        registry=str(folder / "registry.db"),
+        log_dir=str(folder / "events"),
+    )
+    store = broker.start_store(folder, numbers[0], tied=True)
+    apply(features)
+    _fill(FeatureStoreSink(features), length)
     plan = triton_server.ServerPlan(
-        repository=Path(triton.repository),
+        repository=folder / "triton",
         redis=features.redis,
         registry=features.registry,
-        grpc_port=int(triton.grpc.rpartition(":")[2]),
-        metrics_port=metrics_port,
+        grpc_port=numbers[1],
+        metrics_port=numbers[2],
     )
-    serving = triton_install.build(Path(EmbeddedConfig().serving_dir))
-    return triton_server.start(serving, plan, folder, tied=True)
-
-
-def _promoted(
-    folder: Path,
-    features: FeatureConfig,
-    triton: TritonConfig,
-    started: tuple[processes.Running, processes.Running, int],
-) -> Stack:
-    """Promote a fresh model to the store, the server, for a length of histories."""
-    store, server, length = started
+    server = start_triton(plan, folder)
     source, model, sizes = fresh_bundle(folder / "bundles", length)
     promotion.promote(source, triton, features, no_check)
     return Stack(
         triton=triton,
+        plan=plan,
         server=server,
         store=store,
         features=features,
@@ -140,6 +128,12 @@ def _promoted(
         sizes=sizes,
         folder=folder,
     )
+
+
+def start_triton(plan: triton_server.ServerPlan, folder: Path) -> processes.Running:
+    """Start a server; return when it answers."""
+    serving = triton_install.build(Path(EmbeddedConfig().serving_dir))
+    return triton_server.start(serving, plan, folder, tied=True)
 
 
 def user_ids() -> list[str]:

@@ -1,19 +1,19 @@
-"""Claim: no event is lost and none counts twice, whatever dies.
+"""Claim: no event is lost and none counts twice, whatever crashes.
 
 Three stream workers on Apache Kafka and Valkey; everything is killed, frozen or taken away
 in turn while events come in, late, twice and out of order, with poison between them. At
-the end all that is stored and published is compared with an oracle.
+the end all that is stored and published is compared with a reference.
 
     make bench NAME=faults ARGS="--rounds 3"
 """
 
-import argparse
 import json
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from benchmarks import parser_of
 from benchmarks.fault_injection.scenario import FAULTS, MORE_FAULTS, run
 from benchmarks.fault_injection.traffic import Shape
 from srp4ctr.embedded import apache_kafka
@@ -21,9 +21,9 @@ from srp4ctr.embedded import apache_kafka
 
 def main() -> None:
     """Print a table, then one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=1, help="of all faults")
-    parser.add_argument("--rate", type=float, default=150.0, help="events a second")
+    parser.add_argument("--rate", type=float, default=150.0, help="events per second")
     parser.add_argument("--users", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--short", action="store_true", help="the faults of the test")

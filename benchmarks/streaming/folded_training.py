@@ -2,13 +2,12 @@
 
 The same model learns from the same impressions of a data set's training part, folded (a
 request a row) and with a row per impression, as other libraries have it: each with the
-history beside it, in batches of as many impressions. Turn by turn in one run, on one
+history next to it, in batches of as many impressions. Turn by turn in one run, on one
 thread; both give the same loss, which is checked first.
 
     SRP4CTR_DATA=../shared/data make bench NAME=folded_training ARGS="--data ebnerd"
 """
 
-import argparse
 import json
 import math
 import statistics
@@ -19,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks import FOLDER
+from benchmarks import parser_of, say
 from benchmarks.quality.click_quality import ROOT
 from benchmarks.quality.clicks.click_cutting import examples_of
 from benchmarks.quality.clicks.click_examples import load
-from benchmarks.quality.clicks.click_sources import read, say
+from benchmarks.quality.clicks.click_sources import read
 from srp4ctr.features.tensors.schema import CANDIDATE_TENSORS
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import Slates
@@ -37,7 +36,6 @@ from srp4ctr.training.objectives.finetuning import ClickObjective
 from srp4ctr.training.refresh.stages import finetune
 
 REQUESTS = 1_024
-RESULTS = FOLDER / "results" / "folded_training.json"
 # The slate's loss needs a slate; dropout and forgotten ids would differ by row.
 RECIPE = RefreshConfig(
     model=ModelConfig(dropout=0.0),
@@ -59,27 +57,24 @@ class Form:
 
 def main() -> None:
     """Print a table, then one JSON object."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--data", nargs="+", choices=("ebnerd", "movielens"))
     parser.add_argument("--requests", type=int, default=REQUESTS)
-    parser.add_argument("--rounds", type=int, default=3, help="timed pairs a data set")
+    parser.add_argument("--rounds", type=int, default=3, help="timed pairs per data set")
     parser.add_argument("--resume", type=Path, default=ROOT, help="where examples are kept")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
-    for name in asked.data or ("movielens",):
-        folder = examples_of(read(name), RefreshConfig(), asked.resume / "examples")
+    for name in options.data or ("movielens",):
+        folder = examples_of(read(name), RefreshConfig(), options.resume / "examples")
         examples = load(folder)
-        slates = examples.train.slates.take(slice(-asked.requests, None))
-        rows.append({"data": name, **measure(slates, examples.sizes, asked.rounds)})
+        slates = examples.train.slates.take(slice(-options.requests, None))
+        rows.append({"data": name, **measure(slates, examples.sizes, options.rounds)})
     print(f"{'':<9} {'impressions':>14} {'folded':>8} {'a row each':>11} {'ratio':>7}")
     for row in rows:
         times = f"{row['folded_s']:>6.1f} s {row['unfolded_s']:>9.1f} s"
         size = f"{row['impressions_per_request']:>4.1f} a request"
         print(f"{row['data']:<9} {size} {times} {row['speed_up']:>6.1f}×")
-    RESULTS.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
     print(json.dumps({"rows": rows}))
 
 

@@ -1,8 +1,8 @@
-"""Claim: one worker folds 10,000 events a second, a core, and a click is read in a second.
+"""Claim: one worker processes 10,000 events per second and core, readable in a second.
 
-The worker is ``srp4ctr stream run`` as it is, raw log, counters and labels and all. Beside
-it, on the same events: a naive pipeline (Faust and one ``store.push`` an event) and what
-nobody beats, to read and decode alone and to write rows alone. Every user has L behaviours
+The worker is ``srp4ctr stream run`` as it is, raw log, counters and labels and all. On
+the same events: a naive pipeline (Faust and one ``store.push`` per event) and the bounds,
+only to read and decode and only to write rows. Every user has L behaviours
 before the clock starts. "A core" is by the CPU time of the process, for broker, store and
 this program share the machine with it.
 
@@ -11,7 +11,6 @@ this program share the machine with it.
     make bench NAME=ingest ARGS="--workers 2 --events 200000"
 """
 
-import argparse
 import json
 import sys
 import time
@@ -19,26 +18,25 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from benchmarks import parser_of
+from benchmarks.fault_injection.cluster import MAX_WORKERS
 from benchmarks.streaming.ingest_bounds import reading_rate, writing_rate
 from benchmarks.streaming.ingest_events import Load, begin_ms, draw_events
 from benchmarks.streaming.ingest_freshness import Freshness, freshness
 from benchmarks.streaming.ingest_naive import naive_rate
 from benchmarks.streaming.ingest_stack import (
-    MAX_WORKERS,
     Memory,
     Rate,
     fill,
     publish,
     rate_of,
     running_stack,
-    start_worker,
-    worker_rate,
 )
 
 EVENTS = 60_000
 NAIVE_EVENTS = 2_000
 LIVE_S = 20.0
-# The first is the one that the bars are about. With behaviours alone every event changes
+# The first is the one that the bars are about. With only behaviours every event changes
 # a sequence, so that a row written is an event: what the store's bound compares with.
 LOADS = (
     Load(users="uniform", length=50),
@@ -58,17 +56,15 @@ class Outcome:
     writing: Rate
     reading: Rate
     naive: Rate | None
-    """Of the mix by uniform users alone: a push takes as long whosever it is."""
+    """Only of the mix by uniform users: a push takes as long for any user."""
     ours: Rate
     fresh: Freshness | None
-    """Of the mix alone."""
+    """Only of the mix."""
 
 
 def main() -> None:
     """Print a table, then one JSON object."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument(
         "--events", type=int, default=EVENTS, help="of a load; few measure the start"
     )
@@ -77,15 +73,15 @@ def main() -> None:
         "--workers",
         type=int,
         choices=range(1, MAX_WORKERS + 1),
-        help="so many of them share the first load; nothing else is measured",
+        help="how many share the first load; nothing else is measured",
     )
-    asked = parser.parse_args()
-    if asked.workers:
-        print(json.dumps(shared(asked.workers, asked.events, asked.broker)))
+    options = parser.parse_args()
+    if options.workers:
+        print(json.dumps(shared(options.workers, options.events, options.broker)))
         return
-    outcomes = [measure(load, asked.events, asked.broker) for load in LOADS]
+    outcomes = [measure(load, options.events, options.broker) for load in LOADS]
     print_table(outcomes)
-    print(json.dumps(summary(outcomes, asked.broker, asked.events)))
+    print(json.dumps(summary(outcomes, options.broker, options.events)))
 
 
 def measure(load: Load, num_events: int, broker: str) -> Outcome:
@@ -93,7 +89,7 @@ def measure(load: Load, num_events: int, broker: str) -> Outcome:
     start_ms = begin_ms()
     events = draw_events(load, num_events, seed=0, start_ms=start_ms)
     naive = fresh = None
-    with running_stack(broker) as stack:
+    with running_stack(broker, load.length) as stack:
         _say(load, "fill and publish")
         memory = fill(stack, load, start_ms)
         writing = writing_rate(stack, load, start_ms)
@@ -104,8 +100,7 @@ def measure(load: Load, num_events: int, broker: str) -> Outcome:
             pushed = min(NAIVE_EVENTS, len(events))
             naive = naive_rate(stack, load.length, pushed, start_ms)
         _say(load, "ours")
-        worker = start_worker(stack, load.length)
-        ours = worker_rate(stack, worker, len(events))
+        ours = rate_of(stack, [stack.start_worker(0)], len(events))
         if load.mixed:
             per_s = ours.per_s / 2
             _say(load, f"freshness at {per_s:,.0f} events/s")
@@ -126,16 +121,16 @@ def shared(workers: int, num_events: int, broker: str) -> dict[str, Any]:
     """Return the rate at which ``workers`` work off the first load together."""
     load, start_ms = LOADS[0], begin_ms()
     events = draw_events(load, num_events, seed=0, start_ms=start_ms)
-    with running_stack(broker) as stack:
+    with running_stack(broker, load.length) as stack:
         fill(stack, load, start_ms)
         publish(stack, events)
-        started = [start_worker(stack, load.length, number) for number in range(workers)]
+        started = [stack.start_worker(number) for number in range(workers)]
         rate = rate_of(stack, started, len(events))
     return {"broker": broker, "workers": workers, "events": num_events} | asdict(rate)
 
 
 def print_table(outcomes: Sequence[Outcome]) -> None:
-    """Print a line a load; of two rates the first is by the clock, the second a core's."""
+    """Print a line per load; of two rates the second is per core."""
     columns = (
         f"{'users':<8}{'L':>4} {'events':<10}",
         *(f"{name:>16}" for name in ("ours/s, a core", "naive/s, a core", "× naive")),

@@ -1,4 +1,4 @@
-"""What no pipeline here can beat: to read and decode alone, to write rows alone."""
+"""Measures what no pipeline can exceed: only reading and decoding, only writing rows."""
 
 import asyncio
 import time
@@ -8,8 +8,9 @@ from contextlib import contextmanager
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from benchmarks.fault_injection.cluster import Cluster
 from benchmarks.streaming.ingest_events import USERS, Load, history, user_ids
-from benchmarks.streaming.ingest_stack import Rate, Stack
+from benchmarks.streaming.ingest_stack import Rate
 from srp4ctr.streams.broker.batch_consumer import FETCH_BYTES
 from srp4ctr.streams.broker.clients import client_arguments
 from srp4ctr.streams.config import StreamConfig
@@ -20,12 +21,12 @@ _ROWS = 1000  # of one call
 _PASSES = 2
 
 
-def reading_rate(stack: Stack, total: int) -> Rate:
+def reading_rate(stack: Cluster, total: int) -> Rate:
     """Return the rate of aiokafka's batches and msgspec over the topic's events."""
     return asyncio.run(_read(stack, total))
 
 
-def writing_rate(stack: Stack, load: Load, start_ms: int) -> Rate:
+def writing_rate(stack: Cluster, load: Load, start_ms: int) -> Rate:
     """Return the rows of sequences that the store takes, of one event each.
 
     The rows are made before the clock starts; each is newer than what is stored.
@@ -50,7 +51,7 @@ def writing_rate(stack: Stack, load: Load, start_ms: int) -> Rate:
     return rates[0]
 
 
-async def _read(stack: Stack, total: int) -> Rate:
+async def _read(stack: Cluster, total: int) -> Rate:
     decoder = msgspec.json.Decoder(Event)
     consumer = AIOKafkaConsumer(
         **client_arguments(stack.kafka),

@@ -1,7 +1,7 @@
-"""A seed → users with full sequences, and the events that come next.
+"""Draws users with full sequences, and the events that come next.
 
 The mix is a news site's, as EB-NeRD has it: of 100 events 60 are impressions in slates of
-8, 5 are clicks on them and 35 other behaviours. Or behaviours alone: then every event
+8, 5 are clicks on them and 35 other behaviours. Or only behaviours: then every event
 changes a sequence. Items are Zipf-distributed; users uniform or Zipf.
 """
 
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.harness.raw_logs import click_on
 from srp4ctr.streams.events.schema import (
     Behavior,
-    Click,
     Impression,
     UserEvent,
     action_code,
@@ -40,9 +40,9 @@ class Load:
     users: str
     """``uniform`` or ``zipf``."""
     length: int
-    """L; every user has so many behaviours before the first event."""
+    """L: how many behaviours every user has before the first event."""
     mixed: bool = True
-    """False: behaviours alone."""
+    """False: only behaviours."""
 
 
 def begin_ms() -> int:
@@ -98,7 +98,8 @@ def draw_events(load: Load, count: int, seed: int, start_ms: int) -> list[UserEv
         events += shown
     for impression in chance.sample(events, num_clicks):
         assert isinstance(impression, Impression)
-        events.append(_click(impression, chance))
+        at_ms = impression.occurred_at + chance.randint(*_READ_S) * 1000
+        events.append(click_on(impression, at_ms, f"c{impression.event_id}"))
     events += _behaviors(rng, load, count - len(events), start_ms)
     return sorted(events, key=lambda event: event.occurred_at)
 
@@ -128,16 +129,6 @@ def _slates(
             )
             for position, item in enumerate(items.tolist())
         ]
-
-
-def _click(shown: Impression, chance: random.Random) -> Click:
-    return Click(
-        event_id=f"c{shown.event_id}",
-        request_id=shown.request_id,
-        user_id=shown.user_id,
-        item_id=shown.item_id,
-        occurred_at=shown.occurred_at + chance.randint(*_READ_S) * 1000,
-    )
 
 
 def _behaviors(

@@ -1,4 +1,4 @@
-"""How long after its publication an event is in the sequence that serving reads.
+"""Measures after how long a published event is in the sequence that serving reads.
 
 Events are published at an even rate as they happen. Every 100 ms a click or behaviour is
 probed: its user's row is read every 10 ms, by the views that serving reads by.
@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from benchmarks.streaming.ingest_stack import Stack
+from benchmarks.fault_injection.cluster import Cluster
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.events.schema import Behavior, Click, UserEvent
 from srp4ctr.streams.state.sequences import SequenceElement, element_of
@@ -43,7 +43,7 @@ class _Probe:
     published_s: float
 
 
-def freshness(stack: Stack, events: Sequence[UserEvent], per_s: float) -> Freshness:
+def freshness(stack: Cluster, events: Sequence[UserEvent], per_s: float) -> Freshness:
     """Publish ``events`` at ``per_s``, as happening now, and return how fresh reads are.
 
     Raises ``TimeoutError`` for an event that does not come within 30 s.

@@ -1,4 +1,4 @@
-"""The naive pipeline: a Faust agent that calls Feast's ``push`` once an event.
+"""Runs the naive pipeline: a Faust agent that calls Feast's ``push`` per event.
 
 The agent decodes the event, keeps the user's last L behaviours in a dict and pushes a
 DataFrame of one row, four arrays. It writes no raw log, no labels and no counters, and
@@ -17,8 +17,9 @@ import faust
 import msgspec
 import pandas as pd
 
+from benchmarks.fault_injection.cluster import Cluster
 from benchmarks.streaming.ingest_events import history, user_ids
-from benchmarks.streaming.ingest_stack import Rate, Stack
+from benchmarks.streaming.ingest_stack import Rate
 from srp4ctr import processes
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Behavior, Click, UserEvent
 from srp4ctr.streams.state.sequences import element_of
@@ -27,10 +28,10 @@ _ARRAYS = ("item_keys", "actions", "occurred_at", "values")
 _TIMEOUT_S = 300.0
 
 
-def naive_rate(stack: Stack, length: int, events: int, start_ms: int) -> Rate:
+def naive_rate(stack: Cluster, length: int, events: int, start_ms: int) -> Rate:
     """Return the rate of the naive pipeline over the topic's first ``events``."""
     result = stack.folder / "naive.json"
-    asked = {
+    task = {
         "bootstrap": stack.kafka.bootstrap,
         "redis": stack.features.redis,
         "folder": str(stack.folder),
@@ -38,7 +39,7 @@ def naive_rate(stack: Stack, length: int, events: int, start_ms: int) -> Rate:
         "events": events,
         "start_ms": start_ms,
     }
-    arguments = ("-m", "benchmarks.streaming.ingest_naive", json.dumps(asked), str(result))
+    arguments = ("-m", "benchmarks.streaming.ingest_naive", json.dumps(task), str(result))
     naive = processes.start(processes.python("naive", *arguments), stack.folder, tied=True)
     processes.wait_ready(naive, result.is_file, timeout_s=_TIMEOUT_S)
     processes.stop(naive, stack.folder)
@@ -46,12 +47,12 @@ def naive_rate(stack: Stack, length: int, events: int, start_ms: int) -> Rate:
     return Rate(per_s=events / took["wall_s"], per_core_s=events / took["cpu_s"])
 
 
-def run(asked: dict[str, Any], result: Path) -> None:
-    """Push ``asked["events"]`` events, write the times into ``result``, and idle."""
-    folder = Path(asked["folder"])
+def run(task: dict[str, Any], result: Path) -> None:
+    """Push ``task["events"]`` events, write the times into ``result``, and idle."""
+    folder = Path(task["folder"])
     app = faust.App(
         "naive",
-        broker=f"aiokafka://{asked['bootstrap']}",
+        broker=f"aiokafka://{task['bootstrap']}",
         store="memory://",
         datadir=str(folder / "naive-faust"),
         topic_disable_leader=True,
@@ -59,7 +60,7 @@ def run(asked: dict[str, Any], result: Path) -> None:
         consumer_auto_offset_reset="earliest",
     )
     topic = app.topic(BEHAVIOR_EVENTS_TOPIC, key_serializer="raw", value_serializer="raw")
-    pipeline = _Pipeline(_store(folder, asked["redis"]), asked["length"], asked["start_ms"])
+    pipeline = _Pipeline(_store(folder, task["redis"]), task["length"], task["start_ms"])
 
     @app.agent(topic)  # type: ignore[untyped-decorator]
     async def keep_sequences(stream: Any) -> None:
@@ -67,9 +68,9 @@ def run(asked: dict[str, Any], result: Path) -> None:
         async for payload in stream:
             if number == 0:
                 wall_s, cpu_s = time.perf_counter(), time.process_time()
-            pipeline.fold(payload)
+            pipeline.push(payload)
             number += 1
-            if number == asked["events"]:
+            if number == task["events"]:
                 break
         took = {
             "wall_s": time.perf_counter() - wall_s,
@@ -94,7 +95,7 @@ class _Pipeline:
             for number, user in enumerate(user_ids())
         }
 
-    def fold(self, payload: bytes) -> None:
+    def push(self, payload: bytes) -> None:
         """Push the row of the event's user."""
         event = self._decoder.decode(payload)
         elements = self._sequences[event.user_id]
@@ -155,10 +156,10 @@ def _store(folder: Path, redis: str) -> Any:
 def main() -> None:
     """Run as the process that ``naive_rate`` starts."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("asked", type=json.loads)
+    parser.add_argument("task", type=json.loads)
     parser.add_argument("result", type=Path)
     arguments = parser.parse_args()
-    run(arguments.asked, arguments.result)
+    run(arguments.task, arguments.result)
 
 
 if __name__ == "__main__":

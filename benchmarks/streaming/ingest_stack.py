@@ -1,7 +1,7 @@
-"""One load → a stack of its own with full sequences, its events published, a worker.
+"""Starts a stack with full sequences, publishes a load's events, and measures workers.
 
 In: which broker. Out: addresses, what a user's rows take in the store, and the rate of
-the worker that ``srp4ctr stream run`` starts. Everything ends with the ``with`` block.
+the workers that ``srp4ctr stream run`` starts. Everything ends with the ``with`` block.
 """
 
 import statistics
@@ -10,17 +10,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
 import psutil
-from kafka import KafkaAdminClient, TopicPartition
-from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError
 from redis import Redis
 
+from benchmarks.fault_injection.cluster import Cluster, cluster
+from benchmarks.fault_injection.progress import administration, lag_of, members_of
 from benchmarks.streaming.ingest_events import (
     USERS,
     Load,
@@ -30,34 +31,15 @@ from benchmarks.streaming.ingest_events import (
     user_ids,
 )
 from srp4ctr import processes
-from srp4ctr.embedded import apache_kafka, broker, ports
-from srp4ctr.features.config import FeatureConfig
-from srp4ctr.streams.broker.clients import client_arguments
+from srp4ctr.embedded import ports
 from srp4ctr.streams.broker.producer import EventPublisher
-from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, UserEvent
 from srp4ctr.streams.state.reducers import Rows
 
-MAX_WORKERS = 4
 MEASURED_KEYS = 200
 _START_S, _RUN_S = 90.0, 600.0
 _FSYNC_S = 1.5  # Valkey's append-only file keeps its buffers for a second
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stack:
-    """A running broker and store."""
-
-    folder: Path
-    kafka: KafkaConfig
-    features: FeatureConfig
-    metrics_port: int
-    """The worker's, once there is one."""
-    further_metrics_ports: tuple[int, ...]
-    """Of further workers."""
-    servers: tuple[processes.Running, ...]
-    """The store and the broker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,51 +69,16 @@ class Memory:
 
 
 @contextmanager
-def running_stack(which: str) -> Iterator[Stack]:
-    """Yield broker ``which`` (``kafka`` or ``noida``) with our topics, and the store."""
-    from srp4ctr.features.online.feast_store import apply  # Feast: 3 s
-
-    with (
-        tempfile.TemporaryDirectory() as name,
-        ports.reserved_ports(3 + MAX_WORKERS) as free,
-    ):
-        kafka_port, controller_port, store_port, metrics_port, *further = free
-        folder = Path(name)
-        kafka = KafkaConfig(bootstrap=f"{ports.HOST}:{kafka_port}")
-        features = FeatureConfig(
-            redis=f"{ports.HOST}:{store_port}",
-            registry=str(folder / "registry.db"),
-            log_dir=str(folder / "events"),
-            partitions=kafka.partitions,
-        )
-        try:
-            store = broker.start_store(folder, store_port, tied=True)
-            if which == "kafka":
-                events = apache_kafka.start(folder, kafka_port, controller_port, tied=True)
-            else:
-                events = broker.start_broker(folder, kafka_port, tied=True)
-            ensure_topics(kafka)
-            apply(features)
-            yield Stack(
-                folder=folder,
-                kafka=kafka,
-                features=features,
-                metrics_port=metrics_port,
-                further_metrics_ports=tuple(further),
-                servers=(store, events),
-            )
-        finally:
-            stop_all(folder)
+def running_stack(which: str, length: int) -> Iterator[Cluster]:
+    """Yield broker ``which`` (``kafka`` or ``noida``) and the store, for histories of L."""
+    streams = StreamConfig(sequence_length=length)
+    with tempfile.TemporaryDirectory() as name:
+        partitions = KafkaConfig().partitions
+        with cluster(Path(name), streams, partitions, which) as stack:
+            yield stack
 
 
-def stop_all(folder: Path) -> None:
-    """End what runs in ``folder``, workers before what they write to."""
-    rank = {"store": 2, "kafka": 1, "broker": 1}
-    for running in sorted(processes.find(folder), key=lambda each: rank.get(each.name, 0)):
-        processes.stop(running, folder)
-
-
-def fill(stack: Stack, load: Load, start_ms: int) -> Memory:
+def fill(stack: Cluster, load: Load, start_ms: int) -> Memory:
     """Give every user L behaviours, counters and exposures; return what they take."""
     from srp4ctr.features.online.row_codec import (
         PACKED,
@@ -168,103 +115,58 @@ def fill(stack: Stack, load: Load, start_ms: int) -> Memory:
     )
 
 
-def publish(stack: Stack, events: Iterable[UserEvent]) -> None:
+def publish(stack: Cluster, events: Iterable[UserEvent]) -> None:
     """Publish ``events`` as known since they happened."""
     with EventPublisher(stack.kafka) as publisher:
         for event in events:
             publisher.publish(event, backfill=True)
 
 
-def start_worker(stack: Stack, length: int, number: int = 0) -> processes.Running:
-    """Start ``srp4ctr stream run`` at length L, the ``number``-th; return at once."""
-    name = f"worker-{number}" if number else "worker"
-    metrics_port = (stack.metrics_port, *stack.further_metrics_ports)[number]
-    settings = {
-        "SETTINGS": str(stack.folder / "none.toml"),  # nothing but defaults and these
-        "EMBEDDED__DATA_DIR": str(stack.folder),
-        "KAFKA__BOOTSTRAP": stack.kafka.bootstrap,
-        "FEATURES__REDIS": stack.features.redis,
-        "FEATURES__REGISTRY": stack.features.registry,
-        "FEATURES__LOG_DIR": stack.features.log_dir,
-        "STREAMS__SEQUENCE_LENGTH": str(length),
-        "STREAMS__METRICS_PORT": str(metrics_port),
-    }
-    env = {f"SRP4CTR_{name}": value for name, value in settings.items()}
-    program = processes.python(name, "-m", "srp4ctr.cli", "stream", "run", env=env)
-    return processes.start(program, stack.folder, tied=True)
-
-
-def worker_rate(stack: Stack, worker: processes.Running, total: int) -> Rate:
-    """Return the rate at which ``worker`` works off the topic: see ``rate_of``."""
-    return rate_of(stack, [worker], total)
-
-
-def rate_of(stack: Stack, workers: Sequence[processes.Running], total: int) -> Rate:
-    """Return the rate at which ``workers`` work off the ``total`` events of the topic.
+def rate_of(stack: Cluster, workers: Sequence[processes.Running], total: int) -> Rate:
+    """Return the rate at which ``workers`` process the ``total`` events of the topic.
 
     The clock runs from when they all have their partitions to the last commit; their CPU
     time until the raw log has every event and label. Rows are read from the store at first
-    touch. What the first have folded by then does not count.
+    touch. What the first have processed by then does not count.
     """
-    config = StreamConfig()
-    admin = KafkaAdminClient(**client_arguments(stack.kafka))
+    events = {stack.streams.group_id: [BEHAVIOR_EVENTS_TOPIC]}
+    log = {stack.streams.log_group_id: [BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC]}
+    with administration(stack.kafka) as admin:
 
-    def wait(is_so: Callable[[], bool], timeout_s: float = _RUN_S) -> None:
-        processes.wait_ready(workers[0], lambda: _answer(stack, is_so), timeout_s=timeout_s)
+        def wait(is_so: Callable[[], bool], timeout_s: float = _RUN_S) -> None:
+            is_ready = partial(_try, stack, is_so)
+            processes.wait_ready(workers[0], is_ready, timeout_s=timeout_s)
 
-    try:
-        wait(lambda: _is_assigned(admin, config.group_id, len(workers)), _START_S)
-        started = time.monotonic()
-        left = total - _committed(admin, config.group_id, BEHAVIOR_EVENTS_TOPIC)
+        def lag(topics_of: dict[str, list[str]]) -> int:
+            return lag_of(admin, stack.kafka.partitions, topics_of)
+
+        group = stack.streams.group_id
+        wait(lambda: members_of(admin, group) == len(workers), _START_S)
+        started, left = time.monotonic(), lag(events)
         used_s = sum(cpu_s(each.pid) for each in workers)
-        wait(lambda: _committed(admin, config.group_id, BEHAVIOR_EVENTS_TOPIC) >= total)
+        wait(lambda: lag(events) == 0)
         wall_s = time.monotonic() - started
-        wait(lambda: _committed(admin, config.log_group_id, BEHAVIOR_EVENTS_TOPIC) >= total)
-        labels = _end(admin, LABELS_TOPIC, stack.kafka.partitions)
-        wait(lambda: _committed(admin, config.log_group_id, LABELS_TOPIC) >= labels)
+        wait(lambda: lag(log) == 0)
         used_s = sum(cpu_s(each.pid) for each in workers) - used_s
-    finally:
-        admin.close()
-    all_ports = (stack.metrics_port, *stack.further_metrics_ports)
-    folded = sum(_folded(port) for port in all_ports[: len(workers)])
-    assert folded >= total  # none was rejected; a partition that moves is folded again
+    processed = sum(_processed(port) for port in stack.ports[3 : 3 + len(workers)])
+    assert processed >= total  # none was rejected; a partition that moves is read again
     return Rate(per_s=left / wall_s, per_core_s=left / used_s)
 
 
-def _answer(stack: Stack, is_so: Callable[[], bool]) -> bool:
-    """Return ``is_so()``, or False where the broker is alive and does not say.
+def _try(stack: Cluster, is_so: Callable[[], bool]) -> bool:
+    """Return ``is_so()``, or False where the broker is alive and does not answer.
 
     Before its first group it makes a topic for them.
     """
     try:
         return is_so()
     except KafkaError:
-        for server in stack.servers:
-            processes.check_alive(server)
+        stack.check_alive()
         return False
 
 
-def _is_assigned(admin: KafkaAdminClient, group: str, members: int) -> bool:
-    described = admin.describe_groups([group])[group]
-    is_stable = described["group_state"] == "Stable"
-    return is_stable and len(described["members"]) == members
-
-
-def _committed(admin: KafkaAdminClient, group: str, topic: str) -> int:
-    """Return how many records of ``topic`` the group has committed."""
-    offsets = admin.list_group_offsets([group])[group]
-    return sum(at.offset for each, at in offsets.items() if each.topic == topic)
-
-
-def _end(admin: KafkaAdminClient, topic: str, partitions: int) -> int:
-    """Return how many records ``topic`` has."""
-    sources = [TopicPartition(topic, number) for number in range(partitions)]
-    ends = admin.list_partition_offsets(dict.fromkeys(sources, OffsetSpec.LATEST))
-    return sum(end.offset for end in ends.values())
-
-
-def _folded(metrics_port: int) -> float:
-    """Return how many events the worker says that it has folded."""
+def _processed(metrics_port: int) -> float:
+    """Return how many events the worker says that it has processed."""
     with urlopen(f"http://{ports.HOST}:{metrics_port}/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()
     counted = (line for line in lines if line.startswith("srp4ctr_events_total{"))

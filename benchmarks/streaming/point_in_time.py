@@ -7,7 +7,6 @@ refresh reads is cut from it at L = 50; memory is that of the cutting process at
     make bench NAME=point_in_time ARGS="--events 1000000 --labels 10000"
 """
 
-import argparse
 import contextlib
 import json
 import multiprocessing
@@ -23,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks import parser_of
 from srp4ctr.features.offline import event_tables, point_in_time
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
 from srp4ctr.streams.raw_log.log_files import schema_of
@@ -42,14 +42,14 @@ T = TypeVar("T")
 
 def main() -> None:
     """Print a table, then one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--events", type=int, default=10_000_000)
     parser.add_argument("--labels", type=int, default=100_000)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        print(f"writing a log of {asked.events:,} events", file=sys.stderr)
+        print(f"writing a log of {options.events:,} events", file=sys.stderr)
         writer = multiprocessing.get_context("spawn").Process(
-            target=write_world, args=(Path(folder), asked.events, asked.labels)
+            target=write_world, args=(Path(folder), options.events, options.labels)
         )
         writer.start()
         writer.join()
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def measure(log_dir: Path) -> dict[str, float]:
-    """Cut the log in ``log_dir``, print a line a stage, and return what it took."""
+    """Cut the log in ``log_dir``, print a line per stage, and return what it took."""
     took: list[float] = []
 
     def timed(stage: str, cut: Callable[[], T], rows: Callable[[T], int]) -> T:
@@ -119,14 +119,14 @@ def write_world(log_dir: Path, num_events: int, num_labels: int) -> None:
 
 def draw_events(rng: np.random.Generator, num_events: int) -> dict[str, np.ndarray]:
     """Return ``num_events`` events as columns of integers; request -1 is none."""
-    num_deeds = int(num_events * BEHAVIOR_SHARE)
+    num_behaviors = int(num_events * BEHAVIOR_SHARE)
     a_slate = SLATE * (1 + CLICK_RATE + DUPLICATES)
-    num_slates = int((num_events - num_deeds) / a_slate)
+    num_slates = int((num_events - num_behaviors) / a_slate)
     busy = rng.lognormal(sigma=1.0, size=USERS)
-    users = rng.choice(USERS, size=num_slates + num_deeds, p=busy / busy.sum())
-    topics = rng.zipf(1.15, size=num_slates * SLATE + num_deeds) % (ITEMS // SLATE)
+    users = rng.choice(USERS, size=num_slates + num_behaviors, p=busy / busy.sum())
+    topics = rng.zipf(1.15, size=num_slates * SLATE + num_behaviors) % (ITEMS // SLATE)
     items = topics * SLATE + np.arange(len(topics)) % SLATE  # distinct within a slate
-    at_ms = START_MS + rng.integers(DAYS * DAY_MS, size=num_slates + num_deeds)
+    at_ms = START_MS + rng.integers(DAYS * DAY_MS, size=num_slates + num_behaviors)
     slate = np.repeat(np.arange(num_slates), SLATE)
     shown = {
         "kind": np.full(len(slate), IMPRESSION),
@@ -142,11 +142,11 @@ def draw_events(rng: np.random.Generator, num_events: int) -> dict[str, np.ndarr
     again = _rows(shown, rng.random(len(slate)) < DUPLICATES)
     again["occurred"] += 1000
     acted = {
-        "kind": np.full(num_deeds, BEHAVIOR),
+        "kind": np.full(num_behaviors, BEHAVIOR),
         "user": users[num_slates:],
         "item": items[len(slate) :],
-        "request": np.full(num_deeds, -1),
-        "position": np.full(num_deeds, -1),
+        "request": np.full(num_behaviors, -1),
+        "position": np.full(num_behaviors, -1),
         "occurred": at_ms[num_slates:],
     }
     parts = (shown, clicked, again, acted)
@@ -162,18 +162,18 @@ def _rows(columns: Columns, chosen: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _event_table(rows: Columns, offsets: np.ndarray) -> pa.Table:
-    is_deed = rows["kind"] == BEHAVIOR
+    is_behavior = rows["kind"] == BEHAVIOR
     shown = rows["kind"] == IMPRESSION
     named = {
         "type": np.array(KINDS, dtype=object)[rows["kind"]],
         "user_id": _ids("user-", rows["user"]),
         "item_id": _ids("item-", rows["item"]),
-        "request_id": pa.array(_ids("request-", rows["request"]), mask=is_deed),
+        "request_id": pa.array(_ids("request-", rows["request"]), mask=is_behavior),
         "occurred_at": rows["occurred"],
         "created_at": rows["created"],
         "position": pa.array(rows["position"], mask=~shown),
         "action": pa.array(
-            np.array(ACTIONS, dtype=object)[rows["item"] % len(ACTIONS)], mask=~is_deed
+            np.array(ACTIONS, dtype=object)[rows["item"] % len(ACTIONS)], mask=~is_behavior
         ),
         "event_id": _ids("event-", offsets),
         "partition": rows["user"] % PARTITIONS,
@@ -185,8 +185,10 @@ def _event_table(rows: Columns, offsets: np.ndarray) -> pa.Table:
 def _label_table(events: Columns, rng: np.random.Generator, count: int) -> pa.Table:
     shown = np.flatnonzero(events["kind"] == IMPRESSION)
     requests = np.unique(events["request"][shown])
-    asked = rng.choice(requests, size=min(-(-count // SLATE), len(requests)), replace=False)
-    shown = shown[np.isin(events["request"][shown], asked)]
+    chosen = rng.choice(
+        requests, size=min(-(-count // SLATE), len(requests)), replace=False
+    )
+    shown = shown[np.isin(events["request"][shown], chosen)]
     _, first = np.unique(
         events["request"][shown] * SLATE + events["position"][shown], return_index=True
     )

@@ -1,4 +1,4 @@
-"""Everything dies in turn, on Apache Kafka: nothing is lost and nothing counts twice.
+"""Everything is killed in turn, on Apache Kafka: nothing is lost and nothing counts twice.
 
 The benchmark runs in a process of its own: kafka-python leaves sockets behind when its
 broker goes away.
@@ -26,7 +26,7 @@ def apache_kafka_runs() -> None:
         pytest.skip(f"Apache Kafka needs {', '.join(missing)}")
 
 
-def test_whatever_dies_the_outcome_is_the_oracles(
+def test_after_every_fault_the_outcome_is_the_references(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     command = [sys.executable, "-m", "benchmarks.streaming.faults", "--short"]

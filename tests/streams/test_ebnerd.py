@@ -12,14 +12,8 @@ import msgspec
 import pytest
 
 from benchmarks.fault_injection.reference_stream import Identity, identity
-from benchmarks.quality.clicks.ebnerd import (
-    END_MS,
-    STREAM,
-    Known,
-    a_stream,
-    published,
-    punctual,
-)
+from benchmarks.harness.raw_logs import END_MS, Known, labels_of, punctual
+from benchmarks.quality.clicks.ebnerd import STREAM, impressions_and_clicks
 from srp4ctr.streams.events.codec import MAX_CLOCK_SKEW_MS, LoggedEvent
 from srp4ctr.streams.events.schema import Click, Impression, item_key
 from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH, Exposures
@@ -37,12 +31,13 @@ pytestmark = pytest.mark.skipif(
 
 EXPOSURES, POSITIVES = 583_054, 50_273
 POSITIVES_WITHIN_S = {10: 10_655, 60: 41_172, 300: 49_510, 600: 49_982, 1800: POSITIVES}
+DAY_MS = 86_400_000
 
 
 @cache
 def clicked_stream() -> list[Impression | Click]:
     """Return the clicks and what they were on: no other exposure can be a positive."""
-    events = list(a_stream())
+    events = list(impressions_and_clicks())
     clicked = {identity(event) for event in events if isinstance(event, Click)}
     return [event for event in events if identity(event) in clicked]
 
@@ -52,7 +47,7 @@ def joined(
 ) -> dict[Identity, ImpressionLabel]:
     """Return the label that holds of each impression at the end."""
     held: dict[Identity, ImpressionLabel] = {}
-    for label in published(events, window_s):
+    for label in labels_of(events, window_s * 1000, DAY_MS):
         before = held.get(identity(label))
         if before is None or before.revision < label.revision:
             held[identity(label)] = label
@@ -64,7 +59,7 @@ def revisions(held: dict[Identity, ImpressionLabel]) -> Counter[int]:
 
 
 def test_the_whole_stream_joins_to_each_distinct_positive() -> None:
-    assert revisions(joined(punctual(a_stream()))) == {
+    assert revisions(joined(punctual(impressions_and_clicks()))) == {
         CLICKED: POSITIVES,
         UNCLICKED: EXPOSURES - POSITIVES,
     }
@@ -97,7 +92,7 @@ def test_one_user_whose_clock_is_ahead_closes_nobodys_window() -> None:
     ((user, _),) = Counter(event.user_id for event in clicked_stream()).most_common(1)
 
     def of_others(events: Iterable[Known]) -> list[ImpressionLabel]:
-        return [each for each in published(events, 60) if each.user_id != user]
+        return [each for each in labels_of(events, 60_000, DAY_MS) if each.user_id != user]
 
     def ahead(event: Impression | Click) -> Impression | Click:
         at_ms = event.occurred_at + (MAX_CLOCK_SKEW_MS if event.user_id == user else 0)

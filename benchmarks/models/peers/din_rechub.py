@@ -1,7 +1,7 @@
 """Run torch-rechub's DIN by its own trainer: arrays in a file → logits in a file.
 
 ``benchmarks.quality.peer_din`` starts this in an environment that holds torch-rechub and
-nothing of ours. In: ``PART/NAME`` arrays, an impression a row, and ``rows/NAME``, the size
+nothing of ours. In: ``PART/NAME`` arrays, a row per impression, and ``rows/NAME``, the size
 of each table. ``target_X`` is the candidate's and ``history_X`` what DIN compares with it,
 by the same table; ``profile_X`` goes past the attention. 0 pads. Out: logits of each part
 but ``train``, CPU seconds of the training, and the FLOPs of 1 and of 100 candidates.
@@ -24,7 +24,7 @@ from torch_rechub.models.ranking import DIN
 from torch_rechub.trainers import CTRTrainer
 from torch_rechub.utils.data import TorchDataset
 
-ITEM_WIDTH = 64  # as wide as our arms'
+ITEM_WIDTH = 64  # as wide as our variants'
 PROFILE_WIDTH = 16
 ATTENTION = {"dims": [80, 40]}  # as in the paper, and in our own DIN
 HEAD = {"dims": [256, 128]}  # as in the library's examples
@@ -84,7 +84,7 @@ def logits(trainer: CTRTrainer, inputs: Inputs) -> NDArray[np.float64]:
 
 
 def flops(model: nn.Module, inputs: Inputs, candidates: int) -> int:
-    """Return the counted FLOPs of a request with so many candidates, a row each."""
+    """Return the counted FLOPs of a request with ``candidates``, a row each."""
     first = {name: values[:1] for name, values in inputs.items()}
     repeats = {name: [candidates, *[1] * (v.dim() - 1)] for name, v in first.items()}
     model.eval()
@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("outputs", help="an .npz file")
     parser.add_argument("--rate", type=float, required=True, help="Adam's learning rate")
     parser.add_argument("--epochs", type=int, required=True)
-    parser.add_argument("--batch", type=int, required=True, help="impressions a step")
+    parser.add_argument("--batch", type=int, required=True, help="impressions per step")
     parser.add_argument("--seed", type=int, required=True)
     return parser
 

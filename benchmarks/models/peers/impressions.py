@@ -23,13 +23,13 @@ from srp4ctr.features.tensors.schema import (
 )
 from srp4ctr.training.dataset.batches import Arrays
 
-SPANS = 16  # as many as our arms cut a counter into
+SPANS = 16  # as many as our variants cut a counter into
 NUM_COUNTERS = len(REQUEST_FEATURES) + len(CANDIDATE_FEATURES)
 Edges = list[NDArray[np.float32]]
 
 
 def save_impressions(examples: Examples, file: Path) -> None:
-    """Write all parts; the clicks of ``train`` alone, for the others are judged here."""
+    """Write all parts, but only the clicks of ``train``: the others are evaluated here."""
     fields, edges = examples.sizes.item_fields, edges_of(examples.train)
     rows = table_rows(examples)
     found: dict[str, Any] = {f"rows/{name}": size for name, size in rows.items()}

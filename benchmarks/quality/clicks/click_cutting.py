@@ -2,7 +2,7 @@
 
 The events become a raw log by the stream's own writer and labels by its own join. Nothing
 that teaches is later than the calibrating part begins: neither a slate nor a pre-training
-window nor the vocabulary. What was cut is kept under the digest of events and code;
+window nor the vocabulary. What was cut is cached under the digest of events and code;
 its card has the digest of what it is.
 """
 
@@ -20,8 +20,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import say
 from benchmarks.harness.code_fingerprint import code_digest
-from benchmarks.harness.raw_logs import write_log
+from benchmarks.harness.raw_logs import END_MS, labels_of, punctual, write_log
 from benchmarks.quality.clicks.click_examples import (
     CARD,
     ITEMS,
@@ -31,14 +32,13 @@ from benchmarks.quality.clicks.click_examples import (
     save,
     save_part,
 )
-from benchmarks.quality.clicks.click_sources import Source, say
+from benchmarks.quality.clicks.click_sources import Source
 from srp4ctr.features.offline import event_tables, point_in_time
 from srp4ctr.features.offline.event_tables import EventLog
 from srp4ctr.features.offline.point_in_time import RequestSnapshots
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.events.schema import UserEvent
-from srp4ctr.streams.state.label_join import ImpressionLabel, LabelJoin
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import examples
 from srp4ctr.training.dataset.batches import Slates
@@ -50,15 +50,14 @@ HELD_OUT_SHARE = 0.2
 """Of the requests, where no boundary is given: half calibrates, half judges."""
 CALIBRATING_SHARE = 0.1
 """Of the requests before a boundary that is given."""
-END_MS = 4_000_000_000_000  # after everything
-BATCH = 500  # events between two looks at the watermark
 # A change of any of these may change what is cut.
 CUTTING_CODE = (
     *("streams", "features", "training/dataset/examples.py"),
     *(
-        "benchmarks/quality/clicks/click_sources.py",
-        "benchmarks/quality/clicks/click_cutting.py",
+        f"benchmarks/quality/clicks/{name}.py"
+        for name in ("click_sources", "click_cutting")
     ),
+    *("benchmarks/quality/clicks/ebnerd.py", "benchmarks/harness/raw_logs.py"),
 )
 _Int64s = NDArray[np.int64]
 
@@ -80,16 +79,6 @@ def examples_of(source: Source, config: RefreshConfig, folder: Path) -> Path:
     return target
 
 
-def labels_of(events: Sequence[UserEvent]) -> Iterator[ImpressionLabel]:
-    """Yield the labels of ``events`` (by time) as the stream would publish them."""
-    join = LabelJoin(LABEL_WINDOW_MS, CORRECTION_MS, len(events) + 1)
-    for number, event in enumerate(events):
-        yield from join.add(event, event.occurred_at)
-        if number % BATCH == 0:
-            yield from join.advance()
-    yield from join.advance(END_MS)
-
-
 @contextmanager
 def opened_log(
     events: Sequence[UserEvent], unseen_from_ms: int = END_MS
@@ -97,7 +86,7 @@ def opened_log(
     """Open a raw log of ``events`` (by time), each known as soon as it happens.
 
     What happens from ``unseen_from_ms`` on is known only after the last request, so that
-    every feature stands still from then on.
+    no feature changes from then on.
     """
     after_all = events[-1].occurred_at + CORRECTION_MS
     known = [
@@ -105,7 +94,10 @@ def opened_log(
         for each in events
     ]
     with tempfile.TemporaryDirectory() as folder:
-        labels = [(each, each.matured_at) for each in labels_of(events)]
+        joined = labels_of(
+            punctual(events), LABEL_WINDOW_MS, CORRECTION_MS, len(events) + 1
+        )
+        labels = [(each, each.matured_at) for each in joined]
         write_log(Path(folder), [*known, *labels])
         with event_tables.opened(Path(folder)) as log:
             log.database.raw_sql("SET enable_progress_bar = false")
@@ -116,7 +108,7 @@ def opened_log(
 class Instants:
     """Where time is split."""
 
-    learnt_until_ms: int
+    trained_until_ms: int
     judged_from_ms: int
 
 
@@ -124,12 +116,12 @@ def split_times(times_ms: _Int64s, judged_from_ms: int | None) -> Instants:
     """Return the instants that part the requests' times: given, or as a refresh would."""
     times_ms = np.sort(times_ms)
     if judged_from_ms is None:
-        learnt = boundary_ms(times_ms, HELD_OUT_SHARE)
-        held_out = times_ms[times_ms >= learnt]
+        trained_until = boundary_ms(times_ms, HELD_OUT_SHARE)
+        held_out = times_ms[times_ms >= trained_until]
         judged_from_ms = int(held_out[len(held_out) // 2])
     else:
-        learnt = boundary_ms(times_ms[times_ms < judged_from_ms], CALIBRATING_SHARE)
-    return Instants(learnt_until_ms=learnt, judged_from_ms=judged_from_ms)
+        trained_until = boundary_ms(times_ms[times_ms < judged_from_ms], CALIBRATING_SHARE)
+    return Instants(trained_until_ms=trained_until, judged_from_ms=judged_from_ms)
 
 
 def _cut(source: Source, config: RefreshConfig, folder: Path) -> None:
@@ -138,26 +130,26 @@ def _cut(source: Source, config: RefreshConfig, folder: Path) -> None:
     with opened_log(source.events) as log:
         found = point_in_time.snapshot(log, LENGTH, TTL_DAYS)
         instants = split_times(found.times_ms, source.judged_from_ms)
-        learnt = instants.learnt_until_ms
-        counts = point_in_time.item_counts(log, learnt)
-        past = point_in_time.histories(log, learnt)
+        trained_until = instants.trained_until_ms
+        counts = point_in_time.item_counts(log, trained_until)
+        past = point_in_time.histories(log, trained_until)
     words = vocabulary.build(
         counts,
-        source.profiles(learnt - 1).values(),
+        source.profiles(trained_until - 1).values(),
         num_oov_rows=config.num_oov_rows,
         min_item_count=config.min_item_count,
     )
-    told = found.contexts[found.times_ms < learnt].tolist()
-    words = replace(words, context_numbers=vocabulary.numbers_of(told))
+    contexts = found.contexts[found.times_ms < trained_until].tolist()
+    words = replace(words, context_numbers=vocabulary.numbers_of(contexts))
     vocabulary.save(words, folder / VOCABULARY)
-    profiles = source.profiles(learnt - 1, with_later_items=True)
+    profiles = source.profiles(trained_until - 1, with_later_items=True)
     attributes = examples.item_attributes(profiles, words)
     save(folder, "windows", examples.windows(past, LENGTH, words, attributes).tensors)
     keys = np.unique(found.candidate_item_keys)
     part = _part(found, examples.slates(found, words, attributes), keys)
     save_part(folder, "slates", part)
     rows = {
-        "calibrate_row": _row(part, learnt),
+        "calibrate_row": _row(part, trained_until),
         "judge_row": _row(part, instants.judged_from_ms),
     }
     taught = part.items[: rows["calibrate_row"]]
@@ -171,8 +163,8 @@ def _cut(source: Source, config: RefreshConfig, folder: Path) -> None:
 
 
 def _frozen(source: Source, instants: Instants, words: Vocabulary, keys: _Int64s) -> Part:
-    """Return the judged slates with features that stand still from when judging begins."""
-    say(f"{source.name}: the same with features that stand still …")
+    """Return the judged slates with features that do not change after judging begins."""
+    say(f"{source.name}: the same with features that do not change …")
     with opened_log(source.events, instants.judged_from_ms) as log:
         found = point_in_time.snapshot(log, LENGTH, TTL_DAYS)
     found = found.from_time(instants.judged_from_ms)
@@ -186,7 +178,7 @@ def _row(part: Part, from_ms: int) -> int:
 
 
 def _part(found: RequestSnapshots, slates: Slates, keys: _Int64s) -> Part:
-    """Return ``slates`` with what only the judge asks; they lie as the candidates do.
+    """Return ``slates`` with what only the evaluation needs, in the candidates' order.
 
     Items are numbered by their place in ``keys`` (ascending).
     """

@@ -1,4 +1,4 @@
-"""Slates that a model learns from, is calibrated on, and is judged by, as plain arrays.
+"""Loads slates that train, calibrate and evaluate a model, as plain arrays.
 
 In: the folder that ``click_cutting`` wrote. Out: arrays that stay on the disk until they
 are used, so that many processes share them.
@@ -20,7 +20,7 @@ from srp4ctr.training.dataset.examples import read_contexts
 from srp4ctr.training.model.embeddings import TableSizes
 
 LENGTH = 50
-SIZE = "in_view"  # the context field that tells the slate's size
+SIZE = "in_view"  # the context field of the slate's size
 CARD, VOCABULARY, ITEMS = "card.json", "vocabulary.json", "items"
 SLATE_ARRAYS = ("clicked", "positions", "request_at_ms", "user_ids")
 PART_ARRAYS = ("requests", "items", "contexts")
@@ -30,7 +30,7 @@ _Int64s = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Part:
-    """R slates by time, and what only the judge asks of them."""
+    """R slates by time, and what only the evaluation needs."""
 
     slates: Slates
     requests: _Int64s
@@ -67,7 +67,7 @@ class Part:
             for text, size in zip(self.contexts, self.slate_sizes.tolist(), strict=True)
         ]
 
-    def told(self, contexts: Sequence[str], numbers: Sequence[str]) -> "Part":
+    def with_contexts(self, contexts: Sequence[str], numbers: Sequence[str]) -> "Part":
         """Return the same with other ``contexts``, whose fields ``numbers`` are such."""
         rows, columns = read_contexts(contexts, numbers)
         features = np.array(self.slates.tensors["request_features"])
@@ -79,7 +79,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Examples:
-    """All that an arm learns from and is judged by."""
+    """All that a variant learns from and is judged by."""
 
     name: str
     digest: str
@@ -87,7 +87,7 @@ class Examples:
     calibrate: Part
     judge: Part
     frozen: Part
-    """``judge`` with features that stand still from the moment when judging begins."""
+    """``judge`` with features that do not change from the moment when judging begins."""
     windows: Windows
     sizes: TableSizes
     first_known_row: int
@@ -97,10 +97,13 @@ class Examples:
     """Where an item was never met before the training part's end."""
 
     def with_size(self) -> "Examples":
-        """Return the same with the slate's size known to every arm."""
+        """Return the same with the slate's size known to every variant."""
         contexts = {part: getattr(self, part).sized_contexts() for part in PARTS}
         numbers = vocabulary.numbers_of(contexts["train"])
-        parts = {part: getattr(self, part).told(contexts[part], numbers) for part in PARTS}
+        parts = {
+            part: getattr(self, part).with_contexts(contexts[part], numbers)
+            for part in PARTS
+        }
         return replace(self, name=f"{self.name}+size", **parts)
 
 
@@ -128,27 +131,25 @@ def load(folder: Path) -> Examples:
 
 @functools.cache
 def name_of(folder: Path) -> str:
-    """Return what results of the examples in ``folder`` are kept under."""
+    """Return the name under which results of the examples in ``folder`` are cached."""
     card = json.loads((folder / CARD).read_text())
     return f"{card['name']}-{card['digest']}"
 
 
 def save_part(folder: Path, name: str, part: Part) -> None:
-    """Write ``part`` into ``folder``, an array a file."""
+    """Write ``part`` into ``folder``, an array per file."""
     save(folder, f"{name}.tensors", part.slates.tensors)
     save(folder, name, {each: getattr(part.slates, each) for each in SLATE_ARRAYS})
     save(folder, name, {each: getattr(part, each) for each in PART_ARRAYS})
 
 
 def _load_part(folder: Path, name: str) -> Part:
-    of_slates = {
-        each: np.load(folder / f"{name}.{each}.npy", mmap_mode="c") for each in SLATE_ARRAYS
-    }
-    of_part = {
-        each: np.load(folder / f"{name}.{each}.npy", mmap_mode="c") for each in PART_ARRAYS
-    }
-    slates = Slates(tensors=_load(folder, f"{name}.tensors"), **of_slates)
-    return Part(slates=slates, **of_part)
+    def arrays(names: Sequence[str]) -> dict[str, Any]:
+        files = {each: folder / f"{name}.{each}.npy" for each in names}
+        return {each: np.load(file, mmap_mode="c") for each, file in files.items()}
+
+    slates = Slates(tensors=_load(folder, f"{name}.tensors"), **arrays(SLATE_ARRAYS))
+    return Part(slates=slates, **arrays(PART_ARRAYS))
 
 
 def save(folder: Path, name: str, arrays: Arrays) -> None:

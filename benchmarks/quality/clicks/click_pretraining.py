@@ -1,11 +1,11 @@
-"""The click arms' encoders: one a seed and recipe of pre-training."""
+"""The click variants' encoders: one per seed and recipe of pre-training."""
 
 import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.harness.code_fingerprint import LEARNING_CODE, code_digest
+from benchmarks.harness.code_fingerprint import TRAINING_CODE, code_digest
 from benchmarks.harness.encoder_cache import trained_once
 from benchmarks.quality.clicks.click_examples import Examples
 from srp4ctr.training.config import RefreshConfig
@@ -40,5 +40,5 @@ def pretraining_digest(examples: str, config: RefreshConfig) -> str:
     """Return what names the encoder of these examples (their digest) and recipe."""
     recipe = {k: v for k, v in asdict(config).items() if k not in NOT_OF_PRETRAINING}
     recipe["model"] = {k: v for k, v in recipe["model"].items() if k not in NOT_OF_ENCODER}
-    text = json.dumps([examples, recipe, code_digest(*LEARNING_CODE)])
+    text = json.dumps([examples, recipe, code_digest(*TRAINING_CODE)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

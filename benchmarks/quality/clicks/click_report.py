@@ -1,31 +1,27 @@
-"""Results of many seeds → a table a data set, and the rows of ``results/``.
+"""Results of many seeds → a table per data set, and the rows of ``results/``.
 
 Each figure is the mean over the seeds with its standard error; a difference from SRP4CTR
 is the mean of the differences of equal seeds, which leaves out what both share.
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import FOLDER
-from benchmarks.quality.clicks.variants import ARMS, REFERENCE
+from benchmarks.quality.clicks.variants import REFERENCE, VARIANTS
 
 Result = Mapping[str, Any]
 Row = dict[str, Any]
-RESULTS = FOLDER / "results"
 PAIRED = ("auc", "gauc", "log_loss")
 BUCKETS = ("tail", "new_items", "no_history", "short_history", "long_history")
 
 
 def rows_of(results: Iterable[Result], seeds: Mapping[str, int]) -> list[Row]:
-    """Return a row per data set, arm and share of the labels.
+    """Return a row per data set, variant and share of the labels.
 
-    ``seeds`` says how many of each arm were asked for: ``seeds_failed`` are the others.
+    ``seeds`` says how many of each variant were to run: ``seeds_failed`` are the others.
     """
     grouped: dict[tuple[str, str, float], dict[int, Result]] = {}
     for result in results:
@@ -50,35 +46,25 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def write(rows: Sequence[Row], file: Path) -> None:
-    """Merge ``rows`` into ``file``: a row of the same data set and model is replaced."""
-    before = json.loads(file.read_text())["rows"] if file.is_file() else []
-    renewed = {(row["data"], row["model"]) for row in rows}
-    kept = [row for row in before if (row["data"], row["model"]) not in renewed]
-    merged = sorted([*kept, *rows], key=lambda row: row["data"])
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"rows": merged}, indent=1) + "\n")
-
-
 def _row(
     key: tuple[str, str, float],
     by_seed: Mapping[int, Result],
     reference: Mapping[int, Result],
-    asked: int,
+    num_seeds: int,
 ) -> Row:
-    data, arm, share = key
+    data, variant, share = key
     every = list(by_seed.values())
     figures = [result["figures"][data] for result in every]
     row: Row = {
         "data": data,
-        "model": arm if share == 1.0 else f"{arm}@{share:.0%}",
+        "model": variant if share == 1.0 else f"{variant}@{share:.0%}",
         "hr10": None,
         "ndcg10": None,
         "seeds": len(every),
-        "seeds_failed": asked - len(every),
+        "seeds_failed": num_seeds - len(every),
         "flops_1": every[0]["flops"].get("1"),
         "flops_100": every[0]["flops"].get("100"),
-        "meaning": _meaning(arm, every[0]),
+        "meaning": _meaning(variant, every[0]),
         "chosen": every[0]["chosen"],
         "seconds": {
             stage: _mean([result["seconds"][stage] for result in every])
@@ -92,16 +78,16 @@ def _row(
         differences = [
             _minus(result["figures"][data][name], reference[seed]["figures"][data][name])
             for seed, result in by_seed.items()
-            if seed in reference and arm != REFERENCE
+            if seed in reference and variant != REFERENCE
         ]
         row[f"{name}_minus_srp4ctr"] = _mean(differences)
         row[f"{name}_minus_srp4ctr_se"] = _error(differences)
     return row
 
 
-def _meaning(arm: str, result: Result) -> str:
-    """Return what the arm is; a peer, which is no arm of ours, says so itself."""
-    return str(result["meaning"]) if "meaning" in result else ARMS[arm].meaning
+def _meaning(variant: str, result: Result) -> str:
+    """Return what the variant is; a peer, which is no variant of ours, says so itself."""
+    return str(result["meaning"]) if "meaning" in result else VARIANTS[variant].meaning
 
 
 def _minus(value: float | None, other: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Scores → figures: AUC, gAUC, log loss, calibration, and the same by kind of item, user.
+"""Scores → AUC, gAUC, log loss, calibration, and the same by kind of item and user.
 
 In: the judged slates and a calibrated probability each. Out: named numbers; NaN where one
 is undefined. gAUC here is the mean over requests, each counting alike, as EB-NeRD's
@@ -6,11 +6,14 @@ figures are published; ``gauc_by_impressions`` weighs them as
 ``training.evaluation.metrics`` does.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.quality.clicks.click_examples import Examples, Part
 from srp4ctr.training.evaluation import metrics
+from srp4ctr.training.evaluation.calibration import Calibration, fit_platt
 
 HEAD_SHARE = 0.2  # of the items, the most shown in training; the rest is the long tail
 SHORT_HISTORY = 5
@@ -29,6 +32,30 @@ def figures(examples: Examples, part: Part, probabilities: Floats) -> dict[str, 
         inside = _of(clicked[rows], probabilities[rows], requests[rows])
         found |= {f"{name}_{metric}": value for metric, value in inside.items()}
     return found
+
+
+def clicked_in(part: Part) -> NDArray[np.float32]:
+    """Return whether each shown candidate of ``part`` was clicked (M,)."""
+    return part.slates.clicked[part.slates.shown]
+
+
+def calibration_of(part: Part, logits: NDArray[Any]) -> Calibration:
+    """Return Platt's scaling of ``logits`` (M,) by the clicks of ``part``."""
+    return fit_platt(clicked_in(part), logits)
+
+
+def calibrated_loss(part: Part, logits: NDArray[Any]) -> float:
+    """Return the log loss of ``part`` by Platt's scaling of itself."""
+    probabilities = calibration_of(part, logits).probabilities(logits)
+    return metrics.log_loss(clicked_in(part), probabilities)
+
+
+def calibrated_figures(
+    examples: Examples, part: Part, logits: NDArray[Any], platt: Calibration
+) -> dict[str, float | None]:
+    """Return the figures of calibrated ``logits`` (M,); None where one is undefined."""
+    found = figures(examples, part, platt.probabilities(logits))
+    return {name: v if np.isfinite(v) else None for name, v in found.items()}
 
 
 def mean_auc(clicked: Where, scores: Floats, groups: NDArray[np.int64]) -> float:

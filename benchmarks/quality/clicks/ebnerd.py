@@ -1,67 +1,92 @@
-"""Five weeks of EB-NeRD → a newspaper's impressions and clicks, and their labels.
+"""Reads EB-NeRD: five weeks of a newspaper's impressions, clicks and reads.
 
-EB-NeRD is for research and is not ours to pass on: it is read from outside the project.
+It is for research and not ours to pass on: it is read from the folder ``SRP4CTR_DATA``.
 """
 
+import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from srp4ctr.streams.events.schema import Click, Impression
-from srp4ctr.streams.state.label_join import ImpressionLabel, LabelJoin
+from srp4ctr.streams.events.schema import Behavior, Click, Impression, UserEvent
 
 DATA = Path(os.environ.get("SRP4CTR_DATA", "../shared/data"))
 STREAM = DATA / "ebnerd_demo" / "ebnerd_demo_event_stream.parquet"
-END_MS = 4_000_000_000_000  # after everything
-_DAY_MS = 86_400_000
-_BATCH = 500  # events between two advances of the watermark
-_MAX_KEPT = 250_000
-_IDS = ("impression", "user", "item")
+PARTS = {
+    part: DATA / "ebnerd_demo" / f"demo_{part}_behaviors.parquet"
+    for part in ("train", "validation")
+}
+# What the newspaper knows of a reader and a page when it shows a list.
+CONTEXT = ("device_type", "is_subscriber", "is_sso_user", "gender", "age", "postcode")
+IDS = ("impression_id", "user_id", "item_id")
 
-Known = tuple[Impression | Click, int]  # an event, and since when it is known
 
-
-def a_stream() -> Iterator[Impression | Click]:
+def impressions_and_clicks() -> Iterator[Impression | Click]:
     """Yield the impressions and clicks in the order of their times."""
     table = pq.read_table(STREAM)
     table = table.filter(pc.not_equal(table["behavior"], "read"))
-    ids = (table[f"{name}_id"].cast("string").to_pylist() for name in _IDS)
+    ids = (table[name].cast("string").to_pylist() for name in IDS)
     plain = (table[name].to_pylist() for name in ("behavior", "ts_ms", "position"))
-    for kind, at_ms, position, *named in zip(*plain, *ids, strict=True):
-        request, user, item = named
+    for kind, at_ms, position, request, user, item in zip(*plain, *ids, strict=True):
+        shared = {"request_id": request, "user_id": user, "item_id": item}
         if kind == "click":
-            yield Click(
-                event_id="c",
-                request_id=request,
-                user_id=user,
-                item_id=item,
-                occurred_at=at_ms,
-            )
+            yield Click(event_id="c", occurred_at=at_ms, **shared)
         else:
-            yield Impression(
-                event_id="i",
-                request_id=request,
-                user_id=user,
-                item_id=item,
-                position=position,
-                occurred_at=at_ms,
-            )
+            yield Impression(event_id="i", occurred_at=at_ms, position=position, **shared)
 
 
-def punctual(events: Iterable[Impression | Click]) -> Iterator[Known]:
-    """Yield ``events``, each known when it happened."""
-    return ((event, event.occurred_at) for event in events)
+def reads() -> Iterator[Behavior]:
+    """Yield what users read before the train week.
+
+    Later reads are known of the train week only, and hold each of its clicks once more: a
+    model would learn from them what the validation week does not have. How long was read
+    is known too late to be used.
+    """
+    table = pq.read_table(STREAM, columns=["behavior", "ts_ms", "user_id", "item_id"])
+    is_read = pc.equal(table["behavior"], "read")
+    table = table.filter(pc.and_(is_read, pc.less(table["ts_ms"], began_ms("train"))))
+    ids = (table[name].cast("string").to_pylist() for name in ("user_id", "item_id"))
+    for at_ms, user, item in zip(table["ts_ms"].to_pylist(), *ids, strict=True):
+        yield Behavior(
+            event_id="r", user_id=user, item_id=item, action="read", occurred_at=at_ms
+        )
 
 
-def published(events: Iterable[Known], window_s: int = 1800) -> Iterator[ImpressionLabel]:
-    """Yield the labels as they come."""
-    join = LabelJoin(window_s * 1000, _DAY_MS, _MAX_KEPT)
-    for number, (event, known_ms) in enumerate(events):
-        yield from join.add(event, known_ms)
-        if number % _BATCH == 0:
-            yield from join.advance()
-    yield from join.advance(END_MS)
-    assert join.dropped_early == 0
+def began_ms(part: str) -> int:
+    """Return when the train or validation week begins."""
+    column = pq.read_table(PARTS[part], columns=["impression_time"])[0]
+    return int(np.datetime64(pc.min(column).as_py(), "ms").astype(int))
+
+
+def events() -> list[UserEvent]:
+    """Return all events, with each request's context; ValueError: a file is missing."""
+    for needed in (STREAM, *PARTS.values()):
+        if not needed.is_file():
+            raise ValueError(f"there is no {needed}: set SRP4CTR_DATA to where EB-NeRD is")
+    contexts = _contexts()
+    shown = (
+        # The file's order is not the page's: a position says nothing.
+        msgspec.structs.replace(event, context=contexts.get(event.request_id), position=0)
+        if isinstance(event, Impression)
+        else event
+        for event in impressions_and_clicks()
+    )
+    return [*shown, *reads()]
+
+
+def _contexts() -> dict[str, dict[str, str]]:
+    """Return the context of each request: the reader's device and standing, the page."""
+    columns = ["impression_id", "article_id", *CONTEXT]
+    found: dict[str, dict[str, str]] = {}
+    for path in PARTS.values():
+        for row in pq.read_table(path, columns=columns).to_pylist():
+            known = {name: row[name] for name in CONTEXT if row[name] is not None}
+            page = "front" if row["article_id"] is None else "article"
+            context = {name: json.dumps(value) for name, value in known.items()}
+            found[str(row["impression_id"])] = context | {"page": page}
+    return found

@@ -1,6 +1,6 @@
-"""The arms of the comparison: what each learns with, what it changes, how it is tuned.
+"""Lists the variants of the comparison: how each is trained and tuned.
 
-In: examples and a recipe. Out: a scorer of slates. Every deep arm runs the product's own
+In: examples and a recipe. Out: a scorer of slates. Every deep variant runs the product's
 pre-training and fine-tuning; all see the same features, and each chooses its learning
 rate, then its epochs, from one small grid by the calibrating slates' log loss.
 """
@@ -21,11 +21,10 @@ from benchmarks.models import trees
 from benchmarks.models.registry import BASELINES
 from benchmarks.quality.clicks.click_examples import Examples, Part
 from benchmarks.quality.clicks.click_pretraining import pretrained
+from benchmarks.quality.clicks.click_scores import calibrated_loss
 from srp4ctr.features.tensors.schema import CANDIDATE_TENSORS
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import slate_batch
-from srp4ctr.training.evaluation import metrics
-from srp4ctr.training.evaluation.calibration import fit_platt
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.click_model import ClickModel
 from srp4ctr.training.model.embeddings import TableSizes
@@ -38,30 +37,30 @@ REFERENCE = "srp4ctr"  # what the others are compared with
 Changes = Mapping[str, Any]
 # A grid is walked step by step; each step keeps what was best so far.
 Grid = tuple[tuple[Changes, ...], ...]
-# What is gone before its id has learnt anything must be known by what it is: news.
+# News are gone before their ids are trained: they must be known by their attributes.
 ID_DROPOUTS: tuple[Changes, ...] = tuple({"id_dropout": share} for share in (0.3, 0.95))
 RATES: tuple[Changes, ...] = tuple(
     {"finetune_learning_rate": rate} for rate in (1e-3, 2e-3, 4e-3)
 )
-# What learns anew may want another rate than what was pre-trained: the default is 0.3.
+# What was not pre-trained may want another rate : the default is 0.3.
 ENCODER_RATES: tuple[Changes, ...] = ({"encoder_learning_rate_scale": 1.0},)
 EPOCHS: tuple[Changes, ...] = tuple({"finetune_epochs": count} for count in (1, 3, 6))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson:
-    """What an arm learns from, and by which recipe."""
+class TrainingTask:
+    """What a variant learns from, and by which recipe."""
 
     examples: Examples
     config: RefreshConfig
     pretrained_dir: Path
-    """Where pre-trained encoders are kept, for all arms that share one."""
+    """Where pre-trained encoders are cached, for all variants that share one."""
     device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Learnt:
-    """What an arm made of a lesson."""
+class TrainedModel:
+    """A variant after its training."""
 
     logits: Callable[[Part], NDArray[np.float32]]
     """Uncalibrated, (R, N)."""
@@ -72,7 +71,7 @@ class Learnt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelArm:
+class ModelVariant:
     """A click model in torch."""
 
     meaning: str
@@ -83,26 +82,26 @@ class ModelArm:
     seeds: int = SEEDS
     grid: Grid = (ID_DROPOUTS, RATES, EPOCHS)
     tuned_as: str = ""
-    """The arm whose choice it takes over; empty: it tunes itself."""
+    """The variant whose choice it takes over; empty: it tunes itself."""
 
     def config(self, config: RefreshConfig, chosen: Changes) -> RefreshConfig:
-        """Return ``config`` as this arm runs it."""
+        """Return ``config`` as this variant runs it."""
         model = replace(config.model, **self.model)
         return replace(config, **{**self.recipe, **chosen, "model": model})
 
-    def learn(self, lesson: Lesson, chosen: Changes) -> Learnt:
-        """Pre-train where the arm does, fine-tune; count what a request costs."""
-        config = self.config(lesson.config, chosen)
-        examples, seconds = lesson.examples, {}
+    def learn(self, task: TrainingTask, chosen: Changes) -> TrainedModel:
+        """Pre-train where the variant does, fine-tune; count what a request costs."""
+        config = self.config(task.config, chosen)
+        examples, seconds = task.examples, {}
         torch.manual_seed(config.seed)
-        model = self.build(config.model, examples.sizes).to(lesson.device)
+        model = self.build(config.model, examples.sizes).to(task.device)
         if self.is_pretrained:
             assert isinstance(model, SRP4CTR)
-            seconds["pretrain"] = pretrained(model, examples, config, lesson.pretrained_dir)
+            seconds["pretrain"] = pretrained(model, examples, config, task.pretrained_dir)
         began = time.process_time()
         finetune(model, examples.train.slates, config, FitOptions())
         seconds["finetune"] = time.process_time() - began
-        return Learnt(
+        return TrainedModel(
             logits=lambda part: serving_logits(model, part.slates),
             seconds=seconds,
             flops={n: request_flops(model, examples.judge, n) for n in (1, 100)},
@@ -110,7 +109,7 @@ class ModelArm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TreeArm:
+class TreeVariant:
     """LightGBM; its rounds are chosen by early stopping on the calibrating slates."""
 
     meaning: str
@@ -119,36 +118,37 @@ class TreeArm:
     grid: Grid = (({"with_items": False}, {"with_items": True}),)
     tuned_as: str = ""
 
-    def learn(self, lesson: Lesson, chosen: Changes) -> Learnt:
+    def learn(self, task: TrainingTask, chosen: Changes) -> TrainedModel:
         """Grow trees on the tabular columns."""
-        examples = lesson.examples
+        examples = task.examples
         began = time.process_time()
         columns = trees.columns_of(examples.train, chosen.get("with_items", False))
         booster = trees.learn(
             examples.train,
             examples.calibrate,
             columns,
-            {"objective": self.objective, "seed": lesson.config.seed},
+            {"objective": self.objective, "seed": task.config.seed},
         )
-        return Learnt(
+        return TrainedModel(
             logits=lambda part: trees.logits(booster, columns, part),
             seconds={"finetune": time.process_time() - began},
         )
 
 
-Arm = ModelArm | TreeArm
+Variant = ModelVariant | TreeVariant
 
 
-def tune(arm: Arm, lesson: Lesson) -> tuple[Changes, list[Changes]]:
-    """Return what of the arm's grid serves the calibrating slates best, and all tries."""
+def tune(variant: Variant, task: TrainingTask) -> tuple[Changes, list[Changes]]:
+    """Return the grid's choice that serves the calibrating slates best, and all tries."""
     chosen: Changes = {}
     tried: list[Changes] = []
     least = math.inf
-    for step in arm.grid:
+    for step in variant.grid:
         best = chosen
         for changes in step:
             candidate = {**chosen, **changes}
-            loss = calibrating_loss(arm.learn(lesson, candidate), lesson.examples)
+            trained, part = variant.learn(task, candidate), task.examples.calibrate
+            loss = calibrated_loss(part, trained.logits(part)[part.slates.shown])
             tried.append({**candidate, "log_loss": loss})
             if loss < least:
                 best, least = candidate, loss
@@ -156,16 +156,8 @@ def tune(arm: Arm, lesson: Lesson) -> tuple[Changes, list[Changes]]:
     return chosen, tried
 
 
-def calibrating_loss(learnt: Learnt, examples: Examples) -> float:
-    """Return the log loss of the calibrating slates, by Platt's scaling of themselves."""
-    shown = examples.calibrate.slates.shown
-    clicked = examples.calibrate.slates.clicked[shown]
-    logits = learnt.logits(examples.calibrate)[shown]
-    return metrics.log_loss(clicked, fit_platt(clicked, logits).probabilities(logits))
-
-
 def request_flops(model: ClickModel, part: Part, candidates: int) -> int:
-    """Return the counted FLOPs of a request with a long history and so many candidates."""
+    """Return the counted FLOPs of a request with a long history and ``candidates``."""
     slates = part.slates
     longest = np.array([1, slates.tensors["history_item_rows"].shape[1]])
     device = next(model.parameters()).device
@@ -180,11 +172,11 @@ def request_flops(model: ClickModel, part: Part, candidates: int) -> int:
     return int(counter.get_total_flops())
 
 
-def _variant(
+def _ablation(
     meaning: str, recipe: Changes | None = None, model: Changes | None = None
-) -> ModelArm:
+) -> ModelVariant:
     """Return SRP4CTR with changes to its recipe or its blocks; it takes over its tuning."""
-    return ModelArm(
+    return ModelVariant(
         meaning=meaning,
         is_pretrained=True,
         recipe=recipe or {},
@@ -193,9 +185,9 @@ def _variant(
     )
 
 
-def _baselines() -> dict[str, ModelArm]:
+def _baselines() -> dict[str, ModelVariant]:
     return {
-        name: ModelArm(
+        name: ModelVariant(
             meaning=_first_line(build),
             build=build,
             seeds=MANY_SEEDS if name in ("din", "bst") else SEEDS,
@@ -208,35 +200,35 @@ def _first_line(build: Callable[..., ClickModel]) -> str:
     return (build.__doc__ or "").strip().partition("\n")[0]
 
 
-ARMS: Mapping[str, Arm] = {
-    REFERENCE: ModelArm(
+VARIANTS: Mapping[str, Variant] = {
+    REFERENCE: ModelVariant(
         meaning="SRP4CTR as a refresh trains it",
         is_pretrained=True,
         seeds=MANY_SEEDS,
         grid=(ID_DROPOUTS, RATES, EPOCHS, ENCODER_RATES),
     ),
-    "srp4ctr-none": ModelArm(
+    "srp4ctr-none": ModelVariant(
         meaning="SRP4CTR without pre-training",
         seeds=MANY_SEEDS,
         grid=(ID_DROPOUTS, RATES, EPOCHS, ENCODER_RATES),
     ),
-    "lightgbm": TreeArm(meaning="LightGBM, log loss", objective="binary"),
-    "lightgbm-rank": TreeArm(
+    "lightgbm": TreeVariant(meaning="LightGBM, log loss", objective="binary"),
+    "lightgbm-rank": TreeVariant(
         meaning="LightGBM, LambdaRank", objective="lambdarank", seeds=SEEDS
     ),
     **_baselines(),
-    "srp4ctr-bert": _variant("pre-trained on item ids alone", {"pretraining": "bert"}),
-    "srp4ctr-items": _variant("item-related masks alone", {"pretraining": "items"}),
-    "srp4ctr-behaviors": _variant("behaviour masks alone", {"pretraining": "behaviors"}),
-    "srp4ctr-no-cross-attention": _variant(
+    "srp4ctr-bert": _ablation("pre-trained on item ids alone", {"pretraining": "bert"}),
+    "srp4ctr-items": _ablation("item-related masks alone", {"pretraining": "items"}),
+    "srp4ctr-behaviors": _ablation("behaviour masks alone", {"pretraining": "behaviors"}),
+    "srp4ctr-no-cross-attention": _ablation(
         "candidates do not look at the history", model={"use_cross_attention": False}
     ),
-    "srp4ctr-no-querying": _variant(
+    "srp4ctr-no-querying": _ablation(
         "the mean state instead of queries", model={"use_querying": False}
     ),
-    "srp4ctr-last-layer": _variant(
+    "srp4ctr-last-layer": _ablation(
         "candidates read the last layer alone", model={"use_all_layers": False}
     ),
-    "srp4ctr-frozen-items": _variant("the item table frozen", {"freeze": "item_table"}),
-    "srp4ctr-frozen-encoder": _variant("the encoder frozen", {"freeze": "encoder"}),
+    "srp4ctr-frozen-items": _ablation("the item table frozen", {"freeze": "item_table"}),
+    "srp4ctr-frozen-encoder": _ablation("the encoder frozen", {"freeze": "encoder"}),
 }

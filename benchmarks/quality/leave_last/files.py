@@ -18,7 +18,7 @@ from srp4ctr.features.offline.point_in_time import UserHistories
 from srp4ctr.features.tensors.transforms import SequenceArrays
 from srp4ctr.streams.events.schema import Behavior, ItemUpdate, action_code, item_key
 
-# The files hold the order alone: a behaviour a day, so that the newest weigh more.
+# The files hold only the order: one behaviour per day, so that the newest weigh more.
 DAY_MS = 86_400_000
 CLICK = action_code("click")
 
@@ -90,7 +90,7 @@ def movielens_100k(cache: Path) -> LeaveLast:
 
 
 def part_of(data: LeaveLast, users: int) -> LeaveLast:
-    """Return the first ``users`` users alone: a fraction for a quick look."""
+    """Return the first ``users`` users: a fraction for a quick run."""
     kept = min(users, len(data.negatives))
     starts = data.histories.starts[: kept + 1]
     return replace(
@@ -105,7 +105,7 @@ def part_of(data: LeaveLast, users: int) -> LeaveLast:
 
 
 def _ordered(sequences: Iterable[list[int]]) -> UserHistories:
-    """Return sequences without times as histories: one behaviour a day, a click each."""
+    """Return sequences without times as histories: one behaviour per day, a click each."""
     lists = [np.array(each, dtype=np.int64) for each in sequences]
     counts = np.array([len(each) for each in lists])
     starts = np.concatenate([[0], np.cumsum(counts)])

@@ -1,7 +1,7 @@
-"""Histories → leave-last questions, and what may be learnt: windows and slates.
+"""Histories → leave-last-out slates, and what trains: windows and slates.
 
-A user's last item is the test's answer, the one before it validation's; both are asked
-among 99 given items that the user never touched. All that is learnt or counted comes from
+A user's last item is the test's answer, the one before it validation's; both are ranked
+among 99 given items that the user never touched. All that trains or is counted comes from
 the behaviours before those two. The windows and slates are made by the product.
 """
 
@@ -30,7 +30,7 @@ NEGATIVES = 99
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LeaveLast:
-    """U users' behaviours in order, and what each is asked among."""
+    """U users' behaviours in order, and the items each answer is ranked among."""
 
     name: str
     histories: UserHistories
@@ -46,7 +46,7 @@ class LeaveLast:
         return np.diff(self.histories.starts)
 
     @cached_property
-    def learnt(self) -> UserHistories:
+    def training_part(self) -> UserHistories:
         """The training part: each history without its last two behaviours."""
         keys = np.arange(len(self.histories.behaviors.item_keys))
         ends = np.repeat(self.histories.starts[1:], self.counts)
@@ -60,7 +60,7 @@ class LeaveLast:
     @cached_property
     def popularity(self) -> tuple[Int64s, Int64s]:
         """Item keys, ascending, and how often the training part has each."""
-        return np.unique(self.learnt.behaviors.item_keys, return_counts=True)
+        return np.unique(self.training_part.behaviors.item_keys, return_counts=True)
 
     @cached_property
     def words(self) -> Vocabulary:
@@ -92,7 +92,9 @@ class LeaveLast:
 
     def windows(self) -> Windows:
         """Return what pre-training may see."""
-        return examples.windows(self.learnt, self.length, self.words, self.attributes)
+        return examples.windows(
+            self.training_part, self.length, self.words, self.attributes
+        )
 
     def answers(self, place: int) -> Int64s:
         """Return each user's item (U,) at ``place`` from the end."""
@@ -105,7 +107,7 @@ class LeaveLast:
         return np.concatenate([self.answers(place)[:, None], self.negatives], axis=1)
 
     def questions(self, place: int, users: Int64s) -> Slates:
-        """Return what ``users`` are asked at ``place``: the answer stands first."""
+        """Return the slates of ``users`` at ``place``: the answer is first."""
         candidates = self.candidates(place)[users]
         seen = self.times_seen(candidates)
         return self._slates(users, self.counts[users] - place, candidates, seen)
@@ -114,21 +116,17 @@ class LeaveLast:
         """Return the item keys (R, L) that ``users`` had before ``place`` from the end."""
         return self._before(users, self.counts[users] - place).item_keys
 
-    def lessons(
-        self,
-        rng: np.random.Generator,
-        negatives: int,
-        rounds: int,
-        share: float = 1.0,
+    def training_slates(
+        self, rng: np.random.Generator, negatives: int, rounds: int, share: float = 1.0
     ) -> Slates:
         """Return the training part as slates: an item that came next, and ``negatives``.
 
         Every behaviour but a user's first is such an item, or a random ``share`` of them,
         once in each of the ``rounds``, among other negatives each time. They are drawn
         evenly from the items that the user did not touch. Counts leave out the behaviour
-        that is to be foretold, as they do in the test.
+        that is to be predicted, as they do in the test.
         """
-        starts, behaviors = self.learnt.starts, self.learnt.behaviors
+        starts, behaviors = self.training_part.starts, self.training_part.behaviors
         counts = np.diff(starts)
         users = np.repeat(np.arange(len(counts)), counts)
         places = np.arange(len(users)) - starts[:-1][users]
@@ -146,9 +144,9 @@ class LeaveLast:
 
     def untouched(self, users: Int64s, rng: np.random.Generator, count: int) -> Int64s:
         """Return ``count`` items (users, count) that the training part does not have."""
-        learnt = self.learnt
-        owners = np.repeat(np.arange(len(self.counts)), np.diff(learnt.starts))
-        index = np.searchsorted(self.items, learnt.behaviors.item_keys)
+        training_part = self.training_part
+        owners = np.repeat(np.arange(len(self.counts)), np.diff(training_part.starts))
+        index = np.searchsorted(self.items, training_part.behaviors.item_keys)
         touched = np.unique(owners * len(self.items) + index)
         drawn = rng.integers(len(self.items), size=(len(users), count))
         while True:
@@ -177,7 +175,7 @@ class LeaveLast:
             candidate_positions=np.zeros(rows * width, dtype=np.int64),
             candidate_clicked=np.tile(np.arange(width) == 0, rows),
             candidate_activity=_activity(seen.ravel(), flat_at_ms),
-            candidate_exposures=ItemExposures(  # nobody is shown anything here
+            candidate_exposures=ItemExposures(  # there are no impressions here
                 counts=np.zeros(rows * width, dtype=np.int64),
                 last_shown_ms=np.zeros(rows * width, dtype=np.int64),
             ),

@@ -1,4 +1,4 @@
-"""How long and how fast the arms learn: chosen by validation's answers, not the test's.
+"""Says how long and how fast variants train: chosen by validation, not by the test.
 
 One recipe for every data set of this protocol: users have few behaviours each.
 """
@@ -12,17 +12,17 @@ from srp4ctr.training.config import ModelConfig, RefreshConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How long and how fast the arms learn."""
+    """How long and how fast the variants learn."""
 
     length: int = 50
     """L, of S3-Rec's protocol."""
     pretraining: RefreshConfig
     clicks: RefreshConfig
     rounds: int = 2
-    """So often each behaviour is a slate of the click head, each time with others."""
+    """How often each behaviour is a slate of the click head, each time with others."""
     negatives: int = 16
     label_share: float = 1.0
-    """Of the behaviours so many are slates, drawn at random; pre-training reads all."""
+    """The share of the behaviours that are slates, at random; pre-training reads all."""
     sasrec_epochs: int = 30
     sasrec_rate: float = 1e-3
     sasrec_dropout: float = 0.5
@@ -30,9 +30,9 @@ class Recipe:
     sasrec_drawn: int = 500
     """Items that a batch's right ones compete with."""
 
-    def of(self, arm: str) -> Mapping[str, Any]:
-        """Return what of it ``arm`` reads: its result does not depend on the rest."""
-        is_sasrec = arm == "sasrec"
+    def of(self, variant: str) -> Mapping[str, Any]:
+        """Return what of it ``variant`` reads: its result does not depend on the rest."""
+        is_sasrec = variant == "sasrec"
         return {
             field.name: getattr(self, field.name)
             for field in fields(self)

@@ -1,4 +1,4 @@
-"""Scores of a user's hundred candidates → where the answer stands, and what that is worth.
+"""Scores of a user's hundred candidates → the answer's rank, and the metrics of ranks.
 
 HR@10, NDCG@10, MRR and AUC as S3-Rec computes them: one answer among 99 others, so that
 HR@10 is recall, and AUC is the mean over users of the share of others below the answer.
@@ -19,9 +19,9 @@ HEAD_SHARE = 0.2  # of items by training frequency; the others are the long tail
 
 
 def ranks(scores: NDArray[Any], seed: int) -> Ranks:
-    """Return how many others stand above the answer, column 0 of ``scores`` (U, 100).
+    """Return how many others rank above the answer, column 0 of ``scores`` (U, 100).
 
-    A coin breaks ties: among equals the answer is not first by standing first.
+    A coin breaks ties: among equals the answer is not first because it is in column 0.
     """
     coins = np.random.default_rng(seed).random(scores.shape)
     answer, coin = scores[:, :1], coins[:, :1]

@@ -1,4 +1,4 @@
-"""What is compared: each arm learns from the training part, and scores the questions.
+"""Trains each variant on the training part, and scores the test slates by it.
 
 The stages, the model and the features are the product's; ``recipe.py`` says how
 long and how fast they learn.
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.harness.code_fingerprint import LEARNING_CODE, code_digest
+from benchmarks.harness.code_fingerprint import TRAINING_CODE, code_digest
 from benchmarks.harness.encoder_cache import trained_once
 from benchmarks.models.sasrec import SASRecEncoder, next_item_loss
 from benchmarks.quality.leave_last.leave_last_out import NEGATIVES, LeaveLast
@@ -48,9 +48,9 @@ Scorer = Callable[[int, Int64s], Scores]
 CPU = torch.device("cpu")
 RUNS = Path(".data/benchmarks/pretraining")
 ENCODERS = RUNS / "encoders"
-ARMS_CODE = (
+VARIANTS_CODE = (
     *(
-        *LEARNING_CODE,
+        *TRAINING_CODE,
         "benchmarks/models/sasrec.py",
         "benchmarks/quality/leave_last/variants.py",
     ),
@@ -63,30 +63,30 @@ CANDIDATE_ROWS = ("candidate_item_rows", "candidate_attribute_rows")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Learnt:
-    """What an arm made of the training part."""
+class TrainedModel:
+    """A variant after its training."""
 
     scorer: Scorer
     found_s: float = 0.0
-    """CPU seconds of a pre-training that another arm had left on the disk."""
+    """CPU seconds of a pre-training that another variant had cached."""
 
 
-Arm = Callable[[LeaveLast, int, Recipe, ProgressListener], Learnt]
+Variant = Callable[[LeaveLast, int, Recipe, ProgressListener], TrainedModel]
 
 
 def popularity(
     data: LeaveLast, seed: int, recipe: Recipe, progress: ProgressListener
-) -> Learnt:
+) -> TrainedModel:
     """Score an item by how often the training part has it."""
     del seed, recipe, progress
-    return Learnt(
+    return TrainedModel(
         scorer=lambda place, users: data.times_seen(data.candidates(place)[users])
     )
 
 
 def sasrec(
     data: LeaveLast, seed: int, recipe: Recipe, progress: ProgressListener
-) -> Learnt:
+) -> TrainedModel:
     """Train SASRec's encoder on the training part; score by the newest state."""
     torch.manual_seed(seed)
     config = ModelConfig(dropout=recipe.sasrec_dropout)
@@ -96,14 +96,14 @@ def sasrec(
     optimiser = torch.optim.Adam(encoder.parameters(), lr=recipe.sasrec_rate)
     falling = torch.optim.lr_scheduler.PolynomialLR(optimiser, recipe.sasrec_epochs)
     known = data.words.first_known_row, data.words.num_item_rows
-    asked_a_batch = recipe.sasrec_batch * (np.count_nonzero(rows) / len(rows) - 1)
+    predicted_a_batch = recipe.sasrec_batch * (np.count_nonzero(rows) / len(rows) - 1)
     for epoch in range(recipe.sasrec_epochs):
         progress("SASRec", epoch, recipe.sasrec_epochs, "")
         for batch in _batches(rows, recipe.sasrec_batch, rng):
             drawn = torch.from_numpy(rng.integers(*known, recipe.sasrec_drawn))
             optimiser.zero_grad()
             loss = next_item_loss(encoder, torch.from_numpy(batch), drawn)
-            (loss / asked_a_batch).backward()  # type: ignore[no-untyped-call]
+            (loss / predicted_a_batch).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         falling.step()
     encoder.eval()
@@ -116,51 +116,53 @@ def sasrec(
         scores: Scores = (encoder.items(candidates) @ states).squeeze(-1).numpy()
         return scores
 
-    return Learnt(scorer=scorer)
+    return TrainedModel(scorer=scorer)
 
 
-def bare(pretraining: Pretraining) -> Arm:
-    """Return the pre-trained encoder by itself: what stands at a [MASK] at the end?"""
+def bare(pretraining: Pretraining) -> Variant:
+    """Return the pre-trained encoder by itself: it predicts a [MASK] at the end."""
 
-    def arm(
+    def variant(
         data: LeaveLast, seed: int, recipe: Recipe, progress: ProgressListener
-    ) -> Learnt:
+    ) -> TrainedModel:
         config = replace(recipe.pretraining, pretraining=pretraining, seed=seed)
         options = FitOptions(progress=progress)
         model, heads, found_s = _pretrained(data, config, options)
 
         def scorer(place: int, users: Int64s) -> Scores:
-            return foretold(model, heads, data.questions(place, users), pretraining)
+            return predicted_scores(model, heads, data.questions(place, users), pretraining)
 
-        return Learnt(scorer=scorer, found_s=found_s)
+        return TrainedModel(scorer=scorer, found_s=found_s)
 
-    return arm
+    return variant
 
 
-def srp4ctr(pretraining: Pretraining) -> Arm:
+def srp4ctr(pretraining: Pretraining) -> Variant:
     """Return SRP4CTR: pre-trained or not, then fine-tuned on what came next."""
 
-    def arm(
+    def variant(
         data: LeaveLast, seed: int, recipe: Recipe, progress: ProgressListener
-    ) -> Learnt:
+    ) -> TrainedModel:
         config = replace(recipe.pretraining, pretraining=pretraining, seed=seed)
         options = FitOptions(progress=progress)
         model, _, found_s = _pretrained(data, config, options)
         rng = np.random.default_rng(seed)
-        lessons = data.lessons(rng, recipe.negatives, recipe.rounds, recipe.label_share)
-        finetune(model, lessons, replace(recipe.clicks, seed=seed), options)
+        training_slates = data.training_slates(
+            rng, recipe.negatives, recipe.rounds, recipe.label_share
+        )
+        finetune(model, training_slates, replace(recipe.clicks, seed=seed), options)
 
         def scorer(place: int, users: Int64s) -> Scores:
             slates = data.questions(place, users)
             return _by_user(slates, serving_logits(model, slates))
 
-        return Learnt(scorer=scorer, found_s=found_s)
+        return TrainedModel(scorer=scorer, found_s=found_s)
 
-    return arm
+    return variant
 
 
 @torch.no_grad()
-def foretold(
+def predicted_scores(
     model: SRP4CTR, heads: MaskedHeads, slates: Slates, pretraining: Pretraining
 ) -> Scores:
     """Return the tied softmax's logits (U, 100) of a [MASK] appended to each history."""
@@ -189,14 +191,14 @@ def _pretrained(
 ) -> tuple[SRP4CTR, MaskedHeads, float]:
     """Return what pre-training made, and what it had cost if it was on the disk already.
 
-    Arms that begin with the same share it.
+    Variants that begin with the same share it.
     """
     torch.manual_seed(config.seed)
     model = SRP4CTR(config.model, TableSizes.of(data.words, data.length))
     heads = MaskedHeads(config.model, model.embedding)
     both = torch.nn.ModuleDict({"model": model, "heads": heads})
-    said = f"{data.name} {len(data.counts)} {config} {code_digest(*ARMS_CODE)}"
-    file = ENCODERS / f"{hashlib.sha256(said.encode()).hexdigest()[:16]}.safetensors"
+    key = f"{data.name} {len(data.counts)} {config} {code_digest(*VARIANTS_CODE)}"
+    file = ENCODERS / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
     began = time.process_time()
     seconds = trained_once(
         both, file, lambda: pretrain(model, data.windows(), config, options, heads)
@@ -229,7 +231,7 @@ def _batches(rows: Int64s, size: int, rng: np.random.Generator) -> list[Int64s]:
     ]
 
 
-ARMS: dict[str, Arm] = {
+VARIANTS: dict[str, Variant] = {
     "popularity": popularity,
     "sasrec": sasrec,
     "fg-bert ids only": bare("bert"),

@@ -1,4 +1,4 @@
-"""Scores with the history encoded anew for each candidate, as who tiles the user does.
+"""Scores with the history encoded again for each candidate, as tiling the user does.
 
 For ``benchmarks/serving/serving.py``, in the place of
 ``triton_repo/serving/onnx_scorer.py``, which is called ``served_scoring`` there.
@@ -19,7 +19,7 @@ CANDIDATE = "candidate_"  # how the names of what is a candidate's begin
 
 
 class Scorer(served_scoring.Scorer):
-    """One row a candidate, all in one batch."""
+    """One row per candidate, all in one batch."""
 
     def __call__(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
         """Return ``SCORE_TENSORS`` of B requests."""

@@ -1,12 +1,23 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
-from benchmarks.harness.code_fingerprint import code_digest
+from benchmarks import ROOT
+from benchmarks.harness.code_fingerprint import TRAINING_CODE, code_digest
 from benchmarks.harness.encoder_cache import trained_once
 from benchmarks.harness.result_cache import keep, restore
+from benchmarks.harness.runner import JOBS_CODE
+from benchmarks.quality import own_model, peer_din
+from benchmarks.quality.clicks.click_cutting import CUTTING_CODE
+from benchmarks.quality.leave_last.variants import VARIANTS_CODE
+
+CODE = {
+    *(*TRAINING_CODE, *JOBS_CODE, *CUTTING_CODE, *VARIANTS_CODE),
+    *(*own_model.CODE, *peer_din.CODE, str(peer_din.WORKER.relative_to(ROOT))),
+}
 
 
 def a_run(folder: Path, name: str, auc: float) -> Path:
@@ -17,34 +28,39 @@ def a_run(folder: Path, name: str, auc: float) -> Path:
 
 
 def test_seeds_of_earlier_runs_are_found_again(tmp_path: Path) -> None:
-    first, second, kept = tmp_path / "a", tmp_path / "b", tmp_path / "kept.jsonl"
+    first, second, cache = tmp_path / "a", tmp_path / "b", tmp_path / "kept.jsonl"
     names = [f"ebnerd-9b63b8fedc01/din-seed{seed}-0123456789ab.json" for seed in range(2)]
-    keep([a_run(first, name, 0.7) for name in names], first, kept)
-    keep([first / "ebnerd-9b63b8fedc01" / "never-run-0123456789ab.json"], first, kept)
+    keep([a_run(first, name, 0.7) for name in names], first, cache)
+    keep([first / "ebnerd-9b63b8fedc01" / "never-run-0123456789ab.json"], first, cache)
     a_run(second, names[0], 0.9)
-    restore(kept, second)
+    restore(cache, second)
     assert json.loads((second / names[0]).read_text()) == {"auc": 0.9}  # its own stays
     assert json.loads((second / names[1]).read_text()) == {"auc": 0.7}
 
 
 def test_a_run_of_newer_code_replaces_the_older_one(tmp_path: Path) -> None:
-    kept = tmp_path / "kept.jsonl"
+    cache = tmp_path / "kept.jsonl"
     files = [
         a_run(tmp_path, f"ebnerd-9b63b8fedc0{k}/din{kind}-0123456789a{k}.json", k / 10)
         for k in range(2)
         for kind in ("-seed0", "@10%-seed0", "-seed1")
     ]
     tuning = a_run(tmp_path, "ebnerd-9b63b8fedc01/din-seed0-0123456789a1.tuning.json", 0)
-    keep([*files, tuning], tmp_path, kept)
-    lines = [json.loads(line) for line in kept.read_text().splitlines()]
+    keep([*files, tuning], tmp_path, cache)
+    lines = [json.loads(line) for line in cache.read_text().splitlines()]
     assert [each["result"]["auc"] for each in lines] == [0.1, 0, 0.1, 0.1]
     assert [each["run"] for each in lines] == sorted(
         file.relative_to(tmp_path).as_posix() for file in [*files[3:], tuning]
     )
 
 
-def test_words_about_code_do_not_rename_what_it_learnt(tmp_path: Path) -> None:
-    file = tmp_path / "learning.py"
+@pytest.mark.parametrize("path", sorted(CODE))
+def test_code_that_a_cached_result_depends_on_exists(path: str) -> None:
+    assert (ROOT / path).is_file() or any((ROOT / path).rglob("*.py"))
+
+
+def test_comments_do_not_change_the_digest_of_code(tmp_path: Path) -> None:
+    file = tmp_path / "training.py"
 
     def digest(text: str) -> str:
         file.write_text(text)

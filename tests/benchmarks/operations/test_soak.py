@@ -52,12 +52,12 @@ def test_a_life_of_less_than_a_minute_says_nothing(tmp_path: Path) -> None:
     assert growth_of(memory) == {}
 
 
-def test_visitors_ask_for_the_items_that_the_bundle_knows() -> None:
-    asked = {update.item_id for update in catalogue_events(0)}
-    assert asked == set(item_ids())
+def test_visitors_rank_the_items_that_the_bundle_knows() -> None:
+    item_ids_of_visitors = {update.item_id for update in catalogue_events(0)}
+    assert item_ids_of_visitors == set(item_ids())
 
 
-def test_calls_are_told_apart_by_what_had_been_done_before(tmp_path: Path) -> None:
+def test_calls_are_grouped_by_the_fault_before_them(tmp_path: Path) -> None:
     lines = [
         json.dumps({"at_s": at_s, "latencies_ms": [taken_ms]})
         for at_s, taken_ms in ((1000, 1), (1010, 2), (1054, 3), (1056, 4))

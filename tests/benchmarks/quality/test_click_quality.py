@@ -1,4 +1,4 @@
-"""The click-quality harness on a small shop: split, buckets, resumption, honest rows."""
+"""The click-quality harness on a small shop: split, buckets, resumption, complete rows."""
 
 import gzip
 import json
@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 from benchmarks.harness.runner import Job, run
+from benchmarks.harness.saved_result import merge_rows
 from benchmarks.models.registry import BASELINES
 from benchmarks.quality import click_quality
 from benchmarks.quality.click_quality import changed
-from benchmarks.quality.clicks import click_report
+from benchmarks.quality.clicks import click_report, ebnerd
 from benchmarks.quality.clicks.click_cutting import examples_of, split_times
 from benchmarks.quality.clicks.click_examples import Examples, load
 from benchmarks.quality.clicks.click_scores import figures
-from benchmarks.quality.clicks.click_sources import Source, began_ms, ebnerd_reads, of_file
-from benchmarks.quality.clicks.ebnerd import STREAM
-from benchmarks.quality.clicks.variants import ARMS, request_flops
+from benchmarks.quality.clicks.click_sources import Source, of_file
+from benchmarks.quality.clicks.variants import VARIANTS, request_flops
 from srp4ctr.streams.events.schema import Behavior, Click, Event, Impression, ItemUpdate
 from srp4ctr.training.config import RefreshConfig
 
@@ -125,7 +125,7 @@ def test_the_three_parts_follow_each_other(examples: Examples) -> None:
 def test_a_given_boundary_leaves_all_after_it_to_the_judge() -> None:
     times = np.arange(100, dtype=np.int64)
     instants = split_times(times, judged_from_ms=60)
-    assert (instants.learnt_until_ms, instants.judged_from_ms) == (54, 60)
+    assert (instants.trained_until_ms, instants.judged_from_ms) == (54, 60)
 
 
 def test_frozen_slates_are_the_same_requests_with_older_features(
@@ -164,12 +164,12 @@ def test_an_item_first_seen_later_is_new(examples: Examples) -> None:
     assert examples.item_impressions[examples.item_is_new].sum() == 0
 
 
-def test_the_slates_size_is_told_in_the_context_and_nowhere_else(
+def test_the_slates_size_is_in_the_context_and_nowhere_else(
     examples: Examples,
 ) -> None:
-    told = examples.with_size()
-    assert json.loads(told.judge.contexts[0]) == {"device": "desk", "in_view": "4"}
-    before, after = (each.judge.slates.tensors for each in (examples, told))
+    sized = examples.with_size()
+    assert json.loads(sized.judge.contexts[0]) == {"device": "desk", "in_view": "4"}
+    before, after = (each.judge.slates.tensors for each in (examples, sized))
     differing = [name for name in before if not np.array_equal(before[name], after[name])]
     assert differing == ["context_rows"]
 
@@ -196,8 +196,8 @@ def test_what_is_made_once_a_request_costs_once(examples: Examples) -> None:
     assert cost["bst"][1] / cost["bst"][0] < 30  # its keys and values too
 
 
-def test_a_run_is_kept_and_told_apart_by_its_settings(folder: Path, tmp_path: Path) -> None:
-    job = Job(root=tmp_path, folder=folder, arm="lr", config=RefreshConfig())
+def test_a_run_is_cached_by_its_settings(folder: Path, tmp_path: Path) -> None:
+    job = Job(root=tmp_path, folder=folder, variant="lr", config=RefreshConfig())
     first = run(job)
     assert first["figures"]["shop"]["impressions"] == 48
     job.file.write_text(json.dumps({**first, "seed": 7}))
@@ -214,10 +214,10 @@ def test_settings_are_changed_by_name() -> None:
 
 
 def test_rows_pair_equal_seeds_and_count_the_failed_ones(tmp_path: Path) -> None:
-    def result(arm: str, seed: int, gauc: float) -> dict[str, object]:
+    def result(variant: str, seed: int, gauc: float) -> dict[str, object]:
         found = {"auc": 0.7, "gauc": gauc, "log_loss": 0.5}
         return {
-            "arm": arm,
+            "arm": variant,
             "seed": seed,
             "label_share": 1.0,
             "chosen": {},
@@ -235,8 +235,8 @@ def test_rows_pair_equal_seeds_and_count_the_failed_ones(tmp_path: Path) -> None
     assert din["gauc_minus_srp4ctr_se"] == pytest.approx(0.0)
     assert din["gauc_se"] == pytest.approx(0.1 / 2)
     kept = tmp_path / "kept.json"
-    click_report.write(rows, kept)
-    click_report.write([{**din, "auc": 0.9}], kept)
+    merge_rows(rows, kept, ("data", "model"))
+    merge_rows([{**din, "auc": 0.9}], kept, ("data", "model"))
     merged = json.loads(kept.read_text())["rows"]
     assert [(row["model"], row["auc"]) for row in merged] == [
         ("srp4ctr", 0.7),
@@ -250,29 +250,30 @@ def test_the_command_ends_with_one_line_of_json(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    arms = "srp4ctr,lightgbm,srp4ctr-frozen-encoder"
-    flags = ["--events", str(file), "--name", "shop", "--arms", arms, "--seeds", "1"]
+    variants = "srp4ctr,lightgbm,srp4ctr-frozen-encoder"
+    flags = ["--events", str(file), "--name", "shop", "--arms", variants, "--seeds", "1"]
     flags += ["--quick", "--frozen", "--labels", "50,100", "--resume", str(tmp_path)]
     monkeypatch.setattr("sys.argv", ["click_quality", *flags, "--set", "model.width=8"])
     click_quality.main()
     last = capsys.readouterr().out.strip().splitlines()[-1]
     rows = json.loads(last)["rows"]
     found = {(row["data"], row["model"]) for row in rows}
-    models = [f"{arm}{share}" for arm in arms.split(",") for share in ("", "@50%")]
+    models = [
+        f"{variant}{share}" for variant in variants.split(",") for share in ("", "@50%")
+    ]
     assert found == {(d, m) for d in ("shop", "shop frozen") for m in models}
     assert len(list((tmp_path / "pretrained").iterdir())) == 1  # shared by all
 
 
-@pytest.mark.skipif(not STREAM.is_file(), reason="needs EB-NeRD")
+@pytest.mark.skipif(not ebnerd.STREAM.is_file(), reason="needs EB-NeRD")
 def test_no_read_of_ebnerd_is_from_a_taught_or_a_judged_week() -> None:
-    began = began_ms("train")
-    reads = [read.occurred_at for read in ebnerd_reads(began)]
+    reads = [read.occurred_at for read in ebnerd.reads()]
     assert 0 < len(reads) < 347_945  # of all that the file holds
-    assert max(reads) < began < began_ms("validation")
+    assert max(reads) < ebnerd.began_ms("train") < ebnerd.began_ms("validation")
 
 
-def test_every_arm_that_takes_over_a_choice_names_an_arm() -> None:
-    assert all(arm.tuned_as in ("", *ARMS) for arm in ARMS.values())
+def test_every_variant_that_takes_over_a_choice_names_a_variant() -> None:
+    assert all(variant.tuned_as in ("", *VARIANTS) for variant in VARIANTS.values())
 
 
 def test_a_part_keeps_whole_users() -> None:

@@ -20,6 +20,7 @@ from benchmarks.models.peers.impressions import (
 from benchmarks.quality import peer_din
 from benchmarks.quality.clicks.click_examples import CARD, Examples, Part
 from benchmarks.quality.clicks.click_report import rows_of
+from benchmarks.quality.clicks.click_scores import calibrated_loss
 from benchmarks.quality.clicks.variants import REFERENCE
 from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES, Field
 from srp4ctr.training.config import RefreshConfig
@@ -91,7 +92,7 @@ def test_an_attribute_is_compared_with_the_historys_by_its_first_slot() -> None:
     own = tensors["candidate_attribute_rows"][part.slates.shown]
     np.testing.assert_array_equal(columns["target_field1"], own[:, 1])
     np.testing.assert_array_equal(columns["profile_field1"], own[:, 1:])
-    assert "profile_field0" not in columns  # one slot: it has been told whole
+    assert "profile_field0" not in columns  # one slot: it is all in the target
     of_history = tensors["history_attribute_rows"][[0, 0, 1], :, 1]
     np.testing.assert_array_equal(columns["history_field1"], of_history)
 
@@ -140,7 +141,7 @@ def test_without_uv_it_says_what_to_do(
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     fit = peer_din.Fit(
         inputs=tmp_path / "in.npz",
-        kept=tmp_path,
+        cache_dir=tmp_path,
         data="shop",
         epochs=1,
         rate=1e-3,
@@ -151,7 +152,7 @@ def test_without_uv_it_says_what_to_do(
         fit.outputs()
 
 
-def test_a_fits_result_is_a_row_beside_the_arms(
+def test_a_fits_result_is_a_row_like_the_variants(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logits = np.array([-1.0, 1.0, 0.5])
@@ -162,7 +163,13 @@ def test_a_fits_result_is_a_row_beside_the_arms(
 
     monkeypatch.setattr(peer_din, "run_worker", fake)
     fit = peer_din.Fit(
-        inputs=tmp_path, kept=tmp_path, data="shop", epochs=2, rate=1e-3, seed=0, batch=8
+        inputs=tmp_path,
+        cache_dir=tmp_path,
+        data="shop",
+        epochs=2,
+        rate=1e-3,
+        seed=0,
+        batch=8,
     )
     result = peer_din.result_of(an_example(), fit, with_frozen=True)
     live, frozen = rows_of([result], {peer_din.NAME: 1})
@@ -171,10 +178,10 @@ def test_a_fits_result_is_a_row_beside_the_arms(
     assert (live["auc"], frozen["auc"]) == (1.0, 0.0)
     assert live["meaning"] == peer_din.MEANING
     assert live["chosen"] == {"learning_rate": 1e-3, "epochs": 2}
-    assert peer_din.calibrating_loss(an_example(), fit.outputs()) < np.log(2)
+    assert calibrated_loss(a_part(), fit.outputs()["calibrate"]) < np.log(2)
 
 
-def test_differences_are_told_where_click_quality_ran_the_same(tmp_path: Path) -> None:
+def test_differences_are_reported_where_click_quality_ran_the_same(tmp_path: Path) -> None:
     (tmp_path / "shop-1").mkdir()
     (tmp_path / "shop-1" / CARD).write_text('{"name": "shop", "digest": "1"}')
     options = Namespace(resume=tmp_path, with_size=True, frozen=True, seeds=3)
@@ -184,7 +191,7 @@ def test_differences_are_told_where_click_quality_ran_the_same(tmp_path: Path) -
     tuning = Job(
         root=tmp_path,
         folder=folder,
-        arm=REFERENCE,
+        variant=REFERENCE,
         config=RefreshConfig(),
         with_frozen=True,
     )

@@ -18,7 +18,7 @@ from benchmarks.quality.leave_last.leave_last_out import (
     LeaveLast,
 )
 from benchmarks.quality.leave_last.recipe import RECIPE
-from benchmarks.quality.leave_last.variants import ARMS
+from benchmarks.quality.leave_last.variants import VARIANTS
 from benchmarks.quality.pretraining import Run, execute, summary, table
 from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES
 
@@ -79,24 +79,24 @@ def test_text_files_and_parquet_files_are_the_same_data(
     assert np.array_equal(mine.item_keys, theirs.item_keys)
 
 
-def test_what_is_asked_is_never_learnt(data: LeaveLast) -> None:
+def test_no_answer_is_in_the_training_part(data: LeaveLast) -> None:
     windows = data.windows().tensors["history_item_rows"]
     behaviors = sum(len(items) - 2 for items in walks().values())
     assert (windows != 0).sum() == behaviors
     assert sum(data.popularity[1]) == behaviors
-    lessons = data.lessons(np.random.default_rng(0), negatives=9, rounds=2)
-    learnt = {user: items[:-2] for user, items in walks().items()}
+    training_slates = data.training_slates(np.random.default_rng(0), negatives=9, rounds=2)
+    trained = {user: items[:-2] for user, items in walks().items()}
     first = data.words.first_known_row
     known = data.words.item_keys
-    for row, user in enumerate(lessons.user_ids.astype(int)):
-        history = lessons.tensors["history_item_rows"][row]
-        answer, *others = lessons.tensors["candidate_item_rows"][row]
+    for row, user in enumerate(training_slates.user_ids.astype(int)):
+        history = training_slates.tensors["history_item_rows"][row]
+        answer, *others = training_slates.tensors["candidate_item_rows"][row]
         place = int((history != 0).sum())
-        assert lessons.clicked[row].tolist() == [1.0] + [0.0] * 9
+        assert training_slates.clicked[row].tolist() == [1.0] + [0.0] * 9
         if answer >= first:
-            assert known[answer - first] == learnt[user][place]
+            assert known[answer - first] == trained[user][place]
         keys = {known[other - first] for other in others if other >= first}
-        assert not keys & set(learnt[user])
+        assert not keys & set(trained[user])
 
 
 def test_a_question_knows_the_past_up_to_it(data: LeaveLast) -> None:
@@ -109,18 +109,18 @@ def test_a_question_knows_the_past_up_to_it(data: LeaveLast) -> None:
             assert data.answers(place)[user] == items[-place]
 
 
-def test_a_count_leaves_out_what_it_helps_to_foretell(data: LeaveLast) -> None:
-    lessons = data.lessons(np.random.default_rng(0), negatives=1, rounds=2)
-    seen = np.expm1(lessons.tensors["candidate_features"][:, 0, LOG_COUNT])
-    rows = lessons.tensors["candidate_item_rows"][:, 0].astype(np.int64)
+def test_a_count_leaves_out_what_it_helps_to_predict(data: LeaveLast) -> None:
+    training_slates = data.training_slates(np.random.default_rng(0), negatives=1, rounds=2)
+    seen = np.expm1(training_slates.tensors["candidate_features"][:, 0, LOG_COUNT])
+    rows = training_slates.tensors["candidate_item_rows"][:, 0].astype(np.int64)
     first = data.words.first_known_row
     counts = data.times_seen(data.words.item_keys[rows[rows >= first] - first])
     assert np.allclose(seen[rows >= first], counts - 1)
 
 
 def test_a_share_of_the_labels_is_the_same_slates_in_every_round(data: LeaveLast) -> None:
-    every = data.lessons(np.random.default_rng(0), negatives=1, rounds=2)
-    some = data.lessons(np.random.default_rng(0), negatives=1, rounds=2, share=0.1)
+    every = data.training_slates(np.random.default_rng(0), negatives=1, rounds=2)
+    some = data.training_slates(np.random.default_rng(0), negatives=1, rounds=2, share=0.1)
     assert len(some) == 2 * (len(every) // 20)
     answers = some.tensors["candidate_item_rows"][:, 0]
     first, second = np.split(answers, 2)
@@ -143,37 +143,37 @@ def test_the_metrics_of_known_ranks() -> None:
     assert math.isnan(scores.values(np.array([], dtype=np.int64))["hr10"])
 
 
-def test_every_arm_learns_and_stands_in_the_table(
+def test_every_variant_is_trained_and_is_in_the_table(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     recipe = RECIPE.shorter(0.01)
     runs = [
-        Run(folder=folder, name="walks", arm=arm, seed=0, users=None, recipe=recipe)
-        for arm in ARMS
+        Run(folder=folder, name="walks", variant=variant, seed=0, users=None, recipe=recipe)
+        for variant in VARIANTS
     ]
     assert len({run.file for run in runs}) == len(runs)
     for run in runs:
         execute(run)
     results = [json.loads(run.file.read_text()) for run in runs]
     rows = summary(results)
-    assert [row["model"] for row in rows] == list(ARMS)
+    assert [row["model"] for row in rows] == list(VARIANTS)
     few = replace(runs[-1], recipe=replace(recipe, label_share=0.1))
     assert few.file != runs[-1].file
     execute(few)
     (own,) = summary([json.loads(few.file.read_text())])
-    assert own["model"] == f"{runs[-1].arm}@10%"
+    assert own["model"] == f"{runs[-1].variant}@10%"
     assert all(0.0 <= row["hr10"] <= 1.0 for row in rows)
-    assert len(table(rows).splitlines()) == 1 + len(ARMS)
+    assert len(table(rows).splitlines()) == 1 + len(VARIANTS)
     json.dumps(rows, allow_nan=False)
 
 
 def test_sasrec_finds_a_planted_order(data: LeaveLast) -> None:
     recipe = replace(RECIPE, sasrec_epochs=60, sasrec_batch=8, sasrec_dropout=0.1)
-    learnt = ARMS["sasrec"](data, 0, recipe, lambda *_: None)
+    trained = VARIANTS["sasrec"](data, 0, recipe, lambda *_: None)
     users = np.arange(USERS)
     known = data.times_seen(data.answers(VALIDATION)) > 1
-    hits = scores.ranks(learnt.scorer(VALIDATION, users), seed=0)[known] < scores.TOP
+    hits = scores.ranks(trained.scorer(VALIDATION, users), seed=0)[known] < scores.TOP
     assert hits.mean() > 0.5
 
 
@@ -183,7 +183,7 @@ def test_popularity_on_beauty_is_as_published() -> None:
     users = np.arange(len(data.counts))
     found = scores.values(
         scores.ranks(
-            ARMS["popularity"](data, 0, RECIPE, lambda *_: None).scorer(TEST, users), 0
+            VARIANTS["popularity"](data, 0, RECIPE, lambda *_: None).scorer(TEST, users), 0
         )
     )
     assert found["hr10"] == pytest.approx(0.2898, abs=0.001)

@@ -1,4 +1,4 @@
-"""From results to the page: every row, honest gaps, the same bytes, the rest untouched."""
+"""From results to the page: every row, visible gaps, the same bytes, the rest untouched."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.quality.clicks.click_report import BUCKETS, PAIRED
 from benchmarks.report.evidence import BEGIN, END, NOTHING, write
-from benchmarks.report.evidence_rows import Evidence, plain, unfolded_flops
+from benchmarks.report.evidence_rows import Evidence, plain, tiled_flops
 from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.model.embeddings import TableSizes
 from tests.training.flop_formula import formula
@@ -33,10 +33,10 @@ def a_row(model: str, gauc: float, **changed: Any) -> dict[str, Any]:
 
 
 def clicks() -> list[dict[str, Any]]:
-    untold = {f"{name}_minus_srp4ctr": None for name in PAIRED}
+    undefined = {f"{name}_minus_srp4ctr": None for name in PAIRED}
     return [
-        a_row("srp4ctr", 0.71, **untold),
-        a_row("srp4ctr@10%", 0.66, **untold),
+        a_row("srp4ctr", 0.71, **undefined),
+        a_row("srp4ctr@10%", 0.66, **undefined),
         a_row("srp4ctr-none", 0.70),
         a_row("srp4ctr-none@10%", 0.61, gauc_se=None, seeds=1),
         a_row("srp4ctr-no-querying", 0.69, tail_auc=float("nan")),
@@ -115,7 +115,7 @@ def test_ablations_have_a_table_that_begins_with_srp4ctr(page: str) -> None:
     ]
 
 
-def test_published_figures_stand_beside_ours_on_their_own_data_alone(page: str) -> None:
+def test_published_figures_are_shown_with_ours_only_on_their_own_data(page: str) -> None:
     assert "| *S3-Rec, published* | – | .5506 | .3732 | – |" in page
     assert "| **`srp4ctr`** | 5 | .5000 ± .0010 | .3412 | – | – | – | – | .7000 |" in page
     assert "| `popularity` | 5 | .2000 ± .0010 | .3412 | −.3000 |" in page
@@ -134,12 +134,14 @@ def test_the_rest_of_the_page_and_the_markers_stay(page: str) -> None:
     assert "old" not in page.split()
 
 
-def test_the_page_shows_the_plots_that_lie_beside_it(folder: Path, page: str) -> None:
+def test_the_page_shows_the_plots_that_are_next_to_it(folder: Path, page: str) -> None:
     for name in ("quality_by_cost", "learning_curve", "ablations"):
         assert f"](evidence/{name}.svg)" in page
         assert (folder / "evidence" / f"{name}.svg").stat().st_size < LARGEST_PLOT
     shown = (folder / "evidence" / "quality_by_cost.svg").read_text()
-    assert all(f">{name}</text>" in shown for name in ("din", "lightgbm", "unfolded, 25×"))
+    assert all(
+        f">{name}</text>" in shown for name in ("din", "lightgbm", "re-encoded, 25×")
+    )
 
 
 def test_the_same_results_give_the_same_bytes(folder: Path) -> None:
@@ -170,7 +172,7 @@ def test_unfolded_costs_a_hundred_times_one_candidate() -> None:
     config = ModelConfig()
     sizes = TableSizes(item_rows=10, item_fields=(), length=20)
     row = {"flops_1": formula(config, sizes, 1).folded}
-    assert unfolded_flops(row) == formula(config, sizes, 100).unfolded
+    assert tiled_flops(row) == formula(config, sizes, 100).unfolded
 
 
 @pytest.mark.parametrize(
@@ -182,8 +184,8 @@ def test_a_variant_of_a_data_set_is_said_in_words(source: str, title: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "shown"),
     [(0.8142, ".8142"), (-0.0003, "−.0003"), (1.0, "1.0000"), (None, "–")],
 )
-def test_a_number_is_said_plainly(value: float | None, said: str) -> None:
-    assert plain(value) == said
+def test_a_number_is_shown_plainly(value: float | None, shown: str) -> None:
+    assert plain(value) == shown

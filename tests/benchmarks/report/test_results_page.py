@@ -1,4 +1,4 @@
-"""The page of benchmarks: what the results say, a row a claim, and nothing besides."""
+"""The page of benchmarks: what the results say, a row per claim, and nothing besides."""
 
 import json
 import re
@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.quality.clicks.click_report import RESULTS
+from benchmarks import RESULTS
+from benchmarks.__main__ import modules
 from benchmarks.report.results_page import BY_HAND, MARK, PAGE, PARTS, UNKNOWN, page, rows
 
 ROOT = PAGE.parents[1]
@@ -46,7 +47,7 @@ def test_the_page_is_what_the_results_say() -> None:
 
 def test_every_result_has_a_row_or_is_the_evidence_of_another_page() -> None:
     files = {path.name for path in RESULTS.iterdir()} - {BY_HAND}
-    shown = {claim.file for claim, _ in rows(RESULTS)}
+    shown = {claim.run.file for claim, _ in rows(RESULTS)}
     assert files - shown - EVIDENCE_OF_OTHER_PAGES.keys() == set()
     for other in EVIDENCE_OF_OTHER_PAGES.values():
         assert (ROOT / other).is_file()
@@ -55,21 +56,19 @@ def test_every_result_has_a_row_or_is_the_evidence_of_another_page() -> None:
 def test_everything_recorded_by_hand_has_a_row_and_still_holds() -> None:
     recorded = json.loads((RESULTS / BY_HAND).read_text())
     assert recorded["recorded_by_hand"] is True
-    marked = {claim.run or claim.name for claim, each in rows(RESULTS) if each.by_hand}
-    replaced = {
-        claim.run or claim.name for claim, each in rows(RESULTS) if not each.by_hand
-    }
+    marked = {claim.run.entry for claim, each in rows(RESULTS) if each.by_hand}
+    replaced = {claim.run.entry for claim, each in rows(RESULTS) if not each.by_hand}
     assert recorded["runs"].keys() - replaced == marked
 
 
 def test_every_claim_is_a_sentence_with_a_command_that_exists() -> None:
     for claim in CLAIMS:
         assert re.fullmatch(r"[A-Z0-9][^|]+\.", claim.sentence)
-        if not claim.typed:
-            assert (ROOT / "benchmarks" / f"{claim.name}.py").is_file()
+        if not claim.run.make:
+            assert claim.run.benchmark in modules()
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    typed = {claim.typed.removeprefix("make ") for claim in CLAIMS if claim.typed}
-    assert typed | {"benchmarks-page"} <= set(targets)
+    made = {claim.run.make for claim in CLAIMS if claim.run.make}
+    assert made | {"benchmarks-page"} <= set(targets)
 
 
 def test_without_results_there_is_no_row(tmp_path: Path) -> None:

@@ -8,9 +8,16 @@ from benchmarks.serving.serving_forms import FORMS
 
 
 def test_each_form_answers() -> None:
-    asked = ("--quick", "--rounds", "1", "--duration", "0.5", "--callers", "1", "--forms")
+    options = ("--quick", "--rounds", "1", "--duration", "0.5", "--callers", "1", "--forms")
     ran = subprocess.run(
-        [sys.executable, "-m", "benchmarks.serving.serving", *asked, "rank_clicks", *FORMS],
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.serving.serving",
+            *options,
+            "rank_clicks",
+            *FORMS,
+        ],
         capture_output=True,
         text=True,
         check=False,

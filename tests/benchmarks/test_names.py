@@ -1,0 +1,36 @@
+"""Every benchmark is run by its name, wherever its file lies."""
+
+import pytest
+
+from benchmarks.__main__ import main, modules
+
+# What ``make bench NAME=`` has taken since 0.1.1.
+NAMES = (
+    *("click_quality", "counters", "delayed_feedback", "evidence", "faults"),
+    *("folded_training", "folding", "footprints", "ingest", "monitoring", "overload"),
+    *("own_model", "peer_din", "point_in_time", "pretraining", "promotion", "replicas"),
+    *("results_page", "serving", "soak"),
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_benchmark_shows_its_help(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["benchmarks", name, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert "usage: " in capsys.readouterr().out
+
+
+def test_no_benchmark_is_without_a_test_of_its_help() -> None:
+    assert set(modules()) == set(NAMES)
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.argv", ["benchmarks", "sideways"])
+    with pytest.raises(SystemExit, match="click_quality, counters"):
+        main()
