@@ -39,9 +39,8 @@ STREAMS = StreamConfig(sequence_length=LENGTH)
 @pytest.fixture
 def config(store_config: FeatureConfig, tmp_path: Path) -> FeatureConfig:
     """A database of its own, which nothing is in."""
-    own = replace(
-        store_config, redis=f"{store_config.redis},db=3", log_dir=str(tmp_path / "events")
-    )
+    log_dir = str(tmp_path / "events")
+    own = replace(store_config, redis=f"{store_config.redis},db=3", log_dir=log_dir)
     flush(own)
     return own
 
