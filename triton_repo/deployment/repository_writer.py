@@ -39,7 +39,6 @@ _SHARED = (
     "srp4ctr.triton_repo",
     "srp4ctr.atomic_files",
     "srp4ctr.errors",
-    "srp4ctr.json_files",
 )
 ENSEMBLE_FOLDER = "ensembles"  # inside the first step: what flips to this version
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from srp4ctr import processes
@@ -95,6 +95,7 @@ def test_a_refused_client_gets_the_reason_and_no_password(
     assert "s3cret" not in str(error.value)
 
 
+@settings(deadline=None)  # the first call imports Feast
 @given(st.text(min_size=1), st.text(min_size=1))
 def test_feast_reads_any_name_and_password_as_they_are(name: str, password: str) -> None:
     from feast.infra.online_stores.redis import RedisOnlineStore

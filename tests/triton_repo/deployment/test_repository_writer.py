@@ -43,7 +43,7 @@ def test_the_step_runs_on_its_own_code_and_writes_nothing(rendered: Path) -> Non
         [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True
     )
     assert done.stdout.strip() == str(
-        folder / "srp4ctr" / "features" / "request_features.py"
+        folder / "srp4ctr/features/online/request_features.py"
     ), done.stderr
     # Triton would take a compiled file for a change and reload the step in place.
     assert list(folder.rglob("*.pyc")) == []
