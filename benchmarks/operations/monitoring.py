@@ -47,7 +47,7 @@ WINDOW_S = 24 * 3600.0  # a smaller site's: an hour has 1,800 impressions
 MINUTE_MS = 60_000
 OVERHEAD_LABELS = 1_000_000
 # The alert that each fault deserves, by version.
-DESERVED = {("Srp4ctrCalibrationIsOff", OVER_PREDICTING), ("Srp4ctrVersionIsDear", COSTLY)}
+DESERVED = {("Srp4ctrCalibrationDrift", OVER_PREDICTING), ("Srp4ctrCostRegression", COSTLY)}
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from prometheus_client.metrics_core import (
 
 from srp4ctr.features.bundles.drift_reference import SCORE
 from srp4ctr.features.consistency.report import FeatureCheck
+from srp4ctr.metric_aliases import deprecated
 from srp4ctr.monitoring.collector.bundle_cache import BundleFacts
 from srp4ctr.monitoring.collector.metric_definitions import HISTOGRAMS, METRICS
 from srp4ctr.monitoring.cost.cost_figures import Buckets, Figure, cost_figures
@@ -89,7 +90,7 @@ def families(view: View) -> list[Metric]:
         for figure in by_name[name]:
             family.add_metric(figure.labels, figure.value)
         result.append(family)
-    return result
+    return [*result, *deprecated(result)]
 
 
 def _histogram(
@@ -240,12 +241,12 @@ def _health_figures(view: View) -> Iterator[Figure]:
         yield from _check_figures(view.feature_check, view.now_ms)
     if (served := view.served_check) is not None:
         age_s = (view.now_ms - served.checked_at_ms) / 1000
-        yield Figure(metric="srp4ctr_served_check_age_seconds", value=age_s)
+        yield Figure(metric="srp4ctr_skew_check_age_seconds", value=age_s)
         for version, shift in served.mean_shift.items():
-            metric = "srp4ctr_served_score_shift"
+            metric = "srp4ctr_training_serving_skew"
             yield Figure(metric=metric, value=shift, labels=(version,))
     for version, deaths in view.deaths.items():
-        metric = "srp4ctr_serving_deaths_total"
+        metric = "srp4ctr_serving_crashes_total"
         yield Figure(metric=metric, value=deaths, labels=(version,))
     if view.refresh is not None:
         yield from _refresh_figures(view.refresh, view.now_ms)

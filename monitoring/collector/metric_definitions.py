@@ -60,17 +60,17 @@ COST: tuple[Declared, ...] = (
     ("srp4ctr_step_runs_total", "Users that a step has worked on.", ("step",)),
     ("srp4ctr_step_seconds_total", "Time spent in a step.", ("step", "phase")),
     ("srp4ctr_inference_flops_total", "FLOPs spent, by the cost card.", _V),
-    ("srp4ctr_unfolded_flops_total", "FLOPs the same traffic costs unfolded.", _V),
+    ("srp4ctr_reencode_flops_total", "FLOPs the same traffic costs unfolded.", _V),
     ("srp4ctr_price_per_core_hour", "Of a CPU core, from settings.", ("currency",)),
     ("srp4ctr_price_per_gpu_hour", "Of a GPU, from settings.", ("currency",)),
-    ("srp4ctr_answer_seconds", "Time of a call in the step that ranks.", _V),
+    ("srp4ctr_request_duration_seconds", "Time of a call in the step that ranks.", _V),
     ("srp4ctr_refused_requests_total", "Refused for what they sent.", (*_V, "reason")),
 )
 INPUTS: tuple[Declared, ...] = (
     ("srp4ctr_requests_by_status_total", "By their user's status.", (*_V, "status")),
     ("srp4ctr_candidates_by_status_total", "By the item's status.", (*_V, "status")),
     ("srp4ctr_feature_age_seconds", "Of the user's sequence at a request.", _V),
-    ("srp4ctr_item_table_age_seconds", "Of the items' table at the last requests.", _V),
+    ("srp4ctr_item_cache_age_seconds", "Of the items' table at the last requests.", _V),
     ("srp4ctr_score_psi", "Scores against training's; above 0.2 they moved.", _V),
     ("srp4ctr_feature_psi", "The same of a feature.", (*_V, "feature")),
     ("srp4ctr_unseen_item_share", "Of what is shown.", (*_V, "where")),
@@ -84,9 +84,9 @@ HEALTH: tuple[Declared, ...] = (
     ("srp4ctr_feature_check_largest_difference", "Of a counter, in events.", ()),
     ("srp4ctr_feature_check_behind_seconds", "Age of what the store lacks.", ()),
     ("srp4ctr_feature_check_age_seconds", "Since the store was last checked.", ()),
-    ("srp4ctr_served_score_shift", "Mean |score served - by the log's features|.", _V),
-    ("srp4ctr_served_check_age_seconds", "Since requests served were checked.", ()),
-    ("srp4ctr_serving_deaths_total", "Of serving processes, while they served.", _V),
+    ("srp4ctr_training_serving_skew", "Mean |score served - by the log's features|.", _V),
+    ("srp4ctr_skew_check_age_seconds", "Since requests served were checked.", ()),
+    ("srp4ctr_serving_crashes_total", "Of serving processes, while they served.", _V),
     ("srp4ctr_refresh_age_seconds", "Since a refresh last ended in order.", ()),
     ("srp4ctr_refresh_interval_seconds", "Between refreshes that repeat.", ()),
     ("srp4ctr_refresh_duration_seconds", "Of the last refresh.", ()),
@@ -102,7 +102,7 @@ METRICS: tuple[Declared, ...] = (*QUALITY, *COST, *INPUTS, *HEALTH)
 
 # Upper bounds of the buckets: those of the step, which counts into them.
 HISTOGRAMS: dict[str, tuple[float, ...]] = {
-    "srp4ctr_answer_seconds": (
+    "srp4ctr_request_duration_seconds": (
         *(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03),
         *(0.05, 0.1, 0.25, 0.5, 1),
     ),

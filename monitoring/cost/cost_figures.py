@@ -55,7 +55,7 @@ def cost_figures(
     for version, spent in flops.items():
         metric = "srp4ctr_inference_flops_total"
         yield Figure(metric=metric, value=spent.folded, labels=(version,))
-        metric = "srp4ctr_unfolded_flops_total"
+        metric = "srp4ctr_reencode_flops_total"
         yield Figure(metric=metric, value=spent.unfolded, labels=(version,))
     by_label = {
         "srp4ctr_requests_by_status_total": REQUEST_STATUS,
@@ -65,7 +65,9 @@ def cost_figures(
     for metric, counter in by_label.items():
         for labels, value in sorted(totals.labelled(counter).items()):
             yield Figure(metric=metric, value=value, labels=labels)
-    yield from _histogram("srp4ctr_answer_seconds", totals, ANSWERS, (ANSWERS_US, 1e-6))
+    yield from _histogram(
+        "srp4ctr_request_duration_seconds", totals, ANSWERS, (ANSWERS_US, 1e-6)
+    )
     age = (FEATURE_AGE_MS, 1e-3)
     yield from _histogram("srp4ctr_feature_age_seconds", totals, FEATURE_AGE, age)
 
@@ -92,7 +94,7 @@ def _versions(totals: ServingTotals) -> Iterator[Figure]:
             version: us / 1e6 for version, us in totals.by_version(CPU_US).items()
         },
     }
-    values["srp4ctr_item_table_age_seconds"] = totals.table_age_s
+    values["srp4ctr_item_cache_age_seconds"] = totals.table_age_s
     for metric, by_version in values.items():
         for version, value in sorted(by_version.items()):
             yield Figure(metric=metric, value=value, labels=(version,))

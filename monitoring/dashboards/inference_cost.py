@@ -53,7 +53,7 @@ def board() -> Dashboard:
 
 def _at_a_glance(made: Dashboard) -> None:
     section(made, "At a glance, of the serving version")
-    ratio = "model_version:srp4ctr_unfolded_over_folded_flops:rate5m"
+    ratio = "model_version:srp4ctr_reencode_flops_ratio:rate5m"
     saved = light(
         "Fewer FLOPs than unfolded",
         "How many times as much the same traffic would cost with a history a candidate.",
@@ -92,11 +92,11 @@ def _folded(made: Dashboard) -> None:
         "flops",
         over_time(rate("srp4ctr_inference_flops_total", "model_version", CHOSEN), VERSION),
         over_time(
-            rate("srp4ctr_unfolded_flops_total", "model_version", CHOSEN),
+            rate("srp4ctr_reencode_flops_total", "model_version", CHOSEN),
             f"{VERSION} unfolded",
         ),
     )
-    unfolded = "model_version:srp4ctr_unfolded_price_per_million_candidates:rate5m"
+    unfolded = "model_version:srp4ctr_reencode_price_per_million_candidates:rate5m"
     price = lines(
         "Price of a million candidates",
         "The same in money; unfolded is an estimate, the price times the ratio of FLOPs.",
@@ -108,7 +108,7 @@ def _folded(made: Dashboard) -> None:
         "Unfolded over folded FLOPs",
         "What folding saves: more, the more candidates a request has.",
         "short",
-        by_version("model_version:srp4ctr_unfolded_over_folded_flops:rate5m"),
+        by_version("model_version:srp4ctr_reencode_flops_ratio:rate5m"),
     )
     ratio = limited(ratio.min(0), thresholds.at_least(1.0, 1.5))
     line(made, 8, (8, flops.min(0)), (8, price.min(0)), (8, ratio))
@@ -175,17 +175,19 @@ def _answers(made: Dashboard) -> None:
         "Answer time, all requests",
         "Two bands are two kinds of requests, which a quantile would hide.",
         "s",
-        buckets("srp4ctr_answer_seconds", CHOSEN),
+        buckets("srp4ctr_request_duration_seconds", CHOSEN),
     )
     quantiles = lines(
         "Answer time by version",
         "Whether a version is slow for everyone (p50) or for a few (p99).",
         "s",
         over_time(
-            f"model_version:srp4ctr_answer_seconds:p50_5m{{{CHOSEN}}}", f"{VERSION} p50"
+            f"model_version:srp4ctr_request_duration_seconds:p50_5m{{{CHOSEN}}}",
+            f"{VERSION} p50",
         ),
         over_time(
-            f"model_version:srp4ctr_answer_seconds:p99_5m{{{CHOSEN}}}", f"{VERSION} p99"
+            f"model_version:srp4ctr_request_duration_seconds:p99_5m{{{CHOSEN}}}",
+            f"{VERSION} p99",
         ),
     )
     line(made, 9, (12, spread), (12, limited(quantiles, thresholds.answer_time())))

@@ -195,7 +195,7 @@ def _cost(made: Dashboard) -> None:
         "Answer time, p99",
         "Whether a better version is too slow to be one.",
         "s",
-        by_version("model_version:srp4ctr_answer_seconds:p99_5m"),
+        by_version("model_version:srp4ctr_request_duration_seconds:p99_5m"),
     )
     slow = limited(slow, thresholds.answer_time())
     line(made, 8, (8, price.min(0)), (8, flops.min(0)), (8, slow))

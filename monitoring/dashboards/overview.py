@@ -83,7 +83,7 @@ def _slow() -> stat.Panel:
         "Of a hundred requests one takes longer than this in the server.",
         "s",
         thresholds.answer_time(),
-        over_time(quantile("srp4ctr_answer_seconds", 0.99)),
+        over_time(quantile("srp4ctr_request_duration_seconds", 0.99)),
     )
 
 
@@ -144,8 +144,12 @@ def _traffic(made: Dashboard) -> None:
         "Answer time by version",
         "Whether a version is slow for everyone (p50) or for a few (p99).",
         "s",
-        over_time("model_version:srp4ctr_answer_seconds:p50_5m", f"{VERSION} p50"),
-        over_time("model_version:srp4ctr_answer_seconds:p99_5m", f"{VERSION} p99"),
+        over_time(
+            "model_version:srp4ctr_request_duration_seconds:p50_5m", f"{VERSION} p50"
+        ),
+        over_time(
+            "model_version:srp4ctr_request_duration_seconds:p99_5m", f"{VERSION} p99"
+        ),
     )
     failed = rate("srp4ctr_served_requests_total", "ensemble", 'outcome="failure"')
     errors = lines(
@@ -160,7 +164,7 @@ def _traffic(made: Dashboard) -> None:
         "Within an hour; each is replaced in seconds, and costs a call or two.",
         "none",
         over_time(
-            "round(sum by (model_version) (increase(srp4ctr_serving_deaths_total[1h])))",
+            "round(sum by (model_version) (increase(srp4ctr_serving_crashes_total[1h])))",
             VERSION,
         ),
     )
@@ -202,7 +206,7 @@ def _cost(made: Dashboard) -> None:
         MONEY,
         by_version("model_version:srp4ctr_price_per_million_candidates:rate5m", RANKED),
         over_time(
-            "model_version:srp4ctr_unfolded_price_per_million_candidates:rate5m",
+            "model_version:srp4ctr_reencode_price_per_million_candidates:rate5m",
             f"{VERSION} unfolded",
         ),
     )

@@ -143,7 +143,7 @@ def _probes(made: Dashboard) -> None:
         "What the worker holds in memory until label windows close.",
         "short",
         over_time("sum(srp4ctr_label_impressions_waiting)", "waiting"),
-        over_time("sum(srp4ctr_label_forgotten_early)", "let go early"),
+        over_time("sum(srp4ctr_label_evicted_early)", "let go early"),
         over_time("sum(srp4ctr_label_unmatched_clicks)", "unmatched clicks"),
     )
     failed = limited(failed.min(0), thresholds.none_of_it())
@@ -169,7 +169,7 @@ def _served(made: Dashboard) -> None:
         "Age of the item table",
         "Since items' attributes and counters were read anew: a second or two is right.",
         "s",
-        by_version("srp4ctr_item_table_age_seconds"),
+        by_version("srp4ctr_item_cache_age_seconds"),
     )
     status = lines(
         "Requests by status",
@@ -189,7 +189,7 @@ def _store(made: Dashboard) -> None:
         "How far scores are, on average, from those of the log's own features.",
         "none",
         thresholds.at_most(0.01, 0.02),
-        over_time("max(srp4ctr_served_score_shift)"),
+        over_time("max(srp4ctr_training_serving_skew)"),
     ).no_value("no check yet: srp4ctr features check --served")
     line(made, 4, *((4, each) for each in (*panels, served)))
 

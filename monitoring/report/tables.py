@@ -76,7 +76,7 @@ def _alert_row(alert: FiredAlert, covered: Period) -> tuple[str, ...]:
 
 
 def alert_title(name: str) -> str:
-    """Return ``Srp4ctrCalibrationIsOff`` as ``Calibration is off``."""
+    """Return ``Srp4ctrCalibrationDrift`` as ``Calibration drift``."""
     words = re.findall(r"[A-Z]?[^A-Z]+|[A-Z]+(?![^A-Z])", name.removeprefix("Srp4ctr"))
     return " ".join(words).lower().capitalize()
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import prometheus_client as metrics
 from aiokafka import TopicPartition
 
+from srp4ctr.metric_aliases import DeprecatedNames
 from srp4ctr.streams.broker.batch_consumer import BatchConsumer, now_ms
 from srp4ctr.streams.broker.commands import request_rebuild
 from srp4ctr.streams.broker.output_topics import OutputProducer
@@ -46,9 +47,10 @@ WAITING = metrics.Gauge(
 UNMATCHED = metrics.Gauge(
     "srp4ctr_label_unmatched_clicks", "Clicks dropped without an impression"
 )
-DROPPED_EARLY = metrics.Gauge(
-    "srp4ctr_label_forgotten_early", "Impressions dropped before a late click could come"
+EVICTED_EARLY = metrics.Gauge(
+    "srp4ctr_label_evicted_early", "Impressions evicted before a late click could come"
 )
+metrics.REGISTRY.register(DeprecatedNames(EVICTED_EARLY))
 
 _Pending = Mapping[TopicPartition, PendingWrites]
 _log = logging.getLogger(__name__)
@@ -146,7 +148,7 @@ class SequenceWorker(BatchConsumer):
         joins = [state.labels for state in self._partitions.values()]
         WAITING.set(sum(join.waiting for join in joins))
         UNMATCHED.set(sum(join.unmatched_clicks for join in joins))
-        DROPPED_EARLY.set(sum(join.dropped_early for join in joins))
+        EVICTED_EARLY.set(sum(join.dropped_early for join in joins))
         await self._keep_storing()
 
     async def store(self) -> None:

@@ -25,7 +25,7 @@ _PROMETHEUS = "http://127.0.0.1:9090/api/v1"
 _TARGETS = 3  # stream (one a worker), triton, monitor
 _APART = 0.01  # the time of a request is among a model's inputs
 _HEALED_S, _ALERT_S = 180.0, 300.0
-BLIND = "Srp4ctrMonitorIsBlind"
+BLIND = "Srp4ctrMonitorSourceDown"
 
 
 @dataclass(slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from srp4ctr.metric_aliases import RENAMED
 from srp4ctr.monitoring.collector.metric_definitions import METRICS
 from tests.structure.source_tree import ROOT, product_files
 
@@ -27,7 +28,7 @@ def rules(kind: str) -> dict[str, dict[str, Any]]:
 
 
 def declared_names() -> set[str]:
-    """Return every metric that a string in the product declares, without suffixes."""
+    """Return every metric of today that the product declares, without suffixes."""
     constants = {
         node.value
         for file in product_files()
@@ -37,12 +38,14 @@ def declared_names() -> set[str]:
     }
     declared = {value for value in constants if re.fullmatch(r"srp4ctr_[a-z_0-9]+", value)}
     declared |= {name for name, _, _ in METRICS}
-    return {SUFFIX.sub("", name) for name in declared}
+    return {SUFFIX.sub("", name) for name in declared - RENAMED.keys()}
 
 
 def known_names() -> set[str]:
     """Return what may be asked for: declared or recorded."""
-    return declared_names() | rules("record").keys()
+    recorded = rules("record")
+    aliases = {name for name, rule in recorded.items() if rule["expr"] in recorded}
+    return declared_names() | (recorded.keys() - aliases)
 
 
 def names_in(texts: Iterable[str]) -> set[str]:

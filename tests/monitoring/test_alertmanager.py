@@ -70,38 +70,42 @@ def test_versions_in_trouble_are_told_of_one_by_one() -> None:
 
 
 def test_a_budgets_page_keeps_back_its_ticket_of_the_same_version_alone() -> None:
-    page = firing("Srp4ctrLatencyBurnsFast", model_version="v8")
-    assert keeps_back(page, firing("Srp4ctrLatencyBurns", model_version="v8"))
-    assert not keeps_back(page, firing("Srp4ctrLatencyBurns", model_version="v7"))
-    assert not keeps_back(page, firing("Srp4ctrFreshnessBurns", model_version="v8"))
-    assert not keeps_back(page, firing("Srp4ctrCalibrationIsOff", model_version="v8"))
+    page = firing("Srp4ctrLatencyErrorBudgetBurnFast", model_version="v8")
+    assert keeps_back(page, firing("Srp4ctrLatencyErrorBudgetBurnSlow", model_version="v8"))
+    assert not keeps_back(
+        page, firing("Srp4ctrLatencyErrorBudgetBurnSlow", model_version="v7")
+    )
+    assert not keeps_back(
+        page, firing("Srp4ctrFreshnessErrorBudgetBurnSlow", model_version="v8")
+    )
+    assert not keeps_back(page, firing("Srp4ctrCalibrationDrift", model_version="v8"))
     assert not keeps_back(page, page)
-    availability = firing("Srp4ctrAvailabilityBurnsFast")
-    assert keeps_back(availability, firing("Srp4ctrAvailabilityBurns"))
-    assert not keeps_back(firing("Srp4ctrAvailabilityBurns"), availability)
+    availability = firing("Srp4ctrAvailabilityErrorBudgetBurnFast")
+    assert keeps_back(availability, firing("Srp4ctrAvailabilityErrorBudgetBurnSlow"))
+    assert not keeps_back(firing("Srp4ctrAvailabilityErrorBudgetBurnSlow"), availability)
 
 
 def test_what_rests_on_a_silent_source_is_kept_back() -> None:
-    blind = firing("Srp4ctrMonitorIsBlind", source="labels")
-    assert keeps_back(blind, firing("Srp4ctrCalibrationIsOff", model_version="v7"))
-    assert keeps_back(blind, firing("Srp4ctrVersionIsWorse", model_version="v8"))
-    assert not keeps_back(blind, firing("Srp4ctrAvailabilityBurnsFast"))
-    assert not keeps_back(blind, firing("Srp4ctrRefreshIsLate"))
+    blind = firing("Srp4ctrMonitorSourceDown", source="labels")
+    assert keeps_back(blind, firing("Srp4ctrCalibrationDrift", model_version="v7"))
+    assert keeps_back(blind, firing("Srp4ctrQualityRegression", model_version="v8"))
+    assert not keeps_back(blind, firing("Srp4ctrAvailabilityErrorBudgetBurnFast"))
+    assert not keeps_back(blind, firing("Srp4ctrRefreshOverdue"))
     assert not keeps_back(blind, blind)
 
 
 def test_without_the_monitor_all_that_it_hears_is_kept_back() -> None:
-    blind = firing("Srp4ctrMonitorIsBlind", source="monitor")
+    blind = firing("Srp4ctrMonitorSourceDown", source="monitor")
     for name, rule in ALERTS.items():
-        if name != "Srp4ctrMonitorIsBlind":
+        if name != "Srp4ctrMonitorSourceDown":
             assert keeps_back(blind, firing(name)) == ("source" in rule["labels"]), name
-    assert not keeps_back(blind, firing("Srp4ctrMonitorIsBlind", source="triton"))
+    assert not keeps_back(blind, firing("Srp4ctrMonitorSourceDown", source="triton"))
 
 
 def test_a_store_that_is_away_explains_scores_that_moved() -> None:
-    away = firing("Srp4ctrAnswersLackFeatures", model_version="v7")
-    assert keeps_back(away, firing("Srp4ctrScoresHaveMoved", model_version="v7"))
-    assert not keeps_back(away, firing("Srp4ctrScoresHaveMoved", model_version="v8"))
+    away = firing("Srp4ctrFeaturesMissingAtServing", model_version="v7")
+    assert keeps_back(away, firing("Srp4ctrScoreDrift", model_version="v7"))
+    assert not keeps_back(away, firing("Srp4ctrScoreDrift", model_version="v8"))
 
 
 def test_every_alert_that_it_names_exists() -> None:
@@ -120,7 +124,7 @@ def test_no_rule_keeps_back_nothing() -> None:
         assert set(rule.get("equal", ())) <= names
         for side in ("source_matchers", "target_matchers"):
             sources = [
-                firing("Srp4ctrMonitorIsBlind", source=s) for s in ("labels", "monitor")
+                firing("Srp4ctrMonitorSourceDown", source=s) for s in ("labels", "monitor")
             ]
             known = [*sources, *(firing(name) for name in ALERTS)]
             assert any(matches(rule[side], labels) for labels in known), rule

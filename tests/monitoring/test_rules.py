@@ -29,9 +29,10 @@ PAGES = (("14.4 * ", "1h", "5m"), ("6 * ", "6h", "30m"))
 TICKETS = (("3 * ", "1d", "2h"), ("", "3d", "6h"))
 OBJECTIVES = {
     "Srp4ctrAvailability": ("srp4ctr:failed_requests", "0.001", "10"),
-    "Srp4ctrLatency": ("model_version:srp4ctr_slow_answers", "0.01", "100"),
+    "Srp4ctrLatency": ("model_version:srp4ctr_slow_requests", "0.01", "100"),
     "Srp4ctrFreshness": ("srp4ctr:late_sequences", "0.01", "100"),
 }
+FAST, SLOW = "ErrorBudgetBurnFast", "ErrorBudgetBurnSlow"
 SECONDS = {"1h": "3600", "6h": "21600", "1d": "86400", "3d": "259200"}
 
 needs_promtool = pytest.mark.skipif(
@@ -97,15 +98,13 @@ def test_every_window_of_an_objective_is_measured_alike() -> None:
             assert "W" in expressions[0]
 
 
-@pytest.mark.parametrize(
-    ("objective", "suffix"), product(OBJECTIVES, ("BurnsFast", "Burns"))
-)
+@pytest.mark.parametrize(("objective", "suffix"), product(OBJECTIVES, (FAST, SLOW)))
 def test_a_budget_burns_by_the_workbooks_rates_and_windows(
     objective: str, suffix: str
 ) -> None:
     metric, budget, minimum = OBJECTIVES[objective]
     expression = ALERTS[objective + suffix]["expr"]
-    burns = PAGES if suffix == "BurnsFast" else TICKETS
+    burns = PAGES if suffix == FAST else TICKETS
     assert re.findall(
         rf"{metric}:ratio_rate(\w+) > ([\d.]+ \* )?([\d.]+) ", expression
     ) == [(window, rate, budget) for rate, *windows in burns for window in windows]

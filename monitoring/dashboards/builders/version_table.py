@@ -79,7 +79,7 @@ def _cost() -> tuple[Column, ...]:
         ),
         Column(
             name="p99",
-            expr=_of("model_version:srp4ctr_answer_seconds:p99_5m"),
+            expr=_of("model_version:srp4ctr_request_duration_seconds:p99_5m"),
             unit="s",
             limits=thresholds.answer_time(),
         ),

@@ -49,7 +49,7 @@ def cost(length_s: float) -> dict[str, str]:
         "encoder_runs": "srp4ctr_encoder_runs_total",
         "cpu_s": "srp4ctr_serving_cpu_seconds_total",
         "flops": "srp4ctr_inference_flops_total",
-        "reencoded_flops": "srp4ctr_unfolded_flops_total",
+        "reencoded_flops": "srp4ctr_reencode_flops_total",
     }
     return {
         **{name: _moved("increase", each, length_s) for name, each in counters.items()},
@@ -118,5 +118,5 @@ def _moved(function: str, counter: str, within_s: float) -> str:
 
 
 def _quantile(share: float, within_s: float) -> str:
-    buckets = f"rate(srp4ctr_answer_seconds_bucket{{{_MODELS}}}[{within_s:.0f}s])"
+    buckets = f"rate(srp4ctr_request_duration_seconds_bucket{{{_MODELS}}}[{within_s:.0f}s])"
     return f"histogram_quantile({share}, sum by (model_version, le) ({buckets}))"

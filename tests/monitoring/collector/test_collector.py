@@ -159,7 +159,7 @@ LINES = (
     'srp4ctr_scored_candidates_total{model_version="v7"} 300.0',
     'srp4ctr_serving_cpu_seconds_total{model_version="v7"} 0.5',
     'srp4ctr_price_per_core_hour{currency="EUR"} 0.04',
-    'srp4ctr_item_table_age_seconds{model_version="v7"} 0.5',
+    'srp4ctr_item_cache_age_seconds{model_version="v7"} 0.5',
     'srp4ctr_requests_by_status_total{model_version="v7",status="cold_user"} 1.0',
     'srp4ctr_refused_requests_total{model_version="v7",reason="shape"} 2.0',
     'srp4ctr_live_normalized_entropy{model_version="v7"} 0.7075187496394219',
@@ -176,11 +176,11 @@ LINES = (
     "srp4ctr_serving_model_age_seconds 35.0",
     'srp4ctr_bundle_metric{metric="auc",model_version="v7"} 0.75',
     'srp4ctr_consumer_lag_records{group="srp4ctr-sequences"} 12.0',
-    'srp4ctr_served_score_shift{model_version="v7"} 0.5',
+    'srp4ctr_training_serving_skew{model_version="v7"} 0.5',
     "srp4ctr_encoder_runs_per_request 1.0",
     'srp4ctr_step_seconds_total{phase="queue",step="rank_clicks"} 2.0',
     'srp4ctr_inference_flops_total{model_version="v7"} 5.0',
-    'srp4ctr_unfolded_flops_total{model_version="v7"} 50.0',
+    'srp4ctr_reencode_flops_total{model_version="v7"} 50.0',
     'srp4ctr_source_up{source="triton"} 0.0',
     "srp4ctr_feature_check_rows 600.0",
     "srp4ctr_feature_check_wrong_rows 3.0",
@@ -188,8 +188,8 @@ LINES = (
     "srp4ctr_feature_check_largest_difference 0.25",
     "srp4ctr_feature_check_behind_seconds 1.5",
     "srp4ctr_feature_check_age_seconds 60.0",
-    'srp4ctr_serving_deaths_total{model_version="v7"} 0.0',
-    'srp4ctr_serving_deaths_total{model_version="v8"} 3.0',
+    'srp4ctr_serving_crashes_total{model_version="v7"} 0.0',
+    'srp4ctr_serving_crashes_total{model_version="v8"} 3.0',
     "srp4ctr_refresh_age_seconds 30.0",
     "srp4ctr_refresh_interval_seconds 3600.0",
     "srp4ctr_refresh_duration_seconds 12.5",
@@ -207,11 +207,19 @@ def test_the_page_shows_quality_cost_and_who_serves() -> None:
 def test_a_histogram_is_cumulative_as_prometheus_wants_it() -> None:
     page = page_of(a_view())
     for bound, count in (("0.003", 0.0), ("0.005", 2.0), ("0.01", 3.0), ("+Inf", 3.0)):
-        line = f'srp4ctr_answer_seconds_bucket{{le="{bound}",model_version="v7"}} {count}'
-        assert line in page
-    assert 'srp4ctr_answer_seconds_sum{model_version="v7"} 0.012' in page
-    assert 'srp4ctr_answer_seconds_count{model_version="v7"} 3.0' in page
+        labels = f'le="{bound}",model_version="v7"'
+        assert f"srp4ctr_request_duration_seconds_bucket{{{labels}}} {count}" in page
+    assert 'srp4ctr_request_duration_seconds_sum{model_version="v7"} 0.012' in page
+    assert 'srp4ctr_request_duration_seconds_count{model_version="v7"} 3.0' in page
     assert 'srp4ctr_feature_age_seconds_sum{model_version="v7"} 4.0' in page
+
+
+def test_a_renamed_metric_is_shown_under_its_old_name_as_well() -> None:
+    page = page_of(a_view())
+    assert 'srp4ctr_serving_deaths_total{model_version="v8"} 3.0' in page
+    assert 'srp4ctr_answer_seconds_count{model_version="v7"} 3.0' in page
+    assert 'srp4ctr_item_table_age_seconds{model_version="v7"} 0.5' in page
+    assert sum(line.startswith("# HELP") and "Deprecated" in line for line in page) == 6
 
 
 def test_a_figure_that_is_not_known_is_left_out() -> None:

@@ -151,7 +151,7 @@ def test_a_death_is_an_increase_from_zero(
     for deaths in (0.0, 2.0, 3.0):
         monitor.poll_triton()
         monitor.show()
-        shown = value_of(monitor, "srp4ctr_serving_deaths_total", model_version="v7")
+        shown = value_of(monitor, "srp4ctr_serving_crashes_total", model_version="v7")
         assert shown == deaths
         count_crashes(sources.repository, ["v7"] if deaths else ["v7", "v7"])
 

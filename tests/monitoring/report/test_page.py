@@ -24,7 +24,7 @@ from tests.monitoring.report.sample_contents import (
 
 EVIL = '<script>alert("v2")</script><img src=x onerror=y>'
 ALERT = FiredAlert(
-    name="Srp4ctrCalibrationIsOff",
+    name="Srp4ctrCalibrationDrift",
     severity="ticket",
     labels={"model_version": "v2"},
     first_s=START_S,
@@ -117,7 +117,7 @@ def test_an_alert_has_a_row_with_a_readable_title() -> None:
         for row in read(render_page(some_contents(alerts=(ALERT,)), START_S)).rows
         if "Severity" in row
     )
-    assert (row[""], row["Labels"], row["Total"]) == ("Calibration is off", "v2", "1 h")
+    assert (row[""], row["Labels"], row["Total"]) == ("Calibration drift", "v2", "1 h")
     assert row["Fired (UTC)"] == "2025-06-15 15:06 to 2025-06-15 16:06"
 
 

@@ -36,7 +36,7 @@ RANKERS = (
     ),
 )
 FIRED = (
-    'ALERTS{{alertname="Srp4ctrCalibrationIsOff",alertstate="firing",severity="ticket",'
+    'ALERTS{{alertname="Srp4ctrCalibrationDrift",alertstate="firing",severity="ticket",'
     'source="labels",model_version="v2"}} 1 {at_s}'
 )
 
@@ -171,7 +171,7 @@ def test_every_chart_is_there_and_the_alert_that_fired(
     assert "Label window 30 min: an impression waits" in seen.text
     (alert,) = (row for row in seen.rows if "Severity" in row)
     assert (alert[""], alert["Labels"], alert["Severity"]) == (
-        *("Calibration is off", "v2", "ticket"),
+        *("Calibration drift", "v2", "ticket"),
     )
     assert alert["Total"] in ("1 h", "1.1 h")  # it may have fired a minute longer
 

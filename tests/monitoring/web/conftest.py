@@ -47,7 +47,7 @@ def prometheus(exporter: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 def _wait_for_rates(url: str) -> None:
     api, deadline = PrometheusApi(url), time.monotonic() + 60
-    query = "rate(srp4ctr_answer_seconds_bucket[1m])"
+    query = "rate(srp4ctr_request_duration_seconds_bucket[1m])"
     while True:
         query_now = instant_query({"query": query, "time": str(time.time())})
         if b'"metric"' in api.send(query_now).body:

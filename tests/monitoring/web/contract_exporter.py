@@ -35,7 +35,7 @@ BY_VERSION = {  # of v1; v2's are a little better, or more expensive
     "label_coverage": 0.97,
     "provisional_impressions": 420,
     "provisional_click_rate": 0.31,
-    "item_table_age_seconds": 0.8,
+    "item_cache_age_seconds": 0.8,
     "score_psi": 0.04,
     "bundle_created_seconds": 1.79e9,
     "bundle_window_start_seconds": 1.77e9,
@@ -53,7 +53,7 @@ PLAIN = {
     "feature_check_largest_difference": 0.0002,
     "feature_check_behind_seconds": 1.2,
     "feature_check_age_seconds": 95,
-    "served_score_shift": 0.001,
+    "training_serving_skew": 0.001,
     "refresh_age_seconds": 640,
     "refresh_interval_seconds": 3600,
     "refresh_duration_seconds": 84,
@@ -62,7 +62,7 @@ PLAIN = {
     "encoder_runs_per_request": 0.87,
     "label_impressions_waiting": 420,
     "label_unmatched_clicks": 3,
-    "label_forgotten_early": 0,
+    "label_evicted_early": 0,
 }
 COUNTED = {  # a second, of v1
     "scored_requests_total": 40.0,
@@ -70,7 +70,7 @@ COUNTED = {  # a second, of v1
     "encoder_runs_total": 35.0,
     "serving_cpu_seconds_total": 0.4,
     "inference_flops_total": 3e9,
-    "unfolded_flops_total": 6e10,
+    "reencode_flops_total": 6e10,
 }
 LABELLED: dict[tuple[str, ...], tuple[str, list[tuple[str, ...]]]] = {
     ("step", "phase"): (
@@ -91,7 +91,7 @@ LABELLED: dict[tuple[str, ...], tuple[str, list[tuple[str, ...]]]] = {
     ("clicked",): ("labels_total", [("true",), ("false",)]),
 }
 HISTOGRAMS = {
-    "answer_seconds": (True, (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1), 0.006),
+    "request_duration_seconds": (True, (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1), 0.006),
     "feature_age_seconds": (True, (1, 10, 60, 600, 3600), 40.0),
     "event_to_sequence_seconds": (False, (0.05, 0.1, 0.25, 0.5, 1, 5), 0.2),
     "probe_seconds": (False, (0.1, 0.25, 0.5, 1, 5), 0.3),

@@ -121,7 +121,7 @@ PANELS: list[dict[str, Any]] = [
         "title": "Answer times",
         "targets": [
             target(
-                "sum by (le) (increase(srp4ctr_answer_seconds_bucket[1m]))",
+                "sum by (le) (increase(srp4ctr_request_duration_seconds_bucket[1m]))",
                 "{{le}}",
                 format="heatmap",
             )
