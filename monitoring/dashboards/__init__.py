@@ -1,17 +1,17 @@
-"""Grafana's dashboards as code: ``make dashboards`` writes them anew.
+"""Grafana's dashboards as code: ``make dashboards`` writes their JSON files.
 
-In: one module a dashboard, made with Grafana's own SDK, which nothing that runs needs.
-Out: ``grafana/dashboards/*.json``, committed; a test compares them with what is made here.
+In: one module per dashboard, built with Grafana's own SDK, which no running process needs.
+Out: ``grafana/dashboards/*.json``, committed; a test compares them with this code's output.
 
-Grafana is not their only reader: a page that draws them knows this subset, and a test
-holds it.
+The page of ``srp4ctr monitor open`` draws the same files. It knows this subset of Grafana's
+format, and a test checks that the dashboards use nothing else.
 
 - Panels are of ``PANEL_TYPES``, or a ``row``: a heading, never collapsed. All are on a grid
   of 24 columns.
 - Targets are PromQL: ``expr``, ``legendFormat``, ``instant`` or ``range``, ``format``
-  (none, ``table`` or, of a heatmap's cumulative ``le`` buckets, ``heatmap``).
-  The one variable is ``$model_version``, a list from ``label_values(selector, label)``; its
-  "All" is the regular expression ``allValue``. Ranges are written out: no ``$__interval``.
+  (none, ``table``, or ``heatmap`` for a heatmap's cumulative ``le`` buckets).
+  The variable is ``$model_version``, a list from ``label_values(selector, label)``; its
+  "All" is the regular expression ``allValue``. Ranges are literal: no ``$__interval``.
 - A table is ``merge`` (rows with the same labels and time become one; the value of target B
   is the column ``Value #B``), then ``organize`` (``excludeByName``, ``indexByName``,
   ``renameByName``). A curve is such a table; each of its ``options.series`` names a column
@@ -25,8 +25,8 @@ holds it.
   a text's Markdown, and whether lines show their thresholds (``thresholdsStyle``).
 - Stats and bar gauges show the last sample that is a number. Of a line "v3", the lines
   "v3 low" and "v3 high" are the bounds.
-- A panel may be empty if it has a ``noValue``, which then says why; no other panel is, once
-  the stack has had traffic.
+- A panel with a ``noValue``, which says why, may be empty; no other panel is empty once the
+  stack has had traffic.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``make dashboards``: write every dashboard and docs/panels.md anew."""
+"""``make dashboards``: write every dashboard and docs/panels.md."""
 
 from srp4ctr.monitoring.dashboards.boards import BOARDS, write
 from srp4ctr.monitoring.dashboards.panels_page import PAGE, page

@@ -1,6 +1,6 @@
-"""All dashboards → the files that Grafana and our own page read.
+"""All dashboards → the JSON files that Grafana and the project's own page read.
 
-In: a module a dashboard. Out: JSON, the same in every run: keys sorted, a newline last.
+The output is the same in every run: keys are sorted.
 """
 
 import json
@@ -37,7 +37,7 @@ def text(name: str) -> str:
 
 
 def write() -> None:
-    """Write every dashboard's file anew."""
+    """Write every dashboard's file."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name in BOARDS:
         (FOLDER / f"{name}.json").write_text(text(name), encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Inference cost: what a score costs, where the time goes, and what folding saves.
+"""Inference cost: price of scores, time per step, and what encoding once saves.
 
 In: counters of Triton and of the serving processes, bundles' cost cards, prices from the
-settings. Out: the dashboard of who pays for serving.
+settings. Out: the dashboard for capacity and cost planning.
 """
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
@@ -39,74 +39,74 @@ _RUNS = "sum by (step) (rate(srp4ctr_step_runs_total[5m]))"
 
 def board() -> Dashboard:
     """Return the dashboard."""
-    why = "What a score costs by version and by step, and what folded serving saves."
+    why = "Cost of scoring by version and step, and what encoding once per request saves."
     made = choose_versions(new_board("inference_cost", "Inference cost", why))
     _at_a_glance(made)
-    _folded(made)
+    _encode_once(made)
     _by_version(made)
     _by_step(made)
-    _answers(made)
+    _latency(made)
     _candidates(made)
     _gpus(made)
     return made
 
 
 def _at_a_glance(made: Dashboard) -> None:
-    section(made, "At a glance, of the serving version")
+    section(made, "At a glance: the serving version")
     ratio = "model_version:srp4ctr_reencode_flops_ratio:rate5m"
     saved = light(
-        "Fewer FLOPs than unfolded",
-        "How many times as much the same traffic would cost with a history a candidate.",
+        "Saving in FLOPs",
+        "FLOPs of re-encoding the history per candidate / FLOPs of encoding once.",
         "short",
         thresholds.at_least(1.0, 1.5),
         over_time(of_serving(ratio)),
     ).decimals(1)
     price = "model_version:srp4ctr_price_per_million_candidates:rate5m"
     spent = stat_of(
-        "Price of a million candidates",
+        "Price per million candidates",
         "CPU time of the serving processes at the price in the settings.",
         MONEY,
         over_time(of_serving(price)),
     ).decimals(4)
     runs = light(
-        "Encoder runs a request",
-        "Folded serving encodes a history once, or not at all if its states were kept.",
+        "Encoder runs per request",
+        "Serving encodes a history once per request, or not at all if it is cached.",
         "none",
         thresholds.encoder_runs(),
         over_time(of_serving("model_version:srp4ctr_encoder_runs_per_request:rate5m")),
     ).decimals(2)
     core = stat_of(
-        "Price of a core-hour",
-        "What all prices here rest on: monitoring.price_per_core_hour of the settings.",
+        "Price per core-hour",
+        "All prices are based on the setting monitoring.price_per_core_hour.",
         MONEY,
         over_time("max(srp4ctr_price_per_core_hour)"),
     ).decimals(3)
     line(made, 4, (6, saved), (6, spent), (6, runs), (6, core))
 
 
-def _folded(made: Dashboard) -> None:
-    section(made, "Folded against unfolded")
+def _encode_once(made: Dashboard) -> None:
+    section(made, "Encode once and re-encode per candidate")
     flops = lines(
-        "FLOPs a second",
-        "What is computed, and what the same traffic costs with the history tiled.",
+        "FLOPs per second",
+        "What serving computes, and what re-encoding per candidate would compute.",
         "flops",
         over_time(rate("srp4ctr_inference_flops_total", "model_version", CHOSEN), VERSION),
         over_time(
             rate("srp4ctr_reencode_flops_total", "model_version", CHOSEN),
-            f"{VERSION} unfolded",
+            f"{VERSION} re-encoded",
         ),
     )
-    unfolded = "model_version:srp4ctr_reencode_price_per_million_candidates:rate5m"
+    reencoded = "model_version:srp4ctr_reencode_price_per_million_candidates:rate5m"
     price = lines(
-        "Price of a million candidates",
-        "The same in money; unfolded is an estimate, the price times the ratio of FLOPs.",
+        "Price per million candidates",
+        "The same in money; re-encoded is an estimate: the price times the FLOPs ratio.",
         MONEY,
         by_version("model_version:srp4ctr_price_per_million_candidates:rate5m"),
-        over_time(f"{unfolded}{{{CHOSEN}}}", f"{VERSION} unfolded"),
+        over_time(f"{reencoded}{{{CHOSEN}}}", f"{VERSION} re-encoded"),
     )
     ratio = lines(
-        "Unfolded over folded FLOPs",
-        "What folding saves: more, the more candidates a request has.",
+        "Re-encode / encode once FLOPs",
+        "The saving grows with the number of candidates per request.",
         "short",
         by_version("model_version:srp4ctr_reencode_flops_ratio:rate5m"),
     )
@@ -117,26 +117,26 @@ def _folded(made: Dashboard) -> None:
 def _by_version(made: Dashboard) -> None:
     section(made, "By version")
     cpu = lines(
-        "CPU time of 1,000 candidates",
-        "The serving processes' own time, which is what more traffic will need more of.",
+        "CPU time per 1,000 candidates",
+        "CPU time of the serving processes, which grows with traffic.",
         "s",
         by_version("model_version:srp4ctr_cpu_seconds_per_1000_candidates:rate5m"),
     )
     flops = lines(
-        "FLOPs of 1,000 candidates",
-        "What a version computes, whatever machine it runs on.",
+        "FLOPs per 1,000 candidates",
+        "What a version computes, independent of the machine.",
         "short",
         by_version("model_version:srp4ctr_flops_per_1000_candidates:rate5m"),
     )
     runs = lines(
-        "Encoder runs a request",
-        "Above 1 histories are encoded more often than there are users.",
+        "Encoder runs per request",
+        "Above 1, histories are encoded more than once per request.",
         "none",
         by_version("model_version:srp4ctr_encoder_runs_per_request:rate5m"),
     )
     reuse = lines(
-        "Reuse of states",
-        "The share of requests whose history had not changed, so that nothing was encoded.",
+        "Encoder reuse",
+        "Share of requests that used a cached encoding of an unchanged history.",
         "percentunit",
         by_version("model_version:srp4ctr_encoder_reuse_share:rate5m"),
     )
@@ -148,38 +148,38 @@ def _by_step(made: Dashboard) -> None:
     section(made, "By step of the ensemble")
     mean = lines(
         "Time by step",
-        "Mean of a step, its queue included: which one to make faster.",
+        "Mean time of a step, its queue included: the largest is worth optimising.",
         "s",
         over_time("step:srp4ctr_step_seconds:mean5m", "{{step}}"),
     )
     queued = f'{_STEPS}{{phase="queue"}}[5m])) / ({_RUNS} > 0)'
     waiting = lines(
-        "Waiting by step",
-        "Time in a step's queue: where it grows, more processes help.",
+        "Queue time by step",
+        "Mean time in a step's queue: where it grows, add serving processes.",
         "s",
         over_time(queued, "{{step}}"),
     )
     phases = 'sum by (phase) (rate(srp4ctr_step_seconds_total{phase!="request"}[5m]))'
     shares = bars(
-        "Time by phase, of all steps",
-        "Seconds a second in the queue, in copying tensors in and out, and in computing.",
+        "Time by phase, all steps",
+        "Seconds per second in the queue, in copying tensors, and in computing.",
         "s",
         now(phases, "{{phase}}"),
     )
     line(made, 8, (10, mean.min(0)), (8, waiting.min(0)), (6, shares))
 
 
-def _answers(made: Dashboard) -> None:
-    section(made, "Answer time")
+def _latency(made: Dashboard) -> None:
+    section(made, "Latency")
     spread = heat(
-        "Answer time, all requests",
-        "Two bands are two kinds of requests, which a quantile would hide.",
+        "Latency, all requests",
+        "Two bands mean two kinds of requests, which a quantile would hide.",
         "s",
         buckets("srp4ctr_request_duration_seconds", CHOSEN),
     )
     quantiles = lines(
-        "Answer time by version",
-        "Whether a version is slow for everyone (p50) or for a few (p99).",
+        "Latency by version",
+        "Whether a version is slow for every request (p50) or for a few (p99).",
         "s",
         over_time(
             f"model_version:srp4ctr_request_duration_seconds:p50_5m{{{CHOSEN}}}",
@@ -190,14 +190,14 @@ def _answers(made: Dashboard) -> None:
             f"{VERSION} p99",
         ),
     )
-    line(made, 9, (12, spread), (12, limited(quantiles, thresholds.answer_time())))
+    line(made, 9, (12, spread), (12, limited(quantiles, thresholds.latency())))
 
 
 def _candidates(made: Dashboard) -> None:
     section(made, "Candidates")
     scored = lines(
-        "Candidates a second",
-        "What was scored, without padding: the denominator of all prices.",
+        "Candidates per second",
+        "Scored candidates without padding: the denominator of all prices.",
         "cps",
         over_time(
             rate("srp4ctr_scored_candidates_total", "model_version", CHOSEN), VERSION
@@ -206,14 +206,14 @@ def _candidates(made: Dashboard) -> None:
     requests = rate("srp4ctr_scored_requests_total", "model_version", CHOSEN)
     candidates = rate("srp4ctr_scored_candidates_total", "model_version", CHOSEN)
     each = lines(
-        "Candidates a request",
-        "How far a history's cost is shared: with few candidates it is most of the price.",
+        "Candidates per request",
+        "With few candidates per request, the history's encoding is most of the price.",
         "short",
         over_time(f"{candidates} / ({requests} > 0)", VERSION),
     )
     status = lines(
         "Candidates by status",
-        "How many were scored without all that the model wants to know of them.",
+        "Scored candidates by the status of their item data.",
         "cps",
         over_time(
             rate("srp4ctr_candidates_by_status_total", "status", CHOSEN), "{{status}}"
@@ -223,22 +223,22 @@ def _candidates(made: Dashboard) -> None:
 
 
 def _gpus(made: Dashboard) -> None:
-    section(made, "GPUs, where there are any")
+    section(made, "GPUs, if any")
     busy = stat_of(
-        "GPU seconds a second",
-        "How busy Triton's GPUs are, all together: 1 is one that never rests.",
+        "GPU utilisation",
+        "Sum over Triton's GPUs: 1 is one GPU that is always busy.",
         "none",
         over_time("sum(srp4ctr:gpu_seconds:rate5m)"),
     ).decimals(2)
     power = stat_of(
         "GPU power",
-        "What Triton's GPUs draw, whoever uses them.",
+        "Power draw of Triton's GPUs, including other processes.",
         "watt",
         over_time("sum(srp4ctr:gpu_energy_joules:rate5m)"),
     )
     price = stat_of(
-        "Price of GPUs for 1,000 requests",
-        "Who holds one pays for all of it: monitoring.price_per_gpu_hour of the settings.",
+        "GPU price per 1,000 requests",
+        "A GPU costs its full hour, busy or idle: monitoring.price_per_gpu_hour.",
         MONEY,
         over_time("max(srp4ctr:gpu_price_per_1000_requests:rate5m)"),
     ).decimals(4)

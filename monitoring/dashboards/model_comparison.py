@@ -34,52 +34,54 @@ from srp4ctr.monitoring.dashboards.builders.version_table import VERDICTS, versi
 
 _ONE_VERSION = "one version has served so far"
 _HOW_TO_READ = """
-**Better** or **worse** is said once the 95 % bounds of the difference leave 0 on one side.
-They hold however often one looks, so looking early is no cheating; *undecided* needs more
-traffic. Only minutes in which both versions served count, at position 1, where the version
-chose what was seen. Dashed lines are bounds.
+A version is **better** or **worse** once the 95 % bounds of the difference exclude 0. The
+bounds are anytime-valid: look as often as you like. *Undecided* needs more traffic. Only
+minutes in which both versions served count, and only position 1, where the version chose
+what users saw. Dashed lines are bounds.
 """
 
 
 def board() -> Dashboard:
     """Return the dashboard."""
-    why = "Versions side by side: what they earn, whether they are honest, what they cost."
+    why = "Versions side by side: click rate, calibration, ranking quality and cost."
     made = choose_versions(new_board("model_comparison", "Model comparison", why))
     _verdict(made)
     _clicks(made)
     _calibration(made)
     _ranking(made)
-    _grounds(made)
+    _sample_sizes(made)
     _cost(made)
     return made
 
 
 def _verdict(made: Dashboard) -> None:
-    section(made, "The verdict")
-    nobody = 'label_replace(absent(srp4ctr_verdict) + 1, "model_version", "nobody", "", "")'
+    section(made, "Verdict")
+    none = 'label_replace(absent(srp4ctr_verdict) + 1, "model_version", "none", "", "")'
     verdict = (
         stat_of(
             "Verdict against the serving version",
-            "Whether the version earns more clicks at position 1, as far as is known.",
+            "Whether the version earns more clicks at position 1 than the serving version.",
             "none",
-            now(f"srp4ctr_verdict{{{CHOSEN}}} or {nobody}", VERSION),
+            now(f"srp4ctr_verdict{{{CHOSEN}}} or {none}", VERSION),
         )
         .mappings(thresholds.words({**VERDICTS, 2: (_ONE_VERSION, "text")}))
         .text_mode(BigValueTextMode.VALUE_AND_NAME)
     )
     difference = lines(
-        "Difference of CTR at position 1",
-        "The version's CTR less the serving one's, with bounds that hold at every look.",
+        "CTR difference at position 1",
+        "The version's CTR minus the serving one's, with anytime-valid 95 % bounds.",
         "percentunit",
         *with_bounds("srp4ctr_click_rate_difference"),
     ).no_value(_ONE_VERSION)
     gained = stat_of(
         "Clicks gained per extra price",
-        "What the dearer version gives for what it costs more than the serving one.",
+        "Clicks that a more expensive version gains per unit of its extra price.",
         "short",
         now(f"model_version:srp4ctr_clicks_gained_per_extra_price{{{CHOSEN}}}", VERSION),
     ).no_value("no version costs more")
-    reading = note("How to read it", "What the words promise.", _HOW_TO_READ.strip())
+    reading = note(
+        "How to read it", "What better, worse and undecided mean.", _HOW_TO_READ.strip()
+    )
     difference = limited(difference, thresholds.above_zero())
     line(made, 9, (6, verdict), (8, difference), (4, gained), (6, reading))
     line(made, 8, (24, version_table()))
@@ -89,20 +91,20 @@ def _clicks(made: Dashboard) -> None:
     section(made, "Clicks")
     at_top = lines(
         "CTR at position 1",
-        "Of what the version put first, with Wilson's 95 % bounds.",
+        "Click rate of the item ranked first, with Wilson's 95 % bounds.",
         "percentunit",
         *with_bounds("srp4ctr_online_click_rate_at_top"),
     )
     anywhere = lines(
         "CTR, matured and provisional",
-        "Where it is heading: provisional figures still rise, until their labels matured.",
+        "Provisional click rates rise until their labels have matured.",
         "percentunit",
         by_version("srp4ctr_online_click_rate"),
         over_time(f"srp4ctr_provisional_click_rate{{{CHOSEN}}}", f"{VERSION} provisional"),
     )
     first = lines(
-        "How near the top clicks are",
-        "Mean of 1 / position over clicks: 1 if every click went to the first item.",
+        "Mean reciprocal rank of clicks",
+        "Mean of 1 / position over clicks: 1 if every click is on the first item.",
         "none",
         by_version("srp4ctr_click_mean_reciprocal_rank"),
     )
@@ -113,13 +115,13 @@ def _calibration(made: Dashboard) -> None:
     section(made, "Calibration")
     ratio = lines(
         "Calibration",
-        "Scores over clicks, with 95 % bounds: 1 is honest, 2 promises twice too much.",
+        "Sum of scores / clicks, with 95 % bounds: 1 is calibrated, 2 twice too high.",
         "none",
         *with_bounds("srp4ctr_calibration_ratio"),
     )
     error = lines(
         "Expected calibration error",
-        "How far scores are from click rates in ten bins, which a ratio of sums can hide.",
+        "Mean distance of score and click rate in ten bins, which a ratio can hide.",
         "none",
         by_version("srp4ctr_expected_calibration_error"),
     )
@@ -132,19 +134,19 @@ def _ranking(made: Dashboard) -> None:
     section(made, "Ranking and likelihood")
     auc = lines(
         "AUC",
-        "Whether a clicked item is scored above one that was passed over: 0.5 is chance.",
+        "Probability that a clicked item scores above an unclicked one: 0.5 is random.",
         "none",
         *with_bounds("srp4ctr_live_auc"),
     )
     entropy = lines(
         "Normalised entropy",
-        "Log loss over that of the mean click rate alone: at 1 the model knows no more.",
+        "Log loss / log loss of the mean click rate: at 1 the model adds nothing.",
         "none",
         by_version("srp4ctr_live_normalized_entropy"),
     )
     loss = lines(
         "Log loss",
-        "Nats an impression, which both worse ranking and worse calibration raise.",
+        "Nats per impression; both worse ranking and worse calibration raise it.",
         "none",
         by_version("srp4ctr_live_log_loss_nats"),
     )
@@ -153,24 +155,24 @@ def _ranking(made: Dashboard) -> None:
     line(made, 8, (8, auc), (8, entropy), (8, loss))
 
 
-def _grounds(made: Dashboard) -> None:
-    section(made, "What the figures rest on")
+def _sample_sizes(made: Dashboard) -> None:
+    section(made, "Sample sizes")
     impressions = lines(
         "Impressions, matured and provisional",
-        "How much has been seen, and how much of it still waits for its click.",
+        "Impressions with a matured label, and those whose label window is open.",
         "short",
         by_version("srp4ctr_matured_impressions"),
         over_time(f"srp4ctr_provisional_impressions{{{CHOSEN}}}", f"{VERSION} provisional"),
     )
     coverage = lines(
         "Label coverage",
-        "The share of what was shown in the window whose label has matured.",
+        "Share of the impressions whose label window has closed that have a label.",
         "percentunit",
         by_version("srp4ctr_label_coverage"),
     )
     compared = lines(
         "Impressions compared",
-        "What the verdict rests on: those at position 1 while both versions served.",
+        "Impressions at position 1 while both versions served: the verdict's sample.",
         "short",
         by_version("srp4ctr_compared_impressions"),
     ).no_value(_ONE_VERSION)
@@ -180,22 +182,22 @@ def _grounds(made: Dashboard) -> None:
 def _cost(made: Dashboard) -> None:
     section(made, "Cost")
     price = lines(
-        "Price of a million candidates",
-        "Whether more clicks are bought dearly: CPU time at the price in the settings.",
+        "Price per million candidates",
+        "CPU time of the serving processes at the price in the settings.",
         MONEY,
         by_version("model_version:srp4ctr_price_per_million_candidates:rate5m"),
     )
     flops = lines(
-        "FLOPs a request",
-        "What a version computes, whatever machine it runs on.",
+        "FLOPs per request",
+        "What a version computes, independent of the machine.",
         "short",
         by_version("model_version:srp4ctr_flops_per_request:rate5m"),
     )
     slow = lines(
-        "Answer time, p99",
-        "Whether a better version is too slow to be one.",
+        "Latency, p99",
+        "Whether a better version is fast enough to serve.",
         "s",
         by_version("model_version:srp4ctr_request_duration_seconds:p99_5m"),
     )
-    slow = limited(slow, thresholds.answer_time())
+    slow = limited(slow, thresholds.latency())
     line(made, 8, (8, price.min(0)), (8, flops.min(0)), (8, slow))

@@ -1,6 +1,6 @@
-"""Overview: is it well? Figures on green, amber or red, then their course.
+"""Overview: health as figures on green, amber or red, then as lines over time.
 
-In: everything that the exporters show, summed up. Out: the dashboard that opens first.
+In: the metrics of all exporters, aggregated. Out: the dashboard that opens first.
 """
 
 from grafana_foundation_sdk.builders import stat
@@ -32,7 +32,7 @@ from srp4ctr.monitoring.dashboards.builders.queries import (
 )
 from srp4ctr.monitoring.dashboards.builders.versions import matching
 
-_ANSWERED = (
+_SUCCESS_RATE = (
     'sum(rate(srp4ctr_served_requests_total{outcome="success"}[5m]))'
     " / sum(rate(srp4ctr_served_requests_total[5m]))"
 )
@@ -40,10 +40,21 @@ _ANSWERED = (
 
 def board() -> Dashboard:
     """Return the dashboard."""
-    made = new_board("overview", "Overview", "Is it well? And if not, where to look next.")
-    section(made, "Is it well?")
-    line(made, 4, (6, serving_version()), (6, _requests()), (6, _answered()), (6, _slow()))
-    line(made, 4, (6, _clicked()), (6, _honest()), (6, _fresh()), (6, _alerts()))
+    made = new_board(
+        "overview", "Overview", "Whether the stack is healthy, and where to look."
+    )
+    section(made, "Health")
+    line(
+        made,
+        4,
+        (6, serving_version()),
+        (6, _requests()),
+        (6, _success_rate()),
+        (6, _latency()),
+    )
+    line(
+        made, 4, (6, _click_rate()), (6, _calibration()), (6, _freshness()), (6, _alerts())
+    )
     _traffic(made)
     _quality(made)
     _cost(made)
@@ -62,54 +73,54 @@ def serving_version() -> stat.Panel:
 
 
 def _requests() -> stat.Panel:
-    why = "How many users a second are ranked, by all versions together."
+    why = "Ranking requests per second, over all versions."
     ranked = over_time(rate("srp4ctr_scored_requests_total"))
     return stat_of("Requests", why, "reqps", ranked)
 
 
-def _answered() -> stat.Panel:
+def _success_rate() -> stat.Panel:
     return light(
-        "Answered",
-        "The share of calls that Triton answered without an error of late.",
+        "Success rate",
+        "Share of calls without an error in the last five minutes.",
         "percentunit",
         thresholds.at_least(0.99, 0.999),
-        over_time(_ANSWERED),
+        over_time(_SUCCESS_RATE),
     ).decimals(2)
 
 
-def _slow() -> stat.Panel:
+def _latency() -> stat.Panel:
     return light(
-        "Answer time, p99",
-        "Of a hundred requests one takes longer than this in the server.",
+        "Latency, p99",
+        "99th percentile of the time that a request takes in the server.",
         "s",
-        thresholds.answer_time(),
+        thresholds.latency(),
         over_time(quantile("srp4ctr_request_duration_seconds", 0.99)),
     )
 
 
-def _clicked() -> stat.Panel:
+def _click_rate() -> stat.Panel:
     return stat_of(
         "CTR at position 1",
-        "How often the item that the serving version put first is clicked.",
+        "Click rate of the item that the serving version ranked first.",
         "percentunit",
         over_time(of_serving("srp4ctr_online_click_rate_at_top")),
     ).decimals(1)
 
 
-def _honest() -> stat.Panel:
+def _calibration() -> stat.Panel:
     return light(
         "Calibration",
-        "The serving version's scores over clicks: 1 is honest, 2 promises twice too much.",
+        "Sum of the serving version's scores / clicks: 1 is calibrated, 2 twice too high.",
         "none",
         thresholds.calibration(),
         over_time(of_serving("srp4ctr_calibration_ratio")),
     ).decimals(2)
 
 
-def _fresh() -> stat.Panel:
+def _freshness() -> stat.Panel:
     return light(
         "Click → changed score, p99",
-        "How old the world is that a score was made of, as a synthetic user sees it.",
+        "Time from a synthetic user's click until its scores change.",
         "s",
         thresholds.freshness(),
         over_time(quantile("srp4ctr_probe_seconds", 0.99, "15m")),
@@ -122,7 +133,7 @@ def _alerts() -> stat.Panel:
 
     return light(
         "Alerts firing",
-        "Pages want someone now and tickets this week; the runbook says what to do.",
+        "Pages need someone now, tickets this week; the runbook says what to do.",
         "none",
         thresholds.none_of_it(),
         over_time(firing("page"), "pages"),
@@ -136,13 +147,13 @@ def _traffic(made: Dashboard) -> None:
     section(made, "Traffic")
     requests = lines(
         "Requests by version",
-        "Who answers how much: a canary has its share, and a retired version none.",
+        "Traffic by version: a canary has its share, a retired version none.",
         "reqps",
         over_time(rate("srp4ctr_scored_requests_total", by="model_version"), VERSION),
     )
     answers = lines(
-        "Answer time by version",
-        "Whether a version is slow for everyone (p50) or for a few (p99).",
+        "Latency by version",
+        "Whether a version is slow for every request (p50) or for a few (p99).",
         "s",
         over_time(
             "model_version:srp4ctr_request_duration_seconds:p50_5m", f"{VERSION} p50"
@@ -154,71 +165,71 @@ def _traffic(made: Dashboard) -> None:
     failed = rate("srp4ctr_served_requests_total", "ensemble", 'outcome="failure"')
     errors = lines(
         "Failed and refused",
-        "What callers did not get: failures are ours, and refusals are of what they sent.",
+        "Requests without a ranking: failures of the server, and invalid requests.",
         "reqps",
         over_time(failed, "{{ensemble}}"),
         over_time(rate("srp4ctr_refused_requests_total", by="reason"), "{{reason}}"),
     )
-    died = lines(
-        "Serving processes that died",
-        "Within an hour; each is replaced in seconds, and costs a call or two.",
+    crashes = lines(
+        "Serving process crashes",
+        "Crashes within the last hour; a new process takes over within seconds.",
         "none",
         over_time(
             "round(sum by (model_version) (increase(srp4ctr_serving_crashes_total[1h])))",
             VERSION,
         ),
     )
-    answers = limited(answers, thresholds.answer_time())
-    errors, died = (limited(each, thresholds.none_of_it()) for each in (errors, died))
-    line(made, 8, (6, requests), (6, answers), (6, errors), (6, died))
+    answers = limited(answers, thresholds.latency())
+    errors, crashes = (limited(each, thresholds.none_of_it()) for each in (errors, crashes))
+    line(made, 8, (6, requests), (6, answers), (6, errors), (6, crashes))
 
 
 def _quality(made: Dashboard) -> None:
-    section(made, "Quality, of matured labels")
+    section(made, "Quality on matured labels")
     clicked = lines(
         "CTR at position 1 by version",
-        "What the model is for, with 95 % bounds, without which a CTR misleads.",
+        "Click rate of the item ranked first, with 95 % bounds.",
         "percentunit",
         *with_bounds("srp4ctr_online_click_rate_at_top", RANKED),
     )
-    honest = lines(
+    calibration = lines(
         "Calibration by version",
-        "Scores over clicks: whoever bids by them loses money on either side of 1.",
+        "Sum of scores / clicks: bids based on scores lose money on either side of 1.",
         "none",
         *with_bounds("srp4ctr_calibration_ratio", RANKED),
     )
     ranked = lines(
         "AUC by version",
-        "Whether a clicked item is scored above one that was passed over: 0.5 is chance.",
+        "Probability that a clicked item scores above an unclicked one: 0.5 is random.",
         "none",
         *with_bounds("srp4ctr_live_auc", RANKED),
     )
-    honest = limited(honest, thresholds.calibration())
+    calibration = limited(calibration, thresholds.calibration())
     ranked = limited(ranked, thresholds.auc())
-    line(made, 8, (8, clicked), (8, honest), (8, ranked))
+    line(made, 8, (8, clicked), (8, calibration), (8, ranked))
 
 
 def _cost(made: Dashboard) -> None:
     section(made, "Cost")
     price = lines(
-        "Price of a million candidates",
-        "What scoring costs, and what it would with a history encoded per candidate.",
+        "Price per million candidates",
+        "Price of scoring, and of re-encoding the history per candidate.",
         MONEY,
         by_version("model_version:srp4ctr_price_per_million_candidates:rate5m", RANKED),
         over_time(
             "model_version:srp4ctr_reencode_price_per_million_candidates:rate5m",
-            f"{VERSION} unfolded",
+            f"{VERSION} re-encoded",
         ),
     )
     cpu = lines(
-        "CPU time of 1,000 candidates",
-        "The serving processes' own time, which is what more traffic will need more of.",
+        "CPU time per 1,000 candidates",
+        "CPU time of the serving processes, which grows with traffic.",
         "s",
         by_version("model_version:srp4ctr_cpu_seconds_per_1000_candidates:rate5m", RANKED),
     )
     runs = lines(
-        "Encoder runs a request",
-        "The promise of folded serving: a history is encoded once, or not at all if kept.",
+        "Encoder runs per request",
+        "Serving encodes a history once per request, or not at all if it is cached.",
         "none",
         by_version("model_version:srp4ctr_encoder_runs_per_request:rate5m", RANKED),
     )
@@ -230,23 +241,23 @@ def _sources(made: Dashboard) -> None:
     section(made, "Freshness and sources")
     fresh = lines(
         "Freshness",
-        "How long a click needs to reach the store, and then a score.",
+        "Time until a click reaches the store, and until it changes a score.",
         "s",
         *quantiles("srp4ctr_event_to_sequence_seconds", "stored p50", "stored p99"),
         *quantiles("srp4ctr_probe_seconds", "score p50", "score p99", within="15m"),
     )
-    heard = thresholds.words({1: ("heard", "green"), 0: ("silent", "red")})
+    states = thresholds.words({1: ("up", "green"), 0: ("down", "red")})
     sources = timeline(
         "Sources",
-        "A figure whose source is silent is old, however calm it looks.",
-        heard,
+        "Figures of a source that is down are old.",
+        states,
         over_time("min by (job) (up)", "{{job}}"),
-        over_time("srp4ctr_source_up", "{{source}}, as the monitor hears"),
+        over_time("srp4ctr_source_up", "{{source}} (monitor)"),
     )
     alerts = timeline(
         "Alerts",
-        "When each alert fired, so that it can be laid beside what else changed then.",
-        thresholds.words({1: ("fires", "red"), 0: ("quiet", "green")}),
+        "When each alert fired, to compare with other panels.",
+        thresholds.words({1: ("firing", "red"), 0: ("no alerts", "green")}),
         over_time(
             or_none('max by (alertname) (ALERTS{alertstate="firing"})', "alertname"),
             "{{alertname}}",

@@ -1,7 +1,7 @@
-"""Streams & features: does every event arrive, soon, and does serving see what it should?
+"""Streams & features: event rates, freshness, feature store checks and drift.
 
 In: the stream worker's counters, the broker's lag, probes, checks of the store, drift.
-Out: the dashboard of who looks after producers and the feature store.
+Out: the dashboard for operators of producers and the feature store.
 """
 
 from grafana_foundation_sdk.builders import stat
@@ -36,12 +36,12 @@ from srp4ctr.monitoring.dashboards.builders.queries import (
 
 def board() -> Dashboard:
     """Return the dashboard."""
-    why = "Whether every event arrives, how soon, and whether serving sees what it should."
+    why = "Whether every event arrives, how soon, and whether serving reads right features."
     made = choose_versions(new_board("streams_features", "Streams & features", why))
     _events(made)
     _freshness(made)
     _probes(made)
-    _served(made)
+    _at_serving_time(made)
     _store(made)
     _drift(made)
     return made
@@ -51,13 +51,13 @@ def _events(made: Dashboard) -> None:
     section(made, "Events")
     accepted = lines(
         "Events by type",
-        "What producers send: a type that stops is a producer that broke.",
+        "Events per second: a type that stops points to a broken producer.",
         "cps",
         over_time(rate("srp4ctr_events_total", by="type"), "{{type}}"),
     )
     rejected = lines(
         "Rejected by reason",
-        "What went to the dead letters; it can be replayed once the reason is mended.",
+        "Dead letters per second; replay them once the cause is fixed.",
         "cps",
         over_time(
             or_none(rate("srp4ctr_events_rejected_total", by="reason"), "reason"),
@@ -66,14 +66,14 @@ def _events(made: Dashboard) -> None:
     )
     lag = lines(
         "Consumer lag",
-        "Records on the topics that a consumer has still to read: it should not grow.",
+        "Records that a consumer group has not read yet: it should not grow.",
         "short",
         over_time("sum by (group) (srp4ctr_consumer_lag_records)", "{{group}}"),
         over_time("sum(srp4ctr_stream_lag_records)", "stream worker"),
     )
     labels = lines(
         "Labels published",
-        "Whether impressions become labels, which metrics and training live on.",
+        "Labels per second, which live metrics and training need.",
         "cps",
         over_time(rate("srp4ctr_labels_total", by="clicked"), "clicked: {{clicked}}"),
     )
@@ -86,25 +86,25 @@ def _freshness(made: Dashboard) -> None:
     section(made, "Freshness")
     stored = lines(
         "Event → sequence",
-        "From an event's publication until the store had acknowledged its effect.",
+        "From an event's publication until the store has acknowledged its effect.",
         "s",
         *quantiles("srp4ctr_event_to_sequence_seconds", "p50", "p99"),
     )
     probed = lines(
         "Click → changed score",
-        "A synthetic user clicks and asks again: the whole way, as a person has it.",
+        "Time from a synthetic user's click until its scores change.",
         "s",
         *quantiles("srp4ctr_probe_seconds", "p50", "p99", within="15m"),
     )
     written = lines(
         "Store writes",
-        "Time of one write of many rows: where it grows, the store is the bottleneck.",
+        "Time of one batched write: where it grows, the store is the bottleneck.",
         "s",
         *quantiles("srp4ctr_store_write_seconds", "p50", "p99"),
     )
     due = lines(
         "Label due → published",
-        "How long metrics and training lag behind what is known already.",
+        "How late labels are published, which delays live metrics and training.",
         "s",
         *quantiles("srp4ctr_label_maturity_lag_seconds", "p50", "p99", within="15m"),
     )
@@ -120,13 +120,13 @@ def _probes(made: Dashboard) -> None:
     )
     failed = lines(
         "Failed probes",
-        "A probe that never saw its click change a score, by where it stopped.",
+        "Probes whose click did not change a score, by the step that failed.",
         "short",
         over_time(failures, "{{reason}}"),
     )
     last = light(
-        "Last probe that succeeded",
-        "How long ago the whole way was last seen to work.",
+        "Since the last successful probe",
+        "Time since a probe last saw a changed score.",
         "s",
         thresholds.at_most(120, 600),
         over_time("max(srp4ctr_probe_age_seconds)"),
@@ -140,18 +140,18 @@ def _probes(made: Dashboard) -> None:
     ).no_value("none lost within a day")
     waiting = lines(
         "Impressions waiting for a click",
-        "What the worker holds in memory until label windows close.",
+        "What the worker keeps in memory until label windows close.",
         "short",
         over_time("sum(srp4ctr_label_impressions_waiting)", "waiting"),
-        over_time("sum(srp4ctr_label_evicted_early)", "let go early"),
+        over_time("sum(srp4ctr_label_evicted_early)", "evicted early"),
         over_time("sum(srp4ctr_label_unmatched_clicks)", "unmatched clicks"),
     )
     failed = limited(failed.min(0), thresholds.none_of_it())
     line(made, 7, (8, failed), (4, last), (4, lost), (8, waiting.min(0)))
 
 
-def _served(made: Dashboard) -> None:
-    section(made, "What serving sees")
+def _at_serving_time(made: Dashboard) -> None:
+    section(made, "Features at serving time")
 
     def age(quantile: float) -> str:
         metric = f"srp4ctr_feature_age_seconds_bucket{{{CHOSEN}}}"
@@ -160,20 +160,20 @@ def _served(made: Dashboard) -> None:
 
     features = lines(
         "Feature age",
-        "How old a user's sequence is when it is served: it is the user's last visit's.",
+        "Age of a user's sequence at a request: the time since the last visit.",
         "s",
         over_time(age(0.5), f"{VERSION} p50"),
         over_time(age(0.99), f"{VERSION} p99"),
     )
     items = lines(
-        "Age of the item table",
-        "Since items' attributes and counters were read anew: a second or two is right.",
+        "Item cache age",
+        "Time since item attributes and counters were read: 1 to 2 seconds is normal.",
         "s",
         by_version("srp4ctr_item_cache_age_seconds"),
     )
     status = lines(
         "Requests by status",
-        "How many users are strangers, have no history, or met a store that was away.",
+        "Requests of unknown users, without a history, or without the feature store.",
         "reqps",
         over_time(rate("srp4ctr_requests_by_status_total", "status", CHOSEN), "{{status}}"),
     )
@@ -182,11 +182,11 @@ def _served(made: Dashboard) -> None:
 
 
 def _store(made: Dashboard) -> None:
-    section(made, "Feature check: the store against the log")
+    section(made, "Feature store check against the raw log")
     panels = [each.no_value("no check yet: srp4ctr features check") for each in _check()]
     served = light(
-        "Served scores off the log",
-        "How far scores are, on average, from those of the log's own features.",
+        "Training-serving skew",
+        "Mean difference of served scores and scores of the log's features.",
         "none",
         thresholds.at_most(0.01, 0.02),
         over_time("max(srp4ctr_training_serving_skew)"),
@@ -200,33 +200,33 @@ def _check() -> tuple[stat.Panel, ...]:
     return (
         light(
             "Wrong rows",
-            "The share of compared rows that are not what the log says: 0 is the promise.",
+            "Share of compared rows that differ from the raw log: 0 is right.",
             "percentunit",
             thresholds.at_most(1e-9, 0.01),
             over_time(f"max({share})"),
         ),
         stat_of(
             "Rows compared",
-            "What the newest check rests on.",
+            "Sample size of the newest check.",
             "short",
             over_time("max(srp4ctr_feature_check_rows)"),
         ),
         stat_of(
             "Since the check",
-            "How old the knowledge is that the store is right.",
+            "Time since the newest check.",
             "s",
             over_time("min(srp4ctr_feature_check_age_seconds)"),
         ),
         light(
             "Store behind log",
-            "Age of what the log had and the store lacked when it was checked.",
+            "How far the store was behind the log when it was checked.",
             "s",
             thresholds.at_most(10, 60),
             over_time("max(srp4ctr_feature_check_behind_seconds)"),
         ),
         light(
             "Largest difference",
-            "Of a counter, in events, between the store and a recomputation from the log.",
+            "Largest difference of a counter between the store and the log, in events.",
             "short",
             thresholds.at_most(0.01, 1),
             over_time("max(srp4ctr_feature_check_largest_difference)"),
@@ -239,13 +239,13 @@ def _drift(made: Dashboard) -> None:
     worst = f"topk(12, max by (feature) (srp4ctr_feature_psi{{{CHOSEN}}}))"
     features = bars(
         "PSI by feature",
-        "The twelve features that moved most since training: above 0.2 the model guesses.",
+        "The twelve features that drifted most since training; above 0.2 is drift.",
         "none",
         now(worst, "{{feature}}"),
     ).decimals(3)
     scores = lines(
         "PSI of scores",
-        "Whether scores are spread as in training, which every moved feature may change.",
+        "Stability index of live scores against training; above 0.2 is drift.",
         "none",
         by_version("srp4ctr_score_psi"),
     )
@@ -257,13 +257,13 @@ def _drift(made: Dashboard) -> None:
 
     unseen = lines(
         "Unseen items",
-        "The share of candidates that training never met, live and in training.",
+        "Share of candidates unknown to the model, live and in training.",
         "percentunit",
         over_time(*against("srp4ctr_unseen_item_share")),
     )
     cold = lines(
         "Cold users",
-        "The share of requests of users without a history, live and in training.",
+        "Share of requests of users without a history, live and in training.",
         "percentunit",
         over_time(*against("srp4ctr_cold_user_share")),
     )

@@ -1,7 +1,7 @@
-"""Training: what was learnt from what, who serves, and whether the refresh keeps up.
+"""Training: bundles and their data, the serving version, and the refreshes.
 
-In: bundles' cards, the last refresh's status, live quality beside held-out quality. Out:
-the dashboard of who looks after the model.
+In: bundles' cards, the last refresh's status, live and held-out quality. Out: the dashboard
+for the owners of the model.
 """
 
 from grafana_foundation_sdk.builders import stat
@@ -28,18 +28,18 @@ from srp4ctr.monitoring.dashboards.builders.tables import Column, table_of
 from srp4ctr.monitoring.dashboards.overview import serving_version
 
 _DAY_S = 86_400.0
-_MADE = "srp4ctr_bundle_created_seconds"
+_CREATED = "srp4ctr_bundle_created_seconds"
 _START, _END = "srp4ctr_bundle_window_start_seconds", "srp4ctr_bundle_window_end_seconds"
 
 
 def board() -> Dashboard:
     """Return the dashboard."""
-    why = "What was learnt from what, which bundle serves, and whether refreshes keep up."
+    why = "Which data each bundle was trained on, which one serves, and the refreshes."
     made = new_board("training", "Training", why)
     _at_a_glance(made)
     _bundles(made)
     _refreshes(made)
-    _promises(made)
+    _live_and_held_out(made)
     return made
 
 
@@ -47,7 +47,7 @@ def _at_a_glance(made: Dashboard) -> None:
     section(made, "At a glance")
     age = light(
         "Age of the serving model",
-        "Since the newest event that it learnt from: what happened later it does not know.",
+        "Time since the newest event that the serving model was trained on.",
         "s",
         thresholds.at_most(_DAY_S, 7 * _DAY_S),
         over_time("max(srp4ctr_serving_model_age_seconds)"),
@@ -58,26 +58,26 @@ def _at_a_glance(made: Dashboard) -> None:
 def _last_refresh() -> tuple[tuple[int, stat.Panel], ...]:
     ended = stat_of(
         "Since the last refresh",
-        "How long ago a refresh last ended in order, its bundle promoted or not.",
+        "Time since a refresh last succeeded, whether its bundle was promoted or not.",
         "s",
         over_time("min(srp4ctr_refresh_age_seconds)"),
     )
     failed = light(
         "Last refresh",
-        "Whether it ended in order, or in an error that its report names.",
+        "Whether it succeeded, or failed with an error that its report names.",
         "none",
         thresholds.none_of_it(),
         over_time("max(srp4ctr_refresh_failed)"),
-    ).mappings(thresholds.words({0: ("in order", "green"), 1: ("failed", "red")}))
+    ).mappings(thresholds.words({0: ("succeeded", "green"), 1: ("failed", "red")}))
     took = stat_of(
-        "Last refresh took",
-        "How long the machine is shared with training.",
+        "Last refresh duration",
+        "How long the last refresh used the machine.",
         "s",
         over_time("max(srp4ctr_refresh_duration_seconds)"),
     )
     refused = light(
-        "Gates that refused",
-        "0: the last bundle may serve; else the timeline below names what stopped it.",
+        "Failed gates",
+        "At 0 the last bundle may serve; the timeline below names the failed gates.",
         "none",
         thresholds.at_most(1, 2),
         over_time("count(srp4ctr_refresh_gate_passed == 0) or vector(0)"),
@@ -89,13 +89,13 @@ def _bundles(made: Dashboard) -> None:
     section(made, "Bundles")
     bundles = table_of(
         "Newest bundles",
-        "What each learnt from, and how it did on requests that were held out.",
+        "Which data each was trained on, and its metrics on held-out requests.",
         {"model_version": "Version"},
         (*_origins(), *_held_out()),
     )
     windows = bars(
         "Length of the data window",
-        "How much past a bundle learnt from: a short window forgets what is seasonal.",
+        "Length of the training data: a short window misses seasonal patterns.",
         "s",
         now(f"sort_desc({_of(_END)} - {_of(_START)})", VERSION),
     )
@@ -103,7 +103,7 @@ def _bundles(made: Dashboard) -> None:
 
 
 def _origins() -> list[Column]:
-    times = {"Made": _MADE, "Data from": _START, "Data until": _END}
+    times = {"Created": _CREATED, "Data from": _START, "Data until": _END}
     serves = thresholds.words({1: ("serves", "green")})
     return [
         Column(name="Serves", expr=_of("srp4ctr_serving_model"), words=serves),
@@ -117,65 +117,68 @@ def _origins() -> list[Column]:
 def _held_out() -> list[Column]:
     names = {"auc": "AUC", "gauc": "gAUC", "log_loss": "Log loss"}
     found = [
-        Column(name=name, expr=_promised(metric), decimals=4)
+        Column(name=name, expr=_held_out_metric(metric), decimals=4)
         for metric, name in names.items()
     ]
-    honest = _promised("calibration")
-    right = thresholds.calibration()
-    return [*found, Column(name="Calibration", expr=honest, decimals=3, limits=right)]
+    calibration = _held_out_metric("calibration")
+    limits = thresholds.calibration()
+    return [
+        *found,
+        Column(name="Calibration", expr=calibration, decimals=3, limits=limits),
+    ]
 
 
 def _refreshes(made: Dashboard) -> None:
     section(made, "Refreshes")
     gates = timeline(
         "Gates",
-        "What a new bundle had to pass before it might serve, and what refused it.",
-        thresholds.words({1: ("passed", "green"), 0: ("refused", "red")}),
+        "The checks that a new bundle must pass before it may serve.",
+        thresholds.words({1: ("passed", "green"), 0: ("failed", "red")}),
         over_time("min by (gate) (srp4ctr_refresh_gate_passed)", "{{gate}}"),
     )
     serves = timeline(
-        "Who serves",
-        "When a promotion or a rollback changed the version, to lay beside other panels.",
+        "Serving version over time",
+        "When a promotion or a rollback changed the version, to compare with other panels.",
         thresholds.words({1: ("serves", "blue")}),
         over_time("max by (model_version) (srp4ctr_serving_model == 1)", VERSION),
     )
-    late = lines(
-        "Since the last refresh",
-        "A saw-tooth while refreshes repeat: at three turns without one an alert fires.",
+    age = lines(
+        "Time between refreshes",
+        "Rises until a refresh succeeds: above three intervals an alert fires.",
         "s",
         over_time("min(srp4ctr_refresh_age_seconds)", "since the last"),
-        over_time("max(3 * srp4ctr_refresh_interval_seconds)", "three turns"),
+        over_time("max(3 * srp4ctr_refresh_interval_seconds)", "three intervals"),
     )
     duration = lines(
         "Duration of refreshes",
-        "Whether training gets slower, as the log grows.",
+        "Whether training gets slower as the log grows.",
         "s",
         over_time("max(srp4ctr_refresh_duration_seconds)", "duration"),
     )
     line(made, 8, (12, gates), (12, serves))
-    line(made, 8, (12, late.min(0)), (12, duration.min(0)))
+    line(made, 8, (12, age.min(0)), (12, duration.min(0)))
 
 
-def _promises(made: Dashboard) -> None:
-    section(made, "Promised and live")
+def _live_and_held_out(made: Dashboard) -> None:
+    section(made, "Held-out and live")
     auc = lines(
         "AUC, live and held-out",
-        "Whether what training promised is what users get; live below is skew or drift.",
+        "A live AUC below the held-out one points to skew or drift.",
         "none",
         *with_bounds("srp4ctr_live_auc", RANKED),
-        over_time(_promised("auc"), f"{VERSION} held-out"),
+        over_time(_held_out_metric("auc"), f"{VERSION} held-out"),
     )
     loss = lines(
         "Log loss, live and held-out",
-        "The same for the scores themselves, on which worse calibration tells as well.",
+        "The same for log loss, which worse calibration raises as well.",
         "none",
         over_time(f"srp4ctr_live_log_loss_nats{{{RANKED}}}", VERSION),
-        over_time(_promised("log_loss"), f"{VERSION} held-out"),
+        over_time(_held_out_metric("log_loss"), f"{VERSION} held-out"),
     )
     line(made, 8, (12, limited(auc, thresholds.auc())), (12, loss))
 
 
-def _promised(metric: str) -> str:
+def _held_out_metric(metric: str) -> str:
     return f'max by (model_version) (srp4ctr_bundle_metric{{metric="{metric}"}})'
 
 

@@ -1,4 +1,4 @@
-"""The committed dashboards, as their readers have them."""
+"""Read the committed dashboards."""
 
 import json
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ def board(name: str) -> dict[str, Any]:
 
 
 def panels(name: str) -> list[dict[str, Any]]:
-    """Return the panels that show something: no headings."""
+    """Return the panels without the row headings."""
     return [panel for panel in board(name)["panels"] if panel["type"] != "row"]
 
 
 def named_panels() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield all panels of all dashboards, each with words to find it by."""
+    """Yield all panels of all dashboards, each with its board and title."""
     for name in NAMES:
         yield from ((f"{name}: {panel['title']}", panel) for panel in panels(name))
 

@@ -1,8 +1,8 @@
-"""Scores in ten bins → the calibration curve: what was promised against what was clicked.
+"""Scores in ten bins → the calibration curve: predicted against observed click rate.
 
-In: each bin's mean score and click rate. Out: one panel, of the serving version and the one
-that is compared with it. Grafana draws a series for a pair of columns, and these have fixed
-names: so there is a column for each of the two roles, and none for a version.
+In: each bin's mean score and click rate. Out: one panel with the serving version and the
+version that is compared with it. Grafana draws one series per pair of columns, and columns
+have fixed names: so there is a column per role, not per version.
 """
 
 from grafana_foundation_sdk.builders.dashboard import Panel
@@ -23,7 +23,13 @@ def calibration_curve() -> Panel:
 
     serving = "(srp4ctr_serving_model == 1)"
     challenger = f"topk(1, srp4ctr_compared_impressions{{{CHOSEN}}})"
-    names = ("Score", "Honest", "Serving", "Score of challenger", "Challenger")
+    names = (
+        "Score",
+        "Perfectly calibrated",
+        "Serving",
+        "Score of challenger",
+        "Challenger",
+    )
     targets = (
         cells(f"sort({bins('score', serving)})"),  # curves run from left to right
         cells(bins("score", serving)),
@@ -31,11 +37,13 @@ def calibration_curve() -> Panel:
         cells(bins("score", challenger)),
         cells(bins("click_rate", challenger)),
     )
-    colours = {"Honest": "text", "Serving": "blue", "Challenger": "orange"}
+    colours = {"Perfectly calibrated": "text", "Serving": "blue", "Challenger": "orange"}
     panel = (
         Panel()
         .title("Calibration curve")
-        .description("Where scores are wrong: above the line clicks exceed the promise.")
+        .description(
+            "Above the diagonal the model under-predicts clicks, below it over-predicts."
+        )
         .datasource(SOURCE)
         .targets(lettered(targets))
         .unit("percentunit")
@@ -43,7 +51,7 @@ def calibration_curve() -> Panel:
         .overrides([matching("byName", n, {"color": fixed(c)}) for n, c in colours.items()])
     )
     shown = (
-        Curve(name="Honest", x="Score", y="Honest"),
+        Curve(name="Perfectly calibrated", x="Score", y="Perfectly calibrated"),
         Curve(name="Serving", x="Score", y="Serving"),
         Curve(name="Challenger", x="Score of challenger", y="Challenger"),
     )

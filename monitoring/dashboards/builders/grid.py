@@ -24,7 +24,7 @@ from srp4ctr.monitoring.dashboards.builders.queries import SOURCE
 
 TAG = "srp4ctr"  # dashboards that have it are linked with each other
 COLUMNS = 24
-# Without it Grafana takes the options for those of its first releases, and "mends" them.
+# Without it Grafana migrates the options as if they were of its first release.
 GRAFANA = "11.4.0"
 _VERSIONS = (
     'label_values(srp4ctr_matured_impressions{model_version!="unranked"}, model_version)'
@@ -32,7 +32,7 @@ _VERSIONS = (
 
 
 def new_board(name: str, title: str, why: str) -> Dashboard:
-    """Return an empty dashboard that knows its way to the others."""
+    """Return an empty dashboard with links to the others."""
     others = (
         DashboardLink("Dashboards")
         .type(DashboardLinkType.DASHBOARDS)
@@ -58,14 +58,14 @@ def choose_versions(board: Dashboard) -> Dashboard:
     chosen = (
         QueryVariable("model_version")
         .label("Version")
-        .description("Whose figures are shown.")
+        .description("The versions whose figures are shown.")
         .datasource(SOURCE)
         .query(_VERSIONS)
         .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(VariableSort.NATURAL_DESC)
         .multi(True)
         .include_all(True)
-        .all_value("(v[0-9]|[^u]).*")  # of versions that have no matured label yet, too
+        .all_value("(v[0-9]|[^u]).*")  # includes versions without a matured label
         .current(VariableOption(selected=True, text=["All"], value=["$__all"]))
     )
     return board.with_variable(chosen)
@@ -77,7 +77,7 @@ def section(board: Dashboard, title: str) -> None:
 
 
 def line(board: Dashboard, height: int, *panels: tuple[int, Builder[Panel]]) -> None:
-    """Add ``panels`` side by side, each with its width; they fill the line.
+    """Add ``panels`` side by side, each with its width; their widths fill the line.
 
     Raises ``ValueError`` if they do not.
     """
@@ -88,7 +88,7 @@ def line(board: Dashboard, height: int, *panels: tuple[int, Builder[Panel]]) -> 
 
 
 class _Placed(Builder[Panel]):
-    """A panel of a size; its dashboard finds the place."""
+    """A panel with its size; the dashboard places it."""
 
     def __init__(self, panel: Builder[Panel], width: int, height: int) -> None:
         self._panel, self._width, self._height = panel, width, height

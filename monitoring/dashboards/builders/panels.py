@@ -1,7 +1,7 @@
-"""What a panel shows → Grafana's panel of it: one builder a kind, all alike in style.
+"""Title, description, unit and targets → Grafana's panel: one builder per panel type.
 
-In: a title, why one looks at it, a unit, and targets. Out: the SDK's builders, to which a
-dashboard adds limits, words for values, or what it says while there is nothing to show.
+Out: the SDK's builders, to which a dashboard adds thresholds, value mappings, or a text for
+an empty panel.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ from srp4ctr.monitoring.dashboards.builders.versions import overrides
 
 
 def stat_of(title: str, why: str, unit: str, *targets: Dataquery) -> stat.Panel:
-    """Return a figure without a right side: blue, with its course behind it."""
+    """Return a figure without thresholds: blue, with its history behind it."""
     panel = (
         stat.Panel()
         .title(title)
@@ -78,7 +78,7 @@ def light(
 
 
 def lines(title: str, why: str, unit: str, *targets: Dataquery) -> timeseries.Panel:
-    """Return figures over time; a line of a version has the version's colour."""
+    """Return lines over time; a version's line has the version's colour."""
     legend = (
         common.VizLegendOptions()
         .display_mode(LegendDisplayMode.LIST)
@@ -104,13 +104,13 @@ def lines(title: str, why: str, unit: str, *targets: Dataquery) -> timeseries.Pa
 
 
 def limited(panel: timeseries.Panel, limits: ThresholdsConfig) -> timeseries.Panel:
-    """Return ``panel`` with its limits drawn as dashed lines."""
+    """Return ``panel`` with its thresholds drawn as dashed lines."""
     dashed = common.GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.DASHED)
     return panel.thresholds(limits).thresholds_style(dashed)
 
 
 def bars(title: str, why: str, unit: str, *targets: Dataquery) -> bargauge.Panel:
-    """Return a bar a series, the first on top."""
+    """Return one bar per series, the first on top."""
     return (
         bargauge.Panel()
         .title(title)
@@ -152,7 +152,7 @@ def heat(title: str, why: str, unit: str, target: Dataquery) -> heatmap.Panel:
         .description(why)
         .datasource(SOURCE)
         .targets(lettered((target,)))
-        .unit("short")  # of the cells; the axis has the unit of what is observed
+        .unit("short")  # of the cells; the axis has the observed value's unit
         .calculate(False)
         .rows_frame(heatmap.RowsHeatmapOptions().layout(HeatmapCellLayout.AUTO))
         .y_axis(y_axis)
@@ -166,7 +166,7 @@ def heat(title: str, why: str, unit: str, target: Dataquery) -> heatmap.Panel:
 def timeline(
     title: str, why: str, states: list[ValueMapping], *targets: Dataquery
 ) -> statetimeline.Panel:
-    """Return what was in which state, when."""
+    """Return a timeline of states."""
     return (
         statetimeline.Panel()
         .title(title)
@@ -185,7 +185,7 @@ def timeline(
 
 
 def note(title: str, why: str, markdown: str) -> text.Panel:
-    """Return words on the dashboard itself."""
+    """Return a text on the dashboard."""
     panel = text.Panel().title(title).description(why)
     return panel.mode(TextMode.MARKDOWN).content(markdown)
 
@@ -202,7 +202,7 @@ class Curve:
 def curves(panel: Panel, shown: Sequence[Curve]) -> Panel:
     """Return ``panel``, whose data is one table, as the curves ``shown``.
 
-    The SDK's own XY chart writes options of before Grafana 11.1.
+    The SDK's own XY chart writes the options of releases before Grafana 11.1.
     """
     series = [
         {

@@ -1,16 +1,13 @@
-"""PromQL of the dashboards → targets of Grafana's panels.
-
-In: names of metrics. Out: expressions, and the SDK's targets of them.
-"""
+"""Metric names → PromQL expressions and targets of Grafana's panels."""
 
 from grafana_foundation_sdk.builders.prometheus import Dataquery
 from grafana_foundation_sdk.models.dashboard import DataSourceRef
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat, QueryEditorMode
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="prometheus")
-CHOSEN = 'model_version=~"$model_version"'  # what the dashboard's variable selects
-RANKED = 'model_version!="unranked"'  # shown by a model at all
-MONEY = "currencyUSD"  # Grafana's unit of the default of monitoring.currency
+CHOSEN = 'model_version=~"$model_version"'  # the dashboard's variable
+RANKED = 'model_version!="unranked"'  # impressions that a model ranked
+MONEY = "currencyUSD"  # Grafana's unit for the default of monitoring.currency
 VERSION = "{{model_version}}"
 
 
@@ -30,31 +27,31 @@ def cells(expr: str) -> Dataquery:
 
 
 def buckets(histogram: str, where: str) -> Dataquery:
-    """Return the target of a heatmap: how much fell in each bucket of ``histogram``."""
+    """Return the target of a heatmap: the increase of each bucket of ``histogram``."""
     expr = f"sum by (le) (increase({histogram}_bucket{{{where}}}[1m]))"
     return over_time(expr, "{{le}}").format(PromQueryFormat.HEATMAP)
 
 
 def by_version(metric: str, where: str = CHOSEN) -> Dataquery:
-    """Return ``metric`` as a line a version."""
+    """Return ``metric`` as one line per version."""
     return over_time(f"{metric}{{{where}}}", VERSION)
 
 
 def with_bounds(metric: str, where: str = CHOSEN) -> tuple[Dataquery, ...]:
-    """Return ``metric`` as a line a version, and its 95 % bounds."""
+    """Return ``metric`` as one line per version, with its 95 % bounds."""
     bounds = over_time(f"{metric}_bound{{{where}}}", f"{VERSION} {{{{bound}}}}")
     return by_version(metric, where), bounds
 
 
 def rate(counter: str, by: str = "", where: str = "") -> str:
-    """Return how often a second ``counter`` moves, as the last minute has it."""
+    """Return the per-second rate of ``counter`` over the last minute."""
     grouped = f" by ({by})" if by else ""
     chosen = f"{{{where}}}" if where else ""
     return f"sum{grouped} (rate({counter}{chosen}[1m]))"
 
 
 def of_serving(metric: str) -> str:
-    """Return ``metric`` of whichever version serves: one series, whoever is promoted."""
+    """Return ``metric`` of the serving version: one series across promotions."""
     return f"max({metric} and on (model_version) (srp4ctr_serving_model == 1))"
 
 

@@ -1,7 +1,6 @@
-"""Columns of figures → Grafana's table with a row a version, or a row a label's value.
+"""One PromQL expression per column → Grafana's table with one row per version.
 
-In: a PromQL expression a column, all of the same labels. Out: the SDK's panel, and the
-transformations that join the columns.
+All expressions have the same labels; transformations join the columns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ _COLOURED_TEXT = {"type": "color-text"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One column: its heading, its figures, and how they are written."""
+    """One column: its heading, its expression, and the format of its values."""
 
     name: str
     expr: str
@@ -39,7 +38,7 @@ class Column:
 def table_of(
     title: str, why: str, keys: Mapping[str, str], columns: Sequence[Column]
 ) -> table.Panel:
-    """Return a table; ``keys`` are its rows' labels, each with its heading."""
+    """Return a table; ``keys`` maps the rows' labels to headings."""
     newest_first = (
         TableSortByFieldState().display_name(next(iter(keys.values()))).desc(True)
     )
@@ -51,14 +50,14 @@ def table_of(
         .targets(lettered([cells(column.expr) for column in columns]))
         .unit("none")
         .transformations(joined(keys, [column.name for column in columns]))
-        .overrides([_written(column) for column in columns])
+        .overrides([_formatted(column) for column in columns])
         .sort_by([newest_first])
         .show_header(True)
     )
 
 
 def joined(keys: Mapping[str, str], names: Sequence[str]) -> list[DataTransformerConfig]:
-    """Return what makes one table of the targets A, B, C…, with ``names`` for values."""
+    """Return the transformations that join targets A, B, C… with columns ``names``."""
     values = [f"Value #{letter}" for letter, _ in zip(ascii_uppercase, names, strict=False)]
     organize = {
         "excludeByName": {"Time": True},
@@ -71,7 +70,7 @@ def joined(keys: Mapping[str, str], names: Sequence[str]) -> list[DataTransforme
     ]
 
 
-def _written(column: Column) -> Builder[FieldOverrides]:
+def _formatted(column: Column) -> Builder[FieldOverrides]:
     properties: dict[str, object] = {"unit": column.unit}
     if column.decimals is not None:
         properties["decimals"] = column.decimals

@@ -1,7 +1,4 @@
-"""Where green ends: thresholds of panels, and words in the place of numbers.
-
-The figures are for people who look; what pages them is in ``monitoring/rules``.
-"""
+"""Thresholds of panels, and value mappings; alerts are in ``monitoring/rules``."""
 
 from collections.abc import Mapping
 
@@ -18,7 +15,7 @@ GREEN, AMBER, RED = "green", "orange", "red"
 
 
 def at_most(amber: float, red: float) -> ThresholdsConfig:
-    """Return green up to ``amber``, which is still right, and red from ``red`` on."""
+    """Return green below ``amber``, amber from there, and red from ``red`` on."""
     return _steps(GREEN, (amber, AMBER), (red, RED))
 
 
@@ -35,12 +32,12 @@ def around(low: float, high: float, *, slack: float) -> ThresholdsConfig:
 
 
 def none_of_it() -> ThresholdsConfig:
-    """Return green for zero alone."""
+    """Return green for zero only, and red above."""
     return _steps(GREEN, (1e-9, RED))
 
 
 def tickets() -> ThresholdsConfig:
-    """Return green for zero alone, and amber above: this week is soon enough."""
+    """Return green for zero only, and amber above."""
     return _steps(GREEN, (1e-9, AMBER))
 
 
@@ -49,13 +46,13 @@ def above_zero() -> ThresholdsConfig:
     return _steps(RED, (0.0, GREEN))
 
 
-def answer_time() -> ThresholdsConfig:
-    """Return limits of an answer's 99th percentile, in seconds."""
+def latency() -> ThresholdsConfig:
+    """Return limits of the 99th percentile of latency, in seconds."""
     return at_most(0.05, 0.1)
 
 
 def calibration() -> ThresholdsConfig:
-    """Return limits of scores over clicks: a tenth off is what nobody bids on."""
+    """Return limits of the sum of scores / clicks: 10 % off is too much for bidding."""
     return around(0.9, 1.1, slack=0.15)
 
 
@@ -65,22 +62,22 @@ def calibration_error() -> ThresholdsConfig:
 
 
 def entropy() -> ThresholdsConfig:
-    """Return limits of normalised entropy: at 1 only the mean click rate is known."""
+    """Return limits of normalised entropy: 1 is no better than the mean rate."""
     return at_most(0.99, 1.0)
 
 
 def auc() -> ThresholdsConfig:
-    """Return limits of the AUC: 0.5 is chance."""
+    """Return limits of the AUC: 0.5 is random."""
     return at_least(0.5, 0.55)
 
 
 def encoder_runs() -> ThresholdsConfig:
-    """Return limits of encoder runs a request, as the alert has them."""
+    """Return limits of encoder runs per request, as in the alert."""
     return at_most(1.1, 2)
 
 
 def drift() -> ThresholdsConfig:
-    """Return limits of a population stability index, as its users have them."""
+    """Return the usual limits of a population stability index."""
     return at_most(0.1, 0.2)
 
 
@@ -90,7 +87,7 @@ def freshness() -> ThresholdsConfig:
 
 
 def words(of: Mapping[int, tuple[str, str]]) -> list[ValueMapping]:
-    """Return mappings that show a word, in its colour, for each of the values ``of``."""
+    """Return mappings from each value in ``of`` to its word and colour."""
     results = {
         str(value): ValueMappingResult(text=text, color=colour, index=place)
         for place, (value, (text, colour)) in enumerate(of.items())

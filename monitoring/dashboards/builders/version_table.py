@@ -1,7 +1,4 @@
-"""All that speaks for and against a version, in a row: the summary of the comparison.
-
-In: the newest figures by version. Out: one table.
-"""
+"""The newest quality, cost and latency of each version, in a row."""
 
 from grafana_foundation_sdk.builders import table
 
@@ -18,7 +15,7 @@ VERDICTS = {
 
 def version_table() -> table.Panel:
     """Return the table."""
-    why = "All that speaks for and against a version, in a row."
+    why = "Quality, cost and latency of each version, in a row."
     columns = (*_clicks(), *_scores(), *_cost())
     return table_of("Versions at a glance", why, {"model_version": "Version"}, columns)
 
@@ -72,7 +69,7 @@ def _scores() -> tuple[Column, ...]:
 def _cost() -> tuple[Column, ...]:
     return (
         Column(
-            name="Price of 1 M",
+            name="Price per 1 M",
             expr=_of("model_version:srp4ctr_price_per_million_candidates:rate5m"),
             unit=MONEY,
             decimals=4,
@@ -81,7 +78,7 @@ def _cost() -> tuple[Column, ...]:
             name="p99",
             expr=_of("model_version:srp4ctr_request_duration_seconds:p99_5m"),
             unit="s",
-            limits=thresholds.answer_time(),
+            limits=thresholds.latency(),
         ),
     )
 

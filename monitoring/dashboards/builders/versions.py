@@ -1,7 +1,7 @@
 """The look of lines: a version's colour is the same everywhere; bounds are thin and dashed.
 
-Versions are known only when they are there, so colours go by their last digit: the five
-that a window has at most differ, and v3 is purple on each panel of each dashboard.
+Versions are not known in advance, so the last digit chooses the colour: v3 is purple on
+each panel of each dashboard.
 """
 
 from collections.abc import Collection, Mapping
@@ -20,9 +20,9 @@ COLOURS = {
     "[49]": "#1ab3a6",
     "[50]": "yellow",
 }
-# What stands beside a version's main line, by the last word of its name.
+# A version's secondary lines, by the last word of their names.
 BOUNDS = "/ (low|high)$/"
-SECOND = ("p50", "unfolded", "provisional", "training", "held-out")
+SECOND = ("p50", "re-encoded", "provisional", "training", "held-out")
 
 _THIN: dict[str, object] = {
     "custom.lineStyle": {"fill": "dash", "dash": [4, 6]},

@@ -1,4 +1,4 @@
-"""The dashboards are what their code makes, well laid out, and of what can be drawn."""
+"""Dashboards: committed files equal the code's output, and the page can draw them."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -29,7 +29,7 @@ DEFAULTS = {
     *("unit", "decimals", "min", "max", "thresholds", "mappings", "color", "noValue"),
     "custom",
 }
-# Words with a capital inside a title: names, and what the field writes so.
+# Words in titles that keep their capitals.
 CAPITALS = {"GPU", "GPUs", "CTR", "AUC", "PSI", "CPU", "FLOPs"}
 
 
@@ -40,7 +40,7 @@ def test_the_committed_file_is_what_its_module_makes(name: str) -> None:
     assert written.endswith("}\n")
 
 
-def test_there_is_a_file_a_dashboard_and_no_other() -> None:
+def test_there_is_one_file_per_dashboard_and_no_other() -> None:
     assert set(BOARDS) == set(NAMES)
     assert {path.name for path in FOLDER.iterdir()} == {f"{name}.json" for name in NAMES}
 
@@ -76,7 +76,7 @@ def test_no_panel_is_too_narrow_to_read() -> None:
     assert [where for where, panel in named_panels() if panel["gridPos"]["w"] < 4] == []
 
 
-def test_panels_have_numbers_of_their_own_and_the_version_their_options_are_of() -> None:
+def test_panels_have_unique_ids_and_the_version_of_grafana_in_compose() -> None:
     for name in NAMES:
         numbers = [panel["id"] for panel in board(name)["panels"]]
         assert numbers == list(range(1, len(numbers) + 1))
@@ -85,7 +85,7 @@ def test_panels_have_numbers_of_their_own_and_the_version_their_options_are_of()
     assert "grafana/grafana:11.4.0" in compose
 
 
-def test_every_panel_says_in_one_sentence_why_one_looks_at_it() -> None:
+def test_every_panel_has_a_description_of_one_sentence() -> None:
     for where, panel in named_panels():
         sentence = panel["description"]
         assert re.match("[A-Z0-9]", sentence), where
@@ -113,7 +113,7 @@ def test_every_panel_has_a_unit_that_is_known() -> None:
         assert units - {None} <= UNITS, where
 
 
-def test_a_light_and_a_limited_line_say_what_is_right() -> None:
+def test_thresholds_rise_and_have_a_green_range() -> None:
     judged = [
         (where, panel["fieldConfig"]["defaults"]["thresholds"])
         for where, panel in named_panels()
@@ -185,7 +185,7 @@ def test_legends_are_short() -> None:
 
 
 def test_a_figure_stays_one_figure_when_another_version_is_promoted() -> None:
-    """Over time there is a series a version, and a stat would show the retired one."""
+    """A range query has one series per version; a stat would show the retired one."""
     for where, panel in named_panels():
         for target in panel["targets"] if panel["type"] in ("stat", "bargauge") else ():
             assert target["instant"] or "{{" not in target.get("legendFormat", ""), where
@@ -218,12 +218,12 @@ def test_dashboards_are_linked_with_each_other() -> None:
 def test_the_variable_is_there_where_it_is_used() -> None:
     for name in NAMES:
         variables = board(name).get("templating", {}).get("list", [])
-        asked = any(
+        is_used = any(
             "$model_version" in target["expr"]
             for panel in panels(name)
             for target in panel.get("targets", [])
         )
-        assert [each["name"] for each in variables] == ["model_version"] * asked
+        assert [each["name"] for each in variables] == ["model_version"] * is_used
         assert all(each["multi"] and each["includeAll"] for each in variables)
 
 
@@ -231,10 +231,10 @@ def test_the_source_is_the_one_that_is_provisioned() -> None:
     path = PROVISIONING / "datasources" / "prometheus.yml"
     (source,) = yaml.safe_load(path.read_text(encoding="utf-8"))["datasources"]
     expected = {"type": source["type"], "uid": source["uid"]}
-    asked = [p["datasource"] for _, p in named_panels() if p["type"] != "text"]
-    asked += [t["datasource"] for _, p in named_panels() for t in p.get("targets", [])]
-    assert len(asked) > 100
-    assert [each for each in asked if each != expected] == []
+    used = [p["datasource"] for _, p in named_panels() if p["type"] != "text"]
+    used += [t["datasource"] for _, p in named_panels() for t in p.get("targets", [])]
+    assert len(used) > 100
+    assert [each for each in used if each != expected] == []
 
 
 def _properties(panel: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
