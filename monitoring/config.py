@@ -1,32 +1,32 @@
-"""Where the metrics are shown, over which window, and what serving costs."""
+"""Settings of the monitor: addresses, windows and prices."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorConfig:
-    """The exporter's address and windows, and the prices of machines."""
+    """Addresses, windows and prices of the monitor."""
 
     host: str = "127.0.0.1"
     port: int = 9102
     prometheus_url: str = "http://127.0.0.1:9090"
-    """Where ``monitor open`` and ``monitor report`` read series; "": there is none."""
+    """Read by ``monitor open`` and ``monitor report``; "" for none."""
     window_s: float = 3600.0
-    """Live quality covers the labels of the last so many seconds of event time."""
+    """Window of live quality, in seconds of event time."""
     poll_interval_s: float = 1.0
     page_port: int = 9105
-    """Of ``srp4ctr monitor open``, on 127.0.0.1."""
+    """Port of ``srp4ctr monitor open``, on 127.0.0.1."""
     expected_difference: float = 0.02
-    """Of the click rates at position 1 of two versions that are compared: where their
-    interval is narrowest. It holds whatever the difference is."""
+    """Click rate difference at position 1 at which a comparison's interval is narrowest.
+    The interval is valid for any difference."""
     currency: str = "USD"
     price_per_core_hour: float = 0.045
-    """Of a CPU core that serves. A cloud's list price of a general machine in 2026; put
-    yours here."""
+    """Price of a CPU core of serving. The default is a cloud's list price in 2026; set your
+    own."""
     price_per_gpu_hour: float = 0.8
-    """Of a GPU that serves."""
+    """Price of a GPU of serving."""
     probe_interval_s: float = 0.0
-    """A synthetic user acts and asks so often; 0: never."""
+    """Interval of the synthetic user's freshness probe; 0: no probe."""
 
     def __post_init__(self) -> None:
         for name in ("window_s", "poll_interval_s", "expected_difference"):

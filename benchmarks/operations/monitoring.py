@@ -145,7 +145,7 @@ def _replay(labels: Sequence[ImpressionLabel], folder: Path) -> Replayed:
 def _followed(
     labels: Sequence[ImpressionLabel], page: TritonPage, monitor: Monitor
 ) -> Replayed:
-    monitor.hear_labels(True)
+    monitor.observe_broker(True)
     series: dict[str, list[float | None]] = {}
     began_ms = min(label.matured_at for label in labels)
     minutes: dict[int, list[ImpressionLabel]] = defaultdict(list)
@@ -155,7 +155,7 @@ def _followed(
         _add_labels(monitor, minutes[minute])
         page.count(minutes[minute])
         monitor.poll_triton()
-        monitor.show()
+        monitor.update()
         for name, value in _samples(monitor):
             series.setdefault(name, [None] * minute).append(value)
         for values in series.values():
@@ -169,7 +169,7 @@ def _add_labels(monitor: Monitor, labels: Sequence[ImpressionLabel]) -> None:
         ReceivedLabel(label=each, partition=0, published_ms=each.matured_at)
         for each in labels
     )
-    monitor.fold_labels(LabelBatch(labels=received, undecodable=0))
+    monitor.add_labels(LabelBatch(labels=received, undecodable=0))
 
 
 def _monitor(folder: Path, triton_url: str) -> Monitor:
@@ -242,7 +242,7 @@ def _overhead(
         seconds += time.process_time() - began
         folded += len(renamed)
     began = time.process_time()
-    monitor.show()
+    monitor.update()
     return {
         "overhead_us_per_event": round(seconds / folded * 1e6, 2),
         "show_ms": round((time.process_time() - began) * 1e3, 1),

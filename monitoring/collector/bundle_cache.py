@@ -1,6 +1,6 @@
-"""The bundles' folders → what the monitor shows of the newest, and the cost cards.
+"""The bundles' folders → cards of the newest bundles, each read once.
 
-A bundle never changes, so each card is read once; folders come and go.
+A bundle never changes; folders are added and removed.
 """
 
 import logging
@@ -13,13 +13,13 @@ from srp4ctr.features.bundles.drift_reference import Reference, read_reference
 from srp4ctr.monitoring.cost.triton_counters import CostCard
 
 LOG = logging.getLogger(__name__)
-SHOWN = 5
+NEWEST = 5
 METRICS = ("auc", "gauc", "log_loss", "calibration", "normalised_entropy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleFacts:
-    """What a card says, as figures."""
+    """A bundle card's figures."""
 
     version: str
     created_at_ms: int
@@ -28,7 +28,7 @@ class BundleFacts:
     metrics: Mapping[str, float]
     cost: CostCard
     reference: Reference | None
-    """What it was judged on; None in bundles that are older than references."""
+    """Of the drift metrics; None in bundles that are older than references."""
 
 
 UNKNOWN = BundleFacts(
@@ -42,27 +42,27 @@ UNKNOWN = BundleFacts(
 )
 
 
-class BundleCards:
-    """Reads what bundles say about themselves, once each."""
+class BundleCache:
+    """Reads each bundle's card once."""
 
     def __init__(self, bundles_dir: Path) -> None:
         self._bundles_dir = bundles_dir
-        self._read: dict[str, BundleFacts] = {}
+        self._facts: dict[str, BundleFacts] = {}
 
     def of(self, version: str) -> BundleFacts:
-        """Return what the bundle of ``version`` says; ``UNKNOWN`` if it is gone."""
-        if version not in self._read:
-            self._read[version] = self._facts(version)
-        return self._read[version]
+        """Return the card of ``version``'s bundle; ``UNKNOWN`` if the bundle is gone."""
+        if version not in self._facts:
+            self._facts[version] = self._read(version)
+        return self._facts[version]
 
     def newest(self, serving: str | None) -> tuple[BundleFacts, ...]:
-        """Return the newest few bundles, and that which serves."""
-        folders = bundle.list_bundles(self._bundles_dir)[-SHOWN:]
+        """Return the newest few bundles, and the serving one."""
+        folders = bundle.list_bundles(self._bundles_dir)[-NEWEST:]
         versions = {*(folder.name for folder in folders), *filter(None, [serving])}
         found = (self.of(version) for version in sorted(versions))
         return tuple(each for each in found if each is not UNKNOWN)
 
-    def _facts(self, version: str) -> BundleFacts:
+    def _read(self, version: str) -> BundleFacts:
         folder = self._bundles_dir / version
         try:
             card = bundle.read(folder)

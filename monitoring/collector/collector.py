@@ -1,7 +1,6 @@
-"""What the monitor knows → Prometheus' metric families, one figure after another.
+"""A ``View`` of the monitor's state → Prometheus metric families.
 
-In: a ``View`` of one moment. Out: the families of ``catalogue.METRICS``; a figure that is
-NaN is left out, for nothing is known of it.
+Out: the families of ``metric_definitions.METRICS``; unknown figures (NaN) are left out.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,15 +24,15 @@ from srp4ctr.monitoring.cost.cost_figures import Buckets, Figure, cost_figures
 from srp4ctr.monitoring.cost.triton_counters import Flops, ServingTotals
 from srp4ctr.monitoring.quality.ab_test import Difference
 from srp4ctr.monitoring.quality.confidence_intervals import Interval
-from srp4ctr.monitoring.quality.drift import SHARES, Movement
-from srp4ctr.monitoring.quality.pending_labels import Provisional
+from srp4ctr.monitoring.quality.drift import SHARES, FeatureDrift
+from srp4ctr.monitoring.quality.pending_labels import ProvisionalCounts
 from srp4ctr.monitoring.quality.quality_sums import ModelQuality
 from srp4ctr.training.refresh.reports import RefreshStatus, ServedReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prices:
-    """Of machines that serve, an hour."""
+class MachinePrices:
+    """Prices per hour of the machines that serve."""
 
     currency: str
     core: float
@@ -42,19 +41,19 @@ class Prices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """All that the endpoint shows of one moment."""
+    """The monitor's state at one moment."""
 
     window_s: float
     label_window_s: float
     window_end_ms: int = 0
     """When the newest settled impression was shown; 0 before the first."""
     qualities: tuple[ModelQuality, ...]
-    provisional: Mapping[str, Provisional]
+    provisional: Mapping[str, ProvisionalCounts]
     differences: tuple[Difference, ...]
     totals: ServingTotals
     flops: Mapping[str, Flops]
-    prices: Prices
-    movements: tuple[Movement, ...]
+    prices: MachinePrices
+    feature_drifts: tuple[FeatureDrift, ...]
     serving_version: str | None
     bundles: tuple[BundleFacts, ...]
     source_up: Mapping[str, bool]
@@ -62,12 +61,12 @@ class View:
     """Records by consumer group."""
     undecodable_labels: int = 0
     feature_check: FeatureCheck | None = None
-    """The newest check of the feature store, if there ever was one."""
+    """The newest check of the feature store, if any."""
     served_check: ServedReport | None = None
-    deaths: Mapping[str, int] = field(default_factory=dict)
+    crashes: Mapping[str, int] = field(default_factory=dict)
     """Of serving processes, by version."""
     refresh: RefreshStatus | None = None
-    """How the last refresh of the model ended, if there ever was one."""
+    """Of the last refresh of the model, if any."""
     now_ms: int = 0
 
 
@@ -121,28 +120,31 @@ def figures(view: View) -> Iterator[Figure | Buckets]:
     for kind, price in (("core", view.prices.core), ("gpu", view.prices.gpu)):
         metric = f"srp4ctr_price_per_{kind}_hour"
         yield Figure(metric=metric, value=price, labels=(view.prices.currency,))
-    for movement in view.movements:
-        yield from _drift_figures(movement)
+    for drift in view.feature_drifts:
+        yield from _drift_figures(drift)
     yield from _serving_figures(view)
     yield from _health_figures(view)
 
 
-def _drift_figures(movement: Movement) -> Iterator[Figure]:
-    version, feature = (movement.model_version,), movement.feature
+def _drift_figures(drift: FeatureDrift) -> Iterator[Figure]:
+    version, feature = (drift.model_version,), drift.feature
     if feature in SHARES:
-        for where, share in (("training", movement.then), ("live", movement.now)):
+        for where, share in (
+            ("training", drift.training_share),
+            ("live", drift.live_share),
+        ):
             metric = f"srp4ctr_{feature}_share"
             yield Figure(metric=metric, value=share, labels=(*version, where))
     if feature == SCORE:
         metric = "srp4ctr_score_psi"
-        yield Figure(metric=metric, value=movement.index, labels=version)
+        yield Figure(metric=metric, value=drift.psi, labels=version)
     else:
         metric, labels = "srp4ctr_feature_psi", (*version, feature)
-        yield Figure(metric=metric, value=movement.index, labels=labels)
+        yield Figure(metric=metric, value=drift.psi, labels=labels)
 
 
 def _serving_figures(view: View) -> Iterator[Figure]:
-    """Yield who serves, how old what it knows is, and what the newest bundles are."""
+    """Yield the serving version, the age of its data, and the newest bundles."""
     now_s, serving = view.now_ms / 1000, view.serving_version
     if serving:
         yield Figure(metric="srp4ctr_serving_model", value=1.0, labels=(serving,))
@@ -167,7 +169,7 @@ def _serving_figures(view: View) -> Iterator[Figure]:
 def _provisional_figures(view: View) -> Iterator[Figure]:
     matured = {each.model_version: each.impressions for each in view.qualities}
     for version in sorted({*matured, *view.provisional}):
-        count = view.provisional.get(version, Provisional())
+        count = view.provisional.get(version, ProvisionalCounts())
         settled = matured.get(version, 0)
         if due := settled + count.overdue:
             metric = "srp4ctr_label_coverage"
@@ -245,9 +247,9 @@ def _health_figures(view: View) -> Iterator[Figure]:
         for version, shift in served.mean_shift.items():
             metric = "srp4ctr_training_serving_skew"
             yield Figure(metric=metric, value=shift, labels=(version,))
-    for version, deaths in view.deaths.items():
+    for version, crashes in view.crashes.items():
         metric = "srp4ctr_serving_crashes_total"
-        yield Figure(metric=metric, value=deaths, labels=(version,))
+        yield Figure(metric=metric, value=crashes, labels=(version,))
     if view.refresh is not None:
         yield from _refresh_figures(view.refresh, view.now_ms)
     for source, is_up in view.source_up.items():

@@ -1,9 +1,9 @@
-"""The stream worker's consumer group → up to when every due label has been published.
+"""The stream worker's consumer group → its lag, and up to when labels are complete.
 
-In: the group's members, its committed offsets and the topic's ends. Out: a moment of
-event time, or None. A worker publishes a click at once and a missing click only while it
-runs and has read everything: without one, silence says nothing about what is due, and
-settling by the clock would show the last label window as all clicked.
+In: the group's members, its committed offsets and the topic's end offsets. Out: a moment of
+event time, or None. A worker publishes a click at once, and a missing click only while it
+runs and has read everything. Without a running worker, settling by the clock would show the
+last label window as all clicked.
 """
 
 import logging
@@ -20,15 +20,15 @@ from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
 
 LOG = logging.getLogger(__name__)
-# A worker lets a quiet partition's time run two seconds behind the clock, and flushes
-# every 0.2 s: no label for so long means that there is none up to so long ago.
+# A worker lets an idle partition's time run two seconds behind the clock, and flushes
+# every 0.2 s: without a label for this long, all labels up to this long ago are published.
 CAUGHT_UP_MS = 3000
-_TIMEOUT_MS = 4000  # the reader waits meanwhile
+_TIMEOUT_MS = 4000  # the reader blocks meanwhile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerProgress:
-    """How far the worker's group has come; offsets are by partition."""
+    """Offsets of the worker's group, by partition."""
 
     is_running: bool
     committed: Mapping[int, int]
@@ -36,38 +36,38 @@ class WorkerProgress:
 
     @property
     def is_caught_up(self) -> bool:
-        """Whether a worker runs and has stored all that the topic holds."""
+        """Whether a worker runs and has stored every record of the topic."""
         return self.is_running and all(
             self.committed.get(partition, 0) == end for partition, end in self.ends.items()
         )
 
     @property
     def lag(self) -> int:
-        """Records that are on the topic and not stored yet."""
+        """Records of the topic that are not stored yet."""
         return sum(
             end - self.committed.get(partition, 0) for partition, end in self.ends.items()
         )
 
 
-AWAY = WorkerProgress(is_running=False, committed={}, ends={})
+UNREACHABLE = WorkerProgress(is_running=False, committed={}, ends={})
 
 
-class QuietSpell:
-    """How long no label and no event has come while a worker had nothing left to read."""
+class IdlePeriod:
+    """How long no label and no event has arrived while the worker was caught up."""
 
     def __init__(self) -> None:
         self._ends: Mapping[int, int] | None = None
         self._since_ms = 0
 
-    def interrupt(self) -> None:
-        """Begin anew: a label has come, or the broker has gone."""
+    def reset(self) -> None:
+        """Start again: a label has arrived, or the connection is lost."""
         self._ends = None
 
     def observe(self, progress: WorkerProgress, now_ms: int) -> int | None:
-        """Return up to when every due label has come; None while nobody knows.
+        """Return the time up to which every due label has arrived; None if unknown.
 
-        A new event interrupts too: where events come, their time closes the windows, and
-        it may be a backfill's.
+        A new event resets the period too: events close windows by their own time, and they
+        may be a backfill's.
         """
         if not progress.is_caught_up:
             self._ends = None
@@ -78,29 +78,29 @@ class QuietSpell:
         return None
 
 
-class WorkerWatch:
-    """Asks the broker for the progress of the worker's consumer group."""
+class WorkerProgressReader:
+    """Reads the progress of the worker's consumer group from the broker."""
 
     def __init__(self, kafka: KafkaConfig, group_id: str) -> None:
         self._kafka, self._group_id = kafka, group_id
-        self._admin: Any = None  # made at the first question
+        self._admin: Any = None  # made by the first read
 
-    def progress(self) -> WorkerProgress:
-        """Return the group's progress; ``AWAY`` where the broker does not say."""
+    def read(self) -> WorkerProgress:
+        """Return the group's progress; ``UNREACHABLE`` if the broker does not answer."""
         try:
-            return self._ask()
-        except KafkaError as error:  # asked again soon; until then nothing is settled
+            return self._query()
+        except KafkaError as error:  # the next read retries; until then nothing is settled
             LOG.warning("progress of group %s: %s", self._group_id, error)
             self.close()
-            return AWAY
+            return UNREACHABLE
 
     def close(self) -> None:
-        """Close the connections; the next question opens new ones."""
+        """Close the connections; the next read opens new ones."""
         if self._admin is not None:
             self._admin.close()
             self._admin = None
 
-    def _ask(self) -> WorkerProgress:
+    def _query(self) -> WorkerProgress:
         if self._admin is None:
             self._admin = KafkaAdminClient(
                 **client_arguments(self._kafka),
@@ -108,7 +108,7 @@ class WorkerWatch:
                 request_timeout_ms=_TIMEOUT_MS,
             )
         group = self._admin.describe_groups([self._group_id])[self._group_id]
-        # Otherwise nobody is there, or partitions are changing hands.
+        # Otherwise the group has no member, or rebalances.
         is_stable = group["group_state"] == "Stable" and bool(group["members"])
         (topic,) = self._admin.describe_topics([BEHAVIOR_EVENTS_TOPIC])
         partitions = [

@@ -1,9 +1,9 @@
-"""Labels, Triton's counters and cost cards → the Prometheus endpoint of the monitor.
+"""Labels, Triton's counters and cost cards → the Prometheus collector of the monitor.
 
 In: topics ``impression-labels`` and ``behavior-events``, Triton's metrics page, the serving
-version, the bundles' cards, the newest checks and how the last refresh ended. Out: a
-collector. One thread folds; the HTTP server's threads only hand out the last finished list,
-so that a scrape never waits for a broker.
+version, the bundles' cards, the newest checks and the last refresh's status. One thread
+updates the figures; the HTTP server's threads return the last finished list, so a scrape
+never waits for a broker.
 """
 
 import json
@@ -19,8 +19,8 @@ from prometheus_client.registry import Collector
 from srp4ctr.atomic_files import read_json
 from srp4ctr.features.bundles.crash_counts import read_crashes
 from srp4ctr.features.consistency.report import FeatureCheck
-from srp4ctr.monitoring.collector.bundle_cache import BundleCards
-from srp4ctr.monitoring.collector.collector import Prices, View, families
+from srp4ctr.monitoring.collector.bundle_cache import BundleCache
+from srp4ctr.monitoring.collector.collector import MachinePrices, View, families
 from srp4ctr.monitoring.collector.consumer_lag import WorkerProgress
 from srp4ctr.monitoring.collector.impression_reader import ShownImpression
 from srp4ctr.monitoring.collector.label_reader import LabelBatch
@@ -32,7 +32,7 @@ from srp4ctr.monitoring.cost.triton_counters import (
     flops,
     served_versions,
 )
-from srp4ctr.monitoring.quality.ab_test import Comparison
+from srp4ctr.monitoring.quality.ab_test import AbTest
 from srp4ctr.monitoring.quality.drift import Drift
 from srp4ctr.monitoring.quality.live_quality import LiveQuality
 from srp4ctr.monitoring.quality.pending_labels import GRACE_MS, OpenImpressions
@@ -47,44 +47,43 @@ from srp4ctr.training.refresh.reports import (
 
 LOG = logging.getLogger(__name__)
 RECENT_ITEMS = 20
-# An older label is a backfill's, and so most often is one of what no model ranked.
+# An older label is a backfill's; most labels of unranked impressions are, too.
 LIVE_LAG_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorSources:
-    """Where the monitor looks."""
+    """What the monitor reads."""
 
     kafka: KafkaConfig
     triton_metrics_url: str
     repository: Path
     """The live model repository; ``serving.json`` in it names the serving version, and
-    ``deaths.json`` how many of its processes have died."""
+    ``deaths.json`` the crashes of its processes."""
     bundles_dir: Path
     label_window_s: float
-    """As the stream worker has it: an impression is settled after so long."""
+    """The stream worker's: an impression is settled when it is over."""
     worker_group: str = "srp4ctr-sequences"
-    """The stream worker's consumer group: the clock settles only while it has caught up."""
+    """The stream worker's: the clock settles impressions only while it has caught up."""
     feature_check: Path
-    """Where checks of the feature store leave their report; beside it is that of served
-    requests."""
+    """Report of the feature store check; its folder has the skew check's as well."""
 
 
 class Monitor(Collector):
-    """Folds what its sources say; ``collect`` hands out the figures of the last turn."""
+    """Adds up its sources; ``collect`` returns the figures of the last ``update``."""
 
     def __init__(self, sources: MonitorSources, config: MonitorConfig) -> None:
         self._sources, self._config = sources, config
-        self._comparison = Comparison(config.expected_difference)
+        self._ab_test = AbTest(config.expected_difference)
         windows = {
             "window_ms": int(config.window_s * 1000),
             "label_window_ms": int(sources.label_window_s * 1000),
         }
-        self._quality = LiveQuality(**windows, comparison=self._comparison)
+        self._quality = LiveQuality(**windows, ab_test=self._ab_test)
         self._open = OpenImpressions(**windows)
         self._totals = ServingTotals()
         self._has_polled = False
-        self._cards = BundleCards(sources.bundles_dir)
+        self._bundles = BundleCache(sources.bundles_dir)
         self._drift = Drift(config.window_s)
         self._lag: dict[str, int] = {}
         self._recent_items: dict[str, None] = {}  # a set that keeps their order
@@ -94,22 +93,22 @@ class Monitor(Collector):
         self.registry = CollectorRegistry()
         self._maturity_lag = Histogram(
             "srp4ctr_label_maturity_lag_seconds",
-            "From the moment a label was due, in event time, to its publication.",
+            "Time from when a label was due, in event time, to its publication.",
             buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
             registry=self.registry,
         )
         self.registry.register(self)
-        self.show()
+        self.update()
 
     @property
-    def remembers_ms(self) -> int:
-        """How old an impression may be and still be waited for."""
+    def retention_ms(self) -> int:
+        """How long after it was shown an impression still waits for a label."""
         windows_s = self._config.window_s + self._sources.label_window_s
         return int(windows_s * 1000) + GRACE_MS
 
     @property
     def recent_items(self) -> list[str]:
-        """Items shown of late, for a probe to ask about; none before a model serves."""
+        """Recently shown items, for the probe; none before a model serves."""
         is_served = serving_version(self._sources.repository) is not None
         return list(self._recent_items) if is_served else []
 
@@ -118,11 +117,11 @@ class Monitor(Collector):
         return self._quality.quality()
 
     def collect(self) -> Iterable[Metric]:
-        """Return the families of the last ``show``."""
+        """Return the families of the last ``update``."""
         return self._families
 
-    def fold_labels(self, batch: LabelBatch) -> None:
-        """Take in one batch of labels."""
+    def add_labels(self, batch: LabelBatch) -> None:
+        """Add one batch of labels."""
         self._undecodable += batch.undecodable
         for received in batch.labels:
             self._quality.add(received.label, received.partition)
@@ -131,8 +130,8 @@ class Monitor(Collector):
             if received.label.model_version and lag_s < LIVE_LAG_S:
                 self._maturity_lag.observe(max(0.0, lag_s))
 
-    def fold_impressions(self, shown: list[ShownImpression]) -> None:
-        """Take in what was shown, whose labels may be here already."""
+    def add_impressions(self, shown: list[ShownImpression]) -> None:
+        """Add impressions; their labels may have arrived already."""
         for each in shown:
             one = each.impression
             self._recent_items[one.item_id] = None
@@ -142,24 +141,24 @@ class Monitor(Collector):
             self._recent_items.pop(next(iter(self._recent_items)))
 
     def settle(self, until_ms: int) -> None:
-        """Count what waits for a later label, if its window had closed by ``until_ms``."""
+        """Settle impressions whose label window had closed by ``until_ms``."""
         self._quality.advance(until_ms)
         self._open.advance(until_ms)
 
-    def hear_worker(self, progress: WorkerProgress) -> None:
-        """Say how far the stream worker's group is."""
+    def observe_worker(self, progress: WorkerProgress) -> None:
+        """Set the stream worker's lag."""
         self._lag = {self._sources.worker_group: progress.lag} if progress.ends else {}
 
-    def hear_labels(self, is_connected: bool) -> None:
-        """Say whether there is a broker to read labels from."""
+    def observe_broker(self, is_connected: bool) -> None:
+        """Set whether the broker is connected."""
         self._up["labels"] = is_connected
 
     def poll_triton(self) -> None:
-        """Take in Triton's counters and the cost cards of the versions that it serves."""
+        """Add the increase of Triton's counters."""
         is_first, self._has_polled = not self._has_polled, True
         try:
             sample = triton_metrics.fetch(self._sources.triton_metrics_url)
-            # A server that was not there before us has counted nothing before us.
+            # At the first poll, the server's counts are from before the monitor's start.
             (self._totals.start_from if is_first else self._totals.add)(sample)
             self._up["triton"] = True
         except (OSError, ValueError) as error:
@@ -169,10 +168,10 @@ class Monitor(Collector):
         cells = self._totals.labelled(FEATURE_BIN)
         self._drift.observe(cells, time.monotonic())
 
-    def show(self) -> None:
-        """Make the figures of this moment the ones that are handed out."""
+    def update(self) -> None:
+        """Compute the figures that ``collect`` returns."""
         serving = serving_version(self._sources.repository)
-        bundles = {v: self._cards.of(v) for v in served_versions(self._totals)}
+        bundles = {v: self._bundles.of(v) for v in served_versions(self._totals)}
         references = {v: b.reference for v, b in bundles.items() if b.reference}
         config, checks = self._config, self._sources.feature_check
         view = View(
@@ -181,24 +180,24 @@ class Monitor(Collector):
             window_end_ms=self._quality.newest_ms,
             qualities=self.qualities(),
             provisional=self._open.counts(),
-            differences=self._comparison.differences(serving) if serving else (),
+            differences=self._ab_test.differences(serving) if serving else (),
             totals=self._totals,
             flops=flops(self._totals, {v: b.cost for v, b in bundles.items()}),
-            prices=Prices(
+            prices=MachinePrices(
                 currency=config.currency,
                 core=config.price_per_core_hour,
                 gpu=config.price_per_gpu_hour,
             ),
-            movements=tuple(self._drift.movements(references)),
+            feature_drifts=tuple(self._drift.feature_drifts(references)),
             serving_version=serving,
-            bundles=self._cards.newest(serving),
+            bundles=self._bundles.newest(serving),
             source_up=self._up,
             consumer_lag=self._lag,
             undecodable_labels=self._undecodable,
             feature_check=read_json(checks, FeatureCheck),
             served_check=read_json(checks.with_name(SERVED_CHECK_FILE), ServedReport),
-            # From 0 on: the first death is an increase, too.
-            deaths=dict.fromkeys(bundles, 0) | read_crashes(self._sources.repository),
+            # From 0 on, so that the first crash is an increase.
+            crashes=dict.fromkeys(bundles, 0) | read_crashes(self._sources.repository),
             refresh=read_json(self._sources.bundles_dir / STATUS_FILE, RefreshStatus),
             now_ms=round(time.time() * 1000),
         )
@@ -206,7 +205,7 @@ class Monitor(Collector):
 
 
 def serving_version(repository: Path) -> str | None:
-    """Return the version that promotion made the serving one; None before the first."""
+    """Return the promoted version; None before the first promotion."""
     try:
         serving: Mapping[str, object] = json.loads(
             (repository / "serving.json").read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Topic ``behavior-events`` → the impressions of late, for the provisional figures.
+"""Topic ``behavior-events`` → recent impressions, for the provisional figures.
 
-In: Kafka records from when the newest windows began. Out: impressions and when they became
-known. No consumer group, as for labels. What is older has its label, or is given up.
+In: Kafka records since the newest windows began. Out: impressions and their record times.
+Like labels, they are read without a group. Older ones have their labels, or are overdue.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import decode
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Impression
 
-_MARK = b'impression"'  # most events are none, and are not worth decoding
+_MARK = b'impression"'  # skips decoding of other events
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class ShownImpression:
 class ImpressionReader:
     """Reads every partition of the topic from ``since_ms`` on.
 
-    Making one, or ``read``, raises ``ConnectionError`` where the broker fails for good.
+    The constructor and ``read`` raise ``ConnectionError`` if the broker fails for good.
     """
 
     def __init__(self, kafka: KafkaConfig, since_ms: int) -> None:
@@ -42,7 +42,7 @@ class ImpressionReader:
             raise ConnectionError(f"kafka.bootstrap {kafka.bootstrap}: {error}") from error
 
     def read(self) -> list[ShownImpression]:
-        """Return what has arrived since the last call; returns at once, maybe empty."""
+        """Return what has arrived since the last call, without waiting."""
         try:
             records = self._consumer.poll(timeout_ms=0)
             if new := self._consumer.assignment() - self._placed:
@@ -63,10 +63,10 @@ class ImpressionReader:
         self._consumer.close()
 
     def _place(self, partitions: set[Any]) -> None:
-        """Begin to read new partitions at the first record since ``since_ms``."""
+        """Seek new partitions to the first record since ``since_ms``."""
         times = dict.fromkeys(partitions, self._since_ms)
         for partition, found in self._consumer.offsets_for_times(times).items():
-            if found is None:  # nothing is as new as that
+            if found is None:  # every record is older
                 self._consumer.seek_to_end(partition)
             else:
                 self._consumer.seek(partition, found.offset)

@@ -1,8 +1,7 @@
-"""Topic ``impression-labels`` → labels, from the first one kept there.
+"""Topic ``impression-labels`` → all labels that the topic keeps.
 
-In: Kafka records. Out: batches of labels with their partition. No consumer group: the
-monitor's state is in memory, so each start reads the topic anew, and a group would only
-leave offsets behind that nobody may use.
+In: Kafka records. Out: batches of labels with their partition. There is no consumer group:
+the monitor's state is in memory, so each start reads the whole topic.
 """
 
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import LABELS_TOPIC
 from srp4ctr.streams.state.label_join import ImpressionLabel, decode_label
 
-MAX_RECORDS = 5000  # one batch folds in about 0.1 s: the endpoint stays fresh meanwhile
-CONNECT_TIMEOUT_S = 2.0  # then Triton is polled, and a stop is heard
+MAX_RECORDS = 5000  # a batch takes about 0.1 s, so that the endpoint stays fresh
+CONNECT_TIMEOUT_S = 2.0  # short: Triton is polled and a stop is noticed in between
 METADATA_AGE_MS = 5000  # the topic may appear, or grow, after the monitor has started
 
 
@@ -32,18 +31,18 @@ class ReceivedLabel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelBatch:
-    """What one poll brought: labels, and how many messages were none."""
+    """One poll's labels, and the number of undecodable messages."""
 
     labels: tuple[ReceivedLabel, ...]
     undecodable: int
 
 
 def consumer_arguments(kafka: KafkaConfig) -> dict[str, Any]:
-    """Return the arguments of a consumer that reads a topic from its start, alone.
+    """Return the arguments of a consumer that reads a whole topic without a group.
 
-    Raises ``ConnectionError`` where no broker is to be reached.
+    Raises ``ConnectionError`` if no broker is reachable.
     """
-    try:  # kafka-python would wait its whole timeout, and leave a socket behind
+    try:  # kafka-python would wait its whole timeout, and leak a socket
         where = reachable(kafka, CONNECT_TIMEOUT_S)
     except ValueError as error:
         raise ConnectionError(str(error)) from error
@@ -62,8 +61,8 @@ def consumer_arguments(kafka: KafkaConfig) -> dict[str, Any]:
 class LabelReader:
     """Reads every partition of the topic from its start.
 
-    Making one, or ``read``, raises ``ConnectionError`` where the broker fails for good;
-    a broker that goes and comes back is waited for.
+    The constructor and ``read`` raise ``ConnectionError`` if the broker fails for good; a
+    broker that restarts is waited for.
     """
 
     def __init__(self, kafka: KafkaConfig) -> None:
@@ -73,7 +72,7 @@ class LabelReader:
             raise ConnectionError(f"kafka.bootstrap {kafka.bootstrap}: {error}") from error
 
     def read(self) -> LabelBatch:
-        """Return what has arrived since the last call; returns at once, maybe empty."""
+        """Return what has arrived since the last call, without waiting."""
         try:
             records = self._consumer.poll(timeout_ms=0)
         except KafkaError as error:
@@ -84,7 +83,7 @@ class LabelReader:
             for record in batch:
                 try:
                     label = decode_label(record.value or b"")
-                except ValueError:  # counted and shown; the next one may be good
+                except ValueError:  # counted; the next one may be good
                     undecodable += 1
                     continue
                 labels.append(
@@ -98,7 +97,7 @@ class LabelReader:
 
     @property
     def is_connected(self) -> bool:
-        """Whether a broker is there; ``read`` returns nothing, silently, while none is."""
+        """Whether a broker is connected; without one, ``read`` returns nothing."""
         metrics = self._consumer.metrics().get("consumer-metrics", {})
         return bool(metrics.get("connection-count", 0) > 0)
 

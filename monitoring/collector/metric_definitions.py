@@ -1,7 +1,7 @@
-"""Every metric that the monitor shows: its name, a sentence of help, and its labels.
+"""Every metric of the monitor: its name, help text and labels.
 
 A name that ends in ``_total`` is a counter, one in ``HISTOGRAMS`` a histogram, any other a
-gauge. No label is a user's, an item's or a request's; versions retire.
+gauge. No label has a user, an item or a request as its value; old versions are dropped.
 """
 
 _V = ("model_version",)
@@ -11,10 +11,10 @@ Declared = tuple[str, str, tuple[str, ...]]
 
 QUALITY: tuple[Declared, ...] = (
     ("srp4ctr_window_seconds", "Event time that live quality covers.", ()),
-    ("srp4ctr_label_window_seconds", "So long an impression waits for its click.", ()),
+    ("srp4ctr_label_window_seconds", "Time that an impression waits for a click.", ()),
     ("srp4ctr_window_end_seconds", "Unix time of the newest settled impression.", ()),
     ("srp4ctr_matured_impressions", "Settled impressions in the window.", _V),
-    ("srp4ctr_matured_top_impressions", "Of those, at position 1.", _V),
+    ("srp4ctr_matured_top_impressions", "Settled impressions at position 1.", _V),
     ("srp4ctr_matured_clicks", "Clicks within their label window.", _V),
     ("srp4ctr_late_clicks", "Clicks after their label window.", _V),
     ("srp4ctr_online_click_rate", "Clicks / settled impressions.", _V),
@@ -22,31 +22,35 @@ QUALITY: tuple[Declared, ...] = (
     ("srp4ctr_online_click_rate_at_top", "Click rate at position 1.", _V),
     ("srp4ctr_online_click_rate_at_top_bound", "95 % bound at position 1.", _BOUNDS),
     ("srp4ctr_click_mean_reciprocal_rank", "Mean over clicks of 1 / position.", _V),
-    ("srp4ctr_calibration_ratio", "Sum of scores / clicks; 1 is honest.", _V),
+    ("srp4ctr_calibration_ratio", "Sum of scores / clicks; 1 is calibrated.", _V),
     ("srp4ctr_calibration_ratio_bound", "95 % bound of the calibration.", _BOUNDS),
-    ("srp4ctr_calibration_bin_score", "Mean score of a tenth.", (*_V, "bin")),
-    ("srp4ctr_calibration_bin_click_rate", "Its click rate.", (*_V, "bin")),
+    (
+        "srp4ctr_calibration_bin_score",
+        "Mean score of a tenth of impressions.",
+        (*_V, "bin"),
+    ),
+    ("srp4ctr_calibration_bin_click_rate", "Click rate of that tenth.", (*_V, "bin")),
     ("srp4ctr_expected_calibration_error", "Mean |score - click rate| of tenths.", _V),
     ("srp4ctr_live_log_loss_nats", "Mean log loss of the scores shown.", _V),
     ("srp4ctr_live_normalized_entropy", "Log loss / the click rate's entropy.", _V),
-    ("srp4ctr_live_auc", "P(clicked scored above passed over).", _V),
+    ("srp4ctr_live_auc", "P(a clicked item scores above another).", _V),
     ("srp4ctr_live_auc_bound", "95 % bound of the live AUC.", _BOUNDS),
-    ("srp4ctr_label_coverage", "Settled / all that should be.", _V),
-    ("srp4ctr_provisional_impressions", "Their label window is still open.", _V),
-    ("srp4ctr_provisional_click_rate", "Of those, clicked so far; it rises.", _V),
-    ("srp4ctr_click_rate_difference", "At position 1, less the baseline's.", _PAIR),
+    ("srp4ctr_label_coverage", "Labelled / due impressions.", _V),
+    ("srp4ctr_provisional_impressions", "Impressions with an open label window.", _V),
+    ("srp4ctr_provisional_click_rate", "Click rate so far of those; it rises.", _V),
+    ("srp4ctr_click_rate_difference", "At position 1, minus the baseline's.", _PAIR),
     (
         "srp4ctr_click_rate_difference_bound",
-        "95 % confidence sequence: valid however often one looks.",
+        "95 % bound of the difference; valid at any time.",
         (*_PAIR, "bound"),
     ),
     ("srp4ctr_compared_impressions", "At position 1, while both served.", _PAIR),
-    ("srp4ctr_verdict", "1 better than the baseline, -1 worse, 0 not known.", _PAIR),
-    ("srp4ctr_undecodable_labels_total", "Messages that are not labels.", ()),
+    ("srp4ctr_verdict", "1 better than the baseline, -1 worse, 0 undecided.", _PAIR),
+    ("srp4ctr_undecodable_labels_total", "Messages that could not be decoded.", ()),
 )
 COST: tuple[Declared, ...] = (
     ("srp4ctr_serving_model", "1 for the version that answers requests.", _V),
-    ("srp4ctr_serving_model_age_seconds", "Since the newest data it has seen.", ()),
+    ("srp4ctr_serving_model_age_seconds", "Time since its newest training data.", ()),
     (
         "srp4ctr_served_requests_total",
         "Calls of an ensemble; Triton 2.51 counts one that fails in a step twice.",
@@ -55,52 +59,56 @@ COST: tuple[Declared, ...] = (
     ("srp4ctr_scored_requests_total", "Users whose candidates were scored.", _V),
     ("srp4ctr_scored_candidates_total", "Candidates scored, without padding.", _V),
     ("srp4ctr_encoder_runs_total", "Histories encoded.", _V),
-    ("srp4ctr_encoder_runs_per_request", "Encodings per user asked for.", ()),
+    ("srp4ctr_encoder_runs_per_request", "Encodings per user of a request.", ()),
     ("srp4ctr_serving_cpu_seconds_total", "CPU time of the serving step.", _V),
-    ("srp4ctr_step_runs_total", "Users that a step has worked on.", ("step",)),
+    ("srp4ctr_step_runs_total", "Users that a step has processed.", ("step",)),
     ("srp4ctr_step_seconds_total", "Time spent in a step.", ("step", "phase")),
-    ("srp4ctr_inference_flops_total", "FLOPs spent, by the cost card.", _V),
-    ("srp4ctr_reencode_flops_total", "FLOPs the same traffic costs unfolded.", _V),
-    ("srp4ctr_price_per_core_hour", "Of a CPU core, from settings.", ("currency",)),
-    ("srp4ctr_price_per_gpu_hour", "Of a GPU, from settings.", ("currency",)),
-    ("srp4ctr_request_duration_seconds", "Time of a call in the step that ranks.", _V),
-    ("srp4ctr_refused_requests_total", "Refused for what they sent.", (*_V, "reason")),
+    ("srp4ctr_inference_flops_total", "FLOPs computed, by the cost card.", _V),
+    ("srp4ctr_reencode_flops_total", "FLOPs if re-encoded per candidate.", _V),
+    ("srp4ctr_price_per_core_hour", "Price from the settings.", ("currency",)),
+    ("srp4ctr_price_per_gpu_hour", "Price from the settings.", ("currency",)),
+    ("srp4ctr_request_duration_seconds", "Time of a call in the ranking step.", _V),
+    ("srp4ctr_refused_requests_total", "Invalid requests.", (*_V, "reason")),
 )
 INPUTS: tuple[Declared, ...] = (
-    ("srp4ctr_requests_by_status_total", "By their user's status.", (*_V, "status")),
-    ("srp4ctr_candidates_by_status_total", "By the item's status.", (*_V, "status")),
-    ("srp4ctr_feature_age_seconds", "Of the user's sequence at a request.", _V),
-    ("srp4ctr_item_cache_age_seconds", "Of the items' table at the last requests.", _V),
-    ("srp4ctr_score_psi", "Scores against training's; above 0.2 they moved.", _V),
-    ("srp4ctr_feature_psi", "The same of a feature.", (*_V, "feature")),
-    ("srp4ctr_unseen_item_share", "Of what is shown.", (*_V, "where")),
-    ("srp4ctr_cold_user_share", "Requests without a history.", (*_V, "where")),
+    ("srp4ctr_requests_by_status_total", "Requests by the user's status.", (*_V, "status")),
+    (
+        "srp4ctr_candidates_by_status_total",
+        "Candidates by the item's status.",
+        (*_V, "status"),
+    ),
+    ("srp4ctr_feature_age_seconds", "Age of the sequence at a request.", _V),
+    ("srp4ctr_item_cache_age_seconds", "Age of the cache at the last requests.", _V),
+    ("srp4ctr_score_psi", "PSI of scores; above 0.2 they drifted.", _V),
+    ("srp4ctr_feature_psi", "PSI of a feature.", (*_V, "feature")),
+    ("srp4ctr_unseen_item_share", "Share of shown items not in training.", (*_V, "where")),
+    ("srp4ctr_cold_user_share", "Share of users without a history.", (*_V, "where")),
 )
 HEALTH: tuple[Declared, ...] = (
-    ("srp4ctr_consumer_lag_records", "Events not yet folded.", ("group",)),
+    ("srp4ctr_consumer_lag_records", "Unread records of a consumer group.", ("group",)),
     ("srp4ctr_feature_check_rows", "Rows of the store compared with the log.", ()),
-    ("srp4ctr_feature_check_wrong_rows", "Rows that are not what the log says.", ()),
-    ("srp4ctr_feature_check_edits", "Edits that would right the sequences.", ()),
+    ("srp4ctr_feature_check_wrong_rows", "Rows that differ from the log.", ()),
+    ("srp4ctr_feature_check_edits", "Edits between stored and log sequences.", ()),
     ("srp4ctr_feature_check_largest_difference", "Of a counter, in events.", ()),
-    ("srp4ctr_feature_check_behind_seconds", "Age of what the store lacks.", ()),
-    ("srp4ctr_feature_check_age_seconds", "Since the store was last checked.", ()),
-    ("srp4ctr_training_serving_skew", "Mean |score served - by the log's features|.", _V),
-    ("srp4ctr_skew_check_age_seconds", "Since requests served were checked.", ()),
-    ("srp4ctr_serving_crashes_total", "Of serving processes, while they served.", _V),
-    ("srp4ctr_refresh_age_seconds", "Since a refresh last ended in order.", ()),
-    ("srp4ctr_refresh_interval_seconds", "Between refreshes that repeat.", ()),
-    ("srp4ctr_refresh_duration_seconds", "Of the last refresh.", ()),
-    ("srp4ctr_refresh_failed", "1 if the last refresh ended in an error.", ()),
-    ("srp4ctr_refresh_gate_passed", "1, or 0 for what refused it.", ("gate",)),
-    ("srp4ctr_bundle_metric", "Held-out figures of a bundle.", (*_V, "metric")),
-    ("srp4ctr_bundle_created_seconds", "Unix time.", _V),
+    ("srp4ctr_feature_check_behind_seconds", "How far the store was behind.", ()),
+    ("srp4ctr_feature_check_age_seconds", "Time since the last check.", ()),
+    ("srp4ctr_training_serving_skew", "Mean |served score - log's score|.", _V),
+    ("srp4ctr_skew_check_age_seconds", "Time since the last skew check.", ()),
+    ("srp4ctr_serving_crashes_total", "Crashes of serving processes.", _V),
+    ("srp4ctr_refresh_age_seconds", "Time since a refresh last succeeded.", ()),
+    ("srp4ctr_refresh_interval_seconds", "Interval of repeated refreshes.", ()),
+    ("srp4ctr_refresh_duration_seconds", "Duration of the last refresh.", ()),
+    ("srp4ctr_refresh_failed", "1 if the last refresh failed.", ()),
+    ("srp4ctr_refresh_gate_passed", "1 if the gate passed, otherwise 0.", ("gate",)),
+    ("srp4ctr_bundle_metric", "Held-out metrics of a bundle.", (*_V, "metric")),
+    ("srp4ctr_bundle_created_seconds", "Unix time of its creation.", _V),
     ("srp4ctr_bundle_window_start_seconds", "Unix time of its oldest data.", _V),
     ("srp4ctr_bundle_window_end_seconds", "Unix time of its newest data.", _V),
-    ("srp4ctr_source_up", "1 while the monitor hears from the source.", ("source",)),
+    ("srp4ctr_source_up", "1 while the source answers the monitor.", ("source",)),
 )
 METRICS: tuple[Declared, ...] = (*QUALITY, *COST, *INPUTS, *HEALTH)
 
-# Upper bounds of the buckets: those of the step, which counts into them.
+# Upper bounds of the buckets, the same as in the ranking step.
 HISTOGRAMS: dict[str, tuple[float, ...]] = {
     "srp4ctr_request_duration_seconds": (
         *(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03),

@@ -1,8 +1,8 @@
-"""A synthetic user acts, and asks for a ranking → how long until the answer has changed.
+"""A synthetic user's event → seconds until the same ranking request has other scores.
 
-Through the real path: broker, worker, store, Triton. What it does is a behaviour, which
-moves its own history and no counter; training leaves such users out. In: how to act, how to
-ask, and which items there are. Out: a histogram of seconds, and failures by reason.
+The probe uses the real path: broker, worker, store, Triton. Its event is a behaviour, which
+changes the user's own history and no counter; training excludes synthetic users. In:
+functions that publish and rank, and the known items. Out: a histogram, failures by reason.
 """
 
 import itertools
@@ -17,16 +17,16 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from srp4ctr.streams.events.schema import SYNTHETIC_USERS
 
 LOG = logging.getLogger(__name__)
-USERS = 16  # by turns: the history of each grows to L and stays there
+USERS = 16  # in turn: each one's history grows to L and stays there
 CANDIDATES = 10
 FEWEST_ITEMS = 2
-POLL_S = 0.05  # each poll is a request more
+POLL_S = 0.05  # each poll is one more request
 TIMEOUT_S = 20.0
 BUCKETS_S = (0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20)
 
 
-class Answer(Protocol):
-    """What a ranking says."""
+class RankedScores(Protocol):
+    """The part of a ranking that the probe reads."""
 
     @property
     def scores(self) -> tuple[float, ...]: ...  # noqa: D102
@@ -34,28 +34,28 @@ class Answer(Protocol):
     def feature_version(self) -> str: ...  # noqa: D102
 
 
-Act = Callable[[str, str], None]
-"""(user_id, item_id) → a behaviour is published; raises where it is not."""
-Ask = Callable[[str, Sequence[str]], Answer]
-"""(user_id, item_ids) → their ranking; raises where there is none."""
+Publish = Callable[[str, str], None]
+"""(user_id, item_id): publishes a behaviour, or raises."""
+Rank = Callable[[str, Sequence[str]], RankedScores]
+"""(user_id, item_ids) → the ranking; raises if there is none."""
 
 
 class Probe:
-    """Measures from a synthetic behaviour to another score, one user after the other."""
+    """Measures the time from a synthetic behaviour to changed scores, user by user."""
 
     def __init__(
         self,
-        act: Act,
-        ask: Ask,
+        publish: Publish,
+        rank: Rank,
         items: Callable[[], Sequence[str]],
         registry: CollectorRegistry,
     ) -> None:
-        self._act, self._ask, self._items = act, ask, items
-        self._turn = itertools.count()
+        self._publish, self._rank, self._items = publish, rank, items
+        self._numbers = itertools.count()
         self._last_success = time.monotonic()
         self._seconds = Histogram(
             "srp4ctr_probe_seconds",
-            "From a synthetic user's behaviour to another score of the same request.",
+            "Time from a synthetic user's behaviour to changed scores of the same request.",
             buckets=BUCKETS_S,
             registry=registry,
         )
@@ -63,10 +63,10 @@ class Probe:
             "srp4ctr_probe_failures", "Probes that failed.", ["reason"], registry=registry
         )
         for reason in ("publish", "rank", "unchanged"):
-            self._failures.labels(reason)  # 0 from the start: a rate needs a beginning
+            self._failures.labels(reason)  # starts at 0: a rate needs a first value
         age = Gauge(
             "srp4ctr_probe_age_seconds",
-            "Since a probe last saw a changed score, or since the start.",
+            "Time since a probe last saw a changed score, or since the start.",
             registry=registry,
         )
         age.set_function(lambda: time.monotonic() - self._last_success)
@@ -77,23 +77,23 @@ class Probe:
             self.once(stop)
 
     def once(self, stop: threading.Event | None = None) -> float | None:
-        """Probe once; return the seconds, or None where that failed or was stopped.
+        """Probe once; return the seconds, or None if the probe failed or was stopped.
 
-        Nothing is done until items are known: without any there is nothing to rank.
+        Without known items it does nothing.
         """
         items = self._items()
         if len(items) < FEWEST_ITEMS:
             return None
-        turn = next(self._turn)
-        user, acted_on = f"{SYNTHETIC_USERS}{turn % USERS}", items[turn % len(items)]
+        number = next(self._numbers)
+        user, item = f"{SYNTHETIC_USERS}{number % USERS}", items[number % len(items)]
         try:
-            before = self._ask(user, items[:CANDIDATES])
+            before = self._rank(user, items[:CANDIDATES])
         except Exception as error:
             self._failed("rank", error)
             return None
         began = time.monotonic()
         try:
-            self._act(user, acted_on)
+            self._publish(user, item)
         except Exception as error:
             self._failed("publish", error)
             return None
@@ -105,20 +105,20 @@ class Probe:
         self,
         user: str,
         items: Sequence[str],
-        before: Answer,
+        before: RankedScores,
         began: float,
         stop: threading.Event,
     ) -> float | None:
-        """Ask until the history is another one and the scores are others."""
+        """Rank until the history's version and the scores have changed."""
         while time.monotonic() - began < TIMEOUT_S:
             if stop.wait(POLL_S):
                 return None
             try:
-                now = self._ask(user, items)
+                now = self._rank(user, items)
             except Exception as error:
                 self._failed("rank", error)
                 return None
-            # Items' counters move too: the history's version must have changed.
+            # Scores also follow items' counters: the history's version must change.
             if _history(now) != _history(before) and now.scores != before.scores:
                 self._last_success = time.monotonic()
                 self._seconds.observe(self._last_success - began)
@@ -131,7 +131,7 @@ class Probe:
         self._failures.labels(reason).inc()
 
 
-def _history(answer: Answer) -> str:
-    """Return the version of the sequence in ``sequence=…,…,items=…``; "" of a stranger."""
-    first, _, _ = answer.feature_version.partition(",")
+def _history(ranking: RankedScores) -> str:
+    """Return the version of the sequence in ``sequence=…,…,items=…``; "" if unknown."""
+    first, _, _ = ranking.feature_version.partition(",")
     return first if first.startswith("sequence=") else ""

@@ -1,4 +1,4 @@
-"""Triton's counters, added up → figures of what serving did, met and cost, by version."""
+"""Triton's counters, added up → figures of serving's traffic, inputs and cost."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -36,27 +36,27 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Buckets:
-    """A histogram: how many values are in each bucket, and their sum."""
+    """A histogram: counts of its buckets, and the sum of its values."""
 
     metric: str
     labels: tuple[str, ...]
     counts: Mapping[str, float]
-    """By upper bound, without those of the buckets below."""
+    """By upper bound, not cumulative."""
     total: float
 
 
 def cost_figures(
     totals: ServingTotals, flops: Mapping[str, Flops]
 ) -> Iterator[Figure | Buckets]:
-    """Yield the figures of ``catalogue.COST`` and ``INPUTS`` that Triton tells."""
+    """Yield the figures of ``COST`` and ``INPUTS`` that come from Triton."""
     yield from _ensembles(totals)
     yield from _versions(totals)
     yield from _steps(totals)
     for version, spent in flops.items():
         metric = "srp4ctr_inference_flops_total"
-        yield Figure(metric=metric, value=spent.folded, labels=(version,))
+        yield Figure(metric=metric, value=spent.encode_once, labels=(version,))
         metric = "srp4ctr_reencode_flops_total"
-        yield Figure(metric=metric, value=spent.unfolded, labels=(version,))
+        yield Figure(metric=metric, value=spent.reencode, labels=(version,))
     by_label = {
         "srp4ctr_requests_by_status_total": REQUEST_STATUS,
         "srp4ctr_candidates_by_status_total": ITEM_STATUS,
@@ -94,7 +94,7 @@ def _versions(totals: ServingTotals) -> Iterator[Figure]:
             version: us / 1e6 for version, us in totals.by_version(CPU_US).items()
         },
     }
-    values["srp4ctr_item_cache_age_seconds"] = totals.table_age_s
+    values["srp4ctr_item_cache_age_seconds"] = totals.item_cache_age_s
     for metric, by_version in values.items():
         for version, value in sorted(by_version.items()):
             yield Figure(metric=metric, value=value, labels=(version,))

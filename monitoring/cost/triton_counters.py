@@ -1,8 +1,8 @@
-"""Triton's counters → what serving did and what it cost, per step and model version.
+"""Triton's counters → totals of serving and its FLOPs, per step and model version.
 
-In: samples of Triton's metrics endpoint and the bundles' cost cards. Out: totals that
-only grow. Triton forgets a model's counters when the model is unloaded or loaded again,
-so each sample's increase is added up here.
+In: samples of Triton's metrics endpoint and the bundles' cost cards. Out: totals that only
+grow. Triton resets a model's counters when it unloads or reloads the model, so this module
+adds up the increases between samples.
 """
 
 import re
@@ -23,12 +23,12 @@ PHASES = {
     "nv_inference_compute_infer_duration_us": "infer",
     "nv_inference_compute_output_duration_us": "output",
 }
-# ``nv_inference_count`` counts inferences, one a user in the batch; an execution may
-# carry several of them, and would flatter "encoder runs per request".
+# ``nv_inference_count`` counts inferences, one per user in the batch; an execution can have
+# several, so counting executions would understate "encoder runs per request".
 RUNS = "nv_inference_count"
 SUCCESSES = "nv_inference_request_success"
 FAILURES = "nv_inference_request_failure"
-# What the step that has the features counts itself, and by what further label.
+# Counters of the ranking step itself, each with its label besides model and version.
 CPU_US = "srp4ctr_cpu_us"
 CANDIDATES = "srp4ctr_candidates"
 ANSWERS, ANSWERS_US = "srp4ctr_answers", "srp4ctr_answers_us"
@@ -47,14 +47,13 @@ STEP_COUNTERS = {
 }
 COUNTERS = frozenset({*PHASES, RUNS, SUCCESSES, FAILURES, *STEP_COUNTERS})
 _VERSIONED = re.compile(r"(?P<step>.+)_(?P<version>v[0-9]+)")
-RETIRED = "v0"  # no bundle's: what versions counted that are not served any more
-RETIRES_AFTER = 3600  # samples without it; one a second
+RETIRED = "v0"  # no bundle's: sums of versions that are no longer served
+RETIRES_AFTER = 3600  # samples without the version; one per second
 
 
 @dataclass(frozen=True, slots=True)
 class CounterKey:
-    """Which of Triton's counters: its name, the model as Triton names it, and the value of
-    the further label that some have."""
+    """A Triton counter: its name, Triton's model name, and the value of its own label."""
 
     counter: str
     model: str
@@ -81,17 +80,17 @@ class CostCard:
     """FLOPs by a bundle's card; 0 where unknown."""
 
     encoder: float = 0.0
-    """Of one history."""
+    """Per history."""
     request: float = 0.0
-    """Of the head, whatever the number of candidates."""
+    """Of the head, per request."""
     candidate: float = 0.0
-    """Of the head, for each."""
-    unfolded: float = 0.0
-    """Of a candidate that has the history encoded for itself."""
+    """Of the head, per candidate."""
+    reencode: float = 0.0
+    """Per candidate, if each re-encodes the history."""
 
     @classmethod
     def of(cls, card: Mapping[str, float]) -> "CostCard":
-        """Return the terms of a bundle's ``cost``, which knows 1 and 100 candidates."""
+        """Return the terms of a bundle's ``cost``, which has 1 and 100 candidates."""
         one, hundred = (
             card.get("head_flops_per_1", 0.0),
             card.get("head_flops_per_100", 0.0),
@@ -101,47 +100,47 @@ class CostCard:
             encoder=card.get("encoder_flops", 0.0),
             request=one - candidate,
             candidate=candidate,
-            unfolded=card.get("unfolded_flops_per_1", 0.0),
+            reencode=card.get("unfolded_flops_per_1", 0.0),
         )
 
 
 @dataclass(slots=True)
 class ServingTotals:
-    """Counters added up over the life of this process, reloads of models included."""
+    """Counters added up over the life of this process, across reloads of models."""
 
     totals: dict[CounterKey, float] = field(default_factory=dict)
-    table_age_s: dict[str, float] = field(default_factory=dict)
-    """By version: mean age of the items' table at the newest sample's requests."""
+    item_cache_age_s: dict[str, float] = field(default_factory=dict)
+    """By version: mean age of the item cache at the newest sample's requests."""
     _last: Sample = field(default_factory=dict)
     _baseline: dict[str, float] | None = None
     _unseen: dict[str, int] = field(default_factory=dict)
 
     def start_from(self, sample: Sample) -> None:
-        """Count from ``sample`` on: what it says was counted by whoever was here before.
+        """Count from ``sample`` on.
 
-        Counters that begin at 0 are what Prometheus takes a restart for; at Triton's own
-        they would look like so many more requests.
+        Prometheus takes counters that begin at 0 for a restart; if they began at Triton's
+        values, each restart of the monitor would look like new requests.
         """
         self.totals = dict.fromkeys(sample, 0.0)
         self._last = dict(sample)
 
     def add(self, sample: Sample) -> None:
-        """Add what has happened since the sample before."""
+        """Add the increase since the previous sample."""
         increases: dict[CounterKey, float] = {}
         for key, value in sample.items():
             before = self._last.get(key, 0.0)
-            # Less than before: counted from 0 anew.
+            # Less than before: Triton has reset the counter.
             increases[key] = value - before if value >= before else value
             self.totals[key] = self.totals.get(key, 0.0) + increases[key]
-        self._note_table_age(increases)
+        self._observe_item_cache_age(increases)
         self._last = dict(sample)
         self._retire({key.version for key in sample})
         if self._baseline is None and self.runs(*ENSEMBLES):
-            # The golden requests before a first promotion are no user's.
+            # The golden requests before the first promotion are no user's.
             self._baseline = self._encoder_and_requests()
 
     def runs(self, *steps: str) -> float:
-        """Return the inferences of ``steps``, one a user, over all their versions."""
+        """Return the inferences of ``steps``, one per user, over all versions."""
         return sum(
             value
             for key, value in self.totals.items()
@@ -149,7 +148,7 @@ class ServingTotals:
         )
 
     def by_version(self, counter: str, step: str = "") -> dict[str, float]:
-        """Return one counter by the version in the model's name, of ``step`` or of all."""
+        """Return one counter by version, of ``step`` or of all steps."""
         result: dict[str, float] = {}
         for key, value in self.totals.items():
             is_it = key.counter == counter and step in ("", key.step)
@@ -158,7 +157,7 @@ class ServingTotals:
         return result
 
     def labelled(self, counter: str) -> dict[tuple[str, str], float]:
-        """Return one counter by version and by the value of its further label."""
+        """Return one counter by version and its own label."""
         result: dict[tuple[str, str], float] = {}
         for key, value in self.totals.items():
             if key.counter == counter and key.version not in (None, RETIRED):
@@ -175,31 +174,31 @@ class ServingTotals:
         return result
 
     def encoder_runs_per_request(self) -> float | None:
-        """Return encodings per user asked for; None before the first request.
+        """Return encodings per user of a request; None before the first request.
 
-        Golden requests before the first user's are left out where the samples allow it.
+        Golden requests before the first user's are excluded if the samples allow it.
         """
         now, before = self._encoder_and_requests(), self._baseline
         if before is None:
             return None
         requests = now["requests"] - before["requests"]
-        if requests == 0:  # one sample saw all of them: nothing to tell them apart by
+        if requests == 0:  # a single sample has all of them
             return now["encoder"] / now["requests"]
         return (now["encoder"] - before["encoder"]) / requests
 
-    def _note_table_age(self, increases: Mapping[CounterKey, float]) -> None:
+    def _observe_item_cache_age(self, increases: Mapping[CounterKey, float]) -> None:
         for key, reads in increases.items():
             if key.counter == TABLE_READS and key.version and reads:
                 age_ms = increases.get(CounterKey(TABLE_AGE_MS, key.model), 0.0)
-                self.table_age_s[key.version] = age_ms / reads / 1000
+                self.item_cache_age_s[key.version] = age_ms / reads / 1000
 
     def _encoder_and_requests(self) -> dict[str, float]:
         return {"encoder": self.runs(ENCODER), "requests": self.runs(*ENSEMBLES)}
 
     def _retire(self, served: set[str | None]) -> None:
-        """Forget versions that have not been seen for long; their counts stay in the sums.
+        """Drop versions that have long been unloaded; their counts stay in the sums.
 
-        A refresh an hour would make a thousand time series a week.
+        Hourly refreshes would otherwise create a thousand time series per week.
         """
         versions = {key.version for key in self.totals} - {None, RETIRED}
         for version in filter(None, versions):
@@ -207,10 +206,10 @@ class ServingTotals:
             self._unseen[version] = unseen
             if unseen >= RETIRES_AFTER:
                 del self._unseen[version]
-                self.table_age_s.pop(version, None)
-                self._fold({key for key in self.totals if key.version == version})
+                self.item_cache_age_s.pop(version, None)
+                self._merge({key for key in self.totals if key.version == version})
 
-    def _fold(self, keys: Iterable[CounterKey]) -> None:
+    def _merge(self, keys: Iterable[CounterKey]) -> None:
         for key in keys:
             into = CounterKey(key.counter, f"{key.step}_{RETIRED}", key.label)
             self.totals[into] = self.totals.get(into, 0.0) + self.totals.pop(key)
@@ -220,24 +219,24 @@ class ServingTotals:
 class Flops:
     """Floating point operations of one version's traffic."""
 
-    folded: float
-    unfolded: float
+    encode_once: float
+    reencode: float
 
 
 def flops(totals: ServingTotals, cards: Mapping[str, CostCard]) -> dict[str, Flops]:
-    """Return what each version's traffic cost, and what it would have cost unfolded.
+    """Return each version's FLOPs, and those of re-encoding the history per candidate.
 
-    Encoder runs, head runs and candidates are counted apart: an encoding that is kept
-    costs nothing, and padding is not counted.
+    Encoder runs, head runs and candidates are counted separately: a cached encoding costs
+    nothing, and padding is not counted.
     """
     encoder, head = totals.by_version(RUNS, ENCODER), totals.by_version(RUNS, HEAD)
     candidates = totals.by_version(CANDIDATES)
     return {
         version: Flops(
-            folded=encoder.get(version, 0.0) * card.encoder
+            encode_once=encoder.get(version, 0.0) * card.encoder
             + head.get(version, 0.0) * card.request
             + candidates.get(version, 0.0) * card.candidate,
-            unfolded=candidates.get(version, 0.0) * card.unfolded,
+            reencode=candidates.get(version, 0.0) * card.reencode,
         )
         for version, card in sorted(cards.items())
         if version in encoder or version in head
@@ -245,5 +244,5 @@ def flops(totals: ServingTotals, cards: Mapping[str, CostCard]) -> dict[str, Flo
 
 
 def served_versions(totals: ServingTotals) -> Sequence[str]:
-    """Return the versions whose encoder has been seen, for their cost cards."""
+    """Return the versions whose encoder has run, for their cost cards."""
     return sorted(totals.by_version(RUNS, ENCODER))

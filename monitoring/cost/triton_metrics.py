@@ -1,7 +1,6 @@
-"""Triton's metrics page → the counters that serving's cost is computed from.
+"""Triton's metrics page → a ``Sample`` of the inference counters.
 
-In: the Prometheus text of tritonserver. Out: a ``Sample`` of the inference counters, the
-failures added up over their reasons.
+Failures are added up over their reasons.
 """
 
 from urllib.request import urlopen
@@ -16,16 +15,16 @@ from srp4ctr.monitoring.cost.triton_counters import (
     Sample,
 )
 
-# The one step that does all tells of its parts as of the steps that they are elsewhere.
+# The single-step model reports its parts under the counters of separate steps.
 PARTS = {
     "srp4ctr_part_runs": RUNS,
     "srp4ctr_part_us": "nv_inference_request_duration_us",
 }
-TIMEOUT_S = 2.0  # a page of 10 models takes 2 ms; a hanging server must not stop labels
+TIMEOUT_S = 2.0  # a page of 10 models takes 2 ms; a hanging server must not block labels
 
 
 def fetch(url: str) -> Sample:
-    """Return the counters at ``url``; raises ``OSError`` if nobody answers there."""
+    """Return the counters at ``url``; raises ``OSError`` if no server answers."""
     with urlopen(url, timeout=TIMEOUT_S) as answer:
         return parse(answer.read().decode())
 
@@ -35,7 +34,7 @@ def parse(text: str) -> Sample:
     sample: dict[CounterKey, float] = {}
     for family in text_string_to_metric_families(text):
         for each in family.samples:
-            name = each.name.removesuffix("_total")  # the parser puts it on every counter
+            name = each.name.removesuffix("_total")  # the parser adds it to counters
             name = PARTS.get(name, name)
             if name in COUNTERS and "model" in each.labels:
                 label = each.labels.get(STEP_COUNTERS.get(name, ""), "")

@@ -1,12 +1,12 @@
-"""Settled impressions at the top → which of two versions earns more clicks, at any time.
+"""Settled impressions at position 1 → anytime-valid comparison of two click rates.
 
-In: outcomes as they are counted or corrected. Out: the difference of two versions' click
-rates, only over the ten minutes in which both served: what moves the clicks of an evening
-moves both. At position 1 alone: over a whole slate the order does not matter.
+In: impressions as they are settled or corrected. Out: the difference of two versions' click
+rates over slices of ten minutes in which both served, so that changes of traffic during the
+day affect both. Only position 1 counts: over a whole slate the order does not matter.
 
-The interval is a confidence sequence: it holds at all times at once, so that one may look
-as often as one likes and stop when it leaves 0 (a fixed-size test looked at every hour
-finds a difference between equal models in most weeks).
+The interval is a confidence sequence: it is valid at all times together, so you may look at
+any time and stop when it excludes 0. A fixed-size test that is evaluated every hour finds a
+difference between equal models in most weeks.
 """
 
 from collections import defaultdict
@@ -15,18 +15,18 @@ from dataclasses import dataclass
 from math import inf, log, sqrt
 
 from srp4ctr.monitoring.quality.confidence_intervals import Interval
-from srp4ctr.monitoring.quality.quality_sums import Outcome
+from srp4ctr.monitoring.quality.quality_sums import SettledImpression
 
 SLICE_MS = 600_000
 HORIZON_SLICES = 14 * 144  # two weeks
-MIN_IMPRESSIONS = 100  # of each: below, a normal distribution describes no click rate
-ERROR = 0.05  # of the interval, over all looks together
+MIN_IMPRESSIONS = 100  # of each version: below, the normal approximation is wrong
+ERROR = 0.05  # of the interval, over all times together
 EXPECTED_DIFFERENCE = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """Click rate at position 1 of ``model_version`` less that of ``baseline``."""
+    """Click rate at position 1 of ``model_version`` minus that of ``baseline``."""
 
     model_version: str
     baseline: str
@@ -38,7 +38,7 @@ class Difference:
 
     @property
     def verdict(self) -> int:
-        """1: better, -1: worse, 0: nobody knows yet."""
+        """1: better, -1: worse, 0: undecided."""
         return (self.interval.low > 0) - (self.interval.high < 0)
 
 
@@ -48,31 +48,31 @@ class _Count:
     clicked: int = 0
 
 
-class Comparison:
+class AbTest:
     """Counts of each version in slices of ten minutes of event time."""
 
     def __init__(self, expected_difference: float = EXPECTED_DIFFERENCE) -> None:
-        """``expected_difference`` of click rates is where the interval is narrowest."""
+        """The interval is narrowest at ``expected_difference`` of click rates."""
         self._expected = expected_difference
         self._slices: dict[str, dict[int, _Count]] = defaultdict(dict)
         self._newest = 0
 
-    def move(self, outcome: Outcome, sign: int) -> None:
-        """Add ``outcome`` (``sign`` 1), or take it away again (-1)."""
-        if outcome.position != 0 or outcome.score is None:
+    def update(self, impression: SettledImpression, sign: int) -> None:
+        """Add ``impression`` (``sign`` 1), or subtract it again (-1)."""
+        if impression.position != 0 or impression.score is None:
             return
-        number = outcome.shown_at // SLICE_MS
+        number = impression.shown_at // SLICE_MS
         if number <= self._newest - HORIZON_SLICES:
             return
-        count = self._slices[outcome.model_version].setdefault(number, _Count())
+        count = self._slices[impression.model_version].setdefault(number, _Count())
         count.shown += sign
-        count.clicked += sign * outcome.is_click
+        count.clicked += sign * impression.is_click
         if number > self._newest:
             self._newest = number
-            self._forget()
+            self._evict()
 
     def differences(self, baseline: str) -> tuple[Difference, ...]:
-        """Return how each version that served beside ``baseline`` did against it."""
+        """Return the difference to ``baseline`` of each version that served with it."""
         return tuple(
             self._difference(version, baseline)
             for version in sorted(self._slices)
@@ -85,9 +85,9 @@ class Comparison:
         return [(a, b) for a, b in both if a.shown and b.shown]
 
     def _difference(self, version: str, baseline: str) -> Difference:
-        """Return the difference, each slice by n m / (n + m) (Cochran, Mantel, Haenszel).
+        """Return the difference, by slice weights n m / (n + m) (Cochran-Mantel-Haenszel).
 
-        A version that is given more of the users in a better hour is no better for it.
+        The weights correct for a version that has more traffic in a better hour.
         """
         shared = self._shared(version, baseline)
         shown, clicked = _total(a for a, _ in shared)
@@ -102,7 +102,7 @@ class Comparison:
             variance += share**2 * (spread / a.shown + other_spread / b.shown)
         half = inf
         if min(shown, other_shown) >= MIN_IMPRESSIONS and variance > 0:
-            half = always_valid(variance, self._expected)
+            half = anytime_half_width(variance, self._expected)
         return Difference(
             model_version=version,
             baseline=baseline,
@@ -113,7 +113,7 @@ class Comparison:
             ),
         )
 
-    def _forget(self) -> None:
+    def _evict(self) -> None:
         oldest = self._newest - HORIZON_SLICES
         for version in list(self._slices):
             slices = self._slices[version]
@@ -123,7 +123,7 @@ class Comparison:
                 del self._slices[version]
 
 
-def always_valid(variance: float, expected: float) -> float:
+def anytime_half_width(variance: float, expected: float) -> float:
     """Return half the width of the mixture test's interval (Johari et al. 2017).
 
     For an estimate of this ``variance``; ``expected`` is the standard deviation of the

@@ -1,8 +1,4 @@
-"""Counts → 95 % intervals: how sure a live figure is.
-
-In: how many, out of how many. Out: the bounds between which the true value lies in 95 of
-100 such samples. A click rate of a few hundred impressions means little without them.
-"""
+"""Counts → 95 % confidence intervals of click rate, AUC and calibration."""
 
 from dataclasses import dataclass
 from math import nan, sqrt
@@ -12,7 +8,7 @@ Z = 1.959964  # the normal distribution's 97.5 % point
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A 95 % interval; NaN where there is nothing to judge by."""
+    """A 95 % interval; NaN without data."""
 
     low: float
     high: float
@@ -22,7 +18,7 @@ UNKNOWN = Interval(low=nan, high=nan)
 
 
 def wilson(successes: int, trials: int) -> Interval:
-    """Return Wilson's score interval of ``successes / trials``: right for small counts too.
+    """Return Wilson's score interval of ``successes / trials``: also for small counts.
 
     (p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n)
     """
@@ -52,10 +48,9 @@ def hanley_mcneil(auc: float, positives: int, negatives: int) -> Interval:
 def calibration(predicted: float, clicks: int, variance: float) -> Interval:
     """Return the interval of ``predicted / clicks``.
 
-    ``variance`` is Σ p(1 − p): how far the number of clicks may stray from Σ p by luck
-    alone, if every prediction is right.
+    ``variance`` is Σ p(1 − p): that of the number of clicks, if the predictions are right.
     """
     spread = Z * sqrt(max(0.0, variance))
-    if clicks <= spread:  # so few clicks that none at all would be no surprise
+    if clicks <= spread:  # too few: no click at all would be in the margin of error
         return UNKNOWN
     return Interval(low=predicted / (clicks + spread), high=predicted / (clicks - spread))

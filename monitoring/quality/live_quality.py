@@ -3,23 +3,27 @@
 In: ``ImpressionLabel`` records of any partition, in any order, any number of times.
 Out: ``ModelQuality`` of each model version over the last ``window_ms`` of event time.
 
-An impression counts only when it is *settled*: its own label window has closed. A click
-publishes its label at once and a missing click only at the window's end, so that counting
-labels as they come would show the newest impressions as all clicked. A label without a
-click in time proves that in its partition every window that began no later has closed.
+An impression counts only when it is *settled*: its label window has closed. The label of a
+click is published at once and that of a missing click at the window's end, so counting
+labels on arrival would show the newest impressions as all clicked. A label without a click
+in time proves that, in its partition, all windows that began no later have closed.
 """
 
 import heapq
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
-from srp4ctr.monitoring.quality.ab_test import Comparison
-from srp4ctr.monitoring.quality.quality_sums import ModelQuality, Outcome, Tally
+from srp4ctr.monitoring.quality.ab_test import AbTest
+from srp4ctr.monitoring.quality.quality_sums import (
+    ModelQuality,
+    QualitySums,
+    SettledImpression,
+)
 from srp4ctr.streams.state.label_join import ImpressionLabel
 
 UNRANKED = "unranked"  # shown without a model
 OTHER = "other"
-# Producers name the version: a broken one must not make a million time series.
+# Producers set the version: a broken one must not create a million time series.
 MAX_VERSIONS = 16
 
 Key = tuple[str, str, str]  # user, request, item: a request's id is its user's own
@@ -27,7 +31,7 @@ Key = tuple[str, str, str]  # user, request, item: a request's id is its user's 
 
 @dataclass(slots=True, kw_only=True)
 class _Entry:
-    outcome: Outcome
+    impression: SettledImpression
     revision: int
     is_counted: bool
 
@@ -35,7 +39,7 @@ class _Entry:
 class LiveQuality:
     """Keeps the labels of the window, once each, and the sums of the settled ones.
 
-    ``comparison`` is told of each that is settled, and of corrections within the window.
+    ``ab_test`` is updated with settled impressions and with corrections in the window.
     """
 
     def __init__(
@@ -43,21 +47,21 @@ class LiveQuality:
         *,
         window_ms: int,
         label_window_ms: int,
-        comparison: Comparison | None = None,
+        ab_test: AbTest | None = None,
     ) -> None:
         self._window_ms = window_ms
         self._label_window_ms = label_window_ms
         self._entries: dict[Key, _Entry] = {}
-        self._tallies: dict[str, Tally] = {}
+        self._sums: dict[str, QualitySums] = {}
         self._versions: Counter[str] = Counter()  # entries of each, settled or not
         self._settled_ms: dict[int, int] = defaultdict(int)  # per partition
         self._newest_ms = 0  # the latest settled impression: the window ends with it
         self._unsettled: dict[int, list[tuple[int, Key]]] = defaultdict(list)  # heaps
         self._by_age: list[tuple[int, Key]] = []  # heap: what leaves the window next
-        self._comparison = comparison or Comparison()
+        self._ab_test = ab_test or AbTest()
 
     def add(self, label: ImpressionLabel, partition: int) -> None:
-        """Take in one label; a repeated or older revision changes nothing."""
+        """Add one label; a repeated or older revision changes nothing."""
         self._put(label, partition)
         if not (label.clicked and label.within_window):
             self._settled_ms[partition] = max(
@@ -67,10 +71,9 @@ class LiveQuality:
         self._expire()
 
     def advance(self, until_ms: int) -> None:
-        """Settle what waits although no later label came: every partition is idle.
+        """Settle impressions of idle partitions: all labels due by ``until_ms`` are added.
 
-        Only where a running worker has read everything and its labels have been added:
-        every label that was due by ``until_ms``, in event time, is here.
+        Call it only while a running worker has read everything.
         """
         for partition in list(self._unsettled):
             self._settled_ms[partition] = max(
@@ -82,9 +85,9 @@ class LiveQuality:
     def quality(self) -> tuple[ModelQuality, ...]:
         """Return the figures of each model version with impressions in the window."""
         return tuple(
-            tally.quality(version)
-            for version, tally in sorted(self._tallies.items())
-            if tally.impressions
+            sums.quality(version)
+            for version, sums in sorted(self._sums.items())
+            if sums.impressions
         )
 
     @property
@@ -93,21 +96,21 @@ class LiveQuality:
         return self._newest_ms
 
     def is_clicked(self, key: Key) -> bool | None:
-        """Return what an impression's label in the window says; None: there is none."""
+        """Return whether an impression's label is a click; None without a label."""
         entry = self._entries.get(key)
-        return None if entry is None else entry.outcome.is_click
+        return None if entry is None else entry.impression.is_click
 
     def _put(self, label: ImpressionLabel, partition: int) -> None:
         key = (label.user_id, label.request_id, label.item_id)
         entry = self._entries.get(key)
         if entry is None:
             if label.impression_at <= self._newest_ms - self._window_ms:
-                return  # it has left the window, or never was in it
+                return  # it is outside the window
             version = self._version(label)
-            outcome = _outcome(label, version)
+            impression = _settled_impression(label, version)
             self._versions[version] += 1
             self._entries[key] = _Entry(
-                outcome=outcome, revision=label.revision, is_counted=False
+                impression=impression, revision=label.revision, is_counted=False
             )
             heapq.heappush(self._unsettled[partition], (label.impression_at, key))
             heapq.heappush(self._by_age, (label.impression_at, key))
@@ -116,43 +119,43 @@ class LiveQuality:
 
     def _correct(self, entry: _Entry, label: ImpressionLabel) -> None:
         if entry.is_counted:
-            self._count(entry.outcome, -1)
-        entry.outcome = _outcome(label, entry.outcome.model_version)
+            self._count(entry.impression, -1)
+        entry.impression = _settled_impression(label, entry.impression.model_version)
         entry.revision = label.revision
         if entry.is_counted:
-            self._count(entry.outcome, 1)
+            self._count(entry.impression, 1)
 
     def _settle(self, partition: int) -> None:
-        """Count what was shown in ``partition`` while its windows have closed."""
+        """Count impressions of ``partition`` whose windows have closed."""
         waiting = self._unsettled[partition]
         while waiting and waiting[0][0] <= self._settled_ms[partition]:
             shown_ms, key = heapq.heappop(waiting)
             self._newest_ms = max(self._newest_ms, shown_ms)
             entry = self._entries.get(key)
-            if entry and not entry.is_counted:  # else it left the window while it waited
+            if entry and not entry.is_counted:  # otherwise it left the window
                 entry.is_counted = True
-                self._count(entry.outcome, 1)
+                self._count(entry.impression, 1)
 
     def _expire(self) -> None:
-        """Take away what has left the window."""
+        """Subtract impressions that have left the window."""
         oldest_ms = self._newest_ms - self._window_ms
         while self._by_age and self._by_age[0][0] <= oldest_ms:
             _, key = heapq.heappop(self._by_age)
             if (entry := self._entries.pop(key, None)) is None:
                 continue
-            self._versions -= Counter([entry.outcome.model_version])
+            self._versions -= Counter([entry.impression.model_version])
             if entry.is_counted:
-                self._move(entry.outcome, -1)
+                self._update(entry.impression, -1)
 
-    def _count(self, outcome: Outcome, sign: int) -> None:
-        self._move(outcome, sign)
-        self._comparison.move(outcome, sign)
+    def _count(self, impression: SettledImpression, sign: int) -> None:
+        self._update(impression, sign)
+        self._ab_test.update(impression, sign)
 
-    def _move(self, outcome: Outcome, sign: int) -> None:
-        tally = self._tallies.setdefault(outcome.model_version, Tally())
-        tally.move(outcome, sign)
-        if tally.impressions == 0:  # a fresh start drops the floats' rounding too
-            del self._tallies[outcome.model_version]
+    def _update(self, impression: SettledImpression, sign: int) -> None:
+        sums = self._sums.setdefault(impression.model_version, QualitySums())
+        sums.update(impression, sign)
+        if sums.impressions == 0:  # new sums have no rounding errors
+            del self._sums[impression.model_version]
 
     def _version(self, label: ImpressionLabel) -> str:
         version = label.model_version or UNRANKED
@@ -160,8 +163,8 @@ class LiveQuality:
         return OTHER if is_full and version not in self._versions else version
 
 
-def _outcome(label: ImpressionLabel, model_version: str) -> Outcome:
-    return Outcome(
+def _settled_impression(label: ImpressionLabel, model_version: str) -> SettledImpression:
+    return SettledImpression(
         model_version=model_version,
         position=label.position,
         shown_at=label.impression_at,

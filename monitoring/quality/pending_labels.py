@@ -1,9 +1,9 @@
-"""Impressions whose label is not known yet → provisional figures, and what is missing.
+"""Impressions without a final label → provisional counts, and overdue labels.
 
-In: impressions as they are shown, and labels. Out: per model version how many are open,
-how many of those are clicked already, and how many should have a label and have none. A
-click tells at once and a missing click only when the label window closes: a rate over open
-impressions says too little, and is never mixed with that over settled ones.
+In: impressions and labels. Out: per model version the number of open impressions, of those
+clicked so far, and of impressions whose label is overdue. A click is known at once and a
+missing click only when the label window closes: a rate over open impressions is too low,
+and is never mixed with that of settled ones.
 """
 
 import heapq
@@ -18,19 +18,19 @@ GRACE_MS = 60_000  # labels follow within seconds; a rebalance of workers takes 
 
 
 @dataclass(slots=True)
-class Provisional:
+class ProvisionalCounts:
     """Counts of one model version."""
 
     open: int = 0
-    """Shown, and their label window has not closed."""
+    """Impressions whose label window has not closed."""
     clicked: int = 0
     """Of those."""
     overdue: int = 0
-    """Their window has closed, and no label has come."""
+    """Impressions whose window has closed without a label."""
 
 
 @dataclass(slots=True)
-class _Open:
+class _OpenImpression:
     version: str
     shown_at: int
     is_clicked: bool
@@ -38,36 +38,36 @@ class _Open:
 
 
 class OpenImpressions:
-    """Keeps impressions until their label comes, or the window has passed them by."""
+    """Keeps impressions until their label arrives, or they leave the window."""
 
     def __init__(self, *, window_ms: int, label_window_ms: int) -> None:
         self._window_ms = window_ms
         self._closes_after_ms = label_window_ms
-        self._open: dict[Key, _Open] = {}
-        self._counts: dict[str, Provisional] = {}
-        self._closing: list[tuple[int, Key]] = []  # heaps, by when they were shown
+        self._open: dict[Key, _OpenImpression] = {}
+        self._counts: dict[str, ProvisionalCounts] = {}
+        self._closing: list[tuple[int, Key]] = []  # heaps by time shown
         self._waiting: list[tuple[int, Key]] = []
         self._leaving: list[tuple[int, Key]] = []
         self._clock_ms = 0
 
     def add(self, shown: Impression, known_ms: int, is_clicked: bool | None) -> None:
-        """Take in an impression that became known at ``known_ms``.
+        """Add an impression that became known at ``known_ms``.
 
-        ``is_clicked`` is what its label says if that is here already.
+        ``is_clicked`` is its label's, if that has arrived already.
         """
         key = (shown.user_id, shown.request_id, shown.item_id)
         if key in self._open or is_clicked is False:
             return
         version = self._version(shown)
-        self._open[key] = _Open(version, shown.occurred_at, bool(is_clicked))
-        count = self._counts.setdefault(version, Provisional())
+        self._open[key] = _OpenImpression(version, shown.occurred_at, bool(is_clicked))
+        count = self._counts.setdefault(version, ProvisionalCounts())
         count.open += 1
         count.clicked += bool(is_clicked)
         heapq.heappush(self._closing, (shown.occurred_at, key))
-        self.advance(min(shown.occurred_at, known_ms))  # one wrong clock moves nothing
+        self.advance(min(shown.occurred_at, known_ms))  # a wrong clock closes no window
 
     def label(self, label: ImpressionLabel) -> None:
-        """Take in a label: without a click in time the impression is settled."""
+        """Add a label: without a click in time, it settles the impression."""
         key = (label.user_id, label.request_id, label.item_id)
         entry = self._open.get(key)
         if entry is None:
@@ -86,7 +86,7 @@ class OpenImpressions:
         for key, entry in self._due(self._closing, closed_ms):
             if entry.is_clicked:
                 self._remove(key, entry)
-            else:  # its label is on its way
+            else:  # wait for its label
                 heapq.heappush(self._waiting, (entry.shown_at, key))
         for key, entry in self._due(self._waiting, closed_ms - GRACE_MS):
             entry.is_overdue = True
@@ -96,11 +96,11 @@ class OpenImpressions:
         for key, entry in self._due(self._leaving, closed_ms - GRACE_MS - self._window_ms):
             self._remove(key, entry)
 
-    def counts(self) -> dict[str, Provisional]:
+    def counts(self) -> dict[str, ProvisionalCounts]:
         """Return the counts of each model version that has any."""
         return dict(sorted(self._counts.items()))
 
-    def _remove(self, key: Key, entry: _Open) -> None:
+    def _remove(self, key: Key, entry: _OpenImpression) -> None:
         count = self._counts[entry.version]
         count.clicked -= entry.is_clicked
         count.overdue -= entry.is_overdue
@@ -111,7 +111,7 @@ class OpenImpressions:
 
     def _due(
         self, heap: list[tuple[int, Key]], until_ms: int
-    ) -> Iterator[tuple[Key, _Open]]:
+    ) -> Iterator[tuple[Key, _OpenImpression]]:
         while heap and heap[0][0] <= until_ms:
             key = heapq.heappop(heap)[1]
             if (entry := self._open.get(key)) is not None:

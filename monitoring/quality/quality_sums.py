@@ -1,8 +1,8 @@
-"""Labelled impressions → sums from which every live figure follows.
+"""Labelled impressions → sums from which every live figure is computed.
 
-In: impressions, one at a time, added or taken away again. Out: ``ModelQuality``. Sums
-are additive, so a window can slide and a correction can replace a label without reading
-the window again. AUC and the calibration curve come from histograms of the score's logit.
+In: impressions, added or subtracted one at a time. Out: ``ModelQuality``. Because sums are
+additive, a window can slide and a correction can replace a label without another pass over
+the window. AUC and the calibration curve come from histograms of the score's logit.
 """
 
 from dataclasses import dataclass, field
@@ -27,8 +27,8 @@ CALIBRATION_BINS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """One settled impression as the figures need it."""
+class SettledImpression:
+    """An impression whose label window has closed."""
 
     model_version: str
     position: int  # 0 is the top
@@ -40,7 +40,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationBin:
-    """A tenth of the scored impressions: what was promised them, and what came."""
+    """A tenth of the scored impressions: mean score and click rate."""
 
     score: float
     click_rate: float
@@ -61,19 +61,19 @@ class ModelQuality:
     top_click_rate: float
     top_click_rate_interval: Interval
     calibration_ratio: float
-    """Σ scores / clicks: above 1 the model promises too much."""
+    """Σ scores / clicks: above 1 the model over-predicts."""
     calibration_interval: Interval
     log_loss_nats: float
     normalized_entropy: float
-    """Log loss / the click rate's entropy (He et al. 2014): 1 knows the mean alone."""
+    """Log loss / the click rate's entropy (He et al. 2014): 1 is the mean."""
     auc: float
     auc_interval: Interval
     mean_reciprocal_rank: float
     """Mean over clicks of 1 / (position + 1): 1 if all were at the top."""
     calibration_bins: tuple[CalibrationBin, ...]
-    """By score, the lowest first; equal scores are never parted."""
+    """By score, the lowest first; equal scores share a bin."""
     expected_calibration_error: float
-    """Mean distance of promise and click rate over the bins, by their impressions."""
+    """Mean |score - click rate| over the bins, weighted by impressions."""
 
 
 def _no_scores() -> NDArray[np.int64]:
@@ -85,7 +85,7 @@ def _no_sums() -> NDArray[np.float64]:
 
 
 @dataclass(slots=True, kw_only=True)
-class Tally:
+class QualitySums:
     """Sums over the settled impressions of one model version."""
 
     impressions: int = 0
@@ -95,25 +95,25 @@ class Tally:
     top_clicks: int = 0
     predicted: float = 0.0  # Σ p over scored impressions
     variance: float = 0.0  # Σ p(1 - p)
-    loss_nats: float = 0.0  # Σ -ln of the probability given to what happened
+    loss_nats: float = 0.0  # Σ -ln of the predicted probability of the outcome
     reciprocal_ranks: float = 0.0  # Σ over clicks
     clicked_scores: NDArray[np.int64] = field(default_factory=_no_scores)  # (NUM_BINS,)
     passed_scores: NDArray[np.int64] = field(default_factory=_no_scores)  # (NUM_BINS,)
     score_sums: NDArray[np.float64] = field(default_factory=_no_sums)  # (NUM_BINS,)
 
-    def move(self, outcome: Outcome, sign: int) -> None:
-        """Add ``outcome`` (``sign`` 1), or take it away again (-1)."""
+    def update(self, impression: SettledImpression, sign: int) -> None:
+        """Add ``impression`` (``sign`` 1), or subtract it again (-1)."""
         self.impressions += sign
-        self.clicks += sign * outcome.is_click
-        self.late_clicks += sign * outcome.is_late_click
-        is_top = outcome.position == 0
+        self.clicks += sign * impression.is_click
+        self.late_clicks += sign * impression.is_late_click
+        is_top = impression.position == 0
         self.top_impressions += sign * is_top
-        self.top_clicks += sign * (is_top and outcome.is_click)
-        self.reciprocal_ranks += sign * outcome.is_click / (outcome.position + 1)
-        if outcome.score is not None:
-            self._move_score(outcome.score, outcome.is_click, sign)
+        self.top_clicks += sign * (is_top and impression.is_click)
+        self.reciprocal_ranks += sign * impression.is_click / (impression.position + 1)
+        if impression.score is not None:
+            self._update_scores(impression.score, impression.is_click, sign)
 
-    def _move_score(self, score: float, is_click: bool, sign: int) -> None:
+    def _update_scores(self, score: float, is_click: bool, sign: int) -> None:
         p = min(max(score, EPSILON), 1.0 - EPSILON)
         self.predicted += sign * score
         self.variance += sign * p * (1.0 - p)
@@ -124,7 +124,7 @@ class Tally:
         self.score_sums[place] += sign * score
 
     def quality(self, model_version: str) -> ModelQuality:
-        """Return the figures of the impressions that are in the sums now."""
+        """Return the figures of the impressions in the sums."""
         positives = int(self.clicked_scores.sum())
         negatives = int(self.passed_scores.sum())
         auc = _auc(self.clicked_scores, self.passed_scores)
@@ -155,7 +155,7 @@ class Tally:
         )
 
     def _calibration_bins(self) -> tuple[CalibrationBin, ...]:
-        """Return the scored impressions in tenths, less those that ties leave empty."""
+        """Return the scored impressions in tenths by score; ties may leave some empty."""
         counts = self.clicked_scores + self.passed_scores
         before = np.cumsum(counts) - counts
         whole = max(int(counts.sum()), 1)
@@ -182,7 +182,7 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def _entropy(positives: int, negatives: int) -> float:
-    """Return the log loss of who promises each impression the mean click rate, in nats."""
+    """Return the log loss of predicting the mean click rate, in nats."""
     if not positives or not negatives:
         return 0.0
     rate = positives / (positives + negatives)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from math import inf
 
-from srp4ctr.monitoring.quality.ab_test import always_valid
+from srp4ctr.monitoring.quality.ab_test import anytime_half_width
 from srp4ctr.monitoring.quality.confidence_intervals import Interval
 from srp4ctr.monitoring.report.report_contents import (
     ChartLine,
@@ -118,9 +118,9 @@ def sample_size_factor(comparison: VersionComparison, expected: float) -> float:
     if not comparison.has_interval:
         return inf
     half = (interval.high - interval.low) / 2
-    variance = _largest(lambda v: always_valid(v, expected) <= half, 1e-18, 1.0)
+    variance = _largest(lambda v: anytime_half_width(v, expected) <= half, 1e-18, 1.0)
     distance = abs(comparison.difference.value)
-    enough = _largest(lambda v: always_valid(v, expected) <= distance, 1e-18, 1.0)
+    enough = _largest(lambda v: anytime_half_width(v, expected) <= distance, 1e-18, 1.0)
     times = variance / enough
     return max(1.0, times) if times <= MAX_FACTOR else inf
 

@@ -1,7 +1,7 @@
 """Settings → the monitor: run it with its freshness probe, and write its report.
 
-RankClient and Kafka's producer are imported when there is something to probe; the report's
-charts need matplotlib, which the image of ``monitor run`` does not have.
+RankClient and Kafka's producer are imported only for the probe, the charts only for the
+report: the image of ``monitor run`` has no matplotlib.
 """
 
 import signal
@@ -16,8 +16,8 @@ from prometheus_client import CollectorRegistry
 from srp4ctr.errors import retry_during_outage
 from srp4ctr.features.consistency.report import REPORT_FILE
 from srp4ctr.monitoring.collector.exporter import MonitorSources
-from srp4ctr.monitoring.collector.probe import Answer, Probe
-from srp4ctr.monitoring.collector.service import Probing, run_monitor
+from srp4ctr.monitoring.collector.probe import Probe, RankedScores
+from srp4ctr.monitoring.collector.service import ProbeFactory, run_monitor
 from srp4ctr.monitoring.report.build import build_contents
 from srp4ctr.monitoring.report.headline import Headline, headline
 from srp4ctr.monitoring.report.period import parse_period
@@ -31,18 +31,18 @@ _ACTION = "view"  # a behaviour: a click would move an item's counters
 
 
 def run(settings: Settings, say: Callable[[str], None]) -> None:
-    """Serve the monitor's metrics until SIGTERM or Ctrl-C; ``say`` gets its address.
+    """Serve the monitor's metrics until SIGTERM or Ctrl-C; ``say`` prints its address.
 
-    Waits for a broker that does not answer yet. Raises ``ValueError`` if the port is taken.
+    Waits until the broker answers. Raises ``ValueError`` if the port is taken.
     """
-    with ended_by_sigterm():  # a reader must not be what creates a topic
+    with ended_by_sigterm():  # otherwise a reader would create the topics
         retry_during_outage(lambda: ensure_topics(settings.kafka), say)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     monitoring = settings.monitoring
     say(f"metrics: http://{monitoring.host}:{monitoring.port}/metrics  (Ctrl-C stops)")
-    run_monitor(sources_of(settings), monitoring, stop, probing(settings))
+    run_monitor(sources_of(settings), monitoring, stop, probe_factory(settings))
 
 
 def write_report(
@@ -50,7 +50,7 @@ def write_report(
 ) -> Headline:
     """Write the comparison of model versions to HTML file ``output``; return its headline.
 
-    Raises ``ValueError`` where the times are no period, or Prometheus is away or empty.
+    Raises ``ValueError`` if the period is invalid, or Prometheus is down or empty.
     """
     from srp4ctr.monitoring.report.page import render_page
 
@@ -63,7 +63,7 @@ def write_report(
 
 
 def sources_of(settings: Settings) -> MonitorSources:
-    """Return what the monitor of ``settings`` reads."""
+    """Return the monitor's sources by ``settings``."""
     return MonitorSources(
         kafka=settings.kafka,
         triton_metrics_url=settings.triton.metrics_url,
@@ -75,10 +75,10 @@ def sources_of(settings: Settings) -> MonitorSources:
     )
 
 
-def probing(settings: Settings) -> Probing:
-    """Return what makes a probe of the stack that ``settings`` name.
+def probe_factory(settings: Settings) -> ProbeFactory:
+    """Return the factory of probes of the stack in ``settings``.
 
-    Making it raises ``ValueError`` where tritonclient is missing.
+    The factory raises ``ValueError`` if tritonclient is missing.
     """
 
     def make(items: Callable[[], Sequence[str]], registry: CollectorRegistry) -> Probe:
@@ -88,24 +88,24 @@ def probing(settings: Settings) -> Probing:
             from srp4ctr.client.rank_client import RankClient
         except ImportError as error:
             raise ValueError(
-                f"monitoring.probe_interval_s asks Triton, and {error.name} is missing: "
+                f"monitoring.probe_interval_s needs {error.name}, which is missing: "
                 "pip install 'srp4ctr[serving]', or set it to 0"
             ) from error
 
         client = RankClient(settings.triton.grpc, tls=settings.triton.tls)
 
-        @cache  # made by the first act: a broker that is away is a failed probe, no more
+        @cache  # made by the first probe: without a broker only that probe fails
         def publisher() -> EventPublisher:
             return EventPublisher(settings.kafka)
 
-        def act(user: str, item: str) -> None:
+        def publish(user: str, item: str) -> None:
             publisher().publish(_view(user, item))
             publisher().flush(5.0)
 
-        def ask(user: str, asked: Sequence[str]) -> Answer:
-            return client.rank(user, asked)
+        def rank(user: str, items: Sequence[str]) -> RankedScores:
+            return client.rank(user, items)
 
-        return Probe(act, ask, items, registry)
+        return Probe(publish, rank, items, registry)
 
     return make
 

@@ -1,4 +1,4 @@
-"""Which metrics there are, and which ones a text names: for rules, runbook, dashboards."""
+"""Existing metrics, and the metrics that rules, the runbook and dashboards name."""
 
 import ast
 import re
@@ -28,7 +28,7 @@ def rules(kind: str) -> dict[str, dict[str, Any]]:
 
 
 def declared_names() -> set[str]:
-    """Return every metric of today that the product declares, without suffixes."""
+    """Return every metric that the product declares, without old names and suffixes."""
     constants = {
         node.value
         for file in product_files()
@@ -42,7 +42,7 @@ def declared_names() -> set[str]:
 
 
 def known_names() -> set[str]:
-    """Return what may be asked for: declared or recorded."""
+    """Return declared and recorded names, without deprecated ones."""
     recorded = rules("record")
     aliases = {name for name, rule in recorded.items() if rule["expr"] in recorded}
     return declared_names() | (recorded.keys() - aliases)

@@ -1,7 +1,6 @@
-"""One series or two of every metric that a dashboard asks for, as the exporters show them.
+"""Series of every metric that a dashboard queries, for promtool.
 
-In: names by their labels. Out: the series of a promtool test. v1 serves; v2 is compared
-with it.
+v1 serves; v2 is compared with it.
 """
 
 VERSIONS = 'model_version="v1"|model_version="v2"'

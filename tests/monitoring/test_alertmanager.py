@@ -1,4 +1,4 @@
-"""Who hears of an alert, and which one keeps which back, as Alertmanager decides it."""
+"""Routes and inhibitions of alerts, evaluated as Alertmanager does."""
 
 import re
 import shutil
@@ -41,7 +41,7 @@ def matches(matchers: Sequence[str], labels: Labels) -> bool:
     return True
 
 
-def keeps_back(source: Labels, target: Labels) -> bool:
+def inhibits(source: Labels, target: Labels) -> bool:
     """Return whether ``source``, which fires, inhibits ``target``."""
     return any(
         matches(rule["source_matchers"], source)
@@ -52,60 +52,60 @@ def keeps_back(source: Labels, target: Labels) -> bool:
 
 
 def receiver_of(labels: Labels) -> str:
-    """Return who hears of an alert: the first route that matches it, or the root's."""
+    """Return the receiver of the first route that matches, or the root's."""
     route = CONFIG["route"]
     matching = (r for r in route["routes"] if matches(r["matchers"], labels))
     return str(next(matching, route)["receiver"])
 
 
-def test_each_urgency_has_its_receiver() -> None:
+def test_each_severity_has_its_receiver() -> None:
     assert {r["name"] for r in CONFIG["receivers"]} == {"page", "ticket"}
     for name, rule in ALERTS.items():
         assert receiver_of(firing(name)) == rule["labels"]["severity"]
 
 
-def test_versions_in_trouble_are_told_of_one_by_one() -> None:
+def test_alerts_are_grouped_by_version() -> None:
     assert CONFIG["route"]["group_by"] == ["alertname", "model_version"]
     assert not any("group_by" in route for route in CONFIG["route"]["routes"])
 
 
-def test_a_budgets_page_keeps_back_its_ticket_of_the_same_version_alone() -> None:
+def test_a_budgets_page_inhibits_only_the_ticket_of_the_same_version() -> None:
     page = firing("Srp4ctrLatencyErrorBudgetBurnFast", model_version="v8")
-    assert keeps_back(page, firing("Srp4ctrLatencyErrorBudgetBurnSlow", model_version="v8"))
-    assert not keeps_back(
+    assert inhibits(page, firing("Srp4ctrLatencyErrorBudgetBurnSlow", model_version="v8"))
+    assert not inhibits(
         page, firing("Srp4ctrLatencyErrorBudgetBurnSlow", model_version="v7")
     )
-    assert not keeps_back(
+    assert not inhibits(
         page, firing("Srp4ctrFreshnessErrorBudgetBurnSlow", model_version="v8")
     )
-    assert not keeps_back(page, firing("Srp4ctrCalibrationDrift", model_version="v8"))
-    assert not keeps_back(page, page)
+    assert not inhibits(page, firing("Srp4ctrCalibrationDrift", model_version="v8"))
+    assert not inhibits(page, page)
     availability = firing("Srp4ctrAvailabilityErrorBudgetBurnFast")
-    assert keeps_back(availability, firing("Srp4ctrAvailabilityErrorBudgetBurnSlow"))
-    assert not keeps_back(firing("Srp4ctrAvailabilityErrorBudgetBurnSlow"), availability)
+    assert inhibits(availability, firing("Srp4ctrAvailabilityErrorBudgetBurnSlow"))
+    assert not inhibits(firing("Srp4ctrAvailabilityErrorBudgetBurnSlow"), availability)
 
 
-def test_what_rests_on_a_silent_source_is_kept_back() -> None:
+def test_alerts_of_a_source_that_is_down_are_inhibited() -> None:
     blind = firing("Srp4ctrMonitorSourceDown", source="labels")
-    assert keeps_back(blind, firing("Srp4ctrCalibrationDrift", model_version="v7"))
-    assert keeps_back(blind, firing("Srp4ctrQualityRegression", model_version="v8"))
-    assert not keeps_back(blind, firing("Srp4ctrAvailabilityErrorBudgetBurnFast"))
-    assert not keeps_back(blind, firing("Srp4ctrRefreshOverdue"))
-    assert not keeps_back(blind, blind)
+    assert inhibits(blind, firing("Srp4ctrCalibrationDrift", model_version="v7"))
+    assert inhibits(blind, firing("Srp4ctrQualityRegression", model_version="v8"))
+    assert not inhibits(blind, firing("Srp4ctrAvailabilityErrorBudgetBurnFast"))
+    assert not inhibits(blind, firing("Srp4ctrRefreshOverdue"))
+    assert not inhibits(blind, blind)
 
 
-def test_without_the_monitor_all_that_it_hears_is_kept_back() -> None:
+def test_without_the_monitor_alerts_of_its_sources_are_inhibited() -> None:
     blind = firing("Srp4ctrMonitorSourceDown", source="monitor")
     for name, rule in ALERTS.items():
         if name != "Srp4ctrMonitorSourceDown":
-            assert keeps_back(blind, firing(name)) == ("source" in rule["labels"]), name
-    assert not keeps_back(blind, firing("Srp4ctrMonitorSourceDown", source="triton"))
+            assert inhibits(blind, firing(name)) == ("source" in rule["labels"]), name
+    assert not inhibits(blind, firing("Srp4ctrMonitorSourceDown", source="triton"))
 
 
-def test_a_store_that_is_away_explains_scores_that_moved() -> None:
+def test_missing_features_inhibit_score_drift() -> None:
     away = firing("Srp4ctrFeaturesMissingAtServing", model_version="v7")
-    assert keeps_back(away, firing("Srp4ctrScoreDrift", model_version="v7"))
-    assert not keeps_back(away, firing("Srp4ctrScoreDrift", model_version="v8"))
+    assert inhibits(away, firing("Srp4ctrScoreDrift", model_version="v7"))
+    assert not inhibits(away, firing("Srp4ctrScoreDrift", model_version="v8"))
 
 
 def test_every_alert_that_it_names_exists() -> None:
@@ -114,7 +114,7 @@ def test_every_alert_that_it_names_exists() -> None:
     assert named - ALERTS.keys() == set()
 
 
-def test_no_rule_keeps_back_nothing() -> None:
+def test_every_inhibition_matches_some_alert() -> None:
     names = {*("severity", "slo", "source", "alertname", "model_version"), "baseline"}
     for rule in CONFIG["inhibit_rules"]:
         for matcher in (*rule["source_matchers"], *rule["target_matchers"]):
@@ -131,7 +131,7 @@ def test_no_rule_keeps_back_nothing() -> None:
 
 
 @pytest.mark.skipif(shutil.which("amtool") is None, reason="amtool is not installed")
-def test_amtool_agrees() -> None:
+def test_amtool_accepts_the_file() -> None:
     done = subprocess.run(
         [str(shutil.which("amtool")), "check-config", str(FILE)],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Recording rules and alerts: they name what exists, and fire when they should alone."""
+"""Recording rules and alerts: they use existing metrics, and fire only when they should."""
 
 import re
 import shutil
@@ -24,7 +24,7 @@ RECORDED, ALERTS = rules("record"), rules("alert")
 CASE_FILES = sorted(Path(__file__).parent.glob("rules_*_test.yml"))
 MAX_CASE_LINES = 300
 WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
-# Of the Site Reliability Workbook, chapter 5: how fast, seen over which two windows.
+# Burn rates and their two windows: Site Reliability Workbook, chapter 5.
 PAGES = (("14.4 * ", "1h", "5m"), ("6 * ", "6h", "30m"))
 TICKETS = (("3 * ", "1d", "2h"), ("", "3d", "6h"))
 OBJECTIVES = {
@@ -42,7 +42,7 @@ needs_promtool = pytest.mark.skipif(
 
 
 def cases() -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Return every case of an alert, with the test that it stands in."""
+    """Return every case of an alert, with its test."""
     return [
         (test, case)
         for path in CASE_FILES
@@ -73,7 +73,7 @@ def test_every_bucket_that_a_rule_reads_exists() -> None:
     assert read - there == set()
 
 
-def test_a_recorded_name_says_level_metric_and_operation() -> None:
+def test_a_recorded_name_has_level_metric_and_operation() -> None:
     level = "srp4ctr|step|model_version|model_version_baseline"
     for name, rule in RECORDED.items():
         assert re.fullmatch(rf"(?:{level}):\w+(?::\w+)?", name), name
@@ -82,7 +82,7 @@ def test_a_recorded_name_says_level_metric_and_operation() -> None:
             assert kept <= {name.partition(":")[0].removesuffix("_baseline")}, name
 
 
-def test_every_window_of_an_objective_is_measured_alike() -> None:
+def test_every_window_of_an_objective_has_the_same_expression() -> None:
     for metric, *_ in OBJECTIVES.values():
         for operation in ("rate", "ratio_rate"):
             names = {window: f"{metric}:{operation}{window}" for window in WINDOWS}
@@ -113,7 +113,7 @@ def test_a_budget_burns_by_the_workbooks_rates_and_windows(
     ]
 
 
-def test_every_alert_says_how_urgent_it_is_what_is_wrong_and_where_to_read_on() -> None:
+def test_every_alert_has_a_severity_a_summary_and_a_runbook_link() -> None:
     for name, rule in ALERTS.items():
         assert rule["labels"]["severity"] in ("page", "ticket"), name
         assert rule["labels"].keys() <= {"severity", "slo", "source"}, name
@@ -130,8 +130,8 @@ def test_every_alert_is_tested_to_fire_and_to_stay_silent() -> None:
     assert silent == ALERTS.keys()
 
 
-def test_an_alert_of_a_version_is_tested_beside_one_that_is_well() -> None:
-    by_version, told_apart = set(), set()
+def test_an_alert_of_a_version_is_tested_with_a_healthy_version() -> None:
+    by_version, separated = set(), set()
     for test, case in cases():
         blamed = {a["exp_labels"].get("model_version") for a in case.get("exp_alerts", ())}
         if not blamed - {None}:
@@ -139,9 +139,9 @@ def test_an_alert_of_a_version_is_tested_beside_one_that_is_well() -> None:
         by_version.add(case["alertname"])
         series = " ".join(each["series"] for each in test["input_series"])
         if set(re.findall(r'model_version="(v\d+)"', series)) - blamed:
-            told_apart.add(case["alertname"])
+            separated.add(case["alertname"])
     assert len(by_version) > 10
-    assert by_version == told_apart
+    assert by_version == separated
 
 
 def test_a_file_of_cases_is_short_enough_to_read() -> None:

@@ -1,4 +1,4 @@
-"""The runbook: an entry for every alert, and nothing in it that is not there."""
+"""The runbook: an entry for every alert; its metrics, commands and links exist."""
 
 import re
 
@@ -20,7 +20,7 @@ def test_every_alert_has_its_entry_and_every_entry_its_alert() -> None:
     assert entries().keys() == rules("alert").keys()
 
 
-def test_an_entry_says_how_urgent_it_is_and_what_to_do() -> None:
+def test_an_entry_has_the_severity_and_steps() -> None:
     for name, rule in rules("alert").items():
         assert entries()[name].lstrip().startswith(f"**{rule['labels']['severity']}.**")
         assert re.search(r"^1\. .+$", entries()[name], re.MULTILINE), name

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry
 
 from srp4ctr import settings
 from srp4ctr.embedded.ports import reserved_ports
-from srp4ctr.ops.monitor_jobs import probing
+from srp4ctr.ops.monitor_jobs import probe_factory
 
 
 def test_a_stack_that_is_away_is_a_failed_probe() -> None:
@@ -20,7 +20,7 @@ def test_a_stack_that_is_away_is_a_failed_probe() -> None:
         }
     )
     registry = CollectorRegistry()
-    probe = probing(given)(lambda: ["a", "b"], registry)
+    probe = probe_factory(given)(lambda: ["a", "b"], registry)
     assert probe.once() is None
     failed = registry.get_sample_value("srp4ctr_probe_failures_total", {"reason": "rank"})
     assert failed == 1.0

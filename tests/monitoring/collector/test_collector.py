@@ -8,7 +8,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from srp4ctr.features.bundles.drift_reference import COLD_USER, SCORE, UNSEEN_ITEM
 from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.monitoring.collector.bundle_cache import BundleFacts
-from srp4ctr.monitoring.collector.collector import Prices, View, families, figures
+from srp4ctr.monitoring.collector.collector import MachinePrices, View, families, figures
 from srp4ctr.monitoring.collector.metric_definitions import METRICS
 from srp4ctr.monitoring.cost.triton_counters import (
     ANSWERS,
@@ -31,9 +31,9 @@ from srp4ctr.monitoring.cost.triton_counters import (
 )
 from srp4ctr.monitoring.quality.ab_test import Difference
 from srp4ctr.monitoring.quality.confidence_intervals import Interval
-from srp4ctr.monitoring.quality.drift import Movement
+from srp4ctr.monitoring.quality.drift import FeatureDrift
 from srp4ctr.monitoring.quality.live_quality import LiveQuality
-from srp4ctr.monitoring.quality.pending_labels import Provisional
+from srp4ctr.monitoring.quality.pending_labels import ProvisionalCounts
 from srp4ctr.monitoring.quality.quality_sums import ModelQuality
 from srp4ctr.training.refresh.reports import RefreshStatus, ServedReport
 from tests.monitoring.conftest import a_label
@@ -104,22 +104,22 @@ def some_totals() -> ServingTotals:
 
 
 def a_view() -> View:
-    moved: dict[str, Any] = {"model_version": "v7", "index": 0.3, "then": 0.1, "now": 0.4}
+    drift: dict[str, Any] = {"psi": 0.3, "training_share": 0.1, "live_share": 0.4}
     pair: dict[str, Any] = {"model_version": "v8", "baseline": "v7", "impressions": 900}
     return View(
         window_s=3600.0,
         label_window_s=1800.0,
         window_end_ms=62_000,
         qualities=some_quality(),
-        provisional={"v7": Provisional(open=4, clicked=1, overdue=2)},
+        provisional={"v7": ProvisionalCounts(open=4, clicked=1, overdue=2)},
         differences=(
             Difference(**pair, click_rate=0.02, interval=Interval(low=0.01, high=0.03)),
         ),
         totals=some_totals(),
-        flops={"v7": Flops(folded=5.0, unfolded=50.0)},
-        prices=Prices(currency="EUR", core=0.04, gpu=0.9),
-        movements=tuple(
-            Movement(**moved, feature=feature)
+        flops={"v7": Flops(encode_once=5.0, reencode=50.0)},
+        prices=MachinePrices(currency="EUR", core=0.04, gpu=0.9),
+        feature_drifts=tuple(
+            FeatureDrift(model_version="v7", feature=feature, **drift)
             for feature in (SCORE, COLD_USER, UNSEEN_ITEM, "item_click_rate_168h")
         ),
         serving_version="v7",
@@ -128,7 +128,7 @@ def a_view() -> View:
         consumer_lag={"srp4ctr-sequences": 12},
         feature_check=CHECK,
         served_check=ServedReport(checked_at_ms=60_000, requests=9, mean_shift={"v7": 0.5}),
-        deaths={"v7": 0, "v8": 3},
+        crashes={"v7": 0, "v8": 3},
         refresh=REFRESH,
         now_ms=65_000,
     )
@@ -199,7 +199,7 @@ LINES = (
 )
 
 
-def test_the_page_shows_quality_cost_and_who_serves() -> None:
+def test_the_page_shows_quality_cost_and_the_serving_version() -> None:
     page = page_of(a_view())
     assert [line for line in LINES if line not in page] == []
 
@@ -240,5 +240,5 @@ def test_no_user_item_or_request_is_a_label() -> None:
     assert not [name for name in names if name.endswith("_id")]
 
 
-def test_every_declared_metric_is_shown_sometime() -> None:
+def test_every_declared_metric_has_a_figure() -> None:
     assert {name for name, _, _ in METRICS} == {f.metric for f in figures(a_view())}

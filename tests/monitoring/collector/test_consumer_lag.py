@@ -1,9 +1,9 @@
 from dataclasses import replace
 
 from srp4ctr.monitoring.collector.consumer_lag import (
-    AWAY,
     CAUGHT_UP_MS,
-    QuietSpell,
+    UNREACHABLE,
+    IdlePeriod,
     WorkerProgress,
 )
 
@@ -12,14 +12,14 @@ CAUGHT_UP = WorkerProgress(is_running=True, committed={0: 5, 1: 7}, ends={0: 5, 
 
 
 def settled_after(*seen: WorkerProgress | None) -> list[int | None]:
-    """Return what is settled, before START_MS, after a view every two seconds."""
-    spell = QuietSpell()
+    """Return the settled times, relative to START_MS, of a read every two seconds."""
+    period = IdlePeriod()
     answers: list[int | None] = []
-    for turn, progress in enumerate(seen):
+    for number, progress in enumerate(seen):
         if progress is None:
-            spell.interrupt()
+            period.reset()
             continue
-        until_ms = spell.observe(progress, START_MS + 2000 * turn)
+        until_ms = period.observe(progress, START_MS + 2000 * number)
         answers.append(None if until_ms is None else until_ms - START_MS)
     return answers
 
@@ -28,9 +28,9 @@ def test_a_worker_that_stays_caught_up_lets_the_clock_settle() -> None:
     assert settled_after(*[CAUGHT_UP] * 3) == [None, None, 4000 - CAUGHT_UP_MS]
 
 
-def test_without_a_worker_silence_settles_nothing() -> None:
+def test_without_a_worker_nothing_is_settled() -> None:
     gone = replace(CAUGHT_UP, is_running=False)
-    assert settled_after(*[gone] * 5, *[AWAY] * 5) == [None] * 10
+    assert settled_after(*[gone] * 5, *[UNREACHABLE] * 5) == [None] * 10
 
 
 def test_a_worker_that_is_behind_settles_nothing() -> None:
@@ -43,12 +43,12 @@ def test_a_partition_without_a_commit_is_behind_unless_it_is_empty() -> None:
     assert replace(CAUGHT_UP, committed={0: 5}, ends={0: 5, 1: 0}).is_caught_up
 
 
-def test_a_worker_that_came_back_is_waited_for() -> None:
-    seen = [CAUGHT_UP, CAUGHT_UP, AWAY, CAUGHT_UP, CAUGHT_UP]
+def test_a_worker_that_restarted_starts_a_new_period() -> None:
+    seen = [CAUGHT_UP, CAUGHT_UP, UNREACHABLE, CAUGHT_UP, CAUGHT_UP]
     assert settled_after(*seen) == [None] * 5
 
 
-def test_a_label_or_an_event_begins_the_quiet_anew() -> None:
+def test_a_label_or_an_event_resets_the_period() -> None:
     assert settled_after(CAUGHT_UP, CAUGHT_UP, None, CAUGHT_UP, CAUGHT_UP) == [None] * 4
     later = replace(CAUGHT_UP, committed={0: 6, 1: 7}, ends={0: 6, 1: 7})
     assert settled_after(CAUGHT_UP, CAUGHT_UP, later, later) == [None] * 4

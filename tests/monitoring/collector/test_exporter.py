@@ -24,12 +24,12 @@ def received(label: ImpressionLabel, after_due_ms: int) -> ReceivedLabel:
     return ReceivedLabel(label=label, partition=0, published_ms=published_ms)
 
 
-def test_labels_become_figures_at_the_next_show(sources: MonitorSources) -> None:
+def test_labels_become_figures_at_the_next_update(sources: MonitorSources) -> None:
     monitor = Monitor(sources, MonitorConfig())
     labels = (received(a_label("i1", clicked=True), 0), received(a_label("i2"), 0))
-    monitor.fold_labels(LabelBatch(labels=labels, undecodable=3))
+    monitor.add_labels(LabelBatch(labels=labels, undecodable=3))
     assert value_of(monitor, "srp4ctr_online_click_rate", model_version="v7") is None
-    monitor.show()
+    monitor.update()
     assert value_of(monitor, "srp4ctr_online_click_rate", model_version="v7") == 0.5
     assert value_of(monitor, "srp4ctr_undecodable_labels_total") == 3.0
     assert value_of(monitor, "srp4ctr_serving_model", model_version="v7") == 1.0
@@ -41,15 +41,15 @@ def test_an_impression_is_provisional_until_its_label_comes(
     sources: MonitorSources,
 ) -> None:
     monitor = Monitor(sources, MonitorConfig())
-    monitor.fold_labels(LabelBatch(labels=(received(a_label("i1"), 0),), undecodable=0))
+    monitor.add_labels(LabelBatch(labels=(received(a_label("i1"), 0),), undecodable=0))
     shown = [
         ShownImpression(impression=an_impression(item), known_ms=START_MS)
         for item in ("i1", "i2", "i3")
     ]
-    monitor.fold_impressions(shown)
+    monitor.add_impressions(shown)
     clicked = received(a_label("i2", clicked=True), 0)
-    monitor.fold_labels(LabelBatch(labels=(clicked,), undecodable=0))
-    monitor.show()
+    monitor.add_labels(LabelBatch(labels=(clicked,), undecodable=0))
+    monitor.update()
     version = {"model_version": "v7"}
     assert value_of(monitor, "srp4ctr_provisional_impressions", **version) == 2.0
     assert value_of(monitor, "srp4ctr_provisional_click_rate", **version) == 0.5
@@ -69,8 +69,8 @@ def test_two_versions_that_serve_are_compared_with_the_serving_one(
         for number in range(300)
         for c in [number < clicks]
     )
-    monitor.fold_labels(LabelBatch(labels=labels, undecodable=0))
-    monitor.show()
+    monitor.add_labels(LabelBatch(labels=labels, undecodable=0))
+    monitor.update()
     pair = {"model_version": "v8", "baseline": "v7"}
     difference = value_of(monitor, "srp4ctr_click_rate_difference", **pair)
     assert difference == pytest.approx(80 / 300)
@@ -78,19 +78,19 @@ def test_two_versions_that_serve_are_compared_with_the_serving_one(
     assert value_of(monitor, "srp4ctr_compared_impressions", **pair) == 300.0
 
 
-def test_the_workers_lag_is_known_although_no_worker_runs(sources: MonitorSources) -> None:
+def test_the_lag_is_known_without_a_running_worker(sources: MonitorSources) -> None:
     monitor = Monitor(sources, MonitorConfig())
     progress = WorkerProgress(is_running=False, committed={0: 3}, ends={0: 10, 1: 5})
-    monitor.hear_worker(progress)
-    monitor.show()
+    monitor.observe_worker(progress)
+    monitor.update()
     lag = value_of(monitor, "srp4ctr_consumer_lag_records", group=sources.worker_group)
     assert lag == 12.0
 
 
-def test_a_backfilled_labels_lag_says_nothing(sources: MonitorSources) -> None:
+def test_a_backfilled_label_has_no_lag(sources: MonitorSources) -> None:
     monitor = Monitor(sources, MonitorConfig())
     labels = (received(a_label("i1"), 400), received(a_label("i2"), 10_000_000_000))
-    monitor.fold_labels(LabelBatch(labels=labels, undecodable=0))
+    monitor.add_labels(LabelBatch(labels=labels, undecodable=0))
     assert value_of(monitor, "srp4ctr_label_maturity_lag_seconds_count") == 1.0
     assert value_of(monitor, "srp4ctr_label_maturity_lag_seconds_sum") == 0.4
 
@@ -100,29 +100,29 @@ def test_the_cost_comes_from_the_card_of_the_version_that_ran(
 ) -> None:
     triton_pages.insert(0, PAGE.replace(" 42", " 2"))
     monitor = Monitor(sources, MonitorConfig())
-    for expected in (0.0, 40.0):  # who was here before has counted the first two
+    for expected in (0.0, 40.0):  # the first two are from before the monitor's start
         monitor.poll_triton()
-        monitor.show()
+        monitor.update()
         for metric, value in (("encoder_runs", 1.0), ("inference_flops", 10.0)):
             name = f"srp4ctr_{metric}_total"
             assert value_of(monitor, name, model_version="v7") == expected * value
     assert value_of(monitor, "srp4ctr_source_up", source="triton") == 1.0
 
 
-def test_a_triton_that_is_away_shows_and_nothing_else_breaks(
+def test_a_triton_that_is_down_has_source_up_0(
     sources: MonitorSources,
 ) -> None:
     away = replace(sources, triton_metrics_url="http://127.0.0.1:9/metrics")
     monitor = Monitor(away, MonitorConfig())
     monitor.poll_triton()
-    monitor.show()
+    monitor.update()
     assert value_of(monitor, "srp4ctr_source_up", source="triton") == 0.0
 
 
-def test_a_bundle_that_is_gone_costs_nothing_we_know_of(sources: MonitorSources) -> None:
+def test_a_missing_bundle_has_no_flops(sources: MonitorSources) -> None:
     monitor = Monitor(replace(sources, bundles_dir=Path("/nowhere")), MonitorConfig())
     monitor.poll_triton()
-    monitor.show()
+    monitor.update()
     assert value_of(monitor, "srp4ctr_inference_flops_total", model_version="v7") == 0.0
 
 
@@ -134,29 +134,29 @@ def test_the_newest_check_of_the_store_is_shown_once_there_is_one(
     write_json(
         tmp_path / REPORT_FILE, FeatureCheck(checked_at_ms=1, rows=9, wrong_counters=2)
     )
-    monitor.show()
+    monitor.update()
     assert value_of(monitor, "srp4ctr_feature_check_rows") == 9.0
     assert value_of(monitor, "srp4ctr_feature_check_wrong_rows") == 2.0
     (tmp_path / REPORT_FILE).write_text('{"rows": "another release\'s"}')
-    monitor.show()
+    monitor.update()
     assert value_of(monitor, "srp4ctr_feature_check_rows") is None
 
 
-def test_a_death_is_an_increase_from_zero(
+def test_the_first_crash_is_an_increase_from_zero(
     sources: MonitorSources, triton_pages: list[str]
 ) -> None:
     triton_pages.insert(0, PAGE.replace(" 42", " 2"))
     monitor = Monitor(sources, MonitorConfig())
     (sources.repository / "click_ranker_v7").mkdir()
-    for deaths in (0.0, 2.0, 3.0):
+    for crashes in (0.0, 2.0, 3.0):
         monitor.poll_triton()
-        monitor.show()
+        monitor.update()
         shown = value_of(monitor, "srp4ctr_serving_crashes_total", model_version="v7")
-        assert shown == deaths
-        count_crashes(sources.repository, ["v7"] if deaths else ["v7", "v7"])
+        assert shown == crashes
+        count_crashes(sources.repository, ["v7"] if crashes else ["v7", "v7"])
 
 
-def test_deaths_of_a_bundle_that_has_left_are_forgotten(tmp_path: Path) -> None:
+def test_crashes_of_a_removed_bundle_are_dropped(tmp_path: Path) -> None:
     steps = [tmp_path / f"click_ranker_{version}" for version in ("v1", "v11")]
     for step in steps:
         step.mkdir()

@@ -1,4 +1,4 @@
-"""The monitor as it runs: against a real broker, and without one."""
+"""The running monitor, with a real broker and without one."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ from kafka import KafkaConsumer, KafkaProducer
 
 from srp4ctr import processes
 from srp4ctr.embedded import broker, ports
-from srp4ctr.monitoring.collector.consumer_lag import WorkerWatch
+from srp4ctr.monitoring.collector.consumer_lag import WorkerProgressReader
 from srp4ctr.monitoring.collector.exporter import MonitorSources
 from srp4ctr.monitoring.collector.impression_reader import ImpressionReader
 from srp4ctr.monitoring.collector.label_reader import LabelReader
@@ -47,7 +47,7 @@ def test_without_a_broker_the_monitor_still_serves_and_stops(
 
 @contextmanager
 def running(sources: MonitorSources, port: int) -> Iterator[None]:
-    """Run the monitor in a thread, and prove that it stops when it is told to."""
+    """Run the monitor in a thread, and check that it stops."""
     stop = threading.Event()
     config = MonitorConfig(port=port, poll_interval_s=0.1)
     thread = threading.Thread(target=run_monitor, args=(sources, config, stop))
@@ -159,16 +159,18 @@ def a_worker(bootstrap: str, group: str) -> Iterator[None]:
 
 
 @pytest.mark.stack
-def test_only_a_living_worker_that_has_read_all_is_caught_up(bootstrap: str) -> None:
+def test_only_a_running_worker_that_has_read_everything_is_caught_up(
+    bootstrap: str,
+) -> None:
     publish(bootstrap, b"{}", topic=BEHAVIOR_EVENTS_TOPIC)
-    watch = WorkerWatch(KafkaConfig(bootstrap=bootstrap), "workers")
-    assert not watch.progress().is_caught_up
+    reader = WorkerProgressReader(KafkaConfig(bootstrap=bootstrap), "workers")
+    assert not reader.read().is_caught_up
     with a_worker(bootstrap, "workers"):
-        assert watch.progress().is_caught_up
+        assert reader.read().is_caught_up
         publish(bootstrap, b"{}", topic=BEHAVIOR_EVENTS_TOPIC)
-        assert not watch.progress().is_caught_up
-    assert not watch.progress().is_running
-    watch.close()
+        assert not reader.read().is_caught_up
+    assert not reader.read().is_running
+    reader.close()
 
 
 @pytest.mark.stack

@@ -38,19 +38,21 @@ def test_a_models_name_is_its_step_and_its_version() -> None:
     assert CounterKey(RUNS, "rank_clicks").version is None
 
 
-def test_a_counter_that_starts_anew_does_not_lose_what_was_counted() -> None:
+def test_a_reset_counter_keeps_its_total() -> None:
     totals = totals_of(
         a_sample(rank_clicks=10), a_sample(rank_clicks=3), a_sample(rank_clicks=5)
     )
     assert totals.runs("rank_clicks") == 15
 
 
-def test_a_monitor_that_starts_anew_counts_nothing_twice() -> None:
+def test_a_restarted_monitor_counts_nothing_twice() -> None:
     before = totals_of(a_sample(rank_clicks=0), a_sample(rank_clicks=1000))
     assert before.runs("rank_clicks") == 1000
     after = ServingTotals()
     after.start_from(a_sample(rank_clicks=1000, behavior_encoder_v7=900))
-    assert after.by_version(RUNS, "behavior_encoder") == {"v7": 0.0}  # there, for a rate
+    assert after.by_version(RUNS, "behavior_encoder") == {
+        "v7": 0.0
+    }  # a rate needs the series
     after.add(a_sample(rank_clicks=1010, behavior_encoder_v7=909))
     assert after.runs("rank_clicks") == 10
     assert after.encoder_runs_per_request() == 0.9
@@ -66,7 +68,7 @@ def test_an_unloaded_version_stays_in_the_total() -> None:
     assert totals.by_version(RUNS, "behavior_encoder") == {"v6": 12, "v7": 4}
 
 
-def test_golden_requests_before_the_first_user_are_not_counted_as_his() -> None:
+def test_golden_requests_before_the_first_user_are_not_counted() -> None:
     totals = totals_of(a_sample(behavior_encoder_v7=8))
     assert totals.encoder_runs_per_request() is None
     totals.add(a_sample(behavior_encoder_v7=9, rank_clicks=1))
@@ -79,7 +81,7 @@ def test_requests_of_a_single_sample_have_a_ratio_too() -> None:
     assert totals.encoder_runs_per_request() == 1.2
 
 
-def test_an_encoder_that_runs_for_every_candidate_shows() -> None:
+def test_encoding_per_candidate_raises_the_ratio() -> None:
     totals = totals_of(
         a_sample(behavior_encoder_v7=1, rank_clicks=1),
         a_sample(behavior_encoder_v7=201, rank_clicks=3),
@@ -87,7 +89,7 @@ def test_an_encoder_that_runs_for_every_candidate_shows() -> None:
     assert totals.encoder_runs_per_request() == 100.0
 
 
-def test_both_ensembles_ask_for_encodings() -> None:
+def test_requests_of_both_ensembles_are_counted() -> None:
     totals = totals_of(
         a_sample(behavior_encoder_v7=1, rank_clicks=1),
         a_sample(behavior_encoder_v7=11, rank_clicks=5, score_clicks=6),
@@ -97,7 +99,7 @@ def test_both_ensembles_ask_for_encodings() -> None:
 
 CARD = {
     "encoder_flops": 1000.0,
-    "head_flops_per_1": 60.0,  # 50, and 10 a candidate
+    "head_flops_per_1": 60.0,  # 50, and 10 per candidate
     "head_flops_per_100": 1050.0,
     "unfolded_flops_per_1": 1060.0,
 }
@@ -117,19 +119,19 @@ def test_each_version_costs_what_its_own_card_says() -> None:
         CounterKey(CANDIDATES, "click_ranker_v6"): 40.0,
         CounterKey(CANDIDATES, "click_ranker_v7"): 7.0,
     }
-    cards = {"v6": CostCard.of(CARD), "v7": CostCard(encoder=5.0, unfolded=9.0)}
+    cards = {"v6": CostCard.of(CARD), "v7": CostCard(encoder=5.0, reencode=9.0)}
     spent = flops(totals_of(runs | candidates), cards)
-    assert spent["v6"] == Flops(folded=2 * 1050.0 + 400.0, unfolded=40 * 1060.0)
-    assert spent["v7"] == Flops(folded=5.0, unfolded=63.0)
+    assert spent["v6"] == Flops(encode_once=2 * 1050.0 + 400.0, reencode=40 * 1060.0)
+    assert spent["v7"] == Flops(encode_once=5.0, reencode=63.0)
 
 
-def test_an_encoding_that_is_kept_costs_nothing() -> None:
+def test_a_cached_encoding_costs_nothing() -> None:
     totals = totals_of(a_sample(behavior_encoder_v7=1, click_head_v7=10))
     spent = flops(totals, {"v7": CostCard.of(CARD)})
-    assert spent["v7"].folded == pytest.approx(1000.0 + 10 * 50.0)
+    assert spent["v7"].encode_once == pytest.approx(1000.0 + 10 * 50.0)
 
 
-def test_a_version_that_is_gone_for_long_leaves_its_counts_and_no_name() -> None:
+def test_a_retired_version_keeps_its_counts_and_loses_its_name() -> None:
     totals = totals_of(a_sample(behavior_encoder_v6=10, behavior_encoder_v7=1))
     for _ in range(RETIRES_AFTER):
         totals.add(a_sample(behavior_encoder_v7=1))
@@ -140,15 +142,15 @@ def test_a_version_that_is_gone_for_long_leaves_its_counts_and_no_name() -> None
     assert totals.runs("behavior_encoder") == 13
 
 
-def test_the_age_of_the_items_table_is_that_of_the_newest_requests() -> None:
+def test_the_item_caches_age_is_of_the_newest_requests() -> None:
     ages, reads = (CounterKey(c, "click_ranker_v7") for c in (TABLE_AGE_MS, TABLE_READS))
     totals = totals_of({ages: 90_000.0, reads: 2.0}, {ages: 91_000.0, reads: 4.0})
-    assert totals.table_age_s == {"v7": 0.5}
-    totals.add({ages: 91_000.0, reads: 4.0})  # nobody asked
-    assert totals.table_age_s == {"v7": 0.5}
+    assert totals.item_cache_age_s == {"v7": 0.5}
+    totals.add({ages: 91_000.0, reads: 4.0})  # no request
+    assert totals.item_cache_age_s == {"v7": 0.5}
 
 
-def test_what_a_label_parts_is_added_up_by_version_and_label() -> None:
+def test_a_labelled_counter_is_added_up_by_version_and_label() -> None:
     totals = totals_of(
         {
             CounterKey(REFUSED, "click_ranker_v6", "shape"): 2.0,

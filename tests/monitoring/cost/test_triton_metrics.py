@@ -20,6 +20,6 @@ def test_a_page_of_something_else_is_an_error_not_a_crash() -> None:
         parse("<html>\nnot metrics at all {")
 
 
-def test_a_server_that_is_away_is_an_os_error() -> None:
+def test_a_server_that_is_down_is_an_os_error() -> None:
     with pytest.raises(OSError, match="refused"):
         fetch("http://127.0.0.1:9/metrics")

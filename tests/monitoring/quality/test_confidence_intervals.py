@@ -21,7 +21,7 @@ def test_no_click_of_ten_still_has_an_upper_bound() -> None:
     assert interval.high == pytest.approx(0.2775, abs=1e-4)
 
 
-def test_nothing_shown_means_nothing_known() -> None:
+def test_without_impressions_the_interval_is_unknown() -> None:
     assert isnan(wilson(0, 0).low)
     assert isnan(hanley_mcneil(0.7, 0, 10).low)
     assert isnan(calibration(3.0, 0, 1.0).high)
@@ -39,7 +39,7 @@ def test_the_auc_interval_covers_the_true_auc_about_95_times_in_100() -> None:
     assert 0.91 < covered / 300 < 0.99
 
 
-def test_honest_scores_have_1_in_their_calibration_interval() -> None:
+def test_calibrated_scores_have_1_in_their_interval() -> None:
     generator = np.random.default_rng(1)
     covered = 0
     for _ in range(300):

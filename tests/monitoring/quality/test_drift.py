@@ -3,7 +3,7 @@ from math import isnan
 import pytest
 
 from srp4ctr.features.bundles.drift_reference import COLD_USER, SCORE, Bins, Reference
-from srp4ctr.monitoring.quality.drift import SNAPSHOT_S, Drift, Movement
+from srp4ctr.monitoring.quality.drift import SNAPSHOT_S, Drift, FeatureDrift
 
 REFERENCE = Reference(
     shown=5,
@@ -18,16 +18,19 @@ def cells(low: float, high: float, version: str = "v7") -> dict[tuple[str, str],
     return {(version, f"{SCORE}/0"): low, (version, f"{SCORE}/1"): high}
 
 
-def movement(drift: Drift) -> Movement:
-    (found,) = drift.movements({"v7": REFERENCE})
+def feature_drift(drift: Drift) -> FeatureDrift:
+    (found,) = drift.feature_drifts({"v7": REFERENCE})
     return found
 
 
-def test_what_is_as_in_training_has_not_moved() -> None:
+def test_a_distribution_as_in_training_has_no_drift() -> None:
     drift = Drift(window_s=3600)
     drift.observe(cells(5000, 5000), 10.0)
-    assert movement(drift).index == pytest.approx(0.0)
-    assert (movement(drift).then, movement(drift).now) == (0.5, 0.5)
+    assert feature_drift(drift).psi == pytest.approx(0.0)
+    assert (feature_drift(drift).training_share, feature_drift(drift).live_share) == (
+        0.5,
+        0.5,
+    )
 
 
 def test_what_was_counted_before_the_window_is_left_out() -> None:
@@ -36,25 +39,26 @@ def test_what_was_counted_before_the_window_is_left_out() -> None:
     for turn in range(31):  # half an hour of low scores
         low = 1000.0 * turn
         drift.observe(cells(low, 0.0), turn * SNAPSHOT_S)
-    assert movement(drift).now == 0.0
+    assert feature_drift(drift).live_share == 0.0
     for turn in range(31, 43):
         drift.observe(cells(low, 1000.0 * (turn - 30)), turn * SNAPSHOT_S)
-    assert movement(drift).now == 1.0
+    assert feature_drift(drift).live_share == 1.0
 
 
 def test_few_values_have_no_index_but_a_share() -> None:
     drift = Drift(window_s=600)
     drift.observe({("v7", f"{COLD_USER}/1"): 3.0, ("v7", f"{COLD_USER}/0"): 1.0}, 0.0)
-    (found,) = drift.movements({"v7": REFERENCE})
-    assert isnan(found.index)
-    assert (found.then, found.now) == (0.1, 0.75)
+    (found,) = drift.feature_drifts({"v7": REFERENCE})
+    assert isnan(found.psi)
+    assert (found.training_share, found.live_share) == (0.1, 0.75)
 
 
-def test_versions_are_apart_and_one_without_a_reference_is_silent() -> None:
+def test_a_version_without_a_reference_has_no_drift() -> None:
     drift = Drift(window_s=600)
     drift.observe(cells(5000, 5000) | cells(0, 9000, "v8"), 0.0)
     both = {
-        m.model_version: m.now for m in drift.movements({"v7": REFERENCE, "v8": REFERENCE})
+        m.model_version: m.live_share
+        for m in drift.feature_drifts({"v7": REFERENCE, "v8": REFERENCE})
     }
     assert both == {"v7": 0.5, "v8": 1.0}
-    assert list(drift.movements({})) == []
+    assert list(drift.feature_drifts({})) == []

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from srp4ctr.monitoring.quality.ab_test import Comparison
+from srp4ctr.monitoring.quality.ab_test import AbTest
 from srp4ctr.monitoring.quality.live_quality import (
     MAX_VERSIONS,
     OTHER,
@@ -67,7 +67,7 @@ def test_an_idle_partition_settles_by_the_clock() -> None:
     assert live.quality()[0].clicks == 1
 
 
-def test_a_click_that_came_in_time_and_was_learnt_late_replaces_the_label() -> None:
+def test_a_click_in_time_that_arrives_late_replaces_the_label() -> None:
     quality = quality_of(a_label("i1"), a_label("i2"), a_label("i1", clicked=True))
     assert (quality.impressions, quality.clicks) == (2, 1)
 
@@ -180,15 +180,15 @@ def a_day(generator: random.Random) -> tuple[Timed, Timed]:
     return shown, clicks
 
 
-def figures(events: Timed) -> tuple[LiveQuality, Comparison]:
-    comparison = Comparison()
+def figures(events: Timed) -> tuple[LiveQuality, AbTest]:
+    ab_test = AbTest()
     live = LiveQuality(
-        window_ms=24 * HOUR_MS, label_window_ms=LABEL_WINDOW_MS, comparison=comparison
+        window_ms=24 * HOUR_MS, label_window_ms=LABEL_WINDOW_MS, ab_test=ab_test
     )
     for label in labels_of(events):
         live.add(label, partition=0)
     live.advance(START_MS + 48 * HOUR_MS)
-    return live, comparison
+    return live, ab_test
 
 
 def test_clicks_that_are_hours_late_on_their_way_end_with_the_same_figures() -> None:

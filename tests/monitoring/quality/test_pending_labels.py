@@ -1,7 +1,11 @@
 from typing import Any
 
 from srp4ctr.monitoring.quality.live_quality import MAX_VERSIONS, OTHER
-from srp4ctr.monitoring.quality.pending_labels import GRACE_MS, OpenImpressions, Provisional
+from srp4ctr.monitoring.quality.pending_labels import (
+    GRACE_MS,
+    OpenImpressions,
+    ProvisionalCounts,
+)
 from tests.monitoring.conftest import (
     LABEL_WINDOW_MS,
     MINUTE_MS,
@@ -34,9 +38,9 @@ def test_an_impression_is_open_until_its_label_says_that_nobody_clicked() -> Non
     kept = some_open()
     show(kept, "i1")
     show(kept, "i2")
-    assert kept.counts() == {"v7": Provisional(open=2)}
+    assert kept.counts() == {"v7": ProvisionalCounts(open=2)}
     kept.label(a_label("i1"))
-    assert kept.counts() == {"v7": Provisional(open=1)}
+    assert kept.counts() == {"v7": ProvisionalCounts(open=1)}
 
 
 def test_a_click_is_known_at_once_and_stays_open_until_the_window_closes() -> None:
@@ -44,7 +48,7 @@ def test_a_click_is_known_at_once_and_stays_open_until_the_window_closes() -> No
     show(kept)
     kept.label(a_label(clicked=True))
     kept.label(a_label(clicked=True))
-    assert kept.counts() == {"v7": Provisional(open=1, clicked=1)}
+    assert kept.counts() == {"v7": ProvisionalCounts(open=1, clicked=1)}
     kept.advance(START_MS + LABEL_WINDOW_MS)
     assert kept.counts() == {}
 
@@ -53,9 +57,9 @@ def test_without_a_label_it_is_overdue_and_then_given_up() -> None:
     kept = some_open()
     show(kept)
     kept.advance(START_MS + LABEL_WINDOW_MS + GRACE_MS - 1)
-    assert kept.counts() == {"v7": Provisional(open=1)}
+    assert kept.counts() == {"v7": ProvisionalCounts(open=1)}
     kept.advance(START_MS + LABEL_WINDOW_MS + GRACE_MS)
-    assert kept.counts() == {"v7": Provisional(overdue=1)}
+    assert kept.counts() == {"v7": ProvisionalCounts(overdue=1)}
     kept.advance(START_MS + LABEL_WINDOW_MS + GRACE_MS + HOUR_MS)
     assert kept.counts() == {}
 
@@ -73,21 +77,21 @@ def test_what_has_its_label_already_is_not_waited_for() -> None:
     kept = some_open()
     show(kept, "i1", is_clicked=False)
     show(kept, "i2", is_clicked=True)
-    assert kept.counts() == {"v7": Provisional(open=1, clicked=1)}
+    assert kept.counts() == {"v7": ProvisionalCounts(open=1, clicked=1)}
 
 
 def test_a_repeated_impression_is_one() -> None:
     kept = some_open()
     show(kept)
     show(kept)
-    assert kept.counts() == {"v7": Provisional(open=1)}
+    assert kept.counts() == {"v7": ProvisionalCounts(open=1)}
 
 
 def test_one_wrong_clock_closes_no_window() -> None:
     kept = some_open()
     show(kept, "i1")
     show(kept, "i2", after_ms=5 * HOUR_MS, known_ms=START_MS + 1000)
-    assert kept.counts() == {"v7": Provisional(open=2)}
+    assert kept.counts() == {"v7": ProvisionalCounts(open=2)}
 
 
 def test_a_producer_cannot_make_a_thousand_time_series() -> None:

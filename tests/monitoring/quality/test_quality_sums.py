@@ -3,14 +3,14 @@ from math import isnan
 import numpy as np
 import pytest
 
-from srp4ctr.monitoring.quality.quality_sums import Outcome, Tally
+from srp4ctr.monitoring.quality.quality_sums import QualitySums, SettledImpression
 from srp4ctr.training.evaluation import metrics
 
 
-def an_outcome(
+def a_settled_impression(
     score: float | None = 0.5, *, click: bool = False, top: bool = False
-) -> Outcome:
-    return Outcome(
+) -> SettledImpression:
+    return SettledImpression(
         model_version="v7",
         position=0 if top else 3,
         shown_at=0,
@@ -20,11 +20,11 @@ def an_outcome(
     )
 
 
-def a_tally(scores: list[float], clicks: list[bool]) -> Tally:
-    tally = Tally()
+def sums_of(scores: list[float], clicks: list[bool]) -> QualitySums:
+    sums = QualitySums()
     for score, click in zip(scores, clicks, strict=True):
-        tally.move(an_outcome(score, click=click), 1)
-    return tally
+        sums.update(a_settled_impression(score, click=click), 1)
+    return sums
 
 
 @pytest.mark.parametrize("mean", [0.02, 0.5])
@@ -32,7 +32,7 @@ def test_the_sums_give_what_the_formulas_of_training_give(mean: float) -> None:
     generator = np.random.default_rng(2)
     scores = generator.beta(2.0, 2.0 / mean - 2.0, 4000)
     clicks = generator.uniform(size=4000) < scores
-    quality = a_tally(scores.tolist(), clicks.tolist()).quality("v7")
+    quality = sums_of(scores.tolist(), clicks.tolist()).quality("v7")
     assert quality.log_loss_nats == pytest.approx(metrics.log_loss(clicks, scores))
     assert quality.calibration_ratio == pytest.approx(metrics.calibration(clicks, scores))
     assert quality.auc == pytest.approx(metrics.auc(clicks, scores), abs=1e-3)
@@ -41,28 +41,28 @@ def test_the_sums_give_what_the_formulas_of_training_give(mean: float) -> None:
     assert quality.click_rate == pytest.approx(clicks.mean())
 
 
-def test_equal_scores_rank_no_better_than_chance() -> None:
-    assert a_tally([0.3] * 4, [True, False, False, True]).quality("v7").auc == 0.5
+def test_equal_scores_have_auc_one_half() -> None:
+    assert sums_of([0.3] * 4, [True, False, False, True]).quality("v7").auc == 0.5
 
 
 def test_a_perfect_order_has_auc_1_and_its_reverse_0() -> None:
-    assert a_tally([0.9, 0.1], [True, False]).quality("v7").auc == 1.0
-    assert a_tally([0.1, 0.9], [True, False]).quality("v7").auc == 0.0
+    assert sums_of([0.9, 0.1], [True, False]).quality("v7").auc == 1.0
+    assert sums_of([0.1, 0.9], [True, False]).quality("v7").auc == 0.0
 
 
-def test_what_is_taken_away_again_leaves_no_trace() -> None:
-    once = a_tally([0.2, 0.8], [False, True]).quality("v7")
-    tally = a_tally([0.2, 0.8, 0.6], [False, True, True])
-    tally.move(an_outcome(0.6, click=True), -1)
-    again = tally.quality("v7")
+def test_a_subtracted_impression_leaves_the_sums_unchanged() -> None:
+    once = sums_of([0.2, 0.8], [False, True]).quality("v7")
+    sums = sums_of([0.2, 0.8, 0.6], [False, True, True])
+    sums.update(a_settled_impression(0.6, click=True), -1)
+    again = sums.quality("v7")
     assert again.log_loss_nats == pytest.approx(once.log_loss_nats)
     assert (again.impressions, again.auc) == (once.impressions, once.auc)
 
 
-def test_an_unranked_impression_counts_for_the_click_rate_alone() -> None:
-    tally = Tally()
-    tally.move(an_outcome(None, click=True), 1)
-    quality = tally.quality("unranked")
+def test_an_unranked_impression_counts_for_the_click_rate_only() -> None:
+    sums = QualitySums()
+    sums.update(a_settled_impression(None, click=True), 1)
+    quality = sums.quality("unranked")
     assert quality.click_rate == 1.0
     assert isnan(quality.auc)
     assert isnan(quality.log_loss_nats)
@@ -70,23 +70,23 @@ def test_an_unranked_impression_counts_for_the_click_rate_alone() -> None:
 
 
 def test_only_position_0_counts_at_the_top() -> None:
-    tally = Tally()
-    tally.move(an_outcome(click=True, top=True), 1)
-    tally.move(an_outcome(click=False, top=False), 1)
-    quality = tally.quality("v7")
+    sums = QualitySums()
+    sums.update(a_settled_impression(click=True, top=True), 1)
+    sums.update(a_settled_impression(click=False, top=False), 1)
+    quality = sums.quality("v7")
     assert (quality.click_rate, quality.top_click_rate) == (0.5, 1.0)
 
 
 def test_certain_scores_have_a_finite_loss() -> None:
-    quality = a_tally([0.0, 1.0], [True, False]).quality("v7")
+    quality = sums_of([0.0, 1.0], [True, False]).quality("v7")
     assert quality.log_loss_nats < 20
 
 
 def test_the_calibration_curve_is_that_of_tenths_by_score() -> None:
     generator = np.random.default_rng(4)
     scores = generator.beta(2.0, 18.0, 5000)
-    clicks = generator.uniform(size=5000) < scores / 2  # it promises twice too much
-    quality = a_tally(scores.tolist(), clicks.tolist()).quality("v7")
+    clicks = generator.uniform(size=5000) < scores / 2  # scores are twice too high
+    quality = sums_of(scores.tolist(), clicks.tolist()).quality("v7")
     tenths = np.array_split(np.argsort(scores), 10)
     assert len(quality.calibration_bins) == 10
     for found, rows in zip(quality.calibration_bins, tenths, strict=True):
@@ -100,19 +100,19 @@ def test_the_calibration_curve_is_that_of_tenths_by_score() -> None:
 
 
 def test_equal_scores_are_one_bin_of_the_curve() -> None:
-    (only,) = a_tally([0.25] * 8, [True, True] + [False] * 6).quality("v7").calibration_bins
+    (only,) = sums_of([0.25] * 8, [True, True] + [False] * 6).quality("v7").calibration_bins
     assert (only.score, only.click_rate, only.impressions) == (0.25, 0.25, 8)
 
 
-def test_who_knows_the_mean_alone_has_normalized_entropy_1() -> None:
-    quality = a_tally([0.25] * 4, [True, False, False, False]).quality("v7")
+def test_predicting_the_mean_has_normalized_entropy_1() -> None:
+    quality = sums_of([0.25] * 4, [True, False, False, False]).quality("v7")
     assert quality.normalized_entropy == pytest.approx(1.0)
-    assert isnan(a_tally([0.25], [False]).quality("v7").normalized_entropy)
+    assert isnan(sums_of([0.25], [False]).quality("v7").normalized_entropy)
 
 
 def test_clicks_further_down_have_a_lower_mean_reciprocal_rank() -> None:
-    tally = Tally()
+    sums = QualitySums()
     for is_top in (True, False):
-        tally.move(an_outcome(click=True, top=is_top), 1)
-    tally.move(an_outcome(click=False, top=False), 1)
-    assert tally.quality("v7").mean_reciprocal_rank == pytest.approx((1 + 1 / 4) / 2)
+        sums.update(a_settled_impression(click=True, top=is_top), 1)
+    sums.update(a_settled_impression(click=False, top=False), 1)
+    assert sums.quality("v7").mean_reciprocal_rank == pytest.approx((1 + 1 / 4) / 2)

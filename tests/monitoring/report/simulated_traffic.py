@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from prometheus_client import Metric
 
 from srp4ctr.features.bundles.drift_reference import COLD_USER, SCORE, UNSEEN_ITEM
-from srp4ctr.monitoring.collector.collector import Prices, View, families
+from srp4ctr.monitoring.collector.collector import MachinePrices, View, families
 from srp4ctr.monitoring.cost.triton_counters import (
     ANSWERS,
     ANSWERS_US,
@@ -24,17 +24,17 @@ from srp4ctr.monitoring.cost.triton_counters import (
     ServingTotals,
     flops,
 )
-from srp4ctr.monitoring.quality.ab_test import Comparison
-from srp4ctr.monitoring.quality.drift import Movement
+from srp4ctr.monitoring.quality.ab_test import AbTest
+from srp4ctr.monitoring.quality.drift import FeatureDrift
 from srp4ctr.monitoring.quality.live_quality import LiveQuality
-from srp4ctr.monitoring.quality.pending_labels import Provisional
+from srp4ctr.monitoring.quality.pending_labels import ProvisionalCounts
 from srp4ctr.streams.state.label_join import ImpressionLabel
 from tests.monitoring.conftest import LABEL_WINDOW_MS, MINUTE_MS, a_label
 
 SLATE = 5
 CANDIDATES_EACH = 100
-CARD = CostCard(encoder=5e6, request=1e5, candidate=1e4, unfolded=6e6)
-PRICES = Prices(currency="USD", core=0.045, gpu=0.8)
+CARD = CostCard(encoder=5e6, request=1e5, candidate=1e4, reencode=6e6)
+PRICES = MachinePrices(currency="USD", core=0.045, gpu=0.8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +66,9 @@ class Traffic:
 
     def openmetrics(self, more: tuple[str, ...] = ()) -> Iterator[str]:
         """Yield the lines of every minute, of ``more`` at last, and the end's mark."""
-        comparison = Comparison()
+        ab_test = AbTest()
         live = LiveQuality(
-            window_ms=self.window_ms, label_window_ms=LABEL_WINDOW_MS, comparison=comparison
+            window_ms=self.window_ms, label_window_ms=LABEL_WINDOW_MS, ab_test=ab_test
         )
         totals = ServingTotals()
         self.labels = sorted(self._labels(), key=lambda each: each.matured_at)
@@ -80,7 +80,7 @@ class Traffic:
                 live.add(due, partition=0)
                 due = next(waiting, None)
             totals.add(self._counters(minute))
-            view = self._view(live, comparison, totals, now_ms)
+            view = self._view(live, ab_test, totals, now_ms)
             yield from _lines(families(view), now_ms)
         yield from more
         yield "# EOF"
@@ -135,7 +135,7 @@ class Traffic:
         return found
 
     def _view(
-        self, live: LiveQuality, comparison: Comparison, totals: ServingTotals, now_ms: int
+        self, live: LiveQuality, ab_test: AbTest, totals: ServingTotals, now_ms: int
     ) -> View:
         names = [each.version for each in self.rankers]
         return View(
@@ -143,13 +143,19 @@ class Traffic:
             label_window_s=LABEL_WINDOW_MS / 1000,
             window_end_ms=live.newest_ms,
             qualities=live.quality(),
-            provisional={name: Provisional(open=40, clicked=9) for name in names},
-            differences=comparison.differences(self.serving),
+            provisional={name: ProvisionalCounts(open=40, clicked=9) for name in names},
+            differences=ab_test.differences(self.serving),
             totals=totals,
             flops=flops(totals, dict.fromkeys(names, CARD)),
             prices=PRICES,
-            movements=tuple(
-                Movement(model_version=v, feature=f, index=0.04, then=0.02, now=0.03)
+            feature_drifts=tuple(
+                FeatureDrift(
+                    model_version=v,
+                    feature=f,
+                    psi=0.04,
+                    training_share=0.02,
+                    live_share=0.03,
+                )
                 for v in names
                 for f in (SCORE, COLD_USER, UNSEEN_ITEM)
             ),

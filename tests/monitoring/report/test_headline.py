@@ -4,7 +4,7 @@ from math import inf
 
 import pytest
 
-from srp4ctr.monitoring.quality.ab_test import always_valid
+from srp4ctr.monitoring.quality.ab_test import anytime_half_width
 from srp4ctr.monitoring.report.headline import Headline, headline
 from srp4ctr.monitoring.report.number_format import SPACE
 from srp4ctr.monitoring.report.report_contents import Inputs, Quality
@@ -62,7 +62,7 @@ def test_prices_that_hardly_differ_are_called_equal() -> None:
 
 
 def test_an_insignificant_difference_says_how_many_more_impressions_it_needs() -> None:
-    half = always_valid(1e-4, 0.02)
+    half = anytime_half_width(1e-4, 0.02)
     comparison = a_comparison(0.01, 0.01 - half, 0.01 + half)
     found = headline(some_contents(comparisons=(comparison,), versions=MORE_EXPENSIVE))
     assert found.title == "Not enough data to say whether v2 is better than v1"
@@ -80,7 +80,7 @@ def test_few_impressions_have_no_confidence_sequence() -> None:
 
 
 def test_versions_with_a_tiny_difference_are_called_equal() -> None:
-    half = always_valid(1e-6, 0.02)
+    half = anytime_half_width(1e-6, 0.02)
     comparison = a_comparison(1e-7, 1e-7 - half, 1e-7 + half)
     assert "treat the versions as equal" in text(
         headline(some_contents(comparisons=(comparison,)))

@@ -49,9 +49,9 @@ def prometheus(sources: MonitorSources, tmp_path: Path) -> Iterator[str]:
         *labels_of("v7", 30, 300, shown_ms),
         *labels_of("v8", 90, 300, shown_ms),
     ]
-    monitor.fold_labels(LabelBatch(labels=tuple(labels), undecodable=0))
+    monitor.add_labels(LabelBatch(labels=tuple(labels), undecodable=0))
     monitor.poll_triton()
-    monitor.show()
+    monitor.update()
     with ExitStack() as opened:
         port, own_port = opened.enter_context(ports.reserved_ports(2))
         server, thread = start_http_server(own_port, "127.0.0.1", monitor.registry)

@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from srp4ctr.cli.main import app
-from srp4ctr.monitoring.quality.ab_test import Comparison
-from srp4ctr.monitoring.quality.quality_sums import Outcome, Tally
+from srp4ctr.monitoring.quality.ab_test import AbTest
+from srp4ctr.monitoring.quality.quality_sums import QualitySums, SettledImpression
 from srp4ctr.monitoring.report.build import build_contents
 from srp4ctr.monitoring.report.number_format import SPACE, count, estimate, percent
 from srp4ctr.monitoring.report.period import Period
@@ -54,10 +54,10 @@ class Served:
             start_s=self.traffic.start_ms / 1000, end_s=self.traffic.end_ms / 1000
         )
 
-    def outcomes(self, until_ms: int, since_ms: int = 0) -> list[Outcome]:
+    def outcomes(self, until_ms: int, since_ms: int = 0) -> list[SettledImpression]:
         """Return what was shown after ``since_ms`` and by ``until_ms``."""
         return [
-            Outcome(
+            SettledImpression(
                 model_version=each.model_version or "",
                 position=each.position,
                 shown_at=each.impression_at,
@@ -106,10 +106,10 @@ def test_the_figures_are_those_of_a_recount(
     newest_ms = served.traffic.end_ms - LABEL_WINDOW_MS
     oldest_ms = newest_ms - HOURS * 60 * MINUTE_MS
     for version in ("v1", "v2"):
-        sums = Tally()
+        sums = QualitySums()
         for each in served.outcomes(newest_ms, oldest_ms):
             if each.model_version == version:
-                sums.move(each, 1)
+                sums.update(each, 1)
         exact, figures = sums.quality(version), seen.figures_of(version)
         assert figures["Impressions"] == count(exact.impressions)
         assert figures["Clicks"] == count(exact.clicks)
@@ -149,9 +149,9 @@ def test_costs_are_those_of_the_counters(reported: Callable[..., ReadReport]) ->
 def test_the_headline_is_that_of_the_comparison(
     served: Served, reported: Callable[..., ReadReport]
 ) -> None:
-    comparison = Comparison()
+    comparison = AbTest()
     for each in served.outcomes(served.traffic.end_ms - LABEL_WINDOW_MS):
-        comparison.move(each, 1)
+        comparison.update(each, 1)
     (exact,) = comparison.differences("v1")
     text = reported("--since", f"{HOURS}h").text
     assert exact.verdict == 1

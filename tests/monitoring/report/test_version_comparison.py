@@ -2,7 +2,7 @@ from math import inf, sqrt
 
 import pytest
 
-from srp4ctr.monitoring.quality.ab_test import always_valid
+from srp4ctr.monitoring.quality.ab_test import anytime_half_width
 from srp4ctr.monitoring.report.report_contents import ChartLine
 from srp4ctr.monitoring.report.version_comparison import (
     comparisons,
@@ -68,11 +68,11 @@ def test_a_promotion_does_not_flip_the_line() -> None:
 @pytest.mark.parametrize("expected", [0.005, 0.02, 0.1])
 def test_the_factor_makes_the_difference_significant(expected: float) -> None:
     variance, difference = 1e-4, 0.015
-    half = always_valid(variance, expected)
+    half = anytime_half_width(variance, expected)
     comparison = a_comparison(difference, difference - half, difference + half)
     times = sample_size_factor(comparison, expected)
     assert times > 1
-    assert always_valid(variance / times, expected) == pytest.approx(difference)
+    assert anytime_half_width(variance / times, expected) == pytest.approx(difference)
 
 
 def test_a_significant_difference_needs_no_more() -> None:
@@ -80,7 +80,7 @@ def test_a_significant_difference_needs_no_more() -> None:
 
 
 def test_a_tiny_difference_needs_an_infinite_factor() -> None:
-    half = always_valid(1e-4, 0.02)
+    half = anytime_half_width(1e-4, 0.02)
     for difference in (0.0, 1e-5 * sqrt(1e-4)):
         found = a_comparison(difference, difference - half, difference + half)
         assert sample_size_factor(found, 0.02) == inf

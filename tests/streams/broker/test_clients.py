@@ -15,7 +15,7 @@ from benchmarks.fault_injection.topic_reading import read_topic
 from srp4ctr import processes
 from srp4ctr.embedded import apache_kafka
 from srp4ctr.embedded.ports import HOST, reserved_ports
-from srp4ctr.monitoring.collector.consumer_lag import WorkerWatch
+from srp4ctr.monitoring.collector.consumer_lag import WorkerProgressReader
 from srp4ctr.monitoring.collector.label_reader import LabelReader
 from srp4ctr.ops.doctor import kafka as doctor_kafka
 from srp4ctr.settings import Settings
@@ -132,8 +132,8 @@ def test_a_worker_and_the_monitor_are_let_in(kafka: KafkaConfig, tmp_path: Path)
         time.sleep(0.1)
     reader.close()
     assert [each.label.user_id for each in labels] == ["u1"]
-    watch = WorkerWatch(kafka, StreamConfig().group_id)
-    assert not watch.progress().is_running
+    watch = WorkerProgressReader(kafka, StreamConfig().group_id)
+    assert not watch.read().is_running
     watch.close()
 
 

@@ -6,24 +6,28 @@ from math import isnan
 import numpy as np
 import pytest
 
-from srp4ctr.monitoring.collector.collector import Prices, View, figures
+from srp4ctr.monitoring.collector.collector import MachinePrices, View, figures
 from srp4ctr.monitoring.cost.cost_figures import Figure
 from srp4ctr.monitoring.cost.triton_counters import ServingTotals
 from srp4ctr.monitoring.quality.confidence_intervals import Interval
-from srp4ctr.monitoring.quality.quality_sums import ModelQuality, Outcome, Tally
+from srp4ctr.monitoring.quality.quality_sums import (
+    ModelQuality,
+    QualitySums,
+    SettledImpression,
+)
 from srp4ctr.monitoring.report.prometheus.aggregation import aggregate
 
 HOURS = 6
 
 
-def outcomes(hour: int) -> list[Outcome]:
+def outcomes(hour: int) -> list[SettledImpression]:
     draw = random.Random(hour)
     rate = 0.05 + 0.03 * hour  # hours differ, and so does what is worth scoring high
     found = []
     for number in range(200 * (hour + 1)):
         score = min(0.9, rate * draw.uniform(0.2, 1.8))
         found.append(
-            Outcome(
+            SettledImpression(
                 model_version="v1",
                 position=number % 5,
                 shown_at=0,
@@ -35,10 +39,10 @@ def outcomes(hour: int) -> list[Outcome]:
     return found
 
 
-def quality(of: list[Outcome]) -> ModelQuality:
-    sums = Tally()
+def quality(of: list[SettledImpression]) -> ModelQuality:
+    sums = QualitySums()
     for each in of:
-        sums.move(each, 1)
+        sums.update(each, 1)
     return sums.quality("v1")
 
 
@@ -51,8 +55,8 @@ def view_of(found: ModelQuality) -> View:
         differences=(),
         totals=ServingTotals(),
         flops={},
-        prices=Prices(currency="USD", core=0.0, gpu=0.0),
-        movements=(),
+        prices=MachinePrices(currency="USD", core=0.0, gpu=0.0),
+        feature_drifts=(),
         serving_version=None,
         bundles=(),
         source_up={},
@@ -60,7 +64,7 @@ def view_of(found: ModelQuality) -> View:
     )
 
 
-def window(of: list[Outcome]) -> dict[str, float]:
+def window(of: list[SettledImpression]) -> dict[str, float]:
     """Return what the report reads of a window: the exporter's own figures."""
     return {
         "/".join((each.metric.removeprefix("srp4ctr_"), *each.labels[1:])): each.value
