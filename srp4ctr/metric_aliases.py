@@ -6,7 +6,7 @@ own group of old names, ``srp4ctr_deprecated`` in ``monitoring/rules/recording.y
 
 from collections.abc import Iterable, Iterator
 
-from prometheus_client import Metric
+from prometheus_client import REGISTRY, CollectorRegistry, Metric
 from prometheus_client.registry import Collector
 
 REMOVED_IN = "0.3.0"
@@ -39,10 +39,11 @@ def deprecated(families: Iterable[Metric]) -> Iterator[Metric]:
 
 
 class DeprecatedNames(Collector):
-    """Exposes the metrics of a collector under their old names."""
+    """Exposes the metrics of a collector under their old names, in ``registry``."""
 
-    def __init__(self, current: Collector) -> None:
+    def __init__(self, current: Collector, registry: CollectorRegistry = REGISTRY) -> None:
         self._current = current
+        registry.register(self)
 
     def collect(self) -> Iterable[Metric]:
         """Return the copies."""

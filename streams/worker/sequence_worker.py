@@ -50,7 +50,7 @@ UNMATCHED = metrics.Gauge(
 EVICTED_EARLY = metrics.Gauge(
     "srp4ctr_label_evicted_early", "Impressions evicted before a late click could come"
 )
-metrics.REGISTRY.register(DeprecatedNames(EVICTED_EARLY))
+_OLD_NAMES = DeprecatedNames(EVICTED_EARLY)
 
 _Pending = Mapping[TopicPartition, PendingWrites]
 _log = logging.getLogger(__name__)

@@ -13,46 +13,42 @@ from srp4ctr.monitoring.dashboards.builders.tables import joined
 from srp4ctr.monitoring.dashboards.builders.versions import fixed, matching
 
 
+_CALIBRATED = "Perfectly calibrated"
+_COLOURS = {_CALIBRATED: "text", "Serving": "blue", "Challenger": "orange"}
+_COLUMNS = ("Score", _CALIBRATED, "Serving", "Score of challenger", "Challenger")
+
+
 def calibration_curve() -> Panel:
     """Return the panel."""
-
-    def bins(metric: str, of: str) -> str:
-        return (
-            f"max by (bin) (srp4ctr_calibration_bin_{metric} and on (model_version) {of})"
-        )
-
     serving = "(srp4ctr_serving_model == 1)"
     challenger = f"topk(1, srp4ctr_compared_impressions{{{CHOSEN}}})"
-    names = (
-        "Score",
-        "Perfectly calibrated",
-        "Serving",
-        "Score of challenger",
-        "Challenger",
-    )
     targets = (
-        cells(f"sort({bins('score', serving)})"),  # curves run from left to right
-        cells(bins("score", serving)),
-        cells(bins("click_rate", serving)),
-        cells(bins("score", challenger)),
-        cells(bins("click_rate", challenger)),
+        cells(f"sort({_bins('score', serving)})"),  # curves run from left to right
+        cells(_bins("score", serving)),
+        cells(_bins("click_rate", serving)),
+        cells(_bins("score", challenger)),
+        cells(_bins("click_rate", challenger)),
     )
-    colours = {"Perfectly calibrated": "text", "Serving": "blue", "Challenger": "orange"}
+    why = "Above the diagonal the model under-predicts clicks, below it over-predicts."
     panel = (
         Panel()
         .title("Calibration curve")
-        .description(
-            "Above the diagonal the model under-predicts clicks, below it over-predicts."
-        )
+        .description(why)
         .datasource(SOURCE)
         .targets(lettered(targets))
         .unit("percentunit")
-        .transformations(joined({"bin": "Bin"}, names))
-        .overrides([matching("byName", n, {"color": fixed(c)}) for n, c in colours.items()])
+        .transformations(joined({"bin": "Bin"}, _COLUMNS))
+        .overrides(
+            [matching("byName", n, {"color": fixed(c)}) for n, c in _COLOURS.items()]
+        )
     )
     shown = (
-        Curve(name="Perfectly calibrated", x="Score", y="Perfectly calibrated"),
+        Curve(name=_CALIBRATED, x="Score", y=_CALIBRATED),
         Curve(name="Serving", x="Score", y="Serving"),
         Curve(name="Challenger", x="Score of challenger", y="Challenger"),
     )
     return curves(panel, shown)
+
+
+def _bins(metric: str, of: str) -> str:
+    return f"max by (bin) (srp4ctr_calibration_bin_{metric} and on (model_version) {of})"

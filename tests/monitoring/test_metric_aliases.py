@@ -31,8 +31,8 @@ def test_a_counter_and_a_histogram_have_the_same_samples_under_the_old_name() ->
     times = Histogram("srp4ctr_request_duration_seconds", "s", registry=registry)
     crashes.labels("v7").inc(3)
     times.observe(0.3)
-    registry.register(DeprecatedNames(crashes))
-    registry.register(DeprecatedNames(times))
+    DeprecatedNames(crashes, registry)
+    DeprecatedNames(times, registry)
     page = generate_latest(registry).decode().splitlines()
     assert 'srp4ctr_serving_deaths_total{model_version="v7"} 3.0' in page
     assert "srp4ctr_answer_seconds_count 1.0" in page
