@@ -12,7 +12,6 @@ from srp4ctr.monitoring.dashboards.builders.queries import CHOSEN, SOURCE, cells
 from srp4ctr.monitoring.dashboards.builders.tables import joined
 from srp4ctr.monitoring.dashboards.builders.versions import fixed, matching
 
-
 _CALIBRATED = "Perfectly calibrated"
 _COLOURS = {_CALIBRATED: "text", "Serving": "blue", "Challenger": "orange"}
 _COLUMNS = ("Score", _CALIBRATED, "Serving", "Score of challenger", "Challenger")
