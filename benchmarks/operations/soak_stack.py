@@ -19,7 +19,8 @@ from benchmarks.serving.serving_stack import fresh_bundle
 from srp4ctr import processes
 from srp4ctr.embedded import apache_kafka, broker, ports, stack
 from srp4ctr.features.bundles import bundle
-from srp4ctr.settings import PREFIX, Settings, load
+from srp4ctr.setting_names import PREFIX
+from srp4ctr.settings import Settings, load
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.triton_repo.config import TritonConfig
