@@ -91,7 +91,7 @@ class Soaked:
 
     def serving_crashes(self) -> int:
         """Return how often Triton's watchdog found that a process had crashed."""
-        return (self.folder / "logs" / "watch.log").read_text().count("has died")
+        return (self.folder / "logs" / "watch.log").read_text().count("has crashed")
 
     def faults(self) -> Mapping[str, Callable[[], None]]:
         """Return what is done in turn; the disposable broker is not stopped."""
