@@ -10,6 +10,10 @@ from srp4ctr.settings import load
 app = typer.Typer(
     help="Register, show and check the feature store; erase users.", no_args_is_help=True
 )
+NO_SERVED_REQUESTS = (
+    "no served requests in {folder}: set triton.served_log.share in settings.toml, promote "
+    "a bundle, and send requests with a request_id"
+)
 out = Console()
 
 User = Annotated[str, typer.Argument(help="Id of the user, as in the events.")]
@@ -79,11 +83,8 @@ def check(
         compared = feature_store.check_served(
             settings, sample, lambda found: out.print(*served_tables(found)), out.status
         )
-        nothing = (
-            f"no served requests in {settings.triton.served_log.folder}: set "
-            "triton.served_log.share in settings.toml, promote a bundle, and send requests "
-            "with a request_id"
-        )
+        folder = settings.triton.served_log.folder
+        nothing = NO_SERVED_REQUESTS.format(folder=folder)
     else:
         compared = feature_store.check(
             settings, sample, lambda found: out.print(check_table(found))

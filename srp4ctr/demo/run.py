@@ -124,9 +124,8 @@ def _loop(
         demo_steps.wait_until_processed(settings, impressions, worker, bar)
     with steps.step("Pre-train, fine-tune, export, promote SRP4CTR") as bar:
         _refresh(settings, bar)
-    if options.broker == "noida":  # all consumers have read them, and the log has them
-        embedded = f"127.0.0.1:{addresses.kafka_port}"
-        broker.delete_records(embedded, (BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC))
+    if options.broker == "noida":
+        _free_the_broker(addresses.kafka_port)
     with steps.step("Replay live visits: rank slates, publish their clicks") as bar:
         control = ControlGroup(history)
         replayed, published = _replay(settings, given, control, bar)
@@ -140,6 +139,11 @@ def _loop(
         replayed=replayed,
         published=published + len(history) + len(given.broken),
     )
+
+
+def _free_the_broker(port: int) -> None:
+    """Delete the published records: all consumers have read them, and the log has them."""
+    broker.delete_records(f"127.0.0.1:{port}", (BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC))
 
 
 def _print_source(console: Console) -> None:
