@@ -107,13 +107,12 @@ def _loop(
         addresses = stack.up(config, tied=True, note=bar.note)
     _drop_other_addresses(addresses)
     start_http_server(addresses.caller_metrics_port, "127.0.0.1")  # RankClient's latency
-    settings = load()
-    folder = Path(settings.embedded.data_dir)
+    folder = Path((settings := load()).embedded.data_dir)
     with steps.step("Register features, start stream worker and monitor", try_stack):
         worker = _start_services(settings, folder)
     steps.console.print(f"  [dim]the page: {page_url(settings)}[/dim]", highlight=False)
-    source = str(options.events or "MovieLens-100K")
-    with steps.step(f"Read {source}", "srp4ctr events check FILE says what is wrong"):
+    read = f"Read {options.events or 'MovieLens-100K'}"
+    with steps.step(read, "srp4ctr events check FILE says what is wrong"):
         given = demo_steps.read_input(options.events, cache, LIVE_SHARE)
     if options.events is None:
         _print_source(steps.console)
