@@ -9,8 +9,7 @@ from typing import Any
 
 from tritonclient.grpc import InferenceServerClient
 
-from srp4ctr.triton_repo.config import TlsConfig, TritonConfig
-from srp4ctr.triton_repo.deployment.model_config import CONTROL_HEADER
+from srp4ctr.triton_repo.config import CONTROL_HEADER, TlsConfig, TritonConfig
 
 
 def connect(address: str, tls: TlsConfig | None = None) -> InferenceServerClient:

@@ -6,6 +6,10 @@ from typing import ClassVar
 
 from srp4ctr.streams.config import password_in
 
+# The protocols of Triton's gRPC that change a server; a client that only ranks needs none.
+CONTROLS = "model-repository,model-config,shared-memory,trace,logging"
+CONTROL_HEADER = "srp4ctr-control"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplorationConfig:

@@ -21,7 +21,7 @@ from srp4ctr.streams.events.pseudonymization import Pseudonyms
 from srp4ctr.streams.events.schema import in_sample
 from srp4ctr.triton_repo.channel import connect
 from srp4ctr.triton_repo.config import TlsConfig
-from srp4ctr.triton_repo.deployment.model_config import RANK_CLICKS, RANK_CLICKS_CANARY
+from srp4ctr.triton_repo.model_names import RANK_CLICKS, RANK_CLICKS_CANARY
 from srp4ctr.triton_repo.serving.messages import (
     Ranking,
     RankRequest,

@@ -41,6 +41,7 @@ VENDOR_HOMES = {
     "tritonclient": (
         "triton_repo/deployment/promotion.py",
         "triton_repo/deployment/live_repository.py",
+        "triton_repo/deployment/model_config.py",
         "srp4ctr/client/rank_client.py",
         "triton_repo/channel.py",
         "srp4ctr/*.py",

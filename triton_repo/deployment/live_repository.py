@@ -14,13 +14,14 @@ from typing import Any
 from tritonclient.utils import InferenceServerException
 
 from srp4ctr.atomic_files import replace_text
-from srp4ctr.triton_repo.deployment import model_config, repository_writer
+from srp4ctr.triton_repo import model_names
+from srp4ctr.triton_repo.deployment import repository_writer
 
 LOG = logging.getLogger(__name__)
 SERVING_FILE = "serving.json"
 LOAD_TIMEOUT_S = 180.0  # a step that imports Feast loads in 3 s on an idle core
 CONFIG = "config.pbtxt"
-_STEP = re.compile(rf'model_name: "(?:{"|".join(model_config.STEPS)})_(v[^"]*)"')
+_STEP = re.compile(rf'model_name: "(?:{"|".join(model_names.STEPS)})_(v[^"]*)"')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +48,11 @@ class Serving:
     def ensembles(self) -> Mapping[str, str | None]:
         """The bundle that each ensemble runs; None: there is no such ensemble."""
         return {
-            model_config.RANK_CLICKS: self.serving,
-            model_config.SCORE_CLICKS: self.serving,
-            model_config.RANK_CLICKS_CANARY: self.canary,
-            model_config.ENCODE_USER: self.serving,
-            model_config.CANDIDATE_STATES: self.serving,
+            model_names.RANK_CLICKS: self.serving,
+            model_names.SCORE_CLICKS: self.serving,
+            model_names.RANK_CLICKS_CANARY: self.canary,
+            model_names.ENCODE_USER: self.serving,
+            model_names.CANDIDATE_STATES: self.serving,
         }
 
 
@@ -67,7 +68,7 @@ def live_versions(repository: Path) -> set[str | None]:
     A killed promotion leaves others there than in ``serving.json``: what answers requests
     is never unloaded, removed or rendered again.
     """
-    configs = [repository / name / CONFIG for name in model_config.ENSEMBLES]
+    configs = [repository / name / CONFIG for name in model_names.ENSEMBLES]
     texts = [path.read_text() for path in configs if path.is_file()]
     return {version for text in texts for version in _STEP.findall(text)}
 

@@ -19,9 +19,10 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.gates import Gate, failed, skipped
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.consistency.report import FeatureCheck
+from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.channel import connect_in_control
 from srp4ctr.triton_repo.config import TritonConfig
-from srp4ctr.triton_repo.deployment import live_repository, model_config, repository_writer
+from srp4ctr.triton_repo.deployment import live_repository, repository_writer
 from srp4ctr.triton_repo.deployment.live_repository import (
     LOAD_TIMEOUT_S,
     Serving,
@@ -178,7 +179,7 @@ def _steps_except(repository: Path, keep: set[str | None]) -> list[Path]:
     keep = keep | live_repository.live_versions(repository)
     return [
         folder
-        for step in model_config.STEPS
+        for step in model_names.STEPS
         for folder in sorted(repository.glob(f"{step}_v*"))
         if folder.name.removeprefix(f"{step}_") not in keep
     ]

@@ -17,6 +17,7 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.bundles.drift_reference import REFERENCE_FILE
 from srp4ctr.features.config import FeatureConfig
+from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import ServedLogConfig, TritonConfig
 from srp4ctr.triton_repo.deployment import model_config
 from srp4ctr.triton_repo.deployment.model_config import StepConfig
@@ -106,7 +107,7 @@ def step_folders(repository: Path, version: str) -> list[Path]:
     The first has the bundle's card, golden requests and ensembles.
     """
     folders = (
-        repository / model_config.step_name(step, version) for step in model_config.STEPS
+        repository / model_names.step_name(step, version) for step in model_names.STEPS
     )
     return [folder for folder in folders if folder.is_dir()]
 

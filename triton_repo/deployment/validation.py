@@ -19,7 +19,7 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.gates import Gate
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.schema import TensorSpec
-from srp4ctr.triton_repo.deployment import model_config
+from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.serving.messages import Tensors
 
 TOLERANCE = 1e-4  # absolute, of a probability
@@ -32,9 +32,9 @@ _GAP = [field.name for field in schema.BEHAVIOR_FIELDS].index("gap")
 Tables = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 # What a step that scores reads and makes.
 _TABLES: Mapping[str, Tables] = {
-    model_config.CLICK_RANKER: (model_config.MODEL_INPUTS, schema.SCORE_TENSORS),
-    model_config.BEHAVIOR_ENCODER: (schema.ENCODER_INPUTS, schema.STATE_TENSORS),
-    model_config.CLICK_HEAD: (schema.HEAD_INPUTS, schema.SCORE_TENSORS),
+    model_names.CLICK_RANKER: (model_names.MODEL_INPUTS, schema.SCORE_TENSORS),
+    model_names.BEHAVIOR_ENCODER: (schema.ENCODER_INPUTS, schema.STATE_TENSORS),
+    model_names.CLICK_HEAD: (schema.HEAD_INPUTS, schema.SCORE_TENSORS),
 }
 # Known to nobody: the cold path must answer too.
 _PROBE_USER, _PROBE_ITEM = "srp4ctr-probe-user", "srp4ctr-probe-item"
@@ -113,7 +113,7 @@ def _golden(folder: Path) -> Tensors:
         found: Tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} holds no golden requests: {error}") from error
-    needed = {_PROBABILITY, *(spec.name for spec in model_config.MODEL_INPUTS)}
+    needed = {_PROBABILITY, *(spec.name for spec in model_names.MODEL_INPUTS)}
     if missing := sorted(needed - found.keys()):
         raise ValueError(f"{path} lacks {', '.join(missing)}")
     return found

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srp4ctr.features.tensors import schema
-from srp4ctr.triton_repo.deployment.model_config import MODEL_INPUTS
+from srp4ctr.triton_repo.model_names import MODEL_INPUTS
 
 _SPECS = {
     spec.name: spec

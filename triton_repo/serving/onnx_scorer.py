@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.schema import TensorSpec
-from srp4ctr.triton_repo.deployment.model_config import BEHAVIOR_ENCODER, CLICK_HEAD
+from srp4ctr.triton_repo.model_names import BEHAVIOR_ENCODER, CLICK_HEAD
 
 Tensors = Mapping[str, NDArray[Any]]
 _ONNX_TYPES = {"int64": "tensor(int64)", "float32": "tensor(float)"}

@@ -24,7 +24,7 @@ from srp4ctr.features.bundles.request_log import ServedLog, ServedRequest
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.request_features import RequestBatch, open_bundle
 from srp4ctr.features.tensors import schema
-from srp4ctr.triton_repo.deployment.model_config import FETCH_FEATURES, MODEL_INPUTS
+from srp4ctr.triton_repo.model_names import FETCH_FEATURES, MODEL_INPUTS
 from srp4ctr.triton_repo.serving.exploration import (
     Policy,
     apply_policy,

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from srp4ctr.features.bundles.drift_reference import Reference, read_reference
-from srp4ctr.triton_repo.deployment.model_config import (
+from srp4ctr.triton_repo.model_names import (
     BEHAVIOR_ENCODER,
     CLICK_HEAD,
     FETCH_FEATURES,

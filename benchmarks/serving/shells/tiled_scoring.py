@@ -12,7 +12,7 @@ import numpy as np
 import served_scoring
 
 from srp4ctr.features.tensors.schema import SCORE_TENSORS
-from srp4ctr.triton_repo.deployment.model_config import CLICK_HEAD
+from srp4ctr.triton_repo.model_names import CLICK_HEAD
 
 Spend, Tensors = served_scoring.Spend, served_scoring.Tensors
 CANDIDATE = "candidate_"  # how the names of what is a candidate's begin

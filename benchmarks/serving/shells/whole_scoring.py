@@ -12,7 +12,7 @@ from typing import Any
 import served_scoring
 
 from srp4ctr.features.bundles import bundle
-from srp4ctr.triton_repo.deployment.model_config import CLICK_HEAD, MODEL_INPUTS
+from srp4ctr.triton_repo.model_names import CLICK_HEAD, MODEL_INPUTS
 
 Spend, Tensors = served_scoring.Spend, served_scoring.Tensors
 

@@ -29,11 +29,7 @@ from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
 from srp4ctr.streams.state.state_store import ItemProfile
 from srp4ctr.triton_repo.config import ExplorationConfig
-from srp4ctr.triton_repo.deployment.model_config import (
-    CANDIDATE_STATES,
-    ENCODE_USER,
-    RANK_CLICKS,
-)
+from srp4ctr.triton_repo.model_names import CANDIDATE_STATES, ENCODE_USER, RANK_CLICKS
 from srp4ctr.triton_repo.serving.messages import Ranking, RankRequest
 from tests.fuzzing import examples
 

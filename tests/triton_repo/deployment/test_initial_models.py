@@ -20,7 +20,7 @@ from srp4ctr.triton_repo.deployment.live_repository import (
     live_versions,
     read_serving,
 )
-from srp4ctr.triton_repo.deployment.model_config import ENSEMBLES
+from srp4ctr.triton_repo.model_names import ENSEMBLES
 from tests.triton_repo.bundles import MakeBundle, a_check
 from tests.triton_repo.conftest import Server
 

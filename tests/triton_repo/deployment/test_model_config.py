@@ -8,6 +8,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from srp4ctr.features.tensors import schema
+from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.deployment import model_config
 
 LIMITS = model_config.Limits(
@@ -74,7 +75,7 @@ def test_a_user_is_encoded_without_items_by_every_layout() -> None:
 
 def test_the_ensembles_are_those_that_are_listed() -> None:
     for steps in (STEPS, ONE_STEP):
-        assert tuple(names(model_config.ensembles(steps))) == model_config.ENSEMBLES
+        assert tuple(names(model_config.ensembles(steps))) == model_names.ENSEMBLES
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_a_shell_answers_few_requests_together_and_no_more_than_it_may(
 def test_callers_with_their_own_features_send_no_ids_to_the_one_step() -> None:
     _, score, *_ = model_config.ensembles(ONE_STEP)
     (step,) = parse(model_config.ensemble_text(score, LIMITS)).ensemble_scheduling.step
-    assert set(step.input_map) == {spec.name for spec in model_config.MODEL_INPUTS}
+    assert set(step.input_map) == {spec.name for spec in model_names.MODEL_INPUTS}
     assert set(step.output_map) == {spec.name for spec in schema.SCORE_TENSORS}
 
 

@@ -14,8 +14,9 @@ from srp4ctr.client.rank_client import RankClient, infer_inputs
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.schema import ItemStatus
+from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import TritonConfig
-from srp4ctr.triton_repo.deployment import live_repository, model_config, promotion
+from srp4ctr.triton_repo.deployment import live_repository, promotion
 from srp4ctr.triton_repo.deployment.live_repository import Serving, read_serving
 from srp4ctr.triton_repo.deployment.promotion import PromotionError
 from srp4ctr.triton_repo.serving.messages import Ranking, RankRequest
@@ -95,10 +96,10 @@ def test_a_caller_with_own_features_asks_score_clicks(
     server: Server, promoted: str
 ) -> None:
     inputs = infer_inputs(
-        model_config.MODEL_INPUTS, inputs_of(model_config.MODEL_INPUTS, 2, 3)
+        model_names.MODEL_INPUTS, inputs_of(model_names.MODEL_INPUTS, 2, 3)
     )
     with InferenceServerClient(server.triton.grpc) as client:
-        answer = client.infer(model_config.SCORE_CLICKS, inputs)
+        answer = client.infer(model_names.SCORE_CLICKS, inputs)
     assert answer.as_numpy("click_probability").shape == (2, 3)
     assert np.all(np.isfinite(answer.as_numpy("click_probability")))
 
@@ -117,8 +118,8 @@ def test_only_the_serving_and_the_previous_steps_stay_loaded(
     server: Server, promoted: str, make_bundle: MakeBundle
 ) -> None:
     versions = [promoted, promote(server, make_bundle)]
-    expected = {model_config.step_name(model_config.CLICK_RANKER, v) for v in versions}
-    ensembles = set(model_config.ENSEMBLES) - {model_config.RANK_CLICKS_CANARY}
+    expected = {model_names.step_name(model_names.CLICK_RANKER, v) for v in versions}
+    ensembles = set(model_names.ENSEMBLES) - {model_names.RANK_CLICKS_CANARY}
     assert loaded_models(server) == expected | ensembles
     folders = {path.parent.name for path in server.plan.repository.glob("*/config.pbtxt")}
     assert folders == expected | ensembles
@@ -149,9 +150,9 @@ def test_a_bundle_that_answers_otherwise_than_in_training_is_refused(
     with pytest.raises(PromotionError, match=rf"differ .*0\.01.* serving: {promoted}"):
         promote_from(wrong, server)
     assert rank(server, [KNOWN_ITEM]).model_version == promoted
-    assert model_config.step_name(
-        model_config.CLICK_RANKER, wrong.name
-    ) not in loaded_models(server)
+    assert model_names.step_name(model_names.CLICK_RANKER, wrong.name) not in loaded_models(
+        server
+    )
 
 
 def test_a_model_that_does_not_load_is_refused(
@@ -292,7 +293,7 @@ def test_malformed_requests_are_refused_and_the_server_stays_up(
     with InferenceServerClient(server.triton.grpc) as client:
         for sentence, tensors in bad.items():
             with pytest.raises(InferenceServerException, match=sentence) as error:
-                client.infer(model_config.RANK_CLICKS, infer_inputs(specs, tensors))
+                client.infer(model_names.RANK_CLICKS, infer_inputs(specs, tensors))
             assert "INVALID_ARGUMENT" in str(error.value.status())
     assert rank(server, [KNOWN_ITEM]).model_version == promoted
 

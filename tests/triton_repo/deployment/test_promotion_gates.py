@@ -8,7 +8,8 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from srp4ctr.client.rank_client import RankClient
-from srp4ctr.triton_repo.deployment import model_config, promotion
+from srp4ctr.triton_repo import model_names
+from srp4ctr.triton_repo.deployment import promotion
 from srp4ctr.triton_repo.deployment.live_repository import (
     Serving,
     move,
@@ -75,8 +76,8 @@ def test_only_who_has_the_key_may_load_unload_or_list_models(
         with promotion.connected(stranger) as client:
             for forbidden in (
                 client.get_model_repository_index,
-                partial(client.unload_model, model_config.RANK_CLICKS),
-                partial(client.load_model, model_config.RANK_CLICKS),
+                partial(client.unload_model, model_names.RANK_CLICKS),
+                partial(client.load_model, model_names.RANK_CLICKS),
             ):
                 with pytest.raises(InferenceServerException, match="restricted"):
                     forbidden()
@@ -87,15 +88,15 @@ def test_only_who_has_the_key_may_load_unload_or_list_models(
 def test_one_ensemble_that_cannot_go_back_does_not_hold_the_other(tmp_path: Path) -> None:
     class Refusing:
         def load_model(self, name: str, **_: object) -> None:
-            if name == model_config.RANK_CLICKS:
+            if name == model_names.RANK_CLICKS:
                 raise InferenceServerException("busy")
 
-    for name in model_config.ENSEMBLES:
+    for name in model_names.ENSEMBLES:
         (tmp_path / name).mkdir()
-    old = dict.fromkeys(model_config.ENSEMBLES, "old")
+    old = dict.fromkeys(model_names.ENSEMBLES, "old")
     put_back(Refusing(), tmp_path, old)
     texts = [
-        (tmp_path / name / "config.pbtxt").read_text() for name in model_config.ENSEMBLES
+        (tmp_path / name / "config.pbtxt").read_text() for name in model_names.ENSEMBLES
     ]
     assert set(texts) == {"old"}
 
@@ -111,12 +112,12 @@ def test_a_bundle_of_an_older_release_serves_what_it_has(tmp_path: Path) -> None
         def unload_model(self, name: str) -> None:
             self.loaded.remove(name)
 
-    older = {model_config.RANK_CLICKS, model_config.SCORE_CLICKS}
-    now = set(model_config.ENSEMBLES) - {model_config.RANK_CLICKS_CANARY}
+    older = {model_names.RANK_CLICKS, model_names.SCORE_CLICKS}
+    now = set(model_names.ENSEMBLES) - {model_names.RANK_CLICKS_CANARY}
     for version, names in (("v1", older), ("v2", now)):
         kept = (
             tmp_path
-            / model_config.step_name(model_config.CLICK_RANKER, version)
+            / model_names.step_name(model_names.CLICK_RANKER, version)
             / ENSEMBLE_FOLDER
         )
         kept.mkdir(parents=True)

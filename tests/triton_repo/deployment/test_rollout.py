@@ -10,8 +10,9 @@ from prometheus_client import REGISTRY
 
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.embedded import ports
+from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import ReplicaConfig, TritonConfig
-from srp4ctr.triton_repo.deployment import model_config, promotion, rollout
+from srp4ctr.triton_repo.deployment import promotion, rollout
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
 from srp4ctr.triton_repo.deployment.promotion import PromotionError
 from tests.triton_repo.bundles import MakeBundle, a_check
@@ -68,12 +69,12 @@ def test_a_call_that_meets_a_server_without_its_models_yet_is_made_again(
         RankClient(server.triton.grpc) as client,
         ThreadPoolExecutor(1) as pool,
     ):
-        control.unload_model(model_config.RANK_CLICKS)
+        control.unload_model(model_names.RANK_CLICKS)
         answer = pool.submit(client.rank, "u", ["i"], deadline_s=60.0)
         while retries() == before:
             assert not answer.done(), answer.result()
             time.sleep(0.01)
-        control.load_model(model_config.RANK_CLICKS)
+        control.load_model(model_names.RANK_CLICKS)
         assert answer.result().model_version == "v1"
 
 

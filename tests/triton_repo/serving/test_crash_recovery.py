@@ -12,7 +12,7 @@ from srp4ctr.features.bundles.crash_counts import read_crashes
 from srp4ctr.ops.triton import crash_recovery
 from srp4ctr.ops.triton.crash_recovery import Watch
 from srp4ctr.triton_repo.deployment import promotion
-from srp4ctr.triton_repo.deployment.model_config import CLICK_RANKER, step_name
+from srp4ctr.triton_repo.model_names import CLICK_RANKER, step_name
 from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, a_check
 from tests.triton_repo.conftest import Server
 

@@ -8,11 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from srp4ctr.features.bundles import bundle
-from srp4ctr.triton_repo.deployment.model_config import (
-    BEHAVIOR_ENCODER,
-    CLICK_HEAD,
-    MODEL_INPUTS,
-)
+from srp4ctr.triton_repo.model_names import BEHAVIOR_ENCODER, CLICK_HEAD, MODEL_INPUTS
 from srp4ctr.triton_repo.serving.onnx_scorer import Scorer, StateCache
 from tests.triton_repo.bundles import MakeBundle, inputs_of, make_bundle_in
 

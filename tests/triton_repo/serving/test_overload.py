@@ -13,7 +13,8 @@ from tritonclient.utils import InferenceServerException
 
 from srp4ctr.client.rank_client import RankClient, infer_inputs
 from srp4ctr.features.tensors import schema
-from srp4ctr.triton_repo.deployment import model_config, promotion
+from srp4ctr.triton_repo import model_names
+from srp4ctr.triton_repo.deployment import promotion
 from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, a_check
 from tests.triton_repo.conftest import Server
 
@@ -40,7 +41,7 @@ def test_calls_too_many_are_refused_and_the_others_answered(crowded: str) -> Non
             inputs = infer_inputs(schema.REQUEST_INPUTS, arrays)
             for _ in range(CALLS):
                 try:
-                    client.infer(model_config.RANK_CLICKS, inputs, client_timeout=60.0)
+                    client.infer(model_names.RANK_CLICKS, inputs, client_timeout=60.0)
                     seen["answered"] += 1
                 except InferenceServerException as error:
                     seen[f"{error.status()}: {error.message()}"] += 1

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 from srp4ctr.features.online.item_cache import ItemTable
 from srp4ctr.features.online.request_features import RequestFeatures
 from srp4ctr.features.tensors import schema
-from srp4ctr.triton_repo.deployment.model_config import MODEL_INPUTS
+from srp4ctr.triton_repo.model_names import MODEL_INPUTS
 from srp4ctr.triton_repo.serving.onnx_scorer import Scorer
 from srp4ctr.triton_repo.serving.ranker import PROBABILITY, Call, Ranker
 from tests.features.readers import MemoryReader

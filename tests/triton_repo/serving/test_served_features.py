@@ -33,8 +33,9 @@ from srp4ctr.streams.events.schema import (
 )
 from srp4ctr.streams.raw_log.log_files import covered_offsets
 from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH
+from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import TritonConfig
-from srp4ctr.triton_repo.deployment import model_config, promotion
+from srp4ctr.triton_repo.deployment import promotion
 from tests.live_stream import LiveStream, live_stream
 from tests.triton_repo.bundles import L, a_check, make_bundle_in
 from tests.triton_repo.conftest import Server
@@ -94,8 +95,8 @@ class Serving:
             "context": np.array([[json.dumps(asked.context)]], dtype=object),
         }
         specs = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS
-        step = model_config.step_name(model_config.CLICK_RANKER, "v1")
-        names = [spec.name for spec in model_config.MODEL_INPUTS + schema.RESPONSE_NOTES]
+        step = model_names.step_name(model_names.CLICK_RANKER, "v1")
+        names = [spec.name for spec in model_names.MODEL_INPUTS + schema.RESPONSE_NOTES]
         wanted = [InferRequestedOutput(name) for name in names]
         answer = self.client.infer(step, infer_inputs(specs, given), outputs=wanted)
         tensors = {name: answer.as_numpy(name) for name in names}
