@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import InferenceServerClient
 
 from benchmarks.serving.serving_stack import VERSION, item_ids, user_ids
-from srp4ctr.client.rank_client import infer_inputs
+from srp4ctr.client.codec import infer_inputs
 from srp4ctr.features.tensors import schema
 from srp4ctr.triton_repo.model_names import RANK_CLICKS
 

@@ -19,7 +19,7 @@ from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement, e
 from srp4ctr.streams.state.state_store import ItemProfile
 
 if TYPE_CHECKING:  # not every role has tritonclient
-    from srp4ctr.triton_repo.serving.messages import Ranking
+    from srp4ctr.client.messages import Ranking
 
 _TITLES = ("title", "name")  # attributes that a person knows an item by
 _LoggedAt = tuple[int, LoggedEvent]

@@ -15,12 +15,12 @@ from typing import Any
 
 from tritonclient.utils import InferenceServerException
 
+from srp4ctr.client.channel import connect_in_control
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.gates import Gate, failed, skipped
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.triton_repo import model_names
-from srp4ctr.triton_repo.channel import connect_in_control
 from srp4ctr.triton_repo.config import TritonConfig
 from srp4ctr.triton_repo.deployment import live_repository, repository_writer
 from srp4ctr.triton_repo.deployment.live_repository import (

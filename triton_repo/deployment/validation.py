@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from srp4ctr.client.rank_client import infer_inputs, wanted_outputs
+from srp4ctr.client.codec import Tensors, infer_inputs, wanted_outputs
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.gates import Gate
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.schema import TensorSpec
 from srp4ctr.triton_repo import model_names
-from srp4ctr.triton_repo.serving.messages import Tensors
 
 TOLERANCE = 1e-4  # absolute, of a probability
 LATENCY = "latency"

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr.client.rank_client import RankClient, is_canary
+from srp4ctr.client.canary import is_canary
+from srp4ctr.client.messages import RankRequest
+from srp4ctr.client.rank_client import RankClient
 from srp4ctr.triton_repo.deployment import promotion
 from srp4ctr.triton_repo.deployment.live_repository import Serving, read_serving
 from srp4ctr.triton_repo.deployment.promotion import PromotionError
-from srp4ctr.triton_repo.serving.messages import RankRequest
 from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, a_check, make_bundle_in
 from tests.triton_repo.conftest import Server
 

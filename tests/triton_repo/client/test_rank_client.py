@@ -16,10 +16,10 @@ from tritonclient.grpc.service_pb2_grpc import (
 )
 from tritonclient.utils import InferenceServerException
 
+from srp4ctr.client.messages import Ranking
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.streams.events.codec import decode, encode
 from srp4ctr.streams.events.pseudonymization import Pseudonyms
-from srp4ctr.triton_repo.serving.messages import Ranking
 
 
 def a_ranking(scores: tuple[float, ...]) -> Ranking:

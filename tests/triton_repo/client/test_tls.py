@@ -11,12 +11,12 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from srp4ctr import processes
+from srp4ctr.client.channel import connect
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.embedded import broker, ports, triton_install, triton_server
 from srp4ctr.embedded.config import LocalConfig
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.ops import stack_secrets
-from srp4ctr.triton_repo.channel import connect
 from srp4ctr.triton_repo.config import TlsConfig, TritonConfig
 from srp4ctr.triton_repo.deployment import promotion
 from tests import real_stack

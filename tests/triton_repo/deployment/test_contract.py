@@ -21,6 +21,7 @@ from tritonclient.utils import InferenceServerException
 from benchmarks.serving.serving_stack import Stack, item_ids, running_stack, user_ids
 from benchmarks.streaming.ingest_events import past_activity
 from srp4ctr import processes
+from srp4ctr.client.messages import Ranking, RankRequest
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.embedded import broker
 from srp4ctr.features.tensors.schema import ItemStatus
@@ -30,7 +31,6 @@ from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
 from srp4ctr.streams.state.state_store import ItemProfile
 from srp4ctr.triton_repo.config import ExplorationConfig
 from srp4ctr.triton_repo.model_names import CANDIDATE_STATES, ENCODE_USER, RANK_CLICKS
-from srp4ctr.triton_repo.serving.messages import Ranking, RankRequest
 from tests.fuzzing import examples
 
 pytestmark = [pytest.mark.stack, pytest.mark.triton]

@@ -10,7 +10,9 @@ import pytest
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from srp4ctr.client.rank_client import RankClient, infer_inputs
+from srp4ctr.client.codec import infer_inputs
+from srp4ctr.client.messages import Ranking, RankRequest
+from srp4ctr.client.rank_client import RankClient
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.schema import ItemStatus
@@ -19,7 +21,6 @@ from srp4ctr.triton_repo.config import TritonConfig
 from srp4ctr.triton_repo.deployment import live_repository, promotion
 from srp4ctr.triton_repo.deployment.live_repository import Serving, read_serving
 from srp4ctr.triton_repo.deployment.promotion import PromotionError
-from srp4ctr.triton_repo.serving.messages import Ranking, RankRequest
 from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, a_check, inputs_of
 from tests.triton_repo.conftest import Server
 

@@ -11,7 +11,8 @@ from prometheus_client import REGISTRY
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from srp4ctr.client.rank_client import RankClient, infer_inputs
+from srp4ctr.client.codec import infer_inputs
+from srp4ctr.client.rank_client import RankClient
 from srp4ctr.features.tensors import schema
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.deployment import promotion

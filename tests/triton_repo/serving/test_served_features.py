@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from tritonclient.grpc import InferenceServerClient, InferRequestedOutput
 
-from srp4ctr.client.rank_client import infer_inputs
+from srp4ctr.client.codec import infer_inputs
 from srp4ctr.embedded import ports, triton_server
 from srp4ctr.features.tensors import schema, vocabulary
 from srp4ctr.features.tensors.item_fields import MIN_ATTRIBUTE_ITEMS
