@@ -54,7 +54,7 @@ def add_forms(
             _place_one_step(repository / steps[0].name, steps[0], limits, served)
             if name in SCORINGS:
                 code = repository / steps[0].name / "1"
-                scoring = code / "srp4ctr" / "triton_repo" / "onnx_scorer.py"
+                scoring = code / "srp4ctr/triton_repo/serving/onnx_scorer.py"
                 scoring.rename(code / "served_scoring.py")
                 shutil.copyfile(SHELLS / SCORINGS[name], scoring)
             if name == DIN:
