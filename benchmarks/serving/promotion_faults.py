@@ -10,13 +10,15 @@ from typing import Any, Protocol
 
 from srp4ctr import processes
 from srp4ctr.embedded.triton_server import ServerPlan
+from srp4ctr.features.bundles.gates import skipped
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.ops.triton import crash_recovery
 from srp4ctr.triton_repo.config import TritonConfig
 from srp4ctr.triton_repo.deployment import promotion
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
 from srp4ctr.triton_repo.deployment.promotion import connected
+
+NO_LOG = skipped("skew", "there is no raw log to compare the feature store with")
 
 
 class Stack(Protocol):
@@ -71,9 +73,12 @@ def in_child(
 def promote(triton: Any, features: Any, source: Path, said: Any) -> None:
     """Promote ``source``, and say why if it was refused."""
     try:
-        promotion.promote(source, triton, features, no_check)
+        found = promotion.promote(source, triton, features, NO_LOG)
     except (ValueError, promotion.PromotionError) as error:
         said.put(str(error))
+    else:
+        if found.refusal:
+            said.put(found.refusal)
 
 
 def roll_back(triton: Any, _: Any, __: None, said: Any) -> None:
@@ -132,8 +137,3 @@ def _processes(stack: Serving, step: str) -> set[int]:
     """Return those of ``step`` that live."""
     found = crash_recovery.children(stack.server.pid)
     return {each.pid for each in found if each.step == step and not each.is_dead}
-
-
-def no_check() -> FeatureCheck:
-    """Return that the store was not held to a log: there is none."""
-    return FeatureCheck(checked_at_ms=1, rows=1)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.serving.promotion import Run, counts
-from benchmarks.serving.promotion_faults import in_child, no_check
+from benchmarks.serving.promotion_faults import NO_LOG, in_child
 from benchmarks.serving.promotion_traffic import Callers, all_requests, expected
 from srp4ctr import processes
 from srp4ctr.embedded import ports, triton_install, triton_server
@@ -125,9 +125,12 @@ def _phases(run: Run, second: Any, switches: int) -> None:
 def promote_all(triton: Any, features: Any, source: Path, said: Any) -> None:
     """Promote ``source`` to every server, and say why if it was refused."""
     try:
-        rollout.promote(source, triton, features, no_check)
+        found = rollout.promote(source, triton, features, NO_LOG)
     except (ValueError, PromotionError) as error:
         said.put(str(error))
+    else:
+        if found.refusal:
+            said.put(found.refusal)
 
 
 def roll_back_all(triton: Any, _: Any, __: None, said: Any) -> None:
@@ -157,7 +160,8 @@ def _second(one: "Stack") -> Iterator[Any]:
     )
     stack = replace(one, triton=replace(one.triton, replicas=(further,)))
     try:
-        rollout.promote(one.bundle, stack.triton, one.features, no_check)
+        done = rollout.promote(one.bundle, stack.triton, one.features, NO_LOG)
+        assert not done.refusal, done.refusal
         yield stack, server, plan
     finally:
         for each in processes.find(folder):

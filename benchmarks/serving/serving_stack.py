@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.serving.promotion_faults import no_check
+from benchmarks.serving.promotion_faults import NO_LOG
 from benchmarks.serving.serving_forms import FORMS, add_forms
 from benchmarks.streaming.ingest_events import past_activity, past_exposures
 from srp4ctr import processes
@@ -129,7 +129,8 @@ def _promoted(
     """Promote a fresh model to the store, the server, for a length of histories."""
     store, server, length = started
     source, model, sizes = fresh_bundle(folder / "bundles", length)
-    promotion.promote(source, triton, features, no_check)
+    done = promotion.promote(source, triton, features, NO_LOG)
+    assert not done.refusal, done.refusal
     return Stack(
         triton=triton,
         server=server,

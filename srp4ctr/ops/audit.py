@@ -50,6 +50,7 @@ class Outcome:
 
     subject = ""
     after = ""
+    refusal = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +75,8 @@ class AuditLog:
         result, detail = FAILED, ""
         try:
             yield outcome
-            result = DONE
+            result = REFUSED if outcome.refusal else DONE
+            detail = outcome.refusal[:_MAX_DETAIL]
         except BaseException as error:
             result = REFUSED if isinstance(error, ValueError | RuntimeError) else FAILED
             detail = f"{type(error).__name__}: {error}"[:_MAX_DETAIL]

@@ -21,7 +21,7 @@ from srp4ctr.triton_repo.config import TlsConfig, TritonConfig
 from srp4ctr.triton_repo.deployment import promotion
 from tests import real_stack
 from tests.docs.pages import blocks
-from tests.triton_repo.bundles import KNOWN_ITEM, a_check, make_bundle_in
+from tests.triton_repo.bundles import KNOWN_ITEM, make_bundle_in, promote
 
 pytestmark = [
     pytest.mark.triton,
@@ -98,7 +98,7 @@ def closed(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tr
         with started(files, plan, folder):
             feast_store.apply(features)
             bundle = make_bundle_in(folder / "bundles")("v1", mark=1.0)
-            promotion.promote(bundle, triton, features, a_check)
+            promote(bundle, triton, features)
             yield triton
     processes.stop(store, folder)
 
@@ -171,7 +171,7 @@ def test_no_connection_is_an_error_that_names_the_setting(
 ) -> None:
     plain = replace(closed, tls=TlsConfig())
     with (
-        pytest.raises(promotion.PromotionError, match=r"does it want triton\.tls"),
+        pytest.raises(promotion.PromotionError, match=r"does it need triton\.tls"),
         promotion.connected(plain),
     ):
         pass

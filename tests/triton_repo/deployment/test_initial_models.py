@@ -13,7 +13,7 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.ops.triton.readiness import why_not_ready
 from srp4ctr.triton_repo.config import ReplicaConfig, TlsConfig, TritonConfig
-from srp4ctr.triton_repo.deployment import live_repository, promotion, repository_writer
+from srp4ctr.triton_repo.deployment import live_repository, repository_writer
 from srp4ctr.triton_repo.deployment.initial_models import fill
 from srp4ctr.triton_repo.deployment.live_repository import (
     Serving,
@@ -21,7 +21,7 @@ from srp4ctr.triton_repo.deployment.live_repository import (
     read_serving,
 )
 from srp4ctr.triton_repo.model_names import ENSEMBLES
-from tests.triton_repo.bundles import MakeBundle, a_check
+from tests.triton_repo.bundles import MakeBundle, promote
 from tests.triton_repo.conftest import Server
 
 
@@ -177,7 +177,7 @@ def test_a_filled_server_serves_once_it_is_started_and_says_when(
     with RankClient(server.triton.grpc) as client:
         answer = client.rank("u", ["i"], deadline_s=20.0)
     assert (answer.model_version, answer.status) == ("v1", "cold_user")
-    # It is a server like any other: the next promotion finds what it needs.
+    # The next promotion finds what it needs, as on any other server.
     newer = make_bundle("v2", mark=2.0)
-    done = promotion.promote(newer, server.triton, server.features, a_check)
+    done = promote(newer, server.triton, server.features)
     assert done.serving == Serving(serving="v2", previous="v1")

@@ -1,4 +1,4 @@
-"""The generated configurations, read back through Triton's own protobuf."""
+"""The generated configurations, parsed by Triton's own protobuf."""
 
 from dataclasses import replace
 from typing import Any
@@ -92,7 +92,7 @@ def test_each_steps_input_comes_from_the_caller_or_an_earlier_step(
     assert set(names(config.output)) <= made
 
 
-def test_a_shell_is_as_many_processes_as_asked_for() -> None:
+def test_a_python_step_has_as_many_processes_as_configured() -> None:
     groups = parse(model_config.step_text(ONE_STEP[0], LIMITS)).instance_group
     assert [group.count for group in groups] == [1, 1]
     priorities = {group.rate_limiter.priority for group in groups}
@@ -100,7 +100,7 @@ def test_a_shell_is_as_many_processes_as_asked_for() -> None:
 
 
 @pytest.mark.parametrize("step", [*STEPS, *ONE_STEP], ids=lambda step: step.name)
-def test_no_step_lets_calls_wait_longer_than_asked_for(
+def test_every_step_limits_how_long_calls_are_queued(
     step: model_config.StepConfig,
 ) -> None:
     policy = parse(
@@ -110,13 +110,13 @@ def test_no_step_lets_calls_wait_longer_than_asked_for(
     assert policy.allow_timeout_override
 
 
-@pytest.mark.parametrize(("most", "together"), [(1, []), (4, [4]), (32, [4, 8])])
-def test_a_shell_answers_few_requests_together_and_no_more_than_it_may(
-    most: int, together: list[int]
+@pytest.mark.parametrize(("maximum", "preferred"), [(1, []), (4, [4]), (32, [4, 8])])
+def test_a_python_step_prefers_small_batches_within_the_maximum(
+    maximum: int, preferred: list[int]
 ) -> None:
-    limits = replace(LIMITS, max_batch_size=most)
+    limits = replace(LIMITS, max_batch_size=maximum)
     batching = parse(model_config.step_text(ONE_STEP[0], limits)).dynamic_batching
-    assert batching.preferred_batch_size == together
+    assert batching.preferred_batch_size == preferred
 
 
 def test_callers_with_their_own_features_send_no_ids_to_the_one_step() -> None:

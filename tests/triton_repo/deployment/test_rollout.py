@@ -15,7 +15,7 @@ from srp4ctr.triton_repo.config import ReplicaConfig, TritonConfig
 from srp4ctr.triton_repo.deployment import promotion, rollout
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
 from srp4ctr.triton_repo.deployment.promotion import PromotionError
-from tests.triton_repo.bundles import MakeBundle, a_check
+from tests.triton_repo.bundles import STORE_GATE, MakeBundle, promote
 from tests.triton_repo.conftest import Server
 
 
@@ -24,7 +24,7 @@ def test_two_servers_that_share_a_repository_are_refused() -> None:
         TritonConfig(replicas=(ReplicaConfig(grpc="b:8001", repository=".data/triton"),))
 
 
-def test_each_server_has_the_settings_of_all_and_its_own_place() -> None:
+def test_each_server_has_the_same_settings_and_its_own_address() -> None:
     further = ReplicaConfig(grpc="b:8001", repository="/b")
     config = TritonConfig(grpc="a:8001", control_key="k", replicas=(further,))
     servers = config.servers()
@@ -35,19 +35,19 @@ def test_each_server_has_the_settings_of_all_and_its_own_place() -> None:
 
 
 @pytest.mark.triton
-def test_a_server_that_is_away_keeps_the_others_at_what_they_served(
+def test_where_a_server_does_not_answer_the_others_serve_what_they_did(
     server: Server, make_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     first, second = (make_bundle(f"v{n}", mark=float(n)) for n in (1, 2))
     alone = server.triton
-    assert rollout.promote(first, alone, server.features, a_check).serving.serving == "v1"
+    assert promote(first, alone, server.features).serving.serving == "v1"
     with ports.reserved_ports(1) as (closed,):
         away = ReplicaConfig(
             grpc=f"{ports.HOST}:{closed}", repository=str(tmp_path / "away")
         )
         both = replace(alone, replicas=(away,))
         with pytest.raises(PromotionError, match=f"no Triton answers on .*:{closed}"):
-            rollout.promote(second, both, server.features, a_check)
+            rollout.promote(second, both, server.features, STORE_GATE)
     assert read_serving(Path(alone.repository)).serving == "v1"
     with pytest.raises(ValueError, match="srp4ctr model promote v2 makes them serve"):
         rollout.rollback(both)
@@ -55,14 +55,12 @@ def test_a_server_that_is_away_keeps_the_others_at_what_they_served(
 
 
 @pytest.mark.triton
-def test_a_call_that_meets_a_server_without_its_models_yet_is_made_again(
+def test_a_call_to_a_server_that_has_not_loaded_its_models_is_retried(
     server: Server, make_bundle: MakeBundle
 ) -> None:
-    """As a balancer sends it to one that starts: the next try may meet another."""
+    """A balancer may send it to a server that starts, and the next try to another."""
     if read_serving(Path(server.triton.repository)).serving is None:
-        rollout.promote(
-            make_bundle("v1", mark=1.0), server.triton, server.features, a_check
-        )
+        promote(make_bundle("v1", mark=1.0), server.triton, server.features)
     before = retries()
     with (
         promotion.connected(server.triton) as control,

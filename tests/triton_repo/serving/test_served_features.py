@@ -35,9 +35,8 @@ from srp4ctr.streams.raw_log.log_files import covered_offsets
 from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import TritonConfig
-from srp4ctr.triton_repo.deployment import promotion
 from tests.live_stream import LiveStream, live_stream
-from tests.triton_repo.bundles import L, a_check, make_bundle_in
+from tests.triton_repo.bundles import L, make_bundle_in, promote
 from tests.triton_repo.conftest import Server
 from tests.triton_repo.offline import Asked, OfflineLog, Tensors, Versions, versions_in
 from tests.triton_repo.visits import COLOURS, ITEMS, USERS, now_ms, slates, traffic
@@ -150,7 +149,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         server.start()
         try:
             bundle = make_bundle_in(folder / "bundles")("v1", mark=1.0, words=WORDS)
-            promotion.promote(bundle, triton, live.features, check=a_check)
+            promote(bundle, triton, live.features)
             with InferenceServerClient(triton.grpc) as client:
                 profiles = OnlineViews(live.features)
                 yield Serving(live=live, client=client, profiles=profiles)
