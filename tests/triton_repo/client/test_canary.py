@@ -1,4 +1,4 @@
-"""A second bundle beside the serving one, for a share of the users, in a real Triton."""
+"""A second bundle alongside the serving one, for a share of the users, in a real Triton."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -127,16 +127,16 @@ def test_the_page_s_caller_is_answered(
     assert ranking.model_version == "v1"
 
 
-def test_who_has_no_certificate_or_one_of_another_authority_is_not(
+def test_a_client_without_a_certificate_of_the_stack_s_authority_is_not(
     closed: TritonConfig, files: Path, tmp_path: Path
 ) -> None:
     stack_secrets.make(tmp_path / "other")
-    stranger = replace(
+    other_ca = replace(
         known_as(tmp_path / "other", "caller"), ca_file=str(files / "ca.pem")
     )
     nobody = TlsConfig(enabled=True, ca_file=str(files / "ca.pem"))
     a_server = known_as(files, "redis")  # its certificate is no client's
-    for refused in (None, nobody, stranger, a_server):
+    for refused in (None, nobody, other_ca, a_server):
         with (
             RankClient(closed.grpc, tls=refused) as client,
             pytest.raises(ConnectionError, match="UNAVAILABLE"),
@@ -148,9 +148,9 @@ def test_a_caller_talks_to_no_other_server_than_the_stack_s(
     closed: TritonConfig, files: Path, tmp_path: Path
 ) -> None:
     stack_secrets.make(tmp_path / "other")
-    fooled = replace(known_as(files, "caller"), ca_file=str(tmp_path / "other" / "ca.pem"))
+    misled = replace(known_as(files, "caller"), ca_file=str(tmp_path / "other" / "ca.pem"))
     with (
-        RankClient(closed.grpc, tls=fooled) as client,
+        RankClient(closed.grpc, tls=misled) as client,
         pytest.raises(ConnectionError, match="UNAVAILABLE"),
     ):
         client.rank("u", [KNOWN_ITEM], deadline_s=0.5)

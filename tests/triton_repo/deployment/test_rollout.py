@@ -39,19 +39,19 @@ def test_where_a_server_does_not_answer_the_others_serve_what_they_did(
     server: Server, make_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     first, second = (make_bundle(f"v{n}", mark=float(n)) for n in (1, 2))
-    alone = server.triton
-    assert promote(first, alone, server.features).serving.serving == "v1"
+    single = server.triton
+    assert promote(first, single, server.features).serving.serving == "v1"
     with ports.reserved_ports(1) as (closed,):
         away = ReplicaConfig(
             grpc=f"{ports.HOST}:{closed}", repository=str(tmp_path / "away")
         )
-        both = replace(alone, replicas=(away,))
+        both = replace(single, replicas=(away,))
         with pytest.raises(PromotionError, match=f"no Triton answers on .*:{closed}"):
             rollout.promote(second, both, server.features, STORE_GATE)
-    assert read_serving(Path(alone.repository)).serving == "v1"
+    assert read_serving(Path(single.repository)).serving == "v1"
     with pytest.raises(ValueError, match="srp4ctr model promote v2 makes them serve"):
         rollout.rollback(both)
-    assert read_serving(Path(alone.repository)).serving == "v1"
+    assert read_serving(Path(single.repository)).serving == "v1"
 
 
 @pytest.mark.triton

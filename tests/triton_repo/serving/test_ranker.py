@@ -149,7 +149,8 @@ def test_without_a_policy_positions_are_best_first_and_padding_last(
     answer = replace(ranker, scorer=scorer).answer(Call(given=given, wanted=wanted))
     assert answer["position"].tolist() == [[1, 2, 0], [1, 2, 0]]
     assert answer["propensity"].tolist() == [[1.0] * 3] * 2
-    assert (answer["position"].dtype, answer["propensity"].dtype) == ("int64", "float32")
+    assert answer["position"].dtype == np.int64
+    assert answer["propensity"].dtype == np.float32
 
 
 def test_a_user_is_encoded_without_items(ranker: Ranker, tmp_path: Path) -> None:
