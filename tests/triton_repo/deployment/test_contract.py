@@ -219,7 +219,10 @@ def _texts(name: str, texts: list[list[Any]]) -> InferInput:
 
 
 USER_INPUT, ITEM_INPUT = _texts("user_id", [["u"]]), _texts("item_ids", [["i"]])
-MICROSECONDS = _input("request_time_ms", [1, 1], "INT64", np.array([[17 * 10**14]]))
+SECONDS, MICROSECONDS = (
+    _input("request_time_ms", [1, 1], "INT64", np.array([[17 * 10**digits]]))
+    for digits in (8, 14)
+)
 
 
 @pytest.mark.parametrize(
@@ -238,6 +241,7 @@ MICROSECONDS = _input("request_time_ms", [1, 1], "INT64", np.array([[17 * 10**14
         ([_texts("user_id", [["u" * 2_000_000]]), ITEM_INPUT], "at most 256"),
         ([USER_INPUT, ITEM_INPUT, _texts("context", [["[]"]])], "expected an object"),
         ([USER_INPUT, ITEM_INPUT, _texts("context", [["{"]])], "not JSON"),
+        ([USER_INPUT, ITEM_INPUT, SECONDS], "is it in seconds"),
         ([USER_INPUT, ITEM_INPUT, MICROSECONDS], "is it in microseconds"),
     ],
 )

@@ -9,13 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tritonclient.grpc import InferenceServerClient
-from tritonclient.utils import InferenceServerException
 
 from srp4ctr.client.codec import infer_inputs
 from srp4ctr.client.messages import Ranking, RankRequest
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.features.bundles import bundle
-from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.schema import ItemStatus
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import TritonConfig
@@ -282,25 +280,6 @@ def test_no_items_and_too_many_are_refused(
     with pytest.raises(ValueError, match=sentence):
         rank(server, items)
     assert rank(server, [KNOWN_ITEM]).status == "cold_user"
-
-
-def test_malformed_requests_are_refused_and_the_server_stays_up(
-    server: Server, promoted: str
-) -> None:
-    good = {"user_id": np.array([[b"u"]], object), "item_ids": np.array([[b"i"]], object)}
-    bad = {
-        "UTF-8": {**good, "user_id": np.array([[b"\xff\xfe"]], object)},
-        "context": {**good, "context": np.array([[b"[1, 2]"]], object)},
-        "seconds": {**good, "request_time_ms": np.array([[1_700_000_000]])},
-        "missing required input": {"user_id": good["user_id"]},
-    }
-    specs = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS
-    with InferenceServerClient(server.triton.grpc) as client:
-        for sentence, tensors in bad.items():
-            with pytest.raises(InferenceServerException, match=sentence) as error:
-                client.infer(model_names.RANK_CLICKS, infer_inputs(specs, tensors))
-            assert "INVALID_ARGUMENT" in str(error.value.status())
-    assert rank(server, [KNOWN_ITEM]).model_version == promoted
 
 
 def test_without_a_server_the_error_says_what_to_do(
