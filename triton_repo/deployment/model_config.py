@@ -4,12 +4,12 @@ Each name, dtype and shape in a configuration is the schema's.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from google.protobuf import text_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig
+from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInstanceGroup
 
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.schema import TensorSpec
@@ -167,83 +167,58 @@ def ensembles(steps: Sequence[StepConfig]) -> tuple[EnsembleConfig, ...]:
 
 def step_text(step: StepConfig, limits: Limits) -> str:
     """Return the ``config.pbtxt`` of one step."""
-    is_python = step.backend == "python"
-    preferred = [size for size in _PREFERRED_BATCHES if size <= limits.max_batch_size]
-    return _text(
-        *(step, limits),
-        backend=step.backend,
-        parameters={
-            name: {"string_value": value} for name, value in step.parameters.items()
-        },
-        # A Python step runs on the CPU; Triton's own backend takes a GPU if there is one.
-        instance_group=_processes(step) if is_python else [],
-        dynamic_batching={
-            "preferred_batch_size": preferred if is_python else [],
-            "max_queue_delay_microseconds": 0 if is_python else _GPU_DELAY_US,
-            "default_queue_policy": {
-                "max_queue_size": _MAX_QUEUE,
-                "allow_timeout_override": True,
-                "default_timeout_microseconds": round(limits.max_wait_ms * 1000),
-            },
-        },
-    )
-
-
-def ensemble_text(ensemble: EnsembleConfig, limits: Limits) -> str:
-    """Return the ``config.pbtxt`` of an ensemble."""
-    schedule = {"step": list(_schedule(ensemble))}
-    return _text(ensemble, limits, platform="ensemble", ensemble_scheduling=schedule)
-
-
-def _text(model: StepConfig | EnsembleConfig, limits: Limits, **fields: Any) -> str:
-    """Return a ``ModelConfig`` as text: the tensors of ``model``, and ``fields``."""
-    config = ModelConfig(
-        name=model.name,
-        max_batch_size=limits.max_batch_size,
-        input=[
-            *(_tensor(spec, limits) for spec in model.inputs),
-            *(_tensor(spec, limits, optional=True) for spec in model.optional_inputs),
-        ],
-        output=[_tensor(spec, limits) for spec in model.outputs],
-        **fields,
-    )
+    config = _config(step, limits)
+    config.backend = step.backend
+    for name, value in step.parameters.items():
+        config.parameters[name].string_value = value
+    policy = config.dynamic_batching.default_queue_policy
+    policy.max_queue_size = _MAX_QUEUE
+    policy.allow_timeout_override = True
+    policy.default_timeout_microseconds = round(limits.max_wait_ms * 1000)
+    if step.backend != "python":  # Triton's own takes a GPU if there is one
+        config.dynamic_batching.max_queue_delay_microseconds = _GPU_DELAY_US
+        return str(text_format.MessageToString(config))
+    sizes = [size for size in _PREFERRED_BATCHES if size <= limits.max_batch_size]
+    config.dynamic_batching.preferred_batch_size[:] = sizes
+    for number in range(step.instances):
+        # A group for each process, so that a reload may start them one by one. Triton
+        # merges groups that differ only in their names: the priority, which is ignored
+        # while the rate limiter is off, keeps them apart.
+        group = config.instance_group.add(name=f"{step.name}_{number}", count=1)
+        group.kind = ModelInstanceGroup.KIND_CPU
+        group.rate_limiter.priority = number + 1
     return str(text_format.MessageToString(config))
 
 
-def _tensor(spec: TensorSpec, limits: Limits, **fields: bool) -> dict[str, Any]:
-    dims, data_type = spec.dims(limits.sizes), _TRITON_TYPES[spec.dtype]
-    return {"name": spec.name, "data_type": data_type, "dims": dims, **fields}
+def ensemble_text(ensemble: EnsembleConfig, limits: Limits) -> str:
+    """Return the ``config.pbtxt`` of an ensemble.
 
-
-def _schedule(ensemble: EnsembleConfig) -> Iterator[dict[str, Any]]:
-    """Yield the steps; each reads what exists by then, and makes what is still needed."""
+    Each step reads what exists by then, and makes what is still needed.
+    """
+    config = _config(ensemble, limits)
+    config.platform = "ensemble"
     known = {each.name for each in ensemble.inputs + ensemble.optional_inputs}
     for place, step in enumerate(ensemble.steps):
         later = (each.inputs for each in ensemble.steps[place + 1 :])
         needed = {each.name for each in itertools.chain(ensemble.outputs, *later)}
+        read = {each.name for each in step.inputs + step.optional_inputs} & known
         made = {each.name for each in step.outputs} & needed
-        read = [each.name for each in step.inputs + step.optional_inputs]
-        yield {
-            "model_name": step.name,
-            "model_version": -1,
-            "input_map": {name: name for name in read if name in known},
-            "output_map": {name: name for name in sorted(made)},
-        }
+        scheduled = config.ensemble_scheduling.step.add(model_name=step.name)
+        scheduled.model_version = -1
+        scheduled.input_map.update({name: name for name in read})
+        scheduled.output_map.update({name: name for name in made})
         known |= made
+    return str(text_format.MessageToString(config))
 
 
-def _processes(step: StepConfig) -> list[dict[str, Any]]:
-    """Return an instance group for each process: a reload may start them one by one.
-
-    Triton merges groups that differ only in their names. The priority, which is ignored
-    while the rate limiter is off, keeps them apart.
-    """
-    return [
-        {
-            "name": f"{step.name}_{number}",
-            "count": 1,
-            "kind": "KIND_CPU",
-            "rate_limiter": {"priority": number + 1},
-        }
-        for number in range(step.instances)
-    ]
+def _config(model: StepConfig | EnsembleConfig, limits: Limits) -> Any:
+    """Return the ``ModelConfig`` of ``model``: its name, batch size and tensors."""
+    config = ModelConfig(name=model.name, max_batch_size=limits.max_batch_size)
+    for spec in model.inputs + model.optional_inputs:
+        tensor = config.input.add(name=spec.name, dims=spec.dims(limits.sizes))
+        tensor.data_type = DataType.Value(_TRITON_TYPES[spec.dtype])
+        tensor.optional = spec in model.optional_inputs
+    for spec in model.outputs:
+        tensor = config.output.add(name=spec.name, dims=spec.dims(limits.sizes))
+        tensor.data_type = DataType.Value(_TRITON_TYPES[spec.dtype])
+    return config
