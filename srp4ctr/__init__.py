@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from srp4ctr.client.messages import Ranking, RankRequest
     from srp4ctr.client.rank_client import RankClient
     from srp4ctr.streams.broker.producer import EventPublisher
     from srp4ctr.streams.config import KafkaConfig
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
         item_key,
     )
     from srp4ctr.triton_repo.config import TlsConfig
-    from srp4ctr.triton_repo.serving.messages import Ranking, RankRequest
 
 _HOMES = {
     "Behavior": "streams.events.schema",
@@ -34,8 +34,8 @@ _HOMES = {
     "ItemUpdate": "streams.events.schema",
     "KafkaConfig": "streams.config",
     "RankClient": "client.rank_client",
-    "RankRequest": "triton_repo.serving.messages",
-    "Ranking": "triton_repo.serving.messages",
+    "RankRequest": "client.messages",
+    "Ranking": "client.messages",
     "TlsConfig": "triton_repo.config",
     "item_key": "streams.events.schema",
 }

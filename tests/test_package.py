@@ -9,9 +9,11 @@ import pytest
 import uv
 
 import srp4ctr
+from srp4ctr.triton_repo.deployment.repository_writer import code_files
 from tests.structure.source_tree import ROOT
 
 LINKED = ("streams", "features", "training", "triton_repo", "monitoring")
+PACKAGE = Path(srp4ctr.__file__).parent
 BARE = (*LINKED, "local", "settings", "cli")
 # What applications import. A name that leaves is a breaking change: CHANGELOG.md.
 PUBLIC = {
@@ -118,4 +120,5 @@ def test_a_wheel_has_one_import_root_with_types_and_all_that_is_read_at_runtime(
         "srp4ctr/monitoring/grafana/dashboards/overview.json",
         "srp4ctr/embedded/triton-requirements.lock",
     }
-    assert read - set(names) == set()
+    code = {f"srp4ctr/{path.relative_to(PACKAGE)}" for path in code_files()}
+    assert (read | code) - set(names) == set()

@@ -1,1 +1,1 @@
-"""The source of Triton's model repository, and what renders the live one."""
+"""The source of Triton's model repository, and what writes the live one."""

@@ -1,4 +1,4 @@
-"""Where Triton is, and where its live model repository is rendered."""
+"""Settings of serving: Triton's address, its live model repository and its limits."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -6,20 +6,24 @@ from typing import ClassVar
 
 from srp4ctr.streams.config import password_in
 
+# The protocols of Triton's gRPC that change a server; a client that only ranks needs none.
+CONTROLS = "model-repository,model-config,shared-memory,trace,logging"
+CONTROL_HEADER = "srp4ctr-control"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplorationConfig:
-    """How far the order of what is shown may depart from best first: exploration.py."""
+    """How the order of the items explores instead of best first: exploration.py."""
 
     kind: str = "none"
     """``none``, ``epsilon_greedy`` or ``plackett_luce``."""
     epsilon: float = 0.05
-    """Of epsilon_greedy: how often a place goes to any item."""
+    """Of epsilon_greedy: the share of places that get a random item."""
     temperature: float = 0.25
     """Of plackett_luce: 0 would be best first; with 1 an item of twice the odds is twice as
-    likely to stand first."""
+    likely to be first."""
     depth: int = 10
-    """Only so many places are explored, from the top."""
+    """The number of places, from the top, that explore."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("none", "epsilon_greedy", "plackett_luce"):
@@ -36,13 +40,13 @@ class ExplorationConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedLogConfig:
-    """What is kept of the requests that are answered: features/bundles/request_log.py."""
+    """The log of answered requests: features/bundles/request_log.py."""
 
     share: float = 0.0
-    """Of the requests that say their ``request_id``; 0: none is kept."""
+    """The share that is logged of the requests with a ``request_id``."""
     folder: str = ".data/served"
     max_mb: float = 200.0
-    """The oldest are removed beyond it."""
+    """Beyond it the oldest are removed."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.share <= 1.0 or self.max_mb <= 0.0:
@@ -54,13 +58,13 @@ class ServedLogConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsConfig:
-    """How a client of Triton's gRPC port encrypts, and by what it is known there."""
+    """How a client of Triton's gRPC port encrypts and authenticates."""
 
     enabled: bool = False
     ca_file: str = ""
     """PEM certificates that the server's is signed with; empty: the system's."""
     certificate_file: str = ""
-    """The client's own, for a server that asks for one (mutual TLS)."""
+    """The client's own, for a server that requires one (mutual TLS)."""
     key_file: str = ""
 
     def __post_init__(self) -> None:
@@ -83,7 +87,7 @@ class ReplicaConfig:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     grpc: str
-    """Its own address, not that of what balances loads: promotion loads models by it."""
+    """Its own address, not that of a load balancer: promotion loads models by it."""
     repository: str
     """Its own live repository."""
 
@@ -95,13 +99,13 @@ class TritonConfig:
     grpc: str = "127.0.0.1:8001"
     metrics_url: str = "http://127.0.0.1:8002/metrics"
     repository: str = ".data/triton"
-    """The live repository: rendered at promotion, read by the server."""
+    """The live model repository: written at promotion, read by the server."""
     replicas: tuple[ReplicaConfig, ...] = ()
-    """Further servers, which a promotion reaches one after another: replicas.py."""
+    """Further servers, which a promotion changes one after another: rollout.py."""
     tls: TlsConfig = field(default_factory=TlsConfig)
     control_key_file: str = ""
-    """Holds what a client must know to load, unload or list models; a last line break does
-    not count. No file: nothing, or ``control_key``."""
+    """The file of the key that a client needs to load, unload or list models, without its
+    last line break. No file: no key, or ``control_key``."""
     control_key: str = field(default="", repr=False)
     """For the variable SRP4CTR_TRITON__CONTROL_KEY, where there is no file."""
     max_candidates: int = 1000
@@ -109,36 +113,36 @@ class TritonConfig:
     max_batch_size: int = 32
     """Requests (users) that one call may carry."""
     max_wait_ms: float = 1000.0
-    """A call that waited so long for a step is refused as UNAVAILABLE: it would be late. A
-    call may ask for less by its ``timeout``; ``RankClient`` asks for half its deadline."""
+    """A call that is queued for longer is refused as UNAVAILABLE: it would be late. A call
+    may set less by its ``timeout``; ``RankClient`` sets half its deadline."""
     canary_share: float = 0.0
-    """Share of the users, 0 to 1, that the project's own callers ask of the canary."""
+    """Share of the users, 0 to 1, that the project's own callers send to the canary."""
     backend: str = "python"
     """``python``: one step on the CPU does all (embedded server); ``onnxruntime``: encoder
     and head are steps of Triton's own backend (NVIDIA's container, on a GPU)."""
     instances: int = 2
     """Processes of that one step, a request at a time each: as many as there are cores."""
     kept_states_mb: float = 64.0
-    """How much of the states of recent histories each instance keeps, to encode none twice:
-    an L of 200 takes 0.27 MB. 0: nothing is kept."""
+    """The size of each instance's cache of encoder states of recent histories: at L = 200
+    one takes 0.27 MB. 0: no cache."""
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
     served_log: ServedLogConfig = field(default_factory=ServedLogConfig)
     max_wrong_features: float = 0.01
     """No bundle is promoted while a greater share of the feature store's sampled rows
     differs from the raw log: see ``features/consistency/check.py``."""
     max_latency_ratio: float = 1.5
-    """No bundle is promoted whose golden requests take longer than so many times those of
-    the one that serves, and a millisecond longer."""
+    """No bundle is promoted whose golden requests take longer than this ratio of those of
+    the serving one, and a millisecond longer."""
     http_port: int = 0
     """0: HTTP off. The embedded server's HTTP front end can be crashed by its input."""
 
     def servers(self) -> tuple["TritonConfig", ...]:
-        """Return the settings of each server alone: this one's, then the replicas'."""
-        alone = replace(self, replicas=())
+        """Return the settings of each single server: this one's, then the replicas'."""
+        single = replace(self, replicas=())
         return (
-            alone,
+            single,
             *(
-                replace(alone, grpc=each.grpc, repository=each.repository)
+                replace(single, grpc=each.grpc, repository=each.repository)
                 for each in self.replicas
             ),
         )
@@ -173,7 +177,7 @@ class TritonConfig:
             )
 
     def _needs_one_step(self) -> Iterator[tuple[str, object]]:
-        """Yield what is set, name and value, that Triton's own backends know nothing of."""
+        """Yield name and value of settings that Triton's own backends do not support."""
         if self.exploration.kind != "none":
             yield "exploration.kind", self.exploration.kind
         if self.served_log.share > 0.0:

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness.raw_logs import click_on
+from srp4ctr.client.messages import Ranking
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import Behavior, Event, ItemUpdate
-from srp4ctr.triton_repo.serving.messages import Ranking
 
 VISITORS, USERS = 2, 2_000
 ITEMS = 2_000  # as serving_stack.py has it, which imports torch: no visitor does

@@ -27,7 +27,7 @@ from tritonclient.grpc import InferenceServerClient
 from benchmarks import parser_of, say
 from benchmarks.serving.serving_load import PREPARED, Load, a_request, measure
 from benchmarks.serving.serving_stack import Stack, running_stack
-from srp4ctr.triton_repo.deployment.model_config import RANK_CLICKS
+from srp4ctr.triton_repo.model_names import RANK_CLICKS
 
 LENGTH, CANDIDATES, CALLERS = 200, 100, 8
 DEADLINE_S, DURATION_S = 0.1, 8.0

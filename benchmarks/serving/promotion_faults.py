@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from srp4ctr import processes
-from srp4ctr.features.consistency.report import FeatureCheck
+from srp4ctr.features.bundles.gates import skipped
 from srp4ctr.ops.triton import crash_recovery
 from srp4ctr.triton_repo.config import TritonConfig
 from srp4ctr.triton_repo.deployment import promotion
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
 from srp4ctr.triton_repo.deployment.promotion import connected
+
+NO_LOG = skipped("skew", "there is no raw log to compare the feature store with")
 
 
 class Serving(Protocol):
@@ -59,7 +61,7 @@ def promote(
     triton: Any, features: Any, source: Path, refusals: Any, by: Any = promotion.promote
 ) -> None:
     """Promote ``source``, and put why into ``refusals`` if it was refused."""
-    _put_refusal(partial(by, source, triton, features, no_check), refusals)
+    _put_refusal(partial(by, source, triton, features, NO_LOG), refusals)
 
 
 def roll_back(
@@ -71,9 +73,11 @@ def roll_back(
 
 def _put_refusal(act: Callable[[], object], refusals: Any) -> None:
     try:
-        act()
+        refusal = getattr(act(), "refusal", "")
     except (ValueError, promotion.PromotionError) as error:
-        refusals.put(str(error))
+        refusal = str(error)
+    if refusal:
+        refusals.put(refusal)
 
 
 def promote_and_crash(triton: Any, features: Any, source: Path, refusals: Any) -> None:
@@ -112,8 +116,3 @@ def _processes(stack: Serving, step: str) -> set[int]:
     """Return the live processes of ``step``."""
     found = crash_recovery.children(stack.server.pid)
     return {each.pid for each in found if each.step == step and not each.is_dead}
-
-
-def no_check() -> FeatureCheck:
-    """Return that the store was not compared with a log: there is none."""
-    return FeatureCheck(checked_at_ms=1, rows=1)

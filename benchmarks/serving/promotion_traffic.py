@@ -18,10 +18,10 @@ import onnxruntime
 from numpy.typing import NDArray
 from prometheus_client import REGISTRY
 
+from srp4ctr.client.messages import RankRequest
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.online.request_features import open_bundle
-from srp4ctr.triton_repo.serving.messages import RankRequest
 
 if TYPE_CHECKING:  # torch: a caller needs none
     from benchmarks.serving.serving_stack import Stack

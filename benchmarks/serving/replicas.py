@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import parser_of
 from benchmarks.serving.promotion import Run, counts
-from benchmarks.serving.promotion_faults import in_child, no_check, promote, roll_back
+from benchmarks.serving.promotion_faults import NO_LOG, in_child, promote, roll_back
 from benchmarks.serving.promotion_traffic import Callers, all_requests, expected
 from srp4ctr import processes
 from srp4ctr.embedded import ports, triton_server
@@ -144,7 +144,8 @@ def _second(one: "Stack") -> Iterator[Any]:
     )
     stack = replace(one, triton=replace(one.triton, replicas=(further,)))
     try:
-        rollout.promote(one.bundle, stack.triton, one.features, no_check)
+        done = rollout.promote(one.bundle, stack.triton, one.features, NO_LOG)
+        assert not done.refusal, done.refusal
         yield stack, server, plan
     finally:
         for each in processes.find(folder):

@@ -35,7 +35,7 @@ from benchmarks.serving.serving_stack import Stack, running_stack
 from srp4ctr.atomic_files import replace_text
 from srp4ctr.features.tensors.schema import STATE_TENSORS
 from srp4ctr.training.export import flops, onnx_export
-from srp4ctr.triton_repo.deployment.model_config import RANK_CLICKS
+from srp4ctr.triton_repo.model_names import RANK_CLICKS
 
 LENGTHS, CANDIDATES, CALLERS = (50, 200, 1000), (10, 100, 500), (1, 4)
 DURATION_S, ROUNDS = 4.0, 3

@@ -21,6 +21,7 @@ from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.export import flops, onnx_export
 from srp4ctr.training.model.click_model import ClickModel
 from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import TritonConfig
 from srp4ctr.triton_repo.deployment import model_config, repository_writer
 
@@ -41,7 +42,7 @@ def add_forms(
         max_batch_size=triton.max_batch_size, max_wait_ms=triton.max_wait_ms, sizes=sizes
     )
     repository = Path(triton.repository)
-    served = next(repository.glob(f"{model_config.CLICK_RANKER}_v*"))
+    served = next(repository.glob(f"{model_names.CLICK_RANKER}_v*"))
     parameters = _parameters(served)
     for name in forms:
         if name == THREE_STEPS:
@@ -53,7 +54,7 @@ def add_forms(
             _place_one_step(repository / steps[0].name, steps[0], limits, served)
             if name in SCORINGS:
                 code = repository / steps[0].name / "1"
-                scoring = code / "srp4ctr" / "triton_repo" / "serving" / "onnx_scorer.py"
+                scoring = code / "srp4ctr/triton_repo/serving/onnx_scorer.py"
                 scoring.rename(code / "served_scoring.py")
                 shutil.copyfile(SHELLS / SCORINGS[name], scoring)
             if name == DIN:
@@ -125,7 +126,7 @@ class _Whole(nn.Module):
         self.model = model
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        names = (spec.name for spec in model_config.MODEL_INPUTS)
+        names = (spec.name for spec in model_names.MODEL_INPUTS)
         named = dict(zip(names, tensors, strict=True))
         probability = torch.sigmoid(self.model(named))
         return probability, torch.ones_like(probability)
@@ -136,5 +137,5 @@ def _export_din(sizes: Mapping[str, int], words: Vocabulary, path: Path) -> None
     torch.manual_seed(0)
     din = BASELINES["din"](ModelConfig(), TableSizes.of(words, sizes["L"])).eval()
     inputs = flops.sample(sizes, requests=2, candidates=3)
-    read, written = model_config.MODEL_INPUTS, schema.SCORE_TENSORS
+    read, written = model_names.MODEL_INPUTS, schema.SCORE_TENSORS
     onnx_export.export_onnx(_Whole(din), inputs, read, written, path)

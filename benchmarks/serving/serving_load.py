@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from tritonclient.grpc import InferenceServerClient
 
 from benchmarks.serving.serving_stack import VERSION, item_ids, user_ids
-from srp4ctr.client.rank_client import infer_inputs
+from srp4ctr.client.codec import infer_inputs
 from srp4ctr.features.tensors import schema
-from srp4ctr.triton_repo.deployment.model_config import RANK_CLICKS
+from srp4ctr.triton_repo.model_names import RANK_CLICKS
 
 PREPARED = 64  # requests of a caller, sent in turns: making one is not the server's cost
 WARM_UP_S = 0.5

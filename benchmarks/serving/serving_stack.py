@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.serving.promotion_faults import no_check
+from benchmarks.serving.promotion_faults import NO_LOG
 from benchmarks.serving.serving_forms import FORMS, add_forms
 from benchmarks.streaming.ingest_events import past_activity, past_exposures
 from srp4ctr import processes
@@ -116,7 +116,8 @@ def _started(
     )
     server = start_triton(plan, folder)
     source, model, sizes = fresh_bundle(folder / "bundles", length)
-    promotion.promote(source, triton, features, no_check)
+    done = promotion.promote(source, triton, features, NO_LOG)
+    assert not done.refusal, done.refusal
     return Stack(
         triton=triton,
         plan=plan,

@@ -119,11 +119,14 @@ def promote_model(
     """
     from srp4ctr.cli.tables.models import gates_table
     from srp4ctr.ops.promotion_service import bundle_folder, promote
+    from srp4ctr.triton_repo.deployment.promotion import PromotionError
 
     settings = load()
-    gates = promote(settings, bundle_folder(settings, version), canary=canary)
-    if gates:
-        out.print(gates_table(gates))
+    found = promote(settings, bundle_folder(settings, version), canary=canary)
+    if found.refusal:
+        raise PromotionError(found.refusal)
+    if found.gates:
+        out.print(gates_table(found.gates))
     out.print(f"{version} {'is the canary' if canary else 'serves'}")
 
 

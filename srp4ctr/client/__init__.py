@@ -1,1 +1,1 @@
-"""The client of a running Triton: user and candidates → click probabilities."""
+"""The client of a running Triton: requests, rankings, retries and the canary."""

@@ -1,6 +1,6 @@
 """A user and candidate items → their click probabilities, from a running Triton.
 
-What a caller of the project needs and no more; any plain Triton client can do the same.
+Any plain Triton client can rank; this one also retries, and sends users to the canary.
 """
 
 import itertools
@@ -12,23 +12,16 @@ from types import TracebackType
 from typing import Any, Self
 
 from prometheus_client import Counter, Histogram
-from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
+from srp4ctr.client import codec
+from srp4ctr.client.canary import Canary
+from srp4ctr.client.channel import connect
+from srp4ctr.client.messages import Ranking, RankRequest
 from srp4ctr.features.tensors import schema
-from srp4ctr.features.tensors.schema import TensorSpec
 from srp4ctr.streams.events.pseudonymization import Pseudonyms
-from srp4ctr.streams.events.schema import in_sample
-from srp4ctr.triton_repo.channel import connect
 from srp4ctr.triton_repo.config import TlsConfig
-from srp4ctr.triton_repo.deployment.model_config import RANK_CLICKS, RANK_CLICKS_CANARY
-from srp4ctr.triton_repo.serving.messages import (
-    Ranking,
-    RankRequest,
-    Tensors,
-    rankings_of,
-    tensors_of,
-)
+from srp4ctr.triton_repo.model_names import RANK_CLICKS, RANK_CLICKS_CANARY
 
 # Fine around 10 ms: a request of 100 candidates takes 2–5 ms on two cores.
 _BUCKETS_S = (
@@ -47,33 +40,26 @@ REQUESTS = Counter(
 )
 RETRIES = Counter(
     "srp4ctr_rank_retries",
-    "Calls that were made again because the server was away, full, or a step had died.",
+    "Calls retried because the server was unavailable or full, or a step had crashed.",
 )
-# CANCELLED: a server that is told to end lets go of its calls. To rank twice is harmless.
-_PASSING = tuple(
+# CANCELLED: a server that shuts down drops its calls. Ranking twice changes nothing.
+_TRANSIENT = tuple(
     f"StatusCode.{each}" for each in ("UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN")
 )
 _LATE = "StatusCode.DEADLINE_EXCEEDED"
-# What Triton says of a call that it refuses because it has too much to do.
+# Triton's messages for a call that it refuses because it is overloaded.
 _FULL = ("Request timeout expired", "maximum queue size")
-# What a server says that has not loaded its models yet; behind a balancer another has.
+# The message of a server that has not loaded its models yet; behind a balancer another has.
 _STARTING = "has no available versions"
 _GONE = ("StatusCode.NOT_FOUND", "StatusCode.UNAVAILABLE")  # an ensemble that is unloaded
-_PAUSES_S = (0.01, 0.03, 0.1, 0.25)  # before each try but the first; the last goes on
-_FIRST_TRY = 1 / 3  # of the deadline: a process that died holds a call for a second
-_CANARY_REST_S = 5.0
-_TRITON_DTYPES = {
-    "int64": "INT64",
-    "float32": "FP32",
-    "uint8": "UINT8",
-    "string": "BYTES",
-}
+_PAUSES_S = (0.01, 0.03, 0.1, 0.25)  # before each retry; the last one repeats
+_FIRST_TRY = 1 / 3  # of the deadline: a process that crashed holds a call for a second
 
 
 class RankClient:
-    """Asks ``rank_clicks`` over gRPC; one connection, safe to keep open and to share.
+    """Calls ``rank_clicks`` over gRPC; one connection, safe to keep open and to share.
 
-    ``canary_share`` of the users, always the same ones, are asked of
+    ``canary_share`` of the users, always the same ones, are sent to
     ``rank_clicks_canary`` where there is one: ``srp4ctr model promote --canary``.
     """
 
@@ -87,15 +73,12 @@ class RankClient:
     ) -> None:
         """Connect to ``address``, host:port, at the first call; with ``tls``, encrypted.
 
-        With ``pseudonyms``, the publisher's, Triton is told no user's id. Raises ValueError
-        for a certificate or key file that cannot be read.
+        With ``pseudonyms``, the publisher's, Triton receives no user's id. Raises
+        ValueError for a certificate or key file that cannot be read.
         """
-        if not 0.0 <= canary_share <= 1.0:
-            raise ValueError(f"canary_share is {canary_share}; a share of users, 0 to 1")
+        self._canary = Canary(canary_share) if canary_share else None
         self._client = connect(address, tls)
-        self._canary_share = canary_share
         self._pseudonyms = pseudonyms
-        self._canary_rests_until = 0.0
         self._budget = _RetryBudget()
 
     def __enter__(self) -> Self:
@@ -136,35 +119,34 @@ class RankClient:
     def rank_many(
         self, requests: Sequence[RankRequest], *, deadline_s: float = 1.0
     ) -> tuple[Ranking, ...]:
-        """Return the answers of all ``requests``, in their order.
+        """Return the rankings of all ``requests``, in their order.
 
         One call, or two where some of the users are the canary's. Raises ValueError for
         what the caller can fix, ConnectionError if there was no answer by the deadline.
-        What failed for no fault of the request's is tried again until then: to read twice
-        is harmless. What is late by a third of the deadline, or was refused because the
-        server is full, is tried once more in a tenth of the calls at most: who has too
-        much to do must not get more of it.
+        What failed for no fault of the request is retried until then: reading twice changes
+        nothing. A call that is late by a third of the deadline, or was refused by a full
+        server, is retried once, and at most a tenth of the calls are: an overloaded server
+        must not get more load.
         """
         ends = time.monotonic() + deadline_s
-        is_rested = time.monotonic() >= self._canary_rests_until
-        chosen = [
-            is_rested and is_canary(each.user_id, self._canary_share) for each in requests
-        ]
-        answers: dict[int, Ranking] = {}
-        for of_canary in sorted(set(chosen)) or [False]:
-            places = [place for place, each in enumerate(chosen) if each == of_canary]
-            asked = [requests[place] for place in places]
-            answers |= zip(places, self._rank(asked, of_canary, ends), strict=True)
-        return tuple(answers[place] for place in range(len(requests)))
+        canary = self._canary
+        chosen = [canary is not None and canary.takes(each.user_id) for each in requests]
+        rankings: dict[int, Ranking] = {}
+        for to_canary in sorted(set(chosen)) or [False]:
+            places = [place for place, each in enumerate(chosen) if each == to_canary]
+            group = [requests[place] for place in places]
+            rankings |= zip(places, self._rank(group, to_canary, ends), strict=True)
+        return tuple(rankings[place] for place in range(len(requests)))
 
     def _rank(
-        self, requests: Sequence[RankRequest], of_canary: bool, ends: float
+        self, requests: Sequence[RankRequest], to_canary: bool, ends: float
     ) -> tuple[Ranking, ...]:
         specs = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS
-        inputs = infer_inputs(specs, tensors_of(list(map(self._hidden, requests))))
+        tensors = codec.request_tensors(list(map(self._pseudonymized, requests)))
+        inputs = codec.infer_inputs(specs, tensors)
         started = time.perf_counter()
         try:
-            answer = self._from_canary(inputs, ends) if of_canary else None
+            answer = self._from_canary(inputs, ends) if to_canary else None
             if answer is None:
                 answer = self._infer(inputs, ends)
         except InferenceServerException as error:
@@ -174,37 +156,37 @@ class RankClient:
             raise _as_builtin(error) from error
         finally:
             REQUEST_SECONDS.observe(time.perf_counter() - started)
-        rankings = rankings_of(requests, answer.as_numpy)
+        rankings = codec.rankings(requests, answer.as_numpy)
         for ranking in rankings:
             REQUESTS.labels(ranking.model_version, ranking.status).inc()
         return rankings
 
-    def _hidden(self, request: RankRequest) -> RankRequest:
+    def _pseudonymized(self, request: RankRequest) -> RankRequest:
         if self._pseudonyms is None:
             return request
         return replace(request, user_id=self._pseudonyms.of(request.user_id))
 
     def _from_canary(self, inputs: Sequence[Any], ends: float) -> Any:
-        """Return the canary's answer, None where there is no canary, or a sick one."""
+        """Return the canary's answer, None where there is no canary or it fails."""
         try:
-            return self._try(RANK_CLICKS_CANARY, inputs, _FIRST_TRY * _left_s(ends))
+            return self._call(RANK_CLICKS_CANARY, inputs, _FIRST_TRY * _left_s(ends))
         except InferenceServerException as error:
-            if error.status() in _GONE and not _is_full(error):
-                self._canary_rests_until = time.monotonic() + _CANARY_REST_S
-            elif not self._may_repeat(error):
+            if self._canary and error.status() in _GONE and not _is_full(error):
+                self._canary.rest()
+            elif not self._may_retry(error):
                 raise
         RETRIES.inc()
         return None
 
     def _infer(self, inputs: Sequence[Any], ends: float) -> Any:
         pauses_s = itertools.chain(_PAUSES_S, itertools.repeat(_PAUSES_S[-1]))
-        share = _FIRST_TRY if self._budget.is_there else 1.0
+        share = _FIRST_TRY if self._budget.is_left else 1.0
         while True:
             try:
-                answer = self._try(RANK_CLICKS, inputs, share * _left_s(ends))
+                answer = self._call(RANK_CLICKS, inputs, share * _left_s(ends))
             except InferenceServerException as error:
                 pause_s = 0.0 if error.status() == _LATE else next(pauses_s)
-                if time.monotonic() + pause_s >= ends or not self._may_repeat(error):
+                if time.monotonic() + pause_s >= ends or not self._may_retry(error):
                     raise
             else:
                 self._budget.earn()
@@ -213,20 +195,20 @@ class RankClient:
             time.sleep(pause_s)
             share = 1.0
 
-    def _may_repeat(self, error: InferenceServerException) -> bool:
-        """Return whether the call may be made again; what adds to a load has a budget."""
+    def _may_retry(self, error: InferenceServerException) -> bool:
+        """Return whether to retry the call; retries that add load have a budget."""
         if error.status() == _LATE or _is_full(error):
             return self._budget.spend()
-        return error.status() in _PASSING or _STARTING in str(error.message())
+        return error.status() in _TRANSIENT or _STARTING in str(error.message())
 
-    def _try(self, model: str, inputs: Sequence[Any], timeout_s: float) -> Any:
-        # What waited for half of its time would be late.
+    def _call(self, model: str, inputs: Sequence[Any], timeout_s: float) -> Any:
+        # A call that was queued for half of its time would be late.
         wait_us = round(timeout_s * 1e6 / 2)
         return self._client.infer(model, inputs, client_timeout=timeout_s, timeout=wait_us)
 
 
 class _RetryBudget:
-    """Lets a tenth of the calls be made twice, so that retries cannot double a load.
+    """Allows a tenth of the calls to be retried, so that retries cannot double a load.
 
     The rule of gRPC's retry throttling: proposal A6.
     """
@@ -238,7 +220,7 @@ class _RetryBudget:
         self._lock = threading.Lock()
 
     @property
-    def is_there(self) -> bool:
+    def is_left(self) -> bool:
         return self._tokens >= 1.0
 
     def earn(self) -> None:
@@ -248,8 +230,8 @@ class _RetryBudget:
     def spend(self) -> bool:
         """Take one retry, and return whether there was one."""
         with self._lock:
-            self._tokens -= (is_there := self.is_there)
-        return is_there
+            self._tokens -= (is_left := self.is_left)
+        return is_left
 
 
 def _is_full(error: InferenceServerException) -> bool:
@@ -258,30 +240,6 @@ def _is_full(error: InferenceServerException) -> bool:
 
 def _left_s(ends: float) -> float:
     return max(ends - time.monotonic(), _PAUSES_S[0])
-
-
-def is_canary(user_id: str, share: float) -> bool:
-    """Return whether ``user_id`` is among the ``share`` of users that the canary gets.
-
-    The same in every process and for good, and a user stays in as the share grows.
-    """
-    return in_sample(f"canary:{user_id}", share)
-
-
-def infer_inputs(specs: Sequence[TensorSpec], tensors: Tensors) -> list[Any]:
-    """Return Triton's inputs for those ``specs`` that ``tensors`` has."""
-    inputs = []
-    for spec in specs:
-        if spec.name in tensors:
-            array = tensors[spec.name]
-            wanted = InferInput(spec.name, list(array.shape), _TRITON_DTYPES[spec.dtype])
-            inputs.append(wanted.set_data_from_numpy(array))
-    return inputs
-
-
-def wanted_outputs(specs: Sequence[TensorSpec]) -> list[Any]:
-    """Return what to ask Triton for, where a model has more outputs than ``specs``."""
-    return [InferRequestedOutput(spec.name) for spec in specs]
 
 
 def _as_builtin(error: InferenceServerException) -> Exception:

@@ -54,6 +54,7 @@ class AuditedOperation:
 
     subject = ""
     after = ""
+    refusal = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +87,8 @@ class AuditLog:
         result, detail = FAILED, ""
         try:
             yield operation
-            result = DONE
+            result = REFUSED if operation.refusal else DONE
+            detail = operation.refusal[:_MAX_DETAIL]
         except BaseException as error:
             result = REFUSED if isinstance(error, ValueError | RuntimeError) else FAILED
             detail = f"{type(error).__name__}: {error}"[:_MAX_DETAIL]

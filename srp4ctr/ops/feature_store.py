@@ -23,9 +23,9 @@ from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement, e
 from srp4ctr.streams.state.state_store import ItemProfile
 
 if TYPE_CHECKING:  # pyarrow, torch, tritonclient: not every role has them
+    from srp4ctr.client.messages import Ranking
     from srp4ctr.streams.raw_log.erasure import Erasure
     from srp4ctr.training.skew.check import ServedCheck
-    from srp4ctr.triton_repo.serving.messages import Ranking
 
 _TITLES = ("title", "name")  # attributes that a person knows an item by
 _LoggedAt = tuple[int, LoggedEvent]

@@ -1,4 +1,4 @@
-"""Settings → bundles and what serves: checks, promotion, rollback, and the list of all."""
+"""Settings → bundles and what serves: checks, promotion, rollback, and descriptions."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,12 +13,13 @@ from srp4ctr.features.consistency.report import REPORT_FILE, FeatureCheck
 from srp4ctr.ops.audit import audit_log
 from srp4ctr.settings import Settings
 
-if TYPE_CHECKING:  # torch: 3 s
+if TYPE_CHECKING:  # torch: 3 s; tritonclient: another extra
     from srp4ctr.training.skew.check import ServedCheck
+    from srp4ctr.triton_repo.deployment.promotion import Promotion
 
 
 def checked(settings: Settings, sample: int = 200) -> FeatureCheck:
-    """Compare the store with the raw log now, and leave the report for the monitor.
+    """Compare the store with the raw log now, and write the report for the monitor.
 
     Raises ``ValueError`` where no broker answers or the views are not registered.
     """
@@ -37,7 +38,7 @@ def checked(settings: Settings, sample: int = 200) -> FeatureCheck:
 
 
 def checked_served(settings: Settings, requests: Sequence[Path]) -> "ServedCheck":
-    """Compare served requests with training's view, and leave the report for the monitor.
+    """Compare served requests with training's view, and write the report for the monitor.
 
     ``requests`` are files of ``triton.served_log.folder``.
     """
@@ -60,68 +61,93 @@ def checked_served(settings: Settings, requests: Sequence[Path]) -> "ServedCheck
     return found
 
 
+def store_gate(check: FeatureCheck, max_wrong: float) -> Gate:
+    """Return whether at most a share of ``max_wrong`` of the store's rows is wrong.
+
+    A model is evaluated on the log's features: it would serve on others.
+    """
+    return Gate(
+        gate="skew",
+        passed=check.wrong_share <= max_wrong,
+        value=check.wrong_share,
+        limit=max_wrong,
+        note=f"{check.wrong_rows} of {check.rows} rows of the feature store are not what "
+        f"the raw log says ({check.edits} edits in {check.wrong_sequences} sequences; "
+        f"{check.wrong_counters} counters, by up to {check.largest_difference:.3g} events),"
+        f" and triton.max_wrong_features is {max_wrong:g}: `srp4ctr features check` shows "
+        "them, `srp4ctr stream rebuild` rebuilds them",
+    )
+
+
 def promote(
     settings: Settings,
     folder: Path,
     command: str = "model promote",
     *,
     canary: bool = False,
-) -> tuple[Gate, ...]:
-    """Serve the bundle in ``folder``, add to its report, and return what was checked.
+) -> "Promotion":
+    """Promote the bundle in ``folder``, and add its gates to the bundle's report.
 
-    The audit log names ``command``. Raises ``PromotionError`` where it does not serve then.
+    The audit log names ``command``. Raises ``ValueError`` for a bundle that is damaged, and
+    ``PromotionError`` where no server answers.
     """
-    serves = partial(what_serves, settings)
-    named = f"{command} --canary" if canary else command
-    with audit_log(settings).audited(named, folder.name, serves):
-        return _promote(settings, folder, canary)
-
-
-def _promote(settings: Settings, folder: Path, canary: bool) -> tuple[Gate, ...]:
     from srp4ctr.training.refresh import reports  # no torch
-    from srp4ctr.triton_repo.deployment import rollout
-    from srp4ctr.triton_repo.deployment.promotion import PromotionError
 
-    gates: tuple[Gate, ...] = ()
-    check = partial(checked, settings)
-    try:
-        done = rollout.promote(
-            folder, settings.triton, settings.features, check, canary=canary
-        )
-        gates = done.gates
-    except PromotionError as error:
-        gates = error.gates
-        raise
-    finally:
-        report = reports.read(folder)
-        if report is not None and gates:
-            reports.write(reports.with_promotion(report, gates))
-    return gates
+    named = f"{command} --canary" if canary else command
+    serves = partial(what_serves, settings)
+    with audit_log(settings).audited(named, folder.name, serves) as audited:
+        found = _promote(settings, folder, canary)
+        audited.refusal = found.refusal
+    report = reports.read(folder)
+    is_decided = failed(found.gates) or not found.refusal
+    if report is not None and found.gates and is_decided:
+        reports.write(reports.with_promotion(report, found.gates))
+    return found
+
+
+def _promote(settings: Settings, folder: Path, canary: bool) -> "Promotion":
+    """Check the feature store if a server would change, then promote."""
+    from srp4ctr.features.bundles import bundle
+    from srp4ctr.triton_repo.deployment import promotion, rollout
+
+    triton = settings.triton
+    version = bundle.verify(folder).version
+    changes = [
+        promotion.change(folder, version, server, canary=canary)
+        for server in triton.servers()
+    ]
+    if all(before == after for before, after in changes):
+        return promotion.Promotion(serving=changes[0][0])
+    gate = store_gate(checked(settings), triton.max_wrong_features)
+    run = rollout.promote if triton.replicas else promotion.promote
+    return run(folder, triton, settings.features, gate, canary=canary)
 
 
 def promoter(settings: Settings) -> Callable[[Path], tuple[Gate, ...]]:
-    """Return what serves the bundle in a folder: a refresh hands it the folder.
+    """Return a function that promotes the bundle in a folder, for a refresh.
 
-    A gate that fails is an answer; only what could not be tried is an error.
+    It returns the gates, also where one failed. Raises ``PromotionError`` where the bundle
+    passed them and still does not serve.
     """
     from srp4ctr.triton_repo.deployment.promotion import PromotionError
 
-    def try_it(folder: Path) -> tuple[Gate, ...]:
-        try:
-            return promote(settings, folder, "model refresh")
-        except PromotionError as error:
-            if not failed(error.gates):
-                raise
-            return error.gates
+    def promote_folder(folder: Path) -> tuple[Gate, ...]:
+        found = promote(settings, folder, "model refresh")
+        if found.refusal and not failed(found.gates):
+            raise PromotionError(found.refusal)
+        return found.gates
 
-    return try_it
+    return promote_folder
 
 
 def roll_back(settings: Settings, *, canary: bool = False) -> str | None:
     """Serve the previous bundle again, or end the ``canary``; return what serves now."""
-    from srp4ctr.triton_repo.deployment.rollout import end_canary, rollback
+    from srp4ctr.triton_repo.deployment import promotion, rollout
 
-    undo = end_canary if canary else rollback
+    if settings.triton.replicas:
+        undo = rollout.end_canary if canary else rollout.rollback
+    else:
+        undo = promotion.end_canary if canary else promotion.rollback
     command = "model rollback --canary" if canary else "model rollback"
     with audit_log(settings).audited(command, state=partial(what_serves, settings)):
         return undo(settings.triton).serving
@@ -136,12 +162,12 @@ def serving_folder(settings: Settings) -> Path | None:
 
 
 def what_serves(settings: Settings) -> str:
-    """Return the bundle that serves, and the canary beside it if there is one."""
+    """Return the bundle that serves, and the canary if there is one."""
     from srp4ctr.triton_repo.deployment.live_repository import read_serving
 
     found = read_serving(Path(settings.triton.repository))
-    beside = f", canary {found.canary}" if found.canary else ""
-    return f"{found.serving or 'nothing'}{beside}"
+    canary = f", canary {found.canary}" if found.canary else ""
+    return f"{found.serving or 'nothing'}{canary}"
 
 
 def bundle_folder(settings: Settings, version: str) -> Path:
@@ -153,7 +179,7 @@ def bundle_folder(settings: Settings, version: str) -> Path:
 
 
 def describe_bundles(settings: Settings, *versions: str) -> list[dict[str, Any]]:
-    """Return all that is known of bundles ``versions``, else of each, oldest first.
+    """Return card, report and role of bundles ``versions``, else of each, oldest first.
 
     ``ValueError`` where one does not exist.
     """

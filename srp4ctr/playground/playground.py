@@ -15,6 +15,7 @@ from pathlib import Path
 
 from srp4ctr.cli.tables.results import item_status_words
 from srp4ctr.cli.tables.users import action_name
+from srp4ctr.client.messages import Ranking
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.demo.replay import sequence_version
 from srp4ctr.monitoring.web.playground import (
@@ -30,7 +31,6 @@ from srp4ctr.playground.recent_events import recent_ids
 from srp4ctr.settings import Settings
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.events.schema import Click
-from srp4ctr.triton_repo.serving.messages import Ranking
 
 OFFERED_USERS = 12
 _DEADLINE_S = 5.0

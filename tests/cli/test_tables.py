@@ -10,6 +10,7 @@ from rich.table import Table
 
 from srp4ctr.capacity.plan import CapacityOptions, CapacityPlan
 from srp4ctr.cli.tables import capacity, models, results, served, users
+from srp4ctr.client.messages import Ranking
 from srp4ctr.embedded.addresses import Addresses
 from srp4ctr.embedded.stack import StackStatus
 from srp4ctr.features.bundles.gates import Gate
@@ -26,7 +27,6 @@ from srp4ctr.streams.state.exposures import Exposures, show
 from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
 from srp4ctr.training.refresh.reports import RefreshOutcome, RefreshReport
 from srp4ctr.training.skew.check import Difference, ServedCheck
-from srp4ctr.triton_repo.serving.messages import Ranking
 from tests.cli.terminal import assert_whole, at_80
 
 UUID = "6b3f1c9e-52d7-4f0a-9a41-0d5c8e7f2b16"

@@ -15,7 +15,7 @@ from srp4ctr.embedded import apache_kafka
 from srp4ctr.monitoring.cost import triton_counters
 from srp4ctr.monitoring.dashboards import FOLDER
 from srp4ctr.ops.triton import supervisor
-from srp4ctr.triton_repo.deployment.model_config import ENSEMBLES
+from srp4ctr.triton_repo.model_names import ENSEMBLES
 from tests.compose.real_stack import (
     COMPOSE,
     DEFAULTED,

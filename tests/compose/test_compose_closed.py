@@ -7,7 +7,7 @@ import pytest
 
 from srp4ctr.ops import kafka_acl, stack_secrets
 from srp4ctr.ops.triton import watchdog
-from srp4ctr.triton_repo.deployment.model_config import CONTROL_HEADER, CONTROLS
+from srp4ctr.triton_repo.config import CONTROL_HEADER, CONTROLS
 from tests.compose.real_stack import (
     COMPOSE,
     DEFAULTED,

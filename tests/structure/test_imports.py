@@ -41,14 +41,12 @@ VENDOR_HOMES = {
     "tritonclient": (
         "triton_repo/deployment/promotion.py",
         "triton_repo/deployment/live_repository.py",
-        "srp4ctr/client/rank_client.py",
-        "triton_repo/channel.py",
+        "triton_repo/deployment/model_config.py",
         "srp4ctr/*.py",
     ),
     "prometheus_client": (
         *FAUST_SERVICES,
         "features/online/feast_import.py",  # keeps Feast from switching it to files
-        "srp4ctr/client/rank_client.py",
         "monitoring/collector/exporter.py",
         "monitoring/collector/collector.py",
         "monitoring/collector/probe.py",

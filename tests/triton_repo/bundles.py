@@ -1,4 +1,4 @@
-"""A tiny bundle whose encoder and head can be told from those of any other version."""
+"""A tiny bundle whose encoder and head differ from those of any other version."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,17 +12,23 @@ from safetensors.numpy import save_file
 
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
+from srp4ctr.features.bundles.gates import Gate
+from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.features.tensors import schema, vocabulary
 from srp4ctr.features.tensors.schema import TensorSpec
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH
+from srp4ctr.triton_repo.config import TritonConfig
+from srp4ctr.triton_repo.deployment import promotion
+from srp4ctr.triton_repo.deployment.promotion import Promotion
 
 L, E, D, M = 5, 2, 4, 2
 SIZES = {"L": L, "W": EXPOSURE_LENGTH, "E": E, "S": L + 1, "D": D, "A": 1, "M": M}
 KNOWN_ITEM = "item-1"
 WORDS = vocabulary.build({item_key(KNOWN_ITEM): 9}, [])
+STORE_GATE = Gate(gate="skew", passed=True)  # the feature store was checked
 _ONNX_TYPES = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT}
 
 MakeBundle = Callable[..., Path]
@@ -55,7 +61,7 @@ def _model(
 def encoder(mark: float, work: int = 0) -> onnx.ModelProto:
     """Return an encoder that writes ``mark`` into the null slot of its last states.
 
-    ``work`` is the size of a matrix that it multiplies with itself, for nothing.
+    ``work`` is the size of a matrix that it multiplies with itself, to take time.
     """
     node = helper.make_node
     nodes = [
@@ -91,7 +97,7 @@ def head(mark: float, work: int = 0) -> onnx.ModelProto:
     """Return a head that answers about 0.5 to an encoder with the same mark, else not.
 
     Its query vectors are the history's first two states, its candidate states are rows.
-    ``work`` is the size of a matrix that it multiplies with itself, for nothing.
+    ``work`` is the size of a matrix that it multiplies with itself, to take time.
     """
     node = helper.make_node
     nodes = [
@@ -130,9 +136,9 @@ def head(mark: float, work: int = 0) -> onnx.ModelProto:
 
 
 def _idle_work() -> list[onnx.NodeProto]:
-    """Return nodes that multiply a matrix, and make of it ``nothing`` again.
+    """Return nodes that multiply a matrix, and add 0 times the product to ``nothing``.
 
-    They begin at an input, or it would all be computed once, at loading.
+    They depend on an input, or they would be computed only once, at loading.
     """
     node = helper.make_node
     return [
@@ -166,8 +172,17 @@ def golden(folder: Path) -> dict[str, np.ndarray]:
     return tensors
 
 
+def promote(
+    source: Path, triton: TritonConfig, features: FeatureConfig, *, canary: bool = False
+) -> Promotion:
+    """Promote a bundle whose feature store was checked; fail where it is refused."""
+    done = promotion.promote(source, triton, features, STORE_GATE, canary=canary)
+    assert not done.refusal, done.refusal
+    return done
+
+
 def a_check(**found: Any) -> FeatureCheck:
-    """Return a check of 200 rows of the feature store, all right but for ``found``."""
+    """Return a check of 200 rows of the feature store, right except for ``found``."""
     return FeatureCheck(checked_at_ms=1, **({"rows": 200} | found))
 
 

@@ -1,6 +1,6 @@
 """The raw log → the tensors of a request, as of the versions that its answer names.
 
-Nothing here reads the store: what serving answered is made again from the events alone.
+Nothing here reads the store: the tensors are computed again from the events only.
 """
 
 import re
@@ -36,7 +36,7 @@ MS_PER_DAY = 86_400_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Request:
     """One request; ``context`` is flat."""
 
     user_id: str
@@ -47,7 +47,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Versions:
-    """What an answer's ``feature_version`` says: last offsets (-1: no row), the table's."""
+    """An answer's ``feature_version``: last offsets (-1: no row), the item table's time."""
 
     sequence: int
     activity: int
@@ -69,7 +69,7 @@ def versions_in(text: str) -> Versions:
 
 @dataclass(frozen=True, kw_only=True)
 class OfflineLog:
-    """A log that is not written any more, and what the model is told of it."""
+    """A log that is not written any more, and the inputs that the model gets from it."""
 
     log_dir: Path
     words: Vocabulary
@@ -99,30 +99,34 @@ class OfflineLog:
         rows = ds.dataset([str(path) for path in files]).to_table().to_pylist()
         return sorted(rows, key=lambda row: (row["created_at"], row["offset"]))
 
-    def user_tensors(self, asked: Asked, versions: Versions) -> Tensors:
-        """Return what the model is told of the user and the request."""
-        sequence = self._sequences(asked, versions)
-        events = self.users.get(asked.user_id, [])
+    def user_tensors(self, request: Request, versions: Versions) -> Tensors:
+        """Return the model's tensors of the user and the request."""
+        sequence = self._sequences(request, versions)
+        events = self.users.get(request.user_id, [])
         activity = _activities([user_activity_at(events, versions.activity)])
         return {
             "history_item_rows": self.words.item_rows(sequence.item_keys),
             "history_behavior_codes": transforms.behavior_codes(sequence),
             "request_features": transforms.request_features(
-                sequence, activity, [asked.at_ms]
+                sequence, activity, [request.at_ms]
             ),
-            "context_rows": transforms.context_rows(asked.context)[None],
+            "context_rows": transforms.context_rows(request.context)[None],
         }
 
     def item_tensors(
-        self, asked: Asked, versions: Versions, offsets: Mapping[int, int], known_ms: int
+        self,
+        request: Request,
+        versions: Versions,
+        offsets: Mapping[int, int],
+        known_ms: int,
     ) -> Tensors:
-        """Return what the model is told of items.
+        """Return the model's tensors of items.
 
         Their counters are as of the next ``offsets``, their attributes as of ``known_ms``.
         """
-        keys = np.array([[item_key(item) for item in asked.item_ids]])
-        sequence = self._sequences(asked, versions)
-        activity = _activities([self._count(item, offsets) for item in asked.item_ids])
+        keys = np.array([[item_key(item) for item in request.item_ids]])
+        sequence = self._sequences(request, versions)
+        activity = _activities([self._count(item, offsets) for item in request.item_ids])
         rows = self._attribute_rows(known_ms)
         item_rows = self.words.item_rows(keys)
         attributes = rows(keys)
@@ -132,7 +136,7 @@ class OfflineLog:
             | np.where(activity.first_seen_ms[None] > 0, 0, ItemStatus.NO_ACTIVITY)
         )
         history = rows(sequence.item_keys)
-        affinity = attribute_affinity(sequence, history, attributes, [asked.at_ms])
+        affinity = attribute_affinity(sequence, history, attributes, [request.at_ms])
         return {
             "history_attribute_rows": history,
             "candidate_item_rows": item_rows,
@@ -141,49 +145,50 @@ class OfflineLog:
                 activity.take(None),
                 keys,
                 sequence.item_keys,
-                (affinity, self._exposure_features(asked, versions)),
-                [asked.at_ms],
+                (affinity, self._exposure_features(request, versions)),
+                [request.at_ms],
             ),
             "item_status": status.astype(np.uint8),
         }
 
-    def status(self, asked: Asked, versions: Versions) -> str:
+    def status(self, request: Request, versions: Versions) -> str:
         """Return the status that the answer must have."""
         if max(versions.sequence, versions.activity, versions.exposures) < 0:
             return "cold_user"
-        events = self.users[asked.user_id]
+        events = self.users[request.user_id]
         if not sequence_at(events, versions.sequence, self.length).elements:
             return "empty_sequence"
-        is_fresh = self._sequences(asked, versions).item_keys.any()
+        is_fresh = self._sequences(request, versions).item_keys.any()
         return "ok" if is_fresh else "stale_sequence"
 
-    def behind_ms(self, asked: Asked, versions: Versions) -> int:
+    def behind_ms(self, request: Request, versions: Versions) -> int:
         """Return how long the sequence had lacked an event that was known; 0: none."""
         missing = [
             each.known_at_ms
-            for each in self.users.get(asked.user_id, [])
+            for each in self.users.get(request.user_id, [])
             if each.offset > max(versions.sequence, versions.activity, versions.exposures)
-            and each.known_at_ms < asked.at_ms
+            and each.known_at_ms < request.at_ms
         ]
-        return asked.at_ms - min(missing, default=asked.at_ms)
+        return request.at_ms - min(missing, default=request.at_ms)
 
-    def _sequences(self, asked: Asked, versions: Versions) -> SequenceArrays:
-        events = self.users.get(asked.user_id, [])
+    def _sequences(self, request: Request, versions: Versions) -> SequenceArrays:
+        events = self.users.get(request.user_id, [])
         sequence = sequence_at(events, versions.sequence, self.length)
-        oldest_ms = asked.at_ms - round(self.ttl_days * MS_PER_DAY)
+        oldest_ms = request.at_ms - round(self.ttl_days * MS_PER_DAY)
         unexpired = [each for each in sequence.elements if each.occurred_at > oldest_ms]
         return _arrays(unexpired, self.length)
 
-    def _exposure_features(self, asked: Asked, versions: Versions) -> Any:
+    def _exposure_features(self, request: Request, versions: Versions) -> Any:
         """Return the two columns (1, N, 2), item by item."""
-        events = self.users.get(asked.user_id, [])
+        events = self.users.get(request.user_id, [])
         kept = exposures_at(events, versions.exposures, self.exposure_length).elements
         shown = [
-            [at for at, key in kept if key == item_key(item) and at < asked.at_ms]
-            for item in asked.item_ids
+            [at for at, key in kept if key == item_key(item) and at < request.at_ms]
+            for item in request.item_ids
         ]
         hours = [
-            (asked.at_ms - max(times)) / 3_600_000 if times else 365 * 24 for times in shown
+            (request.at_ms - max(times)) / 3_600_000 if times else 365 * 24
+            for times in shown
         ]
         return np.log1p([list(zip(map(len, shown), hours, strict=True))])
 

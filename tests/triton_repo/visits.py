@@ -1,4 +1,4 @@
-"""What users do in the replayed stream: slates that change everything, then traffic."""
+"""Users of the replayed stream: slates that change every row, then traffic."""
 
 import itertools
 import random
@@ -42,9 +42,9 @@ def slates(step: int, rng: random.Random) -> Iterator[Event]:
 
 @contextmanager
 def traffic(live: LiveStream, seed: int) -> Iterator[None]:
-    """Let users go on meanwhile, but show them nothing that requests ask for.
+    """Publish events meanwhile, but show no item that requests rank.
 
-    Sequences and users' counters change; those of the items that are asked for do not.
+    Sequences and users' counters change; those of the ranked items do not.
     """
     stop = threading.Event()
 

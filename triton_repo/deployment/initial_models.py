@@ -1,8 +1,8 @@
 """What other servers serve → the live repository of one that has not started yet.
 
-A server that is added, or has lost its disk, has nothing to load, and promotion changes
-nothing where a bundle serves already. So its repository is rendered from the same bundles,
-by the code of promotion, before it starts.
+A server that is added, or has lost its disk, has nothing to load, and a promotion changes
+nothing where a bundle serves already. Its repository is rendered from the same bundles, by
+the code of promotion, before it starts.
 """
 
 import logging
@@ -21,11 +21,11 @@ LOG = logging.getLogger(__name__)
 def fill(
     repository: Path, config: TritonConfig, features: FeatureConfig, bundles: Path
 ) -> Serving:
-    """Let ``repository`` hold what the first server serves; return what it holds then.
+    """Fill ``repository`` with what the first server serves; return what it holds then.
 
-    The first server, where promotion begins, takes what the others serve, and only if it
-    has nothing. ``bundles`` holds the bundles' folders. Raises ``ValueError`` where the
-    one that serves is gone, damaged or of another schema.
+    The first server itself gets what the others serve, and only if it has nothing.
+    ``bundles`` holds the bundles' folders. Raises ``ValueError`` where the serving one is
+    gone, damaged or of another schema.
     """
     with locked(repository):
         own = read_serving(repository)
@@ -35,7 +35,7 @@ def fill(
         one = replace(config, repository=str(repository), replicas=())
         for version in (wanted.previous, wanted.canary):
             if version and not (bundles / version).is_dir():
-                LOG.warning("%s is gone: %s does without it", version, repository)
+                LOG.warning("%s is gone: %s is filled without it", version, repository)
                 wanted = _without(wanted, version)
         for version in sorted(filter(None, wanted.versions)):
             _render(bundles / version, one, features)

@@ -1,4 +1,4 @@
-"""The live model repository: which bundle each ensemble runs, moved whole or not at all."""
+"""The live model repository: which bundle each ensemble runs, switched as a whole."""
 
 import fcntl
 import json
@@ -14,13 +14,14 @@ from typing import Any
 from tritonclient.utils import InferenceServerException
 
 from srp4ctr.atomic_files import replace_text
-from srp4ctr.triton_repo.deployment import model_config, repository_writer
+from srp4ctr.triton_repo import model_names
+from srp4ctr.triton_repo.deployment import repository_writer
 
 LOG = logging.getLogger(__name__)
 SERVING_FILE = "serving.json"
 LOAD_TIMEOUT_S = 180.0  # a step that imports Feast loads in 3 s on an idle core
 CONFIG = "config.pbtxt"
-_STEP = re.compile(rf'model_name: "(?:{"|".join(model_config.STEPS)})_(v[^"]*)"')
+_STEP = re.compile(rf'model_name: "(?:{"|".join(model_names.STEPS)})_(v[^"]*)"')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +32,10 @@ class Serving:
     previous: str | None = None
     """Stays loaded, so that a rollback is only a switch."""
     canary: str | None = None
-    """Answers ``rank_clicks_canary``: what callers send of a share of their users."""
+    """Answers ``rank_clicks_canary``: the requests of a share of the users."""
 
     def promoted(self, version: str) -> "Serving":
-        """Return what serves once ``version`` does; a canary of it has done its work."""
+        """Return what serves once ``version`` does, which then is no canary any more."""
         canary = None if self.canary == version else self.canary
         return Serving(serving=version, previous=self.serving, canary=canary)
 
@@ -47,11 +48,11 @@ class Serving:
     def ensembles(self) -> Mapping[str, str | None]:
         """The bundle that each ensemble runs; None: there is no such ensemble."""
         return {
-            model_config.RANK_CLICKS: self.serving,
-            model_config.SCORE_CLICKS: self.serving,
-            model_config.RANK_CLICKS_CANARY: self.canary,
-            model_config.ENCODE_USER: self.serving,
-            model_config.CANDIDATE_STATES: self.serving,
+            model_names.RANK_CLICKS: self.serving,
+            model_names.SCORE_CLICKS: self.serving,
+            model_names.RANK_CLICKS_CANARY: self.canary,
+            model_names.ENCODE_USER: self.serving,
+            model_names.CANDIDATE_STATES: self.serving,
         }
 
 
@@ -64,39 +65,38 @@ def read_serving(repository: Path) -> Serving:
 def live_versions(repository: Path) -> set[str | None]:
     """Return the versions that the live ensembles name.
 
-    A killed promotion leaves others there than in ``serving.json``: what answers requests
-    is never unloaded, removed or rendered again.
+    After a killed promotion they differ from ``serving.json``: what answers requests is
+    never unloaded, removed or rendered again.
     """
-    configs = [repository / name / CONFIG for name in model_config.ENSEMBLES]
+    configs = [repository / name / CONFIG for name in model_names.ENSEMBLES]
     texts = [path.read_text() for path in configs if path.is_file()]
     return {version for text in texts for version in _STEP.findall(text)}
 
 
-def move(
-    client: Any, repository: Path, after: Serving, prove: Callable[[], object]
+def switch(
+    client: Any, repository: Path, after: Serving, check: Callable[[], object]
 ) -> None:
-    """Point all ensembles at ``after``, ``prove`` it, and note it.
+    """Point all ensembles at ``after``, ``check`` it, and write ``serving.json``.
 
-    On any failure the old ones are put back. An interrupt or a full disk is one too: half
-    a switch must not stay.
+    On any failure, also an interrupt or a full disk, the old ones are restored: half a
+    switch must not stay.
     """
     old: dict[str, str | None] = {}
     try:
-        for name, version in after.ensembles.items():
+        for name, text in _configs(repository, after).items():
             live = repository / name / CONFIG
             old[name] = live.read_text() if live.is_file() else None
-            _point(client, live, _kept_text(repository, name, version))
-        prove()
+            load_ensemble(client, live, text)
+        check()
         replace_text(repository / SERVING_FILE, json.dumps(asdict(after)))
     except BaseException:
-        put_back(client, repository, old)
+        restore(client, repository, old)
         raise
 
 
 def place(repository: Path, serving: Serving) -> None:
     """Point all ensembles at ``serving``, for a server that starts afterwards."""
-    for name, version in serving.ensembles.items():
-        text = _kept_text(repository, name, version)
+    for name, text in _configs(repository, serving).items():
         if text is None:
             shutil.rmtree(repository / name, ignore_errors=True)
             continue
@@ -105,26 +105,26 @@ def place(repository: Path, serving: Serving) -> None:
     replace_text(repository / SERVING_FILE, json.dumps(asdict(serving)))
 
 
-def put_back(client: Any, repository: Path, old: Mapping[str, str | None]) -> None:
+def restore(client: Any, repository: Path, old: Mapping[str, str | None]) -> None:
     """Give each ensemble its ``old`` configuration again; None: it had none."""
     for name, text in old.items():
         try:
-            _point(client, repository / name / CONFIG, text)
-        except (InferenceServerException, OSError):  # the other one may still go back
-            LOG.exception("%s was not put back; promote a bundle to repair it", name)
+            load_ensemble(client, repository / name / CONFIG, text)
+        except (InferenceServerException, OSError):  # others can still be restored
+            LOG.exception("%s was not restored; promote a bundle to repair it", name)
 
 
 @contextmanager
 def locked(repository: Path) -> Iterator[None]:
-    """Let one change at a time into the repository."""
+    """Hold the lock of the repository: one change at a time."""
     repository.mkdir(parents=True, exist_ok=True)
     with (repository / "promotion.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _point(client: Any, live: Path, text: str | None) -> None:
-    """Make ``text`` the configuration of the ensemble, or end it."""
+def load_ensemble(client: Any, live: Path, text: str | None) -> None:
+    """Load the ensemble with the configuration ``text``; None: unload and remove it."""
     name = live.parent.name
     if text is not None:
         (live.parent / "1").mkdir(parents=True, exist_ok=True)
@@ -136,14 +136,16 @@ def _point(client: Any, live: Path, text: str | None) -> None:
         shutil.rmtree(live.parent)
 
 
-def _kept_text(repository: Path, name: str, version: str | None) -> str | None:
-    """Return the configuration that points ensemble ``name`` at ``version``.
+def _configs(repository: Path, serving: Serving) -> dict[str, str | None]:
+    """Return the configuration of each ensemble; None: there is to be no such ensemble.
 
-    None: there is to be no such ensemble. A bundle that an older release rendered may lack
-    it, and must still serve the others.
+    A bundle that an older release rendered may lack one, and must still serve the others.
     """
-    if version is None:
-        return None
-    first, *_ = repository_writer.step_folders(repository, version)
-    kept = first / repository_writer.ENSEMBLE_FOLDER / f"{name}.pbtxt"
-    return kept.read_text() if kept.is_file() else None
+    configs = {
+        version: repository_writer.ensemble_configs(repository, version)
+        for version in filter(None, {serving.serving, serving.canary})
+    }
+    return {
+        name: configs[version].get(name) if version else None
+        for name, version in serving.ensembles.items()
+    }

@@ -1,37 +1,31 @@
 """The tensor tables of ``features/tensors/schema.py`` → Triton's ``config.pbtxt`` files.
 
-Nothing is written by hand twice: a name, dtype or shape in a configuration is the
-schema's. The text is Triton's own protobuf text format (``ModelConfig``).
+Each name, dtype and shape in a configuration is the schema's.
 """
 
 import itertools
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInstanceGroup
 
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.schema import TensorSpec
-
-RANK_CLICKS = "rank_clicks"
-SCORE_CLICKS = "score_clicks"
-RANK_CLICKS_CANARY = "rank_clicks_canary"
-ENCODE_USER = "encode_user"
-CANDIDATE_STATES = "candidate_states"
-ENSEMBLES = (
-    *(RANK_CLICKS, SCORE_CLICKS, RANK_CLICKS_CANARY),
-    *(ENCODE_USER, CANDIDATE_STATES),
+from srp4ctr.triton_repo.model_names import (
+    BEHAVIOR_ENCODER,
+    CANDIDATE_STATES,
+    CLICK_HEAD,
+    CLICK_RANKER,
+    ENCODE_USER,
+    FETCH_FEATURES,
+    MODEL_INPUTS,
+    RANK_CLICKS,
+    RANK_CLICKS_CANARY,
+    SCORE_CLICKS,
+    step_name,
 )
-# Of Triton's protocols those that change a server: who only asks needs none of them.
-CONTROLS = "model-repository,model-config,shared-memory,trace,logging"
-CONTROL_HEADER = "srp4ctr-control"
-CLICK_RANKER = "click_ranker"
-FETCH_FEATURES = "fetch_features"
-BEHAVIOR_ENCODER = "behavior_encoder"
-CLICK_HEAD = "click_head"
-STEPS = (CLICK_RANKER, FETCH_FEATURES, BEHAVIOR_ENCODER, CLICK_HEAD)
-
-# What becomes of a request's ids, and what a caller of score_clicks sends.
-MODEL_INPUTS = schema.HISTORY_TENSORS + schema.REQUEST_TENSORS + schema.CANDIDATE_TENSORS
 
 _TRITON_TYPES = {
     "int64": "TYPE_INT64",
@@ -39,14 +33,14 @@ _TRITON_TYPES = {
     "uint8": "TYPE_UINT8",
     "string": "TYPE_STRING",
 }
-# On a GPU a short wait lets requests share a run; an empty queue does not wait. On a CPU
-# only calls that wait anyway are answered together: measured, with 4 callers 12 % more
-# requests a second, with 8 callers 43 %.
+# On a GPU a short delay lets requests share a run. On a CPU only calls that are queued
+# anyway share a batch: measured, 12 % more requests a second with 4 callers, 43 % with 8.
 _GPU_DELAY_US = 200
-# Requests that a shell answers together if so many wait. Without it all are taken that
-# wait, and then each is late: of 447 a second 64 were in time, at twice that load.
-_TOGETHER = (4, 8)
-_MAX_QUEUE = 1000  # where all processes hang: Triton looks at the time when one is free
+# Batch sizes of a Python step. Without them a batch takes the whole queue, and all of it is
+# late: at twice the load that the step can serve, 64 of 447 requests a second were in time.
+_PREFERRED_BATCHES = (4, 8)
+# Limits the queue when all processes hang: Triton checks timeouts only when one is free.
+_MAX_QUEUE = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,13 +53,13 @@ class StepConfig:
     optional_inputs: tuple[TensorSpec, ...] = ()
     backend: str = "python"
     instances: int = 1
-    """Of a shell: each is a process, and answers one call at a time."""
+    """Processes of a Python step; each answers one call at a time."""
     parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnsembleConfig:
-    """A chain of steps; a tensor goes to every later step that has an input of its name."""
+    """A chain of steps; a tensor is passed to each later step with an input of its name."""
 
     name: str
     steps: tuple[StepConfig, ...]
@@ -76,29 +70,20 @@ class EnsembleConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the configurations share: what a step takes, and the numbers of the symbols."""
+    """What all configurations share: batch size, queue timeout, and sizes of the axes."""
 
     max_batch_size: int
     max_wait_ms: float
-    """A call that waited so long for a step is refused."""
+    """A call that is queued for longer is refused."""
     sizes: Mapping[str, int]
-
-
-def step_name(step: str, version: str) -> str:
-    """Return the name of a step of one bundle: ``behavior_encoder_v7``.
-
-    The version is in the *name* because every reload in place was seen to answer some
-    requests with an old encoder and a new head.
-    """
-    return f"{step}_{version}"
 
 
 def one_step(
     version: str, parameters: Mapping[str, str], instances: int
 ) -> tuple[StepConfig, ...]:
-    """Return the step that does all of bundle ``version``, for a CPU.
+    """Return the one step of bundle ``version`` that does all its work, on a CPU.
 
-    Three steps pass the states, 258 kB at L = 200, and all features through the server.
+    With three steps all features and states, 258 kB at L = 200, pass through the server.
     """
     ranker = StepConfig(
         name=step_name(CLICK_RANKER, version),
@@ -143,7 +128,7 @@ def three_steps(version: str, parameters: Mapping[str, str]) -> tuple[StepConfig
 
 
 def ensembles(steps: Sequence[StepConfig]) -> tuple[EnsembleConfig, ...]:
-    """Return ``ENSEMBLES``. The first of several steps is the features'.
+    """Return all ``ENSEMBLES`` of ``steps``; the first of three steps reads the features.
 
     ``score_clicks`` is for callers with features of their own, ``encode_user`` and
     ``candidate_states`` for those with a click model of their own.
@@ -182,96 +167,58 @@ def ensembles(steps: Sequence[StepConfig]) -> tuple[EnsembleConfig, ...]:
 
 def step_text(step: StepConfig, limits: Limits) -> str:
     """Return the ``config.pbtxt`` of one step."""
-    is_python = step.backend == "python"
-    batching = f"max_queue_delay_microseconds: {_GPU_DELAY_US}"
-    if is_python:
-        together = [count for count in _TOGETHER if count <= limits.max_batch_size]
-        batching = f"preferred_batch_size: {together}"
-    policy = (
-        f"max_queue_size: {_MAX_QUEUE} allow_timeout_override: true "
-        f"default_timeout_microseconds: {round(limits.max_wait_ms * 1000)}"
-    )
-    return _lines(
-        f"name: {_quoted(step.name)}",
-        f"backend: {_quoted(step.backend)}",
-        f"max_batch_size: {limits.max_batch_size}",
-        *_tensors("input", step.inputs, limits),
-        *_tensors("input", step.optional_inputs, limits, optional=True),
-        *_tensors("output", step.outputs, limits),
-        *_parameters(step.parameters),
-        # A shell runs on the CPU; Triton's own backend takes a GPU where there is one.
-        *(_groups(step) if is_python else []),
-        f"dynamic_batching {{ {batching} default_queue_policy {{ {policy} }} }}",
-    )
+    config = _config(step, limits)
+    config.backend = step.backend
+    for name, value in step.parameters.items():
+        config.parameters[name].string_value = value
+    policy = config.dynamic_batching.default_queue_policy
+    policy.max_queue_size = _MAX_QUEUE
+    policy.allow_timeout_override = True
+    policy.default_timeout_microseconds = round(limits.max_wait_ms * 1000)
+    if step.backend != "python":  # Triton's own takes a GPU if there is one
+        config.dynamic_batching.max_queue_delay_microseconds = _GPU_DELAY_US
+        return str(text_format.MessageToString(config))
+    sizes = [size for size in _PREFERRED_BATCHES if size <= limits.max_batch_size]
+    config.dynamic_batching.preferred_batch_size[:] = sizes
+    for number in range(step.instances):
+        # A group for each process, so that a reload may start them one by one. Triton
+        # merges groups that differ only in their names: the priority, which is ignored
+        # while the rate limiter is off, keeps them apart.
+        group = config.instance_group.add(name=f"{step.name}_{number}", count=1)
+        group.kind = ModelInstanceGroup.KIND_CPU
+        group.rate_limiter.priority = number + 1
+    return str(text_format.MessageToString(config))
 
 
 def ensemble_text(ensemble: EnsembleConfig, limits: Limits) -> str:
-    """Return the ``config.pbtxt`` of an ensemble."""
-    return _lines(
-        f"name: {_quoted(ensemble.name)}",
-        'platform: "ensemble"',
-        f"max_batch_size: {limits.max_batch_size}",
-        *_tensors("input", ensemble.inputs, limits),
-        *_tensors("input", ensemble.optional_inputs, limits, optional=True),
-        *_tensors("output", ensemble.outputs, limits),
-        "ensemble_scheduling {",
-        *_schedule(ensemble),
-        "}",
-    )
+    """Return the ``config.pbtxt`` of an ensemble.
 
-
-def _schedule(ensemble: EnsembleConfig) -> Iterable[str]:
-    """Yield the steps; each reads what there is by then, and makes what is still needed."""
-    there = {each.name for each in ensemble.inputs + ensemble.optional_inputs}
+    Each step reads what exists by then, and makes what is still needed.
+    """
+    config = _config(ensemble, limits)
+    config.platform = "ensemble"
+    known = {each.name for each in ensemble.inputs + ensemble.optional_inputs}
     for place, step in enumerate(ensemble.steps):
         later = (each.inputs for each in ensemble.steps[place + 1 :])
         needed = {each.name for each in itertools.chain(ensemble.outputs, *later)}
+        read = {each.name for each in step.inputs + step.optional_inputs} & known
         made = {each.name for each in step.outputs} & needed
-        yield f"  step {{ model_name: {_quoted(step.name)} model_version: -1"
-        for tensor in step.inputs + step.optional_inputs:
-            if tensor.name in there:
-                yield f"    input_map {{ {_key_value(tensor.name, _quoted(tensor.name))} }}"
-        for name in sorted(made):
-            yield f"    output_map {{ {_key_value(name, _quoted(name))} }}"
-        yield "  }"
-        there |= made
+        scheduled = config.ensemble_scheduling.step.add(model_name=step.name)
+        scheduled.model_version = -1
+        scheduled.input_map.update({name: name for name in read})
+        scheduled.output_map.update({name: name for name in made})
+        known |= made
+    return str(text_format.MessageToString(config))
 
 
-def _groups(step: StepConfig) -> Iterable[str]:
-    """Yield a group for each process: a step may be given them one after another.
-
-    Triton takes groups that say the same for one, whatever their names: the priority, which
-    it does not heed while its rate limiter is off, tells them apart.
-    """
-    for number in range(step.instances):
-        name = _quoted(f"{step.name}_{number}")
-        order = f"rate_limiter {{ priority: {number + 1} }}"
-        yield f"instance_group [ {{ name: {name} count: 1 kind: KIND_CPU {order} }} ]"
-
-
-def _tensors(
-    kind: str, specs: Sequence[TensorSpec], limits: Limits, *, optional: bool = False
-) -> Iterable[str]:
-    flag = " optional: true" if optional else ""
-    for spec in specs:
-        dims = ", ".join(map(str, spec.dims(limits.sizes)))
-        shape = f"data_type: {_TRITON_TYPES[spec.dtype]} dims: [ {dims} ]"
-        yield f"{kind} [ {{ name: {_quoted(spec.name)} {shape}{flag} }} ]"
-
-
-def _parameters(parameters: Mapping[str, str]) -> Iterable[str]:
-    for name, value in parameters.items():
-        text = f"{{ string_value: {_quoted(value)} }}"
-        yield f"parameters {{ {_key_value(name, text)} }}"
-
-
-def _key_value(key: str, value: str) -> str:
-    return f"key: {_quoted(key)} value: {value}"
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=True)
-
-
-def _lines(*lines: str) -> str:
-    return "\n".join(lines) + "\n"
+def _config(model: StepConfig | EnsembleConfig, limits: Limits) -> Any:
+    """Return the ``ModelConfig`` of ``model``: its name, batch size and tensors."""
+    config = ModelConfig(name=model.name, max_batch_size=limits.max_batch_size)
+    for spec in model.inputs + model.optional_inputs:
+        tensor = config.input.add(name=spec.name, dims=spec.dims(limits.sizes))
+        tensor.data_type = DataType.Value(_TRITON_TYPES[spec.dtype])
+        tensor.optional = spec in model.optional_inputs
+    for spec in model.outputs:
+        tensor = config.output.add(name=spec.name, dims=spec.dims(limits.sizes))
+        tensor.data_type = DataType.Value(_TRITON_TYPES[spec.dtype])
+    return config

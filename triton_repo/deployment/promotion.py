@@ -1,12 +1,12 @@
-"""Bundle → serving: load the new steps beside the old ones, prove them, then switch.
+"""Bundle → serving: load the new steps alongside the old ones, check them, then switch.
 
-The switch replaces the ensembles' configuration files and reloads the ensembles alone:
-no request is lost, and none is answered by a mixed pair. Whatever fails before or during
-it leaves the old pair serving.
+The switch replaces the ensembles' configuration files and reloads only the ensembles: no
+request is lost, and none is answered by a mixed pair. After any failure before or during
+the switch the old pair still serves.
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,13 +15,13 @@ from typing import Any
 
 from tritonclient.utils import InferenceServerException
 
+from srp4ctr.client.channel import connect_in_control
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.gates import Gate, failed, skipped
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.consistency.report import FeatureCheck
-from srp4ctr.triton_repo.channel import connect_in_control
+from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import TritonConfig
-from srp4ctr.triton_repo.deployment import live_repository, model_config, repository_writer
+from srp4ctr.triton_repo.deployment import live_repository, repository_writer
 from srp4ctr.triton_repo.deployment.live_repository import (
     LOAD_TIMEOUT_S,
     Serving,
@@ -37,55 +37,69 @@ from srp4ctr.triton_repo.deployment.validation import (
 
 
 class PromotionError(RuntimeError):
-    """A bundle was not promoted or rolled back; says why, and what serves now."""
-
-    def __init__(self, message: str, gates: Sequence[Gate] = ()) -> None:
-        super().__init__(message)
-        self.gates = tuple(gates)
-        """What was checked; none of them failed where the server did."""
+    """No server answered, or a rollback failed; says why, and what serves now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promotion:
-    """What serves after a promotion, and what was checked on the way."""
+    """What serves after a bundle was to be promoted, and what was checked for it."""
 
     serving: Serving
     gates: tuple[Gate, ...] = ()
     """None where the bundle served already."""
+    refusal: str = ""
+    """Why the bundle does not serve; "" if it does."""
 
 
 def promote(
     source: Path,
     config: TritonConfig,
     features: FeatureConfig,
-    check: Callable[[], FeatureCheck],
+    store_gate: Gate,
     *,
     canary: bool = False,
 ) -> Promotion:
-    """Serve the bundle in folder ``source``, to all or as ``rank_clicks_canary`` alone.
+    """Serve the bundle in folder ``source``, to all or only as ``rank_clicks_canary``.
 
-    Raises ValueError for a bundle that is damaged or of another schema, and
-    ``PromotionError`` where ``check`` finds the feature store wrong, or where the server
-    refuses the bundle, answers differently from training or much slower than before: then
-    the old pair still serves. Promoting what serves already changes nothing.
+    It is refused, and the old pair still serves, where ``store_gate`` failed, or where the
+    server does not load it, answers differently from training or much slower than before.
+    Promoting what serves already changes nothing. Raises ValueError for a bundle that is
+    damaged or of another schema, and ``PromotionError`` where no server answers.
     """
     card = bundle.verify(source)
     version, repository = card.version, Path(config.repository).resolve()
     with locked(repository):
-        before = read_serving(repository)
-        known = before.versions | live_repository.live_versions(repository)
-        if version in known:
-            _check_same(repository, source, version)
-        after = _as_canary(before, version) if canary else before.promoted(version)
-        if version == before.serving or after == before:
+        before, after = change(source, version, config, canary=canary)
+        if after == before:
             return Promotion(serving=before)
-        gates = [_store_gate(check(), config)]
-        if failed(gates):
-            raise _refusal(version, before, gates)
-        if version not in known:
+        if failed([store_gate]):
+            return _refused(version, before, [store_gate], str(store_gate))
+        if version not in _known(repository, before):
             repository_writer.render(source, card, config, features)
-        _switch(version, (before, after), config, gates)
-        return Promotion(serving=after, gates=tuple(gates))
+        return _switch(version, (before, after), config, [store_gate])
+
+
+def change(
+    source: Path, version: str, config: TritonConfig, *, canary: bool = False
+) -> tuple[Serving, Serving]:
+    """Return what a server serves before and after ``version`` is promoted.
+
+    Raises ValueError where another bundle has this version, or nothing serves all users
+    besides the canary.
+    """
+    repository = Path(config.repository).resolve()
+    before = read_serving(repository)
+    is_known = version in _known(repository, before)
+    if is_known and not repository_writer.is_rendered_from(repository, source, version):
+        raise ValueError(
+            f"{repository} serves another bundle named {version}: give a bundle a new "
+            "version instead of changing it"
+        )
+    if canary and before.serving in (None, version):
+        serves = f"{version} serves all" if before.serving else "nothing serves yet"
+        raise ValueError(f"{serves}: a canary serves alongside another bundle")
+    after = replace(before, canary=version) if canary else before.promoted(version)
+    return before, before if version == before.serving else after
 
 
 def rollback(config: TritonConfig) -> Serving:
@@ -96,67 +110,78 @@ def rollback(config: TritonConfig) -> Serving:
         if before.previous is None:
             raise ValueError(f"nothing was served before {before.serving} in {repository}")
         after = before.promoted(before.previous)
-        _switch(before.previous, (before, after), config)
-        return after
+        found = _switch(before.previous, (before, after), config)
+    if found.refusal:
+        raise PromotionError(found.refusal)
+    return found.serving
 
 
 def end_canary(config: TritonConfig) -> Serving:
-    """Answer as ``rank_clicks_canary`` no more, and return what serves then."""
+    """Unload ``rank_clicks_canary``, and return what serves then."""
     repository = Path(config.repository).resolve()
     with locked(repository), connected(config) as client:
         before = read_serving(repository)
         if before.canary is None:
             raise ValueError(f"there is no canary in {repository}")
         after = replace(before, canary=None)
-        live_repository.move(client, repository, after, prove=lambda: None)
+        live_repository.switch(client, repository, after, check=lambda: None)
         _unload(client, repository, keep=after.versions)
     _remove_folders(repository, keep=after.versions)
     return after
 
 
-def _as_canary(before: Serving, version: str) -> Serving:
-    if before.serving in (None, version):
-        serves = f"{version} serves all" if before.serving else "nothing serves yet"
-        raise ValueError(f"{serves}: a canary stands beside another bundle")
-    return replace(before, canary=version)
+def _known(repository: Path, before: Serving) -> set[str | None]:
+    """Return the versions whose steps may be loaded."""
+    return before.versions | live_repository.live_versions(repository)
 
 
 def _switch(
     version: str,
     states: tuple[Serving, Serving],
     config: TritonConfig,
-    gates: list[Gate] | None = None,
-) -> None:
-    """Load and prove the rendered steps of ``version``; move from one state to the other.
+    passed: Sequence[Gate] = (),
+) -> Promotion:
+    """Load and check the rendered steps of ``version``; switch from one state to the other.
 
-    What is proved is added to ``gates``; without, as in a rollback, speed is no matter.
+    Without gates that ``passed`` before, as in a rollback, its latency is not checked.
     """
     repository = Path(config.repository).resolve()
-    proved = [] if gates is None else gates
+    gates = list(passed)
     before, after = states
     with connected(config) as client:
         try:
-            folders = repository_writer.step_folders(repository, version)
-            if not folders:
-                raise ValueError(f"{version} is gone: promote the bundle again")
-            for folder in folders:
-                client.load_model(folder.name, client_timeout=LOAD_TIMEOUT_S)
-            proved.append(golden_gate(client, folders, version))
-            if gates is not None:
-                proved.append(_latency_gate(client, (before, version), config))
-            for gate in failed(proved):
-                raise ValueError(str(gate))
-            moved = [n for n, each in after.ensembles.items() if each == version]
-            answers = partial(check_version, client, moved[0], version)
-            live_repository.move(client, repository, after, prove=answers)
+            folders = _load(client, repository, version)
+            gates.append(golden_gate(client, folders, version))
+            if passed:
+                gates.append(_latency_gate(client, (before, version), config))
+            refusal = "; ".join(map(str, failed(gates)))
+            if not refusal:
+                name = next(n for n, each in after.ensembles.items() if each == version)
+                check = partial(check_version, client, name, version)
+                live_repository.switch(client, repository, after, check)
         except (InferenceServerException, ValueError, OSError) as error:
-            _unload(client, repository, keep=before.versions)
-            serves = before.serving or "nothing yet"
-            raise PromotionError(
-                f"{version} was not promoted: {error}; serving: {serves}", proved
-            ) from error
-        _unload(client, repository, keep=after.versions)
+            refusal = str(error) or repr(error)
+        serving = before if refusal else after
+        _unload(client, repository, keep=serving.versions)
+    if refusal:
+        return _refused(version, before, gates, refusal)
     _remove_folders(repository, keep=after.versions)
+    return Promotion(serving=after, gates=tuple(gates))
+
+
+def _refused(version: str, before: Serving, gates: Sequence[Gate], why: str) -> Promotion:
+    serves = before.serving or "nothing yet"
+    refusal = f"{version} was not promoted: {why}; serving: {serves}"
+    return Promotion(serving=before, gates=tuple(gates), refusal=refusal)
+
+
+def _load(client: Any, repository: Path, version: str) -> list[Path]:
+    """Load the steps of ``version``, and return their folders."""
+    if not (folders := repository_writer.step_folders(repository, version)):
+        raise ValueError(f"{version} is gone: promote the bundle again")
+    for folder in folders:
+        client.load_model(folder.name, client_timeout=LOAD_TIMEOUT_S)
+    return folders
 
 
 def _unload(client: Any, repository: Path, keep: set[str | None]) -> None:
@@ -178,37 +203,10 @@ def _steps_except(repository: Path, keep: set[str | None]) -> list[Path]:
     keep = keep | live_repository.live_versions(repository)
     return [
         folder
-        for step in model_config.STEPS
+        for step in model_names.STEPS
         for folder in sorted(repository.glob(f"{step}_v*"))
         if folder.name.removeprefix(f"{step}_") not in keep
     ]
-
-
-def _check_same(repository: Path, source: Path, version: str) -> None:
-    """Raise ValueError where another bundle of the same version is live."""
-    if not repository_writer.is_rendered_from(repository, source, version):
-        raise ValueError(
-            f"{repository} serves another bundle named {version}: give a bundle a new "
-            "version instead of changing it"
-        )
-
-
-def _store_gate(check: FeatureCheck, config: TritonConfig) -> Gate:
-    """Hold the share of the store's rows that are not what the log says to its limit.
-
-    A model is judged on the log's features: it would answer from others.
-    """
-    return Gate(
-        gate="skew",
-        passed=check.wrong_share <= config.max_wrong_features,
-        value=check.wrong_share,
-        limit=config.max_wrong_features,
-        note=f"{check.wrong_rows} of {check.rows} rows of the feature store are not what "
-        f"the raw log says ({check.edits} edits in {check.wrong_sequences} sequences; "
-        f"{check.wrong_counters} counters, by up to {check.largest_difference:.3g} events),"
-        f" and triton.max_wrong_features is {config.max_wrong_features:g}: `srp4ctr "
-        "features check` shows them, `srp4ctr stream rebuild` makes them anew",
-    )
 
 
 def _latency_gate(client: Any, versions: tuple[Serving, str], config: TritonConfig) -> Gate:
@@ -224,12 +222,6 @@ def _latency_gate(client: Any, versions: tuple[Serving, str], config: TritonConf
     return latency_gate(client, old, new, config.max_latency_ratio)
 
 
-def _refusal(version: str, before: Serving, gates: Sequence[Gate]) -> PromotionError:
-    why = "; ".join(str(gate) for gate in failed(gates))
-    serves = before.serving or "nothing yet"
-    return PromotionError(f"{version} was not promoted: {why}; serving: {serves}", gates)
-
-
 @contextmanager
 def connected(config: TritonConfig) -> Iterator[Any]:
     """Yield a client that may control the server; ``PromotionError`` if none answers."""
@@ -239,6 +231,6 @@ def connected(config: TritonConfig) -> Iterator[Any]:
         except InferenceServerException as error:
             raise PromotionError(
                 f"no Triton answers on {config.grpc} ({error.message()}): "
-                "is the stack up (srp4ctr stack status), and does it want triton.tls?"
+                "is the stack up (srp4ctr stack status), and does it need triton.tls?"
             ) from error
         yield client

@@ -1,14 +1,13 @@
-"""A bundle and this folder's shells → step folders of the live model repository.
+"""A bundle → step folders of the live model repository, and the ensembles that run them.
 
-A step folder holds everything its step needs, the code of ``features/`` included: the
-server's environment has no project installed, and a bundle is served by the code that
-it was promoted with. Once loaded, a step folder never changes.
+A step folder holds everything its step needs, the project's code included: the server's
+environment has no project installed, and a bundle is served by the code that it was
+promoted with. Versions share nothing, and a step folder never changes once it is loaded.
 """
 
-import ast
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,14 +16,21 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.bundles.drift_reference import REFERENCE_FILE
 from srp4ctr.features.config import FeatureConfig
+from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import ServedLogConfig, TritonConfig
 from srp4ctr.triton_repo.deployment import model_config
 from srp4ctr.triton_repo.deployment.model_config import StepConfig
 
-# Above the package: in a checkout its folders are links, which a resolved path would leave.
-PROJECT = Path(srp4ctr.__file__).parent.parent
-SHELL = Path(__file__).parents[1] / "click_ranker" / "1" / "model.py"
-# What of the bundle the shell and later promotions read.
+# Not resolved: in a checkout its folders are links, in a wheel they are folders.
+_PACKAGE = Path(srp4ctr.__file__).parent
+SHELL = _PACKAGE / "triton_repo" / "click_ranker" / "1" / "model.py"
+# What a step may import of the package: modules, and folders whole.
+_CODE = (
+    *("__init__.py", "atomic_files.py", "errors.py"),
+    *("features", "streams"),
+    *("triton_repo/__init__.py", "triton_repo/model_names.py", "triton_repo/serving"),
+)
+# The bundle's files that the step and later promotions read.
 _CARRIED_FILES = (
     bundle.CARD_FILE,
     bundle.VOCABULARY_FILE,
@@ -32,15 +38,7 @@ _CARRIED_FILES = (
     bundle.MANIFEST_FILE,
 )
 ONNX_FILES = (bundle.ENCODER_FILE, bundle.HEAD_FILE)
-_ROOT = "srp4ctr"
-_SHARED = (
-    "srp4ctr.features",
-    "srp4ctr.streams",
-    "srp4ctr.triton_repo",
-    "srp4ctr.atomic_files",
-    "srp4ctr.errors",
-)
-ENSEMBLE_FOLDER = "ensembles"  # inside the first step: what flips to this version
+ENSEMBLE_FOLDER = "ensembles"  # in the first step: the configurations that run this version
 
 
 def render(
@@ -73,17 +71,28 @@ def render(
     else:
         for folder, name in zip(folders[1:], ONNX_FILES, strict=True):
             shutil.copyfile(source / name, folder / "1" / "model.onnx")
-    kept = folders[0] / ENSEMBLE_FOLDER
-    kept.mkdir()
+    (folders[0] / ENSEMBLE_FOLDER).mkdir()
     for ensemble in model_config.ensembles(steps):
         text = model_config.ensemble_text(ensemble, limits)
-        (kept / f"{ensemble.name}.pbtxt").write_text(text)
+        (folders[0] / ENSEMBLE_FOLDER / f"{ensemble.name}.pbtxt").write_text(text)
+
+
+def ensemble_configs(repository: Path, version: str) -> dict[str, str]:
+    """Return the configuration of each ensemble that can run ``version``.
+
+    They are those that it was rendered with: another release may have other ensembles.
+    Raises ``ValueError`` where its steps are gone.
+    """
+    if not (folders := step_folders(repository, version)):
+        raise ValueError(f"{version} is gone: promote the bundle again")
+    paths = folders[0].glob(f"{ENSEMBLE_FOLDER}/*.pbtxt")
+    return {path.stem: path.read_text() for path in paths}
 
 
 def _parameters(
     version: str, config: TritonConfig, features: FeatureConfig
 ) -> dict[str, str]:
-    """Return what the shell is told: ``ranking.opened`` reads it."""
+    """Return the parameters of the step: ``ranker_loader`` reads them."""
     return {
         "max_candidates": str(config.max_candidates),
         "kept_states_bytes": str(round(config.kept_states_mb * 1e6)),
@@ -95,7 +104,7 @@ def _parameters(
 
 
 def _absolute(config: ServedLogConfig) -> ServedLogConfig:
-    """Return ``config`` with a folder that the server finds, wherever it was started."""
+    """Return ``config`` with an absolute folder: the server has another current one."""
     return replace(config, folder=str(Path(config.folder).resolve()))
 
 
@@ -105,7 +114,7 @@ def step_folders(repository: Path, version: str) -> list[Path]:
     The first has the bundle's card, golden requests and ensembles.
     """
     folders = (
-        repository / model_config.step_name(step, version) for step in model_config.STEPS
+        repository / model_names.step_name(step, version) for step in model_names.STEPS
     )
     return [folder for folder in folders if folder.is_dir()]
 
@@ -117,27 +126,8 @@ def is_rendered_from(repository: Path, source: Path, version: str) -> bool:
     return any(each.is_file() and each.read_bytes() == manifest for each in live)
 
 
-def code_of(shell: Path) -> Mapping[Path, Path]:
-    """Return source → path under the version folder of all that ``shell`` imports.
-
-    Only the project's own packages count, and only imports at a module's top level or in
-    its functions that name them; a package's ``__init__`` comes along.
-    """
-    found: dict[str, Path] = {}
-    waiting = _imports(shell)
-    while waiting:
-        name = waiting.pop()
-        path = _source_of(name)
-        if path is None or name in found:
-            continue
-        found[name] = path
-        if name != _ROOT:  # it imports what is asked of it, and steps ask nothing
-            waiting += [name.rpartition(".")[0], *_imports(path)]
-    return {path: path.relative_to(PROJECT) for path in found.values()}
-
-
 def _step_folder(repository: Path, step: StepConfig, limits: model_config.Limits) -> Path:
-    """Return the folder of ``step``: its configuration beside an empty version folder."""
+    """Return the folder of ``step``, with its configuration and an empty version folder."""
     folder = repository / step.name
     (folder / "1").mkdir(parents=True)
     (folder / "config.pbtxt").write_text(model_config.step_text(step, limits))
@@ -145,11 +135,11 @@ def _step_folder(repository: Path, step: StepConfig, limits: model_config.Limits
 
 
 def _write_shell(folder: Path, source: Path) -> None:
-    """Give a step the shell, the code that it imports and what it reads of the bundle."""
+    """Write the shell, the code that it imports and its files of the bundle."""
     version_folder = folder / "1"
     shutil.copyfile(SHELL, version_folder / "model.py")
-    for path, relative in code_of(SHELL).items():
-        target = version_folder / relative
+    for path in code_files():
+        target = version_folder / _PACKAGE.name / path.relative_to(_PACKAGE)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
     for name in _CARRIED_FILES:
@@ -157,6 +147,12 @@ def _write_shell(folder: Path, source: Path) -> None:
     if (source / REFERENCE_FILE).is_file():  # older bundles have none
         shutil.copyfile(source / REFERENCE_FILE, folder / REFERENCE_FILE)
     _forbid_bytecode(version_folder)
+
+
+def code_files() -> Iterator[Path]:
+    """Yield the Python files of the package that every step has a copy of."""
+    for part in map(_PACKAGE.joinpath, _CODE):
+        yield from [part] if part.is_file() else sorted(part.rglob("*.py"))
 
 
 def _forbid_bytecode(folder: Path) -> None:
@@ -168,24 +164,3 @@ def _forbid_bytecode(folder: Path) -> None:
     """
     for each in {path.parent for path in folder.rglob("*.py")}:
         (each / "__pycache__").touch()
-
-
-def _source_of(module: str) -> Path | None:
-    """Return the file of one of the project's shared modules, None for anything else."""
-    if module != _ROOT and not module.startswith(_SHARED):
-        return None
-    path = PROJECT.joinpath(*module.split("."))
-    candidates = (path / "__init__.py", path.with_suffix(".py"))
-    return next((each for each in candidates if each.is_file()), None)
-
-
-def _imports(path: Path) -> list[str]:
-    """Return every module that the file at ``path`` may import."""
-    names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.append(node.module)
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
-    return names

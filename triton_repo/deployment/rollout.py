@@ -1,17 +1,15 @@
 """Bundle → several servers, one after another: all of them serve it, or none does.
 
-Each server has a live repository of its own, and behind a load balancer each answers
-alone: while they change in turn, answers are of the old bundle or of the new one, and
-every one of them is whole.
+Each server has a live repository of its own and answers requests by itself: while they
+change in turn, each answer is entirely of the old bundle or of the new one.
 """
 
-import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from srp4ctr.features.bundles.gates import Gate
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.triton_repo.config import TritonConfig
 from srp4ctr.triton_repo.deployment import promotion
 from srp4ctr.triton_repo.deployment.live_repository import Serving, read_serving
@@ -24,25 +22,27 @@ def promote(
     source: Path,
     config: TritonConfig,
     features: FeatureConfig,
-    check: Callable[[], FeatureCheck],
+    store_gate: Gate,
     *,
     canary: bool = False,
 ) -> Promotion:
     """Serve the bundle in folder ``source`` on every server, as ``promotion.promote`` does.
 
-    Where one of them refuses it, those before it serve again what they served, and its
-    error is raised. The feature store is checked once. Returns what the first one does.
+    Where one of them refuses it or fails, those before it serve again what they served.
+    Returns the refusal, else the promotion on the first server.
     """
-    once = functools.cache(check)
     changed: list[tuple[TritonConfig, Serving]] = []
     done: list[Promotion] = []
     for server in config.servers():
         before = read_serving(Path(server.repository))
         try:
-            found = promotion.promote(source, server, features, once, canary=canary)
+            found = promotion.promote(source, server, features, store_gate, canary=canary)
         except (ValueError, PromotionError):
             _take_back(changed)
             raise
+        if found.refusal:
+            _take_back(changed)
+            return found
         if found.serving != before:
             changed.append((server, before))
         done.append(found)
@@ -50,16 +50,16 @@ def promote(
 
 
 def rollback(config: TritonConfig) -> Serving:
-    """Serve the bundle before again on every server, and return what the first one does.
+    """Serve the previous bundle on every server, and return what the first one serves.
 
-    One that serves it already, as after a rollback that was broken off, is left as it is.
+    One that serves it already, as after an interrupted rollback, is left as it is.
     Raises ``ValueError`` where the servers would come to serve different bundles.
     """
     servers = config.servers()
     states = [read_serving(Path(each.repository)) for each in servers]
     wanted = states[0].previous
     if wanted is None:
-        return promotion.rollback(config)  # which says why there is nothing to go back to
+        return promotion.rollback(config)  # raises: there is no previous bundle
     for server, state in zip(servers, states, strict=True):
         if wanted not in (state.previous, state.serving):
             raise ValueError(
@@ -83,7 +83,7 @@ def end_canary(config: TritonConfig) -> Serving:
 
 
 def _take_back(changed: Sequence[tuple[TritonConfig, Serving]]) -> None:
-    """Let the servers serve again what they did; of one that served nothing say so."""
+    """Let the servers serve again what they did; warn of one that served nothing."""
     for server, before in reversed(changed):
         try:
             now = read_serving(Path(server.repository))

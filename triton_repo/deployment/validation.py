@@ -1,6 +1,6 @@
-"""Golden requests → proof that a loaded pair answers as in training, and fast enough.
+"""Golden requests → gates: does a loaded pair answer as in training, and fast enough?
 
-The requests and the probabilities that torch gave them travel in the bundle.
+The requests and the probabilities that torch gave them are in the bundle.
 """
 
 import time
@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from srp4ctr.client.rank_client import infer_inputs, wanted_outputs
+from srp4ctr.client.codec import Tensors, infer_inputs, wanted_outputs
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.gates import Gate
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.schema import TensorSpec
-from srp4ctr.triton_repo.deployment import model_config
-from srp4ctr.triton_repo.serving.messages import Tensors
+from srp4ctr.triton_repo import model_names
 
 TOLERANCE = 1e-4  # absolute, of a probability
 LATENCY = "latency"
@@ -30,26 +29,26 @@ _TIMEOUT_S = 30.0
 _PROBABILITY = "click_probability"
 _GAP = [field.name for field in schema.BEHAVIOR_FIELDS].index("gap")
 Tables = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
-# What a step that scores reads and makes.
+# The inputs and outputs of the steps that score.
 _TABLES: Mapping[str, Tables] = {
-    model_config.CLICK_RANKER: (model_config.MODEL_INPUTS, schema.SCORE_TENSORS),
-    model_config.BEHAVIOR_ENCODER: (schema.ENCODER_INPUTS, schema.STATE_TENSORS),
-    model_config.CLICK_HEAD: (schema.HEAD_INPUTS, schema.SCORE_TENSORS),
+    model_names.CLICK_RANKER: (model_names.MODEL_INPUTS, schema.SCORE_TENSORS),
+    model_names.BEHAVIOR_ENCODER: (schema.ENCODER_INPUTS, schema.STATE_TENSORS),
+    model_names.CLICK_HEAD: (schema.HEAD_INPUTS, schema.SCORE_TENSORS),
 }
-# Known to nobody: the cold path must answer too.
+# Unknown ones: the cold path must answer too.
 _PROBE_USER, _PROBE_ITEM = "srp4ctr-probe-user", "srp4ctr-probe-item"
 
 
 def golden_gate(client: Any, folders: Sequence[Path], version: str) -> Gate:
-    """Hold what the steps in ``folders`` answer to what training answered.
+    """Compare the scores of the steps in ``folders`` with those of training.
 
-    Raises ValueError where it is not even of the same shape.
+    Raises ValueError where they are not even of the same shape.
     """
     golden = _golden(folders[0])
     scores = _score(client, folders, golden)
     expected = golden[_PROBABILITY]
     if scores.shape != expected.shape or np.any(np.isnan(scores) != np.isnan(expected)):
-        raise ValueError(f"the golden requests of {version} were answered in other places")
+        raise ValueError(f"{version} pads its golden requests at other places")
     worst = float(np.nanmax(np.abs(scores - expected), initial=0.0))
     return Gate(
         gate="golden",
@@ -69,9 +68,9 @@ def latency_gate(
 ) -> Gate:
     """Time the golden requests of two loaded bundles (version, folders) in turns.
 
-    Refused is what takes longer at the median and at its best, in each of three rounds: a
-    busy machine slows what it likes, a slow bundle is never fast. A millisecond more is
-    within what one request differs from the next.
+    The new one fails if its median and its minimum are too long in each of three rounds: a
+    busy machine slows single requests, a slow bundle all. A millisecond more is within the
+    variation from one request to the next.
     """
     for _ in range(_ROUNDS):
         seconds = _timed(client, dict((old, new)))
@@ -93,13 +92,13 @@ def latency_gate(
 def _timed(
     client: Any, steps: Mapping[str, Sequence[Path]]
 ) -> dict[str, tuple[float, float]]:
-    """Return the median and the least milliseconds of each version's golden requests."""
+    """Return the median and minimum milliseconds of each version's golden requests."""
     taken: dict[str, list[float]] = {version: [] for version in steps}
-    chance = np.random.default_rng()
+    rng = np.random.default_rng()
     golden = {name: _golden(each[0]) for name, each in steps.items()}
     for turn in range(_WARM_UP_TURNS + _TIMED_TURNS):
         for version, folders in steps.items():
-            request = _unseen(golden[version], chance)
+            request = _unseen(golden[version], rng)
             began = time.perf_counter()
             _score(client, folders, request)
             if turn >= _WARM_UP_TURNS:
@@ -113,19 +112,19 @@ def _golden(folder: Path) -> Tensors:
         found: Tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} holds no golden requests: {error}") from error
-    needed = {_PROBABILITY, *(spec.name for spec in model_config.MODEL_INPUTS)}
+    needed = {_PROBABILITY, *(spec.name for spec in model_names.MODEL_INPUTS)}
     if missing := sorted(needed - found.keys()):
         raise ValueError(f"{path} lacks {', '.join(missing)}")
     return found
 
 
-def _unseen(tensors: Tensors, chance: np.random.Generator) -> Tensors:
-    """Return ``tensors`` with the gaps between behaviours drawn anew.
+def _unseen(tensors: Tensors, rng: np.random.Generator) -> Tensors:
+    """Return ``tensors`` with random gaps between the behaviours.
 
-    No states are kept of such histories, so that the encoder's time counts.
+    No states of such histories are cached, so that the encoder's time counts.
     """
     codes = tensors["history_behavior_codes"].copy()
-    codes[..., _GAP] = chance.integers(1, schema.NUM_GAP_BUCKETS, codes.shape[:-1])
+    codes[..., _GAP] = rng.integers(1, schema.NUM_GAP_BUCKETS, codes.shape[:-1])
     return {**tensors, "history_behavior_codes": codes}
 
 

@@ -1,9 +1,9 @@
-"""Scores → the order in which items are shown, now and then another than best first.
+"""Scores → the order in which items are shown, which explores: not always best first.
 
-Who only ever shows what the model likes best never learns what it is wrong about. In:
-probabilities. Out: each item's position, and the probability that the policy put it there
-given what stands above: multiplied down a slate, that of the slate's beginning, by which an
-off-policy estimate weighs (``training/evaluation/off_policy.py``). Both are exact.
+A model whose best items are always shown never learns where it is wrong. In: probabilities.
+Out: each item's position and its exact propensity, the probability that the policy put it
+there given the items above. Their product down a slate weighs an off-policy estimate
+(``training/evaluation/off_policy.py``).
 """
 
 from collections.abc import Callable
@@ -29,10 +29,10 @@ def best_first(probabilities: Floats) -> tuple[Int64s, Floats]:
 def epsilon_greedy(
     probabilities: Floats, epsilon: float, depth: int, chance: np.random.Generator
 ) -> tuple[Int64s, Floats]:
-    """Return an order whose first ``depth`` places are each drawn anew.
+    """Return an order whose first ``depth`` places are each drawn independently.
 
-    One is any of the items left with probability ``epsilon``, else the best of them; below
-    come the others, best first.
+    With probability ``epsilon`` a place gets any of the remaining items, else the best of
+    them; below come the others, best first.
     """
     order, propensities = best_first(probabilities)
     count = int(np.isfinite(probabilities).sum())
@@ -49,7 +49,7 @@ def plackett_luce(
 ) -> tuple[Int64s, Floats]:
     """Return an order whose first ``depth`` places are drawn by the Plackett–Luce model.
 
-    Of the items left, one is next with probability proportional to its odds to the power of
+    The next item is drawn with probability proportional to its odds to the power of
     1 / ``temperature`` (Plackett 1975; drawn by Gumbel noise, Yellott 1977); below come the
     others, best first.
     """
@@ -61,22 +61,22 @@ def plackett_luce(
     others = np.setdiff1d(np.arange(count), drawn)  # ascending: best first
     places = np.concatenate([drawn, others])
     weights = np.exp(utilities[places] - utilities.max(initial=0.0))
-    left = np.cumsum(weights[::-1])[::-1]  # of this place and all below
-    propensities[: len(drawn)] = (weights / left)[: len(drawn)]
+    totals = np.cumsum(weights[::-1])[::-1]  # of this place and all below
+    propensities[: len(drawn)] = (weights / totals)[: len(drawn)]
     order[:count] = order[places]
     return order, propensities
 
 
 def policy_of(
     kind: str, *, epsilon: float, temperature: float, depth: int, seed: int | None = None
-) -> Policy:
-    """Return the policy ``kind``: none, epsilon_greedy or plackett_luce."""
+) -> Policy | None:
+    """Return the policy ``kind``: epsilon_greedy or plackett_luce; None: best first."""
     chance = np.random.default_rng(seed)
     if kind == "epsilon_greedy":
         return partial(epsilon_greedy, epsilon=epsilon, depth=depth, chance=chance)
     if kind == "plackett_luce":
         return partial(plackett_luce, temperature=temperature, depth=depth, chance=chance)
-    return best_first
+    return None
 
 
 def apply_policy(

@@ -1,9 +1,9 @@
 """The schema's tensors → scores: a bundle's encoder and head, one after the other.
 
 In: ``MODEL_INPUTS`` of B requests. Out: ``SCORE_TENSORS``. A history is encoded once for
-all its candidates, and not again while its states are kept. They depend on the history's
-tensors alone, which are their key: neither a new behaviour nor a changed attribute can meet
-old states. They end with the step, and so with the model.
+all its candidates, and not again while its states are cached. Their key is all that they
+depend on, the history's tensors: a new behaviour or a changed attribute has another key.
+The cache ends with the step, and so with the model.
 """
 
 import time
@@ -19,24 +19,24 @@ from numpy.typing import NDArray
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.schema import TensorSpec
-from srp4ctr.triton_repo.deployment.model_config import BEHAVIOR_ENCODER, CLICK_HEAD
+from srp4ctr.triton_repo.model_names import BEHAVIOR_ENCODER, CLICK_HEAD
 
 Tensors = Mapping[str, NDArray[Any]]
 _ONNX_TYPES = {"int64": "tensor(int64)", "float32": "tensor(float)"}
-# Told how many requests a part worked on, and for how many seconds.
-Spend = Callable[[str, int, float], None]
+# Counts a part's requests and seconds.
+CountPart = Callable[[str, int, float], None]
 
 
 class Scorer:
     """Runs the two ONNX files of a bundle on one thread."""
 
-    def __init__(self, folder: Path, kept_bytes: int, spend: Spend) -> None:
-        """Open the files in ``folder``; keep states of ``kept_bytes`` at most."""
+    def __init__(self, folder: Path, cache_bytes: int, count_part: CountPart) -> None:
+        """Open the files in ``folder``; cache at most ``cache_bytes`` of states."""
         sizes = bundle.read(folder).sizes
         self._encode = _Session(folder / bundle.ENCODER_FILE, schema.ENCODER_INPUTS, sizes)
         self._score = _Session(folder / bundle.HEAD_FILE, schema.HEAD_INPUTS, sizes)
-        self._kept = StateCache(kept_bytes)
-        self._spend = spend
+        self._cache = StateCache(cache_bytes)
+        self._count_part = count_part
 
     def __call__(self, tensors: Tensors) -> Tensors:
         """Return ``SCORE_TENSORS`` of B requests."""
@@ -44,43 +44,45 @@ class Scorer:
         states, encoded = self.states(tensors)
         between = time.perf_counter()
         scores = self._score({**tensors, **states})
-        self._spend(BEHAVIOR_ENCODER, encoded, between - began)
-        self._spend(CLICK_HEAD, len(states["state_mask"]), time.perf_counter() - between)
+        self._count_part(BEHAVIOR_ENCODER, encoded, between - began)
+        self._count_part(
+            CLICK_HEAD, len(states["state_mask"]), time.perf_counter() - between
+        )
         return scores
 
     def states(self, tensors: Tensors) -> tuple[Tensors, int]:
         """Return ``STATE_TENSORS`` of B requests, and how many of them were encoded.
 
-        One by one, so that no user's states depend on who shares the call.
+        One by one, so that no user's states depend on the other users of the call.
         """
         names = [spec.name for spec in schema.ENCODER_INPUTS]
         rows, encoded = [], 0
         for row in range(len(tensors[names[0]])):
             history = {name: tensors[name][row : row + 1] for name in names}
             key = b"".join(each.tobytes() for each in history.values())
-            if (states := self._kept.get(key)) is None:
+            if (states := self._cache.get(key)) is None:
                 states = self._encode(history)
-                self._kept.put(key, states)
+                self._cache.put(key, states)
                 encoded += 1
             rows.append(states)
         return _stacked(rows), encoded
 
 
 class StateCache:
-    """The states of recent histories, at most so many bytes; the longest unused go."""
+    """The states of recent histories, up to a size; the least recently used are evicted."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes, self._bytes = max_bytes, 0
         self._states: OrderedDict[bytes, Tensors] = OrderedDict()
 
     def get(self, history: bytes) -> Tensors | None:
-        """Return the states of ``history``, None if they are not kept."""
+        """Return the states of ``history``, None if they are not cached."""
         if (states := self._states.get(history)) is not None:
             self._states.move_to_end(history)
         return states
 
     def put(self, history: bytes, states: Tensors) -> None:
-        """Keep ``states`` of a history that is not kept."""
+        """Cache the ``states`` of a history that is not cached."""
         self._states[history] = states
         self._bytes += _size(history, states)
         while self._bytes > self._max_bytes:
@@ -88,9 +90,9 @@ class StateCache:
 
 
 class _Session:
-    """One ONNX file; reads the tensors of a table by name.
+    """One ONNX file, whose inputs are the tensors of a table.
 
-    Raises ``ValueError`` for a file that reads others, or of other types or shapes.
+    Raises ``ValueError`` for a file with other inputs, or of other types or shapes.
     """
 
     def __init__(
@@ -108,8 +110,8 @@ class _Session:
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def __call__(self, tensors: Tensors) -> Tensors:
-        fed = {name: tensors[name] for name in self._inputs}
-        made = self._session.run(self._outputs, fed)
+        inputs = {name: tensors[name] for name in self._inputs}
+        made = self._session.run(self._outputs, inputs)
         return dict(zip(self._outputs, made, strict=True))
 
 

@@ -1,22 +1,34 @@
-"""What the step did and met → counters, told to Triton once a second by a thread.
+"""Calls and requests → Triton's counters: latency, cost, statuses, ages and drift.
 
-Triton counts a step's runs and its time; what serving costs and what it meets the step
-counts itself, each under the model's name, and its parts under the names of the steps that
-they are elsewhere. The monitor reads all of it from Triton's page.
+Triton counts a step's runs and their time. What serving costs and which requests it gets
+the step counts itself: under the model's name, and its parts under the names of the steps
+that they are with three steps. A thread flushes the counts to Triton once a second.
 """
 
 import logging
+import re
 import threading
 import time
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
-from srp4ctr.features.bundles.drift_reference import Reference, read_reference
-from srp4ctr.triton_repo.deployment.model_config import (
+import numpy as np
+from numpy.typing import NDArray
+
+from srp4ctr.features.bundles.drift_reference import (
+    SCORE,
+    Reference,
+    best,
+    read_reference,
+    values_of,
+)
+from srp4ctr.features.tensors.schema import ItemStatus
+from srp4ctr.triton_repo.model_names import (
     BEHAVIOR_ENCODER,
     CLICK_HEAD,
     FETCH_FEATURES,
@@ -24,7 +36,7 @@ from srp4ctr.triton_repo.deployment.model_config import (
 )
 
 LOG = logging.getLogger(__name__)
-# Family → its one further label ("": none), and what it counts.
+# Family → its one further label ("": none), and its help.
 PART_RUNS, PART_US = "srp4ctr_part_runs", "srp4ctr_part_us"
 CPU_US = "srp4ctr_cpu_us"
 CANDIDATES = "srp4ctr_candidates"
@@ -39,7 +51,7 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
     PART_US: ("", "Time of a part, in microseconds."),
     CPU_US: ("", "CPU time of the step's processes, in microseconds."),
     CANDIDATES: ("", "Candidates scored, padding left out."),
-    ANSWERS: ("under", "Calls answered within so many seconds, more than the next less."),
+    ANSWERS: ("under", "Answered calls by the upper bound of their latency, in seconds."),
     ANSWERS_US: ("", "Time of answered calls, in microseconds."),
     REQUEST_STATUS: ("status", "Requests by what was known of their user."),
     ITEM_STATUS: ("status", "Candidates by what was known of them."),
@@ -52,14 +64,21 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
 }
 # A family, the model as Triton names it, and the further label's value.
 Key = tuple[str, str, str]
-OTHER = "other"  # a label's value that nobody foresaw
+OTHER = "other"  # in place of a label's value that is not listed here
 REQUEST_STATUSES = (
     *("ok", "cold_user", "empty_sequence", "stale_sequence", "store_unavailable", OTHER),
 )
-ITEM_STATUSES = ("ok", "unknown_item", "no_attributes", "no_activity")
+_ITEM_BITS = {
+    "unknown_item": ItemStatus.UNKNOWN_ITEM,
+    "no_attributes": ItemStatus.NO_ATTRIBUTES,
+    "no_activity": ItemStatus.NO_ACTIVITY,
+}
 REFUSALS = ("shape", "content", "tensors", OTHER)
-# Telling Triton of one took 0.1–0.2 ms: too long to do it with every request.
-TOLD_EVERY_S = 1.0
+PARTS = (FETCH_FEATURES, BEHAVIOR_ENCODER, CLICK_HEAD)
+FLUSH_EVERY_S = 1.0  # one increment takes Triton 0.1–0.2 ms: too long for every request
+SAMPLED = 4  # requests a second whose features are compared, which takes a millisecond each
+_VERSION = re.compile(r"sequence=(?P<user_us>\d+)@|items=(?P<table_ms>\d+)")
+Tensors = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -78,7 +97,7 @@ class Bounds:
         return self.names[bisect_left(self.seconds, seconds)]
 
 
-# Fine around 50 ms, which the objective names, and around what a request takes.
+# Fine around 50 ms, the bound of the objective, and around a request's usual latency.
 ANSWER_BOUNDS = Bounds(
     (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1)
 )
@@ -88,17 +107,16 @@ AGE_BOUNDS = Bounds((1, 5, 30, 120, 600, 3600, 6 * 3600, 86_400, 7 * 86_400, 30 
 def keys(model: str, version: str, folder: Path) -> Iterator[Key]:
     """Yield every counter of the step in ``folder`` that is named ``model``.
 
-    All are opened before the first request: tritonserver 2.51 dies of a metric that is made
-    while a request runs.
+    All are opened before the first request: tritonserver 2.51 crashes on a metric that is
+    made while a request runs.
     """
-    parts = (FETCH_FEATURES, BEHAVIOR_ENCODER, CLICK_HEAD)
     for family in (PART_RUNS, PART_US):
-        yield from ((family, step_name(part, version), "") for part in parts)
+        yield from ((family, step_name(part, version), "") for part in PARTS)
     labelled: dict[str, Iterable[str]] = {
         ANSWERS: ANSWER_BOUNDS.names,
         FEATURE_AGE: AGE_BOUNDS.names,
         REQUEST_STATUS: REQUEST_STATUSES,
-        ITEM_STATUS: ITEM_STATUSES,
+        ITEM_STATUS: ("ok", *_ITEM_BITS),
         REFUSED: REFUSALS,
         FEATURE_BIN: _cells(read_reference(folder)),
     }
@@ -112,65 +130,143 @@ def _cells(reference: Reference | None) -> Iterator[str]:
 
 
 class ServingMetrics:
-    """Adds up what was done, tells it once it has begun; ``stop`` tells the rest."""
+    """Adds up counts, and flushes them from ``start`` on; ``stop`` flushes the rest."""
 
     def __init__(
         self, increments: Mapping[Key, Callable[[float], None]], model: str
     ) -> None:
-        """Tell ``increments`` by how much each has grown; ``model`` is the step's name."""
+        """Flush to ``increments``, one for each key; ``model`` is the step's name."""
         self._increments, self._model = increments, model
-        self._done, self._told = Counter[Key](), Counter[Key]()
-        self.prepare: Callable[[], None] = lambda: None
-        """What the thread does before it tells; it may ``add`` to families of its own."""
+        self._counts, self._flushed = Counter[Key](), Counter[Key]()
+        self.before_flush: Callable[[], None] = lambda: None
+        """Called by the thread; it may ``add`` to families that nobody else adds to."""
         self._cpu_since = time.process_time()
         self._stopped = threading.Event()
-        self._teller = threading.Thread(target=self._run, name="ledger", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
 
     def add(self, family: str, amount: float, label: str = "", model: str = "") -> None:
-        """Count ``amount`` more in ``family``; of a label that nobody foresaw in OTHER."""
+        """Add ``amount`` to ``family``; a label that is not listed is counted as OTHER."""
         key = family, model or self._model, label
         if key not in self._increments:
             key = family, model or self._model, OTHER
-        self._done[key] += round(amount)
+        self._counts[key] += round(amount)
 
-    def begin(self) -> None:
-        """Tell from here on, and count CPU time: what loading took is no request's.
+    def start(self) -> None:
+        """Flush from now on, and count CPU time without that of loading.
 
-        tritonserver 2.51 dies of its next request if a step told a counter while it loaded.
+        tritonserver 2.51 crashes on its next request if a step that loads counts something.
         """
         self._cpu_since = time.process_time()
-        self._teller.start()
+        self._thread.start()
 
     def stop(self) -> None:
-        """End the thread when it has told all."""
+        """End the thread after a last flush."""
         self._stopped.set()
-        if self._teller.is_alive():
-            self._teller.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopped.wait(TOLD_EVERY_S):
-            self._tell()
-        self._tell()
+        while not self._stopped.wait(FLUSH_EVERY_S):
+            self.flush()
+        self.flush()
 
-    def _tell(self) -> None:
+    def flush(self) -> None:
+        """Increment Triton's counters by what is new."""
         try:
-            self.prepare()
-        except Exception:  # what serving costs is told, whatever cannot be compared
-            LOG.exception("what was met is not compared with the reference")
+            self.before_flush()
+        except Exception:  # the other counts are right all the same
+            LOG.exception("requests are not compared with the reference")
         cpu_us = (time.process_time() - self._cpu_since) * 1e6
-        self._done[CPU_US, self._model, ""] = round(cpu_us)
+        self._counts[CPU_US, self._model, ""] = round(cpu_us)
         for key, increment in self._increments.items():
-            if new := (done := self._done[key]) - self._told[key]:
+            if new := (count := self._counts[key]) - self._flushed[key]:
                 increment(new)
-                self._told[key] = done
+                self._flushed[key] = count
 
 
-def spending(told: ServingMetrics, version: str) -> Callable[[str, int, float], None]:
-    """Return what counts a part under the name of the step that it is elsewhere."""
+def part_counter(
+    metrics: ServingMetrics, version: str
+) -> Callable[[str, int, float], None]:
+    """Return what counts a part's requests and seconds, under the name of its own step."""
+    names = {part: step_name(part, version) for part in PARTS}
 
-    def spend(part: str, runs: int, seconds: float) -> None:
-        name = step_name(part, version)
-        told.add(PART_RUNS, runs, model=name)
-        told.add(PART_US, seconds * 1e6, model=name)
+    def count_part(part: str, requests: int, seconds: float) -> None:
+        metrics.add(PART_RUNS, requests, model=names[part])
+        metrics.add(PART_US, seconds * 1e6, model=names[part])
 
-    return spend
+    return count_part
+
+
+@dataclass(slots=True, kw_only=True)
+class RequestStats:
+    """Counts the requests of one bundle; changes no answer."""
+
+    metrics: ServingMetrics
+    reference: Reference | None
+    """None: the bundle is older than references, and nothing is compared."""
+    _last: deque[Tensors] = field(default_factory=lambda: deque(maxlen=SAMPLED))
+
+    def __post_init__(self) -> None:
+        if self.reference is not None:
+            self.metrics.before_flush = partial(self._compare_last, self.reference)
+
+    def observe_requests(self, made: Tensors, times_ms: NDArray[np.int64]) -> None:
+        """Count B answered requests: ``made`` are their tensors and notes."""
+        for status in made["status"][:, 0].tolist():
+            self.metrics.add(REQUEST_STATUS, 1, status)
+        for version, at_ms in zip(made["feature_version"][:, 0], times_ms, strict=True):
+            self._observe_age(version, int(at_ms))
+        is_scored = "click_probability" in made
+        self._observe_items(made["item_status"], is_scored)
+        if is_scored:
+            self._last.append(made)
+
+    def observe_scores(self, probabilities: NDArray[np.float32]) -> None:
+        """Count the candidates (B, N) that were scored; padding has NaN."""
+        self.metrics.add(CANDIDATES, int(np.count_nonzero(~np.isnan(probabilities))))
+
+    def observe_calls(self, answers: Sequence[object], seconds: float) -> None:
+        """Count calls that were answered or refused together."""
+        refused = [each for each in answers if isinstance(each, ValueError)]
+        for each in refused:
+            self.metrics.add(REFUSED, 1, getattr(each, "reason", OTHER))
+        if answered := len(answers) - len(refused):
+            self.metrics.add(ANSWERS, answered, ANSWER_BOUNDS.under(seconds))
+            self.metrics.add(ANSWERS_US, answered * seconds * 1e6)
+
+    def _observe_age(self, version: str, at_ms: int) -> None:
+        for found in _VERSION.finditer(version):
+            if table_ms := found["table_ms"]:
+                self.metrics.add(TABLE_AGE_MS, max(0, at_ms - int(table_ms)))
+                self.metrics.add(TABLE_READS, 1)
+                continue
+            age_ms = max(0.0, at_ms - int(found["user_us"]) / 1000)
+            self.metrics.add(FEATURE_AGE, 1, AGE_BOUNDS.under(age_ms / 1000))
+            self.metrics.add(FEATURE_AGE_MS, age_ms)
+
+    def _observe_items(self, status: NDArray[np.uint8], is_scored: bool) -> None:
+        present = status[status != ItemStatus.PADDING]
+        if not is_scored:  # with three steps another one scores them
+            self.metrics.add(CANDIDATES, len(present))
+        counts = {n: int(np.count_nonzero(present & b)) for n, b in _ITEM_BITS.items()}
+        counts["ok"] = int(np.count_nonzero(present == 0))
+        for name, count in counts.items():
+            if count:
+                self.metrics.add(ITEM_STATUS, count, name)
+
+    def _compare_last(self, reference: Reference) -> None:
+        while self._last:
+            self._compare(reference, self._last.popleft())
+
+    def _compare(self, reference: Reference, made: Tensors) -> None:
+        """Count the values of what was probably shown, in the reference's bins."""
+        scores = made["click_probability"]
+        shown = best(scores, reference.shown)
+        is_known = (made["item_status"] & ItemStatus.UNKNOWN_ITEM) == 0
+        values = dict(values_of(made, is_known, shown))
+        values[SCORE] = scores[shown]
+        for name, bins in reference.bins.items():
+            if name in values:  # else of another release
+                for place, count in enumerate(bins.count(values[name])):
+                    if count:
+                        self.metrics.add(FEATURE_BIN, count, f"{name}/{place}")

@@ -12,9 +12,9 @@ import numpy as np
 import served_scoring
 
 from srp4ctr.features.tensors.schema import SCORE_TENSORS
-from srp4ctr.triton_repo.deployment.model_config import CLICK_HEAD
+from srp4ctr.triton_repo.model_names import CLICK_HEAD
 
-Spend, Tensors = served_scoring.Spend, served_scoring.Tensors
+Tensors = served_scoring.Tensors
 CANDIDATE = "candidate_"  # how the names of what is a candidate's begin
 
 
@@ -26,7 +26,7 @@ class Scorer(served_scoring.Scorer):
         began, shape = time.perf_counter(), tensors["candidate_item_rows"].shape
         tiled = {name: _tiled(name, array, *shape) for name, array in tensors.items()}
         scores = self._score({**tiled, **self._encode(tiled)})
-        self._spend(CLICK_HEAD, shape[0], time.perf_counter() - began)
+        self._count_part(CLICK_HEAD, shape[0], time.perf_counter() - began)
         names = [spec.name for spec in SCORE_TENSORS]
         return {name: scores[name].reshape(shape) for name in names}
 

@@ -21,7 +21,7 @@ from srp4ctr.streams.events.file_import import FileReport
 from srp4ctr.streams.events.schema import item_key
 
 if TYPE_CHECKING:  # a stream worker has neither torch nor tritonclient
-    from srp4ctr.triton_repo.serving.messages import Ranking
+    from srp4ctr.client.messages import Ranking
 
 _STATUS_WORDS = {
     ItemStatus.UNKNOWN_ITEM: "unknown to the model",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tritonclient.utils import InferenceServerException
 
+from srp4ctr.client.channel import connect, connect_in_control
 from srp4ctr.ops.doctor.check_result import (
     Finding,
     answers,
@@ -17,10 +18,9 @@ from srp4ctr.ops.doctor.check_result import (
 )
 from srp4ctr.ops.doctor.check_result import wrong as is_wrong
 from srp4ctr.settings import Settings
-from srp4ctr.triton_repo.channel import connect, connect_in_control
 from srp4ctr.triton_repo.config import TlsConfig, TritonConfig
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
-from srp4ctr.triton_repo.deployment.model_config import RANK_CLICKS
+from srp4ctr.triton_repo.model_names import RANK_CLICKS
 
 _TIMEOUT_S = 3.0
 _GUESSES = ("", "srp4ctr", "admin", "secret", "password", "changeme")

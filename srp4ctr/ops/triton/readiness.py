@@ -14,7 +14,7 @@ import grpc
 
 from srp4ctr.ops.triton.watchdog import tls_in
 from srp4ctr.triton_repo.config import TlsConfig
-from srp4ctr.triton_repo.deployment.model_config import RANK_CLICKS
+from srp4ctr.triton_repo.model_names import RANK_CLICKS
 
 TIMEOUT_S = 3.0
 _SERVICE = "/inference.GRPCInferenceService"

@@ -15,7 +15,7 @@ from srp4ctr.ops import stack_secrets
 from srp4ctr.ops.triton import readiness
 from srp4ctr.ops.triton.readiness import why_not_ready
 from srp4ctr.triton_repo.config import TlsConfig
-from srp4ctr.triton_repo.deployment.model_config import RANK_CLICKS
+from srp4ctr.triton_repo.model_names import RANK_CLICKS
 
 PLAIN = TlsConfig()
 

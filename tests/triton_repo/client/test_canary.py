@@ -1,16 +1,17 @@
-"""A second bundle beside the serving one, for a share of the users, in a real Triton."""
+"""A second bundle alongside the serving one, for a share of the users, in a real Triton."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from srp4ctr.client.rank_client import RankClient, is_canary
+from srp4ctr.client.canary import is_canary
+from srp4ctr.client.messages import RankRequest
+from srp4ctr.client.rank_client import RankClient
 from srp4ctr.triton_repo.deployment import promotion
 from srp4ctr.triton_repo.deployment.live_repository import Serving, read_serving
-from srp4ctr.triton_repo.deployment.promotion import PromotionError
-from srp4ctr.triton_repo.serving.messages import RankRequest
-from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, a_check, make_bundle_in
+from tests.triton_repo import bundles
+from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, make_bundle_in
 from tests.triton_repo.conftest import Server
 
 pytestmark = pytest.mark.triton
@@ -32,18 +33,17 @@ def sources(server: Server, make: MakeBundle) -> Sequence[Path]:
 
 
 def promote(source: Path, server: Server, *, canary: bool = False) -> Serving:
-    done = promotion.promote(source, server.triton, server.features, a_check, canary=canary)
-    return done.serving
+    return bundles.promote(source, server.triton, server.features, canary=canary).serving
 
 
 def answered_by(server: Server, share: float) -> dict[str, str]:
-    """Return which bundle answers each user, all of them asked in one call."""
-    asked = [RankRequest(user_id=user, item_ids=[KNOWN_ITEM]) for user in USERS]
+    """Return which bundle answers each user."""
+    requests = [RankRequest(user_id=user, item_ids=[KNOWN_ITEM]) for user in USERS]
     with RankClient(server.triton.grpc, canary_share=share) as client:
         found = [
             ranking
-            for start in range(0, len(asked), 20)
-            for ranking in client.rank_many(asked[start : start + 20], deadline_s=10.0)
+            for start in range(0, len(requests), 20)
+            for ranking in client.rank_many(requests[start : start + 20], deadline_s=10.0)
         ]
     assert [ranking.user_id for ranking in found] == USERS
     return {ranking.user_id: ranking.model_version for ranking in found}
@@ -60,7 +60,7 @@ def test_a_share_of_the_users_is_answered_by_the_canary(
     assert half == {user: "v2" if is_canary(user, 0.5) else "v1" for user in USERS}
 
 
-def test_a_canary_beside_nothing_or_beside_itself_is_refused(
+def test_a_bundle_that_serves_all_is_no_canary(
     server: Server, sources: Sequence[Path], make: MakeBundle
 ) -> None:
     with pytest.raises(ValueError, match="v1 serves all"):
@@ -70,8 +70,10 @@ def test_a_canary_beside_nothing_or_beside_itself_is_refused(
 def test_a_canary_that_answers_wrongly_is_refused_and_the_old_one_stays(
     server: Server, sources: Sequence[Path], make: MakeBundle
 ) -> None:
-    with pytest.raises(PromotionError, match="serving: v1"):
-        promote(make("v8", mark=1.0, shift=0.01), server, canary=True)
+    wrong = make("v8", mark=1.0, shift=0.01)
+    triton, features = server.triton, server.features
+    refused = promotion.promote(wrong, triton, features, bundles.STORE_GATE, canary=True)
+    assert "serving: v1" in refused.refusal
     assert set(answered_by(server, 1.0).values()) == {"v2"}
 
 

@@ -1,4 +1,4 @@
-"""What a caller gets when Triton answers, and when nobody does."""
+"""Rankings, and the errors of a client without a server."""
 
 import math
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from tritonclient.grpc.service_pb2_grpc import (
 )
 from tritonclient.utils import InferenceServerException
 
+from srp4ctr.client.messages import Ranking
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.streams.events.codec import decode, encode
 from srp4ctr.streams.events.pseudonymization import Pseudonyms
-from srp4ctr.triton_repo.serving.messages import Ranking
 
 
 def a_ranking(scores: tuple[float, ...]) -> Ranking:
@@ -41,8 +41,8 @@ def retries() -> float:
 
 
 def test_items_are_shown_by_their_positions() -> None:
-    apply_policy = replace(a_ranking((0.1, 0.3, 0.2)), positions=(1, 2, 0))
-    assert apply_policy.to_show() == ("c", "a", "b")
+    explored = replace(a_ranking((0.1, 0.3, 0.2)), positions=(1, 2, 0))
+    assert explored.to_show() == ("c", "a", "b")
 
 
 def test_the_best_item_is_first_and_equals_keep_their_order() -> None:
@@ -53,7 +53,7 @@ def test_padding_is_not_ranked() -> None:
     assert a_ranking((0.1, math.nan, 0.3)).to_show() == ("c", "a")
 
 
-def test_what_was_shown_becomes_events_with_what_labels_need() -> None:
+def test_shown_items_become_impressions_with_all_that_labels_need() -> None:
     ranking = a_ranking((0.1, 0.3, 0.2))
     first, second, third = ranking.impressions("r", 1_700_000_000_000)
     assert [each.item_id for each in (first, second, third)] == ["b", "c", "a"]
@@ -61,9 +61,9 @@ def test_what_was_shown_becomes_events_with_what_labels_need() -> None:
     assert (third.position, third.score, third.model_version) == (2, 0.1, "v1")
     [own] = ranking.impressions("r", 1_700_000_000_000, ["c"], {"page": "home"})
     assert (own.item_id, own.user_id, own.score) == ("c", "u", 0.2)
-    assert own.propensity is None  # another order than ours: nobody knows its chances
-    [as_ours, other] = ranking.impressions("r", 1_700_000_000_000, ["b", "a"])
-    assert (as_ours.propensity, other.propensity) == (1.0, None)
+    assert own.propensity is None  # another policy's order
+    [same, other] = ranking.impressions("r", 1_700_000_000_000, ["b", "a"])
+    assert (same.propensity, other.propensity) == (1.0, None)
     for event in (first, own):
         assert decode(encode(event), 1_700_000_000_001) == event
 
@@ -79,16 +79,16 @@ def test_no_server_is_a_connection_error_at_the_deadline() -> None:
 
 
 class Leaving(GRPCInferenceServiceServicer):  # type: ignore[misc]  # tritonclient is untyped
-    """Lets go of every call, as a server does that is told to end."""
+    """Cancels every call, as a server does that shuts down."""
 
-    asked = 0
+    calls = 0
 
     def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> None:
-        self.asked += 1
+        self.calls += 1
         context.abort(grpc.StatusCode.CANCELLED, "CANCELLED")
 
 
-def test_a_call_that_a_leaving_server_lets_go_is_made_again() -> None:
+def test_a_call_that_a_leaving_server_cancels_is_retried() -> None:
     server, leaving = grpc.server(ThreadPoolExecutor(1)), Leaving()
     add_GRPCInferenceServiceServicer_to_server(leaving, server)
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
@@ -99,17 +99,17 @@ def test_a_call_that_a_leaving_server_lets_go_is_made_again() -> None:
             pytest.raises(ConnectionError, match="CANCELLED"),
         ):
             client.rank("u", ["i"], deadline_s=1.0)
-        assert leaving.asked > 1
+        assert leaving.calls > 1
     finally:
         server.stop(None).wait()
 
 
-class Overheard(RankClient):
-    """Keeps what would go to the server, which is not there."""
+class Recorded(RankClient):
+    """Keeps the bytes for the server, which is not there."""
 
     sent: bytes = b""
 
-    def _try(self, model: str, inputs: Sequence[Any], timeout_s: float) -> Any:
+    def _call(self, model: str, inputs: Sequence[Any], timeout_s: float) -> Any:
         self.sent = b"".join(each._get_content() or b"" for each in inputs)
         raise InferenceServerException("nobody is there", "StatusCode.INVALID_ARGUMENT")
 
@@ -117,7 +117,7 @@ class Overheard(RankClient):
 @pytest.mark.parametrize("canary_share", [0.0, 1.0])
 def test_with_pseudonyms_no_users_id_is_sent(canary_share: float) -> None:
     names = Pseudonyms(b"k" * 32)
-    with Overheard("127.0.0.1:1", canary_share=canary_share, pseudonyms=names) as client:
+    with Recorded("127.0.0.1:1", canary_share=canary_share, pseudonyms=names) as client:
         with pytest.raises(ValueError, match="nobody is there"):
             client.rank("ann", ["i1"])
         assert names.of("ann").encode() in client.sent

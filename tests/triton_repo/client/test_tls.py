@@ -11,17 +11,17 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from srp4ctr import processes
+from srp4ctr.client.channel import connect
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.embedded import broker, ports, triton_install, triton_server
 from srp4ctr.embedded.config import EmbeddedConfig
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.ops import stack_secrets
-from srp4ctr.triton_repo.channel import connect
 from srp4ctr.triton_repo.config import TlsConfig, TritonConfig
 from srp4ctr.triton_repo.deployment import promotion
 from tests.compose import real_stack
 from tests.docs.pages import blocks
-from tests.triton_repo.bundles import KNOWN_ITEM, a_check, make_bundle_in
+from tests.triton_repo.bundles import KNOWN_ITEM, make_bundle_in, promote
 
 pytestmark = [
     pytest.mark.triton,
@@ -98,7 +98,7 @@ def closed(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tr
         with started(files, plan, folder):
             feast_store.apply(features)
             bundle = make_bundle_in(folder / "bundles")("v1", mark=1.0)
-            promotion.promote(bundle, triton, features, a_check)
+            promote(bundle, triton, features)
             yield triton
     processes.stop(store, folder)
 
@@ -127,16 +127,16 @@ def test_the_page_s_caller_is_answered(
     assert ranking.model_version == "v1"
 
 
-def test_who_has_no_certificate_or_one_of_another_authority_is_not(
+def test_a_client_without_a_certificate_of_the_stack_s_authority_is_not(
     closed: TritonConfig, files: Path, tmp_path: Path
 ) -> None:
     stack_secrets.make(tmp_path / "other")
-    stranger = replace(
+    other_ca = replace(
         known_as(tmp_path / "other", "caller"), ca_file=str(files / "ca.pem")
     )
     nobody = TlsConfig(enabled=True, ca_file=str(files / "ca.pem"))
     a_server = known_as(files, "redis")  # its certificate is no client's
-    for refused in (None, nobody, stranger, a_server):
+    for refused in (None, nobody, other_ca, a_server):
         with (
             RankClient(closed.grpc, tls=refused) as client,
             pytest.raises(ConnectionError, match="UNAVAILABLE"),
@@ -148,9 +148,9 @@ def test_a_caller_talks_to_no_other_server_than_the_stack_s(
     closed: TritonConfig, files: Path, tmp_path: Path
 ) -> None:
     stack_secrets.make(tmp_path / "other")
-    fooled = replace(known_as(files, "caller"), ca_file=str(tmp_path / "other" / "ca.pem"))
+    misled = replace(known_as(files, "caller"), ca_file=str(tmp_path / "other" / "ca.pem"))
     with (
-        RankClient(closed.grpc, tls=fooled) as client,
+        RankClient(closed.grpc, tls=misled) as client,
         pytest.raises(ConnectionError, match="UNAVAILABLE"),
     ):
         client.rank("u", [KNOWN_ITEM], deadline_s=0.5)
@@ -171,7 +171,7 @@ def test_no_connection_is_an_error_that_names_the_setting(
 ) -> None:
     plain = replace(closed, tls=TlsConfig())
     with (
-        pytest.raises(promotion.PromotionError, match=r"does it want triton\.tls"),
+        pytest.raises(promotion.PromotionError, match=r"does it need triton\.tls"),
         promotion.connected(plain),
     ):
         pass

@@ -1,7 +1,7 @@
-"""Whatever is asked, by whom, in whatever state the store is: a probability and a reason.
+"""Every request gets a probability and a status, whatever the user, items and store.
 
-A real model in a real Triton before a real store, which the last test takes away. The
-server explores, which changes no probability.
+A real model in a real Triton with a real store, which the last test stops. The server
+explores, which changes no probability.
 """
 
 import math
@@ -21,6 +21,7 @@ from tritonclient.utils import InferenceServerException
 from benchmarks.serving.serving_stack import Stack, item_ids, running_stack, user_ids
 from benchmarks.streaming.ingest_events import past_activity
 from srp4ctr import processes
+from srp4ctr.client.messages import Ranking, RankRequest
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.embedded import broker
 from srp4ctr.features.tensors.schema import ItemStatus
@@ -29,12 +30,7 @@ from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
 from srp4ctr.streams.state.state_store import ItemProfile
 from srp4ctr.triton_repo.config import ExplorationConfig
-from srp4ctr.triton_repo.deployment.model_config import (
-    CANDIDATE_STATES,
-    ENCODE_USER,
-    RANK_CLICKS,
-)
-from srp4ctr.triton_repo.serving.messages import Ranking, RankRequest
+from srp4ctr.triton_repo.model_names import CANDIDATE_STATES, ENCODE_USER, RANK_CLICKS
 from tests.fuzzing import examples
 
 pytestmark = [pytest.mark.stack, pytest.mark.triton]
@@ -42,7 +38,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.triton]
 LENGTH = 5
 YEAR_MS = 365 * 86_400_000
 USER, (ITEM, OTHER, *_) = user_ids()[0], item_ids()
-PLAIN, NEW, STRANGE = item_ids()[-1], "an-item-of-today", "never-heard-of"
+PLAIN, NEW, UNKNOWN = item_ids()[-1], "an-item-of-today", "unknown-item"
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +53,7 @@ def stack() -> Iterator[Stack]:
 
 
 def _add_odd_ones(stack: Stack) -> None:
-    """Store users and items as no ordinary stream leaves them."""
+    """Store users and items that an ordinary stream does not have."""
     from srp4ctr.features.online.store import FeatureStoreSink
 
     now_ms = time.time_ns() // 1_000_000
@@ -90,9 +86,9 @@ def _tables_know_all(client: RankClient) -> bool:
     )
 
 
-def ask(stack: Stack, user: str, items: list[str], **asked: Any) -> Ranking:
+def rank(stack: Stack, user: str, items: list[str], **request: Any) -> Ranking:
     with RankClient(stack.address) as client:
-        return client.rank(user, items, deadline_s=30.0, **asked)
+        return client.rank(user, items, deadline_s=30.0, **request)
 
 
 @pytest.mark.parametrize(
@@ -106,10 +102,10 @@ def ask(stack: Stack, user: str, items: list[str], **asked: Any) -> Ranking:
         ("long-gone", "stale_sequence"),
     ],
 )
-def test_every_user_gets_a_probability_and_a_reason(
+def test_every_user_gets_a_probability_and_a_status(
     stack: Stack, user: str, status: str
 ) -> None:
-    ranking = ask(stack, user, [ITEM, STRANGE])
+    ranking = rank(stack, user, [ITEM, UNKNOWN])
     assert ranking.status == status
     assert all(0.0 < score < 1.0 for score in ranking.scores)
 
@@ -121,30 +117,30 @@ def test_every_user_gets_a_probability_and_a_reason(
         (PLAIN, ItemStatus.NO_ATTRIBUTES),
         (NEW, ItemStatus.UNKNOWN_ITEM | ItemStatus.NO_ACTIVITY),
         (
-            STRANGE,
+            UNKNOWN,
             ItemStatus.UNKNOWN_ITEM | ItemStatus.NO_ATTRIBUTES | ItemStatus.NO_ACTIVITY,
         ),
         ("", ItemStatus.PADDING),
     ],
 )
 def test_every_item_gets_a_probability_and_bits(stack: Stack, item: str, bits: int) -> None:
-    ranking = ask(stack, USER, [ITEM, item])
+    ranking = rank(stack, USER, [ITEM, item])
     assert ranking.item_statuses[1] == bits
     assert math.isfinite(ranking.scores[1]) == (item != "")
 
 
-def test_an_item_asked_for_twice_gets_one_score(stack: Stack) -> None:
-    first, other, again = ask(stack, USER, [ITEM, OTHER, ITEM]).scores
+def test_an_item_that_is_requested_twice_gets_one_score(stack: Stack) -> None:
+    first, other, again = rank(stack, USER, [ITEM, OTHER, ITEM]).scores
     assert first == again != other
 
 
 @pytest.mark.parametrize("context", [None, "", "{}", '{"page": "home"}'])
 def test_a_context_may_be_missing(stack: Stack, context: str | None) -> None:
-    (score,) = ask(stack, USER, [ITEM], context=context).scores
+    (score,) = rank(stack, USER, [ITEM], context=context).scores
     assert 0.0 < score < 1.0
 
 
-def test_a_score_depends_on_nothing_beside_it(stack: Stack) -> None:
+def test_a_score_depends_on_no_other_item_or_request(stack: Stack) -> None:
     now_ms = time.time_ns() // 1_000_000
     items = item_ids()[:60]
     requests = [
@@ -156,13 +152,13 @@ def test_a_score_depends_on_nothing_beside_it(stack: Stack) -> None:
         for request, ranking in zip(requests, together, strict=True):
             for place in (0, len(request.item_ids) - 1):
                 single = replace(request, item_ids=[request.item_ids[place]])
-                (alone,) = client.rank_many([single], deadline_s=30.0)
-                assert ranking.scores[place] == pytest.approx(alone.scores[0], abs=1e-6)
+                (apart,) = client.rank_many([single], deadline_s=30.0)
+                assert ranking.scores[place] == pytest.approx(apart.scores[0], abs=1e-6)
 
 
-def test_the_top_is_explored_and_impressions_say_how_likely_it_was(stack: Stack) -> None:
-    items = [ITEM, OTHER, STRANGE, ""]
-    rankings = [ask(stack, USER, items) for _ in range(40)]
+def test_the_top_is_explored_and_impressions_have_its_propensity(stack: Stack) -> None:
+    items = [ITEM, OTHER, UNKNOWN, ""]
+    rankings = [rank(stack, USER, items) for _ in range(40)]
     assert len({ranking.to_show() for ranking in rankings}) > 1
     best = items[int(np.nanargmax(rankings[0].scores))]
     for ranking in rankings:
@@ -173,11 +169,11 @@ def test_the_top_is_explored_and_impressions_say_how_likely_it_was(stack: Stack)
         assert last.propensity == 1.0
 
 
-def test_the_history_counts(stack: Stack) -> None:
-    assert ask(stack, USER, [ITEM]).scores != ask(stack, "nobody", [ITEM]).scores
+def test_the_history_changes_scores(stack: Stack) -> None:
+    assert rank(stack, USER, [ITEM]).scores != rank(stack, "nobody", [ITEM]).scores
 
 
-def _known(stack: Stack, model: str, inputs: list[InferInput]) -> Any:
+def _outputs(stack: Stack, model: str, inputs: list[InferInput]) -> Any:
     with InferenceServerClient(stack.address) as client:
         return client.infer(model, inputs).as_numpy
 
@@ -185,23 +181,23 @@ def _known(stack: Stack, model: str, inputs: list[InferInput]) -> Any:
 @pytest.mark.parametrize(
     ("user", "status"), [(USER, "ok"), ("nobody", "cold_user"), ("long-gone", "stale_seq")]
 )
-def test_what_is_known_of_a_user_is_given_to_other_models(
+def test_other_models_can_read_a_users_embeddings(
     stack: Stack, user: str, status: str
 ) -> None:
     at = np.array([[time.time_ns() // 1_000_000]])
-    asked = [_texts("user_id", [[user]]), _input("request_time_ms", [1, 1], "INT64", at)]
-    items = _texts("item_ids", [[ITEM, STRANGE, ""]])
-    encoded = _known(stack, ENCODE_USER, asked)
-    crossed = _known(stack, CANDIDATE_STATES, [*asked, items])
-    alone = _known(stack, CANDIDATE_STATES, [*asked, _texts("item_ids", [[ITEM]])])
-    ranked = _known(stack, RANK_CLICKS, [*asked, items])
+    sent = [_texts("user_id", [[user]]), _input("request_time_ms", [1, 1], "INT64", at)]
+    items = _texts("item_ids", [[ITEM, UNKNOWN, ""]])
+    encoded = _outputs(stack, ENCODE_USER, sent)
+    crossed = _outputs(stack, CANDIDATE_STATES, [*sent, items])
+    single = _outputs(stack, CANDIDATE_STATES, [*sent, _texts("item_ids", [[ITEM]])])
+    ranked = _outputs(stack, RANK_CLICKS, [*sent, items])
     queries, states = encoded("query_vectors"), crossed("candidate_states")
     assert queries.shape[0] == 1
     assert queries.shape[2:] == states.shape[2:]
     assert np.isfinite(queries).all()
     assert np.isfinite(states).all()
     np.testing.assert_allclose(crossed("query_vectors"), queries, atol=1e-5)
-    np.testing.assert_allclose(alone("candidate_states")[0, 0], states[0, 0], atol=1e-5)
+    np.testing.assert_allclose(single("candidate_states")[0, 0], states[0, 0], atol=1e-5)
     np.testing.assert_allclose(
         crossed("click_probability"), ranked("click_probability"), atol=1e-6
     )
@@ -223,7 +219,10 @@ def _texts(name: str, texts: list[list[Any]]) -> InferInput:
 
 
 USER_INPUT, ITEM_INPUT = _texts("user_id", [["u"]]), _texts("item_ids", [["i"]])
-MICROSECONDS = _input("request_time_ms", [1, 1], "INT64", np.array([[17 * 10**14]]))
+SECONDS, MICROSECONDS = (
+    _input("request_time_ms", [1, 1], "INT64", np.array([[17 * 10**digits]]))
+    for digits in (8, 14)
+)
 
 
 @pytest.mark.parametrize(
@@ -242,10 +241,11 @@ MICROSECONDS = _input("request_time_ms", [1, 1], "INT64", np.array([[17 * 10**14
         ([_texts("user_id", [["u" * 2_000_000]]), ITEM_INPUT], "at most 256"),
         ([USER_INPUT, ITEM_INPUT, _texts("context", [["[]"]])], "expected an object"),
         ([USER_INPUT, ITEM_INPUT, _texts("context", [["{"]])], "not JSON"),
+        ([USER_INPUT, ITEM_INPUT, SECONDS], "is it in seconds"),
         ([USER_INPUT, ITEM_INPUT, MICROSECONDS], "is it in microseconds"),
     ],
 )
-def test_what_cannot_be_answered_is_refused_with_a_sentence(
+def test_an_invalid_request_is_refused_with_an_error_message(
     stack: Stack, inputs: list[InferInput], sentence: str
 ) -> None:
     with (
@@ -261,7 +261,7 @@ SENT = st.binary(max_size=40) | st.sampled_from([b"x" * 9_000, b"\xff" * 9, b"\0
 
 @settings(deadline=None, max_examples=examples(25))
 @given(st.lists(st.lists(SENT, min_size=1, max_size=3), min_size=1, max_size=3), SENT, SENT)
-def test_whatever_is_sent_the_next_caller_is_answered(
+def test_no_request_keeps_the_next_from_being_answered(
     stack: Stack, items: list[list[bytes]], user: bytes, context: bytes
 ) -> None:
     inputs = [
@@ -278,16 +278,16 @@ def test_whatever_is_sent_the_next_caller_is_answered(
         else:
             refused = "StatusCode.INVALID_ARGUMENT"
     assert refused == "StatusCode.INVALID_ARGUMENT"
-    assert 0.0 < ask(stack, USER, [ITEM]).scores[0] < 1.0
+    assert 0.0 < rank(stack, USER, [ITEM]).scores[0] < 1.0
 
 
-def test_without_a_store_items_still_rank_and_its_return_is_noticed(stack: Stack) -> None:
+def test_without_a_store_items_still_rank_until_it_returns(stack: Stack) -> None:
     folder = Path(stack.features.registry).parent
     processes.stop(stack.store, folder)
-    ranking = ask(stack, USER, [ITEM, OTHER, STRANGE])
+    ranking = rank(stack, USER, [ITEM, OTHER, UNKNOWN])
     assert ranking.status == "store_unavailable"
     assert all(0.0 < score < 1.0 for score in ranking.scores)
     assert ranking.item_statuses[0] == 0  # the item table is in memory
     broker.start_store(folder, int(stack.features.redis.rpartition(":")[2]), tied=True)
-    while ask(stack, USER, [ITEM]).status == "store_unavailable":
+    while rank(stack, USER, [ITEM]).status == "store_unavailable":
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""A server that is added is given what the others serve, before it starts."""
+"""A server that is added gets what the others serve, before it starts."""
 
 import time
 from dataclasses import replace
@@ -13,15 +13,15 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.ops.triton.readiness import why_not_ready
 from srp4ctr.triton_repo.config import ReplicaConfig, TlsConfig, TritonConfig
-from srp4ctr.triton_repo.deployment import live_repository, promotion, repository_writer
+from srp4ctr.triton_repo.deployment import live_repository, repository_writer
 from srp4ctr.triton_repo.deployment.initial_models import fill
 from srp4ctr.triton_repo.deployment.live_repository import (
     Serving,
     live_versions,
     read_serving,
 )
-from srp4ctr.triton_repo.deployment.model_config import ENSEMBLES
-from tests.triton_repo.bundles import MakeBundle, a_check
+from srp4ctr.triton_repo.model_names import ENSEMBLES
+from tests.triton_repo.bundles import MakeBundle, promote
 from tests.triton_repo.conftest import Server
 
 
@@ -37,7 +37,7 @@ def servers(tmp_path: Path) -> TritonConfig:
 
 
 def serve(repository: Path, serving: Serving, bundles: Path) -> None:
-    """Leave in ``repository`` what promotion leaves there."""
+    """Write into ``repository`` what a promotion writes."""
     config = TritonConfig(repository=str(repository))
     for version in filter(None, serving.versions):
         card = bundle.read(bundles / version)
@@ -82,7 +82,7 @@ def test_nothing_is_made_where_nothing_serves(
         assert files_of(tmp_path / name) == {}
 
 
-def test_a_server_that_was_left_out_for_a_while_is_brought_up_to_date(
+def test_an_outdated_server_is_brought_up_to_date(
     servers: TritonConfig, make_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     bundles = bundles_of(make_bundle, 1, 2)
@@ -101,12 +101,12 @@ def test_the_first_server_takes_from_the_others_only_if_it_has_nothing(
     serve(tmp_path / "third", Serving(serving="v1"), bundles)
     first = tmp_path / "first"
     assert fill(first, servers, FeatureConfig(), bundles).serving == "v1"
-    # A promotion that is on its way has changed the first one.
+    # A promotion in progress has changed the first one.
     serve(first, Serving(serving="v2", previous="v1"), bundles)
     assert fill(first, servers, FeatureConfig(), bundles).serving == "v2"
 
 
-def test_a_bundle_that_is_gone_is_done_without_unless_it_serves(
+def test_a_bundle_that_is_gone_is_left_out_unless_it_serves(
     servers: TritonConfig, make_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     bundles = bundles_of(make_bundle, 1, 2)
@@ -141,7 +141,7 @@ def test_the_settings_of_each_server_are_its_own(
     assert len(steps) == 3
 
 
-def test_the_command_says_what_serves(
+def test_the_command_prints_what_serves(
     make_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = make_bundle("v1", mark=1.0)
@@ -155,7 +155,7 @@ def test_the_command_says_what_serves(
 
 
 @pytest.mark.triton
-def test_a_filled_server_serves_once_it_is_started_and_says_when(
+def test_a_filled_server_serves_and_is_ready_once_it_is_started(
     server: Server, make_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     source = make_bundle("v1", mark=1.0)
@@ -177,7 +177,7 @@ def test_a_filled_server_serves_once_it_is_started_and_says_when(
     with RankClient(server.triton.grpc) as client:
         answer = client.rank("u", ["i"], deadline_s=20.0)
     assert (answer.model_version, answer.status) == ("v1", "cold_user")
-    # It is a server like any other: the next promotion finds what it needs.
+    # The next promotion finds what it needs, as on any other server.
     newer = make_bundle("v2", mark=2.0)
-    done = promotion.promote(newer, server.triton, server.features, a_check)
+    done = promote(newer, server.triton, server.features)
     assert done.serving == Serving(serving="v2", previous="v1")

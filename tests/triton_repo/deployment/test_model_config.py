@@ -1,4 +1,4 @@
-"""The generated configurations, read back through Triton's own protobuf."""
+"""The generated configurations, parsed by Triton's own protobuf."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,6 +8,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from srp4ctr.features.tensors import schema
+from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.deployment import model_config
 
 LIMITS = model_config.Limits(
@@ -74,7 +75,7 @@ def test_a_user_is_encoded_without_items_by_every_layout() -> None:
 
 def test_the_ensembles_are_those_that_are_listed() -> None:
     for steps in (STEPS, ONE_STEP):
-        assert tuple(names(model_config.ensembles(steps))) == model_config.ENSEMBLES
+        assert tuple(names(model_config.ensembles(steps))) == model_names.ENSEMBLES
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_each_steps_input_comes_from_the_caller_or_an_earlier_step(
     assert set(names(config.output)) <= made
 
 
-def test_a_shell_is_as_many_processes_as_asked_for() -> None:
+def test_a_python_step_has_as_many_processes_as_configured() -> None:
     groups = parse(model_config.step_text(ONE_STEP[0], LIMITS)).instance_group
     assert [group.count for group in groups] == [1, 1]
     priorities = {group.rate_limiter.priority for group in groups}
@@ -99,7 +100,7 @@ def test_a_shell_is_as_many_processes_as_asked_for() -> None:
 
 
 @pytest.mark.parametrize("step", [*STEPS, *ONE_STEP], ids=lambda step: step.name)
-def test_no_step_lets_calls_wait_longer_than_asked_for(
+def test_every_step_limits_how_long_calls_are_queued(
     step: model_config.StepConfig,
 ) -> None:
     policy = parse(
@@ -109,19 +110,19 @@ def test_no_step_lets_calls_wait_longer_than_asked_for(
     assert policy.allow_timeout_override
 
 
-@pytest.mark.parametrize(("most", "together"), [(1, []), (4, [4]), (32, [4, 8])])
-def test_a_shell_answers_few_requests_together_and_no_more_than_it_may(
-    most: int, together: list[int]
+@pytest.mark.parametrize(("maximum", "preferred"), [(1, []), (4, [4]), (32, [4, 8])])
+def test_a_python_step_prefers_small_batches_within_the_maximum(
+    maximum: int, preferred: list[int]
 ) -> None:
-    limits = replace(LIMITS, max_batch_size=most)
+    limits = replace(LIMITS, max_batch_size=maximum)
     batching = parse(model_config.step_text(ONE_STEP[0], limits)).dynamic_batching
-    assert batching.preferred_batch_size == together
+    assert batching.preferred_batch_size == preferred
 
 
 def test_callers_with_their_own_features_send_no_ids_to_the_one_step() -> None:
     _, score, *_ = model_config.ensembles(ONE_STEP)
     (step,) = parse(model_config.ensemble_text(score, LIMITS)).ensemble_scheduling.step
-    assert set(step.input_map) == {spec.name for spec in model_config.MODEL_INPUTS}
+    assert set(step.input_map) == {spec.name for spec in model_names.MODEL_INPUTS}
     assert set(step.output_map) == {spec.name for spec in schema.SCORE_TENSORS}
 
 

@@ -1,6 +1,7 @@
 """Bundles promoted, refused and rolled back in a real tritonserver."""
 
 import math
+import re
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -8,18 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tritonclient.grpc import InferenceServerClient
-from tritonclient.utils import InferenceServerException
 
-from srp4ctr.client.rank_client import RankClient, infer_inputs
+from srp4ctr.client.codec import infer_inputs
+from srp4ctr.client.messages import Ranking, RankRequest
+from srp4ctr.client.rank_client import RankClient
 from srp4ctr.features.bundles import bundle
-from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.schema import ItemStatus
+from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import TritonConfig
-from srp4ctr.triton_repo.deployment import live_repository, model_config, promotion
+from srp4ctr.triton_repo.deployment import live_repository, promotion
 from srp4ctr.triton_repo.deployment.live_repository import Serving, read_serving
 from srp4ctr.triton_repo.deployment.promotion import PromotionError
-from srp4ctr.triton_repo.serving.messages import Ranking, RankRequest
-from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, a_check, inputs_of
+from tests.triton_repo import bundles
+from tests.triton_repo.bundles import KNOWN_ITEM, STORE_GATE, MakeBundle, inputs_of
 from tests.triton_repo.conftest import Server
 
 pytestmark = pytest.mark.triton
@@ -46,7 +48,13 @@ def promote(server: Server, make_bundle: MakeBundle) -> str:
 
 
 def promote_from(source: Path, server: Server) -> Serving:
-    return promotion.promote(source, server.triton, server.features, a_check).serving
+    return bundles.promote(source, server.triton, server.features).serving
+
+
+def refusal(source: Path, server: Server) -> str:
+    """Return why the bundle in ``source`` was not promoted."""
+    triton, features = server.triton, server.features
+    return promotion.promote(source, triton, features, STORE_GATE).refusal
 
 
 def rank(server: Server, items: list[str]) -> Ranking:
@@ -63,42 +71,42 @@ def loaded_models(server: Server) -> set[str]:
 def test_unknown_users_and_items_get_a_finite_score_and_a_status(
     server: Server, promoted: str
 ) -> None:
-    ranking = rank(server, [KNOWN_ITEM, "stranger", ""])
+    ranking = rank(server, [KNOWN_ITEM, "unknown", ""])
     assert ranking.model_version == promoted
     assert ranking.status == "cold_user"
-    known, stranger, padding = ranking.scores
+    known, unknown, padding = ranking.scores
     assert math.isfinite(known)
-    assert math.isfinite(stranger)
+    assert math.isfinite(unknown)
     assert math.isnan(padding)
     assert not ranking.item_statuses[0] & ItemStatus.UNKNOWN_ITEM
     assert ranking.item_statuses[1] & ItemStatus.UNKNOWN_ITEM
     assert ranking.item_statuses[2] == ItemStatus.PADDING
-    assert set(ranking.to_show()) == {KNOWN_ITEM, "stranger"}
+    assert set(ranking.to_show()) == {KNOWN_ITEM, "unknown"}
 
 
-def test_many_users_are_answered_by_one_call_as_each_alone(
+def test_many_users_in_one_call_get_the_answers_of_single_calls(
     server: Server, promoted: str
 ) -> None:
-    asked = [
-        RankRequest(user_id="u1", item_ids=[KNOWN_ITEM, "stranger", "other"]),
-        RankRequest(user_id="u2", item_ids=["stranger"], context='{"page": "home"}'),
+    requests = [
+        RankRequest(user_id="u1", item_ids=[KNOWN_ITEM, "unknown", "other"]),
+        RankRequest(user_id="u2", item_ids=["unknown"], context='{"page": "home"}'),
     ]
     with RankClient(server.triton.grpc) as client:
-        together = client.rank_many(asked)
-        alone = tuple(client.rank_many([each])[0] for each in asked)
-    for each, single in zip(together, alone, strict=True):  # two processes, two tables
+        together = client.rank_many(requests)
+        apart = tuple(client.rank_many([each])[0] for each in requests)
+    for each, single in zip(together, apart, strict=True):  # two processes, two tables
         assert each == replace(single, feature_version=each.feature_version)
     assert [len(each.scores) for each in together] == [3, 1]
 
 
-def test_a_caller_with_own_features_asks_score_clicks(
+def test_a_caller_with_own_features_calls_score_clicks(
     server: Server, promoted: str
 ) -> None:
     inputs = infer_inputs(
-        model_config.MODEL_INPUTS, inputs_of(model_config.MODEL_INPUTS, 2, 3)
+        model_names.MODEL_INPUTS, inputs_of(model_names.MODEL_INPUTS, 2, 3)
     )
     with InferenceServerClient(server.triton.grpc) as client:
-        answer = client.infer(model_config.SCORE_CLICKS, inputs)
+        answer = client.infer(model_names.SCORE_CLICKS, inputs)
     assert answer.as_numpy("click_probability").shape == (2, 3)
     assert np.all(np.isfinite(answer.as_numpy("click_probability")))
 
@@ -117,8 +125,8 @@ def test_only_the_serving_and_the_previous_steps_stay_loaded(
     server: Server, promoted: str, make_bundle: MakeBundle
 ) -> None:
     versions = [promoted, promote(server, make_bundle)]
-    expected = {model_config.step_name(model_config.CLICK_RANKER, v) for v in versions}
-    ensembles = set(model_config.ENSEMBLES) - {model_config.RANK_CLICKS_CANARY}
+    expected = {model_names.step_name(model_names.CLICK_RANKER, v) for v in versions}
+    ensembles = set(model_names.ENSEMBLES) - {model_names.RANK_CLICKS_CANARY}
     assert loaded_models(server) == expected | ensembles
     folders = {path.parent.name for path in server.plan.repository.glob("*/config.pbtxt")}
     assert folders == expected | ensembles
@@ -146,12 +154,11 @@ def test_a_bundle_that_answers_otherwise_than_in_training_is_refused(
     server: Server, promoted: str, make_bundle: MakeBundle
 ) -> None:
     wrong = make_bundle(f"v{next(VERSIONS)}", mark=1.0, shift=0.01)
-    with pytest.raises(PromotionError, match=rf"differ .*0\.01.* serving: {promoted}"):
-        promote_from(wrong, server)
+    assert re.search(rf"differ .*0\.01.* serving: {promoted}", refusal(wrong, server))
     assert rank(server, [KNOWN_ITEM]).model_version == promoted
-    assert model_config.step_name(
-        model_config.CLICK_RANKER, wrong.name
-    ) not in loaded_models(server)
+    assert model_names.step_name(model_names.CLICK_RANKER, wrong.name) not in loaded_models(
+        server
+    )
 
 
 def test_a_model_that_does_not_load_is_refused(
@@ -160,8 +167,7 @@ def test_a_model_that_does_not_load_is_refused(
     broken = make_bundle(f"v{next(VERSIONS)}", mark=1.0)
     (broken / bundle.HEAD_FILE).write_bytes(b"not an onnx file")
     bundle.write_manifest(broken)
-    with pytest.raises(PromotionError, match=f"serving: {promoted}"):
-        promote_from(broken, server)
+    assert f"serving: {promoted}" in refusal(broken, server)
     assert rank(server, [KNOWN_ITEM]).model_version == promoted
 
 
@@ -172,12 +178,11 @@ def test_a_switch_that_fails_halfway_is_undone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(client: object, name: str, version: str) -> None:
-        raise ValueError("answered by nobody")
+        raise ValueError("answered by no bundle")
 
     monkeypatch.setattr(promotion, "check_version", refuse)
     source = make_bundle(f"v{next(VERSIONS)}", mark=1.0)
-    with pytest.raises(PromotionError, match="answered by nobody"):
-        promote_from(source, server)
+    assert "answered by no bundle" in refusal(source, server)
     assert rank(server, [KNOWN_ITEM]).model_version == promoted
 
 
@@ -205,12 +210,11 @@ def test_a_killed_switch_keeps_answering_and_is_repaired_by_the_next(
     killed = make_bundle(f"v{next(VERSIONS)}", mark=1.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(promotion, "check_version", interrupt)
-        patch.setattr(live_repository, "put_back", lambda *_: None)
+        patch.setattr(live_repository, "restore", lambda *_: None)
         with pytest.raises(KeyboardInterrupt):
             promote_from(killed, server)
     wrong = make_bundle(f"v{next(VERSIONS)}", mark=1.0, shift=0.01)
-    with pytest.raises(PromotionError):
-        promote_from(wrong, server)
+    assert refusal(wrong, server)
     assert rank(server, [KNOWN_ITEM]).model_version == killed.name
     after = promote_from(killed, server)
     assert after == Serving(serving=killed.name, previous=promoted)
@@ -235,7 +239,7 @@ def test_a_switch_loses_no_request_and_mixes_no_pair(
     errors: list[Exception] = []
     done = threading.Event()
 
-    def ask() -> None:
+    def call() -> None:
         with RankClient(server.triton.grpc) as client:
             while not done.is_set():
                 try:
@@ -243,7 +247,7 @@ def test_a_switch_loses_no_request_and_mixes_no_pair(
                 except (ConnectionError, ValueError) as error:
                     errors.append(error)
 
-    callers = [threading.Thread(target=ask) for _ in range(2)]
+    callers = [threading.Thread(target=call) for _ in range(2)]
     for caller in callers:
         caller.start()
     try:
@@ -276,25 +280,6 @@ def test_no_items_and_too_many_are_refused(
     with pytest.raises(ValueError, match=sentence):
         rank(server, items)
     assert rank(server, [KNOWN_ITEM]).status == "cold_user"
-
-
-def test_malformed_requests_are_refused_and_the_server_stays_up(
-    server: Server, promoted: str
-) -> None:
-    good = {"user_id": np.array([[b"u"]], object), "item_ids": np.array([[b"i"]], object)}
-    bad = {
-        "UTF-8": {**good, "user_id": np.array([[b"\xff\xfe"]], object)},
-        "context": {**good, "context": np.array([[b"[1, 2]"]], object)},
-        "seconds": {**good, "request_time_ms": np.array([[1_700_000_000]])},
-        "missing required input": {"user_id": good["user_id"]},
-    }
-    specs = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS
-    with InferenceServerClient(server.triton.grpc) as client:
-        for sentence, tensors in bad.items():
-            with pytest.raises(InferenceServerException, match=sentence) as error:
-                client.infer(model_config.RANK_CLICKS, infer_inputs(specs, tensors))
-            assert "INVALID_ARGUMENT" in str(error.value.status())
-    assert rank(server, [KNOWN_ITEM]).model_version == promoted
 
 
 def test_without_a_server_the_error_says_what_to_do(

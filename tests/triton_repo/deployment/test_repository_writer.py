@@ -1,16 +1,19 @@
-"""What a bundle becomes in the live repository, without a server."""
+"""A bundle is rendered into the live repository, without a server."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import srp4ctr
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.triton_repo.config import TritonConfig
 from srp4ctr.triton_repo.deployment import repository_writer
+from tests.structure.source_tree import parse
 from tests.triton_repo.bundles import MakeBundle
 
 
@@ -31,39 +34,70 @@ def test_on_a_cpu_one_step_has_the_version_in_its_name_and_both_files(
     assert {"encoder.onnx", "head.onnx"} <= {path.name for path in folder.iterdir()}
 
 
+def run(script: str, folder: Path, **environment: str) -> list[str]:
+    """Return the lines that ``script`` prints in a new process in ``folder``."""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=folder,
+        env={"PATH": "/usr/bin:/bin", **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
 def test_the_step_runs_on_its_own_code_and_writes_nothing(rendered: Path) -> None:
     folder = rendered / "click_ranker_v7" / "1"
     script = (
-        "import sys; from srp4ctr.features.online import request_features as r;"
-        "print(r.__file__);"
-        "import srp4ctr.triton_repo.serving.onnx_scorer;"
-        "assert 'feast' not in sys.modules"
+        "import sys; from srp4ctr.triton_repo.serving import ranker_loader\n"
+        "assert 'feast' not in sys.modules\n"
+        "import srp4ctr.features.online.store\n"
+        "for name, module in sys.modules.items():\n"
+        "    if name.startswith('srp4ctr'): print(module.__file__)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True
-    )
-    assert done.stdout.strip() == str(
-        folder / "srp4ctr/features/online/request_features.py"
-    ), done.stderr
+    files = run(script, folder)
+    assert str(folder / "srp4ctr/features/online/store.py") in files
+    assert [file for file in files if not file.startswith(f"{folder}/srp4ctr/")] == []
     # Triton would take a compiled file for a change and reload the step in place.
     assert list(folder.rglob("*.pyc")) == []
 
 
-def test_the_copy_holds_what_the_step_reads_lazily_too_and_no_more() -> None:
-    files = repository_writer.code_of(repository_writer.SHELL).values()
-    assert Path("srp4ctr/__init__.py") in files
-    copied = {path.as_posix().removeprefix("srp4ctr/") for path in files}
-    assert {
-        "features/online/store.py",
-        "features/__init__.py",
-        "streams/events/schema.py",
-    } <= copied
-    assert not {path for path in copied if path.startswith(("training", "monitoring"))}
-    assert "features/offline/point_in_time.py" not in copied
-    assert not {"streams/worker/app.py", "srp4ctr/client/rank_client.py"} & copied
+def test_the_copy_holds_all_that_it_imports_lazily_too(rendered: Path) -> None:
+    folder = rendered / "click_ranker_v7" / "1"
+    missing = {
+        f"{path.relative_to(folder)} imports {name}"
+        for path in folder.glob("srp4ctr/**/*.py")
+        if path.parent.name != "srp4ctr"  # the public names are for applications
+        for name in parse(path.name, path.read_text()).imported_modules()
+        if name.startswith("srp4ctr.")
+        for module in (folder.joinpath(*name.split(".")),)
+        if not (module.is_dir() or module.with_suffix(".py").is_file())
+    }
+    assert missing == set()
+    parts = {path.name for path in (folder / "srp4ctr").iterdir() if path.is_dir()}
+    assert parts == {"features", "streams", "triton_repo"}
+    assert not (folder / "srp4ctr" / "triton_repo" / "deployment").exists()
 
 
-def test_a_relative_registry_is_found_from_the_servers_folder(rendered: Path) -> None:
+def test_an_installed_package_copies_the_same_code(tmp_path: Path) -> None:
+    """A wheel has folders where a checkout has links."""
+    package = Path(srp4ctr.__file__).parent
+    unneeded = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(package, tmp_path / "site" / "srp4ctr", ignore=unneeded)
+    script = (
+        "from srp4ctr.triton_repo.deployment import repository_writer as writer\n"
+        "for file in (writer.SHELL, *writer.code_files()): print(file)"
+    )
+    files = run(script, tmp_path, PYTHONPATH=str(tmp_path / "site"))
+    ours = (repository_writer.SHELL, *repository_writer.code_files())
+    assert files == [
+        str(tmp_path / "site" / "srp4ctr" / path.relative_to(package)) for path in ours
+    ]
+    assert all(Path(file).is_file() for file in files)
+
+
+def test_a_relative_registry_becomes_absolute(rendered: Path) -> None:
     text = (rendered / "click_ranker_v7" / "config.pbtxt").read_text()
     assert json.dumps(str(Path.cwd() / ".data" / "registry.db"))[1:-1] in text
 
@@ -79,7 +113,7 @@ def test_a_failed_promotions_folders_are_replaced(
     assert not left_over.exists()
 
 
-def test_another_bundle_of_the_same_version_is_told_apart(
+def test_another_bundle_of_the_same_version_is_recognised(
     rendered: Path, make_bundle: MakeBundle
 ) -> None:
     source = rendered.parent / "bundles" / "v7"

@@ -10,11 +10,12 @@ from prometheus_client import REGISTRY
 
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.embedded import ports
+from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import ReplicaConfig, TritonConfig
-from srp4ctr.triton_repo.deployment import model_config, promotion, rollout
+from srp4ctr.triton_repo.deployment import promotion, rollout
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
 from srp4ctr.triton_repo.deployment.promotion import PromotionError
-from tests.triton_repo.bundles import MakeBundle, a_check
+from tests.triton_repo.bundles import STORE_GATE, MakeBundle, promote
 from tests.triton_repo.conftest import Server
 
 
@@ -23,7 +24,7 @@ def test_two_servers_that_share_a_repository_are_refused() -> None:
         TritonConfig(replicas=(ReplicaConfig(grpc="b:8001", repository=".data/triton"),))
 
 
-def test_each_server_has_the_settings_of_all_and_its_own_place() -> None:
+def test_each_server_has_the_same_settings_and_its_own_address() -> None:
     further = ReplicaConfig(grpc="b:8001", repository="/b")
     config = TritonConfig(grpc="a:8001", control_key="k", replicas=(further,))
     servers = config.servers()
@@ -34,46 +35,44 @@ def test_each_server_has_the_settings_of_all_and_its_own_place() -> None:
 
 
 @pytest.mark.triton
-def test_a_server_that_is_away_keeps_the_others_at_what_they_served(
+def test_where_a_server_does_not_answer_the_others_serve_what_they_did(
     server: Server, make_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     first, second = (make_bundle(f"v{n}", mark=float(n)) for n in (1, 2))
-    alone = server.triton
-    assert rollout.promote(first, alone, server.features, a_check).serving.serving == "v1"
+    single = server.triton
+    assert promote(first, single, server.features).serving.serving == "v1"
     with ports.reserved_ports(1) as (closed,):
         away = ReplicaConfig(
             grpc=f"{ports.HOST}:{closed}", repository=str(tmp_path / "away")
         )
-        both = replace(alone, replicas=(away,))
+        both = replace(single, replicas=(away,))
         with pytest.raises(PromotionError, match=f"no Triton answers on .*:{closed}"):
-            rollout.promote(second, both, server.features, a_check)
-    assert read_serving(Path(alone.repository)).serving == "v1"
+            rollout.promote(second, both, server.features, STORE_GATE)
+    assert read_serving(Path(single.repository)).serving == "v1"
     with pytest.raises(ValueError, match="srp4ctr model promote v2 makes them serve"):
         rollout.rollback(both)
-    assert read_serving(Path(alone.repository)).serving == "v1"
+    assert read_serving(Path(single.repository)).serving == "v1"
 
 
 @pytest.mark.triton
-def test_a_call_that_meets_a_server_without_its_models_yet_is_made_again(
+def test_a_call_to_a_server_that_has_not_loaded_its_models_is_retried(
     server: Server, make_bundle: MakeBundle
 ) -> None:
-    """As a balancer sends it to one that starts: the next try may meet another."""
+    """A balancer may send it to a server that starts, and the next try to another."""
     if read_serving(Path(server.triton.repository)).serving is None:
-        rollout.promote(
-            make_bundle("v1", mark=1.0), server.triton, server.features, a_check
-        )
+        promote(make_bundle("v1", mark=1.0), server.triton, server.features)
     before = retries()
     with (
         promotion.connected(server.triton) as control,
         RankClient(server.triton.grpc) as client,
         ThreadPoolExecutor(1) as pool,
     ):
-        control.unload_model(model_config.RANK_CLICKS)
+        control.unload_model(model_names.RANK_CLICKS)
         answer = pool.submit(client.rank, "u", ["i"], deadline_s=60.0)
         while retries() == before:
             assert not answer.done(), answer.result()
             time.sleep(0.01)
-        control.load_model(model_config.RANK_CLICKS)
+        control.load_model(model_names.RANK_CLICKS)
         assert answer.result().model_version == "v1"
 
 

@@ -1,4 +1,4 @@
-"""The propensities are the frequencies, and the log tells what other policies earn."""
+"""The propensities are the frequencies, and off-policy estimates are unbiased."""
 
 import math
 from collections import Counter
@@ -20,7 +20,9 @@ KINDS = ("epsilon_greedy", "plackett_luce")
 
 
 def a_policy(kind: str, depth: int = 3, seed: int = 0) -> Policy:
-    return policy_of(kind, epsilon=0.3, temperature=0.7, depth=depth, seed=seed)
+    policy = policy_of(kind, epsilon=0.3, temperature=0.7, depth=depth, seed=seed)
+    assert policy is not None
+    return policy
 
 
 def test_without_exploration_the_best_is_first_and_padding_last() -> None:
@@ -31,27 +33,27 @@ def test_without_exploration_the_best_is_first_and_padding_last() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("depth", [1, 3, 10])
-def test_a_beginning_of_the_slate_is_as_frequent_as_its_propensities_say(
+def test_a_beginning_of_the_slate_is_as_frequent_as_its_propensities(
     kind: str, depth: int
 ) -> None:
     policy = a_policy(kind, depth)
     seen: Counter[tuple[int, ...]] = Counter()
-    said: dict[tuple[int, ...], float] = {}
+    expected: dict[tuple[int, ...], float] = {}
     for _ in range(DRAWS):
         order, propensities = policy(SCORES)
         for length in range(1, 5):
             beginning = tuple(order[:length].tolist())
             seen[beginning] += 1
             likely = float(np.prod(propensities[:length]))
-            assert said.setdefault(beginning, likely) == pytest.approx(likely)
+            assert expected.setdefault(beginning, likely) == pytest.approx(likely)
     assert len({beginning[0] for beginning in seen}) == 4  # every item was at the top
-    for beginning, likely in said.items():
+    for beginning, likely in expected.items():
         error = math.sqrt(likely * (1.0 - likely) / DRAWS)
         assert seen[beginning] / DRAWS == pytest.approx(likely, abs=4.5 * error + 1e-9)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_item_stands_once_padding_last_and_below_the_depth_best_first(
+def test_every_item_has_one_place_padding_last_and_below_the_depth_best_first(
     kind: str,
 ) -> None:
     policy = a_policy(kind, depth=2)
@@ -85,7 +87,7 @@ def test_each_request_of_a_batch_has_its_own_draw_and_its_items_their_places() -
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_off_policy_estimate_is_the_truth_within_its_error(kind: str) -> None:
     chance = np.random.default_rng(1)
-    clicks = np.array([0.3, 0.1, np.nan, 0.2, 0.6])  # not as the model believes
+    clicks = np.array([0.3, 0.1, np.nan, 0.2, 0.6])  # unlike the scores
     logging = a_policy(kind)
     shown = [logging(SCORES) for _ in range(DRAWS)]
     tops = np.array([order[0] for order, _ in shown])
@@ -123,6 +125,6 @@ def test_a_policy_that_shares_nothing_has_no_estimate() -> None:
 
 
 @pytest.mark.parametrize("propensity", [0.0, 1.5, math.nan])
-def test_what_is_no_propensity_is_refused(propensity: float) -> None:
+def test_an_invalid_propensity_is_refused(propensity: float) -> None:
     with pytest.raises(ValueError, match="propensity is outside"):
         snips([1.0], [propensity], [1.0])

@@ -8,11 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from srp4ctr.features.bundles import bundle
-from srp4ctr.triton_repo.deployment.model_config import (
-    BEHAVIOR_ENCODER,
-    CLICK_HEAD,
-    MODEL_INPUTS,
-)
+from srp4ctr.triton_repo.model_names import BEHAVIOR_ENCODER, CLICK_HEAD, MODEL_INPUTS
 from srp4ctr.triton_repo.serving.onnx_scorer import Scorer, StateCache
 from tests.triton_repo.bundles import MakeBundle, inputs_of, make_bundle_in
 
@@ -24,7 +20,7 @@ def make_bundle(tmp_path: Path) -> MakeBundle:
     return make_bundle_in(tmp_path)
 
 
-class Spent(Counter[str]):
+class PartCounts(Counter[str]):
     def __call__(self, part: str, runs: int, seconds: float) -> None:
         assert seconds >= 0.0
         self[part] += runs
@@ -37,62 +33,62 @@ def tensors_of(users: int, first_item: int = 1) -> dict[str, np.ndarray]:
     return tensors
 
 
-@pytest.mark.parametrize("kept_bytes", [0, PLENTY])
+@pytest.mark.parametrize("cache_bytes", [0, PLENTY])
 def test_golden_requests_are_answered_as_in_training(
-    make_bundle: MakeBundle, kept_bytes: int
+    make_bundle: MakeBundle, cache_bytes: int
 ) -> None:
     folder = make_bundle("v1", mark=1.0)
     golden = load_file(folder / bundle.GOLDEN_FILE)
-    score = Scorer(folder, kept_bytes, Spent())
+    score = Scorer(folder, cache_bytes, PartCounts())
     for _ in range(2):
         answered = score(golden)["click_probability"]
         np.testing.assert_allclose(answered, golden["click_probability"], atol=1e-6)
 
 
-def test_a_history_is_encoded_once_while_its_states_are_kept(
+def test_a_history_is_encoded_once_while_its_states_are_cached(
     make_bundle: MakeBundle,
 ) -> None:
-    spent = Spent()
-    score = Scorer(make_bundle("v1", mark=1.0), PLENTY, spent)
+    counts = PartCounts()
+    score = Scorer(make_bundle("v1", mark=1.0), PLENTY, counts)
     first = score(tensors_of(2))
     again = score(tensors_of(3))
-    assert spent == {BEHAVIOR_ENCODER: 3, CLICK_HEAD: 5}
+    assert counts == {BEHAVIOR_ENCODER: 3, CLICK_HEAD: 5}
     np.testing.assert_array_equal(
         again["click_probability"][:2], first["click_probability"]
     )
 
 
-def test_without_room_every_history_is_encoded(make_bundle: MakeBundle) -> None:
-    spent = Spent()
-    score = Scorer(make_bundle("v1", mark=1.0), 0, spent)
+def test_without_a_cache_every_history_is_encoded(make_bundle: MakeBundle) -> None:
+    counts = PartCounts()
+    score = Scorer(make_bundle("v1", mark=1.0), 0, counts)
     score(tensors_of(2))
     score(tensors_of(2))
-    assert spent[BEHAVIOR_ENCODER] == 4
+    assert counts[BEHAVIOR_ENCODER] == 4
 
 
 @pytest.mark.parametrize(
     "name", ["history_item_rows", "history_attribute_rows", "history_behavior_codes"]
 )
-def test_any_change_of_a_history_encodes_it_anew(
+def test_any_change_of_a_history_encodes_it_again(
     make_bundle: MakeBundle, name: str
 ) -> None:
-    spent = Spent()
-    score = Scorer(make_bundle("v1", mark=1.0), PLENTY, spent)
+    counts = PartCounts()
+    score = Scorer(make_bundle("v1", mark=1.0), PLENTY, counts)
     tensors = tensors_of(1)
     score(tensors)
     tensors[name].flat[0] += 1
     score(tensors)
-    assert spent[BEHAVIOR_ENCODER] == 2
+    assert counts[BEHAVIOR_ENCODER] == 2
 
 
-def test_what_was_not_asked_for_longest_goes_first() -> None:
+def test_the_least_recently_used_states_are_evicted() -> None:
     states = {"states": np.zeros(10, dtype=np.uint8)}
-    kept = StateCache(max_bytes=35)  # a history is a byte, its states are ten
+    cache = StateCache(max_bytes=35)  # a history is a byte, its states are ten
     for history in (b"a", b"b", b"c"):
-        kept.put(history, states)
-    assert kept.get(b"a") is not None
-    kept.put(b"d", states)
-    assert [kept.get(history) is not None for history in (b"a", b"b", b"c", b"d")] == [
+        cache.put(history, states)
+    assert cache.get(b"a") is not None
+    cache.put(b"d", states)
+    assert [cache.get(history) is not None for history in (b"a", b"b", b"c", b"d")] == [
         *(True, False),
         *(True, True),
     ]

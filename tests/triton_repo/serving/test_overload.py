@@ -11,10 +11,11 @@ from prometheus_client import REGISTRY
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from srp4ctr.client.rank_client import RankClient, infer_inputs
+from srp4ctr.client.codec import infer_inputs
+from srp4ctr.client.rank_client import RankClient
 from srp4ctr.features.tensors import schema
-from srp4ctr.triton_repo.deployment import model_config, promotion
-from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, a_check
+from srp4ctr.triton_repo import model_names
+from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, promote
 from tests.triton_repo.conftest import Server
 
 pytestmark = pytest.mark.triton
@@ -26,7 +27,7 @@ def crowded(server: Server, make_bundle: MakeBundle) -> str:
     """The address of a server with one slow process, for which no call waits long."""
     small = replace(server.triton, instances=1, max_wait_ms=WAIT_MS)
     source = make_bundle("v1", mark=1.0, work=1500)
-    promotion.promote(source, small, server.features, a_check)
+    promote(source, small, server.features)
     return server.triton.grpc
 
 
@@ -35,17 +36,17 @@ def test_calls_too_many_are_refused_and_the_others_answered(crowded: str) -> Non
     arrays = {name: np.array(each, dtype=object) for name, each in tensors.items()}
     seen: Counter[str] = Counter()
 
-    def ask() -> None:
+    def call() -> None:
         with InferenceServerClient(crowded) as client:
             inputs = infer_inputs(schema.REQUEST_INPUTS, arrays)
             for _ in range(CALLS):
                 try:
-                    client.infer(model_config.RANK_CLICKS, inputs, client_timeout=60.0)
+                    client.infer(model_names.RANK_CLICKS, inputs, client_timeout=60.0)
                     seen["answered"] += 1
                 except InferenceServerException as error:
                     seen[f"{error.status()}: {error.message()}"] += 1
 
-    side_by_side(ask)
+    in_parallel(call)
     assert seen.total() == CALLERS * CALLS
     assert seen.pop("answered") >= CALLS
     [(refusal, count)] = seen.items()
@@ -54,19 +55,19 @@ def test_calls_too_many_are_refused_and_the_others_answered(crowded: str) -> Non
     assert count >= CALLS
 
 
-def test_the_client_does_not_ask_a_full_server_again_and_again(crowded: str) -> None:
+def test_the_client_does_not_retry_a_full_server_again_and_again(crowded: str) -> None:
     before = REGISTRY.get_sample_value("srp4ctr_rank_retries_total") or 0.0
     refused: list[str] = []
     with RankClient(crowded) as client:  # one for all callers, and one budget
 
-        def ask() -> None:
+        def call() -> None:
             for _ in range(CALLS):
                 try:
                     client.rank("u", [KNOWN_ITEM], deadline_s=60.0)
                 except ConnectionError as error:
                     refused.append(str(error))
 
-        side_by_side(ask)
+        in_parallel(call)
     retries = (REGISTRY.get_sample_value("srp4ctr_rank_retries_total") or 0.0) - before
     assert 1 <= retries <= 10 + 0.1 * CALLERS * CALLS
     assert refused
@@ -78,13 +79,13 @@ def test_a_full_canary_does_not_double_the_load(
 ) -> None:
     small = replace(server.triton, instances=1, max_wait_ms=WAIT_MS)
     canary = make_bundle("v2", mark=2.0, work=1500)
-    promotion.promote(canary, small, server.features, a_check, canary=True)
+    promote(canary, small, server.features, canary=True)
     before = REGISTRY.get_sample_value("srp4ctr_rank_retries_total") or 0.0
     refused: list[str] = []
     answered: Counter[str] = Counter()
     with RankClient(crowded, canary_share=1.0) as client:
 
-        def ask() -> None:
+        def call() -> None:
             for _ in range(CALLS):
                 try:
                     answer = client.rank("u", [KNOWN_ITEM], deadline_s=60.0)
@@ -92,15 +93,15 @@ def test_a_full_canary_does_not_double_the_load(
                 except ConnectionError as error:
                     refused.append(str(error))
 
-        side_by_side(ask)
+        in_parallel(call)
     retries = (REGISTRY.get_sample_value("srp4ctr_rank_retries_total") or 0.0) - before
     assert retries <= 10 + 0.1 * CALLERS * CALLS
     assert len(refused) > CALLS
-    assert answered["v2"] >= CALLS  # to be full is not to be gone
+    assert answered["v2"] >= CALLS  # a full canary is still there
 
 
-def side_by_side(ask: Callable[[], None]) -> None:
-    callers = [threading.Thread(target=ask) for _ in range(CALLERS)]
+def in_parallel(call: Callable[[], None]) -> None:
+    callers = [threading.Thread(target=call) for _ in range(CALLERS)]
     for caller in callers:
         caller.start()
     for caller in callers:

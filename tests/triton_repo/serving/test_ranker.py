@@ -1,4 +1,4 @@
-"""Calls → answers, without a server: batches, refusals, and who asks for what."""
+"""Calls → answers, without a server: batches, refusals, and which outputs are wanted."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from srp4ctr.features.bundles import request_log
 from srp4ctr.features.bundles.request_log import ServedLog
 from srp4ctr.features.online.request_features import RequestBatch
 from srp4ctr.features.tensors import schema
-from srp4ctr.triton_repo.deployment.model_config import FETCH_FEATURES, MODEL_INPUTS
+from srp4ctr.triton_repo.model_names import FETCH_FEATURES, MODEL_INPUTS
 from srp4ctr.triton_repo.serving import ranker as ranking
 from srp4ctr.triton_repo.serving.onnx_scorer import Tensors
 from srp4ctr.triton_repo.serving.ranker import PROBABILITY, Call, Ranker
@@ -42,7 +42,7 @@ class OneTensorPerItem:
         )
 
     def close(self) -> None:
-        """Nothing goes on."""
+        """No thread runs."""
 
 
 def score(tensors: Tensors) -> Tensors:
@@ -68,7 +68,7 @@ def ranker(features: OneTensorPerItem) -> Ranker:
         max_candidates=3,
         features=features,
         scorer=score,
-        spend=lambda *_: None,
+        count_part=lambda *_: None,
     )
 
 
@@ -97,13 +97,13 @@ def test_calls_of_one_shape_are_one_batch_and_get_their_own_answers(
         ["of u4"],
     ]
     for call, together in zip(calls, answers, strict=True):
-        alone = ranker.answer(call)
-        assert together.keys() == alone.keys() == ALL
-        for name, array in alone.items():
+        single = ranker.answer(call)
+        assert together.keys() == single.keys() == ALL
+        for name, array in single.items():
             np.testing.assert_array_equal(together[name], array)
 
 
-def test_a_refused_call_spoils_no_other(ranker: Ranker) -> None:
+def test_a_refused_call_affects_no_other(ranker: Ranker) -> None:
     good, bad, other = ranker.answer_all([a_call(b"u1"), a_call(b"bad"), a_call(b"u2")])
     assert isinstance(bad, ValueError)
     assert answered(good)["status"].item() == "of u1"
@@ -122,7 +122,9 @@ def test_a_refused_call_spoils_no_other(ranker: Ranker) -> None:
     ],
     ids=["none", "too many", "outside the tables", "nobody", "nothing", "no items"],
 )
-def test_what_the_caller_can_fix_is_said(ranker: Ranker, call: Call, sentence: str) -> None:
+def test_an_error_of_the_caller_names_what_to_fix(
+    ranker: Ranker, call: Call, sentence: str
+) -> None:
     (refused,) = ranker.answer_all([call])
     assert sentence in str(refused)
     assert isinstance(refused, ValueError)
@@ -136,6 +138,21 @@ def test_the_models_own_tensors_are_scored_as_they_are(
     assert features.calls == []
 
 
+def test_without_a_policy_positions_are_best_first_and_padding_last(
+    ranker: Ranker,
+) -> None:
+    def scorer(_: Tensors) -> Tensors:
+        return {PROBABILITY: np.array([[0.2, np.nan, 0.5], [0.3, 0.3, 0.9]])}
+
+    wanted = frozenset({"position", "propensity"})
+    given = a_call(b"u1", b"u2", items=(b"a", b"b", b"c")).given
+    answer = replace(ranker, scorer=scorer).answer(Call(given=given, wanted=wanted))
+    assert answer["position"].tolist() == [[1, 2, 0], [1, 2, 0]]
+    assert answer["propensity"].tolist() == [[1.0] * 3] * 2
+    assert answer["position"].dtype == np.int64
+    assert answer["propensity"].dtype == np.float32
+
+
 def test_a_user_is_encoded_without_items(ranker: Ranker, tmp_path: Path) -> None:
     ranker = replace(ranker, log=ServedLog(str(tmp_path), share=1.0, max_mb=10.0))
     users = np.array([[b"u1"], [b"u2"]], dtype=object)
@@ -146,18 +163,18 @@ def test_a_user_is_encoded_without_items(ranker: Ranker, tmp_path: Path) -> None
     assert answer.keys() == OF_USER
     assert answer["query_vectors"].shape == (2, 2, 4)
     assert answer["status"].ravel().tolist() == ["of u1", "of u2"]
-    assert request_log.newest(tmp_path, 9) == []  # there is no score to hold to anything
+    assert request_log.newest(tmp_path, 9) == []  # there is no score to compare
 
 
 def test_only_ids_are_counted_as_fetched(ranker: Ranker) -> None:
-    spent: list[tuple[str, int]] = []
-    ranker = replace(ranker, spend=lambda part, runs, _: spent.append((part, runs)))
+    counted: list[tuple[str, int]] = []
+    ranker = replace(ranker, count_part=lambda part, runs, _: counted.append((part, runs)))
     ranker.answer(a_call(b"u1", b"u2"))
     ranker.answer(Call(given=inputs_of(MODEL_INPUTS, 2, 3), wanted=SCORES))
-    assert sum(runs for part, runs in spent if part == FETCH_FEATURES) == 2
+    assert sum(runs for part, runs in counted if part == FETCH_FEATURES) == 2
 
 
-def test_what_was_served_is_kept_of_the_requests_that_say_who_they_are(
+def test_requests_with_an_id_are_logged_as_they_were_served(
     ranker: Ranker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ranking, "_OWN", {"candidate_item_rows"})
@@ -170,7 +187,7 @@ def test_what_was_served_is_kept_of_the_requests_that_say_who_they_are(
     kept = [request_log.read(path) for path in request_log.newest(tmp_path, 9)]
     assert {(each.request_id, each.user_id, each.status) for each in kept} == {
         ("r1", "u1", "of u1"),
-        ("r\ufffd3", "u3", "of u3"),  # no text; it is answered all the same
+        ("r\ufffd3", "u3", "of u3"),  # invalid UTF-8 is answered all the same
     }
     for each in kept:
         assert (each.item_ids, each.model_version) == (("a", "bcd"), "v7")
@@ -178,7 +195,7 @@ def test_what_was_served_is_kept_of_the_requests_that_say_who_they_are(
         assert each.probabilities.tolist() == pytest.approx([0.01, 0.03])
 
 
-def test_without_a_scorer_the_features_are_the_answer(ranker: Ranker) -> None:
+def test_without_a_scorer_the_features_are_returned(ranker: Ranker) -> None:
     ranker = replace(ranker, scorer=None)
     call = Call(given=a_call(b"u1").given, wanted=frozenset({"candidate_item_rows"}))
     assert ranker.answer(call)["candidate_item_rows"].tolist() == [[1, 3]]

@@ -1,4 +1,4 @@
-"""Whatever a call sends: an answer that is whole, or a sentence for its caller."""
+"""Any call gets a complete answer, or an error message for its caller."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 from srp4ctr.features.online.item_cache import ItemTable
 from srp4ctr.features.online.request_features import RequestFeatures
 from srp4ctr.features.tensors import schema
-from srp4ctr.triton_repo.deployment.model_config import MODEL_INPUTS
+from srp4ctr.triton_repo.model_names import MODEL_INPUTS
 from srp4ctr.triton_repo.serving.onnx_scorer import Scorer
 from srp4ctr.triton_repo.serving.ranker import PROBABILITY, Call, Ranker
 from tests.features.readers import MemoryReader
@@ -45,12 +45,12 @@ def ranker(tmp_path_factory: pytest.TempPathFactory) -> Ranker:
         max_candidates=MAX_CANDIDATES,
         features=RequestFeatures(reader, WORDS, table, sizes=SIZES),
         scorer=Scorer(folder, 1_000_000, lambda *_: None),
-        spend=lambda *_: None,
+        count_part=lambda *_: None,
     )
 
 
 def checked(ranker: Ranker, calls: list[Call]) -> list[Any]:
-    """Return the answers; each is a refusal with a sentence, or whole."""
+    """Return the answers; each is complete, or an error with a message."""
     answers = ranker.answer_all(calls)
     assert len(answers) == len(calls)
     for call, answer in zip(calls, answers, strict=True):
@@ -114,7 +114,7 @@ def test_a_call_of_ids_is_answered_or_refused(ranker: Ranker, calls: list[Call])
         wanted=WANTED,
     )
     *_, last = checked(ranker, [*calls, good])
-    assert not isinstance(last, ValueError)  # who is beside it does not matter
+    assert not isinstance(last, ValueError)  # the other calls do not matter
 
 
 @settings(deadline=None, max_examples=examples(20))

@@ -1,4 +1,4 @@
-"""What requests met is counted by the names that the monitor shows."""
+"""Requests are counted under the names that the monitor shows."""
 
 import tempfile
 from collections import Counter
@@ -20,8 +20,12 @@ from srp4ctr.features.bundles.drift_reference import (
 from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES, ItemStatus
 from srp4ctr.triton_repo.serving import serving_metrics
 from srp4ctr.triton_repo.serving.ranker import RefusedError
-from srp4ctr.triton_repo.serving.request_stats import SAMPLED, RequestStats
-from srp4ctr.triton_repo.serving.serving_metrics import Key, ServingMetrics
+from srp4ctr.triton_repo.serving.serving_metrics import (
+    SAMPLED,
+    Key,
+    RequestStats,
+    ServingMetrics,
+)
 
 AT_MS = 1_750_000_000_000
 HALVES = Bins(edges=(0.5,), shares=(0.5, 0.5))
@@ -31,26 +35,26 @@ REFERENCE = Reference(
 
 
 class Counted:
-    """A ledger whose counters are read when it has stopped."""
+    """Metrics whose counters are read when they have stopped."""
 
     def __init__(self, reference: Reference | None = None) -> None:
-        self.told: Counter[Key] = Counter()
+        self.counters: Counter[Key] = Counter()
         with tempfile.TemporaryDirectory() as folder:
             if reference is not None:
                 write_reference(Path(folder), reference)
             known = list(serving_metrics.keys("click_ranker_v7", "v7", Path(folder)))
-        self._ledger = ServingMetrics(
-            {k: self._opened(k) for k in known}, "click_ranker_v7"
+        self._metrics = ServingMetrics(
+            {k: self._increment(k) for k in known}, "click_ranker_v7"
         )
-        self._ledger.begin()
-        self.witness = RequestStats(ledger=self._ledger, reference=reference)
+        self._metrics.start()
+        self.stats = RequestStats(metrics=self._metrics, reference=reference)
 
-    def _opened(self, key: Key) -> Callable[[float], None]:
-        return lambda more: self.told.update({key: round(more)})
+    def _increment(self, key: Key) -> Callable[[float], None]:
+        return lambda more: self.counters.update({key: round(more)})
 
     def of(self, family: str) -> dict[str, int]:
-        self._ledger.stop()
-        return {key[2]: count for key, count in self.told.items() if key[0] == family}
+        self._metrics.stop()
+        return {key[2]: count for key, count in self.counters.items() if key[0] == family}
 
 
 def an_answer(**changes: Any) -> dict[str, Any]:
@@ -67,15 +71,15 @@ def an_answer(**changes: Any) -> dict[str, Any]:
     return answer | changes
 
 
-def met(counted: Counted, **changes: Any) -> Counted:
-    counted.witness.met(an_answer(**changes), np.array([AT_MS]))
+def observed(counted: Counted, **changes: Any) -> Counted:
+    counted.stats.observe_requests(an_answer(**changes), np.array([AT_MS]))
     return counted
 
 
 def test_statuses_of_users_and_of_items_are_counted_and_padding_is_not() -> None:
     unknown = ItemStatus.UNKNOWN_ITEM | ItemStatus.NO_ATTRIBUTES
     status = np.array([[0, unknown, ItemStatus.PADDING]], dtype=np.uint8)
-    counted = met(Counted(), item_status=status)
+    counted = observed(Counted(), item_status=status)
     assert counted.of(serving_metrics.REQUEST_STATUS) == {"ok": 1}
     assert counted.of(serving_metrics.ITEM_STATUS) == {
         "ok": 1,
@@ -87,20 +91,20 @@ def test_statuses_of_users_and_of_items_are_counted_and_padding_is_not() -> None
 def test_ages_are_those_of_the_versions_that_were_read() -> None:
     sequence_us = (AT_MS - 4000) * 1000
     version = f"sequence={sequence_us}@12,activity={sequence_us}@12,items={AT_MS - 700}"
-    counted = met(Counted(), feature_version=np.array([[version]], dtype=object))
+    counted = observed(Counted(), feature_version=np.array([[version]], dtype=object))
     assert counted.of(serving_metrics.FEATURE_AGE) == {"5": 1}
     assert counted.of(serving_metrics.FEATURE_AGE_MS) == {"": 4000}
     assert counted.of(serving_metrics.TABLE_AGE_MS) == {"": 700}
     assert counted.of(serving_metrics.TABLE_READS) == {"": 1}
 
 
-def test_a_stranger_has_no_sequence_whose_age_could_be_known() -> None:
-    assert met(Counted()).of(serving_metrics.FEATURE_AGE) == {}
+def test_an_unknown_user_has_no_sequence_age() -> None:
+    assert observed(Counted()).of(serving_metrics.FEATURE_AGE) == {}
 
 
 def test_the_best_scored_are_counted_in_the_references_bins() -> None:
     status = np.array([[0, ItemStatus.UNKNOWN_ITEM, 0]], dtype=np.uint8)
-    counted = met(Counted(REFERENCE), item_status=status)
+    counted = observed(Counted(REFERENCE), item_status=status)
     assert counted.of(serving_metrics.FEATURE_BIN) == {
         f"{SCORE}/0": 1,
         f"{SCORE}/1": 1,
@@ -110,39 +114,39 @@ def test_the_best_scored_are_counted_in_the_references_bins() -> None:
     }
 
 
-def test_features_of_the_last_few_requests_are_looked_at() -> None:
+def test_features_of_the_last_few_requests_are_compared() -> None:
     counted = Counted(REFERENCE)
     for _ in range(3 * SAMPLED):
-        met(counted)
+        observed(counted)
     assert counted.of(serving_metrics.FEATURE_BIN)[f"{COLD_USER}/1"] == SAMPLED
     assert counted.of(serving_metrics.REQUEST_STATUS) == {"ok": 3 * SAMPLED}
 
 
-def test_features_alone_are_compared_with_nothing() -> None:
+def test_features_without_scores_are_compared_with_nothing() -> None:
     answer = an_answer()
-    del answer["click_probability"]  # another step scores, on a GPU
+    del answer["click_probability"]  # another step scores
     counted = Counted(REFERENCE)
-    counted.witness.met(answer, np.array([AT_MS]))
+    counted.stats.observe_requests(answer, np.array([AT_MS]))
     assert counted.of(serving_metrics.FEATURE_BIN) == {}
     assert counted.of(serving_metrics.CANDIDATES) == {"": 3}
 
 
 def test_candidates_are_counted_where_they_are_scored() -> None:
-    counted = met(Counted())
-    counted.witness.scored(np.array([[0.2, np.nan], [0.1, 0.3]], dtype=np.float32))
+    counted = observed(Counted())
+    counted.stats.observe_scores(np.array([[0.2, np.nan], [0.1, 0.3]], dtype=np.float32))
     assert counted.of(serving_metrics.CANDIDATES) == {"": 3}
 
 
 def test_an_answer_has_a_duration_and_a_refusal_a_reason() -> None:
     counted = Counted()
-    counted.witness.answered([{}, {}, RefusedError("0 item_ids", "shape")], 0.004)
+    counted.stats.observe_calls([{}, {}, RefusedError("0 item_ids", "shape")], 0.004)
     assert counted.of(serving_metrics.ANSWERS) == {"0.005": 2}
     assert counted.of(serving_metrics.ANSWERS_US) == {"": 8000}
     assert counted.of(serving_metrics.REFUSED) == {"shape": 1}
 
 
 @pytest.mark.parametrize("family", serving_metrics.FAMILIES)
-def test_families_are_named_as_prometheus_wants(family: str) -> None:
+def test_families_are_named_as_prometheus_requires(family: str) -> None:
     label, description = serving_metrics.FAMILIES[family]
     assert family.startswith("srp4ctr_")
     assert label.isidentifier() or label == ""

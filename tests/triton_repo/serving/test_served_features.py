@@ -1,9 +1,8 @@
-"""Skew is zero by construction: what Triton served is what the raw log makes again.
+"""No skew: Triton serves the tensors that the raw log gives at the same versions.
 
-A stream is replayed through the worker, requests are asked all the while, and what the
-step ``click_ranker`` answered is kept. Then the log alone makes the same tensors, at the
-versions that each answer names. How old those versions were is another question, and is
-measured apart.
+A stream is replayed through the worker while requests are made, and the answers of the step
+``click_ranker`` are kept. Then the same tensors are computed from the log only, at the
+versions that each answer names. The age of those versions is measured separately.
 """
 
 import itertools
@@ -20,7 +19,7 @@ import numpy as np
 import pytest
 from tritonclient.grpc import InferenceServerClient, InferRequestedOutput
 
-from srp4ctr.client.rank_client import infer_inputs
+from srp4ctr.client.codec import infer_inputs
 from srp4ctr.embedded import ports, triton_server
 from srp4ctr.features.tensors import schema, vocabulary
 from srp4ctr.features.tensors.item_fields import MIN_ATTRIBUTE_ITEMS
@@ -33,12 +32,12 @@ from srp4ctr.streams.events.schema import (
 )
 from srp4ctr.streams.raw_log.log_files import covered_offsets
 from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH
+from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import TritonConfig
-from srp4ctr.triton_repo.deployment import model_config, promotion
 from tests.live_stream import LiveStream, live_stream
-from tests.triton_repo.bundles import L, a_check, make_bundle_in
+from tests.triton_repo.bundles import L, make_bundle_in, promote
 from tests.triton_repo.conftest import Server
-from tests.triton_repo.offline import Asked, OfflineLog, Tensors, Versions, versions_in
+from tests.triton_repo.offline import OfflineLog, Request, Tensors, Versions, versions_in
 from tests.triton_repo.visits import COLOURS, ITEMS, USERS, now_ms, slates, traffic
 
 pytestmark = [pytest.mark.stack, pytest.mark.triton]
@@ -52,9 +51,9 @@ STEPS, REQUESTS_A_STEP = 4, 40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the step ``click_ranker`` made of the ids."""
+    """The features that the step ``click_ranker`` made of the ids."""
 
-    asked: Asked
+    request: Request
     versions: Versions
     status: str
     tensors: Tensors
@@ -79,9 +78,9 @@ class Serving:
     profiles: Any
     """``OnlineViews``: Feast is imported late."""
 
-    def ask(self, user_id: str, items: Sequence[str], page: str = "home") -> Answer:
-        """Ask for the features of a user and ``items``, now."""
-        asked = Asked(
+    def rank(self, user_id: str, items: Sequence[str], page: str = "home") -> Answer:
+        """Return the features of a user and ``items``, now."""
+        request = Request(
             user_id=user_id,
             item_ids=tuple(items),
             at_ms=now_ms(),
@@ -89,19 +88,19 @@ class Serving:
         )
         given = {
             "user_id": np.array([[user_id]], dtype=object),
-            "item_ids": np.array([asked.item_ids], dtype=object),
-            "request_time_ms": np.array([[asked.at_ms]]),
-            "context": np.array([[json.dumps(asked.context)]], dtype=object),
+            "item_ids": np.array([request.item_ids], dtype=object),
+            "request_time_ms": np.array([[request.at_ms]]),
+            "context": np.array([[json.dumps(request.context)]], dtype=object),
         }
         specs = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS
-        step = model_config.step_name(model_config.CLICK_RANKER, "v1")
-        names = [spec.name for spec in model_config.MODEL_INPUTS + schema.RESPONSE_NOTES]
+        step = model_names.step_name(model_names.CLICK_RANKER, "v1")
+        names = [spec.name for spec in model_names.MODEL_INPUTS + schema.RESPONSE_NOTES]
         wanted = [InferRequestedOutput(name) for name in names]
         answer = self.client.infer(step, infer_inputs(specs, given), outputs=wanted)
         tensors = {name: answer.as_numpy(name) for name in names}
         assert tensors.pop("model_version").item() == b"v1"
         return Answer(
-            asked=asked,
+            request=request,
             versions=versions_in(tensors.pop("feature_version").item().decode()),
             status=tensors.pop("status").item().decode(),
             tensors=tensors,
@@ -113,9 +112,9 @@ class Serving:
         updates = [event for event in published if isinstance(event, ItemUpdate)]
         until(lambda: all(map(self._is_stored, updates)))
         known_ms = now_ms()
-        self.ask("nobody", ITEMS)  # an item is new to the table at its next turn
-        asked_ms = now_ms()
-        until(lambda: self.ask("nobody", ITEMS).versions.items > asked_ms)
+        self.rank("nobody", ITEMS)  # an item is new to the table at its next turn
+        requested_ms = now_ms()
+        until(lambda: self.rank("nobody", ITEMS).versions.items > requested_ms)
         return Step(committed=committed, known_ms=known_ms)
 
     def _is_stored(self, update: ItemUpdate) -> bool:
@@ -149,7 +148,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         server.start()
         try:
             bundle = make_bundle_in(folder / "bundles")("v1", mark=1.0, words=WORDS)
-            promotion.promote(bundle, triton, live.features, check=a_check)
+            promote(bundle, triton, live.features)
             with InferenceServerClient(triton.grpc) as client:
                 profiles = OnlineViews(live.features)
                 yield Serving(live=live, client=client, profiles=profiles)
@@ -160,7 +159,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.02)
 
 
@@ -175,7 +174,7 @@ def steps(serving: Serving) -> list[Step]:
         with traffic(serving.live, number):
             for _ in range(REQUESTS_A_STEP):
                 user, page = rng.choice([*USERS, "nobody"]), rng.choice(["home", "search"])
-                step.answers.append(serving.ask(user, rng.sample(ITEMS, 4), page))
+                step.answers.append(serving.rank(user, rng.sample(ITEMS, 4), page))
                 time.sleep(0.02)
         found.append(step)
     return found
@@ -199,15 +198,15 @@ def log(serving: Serving, steps: Sequence[Step]) -> OfflineLog:
     )
 
 
-def test_every_value_that_was_served_is_made_again_from_the_log(
+def test_every_served_value_equals_that_of_the_log(
     steps: Sequence[Step], log: OfflineLog
 ) -> None:
     compared = 0
     for step in steps:
         for answer in step.answers:
-            asked, versions = answer.asked, answer.versions
-            expected = log.user_tensors(asked, versions) | log.item_tensors(
-                asked, versions, step.committed, step.known_ms
+            request, versions = answer.request, answer.versions
+            expected = log.user_tensors(request, versions) | log.item_tensors(
+                request, versions, step.committed, step.known_ms
             )
             assert expected.keys() == answer.tensors.keys()
             for name, tensor in expected.items():
@@ -215,19 +214,19 @@ def test_every_value_that_was_served_is_made_again_from_the_log(
                     answer.tensors[name], tensor, rtol=1e-6, atol=1e-6, err_msg=name
                 )
                 compared += tensor.size
-            assert answer.status == log.status(asked, versions)
+            assert answer.status == log.status(request, versions)
     assert compared > STEPS * REQUESTS_A_STEP * 100
 
 
-def test_at_other_versions_the_log_makes_other_values(
+def test_at_other_versions_the_log_has_other_values(
     steps: Sequence[Step], log: OfflineLog
 ) -> None:
     differ = {"user": 0, "exposures": 0, "items": 0}
     for before, step in itertools.pairwise(steps):
         for answer in step.answers:
-            asked, versions = answer.asked, answer.versions
+            request, versions = answer.request, answer.versions
             older = replace(versions, sequence=versions.sequence - 30)
-            user = log.user_tensors(asked, older)["history_behavior_codes"]
+            user = log.user_tensors(request, older)["history_behavior_codes"]
             differ["user"] += (user != answer.tensors["history_behavior_codes"]).any()
             unshown = replace(versions, exposures=versions.exposures - 100)
             others = {
@@ -235,7 +234,7 @@ def test_at_other_versions_the_log_makes_other_values(
                 "items": (versions, before.committed, step.known_ms),
             }
             for name, other in others.items():
-                made = log.item_tensors(asked, *other)["candidate_features"]
+                made = log.item_tensors(request, *other)["candidate_features"]
                 gap = made - answer.tensors["candidate_features"]
                 differ[name] += np.abs(gap).max() > 1e-3
     assert min(differ.values()) > REQUESTS_A_STEP
@@ -245,20 +244,20 @@ def test_the_answers_were_not_all_alike(steps: Sequence[Step]) -> None:
     answers = [answer for step in steps for answer in step.answers]
     statuses = {answer.status for answer in answers}
     assert statuses >= {"ok", "cold_user", "stale_sequence"}
-    for row in ("sequence", "activity", "exposures"):  # they moved meanwhile
-        seen = {(each.asked.user_id, getattr(each.versions, row)) for each in answers}
+    for row in ("sequence", "activity", "exposures"):  # they changed meanwhile
+        seen = {(each.request.user_id, getattr(each.versions, row)) for each in answers}
         assert len(seen) > STEPS * len(USERS) * 2
     features = np.concatenate([each.tensors["candidate_features"][0] for each in answers])
     assert (np.ptp(features, axis=0) > 0).all()
 
 
-def test_how_old_the_served_versions_were_is_measured_apart(
+def test_the_age_of_the_served_versions_is_measured(
     steps: Sequence[Step],
     log: OfflineLog,
     record_testsuite_property: Callable[[str, object], None],
 ) -> None:
     behind = [
-        log.behind_ms(answer.asked, answer.versions)
+        log.behind_ms(answer.request, answer.versions)
         for step in steps
         for answer in step.answers
     ]

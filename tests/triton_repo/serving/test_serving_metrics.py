@@ -1,4 +1,4 @@
-"""What the step did and met reaches its counters, whole and once."""
+"""All that a step counts reaches Triton's counters, once."""
 
 import threading
 import time
@@ -24,7 +24,7 @@ from srp4ctr.triton_repo.serving.serving_metrics import (
 )
 
 REFERENCE = Reference(shown=5, bins={"score": Bins(edges=(0.5,), shares=(0.5, 0.5))})
-Told = Counter[Key]
+Counters = Counter[Key]
 
 
 @pytest.fixture
@@ -34,79 +34,81 @@ def bundle(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Told:
-    monkeypatch.setattr(serving_metrics, "TOLD_EVERY_S", 0.001)
+def counters(monkeypatch: pytest.MonkeyPatch) -> Counters:
+    monkeypatch.setattr(serving_metrics, "FLUSH_EVERY_S", 0.001)
     return Counter()
 
 
-def a_ledger(told: Told, bundle: Path) -> ServingMetrics:
-    def opened(key: Key) -> Callable[[float], None]:
+def some_metrics(counters: Counters, bundle: Path) -> ServingMetrics:
+    def increment_of(key: Key) -> Callable[[float], None]:
         def increment(more: float) -> None:
             assert more > 0  # a counter only grows
-            told[key] += round(more)
+            counters[key] += round(more)
 
         return increment
 
     known = keys("click_ranker_v7", "v7", bundle)
-    made = ServingMetrics({key: opened(key) for key in known}, "click_ranker_v7")
-    made.begin()
+    made = ServingMetrics({key: increment_of(key) for key in known}, "click_ranker_v7")
+    made.start()
     return made
 
 
-def test_counters_grow_by_what_was_done_since_they_were_told(
-    told: Told, bundle: Path
+def test_counters_grow_by_what_was_done_since_the_last_flush(
+    counters: Counters, bundle: Path
 ) -> None:
-    kept = a_ledger(told, bundle)
+    metrics = some_metrics(counters, bundle)
     for number in range(100):
-        kept.add(PART_RUNS, 2, model="behavior_encoder_v7")
-        kept.add(FEATURE_BIN, 1, f"score/{number % 2}")
-    kept.stop()
-    del told[CPU_US, "click_ranker_v7", ""]
-    assert told == {
+        metrics.add(PART_RUNS, 2, model="behavior_encoder_v7")
+        metrics.add(FEATURE_BIN, 1, f"score/{number % 2}")
+    metrics.stop()
+    del counters[CPU_US, "click_ranker_v7", ""]
+    assert counters == {
         (PART_RUNS, "behavior_encoder_v7", ""): 200,
         (FEATURE_BIN, "click_ranker_v7", "score/0"): 50,
         (FEATURE_BIN, "click_ranker_v7", "score/1"): 50,
     }
 
 
-def test_what_fails_before_telling_keeps_nothing_from_being_told(
-    told: Told, bundle: Path, caplog: pytest.LogCaptureFixture
+def test_an_error_before_a_flush_does_not_stop_the_flush(
+    counters: Counters, bundle: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kept = a_ledger(told, bundle)
+    metrics = some_metrics(counters, bundle)
 
     def fails() -> None:
         raise ValueError("a shape of another release")
 
-    kept.prepare = fails
-    kept.add(PART_RUNS, 2, model="behavior_encoder_v7")
-    kept.stop()
-    assert told[PART_RUNS, "behavior_encoder_v7", ""] == 2
+    metrics.before_flush = fails
+    metrics.add(PART_RUNS, 2, model="behavior_encoder_v7")
+    metrics.stop()
+    assert counters[PART_RUNS, "behavior_encoder_v7", ""] == 2
     assert "a shape of another release" in caplog.text
 
 
-def test_nothing_is_told_while_the_step_loads(bundle: Path) -> None:
-    kept = ServingMetrics({key: lambda _: None for key in keys("m", "v7", bundle)}, "m")
-    assert "ledger" not in {thread.name for thread in threading.enumerate()}
-    kept.stop()  # a load that failed
+def test_nothing_is_flushed_while_the_step_loads(bundle: Path) -> None:
+    metrics = ServingMetrics({key: lambda _: None for key in keys("m", "v7", bundle)}, "m")
+    assert "metrics" not in {thread.name for thread in threading.enumerate()}
+    metrics.stop()  # a load that failed
 
 
-def test_cpu_time_is_that_of_the_process_after_loading(told: Told, bundle: Path) -> None:
-    kept = a_ledger(told, bundle)
+def test_cpu_time_is_that_of_the_process_after_loading(
+    counters: Counters, bundle: Path
+) -> None:
+    metrics = some_metrics(counters, bundle)
     began = time.process_time()
     while time.process_time() - began < 0.05:
         pass
-    kept.stop()
+    metrics.stop()
     spent_us = (time.process_time() - began) * 1e6
-    assert 50_000 <= told[CPU_US, "click_ranker_v7", ""] <= spent_us + 10_000
+    assert 50_000 <= counters[CPU_US, "click_ranker_v7", ""] <= spent_us + 10_000
 
 
-def test_a_label_that_nobody_foresaw_is_counted_as_another(
-    told: Told, bundle: Path
+def test_a_label_that_is_not_listed_is_counted_as_another(
+    counters: Counters, bundle: Path
 ) -> None:
-    kept = a_ledger(told, bundle)
-    kept.add(REQUEST_STATUS, 1, "new_status")
-    kept.stop()
-    assert told[REQUEST_STATUS, "click_ranker_v7", OTHER] == 1
+    metrics = some_metrics(counters, bundle)
+    metrics.add(REQUEST_STATUS, 1, "new_status")
+    metrics.stop()
+    assert counters[REQUEST_STATUS, "click_ranker_v7", OTHER] == 1
 
 
 def test_every_family_has_its_counters_before_the_first_request(bundle: Path) -> None:

@@ -1,6 +1,6 @@
 """Settings of Triton → a client of its gRPC port: TLS, and the key that controls models.
 
-The one place that opens a connection; who only asks (``RankClient``) sends no key.
+The only place that opens a connection; ``RankClient``, which only ranks, sends no key.
 """
 
 from functools import partial
@@ -9,8 +9,7 @@ from typing import Any
 
 from tritonclient.grpc import InferenceServerClient
 
-from srp4ctr.triton_repo.config import TlsConfig, TritonConfig
-from srp4ctr.triton_repo.deployment.model_config import CONTROL_HEADER
+from srp4ctr.triton_repo.config import CONTROL_HEADER, TlsConfig, TritonConfig
 
 
 def connect(address: str, tls: TlsConfig | None = None) -> InferenceServerClient:
@@ -30,7 +29,7 @@ def connect(address: str, tls: TlsConfig | None = None) -> InferenceServerClient
 
 
 def connect_in_control(config: TritonConfig) -> InferenceServerClient:
-    """Return a client that may load and unload models, as far as ``config`` knows the key.
+    """Return a client that may load and unload models, if ``config`` has the key.
 
     Raises ``ValueError`` for a file that cannot be read.
     """
@@ -42,13 +41,13 @@ def connect_in_control(config: TritonConfig) -> InferenceServerClient:
 
 
 def _with_key(key: str, request: Any) -> None:
-    """Add to a request what ``--grpc-restricted-protocol`` wants."""
+    """Add the header that ``--grpc-restricted-protocol`` requires."""
     header = {f"triton-grpc-protocol-{CONTROL_HEADER}": key}
     request.headers = {**(request.headers or {}), **header}
 
 
 def _readable(name: str, path: str) -> str | None:
-    """Return ``path``, None for none; gRPC itself would not say which file is missing."""
+    """Return ``path``, None for ""; gRPC itself does not name the file that is missing."""
     if not path:
         return None
     try:

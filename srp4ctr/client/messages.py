@@ -1,0 +1,87 @@
+"""Which items a user may be shown, and the scores that ``rank_clicks`` returns."""
+
+import itertools
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from srp4ctr.streams.events.schema import Impression
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankRequest:
+    """Which items one user may be shown."""
+
+    user_id: str
+    item_ids: Sequence[str]
+    request_time_ms: int | None = None
+    """None: the server's clock."""
+    context: str | None = None
+    """A flat JSON object as text."""
+    request_id: str | None = None
+    """The same as in the impressions, for ``triton.served_log``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranking:
+    """The answer to one request; the items keep the caller's order."""
+
+    user_id: str
+    item_ids: tuple[str, ...]
+    scores: tuple[float, ...]
+    """Calibrated click probability of each item."""
+    item_statuses: tuple[int, ...]
+    """Bits of ``features.tensors.schema.ItemStatus``."""
+    propensities: tuple[float, ...]
+    positions: tuple[int, ...]
+    """Where to show each item, 0 at the top."""
+    model_version: str
+    status: str
+    """``ok``, ``cold_user``, ``empty_sequence``, ``stale_sequence``, …"""
+    feature_version: str
+
+    def to_show(self) -> tuple[str, ...]:
+        """Return the items from the top: by descending score, unless the server explores.
+
+        Equal scores keep the caller's order; padding, whose score is NaN, is left out.
+        """
+        scored = [i for i, score in enumerate(self.scores) if not math.isnan(score)]
+        return tuple(
+            self.item_ids[i] for i in sorted(scored, key=self.positions.__getitem__)
+        )
+
+    def impressions(
+        self,
+        request_id: str,
+        shown_at_ms: int,
+        shown: Sequence[str] | None = None,
+        context: Mapping[str, str] | None = None,
+    ) -> tuple[Impression, ...]:
+        """Return the impressions to publish, one for each item that the user saw.
+
+        ``shown`` are the items from the top, by default those of ``to_show``; all must be
+        in ``item_ids``. From the first that differs there is no propensity, because another
+        policy chose it.
+        """
+        place = {item_id: i for i, item_id in enumerate(self.item_ids)}
+        ranked = self.to_show()
+        items = ranked if shown is None else tuple(shown)
+        as_ranked = sum(itertools.takewhile(bool, map(operator.eq, ranked, items)))
+        return tuple(
+            Impression(
+                event_id=f"i-{request_id}-{position}",
+                request_id=request_id,
+                user_id=self.user_id,
+                item_id=item_id,
+                position=position,
+                occurred_at=shown_at_ms,
+                score=self.scores[place[item_id]],
+                propensity=(
+                    self.propensities[place[item_id]] if position < as_ranked else None
+                ),
+                model_version=self.model_version,
+                context=dict(context) if context else None,
+            )
+            for position, item_id in enumerate(items)
+        )

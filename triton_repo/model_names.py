@@ -1,0 +1,30 @@
+"""The names of Triton's models: the ensembles that clients call, and their steps."""
+
+from srp4ctr.features.tensors import schema
+
+RANK_CLICKS = "rank_clicks"
+SCORE_CLICKS = "score_clicks"
+RANK_CLICKS_CANARY = "rank_clicks_canary"
+ENCODE_USER = "encode_user"
+CANDIDATE_STATES = "candidate_states"
+ENSEMBLES = (
+    *(RANK_CLICKS, SCORE_CLICKS, RANK_CLICKS_CANARY),
+    *(ENCODE_USER, CANDIDATE_STATES),
+)
+CLICK_RANKER = "click_ranker"
+FETCH_FEATURES = "fetch_features"
+BEHAVIOR_ENCODER = "behavior_encoder"
+CLICK_HEAD = "click_head"
+STEPS = (CLICK_RANKER, FETCH_FEATURES, BEHAVIOR_ENCODER, CLICK_HEAD)
+
+# The features of a request, and the inputs of SCORE_CLICKS.
+MODEL_INPUTS = schema.HISTORY_TENSORS + schema.REQUEST_TENSORS + schema.CANDIDATE_TENSORS
+
+
+def step_name(step: str, version: str) -> str:
+    """Return the name of a step of one bundle: ``behavior_encoder_v7``.
+
+    The version is in the *name* because every reload in place was seen to answer some
+    requests with an old encoder and a new head.
+    """
+    return f"{step}_{version}"
