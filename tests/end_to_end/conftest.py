@@ -56,13 +56,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDemo]:
 
 
 def _to_the_figures(process: "subprocess.Popen[str]") -> str:
-    told = []
+    printed = []
     assert process.stdout is not None
     for line in process.stdout:
-        told.append(line)
+        printed.append(line)
         if line.startswith('{"events"'):
             break
-    return "".join(told)
+    return "".join(printed)
 
 
 def _still_running(folder: Path) -> list[str]:

@@ -143,10 +143,10 @@ def grpc_address(shell: Shell) -> str:
     return found[1]
 
 
-def ask(
+def rank_plainly(
     shell: Shell, user: bytes, items: list[bytes], dtype: str = "BYTES"
 ) -> dict[str, Any]:
-    """Ask ``rank_clicks`` with plain tritonclient, nothing of ours."""
+    """Call ``rank_clicks`` with plain tritonclient, nothing of ours."""
     given = np.array([items], dtype=object)
     if dtype != "BYTES":
         given = np.zeros((1, len(items)), dtype=np.int64)
@@ -163,7 +163,7 @@ def ask(
 def wait_for_a_row(shell: Shell, user: bytes) -> None:
     """Return when the store has something of ``user``."""
     deadline = time.monotonic() + 60
-    while ask(shell, user, [b"item-1"])["status"] == [b"cold_user"]:
+    while rank_plainly(shell, user, [b"item-1"])["status"] == [b"cold_user"]:
         assert time.monotonic() < deadline
         time.sleep(0.2)
 
@@ -211,8 +211,8 @@ def test_a_user_that_the_store_does_not_know_is_a_clear_error(shell: Shell) -> N
     assert "no rows of user 'nobody'" in shell.type("features", "show", "nobody", expect=1)
 
 
-def test_plain_tritonclient_gets_finite_scores_for_strangers(shell: Shell) -> None:
-    answer = ask(shell, b"nobody", [b"item-1", b"never-seen"])
+def test_plain_tritonclient_gets_finite_scores_for_unknown_users(shell: Shell) -> None:
+    answer = rank_plainly(shell, b"nobody", [b"item-1", b"never-seen"])
     assert np.isfinite(answer["click_probability"]).all()
     assert answer["status"] == [b"cold_user"]
     assert answer["model_version"] == [b"v1"]
@@ -230,18 +230,18 @@ def test_the_page_s_curl_is_answered_where_http_is_on(shell: Shell) -> None:
 
 
 def test_empty_ids_pad(shell: Shell) -> None:
-    scores = ask(shell, b"user-1", [b"item-1", b""])["click_probability"]
+    scores = rank_plainly(shell, b"user-1", [b"item-1", b""])["click_probability"]
     assert np.isnan(scores).tolist() == [False, True]
 
 
 def test_bad_requests_are_refused_clearly_and_the_server_stays_up(shell: Shell) -> None:
     with pytest.raises(InferenceServerException, match="item_ids"):
-        ask(shell, b"user-1", [b"item-1"], dtype="INT64")
+        rank_plainly(shell, b"user-1", [b"item-1"], dtype="INT64")
     with pytest.raises(InferenceServerException, match="1000"):
-        ask(shell, b"user-1", [b"item-1"] * 10_000)
+        rank_plainly(shell, b"user-1", [b"item-1"] * 10_000)
     with pytest.raises(InferenceServerException, match="item"):
-        ask(shell, b"user-1", [])
-    assert ask(shell, b"user-1", [b"item-1"])["status"] == [b"ok"]
+        rank_plainly(shell, b"user-1", [])
+    assert rank_plainly(shell, b"user-1", [b"item-1"])["status"] == [b"ok"]
 
 
 def test_the_monitor_shows_requests_and_encoder_runs(shell: Shell) -> None:
@@ -258,16 +258,16 @@ def test_the_monitor_shows_requests_and_encoder_runs(shell: Shell) -> None:
 def test_a_second_bundle_can_be_rolled_back(shell: Shell) -> None:
     assert "v1: nothing new" in shell.type("model", "refresh")
     assert "v2: promoted" in shell.type("model", "refresh", "--force")
-    assert ask(shell, b"user-1", [b"item-1"])["model_version"] == [b"v2"]
+    assert rank_plainly(shell, b"user-1", [b"item-1"])["model_version"] == [b"v2"]
     assert "v1 serves" in shell.type("model", "rollback")
-    assert ask(shell, b"user-1", [b"item-1"])["model_version"] == [b"v1"]
+    assert rank_plainly(shell, b"user-1", [b"item-1"])["model_version"] == [b"v1"]
     assert "v2 serves" in shell.type("model", "promote", "v2")
 
 
 def test_a_forgotten_user_has_no_history(shell: Shell) -> None:
-    assert ask(shell, b"user-2", [b"item-1"])["status"] == [b"ok"]
+    assert rank_plainly(shell, b"user-2", [b"item-1"])["status"] == [b"ok"]
     assert "forgotten: user-2" in shell.type("features", "forget", "user-2")
-    assert ask(shell, b"user-2", [b"item-1"])["status"] != [b"ok"]
+    assert rank_plainly(shell, b"user-2", [b"item-1"])["status"] != [b"ok"]
 
 
 def test_the_producers_commands_run_as_the_page_has_them(shell: Shell) -> None:

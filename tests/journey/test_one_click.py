@@ -103,9 +103,9 @@ def test_a_click_goes_all_the_way_round(tmp_path: Path) -> None:
     clicked = {label.item_id: label.clicked for label in labels()}
     assert clicked == {"tea": False, "coffee": True, "milk": False}
 
-    asked = features()
-    assert asked.statuses == ("ok",)
-    seen = asked.tensors["history_item_rows"][0].tolist()
+    request = features()
+    assert request.statuses == ("ok",)
+    seen = request.tensors["history_item_rows"][0].tolist()
     assert seen == [0, 0, *words().item_rows(np.array(keys)).tolist()]
 
     slates = example(tmp_path)
@@ -113,7 +113,7 @@ def test_a_click_goes_all_the_way_round(tmp_path: Path) -> None:
     known = slates.tensors["history_item_rows"][0]  # not yet the click on its own slate
     assert words().item_rows(np.array(item_key("coffee"))) not in known
 
-    inputs = {name: torch.from_numpy(array) for name, array in asked.tensors.items()}
+    inputs = {name: torch.from_numpy(array) for name, array in request.tensors.items()}
     with torch.no_grad():
         states = model().encode(inputs)  # once a request
         scores = model().score({**inputs, **states})  # all candidates at once
