@@ -37,7 +37,7 @@ from tests.triton_repo.conftest import Server
 pytestmark = [pytest.mark.stack, pytest.mark.kafka, pytest.mark.triton]
 
 # As measured. Lower a number when its path has become shorter; never raise one.
-MOST = {"click": 20, "refresh": 68, "promotion": 52, "request": 17}
+MOST = {"click": 20, "refresh": 68, "promotion": 46, "request": 16}
 # What a process is called here → what its number and command have in them.
 PROCESSES = {
     "here": f"{os.getpid()}: ",
