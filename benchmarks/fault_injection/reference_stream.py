@@ -62,7 +62,7 @@ class ExpectedLabel:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ExpectedState:
     """What must be stored and published at the end."""
 
     sequences: dict[str, tuple[SequenceElement, ...]] = field(default_factory=dict)
@@ -76,9 +76,9 @@ class Outcome:
     """Shown to a user before an erasure request: labelled before that, or never."""
 
 
-def outcome(logged: Iterable[LoggedEvent], config: StreamConfig) -> Outcome:
+def outcome(logged: Iterable[LoggedEvent], config: StreamConfig) -> ExpectedState:
     """Return what ``logged`` must lead to; offsets order the events of one user."""
-    whole = Outcome()
+    whole = ExpectedState()
     events = [each.event for each in sorted(logged, key=lambda each: each.offset)]
     for user, of_user in _grouped(events, lambda each: each.user_id).items():
         *past_lives, life = lives = _lives(of_user)
@@ -132,7 +132,9 @@ def is_label(label: ImpressionLabel | None, expected: ExpectedLabel) -> bool:
     )
 
 
-def wrong_labels(labels: Iterable[ImpressionLabel], expected: Outcome) -> set[Identity]:
+def wrong_labels(
+    labels: Iterable[ImpressionLabel], expected: ExpectedState
+) -> set[Identity]:
     """Return the impressions whose greatest revision is missing, wrong or one too many."""
     held: dict[Identity, ImpressionLabel] = {}
     for label in labels:

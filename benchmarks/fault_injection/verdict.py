@@ -115,7 +115,7 @@ def judge(cluster: Cluster, published: Published) -> Verdict:
 
 
 def _wrong_rows(
-    cluster: Cluster, expected: reference_stream.Outcome, published: Published
+    cluster: Cluster, expected: reference_stream.ExpectedState, published: Published
 ) -> dict[str, list[str]]:
     """Return whose rows in the store are not what they must be."""
     from srp4ctr.features.online.store import FeatureStoreSink
@@ -182,7 +182,7 @@ def _lost_by_broker(cluster: Cluster, published: Published) -> list[Place]:
     return [place for place, value in values.items() if kept.get(place, 0) != value]
 
 
-def _wrong_labels(cluster: Cluster, expected: reference_stream.Outcome) -> list[str]:
+def _wrong_labels(cluster: Cluster, expected: reference_stream.ExpectedState) -> list[str]:
     labels = [decode_label(each.value) for each in read_topic(cluster.kafka, LABELS_TOPIC)]
     return ["/".join(each) for each in reference_stream.wrong_labels(labels, expected)]
 

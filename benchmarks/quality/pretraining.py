@@ -46,7 +46,7 @@ SCORED_USERS = 1_000  # at once: a hundred candidates each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class PretrainingRun:
     """One variant with one seed on one data set."""
 
     folder: Path
@@ -95,13 +95,13 @@ def main() -> None:
     print(json.dumps({"rows": rows}))
 
 
-def execute(run: Run) -> dict[str, Any]:
+def execute(run: PretrainingRun) -> dict[str, Any]:
     """Train and evaluate one variant, cache the result in its file, and return it."""
     found: dict[str, Any] = cached(run.file, lambda: _measured(run))
     return found
 
 
-def _measured(run: Run) -> dict[str, Any]:
+def _measured(run: PretrainingRun) -> dict[str, Any]:
     torch.set_num_threads(1)
     data = read(run.folder, run.name)
     if run.users is not None:
@@ -170,7 +170,7 @@ def _row(model: str, of: Mapping[int, Any], best: Mapping[int, Any]) -> dict[str
     return row
 
 
-def _flops(run: Run, data: LeaveLast) -> dict[str, int]:
+def _flops(run: PretrainingRun, data: LeaveLast) -> dict[str, int]:
     """Return the cost of a request by a model that ranks clicks; {} for the others."""
     if not run.variant.startswith("srp4ctr"):
         return {}
@@ -214,7 +214,7 @@ def _ranks(data: LeaveLast, scorer: Scorer, place: int, seed: int) -> scores.Ran
     return scores.ranks(found, seed)
 
 
-def _runs(options: argparse.Namespace) -> Iterator[Run]:
+def _runs(options: argparse.Namespace) -> Iterator[PretrainingRun]:
     recipe = replace(RECIPE, sasrec_epochs=options.sasrec_epochs)
     recipe = recipe.shorter(QUICK_EPOCHS) if options.quick else recipe
     shares = [float(each) / 100.0 for each in options.labels.split(",")]
@@ -224,7 +224,7 @@ def _runs(options: argparse.Namespace) -> Iterator[Run]:
             continue
         count = 1 if options.quick else options.seeds or (REPEATED if learns_clicks else 3)
         for seed in range(count):
-            yield Run(
+            yield PretrainingRun(
                 folder=options.data,
                 name=options.name,
                 variant=variant,

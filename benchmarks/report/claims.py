@@ -11,7 +11,7 @@ Found = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class RecordedRun:
     """A run of a benchmark, and where its result is."""
 
     entry: str
@@ -41,7 +41,7 @@ class Run:
 class Claim:
     """A sentence, and how its number is read; ``claims.toml`` says what the fields mean."""
 
-    run: Run
+    run: RecordedRun
     sentence: str
     shown: str = ""
     gain: str = ""
@@ -65,8 +65,10 @@ def read() -> dict[str, list[Claim]]:
     """Return the claims by part of the system."""
     content = tomllib.loads(FILE.read_text(encoding="utf-8"))
 
-    def run(entry: str) -> Run:
-        return Run(entry=entry, **{"benchmark": entry} | content["runs"].get(entry, {}))
+    def run(entry: str) -> RecordedRun:
+        return RecordedRun(
+            entry=entry, **{"benchmark": entry} | content["runs"].get(entry, {})
+        )
 
     return {
         part: [Claim(**each | {"run": run(each["run"])}) for each in claims]

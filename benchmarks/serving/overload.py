@@ -26,7 +26,7 @@ from tritonclient.grpc import InferenceServerClient
 
 from benchmarks import parser_of, say
 from benchmarks.serving.serving_load import PREPARED, Load, a_request, measure
-from benchmarks.serving.serving_stack import Stack, running_stack
+from benchmarks.serving.serving_stack import ServingStack, running_stack
 from srp4ctr.triton_repo.model_names import RANK_CLICKS
 
 LENGTH, CANDIDATES, CALLERS = 200, 100, 8
@@ -48,7 +48,7 @@ class Arrivals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class TimedRequest:
     """How one request ended."""
 
     took_s: float
@@ -73,7 +73,7 @@ def main() -> None:
     print(json.dumps(found))
 
 
-def _rows(stack: Stack, options: argparse.Namespace) -> list[Row]:
+def _rows(stack: ServingStack, options: argparse.Namespace) -> list[Row]:
     load = Load(
         address=stack.address,
         model=RANK_CLICKS,
@@ -98,13 +98,13 @@ def _rows(stack: Stack, options: argparse.Namespace) -> list[Row]:
     return rows
 
 
-def _arriving(arrivals: Arrivals) -> list[Outcome]:
+def _arriving(arrivals: Arrivals) -> list[TimedRequest]:
     """Return how the requests ended, sent by a process apart."""
     spawn = multiprocessing.get_context("spawn")
     found = spawn.Queue()
     process = spawn.Process(target=_send, args=(arrivals, found))
     process.start()
-    outcomes: list[Outcome] = found.get(timeout=arrivals.duration_s + 120.0)
+    outcomes: list[TimedRequest] = found.get(timeout=arrivals.duration_s + 120.0)
     process.join()
     return outcomes
 
@@ -116,7 +116,7 @@ def _send(arrivals: Arrivals, found: Any) -> None:
     at_s = np.cumsum([chance.expovariate(arrivals.per_s) for _ in range(most)])
     at_s = at_s[at_s < arrivals.duration_s]
     wait_us = arrivals.wait_ms and round(1000.0 * arrivals.wait_ms)
-    outcomes: list[Outcome] = []
+    outcomes: list[TimedRequest] = []
     all_ended = threading.Event()
 
     def send(client: InferenceServerClient, number: int) -> None:
@@ -125,7 +125,7 @@ def _send(arrivals: Arrivals, found: Any) -> None:
         def ended(result: object, error: Any) -> None:
             took_s = time.perf_counter() - sent
             outcomes.append(
-                Outcome(took_s=took_s, error=str(error.status()) if error else "")
+                TimedRequest(took_s=took_s, error=str(error.status()) if error else "")
             )
             if len(outcomes) == len(at_s):
                 all_ended.set()
@@ -148,7 +148,7 @@ def _send(arrivals: Arrivals, found: Any) -> None:
     found.put(outcomes)
 
 
-def _row(outcomes: Sequence[Outcome], duration_s: float) -> Row:
+def _row(outcomes: Sequence[TimedRequest], duration_s: float) -> Row:
     good = [each.took_s for each in outcomes if not each.error]
     in_time = np.array([took_s for took_s in good if took_s <= DEADLINE_S] or [np.nan])
     p50, p99 = np.nanquantile(in_time * 1000.0, (0.5, 0.99)) if good else (np.nan, np.nan)

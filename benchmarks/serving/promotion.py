@@ -36,8 +36,8 @@ from benchmarks.serving.promotion_faults import (
     roll_back,
 )
 from benchmarks.serving.promotion_traffic import (
-    Answer,
     Callers,
+    RankedCall,
     Scores,
     all_requests,
     expected,
@@ -46,7 +46,7 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.ops.triton import watchdog
 
 if TYPE_CHECKING:  # torch: the processes of this run need none
-    from benchmarks.serving.serving_stack import Stack
+    from benchmarks.serving.serving_stack import ServingStack
 
 LENGTH, SWITCHES, QUIET_S = 200, 20, 10.0
 TOLERANCE = 1e-4  # of a probability: other batches, other rounding
@@ -54,10 +54,10 @@ Row = dict[str, Any]
 
 
 @dataclass(slots=True)
-class Run:
+class PromotionRun:
     """One stack's phases: when each of them was, by the machine's monotonic clock."""
 
-    stack: "Stack"
+    stack: "ServingStack"
     weights: Sequence[Path]
     """The bundles of which even and odd versions are made."""
     phases: list[tuple[str, float, float]] = field(default_factory=list)
@@ -113,7 +113,7 @@ def main() -> None:
         options.switches = 4
     with running_stack(LENGTH, forms=()) as stack:
         even, *_ = fresh_bundle(stack.bundle.parent, LENGTH, "v1000", seed=1)
-        run = Run(stack, weights=(even, stack.bundle))
+        run = PromotionRun(stack, weights=(even, stack.bundle))
         watchdog.start(stack.server, stack.plan, stack.folder, tied=True)
         requests = all_requests(time.time_ns() // 1_000_000)
         right = expected(stack, {"odd": stack.bundle, "even": even}, requests)
@@ -129,7 +129,7 @@ def main() -> None:
     print(json.dumps(found))
 
 
-def _phases(run: Run, switches: int) -> None:
+def _phases(run: PromotionRun, switches: int) -> None:
     stack = run.stack
     with run.phase("nothing else"):
         time.sleep(QUIET_S)
@@ -154,8 +154,8 @@ def _phases(run: Run, switches: int) -> None:
 
 
 def _by_phase(
-    run: Run, answers: Sequence[Answer]
-) -> Iterator[tuple[str, list[tuple[float, Sequence[Answer]]]]]:
+    run: PromotionRun, answers: Sequence[RankedCall]
+) -> Iterator[tuple[str, list[tuple[float, Sequence[RankedCall]]]]]:
     """Yield each phase's name and, for each time it was, its seconds and its answers."""
     for name in dict.fromkeys(name for name, *_ in run.phases):
         yield (
@@ -170,7 +170,7 @@ def _by_phase(
 
 def _row(
     name: str,
-    parts: Sequence[tuple[float, Sequence[Answer]]],
+    parts: Sequence[tuple[float, Sequence[RankedCall]]],
     right: Mapping[tuple[str, str], Scores],
 ) -> Row:
     answers = [answer for _, part in parts for answer in part]
@@ -184,7 +184,7 @@ def _row(
     }
 
 
-def counts(answers: Sequence[Answer], right: Mapping[tuple[str, str], Scores]) -> Row:
+def counts(answers: Sequence[RankedCall], right: Mapping[tuple[str, str], Scores]) -> Row:
     """Return how many of ``answers`` failed or are not ``right``, and what they took."""
     taken = np.array([answer.took_s for answer in answers]) * 1000.0
     failed = sum(not answer.version for answer in answers)
@@ -198,14 +198,16 @@ def counts(answers: Sequence[Answer], right: Mapping[tuple[str, str], Scores]) -
     }
 
 
-def _is_wrong(answer: Answer, right: Mapping[tuple[str, str], Scores]) -> bool:
+def _is_wrong(answer: RankedCall, right: Mapping[tuple[str, str], Scores]) -> bool:
     name = "odd" if int(answer.version.removeprefix("v")) % 2 else "even"
     wanted = right[name, name][answer.request]
     return bool(np.max(np.abs(answer.scores - wanted)) > TOLERANCE)
 
 
 def _figures(
-    run: Run, answers: Sequence[Answer], right: Mapping[tuple[str, str], Scores]
+    run: PromotionRun,
+    answers: Sequence[RankedCall],
+    right: Mapping[tuple[str, str], Scores],
 ) -> Row:
     switching = [part for name, part in _by_phase(run, answers) if "rollbacks" in name]
     during = [answer for part in switching for _, each in part for answer in each]

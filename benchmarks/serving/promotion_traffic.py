@@ -24,7 +24,7 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.online.request_features import open_bundle
 
 if TYPE_CHECKING:  # torch: a caller needs none
-    from benchmarks.serving.serving_stack import Stack
+    from benchmarks.serving.serving_stack import ServingStack
 
 REQUESTS, CANDIDATES = 16, 100
 CALLERS, PER_S = 8, 10.0
@@ -34,7 +34,7 @@ Scores = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class RankedCall:
     """One call as its caller saw it."""
 
     at_s: float
@@ -74,7 +74,7 @@ class Callers:
             process.start()
         self._ready.wait(timeout=120.0)
 
-    def stop(self) -> list[Answer]:
+    def stop(self) -> list[RankedCall]:
         """Return every answer, in the order of the questions."""
         self._end.set()
         found = [each for _ in self._processes for each in self._found.get(timeout=60.0)]
@@ -87,7 +87,7 @@ def _call(
     given: tuple[str, Sequence[RankRequest], int], ready: Any, end: Event, found: Any
 ) -> None:
     address, requests, number = given
-    answers: list[Answer] = []
+    answers: list[RankedCall] = []
     with RankClient(address) as client:
         client.rank_many([requests[0]], deadline_s=30.0)  # connects
         ready.wait()
@@ -99,7 +99,7 @@ def _call(
     found.put(answers)
 
 
-def _answer(client: RankClient, requests: Sequence[RankRequest], place: int) -> Answer:
+def _answer(client: RankClient, requests: Sequence[RankRequest], place: int) -> RankedCall:
     began, before = time.monotonic(), _retries()
     version, error = "", ""
     scores: tuple[float, ...] = ()
@@ -108,7 +108,7 @@ def _answer(client: RankClient, requests: Sequence[RankRequest], place: int) -> 
         version, scores = ranking.model_version, ranking.scores
     except (ConnectionError, ValueError) as failure:
         error = str(failure)
-    return Answer(
+    return RankedCall(
         at_s=began,
         took_s=time.monotonic() - began,
         request=place,
@@ -141,7 +141,7 @@ def all_requests(at_ms: int) -> list[RankRequest]:
 
 
 def expected(
-    stack: "Stack", sources: Mapping[str, Path], requests: Sequence[RankRequest]
+    stack: "ServingStack", sources: Mapping[str, Path], requests: Sequence[RankRequest]
 ) -> dict[tuple[str, str], Scores]:
     """Return the probabilities by (encoder, head) of each pair of ``sources``.
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import parser_of
-from benchmarks.serving.promotion import Run, counts
+from benchmarks.serving.promotion import PromotionRun, counts
 from benchmarks.serving.promotion_faults import NO_LOG, in_child, promote, roll_back
 from benchmarks.serving.promotion_traffic import Callers, all_requests, expected
 from srp4ctr import processes
@@ -34,7 +34,7 @@ from srp4ctr.triton_repo.deployment import rollout
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
 
 if TYPE_CHECKING:  # torch: the processes of this run need none
-    from benchmarks.serving.serving_stack import Stack
+    from benchmarks.serving.serving_stack import ServingStack
 
 LENGTH, SWITCHES, CALLERS, QUIET_S = 50, 8, 2, 10.0
 PROMOTE = partial(promote, by=rollout.promote)
@@ -82,7 +82,7 @@ def main() -> None:
     with running_stack(LENGTH, forms=(), instances=1) as one:
         even, *_ = fresh_bundle(one.bundle.parent, LENGTH, "v1000", seed=1)
         with _second(one) as (stack, second, plan), _balancer(stack) as address:
-            run = Run(stack, weights=(even, one.bundle))
+            run = PromotionRun(stack, weights=(even, one.bundle))
             requests = all_requests(time.time_ns() // 1_000_000)
             right = expected(one, {"odd": one.bundle, "even": even}, requests)
             callers = Callers(address, requests, CALLERS)
@@ -105,7 +105,7 @@ def main() -> None:
     print(json.dumps(found))
 
 
-def _phases(run: Run, second: Any, switches: int) -> None:
+def _phases(run: PromotionRun, second: Any, switches: int) -> None:
     from benchmarks.serving.serving_stack import start_triton
 
     with run.phase("nothing else"):
@@ -128,7 +128,7 @@ def _phases(run: Run, second: Any, switches: int) -> None:
 
 
 @contextmanager
-def _second(one: "Stack") -> Iterator[Any]:
+def _second(one: "ServingStack") -> Iterator[Any]:
     """Yield ``one`` with a second server of the same bundle, and how to start that."""
     from benchmarks.serving.serving_stack import start_triton
 
@@ -154,7 +154,7 @@ def _second(one: "Stack") -> Iterator[Any]:
 
 
 @contextmanager
-def _balancer(stack: "Stack") -> Iterator[str]:
+def _balancer(stack: "ServingStack") -> Iterator[str]:
     """Yield the address of an nginx that passes calls to the stack's servers in turn."""
     with ports.reserved_ports(1) as (port,):
         address = f"{ports.HOST}:{port}"

@@ -31,7 +31,7 @@ import torch
 from benchmarks import RESULTS, parser_of, say
 from benchmarks.serving.serving_forms import FORMS, THREE_STEPS, TILED
 from benchmarks.serving.serving_load import Load, Measured, measure, timed
-from benchmarks.serving.serving_stack import Stack, running_stack
+from benchmarks.serving.serving_stack import ServingStack, running_stack
 from srp4ctr.atomic_files import replace_text
 from srp4ctr.features.tensors.schema import STATE_TENSORS
 from srp4ctr.training.export import flops, onnx_export
@@ -66,7 +66,7 @@ def main() -> None:
     print(json.dumps(found))
 
 
-def _rows(stack: Stack, options: argparse.Namespace) -> Iterator[Row]:
+def _rows(stack: ServingStack, options: argparse.Namespace) -> Iterator[Row]:
     """Yield a row for each form, number of candidates and of callers."""
     duration_s = options.duration / options.rounds
     for candidates, callers in itertools.product(options.candidates, options.callers):
@@ -105,7 +105,7 @@ def _rows(stack: Stack, options: argparse.Namespace) -> Iterator[Row]:
             yield row
 
 
-def _in_process(stack: Stack, candidates: int) -> Mapping[str, Callable[[], object]]:
+def _in_process(stack: ServingStack, candidates: int) -> Mapping[str, Callable[[], object]]:
     """Return calls that score one request of random rows, without features."""
     tensors = flops.sample(stack.sizes, requests=1, candidates=candidates)
     arrays = {name: np.ascontiguousarray(each.numpy()) for name, each in tensors.items()}
@@ -127,7 +127,7 @@ def _together(parts: Sequence[Measured]) -> Measured:
     )
 
 
-def _moved(stack: Stack, form: str) -> int:
+def _moved(stack: ServingStack, form: str) -> int:
     """Return the bytes of a request's states that pass from encoder to head."""
     if form != THREE_STEPS:
         return 0

@@ -45,7 +45,7 @@ _MINUTE_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stack:
+class ServingStack:
     """What runs, and what it serves."""
 
     triton: TritonConfig
@@ -68,7 +68,7 @@ class Stack:
 @contextmanager
 def running_stack(
     length: int, forms: Sequence[str] = FORMS, **settings: Any
-) -> Iterator[Stack]:
+) -> Iterator[ServingStack]:
     """Yield a stack whose users all have ``length`` behaviours, with those ``forms``.
 
     ``settings`` are of ``TritonConfig``; unless they say so no states are kept, or so few
@@ -94,7 +94,7 @@ def running_stack(
 
 def _started(
     folder: Path, length: int, triton: TritonConfig, numbers: Sequence[int]
-) -> Stack:
+) -> ServingStack:
     """Start the store and Triton at ports ``numbers``, and promote a fresh model."""
     from srp4ctr.features.online.feast_store import apply  # Feast: 3 s
     from srp4ctr.features.online.store import FeatureStoreSink
@@ -118,7 +118,7 @@ def _started(
     source, model, sizes = fresh_bundle(folder / "bundles", length)
     done = promotion.promote(source, triton, features, NO_LOG)
     assert not done.refusal, done.refusal
-    return Stack(
+    return ServingStack(
         triton=triton,
         plan=plan,
         server=server,

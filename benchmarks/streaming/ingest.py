@@ -48,7 +48,7 @@ LOADS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class LoadResult:
     """All that was measured of one load."""
 
     load: Load
@@ -84,7 +84,7 @@ def main() -> None:
     print(json.dumps(summary(outcomes, options.broker, options.events)))
 
 
-def measure(load: Load, num_events: int, broker: str) -> Outcome:
+def measure(load: Load, num_events: int, broker: str) -> LoadResult:
     """Return what ``load`` measures on a stack of its own."""
     start_ms = begin_ms()
     events = draw_events(load, num_events, seed=0, start_ms=start_ms)
@@ -106,7 +106,7 @@ def measure(load: Load, num_events: int, broker: str) -> Outcome:
             _say(load, f"freshness at {per_s:,.0f} events/s")
             live = draw_events(load, round(per_s * LIVE_S), seed=1, start_ms=start_ms)
             fresh = freshness(stack, live, per_s)
-    return Outcome(
+    return LoadResult(
         load=load,
         memory=memory,
         writing=writing,
@@ -129,7 +129,7 @@ def shared(workers: int, num_events: int, broker: str) -> dict[str, Any]:
     return {"broker": broker, "workers": workers, "events": num_events} | asdict(rate)
 
 
-def print_table(outcomes: Sequence[Outcome]) -> None:
+def print_table(outcomes: Sequence[LoadResult]) -> None:
     """Print a line per load; of two rates the second is per core."""
     columns = (
         f"{'users':<8}{'L':>4} {'events':<10}",
@@ -152,7 +152,7 @@ def print_table(outcomes: Sequence[Outcome]) -> None:
         print("".join(columns))
 
 
-def summary(outcomes: Sequence[Outcome], broker: str, num_events: int) -> dict[str, Any]:
+def summary(outcomes: Sequence[LoadResult], broker: str, num_events: int) -> dict[str, Any]:
     """Return the figures of the first load, then of each; ``…_per_core_s`` is a core's."""
     first = outcomes[0]
     assert first.naive is not None

@@ -90,7 +90,7 @@ def test_a_folder_without_a_manifest_is_no_finished_backup(tmp_path: Path) -> No
     ("docker", "message"),
     [
         (Recorded(running=("kafka",)), "services of the stack run: make down"),
-        (Recorded(exists=True), "these volumes exist, and stay: docker volume rm"),
+        (Recorded(exists=True), "these volumes exist already: docker volume rm"),
     ],
 )
 def test_a_restore_takes_nothing_away(made: Path, docker: Recorded, message: str) -> None:
@@ -110,6 +110,6 @@ def test_a_damaged_archive_is_found_before_the_first_volume_is_made(made: Path) 
 def test_other_secrets_than_the_backup_s_are_refused(made: Path) -> None:
     docker = Recorded()
     docker.authority = "another"
-    with pytest.raises(BackupError, match="put the secrets of that time back first"):
+    with pytest.raises(BackupError, match="restore the secrets of that time first"):
         restore(docker, made, silent)
     assert docker.changes == []

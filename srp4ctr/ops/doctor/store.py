@@ -53,7 +53,7 @@ def our_user(settings: Settings) -> Iterator[Finding]:
     if not config.redis_tls:
         yield is_open(check, "its password is not encrypted", "features.redis_tls = true")
     if not config.redis_username:
-        found = "our user is the store's default one, who may do everything"
+        found = "we are the store's default user, who may do everything"
         yield is_open(check, found, "features.redis_username: an ACL user of its own")
         return
     with _client(config, _addresses(config)[0], known=True) as client:

@@ -19,7 +19,7 @@ from benchmarks.quality.leave_last.leave_last_out import (
 )
 from benchmarks.quality.leave_last.recipe import RECIPE
 from benchmarks.quality.leave_last.variants import VARIANTS
-from benchmarks.quality.pretraining import Run, execute, summary, table
+from benchmarks.quality.pretraining import PretrainingRun, execute, summary, table
 from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES
 
 ITEMS, USERS = 150, 120
@@ -149,7 +149,9 @@ def test_every_variant_is_trained_and_is_in_the_table(
     monkeypatch.chdir(tmp_path)
     recipe = RECIPE.shorter(0.01)
     runs = [
-        Run(folder=folder, name="walks", variant=variant, seed=0, users=None, recipe=recipe)
+        PretrainingRun(
+            folder=folder, name="walks", variant=variant, seed=0, users=None, recipe=recipe
+        )
         for variant in VARIANTS
     ]
     assert len({run.file for run in runs}) == len(runs)

@@ -202,7 +202,7 @@ def partitions_of(events: Sequence[UserEvent], pace_ms: int) -> list[Partition]:
     return topic
 
 
-def expected_of(topic: Sequence[Partition]) -> reference_stream.Outcome:
+def expected_of(topic: Sequence[Partition]) -> reference_stream.ExpectedState:
     logged: list[LoggedEvent] = []
     for partition in topic:
         state = PartitionState(partition.number, 0, CONFIG)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
-from benchmarks.serving.serving_stack import Stack, item_ids, running_stack, user_ids
+from benchmarks.serving.serving_stack import ServingStack, item_ids, running_stack, user_ids
 from benchmarks.streaming.ingest_events import past_activity
 from srp4ctr import processes
 from srp4ctr.client.messages import Ranking, RankRequest
@@ -42,7 +42,7 @@ PLAIN, NEW, UNKNOWN = item_ids()[-1], "an-item-of-today", "unknown-item"
 
 
 @pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
+def stack() -> Iterator[ServingStack]:
     explores = ExplorationConfig(kind="epsilon_greedy", epsilon=0.5, depth=2)
     with running_stack(LENGTH, forms=(), exploration=explores) as stack:
         _add_odd_ones(stack)
@@ -52,7 +52,7 @@ def stack() -> Iterator[Stack]:
         yield stack
 
 
-def _add_odd_ones(stack: Stack) -> None:
+def _add_odd_ones(stack: ServingStack) -> None:
     """Store users and items that an ordinary stream does not have."""
     from srp4ctr.features.online.store import FeatureStoreSink
 
@@ -86,7 +86,7 @@ def _tables_know_all(client: RankClient) -> bool:
     )
 
 
-def rank(stack: Stack, user: str, items: list[str], **request: Any) -> Ranking:
+def rank(stack: ServingStack, user: str, items: list[str], **request: Any) -> Ranking:
     with RankClient(stack.address) as client:
         return client.rank(user, items, deadline_s=30.0, **request)
 
@@ -103,7 +103,7 @@ def rank(stack: Stack, user: str, items: list[str], **request: Any) -> Ranking:
     ],
 )
 def test_every_user_gets_a_probability_and_a_status(
-    stack: Stack, user: str, status: str
+    stack: ServingStack, user: str, status: str
 ) -> None:
     ranking = rank(stack, user, [ITEM, UNKNOWN])
     assert ranking.status == status
@@ -123,24 +123,26 @@ def test_every_user_gets_a_probability_and_a_status(
         ("", ItemStatus.PADDING),
     ],
 )
-def test_every_item_gets_a_probability_and_bits(stack: Stack, item: str, bits: int) -> None:
+def test_every_item_gets_a_probability_and_bits(
+    stack: ServingStack, item: str, bits: int
+) -> None:
     ranking = rank(stack, USER, [ITEM, item])
     assert ranking.item_statuses[1] == bits
     assert math.isfinite(ranking.scores[1]) == (item != "")
 
 
-def test_an_item_that_is_requested_twice_gets_one_score(stack: Stack) -> None:
+def test_an_item_that_is_requested_twice_gets_one_score(stack: ServingStack) -> None:
     first, other, again = rank(stack, USER, [ITEM, OTHER, ITEM]).scores
     assert first == again != other
 
 
 @pytest.mark.parametrize("context", [None, "", "{}", '{"page": "home"}'])
-def test_a_context_may_be_missing(stack: Stack, context: str | None) -> None:
+def test_a_context_may_be_missing(stack: ServingStack, context: str | None) -> None:
     (score,) = rank(stack, USER, [ITEM], context=context).scores
     assert 0.0 < score < 1.0
 
 
-def test_a_score_depends_on_no_other_item_or_request(stack: Stack) -> None:
+def test_a_score_depends_on_no_other_item_or_request(stack: ServingStack) -> None:
     now_ms = time.time_ns() // 1_000_000
     items = item_ids()[:60]
     requests = [
@@ -156,7 +158,9 @@ def test_a_score_depends_on_no_other_item_or_request(stack: Stack) -> None:
                 assert ranking.scores[place] == pytest.approx(apart.scores[0], abs=1e-6)
 
 
-def test_the_top_is_explored_and_impressions_have_its_propensity(stack: Stack) -> None:
+def test_the_top_is_explored_and_impressions_have_its_propensity(
+    stack: ServingStack,
+) -> None:
     items = [ITEM, OTHER, UNKNOWN, ""]
     rankings = [rank(stack, USER, items) for _ in range(40)]
     assert len({ranking.to_show() for ranking in rankings}) > 1
@@ -169,11 +173,11 @@ def test_the_top_is_explored_and_impressions_have_its_propensity(stack: Stack) -
         assert last.propensity == 1.0
 
 
-def test_the_history_changes_scores(stack: Stack) -> None:
+def test_the_history_changes_scores(stack: ServingStack) -> None:
     assert rank(stack, USER, [ITEM]).scores != rank(stack, "nobody", [ITEM]).scores
 
 
-def _outputs(stack: Stack, model: str, inputs: list[InferInput]) -> Any:
+def _outputs(stack: ServingStack, model: str, inputs: list[InferInput]) -> Any:
     with InferenceServerClient(stack.address) as client:
         return client.infer(model, inputs).as_numpy
 
@@ -182,7 +186,7 @@ def _outputs(stack: Stack, model: str, inputs: list[InferInput]) -> Any:
     ("user", "status"), [(USER, "ok"), ("nobody", "cold_user"), ("long-gone", "stale_seq")]
 )
 def test_other_models_can_read_a_users_embeddings(
-    stack: Stack, user: str, status: str
+    stack: ServingStack, user: str, status: str
 ) -> None:
     at = np.array([[time.time_ns() // 1_000_000]])
     sent = [_texts("user_id", [[user]]), _input("request_time_ms", [1, 1], "INT64", at)]
@@ -246,7 +250,7 @@ SECONDS, MICROSECONDS = (
     ],
 )
 def test_an_invalid_request_is_refused_with_an_error_message(
-    stack: Stack, inputs: list[InferInput], sentence: str
+    stack: ServingStack, inputs: list[InferInput], sentence: str
 ) -> None:
     with (
         InferenceServerClient(stack.address) as client,
@@ -262,7 +266,7 @@ SENT = st.binary(max_size=40) | st.sampled_from([b"x" * 9_000, b"\xff" * 9, b"\0
 @settings(deadline=None, max_examples=examples(25))
 @given(st.lists(st.lists(SENT, min_size=1, max_size=3), min_size=1, max_size=3), SENT, SENT)
 def test_no_request_keeps_the_next_from_being_answered(
-    stack: Stack, items: list[list[bytes]], user: bytes, context: bytes
+    stack: ServingStack, items: list[list[bytes]], user: bytes, context: bytes
 ) -> None:
     inputs = [
         _texts("user_id", [[user]] * len(items)),
@@ -281,7 +285,7 @@ def test_no_request_keeps_the_next_from_being_answered(
     assert 0.0 < rank(stack, USER, [ITEM]).scores[0] < 1.0
 
 
-def test_without_a_store_items_still_rank_until_it_returns(stack: Stack) -> None:
+def test_without_a_store_items_still_rank_until_it_returns(stack: ServingStack) -> None:
     folder = Path(stack.features.registry).parent
     processes.stop(stack.store, folder)
     ranking = rank(stack, USER, [ITEM, OTHER, UNKNOWN])
