@@ -68,8 +68,12 @@ def list_models(as_json: AsJson = False) -> None:
     from srp4ctr.cli.tables.models import bundles_table
     from srp4ctr.ops.promotion_service import describe_bundles
 
-    found = describe_bundles(load())
-    _show(found, as_json, bundles_table(found))
+    settings = load()
+    found = describe_bundles(settings)
+    if found or as_json:
+        _show(found, as_json, bundles_table(found))
+    else:
+        out.print(f"no bundles in {settings.training.bundles_dir}: srp4ctr model refresh")
 
 
 @app.command("show")
