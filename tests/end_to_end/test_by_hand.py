@@ -276,7 +276,7 @@ def test_the_producers_commands_run_as_the_page_has_them(shell: Shell) -> None:
     viewed = a_behavior("item-1", user_id="42", at_ms=time.time_ns() // 1_000_000)
     (shell.folder / "mine.jsonl").write_bytes(encode(viewed) + b"\n")
     for line in lines:
-        if line == "srp4ctr stream run":
+        if line.strip() == "srp4ctr stream run":
             continue  # it runs already, in its second terminal
         if "features show" in line:  # the worker needs a moment
             wait_for_a_row(shell, b"42")

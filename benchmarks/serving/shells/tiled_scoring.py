@@ -14,7 +14,7 @@ import served_scoring
 from srp4ctr.features.tensors.schema import SCORE_TENSORS
 from srp4ctr.triton_repo.model_names import CLICK_HEAD
 
-Tensors = served_scoring.Tensors
+Tensors, CountPart = served_scoring.Tensors, served_scoring.CountPart
 CANDIDATE = "candidate_"  # how the names of what is a candidate's begin
 
 

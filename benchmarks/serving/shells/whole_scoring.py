@@ -14,7 +14,7 @@ import served_scoring
 from srp4ctr.features.bundles import bundle
 from srp4ctr.triton_repo.model_names import CLICK_HEAD, MODEL_INPUTS
 
-Tensors = served_scoring.Tensors
+Tensors, CountPart = served_scoring.Tensors, served_scoring.CountPart
 
 
 class Scorer:
