@@ -75,16 +75,16 @@ def check(
     Example:  srp4ctr features check --sample 1000
     """
     from srp4ctr.cli.tables.results import check_table
-    from srp4ctr.cli.tables.served import served_tables
     from srp4ctr.ops import feature_store
 
     settings = load()
     if served:
+        from srp4ctr.cli.tables.served import served_tables  # torch: not in each image
+
         compared = feature_store.check_served(
             settings, sample, lambda found: out.print(*served_tables(found)), out.status
         )
-        folder = settings.triton.served_log.folder
-        nothing = NO_SERVED_REQUESTS.format(folder=folder)
+        nothing = NO_SERVED_REQUESTS.format(folder=settings.triton.served_log.folder)
     else:
         compared = feature_store.check(
             settings, sample, lambda found: out.print(check_table(found))
