@@ -10,7 +10,7 @@ from tests.structure.source_tree import ROOT
 
 README = pages()["README.md"]
 MAX_BYTES = 14 * 1024
-MAX_WORDS = 1_100
+MAX_WORDS = 1_000
 
 
 def words_of_prose(text: str) -> list[str]:
