@@ -1,40 +1,33 @@
-"""The error of a server that does not answer yet, and the retry that waits for it."""
+"""What can go wrong, in four kinds: a mistake, an outage, a damaged artefact, or a bug.
 
-import time
-from collections.abc import Callable
-from typing import Any, TypeVar
-
-_T = TypeVar("_T")
-_FIRST_S, _LONGEST_S = 1.0, 15.0
-_REPORT_AGAIN_S = 60.0
+The command line prints the first three as a sentence and exits with ``exit_status``; any
+other exception is a bug and leaves a trace.
+"""
 
 
-class OutageError(ValueError):
-    """A server does not answer, or there are no labels yet; says which, and what to do.
+class Srp4ctrError(Exception):
+    """An error that the project foresees; its text says what to do about it."""
 
+    exit_status = 1
+
+
+class MistakeError(Srp4ctrError, ValueError):
+    """A person's mistake: a wrong option, setting, file or value, or a refused password."""
+
+    exit_status = 2
+
+
+class OutageError(Srp4ctrError, ConnectionError):
+    """Something that may come back does not answer, or is not there yet.
+
+    A broker, the store, the registry, Triton, a file system; labels that have yet to come.
     A command that a person typed ends with it; a long-running process retries.
     """
 
+    exit_status = 3
 
-def retry_during_outage(
-    call: Callable[[], _T],
-    report: Callable[[str], None],
-    sleep: Callable[[float], Any] = time.sleep,
-) -> _T:
-    """Return what ``call`` returns, repeated for as long as it raises ``OutageError``.
 
-    For processes that start together with the servers that they need, as containers do.
-    ``report`` gets the reason when it changes, and once a minute. Any other error, as a
-    refused password, is raised at once.
-    """
-    wait_s, reported, silent_s = _FIRST_S, "", 0.0
-    while True:
-        try:
-            return call()
-        except OutageError as outage:
-            if str(outage) != reported or silent_s >= _REPORT_AGAIN_S:
-                reported, silent_s = str(outage), 0.0
-                report(f"waiting: {outage}")
-        sleep(wait_s)
-        silent_s += wait_s
-        wait_s = min(2 * wait_s, _LONGEST_S)
+class ArtifactError(Srp4ctrError, ValueError):
+    """A bundle, log file, row or result is damaged, or of an incompatible release."""
+
+    exit_status = 4

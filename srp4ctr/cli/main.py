@@ -6,15 +6,12 @@ seconds. prometheus_client comes first, always: Feast would switch it to files.
 
 import importlib.metadata
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
+import prometheus_client  # noqa: F401  # before Feast: see above
 import typer
 from rich.console import Console
-
-with suppress(ImportError):  # a publisher has none; before Feast: see above
-    import prometheus_client  # noqa: F401
 
 from srp4ctr.cli import audit as audit_commands
 from srp4ctr.cli import capacity as capacity_commands
@@ -26,6 +23,7 @@ from srp4ctr.cli import settings as settings_commands
 from srp4ctr.cli import stack as stack_commands
 from srp4ctr.cli import stream as stream_commands
 from srp4ctr.cli.tables.results import finding_line
+from srp4ctr.errors import Srp4ctrError
 from srp4ctr.ops.doctor import run as doctor
 from srp4ctr.ops.doctor.check_result import Finding
 from srp4ctr.settings import load, use_data_dir
@@ -156,6 +154,9 @@ def main() -> None:
             raise
         show_failure(err, ValueError(missing))
         sys.exit(1)
+    except Srp4ctrError as error:
+        show_failure(err, error)
+        sys.exit(error.exit_status)
     except (ValueError, RuntimeError, OSError) as error:
         show_failure(err, error)
         sys.exit(1)

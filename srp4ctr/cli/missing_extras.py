@@ -16,7 +16,6 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "onnxruntime": ("training",),
     "onnxscript": ("training",),
     "plotly": ("page",),
-    "prometheus_client": (*("streams", "client", "serving", "monitoring", "page"),),
     "psycopg": ("postgres",),
     "pyarrow": ("streams", "features", "training"),
     "pyspark": ("spark",),

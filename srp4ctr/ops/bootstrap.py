@@ -6,8 +6,8 @@ Runs at each start (``srp4ctr stack init``) and leaves unchanged what exists.
 from collections.abc import Callable
 from pathlib import Path
 
-from srp4ctr.errors import retry_during_outage
 from srp4ctr.processes import ended_by_sigterm
+from srp4ctr.retries import retry_during_outage
 from srp4ctr.settings import Settings
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from srp4ctr.errors import retry_during_outage
 from srp4ctr.features.consistency.report import REPORT_FILE
 from srp4ctr.monitoring.collector.exporter import MonitorSources
 from srp4ctr.monitoring.collector.probe import Probe, RankedScores
@@ -23,6 +22,7 @@ from srp4ctr.monitoring.report.headline import Headline, headline
 from srp4ctr.monitoring.report.period import parse_period
 from srp4ctr.monitoring.report.prometheus.prometheus_http import Prometheus
 from srp4ctr.processes import ended_by_sigterm
+from srp4ctr.retries import retry_during_outage
 from srp4ctr.settings import Settings
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.events.schema import Behavior

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from srp4ctr.errors import retry_during_outage
 from srp4ctr.ops.audit import audit_log
 from srp4ctr.processes import ended_by_sigterm
+from srp4ctr.retries import retry_during_outage
 from srp4ctr.settings import Settings
 
 Progress = Callable[[int, int], None]

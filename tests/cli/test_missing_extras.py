@@ -61,7 +61,7 @@ def test_every_command_and_every_extra_that_it_names_exists() -> None:
 @pytest.mark.parametrize(
     ("package", "typed", "extras"),
     [
-        ("prometheus_client", "stream run", "streams,features"),
+        ("aiokafka", "stream run", "streams,features"),
         ("redis.asyncio", "stack init", "streams,features"),
         ("tritonclient", "--data-dir x model list", "features,training,serving"),
         ("torch", "features check --served", "features,training"),
