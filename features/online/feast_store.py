@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from srp4ctr.errors import OutageError
+from srp4ctr.errors import MistakeError, OutageError, Srp4ctrError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.connection import (
     connection_string,
@@ -102,8 +102,8 @@ def retry_on_conflict(call: Callable[[], T], address: str) -> T:
         raise
 
 
-def registry_error(error: Exception, address: str) -> ValueError | None:
-    """Return the ``OutageError`` or ``ValueError`` to raise for the database's ``error``.
+def registry_error(error: Exception, address: str) -> Srp4ctrError | None:
+    """Return the ``OutageError`` or ``MistakeError`` to raise for the database's ``error``.
 
     None if ``error`` is not about the connection to the database at ``address``.
     """
@@ -113,7 +113,7 @@ def registry_error(error: Exception, address: str) -> ValueError | None:
         return None
     reason = str(error.orig).partition("\n")[0]
     if "authentication failed" in reason:
-        return ValueError(
+        return MistakeError(
             f"the registry {redacted(address)} refuses us: {reason}; check "
             "features.registry and features.registry_password_file"
         )

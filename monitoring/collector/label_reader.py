@@ -40,14 +40,11 @@ class LabelBatch:
 def consumer_arguments(kafka: KafkaConfig) -> dict[str, Any]:
     """Return the arguments of a consumer that reads a whole topic without a group.
 
-    Raises ``ConnectionError`` if no broker is reachable.
+    Raises ``OutageError`` if no broker is reachable.
     """
-    try:  # kafka-python would wait its whole timeout, and leak a socket
-        where = reachable(kafka, CONNECT_TIMEOUT_S)
-    except ValueError as error:
-        raise ConnectionError(str(error)) from error
     return {
-        **where,
+        # kafka-python would wait its whole timeout, and leak a socket
+        **reachable(kafka, CONNECT_TIMEOUT_S),
         "bootstrap_timeout_ms": int(CONNECT_TIMEOUT_S * 1000),
         "group_id": None,
         "auto_offset_reset": "earliest",

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from kafka.errors import KafkaError
 
-from srp4ctr.errors import OutageError
+from srp4ctr.errors import MistakeError, OutageError, Srp4ctrError
 from srp4ctr.streams.config import KafkaConfig, password_in
 
 _CONNECT_S = 5.0
@@ -57,12 +57,12 @@ def sasl_password(kafka: KafkaConfig) -> str:
 def reachable(kafka: KafkaConfig, timeout_s: float = _CONNECT_S) -> dict[str, Any]:
     """Return ``client_arguments``; raises ``OutageError`` where no broker can be reached.
 
-    Raises ``ValueError`` where the broker's certificate is not trusted.
+    Raises ``MistakeError`` where the broker's certificate is not trusted.
 
     kafka-python itself retries for half a minute, then raises "NoBrokersAvailable".
     """
     arguments, errors = client_arguments(kafka), []
-    failure: type[ValueError] = OutageError
+    failure: type[Srp4ctrError] = OutageError
     for address in kafka.addresses:
         host, _, port = address.rpartition(":")
         try:
@@ -71,7 +71,7 @@ def reachable(kafka: KafkaConfig, timeout_s: float = _CONNECT_S) -> dict[str, An
         except (OSError, ValueError) as error:
             errors.append(str(error))
             if isinstance(error, ssl.SSLCertVerificationError):
-                failure = ValueError
+                failure = MistakeError
     reasons = "; ".join(errors)
     raise failure(f"no Kafka broker answers at {kafka.bootstrap}: {reasons}")
 
@@ -79,7 +79,7 @@ def reachable(kafka: KafkaConfig, timeout_s: float = _CONNECT_S) -> dict[str, An
 def connect(client: Callable[..., _Client], kafka: KafkaConfig, **more: Any) -> _Client:
     """Return kafka-python's ``client`` of ``kafka`` with ``more`` arguments.
 
-    Raises ``OutageError`` where no broker answers, ``ValueError`` where access is denied.
+    Raises ``OutageError`` where no broker answers, ``MistakeError`` where access is denied.
     """
     arguments = reachable(kafka) | more
     try:
@@ -88,7 +88,7 @@ def connect(client: Callable[..., _Client], kafka: KafkaConfig, **more: Any) -> 
         names = "kafka.security_protocol"
         if kafka.has_sasl:
             names += ", kafka.sasl_mechanism, kafka.sasl_username and its password"
-        raise ValueError(
+        raise MistakeError(
             f"the Kafka broker at {kafka.bootstrap} did not let us in: check {names} "
             f"({error})"
         ) from error

@@ -7,6 +7,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from srp4ctr.errors import Srp4ctrError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.connection import redacted
 from srp4ctr.ops.doctor.check_result import (
@@ -74,7 +75,7 @@ def views(settings: Settings) -> Iterator[Finding]:
 
     try:
         found = OnlineViews(settings.features)
-    except ValueError as error:
+    except (Srp4ctrError, ValueError) as error:
         yield is_wrong("registry", str(error), "srp4ctr features apply")
         return
     yield ok("registry", f"{redacted(settings.features.registry)} holds our views")

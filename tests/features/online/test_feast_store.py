@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from srp4ctr.errors import OutageError
+from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.state.counters import Activity, count
 from srp4ctr.streams.state.reducers import Rows
@@ -92,6 +92,6 @@ def test_a_registry_that_refuses_the_password_is_no_outage() -> None:
 
     refused = Exception('password authentication failed for user "srp4ctr"\nmore')
     found = registry_error(OperationalError("", {}, refused), "postgresql+psycopg://u@db/r")
-    assert type(found) is ValueError
+    assert type(found) is MistakeError
     assert "registry_password_file" in str(found)
     assert registry_error(KeyError("x"), "a") is None

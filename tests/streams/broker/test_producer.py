@@ -2,6 +2,7 @@ import pytest
 
 from benchmarks.fault_injection.topic_reading import read_topic
 from srp4ctr.embedded.ports import HOST, reserved_ports
+from srp4ctr.errors import OutageError
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.config import KafkaConfig
@@ -49,5 +50,5 @@ def test_a_missing_broker_is_an_error_that_names_its_address(connect: type) -> N
     with reserved_ports(1) as (port,):
         pass
     address = f"{HOST}:{port}"
-    with pytest.raises(ValueError, match=f"no Kafka broker answers at {address}"):
+    with pytest.raises(OutageError, match=f"no Kafka broker answers at {address}"):
         connect(KafkaConfig(bootstrap=address))
