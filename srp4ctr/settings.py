@@ -24,6 +24,7 @@ from pydantic_settings import (
 
 from srp4ctr.embedded.config import STACK_FILE, EmbeddedConfig
 from srp4ctr.features.config import FeatureConfig
+from srp4ctr.logs import LogConfig
 from srp4ctr.monitoring.config import MonitorConfig
 from srp4ctr.ops.config import AuditConfig
 from srp4ctr.setting_names import (
@@ -38,6 +39,7 @@ from srp4ctr.setting_names import (
     with_current_names,
 )
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.tracing import TracingConfig
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.triton_repo.config import TritonConfig
 
@@ -78,6 +80,8 @@ class Settings(BaseSettings):
     triton: TritonConfig = Field(default_factory=TritonConfig)
     monitoring: MonitorConfig = Field(default_factory=MonitorConfig)
     audit: AuditConfig = Field(default_factory=AuditConfig)
+    logging: LogConfig = Field(default_factory=LogConfig)
+    tracing: TracingConfig = Field(default_factory=TracingConfig)
     embedded: EmbeddedConfig = Field(default_factory=EmbeddedConfig)
 
     @classmethod

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from srp4ctr import tracing
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.item_cache import ItemRows, ItemTable
@@ -128,7 +129,8 @@ class RequestFeatures:
         self._items.stop()
 
     def _read(self, user_ids: Sequence[str], times: Int64s) -> UserArrays:
-        rows = self._store.read_users(user_ids)
+        with tracing.part("read"):
+            rows = self._store.read_users(user_ids)
         after_ms = times - self._ttl_ms
         found = user_arrays(user_ids, rows or Rows(), after_ms, *self._lengths)
         if rows is None:

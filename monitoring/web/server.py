@@ -44,6 +44,7 @@ def bind_page(sources: PageSources, port: int) -> PageServer:
     guard = Guard(port=port, token=secrets.token_urlsafe(24))
     config = uvicorn.Config(
         application(sources, guard),
+        log_config=None,  # as every process logs: srp4ctr/logs.py
         log_level="warning",
         access_log=False,
         server_header=False,

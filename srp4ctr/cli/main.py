@@ -5,7 +5,9 @@ seconds. prometheus_client comes first, always: Feast would switch it to files.
 """
 
 import importlib.metadata
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +15,7 @@ import prometheus_client  # noqa: F401  # before Feast: see above
 import typer
 from rich.console import Console
 
+from srp4ctr import logs, tracing
 from srp4ctr.cli import audit as audit_commands
 from srp4ctr.cli import capacity as capacity_commands
 from srp4ctr.cli import events as event_commands
@@ -26,7 +29,7 @@ from srp4ctr.cli.tables.results import finding_line
 from srp4ctr.errors import Srp4ctrError
 from srp4ctr.ops.doctor import run as doctor
 from srp4ctr.ops.doctor.check_result import Finding
-from srp4ctr.settings import load, use_data_dir
+from srp4ctr.settings import SettingsError, load, use_data_dir
 
 app = typer.Typer(
     name="srp4ctr",
@@ -68,6 +71,10 @@ def everything(
         str | None,
         typer.Option(help="Folder of the embedded stack. Default: embedded.data_dir."),
     ] = None,
+    log_format: Annotated[
+        str | None,
+        typer.Option(help="Log lines as text or json. Default: logging.format."),
+    ] = None,
     version: Annotated[
         bool,
         typer.Option(
@@ -85,6 +92,13 @@ def everything(
     if data_dir:
         needs_stack = context.invoked_subcommand not in NEED_NO_STACK
         use_data_dir(data_dir, needs_stack=needs_stack)
+    if log_format:  # above any file, and for the processes that this one starts, too
+        os.environ[logs.FORMAT_VARIABLE] = log_format
+    process = context.invoked_subcommand or "srp4ctr"
+    with suppress(SettingsError):  # the command itself reports it, where it reads settings
+        settings = load()
+        logs.configure(process, settings.logging)
+        tracing.start(process, settings.tracing)
 
 
 capacity = app.command("capacity")(capacity_commands.capacity)

@@ -14,6 +14,7 @@ from typing import Any, Self
 from prometheus_client import Counter, Histogram
 from tritonclient.utils import InferenceServerException
 
+from srp4ctr import tracing
 from srp4ctr.client import codec
 from srp4ctr.client.canary import Canary
 from srp4ctr.client.channel import connect
@@ -146,9 +147,10 @@ class RankClient:
         inputs = codec.infer_inputs(specs, tensors)
         started = time.perf_counter()
         try:
-            answer = self._from_canary(inputs, ends) if to_canary else None
-            if answer is None:
-                answer = self._infer(inputs, ends)
+            with tracing.span("RankClient.rank", requests=len(requests)):
+                answer = self._from_canary(inputs, ends) if to_canary else None
+                if answer is None:
+                    answer = self._infer(inputs, ends)
         except InferenceServerException as error:
             invalid = error.status() == "StatusCode.INVALID_ARGUMENT"
             outcome = "refused" if invalid else "failed"
@@ -204,7 +206,14 @@ class RankClient:
     def _call(self, model: str, inputs: Sequence[Any], timeout_s: float) -> Any:
         # A call that was queued for half of its time would be late.
         wait_us = round(timeout_s * 1e6 / 2)
-        return self._client.infer(model, inputs, client_timeout=timeout_s, timeout=wait_us)
+        traceparent = tracing.traceparent()
+        return self._client.infer(
+            model,
+            inputs,
+            client_timeout=timeout_s,
+            timeout=wait_us,
+            parameters={tracing.HEADER: traceparent} if traceparent else None,
+        )
 
 
 class _RetryBudget:

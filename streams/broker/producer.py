@@ -18,6 +18,7 @@ from kafka.errors import (
     TopicAuthorizationFailedError,
 )
 
+from srp4ctr import tracing
 from srp4ctr.streams.broker.clients import connect
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import (
@@ -152,7 +153,11 @@ class EventPublisher:
     def _send_event(self, event: Event, payload: bytes, backfill: bool) -> None:
         at_ms = event.occurred_at if backfill else None
         headers = BACKFILL_HEADERS if backfill else ()
-        self.send(event_topic(event), payload, event_key(event), at_ms, headers)
+        topic = event_topic(event)
+        with tracing.span("EventPublisher.publish", topic=topic):
+            if traceparent := tracing.traceparent():
+                headers = (*headers, (tracing.HEADER, traceparent.encode()))
+            self.send(topic, payload, event_key(event), at_ms, headers)
 
     def _keep_failure(self, error: BaseException) -> None:
         self._failure = self._failure or error

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import msgspec
 
+from srp4ctr import tracing
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
@@ -94,6 +95,8 @@ class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The record's timestamp: when the event became known."""
     is_backfilled: bool = False
     """Its record has ``BACKFILL_HEADER``: it was published long after it happened."""
+    traceparent: str = ""
+    """Of its publisher's trace: see ``srp4ctr/tracing.py``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,11 +191,13 @@ def decode_record(record: Record) -> LoggedEvent | Rebuild | RejectedRecord:
     event = decode_user_event(record.value, record.key, record.timestamp)
     if isinstance(event, RejectedEvent):
         return RejectedRecord(record=record, rejected=event)
+    headers = dict(record.headers)
     return LoggedEvent(
         event=event,
         offset=record.offset,
         known_at_ms=record.timestamp,
-        is_backfilled=any(name == BACKFILL_HEADER for name, _ in record.headers),
+        is_backfilled=BACKFILL_HEADER in headers,
+        traceparent=headers.get(tracing.HEADER, b"").decode("ascii", "replace"),
     )
 
 

@@ -76,7 +76,8 @@ def run_worker(
     # What is imported stays: a full collection need not walk over all of Feast.
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
-    faust.Worker(app, loglevel="INFO", redirect_stdouts=False).execute_from_commandline()
+    worker = faust.Worker(app, override_logging=False, redirect_stdouts=False)
+    worker.execute_from_commandline()
 
 
 def _credentials(kafka: KafkaConfig) -> Any:

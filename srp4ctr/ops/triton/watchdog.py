@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from srp4ctr import processes
+from srp4ctr import logs, processes
 from srp4ctr.embedded import ports
 from srp4ctr.embedded.triton_server import ServerPlan
 from srp4ctr.triton_repo.config import TlsConfig, TritonConfig
@@ -73,7 +73,7 @@ def main() -> None:
     from srp4ctr.ops.triton.crash_recovery import Watch
 
     arguments = parser().parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logs.configure("triton-watch")
     watch = Watch(
         arguments.server_pid, config_in(os.environ, arguments.grpc, arguments.repository)
     )

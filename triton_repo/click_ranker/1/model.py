@@ -59,8 +59,12 @@ def _family(name: str) -> Any:
 
 
 def _call(request: Any) -> ranker.Call:
-    given = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
-    return ranker.Call(given=given, wanted=frozenset(request.requested_output_names()))
+    given = {each.name(): each.as_numpy() for each in request.inputs()}
+    return ranker.Call(
+        given=given,
+        wanted=frozenset(request.requested_output_names()),
+        parameters=request.parameters(),
+    )
 
 
 def _response(answer: Any) -> Any:

@@ -1,0 +1,114 @@
+"""One form of log lines for every process: time, level, process, message, and ids.
+
+A line names what it is about by ``extra={"request_id": …}``: any of ``IDS``, and the trace
+that it belongs to. As text they follow the message, as JSON they are fields.
+"""
+
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from srp4ctr.errors import MistakeError
+
+FORMATS = ("text", "json")
+LEVELS = ("debug", "info", "warning", "error")
+FORMAT_VARIABLE, LEVEL_VARIABLE = "SRP4CTR_LOGGING__FORMAT", "SRP4CTR_LOGGING__LEVEL"
+IDS = ("request_id", "event_id", "topic", "partition", "offset", "version", "trace_id")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogConfig:
+    """How processes log to standard error."""
+
+    format: str = "text"
+    """``text``, or ``json``: one object a line."""
+    level: str = "info"
+    """The least that is logged: ``debug``, ``info``, ``warning`` or ``error``."""
+
+    def __post_init__(self) -> None:
+        for name, known in (("format", FORMATS), ("level", LEVELS)):
+            if (value := getattr(self, name)) not in known:
+                message = f"logging.{name} is {value!r}; one of {', '.join(known)}"
+                raise MistakeError(message)
+
+
+def configure(process: str, config: LogConfig | None = None) -> None:
+    """Log to standard error from now on, as ``process``; replaces what was configured.
+
+    Without ``config`` the variables ``SRP4CTR_LOGGING__FORMAT`` and ``…__LEVEL`` decide:
+    for processes that read no settings.
+    """
+    if config is None:
+        default = LogConfig()
+        config = LogConfig(
+            format=os.environ.get(FORMAT_VARIABLE, default.format),
+            level=os.environ.get(LEVEL_VARIABLE, default.level),
+        )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter((_Json if config.format == "json" else _Text)(process))
+    logging.basicConfig(level=config.level.upper(), handlers=[handler], force=True)
+    # Each connection of theirs is a line; what goes wrong is a warning.
+    for chatty in ("kafka", "aiokafka", "httpx", "httpcore", "urllib3"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.root.level))
+
+
+class _Text(logging.Formatter):
+    """``2026-11-27T18:00:00.123Z INFO worker srp4ctr.streams…: message offset=12``."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__(f"%(asctime)s %(levelname)s {process} %(name)s: %(message)s")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        return _utc(record)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        ids = "".join(f" {name}={value}" for name, value in _ids(record).items())
+        return super().formatMessage(record) + ids
+
+
+class _Json(logging.Formatter):
+    """``{"time": …, "level": …, "process": …, "logger": …, "message": …, "offset": 1}``."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": _utc(record),
+            "level": record.levelname,
+            "process": self._process,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_ids(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line, enc_hook=repr).decode()
+
+
+def _utc(record: logging.LogRecord) -> str:
+    at = datetime.fromtimestamp(record.created, tz=UTC)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"
+
+
+def _ids(record: logging.LogRecord) -> dict[str, Any]:
+    found = {name: record.__dict__[name] for name in IDS if name in record.__dict__}
+    if "trace_id" not in found and (trace_id := _current_trace()):
+        found["trace_id"] = trace_id
+    return found
+
+
+def _current_trace() -> str:
+    """Return the current span's trace in hexadecimal; "" without one."""
+    if "opentelemetry.trace" not in sys.modules:
+        return ""
+    from opentelemetry import trace
+
+    context = trace.get_current_span().get_span_context()
+    return trace.format_trace_id(context.trace_id) if context.is_valid else ""
