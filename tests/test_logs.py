@@ -1,0 +1,68 @@
+"""Every process writes the same lines: time, level, process, message and ids."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from srp4ctr.errors import MistakeError
+from srp4ctr.logs import FORMAT_VARIABLE, LEVEL_VARIABLE, LogConfig
+
+PROGRAM = """
+import logging
+from srp4ctr import logs
+logs.configure("worker")
+log = logging.getLogger("srp4ctr.streams.worker")
+log.debug("too much")
+log.warning("rejected a record", extra={"partition": 3, "offset": 17})
+try:
+    1 / 0
+except ZeroDivisionError:
+    log.exception("a bug")
+"""
+
+
+def lines(**variables: str) -> list[str]:
+    """Return what a process of its own logs under ``variables``."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == ""
+    return done.stderr.splitlines()
+
+
+def test_a_line_of_text_has_time_level_process_message_and_ids() -> None:
+    first, second, *trace = lines()
+    time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+    where = "worker srp4ctr.streams.worker"
+    message = "rejected a record partition=3 offset=17"
+    assert re.fullmatch(f"{time} WARNING {where}: {message}", first)
+    assert re.fullmatch(f"{time} ERROR {where}: a bug", second)
+    assert trace[-1] == "ZeroDivisionError: division by zero"
+
+
+def test_a_line_of_json_is_one_object_whatever_happened() -> None:
+    first, second = map(json.loads, lines(**{FORMAT_VARIABLE: "json"}))
+    assert (first["process"], first["level"]) == ("worker", "WARNING")
+    assert (first["partition"], first["offset"]) == (3, 17)
+    assert first["message"] == "rejected a record"
+    assert "ZeroDivisionError" in second["exception"]
+
+
+def test_the_level_decides_what_is_logged() -> None:
+    assert "too much" in lines(**{LEVEL_VARIABLE: "debug"})[0]
+    assert len(lines(**{LEVEL_VARIABLE: "error", FORMAT_VARIABLE: "json"})) == 1
+
+
+def test_an_unknown_format_or_level_names_the_known_ones() -> None:
+    with pytest.raises(MistakeError, match=r"logging.format is 'yaml'; one of text, json"):
+        LogConfig(format="yaml")
+    with pytest.raises(MistakeError, match=r"logging.level is 'loud'; one of debug"):
+        LogConfig(level="loud")
