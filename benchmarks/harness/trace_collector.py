@@ -66,7 +66,7 @@ class Collector:
 def collecting() -> Iterator[Collector]:
     """Yield a collector that listens on a free port of this machine."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class TraceIntake(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             is_packed = self.headers.get("content-encoding") == "gzip"
@@ -77,7 +77,7 @@ def collecting() -> Iterator[Collector]:
         def log_message(self, *_: object) -> None:
             """Log nothing: a test's output is its own."""
 
-    with ThreadingHTTPServer((HOST, 0), Handler) as server:
+    with ThreadingHTTPServer((HOST, 0), TraceIntake) as server:
         collector = Collector(f"http://{HOST}:{server.server_address[1]}")
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
