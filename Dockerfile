@@ -29,7 +29,7 @@ RUN uv build --wheel --out-dir /wheels
 # Only the real stack needs Postgres' driver: the embedded registry is a file.
 FROM build AS stream-packages
 RUN uv pip install --constraint requirements.lock --requirement pyproject.toml \
-      --extra streams --extra features --extra postgres --extra monitoring \
+      --extra streams --extra features --extra postgres --extra monitoring --extra tracing \
  && slim.sh && sbom.sh
 
 FROM python AS stream

@@ -69,6 +69,7 @@ IMAGES = {
 # Extra → its modules, with only that extra. With torch: as the trainer above.
 EXTRAS = {
     "client": "client.rank_client",
+    "tracing": "tracing, opentelemetry.sdk.trace",
     "streams": "streams.broker.producer, streams.worker.sequence_worker",
     "features": "features.online.store, features.offline.point_in_time",
     "serving": "triton_repo.deployment.promotion, features.bundles.bundle",
@@ -79,6 +80,7 @@ EXTRAS = {
 }
 WITH_TORCH = ("trainer", "extra training", "extra all")
 # What uv says where it reaches no index, or may not ask one.
+OTHERS = ("psycopg", "opentelemetry")
 NOT_THERE = re.compile("network was disabled|error sending request", re.I)
 NOUNS = [n for n, c in get_command(app).commands.items() if hasattr(c, "commands")]  # type: ignore[attr-defined]
 
@@ -105,7 +107,9 @@ class Installed:
 def ours(modules: str) -> str:
     """Return the names of our modules as they are imported; others stay as they are."""
     names = modules.split(", ") if modules else []
-    return ", ".join(name if name == "psycopg" else f"srp4ctr.{name}" for name in names)
+    return ", ".join(
+        name if name.startswith(OTHERS) else f"srp4ctr.{name}" for name in names
+    )
 
 
 def uv_or_skip(*words: str) -> None:
