@@ -1,8 +1,9 @@
-"""Small files that a reader sees whole or not at all, whenever the writer crashes."""
+"""Files that a reader sees whole or not at all, whenever the writer crashes."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 from uuid import uuid4
 
 import msgspec
@@ -11,25 +12,48 @@ _T = TypeVar("_T")
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Replace the content of ``path`` by ``text``; readers see the old content until then.
+    """Replace the content of ``path`` by ``text``, as ``replace_file`` does."""
+    replace_file(path, lambda file: file.write(text.encode()))
+
+
+def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Replace ``path`` by what ``write`` writes; readers see the old content until then.
 
     It survives a power cut once this returns. Several processes may write at once: each has
     a temporary file of its own.
     """
-    unfinished = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
+    unfinished = write_unfinished(path, write)
     try:
-        with unfinished.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def write_unfinished(path: Path, write: Callable[[BinaryIO], object]) -> Path:
+    """Let ``write`` fill a temporary file and return it, on disk, to be renamed ``path``.
+
+    Then the caller calls ``sync_folder``. After an error nothing is left.
+    """
+    unfinished = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
     try:
-        os.fsync(folder)  # the rename, too
+        with unfinished.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        unfinished.unlink(missing_ok=True)  # a full disk must not fill with attempts
+        raise
+    return unfinished
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the renames in ``folder`` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: Any) -> None:

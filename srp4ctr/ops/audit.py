@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
+from srp4ctr.atomic_files import sync_folder
 from srp4ctr.settings import Settings
 
 AUDIT_FILE = "audit.jsonl"
@@ -111,9 +112,7 @@ class AuditLog:
             file.write(line)
             os.fsync(file.fileno())
         if is_new:
-            from srp4ctr.streams.raw_log import log_files  # pyarrow: not in every image
-
-            log_files.sync_folder(self.path.parent)
+            sync_folder(self.path.parent)
 
 
 def audit_log(settings: Settings) -> AuditLog:
