@@ -24,7 +24,7 @@ from srp4ctr.streams.events.schema import (
     ItemUpdate,
     item_key,
 )
-from srp4ctr.streams.raw_log.log_lock import reading
+from srp4ctr.streams.raw_log.log_files import reading
 from srp4ctr.streams.state.counters import Activity, total
 from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.label_join import decode_label

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from srp4ctr.streams.events.codec import Record
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
@@ -14,20 +15,8 @@ from srp4ctr.streams.events.schema import (
     ItemUpdate,
     UserEvent,
 )
-from srp4ctr.streams.raw_log.log_files import OffsetRange, write_range
-from srp4ctr.streams.raw_log.row_schema import row_of
+from srp4ctr.streams.raw_log.log_tables import OffsetRange, row_of, write_range
 from srp4ctr.streams.state.label_join import UNCLICKED, ImpressionLabel, LabelJoin
-
-
-class _Record(msgspec.Struct, kw_only=True):
-    topic: str
-    value: bytes
-    key: bytes | None
-    timestamp: int
-    partition: int
-    offset: int
-    headers: tuple[tuple[str, bytes], ...] = ()
-
 
 END_MS = 4_000_000_000_000  # after everything
 _BATCH = 500  # events between two looks at the watermark
@@ -39,10 +28,10 @@ def write_log(
     folder: Path, published: Sequence[Published], partition: int = 0, start: int = 0
 ) -> Path:
     """Write ``published`` in this order as one file per topic; returns ``folder``."""
-    by_topic: dict[str, list[_Record]] = {}
+    by_topic: dict[str, list[Record]] = {}
     for offset, (event, known_at) in enumerate(published, start):
         by_topic.setdefault(_topic(event), []).append(
-            _Record(
+            Record(
                 topic=_topic(event),
                 value=msgspec.json.encode(event),
                 key=_key(event),

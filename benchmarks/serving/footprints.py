@@ -44,7 +44,7 @@ from srp4ctr.streams.events.schema import (
     LABELS_TOPIC,
     item_key,
 )
-from srp4ctr.streams.raw_log.log_lock import reading
+from srp4ctr.streams.raw_log.log_files import reading
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH
 from srp4ctr.streams.state.reducers import Rows

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from benchmarks import parser_of
 from srp4ctr.features.offline import event_tables, point_in_time
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
-from srp4ctr.streams.raw_log.log_files import schema_of
+from srp4ctr.streams.raw_log.log_tables import schema_of
 
 LENGTH, TTL_DAYS = 50, 90.0
 SLATE = 10

@@ -20,9 +20,8 @@ from srp4ctr.streams.events.schema import (
     Forget,
     Impression,
 )
-from srp4ctr.streams.raw_log.log_files import schema_of
-from srp4ctr.streams.raw_log.log_lock import reading
-from srp4ctr.streams.raw_log.row_schema import event_of
+from srp4ctr.streams.raw_log.log_files import reading
+from srp4ctr.streams.raw_log.log_tables import event_of, schema_of
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.reducers import (

@@ -22,8 +22,8 @@ from srp4ctr.streams.events.schema import (
     action_code,
     item_key,
 )
-from srp4ctr.streams.raw_log.log_files import schema_of
-from srp4ctr.streams.raw_log.log_lock import reading
+from srp4ctr.streams.raw_log.log_files import reading
+from srp4ctr.streams.raw_log.log_tables import schema_of
 
 Table = Any  # ibis.Table, which has no types
 Engine = Literal["duckdb", "spark"]

@@ -5,6 +5,7 @@ In: ``KafkaConfig``. Out: the keyword arguments that kafka-python and aiokafka s
 
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -92,6 +93,11 @@ def connect(client: Callable[..., _Client], kafka: KafkaConfig, **more: Any) -> 
             f"the Kafka broker at {kafka.bootstrap} did not let us in: check {names} "
             f"({error})"
         ) from error
+
+
+def now_ms() -> int:
+    """Return the wall clock, in UTC milliseconds, as records' timestamps are."""
+    return time.time_ns() // 1_000_000
 
 
 def _connect_once(

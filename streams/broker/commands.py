@@ -11,14 +11,13 @@ from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from srp4ctr.streams.broker.clients import connect
+from srp4ctr.streams.broker.clients import connect, now_ms
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import (
     COMMAND_KEY,
     RejectedEvent,
     decode,
     encode,
-    encode_command,
     event_key,
 )
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Forget, Rebuild
@@ -45,7 +44,7 @@ def request_rebuild(
             f"the broker has no topic {BEHAVIOR_EVENTS_TOPIC}: "
             "`srp4ctr stream run` makes it"
         )
-    payload = encode_command(command)
+    payload = encode(command)
     partitions = numbers if partitions is None else sorted(partitions)
     return _sent(
         kafka, [{"key": COMMAND_KEY, "value": payload, "partition": n} for n in partitions]
@@ -57,10 +56,10 @@ def request_erasure(kafka: KafkaConfig, user_id: str) -> Offsets:
 
     Raises ``ValueError`` for what cannot be a user's id.
     """
-    now_ms = _now_ms()
-    event = Forget(event_id=uuid.uuid4().hex, user_id=user_id, occurred_at=now_ms)
+    at_ms = now_ms()
+    event = Forget(event_id=uuid.uuid4().hex, user_id=user_id, occurred_at=at_ms)
     payload = encode(event)
-    if isinstance(refused := decode(payload, now_ms), RejectedEvent):
+    if isinstance(refused := decode(payload, at_ms), RejectedEvent):
         raise ValueError(f"{user_id!r:.80} is no user's id: {refused.detail}")
     return _sent(kafka, [{"key": event_key(event), "value": payload}])
 
@@ -99,7 +98,3 @@ def _sent(kafka: KafkaConfig, records: list[dict[str, Any]]) -> Offsets:
     finally:
         producer.close()
     return {TopicPartition(each.topic, each.partition): each.offset for each in found}
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

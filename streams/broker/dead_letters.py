@@ -5,7 +5,7 @@ rules accept, on its topic, under its key, with its own timestamp; the rest at t
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ _MAX_BATCH = 500
 _POLL_MS = 500
 _FETCH_BYTES = 4 * 1024 * 1024
 
+Offsets = Mapping[TopicPartition, int]
 Progress = Callable[[int, int], None]
 """Called with how many dead letters are done, and of how many."""
 
@@ -76,22 +77,28 @@ def replay_rejected(
     ``ValueError`` where no broker answers, ``RuntimeError`` for what it does not take.
     """
     report = ReplayReport()
-    queue = _Queue(kafka, group_id)
+    consumer = _consumer(kafka, group_id)
     try:
+        ends = consumer.end_offsets(consumer.assignment())
+        total = sum(_left(consumer, ends).values())
         with EventPublisher(kafka) as publisher:
-            for letters in queue.batches():
-                for letter in letters:
+            while any(_left(consumer, ends).values()):
+                for letter in _poll(consumer, ends):
                     counts = report.kept if letter.event is None else report.replayed
                     counts[letter.reason] += 1
                     if not dry_run:
                         _publish(letter, publisher)
                 if not dry_run:
                     publisher.flush()
-                    queue.commit()
+                    left = _left(consumer, ends)
+                    done_before = {each: ends[each] - left[each] for each in ends}
+                    consumer.commit(
+                        {s: OffsetAndMetadata(at, "", -1) for s, at in done_before.items()}
+                    )
                 done = report.replayed.total() + report.kept.total()
-                progress(done, max(done, queue.total))
+                progress(done, max(done, total))
     finally:
-        queue.close()
+        consumer.close()
     return report
 
 
@@ -110,58 +117,41 @@ def _publish(letter: DeadLetter, publisher: EventPublisher) -> None:
     publisher.send(REJECTED_TOPIC, record.value, record.key, None, [*headers.items()])
 
 
-class _Queue:
-    """The dead letters between what the group has committed and the current end."""
+def _consumer(kafka: KafkaConfig, group_id: str) -> Any:
+    """Return a consumer of all partitions, from where the group has committed.
 
-    def __init__(self, kafka: KafkaConfig, group_id: str) -> None:
-        # Partitions are taken, not assigned by the group: a killed replay leaves no
-        # member behind for whose time-out the next one would wait.
-        self._consumer = connect(
-            KafkaConsumer,
-            kafka,
-            group_id=group_id,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            max_poll_records=_MAX_BATCH,
-            max_partition_fetch_bytes=_FETCH_BYTES,
-            allow_auto_create_topics=False,
-        )
-        numbers = self._consumer.partitions_for_topic(REJECTED_TOPIC) or ()
-        sources = [TopicPartition(REJECTED_TOPIC, number) for number in numbers]
-        self._consumer.assign(sources)
-        self._ends: Mapping[TopicPartition, int] = self._consumer.end_offsets(sources)
-        self.total = sum(self._behind(source) for source in sources)
+    They are taken, not assigned by the group: a killed replay leaves no member behind for
+    whose time-out the next one would wait.
+    """
+    consumer = connect(
+        KafkaConsumer,
+        kafka,
+        group_id=group_id,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_poll_records=_MAX_BATCH,
+        max_partition_fetch_bytes=_FETCH_BYTES,
+        allow_auto_create_topics=False,
+    )
+    numbers = consumer.partitions_for_topic(REJECTED_TOPIC) or ()
+    consumer.assign([TopicPartition(REJECTED_TOPIC, number) for number in numbers])
+    return consumer
 
-    def batches(self) -> Iterator[list[DeadLetter]]:
-        """Yield what the queue held when it was opened, some at a time."""
-        while any(self._behind(source) > 0 for source in self._ends):
-            polled = self._consumer.poll(timeout_ms=_POLL_MS)
-            yield [
-                read_letter(record)
-                for source, records in polled.items()
-                for record in records
-                if record.offset < self._ends[source]
-            ]
 
-    def commit(self) -> None:
-        """Commit everything yielded so far."""
-        self._consumer.commit(
-            {
-                source: OffsetAndMetadata(min(self._position(source), end), "", -1)
-                for source, end in self._ends.items()
-            }
-        )
+def _poll(consumer: Any, ends: Offsets) -> list[DeadLetter]:
+    """Return some more letters; what has come behind ``ends`` stays for another replay."""
+    polled = consumer.poll(timeout_ms=_POLL_MS).items()
+    return [
+        read_letter(record)
+        for source, records in polled
+        for record in records
+        if record.offset < ends[source]
+    ]
 
-    def close(self) -> None:
-        """Disconnect."""
-        self._consumer.close()
 
-    def _position(self, source: TopicPartition) -> int:
-        position: int = self._consumer.position(source)
-        return position
-
-    def _behind(self, source: TopicPartition) -> int:
-        return max(0, self._ends[source] - self._position(source))
+def _left(consumer: Any, ends: Offsets) -> dict[TopicPartition, int]:
+    """Return how many offsets of each partition there are up to its end."""
+    return {each: max(0, end - consumer.position(each)) for each, end in ends.items()}
 
 
 def _number(text: bytes | None, default: int = -1) -> int:

@@ -4,9 +4,7 @@ In: events, or raw payloads that may not be events. Out: records on the right to
 under the right key, all acknowledged when ``flush`` returns.
 """
 
-import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Self
 
 from kafka import KafkaProducer
@@ -19,7 +17,7 @@ from kafka.errors import (
 )
 
 from srp4ctr import tracing
-from srp4ctr.streams.broker.clients import connect
+from srp4ctr.streams.broker.clients import connect, now_ms
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import (
     BACKFILL_HEADER,
@@ -95,7 +93,7 @@ class EventPublisher:
         as a dead letter. With pseudonyms it is withheld, and an event is sent with the
         declared fields only.
         """
-        event = decode(payload, _now_ms())
+        event = decode(payload, now_ms())
         if not isinstance(event, RejectedEvent):
             if self._pseudonyms:
                 self.publish(event, backfill=backfill)
@@ -121,12 +119,7 @@ class EventPublisher:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.close()
         else:  # the caller's error matters more than unsent events
@@ -143,7 +136,7 @@ class EventPublisher:
         """Send a record as it is, known since ``at_ms``, or now where that is None."""
         self._raise_failure()
         if at_ms is not None:  # brokers refuse a record from the future
-            at_ms = min(at_ms, _now_ms())
+            at_ms = min(at_ms, now_ms())
         sent = self._producer.send(
             topic, payload, key, headers=list(headers), timestamp_ms=at_ms
         )
@@ -168,7 +161,3 @@ class EventPublisher:
             hint = next((h for kind, h in _HINTS if isinstance(failure, kind)), "")
             message = f"the broker did not take an event: {failure!r}{hint}"
             raise RuntimeError(message) from failure
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

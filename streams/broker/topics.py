@@ -55,7 +55,19 @@ def ensure_topics(
         existing = set(admin.list_topics())
         missing = [name for name in names if name not in existing]
         for name in missing:
-            _create(admin, name, kafka)
+            settings = _TOPIC_SETTINGS[name]
+            topic = NewTopic(
+                name, kafka.partitions, kafka.replication, topic_configs=settings
+            )
+            try:
+                with suppress(TopicAlreadyExistsError):  # another process was faster
+                    admin.create_topics([topic])
+            except TopicAuthorizationFailedError:
+                raise ValueError(
+                    f"the topic {name} is missing, or not ours to see, and "
+                    f"{kafka.sasl_username or 'a client without a name'} may create none: "
+                    "`srp4ctr stack init` as Kafka's admin"
+                ) from None
         return missing
     finally:
         admin.close()
@@ -88,17 +100,3 @@ def end_offsets(kafka: KafkaConfig, topic: str) -> dict[int, int]:
     finally:
         consumer.close()
     return {source.partition: end for source, end in ends.items()}
-
-
-def _create(admin: KafkaAdminClient, name: str, kafka: KafkaConfig) -> None:
-    settings = _TOPIC_SETTINGS[name]
-    topic = NewTopic(name, kafka.partitions, kafka.replication, topic_configs=settings)
-    try:
-        with suppress(TopicAlreadyExistsError):  # another process was faster
-            admin.create_topics([topic])
-    except TopicAuthorizationFailedError:
-        raise ValueError(
-            f"the topic {name} is missing, or not ours to see, and "
-            f"{kafka.sasl_username or 'a client without a name'} may create none: "
-            "`srp4ctr stack init` as Kafka's admin"
-        ) from None

@@ -1,91 +1,102 @@
-"""A consumer group member that takes batches, stores them, and only then commits.
+"""A worker's Kafka: batches of records in, labels and dead letters out, and the commit.
 
-In: topics. Out: calls of the subclass's ``prepare``, ``process_batch``, ``after_poll`` and
-``store``, one at a time; everything is stored before partitions go to another member.
+A worker polls in one loop. What it holds of each partition is kept by its group's member,
+because it ends when the partition may go to another one: everything is stored before that.
+What is published is awaited before a commit.
 """
 
 import asyncio
 import logging
-import time
-from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar
+from collections import Counter
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager, suppress
+from itertools import islice
+from typing import Any, Generic, TypeVar
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import CommitFailedError, ConsumerStoppedError
+import prometheus_client as metrics
+from aiokafka import (
+    AIOKafkaConsumer,
+    AIOKafkaProducer,
+    ConsumerRebalanceListener,
+    TopicPartition,
+)
+from aiokafka.errors import (
+    CommitFailedError,
+    ConsumerStoppedError,
+    MessageSizeTooLargeError,
+)
 from mode import Service
 
 from srp4ctr.streams.broker.clients import client_arguments
 from srp4ctr.streams.broker.topics import committed_offsets
 from srp4ctr.streams.config import KafkaConfig
-from srp4ctr.streams.events.codec import Record
+from srp4ctr.streams.events.codec import Record, RejectedRecord
+from srp4ctr.streams.events.schema import LABELS_TOPIC, REJECTED_TOPIC
+from srp4ctr.streams.state.label_join import ImpressionLabel, encode_label
 from srp4ctr.streams.state.state_store import FatalStoreError
 
 FETCH_BYTES = 4 * 1024 * 1024
+MAX_REQUEST_BYTES = 4 * 1024 * 1024
+REJECTED = metrics.Counter("srp4ctr_events_rejected_total", "Rejected messages", ["reason"])
+LABELS = metrics.Counter("srp4ctr_labels_total", "Labels published", ["clicked"])
 _POLL_MS = 100  # a rebalance or a stop waits for a poll
 _RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_AT_ONCE = 100  # dead letters that are sent together
+_KEPT_BYTES = 64 * 1024  # of a message that even its dead-letter topic refuses
 
-_Batches = Mapping[TopicPartition, Sequence[Record]]
-_Arguments = ParamSpec("_Arguments")
+Batches = Mapping[TopicPartition, Sequence[Record]]
+_State = TypeVar("_State")
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
 
 
-class BatchConsumer(Service):  # type: ignore[misc]  # mode has no types
-    """Consumes ``topics`` in a group; an error that escapes ends the process."""
+class BatchConsumer(ConsumerRebalanceListener, Generic[_State]):  # type: ignore[misc]
+    """Consumes ``topics`` in a group; ``store`` makes durable and commits all polled."""
 
     def __init__(
-        self, kafka: KafkaConfig, group_id: str, topics: Sequence[str], max_records: int
+        self,
+        kafka: KafkaConfig,
+        group_id: str,
+        topics: Sequence[str],
+        max_records: int,
+        store: Callable[[], Awaitable[None]],
     ) -> None:
-        super().__init__()
-        self.kafka = kafka
+        self.partitions: dict[TopicPartition, _State] = {}
+        """What the worker holds of each partition that it has begun with."""
+        self.lock = asyncio.Lock()
+        """Held by one batch, rebalance or stop at a time."""
+        self.consumer: Any = None  # made in the event loop, when it starts
+        self._kafka = kafka
         self._group_id = group_id
         self._topics = topics
         self._max_records = max_records
-        self.consumer: Any = None  # made in the event loop, when the service starts
+        self._store = store
         self._assigned: set[TopicPartition] = set()
-        self._prepared: set[TopicPartition] = set()
         self._generation = 0  # a new one begins whenever partitions may go to others
-        self.lock = asyncio.Lock()  # one batch, rebalance or stop at a time
+        self._stopping = asyncio.Event()
 
-    @abstractmethod
-    async def prepare(
-        self, source: TopicPartition, next_offset: int, committed: int | None
-    ) -> None:
-        """Begin with a partition that will be read from ``next_offset``."""
-
-    @abstractmethod
-    async def process_batch(
-        self, source: TopicPartition, records: Sequence[Record]
-    ) -> None:
-        """Fold ``records``, in offset order."""
-
-    @abstractmethod
-    async def after_poll(self) -> None:
-        """Do what is due, at least every 100 ms; ``store`` when it is time."""
-
-    @abstractmethod
-    async def store(self) -> None:
-        """Make everything processed durable, then ``commit``."""
-
-    @abstractmethod
-    def drop_state(self) -> None:
-        """Drop the state of every partition: it may change elsewhere now."""
-
-    async def on_start(self) -> None:
+    async def start(self) -> None:
         """Join the group."""
         self.consumer = AIOKafkaConsumer(
-            **client_arguments(self.kafka),
+            **client_arguments(self._kafka),
             group_id=self._group_id,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=FETCH_BYTES,
         )
-        self.consumer.subscribe(list(self._topics), listener=_RebalanceListener(self))
+        self.consumer.subscribe(list(self._topics), listener=self)
         await self.consumer.start()
 
-    async def on_stop(self) -> None:
+    async def stop(self) -> None:
         """Store everything, commit and leave the group."""
+        self._stopping.set()
         if self.consumer is None:
             return
         try:
@@ -93,21 +104,51 @@ class BatchConsumer(Service):  # type: ignore[misc]  # mode has no types
         finally:
             await self.consumer.stop()
 
-    async def flush_and_release(self) -> None:
-        """Store everything, so that others may continue, and drop all partitions."""
+    @asynccontextmanager
+    async def poll(self) -> AsyncIterator[Batches]:
+        """Poll once; until the block ends, partitions neither come nor go.
+
+        Yields the records of partitions that were begun with before. If the block raises,
+        nothing is committed: half a batch may be processed.
+        """
+        # Without the lock: in a rebalance a poll waits until partitions are released.
+        polled: Batches = {}
+        with suppress(ConsumerStoppedError):
+            polled = await self.consumer.getmany(
+                timeout_ms=_POLL_MS, max_records=self._max_records
+            )
+        generation = self._generation  # nothing was awaited since the records came
         async with self.lock:
+            is_current = generation == self._generation
+            known = self.partitions.keys() if is_current else set()
             try:
-                await self.store()
-            finally:
+                yield {each: polled[each] for each in polled if each in known}
+            except BaseException:
                 self._release()
+                raise
+        await asyncio.sleep(0)  # let a rebalance have the lock
 
-    def assign(self, assigned: set[TopicPartition]) -> None:
-        """Consume ``assigned`` from now on, until they are released."""
-        self._assigned = set(assigned)
+    def assigned(self) -> TopicPartition | None:
+        """Return a partition that is assigned and not begun with, if there is one."""
+        return next(iter(self._assigned - self.partitions.keys()), None)
 
-    def owns(self, source: TopicPartition) -> bool:
-        """Return whether ``source`` is this member's, as far as it knows."""
-        return source in self._prepared
+    async def seek_committed(self, source: TopicPartition) -> tuple[int, bool]:
+        """Go to the next offset to read of ``source``, however far it was read before.
+
+        Returns it, and whether the group has ever committed it.
+        """
+        committed: int | None = await self.consumer.committed(source)
+        if committed is None:
+            # aiokafka overlooks the error of a coordinator that is still loading, after
+            # the broker's restart, and returns None as if nothing was ever committed.
+            place = (self._kafka, self._group_id, source.topic)
+            known = await self.retry(lambda: asyncio.to_thread(committed_offsets, *place))
+            committed = known.get(source.partition)
+        start = committed
+        if start is None:
+            start = (await self.consumer.beginning_offsets([source]))[source]
+        self.consumer.seek(source, start)
+        return start, committed is not None
 
     def highwater(self, source: TopicPartition) -> int | None:
         """Return the end of ``source``; None where it is unknown or not assigned."""
@@ -116,66 +157,8 @@ class BatchConsumer(Service):  # type: ignore[misc]  # mode has no types
         end: int | None = self.consumer.highwater(source)
         return end
 
-    @Service.task  # type: ignore[untyped-decorator]
-    async def _consume(self) -> None:
-        while not self.should_stop:
-            # Without the lock: in a rebalance a poll waits until partitions are released.
-            batches = await self._poll()
-            generation = self._generation  # nothing was awaited since the records came
-            async with self.lock:
-                if generation == self._generation and not self.should_stop:
-                    try:
-                        await self._process(batches)
-                    except BaseException:
-                        self._release()  # half a batch must not be committed at the end
-                        raise
-            await asyncio.sleep(0)  # let a rebalance have the lock
-
-    async def _poll(self) -> _Batches:
-        try:
-            batches: _Batches = await self.consumer.getmany(
-                timeout_ms=_POLL_MS, max_records=self._max_records
-            )
-        except ConsumerStoppedError:
-            if not self.should_stop:
-                raise
-            return {}
-        return batches
-
-    async def _process(self, batches: _Batches) -> None:
-        # What came before its partition was prepared comes again: preparing seeks.
-        usable = {each: batches[each] for each in batches if each in self._prepared}
-        while unprepared := self._assigned - self._prepared:
-            await self._prepare(unprepared.pop())
-        for source, records in usable.items():
-            if source in self._prepared:
-                await self.process_batch(source, records)
-        await self.after_poll()
-
-    async def _prepare(self, source: TopicPartition) -> None:
-        """Begin at the committed offset, however far ``source`` was read before."""
-        committed = await self._committed(source)
-        start = committed
-        if start is None:
-            start = (await self.consumer.beginning_offsets([source]))[source]
-        self.consumer.seek(source, start)
-        self._prepared.add(source)  # first: ``prepare`` may find out that it is lost
-        await self.prepare(source, start, committed)
-
-    async def _committed(self, source: TopicPartition) -> int | None:
-        """Return what the group has committed of ``source``; None if it never has."""
-        offset: int | None = await self.consumer.committed(source)
-        if offset is not None:
-            return offset
-        # aiokafka overlooks the error of a coordinator that is still loading, after the
-        # broker's restart, and returns None as if nothing was ever committed: check.
-        known = await self.retry_in_thread(
-            committed_offsets, self.kafka, self._group_id, source.topic
-        )
-        return known.get(source.partition)
-
-    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Commit that everything before ``offsets`` is stored."""
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> bool:
+        """Commit that all before ``offsets`` is stored; False if partitions were lost."""
         try:
             await self.consumer.commit(dict(offsets))
         except CommitFailedError as error:
@@ -184,61 +167,117 @@ class BatchConsumer(Service):  # type: ignore[misc]  # mode has no types
             # next assignment says what is ours.
             _log.warning("lost partitions before their commit: %s", error)
             self._release()
+            return False
+        return True
 
-    async def retry_in_thread(
-        self,
-        call: Callable[_Arguments, _Result],
-        *args: _Arguments.args,
-        **kwargs: _Arguments.kwargs,
-    ) -> _Result:
-        """Return ``call(…)``, made in a thread and repeated until it succeeds."""
-        return await self.retry(lambda: asyncio.to_thread(call, *args, **kwargs))
+    async def retry(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
+        """Return ``await call()``, repeated until it succeeds.
 
-    async def retry(
-        self,
-        call: Callable[_Arguments, Awaitable[_Result]],
-        *args: _Arguments.args,
-        **kwargs: _Arguments.kwargs,
-    ) -> _Result:
-        """Return ``await call(…)``, repeated until it succeeds.
-
-        Meanwhile nothing is consumed. Raises its error once the service is to stop, and
+        Meanwhile nothing is consumed. Raises its error once the member is to stop, and
         ``FatalStoreError`` at once.
         """
         attempt = 0
         while True:
             try:
-                return await call(*args, **kwargs)
+                return await call()
             except FatalStoreError:
                 raise
             except Exception as error:
-                if self.should_stop:
+                if self._stopping.is_set():
                     raise
                 wait_s = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
                 _log.warning("failed, retrying in %s s: %r", wait_s, error)
                 attempt += 1
-                await self.sleep(wait_s)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), wait_s)
+
+    async def flush_and_release(self) -> None:
+        """Store everything, so that others may continue, and drop all partitions."""
+        async with self.lock:
+            try:
+                await self._store()
+            finally:
+                self._release()
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        """Let others continue; what stays here comes again."""
+        await self.flush_and_release()
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        """Consume ``assigned`` from now on, until they are released."""
+        self._assigned = set(assigned)
 
     def _release(self) -> None:
         self._generation += 1
         self._assigned.clear()
-        self._prepared.clear()
-        self.drop_state()
+        self.partitions.clear()
 
 
-class _RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # no types
-    """Lets the member store everything before its partitions go to others."""
+class OutputProducer(Service):  # type: ignore[misc]  # mode has no types
+    """The worker's producer."""
 
-    def __init__(self, member: BatchConsumer) -> None:
-        self._member = member
+    def __init__(self, kafka: KafkaConfig) -> None:
+        super().__init__()
+        self._kafka = kafka
+        self._producer: Any = None
 
-    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        await self._member.flush_and_release()
+    async def on_start(self) -> None:
+        """Connect; in the event loop, which aiokafka needs."""
+        self._producer = AIOKafkaProducer(
+            **client_arguments(self._kafka),
+            acks="all",
+            linger_ms=5,
+            max_batch_size=256 * 1024,
+            max_request_size=MAX_REQUEST_BYTES,
+        )
+        await self._producer.start()
 
-    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        self._member.assign(assigned)
+    async def on_stop(self) -> None:
+        """Send what is left and disconnect."""
+        if self._producer is not None:
+            await self._producer.stop()
 
+    async def publish_labels(self, labels: Collection[ImpressionLabel]) -> None:
+        """Return when the broker has acknowledged every one of ``labels``."""
+        sent = [
+            await self._producer.send(
+                LABELS_TOPIC, value=encode_label(label), key=label.user_id.encode()
+            )
+            for label in labels
+        ]
+        await asyncio.gather(*sent)
+        for clicked, number in Counter(label.clicked for label in labels).items():
+            LABELS.labels(str(clicked).lower()).inc(number)
 
-def now_ms() -> int:
-    """Return the wall clock, in UTC milliseconds."""
-    return time.time_ns() // 1_000_000
+    async def publish_rejected(self, records: Collection[RejectedRecord]) -> None:
+        """Return when the broker has acknowledged the raw bytes and the reasons."""
+        remaining = iter(records)
+        while several := list(islice(remaining, _AT_ONCE)):
+            await asyncio.gather(*map(self._publish_letter, several))
+        for reason, number in Counter(each.rejected.reason for each in records).items():
+            REJECTED.labels(reason).inc(number)
+
+    async def _publish_letter(self, rejected: RejectedRecord) -> None:
+        value = rejected.record.value or b""
+        try:
+            await self._send_rejected(rejected, value, [])
+        except MessageSizeTooLargeError:
+            # Its headers made it larger than the topic takes; its beginning is enough.
+            note = [("truncated_from", str(len(value)).encode())]
+            await self._send_rejected(rejected, value[:_KEPT_BYTES], note)
+
+    async def _send_rejected(
+        self, rejected: RejectedRecord, value: bytes, notes: list[tuple[str, bytes]]
+    ) -> None:
+        record = rejected.record
+        headers = [
+            ("reason", str(rejected.rejected.reason).encode()),
+            ("detail", rejected.rejected.detail.encode(errors="replace")),
+            ("source_topic", record.topic.encode()),
+            ("source_partition", str(record.partition).encode()),
+            ("source_offset", str(record.offset).encode()),
+            ("source_timestamp", str(record.timestamp).encode()),
+        ]
+        await self._producer.send_and_wait(
+            REJECTED_TOPIC, value=value, key=record.key, headers=headers + notes
+        )

@@ -5,9 +5,9 @@ a short fixed list (it becomes a metric's label) and a sentence for a person.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
 
 import msgspec
 
@@ -54,36 +54,18 @@ class RejectedEvent:
     detail: str
 
 
-class Record(Protocol):
-    """What is needed of a Kafka record; aiokafka's fits."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A record as it was read from Kafka; aiokafka's may stand in: it has these names."""
 
-    @property
-    def topic(self) -> str:
-        """Where it was read."""
-
-    @property
-    def partition(self) -> int:
-        """Where it was read."""
-
-    @property
-    def offset(self) -> int:
-        """Where it was read."""
-
-    @property
-    def timestamp(self) -> int:
-        """UTC milliseconds; -1 where the producer's protocol is too old to have one."""
-
-    @property
-    def key(self) -> bytes | None:
-        """Raw bytes."""
-
-    @property
-    def value(self) -> bytes | None:
-        """Raw bytes."""
-
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes]]:
-        """Names and raw bytes."""
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    """UTC milliseconds; -1 where the producer's protocol is too old to have one."""
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
 
 
 class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -111,11 +93,50 @@ _EVENT_TYPES = ("behavior", "click", "forget", "impression", "item")
 _decoder = msgspec.json.Decoder(Event)
 _command_decoder = msgspec.json.Decoder(Rebuild)
 _encoder = msgspec.json.Encoder()
+_DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def encode(event: Event) -> bytes:
+def encode(event: Event | Rebuild) -> bytes:
     """Return ``event`` as one line of JSON."""
     return _encoder.encode(event)
+
+
+def decode_record(record: Record) -> LoggedEvent | Rebuild | RejectedRecord:
+    """Return the event or command of a ``behavior-events`` record, or why it has none."""
+    if record.key == COMMAND_KEY and record.value is not None:
+        with suppress(*_DECODE_ERRORS):
+            return _command_decoder.decode(record.value)
+    event = decode_published(record)
+    if isinstance(event, RejectedEvent):
+        return RejectedRecord(record=record, rejected=event)
+    assert not isinstance(event, ItemUpdate)  # it belongs on another topic
+    headers = dict(record.headers)
+    return LoggedEvent(
+        event=event,
+        offset=record.offset,
+        known_at_ms=record.timestamp,
+        is_backfilled=BACKFILL_HEADER in headers,
+        traceparent=headers.get(tracing.HEADER, b"").decode("ascii", "replace"),
+    )
+
+
+def decode_published(record: Record) -> Event | RejectedEvent:
+    """Return the event of a record, or why it does not belong on its topic.
+
+    A record under another key than its user's would spread one user over partitions:
+    an impression would miss its click, and a counter its events.
+    """
+    event = decode(record.value, record.timestamp)
+    if isinstance(event, RejectedEvent):
+        return event
+    if (topic := event_topic(event)) != record.topic:
+        detail = f"a message of type {type_of(event)} belongs on topic {topic}"
+        return RejectedEvent(reason=Reason.WRONG_TOPIC, detail=detail)
+    if event_key(event) != record.key:
+        field = "item_id" if isinstance(event, ItemUpdate) else "user_id"
+        detail = f"the record's key is {record.key!r:.80}; it must be the event's {field}"
+        return RejectedEvent(reason=Reason.WRONG_KEY, detail=detail)
+    return event
 
 
 def decode(payload: bytes | None, now_ms: int) -> Event | RejectedEvent:
@@ -134,71 +155,9 @@ def decode(payload: bytes | None, now_ms: int) -> Event | RejectedEvent:
         event = _decoder.decode(payload)
     except msgspec.ValidationError as error:
         return _refused(str(error))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _DECODE_ERRORS as error:
         return RejectedEvent(reason=Reason.BROKEN_JSON, detail=str(error))
     return _check_time(event, now_ms) or event
-
-
-def decode_user_event(
-    payload: bytes | None, key: bytes | None, now_ms: int
-) -> UserEvent | RejectedEvent:
-    """Return the event of a ``behavior-events`` record, or why it does not belong there.
-
-    A record under another key than its user's would spread one user over partitions:
-    an impression would miss its click, and a counter its events.
-    """
-    event = decode(payload, now_ms)
-    if isinstance(event, RejectedEvent):
-        return event
-    if isinstance(event, ItemUpdate):
-        detail = f"an item update belongs on topic {ITEMS_TOPIC}"
-        return RejectedEvent(reason=Reason.WRONG_TOPIC, detail=detail)
-    return _check_key(key, event.user_id, "user_id") or event
-
-
-def decode_command(payload: bytes | None, key: bytes | None) -> Rebuild | None:
-    """Return the operator's command of a ``behavior-events`` record, if it is one."""
-    if key != COMMAND_KEY or payload is None:
-        return None
-    try:
-        return _command_decoder.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-
-
-def encode_command(command: Rebuild) -> bytes:
-    """Return ``command`` as one line of JSON."""
-    return _encoder.encode(command)
-
-
-def decode_item_update(
-    payload: bytes | None, key: bytes | None, now_ms: int
-) -> ItemUpdate | RejectedEvent:
-    """Return the update of an ``items`` record, or why it does not belong there."""
-    event = decode(payload, now_ms)
-    if isinstance(event, RejectedEvent):
-        return event
-    if not isinstance(event, ItemUpdate):
-        detail = f"only item updates belong here; send this to {BEHAVIOR_EVENTS_TOPIC}"
-        return RejectedEvent(reason=Reason.WRONG_TOPIC, detail=detail)
-    return _check_key(key, event.item_id, "item_id") or event
-
-
-def decode_record(record: Record) -> LoggedEvent | Rebuild | RejectedRecord:
-    """Return the event or command of a ``behavior-events`` record, or why it has none."""
-    if command := decode_command(record.value, record.key):
-        return command
-    event = decode_user_event(record.value, record.key, record.timestamp)
-    if isinstance(event, RejectedEvent):
-        return RejectedRecord(record=record, rejected=event)
-    headers = dict(record.headers)
-    return LoggedEvent(
-        event=event,
-        offset=record.offset,
-        known_at_ms=record.timestamp,
-        is_backfilled=BACKFILL_HEADER in headers,
-        traceparent=headers.get(tracing.HEADER, b"").decode("ascii", "replace"),
-    )
 
 
 def event_key(event: Event) -> bytes:
@@ -207,16 +166,14 @@ def event_key(event: Event) -> bytes:
     return item_or_user.encode()
 
 
+def type_of(event: Event) -> str:
+    """Return the name of the event's type in its JSON."""
+    return str(event.__struct_config__.tag)
+
+
 def event_topic(event: Event) -> str:
     """Return the topic on which ``event`` belongs."""
     return ITEMS_TOPIC if isinstance(event, ItemUpdate) else BEHAVIOR_EVENTS_TOPIC
-
-
-def _check_key(key: bytes | None, expected: str, field: str) -> RejectedEvent | None:
-    if key == expected.encode():
-        return None
-    detail = f"the record's key is {key!r:.80}; it must be the event's {field}"
-    return RejectedEvent(reason=Reason.WRONG_KEY, detail=detail)
 
 
 def _refused(message: str) -> RejectedEvent:

@@ -15,7 +15,7 @@ import msgspec
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.broker.topics import PUBLISHED_TOPICS, ensure_topics
 from srp4ctr.streams.config import KafkaConfig
-from srp4ctr.streams.events.codec import RejectedEvent, decode
+from srp4ctr.streams.events.codec import RejectedEvent, decode, type_of
 from srp4ctr.streams.events.pseudonymization import Pseudonyms
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
@@ -38,14 +38,6 @@ class BadLine:
     number: int
     reason: str
     detail: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishCount:
-    """How many messages were acknowledged, and how many bad lines were withheld."""
-
-    published: int
-    withheld: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,36 +74,13 @@ def read_lines(path: Path) -> Iterator[FileLine]:
 
 def check_file(path: Path, now_ms: int) -> FileReport:
     """Return what publishing ``path`` at ``now_ms`` would bring in, and what not."""
-    return check_lines(path, read_lines(path), now_ms)
-
-
-def publish_lines(
-    lines: Iterable[FileLine],
-    kafka: KafkaConfig,
-    pseudonyms: Pseudonyms | None,
-    *,
-    backfill: bool = False,
-) -> PublishCount:
-    """Publish all of ``lines``, bad ones too, and return once the broker has them.
-
-    With ``pseudonyms`` bad lines are withheld: they might hold a user's id.
-    """
-    ensure_topics(kafka, PUBLISHED_TOPICS)
-    with EventPublisher(kafka, pseudonyms) as publisher:
-        for line in lines:
-            publisher.publish_raw(line.payload, backfill=backfill)
-    return PublishCount(published=publisher.published, withheld=publisher.withheld)
-
-
-def check_lines(path: Path, lines: Iterable[FileLine], now_ms: int) -> FileReport:
-    """Return the report of ``lines``, which come from ``path``."""
     counts: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
     bad_lines: list[BadLine] = []
-    for line in lines:
+    for line in read_lines(path):
         event = decode(line.payload, now_ms)
         if not isinstance(event, RejectedEvent):
-            counts[str(event.__struct_config__.tag)] += 1
+            counts[type_of(event)] += 1
             continue
         rejected[event.reason] += 1
         if len(bad_lines) < MAX_BAD_LINES:
@@ -123,6 +92,25 @@ def check_lines(path: Path, lines: Iterable[FileLine], now_ms: int) -> FileRepor
         rejected={str(reason): number for reason, number in rejected.items()},
         bad_lines=tuple(bad_lines),
     )
+
+
+def publish_lines(
+    lines: Iterable[FileLine],
+    kafka: KafkaConfig,
+    pseudonyms: Pseudonyms | None,
+    *,
+    backfill: bool = False,
+) -> EventPublisher:
+    """Publish all of ``lines``, bad ones too; return once the broker has them.
+
+    The publisher has counted them. With ``pseudonyms`` bad lines are withheld: they might
+    hold a user's id.
+    """
+    ensure_topics(kafka, PUBLISHED_TOPICS)
+    with EventPublisher(kafka, pseudonyms) as publisher:
+        for line in lines:
+            publisher.publish_raw(line.payload, backfill=backfill)
+    return publisher
 
 
 def _read_json_lines(path: Path) -> Iterator[FileLine]:

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from srp4ctr.streams.events.codec import Reason, event_topic
+from srp4ctr.streams.events.codec import Reason, event_topic, type_of
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
@@ -65,15 +65,35 @@ _TOPICS = {
     ITEMS_TOPIC: "Items' attributes; the latest update counts. Record key: the item_id.",
     REJECTED_TOPIC: "What could not be read: the record's bytes and key, and the reason.",
 }
-_REJECTED_HEADERS = {
-    "reason": {"type": "string", "enum": [str(reason) for reason in Reason]},
-    "detail": {"type": "string", "description": "What is wrong, in a sentence."},
-    "source_topic": {"type": "string"},
-    "source_partition": {"type": "string", "description": "A number."},
-    "source_offset": {"type": "string", "description": "A number."},
-    "source_timestamp": {"type": "string", "description": "UTC milliseconds."},
-    "attempts": {"type": "string", "description": "How often it has been rejected."},
-    "truncated_from": {"type": "string", "description": "Its size, where it was cut."},
+_OPERATIONS = {
+    "read-events": ("receive", BEHAVIOR_EVENTS_TOPIC),
+    "read-items": ("receive", ITEMS_TOPIC),
+    "reject": ("send", REJECTED_TOPIC),
+}
+_REJECTED = {
+    "name": "rejected",
+    "title": "Rejected",
+    "contentType": "application/octet-stream",
+    "headers": {
+        "type": "object",
+        "properties": {
+            "reason": {"type": "string", "enum": [str(reason) for reason in Reason]},
+            "detail": {"type": "string", "description": "What is wrong, in a sentence."},
+            "source_topic": {"type": "string"},
+            "source_partition": {"type": "string", "description": "A number."},
+            "source_offset": {"type": "string", "description": "A number."},
+            "source_timestamp": {"type": "string", "description": "UTC milliseconds."},
+            "attempts": {
+                "type": "string",
+                "description": "How often it has been rejected.",
+            },
+            "truncated_from": {
+                "type": "string",
+                "description": "Its size, where it was cut.",
+            },
+        },
+    },
+    "payload": {"description": "The record's bytes, whatever they are."},
 }
 
 
@@ -86,11 +106,12 @@ def json_schema() -> dict[str, Any]:
 def asyncapi() -> dict[str, Any]:
     """Return the AsyncAPI 3.0 document of the topics that producers deal with."""
     _, schemas = msgspec.json.schema_components(get_args(Event), ref_template=_REF)
-    messages = {_tag(event): _message(event) for event in EXAMPLES}
+    messages = {type_of(event): _message(event) for event in EXAMPLES}
+    messages["rejected"] = _REJECTED
     on_topic: dict[str, list[str]] = {topic: [] for topic in _TOPICS}
     on_topic[REJECTED_TOPIC].append("rejected")
     for event in EXAMPLES:
-        on_topic[event_topic(event)].append(_tag(event))
+        on_topic[event_topic(event)].append(type_of(event))
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -101,28 +122,20 @@ def asyncapi() -> dict[str, Any]:
         "defaultContentType": "application/json",
         "channels": {topic: _channel(topic, names) for topic, names in on_topic.items()},
         "operations": {
-            "read-events": _operation("receive", BEHAVIOR_EVENTS_TOPIC),
-            "read-items": _operation("receive", ITEMS_TOPIC),
-            "reject": _operation("send", REJECTED_TOPIC),
+            name: {"action": action, "channel": {"$ref": f"#/channels/{topic}"}}
+            for name, (action, topic) in _OPERATIONS.items()
         },
-        "components": {
-            "schemas": schemas,
-            "messages": messages | {"rejected": _rejected()},
-        },
+        "components": {"schemas": schemas, "messages": messages},
     }
 
 
 def write_schemas(folder: Path) -> list[Path]:
     """Write both files into ``folder`` and return their paths."""
-    written = []
-    for name, content in (
-        ("events.schema.json", json_schema()),
-        ("asyncapi.json", asyncapi()),
-    ):
+    contents = {"events.schema.json": json_schema(), "asyncapi.json": asyncapi()}
+    for name, content in contents.items():
         text = msgspec.json.format(msgspec.json.encode(content), indent=2)
         (folder / name).write_bytes(text + b"\n")
-        written.append(folder / name)
-    return written
+    return [folder / name for name in contents]
 
 
 def _channel(topic: str, messages: list[str]) -> dict[str, Any]:
@@ -133,32 +146,14 @@ def _channel(topic: str, messages: list[str]) -> dict[str, Any]:
     }
 
 
-def _operation(action: str, topic: str) -> dict[str, Any]:
-    return {"action": action, "channel": {"$ref": f"#/channels/{topic}"}}
-
-
 def _message(example: Event) -> dict[str, Any]:
     kind = type(example).__name__
     owner = "item_id" if isinstance(example, ItemUpdate) else "user_id"
     key = {"type": "string", "description": f"The event's {owner}, in UTF-8."}
     return {
-        "name": _tag(example),
+        "name": type_of(example),
         "title": kind,
         "payload": {"$ref": _REF.format(name=kind)},
         "bindings": {"kafka": {"key": key, "bindingVersion": "0.5.0"}},
         "examples": [{"payload": msgspec.to_builtins(example)}],
     }
-
-
-def _rejected() -> dict[str, Any]:
-    return {
-        "name": "rejected",
-        "title": "Rejected",
-        "contentType": "application/octet-stream",
-        "headers": {"type": "object", "properties": _REJECTED_HEADERS},
-        "payload": {"description": "The record's bytes, whatever they are."},
-    }
-
-
-def _tag(event: Event) -> str:
-    return str(event.__struct_config__.tag)

@@ -3,10 +3,14 @@
 A file a partition every two seconds keeps the log fresh, and each costs every reader half a
 millisecond. The writer merges what it has committed: nobody else adds to a partition. What
 it read may be erased or removed meanwhile: then nothing is merged, and it is tried again.
+
+Files overlap where a writer that was suspended past its session, and has lost its
+partitions without knowing, finishes its files all the same, and where one crashes while it
+merges. The partition's next writer removes the duplicates.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
@@ -17,21 +21,22 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from srp4ctr.atomic_files import sync_folder, write_unfinished
 from srp4ctr.streams.raw_log.log_files import (
     files_of,
     offset_after,
     overlapping,
-    schema_of,
-    sync_folder,
-    write_unfinished,
+    reading,
+    removing,
 )
-from srp4ctr.streams.raw_log.log_lock import removing
+from srp4ctr.streams.raw_log.log_tables import schema_of
 
 MAX_ROWS = 131_072  # of a file: what pyarrow reads at once
 MAX_FILES = 256  # at once: the writer consumes nothing meanwhile (1 s on a slow disk)
 
 _log = logging.getLogger(__name__)
 _Stamp = tuple[int, int, int]  # inode, bytes, when changed: another content has another
+_Range = tuple[int, int]  # first and last offset, as the files' names have them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +74,7 @@ def _merge(log_dir: Path, topic: str, paths: Sequence[Path]) -> bool:
     stamps = [_stamp(path) for path in paths]  # before their rows
     merged = pa.concat_tables(_whole(path, schema_of(topic)) for path in paths)
     target = paths[0].with_name(_name(paths))
-    unfinished = write_unfinished(target, merged)
+    unfinished = write_unfinished(target, lambda file: pq.write_table(merged, file))
     try:
         with removing(log_dir) as is_exclusive:
             if not is_exclusive or [_stamp(path) for path in paths] != stamps:
@@ -164,3 +169,43 @@ def _stamp(path: Path) -> _Stamp | None:
     except FileNotFoundError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def remove_duplicates(log_dir: Path, topic: str, partition: int) -> list[Path]:
+    """Remove files of which others hold every row, and return them; no row is lost."""
+    removed: list[Path] = []
+    with reading(log_dir):  # a writer that lost the partition may be merging what we keep
+        for files in overlapping(files_of(log_dir, topic, partition)):
+            ranges: dict[_Range, list[Path]] = {}
+            for path in files:
+                _, start, end = path.stem.split("-")
+                ranges.setdefault((int(start), int(end)), []).append(path)
+            if len(ranges) > 1:
+                kept = _exact_cover({each: _offsets(ranges[each]) for each in ranges})
+                for each in ranges:
+                    removed += [] if kept is None or each in kept else ranges[each]
+        for path in removed:
+            path.unlink(missing_ok=True)
+    return removed
+
+
+def _exact_cover(offsets_of: Mapping[_Range, list[int]]) -> set[_Range] | None:
+    """Return ranges that hold every offset once; None where there is no such choice."""
+    everything = sorted({each for offsets in offsets_of.values() for each in offsets})
+    begin_at: dict[int, list[_Range]] = {}
+    for each, offsets in offsets_of.items():
+        if offsets:  # all of a file may have been erased
+            begin_at.setdefault(offsets[0], []).append(each)
+    reached: dict[int, set[_Range]] = {0: set()}  # how many offsets, by which ranges
+    for number, offset in enumerate(everything):
+        for each in begin_at.get(offset, ()) if number in reached else ():
+            offsets = offsets_of[each]
+            if everything[number : number + len(offsets)] == offsets:
+                reached.setdefault(number + len(offsets), reached[number] | {each})
+    return reached.get(len(everything))
+
+
+def _offsets(paths: Iterable[Path]) -> list[int]:
+    """Return the offsets in the files of one range, one for each date."""
+    tables = [pq.ParquetFile(path).read(["offset"]) for path in paths]
+    return sorted(number for table in tables for number in table["offset"].to_pylist())

@@ -24,8 +24,8 @@ from srp4ctr.streams.events.schema import (
     FORGOTTEN_USER,
     LABELS_TOPIC,
 )
-from srp4ctr.streams.raw_log.log_files import replace_table, schema_of, unfinished_files
-from srp4ctr.streams.raw_log.log_lock import reading
+from srp4ctr.streams.raw_log.log_files import reading, unfinished_files
+from srp4ctr.streams.raw_log.log_tables import replace_table, schema_of
 
 ErasureRequest = tuple[int, int]  # its offset, and until when all is to be erased
 Requests = Mapping[str, list[ErasureRequest]]  # by user

@@ -1,87 +1,42 @@
-"""Rows of the raw log → Parquet files, written so that a crash leaves whole files only.
+"""Parquet files of the raw log → their rows, under its lock; and files removed.
 
-``<log_dir>/<topic>/date=YYYY-MM-DD/<partition>-<start>-<end>.parquet``: the date is the
-record's timestamp in UTC, start and end the first and last offset that were taken.
+Readers share the lock; removing files needs it exclusively: merging and the retention
+remove what a reader may have listed and not yet read. They never wait for the lock, and
+hold it no longer than names are removed (10 ms for 256). The kernel releases the lock of a
+process that ends.
 """
 
+import errno
+import fcntl
+import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from datetime import date, timedelta
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import date
+from functools import cache
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from srp4ctr.streams.raw_log.log_lock import reading, removing
-from srp4ctr.streams.raw_log.row_schema import COLUMNS, Kind, Row
+from srp4ctr.streams.raw_log.log_tables import MS_PER_DAY, date_of
 
-_ARROW_TYPES: Mapping[Kind, Any] = {
-    "text": pa.string(),
-    "integer": pa.int64(),
-    "real": pa.float64(),
-    "flag": pa.bool_(),
-}
-_MS_PER_DAY = 86_400_000
+LOCK_FILE = ".lock"
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 _REMOVED = ".removed-"  # prefix of a date's folder that is no longer in the log
 _ROWS_AT_ONCE = 8192  # as Python objects some 10 MB
+_log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OffsetRange:
-    """Which offsets of which partition a file covers, both ends included."""
-
-    topic: str
-    partition: int
-    start: int
-    end: int
-
-    @property
-    def file_name(self) -> str:
-        """The name of every file of this range, whatever its date."""
-        return f"{self.partition}-{self.start}-{self.end}.parquet"
-
-
-def schema_of(topic: str) -> Any:
-    """Return the Arrow schema of ``topic``'s table."""
-    return pa.schema([(name, _ARROW_TYPES[kind]) for name, kind in COLUMNS[topic].items()])
-
-
-def write_range(log_dir: Path, covered: OffsetRange, rows: Sequence[Row]) -> list[Path]:
-    """Write ``rows`` into a file per date and return when they are on disk.
-
-    The same range written again replaces its files by equal ones.
-    """
-    by_day: dict[int, list[Row]] = {}
-    created_at = list(COLUMNS[covered.topic]).index("created_at")
-    for row in rows:
-        by_day.setdefault(row[created_at] // _MS_PER_DAY, []).append(row)
-    paths = []
-    for day, of_day in by_day.items():
-        folder = log_dir / covered.topic / f"date={_date(day)}"
-        folder.mkdir(parents=True, exist_ok=True)
-        paths.append(folder / covered.file_name)
-        _write_file(paths[-1], covered.topic, of_day)
-    for folder in {path.parent for path in paths}:
-        sync_folder(folder)
-    return paths
-
-
-def remove_uncommitted(
-    log_dir: Path, topic: str, partition: int, committed: int
-) -> list[Path]:
+def remove_uncommitted(log_dir: Path, topic: str, partition: int, committed: int) -> None:
     """Remove the files that begin at or after ``committed``: they will be written again."""
-    removed = []
     for path in files_of(log_dir, topic, partition):
         if _start(path) >= committed:
             path.unlink()
-            removed.append(path)
-    return removed
 
 
 def remove_unfinished(log_dir: Path, topic: str, partition: int) -> None:
@@ -114,7 +69,7 @@ def read_files(
 
     Dates before that of ``since_ms`` are left out.
     """
-    first = f"date={_date(since_ms // _MS_PER_DAY)}"
+    first = f"date={date_of(since_ms // MS_PER_DAY)}"
     with reading(log_dir):
         files = files_of(log_dir, topic, partition)
         for paths in overlapping([path for path in files if path.parent.name >= first]):
@@ -141,12 +96,6 @@ def overlapping(files: Sequence[Path]) -> Iterator[list[Path]]:
         group.append(path)
     if group:
         yield group
-
-
-def replace_table(path: Path, table: Any) -> None:
-    """Make ``table`` the content of a log's file and return when it is on disk."""
-    _write_table(path, table)
-    sync_folder(path.parent)
 
 
 def known_ms(log_dir: Path, topic: str, partition: int, offset: int) -> int | None:
@@ -204,42 +153,66 @@ def offset_after(path: Path) -> int:
     return int(path.stem.split("-")[2]) + 1
 
 
-def _write_file(path: Path, topic: str, rows: Sequence[Row]) -> None:
-    schema = schema_of(topic)
-    arrays = [
-        pa.array(column, type=kind.type)
-        for column, kind in zip(zip(*rows, strict=True), schema, strict=True)
-    ]
-    _write_table(path, pa.Table.from_arrays(arrays, schema=schema))
+@contextmanager
+def reading(log_dir: Path) -> Iterator[None]:
+    """Hold the lock with other readers while the block lists files and reads them.
 
-
-def _write_table(path: Path, table: Any) -> None:
-    write_unfinished(path, table).replace(path)
-
-
-def write_unfinished(path: Path, table: Any) -> Path:
-    """Write ``table`` to disk and return where; the caller renames it to ``path``."""
-    # A name of its own: a writer that has lost the partition may be at the same range.
-    unfinished = path.with_suffix(f".{uuid4().hex}.tmp")
+    Goes on without it where there is none: an absent log, a folder that we may not write
+    to before its writer made the file, a file system without locks.
+    """
+    descriptor = None
+    with suppress(OSError):
+        descriptor = _opened(log_dir)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
     try:
-        with unfinished.open("wb") as file:
-            pq.write_table(table, file)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        unfinished.unlink(missing_ok=True)  # a full disk must not fill with attempts
-        raise
-    return unfinished
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the renames in ``folder`` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
+        yield
     finally:
+        _close(descriptor)
+
+
+@contextmanager
+def removing(log_dir: Path, *, without_locks: bool = False) -> Iterator[bool]:
+    """Yield whether the block may remove files: nobody reads until it ends.
+
+    Never waits. On a file system without locks it yields ``without_locks``. Raises
+    ``OSError`` where the lock cannot be opened.
+    """
+    descriptor = _opened(log_dir)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_exclusive = True
+        except BlockingIOError:
+            is_exclusive = False
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            _warn_no_locks(log_dir)
+            is_exclusive = without_locks
+        yield is_exclusive
+    finally:
+        _close(descriptor)
+
+
+@cache  # once
+def _warn_no_locks(log_dir: Path) -> None:
+    _log.warning(
+        "the file system of %s knows no locks: its small files are not merged, and the "
+        "retention removes old dates while they are read",
+        log_dir,
+    )
+
+
+def _opened(log_dir: Path) -> int:
+    """Return a new descriptor of the lock file: a shared one would share the lock."""
+    try:
+        return os.open(log_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError:  # another user's, or mounted read-only
+        return os.open(log_dir / LOCK_FILE, os.O_RDONLY)
+
+
+def _close(descriptor: int | None) -> None:
+    if descriptor is not None:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a forked process has it open too
         os.close(descriptor)
-
-
-def _date(day: int) -> str:
-    return (date(1970, 1, 1) + timedelta(days=day)).isoformat()

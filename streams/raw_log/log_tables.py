@@ -1,20 +1,27 @@
-"""Records → rows of the raw log: one flat table per topic.
+"""Records → rows of the raw log → Parquet files: a flat table per topic. And back: events.
 
-In: records of ``behavior-events``, ``items`` and ``impression-labels``. Out: tuples in
-the order of ``COLUMNS``, or None for a message that was rejected. And back: events.
+``<log_dir>/<topic>/date=YYYY-MM-DD/<partition>-<start>-<end>.parquet``: the date is the
+record's timestamp in UTC, start and end the first and last offset that were taken. A crash
+leaves whole files only.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
 
 import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from srp4ctr.atomic_files import replace_file
 from srp4ctr.streams.events.codec import (
     LoggedEvent,
     Record,
     RejectedEvent,
-    decode_item_update,
-    decode_user_event,
+    decode_published,
+    type_of,
 )
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
@@ -29,63 +36,83 @@ from srp4ctr.streams.events.schema import (
 )
 from srp4ctr.streams.state.label_join import ImpressionLabel, decode_label
 
-Kind = Literal["text", "integer", "real", "flag"]
 Row = tuple[Any, ...]
+MS_PER_DAY = 86_400_000
+_TEXT, _INTEGER, _REAL = pa.string(), pa.int64(), pa.float64()
 
-_EVENT_COLUMNS: Mapping[str, Kind] = {
-    "type": "text",
-    "event_id": "text",
-    "request_id": "text",
-    "user_id": "text",
-    "item_id": "text",
-    "occurred_at": "integer",  # UTC milliseconds
-    "created_at": "integer",  # UTC milliseconds: the record's timestamp
-    "position": "integer",
-    "model_version": "text",
-    "score": "real",
-    "propensity": "real",
-    "context": "text",  # a flat JSON object
-    "action": "text",
-    "value": "real",
-    "partition": "integer",
-    "offset": "integer",
+_COLUMNS: Mapping[str, Mapping[str, Any]] = {
+    BEHAVIOR_EVENTS_TOPIC: {
+        "type": _TEXT,
+        "event_id": _TEXT,
+        "request_id": _TEXT,
+        "user_id": _TEXT,
+        "item_id": _TEXT,
+        "occurred_at": _INTEGER,  # UTC milliseconds
+        "created_at": _INTEGER,  # UTC milliseconds: the record's timestamp
+        "position": _INTEGER,
+        "model_version": _TEXT,
+        "score": _REAL,
+        "propensity": _REAL,
+        "context": _TEXT,  # a flat JSON object
+        "action": _TEXT,
+        "value": _REAL,
+        "partition": _INTEGER,
+        "offset": _INTEGER,
+    },
+    ITEMS_TOPIC: {
+        "event_id": _TEXT,
+        "item_id": _TEXT,
+        "occurred_at": _INTEGER,
+        "created_at": _INTEGER,
+        "attributes": _TEXT,  # a JSON object
+        "partition": _INTEGER,
+        "offset": _INTEGER,
+    },
+    LABELS_TOPIC: {
+        "request_id": _TEXT,
+        "user_id": _TEXT,
+        "item_id": _TEXT,
+        "position": _INTEGER,
+        "score": _REAL,
+        "propensity": _REAL,
+        "model_version": _TEXT,
+        "impression_at": _INTEGER,
+        "clicked": pa.bool_(),
+        "within_window": pa.bool_(),
+        "matured_at": _INTEGER,
+        "revision": _INTEGER,
+        "created_at": _INTEGER,
+        "partition": _INTEGER,
+        "offset": _INTEGER,
+    },
 }
-_ITEM_COLUMNS: Mapping[str, Kind] = {
-    "event_id": "text",
-    "item_id": "text",
-    "occurred_at": "integer",
-    "created_at": "integer",
-    "attributes": "text",  # a JSON object
-    "partition": "integer",
-    "offset": "integer",
-}
-_LABEL_COLUMNS: Mapping[str, Kind] = {
-    "request_id": "text",
-    "user_id": "text",
-    "item_id": "text",
-    "position": "integer",
-    "score": "real",
-    "propensity": "real",
-    "model_version": "text",
-    "impression_at": "integer",
-    "clicked": "flag",
-    "within_window": "flag",
-    "matured_at": "integer",
-    "revision": "integer",
-    "created_at": "integer",
-    "partition": "integer",
-    "offset": "integer",
-}
-COLUMNS: Mapping[str, Mapping[str, Kind]] = {
-    BEHAVIOR_EVENTS_TOPIC: _EVENT_COLUMNS,
-    ITEMS_TOPIC: _ITEM_COLUMNS,
-    LABELS_TOPIC: _LABEL_COLUMNS,
-}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OffsetRange:
+    """Which offsets of which partition a file covers, both ends included."""
+
+    topic: str
+    partition: int
+    start: int
+    end: int
+
+
+def schema_of(topic: str) -> Any:
+    """Return the Arrow schema of ``topic``'s table."""
+    return pa.schema(_COLUMNS[topic].items())
 
 
 def row_of(record: Record) -> Row | None:
     """Return ``record`` as a row of its topic's table; None if it is not an event."""
-    return _ROW_MAKERS[record.topic](record)
+    if record.topic == LABELS_TOPIC:
+        return _label_row(record)
+    event = decode_published(record)
+    if isinstance(event, RejectedEvent):
+        return None
+    if isinstance(event, ItemUpdate):
+        return _item_row(event, record)
+    return _event_row(event, record)
 
 
 def event_of(row: Mapping[str, Any]) -> LoggedEvent:
@@ -106,14 +133,42 @@ def update_of(row: Mapping[str, Any]) -> ItemUpdate:
     return msgspec.convert(known, ItemUpdate)
 
 
-def _event_row(record: Record) -> Row | None:
-    event = decode_user_event(record.value, record.key, record.timestamp)
-    if isinstance(event, RejectedEvent):
-        return None
+def write_range(log_dir: Path, covered: OffsetRange, rows: Sequence[Row]) -> list[Path]:
+    """Write ``rows`` into a file per date and return when they are on disk.
+
+    The same range written again replaces its files by equal ones.
+    """
+    schema = schema_of(covered.topic)
+    created_at = schema.names.index("created_at")
+    by_day: dict[int, list[Row]] = {}
+    for row in rows:
+        by_day.setdefault(row[created_at] // MS_PER_DAY, []).append(row)
+    paths = []
+    for day, of_day in by_day.items():
+        folder = log_dir / covered.topic / f"date={date_of(day)}"
+        folder.mkdir(parents=True, exist_ok=True)
+        paths.append(folder / f"{covered.partition}-{covered.start}-{covered.end}.parquet")
+        arrays = map(pa.array, zip(*of_day, strict=True), schema.types)
+        replace_table(paths[-1], pa.Table.from_arrays(list(arrays), schema=schema))
+    return paths
+
+
+def replace_table(path: Path, table: Any) -> None:
+    """Make ``table`` the content of a log's file and return when it is on disk."""
+    # Its own temporary file: a writer that lost the partition may be at the same range.
+    replace_file(path, lambda file: pq.write_table(table, file))
+
+
+def date_of(day: int) -> str:
+    """Return the date of ``day``, counted from 1970."""
+    return (date(1970, 1, 1) + timedelta(days=day)).isoformat()
+
+
+def _event_row(event: UserEvent, record: Record) -> Row:
     shown = event if isinstance(event, Impression) else None
     behavior = event if isinstance(event, Behavior) else None
     return (
-        event.__struct_config__.tag,
+        type_of(event),
         event.event_id,
         event.request_id if isinstance(event, Impression | Click) else None,
         event.user_id,
@@ -132,10 +187,7 @@ def _event_row(record: Record) -> Row | None:
     )
 
 
-def _item_row(record: Record) -> Row | None:
-    update = decode_item_update(record.value, record.key, record.timestamp)
-    if isinstance(update, RejectedEvent):
-        return None
+def _item_row(update: ItemUpdate, record: Record) -> Row:
     return (
         update.event_id,
         update.item_id,
@@ -158,10 +210,3 @@ def _label_row(record: Record) -> Row | None:
 
 def _json(value: Any) -> str:
     return msgspec.json.encode(value, order="sorted").decode()
-
-
-_ROW_MAKERS: Mapping[str, Callable[[Record], Row | None]] = {
-    BEHAVIOR_EVENTS_TOPIC: _event_row,
-    ITEMS_TOPIC: _item_row,
-    LABELS_TOPIC: _label_row,
-}

@@ -1,29 +1,46 @@
-"""The stream worker: a Faust application with an agent and two batch services.
+"""The stream worker: a Faust application with an agent for items and two batch services.
 
 In: the broker, a sink and a folder for the raw log. Out: a process that runs until
-SIGTERM, and stores and commits everything before it ends.
+SIGTERM, and stores and commits everything before it ends. Items are a low-rate topic: a
+batch of it is acknowledged only when it is stored.
 """
 
+import asyncio
 import gc
+import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import faust
-from prometheus_client import start_http_server
+from prometheus_client import Counter, start_http_server
 
 from srp4ctr.streams.broker.clients import sasl_password, tls_context
-from srp4ctr.streams.broker.output_topics import OutputService
 from srp4ctr.streams.broker.topics import ensure_topics
+from srp4ctr.streams.broker.worker_clients import OutputProducer
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.streams.events.codec import (
+    Record,
+    RejectedEvent,
+    RejectedRecord,
+    decode_published,
+)
+from srp4ctr.streams.events.schema import ITEMS_TOPIC, ItemUpdate, item_key
 from srp4ctr.streams.raw_log.log_writer import EventLogWriter
-from srp4ctr.streams.state.state_store import FeatureSink
-from srp4ctr.streams.worker.item_agent import add_items_agent
+from srp4ctr.streams.state.state_store import FeatureSink, ItemProfile
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
 
+UPDATES = Counter("srp4ctr_item_updates_total", "Item updates stored")
+
 _SESSION_S = 10.0  # as aiokafka's own
+_MAX_BATCH = 500
+_WITHIN_S = 0.1
+_RETRY_S = 1.0
 
 # A batch makes some 100,000 objects that end with it: collected once, not 140 times.
 _GC_THRESHOLDS = (100_000, 20, 20)
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["create_app", "ensure_topics", "group_ids", "run_worker"]
 
@@ -53,8 +70,8 @@ def create_app(
         # session of a killed member to end: Faust's own 60 s would keep a new one idle.
         broker_session_timeout=_SESSION_S,
     )
-    outputs = OutputService(kafka)
-    add_items_agent(app, sink, outputs.producer)
+    outputs = OutputProducer(kafka)
+    _add_items_agent(app, sink, outputs)
     app.service(outputs)
     app.service(SequenceWorker(kafka, config, sink, log_dir))
     app.service(EventLogWriter(kafka, config, log_dir))
@@ -95,3 +112,78 @@ def _credentials(kafka: KafkaConfig) -> Any:
 
 def _items_group(config: StreamConfig) -> str:
     return f"{config.group_id}-items"
+
+
+def _add_items_agent(app: faust.App, sink: FeatureSink, outputs: OutputProducer) -> None:
+    """Let ``app`` store the item profiles of the topic ``items``."""
+    topic = app.topic(ITEMS_TOPIC, key_serializer="raw", value_serializer="raw")
+
+    @app.agent(topic, name="keep_profiles")  # type: ignore[untyped-decorator]
+    async def keep_profiles(stream: Any) -> None:
+        async for events in stream.take_events(_MAX_BATCH, within=_WITHIN_S):
+            try:
+                await _store(events, sink, outputs)
+            except BaseException:
+                # take_events acknowledges the batch even then, unless it has one more
+                # reference: so it comes again after a restart.
+                for event in events:
+                    event.message.incref()
+                raise
+
+
+def _profile_of(update: ItemUpdate) -> ItemProfile:
+    """Return the profile that ``update`` makes."""
+    attributes = {
+        name: value if isinstance(value, str) else tuple(value)
+        for name, value in update.attributes.items()
+    }
+    return ItemProfile(
+        item_key=item_key(update.item_id),
+        item_id=update.item_id,
+        attributes=attributes,
+        updated_at_ms=update.occurred_at,
+    )
+
+
+async def _store(events: Sequence[Any], sink: FeatureSink, outputs: OutputProducer) -> None:
+    """Store the profiles in ``events`` and dead-letter the rest; retries for ever."""
+    records = [_record(event.message) for event in events]
+    profiles, rejected = _sort(record for record in records if record.value is not None)
+    while True:
+        try:
+            if profiles:
+                await asyncio.to_thread(sink.write_profiles, profiles)
+            await outputs.publish_rejected(rejected)
+            break
+        except Exception as error:
+            _log.warning("storing profiles failed, retrying in %s s: %r", _RETRY_S, error)
+            await asyncio.sleep(_RETRY_S)
+    UPDATES.inc(len(profiles))
+
+
+def _sort(records: Iterable[Record]) -> tuple[list[ItemProfile], list[RejectedRecord]]:
+    """Return the latest profile of each item, and what is no item update."""
+    latest: dict[int, ItemProfile] = {}
+    rejected = []
+    for record in records:
+        update = decode_published(record)
+        if isinstance(update, RejectedEvent):
+            rejected.append(RejectedRecord(record=record, rejected=update))
+            continue
+        assert isinstance(update, ItemUpdate)  # anything else belongs on another topic
+        profile = _profile_of(update)
+        before = latest.get(profile.item_key)
+        if before is None or before.updated_at_ms <= profile.updated_at_ms:
+            latest[profile.item_key] = profile
+    return list(latest.values()), rejected
+
+
+def _record(message: Any) -> Record:
+    return Record(
+        topic=message.topic,
+        partition=message.partition,
+        offset=message.offset,
+        timestamp=round(message.timestamp * 1000),
+        key=message.key,
+        value=message.value,
+    )

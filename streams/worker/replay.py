@@ -13,12 +13,11 @@ from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from srp4ctr.streams.broker.batch_consumer import now_ms
-from srp4ctr.streams.broker.clients import client_arguments
+from srp4ctr.streams.broker.clients import client_arguments, now_ms
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent, decode_record
 from srp4ctr.streams.raw_log.log_files import known_ms, read_files
-from srp4ctr.streams.raw_log.row_schema import event_of
+from srp4ctr.streams.raw_log.log_tables import event_of
 from srp4ctr.streams.state.partition_state import PartitionState, replay_labels
 
 _WAIT_MS = 500

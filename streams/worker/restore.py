@@ -17,7 +17,7 @@ from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import encode, event_key, event_topic
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, Event
 from srp4ctr.streams.raw_log.log_files import read_files
-from srp4ctr.streams.raw_log.row_schema import event_of, update_of
+from srp4ctr.streams.raw_log.log_tables import event_of, update_of
 
 TOPICS = (ITEMS_TOPIC, BEHAVIOR_EVENTS_TOPIC)  # items first: events are of them
 

@@ -10,16 +10,17 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import prometheus_client as metrics
 from aiokafka import TopicPartition
+from mode import Service
 
 from srp4ctr.metric_aliases import DeprecatedNames
-from srp4ctr.streams.broker.batch_consumer import BatchConsumer, now_ms
+from srp4ctr.streams.broker.clients import now_ms
 from srp4ctr.streams.broker.commands import request_rebuild
-from srp4ctr.streams.broker.output_topics import OutputProducer
+from srp4ctr.streams.broker.worker_clients import BatchConsumer, OutputProducer
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent, Record
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
@@ -61,67 +62,79 @@ _PROFILES_S = 60.0  # partitions that are lost together are found out within it
 _FRESH_MS = 3_600_000  # an older record is a backfill: its age says nothing of us
 
 
-class SequenceWorker(BatchConsumer):
-    """Consumes ``behavior-events`` in a group; any number may share the topic."""
+class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
+    """Consumes ``behavior-events`` in a group; an error that escapes ends the process."""
 
     def __init__(
         self, kafka: KafkaConfig, config: StreamConfig, sink: FeatureSink, log_dir: Path
     ) -> None:
+        super().__init__()
         topics = [BEHAVIOR_EVENTS_TOPIC]
-        super().__init__(kafka, config.group_id, topics, config.max_poll_records)
+        self.group = BatchConsumer[PartitionState](
+            kafka, config.group_id, topics, config.max_poll_records, self._store_all
+        )
+        self._kafka = kafka
         self._config = config
         self._sink = sink
         self._log_dir = log_dir
         self._outputs = OutputProducer(kafka)
-        self._partitions: dict[TopicPartition, PartitionState] = {}
         self._quiet_since: dict[TopicPartition, float] = {}
         self._stored_at = time.monotonic()
         self._last_write_s = 0.0
         self._behind = 0
         self._storing: asyncio.Future[_Pending] | None = None
-        self._max_ahead = _POLLS_AHEAD * config.max_poll_records
         self._profiles_until = 0.0
         self._losses = LossWatch(self._read, self._order_rebuild)
 
     async def on_start(self) -> None:
         """Connect the producer, then join the group."""
         await self._outputs.start()
-        await super().on_start()
+        await self.group.start()
 
     async def on_stop(self) -> None:
         """Store what is folded, commit and leave the group."""
         try:
-            await super().on_stop()
+            await self.group.stop()
         finally:
             await self._outputs.stop()
 
-    async def prepare(
-        self, source: TopicPartition, next_offset: int, committed: int | None
-    ) -> None:
+    @Service.task  # type: ignore[untyped-decorator]
+    async def _run(self) -> None:
+        """Begin with new partitions, fold what has come, store when it is time."""
+        while not self.should_stop:
+            async with self.group.poll() as batches:
+                while source := self.group.assigned():
+                    await self._begin(source)
+                for source, records in batches.items():
+                    if state := self.group.partitions.get(source):
+                        await self._fold(source, state, records)
+                self._mature_and_measure()
+                await self._keep_storing()
+
+    async def _begin(self, source: TopicPartition) -> None:
         """Rebuild the labels' state; rows are loaded when an event needs them."""
-        state = await self.retry(self._replayed_state, source, next_offset)
+        start, has_committed = await self.group.seek_committed(source)
+        state, users = await self.group.retry(lambda: self._replayed(source, start))
+        self.group.partitions[source] = state
         self._quiet_since[source] = time.monotonic()
-        self._partitions[source] = state
-        if committed:
-            users = await self.retry(self._last_users, source, committed)
+        self._losses.rebuilt(source)  # or another member has: what was ordered is over
+        if users and has_committed:
             await self._losses.check(source, users)
 
-    async def _replayed_state(
-        self, source: TopicPartition, next_offset: int
-    ) -> PartitionState:
-        state = PartitionState(source.partition, next_offset, self._config)
-        if next_offset:
-            async with ReplaySource(self.kafka, self._log_dir, source) as past:
-                await rebuild_labels(past, self._config, state)
-        return state
+    async def _replayed(
+        self, source: TopicPartition, start: int
+    ) -> tuple[PartitionState, set[str]]:
+        """Return the state at ``start``, and the users of the last events before it."""
+        state = PartitionState(source.partition, start, self._config)
+        if not start:
+            return state, set()
+        async with ReplaySource(self._kafka, self._log_dir, source) as past:
+            await rebuild_labels(past, self._config, state)
+            last = past.events(0, start, max(0, start - SAMPLE))
+            return state, {each.event.user_id async for some in last for each in some}
 
-    async def _last_users(self, source: TopicPartition, end: int) -> set[str]:
-        async with ReplaySource(self.kafka, self._log_dir, source) as past:
-            found = past.events(0, end, max(0, end - SAMPLE))
-            return {each.event.user_id async for events in found for each in events}
-
-    async def process_batch(
-        self, source: TopicPartition, records: Sequence[Record]
+    async def _fold(
+        self, source: TopicPartition, state: PartitionState, records: Sequence[Record]
     ) -> None:
         """Decode ``records``, load the rows that are not in memory, and fold.
 
@@ -129,33 +142,32 @@ class SequenceWorker(BatchConsumer):
         comes after it waits in Kafka.
         """
         self._quiet_since[source] = time.monotonic()
-        state = self._partitions[source]
         events, command = state.decode(records)
         users, shares = state.missing_rows(events)
         if users or shares:
             state.cache_rows(users, shares, await self._read(users, shares))
         state.fold(events, now_ms())
         if command is not None:
-            self.consumer.pause(source)
-            await self.store()
+            self.group.consumer.pause(source)
+            await self._store_all()
             self.add_future(self._rebuild(source, state, command.since_ms))
 
-    async def after_poll(self) -> None:
-        """Mature quiet partitions; store when the coalescing interval is over."""
-        self._mature_quiet_partitions()
-        self._behind = sum(map(self._lag, self._partitions))
+    def _mature_and_measure(self) -> None:
+        """Let the wall clock close the windows of partitions in which nothing happens."""
+        self._behind = 0
+        for source, state in self.group.partitions.items():
+            end = self.group.highwater(source)
+            lag = 1 if end is None else max(0, end - state.next_offset)
+            self._behind += lag
+            quiet_s = time.monotonic() - self._quiet_since[source]
+            if quiet_s >= _IDLE_S and not lag:
+                idle_until_ms = now_ms() - round(_IDLE_S * 1000)
+                state.decided += state.labels.advance(idle_until_ms)
         LAG.set(self._behind)
-        joins = [state.labels for state in self._partitions.values()]
+        joins = [state.labels for state in self.group.partitions.values()]
         WAITING.set(sum(join.waiting for join in joins))
         UNMATCHED.set(sum(join.unmatched_clicks for join in joins))
         EVICTED_EARLY.set(sum(join.dropped_early for join in joins))
-        await self._keep_storing()
-
-    async def store(self) -> None:
-        """Make everything durable that was folded, and commit it."""
-        await self._finish_storing()
-        self._begin_storing()
-        await self._finish_storing()
 
     async def _keep_storing(self) -> None:
         """Commit what was stored meanwhile, and begin with what has come since.
@@ -163,24 +175,37 @@ class SequenceWorker(BatchConsumer):
         One batch is being stored while the next is folded. Nothing more is consumed when
         that one is full as well: a store that hangs must not cost memory.
         """
-        ahead = sum(
-            len(state.folded) + len(state.rejected) for state in self._partitions.values()
-        )
-        if self._storing and (self._storing.done() or ahead >= self._max_ahead):
+        partitions = self.group.partitions
+        ahead = sum(len(each.folded) + len(each.rejected) for each in partitions.values())
+        is_full = ahead >= _POLLS_AHEAD * self._config.max_poll_records
+        if self._storing and (self._storing.done() or is_full):
             await self._finish_storing()
         if not self._storing:
             now = time.monotonic()
             if now >= self._losses.due:
-                await self._losses.check_all(self._partitions)
+                await self._losses.check_all(partitions)
             if now - self._stored_at >= self._pause_s():
                 self._begin_storing()
+
+    def _pause_s(self) -> float:
+        """Return how long to coalesce: longer while behind, for the rate's sake."""
+        interval_s = self._config.flush_interval_ms / 1000
+        if self._behind <= self._config.max_poll_records:
+            return interval_s
+        return max(interval_s, min(3 * self._last_write_s, _MAX_PAUSE_S))
+
+    async def _store_all(self) -> None:
+        """Make everything durable that was folded, and commit it."""
+        await self._finish_storing()
+        self._begin_storing()
+        await self._finish_storing()
 
     def _begin_storing(self) -> None:
         """Take what is new of each partition, and begin to store it."""
         self._stored_at = time.monotonic()
         pending = {
             source: state.take_pending()
-            for source, state in self._partitions.items()
+            for source, state in self.group.partitions.items()
             if state.is_dirty
         }
         if pending:
@@ -192,10 +217,18 @@ class SequenceWorker(BatchConsumer):
         aiokafka gives up after 40 s without a broker. What it had sent until then is
         published twice, as after a crash: readers recognise both by their identity.
         """
-        await self._write(pending.values())
+        rows = Rows()
         for each in pending.values():
-            await self.retry(self._outputs.publish_labels, each.decided)
-            await self.retry(self._outputs.publish_rejected, each.rejected)
+            rows.update(each.rows)
+        if rows:
+            started = time.monotonic()
+            await self._write(rows)
+            self._last_write_s = time.monotonic() - started
+            STORE_WRITES.observe(self._last_write_s)
+        labels = [label for each in pending.values() for label in each.decided]
+        await self.group.retry(lambda: self._outputs.publish_labels(labels))
+        rejected = [record for each in pending.values() for record in each.rejected]
+        await self.group.retry(lambda: self._outputs.publish_rejected(rejected))
         return pending
 
     async def _finish_storing(self) -> None:
@@ -204,22 +237,18 @@ class SequenceWorker(BatchConsumer):
         if storing is None:
             return
         pending = await storing
-        await self.commit({source: each.next_offset for source, each in pending.items()})
+        await self.group.commit({each: new.next_offset for each, new in pending.items()})
         for source, each in pending.items():
             _count(each.folded)
-            if state := self._partitions.get(source):
+            if state := self.group.partitions.get(source):
                 state.evict()
-
-    def drop_state(self) -> None:
-        """Drop every partition's rows and labels."""
-        self._partitions.clear()
-        self._losses.clear()
 
     async def _order_rebuild(self, source: TopicPartition) -> None:
         """Send the rebuild command to one partition; items get their attributes at once."""
-        await self.retry_in_thread(request_rebuild, self.kafka, 0, [source.partition])
+        command = (self._kafka, 0, [source.partition])
+        await self.group.retry(lambda: asyncio.to_thread(request_rebuild, *command))
         if time.monotonic() > self._profiles_until:  # they are of all partitions
-            await self.retry_in_thread(self._sink.restore_profiles)
+            await self.group.retry(lambda: asyncio.to_thread(self._sink.restore_profiles))
             self._profiles_until = time.monotonic() + _PROFILES_S
 
     async def _rebuild(
@@ -232,60 +261,34 @@ class SequenceWorker(BatchConsumer):
         """
 
         async def write(rows: Rows) -> None:
-            async with self.lock:
-                if self._partitions.get(source) is not state:
+            async with self.group.lock:
+                if self.group.partitions.get(source) is not state:
                     raise asyncio.CancelledError
-                await self.retry_in_thread(self._sink.write, rows)
+                await self._write(rows)
 
         command_at = state.next_offset
         span = Span(partition=source.partition, since_ms=since_ms, end=command_at)
-        async with ReplaySource(self.kafka, self._log_dir, source) as past:
+        async with ReplaySource(self._kafka, self._log_dir, source) as past:
             users = await rebuild_rows(past, span, self._config, self._read, write)
-        async with self.lock:
-            if self._partitions.get(source) is state:
+        async with self.group.lock:
+            if self.group.partitions.get(source) is state:
                 state.drop_rows()
                 state.next_offset = command_at + 1
-                self.consumer.seek(source, state.next_offset)
-                self.consumer.resume(source)
+                self.group.consumer.seek(source, state.next_offset)
+                self.group.consumer.resume(source)
                 self._losses.rebuilt(source)
         REBUILT.inc(users)
         _log.info("rebuilt the %d users of partition %d", users, source.partition)
 
-    async def _write(self, pending: Iterable[PendingWrites]) -> None:
-        rows = Rows()
-        for each in pending:
-            rows.update(each.rows)
-        if not rows:
-            return
-        started = time.monotonic()
-        await self.retry_in_thread(self._sink.write, rows)
-        self._last_write_s = time.monotonic() - started
-        STORE_WRITES.observe(self._last_write_s)
-
     async def _read(
         self, users: Collection[str], shares: Collection[ItemPartitionKey]
     ) -> Rows:
-        return await self.retry_in_thread(self._sink.read, users, shares)
+        return await self.group.retry(
+            lambda: asyncio.to_thread(self._sink.read, users, shares)
+        )
 
-    def _mature_quiet_partitions(self) -> None:
-        """Let the wall clock close the windows of partitions in which nothing happens."""
-        for source, state in self._partitions.items():
-            quiet_s = time.monotonic() - self._quiet_since[source]
-            if quiet_s >= _IDLE_S and self._lag(source) == 0:
-                idle_until_ms = now_ms() - round(_IDLE_S * 1000)
-                state.decided += state.labels.advance(idle_until_ms)
-
-    def _lag(self, source: TopicPartition) -> int:
-        """Return how many records are not folded; 1 where the end is not known yet."""
-        end = self.highwater(source)
-        return 1 if end is None else max(0, end - self._partitions[source].next_offset)
-
-    def _pause_s(self) -> float:
-        """Return how long to coalesce: longer while behind, for the rate's sake."""
-        interval_s = self._config.flush_interval_ms / 1000
-        if self._behind <= self._config.max_poll_records:
-            return interval_s
-        return max(interval_s, min(3 * self._last_write_s, _MAX_PAUSE_S))
+    async def _write(self, rows: Rows) -> None:
+        await self.group.retry(lambda: asyncio.to_thread(self._sink.write, rows))
 
 
 def _count(stored: Sequence[LoggedEvent]) -> None:

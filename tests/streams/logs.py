@@ -10,9 +10,9 @@ from benchmarks.fault_injection.topic_reading import progress_of, until
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.codec import encode, event_key
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
-from srp4ctr.streams.raw_log.log_files import OffsetRange, files_of, write_range
+from srp4ctr.streams.raw_log.log_files import files_of
+from srp4ctr.streams.raw_log.log_tables import OffsetRange, row_of, write_range
 from srp4ctr.streams.raw_log.log_writer import EventLogWriter
-from srp4ctr.streams.raw_log.row_schema import row_of
 from tests.builders import NOON_MS, a_behavior
 from tests.streams.records import ARecord
 from tests.streams.workers import running

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from srp4ctr.streams.config import StreamConfig
-from srp4ctr.streams.events.codec import COMMAND_KEY, encode, encode_command, event_key
+from srp4ctr.streams.events.codec import COMMAND_KEY, Record, encode, event_key
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Rebuild, UserEvent
 from srp4ctr.streams.state.partition_state import PartitionState, replay_labels
 from tests.builders import NOON_MS
@@ -14,14 +14,13 @@ LATER_MS = NOON_MS + 3_600_000  # the wall clock, long after the events
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ARecord:
+class ARecord(Record):
     value: bytes | None
     key: bytes | None = b"u1"
     offset: int = 0
     timestamp: int = NOON_MS
     topic: str = BEHAVIOR_EVENTS_TOPIC
     partition: int = 3
-    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 def records(*events: UserEvent, start: int = 0) -> list[ARecord]:
@@ -33,7 +32,7 @@ def records(*events: UserEvent, start: int = 0) -> list[ARecord]:
 
 def a_command(offset: int, key: bytes = COMMAND_KEY) -> ARecord:
     command = Rebuild(event_id="c1", since_ms=NOON_MS)
-    return ARecord(value=encode_command(command), key=key, offset=offset)
+    return ARecord(value=encode(command), key=key, offset=offset)
 
 
 def a_state(next_offset: int = 0) -> PartitionState:

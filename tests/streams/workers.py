@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from benchmarks.fault_injection.topic_reading import progress_of, read_topic, until
-from srp4ctr.streams.broker.batch_consumer import BatchConsumer
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import (
@@ -16,6 +15,7 @@ from srp4ctr.streams.events.schema import (
     UserEvent,
     item_key,
 )
+from srp4ctr.streams.raw_log.log_writer import EventLogWriter
 from srp4ctr.streams.state.counters import total
 from srp4ctr.streams.state.label_join import ImpressionLabel, decode_label
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
@@ -23,7 +23,7 @@ from tests.builders import a_behavior, a_click, an_impression
 from tests.streams.memory_sink import MemorySink
 
 NO_LOG = Path("no-log")
-_Member = TypeVar("_Member", bound=BatchConsumer)
+_Member = TypeVar("_Member", SequenceWorker, EventLogWriter)
 
 
 @asynccontextmanager

@@ -12,10 +12,8 @@ from tests.structure.source_tree import ROOT, SourceFile, parse, product_files
 FAUST_SERVICES = (
     "streams/worker/app.py",
     "streams/raw_log/log_writer.py",
-    "streams/broker/batch_consumer.py",
-    "streams/worker/item_agent.py",
+    "streams/broker/worker_clients.py",
     "streams/worker/lost_rows.py",
-    "streams/broker/output_topics.py",
     "streams/worker/replay.py",
     "streams/worker/sequence_worker.py",
 )

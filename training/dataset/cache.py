@@ -21,7 +21,7 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.tensors import schema, vocabulary
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
-from srp4ctr.streams.raw_log.log_lock import reading
+from srp4ctr.streams.raw_log.log_files import reading
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import EXAMPLE_NAMES, HISTORY_NAMES, Slates, Windows
 from srp4ctr.training.dataset.build import TrainingSet

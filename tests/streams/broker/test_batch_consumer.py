@@ -72,14 +72,14 @@ class AWorker(SequenceWorker):
     """A worker whose consumer is ``AConsumer``."""
 
     async def on_start(self) -> None:
-        self.consumer = AConsumer()
+        self.consumer = self.group.consumer = AConsumer()
 
     async def on_stop(self) -> None:
         pass
 
-    def assign_sources(self, *sources: TopicPartition) -> None:
+    async def assign_sources(self, *sources: TopicPartition) -> None:
         self.consumer.state.assign_from_subscribed(set(sources))
-        self.assign(set(sources))
+        await self.group.on_partitions_assigned(set(sources))
 
     async def polls(self, number: int = 3) -> None:
         """Return after ``number`` polls more; raise what ended the worker."""
@@ -106,17 +106,17 @@ def run(story: Callable[[AWorker, MemorySink], Awaitable[None]]) -> None:
 
 def test_a_partition_that_leaves_is_not_prepared_again_before_the_join_is_over() -> None:
     async def story(worker: AWorker, sink: MemorySink) -> None:
-        worker.assign_sources(STAYS, LEAVES)
+        await worker.assign_sources(STAYS, LEAVES)
         await worker.polls()
         worker.consumer.state.begin_reassignment()
-        await worker.flush_and_release()
+        await worker.group.flush_and_release()
         assert worker.consumer.assignment() == {STAYS, LEAVES}  # until the join is over
         worker.consumer.sought.clear()
         await worker.polls()
         assert worker.consumer.sought == []
         worker.consumer.state.assign_from_subscribed({STAYS})
         await worker.polls()  # between the new assignment and its listener
-        worker.assign({STAYS})
+        await worker.group.on_partitions_assigned({STAYS})
         await worker.polls()
         assert worker.consumer.sought == [(STAYS, 0)]
 
@@ -125,18 +125,18 @@ def test_a_partition_that_leaves_is_not_prepared_again_before_the_join_is_over()
 
 def test_records_polled_before_a_release_are_not_processed_after_it() -> None:
     async def story(worker: AWorker, sink: MemorySink) -> None:
-        worker.assign_sources(STAYS, LEAVES)
+        await worker.assign_sources(STAYS, LEAVES)
         await worker.polls()
         worker.consumer.answers.clear()
         await asyncio.sleep(0.05)  # now it waits for the answer
         worker.consumer.batches = [{LEAVES: records(an_impression())}]
-        async with worker.lock:
-            releasing = asyncio.create_task(worker.flush_and_release())
+        async with worker.group.lock:
+            releasing = asyncio.create_task(worker.group.flush_and_release())
             await asyncio.sleep(0)  # it is the first to wait for the lock
             worker.consumer.answers.set()
             await worker.polls(1)
         await releasing
-        worker.assign_sources(STAYS, LEAVES)
+        await worker.assign_sources(STAYS, LEAVES)
         await worker.polls()
         assert len(sink.rows) == 0
 
@@ -147,7 +147,7 @@ def test_records_polled_before_their_partition_was_prepared_are_read_again() -> 
     async def story(worker: AWorker, sink: MemorySink) -> None:
         batch = records(an_impression())
         worker.consumer.batches = [{STAYS: batch}]
-        worker.assign_sources(STAYS)
+        await worker.assign_sources(STAYS)
         await worker.polls()
         assert (len(sink.rows), worker.consumer.sought) == (0, [(STAYS, 0)])
         worker.consumer.batches = [{STAYS: batch}]
@@ -171,14 +171,14 @@ def test_where_aiokafka_returns_no_commit_the_broker_decides(
 
     async def story(worker: AWorker, sink: MemorySink) -> None:
         worker.consumer.known = None
-        worker.assign_sources(STAYS)
+        await worker.assign_sources(STAYS)
         while not worker.consumer.sought:
             await worker.polls(1)
         assert worker.consumer.sought == [(STAYS, 7)]
 
-    monkeypatch.setattr("srp4ctr.streams.broker.batch_consumer.committed_offsets", answer)
+    monkeypatch.setattr("srp4ctr.streams.broker.worker_clients.committed_offsets", answer)
     # The labels would be rebuilt from a broker that this test does not have.
-    monkeypatch.setattr(AWorker, "prepare", no_rebuild)
+    monkeypatch.setattr(AWorker, "_replayed", no_rebuild)
     run(story)
 
 
@@ -209,7 +209,7 @@ def test_what_the_store_refused_is_not_committed_at_the_end(refused: str) -> Non
 
     async def story(worker: AWorker, _: MemorySink) -> None:
         worker._sink = sink
-        worker.assign_sources(STAYS)
+        await worker.assign_sources(STAYS)
         await worker.polls()
         for number in range(2):  # the second is folded while the first is on its way
             event = a_behavior(user_id=f"u{number}")
@@ -218,12 +218,13 @@ def test_what_the_store_refused_is_not_committed_at_the_end(refused: str) -> Non
         sink.may_answer.set()
         while not worker.crash_reason:
             await asyncio.sleep(0.001)
-        await worker.flush_and_release()  # as when it stops
+        await worker.group.flush_and_release()  # as when it stops
         assert worker.consumer.commits == []
 
     run(story)
 
 
-async def no_rebuild(worker: AWorker, source: TopicPartition, *_: object) -> None:
-    worker._partitions[source] = PartitionState(source.partition, 7, StreamConfig())
-    worker._quiet_since[source] = 0.0
+async def no_rebuild(
+    worker: AWorker, source: TopicPartition, start: int
+) -> tuple[PartitionState, set[str]]:
+    return PartitionState(source.partition, start, StreamConfig()), set()

@@ -169,7 +169,7 @@ def test_a_clock_that_runs_ahead_is_an_error_that_says_what_to_do(
     kafka: KafkaConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ahead_ms = time.time_ns() // 1_000_000 + 600_000
-    monkeypatch.setattr(producer, "_now_ms", lambda: ahead_ms)
+    monkeypatch.setattr(producer, "now_ms", lambda: ahead_ms)
     ensure_topics(kafka)
     for event in (a_behavior(at_ms=ahead_ms), an_item(at_ms=ahead_ms)):
         with (

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from kafka import KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer
 from typer.testing import CliRunner
 
 from benchmarks.fault_injection.topic_reading import read_topic
 from srp4ctr.cli import events as event_commands
-from srp4ctr.streams.broker import dead_letters
-from srp4ctr.streams.broker.batch_consumer import now_ms
+from srp4ctr.streams.broker.clients import now_ms
 from srp4ctr.streams.broker.dead_letters import ReplayReport, read_letter, replay_rejected
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
@@ -138,7 +137,7 @@ def test_what_an_older_release_did_not_know_goes_back(kafka: KafkaConfig) -> Non
 def test_a_replay_after_a_crash_before_its_commit_changes_nothing(
     kafka: KafkaConfig, config: StreamConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(queue: object) -> None:
+    def die(*_: object) -> None:
         raise RuntimeError("killed")
 
     sink, at_ms = MemorySink(), now_ms() - 5000
@@ -148,7 +147,7 @@ def test_a_replay_after_a_crash_before_its_commit_changes_nothing(
             publisher.publish(event, backfill=True)
     run_until_committed(kafka, config, sink, 10)
     with monkeypatch.context() as patch:
-        patch.setattr(dead_letters._Queue, "commit", die)
+        patch.setattr(KafkaConsumer, "commit", die)
         with pytest.raises(RuntimeError, match="killed"):
             replay(kafka)
     assert replay(kafka).replayed.total() == 5

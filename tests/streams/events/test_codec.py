@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from srp4ctr.streams.events.schema import (
     Event,
 )
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression, an_item
+from tests.streams.records import ARecord
 
 
 def a_payload(**changes: object) -> bytes:
@@ -93,25 +95,27 @@ def test_a_phone_whose_clock_is_minutes_ahead_is_believed() -> None:
 
 
 def test_an_item_update_does_not_belong_among_the_users_events() -> None:
-    payload = codec.encode(an_item())
-    rejected = codec.decode_user_event(payload, b"i1", NOON_MS)
+    update = ARecord(value=codec.encode(an_item()), key=b"i1", topic=ITEMS_TOPIC)
+    rejected = codec.decode_published(replace(update, topic=BEHAVIOR_EVENTS_TOPIC))
     assert isinstance(rejected, RejectedEvent)
     assert rejected.reason == Reason.WRONG_TOPIC
-    assert codec.decode_item_update(payload, b"i1", NOON_MS) == an_item()
+    assert codec.decode_published(update) == an_item()
 
 
 def test_a_users_event_does_not_belong_among_the_item_updates() -> None:
-    rejected = codec.decode_item_update(a_payload(), b"i1", NOON_MS)
+    event = ARecord(value=a_payload(), key=b"i1", topic=ITEMS_TOPIC)
+    rejected = codec.decode_published(event)
     assert isinstance(rejected, RejectedEvent)
     assert rejected.reason == Reason.WRONG_TOPIC
 
 
 @pytest.mark.parametrize("key", [None, b"", b"u2", b"i1"])
 def test_an_event_under_another_key_than_its_users_is_rejected(key: bytes | None) -> None:
-    rejected = codec.decode_user_event(a_payload(), key, NOON_MS)
+    rejected = codec.decode_published(ARecord(value=a_payload(), key=key))
     assert isinstance(rejected, RejectedEvent)
     assert rejected.reason == Reason.WRONG_KEY
-    assert isinstance(codec.decode_user_event(a_payload(), b"u1", NOON_MS), Behavior)
+    record = ARecord(value=a_payload(), key=b"u1")
+    assert isinstance(codec.decode_published(record), Behavior)
 
 
 def test_events_go_to_their_topic_under_their_key() -> None:

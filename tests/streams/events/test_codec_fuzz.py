@@ -8,17 +8,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from srp4ctr.streams.events import codec
-from srp4ctr.streams.events.codec import MAX_MESSAGE_BYTES, Reason, RejectedEvent, decode
+from srp4ctr.streams.events.codec import (
+    MAX_MESSAGE_BYTES,
+    Reason,
+    RejectedEvent,
+    RejectedRecord,
+    decode,
+)
 from srp4ctr.streams.events.json_schema import EXAMPLES
 from srp4ctr.streams.events.schema import (
+    BEHAVIOR_EVENTS_TOPIC,
+    ITEMS_TOPIC,
     MAX_ATTRIBUTE_VALUES,
     MAX_ATTRIBUTES,
     MAX_CONTEXT_FIELDS,
     MAX_ID_LENGTH,
+    Rebuild,
 )
 from srp4ctr.streams.state.label_join import decode_label
 from tests.builders import NOON_MS
 from tests.fuzzing import examples, outcome
+from tests.streams.records import ARecord
 
 LEAVES = st.one_of(
     st.none(),
@@ -37,7 +47,7 @@ VALUES = st.recursive(
 )
 GOOD = [json.loads(codec.encode(each)) for each in EXAMPLES]
 FIELDS = sorted({name for each in GOOD for name in each})
-READERS = (codec.decode_user_event, codec.decode_item_update)
+TOPICS = (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC)
 
 
 @st.composite
@@ -77,10 +87,13 @@ def test_a_message_is_an_event_within_bounds_or_rejected_with_a_reason(
         assert event.detail
     else:
         within_bounds(event, payload or b"", now_ms)
-    for read in READERS:
-        found = read(payload, key, now_ms)
-        assert isinstance(found, RejectedEvent) or codec.event_key(found) == key
-    codec.decode_command(payload, codec.COMMAND_KEY)
+    for topic in TOPICS:
+        record = ARecord(value=payload, key=key, timestamp=now_ms, topic=topic)
+        found = codec.decode_published(record)
+        if not isinstance(found, RejectedEvent):
+            assert (codec.event_topic(found), codec.event_key(found)) == (topic, key)
+    command = codec.decode_record(ARecord(value=payload, key=codec.COMMAND_KEY))
+    assert isinstance(command, Rebuild | RejectedRecord)
 
 
 def within_bounds(event: Any, payload: bytes, now_ms: int) -> None:

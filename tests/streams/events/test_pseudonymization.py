@@ -12,7 +12,7 @@ from benchmarks.fault_injection.topic_reading import read_topic
 from srp4ctr.cli.main import app
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig
-from srp4ctr.streams.events.codec import decode_user_event, encode
+from srp4ctr.streams.events.codec import decode, encode
 from srp4ctr.streams.events.pseudonymization import Pseudonyms, read_pseudonyms
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, SYNTHETIC_USERS
 from tests.builders import NOON_MS, a_click, a_forget, an_impression, an_item
@@ -77,7 +77,7 @@ def test_no_id_reaches_kafka(kafka: KafkaConfig) -> None:
     assert len(records) == 3
     for record in records:
         assert b"ann" not in (record.value or b"") + (record.key or b"")
-        event = decode_user_event(record.value, record.key, NOON_MS * 2)
+        event = decode(record.value, NOON_MS * 2)
         assert event.user_id == NAMES.of("ann")  # type: ignore[union-attr]
 
 

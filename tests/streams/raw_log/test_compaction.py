@@ -14,18 +14,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.harness.raw_logs import write_log
-from srp4ctr.streams.raw_log import compaction, log_files
-from srp4ctr.streams.raw_log.compaction import merge_some
-from srp4ctr.streams.raw_log.duplicate_rows import remove_duplicates
+from srp4ctr.atomic_files import write_unfinished
+from srp4ctr.streams.raw_log import compaction
+from srp4ctr.streams.raw_log.compaction import merge_some, remove_duplicates
 from srp4ctr.streams.raw_log.erasure import erase_forgotten
 from srp4ctr.streams.raw_log.log_files import (
     covered_offsets,
     files_of,
     read_files,
+    reading,
     remove_before,
     remove_uncommitted,
 )
-from srp4ctr.streams.raw_log.log_lock import reading
+from srp4ctr.streams.raw_log.log_tables import schema_of
 from tests.builders import NOON_MS, a_behavior, a_forget
 from tests.streams.logs import PARTITION, TOPIC, logged_offsets, write
 from tests.structure.source_tree import ROOT
@@ -149,7 +150,7 @@ def test_columns_that_an_older_release_did_not_write_are_null(tmp_path: Path) ->
     pq.write_table(pq.ParquetFile(old).read().drop_columns(["propensity"]), old)
     merge_all(tmp_path)
     [whole] = files_of(tmp_path, TOPIC, PARTITION)
-    assert pq.read_schema(whole) == log_files.schema_of(TOPIC)
+    assert pq.read_schema(whole) == schema_of(TOPIC)
     assert logged_offsets(tmp_path) == [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12]
 
 
@@ -192,8 +193,8 @@ def test_nothing_is_taken_from_under_a_reader(tmp_path: Path) -> None:
 def meanwhile(monkeypatch: pytest.MonkeyPatch, do: Any) -> None:
     """Let ``do()`` happen after the sources were read, before the swap."""
 
-    def write_then_do(path: Path, table: pa.Table) -> Path:
-        written = log_files.write_unfinished(path, table)
+    def write_then_do(path: Path, write: Any) -> Path:
+        written = write_unfinished(path, write)
         monkeypatch.undo()
         do()
         return written

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr.streams.raw_log.duplicate_rows import remove_duplicates
+from srp4ctr.streams.raw_log.compaction import remove_duplicates
 from srp4ctr.streams.raw_log.log_files import read_files
 from tests.streams.logs import PARTITION, TOPIC, logged_offsets, write
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.harness.raw_logs import Published, label_of, write_log
+from srp4ctr.atomic_files import write_unfinished
 from srp4ctr.features.consistency import replay
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
@@ -24,9 +25,8 @@ from srp4ctr.streams.events.schema import (
 )
 from srp4ctr.streams.raw_log import erasure
 from srp4ctr.streams.raw_log.erasure import erase_forgotten, erasure_requests_in, is_erased
-from srp4ctr.streams.raw_log.log_files import read_files, write_unfinished
-from srp4ctr.streams.raw_log.log_lock import removing
-from srp4ctr.streams.raw_log.row_schema import event_of
+from srp4ctr.streams.raw_log.log_files import read_files, removing
+from srp4ctr.streams.raw_log.log_tables import event_of
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.worker.rebuild import Span, rebuild_rows
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
@@ -121,7 +121,7 @@ def test_again_it_finds_nothing_and_a_dry_run_changes_nothing(tmp_path: Path) ->
 def test_what_a_killed_writer_left_is_erased_with_the_log(tmp_path: Path) -> None:
     log = a_log(tmp_path, A_LIFE)
     [whole, *_] = (log / BEHAVIOR_EVENTS_TOPIC).glob("date=*/*.parquet")
-    left = write_unfinished(whole, pq.ParquetFile(whole).read())
+    left = write_unfinished(whole, lambda file: file.write(whole.read_bytes()))
     erase_forgotten(log, dry_run=True)
     assert left.exists()
     erase_forgotten(log)

@@ -16,16 +16,17 @@ from srp4ctr.features.consistency import replay
 from srp4ctr.features.offline.event_tables import opened
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
-from srp4ctr.streams.raw_log.compaction import merge_some
-from srp4ctr.streams.raw_log.duplicate_rows import remove_duplicates
+from srp4ctr.streams.raw_log.compaction import merge_some, remove_duplicates
 from srp4ctr.streams.raw_log.erasure import erase_forgotten, erasure_requests_in
 from srp4ctr.streams.raw_log.log_files import (
+    LOCK_FILE,
     covered_offsets,
     known_ms,
     read_files,
+    reading,
     remove_before,
+    removing,
 )
-from srp4ctr.streams.raw_log.log_lock import LOCK_FILE, reading, removing
 from srp4ctr.streams.worker.restore import logged
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.cache import name_of

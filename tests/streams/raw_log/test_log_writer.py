@@ -147,8 +147,7 @@ def test_the_writer_merges_no_more_than_half_of_its_time(
     async def run() -> None:
         writer = EventLogWriter(KafkaConfig(), config, tmp_path)
         source = TopicPartition(BEHAVIOR_EVENTS_TOPIC, 0)
-        writer._prepared.add(source)
-        writer._written[source] = log_writer._Written(committed=9, files=1000)
+        writer.group.partitions[source] = log_writer._Partition(committed=9, files=1000)
         for _ in range(12):
             await writer._merge()
             now[0] += 1.0

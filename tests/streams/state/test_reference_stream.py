@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from benchmarks.fault_injection import reference_stream
 from srp4ctr.streams.config import StreamConfig
-from srp4ctr.streams.events.codec import LoggedEvent, encode, event_key
+from srp4ctr.streams.events.codec import LoggedEvent, Record, encode, event_key
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Forget, UserEvent
 from srp4ctr.streams.state.counters import Activity, total
 from srp4ctr.streams.state.exposures import Exposures
@@ -29,17 +29,6 @@ CONFIG = StreamConfig(
 EVE_MS = NOON_MS - 86_400_000
 LATER_MS = NOON_MS + 2_000_000  # all windows are closed, no impression has left
 PARTITIONS = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ARecord:
-    value: bytes | None
-    key: bytes | None
-    offset: int
-    timestamp: int
-    partition: int
-    topic: str = BEHAVIOR_EVENTS_TOPIC
-    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 class VersionedSink:
@@ -93,7 +82,7 @@ class Partition:
     number: int
     sink: VersionedSink
     labels: list[ImpressionLabel]
-    records: list[ARecord] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
     committed: int = 0
 
     def begin(self) -> PartitionState:
@@ -191,7 +180,8 @@ def partitions_of(events: Sequence[UserEvent], pace_ms: int) -> list[Partition]:
     for number, event in enumerate(events):
         partition = topic[int(event.user_id[1:]) % PARTITIONS]
         partition.records.append(
-            ARecord(
+            Record(
+                topic=BEHAVIOR_EVENTS_TOPIC,
                 value=encode(event),
                 key=event_key(event),
                 offset=len(partition.records),

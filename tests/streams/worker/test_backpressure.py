@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.fault_injection.topic_reading import progress_of, until
-from srp4ctr.streams.broker.batch_consumer import now_ms
+from srp4ctr.streams.broker.clients import now_ms
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
@@ -50,8 +50,8 @@ def publish(kafka: KafkaConfig, start: int) -> None:
 
 async def positions(worker: SequenceWorker) -> int:
     """Return how many records the worker has been handed."""
-    assigned = worker.consumer.assignment()
-    return sum([await worker.consumer.position(source) for source in assigned])
+    assigned = worker.group.consumer.assignment()
+    return sum([await worker.group.consumer.position(source) for source in assigned])
 
 
 async def settled_position(worker: SequenceWorker) -> int:

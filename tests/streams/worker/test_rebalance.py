@@ -13,7 +13,7 @@ from benchmarks.fault_injection.topic_reading import progress_of, until
 from srp4ctr import processes
 from srp4ctr.embedded import apache_kafka
 from srp4ctr.embedded.ports import HOST, reserved_ports
-from srp4ctr.streams.broker.batch_consumer import BatchConsumer, now_ms
+from srp4ctr.streams.broker.clients import now_ms
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
@@ -26,6 +26,7 @@ from tests.streams.memory_sink import MemorySink
 from tests.streams.workers import impressions_of
 
 MISSING = apache_kafka.missing_tools()
+Member = SequenceWorker | EventLogWriter
 pytestmark = [
     pytest.mark.kafka,
     pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}"),
@@ -72,19 +73,17 @@ def traffic(kafka: KafkaConfig) -> Iterator[Callable[[], int]]:
         thread.join()
 
 
-async def share_and_part(
-    first: BatchConsumer, second: BatchConsumer, behind: Callable[[], int]
-) -> None:
+async def share_and_part(first: Member, second: Member, behind: Callable[[], int]) -> None:
     """Let ``second`` join ``first`` and leave again, each time until they caught up."""
 
-    async def settle(*members: BatchConsumer) -> None:
+    async def settle(*members: Member) -> None:
         def have_all() -> bool:
             for member in members:
                 if member.crash_reason:
                     raise member.crash_reason
             owned = [
-                {each for each in member.consumer.assignment() if is_event(each.topic)}
-                for member in members
+                {each for each in consumer.assignment() if is_event(each.topic)}
+                for consumer in (member.group.consumer for member in members)
             ]
             return all(owned) and sum(map(len, owned)) == 4 and behind() < 100
 

@@ -4,7 +4,7 @@ from copy import deepcopy
 import pytest
 
 from benchmarks.fault_injection.topic_reading import progress_of, read_topic, until
-from srp4ctr.streams.broker.batch_consumer import now_ms
+from srp4ctr.streams.broker.clients import now_ms
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import (
