@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.quality.clicks.click_examples import Part
-from srp4ctr.features.tensors import transforms
+from srp4ctr.features.tensors import vocabulary
 
 MAX_ROUNDS, PATIENCE = 1000, 50
 # Untuned but for what the variant's grid names: what one would begin with.
@@ -60,7 +60,7 @@ class Columns:
         return np.concatenate(columns, axis=1).astype(np.float32)
 
     def _context(self, text: str) -> list[float]:
-        context = transforms.parse_context(text)
+        context = vocabulary.parse_context(text)
         return [
             _number(context.get(name, ""), values) for name, values in self.contexts.items()
         ]
@@ -70,7 +70,7 @@ def columns_of(part: Part, with_items: bool) -> Columns:
     """Return the columns that ``part`` has; a field of only numbers stays a number."""
     values: dict[str, set[str]] = {}
     for text in set(part.contexts.tolist()):
-        for name, value in transforms.parse_context(text).items():
+        for name, value in vocabulary.parse_context(text).items():
             values.setdefault(name, set()).add(value)
     numbered = {
         name: {} if _all_numbers(found) else _numbered(found)

@@ -80,12 +80,7 @@ def running_stack(which: str, length: int) -> Iterator[Cluster]:
 
 def fill(stack: Cluster, load: Load, start_ms: int) -> Memory:
     """Give every user L behaviours, counters and exposures; return what they take."""
-    from srp4ctr.features.online.row_codec import (
-        PACKED,
-        pack_activity,
-        pack_exposures,
-        pack_sequence,
-    )
+    from srp4ctr.features.online.row_codec import EXPOSURES, SEQUENCES, USER_ACTIVITY
     from srp4ctr.features.online.store import FeatureStoreSink
 
     store: Any = Redis.from_url(f"redis://{stack.features.redis}")
@@ -98,9 +93,9 @@ def fill(stack: Cluster, load: Load, start_ms: int) -> Memory:
         exposures = {user: past_exposures(n, start_ms) for n, user in some}
         sink.write(Rows(sequences=sequences, activities=activities, exposures=exposures))
     packed = (
-        pack_sequence(history(0, load.length, start_ms)),
-        pack_activity(past),
-        pack_exposures(past_exposures(0, start_ms)),
+        *SEQUENCES.pack(history(0, load.length, start_ms)),
+        *USER_ACTIVITY.pack(past),
+        *EXPOSURES.pack(past_exposures(0, start_ms)),
     )
     time.sleep(_FSYNC_S)
     keys = [key for key in store.scan_iter(count=1000) if b"user_id" in key]
@@ -109,7 +104,7 @@ def fill(stack: Cluster, load: Load, start_ms: int) -> Memory:
     after = int(store.info("memory")["used_memory"])
     store.close()
     return Memory(
-        payload=sum(len(values[PACKED].bytes_val) for values in packed),
+        payload=sum(map(len, packed)),
         key=statistics.fmean(used),
         share=(after - before) / USERS,
     )

@@ -19,10 +19,10 @@ from srp4ctr.features.offline.counters_as_of import counts_at
 from srp4ctr.features.offline.event_tables import IDENTITY, EventLog, Table
 from srp4ctr.features.tensors.transforms import (
     ActivityArrays,
+    ItemExposures,
     SequenceArrays,
     empty_sequences,
 )
-from srp4ctr.features.tensors.user_item_features import ItemExposures
 from srp4ctr.streams.events.schema import INTERNAL_PREFIX
 from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH
 

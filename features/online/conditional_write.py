@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
+from srp4ctr.features.online.row_codec import HashRow, time_of, version_us
 
 # Compare-and-set of each key: write it if its time still is the one that was read.
 # ARGV: how many fields, their names (the time's first), then a key's old time and values.
@@ -48,40 +48,25 @@ class Store:
         return {"target_nodes": self.client.get_node_from_key(key)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HashRow:
-    """A row in Feast's layout: fields of a Redis hash."""
-
-    key: bytes
-    version_us: int
-    values: tuple[bytes, ...]
-
-
-def write_newer(
-    store: Store,
-    time_field: str | bytes,
-    fields: Sequence[str | bytes],
-    rows: list[HashRow],
-) -> None:
-    """Write those ``rows``, whose values are ``fields``, that are newer than the stored.
+def write_newer(store: Store, fields: Sequence[bytes], rows: list[HashRow]) -> None:
+    """Write those ``rows`` that are newer than the stored; of ``fields`` the first is time.
 
     Raises Redis' errors.
     """
-    names = [time_field, *fields]
     while rows:
-        stored = _stored_times(store.client, time_field, rows)
+        stored = _stored_times(store.client, fields[0], rows)
         newer = [
             (row, time)
             for row, time in zip(rows, stored, strict=True)
-            if _version_us(time) < row.version_us
+            if version_us(time) < row.version_us
         ]
-        written = _written(store, names, newer)
+        written = _written(store, fields, newer)
         # Another worker wrote the others first: compare again.
         rows = [row for (row, _), done in zip(newer, written, strict=True) if not done]
 
 
 def _written(
-    store: Store, names: Sequence[str | bytes], newer: list[tuple[HashRow, bytes]]
+    store: Store, fields: Sequence[bytes], newer: list[tuple[HashRow, bytes]]
 ) -> list[int]:
     """Write each row of ``newer`` whose stored time is still the given one.
 
@@ -92,31 +77,17 @@ def _written(
     calls = [[each] for each in newer] if store.is_cluster else [newer]
     with store.client.pipeline(transaction=False) as pipe:
         for call in calls:
-            arguments: list[Any] = [len(names), *names]
+            arguments: list[Any] = [len(fields), *fields]
             for row, time in call:
-                arguments += (time, _time(row.version_us), *row.values)
+                arguments += (time, time_of(row.version_us), *row.values)
             keys = [row.key for row, _ in call]
             script = ("EVAL", _WRITE_IF_UNCHANGED, len(keys), *keys)
             pipe.execute_command(*script, *arguments, **store.node_of(keys[0]))
         return [done for answer in pipe.execute() for done in answer]
 
 
-def _stored_times(
-    client: Any, time_field: str | bytes, rows: Sequence[HashRow]
-) -> list[bytes]:
+def _stored_times(client: Any, time_field: bytes, rows: Sequence[HashRow]) -> list[bytes]:
     with client.pipeline(transaction=False) as pipe:
         for row in rows:
             pipe.hget(row.key, time_field)
         return [time or b"" for time in pipe.execute()]
-
-
-def _time(version_us: int) -> bytes:
-    seconds, micros = divmod(version_us, 1_000_000)
-    time: bytes = Timestamp(seconds=seconds, nanos=micros * 1000).SerializeToString()
-    return time
-
-
-def _version_us(time: bytes) -> int:
-    """Return the version in us of a stored time; 0 for none."""
-    stored = Timestamp.FromString(time)
-    return int(stored.seconds * 1_000_000 + stored.nanos // 1000)

@@ -1,4 +1,4 @@
-"""Addresses of the online store and the registry → Feast's connection settings."""
+"""Settings → the online store's client, and Feast's settings of store and registry."""
 
 import json
 import re
@@ -6,33 +6,35 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from redis import Redis
+from redis.cluster import ClusterNode, RedisCluster
+
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.config import password_in
 
 _USER = re.compile(r"//([^/@:]+)@")  # of a URL without a password
+_Options = dict[str, Any]
+
+
+def connect(config: FeatureConfig, timeout_s: float) -> Any:
+    """Return Redis' client of the store; a cluster's connects at once."""
+    nodes, options = _store_options(config, timeout_s)
+    addresses = [(host, int(port)) for host, _, port in (n.partition(":") for n in nodes)]
+    if config.redis_cluster:
+        make: Any = ClusterNode  # untyped
+        startup = [make(host, port) for host, port in addresses]
+        return RedisCluster(startup_nodes=startup, **options)
+    [(host, port)] = addresses
+    return Redis(host=host, port=port, **options)
 
 
 def connection_string(config: FeatureConfig, timeout_s: float) -> str:
-    """Return Feast's connection string of the store, with TLS, password and timeouts.
+    """Return Feast's connection string of the store.
 
-    It contains the password: never print it. Options in ``config.redis``
-    (``host:port,db=2``) stay. Raises ``ValueError`` for a password file that cannot be
-    read, or a user name without a password.
+    It contains the password: never print it.
     """
-    own = {part.split("=", 1)[0] for part in config.redis.split(",")}
-    added = _security(config) | {
-        "socket_timeout": timeout_s,
-        "socket_connect_timeout": timeout_s,
-    }
-    if config.redis_cluster:
-        # Each retry would wait for a node that is down; store.py retries itself.
-        added["cluster_error_retry_attempts"] = 0
-    else:
-        added["retry"] = None  # the client's own retries sleep for seconds
-    written = (
-        f"{name}={_value(value)}" for name, value in added.items() if name not in own
-    )
-    return ",".join([config.redis, *written])
+    nodes, options = _store_options(config, timeout_s)
+    return ",".join([*nodes, *(f"{name}={_json(each)}" for name, each in options.items())])
 
 
 def registry_settings(config: FeatureConfig) -> dict[str, Any]:
@@ -56,8 +58,29 @@ def redacted(address: str) -> str:
     return re.sub(r"//[^/@]*@", "//…@", address)
 
 
-def _security(config: FeatureConfig) -> dict[str, object]:
-    given: dict[str, object] = {}
+def _store_options(config: FeatureConfig, timeout_s: float) -> tuple[list[str], _Options]:
+    """Return the nodes and the client's options: TLS, password and timeouts.
+
+    Options in ``config.redis`` (``host:port,db=2``) stay. Raises ``ValueError`` for a
+    password file that cannot be read, or a user name without a password.
+    """
+    parts = [part.partition("=") for part in config.redis.split(",")]
+    own = {name: _read(text) for name, is_option, text in parts if is_option}
+    added = _security(config) | {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+    }
+    if config.redis_cluster:
+        # Each retry would wait for a node that is down; store.py retries itself.
+        added["cluster_error_retry_attempts"] = 0
+    else:
+        added["retry"] = None  # the client's own retries sleep for seconds
+    options = own | {name: each for name, each in added.items() if name not in own}
+    return [node for node, is_option, _ in parts if not is_option], options
+
+
+def _security(config: FeatureConfig) -> _Options:
+    given: _Options = {}
     if config.redis_tls:
         given["ssl"] = True
         if config.redis_ca_file:
@@ -77,12 +100,20 @@ def _security(config: FeatureConfig) -> dict[str, object]:
     return given
 
 
-def _value(value: object) -> str:
+def _json(value: Any) -> str:
     """Return ``value`` as Feast reads it: it splits at commas, then tries JSON.
 
     Written plainly, the password ``1e5`` would be a number, and ``a,b`` two settings.
     """
     return json.dumps(value).replace(",", "\\u002c")
+
+
+def _read(text: str) -> Any:
+    """Return the value of an option as Feast reads it."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _with_password(config: FeatureConfig) -> str:

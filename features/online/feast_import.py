@@ -44,8 +44,6 @@ typeguard.typechecked = lambda target: target  # type: ignore[assignment]
 try:
     with warnings.catch_warnings():
         from feast import FeatureStore, RepoConfig
-        from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-        from feast.protos.feast.types.Value_pb2 import Value
         from feast.repo_config import FeastConfigBaseModel
 finally:
     typeguard.typechecked = _typechecked
@@ -68,10 +66,8 @@ class NoOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]  # untyp
 
 
 __all__ = [
-    "EntityKey",
     "FeatureStore",
     "NoOfflineStore",
     "RepoConfig",
-    "Value",
     "prometheus_client",
 ]

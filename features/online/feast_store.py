@@ -16,28 +16,19 @@ from srp4ctr.features.online.connection import (
     registry_settings,
 )
 from srp4ctr.features.online.feast_import import FeatureStore, NoOfflineStore, RepoConfig
+from srp4ctr.features.online.row_codec import PROJECT, VIEWS
 
-PROJECT = "srp4ctr"
 PROFILE_LOG = "item-profiles.parquet"
 """In the log's folder: item updates in the columns of ``item_profile``."""
 
-# How long a call may take before it is tried once more, and then fails. A request cannot
-# wait; the stream worker, which retries itself, can.
-REQUEST_TIMEOUT_S = 0.25
-BACKGROUND_TIMEOUT_S = 5.0
-
 _NO_OFFLINE_STORE = f"{NoOfflineStore.__module__}.{NoOfflineStore.__name__}"
 _TRIES = 3
+_TIMEOUT_S = 5.0
 
 T = TypeVar("T")
 
 
-def open_store(
-    config: FeatureConfig,
-    *,
-    timeout_s: float = BACKGROUND_TIMEOUT_S,
-    offline: bool = False,
-) -> FeatureStore:
+def open_store(config: FeatureConfig, *, offline: bool = False) -> FeatureStore:
     """Return Feast's store for ``config``.
 
     ``offline`` can read history with DuckDB, which the server's environment does not have.
@@ -50,7 +41,7 @@ def open_store(
             online_store={
                 "type": "redis",
                 "redis_type": "redis_cluster" if config.redis_cluster else "redis",
-                "connection_string": connection_string(config, timeout_s),
+                "connection_string": connection_string(config, _TIMEOUT_S),
             },
             # Feast's other engine for files loses rows.
             offline_store={"type": "duckdb" if offline else _NO_OFFLINE_STORE},
@@ -72,6 +63,22 @@ def apply(config: FeatureConfig) -> list[str]:
     log_dir = Path(config.log_dir).absolute()
     definitions.profile_log.file_options.uri = str(log_dir / PROFILE_LOG)
     return retry_on_conflict(partial(_apply, config, objects), config.registry)
+
+
+def check_views(config: FeatureConfig) -> None:
+    """Raise ``ValueError`` unless the registry holds the project's views.
+
+    Raises ``OutageError`` if the registry does not answer.
+    """
+    store = open_store(config)
+    try:
+        for view in VIEWS:
+            store.get_feature_view(view.name)
+    except Exception as error:
+        raise registry_error(error, config.registry) or ValueError(
+            f"the registry {redacted(config.registry)} does not hold our views "
+            f"({error}): run `srp4ctr features apply` first"
+        ) from error
 
 
 def retry_on_conflict(call: Callable[[], T], address: str) -> T:

@@ -11,13 +11,12 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from srp4ctr.features.online.user_arrays import put_activity
 from srp4ctr.features.tensors.transforms import ActivityArrays, empty_activity
 from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
 from srp4ctr.streams.state.counters import Activity
@@ -194,7 +193,7 @@ class ItemTable:
         found = self._reader.read_items(state.keys[index].tolist())
         for row, (text, activity) in zip(index.tolist(), found, strict=True):
             state.rows.attribute_rows[row] = self._attribute_rows(text)
-            put_activity(state.rows.activity, row, activity)
+            state.rows.activity.put(row, activity)
 
     def _attribute_rows(self, text: str) -> Int64s:
         """Return the rows of attributes in JSON, parsed once per text."""
@@ -232,11 +231,5 @@ def _grown(old: _State, keys: Int64s) -> _State:
     new = _blank(keys, slots, max(now_ms, old.rows.version + 1))
     index, _ = _find(keys, old.keys)
     new.rows.attribute_rows[index] = old.rows.attribute_rows[:-1]
-    _put(new.rows.activity, index, old.rows.activity.take(slice(0, -1)))
+    new.rows.activity.put(index, old.rows.activity.take(slice(0, -1)))
     return new
-
-
-def _put(activity: ActivityArrays, index: Int64s, source: ActivityArrays) -> None:
-    """Write ``source`` into the rows ``index`` of each array."""
-    for each in fields(ActivityArrays):
-        getattr(activity, each.name)[index] = getattr(source, each.name)

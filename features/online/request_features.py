@@ -22,11 +22,6 @@ from srp4ctr.features.online.item_cache import ItemRows, ItemTable
 from srp4ctr.features.online.user_arrays import UserArrays, user_arrays
 from srp4ctr.features.tensors import transforms, vocabulary
 from srp4ctr.features.tensors.schema import ItemStatus
-from srp4ctr.features.tensors.user_item_features import (
-    attribute_affinity,
-    exposure_features,
-    item_exposures,
-)
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.events.codec import MIN_OCCURRED_AT_MS
 from srp4ctr.streams.events.schema import MAX_ID_LENGTH, item_key
@@ -142,13 +137,13 @@ class RequestFeatures:
     ) -> dict[str, NDArray[Any]]:
         """Return the tensors of the user and the context."""
         names = self._vocabulary.context_numbers
-        numbers = np.stack([transforms.context_numbers(each, names) for each in contexts])
+        numbers = np.stack([vocabulary.context_numbers(each, names) for each in contexts])
         return {
             "history_behavior_codes": transforms.behavior_codes(found.sequences),
             "request_features": transforms.request_features(
                 found.sequences, found.activity, times, numbers
             ),
-            "context_rows": np.stack([transforms.context_rows(each) for each in contexts]),
+            "context_rows": np.stack([vocabulary.context_rows(each) for each in contexts]),
         }
 
     def _item_tensors(
@@ -163,11 +158,11 @@ class RequestFeatures:
         keys, candidates = every[:, :count], items.take(np.s_[:, :count])
         rows = self._vocabulary.item_rows(every)
         history_attributes = items.attribute_rows[:, count:]
-        affinity = attribute_affinity(
+        affinity = transforms.attribute_affinity(
             sequences, history_attributes, candidates.attribute_rows, times
         )
-        shown = item_exposures(found.exposures, keys, times)
-        of_user = (affinity, exposure_features(shown, times))
+        shown = transforms.item_exposures(found.exposures, keys, times)
+        of_user = (affinity, transforms.exposure_features(shown, times))
         return {
             "history_item_rows": rows[:, count:],
             "history_attribute_rows": history_attributes,
@@ -184,8 +179,7 @@ def open_bundle(config: FeatureConfig, folder: Path) -> RequestFeatures:
 
     A server starts although the store is down; its table fills later.
     """
-    from srp4ctr.features.online.feast_store import REQUEST_TIMEOUT_S  # Feast: 3 s
-    from srp4ctr.features.online.store import OnlineViews
+    from srp4ctr.features.online.store import REQUEST_TIMEOUT_S, OnlineViews
 
     known = vocabulary.load(folder / bundle.VOCABULARY_FILE)
     table = ItemTable(OnlineViews(config), known)
@@ -263,7 +257,7 @@ def _text(given: Text, name: str, max_length: int = MAX_ID_LENGTH) -> str:
 
 
 def _context(given: Text) -> dict[str, str]:
-    return transforms.parse_context(_text(given, "context", _MAX_CONTEXT_LETTERS))
+    return vocabulary.parse_context(_text(given, "context", _MAX_CONTEXT_LETTERS))
 
 
 def _times(times_ms: Sequence[int] | NDArray[Any] | None, count: int) -> Int64s:

@@ -1,17 +1,22 @@
-"""Stored rows ↔ Feast's protobuf values: the packing of each view, in one place.
+"""Rows of the stream ↔ bytes in Redis: the packing of each view, in one place.
 
-``FeatureStore.push`` makes 191 calls/s, so that rows are written in Feast's layout with
-protos made here. A row of the stream is one ``Bytes`` feature: as typed arrays the same
-rows took Feast 1.6 to 2 times the time, and 1.2 (L = 50) to 1.4 times the memory (L = 200).
+The bytes are in Feast's layout (its specification "Redis online store format"), so that
+its clients read and write the same rows. A row of the stream is one ``Bytes`` feature: as
+typed arrays the same rows took Feast 1.6 to 2 times the time, and 1.2 (L = 50) to 1.4
+times the memory (L = 200).
 """
 
 import json
 import struct
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from operator import attrgetter
+from typing import Any, Generic, TypeVar
 
-from srp4ctr.features.online.feast_import import EntityKey, Value
+import mmh3
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from srp4ctr.features.tensors.vocabulary import parse_attributes
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.counters import Activity
@@ -20,144 +25,218 @@ from srp4ctr.streams.state.reducers import ItemPartitionKey
 from srp4ctr.streams.state.sequences import BehaviorSequence
 from srp4ctr.streams.state.state_store import FatalStoreError, ItemProfile
 
-Values = Mapping[str, Any]  # feature name → Value
+K = TypeVar("K", bound=str | int | ItemPartitionKey)
+R = TypeVar("R")
 
-SEQUENCE_VIEW = "user_behavior_sequence"
-USER_ACTIVITY_VIEW = "user_activity"
-EXPOSURES_VIEW = "user_exposures"
-ITEM_ACTIVITY_VIEW = "item_activity"
-PROFILE_VIEW = "item_profile"
-USER_VIEWS = (SEQUENCE_VIEW, USER_ACTIVITY_VIEW, EXPOSURES_VIEW)
-VIEWS = (*USER_VIEWS, ITEM_ACTIVITY_VIEW, PROFILE_VIEW)
-PACKED = "packed"
-"""The one feature of the views that the stream writes."""
-
+PROJECT = "srp4ctr"
+_STRING, _INT64 = 2, 4  # Feast's ValueType
+_BYTES_TAG, _TEXT_TAG = b"\x0a", b"\x12"  # of the fields of Feast's Value, in protobuf
 # Little-endian, no padding. The format's number, last_offset, forgotten_at_ms and
 # forgotten_offset; then the elements, packed by streams/state/sequences.py.
 _FORMAT = 2
 _SEQUENCE_HEAD = struct.Struct("<B3q")
-# Impressions and clicks at four half-lives, counted_at_ms, first_seen_ms, last_offset.
-_ACTIVITY = struct.Struct("<B8d3q")
 # last_offset and forgotten_at_ms; then what streams/state/exposures.py packs.
 _EXPOSURES_HEAD = struct.Struct("<B2q")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+# Impressions and clicks at four half-lives, counted_at_ms, first_seen_ms, last_offset.
+_ACTIVITY = struct.Struct("<B8d3q")
 
 
-def version_of(timestamp: datetime) -> int:
-    """Return the version in us of ``timestamp``, exactly."""
-    return (timestamp - _EPOCH) // _MICROSECOND
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HashRow:
+    """A row as fields of a Redis hash."""
+
+    key: bytes
+    version_us: int
+    values: tuple[bytes, ...]
 
 
-def user_entity(user_id: str) -> Any:
-    """Return the key of a user's rows."""
-    return EntityKey(join_keys=["user_id"], entity_values=[Value(string_val=user_id)])
+@dataclass(frozen=True, kw_only=True, eq=False)
+class View(Generic[K, R]):
+    """One of Feast's views: the keys of its rows, and how they are packed."""
+
+    name: str
+    join_keys: tuple[str, ...]
+    """In the order of their names."""
+    pack: Callable[[R], Sequence[bytes | str]]
+    unpack: Callable[..., R]
+    """Takes ``version_us`` and the features; equal to the row that was packed."""
+    features: tuple[str, ...] = ("packed",)
+    version_us: Callable[[R], int] = attrgetter("version_us")
+
+    @cached_property
+    def fields(self) -> tuple[bytes, ...]:
+        """The hash's fields: the time, then the features."""
+        hashed = (mmh3.hash(f"{self.name}:{each}", signed=False) for each in self.features)
+        return f"_ts:{self.name}".encode(), *(h.to_bytes(4, "little") for h in hashed)
+
+    def key(self, key: K) -> bytes:
+        """Return the Redis key; all rows of a user have the same."""
+        parts = key if isinstance(key, tuple) else (key,)
+        return b"".join([self._names, *map(_key_part, parts), PROJECT.encode()])
+
+    def stored(self, key: K, row: R) -> HashRow:
+        """Return ``row`` as it is stored."""
+        values = tuple(map(_value, self.pack(row)))
+        return HashRow(key=self.key(key), version_us=self.version_us(row), values=values)
+
+    def loaded(self, values: Sequence[bytes | None]) -> R | None:
+        """Return the row whose ``fields`` are ``values``; None if there is none."""
+        time, *features = values
+        version = version_us(time or b"")
+        return self.unpack(version, *map(_content, features)) if version else None
+
+    @cached_property
+    def _names(self) -> bytes:
+        names = (_sized(_STRING, name.encode()) for name in self.join_keys)
+        return struct.pack("<I", len(self.join_keys)) + b"".join(names)
 
 
-def item_entity(key: int) -> Any:
-    """Return the key of an item's profile."""
-    return EntityKey(join_keys=["item_key"], entity_values=[Value(int64_val=key)])
+def time_of(version_us: int) -> bytes:
+    """Return a version as Feast stores a row's time."""
+    seconds, micros = divmod(version_us, 1_000_000)
+    time: bytes = Timestamp(seconds=seconds, nanos=micros * 1000).SerializeToString()
+    return time
 
 
-def share_entity(share: ItemPartitionKey) -> Any:
-    """Return the key of one partition's share of an item's activity."""
-    values = [Value(int64_val=part) for part in share]
-    return EntityKey(join_keys=["item_key", "partition"], entity_values=values)
+def version_us(time: bytes) -> int:
+    """Return the version in us of a stored time; 0 for none."""
+    stored = Timestamp.FromString(time)
+    return int(stored.seconds * 1_000_000 + stored.nanos // 1000)
 
 
-def pack_sequence(sequence: BehaviorSequence) -> Values:
-    """Return the values of ``user_behavior_sequence``."""
-    head = _SEQUENCE_HEAD.pack(
-        _FORMAT,
-        sequence.last_offset,
-        sequence.forgotten_at_ms,
-        sequence.forgotten_offset,
-    )
-    return {PACKED: Value(bytes_val=head + sequence.packed)}
+def _key_part(part: str | int) -> bytes:
+    if isinstance(part, str):
+        return _sized(_STRING, part.encode())
+    return _sized(_INT64, part.to_bytes(8, "little", signed=True))
 
 
-def unpack_sequence(values: Values, version_us: int) -> BehaviorSequence:
-    """Return the sequence in ``values``, equal to the one that was packed."""
-    packed = _packed(values)
-    _, last_offset, forgotten_at_ms, forgotten_offset = _SEQUENCE_HEAD.unpack_from(packed)
-    return BehaviorSequence(
-        packed=packed[_SEQUENCE_HEAD.size :],
-        version_us=version_us,
-        last_offset=last_offset,
-        forgotten_at_ms=forgotten_at_ms,
-        forgotten_offset=forgotten_offset,
-    )
+def _sized(kind: int, content: bytes) -> bytes:
+    return struct.pack("<II", kind, len(content)) + content
 
 
-def pack_activity(activity: Activity) -> Values:
-    """Return the values of ``user_activity`` or ``item_activity``."""
-    packed = _ACTIVITY.pack(
-        _FORMAT,
-        *activity.impressions,
-        *activity.clicks,
-        activity.counted_at_ms,
-        activity.first_seen_ms,
-        activity.last_offset,
-    )
-    return {PACKED: Value(bytes_val=packed)}
+def _value(content: bytes | str) -> bytes:
+    """Return Feast's Value of ``content``: a tag, its length as a varint, and itself."""
+    tag = _BYTES_TAG
+    if isinstance(content, str):
+        tag, content = _TEXT_TAG, content.encode()
+    length, rest = bytearray(tag), len(content)
+    while rest > 0x7F:
+        length.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    return bytes([*length, rest]) + content
 
 
-def unpack_activity(values: Values, version_us: int) -> Activity:
-    """Return the activity in ``values``, equal to the one that was packed."""
-    unpacked = _ACTIVITY.unpack(_packed(values))
-    _, *counts, counted_at_ms, first_seen_ms, last_offset = unpacked
+def _content(value: bytes | None) -> bytes | str:
+    """Return what Feast's Value holds; b"" for none."""
+    if not value:
+        return b""
+    end = 1
+    while value[end] & 0x80:
+        end += 1
+    content = value[end + 1 :]
+    return content.decode() if value[:1] == _TEXT_TAG else content
+
+
+def _check_format(packed: bytes) -> None:
+    if packed[:1] != bytes([_FORMAT]):
+        raise FatalStoreError(
+            f"a row of the store is in format {packed[:1]!r}, this release reads "
+            f"{_FORMAT}: empty the store and run `srp4ctr stream rebuild`"
+        )
+
+
+def _pack_elements(head: struct.Struct, names: Sequence[str], row: Any) -> list[bytes]:
+    return [head.pack(_FORMAT, *(getattr(row, name) for name in names)) + row.packed]
+
+
+def _unpack_elements(
+    head: struct.Struct, names: Sequence[str], kind: Any, version: int, packed: bytes
+) -> Any:
+    _check_format(packed)
+    _, *values = head.unpack_from(packed)
+    named = dict(zip(names, values, strict=True))
+    return kind(packed=packed[head.size :], version_us=version, **named)
+
+
+def _pack_activity(activity: Activity) -> list[bytes]:
+    times = activity.counted_at_ms, activity.first_seen_ms, activity.last_offset
+    return [_ACTIVITY.pack(_FORMAT, *activity.impressions, *activity.clicks, *times)]
+
+
+def _unpack_activity(version: int, packed: bytes) -> Activity:
+    _check_format(packed)
+    _, *counts, counted_at_ms, first_seen_ms, last_offset = _ACTIVITY.unpack(packed)
     return Activity(
         impressions=tuple(counts[:4]),
         clicks=tuple(counts[4:]),
         counted_at_ms=counted_at_ms,
         first_seen_ms=first_seen_ms,
         last_offset=last_offset,
-        version_us=version_us,
+        version_us=version,
     )
 
 
-def pack_exposures(exposures: Exposures) -> Values:
-    """Return the values of ``user_exposures``."""
-    head = _EXPOSURES_HEAD.pack(_FORMAT, exposures.last_offset, exposures.forgotten_at_ms)
-    return {PACKED: Value(bytes_val=head + exposures.packed)}
+def _pack_profile(profile: ItemProfile) -> list[str]:
+    return [profile.item_id, json.dumps(dict(profile.attributes))]
 
 
-def unpack_exposures(values: Values, version_us: int) -> Exposures:
-    """Return the exposures in ``values``, equal to those that were packed."""
-    packed = _packed(values)
-    _, last_offset, forgotten_at_ms = _EXPOSURES_HEAD.unpack_from(packed)
-    return Exposures(
-        packed=packed[_EXPOSURES_HEAD.size :],
-        version_us=version_us,
-        last_offset=last_offset,
-        forgotten_at_ms=forgotten_at_ms,
-    )
-
-
-def pack_profile(profile: ItemProfile) -> Values:
-    """Return the values of ``item_profile``."""
-    return {
-        "item_id": Value(string_val=profile.item_id),
-        "attributes": Value(string_val=json.dumps(dict(profile.attributes))),
-    }
-
-
-def unpack_profile(values: Values, version_us: int) -> ItemProfile:
-    """Return the profile in ``values``, equal to the one that was packed."""
-    item_id = values["item_id"].string_val
+def _unpack_profile(version: int, item_id: str, attributes: str) -> ItemProfile:
     return ItemProfile(
         item_key=item_key(item_id),
         item_id=item_id,
-        attributes=parse_attributes(values["attributes"].string_val),
-        updated_at_ms=version_us // 1000,
+        attributes=parse_attributes(attributes),
+        updated_at_ms=version // 1000,
     )
 
 
-def _packed(values: Values) -> bytes:
-    packed: bytes = values[PACKED].bytes_val
-    if packed[:1] != bytes([_FORMAT]):
-        raise FatalStoreError(
-            f"a row of the store is in format {packed[:1]!r}, this release reads "
-            f"{_FORMAT}: empty the store and run `srp4ctr stream rebuild`"
-        )
-    return packed
+def _elements_view(
+    name: str, kind: type[R], head: struct.Struct, *names: str
+) -> View[str, R]:
+    """Return the view of users' rows that are a head of ``names``, then elements."""
+    return View(
+        name=name,
+        join_keys=("user_id",),
+        pack=partial(_pack_elements, head, names),
+        unpack=partial(_unpack_elements, head, names, kind),
+    )
+
+
+SEQUENCES = _elements_view(
+    "user_behavior_sequence",
+    BehaviorSequence,
+    _SEQUENCE_HEAD,
+    *("last_offset", "forgotten_at_ms", "forgotten_offset"),
+)
+EXPOSURES = _elements_view(
+    "user_exposures", Exposures, _EXPOSURES_HEAD, "last_offset", "forgotten_at_ms"
+)
+USER_ACTIVITY = View[str, Activity](
+    name="user_activity",
+    join_keys=("user_id",),
+    pack=_pack_activity,
+    unpack=_unpack_activity,
+)
+ITEM_ACTIVITY = View[ItemPartitionKey, Activity](
+    name="item_activity",
+    join_keys=("item_key", "partition"),
+    pack=_pack_activity,
+    unpack=_unpack_activity,
+)
+PROFILES = View[int, ItemProfile](
+    name="item_profile",
+    join_keys=("item_key",),
+    pack=_pack_profile,
+    unpack=_unpack_profile,
+    features=("item_id", "attributes"),
+    version_us=lambda profile: profile.updated_at_ms * 1000,
+)
+ATTRIBUTES = View[int, str](
+    name="item_profile",
+    join_keys=("item_key",),
+    pack=lambda text: [text],
+    unpack=lambda _, text: text,
+    features=("attributes",),
+)
+"""Profiles' attributes as JSON, to read."""
+USER_VIEWS = (SEQUENCES, USER_ACTIVITY, EXPOSURES)
+VIEWS = (*USER_VIEWS, ITEM_ACTIVITY, PROFILES)

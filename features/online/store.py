@@ -1,7 +1,7 @@
-"""Rows of the stream ↔ the online store: reads through Feast, writes in Feast's layout.
+"""Rows of the stream ↔ the online store: many rows a round trip, and when it fails.
 
 The only module that talks to the online store. The stream worker gets a
-``FeatureStoreSink``; serving reads with ``OnlineViews``. Import it late: Feast costs 3–4 s.
+``FeatureStoreSink``; serving reads with ``OnlineViews``.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -19,26 +19,23 @@ from redis.exceptions import (
 
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online import row_codec
-from srp4ctr.features.online.conditional_write import HashRow, Store, write_newer
-from srp4ctr.features.online.connection import redacted
-from srp4ctr.features.online.feast_store import (
-    BACKGROUND_TIMEOUT_S,
-    open_store,
-    registry_error,
-)
-from srp4ctr.features.online.row_codec import Values
+from srp4ctr.features.online.conditional_write import Store, write_newer
+from srp4ctr.features.online.connection import connect
+from srp4ctr.features.online.row_codec import HashRow, K, R, View
 from srp4ctr.streams.state.counters import Activity, total
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
 from srp4ctr.streams.state.state_store import FatalStoreError, ItemProfile
 
+# How long a call may take before it is tried once more, and then fails. A request cannot
+# wait; the stream worker, which retries itself, can.
+REQUEST_TIMEOUT_S = 0.25
+BACKGROUND_TIMEOUT_S = 5.0
 # Of Feast's own writer 100–500 rows a call were the fastest; ours was measured with these.
 CHUNK = 200
 WRITERS = 8
 _FAILURES = (RedisError, RedisClusterException, OSError)  # the second is no RedisError
 
-K = TypeVar("K")
 T = TypeVar("T")
-Row = tuple[Any, Values, int]  # entity key, values, version in us
 
 
 class OnlineViews:
@@ -51,55 +48,31 @@ class OnlineViews:
     def __init__(
         self, config: FeatureConfig, *, timeout_s: float = BACKGROUND_TIMEOUT_S
     ) -> None:
-        store = open_store(config, timeout_s=timeout_s)
-        try:
-            self._views = {name: store.get_feature_view(name) for name in row_codec.VIEWS}
-        except Exception as error:
-            raise registry_error(error, config.registry) or ValueError(
-                f"the registry {redacted(config.registry)} does not hold our views "
-                f"({error}): run `srp4ctr features apply` first"
-            ) from error
-        self._provider = store.provider
-        self._online = store.provider.online_store
-        self._config = store.config
-        self._is_cluster = config.redis_cluster
+        from srp4ctr.features.online.feast_store import check_views  # Feast: 1 s
+
+        check_views(config)
+        self._config, self._timeout_s = config, timeout_s
         self._partitions = range(config.partitions)
+        self._store: Store | None = None
 
     def read_users(self, user_ids: Iterable[str]) -> Rows:
-        """Return the users' rows that are stored.
-
-        A user's rows are one hash and take one round trip; Feast reads view by view.
-        """
-        rows = Rows()
-        for chunk in _chunks(user_ids):
-            read = partial(self._read_users_chunk, list(map(row_codec.user_entity, chunk)))
-            sequences, activities, exposures = retry_once(read)
-            rows.sequences |= _unpacked(chunk, sequences, row_codec.unpack_sequence)
-            rows.activities |= _unpacked(chunk, activities, row_codec.unpack_activity)
-            rows.exposures |= _unpacked(chunk, exposures, row_codec.unpack_exposures)
-        return rows
+        """Return the users' rows that are stored: a user's are one hash."""
+        sequences, activities, exposures = self._read(user_ids, *row_codec.USER_VIEWS)
+        return Rows(sequences=sequences, activities=activities, exposures=exposures)
 
     def read_shares(
         self, keys: Iterable[ItemPartitionKey]
     ) -> dict[ItemPartitionKey, Activity]:
         """Return the stored counters, by item and partition."""
-        entities = {key: row_codec.share_entity(key) for key in keys}
-        view, unpack = row_codec.ITEM_ACTIVITY_VIEW, row_codec.unpack_activity
-        return self._read(view, entities, unpack)
+        return self._read(keys, row_codec.ITEM_ACTIVITY)[0]
 
     def read_profiles(self, item_keys: Iterable[int]) -> dict[int, ItemProfile]:
         """Return the stored profiles, by item."""
-        entities = {key: row_codec.item_entity(key) for key in item_keys}
-        return self._read(row_codec.PROFILE_VIEW, entities, row_codec.unpack_profile)
+        return self._read(item_keys, row_codec.PROFILES)[0]
 
     def read_items(self, item_keys: Sequence[int]) -> list[tuple[str, Activity]]:
         """Return each item's attributes as JSON ("": none), and its summed counters."""
-        texts = self._read(
-            row_codec.PROFILE_VIEW,
-            {key: row_codec.item_entity(key) for key in item_keys},
-            lambda values, _: str(values["attributes"].string_val),
-            ["attributes"],
-        )
+        texts: dict[int, str] = self._read(item_keys, row_codec.ATTRIBUTES)[0]
         shares = self.read_shares((key, p) for key in item_keys for p in self._partitions)
         return [
             (
@@ -109,74 +82,44 @@ class OnlineViews:
             for key in item_keys
         ]
 
-    def write(self, view: str, added: Iterable[Row]) -> None:
+    def write(self, view: View[K, R], changed: Iterable[tuple[K, R]]) -> None:
         """Store the rows that are newer than the stored ones."""
-        for chunk in _chunks(added):
-            names = list(chunk[0][1])
-            # Feast appends the time's name to its argument.
-            _, (*fields, time_field) = self._online._generate_hset_keys_for_features(
-                self._views[view], list(names)
+        for chunk in _chunks(changed):
+            hashes = [view.stored(key, row) for key, row in chunk]
+            retry_once(partial(self._write, view.fields, hashes))
+
+    def _write(self, fields: Sequence[bytes], rows: list[HashRow]) -> None:
+        write_newer(self._connected(), fields, rows)
+
+    def _connected(self) -> Store:
+        """Return the store; the client of a cluster fails at once if that is down."""
+        if self._store is None:
+            client = connect(self._config, self._timeout_s)
+            self._store = Store(client=client, is_cluster=self._config.redis_cluster)
+        return self._store
+
+    def _read(self, keys: Iterable[K], *views: View[K, Any]) -> list[dict[K, Any]]:
+        """Return the stored rows of each of ``views``, which have one hash for a key."""
+        fields = [field for view in views for field in view.fields]
+        found: list[dict[K, Any]] = [{} for _ in views]
+        for chunk in _chunks(keys):
+            hashes = retry_once(
+                partial(self._hashes, list(map(views[0].key, chunk)), fields)
             )
-            hashes = self._hashes(chunk, names)
-            retry_once(partial(self._write_chunk, time_field, fields, hashes))
-
-    def _write_chunk(self, time_field: Any, fields: Any, hashes: list[HashRow]) -> None:
-        # A cluster's client first requests which node has which slots.
-        client = self._online._get_client(self._config.online_store)
-        store = Store(client=client, is_cluster=self._is_cluster)
-        write_newer(store, time_field, fields, hashes)
-
-    def _read(
-        self,
-        view: str,
-        entities: Mapping[K, Any],
-        unpack: Callable[[Values, int], T],
-        features: Sequence[str] | None = None,
-    ) -> dict[K, T]:
-        """Return the stored rows of a view, or only ``features`` of them."""
-        found: dict[K, T] = {}
-        for chunk in _chunks(entities):
-            wanted = [entities[key] for key in chunk]
-            answer = retry_once(partial(self._read_chunk, view, wanted, features))
-            found |= _unpacked(chunk, answer, unpack)
+            for key, values in zip(chunk, hashes, strict=True):
+                rest = iter(values)
+                for rows, view in zip(found, views, strict=True):
+                    row = view.loaded(list(islice(rest, len(view.fields))))
+                    if row is not None:
+                        rows[key] = row
         return found
 
-    def _read_chunk(
-        self, view: str, chunk: list[Any], features: Sequence[str] | None
-    ) -> Any:
-        # A new list each time: Feast appends to the one it is given.
-        names = list(features) if features else None
-        return self._provider.online_read(self._config, self._views[view], chunk, names)
-
-    def _read_users_chunk(self, chunk: list[Any]) -> list[Any]:
-        online = self._online
-        keys = online._generate_redis_keys_for_entities(self._config, chunk)
-        named = [
-            online._generate_hset_keys_for_features(self._views[view])
-            for view in row_codec.USER_VIEWS
-        ]
-        commands = [(key, fields) for _, fields in named for key in keys]
-        values = iter(online._read_hash_fields(self._config, commands))
-        return [
-            online._convert_redis_values_to_protobuf(
-                list(islice(values, len(keys))), view, names
-            )
-            for view, (names, _) in zip(row_codec.USER_VIEWS, named, strict=True)
-        ]
-
-    def _hashes(self, chunk: Sequence[Row], names: Sequence[str]) -> list[HashRow]:
-        """Return the rows under Feast's keys."""
-        keys = self._online._generate_redis_keys_for_entities(
-            self._config, [entity for entity, _, _ in chunk]
-        )
-        return [
-            HashRow(
-                key=key,
-                version_us=version_us,
-                values=tuple(values[name].SerializeToString() for name in names),
-            )
-            for key, (_, values, version_us) in zip(keys, chunk, strict=True)
-        ]
+    def _hashes(self, keys: Iterable[bytes], fields: Sequence[bytes]) -> list[list[Any]]:
+        with self._connected().client.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.hmget(key, fields)
+            answer: list[list[Any]] = pipe.execute()
+        return answer
 
 
 class FeatureStoreSink:
@@ -203,33 +146,17 @@ class FeatureStoreSink:
                 )
         # Sequences last: they record erasure requests, whose effect on the other rows must
         # be stored before. A crash between the two writes repeats the rest.
-        user, activity = row_codec.user_entity, row_codec.pack_activity
         self._write_all(
-            *_chunked(row_codec.USER_ACTIVITY_VIEW, changed.activities, user, activity),
-            *_chunked(
-                row_codec.EXPOSURES_VIEW, changed.exposures, user, row_codec.pack_exposures
-            ),
-            *_chunked(
-                row_codec.ITEM_ACTIVITY_VIEW,
-                changed.shares,
-                row_codec.share_entity,
-                activity,
-            ),
+            (row_codec.USER_ACTIVITY, changed.activities),
+            (row_codec.EXPOSURES, changed.exposures),
+            (row_codec.ITEM_ACTIVITY, changed.shares),
         )
-        sequences = changed.sequences
-        self._write_all(
-            *_chunked(row_codec.SEQUENCE_VIEW, sequences, user, row_codec.pack_sequence)
-        )
-
-    def _write_all(self, *added: tuple[str, Iterable[Row]]) -> None:
-        # A store that syncs before it answers does so for all connections at once: eight
-        # wrote 15,000 rows/s where one wrote 8,600.
-        for _ in self._writers.map(lambda job: self._views.write(*job), added):
-            pass
+        self._write_all((row_codec.SEQUENCES, changed.sequences))
 
     def write_profiles(self, profiles: Sequence[ItemProfile]) -> None:
         """Store the profiles that are newer, by ``updated_at_ms``, than the stored ones."""
-        self._views.write(row_codec.PROFILE_VIEW, map(_profile_row, profiles))
+        changed = ((profile.item_key, profile) for profile in profiles)
+        self._views.write(row_codec.PROFILES, changed)
 
     def restore_profiles(self) -> int:
         """Store the newest profile of every item in the raw log; return how many."""
@@ -239,21 +166,12 @@ class FeatureStoreSink:
 
         return restore_profiles(self._config, self)
 
-
-def _chunked(
-    view: str,
-    changed: Mapping[K, Any],
-    entity_of: Callable[[K], Any],
-    pack: Callable[[Any], Values],
-) -> Iterator[tuple[str, Iterable[Row]]]:
-    """Yield the view and the rows of a call, for each chunk of ``changed``."""
-    for chunk in _chunks(changed.items()):
-        yield view, [(entity_of(key), pack(row), row.version_us) for key, row in chunk]
-
-
-def _profile_row(profile: ItemProfile) -> Row:
-    entity = row_codec.item_entity(profile.item_key)
-    return entity, row_codec.pack_profile(profile), profile.updated_at_ms * 1000
+    def _write_all(self, *changed: tuple[View[Any, Any], Mapping[Any, Any]]) -> None:
+        # A store that syncs before it answers does so for all connections at once: eight
+        # wrote 15,000 rows/s where one wrote 8,600.
+        calls = ((view, chunk) for view, rows in changed for chunk in _chunks(rows.items()))
+        for _ in self._writers.map(lambda call: self._views.write(*call), calls):
+            pass
 
 
 def retry_once(call: Callable[[], T]) -> T:
@@ -281,14 +199,3 @@ def _chunks(values: Iterable[T]) -> Iterator[list[T]]:
     remaining = iter(values)
     while chunk := list(islice(remaining, CHUNK)):
         yield chunk
-
-
-def _unpacked(
-    keys: Iterable[K], answer: Iterable[Any], unpack: Callable[[Values, int], T]
-) -> dict[K, T]:
-    """Return the rows that are there: for a missing key Redis answers nulls as of 1970."""
-    return {
-        key: unpack(values, version_us)
-        for key, (timestamp, values) in zip(keys, answer, strict=True)
-        if timestamp is not None and (version_us := row_codec.version_of(timestamp))
-    }

@@ -1,7 +1,7 @@
 """Stored rows of users → arrays: sequences, counters, exposures and statuses."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -9,19 +9,22 @@ from numpy.typing import NDArray
 
 from srp4ctr.features.tensors.transforms import (
     ActivityArrays,
+    ExposureArrays,
     SequenceArrays,
     empty_activity,
+    empty_exposures,
     empty_sequences,
 )
-from srp4ctr.features.tensors.user_item_features import ExposureArrays, empty_exposures
-from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.reducers import Rows
 
 # What the stream packs, as numpy reads it: no padding between the fields.
 _ELEMENT = np.dtype(
-    [("occurred_at", "<i8"), ("item_key", "<i8"), ("value", "<f8"), ("action", "u1")]
+    [
+        *(("occurred_at_ms", "<i8"), ("item_keys", "<i8")),
+        *(("values", "<f8"), ("action_codes", "u1")),
+    ]
 )
-_EXPOSURE = np.dtype([("shown_at", "<i8"), ("item_key", "<i8")])
+_EXPOSURE = np.dtype([("shown_at_ms", "<i8"), ("item_keys", "<i8")])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -57,15 +60,16 @@ def user_arrays(
             of_user["sequence"] = sequence
             if sequence.packed:
                 elements = np.frombuffer(sequence.packed, dtype=_ELEMENT)[-length:]
-                elements = elements[elements["occurred_at"] > oldest_ms]
-                _fill_sequence(sequences, index, elements)
+                elements = elements[elements["occurred_at_ms"] > oldest_ms]
+                _put_right(sequences, index, elements)
                 status = "ok" if len(elements) else "stale_sequence"
         if counted := rows.activities.get(user_id):
             of_user["activity"] = counted
-            put_activity(activity, index, counted)
+            activity.put(index, counted)
         if shown := rows.exposures.get(user_id):
             of_user["exposures"] = shown
-            _fill_exposures(exposures, index, shown.packed)
+            elements = np.frombuffer(shown.packed, dtype=_EXPOSURE)[-exposure_length:]
+            _put_right(exposures, index, elements)
         statuses.append(status if of_user else "cold_user")
         stamps = (f"{name}={r.version_us}@{r.last_offset}" for name, r in of_user.items())
         versions.append(",".join(stamps))
@@ -78,27 +82,10 @@ def user_arrays(
     )
 
 
-def put_activity(arrays: ActivityArrays, index: int, activity: Activity) -> None:
-    """Write ``activity`` into row ``index``."""
-    arrays.impressions[index] = activity.impressions
-    arrays.clicks[index] = activity.clicks
-    arrays.counted_at_ms[index] = activity.counted_at_ms
-    arrays.first_seen_ms[index] = activity.first_seen_ms
-
-
-def _fill_sequence(sequences: SequenceArrays, index: int, elements: Any) -> None:
-    """Write the behaviours at the right end of row ``index``."""
-    columns = slice(sequences.item_keys.shape[-1] - len(elements), None)
-    sequences.item_keys[index, columns] = elements["item_key"]
-    sequences.action_codes[index, columns] = elements["action"]
-    sequences.occurred_at_ms[index, columns] = elements["occurred_at"]
-    sequences.values[index, columns] = elements["value"]
-
-
-def _fill_exposures(exposures: ExposureArrays, index: int, packed: bytes) -> None:
-    """Write the newest exposures at the right end of row ``index``."""
-    length = exposures.item_keys.shape[-1]
-    shown = np.frombuffer(packed, dtype=_EXPOSURE)[-length:]
-    columns = slice(length - len(shown), None)
-    exposures.item_keys[index, columns] = shown["item_key"]
-    exposures.shown_at_ms[index, columns] = shown["shown_at"]
+def _put_right(
+    arrays: SequenceArrays | ExposureArrays, index: int, elements: NDArray[Any]
+) -> None:
+    """Write ``elements`` at the right end of row ``index``."""
+    columns = slice(arrays.item_keys.shape[-1] - len(elements), None)
+    for each in fields(arrays):
+        getattr(arrays, each.name)[index, columns] = elements[each.name]

@@ -40,14 +40,13 @@ class Field:
     """Of a behaviour's field: which array of ``transforms.SequenceArrays`` it is of."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One named tensor: dtype, symbolic shape, meaning."""
+    """One named tensor, its dtype and its symbolic shape."""
 
     name: str
     dtype: DType
     shape: tuple[Size, ...]
-    meaning: str
 
     def dims(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """Return the shape in numbers; a size that ``sizes`` lacks is free: -1."""
@@ -90,119 +89,55 @@ CANDIDATE_FEATURES = (
 )
 
 HISTORY_TENSORS = (
-    TensorSpec(
-        name="history_item_rows",
-        dtype="int64",
-        shape=("L",),
-        meaning="vocabulary rows of the behaviours' items, newest last, 0 pads on the left",
-    ),
-    TensorSpec(
-        name="history_attribute_rows",
-        dtype="int64",
-        shape=("L", "A"),
-        meaning="rows of those items' attribute values, field by field, 0 pads",
-    ),
-    TensorSpec(
-        name="history_behavior_codes",
-        dtype="int64",
-        shape=("L", len(BEHAVIOR_FIELDS)),
-        meaning="codes of BEHAVIOR_FIELDS, 0 pads",
-    ),
+    # Vocabulary rows of the behaviours' items, newest last, 0 pads on the left.
+    TensorSpec("history_item_rows", "int64", ("L",)),
+    # Rows of those items' attribute values, field by field, 0 pads.
+    TensorSpec("history_attribute_rows", "int64", ("L", "A")),
+    # Codes of BEHAVIOR_FIELDS, 0 pads.
+    TensorSpec("history_behavior_codes", "int64", ("L", len(BEHAVIOR_FIELDS))),
 )
 REQUEST_TENSORS = (
-    TensorSpec(
-        name="request_features",
-        dtype="float32",
-        shape=(len(REQUEST_FEATURES),),
-        meaning="counters of the user, the request's time: REQUEST_FEATURES",
-    ),
-    TensorSpec(
-        name="context_rows",
-        dtype="int64",
-        shape=(CONTEXT_SLOTS,),
-        meaning="hashed name=value pairs of the request's context, 0 pads",
-    ),
+    # Counters of the user, the request's time: REQUEST_FEATURES.
+    TensorSpec("request_features", "float32", (len(REQUEST_FEATURES),)),
+    # Hashed name=value pairs of the request's context, 0 pads.
+    TensorSpec("context_rows", "int64", (CONTEXT_SLOTS,)),
 )
 CANDIDATE_TENSORS = (
-    TensorSpec(
-        name="candidate_item_rows",
-        dtype="int64",
-        shape=("N",),
-        meaning="vocabulary rows of the items to score; 0 pads and scores NaN",
-    ),
-    TensorSpec(
-        name="candidate_attribute_rows",
-        dtype="int64",
-        shape=("N", "A"),
-        meaning="rows of their attribute values, field by field, 0 pads",
-    ),
-    TensorSpec(
-        name="candidate_features",
-        dtype="float32",
-        shape=("N", len(CANDIDATE_FEATURES)),
-        meaning="counters of items, user-item features: CANDIDATE_FEATURES",
-    ),
+    # Vocabulary rows of the items to score; 0 pads and scores NaN.
+    TensorSpec("candidate_item_rows", "int64", ("N",)),
+    # Rows of their attribute values, field by field, 0 pads.
+    TensorSpec("candidate_attribute_rows", "int64", ("N", "A")),
+    # Counters of items, user-item features: CANDIDATE_FEATURES.
+    TensorSpec("candidate_features", "float32", ("N", len(CANDIDATE_FEATURES))),
 )
 STATE_TENSORS = (
-    TensorSpec(
-        name="layer_keys",
-        dtype="float32",
-        shape=("E", "S", "D"),
-        meaning="the encoder's keys of the history, a slab per layer",
-    ),
-    TensorSpec(
-        name="layer_values",
-        dtype="float32",
-        shape=("E", "S", "D"),
-        meaning="the encoder's values of the history, a slab per layer",
-    ),
-    TensorSpec(
-        name="last_states",
-        dtype="float32",
-        shape=("S", "D"),
-        meaning="the encoder's last states of the history",
-    ),
-    TensorSpec(
-        name="state_mask",
-        dtype="float32",
-        shape=("S",),
-        meaning="1 where a state is valid, 0 where the history is padding",
-    ),
+    # The encoder's keys of the history, a slab per layer.
+    TensorSpec("layer_keys", "float32", ("E", "S", "D")),
+    # The encoder's values of the history, a slab per layer.
+    TensorSpec("layer_values", "float32", ("E", "S", "D")),
+    # The encoder's last states of the history.
+    TensorSpec("last_states", "float32", ("S", "D")),
+    # 1 where a state is valid, 0 where the history is padding.
+    TensorSpec("state_mask", "float32", ("S",)),
 )
 PROBABILITY_TENSORS = (
-    TensorSpec(
-        name="click_probability",
-        dtype="float32",
-        shape=("N",),
-        meaning="calibrated probability of a click on each candidate, NaN for padding",
-    ),
+    # Calibrated probability of a click on each candidate, NaN for padding.
+    TensorSpec("click_probability", "float32", ("N",)),
 )
 SCORE_TENSORS = (
     *PROBABILITY_TENSORS,
-    TensorSpec(
-        name="propensity",
-        dtype="float32",
-        shape=("N",),
-        meaning="probability that the policy put the candidate at its position, given what "
-        "stands above: 1 without exploration",
-    ),
+    # Probability that the policy put the candidate at its position, given what stands
+    # above: 1 without exploration.
+    TensorSpec("propensity", "float32", ("N",)),
 )
 # Embeddings that the head computes, for other click models.
 USER_EMBEDDINGS = (
-    TensorSpec(
-        name="query_vectors",
-        dtype="float32",
-        shape=("M", "D"),
-        meaning="the querying transformer's summaries of the user, whatever the candidates",
-    ),
+    # The querying transformer's summaries of the user, whatever the candidates.
+    TensorSpec("query_vectors", "float32", ("M", "D")),
 )
 CANDIDATE_EMBEDDINGS = (
-    TensorSpec(
-        name="candidate_states",
-        dtype="float32",
-        shape=("N", "D"),
-        meaning="the uni cross-attention's output for each candidate and the history",
-    ),
+    # The uni cross-attention's output for each candidate and the history.
+    TensorSpec("candidate_states", "float32", ("N", "D")),
 )
 ENCODER_INPUTS = HISTORY_TENSORS
 HEAD_INPUTS = STATE_TENSORS + REQUEST_TENSORS + CANDIDATE_TENSORS
@@ -210,69 +145,36 @@ HEAD_OUTPUTS = SCORE_TENSORS + USER_EMBEDDINGS + CANDIDATE_EMBEDDINGS
 
 # Output of ``rank_clicks`` in one step: see ``triton_repo/serving/exploration.py``.
 POLICY_TENSORS = (
-    TensorSpec(
-        name="position",
-        dtype="int64",
-        shape=("N",),
-        meaning="where to show the candidate, 0 at the top: best first, or as explored",
-    ),
+    # Where to show the candidate, 0 at the top: best first, or as explored.
+    TensorSpec("position", "int64", ("N",)),
 )
 
 # The inputs and outputs of ``rank_clicks``, in addition to SCORE_TENSORS.
-USER_INPUTS = (TensorSpec(name="user_id", dtype="string", shape=(1,), meaning="the user"),)
+USER_INPUTS = (TensorSpec("user_id", "string", (1,)),)
 ITEM_INPUTS = (
-    TensorSpec(
-        name="item_ids",
-        dtype="string",
-        shape=("N",),
-        meaning="the items to score; empty strings pad and score NaN",
-    ),
+    # The items to score; empty strings pad and score NaN.
+    TensorSpec("item_ids", "string", ("N",)),
 )
 REQUEST_INPUTS = USER_INPUTS + ITEM_INPUTS
 OPTIONAL_REQUEST_INPUTS = (
-    TensorSpec(
-        name="request_time_ms",
-        dtype="int64",
-        shape=(1,),
-        meaning="UTC milliseconds of the request; the server's clock if absent",
-    ),
-    TensorSpec(
-        name="context",
-        dtype="string",
-        shape=(1,),
-        meaning="a flat JSON object of strings, as published in the impression",
-    ),
-    TensorSpec(
-        name="request_id",
-        dtype="string",
-        shape=(1,),
-        meaning="that of the impressions; without it a request's features are not logged",
-    ),
+    # UTC milliseconds of the request; the server's clock if absent.
+    TensorSpec("request_time_ms", "int64", (1,)),
+    # A flat JSON object of strings, as published in the impression.
+    TensorSpec("context", "string", (1,)),
+    # That of the impressions; without it a request's features are not logged.
+    TensorSpec("request_id", "string", (1,)),
 )
 ITEM_NOTES = (
-    TensorSpec(
-        name="item_status",
-        dtype="uint8",
-        shape=("N",),
-        meaning="bits of ItemStatus: what is unknown of the candidate",
-    ),
+    # Bits of ItemStatus: what is unknown of the candidate.
+    TensorSpec("item_status", "uint8", ("N",)),
 )
 REQUEST_NOTES = (
-    TensorSpec(
-        name="model_version", dtype="string", shape=(1,), meaning="which bundle answered"
-    ),
-    TensorSpec(
-        name="status",
-        dtype="string",
-        shape=(1,),
-        meaning="ok, cold_user, empty_sequence, stale_sequence or store_unavailable",
-    ),
-    TensorSpec(
-        name="feature_version",
-        dtype="string",
-        shape=(1,),
-        meaning="versions of the user's rows and the item table: see UserArrays.versions",
-    ),
+    # Which bundle answered.
+    TensorSpec("model_version", "string", (1,)),
+    # ok, cold_user, empty_sequence, stale_sequence or store_unavailable
+    TensorSpec("status", "string", (1,)),
+    # Versions of the user's rows and the item table: see UserArrays.versions.
+    TensorSpec("feature_version", "string", (1,)),
 )
 RESPONSE_NOTES = ITEM_NOTES + REQUEST_NOTES
 

@@ -5,31 +5,22 @@ inputs. Both call these functions, so that training sees what serving saw.
 Every function works over leading axes (one request, a batch, a whole log).
 """
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import numpy as np
-import xxhash
 from numpy.typing import ArrayLike, NDArray
 
-from srp4ctr.features.tensors.item_fields import number_of
-from srp4ctr.features.tensors.schema import (
-    BEHAVIOR_FIELDS,
-    CONTEXT_SLOTS,
-    NUM_CONTEXT_NUMBERS,
-    NUM_CONTEXT_ROWS,
-    Field,
-)
-from srp4ctr.streams.events.schema import MAX_CONTEXT_FIELDS, MAX_ID_LENGTH
+from srp4ctr.features.tensors.schema import BEHAVIOR_FIELDS, NUM_CONTEXT_NUMBERS, Field
+from srp4ctr.streams.events.schema import action_code
 from srp4ctr.streams.state.counters import HALF_LIVES_H
 
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Float32s = NDArray[np.float32]
+Rows = NDArray[Any]  # int64, or int32 in training
 
-MAX_CONTEXT_NUMBER = 1e15  # so that no later product of float32 overflows
 MS_PER_HOUR = 3_600_000.0
 # An item without history is scored as if 5 impressions had brought 2.5 clicks.
 PRIOR_IMPRESSIONS = 5.0
@@ -37,10 +28,28 @@ PRIOR_RATE = 0.5
 _MAX_VALUE = 2.0**62  # far beyond the last bucket; infinity has no bucket
 # No behaviour yet counts as a year ago: log(1 + 31,536,000 s) = 17.3. So does no exposure.
 NEVER_S = 365 * 24 * 3600.0
+# Better than an hour or a day; three half-lives were no better than this one.
+AFFINITY_HALF_LIFE_H = 168.0
+_BATCH = 256  # requests: bounds a dense table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SequenceArrays:
+class Arrays:
+    """Named arrays with the same leading axes."""
+
+    def take(self, index: Any) -> Self:
+        """Return the rows ``index`` (numbers, mask or slices) of each array."""
+        taken = {each.name: getattr(self, each.name)[index] for each in fields(self)}
+        return type(self)(**taken)
+
+    def put(self, index: Any, source: Any) -> None:
+        """Write the values of ``source`` into the rows ``index`` of each array."""
+        for each in fields(self):
+            getattr(self, each.name)[index] = getattr(source, each.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SequenceArrays(Arrays):
     """Behaviours of shape (…, L), newest last; key 0 pads on the left."""
 
     item_keys: Int64s
@@ -49,18 +58,9 @@ class SequenceArrays:
     values: Floats
     """NaN: the behaviour has no value."""
 
-    def take(self, index: Any) -> "SequenceArrays":
-        """Return the rows ``index`` (numbers, mask or slice) of each array."""
-        return SequenceArrays(
-            item_keys=self.item_keys[index],
-            action_codes=self.action_codes[index],
-            occurred_at_ms=self.occurred_at_ms[index],
-            values=self.values[index],
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ActivityArrays:
+class ActivityArrays(Arrays):
     """Decayed counts of shape (…, 4), one per half-life, as of ``counted_at_ms`` (…)."""
 
     impressions: Floats
@@ -69,14 +69,23 @@ class ActivityArrays:
     first_seen_ms: Int64s
     """0: never seen."""
 
-    def take(self, index: Any) -> "ActivityArrays":
-        """Return the rows ``index`` (numbers, mask or slice) of each array."""
-        return ActivityArrays(
-            impressions=self.impressions[index],
-            clicks=self.clicks[index],
-            counted_at_ms=self.counted_at_ms[index],
-            first_seen_ms=self.first_seen_ms[index],
-        )
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ExposureArrays(Arrays):
+    """The last items shown to users, of shape (…, W), newest last; key 0 pads."""
+
+    item_keys: Int64s
+    shown_at_ms: Int64s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ItemExposures(Arrays):
+    """How often and when items were shown to the user before, of shape (…, N)."""
+
+    counts: Int64s
+    """Among the kept exposures."""
+    last_shown_ms: Int64s
+    """0: never."""
 
 
 def empty_sequences(count: int, length: int) -> SequenceArrays:
@@ -96,6 +105,14 @@ def empty_activity(*shape: int) -> ActivityArrays:
         clicks=np.zeros((*shape, len(HALF_LIVES_H))),
         counted_at_ms=np.zeros(shape, dtype=np.int64),
         first_seen_ms=np.zeros(shape, dtype=np.int64),
+    )
+
+
+def empty_exposures(count: int, length: int) -> ExposureArrays:
+    """Return no exposures (count, W)."""
+    return ExposureArrays(
+        item_keys=np.zeros((count, length), dtype=np.int64),
+        shown_at_ms=np.zeros((count, length), dtype=np.int64),
     )
 
 
@@ -153,49 +170,52 @@ def candidate_features(
     return np.where(item_keys[..., None] != 0, features, 0.0).astype(np.float32)
 
 
-def context_rows(context: Mapping[str, str]) -> Int64s:
-    """Return context_rows (X,): hashes of ``name=value`` by name, 0 pads."""
-    rows = np.zeros(CONTEXT_SLOTS, dtype=np.int64)
-    for slot, name in enumerate(sorted(context)[:CONTEXT_SLOTS]):
-        hashed = xxhash.xxh3_64_intdigest(f"{name}={context[name]}")
-        rows[slot] = 1 + hashed % (NUM_CONTEXT_ROWS - 1)
-    return rows
+def attribute_affinity(
+    sequences: SequenceArrays,
+    history_attribute_rows: Rows,
+    candidate_attribute_rows: Rows,
+    request_time_ms: ArrayLike,
+) -> Floats:
+    """Return (…, N, 2): the user's click rate and activity on items like each candidate.
 
-
-def context_numbers(context: Mapping[str, str], names: Sequence[str]) -> Float32s:
-    """Return the last columns (NUM_CONTEXT_NUMBERS,) of request_features.
-
-    The ``names`` that are numbers in ``context``, in their order; 0 for what is not given
-    or no number.
+    Over the behaviours (rows (…, L, A)) that share an attribute with the candidate (rows
+    (…, N, A)), decayed with ``AFFINITY_HALF_LIFE_H`` and averaged over its attributes: the
+    smoothed share of clicks, and log(1 + count).
     """
-    numbers = np.zeros(NUM_CONTEXT_NUMBERS, dtype=np.float32)
-    for place, name in enumerate(names):
-        number = number_of(context.get(name, "")) or 0.0
-        numbers[place] = np.clip(number, -MAX_CONTEXT_NUMBER, MAX_CONTEXT_NUMBER)
-    return numbers
+    at_ms = np.asarray(request_time_ms, dtype=np.int64)[..., None]
+    hours = np.maximum(at_ms - sequences.occurred_at_ms, 0) / MS_PER_HOUR
+    present = sequences.item_keys != 0
+    weights = np.where(present, 2.0 ** (-hours / AFFINITY_HALF_LIFE_H), 0.0)
+    is_click = sequences.action_codes == action_code("click")
+    rows = history_attribute_rows, candidate_attribute_rows
+    acted, clicked = _sums_by_attribute([weights, np.where(is_click, weights, 0.0)], *rows)
+    share = (clicked + PRIOR_RATE) / (acted + 1.0)
+    return np.stack([share, np.log1p(acted)], axis=-1)
 
 
-def parse_context(text: str | None) -> dict[str, str]:
-    """Return the flat map in ``text`` (JSON; empty or None: no context).
+def item_exposures(
+    exposures: ExposureArrays, item_keys: Int64s, request_time_ms: ArrayLike
+) -> ItemExposures:
+    """Return how often, and when last, each of ``item_keys`` (…, N) was shown before.
 
-    Raises ``ValueError`` with a sentence for the caller.
+    ``exposures`` are (…, W), as the store has them. Exposures at or after the request's
+    time (…), its own impressions included, do not count.
     """
-    if not text:
-        return {}
-    try:
-        context = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"context is not JSON: {error}") from None
-    if not isinstance(context, dict):
-        raise ValueError(f"context is a JSON {type(context).__name__}; expected an object")
-    if len(context) > MAX_CONTEXT_FIELDS:
-        raise ValueError(f"context has {len(context)} fields; at most {MAX_CONTEXT_FIELDS}")
-    for name, value in context.items():
-        if not isinstance(value, str):
-            raise ValueError(f"context field {name!r} is not a string: {value!r:.100}")
-        if max(len(name), len(value)) > MAX_ID_LENGTH:
-            raise ValueError(f"context field {name[:40]!r} is over {MAX_ID_LENGTH} letters")
-    return context
+    at_ms = np.asarray(request_time_ms, dtype=np.int64)[..., None]
+    before = (exposures.item_keys != 0) & (exposures.shown_at_ms < at_ms)
+    same = item_keys[..., :, None] == exposures.item_keys[..., None, :]
+    same &= before[..., None, :]  # (…, N, W)
+    times = np.where(same, exposures.shown_at_ms[..., None, :], 0)
+    return ItemExposures(counts=same.sum(axis=-1), last_shown_ms=times.max(axis=-1))
+
+
+def exposure_features(shown: ItemExposures, request_time_ms: ArrayLike) -> Floats:
+    """Return (…, N, 2): log(1 + how often) and log(1 + hours since) items were shown."""
+    at_ms = np.asarray(request_time_ms, dtype=np.int64)[..., None]
+    hours = np.maximum(at_ms - shown.last_shown_ms, 0) / MS_PER_HOUR
+    hours = np.where(shown.counts > 0, np.minimum(hours, NEVER_S / 3600), NEVER_S / 3600)
+    features: Floats = np.log1p(np.stack([shown.counts, hours], axis=-1))
+    return features
 
 
 def _codes(sequences: SequenceArrays, field: Field) -> Int64s:
@@ -236,3 +256,31 @@ def _counters(activity: ActivityArrays, at_ms: Int64s) -> list[Floats]:
         impressions + PRIOR_IMPRESSIONS
     )
     return [rates, np.log1p(impressions), np.log1p(clicks)]
+
+
+def _sums_by_attribute(
+    weighed: Sequence[Floats], history_rows: Rows, wanted: Rows
+) -> list[Floats]:
+    """Return, for each of ``weighed`` (…, L), a weight for each wanted item (…, N).
+
+    The mean over the item's attributes of the weights of the behaviours that have it.
+    """
+    width = 1 + int(max(history_rows.max(initial=0), wanted.max(initial=0)))
+    length, slots = history_rows.shape[-2:]
+    shape = wanted.shape
+    weighed = [weights.reshape(-1, length) for weights in weighed]
+    history_rows = history_rows.reshape(-1, length * slots)
+    wanted = wanted.reshape(-1, *shape[-2:])
+    sums = [np.zeros(wanted.shape[:2]) for _ in weighed]
+    present = wanted != 0
+    for start in range(0, len(wanted), _BATCH):
+        part = slice(start, start + _BATCH)
+        first = np.arange(len(wanted[part]))[:, None] * width
+        at = (first + history_rows[part]).ravel()
+        columns = first[..., None] + wanted[part]
+        for total, weights in zip(sums, weighed, strict=True):
+            repeated = weights[part].repeat(slots, axis=-1).ravel()
+            table = np.bincount(at, repeated, len(first) * width)
+            total[part] = np.where(present[part], table[columns], 0.0).sum(axis=-1)
+    counts = np.maximum(present.sum(axis=-1), 1)
+    return [(total / counts).reshape(shape[:-1]) for total in sums]

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import ArrayLike, NDArray
 
 from srp4ctr.atomic_files import replace_text
 from srp4ctr.features.config import ItemFieldConfig
-from srp4ctr.features.tensors import item_fields, transforms
+from srp4ctr.features.tensors import item_fields
 from srp4ctr.features.tensors.item_fields import (
     Attributes,
     FieldPlace,
@@ -28,9 +29,16 @@ from srp4ctr.features.tensors.item_fields import (
     number_of,
     values_of,
 )
-from srp4ctr.features.tensors.schema import NUM_CONTEXT_NUMBERS, Field
+from srp4ctr.features.tensors.schema import (
+    CONTEXT_SLOTS,
+    NUM_CONTEXT_NUMBERS,
+    NUM_CONTEXT_ROWS,
+    Field,
+)
+from srp4ctr.streams.events.schema import MAX_CONTEXT_FIELDS, MAX_ID_LENGTH
 
 Int64s = NDArray[np.int64]
+Float32s = NDArray[np.float32]
 
 PAD_ROW = 0
 MASK_ROW = 1
@@ -39,6 +47,7 @@ _UNREADABLE = (
     *(OSError, LookupError, ValueError, TypeError),
     *(OverflowError, RecursionError),
 )
+MAX_CONTEXT_NUMBER = 1e15  # so that no later product of float32 overflows
 _NUMBERS_SHARE = 0.9  # of a context field's values, where it is one of numbers
 
 
@@ -74,11 +83,6 @@ class Vocabulary:
     def field_shapes(self) -> tuple[Field, ...]:
         """The sizes of the item fields, for the model."""
         return tuple(field.shape for field in self.item_fields)
-
-    @property
-    def attribute_values(self) -> list[tuple[str, str]]:
-        """Field and value of each attribute row, from the first that has one."""
-        return [(field.name, each) for field in self.item_fields for each in field.choices]
 
     @property
     def num_attribute_slots(self) -> int:
@@ -162,7 +166,7 @@ def numbers_of(contexts: Iterable[str | None]) -> tuple[str, ...]:
     """
     values: dict[str, set[str]] = {}
     for text in set(contexts):
-        for name, value in transforms.parse_context(text).items():
+        for name, value in parse_context(text).items():
             values.setdefault(name, set()).add(value)
     found = [
         name
@@ -171,6 +175,51 @@ def numbers_of(contexts: Iterable[str | None]) -> tuple[str, ...]:
         > max(_NUMBERS_SHARE * len(given), 2)
     ]
     return tuple(found[:NUM_CONTEXT_NUMBERS])
+
+
+def context_rows(context: Mapping[str, str]) -> Int64s:
+    """Return context_rows (X,): hashes of ``name=value`` by name, 0 pads."""
+    rows = np.zeros(CONTEXT_SLOTS, dtype=np.int64)
+    for slot, name in enumerate(sorted(context)[:CONTEXT_SLOTS]):
+        hashed = xxhash.xxh3_64_intdigest(f"{name}={context[name]}")
+        rows[slot] = 1 + hashed % (NUM_CONTEXT_ROWS - 1)
+    return rows
+
+
+def context_numbers(context: Mapping[str, str], names: Sequence[str]) -> Float32s:
+    """Return the last columns (NUM_CONTEXT_NUMBERS,) of request_features.
+
+    The ``names`` that are numbers in ``context``, in their order; 0 for what is not given
+    or no number.
+    """
+    numbers = np.zeros(NUM_CONTEXT_NUMBERS, dtype=np.float32)
+    for place, name in enumerate(names):
+        number = number_of(context.get(name, "")) or 0.0
+        numbers[place] = np.clip(number, -MAX_CONTEXT_NUMBER, MAX_CONTEXT_NUMBER)
+    return numbers
+
+
+def parse_context(text: str | None) -> dict[str, str]:
+    """Return the flat map in ``text`` (JSON; empty or None: no context).
+
+    Raises ``ValueError`` with a sentence for the caller.
+    """
+    if not text:
+        return {}
+    try:
+        context = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"context is not JSON: {error}") from None
+    if not isinstance(context, dict):
+        raise ValueError(f"context is a JSON {type(context).__name__}; expected an object")
+    if len(context) > MAX_CONTEXT_FIELDS:
+        raise ValueError(f"context has {len(context)} fields; at most {MAX_CONTEXT_FIELDS}")
+    for name, value in context.items():
+        if not isinstance(value, str):
+            raise ValueError(f"context field {name!r} is not a string: {value!r:.100}")
+        if max(len(name), len(value)) > MAX_ID_LENGTH:
+            raise ValueError(f"context field {name[:40]!r} is over {MAX_ID_LENGTH} letters")
+    return context
 
 
 def save(vocabulary: Vocabulary, path: Path) -> None:

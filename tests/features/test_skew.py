@@ -13,7 +13,7 @@ from srp4ctr.features.offline.event_tables import opened
 from srp4ctr.features.online.item_cache import ItemTable
 from srp4ctr.features.online.request_features import RequestFeatures
 from srp4ctr.features.tensors import transforms, vocabulary
-from srp4ctr.features.tensors.user_item_features import (
+from srp4ctr.features.tensors.transforms import (
     attribute_affinity,
     exposure_features,
 )

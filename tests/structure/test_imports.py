@@ -34,7 +34,11 @@ VENDOR_HOMES = {
     ),
     "feast": ("features/online/feast_import.py", "features/repo/*.py"),
     "pyspark": ("features/offline/event_tables.py",),
-    "redis": ("features/online/store.py", "srp4ctr/*.py"),
+    "redis": (
+        "features/online/connection.py",
+        "features/online/store.py",
+        "srp4ctr/*.py",
+    ),
     "torch": ("training/*.py", "training/model/*.py"),
     "tritonclient": (
         "triton_repo/deployment/promotion.py",

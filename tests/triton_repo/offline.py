@@ -21,10 +21,13 @@ from srp4ctr.features.consistency.replay import (
     sequence_at,
     user_activity_at,
 )
-from srp4ctr.features.tensors import transforms
+from srp4ctr.features.tensors import transforms, vocabulary
 from srp4ctr.features.tensors.schema import ItemStatus
-from srp4ctr.features.tensors.transforms import ActivityArrays, SequenceArrays
-from srp4ctr.features.tensors.user_item_features import attribute_affinity
+from srp4ctr.features.tensors.transforms import (
+    ActivityArrays,
+    SequenceArrays,
+    attribute_affinity,
+)
 from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import ITEMS_TOPIC, item_key
@@ -110,7 +113,7 @@ class OfflineLog:
             "request_features": transforms.request_features(
                 sequence, activity, [request.at_ms]
             ),
-            "context_rows": transforms.context_rows(request.context)[None],
+            "context_rows": vocabulary.context_rows(request.context)[None],
         }
 
     def item_tensors(

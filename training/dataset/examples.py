@@ -16,13 +16,19 @@ from srp4ctr.features.offline.point_in_time import RequestSnapshots, UserHistori
 from srp4ctr.features.tensors import transforms
 from srp4ctr.features.tensors.item_fields import Attributes
 from srp4ctr.features.tensors.schema import CONTEXT_SLOTS, NUM_CONTEXT_NUMBERS
-from srp4ctr.features.tensors.transforms import ActivityArrays, SequenceArrays
-from srp4ctr.features.tensors.user_item_features import (
+from srp4ctr.features.tensors.transforms import (
+    ActivityArrays,
     ItemExposures,
+    SequenceArrays,
     attribute_affinity,
     exposure_features,
 )
-from srp4ctr.features.tensors.vocabulary import Vocabulary
+from srp4ctr.features.tensors.vocabulary import (
+    Vocabulary,
+    context_numbers,
+    context_rows,
+    parse_context,
+)
 from srp4ctr.training.dataset.batches import Slates, Windows
 
 MAX_SLATE = 64  # a longer slate is cut in pieces: one batch's tensors must stay small
@@ -91,13 +97,13 @@ def slates(
     shown = _filled_exposures(snapshots.candidate_exposures, grid)
     of_user = (affinity, exposure_features(shown, times_ms))
     contexts = snapshots.contexts[requests].tolist()
-    context_rows, numbers = read_contexts(contexts, vocabulary.context_numbers)
+    rows_of_context, numbers = read_contexts(contexts, vocabulary.context_numbers)
     activity = _filled_activity(snapshots.candidate_activity, grid)
     tensors = history | {
         "request_features": transforms.request_features(
             sequences, snapshots.user_activity.take(requests), times_ms, numbers
         ),
-        "context_rows": context_rows,
+        "context_rows": rows_of_context,
         "candidate_item_rows": vocabulary.item_rows(keys).astype(np.int32),
         "candidate_attribute_rows": attribute_rows,
         "candidate_features": transforms.candidate_features(
@@ -170,9 +176,9 @@ def read_contexts(
     """
     places: dict[str | None, int] = {}
     index = np.array([places.setdefault(each, len(places)) for each in contexts], np.int64)
-    read = [transforms.parse_context(text) for text in places]
-    rows = np.array([transforms.context_rows(each) for each in read], np.int64)
-    found = [transforms.context_numbers(each, numbers) for each in read]
+    read = [parse_context(text) for text in places]
+    rows = np.array([context_rows(each) for each in read], np.int64)
+    found = [context_numbers(each, numbers) for each in read]
     shape = (-1, CONTEXT_SLOTS), (-1, NUM_CONTEXT_NUMBERS)
     values = np.array(found, np.float32)
     return rows.reshape(shape[0])[index], values.reshape(shape[1])[index]

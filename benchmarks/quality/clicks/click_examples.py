@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srp4ctr.features.tensors import transforms, vocabulary
+from srp4ctr.features.tensors import vocabulary
 from srp4ctr.training.dataset.batches import Arrays, Slates, Windows
 from srp4ctr.training.dataset.examples import read_contexts
 from srp4ctr.training.model.embeddings import TableSizes
@@ -63,7 +63,7 @@ class Part:
     def sized_contexts(self) -> list[str]:
         """Return the contexts with the number of candidates as one more field."""
         return [
-            json.dumps(transforms.parse_context(text) | {SIZE: str(size)})
+            json.dumps(vocabulary.parse_context(text) | {SIZE: str(size)})
             for text, size in zip(self.contexts, self.slate_sizes.tolist(), strict=True)
         ]
 

@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 from srp4ctr.features.offline.point_in_time import RequestSnapshots, UserHistories
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.features.tensors.item_fields import Attributes
-from srp4ctr.features.tensors.transforms import ActivityArrays, SequenceArrays
-from srp4ctr.features.tensors.user_item_features import ItemExposures
+from srp4ctr.features.tensors.transforms import (
+    ActivityArrays,
+    ItemExposures,
+    SequenceArrays,
+)
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.state.counters import HALF_LIVES_H
 from srp4ctr.training.dataset import examples

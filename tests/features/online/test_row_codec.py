@@ -1,13 +1,12 @@
 import math
-from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from srp4ctr.features.online import row_codec
-from srp4ctr.features.online.feast_import import Value
-from srp4ctr.features.online.row_codec import Values
+from srp4ctr.features.online.row_codec import View
 from srp4ctr.streams.events.schema import NUM_ACTION_CODES, item_key
 from srp4ctr.streams.state.counters import Activity, Counts
 from srp4ctr.streams.state.exposures import Exposures
@@ -30,11 +29,14 @@ elements = st.builds(
 )
 
 
-def stored(values: Values) -> Values:
-    """Return ``values`` as Redis returns them: serialized and parsed."""
-    return {
-        name: Value.FromString(each.SerializeToString()) for name, each in values.items()
-    }
+R = TypeVar("R")
+K = TypeVar("K", str, int)
+
+
+def again(view: View[K, R], key: K, row: R) -> R | None:
+    """Return ``row`` as it is read after it was stored."""
+    stored = view.stored(key, row)
+    return view.loaded([row_codec.time_of(stored.version_us), *stored.values])
 
 
 @given(st.lists(elements, max_size=5), st.integers(1, 2**53), int64s, int64s, int64s)
@@ -52,7 +54,7 @@ def test_a_sequence_is_the_same_when_unpacked(
         forgotten_at_ms=forgotten_at_ms,
         forgotten_offset=forgotten_offset,
     )
-    read = row_codec.unpack_sequence(stored(row_codec.pack_sequence(sequence)), version_us)
+    read = again(row_codec.SEQUENCES, "u1", sequence)
     assert read == sequence
     assert read.elements == tuple(kept)
 
@@ -74,8 +76,7 @@ def test_an_activity_is_the_same_when_unpacked(
         last_offset=last_offset,
         version_us=version_us,
     )
-    values = stored(row_codec.pack_activity(activity))
-    assert row_codec.unpack_activity(values, version_us) == activity
+    assert again(row_codec.USER_ACTIVITY, "u1", activity) == activity
 
 
 @given(st.binary(max_size=64), int64s, int64s, st.integers(1, 2**53))
@@ -88,8 +89,7 @@ def test_exposures_are_the_same_when_unpacked(
         last_offset=last_offset,
         forgotten_at_ms=forgotten_at_ms,
     )
-    values = stored(row_codec.pack_exposures(exposures))
-    assert row_codec.unpack_exposures(values, version_us) == exposures
+    assert again(row_codec.EXPOSURES, "u1", exposures) == exposures
 
 
 def test_a_profile_is_the_same_when_unpacked() -> None:
@@ -99,46 +99,79 @@ def test_a_profile_is_the_same_when_unpacked() -> None:
         attributes={"title": "Ålien", "genre": ("Horror", "Sci-Fi")},
         updated_at_ms=1_700_000_000_123,
     )
-    values = stored(row_codec.pack_profile(profile))
-    assert row_codec.unpack_profile(values, profile.updated_at_ms * 1000) == profile
+    assert again(row_codec.PROFILES, profile.item_key, profile) == profile
 
 
 @given(st.integers(1, 253_370_764_800_000_000))  # until the year 9999
 def test_a_version_is_a_timestamp_to_its_last_microsecond(version_us: int) -> None:
-    stored_at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=version_us)
-    assert row_codec.version_of(stored_at) == version_us
+    assert row_codec.version_us(row_codec.time_of(version_us)) == version_us
 
 
 def test_a_row_is_as_small_as_what_it_says() -> None:
     element = SequenceElement(occurred_at=1, item_key=2, action=3)
-    packed = row_codec.pack_sequence(sequence_of([element] * 50))[
-        row_codec.PACKED
-    ].bytes_val
+    (packed,) = row_codec.SEQUENCES.pack(sequence_of([element] * 50))
     assert len(packed) == 1 + 3 * 8 + 50 * ELEMENT_BYTES
-    packed = row_codec.pack_activity(Activity())[row_codec.PACKED].bytes_val
+    (packed,) = row_codec.USER_ACTIVITY.pack(Activity())
     assert len(packed) == 1 + 11 * 8
 
 
 @pytest.mark.parametrize("packed", [b"", b"\0" * 17, b"\x01" + b"\0" * 16])
 def test_a_row_of_another_format_says_what_to_do(packed: bytes) -> None:
-    values = {row_codec.PACKED: Value(bytes_val=packed)}
     with pytest.raises(ValueError, match="srp4ctr stream rebuild"):
-        row_codec.unpack_sequence(values, 1)
+        row_codec.SEQUENCES.unpack(1, packed)
     with pytest.raises(ValueError, match=r"this release reads 2"):
-        row_codec.unpack_activity(values, 1)
+        row_codec.USER_ACTIVITY.unpack(1, packed)
 
 
 def test_no_value_and_zero_differ() -> None:
     kept = sequence_of(
-        SequenceElement(occurred_at=1, item_key=2, action=3, value=value)
-        for value in (None, 0.0, -1.5)
+        (
+            SequenceElement(occurred_at=1, item_key=2, action=3, value=value)
+            for value in (None, 0.0, -1.5)
+        ),
+        version_us=1,
     )
-    read = row_codec.unpack_sequence(stored(row_codec.pack_sequence(kept)), 0)
+    read = again(row_codec.SEQUENCES, "u1", kept)
+    assert read is not None
     values = [each.value for each in read.elements]
     assert values == [None, 0.0, -1.5]
     assert not any(value is not None and math.isnan(value) for value in values)
 
 
 def test_an_empty_sequence_is_a_row_too() -> None:
-    values = stored(row_codec.pack_sequence(BehaviorSequence()))
-    assert row_codec.unpack_sequence(values, 0) == BehaviorSequence()
+    empty = BehaviorSequence(version_us=1)
+    assert again(row_codec.SEQUENCES, "u1", empty) == empty
+
+
+def test_a_hash_without_a_time_has_no_row() -> None:
+    assert row_codec.SEQUENCES.loaded([None, None]) is None
+
+
+@given(st.text(), int64s, st.integers(0, 2**31))
+def test_keys_are_feast_s(user_id: str, key: int, partition: int) -> None:
+    from feast.infra.online_stores.helpers import _redis_key
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+    from feast.protos.feast.types.Value_pb2 import Value
+
+    def theirs(names: list[str], values: list[Value]) -> bytes:
+        entity = EntityKey(join_keys=names, entity_values=values)
+        return _redis_key(row_codec.PROJECT, entity)
+
+    user = theirs(["user_id"], [Value(string_val=user_id)])
+    assert {view.key(user_id) for view in row_codec.USER_VIEWS} == {user}
+    item = theirs(["item_key"], [Value(int64_val=key)])
+    assert row_codec.PROFILES.key(key) == item
+    share = [Value(int64_val=key), Value(int64_val=partition)]
+    assert row_codec.ITEM_ACTIVITY.key((key, partition)) == theirs(
+        ["item_key", "partition"], share
+    )
+
+
+@given(st.binary(max_size=400) | st.text(max_size=400))
+def test_values_are_feast_s(content: bytes | str) -> None:
+    from feast.protos.feast.types.Value_pb2 import Value
+
+    name = "bytes_val" if isinstance(content, bytes) else "string_val"
+    stored = row_codec._value(content)
+    assert Value.FromString(stored) == Value(**{name: content})
+    assert row_codec._content(stored) == content

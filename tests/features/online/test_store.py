@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+import pandas as pd
 import pytest
 from msgspec.structs import replace
 
@@ -74,26 +75,43 @@ def test_a_written_user_is_read_back_the_same(sink: FeatureSink) -> None:
     assert sink.read(["ünïcode 7"], []) == written
 
 
-def test_three_views_are_read_at_once_as_feast_reads_each(
-    sink: FeatureSink, config: FeatureConfig
-) -> None:
-    from srp4ctr.features.online import row_codec
-    from srp4ctr.features.online.store import OnlineViews
+def test_feast_reads_what_is_written(sink: FeatureSink, config: FeatureConfig) -> None:
+    from srp4ctr.features.online import feast_store, row_codec
 
-    sink.write(users("at once"))
-    views, user_ids = OnlineViews(config), ["at once", "never seen"]
-    entities = {user_id: row_codec.user_entity(user_id) for user_id in user_ids}
-    by_view = Rows(
-        sequences=views._read(row_codec.SEQUENCE_VIEW, entities, row_codec.unpack_sequence),
-        activities=views._read(
-            row_codec.USER_ACTIVITY_VIEW, entities, row_codec.unpack_activity
-        ),
-        exposures=views._read(
-            row_codec.EXPOSURES_VIEW, entities, row_codec.unpack_exposures
-        ),
+    sink.write(users("for Feast"))
+    profile = ItemProfile(
+        item_key=item_key("8"), item_id="8", attributes={"a": "b"}, updated_at_ms=AT_MS
     )
-    assert views.read_users(user_ids) == by_view
-    assert len(by_view) == 3
+    sink.write_profiles([profile])
+    store = feast_store.open_store(config)
+    packed = [f"{view.name}:packed" for view in row_codec.USER_VIEWS]
+    wanted = [{"user_id": "for Feast"}, {"user_id": "never seen"}]
+    found = store.get_online_features(packed, wanted, full_feature_names=True).to_dict()
+    ours = users("for Feast")
+    rows = (ours.sequences, ours.activities, ours.exposures)
+    for view, row in zip(row_codec.USER_VIEWS, rows, strict=True):
+        (stored,) = view.pack(row["for Feast"])
+        assert found[f"{view.name}__packed"] == [stored, None]
+    texts = ["item_profile:item_id", "item_profile:attributes"]
+    found = store.get_online_features(texts, [{"item_key": profile.item_key}]).to_dict()
+    assert (found["item_id"], found["attributes"]) == (["8"], ['{"a": "b"}'])
+
+
+def test_what_feast_writes_is_read(sink: FeatureSink, config: FeatureConfig) -> None:
+    from srp4ctr.features.online import feast_store, row_codec
+
+    row = replace(a_sequence(1.0), version_us=AT_MS * 1000)
+    (packed,) = row_codec.SEQUENCES.pack(row)
+    frame = pd.DataFrame(
+        {
+            "user_id": ["from Feast"],
+            "packed": [packed],
+            "created_at": [pd.Timestamp(AT_MS, unit="ms", tz="UTC")],
+        }
+    )
+    store = feast_store.open_store(config)
+    store.write_to_online_store("user_behavior_sequence", frame)
+    assert sink.read(["from Feast"], []).sequences == {"from Feast": row}
 
 
 def test_an_unknown_user_is_absent_although_redis_answers_nulls(sink: FeatureSink) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srp4ctr.features.tensors import transforms
+from srp4ctr.features.tensors import transforms, vocabulary
 from srp4ctr.features.tensors.schema import (
     CANDIDATE_FEATURES,
     CONTEXT_SLOTS,
@@ -130,22 +130,22 @@ def test_leading_axes_change_nothing() -> None:
 
 
 def test_context_rows_do_not_depend_on_the_order_of_fields() -> None:
-    one = transforms.context_rows({"page": "home", "device": "phone"})
-    other = transforms.context_rows({"device": "phone", "page": "home"})
+    one = vocabulary.context_rows({"page": "home", "device": "phone"})
+    other = vocabulary.context_rows({"device": "phone", "page": "home"})
     np.testing.assert_array_equal(one, other)
     assert np.count_nonzero(one) == 2
-    assert transforms.context_rows({}).tolist() == [0] * CONTEXT_SLOTS
+    assert vocabulary.context_rows({}).tolist() == [0] * CONTEXT_SLOTS
 
 
 def test_more_context_than_slots_is_cut_and_stays_inside_the_table() -> None:
-    rows = transforms.context_rows({f"f{i:02d}": str(i) for i in range(30)})
+    rows = vocabulary.context_rows({f"f{i:02d}": str(i) for i in range(30)})
     assert rows.min() >= 1
     assert rows.max() < NUM_CONTEXT_ROWS
 
 
 @pytest.mark.parametrize("text", [None, "", "{}"])
 def test_no_context_is_an_empty_map(text: str | None) -> None:
-    assert transforms.parse_context(text) == {}
+    assert vocabulary.parse_context(text) == {}
 
 
 @pytest.mark.parametrize(
@@ -161,13 +161,13 @@ def test_no_context_is_an_empty_map(text: str | None) -> None:
 )
 def test_a_bad_context_says_what_is_wrong(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        transforms.parse_context(text)
+        vocabulary.parse_context(text)
 
 
 def test_numbers_of_the_context_stand_in_the_last_columns() -> None:
     context = {"price": "12.5", "page": "home", "huge": "1e300", "nan": "nan"}
     names = ("huge", "missing", "nan", "page", "price")
-    numbers = transforms.context_numbers(context, names)
+    numbers = vocabulary.context_numbers(context, names)
     assert np.isfinite(numbers).all()
     assert numbers[1:5].tolist() == [0.0, 0.0, 0.0, 12.5]
     features = transforms.request_features(

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from srp4ctr.features.tensors import transforms
-from srp4ctr.features.tensors.transforms import NEVER_S, SequenceArrays
-from srp4ctr.features.tensors.user_item_features import (
+from srp4ctr.features.tensors.transforms import (
+    NEVER_S,
     ExposureArrays,
     ItemExposures,
+    SequenceArrays,
     attribute_affinity,
     empty_exposures,
     exposure_features,
