@@ -11,7 +11,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from srp4ctr.atomic_files import replace_text
 from srp4ctr.features.bundles.gates import Gate
@@ -34,22 +36,14 @@ CONTENT_FILES = (
 )
 
 _VERSION = re.compile(r"v([1-9][0-9]*)")
-_ALWAYS_WRITTEN = ("version", "created_at_ms", "sizes", "schema_fingerprint")
-_HASH_CHUNK = 1 << 20
 # A file that would fill a server's memory or disk is refused. Card, manifest and notes are
 # kilobytes; a vocabulary has 20 bytes an item, weights some hundred.
 _SUFFIXES = (".json", ".onnx", ".safetensors")
 _MAX_JSON_BYTES = 1 << 20
 MAX_FILE_BYTES = {VOCABULARY_FILE: 1 << 30, CARD_FILE: _MAX_JSON_BYTES}
 MAX_OTHER_BYTES = 1 << 33
-_KINDS: Mapping[str, type] = {
-    **dict.fromkeys(("version", "schema_fingerprint", "parent", "recipe"), str),
-    **dict.fromkeys(
-        ("created_at_ms", "window_start_ms", "window_end_ms", "boundary_ms"), int
-    ),
-    **dict.fromkeys(("sizes", "metrics", "cost", "counts"), dict),
-}
 MAX_SIZE = 1 << 20  # of an axis: the greatest of real bundles are below 10,000
+_Size = Annotated[int, msgspec.Meta(ge=1, le=MAX_SIZE)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +53,7 @@ class BundleManifest:
     version: str
     """``v7``: also the suffix of Triton's step names."""
     created_at_ms: int
-    sizes: Mapping[str, int]
+    sizes: Mapping[str, _Size]
     """Numbers for the schema's symbols: L, W, E, D, S, M, A, X, R, C."""
     schema_fingerprint: str = field(default_factory=schema.fingerprint)
     window_start_ms: int = 0
@@ -142,18 +136,16 @@ def check_fingerprint(card: BundleManifest) -> None:
 
 def read(folder: Path) -> BundleManifest:
     """Return the card of the bundle in ``folder``, unverified."""
-    card = _read_json(folder / CARD_FILE)
-    fields = dataclasses.fields(BundleManifest)
-    # Fields that an older release did not write have their defaults.
-    odd = {*_ALWAYS_WRITTEN} - {*card} | {*card} - {f.name for f in fields}
-    if odd:
-        raise ValueError(f"{folder / CARD_FILE}: missing or unknown fields {sorted(odd)}")
+    path = folder / CARD_FILE
+    card = _read_json(path)
+    # Other fields that an older release did not write have their defaults.
+    fields = {each.name for each in dataclasses.fields(BundleManifest)}
+    if odd := ({"schema_fingerprint"} - {*card}) | ({*card} - fields):
+        raise ValueError(f"{path}: missing or unknown fields {sorted(odd)}")
     try:
-        gates = tuple(Gate(**each) for each in card.pop("gates", ()))
-        _check_card(card)
-        return BundleManifest(**card, gates=gates)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{folder / CARD_FILE}: {error}") from error
+        return msgspec.convert(card, BundleManifest)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def list_bundles(bundles_dir: Path) -> list[Path]:
@@ -181,20 +173,6 @@ def _check_file(path: Path) -> None:
         raise ValueError(f"{path} has {size:,} bytes; at most {limit:,}")
 
 
-def _check_card(card: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` for a field of another type or beyond its limit."""
-    for name, kind in _KINDS.items():
-        if type(card.get(name, kind())) is not kind:
-            raise ValueError(f"{name} is {card[name]!r:.40}; expected {kind.__name__}")
-    for name, size in card["sizes"].items():
-        if type(size) is not int or not 1 <= size <= MAX_SIZE:
-            raise ValueError(f"size {name} is {size!r:.40}; 1 to {MAX_SIZE:,}")
-    for name in ("metrics", "cost", "counts"):
-        for key, value in card.get(name, {}).items():
-            if type(value) not in (int, float):
-                raise ValueError(f"{name} {key} is {value!r:.40}; expected a number")
-
-
 def _versioned(bundles_dir: Path) -> list[Path]:
     if not bundles_dir.is_dir():
         return []
@@ -206,11 +184,8 @@ def _number(version: str) -> int:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_HASH_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -223,16 +198,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         if (size := path.stat().st_size) > _MAX_JSON_BYTES:
             raise ValueError(f"{size:,} bytes; at most {_MAX_JSON_BYTES:,}")
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text, parse_constant=_no_number)
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except FileNotFoundError:
         raise ValueError(f"{path} is missing") from None
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is not a JSON object")
-    return content
-
-
-def _no_number(text: str) -> None:
-    raise ValueError(f"{text} is no number of JSON's")
