@@ -1,24 +1,9 @@
 """Where the feature store is; filled by ``settings.py``."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
-
-_SWITCHES = ("redis_cluster", "redis_tls")
-_LOCATIONS = (
-    "registry",
-    "registry_password_file",
-    "redis",
-    "redis_cluster",
-    "redis_tls",
-    "redis_ca_file",
-    "redis_username",
-    "redis_password_file",
-    "redis_password",
-)
-
-_PATHS = ("registry", "registry_password_file", "redis_ca_file", "redis_password_file")
 
 DEFAULT_BUCKETS = 16
 ItemFieldKind = Literal["categorical", "multi", "numeric"]
@@ -128,20 +113,19 @@ class FeatureConfig:
     def portable(self) -> "FeatureConfig":
         """Return the settings for a server that runs in another folder: no password."""
         paths: dict[str, Any] = {
-            name: str(Path(path).absolute())
-            for name in _PATHS
-            if (path := getattr(self, name)) and "://" not in path
+            each.name: str(Path(path).absolute())
+            for each in fields(self)
+            if each.name == "registry" or each.name.endswith("_file")
+            if (path := getattr(self, each.name)) and "://" not in path
         }
         return replace(self, **paths, redis_password="", item_fields=())
 
     def relocated(self, environment: Mapping[str, str]) -> "FeatureConfig":
         """Return the settings with the store's address in ``environment``."""
-        where: dict[str, Any] = {
-            name: environment[f"SRP4CTR_FEATURES__{name.upper()}"]
-            for name in _LOCATIONS
-            if f"SRP4CTR_FEATURES__{name.upper()}" in environment
-        }
-        for name in _SWITCHES:
-            if name in where:
-                where[name] = where[name].lower() in ("1", "true", "yes", "on")
+        where: dict[str, Any] = {}
+        for each in fields(self):
+            text = environment.get(f"SRP4CTR_FEATURES__{each.name.upper()}")
+            if text is not None and each.name.startswith(("redis", "registry")):
+                is_on = text.lower() in ("1", "true", "yes", "on")
+                where[each.name] = is_on if each.type is bool else text
         return replace(self, **where)

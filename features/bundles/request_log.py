@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -25,10 +25,6 @@ SUFFIX = ".npz"
 _WAITING = 64  # requests
 _PATIENCE_S = 10.0  # with a disk that hangs, in close()
 _PROBABILITIES, _REST = "click_probability", "request"
-_FIELDS = (
-    *("request_id", "user_id", "item_ids", "time_ms"),
-    *("status", "feature_version", "model_version"),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -91,8 +87,8 @@ def write(folder: Path, request: ServedRequest) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     unique = item_key(f"{request.user_id}/{request.request_id}") % (1 << 64)
     name = f"{request.time_ms:013d}-{unique:016x}"
-    values = {name: getattr(request, name) for name in _FIELDS}
-    arrays: dict[str, Any] = {**request.tensors, _PROBABILITIES: request.probabilities}
+    values = {each.name: getattr(request, each.name) for each in fields(request)}
+    arrays = {**values.pop("tensors"), _PROBABILITIES: values.pop("probabilities")}
     arrays[_REST] = np.array(json.dumps(values))
     unfinished = folder / f"{name}-{os.getpid()}.tmp"
     with unfinished.open("wb") as file:

@@ -4,6 +4,7 @@ The stream worker writes every view online as events arrive; nothing is material
 """
 
 from datetime import timedelta
+from typing import Any
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
 from feast.types import Bytes, Int64, String
@@ -30,44 +31,32 @@ profile_log = FileSource(
     created_timestamp_column="created_at",
 )
 
-# Rows of the stream are packed by features/online/row_codec.py; `features show` unpacks.
-_PACKED = Field(name="packed", dtype=Bytes)
 
-
-def _view_of_user(name: str) -> FeatureView:
+def _view(
+    name: str, entities: list[Entity], source: FileSource, **types: Any
+) -> FeatureView:
+    schema = [Field(name=each, dtype=dtype) for each, dtype in types.items()]
     return FeatureView(
-        name=name,
-        entities=[user],
-        ttl=_NEVER_EXPIRES,
-        schema=[Field(name="user_id", dtype=String), _PACKED],
-        source=user_log,
+        name=name, entities=entities, ttl=_NEVER_EXPIRES, schema=schema, source=source
     )
 
 
-user_behavior_sequence = _view_of_user("user_behavior_sequence")
-user_activity = _view_of_user("user_activity")
-user_exposures = _view_of_user("user_exposures")
-item_activity = FeatureView(
-    name="item_activity",
-    entities=[item, partition],
-    ttl=_NEVER_EXPIRES,
-    schema=[
-        Field(name="item_key", dtype=Int64),
-        Field(name="partition", dtype=Int64),
-        _PACKED,
-    ],
-    source=item_log,
+# Rows of the stream are packed by features/online/row_codec.py; `features show` unpacks.
+_of_user: dict[str, Any] = {"user_id": String, "packed": Bytes}
+user_behavior_sequence = _view("user_behavior_sequence", [user], user_log, **_of_user)
+user_activity = _view("user_activity", [user], user_log, **_of_user)
+user_exposures = _view("user_exposures", [user], user_log, **_of_user)
+item_activity = _view(
+    "item_activity",
+    [item, partition],
+    item_log,
+    **{"item_key": Int64, "partition": Int64, "packed": Bytes},
 )
-item_profile = FeatureView(
-    name="item_profile",
-    entities=[item],
-    ttl=_NEVER_EXPIRES,
-    schema=[
-        Field(name="item_key", dtype=Int64),
-        Field(name="item_id", dtype=String),
-        Field(name="attributes", dtype=String),  # JSON
-    ],
-    source=profile_log,
+item_profile = _view(
+    "item_profile",
+    [item],
+    profile_log,
+    **{"item_key": Int64, "item_id": String, "attributes": String},  # the last is JSON
 )
 
 user_features = FeatureService(

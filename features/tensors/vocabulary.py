@@ -11,12 +11,13 @@ none.
 import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 import xxhash
+from msgspec import MsgspecError
 from numpy.typing import ArrayLike, NDArray
 
 from srp4ctr.atomic_files import replace_text
@@ -43,10 +44,6 @@ Float32s = NDArray[np.float32]
 PAD_ROW = 0
 MASK_ROW = 1
 FIRST_OOV_ROW = 2
-_UNREADABLE = (
-    *(OSError, LookupError, ValueError, TypeError),
-    *(OverflowError, RecursionError),
-)
 MAX_CONTEXT_NUMBER = 1e15  # so that no later product of float32 overflows
 _NUMBERS_SHARE = 0.9  # of a context field's values, where it is one of numbers
 
@@ -222,31 +219,33 @@ def parse_context(text: str | None) -> dict[str, str]:
     return context
 
 
+class _File(msgspec.Struct, kw_only=True):
+    num_oov_rows: int
+    item_keys: list[int]
+    item_fields: tuple[ItemField, ...]
+    context_numbers: tuple[str, ...]
+
+
 def save(vocabulary: Vocabulary, path: Path) -> None:
     """Write ``vocabulary`` as JSON, whole or not at all."""
-    content = {
-        "num_oov_rows": vocabulary.num_oov_rows,
-        "item_keys": vocabulary.item_keys.tolist(),
-        "item_fields": [asdict(field) for field in vocabulary.item_fields],
-        "context_numbers": vocabulary.context_numbers,
-    }
-    replace_text(path, json.dumps(content) + "\n")
+    content = _File(
+        num_oov_rows=vocabulary.num_oov_rows,
+        item_keys=vocabulary.item_keys.tolist(),
+        item_fields=vocabulary.item_fields,
+        context_numbers=vocabulary.context_numbers,
+    )
+    replace_text(path, msgspec.json.encode(content).decode() + "\n")
 
 
 def load(path: Path) -> Vocabulary:
     """Return the vocabulary in ``path``; ``ValueError`` names a file that is not one."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = msgspec.json.decode(path.read_bytes(), type=_File)
         return Vocabulary(
-            item_keys=np.array(content["item_keys"], dtype=np.int64),
-            item_fields=tuple(_item_field(each) for each in content["item_fields"]),
-            num_oov_rows=content["num_oov_rows"],
-            context_numbers=tuple(content["context_numbers"]),
+            item_keys=np.array(content.item_keys, dtype=np.int64),
+            item_fields=content.item_fields,
+            num_oov_rows=content.num_oov_rows,
+            context_numbers=content.context_numbers,
         )
-    except _UNREADABLE as error:
+    except (OSError, ValueError, OverflowError, RecursionError, MsgspecError) as error:
         raise ValueError(f"{path} is not a vocabulary: {error!r}") from error
-
-
-def _item_field(content: Mapping[str, Any]) -> ItemField:
-    lists = {name: tuple(content[name]) for name in ("values", "edges")}
-    return ItemField(**{**content, **lists})
