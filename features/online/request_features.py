@@ -7,8 +7,9 @@ request raises: ``ValueError`` with a message for the client.
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,10 +20,11 @@ from srp4ctr import tracing
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.item_cache import ItemRows, ItemTable
-from srp4ctr.features.online.user_arrays import UserArrays, user_arrays
+from srp4ctr.features.online.store import REQUEST_TIMEOUT_S, OnlineViews
 from srp4ctr.features.tensors import transforms, vocabulary
 from srp4ctr.features.tensors.schema import ItemStatus
 from srp4ctr.features.tensors.vocabulary import Vocabulary
+from srp4ctr.retries import CircuitBreaker
 from srp4ctr.streams.events.codec import MIN_OCCURRED_AT_MS
 from srp4ctr.streams.events.schema import MAX_ID_LENGTH, item_key
 from srp4ctr.streams.state.reducers import Rows
@@ -37,10 +39,10 @@ _MAX_CONTEXT_LETTERS = 1 << 16
 MAX_REQUEST_TIME_MS = 4_102_444_800_000  # in 2100; of microseconds it is February 1970
 # More than a catalogue's ids; ids that clients invent must not fill the memory.
 MAX_CACHED_IDS = 200_000
-# After this many failed reads in a row requests do not read for a while: of a store that
-# hangs, each would otherwise wait half a second in vain.
-STORE_FAILURES = 3
-STORE_REST_S = 1.0
+# What the stream packs, as numpy reads it: no padding between the fields.
+_KEY_AND_VALUE = [("item_keys", "<i8"), ("values", "<f8")]
+_ELEMENT = np.dtype([("occurred_at_ms", "<i8"), *_KEY_AND_VALUE, ("action_codes", "u1")])
+_EXPOSURE = np.dtype([("shown_at_ms", "<i8"), ("item_keys", "<i8")])
 
 
 class UserReader(Protocol):
@@ -67,6 +69,20 @@ class RequestBatch:
     """(B,): the requests' times, or the clock's."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class UserArrays:
+    """B users as the store has them; an unknown one is empty."""
+
+    sequences: transforms.SequenceArrays
+    activity: transforms.ActivityArrays
+    exposures: transforms.ExposureArrays
+    statuses: tuple[str, ...]
+    """ok, cold_user (no rows), empty_sequence or stale_sequence (all expired)."""
+    versions: tuple[list[str], ...]
+    """``sequence=V@O``, ``activity=V@O``, ``exposures=V@O``: of each stored row its version
+    in us and the last offset folded into it, enough to recompute it from the log."""
+
+
 class RequestFeatures:
     """Makes tensors of requests, by a bundle's vocabulary and sizes (L and W)."""
 
@@ -79,7 +95,8 @@ class RequestFeatures:
         sizes: Mapping[str, int],
         ttl_days: float = 90.0,
     ) -> None:
-        self._store = CircuitBreaker(reader, time.monotonic)
+        self._reader = reader
+        self._breaker = CircuitBreaker[Rows]()
         self._vocabulary = vocabulary
         self._items = item_table
         self._lengths = sizes["L"], sizes["W"]
@@ -103,19 +120,23 @@ class RequestFeatures:
         keys = np.array([list(map(key_of, row)) for row in item_ids], dtype=np.int64)
         times = _times(times_ms, len(users))
         texts = [""] * len(users) if contexts is None else contexts
-        parsed = [_context(text) for text in texts]
+        parsed = [
+            vocabulary.parse_context(_text(text, "context", _MAX_CONTEXT_LETTERS))
+            for text in texts
+        ]
         found = self._read(users, times)
         # Candidates and history at once: half the searches.
         every = np.concatenate([keys, found.sequences.item_keys], axis=1)
         items = self._items.lookup(every)
-        tensors = self._user_tensors(found, times, parsed)
-        tensors |= self._item_tensors(found, times, every, items)
+        tensors = self._tensors(found, times, parsed, every, items)
         known = self._vocabulary.is_known(tensors["candidate_item_rows"])
         return RequestBatch(
             tensors=tensors,
             item_status=_item_status(keys, known, items.take(np.s_[:, : keys.shape[1]])),
             statuses=found.statuses,
-            feature_versions=_versions(found, items),
+            feature_versions=tuple(
+                ",".join([*rows, f"items={items.version}"]) for rows in found.versions
+            ),
             times_ms=times,
         )
 
@@ -124,40 +145,29 @@ class RequestFeatures:
         self._items.stop()
 
     def _read(self, user_ids: Sequence[str], times: Int64s) -> UserArrays:
-        with tracing.part("read"):
-            rows = self._store.read_users(user_ids)
-        after_ms = times - self._ttl_ms
-        found = user_arrays(user_ids, rows or Rows(), after_ms, *self._lengths)
-        if rows is None:
-            return replace(found, statuses=("store_unavailable",) * len(user_ids))
-        return found
+        rows = None
+        with tracing.part("read"), contextlib.suppress(FatalStoreError):  # it refuses us
+            rows = self._breaker(partial(self._reader.read_users, user_ids))
+        return user_arrays(user_ids, rows, times - self._ttl_ms, *self._lengths)
 
-    def _user_tensors(
-        self, found: UserArrays, times: Int64s, contexts: list[dict[str, str]]
+    def _tensors(
+        self,
+        found: UserArrays,
+        times: Int64s,
+        contexts: list[dict[str, str]],
+        every: Int64s,
+        items: ItemRows,
     ) -> dict[str, NDArray[Any]]:
-        """Return the tensors of the user and the context."""
-        names = self._vocabulary.context_numbers
-        numbers = np.stack([vocabulary.context_numbers(each, names) for each in contexts])
-        return {
-            "history_behavior_codes": transforms.behavior_codes(found.sequences),
-            "request_features": transforms.request_features(
-                found.sequences, found.activity, times, numbers
-            ),
-            "context_rows": np.stack([vocabulary.context_rows(each) for each in contexts]),
-        }
+        """Return the model's tensors.
 
-    def _item_tensors(
-        self, found: UserArrays, times: Int64s, every: Int64s, items: ItemRows
-    ) -> dict[str, NDArray[Any]]:
-        """Return the tensors of ``items``.
-
-        Their keys are ``every`` (B, N + L): the candidates, then the history.
+        ``every`` (B, N + L) are the keys of ``items``: the candidates, then the history.
         """
-        sequences = found.sequences
+        sequences, names = found.sequences, self._vocabulary.context_numbers
         count = every.shape[1] - sequences.item_keys.shape[1]  # N
         keys, candidates = every[:, :count], items.take(np.s_[:, :count])
         rows = self._vocabulary.item_rows(every)
         history_attributes = items.attribute_rows[:, count:]
+        numbers = np.stack([vocabulary.context_numbers(each, names) for each in contexts])
         affinity = transforms.attribute_affinity(
             sequences, history_attributes, candidates.attribute_rows, times
         )
@@ -166,6 +176,11 @@ class RequestFeatures:
         return {
             "history_item_rows": rows[:, count:],
             "history_attribute_rows": history_attributes,
+            "history_behavior_codes": transforms.behavior_codes(sequences),
+            "request_features": transforms.request_features(
+                sequences, found.activity, times, numbers
+            ),
+            "context_rows": np.stack([vocabulary.context_rows(each) for each in contexts]),
             "candidate_item_rows": rows[:, :count],
             "candidate_attribute_rows": candidates.attribute_rows,
             "candidate_features": transforms.candidate_features(
@@ -179,8 +194,6 @@ def open_bundle(config: FeatureConfig, folder: Path) -> RequestFeatures:
 
     A server starts although the store is down; its table fills later.
     """
-    from srp4ctr.features.online.store import REQUEST_TIMEOUT_S, OnlineViews
-
     known = vocabulary.load(folder / bundle.VOCABULARY_FILE)
     table = ItemTable(OnlineViews(config), known)
     with contextlib.suppress(ConnectionError):
@@ -206,38 +219,51 @@ class ItemKeyCache(dict[Text, int]):
         return key
 
 
-class CircuitBreaker:
-    """Reads users, and stops reading for a while after repeated failures."""
+def user_arrays(
+    user_ids: Sequence[str],
+    rows: Rows | None,
+    after_ms: NDArray[np.int64],
+    length: int,
+    exposure_length: int,
+) -> UserArrays:
+    """Return the last ``length`` behaviours later than ``after_ms`` (B,), and the rest.
 
-    def __init__(self, reader: UserReader, clock: Callable[[], float]) -> None:
-        self._reader = reader
-        self._clock = clock
-        self._failures = 0
-        self._open_until_s = float("-inf")
+    ``rows`` are None where the store does not answer.
+    """
+    sequences = transforms.empty_sequences(len(user_ids), length)
+    activity = transforms.empty_activity(len(user_ids))
+    exposures = transforms.empty_exposures(len(user_ids), exposure_length)
+    stored, statuses, versions = rows or Rows(), [], []
+    for index, (user_id, oldest_ms) in enumerate(zip(user_ids, after_ms, strict=True)):
+        of_user: dict[str, Any] = {}
+        status = "empty_sequence"
+        if sequence := stored.sequences.get(user_id):
+            of_user["sequence"] = sequence
+            if sequence.packed:
+                elements = np.frombuffer(sequence.packed, dtype=_ELEMENT)[-length:]
+                elements = elements[elements["occurred_at_ms"] > oldest_ms]
+                sequences.put_right(index, elements)
+                status = "ok" if len(elements) else "stale_sequence"
+        if counted := stored.activities.get(user_id):
+            of_user["activity"] = counted
+            activity.put(index, counted)
+        if shown := stored.exposures.get(user_id):
+            of_user["exposures"] = shown
+            elements = np.frombuffer(shown.packed, dtype=_EXPOSURE)[-exposure_length:]
+            exposures.put_right(index, elements)
+        unknown = "store_unavailable" if rows is None else "cold_user"
+        statuses.append(status if of_user else unknown)
+        versions.append([f"{n}={r.version_us}@{r.last_offset}" for n, r in of_user.items()])
+    return UserArrays(
+        sequences=sequences,
+        activity=activity,
+        exposures=exposures,
+        statuses=tuple(statuses),
+        versions=tuple(versions),
+    )
 
-    def read_users(self, user_ids: Sequence[str]) -> Rows | None:
-        """Return the users' rows that are stored, or None without the store."""
-        if self._clock() < self._open_until_s:
-            return None
-        try:
-            found = self._reader.read_users(user_ids)
-        except (ConnectionError, FatalStoreError):
-            self._failures += 1
-            if self._failures >= STORE_FAILURES:
-                self._open_until_s = self._clock() + STORE_REST_S
-            return None
-        self._failures = 0
-        return found
 
-
-def _versions(stored: UserArrays, items: ItemRows) -> tuple[str, ...]:
-    of_table = f"items={items.version}"
-    return tuple(f"{each},{of_table}" if each else of_table for each in stored.versions)
-
-
-def _item_status(
-    keys: Int64s, known: NDArray[np.bool_], items: ItemRows
-) -> NDArray[np.uint8]:
+def _item_status(keys: Int64s, known: NDArray[Any], items: ItemRows) -> NDArray[np.uint8]:
     bits = (
         np.where(known, 0, ItemStatus.UNKNOWN_ITEM)
         | np.where(items.attribute_rows.any(axis=-1), 0, ItemStatus.NO_ATTRIBUTES)
@@ -254,10 +280,6 @@ def _text(given: Text, name: str, max_length: int = MAX_ID_LENGTH) -> str:
     if len(text) > max_length:
         raise ValueError(f"{name} has {len(text)} letters; at most {max_length}")
     return text
-
-
-def _context(given: Text) -> dict[str, str]:
-    return vocabulary.parse_context(_text(given, "context", _MAX_CONTEXT_LETTERS))
 
 
 def _times(times_ms: Sequence[int] | NDArray[Any] | None, count: int) -> Int64s:

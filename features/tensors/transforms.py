@@ -1,4 +1,4 @@
-"""Sequences, counters and context → the named tensors of the schema, with numpy.
+"""Sequences, counters and exposures → the named tensors of the schema, with numpy.
 
 In: arrays from the online store (serving) or the event log (training). Out: the model's
 inputs. Both call these functions, so that training sees what serving saw.
@@ -46,6 +46,12 @@ class Arrays:
         """Write the values of ``source`` into the rows ``index`` of each array."""
         for each in fields(self):
             getattr(self, each.name)[index] = getattr(source, each.name)
+
+    def put_right(self, index: int, source: NDArray[Any]) -> None:
+        """Write ``source``, whose fields are the arrays', at the end of row ``index``."""
+        for each in fields(self):
+            row = getattr(self, each.name)[index]
+            row[len(row) - len(source) :] = source[each.name]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -131,25 +131,23 @@ def test_a_store_that_is_down_gives_a_status_and_finite_features() -> None:
 
 
 def test_a_store_that_keeps_failing_is_not_read_for_a_while() -> None:
-    reader, now_s = a_reader(), [100.0]
-    store = request_features.CircuitBreaker(reader, lambda: now_s[0])
+    reader = a_reader()
+    features = the_features(reader)
     reader.down = True
-    failures = range(request_features.STORE_FAILURES)
-    assert all(store.read_users(["u1"]) is None for _ in failures)
+    for _ in range(3):
+        features.assemble(["u1"], [["1"]], [NOW_MS])
     reader.down = False
-    assert store.read_users(["u1"]) is None
-    assert reader.user_reads == 0
-    now_s[0] += request_features.STORE_REST_S
-    assert store.read_users(["u1"])
+    batch = features.assemble(["u1"], [["1"]], [NOW_MS])
+    assert (batch.statuses, reader.user_reads) == (("store_unavailable",), 0)
 
 
 def test_after_one_failed_read_the_next_request_reads_again() -> None:
     reader = a_reader()
-    store = request_features.CircuitBreaker(reader, lambda: 100.0)
+    features = the_features(reader)
     reader.down = True
-    assert store.read_users(["u1"]) is None
+    features.assemble(["u1"], [["1"]], [NOW_MS])
     reader.down = False
-    assert store.read_users(["u1"])
+    assert features.assemble(["u1"], [["1"]], [NOW_MS]).statuses == ("ok",)
 
 
 def test_the_version_names_the_sequence_and_the_table() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.online.user_arrays import UserArrays, user_arrays
+from srp4ctr.features.online.request_features import UserArrays, user_arrays
 from srp4ctr.streams.state.counters import Activity, count
 from srp4ctr.streams.state.exposures import Exposures, show
 from srp4ctr.streams.state.reducers import Rows
@@ -77,7 +77,7 @@ def test_expired_behaviours_are_padding(sink: FeatureSink) -> None:
 def test_a_user_with_impressions_and_no_behaviours_is_known(sink: FeatureSink) -> None:
     sink.write(Rows(activities=a_user("r-looker", 0).activities))
     users = arrays_of(sink, "r-looker")
-    assert users.versions == (f"activity={AT_MS * 1000}@1",)
+    assert users.versions == ([f"activity={AT_MS * 1000}@1"],)
     assert users.statuses == ("empty_sequence",)
     assert not users.sequences.item_keys.any()
 
@@ -86,5 +86,5 @@ def test_a_user_s_version_has_the_last_event_of_each_row(sink: FeatureSink) -> N
     sink.write(a_user("r-version", 2))
     users = arrays_of(sink, "r-nobody", "r-version")
     sequence, activity = (AT_MS + 1) * 1000, AT_MS * 1000
-    version = f"sequence={sequence}@7,activity={activity}@1,exposures={sequence}@5"
-    assert users.versions == ("", version)
+    rows = [f"sequence={sequence}@7", f"activity={activity}@1", f"exposures={sequence}@5"]
+    assert users.versions == ([], rows)
