@@ -3,12 +3,12 @@
 Import it late: Feast costs 3–4 s.
 """
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from srp4ctr.errors import MistakeError, OutageError, Srp4ctrError
+from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.connection import (
     connection_string,
@@ -17,15 +17,12 @@ from srp4ctr.features.online.connection import (
 )
 from srp4ctr.features.online.feast_import import FeatureStore, NoOfflineStore, RepoConfig
 from srp4ctr.features.online.row_codec import PROJECT, VIEWS
+from srp4ctr.retries import retry
 
 PROFILE_LOG = "item-profiles.parquet"
 """In the log's folder: item updates in the columns of ``item_profile``."""
 
 _NO_OFFLINE_STORE = f"{NoOfflineStore.__module__}.{NoOfflineStore.__name__}"
-_TRIES = 3
-_TIMEOUT_S = 5.0
-
-T = TypeVar("T")
 
 
 def open_store(config: FeatureConfig, *, offline: bool = False) -> FeatureStore:
@@ -41,7 +38,7 @@ def open_store(config: FeatureConfig, *, offline: bool = False) -> FeatureStore:
             online_store={
                 "type": "redis",
                 "redis_type": "redis_cluster" if config.redis_cluster else "redis",
-                "connection_string": connection_string(config, _TIMEOUT_S),
+                "connection_string": connection_string(config, 5.0),
             },
             # Feast's other engine for files loses rows.
             offline_store={"type": "duckdb" if offline else _NO_OFFLINE_STORE},
@@ -62,72 +59,57 @@ def apply(config: FeatureConfig) -> list[str]:
     objects = [o for o in vars(definitions).values() if type(o).__name__ in kinds]
     log_dir = Path(config.log_dir).absolute()
     definitions.profile_log.file_options.uri = str(log_dir / PROFILE_LOG)
-    return retry_on_conflict(partial(_apply, config, objects), config.registry)
+
+    def call() -> list[str]:
+        with registry_errors(config.registry):
+            store = open_store(config, offline=True)
+            store.apply(objects)
+            return sorted(view.name for view in store.list_feature_views())
+
+    return retry("registry", call, attempts=3)
 
 
 def check_views(config: FeatureConfig) -> None:
-    """Raise ``ValueError`` unless the registry holds the project's views.
+    """Raise ``MistakeError`` unless the registry holds the project's views.
 
     Raises ``OutageError`` if the registry does not answer.
     """
-    store = open_store(config)
-    try:
-        for view in VIEWS:
-            store.get_feature_view(view.name)
-    except Exception as error:
-        raise registry_error(error, config.registry) or ValueError(
+    with registry_errors(config.registry):
+        found = {view.name for view in open_store(config).list_feature_views()}
+    if lacking := sorted({view.name for view in VIEWS} - found):
+        raise MistakeError(
             f"the registry {redacted(config.registry)} does not hold our views "
-            f"({error}): run `srp4ctr features apply` first"
-        ) from error
+            f"({', '.join(lacking)}): run `srp4ctr features apply` first"
+        )
 
 
-def retry_on_conflict(call: Callable[[], T], address: str) -> T:
-    """Return the result of ``call``, repeated if another process changes the registry.
+@contextmanager
+def registry_errors(address: str) -> Iterator[None]:
+    """Turn the errors of the registry's database into mistakes and outages.
 
     Of two processes that find the registry empty, one creates its tables and the other
-    gets an error; at the next try it finds them. ``address`` is for error messages. Raises
-    ``OutageError`` if the database does not answer, ``ValueError`` if it refuses access or
-    its driver is missing.
+    gets an error, an outage that passes: at the next try it finds them.
     """
-    from sqlalchemy.exc import IntegrityError, ProgrammingError  # a dependency of Feast
+    from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
+    registry = f"the registry {redacted(address)}"
     try:
-        for _ in range(_TRIES - 1):
-            try:
-                return call()
-            except (IntegrityError, ProgrammingError):
-                continue
-        return call()
+        yield
     except ModuleNotFoundError as error:
-        raise ValueError(
+        raise MistakeError(
             f"the registry's database needs the Python package {error.name}: "
             "pip install 'srp4ctr[postgres]'"
         ) from error
-    except Exception as error:
-        if outage := registry_error(error, address):
-            raise outage from error
-        raise
+    except (IntegrityError, ProgrammingError) as error:
+        raise OutageError(f"{registry} is being changed: {_reason(error)}") from error
+    except OperationalError as error:
+        if "authentication failed" in (reason := _reason(error)):
+            raise MistakeError(
+                f"{registry} refuses us: {reason}; check features.registry and "
+                "features.registry_password_file"
+            ) from error
+        raise OutageError(f"{registry} does not answer: {reason}") from error
 
 
-def registry_error(error: Exception, address: str) -> Srp4ctrError | None:
-    """Return the ``OutageError`` or ``MistakeError`` to raise for the database's ``error``.
-
-    None if ``error`` is not about the connection to the database at ``address``.
-    """
-    from sqlalchemy.exc import OperationalError
-
-    if not isinstance(error, OperationalError):
-        return None
-    reason = str(error.orig).partition("\n")[0]
-    if "authentication failed" in reason:
-        return MistakeError(
-            f"the registry {redacted(address)} refuses us: {reason}; check "
-            "features.registry and features.registry_password_file"
-        )
-    return OutageError(f"the registry {redacted(address)} does not answer: {reason}")
-
-
-def _apply(config: FeatureConfig, objects: list[Any]) -> list[str]:
-    store = open_store(config, offline=True)
-    store.apply(objects)
-    return sorted(view.name for view in store.list_feature_views())
+def _reason(error: Any) -> str:
+    return str(error.orig).partition("\n")[0]

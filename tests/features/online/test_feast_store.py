@@ -64,13 +64,11 @@ def test_rows_are_written_and_read_by_the_views_of_an_sql_registry(
 
 
 def test_a_missing_driver_is_named_with_what_to_install() -> None:
-    from srp4ctr.features.online.feast_store import retry_on_conflict
+    from srp4ctr.features.online.feast_store import registry_errors
 
-    def call() -> None:
+    wanted = pytest.raises(MistakeError, match=r"needs the Python package psycopg: pip")
+    with wanted, registry_errors("postgresql+psycopg://db/registry"):
         raise ModuleNotFoundError("No module named 'psycopg'", name="psycopg")
-
-    with pytest.raises(ValueError, match=r"needs the Python package psycopg: pip install"):
-        retry_on_conflict(call, "postgresql+psycopg://db/registry")
 
 
 def test_a_registry_that_does_not_answer_is_an_outage_in_a_sentence() -> None:
@@ -88,10 +86,9 @@ def test_a_registry_that_does_not_answer_is_an_outage_in_a_sentence() -> None:
 def test_a_registry_that_refuses_the_password_is_no_outage() -> None:
     from sqlalchemy.exc import OperationalError
 
-    from srp4ctr.features.online.feast_store import registry_error
+    from srp4ctr.features.online.feast_store import registry_errors
 
     refused = Exception('password authentication failed for user "srp4ctr"\nmore')
-    found = registry_error(OperationalError("", {}, refused), "postgresql+psycopg://u@db/r")
-    assert type(found) is MistakeError
-    assert "registry_password_file" in str(found)
-    assert registry_error(KeyError("x"), "a") is None
+    wanted = pytest.raises(MistakeError, match=r"features\.registry_password_file$")
+    with wanted, registry_errors("postgresql+psycopg://u@db/r"):
+        raise OperationalError("", {}, refused)

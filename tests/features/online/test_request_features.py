@@ -15,6 +15,7 @@ from srp4ctr.features.online.item_cache import ItemTable
 from srp4ctr.features.online.request_features import RequestFeatures
 from srp4ctr.features.tensors import schema, vocabulary
 from srp4ctr.features.tensors.schema import REQUEST_FEATURES, ItemStatus
+from srp4ctr.retries import CircuitBreaker
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.counters import Activity, count
 from srp4ctr.streams.state.reducers import Rows
@@ -133,6 +134,7 @@ def test_a_store_that_is_down_gives_a_status_and_finite_features() -> None:
 def test_a_store_that_keeps_failing_is_not_read_for_a_while() -> None:
     reader = a_reader()
     features = the_features(reader)
+    features._breaker = CircuitBreaker(clock=lambda: 100.0)
     reader.down = True
     for _ in range(3):
         features.assemble(["u1"], [["1"]], [NOW_MS])
