@@ -1,4 +1,4 @@
-"""Rows of the stream ↔ the online store: many rows a round trip, and when it fails.
+"""Rows of the stream ↔ the online store: many a round trip, each only if it is newer.
 
 The only module that talks to the online store. The stream worker gets a
 ``FeatureStoreSink``; serving reads with ``OnlineViews``.
@@ -10,6 +10,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
+from redis.cluster import RedisCluster
 from redis.exceptions import (
     AuthenticationError,
     NoPermissionError,
@@ -19,9 +20,8 @@ from redis.exceptions import (
 
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online import row_codec
-from srp4ctr.features.online.conditional_write import Store, write_newer
 from srp4ctr.features.online.connection import connect
-from srp4ctr.features.online.row_codec import HashRow, K, R, View
+from srp4ctr.features.online.row_codec import HashRow, K, R, View, time_of, version_us
 from srp4ctr.streams.state.counters import Activity, total
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
 from srp4ctr.streams.state.state_store import FatalStoreError, ItemProfile
@@ -34,6 +34,24 @@ BACKGROUND_TIMEOUT_S = 5.0
 CHUNK = 200
 WRITERS = 8
 _FAILURES = (RedisError, RedisClusterException, OSError)  # the second is no RedisError
+# Compare-and-set of each key: write it if its time still is the one that was read.
+# ARGV: how many fields, their names (the time's first), then a key's old time and values.
+_WRITE_IF_UNCHANGED = """
+local width, written = tonumber(ARGV[1]), {}
+for i, key in ipairs(KEYS) do
+  local at = 2 + width + (i - 1) * (width + 1)
+  written[i] = 0
+  if (redis.call('HGET', key, ARGV[2]) or '') == ARGV[at] then
+    local row = {}
+    for j = 1, width do
+      row[2 * j - 1], row[2 * j] = ARGV[1 + j], ARGV[at + j]
+    end
+    redis.call('HSET', key, unpack(row))
+    written[i] = 1
+  end
+end
+return written
+"""
 
 T = TypeVar("T")
 
@@ -53,7 +71,7 @@ class OnlineViews:
         check_views(config)
         self._config, self._timeout_s = config, timeout_s
         self._partitions = range(config.partitions)
-        self._store: Store | None = None
+        self._client: Any = None
 
     def read_users(self, user_ids: Iterable[str]) -> Rows:
         """Return the users' rows that are stored: a user's are one hash."""
@@ -91,12 +109,11 @@ class OnlineViews:
     def _write(self, fields: Sequence[bytes], rows: list[HashRow]) -> None:
         write_newer(self._connected(), fields, rows)
 
-    def _connected(self) -> Store:
-        """Return the store; the client of a cluster fails at once if that is down."""
-        if self._store is None:
-            client = connect(self._config, self._timeout_s)
-            self._store = Store(client=client, is_cluster=self._config.redis_cluster)
-        return self._store
+    def _connected(self) -> Any:
+        """Return the client; that of a cluster fails at once if the cluster is down."""
+        if self._client is None:
+            self._client = connect(self._config, self._timeout_s)
+        return self._client
 
     def _read(self, keys: Iterable[K], *views: View[K, Any]) -> list[dict[K, Any]]:
         """Return the stored rows of each of ``views``, which have one hash for a key."""
@@ -115,7 +132,7 @@ class OnlineViews:
         return found
 
     def _hashes(self, keys: Iterable[bytes], fields: Sequence[bytes]) -> list[list[Any]]:
-        with self._connected().client.pipeline(transaction=False) as pipe:
+        with self._connected().pipeline(transaction=False) as pipe:
             for key in keys:
                 pipe.hmget(key, fields)
             answer: list[list[Any]] = pipe.execute()
@@ -172,6 +189,59 @@ class FeatureStoreSink:
         calls = ((view, chunk) for view, rows in changed for chunk in _chunks(rows.items()))
         for _ in self._writers.map(lambda call: self._views.write(*call), calls):
             pass
+
+
+def write_newer(client: Any, fields: Sequence[bytes], rows: list[HashRow]) -> None:
+    """Write those ``rows`` that are newer than the stored; of ``fields`` the first is time.
+
+    Feast reads the stored times, compares, and then writes. A worker that is paused in
+    between overwrites newer rows of other workers: one that was frozen until its session
+    expired reset seven users' counters.
+    """
+    while rows:
+        stored = _stored_times(client, fields[0], rows)
+        newer = [
+            (row, time)
+            for row, time in zip(rows, stored, strict=True)
+            if version_us(time) < row.version_us
+        ]
+        written = _written(client, fields, newer)
+        # Another worker wrote the others first: compare again.
+        rows = [row for (row, _), done in zip(newer, written, strict=True) if not done]
+
+
+def _written(
+    client: Any, fields: Sequence[bytes], newer: list[tuple[HashRow, bytes]]
+) -> list[int]:
+    """Write each row of ``newer`` whose stored time is still the given one.
+
+    Returns 1 for each row that was written, 0 for the others.
+    """
+    if not newer:
+        return []
+    # A script's keys must be in one slot of a cluster: there each row is a call of its own,
+    # and one pipeline sends them to their nodes.
+    is_cluster = isinstance(client, RedisCluster)
+    calls = [[each] for each in newer] if is_cluster else [newer]
+    with client.pipeline(transaction=False) as pipe:
+        for call in calls:
+            arguments: list[Any] = [len(fields), *fields]
+            for row, time in call:
+                arguments += (time, time_of(row.version_us), *row.values)
+            keys = [row.key for row, _ in call]
+            script = ("EVAL", _WRITE_IF_UNCHANGED, len(keys), *keys)
+            # Without its node, the client requests from a server which of a script's
+            # arguments are keys, each time.
+            node = {"target_nodes": client.get_node_from_key(keys[0])} if is_cluster else {}
+            pipe.execute_command(*script, *arguments, **node)
+        return [done for answer in pipe.execute() for done in answer]
+
+
+def _stored_times(client: Any, time_field: bytes, rows: Sequence[HashRow]) -> list[bytes]:
+    with client.pipeline(transaction=False) as pipe:
+        for row in rows:
+            pipe.hget(row.key, time_field)
+        return [time or b"" for time in pipe.execute()]
 
 
 def retry_once(call: Callable[[], T]) -> T:

@@ -234,13 +234,13 @@ def test_a_store_that_is_down_raises(config: FeatureConfig) -> None:
 def test_a_paused_writer_overwrites_nothing_newer(
     sink: FeatureSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from srp4ctr.features.online import conditional_write
+    from srp4ctr.features.online import store
 
     older, newer = (
         an_activity(7),
         count(an_activity(7), at_ms=AT_MS + 2000, is_click=True, offset=8),
     )
-    read_times = conditional_write._stored_times
+    read_times = store._stored_times
 
     def pause(*arguments: Any) -> list[bytes]:
         times = read_times(*arguments)
@@ -248,7 +248,7 @@ def test_a_paused_writer_overwrites_nothing_newer(
         sink.write(Rows(activities={"frozen": newer}))
         return times
 
-    monkeypatch.setattr(conditional_write, "_stored_times", pause)
+    monkeypatch.setattr(store, "_stored_times", pause)
     sink.write(Rows(activities={"frozen": older, "other": older}))
     assert sink.read(["frozen", "other"], []).activities == {
         "frozen": newer,
