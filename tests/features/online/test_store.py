@@ -88,8 +88,9 @@ def test_feast_reads_what_is_written(sink: FeatureSink, config: FeatureConfig) -
     wanted = [{"user_id": "for Feast"}, {"user_id": "never seen"}]
     found = store.get_online_features(packed, wanted, full_feature_names=True).to_dict()
     ours = users("for Feast")
-    rows = (ours.sequences, ours.activities, ours.exposures)
-    for view, row in zip(row_codec.USER_VIEWS, rows, strict=True):
+    rows: Any = (ours.sequences, ours.activities, ours.exposures)
+    views: Any = row_codec.USER_VIEWS
+    for view, row in zip(views, rows, strict=True):
         (stored,) = view.pack(row["for Feast"])
         assert found[f"{view.name}__packed"] == [stored, None]
     texts = ["item_profile:item_id", "item_profile:attributes"]
