@@ -221,15 +221,12 @@ class ItemKeyCache(dict[Text, int]):
 
 def user_arrays(
     user_ids: Sequence[str],
-    rows: Rows | None,
+    rows: Rows | None,  # None: the store does not answer
     after_ms: NDArray[np.int64],
     length: int,
     exposure_length: int,
 ) -> UserArrays:
-    """Return the last ``length`` behaviours later than ``after_ms`` (B,), and the rest.
-
-    ``rows`` are None where the store does not answer.
-    """
+    """Return the last ``length`` behaviours later than ``after_ms`` (B,), and the rest."""
     sequences = transforms.empty_sequences(len(user_ids), length)
     activity = transforms.empty_activity(len(user_ids))
     exposures = transforms.empty_exposures(len(user_ids), exposure_length)
