@@ -1,7 +1,7 @@
 """Grafana's dashboards as code: ``make dashboards`` writes their JSON files.
 
-In: one module per dashboard, built with Grafana's own SDK, which no running process needs.
-Out: ``grafana/dashboards/*.json``, committed; a test compares them with this code's output.
+In: one module per dashboard, a table of its panels. Out: ``grafana/dashboards/*.json``,
+committed; a test compares them with this code's output.
 
 The page of ``srp4ctr monitor open`` draws the same files. It knows this subset of Grafana's
 format, and a test checks that the dashboards use nothing else.

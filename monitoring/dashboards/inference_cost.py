@@ -4,24 +4,10 @@ In: counters of Triton and of the serving processes, bundles' cost cards, prices
 settings. Out: the dashboard for capacity and cost planning.
 """
 
-from grafana_foundation_sdk.builders.dashboard import Dashboard
-
-from srp4ctr.monitoring.dashboards.builders import thresholds
-from srp4ctr.monitoring.dashboards.builders.grid import (
-    choose_versions,
-    line,
-    new_board,
-    section,
-)
-from srp4ctr.monitoring.dashboards.builders.panels import (
-    bars,
-    heat,
-    light,
-    limited,
-    lines,
-    stat_of,
-)
-from srp4ctr.monitoring.dashboards.builders.queries import (
+from srp4ctr.monitoring.dashboards import thresholds
+from srp4ctr.monitoring.dashboards.layout import board, line, section
+from srp4ctr.monitoring.dashboards.panels import bars, heat, lines, stat
+from srp4ctr.monitoring.dashboards.queries import (
     CHOSEN,
     MONEY,
     VERSION,
@@ -33,60 +19,53 @@ from srp4ctr.monitoring.dashboards.builders.queries import (
     rate,
 )
 
+_SAVING = thresholds.at_least(1.0, 1.5)
+_FLOPS_RATIO = "model_version:srp4ctr_reencode_flops_ratio:rate5m"
+_PRICE = "model_version:srp4ctr_price_per_million_candidates:rate5m"
+_REENCODED_PRICE = "model_version:srp4ctr_reencode_price_per_million_candidates:rate5m"
+_ENCODER_RUNS = "model_version:srp4ctr_encoder_runs_per_request:rate5m"
 _STEPS = "sum by (step) (rate(srp4ctr_step_seconds_total"
-_RUNS = "sum by (step) (rate(srp4ctr_step_runs_total[5m]))"
+_STEP_RUNS = "sum by (step) (rate(srp4ctr_step_runs_total[5m]))"
+_CANDIDATES = rate("srp4ctr_scored_candidates_total", "model_version", CHOSEN)
+_REQUESTS = rate("srp4ctr_scored_requests_total", "model_version", CHOSEN)
+_NO_GPU = "Triton has no GPU here"
 
-
-def board() -> Dashboard:
-    """Return the dashboard."""
-    why = "Cost of scoring by version and step, and what encoding once per request saves."
-    made = choose_versions(new_board("inference_cost", "Inference cost", why))
-    _at_a_glance(made)
-    _encode_once(made)
-    _by_version(made)
-    _by_step(made)
-    _latency(made)
-    _candidates(made)
-    _gpus(made)
-    return made
-
-
-def _at_a_glance(made: Dashboard) -> None:
-    section(made, "At a glance: the serving version")
-    ratio = "model_version:srp4ctr_reencode_flops_ratio:rate5m"
-    saved = light(
+_AT_A_GLANCE = line(
+    4,
+    stat(
         "Saving in FLOPs",
         "FLOPs of re-encoding the history per candidate / FLOPs of encoding once.",
         "short",
-        thresholds.at_least(1.0, 1.5),
-        over_time(of_serving(ratio)),
-    ).decimals(1)
-    price = "model_version:srp4ctr_price_per_million_candidates:rate5m"
-    spent = stat_of(
+        over_time(of_serving(_FLOPS_RATIO)),
+        limits=_SAVING,
+        decimals=1,
+    ),
+    stat(
         "Price per million candidates",
         "CPU time of the serving processes at the price in the settings.",
         MONEY,
-        over_time(of_serving(price)),
-    ).decimals(4)
-    runs = light(
+        over_time(of_serving(_PRICE)),
+        decimals=4,
+    ),
+    stat(
         "Encoder runs per request",
         "Serving encodes a history once per request, or not at all if it is cached.",
         "none",
-        thresholds.encoder_runs(),
-        over_time(of_serving("model_version:srp4ctr_encoder_runs_per_request:rate5m")),
-    ).decimals(2)
-    core = stat_of(
+        over_time(of_serving(_ENCODER_RUNS)),
+        limits=thresholds.ENCODER_RUNS,
+        decimals=2,
+    ),
+    stat(
         "Price per core-hour",
         "All prices are based on the setting monitoring.price_per_core_hour.",
         MONEY,
         over_time("max(srp4ctr_price_per_core_hour)"),
-    ).decimals(3)
-    line(made, 4, (6, saved), (6, spent), (6, runs), (6, core))
-
-
-def _encode_once(made: Dashboard) -> None:
-    section(made, "Encode once and re-encode per candidate")
-    flops = lines(
+        decimals=3,
+    ),
+)
+_ENCODE_ONCE = line(
+    8,
+    lines(
         "FLOPs per second",
         "What serving computes, and what re-encoding per candidate would compute.",
         "flops",
@@ -95,152 +74,162 @@ def _encode_once(made: Dashboard) -> None:
             rate("srp4ctr_reencode_flops_total", "model_version", CHOSEN),
             f"{VERSION} re-encoded",
         ),
-    )
-    reencoded = "model_version:srp4ctr_reencode_price_per_million_candidates:rate5m"
-    price = lines(
+        min=0,
+    ),
+    lines(
         "Price per million candidates",
         "The same in money; re-encoded is an estimate: the price times the FLOPs ratio.",
         MONEY,
-        by_version("model_version:srp4ctr_price_per_million_candidates:rate5m"),
-        over_time(f"{reencoded}{{{CHOSEN}}}", f"{VERSION} re-encoded"),
-    )
-    ratio = lines(
+        by_version(_PRICE),
+        by_version(_REENCODED_PRICE, which="re-encoded"),
+        min=0,
+    ),
+    lines(
         "Re-encode / encode once FLOPs",
         "The saving grows with the number of candidates per request.",
         "short",
-        by_version("model_version:srp4ctr_reencode_flops_ratio:rate5m"),
-    )
-    ratio = limited(ratio.min(0), thresholds.at_least(1.0, 1.5))
-    line(made, 8, (8, flops.min(0)), (8, price.min(0)), (8, ratio))
-
-
-def _by_version(made: Dashboard) -> None:
-    section(made, "By version")
-    cpu = lines(
+        by_version(_FLOPS_RATIO),
+        limits=_SAVING,
+        min=0,
+    ),
+)
+_BY_VERSION = line(
+    8,
+    lines(
         "CPU time per 1,000 candidates",
         "CPU time of the serving processes, which grows with traffic.",
         "s",
         by_version("model_version:srp4ctr_cpu_seconds_per_1000_candidates:rate5m"),
-    )
-    flops = lines(
+        min=0,
+    ),
+    lines(
         "FLOPs per 1,000 candidates",
         "What a version computes, independent of the machine.",
         "short",
         by_version("model_version:srp4ctr_flops_per_1000_candidates:rate5m"),
-    )
-    runs = lines(
+        min=0,
+    ),
+    lines(
         "Encoder runs per request",
         "Above 1, histories are encoded more than once per request.",
         "none",
-        by_version("model_version:srp4ctr_encoder_runs_per_request:rate5m"),
-    )
-    reuse = lines(
+        by_version(_ENCODER_RUNS),
+        limits=thresholds.ENCODER_RUNS,
+        min=0,
+    ),
+    lines(
         "Encoder reuse",
         "Share of requests that used a cached encoding of an unchanged history.",
         "percentunit",
         by_version("model_version:srp4ctr_encoder_reuse_share:rate5m"),
-    )
-    runs = limited(runs.min(0), thresholds.encoder_runs())
-    line(made, 8, (6, cpu.min(0)), (6, flops.min(0)), (6, runs), (6, reuse.min(0)))
-
-
-def _by_step(made: Dashboard) -> None:
-    section(made, "By step of the ensemble")
-    mean = lines(
+        min=0,
+    ),
+)
+_BY_STEP = line(
+    8,
+    lines(
         "Time by step",
         "Mean time of a step, its queue included: the largest is worth optimising.",
         "s",
         over_time("step:srp4ctr_step_seconds:mean5m", "{{step}}"),
-    )
-    queued = f'{_STEPS}{{phase="queue"}}[5m])) / ({_RUNS} > 0)'
-    waiting = lines(
+        min=0,
+    ),
+    lines(
         "Queue time by step",
         "Mean time in a step's queue: where it grows, add serving processes.",
         "s",
-        over_time(queued, "{{step}}"),
-    )
-    phases = 'sum by (phase) (rate(srp4ctr_step_seconds_total{phase!="request"}[5m]))'
-    shares = bars(
+        over_time(f'{_STEPS}{{phase="queue"}}[5m])) / ({_STEP_RUNS} > 0)', "{{step}}"),
+        min=0,
+    ),
+    bars(
         "Time by phase, all steps",
         "Seconds per second in the queue, in copying tensors, and in computing.",
         "s",
-        now(phases, "{{phase}}"),
-    )
-    line(made, 8, (10, mean.min(0)), (8, waiting.min(0)), (6, shares))
-
-
-def _latency(made: Dashboard) -> None:
-    section(made, "Latency")
-    spread = heat(
+        now(
+            'sum by (phase) (rate(srp4ctr_step_seconds_total{phase!="request"}[5m]))',
+            "{{phase}}",
+        ),
+    ),
+    widths=(10, 8, 6),
+)
+_LATENCY = line(
+    9,
+    heat(
         "Latency, all requests",
         "Two bands mean two kinds of requests, which a quantile would hide.",
         "s",
         buckets("srp4ctr_request_duration_seconds", CHOSEN),
-    )
-    quantiles = lines(
+    ),
+    lines(
         "Latency by version",
         "Whether a version is slow for every request (p50) or for a few (p99).",
         "s",
-        over_time(
-            f"model_version:srp4ctr_request_duration_seconds:p50_5m{{{CHOSEN}}}",
-            f"{VERSION} p50",
-        ),
-        over_time(
-            f"model_version:srp4ctr_request_duration_seconds:p99_5m{{{CHOSEN}}}",
-            f"{VERSION} p99",
-        ),
-    )
-    line(made, 9, (12, spread), (12, limited(quantiles, thresholds.latency())))
-
-
-def _candidates(made: Dashboard) -> None:
-    section(made, "Candidates")
-    scored = lines(
+        by_version("model_version:srp4ctr_request_duration_seconds:p50_5m", which="p50"),
+        by_version("model_version:srp4ctr_request_duration_seconds:p99_5m", which="p99"),
+        limits=thresholds.LATENCY,
+    ),
+)
+_SCORED = line(
+    8,
+    lines(
         "Candidates per second",
         "Scored candidates without padding: the denominator of all prices.",
         "cps",
-        over_time(
-            rate("srp4ctr_scored_candidates_total", "model_version", CHOSEN), VERSION
-        ),
-    )
-    requests = rate("srp4ctr_scored_requests_total", "model_version", CHOSEN)
-    candidates = rate("srp4ctr_scored_candidates_total", "model_version", CHOSEN)
-    each = lines(
+        over_time(_CANDIDATES, VERSION),
+        min=0,
+    ),
+    lines(
         "Candidates per request",
         "With few candidates per request, the history's encoding is most of the price.",
         "short",
-        over_time(f"{candidates} / ({requests} > 0)", VERSION),
-    )
-    status = lines(
+        over_time(f"{_CANDIDATES} / ({_REQUESTS} > 0)", VERSION),
+        min=0,
+    ),
+    lines(
         "Candidates by status",
         "Scored candidates by the status of their item data.",
         "cps",
         over_time(
             rate("srp4ctr_candidates_by_status_total", "status", CHOSEN), "{{status}}"
         ),
-    )
-    line(made, 8, (8, scored.min(0)), (8, each.min(0)), (8, status.min(0)))
-
-
-def _gpus(made: Dashboard) -> None:
-    section(made, "GPUs, if any")
-    busy = stat_of(
+        min=0,
+    ),
+)
+_GPUS = line(
+    4,
+    stat(
         "GPU utilisation",
         "Sum over Triton's GPUs: 1 is one GPU that is always busy.",
         "none",
         over_time("sum(srp4ctr:gpu_seconds:rate5m)"),
-    ).decimals(2)
-    power = stat_of(
+        decimals=2,
+        noValue=_NO_GPU,
+    ),
+    stat(
         "GPU power",
         "Power draw of Triton's GPUs, including other processes.",
         "watt",
         over_time("sum(srp4ctr:gpu_energy_joules:rate5m)"),
-    )
-    price = stat_of(
+        noValue=_NO_GPU,
+    ),
+    stat(
         "GPU price per 1,000 requests",
         "A GPU costs its full hour, busy or idle: monitoring.price_per_gpu_hour.",
         MONEY,
         over_time("max(srp4ctr:gpu_price_per_1000_requests:rate5m)"),
-    ).decimals(4)
-    none = "Triton has no GPU here"
-    line(made, 4, *((8, each.no_value(none)) for each in (busy, power, price)))
+        decimals=4,
+        noValue=_NO_GPU,
+    ),
+)
+BOARD = board(
+    "inference_cost",
+    "Inference cost",
+    "Cost of scoring by version and step, and what encoding once per request saves.",
+    section("At a glance: the serving version", _AT_A_GLANCE),
+    section("Encode once and re-encode per candidate", _ENCODE_ONCE),
+    section("By version", _BY_VERSION),
+    section("By step of the ensemble", _BY_STEP),
+    section("Latency", _LATENCY),
+    section("Candidates", _SCORED),
+    section("GPUs, if any", _GPUS),
+)

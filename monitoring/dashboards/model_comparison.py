@@ -4,35 +4,26 @@ In: live quality and cost by version, from matured labels; the comparison of two
 over the minutes in which both served. Out: the dashboard that a promotion is decided on.
 """
 
-from grafana_foundation_sdk.builders.dashboard import Dashboard
-from grafana_foundation_sdk.models.common import BigValueTextMode
+from typing import Any
 
-from srp4ctr.monitoring.dashboards.builders import thresholds
-from srp4ctr.monitoring.dashboards.builders.calibration_curve import calibration_curve
-from srp4ctr.monitoring.dashboards.builders.grid import (
-    choose_versions,
-    line,
-    new_board,
-    section,
-)
-from srp4ctr.monitoring.dashboards.builders.panels import (
-    limited,
-    lines,
-    note,
-    stat_of,
-)
-from srp4ctr.monitoring.dashboards.builders.queries import (
+from srp4ctr.monitoring.dashboards import thresholds
+from srp4ctr.monitoring.dashboards.layout import board, line, section
+from srp4ctr.monitoring.dashboards.panels import column, curves, lines, note, stat, table
+from srp4ctr.monitoring.dashboards.queries import (
     CHOSEN,
     MONEY,
     VERSION,
     by_version,
     now,
-    over_time,
     with_bounds,
 )
-from srp4ctr.monitoring.dashboards.builders.version_table import VERDICTS, version_table
 
 _ONE_VERSION = "one version has served so far"
+_VERDICTS = {1: ("better", "green"), 0: ("undecided", "blue"), -1: ("worse", "red")}
+_NO_VERDICT = 'label_replace(absent(srp4ctr_verdict) + 1, "model_version", "none", "", "")'
+_GAINED = "model_version:srp4ctr_clicks_gained_per_extra_price"
+_PRICE = "model_version:srp4ctr_price_per_million_candidates:rate5m"
+_P99 = "model_version:srp4ctr_request_duration_seconds:p99_5m"
 _HOW_TO_READ = """
 A version is **better** or **worse** once the 95 % bounds of the difference exclude 0. The
 bounds are anytime-valid: look as often as you like. *Undecided* needs more traffic. Only
@@ -41,163 +32,212 @@ what users saw. Dashed lines are bounds.
 """
 
 
-def board() -> Dashboard:
-    """Return the dashboard."""
-    why = "Versions side by side: click rate, calibration, ranking quality and cost."
-    made = choose_versions(new_board("model_comparison", "Model comparison", why))
-    _verdict(made)
-    _clicks(made)
-    _calibration(made)
-    _ranking(made)
-    _sample_sizes(made)
-    _cost(made)
-    return made
+def _of(metric: str, where: str = "") -> str:
+    return f"max by (model_version) ({metric}{{{CHOSEN}{where}}})"
 
 
-def _verdict(made: Dashboard) -> None:
-    section(made, "Verdict")
-    none = 'label_replace(absent(srp4ctr_verdict) + 1, "model_version", "none", "", "")'
-    verdict = (
-        stat_of(
-            "Verdict against the serving version",
-            "Whether the version earns more clicks at position 1 than the serving version.",
-            "none",
-            now(f"srp4ctr_verdict{{{CHOSEN}}} or {none}", VERSION),
-        )
-        .mappings(thresholds.words({**VERDICTS, 2: (_ONE_VERSION, "text")}))
-        .text_mode(BigValueTextMode.VALUE_AND_NAME)
-    )
-    difference = lines(
+def _bins(metric: str, of: str) -> str:
+    return f"max by (bin) (srp4ctr_calibration_bin_{metric} and on (model_version) {of})"
+
+
+_VERDICT = line(
+    9,
+    stat(
+        "Verdict against the serving version",
+        "Whether the version earns more clicks at position 1 than the serving version.",
+        "none",
+        now(f"srp4ctr_verdict{{{CHOSEN}}} or {_NO_VERDICT}", VERSION),
+        mappings=thresholds.words({**_VERDICTS, 2: (_ONE_VERSION, "text")}),
+        text="value_and_name",
+    ),
+    lines(
         "CTR difference at position 1",
         "The version's CTR minus the serving one's, with anytime-valid 95 % bounds.",
         "percentunit",
         *with_bounds("srp4ctr_click_rate_difference"),
-    ).no_value(_ONE_VERSION)
-    gained = stat_of(
+        limits=thresholds.ABOVE_ZERO,
+        noValue=_ONE_VERSION,
+    ),
+    stat(
         "Clicks gained per extra price",
         "Clicks that a more expensive version gains per unit of its extra price.",
         "short",
-        now(f"model_version:srp4ctr_clicks_gained_per_extra_price{{{CHOSEN}}}", VERSION),
-    ).no_value("no version costs more")
-    reading = note(
-        "How to read it", "What better, worse and undecided mean.", _HOW_TO_READ.strip()
-    )
-    difference = limited(difference, thresholds.above_zero())
-    line(made, 9, (6, verdict), (8, difference), (4, gained), (6, reading))
-    line(made, 8, (24, version_table()))
-
-
-def _clicks(made: Dashboard) -> None:
-    section(made, "Clicks")
-    at_top = lines(
+        now(f"{_GAINED}{{{CHOSEN}}}", VERSION),
+        noValue="no version costs more",
+    ),
+    note("How to read it", "What better, worse and undecided mean.", _HOW_TO_READ.strip()),
+    widths=(6, 8, 4, 6),
+)
+_AT_TOP = "srp4ctr_online_click_rate_at_top"
+_SHARE: dict[str, Any] = {"unit": "percentunit", "decimals": 1}
+_SERVES = thresholds.words({1: ("serves", "green")})
+_JUDGED = {
+    "Calibration": ("srp4ctr_calibration_ratio", thresholds.CALIBRATION),
+    "ECE": ("srp4ctr_expected_calibration_error", thresholds.CALIBRATION_ERROR),
+    "NE": ("srp4ctr_live_normalized_entropy", thresholds.ENTROPY),
+    "AUC": ("srp4ctr_live_auc", thresholds.AUC),
+}
+_VERSIONS = line(
+    8,
+    table(
+        "Versions at a glance",
+        "Quality, cost and latency of each version, in a row.",
+        {"model_version": "Version"},
+        column("Serves", _of("srp4ctr_serving_model"), mappings=_SERVES),
+        column("Verdict", _of("srp4ctr_verdict"), mappings=thresholds.words(_VERDICTS)),
+        column("Impressions", _of("srp4ctr_matured_impressions"), "short"),
+        column("Coverage", _of("srp4ctr_label_coverage"), **_SHARE),
+        column("CTR at 1", _of(_AT_TOP), **_SHARE),
+        column("low", _of(f"{_AT_TOP}_bound", ', bound="low"'), **_SHARE),
+        column("high", _of(f"{_AT_TOP}_bound", ', bound="high"'), **_SHARE),
+        *(
+            column(name, _of(metric), decimals=3, thresholds=limits)
+            for name, (metric, limits) in _JUDGED.items()
+        ),
+        column("Price per 1 M", _of(_PRICE), MONEY, decimals=4),
+        column("p99", _of(_P99), "s", thresholds=thresholds.LATENCY),
+    ),
+)
+_CLICKS = line(
+    8,
+    lines(
         "CTR at position 1",
         "Click rate of the item ranked first, with Wilson's 95 % bounds.",
         "percentunit",
-        *with_bounds("srp4ctr_online_click_rate_at_top"),
-    )
-    anywhere = lines(
+        *with_bounds(_AT_TOP),
+    ),
+    lines(
         "CTR, matured and provisional",
         "Provisional click rates rise until their labels have matured.",
         "percentunit",
         by_version("srp4ctr_online_click_rate"),
-        over_time(f"srp4ctr_provisional_click_rate{{{CHOSEN}}}", f"{VERSION} provisional"),
-    )
-    first = lines(
+        by_version("srp4ctr_provisional_click_rate", which="provisional"),
+    ),
+    lines(
         "Mean reciprocal rank of clicks",
         "Mean of 1 / position over clicks: 1 if every click is on the first item.",
         "none",
         by_version("srp4ctr_click_mean_reciprocal_rank"),
-    )
-    line(made, 8, (8, at_top), (8, anywhere), (8, first))
-
-
-def _calibration(made: Dashboard) -> None:
-    section(made, "Calibration")
-    ratio = lines(
+    ),
+)
+_IS_SERVING = "(srp4ctr_serving_model == 1)"
+_CHALLENGER = f"topk(1, srp4ctr_compared_impressions{{{CHOSEN}}})"
+_CALIBRATION = line(
+    10,
+    # Columns have fixed names: so there is one per role, not per version.
+    curves(
+        "Calibration curve",
+        "Above the diagonal the model under-predicts clicks, below it over-predicts.",
+        "percentunit",
+        {
+            "Score": f"sort({_bins('score', _IS_SERVING)})",  # curves run left to right
+            "Perfectly calibrated": _bins("score", _IS_SERVING),
+            "Serving": _bins("click_rate", _IS_SERVING),
+            "Score of challenger": _bins("score", _CHALLENGER),
+            "Challenger": _bins("click_rate", _CHALLENGER),
+        },
+        {
+            ("Score", "Perfectly calibrated"): "text",
+            ("Score", "Serving"): "blue",
+            ("Score of challenger", "Challenger"): "orange",
+        },
+    ),
+    lines(
         "Calibration",
         "Sum of scores / clicks, with 95 % bounds: 1 is calibrated, 2 twice too high.",
         "none",
         *with_bounds("srp4ctr_calibration_ratio"),
-    )
-    error = lines(
+        limits=thresholds.CALIBRATION,
+    ),
+    lines(
         "Expected calibration error",
         "Mean distance of score and click rate in ten bins, which a ratio can hide.",
         "none",
         by_version("srp4ctr_expected_calibration_error"),
-    )
-    ratio = limited(ratio, thresholds.calibration())
-    error = limited(error.min(0), thresholds.calibration_error())
-    line(made, 10, (8, calibration_curve()), (8, ratio), (8, error))
-
-
-def _ranking(made: Dashboard) -> None:
-    section(made, "Ranking and likelihood")
-    auc = lines(
+        limits=thresholds.CALIBRATION_ERROR,
+        min=0,
+    ),
+)
+_RANKING = line(
+    8,
+    lines(
         "AUC",
         "Probability that a clicked item scores above an unclicked one: 0.5 is random.",
         "none",
         *with_bounds("srp4ctr_live_auc"),
-    )
-    entropy = lines(
+        limits=thresholds.AUC,
+    ),
+    lines(
         "Normalised entropy",
         "Log loss / log loss of the mean click rate: at 1 the model adds nothing.",
         "none",
         by_version("srp4ctr_live_normalized_entropy"),
-    )
-    loss = lines(
+        limits=thresholds.ENTROPY,
+    ),
+    lines(
         "Log loss",
         "Nats per impression; both worse ranking and worse calibration raise it.",
         "none",
         by_version("srp4ctr_live_log_loss_nats"),
-    )
-    auc = limited(auc, thresholds.auc())
-    entropy = limited(entropy, thresholds.entropy())
-    line(made, 8, (8, auc), (8, entropy), (8, loss))
-
-
-def _sample_sizes(made: Dashboard) -> None:
-    section(made, "Sample sizes")
-    impressions = lines(
+    ),
+)
+_SAMPLE_SIZES = line(
+    8,
+    lines(
         "Impressions, matured and provisional",
         "Impressions with a matured label, and those whose label window is open.",
         "short",
         by_version("srp4ctr_matured_impressions"),
-        over_time(f"srp4ctr_provisional_impressions{{{CHOSEN}}}", f"{VERSION} provisional"),
-    )
-    coverage = lines(
+        by_version("srp4ctr_provisional_impressions", which="provisional"),
+    ),
+    lines(
         "Label coverage",
         "Share of the impressions whose label window has closed that have a label.",
         "percentunit",
         by_version("srp4ctr_label_coverage"),
-    )
-    compared = lines(
+        min=0,
+        max=1,
+    ),
+    lines(
         "Impressions compared",
         "Impressions at position 1 while both versions served: the verdict's sample.",
         "short",
         by_version("srp4ctr_compared_impressions"),
-    ).no_value(_ONE_VERSION)
-    line(made, 8, (8, impressions), (8, coverage.min(0).max(1)), (8, compared))
-
-
-def _cost(made: Dashboard) -> None:
-    section(made, "Cost")
-    price = lines(
+        noValue=_ONE_VERSION,
+    ),
+)
+_COST = line(
+    8,
+    lines(
         "Price per million candidates",
         "CPU time of the serving processes at the price in the settings.",
         MONEY,
-        by_version("model_version:srp4ctr_price_per_million_candidates:rate5m"),
-    )
-    flops = lines(
+        by_version(_PRICE),
+        min=0,
+    ),
+    lines(
         "FLOPs per request",
         "What a version computes, independent of the machine.",
         "short",
         by_version("model_version:srp4ctr_flops_per_request:rate5m"),
-    )
-    slow = lines(
+        min=0,
+    ),
+    lines(
         "Latency, p99",
         "Whether a better version is fast enough to serve.",
         "s",
-        by_version("model_version:srp4ctr_request_duration_seconds:p99_5m"),
-    )
-    slow = limited(slow, thresholds.latency())
-    line(made, 8, (8, price.min(0)), (8, flops.min(0)), (8, slow))
+        by_version(_P99),
+        limits=thresholds.LATENCY,
+    ),
+)
+BOARD = board(
+    "model_comparison",
+    "Model comparison",
+    "Versions side by side: click rate, calibration, ranking quality and cost.",
+    section("Verdict", _VERDICT, _VERSIONS),
+    section("Clicks", _CLICKS),
+    section("Calibration", _CALIBRATION),
+    section("Ranking and likelihood", _RANKING),
+    section("Sample sizes", _SAMPLE_SIZES),
+    section("Cost", _COST),
+)

@@ -57,7 +57,6 @@ VENDOR_HOMES = {
         "monitoring/web/current_values.py",
         "srp4ctr/*.py",
     ),
-    "grafana_foundation_sdk": ("monitoring/dashboards/[a-z]*.py",),
     "starlette": ("monitoring/web/app.py",),
     "uvicorn": ("monitoring/web/server.py",),
     "plotly": (),  # its wheel carries a script; its Python is not needed

@@ -1,46 +1,44 @@
 """Metric names → PromQL expressions and targets of Grafana's panels."""
 
-from grafana_foundation_sdk.builders.prometheus import Dataquery
-from grafana_foundation_sdk.models.dashboard import DataSourceRef
-from grafana_foundation_sdk.models.prometheus import PromQueryFormat, QueryEditorMode
+from typing import Any
 
-SOURCE = DataSourceRef(type_val="prometheus", uid="prometheus")
+Target = dict[str, Any]
+SOURCE = {"type": "prometheus", "uid": "prometheus"}
 CHOSEN = 'model_version=~"$model_version"'  # the dashboard's variable
 RANKED = 'model_version!="unranked"'  # impressions that a model ranked
 MONEY = "currencyUSD"  # Grafana's unit for the default of monitoring.currency
 VERSION = "{{model_version}}"
 
 
-def over_time(expr: str, legend: str = "") -> Dataquery:
+def over_time(expr: str, legend: str = "") -> Target:
     """Return the target of a line: ``expr`` over the dashboard's time."""
-    return _target(expr).range().legend_format(legend)
+    return _target(expr, is_range=True, legendFormat=legend)
 
 
-def now(expr: str, legend: str = "") -> Dataquery:
+def now(expr: str, legend: str = "") -> Target:
     """Return the target of a figure: ``expr`` at the end of the dashboard's time."""
-    return _target(expr).instant().legend_format(legend)
+    return _target(expr, is_range=False, legendFormat=legend)
 
 
-def cells(expr: str) -> Dataquery:
+def cells(expr: str) -> Target:
     """Return the target of a table's column: ``expr`` at the end of the time."""
-    return _target(expr).instant().format(PromQueryFormat.TABLE)
+    return _target(expr, is_range=False, format="table")
 
 
-def buckets(histogram: str, where: str) -> Dataquery:
+def buckets(histogram: str, where: str) -> Target:
     """Return the target of a heatmap: the increase of each bucket of ``histogram``."""
     expr = f"sum by (le) (increase({histogram}_bucket{{{where}}}[1m]))"
-    return over_time(expr, "{{le}}").format(PromQueryFormat.HEATMAP)
+    return _target(expr, is_range=True, legendFormat="{{le}}", format="heatmap")
 
 
-def by_version(metric: str, where: str = CHOSEN) -> Dataquery:
-    """Return ``metric`` as one line per version."""
-    return over_time(f"{metric}{{{where}}}", VERSION)
+def by_version(metric: str, where: str = CHOSEN, which: str = "") -> Target:
+    """Return ``metric`` as one line per version; ``which`` ends the lines' names."""
+    return over_time(f"{metric}{{{where}}}", f"{VERSION} {which}".strip())
 
 
-def with_bounds(metric: str, where: str = CHOSEN) -> tuple[Dataquery, ...]:
+def with_bounds(metric: str, where: str = CHOSEN) -> tuple[Target, ...]:
     """Return ``metric`` as one line per version, with its 95 % bounds."""
-    bounds = over_time(f"{metric}_bound{{{where}}}", f"{VERSION} {{{{bound}}}}")
-    return by_version(metric, where), bounds
+    return by_version(metric, where), by_version(f"{metric}_bound", where, "{{bound}}")
 
 
 def rate(counter: str, by: str = "", where: str = "") -> str:
@@ -55,7 +53,7 @@ def of_serving(metric: str) -> str:
     return f"max({metric} and on (model_version) (srp4ctr_serving_model == 1))"
 
 
-def quantiles(histogram: str, *legends: str, within: str = "5m") -> tuple[Dataquery, ...]:
+def quantiles(histogram: str, *legends: str, within: str = "5m") -> tuple[Target, ...]:
     """Return lines of ``histogram``'s quantiles; a legend, as "stored p99", names each."""
     return tuple(
         over_time(quantile(histogram, int(legend.rpartition("p")[2]) / 100, within), legend)
@@ -74,5 +72,6 @@ def or_none(expr: str, label: str) -> str:
     return f'{expr} or on () label_replace(vector(0), "{label}", "none", "", "")'
 
 
-def _target(expr: str) -> Dataquery:
-    return Dataquery().expr(expr).datasource(SOURCE).editor_mode(QueryEditorMode.CODE)
+def _target(expr: str, *, is_range: bool, **fields: str) -> Target:
+    target = {"datasource": SOURCE, "editorMode": "code", "expr": expr, **fields}
+    return {**target, "instant": not is_range, "range": is_range}

@@ -1,1 +1,0 @@
-"""Panels, queries and thresholds of Grafana's dashboards."""
