@@ -22,16 +22,16 @@ from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.monitoring.collector.bundle_cache import BundleCache
 from srp4ctr.monitoring.collector.collector import MachinePrices, View, families
 from srp4ctr.monitoring.collector.consumer_lag import WorkerProgress
-from srp4ctr.monitoring.collector.impression_reader import ShownImpression
-from srp4ctr.monitoring.collector.label_reader import LabelBatch
+from srp4ctr.monitoring.collector.topic_readers import LabelBatch, ShownImpression
 from srp4ctr.monitoring.config import MonitorConfig
-from srp4ctr.monitoring.cost import triton_metrics
 from srp4ctr.monitoring.cost.triton_counters import (
     FEATURE_BIN,
     ServingTotals,
     flops,
+    sample_of,
     served_versions,
 )
+from srp4ctr.monitoring.prometheus import read_metrics
 from srp4ctr.monitoring.quality.ab_test import AbTest
 from srp4ctr.monitoring.quality.drift import Drift
 from srp4ctr.monitoring.quality.live_quality import LiveQuality
@@ -157,7 +157,7 @@ class Monitor(Collector):
         """Add the increase of Triton's counters."""
         is_first, self._has_polled = not self._has_polled, True
         try:
-            sample = triton_metrics.fetch(self._sources.triton_metrics_url)
+            sample = sample_of(read_metrics(self._sources.triton_metrics_url))
             # At the first poll, the server's counts are from before the monitor's start.
             (self._totals.start_from if is_first else self._totals.add)(sample)
             self._up["triton"] = True

@@ -14,9 +14,8 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from srp4ctr.monitoring.collector.consumer_lag import IdlePeriod, WorkerProgressReader
 from srp4ctr.monitoring.collector.exporter import Monitor, MonitorSources
-from srp4ctr.monitoring.collector.impression_reader import ImpressionReader
-from srp4ctr.monitoring.collector.label_reader import LabelReader
 from srp4ctr.monitoring.collector.probe import Probe
+from srp4ctr.monitoring.collector.topic_readers import ImpressionReader, LabelReader
 from srp4ctr.monitoring.config import MonitorConfig
 
 LOG = logging.getLogger(__name__)

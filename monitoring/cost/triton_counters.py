@@ -1,6 +1,6 @@
 """Triton's counters → totals of serving and its FLOPs, per step and model version.
 
-In: samples of Triton's metrics endpoint and the bundles' cost cards. Out: totals that only
+In: Triton's page of metrics and the bundles' cost cards. Out: totals that only
 grow. Triton resets a model's counters when it unloads or reloads the model, so this module
 adds up the increases between samples.
 """
@@ -8,6 +8,8 @@ adds up the increases between samples.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from prometheus_client import Metric
 
 ENSEMBLES = (
     *("rank_clicks", "score_clicks", "rank_clicks_canary"),
@@ -45,6 +47,11 @@ STEP_COUNTERS = {
     FEATURE_BIN: "cell",
     REFUSED: "reason",
 }
+# The single-step model reports its parts under the counters of separate steps.
+PARTS = {
+    "srp4ctr_part_runs": RUNS,
+    "srp4ctr_part_us": "nv_inference_request_duration_us",
+}
 COUNTERS = frozenset({*PHASES, RUNS, SUCCESSES, FAILURES, *STEP_COUNTERS})
 _VERSIONED = re.compile(r"(?P<step>.+)_(?P<version>v[0-9]+)")
 RETIRED = "v0"  # no bundle's: sums of versions that are no longer served
@@ -73,6 +80,19 @@ class CounterKey:
 
 
 Sample = Mapping[CounterKey, float]
+
+
+def sample_of(families: Iterable[Metric]) -> Sample:
+    """Return the inference counters; failures are added up over their reasons."""
+    sample: dict[CounterKey, float] = {}
+    for each in (sample for family in families for sample in family.samples):
+        name = each.name.removesuffix("_total")  # the parser adds it to counters
+        name = PARTS.get(name, name)
+        if name in COUNTERS and "model" in each.labels:
+            label = each.labels.get(STEP_COUNTERS.get(name, ""), "")
+            key = CounterKey(name, each.labels["model"], label)
+            sample[key] = sample.get(key, 0.0) + each.value
+    return sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,8 +29,11 @@ format, and a test checks that the dashboards use nothing else.
   stack has had traffic.
 """
 
+import json
 from pathlib import Path
+from typing import Any
 
+NAMES = ("overview", "model_comparison", "inference_cost", "streams_features", "training")
 FOLDER = Path(__file__).parents[1] / "grafana" / "dashboards"
 PANEL_TYPES = frozenset(
     {
@@ -52,3 +55,10 @@ UNITS = frozenset(
         *("currencyUSD", "dateTimeAsIso", "watt"),
     }
 )
+
+
+def load_boards(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
+    """Return the dashboards in ``folder`` by name: ``NAMES`` first, in their order."""
+    place = {name: number for number, name in enumerate(NAMES)}
+    paths = sorted(folder.glob("*.json"), key=lambda p: (place.get(p.stem, 99), p.stem))
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}

@@ -6,10 +6,10 @@ and drift are the newest values.
 
 from collections.abc import Collection, Mapping, Sequence
 
+from srp4ctr.monitoring.prometheus import Prometheus
 from srp4ctr.monitoring.report.period import Period
 from srp4ctr.monitoring.report.prometheus import promql
 from srp4ctr.monitoring.report.prometheus.coverage import measure_coverage
-from srp4ctr.monitoring.report.prometheus.prometheus_http import Prometheus
 from srp4ctr.monitoring.report.prometheus.queries import ReportQueries
 from srp4ctr.monitoring.report.report_contents import (
     Contents,

@@ -5,7 +5,7 @@ decides which requests pass; this module only routes them.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -22,9 +22,11 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from srp4ctr.monitoring.web import boards, current_values
+from srp4ctr.errors import OutageError
+from srp4ctr.monitoring.dashboards import FOLDER, load_boards
+from srp4ctr.monitoring.prometheus import Prometheus
+from srp4ctr.monitoring.web import current_values, panel_query
 from srp4ctr.monitoring.web.playground import Playground
-from srp4ctr.monitoring.web.prometheus_api import PrometheusApi, instant_query, range_query
 from srp4ctr.monitoring.web.request_guard import HEADERS, Guard
 
 STATIC = Path(__file__).with_name("static")
@@ -41,7 +43,7 @@ class PageSources:
     exporters: Mapping[str, str] = field(default_factory=dict)
     """The address of each job's metrics, for their current values."""
     playground: Playground | None = None
-    dashboards: Path = boards.FOLDER
+    dashboards: Path = FOLDER
 
 
 def application(sources: PageSources, guard: Guard) -> ASGIApp:
@@ -95,41 +97,41 @@ class _Endpoints:
 
     def __init__(self, sources: PageSources, guard: Guard) -> None:
         self._sources, self._guard = sources, guard
-        self._prometheus = PrometheusApi(sources.prometheus_url)
+        self._prometheus = Prometheus(sources.prometheus_url)
 
     def start(self, plotly: str) -> Response:
         """Return what the script needs first, with the token of this start."""
+        boards = load_boards(self._sources.dashboards)
         return JSONResponse(
             {
                 "token": self._guard.token,
                 "plotly": plotly,
-                "dashboards": [asdict(board) for board in self._boards()],
+                "dashboards": [{"name": n, "title": b["title"]} for n, b in boards.items()],
                 "prometheus": self._prometheus.url,
                 "problem": self._prometheus.problem(),
                 "playground": self._sources.playground is not None,
             }
         )
 
-    def _boards(self) -> Sequence[boards.Board]:
-        return boards.boards(self._sources.dashboards)
-
     def dashboard(self, request: Request) -> Response:
         name = request.path_params["name"]
-        try:
-            return JSONResponse(boards.board(name, self._sources.dashboards))
-        except LookupError as error:
-            return _error(error.args[0], 404)
+        boards = load_boards(self._sources.dashboards)
+        if name not in boards:
+            return _error(f"there is no dashboard {name!r}", 404)
+        return JSONResponse(boards[name])
 
     def query(self, request: Request) -> Response:
-        return self._query(instant_query, request)
+        return self._query("query", panel_query.instant_parameters, request)
 
     def query_range(self, request: Request) -> Response:
-        return self._query(range_query, request)
+        return self._query("query_range", panel_query.range_parameters, request)
 
-    def _query(self, read: Any, request: Request) -> Response:
+    def _query(self, call: str, parameters: Any, request: Request) -> Response:
+        wait_s, most = panel_query.TIMEOUT_S + 1, panel_query.MAX_ANSWER_BYTES
         try:
-            answer = self._prometheus.send(read(request.query_params))
-        except ConnectionError as error:
+            given = parameters(request.query_params)
+            answer = self._prometheus.fetch(call, given, wait_s, most)
+        except OutageError as error:
             return _error(f"Prometheus does not answer: {error}", 503)
         except ValueError as error:
             return _error(str(error), 400)

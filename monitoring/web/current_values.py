@@ -7,16 +7,15 @@ empty panels: does any exporter have the metric?
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
 from typing import Any
-from urllib.request import ProxyHandler, build_opener
 
-from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client import Metric
+
+from srp4ctr.errors import OutageError
+from srp4ctr.monitoring.prometheus import read_metrics
 
 _SHOWN = ("srp4ctr_", "nv_")  # not those of the Python process
 _CREATED_SUFFIX = "_created"  # prometheus_client adds one to every counter
-_TIMEOUT_S = 2.0
-_MAX_BYTES = 8 * 1024 * 1024
 _QUANTILES = (0.5, 0.99)
 
 
@@ -55,8 +54,8 @@ def read_exporters(exporters: Mapping[str, str]) -> list[ExporterPage]:
     return [_read(job, url) for job, url in exporters.items()]
 
 
-def metrics_of(text: str) -> list[CurrentMetric]:
-    """Return our metrics in ``text``; ``ValueError`` if it is not Prometheus's format."""
+def metrics_of(families: Iterable[Metric]) -> list[CurrentMetric]:
+    """Return our metrics among ``families``."""
     return [
         CurrentMetric(
             name=_full_name(family),
@@ -64,7 +63,7 @@ def metrics_of(text: str) -> list[CurrentMetric]:
             help=family.documentation,
             values=tuple(_values(family)),
         )
-        for family in text_string_to_metric_families(text)
+        for family in families
         if family.name.startswith(_SHOWN) and not family.name.endswith(_CREATED_SUFFIX)
     ]
 
@@ -72,9 +71,8 @@ def metrics_of(text: str) -> list[CurrentMetric]:
 def _read(job: str, url: str) -> ExporterPage:
     problem, metrics = "", list[CurrentMetric]()
     try:
-        with build_opener(ProxyHandler({})).open(url, timeout=_TIMEOUT_S) as answer:
-            metrics = metrics_of(answer.read(_MAX_BYTES).decode())
-    except (OSError, HTTPException, ValueError) as error:
+        metrics = metrics_of(read_metrics(url))
+    except (OutageError, ValueError) as error:
         problem = f"does not answer: {error}"
     return ExporterPage(job=job, url=url, problem=problem, metrics=metrics)
 

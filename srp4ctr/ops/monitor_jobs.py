@@ -20,7 +20,7 @@ from srp4ctr.monitoring.collector.service import ProbeFactory, run_monitor
 from srp4ctr.monitoring.report.build import build_contents
 from srp4ctr.monitoring.report.headline import Headline, headline
 from srp4ctr.monitoring.report.period import parse_period
-from srp4ctr.monitoring.report.prometheus.prometheus_http import Prometheus
+from srp4ctr.monitoring.prometheus import Prometheus
 from srp4ctr.processes import ended_by_sigterm
 from srp4ctr.retries import retry_during_outage
 from srp4ctr.settings import Settings

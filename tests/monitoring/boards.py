@@ -1,17 +1,13 @@
 """Read the committed dashboards."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
-from srp4ctr.monitoring.dashboards import FOLDER
-
-NAMES = ("overview", "model_comparison", "inference_cost", "streams_features", "training")
+from srp4ctr.monitoring.dashboards import NAMES, load_boards
 
 
 def board(name: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
-    return loaded
+    return load_boards()[name]
 
 
 def panels(name: str) -> list[dict[str, Any]]:

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from srp4ctr.monitoring.prometheus import Prometheus
 from srp4ctr.monitoring.report.period import Period
 from srp4ctr.monitoring.report.prometheus import promql
-from srp4ctr.monitoring.report.prometheus.prometheus_http import Prometheus
 
 # A window's end is known to a step; impressions within that step fall between two windows.
 POINTS = 10_000  # Prometheus returns 11,000 at most
@@ -52,7 +52,7 @@ class Coverage:
 def measure_coverage(prometheus: Prometheus, period: Period) -> Coverage:
     """Return the monitor's data in ``period``; ``ValueError`` if there is none."""
     step_s = period.step_s(POINTS, FINEST_STEP_S)
-    windows = prometheus.over(promql.WINDOW, period, step_s)
+    windows = prometheus.over(promql.WINDOW, period.start_s, period.end_s, step_s)
     if not windows:
         raise ValueError(
             f"{prometheus.url} has nothing of the monitor from {period}: does `srp4ctr "
@@ -62,7 +62,7 @@ def measure_coverage(prometheus: Prometheus, period: Period) -> Coverage:
     points = windows[0].points
     covered = Period(start_s=points[0][0], end_s=points[-1][0])
     window_s = windows[0].newest
-    ends = prometheus.over(promql.WINDOW_END, covered, step_s)
+    ends = prometheus.over(promql.WINDOW_END, covered.start_s, covered.end_s, step_s)
     snapshots = choose_snapshots(ends[0].points if ends else (), window_s, covered.start_s)
     # No impression is matured yet, or the monitor is too old to export the window's end.
     only = Snapshot(at_s=covered.end_s, window_end_s=covered.end_s)

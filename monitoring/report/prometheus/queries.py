@@ -5,10 +5,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from math import nan
 
+from srp4ctr.monitoring.prometheus import Prometheus, Series
 from srp4ctr.monitoring.report.prometheus import promql
 from srp4ctr.monitoring.report.prometheus.aggregation import aggregate
 from srp4ctr.monitoring.report.prometheus.coverage import Coverage
-from srp4ctr.monitoring.report.prometheus.prometheus_http import Prometheus, Series
 from srp4ctr.monitoring.report.report_contents import (
     ChartLine,
     FiredAlert,
@@ -93,7 +93,7 @@ class ReportQueries:
         for name, queries in promql.lines(max(step_s, SHORTEST_RATE_S)).items():
             parts: dict[tuple[str, ...], dict[str, Points]] = defaultdict(dict)
             for part, query in queries.items():
-                for each in self.prometheus.over(query, self.coverage.period, step_s):
+                for each in self._over(query, step_s):
                     parts[_versions(each)][part] = each.points
             found[name] = tuple(
                 ChartLine(versions=names, **fields)
@@ -104,10 +104,8 @@ class ReportQueries:
 
     def alerts(self) -> tuple[FiredAlert, ...]:
         """Return each alert that fired, by its first time."""
-        period = self.coverage.period
-        step_s = period.step_s(POINTS_OF_A_LINE * 10, ALERT_STEP_S)
-        fired = self.prometheus.over(promql.firing(step_s), period, step_s)
-        found = (_alert(each, step_s) for each in fired)
+        step_s = self.coverage.period.step_s(POINTS_OF_A_LINE * 10, ALERT_STEP_S)
+        found = (_alert(each, step_s) for each in self._over(promql.firing(step_s), step_s))
         return tuple(sorted(found, key=lambda each: (each.first_s, each.name)))
 
     @property
@@ -116,6 +114,10 @@ class ReportQueries:
 
     def _newest(self, query: str) -> list[Series]:
         return self.prometheus.at(query, self.coverage.period.end_s)
+
+    def _over(self, query: str, step_s: float) -> list[Series]:
+        period = self.coverage.period
+        return self.prometheus.over(query, period.start_s, period.end_s, step_s)
 
 
 def _alert(fired: Series, step_s: float) -> FiredAlert:

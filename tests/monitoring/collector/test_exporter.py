@@ -8,8 +8,11 @@ from srp4ctr.features.bundles.crash_counts import count_crashes, read_crashes
 from srp4ctr.features.consistency.report import REPORT_FILE, FeatureCheck
 from srp4ctr.monitoring.collector.consumer_lag import WorkerProgress
 from srp4ctr.monitoring.collector.exporter import Monitor, MonitorSources, serving_version
-from srp4ctr.monitoring.collector.impression_reader import ShownImpression
-from srp4ctr.monitoring.collector.label_reader import LabelBatch, ReceivedLabel
+from srp4ctr.monitoring.collector.topic_readers import (
+    LabelBatch,
+    ReceivedLabel,
+    ShownImpression,
+)
 from srp4ctr.monitoring.config import MonitorConfig
 from srp4ctr.streams.state.label_join import ImpressionLabel
 from tests.monitoring.conftest import PAGE, START_MS, a_label, an_impression

@@ -15,9 +15,8 @@ from srp4ctr import processes
 from srp4ctr.embedded import broker, ports
 from srp4ctr.monitoring.collector.consumer_lag import WorkerProgressReader
 from srp4ctr.monitoring.collector.exporter import MonitorSources
-from srp4ctr.monitoring.collector.impression_reader import ImpressionReader
-from srp4ctr.monitoring.collector.label_reader import LabelReader
 from srp4ctr.monitoring.collector.service import run_monitor
+from srp4ctr.monitoring.collector.topic_readers import ImpressionReader, LabelReader
 from srp4ctr.monitoring.config import MonitorConfig
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.config import KafkaConfig

@@ -1,9 +1,11 @@
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from srp4ctr.monitoring.collector.metric_definitions import HISTOGRAMS
 from srp4ctr.monitoring.cost.triton_counters import (
     CANDIDATES,
     FAILURES,
+    PARTS,
     REFUSED,
     RETIRES_AFTER,
     RUNS,
@@ -15,10 +17,11 @@ from srp4ctr.monitoring.cost.triton_counters import (
     Flops,
     ServingTotals,
     flops,
+    sample_of,
     served_versions,
 )
-from srp4ctr.monitoring.cost.triton_metrics import PARTS
 from srp4ctr.triton_repo.serving.serving_metrics import AGE_BOUNDS, ANSWER_BOUNDS, FAMILIES
+from tests.monitoring.conftest import PAGE
 
 
 def a_sample(**runs: float) -> dict[CounterKey, float]:
@@ -184,3 +187,11 @@ def test_a_counter_is_added_up_over_the_versions_of_a_step() -> None:
         }
     )
     assert totals.by_step(FAILURES) == {"click_head": 3.0}
+
+
+def test_the_inference_counters_are_read_from_tritons_page() -> None:
+    """Failures are added up over their reasons."""
+    sample = sample_of(text_string_to_metric_families(PAGE))
+    assert sample[CounterKey(RUNS, "behavior_encoder_v7")] == 42.0
+    assert sample[CounterKey(FAILURES, "rank_clicks")] == 3.0
+    assert len(sample) == 3

@@ -10,13 +10,14 @@ import yaml
 from srp4ctr.monitoring.dashboards import (
     COLOURS,
     FOLDER,
+    NAMES,
     PANEL_TYPES,
     PROPERTIES,
     TRANSFORMATIONS,
     UNITS,
 )
 from srp4ctr.monitoring.dashboards.boards import BOARDS, PAGE, page, text
-from tests.monitoring.boards import NAMES, board, named_panels, panels
+from tests.monitoring.boards import board, named_panels, panels
 from tests.structure.source_tree import ROOT, product_files
 
 PROVISIONING = ROOT / "monitoring" / "grafana" / "provisioning"

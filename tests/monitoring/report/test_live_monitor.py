@@ -14,9 +14,9 @@ from srp4ctr.cli.main import app
 from srp4ctr.embedded import ports
 from srp4ctr.embedded import prometheus as local_prometheus
 from srp4ctr.monitoring.collector.exporter import Monitor, MonitorSources
-from srp4ctr.monitoring.collector.label_reader import LabelBatch, ReceivedLabel
+from srp4ctr.monitoring.collector.topic_readers import LabelBatch, ReceivedLabel
 from srp4ctr.monitoring.config import MonitorConfig
-from srp4ctr.monitoring.report.prometheus.prometheus_http import Prometheus
+from srp4ctr.monitoring.prometheus import Prometheus
 from tests.monitoring.conftest import LABEL_WINDOW_MS, START_MS, a_label
 from tests.monitoring.report.report_reader import read
 

@@ -9,12 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from srp4ctr.cli.main import app
+from srp4ctr.monitoring.prometheus import Prometheus
 from srp4ctr.monitoring.quality.ab_test import AbTest
 from srp4ctr.monitoring.quality.quality_sums import QualitySums, SettledImpression
 from srp4ctr.monitoring.report.build import build_contents
 from srp4ctr.monitoring.report.number_format import SPACE, count, estimate, percent
 from srp4ctr.monitoring.report.period import Period
-from srp4ctr.monitoring.report.prometheus.prometheus_http import Prometheus
 from srp4ctr.monitoring.report.report_contents import Estimate
 from tests.monitoring.conftest import LABEL_WINDOW_MS, MINUTE_MS
 from tests.monitoring.report.conftest import Serve, last_minute_ms

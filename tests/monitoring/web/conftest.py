@@ -13,8 +13,8 @@ from playwright.sync_api import Browser, sync_playwright
 from srp4ctr import processes
 from srp4ctr.embedded import ports
 from srp4ctr.embedded import prometheus as local_prometheus
+from srp4ctr.monitoring.prometheus import Prometheus
 from srp4ctr.monitoring.web.app import PageSources
-from srp4ctr.monitoring.web.prometheus_api import PrometheusApi, instant_query
 from srp4ctr.monitoring.web.server import bind_page
 from tests.monitoring.web import contract_exporter
 
@@ -46,12 +46,9 @@ def prometheus(exporter: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def _wait_for_rates(url: str) -> None:
-    api, deadline = PrometheusApi(url), time.monotonic() + 60
+    deadline = time.monotonic() + 60
     query = "rate(srp4ctr_request_duration_seconds_bucket[1m])"
-    while True:
-        query_now = instant_query({"query": query, "time": str(time.time())})
-        if b'"metric"' in api.send(query_now).body:
-            return
+    while not Prometheus(url).at(query, time.time()):
         assert time.monotonic() < deadline, "Prometheus scraped nothing"
         time.sleep(0.2)
 

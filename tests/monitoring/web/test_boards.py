@@ -4,9 +4,12 @@ import json
 import re
 from pathlib import Path
 
+import httpx
 import pytest
 
-from srp4ctr.monitoring.web import boards
+from srp4ctr.monitoring.dashboards import load_boards
+from srp4ctr.monitoring.web.app import PageSources
+from tests.monitoring.web.conftest import serving
 
 
 @pytest.fixture
@@ -19,27 +22,23 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_overview_comes_first_and_unknown_dashboards_last(folder: Path) -> None:
-    names = [board.name for board in boards.boards(folder)]
-    assert names == ["overview", "training", "antelope", "zebra"]
-    assert boards.boards(folder)[0].title == "Overview"
+    boards = load_boards(folder)
+    assert list(boards) == ["overview", "training", "antelope", "zebra"]
+    assert boards["overview"]["title"] == "Overview"
 
 
 def test_only_files_of_the_folder_are_dashboards(folder: Path) -> None:
-    assert boards.board("zebra", folder)["panels"] == []
-    (folder.parent / "secret.json").write_text("{}")
-    for name in ("../secret", "notes", "nothing", ""):
-        with pytest.raises(LookupError, match="no dashboard"):
-            boards.board(name, folder)
-
-
-def test_the_dashboards_of_the_project_are_listed() -> None:
-    assert boards.boards()
+    (folder.parent / "secret.json").write_text('{"title": "Secret"}')
+    sources = PageSources(prometheus_url="", dashboards=folder)
+    with serving(sources) as address, httpx.Client(base_url=address) as page:
+        assert page.get("/api/dashboards/zebra").json()["panels"] == []
+        for name in ("..%2fsecret", "notes", "nothing"):
+            assert page.get(f"/api/dashboards/{name}").status_code == 404, name
 
 
 def test_their_variables_are_of_the_one_kind_that_the_script_knows() -> None:
     variables = 0
-    for each in boards.boards():
-        content = boards.board(each.name)
+    for name, content in load_boards().items():
         specs = content.get("templating", {}).get("list", [])
         for spec in specs:
             assert (spec["type"], spec["multi"], spec["includeAll"]) == (
@@ -51,6 +50,6 @@ def test_their_variables_are_of_the_one_kind_that_the_script_knows() -> None:
             assert spec["allValue"]
         text = json.dumps(content)
         used = set(re.findall(r"\$[{\w:]+|\[\[\w+", text)) - {"$__all"}
-        assert used <= {f"${spec['name']}" for spec in specs}, each.name
+        assert used <= {f"${spec['name']}" for spec in specs}, name
         variables += len(specs)
     assert variables

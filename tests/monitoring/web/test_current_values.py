@@ -1,13 +1,27 @@
 """Exporters' pages → current values."""
 
 import math
+from collections.abc import Iterable
 
 import pytest
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    generate_latest,
+)
+from prometheus_client.parser import text_string_to_metric_families
 
 from srp4ctr.embedded import ports
 from srp4ctr.monitoring.web.current_values import metrics_of, quantile, read_exporters
 from tests.monitoring.web import contract_exporter
+
+
+def families(registry: CollectorRegistry) -> Iterable[Metric]:
+    """Return what a scrape of ``registry`` gives."""
+    return text_string_to_metric_families(generate_latest(registry).decode())
 
 
 def test_a_metric_keeps_its_name_its_help_and_its_labels() -> None:
@@ -16,7 +30,7 @@ def test_a_metric_keeps_its_name_its_help_and_its_labels() -> None:
     events.labels("click").inc(3)
     Gauge("srp4ctr_lag", "Behind.", registry=registry).set(math.nan)
     Gauge("python_things", "Not ours.", registry=registry).set(1)
-    found = {each.name: each for each in metrics_of(generate_latest(registry).decode())}
+    found = {each.name: each for each in metrics_of(families(registry))}
     assert set(found) == {"srp4ctr_events_total", "srp4ctr_lag"}
     (value,) = found["srp4ctr_events_total"].values
     assert (value.labels, value.what, value.value) == ({"type": "click"}, "", 3.0)
@@ -27,7 +41,7 @@ def test_a_metric_keeps_its_name_its_help_and_its_labels() -> None:
 def test_a_metric_without_observations_is_listed_without_values() -> None:
     registry = CollectorRegistry()
     Counter("srp4ctr_events", "Events.", ["type"], registry=registry)
-    (found,) = metrics_of(generate_latest(registry).decode())
+    (found,) = metrics_of(families(registry))
     assert (found.name, found.values) == ("srp4ctr_events_total", ())
 
 
@@ -36,7 +50,7 @@ def test_a_histogram_is_its_count_mean_and_quantiles() -> None:
     waits = Histogram("srp4ctr_wait", "Wait.", buckets=(1, 2, 4), registry=registry)
     for wait in (0.5, 0.5, 1.5, 3.0):
         waits.observe(wait)
-    (found,) = metrics_of(generate_latest(registry).decode())
+    (found,) = metrics_of(families(registry))
     values = {each.what: each.value for each in found.values}
     assert values == {"count": 4, "mean": 1.375, "p50": 1.0, "p99": pytest.approx(3.92)}
 

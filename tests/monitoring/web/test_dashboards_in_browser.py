@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from srp4ctr.monitoring.web import boards
+from srp4ctr.monitoring.dashboards import load_boards
 from srp4ctr.monitoring.web.app import PageSources
 from tests.monitoring.web import sample_board
 from tests.monitoring.web.browser_page import READY, TOO_WIDE, checked_page
@@ -204,8 +204,8 @@ def test_each_dashboard_of_the_project_loads(
     sources = PageSources(prometheus_url=prometheus, exporters={"monitor": exporter})
     size = {"width": WIDTHS[width], "height": 900}
     with serving(sources) as served, checked_page(browser, viewport=size) as page:
-        for board in boards.boards():
-            page.goto(f"{served}/d/{board.name}")
+        for name in load_boards():
+            page.goto(f"{served}/d/{name}")
             page.wait_for_selector(READY)
             states = page.evaluate(STATES)
             assert states

@@ -16,7 +16,7 @@ from srp4ctr import processes
 from srp4ctr.embedded import apache_kafka
 from srp4ctr.embedded.ports import HOST, reserved_ports
 from srp4ctr.monitoring.collector.consumer_lag import WorkerProgressReader
-from srp4ctr.monitoring.collector.label_reader import LabelReader
+from srp4ctr.monitoring.collector.topic_readers import LabelReader
 from srp4ctr.ops.doctor import kafka as doctor_kafka
 from srp4ctr.settings import Settings
 from srp4ctr.streams.broker import producer

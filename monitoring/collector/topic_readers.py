@@ -1,0 +1,157 @@
+"""Topics ``impression-labels`` and ``behavior-events`` → labels and recent impressions.
+
+There is no consumer group: the monitor's state is in memory, so each start reads all labels
+that the topic keeps. Of impressions it needs those since the newest windows began; older
+ones have their labels, or are overdue.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from kafka import KafkaConsumer
+from kafka.errors import KafkaError
+
+from srp4ctr.errors import OutageError
+from srp4ctr.streams.broker.clients import reachable
+from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events.codec import decode
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, Impression
+from srp4ctr.streams.state.label_join import ImpressionLabel, decode_label
+
+MAX_RECORDS = 5000  # a batch takes about 0.1 s, so that the endpoint stays fresh
+CONNECT_TIMEOUT_S = 2.0  # short: Triton is polled and a stop is noticed in between
+METADATA_AGE_MS = 5000  # a topic may appear, or grow, after the monitor has started
+_MARK = b'impression"'  # skips decoding of other events
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivedLabel:
+    """A label, the partition it came in, and when it was published."""
+
+    label: ImpressionLabel
+    partition: int
+    published_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelBatch:
+    """One poll's labels, and the number of undecodable messages."""
+
+    labels: tuple[ReceivedLabel, ...]
+    undecodable: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownImpression:
+    """An impression and its record's timestamp, UTC ms."""
+
+    impression: Impression
+    known_ms: int
+
+
+class _TopicReader:
+    """Reads every partition of a topic.
+
+    The constructor and ``read`` raise ``OutageError`` if the broker fails for good; a
+    broker that restarts is waited for.
+    """
+
+    def __init__(self, topic: str, kafka: KafkaConfig) -> None:
+        self._topic = topic
+        try:
+            self._consumer = KafkaConsumer(
+                topic,
+                # kafka-python would wait its whole timeout, and leak a socket
+                **reachable(kafka, CONNECT_TIMEOUT_S),
+                bootstrap_timeout_ms=int(CONNECT_TIMEOUT_S * 1000),
+                group_id=None,
+                auto_offset_reset="earliest",
+                enable_auto_commit=False,
+                max_poll_records=MAX_RECORDS,
+                metadata_max_age_ms=METADATA_AGE_MS,
+                allow_auto_create_topics=False,
+            )
+        except KafkaError as error:
+            raise OutageError(f"kafka.bootstrap {kafka.bootstrap}: {error}") from error
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a broker is connected; without one, ``read`` returns nothing."""
+        metrics = self._consumer.metrics().get("consumer-metrics", {})
+        return bool(metrics.get("connection-count", 0) > 0)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._consumer.close()
+
+    def _records(self) -> list[Any]:
+        """Return what has arrived since the last call, without waiting."""
+        try:
+            batches = self._consumer.poll(timeout_ms=0)
+            moved = self._place(self._consumer.assignment())
+        except KafkaError as error:
+            raise OutageError(f"{self._topic}: {error}") from error
+        return [
+            record
+            for partition, batch in batches.items()
+            if partition not in moved
+            for record in batch
+        ]
+
+    def _place(self, partitions: set[Any]) -> set[Any]:
+        """Seek new partitions to their first record of interest; return those moved."""
+        return set()
+
+
+class LabelReader(_TopicReader):
+    """Reads every partition of the topic from its start."""
+
+    def __init__(self, kafka: KafkaConfig) -> None:
+        super().__init__(LABELS_TOPIC, kafka)
+
+    def read(self) -> LabelBatch:
+        """Return what has arrived since the last call, without waiting."""
+        labels: list[ReceivedLabel] = []
+        undecodable = 0
+        for record in self._records():
+            try:
+                label = decode_label(record.value or b"")
+            except ValueError:  # counted; the next one may be good
+                undecodable += 1
+                continue
+            labels.append(
+                ReceivedLabel(
+                    label=label, partition=record.partition, published_ms=record.timestamp
+                )
+            )
+        return LabelBatch(labels=tuple(labels), undecodable=undecodable)
+
+
+class ImpressionReader(_TopicReader):
+    """Reads every partition of the topic from ``since_ms`` on."""
+
+    def __init__(self, kafka: KafkaConfig, since_ms: int) -> None:
+        super().__init__(BEHAVIOR_EVENTS_TOPIC, kafka)
+        self._since_ms = max(0, since_ms)
+        self._placed: set[Any] = set()
+
+    def read(self) -> list[ShownImpression]:
+        """Return what has arrived since the last call, without waiting."""
+        return [
+            ShownImpression(impression=event, known_ms=record.timestamp)
+            for record in self._records()
+            if _MARK in (record.value or b"")
+            and isinstance(event := decode(record.value, record.timestamp), Impression)
+        ]
+
+    def _place(self, partitions: set[Any]) -> set[Any]:
+        if not (new := partitions - self._placed):
+            return new
+        times = dict.fromkeys(new, self._since_ms)
+        for partition, found in self._consumer.offsets_for_times(times).items():
+            if found is None:  # every record is older
+                self._consumer.seek_to_end(partition)
+            else:
+                self._consumer.seek(partition, found.offset)
+        self._placed |= new
+        return new
