@@ -105,95 +105,85 @@ def _histogram(
 
 def figures(view: View) -> Iterator[Figure | Buckets]:
     """Yield every number of ``view``."""
-    yield Figure(metric="srp4ctr_window_seconds", value=view.window_s)
-    yield Figure(metric="srp4ctr_label_window_seconds", value=view.label_window_s)
+    yield Figure("srp4ctr_window_seconds", view.window_s)
+    yield Figure("srp4ctr_label_window_seconds", view.label_window_s)
     if view.window_end_ms:
-        end_s = view.window_end_ms / 1000
-        yield Figure(metric="srp4ctr_window_end_seconds", value=end_s)
+        yield Figure("srp4ctr_window_end_seconds", view.window_end_ms / 1000)
     for quality in view.qualities:
         yield from _quality_figures(quality)
     yield from _provisional_figures(view)
     for difference in view.differences:
-        yield from _difference_figures(difference)
-    yield Figure(metric="srp4ctr_undecodable_labels_total", value=view.undecodable_labels)
+        pair = (difference.model_version, difference.baseline)
+        metric = "srp4ctr_click_rate_difference"
+        yield from _with_bounds(metric, difference.click_rate, difference.interval, pair)
+        yield Figure("srp4ctr_compared_impressions", difference.impressions, pair)
+        yield Figure("srp4ctr_verdict", difference.verdict, pair)
+    yield Figure("srp4ctr_undecodable_labels_total", view.undecodable_labels)
     yield from cost_figures(view.totals, view.flops)
-    for kind, price in (("core", view.prices.core), ("gpu", view.prices.gpu)):
-        metric = f"srp4ctr_price_per_{kind}_hour"
-        yield Figure(metric=metric, value=price, labels=(view.prices.currency,))
+    currency = (view.prices.currency,)
+    yield Figure("srp4ctr_price_per_core_hour", view.prices.core, currency)
+    yield Figure("srp4ctr_price_per_gpu_hour", view.prices.gpu, currency)
     for drift in view.feature_drifts:
         yield from _drift_figures(drift)
     yield from _serving_figures(view)
     yield from _health_figures(view)
 
 
+def _all(values: Mapping[str, float], labels: tuple[str, ...] = ()) -> Iterator[Figure]:
+    for metric, value in values.items():
+        yield Figure(metric, value, labels)
+
+
+def _with_bounds(
+    metric: str, value: float, interval: Interval, labels: tuple[str, ...]
+) -> Iterator[Figure]:
+    yield Figure(metric, value, labels)
+    yield Figure(f"{metric}_bound", interval.low, (*labels, "low"))
+    yield Figure(f"{metric}_bound", interval.high, (*labels, "high"))
+
+
 def _drift_figures(drift: FeatureDrift) -> Iterator[Figure]:
-    version, feature = (drift.model_version,), drift.feature
+    version, feature = drift.model_version, drift.feature
     if feature in SHARES:
-        for where, share in (
-            ("training", drift.training_share),
-            ("live", drift.live_share),
-        ):
-            metric = f"srp4ctr_{feature}_share"
-            yield Figure(metric=metric, value=share, labels=(*version, where))
+        metric = f"srp4ctr_{feature}_share"
+        yield Figure(metric, drift.training_share, (version, "training"))
+        yield Figure(metric, drift.live_share, (version, "live"))
     if feature == SCORE:
-        metric = "srp4ctr_score_psi"
-        yield Figure(metric=metric, value=drift.psi, labels=version)
+        yield Figure("srp4ctr_score_psi", drift.psi, (version,))
     else:
-        metric, labels = "srp4ctr_feature_psi", (*version, feature)
-        yield Figure(metric=metric, value=drift.psi, labels=labels)
+        yield Figure("srp4ctr_feature_psi", drift.psi, (version, feature))
 
 
 def _serving_figures(view: View) -> Iterator[Figure]:
     """Yield the serving version, the age of its data, and the newest bundles."""
-    now_s, serving = view.now_ms / 1000, view.serving_version
-    if serving:
-        yield Figure(metric="srp4ctr_serving_model", value=1.0, labels=(serving,))
+    if serving := view.serving_version:
+        yield Figure("srp4ctr_serving_model", 1.0, (serving,))
     for each in view.bundles:
         version = (each.version,)
         if each.version == serving and each.window_end_ms:
-            age_s = now_s - each.window_end_ms / 1000
-            yield Figure(metric="srp4ctr_serving_model_age_seconds", value=age_s)
+            age_s = (view.now_ms - each.window_end_ms) / 1000
+            yield Figure("srp4ctr_serving_model_age_seconds", age_s)
         times = {
-            "created": each.created_at_ms,
-            "window_start": each.window_start_ms,
-            "window_end": each.window_end_ms,
+            "srp4ctr_bundle_created_seconds": each.created_at_ms / 1000,
+            "srp4ctr_bundle_window_start_seconds": each.window_start_ms / 1000,
+            "srp4ctr_bundle_window_end_seconds": each.window_end_ms / 1000,
         }
-        for name, at_ms in times.items():
-            metric = f"srp4ctr_bundle_{name}_seconds"
-            yield Figure(metric=metric, value=at_ms / 1000, labels=version)
+        yield from _all(times, version)
         for name, value in each.metrics.items():
-            labels = (*version, name)
-            yield Figure(metric="srp4ctr_bundle_metric", value=value, labels=labels)
+            yield Figure("srp4ctr_bundle_metric", value, (*version, name))
 
 
 def _provisional_figures(view: View) -> Iterator[Figure]:
     matured = {each.model_version: each.impressions for each in view.qualities}
     for version in sorted({*matured, *view.provisional}):
         count = view.provisional.get(version, ProvisionalCounts())
-        settled = matured.get(version, 0)
+        settled, labels = matured.get(version, 0), (version,)
         if due := settled + count.overdue:
-            metric = "srp4ctr_label_coverage"
-            yield Figure(metric=metric, value=settled / due, labels=(version,))
-        metric = "srp4ctr_provisional_impressions"
-        yield Figure(metric=metric, value=count.open, labels=(version,))
+            yield Figure("srp4ctr_label_coverage", settled / due, labels)
+        yield Figure("srp4ctr_provisional_impressions", count.open, labels)
         if count.open:
-            metric, rate = "srp4ctr_provisional_click_rate", count.clicked / count.open
-            yield Figure(metric=metric, value=rate, labels=(version,))
-
-
-def _difference_figures(difference: Difference) -> Iterator[Figure]:
-    pair = (difference.model_version, difference.baseline)
-    metric = "srp4ctr_click_rate_difference"
-    yield Figure(metric=metric, value=difference.click_rate, labels=pair)
-    for bound in ("low", "high"):
-        value = getattr(difference.interval, bound)
-        yield Figure(metric=f"{metric}_bound", value=value, labels=(*pair, bound))
-    values = {
-        "srp4ctr_compared_impressions": difference.impressions,
-        "srp4ctr_verdict": difference.verdict,
-    }
-    for name, value in values.items():
-        yield Figure(metric=name, value=value, labels=pair)
+            rate = count.clicked / count.open
+            yield Figure("srp4ctr_provisional_click_rate", rate, labels)
 
 
 def _quality_figures(quality: ModelQuality) -> Iterator[Figure]:
@@ -203,83 +193,62 @@ def _quality_figures(quality: ModelQuality) -> Iterator[Figure]:
         "srp4ctr_matured_top_impressions": quality.top_impressions,
         "srp4ctr_matured_clicks": quality.clicks,
         "srp4ctr_late_clicks": quality.late_clicks,
-        "srp4ctr_online_click_rate": quality.click_rate,
-        "srp4ctr_online_click_rate_at_top": quality.top_click_rate,
-        "srp4ctr_calibration_ratio": quality.calibration_ratio,
         "srp4ctr_live_log_loss_nats": quality.log_loss_nats,
         "srp4ctr_live_normalized_entropy": quality.normalized_entropy,
         "srp4ctr_expected_calibration_error": quality.expected_calibration_error,
         "srp4ctr_click_mean_reciprocal_rank": quality.mean_reciprocal_rank,
-        "srp4ctr_live_auc": quality.auc,
     }
-    for metric, value in values.items():
-        yield Figure(metric=metric, value=value, labels=version)
-    intervals = {
-        "srp4ctr_online_click_rate_bound": quality.click_rate_interval,
-        "srp4ctr_online_click_rate_at_top_bound": quality.top_click_rate_interval,
-        "srp4ctr_calibration_ratio_bound": quality.calibration_interval,
-        "srp4ctr_live_auc_bound": quality.auc_interval,
+    yield from _all(values, version)
+    with_interval = {
+        "online_click_rate": (quality.click_rate, quality.click_rate_interval),
+        "online_click_rate_at_top": (
+            quality.top_click_rate,
+            quality.top_click_rate_interval,
+        ),
+        "calibration_ratio": (quality.calibration_ratio, quality.calibration_interval),
+        "live_auc": (quality.auc, quality.auc_interval),
     }
-    for metric, interval in intervals.items():
-        yield from _bounds(metric, quality.model_version, interval)
+    for metric, (value, interval) in with_interval.items():
+        yield from _with_bounds(f"srp4ctr_{metric}", value, interval, version)
     for place, tenth in enumerate(quality.calibration_bins):
         labels = (*version, str(place))
-        metric, rate = "srp4ctr_calibration_bin_click_rate", tenth.click_rate
-        yield Figure(metric=metric, value=rate, labels=labels)
-        metric = "srp4ctr_calibration_bin_score"
-        yield Figure(metric=metric, value=tenth.score, labels=labels)
-
-
-def _bounds(metric: str, version: str, interval: Interval) -> Iterable[Figure]:
-    yield Figure(metric=metric, value=interval.low, labels=(version, "low"))
-    yield Figure(metric=metric, value=interval.high, labels=(version, "high"))
+        yield Figure("srp4ctr_calibration_bin_click_rate", tenth.click_rate, labels)
+        yield Figure("srp4ctr_calibration_bin_score", tenth.score, labels)
 
 
 def _health_figures(view: View) -> Iterator[Figure]:
     for group, records in view.consumer_lag.items():
-        metric = "srp4ctr_consumer_lag_records"
-        yield Figure(metric=metric, value=records, labels=(group,))
-    if view.feature_check is not None:
-        yield from _check_figures(view.feature_check, view.now_ms)
+        yield Figure("srp4ctr_consumer_lag_records", records, (group,))
+    if (check := view.feature_check) is not None:
+        values = {
+            "srp4ctr_feature_check_rows": check.rows,
+            "srp4ctr_feature_check_wrong_rows": check.wrong_rows,
+            "srp4ctr_feature_check_edits": check.edits,
+            "srp4ctr_feature_check_largest_difference": check.largest_difference,
+            "srp4ctr_feature_check_behind_seconds": check.behind_s,
+            "srp4ctr_feature_check_age_seconds": (view.now_ms - check.checked_at_ms) / 1000,
+        }
+        yield from _all(values)
     if (served := view.served_check) is not None:
         age_s = (view.now_ms - served.checked_at_ms) / 1000
-        yield Figure(metric="srp4ctr_skew_check_age_seconds", value=age_s)
+        yield Figure("srp4ctr_skew_check_age_seconds", age_s)
         for version, shift in served.mean_shift.items():
-            metric = "srp4ctr_training_serving_skew"
-            yield Figure(metric=metric, value=shift, labels=(version,))
+            yield Figure("srp4ctr_training_serving_skew", shift, (version,))
     for version, crashes in view.crashes.items():
-        metric = "srp4ctr_serving_crashes_total"
-        yield Figure(metric=metric, value=crashes, labels=(version,))
+        yield Figure("srp4ctr_serving_crashes_total", crashes, (version,))
     if view.refresh is not None:
         yield from _refresh_figures(view.refresh, view.now_ms)
     for source, is_up in view.source_up.items():
-        yield Figure(metric="srp4ctr_source_up", value=float(is_up), labels=(source,))
-
-
-def _check_figures(check: FeatureCheck, now_ms: int) -> Iterator[Figure]:
-    values = {
-        "rows": check.rows,
-        "wrong_rows": check.wrong_rows,
-        "edits": check.edits,
-        "largest_difference": check.largest_difference,
-        "behind_seconds": check.behind_s,
-        "age_seconds": (now_ms - check.checked_at_ms) / 1000,
-    }
-    for name, value in values.items():
-        yield Figure(metric=f"srp4ctr_feature_check_{name}", value=value)
+        yield Figure("srp4ctr_source_up", float(is_up), (source,))
 
 
 def _refresh_figures(refresh: RefreshStatus, now_ms: int) -> Iterator[Figure]:
-    values = {
-        "duration_seconds": refresh.seconds,
-        "failed": float(bool(refresh.error)),
-    }
+    yield Figure("srp4ctr_refresh_duration_seconds", refresh.seconds)
+    yield Figure("srp4ctr_refresh_failed", float(bool(refresh.error)))
     if refresh.last_success_ms:
-        values["age_seconds"] = (now_ms - refresh.last_success_ms) / 1000
+        age_s = (now_ms - refresh.last_success_ms) / 1000
+        yield Figure("srp4ctr_refresh_age_seconds", age_s)
     if refresh.interval_s:
-        values["interval_seconds"] = refresh.interval_s
-    for name, value in values.items():
-        yield Figure(metric=f"srp4ctr_refresh_{name}", value=value)
+        yield Figure("srp4ctr_refresh_interval_seconds", refresh.interval_s)
     for gate, passed in refresh.gates.items():
-        metric = "srp4ctr_refresh_gate_passed"
-        yield Figure(metric=metric, value=float(passed), labels=(gate,))
+        yield Figure("srp4ctr_refresh_gate_passed", float(passed), (gate,))

@@ -6,10 +6,9 @@ updates the figures; the HTTP server's threads return the last finished list, so
 never waits for a broker.
 """
 
-import json
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -204,13 +203,12 @@ class Monitor(Collector):
         self._families = families(view)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Serving:
+    serving: str | None = None
+
+
 def serving_version(repository: Path) -> str | None:
     """Return the promoted version; None before the first promotion."""
-    try:
-        serving: Mapping[str, object] = json.loads(
-            (repository / "serving.json").read_text(encoding="utf-8")
-        )
-    except (OSError, ValueError):
-        return None
-    version = serving.get("serving")
-    return version if isinstance(version, str) else None
+    found = read_json(repository / "serving.json", _Serving)
+    return found.serving if found else None

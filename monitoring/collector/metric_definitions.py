@@ -7,9 +7,11 @@ gauge. No label has a user, an item or a request as its value; old versions are 
 _V = ("model_version",)
 _BOUNDS = ("model_version", "bound")
 _PAIR = ("model_version", "baseline")
-Declared = tuple[str, str, tuple[str, ...]]
+_BIN = ("model_version", "bin")
+_STATUS = ("model_version", "status")
 
-QUALITY: tuple[Declared, ...] = (
+METRICS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    # Quality.
     ("srp4ctr_window_seconds", "Event time that live quality covers.", ()),
     ("srp4ctr_label_window_seconds", "Time that an impression waits for a click.", ()),
     ("srp4ctr_window_end_seconds", "Unix time of the newest settled impression.", ()),
@@ -24,12 +26,8 @@ QUALITY: tuple[Declared, ...] = (
     ("srp4ctr_click_mean_reciprocal_rank", "Mean over clicks of 1 / position.", _V),
     ("srp4ctr_calibration_ratio", "Sum of scores / clicks; 1 is calibrated.", _V),
     ("srp4ctr_calibration_ratio_bound", "95 % bound of the calibration.", _BOUNDS),
-    (
-        "srp4ctr_calibration_bin_score",
-        "Mean score of a tenth of impressions.",
-        (*_V, "bin"),
-    ),
-    ("srp4ctr_calibration_bin_click_rate", "Click rate of that tenth.", (*_V, "bin")),
+    ("srp4ctr_calibration_bin_score", "Mean score of a tenth of impressions.", _BIN),
+    ("srp4ctr_calibration_bin_click_rate", "Click rate of that tenth.", _BIN),
     ("srp4ctr_expected_calibration_error", "Mean |score - click rate| of tenths.", _V),
     ("srp4ctr_live_log_loss_nats", "Mean log loss of the scores shown.", _V),
     ("srp4ctr_live_normalized_entropy", "Log loss / the click rate's entropy.", _V),
@@ -47,8 +45,7 @@ QUALITY: tuple[Declared, ...] = (
     ("srp4ctr_compared_impressions", "At position 1, while both served.", _PAIR),
     ("srp4ctr_verdict", "1 better than the baseline, -1 worse, 0 undecided.", _PAIR),
     ("srp4ctr_undecodable_labels_total", "Messages that could not be decoded.", ()),
-)
-COST: tuple[Declared, ...] = (
+    # Cost.
     ("srp4ctr_serving_model", "1 for the version that answers requests.", _V),
     ("srp4ctr_serving_model_age_seconds", "Time since its newest training data.", ()),
     (
@@ -69,22 +66,16 @@ COST: tuple[Declared, ...] = (
     ("srp4ctr_price_per_gpu_hour", "Price from the settings.", ("currency",)),
     ("srp4ctr_request_duration_seconds", "Time of a call in the ranking step.", _V),
     ("srp4ctr_refused_requests_total", "Invalid requests.", (*_V, "reason")),
-)
-INPUTS: tuple[Declared, ...] = (
-    ("srp4ctr_requests_by_status_total", "Requests by the user's status.", (*_V, "status")),
-    (
-        "srp4ctr_candidates_by_status_total",
-        "Candidates by the item's status.",
-        (*_V, "status"),
-    ),
+    # Inputs.
+    ("srp4ctr_requests_by_status_total", "Requests by the user's status.", _STATUS),
+    ("srp4ctr_candidates_by_status_total", "Candidates by the item's status.", _STATUS),
     ("srp4ctr_feature_age_seconds", "Age of the sequence at a request.", _V),
     ("srp4ctr_item_cache_age_seconds", "Age of the cache at the last requests.", _V),
     ("srp4ctr_score_psi", "PSI of scores; above 0.2 they drifted.", _V),
     ("srp4ctr_feature_psi", "PSI of a feature.", (*_V, "feature")),
     ("srp4ctr_unseen_item_share", "Share of shown items not in training.", (*_V, "where")),
     ("srp4ctr_cold_user_share", "Share of users without a history.", (*_V, "where")),
-)
-HEALTH: tuple[Declared, ...] = (
+    # Health.
     ("srp4ctr_consumer_lag_records", "Unread records of a consumer group.", ("group",)),
     ("srp4ctr_feature_check_rows", "Rows of the store compared with the log.", ()),
     ("srp4ctr_feature_check_wrong_rows", "Rows that differ from the log.", ()),
@@ -106,7 +97,6 @@ HEALTH: tuple[Declared, ...] = (
     ("srp4ctr_bundle_window_end_seconds", "Unix time of its newest data.", _V),
     ("srp4ctr_source_up", "1 while the source answers the monitor.", ("source",)),
 )
-METRICS: tuple[Declared, ...] = (*QUALITY, *COST, *INPUTS, *HEALTH)
 
 # Upper bounds of the buckets, the same as in the ranking step.
 HISTOGRAMS: dict[str, tuple[float, ...]] = {

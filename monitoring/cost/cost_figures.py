@@ -3,29 +3,11 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from srp4ctr.monitoring.cost.triton_counters import (
-    ANSWERS,
-    ANSWERS_US,
-    CANDIDATES,
-    CPU_US,
-    ENCODER,
-    ENSEMBLES,
-    FAILURES,
-    FEATURE_AGE,
-    FEATURE_AGE_MS,
-    HEAD,
-    ITEM_STATUS,
-    PHASES,
-    REFUSED,
-    REQUEST_STATUS,
-    RUNS,
-    SUCCESSES,
-    Flops,
-    ServingTotals,
-)
+from srp4ctr.monitoring.cost import triton_counters as of
+from srp4ctr.monitoring.cost.triton_counters import Flops, ServingTotals
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Figure:
     """One number of a metric, with its labels' values."""
 
@@ -48,80 +30,70 @@ class Buckets:
 def cost_figures(
     totals: ServingTotals, flops: Mapping[str, Flops]
 ) -> Iterator[Figure | Buckets]:
-    """Yield the figures of ``COST`` and ``INPUTS`` that come from Triton."""
+    """Yield the figures that come from Triton."""
     yield from _ensembles(totals)
     yield from _versions(totals)
     yield from _steps(totals)
     for version, spent in flops.items():
-        metric = "srp4ctr_inference_flops_total"
-        yield Figure(metric=metric, value=spent.encode_once, labels=(version,))
-        metric = "srp4ctr_reencode_flops_total"
-        yield Figure(metric=metric, value=spent.reencode, labels=(version,))
+        yield Figure("srp4ctr_inference_flops_total", spent.encode_once, (version,))
+        yield Figure("srp4ctr_reencode_flops_total", spent.reencode, (version,))
     by_label = {
-        "srp4ctr_requests_by_status_total": REQUEST_STATUS,
-        "srp4ctr_candidates_by_status_total": ITEM_STATUS,
-        "srp4ctr_refused_requests_total": REFUSED,
+        "srp4ctr_requests_by_status_total": of.REQUEST_STATUS,
+        "srp4ctr_candidates_by_status_total": of.ITEM_STATUS,
+        "srp4ctr_refused_requests_total": of.REFUSED,
     }
     for metric, counter in by_label.items():
         for labels, value in sorted(totals.labelled(counter).items()):
-            yield Figure(metric=metric, value=value, labels=labels)
-    yield from _histogram(
-        "srp4ctr_request_duration_seconds", totals, ANSWERS, (ANSWERS_US, 1e-6)
-    )
-    age = (FEATURE_AGE_MS, 1e-3)
-    yield from _histogram("srp4ctr_feature_age_seconds", totals, FEATURE_AGE, age)
+            yield Figure(metric, value, labels)
+    answers_s = _in_s(totals.by_version(of.ANSWERS_US), 1e6)
+    ages_s = _in_s(totals.by_version(of.FEATURE_AGE_MS), 1e3)
+    answers, ages = totals.labelled(of.ANSWERS), totals.labelled(of.FEATURE_AGE)
+    yield from _histogram("srp4ctr_request_duration_seconds", answers, answers_s)
+    yield from _histogram("srp4ctr_feature_age_seconds", ages, ages_s)
 
 
 def _ensembles(totals: ServingTotals) -> Iterator[Figure]:
-    for counter, outcome in ((SUCCESSES, "success"), (FAILURES, "failure")):
+    metric = "srp4ctr_served_requests_total"
+    for counter, outcome in ((of.SUCCESSES, "success"), (of.FAILURES, "failure")):
         by_step = totals.by_step(counter)
-        for ensemble in ENSEMBLES:
-            yield Figure(
-                metric="srp4ctr_served_requests_total",
-                value=by_step.get(ensemble, 0.0),
-                labels=(ensemble, outcome),
-            )
+        for ensemble in of.ENSEMBLES:
+            yield Figure(metric, by_step.get(ensemble, 0.0), (ensemble, outcome))
     if (per_request := totals.encoder_runs_per_request()) is not None:
-        yield Figure(metric="srp4ctr_encoder_runs_per_request", value=per_request)
+        yield Figure("srp4ctr_encoder_runs_per_request", per_request)
 
 
 def _versions(totals: ServingTotals) -> Iterator[Figure]:
     values = {
-        "srp4ctr_scored_requests_total": totals.by_version(RUNS, HEAD),
-        "srp4ctr_encoder_runs_total": totals.by_version(RUNS, ENCODER),
-        "srp4ctr_scored_candidates_total": totals.by_version(CANDIDATES),
-        "srp4ctr_serving_cpu_seconds_total": {
-            version: us / 1e6 for version, us in totals.by_version(CPU_US).items()
-        },
+        "srp4ctr_scored_requests_total": totals.by_version(of.RUNS, of.HEAD),
+        "srp4ctr_encoder_runs_total": totals.by_version(of.RUNS, of.ENCODER),
+        "srp4ctr_scored_candidates_total": totals.by_version(of.CANDIDATES),
+        "srp4ctr_serving_cpu_seconds_total": _in_s(totals.by_version(of.CPU_US), 1e6),
+        "srp4ctr_item_cache_age_seconds": totals.item_cache_age_s,
     }
-    values["srp4ctr_item_cache_age_seconds"] = totals.item_cache_age_s
     for metric, by_version in values.items():
         for version, value in sorted(by_version.items()):
-            yield Figure(metric=metric, value=value, labels=(version,))
+            yield Figure(metric, value, (version,))
 
 
 def _steps(totals: ServingTotals) -> Iterator[Figure]:
-    for step, runs in totals.by_step(RUNS).items():
-        yield Figure(metric="srp4ctr_step_runs_total", value=runs, labels=(step,))
-    for counter, phase in PHASES.items():
+    for step, runs in totals.by_step(of.RUNS).items():
+        yield Figure("srp4ctr_step_runs_total", runs, (step,))
+    for counter, phase in of.PHASES.items():
         for step, us in totals.by_step(counter).items():
-            yield Figure(
-                metric="srp4ctr_step_seconds_total", value=us / 1e6, labels=(step, phase)
-            )
+            yield Figure("srp4ctr_step_seconds_total", us / 1e6, (step, phase))
+
+
+def _in_s(by_version: Mapping[str, float], per_s: float) -> dict[str, float]:
+    return {version: value / per_s for version, value in by_version.items()}
 
 
 def _histogram(
-    metric: str, totals: ServingTotals, counter: str, total: tuple[str, float]
+    metric: str, counts: Mapping[tuple[str, str], float], sums: Mapping[str, float]
 ) -> Iterator[Buckets]:
-    """Yield a histogram by version; ``total`` is the sum's counter and its unit in s."""
-    sums, unit = totals.by_version(total[0]), total[1]
+    """Yield a histogram by version, of ``counts`` by version and upper bound."""
     by_version: dict[str, dict[str, float]] = {}
-    for (version, under), count in totals.labelled(counter).items():
+    for (version, under), count in counts.items():
         by_version.setdefault(version, {})[under] = count
-    for version, counts in sorted(by_version.items()):
-        yield Buckets(
-            metric=metric,
-            labels=(version,),
-            counts=counts,
-            total=sums.get(version, 0.0) * unit,
-        )
+    for version, found in sorted(by_version.items()):
+        total = sums.get(version, 0.0)
+        yield Buckets(metric=metric, labels=(version,), counts=found, total=total)

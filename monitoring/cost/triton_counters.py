@@ -6,8 +6,9 @@ adds up the increases between samples.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from prometheus_client import Metric
 
@@ -53,6 +54,7 @@ PARTS = {
     "srp4ctr_part_us": "nv_inference_request_duration_us",
 }
 COUNTERS = frozenset({*PHASES, RUNS, SUCCESSES, FAILURES, *STEP_COUNTERS})
+_Group = TypeVar("_Group")
 _VERSIONED = re.compile(r"(?P<step>.+)_(?P<version>v[0-9]+)")
 RETIRED = "v0"  # no bundle's: sums of versions that are no longer served
 RETIRES_AFTER = 3600  # samples without the version; one per second
@@ -77,6 +79,11 @@ class CounterKey:
         """The bundle's version in the model's name."""
         match = _VERSIONED.fullmatch(self.model)
         return match["version"] if match else None
+
+    @property
+    def served(self) -> str | None:
+        """The version, unless it is retired."""
+        return self.version if self.version != RETIRED else None
 
 
 Sample = Mapping[CounterKey, float]
@@ -161,36 +168,27 @@ class ServingTotals:
 
     def runs(self, *steps: str) -> float:
         """Return the inferences of ``steps``, one per user, over all versions."""
-        return sum(
-            value
-            for key, value in self.totals.items()
-            if key.counter == RUNS and key.step in steps
-        )
+        return sum(runs for step, runs in self.by_step(RUNS).items() if step in steps)
 
     def by_version(self, counter: str, step: str = "") -> dict[str, float]:
         """Return one counter by version, of ``step`` or of all steps."""
-        result: dict[str, float] = {}
-        for key, value in self.totals.items():
-            is_it = key.counter == counter and step in ("", key.step)
-            if is_it and key.version not in (None, RETIRED):
-                result[key.version] = result.get(key.version, 0.0) + value
-        return result
+        return self._sums(counter, lambda k: k.served if step in ("", k.step) else None)
 
     def labelled(self, counter: str) -> dict[tuple[str, str], float]:
         """Return one counter by version and its own label."""
-        result: dict[tuple[str, str], float] = {}
-        for key, value in self.totals.items():
-            if key.counter == counter and key.version not in (None, RETIRED):
-                place = (key.version, key.label)
-                result[place] = result.get(place, 0.0) + value
-        return result
+        return self._sums(counter, lambda k: (k.served, k.label) if k.served else None)
 
     def by_step(self, counter: str) -> dict[str, float]:
         """Return one of Triton's counters by step, over all versions."""
-        result: dict[str, float] = {}
+        return self._sums(counter, lambda k: k.step)
+
+    def _sums(
+        self, counter: str, group_of: Callable[[CounterKey], _Group | None]
+    ) -> dict[_Group, float]:
+        result: dict[_Group, float] = {}
         for key, value in self.totals.items():
-            if key.counter == counter:
-                result[key.step] = result.get(key.step, 0.0) + value
+            if key.counter == counter and (group := group_of(key)) is not None:
+                result[group] = result.get(group, 0.0) + value
         return result
 
     def encoder_runs_per_request(self) -> float | None:
@@ -220,8 +218,7 @@ class ServingTotals:
 
         Hourly refreshes would otherwise create a thousand time series per week.
         """
-        versions = {key.version for key in self.totals} - {None, RETIRED}
-        for version in filter(None, versions):
+        for version in set(filter(None, (key.served for key in self.totals))):
             unseen = 0 if version in served else self._unseen.get(version, 0) + 1
             self._unseen[version] = unseen
             if unseen >= RETIRES_AFTER:

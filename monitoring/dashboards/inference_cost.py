@@ -9,7 +9,13 @@ from srp4ctr.monitoring.dashboards.layout import board, line, section
 from srp4ctr.monitoring.dashboards.panels import bars, heat, lines, stat
 from srp4ctr.monitoring.dashboards.queries import (
     CHOSEN,
+    CPU_TIME,
+    ENCODER_RUNS,
     MONEY,
+    P50,
+    P99,
+    PRICE,
+    REENCODED_PRICE,
     VERSION,
     buckets,
     by_version,
@@ -17,13 +23,11 @@ from srp4ctr.monitoring.dashboards.queries import (
     of_serving,
     over_time,
     rate,
+    rates,
 )
 
 _SAVING = thresholds.at_least(1.0, 1.5)
 _FLOPS_RATIO = "model_version:srp4ctr_reencode_flops_ratio:rate5m"
-_PRICE = "model_version:srp4ctr_price_per_million_candidates:rate5m"
-_REENCODED_PRICE = "model_version:srp4ctr_reencode_price_per_million_candidates:rate5m"
-_ENCODER_RUNS = "model_version:srp4ctr_encoder_runs_per_request:rate5m"
 _STEPS = "sum by (step) (rate(srp4ctr_step_seconds_total"
 _STEP_RUNS = "sum by (step) (rate(srp4ctr_step_runs_total[5m]))"
 _CANDIDATES = rate("srp4ctr_scored_candidates_total", "model_version", CHOSEN)
@@ -44,14 +48,14 @@ _AT_A_GLANCE = line(
         "Price per million candidates",
         "CPU time of the serving processes at the price in the settings.",
         MONEY,
-        over_time(of_serving(_PRICE)),
+        over_time(of_serving(PRICE)),
         decimals=4,
     ),
     stat(
         "Encoder runs per request",
         "Serving encodes a history once per request, or not at all if it is cached.",
         "none",
-        over_time(of_serving(_ENCODER_RUNS)),
+        over_time(of_serving(ENCODER_RUNS)),
         limits=thresholds.ENCODER_RUNS,
         decimals=2,
     ),
@@ -69,19 +73,16 @@ _ENCODE_ONCE = line(
         "FLOPs per second",
         "What serving computes, and what re-encoding per candidate would compute.",
         "flops",
-        over_time(rate("srp4ctr_inference_flops_total", "model_version", CHOSEN), VERSION),
-        over_time(
-            rate("srp4ctr_reencode_flops_total", "model_version", CHOSEN),
-            f"{VERSION} re-encoded",
-        ),
+        rates("srp4ctr_inference_flops_total", "model_version", CHOSEN),
+        rates("srp4ctr_reencode_flops_total", "model_version", CHOSEN, "re-encoded"),
         min=0,
     ),
     lines(
         "Price per million candidates",
         "The same in money; re-encoded is an estimate: the price times the FLOPs ratio.",
         MONEY,
-        by_version(_PRICE),
-        by_version(_REENCODED_PRICE, which="re-encoded"),
+        by_version(PRICE),
+        by_version(REENCODED_PRICE, which="re-encoded"),
         min=0,
     ),
     lines(
@@ -99,7 +100,7 @@ _BY_VERSION = line(
         "CPU time per 1,000 candidates",
         "CPU time of the serving processes, which grows with traffic.",
         "s",
-        by_version("model_version:srp4ctr_cpu_seconds_per_1000_candidates:rate5m"),
+        by_version(CPU_TIME),
         min=0,
     ),
     lines(
@@ -113,7 +114,7 @@ _BY_VERSION = line(
         "Encoder runs per request",
         "Above 1, histories are encoded more than once per request.",
         "none",
-        by_version(_ENCODER_RUNS),
+        by_version(ENCODER_RUNS),
         limits=thresholds.ENCODER_RUNS,
         min=0,
     ),
@@ -164,8 +165,8 @@ _LATENCY = line(
         "Latency by version",
         "Whether a version is slow for every request (p50) or for a few (p99).",
         "s",
-        by_version("model_version:srp4ctr_request_duration_seconds:p50_5m", which="p50"),
-        by_version("model_version:srp4ctr_request_duration_seconds:p99_5m", which="p99"),
+        by_version(P50, which="p50"),
+        by_version(P99, which="p99"),
         limits=thresholds.LATENCY,
     ),
 )
@@ -189,9 +190,7 @@ _SCORED = line(
         "Candidates by status",
         "Scored candidates by the status of their item data.",
         "cps",
-        over_time(
-            rate("srp4ctr_candidates_by_status_total", "status", CHOSEN), "{{status}}"
-        ),
+        rates("srp4ctr_candidates_by_status_total", "status", CHOSEN),
         min=0,
     ),
 )

@@ -12,6 +12,8 @@ from srp4ctr.monitoring.dashboards.panels import column, curves, lines, note, st
 from srp4ctr.monitoring.dashboards.queries import (
     CHOSEN,
     MONEY,
+    P99,
+    PRICE,
     VERSION,
     by_version,
     now,
@@ -22,8 +24,6 @@ _ONE_VERSION = "one version has served so far"
 _VERDICTS = {1: ("better", "green"), 0: ("undecided", "blue"), -1: ("worse", "red")}
 _NO_VERDICT = 'label_replace(absent(srp4ctr_verdict) + 1, "model_version", "none", "", "")'
 _GAINED = "model_version:srp4ctr_clicks_gained_per_extra_price"
-_PRICE = "model_version:srp4ctr_price_per_million_candidates:rate5m"
-_P99 = "model_version:srp4ctr_request_duration_seconds:p99_5m"
 _HOW_TO_READ = """
 A version is **better** or **worse** once the 95 % bounds of the difference exclude 0. The
 bounds are anytime-valid: look as often as you like. *Undecided* needs more traffic. Only
@@ -94,8 +94,8 @@ _VERSIONS = line(
             column(name, _of(metric), decimals=3, thresholds=limits)
             for name, (metric, limits) in _JUDGED.items()
         ),
-        column("Price per 1 M", _of(_PRICE), MONEY, decimals=4),
-        column("p99", _of(_P99), "s", thresholds=thresholds.LATENCY),
+        column("Price per 1 M", _of(PRICE), MONEY, decimals=4),
+        column("p99", _of(P99), "s", thresholds=thresholds.LATENCY),
     ),
 )
 _CLICKS = line(
@@ -212,7 +212,7 @@ _COST = line(
         "Price per million candidates",
         "CPU time of the serving processes at the price in the settings.",
         MONEY,
-        by_version(_PRICE),
+        by_version(PRICE),
         min=0,
     ),
     lines(
@@ -226,7 +226,7 @@ _COST = line(
         "Latency, p99",
         "Whether a better version is fast enough to serve.",
         "s",
-        by_version(_P99),
+        by_version(P99),
         limits=thresholds.LATENCY,
     ),
 )

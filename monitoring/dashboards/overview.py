@@ -7,8 +7,14 @@ from srp4ctr.monitoring.dashboards import thresholds
 from srp4ctr.monitoring.dashboards.layout import board, line, section
 from srp4ctr.monitoring.dashboards.panels import lines, matching, overridden, stat, timeline
 from srp4ctr.monitoring.dashboards.queries import (
+    CPU_TIME,
+    ENCODER_RUNS,
     MONEY,
+    P50,
+    P99,
+    PRICE,
     RANKED,
+    REENCODED_PRICE,
     VERSION,
     by_version,
     now,
@@ -18,6 +24,7 @@ from srp4ctr.monitoring.dashboards.queries import (
     quantile,
     quantiles,
     rate,
+    rates,
     with_bounds,
 )
 
@@ -25,9 +32,6 @@ _SUCCESS_RATE = (
     'sum(rate(srp4ctr_served_requests_total{outcome="success"}[5m]))'
     " / sum(rate(srp4ctr_served_requests_total[5m]))"
 )
-_FAILED = rate("srp4ctr_served_requests_total", "ensemble", 'outcome="failure"')
-_LATENCY = "model_version:srp4ctr_request_duration_seconds"
-_PRICES = "model_version:srp4ctr_{}_per_million_candidates:rate5m"
 _FIRING = 'count(ALERTS{{alertstate="firing", severity="{}"}}) or vector(0)'
 SERVING_VERSION = stat(
     "Serving version",
@@ -103,22 +107,22 @@ _TRAFFIC = line(
         "Requests by version",
         "Traffic by version: a canary has its share, a retired version none.",
         "reqps",
-        over_time(rate("srp4ctr_scored_requests_total", by="model_version"), VERSION),
+        rates("srp4ctr_scored_requests_total", "model_version"),
     ),
     lines(
         "Latency by version",
         "Whether a version is slow for every request (p50) or for a few (p99).",
         "s",
-        over_time(f"{_LATENCY}:p50_5m", f"{VERSION} p50"),
-        over_time(f"{_LATENCY}:p99_5m", f"{VERSION} p99"),
+        over_time(P50, f"{VERSION} p50"),
+        over_time(P99, f"{VERSION} p99"),
         limits=thresholds.LATENCY,
     ),
     lines(
         "Failed and refused",
         "Requests without a ranking: failures of the server, and invalid requests.",
         "reqps",
-        over_time(_FAILED, "{{ensemble}}"),
-        over_time(rate("srp4ctr_refused_requests_total", by="reason"), "{{reason}}"),
+        rates("srp4ctr_served_requests_total", "ensemble", 'outcome="failure"'),
+        rates("srp4ctr_refused_requests_total", "reason"),
         limits=thresholds.NONE_OF_IT,
     ),
     lines(
@@ -161,21 +165,21 @@ _COST = line(
         "Price per million candidates",
         "Price of scoring, and of re-encoding the history per candidate.",
         MONEY,
-        by_version(_PRICES.format("price"), RANKED),
-        over_time(_PRICES.format("reencode_price"), f"{VERSION} re-encoded"),
+        by_version(PRICE, RANKED),
+        over_time(REENCODED_PRICE, f"{VERSION} re-encoded"),
     ),
     lines(
         "CPU time per 1,000 candidates",
         "CPU time of the serving processes, which grows with traffic.",
         "s",
-        by_version("model_version:srp4ctr_cpu_seconds_per_1000_candidates:rate5m", RANKED),
+        by_version(CPU_TIME, RANKED),
         min=0,
     ),
     lines(
         "Encoder runs per request",
         "Serving encodes a history once per request, or not at all if it is cached.",
         "none",
-        by_version("model_version:srp4ctr_encoder_runs_per_request:rate5m", RANKED),
+        by_version(ENCODER_RUNS, RANKED),
         limits=thresholds.ENCODER_RUNS,
         min=0,
     ),

@@ -8,6 +8,13 @@ CHOSEN = 'model_version=~"$model_version"'  # the dashboard's variable
 RANKED = 'model_version!="unranked"'  # impressions that a model ranked
 MONEY = "currencyUSD"  # Grafana's unit for the default of monitoring.currency
 VERSION = "{{model_version}}"
+# Recorded figures that several dashboards show.
+PRICE = "model_version:srp4ctr_price_per_million_candidates:rate5m"
+REENCODED_PRICE = "model_version:srp4ctr_reencode_price_per_million_candidates:rate5m"
+CPU_TIME = "model_version:srp4ctr_cpu_seconds_per_1000_candidates:rate5m"
+ENCODER_RUNS = "model_version:srp4ctr_encoder_runs_per_request:rate5m"
+P50 = "model_version:srp4ctr_request_duration_seconds:p50_5m"
+P99 = "model_version:srp4ctr_request_duration_seconds:p99_5m"
 
 
 def over_time(expr: str, legend: str = "") -> Target:
@@ -46,6 +53,11 @@ def rate(counter: str, by: str = "", where: str = "") -> str:
     grouped = f" by ({by})" if by else ""
     chosen = f"{{{where}}}" if where else ""
     return f"sum{grouped} (rate({counter}{chosen}[1m]))"
+
+
+def rates(counter: str, by: str, where: str = "", which: str = "") -> Target:
+    """Return a line of ``counter``'s rate per value of the label ``by``."""
+    return over_time(rate(counter, by, where), f"{{{{{by}}}}} {which}".strip())
 
 
 def of_serving(metric: str) -> str:

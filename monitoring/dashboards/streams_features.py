@@ -16,6 +16,7 @@ from srp4ctr.monitoring.dashboards.queries import (
     over_time,
     quantiles,
     rate,
+    rates,
 )
 
 _PROBE_FAILURES = "sum by (reason) (increase(srp4ctr_probe_failures_total[15m]))"
@@ -33,7 +34,7 @@ _EVENTS = line(
         "Events by type",
         "Events per second: a type that stops points to a broken producer.",
         "cps",
-        over_time(rate("srp4ctr_events_total", by="type"), "{{type}}"),
+        rates("srp4ctr_events_total", "type"),
         min=0,
     ),
     lines(
@@ -151,7 +152,7 @@ _AT_SERVING_TIME = line(
         "Requests by status",
         "Requests of unknown users, without a history, or without the feature store.",
         "reqps",
-        over_time(rate("srp4ctr_requests_by_status_total", "status", CHOSEN), "{{status}}"),
+        rates("srp4ctr_requests_by_status_total", "status", CHOSEN),
         min=0,
     ),
 )

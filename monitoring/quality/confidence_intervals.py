@@ -1,7 +1,7 @@
-"""Counts → 95 % confidence intervals of click rate, AUC and calibration."""
+"""Counts → ratios, entropy, and 95 % intervals of click rate, AUC and calibration."""
 
 from dataclasses import dataclass
-from math import nan, sqrt
+from math import isnan, log, nan, sqrt
 
 Z = 1.959964  # the normal distribution's 97.5 % point
 
@@ -15,6 +15,16 @@ class Interval:
 
 
 UNKNOWN = Interval(low=nan, high=nan)
+
+
+def ratio(part: float, whole: float) -> float:
+    """Return ``part / whole``; NaN if ``whole`` is 0 or unknown."""
+    return part / whole if whole and not isnan(whole) else nan
+
+
+def entropy(rate: float) -> float:
+    """Return the log loss of always predicting ``rate``, in nats; NaN for 0 and 1."""
+    return -rate * log(rate) - (1 - rate) * log(1 - rate) if 0 < rate < 1 else nan
 
 
 def wilson(successes: int, trials: int) -> Interval:

@@ -11,6 +11,7 @@ in time proves that, in its partition, all windows that began no later have clos
 
 import heapq
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from srp4ctr.monitoring.quality.ab_test import AbTest
@@ -27,6 +28,12 @@ OTHER = "other"
 MAX_VERSIONS = 16
 
 Key = tuple[str, str, str]  # user, request, item: a request's id is its user's own
+
+
+def version_name(version: str | None, known: Collection[str]) -> str:
+    """Return the label of ``version``, which is ``OTHER`` for one too many."""
+    version = version or UNRANKED
+    return version if version in known or len(known) < MAX_VERSIONS else OTHER
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,7 +113,7 @@ class LiveQuality:
         if entry is None:
             if label.impression_at <= self._newest_ms - self._window_ms:
                 return  # it is outside the window
-            version = self._version(label)
+            version = version_name(label.model_version, self._versions)
             impression = _settled_impression(label, version)
             self._versions[version] += 1
             self._entries[key] = _Entry(
@@ -156,11 +163,6 @@ class LiveQuality:
         sums.update(impression, sign)
         if sums.impressions == 0:  # new sums have no rounding errors
             del self._sums[impression.model_version]
-
-    def _version(self, label: ImpressionLabel) -> str:
-        version = label.model_version or UNRANKED
-        is_full = len(self._versions) >= MAX_VERSIONS
-        return OTHER if is_full and version not in self._versions else version
 
 
 def _settled_impression(label: ImpressionLabel, model_version: str) -> SettledImpression:

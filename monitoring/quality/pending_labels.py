@@ -10,7 +10,7 @@ import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from srp4ctr.monitoring.quality.live_quality import MAX_VERSIONS, OTHER, UNRANKED, Key
+from srp4ctr.monitoring.quality.live_quality import Key, version_name
 from srp4ctr.streams.events.schema import Impression
 from srp4ctr.streams.state.label_join import ImpressionLabel
 
@@ -58,7 +58,7 @@ class OpenImpressions:
         key = (shown.user_id, shown.request_id, shown.item_id)
         if key in self._open or is_clicked is False:
             return
-        version = self._version(shown)
+        version = version_name(shown.model_version, self._counts)
         self._open[key] = _OpenImpression(version, shown.occurred_at, bool(is_clicked))
         count = self._counts.setdefault(version, ProvisionalCounts())
         count.open += 1
@@ -116,8 +116,3 @@ class OpenImpressions:
             key = heapq.heappop(heap)[1]
             if (entry := self._open.get(key)) is not None:
                 yield key, entry
-
-    def _version(self, shown: Impression) -> str:
-        version = shown.model_version or UNRANKED
-        is_full = len(self._counts) >= MAX_VERSIONS
-        return OTHER if is_full and version not in self._counts else version

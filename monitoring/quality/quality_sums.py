@@ -6,7 +6,7 @@ the window. AUC and the calibration curve come from histograms of the score's lo
 """
 
 from dataclasses import dataclass, field
-from math import log, nan
+from math import log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from srp4ctr.monitoring.quality.confidence_intervals import (
     Interval,
     calibration,
+    entropy,
     hanley_mcneil,
+    ratio,
     wilson,
 )
 
@@ -128,27 +130,28 @@ class QualitySums:
         positives = int(self.clicked_scores.sum())
         negatives = int(self.passed_scores.sum())
         auc = _auc(self.clicked_scores, self.passed_scores)
-        log_loss = _ratio(self.loss_nats, positives + negatives)
+        log_loss = ratio(self.loss_nats, positives + negatives)
         bins = self._calibration_bins()
+        mean_loss = entropy(ratio(positives, positives + negatives))
         return ModelQuality(
             model_version=model_version,
             impressions=self.impressions,
             clicks=self.clicks,
             late_clicks=self.late_clicks,
-            click_rate=_ratio(self.clicks, self.impressions),
+            click_rate=ratio(self.clicks, self.impressions),
             click_rate_interval=wilson(self.clicks, self.impressions),
             top_impressions=self.top_impressions,
-            top_click_rate=_ratio(self.top_clicks, self.top_impressions),
+            top_click_rate=ratio(self.top_clicks, self.top_impressions),
             top_click_rate_interval=wilson(self.top_clicks, self.top_impressions),
-            calibration_ratio=_ratio(self.predicted, positives),
+            calibration_ratio=ratio(self.predicted, positives),
             calibration_interval=calibration(self.predicted, positives, self.variance),
             log_loss_nats=log_loss,
-            normalized_entropy=_ratio(log_loss, _entropy(positives, negatives)),
+            normalized_entropy=ratio(log_loss, mean_loss),
             auc=auc,
             auc_interval=hanley_mcneil(auc, positives, negatives),
-            mean_reciprocal_rank=_ratio(self.reciprocal_ranks, self.clicks),
+            mean_reciprocal_rank=ratio(self.reciprocal_ranks, self.clicks),
             calibration_bins=bins,
-            expected_calibration_error=_ratio(
+            expected_calibration_error=ratio(
                 sum(b.impressions * abs(b.score - b.click_rate) for b in bins),
                 positives + negatives,
             ),
@@ -177,18 +180,6 @@ class QualitySums:
         )
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else nan
-
-
-def _entropy(positives: int, negatives: int) -> float:
-    """Return the log loss of predicting the mean click rate, in nats."""
-    if not positives or not negatives:
-        return 0.0
-    rate = positives / (positives + negatives)
-    return -rate * log(rate) - (1.0 - rate) * log(1.0 - rate)
-
-
 def _bin(logit: float) -> int:
     position = (logit + MAX_LOGIT) / (2 * MAX_LOGIT) * NUM_BINS
     return min(max(int(position), 0), NUM_BINS - 1)
@@ -198,4 +189,4 @@ def _auc(clicked: NDArray[np.int64], passed: NDArray[np.int64]) -> float:
     """Return P(a clicked impression scored above one passed over); ties count half."""
     pairs = int(clicked.sum()) * int(passed.sum())
     below = np.cumsum(passed) - passed  # passed over with a lower score, per bin
-    return _ratio(float(np.sum(clicked * (below + passed / 2))), pairs)
+    return ratio(float(np.sum(clicked * (below + passed / 2))), pairs)

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isfinite, isnan
 
+from srp4ctr.monitoring.quality.confidence_intervals import ratio
 from srp4ctr.monitoring.report import number_format as numbers
 from srp4ctr.monitoring.report.report_contents import (
     Contents,
     Cost,
     VersionComparison,
     VersionFigures,
-    ratio,
 )
 from srp4ctr.monitoring.report.version_comparison import (
     MAX_FACTOR,

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isnan, nan
+from math import nan
 
-from srp4ctr.monitoring.quality.confidence_intervals import UNKNOWN, Interval
+from srp4ctr.monitoring.quality.confidence_intervals import UNKNOWN, Interval, ratio
 from srp4ctr.monitoring.report.period import Period
 
 
@@ -203,8 +203,3 @@ class Contents:
     def of(self, version: str) -> VersionFigures | None:
         """Return the figures of ``version``, if it is in the report."""
         return next((each for each in self.versions if each.version == version), None)
-
-
-def ratio(part: float, whole: float) -> float:
-    """Return ``part / whole``; NaN if ``whole`` is 0 or unknown."""
-    return part / whole if whole and not isnan(whole) else nan

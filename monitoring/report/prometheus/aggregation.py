@@ -5,15 +5,17 @@ weighted by their pairs: impressions of different hours are not compared.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from math import isnan, log, nan, sqrt
+from math import isnan, sqrt
 
 from srp4ctr.monitoring.quality.confidence_intervals import (
     Z,
     calibration,
+    entropy,
     hanley_mcneil,
+    ratio,
     wilson,
 )
-from srp4ctr.monitoring.report.report_contents import Estimate, Quality, ratio
+from srp4ctr.monitoring.report.report_contents import Estimate, Quality
 
 WindowFigures = Mapping[str, float]
 """By metric without the prefix srp4ctr_, then a slash and the bound or the bin."""
@@ -36,7 +38,7 @@ def aggregate(windows: Sequence[WindowFigures]) -> Quality:
         top_click_rate=Estimate(
             value=ratio(top_clicks, at_top), interval=wilson(top_clicks, at_top)
         ),
-        normalized_entropy=ratio(loss, _entropy(ratio(clicked, shown))),
+        normalized_entropy=ratio(loss, entropy(ratio(clicked, shown))),
         auc=_auc(windows, clicked, shown - clicked),
         calibration=_calibration(windows, clicked),
         calibration_error=_mean_error(curve),
@@ -75,11 +77,6 @@ def _mean(
     known = [each for each in windows if metric in each]
     total = sum(weight(each) * each[metric] for each in known)
     return ratio(total, sum(map(weight, known)))
-
-
-def _entropy(rate: float) -> float:
-    """Return the log loss of always predicting ``rate``, in nats; NaN for 0 and 1."""
-    return -rate * log(rate) - (1 - rate) * log(1 - rate) if 0 < rate < 1 else nan
 
 
 def _auc(windows: Sequence[WindowFigures], clicked: int, passed: int) -> Estimate:
