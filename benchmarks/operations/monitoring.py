@@ -31,7 +31,7 @@ from benchmarks.operations.monitoring_alerts import Fired, fired
 from benchmarks.operations.monitoring_page import TritonPage, shown
 from benchmarks.quality.clicks.click_sources import of_ebnerd
 from srp4ctr.monitoring.collector.exporter import Monitor, MonitorSources
-from srp4ctr.monitoring.collector.label_reader import LabelBatch, ReceivedLabel
+from srp4ctr.monitoring.collector.topic_readers import LabelBatch, ReceivedLabel
 from srp4ctr.monitoring.config import MonitorConfig
 from srp4ctr.monitoring.quality.quality_sums import ModelQuality
 from srp4ctr.streams.config import KafkaConfig
