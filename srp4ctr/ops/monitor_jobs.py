@@ -17,10 +17,10 @@ from srp4ctr.features.consistency.report import REPORT_FILE
 from srp4ctr.monitoring.collector.exporter import MonitorSources
 from srp4ctr.monitoring.collector.probe import Probe, RankedScores
 from srp4ctr.monitoring.collector.service import ProbeFactory, run_monitor
+from srp4ctr.monitoring.prometheus import Prometheus
 from srp4ctr.monitoring.report.build import build_contents
 from srp4ctr.monitoring.report.headline import Headline, headline
 from srp4ctr.monitoring.report.period import parse_period
-from srp4ctr.monitoring.prometheus import Prometheus
 from srp4ctr.processes import ended_by_sigterm
 from srp4ctr.retries import retry_during_outage
 from srp4ctr.settings import Settings

@@ -18,7 +18,7 @@ from srp4ctr.monitoring.prometheus import Answer, Prometheus, get, read_metrics
 def a_server(status: int, headers: dict[str, str]) -> Iterator[str]:
     """Answer everything with ``status``, as another server may do."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Other(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
             for name, value in headers.items():
@@ -29,7 +29,7 @@ def a_server(status: int, headers: dict[str, str]) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Other)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
