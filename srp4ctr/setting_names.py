@@ -11,7 +11,11 @@ ENVIRONMENT = "the environment"
 Key = tuple[str, ...]
 """Section, perhaps sections within it, and name."""
 # Setting → the release that removed it.
-REMOVED: Mapping[Key, str] = {("triton", "stored_states_s"): "0.2.0"}
+REMOVED: Mapping[Key, str] = {
+    ("triton", "stored_states_s"): "0.2.0",
+    ("training", "max_seconds"): "0.2.0",
+    ("training", "layer_decay"): "0.2.0",
+}
 # Setting → its name since 0.2.0; 0.3.0 reads only that.
 RENAMED: Mapping[Key, Key] = {
     **{

@@ -42,7 +42,7 @@ class ModelConfig:
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (("held_out_share", "mask_ratio"), lambda x: 0 < x < 1, "between 0 and 1"),
     (
-        ("layer_decay", "max_gpu_memory_share", "warm_learning_rate_scale"),
+        ("max_gpu_memory_share", "warm_learning_rate_scale"),
         lambda x: 0 < x <= 1,
         "above 0 and at most 1",
     ),
@@ -89,8 +89,6 @@ class RefreshConfig:
     encoder_learning_rate_scale: float = 0.3
     """The pre-trained encoder and its tables train at this share of the fine-tuning rate
     (after 8 epochs of pre-training 0.3 gives 0.7456, 1.0 gives 0.7430)."""
-    layer_decay: float = 1.0
-    """Each encoder layer trains at this share of the rate of the one above, tables last."""
     slate_loss_weight: float = 0.05
     """Weight of the listwise loss, added to the loss per impression. It orders items within
     a slate better, and across slates worse: EB-NeRD with the slate's size known, AUC /
@@ -130,8 +128,6 @@ class RefreshConfig:
     0.7674; before the refresh 0.7692."""
     replay: float = 3.0
     """Old requests or windows to train on again for each new one."""
-    max_seconds: float | None = None
-    """The time limit of both stages (None: none); the learning rate still falls to 0."""
     accumulate: int = 1
     """Parts of a batch, trained one after another: the same result in less memory."""
     bucket_by_length: bool = False

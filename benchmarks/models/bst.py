@@ -17,7 +17,7 @@ from benchmarks.models.inputs import Baseline
 from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.model.click_model import Tensors
 from srp4ctr.training.model.embeddings import TableSizes
-from srp4ctr.training.model.encoder import EncoderLayer
+from srp4ctr.training.model.transformer import TransformerLayer
 
 _HIDDEN = -1e9  # added to the score of padding
 
@@ -27,7 +27,7 @@ class BST(Baseline):
 
     def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
         super().__init__(config, sizes, reading_width=config.width)
-        self.block = EncoderLayer(config)
+        self.block = TransformerLayer(config, with_keys=True)
 
     def readings(self, tensors: Tensors) -> list[Tensor]:
         """Return the candidates' states (B, N, D)."""

@@ -20,8 +20,7 @@ from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.click_model import Tensors
 from srp4ctr.training.model.embeddings import TableSizes
-from srp4ctr.training.objectives.finetuning import serving_logits
-from srp4ctr.training.refresh.stages import finetune
+from srp4ctr.training.objectives.finetuning import finetune, serving_logits
 
 QUERIES, STATES = USER_EMBEDDINGS[0].name, CANDIDATE_EMBEDDINGS[0].name
 LOGIT = "logit"  # of the click probability, (R, N)

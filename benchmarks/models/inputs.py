@@ -11,11 +11,14 @@ from torch import Tensor
 
 from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
 from srp4ctr.training.config import ModelConfig
-from srp4ctr.training.model.click_head import ClickHead
-from srp4ctr.training.model.click_model import ClickModel, Tensors
-from srp4ctr.training.model.context import CONTEXT_WIDTH, ContextEmbedding
-from srp4ctr.training.model.embeddings import TableSizes, TokenEmbedding
-from srp4ctr.training.model.numeric_embedding import NumericFeatures
+from srp4ctr.training.model.click_model import ClickHead, ClickModel, Tensors
+from srp4ctr.training.model.embeddings import (
+    CONTEXT_WIDTH,
+    ContextEmbedding,
+    NumericFeatures,
+    TableSizes,
+    TokenEmbedding,
+)
 
 
 class Baseline(ClickModel):

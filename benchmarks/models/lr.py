@@ -10,9 +10,12 @@ from benchmarks.models.inputs import request_vector
 from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
 from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.model.click_model import ClickModel, Tensors
-from srp4ctr.training.model.context import CONTEXT_WIDTH, ContextEmbedding
-from srp4ctr.training.model.embeddings import TableSizes
-from srp4ctr.training.model.numeric_embedding import NumericFeatures
+from srp4ctr.training.model.embeddings import (
+    CONTEXT_WIDTH,
+    ContextEmbedding,
+    NumericFeatures,
+    TableSizes,
+)
 
 
 class LogisticRegression(ClickModel):

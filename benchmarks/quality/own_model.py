@@ -49,13 +49,11 @@ from benchmarks.quality.clicks.click_scores import calibrated_figures, calibrati
 from benchmarks.quality.clicks.click_sources import read
 from srp4ctr.streams.events.schema import Impression
 from srp4ctr.training.config import ModelConfig, RefreshConfig
-from srp4ctr.training.dataset.batches import slate_batch, slate_lengths
-from srp4ctr.training.dataset.bucket_sampler import in_order
+from srp4ctr.training.dataset.batches import in_order, slate_batch, slate_lengths
 from srp4ctr.training.export.onnx_export import score_knowing
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.objectives.finetuning import SCORING_ROWS
-from srp4ctr.training.refresh.stages import finetune
+from srp4ctr.training.objectives.finetuning import SCORING_ROWS, finetune
 
 FILE = RESULTS / "own_model.json"
 SEEDS = FILE.with_suffix(".seeds.jsonl")

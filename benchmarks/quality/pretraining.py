@@ -34,7 +34,7 @@ from benchmarks.quality.leave_last.files import part_of, read
 from benchmarks.quality.leave_last.leave_last_out import TEST, VALIDATION, LeaveLast
 from benchmarks.quality.leave_last.recipe import RECIPE, Recipe
 from benchmarks.quality.leave_last.variants import RUNS, VARIANTS, VARIANTS_CODE, Scorer
-from srp4ctr.training.export.flops import count, sizes_of
+from srp4ctr.training.export.bundle_writer import count_flops, sizes_of
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 
@@ -176,7 +176,7 @@ def _flops(run: PretrainingRun, data: LeaveLast) -> dict[str, int]:
         return {}
     config, tables = run.recipe.clicks.model, TableSizes.of(data.words, data.length)
     model, sizes = SRP4CTR(config, tables), sizes_of(config, tables)
-    return {f"flops_{each}": count(model, sizes, each).folded for each in (1, 100)}
+    return {f"flops_{each}": count_flops(model, sizes, each).folded for each in (1, 100)}
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -29,8 +29,8 @@ from srp4ctr.features.tensors.schema import (
     Field,
 )
 from srp4ctr.training.config import ModelConfig
-from srp4ctr.training.export.flops import CANDIDATES, count, sample, sizes_of
-from srp4ctr.training.export.onnx_export import export
+from srp4ctr.training.export.bundle_writer import CANDIDATES, count_flops, sizes_of
+from srp4ctr.training.export.onnx_export import export, sample
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 
@@ -72,7 +72,7 @@ def measure(length: int, rounds: int) -> dict[str, float]:
     tiled = _arrays(sample(sizes, requests=CANDIDATES, candidates=1))
     assert np.allclose(answer(one).ravel(), answer(tiled).ravel(), atol=1e-5)
     pairs = [(_seconds(answer, one), _seconds(answer, tiled)) for _ in range(rounds)]
-    cost = count(model, sizes, CANDIDATES)
+    cost = count_flops(model, sizes, CANDIDATES)
     return {
         "length": length,
         "folded_flops": cost.folded,

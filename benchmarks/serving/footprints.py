@@ -51,11 +51,12 @@ from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.state_store import ItemProfile
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import HISTORY_NAMES, Windows
-from srp4ctr.training.export import flops
+from srp4ctr.training.export.bundle_writer import sizes_of
+from srp4ctr.training.export.onnx_export import sample
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.refresh.stages import pretrain
+from srp4ctr.training.objectives.pretraining import pretrain
 
 EVENTS, READS, WINDOWS, TABLE_ITEMS = 60_000, 4_000, 512, 500_000
 LENGTHS = (50, 200)
@@ -120,8 +121,8 @@ def _pretraining_s(length: int) -> float:
     torch.set_num_threads(1)
     tables = TableSizes.of(catalogue(), length)
     model = SRP4CTR(ModelConfig(), tables)
-    sizes = flops.sizes_of(ModelConfig(), tables) | {"W": EXPOSURE_LENGTH}
-    drawn = flops.sample(sizes, requests=WINDOWS, candidates=1)
+    sizes = sizes_of(ModelConfig(), tables) | {"W": EXPOSURE_LENGTH}
+    drawn = sample(sizes, requests=WINDOWS, candidates=1)
     windows = Windows(tensors={name: drawn[name].numpy() for name in HISTORY_NAMES})
     before = time.process_time()
     pretrain(model, windows, RefreshConfig(pretrain_epochs=1), FitOptions())

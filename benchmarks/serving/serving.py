@@ -34,7 +34,7 @@ from benchmarks.serving.serving_load import Load, Measured, measure, timed
 from benchmarks.serving.serving_stack import ServingStack, running_stack
 from srp4ctr.atomic_files import replace_text
 from srp4ctr.features.tensors.schema import STATE_TENSORS
-from srp4ctr.training.export import flops, onnx_export
+from srp4ctr.training.export import onnx_export
 from srp4ctr.triton_repo.model_names import RANK_CLICKS
 
 LENGTHS, CANDIDATES, CALLERS = (50, 200, 1000), (10, 100, 500), (1, 4)
@@ -107,7 +107,7 @@ def _rows(stack: ServingStack, options: argparse.Namespace) -> Iterator[Row]:
 
 def _in_process(stack: ServingStack, candidates: int) -> Mapping[str, Callable[[], object]]:
     """Return calls that score one request of random rows, without features."""
-    tensors = flops.sample(stack.sizes, requests=1, candidates=candidates)
+    tensors = onnx_export.sample(stack.sizes, requests=1, candidates=candidates)
     arrays = {name: np.ascontiguousarray(each.numpy()) for name, each in tensors.items()}
     scored = onnx_export.scorer(stack.bundle)
 

@@ -18,7 +18,7 @@ from benchmarks.models.registry import BASELINES
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.training.config import ModelConfig
-from srp4ctr.training.export import flops, onnx_export
+from srp4ctr.training.export import onnx_export
 from srp4ctr.training.model.click_model import ClickModel
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.triton_repo import model_names
@@ -136,6 +136,6 @@ def _export_din(sizes: Mapping[str, int], words: Vocabulary, path: Path) -> None
     """Write a fresh DIN for histories as long as ``sizes`` has them."""
     torch.manual_seed(0)
     din = BASELINES["din"](ModelConfig(), TableSizes.of(words, sizes["L"])).eval()
-    inputs = flops.sample(sizes, requests=2, candidates=3)
+    inputs = onnx_export.sample(sizes, requests=2, candidates=3)
     read, written = model_names.MODEL_INPUTS, schema.SCORE_TENSORS
     onnx_export.export_onnx(_Whole(din), inputs, read, written, path)

@@ -32,7 +32,7 @@ from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
 from srp4ctr.streams.state.state_store import FeatureSink, ItemProfile
 from srp4ctr.training.config import ModelConfig
-from srp4ctr.training.export import flops, onnx_export
+from srp4ctr.training.export import bundle_writer, onnx_export
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.triton_repo.config import TritonConfig
@@ -196,11 +196,11 @@ def fresh_bundle(
     tables = TableSizes.of(words, length)
     torch.manual_seed(seed)
     model = SRP4CTR(ModelConfig(), tables).eval()
-    sizes = flops.sizes_of(ModelConfig(), tables) | {"W": EXPOSURE_LENGTH}
+    sizes = bundle_writer.sizes_of(ModelConfig(), tables) | {"W": EXPOSURE_LENGTH}
     folder = bundles_dir / version
     folder.mkdir(parents=True)
     onnx_export.export(model, sizes, folder)
-    golden = flops.sample(sizes, requests=2, candidates=3)
+    golden = onnx_export.sample(sizes, requests=2, candidates=3)
     onnx_export.write_golden(model, {n: t.numpy() for n, t in golden.items()}, folder)
     vocabulary.save(words, folder / bundle.VOCABULARY_FILE)
     created = time.time_ns() // 1_000_000

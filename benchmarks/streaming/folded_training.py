@@ -25,15 +25,13 @@ from benchmarks.quality.clicks.click_examples import load
 from benchmarks.quality.clicks.click_sources import read
 from srp4ctr.features.tensors.schema import CANDIDATE_TENSORS
 from srp4ctr.training.config import ModelConfig, RefreshConfig
-from srp4ctr.training.dataset.batches import Slates
-from srp4ctr.training.dataset.bucket_sampler import in_order
+from srp4ctr.training.dataset.batches import Slates, in_order
 from srp4ctr.training.loop.distributed import ALONE
 from srp4ctr.training.loop.train_step import TrainStep
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.objectives.finetuning import ClickObjective
-from srp4ctr.training.refresh.stages import finetune
+from srp4ctr.training.objectives.finetuning import ClickObjective, finetune
 
 REQUESTS = 1_024
 # The slate's loss needs a slate; dropout and forgotten ids would differ by row.

@@ -126,7 +126,7 @@ def request_cost(card: Mapping[str, float], candidates: int) -> RequestCost | No
         encoder, reencoded = card["encoder_flops"], card["unfolded_flops_per_1"]
     except KeyError:
         return None
-    each = (hundred - one) / 99  # the head's cost is linear: training/export/flops.py
+    each = (hundred - one) / 99  # the head's cost is linear
     return RequestCost(
         encoder_runs=1,
         reencoded_encoder_runs=candidates,

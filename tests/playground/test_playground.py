@@ -15,7 +15,7 @@ from srp4ctr.playground.playground import LivePlayground
 from srp4ctr.playground.reads import request_cost
 from srp4ctr.settings import Settings
 from srp4ctr.training.config import ModelConfig, RefreshConfig
-from srp4ctr.training.export import flops
+from srp4ctr.training.export.bundle_writer import cost_card, sizes_of
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.triton_repo.config import TritonConfig
@@ -88,7 +88,7 @@ def test_a_ranking_of_another_start_cannot_be_clicked(live: LivePlayground) -> N
 def test_a_request_costs_what_the_formula_gives(candidates: int) -> None:
     config = ModelConfig()
     tables = TableSizes(item_rows=40, item_fields=(), length=50)
-    card = flops.card(SRP4CTR(config, tables), flops.sizes_of(config, tables))
+    card = cost_card(SRP4CTR(config, tables), sizes_of(config, tables))
     found = request_cost(card, candidates)
     exact = formula(config, tables, candidates)
     assert found is not None

@@ -11,7 +11,8 @@ from srp4ctr.features.tensors.item_fields import places
 from srp4ctr.features.tensors.schema import NUM_CONTEXT_ROWS, Field
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import EXAMPLE_NAMES, HISTORY_NAMES, Slates, Windows
-from srp4ctr.training.export.flops import sample, sizes_of
+from srp4ctr.training.export.bundle_writer import sizes_of
+from srp4ctr.training.export.onnx_export import sample
 from srp4ctr.training.model.embeddings import FIELD_SIZES, TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 

@@ -15,7 +15,8 @@ from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.loop.distributed import ALONE, Processes, joined
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.refresh.stages import finetune, pretrain
+from srp4ctr.training.objectives.finetuning import finetune
+from srp4ctr.training.objectives.pretraining import pretrain
 from tests.training.conftest import RECIPE, SIZES, random_slates, random_windows
 
 
@@ -25,7 +26,7 @@ def train(
     processes: Processes = ALONE,
     step_seconds: float = 0.0,
 ) -> SRP4CTR:
-    """Return the model after both stages, each with a checkpoint of its own name."""
+    """Return the model after both stages."""
 
     def report(step: str, done: int, total: int, note: str = "") -> None:
         sys.stdout.write(f"{step} {done}\n")
@@ -34,13 +35,9 @@ def train(
 
     torch.manual_seed(0)
     model = SRP4CTR(config.model, SIZES)
-    options = FitOptions(progress=report, processes=processes)
-    for name in ("pre-train", "fine-tune"):
-        own = replace(options, checkpoint=folder / f"{name}.safetensors")
-        if name == "pre-train":
-            pretrain(model, random_windows(), config, own)
-        else:
-            finetune(model, random_slates(), config, own)
+    options = FitOptions(checkpoints=folder, progress=report, processes=processes)
+    pretrain(model, random_windows(), config, options)
+    finetune(model, random_slates(), config, options)
     return model
 
 

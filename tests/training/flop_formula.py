@@ -2,9 +2,13 @@
 
 from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
 from srp4ctr.training.config import ModelConfig
-from srp4ctr.training.export.flops import RequestCost
-from srp4ctr.training.model.context import CONTEXT_WIDTH
-from srp4ctr.training.model.embeddings import FIELD_SIZES, FIELD_WIDTH, TableSizes
+from srp4ctr.training.export.bundle_writer import RequestCost
+from srp4ctr.training.model.embeddings import (
+    CONTEXT_WIDTH,
+    FIELD_SIZES,
+    FIELD_WIDTH,
+    TableSizes,
+)
 
 
 def formula(config: ModelConfig, tables: TableSizes, candidates: int) -> RequestCost:

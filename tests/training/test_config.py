@@ -9,7 +9,7 @@ from srp4ctr.training.config import RefreshConfig
     "wrong",
     [
         {"id_dropout": 1.0},
-        {"layer_decay": 0.0},
+        {"max_gpu_memory_share": 0.0},
         {"slate_loss_weight": -0.1},
         {"held_out_share": 0.0},
         {"batch_users": 0},

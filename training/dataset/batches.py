@@ -1,7 +1,9 @@
-"""Examples → batches: the schema's tensors of chosen rows, on the training device.
+"""Examples → batches: their order in an epoch, and the tensors of a batch on the device.
 
 In: named numpy arrays with a leading axis of requests or history windows. Out: the same
-tensors in torch. Arrays are kept as small integers; rows become int64 only in a batch.
+tensors of chosen rows in torch. Arrays are kept as small integers; rows become int64 only
+in a batch. The order depends on the seed only, so that a resumed run and every process see
+the same.
 """
 
 from collections.abc import Mapping
@@ -123,3 +125,37 @@ def torch_rows(
 def _tensor(array: NDArray[np.generic]) -> Tensor:
     kind = np.int64 if np.issubdtype(array.dtype, np.integer) else np.float32
     return torch.from_numpy(array.astype(kind, copy=False))
+
+
+POOL_BATCHES = 32  # sorted together: batches stay random mixtures, and little is padding
+
+
+def epoch_batches(
+    rows: NDArray[np.int64],
+    lengths: NDArray[np.int64] | None,
+    batch_rows: int,
+    seed: int,
+) -> list[NDArray[np.int64]]:
+    """Return ``rows`` in batches of ``batch_rows``, one of them perhaps smaller.
+
+    ``lengths`` (rows, kinds) are of each of ``rows``, the costliest kind last; None mixes
+    all lengths.
+    """
+    random = np.random.default_rng(seed)
+    order = random.permutation(len(rows))
+    if lengths is not None and len(rows):
+        order = np.concatenate(
+            [
+                pool[np.lexsort(lengths[pool].T)]
+                for pool in in_order(order, POOL_BATCHES * batch_rows)
+            ]
+        )
+    cut = in_order(rows[order], batch_rows)
+    if lengths is None:
+        return cut
+    return [cut[place] for place in random.permutation(len(cut))]
+
+
+def in_order(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    """Return ``rows`` as they are, ``size`` at a time."""
+    return [rows[start : start + size] for start in range(0, len(rows), size)]

@@ -6,7 +6,7 @@ by ``features.tensors.transforms``: the same functions that serve.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 import numpy as np
@@ -34,6 +34,7 @@ from srp4ctr.training.dataset.batches import Slates, Windows
 MAX_SLATE = 64  # a longer slate is cut in pieces: one batch's tensors must stay small
 _Int64s = NDArray[np.int64]
 _Number = TypeVar("_Number", bound=np.generic)
+_Arrays = TypeVar("_Arrays", ActivityArrays, ItemExposures, SequenceArrays)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -77,6 +78,11 @@ class _Grid:
         filled[self.rows, self.columns] = values
         return filled
 
+    def filled_all(self, arrays: _Arrays) -> _Arrays:
+        """Return ``arrays``, a dataclass, with each of its arrays ``filled``."""
+        named = {f.name: self.filled(getattr(arrays, f.name)) for f in fields(arrays)}
+        return replace(arrays, **named)
+
 
 def slates(
     snapshots: RequestSnapshots, vocabulary: Vocabulary, attributes: ItemAttributes
@@ -94,11 +100,11 @@ def slates(
     affinity = attribute_affinity(
         sequences, history["history_attribute_rows"], attribute_rows, times_ms
     )
-    shown = _filled_exposures(snapshots.candidate_exposures, grid)
+    shown = grid.filled_all(snapshots.candidate_exposures)
     of_user = (affinity, exposure_features(shown, times_ms))
     contexts = snapshots.contexts[requests].tolist()
     rows_of_context, numbers = read_contexts(contexts, vocabulary.context_numbers)
-    activity = _filled_activity(snapshots.candidate_activity, grid)
+    activity = grid.filled_all(snapshots.candidate_activity)
     tensors = history | {
         "request_features": transforms.request_features(
             sequences, snapshots.user_activity.take(requests), times_ms, numbers
@@ -147,13 +153,7 @@ def windows(
         columns=length - 1 - from_newest % length,
         shape=(int(row.max(initial=-1)) + 1, length),
     )
-    behaviors = histories.behaviors
-    sequences = SequenceArrays(
-        item_keys=grid.filled(behaviors.item_keys),
-        action_codes=grid.filled(behaviors.action_codes),
-        occurred_at_ms=grid.filled(behaviors.occurred_at_ms),
-        values=grid.filled(behaviors.values),
-    )
+    sequences = grid.filled_all(histories.behaviors)
     return Windows(tensors=_history(sequences, vocabulary, attributes))
 
 
@@ -189,19 +189,3 @@ def _rank_within(groups: _Int64s) -> _Int64s:
     starts = np.flatnonzero(np.diff(groups, prepend=-1))
     lengths = np.diff(np.append(starts, len(groups)))
     return np.arange(len(groups)) - np.repeat(starts, lengths)
-
-
-def _filled_activity(activity: ActivityArrays, grid: _Grid) -> ActivityArrays:
-    return ActivityArrays(
-        impressions=grid.filled(activity.impressions),
-        clicks=grid.filled(activity.clicks),
-        counted_at_ms=grid.filled(activity.counted_at_ms),
-        first_seen_ms=grid.filled(activity.first_seen_ms),
-    )
-
-
-def _filled_exposures(shown: ItemExposures, grid: _Grid) -> ItemExposures:
-    return ItemExposures(
-        counts=grid.filled(shown.counts),
-        last_shown_ms=grid.filled(shown.last_shown_ms),
-    )

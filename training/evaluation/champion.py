@@ -16,9 +16,9 @@ from srp4ctr.features.bundles.gates import Gate, finite, skipped
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.features.tensors.vocabulary import load as load_vocabulary
 from srp4ctr.training.dataset.batches import EXAMPLE_NAMES, Slates, torch_rows
-from srp4ctr.training.evaluation import metrics, significance
+from srp4ctr.training.evaluation import metrics
 from srp4ctr.training.evaluation.evaluate import Scored, scored
-from srp4ctr.training.evaluation.significance import Difference
+from srp4ctr.training.evaluation.metrics import Difference
 from srp4ctr.training.export import onnx_export
 
 GATES = ("champion_log_loss", "champion_auc", "champion_gauc")
@@ -26,17 +26,23 @@ SCORING_ROWS = 512  # requests at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Champion:
-    """A bundle that can score this code's examples."""
+class EarlierBundle:
+    """A bundle of this code's schema, with the vocabulary that it reads examples by."""
 
     folder: Path
     card: BundleManifest
     vocabulary: Vocabulary
 
+    @classmethod
+    def read(cls, folder: Path) -> "EarlierBundle":
+        """Return the bundle in ``folder``; ``ValueError`` if it is gone or damaged."""
+        vocabulary = load_vocabulary(folder / bundle.VOCABULARY_FILE)
+        return cls(folder=folder, card=bundle.verify(folder), vocabulary=vocabulary)
+
 
 @dataclass(frozen=True, slots=True)
-class NoChampion:
-    """There is no bundle to compare with."""
+class NoBundle:
+    """There is no earlier bundle to compare with, or to start from."""
 
     reason: str
 
@@ -51,19 +57,17 @@ class _Comparison:
     """1 where a higher value is better, -1 where a lower one is."""
 
 
-def load(folder: Path | None, length: int) -> Champion | NoChampion:
+def load(folder: Path | None, length: int) -> EarlierBundle | NoBundle:
     """Return the bundle in ``folder``, or why it cannot score histories of ``length``."""
     if folder is None:
-        return NoChampion("nothing serves yet")
+        return NoBundle("nothing serves yet")
     try:
-        card = bundle.verify(folder)
-        vocabulary = load_vocabulary(folder / bundle.VOCABULARY_FILE)
+        found = EarlierBundle.read(folder)
     except ValueError as error:  # it may be gone, damaged, or of another schema
-        return NoChampion(f"what serves cannot score this slice: {error}")
-    if card.sizes.get("L") != length:
-        made_for = card.sizes.get("L")
-        return NoChampion(f"{card.version} was made for histories of {made_for}")
-    return Champion(folder=folder, card=card, vocabulary=vocabulary)
+        return NoBundle(f"what serves cannot score this slice: {error}")
+    if (made_for := found.card.sizes.get("L")) != length:
+        return NoBundle(f"{found.card.version} was made for histories of {made_for}")
+    return found
 
 
 def skip(reason: str) -> tuple[Gate, ...]:
@@ -72,7 +76,7 @@ def skip(reason: str) -> tuple[Gate, ...]:
 
 
 def compare(
-    champion: Champion, slates: Slates, judged: Scored, tolerance: float
+    champion: EarlierBundle, slates: Slates, judged: Scored, tolerance: float
 ) -> tuple[Gate, ...]:
     """Return whether ``judged`` is no worse than ``champion`` on the same impressions.
 
@@ -82,23 +86,23 @@ def compare(
     version = champion.card.version
     if champion.card.boundary_ms > int(slates.request_at_ms[0]):
         return skip(f"{version} was trained on these requests")
-    other = score(champion.folder, slates)
     clicked, users = judged.clicked, judged.users
-    new, old = judged.probabilities, other.probabilities
+    new, old = judged.probabilities, score(champion.folder, slates).probabilities
+    ids = judged.requests
     compared = (
         _Comparison(
             champion=metrics.log_loss(clicked, old),
-            difference=significance.log_loss(clicked, new, old, users),
+            difference=metrics.log_loss_difference(clicked, new, old, users),
             sign=-1.0,
         ),
         _Comparison(
             champion=metrics.auc(clicked, old),
-            difference=significance.auc(clicked, new, old, users),
+            difference=metrics.auc_difference(clicked, new, old, users),
             sign=1.0,
         ),
         _Comparison(
-            champion=metrics.gauc(clicked, old, other.requests),
-            difference=significance.gauc(clicked, new, old, judged.requests, users),
+            champion=metrics.gauc(clicked, old, ids),
+            difference=metrics.gauc_difference(clicked, new, old, ids, users),
             sign=1.0,
         ),
     )

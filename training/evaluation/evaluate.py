@@ -1,7 +1,8 @@
 """Score → evaluation: hold out the newest requests, calibrate on half, judge on the rest.
 
 In: slates by time, and a trained model. Out: the calibration, the metrics of slates that
-neither training nor calibration saw, and their gates.
+neither training nor calibration saw, and their gates. A calibrated score is sigmoid(scale *
+logit + bias), Platt's scaling, fitted on logits made as serving makes them.
 """
 
 from collections.abc import Mapping
@@ -16,10 +17,68 @@ from srp4ctr.features.bundles.gates import Gate, finite, skipped
 from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import Slates
-from srp4ctr.training.evaluation import metrics, significance
-from srp4ctr.training.evaluation.calibration import Calibration, fit_platt
+from srp4ctr.training.evaluation import metrics
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives.finetuning import serving_logits
+
+_STEPS = 50  # Newton's method on two numbers converges in under ten
+_MIN_SCALE = 1e-3
+_RIDGE = 1e-3  # pseudo-observations: with little data the fit stays near (1, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Platt's scaling of a logit."""
+
+    scale: float = 1.0
+    bias: float = 0.0
+
+    def probabilities(self, logits: NDArray[np.generic]) -> NDArray[np.float64]:
+        """Return sigmoid(scale * logit + bias)."""
+        scaled = self.scale * np.asarray(logits, dtype=np.float64) + self.bias
+        result: NDArray[np.float64] = _sigmoid(scaled)
+        return result
+
+
+def fit_platt(clicked: NDArray[np.generic], logits: NDArray[np.generic]) -> Calibration:
+    """Return the scale and bias of minimal log loss; no calibration without both classes.
+
+    The scale stays positive: a calibration must not reverse a ranking.
+    """
+    y = np.asarray(clicked, dtype=np.float64)
+    x = np.asarray(logits, dtype=np.float64)
+    if len(y) == 0 or y.min() == y.max():
+        return Calibration()
+    scale, bias = _fitted(np.stack([x, np.ones_like(x)], axis=1), y, np.array([1.0, 0.0]))
+    if scale < _MIN_SCALE:  # the bias that belongs to another scale would be wrong
+        scale = _MIN_SCALE
+        (bias,) = _fitted(np.ones((len(x), 1)), y, np.zeros(1), offset=scale * x)
+    return Calibration(scale=scale, bias=bias)
+
+
+def _fitted(
+    design: NDArray[np.float64],
+    y: NDArray[np.float64],
+    prior: NDArray[np.float64],
+    offset: NDArray[np.float64] | float = 0.0,
+) -> tuple[float, ...]:
+    """Return the weights of minimal log loss of ``design @ weights + offset``."""
+    weights = prior
+    for _ in range(_STEPS):
+        p = _sigmoid(design @ weights + offset)
+        gradient = design.T @ (p - y) + _RIDGE * (weights - prior)
+        curvature = (design * (p * (1.0 - p))[:, None]).T @ design
+        step = np.linalg.solve(curvature + _RIDGE * np.eye(len(prior)), gradient)
+        weights = weights - np.clip(step, -1.0, 1.0)
+        if float(np.abs(step).max()) < 1e-10:
+            break
+    return tuple(weights.tolist())
+
+
+def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    result: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-np.clip(x, -60.0, 60.0)))
+    return result
+
 
 Floats = NDArray[np.float64]
 _POPULARITY = CANDIDATE_FEATURES.index("item_click_rate_168h")
@@ -166,7 +225,7 @@ def gates(
 def _auc_gate(auc: float, judged: Scored, limit: float) -> Gate:
     even = _even(judged)
     clicked, scores = judged.clicked, judged.probabilities
-    margin = significance.auc(clicked, scores, even, judged.users).margin
+    margin = metrics.auc_difference(clicked, scores, even, judged.users).margin
     return Gate(
         gate="auc",
         passed=auc + margin >= limit,
@@ -181,7 +240,7 @@ def _gauc_gate(gauc: float, judged: Scored, limit: float) -> Gate:
     if np.isnan(gauc):
         return skipped("gauc", "no request has both a click and a non-click")
     scores, even = judged.probabilities, _even(judged)
-    difference = significance.gauc(
+    difference = metrics.gauc_difference(
         judged.clicked, scores, even, judged.requests, judged.users
     )
     return Gate(
@@ -202,7 +261,9 @@ def _even(judged: Scored) -> Floats:
 def _entropy_gate(entropy: float, judged: Scored) -> Gate:
     """Compare the log loss with that of the slice's own mean click rate."""
     mean = np.full_like(judged.probabilities, judged.clicked.mean())
-    worse = significance.log_loss(judged.clicked, judged.probabilities, mean, judged.users)
+    worse = metrics.log_loss_difference(
+        judged.clicked, judged.probabilities, mean, judged.users
+    )
     return Gate(
         gate="normalised_entropy",
         passed=bool(np.isfinite(entropy)) and worse.value <= worse.margin,

@@ -6,7 +6,7 @@ nothing that looks like a bundle.
 """
 
 import shutil
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
+from torch.utils.flop_counter import FlopCounterMode
 
 from srp4ctr.features.bundles import bundle, drift_reference
 from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.bundles.gates import Gate
 from srp4ctr.features.tensors import vocabulary
+from srp4ctr.features.tensors.schema import (
+    CANDIDATE_FEATURES,
+    CONTEXT_SLOTS,
+    REQUEST_FEATURES,
+)
 from srp4ctr.features.tensors.vocabulary import FIRST_OOV_ROW
-from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import (
     EXAMPLE_NAMES,
     HISTORY_NAMES,
@@ -29,95 +35,59 @@ from srp4ctr.training.dataset.batches import (
     torch_rows,
 )
 from srp4ctr.training.dataset.build import TrainingSet
-from srp4ctr.training.evaluation.evaluate import Evaluation
-from srp4ctr.training.export import flops, onnx_export
+from srp4ctr.training.evaluation.evaluate import Scored
+from srp4ctr.training.export import onnx_export
+from srp4ctr.training.export.onnx_export import sample
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.refresh import reports
-from srp4ctr.training.refresh.reports import RefreshReport
 
 GOLDEN_REQUESTS = 8  # enough to meet padding, unknown items and short histories
 UNFINISHED = "unfinished"  # of the refresh that is running, or was cut off
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
-    """The origin of a bundle: fields of its manifest."""
-
-    recipe: str
-    parent: str
-    window_start_ms: int
-
-
 def export_bundle(
     model: SRP4CTR,
     dataset: TrainingSet,
-    evaluation: Evaluation,
+    judged: Scored,
     config: RefreshConfig,
-    origin: Origin,
+    card: BundleManifest,
 ) -> BundleManifest:
     """Write the bundle's files into the folder of unfinished files; return its manifest.
 
-    ``ValueError`` if the exported model's outputs differ from torch's.
+    That is ``card`` with sizes, costs and one more gate. ``ValueError`` if the exported
+    model's outputs differ from torch's.
     """
-    version = bundle.next_version(Path(config.bundles_dir))
-    folder = staged(config, version)
+    folder = staged(config, card.version)
     shutil.rmtree(folder, ignore_errors=True)  # of a refresh that was killed here
     folder.mkdir(parents=True)
-    tables = TableSizes.of(dataset.vocabulary, dataset.length)
-    sizes = flops.sizes_of(config.model, tables)
+    sizes = sizes_of(config.model, TableSizes.of(dataset.vocabulary, dataset.length))
     onnx_export.export(model, sizes, folder)
     golden = golden_requests(dataset.parts.judge)
     onnx_export.write_golden(model, golden, folder)
-    answered = onnx_export.run_onnx(folder, golden)
-    worst = onnx_export.check(load_file(folder / bundle.GOLDEN_FILE), answered)
+    answered = onnx_export.scorer(folder)(golden)
+    exported = Gate(
+        gate="exported",
+        passed=True,  # check raises otherwise
+        value=onnx_export.check(load_file(folder / bundle.GOLDEN_FILE), answered),
+        limit=onnx_export.TOLERANCE,
+        note="greatest difference of a probability, ONNX against torch",
+    )
     vocabulary.save(dataset.vocabulary, folder / bundle.VOCABULARY_FILE)
-    drift_reference.write_reference(folder, _reference(dataset, evaluation))
-    evaluation = replace(evaluation, gates=(*evaluation.gates, _exported_gate(worst)))
+    slates = dataset.parts.judge
+    is_known = dataset.vocabulary.is_known(slates.tensors["candidate_item_rows"])
+    reference = drift_reference.reference_of(
+        slates.tensors, is_known, slates.shown, judged.probabilities
+    )
+    drift_reference.write_reference(folder, reference)
     card = replace(
-        _evaluated_card(version, dataset, evaluation),
+        card,
         sizes=sizes | {"W": dataset.exposure_length},
-        cost=flops.card(model, sizes),
-        window_start_ms=origin.window_start_ms,
-        parent=origin.parent,
-        recipe=origin.recipe,
+        cost=cost_card(model, sizes),
+        gates=(*card.gates, exported),
     )
     bundle.write_card(folder, card)
     bundle.write_manifest(folder)
     return card
-
-
-def _reference(dataset: TrainingSet, evaluation: Evaluation) -> drift_reference.Reference:
-    """Return the distributions of the evaluation slates, the reference of drift."""
-    slates = dataset.parts.judge
-    is_known = dataset.vocabulary.is_known(slates.tensors["candidate_item_rows"])
-    scores = evaluation.judged.probabilities
-    return drift_reference.reference_of(slates.tensors, is_known, slates.shown, scores)
-
-
-def _evaluated_card(
-    version: str, dataset: TrainingSet, evaluation: Evaluation
-) -> BundleManifest:
-    return BundleManifest(
-        version=version,
-        created_at_ms=time.time_ns() // 1_000_000,
-        sizes={},
-        window_end_ms=int(dataset.parts.judge.request_at_ms[-1]),
-        boundary_ms=dataset.boundary_ms,
-        calibration_scale=evaluation.calibration.scale,
-        calibration_bias=evaluation.calibration.bias,
-        metrics=evaluation.metrics,
-        counts=dataset.counts,
-        gates=evaluation.gates,
-    )
-
-
-def publish(report: RefreshReport, config: RefreshConfig) -> None:
-    """Move the exported bundle with its ``report`` to its place; drop the checkpoints."""
-    folder = staged(config, report.version)
-    reports.write(replace(report, folder=folder))
-    folder.rename(report.folder)
-    shutil.rmtree(folder.parent, ignore_errors=True)
 
 
 def unfinished(config: RefreshConfig) -> Path:
@@ -128,16 +98,6 @@ def unfinished(config: RefreshConfig) -> Path:
 def staged(config: RefreshConfig, version: str) -> Path:
     """Return where the bundle of ``version`` is made."""
     return unfinished(config) / version
-
-
-def _exported_gate(worst: float) -> Gate:
-    return Gate(
-        gate="exported",
-        passed=True,  # export.check has raised otherwise
-        value=worst,
-        limit=onnx_export.TOLERANCE,
-        note="greatest difference of a probability, ONNX against torch",
-    )
 
 
 def golden_requests(slates: Slates) -> dict[str, NDArray[Any]]:
@@ -153,3 +113,74 @@ def golden_requests(slates: Slates) -> dict[str, NDArray[Any]]:
     golden["candidate_item_rows"][-1, 0] = FIRST_OOV_ROW
     golden["candidate_attribute_rows"][-1, 0] = 0
     return golden
+
+
+CANDIDATES = 100  # of a request, as in the paper
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestCost:
+    """FLOPs of one request with K candidates."""
+
+    encoder: int
+    """One encoding of the history."""
+    head: int
+    """The querying transformer once, and K candidates."""
+    unfolded: int
+    """The whole model again for each candidate."""
+
+    @property
+    def folded(self) -> int:
+        """One encoding, shared by all candidates."""
+        return self.encoder + self.head
+
+
+def sizes_of(config: ModelConfig, tables: TableSizes) -> dict[str, int]:
+    """Return the numbers of the schema's symbols for a model of these sizes."""
+    return {
+        "L": tables.length,
+        "S": tables.length + 1,
+        "D": config.width,
+        "E": config.num_layers,
+        "M": config.num_queries if config.use_querying else 1,
+        "A": tables.attribute_slots,
+        "X": CONTEXT_SLOTS,
+        "R": len(REQUEST_FEATURES),
+        "C": len(CANDIDATE_FEATURES),
+    }
+
+
+@torch.no_grad()
+def count_flops(model: SRP4CTR, sizes: Mapping[str, int], candidates: int) -> RequestCost:
+    """Return the counted FLOPs of one request with ``candidates`` candidates."""
+    model.eval()
+    one = sample(sizes, requests=1, candidates=candidates)
+    tiled = sample(sizes, requests=candidates, candidates=1)
+    with FlopCounterMode(display=False) as encoding:
+        states = model.encode(one)
+    with FlopCounterMode(display=False) as scoring:
+        model.score({**one, **states})
+    with FlopCounterMode(display=False) as everything:
+        model.score({**tiled, **model.encode(tiled)})
+    return RequestCost(
+        encoder=encoding.get_total_flops(),
+        head=scoring.get_total_flops(),
+        unfolded=everything.get_total_flops(),
+    )
+
+
+def cost_card(model: SRP4CTR, sizes: Mapping[str, int]) -> dict[str, float]:
+    """Return the bundle's cost card: FLOPs of a request, at 1 and at 100 candidates.
+
+    ``folded_flops`` and ``unfolded_flops`` are at 100.
+    """
+    one, hundred = count_flops(model, sizes, 1), count_flops(model, sizes, CANDIDATES)
+    return {
+        "encoder_flops": float(hundred.encoder),
+        "head_flops_per_1": float(one.head),
+        "head_flops_per_100": float(hundred.head),
+        "folded_flops": float(hundred.folded),
+        "unfolded_flops": float(hundred.unfolded),
+        "folded_flops_per_1": float(one.folded),
+        "unfolded_flops_per_1": float(one.unfolded),
+    }

@@ -20,13 +20,15 @@ from torch import Tensor, nn
 
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.tensors.schema import (
+    CANDIDATE_TENSORS,
     ENCODER_INPUTS,
     HEAD_INPUTS,
     HEAD_OUTPUTS,
+    HISTORY_TENSORS,
+    REQUEST_TENSORS,
     STATE_TENSORS,
     TensorSpec,
 )
-from srp4ctr.training.export.flops import sample
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 
 OPSET = 18
@@ -103,6 +105,18 @@ def export(model: SRP4CTR, sizes: Mapping[str, int], folder: Path) -> None:
     export_onnx(_Head(model), inputs, HEAD_INPUTS, HEAD_OUTPUTS, head_file)
 
 
+def sample(
+    sizes: Mapping[str, int], *, requests: int, candidates: int
+) -> dict[str, Tensor]:
+    """Return the model's inputs, all of row 1, of the right shapes."""
+    known = {**sizes, "N": candidates}
+    kinds = {"int64": torch.int64, "float32": torch.float32}
+    return {
+        spec.name: torch.ones((requests, *spec.dims(known)), dtype=kinds[spec.dtype])
+        for spec in (*HISTORY_TENSORS, *REQUEST_TENSORS, *CANDIDATE_TENSORS)
+    }
+
+
 @torch.no_grad()
 def write_golden(model: SRP4CTR, requests: Arrays, folder: Path) -> None:
     """Write ``requests`` (the schema's inputs) and the outputs of the model in torch."""
@@ -111,11 +125,6 @@ def write_golden(model: SRP4CTR, requests: Arrays, folder: Path) -> None:
     probability = model.score({**tensors, **model.encode(tensors)})
     golden["click_probability"] = probability.numpy()
     save_file(golden, folder / bundle.GOLDEN_FILE)
-
-
-def run_onnx(folder: Path, requests: Arrays) -> NDArray[np.float32]:
-    """Return click probabilities (B, N) of ``requests`` by the ONNX files in ``folder``."""
-    return scorer(folder)(requests)
 
 
 def scorer(folder: Path) -> Callable[[Arrays], NDArray[np.float32]]:

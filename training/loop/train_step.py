@@ -1,9 +1,11 @@
 """One training step: the rows of a batch → gradients of its whole loss → new weights.
 
-In: an objective and its optimiser. Out: the loss of the batch. A batch may be split over
-processes, and into parts one after another: Σ sum / Σ count is the same.
+In: the objective of a stage and its optimiser. Out: the loss of the batch. An objective
+gives sums and counts, which add up over parts of a batch and over processes before they are
+divided: the loss is the same however a batch is split.
 """
 
+import abc
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -17,8 +19,55 @@ from torch.nn.parallel import DistributedDataParallel
 
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.loop.distributed import Processes
-from srp4ctr.training.model.batch_rng import Part, drawing
-from srp4ctr.training.objectives.objective import Counts, Objective, Terms, loss_of, mean_of
+from srp4ctr.training.model.dropout import Part, drawing
+
+Term = tuple[Tensor, Tensor]
+"""The sum of the losses of some targets, and their number, which may be 0."""
+Terms = Mapping[str, Term]
+"""By name, always the same names. The loss is Σ sum / count."""
+Counts = Mapping[str, Tensor]
+"""The counts of ``Terms``."""
+
+
+class Objective(nn.Module, abc.ABC):
+    """A module over all that the stage trains, whose output is the terms of the loss."""
+
+    lengths: NDArray[np.int64]
+    """How long each example's sequences are: (rows, kinds), the costliest kind last."""
+    target_counts: NDArray[np.float64]
+    """How many targets each example has, (rows,), or is expected to have. A batch has the
+    weight of its targets: each target counts the same, also where rows of similar lengths
+    share a batch."""
+
+    @abc.abstractmethod
+    def batch(self, rows: NDArray[np.int64], longest: NDArray[np.int64]) -> Any:
+        """Return examples ``rows`` (perhaps none), sequences cut to ``longest`` (kinds)."""
+
+    @abc.abstractmethod
+    def counts(self, batch: Any) -> Counts:
+        """Return the counts of what ``forward`` returns, from labels and masks only.
+
+        No model runs. It draws what ``forward`` draws before the model, in that order.
+        """
+
+    @abc.abstractmethod
+    def forward(self, batch: Any) -> Terms:
+        """Return the terms of the loss of what ``batch`` returned."""
+
+
+def loss_of(terms: Terms, counts: Counts | None = None) -> Tensor:
+    """Return Σ sum / count; ``counts`` are of the whole batch, ``terms`` of a part."""
+    own = {name: count for name, (_, count) in terms.items()}
+    counts = counts or own
+    each = [mean_of((total, counts[name])) for name, (total, _) in terms.items()]
+    return torch.stack(each).sum()
+
+
+def mean_of(term: Term) -> Tensor:
+    """Return sum / count; 0 of none."""
+    total, count = term
+    return total / count.clamp(min=1)
+
 
 MAX_GRADIENT_NORM = 1.0
 
@@ -82,17 +131,21 @@ class TrainStep:
         counts = self.objective.target_counts
         return float(counts[rows].mean() / counts.mean())
 
+    @torch.no_grad()
     def loss(self, batches: list[NDArray[np.int64]], seed: int) -> float:
         """Return the loss of all ``batches`` together, as they would be served."""
         self.objective.eval()
-        totals: dict[str, Tensor] = {}
+        sums: dict[str, Tensor] = {}
         counts: dict[str, Tensor] = {}
         for rows in batches:
-            found = self._summed(rows, self._parts(len(rows), 1), seed)
-            for kept, added in zip((totals, counts), found, strict=True):
-                kept |= {name: kept.get(name, 0) + value for name, value in added.items()}
+            [part] = self._parts(len(rows), 1)
+            with drawing(seed, part):
+                terms = self._terms(rows, part)
+            for found, place in ((sums, 0), (counts, 1)):
+                added = self._added({name: term[place] for name, term in terms.items()})
+                found |= {name: found.get(name, 0) + n for name, n in added.items()}
         self.objective.train()
-        return float(loss_of({name: (totals[name], counts[name]) for name in totals}))
+        return float(loss_of({name: (sums[name], counts[name]) for name in sums}))
 
     def _parts(self, whole: int, pieces: int) -> list[Part]:
         """Return this process's parts of a batch; with few rows some are empty."""
@@ -122,20 +175,6 @@ class TrainStep:
         with torch.autocast(device, torch.bfloat16, enabled=mixed):
             terms: Terms = self.module(batch)
         return terms
-
-    @torch.no_grad()
-    def _summed(
-        self, rows: NDArray[np.int64], parts: list[Part], seed: int
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return sums and counts of a whole batch, without gradients."""
-        sums: dict[str, Tensor] = {}
-        counts: dict[str, Tensor] = {}
-        for part in parts:
-            with drawing(seed, part):
-                for name, (total, count) in self._terms(rows, part).items():
-                    sums[name] = sums.get(name, 0) + total
-                    counts[name] = counts.get(name, 0) + count
-        return self._added(sums), self._added(counts)
 
     def _added(self, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return ``numbers`` summed over the processes."""

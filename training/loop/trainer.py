@@ -17,18 +17,17 @@ import torch
 from numpy.typing import NDArray
 
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.dataset import bucket_sampler
+from srp4ctr.training.dataset import batches
 from srp4ctr.training.loop import checkpoints
 from srp4ctr.training.loop.checkpoints import Progress
 from srp4ctr.training.loop.distributed import ALONE, Processes
-from srp4ctr.training.loop.lr_schedule import Schedule
 from srp4ctr.training.loop.progress import ProgressListener, ScalarLog, silent, unlogged
-from srp4ctr.training.loop.train_step import TrainStep
-from srp4ctr.training.objectives.objective import Objective
+from srp4ctr.training.loop.train_step import Objective, TrainStep
 
 REPORT_EVERY_S = 0.2  # reading the loss waits for the device
 REPORTED_STEPS = 20  # whose mean loss is shown: one batch's is noise
 VALIDATION_SHARE = 0.1  # of a stage's rows, the last, if it may stop early
+WARM_UP_STEPS = 20  # Adam's second moments are noise before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +61,11 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitOptions:
-    """The environment of a stage; only ``seconds`` changes its result."""
+    """The environment of a stage, which does not change its result."""
 
-    checkpoint: Path | None = None
+    checkpoints: Path | None = None
+    """The folder of the stages' checkpoints; None writes none."""
     recipe: str = ""
-    seconds: float | None = None
-    """The time limit of the stage. The learning rate follows time or steps, whichever is
-    further on, so that a stage that is cut short ends with a low one."""
     progress: ProgressListener = silent
     log: ScalarLog = unlogged
     processes: Processes = ALONE
@@ -78,7 +75,7 @@ def fit(stage: Stage, options: FitOptions) -> tuple[float, ...]:
     """Train ``stage``, from its checkpoint if there is one; return each epoch's loss."""
     with _reproducible(next(stage.objective.parameters()).device):
         run = _Run.start(stage, options)
-        while not run.progress.is_over and run.progress.steps_done < run.schedule.steps:
+        while not run.progress.is_over and run.progress.steps_done < run.steps:
             run.one_epoch()
         run.finish()
     return run.losses()
@@ -91,8 +88,10 @@ class _Run:
     stage: Stage
     options: FitOptions
     train_step: TrainStep
-    schedule: Schedule
+    peak_rates: list[float]
+    """Of the optimiser's groups."""
     progress: Progress
+    began: float
     saved_at: float
     reported_at: float
     note: str = ""
@@ -105,31 +104,29 @@ class _Run:
         """Return the stage where its checkpoint left it, or at its beginning."""
         objective, optimiser = stage.objective, stage.optimiser
         steps, now = stage.epochs * stage.steps_per_epoch, time.monotonic()
-        schedule = Schedule(
-            rates=[group["lr"] for group in optimiser.param_groups],
-            steps=steps,
-            began=now,
-            seconds=options.seconds,
-            processes=options.processes,
-        )
+        peak_rates = [group["lr"] for group in optimiser.param_groups]
         found = None
-        if options.checkpoint is not None:
-            found = checkpoints.load(
-                options.checkpoint, objective, optimiser, options.recipe
-            )
+        if (file := _checkpoint(stage, options)) is not None:
+            found = checkpoints.load(file, objective, optimiser, options.recipe)
         device = next(objective.parameters()).device
         return cls(
             stage=stage,
             options=options,
             train_step=TrainStep.of(objective, optimiser, options.processes, stage.config),
-            schedule=schedule,
+            peak_rates=peak_rates,
             progress=found or Progress(curve=torch.full((steps,), math.nan, device=device)),
+            began=now,
             saved_at=now,
             reported_at=-math.inf,
         )
 
+    @property
+    def steps(self) -> int:
+        """How many steps the stage has."""
+        return len(self.progress.curve)
+
     def one_epoch(self) -> None:
-        """Run the rest of the epoch, or until the time limit."""
+        """Run the rest of the epoch."""
         stage, progress = self.stage, self.progress
         stage.objective.train()
         epoch, done = divmod(progress.steps_done, stage.steps_per_epoch)
@@ -137,9 +134,6 @@ class _Run:
         for rows in self._batches(seed)[done:]:
             self._report()
             self._step(rows)
-            if self.schedule.spent(progress.steps_done) >= 1.0:
-                progress.is_over = True
-                break
             if progress.steps_done % stage.steps_per_epoch == 0:
                 break  # validated before it is saved: resumed, an epoch is done or not
             self._save_if_due()
@@ -167,11 +161,11 @@ class _Run:
         stage, rows = self.stage, np.arange(self.stage.training_rows)
         by_length = stage.config.bucket_by_length
         lengths = stage.objective.lengths[rows] if by_length else None
-        return bucket_sampler.batches(rows, lengths, stage.batch_rows, seed)
+        return batches.epoch_batches(rows, lengths, stage.batch_rows, seed)
 
     def _step(self, rows: NDArray[np.int64]) -> None:
         stage, progress = self.stage, self.progress
-        self.schedule.apply(stage.optimiser, progress.steps_done)
+        self._set_rates()
         self.rates.append(stage.optimiser.param_groups[0]["lr"])
         seed = _seed(stage.seed, stage.epochs + progress.steps_done)
         terms = self.train_step.run(rows, seed)
@@ -179,12 +173,21 @@ class _Run:
         progress.steps_done += 1
         self.rows_seen += len(rows)
 
+    def _set_rates(self) -> None:
+        """Warm up, then fall to 0: the paper's decay; no other power was better than 1."""
+        step = self.progress.steps_done
+        share = min(1.0, (step + 1) / WARM_UP_STEPS) * (1.0 - step / self.steps)
+        for group, rate in zip(
+            self.stage.optimiser.param_groups, self.peak_rates, strict=True
+        ):
+            group["lr"] = rate * share
+
     def _has_stopped_improving(self) -> bool:
         """Validate the epoch on the rows held back; keep its weights if it is the best."""
         stage, seen = self.stage, self.progress.validation
         held_back = np.arange(stage.training_rows, stage.rows)
-        batches = bucket_sampler.in_order(held_back, stage.batch_rows)
-        seen.append(self.train_step.loss(batches, _seed(stage.seed)))
+        cut = batches.in_order(held_back, stage.batch_rows)
+        seen.append(self.train_step.loss(cut, _seed(stage.seed)))
         self.options.log(f"{stage.name}/validation", seen[-1], self.progress.steps_done)
         best = int(np.argmin(seen))
         if best == len(seen) - 1:
@@ -199,7 +202,8 @@ class _Run:
 
     def _save(self) -> None:
         self.saved_at = time.monotonic()
-        path, stage = self.options.checkpoint, self.stage
+        stage = self.stage
+        path = _checkpoint(stage, self.options)
         if path is not None and self.options.processes.is_first:
             checkpoints.save(
                 path, stage.objective, stage.optimiser, self.progress, self.options.recipe
@@ -208,11 +212,11 @@ class _Run:
     def _report(self, is_over: bool = False) -> None:
         """Report progress; the loss and the curves at intervals."""
         now, done, curve = time.monotonic(), self.progress.steps_done, self.progress.curve
-        total, name = self.schedule.steps, self.stage.name
+        total, name = self.steps, self.stage.name
         if now - self.reported_at >= REPORT_EVERY_S and done:
             self.reported_at = now
             loss = float(curve[max(done - REPORTED_STEPS, 0) : done].mean())
-            speed = self.rows_seen / max(now - self.schedule.began, 1e-9)
+            speed = self.rows_seen / max(now - self.began, 1e-9)
             self.note = f"loss {loss:.4f}  {speed:,.0f} rows/s"
             first = done - len(self.rates)
             for step, value in enumerate(curve[first:done].tolist(), start=first):
@@ -220,6 +224,11 @@ class _Run:
                 self.options.log(f"{name}/learning_rate", self.rates[step - first], step)
             self.rates.clear()
         self.options.progress(name, total if is_over else done, total, self.note)
+
+
+def _checkpoint(stage: Stage, options: FitOptions) -> Path | None:
+    folder = options.checkpoints
+    return None if folder is None else folder / f"{stage.name}.safetensors"
 
 
 def _seed(*numbers: int) -> int:

@@ -1,20 +1,25 @@
-"""Behaviours and candidates → tokens: concatenated fields, then one projection.
+"""The schema's inputs → vectors: tokens of behaviours and candidates, context, counters.
 
-In: rows and codes of ``features/tensors/schema.py``. Out: one token per behaviour or
-candidate. Behaviours and candidates share every table and the projection, so that the
-candidate stream begins where pre-training left off.
+A token is concatenated fields, then one projection. Behaviours and candidates share every
+table and the projection, so that the candidate stream begins where pre-training left off.
+A value of the context that affects all clicks equally, as a page's number of items does,
+has a bias of its own, as in the wide part of Wide & Deep (Cheng et al., 2016). Counters are
+standardised and piecewise linear between their quantiles (Gorishniy et al., "On Embeddings
+for Numerical Features in Tabular Deep Learning", 2022): breakpoints where the data are.
 
 Shapes: B requests, L history, N candidates, T either, A attribute slots, D width,
-F behaviour fields, G the item fields' widths together.
+F behaviour fields, G the item fields' widths together, X context rows, C its width,
+W counters, Q spans.
 """
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from srp4ctr.features.tensors import item_fields
-from srp4ctr.features.tensors.schema import BEHAVIOR_FIELDS, Field
+from srp4ctr.features.tensors.schema import BEHAVIOR_FIELDS, NUM_CONTEXT_ROWS, Field
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.model.dropout import Dropout
@@ -161,3 +166,74 @@ def _initialise(table: nn.Module, std: float) -> None:
     with torch.no_grad():
         table.weight.normal_(std=std)
         table.weight[0].zero_()
+
+
+CONTEXT_WIDTH = 16  # C
+INITIAL_CONTEXT_STD = 0.3
+
+
+class ContextEmbedding(nn.Module):
+    """Sums over the context's rows: of vectors, and of biases that start at 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vectors = nn.Embedding(NUM_CONTEXT_ROWS, CONTEXT_WIDTH, padding_idx=0)
+        self.biases = nn.Embedding(NUM_CONTEXT_ROWS, 1, padding_idx=0)
+        nn.init.zeros_(self.biases.weight)
+        with torch.no_grad():
+            self.vectors.weight *= INITIAL_CONTEXT_STD
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return (B, C) of ``rows`` (B, X)."""
+        summed: Tensor = self.vectors(rows).sum(-2)
+        return summed
+
+    def bias(self, rows: Tensor) -> Tensor:
+        """Return (B, 1), an addend of each candidate's logit."""
+        summed: Tensor = self.biases(rows).sum(-2)
+        return summed
+
+
+_LIMIT = 5.0  # deviations; a counter far from anything seen must not drive the logit
+_MAX_ROWS = 200_000  # quantiles of so many rows are near enough
+
+
+class NumericFeatures(nn.Module):
+    """Encodes the last axis of its input; ``fit`` takes scales from the training set."""
+
+    mean: Tensor
+    scale: Tensor
+    edges: Tensor
+    slopes: Tensor
+
+    def __init__(self, width: int, spans: int) -> None:
+        super().__init__()
+        self.encoded_width = width * (1 + spans)
+        """The last axis of the output."""
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+        self.register_buffer("edges", torch.zeros(width, spans))  # where each span begins
+        self.register_buffer("slopes", torch.zeros(width, spans))
+
+    def fit(self, rows: Tensor) -> None:
+        """Take means, deviations and quantiles from ``rows`` (any number, W)."""
+        if len(rows) == 0:
+            return
+        deviation = rows.double().std(dim=0, correction=0)
+        scale = torch.where(deviation < 1e-6, torch.ones_like(deviation), 1.0 / deviation)
+        self.mean.copy_(rows.double().mean(dim=0))
+        self.scale.copy_(scale)
+        some = rows[:: 1 + len(rows) // _MAX_ROWS].cpu().numpy()
+        shares = np.linspace(0.0, 1.0, self.edges.shape[1] + 1)
+        edges = np.quantile(some, shares, axis=0).T  # (W, Q + 1)
+        spans = np.diff(edges)
+        # Many rows of one value make spans of width 0, which carry no information.
+        slopes = np.divide(1.0, spans, out=np.zeros_like(spans), where=spans > 1e-6)
+        self.edges.copy_(torch.from_numpy(edges[:, :-1]))
+        self.slopes.copy_(torch.from_numpy(slopes))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (..., W (1 + Q)) of ``features`` (..., W)."""
+        scaled = ((features - self.mean) * self.scale).clamp(-_LIMIT, _LIMIT)
+        covered = ((features[..., None] - self.edges) * self.slopes).clamp(0.0, 1.0)
+        return torch.cat([scaled, covered.flatten(-2) - 0.5], dim=-1)

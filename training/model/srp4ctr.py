@@ -14,14 +14,20 @@ from torch import Tensor, nn
 from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
 from srp4ctr.features.tensors.vocabulary import MASK_ROW
 from srp4ctr.training.config import ModelConfig, RefreshConfig
-from srp4ctr.training.model.click_head import ClickHead
-from srp4ctr.training.model.click_model import FAST_RATE, ClickModel, Tensors
-from srp4ctr.training.model.context import CONTEXT_WIDTH, ContextEmbedding
-from srp4ctr.training.model.cross_attention import UniCrossAttention
-from srp4ctr.training.model.embeddings import TableSizes, TokenEmbedding
-from srp4ctr.training.model.encoder import BehaviorEncoder
-from srp4ctr.training.model.numeric_embedding import NumericFeatures
-from srp4ctr.training.model.querying_transformer import MeanState, QueryingTransformer
+from srp4ctr.training.model.click_model import FAST_RATE, ClickHead, ClickModel, Tensors
+from srp4ctr.training.model.embeddings import (
+    CONTEXT_WIDTH,
+    ContextEmbedding,
+    NumericFeatures,
+    TableSizes,
+    TokenEmbedding,
+)
+from srp4ctr.training.model.transformer import (
+    BehaviorEncoder,
+    MeanState,
+    QueryingTransformer,
+    UniCrossAttention,
+)
 
 
 class SRP4CTR(ClickModel):
@@ -93,30 +99,20 @@ class SRP4CTR(ClickModel):
         return [self.head.position_bias.weight, *super().fast_parameters()]
 
     def parameter_groups(self, config: RefreshConfig) -> list[dict[str, Any]]:
-        """Return what fine-tuning trains: pre-trained parts at lower rates, or frozen.
-
-        The encoder's last layer learns at ``encoder_learning_rate_scale`` of the rate, each
-        layer below it, and last the tokens' tables, at ``layer_decay`` of the one above.
-        """
+        """Return what fine-tuning trains: pre-trained parts at a lower rate, or frozen."""
         table = self.embedding.items.weight
-        layers = [list(layer.parameters()) for layer in self.encoder.layers]
-        placed = {id(table)} | {id(p) for layer in layers for p in layer}
+        layers = [p for layer in reversed(self.encoder.layers) for p in layer.parameters()]
+        placed = {id(p) for p in (table, *layers)}
         tokens = [p for p in self.encoder.parameters() if id(p) not in placed]
         fast = self.fast_parameters()
         placed |= {id(p) for p in (*fast, *tokens)}
         rest = [p for p in self.parameters() if id(p) not in placed]
         rate = config.finetune_learning_rate
-        groups: list[dict[str, Any]] = [
-            {"params": rest, "lr": rate},
-            {"params": fast, "lr": rate * FAST_RATE},
-        ]
-        rate *= config.encoder_learning_rate_scale
+        groups = [{"params": rest, "lr": rate}, {"params": fast, "lr": rate * FAST_RATE}]
         if config.freeze != "encoder":
-            for params in (*reversed(layers), tokens):
-                groups.append({"params": params, "lr": rate})
-                rate *= config.layer_decay
-        if config.freeze == "none":
-            groups.append({"params": [table], "lr": groups[-1]["lr"]})
+            tables = [] if config.freeze == "item_table" else [table]
+            rate *= config.encoder_learning_rate_scale
+            groups.append({"params": [*layers, *tokens, *tables], "lr": rate})
         return groups
 
     def _user_side(self, inputs: Tensors) -> Tensor:

@@ -1,37 +1,49 @@
 """Example → score: train the whole model on clicks, one encoding per slate.
 
-In: slates with matured labels, and any click model, pre-trained or new. Out: the stage that
-trains it in place; the model sets the learning rate of each group of parameters.
+In: slates with matured labels, and any click model, pre-trained or new. Out: its weights;
+the model sets the learning rate of each group of parameters. The loss per impression makes
+a logit a probability; the listwise loss adds which of a slate's items was preferred.
+
+Shapes: R requests, B of them in a batch, N candidates.
 """
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
 
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.dataset.batches import Batch, Slates, slate_batch, slate_lengths
-from srp4ctr.training.dataset.bucket_sampler import in_order
-from srp4ctr.training.loop.trainer import Stage
+from srp4ctr.training.dataset.batches import (
+    Batch,
+    Slates,
+    in_order,
+    slate_batch,
+    slate_lengths,
+)
+from srp4ctr.training.loop.train_step import Counts, Objective, Term, Terms
+from srp4ctr.training.loop.trainer import FitOptions, Stage, fit
 from srp4ctr.training.model.click_model import ClickModel
-from srp4ctr.training.objectives.click_loss import click_counts, click_terms
-from srp4ctr.training.objectives.id_dropout import without_ids
-from srp4ctr.training.objectives.objective import Counts, Objective, Terms
+from srp4ctr.training.model.dropout import without_ids
 
 STAGE = "fine-tune"
 WEIGHT_DECAY = 0.01
 SCORING_ROWS = 512  # requests at once when only scoring
 MAX_SCALED = 100_000  # requests, evenly from all, that the features' scales are taken from
+_HIDDEN = -1e9  # the score of a slot that was not shown: its share underflows to 0
 
 
-def stage_of(model: ClickModel, slates: Slates, config: RefreshConfig) -> Stage:
-    """Return the stage that trains ``model`` on ``slates``; fit its features' scales."""
+def finetune(
+    model: ClickModel, slates: Slates, config: RefreshConfig, options: FitOptions
+) -> tuple[float, ...]:
+    """Train ``model`` on ``slates``, in place; return the loss of each epoch."""
     device = next(model.parameters()).device
     some = slates.take(slice(None, None, 1 + len(slates) // MAX_SCALED))
     candidates = np.array(some.tensors["candidate_features"][some.shown])
     requests = np.array(some.tensors["request_features"])  # torch needs a writable copy
     model.candidate_features.fit(torch.from_numpy(candidates).to(device))
     model.request_features.fit(torch.from_numpy(requests).to(device))
-    return Stage(
+    stage = Stage(
         name=STAGE,
         objective=ClickObjective(model, slates, config),
         optimiser=torch.optim.AdamW(
@@ -43,6 +55,7 @@ def stage_of(model: ClickModel, slates: Slates, config: RefreshConfig) -> Stage:
         seed=config.seed * 2 + 1,
         config=config,
     )
+    return fit(stage, options)
 
 
 class ClickObjective(Objective):
@@ -86,3 +99,73 @@ def serving_logits(model: ClickModel, slates: Slates) -> NDArray[np.float32]:
         scored = model(batch.tensors).cpu().numpy()
         logits[rows, : scored.shape[1]] = scored
     return logits
+
+
+def click_terms(
+    logits: Tensor, clicked: Tensor, shown: Tensor, config: RefreshConfig
+) -> Terms:
+    """Return the terms of the loss of ``logits``, ``clicked`` and ``shown`` (B, N)."""
+    is_early = config.fake_negative_weighted
+    by_impression = fake_negative_weighted_loss if is_early else log_loss
+    terms = {"by_impression": by_impression(logits[shown], clicked[shown])}
+    if config.slate_loss_weight:
+        total, count = slate_loss(logits, clicked, shown)
+        terms["by_slate"] = config.slate_loss_weight * total, count
+    return terms
+
+
+def click_counts(clicked: Tensor, shown: Tensor, config: RefreshConfig) -> Counts:
+    """Return the counts of ``click_terms``, which need no logits."""
+    counts = {"by_impression": _number(clicked[shown])}
+    if config.slate_loss_weight:
+        counts["by_slate"] = _slates_with_a_click(clicked, shown)
+    return counts
+
+
+def log_loss(logits: Tensor, clicked: Tensor) -> Term:
+    """Return -(y ln p + (1 - y) ln(1 - p)), summed over impressions, and their number."""
+    each = functional.binary_cross_entropy_with_logits
+    return each(logits, clicked, reduction="sum"), _number(logits)
+
+
+def slate_loss(logits: Tensor, clicked: Tensor, shown: Tensor) -> Term:
+    """Return the cross entropy of the slates' clicks among what was shown, (B, N) each.
+
+    -mean over clicks of ln(p_i / sum p_j), summed over the slates with a click, and the
+    number of those. p is a probability, not exp(logit) as in a plain softmax: then the same
+    p minimise both losses, and calibration does not suffer (ListCE of Bai et al.,
+    Regression Compatible Listwise Objectives, CIKM 2023).
+    """
+    scores = functional.logsigmoid(logits).masked_fill(~shown, _HIDDEN)
+    shares = torch.log_softmax(scores, dim=-1)  # (B, N)
+    chosen = clicked * shown
+    clicks = chosen.sum(-1)  # (B,)
+    each = -(shares * chosen).sum(-1) / clicks.clamp(min=1.0)
+    return each.sum(), _slates_with_a_click(clicked, shown)
+
+
+def fake_negative_weighted_loss(logits: Tensor, clicked: Tensor) -> Term:
+    """Return the loss of impressions that were non-clicks at first, and their number.
+
+    For the newest impressions, later clicks are unknown. So each impression is a negative
+    at once, and each click, when it comes, an additional positive. Such a stream has a
+    click rate of p / (1 + p); weights without gradients correct it (Ktena et al.,
+    Addressing Delayed Feedback for Continuous Training, RecSys 2019)::
+
+        -(1 + p) y ln p - (1 - p) (1 + p) ln(1 - p)
+
+    ``clicked`` are the clicks so far; both terms are in one batch.
+    """
+    with torch.no_grad():
+        p = torch.sigmoid(logits)
+    positive = (1.0 + p) * clicked * -functional.logsigmoid(logits)
+    negative = (1.0 - p) * (1.0 + p) * -functional.logsigmoid(-logits)
+    return (positive + negative).sum(), _number(logits)
+
+
+def _slates_with_a_click(clicked: Tensor, shown: Tensor) -> Tensor:
+    return ((clicked * shown).sum(-1) > 0).sum()
+
+
+def _number(impressions: Tensor) -> Tensor:
+    return torch.tensor(float(len(impressions)), device=impressions.device)

@@ -1,9 +1,10 @@
 """Sequence → encoder: FG-BERT's cloze tasks on behaviours before the training boundary.
 
-In: windows of L behaviours (``HISTORY_TENSORS``). Out: the stage that trains the encoder.
-Two mask sets are drawn independently for each window: item-related fields (id and
-attributes together) and behaviour-related fields (all of them together); see
-``masking.py``.
+In: windows of behaviours (``HISTORY_TENSORS``). Out: a trained encoder. Two mask sets are
+drawn independently for each window: item-related fields (id and attributes together) and
+behaviour-related fields (all of them together).
+
+Shapes: B windows, L history, A attribute slots, F behaviour fields.
 """
 
 from dataclasses import replace
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from srp4ctr.features.tensors.vocabulary import FIRST_OOV_ROW
+from srp4ctr.features.tensors.vocabulary import FIRST_OOV_ROW, MASK_ROW
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import (
     HISTORY_NAMES,
@@ -22,30 +23,42 @@ from srp4ctr.training.dataset.batches import (
     newest,
     torch_rows,
 )
-from srp4ctr.training.loop.trainer import Stage
-from srp4ctr.training.model.encoder import BehaviorEncoder
+from srp4ctr.training.loop.train_step import Counts, Objective, Terms
+from srp4ctr.training.loop.trainer import FitOptions, Stage, fit
+from srp4ctr.training.model.dropout import id_dropper, uniform
+from srp4ctr.training.model.embeddings import MASK_CODES
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.objectives.id_dropout import id_dropper
-from srp4ctr.training.objectives.masking import Masks, draw_masks, hide, ids_only, prefixes
-from srp4ctr.training.objectives.objective import Counts, Objective, Terms
-from srp4ctr.training.objectives.pretraining_heads import MaskedHeads
-from srp4ctr.training.objectives.sampled_softmax import Proposal
+from srp4ctr.training.model.transformer import BehaviorEncoder
+from srp4ctr.training.objectives.pretraining_heads import MaskedHeads, Masks, Proposal
 
 STAGE = "pre-train"
 ITEMS = "history_item_rows"
 WEIGHT_DECAY = 0.01
 
 
-def stage_of(
+def pretrain(
     model: SRP4CTR,
     windows: Windows,
     config: RefreshConfig,
+    options: FitOptions,
     heads: MaskedHeads | None = None,
-) -> Stage:
-    """Return the stage that trains ``model.encoder`` on ``windows``.
+) -> tuple[float, ...]:
+    """Train ``model.encoder`` on ``windows``, in place; return the loss of each epoch.
 
-    ``heads`` are for a caller that keeps them; otherwise they are dropped with the stage.
+    ``heads`` are for a caller that keeps them. Afterwards the candidate stream starts from
+    the encoder's weights: also where ``config.pretraining`` is ``none``, so that variants
+    differ in pre-training only.
     """
+    losses: tuple[float, ...] = ()
+    if config.pretraining != "none":
+        losses = fit(_stage(model, windows, config, heads), options)
+    model.cross_attention.copy_from(model.encoder)
+    return losses
+
+
+def _stage(
+    model: SRP4CTR, windows: Windows, config: RefreshConfig, heads: MaskedHeads | None
+) -> Stage:
     torch.manual_seed(config.seed)
     heads = heads or MaskedHeads(config.model, model.embedding)
     if (num_rows := model.embedding.items.num_embeddings) > config.max_full_softmax_items:
@@ -160,3 +173,79 @@ def _proposal(windows: Windows, num_rows: int, draws: int) -> Proposal:
     rows = windows.tensors["history_item_rows"]
     counts = np.bincount(rows[rows != 0], minlength=num_rows)
     return Proposal(torch.from_numpy(counts), draws)
+
+
+def draw_masks(
+    item_rows: Tensor, ratio: float, arm: str = "both", last_share: float = 0.3
+) -> Masks:
+    """Return two independent sets, each about ``ratio`` of the positions, padding never.
+
+    ``arm`` is ``RefreshConfig.pretraining``: a set that it does not use is empty. In
+    ``last_share`` of the windows the newest item's elements are also hidden. Elements of
+    one item are hidden together: a click next to the hidden rating of the same item would
+    give the answer away.
+    """
+    items, behaviors = (_draw(item_rows, ratio, last_share) for _ in range(2))
+    nothing = torch.zeros_like(items)
+    return Masks(
+        items=nothing if arm == "behaviors" else items,
+        behaviors=behaviors if arm in ("behaviors", "both") else nothing,
+    )
+
+
+def hide(history: dict[str, Tensor], masks: Masks) -> dict[str, Tensor]:
+    """Return ``history`` with [MASK] in the fields that ``masks`` hide; input unchanged."""
+    rows = history["history_item_rows"]
+    attributes = history["history_attribute_rows"]
+    codes = history["history_behavior_codes"]
+    hidden_codes = torch.tensor(MASK_CODES, device=codes.device)
+    return {
+        "history_item_rows": rows.masked_fill(masks.items, MASK_ROW),
+        # In every slot, so that the mean over any field's slots is [MASK] too.
+        "history_attribute_rows": attributes.masked_fill(masks.items[..., None], MASK_ROW),
+        "history_behavior_codes": torch.where(
+            masks.behaviors[..., None], hidden_codes, codes
+        ),
+    }
+
+
+def prefixes(history: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Return ``history`` with a ``share`` of its windows cut to their beginning.
+
+    A window is cut after a random behaviour, and keeps at least two: one to be predicted
+    from the other. So a user gives as many examples as it had requests. The prefix moves to
+    the end, where a history's newest behaviour is.
+    """
+    rows = history["history_item_rows"]  # (B, L)
+    (windows, length), device = rows.shape, rows.device
+    is_cut = uniform(windows, device=device) < share
+    most = ((rows != 0).sum(1) - 2).clamp(min=0)
+    drawn = (uniform(windows, device=device) * (most + 1)).long()
+    dropped = torch.where(is_cut, drawn, 0)  # (B,)
+    source = torch.arange(length, device=device) - dropped[:, None]  # (B, L)
+    is_padding, source = source < 0, source.clamp(min=0)
+    moved = {}
+    for name, tensor in history.items():
+        trailing = (1,) * (tensor.dim() - 2)
+        index = source.reshape(windows, length, *trailing).expand_as(tensor)
+        padding = is_padding.reshape(windows, length, *trailing)
+        moved[name] = tensor.gather(1, index).masked_fill(padding, 0)
+    return moved
+
+
+def ids_only(history: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return ``history`` with [MASK] in all fields but the item's id, as in plain BERT."""
+    everywhere = torch.ones_like(history["history_item_rows"], dtype=torch.bool)
+    hidden = hide(history, Masks(items=everywhere, behaviors=everywhere))
+    return hidden | {"history_item_rows": history["history_item_rows"]}
+
+
+def _draw(item_rows: Tensor, ratio: float, last_share: float) -> Tensor:
+    """Return one set (B, L), drawn per distinct item of each window."""
+    same = item_rows[:, :, None] == item_rows[:, None, :]  # (B, L, L)
+    first = same.to(torch.int8).argmax(dim=2)  # (B, L): the first position of this item
+    (windows, length), device = item_rows.shape, item_rows.device
+    drawn = uniform(windows, length, device=device) < ratio
+    last_too = uniform(windows, 1, device=device) < last_share
+    chosen: Tensor = drawn.gather(1, first) | (same[:, -1] & last_too)
+    return chosen & (item_rows != 0)

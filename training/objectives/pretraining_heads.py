@@ -1,13 +1,17 @@
 """The heads of pre-training: the hidden item, its attributes, its behaviour.
 
 In: last states and what was hidden. Out: losses by name, each a sum and a count. These
-heads are dropped after pre-training; only the encoder and its tables are kept.
+heads are dropped after pre-training; only the encoder and its tables are kept. A full
+softmax of 64 windows holds 1,000 numbers per item: 200,000 items take gigabytes, so that
+the item is then predicted among a sample.
 
-Shapes: B windows, L history, P hidden positions, I item rows, A attribute slots, D width.
+Shapes: B windows, L history, P hidden positions, I item rows, K drawn rows, A attribute
+slots, D width.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +20,67 @@ from srp4ctr.features.tensors.item_fields import FieldPlace, places
 from srp4ctr.features.tensors.schema import BEHAVIOR_FIELDS, Field
 from srp4ctr.features.tensors.vocabulary import MASK_ROW
 from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.loop.train_step import Counts, Term, Terms
 from srp4ctr.training.model.embeddings import TokenEmbedding
-from srp4ctr.training.objectives.masking import Masks
-from srp4ctr.training.objectives.objective import Counts, Term, Terms
-from srp4ctr.training.objectives.sampled_softmax import (
-    Proposal,
-    Vectors,
-    full_softmax,
-    sampled_softmax,
-)
 
 _IGNORED = -100  # of cross_entropy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Masks:
+    """Where (B, L) item-related and behaviour-related fields are hidden."""
+
+    items: Tensor
+    behaviors: Tensor
+
+
+Vectors = Callable[[Tensor], Tensor]
+"""Item rows (K,) → what a state is multiplied with to say how likely each is, (K, D)."""
+
+
+class Proposal(nn.Module):
+    """Samples item rows by their frequency, with the expected count of each. One is added
+    to each frequency, so that any row can be sampled.
+    """
+
+    cumulative: Tensor
+    log_expected: Tensor
+
+    def __init__(self, counts: Tensor, draws: int) -> None:
+        super().__init__()
+        shares = (counts + 1).double() / (counts + 1).sum()  # (I,)
+        self.draws = draws
+        self.register_buffer("cumulative", shares.cumsum(0), persistent=False)
+        expected = (shares * draws).log().float()
+        self.register_buffer("log_expected", expected, persistent=False)
+
+    def draw(self) -> Tensor:
+        """Return rows (K,), with replacement."""
+        points = torch.rand(self.draws, device=self.cumulative.device)
+        rows = torch.searchsorted(self.cumulative, points.double(), right=True)
+        return rows.clamp(max=len(self.cumulative) - 1)
+
+
+def full_softmax(states: Tensor, rows: Tensor, table: Tensor, bias: Tensor) -> Tensor:
+    """Return the cross entropy (P,) of ``rows`` (P,), by ``states`` (P, D), over I rows."""
+    logits = states @ table.T + bias  # (P, I)
+    return nn.functional.cross_entropy(logits, rows, reduction="none")
+
+
+def sampled_softmax(
+    states: Tensor, rows: Tensor, vectors: Vectors, bias: Tensor, proposal: Proposal
+) -> Tensor:
+    """Return an estimate of the same from rows that ``proposal`` samples for all positions.
+    A sampled row's logit is reduced by the logarithm of its expected count (logQ), so that
+    the denominator is unbiased. The hidden row is in it once, uncorrected, and not among
+    the sampled ones.
+    """
+    drawn = proposal.draw()  # (K,)
+    own = (states * vectors(rows)).sum(-1) + bias[rows]  # (P,)
+    corrected = bias[drawn] - proposal.log_expected[drawn]
+    others = states @ vectors(drawn).T + corrected  # (P, K)
+    others = others.masked_fill(drawn == rows[:, None], -torch.inf)
+    return torch.logsumexp(torch.cat([own[:, None], others], dim=1), dim=1) - own
 
 
 class MaskedHeads(nn.Module):

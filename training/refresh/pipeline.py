@@ -6,6 +6,7 @@ takes a folder: no Triton here. After a kill at any step the next run resumes.
 """
 
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,16 +20,15 @@ from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import cache
 from srp4ctr.training.dataset.build import TrainingSet, read_training_set
 from srp4ctr.training.evaluation import champion
-from srp4ctr.training.evaluation.champion import Champion, NoChampion
-from srp4ctr.training.evaluation.evaluate import Scored, evaluate
+from srp4ctr.training.evaluation.champion import EarlierBundle, NoBundle
+from srp4ctr.training.evaluation.evaluate import Evaluation, Scored, evaluate
 from srp4ctr.training.export import bundle_writer
-from srp4ctr.training.export.bundle_writer import Origin, unfinished
+from srp4ctr.training.export.bundle_writer import unfinished
 from srp4ctr.training.loop.distributed import ALONE, Processes
 from srp4ctr.training.loop.progress import Clock, ProgressListener, logging_to, silent
-from srp4ctr.training.refresh import lock, reports, stages
+from srp4ctr.training.refresh import reports, stages
 from srp4ctr.training.refresh.reports import RefreshOutcome, RefreshReport
 from srp4ctr.training.refresh.stages import Training
-from srp4ctr.training.refresh.warm_start import Parent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ def refresh(
     """
     options = options or RefreshOptions()
     clock = Clock(options.progress)
-    with lock.held(Path(config.bundles_dir)) as note:
+    with reports.held(Path(config.bundles_dir)) as note:
         old = champion.load(options.serving, streams.sequence_length)
         with clock.step("examples"):
             dataset = _dataset(config, features, streams, old)
@@ -93,11 +93,11 @@ def _dataset(
     config: RefreshConfig,
     features: FeatureConfig,
     streams: StreamConfig,
-    old: Champion | NoChampion,
+    old: EarlierBundle | NoBundle,
 ) -> TrainingSet:
     """Return the training set; that of an unfinished refresh, if the log is the same."""
     vocabulary, named = None, ""
-    if isinstance(old, Champion):
+    if isinstance(old, EarlierBundle):
         vocabulary = old.vocabulary
         named = f"{old.card.version} {old.card.created_at_ms}"
     return cache.cached(
@@ -108,7 +108,7 @@ def _dataset(
 
 
 def _make_bundle(
-    training: Training, old: Champion | NoChampion, options: RefreshOptions, note: str
+    training: Training, old: EarlierBundle | NoBundle, options: RefreshOptions, note: str
 ) -> RefreshReport:
     """Train, evaluate and export a model; return the report of its bundle.
 
@@ -124,18 +124,52 @@ def _make_bundle(
         for name, value in evaluation.metrics.items():
             log(f"judged/{name}", value, 0)
     against = _champion_gates(old, training, evaluation.judged)
-    evaluation = replace(evaluation, gates=evaluation.gates + against)
     with training.clock.step("export"):
-        origin = Origin(
-            recipe=training.recipe,
-            parent=parent.card.version if parent else "",
-            window_start_ms=_window_start_ms(dataset, parent),
+        card = _card(training, evaluation, parent)
+        card = bundle_writer.export_bundle(
+            model,
+            dataset,
+            evaluation.judged,
+            config,
+            replace(card, gates=card.gates + against),
         )
-        card = bundle_writer.export_bundle(model, dataset, evaluation, config, origin)
         notes = tuple(each for each in (start.note, note) if each)
         report = _report(card, notes, options, config)
-        bundle_writer.publish(report, config)
+        _publish(report, config)
     return report
+
+
+def _card(
+    training: Training, evaluation: Evaluation, parent: EarlierBundle | None
+) -> BundleManifest:
+    """Return the manifest of a new bundle, before its export."""
+    dataset = training.dataset
+    trained_from = int(dataset.parts.train.request_at_ms[0])
+    if parent:  # it was trained on earlier requests, too
+        trained_from = min(trained_from, parent.card.window_start_ms)
+    return BundleManifest(
+        version=bundle.next_version(Path(training.config.bundles_dir)),
+        created_at_ms=time.time_ns() // 1_000_000,
+        sizes={},
+        window_start_ms=trained_from,
+        window_end_ms=int(dataset.parts.judge.request_at_ms[-1]),
+        boundary_ms=dataset.boundary_ms,
+        calibration_scale=evaluation.calibration.scale,
+        calibration_bias=evaluation.calibration.bias,
+        metrics=evaluation.metrics,
+        counts=dataset.counts,
+        gates=evaluation.gates,
+        parent=parent.card.version if parent else "",
+        recipe=training.recipe,
+    )
+
+
+def _publish(report: RefreshReport, config: RefreshConfig) -> None:
+    """Move the exported bundle with its ``report`` to its place; drop the checkpoints."""
+    folder = bundle_writer.staged(config, report.version)
+    reports.write(replace(report, folder=folder))
+    folder.rename(report.folder)
+    shutil.rmtree(folder.parent, ignore_errors=True)
 
 
 def _report(
@@ -168,19 +202,13 @@ def _log_folder(config: RefreshConfig) -> Path | None:
 
 
 def _champion_gates(
-    old: Champion | NoChampion, training: Training, judged: Scored
+    old: EarlierBundle | NoBundle, training: Training, judged: Scored
 ) -> tuple[Gate, ...]:
-    if isinstance(old, NoChampion):
+    if isinstance(old, NoBundle):
         return champion.skip(old.reason)
     slates = training.dataset.champion_judge
     assert slates is not None  # cut with the champion's vocabulary
     return champion.compare(old, slates, judged, training.config.champion_tolerance)
-
-
-def _window_start_ms(dataset: TrainingSet, parent: Parent | None) -> int:
-    """Return the earliest request that this bundle or its parents were trained on."""
-    own = int(dataset.parts.train.request_at_ms[0])
-    return min(own, parent.card.window_start_ms) if parent else own
 
 
 def _made_before(config: RefreshConfig, recipe: str) -> RefreshReport | None:

@@ -16,23 +16,17 @@ import torch
 from srp4ctr.features.bundles import bundle
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import cache
-from srp4ctr.training.dataset.batches import Slates, Windows
 from srp4ctr.training.dataset.build import TrainingSet
+from srp4ctr.training.evaluation.champion import EarlierBundle, NoBundle
 from srp4ctr.training.export.bundle_writer import unfinished
 from srp4ctr.training.loop.distributed import Processes, device_of
 from srp4ctr.training.loop.progress import Clock, ScalarLog, silent, unlogged
-from srp4ctr.training.loop.trainer import FitOptions, fit
-from srp4ctr.training.model.click_model import ClickModel
+from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives import finetuning, pretraining
-from srp4ctr.training.objectives.pretraining_heads import MaskedHeads
 from srp4ctr.training.refresh import warm_start
-from srp4ctr.training.refresh.warm_start import NoParent, Parent
 
-PRETRAINING_SHARE = (
-    0.5  # of ``max_seconds``: at the default epochs both stages take as long
-)
 _NOTHING = -1  # instead of the number of the parent bundle; 0 is none
 # Settings that leave the result as it is: a run resumes with others, too.
 _CHANGE_NOTHING: Mapping[str, Any] = {
@@ -67,7 +61,7 @@ class Start:
     """A model before its first step."""
 
     model: SRP4CTR
-    parent: Parent | None
+    parent: EarlierBundle | None
     """The bundle whose weights it has; None: from scratch."""
     note: str
     """Why so, for the report."""
@@ -78,11 +72,13 @@ def begin(training: Training, serving: Path | None) -> Start:
 
     Worker processes receive its number, and load the same weights.
     """
-    found: Parent | NoParent = NoParent("as requested")
+    found: EarlierBundle | NoBundle = NoBundle("as requested")
     if not training.from_scratch:
         bundles = bundle.list_bundles(Path(training.config.bundles_dir))
         found = warm_start.find_parent(bundles, training.dataset, serving)
-    number = int(found.card.version.removeprefix("v")) if isinstance(found, Parent) else 0
+    number = (
+        int(found.card.version.removeprefix("v")) if isinstance(found, EarlierBundle) else 0
+    )
     training.processes.broadcast(number)
     return _start(training, found)
 
@@ -107,16 +103,16 @@ def run_worker(config: RefreshConfig, processes: Processes, from_scratch: bool) 
         clock=Clock(silent),
     )
     folder = Path(config.bundles_dir) / f"v{number}"
-    found = warm_start.parent_in(folder) if number else NoParent("as the first process")
+    found = EarlierBundle.read(folder) if number else NoBundle("as the first process")
     train(_start(training, found), training)
 
 
-def _start(training: Training, found: Parent | NoParent) -> Start:
+def _start(training: Training, found: EarlierBundle | NoBundle) -> Start:
     config, vocabulary = training.config, training.dataset.vocabulary
     torch.manual_seed(config.seed)
     model = SRP4CTR(config.model, TableSizes.of(vocabulary, training.dataset.length))
     model.to(device_of(config.device))
-    if isinstance(found, NoParent):
+    if isinstance(found, NoBundle):
         return Start(model=model, parent=None, note=f"from scratch: {found.reason}")
     try:
         note = warm_start.carry_over(model, vocabulary, found)
@@ -131,57 +127,20 @@ def train(start: Start, training: Training, log: ScalarLog = unlogged) -> None:
     if parent is not None:
         dataset = warm_start.since(dataset, parent.card.boundary_ms, config)
         config = warm_start.shortened(config)
-    recipe = f"{training.recipe} {parent.card.version if parent else ''}"
     options = FitOptions(
-        recipe=recipe,
+        checkpoints=unfinished(config),
+        recipe=f"{training.recipe} {parent.card.version if parent else ''}",
         progress=training.clock.progress,
         log=log,
         processes=training.processes,
     )
-    share = 0.0 if config.pretraining == "none" else PRETRAINING_SHARE
-    name = pretraining.STAGE
-    with training.clock.timed(name), warm_start.kept_candidate_stream(start.model, parent):
-        own = _limited(options, config, name, share)
-        pretrain(start.model, dataset.windows, config, own)
-    name = finetuning.STAGE
-    with training.clock.timed(name):
-        own = _limited(options, config, name, 1.0 - share)
-        finetune(start.model, dataset.parts.train, config, own)
-
-
-def _limited(
-    options: FitOptions, config: RefreshConfig, stage: str, share: float
-) -> FitOptions:
-    """Return ``options`` with the stage's checkpoint and its ``share`` of the time."""
-    seconds = None if config.max_seconds is None else share * config.max_seconds
-    file = unfinished(config) / f"{stage}.safetensors"
-    return replace(options, checkpoint=file, seconds=seconds)
-
-
-def pretrain(
-    model: SRP4CTR,
-    windows: Windows,
-    config: RefreshConfig,
-    options: FitOptions,
-    heads: MaskedHeads | None = None,
-) -> tuple[float, ...]:
-    """Train ``model.encoder`` on ``windows``, in place; return the loss of each epoch.
-
-    Afterwards the candidate stream starts from the encoder's weights: also where
-    ``config.pretraining`` is ``none``, so that variants differ in pre-training only.
-    """
-    losses: tuple[float, ...] = ()
-    if config.pretraining != "none":
-        losses = fit(pretraining.stage_of(model, windows, config, heads), options)
-    model.cross_attention.copy_from(model.encoder)
-    return losses
-
-
-def finetune(
-    model: ClickModel, slates: Slates, config: RefreshConfig, options: FitOptions
-) -> tuple[float, ...]:
-    """Train ``model`` on ``slates``, in place; return the log loss of each epoch."""
-    return fit(finetuning.stage_of(model, slates, config), options)
+    with (
+        training.clock.timed(pretraining.STAGE),
+        warm_start.kept_candidate_stream(start.model, parent),
+    ):
+        pretraining.pretrain(start.model, dataset.windows, config, options)
+    with training.clock.timed(finetuning.STAGE):
+        finetuning.finetune(start.model, dataset.parts.train, config, options)
 
 
 def _recipe(config: RefreshConfig, dataset: TrainingSet, from_scratch: bool) -> str:

@@ -8,7 +8,7 @@ catastrophic forgetting. A bundle that does not fit is skipped with a reason.
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +18,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from srp4ctr.features.bundles import bundle
-from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.tensors.item_fields import FIRST_ATTRIBUTE_ROW, places
 from srp4ctr.features.tensors.vocabulary import Vocabulary
-from srp4ctr.features.tensors.vocabulary import load as load_vocabulary
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import Windows
 from srp4ctr.training.dataset.build import TrainingSet
+from srp4ctr.training.evaluation.champion import EarlierBundle, NoBundle
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.refresh import reports
 from srp4ctr.training.refresh.reports import RefreshOutcome
@@ -32,31 +31,9 @@ from srp4ctr.training.refresh.reports import RefreshOutcome
 ITEMS, ATTRIBUTES = "embedding.items.weight", "embedding.attributes.weight"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parent:
-    """The bundle whose weights a refresh starts with."""
-
-    folder: Path
-    card: BundleManifest
-    vocabulary: Vocabulary
-
-
-@dataclass(frozen=True, slots=True)
-class NoParent:
-    """A refresh starts from scratch."""
-
-    reason: str
-
-
-def parent_in(folder: Path) -> Parent:
-    """Return the bundle in ``folder``; ``ValueError`` where it is damaged."""
-    vocabulary = load_vocabulary(folder / bundle.VOCABULARY_FILE)
-    return Parent(folder=folder, card=bundle.verify(folder), vocabulary=vocabulary)
-
-
 def find_parent(
     bundles: Sequence[Path], dataset: TrainingSet, serving: Path | None = None
-) -> Parent | NoParent:
+) -> EarlierBundle | NoBundle:
     """Return the newest of ``bundles`` that fits as a parent, or why there is none.
 
     Refused bundles are skipped, and those promoted after the one that is ``serving`` again:
@@ -72,16 +49,16 @@ def find_parent(
         if rolled_back or outcome is RefreshOutcome.REFUSED:
             continue
         try:
-            parent = parent_in(folder)
+            parent = EarlierBundle.read(folder)
         except ValueError as error:
             damaged = damaged or f"{folder.name} cannot be a parent: {error}"
             continue
         misfit = _misfit(parent, dataset)
-        return NoParent(misfit) if misfit else parent
-    return NoParent(damaged or "there is no bundle to start from")
+        return NoBundle(misfit) if misfit else parent
+    return NoBundle(damaged or "there is no bundle to start from")
 
 
-def _misfit(parent: Parent, dataset: TrainingSet) -> str:
+def _misfit(parent: EarlierBundle, dataset: TrainingSet) -> str:
     """Return why ``parent`` does not fit ``dataset``; "" where it does."""
     card, own, theirs = parent.card, dataset.vocabulary, parent.vocabulary
     if theirs.num_oov_rows != own.num_oov_rows:
@@ -95,7 +72,7 @@ def _misfit(parent: Parent, dataset: TrainingSet) -> str:
     return ""
 
 
-def carry_over(model: SRP4CTR, vocabulary: Vocabulary, parent: Parent) -> str:
+def carry_over(model: SRP4CTR, vocabulary: Vocabulary, parent: EarlierBundle) -> str:
     """Copy the parent's weights into ``model``, whose rows are of ``vocabulary``.
 
     An item that the parent did not know starts with the shared row that the parent served
@@ -174,7 +151,7 @@ def shortened(config: RefreshConfig) -> RefreshConfig:
 
 
 @contextmanager
-def kept_candidate_stream(model: SRP4CTR, parent: Parent | None) -> Iterator[None]:
+def kept_candidate_stream(model: SRP4CTR, parent: EarlierBundle | None) -> Iterator[None]:
     """Keep the parent's candidate stream, where pre-training would copy the encoder's.
 
     It was trained on clicks already, and the head with it.

@@ -35,6 +35,7 @@ from srp4ctr.streams.events.schema import item_key
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import examples
 from srp4ctr.training.dataset.batches import EXAMPLE_NAMES, torch_rows
+from srp4ctr.training.evaluation.champion import EarlierBundle
 from srp4ctr.training.export import onnx_export
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
@@ -111,7 +112,7 @@ class _Bundle:
 
     def in_torch(self, length: int) -> SRP4CTR | None:
         """Return the model with its weights, None if the settings describe another."""
-        parent = warm_start.parent_in(self._folder)
+        parent = EarlierBundle.read(self._folder)
         model = SRP4CTR(self._config.model, TableSizes.of(self.vocabulary, length)).eval()
         try:
             warm_start.carry_over(model, self.vocabulary, parent)

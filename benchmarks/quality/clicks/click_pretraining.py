@@ -11,12 +11,12 @@ from benchmarks.quality.clicks.click_examples import Examples
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.refresh.stages import pretrain
+from srp4ctr.training.objectives.pretraining import pretrain
 
 # What only fine-tuning, judging or serving reads: an encoder is the same whatever it is.
 NOT_OF_PRETRAINING = {
     *("finetune_epochs", "finetune_learning_rate", "encoder_learning_rate_scale"),
-    *("freeze", "layer_decay", "slate_loss_weight", "fake_negative_weighted"),
+    *("freeze", "slate_loss_weight", "fake_negative_weighted"),
     *("batch_requests", "held_out_share", "min_auc", "max_calibration_error"),
     *("bundles_dir", "patience", "tensorboard_dir"),
 }

@@ -29,8 +29,7 @@ from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.click_model import ClickModel
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.objectives.finetuning import serving_logits
-from srp4ctr.training.refresh.stages import finetune
+from srp4ctr.training.objectives.finetuning import finetune, serving_logits
 
 MANY_SEEDS, SEEDS = 5, 3
 REFERENCE = "srp4ctr"  # what the others are compared with

@@ -35,10 +35,9 @@ from srp4ctr.training.loop.progress import ProgressListener
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.objectives.finetuning import serving_logits
-from srp4ctr.training.objectives.masking import Masks, hide, ids_only
-from srp4ctr.training.objectives.pretraining_heads import MaskedHeads
-from srp4ctr.training.refresh.stages import finetune, pretrain
+from srp4ctr.training.objectives.finetuning import finetune, serving_logits
+from srp4ctr.training.objectives.pretraining import hide, ids_only, pretrain
+from srp4ctr.training.objectives.pretraining_heads import MaskedHeads, Masks
 
 Int64s = NDArray[np.int64]
 Scores = NDArray[Any]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from srp4ctr.training.evaluation import metrics, significance
-from srp4ctr.training.evaluation.significance import ONE_SIDED
+from srp4ctr.training.evaluation import metrics
+from srp4ctr.training.evaluation.metrics import ONE_SIDED
 
 Floats = NDArray[np.float64]
 METRICS = ("log_loss", "auc", "gauc")
@@ -33,14 +33,12 @@ def _sigmoid(x: Floats) -> Floats:
     return found
 
 
-def difference(
-    metric: str, rows: dict[str, NDArray[np.generic]]
-) -> significance.Difference:
+def difference(metric: str, rows: dict[str, NDArray[np.generic]]) -> metrics.Difference:
     clicked, one, other, users = (rows[n] for n in ("clicked", "one", "other", "users"))
     if metric == "gauc":
-        return significance.gauc(clicked, one, other, rows["requests"], users)
-    measure = {"log_loss": significance.log_loss, "auc": significance.auc}[metric]
-    return measure(clicked, one, other, users)
+        return metrics.gauc_difference(clicked, one, other, rows["requests"], users)
+    by_name = {"log_loss": metrics.log_loss_difference, "auc": metrics.auc_difference}
+    return by_name[metric](clicked, one, other, users)
 
 
 def plain(metric: str, rows: dict[str, NDArray[np.generic]]) -> float:

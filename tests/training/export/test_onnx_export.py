@@ -10,12 +10,12 @@ from torch import Tensor
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.export.flops import sizes_of
+from srp4ctr.training.export.bundle_writer import sizes_of
 from srp4ctr.training.export.onnx_export import (
     check,
     export,
-    run_onnx,
     score_knowing,
+    scorer,
     write_golden,
 )
 from srp4ctr.training.model.srp4ctr import SRP4CTR
@@ -35,7 +35,7 @@ def test_onnx_answers_as_torch_does_with_padding_and_an_empty_history(
     write_golden(a_model, requests, tmp_path)
     golden = load_file(tmp_path / bundle.GOLDEN_FILE)
     assert np.isnan(golden["click_probability"]).sum() == 3
-    assert check(golden, run_onnx(tmp_path, requests)) < 1e-5
+    assert check(golden, scorer(tmp_path)(requests)) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_a_model_with_a_part_switched_off_is_exported_too(
     export(model, sizes_of(config, SIZES), tmp_path)
     write_golden(model, requests, tmp_path)
     golden = load_file(tmp_path / bundle.GOLDEN_FILE)
-    assert check(golden, run_onnx(tmp_path, requests)) < 1e-5
+    assert check(golden, scorer(tmp_path)(requests)) < 1e-5
 
 
 @pytest.mark.parametrize("switch", [None, "use_cross_attention", "use_querying"])
@@ -96,7 +96,7 @@ def test_the_exported_axes_are_free(
 ) -> None:
     export(a_model, sizes_of(recipe.model, SIZES), tmp_path)
     tensors = requests_of(count=count, candidates=candidates)
-    answered = run_onnx(tmp_path, {name: t.numpy() for name, t in tensors.items()})
+    answered = scorer(tmp_path)({name: t.numpy() for name, t in tensors.items()})
     assert answered.shape == (count, candidates)
 
 
@@ -120,4 +120,4 @@ def test_a_model_of_items_without_any_field_is_exported_too(
     export(model, sizes_of(TINY, bare), tmp_path)
     write_golden(model, requests, tmp_path)
     golden = load_file(tmp_path / bundle.GOLDEN_FILE)
-    assert check(golden, run_onnx(tmp_path, requests)) < 1e-5
+    assert check(golden, scorer(tmp_path)(requests)) < 1e-5

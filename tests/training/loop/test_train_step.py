@@ -10,14 +10,12 @@ from torch import Tensor, nn
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import Slates, Windows
 from srp4ctr.training.loop.distributed import ALONE
-from srp4ctr.training.loop.train_step import TrainStep
-from srp4ctr.training.model.batch_rng import Part, drawing
+from srp4ctr.training.loop.train_step import Counts, Objective, Terms, TrainStep
+from srp4ctr.training.model.dropout import Part, drawing
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives.finetuning import ClickObjective
-from srp4ctr.training.objectives.masking import draw_masks
-from srp4ctr.training.objectives.objective import Counts, Objective, Terms
-from srp4ctr.training.objectives.pretraining import MaskedObjective
+from srp4ctr.training.objectives.pretraining import MaskedObjective, draw_masks
 from srp4ctr.training.objectives.pretraining_heads import MaskedHeads
 
 TARGETS = np.array([1, 1, 3, 3])  # of each row

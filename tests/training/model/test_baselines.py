@@ -10,8 +10,7 @@ from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.evaluation import metrics
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.embeddings import TableSizes
-from srp4ctr.training.objectives.finetuning import serving_logits
-from srp4ctr.training.refresh.stages import finetune
+from srp4ctr.training.objectives.finetuning import finetune, serving_logits
 
 
 @pytest.mark.parametrize("name", BASELINES)

@@ -1,10 +1,9 @@
 import pytest
 import torch
 
-from srp4ctr.training.model.attention import FeedForward
-from srp4ctr.training.model.batch_rng import Part, drawing
-from srp4ctr.training.model.context import ContextEmbedding
-from srp4ctr.training.model.dropout import Dropout
+from srp4ctr.training.model.dropout import Dropout, Part, drawing
+from srp4ctr.training.model.embeddings import ContextEmbedding
+from srp4ctr.training.model.transformer import FeedForward
 
 
 def test_a_share_is_dropped_and_the_rest_makes_up_for_it() -> None:

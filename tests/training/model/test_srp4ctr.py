@@ -9,10 +9,10 @@ from srp4ctr.features.tensors.schema import STATE_TENSORS
 from srp4ctr.features.tensors.vocabulary import MASK_ROW
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import HISTORY_NAMES
-from srp4ctr.training.export.flops import sizes_of
+from srp4ctr.training.export.bundle_writer import sizes_of
 from srp4ctr.training.model.embeddings import TableSizes
-from srp4ctr.training.model.encoder import EncoderLayer
 from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.model.transformer import TransformerLayer
 from tests.training.conftest import SIZES, TINY
 
 Maker = Callable[..., dict[str, Tensor]]
@@ -184,7 +184,7 @@ def test_with_tied_weights_candidates_are_tokens_of_one_transformer(
         joint = torch.cat([null, history, candidates], dim=1)  # (B, S + N, D)
         seen = torch.cat([encoded["state_mask"], torch.zeros(rows.shape)], dim=1)
         for layer in a_model.encoder.layers:
-            assert isinstance(layer, EncoderLayer)
+            assert isinstance(layer, TransformerLayer)
             joint = layer(joint, layer.key(joint), layer.value(joint), seen)
     together = joint[:, -rows.shape[1] :]
     torch.testing.assert_close(folded, together, atol=1e-5, rtol=0)

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.objectives.click_loss import (
+from srp4ctr.training.loop.train_step import loss_of, mean_of
+from srp4ctr.training.objectives.finetuning import (
     click_terms,
     fake_negative_weighted_loss,
     log_loss,
     slate_loss,
 )
-from srp4ctr.training.objectives.objective import loss_of, mean_of
 
 
 def logits_of(*rates: float) -> Tensor:

@@ -11,14 +11,17 @@ from srp4ctr.features.tensors.schema import Field
 from srp4ctr.features.tensors.vocabulary import MASK_ROW
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import Windows, torch_rows
+from srp4ctr.training.loop.train_step import loss_of
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.objectives.masking import Masks, draw_masks, ids_only
-from srp4ctr.training.objectives.objective import loss_of
-from srp4ctr.training.objectives.pretraining import MaskedObjective
-from srp4ctr.training.objectives.pretraining_heads import MaskedHeads, field_term
-from srp4ctr.training.refresh.stages import pretrain
+from srp4ctr.training.objectives.pretraining import (
+    MaskedObjective,
+    draw_masks,
+    ids_only,
+    pretrain,
+)
+from srp4ctr.training.objectives.pretraining_heads import MaskedHeads, Masks, field_term
 
 
 def test_pretraining_lowers_its_loss(

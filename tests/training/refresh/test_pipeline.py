@@ -70,7 +70,7 @@ def test_the_golden_requests_are_answered_by_the_exported_files(
 ) -> None:
     report = refresh(replace(config, finetune_epochs=1, min_auc=0.0), world, STREAMS)
     golden = load_file(report.folder / bundle.GOLDEN_FILE)
-    assert onnx_export.check(golden, onnx_export.run_onnx(report.folder, golden)) < 1e-5
+    assert onnx_export.check(golden, onnx_export.scorer(report.folder)(golden)) < 1e-5
     assert not golden["history_item_rows"][0].any()
     assert golden["candidate_item_rows"].dtype == np.int64
 

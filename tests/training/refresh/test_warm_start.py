@@ -15,12 +15,12 @@ from srp4ctr.features.tensors import vocabulary
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.build import TrainingSet
+from srp4ctr.training.evaluation.champion import EarlierBundle, NoBundle
 from srp4ctr.training.evaluation.evaluate import split
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.refresh import reports, warm_start
 from srp4ctr.training.refresh.reports import RefreshOutcome, RefreshReport
-from srp4ctr.training.refresh.warm_start import NoParent, Parent
 from tests.training.conftest import RECIPE, random_slates, random_windows
 
 COLOURS = [{"colour": c} for c in ("red", "blue") for _ in range(6)]
@@ -37,18 +37,18 @@ def a_model(words: Vocabulary, seed: int = 0) -> SRP4CTR:
 
 
 @pytest.fixture
-def parent(tmp_path: Path) -> Parent:
+def parent(tmp_path: Path) -> EarlierBundle:
     """A bundle of items 10 and 30, red and blue."""
     words = words_of([10, 30])
     weights = a_model(words).state_dict()
     own = {n: t for n, t in weights.items() if not n.startswith("encoder.embedding.")}
     save_file(own, tmp_path / bundle.WEIGHTS_FILE)
     card = BundleManifest(version="v1", created_at_ms=1, sizes={}, boundary_ms=20)
-    return Parent(folder=tmp_path, card=card, vocabulary=words)
+    return EarlierBundle(folder=tmp_path, card=card, vocabulary=words)
 
 
 def test_known_items_and_values_keep_their_rows_wherever_these_are_now(
-    parent: Parent,
+    parent: EarlierBundle,
 ) -> None:
     words = words_of([10, 20, 30], "green")
     model = a_model(words, seed=1)
@@ -64,7 +64,7 @@ def test_known_items_and_values_keep_their_rows_wherever_these_are_now(
     assert np.array_equal(after[words.item_rows([20])], before[shared])
 
 
-def test_a_new_value_begins_as_the_mean_of_its_field(parent: Parent) -> None:
+def test_a_new_value_begins_as_the_mean_of_its_field(parent: EarlierBundle) -> None:
     words = words_of([10], "green")
     model = a_model(words, seed=1)
     warm_start.carry_over(model, words, parent)
@@ -80,7 +80,9 @@ def test_a_new_value_begins_as_the_mean_of_its_field(parent: Parent) -> None:
     assert new[row(words, "green")] == pytest.approx(mean)
 
 
-def test_a_model_of_the_same_vocabulary_is_the_parents_to_the_bit(parent: Parent) -> None:
+def test_a_model_of_the_same_vocabulary_is_the_parents_to_the_bit(
+    parent: EarlierBundle,
+) -> None:
     model = a_model(parent.vocabulary, seed=1)
     warm_start.carry_over(model, parent.vocabulary, parent)
     expected = a_model(parent.vocabulary).state_dict()
@@ -88,7 +90,7 @@ def test_a_model_of_the_same_vocabulary_is_the_parents_to_the_bit(parent: Parent
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_another_size_leaves_the_model_alone_and_says_so(parent: Parent) -> None:
+def test_another_size_leaves_the_model_alone_and_says_so(parent: EarlierBundle) -> None:
     torch.manual_seed(1)
     wider = replace(RECIPE.model, head_width=16)
     model = SRP4CTR(wider, TableSizes.of(parent.vocabulary, 6))
@@ -146,11 +148,11 @@ def test_the_newest_bundle_that_was_not_refused_is_gone_on_from(tmp_path: Path) 
     outcomes = (RefreshOutcome.PROMOTED, RefreshOutcome.KEPT, RefreshOutcome.REFUSED)
     made = [a_bundle(tmp_path, f"v{n}", each) for n, each in enumerate(outcomes, start=1)]
     found = warm_start.find_parent(made, a_dataset())
-    assert isinstance(found, Parent)
+    assert isinstance(found, EarlierBundle)
     assert found.card.version == "v2"
     (made[1] / bundle.WEIGHTS_FILE).write_bytes(b"damaged")
     found = warm_start.find_parent(made, a_dataset())
-    assert isinstance(found, Parent)
+    assert isinstance(found, EarlierBundle)
     assert found.card.version == "v1"
 
 
@@ -159,10 +161,10 @@ def test_a_bundle_that_was_rolled_back_is_not_gone_on_from(tmp_path: Path) -> No
     made = [a_bundle(tmp_path, f"v{n}", each) for n, each in enumerate(outcomes, start=1)]
     for serving, expected in ((made[0], "v1"), (made[1], "v2"), (None, "v2")):
         found = warm_start.find_parent(made[:2], a_dataset(), serving)
-        assert isinstance(found, Parent)
+        assert isinstance(found, EarlierBundle)
         assert found.card.version == expected
     kept = warm_start.find_parent(made, a_dataset(), made[0])
-    assert isinstance(kept, Parent)
+    assert isinstance(kept, EarlierBundle)
     assert kept.card.version == "v3"  # it waits for somebody to promote it
 
 
@@ -182,4 +184,4 @@ def test_a_bundle_that_reads_other_numbers_of_the_context_is_not_gone_on_from(
     made = [a_bundle(tmp_path, "v1", RefreshOutcome.PROMOTED)]
     words = replace(a_dataset().vocabulary, context_numbers=("items_on_page",))
     found = warm_start.find_parent(made, replace(a_dataset(), vocabulary=words))
-    assert found == NoParent("v1 has other fields")
+    assert found == NoBundle("v1 has other fields")

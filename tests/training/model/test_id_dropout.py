@@ -1,6 +1,6 @@
 import torch
 
-from srp4ctr.training.objectives.id_dropout import ITEM_ROWS, without_ids
+from srp4ctr.training.model.dropout import ITEM_ROWS, without_ids
 
 OOV_ROWS = 4  # rows 2 to 5
 FIRST_KNOWN = 6

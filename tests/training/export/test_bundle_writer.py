@@ -3,7 +3,12 @@ from dataclasses import replace
 import pytest
 
 from srp4ctr.training.config import ModelConfig, RefreshConfig
-from srp4ctr.training.export.flops import CANDIDATES, card, count, sizes_of
+from srp4ctr.training.export.bundle_writer import (
+    CANDIDATES,
+    cost_card,
+    count_flops,
+    sizes_of,
+)
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from tests.training.flop_formula import formula
@@ -17,7 +22,7 @@ def test_what_is_switched_off_is_not_paid_for(
 ) -> None:
     config = replace(recipe.model, **{switch: False})
     model = SRP4CTR(config, sizes)
-    counted = count(model, sizes_of(config, sizes), candidates=3)
+    counted = count_flops(model, sizes_of(config, sizes), candidates=3)
     assert counted == formula(config, sizes, candidates=3)
 
 
@@ -28,7 +33,7 @@ def test_counted_flops_equal_the_formula(
 ) -> None:
     tables = replace(sizes, length=length)
     model = SRP4CTR(recipe.model, tables)
-    counted = count(model, sizes_of(recipe.model, tables), candidates)
+    counted = count_flops(model, sizes_of(recipe.model, tables), candidates)
     assert counted == formula(recipe.model, tables, candidates)
 
 
@@ -46,7 +51,7 @@ def test_the_card_is_of_a_hundred_candidates(
     recipe: RefreshConfig, sizes: TableSizes
 ) -> None:
     model = SRP4CTR(recipe.model, sizes)
-    cost = card(model, sizes_of(recipe.model, sizes))
+    cost = cost_card(model, sizes_of(recipe.model, sizes))
     assert cost["folded_flops"] == formula(recipe.model, sizes, CANDIDATES).folded
     assert cost["folded_flops_per_1"] == formula(recipe.model, sizes, 1).folded
     assert cost["folded_flops"] == cost["encoder_flops"] + cost["head_flops_per_100"]
@@ -56,6 +61,6 @@ def test_the_card_is_of_a_hundred_candidates(
 def test_every_item_field_is_paid_for(recipe: RefreshConfig, sizes: TableSizes) -> None:
     bare = replace(sizes, item_fields=())
     model = SRP4CTR(recipe.model, bare)
-    counted = count(model, sizes_of(recipe.model, bare), candidates=3)
+    counted = count_flops(model, sizes_of(recipe.model, bare), candidates=3)
     assert counted == formula(recipe.model, bare, candidates=3)
     assert counted.encoder < formula(recipe.model, sizes, candidates=3).encoder

@@ -4,8 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srp4ctr.training.dataset.batches import newest
-from srp4ctr.training.dataset.bucket_sampler import batches
+from srp4ctr.training.dataset.batches import epoch_batches, newest
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 
 ROWS = np.arange(100, 1100)
@@ -20,30 +19,32 @@ def padding(cut: list[np.ndarray]) -> int:
 
 def test_every_row_is_in_one_batch() -> None:
     for lengths in (None, LENGTHS):
-        cut = batches(ROWS, lengths, 64, seed=1)
+        cut = epoch_batches(ROWS, lengths, 64, seed=1)
         assert sorted(np.concatenate(cut)) == ROWS.tolist()
         assert sorted(len(rows) for rows in cut) == [40] + [64] * 15
 
 
 def test_rows_of_alike_lengths_share_a_batch() -> None:
-    mixed, alike = (batches(ROWS, lengths, 64, seed=1) for lengths in (None, LENGTHS))
+    mixed, alike = (epoch_batches(ROWS, lengths, 64, seed=1) for lengths in (None, LENGTHS))
     assert padding(alike) < 0.2 * padding(mixed)
 
 
 def test_batches_of_long_rows_come_at_any_time() -> None:
-    means = [LENGTHS[rows - 100].mean() for rows in batches(ROWS, LENGTHS, 64, seed=1)]
+    means = [
+        LENGTHS[rows - 100].mean() for rows in epoch_batches(ROWS, LENGTHS, 64, seed=1)
+    ]
     assert means != sorted(means)
     assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.7
 
 
 def test_the_order_follows_from_the_seed_alone() -> None:
-    first, same, other = (batches(ROWS, LENGTHS, 64, seed=k) for k in (1, 1, 2))
+    first, same, other = (epoch_batches(ROWS, LENGTHS, 64, seed=k) for k in (1, 1, 2))
     assert all(np.array_equal(a, b) for a, b in zip(first, same, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
 
 
 def test_no_rows_make_no_batch() -> None:
-    assert batches(ROWS[:0], LENGTHS[:0], 64, seed=1) == []
+    assert epoch_batches(ROWS[:0], LENGTHS[:0], 64, seed=1) == []
 
 
 def test_padding_that_is_cut_changes_no_logit(

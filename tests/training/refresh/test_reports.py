@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr.training.refresh import lock
-from srp4ctr.training.refresh.lock import LOCK_FILE, RefreshIsRunningError
+from srp4ctr.training.refresh import reports
+from srp4ctr.training.refresh.reports import LOCK_FILE, RefreshIsRunningError
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from srp4ctr.training.refresh import lock
-with lock.held(Path(sys.argv[1])):
+from srp4ctr.training.refresh import reports
+with reports.held(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -35,7 +35,7 @@ def test_a_second_refresh_is_refused_with_the_first_one_s_process(
 ) -> None:
     said = f"process {holder.pid} on .* since 2"
     with holder:
-        with pytest.raises(RefreshIsRunningError, match=said), lock.held(tmp_path):
+        with pytest.raises(RefreshIsRunningError, match=said), reports.held(tmp_path):
             pass
         os.kill(holder.pid, signal.SIGKILL)
 
@@ -45,7 +45,7 @@ def test_the_lock_of_a_killed_refresh_is_taken_over(
 ) -> None:
     with holder:
         os.kill(holder.pid, signal.SIGKILL)
-    with lock.held(tmp_path) as note:
+    with reports.held(tmp_path) as note:
         assert f"took over from a refresh that died: process {holder.pid}" in note
         assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == os.getpid()
 
@@ -53,7 +53,7 @@ def test_the_lock_of_a_killed_refresh_is_taken_over(
 def test_a_refresh_that_failed_in_order_leaves_nothing_to_take_over(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(ValueError, match="no labels"), lock.held(tmp_path):
+    with pytest.raises(ValueError, match="no labels"), reports.held(tmp_path):
         raise ValueError("no labels")
-    with lock.held(tmp_path) as note:
+    with reports.held(tmp_path) as note:
         assert note == ""

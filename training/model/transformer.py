@@ -1,0 +1,204 @@
+"""The transformers: FG-BERT over the history, uni cross-attention, querying transformer.
+
+FG-BERT encodes the history and its side information, nothing of the request. Candidates
+attend to the keys and values of its layers, never the history to them: a candidate costs
+its own query, output and feed-forward, and one encoding serves all candidates of a request.
+Trained queries read its last states once per request; they read no candidate.
+
+Attention is plain matrix products: exact in torch, in ONNX and in FLOPs.
+
+Shapes: B requests, L history, S = L + 1 states (slot 0 is the trained null slot, valid
+even when the history is empty), T queries of any kind, N candidates, E layers, H heads,
+A attribute slots, F behaviour fields, M trained queries, R request features, D width.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.model.dropout import Dropout
+from srp4ctr.training.model.embeddings import TokenEmbedding
+
+_HIDDEN = -1e9  # added to the score of a padded state: its weight underflows to 0
+
+
+def attend(
+    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, heads: int
+) -> Tensor:
+    """Return what each query (B, T, D) gathers from ``values`` (B, S, D): (B, T, D).
+
+    ``mask`` (B, S) is 1 where a state may be seen. At least one must be, else the result
+    is an average over padding.
+    """
+    q, k, v = (_split(x, heads) for x in (queries, keys, values))  # (B, H, T or S, D/H)
+    scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])  # (B, H, T, S)
+    hidden = (1.0 - mask)[:, None, None, :] * _HIDDEN  # (B, 1, 1, S)
+    gathered: Tensor = torch.softmax(scores + hidden, dim=-1) @ v  # (B, H, T, D/H)
+    return gathered.transpose(1, 2).flatten(2)  # (B, T, D)
+
+
+def _split(states: Tensor, heads: int) -> Tensor:
+    """Return (B, T, D) as (B, H, T, D/H)."""
+    batch, length, width = states.shape
+    return states.reshape(batch, length, heads, width // heads).transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with GELU between; the hidden layer is four times as wide."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.widen = nn.Linear(width, 4 * width)
+        self.narrow = nn.Linear(4 * width, width)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Return (..., D) for (..., D)."""
+        hidden: Tensor = nn.functional.gelu(self.widen(states))
+        narrowed: Tensor = self.narrow(self.dropout(hidden))
+        return narrowed
+
+
+class TransformerLayer(nn.Module):
+    """One post-LN layer; the encoder's project keys and values of their own input."""
+
+    def __init__(self, config: ModelConfig, with_keys: bool) -> None:
+        super().__init__()
+        width = config.width
+        self.heads = config.num_heads
+        self.query = nn.Linear(width, width)
+        if with_keys:
+            self.key = nn.Linear(width, width)
+            self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+        self.feed_forward = FeedForward(width, config.dropout)
+        self.attention_norm = nn.LayerNorm(width)
+        self.output_norm = nn.LayerNorm(width)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, states: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        """Return the next states (B, T, D), from (B, S, D) keys and values."""
+        gathered = attend(self.query(states), keys, values, mask, self.heads)
+        states = self.attention_norm(states + self.dropout(self.output(gathered)))
+        widened = self.dropout(self.feed_forward(states))
+        following: Tensor = self.output_norm(states + widened)
+        return following
+
+
+class BehaviorEncoder(nn.Module):
+    """The history's tokens through E layers, keeping each layer's keys and values."""
+
+    def __init__(self, config: ModelConfig, embedding: TokenEmbedding) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.null_token = nn.Parameter(torch.randn(config.width) * 0.02)
+        self.layers = nn.ModuleList(
+            TransformerLayer(config, with_keys=True) for _ in range(config.num_layers)
+        )
+
+    def forward(
+        self, item_rows: Tensor, attribute_rows: Tensor, codes: Tensor
+    ) -> dict[str, Tensor]:
+        """Return ``STATE_TENSORS`` of histories (B, L), (B, L, A) and (B, L, F)."""
+        tokens = self.embedding.behaviors(item_rows, attribute_rows, codes)  # (B, L, D)
+        null = self.null_token.expand(tokens.shape[0], 1, -1)  # (B, 1, D)
+        states = torch.cat([null, tokens], dim=1)  # (B, S, D)
+        valid = (item_rows != 0).to(states.dtype)  # (B, L)
+        mask = torch.cat([torch.ones_like(valid[:, :1]), valid], dim=1)  # (B, S)
+        all_keys, all_values = [], []
+        for layer in self.layers:
+            assert isinstance(layer, TransformerLayer)
+            keys, values = layer.key(states), layer.value(states)  # (B, S, D) each
+            states = layer(states, keys, values, mask)
+            all_keys.append(keys)
+            all_values.append(values)
+        return {
+            "layer_keys": torch.stack(all_keys, dim=1),  # (B, E, S, D)
+            "layer_values": torch.stack(all_values, dim=1),
+            "last_states": states,
+            "state_mask": mask,
+        }
+
+
+class UniCrossAttention(nn.Module):
+    """A uni cross-attention layer above each encoder layer's keys and values.
+
+    Without ``use_cross_attention`` there are no layers, and candidates stay as they are.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        depths = range(config.num_layers if config.use_cross_attention else 0)
+        self.layers = nn.ModuleList(
+            TransformerLayer(config, with_keys=False) for _ in depths
+        )
+        self.reads = [n if config.use_all_layers else config.num_layers - 1 for n in depths]
+
+    def forward(
+        self, candidates: Tensor, keys: Tensor, values: Tensor, mask: Tensor
+    ) -> Tensor:
+        """Return candidate states (B, N, D); ``keys`` and ``values`` are (B, E, S, D)."""
+        for n, layer in zip(self.reads, self.layers, strict=True):
+            candidates = layer(candidates, keys[:, n], values[:, n], mask)
+        return candidates
+
+    def copy_from(self, encoder: BehaviorEncoder) -> None:
+        """Start every layer as the encoder's of the same depth with one more token."""
+        for own, layer in zip(self.layers, encoder.layers, strict=False):
+            for name, module in own.named_children():
+                module.load_state_dict(getattr(layer, name).state_dict())
+
+
+class _Attention(nn.Module):
+    """Multi-head attention with projections of its own, a residual and a LayerNorm."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.heads = config.num_heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, queries: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+        keys, values = self.key(states), self.value(states)
+        gathered = attend(self.query(queries), keys, values, mask, self.heads)
+        normed: Tensor = self.norm(queries + self.dropout(self.output(gathered)))
+        return normed
+
+
+class QueryingTransformer(nn.Module):
+    """One block: queries attend to each other, then to the history, then a feed-forward."""
+
+    def __init__(self, config: ModelConfig, request_width: int) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(config.num_queries, config.width) * 0.02)
+        self.initial = nn.Linear(request_width, config.width)
+        self.self_attention = _Attention(config)
+        self.history_attention = _Attention(config)
+        self.feed_forward = FeedForward(config.width, config.dropout)
+        self.norm = nn.LayerNorm(config.width)
+
+    def forward(self, request: Tensor, last_states: Tensor, mask: Tensor) -> Tensor:
+        """Return (B, M, D) of ``request`` (B, R), ``last_states`` (B, S, D), ``mask``."""
+        queries = self.queries + self.initial(request)[:, None, :]  # (B, M, D)
+        every = torch.ones_like(queries[..., 0])  # (B, M)
+        queries = self.self_attention(queries, queries, every)
+        queries = self.history_attention(queries, last_states, mask)
+        summaries: Tensor = self.norm(queries + self.feed_forward(queries))
+        return summaries
+
+
+class MeanState(nn.Module):
+    """Replaces the querying transformer in ablations."""
+
+    def forward(self, request: Tensor, last_states: Tensor, mask: Tensor) -> Tensor:
+        """Return the mean (B, 1, D) of the valid ``last_states``; ``request`` is unread."""
+        valid = mask[..., None]  # (B, S, 1)
+        mean: Tensor = (last_states * valid).sum(1, keepdim=True) / valid.sum(1, True)
+        return mean
