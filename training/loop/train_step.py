@@ -21,12 +21,11 @@ from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.loop.distributed import Processes
 from srp4ctr.training.model.dropout import Part, drawing
 
-Term = tuple[Tensor, Tensor]
-"""The sum of the losses of some targets, and their number, which may be 0."""
-Terms = Mapping[str, Term]
-"""By name, always the same names. The loss is Σ sum / count."""
+MAX_GRADIENT_NORM = 1.0
+Sums = Mapping[str, Tensor]
+"""The summed losses of each term's targets, by name; always the same names."""
 Counts = Mapping[str, Tensor]
-"""The counts of ``Terms``."""
+"""The number of each term's targets, which may be 0. The loss is Σ sum / count."""
 
 
 class Objective(nn.Module, abc.ABC):
@@ -41,35 +40,28 @@ class Objective(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def batch(self, rows: NDArray[np.int64], longest: NDArray[np.int64]) -> Any:
-        """Return examples ``rows`` (perhaps none), sequences cut to ``longest`` (kinds)."""
+        """Return examples ``rows`` (perhaps none), sequences cut to ``longest`` (kinds).
 
-    @abc.abstractmethod
-    def counts(self, batch: Any) -> Counts:
-        """Return the counts of what ``forward`` returns, from labels and masks only.
-
-        No model runs. It draws what ``forward`` draws before the model, in that order.
+        What is drawn at random for the loss, as masks are, is drawn here.
         """
 
     @abc.abstractmethod
-    def forward(self, batch: Any) -> Terms:
-        """Return the terms of the loss of what ``batch`` returned."""
+    def counts(self, batch: Any) -> Counts:
+        """Return how many targets ``batch`` has: no model runs."""
+
+    @abc.abstractmethod
+    def forward(self, batch: Any) -> Sums:
+        """Return the summed losses of the targets of ``batch``."""
 
 
-def loss_of(terms: Terms, counts: Counts | None = None) -> Tensor:
-    """Return Σ sum / count; ``counts`` are of the whole batch, ``terms`` of a part."""
-    own = {name: count for name, (_, count) in terms.items()}
-    counts = counts or own
-    each = [mean_of((total, counts[name])) for name, (total, _) in terms.items()]
-    return torch.stack(each).sum()
+def loss_of(sums: Sums, counts: Counts) -> Tensor:
+    """Return Σ sum / count; ``counts`` are of the whole batch, ``sums`` of a part."""
+    return torch.stack([*mean_of(sums, counts).values()]).sum()
 
 
-def mean_of(term: Term) -> Tensor:
-    """Return sum / count; 0 of none."""
-    total, count = term
-    return total / count.clamp(min=1)
-
-
-MAX_GRADIENT_NORM = 1.0
+def mean_of(sums: Sums, counts: Counts) -> dict[str, Tensor]:
+    """Return each sum / count; 0 of none."""
+    return {name: total / counts[name].clamp(min=1) for name, total in sums.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,19 +99,20 @@ class TrainStep:
         """Train on the batch ``rows``; return the value of each term of its loss."""
         self.optimiser.zero_grad(set_to_none=True)
         parts = self._parts(len(rows), self.config.accumulate)
-        counts = self._counts(rows, parts, seed) if len(parts) > 1 else None
+        # The first part's loss needs the counts of all: their batches are made twice.
+        known = self._counts(rows, parts, seed) if len(parts) > 1 else None
         found: dict[str, Tensor] = {}
         weight = self._weight(rows)
         for part in parts:
             with self._gradients_wait(part is not parts[-1]), drawing(seed, part):
-                terms = self._terms(rows, part)
-                whole = counts or self._added({n: c for n, (_, c) in terms.items()})
+                batch = self._batch(rows, part)
+                counts = known or self._added(self.objective.counts(batch))
+                sums = self._sums(batch)
                 # The wrapper averages over the processes what is a sum.
-                loss = loss_of(terms, whole) * self.processes.count * weight
+                loss = loss_of(sums, counts) * self.processes.count * weight
                 loss.backward()  # type: ignore[no-untyped-call]
-            for name, (total, _) in terms.items():
-                value = mean_of((total.detach(), whole[name]))
-                found[name] = found.get(name, 0) + value
+            for name, value in mean_of(sums, counts).items():
+                found[name] = found.get(name, 0) + value.detach()
         groups = self.optimiser.param_groups
         trained = [parameter for group in groups for parameter in group["params"]]
         nn.utils.clip_grad_norm_(trained, MAX_GRADIENT_NORM)
@@ -140,12 +133,13 @@ class TrainStep:
         for rows in batches:
             [part] = self._parts(len(rows), 1)
             with drawing(seed, part):
-                terms = self._terms(rows, part)
-            for found, place in ((sums, 0), (counts, 1)):
-                added = self._added({name: term[place] for name, term in terms.items()})
-                found |= {name: found.get(name, 0) + n for name, n in added.items()}
+                batch = self._batch(rows, part)
+                found = self._added(self._sums(batch))
+            number = self._added(self.objective.counts(batch))
+            sums = {name: sums.get(name, 0) + value for name, value in found.items()}
+            counts = {name: counts.get(name, 0) + n for name, n in number.items()}
         self.objective.train()
-        return float(loss_of({name: (sums[name], counts[name]) for name in sums}))
+        return float(loss_of(sums, counts))
 
     def _parts(self, whole: int, pieces: int) -> list[Part]:
         """Return this process's parts of a batch; with few rows some are empty."""
@@ -158,9 +152,8 @@ class TrainStep:
         longest = self.objective.lengths[rows].max(axis=0)
         return self.objective.batch(rows[part.first : part.first + part.rows], longest)
 
-    @torch.no_grad()
     def _counts(self, rows: NDArray[np.int64], parts: list[Part], seed: int) -> Counts:
-        """Return the counts of a whole batch, which its first part needs: no model runs."""
+        """Return the counts of a whole batch."""
         counts: dict[str, Tensor] = {}
         for part in parts:
             with drawing(seed, part):
@@ -168,13 +161,12 @@ class TrainStep:
             counts = {name: counts.get(name, 0) + count for name, count in found.items()}
         return self._added(counts)
 
-    def _terms(self, rows: NDArray[np.int64], part: Part) -> Terms:
-        batch = self._batch(rows, part)
+    def _sums(self, batch: Any) -> Sums:
         device = next(self.objective.parameters()).device.type
         mixed = self.config.precision == "bf16-mixed"
         with torch.autocast(device, torch.bfloat16, enabled=mixed):
-            terms: Terms = self.module(batch)
-        return terms
+            sums: Sums = self.module(batch)
+        return sums
 
     def _added(self, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return ``numbers`` summed over the processes."""

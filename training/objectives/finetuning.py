@@ -21,7 +21,7 @@ from srp4ctr.training.dataset.batches import (
     slate_batch,
     slate_lengths,
 )
-from srp4ctr.training.loop.train_step import Counts, Objective, Term, Terms
+from srp4ctr.training.loop.train_step import Counts, Objective, Sums
 from srp4ctr.training.loop.trainer import FitOptions, Stage, fit
 from srp4ctr.training.model.click_model import ClickModel
 from srp4ctr.training.model.dropout import without_ids
@@ -74,16 +74,16 @@ class ClickObjective(Objective):
         return slate_batch(self.slates, rows, longest, next(self.parameters()).device)
 
     def counts(self, batch: Batch) -> Counts:
-        """Return the number of impressions and slates in the terms of ``batch``."""
-        return click_counts(batch.clicked, batch.shown, self.config)
+        """Return the number of impressions, and of slates with a click."""
+        return click_counts(batch.clicked, batch.shown)
 
-    def forward(self, batch: Batch) -> Terms:
-        """Return the terms of the loss of the impressions shown in ``batch``."""
+    def forward(self, batch: Batch) -> Sums:
+        """Return the sums of the losses of the impressions shown in ``batch``."""
         config = self.config
         share = config.id_dropout if self.training else 0.0
         tensors = without_ids(batch.tensors, share, config.num_oov_rows)
         logits = self.model(tensors, batch.positions)
-        return click_terms(logits, batch.clicked, batch.shown, config)
+        return click_losses(logits, batch.clicked, batch.shown, config)
 
 
 @torch.no_grad()
@@ -101,51 +101,50 @@ def serving_logits(model: ClickModel, slates: Slates) -> NDArray[np.float32]:
     return logits
 
 
-def click_terms(
+def click_losses(
     logits: Tensor, clicked: Tensor, shown: Tensor, config: RefreshConfig
-) -> Terms:
-    """Return the terms of the loss of ``logits``, ``clicked`` and ``shown`` (B, N)."""
+) -> Sums:
+    """Return the sums of the losses of ``logits``, ``clicked`` and ``shown`` (B, N)."""
     is_early = config.fake_negative_weighted
     by_impression = fake_negative_weighted_loss if is_early else log_loss
-    terms = {"by_impression": by_impression(logits[shown], clicked[shown])}
+    sums = {"by_impression": by_impression(logits[shown], clicked[shown])}
     if config.slate_loss_weight:
-        total, count = slate_loss(logits, clicked, shown)
-        terms["by_slate"] = config.slate_loss_weight * total, count
-    return terms
+        sums["by_slate"] = config.slate_loss_weight * slate_loss(logits, clicked, shown)
+    return sums
 
 
-def click_counts(clicked: Tensor, shown: Tensor, config: RefreshConfig) -> Counts:
-    """Return the counts of ``click_terms``, which need no logits."""
-    counts = {"by_impression": _number(clicked[shown])}
-    if config.slate_loss_weight:
-        counts["by_slate"] = _slates_with_a_click(clicked, shown)
-    return counts
+def click_counts(clicked: Tensor, shown: Tensor) -> Counts:
+    """Return the counts of the terms of ``click_losses``."""
+    return {
+        "by_impression": shown.sum().float(),
+        "by_slate": ((clicked * shown).sum(-1) > 0).sum(),
+    }
 
 
-def log_loss(logits: Tensor, clicked: Tensor) -> Term:
-    """Return -(y ln p + (1 - y) ln(1 - p)), summed over impressions, and their number."""
+def log_loss(logits: Tensor, clicked: Tensor) -> Tensor:
+    """Return -(y ln p + (1 - y) ln(1 - p)), summed over impressions."""
     each = functional.binary_cross_entropy_with_logits
-    return each(logits, clicked, reduction="sum"), _number(logits)
+    return each(logits, clicked, reduction="sum")
 
 
-def slate_loss(logits: Tensor, clicked: Tensor, shown: Tensor) -> Term:
+def slate_loss(logits: Tensor, clicked: Tensor, shown: Tensor) -> Tensor:
     """Return the cross entropy of the slates' clicks among what was shown, (B, N) each.
 
-    -mean over clicks of ln(p_i / sum p_j), summed over the slates with a click, and the
-    number of those. p is a probability, not exp(logit) as in a plain softmax: then the same
-    p minimise both losses, and calibration does not suffer (ListCE of Bai et al.,
-    Regression Compatible Listwise Objectives, CIKM 2023).
+    -mean over clicks of ln(p_i / sum p_j), summed over the slates with a click. p is a
+    probability, not exp(logit) as in a plain softmax: then the same p minimise both losses,
+    and calibration does not suffer (ListCE of Bai et al., Regression Compatible Listwise
+    Objectives, CIKM 2023).
     """
     scores = functional.logsigmoid(logits).masked_fill(~shown, _HIDDEN)
     shares = torch.log_softmax(scores, dim=-1)  # (B, N)
     chosen = clicked * shown
     clicks = chosen.sum(-1)  # (B,)
     each = -(shares * chosen).sum(-1) / clicks.clamp(min=1.0)
-    return each.sum(), _slates_with_a_click(clicked, shown)
+    return each.sum()
 
 
-def fake_negative_weighted_loss(logits: Tensor, clicked: Tensor) -> Term:
-    """Return the loss of impressions that were non-clicks at first, and their number.
+def fake_negative_weighted_loss(logits: Tensor, clicked: Tensor) -> Tensor:
+    """Return the loss of impressions that were non-clicks at first, summed.
 
     For the newest impressions, later clicks are unknown. So each impression is a negative
     at once, and each click, when it comes, an additional positive. Such a stream has a
@@ -160,12 +159,4 @@ def fake_negative_weighted_loss(logits: Tensor, clicked: Tensor) -> Term:
         p = torch.sigmoid(logits)
     positive = (1.0 + p) * clicked * -functional.logsigmoid(logits)
     negative = (1.0 - p) * (1.0 + p) * -functional.logsigmoid(-logits)
-    return (positive + negative).sum(), _number(logits)
-
-
-def _slates_with_a_click(clicked: Tensor, shown: Tensor) -> Tensor:
-    return ((clicked * shown).sum(-1) > 0).sum()
-
-
-def _number(impressions: Tensor) -> Tensor:
-    return torch.tensor(float(len(impressions)), device=impressions.device)
+    return (positive + negative).sum()

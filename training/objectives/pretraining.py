@@ -7,7 +7,7 @@ behaviour-related fields (all of them together).
 Shapes: B windows, L history, A attribute slots, F behaviour fields.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from srp4ctr.training.dataset.batches import (
     newest,
     torch_rows,
 )
-from srp4ctr.training.loop.train_step import Counts, Objective, Terms
+from srp4ctr.training.loop.train_step import Counts, Objective, Sums
 from srp4ctr.training.loop.trainer import FitOptions, Stage, fit
 from srp4ctr.training.model.dropout import id_dropper, uniform
 from srp4ctr.training.model.embeddings import MASK_CODES
@@ -82,6 +82,16 @@ def _stage(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskedBatch:
+    """Windows (B, L) and where they are masked."""
+
+    history: dict[str, Tensor]
+    masks: Masks
+    targets: Masks
+    """What of ``masks`` is to be predicted."""
+
+
 class MaskedObjective(Objective):
     """Predict hidden elements of windows: the heads' losses at the hidden positions."""
 
@@ -104,59 +114,44 @@ class MaskedObjective(Objective):
         self.target_counts = drawn + config.last_masked_share * (1.0 - config.mask_ratio)
         self.register_buffer("catalogue", _catalogue(windows, heads, config), False)
 
-    def batch(
-        self, rows: NDArray[np.int64], longest: NDArray[np.int64]
-    ) -> dict[str, Tensor]:
-        """Return windows ``rows``, cut to the ``longest`` history."""
-        device = self.heads.item_bias.device
+    def batch(self, rows: NDArray[np.int64], longest: NDArray[np.int64]) -> MaskedBatch:
+        """Return windows ``rows``, cut to the ``longest`` history, and what is hidden."""
+        config, device = self.config, self.heads.item_bias.device
         history = newest(torch_rows(self.windows.tensors, rows, device), int(longest[0]))
-        return ids_only(history) if self.config.pretraining == "bert" else history
+        if config.pretraining == "bert":
+            history = ids_only(history)
+        history = prefixes(history, config.prefix_share)
+        ratio, last = config.mask_ratio, config.last_masked_share
+        masks = draw_masks(history[ITEMS], ratio, config.pretraining, last)
+        return self.masked(history, masks)
 
-    def counts(self, batch: dict[str, Tensor]) -> Counts:
-        """Return how many targets ``forward`` hides of ``batch``, by the same draws."""
-        history, masks = self._drawn(batch)
-        return self.heads.counts(history, self._targets(history, masks))
+    def masked(self, history: dict[str, Tensor], masks: Masks) -> MaskedBatch:
+        """Return ``history`` with ``masks``, and what of it is predicted.
 
-    def forward(self, batch: dict[str, Tensor]) -> Terms:
-        """Hide some of ``batch`` (histories), and return the terms of predicting it."""
-        return self.terms(*self._drawn(batch))
-
-    def _drawn(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], Masks]:
-        """Return ``batch``, some of its windows cut to a prefix, and its masks."""
-        config = self.config
-        history = prefixes(batch, config.prefix_share)
-        masks = draw_masks(
-            history[ITEMS],
-            config.mask_ratio,
-            config.pretraining,
-            config.last_masked_share,
-        )
-        return history, masks
-
-    def _targets(self, history: dict[str, Tensor], masks: Masks) -> Masks:
-        """Return ``masks`` without items outside the vocabulary.
-
-        Such an item has a hashed row: there is nothing to predict.
+        An item outside the vocabulary has a hashed row: there is nothing to predict.
         """
         known = history[ITEMS] >= FIRST_OOV_ROW + self.config.num_oov_rows
-        return replace(masks, items=masks.items & known)
+        targets = replace(masks, items=masks.items & known)
+        return MaskedBatch(history=history, masks=masks, targets=targets)
 
-    def terms(self, history: dict[str, Tensor], masks: Masks) -> Terms:
-        """Return the heads' terms at the positions of ``history`` that ``masks`` hide."""
-        config = self.config
-        by_id_only = config.pretraining == "bert"
-        share = 0.0 if by_id_only else config.id_dropout
+    def counts(self, batch: MaskedBatch) -> Counts:
+        """Return how many targets of each kind ``batch`` has."""
+        return self.heads.counts(batch.history, batch.targets)
+
+    def forward(self, batch: MaskedBatch) -> Sums:
+        """Return the heads' losses at the positions that ``batch`` hides."""
+        config, history = self.config, batch.history
+        share = 0.0 if config.pretraining == "bert" else config.id_dropout
         drop = id_dropper(share, config.num_oov_rows)
-        seen = hide({**history, **{ITEMS: drop(history[ITEMS])}}, masks)
+        seen = hide({**history, **{ITEMS: drop(history[ITEMS])}}, batch.masks)
         states = self.encoder(*(seen[name] for name in HISTORY_NAMES))["last_states"]
-        targets = self._targets(history, masks)
 
         def vectors(rows: Tensor) -> Tensor:
             attributes = self.catalogue[rows]
             return self.encoder.embedding.item_vectors(drop(rows), attributes)
 
-        terms: Terms = self.heads(states[:, 1:], history, targets, vectors)
-        return terms
+        sums: Sums = self.heads(states[:, 1:], history, batch.targets, vectors)
+        return sums
 
 
 def _catalogue(windows: Windows, heads: MaskedHeads, config: RefreshConfig) -> Tensor:

@@ -20,7 +20,7 @@ from srp4ctr.features.tensors.item_fields import FieldPlace, places
 from srp4ctr.features.tensors.schema import BEHAVIOR_FIELDS, Field
 from srp4ctr.features.tensors.vocabulary import MASK_ROW
 from srp4ctr.training.config import ModelConfig
-from srp4ctr.training.loop.train_step import Counts, Term, Terms
+from srp4ctr.training.loop.train_step import Counts, Sums
 from srp4ctr.training.model.embeddings import TokenEmbedding
 
 _IGNORED = -100  # of cross_entropy
@@ -106,7 +106,7 @@ class MaskedHeads(nn.Module):
 
     def forward(
         self, states: Tensor, history: dict[str, Tensor], masks: Masks, vectors: Vectors
-    ) -> Terms:
+    ) -> Sums:
         """Return the losses of what ``masks`` hide of ``history``, by ``states`` (B, L, D).
 
         ``vectors`` returns the embeddings of items. Every head is evaluated; the sum of one
@@ -114,13 +114,13 @@ class MaskedHeads(nn.Module):
         """
         hidden = states[masks.items]  # (P, D)
         rows = history["history_item_rows"][masks.items]
-        terms: dict[str, Term] = {"item": self.item_term(hidden, rows, vectors)}
+        sums = {"item": self.item_loss(hidden, rows, vectors)}
         hidden = self.transform(hidden)
         attributes = history["history_attribute_rows"][masks.items]  # (P, A)
         for place, head in zip(self.places, self.item_fields, strict=True):
-            loss, count = field_term(head(hidden), attributes[:, place.slots], place)
+            loss = field_loss(head(hidden), attributes[:, place.slots], place)
             share = len(self.places) * math.log(place.field.size + 1)
-            terms[f"item {place.field.name}"] = loss / share, count
+            sums[f"item {place.field.name}"] = loss / share
         hidden = self.transform(states[masks.behaviors])
         codes = history["history_behavior_codes"][masks.behaviors]  # (P, F)
         for f, (field, head) in enumerate(
@@ -128,35 +128,31 @@ class MaskedHeads(nn.Module):
         ):
             loss = nn.functional.cross_entropy(head(hidden), codes[:, f], reduction="sum")
             share = len(BEHAVIOR_FIELDS) * math.log(field.size)
-            terms[f"behavior {field.name}"] = loss / share, _count(codes)
-        return terms
+            sums[f"behavior {field.name}"] = loss / share
+        return sums
 
     def counts(self, history: dict[str, Tensor], masks: Masks) -> Counts:
-        """Return the counts of the same terms, from the masks only."""
-        rows = history["history_item_rows"][masks.items]
+        """Return how many targets each of these losses has."""
         attributes = history["history_attribute_rows"][masks.items]  # (P, A)
-        codes = history["history_behavior_codes"][masks.behaviors]  # (P, F)
-        return {
-            "item": _count(rows),
-            **{
-                f"item {place.field.name}": _known(attributes[:, place.slots], place)
-                for place in self.places
-            },
-            **{f"behavior {field.name}": _count(codes) for field in BEHAVIOR_FIELDS},
-        }
+        behaviors = masks.behaviors.sum().float()
+        counts = {"item": masks.items.sum().float()}
+        for place in self.places:
+            is_known = (attributes[:, place.slots] > MASK_ROW).any(1)
+            counts[f"item {place.field.name}"] = is_known.float().sum()
+        return counts | {f"behavior {field.name}": behaviors for field in BEHAVIOR_FIELDS}
 
-    def item_term(self, hidden: Tensor, rows: Tensor, vectors: Vectors) -> Term:
-        """Return the cross entropy of ``rows`` (P) by states (P, D)."""
+    def item_loss(self, hidden: Tensor, rows: Tensor, vectors: Vectors) -> Tensor:
+        """Return the cross entropy of ``rows`` (P) by states (P, D), summed."""
         bias, items = self.item_bias, len(self.item_bias)
         if self.proposal is None:
             table = vectors(torch.arange(items, device=bias.device))
             losses = full_softmax(hidden, rows, table, bias)
         else:
             losses = sampled_softmax(hidden, rows, vectors, bias, self.proposal)
-        return losses.sum() / math.log(items), _count(rows)
+        return losses.sum() / math.log(items)
 
 
-def field_term(logits: Tensor, rows: Tensor, place: FieldPlace) -> Term:
+def field_loss(logits: Tensor, rows: Tensor, place: FieldPlace) -> Tensor:
     """Return the loss of an item field's ``rows`` (P, slots) by ``logits`` (P, size).
 
     Cross entropy over the field's own range; of a multi-valued field binary cross entropy
@@ -164,23 +160,14 @@ def field_term(logits: Tensor, rows: Tensor, place: FieldPlace) -> Term:
     """
     if place.field.kind != "multi":
         wanted = torch.where(rows[:, 0] > MASK_ROW, rows[:, 0] - place.first_row, _IGNORED)
-        loss = nn.functional.cross_entropy(logits, wanted, reduction="sum")
-        return loss, _known(rows, place)
+        return nn.functional.cross_entropy(logits, wanted, reduction="sum")
     known = (rows > MASK_ROW).sum(1)  # (P,)
     columns = (rows - place.first_row + 1).clamp(min=0)  # 0: no value
     present = logits.new_zeros(len(rows), place.field.size + 1).scatter_(1, columns, 1.0)
     each = nn.functional.binary_cross_entropy_with_logits(
         logits, present[:, 1:], reduction="none"
     )
-    loss = (each.sum(1) * (known > 0) / known.clamp(min=1)).sum()
-    return loss, _known(rows, place)
-
-
-def _known(rows: Tensor, place: FieldPlace) -> Tensor:
-    """Return how many of the items ``rows`` (P, slots) have a known value of the field."""
-    is_known = rows > MASK_ROW
-    has_value = is_known.any(1) if place.field.kind == "multi" else is_known[:, 0]
-    return has_value.float().sum()
+    return (each.sum(1) * (known > 0) / known.clamp(min=1)).sum()
 
 
 def _heads(width: int, fields: Sequence[Field]) -> nn.ModuleList:
@@ -190,7 +177,3 @@ def _heads(width: int, fields: Sequence[Field]) -> nn.ModuleList:
             assert isinstance(head, nn.Linear)
             nn.init.constant_(head.bias, -math.log(field.size))
     return heads
-
-
-def _count(hidden: Tensor) -> Tensor:
-    return torch.tensor(float(len(hidden)), device=hidden.device)

@@ -120,8 +120,9 @@ def test_a_stage_that_learns_no_more_stops_and_keeps_its_best_epoch(
     objective = ClickObjective(model, slates, by_heart).eval()
     newest = np.arange(36, 40)  # a tenth
     with torch.no_grad():
-        terms = objective(objective.batch(newest, objective.lengths[newest].max(axis=0)))
-    assert float(loss_of(terms)) == pytest.approx(validated[best], abs=1e-5)
+        batch = objective.batch(newest, objective.lengths[newest].max(axis=0))
+        loss = loss_of(objective(batch), objective.counts(batch))
+    assert float(loss) == pytest.approx(validated[best], abs=1e-5)
 
 
 def test_a_stage_that_may_stop_early_resumes_too(

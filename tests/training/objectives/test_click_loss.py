@@ -7,13 +7,19 @@ import torch
 from torch import Tensor
 
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.loop.train_step import loss_of, mean_of
+from srp4ctr.training.loop.train_step import loss_of
 from srp4ctr.training.objectives.finetuning import (
-    click_terms,
+    click_counts,
+    click_losses,
     fake_negative_weighted_loss,
     log_loss,
     slate_loss,
 )
+
+
+def mean_slate_loss(logits: Tensor, clicked: Tensor, shown: Tensor) -> Tensor:
+    sums = {"by_slate": slate_loss(logits, clicked, shown)}
+    return loss_of(sums, click_counts(clicked, shown))
 
 
 def logits_of(*rates: float) -> Tensor:
@@ -24,7 +30,7 @@ def test_a_slates_loss_is_the_clicks_share_of_the_probabilities() -> None:
     logits = logits_of(0.3, 0.1, 0.2)[None]
     clicked = torch.tensor([[0.0, 1.0, 0.0]])
     shown = torch.ones(1, 3, dtype=torch.bool)
-    found = mean_of(slate_loss(logits, clicked, shown))
+    found = mean_slate_loss(logits, clicked, shown)
     assert float(found) == pytest.approx(-math.log(0.1 / 0.6))
 
 
@@ -34,7 +40,7 @@ def test_a_slates_clicks_are_averaged_and_so_are_slates() -> None:
     shown = torch.tensor([[True, True, True], [True, True, False]])
     first = -(math.log(0.3 / 0.6) + math.log(0.1 / 0.6)) / 2
     second = -math.log(0.5)
-    assert float(mean_of(slate_loss(logits, clicked, shown))) == pytest.approx(
+    assert float(mean_slate_loss(logits, clicked, shown)) == pytest.approx(
         (first + second) / 2
     )
 
@@ -43,9 +49,9 @@ def test_slates_without_a_click_give_none_and_no_slate_at_all_gives_zero() -> No
     logits = logits_of(0.3, 0.1, 0.9, 0.4).reshape(2, 2).requires_grad_()
     shown = torch.ones(2, 2, dtype=torch.bool)
     clicked = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
-    loss = mean_of(slate_loss(logits, clicked, shown))
+    loss = mean_slate_loss(logits, clicked, shown)
     assert float(loss.detach()) == pytest.approx(-math.log(0.3 / 0.4))
-    assert float(mean_of(slate_loss(logits.detach(), torch.zeros(2, 2), shown))) == 0.0
+    assert float(mean_slate_loss(logits.detach(), torch.zeros(2, 2), shown)) == 0.0
     (gradient,) = torch.autograd.grad(loss, logits)
     assert not gradient[1].any()
 
@@ -53,7 +59,7 @@ def test_slates_without_a_click_give_none_and_no_slate_at_all_gives_zero() -> No
 def test_padding_has_no_share_and_no_gradient() -> None:
     logits = logits_of(0.3, 0.1, 0.999).reshape(1, 3).requires_grad_()
     shown = torch.tensor([[True, True, False]])
-    loss = mean_of(slate_loss(logits, torch.tensor([[1.0, 0.0, 1.0]]), shown))
+    loss = mean_slate_loss(logits, torch.tensor([[1.0, 0.0, 1.0]]), shown)
     assert float(loss.detach()) == pytest.approx(-math.log(0.3 / 0.4))
     (gradient,) = torch.autograd.grad(loss, logits)
     assert float(gradient[0, 2]) == 0.0
@@ -65,7 +71,7 @@ def test_the_slate_loss_is_best_at_the_true_rates_where_one_click_is_on_each() -
     logits = rates.logit().expand(3, -1).clone().requires_grad_()
     shown = torch.ones(3, 3, dtype=torch.bool)
     gradient = sum(
-        rate * torch.autograd.grad(slate_loss(logits[:1], clicked, shown[:1])[0], logits)[0]
+        rate * torch.autograd.grad(slate_loss(logits[:1], clicked, shown[:1]), logits)[0]
         for rate, clicked in zip(rates, torch.eye(3)[:, None], strict=True)
     )
     assert isinstance(gradient, Tensor)
@@ -78,9 +84,10 @@ def test_the_weight_joins_both_losses() -> None:
     shown = torch.ones(1, 2, dtype=torch.bool)
     plain = RefreshConfig(slate_loss_weight=0.0)
     weighted = replace(plain, slate_loss_weight=0.5)
-    found = loss_of(click_terms(logits, clicked, shown, weighted))
-    alone = mean_of(log_loss(logits[0], clicked[0]))
-    assert loss_of(click_terms(logits, clicked, shown, plain)) == alone
+    counts = click_counts(clicked, shown)
+    found = loss_of(click_losses(logits, clicked, shown, weighted), counts)
+    alone = log_loss(logits[0], clicked[0]) / 2
+    assert loss_of(click_losses(logits, clicked, shown, plain), counts) == alone
     assert float(found - alone) == pytest.approx(-0.5 * math.log(0.75))
 
 
@@ -96,12 +103,12 @@ def test_fake_negatives_are_weighted_away(rate: float) -> None:
         optimiser = torch.optim.Adam([logit], lr=0.1)
         for _ in range(400):
             if weighted:
-                term = fake_negative_weighted_loss(logit.expand(len(seen)), seen)
+                loss = fake_negative_weighted_loss(logit.expand(len(seen)), seen)
             else:  # the stream as it is: every impression, and every click in addition
                 stream = torch.cat([torch.zeros_like(seen), seen[seen > 0]])
-                term = log_loss(logit.expand(len(stream)), stream)
+                loss = log_loss(logit.expand(len(stream)), stream)
             optimiser.zero_grad()
-            mean_of(term).backward()  # type: ignore[no-untyped-call]
+            (loss / len(seen)).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         return float(torch.sigmoid(logit.detach()))
 
