@@ -119,7 +119,7 @@ class Evaluation:
 def boundary_ms(request_times_ms: NDArray[np.int64], held_out_share: float) -> int:
     """Return the time from which requests are held out: the newest share of them.
 
-    ``ValueError`` if there are too few, or no time before the newest.
+    ``OutageError`` if there are too few yet, ``ValueError`` if all are of one time.
     """
     total = len(request_times_ms)
     if total < MIN_REQUESTS:

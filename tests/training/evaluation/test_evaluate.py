@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from srp4ctr.errors import OutageError
 from srp4ctr.features.bundles.gates import failed
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import Slates
@@ -41,7 +42,7 @@ def test_requests_of_one_instant_cannot_be_split() -> None:
 
 
 def test_too_few_requests_are_refused() -> None:
-    with pytest.raises(ValueError, match="only 19 requests"):
+    with pytest.raises(OutageError, match="only 19 requests"):
         boundary_ms(np.arange(19), 0.1)
 
 
