@@ -204,12 +204,18 @@ def gates(
     Each limit is widened by the margin of error (95 %) of so few impressions: a small
     shop's hundred judged impressions would be a lottery.
     """
+    clicked, scores, users = judged.clicked, judged.probabilities, judged.users
+    even, ids = np.zeros_like(scores), judged.requests  # without any order: AUC 1/2
+    auc = metrics.auc_difference(clicked, scores, even, users)
+    gauc = metrics.gauc_difference(clicked, scores, even, ids, users)
     calibration = measured["calibration"]
     margin = 1.96 * measured["calibration_standard_error"]
     limit = config.max_calibration_error
     return (
-        _auc_gate(measured["auc"], judged, config.min_auc),
-        _gauc_gate(measured["gauc"], judged, config.min_gauc),
+        _ranking_gate("auc", measured["auc"], config.min_auc, auc.margin),
+        skipped("gauc", "no request has both a click and a non-click")
+        if np.isnan(measured["gauc"])
+        else _ranking_gate("gauc", measured["gauc"], config.min_gauc, gauc.margin),
         Gate(
             gate="calibration",
             passed=abs(calibration - 1.0) - margin <= limit,
@@ -222,40 +228,16 @@ def gates(
     )
 
 
-def _auc_gate(auc: float, judged: Scored, limit: float) -> Gate:
-    even = _even(judged)
-    clicked, scores = judged.clicked, judged.probabilities
-    margin = metrics.auc_difference(clicked, scores, even, judged.users).margin
+def _ranking_gate(name: str, value: float, limit: float, margin: float) -> Gate:
+    metric = {"auc": "AUC", "gauc": "AUC within a request"}[name]
     return Gate(
-        gate="auc",
-        passed=auc + margin >= limit,
-        value=finite(auc),
+        gate=name,
+        passed=value + margin >= limit,
+        value=finite(value),
         limit=limit,
-        note=f"AUC {auc:.4f}; at least training.min_auc {limit}, less a margin of error "
-        f"{margin:.4f}",
+        note=f"{metric} {value:.4f}; at least training.min_{name} {limit}, less a margin of"
+        f" error {margin:.4f}",
     )
-
-
-def _gauc_gate(gauc: float, judged: Scored, limit: float) -> Gate:
-    if np.isnan(gauc):
-        return skipped("gauc", "no request has both a click and a non-click")
-    scores, even = judged.probabilities, _even(judged)
-    difference = metrics.gauc_difference(
-        judged.clicked, scores, even, judged.requests, judged.users
-    )
-    return Gate(
-        gate="gauc",
-        passed=gauc + difference.margin >= limit,
-        value=gauc,
-        limit=limit,
-        note=f"AUC within a request {gauc:.4f}; at least training.min_gauc {limit}, "
-        f"less a margin of error {difference.margin:.4f}",
-    )
-
-
-def _even(judged: Scored) -> Floats:
-    """Return the scores of a model without any order: AUC 1/2."""
-    return np.zeros_like(judged.probabilities)
 
 
 def _entropy_gate(entropy: float, judged: Scored) -> Gate:
