@@ -18,6 +18,7 @@ from typing import Any
 from benchmarks import FOLDER, RESULTS
 from srp4ctr.atomic_files import replace_text
 
+Row = Mapping[str, Any]
 SEVERAL_RUNS = ("click_quality", "own_model", "peer_din", "pretraining", "serving")
 
 
@@ -55,21 +56,22 @@ def save(name: str, printed: list[str], results: Path) -> Path:
     return file
 
 
-def merge_rows(rows: Sequence[Mapping[str, Any]], file: Path, key: Sequence[str]) -> None:
+def merge_rows(rows: Sequence[Row], file: Path, key: Sequence[str]) -> None:
     """Merge ``rows`` into ``file`` in the place of those with the same ``key`` fields."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    merged = sorted(merged_rows(rows, file, key), key=lambda row: str(row["data"]))
+    replace_text(file, json.dumps({"rows": merged}, indent=1) + "\n")
 
-    def case(row: Mapping[str, Any]) -> tuple[Any, ...]:
+
+def merged_rows(rows: Sequence[Row], file: Path, key: Sequence[str]) -> list[Row]:
+    """Return ``rows`` after those of ``file`` that have another ``key``."""
+
+    def case(row: Row) -> tuple[Any, ...]:
         return tuple(row[name] for name in key)
 
     before = json.loads(file.read_text())["rows"] if file.is_file() else []
     new = {case(row) for row in rows}
-    merged = sorted([*(row for row in before if case(row) not in new), *rows], key=_data)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(file, json.dumps({"rows": merged}, indent=1) + "\n")
-
-
-def _data(row: Mapping[str, Any]) -> str:
-    return str(row["data"])
+    return [*(row for row in before if case(row) not in new), *rows]
 
 
 def circumstances() -> dict[str, str]:

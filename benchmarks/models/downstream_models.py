@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.models import trees as lightgbm_trees
-from benchmarks.models.inputs import Baseline
+from benchmarks.models.baselines import Baseline
 from benchmarks.quality.clicks.click_examples import Part
 from srp4ctr.features.tensors.schema import CANDIDATE_EMBEDDINGS, USER_EMBEDDINGS
 from srp4ctr.training.config import ModelConfig, RefreshConfig
@@ -29,11 +30,11 @@ Scorer = Callable[[Part], NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InformedColumns(lightgbm_trees.Columns):
-    """LightGBM's own columns, and the numbers of what is given before them."""
+    """LightGBM's own columns, and the numbers of what is given."""
 
     given: Sequence[str]
 
-    def table(self, part: Part) -> NDArray[np.float32]:
+    def table(self, part: Part) -> pd.DataFrame:
         """Return a row per shown candidate."""
         shown = part.slates.shown
         requests = np.nonzero(shown)[0]
@@ -41,14 +42,15 @@ class InformedColumns(lightgbm_trees.Columns):
         for name in self.given:
             array = part.slates.tensors[name]
             rows = array[requests] if name == QUERIES else array[shown]
-            columns.insert(0, rows.reshape(len(requests), -1).astype(np.float32))
-        return np.concatenate(columns, axis=1)
+            columns.append(pd.DataFrame(rows.reshape(len(requests), -1).astype(np.float32)))
+        table = pd.concat(columns, axis=1)
+        return table.set_axis([str(n) for n in range(table.shape[1])], axis=1)
 
 
 def trees(learn: Part, stop: Part, given: Sequence[str], config: RefreshConfig) -> Scorer:
     """Return LightGBM, stopped by the log loss of ``stop``."""
-    plain = lightgbm_trees.columns_of(learn, with_items=False)
-    columns = InformedColumns(contexts=plain.contexts, with_items=False, given=given)
+    contexts = lightgbm_trees.columns_of(learn).contexts
+    columns = InformedColumns(contexts=contexts, given=given)
     booster = lightgbm_trees.learn(learn, stop, columns, {"seed": config.seed})
     return lambda part: lightgbm_trees.logits(booster, columns, part)
 

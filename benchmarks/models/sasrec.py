@@ -4,21 +4,15 @@ W.-C. Kang, J. McAuley, Self-Attentive Sequential Recommendation, ICDM 2018. In:
 of histories. Out: a state per behaviour, whose dot product with an item's embedding says
 how likely that item comes next. Trained by a softmax over the item that came next and items
 drawn for the whole batch: with one negative per position, as published, it ends lower here
-(Amazon Beauty, HR@10 .475, so .486). As a click model its last state's dot product with a
-candidate's item embedding is all that the head knows of the history.
+(Amazon Beauty, HR@10 .475, so .486).
 
-Shapes: B histories or requests, T behaviours, N candidates, D width, K drawn items.
+Shapes: B histories, T behaviours, D width, K drawn items.
 """
-
-import math
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.models.inputs import Baseline
 from srp4ctr.training.config import ModelConfig
-from srp4ctr.training.model.click_model import Tensors
-from srp4ctr.training.model.embeddings import TableSizes
 
 INITIAL_STD = 0.02
 
@@ -59,23 +53,6 @@ class SASRecEncoder(nn.Module):
         hidden = (~seen).repeat_interleave(self.layers.layers[0].self_attn.num_heads, 0)
         states: Tensor = self.layers(self.dropout(self.norm(tokens)), mask=hidden)
         return states
-
-
-class SASRecClicks(Baseline):
-    """The dot product of SASRec's last state and each candidate."""
-
-    def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
-        super().__init__(config, sizes, reading_width=1)
-        self.encoder = SASRecEncoder(config, sizes.item_rows, sizes.length)
-        self.encoder.items = self.embedding.items  # one table for both sides
-
-    def readings(self, tensors: Tensors) -> list[Tensor]:
-        """Return the dot products (B, N, 1); an empty history has none: 0."""
-        rows = tensors["history_item_rows"]  # (B, T)
-        last = self.encoder(rows)[:, -1]  # (B, D): padding is on the left
-        last = torch.where(rows[:, -1:] != 0, last, 0.0)
-        items = self.embedding.items(tensors["candidate_item_rows"])  # (B, N, D)
-        return [(items @ last[..., None]) / math.sqrt(items.shape[-1])]
 
 
 def next_item_loss(encoder: SASRecEncoder, item_rows: Tensor, drawn_rows: Tensor) -> Tensor:

@@ -1,22 +1,23 @@
-"""LightGBM on the same columns, with the item and the context as categories.
+"""LightGBM on the same columns, with the context as categories.
 
 In: slates. Out: a booster, stopped early by the calibrating slates' log loss. With the
 objective ``lambdarank`` it learns each slate's order, as the slate loss does elsewhere.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import lightgbm
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.quality.clicks.click_examples import Part
 from srp4ctr.features.tensors import vocabulary
 
 MAX_ROUNDS, PATIENCE = 1000, 50
-# Untuned but for what the variant's grid names: what one would begin with.
+# Untuned: what one would begin with.
 PARAMETERS: Mapping[str, Any] = {
     "objective": "binary",
     "learning_rate": 0.05,
@@ -36,47 +37,35 @@ _Floats = NDArray[np.float32]
 class Columns:
     """How slates become a table; from the training slates' contexts."""
 
-    contexts: Mapping[str, Mapping[str, float]]
-    """Of each context field its values' numbers, or none where all are numbers."""
-    with_items: bool
+    contexts: Mapping[str, pd.CategoricalDtype | None]
+    """Of each context field its values, None where all are numbers."""
 
-    @property
-    def categories(self) -> list[int]:
-        """The columns that are categories, counted from the last."""
-        names = [*self.contexts.values()]
-        found = [-len(names) + i for i, values in enumerate(names) if values]
-        return [-len(names) - 1, *found] if self.with_items else found
-
-    def table(self, part: Part) -> _Floats:
-        """Return a row per shown candidate."""
-        slates, shown = part.slates, part.slates.shown
-        request = np.nonzero(shown)[0]
-        columns = [slates.tensors["request_features"][request]]
-        columns += [slates.tensors["candidate_features"][shown]]
-        if self.with_items:
-            columns += [slates.tensors["candidate_item_rows"][shown][:, None]]
-        fields = [self._context(text) for text in part.contexts]
-        columns += [np.array(fields, dtype=np.float32).reshape(len(part), -1)[request]]
-        return np.concatenate(columns, axis=1).astype(np.float32)
-
-    def _context(self, text: str) -> list[float]:
-        context = vocabulary.parse_context(text)
-        return [
-            _number(context.get(name, ""), values) for name, values in self.contexts.items()
-        ]
+    def table(self, part: Part) -> pd.DataFrame:
+        """Return a row per shown candidate; a value that training never met is missing."""
+        request = np.nonzero(part.slates.shown)[0]
+        table = pd.DataFrame(part.columns)
+        fields = _fields(part).reindex(columns=[*self.contexts])
+        for name, kind in self.contexts.items():
+            values = fields[name].iloc[request].reset_index(drop=True)
+            if kind is None:
+                table[name] = pd.to_numeric(values, errors="coerce")
+            else:
+                table[name] = values.astype(kind)
+        return table.set_axis([str(n) for n in range(table.shape[1])], axis=1)
 
 
-def columns_of(part: Part, with_items: bool) -> Columns:
+def columns_of(part: Part) -> Columns:
     """Return the columns that ``part`` has; a field of only numbers stays a number."""
-    values: dict[str, set[str]] = {}
-    for text in set(part.contexts.tolist()):
-        for name, value in vocabulary.parse_context(text).items():
-            values.setdefault(name, set()).add(value)
-    numbered = {
-        name: {} if _all_numbers(found) else _numbered(found)
-        for name, found in sorted(values.items())
-    }
-    return Columns(contexts=numbered, with_items=with_items)
+    fields, kinds = _fields(part), dict[str, pd.CategoricalDtype | None]()
+    for name in sorted(fields):
+        values = fields[name].dropna()
+        is_number = np.isfinite(pd.to_numeric(values, errors="coerce")).all()
+        kinds[name] = None if is_number else pd.CategoricalDtype(sorted(values.unique()))
+    return Columns(contexts=kinds)
+
+
+def _fields(part: Part) -> pd.DataFrame:
+    return pd.DataFrame([transforms.parse_context(text) for text in part.contexts])
 
 
 def learn(
@@ -105,32 +94,5 @@ def logits(booster: lightgbm.Booster, columns: Columns, part: Part) -> _Floats:
 
 
 def _dataset(part: Part, columns: Columns) -> lightgbm.Dataset:
-    table = columns.table(part)
-    width = table.shape[1]
-    return lightgbm.Dataset(
-        table,
-        part.slates.clicked[part.slates.shown],
-        group=part.slates.shown.sum(axis=1),
-        categorical_feature=[width + place for place in columns.categories],
-    )
-
-
-def _all_numbers(values: set[str]) -> bool:
-    try:
-        return bool(np.isfinite([float(value) for value in values]).all())
-    except ValueError:
-        return False
-
-
-def _numbered(values: Sequence[str] | set[str]) -> dict[str, float]:
-    return {value: float(number) for number, value in enumerate(sorted(values))}
-
-
-def _number(value: str, numbers: Mapping[str, float]) -> float:
-    """Return the number of ``value``; what training never met is missing."""
-    if numbers:
-        return numbers.get(value, float("nan"))
-    try:
-        return float(value)
-    except ValueError:
-        return float("nan")
+    group = part.slates.shown.sum(axis=1)
+    return lightgbm.Dataset(columns.table(part), part.clicked, group=group)

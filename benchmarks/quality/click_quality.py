@@ -18,23 +18,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import RESULTS, parser_of, say
-from benchmarks.harness.pool import run_all
-from benchmarks.harness.result_cache import keep, restore
-from benchmarks.harness.runner import (
-    RUNS,
-    Job,
-    Result,
-    choose,
-    encoder_of,
-    prepare,
-    run,
-)
+from benchmarks import RESULTS, parser_of
+from benchmarks.harness.runner import RUNS, Job, run
+from benchmarks.harness.runs import keep, restore, run_all
 from benchmarks.harness.saved_result import merge_rows
 from benchmarks.quality.clicks import click_report
 from benchmarks.quality.clicks.click_cutting import examples_of
 from benchmarks.quality.clicks.click_sources import read
-from benchmarks.quality.clicks.variants import VARIANTS, Changes
+from benchmarks.quality.clicks.variants import VARIANTS
 from srp4ctr.training.config import RefreshConfig
 
 ROOT = Path(".data/benchmarks/click_quality")
@@ -57,13 +48,13 @@ def main() -> None:
     runs = options.resume / RUNS
     if not options.quick:
         restore(SEEDS, runs)
-    measured, files = _measure(options, jobs)
+    measured = run_all(run, jobs, options.workers)
     seeds = {variant: seeds_of(options, variant) for variant in VARIANTS}
     rows = click_report.rows_of([each for each in measured if each], seeds)
     print(click_report.table(rows))
     if not options.quick:
         merge_rows(rows, FILE, ("data", "model"))
-        keep(files, runs, SEEDS)
+        keep([job.file for job in jobs], runs, SEEDS)
     print(json.dumps({"rows": rows}))
     if failed := measured.count(None):
         raise SystemExit(f"{failed} of {len(measured)} runs failed: see above")
@@ -104,58 +95,6 @@ def jobs_of(options: argparse.Namespace, name: str) -> list[Job]:
     ]
 
 
-def _measure(
-    options: argparse.Namespace, jobs: Sequence[Job]
-) -> tuple[list[Result | None], list[Path]]:
-    """Tune, then run; return what was measured, and where all of it is cached."""
-    chosen = _tuned(options, jobs) if options.tune else {}
-    ready = [replace(job, chosen=chosen.get(_tuning_key(job), {})) for job in jobs]
-    _prepare(options, [job for job in ready if not job.file.is_file()])
-    files = [job.file for job in ready] + [
-        job.tuning_file for job in _tuning(jobs).values()
-    ]
-    return run_all(run, ready, options.workers), files
-
-
-def _prepare(options: argparse.Namespace, jobs: Sequence[Job]) -> None:
-    """Pre-train each encoder that ``jobs`` begin with, once."""
-    encoders: dict[str, Job] = {}
-    for job in jobs:
-        if encoder := encoder_of(job):
-            encoders.setdefault(encoder, job)
-    run_all(prepare, list(encoders.values()), options.workers)
-
-
-def _tuned(
-    options: argparse.Namespace, jobs: Sequence[Job]
-) -> dict[tuple[Path, str], Changes]:
-    """Return the choice of each variant's grid, made with the first seed and all labels."""
-    tuning = _tuning(jobs)
-    _prepare(options, [job for job in tuning.values() if not job.tuning_file.is_file()])
-    found = run_all(choose, list(tuning.values()), options.workers)
-    choices = {key: each["chosen"] for key, each in zip(tuning, found, strict=True) if each}
-    for (folder, variant), choice in choices.items():
-        say(f"{folder.name}: {variant} runs with {choice}")
-    return choices
-
-
-def _tuning(jobs: Sequence[Job]) -> dict[tuple[Path, str], Job]:
-    """Return the jobs that choose for ``jobs``: the first seed, all labels, no size."""
-    tuning: dict[tuple[Path, str], Job] = {}
-    for job in jobs:
-        _, variant = key = _tuning_key(job)
-        first = replace(job.config, seed=0)
-        plain = replace(
-            job, variant=variant, config=first, with_size=False, label_share=1.0
-        )
-        tuning.setdefault(key, plain)
-    return tuning
-
-
-def _tuning_key(job: Job) -> tuple[Path, str]:
-    return job.folder, VARIANTS[job.variant].tuned_as or job.variant
-
-
 def _names(text: str) -> tuple[str, ...]:
     found = tuple(text.split(","))
     if unknown := set(found) - set(VARIANTS):
@@ -189,23 +128,22 @@ def _options() -> argparse.Namespace:
     parser = parser_of("\n".join([f"{__doc__}\nvariants:", *variants]))
     add, either = parser.add_argument, argparse.BooleanOptionalAction
     add("--data", nargs="+", choices=("ebnerd", "movielens"), default=["movielens"])
-    add("--events", type=Path, help="JSON lines (maybe .gz) or Parquet, instead of --data")
+    add("--events", type=Path, help="JSON lines or Parquet, instead of --data")
     add("--name", default="events", help="what to call the data set in --events")
     add("--variants", "--arms", type=_names, default=[*VARIANTS], help="a,b; default: all")
     add("--seeds", type=int, help="of each; default: 5 of the main variants, 3 of the rest")
     add("--labels", type=_shares, default="100", help="per cent of the slates: 10,100")
     add("--frozen", action=either, help="also features that do not change (EB-NeRD: yes)")
     add("--slate-size", choices=list(SIZES), help="known to variants? (EB-NeRD: both)")
-    add("--tune", action=either, default=True, help="learning rates by the small grid")
+    add("--no-tune", action="store_true", help="of older commands; nothing is tuned")
     add("--set", action="append", default=[], help="a setting: finetune_epochs=2")
-    add("--quick", action="store_true", help="a fraction of users, few epochs, no tuning")
+    add("--quick", action="store_true", help="a fraction of users, few epochs")
     add("--workers", type=int, default=2)
     add("--device", default="cpu")
     add("--resume", type=Path, default=ROOT, help="where examples and results are cached")
     options = parser.parse_args()
     config = RefreshConfig(bucket_by_length=True)
     if options.quick:
-        options.tune = False
         # Few slates: small batches, so that there are steps enough to learn anything.
         config = replace(config, pretrain_epochs=2, batch_users=32)
         config = replace(config, finetune_epochs=2, batch_requests=32)

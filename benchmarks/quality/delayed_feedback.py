@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import parser_of, say
+from benchmarks.harness.figures import mean, table
 from benchmarks.harness.raw_logs import labels_of, punctual, write_log
 from benchmarks.quality.clicks import ebnerd
 from benchmarks.quality.clicks.click_cutting import CORRECTION_MS, TTL_DAYS
@@ -87,29 +88,24 @@ def main() -> None:
     late = 1.0 - task.in_time.sum() / task.past.clicked.sum()
     print(f"{len(task.past):,} requests teach, {late:.1%} of their clicks are late;")
     print(f"{len(task.future):,} judge")
-    print(f"{'':<24}" + "".join(f"{name:>18}" for name in METRICS))
     rows = [
         of_variant(variant, task, options.seeds)
         for variant in (FROZEN, WEIGHTED, CORRECTED)
     ]
+    print(table(rows, {"": "model", **{name: f"{name}:.4f" for name in METRICS}}))
     print(json.dumps({"rows": rows}))
 
 
 def of_variant(variant: str, task: TrainingTask, seeds: int) -> dict[str, Any]:
-    """Train and judge ``variant`` by each seed; print its line and return its row."""
+    """Train and judge ``variant`` by each seed; return its row of means."""
     runs = [
         judged(trained_model(variant, task, seed), task.future) for seed in range(seeds)
     ]
-    means = {name: float(np.mean([run[name] for run in runs])) for name in METRICS}
-    spread = {name: float(np.std([run[name] for run in runs])) for name in METRICS}
-    print(
-        f"{variant:<24}"
-        + "".join(f"{means[name]:>9.4f} ± {spread[name]:.4f}" for name in METRICS),
-        flush=True,
-    )
+    say(f"{variant}: {runs}")
+    means = {name: mean([run[name] for run in runs], 4) for name in METRICS}
     absent = dict.fromkeys(("hr10", "ndcg10", "flops_1", "flops_100"))
     named = {"data": "EB-NeRD", "model": f"SRP4CTR, labels {variant}", "seeds": seeds}
-    return named | {name: round(mean, 4) for name, mean in means.items()} | absent
+    return named | means | absent
 
 
 def trained_model(variant: str, task: TrainingTask, seed: int) -> SRP4CTR:

@@ -12,7 +12,6 @@ A seed's figures are cached, in git too: a run that was ended continues with the
 """
 
 import functools
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,8 +23,15 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import RESULTS, parser_of, say
-from benchmarks.harness.code_fingerprint import TRAINING_CODE, code_digest
-from benchmarks.harness.result_cache import cached, keep, restore
+from benchmarks.harness import figures
+from benchmarks.harness.runs import (
+    TRAINING_CODE,
+    cached,
+    code_digest,
+    digest_of,
+    keep,
+    restore,
+)
 from benchmarks.harness.saved_result import merge_rows
 from benchmarks.models.downstream_models import (
     LOGIT,
@@ -44,9 +50,9 @@ from benchmarks.quality.clicks.click_examples import (
     Part,
     load,
 )
-from benchmarks.quality.clicks.click_pretraining import pretrained
 from benchmarks.quality.clicks.click_scores import calibrated_figures, calibration_of
 from benchmarks.quality.clicks.click_sources import read
+from benchmarks.quality.clicks.variants import pretrained
 from srp4ctr.streams.events.schema import Impression
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import in_order, slate_batch, slate_lengths
@@ -81,6 +87,12 @@ GIVEN: dict[str, tuple[str, ...]] = {
 }
 GAINED = ("auc", "gauc")
 FIGURES = (*GAINED, "log_loss", "calibration")
+COLUMNS = {
+    **{"data": "data", "model": "model", "given": "given"},
+    **{"AUC": "auc:.4f", "gain": "auc_gain±auc_gain_error:+.4f"},
+    **{"gAUC": "gauc:.4f", "gain ": "gauc_gain±gauc_gain_error:+.4f"},
+    **{"log loss": "log_loss:.4f", "p / y": "calibration:.3f"},
+}
 Row = dict[str, Any]
 
 
@@ -118,7 +130,7 @@ def main() -> None:
             if not options.quick:
                 keep([file], RUNS, SEEDS)
     means = list(_means(rows))
-    print(_table(means))
+    print(figures.table(means, COLUMNS))
     if not options.quick:
         merge_rows(means, FILE, ("data",))
     print(json.dumps({"rows": means}))
@@ -126,8 +138,7 @@ def main() -> None:
 
 def _file(data: str, examples: Examples, config: RefreshConfig) -> Path:
     """Return where a seed's figures are cached, by examples, recipe and code."""
-    key = repr((examples.digest, config, code_digest(*CODE))).encode()
-    digest = hashlib.sha256(key).hexdigest()[:12]
+    digest = digest_of(examples.digest, config, code_digest(*CODE))
     return RUNS / f"{data}-seed{config.seed}-{digest}.json"
 
 
@@ -209,23 +220,17 @@ def _parts(part: Part, judged_ms: int) -> Parts:
 def _joined(examples: Examples, later: Part) -> Part:
     """Return all slates that your model could learn from, had it given none away."""
     parts = examples.train, examples.calibrate, later
-    names = examples.train.slates.tensors
     slates = [each.slates for each in parts]
-    joined = replace(
-        later.slates,
-        tensors={n: np.concatenate([each.tensors[n] for each in slates]) for n in names},
-        **{
-            name: np.concatenate([getattr(each, name) for each in slates])
-            for name in SLATE_ARRAYS
-        },
-    )
-    return Part(
-        slates=joined,
-        **{
-            name: np.concatenate([getattr(each, name) for each in parts])
-            for name in PART_ARRAYS
-        },
-    )
+
+    def joined(of: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
+        return {name: np.concatenate([getattr(x, name) for x in of]) for name in names}
+
+    tensors = {
+        name: np.concatenate([each.tensors[name] for each in slates])
+        for name in examples.train.slates.tensors
+    }
+    whole = replace(later.slates, tensors=tensors, **joined(slates, SLATE_ARRAYS))
+    return Part(slates=whole, **joined(parts, PART_ARRAYS))
 
 
 def _judged(examples: Examples, parts: Parts, score: Scorer) -> Row:
@@ -246,34 +251,14 @@ def _means(rows: Sequence[Row]) -> Iterator[Row]:
         bare = by_place.get((data, model, "nothing"), [])
         mean: Row = {"data": data, "model": model, "given": given, "seeds": len(own)}
         for name in FIGURES:
-            mean[name] = round(float(np.mean([row[name] for row in own])), 4)
+            mean[name] = figures.mean([row[name] for row in own], 4)
         if model != "SRP4CTR" and given != "nothing":
             for name in GAINED:
                 gains = [a[name] - b[name] for a, b in zip(own, bare, strict=True)]
-                mean[f"{name}_gain"] = round(float(np.mean(gains)), 4)
+                mean[f"{name}_gain"] = figures.mean(gains, 4)
                 if len(gains) > 1:
-                    error = np.std(gains, ddof=1) / np.sqrt(len(gains))
-                    mean[f"{name}_gain_error"] = round(float(error), 4)
+                    mean[f"{name}_gain_error"] = figures.error(gains, 4)
         yield mean
-
-
-def _table(rows: Sequence[Row]) -> str:
-    heads = f"{'AUC':>6} {'gain':>14} {'gAUC':>6} {'gain':>14} {'log loss':>8} {'p / y':>6}"
-    lines = [f"{'data':<9} {'model':<8} {'given':<23} {heads}"]
-    for row in rows:
-        quality = (f"{row[name]:>6.4f} {_gain(row, name):>14}" for name in GAINED)
-        lines.append(
-            f"{row['data']:<9} {row['model']:<8} {row['given']:<23} {' '.join(quality)}"
-            f" {row['log_loss']:>8.4f} {row['calibration']:>6.3f}"
-        )
-    return "\n".join(lines)
-
-
-def _gain(row: Row, name: str) -> str:
-    """Return the gain, and its error where there are seeds enough to know one."""
-    gain, error = row.get(f"{name}_gain"), row.get(f"{name}_gain_error")
-    sure = "" if error is None else f" ±{error:.4f}"
-    return "" if gain is None else f"{gain:+.4f}{sure}"
 
 
 if __name__ == "__main__":

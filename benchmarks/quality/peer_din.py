@@ -1,6 +1,6 @@
 """Question: does a library's own DIN, on the same examples, do as well as ours?
 
-torch-rechub's DIN learns from the examples that ``click_quality`` cut: by its own trainer,
+torch-rechub's DIN learns from the examples of ``click_quality``: by its own trainer,
 in an environment of its own (uv makes it), for as many epochs as our DIN and in batches as
 large. Of three learning rates that with the least log loss of the calibrating slates is
 used; the judge is the same. An impression is a row: item and attributes, each compared
@@ -8,14 +8,11 @@ with the history's; past the attention go the context and the counters. The libr
 takes nothing but embeddings there, so a counter is cut at its 16 quantiles. What ours
 know besides: what was done in the history and when, the position, how to do without an id.
 
-    python -m benchmarks click_quality --data ebnerd --variants srp4ctr,din
     python -m benchmarks peer_din --data ebnerd --epochs 6 --batch-requests 32 --with-size
     python -m benchmarks peer_din --data ebnerd --quick
 """
 
 import argparse
-import functools
-import hashlib
 import json
 import os
 import shutil
@@ -25,33 +22,51 @@ import tempfile
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks import FOLDER, parser_of, say
-from benchmarks.harness.code_fingerprint import code_digest
-from benchmarks.harness.runner import RUNS, Job, Result, choose, run
+from benchmarks.harness.runner import RUNS, Result
+from benchmarks.harness.runs import code_digest, digest_of
 from benchmarks.harness.saved_result import merge_rows
-from benchmarks.models.peers.impressions import save_impressions
 from benchmarks.quality.click_quality import FILE, ROOT
 from benchmarks.quality.clicks import click_report
-from benchmarks.quality.clicks.click_examples import CARD, Examples, Part, load, name_of
+from benchmarks.quality.clicks.click_cutting import examples_of
+from benchmarks.quality.clicks.click_examples import (
+    PARTS,
+    Examples,
+    Part,
+    load,
+    name_of,
+)
 from benchmarks.quality.clicks.click_scores import (
     calibrated_figures,
     calibrated_loss,
     calibration_of,
 )
-from benchmarks.quality.clicks.variants import REFERENCE
+from benchmarks.quality.clicks.click_sources import read
+from srp4ctr.features.tensors import item_fields
+from srp4ctr.features.tensors.schema import (
+    CANDIDATE_FEATURES,
+    NUM_CONTEXT_ROWS,
+    REQUEST_FEATURES,
+    Field,
+)
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import Arrays
 
 LIBRARY, PINNED = "torch-rechub", "0.9.0"
 NAME = f"din ({LIBRARY} {PINNED.rpartition('.')[0]})"
 MEANING = f"DIN as {LIBRARY} {PINNED} has it, by its own trainer, on the same examples"
-WORKER = FOLDER / "models" / "peers" / "din_rechub.py"
-CODE = ("benchmarks/models/peers", "benchmarks/quality/peer_din.py")
+WORKER = FOLDER / "models" / "din_rechub.py"
+CODE = ("benchmarks/models/din_rechub.py", "benchmarks/quality/peer_din.py")
 RATES = (5e-4, 1e-3, 2e-3)
 QUICK_SHARE = 20  # one request in
+SPANS = 16  # as many as our variants cut a counter into
+NUM_COUNTERS = len(REQUEST_FEATURES) + len(CANDIDATE_FEATURES)
+Edges = list[NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +86,8 @@ class Fit:
     @property
     def file(self) -> Path:
         """Where its logits are cached."""
-        depends = (self.data, self.epochs, self.rate, self.batch, _code())
-        digest = hashlib.sha256(repr(depends).encode()).hexdigest()[:12]
+        code = code_digest(*CODE)
+        digest = digest_of(self.data, self.epochs, self.rate, self.batch, code)
         return self.cache_dir / f"peer-din-seed{self.seed}-{digest}.npz"
 
     def outputs(self) -> Arrays:
@@ -88,49 +103,16 @@ class Fit:
 
 def main() -> None:
     """Print the table, then one JSON object."""
-    options = _parser().parse_args()
+    options = _options()
     rows = []
     for data in options.data:
-        folder = examples_folder(options.resume / "examples", data)
+        folder = examples_of(read(data), RefreshConfig(), options.resume / "examples")
         results = _measure(folder, options)
-        pairs = references(folder, options) if not options.quick else []
-        seeds_of = {NAME: len(results), REFERENCE: len(pairs)}
-        found = click_report.rows_of([*results, *pairs], seeds_of)
-        rows += [row for row in found if row["model"] == NAME]
+        rows += click_report.rows_of(results, {NAME: len(results)})
     print(click_report.table(rows))
     if not options.quick:
         merge_rows(rows, FILE, ("data", "model"))
     print(json.dumps({"rows": rows}))
-
-
-def examples_folder(root: Path, data: str) -> Path:
-    """Return the folder of the examples ``data``: a name, or one with its digest."""
-    found = [path.parent for path in root.glob(f"{data}*/{CARD}")]
-    found = [path for path in found if data in (path.name, path.name.rpartition("-")[0])]
-    if not found:
-        raise SystemExit(f"{root} has no examples of {data}: run click_quality first")
-    if len(found) > 1:
-        names = ", ".join(sorted(path.name for path in found))
-        raise SystemExit(f"{data} was cut more than once; choose one with --data: {names}")
-    return found[0]
-
-
-def references(folder: Path, options: argparse.Namespace) -> list[Result]:
-    """Return what ``click_quality`` measured of SRP4CTR on the same, where it did."""
-    job = Job(
-        root=options.resume,
-        folder=folder,
-        variant=REFERENCE,
-        config=RefreshConfig(),
-        with_frozen=options.frozen,
-    )
-    if not job.tuning_file.is_file():
-        say(f"{folder.name}: {REFERENCE} has no such runs: no difference is reported")
-        return []
-    job = replace(job, chosen=choose(job)["chosen"], with_size=options.with_size)
-    configs = [replace(job.config, seed=seed) for seed in range(options.seeds)]
-    jobs = [replace(job, config=config) for config in configs]
-    return [run(each) for each in jobs if each.file.is_file()]
 
 
 def _measure(folder: Path, options: argparse.Namespace) -> list[Result]:
@@ -187,25 +169,14 @@ def result_of(examples: Examples, fit: Fit, with_frozen: bool) -> Result:
     }
 
 
-@functools.cache
-def _code() -> str:
-    return code_digest(*CODE)
-
-
 def _fraction(examples: Examples) -> Examples:
     """Return whole requests of each part, one of ``QUICK_SHARE``."""
 
     def some(part: Part) -> Part:
         return part.take(np.nonzero(part.requests % QUICK_SHARE == 0)[0])
 
-    return replace(
-        examples,
-        name=f"{examples.name} quick",
-        train=some(examples.train),
-        calibrate=some(examples.calibrate),
-        judge=some(examples.judge),
-        frozen=some(examples.frozen),
-    )
+    parts: dict[str, Any] = {part: some(getattr(examples, part)) for part in PARTS}
+    return replace(examples, name=f"{examples.name} quick", **parts)
 
 
 def run_worker(fit: Fit, outputs: Path) -> None:
@@ -219,27 +190,79 @@ def run_worker(fit: Fit, outputs: Path) -> None:
     command = [uv, "run", "--quiet", "--isolated", "--no-project"]
     command += ["--python", sys.executable]
     command += ["--with", f"{LIBRARY}=={PINNED}", "--with", f"torch=={torch}"]
-    command += ["python", str(WORKER), str(fit.inputs), str(outputs)]
-    command += ["--rate", str(fit.rate), "--epochs", str(fit.epochs)]
-    command += ["--batch", str(fit.batch), "--seed", str(fit.seed)]
+    names = ("rate", "epochs", "batch", "seed")
+    task = json.dumps({name: getattr(fit, name) for name in names})
+    command += ["python", str(WORKER), str(fit.inputs), str(outputs), task]
     own = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}  # a core, as each of our runs
     ended = subprocess.run(command, env={**os.environ, **own}, stdout=sys.stderr)
     if ended.returncode:
         raise SystemExit(f"{NAME} failed: see above")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _options() -> argparse.Namespace:
     parser = parser_of(__doc__)
     add = parser.add_argument
-    add("--data", nargs="+", default=["movielens"], help="names, or folders of examples")
-    add("--epochs", type=int, default=2, help="what our DIN's tuning chose; default: 2")
+    add("--data", nargs="+", choices=("ebnerd", "movielens"), default=["movielens"])
+    add("--epochs", type=int, default=2, help="as many as our DIN has")
     add("--batch-requests", type=int, default=RefreshConfig().batch_requests)
     add("--seeds", type=int, default=3)
     add("--with-size", action="store_true", help="with the slate's size in the context")
     add("--frozen", action="store_true", help="also features that do not change")
     add("--quick", action="store_true", help="a 20th, one epoch, one rate; not saved")
     add("--resume", type=Path, default=ROOT, help="where examples and results are cached")
-    return parser
+    return parser.parse_args()
+
+
+def save_impressions(examples: Examples, file: Path) -> None:
+    """Write all parts, but only the clicks of ``train``: the others are evaluated here."""
+    fields, edges = examples.sizes.item_fields, edges_of(examples.train)
+    rows = table_rows(examples)
+    found: dict[str, Any] = {f"rows/{name}": size for name, size in rows.items()}
+    for name in PARTS:
+        columns = flat(getattr(examples, name), edges, fields)
+        found |= {f"{name}/{column}": values for column, values in columns.items()}
+    found["train/clicked"] = examples.train.clicked
+    np.savez(file, **found)
+
+
+def flat(part: Part, edges: Edges, fields: tuple[Field, ...]) -> Arrays:
+    """Return the columns (M, …) of ``part``, in the order of its ``shown``."""
+    tensors, shown = part.slates.tensors, part.slates.shown
+    request = np.nonzero(shown)[0]
+    columns: dict[str, NDArray[np.generic]] = {
+        "target_item": tensors["candidate_item_rows"][shown],
+        "history_item": tensors["history_item_rows"][request],  # (M, L)
+        "profile_context": tensors["context_rows"][request].astype(np.int32),  # (M, X)
+    }
+    attributes = tensors["candidate_attribute_rows"][shown]
+    for number, place in enumerate(item_fields.places(fields)):
+        first = place.first_slot  # the commonest of its values
+        columns[f"target_field{number}"] = attributes[:, first]
+        of_history = tensors["history_attribute_rows"][:, :, first]
+        columns[f"history_field{number}"] = of_history[request]
+        if place.field.slots > 1:
+            columns[f"profile_field{number}"] = attributes[:, place.slots]
+    for number, (column, cuts) in enumerate(zip(part.columns.T, edges, strict=True)):
+        spans = np.searchsorted(cuts, column, side="right").astype(np.uint8)
+        columns[f"profile_counter{number:02}"] = spans
+    return columns
+
+
+def edges_of(part: Part) -> Edges:
+    """Return where each numeric column is cut: at the quantiles that ``part`` has."""
+    shares = np.arange(1, SPANS) / SPANS
+    return [np.unique(np.quantile(column, shares)) for column in part.columns.T]
+
+
+def table_rows(examples: Examples) -> dict[str, int]:
+    """Return the size of each column's table; a history reads its target's."""
+    sizes = examples.sizes
+    found = {"target_item": sizes.item_rows, "profile_context": NUM_CONTEXT_ROWS}
+    found |= {f"profile_counter{number:02}": SPANS for number in range(NUM_COUNTERS)}
+    for number in range(len(sizes.item_fields)):
+        found[f"target_field{number}"] = sizes.attribute_rows
+        found[f"profile_field{number}"] = sizes.attribute_rows
+    return found
 
 
 if __name__ == "__main__":

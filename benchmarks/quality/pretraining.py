@@ -11,10 +11,8 @@ HR@10 / NDCG@10: SASRec .4696 / .3156, S3-Rec .5506 / .3732.
 """
 
 import argparse
-import hashlib
 import itertools
 import json
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,9 +23,8 @@ import numpy as np
 import torch
 
 from benchmarks import RESULTS, parser_of, say
-from benchmarks.harness.code_fingerprint import code_digest
-from benchmarks.harness.pool import run_all
-from benchmarks.harness.result_cache import cached, keep, restore
+from benchmarks.harness import figures
+from benchmarks.harness.runs import cached, code_digest, digest_of, keep, restore, run_all
 from benchmarks.harness.saved_result import merge_rows
 from benchmarks.quality.leave_last import scores
 from benchmarks.quality.leave_last.files import part_of, read
@@ -43,6 +40,13 @@ SEEDS = FILE.with_suffix(".seeds.jsonl")
 REPEATED = 5  # seeds of SRP4CTR with and without pre-training; the others have three
 QUICK_USERS, QUICK_EPOCHS = 3_000, 0.25
 SCORED_USERS = 1_000  # at once: a hundred candidates each
+COLUMNS = {
+    "model": "model",
+    **{"HR@10": "hr10±hr10_error:.4f", "NDCG@10": "ndcg10±ndcg10_error:.4f"},
+    **{"MRR": "mrr:.4f", "AUC": "auc:.4f"},
+    **{"short": "hr10_short_history:.4f", "tail": "hr10_long_tail:.4f"},
+    "HR@10 against SRP4CTR": "hr10_less±hr10_less_error:+.4f",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +77,7 @@ class PretrainingRun:
     def file(self) -> Path:
         """Where its result is cached: other code, recipe or size is another run."""
         code = code_digest(*VARIANTS_CODE)
-        key = repr((self.users, self.recipe.of(self.variant), code)).encode()
-        digest = hashlib.sha256(key).hexdigest()[:8]
+        digest = digest_of(self.users, self.recipe.of(self.variant), code)
         model = self.model.replace(" ", "-")
         return RUNS / f"{self.name}-{model}-seed{self.seed}-{digest}.json"
 
@@ -88,7 +91,7 @@ def main() -> None:
     if None in run_all(execute, missing, options.workers):
         raise SystemExit("some runs failed: see above")
     rows = summary([execute(run) for run in runs])
-    print(table(rows))
+    print(figures.table(rows, COLUMNS))
     if not options.quick:
         merge_rows(rows, FILE, ("data", "model"))
         keep([run.file for run in runs], RUNS, SEEDS)
@@ -152,22 +155,24 @@ def _row(model: str, of: Mapping[int, Any], best: Mapping[int, Any]) -> dict[str
     row: dict[str, Any] = {"data": next(iter(of.values()))["data"], "model": model}
     row |= dict.fromkeys(("log_loss", "calibration", "flops_1", "flops_100"))
     for metric in scores.METRICS:
-        mean, error = scores.mean_and_error([each["test"][metric] for each in of.values()])
-        row |= {metric: _rounded(mean), f"{metric}_error": _rounded(error)}
+        row |= _mean(metric, [each["test"][metric] for each in of.values()])
     row["gauc"] = row["auc"]  # one answer per user: the mean over users is both
     for bucket in next(iter(of.values()))["buckets"]:
         hits = [each["buckets"][bucket]["hr10"] for each in of.values()]
-        row[f"hr10_{bucket}"] = _rounded(scores.mean_and_error(hits)[0])
+        row[f"hr10_{bucket}"] = figures.mean(hits, 4)
     for metric in ("hr10", "ndcg10"):
         common = sorted(set(of) & set(best))
         pairs = [of[s]["test"][metric] - best[s]["test"][metric] for s in common]
-        mean, error = scores.mean_and_error(pairs)
-        row |= {f"{metric}_less": _rounded(mean), f"{metric}_less_error": _rounded(error)}
+        row |= _mean(f"{metric}_less", pairs)
     found = [each["validation"]["hr10"] for each in of.values()]
-    row["validation_hr10"] = _rounded(scores.mean_and_error(found)[0])
+    row["validation_hr10"] = figures.mean(found, 4)
     row |= {"seeds": len(of), "seconds": round(sum(e["seconds"] for e in of.values()))}
     row |= next(iter(of.values())).get("flops", {})
     return row
+
+
+def _mean(name: str, values: Sequence[float]) -> dict[str, float | None]:
+    return {name: figures.mean(values, 4), f"{name}_error": figures.error(values, 4)}
 
 
 def _flops(run: PretrainingRun, data: LeaveLast) -> dict[str, int]:
@@ -179,34 +184,6 @@ def _flops(run: PretrainingRun, data: LeaveLast) -> dict[str, int]:
     return {f"flops_{each}": count_flops(model, sizes, each).folded for each in (1, 100)}
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the rows as people read them."""
-    lines = [
-        f"{'':<30} {'HR@10':>14} {'NDCG@10':>14} {'MRR':>6} {'AUC':>6}"
-        f" {'short':>6} {'tail':>6} {'HR@10 against SRP4CTR':>22}"
-    ]
-    for row in rows:
-        pairs = [
-            f"{_shown(row[m])} ± {_shown(row[m + '_error'])}" for m in ("hr10", "ndcg10")
-        ]
-        plain = ("mrr", "auc", "hr10_short_history", "hr10_long_tail")
-        less = f"{_shown(row['hr10_less'], '+')} ± {_shown(row['hr10_less_error'])}"
-        lines.append(
-            f"{row['model']:<30} {pairs[0]:>14} {pairs[1]:>14} "
-            + " ".join(f"{_shown(row[name]):>6}" for name in plain)
-            + f" {less:>22}"
-        )
-    return "\n".join(lines)
-
-
-def _shown(value: float | None, sign: str = "") -> str:
-    return "–" if value is None else f"{value:{sign}.4f}".replace("0.", ".", 1)
-
-
-def _rounded(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 4)
-
-
 def _ranks(data: LeaveLast, scorer: Scorer, place: int, seed: int) -> scores.Ranks:
     users = np.arange(len(data.counts))
     parts = np.array_split(users, max(len(users) // SCORED_USERS, 1))
@@ -215,8 +192,7 @@ def _ranks(data: LeaveLast, scorer: Scorer, place: int, seed: int) -> scores.Ran
 
 
 def _runs(options: argparse.Namespace) -> Iterator[PretrainingRun]:
-    recipe = replace(RECIPE, sasrec_epochs=options.sasrec_epochs)
-    recipe = recipe.shorter(QUICK_EPOCHS) if options.quick else recipe
+    recipe = RECIPE.shorter(QUICK_EPOCHS) if options.quick else RECIPE
     shares = [float(each) / 100.0 for each in options.labels.split(",")]
     for share, variant in itertools.product(shares, options.variants or VARIANTS):
         learns_clicks = variant.startswith("srp4ctr")
@@ -236,21 +212,14 @@ def _runs(options: argparse.Namespace) -> Iterator[PretrainingRun]:
 
 def _arguments() -> argparse.Namespace:
     parser = parser_of(__doc__)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/s3rec"))
-    parser.add_argument("--name", default="Beauty", help="of the files, or ml-100k")
-    parser.add_argument("--seeds", type=int, help="5 for SRP4CTR, 3 for the others")
-    parser.add_argument("--labels", default="100", help="per cent of the slates: 10,100")
-    parser.add_argument(
-        "--variants", "--arms", nargs="+", choices=list(VARIANTS), metavar="NAME"
-    )
-    parser.add_argument("--quick", action="store_true", help="a part, in five minutes")
-    parser.add_argument(
-        "--sasrec-epochs",
-        type=int,
-        default=RECIPE.sasrec_epochs,
-        help="more of them where users are few: an epoch of 943 users is 10 batches",
-    )
-    parser.add_argument("--workers", type=int, default=1, help="processes of one thread")
+    add, names = parser.add_argument, list(VARIANTS)
+    add("--data", type=Path, default=Path("../shared/data/s3rec"))
+    add("--name", default="Beauty", help="of the files, or ml-100k")
+    add("--seeds", type=int, help="5 for SRP4CTR, 3 for the others")
+    add("--labels", default="100", help="per cent of the slates: 10,100")
+    add("--variants", "--arms", nargs="+", choices=names, metavar="NAME")
+    add("--quick", action="store_true", help="a part, in five minutes")
+    add("--workers", type=int, default=1, help="processes of one thread")
     return parser.parse_args()
 
 

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import say
-from benchmarks.harness.code_fingerprint import code_digest
 from benchmarks.harness.raw_logs import END_MS, labels_of, punctual, write_log
+from benchmarks.harness.runs import code_digest
 from benchmarks.quality.clicks.click_examples import (
     CARD,
     ITEMS,

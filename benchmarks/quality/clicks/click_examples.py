@@ -53,6 +53,19 @@ class Part:
         )
 
     @property
+    def clicked(self) -> NDArray[np.float32]:
+        """(M,): whether each shown candidate was clicked."""
+        return self.slates.clicked[self.slates.shown]
+
+    @property
+    def columns(self) -> NDArray[np.float32]:
+        """(M, …): the numeric columns of each shown candidate, the request's first."""
+        tensors, shown = self.slates.tensors, self.slates.shown
+        of_request = tensors["request_features"][np.nonzero(shown)[0]]
+        joined = np.concatenate([of_request, tensors["candidate_features"][shown]], axis=1)
+        return joined.astype(np.float32)
+
+    @property
     def slate_sizes(self) -> _Int64s:
         """(R,): how many candidates each slate's whole request has."""
         _, request = np.unique(self.requests, return_inverse=True)

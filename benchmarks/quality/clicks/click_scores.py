@@ -24,7 +24,7 @@ Where = NDArray[np.bool_]
 def figures(examples: Examples, part: Part, probabilities: Floats) -> dict[str, float]:
     """Return the figures of ``probabilities`` (M,), a shown candidate of ``part`` each."""
     shown = part.slates.shown
-    clicked = part.slates.clicked[shown] > 0.5
+    clicked = part.clicked > 0.5
     requests = np.broadcast_to(part.requests[:, None], shown.shape)[shown]
     whole = _of(clicked, probabilities, requests)
     found = whole | {"clicks": float(clicked.sum())}
@@ -34,20 +34,15 @@ def figures(examples: Examples, part: Part, probabilities: Floats) -> dict[str, 
     return found
 
 
-def clicked_in(part: Part) -> NDArray[np.float32]:
-    """Return whether each shown candidate of ``part`` was clicked (M,)."""
-    return part.slates.clicked[part.slates.shown]
-
-
 def calibration_of(part: Part, logits: NDArray[Any]) -> Calibration:
     """Return Platt's scaling of ``logits`` (M,) by the clicks of ``part``."""
-    return fit_platt(clicked_in(part), logits)
+    return fit_platt(part.clicked, logits)
 
 
 def calibrated_loss(part: Part, logits: NDArray[Any]) -> float:
     """Return the log loss of ``part`` by Platt's scaling of itself."""
     probabilities = calibration_of(part, logits).probabilities(logits)
-    return metrics.log_loss(clicked_in(part), probabilities)
+    return metrics.log_loss(part.clicked, probabilities)
 
 
 def calibrated_figures(
@@ -68,22 +63,21 @@ def mean_auc(clicked: Where, scores: Floats, groups: NDArray[np.int64]) -> float
 def _of(
     clicked: Where, probabilities: Floats, requests: NDArray[np.int64]
 ) -> dict[str, float]:
-    by_request = metrics.group_aucs(clicked, probabilities, requests)
+    aucs = metrics.group_aucs(clicked, probabilities, requests)
+    ranked = aucs[np.isfinite(aucs)]
     return {
         "auc": metrics.auc(clicked, probabilities),
         "gauc": mean_auc(clicked, probabilities, requests),
         # Of other requests like these; the seeds' error says nothing of it.
-        "gauc_sampling_error": _error(by_request[np.isfinite(by_request)]),
+        "gauc_sampling_error": float(ranked.std() / len(ranked) ** 0.5)
+        if len(ranked)
+        else np.nan,
         "gauc_by_impressions": metrics.gauc(clicked, probabilities, requests),
         "log_loss": metrics.log_loss(clicked, probabilities),
         "normalised_entropy": metrics.normalised_entropy(clicked, probabilities),
         "calibration": metrics.calibration(clicked, probabilities),
         "impressions": float(len(clicked)),
     }
-
-
-def _error(values: Floats) -> float:
-    return float(values.std() / np.sqrt(len(values))) if len(values) else float("nan")
 
 
 def _buckets(examples: Examples, part: Part) -> dict[str, Where]:

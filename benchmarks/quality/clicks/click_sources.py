@@ -4,9 +4,6 @@ In: a name, or a file as ``srp4ctr events publish`` takes it. Out: events by tim
 updates, and the instant from which a model is judged where the data's publishers fixed it.
 """
 
-import gzip
-import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -99,22 +96,21 @@ def of_movielens() -> Source:
 
 
 def of_file(name: str, path: Path) -> Source:
-    """Return the events in ``path``: JSON lines (maybe ``.gz``) or Parquet.
+    """Return the events in ``path``: JSON lines or Parquet.
 
     Lines that the stream would reject are left out, counted and reported on stderr.
     """
     good: list[Event] = []
     bad: Counter[str] = Counter()
     now_ms = time.time_ns() // 1_000_000
-    with tempfile.TemporaryDirectory() as folder:
-        for line in read_lines(_unpacked(path, Path(folder))):
-            event = decode(line.payload, now_ms)
-            if not isinstance(event, RejectedEvent):
-                good.append(event)
-                continue
-            bad[str(event.reason)] += 1
-            if bad.total() <= MAX_REPORTED:
-                say(f"{path}:{line.number}: {event.reason}: {event.detail}")
+    for line in read_lines(path):
+        event = decode(line.payload, now_ms)
+        if not isinstance(event, RejectedEvent):
+            good.append(event)
+            continue
+        bad[str(event.reason)] += 1
+        if bad.total() <= MAX_REPORTED:
+            say(f"{path}:{line.number}: {event.reason}: {event.detail}")
     if bad:
         say(f"{path}: {bad.total():,} of {bad.total() + len(good):,} lines left out: {bad}")
     if not any(isinstance(event, Impression) for event in good):
@@ -142,15 +138,3 @@ def _by_time(events: list[UserEvent]) -> list[UserEvent]:
 def _draw(user_id: str) -> float:
     """Return a number in [0, 1) that is the user's own."""
     return xxhash.xxh3_64_intdigest(f"part {user_id}") / 2.0**64
-
-
-def _unpacked(path: Path, folder: Path) -> Path:
-    if path.suffix.lower() != ".gz":
-        return path
-    plain = folder / path.stem
-    try:
-        with gzip.open(path, "rb") as packed, plain.open("wb") as file:
-            shutil.copyfileobj(packed, file)
-    except (OSError, EOFError) as error:
-        raise ValueError(f"{path} cannot be unpacked: {error}") from error
-    return plain

@@ -1,14 +1,15 @@
-"""Lists the variants of the comparison: how each is trained and tuned.
+"""Lists the variants of the comparison: how each is trained.
 
 In: examples and a recipe. Out: a scorer of slates. Every deep variant runs the product's
-pre-training and fine-tuning; all see the same features, and each chooses its learning
-rate, then its epochs, from one small grid by the calibrating slates' log loss.
+pre-training and fine-tuning by one recipe; all see the same features. An encoder is
+pre-trained once for all variants, of one seed, that begin with it.
 """
 
-import math
+import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.harness.runs import TRAINING_CODE, code_digest, trained_once
 from benchmarks.models import trees
-from benchmarks.models.registry import BASELINES
+from benchmarks.models.baselines import BASELINES
 from benchmarks.quality.clicks.click_examples import Examples, Part
-from benchmarks.quality.clicks.click_pretraining import pretrained
-from benchmarks.quality.clicks.click_scores import calibrated_loss
 from srp4ctr.features.tensors.schema import CANDIDATE_TENSORS
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import slate_batch
@@ -29,21 +29,23 @@ from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.click_model import ClickModel
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.objectives.finetuning import finetune, serving_logits
+from srp4ctr.training.objectives.finetuning import serving_logits
+from srp4ctr.training.refresh.stages import finetune, pretrain
 
 MANY_SEEDS, SEEDS = 5, 3
 REFERENCE = "srp4ctr"  # what the others are compared with
 Changes = Mapping[str, Any]
-# A grid is walked step by step; each step keeps what was best so far.
-Grid = tuple[tuple[Changes, ...], ...]
-# News are gone before their ids are trained: they must be known by their attributes.
-ID_DROPOUTS: tuple[Changes, ...] = tuple({"id_dropout": share} for share in (0.3, 0.95))
-RATES: tuple[Changes, ...] = tuple(
-    {"finetune_learning_rate": rate} for rate in (1e-3, 2e-3, 4e-3)
-)
-# What was not pre-trained may want another rate : the default is 0.3.
-ENCODER_RATES: tuple[Changes, ...] = ({"encoder_learning_rate_scale": 1.0},)
-EPOCHS: tuple[Changes, ...] = tuple({"finetune_epochs": count} for count in (1, 3, 6))
+# What only fine-tuning, judging or serving reads: an encoder is the same whatever it is.
+NOT_OF_PRETRAINING = {
+    *("finetune_epochs", "finetune_learning_rate", "encoder_learning_rate_scale"),
+    *("freeze", "layer_decay", "slate_loss_weight", "fake_negative_weighted"),
+    *("batch_requests", "held_out_share", "min_auc", "max_calibration_error"),
+    *("bundles_dir", "patience", "tensorboard_dir"),
+}
+NOT_OF_ENCODER = {
+    *("head_width", "num_cross_layers", "num_queries", "num_spans"),
+    *("use_cross_attention", "use_querying", "use_all_layers"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,18 +81,15 @@ class ModelVariant:
     recipe: Changes = field(default_factory=dict)
     model: Changes = field(default_factory=dict)
     seeds: int = SEEDS
-    grid: Grid = (ID_DROPOUTS, RATES, EPOCHS)
-    tuned_as: str = ""
-    """The variant whose choice it takes over; empty: it tunes itself."""
 
-    def config(self, config: RefreshConfig, chosen: Changes) -> RefreshConfig:
+    def config(self, config: RefreshConfig) -> RefreshConfig:
         """Return ``config`` as this variant runs it."""
         model = replace(config.model, **self.model)
-        return replace(config, **{**self.recipe, **chosen, "model": model})
+        return replace(config, **{**self.recipe, "model": model})
 
-    def learn(self, task: TrainingTask, chosen: Changes) -> TrainedModel:
+    def learn(self, task: TrainingTask) -> TrainedModel:
         """Pre-train where the variant does, fine-tune; count what a request costs."""
-        config = self.config(task.config, chosen)
+        config = self.config(task.config)
         examples, seconds = task.examples, {}
         torch.manual_seed(config.seed)
         model = self.build(config.model, examples.sizes).to(task.device)
@@ -114,14 +113,12 @@ class TreeVariant:
     meaning: str
     objective: str
     seeds: int = MANY_SEEDS
-    grid: Grid = (({"with_items": False}, {"with_items": True}),)
-    tuned_as: str = ""
 
-    def learn(self, task: TrainingTask, chosen: Changes) -> TrainedModel:
+    def learn(self, task: TrainingTask) -> TrainedModel:
         """Grow trees on the tabular columns."""
         examples = task.examples
         began = time.process_time()
-        columns = trees.columns_of(examples.train, chosen.get("with_items", False))
+        columns = trees.columns_of(examples.train)
         booster = trees.learn(
             examples.train,
             examples.calibrate,
@@ -137,22 +134,17 @@ class TreeVariant:
 Variant = ModelVariant | TreeVariant
 
 
-def tune(variant: Variant, task: TrainingTask) -> tuple[Changes, list[Changes]]:
-    """Return the grid's choice that serves the calibrating slates best, and all tries."""
-    chosen: Changes = {}
-    tried: list[Changes] = []
-    least = math.inf
-    for step in variant.grid:
-        best = chosen
-        for changes in step:
-            candidate = {**chosen, **changes}
-            trained, part = variant.learn(task, candidate), task.examples.calibrate
-            loss = calibrated_loss(part, trained.logits(part)[part.slates.shown])
-            tried.append({**candidate, "log_loss": loss})
-            if loss < least:
-                best, least = candidate, loss
-        chosen = best
-    return chosen, tried
+def pretrained(
+    model: SRP4CTR, examples: Examples, config: RefreshConfig, folder: Path
+) -> float:
+    """Pre-train ``model`` in place, or take it over from ``folder``; return CPU seconds."""
+    recipe = {k: v for k, v in asdict(config).items() if k not in NOT_OF_PRETRAINING}
+    recipe["model"] = {k: v for k, v in recipe["model"].items() if k not in NOT_OF_ENCODER}
+    text = json.dumps([examples.digest, recipe, code_digest(*TRAINING_CODE)])
+    file = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
+    return trained_once(
+        model, file, lambda: pretrain(model, examples.windows, config, FitOptions())
+    )
 
 
 def request_flops(model: ClickModel, part: Part, candidates: int) -> int:
@@ -174,29 +166,10 @@ def request_flops(model: ClickModel, part: Part, candidates: int) -> int:
 def _ablation(
     meaning: str, recipe: Changes | None = None, model: Changes | None = None
 ) -> ModelVariant:
-    """Return SRP4CTR with changes to its recipe or its blocks; it takes over its tuning."""
+    """Return SRP4CTR with changes to its recipe or its blocks."""
     return ModelVariant(
-        meaning=meaning,
-        is_pretrained=True,
-        recipe=recipe or {},
-        model=model or {},
-        tuned_as=REFERENCE,
+        meaning=meaning, is_pretrained=True, recipe=recipe or {}, model=model or {}
     )
-
-
-def _baselines() -> dict[str, ModelVariant]:
-    return {
-        name: ModelVariant(
-            meaning=_first_line(build),
-            build=build,
-            seeds=MANY_SEEDS if name in ("din", "bst") else SEEDS,
-        )
-        for name, build in BASELINES.items()
-    }
-
-
-def _first_line(build: Callable[..., ClickModel]) -> str:
-    return (build.__doc__ or "").strip().partition("\n")[0]
 
 
 VARIANTS: Mapping[str, Variant] = {
@@ -204,18 +177,23 @@ VARIANTS: Mapping[str, Variant] = {
         meaning="SRP4CTR as a refresh trains it",
         is_pretrained=True,
         seeds=MANY_SEEDS,
-        grid=(ID_DROPOUTS, RATES, EPOCHS, ENCODER_RATES),
     ),
     "srp4ctr-none": ModelVariant(
         meaning="SRP4CTR without pre-training",
         seeds=MANY_SEEDS,
-        grid=(ID_DROPOUTS, RATES, EPOCHS, ENCODER_RATES),
     ),
     "lightgbm": TreeVariant(meaning="LightGBM, log loss", objective="binary"),
     "lightgbm-rank": TreeVariant(
         meaning="LightGBM, LambdaRank", objective="lambdarank", seeds=SEEDS
     ),
-    **_baselines(),
+    **{
+        name: ModelVariant(
+            meaning=(build.__doc__ or "").partition("\n")[0],
+            build=build,
+            seeds=MANY_SEEDS if name in ("din", "bst") else SEEDS,
+        )
+        for name, build in BASELINES.items()
+    },
     "srp4ctr-bert": _ablation("pre-trained on item ids alone", {"pretraining": "bert"}),
     "srp4ctr-items": _ablation("item-related masks alone", {"pretraining": "items"}),
     "srp4ctr-behaviors": _ablation("behaviour masks alone", {"pretraining": "behaviors"}),
@@ -228,6 +206,4 @@ VARIANTS: Mapping[str, Variant] = {
     "srp4ctr-last-layer": _ablation(
         "candidates read the last layer alone", model={"use_all_layers": False}
     ),
-    "srp4ctr-frozen-items": _ablation("the item table frozen", {"freeze": "item_table"}),
-    "srp4ctr-frozen-encoder": _ablation("the encoder frozen", {"freeze": "encoder"}),
 }

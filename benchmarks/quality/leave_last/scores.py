@@ -5,7 +5,6 @@ HR@10 is recall, and AUC is the mean over users of the share of others below the
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -61,11 +60,3 @@ def buckets(
         "long_tail": seen <= edge,
         "head": seen > edge,
     }
-
-
-def mean_and_error(of: Sequence[float]) -> tuple[float, float]:
-    """Return the mean over seeds and its standard error; NaN where there are too few."""
-    if not of:
-        return math.nan, math.nan
-    spread = np.std(of, ddof=1) / math.sqrt(len(of)) if len(of) > 1 else math.nan
-    return float(np.mean(of)), float(spread)

@@ -6,7 +6,6 @@ long and how fast they learn.
 Shapes: U users, 100 candidates with the answer first.
 """
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,8 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.harness.code_fingerprint import TRAINING_CODE, code_digest
-from benchmarks.harness.encoder_cache import trained_once
+from benchmarks.harness.runs import TRAINING_CODE, code_digest, digest_of, trained_once
 from benchmarks.models.sasrec import SASRecEncoder, next_item_loss
 from benchmarks.quality.leave_last.leave_last_out import NEGATIVES, LeaveLast
 from benchmarks.quality.leave_last.recipe import Recipe
@@ -48,14 +46,10 @@ CPU = torch.device("cpu")
 RUNS = Path(".data/benchmarks/pretraining")
 ENCODERS = RUNS / "encoders"
 VARIANTS_CODE = (
+    *(*TRAINING_CODE, "benchmarks/models/sasrec.py"),
     *(
-        *TRAINING_CODE,
-        "benchmarks/models/sasrec.py",
-        "benchmarks/quality/leave_last/variants.py",
-    ),
-    *(
-        "benchmarks/quality/leave_last/leave_last_out.py",
-        "benchmarks/quality/leave_last/scores.py",
+        f"benchmarks/quality/leave_last/{name}.py"
+        for name in ("variants", "leave_last_out", "scores")
     ),
 )
 CANDIDATE_ROWS = ("candidate_item_rows", "candidate_attribute_rows")
@@ -196,8 +190,8 @@ def _pretrained(
     model = SRP4CTR(config.model, TableSizes.of(data.words, data.length))
     heads = MaskedHeads(config.model, model.embedding)
     both = torch.nn.ModuleDict({"model": model, "heads": heads})
-    key = f"{data.name} {len(data.counts)} {config} {code_digest(*VARIANTS_CODE)}"
-    file = ENCODERS / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
+    key = digest_of(data.name, len(data.counts), config, code_digest(*VARIANTS_CODE))
+    file = ENCODERS / f"{key}.safetensors"
     began = time.process_time()
     seconds = trained_once(
         both, file, lambda: pretrain(model, data.windows(), config, options, heads)

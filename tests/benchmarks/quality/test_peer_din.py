@@ -1,7 +1,5 @@
 """What a peer reads: a row per shown impression, aligned with its request and its click."""
 
-import json
-from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,21 +7,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.harness.runner import Job
-from benchmarks.models.peers.impressions import (
+from benchmarks.quality import peer_din
+from benchmarks.quality.clicks.click_examples import Examples, Part
+from benchmarks.quality.clicks.click_report import rows_of
+from benchmarks.quality.clicks.click_scores import calibrated_loss
+from benchmarks.quality.peer_din import (
     NUM_COUNTERS,
     SPANS,
     edges_of,
     flat,
     save_impressions,
 )
-from benchmarks.quality import peer_din
-from benchmarks.quality.clicks.click_examples import CARD, Examples, Part
-from benchmarks.quality.clicks.click_report import rows_of
-from benchmarks.quality.clicks.click_scores import calibrated_loss
-from benchmarks.quality.clicks.variants import REFERENCE
 from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES, Field
-from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import Slates, Windows
 from srp4ctr.training.model.embeddings import TableSizes
 
@@ -123,18 +118,6 @@ def test_the_file_holds_training_clicks_alone_and_a_size_for_each_table(
                 assert found[key].max() < found[f"rows/{name}"]
 
 
-def test_examples_are_found_by_name_unless_there_are_two(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="run click_quality first"):
-        peer_din.examples_folder(tmp_path, "shop")
-    for name in ("shop-1", "shop-2", "shopping-1"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / CARD).write_text("{}")
-    assert peer_din.examples_folder(tmp_path, "shopping").name == "shopping-1"
-    with pytest.raises(SystemExit, match="shop-1, shop-2"):
-        peer_din.examples_folder(tmp_path, "shop")
-    assert peer_din.examples_folder(tmp_path, "shop-2").name == "shop-2"
-
-
 def test_without_uv_it_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,29 +162,3 @@ def test_a_fits_result_is_a_row_like_the_variants(
     assert live["meaning"] == peer_din.MEANING
     assert live["chosen"] == {"learning_rate": 1e-3, "epochs": 2}
     assert calibrated_loss(a_part(), fit.outputs()["calibrate"]) < np.log(2)
-
-
-def test_differences_are_reported_where_click_quality_ran_the_same(tmp_path: Path) -> None:
-    (tmp_path / "shop-1").mkdir()
-    (tmp_path / "shop-1" / CARD).write_text('{"name": "shop", "digest": "1"}')
-    options = Namespace(resume=tmp_path, with_size=True, frozen=True, seeds=3)
-    folder, chosen = tmp_path / "shop-1", {"finetune_epochs": 2}
-    assert peer_din.references(folder, options) == []
-    # As click_quality has it: tuned by the first seed, without the size.
-    tuning = Job(
-        root=tmp_path,
-        folder=folder,
-        variant=REFERENCE,
-        config=RefreshConfig(),
-        with_frozen=True,
-    )
-    sized = replace(tuning, with_size=True, chosen=chosen)
-    third = replace(sized, config=RefreshConfig(seed=2))
-    for file, written in (
-        (tuning.tuning_file, {"chosen": chosen}),
-        (sized.file, {"seed": 0}),
-        (third.file, {"seed": 2}),
-    ):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(written))
-    assert peer_din.references(folder, options) == [{"seed": 0}, {"seed": 2}]

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.harness.figures import table
 from benchmarks.quality.clicks.ebnerd import DATA
 from benchmarks.quality.leave_last import scores
 from benchmarks.quality.leave_last.files import part_of, read
@@ -19,7 +20,7 @@ from benchmarks.quality.leave_last.leave_last_out import (
 )
 from benchmarks.quality.leave_last.recipe import RECIPE
 from benchmarks.quality.leave_last.variants import VARIANTS
-from benchmarks.quality.pretraining import PretrainingRun, execute, summary, table
+from benchmarks.quality.pretraining import COLUMNS, PretrainingRun, execute, summary
 from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES
 
 ITEMS, USERS = 150, 120
@@ -166,7 +167,7 @@ def test_every_variant_is_trained_and_is_in_the_table(
     (own,) = summary([json.loads(few.file.read_text())])
     assert own["model"] == f"{runs[-1].variant}@10%"
     assert all(0.0 <= row["hr10"] <= 1.0 for row in rows)
-    assert len(table(rows).splitlines()) == 1 + len(VARIANTS)
+    assert len(table(rows, COLUMNS).splitlines()) == 1 + len(VARIANTS)
     json.dumps(rows, allow_nan=False)
 
 

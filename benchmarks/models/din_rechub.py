@@ -1,13 +1,16 @@
 """Run torch-rechub's DIN by its own trainer: arrays in a file → logits in a file.
 
 ``benchmarks.quality.peer_din`` starts this in an environment that holds torch-rechub and
-nothing of ours. In: ``PART/NAME`` arrays, a row per impression, and ``rows/NAME``, the size
-of each table. ``target_X`` is the candidate's and ``history_X`` what DIN compares with it,
-by the same table; ``profile_X`` goes past the attention. 0 pads. Out: logits of each part
-but ``train``, CPU seconds of the training, and the FLOPs of 1 and of 100 candidates.
+nothing of ours. Arguments: the file to read, the one to write, and the training's rate,
+epochs, batch (impressions per step) and seed as JSON. In: ``PART/NAME`` arrays, a row per
+impression, and ``rows/NAME``, the size of each table. ``target_X`` is the candidate's and
+``history_X`` what DIN compares with it, by the same table; ``profile_X`` goes past the
+attention. 0 pads. Out: logits of each part but ``train``, CPU seconds of the training, and
+the FLOPs of 1 and of 100 candidates.
 """
 
-import argparse
+import json
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -95,11 +98,12 @@ def flops(model: nn.Module, inputs: Inputs, candidates: int) -> int:
 
 def main() -> None:
     """Train on ``train`` and write what becomes of the other parts."""
-    options = _parser().parse_args()
+    inputs, outputs, task = sys.argv[1:]
+    fit = json.loads(task)
     torch.set_num_threads(1)
-    torch.manual_seed(options.seed)
+    torch.manual_seed(fit["seed"])
     parts: dict[str, dict[str, Tensor]] = {}
-    for key, array in np.load(options.inputs, allow_pickle=False).items():
+    for key, array in np.load(inputs, allow_pickle=False).items():
         part, _, name = key.partition("/")
         parts.setdefault(part, {})[name] = torch.from_numpy(array)
     rows = {name: int(size) for name, size in parts.pop("rows").items()}
@@ -108,30 +112,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         trainer = CTRTrainer(
             din(train, rows),
-            optimizer_params={"lr": options.rate, "weight_decay": WEIGHT_DECAY},
-            n_epoch=options.epochs,
+            optimizer_params={"lr": fit["rate"], "weight_decay": WEIGHT_DECAY},
+            n_epoch=fit["epochs"],
             model_path=folder,
         )
         began = time.process_time()
-        trainer.fit(batches(train, clicked, options.batch, shuffles=True))
+        trainer.fit(batches(train, clicked, fit["batch"], shuffles=True))
         seconds = time.process_time() - began
     found: dict[str, Any] = {part: logits(trainer, each) for part, each in parts.items()}
     found["seconds"] = seconds
     found["flops"] = [flops(trainer.model, train, candidates) for candidates in (1, 100)]
-    np.savez(options.outputs, **found)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("inputs", help="an .npz file")
-    parser.add_argument("outputs", help="an .npz file")
-    parser.add_argument("--rate", type=float, required=True, help="Adam's learning rate")
-    parser.add_argument("--epochs", type=int, required=True)
-    parser.add_argument("--batch", type=int, required=True, help="impressions per step")
-    parser.add_argument("--seed", type=int, required=True)
-    return parser
+    np.savez(outputs, **found)
 
 
 if __name__ == "__main__":
