@@ -15,10 +15,9 @@ from pathlib import Path
 from benchmarks import RESULTS, ROOT, parser_of
 from benchmarks.report import evidence_plots as plots
 from benchmarks.report import evidence_tables as tables
-from benchmarks.report.evidence_rows import (
+from benchmarks.report.evidence_tables import (
     FROZEN,
     SIZED,
-    WITHOUT_PRETRAINING,
     Evidence,
     number,
     plain,
@@ -64,7 +63,7 @@ part of the slates. Bars are standard errors over seeds.""",
 *What each part is worth.* A variant's gAUC less SRP4CTR's at equal seeds: left of the line
 the variant is worse. Bars are standard errors.""",
 }
-ABLATIONS = f"Ablations; all but `{WITHOUT_PRETRAINING}` take over SRP4CTR's tuning:"
+ABLATIONS = "Ablations, by SRP4CTR's recipe:"
 LAST_ITEM = """\
 A user's last item is to be found among 99 given others: S3-Rec's protocol. `fg-bert` is the
 encoder by itself, `srp4ctr-none` SRP4CTR without pre-training."""

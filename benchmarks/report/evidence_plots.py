@@ -8,7 +8,7 @@ The colours are Okabe and Ito's, for colour-blind readers; shapes differ too.
 import io
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -16,25 +16,26 @@ import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import Formatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
-from matplotlib.transforms import Bbox
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from benchmarks.quality.clicks.variants import REFERENCE
-from benchmarks.report.evidence_labels import Label, write_labels
-from benchmarks.report.evidence_rows import (
+from benchmarks.report.evidence_tables import (
     WITHOUT_PRETRAINING,
     Evidence,
     Row,
     model_of,
     number,
-    plain,
     share_of,
     tiled_flops,
 )
 
 BLUE, ORANGE, BLACK, PURPLE = "#0072b2", "#d55e00", "#222222", "#aa4499"
-LOOKS = {REFERENCE: (BLUE, "o"), WITHOUT_PRETRAINING: (ORANGE, "s")}
 OTHERS = ((BLACK, "D"), ("#009e73", "^"), ("#cc79a7", "v"), ("#56b4e9", "P"))
+LOOKS = {
+    **{REFERENCE: (BLUE, "o"), WITHOUT_PRETRAINING: (ORANGE, "s")},
+    **dict(zip(("din", "bst", "dcnv2", "sasrec"), OTHERS, strict=True)),
+    **{"lr": ("#e69f00", "X"), "lightgbm": (PURPLE, "--"), "lightgbm-rank": (PURPLE, ":")},
+}
 WIDTH, HEIGHT = 4.6, 3.3  # inches of a panel
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
@@ -58,8 +59,8 @@ Draw = Callable[[Axes, Evidence], None]
 
 def quality_by_cost(evidence: Sequence[Evidence]) -> str | None:
     """Return gAUC against inference-FLOPs, a panel per data set; None: nothing to show."""
-    shown = [of for of in evidence if any(_points(of))]
-    return _drawn(shown, _cost_panel, names=_name_points)
+    shown = [of for of in evidence if any(map(_millions, of.models))]
+    return _drawn(shown, _cost_panel)
 
 
 def learning_curve(evidence: Sequence[Evidence]) -> str | None:
@@ -74,13 +75,8 @@ def ablation_dots(evidence: Sequence[Evidence]) -> str | None:
     return _drawn(shown, lambda axes, of: _dots_panel(axes, of, meanings), is_shared=True)
 
 
-def _drawn(
-    shown: Sequence[Evidence],
-    draw: Draw,
-    names: Draw | None = None,
-    is_shared: bool = False,
-) -> str | None:
-    """Return the SVG of a panel each; ``names`` writes into panels whose place is final."""
+def _drawn(shown: Sequence[Evidence], draw: Draw, is_shared: bool = False) -> str | None:
+    """Return the SVG of a panel each, with one legend for all of them."""
     if not shown:
         return None
     columns = min(len(shown), 2)
@@ -97,43 +93,22 @@ def _drawn(
             else:
                 axes.set_title(textwrap.fill(of.title, 34))
                 draw(axes, of)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
-        for axes, of in zip(grid, shown, strict=False):
-            if names is not None:
-                names(axes, of)
+        handles = {
+            label: handle
+            for axes in figure.axes
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        if handles:
+            figure.legend(
+                handles.values(),
+                handles,
+                loc="outside lower center",
+                ncols=5,
+                frameon=False,
+            )
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
-
-
-class _Digits(Formatter):
-    """As many digits as a scale's steps need, the same for all of them."""
-
-    def __init__(self, sign: str = "") -> None:
-        self.sign = sign
-
-    def __call__(self, x: float, pos: int | None = None) -> str:
-        """Return a single value."""
-        return self.format_ticks([x])[0]
-
-    def format_ticks(self, values: Iterable[float]) -> list[str]:
-        """Return the scale's values."""
-        found = [round(float(value), 9) for value in values]
-        needed = [n for n in range(2, 9) if all(round(v, n) == v for v in found)]
-        digits = needed[0] if needed else 9
-        return [plain(v, digits, self.sign) if v else "0" for v in found]
-
-
-def _points(of: Evidence) -> list[Row]:
-    """Return the models that have a gAUC and a count of FLOPs."""
-    return [r for r in of.models if None not in (number(r, "gauc"), _millions(r))]
-
-
-def _levels(of: Evidence) -> list[Row]:
-    """Return the models whose FLOPs are not counted: trees."""
-    rows = [row for row in of.models if number(row, "gauc") is not None]
-    return [row for row in rows if _millions(row) is None]
 
 
 def _millions(row: Row) -> float | None:
@@ -144,23 +119,17 @@ def _millions(row: Row) -> float | None:
 def _cost_panel(axes: Axes, of: Evidence) -> None:
     """Draw gAUC by FLOPs: a point per model, a line per tree, an arrow to re-encoding."""
     axes.set_xscale("log")
-    for row in _levels(of):
-        value, error = row["gauc"], number(row, "gauc_se") or 0.0
-        axes.axhspan(value - error, value + error, color=PURPLE, alpha=0.12, linewidth=0)
-        axes.axhline(value, color=PURPLE, linestyle=(0, (5, 3)))
-    for row in _points(of):
-        colour, marker = _look(row)
-        axes.errorbar(
-            row["flops_100"] / 1e6,
-            row["gauc"],
-            number(row, "gauc_se") or 0.0,
-            color=colour,
-            marker=marker,
-            zorder=3.0 if row["model"] in LOOKS else 2.0,
-        )
-    if (end := _tiled(of)) is not None:
-        axes.annotate("", end, _encoded_once(of), arrowprops=_ARROW)
-        axes.plot(*end, color=BLUE, marker="o", markerfacecolor="white")
+    for row in of.models:
+        value, error = number(row, "gauc"), number(row, "gauc_se") or 0.0
+        cost, (colour, look) = _millions(row), _look(row)
+        if value is not None and cost is None:  # a tree's
+            edges = value - error, value + error
+            axes.axhspan(*edges, color=colour, alpha=0.12, linewidth=0)
+            axes.axhline(value, color=colour, linestyle=look, label=row["model"])
+        elif value is not None:
+            style = {"color": colour, "marker": look, "linestyle": "none"}
+            axes.errorbar(cost, value, error, label=row["model"], **style)
+    _draw_reencoded(axes, of.reference)
     low, high = axes.get_xlim()
     axes.set_xlim(low / 1.5, high * 1.5)
     axes.margins(y=0.15)
@@ -172,40 +141,18 @@ def _cost_panel(axes: Axes, of: Evidence) -> None:
     _name_scale(axes, "gAUC")
 
 
-_ARROW = {"arrowstyle": "-|>", "color": BLUE, "linewidth": 1.0, "shrinkA": 4, "shrinkB": 4}
-
-
-def _name_points(axes: Axes, of: Evidence) -> None:
-    """Write the models' names into a finished panel of ``_cost_panel``."""
-    names, taken = [], []
-    if (end := _tiled(of)) is not None:
-        start = _encoded_once(of)
-        taken.append(Bbox([start, end]))
-        text = f"re-encoded, {end[0] / start[0]:.0f}×"
-        names.append(Label(text=text, x=end[0], y=end[1], colour=BLUE))
-    for row in _points(of):
-        x, error = row["flops_100"] / 1e6, number(row, "gauc_se") or 0.0
-        colour, _ = _look(row)
-        names.append(
-            Label(text=row["model"], x=x, y=row["gauc"], colour=colour, error=error)
-        )
-    left, _ = axes.get_xlim()
-    for row in _levels(of):
-        y = row["gauc"]
-        names.append(Label(text=row["model"], x=left, y=y, colour=PURPLE, is_line=True))
-    write_labels(axes, names, taken)
-
-
-def _encoded_once(of: Evidence) -> tuple[float, float]:
-    return of.reference["flops_100"] / 1e6, of.reference["gauc"]
-
-
-def _tiled(of: Evidence) -> tuple[float, float] | None:
-    """Return where SRP4CTR would be if it encoded the history for each candidate."""
-    flops = tiled_flops(of.reference)
-    if flops is None or of.reference not in _points(of):
-        return None
-    return flops / 1e6, of.reference["gauc"]
+def _draw_reencoded(axes: Axes, row: Row) -> None:
+    """Draw where SRP4CTR would be if it encoded the history for each candidate."""
+    cost, tiled, value = _millions(row), tiled_flops(row), number(row, "gauc")
+    if cost is None or tiled is None or value is None:
+        return
+    start, end = (cost, value), (tiled / 1e6, value)
+    arrow = {"arrowstyle": "-|>", "color": BLUE, "shrinkA": 4, "shrinkB": 4}
+    axes.annotate("", end, start, arrowprops=arrow)
+    text = f"re-encoded, {end[0] / start[0]:.0f}×"
+    name = axes.annotate(text, end, (0.0, 8.0), textcoords="offset points")
+    name.set(ha="right", color=BLUE, fontsize=8.0)
+    axes.plot(*end, color=BLUE, marker="o", markerfacecolor="white")
 
 
 def _curve_panel(axes: Axes, of: Evidence) -> None:
@@ -233,7 +180,6 @@ def _curve_panel(axes: Axes, of: Evidence) -> None:
     axes.set_xticks(sorted(shares), [f"{share:g} %" for share in sorted(shares)])
     axes.margins(x=0.1, y=0.12)
     axes.set_xlabel("click labels to learn from (log scale)")
-    axes.legend(frameon=False)
     _name_scale(axes, "HR@10" if of.is_of_last_items else "gAUC")
 
 
@@ -250,7 +196,7 @@ def _dots_panel(axes: Axes, of: Evidence, meanings: Mapping[str, str]) -> None:
     axes.tick_params(axis="y", length=0)
     axes.margins(x=0.12)
     axes.xaxis.set_major_locator(MaxNLocator(7, steps=(1, 2, 5, 10)))
-    axes.xaxis.set_major_formatter(_Digits("+"))
+    axes.xaxis.set_major_formatter("{x:+.3f}")
     axes.set_xlabel("gAUC − SRP4CTR's")
 
 
@@ -261,10 +207,10 @@ def _differences(of: Evidence) -> list[Row]:
 
 
 def _look(row: Row) -> tuple[str, str]:
-    return LOOKS.get(model_of(row), OTHERS[0])
+    unknown = "-." if _millions(row) is None else "*"
+    return LOOKS.get(model_of(row), ("#999999", unknown))
 
 
 def _name_scale(axes: Axes, metric: str) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(8, steps=(1, 2, 5, 10)))
-    axes.yaxis.set_major_formatter(_Digits())
     axes.set_ylabel(f"{metric} ± standard error")

@@ -1,22 +1,143 @@
-"""Rows of evidence → GitHub's tables: quality and cost, kinds of impression, ablations.
+"""Files of results → rows, data set by data set → GitHub's tables.
 
+A value that is absent, null or NaN is None in a row, and an en dash wherever it is shown.
 The differences from SRP4CTR are means of the differences of equal seeds.
 """
 
-from collections.abc import Sequence
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from benchmarks.quality.clicks.click_report import BUCKETS, PAIRED
 from benchmarks.quality.clicks.variants import REFERENCE
-from benchmarks.report.evidence_rows import (
-    Evidence,
-    Row,
-    best_first,
-    model_of,
-    number,
-    plain,
-    share_of,
-    with_error,
-)
+
+Row = Mapping[str, Any]
+WITHOUT_PRETRAINING = f"{REFERENCE}-none"
+ABLATION = f"{REFERENCE}-"  # how the names of its variants begin
+TITLES = {
+    "ebnerd": "EB-NeRD",
+    "movielens": "MovieLens-100K",
+    "ml-100k": "MovieLens-100K",
+    "Beauty": "Amazon Beauty",
+}
+SIZED, FROZEN = "+size", " frozen"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What the rows of one harness say of one data set, in the file's order."""
+
+    source: str
+    """The data set as the harness calls it."""
+    rows: tuple[Row, ...]
+
+    @property
+    def title(self) -> str:
+        """Return the data set as people call it."""
+        name = self.source.removesuffix(FROZEN).removesuffix(SIZED)
+        sized = ", slate size known" if SIZED in self.source else ""
+        frozen = ", features frozen" if self.source.endswith(FROZEN) else ""
+        return TITLES.get(name, name) + sized + frozen
+
+    @property
+    def reference(self) -> Row:
+        """Return SRP4CTR's row; an empty one if it did not run."""
+        return self.of(REFERENCE)
+
+    @property
+    def models(self) -> list[Row]:
+        """Return what was trained on all labels and is no ablation, best gAUC first."""
+        whole = [row for row in self.rows if share_of(row) == 1.0]
+        kept = [
+            row
+            for row in whole
+            if not _is_ablation(row) or model_of(row) == WITHOUT_PRETRAINING
+        ]
+        return best_first(kept, "gauc")
+
+    @property
+    def ablations(self) -> list[Row]:
+        """Return SRP4CTR's variants, without SRP4CTR itself."""
+        return [row for row in self.rows if share_of(row) == 1.0 and _is_ablation(row)]
+
+    @property
+    def curves(self) -> dict[str, list[Row]]:
+        """Return the rows by share of the labels, of each model that ran with few."""
+        with_few = {model_of(row) for row in self.rows if share_of(row) < 1.0}
+        found: dict[str, list[Row]] = {}
+        for row in sorted(self.rows, key=share_of):
+            if model_of(row) in with_few:
+                found.setdefault(model_of(row), []).append(row)
+        return dict(sorted(found.items()))
+
+    @property
+    def is_of_last_items(self) -> bool:
+        """Whether a user's last item was ranked: HR@10 is what counts."""
+        return any(number(row, "hr10") is not None for row in self.rows)
+
+    def of(self, model: str) -> Row:
+        """Return the row of ``model``; an empty one if it did not run."""
+        return next((row for row in self.rows if row["model"] == model), {})
+
+
+def read(file: Path) -> list[Evidence]:
+    """Return what ``file`` says of each data set; nothing if there is no such file."""
+    rows: list[Row] = json.loads(file.read_text())["rows"] if file.is_file() else []
+    return [
+        Evidence(source=source, rows=tuple(row for row in rows if row["data"] == source))
+        for source in sorted({row["data"] for row in rows})
+    ]
+
+
+def number(row: Row, name: str) -> float | None:
+    """Return a value of ``row``; None if it has none."""
+    value = row.get(name)
+    return None if value is None or math.isnan(value) else float(value)
+
+
+def model_of(row: Row) -> str:
+    """Return the model without its share of the labels."""
+    return str(row["model"]).partition("@")[0]
+
+
+def share_of(row: Row) -> float:
+    """Return the share of the labels that the row's model was trained on."""
+    share = str(row["model"]).partition("@")[2]
+    return float(share.rstrip("%")) / 100.0 if share else 1.0
+
+
+def tiled_flops(row: Row) -> float | None:
+    """Return what 100 candidates cost without sharing, as ``export.flops.count`` has it."""
+    one = number(row, "flops_1")
+    return None if one is None else 100.0 * one
+
+
+def best_first(rows: list[Row], name: str) -> list[Row]:
+    """Return ``rows`` by falling ``name``, those that have none last."""
+    return sorted(rows, key=lambda row: (-(number(row, name) or 0.0), row["model"]))
+
+
+def plain(value: float | None, digits: int = 4, sign: str = "") -> str:
+    """Return ``value`` as a table has it: .8142, −.0003, 1.013."""
+    if value is None:
+        return "–"
+    text = f"{value:{sign}.{digits}f}"
+    return text.replace("-", "−").replace("0.", ".", 1) if abs(value) < 1.0 else text
+
+
+def with_error(row: Row, name: str, error: str, sign: str = "") -> str:
+    """Return the value called ``name`` and, if there is one, its error."""
+    value, spread = number(row, name), number(row, error)
+    found = plain(value, sign=sign)
+    return found if value is None or spread is None else f"{found} ± {plain(spread)}"
+
+
+def _is_ablation(row: Row) -> bool:
+    return model_of(row).startswith(ABLATION)
+
 
 # Of S3-Rec's paper (CIKM 2020), by its protocol, on its files of Beauty: HR@10, NDCG@10.
 PUBLISHED: dict[str, tuple[Row, ...]] = {
@@ -29,114 +150,84 @@ PUBLISHED: dict[str, tuple[Row, ...]] = {
 }
 GROUPS = ("short_history", "long_history", "long_tail", "head")
 TEXTS = ("model", "what it is")  # the columns that are aligned on the left
+Columns = Mapping[str, Callable[[Row], str]]
 
 
 def quality(of: Evidence) -> str:
     """Return every model's quality and cost."""
-    head = [*TEXTS, "seeds", "AUC", "gAUC", "log loss", "NE", "p / y"]
-    head += ["gAUC − SRP4CTR", "CPU s", "MFLOPs, 1", "MFLOPs, 100"]
-    return _table(head, [_quality(row) for row in of.models])
+    names = {"NE": "normalised_entropy", "p / y": "calibration"}
+    shares = {head: _plain(name, 3) for head, name in names.items()}
+    columns = {**_NAMED, "seeds": _seeds, **_MEANS, **shares}
+    columns |= {"gAUC − SRP4CTR": _difference("gauc"), **_COST}
+    return _table(columns, of.models)
 
 
 def kinds(of: Evidence) -> str:
     """Return every model's AUC by kind of impression."""
-    counts = {name: number(_first(of), f"{name}_impressions") for name in BUCKETS}
-    head = ["model"]
-    head += [f"{_said(name)} ({_whole(counts[name])})" for name in BUCKETS]
-    rows = [
-        [_model(row), *(plain(number(row, f"{name}_auc")) for name in BUCKETS)]
-        for row in of.models
-    ]
-    return _table(head, rows)
+    first = of.reference or next(iter(of.models), {})
+    heads = {
+        name: f"{_said(name)} ({_whole(number(first, f'{name}_impressions'))})"
+        for name in BUCKETS
+    }
+    columns = {head: _plain(f"{name}_auc") for name, head in heads.items()}
+    return _table({"model": _model, **columns}, of.models)
 
 
 def ablations(of: Evidence) -> str:
     """Return SRP4CTR, then its variants and how far each is from it."""
-    head = [*TEXTS, "seeds", "gAUC", "AUC − SRP4CTR", "gAUC − SRP4CTR"]
-    head += ["log loss − SRP4CTR", "CPU s", "MFLOPs, 1", "MFLOPs, 100"]
+    columns = {**_NAMED, "seeds": _seeds, "gAUC": _MEANS["gAUC"]}
+    columns |= {f"{head} − SRP4CTR": _difference(name) for head, name in _PAIRED.items()}
     reference = [of.reference] if of.reference else []
-    rows = [
-        [_model(row), _meaning(row), _seeds(row), with_error(row, "gauc", "gauc_se")]
-        + [_difference(row, name) for name in PAIRED]
-        + _cost(row)
-        for row in [*reference, *of.ablations]
-    ]
-    return _table(head, rows)
+    return _table({**columns, **_COST}, [*reference, *of.ablations])
 
 
 def shares(of: Evidence) -> str:
     """Return the learning curve: a row per model and share of the click labels."""
-    head = ["model", "labels", "seeds", "AUC", "gAUC", "log loss", "gAUC − SRP4CTR"]
-    rows = [
-        [f"`{model}`", f"{share_of(row):.0%}", _seeds(row)]
-        + [with_error(row, name, f"{name}_se") for name in PAIRED]
-        + [_difference(row, "gauc")]
-        for model, rows in of.curves.items()
-        for row in rows
-    ]
-    return _table(head, rows)
+    columns = {**_SHARE, "seeds": _seeds, **_MEANS, "gAUC − SRP4CTR": _difference("gauc")}
+    return _table(columns, [row for rows in of.curves.values() for row in rows])
 
 
 def last_item(of: Evidence) -> str:
     """Return the ranking of a user's last item, the published figures among it."""
-    head = ["model", "seeds", "HR@10", "NDCG@10", "HR@10 − SRP4CTR"]
-    head += [f"HR@10, {_said(name)}" for name in GROUPS]
     whole = [row for row in of.rows if share_of(row) == 1.0]
     rows = best_first([*whole, *PUBLISHED.get(of.source, ())], "hr10")
-    return _table(head, [_last_item(row) for row in rows])
+    return _table({"model": _model, **_LAST_ITEM}, rows)
 
 
 def last_item_shares(of: Evidence) -> str:
     """Return the learning curve: a row per model and share of the slates."""
-    head = ["model", "labels", "seeds", "HR@10", "NDCG@10", "HR@10 − SRP4CTR"]
-    head += [f"HR@10, {_said(name)}" for name in GROUPS]
-    rows = [
-        [f"`{model}`", f"{share_of(row):.0%}", *_last_item(row)[1:]]
-        for model, rows in of.curves.items()
-        for row in rows
-    ]
-    return _table(head, rows)
+    rows = [row for rows in of.curves.values() for row in rows]
+    return _table({**_SHARE, **_LAST_ITEM}, rows)
 
 
-def _quality(row: Row) -> list[str]:
-    return [
-        *(_model(row), _meaning(row), _seeds(row)),
-        *(with_error(row, name, f"{name}_se") for name in PAIRED),
-        plain(number(row, "normalised_entropy"), 3),
-        plain(number(row, "calibration"), 3),
-        _difference(row, "gauc"),
-        *_cost(row),
-    ]
+def _plain(name: str, digits: int = 4) -> Callable[[Row], str]:
+    return lambda row: plain(number(row, name), digits)
 
 
-def _last_item(row: Row) -> list[str]:
-    is_published = "seeds" not in row
-    return [
-        f"*{row['model']}*" if is_published else _model(row),
-        _seeds(row),
-        with_error(row, "hr10", "hr10_error"),
-        with_error(row, "ndcg10", "ndcg10_error"),
-        "–"
-        if model_of(row) == REFERENCE
-        else with_error(row, "hr10_less", "hr10_less_error", "+"),
-        *(plain(number(row, f"hr10_{name}")) for name in GROUPS),
-    ]
+def _mean(name: str, error: str, sign: str = "") -> Callable[[Row], str]:
+    return lambda row: with_error(row, name, error, sign)
 
 
-def _difference(row: Row, name: str) -> str:
+def _difference(name: str) -> Callable[[Row], str]:
     less = f"{name}_minus_{REFERENCE}"
-    return with_error(row, less, f"{less}_se", "+")
+    return _mean(less, f"{less}_se", "+")
 
 
-def _cost(row: Row) -> list[str]:
+def _hits_less(row: Row) -> str:
+    is_reference = model_of(row) == REFERENCE
+    return "–" if is_reference else with_error(row, "hr10_less", "hr10_less_error", "+")
+
+
+def _cpu_s(row: Row) -> str:
     seconds = row.get("seconds") or {}
     found = [number(seconds, stage) for stage in seconds]
     known = [value for value in found if value is not None]
-    whole = sum(known) if known and len(known) == len(found) else None
-    return [_whole(whole), *(_millions(number(row, f"flops_{n}")) for n in (1, 100))]
+    return _whole(sum(known) if known and len(known) == len(found) else None)
 
 
 def _model(row: Row) -> str:
+    if "seeds" not in row:  # published
+        return f"*{row['model']}*"
     name = f"`{row['model']}`"
     return f"**{name}**" if model_of(row) == REFERENCE else name
 
@@ -150,10 +241,6 @@ def _seeds(row: Row) -> str:
     return _whole(number(row, "seeds")) + (f" ({failed} failed)" if failed else "")
 
 
-def _first(of: Evidence) -> Row:
-    return of.reference or next(iter(of.models), {})
-
-
 def _said(name: str) -> str:
     return {"tail": "long tail"}.get(name, name.replace("_", " "))
 
@@ -162,15 +249,36 @@ def _whole(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}"
 
 
-def _millions(flops: float | None) -> str:
-    if flops is None:
-        return "–"
-    digits = next((n for n, least in enumerate((1e8, 1e7, 1e5)) if flops >= least), 4)
-    return plain(flops / 1e6, digits)
+def _millions(name: str) -> Callable[[Row], str]:
+    def shown(row: Row) -> str:
+        flops = number(row, name)
+        if flops is None:
+            return "–"
+        digits = next((n for n, least in enumerate((1e8, 1e7, 1e5)) if flops >= least), 4)
+        return plain(flops / 1e6, digits)
+
+    return shown
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+_NAMED: Columns = {"model": _model, "what it is": _meaning}
+_SHARE: Columns = {
+    "model": lambda row: f"`{model_of(row)}`",
+    "labels": lambda row: f"{share_of(row):.0%}",
+}
+_PAIRED = dict(zip(("AUC", "gAUC", "log loss"), PAIRED, strict=True))
+_MEANS = {head: _mean(name, f"{name}_se") for head, name in _PAIRED.items()}
+_COST = {"CPU s": _cpu_s, **{f"MFLOPs, {n}": _millions(f"flops_{n}") for n in (1, 100)}}
+_LAST_ITEM: Columns = {
+    "seeds": _seeds,
+    "HR@10": _mean("hr10", "hr10_error"),
+    "NDCG@10": _mean("ndcg10", "ndcg10_error"),
+    "HR@10 − SRP4CTR": _hits_less,
+    **{f"HR@10, {_said(name)}": _plain(f"hr10_{name}") for name in GROUPS},
+}
+
+
+def _table(columns: Columns, rows: Sequence[Row]) -> str:
     """Return a table of GitHub's; numbers are aligned on the right."""
-    rules = ["---" if name in TEXTS else "---:" for name in head]
-    lines = [head, rules, *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rules = ["---" if name in TEXTS else "---:" for name in columns]
+    cells = [[shown(row) for shown in columns.values()] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [columns, rules, *cells])

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.quality.clicks.click_report import BUCKETS, PAIRED
 from benchmarks.report.evidence import BEGIN, END, NOTHING, write
-from benchmarks.report.evidence_rows import Evidence, plain, tiled_flops
+from benchmarks.report.evidence_tables import Evidence, plain, tiled_flops
 from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.model.embeddings import TableSizes
 from tests.training.flop_formula import formula
@@ -109,7 +109,7 @@ def test_the_best_gauc_comes_first(page: str) -> None:
 
 
 def test_ablations_have_a_table_that_begins_with_srp4ctr(page: str) -> None:
-    table = page.split("Ablations; ")[1].split("By share")[0].splitlines()[4:7]
+    table = page.split("Ablations, ")[1].split("By share")[0].splitlines()[4:7]
     assert [line.split("`")[1] for line in table] == [
         *("srp4ctr", "srp4ctr-none", "srp4ctr-no-querying"),
     ]
