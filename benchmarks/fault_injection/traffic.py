@@ -11,6 +11,7 @@ import queue
 import random
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,13 +67,13 @@ class Traffic:
     """Each message and the future of its acknowledgement."""
     _ended: threading.Event = field(default_factory=threading.Event)
     _bursts: queue.SimpleQueue[int] = field(default_factory=queue.SimpleQueue)
-    _failure: BaseException | None = None
-    _thread: threading.Thread | None = None
+    _publishing: Future[None] | None = None
 
     def start(self) -> None:
         """Begin to publish."""
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
+        pool = ThreadPoolExecutor(1)
+        self._publishing = pool.submit(self._run)
+        pool.shutdown(wait=False)
 
     def burst(self, events: int) -> None:
         """Publish more events at once: more than a batch takes."""
@@ -81,10 +82,8 @@ class Traffic:
     def end(self) -> None:
         """Publish what is still due, at once; return when the broker has it all."""
         self._ended.set()
-        if self._thread is not None:
-            self._thread.join()
-        if self._failure is not None:
-            raise self._failure
+        if self._publishing is not None:
+            self._publishing.result()
 
     def _run(self) -> None:
         producer = KafkaProducer(
@@ -99,8 +98,6 @@ class Traffic:
         try:
             self._publish_all(producer)
             producer.flush(timeout=120)
-        except BaseException as error:
-            self._failure = error
         finally:
             producer.close()
 

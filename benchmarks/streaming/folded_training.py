@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from benchmarks import parser_of, say
+from benchmarks.harness.figures import table
 from benchmarks.quality.click_quality import ROOT
 from benchmarks.quality.clicks.click_cutting import examples_of
 from benchmarks.quality.clicks.click_examples import load
@@ -42,6 +43,10 @@ RECIPE = RefreshConfig(
     id_dropout=0.0,
     bucket_by_length=True,
 )
+COLUMNS = {
+    **{"data": "data", "impressions a request": "impressions_per_request:.1f"},
+    **{"folded s": "folded_s:.1f", "a row each s": "unfolded_s:.1f", "×": "speed_up:.1f"},
+}
 CANDIDATE_NAMES = {spec.name for spec in CANDIDATE_TENSORS}
 
 
@@ -68,11 +73,7 @@ def main() -> None:
         examples = load(folder)
         slates = examples.train.slates.take(slice(-options.requests, None))
         rows.append({"data": name, **measure(slates, examples.sizes, options.rounds)})
-    print(f"{'':<9} {'impressions':>14} {'folded':>8} {'a row each':>11} {'ratio':>7}")
-    for row in rows:
-        times = f"{row['folded_s']:>6.1f} s {row['unfolded_s']:>9.1f} s"
-        size = f"{row['impressions_per_request']:>4.1f} a request"
-        print(f"{row['data']:<9} {size} {times} {row['speed_up']:>6.1f}×")
+    print(table(rows, COLUMNS))
     print(json.dumps({"rows": rows}))
 
 

@@ -1,14 +1,12 @@
 """Draws users with full sequences, and the events that come next.
 
 The mix is a news site's, as EB-NeRD has it: of 100 events 60 are impressions in slates of
-8, 5 are clicks on them and 35 other behaviours. Or only behaviours: then every event
-changes a sequence. Items are Zipf-distributed; users uniform or Zipf.
+8, 5 are clicks on them and 35 other behaviours. Items are Zipf-distributed, users uniform.
 """
 
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,23 +24,11 @@ from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH, Exposures, show
 from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement, sequence_of
 
 USERS, ITEMS, SLATE = 10_000, 5_000, 8
-ZIPF = 1.1  # the exponent: of 10,000 users the first makes 15 % of the events
+ZIPF = 1.1  # the exponent
 _IMPRESSIONS, _CLICKS = 0.6, 0.05
 _DAY_MS, _HOUR_MS, _MINUTE_MS = 86_400_000, 3_600_000, 60_000
 _SPAN_MS = 2 * _DAY_MS
 _READ_S = (5, 300)  # from a slate to a click on it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """What is published, and how long the sequences are."""
-
-    users: str
-    """``uniform`` or ``zipf``."""
-    length: int
-    """L: how many behaviours every user has before the first event."""
-    mixed: bool = True
-    """False: only behaviours."""
 
 
 def begin_ms() -> int:
@@ -50,13 +36,15 @@ def begin_ms() -> int:
     return time.time_ns() // 1_000_000 - _SPAN_MS - _HOUR_MS
 
 
-def history(number: int, length: int, start_ms: int) -> BehaviorSequence:
+def history(
+    number: int, length: int, start_ms: int, items: int = ITEMS
+) -> BehaviorSequence:
     """Return what user ``number`` did in the ``length`` minutes before ``start_ms``."""
     return sequence_of(
         (
             SequenceElement(
                 occurred_at=start_ms - (length - place) * _MINUTE_MS,
-                item_key=item_key(_item(number * 31 + place)),
+                item_key=item_key(_item((number * 31 + place) % items)),
                 action=action_code("view"),
             )
             for place in range(length)
@@ -87,20 +75,18 @@ def past_exposures(number: int, start_ms: int) -> Exposures:
     return exposures
 
 
-def draw_events(load: Load, count: int, seed: int, start_ms: int) -> list[UserEvent]:
-    """Return about ``count`` events of ``load`` in event time, in its order."""
+def draw_events(count: int, seed: int, start_ms: int) -> list[UserEvent]:
+    """Return about ``count`` events in event time, in its order."""
     rng = np.random.default_rng(seed)
     events: list[UserEvent] = []
-    num_slates = round(count * _IMPRESSIONS / SLATE) if load.mixed else 0
-    num_clicks = round(count * _CLICKS) if load.mixed else 0
     chance = random.Random(seed)
-    for shown in _slates(rng, load, num_slates, start_ms):
+    for shown in _slates(rng, round(count * _IMPRESSIONS / SLATE), start_ms):
         events += shown
-    for impression in chance.sample(events, num_clicks):
+    for impression in chance.sample(events, round(count * _CLICKS)):
         assert isinstance(impression, Impression)
         at_ms = impression.occurred_at + chance.randint(*_READ_S) * 1000
         events.append(click_on(impression, at_ms, f"c{impression.event_id}"))
-    events += _behaviors(rng, load, count - len(events), start_ms)
+    events += _behaviors(rng, count - len(events), start_ms)
     return sorted(events, key=lambda event: event.occurred_at)
 
 
@@ -110,10 +96,10 @@ def user_ids() -> list[str]:
 
 
 def _slates(
-    rng: np.random.Generator, load: Load, count: int, start_ms: int
+    rng: np.random.Generator, count: int, start_ms: int
 ) -> Iterator[list[Impression]]:
-    popularity = _zipf(ITEMS)
-    users, times = _draw(rng, load, count, start_ms)
+    popularity = _popularity()
+    users, times = _draw(rng, count, start_ms)
     for number, (user, at_ms) in enumerate(zip(users, times, strict=True)):
         items = rng.choice(ITEMS, size=SLATE, replace=False, p=popularity)
         yield [
@@ -131,11 +117,9 @@ def _slates(
         ]
 
 
-def _behaviors(
-    rng: np.random.Generator, load: Load, count: int, start_ms: int
-) -> Iterator[Behavior]:
-    users, times = _draw(rng, load, count, start_ms)
-    items = rng.choice(ITEMS, size=count, p=_zipf(ITEMS)).tolist()
+def _behaviors(rng: np.random.Generator, count: int, start_ms: int) -> Iterator[Behavior]:
+    users, times = _draw(rng, count, start_ms)
+    items = rng.choice(ITEMS, size=count, p=_popularity()).tolist()
     for number, (user, item, at_ms) in enumerate(zip(users, items, times, strict=True)):
         yield Behavior(
             event_id=f"b-{number}-{at_ms}",
@@ -148,17 +132,15 @@ def _behaviors(
 
 
 def _draw(
-    rng: np.random.Generator, load: Load, count: int, start_ms: int
+    rng: np.random.Generator, count: int, start_ms: int
 ) -> tuple[list[int], list[int]]:
     """Return ``count`` users and as many times."""
-    weights = _zipf(USERS) if load.users == "zipf" else None
-    users = rng.choice(USERS, size=count, p=weights)
-    times = start_ms + rng.integers(_SPAN_MS, size=count)
-    return users.tolist(), times.tolist()
+    users = rng.integers(USERS, size=count)
+    return users.tolist(), (start_ms + rng.integers(_SPAN_MS, size=count)).tolist()
 
 
-def _zipf(size: int) -> NDArray[np.float64]:
-    weights: NDArray[np.float64] = np.arange(1, size + 1, dtype=np.float64) ** -ZIPF
+def _popularity() -> NDArray[np.float64]:
+    weights: NDArray[np.float64] = np.arange(1, ITEMS + 1, dtype=np.float64) ** -ZIPF
     weights /= weights.sum()
     return weights
 

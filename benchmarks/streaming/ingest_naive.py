@@ -5,9 +5,9 @@ DataFrame of one row, four arrays. It writes no raw log, no labels and no counte
 commits whenever Faust does.
 """
 
-import argparse
 import asyncio
 import json
+import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -153,14 +153,5 @@ def _store(folder: Path, redis: str) -> Any:
     return store
 
 
-def main() -> None:
-    """Run as the process that ``naive_rate`` starts."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("task", type=json.loads)
-    parser.add_argument("result", type=Path)
-    arguments = parser.parse_args()
-    run(arguments.task, arguments.result)
-
-
-if __name__ == "__main__":
-    main()
+if __name__ == "__main__":  # the process that ``naive_rate`` starts
+    run(json.loads(sys.argv[1]), Path(sys.argv[2]))

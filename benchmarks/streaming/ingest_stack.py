@@ -18,13 +18,13 @@ from urllib.request import urlopen
 
 import psutil
 from kafka.errors import KafkaError
+from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
 from benchmarks.fault_injection.cluster import Cluster, cluster
 from benchmarks.fault_injection.progress import administration, lag_of, members_of
 from benchmarks.streaming.ingest_events import (
     USERS,
-    Load,
     history,
     past_activity,
     past_exposures,
@@ -49,21 +49,13 @@ class Rate:
     per_s: float
     per_core_s: float
 
-    def over(self, other: "Rate") -> "Rate":
-        """Return both ratios to ``other``."""
-        return Rate(
-            per_s=self.per_s / other.per_s, per_core_s=self.per_core_s / other.per_core_s
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
     """Bytes of one user in the store."""
 
-    payload: float
-    """What we store: the packed sequence, counters and exposures."""
     key: float
-    """``MEMORY USAGE`` of the user's key, a mean: the payload, its name and its fields'."""
+    """``MEMORY USAGE`` of the user's key, a mean: the rows, its name and its fields'."""
     share: float
     """What all users added to ``used_memory``, by user: Valkey's own tables too."""
 
@@ -78,9 +70,8 @@ def running_stack(which: str, length: int) -> Iterator[Cluster]:
             yield stack
 
 
-def fill(stack: Cluster, load: Load, start_ms: int) -> Memory:
+def fill(stack: Cluster, length: int, start_ms: int) -> Memory:
     """Give every user L behaviours, counters and exposures; return what they take."""
-    from srp4ctr.features.online.row_codec import EXPOSURES, SEQUENCES, USER_ACTIVITY
     from srp4ctr.features.online.store import FeatureStoreSink
 
     store: Any = Redis.from_url(f"redis://{stack.features.redis}")
@@ -88,26 +79,17 @@ def fill(stack: Cluster, load: Load, start_ms: int) -> Memory:
     sink, past = FeatureStoreSink(stack.features), past_activity(start_ms)
     numbered = enumerate(user_ids())
     while some := list(islice(numbered, 1000)):
-        sequences = {user: history(n, load.length, start_ms) for n, user in some}
+        sequences = {user: history(n, length, start_ms) for n, user in some}
         activities = dict.fromkeys(sequences, past)
         exposures = {user: past_exposures(n, start_ms) for n, user in some}
         sink.write(Rows(sequences=sequences, activities=activities, exposures=exposures))
-    packed = (
-        *SEQUENCES.pack(history(0, load.length, start_ms)),
-        *USER_ACTIVITY.pack(past),
-        *EXPOSURES.pack(past_exposures(0, start_ms)),
-    )
     time.sleep(_FSYNC_S)
     keys = [key for key in store.scan_iter(count=1000) if b"user_id" in key]
     assert len(keys) == USERS
     used = [store.memory_usage(key, samples=0) for key in keys[:MEASURED_KEYS]]
     after = int(store.info("memory")["used_memory"])
     store.close()
-    return Memory(
-        payload=sum(map(len, packed)),
-        key=statistics.fmean(used),
-        share=(after - before) / USERS,
-    )
+    return Memory(key=statistics.fmean(used), share=(after - before) / USERS)
 
 
 def publish(stack: Cluster, events: Iterable[UserEvent]) -> None:
@@ -163,9 +145,9 @@ def _try(stack: Cluster, is_so: Callable[[], bool]) -> bool:
 def _processed(metrics_port: int) -> float:
     """Return how many events the worker says that it has processed."""
     with urlopen(f"http://{ports.HOST}:{metrics_port}/metrics", timeout=5) as answer:
-        lines = answer.read().decode().splitlines()
-    counted = (line for line in lines if line.startswith("srp4ctr_events_total{"))
-    return sum(float(line.rpartition(" ")[2]) for line in counted)
+        families = text_string_to_metric_families(answer.read().decode())
+    samples = (sample for family in families for sample in family.samples)
+    return sum(each.value for each in samples if each.name == "srp4ctr_events_total")
 
 
 def cpu_s(pid: int) -> float:

@@ -14,11 +14,12 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -36,7 +37,6 @@ CLICK_RATE, BEHAVIOR_SHARE, LATE_SHARE, DUPLICATES = 0.08, 0.2, 0.01, 0.005
 ACTIONS = ("view", "view", "view", "cart", "favourite", "buy")
 IMPRESSION, CLICK, BEHAVIOR = 0, 1, 2
 KINDS = ("impression", "click", "behavior")
-Columns = Mapping[str, Any]  # name → an array of n
 T = TypeVar("T")
 
 
@@ -104,20 +104,18 @@ def write_world(log_dir: Path, num_events: int, num_labels: int) -> None:
     """Write the raw log of ``num_events`` and of ``num_labels`` matured labels."""
     rng = np.random.default_rng(0)
     events = draw_events(rng, num_events)
-    order = np.lexsort([events["created"], events["user"] % PARTITIONS])
-    events = {name: column[order] for name, column in events.items()}
-    partitions, days = events["user"] % PARTITIONS, events["created"] // DAY_MS
-    starts = np.flatnonzero(np.diff(partitions * 10**6 + days, prepend=-1))
-    for first, after in zip(starts, [*starts[1:], len(order)], strict=True):
-        rows = {name: column[first:after] for name, column in events.items()}
-        base = int(np.searchsorted(partitions, partitions[first]))
-        offsets = np.arange(first, after) - base
-        place = (int(partitions[first]), int(days[first]))
-        _write(log_dir, BEHAVIOR_EVENTS_TOPIC, _event_table(rows, offsets), place)
+    events["partition"] = events["user"] % PARTITIONS
+    events = events.sort_values(["partition", "created"], kind="stable")
+    events["offset"] = events.groupby("partition").cumcount()
+    for (partition, day), rows in events.groupby(
+        [events["partition"], events["created"] // DAY_MS]
+    ):
+        place = int(partition), int(day)
+        _write(log_dir, BEHAVIOR_EVENTS_TOPIC, _event_table(rows), place)
     _write(log_dir, LABELS_TOPIC, _label_table(events, rng, num_labels), place)
 
 
-def draw_events(rng: np.random.Generator, num_events: int) -> dict[str, np.ndarray]:
+def draw_events(rng: np.random.Generator, num_events: int) -> pd.DataFrame:
     """Return ``num_events`` events as columns of integers; request -1 is none."""
     num_behaviors = int(num_events * BEHAVIOR_SHARE)
     a_slate = SLATE * (1 + CLICK_RATE + DUPLICATES)
@@ -128,98 +126,80 @@ def draw_events(rng: np.random.Generator, num_events: int) -> dict[str, np.ndarr
     items = topics * SLATE + np.arange(len(topics)) % SLATE  # distinct within a slate
     at_ms = START_MS + rng.integers(DAYS * DAY_MS, size=num_slates + num_behaviors)
     slate = np.repeat(np.arange(num_slates), SLATE)
-    shown = {
-        "kind": np.full(len(slate), IMPRESSION),
-        "user": users[slate],
-        "item": items[: len(slate)],
-        "request": slate,
-        "position": np.tile(np.arange(SLATE), num_slates),
-        "occurred": at_ms[slate],
-    }
-    clicked = _rows(shown, rng.random(len(slate)) < CLICK_RATE)
-    clicked["kind"][:] = CLICK
-    clicked["occurred"] += 1 + rng.exponential(30_000, len(clicked["kind"])).astype(int)
-    again = _rows(shown, rng.random(len(slate)) < DUPLICATES)
-    again["occurred"] += 1000
-    acted = {
-        "kind": np.full(num_behaviors, BEHAVIOR),
-        "user": users[num_slates:],
-        "item": items[len(slate) :],
-        "request": np.full(num_behaviors, -1),
-        "position": np.full(num_behaviors, -1),
-        "occurred": at_ms[num_slates:],
-    }
-    parts = (shown, clicked, again, acted)
-    events = {name: np.concatenate([part[name] for part in parts]) for name in shown}
-    size = len(events["kind"])
-    late = rng.random(size) < LATE_SHARE
-    delay = rng.exponential(200, size) + late * rng.exponential(3_600_000, size)
-    return events | {"created": events["occurred"] + delay.astype(int)}
+    shown = pd.DataFrame(
+        {
+            "kind": IMPRESSION,
+            "user": users[slate],
+            "item": items[: len(slate)],
+            "request": slate,
+            "position": np.tile(np.arange(SLATE), num_slates),
+            "occurred": at_ms[slate],
+        }
+    )
+    clicked = shown[rng.random(len(slate)) < CLICK_RATE].assign(kind=CLICK)
+    clicked["occurred"] += 1 + rng.exponential(30_000, len(clicked)).astype(int)
+    again = shown[rng.random(len(slate)) < DUPLICATES]
+    again = again.assign(occurred=again["occurred"] + 1000)
+    acted = pd.DataFrame(
+        {"kind": BEHAVIOR, "user": users[num_slates:], "item": items[len(slate) :]}
+    ).assign(request=-1, position=-1, occurred=at_ms[num_slates:])
+    events = pd.concat([shown, clicked, again, acted], ignore_index=True)
+    late = rng.random(len(events)) < LATE_SHARE
+    delay = rng.exponential(200, len(events)) + late * rng.exponential(
+        3_600_000, len(events)
+    )
+    return events.assign(created=events["occurred"] + delay.astype(int))
 
 
-def _rows(columns: Columns, chosen: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: column[chosen] for name, column in columns.items()}
-
-
-def _event_table(rows: Columns, offsets: np.ndarray) -> pa.Table:
-    is_behavior = rows["kind"] == BEHAVIOR
-    shown = rows["kind"] == IMPRESSION
+def _event_table(rows: pd.DataFrame) -> pa.Table:
+    is_behavior, shown = rows["kind"] == BEHAVIOR, rows["kind"] == IMPRESSION
+    actions = np.array(ACTIONS, dtype=object)[rows["item"] % len(ACTIONS)]
     named = {
         "type": np.array(KINDS, dtype=object)[rows["kind"]],
-        "user_id": _ids("user-", rows["user"]),
-        "item_id": _ids("item-", rows["item"]),
         "request_id": pa.array(_ids("request-", rows["request"]), mask=is_behavior),
         "occurred_at": rows["occurred"],
         "created_at": rows["created"],
         "position": pa.array(rows["position"], mask=~shown),
-        "action": pa.array(
-            np.array(ACTIONS, dtype=object)[rows["item"] % len(ACTIONS)], mask=~is_behavior
-        ),
-        "event_id": _ids("event-", offsets),
-        "partition": rows["user"] % PARTITIONS,
-        "offset": offsets,
+        "action": pa.array(actions, mask=~is_behavior),
+        "event_id": _ids("event-", rows["offset"]),
+        "partition": rows["partition"],
+        "offset": rows["offset"],
     }
-    return _table(BEHAVIOR_EVENTS_TOPIC, named)
+    return _table(BEHAVIOR_EVENTS_TOPIC, rows, named)
 
 
-def _label_table(events: Columns, rng: np.random.Generator, count: int) -> pa.Table:
-    shown = np.flatnonzero(events["kind"] == IMPRESSION)
-    requests = np.unique(events["request"][shown])
-    chosen = rng.choice(
-        requests, size=min(-(-count // SLATE), len(requests)), replace=False
-    )
-    shown = shown[np.isin(events["request"][shown], chosen)]
-    _, first = np.unique(
-        events["request"][shown] * SLATE + events["position"][shown], return_index=True
-    )
-    rows = _rows(events, shown[first][:count])
-    size = len(rows["kind"])
-    clicked = rng.random(size) < CLICK_RATE
+def _label_table(events: pd.DataFrame, rng: np.random.Generator, count: int) -> pa.Table:
+    shown = events[events["kind"] == IMPRESSION].drop_duplicates(["request", "position"])
+    requests = np.unique(shown["request"])
+    most = min(-(-count // SLATE), len(requests))
+    chosen = rng.choice(requests, size=most, replace=False)
+    rows = shown[shown["request"].isin(chosen)]
+    rows = rows.sort_values(["request", "position"])[:count]
+    clicked = rng.random(len(rows)) < CLICK_RATE
     named = {
-        "user_id": _ids("user-", rows["user"]),
-        "item_id": _ids("item-", rows["item"]),
         "request_id": _ids("request-", rows["request"]),
         "position": rows["position"],
         "impression_at": rows["occurred"],
         "clicked": clicked,
-        "within_window": np.ones(size, dtype=bool),
+        "within_window": np.ones(len(rows), dtype=bool),
         "matured_at": rows["occurred"] + 1_800_000,
         "created_at": rows["occurred"] + 1_800_000,
         "revision": np.where(clicked, 2, 0),
-        "partition": np.zeros(size, dtype=int),
-        "offset": np.arange(size),
+        "partition": np.zeros(len(rows), dtype=int),
+        "offset": np.arange(len(rows)),
     }
-    return _table(LABELS_TOPIC, named)
+    return _table(LABELS_TOPIC, rows, named)
 
 
-def _ids(prefix: str, numbers: np.ndarray) -> np.ndarray:
+def _ids(prefix: str, numbers: Any) -> np.ndarray:
     names = np.array([f"{prefix}{n}" for n in np.unique(numbers).tolist()], dtype=object)
     return names[np.unique(numbers, return_inverse=True)[1]]
 
 
-def _table(topic: str, named: Columns) -> pa.Table:
-    """Return ``named`` columns in the topic's schema; the others are null."""
-    size = len(named["offset"])
+def _table(topic: str, rows: pd.DataFrame, named: dict[str, Any]) -> pa.Table:
+    """Return ``named`` columns and ids in the topic's schema; the others are null."""
+    ids = {f"{name}_id": _ids(f"{name}-", rows[name]) for name in ("user", "item")}
+    named, size = named | ids, len(rows)
     return pa.table(
         [
             pa.array(named[field.name], type=field.type)

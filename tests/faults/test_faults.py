@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from benchmarks.fault_injection.scenario import FAULTS
+from benchmarks.streaming.faults import FAULTS
 from srp4ctr.embedded import apache_kafka
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
