@@ -13,7 +13,6 @@ Then a million labels: how long one takes, and how much memory they keep.
     make bench NAME=monitoring
 """
 
-import argparse
 import json
 import tempfile
 import time
@@ -27,8 +26,8 @@ import numpy as np
 import psutil
 
 from benchmarks import parser_of, say
-from benchmarks.operations.monitoring_alerts import Fired, fired
-from benchmarks.operations.monitoring_page import TritonPage, shown
+from benchmarks.harness.figures import table
+from benchmarks.operations.monitoring_alerts import TritonPage, fired
 from benchmarks.quality.clicks.click_sources import of_ebnerd
 from srp4ctr.monitoring.collector.exporter import Monitor, MonitorSources
 from srp4ctr.monitoring.collector.topic_readers import LabelBatch, ReceivedLabel
@@ -46,6 +45,15 @@ LABEL_WINDOW_S = 1800.0
 WINDOW_S = 24 * 3600.0  # a smaller site's: an hour has 1,800 impressions
 MINUTE_MS = 60_000
 OVERHEAD_LABELS = 1_000_000
+QUALITIES = (
+    *("model_version", "impressions", "click_rate", "auc"),
+    *("calibration_ratio", "normalized_entropy"),
+)
+COLUMNS = {
+    **{"version": "model_version", "labels": "impressions:,", "CTR": "click_rate:.4f"},
+    **{"AUC": "auc:.4f", "p / y": "calibration_ratio:.3f", "NE": "normalized_entropy:.3f"},
+    "alerts": "alerts",
+}
 # The alert that each fault deserves, by version.
 DESERVED = {("Srp4ctrCalibrationDrift", OVER_PREDICTING), ("Srp4ctrCostRegression", COSTLY)}
 
@@ -56,7 +64,6 @@ def main() -> None:
     add = parser.add_argument
     add("--labels", type=int, default=LABELS)
     add("--overhead", type=int, default=OVERHEAD_LABELS)
-    add("--quick", action="store_true", help=argparse.SUPPRESS)  # wrote no result file
     options = parser.parse_args()
     labels = list(_labels(options.labels))
     hours = (labels[-1].matured_at - labels[0].matured_at) / 3.6e6
@@ -66,7 +73,7 @@ def main() -> None:
         replayed = _replay(labels, Path(folder))
         overhead = _overhead(labels, options.overhead, Path(folder))
     errors = _errors(labels, replayed.qualities)
-    found = fired(replayed.series)
+    found, rows = fired(replayed.series), []
     for each in found:
         say(f"{each.alert} {each.model_version}: after {each.minute} minutes")
     seen = {(each.alert, each.model_version) for each in found}
@@ -77,7 +84,12 @@ def main() -> None:
         "alerts_wrong": len(seen - DESERVED),
         **overhead,
     }
-    print(_table(replayed.qualities, found))
+    for quality in replayed.qualities:
+        fields = (getattr(quality, name) for name in QUALITIES)
+        row = dict(zip(QUALITIES, fields, strict=True))
+        alerts = [f.alert for f in found if f.model_version == quality.model_version]
+        rows.append(row | {"alerts": ", ".join(alerts)})
+    print(table(rows, COLUMNS))
     print(json.dumps(report))
 
 
@@ -137,29 +149,24 @@ def _slate(shown: Sequence[Impression], clicked: dict[str, int]) -> Iterator[Imp
 
 def _replay(labels: Sequence[ImpressionLabel], folder: Path) -> Replayed:
     """Let the monitor see the labels minute by minute, as they matured."""
-    page = TritonPage()
-    with shown(page) as url:
-        return _followed(labels, page, _monitor(folder, url))
-
-
-def _followed(
-    labels: Sequence[ImpressionLabel], page: TritonPage, monitor: Monitor
-) -> Replayed:
-    monitor.observe_broker(True)
     series: dict[str, list[float | None]] = {}
     began_ms = min(label.matured_at for label in labels)
     minutes: dict[int, list[ImpressionLabel]] = defaultdict(list)
     for label in labels:
         minutes[(label.matured_at - began_ms) // MINUTE_MS].append(label)
-    for minute in range(max(minutes) + 1):
-        _add_labels(monitor, minutes[minute])
-        page.count(minutes[minute])
-        monitor.poll_triton()
-        monitor.update()
-        for name, value in _samples(monitor):
-            series.setdefault(name, [None] * minute).append(value)
-        for values in series.values():
-            values += [None] * (minute + 1 - len(values))
+    page = TritonPage()
+    with page.shown() as url:
+        monitor = _monitor(folder, url)
+        monitor.observe_broker(True)
+        for minute in range(max(minutes) + 1):
+            _add_labels(monitor, minutes[minute])
+            page.count(minutes[minute])
+            monitor.poll_triton()
+            monitor.update()
+            for name, value in _samples(monitor):
+                series.setdefault(name, [None] * minute).append(value)
+            for values in series.values():
+                values += [None] * (minute + 1 - len(values))
     series['up{job="monitor"}'] = [1.0] * (max(minutes) + 1)  # Prometheus' own
     return Replayed(series=series, qualities=monitor.qualities())
 
@@ -249,20 +256,6 @@ def _overhead(
         "labels": folded,
         "memory_mb": round((psutil.Process().memory_info().rss - before) / 1e6, 1),
     }
-
-
-def _table(qualities: Sequence[ModelQuality], found: Sequence[Fired]) -> str:
-    lines = [
-        f"{'version':<8}{'labels':>8}{'CTR':>8}{'AUC':>8}{'p / y':>8}{'NE':>7}  alerts"
-    ]
-    for each in qualities:
-        own = [f.alert for f in found if f.model_version == each.model_version]
-        lines.append(
-            f"{each.model_version:<8}{each.impressions:>8,}{each.click_rate:>8.4f}"
-            f"{each.auc:>8.4f}{each.calibration_ratio:>8.3f}"
-            f"{each.normalized_entropy:>7.3f}  {', '.join(own) or '-'}"
-        )
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

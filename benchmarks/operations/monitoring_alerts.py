@@ -1,7 +1,9 @@
-"""Series of a replay → the alerts that the project's rules would have raised.
+"""Labels → Triton's page of metrics; series of a replay → alerts of the project's rules.
 
-Prometheus' own engine computes them: ``promtool test rules`` is given the series and
-expects that no alert fires; it reports each that does.
+What each version's request takes is fixed here: the benchmark checks what the monitor and
+the rules make of such a page, not what serving costs. Prometheus' own engine computes the
+alerts: ``promtool test rules`` is given the series and expects that none fires; it reports
+each that does.
 """
 
 import re
@@ -9,19 +11,66 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from prometheus_client import CollectorRegistry, Gauge, start_http_server
 
 from benchmarks import ROOT
+from srp4ctr.streams.state.label_join import ImpressionLabel
 
 RULES = ROOT / "monitoring" / "rules"
 EVERY_MINUTES = 10
+CPU_US = {"v1": 80, "v2": 80, "v3": 800}  # of a candidate
+SECONDS = {"v1": ("0.01", 8_000), "v2": ("0.01", 8_000), "v3": ("0.03", 25_000)}
 _FAILED = re.compile(r"alertname: (?P<alert>\w+), time: (?P<time>[0-9hms]+),")
 _LABELS = re.compile(r"Labels:\{(?P<labels>[^}]*)\}")
 _VERSION = re.compile(r'model_version="(?P<version>[^"]*)"')
 _TIME = re.compile(r"(?:(?P<h>\d+)h)?(?:(?P<m>\d+)m)?(?:\d+s)?")
+
+
+class TritonPage:
+    """What Triton would show by now."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._gauges: dict[str, Gauge] = {}
+        self._requests: set[tuple[str, str]] = set()
+
+    def count(self, labels: Sequence[ImpressionLabel]) -> None:
+        """Count the requests and candidates of ``labels``."""
+        for label in labels:
+            version = str(label.model_version)
+            model = f"click_ranker_{version}"
+            self._add("srp4ctr_candidates", model=model)
+            self._add("srp4ctr_cpu_us", CPU_US[version], model=model)
+            if (label.user_id, label.request_id) in self._requests:
+                continue
+            self._requests.add((label.user_id, label.request_id))
+            under, took_us = SECONDS[version]
+            self._add("nv_inference_count", model="rank_clicks")
+            self._add("nv_inference_request_success", model="rank_clicks")
+            self._add("srp4ctr_part_runs", model=f"behavior_encoder_{version}")
+            self._add("srp4ctr_part_runs", model=f"click_head_{version}")
+            self._add("srp4ctr_answers", model=model, under=under)
+            self._add("srp4ctr_answers_us", took_us, model=model)
+
+    def _add(self, name: str, amount: int = 1, **labels: str) -> None:
+        if name not in self._gauges:
+            self._gauges[name] = Gauge(name, name, [*labels], registry=self._registry)
+        self._gauges[name].labels(**labels).inc(amount)
+
+    @contextmanager
+    def shown(self) -> Iterator[str]:
+        """Serve the page on 127.0.0.1 and yield its address."""
+        server, thread = start_http_server(0, "127.0.0.1", self._registry)
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/metrics"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,6 @@ started, bundles are promoted and rolled back. At the end what is kept is compar
 was sent.
 
     make bench NAME=soak ARGS="--hours 1 --keep /tmp/soak"
-    python -m benchmarks soak --read /tmp/soak   # how far it is, or how far it came
 """
 
 import argparse
@@ -23,52 +22,56 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from benchmarks import parser_of
+from benchmarks import parser_of, say
 from benchmarks.fault_injection.progress import behind
+from benchmarks.harness.callers import Callers
+from benchmarks.harness.figures import table
 from benchmarks.operations.soak_figures import Growth, Kept, Memory, kept
 from benchmarks.operations.soak_stack import SERVING_KILLED, Soaked, soaked
 from benchmarks.operations.soak_traffic import (
     Seen,
-    Visitors,
+    Visit,
     after_faults,
     read_notes,
     taken,
+    visiting,
 )
 from srp4ctr.embedded import apache_kafka
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
 
-NOTES, PROGRESS = "visits", "progress.jsonl"
 CALIBRATION, SOAK = "c", "s"
 ENDED = "a worker ended of itself"  # published in results
 _SAMPLE_EVERY_S, _SAY_EVERY_S, _AT_REST_S = 10.0, 60.0, 300.0
+MEMORY_COLUMNS = {
+    **{"process": "name", "lives": "lives"},
+    **{"MB warm": "first_mb:.0f", "MB last": "last_mb:.0f", "growth": "mb:.1f"},
+}
 Row = dict[str, Any]
 
 
 def main() -> None:
     """Print a table, then one JSON object."""
     options = _arguments()
-    if options.read:
-        print(json.dumps(_requests(read_notes(options.read / NOTES, SOAK))))
-        return
-    if options.broker == "kafka" and (missing := apache_kafka.missing_tools()):
-        sys.exit(f"Apache Kafka needs {', '.join(missing)}; --broker noida needs nothing")
-    workers = 2 if options.broker == "kafka" else 1  # the embedded broker serves one
+    if missing := apache_kafka.missing_tools():
+        sys.exit(f"Apache Kafka needs {', '.join(missing)}")
     with tempfile.TemporaryDirectory() as name:
         folder = (options.keep or Path(name)).resolve()
-        with soaked(folder / "data", options.broker, workers) as stack:
+        with soaked(folder / "data") as stack:
             figures = soak(stack, folder, options)
     print(json.dumps(figures))
 
 
 def soak(stack: Soaked, folder: Path, options: argparse.Namespace) -> Row:
     """Measure what the stack can do, then run it at half of that; return the figures."""
-    visitors = Visitors(stack.triton.grpc, stack.settings.kafka, folder / NOTES)
+    visit = Visit(
+        address=stack.triton.grpc, kafka=stack.settings.kafka, notes=folder / "visits"
+    )
     _wait_until_folded(stack)
-    best_per_s = _best(stack, visitors, options.calibrate_s)
+    best_per_s = _best(stack, visit, options.calibrate_s)
     _say(f"{best_per_s:.1f} visits a second at best: now half of that")
     seconds = options.hours * 3600.0
     memory = Memory(stack.folder, min(options.warm_up_s, seconds / 4))
-    visitors.start(SOAK, best_per_s / 2)
+    visitors = visiting(visit, SOAK, best_per_s / 2)
     began, began_at_s = time.monotonic(), time.time()
     try:
         struck = _run(stack, visitors, memory, options)
@@ -76,9 +79,10 @@ def soak(stack: Soaked, folder: Path, options: argparse.Namespace) -> Row:
         visitors.stop()
     lasted_s = time.monotonic() - began
     _wait_until_at_rest(stack)
-    seen, sent = visitors.seen(SOAK), visitors.seen().events + stack.past_events
+    seen = read_notes(visit.notes, SOAK)
+    sent = read_notes(visit.notes).events + stack.past_events
     found, growths = kept(stack.settings), memory.growths()
-    after = after_faults(folder / NOTES, SOAK, began_at_s, struck)
+    after = after_faults(visit.notes, SOAK, began_at_s, struck)
     _print(growths, struck, found, after)
     return {
         "hours": round(lasted_s / 3600.0, 3),
@@ -86,7 +90,7 @@ def soak(stack: Soaked, folder: Path, options: argparse.Namespace) -> Row:
         "lost": sent - found.events,
         **_requests(seen),
         "rss_growth_mb": round(max((each.mb for each in growths), default=0.0), 1),
-        "broker": stack.which,
+        "broker": "kafka",
         "best_visits_per_s": round(best_per_s, 1),
         "visits_per_s": round(seen.requests / lasted_s, 1),
         **_crashes(struck, stack.serving_crashes()),
@@ -111,48 +115,46 @@ def _crashes(struck: Sequence[Row], serving: int) -> Row:
     }
 
 
-def _best(stack: Soaked, visitors: Visitors, seconds: float) -> float:
+def _best(stack: Soaked, visit: Visit, seconds: float) -> float:
     """Return the visits per second that are served *and* processed by the workers."""
     _say(f"as fast as it goes, {seconds:.0f} s")
-    visitors.start(CALIBRATION, None)
+    visitors = visiting(visit, CALIBRATION, None)
     began = time.monotonic()
     time.sleep(seconds)
     visitors.stop()
     _wait_until_folded(stack)
-    return visitors.seen(CALIBRATION).requests / (time.monotonic() - began)
+    return read_notes(visit.notes, CALIBRATION).requests / (time.monotonic() - began)
 
 
 def _run(
-    stack: Soaked, visitors: Visitors, memory: Memory, options: argparse.Namespace
+    stack: Soaked, visitors: Callers, memory: Memory, options: argparse.Namespace
 ) -> list[Row]:
     """Strike with one fault after another until the time is over; return what was done."""
+    notes = stack.folder.parent / "visits"
     began = time.monotonic()
     turns, struck = cycle(stack.faults().items()), list[Row]()
     ends = began + options.hours * 3600.0
     next_fault, next_word = began + options.fault_every_s, began + _SAY_EVERY_S
-    with (stack.folder.parent / PROGRESS).open("a") as progress:
-        while (now := time.monotonic()) < ends:
-            visitors.check_alive()
-            stack.check_alive()
-            if ended := stack.revive():
-                row = {"fault": ENDED, "at_s": round(now - began), "took_s": 0.0}
-                struck += [row] * ended
-                _say(f"{ended} workers had ended and are started again")
-            memory.sample(now - began)
-            if now >= next_fault:
-                name, strike = next(turns)
-                strike()
-                took_s = round(time.monotonic() - now, 1)
-                struck.append({"fault": name, "at_s": round(now - began), "took_s": took_s})
-                _say(f"{(now - began) / 60:.1f} min: {name}, {took_s} s until it was over")
-                next_fault = time.monotonic() + options.fault_every_s
-            if now >= next_word:
-                line = _requests(visitors.seen(SOAK)) | {"minutes": (now - began) / 60}
-                progress.write(json.dumps(line) + "\n")
-                progress.flush()
-                _say(", ".join(f"{key} {value:.6g}" for key, value in line.items()))
-                next_word += _SAY_EVERY_S
-            time.sleep(max(0.0, now + _SAMPLE_EVERY_S - time.monotonic()))
+    while (now := time.monotonic()) < ends:
+        visitors.check_alive()
+        stack.check_alive()
+        if ended := stack.revive():
+            row = {"fault": ENDED, "at_s": round(now - began), "took_s": 0.0}
+            struck += [row] * ended
+            _say(f"{ended} workers had ended and are started again")
+        memory.sample(now - began)
+        if now >= next_fault:
+            name, strike = next(turns)
+            strike()
+            took_s = round(time.monotonic() - now, 1)
+            struck.append({"fault": name, "at_s": round(now - began), "took_s": took_s})
+            _say(f"{(now - began) / 60:.1f} min: {name}, {took_s} s until it was over")
+            next_fault = time.monotonic() + options.fault_every_s
+        if now >= next_word:
+            line = _requests(read_notes(notes, SOAK)) | {"minutes": (now - began) / 60}
+            _say(", ".join(f"{key} {value:.6g}" for key, value in line.items()))
+            next_word += _SAY_EVERY_S
+        time.sleep(max(0.0, now + _SAMPLE_EVERY_S - time.monotonic()))
     return struck
 
 
@@ -188,17 +190,10 @@ def _requests(seen: Seen) -> Row:
 def _print(
     growths: Sequence[Growth], struck: Sequence[Row], found: Kept, after: Sequence[Row]
 ) -> None:
-    print(f"{'process':<42}{'lives':>6}{'MB warm':>10}{'MB last':>10}{'growth':>9}")
-    for each in growths:
-        amounts = f"{each.first_mb:>10.0f}{each.last_mb:>10.0f}{each.mb:>9.1f}"
-        print(f"{each.name:<42}{each.lives:>6}{amounts}")
-    for row in struck:
-        print(f"{row['at_s'] / 60:>6.1f} min  {row['fault']:<28}{row['took_s']:>6.1f} s")
-    for row in after:
-        named = ", ".join(
-            f"{key} {value:,.6g}" for key, value in row.items() if key != "after"
-        )
-        print(f"after {row['after']:<26} {named}")
+    grown = [asdict(each) | {"mb": each.mb} for each in growths]
+    print(table(grown, MEMORY_COLUMNS), end="\n\n")
+    print(table(struck, {"fault": "fault", "at s": "at_s", "took s": "took_s"}), end="\n\n")
+    print(table(after, {name: name for name in after[0]}))
     print(
         f"{found.events:,} events, {found.labelled:,} of {found.impressions:,} impressions "
         f"labelled; {found.wrong_rows} of {found.rows:,} rows wrong"
@@ -206,7 +201,7 @@ def _print(
 
 
 def _say(what: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
+    say(f"{time.strftime('%H:%M:%S')} {what}")
 
 
 def _arguments() -> argparse.Namespace:
@@ -214,12 +209,10 @@ def _arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--hours", type=float, default=1.0)
     add("--minutes", type=float, help="instead of hours")
-    add("--broker", choices=("kafka", "noida"), default="kafka")
     add("--fault-every-s", type=float, default=180.0)
     add("--calibrate-s", type=float, default=30.0, help="as fast as it goes")
     add("--warm-up-s", type=float, default=300.0, help="of a process, for its memory")
     add("--keep", type=Path, help="a folder for data, logs and notes")
-    add("--read", type=Path, help="say how far the run in this folder is, and end")
     options = parser.parse_args()
     if options.minutes:
         options.hours = options.minutes / 60.0

@@ -97,24 +97,17 @@ def kept(settings: Settings) -> Kept:
     labels = f"read_parquet('{folder}/{LABELS_TOPIC}/*/*.parquet')"
     # The monitor's probe has ids of its own.
     theirs = "event_id NOT LIKE 'srp4ctr-probe%' AND user_id NOT LIKE 'srp4ctr-probe%'"
+    shown = f"SELECT DISTINCT request_id, item_id FROM {events}"
+    shown += f" WHERE type = 'impression' AND {theirs}"
+    query = f"""
+        SELECT count(DISTINCT event_id), count(*),
+            count(DISTINCT ("partition", "offset")), (SELECT count(*) FROM ({shown})),
+            (SELECT count(*) FROM ({shown}) SEMI JOIN {labels} USING (request_id, item_id))
+        FROM {events} WHERE {theirs}"""
     with reading(folder), duckdb.connect() as database:
-
-        def number(query: str) -> int:
-            found = database.execute(query).fetchone()
-            assert found is not None
-            return int(found[0])
-
-        distinct = number(f"SELECT count(DISTINCT event_id) FROM {events} WHERE {theirs}")
-        logged = number(f"SELECT count(*) FROM {events} WHERE {theirs}")
-        places = number(
-            f'SELECT count(DISTINCT ("partition", "offset")) FROM {events} WHERE {theirs}'
-        )
-        shown = f"SELECT DISTINCT request_id, item_id FROM {events}"
-        shown += f" WHERE type = 'impression' AND {theirs}"
-        impressions = number(f"SELECT count(*) FROM ({shown})")
-        labelled = number(
-            f"SELECT count(*) FROM ({shown}) SEMI JOIN {labels} USING (request_id, item_id)"
-        )
+        counted = database.execute(query).fetchone()
+    assert counted is not None
+    distinct, logged, places, impressions, labelled = counted
     found = checked(settings, CHECKED)
     return Kept(
         events=distinct,

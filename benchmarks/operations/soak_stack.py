@@ -2,30 +2,28 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from benchmarks.operations.soak_traffic import catalogue_events, past_events
-from benchmarks.serving.promotion_faults import kill_a_process
+from benchmarks.serving.promotion_faults import kill_a_process, renamed
 from benchmarks.serving.serving_stack import fresh_bundle
 from srp4ctr import processes
 from srp4ctr.embedded import apache_kafka, broker, ports, stack
-from srp4ctr.features.bundles import bundle
 from srp4ctr.setting_names import PREFIX
 from srp4ctr.settings import Settings, load
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.triton_repo.config import TritonConfig
 
-LENGTH = 50
+LENGTH, WORKERS = 50, 2
 SERVING_KILLED = "a serving process killed"
 _START_S = 120.0
 # Memory grows until these windows are full: they must be within the warm-up.
@@ -43,8 +41,6 @@ class Soaked:
 
     folder: Path
     settings: Settings
-    which: str
-    """``kafka`` or ``noida``."""
     metrics_ports: tuple[int, ...]
     """One of each worker."""
     past_events: int = 0
@@ -94,18 +90,16 @@ class Soaked:
         return (self.folder / "logs" / "watch.log").read_text().count("has crashed")
 
     def faults(self) -> Mapping[str, Callable[[], None]]:
-        """Return what is done in turn; the disposable broker is not stopped."""
-        made: dict[str, Callable[[], None]] = {
+        """Return what is done in turn."""
+        return {
             "a worker killed": self.kill_worker,
             "a bundle promoted": self.promote,
             SERVING_KILLED: self.kill_serving,
             "the store killed": self.restart_store,
             "the monitor killed": self.kill_monitor,
             "a rollback": partial(self.command, "model", "rollback"),
+            "Kafka stopped": self.restart_kafka,
         }
-        if self.which == "kafka":
-            made["Kafka stopped"] = self.restart_kafka
-        return made
 
     def kill_worker(self) -> None:
         """Kill the last worker: the first one lives all the while."""
@@ -125,8 +119,7 @@ class Soaked:
         """Kill Valkey and start it with the data that it had."""
         self._kill("store")
         port = int(self.settings.features.redis.rpartition(":")[2])
-        syncs = self.which == "kafka"
-        broker.start_store(self.folder, port, tied=True, syncs=syncs)
+        broker.start_store(self.folder, port, tied=True)
 
     def restart_kafka(self) -> None:
         """Stop Kafka as an operator does, and start it again."""
@@ -136,11 +129,8 @@ class Soaked:
 
     def promote(self) -> None:
         """Serve a new version of the same weights."""
-        bundles = Path(self.settings.training.bundles_dir)
-        folder = bundles / f"v{next(self.versions)}"
-        shutil.copytree(bundles / "v1", folder)
-        bundle.write_card(folder, replace(bundle.read(bundles / "v1"), version=folder.name))
-        bundle.write_manifest(folder)
+        first = Path(self.settings.training.bundles_dir) / "v1"
+        folder = renamed(first, f"v{next(self.versions)}")
         self.command("model", "promote", folder.name)
 
     def command(self, *words: str) -> None:
@@ -176,19 +166,17 @@ class Soaked:
 
 
 @contextmanager
-def soaked(folder: Path, which: str, workers: int) -> Iterator[Soaked]:
+def soaked(folder: Path) -> Iterator[Soaked]:
     """Yield the stack with a catalogue and a model that serves; end it afterwards."""
     os.environ[f"{PREFIX}EMBEDDED__DATA_DIR"] = str(folder)
-    os.environ[f"{PREFIX}EMBEDDED__BROKER"] = which
+    os.environ[f"{PREFIX}EMBEDDED__BROKER"] = "kafka"
     for name, value in SETTINGS.items():
         os.environ[PREFIX + name] = value
     try:
-        with ports.reserved_ports(workers) as metrics_ports:
+        with ports.reserved_ports(WORKERS) as metrics_ports:
             stack.up(load().embedded, tied=True)
             settings = load()
-            made = Soaked(
-                folder=folder, settings=settings, which=which, metrics_ports=metrics_ports
-            )
+            made = Soaked(folder=folder, settings=settings, metrics_ports=metrics_ports)
             _fill(made)
             yield made
     finally:

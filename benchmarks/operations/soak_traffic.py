@@ -5,7 +5,6 @@ line a time and visitor, so that a run that was cut short can still be read.
 """
 
 import json
-import multiprocessing
 import random
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.harness.callers import Callers, ends_within, wait_for_all
 from benchmarks.harness.raw_logs import click_on
 from srp4ctr.client.messages import Ranking
 from srp4ctr.client.rank_client import RankClient
@@ -31,7 +31,15 @@ CLICK_RATE = 0.1
 DEADLINE_S = 1.0
 SLOW_MS, RECOVERY_S = 50.0, 45.0
 _NOTE_EVERY_S = 5.0
-_START_S = 300.0  # of Python and its imports, on a busy machine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """Which stack visitors visit, and the folder of what they write down."""
+
+    address: str
+    kafka: KafkaConfig
+    notes: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,50 +56,15 @@ class Seen:
     """The errors of failed requests, and how many of each."""
 
 
-class Visitors:
-    """``VISITORS`` processes that visit until they are stopped."""
+def visiting(visit: Visit, name: str, per_s: float | None) -> Callers:
+    """Let visitors visit ``per_s`` times together, or None: as fast as they are served.
 
-    def __init__(self, address: str, kafka: KafkaConfig, notes: Path) -> None:
-        """Make visitors of the server at ``address`` whose ``notes`` are in that folder."""
-        notes.mkdir(parents=True, exist_ok=True)
-        self._given, self._notes = (address, kafka, notes), notes
-
-    def start(self, name: str, per_s: float | None) -> None:
-        """Let them visit ``per_s`` times together, or None: as fast as they are served.
-
-        Ids of events begin with ``name``: no two starts may have the same one.
-        """
-        spawn = multiprocessing.get_context("spawn")
-        self._end = spawn.Event()
-        ready = spawn.Barrier(VISITORS + 1)
-        self._processes = [
-            spawn.Process(
-                target=_visit,
-                args=(self._given, f"{name}{number}", per_s, (ready, self._end)),
-                daemon=True,
-            )
-            for number in range(VISITORS)
-        ]
-        for process in self._processes:
-            process.start()
-        ready.wait(timeout=_START_S)
-
-    def stop(self) -> None:
-        """End the visits; return when all that was published is acknowledged."""
-        self._end.set()
-        for process in self._processes:
-            process.join()
-            if process.exitcode:
-                raise RuntimeError(f"a visitor ended with status {process.exitcode}")
-
-    def check_alive(self) -> None:
-        """Raise ``RuntimeError`` if a visitor has ended."""
-        if not all(process.is_alive() for process in self._processes):
-            raise RuntimeError("a visitor has ended: its error is above")
-
-    def seen(self, name: str = "") -> Seen:
-        """Return what is written down so far of the start ``name``; "" of all."""
-        return read_notes(self._notes, name)
+    Ids of events begin with ``name``: no two calls may have the same one.
+    """
+    visit.notes.mkdir(parents=True, exist_ok=True)
+    callers = Callers(VISITORS)
+    callers.start(_visit, visit, name, per_s)
+    return callers
 
 
 def read_notes(folder: Path, name: str = "") -> Seen:
@@ -170,20 +143,19 @@ def past_events(now_ms: int, length: int) -> Iterator[Behavior]:
             )
 
 
-def _visit(given: Any, name: str, per_s: float | None, signals: Any) -> None:
-    (address, kafka, notes), (ready, end) = given, signals
-    pause_s = VISITORS / per_s if per_s else 0.0
+def _visit(number: int, visit: Visit, name: str, per_s: float | None) -> None:
+    name, pause_s = f"{name}{number}", VISITORS / per_s if per_s else 0.0
     book, chance = _Book(), random.Random(name)
     with (
-        RankClient(address) as client,
-        EventPublisher(kafka) as publisher,
-        (notes / f"{name}.jsonl").open("a") as file,
+        RankClient(visit.address) as client,
+        EventPublisher(visit.kafka) as publisher,
+        (visit.notes / f"{name}.jsonl").open("a") as file,
     ):
         client.rank("user-0", ["item-0"], deadline_s=60.0)  # connects
-        ready.wait()
+        wait_for_all()
         began = noted = time.monotonic()
         for turn in count():
-            if end.wait(max(0.0, began + turn * pause_s - time.monotonic())):
+            if ends_within(began + turn * pause_s - time.monotonic()):
                 break
             for event in _one_visit(client, f"{name}-{turn}", chance, book):
                 publisher.publish(event)

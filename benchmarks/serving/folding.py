@@ -16,21 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 
 from benchmarks import parser_of
-from srp4ctr.features.bundles import bundle
-from srp4ctr.features.tensors.schema import (
-    ENCODER_INPUTS,
-    HEAD_INPUTS,
-    STATE_TENSORS,
-    Field,
-)
+from benchmarks.harness.figures import table
+from srp4ctr.features.tensors.schema import Field
 from srp4ctr.training.config import ModelConfig
-from srp4ctr.training.export.bundle_writer import CANDIDATES, count_flops, sizes_of
-from srp4ctr.training.export.onnx_export import export, sample
+from srp4ctr.training.export.flops import CANDIDATES, count, sample, sizes_of
+from srp4ctr.training.export.onnx_export import export, scorer
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 
@@ -40,6 +34,12 @@ ITEM_FIELDS = (
     Field(name="genres", kind="multi", size=30, slots=6),
     Field(name="year", kind="categorical", size=70),
 )
+COLUMNS = {
+    "L": "length",
+    **{f"{each} FLOPs": f"{each}_flops:,.0f" for each in ("folded", "unfolded")},
+    **{f"{each} ms": f"{each}_ms:.2f" for each in ("folded", "unfolded")},
+    **{f"ratio of {each}": f"{each}_ratio:.1f" for each in ("flops", "time")},
+}
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -49,12 +49,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="timed pairs per length")
     rounds = parser.parse_args().rounds
     rows = [measure(length, rounds) for length in LENGTHS]
-    print(f"{'L':>4} {'folded':>22} {'unfolded':>22} {'FLOPs':>7} {'time':>7}")
-    for row in rows:
-        folded = f"{row['folded_flops'] / 1e6:.0f} M, {row['folded_ms']:.2f} ms"
-        unfolded = f"{row['unfolded_flops'] / 1e6:.0f} M, {row['unfolded_ms']:.1f} ms"
-        ratios = f"{row['flops_ratio']:>6.1f}× {row['time_ratio']:>6.1f}×"
-        print(f"{row['length']:>4} {folded:>22} {unfolded:>22} {ratios}")
+    print(table(rows, COLUMNS))
     print(json.dumps({"candidates": CANDIDATES, "rows": rows}))
 
 
@@ -67,7 +62,7 @@ def measure(length: int, rounds: int) -> dict[str, float]:
     model = SRP4CTR(config, tables).eval()
     with tempfile.TemporaryDirectory() as folder:
         export(model, sizes, Path(folder))
-        answer = _answerer(Path(folder))
+        answer = scorer(Path(folder))
     one = _arrays(sample(sizes, requests=1, candidates=CANDIDATES))
     tiled = _arrays(sample(sizes, requests=CANDIDATES, candidates=1))
     assert np.allclose(answer(one).ravel(), answer(tiled).ravel(), atol=1e-5)
@@ -82,26 +77,6 @@ def measure(length: int, rounds: int) -> dict[str, float]:
         "unfolded_ms": round(statistics.median(b for _, b in pairs) * 1000, 3),
         "time_ratio": round(statistics.median(b / a for a, b in pairs), 2),
     }
-
-
-def _answerer(folder: Path) -> Callable[[Arrays], NDArray[Any]]:
-    """Return what runs encoder and head, as the serving shells do."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    encoder, head = (
-        onnxruntime.InferenceSession((folder / name).read_bytes(), options)
-        for name in (bundle.ENCODER_FILE, bundle.HEAD_FILE)
-    )
-
-    def answer(inputs: Arrays) -> NDArray[Any]:
-        names = [spec.name for spec in STATE_TENSORS]
-        states = encoder.run(names, {s.name: inputs[s.name] for s in ENCODER_INPUTS})
-        known = {**inputs, **dict(zip(names, states, strict=True))}
-        feed = {spec.name: known[spec.name] for spec in HEAD_INPUTS}
-        scores: NDArray[Any] = head.run(["click_probability"], feed)[0]
-        return scores
-
-    return answer
 
 
 def _arrays(tensors: Mapping[str, torch.Tensor]) -> Arrays:

@@ -21,7 +21,6 @@ from benchmarks.serving.serving_stack import catalogue
 from benchmarks.streaming.ingest_events import (
     ITEMS,
     USERS,
-    Load,
     begin_ms,
     draw_events,
     past_activity,
@@ -86,12 +85,12 @@ def main() -> None:
 
 def measure(length: int, num_events: int) -> Row:
     """Return the figures of histories of ``length`` behaviours, on a stack of its own."""
-    load, start_ms = Load(users="uniform", length=length), begin_ms()
-    events = draw_events(load, num_events, seed=0, start_ms=start_ms)
+    start_ms = begin_ms()
+    events = draw_events(num_events, seed=0, start_ms=start_ms)
     with running_stack("kafka", length) as stack:
         servers = [stack.running[name] for name in ("store", "kafka")]
         store, broker = servers
-        memory = fill(stack, load, start_ms)
+        memory = fill(stack, length, start_ms)
         read_user_s = _store_s(store, READS, lambda: _read_users(stack.features))
         share, profile = _item_bytes(stack, start_ms)
         read_item_s = _store_s(store, ITEMS, lambda: _read_items(stack.features))

@@ -13,7 +13,6 @@ an hour).
 import argparse
 import itertools
 import json
-import multiprocessing
 import random
 import threading
 import time
@@ -25,7 +24,9 @@ import numpy as np
 from tritonclient.grpc import InferenceServerClient
 
 from benchmarks import parser_of, say
-from benchmarks.serving.serving_load import PREPARED, Load, a_request, measure
+from benchmarks.harness.callers import Callers, wait_for_all
+from benchmarks.harness.figures import table
+from benchmarks.serving.serving_load import PREPARED, Load, measure, prepared
 from benchmarks.serving.serving_stack import ServingStack, running_stack
 from srp4ctr.triton_repo.model_names import RANK_CLICKS
 
@@ -33,18 +34,12 @@ LENGTH, CANDIDATES, CALLERS = 200, 100, 8
 DEADLINE_S, DURATION_S = 0.1, 8.0
 TIMES = (0.5, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0)
 WAITS_MS = (1000.0 * DEADLINE_S / 2, None)
+COLUMNS = {
+    **{"waits ms": "wait_ms", "times": "times:.1f"},
+    **{f"{n}/s": f"{n}_per_s:.1f" for n in ("offered", "goodput", "refused", "late")},
+    **{"p50 ms": "p50_ms:.1f", "p99 ms": "p99_ms:.1f"},
+}
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrivals:
-    """Requests that come by chance."""
-
-    address: str
-    per_s: float
-    duration_s: float
-    wait_ms: float | None
-    """How long each may wait for a step; None: for ever."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +63,8 @@ def main() -> None:
         options.times, options.duration = (1.0, 2.0), 3.0
     with running_stack(LENGTH, forms=()) as stack:
         rows = _rows(stack, options)
-    print(_table(rows))
-    found = _figures(rows) | {"rows": rows}
-    print(json.dumps(found))
+    print(table(rows, COLUMNS))
+    print(json.dumps(_figures(rows) | {"rows": rows}))
 
 
 def _rows(stack: ServingStack, options: argparse.Namespace) -> list[Row]:
@@ -85,37 +79,28 @@ def _rows(stack: ServingStack, options: argparse.Namespace) -> list[Row]:
     say(f"{CALLERS} callers in a closed loop made {can:.0f} requests per second")
     rows = []
     for times, wait_ms in itertools.product(options.times, WAITS_MS):
-        arrivals = Arrivals(
-            address=stack.address,
-            per_s=times * can,
-            duration_s=options.duration,
-            wait_ms=wait_ms,
-        )
         row = {"wait_ms": wait_ms, "can_per_s": can, "times": times}
-        rows.append(row | _row(_arriving(arrivals), options.duration))
+        sender = Callers(1)
+        sender.start(_send, stack.address, times * can, options.duration, wait_ms)
+        (outcomes,) = sender.stop()
+        rows.append(row | _row(outcomes, options.duration))
         say(str(rows[-1]))
         time.sleep(1.0)  # what still waits is no part of the next
     return rows
 
 
-def _arriving(arrivals: Arrivals) -> list[TimedRequest]:
-    """Return how the requests ended, sent by a process apart."""
-    spawn = multiprocessing.get_context("spawn")
-    found = spawn.Queue()
-    process = spawn.Process(target=_send, args=(arrivals, found))
-    process.start()
-    outcomes: list[TimedRequest] = found.get(timeout=arrivals.duration_s + 120.0)
-    process.join()
-    return outcomes
+def _send(
+    seed: int, address: str, per_s: float, duration_s: float, wait_ms: float | None
+) -> list[TimedRequest]:
+    """Send requests that come by chance; return how they ended.
 
-
-def _send(arrivals: Arrivals, found: Any) -> None:
-    chance = random.Random(0)
-    requests = [a_request(CANDIDATES, chance) for _ in range(PREPARED)]
-    most = int(2 * arrivals.per_s * arrivals.duration_s)
-    at_s = np.cumsum([chance.expovariate(arrivals.per_s) for _ in range(most)])
-    at_s = at_s[at_s < arrivals.duration_s]
-    wait_us = arrivals.wait_ms and round(1000.0 * arrivals.wait_ms)
+    Each may wait ``wait_ms`` for a step; None: for ever.
+    """
+    chance, requests = random.Random(seed), prepared(CANDIDATES, seed)
+    most = int(2 * per_s * duration_s)
+    at_s = np.cumsum([chance.expovariate(per_s) for _ in range(most)])
+    at_s = at_s[at_s < duration_s]
+    wait_us = wait_ms and round(1000.0 * wait_ms)
     outcomes: list[TimedRequest] = []
     all_ended = threading.Event()
 
@@ -138,14 +123,15 @@ def _send(arrivals: Arrivals, found: Any) -> None:
             timeout=wait_us,
         )
 
-    with InferenceServerClient(arrivals.address) as client:
+    with InferenceServerClient(address) as client:
         client.infer(RANK_CLICKS, requests[0])  # connects
+        wait_for_all()
         began = time.perf_counter()
         for number, arrives_at_s in enumerate(at_s):
             time.sleep(max(0.0, began + arrives_at_s - time.perf_counter()))
             send(client, number)
         all_ended.wait(60.0)
-    found.put(outcomes)
+    return outcomes
 
 
 def _row(outcomes: Sequence[TimedRequest], duration_s: float) -> Row:
@@ -174,17 +160,6 @@ def _figures(rows: Sequence[Row]) -> Row:
         found[f"{name}_best_per_s"] = best
         found[f"{name}_share_at_twice"] = round(twice[0] / best, 3) if twice else None
     return found
-
-
-def _table(rows: Sequence[Row]) -> str:
-    names = ("times", "offered", "goodput", "refused", "late", "p50", "p99")
-    lines = [f"{'waits ms':>9} " + " ".join(f"{name:>8}" for name in names)]
-    for row in rows:
-        rates = (row[f"{name}_per_s"] for name in names[1:5])
-        figures = (row["times"], *rates, row["p50_ms"], row["p99_ms"])
-        waiting = str(row["wait_ms"] or "for ever")
-        lines.append(f"{waiting:>9} " + " ".join(f"{each:>8.1f}" for each in figures))
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -15,31 +15,33 @@ so different that a mixture of both would be seen: the difference is reported.
 """
 
 import json
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks import parser_of
+from benchmarks.harness.figures import table
 from benchmarks.serving.promotion_faults import (
     in_child,
     is_loading,
     kill_a_process,
     promote,
     promote_and_crash,
+    renamed,
     roll_back,
 )
 from benchmarks.serving.promotion_traffic import (
-    Callers,
+    CALLERS,
     RankedCall,
     Scores,
     all_requests,
+    called,
     expected,
 )
 from srp4ctr.features.bundles import bundle
@@ -49,7 +51,13 @@ if TYPE_CHECKING:  # torch: the processes of this run need none
     from benchmarks.serving.serving_stack import ServingStack
 
 LENGTH, SWITCHES, QUIET_S = 200, 20, 10.0
+SWITCHING = "promotions and rollbacks"
 TOLERANCE = 1e-4  # of a probability: other batches, other rounding
+COLUMNS = {
+    **{"phase": "phase", "times": "times", "s each": "seconds"},
+    **{name: name for name in ("requests", "failed", "raw_failed", "mixed")},
+    **{f"{name} ms": f"{name}_ms" for name in ("p50", "p99", "longest")},
+}
 Row = dict[str, Any]
 
 
@@ -80,12 +88,7 @@ class PromotionRun:
     def next_bundle(self) -> Path:
         """Return a new version, whose weights are those of the one before the last."""
         number = next(self.versions)
-        source = self.weights[number % 2]
-        folder = source.parent / f"v{number}"
-        shutil.copytree(source, folder)
-        bundle.write_card(folder, replace(bundle.read(source), version=folder.name))
-        bundle.write_manifest(folder)
-        return folder
+        return renamed(self.weights[number % 2], f"v{number}")
 
     def promote(self, source: Path) -> None:
         """Promote in a process of its own, as an operator does; raise its refusal."""
@@ -109,24 +112,18 @@ def main() -> None:
     add("--switches", type=int, default=SWITCHES, help="promotions and rollbacks")
     add("--quick", action="store_true", help="four switches")
     options = parser.parse_args()
-    if options.quick:
-        options.switches = 4
+    switches = 4 if options.quick else options.switches
     with running_stack(LENGTH, forms=()) as stack:
-        even, *_ = fresh_bundle(stack.bundle.parent, LENGTH, "v1000", seed=1)
+        even = fresh_bundle(stack.bundle.parent, LENGTH, "v1000", seed=1)
         run = PromotionRun(stack, weights=(even, stack.bundle))
         watchdog.start(stack.server, stack.plan, stack.folder, tied=True)
         requests = all_requests(time.time_ns() // 1_000_000)
         right = expected(stack, {"odd": stack.bundle, "even": even}, requests)
-        callers = Callers(stack.address, requests)
-        callers.start()
-        try:
-            _phases(run, options.switches)
-        finally:
-            answers = callers.stop()
-    rows = [_row(name, found, right) for name, found in _by_phase(run, answers)]
-    print(_table(rows))
-    found = _figures(run, answers, right) | {"rows": rows}
-    print(json.dumps(found))
+        answers = called(CALLERS, stack.address, requests, lambda: _phases(run, switches))
+    names = dict.fromkeys(name for name, *_ in run.phases)
+    rows = [_row(name, run, answers, right) for name in names]
+    print(table(rows, COLUMNS))
+    print(json.dumps(_figures(run, answers, right) | {"rows": rows}))
 
 
 def _phases(run: PromotionRun, switches: int) -> None:
@@ -134,7 +131,7 @@ def _phases(run: PromotionRun, switches: int) -> None:
     with run.phase("nothing else"):
         time.sleep(QUIET_S)
     for turn in range(switches):
-        with run.phase("promotions and rollbacks"):
+        with run.phase(SWITCHING):
             run.switch(turn)
     with run.phase("a corrupt bundle"):
         corrupt = run.next_bundle()
@@ -153,34 +150,20 @@ def _phases(run: PromotionRun, switches: int) -> None:
         time.sleep(QUIET_S / 2)
 
 
-def _by_phase(
-    run: PromotionRun, answers: Sequence[RankedCall]
-) -> Iterator[tuple[str, list[tuple[float, Sequence[RankedCall]]]]]:
-    """Yield each phase's name and, for each time it was, its seconds and its answers."""
-    for name in dict.fromkeys(name for name, *_ in run.phases):
-        yield (
-            name,
-            [
-                (ends - began, [a for a in answers if began <= a.at_s < ends])
-                for each, began, ends in run.phases
-                if each == name
-            ],
-        )
-
-
 def _row(
     name: str,
-    parts: Sequence[tuple[float, Sequence[RankedCall]]],
+    run: PromotionRun,
+    answers: Sequence[RankedCall],
     right: Mapping[tuple[str, str], Scores],
 ) -> Row:
-    answers = [answer for _, part in parts for answer in part]
-    longest = [max((a.took_s for a in part), default=0.0) for _, part in parts]
+    spans = [(began, ends) for each, began, ends in run.phases if each == name]
+    during = [a for a in answers if any(began <= a.at_s < ends for began, ends in spans)]
     return {
         "phase": name,
-        "times": len(parts),
-        "seconds": round(float(np.median([seconds for seconds, _ in parts])), 2),
-        **counts(answers, right),
-        "longest_ms": round(1000.0 * max(longest), 1),
+        "times": len(spans),
+        "seconds": round(float(np.median([ends - began for began, ends in spans])), 2),
+        **counts(during, right),
+        "longest_ms": round(1000.0 * max((a.took_s for a in during), default=0.0), 1),
     }
 
 
@@ -209,15 +192,13 @@ def _figures(
     answers: Sequence[RankedCall],
     right: Mapping[tuple[str, str], Scores],
 ) -> Row:
-    switching = [part for name, part in _by_phase(run, answers) if "rollbacks" in name]
-    during = [answer for part in switching for _, each in part for answer in each]
     began, ended = run.phases[0][1], run.phases[-1][2]
     pure = [right[name, name] for name in ("odd", "even")]
     mixtures = [right["odd", "even"], right["even", "odd"]]
     apart = [np.abs(m - p).max(axis=1).min() for m in mixtures for p in pure]
     return {
         **counts(answers, right),
-        "p99_ms": counts(during, right)["p99_ms"],
+        "p99_ms": _row(SWITCHING, run, answers, right)["p99_ms"],
         "refused": len(run.refused) if all(run.refused) else 0,
         "refusals": run.refused,
         "replaced_s": round(run.replaced_s, 2),
@@ -228,19 +209,6 @@ def _figures(
         "mixture_differs_by": round(float(min(apart)), 5),
         "right_within": TOLERANCE,
     }
-
-
-def _table(rows: Sequence[Row]) -> str:
-    numbers = ("requests", "failed", "raw_failed", "mixed")
-    times = ("p50_ms", "p99_ms", "longest_ms")
-    names = " ".join(f"{name.removesuffix('_ms'):>10}" for name in (*numbers, *times))
-    lines = [f"{'phase':<40} {'times':>5} {'s each':>7} {names} (ms)"]
-    for row in rows:
-        figures = " ".join(f"{row[name]:>10}" for name in (*numbers, *times))
-        lines.append(
-            f"{row['phase']:<40} {row['times']:>5} {row['seconds']:>7.2f} {figures}"
-        )
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

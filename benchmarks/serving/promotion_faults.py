@@ -2,34 +2,23 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from srp4ctr import processes
+from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.gates import skipped
 from srp4ctr.ops.triton import crash_recovery
-from srp4ctr.triton_repo.config import TritonConfig
 from srp4ctr.triton_repo.deployment import promotion
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
 from srp4ctr.triton_repo.deployment.promotion import connected
 
 NO_LOG = skipped("skew", "there is no raw log to compare the feature store with")
-
-
-class Serving(Protocol):
-    """A running server."""
-
-    @property
-    def triton(self) -> TritonConfig:
-        """What it was promoted with."""
-
-    @property
-    def server(self) -> processes.Running:
-        """Its process."""
 
 
 def in_child(
@@ -80,19 +69,28 @@ def _put_refusal(act: Callable[[], object], refusals: Any) -> None:
         refusals.put(refusal)
 
 
+def renamed(source: Path, version: str) -> Path:
+    """Return a copy of the bundle ``source`` that is another ``version``, next to it."""
+    folder = source.parent / version
+    shutil.copytree(source, folder)
+    bundle.write_card(folder, replace(bundle.read(source), version=version))
+    bundle.write_manifest(folder)
+    return folder
+
+
 def promote_and_crash(triton: Any, features: Any, source: Path, refusals: Any) -> None:
     """End by ``kill -9`` after the ensembles are switched and before that is recorded."""
     vars(promotion)["check_version"] = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
     promote(triton, features, source, refusals)
 
 
-def is_loading(stack: Serving, source: Path) -> bool:
+def is_loading(stack: Any, source: Path) -> bool:
     """Return whether a process of the bundle's step has started."""
     steps = {child.step for child in crash_recovery.children(stack.server.pid)}
     return f"click_ranker_{source.name}" in steps
 
 
-def kill_a_process(stack: Serving) -> tuple[float, float]:
+def kill_a_process(stack: Any) -> tuple[float, float]:
     """Kill a process that answers.
 
     Returns the seconds until it gets no more requests, and until as many answer as before.
@@ -112,7 +110,7 @@ def kill_a_process(stack: Serving) -> tuple[float, float]:
             time.sleep(0.05)
 
 
-def _processes(stack: Serving, step: str) -> set[int]:
+def _processes(stack: Any, step: str) -> set[int]:
     """Return the live processes of ``step``."""
     found = crash_recovery.children(stack.server.pid)
     return {each.pid for each in found if each.step == step and not each.is_dead}

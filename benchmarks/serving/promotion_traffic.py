@@ -4,12 +4,10 @@ The requests are few, and the same at any time: each bundle has one right answer
 Callers note every answer; afterwards it is held to that of the bundle which it names.
 """
 
-import multiprocessing
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +16,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from prometheus_client import REGISTRY
 
+from benchmarks.harness.callers import Callers, ends_within, wait_for_all
 from srp4ctr.client.messages import RankRequest
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.features.bundles import bundle
@@ -49,54 +48,34 @@ class RankedCall:
     error: str = ""
 
 
-class Callers:
-    """``callers`` processes, a ``RankClient`` each, that call until they are stopped."""
+def called(
+    callers: int, address: str, requests: Sequence[RankRequest], act: Callable[[], None]
+) -> list[RankedCall]:
+    """Let ``callers`` call the server at ``address`` while ``act`` runs.
 
-    def __init__(
-        self, address: str, requests: Sequence[RankRequest], callers: int = CALLERS
-    ) -> None:
-        """Make callers of the server at ``address`` that send ``requests`` in turns."""
-        spawn = multiprocessing.get_context("spawn")
-        self._end, self._found = spawn.Event(), spawn.Queue()
-        self._ready = spawn.Barrier(callers + 1)
-        self._processes = [
-            spawn.Process(
-                target=_call,
-                args=((address, requests, number), self._ready, self._end, self._found),
-                daemon=True,
-            )
-            for number in range(callers)
-        ]
-
-    def start(self) -> None:
-        """Return when all of them are calling."""
-        for process in self._processes:
-            process.start()
-        self._ready.wait(timeout=120.0)
-
-    def stop(self) -> list[RankedCall]:
-        """Return every answer, in the order of the questions."""
-        self._end.set()
-        found = [each for _ in self._processes for each in self._found.get(timeout=60.0)]
-        for process in self._processes:
-            process.join()
-        return sorted(found, key=lambda each: each.at_s)
+    Returns every answer, in the order of the questions.
+    """
+    processes = Callers(callers)
+    processes.start(_call, address, requests)
+    try:
+        act()
+    finally:
+        found = processes.stop()
+    return sorted((each for part in found for each in part), key=lambda each: each.at_s)
 
 
-def _call(
-    given: tuple[str, Sequence[RankRequest], int], ready: Any, end: Event, found: Any
-) -> None:
-    address, requests, number = given
+def _call(number: int, address: str, requests: Sequence[RankRequest]) -> list[RankedCall]:
+    """Call ``PER_S`` times a second until the callers are stopped; return every answer."""
     answers: list[RankedCall] = []
     with RankClient(address) as client:
         client.rank_many([requests[0]], deadline_s=30.0)  # connects
-        ready.wait()
+        wait_for_all()
         began = time.monotonic() + number / CALLERS / PER_S
         for turn in count():
-            if end.wait(max(0.0, began + turn / PER_S - time.monotonic())):
+            if ends_within(began + turn / PER_S - time.monotonic()):
                 break
             answers.append(_answer(client, requests, (number + turn) % REQUESTS))
-    found.put(answers)
+    return answers
 
 
 def _answer(client: RankClient, requests: Sequence[RankRequest], place: int) -> RankedCall:

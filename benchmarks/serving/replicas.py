@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import parser_of
 from benchmarks.serving.promotion import PromotionRun, counts
 from benchmarks.serving.promotion_faults import NO_LOG, in_child, promote, roll_back
-from benchmarks.serving.promotion_traffic import Callers, all_requests, expected
+from benchmarks.serving.promotion_traffic import all_requests, called, expected
 from srp4ctr import processes
 from srp4ctr.embedded import ports, triton_server
 from srp4ctr.triton_repo.config import ReplicaConfig
@@ -73,24 +73,19 @@ def main() -> None:
     from benchmarks.serving.serving_stack import fresh_bundle, running_stack
 
     parser = parser_of(__doc__)
-    parser.add_argument(
-        "--switches", type=int, default=SWITCHES, help="promotions and rollbacks"
-    )
+    add = parser.add_argument
+    add("--switches", type=int, default=SWITCHES, help="promotions and rollbacks")
     options = parser.parse_args()
     if shutil.which("nginx") is None:
         raise SystemExit("nginx is not installed (Debian: nginx-core)")
     with running_stack(LENGTH, forms=(), instances=1) as one:
-        even, *_ = fresh_bundle(one.bundle.parent, LENGTH, "v1000", seed=1)
+        even = fresh_bundle(one.bundle.parent, LENGTH, "v1000", seed=1)
         with _second(one) as (stack, second, plan), _balancer(stack) as address:
             run = PromotionRun(stack, weights=(even, one.bundle))
             requests = all_requests(time.time_ns() // 1_000_000)
             right = expected(one, {"odd": one.bundle, "even": even}, requests)
-            callers = Callers(address, requests, CALLERS)
-            callers.start()
-            try:
-                _phases(run, (second, plan), options.switches)
-            finally:
-                answers = callers.stop()
+            given = run, (second, plan), options.switches
+            answers = called(CALLERS, address, requests, lambda: _phases(*given))
             states = [read_serving(Path(e.repository)) for e in stack.triton.servers()]
             agree = len({state.serving for state in states}) == 1
     found = {

@@ -9,7 +9,7 @@ One Triton, one set of weights, requests with features from the store, in severa
 - ``rank_tiled``: the history encoded again for each candidate, as tiling the user does
   (not where that takes gigabytes),
 - ``rank_din``: DIN served in one step,
-- in this process, without features: onnxruntime, the bound, and torch,
+- onnxruntime in this process, without features: the bound,
 
 turn by turn in one run. Ratios count: the times are of this machine. What was measured
 before with other lengths, candidates or callers stays in the results.
@@ -23,12 +23,14 @@ import functools
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks import RESULTS, parser_of, say
+from benchmarks.harness.figures import table
+from benchmarks.harness.saved_result import merged_rows
 from benchmarks.serving.serving_forms import FORMS, THREE_STEPS, TILED
 from benchmarks.serving.serving_load import Load, Measured, measure, timed
 from benchmarks.serving.serving_stack import ServingStack, running_stack
@@ -42,24 +44,30 @@ DURATION_S, ROUNDS = 4.0, 3
 # Candidates × L of all calls at once beyond which no history is tiled: 500 × 1,000 would
 # take 4 GB a layer.
 MOST_TILED = 100_000
-ONNX, TORCH = "onnxruntime in process", "torch in process"
+ONNX = "onnxruntime in process"
 FILE = RESULTS / "serving.json"
 MAIN = (200, 100, 1)  # the length, candidates and callers that the JSON's first fields have
-Row = dict[str, Any]
+COLUMNS = {
+    **{"L": "length", "N": "candidates", "callers": "callers", "form": "form"},
+    **{f"{name} ms": f"{name}_ms:.2f" for name in ("p50", "p95", "p99")},
+    "requests/s": "requests_per_s:.0f",
+    **{"CPU s per 1,000": "cpu_s_per_1000_candidates:.4f", "RSS MB": "rss_mb:.0f"},
+}
+CASE = ("length", "candidates", "callers")
+Row = Mapping[str, Any]
 
 
 def main() -> None:
     """Print a table, then one JSON object."""
     options = _arguments()
-    torch.set_num_threads(1)
     rows: list[Row] = []
     for length in options.lengths:
         with running_stack(length) as stack:
             rows += [{"length": length, **row} for row in _rows(stack, options)]
-    print(_table(rows))
+    print(table(rows, COLUMNS))
     is_kept = not options.quick and not options.forms
     if is_kept:
-        rows = _with_kept(rows)
+        rows = sorted(merged_rows(rows, FILE, CASE), key=itemgetter(*CASE))
     found = {**_main_figures(rows), "rows": rows}
     if is_kept:
         replace_text(FILE, json.dumps(found, indent=1) + "\n")
@@ -85,10 +93,10 @@ def _rows(stack: ServingStack, options: argparse.Namespace) -> Iterator[Row]:
             for name in (RANK_CLICKS, *FORMS)
         }
         if callers == 1:
-            forms |= {
-                name: functools.partial(timed, call, duration_s)
-                for name, call in _in_process(stack, candidates).items()
-            }
+            drawn = flops.sample(stack.sizes, requests=1, candidates=candidates)
+            arrays = {n: np.ascontiguousarray(each.numpy()) for n, each in drawn.items()}
+            scored = functools.partial(onnx_export.scorer(stack.bundle), arrays)
+            forms[ONNX] = functools.partial(timed, scored, duration_s)
         if options.forms:
             forms = {name: form for name, form in forms.items() if name in options.forms}
         if candidates * stack.sizes["L"] * callers > MOST_TILED:
@@ -100,22 +108,9 @@ def _rows(stack: ServingStack, options: argparse.Namespace) -> Iterator[Row]:
         for name, parts in taken.items():
             row = {"form": name, "candidates": candidates, "callers": callers}
             row |= _together(parts).row(candidates)
-            row["bytes_between_steps"] = _moved(stack, name)
+            row |= {"bytes_between_steps": _moved(stack, name)}
             say(f"L {stack.sizes['L']}, {candidates} candidates, {callers} callers: {row}")
             yield row
-
-
-def _in_process(stack: ServingStack, candidates: int) -> Mapping[str, Callable[[], object]]:
-    """Return calls that score one request of random rows, without features."""
-    tensors = onnx_export.sample(stack.sizes, requests=1, candidates=candidates)
-    arrays = {name: np.ascontiguousarray(each.numpy()) for name, each in tensors.items()}
-    scored = onnx_export.scorer(stack.bundle)
-
-    @torch.no_grad()
-    def by_torch() -> object:
-        return stack.model.score({**tensors, **stack.model.encode(tensors)})
-
-    return {ONNX: lambda: scored(arrays), TORCH: by_torch}
 
 
 def _together(parts: Sequence[Measured]) -> Measured:
@@ -134,24 +129,9 @@ def _moved(stack: ServingStack, form: str) -> int:
     return sum(4 * int(np.prod(spec.dims(stack.sizes))) for spec in STATE_TENSORS)
 
 
-def _with_kept(rows: Sequence[Row]) -> list[Row]:
-    """Return ``rows`` and the saved ones of other lengths, candidates and callers."""
-
-    def case(row: Row) -> tuple[int, ...]:
-        return row["length"], row["candidates"], row["callers"]
-
-    kept = json.loads(FILE.read_text())["rows"] if FILE.is_file() else []
-    new = set(map(case, rows))
-    return sorted([*(row for row in kept if case(row) not in new), *rows], key=case)
-
-
 def _main_figures(rows: Sequence[Row]) -> Row:
     """Return the figures of ``MAIN``, null where it was not measured."""
-    found = {
-        row["form"]: row
-        for row in rows
-        if (row["length"], row["candidates"], row["callers"]) == MAIN
-    }
+    found = {row["form"]: row for row in rows if itemgetter(*CASE)(row) == MAIN}
     served, tiled = found.get(RANK_CLICKS, {}), found.get(TILED, {})
     cpu = "cpu_s_per_1000_candidates"
     ratio = round(tiled[cpu] / served[cpu], 2) if served and tiled else None
@@ -164,20 +144,6 @@ def _main_figures(rows: Sequence[Row]) -> Row:
         "requests_per_s": served.get("requests_per_s"),
         "rss_mb": served.get("rss_mb"),
     }
-
-
-def _table(rows: Sequence[Row]) -> str:
-    times = f"{'p50':>8} {'p95':>8} {'p99 ms':>8} {'requests/s':>11}"
-    costs = f"{'CPU s per 1,000':>16} {'RSS MB':>7}"
-    lines = [f"{'L':>5} {'N':>4} {'callers':>7}  {'form':<24} {times} {costs}"]
-    for row in rows:
-        times = " ".join(f"{row[name]:>8.2f}" for name in ("p50_ms", "p95_ms", "p99_ms"))
-        lines.append(
-            f"{row['length']:>5} {row['candidates']:>4} {row['callers']:>7}"
-            f"  {row['form']:<24} {times} {row['requests_per_s']:>11.0f}"
-            f" {row['cpu_s_per_1000_candidates']:>16.4f} {row['rss_mb']:>7.0f}"
-        )
-    return "\n".join(lines)
 
 
 def _arguments() -> argparse.Namespace:

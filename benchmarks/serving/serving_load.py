@@ -5,12 +5,10 @@ another. CPU time and memory are those of the server and
 its steps, from the kernel; the callers' own work is not in them, but shares the cores.
 """
 
-import multiprocessing
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.synchronize import Barrier
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ import psutil
 from numpy.typing import NDArray
 from tritonclient.grpc import InferenceServerClient
 
+from benchmarks.harness.callers import Callers, wait_for_all
 from benchmarks.serving.serving_stack import VERSION, item_ids, user_ids
 from srp4ctr.client.codec import infer_inputs
 from srp4ctr.features.tensors import schema
@@ -68,22 +67,11 @@ class Measured:
 
 def measure(load: Load, server_pid: int) -> Measured:
     """Let the callers of ``load`` call for its duration."""
-    # Forked from a process that has imported everything: 5 s less a caller.
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload([__name__])
-    ready, answers = server.Barrier(load.callers + 1), server.Queue()
-    callers = [
-        server.Process(target=_call, args=(load, seed, ready, answers), daemon=True)
-        for seed in range(load.callers)
-    ]
-    for caller in callers:
-        caller.start()
-    ready.wait(timeout=60.0)
+    callers = Callers(load.callers, method="forkserver")
+    callers.start(_call, load)
     before, began = _cpu_s(server_pid), time.perf_counter()
-    found = [answers.get(timeout=load.duration_s + 60.0) for _ in callers]
+    found = callers.stop()
     wall_s, cpu_s = time.perf_counter() - began, _cpu_s(server_pid) - before
-    for caller in callers:
-        caller.join()
     return Measured(
         latencies_s=np.concatenate(found),
         wall_s=wall_s,
@@ -110,10 +98,9 @@ def timed(call: Callable[[], object], duration_s: float) -> Measured:
     )
 
 
-def _call(load: Load, seed: int, ready: Barrier, answers: Any) -> None:
-    """Call until the time is over; put the seconds of each request into ``answers``."""
-    chance = random.Random(seed)
-    requests = [a_request(load.candidates, chance) for _ in range(PREPARED)]
+def _call(seed: int, load: Load) -> Seconds:
+    """Call until the time is over; return the seconds of each request."""
+    requests = prepared(load.candidates, seed)
     with InferenceServerClient(load.address) as client:
 
         def call_for(duration_s: float) -> list[float]:
@@ -125,18 +112,23 @@ def _call(load: Load, seed: int, ready: Barrier, answers: Any) -> None:
             return seconds
 
         call_for(WARM_UP_S)
-        ready.wait()
-        answers.put(np.array(call_for(load.duration_s)))
+        wait_for_all()
+        return np.array(call_for(load.duration_s))
 
 
-def a_request(candidates: int, chance: random.Random) -> list[Any]:
-    """Return the inputs of a request of any user, with features from the store."""
-    tensors = {
-        "user_id": np.array([[chance.choice(user_ids())]], dtype=object),
-        "item_ids": np.array([chance.sample(item_ids(), candidates)], dtype=object),
-        "context": np.array([['{"device": "2", "slot": "3"}']], dtype=object),
-    }
-    return infer_inputs(schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS, tensors)
+def prepared(candidates: int, seed: int) -> list[list[Any]]:
+    """Return the inputs of ``PREPARED`` requests of any users, features from the store."""
+    chance = random.Random(seed)
+    declared = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS
+    context = np.array([['{"device": "2", "slot": "3"}']], dtype=object)
+
+    def request() -> list[Any]:
+        user = np.array([[chance.choice(user_ids())]], dtype=object)
+        items = np.array([chance.sample(item_ids(), candidates)], dtype=object)
+        tensors = {"user_id": user, "item_ids": items, "context": context}
+        return infer_inputs(declared, tensors)
+
+    return [request() for _ in range(PREPARED)]
 
 
 def _family(pid: int) -> list[psutil.Process]:

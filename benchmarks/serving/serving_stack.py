@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.serving.promotion_faults import NO_LOG
 from benchmarks.serving.serving_forms import FORMS, add_forms
-from benchmarks.streaming.ingest_events import past_activity, past_exposures
+from benchmarks.streaming.ingest_events import history, past_activity, past_exposures
 from srp4ctr import processes
 from srp4ctr.embedded import broker, ports, triton_install, triton_server
 from srp4ctr.embedded.config import EmbeddedConfig
@@ -26,10 +26,9 @@ from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.features.tensors.vocabulary import Vocabulary
-from srp4ctr.streams.events.schema import action_code, item_key
+from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH
 from srp4ctr.streams.state.reducers import Rows
-from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
 from srp4ctr.streams.state.state_store import FeatureSink, ItemProfile
 from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.export import bundle_writer, onnx_export
@@ -41,7 +40,6 @@ from srp4ctr.triton_repo.deployment import promotion
 USERS, ITEMS, GENRES = 200, 2_000, 20
 VERSION = "v1"
 AN_HOUR_MS = 3_600_000.0
-_MINUTE_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +51,7 @@ class ServingStack:
     server: processes.Running
     store: processes.Running
     features: FeatureConfig
-    model: SRP4CTR
     bundle: Path
-    sizes: Mapping[str, int]
     folder: Path
     """Of all that runs; it ends with the stack."""
 
@@ -63,6 +59,11 @@ class ServingStack:
     def address(self) -> str:
         """Triton's gRPC port."""
         return self.triton.grpc
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """By the letter of a dimension."""
+        return bundle.read(self.bundle).sizes
 
 
 @contextmanager
@@ -115,7 +116,7 @@ def _started(
         metrics_port=numbers[2],
     )
     server = start_triton(plan, folder)
-    source, model, sizes = fresh_bundle(folder / "bundles", length)
+    source = fresh_bundle(folder / "bundles", length)
     done = promotion.promote(source, triton, features, NO_LOG)
     assert not done.refusal, done.refusal
     return ServingStack(
@@ -124,9 +125,7 @@ def _started(
         server=server,
         store=store,
         features=features,
-        model=model,
         bundle=source,
-        sizes=sizes,
         folder=folder,
     )
 
@@ -170,17 +169,7 @@ def _fill(sink: FeatureSink, length: int) -> None:
     keys = [item_key(each) for each in item_ids()]
     rows = Rows()
     for number, user in enumerate(user_ids()):
-        rows.sequences[user] = sequence_of(
-            (
-                SequenceElement(
-                    occurred_at=now_ms - (length - place) * _MINUTE_MS,
-                    item_key=keys[(number * 31 + place * 3) % ITEMS],
-                    action=action_code("view"),
-                )
-                for place in range(length)
-            ),
-            version_us=now_ms * 1000,
-        )
+        rows.sequences[user] = history(number, length, now_ms, ITEMS)
         rows.activities[user] = past_activity(now_ms)
         rows.exposures[user] = past_exposures(number, now_ms)
     rows.shares = {(key, 0): past_activity(now_ms) for key in keys}
@@ -190,8 +179,8 @@ def _fill(sink: FeatureSink, length: int) -> None:
 
 def fresh_bundle(
     bundles_dir: Path, length: int, version: str = VERSION, seed: int = 0
-) -> tuple[Path, SRP4CTR, Mapping[str, int]]:
-    """Return the bundle of an untrained model with weights of ``seed``, and its sizes."""
+) -> Path:
+    """Return the bundle of an untrained model with weights of ``seed``."""
     words = catalogue()
     tables = TableSizes.of(words, length)
     torch.manual_seed(seed)
@@ -208,4 +197,4 @@ def fresh_bundle(
         folder, BundleManifest(version=version, created_at_ms=created, sizes=sizes)
     )
     bundle.write_manifest(folder)
-    return folder, model, sizes
+    return folder

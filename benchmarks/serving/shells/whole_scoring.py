@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import served_scoring
 
-from srp4ctr.features.bundles import bundle
-from srp4ctr.triton_repo.model_names import CLICK_HEAD, MODEL_INPUTS
+from srp4ctr.triton_repo.model_names import CLICK_HEAD
 
 Tensors, CountPart = served_scoring.Tensors, served_scoring.CountPart
 
@@ -24,15 +24,19 @@ class Scorer:
         self, folder: Path, _: int, count_part: Callable[[str, int, float], None]
     ) -> None:
         """Open the file in ``folder``."""
-        sizes = bundle.read(folder).sizes
-        self._score = served_scoring._Session(folder / "whole.onnx", MODEL_INPUTS, sizes)
-        self._count_part = count_part
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        session = onnxruntime.InferenceSession(str(folder / "whole.onnx"), options)
+        self._inputs = [tensor.name for tensor in session.get_inputs()]
+        self._outputs = [tensor.name for tensor in session.get_outputs()]
+        self._run, self._count_part = session.run, count_part
 
     def __call__(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return ``SCORE_TENSORS`` of B requests."""
         began = time.perf_counter()
-        scores = self._score(tensors)
+        scores = self._run(self._outputs, {name: tensors[name] for name in self._inputs})
         self._count_part(
             CLICK_HEAD, len(tensors["context_rows"]), time.perf_counter() - began
         )
-        return scores
+        return dict(zip(self._outputs, scores, strict=True))
