@@ -194,9 +194,6 @@ VARIANTS: Mapping[str, Variant] = {
         )
         for name, build in BASELINES.items()
     },
-    "srp4ctr-bert": _ablation("pre-trained on item ids alone", {"pretraining": "bert"}),
-    "srp4ctr-items": _ablation("item-related masks alone", {"pretraining": "items"}),
-    "srp4ctr-behaviors": _ablation("behaviour masks alone", {"pretraining": "behaviors"}),
     "srp4ctr-no-cross-attention": _ablation(
         "candidates do not look at the history", model={"use_cross_attention": False}
     ),
