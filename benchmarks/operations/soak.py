@@ -63,14 +63,12 @@ def main() -> None:
 
 def soak(stack: Soaked, folder: Path, options: argparse.Namespace) -> Row:
     """Measure what the stack can do, then run it at half of that; return the figures."""
-    visit = Visit(
-        address=stack.triton.grpc, kafka=stack.settings.kafka, notes=folder / "visits"
-    )
+    address, kafka = stack.triton.grpc, stack.settings.kafka
+    visit = Visit(address=address, kafka=kafka, notes=folder / "visits")
     _wait_until_folded(stack)
     best_per_s = _best(stack, visit, options.calibrate_s)
     _say(f"{best_per_s:.1f} visits a second at best: now half of that")
-    seconds = options.hours * 3600.0
-    memory = Memory(stack.folder, min(options.warm_up_s, seconds / 4))
+    memory = Memory(stack.folder, min(options.warm_up_s, options.hours * 900.0))
     visitors = visiting(visit, SOAK, best_per_s / 2)
     began, began_at_s = time.monotonic(), time.time()
     try:

@@ -108,20 +108,13 @@ def _send(
         sent = time.perf_counter()
 
         def ended(result: object, error: Any) -> None:
-            took_s = time.perf_counter() - sent
-            outcomes.append(
-                TimedRequest(took_s=took_s, error=str(error.status()) if error else "")
-            )
+            took_s, status = time.perf_counter() - sent, error and str(error.status())
+            outcomes.append(TimedRequest(took_s=took_s, error=status or ""))
             if len(outcomes) == len(at_s):
                 all_ended.set()
 
-        client.async_infer(
-            RANK_CLICKS,
-            requests[number % PREPARED],
-            ended,
-            client_timeout=DEADLINE_S,
-            timeout=wait_us,
-        )
+        limits = {"client_timeout": DEADLINE_S, "timeout": wait_us}
+        client.async_infer(RANK_CLICKS, requests[number % PREPARED], ended, **limits)
 
     with InferenceServerClient(address) as client:
         client.infer(RANK_CLICKS, requests[0])  # connects
