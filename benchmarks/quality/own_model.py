@@ -41,7 +41,7 @@ from benchmarks.models.downstream_models import (
     network,
     trees,
 )
-from benchmarks.quality.click_quality import ROOT, changed
+from benchmarks.quality.click_quality import QUICK_EVENTS, ROOT, changed
 from benchmarks.quality.clicks.click_cutting import examples_of
 from benchmarks.quality.clicks.click_examples import (
     PART_ARRAYS,
@@ -111,7 +111,7 @@ def main() -> None:
     add = parser.add_argument
     add("--data", nargs="+", choices=[*SETTINGS], default=["ebnerd"])
     add("--seeds", type=int, default=3)
-    add("--quick", action="store_true", help="one seed, an epoch each; writes no results")
+    add("--quick", action="store_true", help="a part, one seed, an epoch each; not saved")
     options = parser.parse_args()
     torch.set_num_threads(1)
     restore(SEEDS, RUNS)
@@ -120,7 +120,7 @@ def main() -> None:
         config = changed(RefreshConfig(bucket_by_length=True), SETTINGS[data])
         if options.quick:
             config = replace(config, pretrain_epochs=1, finetune_epochs=1)
-        examples, judged_ms = _examples(data, config)
+        examples, judged_ms = _examples(data, config, options.quick)
         for seed in range(1 if options.quick else options.seeds):
             recipe = replace(config, seed=seed)
             file = _file(data, examples, recipe)
@@ -142,9 +142,9 @@ def _file(data: str, examples: Examples, config: RefreshConfig) -> Path:
     return RUNS / f"{data}-seed{config.seed}-{digest}.json"
 
 
-def _examples(data: str, config: RefreshConfig) -> tuple[Examples, int]:
+def _examples(data: str, config: RefreshConfig, is_part: bool) -> tuple[Examples, int]:
     """Return slates whose training part ends in the middle, and when judging begins."""
-    source = read(data)
+    source = read(data).part(QUICK_EVENTS) if is_part else read(data)
     shown = [e.occurred_at for e in source.events if isinstance(e, Impression)]
     if (judged_ms := source.judged_from_ms) is None:
         judged_ms = int(np.quantile(shown, 1.0 - JUDGED_SHARE))
