@@ -126,9 +126,16 @@ def _cost_panel(axes: Axes, of: Evidence) -> None:
             edges = value - error, value + error
             axes.axhspan(*edges, color=colour, alpha=0.12, linewidth=0)
             axes.axhline(value, color=colour, linestyle=look, label=row["model"])
-        elif value is not None:
-            style = {"color": colour, "marker": look, "linestyle": "none"}
-            axes.errorbar(cost, value, error, label=row["model"], **style)
+        elif value is not None and cost is not None:
+            axes.errorbar(
+                cost,
+                value,
+                error,
+                color=colour,
+                marker=look,
+                linestyle="none",
+                label=row["model"],
+            )
     _draw_reencoded(axes, of.reference)
     low, high = axes.get_xlim()
     axes.set_xlim(low / 1.5, high * 1.5)
