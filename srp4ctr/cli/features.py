@@ -3,8 +3,8 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from srp4ctr.cli.tables.console import out
 from srp4ctr.settings import load
 
 app = typer.Typer(
@@ -14,7 +14,6 @@ NO_SERVED_REQUESTS = (
     "no served requests in {folder}: set triton.served_log.share in settings.toml, promote "
     "a bundle, and send requests with a request_id"
 )
-out = Console()
 
 User = Annotated[str, typer.Argument(help="Id of the user, as in the events.")]
 IsPseudonym = Annotated[
@@ -74,13 +73,11 @@ def check(
 
     Example:  srp4ctr features check --sample 1000
     """
-    from srp4ctr.cli.tables.results import check_table
+    from srp4ctr.cli.tables.results import check_table, served_tables
     from srp4ctr.ops import feature_store
 
     settings = load()
     if served:
-        from srp4ctr.cli.tables.served import served_tables  # torch: not in each image
-
         compared = feature_store.check_served(
             settings, sample, lambda found: out.print(*served_tables(found)), out.status
         )

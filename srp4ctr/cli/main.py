@@ -13,22 +13,11 @@ from typing import Annotated
 
 import prometheus_client  # noqa: F401  # before Feast: see above
 import typer
-from rich.console import Console
 
 from srp4ctr import logs, tracing
-from srp4ctr.cli import audit as audit_commands
-from srp4ctr.cli import capacity as capacity_commands
-from srp4ctr.cli import events as event_commands
-from srp4ctr.cli import features as feature_commands
-from srp4ctr.cli import model as model_commands
-from srp4ctr.cli import monitor as monitor_commands
-from srp4ctr.cli import settings as settings_commands
-from srp4ctr.cli import stack as stack_commands
-from srp4ctr.cli import stream as stream_commands
-from srp4ctr.cli.tables.results import finding_line
+from srp4ctr.cli import features, model, monitor, operations, stack, streams
+from srp4ctr.cli.tables.console import err, out, show_failure
 from srp4ctr.errors import Srp4ctrError
-from srp4ctr.ops.doctor import run as doctor
-from srp4ctr.ops.doctor.check_result import Finding
 from srp4ctr.settings import SettingsError, load, use_data_dir
 
 app = typer.Typer(
@@ -39,19 +28,16 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 for noun, group in {
-    "stack": stack_commands.app,
-    "events": event_commands.app,
-    "stream": stream_commands.app,
-    "features": feature_commands.app,
-    "model": model_commands.app,
-    "monitor": monitor_commands.app,
-    "audit": audit_commands.app,
-    "settings": settings_commands.app,
+    "stack": stack.app,
+    "events": streams.events,
+    "stream": streams.stream,
+    "features": features.app,
+    "model": model.app,
+    "monitor": monitor.app,
+    "audit": operations.audit,
+    "settings": operations.settings,
 }.items():
     app.add_typer(group, name=noun)
-
-out = Console()
-err = Console(stderr=True)
 
 
 # They start the stack, or need none.
@@ -101,31 +87,8 @@ def everything(
         tracing.start(process, settings.tracing)
 
 
-capacity = app.command("capacity")(capacity_commands.capacity)
-
-
-@app.command("doctor")
-def diagnose(
-    grafana: Annotated[
-        str,
-        typer.Option(
-            help="Address of Grafana, as https://HOST:3000. Default: not checked.",
-            show_default=False,
-        ),
-    ] = "",
-) -> None:
-    """Check the running deployment: what is open to others, and what does not work.
-
-    The exit status is 1 if a check finds something. Run it on the host where the ports are
-    published, and once more inside the containers: `make doctor`
-
-    Example:  srp4ctr doctor --grafana https://127.0.0.1:3000
-    """
-
-    def show(finding: Finding) -> None:
-        out.print(finding_line(finding), highlight=False, soft_wrap=True)
-
-    doctor.diagnose(load(), grafana, show)
+capacity = app.command("capacity")(operations.capacity)
+doctor = app.command("doctor")(operations.diagnose)
 
 
 @app.command()
@@ -159,7 +122,6 @@ def demo(
 def main() -> None:
     """Run the command line; an error that a person can fix ends in one line."""
     from srp4ctr.cli.missing_extras import sentence
-    from srp4ctr.cli.tables.console import show_failure
 
     try:
         app()

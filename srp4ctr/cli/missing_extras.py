@@ -60,8 +60,5 @@ def sentence(package: str | None, typed: Sequence[str]) -> str:
 
 def _command(typed: Sequence[str]) -> str:
     """Return the longest of ``COMMANDS`` in ``typed``, or ""."""
-    for place, word in enumerate(typed):
-        both = " ".join(typed[place : place + 2])
-        if both in COMMANDS or word in COMMANDS:
-            return both if both in COMMANDS else word
-    return ""
+    line = f" {' '.join(typed)} "
+    return max((each for each in COMMANDS if f" {each} " in line), key=len, default="")

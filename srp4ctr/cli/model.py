@@ -4,14 +4,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from srp4ctr.cli.tables.console import err, out
 from srp4ctr.settings import load
 
 app = typer.Typer(help="Train, compare, promote and query models.", no_args_is_help=True)
-out = Console()
-err = Console(stderr=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Version = Annotated[str, typer.Argument(help="Version of the bundle, as v2.")]

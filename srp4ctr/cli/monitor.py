@@ -4,16 +4,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from srp4ctr.cli.tables.console import err, out
 from srp4ctr.settings import load
 
 app = typer.Typer(
     help="Serve, show and report the live quality and cost of models.",
     no_args_is_help=True,
 )
-out = Console()
-err = Console(stderr=True)
 
 
 @app.command("run")

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from srp4ctr.cli.tables.console import err, out
 from srp4ctr.cli.tables.results import stack_table
 from srp4ctr.embedded import stack, triton_install
 from srp4ctr.setting_names import variable_of
@@ -16,8 +16,6 @@ app = typer.Typer(
     help="Start and stop the embedded stack: broker, feature store, Triton, Prometheus.",
     no_args_is_help=True,
 )
-out = Console()
-err = Console(stderr=True)
 
 
 @app.command("prepare")

@@ -20,7 +20,7 @@ from srp4ctr.capacity.plan import (
     MeasuredCost,
 )
 from srp4ctr.cli.main import app
-from srp4ctr.cli.tables.capacity import rounded
+from srp4ctr.cli.operations import rounded
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.item_cache import MAX_ITEMS_A_TURN
 from srp4ctr.settings import load

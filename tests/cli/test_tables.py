@@ -9,7 +9,8 @@ import pytest
 from rich.table import Table
 
 from srp4ctr.capacity.plan import CapacityOptions, CapacityPlan
-from srp4ctr.cli.tables import capacity, models, results, served, users
+from srp4ctr.cli import operations
+from srp4ctr.cli.tables import models, results, users
 from srp4ctr.client.messages import Ranking
 from srp4ctr.embedded.addresses import Addresses
 from srp4ctr.embedded.stack import StackStatus
@@ -200,7 +201,7 @@ def test_a_check_of_served_requests() -> None:
         tensors={"candidate_features": differs},
         features={"hours_since_last_click_of_this_item": differs},
     )
-    shown = at_80(*served.served_tables(check))
+    shown = at_80(*results.served_tables(check))
     figures = ("98,765", "1,234,567", "1.2e-07", "3.4e-05", "0.012", "0.000123")
     assert_whole(shown, (*figures, "12,345 (12.5%)"))
 
@@ -281,9 +282,9 @@ def test_a_capacity_plan() -> None:
         users=100_000_000, items=1_000_000, events_per_s=3e6, requests_per_s=2e5
     )
     plan = CapacityPlan(options, load()).document()
-    shown = at_80(capacity.needs_table(plan), capacity.limits_table(plan))
+    shown = at_80(operations.needs_table(plan), operations.limits_table(plan))
     for line in plan["lines"]:
-        assert_whole(shown, [capacity.rounded(line["value"]), line["part"]])
+        assert_whole(shown, [operations.rounded(line["value"]), line["part"]])
     for limit in plan["limits"]:
         keys = ("needed", "holds", "times")
-        assert_whole(shown, [capacity.rounded(limit[key]) for key in keys])
+        assert_whole(shown, [operations.rounded(limit[key]) for key in keys])

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,6 +17,12 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+
+if TYPE_CHECKING:  # not every role has the training extra
+    from srp4ctr.training.loop.progress import ProgressListener
+
+out = Console()
+err = Console(stderr=True)
 
 
 class StepError(RuntimeError):
@@ -65,7 +71,7 @@ class Steps:
         label = f"[bold]{self.done}/{self.total}[/bold] {title}"
         started = time.monotonic()
         try:
-            with self._progress() as progress:
+            with _progress(self.console, transient=True) as progress:
                 bar = Bar(
                     progress=progress, task=progress.add_task(label, total=None, note="")
                 )
@@ -78,41 +84,12 @@ class Steps:
             f"[green]✓[/green] {label}  [dim]{note}  {seconds:.1f} s[/dim]", highlight=False
         )
 
-    def _progress(self) -> Progress:
-        return Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("[dim]{task.fields[note]}[/dim]"),
-            console=self.console,
-            transient=True,
-        )
-
-
-class Listener(Protocol):
-    """What a long job calls as it goes: see ``training.loop.progress.ProgressListener``."""
-
-    def __call__(self, step: str, done: int, total: int, note: str = "") -> None:
-        """``done`` of ``total`` units of ``step`` are finished."""
-        ...
-
 
 @contextmanager
-def progress_listener(console: Console) -> Iterator[Listener]:
+def progress_listener(console: Console) -> Iterator["ProgressListener"]:
     """Yield what draws one bar per step while the block runs."""
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30))
-    note_column = TextColumn("[dim]{task.fields[note]}[/dim]")
     tasks: dict[str, TaskID] = {}
-    with Progress(
-        SpinnerColumn(),
-        *columns,
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        note_column,
-        console=console,
-    ) as progress:
+    with _progress(console) as progress:
 
         def show(step: str, done: int, total: int, note: str = "") -> None:
             if step not in tasks:
@@ -120,6 +97,19 @@ def progress_listener(console: Console) -> Iterator[Listener]:
             progress.update(tasks[step], completed=done, total=total, note=escape(note))
 
         yield show
+
+
+def _progress(console: Console, *, transient: bool = False) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[note]}[/dim]"),
+        console=console,
+        transient=transient,
+    )
 
 
 def show_failure(console: Console, error: BaseException) -> None:

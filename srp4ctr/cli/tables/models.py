@@ -42,16 +42,16 @@ def bundles_table(found: Sequence[Mapping[str, Any]]) -> Table:
 def bundle_tables(found: Mapping[str, Any]) -> Iterator[Table]:
     """Yield all of one bundle: its origin, its gates, and every figure."""
     title = f"{found['version']} {found['role'] or found['outcome']}"
-    table = a_table(title.strip(), "what", "value")
-    table.add_row("made (UTC)", clock(found["created_at_ms"]))
-    for name in ("start", "end"):
-        table.add_row(f"data, {name} (UTC)", clock(found[f"window_{name}_ms"]))
-    table.add_row("held out from (UTC)", clock(found["boundary_ms"]))
-    table.add_row("starts from", found["parent"] or "scratch")
-    table.add_row("schema", found["schema_fingerprint"])
-    for note in found["notes"]:
-        table.add_row("note", escape(note))
-    yield table
+    rows = (
+        ("made (UTC)", clock(found["created_at_ms"])),
+        ("data, start (UTC)", clock(found["window_start_ms"])),
+        ("data, end (UTC)", clock(found["window_end_ms"])),
+        ("held out from (UTC)", clock(found["boundary_ms"])),
+        ("starts from", found["parent"] or "scratch"),
+        ("schema", found["schema_fingerprint"]),
+        *(("note", escape(note)) for note in found["notes"]),
+    )
+    yield a_table(title.strip(), "what", "value", rows=rows)
     yield gates_table([Gate(**each) for each in found["gates"]])
     yield _figures_table("figures", [found])
 
@@ -71,19 +71,14 @@ def report_tables(report: RefreshReport) -> Iterator[Table]:
     """Yield the figures of a refresh, the seconds of its steps, and its gates."""
     why = "".join(f"; {escape(note)}" for note in report.notes)
     title = f"{report.version}: {report.outcome}{why}"
-    table = a_table(title, "what", whole("figure"))
     if report.outcome is reports.RefreshOutcome.NOTHING_NEW:
-        table = a_table(title, "why")
-        table.add_row("no data since the newest bundle; --force trains all the same")
-        yield table
+        reason = "no data since the newest bundle; --force trains all the same"
+        yield a_table(title, "why", rows=[[reason]])
         return
-    for name, figure in report.metrics.items():
-        table.add_row(name, f"{figure:.4f}")
-    for name, count in report.counts.items():
-        table.add_row(name, f"{count:,}")
-    for step, seconds in report.seconds.items():
-        table.add_row(f"{step}, seconds", f"{seconds:.1f}")
-    yield table
+    rows = [(name, f"{figure:.4f}") for name, figure in report.metrics.items()]
+    rows += [(name, f"{count:,}") for name, count in report.counts.items()]
+    rows += [(f"{step}, seconds", f"{s:.1f}") for step, s in report.seconds.items()]
+    yield a_table(title, "what", whole("figure"), rows=rows)
     yield gates_table(report.gates)
 
 
@@ -109,13 +104,12 @@ def _metric(value: float | None) -> str:
 
 
 def _figures(found: Mapping[str, Any]) -> dict[str, float | str | None]:
-    named: dict[str, float | str | None] = {}
-    for kind in ("metrics", "counts", "sizes", "cost", "seconds"):
-        for name, number in found[kind].items():
-            named[f"{name}, seconds" if kind == "seconds" else name] = number
-    for gate in found["gates"]:
-        named[f"gate {gate['gate']}"] = reports.mark(Gate(**gate))
-    return named
+    kinds = ("metrics", "counts", "sizes", "cost")
+    return {
+        **{name: number for kind in kinds for name, number in found[kind].items()},
+        **{f"{step}, seconds": number for step, number in found["seconds"].items()},
+        **{f"gate {g['gate']}": reports.mark(Gate(**g)) for g in found["gates"]},
+    }
 
 
 def _figures_table(title: str, bundles: Sequence[Mapping[str, Any]]) -> Table:
@@ -125,8 +119,7 @@ def _figures_table(title: str, bundles: Sequence[Mapping[str, Any]]) -> Table:
     columns = [_figures(each) for each in bundles]
     for name in {name: None for column in columns for name in column}:
         values = [column.get(name) for column in columns]
-        row = [_shown(value) for value in values]
-        table.add_row(name, *row, *([_apart(*values)] if is_pair else []))
+        table.add_row(name, *map(_shown, values), *([_apart(*values)] if is_pair else []))
     return table
 
 

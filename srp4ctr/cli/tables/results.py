@@ -1,4 +1,4 @@
-"""The stack, the store, the audit log and rankings → tables.
+"""The stack, the store, the audit log and rankings → tables; times ↔ text.
 
 At 80 columns every figure and every address stays whole: columns of figures do not wrap,
 words do.
@@ -22,6 +22,7 @@ from srp4ctr.streams.events.schema import item_key
 
 if TYPE_CHECKING:  # a stream worker has neither torch nor tritonclient
     from srp4ctr.client.messages import Ranking
+    from srp4ctr.training.skew.check import ServedCheck
 
 _STATUS_WORDS = {
     ItemStatus.UNKNOWN_ITEM: "unknown to the model",
@@ -33,13 +34,18 @@ _AUDIT_STYLES = {DONE: None, BEGUN: "yellow"}
 _COLOURS = {"ok": "green", "open": "bold red", "wrong": "bold yellow", "not checked": "dim"}
 
 
-def a_table(title: str, *columns: str | Column) -> Table:
-    """Return an empty table in our look; a column that is only a name wraps its words."""
-    headers = [
+def a_table(
+    title: str, *columns: str | Column, rows: Iterable[Iterable[str]] = ()
+) -> Table:
+    """Return a table in our look; a column that is only a name wraps its words."""
+    headers = (
         Column(header=each, overflow="fold") if isinstance(each, str) else each
         for each in columns
-    ]
-    return Table(*headers, title=title, title_justify="left", title_style="bold")
+    )
+    table = Table(*headers, title=title, title_justify="left", title_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def figures(header: str) -> Column:
@@ -54,47 +60,55 @@ def whole(header: str) -> Column:
 
 def ranking_table(ranking: "Ranking", names: Mapping[int, str], top: int = 100) -> Table:
     """Return the best ``top`` items of a ranking."""
-    title = f"model {ranking.model_version}, status {ranking.status}"
-    table = a_table(
-        f"{title}, features {ranking.feature_version}",
-        *(figures("#"), "item", "id", figures("click"), "note"),
-    )
     order = sorted(range(len(ranking.scores)), key=lambda i: -ranking.scores[i])[:top]
-    for place, index in enumerate(order, start=1):
-        item_id = ranking.item_ids[index]
-        words = item_status_words(ranking.item_statuses[index])
-        score = f"{ranking.scores[index]:.3f}"
-        name = escape(names[item_key(item_id)])
-        table.add_row(str(place), name, escape(item_id), score, words)
-    return table
+    rows = (
+        (
+            str(place),
+            escape(names[item_key(ranking.item_ids[index])]),
+            escape(ranking.item_ids[index]),
+            f"{ranking.scores[index]:.3f}",
+            item_status_words(ranking.item_statuses[index]),
+        )
+        for place, index in enumerate(order, start=1)
+    )
+    title = f"model {ranking.model_version}, status {ranking.status}"
+    title += f", features {ranking.feature_version}"
+    return a_table(title, figures("#"), "item", "id", figures("click"), "note", rows=rows)
 
 
 def file_tables(report: FileReport) -> Iterator[Table]:
     """Yield the number of events in a file, and its first bad lines."""
-    table = a_table(escape(str(report.path)), "type", figures("events"))
-    for name, count in sorted(report.counts.items()):
-        table.add_row(name, f"{count:,}")
-    for reason, count in sorted(report.rejected.items()):
-        table.add_row(f"[red]rejected: {reason}[/red]", f"{count:,}")
-    yield table
-    if report.bad_lines:
-        yield _bad_lines_table(report)
+    rows = [(name, f"{count:,}") for name, count in sorted(report.counts.items())]
+    rows += [
+        (f"[red]rejected: {reason}[/red]", f"{count:,}")
+        for reason, count in sorted(report.rejected.items())
+    ]
+    yield a_table(escape(str(report.path)), "type", figures("events"), rows=rows)
+    if not report.bad_lines:
+        return
+    shown = report.bad_lines[:_MAX_BAD_LINES]
+    bad = [(f"{line.number}", line.reason, escape(line.detail)) for line in shown]
+    if (more := report.num_rejected - len(shown)) > 0:
+        bad.append(("", f"{more:,} more", ""))
+    yield a_table("bad lines", figures("line"), "reason", "what is wrong", rows=bad)
 
 
 def replay_table(report: ReplayReport, dry_run: bool) -> Table:
     """Return how many dead letters are replayed and how many stay, by reason."""
     done = "to replay" if dry_run else "replayed"
-    table = a_table("dead letters", "reason", figures(done), figures("stay"))
     replayed, kept = report.replayed, report.kept
-    for reason in sorted(replayed.keys() | kept.keys()):
-        table.add_row(escape(reason), f"{replayed[reason]:,}", f"{kept[reason]:,}")
+    rows = (
+        (escape(reason), f"{replayed[reason]:,}", f"{kept[reason]:,}")
+        for reason in sorted(replayed.keys() | kept.keys())
+    )
+    columns = ("reason", figures(done), figures("stay"))
+    table = a_table("dead letters", *columns, rows=rows)
     table.add_row("all", f"{replayed.total():,}", f"{kept.total():,}", style="bold")
     return table
 
 
 def check_table(check: FeatureCheck) -> Table:
     """Return the result of a check of the store, and the first wrong rows."""
-    table = a_table("feature store compared with the raw log", "what", "found")
     found = {
         "rows compared": f"{check.rows:,}",
         "wrong sequences": f"{check.wrong_sequences:,}",
@@ -105,22 +119,56 @@ def check_table(check: FeatureCheck) -> Table:
         "partitions whose log is incomplete": f"{check.partitions_left_out:,}",
         "store behind the log, seconds": f"{check.behind_s:.1f}",
     }
-    for name, figure in found.items():
-        table.add_row(name, figure)
-    for sentence in check.details:
-        table.add_row("[red]wrong[/red]", escape(sentence))
-    return table
+    wrong = [("[red]wrong[/red]", escape(sentence)) for sentence in check.details]
+    title = "feature store compared with the raw log"
+    return a_table(title, "what", "found", rows=[*found.items(), *wrong])
+
+
+def served_tables(check: "ServedCheck") -> Iterator[Table]:
+    """Yield what was compared, and how each tensor and feature differs."""
+    torch = check.torch_difference
+    found = {
+        "requests scored again": f"{check.rescored:,}",
+        "largest difference from the ONNX files": f"{check.onnx_difference:.2g}",
+        "largest difference from torch": "–" if torch is None else f"{torch:.2g}",
+        "requests whose bundle was removed": f"{check.no_bundle:,}",
+        "requests not shown, or without a matured label": f"{check.not_in_log:,}",
+        "requests compared with training": f"{check.requests:,}",
+        "impressions in them": f"{check.impressions:,}",
+        "mean difference of a probability": f"{check.mean_shift:.2g}",
+        "largest difference of a probability": f"{check.largest_shift:.2g}",
+    }
+    title = "served requests compared with training and their bundles"
+    yield a_table(title, "what", figures("found"), rows=found.items())
+    if not check.requests:
+        return
+    features = {name: each for name, each in check.features.items() if each.requests}
+    columns = ("name", figures("requests that differ"), figures("largest difference"))
+    for title, differing in (
+        ("tensors", check.tensors),
+        ("features that differ", features),
+    ):
+        rows = (
+            (
+                name,
+                f"{each.requests:,} ({each.requests / check.requests:.1%})",
+                f"{each.largest:.3g}",
+            )
+            for name, each in differing.items()
+        )
+        yield a_table(title, *columns, rows=rows)
 
 
 def stack_table(status: StackStatus) -> Table:
     """Return the processes of a stack, and the addresses at which they listen."""
-    table = a_table("the stack", whole("process"), figures("pid"), whole("addresses"))
-    for running in status.running:
-        addresses = status.addresses.of(running.name) if status.addresses else ()
-        table.add_row(running.name, str(running.pid), "\n".join(addresses))
-    for name in status.ended:
-        table.add_row(f"[red]{name}[/red]", "ended", "")
-    return table
+    at = status.addresses
+    rows = [
+        (each.name, str(each.pid), "\n".join(at.of(each.name) if at else ()))
+        for each in status.running
+    ]
+    rows += [(f"[red]{name}[/red]", "ended", "") for name in status.ended]
+    columns = (whole("process"), figures("pid"), whole("addresses"))
+    return a_table("the stack", *columns, rows=rows)
 
 
 def audit_table(entries: Iterable[AuditEntry]) -> Table:
@@ -148,22 +196,25 @@ def finding_line(finding: Finding) -> str:
     return f"{state} {finding.check:<16} {escape(finding.found)}{do}"
 
 
-def _bad_lines_table(report: FileReport) -> Table:
-    shown = report.bad_lines[:_MAX_BAD_LINES]
-    table = a_table("bad lines", figures("line"), "reason", "what is wrong")
-    for line in shown:
-        table.add_row(f"{line.number}", line.reason, escape(line.detail))
-    if (more := report.num_rejected - len(shown)) > 0:
-        table.add_row("", f"{more:,} more", "")
-    return table
-
-
 def item_status_words(bits: int) -> str:
     """Return the names of the bits of ``ItemStatus``, "" for none."""
-    found: Iterable[str] = (word for bit, word in _STATUS_WORDS.items() if bits & bit)
-    return ", ".join(found)
+    return ", ".join(word for bit, word in _STATUS_WORDS.items() if bits & bit)
 
 
 def clock(at_ms: int) -> str:
     """Return ``at_ms`` as UTC for people."""
     return datetime.fromtimestamp(at_ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def instant(text: str, option: str = "--since") -> datetime:
+    """Return the instant in ``text``, ISO 8601; UTC unless it names another zone.
+
+    Raises ``ValueError`` that names the format of ``option``.
+    """
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(
+            f"{option} {text!r} is not a date: write 2026-11-01 or 2026-11-01T12:00"
+        ) from None
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

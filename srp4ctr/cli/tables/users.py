@@ -46,15 +46,12 @@ def sequence_table(
     event = "" if origins is None else "\nevent, partition@offset"
     table = a_table(title, whole("when (UTC)\nage"), whole("action"), f"item{event}")
     for element in elements[: -last - 1 : -1]:
+        at = f"{clock(element.occurred_at)}\n{_ago(element.occurred_at)}"
         value = "" if element.value is None else f" {element.value:g}"
         item = names[element.item_key]
         if origins is not None:
             item += f"\n{origins.get(element, 'not in the log')}"
-        table.add_row(
-            f"{clock(element.occurred_at)}\n{_ago(element.occurred_at)}",
-            f"{action_name(element.action)}{value}",
-            escape(item),
-        )
+        table.add_row(at, f"{action_name(element.action)}{value}", escape(item))
     return table
 
 
@@ -64,12 +61,12 @@ def _exposures_table(exposures: Exposures, names: Mapping[int, str]) -> Table:
     for at_ms, key in reversed(exposures.elements):
         shown.setdefault(key, []).append(at_ms)
     title = f"recently shown: {_row(exposures)}, {len(exposures.elements)} exposures"
+    rows = (
+        (clock(at[0]), _ago(at[0]), str(len(at)), escape(names[key]))
+        for key, at in shown.items()
+    )
     columns = (whole("last (UTC)"), whole("age"), figures("times"), "item")
-    table = a_table(title, *columns)
-    for key, times in shown.items():
-        last = times[0]
-        table.add_row(clock(last), _ago(last), str(len(times)), escape(names[key]))
-    return table
+    return a_table(title, *columns, rows=rows)
 
 
 def _activity_table(rows: UserRows) -> Table:

@@ -1,14 +1,14 @@
-"""``srp4ctr events VERB``: publish, check and replay events."""
+"""``srp4ctr events VERB`` and ``srp4ctr stream VERB``: events, and what workers do."""
 
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress, track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, track
 
-from srp4ctr.cli.tables.results import file_tables, replay_table
+from srp4ctr.cli.tables.console import err, out
+from srp4ctr.cli.tables.results import file_tables, instant, replay_table
 from srp4ctr.ops import stream_jobs
 from srp4ctr.settings import load
 from srp4ctr.streams.broker import dead_letters
@@ -16,9 +16,10 @@ from srp4ctr.streams.events import file_import, json_schema
 from srp4ctr.streams.events.file_import import FileReport
 from srp4ctr.streams.events.pseudonymization import read_pseudonyms
 
-app = typer.Typer(help="Publish, check and replay events.", no_args_is_help=True)
-out = Console()
-err = Console(stderr=True)
+events = typer.Typer(help="Publish, check and replay events.", no_args_is_help=True)
+stream = typer.Typer(
+    help="Turn events into sequences, counters and labels.", no_args_is_help=True
+)
 
 EventsFile = Annotated[
     Path,
@@ -26,7 +27,7 @@ EventsFile = Annotated[
 ]
 
 
-@app.command("publish")
+@events.command("publish")
 def publish(
     path: EventsFile,
     backfill: Annotated[
@@ -67,7 +68,7 @@ def publish(
         out.print(f"{published}, {report.num_rejected:,} to be rejected")
 
 
-@app.command("check")
+@events.command("check")
 def check(path: EventsFile) -> None:
     """Find the lines of a file that the stream would reject.
 
@@ -80,7 +81,7 @@ def check(path: EventsFile) -> None:
         raise ValueError(f"{report.num_rejected} bad lines in {path}")
 
 
-@app.command("replay-rejected")
+@events.command("replay-rejected")
 def replay_rejected(
     dry_run: Annotated[
         bool,
@@ -107,7 +108,7 @@ def replay_rejected(
     out.print(replay_table(report, dry_run))
 
 
-@app.command("restore")
+@events.command("restore")
 def restore(
     log_dir: Annotated[
         Path,
@@ -129,7 +130,7 @@ def restore(
     out.print(f"restored {done}")
 
 
-@app.command("schema")
+@events.command("schema")
 def schema() -> None:
     """Write the JSON Schema of the events and the AsyncAPI document.
 
@@ -137,6 +138,48 @@ def schema() -> None:
     """
     for path in json_schema.write_schemas(Path(json_schema.__file__).parent / "schemas"):
         out.print(str(path), soft_wrap=True)
+
+
+@stream.command("run")
+def run() -> None:
+    """Run a stream worker until stopped (Ctrl-C).
+
+    It folds events into each user's sequence and counters, and joins impressions and
+    clicks to labels. Workers share the partitions of the topics.
+
+    Example:  srp4ctr stream run
+    """
+    stream_jobs.run(load(), err.print)
+
+
+@stream.command("rebuild")
+def rebuild(
+    since: Annotated[
+        str,
+        typer.Option(
+            help="Use only events from this time on: 2026-11-01 or 2026-11-01T12:00 (UTC)."
+        ),
+    ] = "1970-01-01",
+    wait_s: Annotated[float, typer.Option(help="Seconds to wait for the workers.")] = 600.0,
+) -> None:
+    """Rebuild the feature store from the raw log, by the running workers.
+
+    Traffic continues meanwhile. Each user and item with an event since that time gets a
+    row made of only those events; the others keep their rows. Items get their newest
+    attributes again.
+
+    Example:  srp4ctr stream rebuild --since 2026-11-01
+    """
+    begin = instant(since)  # first: what follows takes seconds to import
+    columns = (TextColumn("rebuild"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TextColumn("partitions"), console=err) as bar:
+        task = bar.add_task("rebuild", total=None)
+
+        def show(more: int, total: int) -> None:
+            bar.update(task, total=total, advance=more)
+
+        done = stream_jobs.rebuild(load(), begin, wait_s, show)
+    out.print(f"rebuilt {done}, from the events since {since}")
 
 
 def _check(path: Path) -> FileReport:
