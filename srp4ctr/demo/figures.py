@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -11,13 +12,12 @@ from rich.console import Console
 from srp4ctr.cli.tables.results import ranking_table
 from srp4ctr.cli.tables.users import sequence_table
 from srp4ctr.client.rank_client import RankClient
-from srp4ctr.demo.paired_ctr import paired_ctr
-from srp4ctr.demo.popularity_baseline import POPULARITY
+from srp4ctr.demo.popularity_baseline import POPULARITY, PairedCtr, paired_ctr
 from srp4ctr.demo.replay import ReplayedSlate, ReplayResult
 from srp4ctr.demo.steps import DemoInput, monitor_url, page_url, scrape
 from srp4ctr.demo.tables import (
     DemoFigures,
-    LiveQualityFigures,
+    LiveDetails,
     percentile_ms,
     popularity_click_rate,
     random_click_rate,
@@ -33,6 +33,7 @@ from srp4ctr.triton_repo.deployment.live_repository import read_serving
 
 NUM_CANDIDATES = 100
 _SHOWN = 8
+_AT_TOP = "srp4ctr_online_click_rate_at_top"
 
 
 def worker_url(settings: Settings) -> str:
@@ -40,55 +41,18 @@ def worker_url(settings: Settings) -> str:
     return f"http://{settings.streams.metrics_host}:{settings.streams.metrics_port}/metrics"
 
 
-def live_quality(
-    settings: Settings, version: str, replayed: ReplayResult
-) -> LiveQualityFigures:
-    """Return the monitor's figures of model ``version``."""
-    shown = scrape(monitor_url(settings))
-
-    def value(metric: str) -> float | None:
-        return shown.get(f"{metric}{{model_version={version}}}")
-
-    def bounds_of(metric: str, named: str) -> Interval:
-        bounds = (
-            shown.get(f"{metric}_bound{{bound={b},model_version={named}}}", float("nan"))
-            for b in ("low", "high")
-        )
-        return Interval(low=next(bounds), high=next(bounds))
-
-    def interval(metric: str) -> Interval:
-        return bounds_of(metric, version)
-
-    at_top = "srp4ctr_online_click_rate_at_top"
-    return LiveQualityFigures(
-        click_rate_at_top=value(at_top) or 0.0,
-        top_interval=interval(at_top),
-        auc=value("srp4ctr_live_auc"),
-        auc_interval=interval("srp4ctr_live_auc"),
-        log_loss=value("srp4ctr_live_log_loss_nats"),
-        calibration=value("srp4ctr_calibration_ratio"),
-        calibration_interval=interval("srp4ctr_calibration_ratio"),
-        click_rate=value("srp4ctr_online_click_rate") or 0.0,
-        matured_impressions=int(value("srp4ctr_matured_impressions") or 0),
-        probes=len(replayed.freshness_s),
-        unchanged_probes=replayed.unchanged_probes,
-        control_click_rate=shown.get(f"{at_top}{{model_version={POPULARITY}}}"),
-        control_interval=bounds_of(at_top, POPULARITY),
-    )
-
-
 def figures(
     settings: Settings, replayed: ReplayResult, history: Sequence[Event], published: int
-) -> tuple[DemoFigures, LiveQualityFigures]:
+) -> tuple[DemoFigures, LiveDetails]:
     """Return the figures of a run, ``wall_s`` still 0."""
     version = read_serving(Path(settings.triton.repository)).serving or ""
     card = bundle.read(Path(settings.training.bundles_dir) / version)
-    live = live_quality(settings, version, replayed)
     monitor, worker = scrape(monitor_url(settings)), scrape(worker_url(settings))
     clicks = Counter(event.item_id for event in history if isinstance(event, Click))
     slates = [each for each in replayed.slates if each.model_version == version]
     fresh, pair = replayed.freshness_s, paired_ctr(slates, clicks)
     users = {event.user_id for event in history if hasattr(event, "user_id")}
+    live = _Live(monitor, version)
     return DemoFigures(
         events=published,
         users=len(users),
@@ -97,9 +61,9 @@ def figures(
         auc=card.metrics["auc"],
         log_loss=card.metrics["log_loss"],
         calibration=card.metrics["calibration"],
-        live_auc=live.auc,
-        live_calibration=live.calibration,
-        online_ctr=live.click_rate_at_top,
+        live_auc=live.value("srp4ctr_live_auc"),
+        live_calibration=live.value("srp4ctr_calibration_ratio"),
+        online_ctr=live.value(_AT_TOP) or 0.0,
         popularity_ctr=popularity_click_rate(slates, clicks),
         random_ctr=random_click_rate(slates),
         paired_difference=pair.difference,
@@ -116,7 +80,38 @@ def figures(
         unfolded_flops=int(card.cost["unfolded_flops"]),
         freshness_p99_s=float(np.percentile(fresh, 99)) if fresh else None,
         wall_s=0.0,
-    ), live
+    ), _details(live, replayed, pair)
+
+
+def _details(live: "_Live", replayed: ReplayResult, paired: PairedCtr) -> LiveDetails:
+    return LiveDetails(
+        top_interval=live.interval(_AT_TOP),
+        auc_interval=live.interval("srp4ctr_live_auc"),
+        log_loss=live.value("srp4ctr_live_log_loss_nats"),
+        calibration_interval=live.interval("srp4ctr_calibration_ratio"),
+        matured_impressions=int(live.value("srp4ctr_matured_impressions") or 0),
+        probes=len(replayed.freshness_s),
+        unchanged_probes=replayed.unchanged_probes,
+        control_click_rate=live.value(_AT_TOP, POPULARITY),
+        control_interval=live.interval(_AT_TOP, POPULARITY),
+        paired=paired,
+    )
+
+
+class _Live(NamedTuple):
+    """The monitor's samples, and the version that they are read of by default."""
+
+    samples: dict[str, float]
+    version: str
+
+    def value(self, metric: str, of: str = "") -> float | None:
+        return self.samples.get(f"{metric}{{model_version={of or self.version}}}")
+
+    def interval(self, metric: str, of: str = "") -> Interval:
+        labels = f"model_version={of or self.version}"
+        bounds = (f"{metric}_bound{{bound={each},{labels}}}" for each in ("low", "high"))
+        low, high = (self.samples.get(bound, float("nan")) for bound in bounds)
+        return Interval(low=low, high=high)
 
 
 def show_a_user(

@@ -5,13 +5,12 @@ version; the recorded clicks and behaviours follow within seconds, then the user
 visit. For some clicks the time until the same request gets other scores is measured.
 """
 
-import heapq
+import asyncio
 import itertools
 import random
-import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -32,6 +31,7 @@ from srp4ctr.streams.events.schema import UserEvent
 _PROBE_LEAD_S = 0.05  # its first request comes just before the click
 _PROBE_POLL_S = 0.05
 _PROBE_TIMEOUT_S = 20.0
+_PROBE_CALLERS = 4
 _RANK_CALLERS = 2  # as many as the machine has cores: the latency is the service's
 
 
@@ -88,106 +88,62 @@ class Replay:
     probe_every: int = 15
     on_progress: Callable[[int, int], None] = lambda done, total: None
     result: ReplayResult = field(default_factory=ReplayResult)
-    _queue: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
-    _order: "itertools.count[int]" = field(default_factory=itertools.count)
-    _lock: threading.Condition = field(default_factory=threading.Condition)
-    _open_visits: int = 0
-    _broken: Exception | None = None
-    _ended: threading.Event = field(default_factory=threading.Event)
-    _running_probes: list["Future[None]"] = field(default_factory=list)
+    _shown: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+    _probes: list["asyncio.Task[None]"] = field(default_factory=list)
     _callers: ThreadPoolExecutor = field(init=False)
-    _probes: ThreadPoolExecutor = field(init=False)
+    _probers: ThreadPoolExecutor = field(init=False)
 
     def run(self, timelines: Sequence[Timeline]) -> ReplayResult:
         """Replay the live visits of ``timelines``; return when all events are published."""
-        lively = [each for each in timelines if each.live]
-        total = sum(len(each.live) for each in lively)
-        self._open_visits = total
-        rng = random.Random(0)
-        begin = time.monotonic()
-        for timeline in lively:
-            length_s = len(timeline.live) * VISIT_MS / 1000
-            start = begin + rng.random() * max(0.0, self.seconds - length_s)
-            self._at(start, self._visit(timeline, 0))
         with (
-            ThreadPoolExecutor(_RANK_CALLERS, "rank") as callers,
-            ThreadPoolExecutor(4, "probe") as probes,
+            ThreadPoolExecutor(_RANK_CALLERS, "rank") as self._callers,
+            ThreadPoolExecutor(_PROBE_CALLERS, "probe") as self._probers,
         ):
-            self._callers, self._probes = callers, probes
-            try:
-                self._work(total)
-            finally:
-                self._ended.set()  # no more clicks come: end the probes
+            asyncio.run(self._replay(timelines))
         return self.result
 
-    def _work(self, total: int) -> None:
-        """Run the actions that are due, in order of time, until no visit is left."""
-        while True:
-            with self._lock:
-                while not self._queue or self._queue[0][0] > time.monotonic():
-                    if self._broken:
-                        raise self._broken
-                    if not self._queue and not self._open_visits:
-                        self._finish_probes()
-                        return
-                    wait = self._queue[0][0] - time.monotonic() if self._queue else 0.2
-                    self._lock.wait(min(max(wait, 0.001), 0.2))
-                action = heapq.heappop(self._queue)[2]
-            action()
-            self.on_progress(total - self._open_visits, total)
+    async def _replay(self, timelines: Sequence[Timeline]) -> None:
+        rng, begin, done = random.Random(0), time.monotonic(), itertools.count(1)
+        total = sum(len(each.live) for each in timelines)
 
-    def _at(self, due: float, action: Callable[[], None]) -> None:
-        with self._lock:
-            heapq.heappush(self._queue, (due, next(self._order), action))
-            self._lock.notify()
+        async def replay_user(visits: Sequence[Visit]) -> None:
+            free_s = max(0.0, self.seconds - len(visits) * VISIT_MS / 1000)
+            start = begin + rng.random() * free_s
+            for visit in visits:
+                await _sleep_until(start)
+                start = await self._replay_visit(visit) + VISIT_MS / 1000
+                self.on_progress(next(done), total)
 
-    def _visit(self, timeline: Timeline, index: int) -> Callable[[], None]:
-        def submit() -> None:
-            self._callers.submit(self._replay_visit, timeline, index)
+        await asyncio.gather(*(replay_user(each.live) for each in timelines if each.live))
+        await asyncio.gather(*self._probes)
 
-        return submit
+    async def _replay_visit(self, visit: Visit) -> float:
+        """Show a slate, then publish its events; return when its request began."""
+        loop = asyncio.get_running_loop()
+        call = loop.run_in_executor(self._callers, self._rank_and_show, visit)
+        started, ranking = await call
+        if ranking is None:
+            return started
+        # A ranking without features does not change with a click.
+        is_probed = next(self._shown) % self.probe_every == 0
+        if visit.clicks and is_probed and ranking.feature_version:
+            self._probes.append(asyncio.create_task(self._probe(visit, started)))
+        for due, event in _events_after(visit, started):
+            await _sleep_until(due)
+            self.publish(event)
+        return started
 
-    def _replay_visit(self, timeline: Timeline, index: int) -> None:
-        try:
-            self._rank_and_show(timeline, index)
-        except Exception as error:  # an event that cannot be published ends the replay
-            self._broken = self._broken or error
-        finally:
-            self._close_visit()
-
-    def _rank_and_show(self, timeline: Timeline, index: int) -> None:
-        visit, started = timeline.live[index], time.monotonic()
-        if index + 1 < len(timeline.live):
-            following = started + VISIT_MS / 1000
-            self._at(following, self._visit(timeline, index + 1))
-        now_ms = time.time_ns() // 1_000_000
+    def _rank_and_show(self, visit: Visit) -> tuple[float, SlateRanking | None]:
+        """Publish the slate in the ranker's order; return when the request began."""
+        started, now_ms = time.monotonic(), time.time_ns() // 1_000_000
+        first = visit.impressions[0]
         items = [each.item_id for each in visit.impressions]
         try:
-            request_id = visit.impressions[0].request_id
-            ranking = self.rank(timeline.user_id, items, now_ms, request_id)
+            ranking = self.rank(first.user_id, items, now_ms, first.request_id)
         except Exception as error:  # counted and shown: the replay goes on
             self.result.failures.append(str(error))
-            return
-        latency_s = time.monotonic() - started
-        self._show(visit, ranking, now_ms)
-        self._follow(visit, started)
-        self.result.slates.append(_slate_of(visit, ranking, latency_s))
-        # A ranking without features does not change with a click.
-        is_probed = len(self.result.slates) % self.probe_every == 0
-        if visit.clicks and is_probed and ranking.feature_version:
-            click_due = started + FIRST_CLICK_MS / 1000
-            self._at(
-                click_due - _PROBE_LEAD_S,
-                lambda: self._start_probe(timeline.user_id, items, click_due),
-            )
-
-    def _close_visit(self) -> None:
-        with self._lock:
-            self._open_visits -= 1
-            self._lock.notify()
-
-    def _show(self, visit: Visit, ranking: SlateRanking, now_ms: int) -> None:
-        """Publish the slate in the model's order."""
+            return started, None
+        self.result.slates.append(_slate_of(visit, ranking, time.monotonic() - started))
         for position, place in enumerate(_as_shown(ranking)):
             impression = msgspec.structs.replace(
                 visit.impressions[place],
@@ -198,53 +154,52 @@ class Replay:
                 model_version=ranking.model_version,
             )
             self.publish(impression)
+        return started, ranking
 
-    def _follow(self, visit: Visit, started: float) -> None:
-        """Schedule the visit's clicks and behaviours in wall-clock time."""
-        offset_ms = int((time.time() - time.monotonic()) * 1000)
-        start_ms = int(started * 1000) + offset_ms
-        clicks = at_time(visit.clicks, start_ms + FIRST_CLICK_MS, CLICKS_SPAN_MS)
-        behaviors = at_time(
-            visit.behaviors, start_ms + FIRST_BEHAVIOR_MS, BEHAVIORS_SPAN_MS
-        )
-        for event in clicks + behaviors:
-            due = (event.occurred_at - offset_ms) / 1000
-            self._at(due, lambda event=event: self.publish(event))  # type: ignore[misc]
-
-    def _start_probe(self, user_id: str, items: list[str], click_due: float) -> None:
-        self._running_probes.append(
-            self._probes.submit(self._probe, user_id, items, click_due)
-        )
-
-    def _finish_probes(self) -> None:
-        """Wait for the probes of the last clicks."""
-        for probe in self._running_probes:
-            probe.result()
-
-    def _probe(self, user_id: str, items: list[str], click_due: float) -> None:
+    async def _probe(self, visit: Visit, started: float) -> None:
         """Repeat the request until the click has changed sequence and scores; time it.
 
         A probe that sees no change, or gets no ranking, counts as the whole timeout.
         """
+        click_due = started + FIRST_CLICK_MS / 1000
         is_changed = False
         try:
-            is_changed = self._wait_for_change(user_id, items, click_due)
+            is_changed = await self._wait_for_change(visit, click_due)
         except Exception as error:
             self.result.failures.append(f"probe: {error}")
         self.result.unchanged_probes += not is_changed
         waited_s = time.monotonic() - click_due
         self.result.freshness_s.append(waited_s if is_changed else _PROBE_TIMEOUT_S)
 
-    def _wait_for_change(self, user_id: str, items: list[str], click_due: float) -> bool:
-        before = self.rank(user_id, items, time.time_ns() // 1_000_000, "")
+    async def _wait_for_change(self, visit: Visit, click_due: float) -> bool:
+        user, items = visit.impressions[0].user_id, [i.item_id for i in visit.impressions]
+        loop = asyncio.get_running_loop()
+
+        def rank() -> "asyncio.Future[SlateRanking]":
+            request = (user, items, time.time_ns() // 1_000_000, "")
+            return loop.run_in_executor(self._probers, self.rank, *request)
+
+        await _sleep_until(click_due - _PROBE_LEAD_S)
+        before = await rank()
         while time.monotonic() - click_due < _PROBE_TIMEOUT_S:
-            if self._ended.wait(_PROBE_POLL_S):
-                return False
-            now = self.rank(user_id, items, time.time_ns() // 1_000_000, "")
-            moved = sequence_version(now) != sequence_version(before)
-            if moved and now.scores != before.scores:
+            await asyncio.sleep(_PROBE_POLL_S)
+            if has_changed(before, await rank()):
                 return True
         return False
+
+
+async def _sleep_until(due: float) -> None:
+    await asyncio.sleep(due - time.monotonic())
+
+
+def _events_after(visit: Visit, started: float) -> Iterator[tuple[float, UserEvent]]:
+    """Yield the visit's clicks and behaviours, each with the instant when it is due."""
+    offset_ms = int((time.time() - time.monotonic()) * 1000)
+    start_ms = int(started * 1000) + offset_ms
+    clicks = at_time(visit.clicks, start_ms + FIRST_CLICK_MS, CLICKS_SPAN_MS)
+    behaviors = at_time(visit.behaviors, start_ms + FIRST_BEHAVIOR_MS, BEHAVIORS_SPAN_MS)
+    for event in clicks + behaviors:
+        yield (event.occurred_at - offset_ms) / 1000, event
 
 
 def _slate_of(visit: Visit, ranking: SlateRanking, latency_s: float) -> ReplayedSlate:
@@ -262,6 +217,12 @@ def _slate_of(visit: Visit, ranking: SlateRanking, latency_s: float) -> Replayed
 def _as_shown(ranking: SlateRanking) -> list[int]:
     """Return the places of the candidates from the top."""
     return sorted(range(len(ranking.scores)), key=ranking.positions.__getitem__)
+
+
+def has_changed(before: SlateRanking, after: SlateRanking) -> bool:
+    """Return whether an event of the user has changed the scores."""
+    is_newer = sequence_version(after) != sequence_version(before)
+    return is_newer and after.scores != before.scores
 
 
 def sequence_version(ranking: SlateRanking) -> str:

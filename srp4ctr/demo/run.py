@@ -115,16 +115,18 @@ def _loop(
     with steps.step(read, "srp4ctr events check FILE says what is wrong"):
         given = demo_steps.read_input(options.events, cache, LIVE_SHARE)
     if options.events is None:
-        _print_source(steps.console)
+        steps.console.print(f"  [dim]{movielens.TERMS}[/dim]", highlight=False)
+        steps.console.print(f"  {movielens.WHAT_IT_IS}", highlight=False)
     with steps.step("Publish the history to Kafka") as bar:
         history = demo_steps.publish_history(given, settings, bar)
-    impressions, _ = demo_steps.counts(history)
+    impressions = demo_steps.impressions(history)
     with steps.step("Fold it into sequences, counters, labels", _see_worker(folder)) as bar:
         demo_steps.wait_until_processed(settings, impressions, worker, bar)
     with steps.step("Pre-train, fine-tune, export, promote SRP4CTR") as bar:
         _refresh(settings, bar)
-    if options.broker == "noida":
-        _free_the_broker(addresses.kafka_port)
+    if options.broker == "noida":  # all consumers have read the records, the log has them
+        bootstrap = f"127.0.0.1:{addresses.kafka_port}"
+        broker.delete_records(bootstrap, (BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC))
     with steps.step("Replay live visits: rank slates, publish their clicks") as bar:
         control = ControlGroup(history)
         replayed, published = _replay(settings, given, control, bar)
@@ -140,24 +142,14 @@ def _loop(
     )
 
 
-def _free_the_broker(port: int) -> None:
-    """Delete the published records: all consumers have read them, and the log has them."""
-    broker.delete_records(f"127.0.0.1:{port}", (BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC))
-
-
-def _print_source(console: Console) -> None:
-    console.print(f"  [dim]{movielens.TERMS}[/dim]", highlight=False)
-    console.print(f"  {movielens.WHAT_IT_IS}", highlight=False)
-
-
 def _start_services(settings: Settings, folder: Path) -> processes.Running:
     """Start monitor, page and worker without waiting for them; return the worker."""
     from srp4ctr.features.online.feast_store import apply  # Feast: 3 s
 
-    demo_steps.start_command("monitor", folder)
-    demo_steps.start_page(folder)
+    demo_steps.start_command("monitor", folder, "monitor", "run")
+    demo_steps.start_command("page", folder, "monitor", "open", "--no-browser")
     apply(settings.features)
-    return demo_steps.start_command("stream", folder)
+    return demo_steps.start_command("stream", folder, "stream", "run")
 
 
 def _refresh(settings: Settings, bar: Bar) -> None:

@@ -6,6 +6,7 @@ now. A slate's clicks and behaviours keep their order, but follow within seconds
 labels mature while the demo runs.
 """
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -138,10 +139,7 @@ def _first_from(behaviors: Sequence[Behavior], at_ms: int | None) -> int:
     """Return the index of the first behaviour at or after ``at_ms`` (None: the end)."""
     if at_ms is None:
         return len(behaviors)
-    return next(
-        (i for i, each in enumerate(behaviors) if each.occurred_at >= at_ms),
-        len(behaviors),
-    )
+    return bisect_left(behaviors, at_ms, key=lambda each: each.occurred_at)
 
 
 def _starts(visits: Sequence[Visit], last_ms: int) -> list[int]:

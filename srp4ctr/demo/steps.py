@@ -3,7 +3,9 @@
 import time
 import urllib.request
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain, product
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -22,7 +24,6 @@ from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
     LABELS_TOPIC,
-    Click,
     Event,
     Impression,
     ItemUpdate,
@@ -43,48 +44,36 @@ class DemoInput:
 
 def read_input(path: Path | None, cache: Path, live_share: float) -> DemoInput:
     """Return the events in ``path``, or MovieLens' where it is None."""
+    events: list[Event] = []
     broken: list[bytes] = []
     if path is None:
         events = movielens.read(movielens.fetch(cache))
     else:
-        events = list(_good_events(path, broken))
+        now_ms = time.time_ns() // 1_000_000
+        for line in read_lines(path):
+            event = decode(line.payload, now_ms)
+            if isinstance(event, RejectedEvent):
+                broken.append(line.payload)
+            else:
+                events.append(event)
     items = tuple(event for event in events if isinstance(event, ItemUpdate))
     lines = tuple(timelines(events, live_share))
     return DemoInput(items=items, timelines=lines, broken=tuple(broken))
 
 
-def _good_events(path: Path, broken: list[bytes]) -> Iterable[Event]:
-    now_ms = time.time_ns() // 1_000_000
-    for line in read_lines(path):
-        event = decode(line.payload, now_ms)
-        if isinstance(event, RejectedEvent):
-            broken.append(line.payload)
-        else:
-            yield event
-
-
-def start_command(noun: str, folder: Path) -> processes.Running:
-    """Start ``srp4ctr NOUN run`` as a process that ends with this one."""
+def start_command(name: str, folder: Path, *words: str) -> processes.Running:
+    """Start ``srp4ctr WORDS`` as a process that ends with this one."""
     # Not with -O, which would save 2 s of Feast's import: kafka-python 3.0.12 has side
     # effects in asserts, and then cannot connect to Apache Kafka.
-    program = processes.python(noun, "-m", "srp4ctr.cli", noun, "run")
+    program = processes.python(name, "-m", "srp4ctr.cli", *words)
     return processes.start(program, folder, tied=True)
-
-
-def start_page(folder: Path) -> processes.Running:
-    """Start the page as a process that ends with this one; it costs 0.3 s of a core."""
-    command = ("-m", "srp4ctr.cli", "monitor", "open", "--no-browser")
-    return processes.start(processes.python("page", *command), folder, tied=True)
 
 
 def publish_history(given: DemoInput, settings: Settings, bar: Bar) -> list[Event]:
     """Publish the items and the events before the live visits; return those events."""
     now_ms = time.time_ns() // 1_000_000
-    past: list[Event] = []
-    for timeline in given.timelines:
-        past.extend(history_events(timeline, now_ms))
-    past.sort(key=lambda event: event.occurred_at)
-    history = [*given.items, *past]
+    past = chain.from_iterable(history_events(each, now_ms) for each in given.timelines)
+    history = [*given.items, *sorted(past, key=lambda event: event.occurred_at)]
     ensure_topics(settings.kafka)  # the worker may still be starting
     bar.set(0, len(history) + len(given.broken))
     with EventPublisher(settings.kafka) as publisher:
@@ -160,15 +149,10 @@ def scrape(url: str) -> dict[str, float]:
     }
 
 
-def counts(events: Iterable[Event]) -> tuple[int, int]:
-    """Return how many distinct impressions and clicks ``events`` hold."""
-    shown, clicked = set(), set()
-    for event in events:
-        if isinstance(event, Impression):
-            shown.add((event.user_id, event.request_id, event.item_id))
-        elif isinstance(event, Click):
-            clicked.add((event.user_id, event.request_id, event.item_id))
-    return len(shown), len(clicked)
+def impressions(events: Iterable[Event]) -> int:
+    """Return how many distinct impressions ``events`` hold."""
+    shown = (event for event in events if isinstance(event, Impression))
+    return len({(each.user_id, each.request_id, each.item_id) for each in shown})
 
 
 def _labels(labels: dict[str, str]) -> str:
@@ -180,19 +164,9 @@ def _progress(settings: Settings, group: str, topics: Sequence[str]) -> tuple[in
     """Return how far ``group`` has committed in ``topics``, and how far they go."""
     from kafka import KafkaConsumer, TopicPartition
 
-    consumer = KafkaConsumer(
-        **client_arguments(settings.kafka),
-        group_id=group,
-        enable_auto_commit=False,
-    )
-    try:
-        partitions = [
-            TopicPartition(topic, number)
-            for topic in topics
-            for number in range(settings.kafka.partitions)
-        ]
-        ends = consumer.end_offsets(partitions)
-        committed = sum(consumer.committed(each) or 0 for each in partitions)
-        return committed, sum(ends.values())
-    finally:
-        consumer.close(autocommit=False)
+    numbers = range(settings.kafka.partitions)
+    partitions = [TopicPartition(*each) for each in product(topics, numbers)]
+    arguments = client_arguments(settings.kafka)
+    with closing(KafkaConsumer(**arguments, group_id=group, enable_auto_commit=False)) as c:
+        committed = sum(c.committed(each) or 0 for each in partitions)
+        return committed, sum(c.end_offsets(partitions).values())

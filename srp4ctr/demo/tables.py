@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from rich.console import Console, JustifyMethod
+from rich.console import Console
 from rich.table import Table
 
-from srp4ctr.demo.paired_ctr import PairedCtr, most_popular
+from srp4ctr.cli.tables.results import a_table
+from srp4ctr.cli.tables.results import figures as figure_column
+from srp4ctr.demo.popularity_baseline import PairedCtr, most_popular
 from srp4ctr.demo.replay import ReplayedSlate
 from srp4ctr.monitoring.quality.confidence_intervals import Interval, wilson
 
@@ -60,34 +62,26 @@ class DemoFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LiveQualityFigures:
-    """The monitor's figures of one model version."""
+class LiveDetails:
+    """What the tables show of the live model besides ``DemoFigures``."""
 
-    click_rate: float
-    click_rate_at_top: float
     top_interval: Interval
-    auc: float | None
     auc_interval: Interval
     log_loss: float | None
-    calibration: float | None
     calibration_interval: Interval
     matured_impressions: int
     probes: int
     """Clicks for which the time to a changed score was measured."""
+    unchanged_probes: int
+    """Probes that saw no change in 20 s; the 99th percentile has them as 20 s."""
     control_click_rate: float | None
     """At position 1, of the control group, which popularity ranks for."""
     control_interval: Interval
-    unchanged_probes: int
-    """Probes that saw no change in 20 s; the 99th percentile has them as 20 s."""
-
-
-def first_click_rate(slates: Sequence[ReplayedSlate]) -> float:
-    """Return the share of slates whose first item, as the model ranked it, was clicked."""
-    return float(np.mean([each.item_ids[0] in each.clicked for each in slates]))
+    paired: PairedCtr
 
 
 def popularity_click_rate(slates: Sequence[ReplayedSlate], clicks: Counter[str]) -> float:
-    """Return the same with the item with the most earlier ``clicks`` first."""
+    """Return the share of slates whose item with the most earlier ``clicks`` is clicked."""
     return float(np.mean([most_popular(s, clicks) in s.clicked for s in slates]))
 
 
@@ -101,103 +95,72 @@ def percentile_ms(slates: Sequence[ReplayedSlate], q: float) -> float:
     return float(np.percentile([each.latency_s for each in slates], q) * 1000)
 
 
-def show(console: Console, figures: DemoFigures, live: LiveQualityFigures) -> None:
+def show(console: Console, figures: DemoFigures, live: LiveDetails) -> None:
     """Print the figures, one table per subject, and the paired comparison as a line."""
-    console.print(_input_table(figures))
+    console.print(
+        _table(
+            "Input",
+            ("events", "users", "rejected"),
+            (f"{figures.events:,}", f"{figures.users:,}", f"{figures.rejected:,}"),
+        )
+    )
     console.print(_quality_table(figures, live))
     console.print(_ranking_table(figures, live))
-    console.print(_paired(figures).sentence(), highlight=False)
+    console.print(live.paired.sentence(), highlight=False)
     console.print(_cost_table(figures, live))
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for number, column in enumerate(columns):
-        is_figure = number > 0
-        justify: JustifyMethod = "right" if is_figure else "left"
-        table.add_column(column, justify=justify, no_wrap=is_figure, overflow="fold")
-    return table
+def _table(title: str, columns: Sequence[str], *rows: Sequence[str]) -> Table:
+    return a_table(title, columns[0], *map(figure_column, columns[1:]), rows=rows)
 
 
-def _input_table(figures: DemoFigures) -> Table:
-    table = _table("Input", "events", "users", "rejected")
-    table.add_row(f"{figures.events:,}", f"{figures.users:,}", f"{figures.rejected:,}")
-    return table
-
-
-def _quality_table(figures: DemoFigures, live: LiveQualityFigures) -> Table:
-    title = f"Prediction quality of model {figures.model_version}"
-    columns = ("AUC", "log loss", "calibration\n(predicted / clicked)")
-    table = _table(title, "on", *columns)
-    table.add_row(
-        "held-out slates, before promotion",
-        f"{figures.auc:.3f}",
-        f"{figures.log_loss:.3f}",
-        f"{figures.calibration:.3f}",
+def _quality_table(figures: DemoFigures, live: LiveDetails) -> Table:
+    return _table(
+        f"Prediction quality of model {figures.model_version}",
+        ("on", "AUC", "log loss", "calibration\n(predicted / clicked)"),
+        (
+            "held-out slates, before promotion",
+            *map(_or_dash, (figures.auc, figures.log_loss, figures.calibration)),
+        ),
+        (
+            f"live, {live.matured_impressions:,} matured impressions",
+            f"{_or_dash(figures.live_auc)} {_between(live.auc_interval)}",
+            _or_dash(live.log_loss),
+            f"{_or_dash(figures.live_calibration)} {_between(live.calibration_interval)}",
+        ),
     )
-    table.add_row(
-        f"live, {live.matured_impressions:,} matured impressions",
-        f"{_or_dash(figures.live_auc)} {_between(live.auc_interval)}",
-        _or_dash(live.log_loss),
-        f"{_or_dash(figures.live_calibration)} {_between(live.calibration_interval)}",
-    )
-    return table
 
 
-def _ranking_table(figures: DemoFigures, live: LiveQualityFigures) -> Table:
-    title = "Replayed CTR at position 1, same slates"
-    table = _table(title, "ranked by", "CTR", "95 % interval")
-    interval = live.top_interval
-    table.add_row(
-        f"SRP4CTR {figures.model_version}, from matured labels",
-        f"[bold green]{figures.online_ctr:.3f}[/bold green]",
-        _between(interval),
-    )
+def _ranking_table(figures: DemoFigures, live: LiveDetails) -> Table:
     slates = figures.requests - figures.failed_requests
-    clicked = round(figures.popularity_ctr * slates)
-    popular = wilson(clicked, slates)
-    table.add_row(
-        "popularity (clicks of the history)",
-        f"{figures.popularity_ctr:.3f}",
-        _between(popular),
-    )
-    table.add_row("random (expected)", f"{figures.random_ctr:.3f}", "")
-    table.add_row(
-        "popularity, control group",
-        _or_dash(live.control_click_rate),
-        _between(live.control_interval),
-    )
-    return table
-
-
-def _paired(figures: DemoFigures) -> PairedCtr:
-    return PairedCtr(
-        difference=figures.paired_difference,
-        low=figures.paired_low,
-        high=figures.paired_high,
-        users=figures.paired_users,
-        visits=figures.paired_visits,
+    popular = wilson(round(figures.popularity_ctr * slates), slates)
+    model = f"SRP4CTR {figures.model_version}, from matured labels"
+    rate = f"[bold green]{figures.online_ctr:.3f}[/bold green]"
+    rates = _or_dash(figures.popularity_ctr), _or_dash(live.control_click_rate)
+    return _table(
+        "Replayed CTR at position 1, same slates",
+        ("ranked by", "CTR", "95 % interval"),
+        (model, rate, _between(live.top_interval)),
+        ("popularity (clicks of the history)", rates[0], _between(popular)),
+        ("random (expected)", _or_dash(figures.random_ctr), ""),
+        ("popularity, control group", rates[1], _between(live.control_interval)),
     )
 
 
-def _cost_table(figures: DemoFigures, live: LiveQualityFigures) -> Table:
-    columns = ("", "encode once", "re-encode\nper candidate")
-    table = _table("Cost of a request", *columns)
+def _cost_table(figures: DemoFigures, live: LiveDetails) -> Table:
     ratio = figures.unfolded_flops / figures.folded_flops
-    table.add_row(
-        "FLOPs for 100 candidates",
-        f"{figures.folded_flops / 1e6:.0f} M",
-        f"{figures.unfolded_flops / 1e6:.0f} M  ({ratio:.0f}×)",
+    reencoded = f"{figures.unfolded_flops / 1e6:.0f} M  ({ratio:.0f}×)"
+    latency = f"{figures.p50_ms:.1f}, {figures.p99_ms:.1f} ms"
+    return _table(
+        "Cost of a request",
+        ("", "encode once", "re-encode\nper candidate"),
+        ("FLOPs for 100 candidates", f"{figures.folded_flops / 1e6:.0f} M", reencoded),
+        ("encoder runs", f"{figures.encoder_runs_per_request:.2f}", "100"),
+        ("latency p50, p99", latency, ""),
+        ("failed", f"{figures.failed_requests} of {figures.requests:,}", ""),
+        ("click → changed score, p99", f"{_or_dash(figures.freshness_p99_s)} s", ""),
+        ("no change within 20 s", f"{live.unchanged_probes} of {live.probes:,}", ""),
     )
-    table.add_row("encoder runs", f"{figures.encoder_runs_per_request:.2f}", "100")
-    table.add_row("latency p50, p99", f"{figures.p50_ms:.1f}, {figures.p99_ms:.1f} ms", "")
-    table.add_row("failed", f"{figures.failed_requests} of {figures.requests:,}", "")
-    table.add_row(
-        "click → changed score, p99", f"{_or_dash(figures.freshness_p99_s)} s", ""
-    )
-    unchanged = f"{live.unchanged_probes} of {live.probes:,}"
-    table.add_row("no change within 20 s", unchanged, "")
-    return table
 
 
 def _or_dash(value: float | None) -> str:

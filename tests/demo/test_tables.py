@@ -4,11 +4,11 @@ from collections import Counter
 
 import pytest
 
+from srp4ctr.demo.popularity_baseline import PairedCtr
 from srp4ctr.demo.replay import ReplayedSlate
 from srp4ctr.demo.tables import (
     DemoFigures,
-    LiveQualityFigures,
-    first_click_rate,
+    LiveDetails,
     percentile_ms,
     popularity_click_rate,
     random_click_rate,
@@ -45,20 +45,17 @@ FIGURES = DemoFigures(
     freshness_p99_s=1.234,
     wall_s=0.0,
 )
-LIVE = LiveQualityFigures(
-    click_rate=0.4,
-    click_rate_at_top=0.583,
+LIVE = LiveDetails(
     top_interval=Interval(low=0.571, high=0.595),
-    auc=0.748,
     auc_interval=Interval(low=0.741, high=0.755),
     log_loss=0.513,
-    calibration=0.987,
     calibration_interval=Interval(low=0.961, high=1.013),
     matured_impressions=123_456,
     probes=1_234,
+    unchanged_probes=7,
     control_click_rate=0.502,
     control_interval=Interval(low=0.481, high=0.523),
-    unchanged_probes=7,
+    paired=PairedCtr(difference=0.0712, low=0.0456, high=0.0978, users=543, visits=12_333),
 )
 
 
@@ -72,10 +69,6 @@ def a_slate(ranked: str, clicked: str, latency_s: float = 0.001) -> ReplayedSlat
         model_version="v1",
         latency_s=latency_s,
     )
-
-
-def test_the_model_is_judged_by_the_item_that_it_put_first() -> None:
-    assert first_click_rate([a_slate("ab", "a"), a_slate("ba", "a")]) == 0.5
 
 
 def test_popularity_puts_the_most_clicked_item_first() -> None:
@@ -102,4 +95,4 @@ def test_at_80_columns_every_figure_is_whole() -> None:
     wholes = ("1,234,567", "98,765", "4,321", "0.748 (0.741 to 0.755)", "123,456")
     more = ("0.987 (0.961 to 1.013)", "(0.571 to 0.595)", "0.502", "(0.481 to 0.523)")
     costs = ("62 M", "1371 M  (22×)", "12.3, 123.4 ms", "12 of 12,345", "1.234 s")
-    assert_whole(shown, (*wholes, *more, *costs, "7 of 1,234", "0.751", "1.023"))
+    assert_whole(shown, (*wholes, *more, *costs, "7 of 1,234", "0.751", "1.023", "+0.071"))

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from srp4ctr.demo.paired_ctr import paired_ctr
+from srp4ctr.demo.popularity_baseline import paired_ctr
 from srp4ctr.demo.replay import ReplayedSlate
 
 CLICKS = Counter({"b": 2, "a": 1})  # popularity puts b first
