@@ -5,6 +5,7 @@ stops the others in order. A *tied* process also ends with the process that star
 niceness of all but the latency-critical ones is raised.
 """
 
+import fcntl
 import json
 import os
 import signal
@@ -29,6 +30,7 @@ if os.getppid() == int(parent):
 """
 _NICENESS = 5  # a third of the weight: the process must still keep up
 _POLL_S = 0.05
+_PORT_IN_USE_RETRY_S = 10.0  # a restart within 1–2 s may find its port in use
 _LOG_TAIL_LINES = 12
 
 # Popen objects of our own children, by pid: only they can be reaped.
@@ -100,6 +102,32 @@ def start(program: Program, folder: Path, *, tied: bool) -> Running:
     pid_file.parent.mkdir(parents=True, exist_ok=True)
     pid_file.write_text(json.dumps(asdict(running)))
     return running
+
+
+def launch(
+    program: Program,
+    folder: Path,
+    is_ready: Callable[[], bool],
+    *,
+    tied: bool,
+    timeout_s: float = 30.0,
+) -> Running:
+    """Start ``program`` and return once ``is_ready()``; else stop it: ``ProcessError``.
+
+    A port that its former process left a moment ago is waited for.
+    """
+    deadline = time.monotonic() + _PORT_IN_USE_RETRY_S
+    while True:
+        running = start(program, folder, tied=tied)
+        try:
+            wait_ready(running, is_ready, timeout_s=timeout_s)
+        except ProcessError as error:
+            stop(running, folder)
+            if "already in use" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+        else:
+            return running
 
 
 def python(name: str, *arguments: str, env: Mapping[str, str] | None = None) -> Program:
@@ -176,6 +204,15 @@ def ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Hold ``file`` for this process while the block runs; another one waits."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def stat_fields(pid: int) -> list[str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from srp4ctr.embedded import ports
+from srp4ctr.embedded.broker import CLUSTER, NODES
 from srp4ctr.embedded.config import STACK_FILE
-from srp4ctr.embedded.store_cluster import NAMES, NODES
 from srp4ctr.setting_names import variable_of
 
 # The security settings of settings.toml are for other servers: the embedded ones listen
@@ -66,23 +66,20 @@ class Addresses:
 
     def of(self, process: str) -> tuple[str, ...]:
         """Return the addresses and protocols of a process; () if it does not listen."""
-        nodes = zip(NAMES, self.store_ports, strict=False)
-        named: dict[str, tuple[tuple[int, str], ...]] = {
-            "store": ((self.redis_port, "Redis"),),
-            **{name: ((port, "Redis"),) for name, port in nodes},
-            "broker": ((self.kafka_port, "Kafka"),),
-            "kafka": ((self.kafka_port, "Kafka"),),
-            "triton": (
-                (self.triton_grpc_port, "gRPC"),
-                (self.triton_metrics_port, "metrics"),
-            ),
-            "prometheus": ((self.prometheus_port, "HTTP"),),
-            "stream": ((self.worker_metrics_port, "metrics"),),
-            "monitor": ((self.monitor_port, "metrics"),),
-            "page": ((self.page_port, "HTTP"),),
+        nodes = zip(CLUSTER, self.store_ports, strict=False)
+        named = {
+            "store": {self.redis_port: "Redis"},
+            **{name: {port: "Redis"} for name, port in nodes},
+            "broker": {self.kafka_port: "Kafka"},
+            "kafka": {self.kafka_port: "Kafka"},
+            "triton": {self.triton_grpc_port: "gRPC", self.triton_metrics_port: "metrics"},
+            "prometheus": {self.prometheus_port: "HTTP"},
+            "stream": {self.worker_metrics_port: "metrics"},
+            "monitor": {self.monitor_port: "metrics"},
+            "page": {self.page_port: "HTTP"},
         }
-        found = named.get(process, ())
-        return tuple(f"{ports.HOST}:{port} {protocol}" for port, protocol in found)
+        found = named.get(process, {})
+        return tuple(f"{ports.HOST}:{port} {found[port]}" for port in found)
 
     @property
     def prometheus_url(self) -> str:
@@ -122,16 +119,26 @@ class Addresses:
 
     def stack_toml(self, control_key_file: Path) -> str:
         """Return the text of ``stack.toml``: the settings with which clients connect."""
-        key = {"triton": {"control_key_file": str(control_key_file)}}
-        found = self.settings()
-        sections = []
+        found, sections = self.settings(), []
         for section in dict.fromkeys((*found, *_NO_SECURITY)):
-            sources = (each.get(section, {}) for each in (found, _NO_SECURITY, key))
-            values = {name: value for each in sources for name, value in each.items()}
+            values = {**found.get(section, {}), **_NO_SECURITY.get(section, {})}
+            if section == "triton":
+                values["control_key_file"] = str(control_key_file)
             lines = (f"{name} = {json.dumps(value)}\n" for name, value in values.items())
             sections.append(f"[{section}]\n{''.join(lines)}")
         heading = "# Written by `srp4ctr stack up`; gone after `srp4ctr stack down`.\n\n"
         return heading + "\n".join(sections)
+
+    def moved_sentence(self) -> str:
+        """Return one line that names the ports that are not the well-known ones, or ""."""
+        known = {part: getattr(self, part.name, 0) for part in ports.PARTS}
+        moved = [
+            f"{part.title} {part.well_known} → {port}"
+            for part, port in known.items()
+            if part.well_known and port not in (0, part.well_known)
+        ]
+        start = "other ports than the well-known ones: "
+        return f"{start}{', '.join(moved)}" if moved else ""
 
     def snippets(self, running: Collection[str]) -> Iterator[str]:
         """Yield lines to paste: settings, clients and pages of ``running`` processes."""

@@ -3,13 +3,13 @@
 Its jars are fetched with Maven, once, into a cache folder of the user.
 """
 
-import fcntl
 import os
 import shutil
 import subprocess
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 from srp4ctr import processes
@@ -70,9 +70,9 @@ def start(
         name="kafka",
         command=_java(jars, *_JVM_FLAGS, "kafka.Kafka", str(properties)),
     )
-    running = processes.start(program, folder, tied=tied)
-    processes.wait_ready(running, lambda: _answers(port), timeout_s=_START_TIMEOUT_S)
-    return running
+    return processes.launch(
+        program, folder, lambda: _answers(port), tied=tied, timeout_s=_START_TIMEOUT_S
+    )
 
 
 def fetch_jars() -> Path:
@@ -85,9 +85,7 @@ def fetch_jars() -> Path:
             "--broker noida"
         )
     jars = _jars()
-    jars.parent.mkdir(parents=True, exist_ok=True)
-    with (jars.parent / "fetch.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with processes.locked(jars.parent / "fetch.lock"):
         if not jars.is_dir():
             _copy_dependencies(jars)
     return jars
@@ -95,32 +93,28 @@ def fetch_jars() -> Path:
 
 def server_properties(log_dir: Path, port: int, controller_port: int) -> str:
     """Return a one-node broker-and-controller configuration on 127.0.0.1."""
-    return "\n".join(
-        (
-            "process.roles=broker,controller",
-            "node.id=1",
-            f"controller.quorum.bootstrap.servers={ports.HOST}:{controller_port}",
-            f"listeners=PLAINTEXT://{ports.HOST}:{port},"
-            f"CONTROLLER://{ports.HOST}:{controller_port}",
-            f"advertised.listeners=PLAINTEXT://{ports.HOST}:{port}",
-            "controller.listener.names=CONTROLLER",
-            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-            f"log.dirs={log_dir}",
-            # One node holds every internal topic.
-            "offsets.topic.replication.factor=1",
-            "offsets.topic.num.partitions=4",
-            "transaction.state.log.replication.factor=1",
-            "transaction.state.log.min.isr=1",
-            "share.coordinator.state.topic.replication.factor=1",
-            "share.coordinator.state.topic.min.isr=1",
-            # A backfilled record has its event's time, which may be years ago.
-            "log.retention.ms=-1",
-            # A single consumer need not wait 3 s for others to join its group.
-            "group.initial.rebalance.delay.ms=0",
-            "auto.create.topics.enable=false",
-            "",
-        )
-    )
+    return f"""\
+process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers={ports.HOST}:{controller_port}
+listeners=PLAINTEXT://{ports.HOST}:{port},CONTROLLER://{ports.HOST}:{controller_port}
+advertised.listeners=PLAINTEXT://{ports.HOST}:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={log_dir}
+# One node holds every internal topic.
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+# A backfilled record has its event's time, which may be years ago.
+log.retention.ms=-1
+# A single consumer need not wait 3 s for others to join its group.
+group.initial.rebalance.delay.ms=0
+auto.create.topics.enable=false
+"""
 
 
 def _copy_dependencies(jars: Path) -> None:
@@ -168,11 +162,8 @@ def _answers(port: int) -> bool:
     from kafka.errors import KafkaError
 
     try:
-        admin = KafkaAdminClient(bootstrap_servers=f"{ports.HOST}:{port}")
-        try:
+        with closing(KafkaAdminClient(bootstrap_servers=f"{ports.HOST}:{port}")) as admin:
             admin.describe_cluster()
-        finally:
-            admin.close()
     except KafkaError:
         return False
     return True

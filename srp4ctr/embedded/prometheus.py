@@ -8,7 +8,6 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import urlopen
 
 from srp4ctr import processes
@@ -28,17 +27,11 @@ def scrape_config(targets: Mapping[str, int]) -> str:
         {"job_name": job, "static_configs": [{"targets": [f"{ports.HOST}:{port}"]}]}
         for job, port in targets.items()
     ]
-    intervals = {
-        "scrape_interval": _SCRAPE_INTERVAL,
-        "evaluation_interval": _SCRAPE_INTERVAL,
-    }
-    config = {"global": intervals, "rule_files": [_rules()], "scrape_configs": jobs}
+    often = dict.fromkeys(("scrape_interval", "evaluation_interval"), _SCRAPE_INTERVAL)
+    # The recording rules and alerts are those of compose.
+    rules = str(Path(processes.__file__).parent / "monitoring" / "rules" / "*.yml")
+    config = {"global": often, "rule_files": [rules], "scrape_configs": jobs}
     return json.dumps(config, indent=2)
-
-
-def _rules() -> str:
-    """Return the path of the recording rules and alerts, the same as in compose."""
-    return str(Path(processes.__file__).parent / "monitoring" / "rules" / "*.yml")
 
 
 def start(
@@ -58,16 +51,12 @@ def start(
             "--log.level=warn",
         ),
     )
-    running = processes.start(program, folder, tied=tied)
-    processes.wait_ready(running, lambda: _is_ready(port))
-    return running
+    return processes.launch(program, folder, lambda: _is_ready(port), tied=tied)
 
 
 def _is_ready(port: int) -> bool:
-    if not ports.is_open(port):
-        return False
     try:
         with urlopen(f"http://{ports.HOST}:{port}/-/ready", timeout=1.0) as answer:
             return bool(answer.status == 200)
-    except (URLError, OSError):
+    except OSError:
         return False

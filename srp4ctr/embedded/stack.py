@@ -6,21 +6,18 @@ finds them. Two stacks in two folders do not collide: the first gets the well-kn
 the second random ones.
 """
 
-import fcntl
-import json
 import secrets
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from srp4ctr import processes
+from srp4ctr.atomic_files import read_json, replace_text, write_json
 from srp4ctr.embedded import (
     apache_kafka,
     broker,
-    port_assignment,
+    ports,
     prometheus,
-    store_cluster,
     triton_install,
     triton_server,
 )
@@ -30,6 +27,7 @@ from srp4ctr.ops.triton import watchdog
 
 _RECORD = "stack.json"
 _CONTROL_KEY = "control.key"
+_LOCK = "stack.lock"
 # Stopped in the reverse order; other processes of the folder (a worker) stop first.
 _ORDER = ("broker", "kafka", "store", "triton", "watch", "prometheus")
 Note = Callable[[str], None]
@@ -65,9 +63,8 @@ def up(
     a tied stack would take over a running one.
     """
     folder = Path(config.data_dir).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
     report = note or (lambda _: None)
-    with _locked(folder):
+    with processes.locked(folder / _LOCK):
         before = _status(folder)
         if before.running and tied:
             raise ValueError(
@@ -84,7 +81,7 @@ def up(
             _stop_all(folder)
             raise
         _write_addresses(folder, addresses)
-    moved = port_assignment.moved_sentence(addresses)
+    moved = addresses.moved_sentence()
     if moved and config.ports == "well-known":
         report(moved)
     return addresses
@@ -95,7 +92,7 @@ def down(config: EmbeddedConfig) -> list[str]:
     folder = Path(config.data_dir).resolve()
     if not folder.is_dir():
         return []
-    with _locked(folder):
+    with processes.locked(folder / _LOCK):
         stopped = _stop_all(folder)
         (folder / STACK_FILE).unlink(missing_ok=True)
         (folder / _RECORD).unlink(missing_ok=True)
@@ -115,7 +112,7 @@ def _start_all(
     http_port: int,
 ) -> Addresses:
     binary = prometheus.find_prometheus()
-    with port_assignment.assigned_ports(
+    with ports.assigned_ports(
         folder,
         prefers_well_known=config.ports == "well-known",
         # `down` removes the record: without it, no client relies on the former ports.
@@ -123,7 +120,17 @@ def _start_all(
     ) as free:
         addresses = _addresses(folder, config, free, has_prometheus=bool(binary))
         _start_broker(folder, addresses, free["controller_port"], tied)
-        plan = _plan(folder, addresses, http_port)
+        store = addresses.settings()["features"]
+        plan = triton_server.ServerPlan(
+            repository=folder / "triton",
+            redis=str(store["redis"]),
+            redis_cluster=bool(store["redis_cluster"]),
+            registry=str(store["registry"]),
+            grpc_port=addresses.triton_grpc_port,
+            metrics_port=addresses.triton_metrics_port,
+            control_key=_control_key(folder),
+            http_port=http_port,
+        )
         server = triton_server.start(serving, plan, folder, tied=tied)
         watchdog.start(server, plan, folder, tied=tied)
         if binary:
@@ -135,34 +142,15 @@ def _start_all(
 def _addresses(
     folder: Path, config: EmbeddedConfig, free: Mapping[str, int], *, has_prometheus: bool
 ) -> Addresses:
-    nodes = tuple(free[f"cluster_port_{number}"] for number in range(5))
+    chosen = {part.name: free[part.name] for part in fields(Addresses) if part.name in free}
+    if not has_prometheus:
+        chosen["prometheus_port"] = 0
+    nodes = tuple(port for name, port in free.items() if name.startswith("cluster_port_"))
     return Addresses(
         data_dir=str(folder),
         broker=config.broker,
-        kafka_port=free["kafka_port"],
-        redis_port=free["redis_port"],
-        triton_grpc_port=free["triton_grpc_port"],
-        triton_metrics_port=free["triton_metrics_port"],
-        worker_metrics_port=free["worker_metrics_port"],
-        monitor_port=free["monitor_port"],
-        caller_metrics_port=free["caller_metrics_port"],
-        prometheus_port=free["prometheus_port"] if has_prometheus else 0,
-        page_port=free["page_port"],
         cluster_ports=nodes if config.store == "cluster" else (),
-    )
-
-
-def _plan(folder: Path, addresses: Addresses, http_port: int) -> triton_server.ServerPlan:
-    store = addresses.settings()["features"]
-    return triton_server.ServerPlan(
-        repository=folder / "triton",
-        redis=str(store["redis"]),
-        redis_cluster=bool(store["redis_cluster"]),
-        registry=str(store["registry"]),
-        grpc_port=addresses.triton_grpc_port,
-        metrics_port=addresses.triton_metrics_port,
-        control_key=_control_key(folder),
-        http_port=http_port,
+        **chosen,
     )
 
 
@@ -174,7 +162,7 @@ def _start_broker(
     store_port = addresses.redis_port
     if addresses.cluster_ports:
         nodes = (store_port, *addresses.cluster_ports)
-        store_cluster.start(folder, nodes, tied=tied, syncs=not is_disposable)
+        broker.start_cluster(folder, nodes, tied=tied, syncs=not is_disposable)
     else:
         broker.start_store(folder, store_port, tied=tied, syncs=not is_disposable)
     if is_disposable:
@@ -184,12 +172,7 @@ def _start_broker(
 
 
 def _status(folder: Path) -> StackStatus:
-    try:
-        record = json.loads((folder / _RECORD).read_text())
-        cluster_ports = tuple(record.pop("cluster_ports", ()))
-        addresses = Addresses(**record, cluster_ports=cluster_ports)
-    except (OSError, ValueError, TypeError):
-        addresses = None
+    addresses = read_json(folder / _RECORD, Addresses)
     running = tuple(processes.find(folder))
     names = {each.name for each in running}
     expected = _expected(addresses) if addresses else ()
@@ -200,7 +183,7 @@ def _status(folder: Path) -> StackStatus:
 def _expected(addresses: Addresses) -> tuple[str, ...]:
     broker_name = "broker" if addresses.broker == "noida" else "kafka"
     monitors = ("prometheus",) if addresses.prometheus_port else ()
-    stores = store_cluster.NAMES if addresses.cluster_ports else ("store",)
+    stores = broker.CLUSTER if addresses.cluster_ports else ("store",)
     return (*stores, broker_name, "triton", "watch", *monitors)
 
 
@@ -217,11 +200,9 @@ def _stop_all(folder: Path) -> list[str]:
 
 
 def _write_addresses(folder: Path, addresses: Addresses) -> None:
-    (folder / _RECORD).write_text(json.dumps(asdict(addresses), indent=2))
-    partial = folder / f"{STACK_FILE}.part"
-    partial.touch(mode=0o600)
-    partial.write_text(addresses.stack_toml(folder / _CONTROL_KEY))
-    partial.replace(folder / STACK_FILE)
+    write_json(folder / _RECORD, addresses)
+    replace_text(folder / STACK_FILE, addresses.stack_toml(folder / _CONTROL_KEY))
+    (folder / STACK_FILE).chmod(0o600)
 
 
 def _control_key(folder: Path) -> str:
@@ -231,10 +212,3 @@ def _control_key(folder: Path) -> str:
         path.touch(mode=0o600)
         path.write_text(secrets.token_hex(16))
     return path.read_text()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with (folder / "stack.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

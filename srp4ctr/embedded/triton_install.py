@@ -5,7 +5,6 @@ own, because they need numpy < 2 while the project uses numpy 2. Both are built 
 to fetch), and rebuilt when a lock file or the Python changes.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -13,10 +12,12 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from srp4ctr import processes
+from srp4ctr.atomic_files import read_json, write_json
 
 SERVER_LOCK = Path(__file__).with_name("triton-server.lock")
 LOCK_FILE = Path(__file__).with_name("triton-requirements.lock")
@@ -51,20 +52,16 @@ def build(serving_dir: Path, note: Callable[[str], None] | None = None) -> Servi
     ``note`` gets a line for each long step. Raises ValueError with what to install where
     this machine cannot run the server. A second builder waits.
     """
-    serving_dir.mkdir(parents=True, exist_ok=True)
     root = serving_dir.resolve()
-    with _locked(root):
-        if _recorded_key(root) != _key():
+    with processes.locked(root / "build.lock"):
+        record = read_json(root / _RECORD, dict[str, str]) or {}
+        if record.get("key") != _key():
             _check_platform()
             library_path = _install(root, note or (lambda _: None))
             record = {"key": _key(), "library_path": library_path}
-            (root / _RECORD).write_text(json.dumps(record))
-        record = json.loads((root / _RECORD).read_text())
-    return ServingEnv(
-        python=_env_python(root),
-        server=_server(root),
-        library_path=record["library_path"],
-    )
+            write_json(root / _RECORD, record)
+    python, server = _env_python(root), _server(root)
+    return ServingEnv(python=python, server=server, library_path=record["library_path"])
 
 
 def _install(root: Path, note: Callable[[str], None]) -> str:
@@ -160,20 +157,6 @@ def _uv(root: Path, *arguments: str) -> None:
     if done.returncode:
         last = log.read_text().strip().splitlines()[-8:]
         raise ValueError(f"uv {arguments[0]} failed; its log: {log}\n" + "\n".join(last))
-
-
-@contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    with (root / "build.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _recorded_key(root: Path) -> str | None:
-    try:
-        return str(json.loads((root / _RECORD).read_text())["key"])
-    except (OSError, ValueError, KeyError):
-        return None
 
 
 def _key() -> str:

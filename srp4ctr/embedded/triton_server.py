@@ -6,8 +6,8 @@ loads others (explicit mode).
 
 import os
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from srp4ctr import processes
@@ -53,15 +53,10 @@ def start(
         cwd=str(folder),
         latency_critical=True,
     )
-    running = processes.start(program, folder, tied=tied)
-    try:
-        processes.wait_ready(
-            running, lambda: _is_ready(plan.grpc_port), timeout_s=_START_TIMEOUT_S
-        )
-    except processes.ProcessError:
-        processes.stop(running, folder)
-        raise
-    return running
+    is_ready = partial(_is_ready, plan.grpc_port)
+    return processes.launch(
+        program, folder, is_ready, tied=tied, timeout_s=_START_TIMEOUT_S
+    )
 
 
 def clear_shared_memory(folder: Path) -> None:
@@ -89,7 +84,7 @@ def _command(serving: ServingEnv, plan: ServerPlan, shm_prefix: str) -> tuple[st
         str(server / "bin" / "tritonserver"),
         f"--model-repository={plan.repository}",
         "--model-control-mode=explicit",
-        *_load_flags(ensembles(plan.repository)),
+        *(f"--load-model={model}" for model in ensembles(plan.repository)),
         f"--backend-directory={server / 'backends'}",
         f"--cache-directory={server / 'caches'}",
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
@@ -106,10 +101,6 @@ def _command(serving: ServingEnv, plan: ServerPlan, shm_prefix: str) -> tuple[st
         f"--metrics-port={plan.metrics_port}",
         "--allow-gpu-metrics=false",
     )
-
-
-def _load_flags(models: Sequence[str]) -> list[str]:
-    return [f"--load-model={model}" for model in models]
 
 
 def environment(serving: ServingEnv, plan: ServerPlan) -> dict[str, str]:

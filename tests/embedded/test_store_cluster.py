@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from srp4ctr import processes
-from srp4ctr.embedded import ports, store_cluster
+from srp4ctr.embedded import broker, ports
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.events.schema import action_code
 from srp4ctr.streams.state.reducers import Rows
@@ -16,8 +16,8 @@ USERS = [f"u{number}" for number in range(30)]
 
 
 def started(folder: Path) -> tuple[FeatureConfig, list[processes.Running]]:
-    with ports.reserved_ports(2 * store_cluster.NODES) as free:
-        nodes = store_cluster.start(folder, free, tied=True)
+    with ports.reserved_ports(2 * broker.NODES) as free:
+        nodes = broker.start_cluster(folder, free, tied=True)
     config = FeatureConfig(
         redis=f"{ports.HOST}:{free[0]}",
         redis_cluster=True,

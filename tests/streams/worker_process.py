@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from srp4ctr.embedded.noida_workarounds import pause_after_empty_fetch
+from srp4ctr.embedded.broker import pause_after_empty_fetch
 from srp4ctr.embedded.ports import HOST
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.worker.app import run_worker

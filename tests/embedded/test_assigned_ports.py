@@ -9,14 +9,9 @@ from typing import Any
 
 import pytest
 
-from srp4ctr.embedded import port_assignment, ports
+from srp4ctr.embedded import ports
 from srp4ctr.embedded.addresses import Addresses
-from srp4ctr.embedded.port_assignment import (
-    PARTS,
-    StackPart,
-    assigned_ports,
-    moved_sentence,
-)
+from srp4ctr.embedded.ports import PARTS, StackPart, assigned_ports
 
 LATER = [part.name for part in PARTS if part.starts_later and part.well_known]
 
@@ -35,7 +30,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         )
         for part in PARTS
     )
-    monkeypatch.setattr(port_assignment, "PARTS", stand_ins)
+    monkeypatch.setattr(ports, "PARTS", stand_ins)
     return {part.name: part.well_known for part in stand_ins if part.well_known}
 
 
@@ -128,6 +123,6 @@ def usual_addresses() -> Addresses:
 
 
 def test_one_line_names_the_ports_that_are_others() -> None:
-    assert moved_sentence(usual_addresses()) == ""
+    assert usual_addresses().moved_sentence() == ""
     moved = replace(usual_addresses(), kafka_port=5, prometheus_port=0)
-    assert moved_sentence(moved).endswith("ones: Kafka 9092 → 5")
+    assert moved.moved_sentence().endswith("ones: Kafka 9092 → 5")

@@ -8,12 +8,12 @@ import pytest
 from aiokafka.consumer.fetcher import Fetcher
 
 from srp4ctr import processes
-from srp4ctr.embedded import broker, noida_workarounds, ports
+from srp4ctr.embedded import broker, ports
 
 
 def test_another_broker_gets_no_guard(tmp_path: Path) -> None:
     before = Fetcher._proc_fetch_request
-    assert not noida_workarounds.prepare_worker(tmp_path, "127.0.0.1:1", ["g"])
+    assert not broker.prepare_worker(tmp_path, "127.0.0.1:1", ["g"])
     assert Fetcher._proc_fetch_request is before
 
 
@@ -31,8 +31,8 @@ def test_only_an_empty_fetch_pauses(
 
     monkeypatch.setattr(Fetcher, "_proc_fetch_request", fetch)
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    noida_workarounds.pause_after_empty_fetch()
-    noida_workarounds.pause_after_empty_fetch()  # twice is once
+    broker.pause_after_empty_fetch()
+    broker.pause_after_empty_fetch()  # twice is once
     patched = Fetcher._proc_fetch_request
     assert asyncio.run(patched(None, "assignment", 1, "request")) is brought
     assert len(slept) == pauses
@@ -52,8 +52,8 @@ def test_a_dead_workers_membership_is_evicted(tmp_path: Path) -> None:
         log = Path(dead.log)
         processes.wait_ready(dead, lambda: "joined" in log.read_text())
         processes.stop(dead, tmp_path, grace_s=0.0)  # killed: it does not leave the group
-        assert noida_workarounds.evict_members(bootstrap, ["g"]) == 1
-        assert noida_workarounds.evict_members(bootstrap, ["g"]) == 0
+        assert broker.evict_members(bootstrap, ["g"]) == 1
+        assert broker.evict_members(bootstrap, ["g"]) == 0
     finally:
         processes.stop(store, tmp_path)
 
