@@ -7,15 +7,16 @@ who may write there may change it.
 
 import fcntl
 import getpass
-import json
 import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
+
+import msgspec
 
 from srp4ctr.atomic_files import sync_folder
 from srp4ctr.settings import Settings
@@ -23,11 +24,10 @@ from srp4ctr.settings import Settings
 AUDIT_FILE = "audit.jsonl"
 BEGUN, DONE, REFUSED, FAILED = "begun", "done", "refused", "failed"
 _MAX_DETAIL = 2000  # letters: a line stays one that a person reads
-_OPERATION_KEY = "deed"  # in the file, for readers of the lines of earlier releases
+_NAMES_IN_FILE = {"operation": "deed"}  # for readers of the lines of earlier releases
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditEntry:
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, rename=_NAMES_IN_FILE):
     """One line: an operation that begins, or its result."""
 
     operation: str
@@ -43,11 +43,6 @@ class AuditEntry:
     before: str = ""
     after: str = ""
     detail: str = ""
-
-    def as_json(self) -> dict[str, str]:
-        """Return the entry's object in the file and in ``audit list --json``."""
-        values = asdict(self)
-        return {_OPERATION_KEY: values.pop("operation"), **values}
 
 
 class AuditedOperation:
@@ -97,10 +92,11 @@ class AuditLog:
         finally:
             changed = {"subject": operation.subject or subject, "detail": detail}
             after = operation.after or state()
-            self._append(replace(entry, at=_now(), result=result, after=after, **changed))
+            changed |= {"at": _now(), "result": result, "after": after}
+            self._append(msgspec.structs.replace(entry, **changed))
 
     def _append(self, entry: AuditEntry) -> None:
-        line = json.dumps(entry.as_json()).encode() + b"\n"
+        line = msgspec.json.encode(entry) + b"\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         is_new = not self.path.exists()
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
@@ -133,12 +129,11 @@ def read_entries(path: Path, since: datetime | None = None) -> tuple[list[AuditE
     lines = path.read_bytes().splitlines() if path.is_file() else []
     for line in filter(None, lines):
         try:
-            values = json.loads(line)
-            entry = AuditEntry(operation=values.pop(_OPERATION_KEY), **values)
-        except (ValueError, TypeError, AttributeError, KeyError):
+            entry = msgspec.json.decode(line, type=AuditEntry)
+        except msgspec.DecodeError:
             unreadable += 1
-            continue
-        entries[entry.operation] = entry
+        else:
+            entries[entry.operation] = entry
     found = sorted(entries.values(), key=lambda each: each.at)
     if since is not None:
         found = [each for each in found if datetime.fromisoformat(each.at) >= since]

@@ -9,6 +9,7 @@ from pathlib import Path
 from srp4ctr.processes import ended_by_sigterm
 from srp4ctr.retries import retry_during_outage
 from srp4ctr.settings import Settings
+from srp4ctr.streams.config import password_in
 
 
 def initialize_when_up(
@@ -34,20 +35,12 @@ def initialize(settings: Settings, users: Path | None, say: Callable[[str], None
         from srp4ctr.ops import kafka_acl
 
         probes = settings.monitoring.probe_interval_s > 0
-        granted = kafka_acl.grant(settings.kafka, _passwords(users), probes=probes)
+        files = {user: str(users / f"kafka_{user}") for user in kafka_acl.RIGHTS}
+        passwords = {u: password_in(file, "", "--kafka-users") for u, file in files.items()}
+        granted = kafka_acl.grant(settings.kafka, passwords, probes=probes)
         say(f"Kafka users: {', '.join(granted)}")
     say(f"feature views: {', '.join(feast_store.apply(settings.features))}")
     say(_model_status(settings))
-
-
-def _passwords(users: Path) -> dict[str, str]:
-    from srp4ctr.ops.kafka_acl import RIGHTS
-    from srp4ctr.streams.config import password_in
-
-    return {
-        user: password_in(str(users / f"kafka_{user}"), "", "--kafka-users")
-        for user in RIGHTS
-    }
 
 
 def _model_status(settings: Settings) -> str:

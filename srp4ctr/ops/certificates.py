@@ -61,11 +61,8 @@ def issue(
 
 def expires_within(certificate: Path, days: int) -> bool:
     """Return whether ``certificate`` expires within ``days``."""
-    command = ["openssl", "x509", "-noout", "-checkend", str(days * 86_400)]
-    done = subprocess.run(
-        [*command, "-in", str(certificate)], capture_output=True, check=False
-    )
-    return done.returncode != 0
+    check = ("-checkend", str(days * 86_400))
+    return _run("x509", "-noout", *check, "-in", certificate).returncode != 0
 
 
 def _subject_name(host: str) -> str:
@@ -74,8 +71,7 @@ def _subject_name(host: str) -> str:
 
 def _is_valid_for(certificate: Path, host: str) -> bool:
     check = "-checkip" if _is_address(host) else "-checkhost"
-    command = ["openssl", "x509", "-noout", check, host, "-in", str(certificate)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = _run("x509", "-noout", check, host, "-in", certificate)
     return "does match" in done.stdout  # the exit status does not depend on it
 
 
@@ -90,20 +86,15 @@ def _is_address(host: str) -> bool:
 def _openssl(*arguments: str | Path) -> None:
     if shutil.which("openssl") is None:
         raise ValueError("certificates are made by openssl: apt install openssl")
-    command = ["openssl", *map(str, arguments)]
-    # A key must never be readable by other users.
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-        umask=0o077,
-        env=_environment(),
-    )
+    done = _run(*arguments)
     if done.returncode:
         raise ValueError(f"openssl {arguments[0]} failed: {done.stderr.strip()}")
 
 
-def _environment() -> dict[str, str]:
-    """Return this environment without another project's openssl.cnf."""
-    return {name: value for name, value in os.environ.items() if name != "OPENSSL_CONF"}
+def _run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    # Without another project's openssl.cnf; a key must never be readable by other users.
+    ours = {name: value for name, value in os.environ.items() if name != "OPENSSL_CONF"}
+    command = ["openssl", *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, umask=0o077, env=ours
+    )

@@ -28,8 +28,6 @@ if TYPE_CHECKING:  # pyarrow, torch, tritonclient: not every role has them
     from srp4ctr.training.skew.check import ServedCheck
 
 _TITLES = ("title", "name")  # attributes that a person knows an item by
-_LoggedAt = tuple[int, LoggedEvent]
-"""A partition and one of its events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +135,7 @@ def forget(settings: Settings, user: str, wait_s: float, *, is_pseudonym: bool) 
 
 def erase(settings: Settings, *, dry_run: bool = False) -> ErasedFiles:
     """Erase forgotten users from the raw log and the served requests; idempotent."""
+    from srp4ctr.features.bundles import request_log
     from srp4ctr.streams.raw_log import erasure
 
     log_dir = Path(settings.features.log_dir)
@@ -144,7 +143,11 @@ def erase(settings: Settings, *, dry_run: bool = False) -> ErasedFiles:
         return ErasedFiles(log=erasure.erase_forgotten(log_dir, dry_run=True), served=0)
     with audit_log(settings).audited("features erase-forgotten") as operation:
         found = erasure.erase_forgotten(log_dir)
-        served = _erase_served(Path(settings.triton.served_log.folder), log_dir)
+        requests = erasure.erasure_requests_in(log_dir)
+        served = request_log.remove(
+            Path(settings.triton.served_log.folder),
+            lambda each: erasure.is_erased(requests, each.user_id, each.time_ms),
+        )
         operation.after = f"{found.files} files, {served} served requests"
     return ErasedFiles(log=found, served=served)
 
@@ -155,24 +158,18 @@ def stored_id(settings: Settings, user: str, is_pseudonym: bool) -> str:
     return pseudonyms.of(user) if pseudonyms and not is_pseudonym else user
 
 
-def _erase_served(folder: Path, log_dir: Path) -> int:
-    from srp4ctr.features.bundles import request_log
-    from srp4ctr.streams.raw_log import erasure
-
-    requests = erasure.erasure_requests_in(log_dir)
-    return request_log.remove(
-        folder, lambda each: erasure.is_erased(requests, each.user_id, each.time_ms)
-    )
-
-
 def read_user(features: FeatureConfig, user_id: str) -> UserRows:
     """Return the store's rows of a user; ``ValueError`` for an unknown user."""
+    from srp4ctr.features.consistency import replay
     from srp4ctr.features.online.store import FeatureStoreSink
 
     rows = FeatureStoreSink(features).read([user_id], [])
     if not rows:
         raise ValueError(f"the store has no rows of user {user_id!r}")
-    logged = _logged(Path(features.log_dir), user_id)
+    log_dir = Path(features.log_dir)
+    places = [at for at in replay.places(log_dir, "user_id") if at[0] == user_id]
+    found = replay.events_of(log_dir, "user_id", places)
+    logged = [(at[1], each) for at, events in found.items() for each in events]
     sequence = rows.sequences.get(user_id, BehaviorSequence())
     exposures = rows.exposures.get(user_id, Exposures())
     activity = rows.activities.get(user_id, Activity())
@@ -220,18 +217,7 @@ def title_of(profile: ItemProfile) -> str:
     return str(profile.item_id)
 
 
-def _logged(log_dir: Path, user_id: str) -> list[_LoggedAt]:
-    """Return the user's events in the raw log, with their partitions."""
-    from srp4ctr.features.consistency import replay
-
-    places = [at for at in replay.places(log_dir, "user_id") if at[0] == user_id]
-    found = replay.events_of(log_dir, "user_id", places)
-    return [
-        (partition, each) for (_, partition), events in found.items() for each in events
-    ]
-
-
-def _origins(logged: Iterable[_LoggedAt]) -> dict[SequenceElement, str]:
+def _origins(logged: Iterable[tuple[int, LoggedEvent]]) -> dict[SequenceElement, str]:
     """Return each behaviour's event and its place in the log; the first of equal ones."""
     found: dict[SequenceElement, str] = {}
     for partition, each in logged:

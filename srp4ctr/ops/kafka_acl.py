@@ -5,6 +5,7 @@ idempotent.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
 from kafka.admin import (
@@ -77,22 +78,16 @@ def grant(
     ``kafka`` has the admin's credentials. Returns the users. Raises ``ValueError`` where
     the broker does not answer, or refuses a rule.
     """
-    admin = connect(KafkaAdminClient, kafka)
-    try:
-        added = [
-            UserScramCredentialUpsertion(user, ScramMechanism.SCRAM_SHA_512, password)
-            for user, password in passwords.items()
-        ]
-        refused = {
-            user: error
-            for user, error in admin.alter_user_scram_credentials(added).items()
-            if error is not None
-        }
-        rules = [rule for user in passwords for rule in rules_of(user, RIGHTS[user])]
-        rules += rules_of("monitor", PROBE) if probes else []
+    added = [
+        UserScramCredentialUpsertion(user, ScramMechanism.SCRAM_SHA_512, password)
+        for user, password in passwords.items()
+    ]
+    rules = [rule for user in passwords for rule in rules_of(user, RIGHTS[user])]
+    rules += rules_of("monitor", PROBE) if probes else []
+    with closing(connect(KafkaAdminClient, kafka)) as admin:
+        results = admin.alter_user_scram_credentials(added)
+        refused = {user: error for user, error in results.items() if error is not None}
         failed = admin.create_acls(rules)["failed"]
-    finally:
-        admin.close()
     if refused or failed:
         raise ValueError(
             f"the broker at {kafka.bootstrap} refused the access rules: "

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from srp4ctr.features.consistency.report import REPORT_FILE
 from srp4ctr.monitoring.collector.exporter import MonitorSources
-from srp4ctr.monitoring.collector.probe import Probe, RankedScores
+from srp4ctr.monitoring.collector.probe import Probe
 from srp4ctr.monitoring.collector.service import ProbeFactory, run_monitor
 from srp4ctr.monitoring.prometheus import Prometheus
 from srp4ctr.monitoring.report.build import build_contents
@@ -26,8 +26,6 @@ from srp4ctr.retries import retry_during_outage
 from srp4ctr.settings import Settings
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.events.schema import Behavior
-
-_ACTION = "view"  # a behaviour: a click would move an item's counters
 
 
 def run(settings: Settings, say: Callable[[str], None]) -> None:
@@ -99,23 +97,17 @@ def probe_factory(settings: Settings) -> ProbeFactory:
             return EventPublisher(settings.kafka)
 
         def publish(user: str, item: str) -> None:
-            publisher().publish(_view(user, item))
+            now_ms = time.time_ns() // 1_000_000
+            view = Behavior(
+                event_id=f"{user}-{now_ms}",
+                user_id=user,
+                item_id=item,
+                action="view",  # a click would move an item's counters
+                occurred_at=now_ms,
+            )
+            publisher().publish(view)
             publisher().flush(5.0)
 
-        def rank(user: str, items: Sequence[str]) -> RankedScores:
-            return client.rank(user, items)
-
-        return Probe(publish, rank, items, registry)
+        return Probe(publish, client.rank, items, registry)
 
     return make
-
-
-def _view(user: str, item: str) -> Behavior:
-    now_ms = time.time_ns() // 1_000_000
-    return Behavior(
-        event_id=f"{user}-{now_ms}",
-        user_id=user,
-        item_id=item,
-        action=_ACTION,
-        occurred_at=now_ms,
-    )

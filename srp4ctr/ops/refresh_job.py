@@ -13,8 +13,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from srp4ctr.atomic_files import read_json, write_json
 from srp4ctr.errors import OutageError
 from srp4ctr.ops.promotion_service import promoter, serving_folder
@@ -108,45 +106,32 @@ def refresh_and_record(
     refresh: Refresh, bundles_dir: Path, interval_s: float = 0.0
 ) -> RefreshReport:
     """Return what ``refresh`` returns or raises, and write its status for the monitor."""
-    began = time.time()
-    error = "stopped"  # by a signal, if by no exception
-    report: RefreshReport | None = None
+    began, file = time.time(), bundles_dir / STATUS_FILE
+    before = read_json(file, RefreshStatus)
+    found: dict[str, Any] = {
+        "error": "stopped",  # by a signal, if by no exception
+        "last_success_ms": before.last_success_ms if before else 0,
+    }
     try:
         report = refresh()
-        error = ""
+        found |= {
+            "error": "",
+            "last_success_ms": _now_ms(),
+            "version": report.version,
+            "outcome": report.outcome.value,
+            "gates": {g.gate: g.passed for g in report.gates if g.passed is not None},
+        }
     except Exception as failure:
-        error = f"{type(failure).__name__}: {failure}"
+        found["error"] = f"{type(failure).__name__}: {failure}"
         raise
     finally:
-        file = bundles_dir / STATUS_FILE
-        status = _status(report, error, began, read_json(file, RefreshStatus))
-        write_json(file, msgspec.structs.replace(status, interval_s=interval_s))
+        found |= {"ended_at_ms": _now_ms(), "seconds": time.time() - began}
+        write_json(file, RefreshStatus(interval_s=interval_s, **found))
     return report
 
 
-def _status(
-    report: RefreshReport | None,
-    error: str,
-    began: float,
-    before: RefreshStatus | None,
-) -> RefreshStatus:
-    ended_ms = round(time.time() * 1000)
-    status = RefreshStatus(
-        ended_at_ms=ended_ms,
-        seconds=ended_ms / 1000 - began,
-        error=error,
-        last_success_ms=before.last_success_ms if before else 0,
-    )
-    if report is None:
-        return status
-    gates = {g.gate: g.passed for g in report.gates if g.passed is not None}
-    return msgspec.structs.replace(
-        status,
-        last_success_ms=ended_ms,
-        version=report.version,
-        outcome=report.outcome.value,
-        gates=gates,
-    )
+def _now_ms() -> int:
+    return round(time.time() * 1000)
 
 
 def repeat(

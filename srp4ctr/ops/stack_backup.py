@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ LIVE_VOLUME = "data"
 NOT_COPIED = ("scratch",)
 _IMAGE = "stream"  # its image has tar; it runs as root, to read every owner's files
 _LABEL = "com.docker.compose"
-_CHUNK = 1 << 20
 _TAR = "cd /volume && exec tar -cz ."
 # Readers share the raw log's lock; compaction waits. Files that appear or grow meanwhile
 # (status 1) are for the next backup.
@@ -48,8 +48,7 @@ class Docker:
         self.image: str = config["services"][_IMAGE]["image"]
         names = [v for v in config["volumes"] if v not in NOT_COPIED]
         self.volumes = {v: str(config["volumes"][v]["name"]) for v in sorted(names)}
-        secrets = config["secrets"]["ca.pem"]["file"]
-        self.authority = hashlib.sha256(Path(secrets).read_bytes()).hexdigest()
+        self.authority = _sha256(Path(config["secrets"]["ca.pem"]["file"]))
 
     def compose(self, *words: str) -> str:
         """Return the output of ``docker compose WORDS``; ``BackupError`` if it fails."""
@@ -100,17 +99,15 @@ def backup(docker: Docker, folder: Path, say: Say, *, live: bool = False) -> Non
         if stopped:
             say("starting them again")
             docker.compose("start", *stopped)
-    text = json.dumps(
-        {
-            "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "image": docker.image,
-            "live": live,
-            "authority": docker.authority,
-            "archives": archives,
-        },
-        indent=2,
-    )
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    manifest = {
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "image": docker.image,
+        "live": live,
+        "authority": docker.authority,
+        "archives": archives,
+    }
+    text = json.dumps(manifest, indent=2) + "\n"
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
     size = sum(each["bytes"] for each in archives.values())
     say(f"{folder}: {len(archives)} volumes, {size / 1e6:,.0f} MB. secrets/ is not in it")
 
@@ -157,11 +154,8 @@ def _archive(
         os.fchmod(target.fileno(), 0o600)
         _pipe(name, command, stdin=subprocess.DEVNULL, stdout=target)
     say(f"{name}: {file.stat().st_size / 1e6:,.1f} MB")
-    return {
-        "file": file.name,
-        "bytes": file.stat().st_size,
-        "sha256": _sha256(file),
-    }
+    size, digest = file.stat().st_size, _sha256(file)
+    return {"file": file.name, "bytes": size, "sha256": digest}
 
 
 def _pipe(name: str, command: Sequence[str], **ends: Any) -> None:
@@ -179,11 +173,8 @@ def _read_manifest(folder: Path) -> Any:
 
 
 def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
     with file.open("rb") as source:
-        while chunk := source.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 def _run(*command: str) -> str:
@@ -204,9 +195,7 @@ def main() -> None:
     parser.add_argument("compose", nargs="+", help="-- docker compose -f …")
     arguments = parser.parse_args()
 
-    def say(text: str) -> None:
-        sys.stderr.write(f"{text}\n")
-
+    say = partial(print, file=sys.stderr)
     try:
         docker = Docker(arguments.compose)
         if arguments.verb == "backup":

@@ -21,7 +21,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
 
     Waits for a broker or a store that does not answer yet.
     """
-    from srp4ctr.embedded.noida_workarounds import prepare_worker
+    from srp4ctr.embedded.broker import prepare_worker
     from srp4ctr.features.online.store import FeatureStoreSink
     from srp4ctr.streams.worker.app import ensure_topics, group_ids, run_worker
 

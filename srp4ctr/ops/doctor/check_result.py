@@ -3,6 +3,7 @@
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 State = Literal["ok", "open", "wrong", "not checked"]
@@ -22,24 +23,14 @@ class Finding:
     """What to type or set where the state is not ``ok``."""
 
 
-def ok(check: str, found: str) -> Finding:
-    """Return that the check passed."""
-    return Finding(check=check, state="ok", found=found)
+def _finding(state: State, check: str, found: str, do: str = "") -> Finding:
+    return Finding(check=check, state=state, found=found, do=do)
 
 
-def is_open(check: str, found: str, do: str) -> Finding:
-    """Return that unauthenticated clients get in."""
-    return Finding(check=check, state="open", found=found, do=do)
-
-
-def wrong(check: str, found: str, do: str) -> Finding:
-    """Return that something does not work."""
-    return Finding(check=check, state="wrong", found=found, do=do)
-
-
-def not_checked(check: str, why: str, do: str = "") -> Finding:
-    """Return that the check was not possible, and why."""
-    return Finding(check=check, state="not checked", found=why, do=do)
+ok = partial(_finding, "ok")
+is_open = partial(_finding, "open")
+is_wrong = partial(_finding, "wrong")
+not_checked = partial(_finding, "not checked")
 
 
 def is_loopback(host: str) -> bool:

@@ -11,15 +11,8 @@ from urllib.request import Request, urlopen
 
 from srp4ctr.embedded.config import STACK_FILE
 from srp4ctr.ops import certificates, stack_secrets
-from srp4ctr.ops.doctor.check_result import (
-    Finding,
-    is_loopback,
-    is_open,
-    not_checked,
-    ok,
-    reached_at,
-)
-from srp4ctr.ops.doctor.check_result import wrong as is_wrong
+from srp4ctr.ops.doctor import check_result as result
+from srp4ctr.ops.doctor.check_result import Finding, is_open, is_wrong, not_checked, ok
 from srp4ctr.settings import Settings
 
 _TIMEOUT_S = 3.0
@@ -53,7 +46,8 @@ def in_the_open(settings: Settings) -> Iterator[Finding]:
         "triton.control_key": settings.triton.control_key,
     }
     given = [name for name, value in values.items() if value]
-    if "password" in settings.features.registry or _has_password(settings):
+    registry = settings.features.registry
+    if "password" in registry or urlsplit(registry).password:
         given.append("features.registry")
     if given:
         found = f"{', '.join(given)}: in the environment, or in settings.toml"
@@ -122,8 +116,8 @@ def metrics(settings: Settings) -> Iterator[Finding]:
         if not host:
             continue
         local = "127.0.0.1" if set(host) <= {"0", "."} else host  # all of this machine
-        reached = reached_at(local, port)
-        if not is_loopback(local) and reached:
+        reached = result.reached_at(local, port)
+        if not result.is_loopback(local) and reached:
             why = f"{name} answer at {reached[0]}; the network's other hosts are not known"
             yield not_checked("metrics", why, "run srp4ctr doctor on the machine itself")
         elif reached:
@@ -149,7 +143,8 @@ def grafana(url: str) -> Iterator[Finding]:
             yield is_open(check, "it shows dashboards without a password", do)
         else:
             yield ok(check, "it requires a password, and not the default one")
-        if url.startswith("http://") and not is_loopback(urlsplit(url).hostname or ""):
+        parts = urlsplit(url)
+        if parts.scheme == "http" and not result.is_loopback(parts.hostname or ""):
             yield is_open(check, "passwords are not encrypted", "GF_SERVER_PROTOCOL: https")
     except OSError as error:
         yield not_checked(check, f"{url} does not answer: {error}")
@@ -180,10 +175,6 @@ def _others_enter(folder: Path) -> bool:
     """Return whether other users can reach the files in ``folder``."""
     folders = (folder, *folder.parents)
     return all(each.stat().st_mode & _OTHERS_ENTER for each in folders)
-
-
-def _has_password(settings: Settings) -> bool:
-    return bool(urlsplit(settings.features.registry).password)
 
 
 def _host_port(url: str) -> tuple[str, int]:

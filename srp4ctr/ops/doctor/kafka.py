@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 from kafka import TopicPartition
@@ -17,28 +18,15 @@ from kafka.admin import (
 )
 from kafka.errors import ClusterAuthorizationFailedError, KafkaError, SecurityDisabledError
 
-from srp4ctr.ops.doctor.check_result import (
-    Finding,
-    answers,
-    is_open,
-    not_checked,
-    ok,
-    reached_at,
-    split,
-)
-from srp4ctr.ops.doctor.check_result import wrong as is_wrong
+from srp4ctr.ops.doctor import check_result as result
+from srp4ctr.ops.doctor.check_result import Finding, is_open, is_wrong, not_checked, ok
+from srp4ctr.ops.kafka_acl import ALL_TOPICS
 from srp4ctr.settings import Settings
 from srp4ctr.streams.broker.clients import connect, tls_context
 from srp4ctr.streams.config import KafkaConfig
-from srp4ctr.streams.events.schema import (
-    BEHAVIOR_EVENTS_TOPIC,
-    ITEMS_TOPIC,
-    LABELS_TOPIC,
-    REJECTED_TOPIC,
-)
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
 
 _ANONYMOUS_MS = 3000
-_TOPICS = (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC, REJECTED_TOPIC)
 _CLOSE = "docs/security.md: kafka.security_protocol SASL_SSL on both sides"
 _ANY_RULE = ACLFilter(
     None,
@@ -54,11 +42,12 @@ def anonymous(settings: Settings) -> Iterator[Finding]:
     kafka, check = settings.kafka, "kafka access"
     if kafka.security_protocol == "SASL_PLAINTEXT":
         yield is_open(check, "passwords and events are not encrypted", _CLOSE)
-    if not any(answers(*split(address)) for address in kafka.addresses):
+    if not any(result.answers(*result.split(address)) for address in kafka.addresses):
         yield not_checked(check, f"nothing answers at {kafka.bootstrap}")
         return
-    let_in = [name for name in _ways_in(kafka) if _lets_in(kafka, name)]
-    away = [a for a in kafka.addresses if reached_at(*split(a))]
+    ways = ("PLAINTEXT", "SSL") if kafka.has_tls else ("PLAINTEXT",)
+    let_in = [name for name in ways if _lets_in(kafka, name)]
+    away = [a for a in kafka.addresses if result.reached_at(*result.split(a))]
     if not let_in:
         yield ok(check, f"{kafka.bootstrap} lets nobody in without a name")
     elif away:
@@ -74,9 +63,9 @@ def rules(settings: Settings) -> Iterator[Finding]:
     check = "kafka rules"
     if not settings.kafka.has_sasl:
         return
-    admin = connect(KafkaAdminClient, settings.kafka)
     try:
-        found, error = admin.describe_acls(_ANY_RULE)
+        with closing(connect(KafkaAdminClient, settings.kafka)) as admin:
+            found, error = admin.describe_acls(_ANY_RULE)
         if getattr(error, "errno", 0):
             raise error
     except SecurityDisabledError:
@@ -89,8 +78,6 @@ def rules(settings: Settings) -> Iterator[Finding]:
         yield ok(check, "the broker has an authorizer, and hides its rules from us")
     else:
         yield from of_rules(settings.kafka, [str(acl.principal) for acl in found])
-    finally:
-        admin.close()
 
 
 def of_rules(kafka: KafkaConfig, principals: list[str]) -> Iterator[Finding]:
@@ -114,7 +101,7 @@ def topics(settings: Settings) -> Iterator[Finding]:
     admin = connect(KafkaAdminClient, settings.kafka)
     try:
         there = set(admin.list_topics())
-        missing = [name for name in _TOPICS if name not in there]
+        missing = [name for name in ALL_TOPICS if name not in there]
         if missing:
             found = f"missing, or not visible to us: {', '.join(missing)}"
             yield is_wrong("topics", found, "srp4ctr stack init, as Kafka's admin")
@@ -125,7 +112,7 @@ def topics(settings: Settings) -> Iterator[Finding]:
             yield is_wrong("topics", found, f"set kafka.partitions = {count}")
         elif not missing:
             yield ok(
-                "topics", f"all {len(_TOPICS)}; {count} partitions, as in the settings"
+                "topics", f"all {len(ALL_TOPICS)}; {count} partitions, as in the settings"
             )
         if LABELS_TOPIC in there:
             yield _newest_label(admin)
@@ -154,10 +141,6 @@ def _newest_label(admin: KafkaAdminClient) -> Finding:
     return ok(check, f"the newest is {minutes:,.0f} minutes old")
 
 
-def _ways_in(kafka: KafkaConfig) -> tuple[str, ...]:
-    return ("PLAINTEXT", "SSL") if kafka.has_tls else ("PLAINTEXT",)
-
-
 def _lets_in(kafka: KafkaConfig, protocol: str) -> bool:
     """Return whether a client without a name can list the topics."""
     more = {"ssl_context": tls_context(kafka)} if protocol == "SSL" else {}
@@ -169,10 +152,8 @@ def _lets_in(kafka: KafkaConfig, protocol: str) -> bool:
             request_timeout_ms=_ANONYMOUS_MS,
             **more,
         )
-        try:
+        with closing(client):
             client.list_topics()
-        finally:
-            client.close()
     except KafkaError:
         return False
     return True

@@ -5,12 +5,30 @@ It changes nothing: what it tries is refused, or only reads.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
 
 from srp4ctr.ops.doctor import host
-from srp4ctr.ops.doctor.check_result import Finding, not_checked, wrong
+from srp4ctr.ops.doctor.check_result import Finding, is_wrong, not_checked
 from srp4ctr.settings import Settings
 
 Check = Callable[[Settings], Iterator[Finding]]
+# Module → its checks by name, and the function of each.
+CHECKS = {
+    "host": {
+        "secrets": "in_the_open",
+        "secret files": "files",
+        "certificates": "expiry",
+        "metrics": "metrics",
+    },
+    "kafka": {"kafka access": "anonymous", "kafka rules": "rules", "topics": "topics"},
+    "store": {"store access": "anonymous", "store user": "our_user", "store": "views"},
+    "triton": {
+        "triton access": "anonymous",
+        "triton control": "control",
+        "triton": "serving",
+    },
+}
 # Checks that need the credentials of the deployment.
 NEED_CREDENTIALS = {
     *("kafka rules", "topics", "store user", "store", "triton control", "triton"),
@@ -38,47 +56,22 @@ def examine(settings: Settings, grafana: str = "") -> Iterator[Finding]:
         try:
             yield from check(settings)
         except Exception as error:  # the other checks go on
-            yield wrong(name, _message(error), "is it up, and are these its settings?")
+            message = str(error) or type(error).__name__
+            yield is_wrong(name, message, "is it up, and are these its settings?")
     yield from host.grafana(grafana.rstrip("/"))
 
 
 def checks() -> Iterator[tuple[str, Check]]:
     """Yield all checks by name; one whose client is not installed reports that."""
-    yield "secrets", host.in_the_open
-    yield "secret files", host.files
-    yield "certificates", host.expiry
-    yield "metrics", host.metrics
-    from srp4ctr.ops.doctor import kafka
-
-    yield "kafka access", kafka.anonymous
-    yield "kafka rules", kafka.rules
-    yield "topics", kafka.topics
-    try:
-        from srp4ctr.ops.doctor import store
-    except ImportError as error:
-        yield "store", _missing("store", error)
-    else:
-        yield "store access", store.anonymous
-        yield "store user", store.our_user
-        yield "store", store.views
-    try:
-        from srp4ctr.ops.doctor import triton
-    except ImportError as error:
-        yield "triton", _missing("triton", error)
-    else:
-        yield "triton access", triton.anonymous
-        yield "triton control", triton.control
-        yield "triton", triton.serving
+    for module, named in CHECKS.items():
+        try:
+            found = import_module(f"srp4ctr.ops.doctor.{module}")
+        except ImportError as error:
+            yield module, partial(_missing, module, error)
+        else:
+            yield from ((name, getattr(found, check)) for name, check in named.items())
 
 
-def _missing(name: str, error: ImportError) -> Check:
+def _missing(name: str, error: ImportError, _: Settings) -> Iterator[Finding]:
     why = f"{error.name} is not installed here"
-
-    def report(_: Settings) -> Iterator[Finding]:
-        yield not_checked(name, why, "run it in the trainer's image")
-
-    return report
-
-
-def _message(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    yield not_checked(name, why, "run it in the trainer's image")

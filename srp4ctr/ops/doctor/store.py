@@ -10,16 +10,8 @@ from redis.retry import Retry
 from srp4ctr.errors import Srp4ctrError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.connection import redacted
-from srp4ctr.ops.doctor.check_result import (
-    Finding,
-    answers,
-    is_open,
-    not_checked,
-    ok,
-    reached_at,
-    split,
-)
-from srp4ctr.ops.doctor.check_result import wrong as is_wrong
+from srp4ctr.ops.doctor import check_result as result
+from srp4ctr.ops.doctor.check_result import Finding, is_open, is_wrong, not_checked, ok
 from srp4ctr.settings import Settings
 from srp4ctr.streams.config import password_in
 
@@ -31,14 +23,15 @@ def anonymous(settings: Settings) -> Iterator[Finding]:
     """Yield whether the store lets clients in without a password."""
     config, check = settings.features, "store access"
     for address in _addresses(config):
-        host, port = split(address)
-        if not answers(host, port):
+        host, port = result.split(address)
+        if not result.answers(host, port):
             yield not_checked(check, f"nothing answers at {address}")
             continue
-        ways = [name for name in _ways_in(config) if _lets_in(config, address, name)]
+        all_ways = ("plainly", "over TLS") if config.redis_tls else ("plainly",)
+        ways = [name for name in all_ways if _lets_in(config, address, name)]
         if not ways:
             yield ok(check, f"{address} lets nobody in without a password")
-        elif reached_at(host, port):
+        elif result.reached_at(host, port):
             found = f"every client of {address} may read and write ({ways[0]})"
             yield is_open(check, found, _CLOSE)
         else:
@@ -92,10 +85,6 @@ def _addresses(config: FeatureConfig) -> list[str]:
     return [part for part in config.redis.split(",") if ":" in part and "=" not in part]
 
 
-def _ways_in(config: FeatureConfig) -> tuple[str, ...]:
-    return ("plainly", "over TLS") if config.redis_tls else ("plainly",)
-
-
 def _lets_in(config: FeatureConfig, address: str, way: str) -> bool:
     """Return whether a client without a password can read the store's size."""
     try:
@@ -109,7 +98,7 @@ def _lets_in(config: FeatureConfig, address: str, way: str) -> bool:
 def _client(
     config: FeatureConfig, address: str, *, known: bool, tls: bool | None = None
 ) -> Any:
-    host, port = split(address)
+    host, port = result.split(address)
     encrypted = config.redis_tls if tls is None else tls
     more: dict[str, Any] = {"ssl": encrypted}
     if encrypted and config.redis_ca_file:

@@ -7,16 +7,8 @@ from pathlib import Path
 from tritonclient.utils import InferenceServerException
 
 from srp4ctr.client.channel import connect, connect_in_control
-from srp4ctr.ops.doctor.check_result import (
-    Finding,
-    answers,
-    is_open,
-    not_checked,
-    ok,
-    reached_at,
-    split,
-)
-from srp4ctr.ops.doctor.check_result import wrong as is_wrong
+from srp4ctr.ops.doctor import check_result as result
+from srp4ctr.ops.doctor.check_result import Finding, is_open, is_wrong, not_checked, ok
 from srp4ctr.settings import Settings
 from srp4ctr.triton_repo.config import TlsConfig, TritonConfig
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
@@ -31,8 +23,8 @@ _GUARD = "--grpc-restricted-protocol, its key in a file that triton.control_key_
 def anonymous(settings: Settings) -> Iterator[Finding]:
     """Yield whether clients without a certificate may rank."""
     triton, check = settings.triton, "triton access"
-    host, port = split(triton.grpc)
-    if not answers(host, port):
+    host, port = result.split(triton.grpc)
+    if not result.answers(host, port):
         yield not_checked(check, f"nothing answers at {triton.grpc}")
         return
     ways = {"plainly": TlsConfig()}
@@ -41,7 +33,7 @@ def anonymous(settings: Settings) -> Iterator[Finding]:
     let_in = [name for name, tls in ways.items() if _is_live(triton.grpc, tls)]
     if not let_in:
         yield ok(check, f"{triton.grpc} requires a certificate")
-    elif reached_at(host, port):
+    elif result.reached_at(host, port):
         found = f"every client of {triton.grpc} may rank ({let_in[0]})"
         yield is_open(check, found, _CLOSE)
     else:

@@ -13,10 +13,10 @@ from srp4ctr.ops.doctor import run
 from srp4ctr.ops.doctor.check_result import (
     Finding,
     is_open,
+    is_wrong,
     ok,
     own_addresses,
     reached_at,
-    wrong,
 )
 
 
@@ -76,7 +76,7 @@ def test_one_check_that_breaks_does_not_end_the_others(
     [
         (ok("a", "well"), False),
         (is_open("a", "to all", "close it"), True),
-        (wrong("a", "away", "start it"), True),
+        (is_wrong("a", "away", "start it"), True),
     ],
 )
 def test_what_is_open_or_wrong_is_an_error_after_all_lines(
