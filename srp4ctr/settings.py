@@ -137,21 +137,18 @@ def in_force(section: str = "") -> Iterator[Setting]:
 
     ``section`` limits them to one section or one setting: ``triton``, ``triton.grpc``.
     """
-    settings, files = load(), _files()
+    settings = load()
+    files = [(str(path), set(_leaves(values))) for path, values in _files()]
     old_first = sorted(_environment_keys(), key=lambda key: key not in RENAMED)
     variables = {RENAMED.get(key, key): variable_of(key) for key in old_first}
     for key, value in _values(settings):
         if section and not f"{'.'.join(key)}.".startswith(f"{section}."):
             continue
-        sources = [str(path) for path, values in files if _has(values, key)]
+        sources = ["default", *(path for path, keys in files if key in keys)]
         if key in variables:
             sources.append(variables[key])
-        is_hidden = _is_secret(key[-1]) and value
-        yield Setting(
-            name=".".join(key),
-            value="…" if is_hidden else value,
-            source=sources[-1] if sources else "default",
-        )
+        shown = "…" if _is_secret(key[-1]) and value else value
+        yield Setting(name=".".join(key), value=shown, source=sources[-1])
 
 
 def _files() -> tuple[tuple[Path, dict[str, Any]], tuple[Path, dict[str, Any]]]:
@@ -174,16 +171,6 @@ def _values(owner: Any, above: Key = ()) -> Iterator[tuple[Key, Any]]:
             yield from _values(value, (*above, name))
         else:
             yield (*above, name), value
-
-
-def _has(values: Mapping[str, Any], key: Key) -> bool:
-    """Return whether ``key`` is set in ``values``."""
-    found: Any = values
-    for name in key:
-        if not isinstance(found, Mapping) or name not in found:
-            return False
-        found = found[name]
-    return True
 
 
 def _build(values: Mapping[str, Any]) -> Settings:
@@ -226,7 +213,7 @@ def _read(path: Path) -> dict[str, Any]:
     return with_current_names(values, str(path))
 
 
-def _leaves(values: Mapping[str, Any], above: Key = ()) -> Iterator[Any]:
+def _leaves(values: Mapping[str, Any], above: Key = ()) -> Iterator[Key]:
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, (*above, name))
