@@ -24,8 +24,10 @@ _SLOTS = 16_384
 _JOIN_S = 30.0
 # With the default of 15 s the others would notice a lost node only after that; with a node
 # down, the rows of the other two can still be read.
-_CLUSTER_OPTIONS = ("--cluster-node-timeout", "3000", "--cluster-enabled", "yes")
-_CLUSTER_OPTIONS += ("--cluster-require-full-coverage", "no")
+_CLUSTER_OPTIONS = (
+    *("--cluster-enabled", "yes", "--cluster-node-timeout", "3000"),
+    *("--cluster-require-full-coverage", "no"),
+)
 
 
 def start_store(
