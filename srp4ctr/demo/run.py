@@ -130,16 +130,12 @@ def _loop(
     with steps.step("Replay live visits: rank slates, publish their clicks") as bar:
         control = ControlGroup(history)
         replayed, published = _replay(settings, given, control, bar)
+    published += len(history) + len(given.broken)
     with steps.step("Wait until the last labels have matured", _see_worker(folder)) as bar:
         shown = sum(len(slate.item_ids) for slate in replayed.slates)
         demo_steps.wait_until_processed(settings, impressions + shown, worker, bar)
         demo_steps.wait_until_matured(settings, shown)
-    return DemoResult(
-        given=given,
-        history=history,
-        replayed=replayed,
-        published=published + len(history) + len(given.broken),
-    )
+    return DemoResult(given=given, history=history, replayed=replayed, published=published)
 
 
 def _start_services(settings: Settings, folder: Path) -> processes.Running:
