@@ -24,7 +24,7 @@ from benchmarks.quality.clicks.variants import (
 from srp4ctr.training.config import RefreshConfig
 
 JOBS_CODE = (
-    *(*TRAINING_CODE, "training/evaluation/calibration.py"),
+    *(*TRAINING_CODE, "training/evaluation/evaluate.py"),
     *("training/evaluation/metrics.py", "benchmarks/harness/runner.py"),
     *("benchmarks/quality/clicks/variants.py", "benchmarks/quality/clicks/click_scores.py"),
 )

@@ -30,9 +30,8 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 # A change of any of these may change what is trained.
 TRAINING_CODE = (
-    *(f"training/dataset/{name}.py" for name in ("batches", "bucket_sampler")),
-    *(f"training/loop/{name}.py" for name in ("lr_schedule", "train_step", "trainer")),
-    *("training/model", "training/objectives", "training/refresh/stages.py"),
+    *("training/dataset/batches.py", "training/model", "training/objectives"),
+    *(f"training/loop/{name}.py" for name in ("train_step", "trainer")),
 )
 
 

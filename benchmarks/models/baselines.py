@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from benchmarks.models.sasrec import SASRecEncoder
 from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
 from srp4ctr.training.config import ModelConfig
-from srp4ctr.training.model.click_head import ClickHead
-from srp4ctr.training.model.click_model import ClickModel, Tensors
-from srp4ctr.training.model.context import CONTEXT_WIDTH, ContextEmbedding
-from srp4ctr.training.model.embeddings import TableSizes, TokenEmbedding
-from srp4ctr.training.model.encoder import EncoderLayer
-from srp4ctr.training.model.numeric_embedding import NumericFeatures
+from srp4ctr.training.model.click_model import ClickHead, ClickModel, Tensors
+from srp4ctr.training.model.embeddings import (
+    CONTEXT_WIDTH,
+    ContextEmbedding,
+    NumericFeatures,
+    TableSizes,
+    TokenEmbedding,
+)
+from srp4ctr.training.model.transformer import TransformerLayer
 
 _HIDDEN = -1e9  # added to the score of padding
 
@@ -160,7 +163,7 @@ class BST(Baseline):
 
     def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
         super().__init__(config, sizes, reading_width=config.width)
-        self.block = EncoderLayer(config)
+        self.block = TransformerLayer(config, with_keys=True)
 
     def readings(self, tensors: Tensors) -> list[Tensor]:
         """Return the candidates' states (B, N, D)."""

@@ -65,7 +65,7 @@ def columns_of(part: Part) -> Columns:
 
 
 def _fields(part: Part) -> pd.DataFrame:
-    return pd.DataFrame([transforms.parse_context(text) for text in part.contexts])
+    return pd.DataFrame([vocabulary.parse_context(text) for text in part.contexts])
 
 
 def learn(

@@ -110,7 +110,7 @@ def share_of(row: Row) -> float:
 
 
 def tiled_flops(row: Row) -> float | None:
-    """Return what 100 candidates cost without sharing, as ``export.flops.count`` has it."""
+    """Return what 100 candidates cost without sharing, as ``count_flops`` has it."""
     one = number(row, "flops_1")
     return None if one is None else 100.0 * one
 

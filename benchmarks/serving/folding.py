@@ -23,8 +23,8 @@ from benchmarks import parser_of
 from benchmarks.harness.figures import table
 from srp4ctr.features.tensors.schema import Field
 from srp4ctr.training.config import ModelConfig
-from srp4ctr.training.export.flops import CANDIDATES, count, sample, sizes_of
-from srp4ctr.training.export.onnx_export import export, scorer
+from srp4ctr.training.export.bundle_writer import CANDIDATES, count_flops, sizes_of
+from srp4ctr.training.export.onnx_export import export, sample, scorer
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 

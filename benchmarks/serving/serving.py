@@ -93,7 +93,7 @@ def _rows(stack: ServingStack, options: argparse.Namespace) -> Iterator[Row]:
             for name in (RANK_CLICKS, *FORMS)
         }
         if callers == 1:
-            drawn = flops.sample(stack.sizes, requests=1, candidates=candidates)
+            drawn = onnx_export.sample(stack.sizes, requests=1, candidates=candidates)
             arrays = {n: np.ascontiguousarray(each.numpy()) for n, each in drawn.items()}
             scored = functools.partial(onnx_export.scorer(stack.bundle), arrays)
             forms[ONNX] = functools.partial(timed, scored, duration_s)

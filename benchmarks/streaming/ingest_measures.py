@@ -19,9 +19,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from benchmarks.fault_injection.cluster import Cluster
 from benchmarks.streaming.ingest_stack import Rate
-from srp4ctr.streams.broker.batch_consumer import FETCH_BYTES
 from srp4ctr.streams.broker.clients import client_arguments
 from srp4ctr.streams.broker.producer import EventPublisher
+from srp4ctr.streams.broker.worker_clients import FETCH_BYTES
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,

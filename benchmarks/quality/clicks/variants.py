@@ -29,8 +29,8 @@ from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.click_model import ClickModel
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.objectives.finetuning import serving_logits
-from srp4ctr.training.refresh.stages import finetune, pretrain
+from srp4ctr.training.objectives.finetuning import finetune, serving_logits
+from srp4ctr.training.objectives.pretraining import pretrain
 
 MANY_SEEDS, SEEDS = 5, 3
 REFERENCE = "srp4ctr"  # what the others are compared with
@@ -38,7 +38,7 @@ Changes = Mapping[str, Any]
 # What only fine-tuning, judging or serving reads: an encoder is the same whatever it is.
 NOT_OF_PRETRAINING = {
     *("finetune_epochs", "finetune_learning_rate", "encoder_learning_rate_scale"),
-    *("freeze", "layer_decay", "slate_loss_weight", "fake_negative_weighted"),
+    *("freeze", "slate_loss_weight", "fake_negative_weighted"),
     *("batch_requests", "held_out_share", "min_auc", "max_calibration_error"),
     *("bundles_dir", "patience", "tensorboard_dir"),
 }
