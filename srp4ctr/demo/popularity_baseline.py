@@ -17,7 +17,7 @@ import numpy as np
 
 from srp4ctr.demo.replay import ReplayedSlate
 from srp4ctr.streams.events.schema import Click, Event, Impression, in_sample
-from srp4ctr.training.evaluation import significance
+from srp4ctr.training.evaluation import metrics
 
 POPULARITY = "popularity"
 SHARE = 0.2  # of the users
@@ -100,7 +100,7 @@ def paired_ctr(slates: Sequence[ReplayedSlate], clicks: Counter[str]) -> PairedC
     by_model = np.array([slate.item_ids[0] in slate.clicked for slate in slates])
     by_popularity = np.array([most_popular(s, clicks) in s.clicked for s in slates])
     users = np.array([slate.user_id for slate in slates])
-    found = significance.mean(by_model, by_popularity, users)
+    found = metrics.mean_difference(by_model, by_popularity, users)
     spread = _Z * found.standard_error
     return PairedCtr(
         difference=found.value,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from srp4ctr.monitoring.web import boards
+from srp4ctr.monitoring.dashboards import load_boards
 from tests.end_to_end.conftest import RunningDemo
 from tests.monitoring.web.browser_page import READY, TOO_WIDE, checked_page
 from tests.monitoring.web.conftest import browser  # noqa: F401  # a fixture
@@ -124,7 +124,7 @@ def test_every_panel_has_data_after_the_demo(
         page.wait_for_selector(READY)
         if page.locator(".notice").count():
             pytest.skip("Prometheus is not installed (Debian: prometheus)")
-        for board in boards.boards():
+        for board in load_boards():
             page.goto(f"{address}/d/{board.name}?range=15m")
             page.wait_for_selector(READY, timeout=60_000)
             assert page.locator(EMPTY).all_inner_texts() == [], board.name

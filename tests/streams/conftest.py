@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from srp4ctr import processes
-from srp4ctr.embedded.broker import start_broker
-from srp4ctr.embedded.broker import pause_after_empty_fetch
+from srp4ctr.embedded.broker import pause_after_empty_fetch, start_broker
 from srp4ctr.embedded.ports import HOST, reserved_ports
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.config import KafkaConfig, StreamConfig

@@ -171,7 +171,9 @@ def test_values_are_feast_s(content: bytes | str) -> None:
     from feast.protos.feast.types.Value_pb2 import Value
 
     stored = row_codec._value(content)
-    is_bytes = isinstance(content, bytes)
-    theirs: Any = Value(bytes_val=content) if is_bytes else Value(string_val=content)
+    if isinstance(content, bytes):
+        theirs: Any = Value(bytes_val=content)
+    else:
+        theirs = Value(string_val=content)
     assert Value.FromString(stored) == theirs
     assert row_codec._content(stored) == content

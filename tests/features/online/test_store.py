@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from srp4ctr import processes
-from srp4ctr.embedded import ports, store_cluster
+from srp4ctr.embedded import broker, ports
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.counters import Activity, count, total
@@ -27,8 +27,8 @@ def cluster_config(
     store_config: FeatureConfig, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FeatureConfig]:
     folder = tmp_path_factory.mktemp("cluster")
-    with ports.reserved_ports(2 * store_cluster.NODES) as free:
-        nodes = store_cluster.start(folder, free, tied=True)
+    with ports.reserved_ports(2 * broker.NODES) as free:
+        nodes = broker.start_cluster(folder, free, tied=True)
     some = f"{ports.HOST}:{free[1]},{ports.HOST}:{free[2]}"
     yield dataclasses.replace(store_config, redis=some, redis_cluster=True)
     for node in nodes:
