@@ -124,10 +124,10 @@ def test_every_panel_has_data_after_the_demo(
         page.wait_for_selector(READY)
         if page.locator(".notice").count():
             pytest.skip("Prometheus is not installed (Debian: prometheus)")
-        for board in load_boards():
-            page.goto(f"{address}/d/{board.name}?range=15m")
+        for name in load_boards():
+            page.goto(f"{address}/d/{name}?range=15m")
             page.wait_for_selector(READY, timeout=60_000)
-            assert page.locator(EMPTY).all_inner_texts() == [], board.name
+            assert page.locator(EMPTY).all_inner_texts() == [], name
             assert page.evaluate(TOO_WIDE) <= 0
 
 
