@@ -9,49 +9,25 @@ takes 19,000 events/s at best where batches take 264,000 (small events, no store
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-import prometheus_client as metrics
 from aiokafka import TopicPartition
 from mode import Service
 
-from srp4ctr.metric_aliases import DeprecatedNames
 from srp4ctr.streams.broker.clients import now_ms
 from srp4ctr.streams.broker.commands import request_rebuild
 from srp4ctr.streams.broker.worker_clients import BatchConsumer, OutputProducer
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
-from srp4ctr.streams.events.codec import LoggedEvent, Record
+from srp4ctr.streams.events.codec import Record
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
 from srp4ctr.streams.state.partition_state import PartitionState, PendingWrites
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
 from srp4ctr.streams.state.state_store import FeatureSink
+from srp4ctr.streams.worker import measurements
 from srp4ctr.streams.worker.lost_rows import SAMPLE, LossWatch
 from srp4ctr.streams.worker.rebuild import Span, rebuild_rows
 from srp4ctr.streams.worker.replay import ReplaySource, rebuild_labels
-
-EVENTS = metrics.Counter("srp4ctr_events_total", "Events folded, by type", ["type"])
-LAG = metrics.Gauge("srp4ctr_stream_lag_records", "Records on the topic not yet folded")
-FRESHNESS = metrics.Histogram(
-    "srp4ctr_event_to_sequence_seconds",
-    "From an event's publication until the store had acknowledged its effect",
-    buckets=(0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60),
-)
-STORE_WRITES = metrics.Histogram(
-    "srp4ctr_store_write_seconds", "Time of one coalesced write to the store"
-)
-REBUILT = metrics.Counter("srp4ctr_users_rebuilt_total", "Users whose rows were rebuilt")
-WAITING = metrics.Gauge(
-    "srp4ctr_label_impressions_waiting", "Impressions and early clicks held for labels"
-)
-UNMATCHED = metrics.Gauge(
-    "srp4ctr_label_unmatched_clicks", "Clicks dropped without an impression"
-)
-EVICTED_EARLY = metrics.Gauge(
-    "srp4ctr_label_evicted_early", "Impressions evicted before a late click could come"
-)
-_OLD_NAMES = DeprecatedNames(EVICTED_EARLY)
 
 _Pending = Mapping[TopicPartition, PendingWrites]
 _log = logging.getLogger(__name__)
@@ -59,7 +35,6 @@ _IDLE_S = 2.0  # a partition without records for that long lives by the wall clo
 _MAX_PAUSE_S = 2.0
 _POLLS_AHEAD = 5  # that many polls' events may be folded while others are being stored
 _PROFILES_S = 60.0  # partitions that are lost together are found out within it
-_FRESH_MS = 3_600_000  # an older record is a backfill: its age says nothing of us
 
 
 class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
@@ -142,11 +117,13 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
         comes after it waits in Kafka.
         """
         self._quiet_since[source] = time.monotonic()
+        began_ns = time.time_ns()
         events, command = state.decode(records)
         users, shares = state.missing_rows(events)
         if users or shares:
             state.cache_rows(users, shares, await self._read(users, shares))
         state.fold(events, now_ms())
+        measurements.trace("fold", events, began_ns)
         if command is not None:
             self.group.consumer.pause(source)
             await self._store_all()
@@ -163,11 +140,8 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
             if quiet_s >= _IDLE_S and not lag:
                 idle_until_ms = now_ms() - round(_IDLE_S * 1000)
                 state.decided += state.labels.advance(idle_until_ms)
-        LAG.set(self._behind)
         joins = [state.labels for state in self.group.partitions.values()]
-        WAITING.set(sum(join.waiting for join in joins))
-        UNMATCHED.set(sum(join.unmatched_clicks for join in joins))
-        EVICTED_EARLY.set(sum(join.dropped_early for join in joins))
+        measurements.observe(self._behind, joins)
 
     async def _keep_storing(self) -> None:
         """Commit what was stored meanwhile, and begin with what has come since.
@@ -221,10 +195,12 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
         for each in pending.values():
             rows.update(each.rows)
         if rows:
-            started = time.monotonic()
+            started, began_ns = time.monotonic(), time.time_ns()
             await self._write(rows)
             self._last_write_s = time.monotonic() - started
-            STORE_WRITES.observe(self._last_write_s)
+            for each in pending.values():
+                measurements.trace("write to the store", each.folded, began_ns)
+            measurements.STORE_WRITES.observe(self._last_write_s)
         labels = [label for each in pending.values() for label in each.decided]
         await self.group.retry(lambda: self._outputs.publish_labels(labels))
         rejected = [record for each in pending.values() for record in each.rejected]
@@ -239,7 +215,7 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
         pending = await storing
         await self.group.commit({each: new.next_offset for each, new in pending.items()})
         for source, each in pending.items():
-            _count(each.folded)
+            measurements.count(each.folded)
             if state := self.group.partitions.get(source):
                 state.evict()
 
@@ -277,7 +253,7 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
                 self.group.consumer.seek(source, state.next_offset)
                 self.group.consumer.resume(source)
                 self._losses.rebuilt(source)
-        REBUILT.inc(users)
+        measurements.REBUILT.inc(users)
         _log.info("rebuilt the %d users of partition %d", users, source.partition)
 
     async def _read(
@@ -289,12 +265,3 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
 
     async def _write(self, rows: Rows) -> None:
         await self.group.retry(lambda: asyncio.to_thread(self._sink.write, rows))
-
-
-def _count(stored: Sequence[LoggedEvent]) -> None:
-    now = now_ms()
-    for kind, number in Counter(type(each.event) for each in stored).items():
-        EVENTS.labels(kind.__name__.lower()).inc(number)
-    for logged in stored:
-        if not logged.is_backfilled and now - logged.known_at_ms < _FRESH_MS:
-            FRESHNESS.observe((now - logged.known_at_ms) / 1000)

@@ -1,4 +1,4 @@
-"""One trace follows a request through Triton.
+"""One trace follows an event into the store, and one a request through Triton.
 
 Real processes, which export to a collector in this one.
 """
@@ -15,11 +15,25 @@ import pytest
 from benchmarks.harness.trace_collector import CollectedSpan, Collector, collecting
 from benchmarks.serving.serving_stack import item_ids, running_stack, user_ids
 from srp4ctr.tracing import ENDPOINT_VARIABLE, SAMPLE_VARIABLE
+from tests.live_stream import live_stream
 
 pytestmark = pytest.mark.stack
 LENGTH = 5
 TIMEOUT_S = 30.0
+WORKER_SPANS = ("wait in Kafka", "fold", "write to the store")
 STEP_SPANS = ("read", "assemble", "encode", "score")
+PUBLISHER = """
+import time
+from srp4ctr import Click, EventPublisher, tracing
+from srp4ctr.settings import load
+settings = load()
+tracing.start("publisher", settings.tracing)
+with EventPublisher(settings.kafka) as publisher:
+    now_ms = time.time_ns() // 1_000_000
+    ids = {"event_id": "e", "user_id": "u", "item_id": "i", "request_id": "r"}
+    click = Click(**ids, occurred_at=now_ms)
+    publisher.publish(click)
+"""
 CALLER = """
 import sys
 from srp4ctr import RankClient, tracing
@@ -59,6 +73,23 @@ def run(program: str, *arguments: str, env: Mapping[str, str] | None = None) -> 
     environment = {**os.environ, **(env or {})}
     command = [sys.executable, "-c", program, *arguments]
     subprocess.run(command, env=environment, check=True, timeout=60)
+
+
+@pytest.mark.kafka
+def test_one_trace_follows_an_event_into_the_store(
+    collector: Collector, tmp_path: Path
+) -> None:
+    with live_stream(tmp_path, LENGTH) as live:
+        run(PUBLISHER, env=live.env)
+        spans = wait_for(collector, "EventPublisher.publish", *WORKER_SPANS)
+    published = spans["EventPublisher.publish"]
+    assert published.service == "srp4ctr-publisher"
+    for name in WORKER_SPANS:
+        assert spans[name].service == "srp4ctr-stream"
+        assert spans[name].trace_id == published.trace_id
+        assert spans[name].parent_id == published.span_id
+    order = [spans[name].ended_ns for name in WORKER_SPANS]
+    assert order == sorted(order)
 
 
 @pytest.mark.triton

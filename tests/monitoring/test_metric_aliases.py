@@ -6,7 +6,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import generate_latest
 
 from srp4ctr.metric_aliases import REMOVED_IN, RENAMED, DeprecatedNames
-from srp4ctr.streams.worker import sequence_worker
+from srp4ctr.streams.worker import measurements
 from tests.monitoring.metric_names import declared_names
 from tests.structure.source_tree import ROOT
 
@@ -44,7 +44,7 @@ def test_a_counter_and_a_histogram_have_the_same_samples_under_the_old_name() ->
 
 
 def test_the_worker_exposes_both_names() -> None:
-    sequence_worker.EVICTED_EARLY.set(5)
+    measurements.EVICTED_EARLY.set(5)
     for name in ("srp4ctr_label_evicted_early", "srp4ctr_label_forgotten_early"):
         assert REGISTRY.get_sample_value(name) == 5
-    sequence_worker.EVICTED_EARLY.set(0)
+    measurements.EVICTED_EARLY.set(0)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from srp4ctr.monitoring.collector.metric_definitions import HISTOGRAMS
-from srp4ctr.streams.worker.sequence_worker import FRESHNESS
+from srp4ctr.streams.worker.measurements import FRESHNESS
 from tests.monitoring.metric_names import (
     RULES,
     known_names,

@@ -47,6 +47,7 @@ VENDOR_HOMES = {
     ),
     "prometheus_client": (
         *FAUST_SERVICES,
+        "streams/worker/measurements.py",
         "features/online/feast_import.py",  # keeps Feast from switching it to files
         "monitoring/collector/exporter.py",
         "monitoring/collector/collector.py",

@@ -73,12 +73,7 @@ def export_bundle(
         note="greatest difference of a probability, ONNX against torch",
     )
     vocabulary.save(dataset.vocabulary, folder / bundle.VOCABULARY_FILE)
-    slates = dataset.parts.judge
-    is_known = dataset.vocabulary.is_known(slates.tensors["candidate_item_rows"])
-    reference = drift_reference.reference_of(
-        slates.tensors, is_known, slates.shown, judged.probabilities
-    )
-    drift_reference.write_reference(folder, reference)
+    _write_reference(dataset, judged, folder)
     card = replace(
         card,
         sizes=sizes | {"W": dataset.exposure_length},
@@ -88,6 +83,16 @@ def export_bundle(
     bundle.write_card(folder, card)
     bundle.write_manifest(folder)
     return card
+
+
+def _write_reference(dataset: TrainingSet, judged: Scored, folder: Path) -> None:
+    """Write what requests and scores look like at the end of training."""
+    slates = dataset.parts.judge
+    is_known = dataset.vocabulary.is_known(slates.tensors["candidate_item_rows"])
+    reference = drift_reference.reference_of(
+        slates.tensors, is_known, slates.shown, judged.probabilities
+    )
+    drift_reference.write_reference(folder, reference)
 
 
 def unfinished(config: RefreshConfig) -> Path:
