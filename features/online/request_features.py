@@ -1,8 +1,8 @@
 """A request's ids → the model's tensors: all that Triton's ``fetch_features`` does.
 
 In: user ids, item ids, times and contexts of B requests. Out: the schema's tensors and a
-status. If the store is down, histories are empty and the status says so. Only a malformed
-request raises: ``ValueError`` with a message for the client.
+status. If the store is down, histories are empty and the status says so. A malformed
+request raises ``RequestError`` with a message for the client.
 """
 
 import contextlib
@@ -43,6 +43,10 @@ MAX_CACHED_IDS = 200_000
 _KEY_AND_VALUE = [("item_keys", "<i8"), ("values", "<f8")]
 _ELEMENT = np.dtype([("occurred_at_ms", "<i8"), *_KEY_AND_VALUE, ("action_codes", "u1")])
 _EXPOSURE = np.dtype([("shown_at_ms", "<i8"), ("item_keys", "<i8")])
+
+
+class RequestError(ValueError):
+    """A request that its sender can fix; says how."""
 
 
 class UserReader(Protocol):
@@ -112,18 +116,15 @@ class RequestFeatures:
     ) -> RequestBatch:
         """Return the tensors of B requests of N items each; "" pads the items.
 
-        A time of 0, or none, is the server's clock. Raises ``ValueError`` for ids that are
-        not UTF-8 or too long, for times in seconds and for a context that is no flat map.
+        A time of 0, or none, is the server's clock. Raises ``RequestError`` for ids that
+        are not UTF-8 or too long, for times in seconds and a context that is no flat map.
         """
         users = [_text(user_id, "user_id") for user_id in user_ids]
         key_of = self._keys.__getitem__
         keys = np.array([list(map(key_of, row)) for row in item_ids], dtype=np.int64)
         times = _times(times_ms, len(users))
         texts = [""] * len(users) if contexts is None else contexts
-        parsed = [
-            vocabulary.parse_context(_text(text, "context", _MAX_CONTEXT_LETTERS))
-            for text in texts
-        ]
+        parsed = [_context(text) for text in texts]
         found = self._read(users, times)
         # Candidates and history at once: half the searches.
         every = np.concatenate([keys, found.sequences.item_keys], axis=1)
@@ -273,10 +274,19 @@ def _text(given: Text, name: str, max_length: int = MAX_ID_LENGTH) -> str:
     try:
         text = given.decode() if isinstance(given, bytes) else given
     except UnicodeDecodeError as error:
-        raise ValueError(f"{name} is not UTF-8: {error.reason} in {given!r:.80}") from None
+        message = f"{name} is not UTF-8: {error.reason} in {given!r:.80}"
+        raise RequestError(message) from None
     if len(text) > max_length:
-        raise ValueError(f"{name} has {len(text)} letters; at most {max_length}")
+        raise RequestError(f"{name} has {len(text)} letters; at most {max_length}")
     return text
+
+
+def _context(given: Text) -> dict[str, str]:
+    text = _text(given, "context", _MAX_CONTEXT_LETTERS)
+    try:
+        return vocabulary.parse_context(text)
+    except ValueError as error:
+        raise RequestError(str(error)) from None
 
 
 def _times(times_ms: Sequence[int] | NDArray[Any] | None, count: int) -> Int64s:
@@ -284,12 +294,12 @@ def _times(times_ms: Sequence[int] | NDArray[Any] | None, count: int) -> Int64s:
     times = np.asarray(given, dtype=np.int64).reshape(count)
     times = np.where(times == 0, time.time_ns() // 1_000_000, times)
     if (times < MIN_OCCURRED_AT_MS).any():
-        raise ValueError(
+        raise RequestError(
             f"request_time_ms {times.min()} is before 1973: is it in seconds? "
             "Send milliseconds"
         )
     if (times > MAX_REQUEST_TIME_MS).any():
-        raise ValueError(
+        raise RequestError(
             f"request_time_ms {times.max()} is after 2100: is it in microseconds? "
             "Send milliseconds"
         )

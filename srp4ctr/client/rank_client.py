@@ -22,7 +22,12 @@ from srp4ctr.client.messages import Ranking, RankRequest
 from srp4ctr.features.tensors import schema
 from srp4ctr.streams.events.pseudonymization import Pseudonyms
 from srp4ctr.triton_repo.config import TlsConfig
-from srp4ctr.triton_repo.model_names import RANK_CLICKS, RANK_CLICKS_CANARY
+from srp4ctr.triton_repo.model_names import (
+    NO_MEMORY,
+    RANK_CLICKS,
+    RANK_CLICKS_CANARY,
+    STEP_FAILED,
+)
 
 # Fine around 10 ms: a request of 100 candidates takes 2–5 ms on two cores.
 _BUCKETS_S = (
@@ -48,8 +53,8 @@ _TRANSIENT = tuple(
     f"StatusCode.{each}" for each in ("UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN")
 )
 _LATE = "StatusCode.DEADLINE_EXCEEDED"
-# Triton's messages for a call that it refuses because it is overloaded.
-_FULL = ("Request timeout expired", "maximum queue size")
+# Messages of a server that is overloaded, and of a step that may fail again.
+_FULL = ("Request timeout expired", "maximum queue size", NO_MEMORY, STEP_FAILED)
 # The message of a server that has not loaded its models yet; behind a balancer another has.
 _STARTING = "has no available versions"
 _GONE = ("StatusCode.NOT_FOUND", "StatusCode.UNAVAILABLE")  # an ensemble that is unloaded

@@ -29,6 +29,7 @@ SIZES = {"L": L, "W": EXPOSURE_LENGTH, "E": E, "S": L + 1, "D": D, "A": 1, "M": 
 KNOWN_ITEM = "item-1"
 WORDS = vocabulary.build({item_key(KNOWN_ITEM): 9}, [])
 STORE_GATE = Gate(gate="skew", passed=True)  # the feature store was checked
+TOO_LARGE, BROKEN = 7, 8
 _ONNX_TYPES = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT}
 
 MakeBundle = Callable[..., Path]
@@ -93,15 +94,18 @@ def encoder(mark: float, work: int = 0) -> onnx.ModelProto:
     return _model(nodes, constants, schema.ENCODER_INPUTS, schema.STATE_TENSORS)
 
 
-def head(mark: float, work: int = 0) -> onnx.ModelProto:
+def head(mark: float, work: int = 0, *, fails: bool = False) -> onnx.ModelProto:
     """Return a head that answers about 0.5 to an encoder with the same mark, else not.
 
     Its query vectors are the history's first two states, its candidate states are rows.
-    ``work`` is the size of a matrix that it multiplies with itself, to take time.
+    ``work`` is the size of a matrix that it multiplies with itself, to take time. One that
+    ``fails`` takes more memory than there is for ``TOO_LARGE`` candidates, and reads a row
+    outside a table for ``BROKEN``.
     """
     node = helper.make_node
     nodes = [
         node("Cast", ["candidate_item_rows"], ["rows"], to=TensorProto.FLOAT),
+        *(_failures() if fails else []),
         node("Mul", ["rows", "small"], ["logits"]),
         node("Gather", ["last_states", "zero"], ["null_slot"], axis=1),  # (B, D)
         node("Gather", ["null_slot", "zeros"], ["encoder_mark"], axis=1),  # (B, 1)
@@ -112,7 +116,12 @@ def head(mark: float, work: int = 0) -> onnx.ModelProto:
         node("Where", ["pads", "nan", "probability"], ["click_probability"]),
         node("Mul", ["rows", "zero_f"], ["nothing"]),
         *(_idle_work() if work else []),
-        node("Add", ["still_nothing" if work else "nothing", "one_f"], ["propensity"]),
+        *([node("Add", ["nothing", "failure"], ["still_nothing"])] if fails else []),
+        node(
+            "Add",
+            ["still_nothing" if work or fails else "nothing", "one_f"],
+            ["propensity"],
+        ),
         node("Slice", ["last_states", "zeros", "queries", "one"], ["query_vectors"]),
         node("Unsqueeze", ["rows", "minus_one"], ["column"]),
         node("Mul", ["column", "width"], ["candidate_states"]),  # (B, N, D)
@@ -129,6 +138,10 @@ def head(mark: float, work: int = 0) -> onnx.ModelProto:
         "minus_one": np.array([-1]),
         "queries": np.array([M]),
         "width": np.ones((1, D), dtype=np.float32),
+        "too_large": np.array(TOO_LARGE),
+        "broken": np.array(BROKEN),
+        "a_petabyte": np.array([10**14]),
+        "empty": np.array([0]),
     }
     if work:
         constants["matrix"] = np.ones((work, work), dtype=np.float32)
@@ -148,6 +161,23 @@ def _idle_work() -> list[onnx.NodeProto]:
         node("ReduceMin", ["product"], ["least"], keepdims=0),
         node("Mul", ["least", "zero_f"], ["idle"]),
         node("Add", ["nothing", "idle"], ["still_nothing"]),
+    ]
+
+
+def _failures() -> list[onnx.NodeProto]:
+    """Return nodes whose ``failure`` is 0, or which fail, by the number of candidates."""
+    node = helper.make_node
+    return [
+        node("Shape", ["candidate_item_rows"], ["count"], start=1),  # (1,): N
+        node("Equal", ["count", "too_large"], ["is_too_large"]),
+        node("Where", ["is_too_large", "a_petabyte", "empty"], ["length"]),
+        node("ConstantOfShape", ["length"], ["zeros_of_length"]),
+        node("ReduceSum", ["zeros_of_length"], ["sum"], keepdims=0),
+        node("Equal", ["count", "broken"], ["is_broken"]),
+        node("Cast", ["is_broken"], ["row"], to=TensorProto.INT64),
+        node("Gather", ["empty", "row"], ["read"]),
+        node("Cast", ["read"], ["read_f"], to=TensorProto.FLOAT),
+        node("Add", ["sum", "read_f"], ["failure"]),
     ]
 
 
@@ -190,7 +220,8 @@ def make_bundle_in(bundles_dir: Path) -> MakeBundle:
     """Return a function that writes a whole bundle: ``make_bundle("v1", mark=1.0)``.
 
     ``shift`` makes its golden answers differ from what its model says; ``words`` is its
-    vocabulary, else of one item; ``work`` makes its head slow, or its encoder.
+    vocabulary, else of one item; ``work`` makes its head slow, or its encoder; ``fails``:
+    see ``head``.
     """
 
     def make(
@@ -201,12 +232,14 @@ def make_bundle_in(bundles_dir: Path) -> MakeBundle:
         words: Vocabulary | None = None,
         work: int = 0,
         slow: str = "head",
+        fails: bool = False,
     ) -> Path:
         folder = bundles_dir / version
         folder.mkdir(parents=True)
         encodes = encoder(mark, work if slow == "encoder" else 0)
         onnx.save(encodes, folder / bundle.ENCODER_FILE)
-        onnx.save(head(mark, work if slow == "head" else 0), folder / bundle.HEAD_FILE)
+        scores = head(mark, work if slow == "head" else 0, fails=fails)
+        onnx.save(scores, folder / bundle.HEAD_FILE)
         tensors = golden(folder)
         tensors["click_probability"] = tensors["click_probability"] + np.float32(shift)
         save_file(tensors, folder / bundle.GOLDEN_FILE)

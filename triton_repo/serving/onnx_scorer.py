@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from srp4ctr import tracing
 from srp4ctr.features.bundles import bundle
@@ -23,6 +24,7 @@ from srp4ctr.features.tensors.schema import TensorSpec
 from srp4ctr.triton_repo.model_names import BEHAVIOR_ENCODER, CLICK_HEAD
 
 Tensors = Mapping[str, NDArray[Any]]
+_NO_MEMORY = ("Failed to allocate memory", "bad_alloc")  # in messages of onnxruntime
 _ONNX_TYPES = {"int64": "tensor(int64)", "float32": "tensor(float)"}
 # Counts a part's requests and seconds.
 CountPart = Callable[[str, int, float], None]
@@ -40,7 +42,11 @@ class Scorer:
         self._count_part = count_part
 
     def __call__(self, tensors: Tensors) -> Tensors:
-        """Return ``SCORE_TENSORS`` of B requests."""
+        """Return ``SCORE_TENSORS`` of B requests.
+
+        Raises ``ValueError`` for values outside the model's tables, ``MemoryError``, or
+        what else onnxruntime raises.
+        """
         began = time.perf_counter()
         with tracing.part("encode"):
             states, encoded = self.states(tensors)
@@ -114,7 +120,14 @@ class _Session:
 
     def __call__(self, tensors: Tensors) -> Tensors:
         inputs = {name: tensors[name] for name in self._inputs}
-        made = self._session.run(self._outputs, inputs)
+        try:
+            made = self._session.run(self._outputs, inputs)
+        except InvalidArgument as error:
+            raise ValueError(str(error)) from error
+        except Exception as error:
+            if any(each in str(error) for each in _NO_MEMORY):
+                raise MemoryError(str(error)) from error
+            raise
         return dict(zip(self._outputs, made, strict=True))
 
 

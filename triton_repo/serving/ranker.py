@@ -1,13 +1,15 @@
 """Calls of the ensembles → their answers: what the one step does.
 
 In: tensors by name, either ids (``REQUEST_INPUTS``) or the model's own (``MODEL_INPUTS``).
-Out: those that the call wants, or a ``ValueError`` for what its caller can fix. Calls of
-one shape that come together are answered as one batch.
+Out: those that the call wants, a ``RefusedError`` for what its caller can fix, or the error
+of a failure that is not the caller's. Calls of one shape that come together are answered as
+one batch.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,13 +18,15 @@ from numpy.typing import NDArray
 
 from srp4ctr import tracing
 from srp4ctr.features.bundles.request_log import ServedLog, ServedRequest
-from srp4ctr.features.online.request_features import RequestBatch
+from srp4ctr.features.online.request_features import RequestBatch, RequestError
 from srp4ctr.features.tensors import schema
+from srp4ctr.features.tensors.schema import Size
 from srp4ctr.triton_repo.model_names import FETCH_FEATURES, MODEL_INPUTS
 from srp4ctr.triton_repo.serving.exploration import Policy, apply_policy
 from srp4ctr.triton_repo.serving.onnx_scorer import CountPart, Tensors
 from srp4ctr.triton_repo.serving.serving_metrics import RequestStats
 
+LOG = logging.getLogger(__name__)
 PROBABILITY, PROPENSITY = "click_probability", "propensity"
 POSITION = "position"
 ITEM_IDS, ITEM_ROWS = "item_ids", "candidate_item_rows"
@@ -101,47 +105,41 @@ class Ranker:
         if self.log is not None:
             self.log.close()
 
-    def answer_all(self, calls: Sequence[Call]) -> list[Tensors | ValueError]:
-        """Return the answer to each call; a refused one does not affect the others."""
+    def answer_all(self, calls: Sequence[Call]) -> list[Tensors | Exception]:
+        """Return the answer to each call, or its error, which affects no other call."""
         began = time.perf_counter()
         alike: dict[tuple[object, ...], list[int]] = {}
         for place, call in enumerate(calls):
             alike.setdefault(call.shape, []).append(place)
-        answers: dict[int, Tensors | ValueError] = {}
+        answers: dict[int, Tensors | Exception] = {}
         for places in alike.values():
             batch = [calls[place] for place in places]
-            made: Sequence[Tensors | ValueError]
-            with tracing.answering(
-                [tracing.from_parameters(call.parameters) for call in batch], "rank_clicks"
-            ):
-                try:
-                    made = self._answer_batch(batch)
-                except ValueError:  # of one of them, which is found one by one
-                    made = [self._answer_single(call) for call in batch]
+            traces = [tracing.from_parameters(call.parameters) for call in batch]
+            with tracing.answering(traces, "rank_clicks"):
+                made = self._answer_alike(batch)
             answers |= zip(places, made, strict=True)
         if self.stats is not None:
             self.stats.observe_calls(list(answers.values()), time.perf_counter() - began)
         return [answers[place] for place in range(len(calls))]
 
     def answer(self, call: Call) -> Tensors:
-        """Return what ``call`` wants; raises ``ValueError`` for what its caller can fix."""
+        """Return what ``call`` wants; ``RefusedError`` for what its caller can fix."""
         began, given = time.perf_counter(), call.given
         is_ids = "user_id" in given
         if is_ids and ITEM_IDS not in given and not call.wanted & _OF_ITEMS:
             # Only the user is wanted: the head runs all the same, on one padding item.
             padding = np.array([[_PADDING]] * len(given["user_id"]), dtype=object)
             given = {**given, ITEM_IDS: padding}
-        with _refusing("shape"):
+        with _refusing("shape", ValueError):
             self._check(given, ITEM_IDS if is_ids else ITEM_ROWS)
-        with _refusing("content"), tracing.part("assemble"):
+        with _refusing("content", RequestError), tracing.part("assemble"):
             made = self._features(given) if is_ids else given
         fetched = _requests(call) if is_ids else 0
         self.count_part(FETCH_FEATURES, fetched, time.perf_counter() - began)
         if self.scorer and call.wanted & _SCORED:
-            try:
+            # Of ids the tensors are ours, and so is a row outside the model's tables.
+            with _refusing("tensors", *(() if is_ids else (ValueError,))):
                 made = {**made, **self.scorer(made)}
-            except Exception as error:  # a row outside the tables is the caller's mistake
-                raise RefusedError(str(error), "tensors") from error
             if self.stats is not None:
                 self.stats.observe_scores(made[PROBABILITY])
             if PROBABILITY in call.wanted:
@@ -152,16 +150,23 @@ class Ranker:
             self.stats.observe_requests(made, made[TIMES])
         return {name: made[name] for name in call.wanted if name in made}
 
-    def _answer_single(self, call: Call) -> Tensors | ValueError:
+    def _answer_alike(self, calls: Sequence[Call]) -> Sequence[Tensors | Exception]:
+        """Return the answers to calls of one shape, together if none of them fails."""
+        if len(calls) > 1:
+            with suppress(Exception):  # of one of them, which is found one by one
+                return self._answer_batch(calls)
+        return [self._answer_single(call) for call in calls]
+
+    def _answer_single(self, call: Call) -> Tensors | Exception:
         try:
             return self.answer(call)
-        except ValueError as error:
+        except RefusedError as error:
+            return error
+        except Exception as error:
+            LOG.exception("a call failed")
             return error
 
     def _answer_batch(self, calls: Sequence[Call]) -> list[Tensors]:
-        """Return the answers to calls of one shape."""
-        if len(calls) == 1:
-            return [self.answer(calls[0])]
         joined = {
             name: np.concatenate([call.given[name] for call in calls])
             for name in calls[0].given
@@ -216,11 +221,11 @@ class Ranker:
 
 
 @contextmanager
-def _refusing(reason: str) -> Iterator[None]:
-    """Give a ``ValueError`` the reason under which it is counted."""
+def _refusing(reason: str, *mistakes: type[ValueError]) -> Iterator[None]:
+    """Refuse a call that raises one of ``mistakes``; ``reason``: what it is counted as."""
     try:
         yield
-    except ValueError as error:
+    except mistakes as error:
         raise RefusedError(str(error), reason) from error
 
 
@@ -259,26 +264,29 @@ def check_tensors(given: Tensors) -> None:
     Triton checks ranks and types, but no values: a negative row would read another item's,
     and one NaN would make probabilities that look like padding.
     """
-    counts = set()
+    sizes: dict[Size, set[int]] = {}
     for name, array in given.items():
         spec = _SPECS.get(name)
         if spec is None:
             raise ValueError(f"{name} is no input; known: {', '.join(sorted(_SPECS))}")
-        if array.ndim != 1 + len(spec.shape) or array.dtype.kind not in _KINDS[spec.dtype]:
+        shape = ("R", *spec.shape)
+        is_alike = array.ndim == len(shape) and all(
+            size == axis or isinstance(axis, str)
+            for axis, size in zip(shape, array.shape, strict=True)
+        )
+        if not is_alike or array.dtype.kind not in _KINDS[spec.dtype]:
             raise ValueError(
                 f"{name} is {array.dtype} {list(array.shape)}; expected {spec.dtype} "
-                f"[R, {', '.join(map(str, spec.shape))}]"
+                f"[{', '.join(map(str, shape))}]"
             )
-        fixed = zip(array.shape[1:], spec.shape, strict=True)
-        if any(isinstance(want, int) and have != want for have, want in fixed):
-            raise ValueError(f"{name} is {list(array.shape)}; expected [R, {spec.shape}]")
-        counts.add(len(array))
+        for axis, size in zip(shape, array.shape, strict=True):
+            sizes.setdefault(axis, set()).add(size)
         if name in _OWN:
             _check_values(name, array)
         elif spec.dtype == "string":
             _check_texts(name, array)
-    if len(counts) > 1:
-        raise ValueError(f"tensors of {sorted(counts)} requests in one call")
+    if unlike := {axis: sorted(found) for axis, found in sizes.items() if len(found) > 1}:
+        raise ValueError(f"the tensors differ in their sizes: {unlike}")
 
 
 def _check_values(name: str, array: NDArray[Any]) -> None:

@@ -226,11 +226,11 @@ class RequestStats:
         self.metrics.add(CANDIDATES, int(np.count_nonzero(~np.isnan(probabilities))))
 
     def observe_calls(self, answers: Sequence[object], seconds: float) -> None:
-        """Count calls that were answered or refused together."""
-        refused = [each for each in answers if isinstance(each, ValueError)]
-        for each in refused:
-            self.metrics.add(REFUSED, 1, getattr(each, "reason", OTHER))
-        if answered := len(answers) - len(refused):
+        """Count calls that were answered or refused together; Triton counts failures."""
+        failed = [each for each in answers if isinstance(each, Exception)]
+        for reason in (each.reason for each in failed if hasattr(each, "reason")):
+            self.metrics.add(REFUSED, 1, reason)
+        if answered := len(answers) - len(failed):
             self.metrics.add(ANSWERS, answered, ANSWER_BOUNDS.under(seconds))
             self.metrics.add(ANSWERS_US, answered * seconds * 1e6)
 

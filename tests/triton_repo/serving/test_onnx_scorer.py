@@ -10,7 +10,13 @@ from safetensors.numpy import load_file
 from srp4ctr.features.bundles import bundle
 from srp4ctr.triton_repo.model_names import BEHAVIOR_ENCODER, CLICK_HEAD, MODEL_INPUTS
 from srp4ctr.triton_repo.serving.onnx_scorer import Scorer, StateCache
-from tests.triton_repo.bundles import MakeBundle, inputs_of, make_bundle_in
+from tests.triton_repo.bundles import (
+    BROKEN,
+    TOO_LARGE,
+    MakeBundle,
+    inputs_of,
+    make_bundle_in,
+)
 
 PLENTY = 1_000_000
 
@@ -64,6 +70,18 @@ def test_without_a_cache_every_history_is_encoded(make_bundle: MakeBundle) -> No
     score(tensors_of(2))
     score(tensors_of(2))
     assert counts[BEHAVIOR_ENCODER] == 4
+
+
+@pytest.mark.parametrize(
+    ("candidates", "error"), [(TOO_LARGE, MemoryError), (BROKEN, ValueError)]
+)
+def test_memory_and_rows_outside_a_table_have_errors_of_their_own(
+    make_bundle: MakeBundle, candidates: int, error: type[Exception]
+) -> None:
+    score = Scorer(make_bundle("v1", mark=1.0, fails=True), PLENTY, PartCounts())
+    assert np.isfinite(score(tensors_of(1))["click_probability"]).all()
+    with pytest.raises(error):
+        score(inputs_of(MODEL_INPUTS, 1, candidates))
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ import pytest
 
 from srp4ctr.features.bundles import request_log
 from srp4ctr.features.bundles.request_log import ServedLog
-from srp4ctr.features.online.request_features import RequestBatch
+from srp4ctr.features.online.request_features import RequestBatch, RequestError
 from srp4ctr.features.tensors import schema
 from srp4ctr.triton_repo.model_names import FETCH_FEATURES, MODEL_INPUTS
 from srp4ctr.triton_repo.serving import ranker as ranking
 from srp4ctr.triton_repo.serving.onnx_scorer import Tensors
-from srp4ctr.triton_repo.serving.ranker import PROBABILITY, Call, Ranker
+from srp4ctr.triton_repo.serving.ranker import PROBABILITY, Call, Ranker, RefusedError
 from tests.triton_repo.bundles import inputs_of
 
 ALL = frozenset(spec.name for spec in schema.SCORE_TENSORS + schema.RESPONSE_NOTES)
@@ -31,7 +31,7 @@ class OneTensorPerItem:
     def assemble(self, users: Any, items: Any, times: Any, contexts: Any) -> RequestBatch:
         self.calls.append(len(users))
         if b"bad" in users:
-            raise ValueError("user_id is bad")
+            raise RequestError("user_id is bad")
         rows = np.array([[len(item) for item in row] for row in items])
         return RequestBatch(
             tensors={"candidate_item_rows": rows},
@@ -48,7 +48,7 @@ class OneTensorPerItem:
 def score(tensors: Tensors) -> Tensors:
     rows = tensors["candidate_item_rows"]
     if (rows > 90).any():
-        raise RuntimeError("indices element out of data bounds")
+        raise ValueError("indices element out of data bounds")
     return {
         PROBABILITY: rows / 100.0,
         "propensity": np.ones(rows.shape),
@@ -80,9 +80,16 @@ def a_call(*users: bytes, items: tuple[bytes, ...] = (b"a", b"bcd")) -> Call:
     return Call(given=given, wanted=ALL)
 
 
-def answered(answer: Tensors | ValueError) -> Tensors:
-    assert not isinstance(answer, ValueError)
+def answered(answer: Tensors | Exception) -> Tensors:
+    assert not isinstance(answer, Exception)
     return answer
+
+
+def model_call(row: int) -> Call:
+    """Return a call of the model's own tensors, whose candidates are all ``row``."""
+    given = inputs_of(MODEL_INPUTS, 2, 3)
+    given["candidate_item_rows"][:] = row
+    return Call(given=given, wanted=SCORES)
 
 
 def test_calls_of_one_shape_are_one_batch_and_get_their_own_answers(
@@ -115,7 +122,7 @@ def test_a_refused_call_affects_no_other(ranker: Ranker) -> None:
     [
         (a_call(b"u1", items=()), "0 item_ids; send 1 to 3"),
         (a_call(b"u1", items=(b"a",) * 4), "4 item_ids; send 1 to 3"),
-        (a_call(b"u1", items=(b"a" * 91,)), "out of data bounds"),
+        (model_call(91), "out of data bounds"),
         (Call(given={"item_ids": np.array([[b"a"]])}, wanted=ALL), "send user_id and"),
         (Call(given={"context": np.array([[b""]])}, wanted=ALL), "send user_id and"),
         (Call(given={"user_id": np.array([[b"u1"]])}, wanted=ALL), "and item_ids"),
@@ -127,7 +134,38 @@ def test_an_error_of_the_caller_names_what_to_fix(
 ) -> None:
     (refused,) = ranker.answer_all([call])
     assert sentence in str(refused)
-    assert isinstance(refused, ValueError)
+    assert isinstance(refused, RefusedError)
+
+
+@pytest.mark.parametrize("failure", [MemoryError, RuntimeError, ValueError, KeyError])
+def test_a_failure_that_is_not_the_caller_s_is_no_refusal(
+    ranker: Ranker, failure: type[Exception]
+) -> None:
+    def scorer(tensors: Tensors) -> Tensors:
+        if (tensors["candidate_item_rows"] == 13).any():
+            raise failure("no")
+        return score(tensors)
+
+    calls = [a_call(b"u1"), a_call(b"u2", items=(b"a" * 13, b"b"))]
+    good, failed = replace(ranker, scorer=scorer).answer_all(calls)
+    assert answered(good)["status"].item() == "of u1"
+    assert type(failed) is failure
+
+
+def test_features_that_fail_are_no_refusal(
+    ranker: Ranker, features: OneTensorPerItem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "assemble", lambda *_: np.zeros(2).reshape(3))
+    (failed,) = ranker.answer_all([a_call(b"u1")])
+    assert type(failed) is ValueError
+
+
+def test_tensors_of_other_sizes_are_refused(ranker: Ranker) -> None:
+    given = inputs_of(MODEL_INPUTS, 2, 3)
+    given["candidate_features"] = given["candidate_features"][:, :2]
+    (refused,) = ranker.answer_all([Call(given=given, wanted=SCORES)])
+    assert isinstance(refused, RefusedError)
+    assert str(refused) == "the tensors differ in their sizes: {'N': [2, 3]}"
 
 
 def test_the_models_own_tensors_are_scored_as_they_are(

@@ -13,6 +13,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
+from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.serving import ranker, ranker_loader, serving_metrics
 
 
@@ -68,7 +69,16 @@ def _call(request: Any) -> ranker.Call:
 
 
 def _response(answer: Any) -> Any:
-    if isinstance(answer, ValueError):
-        refusal = pb_utils.TritonError(str(answer), pb_utils.TritonError.INVALID_ARG)
-        return pb_utils.InferenceResponse(error=refusal)
+    if isinstance(answer, Exception):
+        return pb_utils.InferenceResponse(error=_error(answer))
     return pb_utils.InferenceResponse([pb_utils.Tensor(*each) for each in answer.items()])
+
+
+def _error(error: Exception) -> Any:
+    """Return the error for the caller: what to fix, or that it may try again."""
+    if isinstance(error, ranker.RefusedError):
+        return pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
+    is_full = isinstance(error, MemoryError)
+    code = pb_utils.TritonError.UNAVAILABLE if is_full else pb_utils.TritonError.INTERNAL
+    text = model_names.NO_MEMORY if is_full else model_names.STEP_FAILED
+    return pb_utils.TritonError(f"{text}: {error!r}", code)

@@ -1,0 +1,77 @@
+"""A step that fails on a real tritonserver: what its callers are answered."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from prometheus_client import REGISTRY
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from srp4ctr.client.codec import infer_inputs
+from srp4ctr.client.rank_client import RankClient
+from srp4ctr.features.tensors import schema
+from srp4ctr.triton_repo.model_names import MODEL_INPUTS, RANK_CLICKS, SCORE_CLICKS
+from tests.triton_repo.bundles import (
+    BROKEN,
+    KNOWN_ITEM,
+    TOO_LARGE,
+    inputs_of,
+    make_bundle_in,
+    promote,
+)
+from tests.triton_repo.conftest import Server
+
+pytestmark = pytest.mark.triton
+
+
+@pytest.fixture(scope="module")
+def failing(
+    server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[InferenceServerClient]:
+    """A server whose model fails for some numbers of candidates."""
+    make = make_bundle_in(tmp_path_factory.mktemp("bundles"))
+    promote(make("v1", mark=1.0, fails=True), server.triton, server.features)
+    with InferenceServerClient(server.triton.grpc) as client:
+        yield client
+
+
+def error_of(client: InferenceServerClient, model: str, candidates: int) -> str:
+    if model == RANK_CLICKS:
+        items = [[KNOWN_ITEM] * candidates]
+        named = {"user_id": [["u"]], "item_ids": items}
+        given = {name: np.array(each, dtype=object) for name, each in named.items()}
+        inputs = infer_inputs(schema.REQUEST_INPUTS, given)
+    else:
+        inputs = infer_inputs(MODEL_INPUTS, inputs_of(MODEL_INPUTS, 1, candidates))
+    with pytest.raises(InferenceServerException) as caught:
+        client.infer(model, inputs, client_timeout=30.0)
+    return f"{caught.value.status()}: {caught.value.message()}"
+
+
+def test_only_what_the_caller_can_fix_is_an_invalid_argument(
+    failing: InferenceServerClient,
+) -> None:
+    of_model = error_of(failing, SCORE_CLICKS, BROKEN)
+    assert of_model.startswith("StatusCode.INVALID_ARGUMENT")
+    assert "out of data bounds" in of_model
+    of_ids = error_of(failing, RANK_CLICKS, BROKEN)
+    assert of_ids.startswith("StatusCode.INTERNAL")
+    assert "the step failed" in of_ids
+    for model in (RANK_CLICKS, SCORE_CLICKS):
+        no_memory = error_of(failing, model, TOO_LARGE)
+        assert no_memory.startswith("StatusCode.UNAVAILABLE")
+        assert "out of memory" in no_memory
+
+
+@pytest.mark.parametrize("candidates", [BROKEN, TOO_LARGE])
+def test_the_client_retries_a_failed_step_within_its_budget(
+    server: Server, failing: InferenceServerClient, candidates: int
+) -> None:
+    before = REGISTRY.get_sample_value("srp4ctr_rank_retries_total") or 0.0
+    with RankClient(server.triton.grpc) as client:
+        for _ in range(3):
+            with pytest.raises(ConnectionError):
+                client.rank("u", [KNOWN_ITEM] * candidates, deadline_s=5.0)
+    retries = (REGISTRY.get_sample_value("srp4ctr_rank_retries_total") or 0.0) - before
+    assert 1 <= retries <= 10
