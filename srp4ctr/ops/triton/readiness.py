@@ -1,8 +1,8 @@
 """A readiness probe of tritonserver: its exit status says whether to send it requests.
 
-Arguments: ADDRESS REPOSITORY. Once ``rank_clicks`` was promoted it must be loaded; before
-that the server must answer. Kubernetes' gRPC probe supports neither TLS nor models. Only
-grpc is imported: tritonclient takes half a second of CPU per probe.
+Arguments: ADDRESS REPOSITORY. Every ensemble in the live repository must be loaded; before
+the first promotion the server must answer. Kubernetes' gRPC probe supports neither TLS nor
+models. Only grpc is imported: tritonclient takes half a second of CPU per probe.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import grpc
 
 from srp4ctr.ops.triton.watchdog import tls_in
 from srp4ctr.triton_repo.config import TlsConfig
-from srp4ctr.triton_repo.model_names import RANK_CLICKS
+from srp4ctr.triton_repo.model_names import ENSEMBLES
 
 TIMEOUT_S = 3.0
 _SERVICE = "/inference.GRPCInferenceService"
@@ -23,17 +23,18 @@ _READY = b"\x08\x01"  # ServerReadyResponse and ModelReadyResponse: field 1 is t
 
 def why_not_ready(address: str, repository: Path, tls: TlsConfig) -> str:
     """Return why the server at ``address`` is not ready; "" if it is."""
-    is_promoted = (repository / RANK_CLICKS / "config.pbtxt").is_file()
-    method, request = "ServerReady", b""
-    if is_promoted:
-        name = RANK_CLICKS.encode()
-        method, request = "ModelReady", b"\x0a" + bytes([len(name)]) + name  # field 1
+    names = [each for each in ENSEMBLES if (repository / each / "config.pbtxt").is_file()]
+    method = "ModelReady" if names else "ServerReady"
     try:
         with _channel(address, tls) as channel:
-            answer = channel.unary_unary(f"{_SERVICE}/{method}")(request, timeout=TIMEOUT_S)
+            is_ready = channel.unary_unary(f"{_SERVICE}/{method}")
+            for name in names or [""]:  # field 1 of the request; none of a server's
+                request = bytes([0x0A, len(name), *name.encode()]) if name else b""
+                if is_ready(request, timeout=TIMEOUT_S) != _READY:
+                    return f"{name or 'the server'} is not ready"
     except grpc.RpcError as error:
         return f"{method}: {error.code().name} {error.details()}"
-    return "" if answer == _READY else f"{method}: not ready"
+    return ""
 
 
 def _channel(address: str, tls: TlsConfig) -> grpc.Channel:

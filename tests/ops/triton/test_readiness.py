@@ -15,7 +15,7 @@ from srp4ctr.ops import stack_secrets
 from srp4ctr.ops.triton import readiness
 from srp4ctr.ops.triton.readiness import why_not_ready
 from srp4ctr.triton_repo.config import TlsConfig
-from srp4ctr.triton_repo.model_names import RANK_CLICKS
+from srp4ctr.triton_repo.model_names import RANK_CLICKS, SCORE_CLICKS
 
 PLAIN = TlsConfig()
 
@@ -53,9 +53,10 @@ def triton(
         server.stop(None).wait()
 
 
-def promoted(repository: Path) -> Path:
-    (repository / RANK_CLICKS).mkdir(parents=True)
-    (repository / RANK_CLICKS / "config.pbtxt").touch()
+def promoted(repository: Path, *names: str) -> Path:
+    for name in names:
+        (repository / name).mkdir(parents=True)
+        (repository / name / "config.pbtxt").touch()
     return repository
 
 
@@ -64,12 +65,13 @@ def test_before_the_first_promotion_a_server_that_answers_is_ready(tmp_path: Pat
         assert why_not_ready(address, tmp_path, PLAIN) == ""
 
 
-def test_what_was_promoted_must_be_loaded(tmp_path: Path) -> None:
-    repository = promoted(tmp_path)
-    with triton({RANK_CLICKS: True}) as address:
+def test_each_ensemble_that_was_promoted_must_be_loaded(tmp_path: Path) -> None:
+    repository = promoted(tmp_path, RANK_CLICKS, SCORE_CLICKS)
+    with triton({RANK_CLICKS: True, SCORE_CLICKS: True}) as address:
         assert why_not_ready(address, repository, PLAIN) == ""
-    with triton({RANK_CLICKS: False}) as address:
-        assert why_not_ready(address, repository, PLAIN) == "ModelReady: not ready"
+    for broken in (RANK_CLICKS, SCORE_CLICKS):
+        with triton({RANK_CLICKS: True, SCORE_CLICKS: True, broken: False}) as address:
+            assert why_not_ready(address, repository, PLAIN) == f"{broken} is not ready"
 
 
 def test_a_server_that_is_away_is_not_ready(
