@@ -131,8 +131,8 @@ class TritonConfig:
     """No bundle is promoted while a greater share of the feature store's sampled rows
     differs from the raw log: see ``features/consistency/check.py``."""
     max_latency_ratio: float = 1.5
-    """No bundle is promoted whose golden requests take longer than this ratio of those of
-    the serving one, and a millisecond longer."""
+    """No bundle is promoted whose golden requests take more than this ratio of the CPU time
+    of the serving one's; of steps that do not measure it, of the time until the answer."""
     http_port: int = 0
     """0: HTTP off. The embedded server's HTTP front end can be crashed by its input."""
 

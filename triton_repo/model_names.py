@@ -1,6 +1,7 @@
 """The names of Triton's models: the ensembles that clients call, and their steps."""
 
 from srp4ctr.features.tensors import schema
+from srp4ctr.features.tensors.schema import TensorSpec
 
 RANK_CLICKS = "rank_clicks"
 SCORE_CLICKS = "score_clicks"
@@ -22,6 +23,13 @@ NO_MEMORY, STEP_FAILED = "out of memory", "the step failed"
 
 # The features of a request, and the inputs of SCORE_CLICKS.
 MODEL_INPUTS = schema.HISTORY_TENSORS + schema.REQUEST_TENSORS + schema.CANDIDATE_TENSORS
+# An output of CLICK_RANKER only, by which a promotion compares what two bundles cost.
+SCORING_CPU = TensorSpec(
+    name="scoring_cpu_ns",
+    dtype="int64",
+    shape=(1,),
+    meaning="CPU time of encoder and head, by request, other processes left out",
+)
 
 
 def step_name(step: str, version: str) -> str:

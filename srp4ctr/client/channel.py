@@ -8,8 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
 
 from srp4ctr.triton_repo.config import CONTROL_HEADER, TlsConfig, TritonConfig
+from srp4ctr.triton_repo.model_names import NO_MEMORY
+
+# Messages of a server that is overloaded.
+_FULL = ("Request timeout expired", "maximum queue size", NO_MEMORY)
+
+
+def is_full(error: InferenceServerException) -> bool:
+    """Return whether the server refused the call because it has too much to do."""
+    return any(each in str(error.message()) for each in _FULL)
 
 
 def connect(address: str, tls: TlsConfig | None = None) -> InferenceServerClient:

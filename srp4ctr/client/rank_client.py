@@ -17,17 +17,12 @@ from tritonclient.utils import InferenceServerException
 from srp4ctr import tracing
 from srp4ctr.client import codec
 from srp4ctr.client.canary import Canary
-from srp4ctr.client.channel import connect
+from srp4ctr.client.channel import connect, is_full
 from srp4ctr.client.messages import Ranking, RankRequest
 from srp4ctr.features.tensors import schema
 from srp4ctr.streams.events.pseudonymization import Pseudonyms
 from srp4ctr.triton_repo.config import TlsConfig
-from srp4ctr.triton_repo.model_names import (
-    NO_MEMORY,
-    RANK_CLICKS,
-    RANK_CLICKS_CANARY,
-    STEP_FAILED,
-)
+from srp4ctr.triton_repo.model_names import RANK_CLICKS, RANK_CLICKS_CANARY, STEP_FAILED
 
 # Fine around 10 ms: a request of 100 candidates takes 2–5 ms on two cores.
 _BUCKETS_S = (
@@ -53,8 +48,6 @@ _TRANSIENT = tuple(
     f"StatusCode.{each}" for each in ("UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN")
 )
 _LATE = "StatusCode.DEADLINE_EXCEEDED"
-# Messages of a server that is overloaded, and of a step that may fail again.
-_FULL = ("Request timeout expired", "maximum queue size", NO_MEMORY, STEP_FAILED)
 # The message of a server that has not loaded its models yet; behind a balancer another has.
 _STARTING = "has no available versions"
 _GONE = ("StatusCode.NOT_FOUND", "StatusCode.UNAVAILABLE")  # an ensemble that is unloaded
@@ -178,7 +171,7 @@ class RankClient:
         try:
             return self._call(RANK_CLICKS_CANARY, inputs, _FIRST_TRY * _left_s(ends))
         except InferenceServerException as error:
-            if self._canary and error.status() in _GONE and not _is_full(error):
+            if self._canary and error.status() in _GONE and not is_full(error):
                 self._canary.rest()
             elif not self._may_retry(error):
                 raise
@@ -203,8 +196,9 @@ class RankClient:
             share = 1.0
 
     def _may_retry(self, error: InferenceServerException) -> bool:
-        """Return whether to retry the call; retries that add load have a budget."""
-        if error.status() == _LATE or _is_full(error):
+        """Return whether to retry the call; what may well fail again has a budget."""
+        has_failed = STEP_FAILED in str(error.message())
+        if error.status() == _LATE or is_full(error) or has_failed:
             return self._budget.spend()
         return error.status() in _TRANSIENT or _STARTING in str(error.message())
 
@@ -246,10 +240,6 @@ class _RetryBudget:
         with self._lock:
             self._tokens -= (is_left := self.is_left)
         return is_left
-
-
-def _is_full(error: InferenceServerException) -> bool:
-    return any(each in str(error.message()) for each in _FULL)
 
 
 def _left_s(ends: float) -> float:

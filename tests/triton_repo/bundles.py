@@ -138,11 +138,14 @@ def head(mark: float, work: int = 0, *, fails: bool = False) -> onnx.ModelProto:
         "minus_one": np.array([-1]),
         "queries": np.array([M]),
         "width": np.ones((1, D), dtype=np.float32),
-        "too_large": np.array(TOO_LARGE),
-        "broken": np.array(BROKEN),
-        "a_petabyte": np.array([10**14]),
-        "empty": np.array([0]),
     }
+    if fails:
+        constants |= {
+            "too_large": np.array(TOO_LARGE),
+            "broken": np.array(BROKEN),
+            "a_petabyte": np.array([10**14]),
+            "empty": np.array([0]),
+        }
     if work:
         constants["matrix"] = np.ones((work, work), dtype=np.float32)
     return _model(nodes, constants, schema.HEAD_INPUTS, schema.HEAD_OUTPUTS)

@@ -24,6 +24,7 @@ from srp4ctr.triton_repo.model_names import (
     RANK_CLICKS,
     RANK_CLICKS_CANARY,
     SCORE_CLICKS,
+    SCORING_CPU,
     step_name,
 )
 
@@ -96,6 +97,7 @@ def one_step(
             + schema.POLICY_TENSORS
             + schema.RESPONSE_NOTES
             + MODEL_INPUTS
+            + (SCORING_CPU,)
         ),
         instances=instances,
         parameters=parameters,

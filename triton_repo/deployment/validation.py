@@ -4,17 +4,22 @@ The requests and the probabilities that torch gave them are in the bundle.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
+from tritonclient.utils import InferenceServerException
 
+from srp4ctr import retries
+from srp4ctr.client.channel import is_full
 from srp4ctr.client.codec import Tensors, infer_inputs, wanted_outputs
+from srp4ctr.errors import OutageError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.gates import Gate
 from srp4ctr.features.tensors import schema
@@ -23,8 +28,11 @@ from srp4ctr.triton_repo import model_names
 
 TOLERANCE = 1e-4  # absolute, of a probability
 LATENCY = "latency"
-SLACK_MS = 1.0
-_ROUNDS, _WARM_UP_TURNS, _TIMED_TURNS = 3, 3, 21
+# More than this is not within the variation from one request to the next.
+_CPU_SLACK_MS, _SLACK_MS = 0.1, 1.0
+_WARM_UP_PAIRS, _PAIRS, _MOST_PAIRS = 3, 21, 105
+_SURE = 3.0  # standard deviations of the number of pairs on one side of the limit
+_TRIES = 8
 _TIMEOUT_S = 30.0
 _PROBABILITY = "click_probability"
 _GAP = [field.name for field in schema.BEHAVIOR_FIELDS].index("gap")
@@ -45,7 +53,7 @@ def golden_gate(client: Any, folders: Sequence[Path], version: str) -> Gate:
     Raises ValueError where they are not even of the same shape.
     """
     golden = _golden(folders[0])
-    scores = _score(client, folders, golden)
+    scores = _made(client, folders, golden)[_PROBABILITY]
     expected = golden[_PROBABILITY]
     if scores.shape != expected.shape or np.any(np.isnan(scores) != np.isnan(expected)):
         raise ValueError(f"{version} pads its golden requests at other places")
@@ -66,44 +74,64 @@ def latency_gate(
     new: tuple[str, Sequence[Path]],
     max_ratio: float,
 ) -> Gate:
-    """Time the golden requests of two loaded bundles (version, folders) in turns.
+    """Compare what two loaded bundles (version, folders) cost, request by request.
 
-    The new one fails if its median and its minimum are too long in each of three rounds: a
-    busy machine slows single requests, a slow bundle all. A millisecond more is within the
-    variation from one request to the next.
+    Each pair of golden requests, one to either bundle, is under or over the limit; the new
+    one fails if more than half of the pairs are over it. While that might be chance, more
+    pairs are measured, and a refusal needs a second look: a busy machine makes single
+    requests slow, of both bundles.
     """
-    for _ in range(_ROUNDS):
-        seconds = _timed(client, dict((old, new)))
-        before, after = seconds[old[0]], seconds[new[0]]
-        limits = [max(max_ratio * ms, ms + SLACK_MS) for ms in before]
-        if passed := any(ms <= limit for ms, limit in zip(after, limits, strict=True)):
-            break
+    pairs: list[tuple[float, float]] = []
+    folders = old[1], new[1]
+    by_cpu = all(_measures_cpu(each[0]) for each in folders)
+    slack_ms = _CPU_SLACK_MS if by_cpu else _SLACK_MS
+    measured = _costs_ms(client, folders, by_cpu)
+    for _ in islice(measured, _WARM_UP_PAIRS):
+        pass
+    is_sure = False
+    while not is_sure and len(pairs) < _MOST_PAIRS:
+        pairs += islice(measured, _PAIRS)
+        shares = [ms / max(max_ratio * was, was + slack_ms) for was, ms in pairs]
+        over = sum(share > 1.0 for share in shares)
+        lead = 2 * over - len(pairs)
+        is_sure = abs(lead) > _SURE * len(pairs) ** 0.5
+        is_sure &= lead < 0 or len(pairs) > _PAIRS
+    before, after = (median(each) for each in zip(*pairs, strict=True))
     return Gate(
         gate=LATENCY,
-        passed=passed,
-        value=after[0],
-        limit=limits[0],
-        note=f"the golden requests take {after[0]:.2f} ms (at best {after[1]:.2f}), "
-        f"those of {old[0]} {before[0]:.2f} ms (at best {before[1]:.2f}); "
-        f"triton.max_latency_ratio is {max_ratio:g}",
+        passed=median(shares) <= 1.0,
+        value=after,
+        limit=after / median(shares),
+        note=f"the golden requests take {after:.2f} ms{' of CPU' if by_cpu else ''}, "
+        f"those of {old[0]} {before:.2f} ms, and in {over} of {len(pairs)} pairs more than "
+        f"triton.max_latency_ratio {max_ratio:g} allows",
     )
 
 
-def _timed(
-    client: Any, steps: Mapping[str, Sequence[Path]]
-) -> dict[str, tuple[float, float]]:
-    """Return the median and minimum milliseconds of each version's golden requests."""
-    taken: dict[str, list[float]] = {version: [] for version in steps}
+def _measures_cpu(folder: Path) -> bool:
+    """Return whether the step returns its CPU time: not of an older release, or a GPU's."""
+    return model_names.SCORING_CPU.name in (folder / "config.pbtxt").read_text()
+
+
+def _costs_ms(
+    client: Any, bundles: Sequence[Sequence[Path]], by_cpu: bool
+) -> Iterator[tuple[float, float]]:
+    """Yield the milliseconds of the golden requests of two bundles, measured in turns.
+
+    ``by_cpu``: what the steps measured; else until the answer, with the machine's noise.
+    """
     rng = np.random.default_rng()
-    golden = {name: _golden(each[0]) for name, each in steps.items()}
-    for turn in range(_WARM_UP_TURNS + _TIMED_TURNS):
-        for version, folders in steps.items():
-            request = _unseen(golden[version], rng)
+    golden = [_golden(folders[0]) for folders in bundles]
+    while True:
+        costs = [0.0, 0.0]
+        for place in rng.permutation(len(bundles)).tolist():
+            request = _unseen(golden[place], rng)
             began = time.perf_counter()
-            _score(client, folders, request)
-            if turn >= _WARM_UP_TURNS:
-                taken[version].append(1000.0 * (time.perf_counter() - began))
-    return {version: (median(each), min(each)) for version, each in taken.items()}
+            made = _made(client, bundles[place], request, by_cpu=by_cpu)
+            costs[place] = 1000.0 * (time.perf_counter() - began)
+            if by_cpu:
+                costs[place] = float(made[model_names.SCORING_CPU.name].sum()) / 1e6
+        yield costs[0], costs[1]
 
 
 def _golden(folder: Path) -> Tensors:
@@ -135,7 +163,7 @@ def check_version(client: Any, name: str, version: str) -> None:
         "item_ids": np.array([[_PROBE_ITEM]], dtype=object),
     }
     inputs = infer_inputs(schema.REQUEST_INPUTS, request)
-    answer = client.infer(name, inputs, client_timeout=_TIMEOUT_S)
+    answer = _infer(client, name, inputs)
     answered_by = answer.as_numpy("model_version").item().decode()
     if answered_by != version:
         raise ValueError(f"{name} was answered by {answered_by}")
@@ -143,21 +171,34 @@ def check_version(client: Any, name: str, version: str) -> None:
         raise ValueError(f"{name} has no finite score for an unknown user")
 
 
-def _score(client: Any, folders: Sequence[Path], tensors: Tensors) -> NDArray[Any]:
-    """Return the probabilities of ``tensors`` by the steps in ``folders``."""
+def _made(
+    client: Any, folders: Sequence[Path], tensors: Tensors, *, by_cpu: bool = False
+) -> Tensors:
+    """Return ``tensors`` and what the steps in ``folders`` make of them."""
     for folder in folders:
         if (tables := _TABLES.get(folder.name.rpartition("_")[0])) is not None:
-            tensors = {**tensors, **_infer(client, folder.name, tables, tensors)}
-    return tensors[_PROBABILITY]
+            inputs, outputs = tables
+            if by_cpu:
+                outputs = (*outputs, model_names.SCORING_CPU)
+            wanted = wanted_outputs(outputs)
+            answer = _infer(client, folder.name, infer_inputs(inputs, tensors), wanted)
+            made = {spec.name: answer.as_numpy(spec.name) for spec in outputs}
+            tensors = {**tensors, **made}
+    return tensors
 
 
-def _infer(client: Any, step: str, tables: Tables, tensors: Tensors) -> Tensors:
-    """Return the outputs of one step."""
-    inputs, outputs = tables
-    answer = client.infer(
-        step,
-        infer_inputs(inputs, tensors),
-        outputs=wanted_outputs(outputs),
-        client_timeout=_TIMEOUT_S,
-    )
-    return {spec.name: answer.as_numpy(spec.name) for spec in outputs}
+def _infer(
+    client: Any, model: str, inputs: Sequence[Any], outputs: Sequence[Any] | None = None
+) -> Any:
+    """Return the answer of ``model``; a server that is only busy is called again."""
+    call = partial(client.infer, model, inputs, outputs=outputs, client_timeout=_TIMEOUT_S)
+
+    def called() -> Any:
+        try:
+            return call()
+        except InferenceServerException as error:
+            if is_full(error):
+                raise OutageError(f"{model} is too busy: {error.message()}") from error
+            raise
+
+    return retries.retry("promotion", called, attempts=_TRIES)

@@ -21,7 +21,7 @@ from srp4ctr.features.bundles.request_log import ServedLog, ServedRequest
 from srp4ctr.features.online.request_features import RequestBatch, RequestError
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.schema import Size
-from srp4ctr.triton_repo.model_names import FETCH_FEATURES, MODEL_INPUTS
+from srp4ctr.triton_repo.model_names import FETCH_FEATURES, MODEL_INPUTS, SCORING_CPU
 from srp4ctr.triton_repo.serving.exploration import Policy, apply_policy
 from srp4ctr.triton_repo.serving.onnx_scorer import CountPart, Tensors
 from srp4ctr.triton_repo.serving.serving_metrics import RequestStats
@@ -137,9 +137,12 @@ class Ranker:
         fetched = _requests(call) if is_ids else 0
         self.count_part(FETCH_FEATURES, fetched, time.perf_counter() - began)
         if self.scorer and call.wanted & _SCORED:
+            began_ns = time.thread_time_ns()
             # Of ids the tensors are ours, and so is a row outside the model's tables.
             with _refusing("tensors", *(() if is_ids else (ValueError,))):
                 made = {**made, **self.scorer(made)}
+            cost = (time.thread_time_ns() - began_ns) // _requests(call)
+            made[SCORING_CPU.name] = np.full((_requests(call), 1), cost)
             if self.stats is not None:
                 self.stats.observe_scores(made[PROBABILITY])
             if PROBABILITY in call.wanted:

@@ -1,6 +1,10 @@
 """The gates of a promotion on a real tritonserver."""
 
 import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,8 +13,9 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from srp4ctr.client.rank_client import RankClient
+from srp4ctr.features.bundles import bundle
 from srp4ctr.triton_repo import model_names
-from srp4ctr.triton_repo.deployment import promotion
+from srp4ctr.triton_repo.deployment import promotion, repository_writer
 from srp4ctr.triton_repo.deployment.live_repository import (
     Serving,
     read_serving,
@@ -19,6 +24,7 @@ from srp4ctr.triton_repo.deployment.live_repository import (
 )
 from srp4ctr.triton_repo.deployment.promotion import Promotion
 from srp4ctr.triton_repo.deployment.repository_writer import ENSEMBLE_FOLDER
+from srp4ctr.triton_repo.deployment.validation import latency_gate
 from tests.triton_repo.bundles import KNOWN_ITEM, STORE_GATE, MakeBundle, make_bundle_in
 from tests.triton_repo.conftest import Server
 
@@ -59,14 +65,70 @@ def test_a_bundle_that_is_much_slower_than_the_serving_one_is_refused(
 def test_a_promotion_returns_what_it_measured(
     server: Server, first: Promotion, make_bundle: MakeBundle
 ) -> None:
-    # The load of this machine must not matter.
-    done = promote(make_bundle("v4", mark=3.0), server, 100.0)
+    done = promote(make_bundle("v4", mark=3.0), server, 1.5)
     assert done.serving.serving == "v4"
     latency = done.gates[-1]
     assert latency.passed
     assert latency.value is not None
     assert latency.limit is not None
     assert 0.0 < latency.value < latency.limit
+
+
+@contextmanager
+def busy_cores() -> Iterator[None]:
+    loops = [subprocess.Popen([sys.executable, "-c", "while 1: pass"]) for _ in range(2)]
+    try:
+        yield
+    finally:
+        for each in loops:
+            each.kill()
+            each.wait()
+
+
+def test_on_busy_cores_an_equal_bundle_passes_and_one_twice_as_dear_does_not(
+    server: Server, first: Promotion, make_bundle: MakeBundle
+) -> None:
+    size = 500  # of a matrix that is multiplied: the cost grows with its third power
+    folders = {}
+    with promotion.connected(server.triton) as client:
+        for version, work in (
+            ("v5", size),
+            ("v6", size),
+            ("v7", round(size * 2 ** (1 / 3))),
+        ):
+            source = make_bundle(version, mark=1.0, work=work)
+            card = bundle.verify(source)
+            repository_writer.render(source, card, server.triton, server.features)
+            folders[version] = repository_writer.step_folders(
+                server.plan.repository, version
+            )
+            client.load_model(folders[version][0].name, client_timeout=180.0)
+        with busy_cores():
+            for other, passes in (("v6", True), ("v7", False)):
+                pair = ("v5", folders["v5"]), (other, folders[other])
+                gates = [latency_gate(client, *pair, max_ratio=1.5) for _ in range(5)]
+                assert [each.passed for each in gates] == [passes] * 5, gates
+                assert all("ms of CPU" in each.note for each in gates)
+
+
+def test_steps_that_do_not_measure_their_cost_are_timed_until_they_answer(
+    server: Server, first: Promotion, make_bundle: MakeBundle
+) -> None:
+    source = make_bundle("v8", mark=1.0)
+    card = bundle.verify(source)
+    repository_writer.render(source, card, server.triton, server.features)
+    folders = repository_writer.step_folders(server.plan.repository, "v8")
+    config = folders[0] / "config.pbtxt"  # as an older release wrote it
+    name = model_names.SCORING_CPU.name
+    output = rf'output {{\s*name: "{name}"[^}}]*}}'
+    text, count = re.subn(output, "", config.read_text())
+    assert count == 1
+    config.write_text(text)
+    with promotion.connected(server.triton) as client:
+        client.load_model(folders[0].name, client_timeout=180.0)
+        gate = latency_gate(client, ("v8", folders), ("v8", folders), max_ratio=100.0)
+    assert gate.passed
+    assert "CPU" not in gate.note
 
 
 def test_only_clients_with_the_key_may_load_unload_or_list_models(

@@ -1,6 +1,5 @@
 """More calls than a server can answer: those too many are refused at once, clearly."""
 
-import contextlib
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -80,10 +79,7 @@ def test_a_full_canary_does_not_double_the_load(
 ) -> None:
     small = replace(server.triton, instances=1, max_wait_ms=WAIT_MS)
     canary = make_bundle("v2", mark=2.0, work=1500)
-    for attempt in range(3):  # on busy cores its own proof may wait longer than WAIT_MS
-        with contextlib.suppress(*([AssertionError] if attempt < 2 else [])):
-            promote(canary, small, server.features, canary=True)
-            break
+    promote(canary, small, server.features, canary=True)
     before = REGISTRY.get_sample_value("srp4ctr_rank_retries_total") or 0.0
     refused: list[str] = []
     answered: Counter[str] = Counter()

@@ -1,6 +1,7 @@
-"""A step that fails on a real tritonserver: what its callers are answered."""
+"""A step that fails on a real tritonserver: what its callers and its probe are answered."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,11 @@ from tritonclient.utils import InferenceServerException
 
 from srp4ctr.client.codec import infer_inputs
 from srp4ctr.client.rank_client import RankClient
+from srp4ctr.features.bundles import bundle
 from srp4ctr.features.tensors import schema
+from srp4ctr.ops.triton.readiness import why_not_ready
+from srp4ctr.triton_repo.config import TlsConfig
+from srp4ctr.triton_repo.deployment.repository_writer import step_folders
 from srp4ctr.triton_repo.model_names import MODEL_INPUTS, RANK_CLICKS, SCORE_CLICKS
 from tests.triton_repo.bundles import (
     BROKEN,
@@ -75,3 +80,16 @@ def test_the_client_retries_a_failed_step_within_its_budget(
                 client.rank("u", [KNOWN_ITEM] * candidates, deadline_s=5.0)
     retries = (REGISTRY.get_sample_value("srp4ctr_rank_retries_total") or 0.0) - before
     assert 1 <= retries <= 10
+
+
+def test_a_server_whose_promoted_model_does_not_load_is_not_ready(
+    server: Server, failing: InferenceServerClient
+) -> None:
+    repository = Path(server.triton.repository)
+    assert why_not_ready(server.triton.grpc, repository, TlsConfig()) == ""
+    server.stop()
+    (step,) = step_folders(repository, "v1")
+    (step / bundle.HEAD_FILE).write_bytes(b"no model")
+    server.start()  # --exit-on-error=false: it starts, and exports its metrics
+    reason = why_not_ready(server.triton.grpc, repository, TlsConfig())
+    assert "is not ready" in reason or "UNAVAILABLE" in reason
