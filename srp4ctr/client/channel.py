@@ -10,6 +10,7 @@ from typing import Any
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from srp4ctr.errors import OutageError
 from srp4ctr.triton_repo.config import CONTROL_HEADER, TlsConfig, TritonConfig
 from srp4ctr.triton_repo.model_names import NO_MEMORY
 
@@ -20,6 +21,16 @@ _FULL = ("Request timeout expired", "maximum queue size", NO_MEMORY)
 def is_full(error: InferenceServerException) -> bool:
     """Return whether the server refused the call because it has too much to do."""
     return any(each in str(error.message()) for each in _FULL)
+
+
+def infer(client: Any, model: str, inputs: Any, **options: Any) -> Any:
+    """Return the answer of ``model``; ``OutageError`` if the server is too busy."""
+    try:
+        return client.infer(model, inputs, **options)
+    except InferenceServerException as error:
+        if is_full(error):
+            raise OutageError(f"{model} is too busy: {error.message()}") from error
+        raise
 
 
 def connect(address: str, tls: TlsConfig | None = None) -> InferenceServerClient:

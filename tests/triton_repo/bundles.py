@@ -88,9 +88,8 @@ def encoder(mark: float, work: int = 0) -> onnx.ModelProto:
         "mark": np.array(mark, dtype=np.float32),
         "width": np.ones(D, dtype=np.float32),
         "layers": np.ones((E, 1, 1), dtype=np.float32),
+        **_matrix(work),
     }
-    if work:
-        constants["matrix"] = np.ones((work, work), dtype=np.float32)
     return _model(nodes, constants, schema.ENCODER_INPUTS, schema.STATE_TENSORS)
 
 
@@ -99,13 +98,11 @@ def head(mark: float, work: int = 0, *, fails: bool = False) -> onnx.ModelProto:
 
     Its query vectors are the history's first two states, its candidate states are rows.
     ``work`` is the size of a matrix that it multiplies with itself, to take time. One that
-    ``fails`` takes more memory than there is for ``TOO_LARGE`` candidates, and reads a row
-    outside a table for ``BROKEN``.
+    ``fails`` does so for ``TOO_LARGE`` candidates, and for ``BROKEN``: see ``_failures``.
     """
-    node = helper.make_node
+    node, nothing = helper.make_node, "still_nothing" if work or fails else "nothing"
     nodes = [
         node("Cast", ["candidate_item_rows"], ["rows"], to=TensorProto.FLOAT),
-        *(_failures() if fails else []),
         node("Mul", ["rows", "small"], ["logits"]),
         node("Gather", ["last_states", "zero"], ["null_slot"], axis=1),  # (B, D)
         node("Gather", ["null_slot", "zeros"], ["encoder_mark"], axis=1),  # (B, 1)
@@ -115,13 +112,8 @@ def head(mark: float, work: int = 0, *, fails: bool = False) -> onnx.ModelProto:
         node("Equal", ["candidate_item_rows", "zero"], ["pads"]),
         node("Where", ["pads", "nan", "probability"], ["click_probability"]),
         node("Mul", ["rows", "zero_f"], ["nothing"]),
-        *(_idle_work() if work else []),
-        *([node("Add", ["nothing", "failure"], ["still_nothing"])] if fails else []),
-        node(
-            "Add",
-            ["still_nothing" if work or fails else "nothing", "one_f"],
-            ["propensity"],
-        ),
+        *(_failures() if fails else _idle_work() if work else []),
+        node("Add", [nothing, "one_f"], ["propensity"]),
         node("Slice", ["last_states", "zeros", "queries", "one"], ["query_vectors"]),
         node("Unsqueeze", ["rows", "minus_one"], ["column"]),
         node("Mul", ["column", "width"], ["candidate_states"]),  # (B, N, D)
@@ -138,17 +130,13 @@ def head(mark: float, work: int = 0, *, fails: bool = False) -> onnx.ModelProto:
         "minus_one": np.array([-1]),
         "queries": np.array([M]),
         "width": np.ones((1, D), dtype=np.float32),
+        **_matrix(work),
     }
-    if fails:
-        constants |= {
-            "too_large": np.array(TOO_LARGE),
-            "broken": np.array(BROKEN),
-            "a_petabyte": np.array([10**14]),
-            "empty": np.array([0]),
-        }
-    if work:
-        constants["matrix"] = np.ones((work, work), dtype=np.float32)
     return _model(nodes, constants, schema.HEAD_INPUTS, schema.HEAD_OUTPUTS)
+
+
+def _matrix(work: int) -> dict[str, np.ndarray]:
+    return {"matrix": np.ones((work, work), dtype=np.float32)} if work else {}
 
 
 def _idle_work() -> list[onnx.NodeProto]:
@@ -168,9 +156,22 @@ def _idle_work() -> list[onnx.NodeProto]:
 
 
 def _failures() -> list[onnx.NodeProto]:
-    """Return nodes whose ``failure`` is 0, or which fail, by the number of candidates."""
+    """Return nodes that add 0 to ``nothing``, or fail, by the number of candidates.
+
+    They take more memory than there is, or read a row outside a table.
+    """
     node = helper.make_node
+    constants = {
+        "too_large": TOO_LARGE,
+        "broken": BROKEN,
+        "a_petabyte": [10**14],
+        "empty": [0],
+    }
     return [
+        *(
+            node("Constant", [], [name], value=numpy_helper.from_array(np.array(value)))
+            for name, value in constants.items()
+        ),
         node("Shape", ["candidate_item_rows"], ["count"], start=1),  # (1,): N
         node("Equal", ["count", "too_large"], ["is_too_large"]),
         node("Where", ["is_too_large", "a_petabyte", "empty"], ["length"]),
@@ -180,7 +181,7 @@ def _failures() -> list[onnx.NodeProto]:
         node("Cast", ["is_broken"], ["row"], to=TensorProto.INT64),
         node("Gather", ["empty", "row"], ["read"]),
         node("Cast", ["read"], ["read_f"], to=TensorProto.FLOAT),
-        node("Add", ["sum", "read_f"], ["failure"]),
+        node("Sum", ["nothing", "sum", "read_f"], ["still_nothing"]),
     ]
 
 

@@ -14,12 +14,10 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
-from tritonclient.utils import InferenceServerException
 
 from srp4ctr import retries
-from srp4ctr.client.channel import is_full
+from srp4ctr.client.channel import infer
 from srp4ctr.client.codec import Tensors, infer_inputs, wanted_outputs
-from srp4ctr.errors import OutageError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.gates import Gate
 from srp4ctr.features.tensors import schema
@@ -191,14 +189,5 @@ def _infer(
     client: Any, model: str, inputs: Sequence[Any], outputs: Sequence[Any] | None = None
 ) -> Any:
     """Return the answer of ``model``; a server that is only busy is called again."""
-    call = partial(client.infer, model, inputs, outputs=outputs, client_timeout=_TIMEOUT_S)
-
-    def called() -> Any:
-        try:
-            return call()
-        except InferenceServerException as error:
-            if is_full(error):
-                raise OutageError(f"{model} is too busy: {error.message()}") from error
-            raise
-
-    return retries.retry("promotion", called, attempts=_TRIES)
+    call = partial(infer, client, model, inputs, outputs=outputs, client_timeout=_TIMEOUT_S)
+    return retries.retry("promotion", call, attempts=_TRIES)

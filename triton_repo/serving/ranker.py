@@ -21,7 +21,13 @@ from srp4ctr.features.bundles.request_log import ServedLog, ServedRequest
 from srp4ctr.features.online.request_features import RequestBatch, RequestError
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.schema import Size
-from srp4ctr.triton_repo.model_names import FETCH_FEATURES, MODEL_INPUTS, SCORING_CPU
+from srp4ctr.triton_repo.model_names import (
+    FETCH_FEATURES,
+    MODEL_INPUTS,
+    NO_MEMORY,
+    SCORING_CPU,
+    STEP_FAILED,
+)
 from srp4ctr.triton_repo.serving.exploration import Policy, apply_policy
 from srp4ctr.triton_repo.serving.onnx_scorer import CountPart, Tensors
 from srp4ctr.triton_repo.serving.serving_metrics import RequestStats
@@ -54,6 +60,15 @@ class RefusedError(ValueError):
         """``reason`` is one of ``REFUSALS``: a metric's label."""
         super().__init__(message)
         self.reason = reason
+
+
+def triton_error(error: Exception) -> tuple[str, str]:
+    """Return the name of Triton's code, and what the caller is to read."""
+    if isinstance(error, RefusedError):
+        return "INVALID_ARG", str(error)
+    if isinstance(error, MemoryError):
+        return "UNAVAILABLE", f"{NO_MEMORY}: {error}"
+    return "INTERNAL", f"{STEP_FAILED}: {error!r}"
 
 
 class Features(Protocol):
@@ -148,7 +163,8 @@ class Ranker:
             if PROBABILITY in call.wanted:
                 self._log(given, made)
             if POSITION in call.wanted:
-                made = {**made, **self._positions(made[PROBABILITY])}
+                places, propensities = apply_policy(made[PROBABILITY], self.policy)
+                made = {**made, POSITION: places, PROPENSITY: propensities}
         if is_ids and self.stats is not None:
             self.stats.observe_requests(made, made[TIMES])
         return {name: made[name] for name in call.wanted if name in made}
@@ -179,16 +195,6 @@ class Ranker:
         split = {name: np.split(array, ends) for name, array in made.items()}
         return [{name: split[name][place] for name in made} for place in range(len(calls))]
 
-    def _positions(self, probabilities: NDArray[Any]) -> Tensors:
-        """Return the place of each item (B, N), and the policy's propensity of it."""
-        if self.policy is not None:
-            positions, propensities = apply_policy(probabilities, self.policy)
-        else:
-            order = np.argsort(-probabilities, axis=1, kind="stable")  # NaN sorts last
-            positions = np.argsort(order, axis=1)
-            propensities = np.ones(probabilities.shape, dtype=np.float32)
-        return {POSITION: positions, PROPENSITY: propensities}
-
     def _check(self, given: Tensors, items: str) -> None:
         if not ({"user_id", ITEM_IDS} <= given.keys() or given.keys() >= _OWN):
             raise ValueError("send user_id and item_ids, or all of the model's tensors")
@@ -214,7 +220,7 @@ class Ranker:
         batch = self.features.assemble(users, items, times, contexts)
         texts = {"status": batch.statuses, "feature_version": batch.feature_versions}
         texts["model_version"] = (self.version,) * len(users)
-        notes = {name: _column(each) for name, each in texts.items()}
+        notes = {name: np.array([each], dtype=object).T for name, each in texts.items()}
         return {
             **notes,
             "item_status": batch.item_status,
@@ -255,10 +261,6 @@ def _text(value: bytes | str) -> str:
 
 def _requests(call: Call) -> int:
     return len(next(iter(call.given.values())))
-
-
-def _column(texts: Sequence[str]) -> NDArray[Any]:
-    return np.array([texts], dtype=object).T
 
 
 def check_tensors(given: Tensors) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.serving import ranker, ranker_loader, serving_metrics
 
 
@@ -54,9 +53,8 @@ class TritonPythonModel:
 
 
 def _family(name: str) -> Any:
-    counter = pb_utils.MetricFamily.COUNTER
-    _, description = serving_metrics.FAMILIES[name]
-    return pb_utils.MetricFamily(name=name, description=description, kind=counter)
+    counter, text = pb_utils.MetricFamily.COUNTER, serving_metrics.FAMILIES[name][1]
+    return pb_utils.MetricFamily(name=name, description=text, kind=counter)
 
 
 def _call(request: Any) -> ranker.Call:
@@ -70,15 +68,7 @@ def _call(request: Any) -> ranker.Call:
 
 def _response(answer: Any) -> Any:
     if isinstance(answer, Exception):
-        return pb_utils.InferenceResponse(error=_error(answer))
+        code, text = ranker.triton_error(answer)
+        error = pb_utils.TritonError(text, getattr(pb_utils.TritonError, code))
+        return pb_utils.InferenceResponse(error=error)
     return pb_utils.InferenceResponse([pb_utils.Tensor(*each) for each in answer.items()])
-
-
-def _error(error: Exception) -> Any:
-    """Return the error for the caller: what to fix, or that it may try again."""
-    if isinstance(error, ranker.RefusedError):
-        return pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
-    is_full = isinstance(error, MemoryError)
-    code = pb_utils.TritonError.UNAVAILABLE if is_full else pb_utils.TritonError.INTERNAL
-    text = model_names.NO_MEMORY if is_full else model_names.STEP_FAILED
-    return pb_utils.TritonError(f"{text}: {error!r}", code)
