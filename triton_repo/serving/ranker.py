@@ -8,25 +8,24 @@ one batch.
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from srp4ctr import tracing
 from srp4ctr.features.bundles.request_log import ServedLog, ServedRequest
 from srp4ctr.features.online.request_features import RequestBatch, RequestError
 from srp4ctr.features.tensors import schema
-from srp4ctr.features.tensors.schema import Size
-from srp4ctr.triton_repo.model_names import (
-    FETCH_FEATURES,
-    MODEL_INPUTS,
-    NO_MEMORY,
-    SCORING_CPU,
-    STEP_FAILED,
+from srp4ctr.triton_repo.model_names import FETCH_FEATURES, SCORING_CPU
+from srp4ctr.triton_repo.serving.calls import (
+    OWN_TENSORS,
+    Call,
+    RefusedError,
+    check_tensors,
+    refusing,
 )
 from srp4ctr.triton_repo.serving.exploration import Policy, apply_policy
 from srp4ctr.triton_repo.serving.onnx_scorer import CountPart, Tensors
@@ -38,37 +37,13 @@ POSITION = "position"
 ITEM_IDS, ITEM_ROWS = "item_ids", "candidate_item_rows"
 _NOTES = ("status", "feature_version", "model_version")
 TIMES = "times_ms"  # no output: the requests' own times, else the clock's
-_OWN = {spec.name for spec in MODEL_INPUTS}
 _SCORED = {spec.name for spec in schema.HEAD_OUTPUTS}
 _OF_ITEMS = {
     spec.name
     for spec in schema.HEAD_OUTPUTS + schema.POLICY_TENSORS + schema.ITEM_NOTES
     if "N" in spec.shape
 }
-_SPECS = {
-    spec.name: spec
-    for spec in schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS + MODEL_INPUTS
-}
-_KINDS = {"int64": "i", "float32": "f", "string": "OSU", "uint8": "u"}
 _PADDING = b""
-
-
-class RefusedError(ValueError):
-    """A call that its caller can fix."""
-
-    def __init__(self, message: str, reason: str) -> None:
-        """``reason`` is one of ``REFUSALS``: a metric's label."""
-        super().__init__(message)
-        self.reason = reason
-
-
-def triton_error(error: Exception) -> tuple[str, str]:
-    """Return the name of Triton's code, and what the caller is to read."""
-    if isinstance(error, RefusedError):
-        return "INVALID_ARG", str(error)
-    if isinstance(error, MemoryError):
-        return "UNAVAILABLE", f"{NO_MEMORY}: {error}"
-    return "INTERNAL", f"{STEP_FAILED}: {error!r}"
 
 
 class Features(Protocol):
@@ -81,22 +56,6 @@ class Features(Protocol):
     def close(self) -> None:
         """Stop the background threads."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """B requests that one caller sent, and the outputs that it wants."""
-
-    given: Tensors
-    wanted: frozenset[str]
-    parameters: str = ""
-    """JSON; with ``traceparent`` where the caller's trace is recorded."""
-
-    @property
-    def shape(self) -> tuple[object, ...]:
-        """Equal for calls that can be one batch."""
-        shapes = ((name, *each.shape[1:]) for name, each in sorted(self.given.items()))
-        return (self.wanted, *shapes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,16 +104,16 @@ class Ranker:
             # Only the user is wanted: the head runs all the same, on one padding item.
             padding = np.array([[_PADDING]] * len(given["user_id"]), dtype=object)
             given = {**given, ITEM_IDS: padding}
-        with _refusing("shape", ValueError):
+        with refusing("shape", ValueError):
             self._check(given, ITEM_IDS if is_ids else ITEM_ROWS)
-        with _refusing("content", RequestError), tracing.part("assemble"):
+        with refusing("content", RequestError), tracing.part("assemble"):
             made = self._features(given) if is_ids else given
         fetched = _requests(call) if is_ids else 0
         self.count_part(FETCH_FEATURES, fetched, time.perf_counter() - began)
         if self.scorer and call.wanted & _SCORED:
             began_ns = time.thread_time_ns()
             # Of ids the tensors are ours, and so is a row outside the model's tables.
-            with _refusing("tensors", *(() if is_ids else (ValueError,))):
+            with refusing("tensors", *(() if is_ids else (ValueError,))):
                 made = {**made, **self.scorer(made)}
             cost = (time.thread_time_ns() - began_ns) // _requests(call)
             made[SCORING_CPU.name] = np.full((_requests(call), 1), cost)
@@ -196,7 +155,7 @@ class Ranker:
         return [{name: split[name][place] for name in made} for place in range(len(calls))]
 
     def _check(self, given: Tensors, items: str) -> None:
-        if not ({"user_id", ITEM_IDS} <= given.keys() or given.keys() >= _OWN):
+        if not ({"user_id", ITEM_IDS} <= given.keys() or given.keys() >= OWN_TENSORS):
             raise ValueError("send user_id and item_ids, or all of the model's tensors")
         check_tensors(given)
         if not 1 <= (count := given[items].shape[1]) <= self.max_candidates:
@@ -229,15 +188,6 @@ class Ranker:
         }
 
 
-@contextmanager
-def _refusing(reason: str, *mistakes: type[ValueError]) -> Iterator[None]:
-    """Refuse a call that raises one of ``mistakes``; ``reason``: what it is counted as."""
-    try:
-        yield
-    except mistakes as error:
-        raise RefusedError(str(error), reason) from error
-
-
 def _served(given: Tensors, made: Tensors, row: int) -> ServedRequest:
     """Return row ``row`` of a call, as it was answered."""
     texts = {
@@ -248,7 +198,7 @@ def _served(given: Tensors, made: Tensors, row: int) -> ServedRequest:
     return ServedRequest(
         item_ids=tuple(map(_text, given[ITEM_IDS][row])),
         time_ms=int(made[TIMES][row]),
-        tensors={name: made[name][row : row + 1] for name in _OWN},
+        tensors={name: made[name][row : row + 1] for name in OWN_TENSORS},
         probabilities=made[PROBABILITY][row],
         **texts,
     )
@@ -261,46 +211,3 @@ def _text(value: bytes | str) -> str:
 
 def _requests(call: Call) -> int:
     return len(next(iter(call.given.values())))
-
-
-def check_tensors(given: Tensors) -> None:
-    """Raise ``ValueError`` for the first tensor that is not as the schema has it.
-
-    Triton checks ranks and types, but no values: a negative row would read another item's,
-    and one NaN would make probabilities that look like padding.
-    """
-    sizes: dict[Size, set[int]] = {}
-    for name, array in given.items():
-        spec = _SPECS.get(name)
-        if spec is None:
-            raise ValueError(f"{name} is no input; known: {', '.join(sorted(_SPECS))}")
-        shape = ("R", *spec.shape)
-        is_alike = array.ndim == len(shape) and all(
-            size == axis or isinstance(axis, str)
-            for axis, size in zip(shape, array.shape, strict=True)
-        )
-        if not is_alike or array.dtype.kind not in _KINDS[spec.dtype]:
-            raise ValueError(
-                f"{name} is {array.dtype} {list(array.shape)}; expected {spec.dtype} "
-                f"[{', '.join(map(str, shape))}]"
-            )
-        for axis, size in zip(shape, array.shape, strict=True):
-            sizes.setdefault(axis, set()).add(size)
-        if name in _OWN:
-            _check_values(name, array)
-        elif spec.dtype == "string":
-            _check_texts(name, array)
-    if unlike := {axis: sorted(found) for axis, found in sizes.items() if len(found) > 1}:
-        raise ValueError(f"the tensors differ in their sizes: {unlike}")
-
-
-def _check_values(name: str, array: NDArray[Any]) -> None:
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError(f"{name} has values that are not finite")
-    if array.dtype.kind == "i" and array.size and array.min() < 0:
-        raise ValueError(f"{name} has negative values: rows and codes begin at 0")
-
-
-def _check_texts(name: str, array: NDArray[Any]) -> None:
-    if not all(isinstance(each, (bytes, str)) for each in array.ravel().tolist()):
-        raise ValueError(f"{name} has values that are no texts")

@@ -15,9 +15,10 @@ from srp4ctr.features.bundles.drift_reference import read_reference
 from srp4ctr.features.bundles.request_log import ServedLog
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.request_features import open_bundle
+from srp4ctr.triton_repo.serving.calls import Call
 from srp4ctr.triton_repo.serving.exploration import policy_of
 from srp4ctr.triton_repo.serving.onnx_scorer import Scorer
-from srp4ctr.triton_repo.serving.ranker import ITEM_IDS, PROBABILITY, Call, Ranker
+from srp4ctr.triton_repo.serving.ranker import ITEM_IDS, PROBABILITY, Ranker
 from srp4ctr.triton_repo.serving.serving_metrics import (
     RequestStats,
     ServingMetrics,

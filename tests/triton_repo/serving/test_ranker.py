@@ -13,8 +13,9 @@ from srp4ctr.features.online.request_features import RequestBatch, RequestError
 from srp4ctr.features.tensors import schema
 from srp4ctr.triton_repo.model_names import FETCH_FEATURES, MODEL_INPUTS
 from srp4ctr.triton_repo.serving import ranker as ranking
+from srp4ctr.triton_repo.serving.calls import Call, RefusedError
 from srp4ctr.triton_repo.serving.onnx_scorer import Tensors
-from srp4ctr.triton_repo.serving.ranker import PROBABILITY, Call, Ranker, RefusedError
+from srp4ctr.triton_repo.serving.ranker import PROBABILITY, Ranker
 from tests.triton_repo.bundles import inputs_of
 
 ALL = frozenset(spec.name for spec in schema.SCORE_TENSORS + schema.RESPONSE_NOTES)
@@ -215,7 +216,7 @@ def test_only_ids_are_counted_as_fetched(ranker: Ranker) -> None:
 def test_requests_with_an_id_are_logged_as_they_were_served(
     ranker: Ranker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ranking, "_OWN", {"candidate_item_rows"})
+    monkeypatch.setattr(ranking, "OWN_TENSORS", {"candidate_item_rows"})
     ranker = replace(ranker, log=ServedLog(str(tmp_path), share=1.0, max_mb=10.0))
     call = a_call(b"u1", b"u2", b"u3")
     names = np.array([[b"r1"], [b""], [b"r\xff3"]], dtype=object)

@@ -1,7 +1,6 @@
 """User and item ids → click probabilities: Triton's calls, answered by ``ranker.py``.
 
-Without the ONNX files it is the step ``fetch_features``; Triton's own backend runs the two
-others.
+Without ONNX files it is the step ``fetch_features``: Triton's backend runs the others.
 """
 
 import gc
@@ -13,7 +12,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from srp4ctr.triton_repo.serving import ranker, ranker_loader, serving_metrics
+from srp4ctr.triton_repo.serving import calls, ranker_loader, serving_metrics
 
 
 class TritonPythonModel:
@@ -23,8 +22,11 @@ class TritonPythonModel:
         """Open store and files; Triton reports an exception as why the load failed."""
         given = json.loads(args["model_config"])["parameters"]
         settings = {name: value["string_value"] for name, value in given.items()}
-        # Triton needs the families alive.
-        self.families = {name: _family(name) for name in serving_metrics.FAMILIES}
+        counter = pb_utils.MetricFamily.COUNTER
+        self.families = {  # Triton needs them alive
+            name: pb_utils.MetricFamily(name=name, description=text, kind=counter)
+            for name, (_, text) in serving_metrics.FAMILIES.items()
+        }
         folder, model = Path(args["model_repository"]), args["model_name"]
         keys = serving_metrics.keys(model, settings["model_version"], folder)
         self.counters = {key: self._counter(key) for key in keys}
@@ -52,15 +54,9 @@ class TritonPythonModel:
         return list(map(_response, self.ranker.answer_all(list(map(_call, requests)))))
 
 
-def _family(name: str) -> Any:
-    counter, text = pb_utils.MetricFamily.COUNTER, serving_metrics.FAMILIES[name][1]
-    return pb_utils.MetricFamily(name=name, description=text, kind=counter)
-
-
-def _call(request: Any) -> ranker.Call:
-    given = {each.name(): each.as_numpy() for each in request.inputs()}
-    return ranker.Call(
-        given=given,
+def _call(request: Any) -> calls.Call:
+    return calls.Call(
+        given={each.name(): each.as_numpy() for each in request.inputs()},
         wanted=frozenset(request.requested_output_names()),
         parameters=request.parameters(),
     )
@@ -68,7 +64,7 @@ def _call(request: Any) -> ranker.Call:
 
 def _response(answer: Any) -> Any:
     if isinstance(answer, Exception):
-        code, text = ranker.triton_error(answer)
+        code, text = calls.triton_error(answer)
         error = pb_utils.TritonError(text, getattr(pb_utils.TritonError, code))
         return pb_utils.InferenceResponse(error=error)
     return pb_utils.InferenceResponse([pb_utils.Tensor(*each) for each in answer.items()])
