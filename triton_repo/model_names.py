@@ -23,13 +23,9 @@ NO_MEMORY, STEP_FAILED = "out of memory", "the step failed"
 
 # The features of a request, and the inputs of SCORE_CLICKS.
 MODEL_INPUTS = schema.HISTORY_TENSORS + schema.REQUEST_TENSORS + schema.CANDIDATE_TENSORS
-# An output of CLICK_RANKER only, by which a promotion compares what two bundles cost.
-SCORING_CPU = TensorSpec(
-    name="scoring_cpu_ns",
-    dtype="int64",
-    shape=(1,),
-    meaning="CPU time of encoder and head, by request, other processes left out",
-)
+# An output of CLICK_RANKER only, by which a promotion compares what two bundles cost: the
+# CPU time of encoder and head, by request, other processes left out.
+SCORING_CPU = TensorSpec(name="scoring_cpu_ns", dtype="int64", shape=(1,))
 
 
 def step_name(step: str, version: str) -> str:
