@@ -6,12 +6,12 @@ import pytest
 
 from benchmarks.__main__ import main, modules
 
-# What ``make bench NAME=`` has taken since 0.1.1.
+# What ``make bench NAME=`` takes: names stay from release to release.
 NAMES = (
     *("click_quality", "counters", "delayed_feedback", "evidence", "faults"),
     *("folded_training", "folding", "footprints", "ingest", "monitoring", "overload"),
     *("own_model", "peer_din", "point_in_time", "pretraining", "promotion", "replicas"),
-    *("results_page", "serving", "soak"),
+    *("results_page", "serving", "soak", "tracing"),
 )
 
 
