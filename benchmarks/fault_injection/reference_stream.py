@@ -2,7 +2,7 @@
 
 In: valid events with their offsets. Out: what the store and the label topic must hold at
 the end. No batch, no cache, no clock, only definitions: a duplicate is recognised however
-late it comes, where the stream's memory is the label window and the corrections' one.
+late it comes, where the stream remembers the last records of a partition.
 """
 
 import math

@@ -4,7 +4,7 @@ In: some users or items, and an offset of their partition. Out: their events, an
 by the stream's own reducers. Exact and slow: for checks and for people, not for training.
 """
 
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,16 +13,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from srp4ctr.streams.events.codec import LoggedEvent
-from srp4ctr.streams.events.schema import (
-    BEHAVIOR_EVENTS_TOPIC,
-    FORGOTTEN_USER,
-    Click,
-    Forget,
-    Impression,
-)
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, FORGOTTEN_USER
 from srp4ctr.streams.raw_log.log_files import reading
 from srp4ctr.streams.raw_log.log_tables import event_of, schema_of
 from srp4ctr.streams.state.counters import Activity
+from srp4ctr.streams.state.deduplication import Deduplication, Fate
 from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.reducers import (
     fold_activities,
@@ -110,25 +105,11 @@ def item_share_at(events: Iterable[LoggedEvent], offset: int, partition: int) ->
     return next(iter(rows.values()), Activity())
 
 
-def counted(events: Iterable[LoggedEvent], offset: int) -> Iterator[LoggedEvent]:
-    """Yield the events that count up to ``offset``: no duplicates, nothing erased."""
-    seen: dict[str, set[Hashable]] = {}
-    forgotten_ms: dict[str, int] = {}
-    for logged in events:
-        event = logged.event
-        if logged.offset > offset:
-            return
-        if event.occurred_at <= forgotten_ms.get(event.user_id, 0):
-            continue
-        if isinstance(event, Forget):
-            forgotten_ms[event.user_id] = event.occurred_at
-            seen.pop(event.user_id, None)  # forgets the impressions before
-        elif isinstance(event, Impression | Click):
-            identity = (type(event), event.request_id, event.item_id)
-            if identity in seen.setdefault(event.user_id, set()):
-                continue
-            seen[event.user_id].add(identity)
-        yield logged
+def counted(events: Iterable[LoggedEvent], offset: int) -> list[LoggedEvent]:
+    """Return the events that count up to ``offset``: no duplicates, nothing erased."""
+    rule = Deduplication()
+    seen = [each for each in events if each.offset <= offset]
+    return [each for each in seen if rule.take(each) is Fate.COUNTED]
 
 
 def _rows(log_dir: Path, is_wanted: pc.Expression) -> Iterator[dict[str, Any]]:

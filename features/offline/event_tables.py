@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import ibis
 import pyarrow as pa
+from ibis import _
 
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
@@ -30,6 +31,7 @@ Engine = Literal["duckdb", "spark"]
 
 # DuckDB's own; what does not fit spills to disk. 10 M events need about 2 GB.
 MEMORY_LIMIT = "4GB"
+_LAST_OFFSET = (1 << 63) - 1
 IDENTITY = ("user_id", "request_id", "item_key")  # of an impression, and of its click
 
 
@@ -47,9 +49,12 @@ class EventLog:
     greatest revision. A click after the window corrects what the window said."""
     items: Table
     """Item updates as published, with item_key; several updates of an item are rows."""
+    erasures: Table
+    """user_id, until_ms, offset, next_offset: each request that covers more than those of
+    the user before it, and where the next one is."""
     forgotten: Table
-    """user_id, until_ms: erasure requests, which cover all events of the user until then,
-    whenever they arrived."""
+    """user_id, until_ms, offset: each user's last erasure request, which covers all events
+    of the user until then, whenever they arrived."""
 
     def rows(self, table: Table) -> pa.Table:
         """Return the rows of ``table``."""
@@ -116,6 +121,7 @@ def _tables(database: Any, log_dir: Path) -> EventLog:
     topics = (BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, ITEMS_TOPIC)
     events, labels, items = (_read(database, log_dir, topic) for topic in topics)
     forgets = events.filter(events.type == "forget")
+    erasures = database.create_table("erasures", _effective(forgets), temp=True)
     events = events.filter(events.type != "forget")
     ids = ibis.union(events.select("item_id"), items.select("item_id"))
     keys = _computed(database, ids, "item_id", item_key=item_key)
@@ -132,8 +138,21 @@ def _tables(database: Any, log_dir: Path) -> EventLog:
         events=events.mutate(action_code=events.action_code.fill_null(0)),
         labels=labels.aggregate(clicked=lambda each: each.clicked.argmax(each.revision)),
         items=items.inner_join(keys, "item_id"),
-        forgotten=forgets.group_by("user_id").aggregate(until_ms=forgets.occurred_at.max()),
+        erasures=erasures,
+        forgotten=erasures.group_by("user_id").aggregate(
+            until_ms=erasures.until_ms.max(), offset=erasures.offset.max()
+        ),
     )
+
+
+def _effective(forgets: Table) -> Table:
+    """Return the erasure requests that cover more than those of their users before."""
+    by_user = {"group_by": "user_id", "order_by": "offset"}
+    before = ibis.window(**by_user, preceding=(None, 1))
+    covered_ms = forgets.occurred_at.max().over(before).fill_null(0)
+    more = forgets.mutate(covered_ms=covered_ms).filter(_.occurred_at > _.covered_ms)
+    following = _.offset.lead().over(ibis.window(**by_user)).fill_null(_LAST_OFFSET)
+    return more.select("user_id", "offset", until_ms="occurred_at", next_offset=following)
 
 
 def _read(database: Any, log_dir: Path, topic: str) -> Table:

@@ -24,6 +24,7 @@ from srp4ctr.features.tensors.transforms import (
     empty_sequences,
 )
 from srp4ctr.streams.events.schema import INTERNAL_PREFIX
+from srp4ctr.streams.state import deduplication
 from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH
 
 Int64s = NDArray[np.int64]
@@ -98,8 +99,10 @@ def snapshot(
     shown = log.keep(_shown(log))
     requests = log.keep(_requests(shown))
     candidates = log.keep(_candidates(log, shown, requests))
-    counted = log.keep(_counted(log.events))
-    remembered = log.remembered(counted)
+    counted = log.keep(_counted(log))
+    remembered = log.keep(log.remembered(counted))
+    since_erasure = remembered.left_join(log.forgotten, "user_id")
+    since_erasure = since_erasure.filter(_.offset > _.offset_right.fill_null(-1))
     found, offered = (log.rows(t.order_by("row")) for t in (requests, candidates))
     return RequestSnapshots(
         user_ids=_objects(found["user_id"]),
@@ -108,7 +111,7 @@ def snapshot(
         sequences=_sequences_at(log, requests, length, round(ttl_days * _MS_PER_DAY)),
         user_activity=counts_at(
             log,
-            remembered.rename(owner="user_id"),
+            since_erasure.select(*remembered.columns).rename(owner="user_id"),
             requests.select("row", "at_ms", owner="user_id"),
         ),
         candidate_requests=offered["request"].to_numpy(),
@@ -161,10 +164,22 @@ def _first(events: Table, **columns: Any) -> Table:
     )
 
 
-def _counted(events: Table) -> Table:
-    """Return the impressions and clicks, without duplicates."""
-    counted = events.filter(_.type.isin(["impression", "click"]))
-    return _first(counted, occurred_at=_.occurred_at, visible_at=_.visible_at)
+def _counted(log: EventLog) -> Table:
+    """Return the impressions and clicks that count: ``streams.state.deduplication``."""
+    came = log.events.filter(_.type.isin(["impression", "click"])).select(
+        *(*IDENTITY, "partition", "offset", "occurred_at", "visible_at"),
+        is_click=_.type == "click",
+    )
+    requests = log.erasures.rename(forgotten_at="offset", whose="user_id")
+    is_between = (came.user_id == requests.whose, came.offset > requests.forgotten_at)
+    both = came.left_join(requests, (*is_between, came.offset < requests.next_offset))
+    left = both.filter(both.occurred_at > both.until_ms.fill_null(0))
+    identity = (*IDENTITY, "partition", "is_click")
+    before = left.offset.lag().over(ibis.window(group_by=identity, order_by="offset"))
+    forgotten_at = left.forgotten_at.fill_null(-1)
+    oldest = left.offset - deduplication.DUPLICATE_RECORDS
+    is_again = ((before > forgotten_at) & (before >= oldest)).fill_null(False)
+    return left.mutate(is_again=is_again).filter(~_.is_again).select(*came.columns)
 
 
 def _shown(log: EventLog) -> Table:

@@ -63,16 +63,20 @@ def files_of(log_dir: Path, topic: str, partition: int) -> list[Path]:
 
 
 def read_files(
-    log_dir: Path, topic: str, partition: int, since_ms: int = 0
+    log_dir: Path, topic: str, partition: int, since_ms: int = 0, start: int = 0
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of a partition in the order of offsets, some at a time, each once.
 
-    Dates before that of ``since_ms`` are left out.
+    Dates before that of ``since_ms``, and files before the offset ``start``, are left out.
     """
     first = f"date={date_of(since_ms // MS_PER_DAY)}"
     with reading(log_dir):
-        files = files_of(log_dir, topic, partition)
-        for paths in overlapping([path for path in files if path.parent.name >= first]):
+        files = [
+            path
+            for path in files_of(log_dir, topic, partition)
+            if path.parent.name >= first and offset_after(path) > start
+        ]
+        for paths in overlapping(files):
             yield from _rows_once(paths)
 
 

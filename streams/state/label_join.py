@@ -64,7 +64,6 @@ class _Kept:
 
     unclicked: ImpressionLabel
     revision: int = -1  # none published yet
-    is_clicked: bool = False
     late_click_at: int | None = None
 
 
@@ -106,16 +105,6 @@ class LabelJoin:
     def waiting(self) -> int:
         """How many impressions and early clicks are held in memory."""
         return len(self._kept) + len(self._early_clicks)
-
-    def has_seen(self, event: UserEvent) -> bool:
-        """Return whether ``event`` is an impression or a click that was added before."""
-        if not isinstance(event, Impression | Click):
-            return False
-        key = _key(event)
-        kept = self._kept.get(key)
-        if isinstance(event, Impression):
-            return kept is not None
-        return key in self._early_clicks if kept is None else kept.is_clicked
 
     def add(self, event: UserEvent, record_ms: int) -> list[ImpressionLabel]:
         """Add ``event``, known since ``record_ms``; return the labels that it decides."""
@@ -203,7 +192,6 @@ class LabelJoin:
         return []
 
     def _click(self, kept: _Kept, at_ms: int) -> list[ImpressionLabel]:
-        kept.is_clicked = True
         if at_ms <= kept.unclicked.matured_at:
             return self._publish(kept, CLICKED, at_ms)
         if kept.revision < UNCLICKED:  # a click in time may still come: wait for the window

@@ -17,8 +17,9 @@ from srp4ctr.streams.events.codec import (
     RejectedRecord,
     decode_record,
 )
-from srp4ctr.streams.events.schema import Click, Forget, Impression, Rebuild, item_key
+from srp4ctr.streams.events.schema import Click, Impression, Rebuild, item_key
 from srp4ctr.streams.state.counters import Activity
+from srp4ctr.streams.state.deduplication import Deduplication, Fate
 from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.label_join import ImpressionLabel, LabelJoin
 from srp4ctr.streams.state.reducers import (
@@ -73,8 +74,7 @@ class PartitionState:
         self._rows = Rows()
         self._length = config.sequence_length
         self._exposure_length = config.exposure_length
-        # By user, the erasure requests: until when, and at which offset.
-        self._erasures: dict[str, set[tuple[int, int]]] = {}
+        self._deduplication = Deduplication()
 
     @property
     def is_dirty(self) -> bool:
@@ -126,15 +126,16 @@ class PartitionState:
         for user_id, sequence in rows.sequences.items():
             if sequence.forgotten_at_ms:
                 erasure = (sequence.forgotten_at_ms, sequence.forgotten_offset)
-                self._erasures.setdefault(user_id, set()).add(erasure)
+                self._deduplication.add_erasure(user_id, *erasure)
 
     def fold(self, events: Sequence[LoggedEvent], now_ms: int) -> None:
         """Fold ``events``, whose rows are in memory, into rows and labels."""
         counted = []
         for logged in events:
-            if self.apply_erasure(logged):
+            fate = self._deduplication.take(logged)
+            if fate is Fate.ERASED:
                 continue
-            if not self.labels.has_seen(logged.event):  # published twice, counted once
+            if fate is Fate.COUNTED:
                 counted.append(logged)
             self.decided += self.labels.add(logged.event, min(logged.known_at_ms, now_ms))
         self.decided += self.labels.advance()
@@ -176,22 +177,21 @@ class PartitionState:
         """Drop the rows in memory: the store has others now."""
         self._rows = Rows()
 
-    def apply_erasure(self, logged: LoggedEvent) -> bool:
-        """Return whether an earlier erasure request of the user covers this event.
+    def replay(self, events: Iterable[LoggedEvent], now_ms: int) -> None:
+        """Bring labels and deduplication to where they were after ``events``, or further.
 
-        An erasure request is kept, and applies to what comes after it; one that an
-        earlier request covers changes nothing. What came before the request was counted
-        until then, and is counted again when it is read again.
+        ``now_ms`` holds back the time of a record whose producer's clock runs ahead, by
+        less the later it is. So a replay may close windows that were open when ``events``
+        were stored: at most the accepted skew's. Labels of that span are decided once
+        more.
         """
-        event, erasures = logged.event, self._erasures.get(logged.event.user_id, ())
-        is_late = any(
-            event.occurred_at <= at_ms and logged.offset > offset
-            for at_ms, offset in erasures
-        )
-        if isinstance(event, Forget) and not is_late:
-            erasure = (event.occurred_at, logged.offset)
-            self._erasures.setdefault(event.user_id, set()).add(erasure)
-        return is_late
+        for logged in events:
+            if self._deduplication.take(logged) is not Fate.ERASED:
+                known_ms = min(logged.known_at_ms, now_ms)
+                self.decided += self.labels.add(logged.event, known_ms)
+        self.decided += self.labels.advance()
+        published_ms = self.labels.watermark_ms - MAX_CLOCK_SKEW_MS
+        self.decided = [each for each in self.decided if each.matured_at > published_ms]
 
     def evict(self) -> None:
         """Drop the oldest rows beyond ``MAX_CACHED_ROWS``, but those that are dirty.
@@ -201,7 +201,7 @@ class PartitionState:
         rows = self._rows
         for user_id in _oldest(rows.sequences, self.dirty.users):
             del rows.sequences[user_id], rows.activities[user_id], rows.exposures[user_id]
-            self._erasures.pop(user_id, None)
+            self._deduplication.drop_erasures(user_id)
         for key in _oldest(rows.shares, self.dirty.shares.keys()):
             del rows.shares[key]
 
@@ -209,21 +209,3 @@ class PartitionState:
 def _oldest(rows: Mapping[_Key, Any], changed: Set[_Key]) -> list[_Key]:
     oldest = islice(rows, max(0, len(rows) - MAX_CACHED_ROWS))
     return [key for key in oldest if key not in changed]
-
-
-def replay_labels(
-    state: PartitionState, events: Iterable[LoggedEvent], now_ms: int
-) -> None:
-    """Bring the labels of ``state`` to where they were after ``events``, or further.
-
-    ``now_ms`` holds back the time of a record whose producer's clock runs ahead, by less
-    the later it is. So a replay may close windows that were open when ``events`` were
-    stored: at most the accepted skew's. Labels of that span are decided once more.
-    """
-    for logged in events:
-        if not state.apply_erasure(logged):
-            known_ms = min(logged.known_at_ms, now_ms)
-            state.decided += state.labels.add(logged.event, known_ms)
-    state.decided += state.labels.advance()
-    published_ms = state.labels.watermark_ms - MAX_CLOCK_SKEW_MS
-    state.decided = [each for each in state.decided if each.matured_at > published_ms]

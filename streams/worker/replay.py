@@ -1,8 +1,9 @@
 """A partition's past → its events: from Kafka, and from the raw log what Kafka has dropped.
 
-The label join and a rebuild read the same stream again; neither commits anything. Here are
-the labels: the impressions that may still be clicked, and the labels that may not have been
-published before the partition was committed.
+A worker that starts and a rebuild read the same stream again; neither commits anything.
+Here is what a start needs: the identities that were counted, the impressions that may still
+be clicked, and the labels that may not have been published before the partition was
+committed.
 """
 
 import asyncio
@@ -18,7 +19,8 @@ from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent, decode_record
 from srp4ctr.streams.raw_log.log_files import known_ms, read_files
 from srp4ctr.streams.raw_log.log_tables import event_of
-from srp4ctr.streams.state.partition_state import PartitionState, replay_labels
+from srp4ctr.streams.state.deduplication import DUPLICATE_RECORDS
+from srp4ctr.streams.state.partition_state import PartitionState
 
 _WAIT_MS = 500
 _BATCH = 2000
@@ -58,7 +60,12 @@ class ReplaySource:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._reader.stop()
+        stopping = asyncio.ensure_future(self._reader.stop())
+        try:
+            await asyncio.shield(stopping)
+        except asyncio.CancelledError:
+            await stopping  # half stopped, it would leave tasks that nothing awaits
+            raise
 
     async def known_ms(self, offset: int) -> int | None:
         """Return the timestamp of the record at ``offset``, or of one before it in the log.
@@ -96,7 +103,8 @@ class ReplaySource:
         end = min(end, self.end)
         dropped_before = min(self._first, end)
         place = (self._log_dir, self._source.topic, self._source.partition)
-        rows = read_files(*place, max(0, since_ms)) if start < dropped_before else iter(())
+        is_logged = start < dropped_before
+        rows = read_files(*place, max(0, since_ms), start) if is_logged else iter(())
         # In a thread: it waits for the disk and the lock.
         while (batch := await asyncio.to_thread(lambda: next(rows, None))) is not None:
             yield [
@@ -117,21 +125,20 @@ class ReplaySource:
             yield [each for each in decoded if isinstance(each, LoggedEvent)]
 
 
-async def rebuild_labels(
+async def replay_memory(
     past: ReplaySource, config: StreamConfig, state: PartitionState
 ) -> None:
-    """Replay into ``state`` what its label join would hold at ``state.next_offset``.
+    """Replay into ``state`` what it would remember at ``state.next_offset``.
 
-    That is both windows' records, but of the corrections' window no more than
-    ``max_kept_impressions``: a day of events, at the default settings, or 250,000.
+    That is ``DUPLICATE_RECORDS``, and what labels wait for: the records of the label
+    window, and ``max_kept_impressions`` for corrections.
     """
     end = min(state.next_offset, past.end)
     last_ms = await past.known_ms(end - 1) if end else None
     if last_ms is None:
         return
     window_ms = round(config.label_window_s * 1000)
-    since_ms = last_ms - window_ms - round(config.correction_window_s * 1000)
     in_window = await past.offset_since(last_ms - window_ms, end)
-    start = max(0, min(in_window, end - config.max_kept_impressions))
-    async for events in past.events(since_ms, end, start):
-        replay_labels(state, events, now_ms())
+    records = max(DUPLICATE_RECORDS, config.max_kept_impressions)
+    async for events in past.events(0, end, max(0, min(in_window, end - records))):
+        state.replay(events, now_ms())

@@ -27,7 +27,7 @@ from srp4ctr.streams.state.state_store import FeatureSink
 from srp4ctr.streams.worker import measurements
 from srp4ctr.streams.worker.lost_rows import SAMPLE, LossWatch
 from srp4ctr.streams.worker.rebuild import Span, rebuild_rows
-from srp4ctr.streams.worker.replay import ReplaySource, rebuild_labels
+from srp4ctr.streams.worker.replay import ReplaySource, replay_memory
 
 _Pending = Mapping[TopicPartition, PendingWrites]
 _log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
                 await self._keep_storing()
 
     async def _begin(self, source: TopicPartition) -> None:
-        """Rebuild the labels' state; rows are loaded when an event needs them."""
+        """Replay what the partition remembers; rows are loaded as events need them."""
         start, has_committed = await self.group.seek_committed(source)
         state, users = await self.group.retry(lambda: self._replayed(source, start))
         self.group.partitions[source] = state
@@ -104,7 +104,7 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
         if not start:
             return state, set()
         async with ReplaySource(self._kafka, self._log_dir, source) as past:
-            await rebuild_labels(past, self._config, state)
+            await replay_memory(past, self._config, state)
             last = past.events(0, start, max(0, start - SAMPLE))
             return state, {each.event.user_id async for some in last for each in some}
 

@@ -48,14 +48,16 @@ class ReferenceFeatures:
 
     def requests(self) -> list[Request]:
         """Return the requests that no erasure covers, by time."""
-        slates: dict[tuple[str, str], list[Impression]] = {}
-        for row in self._without_duplicates():
+        slates: dict[tuple[str, str], dict[str, Impression]] = {}
+        for row in self.rows:
             event = row.event
-            if isinstance(event, Impression) and self._is_remembered(event):
-                slates.setdefault((event.user_id, event.request_id), []).append(event)
+            if isinstance(event, Impression):
+                slate = slates.setdefault((event.user_id, event.request_id), {})
+                slate.setdefault(event.item_id, event)
         by_time = sorted(
             ((min(each.occurred_at for each in shown), *who), shown)
-            for who, shown in slates.items()
+            for who, slate in slates.items()
+            if (shown := [e for e in slate.values() if self._is_remembered(e)])
         )
         return [
             Request(at_ms=at_ms, user_id=user, shown=tuple(sorted(shown, key=_place)))
@@ -92,7 +94,8 @@ class ReferenceFeatures:
 
     def of_user_at(self, user: str, at_ms: int) -> list[Impression | Click]:
         """Return the events in the user's counters."""
-        counted = self._counted_at(at_ms)
+        begin = self._erased_at(user, len(self.rows))
+        counted = self._counted_at(at_ms, begin + 1)
         return [e for e in counted if e.user_id == user and self._is_remembered(e)]
 
     def of_item_at(self, key: int, at_ms: int) -> list[Impression | Click]:
@@ -101,25 +104,40 @@ class ReferenceFeatures:
 
     def shown_at(self, user: str, at_ms: int, width: int) -> list[tuple[int, int]]:
         """Return the user's last exposures: when, and the item's key."""
-        shown = (e for e in self.of_user_at(user, at_ms) if isinstance(e, Impression))
-        return sorted({(e.occurred_at, item_key(e.item_id)) for e in shown})[-width:]
+        shown = {
+            (each.occurred_at, item_key(each.item_id))
+            for each in self._counted_at(at_ms)
+            if isinstance(each, Impression) and each.user_id == user
+            if self._is_remembered(each)
+        }
+        return sorted(shown)[-width:]
 
-    def _counted_at(self, at_ms: int) -> list[Impression | Click]:
+    def _counted_at(self, at_ms: int, begin: int = 0) -> list[Impression | Click]:
         return [
             row.event
-            for row in self._without_duplicates()
-            if row.is_visible(at_ms) and isinstance(row.event, Impression | Click)
+            for place, row in enumerate(self.rows[begin:], begin)
+            if isinstance(row.event, Impression | Click)
+            if row.is_visible(at_ms) and self._counts(row.event, place)
         ]
 
-    def _without_duplicates(self) -> list[Row]:
-        """Return the impressions and clicks; of one identity the first by offset."""
-        first: dict[tuple[object, ...], Row] = {}
-        for row in self.rows:
+    def _counts(self, event: Impression | Click, place: int) -> bool:
+        """Return whether it is not erased, and the first since an erasure request."""
+        request = self._erased_at(event.user_id, place)
+        until_ms = self.rows[request].event.occurred_at if request >= 0 else 0
+        before = (row.event for row in self.rows[request + 1 : place])
+        same = (each for each in before if _identity(each) == _identity(event))
+        is_new = not any(each.occurred_at > until_ms for each in same)
+        return is_new and event.occurred_at > until_ms
+
+    def _erased_at(self, user: str, end: int) -> int:
+        """Return the place, before ``end``, of the user's last request; -1 for none."""
+        place, until_ms = -1, 0
+        for each, row in enumerate(self.rows[:end]):
             event = row.event
-            if isinstance(event, Impression | Click):
-                who = event.user_id, event.request_id, event.item_id
-                first.setdefault((type(event), *who), row)
-        return list(first.values())
+            is_request = isinstance(event, Forget) and event.user_id == user
+            if is_request and event.occurred_at > until_ms:
+                place, until_ms = each, event.occurred_at
+        return place
 
     def _is_remembered(self, event: UserEvent) -> bool:
         return not any(
@@ -156,6 +174,12 @@ def sequence_of(snapshots: RequestSnapshots, row: int) -> list[SequenceElement]:
         for at, key, action, v in zip(*(c[row].tolist() for c in columns), strict=True)
         if key
     ]
+
+
+def _identity(event: UserEvent) -> tuple[object, ...]:
+    if not isinstance(event, Impression | Click):
+        return ()
+    return type(event), event.user_id, event.request_id, event.item_id
 
 
 def _place(shown: Impression) -> tuple[int, int]:

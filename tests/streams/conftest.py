@@ -11,7 +11,6 @@ from srp4ctr.embedded.broker import pause_after_empty_fetch, start_broker
 from srp4ctr.embedded.ports import HOST, reserved_ports
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
-from srp4ctr.streams.worker import sequence_worker
 
 
 @pytest.fixture
@@ -46,9 +45,3 @@ def config() -> StreamConfig:
     return StreamConfig(
         label_window_s=60.0, flush_interval_ms=50, log_flush_interval_s=0.2, metrics_port=0
     )
-
-
-@pytest.fixture
-def event_time_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the wall clock close no window: the tests' events are years old."""
-    monkeypatch.setattr(sequence_worker, "_IDLE_S", float("inf"))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import COMMAND_KEY, Record, encode, event_key
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Rebuild, UserEvent
-from srp4ctr.streams.state.partition_state import PartitionState, replay_labels
+from srp4ctr.streams.state.partition_state import PartitionState
 from tests.builders import NOON_MS
 from tests.streams.memory_sink import MemorySink
 
@@ -61,5 +61,5 @@ def restarted(batch: Sequence[ARecord]) -> PartitionState:
     """Return what a worker holds that starts after ``batch`` was committed."""
     events, _ = a_state().decode(batch)
     state = a_state(len(batch))
-    replay_labels(state, events, LATER_MS)
+    state.replay(events, LATER_MS)
     return state

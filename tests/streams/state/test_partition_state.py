@@ -16,7 +16,6 @@ from srp4ctr.streams.events.schema import (
     item_key,
 )
 from srp4ctr.streams.state.label_join import ImpressionLabel
-from srp4ctr.streams.state.partition_state import replay_labels
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 from tests.streams.memory_sink import MemorySink
 from tests.streams.records import ARecord, a_command, a_state, fold_batch, records
@@ -117,7 +116,7 @@ def test_a_restart_loses_no_label_where_the_producers_clocks_run_ahead() -> None
     after = a_state()
     events, _ = a_state().decode(batch)
     for start in range(0, seconds, 50):
-        replay_labels(after, events[start : start + 50], batch[-1].timestamp + 60_000)
+        after.replay(events[start : start + 50], batch[-1].timestamp + 60_000)
     again = len(after.decided)
     after.decided += after.labels.advance(batch[-1].timestamp + 60_000)
     labelled = {label.request_id for label in before.decided + after.decided}

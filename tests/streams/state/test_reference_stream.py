@@ -17,7 +17,7 @@ from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Forget, UserEve
 from srp4ctr.streams.state.counters import Activity, total
 from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.label_join import ImpressionLabel
-from srp4ctr.streams.state.partition_state import PartitionState, replay_labels
+from srp4ctr.streams.state.partition_state import PartitionState
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
@@ -90,7 +90,7 @@ class Partition:
         state = PartitionState(self.number, 0, CONFIG)
         events, _ = state.decode(self.records[: self.committed])
         fresh = PartitionState(self.number, self.committed, CONFIG)
-        replay_labels(fresh, events, LATER_MS)
+        fresh.replay(events, LATER_MS)
         return fresh
 
     def take(self, state: PartitionState, number: int) -> None:

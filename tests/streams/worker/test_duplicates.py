@@ -1,11 +1,11 @@
-"""What is published twice counts once: identities in the label join's memory."""
+"""What is published twice counts once, within as many records as are remembered."""
 
 from dataclasses import replace
 
 import pytest
 
 from srp4ctr.streams.events.schema import UserEvent, item_key
-from srp4ctr.streams.state.label_join import LabelJoin
+from srp4ctr.streams.state import deduplication
 from srp4ctr.streams.state.partition_state import PartitionState
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 from tests.streams.memory_sink import MemorySink
@@ -88,36 +88,36 @@ def test_an_impression_of_another_user_request_or_item_is_no_duplicate(field: st
     assert sum(each.impressions[-1] for each in seen) == pytest.approx(4)
 
 
-def test_beyond_both_windows_a_duplicate_is_news() -> None:
+def fold_at(state: PartitionState, offset: int, *events: UserEvent) -> None:
+    fold_batch(state, records(*events, start=offset))
+
+
+@pytest.mark.parametrize(("distance", "times"), [(10, 1), (11, 2)])
+def test_a_duplicate_is_news_beyond_so_many_records(
+    monkeypatch: pytest.MonkeyPatch, distance: int, times: int
+) -> None:
+    monkeypatch.setattr(deduplication, "DUPLICATE_RECORDS", 10)
     state = a_state()
-    # Of the window, and of the corrections' one behind it.
-    times = [a_behavior(at_ms=NOON_MS + at_ms) for at_ms in (60_000, 660_000)]
-    events: list[UserEvent] = [SHOWN, *times, SHOWN]
-    for offset, event in enumerate(events):
-        (record,) = records(event, start=offset)
-        fold_batch(state, [replace(record, timestamp=NOON_MS + 660_000)])
-    assert counts(state) == [2, 0, 2, 0]
+    fold_at(state, 5, SHOWN)
+    fold_at(state, 5 + distance, SHOWN_AGAIN)
+    assert counts(state)[0] == times
 
 
-def test_a_duplicate_is_recognised_whatever_came_first() -> None:
-    join = LabelJoin(60_000, 600_000, max_kept=10)
-    shown, clicked = an_impression(), a_click()
-    assert not join.has_seen(clicked)
-    join.add(clicked, NOON_MS)
-    assert join.has_seen(clicked)
-    assert not join.has_seen(shown)
-    join.add(shown, NOON_MS)
-    assert join.has_seen(shown)
-    assert join.has_seen(clicked)
-    assert not join.has_seen(a_behavior())
-    join.advance(NOON_MS + 60_000)
-    assert join.has_seen(clicked)
+def test_each_copy_is_remembered_as_the_first_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deduplication, "DUPLICATE_RECORDS", 10)
+    state = a_state()
+    for offset in range(0, 100, 10):
+        fold_at(state, offset, SHOWN)
+    assert counts(state)[0] == 1
+    assert len(state._deduplication._newer) + len(state._deduplication._older) <= 2
 
 
-def test_a_click_after_the_window_is_recognised_too() -> None:
-    join = LabelJoin(60_000, 600_000, max_kept=10)
-    join.add(an_impression(), NOON_MS)
-    late = a_click(at_ms=NOON_MS + 60_001)
-    assert not join.has_seen(late)
-    join.add(late, NOON_MS)
-    assert join.has_seen(late)
+def test_no_time_that_passes_makes_a_duplicate_news() -> None:
+    """Neither the clock of a quiet partition nor event time, both windows later."""
+    state, days_ms = a_state(), 86_400_000 * 4
+    fold_at(state, 0, SHOWN, CLICKED)
+    state.labels.advance(NOON_MS + days_ms)
+    (later,) = records(a_behavior(at_ms=NOON_MS + days_ms), start=2)
+    fold_batch(state, [replace(later, timestamp=NOON_MS + days_ms)])
+    fold_at(state, 3, SHOWN_AGAIN, CLICKED_AGAIN)
+    assert counts(state) == ONCE

@@ -103,7 +103,6 @@ def test_an_idle_worker_that_has_folded_nothing_itself_finds_a_loss_as_well(
 
 
 @pytest.mark.kafka
-@pytest.mark.usefixtures("event_time_only")
 def test_a_worker_whose_store_loses_its_rows_meanwhile_rebuilds_them(
     kafka: KafkaConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

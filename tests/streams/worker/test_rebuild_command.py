@@ -50,7 +50,6 @@ def test_what_comes_before_and_after_a_command_is_all_in_the_rows(
     assert_equal(folded_live(kafka, sink), right(kafka, tmp_path))
 
 
-@pytest.mark.usefixtures("event_time_only")
 def test_events_that_come_while_a_partition_is_rebuilt_are_folded_after_it(
     kafka: KafkaConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

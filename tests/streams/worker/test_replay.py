@@ -68,3 +68,32 @@ def test_the_log_is_not_waited_for_in_the_event_loop(
     assert asyncio.run(run()) == (NOON_MS, [0, 1])
     assert len(threads) == 2
     assert threading.main_thread() not in threads
+
+
+def test_a_reader_is_stopped_whole_though_its_task_is_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: list[str] = []
+
+    class SlowToStop(EmptyKafka):
+        async def stop(self) -> None:
+            stopped.append("begun")
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            stopped.append("done")
+
+    async def read() -> None:
+        async with replay.ReplaySource(KafkaConfig(), tmp_path, SOURCE):
+            pass
+
+    async def run() -> None:
+        reading = asyncio.create_task(read())
+        while not stopped:
+            await asyncio.sleep(0)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+
+    monkeypatch.setattr(replay, "AIOKafkaConsumer", SlowToStop)
+    asyncio.run(run())
+    assert stopped == ["begun", "done"]
