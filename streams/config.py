@@ -83,6 +83,9 @@ class StreamConfig:
     max_kept_impressions: int = 250_000
     """Impressions of a partition that wait for a late click: beyond them the oldest are
     dropped early. Impressions whose window is open are always kept."""
+    cache_mb: int = 400
+    """Memory of a worker for the rows of users and items that events came of last, over all
+    its partitions: beyond it they are read from the store again."""
     flush_interval_ms: int = 200
     """How long dirty rows are coalesced before they are written to the store."""
     max_poll_records: int = 2000

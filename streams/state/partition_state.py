@@ -4,6 +4,7 @@ In: decoded events in offset order and the rows they change. Out: dirty rows, la
 rejected messages, until they are stored. No I/O: ``sequence_worker.py`` does that.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
@@ -20,7 +21,7 @@ from srp4ctr.streams.events.codec import (
 from srp4ctr.streams.events.schema import Click, Impression, Rebuild, item_key
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.deduplication import Deduplication, Fate
-from srp4ctr.streams.state.exposures import Exposures
+from srp4ctr.streams.state.exposures import EXPOSURE_BYTES, Exposures
 from srp4ctr.streams.state.label_join import ImpressionLabel, LabelJoin
 from srp4ctr.streams.state.reducers import (
     ItemPartitionKey,
@@ -30,9 +31,11 @@ from srp4ctr.streams.state.reducers import (
     fold_sequences,
     fold_shares,
 )
-from srp4ctr.streams.state.sequences import BehaviorSequence
+from srp4ctr.streams.state.sequences import ELEMENT_BYTES, BehaviorSequence
 
-MAX_CACHED_ROWS = 100_000  # users, and as many items: some 200 MB at L = 50
+# Of a row in memory besides what is packed, measured with 50,000 users and as many items by
+# the growth of the process: structs, counts, the key and its places in the dictionaries.
+USER_BYTES, SHARE_BYTES = 1650, 750
 
 _NO_SEQUENCE = BehaviorSequence()
 _NO_ACTIVITY = Activity()
@@ -74,6 +77,8 @@ class PartitionState:
         self._rows = Rows()
         self._length = config.sequence_length
         self._exposure_length = config.exposure_length
+        packed = self._length * ELEMENT_BYTES + self._exposure_length * EXPOSURE_BYTES
+        self._user_bytes = USER_BYTES + packed
         self._deduplication = Deduplication()
 
     @property
@@ -102,7 +107,10 @@ class PartitionState:
     def missing_rows(
         self, events: Iterable[LoggedEvent]
     ) -> tuple[set[str], set[ItemPartitionKey]]:
-        """Return the users and the shares of ``events`` whose rows are not in memory."""
+        """Return the users and the shares of ``events`` whose rows are not in memory.
+
+        Those that are become the last to be dropped.
+        """
         users = {logged.event.user_id for logged in events}
         items = {
             logged.event.item_id
@@ -110,7 +118,10 @@ class PartitionState:
             if isinstance(logged.event, Impression | Click)
         }
         shares = {(item_key(item_id), self.partition) for item_id in items}
-        return users - self._rows.sequences.keys(), shares - self._rows.shares.keys()
+        rows = self._rows
+        _use(rows.sequences, users)
+        _use(rows.shares, shares)
+        return users - rows.sequences.keys(), shares - rows.shares.keys()
 
     def cache_rows(
         self, users: Iterable[str], shares: Iterable[ItemPartitionKey], rows: Rows
@@ -193,19 +204,31 @@ class PartitionState:
         published_ms = self.labels.watermark_ms - MAX_CLOCK_SKEW_MS
         self.decided = [each for each in self.decided if each.matured_at > published_ms]
 
-    def evict(self) -> None:
-        """Drop the oldest rows beyond ``MAX_CACHED_ROWS``, but those that are dirty.
+    @property
+    def cached_bytes(self) -> int:
+        """The memory of the rows, as if each user's were full."""
+        users, shares = len(self._rows.sequences), len(self._rows.shares)
+        return users * self._user_bytes + shares * SHARE_BYTES
 
-        Only once the store has all that ``take_pending`` gave.
+    def evict(self, most_bytes: int) -> None:
+        """Drop the rows that were used least recently beyond ``most_bytes``.
+
+        Only once the store has all that ``take_pending`` gave; what is dirty stays.
         """
-        rows = self._rows
-        for user_id in _oldest(rows.sequences, self.dirty.users):
+        rows, dropped = self._rows, 1 - most_bytes / max(self.cached_bytes, most_bytes, 1)
+        for user_id in _oldest(rows.sequences, dropped, self.dirty.users):
             del rows.sequences[user_id], rows.activities[user_id], rows.exposures[user_id]
             self._deduplication.drop_erasures(user_id)
-        for key in _oldest(rows.shares, self.dirty.shares.keys()):
+        for key in _oldest(rows.shares, dropped, self.dirty.shares.keys()):
             del rows.shares[key]
 
 
-def _oldest(rows: Mapping[_Key, Any], changed: Set[_Key]) -> list[_Key]:
-    oldest = islice(rows, max(0, len(rows) - MAX_CACHED_ROWS))
+def _use(rows: dict[_Key, Any], keys: Set[_Key]) -> None:
+    """Move those of ``keys`` that are in ``rows`` to their end."""
+    for key in keys & rows.keys():
+        rows[key] = rows.pop(key)
+
+
+def _oldest(rows: Mapping[_Key, Any], share: float, changed: Set[_Key]) -> list[_Key]:
+    oldest = islice(rows, math.ceil(share * len(rows)))
     return [key for key in oldest if key not in changed]

@@ -1,27 +1,44 @@
 """A partition's past → its users' and items' rows, folded from nothing.
 
 In: the events since an instant. Out: rows that replace the stored ones, each complete when
-it is written, so that no request gets half a history meanwhile. Users are folded in
-portions, a pass over the past each, so that memory is bounded.
+it is written, so that no request gets half a history meanwhile. One pass over the past:
+what memory does not hold waits in a file, by groups of users, then by groups of items.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+import asyncio
+from array import array
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from tempfile import TemporaryFile  # goes with the process
+from typing import IO
 
 import msgspec
 import xxhash
 
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
-from srp4ctr.streams.events.schema import FORGOTTEN_USER
-from srp4ctr.streams.state.counters import Activity, total
+from srp4ctr.streams.events.schema import FORGOTTEN_USER, Click, Impression, item_key
+from srp4ctr.streams.state.counters import Activity
+from srp4ctr.streams.state.deduplication import Deduplication, Fate
 from srp4ctr.streams.state.exposures import Exposures
-from srp4ctr.streams.state.partition_state import PartitionState
-from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
+from srp4ctr.streams.state.reducers import (
+    ItemPartitionKey,
+    Rows,
+    fold_activities,
+    fold_exposures,
+    fold_sequences,
+    fold_shares,
+)
 from srp4ctr.streams.state.sequences import BehaviorSequence
 from srp4ctr.streams.worker.replay import ReplaySource
 
-USERS_A_PASS = 20_000
+EVENTS_IN_MEMORY = 50_000
+"""Of a group, and of those that wait to be written: a group has as few events on average,
+unless a partition has more than 50 million."""
+_MAX_GROUPS = 1024
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[LoggedEvent])
 
 ReadRows = Callable[[Collection[str], Collection[ItemPartitionKey]], Awaitable[Rows]]
 WriteRows = Callable[[Rows], Awaitable[None]]
@@ -36,6 +53,48 @@ class Span:
     end: int
 
 
+class EventGroups:
+    """Events by a hash of their owners, in memory and, what is too many, in ``file``.
+
+    An owner's events are in one group, in the order in which they were added.
+    """
+
+    def __init__(self, events: int, file: IO[bytes]) -> None:
+        self._number = min(_MAX_GROUPS, 1 + events // EVENTS_IN_MEMORY)
+        self._file = file
+        self._waiting: dict[int, list[LoggedEvent]] = defaultdict(list)
+        self._waiting_events = 0
+        self._places: dict[int, array[int]] = defaultdict(lambda: array("q"))
+
+    def add(self, owner: str, logged: LoggedEvent) -> None:
+        """Keep an event of ``owner``."""
+        group = xxhash.xxh3_64_intdigest(owner) % self._number
+        self._waiting[group].append(logged)
+        self._waiting_events += 1
+        if self._waiting_events >= EVENTS_IN_MEMORY:
+            self._spill()
+
+    def __iter__(self) -> Iterator[list[LoggedEvent]]:
+        """Yield the events of each group that has any."""
+        for group in range(self._number):
+            events: list[LoggedEvent] = []
+            places = iter(self._places[group])
+            for place, size in zip(places, places, strict=True):
+                self._file.seek(place)
+                events += _decoder.decode(self._file.read(size))
+            events += self._waiting.pop(group, [])
+            if events:
+                yield events
+
+    def _spill(self) -> None:
+        for group, events in self._waiting.items():
+            place = self._file.tell()
+            size = self._file.write(_encoder.encode(events))
+            self._places[group].extend((place, size))
+        self._waiting.clear()
+        self._waiting_events = 0
+
+
 async def rebuild_rows(
     past: ReplaySource, span: Span, config: StreamConfig, read: ReadRows, write: WriteRows
 ) -> int:
@@ -44,42 +103,49 @@ async def rebuild_rows(
     Other rows stay as they are. ``read`` gives the stored rows: the new ones get greater
     versions, and erasure requests stay in force.
     """
-    portions = 1 + await _count_users(past, span) // USERS_A_PASS
-    shares: dict[ItemPartitionKey, Activity] = {}
     users = 0
-    for portion in range(portions):
-        state = PartitionState(span.partition, 0, config)
-        async for events in past.events(span.since_ms, span.end):
-            own = [e for e in events if _portion(e.event.user_id, portions) == portion]
-            await _fold(state, own, read)
-        rows = state.dirty
-        parts, rows.shares = rows.shares, {}
-        for kept in (rows.sequences, rows.activities, rows.exposures):
-            kept.pop(FORGOTTEN_USER, None)  # nobody's: it counts for items only
-        await write(rows)
-        users += len(rows.users)
-        _add(shares, parts)
-    await write(Rows(shares=shares))
+    folder = past.log_dir if past.log_dir.is_dir() else None
+    with TemporaryFile(dir=folder) as of_users, TemporaryFile(dir=folder) as of_items:
+        by_user, by_item = EventGroups(span.end, of_users), EventGroups(span.end, of_items)
+        async for batch in past.events(span.since_ms, span.end):
+            for each in batch:
+                by_user.add(each.event.user_id, each)
+        for events in by_user:
+            stored = await read({each.event.user_id for each in events}, ())
+            rows, counted = await asyncio.to_thread(_fold_users, stored, events, config)
+            for each in counted:
+                if isinstance(each.event, Impression | Click):
+                    by_item.add(each.event.item_id, each)
+            await write(rows)
+            users += len(rows.users)
+        for events in by_item:
+            keys = {
+                (item_key(each.event.item_id), span.partition)
+                for each in events
+                if isinstance(each.event, Impression | Click)
+            }
+            shares = _blank(await read((), keys)).shares
+            events.sort(key=lambda each: each.offset)
+            shares |= fold_shares(shares, events, span.partition)
+            await write(Rows(shares=shares))
     return users
 
 
-async def _count_users(past: ReplaySource, span: Span) -> int:
-    seen: set[int] = set()
-    async for events in past.events(span.since_ms, span.end):
-        seen.update(xxhash.xxh3_64_intdigest(each.event.user_id) for each in events)
-    return len(seen)
-
-
-async def _fold(
-    state: PartitionState, events: Sequence[LoggedEvent], read: ReadRows
-) -> None:
-    users, shares = state.missing_rows(events)
-    if users or shares:
-        blank = _blank(await read(users, shares))
-        state.cache_rows(users, shares, blank)
-        state.dirty.update(blank)  # stored rows go, even if no event is folded into them
-    state.fold(events, now_ms=max((e.known_at_ms for e in events), default=0))
-    state.decided, state.folded = [], []  # published and counted when they came
+def _fold_users(
+    stored: Rows, events: Sequence[LoggedEvent], config: StreamConfig
+) -> tuple[Rows, list[LoggedEvent]]:
+    """Return the rows of all users of ``events``, and the events that count."""
+    rule, rows = Deduplication(), _blank(stored)
+    for user_id, each in rows.sequences.items():
+        if each.forgotten_at_ms:
+            rule.add_erasure(user_id, each.forgotten_at_ms, each.forgotten_offset)
+    counted = [each for each in events if rule.take(each) is Fate.COUNTED]
+    rows.sequences |= fold_sequences(rows.sequences, events, config.sequence_length)
+    rows.activities |= fold_activities(rows.activities, counted)
+    rows.exposures |= fold_exposures(rows.exposures, counted, config.exposure_length)
+    for kept in (rows.sequences, rows.activities, rows.exposures):
+        kept.pop(FORGOTTEN_USER, None)  # nobody's: it counts for items only
+    return rows, counted
 
 
 def _blank(stored: Rows) -> Rows:
@@ -108,19 +174,3 @@ def _blank(stored: Rows) -> Rows:
             for key, each in stored.shares.items()
         },
     )
-
-
-def _add(
-    shares: dict[ItemPartitionKey, Activity], added: Mapping[ItemPartitionKey, Activity]
-) -> None:
-    """Add one portion's part of each share to what the portions before had seen."""
-    for key, activity in added.items():
-        before = shares.get(key)
-        if before is not None:
-            last = max(before.last_offset, activity.last_offset)
-            activity = msgspec.structs.replace(total([before, activity]), last_offset=last)
-        shares[key] = activity
-
-
-def _portion(user_id: str, portions: int) -> int:
-    return 0 if portions == 1 else xxhash.xxh3_64_intdigest(user_id) % portions

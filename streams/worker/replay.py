@@ -36,7 +36,8 @@ class ReplaySource:
             enable_auto_commit=False,
             auto_offset_reset="earliest",
         )
-        self._log_dir = log_dir
+        self.log_dir = log_dir
+        """The raw log's folder."""
         self._source = source
         self._first = 0
         self.end = 0
@@ -74,7 +75,7 @@ class ReplaySource:
         where Kafka holds it and does not hand it out.
         """
         if offset < self._first:
-            place = (self._log_dir, self._source.topic, self._source.partition)
+            place = (self.log_dir, self._source.topic, self._source.partition)
             return await asyncio.to_thread(known_ms, *place, offset)
         # A producer's transaction ends with an offset that no record has.
         self._reader.seek(self._source, max(self._first, offset - _MARKERS))
@@ -102,7 +103,7 @@ class ReplaySource:
         """Yield the events known since ``since_ms`` at offsets ``start`` to ``end`` - 1."""
         end = min(end, self.end)
         dropped_before = min(self._first, end)
-        place = (self._log_dir, self._source.topic, self._source.partition)
+        place = (self.log_dir, self._source.topic, self._source.partition)
         is_logged = start < dropped_before
         rows = read_files(*place, max(0, since_ms), start) if is_logged else iter(())
         # In a thread: it waits for the disk and the lock.

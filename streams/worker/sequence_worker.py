@@ -113,8 +113,7 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
     ) -> None:
         """Decode ``records``, load the rows that are not in memory, and fold.
 
-        An operator's command among them waits until all before it is stored, and what
-        comes after it waits in Kafka.
+        A command waits until all before it is stored; what comes after it waits in Kafka.
         """
         self._quiet_since[source] = time.monotonic()
         began_ns = time.time_ns()
@@ -214,10 +213,11 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
             return
         pending = await storing
         await self.group.commit({each: new.next_offset for each, new in pending.items()})
+        partitions = self.group.partitions
         for source, each in pending.items():
             measurements.count(each.folded)
-            if state := self.group.partitions.get(source):
-                state.evict()
+            if state := partitions.get(source):
+                state.evict(self._config.cache_mb * 1_000_000 // len(partitions))
 
     async def _order_rebuild(self, source: TopicPartition) -> None:
         """Send the rebuild command to one partition; items get their attributes at once."""

@@ -28,7 +28,7 @@ from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import Impression, UserEvent, item_key
 from srp4ctr.streams.raw_log.erasure import erase_forgotten
-from srp4ctr.streams.state import deduplication, partition_state
+from srp4ctr.streams.state import deduplication
 from srp4ctr.streams.state.counters import Activity, decayed
 from srp4ctr.streams.state.partition_state import PartitionState
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
@@ -127,11 +127,13 @@ class Worker:
     def store(self, state: PartitionState) -> None:
         self.sink.write(state.take_pending().rows)
         self.committed = state.next_offset
-        state.evict()
+        state.evict(0)
 
 
 class Past:
     """A partition's past, as a rebuild reads it."""
+
+    log_dir = Path("no-log")
 
     def __init__(self, log: Sequence[LoggedEvent]) -> None:
         self._log = log
@@ -207,8 +209,7 @@ def requests_at_the_end() -> list[Impression]:
 @pytest.fixture
 def _few_records(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deduplication, "DUPLICATE_RECORDS", REMEMBERED)
-    monkeypatch.setattr(partition_state, "MAX_CACHED_ROWS", 1)
-    monkeypatch.setattr(rebuilding, "USERS_A_PASS", 1)
+    monkeypatch.setattr(rebuilding, "EVENTS_IN_MEMORY", 5)
 
 
 # A log of a seed has nothing to shrink.

@@ -194,10 +194,10 @@ class AsLogged:
     """A past that is nothing but a raw log: what Kafka held is gone."""
 
     def __init__(self, log: Path) -> None:
-        self._log = log
+        self.log_dir = log
 
     async def events(self, since_ms: int, end: int) -> AsyncIterator[list[LoggedEvent]]:
-        for found in read_files(self._log, BEHAVIOR_EVENTS_TOPIC, 0, since_ms):
+        for found in read_files(self.log_dir, BEHAVIOR_EVENTS_TOPIC, 0, since_ms):
             yield [event_of(row) for row in found if row["offset"] < end]
 
 

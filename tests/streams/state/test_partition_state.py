@@ -131,21 +131,34 @@ def agree(labels: list[ImpressionLabel]) -> bool:
     return all(said[label.request_id, label.revision] == label for label in labels)
 
 
-def test_rows_that_changed_meanwhile_stay_in_memory(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("srp4ctr.streams.state.partition_state.MAX_CACHED_ROWS", 1)
+def test_rows_that_changed_meanwhile_stay_in_memory() -> None:
     state, sink = a_state(), MemorySink()
     first = [a_behavior(user_id=user) for user in ("u1", "u2", "u3")]
     fold_batch(state, records(*first), sink)
     on_its_way = state.take_pending()
     fold_batch(state, records(a_behavior("i2", user_id="u1"), start=3), sink)
     sink.write(on_its_way.rows)  # what u1 did last is not in it
-    state.evict()
+    state.evict(0)
     users, _ = state.missing_rows(logged_events(*first))
-    assert users
-    assert "u1" not in users
+    assert users == {"u2", "u3"}
     assert len(state.dirty.sequences["u1"].elements) == 2
+
+
+def test_the_rows_that_were_used_least_recently_are_dropped_first() -> None:
+    state, sink = a_state(), MemorySink()
+    shown = [an_impression(f"i{n}", user_id=f"u{n}") for n in range(10)]
+    fold_batch(state, records(*shown), sink)
+    again = [a_click("i0", user_id="u0"), a_click("i1", user_id="u1")]
+    fold_batch(state, records(*again, start=10), sink)
+    state.take_pending()
+    all_bytes = state.cached_bytes
+    state.evict(all_bytes)
+    assert state.cached_bytes == all_bytes
+    state.evict(all_bytes // 2)
+    assert state.cached_bytes <= all_bytes // 2
+    users, shares = state.missing_rows(logged_events(*shown))
+    assert users == {f"u{n}" for n in range(2, 7)}
+    assert shares == {(item_key(f"i{n}"), 3) for n in range(2, 7)}
 
 
 def logged_events(*events: UserEvent) -> list[LoggedEvent]:

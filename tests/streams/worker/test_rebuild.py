@@ -36,14 +36,14 @@ from tests.streams.workers import run_until_committed
 pytestmark = pytest.mark.kafka
 
 
-@pytest.mark.parametrize("users_a_pass", [20_000, 3, 1])
+@pytest.mark.parametrize("events_in_memory", [50_000, 20, 1])
 def test_rebuilt_rows_equal_rows_folded_live(
     kafka: KafkaConfig,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    users_a_pass: int,
+    events_in_memory: int,
 ) -> None:
-    monkeypatch.setattr(rebuilding, "USERS_A_PASS", users_a_pass)
+    monkeypatch.setattr(rebuilding, "EVENTS_IN_MEMORY", events_in_memory)
     backfill(kafka, some_lives())
     live = folded_live(kafka, MemorySink())
     sink = wrong(live)

@@ -53,7 +53,7 @@ def test_what_comes_before_and_after_a_command_is_all_in_the_rows(
 def test_events_that_come_while_a_partition_is_rebuilt_are_folded_after_it(
     kafka: KafkaConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rebuilding, "USERS_A_PASS", 1)
+    monkeypatch.setattr(rebuilding, "EVENTS_IN_MEMORY", 1)
     lives = some_lives()
     backfill(kafka, lives[:90])
     before = folded_live(kafka, MemorySink())
@@ -76,7 +76,7 @@ def test_events_that_come_while_a_partition_is_rebuilt_are_folded_after_it(
 def test_a_rebuild_that_is_handed_over_in_the_middle_is_done_again(
     kafka: KafkaConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rebuilding, "USERS_A_PASS", 1)
+    monkeypatch.setattr(rebuilding, "EVENTS_IN_MEMORY", 1)
     lives = some_lives()
     backfill(kafka, lives)
     before = folded_live(kafka, MemorySink())
