@@ -16,6 +16,7 @@ import ibis
 import pyarrow as pa
 from ibis import _
 
+from srp4ctr.errors import MistakeError
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
@@ -80,7 +81,7 @@ def opened(log_dir: Path, engine: Engine = "duckdb") -> Iterator[EventLog]:
 
     Every expression lists the files again, so none is removed before the block ends.
     ``spark`` takes the session that there is, or starts one as Spark's own settings say.
-    Raises ``ValueError`` where pyspark is not installed.
+    Raises ``MistakeError`` where pyspark is not installed.
     """
     with reading(log_dir), _connected(engine) as database:
         yield _tables(database, log_dir)
@@ -103,7 +104,7 @@ def _session() -> Any:
     try:
         from pyspark.sql import SparkSession
     except ModuleNotFoundError as error:
-        raise ValueError(
+        raise MistakeError(
             "features.offline_engine is 'spark', which needs pyspark and Java 17: "
             "pip install 'srp4ctr[spark]'"
         ) from error

@@ -82,8 +82,12 @@ class View(Generic[K, R]):
     def loaded(self, values: Sequence[bytes | None]) -> R | None:
         """Return the row whose ``fields`` are ``values``; None if there is none."""
         time, *features = values
-        version = version_us(time or b"")
-        return self.unpack(version, *map(_content, features)) if version else None
+        if not (version := version_us(time or b"")):
+            return None
+        try:
+            return self.unpack(version, *map(_content, features))
+        except struct.error as error:
+            raise FatalStoreError(f"a row of {self.name} is damaged: {error}") from error
 
     @cached_property
     def _names(self) -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from srp4ctr.errors import ArtifactError
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
 
 
@@ -21,7 +22,7 @@ class ItemProfile:
     updated_at_ms: int
 
 
-class FatalStoreError(ValueError):
+class FatalStoreError(ArtifactError):
     """A stored row or a request that no retry can make valid."""
 
 

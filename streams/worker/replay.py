@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from srp4ctr.errors import OutageError
 from srp4ctr.streams.broker.clients import client_arguments, now_ms
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent, decode_record
@@ -71,7 +72,7 @@ class ReplaySource:
     async def known_ms(self, offset: int) -> int | None:
         """Return the timestamp of the record at ``offset``, or of one before it in the log.
 
-        None where neither Kafka nor the raw log holds it any more. Raises ``TimeoutError``
+        None where neither Kafka nor the raw log holds it any more. Raises ``OutageError``
         where Kafka holds it and does not hand it out.
         """
         if offset < self._first:
@@ -86,7 +87,7 @@ class ReplaySource:
             if record.offset <= offset
         ]
         if not known:
-            raise TimeoutError(f"no record of {self._source} at {offset}")
+            raise OutageError(f"no record of {self._source} at {offset}")
         last: int = known[-1]
         return last
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from srp4ctr.errors import ArtifactError, MistakeError
 from srp4ctr.streams.broker.producer import BACKFILL_HEADERS, EventPublisher
 from srp4ctr.streams.broker.topics import end_offsets, ensure_topics
 from srp4ctr.streams.config import KafkaConfig
@@ -27,15 +28,15 @@ def restore(
 ) -> Counter[str]:
     """Publish all that is in ``log_dir`` and return how many records of each topic.
 
-    Calls ``progress`` with how many there are so far. Raises ``ValueError`` for a folder
+    Calls ``progress`` with how many there are so far. Raises ``MistakeError`` for a folder
     that is no raw log, or where a topic holds records: everything would count twice.
     """
     if not any((log_dir / topic).is_dir() for topic in TOPICS):
-        raise ValueError(f"{log_dir} is no raw log: it has none of {', '.join(TOPICS)}")
+        raise MistakeError(f"{log_dir} is no raw log: it has none of {', '.join(TOPICS)}")
     ensure_topics(kafka)
     for topic in TOPICS:
         if held := sum(end_offsets(kafka, topic).values()):
-            raise ValueError(
+            raise MistakeError(
                 f"{topic} has had {held:,} records: a log is restored into empty topics"
             )
     done: Counter[str] = Counter()
@@ -63,4 +64,5 @@ def _event(topic: str, row: dict[str, object]) -> Event:
     try:
         return update_of(row) if topic == ITEMS_TOPIC else event_of(row).event
     except msgspec.ValidationError as error:  # of another release's schema
-        raise ValueError(f"{topic} {row['partition']}@{row['offset']}: {error}") from error
+        place = f"{topic} {row['partition']}@{row['offset']}"
+        raise ArtifactError(f"{place}: {error}") from error
