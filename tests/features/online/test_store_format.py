@@ -14,6 +14,7 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online import row_codec
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
+from srp4ctr.streams.events.schema import UserEvent, item_key
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
 from srp4ctr.streams.state.state_store import FeatureSink
 from srp4ctr.streams.worker.rebuild import Span, rebuild_rows
@@ -24,8 +25,12 @@ from tests.features.test_counting import Past
 from tests.streams.worker.rebuilds import assert_equal
 
 pytestmark = pytest.mark.redis
-EVENTS = [an_impression("i1"), an_impression("i2", position=1), a_click("i1")]
-SHARES = [(row_codec.item_key(item), 0) for item in ("i1", "i2")]
+EVENTS: list[UserEvent] = [
+    an_impression("i1"),
+    an_impression("i2", position=1),
+    a_click("i1"),
+]
+SHARES = [(item_key(item), 0) for item in ("i1", "i2")]
 
 
 def rebuild(sink: FeatureSink) -> None:
