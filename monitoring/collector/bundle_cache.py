@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from srp4ctr.features.bundles import bundle
-from srp4ctr.features.bundles.drift_reference import Reference, read_reference
+from srp4ctr.features.bundles.drift_reference import (
+    REFERENCE_FILE,
+    Reference,
+    read_reference,
+)
 from srp4ctr.monitoring.cost.triton_counters import CostCard
 
 LOG = logging.getLogger(__name__)
@@ -43,17 +47,28 @@ UNKNOWN = BundleFacts(
 
 
 class BundleCache:
-    """Reads each bundle's card once."""
+    """Reads each bundle's card once; what could not be read is read again the next time."""
 
     def __init__(self, bundles_dir: Path) -> None:
         self._bundles_dir = bundles_dir
         self._facts: dict[str, BundleFacts] = {}
+        self._reported: dict[str, str] = {}
 
     def of(self, version: str) -> BundleFacts:
-        """Return the card of ``version``'s bundle; ``UNKNOWN`` if the bundle is gone."""
-        if version not in self._facts:
-            self._facts[version] = self._read(version)
-        return self._facts[version]
+        """Return the card of ``version``'s bundle; ``UNKNOWN`` if it cannot be read."""
+        if version in self._facts:
+            return self._facts[version]
+        folder = self._bundles_dir / version
+        try:
+            facts = _read(version, folder)
+        except (OSError, ValueError) as error:  # removed, or the disk is away
+            self._report(version, f"no card: {error}")
+            return UNKNOWN
+        if facts.reference is None and (folder / REFERENCE_FILE).exists():
+            self._report(version, f"no drift: {folder / REFERENCE_FILE} cannot be read")
+        else:
+            self._facts[version] = facts
+        return facts
 
     def newest(self, serving: str | None) -> tuple[BundleFacts, ...]:
         """Return the newest few bundles, and the serving one."""
@@ -62,19 +77,21 @@ class BundleCache:
         found = (self.of(version) for version in sorted(versions))
         return tuple(each for each in found if each is not UNKNOWN)
 
-    def _read(self, version: str) -> BundleFacts:
-        folder = self._bundles_dir / version
-        try:
-            card = bundle.read(folder)
-        except ValueError as error:
-            LOG.warning("no card: %s", error)
-            return UNKNOWN
-        return BundleFacts(
-            version=version,
-            created_at_ms=card.created_at_ms,
-            window_start_ms=card.window_start_ms,
-            window_end_ms=card.window_end_ms,
-            metrics={n: card.metrics[n] for n in METRICS if n in card.metrics},
-            cost=CostCard.of(card.cost),
-            reference=read_reference(folder),
-        )
+    def _report(self, version: str, problem: str) -> None:
+        """Log a problem once, not with every poll."""
+        if self._reported.get(version) != problem:
+            self._reported[version] = problem
+            LOG.warning("%s", problem)
+
+
+def _read(version: str, folder: Path) -> BundleFacts:
+    card = bundle.read(folder)
+    return BundleFacts(
+        version=version,
+        created_at_ms=card.created_at_ms,
+        window_start_ms=card.window_start_ms,
+        window_end_ms=card.window_end_ms,
+        metrics={n: card.metrics[n] for n in METRICS if n in card.metrics},
+        cost=CostCard.of(card.cost),
+        reference=read_reference(folder),
+    )

@@ -4,8 +4,11 @@ from pathlib import Path
 import pytest
 
 from srp4ctr.atomic_files import write_json
+from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.crash_counts import count_crashes, read_crashes
+from srp4ctr.features.bundles.drift_reference import REFERENCE_FILE, Bins, Reference
 from srp4ctr.features.consistency.report import REPORT_FILE, FeatureCheck
+from srp4ctr.monitoring.collector.bundle_cache import BundleCache
 from srp4ctr.monitoring.collector.consumer_lag import WorkerProgress
 from srp4ctr.monitoring.collector.exporter import Monitor, MonitorSources, serving_version
 from srp4ctr.monitoring.collector.topic_readers import (
@@ -127,6 +130,42 @@ def test_a_missing_bundle_has_no_flops(sources: MonitorSources) -> None:
     monitor.poll_triton()
     monitor.update()
     assert value_of(monitor, "srp4ctr_inference_flops_total", model_version="v7") == 0.0
+
+
+def test_a_bundle_that_could_not_be_read_once_is_read_at_the_next_update(
+    sources: MonitorSources, triton_pages: list[str]
+) -> None:
+    triton_pages.insert(0, PAGE.replace(" 42", " 2"))
+    card = sources.bundles_dir / "v7" / bundle.CARD_FILE
+    away = card.rename(card.with_suffix(".away"))
+    monitor = Monitor(sources, MonitorConfig())
+    for _ in range(2):
+        monitor.poll_triton()
+        monitor.update()
+    version = {"model_version": "v7"}
+    assert value_of(monitor, "srp4ctr_encoder_runs_total", **version) == 40.0
+    assert value_of(monitor, "srp4ctr_inference_flops_total", **version) == 0.0
+    away.rename(card)
+    monitor.update()
+    assert value_of(monitor, "srp4ctr_inference_flops_total", **version) == 400.0
+
+
+def test_a_drift_reference_that_could_not_be_read_once_is_read_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "v7"
+    folder.mkdir()
+    card = bundle.BundleManifest(version="v7", created_at_ms=1, sizes={})
+    bundle.write_card(folder, card)
+    (folder / REFERENCE_FILE).write_text('{"bins": {"score"')
+    cache = BundleCache(tmp_path)
+    assert [cache.of("v7").reference for _ in range(3)] == [None] * 3
+    assert len(caplog.records) == 1
+    reference = Reference(shown=1, bins={"score": Bins(edges=(0.5,), shares=(0.5, 0.5))})
+    write_json(folder / REFERENCE_FILE, reference)
+    assert cache.of("v7").reference == reference
+    (folder / bundle.CARD_FILE).unlink()  # a bundle never changes: it is read once
+    assert cache.of("v7").reference == reference
 
 
 def test_the_newest_check_of_the_store_is_shown_once_there_is_one(
