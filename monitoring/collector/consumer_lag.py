@@ -13,8 +13,10 @@ from typing import Any
 
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import OffsetSpec
-from kafka.errors import KafkaError
 
+from srp4ctr.errors import OutageError
+from srp4ctr.monitoring.collector.topic_readers import broker_errors
+from srp4ctr.retries import RETRIES
 from srp4ctr.streams.broker.clients import client_arguments
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
@@ -86,11 +88,16 @@ class WorkerProgressReader:
         self._admin: Any = None  # made by the first read
 
     def read(self) -> WorkerProgress:
-        """Return the group's progress; ``UNREACHABLE`` if the broker does not answer."""
+        """Return the group's progress; ``UNREACHABLE`` if the broker does not answer.
+
+        Until the next read, which counts as a retry then, nothing is settled.
+        """
         try:
-            return self._query()
-        except KafkaError as error:  # the next read retries; until then nothing is settled
-            LOG.warning("progress of group %s: %s", self._group_id, error)
+            with broker_errors(f"progress of group {self._group_id}"):
+                return self._query()
+        except OutageError as error:
+            LOG.warning("%s", error)
+            RETRIES.labels("read_consumer_lag").inc()
             self.close()
             return UNREACHABLE
 

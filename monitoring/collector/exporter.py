@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Histogram, Metric
 from prometheus_client.registry import Collector
 
 from srp4ctr.atomic_files import read_json
+from srp4ctr.errors import OutageError
 from srp4ctr.features.bundles.crash_counts import read_crashes
 from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.monitoring.collector.bundle_cache import BundleCache
@@ -36,6 +37,7 @@ from srp4ctr.monitoring.quality.drift import Drift
 from srp4ctr.monitoring.quality.live_quality import LiveQuality
 from srp4ctr.monitoring.quality.pending_labels import GRACE_MS, OpenImpressions
 from srp4ctr.monitoring.quality.quality_sums import ModelQuality
+from srp4ctr.retries import RETRIES
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.training.refresh.reports import (
     SERVED_CHECK_FILE,
@@ -48,6 +50,7 @@ LOG = logging.getLogger(__name__)
 RECENT_ITEMS = 20
 # An older label is a backfill's; most labels of unranked impressions are, too.
 LIVE_LAG_S = 3600.0
+RETRIED = ("poll_triton", "read_topics", "read_consumer_lag")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +100,9 @@ class Monitor(Collector):
             registry=self.registry,
         )
         self.registry.register(self)
+        self.registry.register(RETRIES)
+        for operation in RETRIED:
+            RETRIES.labels(operation)  # starts at 0: a rate needs a first value
         self.update()
 
     @property
@@ -153,19 +159,21 @@ class Monitor(Collector):
         self._up["labels"] = is_connected
 
     def poll_triton(self) -> None:
-        """Add the increase of Triton's counters."""
+        """Add the increase of Triton's counters; the next poll retries a failed one."""
         is_first, self._has_polled = not self._has_polled, True
+        url = self._sources.triton_metrics_url
         try:
-            sample = sample_of(read_metrics(self._sources.triton_metrics_url))
+            sample = sample_of(read_metrics(url))
+        except (OutageError, ValueError) as error:  # away, or no page of metrics (yet)
+            if self._up["triton"]:
+                LOG.warning("%s: %s", url, error)
+            RETRIES.labels("poll_triton").inc()
+            self._up["triton"] = False
+        else:
             # At the first poll, the server's counts are from before the monitor's start.
             (self._totals.start_from if is_first else self._totals.add)(sample)
             self._up["triton"] = True
-        except (OSError, ValueError) as error:
-            if self._up["triton"]:
-                LOG.warning("%s: %s", self._sources.triton_metrics_url, error)
-            self._up["triton"] = False
-        cells = self._totals.labelled(FEATURE_BIN)
-        self._drift.observe(cells, time.monotonic())
+        self._drift.observe(self._totals.labelled(FEATURE_BIN), time.monotonic())
 
     def update(self) -> None:
         """Compute the figures that ``collect`` returns."""

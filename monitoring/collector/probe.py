@@ -14,6 +14,7 @@ from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from srp4ctr.errors import Srp4ctrError
 from srp4ctr.streams.events.schema import SYNTHETIC_USERS
 
 LOG = logging.getLogger(__name__)
@@ -22,6 +23,8 @@ CANDIDATES = 10
 FEWEST_ITEMS = 2
 POLL_S = 0.05  # each poll is one more request
 TIMEOUT_S = 20.0
+# What a publication or a ranking may fail with; any other exception is a bug and passes.
+FORESEEN = (Srp4ctrError, OSError, RuntimeError, ValueError)
 BUCKETS_S = (0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20)
 
 
@@ -88,13 +91,13 @@ class Probe:
         user, item = f"{SYNTHETIC_USERS}{number % USERS}", items[number % len(items)]
         try:
             before = self._rank(user, items[:CANDIDATES])
-        except Exception as error:
+        except FORESEEN as error:
             self._failed("rank", error)
             return None
         began = time.monotonic()
         try:
             self._publish(user, item)
-        except Exception as error:
+        except FORESEEN as error:
             self._failed("publish", error)
             return None
         return self._wait(
@@ -115,7 +118,7 @@ class Probe:
                 return None
             try:
                 now = self._rank(user, items)
-            except Exception as error:
+            except FORESEEN as error:
                 self._failed("rank", error)
                 return None
             # Scores also follow items' counters: the history's version must change.

@@ -4,23 +4,23 @@ One thread reads labels, impressions, the worker's progress and Triton's counter
 one probes, if ``monitoring.probe_interval_s`` is set.
 """
 
-import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 from prometheus_client import CollectorRegistry, start_http_server
 
+from srp4ctr.errors import MistakeError
 from srp4ctr.monitoring.collector.consumer_lag import IdlePeriod, WorkerProgressReader
 from srp4ctr.monitoring.collector.exporter import Monitor, MonitorSources
 from srp4ctr.monitoring.collector.probe import Probe
 from srp4ctr.monitoring.collector.topic_readers import ImpressionReader, LabelReader
 from srp4ctr.monitoring.config import MonitorConfig
+from srp4ctr.retries import retry
 
-LOG = logging.getLogger(__name__)
 IDLE_S = 0.2  # between empty reads; the embedded broker answers an empty fetch at once
-RETRY_S = 2.0
 PROGRESS_S = 2.0  # between reads of the worker's progress; a read takes milliseconds
 ProbeFactory = Callable[[Callable[[], Sequence[str]], CollectorRegistry], Probe]
 """(known items, registry of the probe's metrics) → a probe."""
@@ -35,36 +35,58 @@ def run_monitor(
     """Serve the metrics until ``stop`` is set; reconnect to sources that are down.
 
     ``probe_factory`` makes the probe if ``config`` has a probe interval. Raises
-    ``ValueError`` if ``config.port`` is taken.
+    ``MistakeError`` if ``config.port`` is taken or the broker refuses us; any other error
+    that no retry can heal ends the monitor with its trace, also one of the probe's thread.
     """
     monitor = Monitor(sources, config)
+    poller = _TritonPoller(monitor, config.poll_interval_s)
+
+    def wait(pause_s: float) -> None:  # the next reader starts from the beginning
+        monitor.observe_broker(False)
+        end = time.monotonic() + pause_s
+        while (left_s := end - time.monotonic()) > 0 and not stop.is_set():
+            poller.poll()
+            stop.wait(min(left_s, config.poll_interval_s))
+
+    def read() -> None:
+        if not stop.is_set():
+            _read_streams(monitor, poller, sources, stop)
+
+    with _serving(monitor, config), ThreadPoolExecutor(1, "probe") as executor:
+        probing = None
+        if probe_factory and config.probe_interval_s:
+            probe = probe_factory(lambda: monitor.recent_items, monitor.registry)
+            probing = executor.submit(_run_probe, probe, config.probe_interval_s, stop)
+        try:
+            with suppress(ConnectionError):  # stopped during an outage
+                retry("read_topics", read, should_stop=stop.is_set, sleep=wait)
+        finally:
+            stop.set()
+        if probing:
+            probing.result()
+
+
+@contextmanager
+def _serving(monitor: Monitor, config: MonitorConfig) -> Iterator[None]:
+    """Serve the monitor's page while the block runs."""
     try:
         server, _ = start_http_server(config.port, config.host, monitor.registry)
     except OSError as error:
         where = f"{config.host}:{config.port} (monitoring.port)"
-        raise ValueError(f"cannot listen on {where}: {error.strerror}") from error
-    poller = _TritonPoller(monitor, config.poll_interval_s)
-    prober = None
-    if probe_factory and config.probe_interval_s:
-        probe = probe_factory(lambda: monitor.recent_items, monitor.registry)
-        arguments = (config.probe_interval_s, stop)
-        prober = threading.Thread(target=probe.run, args=arguments, name="probe")
-        prober.start()
+        raise MistakeError(f"cannot listen on {where}: {error.strerror}") from error
     try:
-        while not stop.is_set():
-            try:
-                _read_streams(monitor, poller, sources, stop)
-            except ConnectionError as error:  # the next reader starts from the beginning
-                LOG.warning("%s", error)
-                monitor.observe_broker(False)
-                poller.poll()
-                stop.wait(RETRY_S)
+        yield
     finally:
-        stop.set()
-        if prober:
-            prober.join()
         server.shutdown()
         server.server_close()
+
+
+def _run_probe(probe: Probe, interval_s: float, stop: threading.Event) -> None:
+    """Probe until ``stop`` is set; a bug of the probe sets it, and ends the monitor."""
+    try:
+        probe.run(interval_s, stop)
+    finally:
+        stop.set()
 
 
 class _TritonPoller:
@@ -109,7 +131,7 @@ class Settlement:
 def _read_streams(
     monitor: Monitor, poller: _TritonPoller, sources: MonitorSources, stop: threading.Event
 ) -> None:
-    """Read labels until ``stop`` is set; raises ``ConnectionError`` if the broker fails.
+    """Read labels until ``stop`` is set; raises ``OutageError`` if the broker fails.
 
     The next reader reads the topic again; labels that were added already change nothing.
     """

@@ -5,13 +5,21 @@ that the topic keeps. Of impressions it needs those since the newest windows beg
 ones have their labels, or are overdue.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from kafka import KafkaConsumer
-from kafka.errors import KafkaError
+from kafka.errors import (
+    AuthorizationError,
+    KafkaError,
+    NoBrokersAvailable,
+    SaslAuthenticationFailedError,
+)
 
-from srp4ctr.errors import OutageError
+from srp4ctr.errors import MistakeError, OutageError
+from srp4ctr.retries import may_pass
 from srp4ctr.streams.broker.clients import reachable
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import decode
@@ -49,20 +57,40 @@ class ShownImpression:
     known_ms: int
 
 
+@contextmanager
+def broker_errors(what: str) -> Iterator[None]:
+    """Raise ``OutageError`` for a broker's errors that may pass, until a retry.
+
+    Raises ``MistakeError`` for a refusal; any other error is a bug and passes unchanged.
+    """
+    try:
+        yield
+    except KafkaError as error:
+        if may_pass(error) or isinstance(error, NoBrokersAvailable):
+            raise OutageError(f"{what}: {error}") from error
+        if isinstance(error, AuthorizationError | SaslAuthenticationFailedError):
+            rights = "see kafka.sasl_username, its password and its permissions"
+            raise MistakeError(
+                f"{what}: the broker refuses us ({error}): {rights}"
+            ) from error
+        raise
+
+
 class _TopicReader:
     """Reads every partition of a topic.
 
-    The constructor and ``read`` raise ``OutageError`` if the broker fails for good; a
-    broker that restarts is waited for.
+    The constructor and ``read`` raise as ``broker_errors`` does; a broker that restarts is
+    waited for.
     """
 
     def __init__(self, topic: str, kafka: KafkaConfig) -> None:
         self._topic = topic
-        try:
+        # kafka-python would wait its whole timeout, and leak a socket
+        where = reachable(kafka, CONNECT_TIMEOUT_S)
+        with broker_errors(f"kafka.bootstrap {kafka.bootstrap}"):
             self._consumer = KafkaConsumer(
                 topic,
-                # kafka-python would wait its whole timeout, and leak a socket
-                **reachable(kafka, CONNECT_TIMEOUT_S),
+                **where,
                 bootstrap_timeout_ms=int(CONNECT_TIMEOUT_S * 1000),
                 group_id=None,
                 auto_offset_reset="earliest",
@@ -71,8 +99,6 @@ class _TopicReader:
                 metadata_max_age_ms=METADATA_AGE_MS,
                 allow_auto_create_topics=False,
             )
-        except KafkaError as error:
-            raise OutageError(f"kafka.bootstrap {kafka.bootstrap}: {error}") from error
 
     @property
     def is_connected(self) -> bool:
@@ -86,11 +112,9 @@ class _TopicReader:
 
     def _records(self) -> list[Any]:
         """Return what has arrived since the last call, without waiting."""
-        try:
+        with broker_errors(self._topic):
             batches = self._consumer.poll(timeout_ms=0)
             moved = self._place(self._consumer.assignment())
-        except KafkaError as error:
-            raise OutageError(f"{self._topic}: {error}") from error
         return [
             record
             for partition, batch in batches.items()

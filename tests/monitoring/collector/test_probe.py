@@ -101,6 +101,15 @@ def test_a_publishing_failure_is_counted() -> None:
     assert failures(registry, "rank") == 0.0
 
 
+def test_a_bug_is_no_failed_probe() -> None:
+    def publish(user: str, item: str) -> None:
+        raise TypeError("a mistake of ours")
+
+    probe_ = Probe(publish, Service().rank, lambda: ["a", "b"], CollectorRegistry())
+    with pytest.raises(TypeError, match="of ours"):
+        probe_.once()
+
+
 def test_without_items_nothing_is_requested() -> None:
     service = Service()
     probe_, _ = a_probe(service, items=["a"])

@@ -2,21 +2,29 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 from urllib.request import urlopen
 
 import pytest
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer, errors
+from prometheus_client import REGISTRY, CollectorRegistry
 
 from srp4ctr import processes
 from srp4ctr.embedded import broker, ports
+from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.monitoring.collector.consumer_lag import WorkerProgressReader
 from srp4ctr.monitoring.collector.exporter import MonitorSources
+from srp4ctr.monitoring.collector.probe import Probe
 from srp4ctr.monitoring.collector.service import run_monitor
-from srp4ctr.monitoring.collector.topic_readers import ImpressionReader, LabelReader
+from srp4ctr.monitoring.collector.topic_readers import (
+    ImpressionReader,
+    LabelReader,
+    broker_errors,
+)
 from srp4ctr.monitoring.config import MonitorConfig
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.config import KafkaConfig
@@ -40,8 +48,52 @@ def test_without_a_broker_the_monitor_still_serves_and_stops(
     with ports.reserved_ports(1) as (port,):
         pass
     wanted = 'srp4ctr_source_up{source="labels"} 0.0'
+    url = f"http://127.0.0.1:{port}/metrics"
+    before = retries("read_topics")
     with running(sources, port):
-        assert wait_for(f"http://127.0.0.1:{port}/metrics", wanted)
+        assert wait_for(url, wanted)
+        assert wait_for(url, f"{RETRIED} {before + 2}")
+
+
+RETRIED = 'srp4ctr_retries_total{operation="read_topics"}'
+
+
+def retries(operation: str) -> float:
+    return REGISTRY.get_sample_value("srp4ctr_retries_total", {"operation": operation}) or 0
+
+
+def test_a_bug_of_the_probe_ends_the_monitor_with_its_trace(
+    sources: MonitorSources,
+) -> None:
+    def rank(user: str, items: Sequence[str]) -> NoReturn:
+        raise KeyError("a typing mistake")
+
+    def a_probe(_: object, registry: CollectorRegistry) -> Probe:
+        return Probe(lambda user, item: None, rank, lambda: ["i1", "i2"], registry)
+
+    with ports.reserved_ports(1) as (port,):
+        pass
+    config = MonitorConfig(port=port, probe_interval_s=0.01)
+    with pytest.raises(KeyError, match="a typing mistake"):
+        run_monitor(sources, config, threading.Event(), a_probe)
+
+
+@pytest.mark.parametrize(
+    ("error", "becomes"),
+    [
+        (errors.NoBrokersAvailable(), OutageError),
+        (errors.KafkaConnectionError(), OutageError),
+        (errors.TopicAuthorizationFailedError(), MistakeError),
+        (errors.SaslAuthenticationFailedError(), MistakeError),
+        (errors.IllegalStateError(), errors.IllegalStateError),
+    ],
+)
+def test_only_what_may_pass_is_an_outage(
+    error: Exception, becomes: type[Exception]
+) -> None:
+    with pytest.raises(Exception) as raised, broker_errors("impression-labels"):  # noqa: PT011
+        raise error
+    assert type(raised.value) is becomes
 
 
 @contextmanager
