@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from srp4ctr.errors import MistakeError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorConfig:
@@ -30,8 +32,8 @@ class MonitorConfig:
 
     def __post_init__(self) -> None:
         for name in ("window_s", "poll_interval_s", "expected_difference"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"monitoring.{name} is {getattr(self, name)}; above 0")
+            if (value := getattr(self, name)) <= 0:
+                raise MistakeError(f"monitoring.{name} is {value}; above 0")
         for name in ("price_per_core_hour", "price_per_gpu_hour", "probe_interval_s"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"monitoring.{name} is {getattr(self, name)}; at least 0")
+            if (value := getattr(self, name)) < 0:
+                raise MistakeError(f"monitoring.{name} is {value}; at least 0")

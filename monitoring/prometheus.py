@@ -53,7 +53,7 @@ class Series:
 def get(url: str, timeout_s: float, max_bytes: int = MAX_BYTES) -> Answer:
     """Return what ``url`` answers; ``OutageError`` if nothing does.
 
-    Raises ``ValueError`` for an answer of more than ``max_bytes``.
+    Raises ``MistakeError`` for an answer of more than ``max_bytes``.
     """
     opener = build_opener(ProxyHandler({}), _NoRedirect())
     try:
@@ -66,7 +66,7 @@ def get(url: str, timeout_s: float, max_bytes: int = MAX_BYTES) -> Answer:
         reason = getattr(error, "reason", None) or str(error) or type(error).__name__
         raise OutageError(str(reason)) from error
     if len(body) > max_bytes:
-        raise ValueError("the answer is too large: choose a shorter range")
+        raise MistakeError("the answer is too large: choose a shorter range")
     return Answer(status=status, body=body)
 
 

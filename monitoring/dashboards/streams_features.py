@@ -130,6 +130,20 @@ _PROBES = line(
     ),
     widths=(8, 4, 4, 8),
 )
+_RETRIES = line(
+    6,
+    lines(
+        "Retries by operation",
+        "Calls made again as a server did not answer: a few at its restart are normal.",
+        "cps",
+        over_time(
+            or_none(rate("srp4ctr_retries_total", by="operation"), "operation"),
+            "{{operation}}",
+        ),
+        limits=thresholds.at_most(0.02, 1),
+        min=0,
+    ),
+)
 _AT_SERVING_TIME = line(
     8,
     lines(
@@ -244,6 +258,7 @@ BOARD = board(
     "Whether every event arrives, how soon, and whether serving reads right features.",
     section("Events", _EVENTS),
     section("Freshness", _FRESHNESS, _PROBES),
+    section("Retries", _RETRIES),
     section("Features at serving time", _AT_SERVING_TIME),
     section("Feature store check against the raw log", _CHECK),
     section("Drift: live against training", _DRIFT),

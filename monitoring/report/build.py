@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 
+from srp4ctr.errors import OutageError
 from srp4ctr.monitoring.prometheus import Prometheus, Series
 from srp4ctr.monitoring.report.period import Period
 from srp4ctr.monitoring.report.prometheus import promql
@@ -51,12 +52,12 @@ def build_contents(prometheus: Prometheus, period: Period, expected: float) -> C
     """Return the report on ``period``.
 
     ``expected`` is the setting ``monitoring.expected_difference``: the monitor does not
-    export it. Raises ``ValueError`` if Prometheus does not answer, or has no data.
+    export it. Raises ``OutageError`` if Prometheus does not answer, or has no data yet.
     """
     queries = _Queries(prometheus, measure_coverage(prometheus, period), period.start_s)
     figures = _figures(queries)
     if not figures:
-        raise ValueError(
+        raise OutageError(
             f"no model served from {period}: the monitor has data, but no impression that "
             "a model ranked, and no request"
         )

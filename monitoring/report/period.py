@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from srp4ctr.errors import MistakeError
+
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _LENGTH = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 
@@ -33,14 +35,14 @@ def parse_period(since: str, until: str | None, now_s: float) -> Period:
     """Return the period from ``since`` to ``until`` (None: now).
 
     ``since`` may be a length before ``until``, and ``until`` a length before now. A time
-    without a zone is UTC. Raises ``ValueError`` if one is neither, or for an empty period.
+    without a zone is UTC. Raises ``MistakeError`` if one is neither, or none is left.
     """
     end_s = now_s if until is None else _instant("--until", until, now_s)
     start_s = _instant("--since", since, end_s)
     if end_s > now_s + 1:
-        raise ValueError(f"--until {until} is in the future")
+        raise MistakeError(f"--until {until} is in the future")
     if end_s - start_s < 1:
-        raise ValueError(f"--since {since} is not before the report's end")
+        raise MistakeError(f"--since {since} is not before the report's end")
     return Period(start_s=start_s, end_s=end_s)
 
 
@@ -55,7 +57,7 @@ def _instant(option: str, text: str, before_s: float) -> float:
     try:
         found = datetime.fromisoformat(text)
     except ValueError as error:
-        raise ValueError(
+        raise MistakeError(
             f"{option} {text}: write 30m, 24h, 7d, or a time as 2026-11-01T12:00"
         ) from error
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

@@ -22,7 +22,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from srp4ctr.errors import OutageError
+from srp4ctr.errors import ArtifactError, MistakeError, OutageError
 from srp4ctr.monitoring.dashboards import FOLDER, load_boards
 from srp4ctr.monitoring.prometheus import Prometheus
 from srp4ctr.monitoring.web import current_values, panel_query
@@ -175,10 +175,10 @@ class _Endpoints:
             return _error("there is no playground here", 404)
         try:
             return JSONResponse(asdict(call(self._sources.playground)))
+        except (ArtifactError, RuntimeError, OSError) as error:
+            return _error(str(error), 503)
         except ValueError as error:
             return _error(str(error), 400)
-        except (RuntimeError, OSError) as error:
-            return _error(str(error), 503)
 
 
 async def _index(request: Request) -> Response:
@@ -204,19 +204,19 @@ async def _object(request: Request) -> dict[str, Any]:
 
 def _an_id(given: object) -> str:
     if not isinstance(given, str) or not 0 < len(given.strip()) <= 256:
-        raise ValueError("an id has 1 to 256 characters")
+        raise MistakeError("an id has 1 to 256 characters")
     return given.strip()
 
 
 def _ids(given: object) -> list[str]:
     if not isinstance(given, list):
-        raise ValueError("item_ids is a list")
+        raise MistakeError("item_ids is a list")
     return list(dict.fromkeys(map(_an_id, given)))
 
 
 def _a_number(given: object, least: int = 0, most: int = 1_000_000) -> int:
     if not isinstance(given, int) or not least <= given <= most:
-        raise ValueError(f"a number from {least} to {most} is needed, not {given!r}")
+        raise MistakeError(f"a number from {least} to {most} is needed, not {given!r}")
     return given
 
 

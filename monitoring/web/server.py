@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import uvicorn
 
+from srp4ctr.errors import MistakeError
 from srp4ctr.monitoring.web.app import PageSources, application
 from srp4ctr.monitoring.web.request_guard import Guard
 
@@ -38,7 +39,7 @@ class PageServer:
 
 
 def bind_page(sources: PageSources, port: int) -> PageServer:
-    """Return the page on ``port`` (0: any free one); ``ValueError`` if it is taken."""
+    """Return the page on ``port`` (0: any free one); ``MistakeError`` if it is taken."""
     listener = _bound(port)
     port = listener.getsockname()[1]
     guard = Guard(port=port, token=secrets.token_urlsafe(24))
@@ -68,7 +69,7 @@ def _bound(port: int) -> socket.socket:
         listener.listen()
     except OSError as error:
         listener.close()
-        raise ValueError(
+        raise MistakeError(
             f"cannot listen on {HOST}:{port} ({error.strerror}). Is the page already open "
             f"at http://{HOST}:{port}? Otherwise: srp4ctr monitor open --port 0"
         ) from error

@@ -31,7 +31,7 @@ from srp4ctr.streams.events.schema import Behavior
 def run(settings: Settings, say: Callable[[str], None]) -> None:
     """Serve the monitor's metrics until SIGTERM or Ctrl-C; ``say`` prints its address.
 
-    Waits until the broker answers. Raises ``ValueError`` if the port is taken.
+    Waits until the broker answers. Raises ``MistakeError`` if the port is taken.
     """
     with ended_by_sigterm():  # otherwise a reader would create the topics
         retry_during_outage(lambda: ensure_topics(settings.kafka), say)
@@ -48,7 +48,8 @@ def write_report(
 ) -> Headline:
     """Write the comparison of model versions to HTML file ``output``; return its headline.
 
-    Raises ``ValueError`` if the period is invalid, or Prometheus is down or empty.
+    Raises ``MistakeError`` if the period is invalid, ``OutageError`` if Prometheus is down
+    or has no data of it.
     """
     from srp4ctr.monitoring.report.page import render_page
 

@@ -60,6 +60,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     'currency="USD"': ("price_per_core_hour", "price_per_gpu_hour"),
     'group="srp4ctr-sequences"': ("consumer_lag_records",),
     'reason="publish"': ("probe_failures_total",),
+    'operation="read_topics"': ("retries_total",),
     'reason="not_json"': ("events_rejected_total",),
     'type="click"': ("events_total",),
     'clicked="true"': ("labels_total",),

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from srp4ctr.errors import OutageError
 from srp4ctr.monitoring.prometheus import Prometheus
 from srp4ctr.monitoring.report.period import Period
 from srp4ctr.monitoring.report.prometheus import promql
@@ -50,11 +51,11 @@ class Coverage:
 
 
 def measure_coverage(prometheus: Prometheus, period: Period) -> Coverage:
-    """Return the monitor's data in ``period``; ``ValueError`` if there is none."""
+    """Return the monitor's data in ``period``; ``OutageError`` if there is none."""
     step_s = period.step_s(POINTS, FINEST_STEP_S)
     windows = prometheus.over(promql.WINDOW, period.start_s, period.end_s, step_s)
     if not windows:
-        raise ValueError(
+        raise OutageError(
             f"{prometheus.url} has nothing of the monitor from {period}: does `srp4ctr "
             "monitor run` run, and does that Prometheus scrape it? For an earlier start: "
             "--since 7d"

@@ -38,7 +38,7 @@ def test_a_port_that_is_taken_is_an_error_that_names_the_setting(
     sources: MonitorSources, triton_url: str
 ) -> None:
     taken = int(triton_url.rpartition(":")[2].removesuffix("/metrics"))
-    with pytest.raises(ValueError, match=r"monitoring\.port"):
+    with pytest.raises(MistakeError, match=r"monitoring\.port"):
         run_monitor(sources, MonitorConfig(port=taken), threading.Event())
 
 

@@ -1,5 +1,6 @@
 import pytest
 
+from srp4ctr.errors import MistakeError
 from srp4ctr.monitoring.report.period import Period, parse_period
 
 NOW_S = 1_763_000_000.0  # 2025-11-13 02:13:20 UTC
@@ -36,7 +37,7 @@ def test_a_time_without_a_zone_is_utc() -> None:
     ],
 )
 def test_an_invalid_period_is_refused(since: str, until: str | None, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(MistakeError, match=message):
         parse_period(since, until, NOW_S)
 
 

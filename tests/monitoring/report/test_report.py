@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from srp4ctr.cli.main import app
+from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.monitoring.prometheus import Prometheus
 from srp4ctr.monitoring.quality.ab_test import AbTest
 from srp4ctr.monitoring.quality.quality_sums import QualitySums, SettledImpression
@@ -189,17 +190,17 @@ def test_before_the_second_version_there_is_nothing_to_compare(
 def test_a_time_without_figures_says_what_to_do(
     served: Served, reported: Callable[..., ReadReport]
 ) -> None:
-    with pytest.raises(ValueError, match="has nothing of the monitor from 2"):
+    with pytest.raises(OutageError, match="has nothing of the monitor from 2"):
         reported("--since", "1h", "--until", clock(served.traffic.start_ms - 3_600_000))
 
 
 def test_a_time_in_which_nothing_was_ranked_is_said_to_be_empty(serve: Serve) -> None:
     silent = Traffic(rankers=(), end_ms=last_minute_ms(), minutes=20, serving="v1")
     there = Served(silent, serve(silent, ()))
-    with pytest.raises(ValueError, match="no model served"):
+    with pytest.raises(OutageError, match="no model served"):
         build_contents(Prometheus(there.url), there.period, 0.02)
 
 
 def test_prometheus_error_message_is_raised(served: Served) -> None:
-    with pytest.raises(ValueError, match="parse error"):
+    with pytest.raises(MistakeError, match="parse error"):
         Prometheus(served.url).at("sum(", 0.0)

@@ -118,7 +118,7 @@ PANELS: list[dict[str, Any]] = [
     },
     {
         "type": "heatmap",
-        "title": "Answer times",
+        "title": "Request duration",
         "targets": [
             target(
                 "sum by (le) (increase(srp4ctr_request_duration_seconds_bucket[1m]))",

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from srp4ctr.errors import MistakeError
 from srp4ctr.monitoring.web.app import STATIC, PageSources
 from srp4ctr.monitoring.web.playground import (
     ClickEffect,
@@ -233,5 +234,5 @@ def test_a_taken_port_says_what_to_do() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ValueError, match=rf"127.0.0.1:{port}.*--port 0"):
+        with pytest.raises(MistakeError, match=rf"127.0.0.1:{port}.*--port 0"):
             bind_page(PageSources(prometheus_url=""), port)

@@ -77,7 +77,7 @@ def test_the_content_of_panels(browser: Browser, address: str) -> None:
             panel(page, "Lines with their bounds").locator(".legend li").first
         ).to_contain_text(" to ")
         expect(
-            panel(page, "Answer times").locator("image, .heatmaplayer")
+            panel(page, "Request duration").locator("image, .heatmaplayer")
         ).not_to_have_count(0)
         tip = page.locator(".tip").first
         expect(tip).not_to_be_visible()

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from srp4ctr.errors import MistakeError
 from srp4ctr.monitoring.prometheus import Prometheus
 from srp4ctr.monitoring.web.panel_query import (
     MAX_POINTS,
@@ -41,7 +42,7 @@ def test_a_query_keeps_its_parameters() -> None:
 def test_an_expensive_or_invalid_query_is_refused(
     changes: dict[str, str], reason: str
 ) -> None:
-    with pytest.raises(ValueError, match=reason):
+    with pytest.raises(MistakeError, match=reason):
         range_parameters(RANGE | changes)
 
 
