@@ -14,7 +14,6 @@ from kafka import KafkaConsumer
 from kafka.errors import (
     AuthorizationError,
     KafkaError,
-    NoBrokersAvailable,
     SaslAuthenticationFailedError,
 )
 
@@ -66,7 +65,7 @@ def broker_errors(what: str) -> Iterator[None]:
     try:
         yield
     except KafkaError as error:
-        if may_pass(error) or isinstance(error, NoBrokersAvailable):
+        if may_pass(error):
             raise OutageError(f"{what}: {error}") from error
         if isinstance(error, AuthorizationError | SaslAuthenticationFailedError):
             rights = "see kafka.sasl_username, its password and its permissions"

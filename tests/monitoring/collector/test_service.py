@@ -81,7 +81,7 @@ def test_a_bug_of_the_probe_ends_the_monitor_with_its_trace(
 @pytest.mark.parametrize(
     ("error", "becomes"),
     [
-        (errors.NoBrokersAvailable(), OutageError),
+        (errors.KafkaTimeoutError(), OutageError),
         (errors.KafkaConnectionError(), OutageError),
         (errors.TopicAuthorizationFailedError(), MistakeError),
         (errors.SaslAuthenticationFailedError(), MistakeError),
