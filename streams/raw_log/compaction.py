@@ -25,6 +25,7 @@ from srp4ctr.atomic_files import sync_folder, write_unfinished
 from srp4ctr.streams.raw_log.log_files import (
     files_of,
     offset_after,
+    opened,
     overlapping,
     reading,
     removing,
@@ -143,7 +144,9 @@ def _counted(path: Path, schema: Any) -> _Counted | None:
 
 @cache  # once
 def _warn_unreadable(path: Path, why: str) -> None:
-    _log.warning("%s cannot be read and is not merged: %s", path, why)
+    partition, start, _ = path.stem.split("-")
+    place = {"topic": path.parts[-3], "partition": int(partition), "offset": int(start)}
+    _log.warning("%s cannot be read and is not merged: %s", path, why, extra=place)
 
 
 def _whole(path: Path, schema: Any) -> Any:
@@ -207,5 +210,8 @@ def _exact_cover(offsets_of: Mapping[_Range, list[int]]) -> set[_Range] | None:
 
 def _offsets(paths: Iterable[Path]) -> list[int]:
     """Return the offsets in the files of one range, one for each date."""
-    tables = [pq.ParquetFile(path).read(["offset"]) for path in paths]
-    return sorted(number for table in tables for number in table["offset"].to_pylist())
+    found: list[int] = []
+    for path in paths:
+        with opened(path) as file:
+            found += file.read(["offset"])["offset"].to_pylist()
+    return sorted(found)

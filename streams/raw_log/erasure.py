@@ -17,14 +17,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     FORGOTTEN_USER,
     LABELS_TOPIC,
 )
-from srp4ctr.streams.raw_log.log_files import reading, unfinished_files
+from srp4ctr.streams.raw_log.log_files import opened, reading, unfinished_files
 from srp4ctr.streams.raw_log.log_tables import replace_table, schema_of
 
 ErasureRequest = tuple[int, int]  # its offset, and until when all is to be erased
@@ -67,7 +66,8 @@ def _erase(log_dir: Path, dry_run: bool) -> Erasure:
         for path in sorted((log_dir / topic).glob("date=*/*.parquet")):
             if not _names_any(path, requests):
                 continue
-            rows = pq.ParquetFile(path).read().to_pylist()
+            with opened(path) as file:
+                rows = file.read().to_pylist()
             kept = [_erased(row, requests, topic, key) for row in rows]
             gone = kept.count(None)
             anonymous = sum(a is not b for a, b in zip(rows, kept, strict=True)) - gone
@@ -88,11 +88,13 @@ def _erase(log_dir: Path, dry_run: bool) -> Erasure:
 def erasure_requests_in(log_dir: Path) -> Requests:
     """Return each user's requests by offset, less those that an earlier one covers."""
     found: dict[str, list[ErasureRequest]] = {}
-    columns = ["user_id", "offset", "occurred_at"]
+    columns = ["type", "user_id", "offset", "occurred_at"]
     is_request = pc.field("type") == "forget"
     with reading(log_dir):
         for path in (log_dir / BEHAVIOR_EVENTS_TOPIC).glob("date=*/*.parquet"):
-            for row in pq.read_table(path, columns=columns, filters=is_request).to_pylist():
+            with opened(path) as file:
+                requests = file.read(columns).filter(is_request).to_pylist()
+            for row in requests:
                 request = (row["offset"], row["occurred_at"])
                 found.setdefault(row["user_id"], []).append(request)
     return {user: list(_growing(sorted(requests))) for user, requests in found.items()}
@@ -112,7 +114,8 @@ def _growing(requests: list[ErasureRequest]) -> Iterator[ErasureRequest]:
 
 
 def _names_any(path: Path, requests: Requests) -> bool:
-    users = pq.read_table(path, columns=["user_id"])["user_id"]
+    with opened(path) as file:
+        users = file.read(["user_id"])["user_id"]
     return bool(pc.any(pc.is_in(users, value_set=pa.array(requests, pa.string()))).as_py())
 
 

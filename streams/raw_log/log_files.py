@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from srp4ctr.errors import ArtifactError
 from srp4ctr.streams.raw_log.log_tables import MS_PER_DAY, date_of
 
 LOCK_FILE = ".lock"
@@ -80,13 +82,31 @@ def read_files(
             yield from _rows_once(paths)
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """Open a file of the log; raises ``ArtifactError`` where the block finds it damaged."""
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (OSError, pa.ArrowInvalid) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the file system's
+        raise ArtifactError(
+            f"{path} is damaged: {error}. Put a backup of it there, or move it out of the "
+            "raw log: then its events miss in training and rebuilds"
+        ) from error
+
+
 def _rows_once(paths: Sequence[Path]) -> Iterator[list[dict[str, Any]]]:
     if len(paths) == 1:  # in order as it was written, and maybe large
-        for batch in pq.ParquetFile(paths[0]).iter_batches(_ROWS_AT_ONCE):
-            yield batch.to_pylist()
+        with opened(paths[0]) as file:
+            for batch in file.iter_batches(_ROWS_AT_ONCE):
+                yield batch.to_pylist()
         return
-    tables = [pq.ParquetFile(path).read() for path in paths]
-    rows = {row["offset"]: row for table in tables for row in table.to_pylist()}
+    rows: dict[int, dict[str, Any]] = {}
+    for path in paths:
+        with opened(path) as file:
+            rows.update((row["offset"], row) for row in file.read().to_pylist())
     yield [rows[offset] for offset in sorted(rows)]
 
 
@@ -108,8 +128,9 @@ def known_ms(log_dir: Path, topic: str, partition: int, offset: int) -> int | No
         for path in reversed(files_of(log_dir, topic, partition)):
             if _start(path) > offset:
                 continue
-            table = pq.ParquetFile(path).read(["offset", "created_at"])
-            known = [row for row in table.to_pylist() if row["offset"] <= offset]
+            with opened(path) as file:
+                rows = file.read(["offset", "created_at"]).to_pylist()
+            known = [row for row in rows if row["offset"] <= offset]
             if known:
                 return int(max(known, key=itemgetter("offset"))["created_at"])
     return None

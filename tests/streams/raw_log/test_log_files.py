@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from srp4ctr.errors import ArtifactError
 from srp4ctr.streams.events.codec import encode
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
@@ -284,3 +285,15 @@ def test_the_lock_is_held_to_remove_what_a_kill_left_not_to_find_it(
 
     monkeypatch.setattr(log_files, "unfinished_files", found)
     remove_unfinished(tmp_path, BEHAVIOR_EVENTS_TOPIC, 3)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 broken", b"PAR1 brokPAR1\4\0\0\0PAR1"])
+@pytest.mark.parametrize("files", [1, 2])
+def test_a_damaged_file_is_an_error_that_names_it(
+    tmp_path: Path, content: bytes, files: int
+) -> None:
+    for end in range(files):  # of two that overlap all rows are needed at once
+        [path] = write_range(tmp_path, a_range(0, end), [a_row()])
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=f"{path} is damaged"):
+        list(read_files(tmp_path, BEHAVIOR_EVENTS_TOPIC, 3))
