@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from srp4ctr.errors import MistakeError
 from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH
 
 SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
@@ -30,22 +31,22 @@ class KafkaConfig:
 
     def __post_init__(self) -> None:
         if self.partitions < 1:
-            raise ValueError(f"kafka.partitions is {self.partitions}; at least 1")
+            raise MistakeError(f"kafka.partitions is {self.partitions}; at least 1")
         _one_of("kafka.security_protocol", self.security_protocol, SECURITY_PROTOCOLS)
         _one_of("kafka.sasl_mechanism", self.sasl_mechanism, SASL_MECHANISMS)
         has_password = bool(self.sasl_password or self.sasl_password_file)
         if self.has_sasl and not (self.sasl_username and has_password):
-            raise ValueError(
+            raise MistakeError(
                 f"kafka.security_protocol {self.security_protocol} needs "
                 "kafka.sasl_username and kafka.sasl_password_file"
             )
         if self.sasl_username and not self.has_sasl:
-            raise ValueError(
+            raise MistakeError(
                 "kafka.sasl_username is set, but kafka.security_protocol is "
                 f"{self.security_protocol}: SASL_SSL would use it"
             )
         if self.ssl_ca_file and not self.has_tls:
-            raise ValueError(
+            raise MistakeError(
                 "kafka.ssl_ca_file is set, but kafka.security_protocol is "
                 f"{self.security_protocol}: nothing would be encrypted"
             )
@@ -102,28 +103,28 @@ class StreamConfig:
 
     def __post_init__(self) -> None:
         if self.sequence_length < 1:
-            raise ValueError(f"streams.sequence_length is {self.sequence_length}; ≥ 1")
+            raise MistakeError(f"streams.sequence_length is {self.sequence_length}; ≥ 1")
         if self.exposure_length < 1:
-            raise ValueError(f"streams.exposure_length is {self.exposure_length}; ≥ 1")
+            raise MistakeError(f"streams.exposure_length is {self.exposure_length}; ≥ 1")
         if self.label_window_s <= 0 or self.correction_window_s < 0:
-            raise ValueError("streams.label_window_s must be > 0, corrections ≥ 0")
+            raise MistakeError("streams.label_window_s must be > 0, corrections ≥ 0")
 
 
 def password_in(path: str, given: str, setting: str) -> str:
     """Return ``given``, or the password in the file ``path`` where nothing is given.
 
-    Raises ``ValueError`` with the name of ``setting``, never with what is in the file.
+    Raises ``MistakeError`` with the name of ``setting``, never with what is in the file.
     """
     if given or not path:
         return given
     try:
         return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
     except UnicodeDecodeError:
-        raise ValueError(f"{setting} {path} is not text in UTF-8") from None
+        raise MistakeError(f"{setting} {path} is not text in UTF-8") from None
     except OSError as error:
-        raise ValueError(f"{setting} {path}: {error.strerror}") from error
+        raise MistakeError(f"{setting} {path}: {error.strerror}") from error
 
 
 def _one_of(setting: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ValueError(f"{setting} is {value!r}; one of {', '.join(choices)}")
+        raise MistakeError(f"{setting} is {value!r}; one of {', '.join(choices)}")

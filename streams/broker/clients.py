@@ -5,11 +5,11 @@ In: ``KafkaConfig``. Out: the keyword arguments that kafka-python and aiokafka s
 
 import socket
 import ssl
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from kafka.errors import KafkaError
+from kafka.errors import AuthorizationError, KafkaError
 
 from srp4ctr.errors import MistakeError, OutageError, Srp4ctrError
 from srp4ctr.streams.config import KafkaConfig, password_in
@@ -20,10 +20,14 @@ _BOOTSTRAP_MS = 10_000  # a broker that is starting needs some seconds
 _Client = TypeVar("_Client")
 
 
+class RefusedError(MistakeError):
+    """A broker that answers does not let us in, or is still starting: it does not say."""
+
+
 def client_arguments(kafka: KafkaConfig) -> dict[str, Any]:
     """Return what any client of kafka-python or aiokafka needs to reach ``kafka``.
 
-    Raises ``ValueError`` for a certificate or password file that cannot be read.
+    Raises ``MistakeError`` for a certificate or password file that cannot be read.
     """
     arguments: dict[str, Any] = {
         "bootstrap_servers": kafka.addresses,
@@ -45,11 +49,11 @@ def tls_context(kafka: KafkaConfig) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=kafka.ssl_ca_file or None)
     except OSError as error:  # ssl.SSLError is one
-        raise ValueError(f"kafka.ssl_ca_file {kafka.ssl_ca_file}: {error}") from error
+        raise MistakeError(f"kafka.ssl_ca_file {kafka.ssl_ca_file}: {error}") from error
 
 
 def sasl_password(kafka: KafkaConfig) -> str:
-    """Return the password; raises ``ValueError`` if its file cannot be read."""
+    """Return the password; raises ``MistakeError`` if its file cannot be read."""
     return password_in(
         kafka.sasl_password_file, kafka.sasl_password, "kafka.sasl_password_file"
     )
@@ -89,15 +93,37 @@ def connect(client: Callable[..., _Client], kafka: KafkaConfig, **more: Any) -> 
         names = "kafka.security_protocol"
         if kafka.has_sasl:
             names += ", kafka.sasl_mechanism, kafka.sasl_username and its password"
-        raise MistakeError(
+        raise RefusedError(
             f"the Kafka broker at {kafka.bootstrap} did not let us in: check {names} "
             f"({error})"
         ) from error
 
 
-def now_ms() -> int:
-    """Return the wall clock, in UTC milliseconds, as records' timestamps are."""
-    return time.time_ns() // 1_000_000
+@contextmanager
+def connected(
+    client: Callable[..., _Client], kafka: KafkaConfig, **more: Any
+) -> Iterator[_Client]:
+    """Yield ``connect(…)``, and close it at the end.
+
+    What the broker does not do in the block becomes an ``OutageError``, what it forbids a
+    ``MistakeError``.
+    """
+    connection: Any = connect(client, kafka, **more)
+    try:
+        yield connection
+    except AuthorizationError as error:
+        user = kafka.sasl_username or "a client without a name"
+        raise MistakeError(
+            f"the Kafka broker does not permit {user} this: {error}"
+        ) from error
+    except KafkaError as error:
+        if not error.retriable:
+            raise
+        raise OutageError(
+            f"the Kafka broker at {kafka.bootstrap} did not answer: {error}"
+        ) from error
+    finally:
+        connection.close()
 
 
 def _connect_once(

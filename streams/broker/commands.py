@@ -11,7 +11,8 @@ from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from srp4ctr.streams.broker.clients import connect, now_ms
+from srp4ctr.errors import MistakeError
+from srp4ctr.streams.broker.clients import connected
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import (
     COMMAND_KEY,
@@ -20,7 +21,7 @@ from srp4ctr.streams.events.codec import (
     encode,
     event_key,
 )
-from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Forget, Rebuild
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Forget, Rebuild, now_ms
 
 Offsets = Mapping[TopicPartition, int]
 _POLL_S = 0.2
@@ -31,16 +32,13 @@ def request_rebuild(
 ) -> Offsets:
     """Request a rebuild of ``partitions``, or all; return the command's offset in each.
 
-    Raises ``ValueError`` where there is no such topic.
+    Raises ``MistakeError`` where there is no such topic.
     """
     command = Rebuild(event_id=uuid.uuid4().hex, since_ms=since_ms)
-    consumer = connect(KafkaConsumer, kafka)
-    try:
+    with connected(KafkaConsumer, kafka) as consumer:
         numbers = sorted(consumer.partitions_for_topic(BEHAVIOR_EVENTS_TOPIC) or ())
-    finally:
-        consumer.close()
     if not numbers:
-        raise ValueError(
+        raise MistakeError(
             f"the broker has no topic {BEHAVIOR_EVENTS_TOPIC}: "
             "`srp4ctr stream run` makes it"
         )
@@ -54,13 +52,13 @@ def request_rebuild(
 def request_erasure(kafka: KafkaConfig, user_id: str) -> Offsets:
     """Request erasure of all that ``user_id`` did until now; return the request's offset.
 
-    Raises ``ValueError`` for what cannot be a user's id.
+    Raises ``MistakeError`` for what cannot be a user's id.
     """
     at_ms = now_ms()
     event = Forget(event_id=uuid.uuid4().hex, user_id=user_id, occurred_at=at_ms)
     payload = encode(event)
     if isinstance(refused := decode(payload, at_ms), RejectedEvent):
-        raise ValueError(f"{user_id!r:.80} is no user's id: {refused.detail}")
+        raise MistakeError(f"{user_id!r:.80} is no user's id: {refused.detail}")
     return _sent(kafka, [{"key": event_key(event), "value": payload}])
 
 
@@ -75,26 +73,22 @@ def wait_until_read(
 
     Calls ``report`` with how many more there are.
     """
-    consumer = connect(KafkaConsumer, kafka, group_id=group_id, enable_auto_commit=False)
     deadline = time.monotonic() + timeout_s
     done: set[TopicPartition] = set()
-    try:
+    arguments = {"group_id": group_id, "enable_auto_commit": False}
+    with connected(KafkaConsumer, kafka, **arguments) as consumer:
         while len(done) < len(offsets) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
             left = offsets.keys() - done
             read = {s for s in left if (consumer.committed(s) or 0) > offsets[s]}
             report(len(read))
             done |= read
-        return len(done)
-    finally:
-        consumer.close()
+    return len(done)
 
 
 def _sent(kafka: KafkaConfig, records: list[dict[str, Any]]) -> Offsets:
-    producer = connect(KafkaProducer, kafka, acks="all", enable_idempotence=True)
-    try:
+    arguments = {"acks": "all", "enable_idempotence": True}
+    with connected(KafkaProducer, kafka, **arguments) as producer:
         sent = [producer.send(BEHAVIOR_EVENTS_TOPIC, **record) for record in records]
         found = [each.get(timeout=30) for each in sent]
-    finally:
-        producer.close()
     return {TopicPartition(each.topic, each.partition): each.offset for each in found}

@@ -5,13 +5,14 @@ rules accept, on its topic, under its key, with its own timestamp; the rest at t
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 
-from srp4ctr.streams.broker.clients import connect
+from srp4ctr.streams.broker.clients import connected
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import RejectedEvent, decode, event_key, event_topic
@@ -73,32 +74,27 @@ def replay_rejected(
     """Go once through the dead letters that were there at the start; return the counts.
 
     ``dry_run`` publishes and commits nothing. After a crash between publication and
-    commit some events come twice, and count once. One replay at a time. Raises
-    ``ValueError`` where no broker answers, ``RuntimeError`` for what it does not take.
+    commit some events come twice, and count once. One replay at a time.
     """
     report = ReplayReport()
-    consumer = _consumer(kafka, group_id)
-    try:
+    with _queue(kafka, group_id) as consumer, EventPublisher(kafka) as publisher:
         ends = consumer.end_offsets(consumer.assignment())
         total = sum(_left(consumer, ends).values())
-        with EventPublisher(kafka) as publisher:
-            while any(_left(consumer, ends).values()):
-                for letter in _poll(consumer, ends):
-                    counts = report.kept if letter.event is None else report.replayed
-                    counts[letter.reason] += 1
-                    if not dry_run:
-                        _publish(letter, publisher)
+        while any(_left(consumer, ends).values()):
+            for letter in _poll(consumer, ends):
+                counts = report.kept if letter.event is None else report.replayed
+                counts[letter.reason] += 1
                 if not dry_run:
-                    publisher.flush()
-                    left = _left(consumer, ends)
-                    done_before = {each: ends[each] - left[each] for each in ends}
-                    consumer.commit(
-                        {s: OffsetAndMetadata(at, "", -1) for s, at in done_before.items()}
-                    )
-                done = report.replayed.total() + report.kept.total()
-                progress(done, max(done, total))
-    finally:
-        consumer.close()
+                    _publish(letter, publisher)
+            if not dry_run:
+                publisher.flush()
+                left = _left(consumer, ends)
+                done_before = {each: ends[each] - left[each] for each in ends}
+                consumer.commit(
+                    {s: OffsetAndMetadata(at, "", -1) for s, at in done_before.items()}
+                )
+            done = report.replayed.total() + report.kept.total()
+            progress(done, max(done, total))
     return report
 
 
@@ -117,13 +113,14 @@ def _publish(letter: DeadLetter, publisher: EventPublisher) -> None:
     publisher.send(REJECTED_TOPIC, record.value, record.key, None, [*headers.items()])
 
 
-def _consumer(kafka: KafkaConfig, group_id: str) -> Any:
-    """Return a consumer of all partitions, from where the group has committed.
+@contextmanager
+def _queue(kafka: KafkaConfig, group_id: str) -> Iterator[Any]:
+    """Yield a consumer of all partitions, from where the group has committed.
 
     They are taken, not assigned by the group: a killed replay leaves no member behind for
     whose time-out the next one would wait.
     """
-    consumer = connect(
+    with connected(
         KafkaConsumer,
         kafka,
         group_id=group_id,
@@ -132,10 +129,10 @@ def _consumer(kafka: KafkaConfig, group_id: str) -> Any:
         max_poll_records=_MAX_BATCH,
         max_partition_fetch_bytes=_FETCH_BYTES,
         allow_auto_create_topics=False,
-    )
-    numbers = consumer.partitions_for_topic(REJECTED_TOPIC) or ()
-    consumer.assign([TopicPartition(REJECTED_TOPIC, number) for number in numbers])
-    return consumer
+    ) as consumer:
+        numbers = consumer.partitions_for_topic(REJECTED_TOPIC) or ()
+        consumer.assign([TopicPartition(REJECTED_TOPIC, number) for number in numbers])
+        yield consumer
 
 
 def _poll(consumer: Any, ends: Offsets) -> list[DeadLetter]:

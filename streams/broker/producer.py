@@ -5,19 +5,22 @@ under the right key, all acknowledged when ``flush`` returns.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Self
 
 from kafka import KafkaProducer
 from kafka.errors import (
     ClusterAuthorizationFailedError,
     InvalidTimestampError,
+    KafkaError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
 )
 
 from srp4ctr import tracing
-from srp4ctr.streams.broker.clients import connect, now_ms
+from srp4ctr.errors import MistakeError, OutageError
+from srp4ctr.streams.broker.clients import connect
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import (
     BACKFILL_HEADER,
@@ -29,7 +32,7 @@ from srp4ctr.streams.events.codec import (
     event_topic,
 )
 from srp4ctr.streams.events.pseudonymization import Pseudonyms
-from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Event
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Event, now_ms
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 _LINGER_MS = 10
@@ -54,7 +57,7 @@ _HINTS = (
 class EventPublisher:
     """Publishes events; a context manager that waits for every acknowledgement on exit.
 
-    With ``pseudonyms`` no user's id leaves this process. Raises ``ValueError`` where no
+    With ``pseudonyms`` no user's id leaves this process. Raises ``OutageError`` where no
     broker answers.
     """
 
@@ -105,8 +108,14 @@ class EventPublisher:
             self.send(BEHAVIOR_EVENTS_TOPIC, payload, key, None)
 
     def flush(self, timeout_s: float = 60.0) -> None:
-        """Return when the broker has acknowledged everything; raises what it refused."""
-        self._producer.flush(timeout=timeout_s)
+        """Return when the broker has acknowledged everything.
+
+        Raises ``MistakeError`` for what it refused, else ``OutageError``.
+        """
+        try:
+            self._producer.flush(timeout=timeout_s)
+        except KafkaError as error:
+            self._keep_failure(error)
         self._raise_failure()
 
     def close(self) -> None:
@@ -114,7 +123,7 @@ class EventPublisher:
         try:
             self.flush()
         finally:
-            self._producer.close()
+            self._disconnect()
 
     def __enter__(self) -> Self:
         return self
@@ -123,7 +132,15 @@ class EventPublisher:
         if kind is None:
             self.close()
         else:  # the caller's error matters more than unsent events
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        try:
             self._producer.close(timeout=1.0)
+        except KafkaError:  # it closes nothing while no broker takes what is left
+            self._producer._sender.force_close()
+            with suppress(KafkaError):
+                self._producer.close(timeout=1.0)
 
     def send(
         self,
@@ -137,10 +154,13 @@ class EventPublisher:
         self._raise_failure()
         if at_ms is not None:  # brokers refuse a record from the future
             at_ms = min(at_ms, now_ms())
-        sent = self._producer.send(
-            topic, payload, key, headers=list(headers), timestamp_ms=at_ms
-        )
-        sent.add_errback(self._keep_failure)
+        try:
+            self._producer.send(
+                topic, payload, key, headers=list(headers), timestamp_ms=at_ms
+            ).add_errback(self._keep_failure)
+        except KafkaError as error:  # too large, or no broker knows the topic
+            self._keep_failure(error)
+            self._raise_failure()
         self.published += 1
 
     def _send_event(self, event: Event, payload: bytes, backfill: bool) -> None:
@@ -160,4 +180,4 @@ class EventPublisher:
         if failure is not None:
             hint = next((h for kind, h in _HINTS if isinstance(failure, kind)), "")
             message = f"the broker did not take an event: {failure!r}{hint}"
-            raise RuntimeError(message) from failure
+            raise (MistakeError if hint else OutageError)(message) from failure

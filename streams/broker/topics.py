@@ -7,7 +7,8 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.errors import TopicAlreadyExistsError, TopicAuthorizationFailedError
 
-from srp4ctr.streams.broker.clients import connect
+from srp4ctr.errors import MistakeError
+from srp4ctr.streams.broker.clients import connected
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import MAX_CLOCK_SKEW_MS
 from srp4ctr.streams.events.schema import (
@@ -48,10 +49,9 @@ def ensure_topics(
 ) -> list[str]:
     """Create those of ``names`` that are missing and return them; others stay as they are.
 
-    Raises ``ValueError`` where no broker answers, or does not let us create one.
+    Raises ``MistakeError`` where the broker does not let us create one.
     """
-    admin = connect(KafkaAdminClient, kafka)
-    try:
+    with connected(KafkaAdminClient, kafka) as admin:
         existing = set(admin.list_topics())
         missing = [name for name in names if name not in existing]
         for name in missing:
@@ -63,27 +63,22 @@ def ensure_topics(
                 with suppress(TopicAlreadyExistsError):  # another process was faster
                     admin.create_topics([topic])
             except TopicAuthorizationFailedError:
-                raise ValueError(
+                raise MistakeError(
                     f"the topic {name} is missing, or not ours to see, and "
                     f"{kafka.sasl_username or 'a client without a name'} may create none: "
                     "`srp4ctr stack init` as Kafka's admin"
                 ) from None
         return missing
-    finally:
-        admin.close()
 
 
 def committed_offsets(kafka: KafkaConfig, group_id: str, topic: str) -> dict[int, int]:
     """Return the next offset of each partition of ``topic`` that the group has committed.
 
-    Raises kafka-python's error while the group's coordinator is still loading; aiokafka
-    returns then that nothing was committed.
+    Raises ``OutageError`` while the group's coordinator is still loading; aiokafka returns
+    then that nothing was committed.
     """
-    admin = connect(KafkaAdminClient, kafka)
-    try:
+    with connected(KafkaAdminClient, kafka) as admin:
         found = admin.list_group_offsets([group_id])[group_id]
-    finally:
-        admin.close()
     return {
         source.partition: at.offset
         for source, at in found.items()
@@ -93,10 +88,7 @@ def committed_offsets(kafka: KafkaConfig, group_id: str, topic: str) -> dict[int
 
 def end_offsets(kafka: KafkaConfig, topic: str) -> dict[int, int]:
     """Return the offset behind the last record of each partition; {} without the topic."""
-    consumer = connect(KafkaConsumer, kafka)
-    try:
+    with connected(KafkaConsumer, kafka) as consumer:
         numbers = consumer.partitions_for_topic(topic) or ()
         ends = consumer.end_offsets([TopicPartition(topic, each) for each in numbers])
-    finally:
-        consumer.close()
     return {source.partition: end for source, end in ends.items()}

@@ -8,46 +8,30 @@ What is published is awaited before a commit.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Collection,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import prometheus_client as metrics
-from aiokafka import (
-    AIOKafkaConsumer,
-    AIOKafkaProducer,
-    ConsumerRebalanceListener,
-    TopicPartition,
-)
-from aiokafka.errors import (
-    CommitFailedError,
-    ConsumerStoppedError,
-    MessageSizeTooLargeError,
-)
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, errors
+from aiokafka.abc import ConsumerRebalanceListener
 from mode import Service
 
-from srp4ctr.streams.broker.clients import client_arguments
+from srp4ctr.errors import OutageError
+from srp4ctr.retries import retry_async
+from srp4ctr.streams.broker.clients import RefusedError, client_arguments
 from srp4ctr.streams.broker.topics import committed_offsets
 from srp4ctr.streams.config import KafkaConfig
-from srp4ctr.streams.events.codec import Record, RejectedRecord
+from srp4ctr.streams.events.codec import Record, RejectedRecord, place_of
 from srp4ctr.streams.events.schema import LABELS_TOPIC, REJECTED_TOPIC
 from srp4ctr.streams.state.label_join import ImpressionLabel, encode_label
-from srp4ctr.streams.state.state_store import FatalStoreError
 
 FETCH_BYTES = 4 * 1024 * 1024
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 REJECTED = metrics.Counter("srp4ctr_events_rejected_total", "Rejected messages", ["reason"])
 LABELS = metrics.Counter("srp4ctr_labels_total", "Labels published", ["clicked"])
 _POLL_MS = 100  # a rebalance or a stop waits for a poll
-_RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _AT_ONCE = 100  # dead letters that are sent together
 _KEPT_BYTES = 64 * 1024  # of a message that even its dead-letter topic refuses
 
@@ -113,7 +97,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[_State]):  # type: ignore
         """
         # Without the lock: in a rebalance a poll waits until partitions are released.
         polled: Batches = {}
-        with suppress(ConsumerStoppedError):
+        with suppress(errors.ConsumerStoppedError):
             polled = await self.consumer.getmany(
                 timeout_ms=_POLL_MS, max_records=self._max_records
             )
@@ -137,18 +121,21 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[_State]):  # type: ignore
 
         Returns it, and whether the group has ever committed it.
         """
+        start, is_committed = await self.retry("offsets", lambda: self._next(source))
+        self.consumer.seek(source, start)
+        return start, is_committed
+
+    async def _next(self, source: TopicPartition) -> tuple[int, bool]:
         committed: int | None = await self.consumer.committed(source)
         if committed is None:
             # aiokafka overlooks the error of a coordinator that is still loading, after
             # the broker's restart, and returns None as if nothing was ever committed.
             place = (self._kafka, self._group_id, source.topic)
-            known = await self.retry(lambda: asyncio.to_thread(committed_offsets, *place))
+            known = await asyncio.to_thread(committed_offsets, *place)
             committed = known.get(source.partition)
-        start = committed
-        if start is None:
-            start = (await self.consumer.beginning_offsets([source]))[source]
-        self.consumer.seek(source, start)
-        return start, committed is not None
+        if committed is not None:
+            return committed, True
+        return (await self.consumer.beginning_offsets([source]))[source], False
 
     def highwater(self, source: TopicPartition) -> int | None:
         """Return the end of ``source``; None where it is unknown or not assigned."""
@@ -161,35 +148,32 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[_State]):  # type: ignore
         """Commit that all before ``offsets`` is stored; False if partitions were lost."""
         try:
             await self.consumer.commit(dict(offsets))
-        except CommitFailedError as error:
+        except errors.CommitFailedError as error:
             # The group has given these partitions away; their new owner reads again
             # from the last commit, and what is stored recognises what it has seen. The
             # next assignment says what is ours.
-            _log.warning("lost partitions before their commit: %s", error)
+            for source, at in offsets.items():
+                _log.warning(
+                    "lost before its commit: %s", error, extra=place_of(source, at)
+                )
             self._release()
             return False
         return True
 
-    async def retry(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
-        """Return ``await call()``, repeated until it succeeds.
+    async def retry(
+        self, operation: str, call: Callable[[], Awaitable[_Result]]
+    ) -> _Result:
+        """Return ``await call()`` as ``retry`` does, until the member is to stop.
 
-        Meanwhile nothing is consumed. Raises its error once the member is to stop, and
-        ``FatalStoreError`` at once.
+        Meanwhile nothing is consumed.
         """
-        attempt = 0
-        while True:
-            try:
-                return await call()
-            except FatalStoreError:
-                raise
-            except Exception as error:
-                if self._stopping.is_set():
-                    raise
-                wait_s = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
-                _log.warning("failed, retrying in %s s: %r", wait_s, error)
-                attempt += 1
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), wait_s)
+        return await retry(operation, call, self._stopping)
+
+    async def in_thread(
+        self, operation: str, call: Callable[..., _Result], *args: Any
+    ) -> _Result:
+        """Return ``call(*args)``, made in a thread and repeated as ``retry`` does."""
+        return await self.retry(operation, lambda: asyncio.to_thread(call, *args))
 
     async def flush_and_release(self) -> None:
         """Store everything, so that others may continue, and drop all partitions."""
@@ -211,6 +195,36 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[_State]):  # type: ignore
         self._generation += 1
         self._assigned.clear()
         self.partitions.clear()
+
+
+async def retry(
+    operation: str,
+    call: Callable[[], Awaitable[_Result]],
+    stopping: asyncio.Event | None = None,
+) -> _Result:
+    """Return ``await call()``, repeated for as long as its error may pass.
+
+    Any other error is raised at once, and the last one when ``stopping`` is set.
+    """
+    stopping = stopping or asyncio.Event()
+
+    async def attempt() -> _Result:
+        try:
+            return await call()
+        except (errors.KafkaTimeoutError, RefusedError) as error:
+            # This process was let in: a broker that refuses it now is starting.
+            raise OutageError(f"{operation}: {error}") from error
+        except OSError as error:
+            # A file system's; a damaged Parquet file is an error without a number.
+            if error.errno is None or isinstance(error, PermissionError):
+                raise
+            raise OutageError(f"{operation}: {error}") from error
+
+    async def pause(seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), seconds)
+
+    return await retry_async(operation, attempt, should_stop=stopping.is_set, sleep=pause)
 
 
 class OutputProducer(Service):  # type: ignore[misc]  # mode has no types
@@ -237,7 +251,7 @@ class OutputProducer(Service):  # type: ignore[misc]  # mode has no types
         if self._producer is not None:
             await self._producer.stop()
 
-    async def publish_labels(self, labels: Collection[ImpressionLabel]) -> None:
+    async def publish_labels(self, labels: Sequence[ImpressionLabel]) -> None:
         """Return when the broker has acknowledged every one of ``labels``."""
         sent = [
             await self._producer.send(
@@ -249,7 +263,7 @@ class OutputProducer(Service):  # type: ignore[misc]  # mode has no types
         for clicked, number in Counter(label.clicked for label in labels).items():
             LABELS.labels(str(clicked).lower()).inc(number)
 
-    async def publish_rejected(self, records: Collection[RejectedRecord]) -> None:
+    async def publish_rejected(self, records: Sequence[RejectedRecord]) -> None:
         """Return when the broker has acknowledged the raw bytes and the reasons."""
         remaining = iter(records)
         while several := list(islice(remaining, _AT_ONCE)):
@@ -261,7 +275,7 @@ class OutputProducer(Service):  # type: ignore[misc]  # mode has no types
         value = rejected.record.value or b""
         try:
             await self._send_rejected(rejected, value, [])
-        except MessageSizeTooLargeError:
+        except errors.MessageSizeTooLargeError:
             # Its headers made it larger than the topic takes; its beginning is enough.
             note = [("truncated_from", str(len(value)).encode())]
             await self._send_rejected(rejected, value[:_KEPT_BYTES], note)

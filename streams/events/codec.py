@@ -4,10 +4,12 @@ In: the raw value of a record. Out: an event, or ``RejectedEvent`` with a reason
 a short fixed list (it becomes a metric's label) and a sentence for a person.
 """
 
-from collections.abc import Sequence
-from contextlib import suppress
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -68,6 +70,58 @@ class Record:
     headers: Sequence[tuple[str, bytes]] = ()
 
 
+def place_of(source: Any, offset: int) -> dict[str, Any]:
+    """Return where a record of ``source`` is, as the ``extra`` fields of a log line."""
+    return {"topic": source.topic, "partition": source.partition, "offset": offset}
+
+
+@contextmanager
+def located(
+    records: Sequence[Record], process: Callable[[Record], object] | None = None
+) -> Iterator[None]:
+    """Name in the block's error, and log, the record that it comes from.
+
+    That is the first of ``records`` at which ``process``, which changes nothing, fails;
+    else any of them.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ConnectionError):  # no record's fault
+            raise
+        bad = _first_failing(records, process) if process else None
+        first, last = (bad, bad) if bad else (records[0], records[-1])
+        where = f"{first.topic}, partition {first.partition}, offset {first.offset}"
+        if last is not first:
+            where += f" to partition {last.partition}, offset {last.offset}"
+        error.add_note(f"at {where}")
+        extra = place_of(first, first.offset)
+        _log.error("cannot process the record at %s: %r", where, error, extra=extra)
+        raise
+
+
+@contextmanager
+def noted(where: str) -> Iterator[None]:
+    """Add ``where`` to the block's error, unless it is an outage's."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, ConnectionError):
+            error.add_note(f"at {where}")
+        raise
+
+
+def _first_failing(
+    records: Iterable[Record], process: Callable[[Record], object]
+) -> Record | None:
+    for record in records:
+        try:
+            process(record)
+        except Exception:
+            return record
+    return None
+
+
 class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An event and where the log holds it."""
 
@@ -93,6 +147,7 @@ _EVENT_TYPES = ("behavior", "click", "forget", "impression", "item")
 _decoder = msgspec.json.Decoder(Event)
 _command_decoder = msgspec.json.Decoder(Rebuild)
 _encoder = msgspec.json.Encoder()
+_log = logging.getLogger(__name__)
 _DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from srp4ctr.errors import MistakeError
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.broker.topics import PUBLISHED_TOPICS, ensure_topics
 from srp4ctr.streams.config import KafkaConfig
@@ -64,9 +65,9 @@ class FileReport:
 
 
 def read_lines(path: Path) -> Iterator[FileLine]:
-    """Yield the payloads in ``path``, blank lines left out; raises ``ValueError``."""
+    """Yield the payloads in ``path``, blank lines left out; raises ``MistakeError``."""
     if not path.is_file():
-        raise ValueError(f"{path} is not a file")
+        raise MistakeError(f"{path} is not a file")
     if path.suffix.lower() in PARQUET_SUFFIXES:
         return _read_parquet(path)
     return _read_json_lines(path)
@@ -117,9 +118,9 @@ def _read_json_lines(path: Path) -> Iterator[FileLine]:
     with path.open("rb") as file:
         start = file.read(4)
         if start == b"PAR1":
-            raise ValueError(f"{path} is a Parquet file: name it {path.stem}.parquet")
+            raise MistakeError(f"{path} is a Parquet file: name it {path.stem}.parquet")
         if start[:2] == b"\x1f\x8b":
-            raise ValueError(f"{path} is compressed: unpack it first (gunzip)")
+            raise MistakeError(f"{path} is compressed: unpack it first (gunzip)")
         file.seek(0)
         for number, line in enumerate(file, start=1):
             payload = line.strip()
@@ -134,10 +135,10 @@ def _read_parquet(path: Path) -> Iterator[FileLine]:
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
+        raise MistakeError(f"{path} cannot be read as Parquet: {error}") from error
     if "type" not in file.schema_arrow.names:
         columns = ", ".join(file.schema_arrow.names)
-        raise ValueError(f"{path} has no column `type`; its columns are {columns}")
+        raise MistakeError(f"{path} has no column `type`; its columns are {columns}")
     number = 0
     with file:
         for batch in file.iter_batches(batch_size=_BATCH_ROWS):

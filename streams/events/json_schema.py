@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import msgspec
 
+from srp4ctr.atomic_files import replace_text
 from srp4ctr.streams.events.codec import Reason, event_topic, type_of
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
@@ -133,8 +134,8 @@ def write_schemas(folder: Path) -> list[Path]:
     """Write both files into ``folder`` and return their paths."""
     contents = {"events.schema.json": json_schema(), "asyncapi.json": asyncapi()}
     for name, content in contents.items():
-        text = msgspec.json.format(msgspec.json.encode(content), indent=2)
-        (folder / name).write_bytes(text + b"\n")
+        text = msgspec.json.format(msgspec.json.encode(content).decode(), indent=2)
+        replace_text(folder / name, text + "\n")
     return [folder / name for name in contents]
 
 

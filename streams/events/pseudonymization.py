@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from srp4ctr.errors import MistakeError
 from srp4ctr.streams.events.schema import INTERNAL_PREFIX, Event, ItemUpdate
 
 PREFIX = "p-"
@@ -28,7 +29,7 @@ class Pseudonyms:
 
     def __post_init__(self) -> None:
         if len(self.key) < MIN_KEY_BYTES:
-            raise ValueError(
+            raise MistakeError(
                 f"a pseudonym key of {len(self.key)} bytes is too short; at least "
                 f"{MIN_KEY_BYTES}: openssl rand -hex 32"
             )
@@ -53,7 +54,7 @@ class Pseudonyms:
 def read_pseudonyms(key_file: str) -> Pseudonyms | None:
     """Return the pseudonyms of the key in ``key_file``, less a last line break.
 
-    None where no file is named. Raises ``ValueError`` that names the file, never the key.
+    None where no file is named. Raises ``MistakeError`` that names the file, never the key.
     """
     if not key_file:
         return None
@@ -61,4 +62,4 @@ def read_pseudonyms(key_file: str) -> Pseudonyms | None:
         return Pseudonyms(Path(key_file).read_bytes().rstrip(b"\r\n"))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"streams.pseudonym_key_file {key_file}: {reason}") from None
+        raise MistakeError(f"streams.pseudonym_key_file {key_file}: {reason}") from None

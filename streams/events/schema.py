@@ -4,6 +4,7 @@ The wire format (JSON, tag ``type``) is this module's types; ``codec.py`` reads 
 writes it. Ids are strings outside; inside, an item is its 64-bit ``item_key``.
 """
 
+import time
 from typing import Annotated
 
 import msgspec
@@ -121,6 +122,11 @@ class ItemUpdate(msgspec.Struct, tag="item", frozen=True, kw_only=True, omit_def
 
 UserEvent = Impression | Click | Behavior | Forget
 Event = UserEvent | ItemUpdate
+
+
+def now_ms() -> int:
+    """Return the wall clock as events have it."""
+    return time.time_ns() // 1_000_000
 
 
 def item_key(item_id: str) -> int:

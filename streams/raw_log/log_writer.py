@@ -19,9 +19,10 @@ from aiokafka import TopicPartition
 from mode import Service
 from prometheus_client import Counter
 
+from srp4ctr.errors import MistakeError
 from srp4ctr.streams.broker.worker_clients import BatchConsumer
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
-from srp4ctr.streams.events.codec import Record
+from srp4ctr.streams.events.codec import Record, located, noted, place_of
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
 from srp4ctr.streams.raw_log.compaction import merge_some, remove_duplicates
 from srp4ctr.streams.raw_log.log_files import (
@@ -99,7 +100,8 @@ class EventLogWriter(Service):  # type: ignore[misc]  # mode has no types
                     await self._begin(source)
                 for source, records in batches.items():
                     if partition := self.group.partitions.get(source):
-                        _take(partition, records)
+                        with located(records, row_of):
+                            _take(partition, records)
                 if self._is_time():
                     await self._store()
                     await self._merge()
@@ -108,13 +110,13 @@ class EventLogWriter(Service):  # type: ignore[misc]  # mode has no types
     async def _begin(self, source: TopicPartition) -> None:
         """Bring the partition's files in line with what the group has committed.
 
-        Raises ``ValueError`` where there are files of a broker that is not this one.
+        Raises ``MistakeError`` where there are files of a broker that is not this one.
         """
         start, has_committed = await self.group.seek_committed(source)
         place = (self._log_dir, source.topic, source.partition)
         files = files_of(*place)
         if files and not has_committed:
-            raise ValueError(
+            raise MistakeError(
                 f"{files[0]} was written from another broker's {source.topic}: this one's "
                 f"group {self._config.log_group_id} has never read it. Name another "
                 "features.log_dir, or move that folder away"
@@ -125,8 +127,8 @@ class EventLogWriter(Service):  # type: ignore[misc]  # mode has no types
         if not await self.group.commit({source: start}):
             return
         if has_committed:
-            remove_uncommitted(*place, start)
-            await self.group.retry(lambda: asyncio.to_thread(remove_duplicates, *place))
+            await self.group.in_thread("log_files", remove_uncommitted, *place, start)
+            await self.group.in_thread("log_files", remove_duplicates, *place)
             await self._try(lambda: remove_unfinished(*place))
         found = len(files_of(*place))
         self.group.partitions[source] = _Partition(committed=start, files=found)
@@ -146,7 +148,7 @@ class EventLogWriter(Service):  # type: ignore[misc]  # mode has no types
         new = {source: each.unwritten for source, each in partitions if each.unwritten}
         if not new:
             return
-        await self.group.retry(lambda: asyncio.to_thread(_write, self._log_dir, new))
+        await self.group.in_thread("log_files", _write, self._log_dir, new)
         await self.group.commit({source: each.end + 1 for source, each in new.items()})
         for source, each in new.items():
             LOGGED.labels(source.topic).inc(len(each.rows))
@@ -174,7 +176,8 @@ class EventLogWriter(Service):  # type: ignore[misc]  # mode has no types
             partition.files = 0
         else:
             MERGED.labels(source.topic).inc(len(merged))
-            _log.debug("merged %d files of %s", len(merged), source)
+            where = place_of(source, partition.committed)
+            _log.debug("merged %d files", len(merged), extra=where)
 
     async def _expire(self) -> None:
         """Once an hour, remove the dates that are older than the retention."""
@@ -215,4 +218,6 @@ def _write(log_dir: Path, unwritten: Mapping[TopicPartition, _Unwritten]) -> Non
         covered = OffsetRange(
             topic=source.topic, partition=source.partition, start=each.start, end=each.end
         )
-        write_range(log_dir, covered, each.rows)
+        where = f"{source.topic}, partition {source.partition}, offset {each.start}"
+        with noted(f"{where} to {each.end}"):
+            write_range(log_dir, covered, each.rows)

@@ -7,23 +7,25 @@ batch of it is acknowledged only when it is stored.
 
 import asyncio
 import gc
-import logging
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import faust
+from mode import CrashingSupervisor
 from prometheus_client import Counter, start_http_server
 
 from srp4ctr.streams.broker.clients import sasl_password, tls_context
 from srp4ctr.streams.broker.topics import ensure_topics
-from srp4ctr.streams.broker.worker_clients import OutputProducer
+from srp4ctr.streams.broker.worker_clients import OutputProducer, retry
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.codec import (
     Record,
     RejectedEvent,
     RejectedRecord,
     decode_published,
+    located,
 )
 from srp4ctr.streams.events.schema import ITEMS_TOPIC, ItemUpdate, item_key
 from srp4ctr.streams.raw_log.log_writer import EventLogWriter
@@ -35,12 +37,9 @@ UPDATES = Counter("srp4ctr_item_updates_total", "Item updates stored")
 _SESSION_S = 10.0  # as aiokafka's own
 _MAX_BATCH = 500
 _WITHIN_S = 0.1
-_RETRY_S = 1.0
 
 # A batch makes some 100,000 objects that end with it: collected once, not 140 times.
 _GC_THRESHOLDS = (100_000, 20, 20)
-
-_log = logging.getLogger(__name__)
 
 __all__ = ["create_app", "ensure_topics", "group_ids", "run_worker"]
 
@@ -118,7 +117,7 @@ def _add_items_agent(app: faust.App, sink: FeatureSink, outputs: OutputProducer)
     """Let ``app`` store the item profiles of the topic ``items``."""
     topic = app.topic(ITEMS_TOPIC, key_serializer="raw", value_serializer="raw")
 
-    @app.agent(topic, name="keep_profiles")  # type: ignore[untyped-decorator]
+    @app.agent(topic, name="keep_profiles", supervisor_strategy=CrashingSupervisor)  # type: ignore[untyped-decorator]
     async def keep_profiles(stream: Any) -> None:
         async for events in stream.take_events(_MAX_BATCH, within=_WITHIN_S):
             try:
@@ -146,18 +145,15 @@ def _profile_of(update: ItemUpdate) -> ItemProfile:
 
 
 async def _store(events: Sequence[Any], sink: FeatureSink, outputs: OutputProducer) -> None:
-    """Store the profiles in ``events`` and dead-letter the rest; retries for ever."""
+    """Store the profiles in ``events`` and dead-letter the rest; retry outages."""
     records = [_record(event.message) for event in events]
-    profiles, rejected = _sort(record for record in records if record.value is not None)
-    while True:
-        try:
-            if profiles:
-                await asyncio.to_thread(sink.write_profiles, profiles)
-            await outputs.publish_rejected(rejected)
-            break
-        except Exception as error:
-            _log.warning("storing profiles failed, retrying in %s s: %r", _RETRY_S, error)
-            await asyncio.sleep(_RETRY_S)
+    with located(records, lambda record: _sort([record])):
+        profiles, rejected = _sort(records)
+    with located(records):
+        if profiles:
+            write = partial(asyncio.to_thread, sink.write_profiles, profiles)
+            await retry("profiles", write)
+        await retry("dead_letters", partial(outputs.publish_rejected, rejected))
     UPDATES.inc(len(profiles))
 
 
@@ -166,6 +162,8 @@ def _sort(records: Iterable[Record]) -> tuple[list[ItemProfile], list[RejectedRe
     latest: dict[int, ItemProfile] = {}
     rejected = []
     for record in records:
+        if record.value is None:  # a tombstone
+            continue
         update = decode_published(record)
         if isinstance(update, RejectedEvent):
             rejected.append(RejectedRecord(record=record, rejected=update))

@@ -8,8 +8,8 @@ import prometheus_client as metrics
 
 from srp4ctr import tracing
 from srp4ctr.metric_aliases import DeprecatedNames
-from srp4ctr.streams.broker.clients import now_ms
 from srp4ctr.streams.events.codec import LoggedEvent
+from srp4ctr.streams.events.schema import now_ms
 from srp4ctr.streams.state.label_join import LabelJoin
 
 EVENTS = metrics.Counter("srp4ctr_events_total", "Events folded, by type", ["type"])

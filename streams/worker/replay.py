@@ -15,9 +15,10 @@ from typing import Any, Self
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from srp4ctr.errors import OutageError
-from srp4ctr.streams.broker.clients import client_arguments, now_ms
+from srp4ctr.streams.broker.clients import client_arguments
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent, decode_record
+from srp4ctr.streams.events.schema import now_ms
 from srp4ctr.streams.raw_log.log_files import known_ms, read_files
 from srp4ctr.streams.raw_log.log_tables import event_of
 from srp4ctr.streams.state.deduplication import DUPLICATE_RECORDS

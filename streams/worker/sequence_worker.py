@@ -10,17 +10,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from aiokafka import TopicPartition
 from mode import Service
 
-from srp4ctr.streams.broker.clients import now_ms
 from srp4ctr.streams.broker.commands import request_rebuild
 from srp4ctr.streams.broker.worker_clients import BatchConsumer, OutputProducer
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
-from srp4ctr.streams.events.codec import Record
-from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
+from srp4ctr.streams.events.codec import Record, located, noted, place_of
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, now_ms
 from srp4ctr.streams.state.partition_state import PartitionState, PendingWrites
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
 from srp4ctr.streams.state.state_store import FeatureSink
@@ -89,7 +89,8 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
     async def _begin(self, source: TopicPartition) -> None:
         """Replay what the partition remembers; rows are loaded as events need them."""
         start, has_committed = await self.group.seek_committed(source)
-        state, users = await self.group.retry(lambda: self._replayed(source, start))
+        replay = partial(self._replayed, source, start)
+        state, users = await self.group.retry("replay", replay)
         self.group.partitions[source] = state
         self._quiet_since[source] = time.monotonic()
         self._losses.rebuilt(source)  # or another member has: what was ordered is over
@@ -117,16 +118,24 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
         """
         self._quiet_since[source] = time.monotonic()
         began_ns = time.time_ns()
-        events, command = state.decode(records)
-        users, shares = state.missing_rows(events)
-        if users or shares:
-            state.cache_rows(users, shares, await self._read(users, shares))
-        state.fold(events, now_ms())
+        with located(records, self._fold_alone):
+            events, command = state.decode(records)
+            users, shares = state.missing_rows(events)
+            if users or shares:
+                state.cache_rows(users, shares, await self._read(users, shares))
+            state.fold(events, now_ms())
         measurements.trace("fold", events, began_ns)
         if command is not None:
             self.group.consumer.pause(source)
             await self._store_all()
             self.add_future(self._rebuild(source, state, command.since_ms))
+
+    def _fold_alone(self, record: Record) -> None:
+        """Fold ``record`` into nothing, to find out which one of a batch fails."""
+        state = PartitionState(record.partition, record.offset, self._config)
+        events, _ = state.decode([record])
+        state.cache_rows(*state.missing_rows(events), Rows())
+        state.fold(events, now_ms())
 
     def _mature_and_measure(self) -> None:
         """Let the wall clock close the windows of partitions in which nothing happens."""
@@ -157,15 +166,11 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
             now = time.monotonic()
             if now >= self._losses.due:
                 await self._losses.check_all(partitions)
-            if now - self._stored_at >= self._pause_s():
+            pause_s = self._config.flush_interval_ms / 1000
+            if self._behind > self._config.max_poll_records:  # longer, for the rate's sake
+                pause_s = max(pause_s, min(3 * self._last_write_s, _MAX_PAUSE_S))
+            if now - self._stored_at >= pause_s:
                 self._begin_storing()
-
-    def _pause_s(self) -> float:
-        """Return how long to coalesce: longer while behind, for the rate's sake."""
-        interval_s = self._config.flush_interval_ms / 1000
-        if self._behind <= self._config.max_poll_records:
-            return interval_s
-        return max(interval_s, min(3 * self._last_write_s, _MAX_PAUSE_S))
 
     async def _store_all(self) -> None:
         """Make everything durable that was folded, and commit it."""
@@ -190,20 +195,23 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
         aiokafka gives up after 40 s without a broker. What it had sent until then is
         published twice, as after a crash: readers recognise both by their identity.
         """
-        rows = Rows()
-        for each in pending.values():
-            rows.update(each.rows)
-        if rows:
-            started, began_ns = time.monotonic(), time.time_ns()
-            await self._write(rows)
-            self._last_write_s = time.monotonic() - started
+        ends = {each.partition: new.next_offset for each, new in pending.items()}
+        with noted(f"{BEHAVIOR_EVENTS_TOPIC}, next offsets by partition {ends}"):
+            rows = Rows()
             for each in pending.values():
-                measurements.trace("write to the store", each.folded, began_ns)
-            measurements.STORE_WRITES.observe(self._last_write_s)
-        labels = [label for each in pending.values() for label in each.decided]
-        await self.group.retry(lambda: self._outputs.publish_labels(labels))
-        rejected = [record for each in pending.values() for record in each.rejected]
-        await self.group.retry(lambda: self._outputs.publish_rejected(rejected))
+                rows.update(each.rows)
+            if rows:
+                started, began_ns = time.monotonic(), time.time_ns()
+                await self.group.in_thread("store_write", self._sink.write, rows)
+                self._last_write_s = time.monotonic() - started
+                for each in pending.values():
+                    measurements.trace("write to the store", each.folded, began_ns)
+                measurements.STORE_WRITES.observe(self._last_write_s)
+            labels = [label for each in pending.values() for label in each.decided]
+            await self.group.retry("labels", partial(self._outputs.publish_labels, labels))
+            bad = [record for each in pending.values() for record in each.rejected]
+            publish = self._outputs.publish_rejected
+            await self.group.retry("dead_letters", partial(publish, bad))
         return pending
 
     async def _finish_storing(self) -> None:
@@ -221,10 +229,10 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
 
     async def _order_rebuild(self, source: TopicPartition) -> None:
         """Send the rebuild command to one partition; items get their attributes at once."""
-        command = (self._kafka, 0, [source.partition])
-        await self.group.retry(lambda: asyncio.to_thread(request_rebuild, *command))
+        order = (self._kafka, 0, [source.partition])
+        await self.group.in_thread("command", request_rebuild, *order)
         if time.monotonic() > self._profiles_until:  # they are of all partitions
-            await self.group.retry(lambda: asyncio.to_thread(self._sink.restore_profiles))
+            await self.group.in_thread("store_write", self._sink.restore_profiles)
             self._profiles_until = time.monotonic() + _PROFILES_S
 
     async def _rebuild(
@@ -240,12 +248,15 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
             async with self.group.lock:
                 if self.group.partitions.get(source) is not state:
                     raise asyncio.CancelledError
-                await self._write(rows)
+                await self.group.in_thread("store_write", self._sink.write, rows)
+
+        async def rebuild() -> int:
+            async with ReplaySource(self._kafka, self._log_dir, source) as past:
+                return await rebuild_rows(past, span, self._config, self._read, write)
 
         command_at = state.next_offset
         span = Span(partition=source.partition, since_ms=since_ms, end=command_at)
-        async with ReplaySource(self._kafka, self._log_dir, source) as past:
-            users = await rebuild_rows(past, span, self._config, self._read, write)
+        users = await self.group.retry("rebuild", rebuild)
         async with self.group.lock:
             if self.group.partitions.get(source) is state:
                 state.drop_rows()
@@ -254,14 +265,9 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
                 self.group.consumer.resume(source)
                 self._losses.rebuilt(source)
         measurements.REBUILT.inc(users)
-        _log.info("rebuilt the %d users of partition %d", users, source.partition)
+        _log.info("rebuilt %d users", users, extra=place_of(source, command_at))
 
     async def _read(
         self, users: Collection[str], shares: Collection[ItemPartitionKey]
     ) -> Rows:
-        return await self.group.retry(
-            lambda: asyncio.to_thread(self._sink.read, users, shares)
-        )
-
-    async def _write(self, rows: Rows) -> None:
-        await self.group.retry(lambda: asyncio.to_thread(self._sink.write, rows))
+        return await self.group.in_thread("store_read", self._sink.read, users, shares)

@@ -5,13 +5,16 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from srp4ctr import logs
 from srp4ctr.embedded.broker import pause_after_empty_fetch
 from srp4ctr.embedded.ports import HOST
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
+from srp4ctr.streams.state.state_store import ItemProfile
 from srp4ctr.streams.worker.app import run_worker
 from tests.streams.memory_sink import MemorySink
 
@@ -31,9 +34,21 @@ def scraped(port: int) -> str:
         return ""
 
 
-def start(kafka: KafkaConfig, port: int, folder: Path) -> subprocess.Popen[bytes]:
+class BrokenSink(MemorySink):
+    """A store with a bug: it reads no user, and takes no item."""
+
+    def read(self, user_ids: Collection[str], shares: Collection[ItemPartitionKey]) -> Rows:
+        raise TypeError("a bug")
+
+    def write_profiles(self, profiles: Sequence[ItemProfile]) -> None:
+        raise TypeError("a bug")
+
+
+def start(
+    kafka: KafkaConfig, port: int, folder: Path, sink: type[MemorySink] = MemorySink
+) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "tests.streams.worker_process"]
-    command += [json.dumps(asdict(kafka)), str(port), str(folder / "log")]
+    command += [json.dumps(asdict(kafka)), str(port), str(folder / "log"), sink.__name__]
     with (folder / "output").open("wb") as output:
         return subprocess.Popen(command, stdout=output, stderr=output)
 
@@ -45,12 +60,13 @@ def wait_until_counted(port: int, counted: Sequence[str] = COUNTED) -> None:
         time.sleep(0.2)
 
 
-def main(kafka: str, metrics_port: str, log_dir: str) -> None:
+def main(kafka: str, metrics_port: str, log_dir: str, sink: str) -> None:
+    logs.configure("stream", logs.LogConfig())
     pause_after_empty_fetch()
     run_worker(
         KafkaConfig(**json.loads(kafka)),
         StreamConfig(metrics_port=int(metrics_port)),
-        MemorySink(),
+        {each.__name__: each for each in (MemorySink, BrokenSink)}[sink](),
         Path(log_dir),
     )
 

@@ -15,6 +15,7 @@ from benchmarks.fault_injection.topic_reading import read_topic
 from srp4ctr import processes
 from srp4ctr.embedded import apache_kafka
 from srp4ctr.embedded.ports import HOST, reserved_ports
+from srp4ctr.errors import MistakeError
 from srp4ctr.monitoring.collector.consumer_lag import WorkerProgressReader
 from srp4ctr.monitoring.collector.topic_readers import LabelReader
 from srp4ctr.ops.doctor import kafka as doctor_kafka
@@ -173,7 +174,7 @@ def test_a_clock_that_runs_ahead_is_an_error_that_says_what_to_do(
     ensure_topics(kafka)
     for event in (a_behavior(at_ms=ahead_ms), an_item(at_ms=ahead_ms)):
         with (
-            pytest.raises(RuntimeError, match=r"clock \(NTP\), then publish again"),
+            pytest.raises(MistakeError, match=r"clock \(NTP\), then publish again"),
             EventPublisher(kafka) as ahead,
         ):
             ahead.publish(event, backfill=True)

@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 
 from benchmarks.fault_injection.topic_reading import read_topic
 from srp4ctr.cli import streams as event_commands
-from srp4ctr.streams.broker.clients import now_ms
 from srp4ctr.streams.broker.dead_letters import ReplayReport, read_letter, replay_rejected
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
@@ -20,6 +19,7 @@ from srp4ctr.streams.events.schema import (
     ITEMS_TOPIC,
     REJECTED_TOPIC,
     UserEvent,
+    now_ms,
 )
 from tests.builders import NOON_MS, a_behavior, an_item
 from tests.streams.memory_sink import MemorySink

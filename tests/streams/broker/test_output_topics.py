@@ -1,17 +1,16 @@
 """What a worker publishes waits for a broker that is away."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from aiokafka.errors import NodeNotReadyError
 
 from benchmarks.fault_injection.topic_reading import progress_of, until
-from srp4ctr.streams.broker.clients import now_ms
 from srp4ctr.streams.broker.worker_clients import OutputProducer
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
-from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, now_ms
 from srp4ctr.streams.state.label_join import ImpressionLabel
 from srp4ctr.streams.worker import sequence_worker
 from tests.streams.memory_sink import MemorySink
@@ -25,7 +24,7 @@ class AwayAtFirst(OutputProducer):
 
     failures = 0
 
-    async def publish_labels(self, labels: Collection[ImpressionLabel]) -> None:
+    async def publish_labels(self, labels: Sequence[ImpressionLabel]) -> None:
         if self.failures < 2:
             self.failures += 1
             raise NodeNotReadyError("no broker")

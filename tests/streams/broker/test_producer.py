@@ -1,8 +1,15 @@
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from benchmarks.fault_injection.topic_reading import read_topic
+from srp4ctr import processes
+from srp4ctr.embedded.broker import start_broker
 from srp4ctr.embedded.ports import HOST, reserved_ports
-from srp4ctr.errors import OutageError
+from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.config import KafkaConfig
@@ -52,3 +59,35 @@ def test_a_missing_broker_is_an_error_that_names_its_address(connect: type) -> N
     address = f"{HOST}:{port}"
     with pytest.raises(OutageError, match=f"no Kafka broker answers at {address}"):
         connect(KafkaConfig(bootstrap=address))
+
+
+@pytest.mark.kafka
+def test_a_message_that_no_broker_would_take_is_a_mistake(kafka: KafkaConfig) -> None:
+    with (
+        pytest.raises(MistakeError, match="takes events up to 65536 bytes"),
+        EventPublisher(kafka) as publisher,
+    ):
+        publisher.publish_raw(b"x" * 5_000_000, key=b"u1")
+
+
+@pytest.mark.kafka
+def test_events_that_a_broker_does_not_acknowledge_are_an_outage(
+    kafka: KafkaConfig, tmp_path: Path
+) -> None:
+    with reserved_ports(1) as (port,):
+        broker = start_broker(tmp_path, port, tied=True)
+    leaving = replace(kafka, bootstrap=f"{HOST}:{port}")
+    publisher = EventPublisher(leaving)
+    try:
+        ensure_topics(leaving)
+        publisher.publish(a_click())
+        publisher.flush()
+        os.kill(broker.pid, signal.SIGSTOP)
+        publisher.publish(a_click())
+        with pytest.raises(OutageError, match="did not take an event"):
+            publisher.flush(timeout_s=1)
+        with pytest.raises(RuntimeError, match="the caller's"), publisher:
+            raise RuntimeError("the caller's")
+    finally:
+        os.kill(broker.pid, signal.SIGCONT)
+        processes.stop(broker, tmp_path)

@@ -1,4 +1,6 @@
 import asyncio
+import errno
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,12 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 from aiokafka import TopicPartition
 
+from srp4ctr.retries import RETRIES
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC
 from srp4ctr.streams.raw_log import log_writer
 from srp4ctr.streams.raw_log.compaction import merge_some
 from srp4ctr.streams.raw_log.log_files import files_of
+from srp4ctr.streams.raw_log.log_tables import OffsetRange, Row, write_range
 from srp4ctr.streams.raw_log.log_writer import MERGED, EventLogWriter
 from tests.builders import NOON_MS, a_behavior, an_item
 from tests.streams.logs import log, logged
@@ -80,6 +84,45 @@ def test_a_folder_of_another_broker_is_an_error_that_says_so(
     publish_some(kafka, 1)
     with pytest.raises(ValueError, match="another broker"):
         log(kafka, config, tmp_path, 1)
+
+
+def test_a_bug_ends_the_writer_and_names_the_records(
+    kafka: KafkaConfig,
+    config: StreamConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def write(*_: object) -> None:
+        raise TypeError("a bug")
+
+    monkeypatch.setattr(log_writer, "write_range", write)
+    publish_some(kafka, 1)
+    with pytest.raises(TypeError, match="a bug") as error:
+        log(kafka, config, tmp_path, 1)
+    [place] = error.value.__notes__
+    assert re.fullmatch(r"at behavior-events, partition \d, offset 0 to 0", place)
+
+
+def test_a_full_disk_is_waited_for_and_counted(
+    kafka: KafkaConfig,
+    config: StreamConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    full = [OSError(errno.ENOSPC, "no space")] * 2
+
+    def write(log_dir: Path, covered: OffsetRange, rows: list[Row]) -> None:
+        if full:
+            raise full.pop()
+        write_range(log_dir, covered, rows)
+
+    counter = RETRIES.labels("log_files")
+    before = counter._value.get()
+    monkeypatch.setattr(log_writer, "write_range", write)
+    publish_some(kafka, 10)
+    log(kafka, config, tmp_path, 10)
+    assert len(logged(tmp_path)) == 10
+    assert counter._value.get() - before == 2
 
 
 def number_of_files(log_dir: Path) -> int:

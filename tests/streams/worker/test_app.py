@@ -1,3 +1,4 @@
+import re
 import signal
 import time
 from pathlib import Path
@@ -8,10 +9,11 @@ from benchmarks.fault_injection.topic_reading import progress_of
 from srp4ctr.embedded.ports import reserved_ports
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
-from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC
+from srp4ctr.streams.events.codec import event_topic
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, Event
 from srp4ctr.streams.worker.app import group_ids
 from tests.builders import a_behavior, an_item
-from tests.streams.worker_process import start, wait_until_counted
+from tests.streams.worker_process import BrokenSink, start, wait_until_counted
 
 pytestmark = pytest.mark.kafka
 
@@ -44,3 +46,25 @@ def test_a_worker_counts_what_it_stores_and_stops_at_once(
     ):
         with progress_of(kafka, group, topic) as committed:
             assert committed() == records, group
+
+
+@pytest.mark.parametrize("event", [an_item(), a_behavior()])
+def test_a_record_that_meets_a_bug_ends_the_process_and_is_named(
+    kafka: KafkaConfig, tmp_path: Path, event: Event
+) -> None:
+    with EventPublisher(kafka) as publisher:
+        publisher.publish(event)
+    with reserved_ports(1) as (port,):
+        pass
+    worker = start(kafka, port, tmp_path, BrokenSink)
+    try:
+        assert worker.wait(timeout=60) == 1
+    finally:
+        worker.kill()
+        worker.wait()
+    output, topic = (tmp_path / "output").read_text(), event_topic(event)
+    sequences, _, items = group_ids(StreamConfig())
+    group = items if topic == ITEMS_TOPIC else sequences
+    assert re.search(rf"TypeError: a bug\nat {topic}, partition \d, offset 0\n", output)
+    with progress_of(kafka, group, topic) as committed:
+        assert committed() == 0

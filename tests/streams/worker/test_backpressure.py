@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.fault_injection.topic_reading import progress_of, until
-from srp4ctr.streams.broker.clients import now_ms
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
-from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, now_ms
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
 from tests.builders import an_impression

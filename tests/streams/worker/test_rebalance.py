@@ -13,11 +13,10 @@ from benchmarks.fault_injection.topic_reading import progress_of, until
 from srp4ctr import processes
 from srp4ctr.embedded import apache_kafka
 from srp4ctr.embedded.ports import HOST, reserved_ports
-from srp4ctr.streams.broker.clients import now_ms
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
-from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, now_ms
 from srp4ctr.streams.raw_log.log_writer import EventLogWriter
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
 from tests.builders import an_impression

@@ -4,13 +4,13 @@ from copy import deepcopy
 import pytest
 
 from benchmarks.fault_injection.topic_reading import progress_of, read_topic, until
-from srp4ctr.streams.broker.clients import now_ms
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     LABELS_TOPIC,
     REJECTED_TOPIC,
+    now_ms,
 )
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
 from tests.builders import an_item
