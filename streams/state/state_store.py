@@ -29,7 +29,8 @@ class FatalStoreError(ArtifactError):
 class FeatureSink(Protocol):
     """Reads and writes rows by key; ``write`` returns when the store has acknowledged.
 
-    ``FatalStoreError`` ends the worker; any other error is retried.
+    The worker waits for as long as a call raises a ``ConnectionError`` or another outage
+    (``srp4ctr/retries.py``); any other error, as ``FatalStoreError``, ends it.
     """
 
     def read(self, user_ids: Collection[str], shares: Collection[ItemPartitionKey]) -> Rows:
