@@ -100,38 +100,51 @@ class Probe:
         except FORESEEN as error:
             self._failed("publish", error)
             return None
-        return self._wait(
-            user, items[:CANDIDATES], before, began, stop or threading.Event()
-        )
-
-    def _wait(
-        self,
-        user: str,
-        items: Sequence[str],
-        before: RankedScores,
-        began: float,
-        stop: threading.Event,
-    ) -> float | None:
-        """Rank until the history's version and the scores have changed."""
-        while time.monotonic() - began < TIMEOUT_S:
-            if stop.wait(POLL_S):
-                return None
-            try:
-                now = self._rank(user, items)
-            except FORESEEN as error:
-                self._failed("rank", error)
-                return None
-            # Scores also follow items' counters: the history's version must change.
-            if _history(now) != _history(before) and now.scores != before.scores:
-                self._last_success = time.monotonic()
-                self._seconds.observe(self._last_success - began)
-                return self._last_success - began
-        self._failed("unchanged", None)
-        return None
+        stop = stop or threading.Event()
+        try:
+            waited_s = wait_for_change(
+                lambda: self._rank(user, items[:CANDIDATES]), before, began, stop, TIMEOUT_S
+            )
+        except FORESEEN as error:
+            self._failed("rank", error)
+            return None
+        if waited_s is not None:
+            self._last_success = time.monotonic()
+            self._seconds.observe(waited_s)
+        elif not stop.is_set():
+            self._failed("unchanged", None)
+        return waited_s
 
     def _failed(self, reason: str, error: Exception | None) -> None:
         LOG.warning("probe: %s: %s", reason, error or f"no change within {TIMEOUT_S:g} s")
         self._failures.labels(reason).inc()
+
+
+def wait_for_change(
+    rank: Callable[[], RankedScores],
+    before: RankedScores,
+    began: float,
+    stop: threading.Event,
+    timeout_s: float,
+) -> float | None:
+    """Return the seconds from ``began`` until ``rank()`` has changed by a user's event.
+
+    None after ``timeout_s``, or once ``stop`` is set; raises what ``rank`` raises.
+    """
+    while time.monotonic() - began < timeout_s:
+        if stop.wait(POLL_S):
+            return None
+        if has_changed(before, rank()):
+            return time.monotonic() - began
+    return None
+
+
+def has_changed(before: RankedScores, after: RankedScores) -> bool:
+    """Return whether an event of the user has changed the scores.
+
+    They also follow items' counters: the version of the user's history must have changed.
+    """
+    return _history(after) != _history(before) and after.scores != before.scores
 
 
 def _history(ranking: RankedScores) -> str:

@@ -8,6 +8,7 @@ visit. For some clicks the time until the same request gets other scores is meas
 import asyncio
 import itertools
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,10 +27,10 @@ from srp4ctr.demo.sessions import (
     Visit,
     at_time,
 )
+from srp4ctr.monitoring.collector.probe import wait_for_change
 from srp4ctr.streams.events.schema import UserEvent
 
 _PROBE_LEAD_S = 0.05  # its first request comes just before the click
-_PROBE_POLL_S = 0.05
 _PROBE_TIMEOUT_S = 20.0
 _PROBE_CALLERS = 4
 _RANK_CALLERS = 2  # as many as the machine has cores: the latency is the service's
@@ -90,6 +91,7 @@ class Replay:
     result: ReplayResult = field(default_factory=ReplayResult)
     _shown: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
     _probes: list["asyncio.Task[None]"] = field(default_factory=list)
+    _ended: threading.Event = field(default_factory=threading.Event)
     _callers: ThreadPoolExecutor = field(init=False)
     _probers: ThreadPoolExecutor = field(init=False)
 
@@ -99,7 +101,10 @@ class Replay:
             ThreadPoolExecutor(_RANK_CALLERS, "rank") as self._callers,
             ThreadPoolExecutor(_PROBE_CALLERS, "probe") as self._probers,
         ):
-            asyncio.run(self._replay(timelines))
+            try:
+                asyncio.run(self._replay(timelines))
+            finally:
+                self._ended.set()  # no more clicks come: end the probes
         return self.result
 
     async def _replay(self, timelines: Sequence[Timeline]) -> None:
@@ -161,31 +166,25 @@ class Replay:
 
         A probe that sees no change, or gets no ranking, counts as the whole timeout.
         """
-        click_due = started + FIRST_CLICK_MS / 1000
-        is_changed = False
+        loop, click_due = asyncio.get_running_loop(), started + FIRST_CLICK_MS / 1000
+        await _sleep_until(click_due - _PROBE_LEAD_S)
+        waited_s = None
         try:
-            is_changed = await self._wait_for_change(visit, click_due)
+            waited_s = await loop.run_in_executor(
+                self._probers, self._wait_for_change, visit, click_due
+            )
         except Exception as error:
             self.result.failures.append(f"probe: {error}")
-        self.result.unchanged_probes += not is_changed
-        waited_s = time.monotonic() - click_due
-        self.result.freshness_s.append(waited_s if is_changed else _PROBE_TIMEOUT_S)
+        self.result.unchanged_probes += waited_s is None
+        self.result.freshness_s.append(_PROBE_TIMEOUT_S if waited_s is None else waited_s)
 
-    async def _wait_for_change(self, visit: Visit, click_due: float) -> bool:
+    def _wait_for_change(self, visit: Visit, click_due: float) -> float | None:
         user, items = visit.impressions[0].user_id, [i.item_id for i in visit.impressions]
-        loop = asyncio.get_running_loop()
 
-        def rank() -> "asyncio.Future[SlateRanking]":
-            request = (user, items, time.time_ns() // 1_000_000, "")
-            return loop.run_in_executor(self._probers, self.rank, *request)
+        def rank() -> SlateRanking:
+            return self.rank(user, items, time.time_ns() // 1_000_000, "")
 
-        await _sleep_until(click_due - _PROBE_LEAD_S)
-        before = await rank()
-        while time.monotonic() - click_due < _PROBE_TIMEOUT_S:
-            await asyncio.sleep(_PROBE_POLL_S)
-            if has_changed(before, await rank()):
-                return True
-        return False
+        return wait_for_change(rank, rank(), click_due, self._ended, _PROBE_TIMEOUT_S)
 
 
 async def _sleep_until(due: float) -> None:
@@ -217,18 +216,3 @@ def _slate_of(visit: Visit, ranking: SlateRanking, latency_s: float) -> Replayed
 def _as_shown(ranking: SlateRanking) -> list[int]:
     """Return the places of the candidates from the top."""
     return sorted(range(len(ranking.scores)), key=ranking.positions.__getitem__)
-
-
-def has_changed(before: SlateRanking, after: SlateRanking) -> bool:
-    """Return whether an event of the user has changed the scores."""
-    is_newer = sequence_version(after) != sequence_version(before)
-    return is_newer and after.scores != before.scores
-
-
-def sequence_version(ranking: SlateRanking) -> str:
-    """Return the sequence's part of the version, "" where there is none.
-
-    The counters' version moves with every impression, the item table's every second.
-    """
-    parts = ranking.feature_version.split(",")
-    return next((part for part in parts if part.startswith("sequence=")), "")

@@ -17,7 +17,7 @@ from srp4ctr.cli.tables.results import item_status_words
 from srp4ctr.cli.tables.users import action_name
 from srp4ctr.client.messages import Ranking
 from srp4ctr.client.rank_client import RankClient
-from srp4ctr.demo.replay import sequence_version
+from srp4ctr.monitoring.collector.probe import has_changed
 from srp4ctr.monitoring.web.playground import (
     ClickEffect,
     Offer,
@@ -138,7 +138,7 @@ class LivePlayground:
             sent = time.perf_counter()
             after = self._rank(before.user_id, before.item_ids)
             latency_ms = (time.perf_counter() - sent) * 1000
-            if _has_moved(before, after):
+            if has_changed(before, after):
                 changed_after_ms = (time.perf_counter() - published) * 1000
                 break
             time.sleep(_POLL_S)
@@ -240,9 +240,3 @@ class LivePlayground:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _has_moved(before: Ranking, after: Ranking) -> bool:
-    """Return whether the ranking has a newer sequence and other scores."""
-    is_newer = sequence_version(after) != sequence_version(before)
-    return is_newer and after.scores != before.scores
