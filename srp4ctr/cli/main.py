@@ -16,8 +16,8 @@ import typer
 
 from srp4ctr import logs, tracing
 from srp4ctr.cli import features, model, monitor, operations, stack, streams
-from srp4ctr.cli.tables.console import err, out, show_failure
-from srp4ctr.errors import Srp4ctrError
+from srp4ctr.cli.failures import report
+from srp4ctr.cli.tables.console import err, out
 from srp4ctr.settings import SettingsError, load, use_data_dir
 
 app = typer.Typer(
@@ -61,6 +61,9 @@ def everything(
         str | None,
         typer.Option(help="Log lines as text or json. Default: logging.format."),
     ] = None,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Print the trace of any error.")
+    ] = False,
     version: Annotated[
         bool,
         typer.Option(
@@ -120,22 +123,12 @@ def demo(
 
 
 def main() -> None:
-    """Run the command line; an error that a person can fix ends in one line."""
-    from srp4ctr.cli.missing_extras import sentence
-
+    """Run the command line; an error that is no bug ends in a sentence and its status."""
     try:
         app()
-    except ModuleNotFoundError as error:
-        if not (missing := sentence(error.name, sys.argv[1:])):
-            raise
-        show_failure(err, ValueError(missing))
-        sys.exit(1)
-    except Srp4ctrError as error:
-        show_failure(err, error)
-        sys.exit(error.exit_status)
-    except (ValueError, RuntimeError, OSError) as error:
-        show_failure(err, error)
-        sys.exit(1)
+    except Exception as error:
+        typed = sys.argv[1:]
+        sys.exit(report(err, error, typed, debug="--debug" in typed))
 
 
 if __name__ == "__main__":

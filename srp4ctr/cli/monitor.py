@@ -32,8 +32,10 @@ def open_page(
     port: Annotated[
         int | None,
         typer.Option(
+            min=0,
+            max=65_535,
             help="Port on 127.0.0.1; 0 takes any free one. "
-            "Default: setting monitoring.page_port."
+            "Default: setting monitoring.page_port.",
         ),
     ] = None,
     browser: Annotated[

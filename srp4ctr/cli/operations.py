@@ -16,6 +16,7 @@ from srp4ctr.capacity.plan import CORES, DISK, MEMORY, CapacityOptions, Capacity
 from srp4ctr.cli.tables import results
 from srp4ctr.cli.tables.console import err, out
 from srp4ctr.cli.tables.results import a_table, figures, whole
+from srp4ctr.errors import MistakeError
 from srp4ctr.ops.audit import audit_log, read_entries
 from srp4ctr.ops.doctor import run as doctor
 from srp4ctr.ops.doctor.check_result import Finding
@@ -82,7 +83,9 @@ def show_settings(
     """
     found = list(in_force(section))
     if not found:
-        raise ValueError(f"there is no setting {section}: srp4ctr settings show lists all")
+        raise MistakeError(
+            f"there is no setting {section}: srp4ctr settings show lists all"
+        )
     for each in found:
         if changed and each.source == "default":
             continue

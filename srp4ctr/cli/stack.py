@@ -9,6 +9,7 @@ import typer
 from srp4ctr.cli.tables.console import err, out
 from srp4ctr.cli.tables.results import stack_table
 from srp4ctr.embedded import stack, triton_install
+from srp4ctr.errors import Srp4ctrError
 from srp4ctr.setting_names import variable_of
 from srp4ctr.settings import load
 
@@ -90,7 +91,7 @@ def status() -> None:
         _say(f"logs: {Path(status.running[0].log).parent}/PROCESS.log")
     _show_snippets(status)
     if status.ended:
-        raise ValueError(f"ended: {', '.join(status.ended)}. Try: srp4ctr stack up")
+        raise Srp4ctrError(f"ended: {', '.join(status.ended)}. Try: srp4ctr stack up")
 
 
 @app.command("init")

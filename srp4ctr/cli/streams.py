@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, t
 
 from srp4ctr.cli.tables.console import err, out
 from srp4ctr.cli.tables.results import file_tables, instant, replay_table
+from srp4ctr.errors import MistakeError, Srp4ctrError
 from srp4ctr.ops import stream_jobs
 from srp4ctr.settings import load
 from srp4ctr.streams.broker import dead_letters
@@ -50,7 +51,7 @@ def publish(
     """
     report = _check(path)
     if strict and report.bad_lines:
-        raise ValueError("nothing was published (--strict)")
+        raise MistakeError("nothing was published (--strict)")
     settings = load()
     pseudonyms = read_pseudonyms(settings.streams.pseudonym_key_file)
     total = report.total + report.num_rejected
@@ -78,7 +79,7 @@ def check(path: EventsFile) -> None:
     """
     report = _check(path)
     if report.rejected:
-        raise ValueError(f"{report.num_rejected} bad lines in {path}")
+        raise Srp4ctrError(f"{report.num_rejected} bad lines in {path}")
 
 
 @events.command("replay-rejected")

@@ -90,7 +90,7 @@ def test_a_command_ends_in_one_line() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.splitlines() == [
         "error: srp4ctr stream needs faust: pip install 'srp4ctr[streams,features]'"
     ]

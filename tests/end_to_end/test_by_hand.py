@@ -208,7 +208,7 @@ def test_the_store_is_what_the_log_says(shell: Shell) -> None:
 
 
 def test_a_user_that_the_store_does_not_know_is_a_clear_error(shell: Shell) -> None:
-    assert "no rows of user 'nobody'" in shell.type("features", "show", "nobody", expect=1)
+    assert "no rows of user 'nobody'" in shell.type("features", "show", "nobody", expect=2)
 
 
 def test_plain_tritonclient_gets_finite_scores_for_unknown_users(shell: Shell) -> None:

@@ -1,4 +1,4 @@
-"""Console output of running commands: named steps, progress, failures."""
+"""Console output of running commands: named steps and progress."""
 
 import time
 from collections.abc import Iterator
@@ -18,19 +18,13 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from srp4ctr.cli.failures import StepError
+
 if TYPE_CHECKING:  # not every role has the training extra
     from srp4ctr.training.loop.progress import ProgressListener
 
 out = Console()
 err = Console(stderr=True)
-
-
-class StepError(RuntimeError):
-    """A step failed: its title, its cause, its log, and what to try."""
-
-    def __init__(self, title: str, cause: Exception, logs: str, hint: str) -> None:
-        super().__init__(f"{title}: {cause}")
-        self.title, self.cause, self.logs, self.hint = title, cause, logs, hint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,22 +104,3 @@ def _progress(console: Console, *, transient: bool = False) -> Progress:
         console=console,
         transient=transient,
     )
-
-
-def show_failure(console: Console, error: BaseException) -> None:
-    """Print what failed, why, where the logs are and what to try."""
-    if isinstance(error, StepError):
-        console.print(f"[bold red]✗ {escape(error.title)}[/bold red]")
-        console.print(escape(_sentence(error.cause)), highlight=False)
-        console.print(f"[dim]logs: {escape(error.logs)}[/dim]", highlight=False)
-        if error.hint:
-            console.print(f"try: {escape(error.hint)}", highlight=False)
-        return
-    line = f"[bold red]error:[/bold red] {escape(_sentence(error))}"
-    console.print(line, highlight=False, soft_wrap=True)  # one line in any log
-
-
-def _sentence(error: BaseException) -> str:
-    """Return the error's sentence; an unexpected error keeps its type."""
-    is_expected = isinstance(error, ValueError | RuntimeError | OSError)
-    return str(error) if is_expected else repr(error)

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from srp4ctr.embedded.stack import StackStatus
+from srp4ctr.errors import MistakeError
 from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.features.tensors.schema import ItemStatus
 from srp4ctr.ops.audit import BEGUN, DONE, AuditEntry
@@ -209,12 +210,12 @@ def clock(at_ms: int) -> str:
 def instant(text: str, option: str = "--since") -> datetime:
     """Return the instant in ``text``, ISO 8601; UTC unless it names another zone.
 
-    Raises ``ValueError`` that names the format of ``option``.
+    Raises ``MistakeError`` that names the format of ``option``.
     """
     try:
         parsed = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(
+        raise MistakeError(
             f"{option} {text!r} is not a date: write 2026-11-01 or 2026-11-01T12:00"
         ) from None
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
