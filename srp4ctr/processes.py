@@ -6,7 +6,6 @@ niceness of all but the latency-critical ones is raised.
 """
 
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -14,8 +13,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from srp4ctr.atomic_files import read_json, write_json
+from srp4ctr.errors import OutageError
 
 DEAD = "ZX"  # states of a process that has ended
 # Has the kernel end it with its parent, if that still runs, and becomes the command. Not
@@ -37,7 +39,7 @@ _LOG_TAIL_LINES = 12
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
-class ProcessError(RuntimeError):
+class ProcessError(OutageError):
     """A process ended or was not ready; the message has its log's name and last lines."""
 
 
@@ -98,9 +100,7 @@ def start(program: Program, folder: Path, *, tied: bool) -> Running:
     running = Running(
         name=program.name, pid=child.pid, birth=_birth(child.pid) or "", log=str(log)
     )
-    pid_file = _pid_file(folder, program.name)
-    pid_file.parent.mkdir(parents=True, exist_ok=True)
-    pid_file.write_text(json.dumps(asdict(running)))
+    write_json(_pid_file(folder, program.name), running)
     return running
 
 
@@ -140,11 +140,8 @@ def find(folder: Path) -> list[Running]:
     """Return the running processes of ``folder``; stale pid files are removed."""
     found = []
     for pid_file in sorted((folder / "run").glob("*.json")):
-        try:
-            running = Running(**json.loads(pid_file.read_text()))
-        except (ValueError, TypeError):
-            continue  # another process is writing it
-        if running.is_alive():
+        running = read_json(pid_file, Running)
+        if running is not None and running.is_alive():
             found.append(running)
         else:
             pid_file.unlink(missing_ok=True)

@@ -23,6 +23,7 @@ from pydantic_settings import (
 )
 
 from srp4ctr.embedded.config import STACK_FILE, EmbeddedConfig
+from srp4ctr.errors import MistakeError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.logs import LogConfig
 from srp4ctr.monitoring.config import MonitorConfig
@@ -51,7 +52,7 @@ NOT_SETTINGS = {
 }
 
 
-class SettingsError(ValueError):
+class SettingsError(MistakeError):
     """A setting that a person can fix; the message names it and the choices."""
 
 
@@ -141,13 +142,13 @@ def in_force(section: str = "") -> Iterator[Setting]:
     files = [(str(path), set(_leaves(values))) for path, values in _files()]
     old_first = sorted(_environment_keys(), key=lambda key: key not in RENAMED)
     variables = {RENAMED.get(key, key): variable_of(key) for key in old_first}
-    for key, value in _values(settings):
+    for key, value in each_value(settings):
         if section and not f"{'.'.join(key)}.".startswith(f"{section}."):
             continue
         sources = ["default", *(path for path, keys in files if key in keys)]
         if key in variables:
             sources.append(variables[key])
-        shown = "…" if _is_secret(key[-1]) and value else value
+        shown = "…" if is_secret(key[-1]) and value else value
         yield Setting(name=".".join(key), value=shown, source=sources[-1])
 
 
@@ -164,11 +165,12 @@ def _files() -> tuple[tuple[Path, dict[str, Any]], tuple[Path, dict[str, Any]]]:
     return (file, from_file), (stack, _read(stack))
 
 
-def _values(owner: Any, above: Key = ()) -> Iterator[tuple[Key, Any]]:
+def each_value(owner: Any, above: Key = ()) -> Iterator[tuple[Key, Any]]:
+    """Yield the settings in ``owner``, each with its value."""
     for name in _fields(type(owner)):
         value = getattr(owner, name)
         if is_dataclass(value):
-            yield from _values(value, (*above, name))
+            yield from each_value(value, (*above, name))
         else:
             yield (*above, name), value
 
@@ -192,11 +194,12 @@ def _redacted(error: Mapping[str, Any]) -> Any:
     """Return the section or the value that ``error`` refuses, without any password."""
     value = error["input"]
     if isinstance(value, Mapping):
-        return {name: each for name, each in value.items() if not _is_secret(name)}
-    return "…" if _is_secret(str(error["loc"][-1])) else value
+        return {name: each for name, each in value.items() if not is_secret(name)}
+    return "…" if is_secret(str(error["loc"][-1])) else value
 
 
-def _is_secret(name: str) -> bool:
+def is_secret(name: str) -> bool:
+    """Return whether a setting of this name holds a password or a key."""
     return name.endswith(("password", "_key"))
 
 

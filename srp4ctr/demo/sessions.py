@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from srp4ctr.errors import MistakeError
 from srp4ctr.streams.events.schema import (
     Behavior,
     Click,
@@ -57,7 +58,7 @@ class Timeline:
 def timelines(events: Iterable[Event], live_share: float) -> list[Timeline]:
     """Return each user's timeline; the last ``live_share`` of the slates are live.
 
-    Raises ``ValueError`` if there is no impression to train on or to replay.
+    Raises ``MistakeError`` if there is no impression to train on or to replay.
     """
     by_user: dict[str, list[UserEvent]] = defaultdict(list)
     for event in events:
@@ -65,7 +66,7 @@ def timelines(events: Iterable[Event], live_share: float) -> list[Timeline]:
             by_user[event.user_id].append(event)
     result = [_timeline(user, own, live_share) for user, own in by_user.items()]
     if not any(each.live for each in result) or not any(t.num_history for t in result):
-        raise ValueError(
+        raise MistakeError(
             "too few impressions: at least one user needs two slates (request_id) of them,"
             " one to train on and one to replay"
         )

@@ -14,6 +14,7 @@ from srp4ctr import processes
 from srp4ctr.cli.tables.console import Bar
 from srp4ctr.demo import movielens
 from srp4ctr.demo.sessions import Timeline, history_events, timelines
+from srp4ctr.errors import OutageError
 from srp4ctr.settings import Settings
 from srp4ctr.streams.broker.clients import client_arguments
 from srp4ctr.streams.broker.producer import EventPublisher
@@ -111,7 +112,7 @@ def wait_until_processed(
 def wait_until_matured(settings: Settings, shown: int) -> None:
     """Return when the monitor counts ``shown`` ranked impressions as matured.
 
-    Raises ``TimeoutError`` after a minute.
+    Raises ``OutageError`` after a minute.
     """
     url = monitor_url(settings)
     deadline = time.monotonic() + 60.0
@@ -125,7 +126,7 @@ def wait_until_matured(settings: Settings, shown: int) -> None:
         if matured >= shown:
             return
         time.sleep(_POLL_S)
-    raise TimeoutError(f"{matured:.0f} of {shown} impressions matured in a minute")
+    raise OutageError(f"{matured:.0f} of {shown} impressions matured in a minute")
 
 
 def monitor_url(settings: Settings) -> str:

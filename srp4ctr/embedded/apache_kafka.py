@@ -14,6 +14,7 @@ from pathlib import Path
 
 from srp4ctr import processes
 from srp4ctr.embedded import ports
+from srp4ctr.errors import ArtifactError, MistakeError, OutageError
 
 KAFKA = "4.4.0"
 _PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
@@ -56,7 +57,7 @@ def start(
 ) -> processes.Running:
     """Start Kafka with its data in ``folder/kafka``; return when it answers requests.
 
-    ``more`` overrides our properties. Raises ValueError where Java or Maven is missing.
+    ``more`` overrides our properties. Raises ``MistakeError`` without Java or Maven.
     """
     jars = fetch_jars()
     data = folder / "kafka"
@@ -79,7 +80,7 @@ def fetch_jars() -> Path:
     """Return the folder of Kafka's jars, fetched with Maven on first use (about 120 MB)."""
     missing = missing_tools()
     if missing:
-        raise ValueError(
+        raise MistakeError(
             f"Apache Kafka needs Java 17 and Maven; missing: {', '.join(missing)}. "
             "Install them (apt install openjdk-17-jre-headless maven) or use "
             "--broker noida"
@@ -127,7 +128,7 @@ def _copy_dependencies(jars: Path) -> None:
     command += [f"-DoutputDirectory={partial}", "-DincludeScope=runtime"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ValueError(f"Maven could not fetch Kafka {KAFKA}:\n{done.stdout[-2000:]}")
+        raise OutageError(f"Maven could not fetch Kafka {KAFKA}:\n{done.stdout[-2000:]}")
     partial.replace(jars)
 
 
@@ -141,7 +142,7 @@ def _format(jars: Path, data: Path, properties: Path) -> None:
     command = _java(jars, *storage, f"--cluster-id={cluster}", "-c", str(properties))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ValueError(f"Kafka could not format {data}:\n{done.stdout}{done.stderr}")
+        raise ArtifactError(f"Kafka could not format {data}:\n{done.stdout}{done.stderr}")
 
 
 def _java(jars: Path, *arguments: str) -> tuple[str, ...]:

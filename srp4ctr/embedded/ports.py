@@ -6,7 +6,6 @@ needs their ports. They belong to the stack whose broker has Kafka's well-known 
 other stack gets random ones.
 """
 
-import json
 import random
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,9 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice, repeat
 from pathlib import Path
+
+from srp4ctr.atomic_files import read_json, write_json
+from srp4ctr.errors import OutageError
 
 HOST = "127.0.0.1"
 # Below Linux's ephemeral range (32768 up): no outgoing connection takes one meanwhile.
@@ -63,7 +65,7 @@ def assigned_ports(
     the stopped stack still runs.
     """
     record = folder / _RECORD
-    listed = json.loads(record.read_text()) if record.is_file() else []
+    listed = read_json(record, list[int]) or []
     former = dict(zip((part.name for part in PARTS), listed, strict=False))
     later = [part for part in PARTS if part.starts_later]
     keeps_former |= any(is_open(former.get(part.name, 0)) for part in later)
@@ -89,7 +91,7 @@ def assigned_ports(
                 is_ours = is_first or port != part.well_known
                 if port and is_ours and is_open(port):
                     chosen[part.name] = port
-            record.write_text(json.dumps(list(chosen.values())))
+            write_json(record, list(chosen.values()))
             yield chosen
 
 
@@ -112,7 +114,7 @@ def reserved_ports(
                     ports.append(port)
                     break
             else:
-                raise OSError(f"no {count} free ports in {_FIRST}..{_LAST} on {HOST}")
+                raise OutageError(f"no {count} free ports in {_FIRST}..{_LAST} on {HOST}")
         yield tuple(ports)
 
 

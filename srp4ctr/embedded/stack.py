@@ -23,6 +23,7 @@ from srp4ctr.embedded import (
 )
 from srp4ctr.embedded.addresses import Addresses
 from srp4ctr.embedded.config import STACK_FILE, EmbeddedConfig
+from srp4ctr.errors import MistakeError
 from srp4ctr.ops.triton import watchdog
 
 _RECORD = "stack.json"
@@ -59,15 +60,15 @@ def up(
     """Start the stack of ``embedded.data_dir`` and return its addresses once it answers.
 
     A tied stack ends with this process; any other runs on until ``down``. Where every part
-    of an untied stack runs already, its addresses are returned. Raises ValueError where
-    a tied stack would take over a running one.
+    of an untied stack runs already, its addresses are returned. Raises ``MistakeError``
+    where a tied stack would take over a running one.
     """
     folder = Path(config.data_dir).resolve()
     report = note or (lambda _: None)
     with processes.locked(folder / _LOCK):
         before = _status(folder)
         if before.running and tied:
-            raise ValueError(
+            raise MistakeError(
                 f"a stack runs in {folder} already: stop it (srp4ctr stack down) or "
                 "choose another data folder"
             )

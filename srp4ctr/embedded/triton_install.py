@@ -18,6 +18,7 @@ from pathlib import Path
 
 from srp4ctr import processes
 from srp4ctr.atomic_files import read_json, write_json
+from srp4ctr.errors import MistakeError, OutageError, Srp4ctrError
 
 SERVER_LOCK = Path(__file__).with_name("triton-server.lock")
 LOCK_FILE = Path(__file__).with_name("triton-requirements.lock")
@@ -49,8 +50,8 @@ class ServingEnv:
 def build(serving_dir: Path, note: Callable[[str], None] | None = None) -> ServingEnv:
     """Return the environment in ``serving_dir``, building it first if need be.
 
-    ``note`` gets a line for each long step. Raises ValueError with what to install where
-    this machine cannot run the server. A second builder waits.
+    ``note`` gets a line for each long step. Raises ``MistakeError`` with what to install
+    where this machine cannot run the server. A second builder waits.
     """
     root = serving_dir.resolve()
     with processes.locked(root / "build.lock"):
@@ -86,11 +87,11 @@ def _make_env(root: Path, note: Callable[[str], None]) -> str:
     """
     try:
         return _try_python(root, "--python", sys.executable)
-    except ValueError as error:
+    except Srp4ctrError as error:
         note("this Python has no shared libpython: fetching one that has")
         try:
             return _try_python(root, "--managed-python", "--python", _FALLBACK_PYTHON)
-        except ValueError:
+        except Srp4ctrError:
             raise error from None
 
 
@@ -111,7 +112,9 @@ def _link_stub(root: Path, version: str) -> None:
     stub = Path("..", "..", "python_backend_stubs", version, _STUB)
     folder = _server(root) / "backends" / "python"
     if not (folder / stub).exists():
-        raise ValueError(f"tritonserver has no stub for Python {version}; use 3.11 or 3.12")
+        raise MistakeError(
+            f"tritonserver has no stub for Python {version}; use 3.11 or 3.12"
+        )
     (folder / _STUB).unlink(missing_ok=True)
     (folder / _STUB).symlink_to(stub)
 
@@ -128,7 +131,7 @@ def _find_libpython(root: Path, version: str, folders: Sequence[str]) -> str:
         tried = subprocess.run([str(stub)], env=env, capture_output=True, check=False)
         if tried.returncode != _LIBRARY_MISSING:
             return folder
-    raise ValueError(
+    raise MistakeError(
         f"Triton's stub cannot load its libraries: {tried.stderr.decode().strip()}\n"
         f"This Python ({sys.executable}) has no shared libpython{version}. On Debian or "
         f"Ubuntu: apt install libpython{version}; or use a Python from uv, pyenv "
@@ -139,7 +142,7 @@ def _find_libpython(root: Path, version: str, folders: Sequence[str]) -> str:
 def _check_platform() -> None:
     machine = f"{platform.system()} {platform.machine()}"
     if machine != "Linux x86_64":
-        raise ValueError(
+        raise MistakeError(
             f"the embedded tritonserver runs on Linux x86_64, this is {machine}; "
             "use compose.yaml instead"
         )
@@ -156,7 +159,7 @@ def _uv(root: Path, *arguments: str) -> None:
         )
     if done.returncode:
         last = log.read_text().strip().splitlines()[-8:]
-        raise ValueError(f"uv {arguments[0]} failed; its log: {log}\n" + "\n".join(last))
+        raise OutageError(f"uv {arguments[0]} failed; its log: {log}\n" + "\n".join(last))
 
 
 def _key() -> str:

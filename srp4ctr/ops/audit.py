@@ -19,6 +19,7 @@ from uuid import uuid4
 import msgspec
 
 from srp4ctr.atomic_files import sync_folder
+from srp4ctr.errors import OutageError, Srp4ctrError
 from srp4ctr.settings import Settings
 
 AUDIT_FILE = "audit.jsonl"
@@ -86,7 +87,9 @@ class AuditLog:
             result = REFUSED if operation.refusal else DONE
             detail = operation.refusal[:_MAX_DETAIL]
         except BaseException as error:
-            result = REFUSED if isinstance(error, ValueError | RuntimeError) else FAILED
+            is_refusal = isinstance(error, Srp4ctrError | ValueError | RuntimeError)
+            is_outage = isinstance(error, OutageError)
+            result = REFUSED if is_refusal and not is_outage else FAILED
             detail = f"{type(error).__name__}: {error}"[:_MAX_DETAIL]
             raise
         finally:

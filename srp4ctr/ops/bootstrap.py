@@ -24,7 +24,7 @@ def initialize(settings: Settings, users: Path | None, say: Callable[[str], None
     """Make what the stack needs before its first event, and ``say`` what was made.
 
     ``users`` holds a file ``kafka_NAME`` per Kafka user, with its password. Raises
-    ``ValueError`` where a server does not answer or refuses us.
+    ``OutageError`` where a server does not answer, ``MistakeError`` where it refuses us.
     """
     from srp4ctr.features.online import feast_store  # Feast: 3 s
     from srp4ctr.streams.broker.topics import ensure_topics

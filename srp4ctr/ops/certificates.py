@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from srp4ctr.errors import MistakeError
+
 AUTHORITY, AUTHORITY_KEY = "ca.pem", "ca.key"
 _AUTHORITY_DAYS, _DAYS = "3650", "825"
 _NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
@@ -85,10 +87,10 @@ def _is_address(host: str) -> bool:
 
 def _openssl(*arguments: str | Path) -> None:
     if shutil.which("openssl") is None:
-        raise ValueError("certificates are made by openssl: apt install openssl")
+        raise MistakeError("certificates are made by openssl: apt install openssl")
     done = _run(*arguments)
     if done.returncode:
-        raise ValueError(f"openssl {arguments[0]} failed: {done.stderr.strip()}")
+        raise MistakeError(f"openssl {arguments[0]} failed: {done.stderr.strip()}")
 
 
 def _run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from srp4ctr.errors import MistakeError, OutageError, Srp4ctrError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.ops.audit import audit_log
@@ -69,7 +70,7 @@ def register_views(settings: Settings) -> list[str]:
 def check(settings: Settings, sample: int, show: Callable[[FeatureCheck], None]) -> bool:
     """Compare the store with the raw log; return whether there was something to compare.
 
-    ``show`` gets the result. Raises ``ValueError`` where rows differ.
+    ``show`` gets the result. Raises ``Srp4ctrError`` where rows differ.
     """
     from srp4ctr.ops.promotion_service import checked
 
@@ -78,7 +79,7 @@ def check(settings: Settings, sample: int, show: Callable[[FeatureCheck], None])
         return False
     show(found)
     if found.wrong_rows:
-        raise ValueError(
+        raise Srp4ctrError(
             f"{found.wrong_rows} rows differ from the raw log: srp4ctr stream rebuild"
         )
     return True
@@ -92,7 +93,7 @@ def check_served(
 ) -> bool:
     """Compare the newest served requests with training; return whether there were any.
 
-    ``show`` gets the result, ``progress`` what is done meanwhile. Raises ``ValueError``
+    ``show`` gets the result, ``progress`` what is done meanwhile. Raises ``Srp4ctrError``
     where a score differs from its bundle's.
     """
     from srp4ctr.features.bundles import request_log
@@ -107,15 +108,15 @@ def check_served(
     show(found)
     worst = max(found.onnx_difference, found.torch_difference or 0.0)
     if worst > MOST_APART:
-        raise ValueError(f"a served score differs by {worst:.2g} from its bundle's")
+        raise Srp4ctrError(f"a served score differs by {worst:.2g} from its bundle's")
     return True
 
 
 def forget(settings: Settings, user: str, wait_s: float, *, is_pseudonym: bool) -> None:
     """Publish the erasure request of ``user``; return once a worker has applied it.
 
-    Raises ``ValueError`` for what cannot be a user's id, or after ``wait_s`` seconds: the
-    request stays and the next worker that runs applies it.
+    Raises ``MistakeError`` for what cannot be a user's id, ``OutageError`` after
+    ``wait_s``: the request stays and the next worker that runs applies it.
     """
     from srp4ctr.streams.broker.commands import request_erasure, wait_until_read
 
@@ -127,7 +128,7 @@ def forget(settings: Settings, user: str, wait_s: float, *, is_pseudonym: bool) 
         )
         group = settings.streams.group_id
         if not wait_until_read(settings.kafka, group, offsets, lambda _: None, wait_s):
-            raise ValueError(
+            raise OutageError(
                 f"requested, but no worker has applied it after {wait_s:g} s: the next "
                 "worker that runs does (srp4ctr stream run)"
             )
@@ -159,13 +160,13 @@ def stored_id(settings: Settings, user: str, is_pseudonym: bool) -> str:
 
 
 def read_user(features: FeatureConfig, user_id: str) -> UserRows:
-    """Return the store's rows of a user; ``ValueError`` for an unknown user."""
+    """Return the store's rows of a user; ``MistakeError`` for an unknown user."""
     from srp4ctr.features.consistency import replay
     from srp4ctr.features.online.store import FeatureStoreSink
 
     rows = FeatureStoreSink(features).read([user_id], [])
     if not rows:
-        raise ValueError(f"the store has no rows of user {user_id!r}")
+        raise MistakeError(f"the store has no rows of user {user_id!r}")
     log_dir = Path(features.log_dir)
     places = [at for at in replay.places(log_dir, "user_id") if at[0] == user_id]
     found = replay.events_of(log_dir, "user_id", places)

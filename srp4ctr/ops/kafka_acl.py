@@ -20,6 +20,7 @@ from kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
+from srp4ctr.errors import MistakeError
 from srp4ctr.streams.broker.clients import connect
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import (
@@ -75,7 +76,7 @@ def grant(
 ) -> list[str]:
     """Give the users in ``passwords`` SCRAM credentials and the rights of ``RIGHTS``.
 
-    ``kafka`` has the admin's credentials. Returns the users. Raises ``ValueError`` where
+    ``kafka`` has the admin's credentials. Returns the users. Raises ``MistakeError`` where
     the broker does not answer, or refuses a rule.
     """
     added = [
@@ -89,7 +90,7 @@ def grant(
         refused = {user: error for user, error in results.items() if error is not None}
         failed = admin.create_acls(rules)["failed"]
     if refused or failed:
-        raise ValueError(
+        raise MistakeError(
             f"the broker at {kafka.bootstrap} refused the access rules: "
             f"{refused or failed}; is kafka.sasl_username its admin?"
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from srp4ctr.errors import MistakeError
 from srp4ctr.features.consistency.report import REPORT_FILE
 from srp4ctr.monitoring.collector.exporter import MonitorSources
 from srp4ctr.monitoring.collector.probe import Probe
@@ -77,7 +78,7 @@ def sources_of(settings: Settings) -> MonitorSources:
 def probe_factory(settings: Settings) -> ProbeFactory:
     """Return the factory of probes of the stack in ``settings``.
 
-    The factory raises ``ValueError`` if tritonclient is missing.
+    The factory raises ``MistakeError`` if tritonclient is missing.
     """
 
     def make(items: Callable[[], Sequence[str]], registry: CollectorRegistry) -> Probe:
@@ -86,7 +87,7 @@ def probe_factory(settings: Settings) -> ProbeFactory:
         try:
             from srp4ctr.client.rank_client import RankClient
         except ImportError as error:
-            raise ValueError(
+            raise MistakeError(
                 f"monitoring.probe_interval_s needs {error.name}, which is missing: "
                 "pip install 'srp4ctr[serving]', or set it to 0"
             ) from error

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from srp4ctr.atomic_files import read_json, write_json
-from srp4ctr.errors import OutageError
+from srp4ctr.errors import MistakeError, OutageError, Srp4ctrError
 from srp4ctr.ops.promotion_service import promoter, serving_folder
 from srp4ctr.processes import ended_by_sigterm
 from srp4ctr.settings import Settings
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # torch: 3 s
 
 LOG = logging.getLogger(__name__)
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_EXPECTED = (ValueError, RuntimeError, OSError)  # their message is enough: no traceback
+_EXPECTED = (Srp4ctrError, OSError)  # their message is enough: no traceback
 _RETRY_S = 60.0
 Refresh = Callable[[], RefreshReport]
 
@@ -57,7 +57,7 @@ class Display:
 def run(settings: Settings, plan: RefreshPlan, display: Display) -> None:
     """Refresh once or repeatedly; in a process that torchrun started, join its group.
 
-    Raises ``ValueError`` for an interval that is none, and as
+    Raises ``MistakeError`` for an interval that is none, and as
     ``training.refresh.pipeline``.
     """
     from srp4ctr.training.loop.distributed import joined, yield_to_serving
@@ -89,16 +89,16 @@ def run(settings: Settings, plan: RefreshPlan, display: Display) -> None:
             run_worker(settings.training, processes, plan.from_scratch)
             return
         if plan.every and processes.count > 1:
-            raise ValueError("--every needs one process: repeat the torchrun command")
+            raise MistakeError("--every needs one process: repeat the torchrun command")
         with ended_by_sigterm():
             repeat(turn, interval_s, display.say) if plan.every else turn()
 
 
 def seconds_of(interval: str) -> float:
-    """Return the seconds of ``30m``, ``1h`` or ``2d``; ``ValueError`` for anything else."""
+    """Return the seconds of ``30m``, ``1h`` or ``2d``; ``MistakeError`` for another."""
     found = re.fullmatch(r"([1-9][0-9]*)([smhd])", interval.strip())
     if not found:
-        raise ValueError(f"--every {interval}: write 30m, 1h or 2d")
+        raise MistakeError(f"--every {interval}: write 30m, 1h or 2d")
     return int(found[1]) * _UNITS_S[found[2]]
 
 

@@ -19,6 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from srp4ctr.errors import ArtifactError, MistakeError, OutageError, Srp4ctrError
+
 MANIFEST = "backup.json"
 LIVE_VOLUME = "data"
 NOT_COPIED = ("scratch",)
@@ -34,10 +36,6 @@ $locked tar -cz --exclude='*.tmp' .
 Say = Callable[[str], None]
 
 
-class BackupError(RuntimeError):
-    """A backup or restore was refused or failed; the message says what to do."""
-
-
 class Docker:
     """Docker's commands, with the names of the project's compose files."""
 
@@ -51,7 +49,7 @@ class Docker:
         self.authority = _sha256(Path(config["secrets"]["ca.pem"]["file"]))
 
     def compose(self, *words: str) -> str:
-        """Return the output of ``docker compose WORDS``; ``BackupError`` if it fails."""
+        """Return the output of ``docker compose WORDS``; ``OutageError`` if it fails."""
         return _run(*self._compose, *words)
 
     def running(self) -> list[str]:
@@ -84,11 +82,11 @@ def backup(docker: Docker, folder: Path, say: Say, *, live: bool = False) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)  # it holds users' histories
     if any(folder.iterdir()):
-        raise BackupError(f"{folder} is not empty: name a new folder")
+        raise MistakeError(f"{folder} is not empty: name a new folder")
     chosen = {LIVE_VOLUME: docker.volumes[LIVE_VOLUME]} if live else docker.volumes
     missing = [name for name, volume in chosen.items() if not docker.exists(volume)]
     if missing:
-        raise BackupError(f"no volume {', '.join(missing)}: was the stack ever up?")
+        raise MistakeError(f"no volume {', '.join(missing)}: was the stack ever up?")
     stopped = [] if live else docker.running()
     try:
         if stopped:
@@ -119,9 +117,9 @@ def restore(docker: Docker, folder: Path, say: Say) -> None:
     """
     manifest = _read_manifest(folder)
     if docker.running():
-        raise BackupError("services of the stack run: make down")
+        raise MistakeError("services of the stack run: make down")
     if manifest["authority"] != docker.authority:
-        raise BackupError(
+        raise MistakeError(
             "the certificates and passwords in secrets/ are not those of the backup: "
             "restore the secrets of that time first"
         )
@@ -129,10 +127,12 @@ def restore(docker: Docker, folder: Path, say: Say) -> None:
     existing = [n for n in archives if docker.exists(docker.volumes[n])]
     if existing:
         names = " ".join(docker.volumes[n] for n in existing)
-        raise BackupError(f"these volumes exist already: docker volume rm {names}")
+        raise MistakeError(f"these volumes exist already: docker volume rm {names}")
     for archive in archives.values():
         if _sha256(folder / archive["file"]) != archive["sha256"]:
-            raise BackupError(f"{folder / archive['file']} is damaged: nothing was changed")
+            raise ArtifactError(
+                f"{folder / archive['file']} is damaged: nothing was changed"
+            )
     for name, archive in archives.items():
         say(f"{name}: {archive['bytes'] / 1e6:,.0f} MB")
         docker.create(name, docker.volumes[name])
@@ -159,17 +159,17 @@ def _archive(
 
 
 def _pipe(name: str, command: Sequence[str], **ends: Any) -> None:
-    """Run ``command`` between the ``ends``; ``BackupError`` for the volume if it fails."""
+    """Run ``command`` between the ``ends``; ``OutageError`` for the volume if it fails."""
     done = subprocess.run(command, stderr=subprocess.PIPE, check=False, **ends)
     if done.returncode:
-        raise BackupError(f"{name}: {done.stderr.decode().strip()[-500:]}")
+        raise OutageError(f"{name}: {done.stderr.decode().strip()[-500:]}")
 
 
 def _read_manifest(folder: Path) -> Any:
     try:
         return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BackupError(f"{folder} holds no finished backup: {error}") from error
+        raise ArtifactError(f"{folder} holds no finished backup: {error}") from error
 
 
 def _sha256(file: Path) -> str:
@@ -180,7 +180,7 @@ def _sha256(file: Path) -> str:
 def _run(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise BackupError(f"{' '.join(command[:4])} …: {done.stderr.strip()[-800:]}")
+        raise OutageError(f"{' '.join(command[:4])} …: {done.stderr.strip()[-800:]}")
     return done.stdout
 
 
@@ -202,8 +202,9 @@ def main() -> None:
             backup(docker, arguments.folder, say, live=arguments.live)
         else:
             restore(docker, arguments.folder, say)
-    except (BackupError, OSError) as error:
-        sys.exit(f"error: {error}")
+    except (Srp4ctrError, OSError) as error:
+        say(f"error: {error}")
+        sys.exit(getattr(error, "exit_status", OutageError.exit_status))
 
 
 if __name__ == "__main__":

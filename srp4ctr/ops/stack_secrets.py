@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from srp4ctr.errors import Srp4ctrError
 from srp4ctr.ops import certificates
 
 FOLDER = "secrets"
@@ -106,7 +107,11 @@ def main() -> None:
     """Make the missing files in ``secrets/``, for the hosts in the arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("hosts", nargs="*", help="names under which servers are published")
-    made = make(Path(FOLDER), parser.parse_args().hosts)
+    try:
+        made = make(Path(FOLDER), parser.parse_args().hosts)
+    except Srp4ctrError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_status)
     sys.stdout.write(f"{FOLDER}/: {', '.join(made) or 'nothing is missing'}\n")
 
 

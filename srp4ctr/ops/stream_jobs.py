@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.ops.audit import audit_log
 from srp4ctr.processes import ended_by_sigterm
 from srp4ctr.retries import retry_during_outage
@@ -39,10 +40,11 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
 def rebuild(settings: Settings, since: datetime, wait_s: float, progress: Progress) -> str:
     """Have the running workers rebuild all partitions; return what they rebuilt.
 
-    Raises ``ValueError`` where ``since`` is in the future, or after ``wait_s`` seconds.
+    Raises ``MistakeError`` where ``since`` is in the future, and ``OutageError`` after
+    ``wait_s`` seconds.
     """
     if since > datetime.now(UTC):
-        raise ValueError(
+        raise MistakeError(
             f"--since {since:%Y-%m-%dT%H:%M} is in the future: no event is that new"
         )
     with audit_log(settings).audited("stream rebuild", since.isoformat()) as operation:
@@ -65,7 +67,7 @@ def _rebuild(settings: Settings, since_ms: int, wait_s: float, progress: Progres
         wait_s,
     )
     if done < len(offsets):
-        raise ValueError(
+        raise OutageError(
             f"{done} of {len(offsets)} partitions are rebuilt after {wait_s:g} s; workers "
             "rebuild the rest as soon as they run (srp4ctr stream run)"
         )
@@ -76,13 +78,13 @@ def _rebuild(settings: Settings, since_ms: int, wait_s: float, progress: Progres
 def restore(settings: Settings, log_dir: Path, progress: Callable[[int], None]) -> str:
     """Publish raw log ``log_dir`` into a new, empty Kafka; return how many events.
 
-    Raises ``ValueError`` where that is the log that workers write, or as
+    Raises ``MistakeError`` where that is the log that workers write, or as
     ``worker.restore``.
     """
     from srp4ctr.streams.worker.restore import restore as restore_log
 
     if log_dir.resolve() == Path(settings.features.log_dir).resolve():
-        raise ValueError(
+        raise MistakeError(
             f"{log_dir} is features.log_dir: move it away first, workers begin a new one"
         )
     with audit_log(settings).audited("events restore", str(log_dir)) as operation:

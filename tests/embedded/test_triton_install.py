@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from srp4ctr.embedded import triton_install
+from srp4ctr.errors import MistakeError
 
 
 @pytest.mark.parametrize("file", [triton_install.LOCK_FILE, triton_install.SERVER_LOCK])
@@ -37,7 +38,7 @@ def test_a_python_without_libpython_is_replaced_by_one_that_has_it(
 ) -> None:
     def try_python(root: Path, *which: str) -> str:
         if "--managed-python" not in which:
-            raise ValueError("no shared libpython")
+            raise MistakeError("no shared libpython")
         return "/managed/lib"
 
     notes: list[str] = []
@@ -50,7 +51,7 @@ def test_where_no_python_will_do_the_users_own_error_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def try_python(root: Path, *which: str) -> str:
-        raise ValueError("offline" if "--managed-python" in which else "apt install it")
+        raise MistakeError("offline" if "--managed-python" in which else "apt install it")
 
     monkeypatch.setattr(triton_install, "_try_python", try_python)
     with pytest.raises(ValueError, match="apt install it"):

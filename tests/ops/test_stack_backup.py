@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr.ops.stack_backup import MANIFEST, BackupError, Docker, backup, restore
+from srp4ctr.errors import ArtifactError, MistakeError, OutageError
+from srp4ctr.ops.stack_backup import MANIFEST, Docker, backup, restore
 
 
 class Recorded(Docker):
@@ -56,19 +57,19 @@ def made(tmp_path: Path) -> Path:
 
 def test_a_folder_that_holds_something_is_not_written_into(made: Path) -> None:
     docker = Recorded(exists=True)
-    with pytest.raises(BackupError, match="is not empty: name a new folder"):
+    with pytest.raises(MistakeError, match="is not empty: name a new folder"):
         backup(docker, made, silent)
     assert docker.changes == []
 
 
 def test_a_stack_that_never_ran_has_nothing_to_copy(tmp_path: Path) -> None:
-    with pytest.raises(BackupError, match="no volume data: was the stack ever up"):
+    with pytest.raises(MistakeError, match="no volume data: was the stack ever up"):
         backup(Recorded(), tmp_path / "new", silent)
 
 
 def test_services_run_again_after_a_copy_that_fails(tmp_path: Path) -> None:
     docker = Recorded(running=("kafka", "stream"), exists=True)
-    with pytest.raises(BackupError, match=r"^data: "):
+    with pytest.raises(OutageError, match=r"^data: "):
         backup(docker, tmp_path / "new", silent)
     assert docker.changes == ["stop --timeout 60", "start kafka stream"]
     assert not (tmp_path / "new" / MANIFEST).exists()
@@ -76,13 +77,13 @@ def test_services_run_again_after_a_copy_that_fails(tmp_path: Path) -> None:
 
 def test_a_live_copy_stops_nothing(tmp_path: Path) -> None:
     docker = Recorded(running=("kafka", "stream"), exists=True)
-    with pytest.raises(BackupError):
+    with pytest.raises(OutageError):
         backup(docker, tmp_path / "new", silent, live=True)
     assert docker.changes == []
 
 
 def test_a_folder_without_a_manifest_is_no_finished_backup(tmp_path: Path) -> None:
-    with pytest.raises(BackupError, match="holds no finished backup"):
+    with pytest.raises(ArtifactError, match="holds no finished backup"):
         restore(Recorded(), tmp_path, silent)
 
 
@@ -94,7 +95,7 @@ def test_a_folder_without_a_manifest_is_no_finished_backup(tmp_path: Path) -> No
     ],
 )
 def test_a_restore_takes_nothing_away(made: Path, docker: Recorded, message: str) -> None:
-    with pytest.raises(BackupError, match=message):
+    with pytest.raises(MistakeError, match=message):
         restore(docker, made, silent)
     assert docker.changes == []
 
@@ -102,7 +103,7 @@ def test_a_restore_takes_nothing_away(made: Path, docker: Recorded, message: str
 def test_a_damaged_archive_is_found_before_the_first_volume_is_made(made: Path) -> None:
     docker = Recorded()
     (made / "data.tar.gz").write_bytes(b"an archiue")
-    with pytest.raises(BackupError, match="is damaged: nothing was changed"):
+    with pytest.raises(ArtifactError, match="is damaged: nothing was changed"):
         restore(docker, made, silent)
     assert docker.changes == []
 
@@ -110,6 +111,6 @@ def test_a_damaged_archive_is_found_before_the_first_volume_is_made(made: Path) 
 def test_other_secrets_than_the_backup_s_are_refused(made: Path) -> None:
     docker = Recorded()
     docker.authority = "another"
-    with pytest.raises(BackupError, match="restore the secrets of that time first"):
+    with pytest.raises(MistakeError, match="restore the secrets of that time first"):
         restore(docker, made, silent)
     assert docker.changes == []

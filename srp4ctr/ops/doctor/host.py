@@ -13,7 +13,7 @@ from srp4ctr.embedded.config import STACK_FILE
 from srp4ctr.ops import certificates, stack_secrets
 from srp4ctr.ops.doctor import check_result as result
 from srp4ctr.ops.doctor.check_result import Finding, is_open, is_wrong, not_checked, ok
-from srp4ctr.settings import Settings
+from srp4ctr.settings import Settings, each_value, is_secret
 
 _TIMEOUT_S = 3.0
 _RENEW_DAYS = 30
@@ -40,12 +40,7 @@ def is_outside(settings: Settings) -> bool:
 
 def in_the_open(settings: Settings) -> Iterator[Finding]:
     """Yield whether secrets are values of settings rather than files."""
-    values = {
-        "kafka.sasl_password": settings.kafka.sasl_password,
-        "features.redis_password": settings.features.redis_password,
-        "triton.control_key": settings.triton.control_key,
-    }
-    given = [name for name, value in values.items() if value]
+    given = [".".join(k) for k, value in each_value(settings) if value and is_secret(k[-1])]
     registry = settings.features.registry
     if "password" in registry or urlsplit(registry).password:
         given.append("features.registry")
@@ -59,14 +54,7 @@ def in_the_open(settings: Settings) -> Iterator[Finding]:
 
 def files(settings: Settings) -> Iterator[Finding]:
     """Yield whether other users can read the files that hold secrets."""
-    named = {
-        "kafka.sasl_password_file": settings.kafka.sasl_password_file,
-        "features.redis_password_file": settings.features.redis_password_file,
-        "features.registry_password_file": settings.features.registry_password_file,
-        "triton.control_key_file": settings.triton.control_key_file,
-        "triton.tls.key_file": settings.triton.tls.key_file,
-    }
-    paths = {name: Path(path).absolute() for name, path in named.items() if path}
+    paths = _files_named(settings, "password_file", "key_file")
     folder = Path(stack_secrets.FOLDER).absolute()
     if (folder / certificates.AUTHORITY_KEY).is_file():
         paths["the authority's key"] = folder / certificates.AUTHORITY_KEY
@@ -84,14 +72,9 @@ def files(settings: Settings) -> Iterator[Finding]:
 
 def expiry(settings: Settings) -> Iterator[Finding]:
     """Yield whether certificates expire soon."""
-    named = (
-        settings.kafka.ssl_ca_file,
-        settings.features.redis_ca_file,
-        settings.triton.tls.ca_file,
-        settings.triton.tls.certificate_file,
-    )
-    paths = {Path(path) for path in named if path and Path(path).is_file()}
-    paths |= set(Path(stack_secrets.FOLDER).glob("*.pem"))
+    named = _files_named(settings, "ca_file", "certificate_file").values()
+    folder = Path(stack_secrets.FOLDER).absolute()
+    paths = {path for path in named if path.is_file()} | set(folder.glob("*.pem"))
     late = sorted(p.name for p in paths if certificates.expires_within(p, _RENEW_DAYS))
     if late:
         do = "delete them and their keys, make secrets, and restart what uses them"
@@ -162,6 +145,12 @@ def _status(url: str, name_and_password: str) -> int:
             return int(answer.status)
     except HTTPError as error:
         return error.code
+
+
+def _files_named(settings: Settings, *ends: str) -> dict[str, Path]:
+    """Return the files of the settings whose names end so."""
+    found = {".".join(k): v for k, v in each_value(settings) if v and k[-1].endswith(ends)}
+    return {name: Path(path).absolute() for name, path in found.items()}
 
 
 def _others_read(path: Path) -> bool:

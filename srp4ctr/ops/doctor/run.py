@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
 
+from srp4ctr.errors import Srp4ctrError
 from srp4ctr.ops.doctor import host
 from srp4ctr.ops.doctor.check_result import Finding, is_wrong, not_checked
 from srp4ctr.settings import Settings
@@ -36,14 +37,14 @@ NEED_CREDENTIALS = {
 
 
 def diagnose(settings: Settings, grafana: str, show: Callable[[Finding], None]) -> None:
-    """Pass each finding to ``show`` at once; ``ValueError`` if any is to be fixed."""
+    """Pass each finding to ``show`` at once; ``Srp4ctrError`` if any is to be fixed."""
     found = []
     for finding in examine(settings, grafana):
         found.append(finding)
         show(finding)
     bad = [finding for finding in found if finding.state in ("open", "wrong")]
     if bad:
-        raise ValueError(f"{len(bad)} of {len(found)} checks found something to fix")
+        raise Srp4ctrError(f"{len(bad)} of {len(found)} checks found something to fix")
 
 
 def examine(settings: Settings, grafana: str = "") -> Iterator[Finding]:
