@@ -1,20 +1,18 @@
 """The demo's steps: each calls a command's function and waits for its end."""
 
 import time
-import urllib.request
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, product
 from pathlib import Path
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from srp4ctr import processes
 from srp4ctr.cli.tables.console import Bar
 from srp4ctr.demo import movielens
 from srp4ctr.demo.sessions import Timeline, history_events, timelines
 from srp4ctr.errors import OutageError
+from srp4ctr.monitoring.prometheus import read_metrics
 from srp4ctr.settings import Settings
 from srp4ctr.streams.broker.clients import client_arguments
 from srp4ctr.streams.broker.producer import EventPublisher
@@ -141,11 +139,9 @@ def page_url(settings: Settings) -> str:
 
 def scrape(url: str) -> dict[str, float]:
     """Return the samples at ``url``; labels join the name: ``name{a=b,c=d}``."""
-    with urllib.request.urlopen(url, timeout=5) as answer:
-        families = list(text_string_to_metric_families(answer.read().decode()))
     return {
         sample.name + _labels(sample.labels): sample.value
-        for family in families
+        for family in read_metrics(url)
         for sample in family.samples
     }
 

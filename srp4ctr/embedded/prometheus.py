@@ -8,10 +8,11 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.request import urlopen
 
 from srp4ctr import processes
 from srp4ctr.embedded import ports
+from srp4ctr.errors import OutageError
+from srp4ctr.monitoring.prometheus import get
 
 _SCRAPE_INTERVAL = "2s"  # the demo lasts minutes; production's is in prometheus.yml
 
@@ -56,7 +57,6 @@ def start(
 
 def _is_ready(port: int) -> bool:
     try:
-        with urlopen(f"http://{ports.HOST}:{port}/-/ready", timeout=1.0) as answer:
-            return bool(answer.status == 200)
-    except OSError:
+        return get(f"http://{ports.HOST}:{port}/-/ready", timeout_s=1.0).status == 200
+    except OutageError:
         return False
