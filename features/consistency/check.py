@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.consistency.replay import (
@@ -67,12 +68,12 @@ class _Progress:
     logged: Mapping[int, int]
     """The last offset in the log."""
 
-    def as_of(self, partition: int, last_offset: int) -> int | None:
-        """Return the offset to compare a row at; None if the row is ahead of the log."""
+    def as_of(self, partition: int, row: _Kept | Activity) -> int | None:
+        """Return the offset to compare ``row`` at; None if it is ahead of the log."""
         logged = self.logged[partition]
-        if last_offset > logged:
+        if row.last_offset > logged:
             return None
-        return max(last_offset, min(self.stored[partition], logged))
+        return max(row.last_offset, min(self.stored[partition], logged))
 
 
 def check_features(
@@ -158,27 +159,19 @@ def _covered(log_dir: Path, partition: int) -> tuple[int, int]:
 def _compare_users(
     logged: _Logged, rows: Rows, progress: _Progress, streams: StreamConfig
 ) -> Iterator[_Finding]:
+    lengths = {"length": streams.sequence_length}, {"length": streams.exposure_length}
     for (user_id, partition), events in logged.items():
-        of = f"of user {user_id} (partition {partition})"
-        kept: tuple[tuple[str, _Kept, Callable[[int], _Kept]], ...] = (
-            (
-                f"sequence {of}",
-                rows.sequences.get(user_id, BehaviorSequence()),
-                partial(sequence_at, events, length=streams.sequence_length),
-            ),
-            (
-                f"exposures {of}",
-                rows.exposures.get(user_id, Exposures()),
-                partial(exposures_at, events, length=streams.exposure_length),
-            ),
-        )
-        for name, stored, recomputed in kept:
-            offset = progress.as_of(partition, stored.last_offset)
-            yield _compare_sequences(name, stored, offset, recomputed)
+        sequence = rows.sequences.get(user_id, BehaviorSequence())
+        exposures = rows.exposures.get(user_id, Exposures())
         activity = rows.activities.get(user_id, Activity())
-        offset = progress.as_of(partition, activity.last_offset)
-        counted = partial(user_activity_at, events)
-        yield _compare_counters(f"counters {of}", activity, offset, counted)
+        kinds: tuple[tuple[str, Any, Callable[[int], Any]], ...] = (
+            ("sequence", sequence, partial(sequence_at, events, **lengths[0])),
+            ("exposures", exposures, partial(exposures_at, events, **lengths[1])),
+            ("counters", activity, partial(user_activity_at, events)),
+        )
+        for kind, stored, recomputed in kinds:
+            of = f"{kind} of user {user_id} (partition {partition})"
+            yield _compare(of, stored, progress.as_of(partition, stored), recomputed)
 
 
 def _compare_items(logged: _Logged, rows: Rows, progress: _Progress) -> Iterator[_Finding]:
@@ -186,16 +179,20 @@ def _compare_items(logged: _Logged, rows: Rows, progress: _Progress) -> Iterator
         of = f"counters of item {item_id} (partition {partition})"
         stored = rows.shares.get((item_key(item_id), partition), Activity())
         recomputed = partial(item_share_at, events, partition=partition)
-        offset = progress.as_of(partition, stored.last_offset)
-        yield _compare_counters(of, stored, offset, recomputed)
+        yield _compare(of, stored, progress.as_of(partition, stored), recomputed)
 
 
-def _compare_sequences(
-    of: str, stored: _Kept, offset: int | None, recomputed: Callable[[int], _Kept]
+def _compare(
+    of: str, stored: Any, offset: int | None, recomputed: Callable[[int], Any]
 ) -> _Finding:
+    is_sequence = not isinstance(stored, Activity)
     if offset is None:
-        return _Finding(is_sequence=True, is_waiting=True)
-    right = recomputed(offset)
+        return _Finding(is_sequence=is_sequence, is_waiting=True)
+    compare = _compare_sequences if is_sequence else _compare_counters
+    return compare(of, stored, recomputed(offset))
+
+
+def _compare_sequences(of: str, stored: _Kept, right: _Kept) -> _Finding:
     edits = _edit_distance(stored.elements, right.elements)
     if stored.forgotten_at_ms != right.forgotten_at_ms:
         wrong = f"{of}: forgotten until {stored.forgotten_at_ms}, not as the log says"
@@ -204,15 +201,7 @@ def _compare_sequences(
     return _Finding(is_sequence=True, edits=edits, wrong=wrong)
 
 
-def _compare_counters(
-    of: str,
-    stored: Activity,
-    offset: int | None,
-    recomputed: Callable[[int], Activity],
-) -> _Finding:
-    if offset is None:
-        return _Finding(is_waiting=True)
-    right = recomputed(offset)
+def _compare_counters(of: str, stored: Activity, right: Activity) -> _Finding:
     at_ms = max(stored.counted_at_ms, right.counted_at_ms)
     pairs = zip(_counts(stored, at_ms), _counts(right, at_ms), strict=True)
     largest = max(

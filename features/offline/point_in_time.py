@@ -15,7 +15,7 @@ import numpy as np
 from ibis import _
 from numpy.typing import NDArray
 
-from srp4ctr.features.offline.counters_as_of import counts_at
+from srp4ctr.features.offline.counters_as_of import counted_events, counts_at
 from srp4ctr.features.offline.event_tables import IDENTITY, EventLog, Table
 from srp4ctr.features.tensors.transforms import (
     ActivityArrays,
@@ -24,7 +24,6 @@ from srp4ctr.features.tensors.transforms import (
     empty_sequences,
 )
 from srp4ctr.streams.events.schema import INTERNAL_PREFIX
-from srp4ctr.streams.state import deduplication
 from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH
 
 Int64s = NDArray[np.int64]
@@ -99,7 +98,7 @@ def snapshot(
     shown = log.keep(_shown(log))
     requests = log.keep(_requests(shown))
     candidates = log.keep(_candidates(log, shown, requests))
-    counted = log.keep(_counted(log))
+    counted = log.keep(counted_events(log))
     remembered = log.keep(log.remembered(counted))
     since_erasure = remembered.left_join(log.forgotten, "user_id")
     since_erasure = since_erasure.filter(_.offset > _.offset_right.fill_null(-1))
@@ -162,24 +161,6 @@ def _first(events: Table, **columns: Any) -> Table:
     return events.group_by(*IDENTITY, is_click=_.type == "click").aggregate(
         **{name: value.argmin(_.offset) for name, value in columns.items()}
     )
-
-
-def _counted(log: EventLog) -> Table:
-    """Return the impressions and clicks that count: ``streams.state.deduplication``."""
-    came = log.events.filter(_.type.isin(["impression", "click"])).select(
-        *(*IDENTITY, "partition", "offset", "occurred_at", "visible_at"),
-        is_click=_.type == "click",
-    )
-    requests = log.erasures.rename(forgotten_at="offset", whose="user_id")
-    is_between = (came.user_id == requests.whose, came.offset > requests.forgotten_at)
-    both = came.left_join(requests, (*is_between, came.offset < requests.next_offset))
-    left = both.filter(both.occurred_at > both.until_ms.fill_null(0))
-    identity = (*IDENTITY, "partition", "is_click")
-    before = left.offset.lag().over(ibis.window(group_by=identity, order_by="offset"))
-    forgotten_at = left.forgotten_at.fill_null(-1)
-    oldest = left.offset - deduplication.DUPLICATE_RECORDS
-    is_again = ((before > forgotten_at) & (before >= oldest)).fill_null(False)
-    return left.mutate(is_again=is_again).filter(~_.is_again).select(*came.columns)
 
 
 def _shown(log: EventLog) -> Table:

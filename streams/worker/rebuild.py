@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryFile  # goes with the process
-from typing import IO
+from typing import IO, TypeVar
 
 import msgspec
 import xxhash
@@ -37,6 +37,8 @@ EVENTS_IN_MEMORY = 50_000
 """Of a group, and of those that wait to be written: a group has as few events on average,
 unless a partition has more than 50 million."""
 _MAX_GROUPS = 1024
+_ERASURE = ("forgotten_at_ms", "forgotten_offset")
+_Row = TypeVar("_Row", BehaviorSequence, Activity, Exposures)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[LoggedEvent])
 
@@ -150,27 +152,14 @@ def _fold_users(
 
 def _blank(stored: Rows) -> Rows:
     """Return empty rows of newer versions that keep the erasures of ``stored`` ones."""
+
+    def blank(row: _Row) -> _Row:
+        erasure = {name: getattr(row, name) for name in _ERASURE if hasattr(row, name)}
+        return type(row)(version_us=row.version_us + 1, **erasure)
+
     return Rows(
-        sequences={
-            user_id: BehaviorSequence(
-                version_us=each.version_us + 1,
-                forgotten_at_ms=each.forgotten_at_ms,
-                forgotten_offset=each.forgotten_offset,
-            )
-            for user_id, each in stored.sequences.items()
-        },
-        activities={
-            user_id: Activity(version_us=each.version_us + 1)
-            for user_id, each in stored.activities.items()
-        },
-        exposures={
-            user_id: Exposures(
-                version_us=each.version_us + 1, forgotten_at_ms=each.forgotten_at_ms
-            )
-            for user_id, each in stored.exposures.items()
-        },
-        shares={
-            key: Activity(version_us=each.version_us + 1)
-            for key, each in stored.shares.items()
-        },
+        sequences={key: blank(row) for key, row in stored.sequences.items()},
+        activities={key: blank(row) for key, row in stored.activities.items()},
+        exposures={key: blank(row) for key, row in stored.exposures.items()},
+        shares={key: blank(row) for key, row in stored.shares.items()},
     )

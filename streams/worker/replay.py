@@ -8,8 +8,8 @@ committed.
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -30,45 +30,43 @@ _MARKERS = 100
 
 
 class ReplaySource:
-    """Reads ``source`` up to an offset, outside the group; an async context manager."""
+    """Reads ``source`` up to an offset, outside the group."""
 
-    def __init__(self, kafka: KafkaConfig, log_dir: Path, source: TopicPartition) -> None:
-        self._reader: Any = AIOKafkaConsumer(
-            **client_arguments(kafka),
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-        )
+    def __init__(self, reader: Any, log_dir: Path, source: TopicPartition) -> None:
+        self._reader = reader
         self.log_dir = log_dir
         """The raw log's folder."""
         self._source = source
+        self._place = (log_dir, source.topic, source.partition)
         self._first = 0
         self.end = 0
         """Behind the last record that Kafka holds: a broker that crashed may lack some."""
 
-    async def __aenter__(self) -> Self:
-        source = self._source
+    @classmethod
+    @asynccontextmanager
+    async def opened(
+        cls, kafka: KafkaConfig, log_dir: Path, source: TopicPartition
+    ) -> AsyncIterator[Self]:
+        """Connect to Kafka for as long as the block lasts."""
+        reader: Any = AIOKafkaConsumer(
+            **client_arguments(kafka),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+        )
+        past = cls(reader, log_dir, source)
         try:
-            await self._reader.start()
-            self._reader.assign([source])
-            self._first = (await self._reader.beginning_offsets([source]))[source]
-            self.end = (await self._reader.end_offsets([source]))[source]
-        except BaseException:
-            await self._reader.stop()
-            raise
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        stopping = asyncio.ensure_future(self._reader.stop())
-        try:
-            await asyncio.shield(stopping)
-        except asyncio.CancelledError:
-            await stopping  # half stopped, it would leave tasks that nothing awaits
-            raise
+            await reader.start()
+            reader.assign([source])
+            past._first = (await reader.beginning_offsets([source]))[source]
+            past.end = (await reader.end_offsets([source]))[source]
+            yield past
+        finally:
+            stopping = asyncio.ensure_future(reader.stop())
+            try:
+                await asyncio.shield(stopping)
+            except asyncio.CancelledError:
+                await stopping  # half stopped, it would leave tasks that nothing awaits
+                raise
 
     async def known_ms(self, offset: int) -> int | None:
         """Return the timestamp of the record at ``offset``, or of one before it in the log.
@@ -77,8 +75,7 @@ class ReplaySource:
         where Kafka holds it and does not hand it out.
         """
         if offset < self._first:
-            place = (self.log_dir, self._source.topic, self._source.partition)
-            return await asyncio.to_thread(known_ms, *place, offset)
+            return await asyncio.to_thread(known_ms, *self._place, offset)
         # A producer's transaction ends with an offset that no record has.
         self._reader.seek(self._source, max(self._first, offset - _MARKERS))
         found = await self._reader.getmany(self._source, timeout_ms=_WAIT_MS * 10)
@@ -105,9 +102,8 @@ class ReplaySource:
         """Yield the events known since ``since_ms`` at offsets ``start`` to ``end`` - 1."""
         end = min(end, self.end)
         dropped_before = min(self._first, end)
-        place = (self.log_dir, self._source.topic, self._source.partition)
         is_logged = start < dropped_before
-        rows = read_files(*place, max(0, since_ms), start) if is_logged else iter(())
+        rows = read_files(*self._place, max(0, since_ms), start) if is_logged else iter(())
         # In a thread: it waits for the disk and the lock.
         while (batch := await asyncio.to_thread(lambda: next(rows, None))) is not None:
             yield [

@@ -104,7 +104,7 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
         state = PartitionState(source.partition, start, self._config)
         if not start:
             return state, set()
-        async with ReplaySource(self._kafka, self._log_dir, source) as past:
+        async with ReplaySource.opened(self._kafka, self._log_dir, source) as past:
             await replay_memory(past, self._config, state)
             last = past.events(0, start, max(0, start - SAMPLE))
             return state, {each.event.user_id async for some in last for each in some}
@@ -251,7 +251,7 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
                 await self.group.in_thread("store_write", self._sink.write, rows)
 
         async def rebuild() -> int:
-            async with ReplaySource(self._kafka, self._log_dir, source) as past:
+            async with ReplaySource.opened(self._kafka, self._log_dir, source) as past:
                 return await rebuild_rows(past, span, self._config, self._read, write)
 
         command_at = state.next_offset

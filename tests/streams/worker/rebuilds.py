@@ -92,7 +92,7 @@ def rebuild(
         users = 0
         for source, last in found.items():
             span = Span(partition=source.partition, since_ms=since_ms, end=last)
-            async with ReplaySource(kafka, log_dir, source) as past:
+            async with ReplaySource.opened(kafka, log_dir, source) as past:
                 users += await rebuild_rows(past, span, CONFIG, read, write)
         return users
 

@@ -132,7 +132,7 @@ def offsets_of(
     kafka: KafkaConfig, log_dir: Path, source: TopicPartition, start: int, end: int
 ) -> list[int]:
     async def run() -> list[int]:
-        async with ReplaySource(kafka, log_dir, source) as past:
+        async with ReplaySource.opened(kafka, log_dir, source) as past:
             return [e.offset async for each in past.events(0, end, start) for e in each]
 
     return asyncio.run(run())

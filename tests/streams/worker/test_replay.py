@@ -56,7 +56,7 @@ def test_the_log_is_not_waited_for_in_the_event_loop(
         yield from read_files(*place)
 
     async def run() -> tuple[int | None, list[int]]:
-        async with replay.ReplaySource(KafkaConfig(), tmp_path, SOURCE) as opened:
+        async with replay.ReplaySource.opened(KafkaConfig(), tmp_path, SOURCE) as opened:
             known_at = await opened.known_ms(0)
             batches = [batch async for batch in opened.events(0, 2)]
         return known_at, [event.offset for batch in batches for event in batch]
@@ -83,7 +83,7 @@ def test_a_reader_is_stopped_whole_though_its_task_is_cancelled(
             stopped.append("done")
 
     async def read() -> None:
-        async with replay.ReplaySource(KafkaConfig(), tmp_path, SOURCE):
+        async with replay.ReplaySource.opened(KafkaConfig(), tmp_path, SOURCE):
             pass
 
     async def run() -> None:
