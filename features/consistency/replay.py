@@ -17,9 +17,10 @@ from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, FORGOTTEN_USER
 from srp4ctr.streams.raw_log.log_files import reading
 from srp4ctr.streams.raw_log.log_tables import event_of, schema_of
 from srp4ctr.streams.state.counters import Activity
-from srp4ctr.streams.state.deduplication import Deduplication, Fate
 from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.reducers import (
+    Deduplication,
+    Fate,
     fold_activities,
     fold_exposures,
     fold_sequences,

@@ -74,6 +74,12 @@ class EventLog:
         until_ms = joined.until_ms.fill_null(0)
         return joined.filter(joined.occurred_at > until_ms).select(*table.columns)
 
+    def since_erasure(self, table: Table) -> Table:
+        """Return the rows of ``table`` that came after their users' last request."""
+        joined = table.left_join(self.forgotten, "user_id")
+        requested_at = joined.offset_right.fill_null(-1)
+        return joined.filter(joined.offset > requested_at).select(*table.columns)
+
 
 @contextmanager
 def opened(log_dir: Path, engine: Engine = "duckdb") -> Iterator[EventLog]:

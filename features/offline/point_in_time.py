@@ -100,8 +100,6 @@ def snapshot(
     candidates = log.keep(_candidates(log, shown, requests))
     counted = log.keep(counted_events(log))
     remembered = log.keep(log.remembered(counted))
-    since_erasure = remembered.left_join(log.forgotten, "user_id")
-    since_erasure = since_erasure.filter(_.offset > _.offset_right.fill_null(-1))
     found, offered = (log.rows(t.order_by("row")) for t in (requests, candidates))
     return RequestSnapshots(
         user_ids=_objects(found["user_id"]),
@@ -110,7 +108,7 @@ def snapshot(
         sequences=_sequences_at(log, requests, length, round(ttl_days * _MS_PER_DAY)),
         user_activity=counts_at(
             log,
-            since_erasure.select(*remembered.columns).rename(owner="user_id"),
+            log.since_erasure(remembered).rename(owner="user_id"),
             requests.select("row", "at_ms", owner="user_id"),
         ),
         candidate_requests=offered["request"].to_numpy(),

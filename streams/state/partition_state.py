@@ -20,10 +20,11 @@ from srp4ctr.streams.events.codec import (
 )
 from srp4ctr.streams.events.schema import Click, Impression, Rebuild, item_key
 from srp4ctr.streams.state.counters import Activity
-from srp4ctr.streams.state.deduplication import Deduplication, Fate
 from srp4ctr.streams.state.exposures import EXPOSURE_BYTES, Exposures
 from srp4ctr.streams.state.label_join import ImpressionLabel, LabelJoin
 from srp4ctr.streams.state.reducers import (
+    Deduplication,
+    Fate,
     ItemPartitionKey,
     Rows,
     fold_activities,

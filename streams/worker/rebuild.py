@@ -20,9 +20,10 @@ from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import FORGOTTEN_USER, Click, Impression, item_key
 from srp4ctr.streams.state.counters import Activity
-from srp4ctr.streams.state.deduplication import Deduplication, Fate
 from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.reducers import (
+    Deduplication,
+    Fate,
     ItemPartitionKey,
     Rows,
     fold_activities,

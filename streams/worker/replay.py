@@ -21,8 +21,8 @@ from srp4ctr.streams.events.codec import LoggedEvent, decode_record
 from srp4ctr.streams.events.schema import now_ms
 from srp4ctr.streams.raw_log.log_files import known_ms, read_files
 from srp4ctr.streams.raw_log.log_tables import event_of
-from srp4ctr.streams.state.deduplication import DUPLICATE_RECORDS
 from srp4ctr.streams.state.partition_state import PartitionState
+from srp4ctr.streams.state.reducers import DUPLICATE_RECORDS
 
 _WAIT_MS = 500
 _BATCH = 2000

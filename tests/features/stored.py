@@ -1,12 +1,18 @@
-"""Events in a store, by the stream's own fold: what a worker would have written."""
+"""Events in a store, by the stream's own fold: what a worker or a rebuild would write."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Collection, Sequence
+from pathlib import Path
+from typing import cast
 
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import UserEvent
 from srp4ctr.streams.state.partition_state import PartitionState
+from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
 from srp4ctr.streams.state.state_store import FeatureSink
+from srp4ctr.streams.worker.rebuild import Span, rebuild_rows
+from srp4ctr.streams.worker.replay import ReplaySource
 
 BATCH = 7
 
@@ -36,3 +42,30 @@ def store_events(
         sink.write(state.dirty)
         state.take_pending()
         state.drop_rows()  # so that each batch begins with what the store gives back
+
+
+class _Past:
+    """A partition's past, as a rebuild reads it."""
+
+    log_dir = Path("no-log")
+
+    def __init__(self, log: Sequence[LoggedEvent]) -> None:
+        self._log = log
+
+    async def events(self, _since_ms: int, end: int) -> AsyncIterator[list[LoggedEvent]]:
+        for start in range(0, end, BATCH):
+            yield list(self._log[start : min(start + BATCH, end)])
+
+
+def rebuild(log: Sequence[LoggedEvent], sink: FeatureSink, config: StreamConfig) -> None:
+    """Rebuild partition 0, whose past is ``log``, into ``sink``."""
+
+    async def read(users: Collection[str], shares: Collection[ItemPartitionKey]) -> Rows:
+        return sink.read(users, shares)
+
+    async def write(rows: Rows) -> None:
+        sink.write(rows)
+
+    past = cast(ReplaySource, _Past(log))
+    span = Span(partition=0, since_ms=0, end=len(log))
+    asyncio.run(rebuild_rows(past, span, config, read, write))

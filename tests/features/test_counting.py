@@ -5,12 +5,11 @@ doubled backfills, copies at any distance, erasure requests and quiet spans; it 
 and rebuilds anywhere. Few records are remembered, so that copies come back as news, too.
 """
 
-import asyncio
 import random
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,15 +27,13 @@ from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import Impression, UserEvent, item_key
 from srp4ctr.streams.raw_log.erasure import erase_forgotten
-from srp4ctr.streams.state import deduplication
+from srp4ctr.streams.state import reducers
 from srp4ctr.streams.state.counters import Activity, decayed
 from srp4ctr.streams.state.partition_state import PartitionState
-from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
+from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.worker import rebuild as rebuilding
-from srp4ctr.streams.worker.rebuild import Span, rebuild_rows
-from srp4ctr.streams.worker.replay import ReplaySource
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
-from tests.features.stored import store_events
+from tests.features.stored import rebuild, store_events
 from tests.streams.memory_sink import MemorySink
 from tests.streams.worker.rebuilds import assert_equal
 
@@ -108,7 +105,7 @@ class Worker:
                 state = self.begin()
             if draw.random() < 0.1:
                 self.store(state)
-                rebuild(self.log[: state.next_offset], self.sink)
+                rebuild(self.log[: state.next_offset], self.sink, CONFIG)
                 state.drop_rows()
         self.store(state)
 
@@ -128,32 +125,6 @@ class Worker:
         self.sink.write(state.take_pending().rows)
         self.committed = state.next_offset
         state.evict(0)
-
-
-class Past:
-    """A partition's past, as a rebuild reads it."""
-
-    log_dir = Path("no-log")
-
-    def __init__(self, log: Sequence[LoggedEvent]) -> None:
-        self._log = log
-
-    async def events(self, _since_ms: int, end: int) -> AsyncIterator[list[LoggedEvent]]:
-        for start in range(0, end, 7):
-            yield list(self._log[start : min(start + 7, end)])
-
-
-def rebuild(log: Sequence[LoggedEvent], sink: MemorySink) -> Rows:
-    async def read(users: Collection[str], shares: Collection[ItemPartitionKey]) -> Rows:
-        return sink.read(users, shares)
-
-    async def write(rows: Rows) -> None:
-        sink.write(rows)
-
-    past = cast(ReplaySource, Past(log))
-    span = Span(partition=0, since_ms=0, end=len(log))
-    asyncio.run(rebuild_rows(past, span, CONFIG, read, write))
-    return sink.rows
 
 
 def placeless(rows: Rows) -> Rows:
@@ -208,7 +179,7 @@ def requests_at_the_end() -> list[Impression]:
 
 @pytest.fixture
 def _few_records(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deduplication, "DUPLICATE_RECORDS", REMEMBERED)
+    monkeypatch.setattr(reducers, "DUPLICATE_RECORDS", REMEMBERED)
     monkeypatch.setattr(rebuilding, "EVENTS_IN_MEMORY", 5)
 
 
@@ -227,7 +198,9 @@ def test_all_count_the_same_events(
     ]
     worker = Worker(log)
     worker.run(draw)
-    assert_equal(placeless(rebuild(log, MemorySink())), placeless(worker.sink.rows))
+    fresh = MemorySink()
+    rebuild(log, fresh, CONFIG)
+    assert_equal(placeless(fresh.rows), placeless(worker.sink.rows))
     checked, trained = (write_log(tmp_path_factory.mktemp("log"), known) for _ in range(2))
     shown = requests_at_the_end()
     write_log(trained, [(each, END_MS) for each in shown], partition=1)

@@ -1,10 +1,7 @@
 """A store of another release's layout: refused, emptied, and rebuilt from the past."""
 
-import asyncio
-from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import pytest
 import redis
@@ -15,13 +12,8 @@ from srp4ctr.features.online import row_codec
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import UserEvent, item_key
-from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
-from srp4ctr.streams.state.state_store import FeatureSink
-from srp4ctr.streams.worker.rebuild import Span, rebuild_rows
-from srp4ctr.streams.worker.replay import ReplaySource
 from tests.builders import a_click, an_impression
-from tests.features.stored import store_events
-from tests.features.test_counting import Past
+from tests.features.stored import rebuild, store_events
 from tests.streams.worker.rebuilds import assert_equal
 
 pytestmark = pytest.mark.redis
@@ -33,22 +25,6 @@ EVENTS: list[UserEvent] = [
 SHARES = [(item_key(item), 0) for item in ("i1", "i2")]
 
 
-def rebuild(sink: FeatureSink) -> None:
-    async def read(users: Collection[str], shares: Collection[ItemPartitionKey]) -> Rows:
-        return sink.read(users, shares)
-
-    async def write(rows: Rows) -> None:
-        sink.write(rows)
-
-    log = [
-        LoggedEvent(event=event, offset=offset, known_at_ms=event.occurred_at)
-        for offset, event in enumerate(EVENTS)
-    ]
-    past = cast(ReplaySource, Past(log))
-    span = Span(partition=0, since_ms=0, end=len(log))
-    asyncio.run(rebuild_rows(past, span, StreamConfig(), read, write))
-
-
 def test_a_row_of_another_layout_is_refused_until_the_store_is_emptied_and_rebuilt(
     store_config: FeatureConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,16 +32,20 @@ def test_a_row_of_another_layout_is_refused_until_the_store_is_emptied_and_rebui
 
     own = replace(store_config, redis=f"{store_config.redis},db=4")
     sink = FeatureStoreSink(own)
+    log = [
+        LoggedEvent(event=event, offset=offset, known_at_ms=event.occurred_at)
+        for offset, event in enumerate(EVENTS)
+    ]
     with monkeypatch.context() as older:
         older.setattr(row_codec, "_FORMAT", 1)
         store_events(sink, EVENTS, length=50)
     with pytest.raises(ArtifactError, match=r"format b'\\x01', this release reads 2"):
         sink.read(["u1"], SHARES)
     with pytest.raises(ArtifactError, match="empty the store"):
-        rebuild(sink)
+        rebuild(log, sink, StreamConfig())
     with redis.Redis.from_url(f"redis://{store_config.redis}/4") as client:
         client.flushdb()
-    rebuild(sink)
+    rebuild(log, sink, StreamConfig())
     rebuilt = sink.read(["u1"], SHARES)
     with redis.Redis.from_url(f"redis://{store_config.redis}/4") as client:
         client.flushdb()
