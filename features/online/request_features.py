@@ -23,7 +23,7 @@ from srp4ctr.features.online.item_cache import ItemRows, ItemTable
 from srp4ctr.features.online.store import REQUEST_TIMEOUT_S, OnlineViews
 from srp4ctr.features.tensors import transforms, vocabulary
 from srp4ctr.features.tensors.schema import ItemStatus
-from srp4ctr.features.tensors.vocabulary import Vocabulary
+from srp4ctr.features.tensors.vocabulary import RequestError, Vocabulary
 from srp4ctr.retries import CircuitBreaker
 from srp4ctr.streams.events.codec import MIN_OCCURRED_AT_MS
 from srp4ctr.streams.events.schema import MAX_ID_LENGTH, item_key
@@ -43,10 +43,6 @@ MAX_CACHED_IDS = 200_000
 _KEY_AND_VALUE = [("item_keys", "<i8"), ("values", "<f8")]
 _ELEMENT = np.dtype([("occurred_at_ms", "<i8"), *_KEY_AND_VALUE, ("action_codes", "u1")])
 _EXPOSURE = np.dtype([("shown_at_ms", "<i8"), ("item_keys", "<i8")])
-
-
-class RequestError(ValueError):
-    """A request that its sender can fix; says how."""
 
 
 class UserReader(Protocol):
@@ -124,7 +120,10 @@ class RequestFeatures:
         keys = np.array([list(map(key_of, row)) for row in item_ids], dtype=np.int64)
         times = _times(times_ms, len(users))
         texts = [""] * len(users) if contexts is None else contexts
-        parsed = [_context(text) for text in texts]
+        parsed = [
+            vocabulary.parse_context(_text(text, "context", _MAX_CONTEXT_LETTERS))
+            for text in texts
+        ]
         found = self._read(users, times)
         # Candidates and history at once: half the searches.
         every = np.concatenate([keys, found.sequences.item_keys], axis=1)
@@ -279,14 +278,6 @@ def _text(given: Text, name: str, max_length: int = MAX_ID_LENGTH) -> str:
     if len(text) > max_length:
         raise RequestError(f"{name} has {len(text)} letters; at most {max_length}")
     return text
-
-
-def _context(given: Text) -> dict[str, str]:
-    text = _text(given, "context", _MAX_CONTEXT_LETTERS)
-    try:
-        return vocabulary.parse_context(text)
-    except ValueError as error:
-        raise RequestError(str(error)) from None
 
 
 def _times(times_ms: Sequence[int] | NDArray[Any] | None, count: int) -> Int64s:

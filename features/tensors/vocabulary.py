@@ -21,6 +21,7 @@ from msgspec import MsgspecError
 from numpy.typing import ArrayLike, NDArray
 
 from srp4ctr.atomic_files import replace_text
+from srp4ctr.errors import MistakeError
 from srp4ctr.features.config import ItemFieldConfig
 from srp4ctr.features.tensors import item_fields
 from srp4ctr.features.tensors.item_fields import (
@@ -196,26 +197,36 @@ def context_numbers(context: Mapping[str, str], names: Sequence[str]) -> Float32
     return numbers
 
 
+class RequestError(MistakeError):
+    """A request that its sender can fix; says how."""
+
+
 def parse_context(text: str | None) -> dict[str, str]:
     """Return the flat map in ``text`` (JSON; empty or None: no context).
 
-    Raises ``ValueError`` with a sentence for the caller.
+    Raises ``RequestError`` with a sentence for the caller.
     """
     if not text:
         return {}
     try:
         context = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"context is not JSON: {error}") from None
+        raise RequestError(f"context is not JSON: {error}") from None
     if not isinstance(context, dict):
-        raise ValueError(f"context is a JSON {type(context).__name__}; expected an object")
+        raise RequestError(
+            f"context is a JSON {type(context).__name__}; expected an object"
+        )
     if len(context) > MAX_CONTEXT_FIELDS:
-        raise ValueError(f"context has {len(context)} fields; at most {MAX_CONTEXT_FIELDS}")
+        raise RequestError(
+            f"context has {len(context)} fields; at most {MAX_CONTEXT_FIELDS}"
+        )
     for name, value in context.items():
         if not isinstance(value, str):
-            raise ValueError(f"context field {name!r} is not a string: {value!r:.100}")
+            raise RequestError(f"context field {name!r} is not a string: {value!r:.100}")
         if max(len(name), len(value)) > MAX_ID_LENGTH:
-            raise ValueError(f"context field {name[:40]!r} is over {MAX_ID_LENGTH} letters")
+            raise RequestError(
+                f"context field {name[:40]!r} is over {MAX_ID_LENGTH} letters"
+            )
     return context
 
 

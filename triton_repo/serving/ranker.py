@@ -17,8 +17,9 @@ import numpy as np
 
 from srp4ctr import tracing
 from srp4ctr.features.bundles.request_log import ServedLog, ServedRequest
-from srp4ctr.features.online.request_features import RequestBatch, RequestError
+from srp4ctr.features.online.request_features import RequestBatch
 from srp4ctr.features.tensors import schema
+from srp4ctr.features.tensors.vocabulary import RequestError
 from srp4ctr.triton_repo.model_names import FETCH_FEATURES, SCORING_CPU
 from srp4ctr.triton_repo.serving.calls import (
     OWN_TENSORS,

@@ -9,8 +9,9 @@ import pytest
 
 from srp4ctr.features.bundles import request_log
 from srp4ctr.features.bundles.request_log import ServedLog
-from srp4ctr.features.online.request_features import RequestBatch, RequestError
+from srp4ctr.features.online.request_features import RequestBatch
 from srp4ctr.features.tensors import schema
+from srp4ctr.features.tensors.vocabulary import RequestError
 from srp4ctr.triton_repo.model_names import FETCH_FEATURES, MODEL_INPUTS
 from srp4ctr.triton_repo.serving import ranker as ranking
 from srp4ctr.triton_repo.serving.calls import Call, RefusedError
