@@ -10,7 +10,7 @@ import getpass
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,8 +67,9 @@ class AuditLog:
     ) -> Iterator[AuditedOperation]:
         """Write that ``command`` begins, and after the block its result.
 
-        ``state`` is called before and after. Raises ``OSError`` where nothing can be
-        written: then the block does not run.
+        ``state`` is called before and after; where it fails the entry has why, and the
+        operation's own error is raised. Raises ``OSError`` where nothing can be written:
+        then the block does not run.
         """
         operation = AuditedOperation()
         entry = AuditEntry(
@@ -78,25 +79,25 @@ class AuditLog:
             command=command,
             subject=subject,
             result=BEGUN,
-            before=state(),
+            before=_or_error(state),
         )
         self._append(entry)
-        result, detail = FAILED, ""
+
+        def end(result: str, detail: str) -> None:
+            changed = {"subject": operation.subject or subject, "result": result}
+            changed |= {"at": _now(), "detail": detail[:_MAX_DETAIL]}
+            changed["after"] = operation.after or _or_error(state)
+            self._append(msgspec.structs.replace(entry, **changed))
+
         try:
             yield operation
-            result = REFUSED if operation.refusal else DONE
-            detail = operation.refusal[:_MAX_DETAIL]
         except BaseException as error:
             is_refusal = isinstance(error, Srp4ctrError | ValueError | RuntimeError)
-            is_outage = isinstance(error, OutageError)
-            result = REFUSED if is_refusal and not is_outage else FAILED
-            detail = f"{type(error).__name__}: {error}"[:_MAX_DETAIL]
+            is_refusal = is_refusal and not isinstance(error, OutageError)
+            with suppress(OSError):  # a full disk must not hide the operation's own error
+                end(REFUSED if is_refusal else FAILED, f"{type(error).__name__}: {error}")
             raise
-        finally:
-            changed = {"subject": operation.subject or subject, "detail": detail}
-            after = operation.after or state()
-            changed |= {"at": _now(), "result": result, "after": after}
-            self._append(msgspec.structs.replace(entry, **changed))
+        end(REFUSED if operation.refusal else DONE, operation.refusal)
 
     def _append(self, entry: AuditEntry) -> None:
         line = msgspec.json.encode(entry) + b"\n"
@@ -112,6 +113,13 @@ class AuditLog:
             os.fsync(file.fileno())
         if is_new:
             sync_folder(self.path.parent)
+
+
+def _or_error(state: Callable[[], str]) -> str:
+    try:
+        return state()
+    except Exception as error:  # it must not hide what the operation does, or its error
+        return f"unknown: {error!r}"
 
 
 def audit_log(settings: Settings) -> AuditLog:

@@ -82,6 +82,32 @@ def test_what_was_refused_or_failed_is_there_with_its_reason(
     assert entry.detail.startswith(f"{type(error).__name__}: {error}")
 
 
+@pytest.mark.parametrize("is_written", [True, False])
+def test_a_state_that_fails_or_a_full_disk_hides_no_error(
+    log: AuditLog, monkeypatch: pytest.MonkeyPatch, is_written: bool
+) -> None:
+    def state() -> str:
+        raise OSError("serving.json is gone")
+
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    def operation() -> None:
+        with log.audited("model promote", "v2", state):
+            if not is_written:
+                monkeypatch.setattr(AuditLog, "_append", full)
+            raise KeyError("the real one")
+
+    with pytest.raises(KeyError, match="the real one"):
+        operation()
+    ((entry,), _) = read_entries(log.path)
+    assert entry.result == (FAILED if is_written else BEGUN)
+    assert "serving.json is gone" in entry.before
+    if is_written:
+        assert "serving.json is gone" in entry.after
+        assert entry.detail == "KeyError: 'the real one'"
+
+
 def test_nothing_is_done_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     log = AuditLog(path=tmp_path / "file" / "audit.jsonl", actor="ann")
