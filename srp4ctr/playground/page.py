@@ -6,6 +6,7 @@ from contextlib import closing, suppress
 from importlib.util import find_spec
 
 from srp4ctr.embedded import stack
+from srp4ctr.errors import MistakeError
 from srp4ctr.settings import Settings
 
 PACKAGES = ("starlette", "uvicorn", "plotly")
@@ -17,10 +18,10 @@ def open_page(
     """Serve the page on ``port`` until Ctrl-C; ``say`` gets its address.
 
     ``port`` None means the setting ``monitoring.page_port``; ``browser`` opens the page.
-    Raises ``ValueError`` if the port is in use or a package is not installed.
+    Raises ``MistakeError`` if the port is in use or a package is not installed.
     """
     if missing_packages():
-        raise ValueError(
+        raise MistakeError(
             f"the page needs {', '.join(PACKAGES)}: pip install 'srp4ctr[page]'"
         )
     from srp4ctr.monitoring.web.app import PageSources

@@ -17,6 +17,7 @@ from srp4ctr.cli.tables.results import item_status_words
 from srp4ctr.cli.tables.users import action_name
 from srp4ctr.client.messages import Ranking
 from srp4ctr.client.rank_client import RankClient
+from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.monitoring.collector.probe import has_changed
 from srp4ctr.monitoring.web.playground import (
     ClickEffect,
@@ -26,8 +27,7 @@ from srp4ctr.monitoring.web.playground import (
     ShownRanking,
     ShownUser,
 )
-from srp4ctr.playground.reads import PlaygroundReads
-from srp4ctr.playground.recent_events import recent_ids
+from srp4ctr.playground.reads import PlaygroundReads, recent_ids
 from srp4ctr.settings import Settings
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.events.schema import Click
@@ -128,7 +128,7 @@ class LivePlayground:
         """Publish slate and click, and return the change within ten seconds."""
         slate = self._slates.get(request_id)
         if slate is None or item_id not in slate.ranking.item_ids:
-            raise ValueError("This ranking is no longer known: rank again.")
+            raise MistakeError("This ranking is no longer known: rank again.")
         with slate.lock:
             before = self._rank(slate.ranking.user_id, slate.ranking.item_ids)
             published = self._publish(request_id, slate, item_id)
@@ -174,39 +174,49 @@ class LivePlayground:
             )
         except ConnectionError as error:
             if self._reads.nothing_serves() or "NOT_FOUND" in str(error):
-                raise ValueError(_NOTHING_SERVES) from error
-            raise ConnectionError(
+                raise MistakeError(_NOTHING_SERVES) from error
+            raise OutageError(
                 f"Triton at {triton.grpc} gives no ranking. Does it run? `srp4ctr stack "
                 f"status` shows it, `srp4ctr stack up` starts it. ({error})"
             ) from error
 
     def _publish(self, request_id: str, slate: _Slate, item_id: str) -> float:
         """Publish the click, after the slate's impressions; return when it was sent."""
-        with self._lock:
-            if self._producer is None:
-                self._producer = EventPublisher(self._settings.kafka)
-            producer = self._producer
-            try:
-                if not slate.is_published:
-                    for shown in slate.ranking.impressions(request_id, slate.shown_at_ms):
-                        producer.publish(shown)
-                    producer.flush(_DEADLINE_S)
-                    slate.is_published = True
-                sent = time.perf_counter()
-                producer.publish(
-                    Click(
-                        event_id=f"c-{request_id}-{uuid.uuid4().hex[:8]}",
-                        request_id=request_id,
-                        user_id=slate.ranking.user_id,
-                        item_id=item_id,
-                        occurred_at=max(_now_ms(), slate.shown_at_ms + 1),
-                    )
-                )
+        producer = self._connected()
+        try:
+            if not slate.is_published:
+                for shown in slate.ranking.impressions(request_id, slate.shown_at_ms):
+                    producer.publish(shown)
                 producer.flush(_DEADLINE_S)
-            except Exception:
-                self._producer = None  # the next click connects again
-                raise
+                slate.is_published = True
+            sent = time.perf_counter()
+            producer.publish(
+                Click(
+                    event_id=f"c-{request_id}-{uuid.uuid4().hex[:8]}",
+                    request_id=request_id,
+                    user_id=slate.ranking.user_id,
+                    item_id=item_id,
+                    occurred_at=max(_now_ms(), slate.shown_at_ms + 1),
+                )
+            )
+            producer.flush(_DEADLINE_S)
+        except Exception:
+            with self._lock:
+                if self._producer is producer:
+                    self._producer = None  # the next click connects again
+            raise
         return sent
+
+    def _connected(self) -> EventPublisher:
+        """Return the producer; a broker that hangs must block nobody else: no lock."""
+        if (producer := self._producer) is not None:
+            return producer
+        made = EventPublisher(self._settings.kafka)
+        with self._lock:
+            kept = self._producer = self._producer or made
+        if kept is not made:
+            made.close()
+        return kept
 
     def _store(self, request_id: str, ranking: Ranking) -> str:
         with self._lock:

@@ -6,15 +6,24 @@ Feast is imported at the first read: it takes 3 s.
 import random
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
+from srp4ctr.errors import MistakeError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.monitoring.web.playground import RequestCost, ShownItem
 from srp4ctr.ops.feature_store import title_of
-from srp4ctr.playground.recent_events import recent_ids
 from srp4ctr.settings import Settings
-from srp4ctr.streams.events.schema import item_key
+from srp4ctr.streams.events.schema import (
+    BEHAVIOR_EVENTS_TOPIC,
+    INTERNAL_PREFIX,
+    item_key,
+)
+from srp4ctr.streams.raw_log.log_files import files_of
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence
 from srp4ctr.streams.state.state_store import ItemProfile
@@ -23,6 +32,10 @@ from srp4ctr.triton_repo.deployment.live_repository import read_serving
 _NAMES = ("title", "name")  # shown as the title
 _TRIES = 5  # profiles read per candidate: an item may have none
 _RECENT_ITEMS = 1000
+_FILES = 3  # per partition; one covers two seconds of traffic, or is compacted
+_ROWS = 2000  # the last of each file: a compacted one is long
+_COLUMNS = ["type", "user_id", "item_id", "occurred_at"]
+_ACTIONS = ("click", "behavior")  # a user with impressions only has no sequence
 
 
 class PlaygroundReads:
@@ -56,7 +69,7 @@ class PlaygroundReads:
         """Return ``count`` items that are new to the user; each ``draw`` has others.
 
         They are items of the serving bundle with a profile in the store, or else items of
-        the newest events. Raises ``ValueError`` if there are none.
+        the newest events. Raises ``MistakeError`` if there are none.
         """
         seen = {each.item_key for each in self.sequence(user_id).elements}
         chance = random.Random(f"{user_id}:{draw}")
@@ -70,7 +83,7 @@ class PlaygroundReads:
             new = [each for each in recent.items if item_key(each) not in seen]
             found = chance.sample(new, min(len(new), count))
         if not found:
-            raise ValueError("No items are known: enter the ids of some candidates.")
+            raise MistakeError("No items are known: enter the ids of some candidates.")
         return found
 
     def serving_version(self) -> str | None:
@@ -146,3 +159,33 @@ def _shown(name: str, item_id: str, profile: ItemProfile | None) -> ShownItem:
     return ShownItem(
         item_id=profile.item_id, title=title_of(profile), attributes=attributes
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecentIds:
+    """Distinct ids, the newest first."""
+
+    users: Sequence[str]
+    items: Sequence[str]
+
+
+def recent_ids(log_dir: Path, partitions: int, limit: int) -> RecentIds:
+    """Return the ``limit`` newest users with an action, and the newest items.
+
+    By a few files of each partition, at any length of the log; none if it is not here.
+    """
+    rows = []
+    for partition in range(partitions):
+        for path in files_of(log_dir, BEHAVIOR_EVENTS_TOPIC, partition)[-_FILES:]:
+            try:
+                table = pq.ParquetFile(path).read(_COLUMNS)
+            except FileNotFoundError:
+                continue  # retention or compaction just removed it
+            rows += table.slice(max(0, table.num_rows - _ROWS)).to_pylist()
+    rows.sort(key=lambda row: -row["occurred_at"])
+    actions = [row for row in rows if row["type"] in _ACTIONS]
+    users = dict.fromkeys(
+        row["user_id"] for row in actions if not row["user_id"].startswith(INTERNAL_PREFIX)
+    )
+    items = dict.fromkeys(row["item_id"] for row in rows if row["item_id"])
+    return RecentIds(users=list(islice(users, limit)), items=list(islice(items, limit)))

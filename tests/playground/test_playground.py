@@ -1,12 +1,17 @@
 """The playground's errors while a part of the stack is down, and a request's cost."""
 
+import contextlib
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.harness.raw_logs import write_log
+from srp4ctr.client.messages import Ranking
 from srp4ctr.embedded import ports
 from srp4ctr.embedded.config import EmbeddedConfig
 from srp4ctr.features.config import FeatureConfig
@@ -14,6 +19,7 @@ from srp4ctr.playground import page, playground
 from srp4ctr.playground.playground import LivePlayground
 from srp4ctr.playground.reads import request_cost
 from srp4ctr.settings import Settings
+from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.export.bundle_writer import cost_card, sizes_of
 from srp4ctr.training.model.embeddings import TableSizes
@@ -77,6 +83,40 @@ def test_without_events_the_advice_says_how_to_publish_some(
     write_log(Path(settings.features.log_dir), [(click, click.occurred_at)])
     assert live.offer().users == ["ann"]
     assert live.offer().advice == ""
+
+
+def test_a_broker_that_hangs_blocks_no_other_visitor(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranking = Ranking(
+        user_id="u",
+        item_ids=("i1",),
+        scores=(0.5,),
+        item_statuses=(0,),
+        propensities=(1.0,),
+        positions=(0,),
+        model_version="v1",
+        status="ok",
+        feature_version="-",
+    )
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts, and says nothing
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        hung = replace(settings, kafka=KafkaConfig(bootstrap=address))
+        with closing(LivePlayground(hung)) as live:
+            live._store("r1", ranking)
+            slate = live._slates["r1"]
+
+            def click() -> None:
+                with contextlib.suppress(Exception):
+                    live._publish("r1", slate, "i1")
+
+            clicking = threading.Thread(target=click)
+            clicking.start()
+            silent.accept()
+            live._store("r2", ranking)  # as each ranking of another visitor
+            assert clicking.is_alive()
+            silent.close()
+            clicking.join()
 
 
 def test_a_ranking_of_another_start_cannot_be_clicked(live: LivePlayground) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.harness.raw_logs import write_log
 from srp4ctr.playground import recent_events
-from srp4ctr.playground.recent_events import recent_ids
+from srp4ctr.playground.reads import recent_ids
 from srp4ctr.streams.events.schema import SYNTHETIC_USERS, UserEvent
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 
