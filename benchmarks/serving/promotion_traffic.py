@@ -99,7 +99,8 @@ def _answer(client: RankClient, requests: Sequence[RankRequest], place: int) -> 
 
 
 def _retries() -> int:
-    return int(REGISTRY.get_sample_value("srp4ctr_rank_retries_total") or 0)
+    counted = REGISTRY.get_sample_value("srp4ctr_retries_total", {"operation": "rank"})
+    return int(counted or 0)
 
 
 def all_requests(at_ms: int) -> list[RankRequest]:

@@ -10,7 +10,7 @@ from typing import Any
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from srp4ctr.errors import OutageError
+from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.triton_repo.config import CONTROL_HEADER, TlsConfig, TritonConfig
 from srp4ctr.triton_repo.model_names import NO_MEMORY
 
@@ -36,7 +36,7 @@ def infer(client: Any, model: str, inputs: Any, **options: Any) -> Any:
 def connect(address: str, tls: TlsConfig | None = None) -> InferenceServerClient:
     """Return a client of ``address``, host:port; it connects at its first call.
 
-    Raises ``ValueError`` for a certificate or key file that cannot be read.
+    Raises ``MistakeError`` for a certificate or key file that cannot be read.
     """
     if tls is None or not tls.enabled:
         return InferenceServerClient(address)
@@ -52,7 +52,7 @@ def connect(address: str, tls: TlsConfig | None = None) -> InferenceServerClient
 def connect_in_control(config: TritonConfig) -> InferenceServerClient:
     """Return a client that may load and unload models, if ``config`` has the key.
 
-    Raises ``ValueError`` for a file that cannot be read.
+    Raises ``MistakeError`` for a file that cannot be read.
     """
     client = connect(config.grpc, config.tls)
     key = config.known_control_key()
@@ -74,5 +74,5 @@ def _readable(name: str, path: str) -> str | None:
     try:
         Path(path).read_bytes()
     except OSError as error:
-        raise ValueError(f"triton.tls.{name} {path}: {error.strerror}") from error
+        raise MistakeError(f"triton.tls.{name} {path}: {error.strerror}") from error
     return path

@@ -6,6 +6,7 @@ Any plain Triton client can rank; this one also retries, and sends users to the 
 import itertools
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -14,13 +15,15 @@ from typing import Any, Self
 from prometheus_client import Counter, Histogram
 from tritonclient.utils import InferenceServerException
 
-from srp4ctr import tracing
+from srp4ctr import retries, tracing
 from srp4ctr.client import codec
-from srp4ctr.client.canary import Canary
 from srp4ctr.client.channel import connect, is_full
 from srp4ctr.client.messages import Ranking, RankRequest
+from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.tensors import schema
+from srp4ctr.retries import CircuitBreaker, RetryBudget
 from srp4ctr.streams.events.pseudonymization import Pseudonyms
+from srp4ctr.streams.events.schema import in_sample
 from srp4ctr.triton_repo.config import TlsConfig
 from srp4ctr.triton_repo.model_names import RANK_CLICKS, RANK_CLICKS_CANARY, STEP_FAILED
 
@@ -39,10 +42,10 @@ REQUESTS = Counter(
     "Rank requests by the bundle that answered and how they ended.",
     ["model_version", "outcome"],
 )
-RETRIES = Counter(
-    "srp4ctr_rank_retries",
-    "Calls retried because the server was unavailable or full, or a step had crashed.",
-)
+_VERSIONS = 8  # that keep their series in REQUESTS: each promotion brings one more
+_seen: OrderedDict[str, set[str]] = OrderedDict()  # version → outcomes, least recent first
+_seen_lock = threading.Lock()
+RETRIES = retries.RETRIES.labels("rank")
 # CANCELLED: a server that shuts down drops its calls. Ranking twice changes nothing.
 _TRANSIENT = tuple(
     f"StatusCode.{each}" for each in ("UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN")
@@ -52,6 +55,7 @@ _LATE = "StatusCode.DEADLINE_EXCEEDED"
 _STARTING = "has no available versions"
 _GONE = ("StatusCode.NOT_FOUND", "StatusCode.UNAVAILABLE")  # an ensemble that is unloaded
 _PAUSES_S = (0.01, 0.03, 0.1, 0.25)  # before each retry; the last one repeats
+_CANARY_REST_S = 5.0  # in which nobody is sent to a canary that was unloaded
 _FIRST_TRY = 1 / 3  # of the deadline: a process that crashed holds a call for a second
 
 
@@ -75,10 +79,13 @@ class RankClient:
         With ``pseudonyms``, the publisher's, Triton receives no user's id. Raises
         ValueError for a certificate or key file that cannot be read.
         """
-        self._canary = Canary(canary_share) if canary_share else None
+        if not 0.0 <= canary_share <= 1.0:
+            raise MistakeError(f"canary_share is {canary_share}; a share of users, 0 to 1")
+        self._canary_share = canary_share
+        self._canary = CircuitBreaker[Any](failures=1, rest_s=_CANARY_REST_S)
         self._client = connect(address, tls)
         self._pseudonyms = pseudonyms
-        self._budget = _RetryBudget()
+        self._budget = RetryBudget()
 
     def __enter__(self) -> Self:
         return self
@@ -121,15 +128,15 @@ class RankClient:
         """Return the rankings of all ``requests``, in their order.
 
         One call, or two where some of the users are the canary's. Raises ValueError for
-        what the caller can fix, ConnectionError if there was no answer by the deadline.
+        what the caller can fix, ``OutageError`` if there was no answer by the deadline.
         What failed for no fault of the request is retried until then: reading twice changes
         nothing. A call that is late by a third of the deadline, or was refused by a full
         server, is retried once, and at most a tenth of the calls are: an overloaded server
         must not get more load.
         """
         ends = time.monotonic() + deadline_s
-        canary = self._canary
-        chosen = [canary is not None and canary.takes(each.user_id) for each in requests]
+        share = 0.0 if self._canary.is_open else self._canary_share
+        chosen = [is_canary(each.user_id, share) for each in requests]
         rankings: dict[int, Ranking] = {}
         for to_canary in sorted(set(chosen)) or [False]:
             places = [place for place, each in enumerate(chosen) if each == to_canary]
@@ -153,12 +160,12 @@ class RankClient:
             invalid = error.status() == "StatusCode.INVALID_ARGUMENT"
             outcome = "refused" if invalid else "failed"
             REQUESTS.labels("", outcome).inc(len(requests))
-            raise _as_builtin(error) from error
+            raise _translated(error) from error
         finally:
             REQUEST_SECONDS.observe(time.perf_counter() - started)
         rankings = codec.rankings(requests, answer.as_numpy)
         for ranking in rankings:
-            REQUESTS.labels(ranking.model_version, ranking.status).inc()
+            _count(ranking.model_version, ranking.status)
         return rankings
 
     def _pseudonymized(self, request: RankRequest) -> RankRequest:
@@ -168,15 +175,20 @@ class RankClient:
 
     def _from_canary(self, inputs: Sequence[Any], ends: float) -> Any:
         """Return the canary's answer, None where there is no canary or it fails."""
-        try:
-            return self._call(RANK_CLICKS_CANARY, inputs, _FIRST_TRY * _left_s(ends))
-        except InferenceServerException as error:
-            if self._canary and error.status() in _GONE and not is_full(error):
-                self._canary.rest()
-            elif not self._may_retry(error):
-                raise
-        RETRIES.inc()
-        return None
+
+        def call() -> Any:
+            try:
+                return self._call(RANK_CLICKS_CANARY, inputs, _FIRST_TRY * _left_s(ends))
+            except InferenceServerException as error:
+                if error.status() in _GONE and not is_full(error):
+                    raise OutageError("the canary is gone") from error
+                if not self._may_retry(error):
+                    raise
+                return None
+
+        if (answer := self._canary(call)) is None:
+            RETRIES.inc()
+        return answer
 
     def _infer(self, inputs: Sequence[Any], ends: float) -> Any:
         pauses_s = itertools.chain(_PAUSES_S, itertools.repeat(_PAUSES_S[-1]))
@@ -215,40 +227,33 @@ class RankClient:
         )
 
 
-class _RetryBudget:
-    """Allows a tenth of the calls to be retried, so that retries cannot double a load.
-
-    The rule of gRPC's retry throttling: proposal A6.
-    """
-
-    _MOST, _EARNED = 10.0, 0.1
-
-    def __init__(self) -> None:
-        self._tokens = self._MOST
-        self._lock = threading.Lock()
-
-    @property
-    def is_left(self) -> bool:
-        return self._tokens >= 1.0
-
-    def earn(self) -> None:
-        with self._lock:
-            self._tokens = min(self._tokens + self._EARNED, self._MOST)
-
-    def spend(self) -> bool:
-        """Take one retry, and return whether there was one."""
-        with self._lock:
-            self._tokens -= (is_left := self.is_left)
-        return is_left
-
-
 def _left_s(ends: float) -> float:
     return max(ends - time.monotonic(), _PAUSES_S[0])
 
 
-def _as_builtin(error: InferenceServerException) -> Exception:
-    """Return a ValueError for a refused request, a ConnectionError for any other."""
+def is_canary(user_id: str, share: float) -> bool:
+    """Return whether ``user_id`` is among the ``share`` of users that the canary gets.
+
+    The result is the same in every process, and a user stays in as the share grows.
+    """
+    return share > 0.0 and in_sample(f"canary:{user_id}", share)
+
+
+def _count(version: str, outcome: str) -> None:
+    """Count an answered request; drop the series of a version that was long not seen."""
+    with _seen_lock:
+        _seen.setdefault(version, set()).add(outcome)
+        _seen.move_to_end(version)
+        REQUESTS.labels(version, outcome).inc()
+        if len(_seen) > _VERSIONS:
+            oldest, outcomes = _seen.popitem(last=False)
+            for each in outcomes:
+                REQUESTS.remove(oldest, each)
+
+
+def _translated(error: InferenceServerException) -> Exception:
+    """Return a mistake for a refused request, an outage for any other."""
     message = error.message()
     if error.status() == "StatusCode.INVALID_ARGUMENT":
-        return ValueError(f"Triton refused the request: {message}")
-    return ConnectionError(f"Triton did not answer: {message} ({error.status()})")
+        return MistakeError(f"Triton refused the request: {message}")
+    return OutageError(f"Triton did not answer: {message} ({error.status()})")

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr.client.canary import is_canary
 from srp4ctr.client.messages import RankRequest
-from srp4ctr.client.rank_client import RankClient
+from srp4ctr.client.rank_client import RankClient, is_canary
 from srp4ctr.triton_repo.deployment import promotion
 from srp4ctr.triton_repo.deployment.live_repository import Serving, read_serving
 from tests.triton_repo import bundles

@@ -16,10 +16,13 @@ from tritonclient.grpc.service_pb2_grpc import (
 )
 from tritonclient.utils import InferenceServerException
 
+from srp4ctr.client import rank_client
 from srp4ctr.client.messages import Ranking
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.streams.events.codec import decode, encode
 from srp4ctr.streams.events.pseudonymization import Pseudonyms
+
+RETRIES = ("srp4ctr_retries_total", {"operation": "rank"})
 
 
 def a_ranking(scores: tuple[float, ...]) -> Ranking:
@@ -37,7 +40,7 @@ def a_ranking(scores: tuple[float, ...]) -> Ranking:
 
 
 def retries() -> float:
-    return REGISTRY.get_sample_value("srp4ctr_rank_retries_total") or 0.0
+    return REGISTRY.get_sample_value(*RETRIES) or 0.0
 
 
 def test_items_are_shown_by_their_positions() -> None:
@@ -122,3 +125,17 @@ def test_with_pseudonyms_no_users_id_is_sent(canary_share: float) -> None:
             client.rank("ann", ["i1"])
         assert names.of("ann").encode() in client.sent
         assert b"ann" not in client.sent
+
+
+def test_only_the_versions_seen_last_keep_their_series() -> None:
+    def versions() -> set[str]:
+        (metric,) = rank_client.REQUESTS.collect()
+        return {each.labels["model_version"] for each in metric.samples}
+
+    rank_client.REQUESTS.labels("", "failed").inc()
+    for number in range(50):
+        rank_client._count("v-serving", "ok")
+        rank_client._count(f"v-{number}", "ok")
+        rank_client._count(f"v-{number}", "cold_user")
+    assert len(versions() - {""}) == 8
+    assert {"", "v-serving", "v-49", "v-43"} <= versions()

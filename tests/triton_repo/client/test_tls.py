@@ -15,6 +15,7 @@ from srp4ctr.client.channel import connect
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.embedded import broker, ports, triton_install, triton_server
 from srp4ctr.embedded.config import EmbeddedConfig
+from srp4ctr.errors import OutageError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.ops import stack_secrets
 from srp4ctr.triton_repo.config import TlsConfig, TritonConfig
@@ -171,7 +172,7 @@ def test_no_connection_is_an_error_that_names_the_setting(
 ) -> None:
     plain = replace(closed, tls=TlsConfig())
     with (
-        pytest.raises(promotion.PromotionError, match=r"does it need triton\.tls"),
+        pytest.raises(OutageError, match=r"does it need triton\.tls"),
         promotion.connected(plain),
     ):
         pass

@@ -18,6 +18,7 @@ from srp4ctr.triton_repo import model_names
 from tests.triton_repo.bundles import KNOWN_ITEM, MakeBundle, promote
 from tests.triton_repo.conftest import Server
 
+RETRIES = ("srp4ctr_retries_total", {"operation": "rank"})
 pytestmark = pytest.mark.triton
 CALLERS, CALLS, WAIT_MS = 12, 6, 20.0
 
@@ -56,7 +57,7 @@ def test_calls_too_many_are_refused_and_the_others_answered(crowded: str) -> Non
 
 
 def test_the_client_does_not_retry_a_full_server_again_and_again(crowded: str) -> None:
-    before = REGISTRY.get_sample_value("srp4ctr_rank_retries_total") or 0.0
+    before = REGISTRY.get_sample_value(*RETRIES) or 0.0
     refused: list[str] = []
     with RankClient(crowded) as client:  # one for all callers, and one budget
 
@@ -68,7 +69,7 @@ def test_the_client_does_not_retry_a_full_server_again_and_again(crowded: str) -
                     refused.append(str(error))
 
         in_parallel(call)
-    retries = (REGISTRY.get_sample_value("srp4ctr_rank_retries_total") or 0.0) - before
+    retries = (REGISTRY.get_sample_value(*RETRIES) or 0.0) - before
     assert 1 <= retries <= 10 + 0.1 * CALLERS * CALLS
     assert refused
     assert all("Request timeout expired" in each for each in refused)
@@ -80,7 +81,7 @@ def test_a_full_canary_does_not_double_the_load(
     small = replace(server.triton, instances=1, max_wait_ms=WAIT_MS)
     canary = make_bundle("v2", mark=2.0, work=1500)
     promote(canary, small, server.features, canary=True)
-    before = REGISTRY.get_sample_value("srp4ctr_rank_retries_total") or 0.0
+    before = REGISTRY.get_sample_value(*RETRIES) or 0.0
     refused: list[str] = []
     answered: Counter[str] = Counter()
     with RankClient(crowded, canary_share=1.0) as client:
@@ -94,7 +95,7 @@ def test_a_full_canary_does_not_double_the_load(
                     refused.append(str(error))
 
         in_parallel(call)
-    retries = (REGISTRY.get_sample_value("srp4ctr_rank_retries_total") or 0.0) - before
+    retries = (REGISTRY.get_sample_value(*RETRIES) or 0.0) - before
     assert retries <= 10 + 0.1 * CALLERS * CALLS
     assert len(refused) > CALLS
     assert answered["v2"] >= CALLS  # a full canary is still there

@@ -27,6 +27,7 @@ from tests.triton_repo.bundles import (
 )
 from tests.triton_repo.conftest import Server
 
+RETRIES = ("srp4ctr_retries_total", {"operation": "rank"})
 pytestmark = pytest.mark.triton
 
 
@@ -73,12 +74,12 @@ def test_only_what_the_caller_can_fix_is_an_invalid_argument(
 def test_the_client_retries_a_failed_step_within_its_budget(
     server: Server, failing: InferenceServerClient, candidates: int
 ) -> None:
-    before = REGISTRY.get_sample_value("srp4ctr_rank_retries_total") or 0.0
+    before = REGISTRY.get_sample_value(*RETRIES) or 0.0
     with RankClient(server.triton.grpc) as client:
         for _ in range(3):
             with pytest.raises(ConnectionError):
                 client.rank("u", [KNOWN_ITEM] * candidates, deadline_s=5.0)
-    retries = (REGISTRY.get_sample_value("srp4ctr_rank_retries_total") or 0.0) - before
+    retries = (REGISTRY.get_sample_value(*RETRIES) or 0.0) - before
     assert 1 <= retries <= 10
 
 
