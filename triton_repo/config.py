@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from srp4ctr.errors import MistakeError
 from srp4ctr.streams.config import password_in
 
 # The protocols of Triton's gRPC that change a server; a client that only ranks needs none.
@@ -27,12 +28,12 @@ class ExplorationConfig:
 
     def __post_init__(self) -> None:
         if self.kind not in ("none", "epsilon_greedy", "plackett_luce"):
-            raise ValueError(
+            raise MistakeError(
                 f"triton.exploration.kind is {self.kind!r}; none, epsilon_greedy or "
                 "plackett_luce"
             )
         if not 0.0 < self.epsilon <= 1.0 or self.temperature <= 0.0 or self.depth < 1:
-            raise ValueError(
+            raise MistakeError(
                 f"triton.exploration: epsilon is {self.epsilon}, in (0, 1]; temperature is "
                 f"{self.temperature}, above 0; depth is {self.depth}, at least 1"
             )
@@ -50,7 +51,7 @@ class ServedLogConfig:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.share <= 1.0 or self.max_mb <= 0.0:
-            raise ValueError(
+            raise MistakeError(
                 f"triton.served_log: share is {self.share}, 0 to 1; max_mb is "
                 f"{self.max_mb}, above 0"
             )
@@ -70,12 +71,12 @@ class TlsConfig:
     def __post_init__(self) -> None:
         files = (self.ca_file, self.certificate_file, self.key_file)
         if any(files) and not self.enabled:
-            raise ValueError(
+            raise MistakeError(
                 "triton.tls names files, but triton.tls.enabled is false: nothing would "
                 "be encrypted"
             )
         if bool(self.certificate_file) != bool(self.key_file):
-            raise ValueError(
+            raise MistakeError(
                 "triton.tls.certificate_file and triton.tls.key_file belong together"
             )
 
@@ -150,29 +151,29 @@ class TritonConfig:
     def __post_init__(self) -> None:
         repositories = [each.repository for each in self.replicas]
         if len({self.repository, *repositories}) <= len(repositories):
-            raise ValueError(
+            raise MistakeError(
                 "triton.replicas: two servers share a repository; each needs its own"
             )
         if self.backend not in ("python", "onnxruntime"):
-            raise ValueError(f"triton.backend is {self.backend!r}; python or onnxruntime")
+            raise MistakeError(f"triton.backend is {self.backend!r}; python or onnxruntime")
         for name, value in self._needs_one_step():
             if self.backend != "python":
-                raise ValueError(
+                raise MistakeError(
                     f"triton.{name} is {value!r}: that needs the one step of "
                     f"triton.backend 'python', which is {self.backend!r}"
                 )
         if self.instances < 1 or self.kept_states_mb < 0.0:
-            raise ValueError(
+            raise MistakeError(
                 f"triton.instances is {self.instances}, at least 1; "
                 f"triton.kept_states_mb is {self.kept_states_mb}, at least 0"
             )
         if self.max_wait_ms < 1.0 or not 0.0 <= self.canary_share <= 1.0:
-            raise ValueError(
+            raise MistakeError(
                 f"triton.max_wait_ms is {self.max_wait_ms}, at least 1; "
                 f"triton.canary_share is {self.canary_share}, a share, 0 to 1"
             )
         if not 0.0 <= self.max_wrong_features <= 1.0:
-            raise ValueError(
+            raise MistakeError(
                 f"triton.max_wrong_features is {self.max_wrong_features}; a share, 0 to 1"
             )
 

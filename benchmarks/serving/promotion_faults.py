@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from srp4ctr.errors import OutageError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.gates import skipped
 from srp4ctr.ops.triton import crash_recovery
@@ -63,7 +64,7 @@ def roll_back(
 def _put_refusal(act: Callable[[], object], refusals: Any) -> None:
     try:
         refusal = getattr(act(), "refusal", "")
-    except (ValueError, promotion.PromotionError) as error:
+    except (ValueError, OutageError) as error:
         refusal = str(error)
     if refusal:
         refusals.put(refusal)

@@ -161,7 +161,7 @@ def fill_repository(
 
     Example:  srp4ctr model fill /models/triton-2
     """
-    from srp4ctr.triton_repo.deployment.initial_models import fill
+    from srp4ctr.triton_repo.deployment.rollout import fill
 
     settings = load()
     bundles = Path(settings.training.bundles_dir)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from srp4ctr.atomic_files import write_json
+from srp4ctr.errors import MistakeError
 from srp4ctr.features.bundles.gates import Gate, failed
 from srp4ctr.features.consistency.report import REPORT_FILE, FeatureCheck
 from srp4ctr.ops.audit import audit_log
@@ -88,8 +89,8 @@ def promote(
 ) -> "Promotion":
     """Promote the bundle in ``folder``, and add its gates to the bundle's report.
 
-    The audit log names ``command``. Raises ``ValueError`` for a bundle that is damaged, and
-    ``PromotionError`` where no server answers.
+    The audit log names ``command``. Raises ``ArtifactError`` for a damaged bundle, and
+    ``OutageError`` where no server answers.
     """
     from srp4ctr.training.refresh import reports  # no torch
 
@@ -111,6 +112,7 @@ def _promote(settings: Settings, folder: Path, canary: bool) -> "Promotion":
     from srp4ctr.triton_repo.deployment import promotion, rollout
 
     triton = settings.triton
+    # Before the store is checked, which may take minutes; promotion verifies what it copies.
     version = bundle.verify(folder).version
     changes = [
         promotion.change(folder, version, server, canary=canary)
@@ -171,17 +173,17 @@ def what_serves(settings: Settings) -> str:
 
 
 def bundle_folder(settings: Settings, version: str) -> Path:
-    """Return the folder of bundle ``version``; ``ValueError`` where there is none."""
+    """Return the folder of bundle ``version``; ``MistakeError`` where there is none."""
     folder = Path(settings.training.bundles_dir) / version
     if not folder.is_dir():
-        raise ValueError(f"there is no bundle {version}: srp4ctr model list shows them")
+        raise MistakeError(f"there is no bundle {version}: srp4ctr model list shows them")
     return folder
 
 
 def describe_bundles(settings: Settings, *versions: str) -> list[dict[str, Any]]:
     """Return card, report and role of bundles ``versions``, else of each, oldest first.
 
-    ``ValueError`` where one does not exist.
+    ``MistakeError`` where one does not exist.
     """
     from srp4ctr.features.bundles import bundle
     from srp4ctr.triton_repo.deployment.live_repository import read_serving
@@ -195,7 +197,7 @@ def describe_bundles(settings: Settings, *versions: str) -> list[dict[str, Any]]
     bundles_dir = Path(settings.training.bundles_dir)
     folders = {folder.name: folder for folder in bundle.list_bundles(bundles_dir)}
     if unknown := [version for version in versions if version not in folders]:
-        raise ValueError(
+        raise MistakeError(
             f"there is no bundle {', '.join(unknown)}: srp4ctr model list shows them"
         )
     return [

@@ -16,6 +16,7 @@ from typing import Any
 from tritonclient.utils import InferenceServerException
 
 from srp4ctr.client.channel import connect_in_control
+from srp4ctr.errors import ArtifactError, MistakeError, OutageError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.gates import Gate, failed, skipped
 from srp4ctr.features.config import FeatureConfig
@@ -36,8 +37,8 @@ from srp4ctr.triton_repo.deployment.validation import (
 )
 
 
-class PromotionError(RuntimeError):
-    """No server answered, or a rollback failed; says why, and what serves now."""
+class PromotionError(ArtifactError):
+    """A bundle does not serve, or serves no more; says why, and what serves now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +64,8 @@ def promote(
 
     It is refused, and the old pair still serves, where ``store_gate`` failed, or where the
     server does not load it, answers differently from training or much slower than before.
-    Promoting what serves already changes nothing. Raises ValueError for a bundle that is
-    damaged or of another schema, and ``PromotionError`` where no server answers.
+    Promoting what serves already changes nothing. Raises ``ArtifactError`` for a bundle
+    that is damaged or of another schema, and ``OutageError`` where no server answers.
     """
     card = bundle.verify(source)
     version, repository = card.version, Path(config.repository).resolve()
@@ -84,20 +85,20 @@ def change(
 ) -> tuple[Serving, Serving]:
     """Return what a server serves before and after ``version`` is promoted.
 
-    Raises ValueError where another bundle has this version, or nothing serves all users
-    besides the canary.
+    Raises ``MistakeError`` where another bundle has this version, or nothing serves all
+    users besides the canary.
     """
     repository = Path(config.repository).resolve()
     before = read_serving(repository)
     is_known = version in _known(repository, before)
     if is_known and not repository_writer.is_rendered_from(repository, source, version):
-        raise ValueError(
+        raise MistakeError(
             f"{repository} serves another bundle named {version}: give a bundle a new "
             "version instead of changing it"
         )
     if canary and before.serving in (None, version):
         serves = f"{version} serves all" if before.serving else "nothing serves yet"
-        raise ValueError(f"{serves}: a canary serves alongside another bundle")
+        raise MistakeError(f"{serves}: a canary serves alongside another bundle")
     after = replace(before, canary=version) if canary else before.promoted(version)
     return before, before if version == before.serving else after
 
@@ -108,7 +109,9 @@ def rollback(config: TritonConfig) -> Serving:
     with locked(repository):
         before = read_serving(repository)
         if before.previous is None:
-            raise ValueError(f"nothing was served before {before.serving} in {repository}")
+            raise MistakeError(
+                f"nothing was served before {before.serving} in {repository}"
+            )
         after = before.promoted(before.previous)
         found = _switch(before.previous, (before, after), config)
     if found.refusal:
@@ -122,7 +125,7 @@ def end_canary(config: TritonConfig) -> Serving:
     with locked(repository), connected(config) as client:
         before = read_serving(repository)
         if before.canary is None:
-            raise ValueError(f"there is no canary in {repository}")
+            raise MistakeError(f"there is no canary in {repository}")
         after = replace(before, canary=None)
         live_repository.switch(client, repository, after, check=lambda: None)
         _unload(client, repository, keep=after.versions)
@@ -178,7 +181,7 @@ def _refused(version: str, before: Serving, gates: Sequence[Gate], why: str) -> 
 def _load(client: Any, repository: Path, version: str) -> list[Path]:
     """Load the steps of ``version``, and return their folders."""
     if not (folders := repository_writer.step_folders(repository, version)):
-        raise ValueError(f"{version} is gone: promote the bundle again")
+        raise ArtifactError(f"{version} is gone: promote the bundle again")
     for folder in folders:
         client.load_model(folder.name, client_timeout=LOAD_TIMEOUT_S)
     return folders
@@ -224,12 +227,12 @@ def _latency_gate(client: Any, versions: tuple[Serving, str], config: TritonConf
 
 @contextmanager
 def connected(config: TritonConfig) -> Iterator[Any]:
-    """Yield a client that may control the server; ``PromotionError`` if none answers."""
+    """Yield a client that may control the server; ``OutageError`` if none answers."""
     with connect_in_control(config) as client:
         try:
             client.is_server_live(client_timeout=5.0)
         except InferenceServerException as error:
-            raise PromotionError(
+            raise OutageError(
                 f"no Triton answers on {config.grpc} ({error.message()}): "
                 "is the stack up (srp4ctr stack status), and does it need triton.tls?"
             ) from error

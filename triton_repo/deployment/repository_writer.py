@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import srp4ctr
+from srp4ctr.errors import ArtifactError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.bundles.drift_reference import REFERENCE_FILE
@@ -82,10 +83,10 @@ def ensemble_configs(repository: Path, version: str) -> dict[str, str]:
     """Return the configuration of each ensemble that can run ``version``.
 
     They are those that it was rendered with: another release may have other ensembles.
-    Raises ``ValueError`` where its steps are gone.
+    Raises ``ArtifactError`` where its steps are gone.
     """
     if not (folders := step_folders(repository, version)):
-        raise ValueError(f"{version} is gone: promote the bundle again")
+        raise ArtifactError(f"{version} is gone: promote the bundle again")
     paths = folders[0].glob(f"{ENSEMBLE_FOLDER}/*.pbtxt")
     return {path.stem: path.read_text() for path in paths}
 
@@ -93,7 +94,7 @@ def ensemble_configs(repository: Path, version: str) -> dict[str, str]:
 def _parameters(
     version: str, config: TritonConfig, features: FeatureConfig
 ) -> dict[str, str]:
-    """Return the parameters of the step: ``ranker_loader`` reads them."""
+    """Return the parameters of the step: ``load_ranker`` reads them."""
     return {
         "max_candidates": str(config.max_candidates),
         "kept_states_bytes": str(round(config.kept_states_mb * 1e6)),

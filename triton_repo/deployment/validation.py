@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 from srp4ctr import retries
 from srp4ctr.client.channel import infer
 from srp4ctr.client.codec import Tensors, infer_inputs, wanted_outputs
+from srp4ctr.errors import ArtifactError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.gates import Gate
 from srp4ctr.features.tensors import schema
@@ -48,13 +49,13 @@ _PROBE_USER, _PROBE_ITEM = "srp4ctr-probe-user", "srp4ctr-probe-item"
 def golden_gate(client: Any, folders: Sequence[Path], version: str) -> Gate:
     """Compare the scores of the steps in ``folders`` with those of training.
 
-    Raises ValueError where they are not even of the same shape.
+    Raises ``ArtifactError`` where they are not even of the same shape.
     """
     golden = _golden(folders[0])
     scores = _made(client, folders, golden)[_PROBABILITY]
     expected = golden[_PROBABILITY]
     if scores.shape != expected.shape or np.any(np.isnan(scores) != np.isnan(expected)):
-        raise ValueError(f"{version} pads its golden requests at other places")
+        raise ArtifactError(f"{version} pads its golden requests at other places")
     worst = float(np.nanmax(np.abs(scores - expected), initial=0.0))
     return Gate(
         gate="golden",
@@ -137,10 +138,10 @@ def _golden(folder: Path) -> Tensors:
     try:
         found: Tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} holds no golden requests: {error}") from error
+        raise ArtifactError(f"{path} holds no golden requests: {error}") from error
     needed = {_PROBABILITY, *(spec.name for spec in model_names.MODEL_INPUTS)}
     if missing := sorted(needed - found.keys()):
-        raise ValueError(f"{path} lacks {', '.join(missing)}")
+        raise ArtifactError(f"{path} lacks {', '.join(missing)}")
     return found
 
 
@@ -155,7 +156,7 @@ def _unseen(tensors: Tensors, rng: np.random.Generator) -> Tensors:
 
 
 def check_version(client: Any, name: str, version: str) -> None:
-    """Raise ValueError unless a real answer of ensemble ``name`` is of ``version``."""
+    """Raise ``ArtifactError`` unless ensemble ``name`` is answered by ``version``."""
     request = {
         "user_id": np.array([[_PROBE_USER]], dtype=object),
         "item_ids": np.array([[_PROBE_ITEM]], dtype=object),
@@ -164,9 +165,9 @@ def check_version(client: Any, name: str, version: str) -> None:
     answer = _infer(client, name, inputs)
     answered_by = answer.as_numpy("model_version").item().decode()
     if answered_by != version:
-        raise ValueError(f"{name} was answered by {answered_by}")
+        raise ArtifactError(f"{name} was answered by {answered_by}")
     if not np.all(np.isfinite(answer.as_numpy(_PROBABILITY))):
-        raise ValueError(f"{name} has no finite score for an unknown user")
+        raise ArtifactError(f"{name} has no finite score for an unknown user")
 
 
 def _made(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from srp4ctr import tracing
+from srp4ctr.errors import ArtifactError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.schema import TensorSpec
@@ -138,14 +139,14 @@ def _check_inputs(
     for each in found:
         spec = specs.get(each.name)
         if spec is None:
-            raise ValueError(f"{path} reads {each.name}; known: {', '.join(specs)}")
+            raise ArtifactError(f"{path} reads {each.name}; known: {', '.join(specs)}")
         wanted, shape = spec.dims(sizes), tuple(each.shape[1:])
         is_alike = len(shape) == len(wanted) and all(
             isinstance(have, str | None) or have == want
             for have, want in zip(shape, wanted, strict=True)
         )
         if each.type != _ONNX_TYPES[spec.dtype] or not is_alike:
-            raise ValueError(
+            raise ArtifactError(
                 f"{path}: {each.name} is {each.type} {each.shape}; the bundle's card and "
                 f"the schema have {spec.dtype} (B, {', '.join(map(str, wanted))})"
             )

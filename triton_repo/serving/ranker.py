@@ -6,18 +6,25 @@ of a failure that is not the caller's. Calls of one shape that come together are
 one batch.
 """
 
+import json
 import logging
+import os
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from srp4ctr import tracing
+from srp4ctr import logs, tracing
+from srp4ctr.features.bundles import bundle
+from srp4ctr.features.bundles.drift_reference import read_reference
 from srp4ctr.features.bundles.request_log import ServedLog, ServedRequest
-from srp4ctr.features.online.request_features import RequestBatch
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.online.request_features import RequestBatch, open_bundle
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.vocabulary import RequestError
 from srp4ctr.triton_repo.model_names import FETCH_FEATURES, SCORING_CPU
@@ -28,9 +35,13 @@ from srp4ctr.triton_repo.serving.calls import (
     check_tensors,
     refusing,
 )
-from srp4ctr.triton_repo.serving.exploration import Policy, apply_policy
-from srp4ctr.triton_repo.serving.onnx_scorer import CountPart, Tensors
-from srp4ctr.triton_repo.serving.serving_metrics import RequestStats
+from srp4ctr.triton_repo.serving.exploration import Policy, apply_policy, policy_of
+from srp4ctr.triton_repo.serving.onnx_scorer import CountPart, Scorer, Tensors
+from srp4ctr.triton_repo.serving.serving_metrics import (
+    RequestStats,
+    ServingMetrics,
+    part_counter,
+)
 
 LOG = logging.getLogger(__name__)
 PROBABILITY, PROPENSITY = "click_probability", "propensity"
@@ -45,6 +56,7 @@ _OF_ITEMS = {
     if "N" in spec.shape
 }
 _PADDING = b""
+_LOADING_NICENESS = 5  # a quarter of a busy core; 19 would wait for a training to end
 
 
 class Features(Protocol):
@@ -212,3 +224,56 @@ def _text(value: bytes | str) -> str:
 
 def _requests(call: Call) -> int:
     return len(next(iter(call.given.values())))
+
+
+def load_ranker(
+    folder: Path,
+    settings: Mapping[str, str],
+    environment: Mapping[str, str],
+    metrics: ServingMetrics,
+) -> Ranker:
+    """Return the ranker of the step in ``folder``, which has answered once.
+
+    ``settings`` are the parameters of the step's configuration. The store may have moved
+    since it was written: the server's ``environment`` has its address.
+    """
+    logs.configure("triton-step")
+    tracing.start("triton")
+    _import_feast()
+    config = FeatureConfig(**json.loads(settings["features"])).relocated(environment)
+    features, scorer = open_bundle(config, folder), None
+    count_part = part_counter(metrics, settings["model_version"])
+    if (folder / bundle.ENCODER_FILE).is_file():
+        scorer = Scorer(folder, int(settings["kept_states_bytes"]), count_part)
+    log = json.loads(settings["served_log"])
+    ranker = Ranker(
+        version=settings["model_version"],
+        max_candidates=int(settings["max_candidates"]),
+        features=features,
+        scorer=scorer,
+        count_part=count_part,
+        policy=policy_of(**json.loads(settings["exploration"])),
+        log=ServedLog(**log) if log["share"] else None,
+    )
+    # Feast's first read takes 33 ms.
+    nobody = {name: np.array([[b""]], dtype=object) for name in ("user_id", ITEM_IDS)}
+    ranker.answer(Call(given=nobody, wanted=frozenset({PROBABILITY})))
+    stats = RequestStats(metrics=metrics, reference=read_reference(folder))
+    return replace(ranker, stats=stats)
+
+
+def _import_feast() -> None:
+    """Import Feast, seconds of work, in a thread of lower priority than those that answer.
+
+    On Linux a thread has a priority of its own; the process keeps its.
+    """
+
+    def imports() -> None:
+        own = os.getpriority(os.PRIO_PROCESS, 0)  # a lower one than that is refused
+        niceness = max(own, _LOADING_NICENESS)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+        import srp4ctr.features.online.store  # noqa: F401
+
+    thread = threading.Thread(target=imports)
+    thread.start()
+    thread.join()

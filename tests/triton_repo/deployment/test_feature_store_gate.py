@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from srp4ctr.errors import OutageError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.ops import promotion_service
 from srp4ctr.settings import Settings
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.triton_repo.config import TritonConfig
 from srp4ctr.triton_repo.deployment import promotion
-from srp4ctr.triton_repo.deployment.promotion import Promotion, PromotionError
+from srp4ctr.triton_repo.deployment.promotion import Promotion
 from tests.triton_repo.bundles import MakeBundle, a_check
 
 
@@ -40,7 +41,7 @@ def test_a_wrong_store_refuses_with_its_figures_and_what_to_do(
 def test_one_wrong_row_in_a_hundred_and_an_empty_log_pass(
     make_bundle: MakeBundle, found: dict[str, int]
 ) -> None:
-    with pytest.raises(PromotionError, match="no Triton answers"):
+    with pytest.raises(OutageError, match="no Triton answers"):
         promote(make_bundle("v1", mark=1.0), **found)
 
 

@@ -14,12 +14,12 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.ops.triton.readiness import why_not_ready
 from srp4ctr.triton_repo.config import ReplicaConfig, TlsConfig, TritonConfig
 from srp4ctr.triton_repo.deployment import live_repository, repository_writer
-from srp4ctr.triton_repo.deployment.initial_models import fill
 from srp4ctr.triton_repo.deployment.live_repository import (
     Serving,
     live_versions,
     read_serving,
 )
+from srp4ctr.triton_repo.deployment.rollout import fill
 from srp4ctr.triton_repo.model_names import ENSEMBLES
 from tests.triton_repo.bundles import MakeBundle, promote
 from tests.triton_repo.conftest import Server

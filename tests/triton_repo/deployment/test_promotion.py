@@ -13,13 +13,13 @@ from tritonclient.grpc import InferenceServerClient
 from srp4ctr.client.codec import infer_inputs
 from srp4ctr.client.messages import Ranking, RankRequest
 from srp4ctr.client.rank_client import RankClient
+from srp4ctr.errors import OutageError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.tensors.schema import ItemStatus
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import TritonConfig
 from srp4ctr.triton_repo.deployment import live_repository, promotion
 from srp4ctr.triton_repo.deployment.live_repository import Serving, read_serving
-from srp4ctr.triton_repo.deployment.promotion import PromotionError
 from tests.triton_repo import bundles
 from tests.triton_repo.bundles import KNOWN_ITEM, STORE_GATE, MakeBundle, inputs_of
 from tests.triton_repo.conftest import Server
@@ -286,5 +286,5 @@ def test_without_a_server_the_error_says_what_to_do(
     server: Server, make_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     nowhere = TritonConfig(grpc="127.0.0.1:1", repository=str(tmp_path / "live"))
-    with pytest.raises(PromotionError, match="stack status"):
+    with pytest.raises(OutageError, match="stack status"):
         promote_from(make_bundle("v1", mark=1.0), replace(server, triton=nowhere))

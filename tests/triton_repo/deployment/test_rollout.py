@@ -10,13 +10,15 @@ from prometheus_client import REGISTRY
 
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.embedded import ports
+from srp4ctr.errors import OutageError
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import ReplicaConfig, TritonConfig
 from srp4ctr.triton_repo.deployment import promotion, rollout
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
-from srp4ctr.triton_repo.deployment.promotion import PromotionError
 from tests.triton_repo.bundles import STORE_GATE, MakeBundle, promote
 from tests.triton_repo.conftest import Server
+
+RETRIES = ("srp4ctr_retries_total", {"operation": "rank"})
 
 
 def test_two_servers_that_share_a_repository_are_refused() -> None:
@@ -46,7 +48,7 @@ def test_where_a_server_does_not_answer_the_others_serve_what_they_did(
             grpc=f"{ports.HOST}:{closed}", repository=str(tmp_path / "away")
         )
         both = replace(single, replicas=(away,))
-        with pytest.raises(PromotionError, match=f"no Triton answers on .*:{closed}"):
+        with pytest.raises(OutageError, match=f"no Triton answers on .*:{closed}"):
             rollout.promote(second, both, server.features, STORE_GATE)
     assert read_serving(Path(single.repository)).serving == "v1"
     with pytest.raises(ValueError, match="srp4ctr model promote v2 makes them serve"):
@@ -77,4 +79,4 @@ def test_a_call_to_a_server_that_has_not_loaded_its_models_is_retried(
 
 
 def retries() -> float:
-    return REGISTRY.get_sample_value("srp4ctr_rank_retries_total") or 0.0
+    return REGISTRY.get_sample_value(*RETRIES) or 0.0

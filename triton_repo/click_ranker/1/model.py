@@ -12,7 +12,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from srp4ctr.triton_repo.serving import calls, ranker_loader, serving_metrics
+from srp4ctr.triton_repo.serving import calls, ranker, serving_metrics
 
 
 class TritonPythonModel:
@@ -32,7 +32,7 @@ class TritonPythonModel:
         self.counters = {key: self._counter(key) for key in keys}
         increments = {key: each.increment for key, each in self.counters.items()}
         self.metrics = serving_metrics.ServingMetrics(increments, model)
-        self.ranker = ranker_loader.load_ranker(folder, settings, os.environ, self.metrics)
+        self.ranker = ranker.load_ranker(folder, settings, os.environ, self.metrics)
         gc.freeze()  # measured: full collections made pauses of 130 ms
         # The item table's refresh must not hold the GIL for 5 ms: p99 19 → 13 ms.
         sys.setswitchinterval(0.0005)
