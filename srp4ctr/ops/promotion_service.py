@@ -112,7 +112,7 @@ def _promote(settings: Settings, folder: Path, canary: bool) -> "Promotion":
     from srp4ctr.triton_repo.deployment import promotion, rollout
 
     triton = settings.triton
-    # Before the store is checked, which may take minutes; promotion verifies what it copies.
+    # Before the store is checked, which takes long; promotion verifies what it copies.
     version = bundle.verify(folder).version
     changes = [
         promotion.change(folder, version, server, canary=canary)
