@@ -45,7 +45,7 @@ from benchmarks.serving.promotion_traffic import (
     expected,
 )
 from srp4ctr.features.bundles import bundle
-from srp4ctr.ops.triton import watchdog
+from srp4ctr.ops.triton import supervisor
 
 if TYPE_CHECKING:  # torch: the processes of this run need none
     from benchmarks.serving.serving_stack import ServingStack
@@ -116,7 +116,7 @@ def main() -> None:
     with running_stack(LENGTH, forms=()) as stack:
         even = fresh_bundle(stack.bundle.parent, LENGTH, "v1000", seed=1)
         run = PromotionRun(stack, weights=(even, stack.bundle))
-        watchdog.start(stack.server, stack.plan, stack.folder, tied=True)
+        supervisor.start(stack.server, stack.plan, stack.folder, tied=True)
         requests = all_requests(time.time_ns() // 1_000_000)
         right = expected(stack, {"odd": stack.bundle, "even": even}, requests)
         answers = called(CALLERS, stack.address, requests, lambda: _phases(run, switches))

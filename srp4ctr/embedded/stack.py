@@ -24,7 +24,7 @@ from srp4ctr.embedded import (
 from srp4ctr.embedded.addresses import Addresses
 from srp4ctr.embedded.config import STACK_FILE, EmbeddedConfig
 from srp4ctr.errors import MistakeError
-from srp4ctr.ops.triton import watchdog
+from srp4ctr.ops.triton import supervisor
 
 _RECORD = "stack.json"
 _CONTROL_KEY = "control.key"
@@ -133,7 +133,7 @@ def _start_all(
             http_port=http_port,
         )
         server = triton_server.start(serving, plan, folder, tied=tied)
-        watchdog.start(server, plan, folder, tied=tied)
+        supervisor.start(server, plan, folder, tied=tied)
         if binary:
             targets, port = addresses.scraped(), addresses.prometheus_port
             prometheus.start(binary, targets, port, folder, tied=tied)

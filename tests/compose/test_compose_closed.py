@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from srp4ctr.ops import kafka_acl, stack_secrets
-from srp4ctr.ops.triton import watchdog
+from srp4ctr.ops.triton import supervisor
 from srp4ctr.triton_repo.config import CONTROL_HEADER, CONTROLS
 from tests.compose.real_stack import (
     COMPOSE,
@@ -130,7 +130,7 @@ def test_changing_triton_s_models_needs_the_key() -> None:
         assert guarded in " ".join(SERVICES[f"triton{profile}"]["command"])
     for name in ("trainer", "trainer-gpu", "triton", "triton-gpu", "ops"):
         environment = SERVICES[name]["environment"]
-        assert environment[watchdog.CONTROL_KEY_FILE] == file
+        assert environment[supervisor.CONTROL_KEY_FILE] == file
     secrets = {name: each.get("secrets", []) for name, each in SERVICES.items()}
     having = {name for name, each in secrets.items() if "triton_control" in each}
     assert {name.removesuffix("-gpu") for name in having} == {"triton", "trainer", "ops"}
@@ -142,7 +142,7 @@ def test_each_client_of_triton_has_its_own_certificate(
     clients = {"trainer": "trainer", "ops": "ops", "monitor": "monitor", "triton": "watch"}
     for service, name in clients.items():
         environment = {k: str(v) for k, v in SERVICES[service]["environment"].items()}
-        tls = watchdog.tls_in(environment)
+        tls = supervisor.tls_in(environment)
         assert tls.enabled
         assert tls.certificate_file == f"/run/secrets/{name}.pem"
         assert name in stack_secrets.CLIENTS

@@ -35,7 +35,7 @@ ROLES = {
         WEB,
     ),
     "Triton's supervisor": (
-        "ops.triton.supervisor, ops.triton.watchdog",
+        "ops.triton.supervisor",
         ("faust", "duckdb", *WEB),
     ),
     "page that lacks its extra": ("playground.page", ("faust", "feast", *WEB)),

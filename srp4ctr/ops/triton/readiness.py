@@ -12,7 +12,7 @@ from pathlib import Path
 
 import grpc
 
-from srp4ctr.ops.triton.watchdog import tls_in
+from srp4ctr.ops.triton.supervisor import tls_in
 from srp4ctr.triton_repo.config import TlsConfig
 from srp4ctr.triton_repo.model_names import ENSEMBLES
 
