@@ -29,6 +29,7 @@ from srp4ctr.monitoring.web.playground import (
 )
 from srp4ctr.playground.reads import PlaygroundReads, recent_ids
 from srp4ctr.settings import Settings
+from srp4ctr.streams.broker.clients import now_ms
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.events.schema import Click
 
@@ -196,7 +197,7 @@ class LivePlayground:
                     request_id=request_id,
                     user_id=slate.ranking.user_id,
                     item_id=item_id,
-                    occurred_at=max(_now_ms(), slate.shown_at_ms + 1),
+                    occurred_at=max(now_ms(), slate.shown_at_ms + 1),
                 )
             )
             producer.flush(_DEADLINE_S)
@@ -220,7 +221,7 @@ class LivePlayground:
 
     def _store(self, request_id: str, ranking: Ranking) -> str:
         with self._lock:
-            self._slates[request_id] = _Slate(ranking=ranking, shown_at_ms=_now_ms())
+            self._slates[request_id] = _Slate(ranking=ranking, shown_at_ms=now_ms())
             while len(self._slates) > _MAX_SLATES:
                 self._slates.popitem(last=False)
         return request_id
@@ -246,7 +247,3 @@ class LivePlayground:
             latency_ms=latency_ms,
             cost=self._reads.cost(ranking.model_version, len(ranked)),
         )
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

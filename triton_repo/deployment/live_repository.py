@@ -97,11 +97,7 @@ def switch(
 def place(repository: Path, serving: Serving) -> None:
     """Point all ensembles at ``serving``, for a server that starts afterwards."""
     for name, text in _configs(repository, serving).items():
-        if text is None:
-            shutil.rmtree(repository / name, ignore_errors=True)
-            continue
-        (repository / name / "1").mkdir(parents=True, exist_ok=True)
-        replace_text(repository / name / CONFIG, text)
+        load_ensemble(None, repository / name / CONFIG, text)
     replace_text(repository / SERVING_FILE, json.dumps(asdict(serving)))
 
 
@@ -124,15 +120,20 @@ def locked(repository: Path) -> Iterator[None]:
 
 
 def load_ensemble(client: Any, live: Path, text: str | None) -> None:
-    """Load the ensemble with the configuration ``text``; None: unload and remove it."""
+    """Load the ensemble with the configuration ``text``; None: unload and remove it.
+
+    Without a ``client`` no server runs, and only the files change.
+    """
     name = live.parent.name
     if text is not None:
         (live.parent / "1").mkdir(parents=True, exist_ok=True)
         replace_text(live, text)
-        client.load_model(name, client_timeout=LOAD_TIMEOUT_S)
+        if client is not None:
+            client.load_model(name, client_timeout=LOAD_TIMEOUT_S)
     elif live.parent.is_dir():
         with suppress(InferenceServerException):  # it may never have loaded
-            client.unload_model(name)
+            if client is not None:
+                client.unload_model(name)
         shutil.rmtree(live.parent)
 
 

@@ -29,6 +29,7 @@ from srp4ctr.triton_repo.deployment.live_repository import (
     locked,
     read_serving,
 )
+from srp4ctr.triton_repo.deployment.repository_writer import step_folders
 from srp4ctr.triton_repo.deployment.validation import (
     LATENCY,
     check_version,
@@ -155,8 +156,11 @@ def _switch(
         try:
             folders = _load(client, repository, version)
             gates.append(golden_gate(client, folders, version))
-            if passed:
-                gates.append(_latency_gate(client, (before, version), config))
+            if passed and (old := before.serving):
+                pair = (old, step_folders(repository, old)), (version, folders)
+                gates.append(latency_gate(client, *pair, config.max_latency_ratio))
+            elif passed:
+                gates.append(skipped(LATENCY, "nothing served before"))
             refusal = "; ".join(map(str, failed(gates)))
             if not refusal:
                 name = next(n for n, each in after.ensembles.items() if each == version)
@@ -180,7 +184,7 @@ def _refused(version: str, before: Serving, gates: Sequence[Gate], why: str) -> 
 
 def _load(client: Any, repository: Path, version: str) -> list[Path]:
     """Load the steps of ``version``, and return their folders."""
-    if not (folders := repository_writer.step_folders(repository, version)):
+    if not (folders := step_folders(repository, version)):
         raise ArtifactError(f"{version} is gone: promote the bundle again")
     for folder in folders:
         client.load_model(folder.name, client_timeout=LOAD_TIMEOUT_S)
@@ -212,19 +216,6 @@ def _steps_except(repository: Path, keep: set[str | None]) -> list[Path]:
     ]
 
 
-def _latency_gate(client: Any, versions: tuple[Serving, str], config: TritonConfig) -> Gate:
-    """Time the new steps against those that serve, both loaded, on the same server."""
-    before, version = versions
-    if before.serving is None:
-        return skipped(LATENCY, "nothing served before")
-    repository = Path(config.repository).resolve()
-    old, new = (
-        (each, repository_writer.step_folders(repository, each))
-        for each in (before.serving, version)
-    )
-    return latency_gate(client, old, new, config.max_latency_ratio)
-
-
 @contextmanager
 def connected(config: TritonConfig) -> Iterator[Any]:
     """Yield a client that may control the server; ``OutageError`` if none answers."""
@@ -236,4 +227,8 @@ def connected(config: TritonConfig) -> Iterator[Any]:
                 f"no Triton answers on {config.grpc} ({error.message()}): "
                 "is the stack up (srp4ctr stack status), and does it need triton.tls?"
             ) from error
-        yield client
+        try:
+            yield client
+        except InferenceServerException as error:
+            message = f"Triton on {config.grpc} failed: {error.message()}"
+            raise OutageError(message) from error

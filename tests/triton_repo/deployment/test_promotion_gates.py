@@ -13,6 +13,7 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from srp4ctr.client.rank_client import RankClient
+from srp4ctr.errors import OutageError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.deployment import promotion, repository_writer
@@ -132,8 +133,11 @@ def test_steps_that_do_not_measure_their_cost_are_timed_until_they_answer(
 
 
 def test_only_clients_with_the_key_may_load_unload_or_list_models(
-    server: Server, first: Promotion
+    server: Server, first: Promotion, tmp_path: Path
 ) -> None:
+    canary = tmp_path / "triton"
+    (canary / model_names.RANK_CLICKS_CANARY).mkdir(parents=True)
+    (canary / "serving.json").write_text('{"canary": "v9"}')
     for key in ("", "another key"):
         without_key = replace(server.triton, control_key=key)
         with promotion.connected(without_key) as client:
@@ -144,6 +148,8 @@ def test_only_clients_with_the_key_may_load_unload_or_list_models(
             ):
                 with pytest.raises(InferenceServerException, match="restricted"):
                     forbidden()
+        with pytest.raises(OutageError, match="restricted"):
+            promotion.end_canary(replace(without_key, repository=str(canary)))
     with RankClient(server.triton.grpc) as caller:  # ranking needs none
         assert caller.rank("u", [KNOWN_ITEM]).status == "cold_user"
 
