@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness.raw_logs import write_log
-from srp4ctr.playground import recent_events
+from srp4ctr.playground import reads
 from srp4ctr.playground.reads import recent_ids
 from srp4ctr.streams.events.schema import SYNTHETIC_USERS, UserEvent
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
@@ -40,7 +40,7 @@ def test_only_the_newest_files_are_read(tmp_path: Path) -> None:
 def test_only_the_last_rows_of_a_long_file_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recent_events, "_ROWS", 2)
+    monkeypatch.setattr(reads, "_ROWS", 2)
     users = [a_click(at_ms=NOON_MS + place, user_id=f"u{place}") for place in range(5)]
     write(tmp_path, 0, 0, *users)
     assert recent_ids(tmp_path, partitions=1, limit=10).users == ["u4", "u3"]
