@@ -29,9 +29,8 @@ from srp4ctr.monitoring.web.playground import (
 )
 from srp4ctr.playground.reads import PlaygroundReads, recent_ids
 from srp4ctr.settings import Settings
-from srp4ctr.streams.broker.clients import now_ms
 from srp4ctr.streams.broker.producer import EventPublisher
-from srp4ctr.streams.events.schema import Click
+from srp4ctr.streams.events.schema import Click, now_ms
 
 OFFERED_USERS = 12
 _DEADLINE_S = 5.0
