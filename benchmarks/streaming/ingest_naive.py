@@ -21,6 +21,7 @@ from benchmarks.fault_injection.cluster import Cluster
 from benchmarks.streaming.ingest_events import history, user_ids
 from benchmarks.streaming.ingest_stack import Rate
 from srp4ctr import processes
+from srp4ctr.features.online.feast_import import lightly
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Behavior, Click, UserEvent
 from srp4ctr.streams.state.sequences import element_of
 
@@ -115,9 +116,8 @@ class _Pipeline:
 
 def _store(folder: Path, redis: str) -> Any:
     """Return Feast's store of a project with one view, applied."""
-    from srp4ctr.features.online import feast_import
-
-    import feast  # isort: skip
+    lightly()
+    import feast
     from feast.types import Array, Float64, Int64, String
 
     user = feast.Entity(
@@ -138,8 +138,8 @@ def _store(folder: Path, redis: str) -> Any:
         ],
         source=feast.PushSource(name="user_events", batch_source=never_read),
     )
-    store = feast_import.FeatureStore(
-        config=feast_import.RepoConfig(
+    store = feast.FeatureStore(
+        config=feast.RepoConfig(
             project="naive",
             provider="local",
             registry=str(folder / "naive.db"),

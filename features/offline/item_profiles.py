@@ -30,13 +30,14 @@ def item_profiles(
 
     Raises ``ValueError`` if the views are not registered (``srp4ctr features apply``).
     """
-    from srp4ctr.features.online.feast_store import PROFILE_LOG, open_store  # Feast: 3 s
+    from srp4ctr.features.online.feast_store import PROFILE_LOG, check_views, open_store
 
     updates = log.rows(log.items)
     if not len(updates):
         return {}
+    check_views(config)
     write_profile_log(updates, Path(config.log_dir) / PROFILE_LOG)
-    store = open_store(config, offline=True)
+    store = open_store(config)
     found = _as_of(store, np.unique(updates["item_key"].to_numpy()), as_of_ms)
     attributes = zip(found["item_key"], found["attributes"], strict=True)
     return {int(key): parse_attributes(text) for key, text in attributes if text}

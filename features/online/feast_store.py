@@ -1,6 +1,6 @@
 """Opens Feast's store and registers the project's views in its registry.
 
-Import it late: Feast costs 3–4 s.
+Neither a worker nor a server needs them: rows are read and written without Feast.
 """
 
 from collections.abc import Iterator
@@ -15,21 +15,17 @@ from srp4ctr.features.online.connection import (
     redacted,
     registry_settings,
 )
-from srp4ctr.features.online.feast_import import FeatureStore, NoOfflineStore, RepoConfig
 from srp4ctr.features.online.row_codec import PROJECT, VIEWS
 from srp4ctr.retries import retry
 
 PROFILE_LOG = "item-profiles.parquet"
 """In the log's folder: item updates in the columns of ``item_profile``."""
 
-_NO_OFFLINE_STORE = f"{NoOfflineStore.__module__}.{NoOfflineStore.__name__}"
 
+def open_store(config: FeatureConfig) -> Any:
+    """Return Feast's ``FeatureStore`` of the project: online rows, and DuckDB's history."""
+    from feast import FeatureStore, RepoConfig
 
-def open_store(config: FeatureConfig, *, offline: bool = False) -> FeatureStore:
-    """Return Feast's store for ``config``.
-
-    ``offline`` can read history with DuckDB, which the server's environment does not have.
-    """
     return FeatureStore(
         config=RepoConfig(
             project=PROJECT,
@@ -40,8 +36,7 @@ def open_store(config: FeatureConfig, *, offline: bool = False) -> FeatureStore:
                 "redis_type": "redis_cluster" if config.redis_cluster else "redis",
                 "connection_string": connection_string(config, 5.0),
             },
-            # Feast's other engine for files loses rows.
-            offline_store={"type": "duckdb" if offline else _NO_OFFLINE_STORE},
+            offline_store={"type": "duckdb"},  # its other engine for files loses rows
             entity_key_serialization_version=3,
             repo_path=Path(config.log_dir).absolute(),
         )
@@ -62,7 +57,7 @@ def apply(config: FeatureConfig) -> list[str]:
 
     def call() -> list[str]:
         with registry_errors(config.registry):
-            store = open_store(config, offline=True)
+            store = open_store(config)
             store.apply(objects)
             return sorted(view.name for view in store.list_feature_views())
 

@@ -59,16 +59,12 @@ T = TypeVar("T")
 class OnlineViews:
     """Rows of the project's views, read and written by key; safe for many threads.
 
-    Raises ``ConnectionError`` when the store does not answer. ``__init__`` raises
-    ``OutageError`` if the registry does not answer, ``ValueError`` if it lacks the views.
+    Raises ``OutageError`` when the store does not answer.
     """
 
     def __init__(
         self, config: FeatureConfig, *, timeout_s: float = BACKGROUND_TIMEOUT_S
     ) -> None:
-        from srp4ctr.features.online.feast_store import check_views  # Feast: 1 s
-
-        check_views(config)
         self._config, self._timeout_s = config, timeout_s
         self._partitions = range(config.partitions)
         self._client: Any = None

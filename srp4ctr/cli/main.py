@@ -124,6 +124,9 @@ def demo(
 
 def main() -> None:
     """Run the command line; an error that is no bug ends in a sentence and its status."""
+    from srp4ctr.features.online import feast_import
+
+    feast_import.lightly()
     try:
         app()
     except Exception as error:

@@ -12,6 +12,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "ibis": ("features", "training"),
     "matplotlib": ("page",),
     "mlflow": ("mlflow",),
+    "mmh3": ("features",),
     "noida_db": ("embedded",),
     "onnx": ("training",),
     "onnxruntime": ("training",),

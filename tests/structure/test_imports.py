@@ -31,7 +31,7 @@ VENDOR_HOMES = {
         "monitoring/collector/consumer_lag.py",
         "srp4ctr/*.py",
     ),
-    "feast": ("features/online/feast_import.py", "features/repo/*.py"),
+    "feast": ("features/online/feast_store.py", "features/repo/*.py"),
     "pyspark": ("features/offline/event_tables.py",),
     "redis": (
         "features/online/connection.py",
@@ -93,7 +93,7 @@ def test_a_vendor_in_a_pure_module_is_found() -> None:
     assert vendors_out_of_place(parse("features/tensors/transforms.py", lazy)) == [
         "features/tensors/transforms.py imports feast"
     ]
-    assert vendors_out_of_place(parse("features/online/feast_import.py", lazy)) == []
+    assert vendors_out_of_place(parse("features/online/feast_store.py", lazy)) == []
 
 
 def test_nothing_imports_the_command_line_or_the_settings() -> None:

@@ -8,8 +8,6 @@ one batch.
 
 import json
 import logging
-import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -56,7 +54,6 @@ _OF_ITEMS = {
     if "N" in spec.shape
 }
 _PADDING = b""
-_LOADING_NICENESS = 5  # a quarter of a busy core; 19 would wait for a training to end
 
 
 class Features(Protocol):
@@ -239,7 +236,6 @@ def load_ranker(
     """
     logs.configure("triton-step")
     tracing.start("triton")
-    _import_feast()
     config = FeatureConfig(**json.loads(settings["features"])).relocated(environment)
     features, scorer = open_bundle(config, folder), None
     count_part = part_counter(metrics, settings["model_version"])
@@ -255,25 +251,8 @@ def load_ranker(
         policy=policy_of(**json.loads(settings["exploration"])),
         log=ServedLog(**log) if log["share"] else None,
     )
-    # Feast's first read takes 33 ms.
+    # The first request connects to the store, and warms the model up.
     nobody = {name: np.array([[b""]], dtype=object) for name in ("user_id", ITEM_IDS)}
     ranker.answer(Call(given=nobody, wanted=frozenset({PROBABILITY})))
     stats = RequestStats(metrics=metrics, reference=read_reference(folder))
     return replace(ranker, stats=stats)
-
-
-def _import_feast() -> None:
-    """Import Feast, seconds of work, in a thread of lower priority than those that answer.
-
-    On Linux a thread has a priority of its own; the process keeps its.
-    """
-
-    def imports() -> None:
-        own = os.getpriority(os.PRIO_PROCESS, 0)  # a lower one than that is refused
-        niceness = max(own, _LOADING_NICENESS)
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
-        import srp4ctr.features.online.store  # noqa: F401
-
-    thread = threading.Thread(target=imports)
-    thread.start()
-    thread.join()

@@ -64,16 +64,17 @@ def our_user(settings: Settings) -> Iterator[Finding]:
 
 def views(settings: Settings) -> Iterator[Finding]:
     """Yield whether the store answers us, and the registry holds our views."""
-    from srp4ctr.features.online.store import OnlineViews  # Feast: 3 s
+    from srp4ctr.features.online.feast_store import check_views
+    from srp4ctr.features.online.store import OnlineViews
 
     try:
-        found = OnlineViews(settings.features)
+        check_views(settings.features)
     except (Srp4ctrError, ValueError) as error:
         yield is_wrong("registry", str(error), "srp4ctr features apply")
         return
     yield ok("registry", f"{redacted(settings.features.registry)} holds our views")
     try:
-        found.read_profiles([0])
+        OnlineViews(settings.features).read_profiles([0])
     except (ConnectionError, RuntimeError) as error:
         yield is_wrong("store", str(error), "srp4ctr stack status; features.redis")
     else:

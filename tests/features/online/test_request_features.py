@@ -211,9 +211,12 @@ def test_numpy_inputs_from_triton_are_accepted() -> None:
     assert batch.statuses == ("ok", "cold_user")
 
 
-def test_importing_needs_no_feast() -> None:
-    module = "srp4ctr.features.online.request_features"
-    program = f"import sys, {module}; sys.exit('feast' in sys.modules)"
+def test_neither_a_worker_nor_a_server_imports_feast() -> None:
+    program = (
+        "import sys; from srp4ctr.features.config import FeatureConfig; "
+        "from srp4ctr.features.online import request_features, store; "
+        "store.FeatureStoreSink(FeatureConfig()); sys.exit('feast' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)
 
 

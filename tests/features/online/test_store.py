@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from srp4ctr import processes
 from srp4ctr.embedded import broker, ports
+from srp4ctr.errors import MistakeError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.counters import Activity, count, total
@@ -203,11 +204,11 @@ def test_an_items_counters_are_summed_over_partitions(
 
 
 def test_a_registry_without_our_views_says_what_to_run(config: FeatureConfig) -> None:
-    from srp4ctr.features.online.store import FeatureStoreSink
+    from srp4ctr.features.online.feast_store import check_views
 
     empty = dataclasses.replace(config, registry=config.registry + ".other")
-    with pytest.raises(ValueError, match="srp4ctr features apply"):
-        FeatureStoreSink(empty)
+    with pytest.raises(MistakeError, match="srp4ctr features apply"):
+        check_views(empty)
 
 
 def test_applying_twice_is_harmless(config: FeatureConfig) -> None:
