@@ -1,9 +1,11 @@
 """Where the feature store is; filled by ``settings.py``."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
+
+from srp4ctr.errors import MistakeError
 
 DEFAULT_BUCKETS = 16
 ItemFieldKind = Literal["categorical", "multi", "numeric"]
@@ -25,7 +27,7 @@ class ItemFieldConfig:
 
     def __post_init__(self) -> None:
         if self.slots < 1 or self.buckets < 2:
-            raise ValueError(
+            raise MistakeError(
                 f"features.item_fields: {self.name} has {self.slots} slots, "
                 f"{self.buckets} buckets; at least 1 and 2"
             )
@@ -64,6 +66,9 @@ class FeatureConfig:
     sequence_ttl_days: float = 90.0
     """Older behaviours expire, in serving and training; a user without others has the
     status ``stale_sequence``. Feast does not apply a view's ttl to online reads."""
+    utc_offset_minutes: int = 0
+    """How far users' clocks are ahead of UTC, where a request's context does not say
+    ``utc_offset_minutes``. For training; a bundle's vocabulary carries it."""
     item_fields: tuple[ItemFieldConfig, ...] = ()
     """The item group of side information; empty: inferred from the items' attributes.
     For training; a bundle's vocabulary carries the resulting fields."""
@@ -71,44 +76,46 @@ class FeatureConfig:
     """How often a server refreshes its table of items' counters from the store."""
 
     def __post_init__(self) -> None:
-        if self.partitions < 1:
-            raise ValueError(f"features.partitions is {self.partitions}; at least 1")
-        if len({field.name for field in self.item_fields}) < len(self.item_fields):
-            raise ValueError("features.item_fields names a field twice")
-        if self.item_refresh_s <= 0:
-            raise ValueError(f"features.item_refresh_s is {self.item_refresh_s}; > 0")
-        self._check_nodes()
-        if self.offline_engine not in ("duckdb", "spark"):
-            raise ValueError(
-                f"features.offline_engine is {self.offline_engine!r}; duckdb or spark"
-            )
-        if "password=" in self.redis:  # logs and errors contain the address
-            raise ValueError(
-                "features.redis holds a password: put it in a file and its name in "
-                "features.redis_password_file"
-            )
-        if self.registry_password_file and "@" not in self.registry:
-            raise ValueError(
-                "features.registry_password_file is set, but features.registry is no URL "
-                "with a user: postgresql+psycopg://USER@HOST/DATABASE"
-            )
-        if self.redis_ca_file and not self.redis_tls:
-            raise ValueError(
-                "features.redis_ca_file is set, but features.redis_tls is false: nothing "
-                "would be encrypted"
-            )
+        for is_wrong, sentence in self._checks():
+            if is_wrong:
+                raise MistakeError(f"features.{sentence}")
 
-    def _check_nodes(self) -> None:
+    def _checks(self) -> Iterator[tuple[bool, str]]:
+        """Yield whether a setting is wrong, and why."""
+        names, offset = {each.name for each in self.item_fields}, self.utc_offset_minutes
         parts = self.redis.split(",")
-        if not self.redis_cluster and sum("=" not in part for part in parts) > 1:
-            raise ValueError(
-                f"features.redis names several nodes ({self.redis}), of which only the "
-                "first would be read: set features.redis_cluster = true"
-            )
-        if self.redis_cluster and any(part.startswith("db=") for part in parts):
-            raise ValueError(
-                "features.redis names a db: a Redis Cluster has but one; leave db= out"
-            )
+        yield (
+            "password=" in self.redis,  # logs and errors contain the address
+            "redis holds a password: put it in a file and its name in "
+            "features.redis_password_file",
+        )
+        yield self.partitions < 1, f"partitions is {self.partitions}; at least 1"
+        yield len(names) < len(self.item_fields), "item_fields names a field twice"
+        yield self.item_refresh_s <= 0, f"item_refresh_s is {self.item_refresh_s}; > 0"
+        yield not -720 <= offset <= 840, f"utc_offset_minutes is {offset}; -720 to 840"
+        yield (
+            self.offline_engine not in ("duckdb", "spark"),
+            f"offline_engine is {self.offline_engine!r}; duckdb or spark",
+        )
+        yield (
+            not self.redis_cluster and sum("=" not in part for part in parts) > 1,
+            f"redis names several nodes ({self.redis}), of which only the first would be "
+            "read: set features.redis_cluster = true",
+        )
+        yield (
+            self.redis_cluster and any(part.startswith("db=") for part in parts),
+            "redis names a db: a Redis Cluster has but one; leave db= out",
+        )
+        yield (
+            bool(self.registry_password_file) and "@" not in self.registry,
+            "registry_password_file is set, but features.registry is no URL with a user: "
+            "postgresql+psycopg://USER@HOST/DATABASE",
+        )
+        yield (
+            bool(self.redis_ca_file) and not self.redis_tls,
+            "redis_ca_file is set, but features.redis_tls is false: nothing would be "
+            "encrypted",
+        )
 
     def portable(self) -> "FeatureConfig":
         """Return the settings for a server that runs in another folder: no password."""

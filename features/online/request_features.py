@@ -168,6 +168,7 @@ class RequestFeatures:
         rows = self._vocabulary.item_rows(every)
         history_attributes = items.attribute_rows[:, count:]
         numbers = np.stack([vocabulary.context_numbers(each, names) for each in contexts])
+        offsets = np.array([self._vocabulary.utc_offset_ms(each) for each in contexts])
         affinity = transforms.attribute_affinity(
             sequences, history_attributes, candidates.attribute_rows, times
         )
@@ -178,7 +179,7 @@ class RequestFeatures:
             "history_attribute_rows": history_attributes,
             "history_behavior_codes": transforms.behavior_codes(sequences),
             "request_features": transforms.request_features(
-                sequences, found.activity, times, numbers
+                sequences, found.activity, times, numbers, offsets
             ),
             "context_rows": np.stack([vocabulary.context_rows(each) for each in contexts]),
             "candidate_item_rows": rows[:, :count],

@@ -56,6 +56,10 @@ class TensorSpec:
 CONTEXT_SLOTS = 8  # X
 NUM_CONTEXT_NUMBERS = 8  # fields of the context that are also read as numbers, at most
 NUM_CONTEXT_ROWS = 1024  # "name=value" of the context is hashed into rows 1..1023
+# A field of the context that is no feature by itself: hour_sin and hour_cos are of the
+# user's clock, which is this number of minutes ahead of UTC.
+UTC_OFFSET_FIELD = "utc_offset_minutes"
+UTC_OFFSETS = range(-720, 841)  # those that there are on Earth
 NUM_GAP_BUCKETS = 32  # 0 pads; 1 first of the history; else 2 + log2 of the seconds
 NUM_VALUE_BUCKETS = 64  # 0 pads; 1 no value; else 2 + round(4 log2(1 + value))
 # The behaviour group. ``transforms.behavior_codes`` and the model follow this table.

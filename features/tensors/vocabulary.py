@@ -35,6 +35,8 @@ from srp4ctr.features.tensors.schema import (
     CONTEXT_SLOTS,
     NUM_CONTEXT_NUMBERS,
     NUM_CONTEXT_ROWS,
+    UTC_OFFSET_FIELD,
+    UTC_OFFSETS,
     Field,
 )
 from srp4ctr.streams.events.schema import MAX_CONTEXT_FIELDS, MAX_ID_LENGTH
@@ -60,6 +62,8 @@ class Vocabulary:
     num_oov_rows: int
     context_numbers: tuple[str, ...] = ()
     """The context's fields that are numbers, one ``context_number`` column each."""
+    utc_offset_minutes: int = 0
+    """Of users whose context does not have it: ``features.utc_offset_minutes``."""
 
     def __post_init__(self) -> None:
         if self.num_oov_rows < 1:
@@ -111,6 +115,30 @@ class Vocabulary:
             kept = np.array(found[: field.slots], dtype=np.int64)
             rows[place.first_slot : place.first_slot + len(kept)] = place.first_row + kept
         return rows
+
+    def utc_offset_ms(self, context: Mapping[str, str]) -> int:
+        """Return how far the clock of the request's user is ahead of UTC.
+
+        Raises ``ValueError`` for a field that is none of ``UTC_OFFSETS``.
+        """
+        text = context.get(UTC_OFFSET_FIELD, str(self.utc_offset_minutes))
+        minutes = number_of(text)
+        if minutes not in UTC_OFFSETS:
+            raise ValueError(
+                f"context field {UTC_OFFSET_FIELD} is {text!r:.40}: whole minutes from "
+                f"{UTC_OFFSETS[0]} to {UTC_OFFSETS[-1]}, as text"
+            )
+        return int(minutes) * 60_000
+
+    def utc_offsets_ms(self, contexts: Sequence[str | None]) -> Int64s:
+        """Return the offsets (R,) of logged contexts; of a wrong one, the default."""
+        known: dict[str | None, int] = {}
+        for text in set(contexts):
+            try:
+                known[text] = self.utc_offset_ms(parse_context(text))
+            except ValueError:  # no caller was served with it
+                known[text] = self.utc_offset_ms({})
+        return np.array([known[text] for text in contexts], dtype=np.int64)
 
     def _indices(self, field: ItemField, values: tuple[str, ...]) -> set[int]:
         """Return the rows of ``values``, counted from the field's first."""
@@ -166,6 +194,7 @@ def numbers_of(contexts: Iterable[str | None]) -> tuple[str, ...]:
     for text in set(contexts):
         for name, value in parse_context(text).items():
             values.setdefault(name, set()).add(value)
+    values.pop(UTC_OFFSET_FIELD, None)
     found = [
         name
         for name, given in sorted(values.items())
@@ -178,7 +207,8 @@ def numbers_of(contexts: Iterable[str | None]) -> tuple[str, ...]:
 def context_rows(context: Mapping[str, str]) -> Int64s:
     """Return context_rows (X,): hashes of ``name=value`` by name, 0 pads."""
     rows = np.zeros(CONTEXT_SLOTS, dtype=np.int64)
-    for slot, name in enumerate(sorted(context)[:CONTEXT_SLOTS]):
+    names = sorted(context.keys() - {UTC_OFFSET_FIELD})
+    for slot, name in enumerate(names[:CONTEXT_SLOTS]):
         hashed = xxhash.xxh3_64_intdigest(f"{name}={context[name]}")
         rows[slot] = 1 + hashed % (NUM_CONTEXT_ROWS - 1)
     return rows
@@ -235,6 +265,7 @@ class _File(msgspec.Struct, kw_only=True):
     item_keys: list[int]
     item_fields: tuple[ItemField, ...]
     context_numbers: tuple[str, ...]
+    utc_offset_minutes: int = 0  # an older release's has none
 
 
 def save(vocabulary: Vocabulary, path: Path) -> None:
@@ -244,6 +275,7 @@ def save(vocabulary: Vocabulary, path: Path) -> None:
         item_keys=vocabulary.item_keys.tolist(),
         item_fields=vocabulary.item_fields,
         context_numbers=vocabulary.context_numbers,
+        utc_offset_minutes=vocabulary.utc_offset_minutes,
     )
     replace_text(path, msgspec.json.encode(content).decode() + "\n")
 
@@ -257,6 +289,7 @@ def load(path: Path) -> Vocabulary:
             item_fields=content.item_fields,
             num_oov_rows=content.num_oov_rows,
             context_numbers=content.context_numbers,
+            utc_offset_minutes=content.utc_offset_minutes,
         )
     except (OSError, ValueError, OverflowError, RecursionError, MsgspecError) as error:
         raise ValueError(f"{path} is not a vocabulary: {error!r}") from error

@@ -1,5 +1,6 @@
 """Rank requests → Triton's input tensors, and its output tensors → rankings."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import InferInput, InferRequestedOutput
 
 from srp4ctr.client.messages import Ranking, RankRequest
-from srp4ctr.features.tensors.schema import TensorSpec
+from srp4ctr.features.tensors.schema import UTC_OFFSET_FIELD, TensorSpec
 
 Tensors = Mapping[str, NDArray[Any]]
 _BY_ITEM = ("click_probability", "item_status", "propensity", "position")
@@ -31,9 +32,9 @@ def request_tensors(requests: Sequence[RankRequest]) -> dict[str, NDArray[Any]]:
     if any(each.request_time_ms is not None for each in requests):
         times = [[each.request_time_ms or 0] for each in requests]  # 0: the server's clock
         tensors["request_time_ms"] = np.array(times, dtype=np.int64)
-    if any(each.context is not None for each in requests):
-        texts = [[each.context or ""] for each in requests]
-        tensors["context"] = np.array(texts, dtype=object)
+    contexts = [_context(each) for each in requests]
+    if any(contexts):
+        tensors["context"] = np.array([[each] for each in contexts], dtype=object)
     if any(each.request_id for each in requests):
         names = [[each.request_id or ""] for each in requests]
         tensors["request_id"] = np.array(names, dtype=object)
@@ -64,10 +65,18 @@ def rankings(
             item_statuses=statuses,
             propensities=propensities,
             positions=positions,
+            utc_offset_minutes=request.utc_offset_minutes,
             **{name: each[row] for name, each in notes.items()},
         )
 
     return tuple(ranking(row, request) for row, request in enumerate(requests))
+
+
+def _context(request: RankRequest) -> str:
+    if request.utc_offset_minutes is None:
+        return request.context or ""
+    offset = {UTC_OFFSET_FIELD: str(request.utc_offset_minutes)}
+    return json.dumps({**json.loads(request.context or "{}"), **offset})
 
 
 def infer_inputs(specs: Sequence[TensorSpec], tensors: Tensors) -> list[Any]:

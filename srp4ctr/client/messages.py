@@ -6,6 +6,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from srp4ctr.features.tensors.schema import UTC_OFFSET_FIELD
 from srp4ctr.streams.events.schema import Impression
 
 
@@ -21,6 +22,8 @@ class RankRequest:
     """A flat JSON object as text."""
     request_id: str | None = None
     """The same as in the impressions, for ``triton.served_log``."""
+    utc_offset_minutes: int | None = None
+    """How far the user's clock is ahead of UTC; None: the bundle's default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,8 @@ class Ranking:
     status: str
     """``ok``, ``cold_user``, ``empty_sequence``, ``stale_sequence``, …"""
     feature_version: str
+    utc_offset_minutes: int | None = None
+    """The request's: a part of the impressions' context."""
 
     def to_show(self) -> tuple[str, ...]:
         """Return the items from the top: by descending score, unless the server explores.
@@ -67,6 +72,9 @@ class Ranking:
         place = {item_id: i for i, item_id in enumerate(self.item_ids)}
         ranked = self.to_show()
         items = ranked if shown is None else tuple(shown)
+        if self.utc_offset_minutes is not None:
+            offset = {UTC_OFFSET_FIELD: str(self.utc_offset_minutes)}
+            context = {**(context or {}), **offset}
         as_ranked = sum(itertools.takewhile(bool, map(operator.eq, ranked, items)))
         return tuple(
             Impression(

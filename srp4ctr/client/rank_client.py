@@ -110,6 +110,7 @@ class RankClient:
         request_time_ms: int | None = None,
         context: str | None = None,
         request_id: str | None = None,
+        utc_offset_minutes: int | None = None,
         deadline_s: float = 1.0,
     ) -> Ranking:
         """Return the scores of ``item_ids`` for ``user_id``: see ``rank_many``."""
@@ -119,6 +120,7 @@ class RankClient:
             request_time_ms=request_time_ms,
             context=context,
             request_id=request_id,
+            utc_offset_minutes=utc_offset_minutes,
         )
         return self.rank_many([request], deadline_s=deadline_s)[0]
 

@@ -1,6 +1,8 @@
 """Serving's features from the store equal training's from the log."""
 
+import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,8 @@ from srp4ctr.features.offline import point_in_time
 from srp4ctr.features.offline.event_tables import opened
 from srp4ctr.features.online.item_cache import ItemTable
 from srp4ctr.features.online.request_features import RequestFeatures
-from srp4ctr.features.tensors import transforms, vocabulary
+from srp4ctr.features.tensors import schema, transforms, vocabulary
+from srp4ctr.features.tensors.schema import REQUEST_FEATURES
 from srp4ctr.features.tensors.transforms import (
     attribute_affinity,
     exposure_features,
@@ -23,6 +26,8 @@ from tests.features.stored import store_events
 
 pytestmark = pytest.mark.redis
 LENGTH = 5
+WORDS = replace(vocabulary.build({}, []), utc_offset_minutes=60)
+OFFSET = schema.UTC_OFFSET_FIELD
 REQUESTED_AT_MS = NOON_MS + 3_600_000
 
 
@@ -63,11 +68,19 @@ def test_serving_and_training_make_the_same_tensors(
 
     users = ["skew-0-0", "skew-0-1", "skew-3-0", "skew-3-1"]
     items = [f"skew-item-{i}" for i in range(7)]  # the last was never seen
-    served = serve(store_config, users, items)
+    contexts = [{}, {OFFSET: "330"}, {OFFSET: "-300", "page": "home"}, {OFFSET: "0"}]
+    served = serve(store_config, users, items, contexts)
     # The same requests as impressions in a partition of their own.
     shown = [
-        an_impression(item, at_ms=REQUESTED_AT_MS, user_id=user, request_id="r", position=i)
-        for user in users
+        an_impression(
+            item,
+            at_ms=REQUESTED_AT_MS,
+            user_id=user,
+            request_id="r",
+            position=i,
+            context=context,
+        )
+        for user, context in zip(users, contexts, strict=True)
         for i, item in enumerate(items)
     ]
     write_log(tmp_path, [(each, each.occurred_at) for each in shown], partition=1)
@@ -75,17 +88,25 @@ def test_serving_and_training_make_the_same_tensors(
     trained = train(tmp_path, users)
     for name, tensor in trained.items():
         np.testing.assert_allclose(served[name], tensor, rtol=1e-6, atol=1e-6, err_msg=name)
+    clock = [REQUEST_FEATURES.index(each) for each in ("hour_sin", "hour_cos")]
+    hours = served["request_features"][:, clock]
+    np.testing.assert_array_equal(hours, trained["request_features"][:, clock])
+    assert len(np.unique(hours, axis=0)) == 4  # the default is an hour ahead of UTC
 
 
 def serve(
-    config: FeatureConfig, users: list[str], items: list[str]
+    config: FeatureConfig,
+    users: list[str],
+    items: list[str],
+    contexts: list[dict[str, str]],
 ) -> dict[str, np.ndarray]:
     from srp4ctr.features.online.store import OnlineViews
 
-    views, known = OnlineViews(config), vocabulary.build({}, [])
+    views, known = OnlineViews(config), WORDS
     table = ItemTable(views, known)
     features = RequestFeatures(views, known, table, sizes={"L": LENGTH, "W": 100})
-    requests = (users, [items] * len(users), [REQUESTED_AT_MS] * len(users))
+    texts = list(map(json.dumps, contexts))
+    requests = (users, [items] * len(users), [REQUESTED_AT_MS] * len(users), texts)
     features.assemble(*requests)  # so that the next refresh reads the items
     table.refresh()
     batch = features.assemble(*requests)
@@ -107,10 +128,13 @@ def train(log_dir: Path, users: list[str]) -> dict[str, np.ndarray]:
     )
     affinity = attribute_affinity(sequences, no_attributes, nor_candidates, times_ms)
     shown = found.candidate_exposures.take(candidates)
+    offsets_ms = WORDS.utc_offsets_ms(found.contexts[rows].tolist())
     return {
         "history_behavior_codes": transforms.behavior_codes(sequences),
-        "history_item_rows": vocabulary.build({}, []).item_rows(sequences.item_keys),
-        "request_features": transforms.request_features(sequences, activity, times_ms),
+        "history_item_rows": WORDS.item_rows(sequences.item_keys),
+        "request_features": transforms.request_features(
+            sequences, activity, times_ms, utc_offset_ms=offsets_ms
+        ),
         "candidate_features": transforms.candidate_features(
             found.candidate_activity.take(candidates),
             found.candidate_item_keys[candidates],

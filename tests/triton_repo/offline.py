@@ -111,7 +111,10 @@ class OfflineLog:
             "history_item_rows": self.words.item_rows(sequence.item_keys),
             "history_behavior_codes": transforms.behavior_codes(sequence),
             "request_features": transforms.request_features(
-                sequence, activity, [request.at_ms]
+                sequence,
+                activity,
+                [request.at_ms],
+                utc_offset_ms=[self.words.utc_offset_ms(request.context)],
             ),
             "context_rows": vocabulary.context_rows(request.context)[None],
         }

@@ -84,7 +84,11 @@ def read_training_set(
         declared=features.item_fields,
     )
     contexts = cut.snapshots.contexts[cut.snapshots.times_ms < cut.boundary_ms]
-    vocabulary = replace(vocabulary, context_numbers=numbers_of(contexts.tolist()))
+    vocabulary = replace(
+        vocabulary,
+        context_numbers=numbers_of(contexts.tolist()),
+        utc_offset_minutes=features.utc_offset_minutes,
+    )
     attributes = examples.item_attributes(cut.profiles, vocabulary)
     slates = examples.slates(cut.snapshots, vocabulary, attributes)
     windows = examples.windows(cut.past, length, vocabulary, attributes)

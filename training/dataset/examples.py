@@ -107,7 +107,11 @@ def slates(
     activity = grid.filled_all(snapshots.candidate_activity)
     tensors = history | {
         "request_features": transforms.request_features(
-            sequences, snapshots.user_activity.take(requests), times_ms, numbers
+            sequences,
+            snapshots.user_activity.take(requests),
+            times_ms,
+            numbers,
+            vocabulary.utc_offsets_ms(contexts),
         ),
         "context_rows": rows_of_context,
         "candidate_item_rows": vocabulary.item_rows(keys).astype(np.int32),

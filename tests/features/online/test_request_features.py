@@ -191,6 +191,7 @@ def test_a_request_without_a_context_has_no_context_rows() -> None:
         ("u1", "1", -5, "", "is it in seconds"),
         ("u1", "1", NOW_MS, "[]", "expected an object"),
         ("u1", "1", NOW_MS, b"\xff", "context is not UTF-8"),
+        ("u1", "1", NOW_MS, '{"utc_offset_minutes": "2h"}', "whole minutes from -720"),
     ],
 )
 def test_a_malformed_request_says_what_is_wrong(

@@ -80,6 +80,19 @@ def test_request_features_have_the_columns_of_the_schema() -> None:
     assert named["hour_cos"] == pytest.approx(-1, abs=1e-3)
 
 
+def test_the_hour_is_that_of_the_user_s_clock() -> None:
+    offsets_ms = np.array([0, 330 * 60_000, -300 * 60_000])  # UTC, India, New York
+    features = transforms.request_features(
+        transforms.empty_sequences(3, 5),
+        transforms.empty_activity(3),
+        [NOON_MS] * 3,
+        utc_offset_ms=offsets_ms,
+    )
+    clock = features[:, [REQUEST_FEATURES.index(each) for each in ("hour_sin", "hour_cos")]]
+    hours = np.degrees(np.arctan2(*clock.T)) / 15 % 24
+    assert hours == pytest.approx([12.0, 17.5, 7.0], abs=1e-5)
+
+
 def test_a_user_never_seen_has_the_prior_and_a_year_of_silence() -> None:
     features = transforms.request_features(
         transforms.empty_sequences(1, 5), transforms.empty_activity(1), [NOON_MS]

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from srp4ctr.features.config import ItemFieldConfig
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.features.tensors.item_fields import Attributes
-from srp4ctr.features.tensors.schema import NUM_CONTEXT_NUMBERS
+from srp4ctr.features.tensors.schema import NUM_CONTEXT_NUMBERS, UTC_OFFSET_FIELD
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.events.schema import item_key
 
@@ -116,3 +117,40 @@ def test_fields_of_the_context_with_several_numbers_are_numeric() -> None:
     many = json.dumps({f"n{i:02}": "1" for i in range(30)})
     more = [many, many.replace('"1"', '"2"'), many.replace('"1"', '"3"')]
     assert len(vocabulary.numbers_of(more)) == NUM_CONTEXT_NUMBERS
+
+
+def test_an_offset_from_utc_is_the_context_s_or_the_default() -> None:
+    words = dataclasses.replace(a_vocabulary(), utc_offset_minutes=120)
+    assert words.utc_offset_ms({"page": "home"}) == 120 * 60_000
+    assert words.utc_offset_ms({UTC_OFFSET_FIELD: "-300"}) == -300 * 60_000
+    contexts = [None, '{"utc_offset_minutes": "60"}', '{"utc_offset_minutes": "noon"}', ""]
+    assert words.utc_offsets_ms(contexts).tolist() == [
+        7_200_000,
+        3_600_000,
+        *[7_200_000] * 2,
+    ]
+
+
+@pytest.mark.parametrize("text", ["noon", "", "1e9", "90.5", "-721", "nan"])
+def test_an_offset_that_nobody_has_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match="whole minutes from -720 to 840"):
+        a_vocabulary().utc_offset_ms({UTC_OFFSET_FIELD: text})
+
+
+def test_an_offset_is_no_feature_by_itself() -> None:
+    with_offset = {"page": "home", UTC_OFFSET_FIELD: "60"}
+    np.testing.assert_array_equal(
+        vocabulary.context_rows(with_offset), vocabulary.context_rows({"page": "home"})
+    )
+    contexts = [json.dumps({UTC_OFFSET_FIELD: str(minutes)}) for minutes in range(9)]
+    assert vocabulary.numbers_of(contexts) == ()
+
+
+def test_the_file_of_an_older_release_has_no_offset(tmp_path: Path) -> None:
+    words, path = a_vocabulary(), tmp_path / "vocabulary.json"
+    vocabulary.save(dataclasses.replace(words, utc_offset_minutes=60), path)
+    assert vocabulary.load(path).utc_offset_minutes == 60
+    content = json.loads(path.read_text())
+    del content["utc_offset_minutes"]
+    path.write_text(json.dumps(content))
+    assert vocabulary.load(path).utc_offset_minutes == 0

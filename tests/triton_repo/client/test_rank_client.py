@@ -1,5 +1,6 @@
 """Rankings, and the errors of a client without a server."""
 
+import json
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,8 @@ from tritonclient.grpc.service_pb2_grpc import (
 )
 from tritonclient.utils import InferenceServerException
 
-from srp4ctr.client import rank_client
-from srp4ctr.client.messages import Ranking
+from srp4ctr.client import codec, rank_client
+from srp4ctr.client.messages import Ranking, RankRequest
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.streams.events.codec import decode, encode
 from srp4ctr.streams.events.pseudonymization import Pseudonyms
@@ -69,6 +70,17 @@ def test_shown_items_become_impressions_with_all_that_labels_need() -> None:
     assert (same.propensity, other.propensity) == (1.0, None)
     for event in (first, own):
         assert decode(encode(event), 1_700_000_000_001) == event
+
+
+def test_the_user_s_offset_is_in_the_context_of_request_and_impressions() -> None:
+    request = RankRequest(
+        user_id="u1", item_ids=["a"], context='{"page": "home"}', utc_offset_minutes=-300
+    )
+    sent = codec.request_tensors([request, replace(request, context=None)])["context"]
+    offset = {"utc_offset_minutes": "-300"}
+    assert [json.loads(text) for (text,) in sent] == [{"page": "home"} | offset, offset]
+    shown = replace(a_ranking((0.5,)), utc_offset_minutes=-300).impressions("r1", 5)
+    assert shown[0].context == offset
 
 
 def test_no_server_is_a_connection_error_at_the_deadline() -> None:

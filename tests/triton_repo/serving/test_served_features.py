@@ -84,7 +84,7 @@ class Serving:
             user_id=user_id,
             item_ids=tuple(items),
             at_ms=now_ms(),
-            context={"page": page},
+            context={"page": page, "utc_offset_minutes": "330" if page == "home" else "0"},
         )
         given = {
             "user_id": np.array([[user_id]], dtype=object),
