@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import msgspec
 
 from srp4ctr.atomic_files import replace_text
+from srp4ctr.errors import ArtifactError
 from srp4ctr.features.bundles.gates import Gate
 from srp4ctr.features.tensors import schema
 
@@ -104,30 +105,30 @@ def write_manifest(folder: Path) -> Path:
 def verify(folder: Path) -> BundleManifest:
     """Return the card of a bundle that is whole, unchanged and of this code's schema.
 
-    Raises ``ValueError`` that names a file which is missing, changed, too large or of an
+    Raises ``ArtifactError`` that names a file which is missing, changed, too large or of an
     unknown kind.
     """
     hashes = _read_json(folder / MANIFEST_FILE)
     for name in CONTENT_FILES:
         if name not in hashes:
-            raise ValueError(f"{folder / MANIFEST_FILE} does not list {name}")
+            raise ArtifactError(f"{folder / MANIFEST_FILE} does not list {name}")
     for name, expected in hashes.items():
         if Path(name).name != name:
-            raise ValueError(f"{folder / MANIFEST_FILE} lists a path: {name!r}")
+            raise ArtifactError(f"{folder / MANIFEST_FILE} lists a path: {name!r}")
         _check_file(folder / name)
         if _sha256(folder / name) != expected:
-            raise ValueError(f"{folder / name} has changed since the bundle was written")
+            raise ArtifactError(f"{folder / name} has changed since the bundle was written")
     card = read(folder)
     if card.version != folder.name:
-        raise ValueError(f"{folder} holds bundle {card.version}: was it renamed?")
+        raise ArtifactError(f"{folder} holds bundle {card.version}: was it renamed?")
     check_fingerprint(card)
     return card
 
 
 def check_fingerprint(card: BundleManifest) -> None:
-    """Raise ``ValueError`` if the bundle was trained on other tensors than this code's."""
+    """Raise ``ArtifactError`` if the bundle was trained on other tensors than ours."""
     if card.schema_fingerprint != schema.fingerprint():
-        raise ValueError(
+        raise ArtifactError(
             f"bundle {card.version} was trained with feature schema "
             f"{card.schema_fingerprint}, this code has {schema.fingerprint()}: "
             "train a new bundle with `srp4ctr model refresh`"
@@ -141,11 +142,11 @@ def read(folder: Path) -> BundleManifest:
     # Other fields that an older release did not write have their defaults.
     fields = {each.name for each in dataclasses.fields(BundleManifest)}
     if odd := ({"schema_fingerprint"} - {*card}) | ({*card} - fields):
-        raise ValueError(f"{path}: missing or unknown fields {sorted(odd)}")
+        raise ArtifactError(f"{path}: missing or unknown fields {sorted(odd)}")
     try:
         return msgspec.convert(card, BundleManifest)
     except msgspec.ValidationError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ArtifactError(f"{path}: {error}") from error
 
 
 def list_bundles(bundles_dir: Path) -> list[Path]:
@@ -161,16 +162,16 @@ def next_version(bundles_dir: Path) -> str:
 
 
 def _check_file(path: Path) -> None:
-    """Raise ``ValueError`` unless ``path`` may be a file of a bundle."""
+    """Raise ``ArtifactError`` unless ``path`` may be a file of a bundle."""
     if path.is_symlink():
-        raise ValueError(f"{path} is a link: a bundle holds its files itself")
+        raise ArtifactError(f"{path} is a link: a bundle holds its files itself")
     if not path.is_file():
-        raise ValueError(f"{path} is missing")
+        raise ArtifactError(f"{path} is missing")
     if path.suffix not in _SUFFIXES:
-        raise ValueError(f"{path}: a bundle holds only {', '.join(_SUFFIXES)}")
+        raise ArtifactError(f"{path}: a bundle holds only {', '.join(_SUFFIXES)}")
     limit = MAX_FILE_BYTES.get(path.name, MAX_OTHER_BYTES)
     if (size := path.stat().st_size) > limit:
-        raise ValueError(f"{path} has {size:,} bytes; at most {limit:,}")
+        raise ArtifactError(f"{path} has {size:,} bytes; at most {limit:,}")
 
 
 def _versioned(bundles_dir: Path) -> list[Path]:
@@ -197,9 +198,9 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         if (size := path.stat().st_size) > _MAX_JSON_BYTES:
-            raise ValueError(f"{size:,} bytes; at most {_MAX_JSON_BYTES:,}")
+            raise ArtifactError(f"{size:,} bytes; at most {_MAX_JSON_BYTES:,}")
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except FileNotFoundError:
-        raise ValueError(f"{path} is missing") from None
+        raise ArtifactError(f"{path} is missing") from None
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
+        raise ArtifactError(f"{path} is not JSON: {error}") from None

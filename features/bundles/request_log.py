@@ -7,9 +7,9 @@ faster than the disk writes are left out.
 
 import contextlib
 import json
-import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,11 +19,14 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from srp4ctr.atomic_files import replace_file
+from srp4ctr.errors import ArtifactError
 from srp4ctr.streams.events.schema import in_sample, item_key
 
 SUFFIX = ".npz"
 _WAITING = 64  # requests
 _PATIENCE_S = 10.0  # with a disk that hangs, in close()
+_ABANDONED_S = 3600.0  # writing takes milliseconds
 _PROBABILITIES, _REST = "click_probability", "request"
 
 
@@ -90,15 +93,13 @@ def write(folder: Path, request: ServedRequest) -> int:
     values = {each.name: getattr(request, each.name) for each in fields(request)}
     arrays = {**values.pop("tensors"), _PROBABILITIES: values.pop("probabilities")}
     arrays[_REST] = np.array(json.dumps(values))
-    unfinished = folder / f"{name}-{os.getpid()}.tmp"
-    with unfinished.open("wb") as file:
-        np.savez(file, **arrays)
-    unfinished.replace(folder / f"{name}{SUFFIX}")
-    return (folder / f"{name}{SUFFIX}").stat().st_size
+    path = folder / f"{name}{SUFFIX}"
+    replace_file(path, lambda file: np.savez(file, **arrays))
+    return path.stat().st_size
 
 
 def read(path: Path) -> ServedRequest:
-    """Return the request in ``path``; ``ValueError`` for another file."""
+    """Return the request in ``path``; ``ArtifactError`` for another file."""
     try:
         with np.load(path, allow_pickle=False) as found:
             arrays = {name: found[name] for name in found.files}
@@ -107,7 +108,7 @@ def read(path: Path) -> ServedRequest:
         values["item_ids"] = tuple(values["item_ids"])
         return ServedRequest(tensors=arrays, probabilities=probabilities, **values)
     except (KeyError, TypeError, ValueError, OSError, BadZipFile) as error:
-        raise ValueError(f"{path} is no served request: {error}") from error
+        raise ArtifactError(f"{path} is no served request: {error}") from error
 
 
 def newest(folder: Path, count: int) -> list[Path]:
@@ -117,9 +118,10 @@ def newest(folder: Path, count: int) -> list[Path]:
 
 def remove(folder: Path, is_gone: Callable[[ServedRequest], bool]) -> int:
     """Remove the requests that ``is_gone`` selects; return how many."""
+    _remove_abandoned(folder)
     removed = 0
     for path in newest(folder, 1 << 40):
-        with contextlib.suppress(ValueError):  # another process tidies too
+        with contextlib.suppress(ArtifactError):  # another process tidies too
             if is_gone(read(path)):
                 path.unlink(missing_ok=True)
                 removed += 1
@@ -128,6 +130,7 @@ def remove(folder: Path, is_gone: Callable[[ServedRequest], bool]) -> int:
 
 def tidy(folder: Path, max_bytes: float) -> None:
     """Remove the oldest files until the others take at most ``max_bytes``."""
+    _remove_abandoned(folder)
     left = max_bytes
     for path in reversed(newest(folder, 1 << 40)):
         try:
@@ -136,3 +139,11 @@ def tidy(folder: Path, max_bytes: float) -> None:
                 path.unlink()
         except FileNotFoundError:  # another process tidies too
             continue
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the unfinished files of writers that crashed."""
+    for path in folder.glob(f"*{SUFFIX}.*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < time.time() - _ABANDONED_S:
+                path.unlink()

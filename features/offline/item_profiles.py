@@ -5,7 +5,6 @@ for the vocabulary and the examples of training. Feast's point-in-time join on D
 update counts if it happened and was known by the instant.
 """
 
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ibis import _
 
+from srp4ctr.atomic_files import replace_file
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline.event_tables import EventLog, opened
 from srp4ctr.features.tensors.vocabulary import parse_attributes
@@ -28,7 +28,7 @@ def item_profiles(
 ) -> dict[int, Mapping[str, str | tuple[str, ...]]]:
     """Return the attributes of each item_key that was known at ``as_of_ms``.
 
-    Raises ``ValueError`` if the views are not registered (``srp4ctr features apply``).
+    Raises ``MistakeError`` if the views are not registered (``srp4ctr features apply``).
     """
     from srp4ctr.features.online.feast_store import PROFILE_LOG, check_views, open_store
 
@@ -74,9 +74,7 @@ def write_profile_log(updates: pa.Table, path: Path) -> None:
     columns = {name: updates[name] for name in ("item_key", "item_id", "attributes")}
     for name in ("occurred_at", "created_at"):
         columns[name] = updates[name].cast(pa.timestamp("ms", tz="UTC"))
-    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    pq.write_table(pa.table(columns), unfinished)
-    unfinished.replace(path)
+    replace_file(path, lambda file: pq.write_table(pa.table(columns), file))
 
 
 def _as_of(store: Any, item_keys: np.ndarray, as_of_ms: int) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 from redis import Redis
 from redis.cluster import ClusterNode, RedisCluster
 
+from srp4ctr.errors import MistakeError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.config import password_in
 
@@ -40,7 +41,7 @@ def connection_string(config: FeatureConfig, timeout_s: float) -> str:
 def registry_settings(config: FeatureConfig) -> dict[str, Any]:
     """Return Feast's settings of the registry, whose URL may contain the password.
 
-    Raises ``ValueError`` for a password file that cannot be read, or for a URL without a
+    Raises ``MistakeError`` for a password file that cannot be read, or for a URL without a
     user for that password.
     """
     address = config.registry
@@ -61,7 +62,7 @@ def redacted(address: str) -> str:
 def _store_options(config: FeatureConfig, timeout_s: float) -> tuple[list[str], _Options]:
     """Return the nodes and the client's options: TLS, password and timeouts.
 
-    Options in ``config.redis`` (``host:port,db=2``) stay. Raises ``ValueError`` for a
+    Options in ``config.redis`` (``host:port,db=2``) stay. Raises ``MistakeError`` for a
     password file that cannot be read, or a user name without a password.
     """
     parts = [part.partition("=") for part in config.redis.split(",")]
@@ -90,7 +91,7 @@ def _security(config: FeatureConfig) -> _Options:
     )
     if config.redis_username:
         if not password:
-            raise ValueError(
+            raise MistakeError(
                 "features.redis_username needs features.redis_password_file, or the "
                 "variable SRP4CTR_FEATURES__REDIS_PASSWORD"
             )
@@ -123,7 +124,7 @@ def _with_password(config: FeatureConfig) -> str:
     if not password:
         return config.registry
     if not _USER.search(config.registry):
-        raise ValueError(
+        raise MistakeError(
             f"{setting} is set, but {redacted(config.registry)} names no user, or a "
             "password of its own: postgresql+psycopg://USER@HOST/DATABASE"
         )

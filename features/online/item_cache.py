@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from srp4ctr.errors import OutageError
 from srp4ctr.features.tensors.transforms import ActivityArrays, empty_activity
 from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
 from srp4ctr.streams.state.counters import Activity
@@ -43,7 +44,7 @@ MAX_UNKNOWN_KEYS = 100_000
 
 
 class ItemReader(Protocol):
-    """Reads items; raises ``ConnectionError`` when the store does not answer."""
+    """Reads items; raises ``OutageError`` when the store does not answer."""
 
     def read_items(self, item_keys: Sequence[int]) -> Sequence[tuple[str, Activity]]:
         """Return each item's attributes as JSON ("": none), and its summed counters."""
@@ -106,7 +107,7 @@ class ItemTable:
         """Read new items, then up to ``max_items`` (None: all), requested ones first.
 
         Reads in small chunks, spread over ``spread_s``, while requests are served. Returns
-        how many were read. Raises ``ConnectionError`` when the store does not answer, and
+        how many were read. Raises ``OutageError`` when the store does not answer, and
         keeps what was read before.
         """
         old, missing = self._state, self._missing
@@ -158,7 +159,7 @@ class ItemTable:
                 continue
             read_at = now
             # If the store is down, each request reports it (store_unavailable).
-            with contextlib.suppress(ConnectionError, FatalStoreError):
+            with contextlib.suppress(OutageError, FatalStoreError):
                 self.refresh(MAX_ITEMS_A_TURN, interval_s * (1.0 - _SHARE_OF_REST))
 
     def _is_wanted(self) -> bool:

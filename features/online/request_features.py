@@ -1,8 +1,8 @@
 """A request's ids → the model's tensors: all that Triton's ``fetch_features`` does.
 
 In: user ids, item ids, times and contexts of B requests. Out: the schema's tensors and a
-status. If the store is down, histories are empty and the status says so. A malformed
-request raises ``RequestError`` with a message for the client.
+status. If the store is down, histories are empty and the status says so. Only a malformed
+request raises: ``MistakeError`` with a message for the client.
 """
 
 import contextlib
@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srp4ctr import tracing
+from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.item_cache import ItemRows, ItemTable
 from srp4ctr.features.online.store import REQUEST_TIMEOUT_S, OnlineViews
 from srp4ctr.features.tensors import transforms, vocabulary
 from srp4ctr.features.tensors.schema import ItemStatus
-from srp4ctr.features.tensors.vocabulary import RequestError, Vocabulary
+from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.retries import CircuitBreaker
 from srp4ctr.streams.events.codec import MIN_OCCURRED_AT_MS
 from srp4ctr.streams.events.schema import MAX_ID_LENGTH, item_key
@@ -46,7 +47,7 @@ _EXPOSURE = np.dtype([("shown_at_ms", "<i8"), ("item_keys", "<i8")])
 
 
 class UserReader(Protocol):
-    """Reads users' rows; raises ``ConnectionError`` when the store does not answer."""
+    """Reads users' rows; raises ``OutageError`` when the store does not answer."""
 
     def read_users(self, user_ids: Sequence[str]) -> Rows:
         """Return the users' rows that are stored."""
@@ -112,8 +113,8 @@ class RequestFeatures:
     ) -> RequestBatch:
         """Return the tensors of B requests of N items each; "" pads the items.
 
-        A time of 0, or none, is the server's clock. Raises ``RequestError`` for ids that
-        are not UTF-8 or too long, for times in seconds and a context that is no flat map.
+        A time of 0, or none, is the server's clock. Raises ``MistakeError`` for ids that
+        are not UTF-8 or too long, for times in seconds, for a context that is no flat map.
         """
         users = [_text(user_id, "user_id") for user_id in user_ids]
         key_of = self._keys.__getitem__
@@ -197,7 +198,7 @@ def open_bundle(config: FeatureConfig, folder: Path) -> RequestFeatures:
     """
     known = vocabulary.load(folder / bundle.VOCABULARY_FILE)
     table = ItemTable(OnlineViews(config), known)
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(OutageError):
         table.refresh()
     table.keep_fresh(config.item_refresh_s)
     return RequestFeatures(
@@ -274,10 +275,11 @@ def _text(given: Text, name: str, max_length: int = MAX_ID_LENGTH) -> str:
     try:
         text = given.decode() if isinstance(given, bytes) else given
     except UnicodeDecodeError as error:
-        message = f"{name} is not UTF-8: {error.reason} in {given!r:.80}"
-        raise RequestError(message) from None
+        raise MistakeError(
+            f"{name} is not UTF-8: {error.reason} in {given!r:.80}"
+        ) from None
     if len(text) > max_length:
-        raise RequestError(f"{name} has {len(text)} letters; at most {max_length}")
+        raise MistakeError(f"{name} has {len(text)} letters; at most {max_length}")
     return text
 
 
@@ -286,12 +288,12 @@ def _times(times_ms: Sequence[int] | NDArray[Any] | None, count: int) -> Int64s:
     times = np.asarray(given, dtype=np.int64).reshape(count)
     times = np.where(times == 0, time.time_ns() // 1_000_000, times)
     if (times < MIN_OCCURRED_AT_MS).any():
-        raise RequestError(
+        raise MistakeError(
             f"request_time_ms {times.min()} is before 1973: is it in seconds? "
             "Send milliseconds"
         )
     if (times > MAX_REQUEST_TIME_MS).any():
-        raise RequestError(
+        raise MistakeError(
             f"request_time_ms {times.max()} is after 2100: is it in microseconds? "
             "Send milliseconds"
         )

@@ -18,10 +18,12 @@ from redis.exceptions import (
     RedisError,
 )
 
+from srp4ctr.errors import OutageError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online import row_codec
 from srp4ctr.features.online.connection import connect
 from srp4ctr.features.online.row_codec import HashRow, K, R, View, time_of, version_us
+from srp4ctr.retries import retry
 from srp4ctr.streams.state.counters import Activity, total
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
 from srp4ctr.streams.state.state_store import FatalStoreError, ItemProfile
@@ -100,7 +102,7 @@ class OnlineViews:
         """Store the rows that are newer than the stored ones."""
         for chunk in _chunks(changed):
             hashes = [view.stored(key, row) for key, row in chunk]
-            retry_once(partial(self._write, view.fields, hashes))
+            _reliably(partial(self._write, view.fields, hashes))
 
     def _write(self, fields: Sequence[bytes], rows: list[HashRow]) -> None:
         write_newer(self._connected(), fields, rows)
@@ -116,7 +118,7 @@ class OnlineViews:
         fields = [field for view in views for field in view.fields]
         found: list[dict[K, Any]] = [{} for _ in views]
         for chunk in _chunks(keys):
-            hashes = retry_once(
+            hashes = _reliably(
                 partial(self._hashes, list(map(views[0].key, chunk)), fields)
             )
             for key, values in zip(chunk, hashes, strict=True):
@@ -240,25 +242,26 @@ def _stored_times(client: Any, time_field: bytes, rows: Sequence[HashRow]) -> li
         return [time or b"" for time in pipe.execute()]
 
 
-def retry_once(call: Callable[[], T]) -> T:
+def _reliably(call: Callable[[], T]) -> T:
     """Return the result of ``call``, at the second try if the first one fails.
 
     A request cannot wait while Redis' own clients sleep between retries; a cluster's client
-    looks up its nodes again after the first failure. Raises ``ConnectionError`` for Redis'
+    looks up its nodes again after the first failure. Raises ``OutageError`` for Redis'
     errors, ``FatalStoreError`` if the store denies access.
     """
-    try:
-        return call()
-    except (AuthenticationError, NoPermissionError) as error:
-        raise FatalStoreError(
-            f"the feature store refuses us: {error}; the worker needs +@read, +@write, "
-            "+@connection and +eval on its keys"
-        ) from error
-    except _FAILURES:
+
+    def translated() -> T:
         try:
             return call()
+        except (AuthenticationError, NoPermissionError) as error:
+            raise FatalStoreError(
+                f"the feature store refuses us: {error}; the worker needs +@read, +@write, "
+                "+@connection and +eval on its keys"
+            ) from error
         except _FAILURES as error:
-            raise ConnectionError(f"the feature store did not answer: {error}") from error
+            raise OutageError(f"the feature store did not answer: {error}") from error
+
+    return retry("store", translated, attempts=2, sleep=lambda _: None)
 
 
 def _chunks(values: Iterable[T]) -> Iterator[list[T]]:

@@ -21,7 +21,7 @@ from msgspec import MsgspecError
 from numpy.typing import ArrayLike, NDArray
 
 from srp4ctr.atomic_files import replace_text
-from srp4ctr.errors import MistakeError
+from srp4ctr.errors import ArtifactError, MistakeError
 from srp4ctr.features.config import ItemFieldConfig
 from srp4ctr.features.tensors import item_fields
 from srp4ctr.features.tensors.item_fields import (
@@ -119,12 +119,12 @@ class Vocabulary:
     def utc_offset_ms(self, context: Mapping[str, str]) -> int:
         """Return how far the clock of the request's user is ahead of UTC.
 
-        Raises ``ValueError`` for a field that is none of ``UTC_OFFSETS``.
+        Raises ``MistakeError`` for a field that is none of ``UTC_OFFSETS``.
         """
         text = context.get(UTC_OFFSET_FIELD, str(self.utc_offset_minutes))
         minutes = number_of(text)
         if minutes not in UTC_OFFSETS:
-            raise ValueError(
+            raise MistakeError(
                 f"context field {UTC_OFFSET_FIELD} is {text!r:.40}: whole minutes from "
                 f"{UTC_OFFSETS[0]} to {UTC_OFFSETS[-1]}, as text"
             )
@@ -136,7 +136,7 @@ class Vocabulary:
         for text in set(contexts):
             try:
                 known[text] = self.utc_offset_ms(parse_context(text))
-            except ValueError:  # no caller was served with it
+            except MistakeError:  # no caller was served with it
                 known[text] = self.utc_offset_ms({})
         return np.array([known[text] for text in contexts], dtype=np.int64)
 
@@ -227,36 +227,28 @@ def context_numbers(context: Mapping[str, str], names: Sequence[str]) -> Float32
     return numbers
 
 
-class RequestError(MistakeError):
-    """A request that its sender can fix; says how."""
-
-
 def parse_context(text: str | None) -> dict[str, str]:
     """Return the flat map in ``text`` (JSON; empty or None: no context).
 
-    Raises ``RequestError`` with a sentence for the caller.
+    Raises ``MistakeError`` with a sentence for the caller.
     """
     if not text:
         return {}
     try:
         context = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"context is not JSON: {error}") from None
+        raise MistakeError(f"context is not JSON: {error}") from None
     if not isinstance(context, dict):
-        raise RequestError(
-            f"context is a JSON {type(context).__name__}; expected an object"
-        )
-    if len(context) > MAX_CONTEXT_FIELDS:
-        raise RequestError(
-            f"context has {len(context)} fields; at most {MAX_CONTEXT_FIELDS}"
-        )
+        kind = type(context).__name__
+        raise MistakeError(f"context is a JSON {kind}; expected an object")
+    if (count := len(context)) > MAX_CONTEXT_FIELDS:
+        raise MistakeError(f"context has {count} fields; at most {MAX_CONTEXT_FIELDS}")
     for name, value in context.items():
+        field = f"context field {name[:40]!r}"
         if not isinstance(value, str):
-            raise RequestError(f"context field {name!r} is not a string: {value!r:.100}")
+            raise MistakeError(f"{field} is not a string: {value!r:.100}")
         if max(len(name), len(value)) > MAX_ID_LENGTH:
-            raise RequestError(
-                f"context field {name[:40]!r} is over {MAX_ID_LENGTH} letters"
-            )
+            raise MistakeError(f"{field} is over {MAX_ID_LENGTH} letters")
     return context
 
 
@@ -281,7 +273,7 @@ def save(vocabulary: Vocabulary, path: Path) -> None:
 
 
 def load(path: Path) -> Vocabulary:
-    """Return the vocabulary in ``path``; ``ValueError`` names a file that is not one."""
+    """Return the vocabulary in ``path``; ``ArtifactError`` names a file that is not one."""
     try:
         content = msgspec.json.decode(path.read_bytes(), type=_File)
         return Vocabulary(
@@ -292,4 +284,4 @@ def load(path: Path) -> Vocabulary:
             utc_offset_minutes=content.utc_offset_minutes,
         )
     except (OSError, ValueError, OverflowError, RecursionError, MsgspecError) as error:
-        raise ValueError(f"{path} is not a vocabulary: {error!r}") from error
+        raise ArtifactError(f"{path} is not a vocabulary: {error!r}") from error

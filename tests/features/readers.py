@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from srp4ctr.errors import OutageError
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
@@ -56,4 +57,4 @@ class MemoryReader:
 
     def _check(self) -> None:
         if self.down:
-            raise ConnectionError("the store is down")
+            raise OutageError("the store is down")

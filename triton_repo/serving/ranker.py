@@ -18,13 +18,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from srp4ctr import logs, tracing
+from srp4ctr.errors import MistakeError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.drift_reference import read_reference
 from srp4ctr.features.bundles.request_log import ServedLog, ServedRequest
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.request_features import RequestBatch, open_bundle
 from srp4ctr.features.tensors import schema
-from srp4ctr.features.tensors.vocabulary import RequestError
 from srp4ctr.triton_repo.model_names import FETCH_FEATURES, SCORING_CPU
 from srp4ctr.triton_repo.serving.calls import (
     OWN_TENSORS,
@@ -116,7 +116,7 @@ class Ranker:
             given = {**given, ITEM_IDS: padding}
         with refusing("shape", ValueError):
             self._check(given, ITEM_IDS if is_ids else ITEM_ROWS)
-        with refusing("content", RequestError), tracing.part("assemble"):
+        with refusing("content", MistakeError), tracing.part("assemble"):
             made = self._features(given) if is_ids else given
         fetched = _requests(call) if is_ids else 0
         self.count_part(FETCH_FEATURES, fetched, time.perf_counter() - began)

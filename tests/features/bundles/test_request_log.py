@@ -79,3 +79,19 @@ def test_equal_ids_of_two_users_are_two_requests(tmp_path: Path) -> None:
     for user in ("u1", "u2"):
         request_log.write(tmp_path, replace(a_request(), user_id=user))
     assert len(request_log.newest(tmp_path, 9)) == 2
+
+
+def test_what_a_crashed_writer_left_is_removed_and_what_is_being_written_stays(
+    tmp_path: Path,
+) -> None:
+    request_log.write(tmp_path, a_request())
+    [whole] = tmp_path.iterdir()
+    left, new = (whole.with_name(f"{whole.name}.{n}.tmp") for n in ("a1", "b2"))
+    for path in (left, new):
+        path.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    request_log.tidy(tmp_path, 1e6)
+    assert set(tmp_path.iterdir()) == {whole, new}
+    os.utime(new, (0, 0))
+    assert request_log.remove(tmp_path, lambda _: False) == 0
+    assert list(tmp_path.iterdir()) == [whole]

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from srp4ctr.errors import MistakeError
 from srp4ctr.features.bundles import request_log
 from srp4ctr.features.bundles.request_log import ServedLog
 from srp4ctr.features.online.request_features import RequestBatch
 from srp4ctr.features.tensors import schema
-from srp4ctr.features.tensors.vocabulary import RequestError
 from srp4ctr.triton_repo.model_names import FETCH_FEATURES, MODEL_INPUTS
 from srp4ctr.triton_repo.serving import ranker as ranking
 from srp4ctr.triton_repo.serving.calls import Call, RefusedError
@@ -33,7 +33,7 @@ class OneTensorPerItem:
     def assemble(self, users: Any, items: Any, times: Any, contexts: Any) -> RequestBatch:
         self.calls.append(len(users))
         if b"bad" in users:
-            raise RequestError("user_id is bad")
+            raise MistakeError("user_id is bad")
         rows = np.array([[len(item) for item in row] for row in items])
         return RequestBatch(
             tensors={"candidate_item_rows": rows},
