@@ -4,6 +4,7 @@ import runpy
 import sys
 
 from benchmarks import FOLDER
+from srp4ctr.features.online import feast_import
 
 OPENINGS = ('"""Claim: ', '"""Question: ')
 
@@ -23,6 +24,7 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] not in known:
         sys.exit("which benchmark? one of: " + ", ".join(sorted(known)))
     module = known[sys.argv.pop(1)]
+    feast_import.lightly()
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

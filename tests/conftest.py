@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from srp4ctr.features.online import feast_import
+
 # What is started once for all of these is started once.
 TOGETHER = ("tests/end_to_end", "tests/monitoring/page")
 # Those that wait longest begin first, so that no process is left with one at the end.
@@ -32,8 +34,9 @@ class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # untyped
 
 
 def pytest_configure() -> None:
-    """Take back the terminal's size that xdist tells its processes: a test says its own."""
+    """Take back the terminal's size that xdist sets; import Feast without torch."""
     os.environ.pop("COLUMNS", None)
+    feast_import.lightly()
 
 
 def pytest_runtest_setup() -> None:

@@ -17,11 +17,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from srp4ctr.errors import OutageError
+from srp4ctr.errors import Srp4ctrError
 from srp4ctr.features.tensors.transforms import ActivityArrays, empty_activity
 from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
 from srp4ctr.streams.state.counters import Activity
-from srp4ctr.streams.state.state_store import FatalStoreError
 
 Int64s = NDArray[np.int64]
 
@@ -159,7 +158,7 @@ class ItemTable:
                 continue
             read_at = now
             # If the store is down, each request reports it (store_unavailable).
-            with contextlib.suppress(OutageError, FatalStoreError):
+            with contextlib.suppress(Srp4ctrError):
                 self.refresh(MAX_ITEMS_A_TURN, interval_s * (1.0 - _SHARE_OF_REST))
 
     def _is_wanted(self) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srp4ctr import tracing
-from srp4ctr.errors import MistakeError, OutageError
+from srp4ctr.errors import ArtifactError, MistakeError, OutageError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.item_cache import ItemRows, ItemTable
@@ -29,7 +29,6 @@ from srp4ctr.retries import CircuitBreaker
 from srp4ctr.streams.events.codec import MIN_OCCURRED_AT_MS
 from srp4ctr.streams.events.schema import MAX_ID_LENGTH, item_key
 from srp4ctr.streams.state.reducers import Rows
-from srp4ctr.streams.state.state_store import FatalStoreError
 
 Int64s = NDArray[np.int64]
 Text = str | bytes
@@ -147,7 +146,7 @@ class RequestFeatures:
 
     def _read(self, user_ids: Sequence[str], times: Int64s) -> UserArrays:
         rows = None
-        with tracing.part("read"), contextlib.suppress(FatalStoreError):  # it refuses us
+        with tracing.part("read"), contextlib.suppress(MistakeError, ArtifactError):
             rows = self._breaker(partial(self._reader.read_users, user_ids))
         return user_arrays(user_ids, rows, times - self._ttl_ms, *self._lengths)
 

@@ -17,13 +17,14 @@ from typing import Any, Generic, TypeVar
 import mmh3
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from srp4ctr.errors import ArtifactError
 from srp4ctr.features.tensors.vocabulary import parse_attributes
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.reducers import ItemPartitionKey
 from srp4ctr.streams.state.sequences import BehaviorSequence
-from srp4ctr.streams.state.state_store import FatalStoreError, ItemProfile
+from srp4ctr.streams.state.state_store import ItemProfile
 
 K = TypeVar("K", bound=str | int | ItemPartitionKey)
 R = TypeVar("R")
@@ -87,7 +88,7 @@ class View(Generic[K, R]):
         try:
             return self.unpack(version, *map(_content, features))
         except struct.error as error:
-            raise FatalStoreError(f"a row of {self.name} is damaged: {error}") from error
+            raise ArtifactError(f"a row of {self.name} is damaged: {error}") from error
 
     @cached_property
     def _names(self) -> bytes:
@@ -143,7 +144,7 @@ def _content(value: bytes | None) -> bytes | str:
 
 def _check_format(packed: bytes) -> None:
     if packed[:1] != bytes([_FORMAT]):
-        raise FatalStoreError(
+        raise ArtifactError(
             f"a row of the store is in format {packed[:1]!r}, this release reads "
             f"{_FORMAT}: empty the store and run `srp4ctr stream rebuild`"
         )

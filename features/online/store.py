@@ -18,7 +18,7 @@ from redis.exceptions import (
     RedisError,
 )
 
-from srp4ctr.errors import OutageError
+from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online import row_codec
 from srp4ctr.features.online.connection import connect
@@ -26,7 +26,7 @@ from srp4ctr.features.online.row_codec import HashRow, K, R, View, time_of, vers
 from srp4ctr.retries import retry
 from srp4ctr.streams.state.counters import Activity, total
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
-from srp4ctr.streams.state.state_store import FatalStoreError, ItemProfile
+from srp4ctr.streams.state.state_store import ItemProfile
 
 # How long a call may take before it is tried once more, and then fails. A request cannot
 # wait; the stream worker, which retries itself, can.
@@ -155,7 +155,7 @@ class FeatureStoreSink:
         """Store the rows; raise if the store did not take them all."""
         for _, partition in changed.shares:
             if not 0 <= partition < self._config.partitions:
-                raise FatalStoreError(
+                raise MistakeError(
                     f"events come from partition {partition}, but features.partitions "
                     f"is {self._config.partitions}: readers would miss them"
                 )
@@ -247,14 +247,14 @@ def _reliably(call: Callable[[], T]) -> T:
 
     A request cannot wait while Redis' own clients sleep between retries; a cluster's client
     looks up its nodes again after the first failure. Raises ``OutageError`` for Redis'
-    errors, ``FatalStoreError`` if the store denies access.
+    errors, ``MistakeError`` if the store denies access.
     """
 
     def translated() -> T:
         try:
             return call()
         except (AuthenticationError, NoPermissionError) as error:
-            raise FatalStoreError(
+            raise MistakeError(
                 f"the feature store refuses us: {error}; the worker needs +@read, +@write, "
                 "+@connection and +eval on its keys"
             ) from error

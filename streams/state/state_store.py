@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from srp4ctr.errors import ArtifactError
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
 
 
@@ -22,15 +21,11 @@ class ItemProfile:
     updated_at_ms: int
 
 
-class FatalStoreError(ArtifactError):
-    """A stored row or a request that no retry can make valid."""
-
-
 class FeatureSink(Protocol):
     """Reads and writes rows by key; ``write`` returns when the store has acknowledged.
 
     The worker waits for as long as a call raises a ``ConnectionError`` or another outage
-    (``srp4ctr/retries.py``); any other error, as ``FatalStoreError``, ends it.
+    (``srp4ctr/retries.py``); any other error ends it.
     """
 
     def read(self, user_ids: Collection[str], shares: Collection[ItemPartitionKey]) -> Rows:

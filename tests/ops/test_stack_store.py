@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import redis
 
+from srp4ctr.errors import MistakeError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.events.schema import item_key
-from srp4ctr.streams.state.state_store import FatalStoreError, ItemProfile
+from srp4ctr.streams.state.state_store import ItemProfile
 from tests.compose import real_stack
 
 MISSING = [tool for tool in ("redis-server", "openssl") if shutil.which(tool) is None]
@@ -56,7 +57,7 @@ def test_the_worker_writes_what_triton_and_the_trainer_read_and_cannot_change(
     for reader in ("triton", "trainer"):
         views = store.OnlineViews(known_as(reader))
         assert views.read_profiles([profile.item_key]) == {profile.item_key: profile}
-        with pytest.raises(FatalStoreError, match="no permissions"):
+        with pytest.raises(MistakeError, match="no permissions"):
             store.FeatureStoreSink(known_as(reader)).write_profiles([newer])
 
 

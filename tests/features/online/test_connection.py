@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from srp4ctr import processes
 from srp4ctr.embedded import ports
+from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.connection import (
     connection_string,
@@ -19,7 +20,7 @@ from srp4ctr.features.online.connection import (
     registry_settings,
 )
 from srp4ctr.streams.events.schema import item_key
-from srp4ctr.streams.state.state_store import FatalStoreError, ItemProfile
+from srp4ctr.streams.state.state_store import ItemProfile
 from tests.certificates import make_certificates
 
 URL = "postgresql+psycopg://ann@h:5432/registry?sslmode=verify-full"
@@ -89,7 +90,7 @@ def test_a_refused_client_gets_the_reason_and_no_password(
 
     feast_store.apply(secured)
     wrong = replace(secured, **change)  # type: ignore[arg-type]
-    with pytest.raises((ConnectionError, FatalStoreError), match=message) as error:
+    with pytest.raises((OutageError, MistakeError), match=message) as error:
         store.OnlineViews(wrong).read_profiles([1])
     assert "wrong" not in str(error.value)
     assert "s3cret" not in str(error.value)
