@@ -146,7 +146,8 @@ def request_features(
     newest_ms = np.where(present, sequences.occurred_at_ms, 0).max(axis=-1)
     since_s = np.maximum(at_ms - newest_ms, 0) / 1000.0
     since_s = np.where(present.any(axis=-1), np.minimum(since_s, NEVER_S), NEVER_S)
-    day = 2.0 * np.pi * ((at_ms + utc_offset_ms) % 86_400_000) / 86_400_000.0
+    clock_ms = at_ms + np.asarray(utc_offset_ms, dtype=np.int64)
+    day = 2.0 * np.pi * (clock_ms % 86_400_000) / 86_400_000.0
     single = (np.log1p(present.sum(axis=-1)), np.log1p(since_s), np.sin(day), np.cos(day))
     columns = [*_counters(activity, at_ms)[:2], *(each[..., None] for each in single)]
     columns.append(np.broadcast_to(numbers, (*at_ms.shape, NUM_CONTEXT_NUMBERS)))

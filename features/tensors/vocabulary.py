@@ -123,7 +123,7 @@ class Vocabulary:
         """
         text = context.get(UTC_OFFSET_FIELD, str(self.utc_offset_minutes))
         minutes = number_of(text)
-        if minutes not in UTC_OFFSETS:
+        if minutes is None or minutes not in UTC_OFFSETS:
             raise MistakeError(
                 f"context field {UTC_OFFSET_FIELD} is {text!r:.40}: whole minutes from "
                 f"{UTC_OFFSETS[0]} to {UTC_OFFSETS[-1]}, as text"
