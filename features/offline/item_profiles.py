@@ -19,8 +19,9 @@ from ibis import _
 from srp4ctr.atomic_files import replace_file
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline.event_tables import EventLog, opened
+from srp4ctr.features.online.row_codec import PROFILES
 from srp4ctr.features.tensors.vocabulary import parse_attributes
-from srp4ctr.streams.state.state_store import FeatureSink, ItemProfile
+from srp4ctr.streams.state.state_store import FeatureSink
 
 
 def item_profiles(
@@ -57,12 +58,7 @@ def restore_profiles(config: FeatureConfig, sink: FeatureSink) -> int:
         found = log.rows(newest).to_pylist()
     sink.write_profiles(
         [
-            ItemProfile(
-                item_key=row["item_key"],
-                item_id=row["item_id"],
-                attributes=parse_attributes(row["attributes"]),
-                updated_at_ms=row["updated_at"],
-            )
+            PROFILES.unpack(row["updated_at"] * 1000, row["item_id"], row["attributes"])
             for row in found
         ]
     )

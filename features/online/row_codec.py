@@ -10,7 +10,7 @@ import json
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
@@ -150,19 +150,6 @@ def _check_format(packed: bytes) -> None:
         )
 
 
-def _pack_elements(head: struct.Struct, names: Sequence[str], row: Any) -> list[bytes]:
-    return [head.pack(_FORMAT, *(getattr(row, name) for name in names)) + row.packed]
-
-
-def _unpack_elements(
-    head: struct.Struct, names: Sequence[str], kind: Any, version: int, packed: bytes
-) -> Any:
-    _check_format(packed)
-    _, *values = head.unpack_from(packed)
-    named = dict(zip(names, values, strict=True))
-    return kind(packed=packed[head.size :], version_us=version, **named)
-
-
 def _pack_activity(activity: Activity) -> list[bytes]:
     times = activity.counted_at_ms, activity.first_seen_ms, activity.last_offset
     return [_ACTIVITY.pack(_FORMAT, *activity.impressions, *activity.clicks, *times)]
@@ -198,12 +185,17 @@ def _elements_view(
     name: str, kind: type[R], head: struct.Struct, *names: str
 ) -> View[str, R]:
     """Return the view of users' rows that are a head of ``names``, then elements."""
-    return View(
-        name=name,
-        join_keys=("user_id",),
-        pack=partial(_pack_elements, head, names),
-        unpack=partial(_unpack_elements, head, names, kind),
-    )
+    make: Callable[..., R] = kind
+
+    def pack(row: Any) -> list[bytes]:
+        return [head.pack(_FORMAT, *(getattr(row, each) for each in names)) + row.packed]
+
+    def unpack(version: int, packed: bytes) -> R:
+        _check_format(packed)
+        fields = dict(zip(names, head.unpack_from(packed)[1:], strict=True))
+        return make(packed=packed[head.size :], version_us=version, **fields)
+
+    return View(name=name, join_keys=("user_id",), pack=pack, unpack=unpack)
 
 
 SEQUENCES = _elements_view(

@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -252,36 +253,22 @@ def parse_context(text: str | None) -> dict[str, str]:
     return context
 
 
-class _File(msgspec.Struct, kw_only=True):
-    num_oov_rows: int
-    item_keys: list[int]
-    item_fields: tuple[ItemField, ...]
-    context_numbers: tuple[str, ...]
-    utc_offset_minutes: int = 0  # an older release's has none
-
-
 def save(vocabulary: Vocabulary, path: Path) -> None:
     """Write ``vocabulary`` as JSON, whole or not at all."""
-    content = _File(
-        num_oov_rows=vocabulary.num_oov_rows,
-        item_keys=vocabulary.item_keys.tolist(),
-        item_fields=vocabulary.item_fields,
-        context_numbers=vocabulary.context_numbers,
-        utc_offset_minutes=vocabulary.utc_offset_minutes,
-    )
-    replace_text(path, msgspec.json.encode(content).decode() + "\n")
+    content = msgspec.json.encode(vocabulary, enc_hook=np.ndarray.tolist)
+    replace_text(path, content.decode() + "\n")
 
 
 def load(path: Path) -> Vocabulary:
-    """Return the vocabulary in ``path``; ``ArtifactError`` names a file that is not one."""
+    """Return the vocabulary in ``path``; ``ArtifactError`` names a file that is not one.
+
+    A field that an older release did not write has its default.
+    """
+
+    def item_keys(_: Any, keys: Any) -> Int64s:
+        return np.array(keys, dtype=np.int64)
+
     try:
-        content = msgspec.json.decode(path.read_bytes(), type=_File)
-        return Vocabulary(
-            item_keys=np.array(content.item_keys, dtype=np.int64),
-            item_fields=content.item_fields,
-            num_oov_rows=content.num_oov_rows,
-            context_numbers=content.context_numbers,
-            utc_offset_minutes=content.utc_offset_minutes,
-        )
+        return msgspec.json.decode(path.read_bytes(), type=Vocabulary, dec_hook=item_keys)
     except (OSError, ValueError, OverflowError, RecursionError, MsgspecError) as error:
         raise ArtifactError(f"{path} is not a vocabulary: {error!r}") from error
