@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,16 +19,16 @@ _USER = re.compile(r"//([^/@:]+)@")  # of a URL without a password
 _Options = dict[str, Any]
 
 
-def connect(config: FeatureConfig, timeout_s: float) -> Any:
-    """Return Redis' client of the store; a cluster's connects at once."""
+def connector(config: FeatureConfig, timeout_s: float) -> Callable[[], Any]:
+    """Return what makes Redis' client of the store; a cluster's connects at once."""
     nodes, options = _store_options(config, timeout_s)
     addresses = [(host, int(port)) for host, _, port in (n.partition(":") for n in nodes)]
     if config.redis_cluster:
         make: Any = ClusterNode  # untyped
         startup = [make(host, port) for host, port in addresses]
-        return RedisCluster(startup_nodes=startup, **options)
+        return partial(RedisCluster, startup_nodes=startup, **options)
     [(host, port)] = addresses
-    return Redis(host=host, port=port, **options)
+    return partial(Redis, host=host, port=port, **options)
 
 
 def connection_string(config: FeatureConfig, timeout_s: float) -> str:

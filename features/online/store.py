@@ -21,7 +21,7 @@ from redis.exceptions import (
 from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online import row_codec
-from srp4ctr.features.online.connection import connect
+from srp4ctr.features.online.connection import connector
 from srp4ctr.features.online.row_codec import HashRow, K, R, View, time_of, version_us
 from srp4ctr.retries import retry
 from srp4ctr.streams.state.counters import Activity, total
@@ -61,13 +61,14 @@ T = TypeVar("T")
 class OnlineViews:
     """Rows of the project's views, read and written by key; safe for many threads.
 
-    Raises ``OutageError`` when the store does not answer.
+    Raises ``OutageError`` when the store does not answer, ``MistakeError`` for settings
+    with which it cannot.
     """
 
     def __init__(
         self, config: FeatureConfig, *, timeout_s: float = BACKGROUND_TIMEOUT_S
     ) -> None:
-        self._config, self._timeout_s = config, timeout_s
+        self._connect = connector(config, timeout_s)
         self._partitions = range(config.partitions)
         self._client: Any = None
 
@@ -110,7 +111,7 @@ class OnlineViews:
     def _connected(self) -> Any:
         """Return the client; that of a cluster fails at once if the cluster is down."""
         if self._client is None:
-            self._client = connect(self._config, self._timeout_s)
+            self._client = self._connect()
         return self._client
 
     def _read(self, keys: Iterable[K], *views: View[K, Any]) -> list[dict[K, Any]]:

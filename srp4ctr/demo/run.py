@@ -198,7 +198,7 @@ def _replay(
 
 
 def _show(result: DemoResult, console: Console, started: float, keep: bool) -> None:
-    from srp4ctr.demo import figures as demo_figures  # Feast: 3 s
+    from srp4ctr.demo import figures as demo_figures
 
     settings, slates = load(), result.replayed.slates
     figures, live = demo_figures.figures(

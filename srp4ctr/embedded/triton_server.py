@@ -15,7 +15,7 @@ from srp4ctr.embedded import ports
 from srp4ctr.embedded.triton_install import ServingEnv
 from srp4ctr.triton_repo.config import CONTROL_HEADER, CONTROLS
 
-# A step that imports Feast takes 2.6 s to load on an idle core, longer on a busy machine.
+# A step loads in seconds on an idle core, longer on a busy machine.
 _START_TIMEOUT_S = 120.0
 _SHM = Path("/dev/shm")
 

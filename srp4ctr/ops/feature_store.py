@@ -1,7 +1,6 @@
 """Registers, reads, checks and erases what the feature store and the raw log hold.
 
-What ``srp4ctr features`` and ``srp4ctr model rank`` do; Feast is imported at the first
-read: it takes 3 s.
+What ``srp4ctr features`` and ``srp4ctr model rank`` do.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

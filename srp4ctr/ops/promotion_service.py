@@ -22,10 +22,10 @@ if TYPE_CHECKING:  # torch: 3 s; tritonclient: another extra
 def checked(settings: Settings, sample: int = 200) -> FeatureCheck:
     """Compare the store with the raw log now, and write the report for the monitor.
 
-    Raises ``ValueError`` where no broker answers or the views are not registered.
+    Raises ``OutageError`` where no broker answers.
     """
     from srp4ctr.features.consistency.check import check_features
-    from srp4ctr.features.online.store import FeatureStoreSink  # Feast: 3 s
+    from srp4ctr.features.online.store import FeatureStoreSink
     from srp4ctr.streams.broker.topics import committed_offsets
     from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
 

@@ -1,6 +1,6 @@
 """Runs a stream worker, rebuilds the feature store, and restores a lost Kafka.
 
-Feast and Faust are imported when a process needs them: each costs seconds.
+Faust is imported when a process needs it: it costs seconds.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Progress = Callable[[int, int], None]
 def run(settings: Settings, say: Callable[[str], None]) -> None:
     """Run a worker until SIGTERM or Ctrl-C; ``say`` gets the address of the metrics.
 
-    Waits for a broker or a store that does not answer yet.
+    Waits for a broker that does not answer yet.
     """
     from srp4ctr.embedded.broker import prepare_worker
     from srp4ctr.features.online.store import FeatureStoreSink
@@ -28,7 +28,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
 
     with ended_by_sigterm():
         retry_during_outage(lambda: ensure_topics(settings.kafka), say)
-        sink = retry_during_outage(lambda: FeatureStoreSink(settings.features), say)
+        sink = FeatureStoreSink(settings.features)
     address = f"{settings.streams.metrics_host}:{settings.streams.metrics_port}"
     say(f"metrics: http://{address}/metrics  (Ctrl-C stops)")
     groups = group_ids(settings.streams)

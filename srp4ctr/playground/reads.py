@@ -1,7 +1,4 @@
-"""Settings → the playground's reads: sequences, profiles, candidates and costs.
-
-Feast is imported at the first read: it takes 3 s.
-"""
+"""Settings → the playground's reads: sequences, profiles, candidates and costs."""
 
 import random
 import threading

@@ -19,7 +19,7 @@ from srp4ctr.triton_repo.deployment import repository_writer
 
 LOG = logging.getLogger(__name__)
 SERVING_FILE = "serving.json"
-LOAD_TIMEOUT_S = 180.0  # a step that imports Feast loads in 3 s on an idle core
+LOAD_TIMEOUT_S = 180.0  # a step loads in seconds; next to a training later
 CONFIG = "config.pbtxt"
 _STEP = re.compile(rf'model_name: "(?:{"|".join(model_names.STEPS)})_(v[^"]*)"')
 

@@ -29,7 +29,7 @@ from srp4ctr.triton_repo.deployment.live_repository import CONFIG, locked
 from srp4ctr.triton_repo.deployment.promotion import connected
 
 LOG = logging.getLogger(__name__)
-_LOAD_TIMEOUT_S = 180.0  # a process imports Feast: 5 s with eight busy callers
+_LOAD_TIMEOUT_S = 180.0  # seconds, with eight busy callers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
