@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 from aiokafka import TopicPartition
 
+from srp4ctr.errors import ArtifactError
 from srp4ctr.retries import RETRIES
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import UserEvent
 from srp4ctr.streams.state import partition_state
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows, fold_sequences
-from srp4ctr.streams.state.state_store import FatalStoreError
 from tests.builders import a_behavior
 from tests.streams.memory_sink import MemorySink
 from tests.streams.records import ARecord, records
@@ -43,7 +43,7 @@ class RefusingSink(MemorySink):
         super().write(rows)
 
 
-@pytest.mark.parametrize("kind", [FatalStoreError, TypeError])
+@pytest.mark.parametrize("kind", [ArtifactError, TypeError])
 @pytest.mark.parametrize(
     ("refused", "place"),
     [
