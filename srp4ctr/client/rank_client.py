@@ -21,7 +21,7 @@ from srp4ctr.client.channel import connect, is_full
 from srp4ctr.client.messages import Ranking, RankRequest
 from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.tensors import schema
-from srp4ctr.retries import CircuitBreaker, RetryBudget
+from srp4ctr.retries import CircuitBreaker
 from srp4ctr.streams.events.pseudonymization import Pseudonyms
 from srp4ctr.streams.events.schema import in_sample
 from srp4ctr.triton_repo.config import TlsConfig
@@ -85,7 +85,7 @@ class RankClient:
         self._canary = CircuitBreaker[Any](failures=1, rest_s=_CANARY_REST_S)
         self._client = connect(address, tls)
         self._pseudonyms = pseudonyms
-        self._budget = RetryBudget()
+        self._budget = _RetryBudget()
 
     def __enter__(self) -> Self:
         return self
@@ -137,7 +137,8 @@ class RankClient:
         must not get more load.
         """
         ends = time.monotonic() + deadline_s
-        share = 0.0 if self._canary.is_open else self._canary_share
+        has_canary = self._canary_share > 0.0 and not self._canary.is_open
+        share = self._canary_share if has_canary else 0.0
         chosen = [is_canary(each.user_id, share) for each in requests]
         rankings: dict[int, Ranking] = {}
         for to_canary in sorted(set(chosen)) or [False]:
@@ -227,6 +228,35 @@ class RankClient:
             timeout=wait_us,
             parameters={tracing.HEADER: traceparent} if traceparent else None,
         )
+
+
+class _RetryBudget:
+    """Allows a tenth of the calls to be retried, so that retries cannot double a load.
+
+    The rule of gRPC's retry throttling: proposal A6.
+    """
+
+    _MOST, _EARNED = 10.0, 0.1
+
+    def __init__(self) -> None:
+        self._tokens = self._MOST
+        self._lock = threading.Lock()
+
+    @property
+    def is_left(self) -> bool:
+        """Whether a call may be retried now."""
+        return self._tokens >= 1.0
+
+    def earn(self) -> None:
+        """Count a call that was answered."""
+        with self._lock:
+            self._tokens = min(self._tokens + self._EARNED, self._MOST)
+
+    def spend(self) -> bool:
+        """Take one retry, and return whether there was one."""
+        with self._lock:
+            self._tokens -= (is_left := self.is_left)
+        return is_left
 
 
 def _left_s(ends: float) -> float:

@@ -94,7 +94,7 @@ def ensemble_configs(repository: Path, version: str) -> dict[str, str]:
 def _parameters(
     version: str, config: TritonConfig, features: FeatureConfig
 ) -> dict[str, str]:
-    """Return the parameters of the step: ``load_ranker`` reads them."""
+    """Return the parameters of the step: ``ranker_loader`` reads them."""
     return {
         "max_candidates": str(config.max_candidates),
         "kept_states_bytes": str(round(config.kept_states_mb * 1e6)),

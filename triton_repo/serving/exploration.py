@@ -80,15 +80,9 @@ def policy_of(
 
 
 def apply_policy(
-    probabilities: Floats, policy: Policy | None
+    probabilities: Floats, policy: Policy
 ) -> tuple[Int64s, NDArray[np.float32]]:
-    """Return positions and propensities (B, N) of B requests, each with its own draw.
-
-    Without a policy they are best first.
-    """
-    if policy is None:
-        order = np.argsort(-probabilities, axis=1, kind="stable")  # NaN sorts last
-        return np.argsort(order, axis=1), np.ones(probabilities.shape, dtype=np.float32)
+    """Return positions and propensities (B, N) of B requests, each with its own draw."""
     positions = np.empty(probabilities.shape, dtype=np.int64)
     propensities = np.empty(probabilities.shape, dtype=np.float32)
     for row, each in enumerate(probabilities):

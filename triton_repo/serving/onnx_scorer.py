@@ -21,10 +21,16 @@ from srp4ctr import tracing
 from srp4ctr.errors import ArtifactError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.tensors import schema
-from srp4ctr.features.tensors.schema import TensorSpec
-from srp4ctr.triton_repo.model_names import BEHAVIOR_ENCODER, CLICK_HEAD
+from srp4ctr.features.tensors.schema import Size, TensorSpec
+from srp4ctr.triton_repo.model_names import BEHAVIOR_ENCODER, CLICK_HEAD, MODEL_INPUTS
 
 Tensors = Mapping[str, NDArray[Any]]
+OWN_TENSORS = {spec.name for spec in MODEL_INPUTS}
+_SPECS = {
+    spec.name: spec
+    for spec in schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS + MODEL_INPUTS
+}
+_KINDS = {"int64": "i", "float32": "f", "string": "OSU", "uint8": "u"}
 _NO_MEMORY = ("Failed to allocate memory", "bad_alloc")  # in messages of onnxruntime
 _ONNX_TYPES = {"int64": "tensor(int64)", "float32": "tensor(float)"}
 # Counts a part's requests and seconds.
@@ -160,3 +166,46 @@ def _stacked(rows: Sequence[Tensors]) -> Tensors:
 
 def _size(history: bytes, states: Tensors) -> int:
     return len(history) + sum(each.nbytes for each in states.values())
+
+
+def check_tensors(given: Tensors) -> None:
+    """Raise ``ValueError`` for the first tensor that is not as the schema has it.
+
+    Triton checks ranks and types, but no values: a negative row would read another item's,
+    and one NaN would make probabilities that look like padding.
+    """
+    sizes: dict[Size, set[int]] = {}
+    for name, array in given.items():
+        spec = _SPECS.get(name)
+        if spec is None:
+            raise ValueError(f"{name} is no input; known: {', '.join(sorted(_SPECS))}")
+        shape = ("R", *spec.shape)
+        is_alike = array.ndim == len(shape) and all(
+            size == axis or isinstance(axis, str)
+            for axis, size in zip(shape, array.shape, strict=True)
+        )
+        if not is_alike or array.dtype.kind not in _KINDS[spec.dtype]:
+            raise ValueError(
+                f"{name} is {array.dtype} {list(array.shape)}; expected {spec.dtype} "
+                f"[{', '.join(map(str, shape))}]"
+            )
+        for axis, size in zip(shape, array.shape, strict=True):
+            sizes.setdefault(axis, set()).add(size)
+        if name in OWN_TENSORS:
+            _check_values(name, array)
+        elif spec.dtype == "string":
+            _check_texts(name, array)
+    if unlike := {axis: sorted(found) for axis, found in sizes.items() if len(found) > 1}:
+        raise ValueError(f"the tensors differ in their sizes: {unlike}")
+
+
+def _check_values(name: str, array: NDArray[Any]) -> None:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"{name} has values that are not finite")
+    if array.dtype.kind == "i" and array.size and array.min() < 0:
+        raise ValueError(f"{name} has negative values: rows and codes begin at 0")
+
+
+def _check_texts(name: str, array: NDArray[Any]) -> None:
+    if not all(isinstance(each, (bytes, str)) for each in array.ravel().tolist()):
+        raise ValueError(f"{name} has values that are no texts")

@@ -6,40 +6,35 @@ of a failure that is not the caller's. Calls of one shape that come together are
 one batch.
 """
 
-import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from srp4ctr import logs, tracing
+from srp4ctr import tracing
 from srp4ctr.errors import MistakeError
-from srp4ctr.features.bundles import bundle
-from srp4ctr.features.bundles.drift_reference import read_reference
 from srp4ctr.features.bundles.request_log import ServedLog, ServedRequest
-from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.online.request_features import RequestBatch, open_bundle
+from srp4ctr.features.online.request_features import RequestBatch
 from srp4ctr.features.tensors import schema
-from srp4ctr.triton_repo.model_names import FETCH_FEATURES, SCORING_CPU
-from srp4ctr.triton_repo.serving.calls import (
+from srp4ctr.triton_repo.model_names import (
+    FETCH_FEATURES,
+    NO_MEMORY,
+    SCORING_CPU,
+    STEP_FAILED,
+)
+from srp4ctr.triton_repo.serving.exploration import Policy, apply_policy
+from srp4ctr.triton_repo.serving.onnx_scorer import (
     OWN_TENSORS,
-    Call,
-    RefusedError,
+    CountPart,
+    Tensors,
     check_tensors,
-    refusing,
 )
-from srp4ctr.triton_repo.serving.exploration import Policy, apply_policy, policy_of
-from srp4ctr.triton_repo.serving.onnx_scorer import CountPart, Scorer, Tensors
-from srp4ctr.triton_repo.serving.serving_metrics import (
-    RequestStats,
-    ServingMetrics,
-    part_counter,
-)
+from srp4ctr.triton_repo.serving.serving_metrics import RequestStats
 
 LOG = logging.getLogger(__name__)
 PROBABILITY, PROPENSITY = "click_probability", "propensity"
@@ -56,6 +51,24 @@ _OF_ITEMS = {
 _PADDING = b""
 
 
+class RefusedError(ValueError):
+    """A call that its caller can fix."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        """``reason`` is one of ``REFUSALS``: a metric's label."""
+        super().__init__(message)
+        self.reason = reason
+
+
+def triton_error(error: Exception) -> tuple[str, str]:
+    """Return the name of Triton's code, and what the caller is to read."""
+    if isinstance(error, RefusedError):
+        return "INVALID_ARG", str(error)
+    if isinstance(error, MemoryError):
+        return "UNAVAILABLE", f"{NO_MEMORY}: {error}"
+    return "INTERNAL", f"{STEP_FAILED}: {error!r}"
+
+
 class Features(Protocol):
     """Makes tensors of ids: ``request_features.RequestFeatures``."""
 
@@ -66,6 +79,22 @@ class Features(Protocol):
     def close(self) -> None:
         """Stop the background threads."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """B requests that one caller sent, and the outputs that it wants."""
+
+    given: Tensors
+    wanted: frozenset[str]
+    parameters: str = ""
+    """JSON; with ``traceparent`` where the caller's trace is recorded."""
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """Equal for calls that can be one batch."""
+        shapes = ((name, *each.shape[1:]) for name, each in sorted(self.given.items()))
+        return (self.wanted, *shapes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,16 +143,16 @@ class Ranker:
             # Only the user is wanted: the head runs all the same, on one padding item.
             padding = np.array([[_PADDING]] * len(given["user_id"]), dtype=object)
             given = {**given, ITEM_IDS: padding}
-        with refusing("shape", ValueError):
+        with _refusing("shape", ValueError):
             self._check(given, ITEM_IDS if is_ids else ITEM_ROWS)
-        with refusing("content", MistakeError), tracing.part("assemble"):
+        with _refusing("content", MistakeError), tracing.part("assemble"):
             made = self._features(given) if is_ids else given
         fetched = _requests(call) if is_ids else 0
         self.count_part(FETCH_FEATURES, fetched, time.perf_counter() - began)
         if self.scorer and call.wanted & _SCORED:
             began_ns = time.thread_time_ns()
             # Of ids the tensors are ours, and so is a row outside the model's tables.
-            with refusing("tensors", *(() if is_ids else (ValueError,))):
+            with _refusing("tensors", *(() if is_ids else (ValueError,))):
                 made = {**made, **self.scorer(made)}
             cost = (time.thread_time_ns() - began_ns) // _requests(call)
             made[SCORING_CPU.name] = np.full((_requests(call), 1), cost)
@@ -132,8 +161,7 @@ class Ranker:
             if PROBABILITY in call.wanted:
                 self._log(given, made)
             if POSITION in call.wanted:
-                places, propensities = apply_policy(made[PROBABILITY], self.policy)
-                made = {**made, POSITION: places, PROPENSITY: propensities}
+                made = {**made, **self._positions(made[PROBABILITY])}
         if is_ids and self.stats is not None:
             self.stats.observe_requests(made, made[TIMES])
         return {name: made[name] for name in call.wanted if name in made}
@@ -163,6 +191,16 @@ class Ranker:
         ends = np.cumsum([_requests(call) for call in calls])[:-1]
         split = {name: np.split(array, ends) for name, array in made.items()}
         return [{name: split[name][place] for name in made} for place in range(len(calls))]
+
+    def _positions(self, probabilities: NDArray[Any]) -> Tensors:
+        """Return the place of each item (B, N), and the policy's propensity of it."""
+        if self.policy is not None:
+            positions, propensities = apply_policy(probabilities, self.policy)
+        else:
+            order = np.argsort(-probabilities, axis=1, kind="stable")  # NaN sorts last
+            positions = np.argsort(order, axis=1)
+            propensities = np.ones(probabilities.shape, dtype=np.float32)
+        return {POSITION: positions, PROPENSITY: propensities}
 
     def _check(self, given: Tensors, items: str) -> None:
         if not ({"user_id", ITEM_IDS} <= given.keys() or given.keys() >= OWN_TENSORS):
@@ -223,36 +261,10 @@ def _requests(call: Call) -> int:
     return len(next(iter(call.given.values())))
 
 
-def load_ranker(
-    folder: Path,
-    settings: Mapping[str, str],
-    environment: Mapping[str, str],
-    metrics: ServingMetrics,
-) -> Ranker:
-    """Return the ranker of the step in ``folder``, which has answered once.
-
-    ``settings`` are the parameters of the step's configuration. The store may have moved
-    since it was written: the server's ``environment`` has its address.
-    """
-    logs.configure("triton-step")
-    tracing.start("triton")
-    config = FeatureConfig(**json.loads(settings["features"])).relocated(environment)
-    features, scorer = open_bundle(config, folder), None
-    count_part = part_counter(metrics, settings["model_version"])
-    if (folder / bundle.ENCODER_FILE).is_file():
-        scorer = Scorer(folder, int(settings["kept_states_bytes"]), count_part)
-    log = json.loads(settings["served_log"])
-    ranker = Ranker(
-        version=settings["model_version"],
-        max_candidates=int(settings["max_candidates"]),
-        features=features,
-        scorer=scorer,
-        count_part=count_part,
-        policy=policy_of(**json.loads(settings["exploration"])),
-        log=ServedLog(**log) if log["share"] else None,
-    )
-    # The first request connects to the store, and warms the model up.
-    nobody = {name: np.array([[b""]], dtype=object) for name in ("user_id", ITEM_IDS)}
-    ranker.answer(Call(given=nobody, wanted=frozenset({PROBABILITY})))
-    stats = RequestStats(metrics=metrics, reference=read_reference(folder))
-    return replace(ranker, stats=stats)
+@contextmanager
+def _refusing(reason: str, *mistakes: type[ValueError]) -> Iterator[None]:
+    """Refuse a call that raises one of ``mistakes``; ``reason``: what it is counted as."""
+    try:
+        yield
+    except mistakes as error:
+        raise RefusedError(str(error), reason) from error

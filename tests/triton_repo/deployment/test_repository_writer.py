@@ -50,7 +50,7 @@ def run(script: str, folder: Path, **environment: str) -> list[str]:
 def test_the_step_runs_on_its_own_code_and_writes_nothing(rendered: Path) -> None:
     folder = rendered / "click_ranker_v7" / "1"
     script = (
-        "import sys; from srp4ctr.triton_repo.serving import ranker\n"
+        "import sys; from srp4ctr.triton_repo.serving import ranker_loader\n"
         "assert 'feast' not in sys.modules\n"
         "import srp4ctr.features.online.store\n"
         "for name, module in sys.modules.items():\n"

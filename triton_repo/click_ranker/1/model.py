@@ -12,7 +12,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from srp4ctr.triton_repo.serving import calls, ranker, serving_metrics
+from srp4ctr.triton_repo.serving import ranker, ranker_loader, serving_metrics
 
 
 class TritonPythonModel:
@@ -32,7 +32,7 @@ class TritonPythonModel:
         self.counters = {key: self._counter(key) for key in keys}
         increments = {key: each.increment for key, each in self.counters.items()}
         self.metrics = serving_metrics.ServingMetrics(increments, model)
-        self.ranker = ranker.load_ranker(folder, settings, os.environ, self.metrics)
+        self.ranker = ranker_loader.load_ranker(folder, settings, os.environ, self.metrics)
         gc.freeze()  # measured: full collections made pauses of 130 ms
         # The item table's refresh must not hold the GIL for 5 ms: p99 19 → 13 ms.
         sys.setswitchinterval(0.0005)
@@ -54,8 +54,8 @@ class TritonPythonModel:
         return list(map(_response, self.ranker.answer_all(list(map(_call, requests)))))
 
 
-def _call(request: Any) -> calls.Call:
-    return calls.Call(
+def _call(request: Any) -> ranker.Call:
+    return ranker.Call(
         given={each.name(): each.as_numpy() for each in request.inputs()},
         wanted=frozenset(request.requested_output_names()),
         parameters=request.parameters(),
@@ -64,7 +64,7 @@ def _call(request: Any) -> calls.Call:
 
 def _response(answer: Any) -> Any:
     if isinstance(answer, Exception):
-        code, text = calls.triton_error(answer)
+        code, text = ranker.triton_error(answer)
         error = pb_utils.TritonError(text, getattr(pb_utils.TritonError, code))
         return pb_utils.InferenceResponse(error=error)
     return pb_utils.InferenceResponse([pb_utils.Tensor(*each) for each in answer.items()])

@@ -1,0 +1,58 @@
+"""A step's folder and settings → its ranker, which has answered once."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from srp4ctr import logs, tracing
+from srp4ctr.features.bundles import bundle
+from srp4ctr.features.bundles.drift_reference import read_reference
+from srp4ctr.features.bundles.request_log import ServedLog
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.online.request_features import open_bundle
+from srp4ctr.triton_repo.serving.exploration import policy_of
+from srp4ctr.triton_repo.serving.onnx_scorer import Scorer
+from srp4ctr.triton_repo.serving.ranker import ITEM_IDS, PROBABILITY, Call, Ranker
+from srp4ctr.triton_repo.serving.serving_metrics import (
+    RequestStats,
+    ServingMetrics,
+    part_counter,
+)
+
+
+def load_ranker(
+    folder: Path,
+    settings: Mapping[str, str],
+    environment: Mapping[str, str],
+    metrics: ServingMetrics,
+) -> Ranker:
+    """Return the ranker of the step in ``folder``, which has answered once.
+
+    ``settings`` are the parameters of the step's configuration. The store may have moved
+    since it was written: the server's ``environment`` has its address.
+    """
+    logs.configure("triton-step")
+    tracing.start("triton")
+    config = FeatureConfig(**json.loads(settings["features"])).relocated(environment)
+    features, scorer = open_bundle(config, folder), None
+    count_part = part_counter(metrics, settings["model_version"])
+    if (folder / bundle.ENCODER_FILE).is_file():
+        scorer = Scorer(folder, int(settings["kept_states_bytes"]), count_part)
+    log = json.loads(settings["served_log"])
+    ranker = Ranker(
+        version=settings["model_version"],
+        max_candidates=int(settings["max_candidates"]),
+        features=features,
+        scorer=scorer,
+        count_part=count_part,
+        policy=policy_of(**json.loads(settings["exploration"])),
+        log=ServedLog(**log) if log["share"] else None,
+    )
+    # The first request connects to the store, and warms the model up.
+    nobody = {name: np.array([[b""]], dtype=object) for name in ("user_id", ITEM_IDS)}
+    ranker.answer(Call(given=nobody, wanted=frozenset({PROBABILITY})))
+    stats = RequestStats(metrics=metrics, reference=read_reference(folder))
+    return replace(ranker, stats=stats)
