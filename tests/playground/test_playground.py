@@ -5,7 +5,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,9 +84,7 @@ def test_without_events_the_advice_says_how_to_publish_some(
     assert live.offer().advice == ""
 
 
-def test_a_broker_that_hangs_blocks_no_other_visitor(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broker_that_hangs_blocks_no_other_visitor(settings: Settings) -> None:
     ranking = Ranking(
         user_id="u",
         item_ids=("i1",),
@@ -101,7 +98,7 @@ def test_a_broker_that_hangs_blocks_no_other_visitor(
     )
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts, and says nothing
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        hung = replace(settings, kafka=KafkaConfig(bootstrap=address))
+        hung = settings.model_copy(update={"kafka": KafkaConfig(bootstrap=address)})
         with closing(LivePlayground(hung)) as live:
             live._store("r1", ranking)
             slate = live._slates["r1"]

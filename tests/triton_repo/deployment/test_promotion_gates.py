@@ -137,7 +137,6 @@ def test_only_clients_with_the_key_may_load_unload_or_list_models(
 ) -> None:
     canary = tmp_path / "triton"
     (canary / model_names.RANK_CLICKS_CANARY).mkdir(parents=True)
-    (canary / "serving.json").write_text('{"canary": "v9"}')
     for key in ("", "another key"):
         without_key = replace(server.triton, control_key=key)
         with promotion.connected(without_key) as client:
@@ -148,6 +147,7 @@ def test_only_clients_with_the_key_may_load_unload_or_list_models(
             ):
                 with pytest.raises(InferenceServerException, match="restricted"):
                     forbidden()
+        (canary / "serving.json").write_text('{"canary": "v9"}')
         with pytest.raises(OutageError, match="restricted"):
             promotion.end_canary(replace(without_key, repository=str(canary)))
     with RankClient(server.triton.grpc) as caller:  # ranking needs none
