@@ -60,6 +60,10 @@ class FeatureConfig:
     offline_engine: Literal["duckdb", "spark"] = "duckdb"
     """Computes training's features from the log: ``duckdb`` in this process, or ``spark``
     with its own session (the extra ``spark``)."""
+    offline_memory_gb: float = 4.0
+    """DuckDB's memory limit; what does not fit spills to ``offline_temp_dir``."""
+    offline_temp_dir: str = ""
+    """The folder for what spills, about as large as the log; empty: the system's."""
     partitions: int = 4
     """An item's counters are the sum of a share per partition of ``behavior-events``: as
     many as ``kafka.partitions``."""
@@ -92,6 +96,8 @@ class FeatureConfig:
         yield self.partitions < 1, f"partitions is {self.partitions}; at least 1"
         yield len(names) < len(self.item_fields), "item_fields names a field twice"
         yield self.item_refresh_s <= 0, f"item_refresh_s is {self.item_refresh_s}; > 0"
+        memory_gb = self.offline_memory_gb
+        yield memory_gb <= 0, f"offline_memory_gb is {memory_gb}; > 0"
         yield not -720 <= offset <= 840, f"utc_offset_minutes is {offset}; -720 to 840"
         yield (
             self.offline_engine not in ("duckdb", "spark"),

@@ -11,6 +11,7 @@ from typing import Any
 import ibis
 import ibis.selectors as s
 import numpy as np
+import pyarrow as pa
 from ibis import _
 
 from srp4ctr.features.offline.event_tables import IDENTITY, EventLog, Table
@@ -44,8 +45,8 @@ def counted_events(log: EventLog) -> Table:
     return left.mutate(is_again=is_again).filter(~_.is_again).select(*came.columns)
 
 
-def counts_at(log: EventLog, events: Table, instants: Table) -> ActivityArrays:
-    """Return the counts (N, 4) of N owners at their instants, in the order of ``row``.
+def activity_table(log: EventLog, events: Table, instants: Table) -> Table:
+    """Compute the counts of N owners at their instants, in the order of ``row``.
 
     ``events`` has owner, is_click, occurred_at and visible_at; ``instants`` has owner,
     at_ms and row, 0 to N - 1. The counts are as of ``at_ms``: they need no further decay.
@@ -57,7 +58,11 @@ def counts_at(log: EventLog, events: Table, instants: Table) -> ActivityArrays:
         at_ms=_.at_ms.max(),
         first_seen_ms=_.first_seen_ms.min().fill_null(0),
     )
-    found = log.rows(counts.order_by("row"))
+    return log.keep(counts.order_by("row"))
+
+
+def activity_of(found: pa.Table) -> ActivityArrays:
+    """Return the counts (N, 4) in N rows of ``activity_table``."""
     impressions, clicks = (
         np.stack([found[name].to_numpy() for name in names], axis=-1)
         for names in (_IMPRESSIONS, _CLICKS)

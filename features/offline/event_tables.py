@@ -17,6 +17,7 @@ import pyarrow as pa
 from ibis import _
 
 from srp4ctr.errors import MistakeError
+from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
@@ -30,8 +31,6 @@ from srp4ctr.streams.raw_log.log_tables import schema_of
 Table = Any  # ibis.Table, which has no types
 Engine = Literal["duckdb", "spark"]
 
-# DuckDB's own; what does not fit spills to disk. 10 M events need about 2 GB.
-MEMORY_LIMIT = "4GB"
 _LAST_OFFSET = (1 << 63) - 1
 IDENTITY = ("user_id", "request_id", "item_key")  # of an impression, and of its click
 
@@ -81,25 +80,48 @@ class EventLog:
         return joined.filter(joined.offset > requested_at).select(*table.columns)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What DuckDB may use; Spark has settings of its own."""
+
+    memory_gb: float = 4.0
+    temp_dir: str = ""
+    """For what does not fit into memory; "": the system's."""
+
+
 @contextmanager
-def opened(log_dir: Path, engine: Engine = "duckdb") -> Iterator[EventLog]:
+def opened_by(config: FeatureConfig) -> Iterator[EventLog]:
+    """Open the log that ``config`` names, with its engine and limits."""
+    limits = Limits(memory_gb=config.offline_memory_gb, temp_dir=config.offline_temp_dir)
+    with opened(Path(config.log_dir), config.offline_engine, limits) as log:
+        yield log
+
+
+@contextmanager
+def opened(
+    log_dir: Path, engine: Engine = "duckdb", limits: Limits | None = None
+) -> Iterator[EventLog]:
     """Open the log in ``log_dir``; an absent log is an empty one.
 
     Every expression lists the files again, so none is removed before the block ends.
     ``spark`` takes the session that there is, or starts one as Spark's own settings say.
     Raises ``MistakeError`` where pyspark is not installed.
     """
-    with reading(log_dir), _connected(engine) as database:
+    with reading(log_dir), _connected(engine, limits or Limits()) as database:
         yield _tables(database, log_dir)
 
 
 @contextmanager
-def _connected(engine: Engine) -> Iterator[Any]:
+def _connected(engine: Engine, limits: Limits) -> Iterator[Any]:
     if engine == "spark":
         yield ibis.pyspark.connect(_session())
         return
-    with tempfile.TemporaryDirectory(prefix="srp4ctr-") as spilled:
-        database = ibis.duckdb.connect(memory_limit=MEMORY_LIMIT, temp_directory=spilled)
+    folder = limits.temp_dir or None
+    with tempfile.TemporaryDirectory(prefix="srp4ctr-", dir=folder) as spilled:
+        database = ibis.duckdb.connect(
+            memory_limit=f"{limits.memory_gb}GB",
+            temp_directory=spilled,
+        )
         try:
             yield database
         finally:

@@ -12,28 +12,39 @@ from typing import Any
 
 import ibis
 import numpy as np
+import pyarrow as pa
 from ibis import _
 from numpy.typing import NDArray
 
-from srp4ctr.features.offline.counters_as_of import counted_events, counts_at
-from srp4ctr.features.offline.event_tables import IDENTITY, EventLog, Table
+from srp4ctr.features.offline.counters_as_of import (
+    activity_of,
+    activity_table,
+    counted_events,
+)
+from srp4ctr.features.offline.event_tables import EventLog, Table
+from srp4ctr.features.offline.visible_events import (
+    BEHAVIOR,
+    IS_PERSON,
+    acted_events,
+    candidates_of,
+    exposed,
+    exposures_of,
+    latest_of,
+    requests_of,
+    shown_impressions,
+)
 from srp4ctr.features.tensors.transforms import (
     ActivityArrays,
     ItemExposures,
     SequenceArrays,
     empty_sequences,
 )
-from srp4ctr.streams.events.schema import INTERNAL_PREFIX
 from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH
 
 Int64s = NDArray[np.int64]
 Objects = NDArray[np.object_]
 
 _MS_PER_DAY = 86_400_000
-_IS_PERSON = ~_.user_id.startswith(INTERNAL_PREFIX)
-_BEHAVIOR = ("occurred_at", "item_key", "action_code")  # identity of a behaviour
-# In this order within a millisecond: a request does not see the events of its own.
-_REQUESTED, _HAPPENED, _KNOWN = range(3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -84,66 +95,168 @@ class UserHistories:
     behaviors: SequenceArrays  # (K,)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RequestTables:
+    """Snapshots that the engine has computed and keeps, to be read in parts."""
+
+    log: EventLog
+    length: int
+    """L."""
+    requests: Table
+    sequences: Table
+    user_activity: Table
+    candidates: Table
+    candidate_activity: Table
+    candidate_exposures: Table
+
+    def times_ms(self) -> Int64s:
+        """Return the time of each request (R,), ascending."""
+        at = self.log.rows(self.requests.order_by("row").select("at_ms"))
+        times: Int64s = at["at_ms"].to_numpy()
+        return times
+
+    def read(self, first: int, last: int) -> RequestSnapshots:
+        """Return the requests in rows ``first`` to ``last - 1``, and their candidates."""
+        found = self._part(self.requests, "row", first, last)
+        offered = self._part(self.candidates, "request", first, last)
+        of_these = (0, 0)
+        if len(offered):
+            of_these = offered["row"][0].as_py(), offered["row"][-1].as_py() + 1
+        shown = self._part(self.candidate_exposures, "row", *of_these)
+        return RequestSnapshots(
+            user_ids=_objects(found["user_id"]),
+            times_ms=found["at_ms"].to_numpy(),
+            contexts=_objects(found["context"]),
+            sequences=self._sequences(first, last),
+            user_activity=activity_of(self._part(self.user_activity, "row", first, last)),
+            candidate_requests=offered["request"].to_numpy() - first,
+            candidate_item_keys=offered["item_key"].to_numpy(),
+            candidate_positions=offered["position"].to_numpy(),
+            candidate_clicked=offered["clicked"].to_numpy(),
+            candidate_activity=activity_of(
+                self._part(self.candidate_activity, "row", *of_these)
+            ),
+            candidate_exposures=ItemExposures(
+                counts=shown["count"].to_numpy(), last_shown_ms=shown["last_ms"].to_numpy()
+            ),
+        )
+
+    def _part(self, table: Table, column: str, first: int, last: int) -> Any:
+        wanted = table.filter(table[column] >= first, table[column] < last)
+        return self.log.rows(wanted.order_by("row"))
+
+    def _sequences(self, first: int, last: int) -> SequenceArrays:
+        """Return the last behaviours (R, L) visible to each request."""
+        found = self._part(self.sequences, "row", first, last)
+        sequences = empty_sequences(last - first, self.length)
+        index = found["row"].to_numpy() - first, self.length - 1 - found["age"].to_numpy()
+        behaviors = _behaviors(found)
+        for each in fields(SequenceArrays):
+            getattr(sequences, each.name)[index] = getattr(behaviors, each.name)
+        return sequences
+
+
+def request_tables(
+    log: EventLog,
+    length: int,
+    ttl_days: float,
+    exposure_length: int = EXPOSURE_LENGTH,
+) -> RequestTables:
+    """Compute the requests of the log that have a matured label, and their features.
+
+    ``length`` is L, ``exposure_length`` is W. Behaviours expire after ``ttl_days``, as in
+    serving. They are kept by row, so that reading a part skips the rest.
+    """
+    shown = log.keep(shown_impressions(log))
+    requests = log.keep(requests_of(shown).order_by("row"))
+    candidates = log.keep(candidates_of(log, shown, requests).order_by("row"))
+    counted = log.keep(counted_events(log))
+    remembered = log.keep(log.remembered(counted))
+    latest = latest_of(log, acted_events(log), requests, length)
+    unexpired = latest.filter(_.occurred_at > _.at_ms - round(ttl_days * _MS_PER_DAY))
+    return RequestTables(
+        log=log,
+        length=length,
+        requests=requests,
+        sequences=log.keep(unexpired.order_by("row")),
+        user_activity=activity_table(
+            log,
+            log.since_erasure(remembered).rename(owner="user_id"),
+            requests.select("row", "at_ms", owner="user_id"),
+        ),
+        candidates=candidates,
+        candidate_activity=activity_table(
+            log,
+            counted.rename(owner="item_key"),
+            candidates.select("row", "at_ms", owner="item_key"),
+        ),
+        candidate_exposures=exposures_of(
+            log, exposed(remembered), requests, candidates, exposure_length
+        ),
+    )
+
+
 def snapshot(
     log: EventLog,
     length: int,
     ttl_days: float,
     exposure_length: int = EXPOSURE_LENGTH,
 ) -> RequestSnapshots:
-    """Return the requests of the log that have a matured label, and their features.
-
-    ``length`` is L, ``exposure_length`` is W. Behaviours expire after ``ttl_days``, as in
-    serving.
-    """
-    shown = log.keep(_shown(log))
-    requests = log.keep(_requests(shown))
-    candidates = log.keep(_candidates(log, shown, requests))
-    counted = log.keep(counted_events(log))
-    remembered = log.keep(log.remembered(counted))
-    found, offered = (log.rows(t.order_by("row")) for t in (requests, candidates))
-    return RequestSnapshots(
-        user_ids=_objects(found["user_id"]),
-        times_ms=found["at_ms"].to_numpy(),
-        contexts=_objects(found["context"]),
-        sequences=_sequences_at(log, requests, length, round(ttl_days * _MS_PER_DAY)),
-        user_activity=counts_at(
-            log,
-            log.since_erasure(remembered).rename(owner="user_id"),
-            requests.select("row", "at_ms", owner="user_id"),
-        ),
-        candidate_requests=offered["request"].to_numpy(),
-        candidate_item_keys=offered["item_key"].to_numpy(),
-        candidate_positions=offered["position"].to_numpy(),
-        candidate_clicked=offered["clicked"].to_numpy(),
-        candidate_activity=counts_at(
-            log,
-            counted.rename(owner="item_key"),
-            candidates.select("row", "at_ms", owner="item_key"),
-        ),
-        candidate_exposures=_exposures_at(
-            log, _exposed(remembered), requests, candidates, exposure_length
-        ),
-    )
+    """Return all of ``request_tables`` at once."""
+    tables = request_tables(log, length, ttl_days, exposure_length)
+    return tables.read(0, log.rows(tables.requests.count()).as_py())
 
 
 def request_rows(log: EventLog) -> dict[tuple[str, str], int]:
     """Return the row of each user's request, by its request_id, in ``snapshot``."""
-    found = log.rows(_requests(_shown(log)).select("user_id", "request_id", "row"))
+    found = log.rows(
+        requests_of(shown_impressions(log)).select("user_id", "request_id", "row")
+    )
     return {(r["user_id"], r["request_id"]): r["row"] for r in found.to_pylist()}
 
 
-def histories(log: EventLog, before_ms: int) -> UserHistories:
-    """Return every user's behaviours that were visible before ``before_ms``."""
-    acted = _acted(log).filter(_IS_PERSON, _.visible_at < before_ms)
-    distinct = acted.group_by("user_id", *_BEHAVIOR).aggregate(value=_.value.max())
-    found = log.rows(distinct.order_by("user_id", *_BEHAVIOR))
-    users = found["user_id"].combine_chunks().dictionary_encode()
-    counts = np.bincount(users.indices.to_numpy(), minlength=len(users.dictionary))
-    return UserHistories(
-        user_ids=_objects(users.dictionary),
-        starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        behaviors=_behaviors(found),
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HistoryTable:
+    """Every user's behaviours, kept by the engine: some users' are read at a time."""
+
+    log: EventLog
+    behaviors: Table
+    """With user, the place of each user_id among them, and row, in their order."""
+    counts: Int64s
+    """(U,): how many behaviours each user has."""
+
+    def read(self, first: int, last: int) -> UserHistories:
+        """Return the histories of the users ``first`` to ``last - 1``."""
+        mine = self.behaviors.filter(
+            self.behaviors.user >= first, self.behaviors.user < last
+        )
+        found = self.log.rows(mine.order_by("row"))
+        starts = np.concatenate([[0], np.cumsum(self.counts[first:last])]).astype(np.int64)
+        return UserHistories(
+            user_ids=_objects(found["user_id"].take(pa.array(starts[:-1]))),
+            starts=starts,
+            behaviors=_behaviors(found),
+        )
+
+
+def history_table(log: EventLog, before_ms: int) -> HistoryTable:
+    """Compute every user's behaviours that were visible before ``before_ms``."""
+    acted = acted_events(log).filter(IS_PERSON, _.visible_at < before_ms)
+    distinct = acted.group_by("user_id", *BEHAVIOR).aggregate(value=_.value.max())
+    in_order = ibis.window(order_by=("user_id", *BEHAVIOR))
+    numbered = distinct.mutate(
+        row=ibis.row_number().over(in_order),
+        user=ibis.dense_rank().over(ibis.window(order_by="user_id")),
     )
+    kept = log.keep(numbered.order_by("row"))
+    found = log.rows(kept.group_by("user").aggregate(count=_.count()).order_by("user"))
+    return HistoryTable(log=log, behaviors=kept, counts=found["count"].to_numpy())
+
+
+def histories(log: EventLog, before_ms: int) -> UserHistories:
+    """Return all of ``history_table`` at once."""
+    table = history_table(log, before_ms)
+    return table.read(0, len(table.counts))
 
 
 def item_counts(log: EventLog, before_ms: int) -> dict[int, int]:
@@ -152,132 +265,6 @@ def item_counts(log: EventLog, before_ms: int) -> dict[int, int]:
     once = seen.select("item_key", "partition", "offset").distinct()
     found = log.rows(once.group_by("item_key").aggregate(count=_.count()))
     return dict(zip(found["item_key"].to_pylist(), found["count"].to_pylist(), strict=True))
-
-
-def _first(events: Table, **columns: Any) -> Table:
-    """Return each impression or click once: the first by offset."""
-    return events.group_by(*IDENTITY, is_click=_.type == "click").aggregate(
-        **{name: value.argmin(_.offset) for name, value in columns.items()}
-    )
-
-
-def _shown(log: EventLog) -> Table:
-    """Return the impressions of the requests that have a matured label."""
-    shown = log.events.filter(_.type == "impression", _IS_PERSON)
-    shown = shown.semi_join(log.labels, ("user_id", "request_id"))
-    columns = ("occurred_at", "position", "context")
-    return log.remembered(_first(shown, **{name: _[name] for name in columns}))
-
-
-def _requests(shown: Table) -> Table:
-    """Return each request, identified by user_id and request_id, and its time."""
-    top = ("occurred_at", "position", "item_key")
-    whose = ("user_id", "request_id")
-    rank = ibis.row_number().over(ibis.window(group_by=whose, order_by=top))
-    requests = shown.mutate(rank=rank).group_by(*whose)
-    requests = requests.aggregate(
-        at_ms=_.occurred_at.min(),
-        context=_.context.max(where=_.rank == 0),  # of the first, be it null
-    )
-    by_time = ibis.window(order_by=("at_ms", "user_id", "request_id"))
-    return requests.mutate(row=ibis.row_number().over(by_time))
-
-
-def _candidates(log: EventLog, shown: Table, requests: Table) -> Table:
-    """Return the impressions with a matured label, and the row of each one's request."""
-    owners = requests.select("user_id", "request_id", "at_ms", request="row")
-    labelled = shown.inner_join(log.labels, IDENTITY)
-    labelled = labelled.inner_join(owners, ("user_id", "request_id"))
-    in_place = ibis.window(order_by=("request", "position", "item_key"))
-    return labelled.mutate(row=ibis.row_number().over(in_place))
-
-
-def _acted(log: EventLog) -> Table:
-    """Return the events of sequences: clicks and other behaviours."""
-    return log.remembered(log.events.filter(_.type.isin(["click", "behavior"])))
-
-
-def _sequences_at(
-    log: EventLog, requests: Table, length: int, ttl_ms: int
-) -> SequenceArrays:
-    """Return the last behaviours (R, L) visible to each request."""
-    latest = _latest(log, _acted(log), requests, length)
-    found = log.rows(latest.filter(_.occurred_at > _.at_ms - ttl_ms))
-    sequences = empty_sequences(log.rows(requests.count()).as_py(), length)
-    index = found["row"].to_numpy(), length - 1 - found["age"].to_numpy()
-    behaviors = _behaviors(found)
-    for each in fields(SequenceArrays):
-        getattr(sequences, each.name)[index] = getattr(behaviors, each.name)
-    return sequences
-
-
-def _exposures_at(
-    log: EventLog, exposed: Table, requests: Table, candidates: Table, length: int
-) -> ItemExposures:
-    """Return each candidate's exposures among its user's last ones."""
-    latest = _latest(log, exposed, requests, length)
-    before = latest.select("item_key", request="row", shown_ms="occurred_at")
-    shown = candidates.left_join(before, ("request", "item_key"))
-    each = shown.group_by("row").aggregate(
-        count=_.shown_ms.count(), last_ms=_.shown_ms.max().fill_null(0)
-    )
-    found = log.rows(each.order_by("row"))
-    return ItemExposures(
-        counts=found["count"].to_numpy(), last_shown_ms=found["last_ms"].to_numpy()
-    )
-
-
-def _exposed(counted: Table) -> Table:
-    """Return the impressions as behaviours without an action, for ``_latest``."""
-    return counted.filter(~_.is_click).mutate(
-        action_code=ibis.literal(0, "int64"), value=ibis.null("float64")
-    )
-
-
-def _latest(log: EventLog, acted: Table, requests: Table, length: int) -> Table:
-    """Return the last ``length`` of ``acted`` that each request could see, by ``age``."""
-    placed = log.keep(_placed(acted.semi_join(requests, "user_id")))
-    reach = _reach(placed, requests)
-    # At most happened - known of them are not visible yet; of the rest the last L are.
-    first = ibis.greatest(reach.known - length, 0)
-    wanted = reach.mutate(place=ibis.range(first, reach.happened).unnest())
-    seen = wanted.inner_join(placed, ("user_id", "place")).filter(_.visible_at < _.at_ms)
-    latest = seen.group_by("row", "at_ms", "place", *_BEHAVIOR).aggregate(
-        value=_.value.max()
-    )
-    newest_first = ibis.window(group_by="row", order_by=ibis.desc("place"))
-    latest = latest.mutate(age=ibis.row_number().over(newest_first))
-    return latest.filter(_.age < length)
-
-
-def _placed(acted: Table) -> Table:
-    """Return the behaviours with their places, 0, 1, … in their users' histories.
-
-    Equal ones with several values share a place: the value depends on the request's time.
-    """
-    once = acted.group_by("user_id", *_BEHAVIOR, "value").aggregate(
-        visible_at=_.visible_at.min()
-    )
-    in_order = ibis.window(group_by="user_id", order_by=_BEHAVIOR)
-    return once.mutate(place=ibis.dense_rank().over(in_order))
-
-
-def _reach(placed: Table, requests: Table) -> Table:
-    """Return for each request how many behaviours had happened before, and were known."""
-    each = placed.group_by("user_id", "place").aggregate(
-        occurred_at=_.occurred_at.min(), visible_at=_.visible_at.min()
-    )
-    steps = ibis.union(
-        requests.select("user_id", "at_ms", "row", step=_REQUESTED),
-        each.select("user_id", at_ms="occurred_at", row=ibis.null("int64"), step=_HAPPENED),
-        each.select("user_id", at_ms="visible_at", row=ibis.null("int64"), step=_KNOWN),
-    )
-    so_far = ibis.cumulative_window(group_by="user_id", order_by=("at_ms", "step"))
-    running = steps.mutate(
-        happened=_.user_id.count(where=_.step == _HAPPENED).over(so_far),
-        known=_.user_id.count(where=_.step == _KNOWN).over(so_far),
-    )
-    return running.filter(_.step == _REQUESTED)
 
 
 def _behaviors(found: Any) -> SequenceArrays:

@@ -6,7 +6,7 @@ in a batch. The order depends on the seed only, so that a resumed run and every 
 the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,9 @@ HISTORY_NAMES = tuple(spec.name for spec in HISTORY_TENSORS)
 EXAMPLE_NAMES = tuple(
     spec.name for spec in (*HISTORY_TENSORS, *REQUEST_TENSORS, *CANDIDATE_TENSORS)
 )
+
+ROWS_AT_ONCE = 65_536  # of arrays on disk
+POOL_BATCHES = 32  # sorted together: batches stay random mixtures, and little is padding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +84,27 @@ class Batch:
 
 def history_lengths(tensors: Arrays) -> NDArray[np.int64]:
     """Return how many behaviours each history has."""
-    lengths: NDArray[np.int64] = (tensors["history_item_rows"] != 0).sum(axis=1)
-    return lengths
+    return _lengths(tensors["history_item_rows"])
 
 
 def slate_lengths(slates: Slates) -> NDArray[np.int64]:
     """Return the length of each slate, and of its history: (R, 2)."""
-    return np.stack([slates.shown.sum(axis=1), history_lengths(slates.tensors)], axis=1)
+    shown = _lengths(slates.tensors["candidate_item_rows"])
+    return np.stack([shown, history_lengths(slates.tensors)], axis=1)
+
+
+def in_parts(rows: int) -> Iterator[slice]:
+    """Yield slices of ``rows`` that are read at once, where arrays lie on disk."""
+    for start in range(0, rows, ROWS_AT_ONCE):
+        yield slice(start, start + ROWS_AT_ONCE)
+
+
+def _lengths(item_rows: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Return the number of items in each row; 0 is padding."""
+    lengths = np.zeros(len(item_rows), dtype=np.int64)
+    for part in in_parts(len(item_rows)):
+        lengths[part] = (item_rows[part] != 0).sum(axis=1)
+    return lengths
 
 
 def slate_batch(
@@ -125,9 +142,6 @@ def torch_rows(
 def _tensor(array: NDArray[np.generic]) -> Tensor:
     kind = np.int64 if np.issubdtype(array.dtype, np.integer) else np.float32
     return torch.from_numpy(array.astype(kind, copy=False))
-
-
-POOL_BATCHES = 32  # sorted together: batches stay random mixtures, and little is padding
 
 
 def epoch_batches(

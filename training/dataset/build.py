@@ -1,151 +1,194 @@
 """Event log → all that a refresh is trained and evaluated on, cut at one boundary in time.
 
-In: the raw log and items' profiles. Out: a vocabulary and pre-training windows of what was
-known before the boundary, and slates on both sides of it.
+In: the raw log and items' profiles. Out: files of a vocabulary and pre-training windows of
+what was known before the boundary, and of slates on both sides of it. The engine computes
+the features, within its limits; a part of the requests, or of the users, is read at a time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from ibis import _
 from numpy.typing import NDArray
 
 from srp4ctr.errors import OutageError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline import event_tables, point_in_time
+from srp4ctr.features.offline.event_tables import EventLog
 from srp4ctr.features.offline.item_profiles import item_profiles
-from srp4ctr.features.offline.point_in_time import RequestSnapshots, UserHistories
+from srp4ctr.features.offline.point_in_time import RequestTables, UserHistories
+from srp4ctr.features.tensors import vocabulary
 from srp4ctr.features.tensors.item_fields import Attributes
-from srp4ctr.features.tensors.vocabulary import Vocabulary, numbers_of
-from srp4ctr.features.tensors.vocabulary import build as build_vocabulary
+from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.dataset import examples
-from srp4ctr.training.dataset.batches import Slates, Windows
-from srp4ctr.training.evaluation.evaluate import Split, boundary_ms, split
+from srp4ctr.training.dataset import cache, examples
+from srp4ctr.training.dataset.batches import Slates
+from srp4ctr.training.dataset.cache import ArrayFiles
+from srp4ctr.training.evaluation.evaluate import boundary_ms
 
-_DAY_MS = 86_400_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingSet:
-    """What a refresh is trained on, and what it is evaluated on."""
-
-    vocabulary: Vocabulary
-    parts: Split
-    windows: Windows
-    window_newest_ms: NDArray[np.int64]  # (W,)
-    """When the newest behaviour of each window happened."""
-    boundary_ms: int
-    """From here on everything is held out."""
-    exposure_length: int
-    """How many of a user's last exposures the examples count."""
-    counts: dict[str, int]
-    """Numbers of events, requests, impressions, clicks, users, items, windows."""
-    champion_judge: Slates | None = None
-    """``parts.judge`` in the rows of another vocabulary: of the bundle to compare with."""
-
-    @property
-    def length(self) -> int:
-        """How long a history is: L."""
-        return int(self.windows.tensors["history_item_rows"].shape[1])
+REQUESTS_AT_ONCE = 10_000  # a hundred megabytes or two, with histories of 50
+BEHAVIORS_AT_ONCE = 500_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cut:
-    """The log's contents before any vocabulary."""
+    """The log's requests, computed but not read, and what is known before the boundary."""
 
-    snapshots: RequestSnapshots
+    log: EventLog
+    tables: RequestTables
+    times_ms: NDArray[np.int64]
     boundary_ms: int
-    past: UserHistories
     profiles: Mapping[int, Attributes]
-    item_counts: Mapping[int, int]
-    num_events: int
+    folder: Path
 
-
-def read_training_set(
-    config: RefreshConfig,
-    features: FeatureConfig,
-    streams: StreamConfig,
-    champion: Vocabulary | None = None,
-) -> TrainingSet:
-    """Return the training set of the log in ``features.log_dir``.
-
-    ``champion`` is the vocabulary of the bundle that is evaluated on the same requests.
-    Raises ``ValueError`` with what to do when there is too little to train on.
-    """
-    cut, length = _cut(config, features, streams), streams.sequence_length
-    vocabulary = build_vocabulary(
-        cut.item_counts,
-        cut.profiles.values(),
-        num_oov_rows=config.num_oov_rows,
-        min_item_count=config.min_item_count,
-        declared=features.item_fields,
-    )
-    contexts = cut.snapshots.contexts[cut.snapshots.times_ms < cut.boundary_ms]
-    vocabulary = replace(
-        vocabulary,
-        context_numbers=numbers_of(contexts.tolist()),
-        utc_offset_minutes=features.utc_offset_minutes,
-    )
-    attributes = examples.item_attributes(cut.profiles, vocabulary)
-    slates = examples.slates(cut.snapshots, vocabulary, attributes)
-    windows = examples.windows(cut.past, length, vocabulary, attributes)
-    parts = split(slates, cut.boundary_ms)
-    sizes = {"windows": len(windows), "items": len(vocabulary.item_keys)}
-    return TrainingSet(
-        vocabulary=vocabulary,
-        parts=replace(parts, train=_recent(parts.train, config.train_window_days)),
-        windows=windows,
-        window_newest_ms=_newest_ms(cut.past, length),
-        boundary_ms=cut.boundary_ms,
-        exposure_length=streams.exposure_length,
-        counts={"events": cut.num_events} | sizes | _counts(slates),
-        champion_judge=_judged(cut, champion, len(parts.judge)) if champion else None,
-    )
-
-
-def _cut(config: RefreshConfig, features: FeatureConfig, streams: StreamConfig) -> _Cut:
-    log_dir = Path(features.log_dir)
-    with event_tables.opened(log_dir, features.offline_engine) as log:
-        snapshots = point_in_time.snapshot(
+    @classmethod
+    def of(
+        cls,
+        log: EventLog,
+        config: RefreshConfig,
+        features: FeatureConfig,
+        streams: StreamConfig,
+        folder: Path,
+    ) -> "_Cut":
+        """Return the cut of ``log``; ``OutageError`` if there is nothing to cut yet."""
+        tables = point_in_time.request_tables(
             log,
             streams.sequence_length,
             features.sequence_ttl_days,
             streams.exposure_length,
         )
-        if len(snapshots.times_ms) == 0:
+        times_ms = tables.times_ms()
+        if len(times_ms) == 0:
             raise OutageError(
-                f"no matured labels in {log_dir}: publish impressions and clicks first, "
-                "while `srp4ctr stream run` follows them"
+                f"no matured labels in {features.log_dir}: publish impressions and clicks "
+                "first, while `srp4ctr stream run` follows them"
             )
-        boundary = boundary_ms(snapshots.times_ms, config.held_out_share)
-        return _Cut(
-            snapshots=snapshots,
+        boundary = boundary_ms(times_ms, config.held_out_share)
+        return cls(
+            log=log,
+            tables=tables,
+            times_ms=times_ms,
             boundary_ms=boundary,
-            past=point_in_time.histories(log, boundary),
             # Item counters of held-out clicks are not known yet.
             profiles=item_profiles(log, features, boundary - 1),
-            item_counts=point_in_time.item_counts(log, boundary),
-            num_events=log.rows(log.events.count()).as_py(),
+            folder=folder,
         )
 
+    def vocabulary(self, config: RefreshConfig, features: FeatureConfig) -> Vocabulary:
+        """Return the vocabulary of what was known before the boundary."""
+        found = vocabulary.build(
+            point_in_time.item_counts(self.log, self.boundary_ms),
+            self.profiles.values(),
+            num_oov_rows=config.num_oov_rows,
+            min_item_count=config.min_item_count,
+            declared=features.item_fields,
+        )
+        before = self.tables.requests.filter(_.at_ms < self.boundary_ms)
+        contexts = self.log.rows(before.select("context").distinct())
+        numbers = vocabulary.numbers_of(contexts["context"].to_pylist())
+        offset = features.utc_offset_minutes
+        return replace(found, context_numbers=numbers, utc_offset_minutes=offset)
 
-def _judged(cut: _Cut, vocabulary: Vocabulary, count: int) -> Slates:
-    """Return the newest ``count`` slates in the rows of ``vocabulary``."""
-    held_out = cut.snapshots.from_time(cut.boundary_ms)
-    attributes = examples.item_attributes(cut.profiles, vocabulary)
-    slates = examples.slates(held_out, vocabulary, attributes)
-    return slates.take(np.arange(len(slates) - count, len(slates)))
+    def slates(self, words: Vocabulary, first: int = 0) -> Iterator[Slates]:
+        """Yield the slates of the requests from row ``first`` on, in parts."""
+        candidates = self.tables.candidates
+        sizes = candidates.group_by("request").aggregate(impressions=_.count())
+        longest = self.log.rows(sizes.impressions.max()).as_py()
+        name_length = self.log.rows(candidates.user_id.length().max()).as_py()
+        attributes = examples.item_attributes(self.profiles, words)
+        total = len(self.times_ms)
+        for start in range(first, total, REQUESTS_AT_ONCE):
+            part = self.tables.read(start, min(start + REQUESTS_AT_ONCE, total))
+            made = examples.slates(part, words, attributes, longest)
+            yield replace(made, user_ids=made.user_ids.astype(f"<U{name_length}"))
+
+    def write_slates(self, words: Vocabulary) -> dict[str, int]:
+        """Write all slates; return what they count."""
+        shown = clicked = 0
+        with closing(ArrayFiles(self.folder, cache.SLATES)) as files:
+            for slates in self.slates(words):
+                files.append(_arrays(slates))
+                shown += int(slates.shown.sum())
+                clicked += int(slates.clicked.sum())
+        users = self.log.rows(self.tables.candidates.user_id.nunique()).as_py()
+        return {
+            "requests": files.rows,
+            "impressions": shown,
+            "clicks": clicked,
+            "users": users,
+        }
+
+    def write_champion_judge(self, words: Vocabulary) -> None:
+        """Write the held-out slates in the rows of ``words``; the newer half is judged."""
+        first = int(np.searchsorted(self.times_ms, self.boundary_ms))
+        with closing(ArrayFiles(self.folder, cache.CHAMPION_JUDGE)) as files:
+            for slates in self.slates(words, first):
+                files.append(_arrays(slates))
+
+    def write_windows(self, words: Vocabulary) -> int:
+        """Write every user's windows; return how many."""
+        past = point_in_time.history_table(self.log, self.boundary_ms)
+        attributes = examples.item_attributes(self.profiles, words)
+        length = self.tables.length
+        with closing(ArrayFiles(self.folder, cache.WINDOWS)) as files:
+            for first, last in _user_ranges(past.counts):
+                users = past.read(first, last)
+                made = examples.windows(users, length, words, attributes)
+                newest = {cache.NEWEST_MS: _newest_ms(users, length)}
+                files.append({**made.tensors, **newest})
+        return files.rows
 
 
-def _recent(train: Slates, days: float | None) -> Slates:
-    """Return the requests of the last ``days`` before the newest that is trained on."""
-    if days is None:
-        return train
-    start_ms = int(train.request_at_ms[-1]) - round(days * _DAY_MS)
-    return train.take(np.flatnonzero(train.request_at_ms >= start_ms))
+def write_training_set(
+    config: RefreshConfig,
+    features: FeatureConfig,
+    streams: StreamConfig,
+    folder: Path,
+    champion: Vocabulary | None = None,
+) -> dict[str, Any]:
+    """Write the training set of ``features.log_dir`` to ``folder``; return its numbers.
+
+    ``champion`` is the vocabulary of the bundle that is evaluated on the same requests.
+    Raises ``OutageError`` with what to do when there is too little to train on yet.
+    """
+    with event_tables.opened_by(features) as log:
+        cut = _Cut.of(log, config, features, streams, folder)
+        words = cut.vocabulary(config, features)
+        vocabulary.save(words, folder / cache.VOCABULARY)
+        counts = {"events": log.rows(log.events.count()).as_py()}
+        counts |= {"windows": cut.write_windows(words), "items": len(words.item_keys)}
+        counts |= cut.write_slates(words)
+        if champion is not None:
+            cut.write_champion_judge(champion)
+    return {
+        "boundary_ms": cut.boundary_ms,
+        "exposure_length": streams.exposure_length,
+        "counts": counts,
+        "train_window_days": config.train_window_days,
+    }
+
+
+def _user_ranges(counts: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield ranges of users with about ``BEHAVIORS_AT_ONCE``; one, if there is no user."""
+    reached, first = np.cumsum(counts), 0
+    while True:
+        seen = int(reached[first - 1]) if first else 0
+        last = int(np.searchsorted(reached, seen + BEHAVIORS_AT_ONCE, "right"))
+        last = min(max(last, first + 1), len(counts))
+        yield first, last
+        first = last
+        if first >= len(counts):
+            return
+
+
+def _arrays(slates: Slates) -> dict[str, NDArray[Any]]:
+    own = {name: getattr(slates, name) for name in cache.OF_A_SLATE}
+    return {**slates.tensors, **own}
 
 
 def _newest_ms(histories: UserHistories, length: int) -> NDArray[np.int64]:
@@ -157,12 +200,3 @@ def _newest_ms(histories: UserHistories, length: int) -> NDArray[np.int64]:
     newest = ends[user] - 1 - place * length
     times: NDArray[np.int64] = histories.behaviors.occurred_at_ms[newest]
     return times
-
-
-def _counts(slates: Slates) -> dict[str, int]:
-    return {
-        "requests": len(slates),
-        "impressions": int(slates.shown.sum()),
-        "clicks": int(slates.clicked.sum()),
-        "users": len(np.unique(slates.user_ids)),
-    }

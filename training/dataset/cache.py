@@ -1,38 +1,74 @@
 """A training set on disk: cut once, then read by every process and by a resumed refresh.
 
-In: a training set. Out: a folder of .npy files, opened as memory maps: a batch reads its
-rows, the rest stays on disk. The name is a digest of log, settings and schema; under
-another name it is cut again.
+In: the parts of a training set, one after another. Out: a folder of .npy files, opened as
+memory maps: a batch reads its rows, the rest stays on disk. The name is a digest of log,
+settings and schema; under another name it is cut again.
 """
 
 import hashlib
 import json
+import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from srp4ctr.atomic_files import replace_text, sync_folder
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.tensors import schema, vocabulary
+from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
 from srp4ctr.streams.raw_log.log_files import reading
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.dataset.batches import EXAMPLE_NAMES, HISTORY_NAMES, Slates, Windows
-from srp4ctr.training.dataset.build import TrainingSet
-from srp4ctr.training.evaluation.evaluate import Split
+from srp4ctr.training.dataset.batches import (
+    EXAMPLE_NAMES,
+    HISTORY_NAMES,
+    Arrays,
+    Slates,
+    Windows,
+)
+from srp4ctr.training.evaluation.evaluate import Split, split
 
 FOLDER = "examples"  # among what is unfinished
-_CARD, _VOCABULARY = "examples.json", "vocabulary.json"
-_SLATES = ("train", "calibrate", "judge", "champion_judge")
-_OF_A_SLATE = ("clicked", "positions", "request_at_ms", "user_ids")
-_WINDOWS = "windows"
-_NUMBERS = ("boundary_ms", "counts", "exposure_length")
+SLATES, CHAMPION_JUDGE, WINDOWS = "slates", "champion_judge", "windows"
+VOCABULARY = "vocabulary.json"
+OF_A_SLATE = ("clicked", "positions", "request_at_ms", "user_ids")
+NEWEST_MS = "newest_ms"
+_CARD = "examples.json"
+_DAY_MS = 86_400_000
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSet:
+    """What a refresh is trained on, and what it is evaluated on."""
+
+    vocabulary: Vocabulary
+    parts: Split
+    windows: Windows
+    window_newest_ms: NDArray[np.int64]  # (W,)
+    """When the newest behaviour of each window happened."""
+    boundary_ms: int
+    """From here on everything is held out."""
+    exposure_length: int
+    """How many of a user's last exposures the examples count."""
+    counts: dict[str, int]
+    """Numbers of events, requests, impressions, clicks, users, items, windows."""
+    champion_judge: Slates | None = None
+    """``parts.judge`` in the rows of another vocabulary: of the bundle to compare with."""
+
+    @property
+    def length(self) -> int:
+        """How long a history is: L."""
+        return int(self.windows.tensors["history_item_rows"].shape[1])
 
 
 def name_of(
@@ -41,7 +77,7 @@ def name_of(
     streams: StreamConfig,
     champion: str,
 ) -> str:
-    """Return a digest of all that ``read_training_set`` reads; its files by their stamps.
+    """Return a digest of all that a training set is cut from; files by their stamps.
 
     ``champion`` names the bundle whose vocabulary is read. The log's files are replaced
     atomically: another stamp is another file.
@@ -59,81 +95,112 @@ def name_of(
     return digest.hexdigest()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
-    """A training set on disk."""
+class ArrayFiles:
+    """Files of arrays (rows, …) of which a part at a time is in memory."""
 
-    name: str
-    """What it was cut from: see ``name_of``."""
-    dataset: TrainingSet
+    def __init__(self, folder: Path, prefix: str) -> None:
+        self._folder, self._prefix = folder, prefix
+        self._files: dict[str, tuple[BinaryIO, dict[str, Any]]] = {}
+        self._closing = ExitStack()
+        self.rows = 0
+
+    def append(self, arrays: Arrays) -> None:
+        """Write the next rows of each of ``arrays``; always the same names and shapes."""
+        for name, array in arrays.items():
+            if name not in self._files:
+                path = self._folder / f"{self._prefix}.{name}.npy"
+                file: BinaryIO = self._closing.enter_context(path.open("wb"))
+                self._files[name] = file, npy.header_data_from_array_1_0(array)
+                self._write_header(name, 0)
+            file, header = self._files[name]
+            assert (header["descr"], header["shape"][1:]) == (
+                npy.dtype_to_descr(array.dtype),
+                array.shape[1:],
+            )
+            file.write(array.tobytes())
+        self.rows += len(array)
+
+    def close(self) -> None:
+        """Write how many rows there are, and close the files."""
+        with self._closing:
+            for name, (file, _) in self._files.items():
+                file.seek(0)
+                self._write_header(name, self.rows)
+                file.flush()
+                os.fsync(file.fileno())
+
+    def _write_header(self, name: str, rows: int) -> None:
+        """Write a header for ``rows``: numpy leaves room for a longer first axis."""
+        file, header = self._files[name]
+        shape = (rows, *header["shape"][1:])
+        npy.write_array_header_1_0(file, header | {"shape": shape, "fortran_order": False})
 
 
-def cached(folder: Path, name: str, cut: Callable[[], TrainingSet]) -> TrainingSet:
-    """Return the training set in ``folder`` if it has this ``name``; else ``cut`` it."""
-    found = read(folder)
-    if found is None or found.name != name:
-        write(cut(), folder, name)
+def cached(
+    folder: Path, name: str, cut: Callable[[Path], Mapping[str, Any]]
+) -> TrainingSet:
+    """Return the training set in ``folder`` if it has this ``name``; else ``cut`` it.
+
+    ``cut`` writes it into a folder, which appears whole or not at all, and returns the
+    numbers that belong to it.
+    """
+    try:
+        found = read(folder, name)
+    except (OSError, ValueError, KeyError) as error:
+        _log.warning("%s is damaged, and cut again: %s", folder, error)
+        found = None
+    if found is None:
+        partial = folder.with_name(folder.name + ".partial")
+        for old in (partial, folder):
+            shutil.rmtree(old, ignore_errors=True)
+        partial.mkdir(parents=True)
+        card = {"name": name} | dict(cut(partial))
+        replace_text(partial / _CARD, json.dumps(card))
+        os.replace(partial, folder)
+        sync_folder(folder.parent)
         found = read(folder)
     assert found is not None
-    return found.dataset
+    return found
 
 
-def write(dataset: TrainingSet, folder: Path, name: str) -> None:
-    """Write ``dataset`` to ``folder``, whole or not at all."""
-    partial = folder.with_name(folder.name + ".partial")
-    for old in (partial, folder):
-        shutil.rmtree(old, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for file, array in _arrays(dataset):
-        np.save(partial / f"{file}.npy", array, allow_pickle=False)
-    vocabulary.save(dataset.vocabulary, partial / _VOCABULARY)
-    card = {"name": name} | {each: getattr(dataset, each) for each in _NUMBERS}
-    (partial / _CARD).write_text(json.dumps(card), encoding="utf-8")
-    os.replace(partial, folder)
-
-
-def read(folder: Path) -> Stored | None:
-    """Return the training set in ``folder``, mapped; None if there is none."""
-    if not folder.is_dir():
+def read(folder: Path, name: str = "") -> TrainingSet | None:
+    """Return the training set in ``folder``, mapped; None if there is none of ``name``."""
+    try:
+        card: dict[str, Any] = json.loads((folder / _CARD).read_text(encoding="utf-8"))
+    except OSError:
         return None
-    card: dict[str, Any] = json.loads((folder / _CARD).read_text(encoding="utf-8"))
-    slates = {part: _slates(folder, part) for part in _SLATES if _has(folder, part)}
-    windows = {n: _mapped(folder, f"{_WINDOWS}.{n}") for n in HISTORY_NAMES}
-    dataset = TrainingSet(
-        vocabulary=vocabulary.load(folder / _VOCABULARY),
+    if card.pop("name") != name and name:
+        return None
+    parts = split(_slates(folder, SLATES), card["boundary_ms"])
+    windows = {n: _mapped(folder, f"{WINDOWS}.{n}") for n in HISTORY_NAMES}
+    has_champion = (folder / f"{CHAMPION_JUDGE}.clicked.npy").exists()
+    held_out = _slates(folder, CHAMPION_JUDGE) if has_champion else None
+    if held_out is not None:
+        held_out = held_out.take(slice(len(held_out) // 2, None))
+    return TrainingSet(
+        vocabulary=vocabulary.load(folder / VOCABULARY),
         parts=Split(
-            train=slates["train"], calibrate=slates["calibrate"], judge=slates["judge"]
+            train=_recent(parts.train, card.pop("train_window_days")),
+            calibrate=parts.calibrate,
+            judge=parts.judge,
         ),
         windows=Windows(tensors=windows),
-        window_newest_ms=_mapped(folder, f"{_WINDOWS}.newest_ms"),
-        champion_judge=slates.get("champion_judge"),
-        **{each: card[each] for each in _NUMBERS},
+        window_newest_ms=_mapped(folder, f"{WINDOWS}.{NEWEST_MS}"),
+        champion_judge=held_out,
+        **card,
     )
-    return Stored(name=card["name"], dataset=dataset)
 
 
-def _arrays(dataset: TrainingSet) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Yield every array of ``dataset`` with its file's name."""
-    parts: Mapping[str, Slates | None] = {
-        "train": dataset.parts.train,
-        "calibrate": dataset.parts.calibrate,
-        "judge": dataset.parts.judge,
-        "champion_judge": dataset.champion_judge,
-    }
-    for part, slates in parts.items():
-        if slates is not None:
-            yield from ((f"{part}.{n}", array) for n, array in slates.tensors.items())
-            yield from ((f"{part}.{n}", getattr(slates, n)) for n in _OF_A_SLATE)
-    yield from ((f"{_WINDOWS}.{n}", a) for n, a in dataset.windows.tensors.items())
-    yield f"{_WINDOWS}.newest_ms", dataset.window_newest_ms
-
-
-def _has(folder: Path, part: str) -> bool:
-    return (folder / f"{part}.clicked.npy").exists()
+def _recent(train: Slates, days: float | None) -> Slates:
+    """Return the requests of the last ``days`` before the newest that is trained on."""
+    if days is None:
+        return train
+    start_ms = int(train.request_at_ms[-1]) - round(days * _DAY_MS)
+    return train.take(slice(int(np.searchsorted(train.request_at_ms, start_ms)), None))
 
 
 def _slates(folder: Path, part: str) -> Slates:
-    own = {name: _mapped(folder, f"{part}.{name}") for name in _OF_A_SLATE}
+    own = {name: _mapped(folder, f"{part}.{name}") for name in OF_A_SLATE}
     tensors = {name: _mapped(folder, f"{part}.{name}") for name in EXAMPLE_NAMES}
     return Slates(tensors=tensors, **own)
 

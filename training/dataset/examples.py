@@ -85,13 +85,34 @@ class _Grid:
 
 
 def slates(
-    snapshots: RequestSnapshots, vocabulary: Vocabulary, attributes: ItemAttributes
+    snapshots: RequestSnapshots,
+    vocabulary: Vocabulary,
+    attributes: ItemAttributes,
+    longest: int = 0,
 ) -> Slates:
     """Return the impressions whose labels have matured, by request, oldest first.
 
-    A label that a late click corrected counts as corrected.
+    A label that a late click corrected counts as corrected. ``longest`` is the size of the
+    longest slate of all, where ``snapshots`` are some of them.
     """
-    requests, grid = _pieces(snapshots.candidate_requests)
+    requests, grid = _pieces(snapshots.candidate_requests, longest)
+    return Slates(
+        tensors=_tensors(snapshots, requests, grid, vocabulary, attributes),
+        clicked=grid.filled(snapshots.candidate_clicked.astype(np.float32)),
+        positions=grid.filled(snapshots.candidate_positions),
+        request_at_ms=snapshots.times_ms[requests],
+        user_ids=snapshots.user_ids[requests].astype(np.str_),
+    )
+
+
+def _tensors(
+    snapshots: RequestSnapshots,
+    requests: _Int64s,
+    grid: _Grid,
+    vocabulary: Vocabulary,
+    attributes: ItemAttributes,
+) -> dict[str, NDArray[np.generic]]:
+    """Return ``EXAMPLE_NAMES`` of the slates of ``requests``."""
     keys = grid.filled(snapshots.candidate_item_keys)
     attribute_rows = attributes.of(keys)
     sequences = snapshots.sequences.take(requests)
@@ -105,7 +126,7 @@ def slates(
     contexts = snapshots.contexts[requests].tolist()
     rows_of_context, numbers = read_contexts(contexts, vocabulary.context_numbers)
     activity = grid.filled_all(snapshots.candidate_activity)
-    tensors = history | {
+    return history | {
         "request_features": transforms.request_features(
             sequences,
             snapshots.user_activity.take(requests),
@@ -120,22 +141,16 @@ def slates(
             activity, keys, sequences.item_keys, of_user, times_ms
         ),
     }
-    return Slates(
-        tensors=tensors,
-        clicked=grid.filled(snapshots.candidate_clicked.astype(np.float32)),
-        positions=grid.filled(snapshots.candidate_positions),
-        request_at_ms=times_ms,
-        user_ids=snapshots.user_ids[requests].astype(np.str_),
-    )
 
 
-def _pieces(candidates: _Int64s) -> tuple[_Int64s, _Grid]:
+def _pieces(candidates: _Int64s, longest: int) -> tuple[_Int64s, _Grid]:
     """Return the request of each slate (long ones are cut) and the candidates' places."""
     rank = _rank_within(candidates)
     pieces = candidates * (1 + len(candidates)) + rank // MAX_SLATE
     _, first, row = np.unique(pieces, return_index=True, return_inverse=True)
     column = rank % MAX_SLATE
-    shape = (len(first), int(column.max(initial=-1)) + 1)
+    most = max(int(column.max(initial=-1)) + 1, min(longest, MAX_SLATE))
+    shape = (len(first), most)
     return candidates[first], _Grid(rows=row, columns=column, shape=shape)
 
 

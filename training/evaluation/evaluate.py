@@ -102,7 +102,7 @@ class Scored:
     probabilities: Floats
     """Calibrated, as serving makes them."""
     requests: NDArray[np.int64]
-    users: NDArray[np.str_]
+    users: NDArray[np.generic]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +119,7 @@ class Evaluation:
 def boundary_ms(request_times_ms: NDArray[np.int64], held_out_share: float) -> int:
     """Return the time from which requests are held out: the newest share of them.
 
-    ``OutageError`` if there are too few yet, ``ValueError`` if all are of one time.
+    ``OutageError`` if there are too few yet, or no time before the newest.
     """
     total = len(request_times_ms)
     if total < MIN_REQUESTS:
@@ -132,7 +132,9 @@ def boundary_ms(request_times_ms: NDArray[np.int64], held_out_share: float) -> i
     boundary = int(times_ms[total - held_out])
     # Requests of one instant stay together: none is trained on from its own time.
     if boundary == int(times_ms[0]):
-        raise ValueError(f"{total} requests, all of one time: there is no past to train on")
+        raise OutageError(
+            f"{total} requests, all of one time: there is no past to train on yet"
+        )
     return boundary
 
 
@@ -171,11 +173,12 @@ def scored(slates: Slates, probabilities: NDArray[np.generic]) -> Scored:
     """Return the shown impressions of ``slates`` with their ``probabilities`` (R, N)."""
     shown = slates.shown
     request = np.broadcast_to(np.arange(len(slates))[:, None], shown.shape)[shown]
+    _, user = np.unique(slates.user_ids, return_inverse=True)  # a number, not a name, each
     return Scored(
         clicked=slates.clicked[shown].astype(np.float64),
         probabilities=np.asarray(probabilities[shown], dtype=np.float64),
         requests=request,
-        users=slates.user_ids[request],
+        users=user[request],
     )
 
 

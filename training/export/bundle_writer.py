@@ -34,7 +34,7 @@ from srp4ctr.training.dataset.batches import (
     Slates,
     torch_rows,
 )
-from srp4ctr.training.dataset.build import TrainingSet
+from srp4ctr.training.dataset.cache import TrainingSet
 from srp4ctr.training.evaluation.evaluate import Scored
 from srp4ctr.training.export import onnx_export
 from srp4ctr.training.export.onnx_export import sample

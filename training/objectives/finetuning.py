@@ -67,7 +67,7 @@ class ClickObjective(Objective):
         self.slates = slates
         self.config = config
         self.lengths = slate_lengths(slates)
-        self.target_counts = slates.shown.sum(axis=1).astype(np.float64)
+        self.target_counts = self.lengths[:, 0].astype(np.float64)
 
     def batch(self, rows: NDArray[np.int64], longest: NDArray[np.int64]) -> Batch:
         """Return slates ``rows``, cut to the ``longest`` slate and history."""

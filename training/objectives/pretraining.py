@@ -20,6 +20,7 @@ from srp4ctr.training.dataset.batches import (
     HISTORY_NAMES,
     Windows,
     history_lengths,
+    in_parts,
     newest,
     torch_rows,
 )
@@ -159,14 +160,18 @@ def _catalogue(windows: Windows, heads: MaskedHeads, config: RefreshConfig) -> T
     rows, attributes = (windows.tensors[name] for name in HISTORY_NAMES[:2])
     found = np.zeros((len(heads.item_bias), attributes.shape[-1]), dtype=np.int64)
     if config.pretraining != "bert":
-        found[rows] = attributes
+        for part in in_parts(len(rows)):
+            found[rows[part]] = attributes[part]
     return torch.from_numpy(found)
 
 
 def _proposal(windows: Windows, num_rows: int, draws: int) -> Proposal:
     """Return a proposal by how often each item is in ``windows``."""
     rows = windows.tensors["history_item_rows"]
-    counts = np.bincount(rows[rows != 0], minlength=num_rows)
+    counts = np.zeros(num_rows, dtype=np.int64)
+    for part in in_parts(len(rows)):
+        some = rows[part]
+        counts += np.bincount(some[some != 0], minlength=num_rows)
     return Proposal(torch.from_numpy(counts), draws)
 
 

@@ -18,7 +18,8 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import cache
-from srp4ctr.training.dataset.build import TrainingSet, read_training_set
+from srp4ctr.training.dataset.build import write_training_set
+from srp4ctr.training.dataset.cache import TrainingSet
 from srp4ctr.training.evaluation import champion
 from srp4ctr.training.evaluation.champion import EarlierBundle, NoBundle
 from srp4ctr.training.evaluation.evaluate import Evaluation, Scored, evaluate
@@ -103,7 +104,7 @@ def _dataset(
     return cache.cached(
         unfinished(config) / cache.FOLDER,
         cache.name_of(config, features, streams, named),
-        lambda: read_training_set(config, features, streams, vocabulary),
+        lambda folder: write_training_set(config, features, streams, folder, vocabulary),
     )
 
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from srp4ctr.features.bundles import bundle
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import cache
-from srp4ctr.training.dataset.build import TrainingSet
+from srp4ctr.training.dataset.cache import TrainingSet
 from srp4ctr.training.evaluation.champion import EarlierBundle, NoBundle
 from srp4ctr.training.export.bundle_writer import unfinished
 from srp4ctr.training.loop.distributed import Processes, device_of
@@ -93,11 +94,11 @@ def run_worker(config: RefreshConfig, processes: Processes, from_scratch: bool) 
     number = int(processes.broadcast(_NOTHING))
     if number == _NOTHING:
         return
-    stored = cache.read(unfinished(config) / cache.FOLDER)
-    assert stored is not None  # the first process has just written it
+    dataset = cache.read(unfinished(config) / cache.FOLDER)
+    assert dataset is not None  # the first process has just written it
     training = Training(
         config=config,
-        dataset=stored.dataset,
+        dataset=dataset,
         from_scratch=from_scratch,
         processes=processes,
         clock=Clock(silent),
@@ -150,7 +151,7 @@ def _recipe(config: RefreshConfig, dataset: TrainingSet, from_scratch: bool) -> 
     described = repr((own, from_scratch, lengths, dataset.counts))
     digest = hashlib.sha256(described.encode())
     for array in (dataset.parts.train.request_at_ms, dataset.parts.train.clicked):
-        digest.update(array.tobytes())
+        digest.update(memoryview(np.ascontiguousarray(array)).cast("B"))  # no copy
     digest.update(repr(dataset.vocabulary.item_fields).encode())
     digest.update(dataset.vocabulary.item_keys.tobytes())
     return digest.hexdigest()

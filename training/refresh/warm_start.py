@@ -22,7 +22,7 @@ from srp4ctr.features.tensors.item_fields import FIRST_ATTRIBUTE_ROW, places
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import Windows
-from srp4ctr.training.dataset.build import TrainingSet
+from srp4ctr.training.dataset.cache import TrainingSet
 from srp4ctr.training.evaluation.champion import EarlierBundle, NoBundle
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.refresh import reports

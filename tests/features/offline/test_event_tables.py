@@ -5,7 +5,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from benchmarks.harness.raw_logs import Published, label_of, write_log
-from srp4ctr.features.offline.event_tables import EventLog, opened
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.offline.event_tables import EventLog, opened, opened_by
 from srp4ctr.streams.events.schema import UserEvent, action_code, item_key
 from srp4ctr.streams.state.label_join import CLICKED, CLICKED_LATE, UNCLICKED
 from tests.builders import (
@@ -48,6 +49,22 @@ def test_an_absent_log_is_empty(tmp_path: Path) -> None:
     with opened(tmp_path / "none") as log:
         for table in (log.events, log.labels, log.items, log.forgotten):
             assert len(log.rows(table)) == 0
+
+
+def test_the_engine_keeps_to_the_memory_and_the_folder_that_are_set(
+    tmp_path: Path,
+) -> None:
+    spill = tmp_path / "spill"
+    spill.mkdir()
+    config = FeatureConfig(
+        log_dir=str(tmp_path), offline_memory_gb=0.25, offline_temp_dir=str(spill)
+    )
+    settings = "current_setting('memory_limit'), current_setting('temp_directory')"
+    with opened_by(config) as log:
+        ((limit, folder),) = log.database.raw_sql(f"SELECT {settings}").fetchall()
+    assert limit == "238.4 MiB"
+    assert Path(folder).parent == spill
+    assert list(spill.iterdir()) == []
 
 
 def test_the_files_of_all_days_and_partitions_are_one_table(tmp_path: Path) -> None:

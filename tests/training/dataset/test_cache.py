@@ -9,8 +9,8 @@ import pytest
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.dataset import cache
-from srp4ctr.training.dataset.build import TrainingSet, read_training_set
+from srp4ctr.training.dataset import build, cache
+from srp4ctr.training.dataset.build import write_training_set
 from tests.training.logs import write_world
 
 LENGTH = 6
@@ -24,13 +24,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> FeatureConfig:
     return write_world(tmp_path_factory.mktemp("world"))
 
 
-def cutting(world: FeatureConfig) -> tuple[Callable[[], TrainingSet], list[int]]:
+def cutting(world: FeatureConfig) -> tuple[Callable[[Path], Any], list[int]]:
     """Return what cuts the training set, and a list that grows when it does."""
     cuts: list[int] = []
 
-    def cut() -> TrainingSet:
+    def cut(folder: Path) -> Any:
         cuts.append(1)
-        return read_training_set(CONFIG, world, STREAMS)
+        return write_training_set(CONFIG, world, STREAMS, folder)
 
     return cut, cuts
 
@@ -50,14 +50,37 @@ def assert_same(found: Any, expected: Any) -> None:
         assert found == expected
 
 
-def test_what_is_read_is_what_was_cut(world: FeatureConfig, tmp_path: Path) -> None:
-    dataset = read_training_set(CONFIG, world, STREAMS)
-    dataset = replace(dataset, champion_judge=dataset.parts.judge)
-    cache.write(dataset, tmp_path / "examples", "a name")
-    found = cache.read(tmp_path / "examples")
-    assert found is not None
-    assert found.name == "a name"
-    assert_same(found.dataset, dataset)
+def test_a_log_that_is_read_in_parts_gives_the_same_training_set(
+    world: FeatureConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut, _ = cutting(world)
+    words = cache.cached(tmp_path / "words", "", cut).vocabulary
+
+    def judged_too(folder: Path) -> Any:
+        return write_training_set(CONFIG, world, STREAMS, folder, words)
+
+    whole = cache.cached(tmp_path / "whole", "", judged_too)
+    monkeypatch.setattr(build, "REQUESTS_AT_ONCE", 7)
+    monkeypatch.setattr(build, "BEHAVIORS_AT_ONCE", 50)
+    assert_same(cache.cached(tmp_path / "parts", "", judged_too), whole)
+    assert whole.champion_judge is not None
+    assert_same(whole.champion_judge, whole.parts.judge)  # by the same vocabulary
+    assert whole.counts["requests"] == 6 * 12
+    assert len(whole.windows) == whole.counts["windows"] == len(whole.window_newest_ms)
+
+
+def test_the_newest_days_are_trained_on(world: FeatureConfig, tmp_path: Path) -> None:
+    def recent(folder: Path) -> Any:
+        config = replace(CONFIG, train_window_days=3 / 1440)  # of visits a minute apart
+        return write_training_set(config, world, STREAMS, folder)
+
+    cut, _ = cutting(world)
+    every = cache.cached(tmp_path / "every", "", cut).parts
+    found = cache.cached(tmp_path / "recent", "", recent).parts
+    newest = every.train.request_at_ms[-1]
+    kept = np.flatnonzero(every.train.request_at_ms >= newest - 180_000)
+    assert_same(found, replace(every, train=every.train.take(kept)))
+    assert 0 < len(kept) < len(every.train)
 
 
 def test_examples_stay_on_disk(world: FeatureConfig, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.dataset.build import TrainingSet
+from srp4ctr.training.dataset.cache import TrainingSet
 from srp4ctr.training.evaluation.champion import EarlierBundle, NoBundle
 from srp4ctr.training.evaluation.evaluate import split
 from srp4ctr.training.model.embeddings import TableSizes

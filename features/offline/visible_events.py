@@ -1,0 +1,127 @@
+"""Ibis expressions: which impressions and behaviours of the log a request can see.
+
+In: the tables of an ``EventLog``. Out: the requests with a matured label, their candidates
+and the last events visible to each. ``point_in_time`` states the rule, and reads them.
+"""
+
+from typing import Any
+
+import ibis
+from ibis import _
+
+from srp4ctr.features.offline.event_tables import IDENTITY, EventLog, Table
+from srp4ctr.streams.events.schema import INTERNAL_PREFIX
+
+IS_PERSON = ~_.user_id.startswith(INTERNAL_PREFIX)
+BEHAVIOR = ("occurred_at", "item_key", "action_code")  # identity of a behaviour
+# In this order within a millisecond: a request does not see the events of its own.
+_REQUESTED, _HAPPENED, _KNOWN = range(3)
+
+
+def _first(events: Table, **columns: Any) -> Table:
+    """Return each impression or click once: the first by offset."""
+    return events.group_by(*IDENTITY, is_click=_.type == "click").aggregate(
+        **{name: value.argmin(_.offset) for name, value in columns.items()}
+    )
+
+
+def shown_impressions(log: EventLog) -> Table:
+    """Return the impressions of the requests that have a matured label."""
+    shown = log.events.filter(_.type == "impression", IS_PERSON)
+    shown = shown.semi_join(log.labels, ("user_id", "request_id"))
+    columns = ("occurred_at", "position", "context")
+    return log.remembered(_first(shown, **{name: _[name] for name in columns}))
+
+
+def requests_of(shown: Table) -> Table:
+    """Return each request, identified by user_id and request_id, and its time."""
+    top = ("occurred_at", "position", "item_key")
+    whose = ("user_id", "request_id")
+    rank = ibis.row_number().over(ibis.window(group_by=whose, order_by=top))
+    requests = shown.mutate(rank=rank).group_by(*whose)
+    requests = requests.aggregate(
+        at_ms=_.occurred_at.min(),
+        context=_.context.max(where=_.rank == 0),  # of the first, be it null
+    )
+    by_time = ibis.window(order_by=("at_ms", "user_id", "request_id"))
+    return requests.mutate(row=ibis.row_number().over(by_time))
+
+
+def candidates_of(log: EventLog, shown: Table, requests: Table) -> Table:
+    """Return the impressions with a matured label, and the row of each one's request."""
+    owners = requests.select("user_id", "request_id", "at_ms", request="row")
+    labelled = shown.inner_join(log.labels, IDENTITY)
+    labelled = labelled.inner_join(owners, ("user_id", "request_id"))
+    in_place = ibis.window(order_by=("request", "position", "item_key"))
+    return labelled.mutate(row=ibis.row_number().over(in_place))
+
+
+def acted_events(log: EventLog) -> Table:
+    """Return the events of sequences: clicks and other behaviours."""
+    return log.remembered(log.events.filter(_.type.isin(["click", "behavior"])))
+
+
+def exposures_of(
+    log: EventLog, exposed: Table, requests: Table, candidates: Table, length: int
+) -> Table:
+    """Compute each candidate's exposures among its user's last ones."""
+    latest = latest_of(log, exposed, requests, length)
+    before = latest.select("item_key", request="row", shown_ms="occurred_at")
+    shown = candidates.left_join(before, ("request", "item_key"))
+    each = shown.group_by("row").aggregate(
+        count=_.shown_ms.count(), last_ms=_.shown_ms.max().fill_null(0)
+    )
+    return log.keep(each.order_by("row"))
+
+
+def exposed(counted: Table) -> Table:
+    """Return the impressions as behaviours without an action, for ``latest_of``."""
+    return counted.filter(~_.is_click).mutate(
+        action_code=ibis.literal(0, "int64"), value=ibis.null("float64")
+    )
+
+
+def latest_of(log: EventLog, acted: Table, requests: Table, length: int) -> Table:
+    """Return the last ``length`` of ``acted`` that each request could see, by ``age``."""
+    placed = log.keep(_placed(acted.semi_join(requests, "user_id")))
+    reach = _reach(placed, requests)
+    # At most happened - known of them are not visible yet; of the rest the last L are.
+    first = ibis.greatest(reach.known - length, 0)
+    wanted = reach.mutate(place=ibis.range(first, reach.happened).unnest())
+    seen = wanted.inner_join(placed, ("user_id", "place")).filter(_.visible_at < _.at_ms)
+    latest = seen.group_by("row", "at_ms", "place", *BEHAVIOR).aggregate(
+        value=_.value.max()
+    )
+    newest_first = ibis.window(group_by="row", order_by=ibis.desc("place"))
+    latest = latest.mutate(age=ibis.row_number().over(newest_first))
+    return latest.filter(_.age < length)
+
+
+def _placed(acted: Table) -> Table:
+    """Return the behaviours with their places, 0, 1, … in their users' histories.
+
+    Equal ones with several values share a place: the value depends on the request's time.
+    """
+    once = acted.group_by("user_id", *BEHAVIOR, "value").aggregate(
+        visible_at=_.visible_at.min()
+    )
+    in_order = ibis.window(group_by="user_id", order_by=BEHAVIOR)
+    return once.mutate(place=ibis.dense_rank().over(in_order))
+
+
+def _reach(placed: Table, requests: Table) -> Table:
+    """Return for each request how many behaviours had happened before, and were known."""
+    each = placed.group_by("user_id", "place").aggregate(
+        occurred_at=_.occurred_at.min(), visible_at=_.visible_at.min()
+    )
+    steps = ibis.union(
+        requests.select("user_id", "at_ms", "row", step=_REQUESTED),
+        each.select("user_id", at_ms="occurred_at", row=ibis.null("int64"), step=_HAPPENED),
+        each.select("user_id", at_ms="visible_at", row=ibis.null("int64"), step=_KNOWN),
+    )
+    so_far = ibis.cumulative_window(group_by="user_id", order_by=("at_ms", "step"))
+    running = steps.mutate(
+        happened=_.user_id.count(where=_.step == _HAPPENED).over(so_far),
+        known=_.user_id.count(where=_.step == _KNOWN).over(so_far),
+    )
+    return running.filter(_.step == _REQUESTED)
