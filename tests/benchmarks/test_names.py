@@ -11,7 +11,7 @@ NAMES = (
     *("click_quality", "counters", "delayed_feedback", "evidence", "faults"),
     *("folded_training", "folding", "footprints", "ingest", "monitoring", "overload"),
     *("own_model", "peer_din", "point_in_time", "pretraining", "promotion", "replicas"),
-    *("results_page", "serving", "soak", "tracing"),
+    *("results_page", "serving", "soak", "tracing", "training_memory"),
 )
 
 
