@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from srp4ctr.errors import MistakeError
+
 __pydantic_config__ = {"extra": "forbid"}
 
 
@@ -35,7 +37,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.width % self.num_heads:
-            raise ValueError(f"{self.width=} is not a multiple of {self.num_heads=}")
+            raise MistakeError(f"{self.width=} is not a multiple of {self.num_heads=}")
 
 
 # Fields of ``RefreshConfig``, and what they must be.
@@ -143,6 +145,10 @@ class RefreshConfig:
     tensorboard_dir: str = "logs"
     """Under ``bundles_dir``: curves of each refresh for ``tensorboard --logdir``; "" writes
     none."""
+    mlflow_uri: str = ""
+    """An MLflow server's address (the extra ``mlflow``), which then has each refresh's
+    settings, curves, metrics, report and bundle, too. It cannot fail a refresh."""
+    mlflow_experiment: str = "srp4ctr"
     checkpoint_every_s: float = 60.0
     """A refresh that is killed resumes from the last step kept, exactly."""
     seed: int = 0
@@ -167,4 +173,4 @@ class RefreshConfig:
         for names, holds, range_ in _RANGES:
             for name in names:
                 if not holds(value := getattr(self, name)):
-                    raise ValueError(f"training.{name} is {value}; it must be {range_}")
+                    raise MistakeError(f"training.{name} is {value}; it must be {range_}")

@@ -1,17 +1,28 @@
-"""What a refresh reports while it runs: progress, seconds by step, TensorBoard's curves.
+"""What a refresh reports while it runs: progress, seconds by step, curves.
 
 In: what is done of which step, and numbers by name. Out: calls of a listener, which draws
-them, and what ``tensorboard --logdir`` shows. Without the package tensorboard no curves are
-written: a refresh does not need it.
+them, what ``tensorboard --logdir`` shows, and a run of an MLflow server. Without the
+packages tensorboard and mlflow no curves are written: a refresh does not need them.
 """
 
+import logging
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+_METRICS_AT_ONCE = 500
+# A server that is away holds a refresh up for seconds, not for MLflow's minutes.
+_MLFLOW_DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+_log = logging.getLogger(__name__)
 
 
 class ProgressListener(Protocol):
@@ -75,3 +86,79 @@ def logging_to(folder: Path | None) -> Iterator[ScalarLog]:
             writer.add_scalar(name, value, step)
 
         yield log
+
+
+class MlflowRun:
+    """A refresh as a run of an MLflow server, while the block runs; "" is no server.
+
+    What MLflow raises is a warning: it is asked for nothing more, and the refresh goes on.
+    """
+
+    def __init__(self, uri: str, experiment: str) -> None:
+        self._uri, self._experiment = uri, experiment
+        self._client: Any = None
+        self._run_id = ""
+        self._metrics: list[Any] = []
+
+    def __enter__(self) -> "MlflowRun":
+        return self
+
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        if self._client is not None:
+            self._attempt(self._end, "FAILED" if failure else "FINISHED")
+
+    def begin(self, name: str, params: Mapping[str, Any]) -> None:
+        """Create the run ``name`` with ``params``."""
+        if self._uri:
+            self._attempt(self._begin, name, params)
+
+    def log(self, name: str, value: float, step: int) -> None:
+        """Keep ``value`` of ``name`` at ``step``; a few hundred are sent at once."""
+        if self._client is not None:
+            self._metrics.append((name, value, time.time_ns() // 1_000_000, step))
+            if len(self._metrics) >= _METRICS_AT_ONCE:
+                self._attempt(self._send)
+
+    def keep(self, folder: Path) -> None:
+        """Keep the files in ``folder``: the bundle with its report."""
+        if self._client is not None:
+            self._attempt(self._client.log_artifacts, self._run_id, str(folder), "bundle")
+
+    def _begin(self, name: str, params: Mapping[str, Any]) -> None:
+        for variable, value in _MLFLOW_DEFAULTS.items():
+            os.environ.setdefault(variable, value)
+        from mlflow import MlflowClient
+        from mlflow.entities import Param
+
+        client = MlflowClient(tracking_uri=self._uri)
+        found = client.get_experiment_by_name(self._experiment)
+        number = (
+            found.experiment_id if found else client.create_experiment(self._experiment)
+        )
+        self._run_id = client.create_run(number, run_name=name).info.run_id
+        client.log_batch(
+            self._run_id, params=[Param(key, str(value)) for key, value in params.items()]
+        )
+        self._client = client
+
+    def _send(self) -> None:
+        from mlflow.entities import Metric
+
+        sent, self._metrics = self._metrics, []
+        self._client.log_batch(self._run_id, metrics=[Metric(*each) for each in sent])
+
+    def _end(self, status: str) -> None:
+        self._send()
+        self._client.set_terminated(self._run_id, status)
+
+    def _attempt(self, call: Callable[..., None], *arguments: Any) -> None:
+        try:
+            call(*arguments)
+        except ModuleNotFoundError:
+            _log.warning(
+                "training.mlflow_uri is set, but MLflow is not installed: "
+                "pip install 'srp4ctr[mlflow]'"
+            )
+        except Exception as error:  # whatever it raises, the model is what counts
+            self._client = None
+            _log.warning("MLflow at %s gets no more of this run: %s", self._uri, error)

@@ -5,12 +5,15 @@ In: the raw event log, items' profiles, and the bundles so far. Out: a bundle in
 takes a folder: no Triton here. After a kill at any step the next run resumes.
 """
 
+import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from srp4ctr.atomic_files import sync_folder
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.bundles.gates import Gate, failed
@@ -26,7 +29,13 @@ from srp4ctr.training.evaluation.evaluate import Evaluation, Scored, evaluate
 from srp4ctr.training.export import bundle_writer
 from srp4ctr.training.export.bundle_writer import unfinished
 from srp4ctr.training.loop.distributed import ALONE, Processes
-from srp4ctr.training.loop.progress import Clock, ProgressListener, logging_to, silent
+from srp4ctr.training.loop.progress import (
+    Clock,
+    MlflowRun,
+    ProgressListener,
+    logging_to,
+    silent,
+)
 from srp4ctr.training.refresh import reports, stages
 from srp4ctr.training.refresh.reports import RefreshOutcome, RefreshReport
 from srp4ctr.training.refresh.stages import Training
@@ -57,13 +66,16 @@ def refresh(
 ) -> RefreshReport:
     """Train a model on the log's new events, and promote it if it passes its gates.
 
-    Raises ``ValueError`` with what to do when the log has too little to train on, and
+    Raises ``OutageError`` with what to do when the log has too little to train on yet, and
     ``RefreshIsRunningError`` while another refresh runs. A killed run is resumed if log and
     recipe are the same.
     """
     options = options or RefreshOptions()
     clock = Clock(options.progress)
-    with reports.held(Path(config.bundles_dir)) as note:
+    with (
+        reports.held(Path(config.bundles_dir)) as note,
+        MlflowRun(config.mlflow_uri, config.mlflow_experiment) as run,
+    ):
         old = champion.load(options.serving, streams.sequence_length)
         with clock.step("examples"):
             dataset = _dataset(config, features, streams, old)
@@ -76,18 +88,27 @@ def refresh(
         )
         report = _made_before(config, training.recipe)
         if report is None or options.force:
-            report = _make_bundle(training, old, options, note)
+            report = _make_bundle(training, old, options, run, note)
         else:
             stages.release_workers(options.processes)
             shutil.rmtree(unfinished(config), ignore_errors=True)
             if report.outcome is not RefreshOutcome.READY or options.promote is None:
                 return replace(report, outcome=RefreshOutcome.NOTHING_NEW)
-        if report.outcome is RefreshOutcome.READY and options.promote is not None:
-            with clock.step("promote"):
-                report = reports.with_promotion(report, options.promote(report.folder))
-        report = replace(report, seconds={**report.seconds, **clock.seconds})
-        reports.write(report)
+        report = _promoted(report, options, clock)
+        run.keep(report.folder)
         return report
+
+
+def _promoted(
+    report: RefreshReport, options: RefreshOptions, clock: Clock
+) -> RefreshReport:
+    """Return ``report`` after a promotion, if there is to be one; write it."""
+    if report.outcome is RefreshOutcome.READY and options.promote is not None:
+        with clock.step("promote"):
+            report = reports.with_promotion(report, options.promote(report.folder))
+    report = replace(report, seconds={**report.seconds, **clock.seconds})
+    reports.write(report)
+    return report
 
 
 def _dataset(
@@ -109,7 +130,11 @@ def _dataset(
 
 
 def _make_bundle(
-    training: Training, old: EarlierBundle | NoBundle, options: RefreshOptions, note: str
+    training: Training,
+    old: EarlierBundle | NoBundle,
+    options: RefreshOptions,
+    run: MlflowRun,
+    note: str,
 ) -> RefreshReport:
     """Train, evaluate and export a model; return the report of its bundle.
 
@@ -118,7 +143,13 @@ def _make_bundle(
     config, dataset = training.config, training.dataset
     start = stages.begin(training, options.serving)
     model, parent = start.model, start.parent
-    with logging_to(_log_folder(config)) as log:
+    run.begin(bundle.next_version(Path(config.bundles_dir)), _params(config, parent))
+    with logging_to(_log_folder(config)) as write:
+
+        def log(name: str, value: float, step: int) -> None:
+            write(name, value, step)
+            run.log(name, value, step)
+
         stages.train(start, training, log)
         with training.clock.step("judge"):
             evaluation = evaluate(model, dataset.parts, config)
@@ -165,11 +196,23 @@ def _card(
     )
 
 
+def _params(config: RefreshConfig, parent: EarlierBundle | None) -> dict[str, Any]:
+    """Return the settings of the refresh by name, and its parent."""
+    given = asdict(config)
+    model = {f"model.{name}": value for name, value in given.pop("model").items()}
+    return given | model | {"parent": parent.card.version if parent else "none"}
+
+
 def _publish(report: RefreshReport, config: RefreshConfig) -> None:
     """Move the exported bundle with its ``report`` to its place; drop the checkpoints."""
     folder = bundle_writer.staged(config, report.version)
     reports.write(replace(report, folder=folder))
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    sync_folder(folder)
     folder.rename(report.folder)
+    sync_folder(report.folder.parent)
     shutil.rmtree(folder.parent, ignore_errors=True)
 
 

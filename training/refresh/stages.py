@@ -33,6 +33,8 @@ _NOTHING = -1  # instead of the number of the parent bundle; 0 is none
 _CHANGE_NOTHING: Mapping[str, Any] = {
     "bundles_dir": "",
     "tensorboard_dir": "",
+    "mlflow_uri": "",
+    "mlflow_experiment": "",
     "max_gpu_memory_share": 1.0,
     "niceness": 0,
     "accumulate": 1,
@@ -151,7 +153,7 @@ def _recipe(config: RefreshConfig, dataset: TrainingSet, from_scratch: bool) -> 
     described = repr((own, from_scratch, lengths, dataset.counts))
     digest = hashlib.sha256(described.encode())
     for array in (dataset.parts.train.request_at_ms, dataset.parts.train.clicked):
-        digest.update(memoryview(np.ascontiguousarray(array)).cast("B"))  # no copy
+        digest.update(array.reshape(-1).view(np.uint8).data)  # mapped: no copy
     digest.update(repr(dataset.vocabulary.item_fields).encode())
     digest.update(dataset.vocabulary.item_keys.tobytes())
     return digest.hexdigest()
