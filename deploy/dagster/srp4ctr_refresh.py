@@ -1,9 +1,9 @@
 """The periodic refresh as a Dagster asset: ``dagster dev -f srp4ctr_refresh.py``.
 
-``srp4ctr model refresh`` ends with status 0 where it ended in order, whether its model was
-promoted, was refused by a gate, or there was nothing new; with 1 where it failed, and then
-it may be tried again: it goes on where it was; with 2 for a mistyped command. What came of
-it is in ``refresh.json`` in the bundles' folder (setting ``training.bundles_dir``).
+``srp4ctr model refresh`` ends with status 0 where its model was promoted or there was
+nothing new; with 5 where a gate refused it; with 1, 3 or 4 where it failed, and then it may
+be tried again: it goes on where it was; with 2 for a mistyped command. What came of it is
+in ``refresh.json`` in the bundles' folder (setting ``training.bundles_dir``).
 
 The command must be where Dagster runs the asset: on Kubernetes in an image made of the
 trainer's. Set the chart's ``trainer.suspend: true``: two schedules would refresh twice.
@@ -22,7 +22,7 @@ import dagster as dg
 
 COMMAND = ("srp4ctr", "model", "refresh")
 GATES = "gates"
-_NO_RETRY = 2  # click's: the command itself is wrong
+_MISTAKE, _REFUSED = 2, 5  # exit statuses
 
 
 def bundles_dir() -> Path:
@@ -33,10 +33,10 @@ def bundles_dir() -> Path:
 def refresh(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     """Refresh the model once; a refused one is a failed check, and no failed run."""
     done = subprocess.run(COMMAND, check=False)
-    if done.returncode != 0:
+    if done.returncode not in (0, _REFUSED):
         raise dg.Failure(
             f"{' '.join(COMMAND)} ended with status {done.returncode}: see its log",
-            allow_retries=done.returncode != _NO_RETRY,
+            allow_retries=done.returncode != _MISTAKE,
         )
     status = json.loads((bundles_dir() / "refresh.json").read_text(encoding="utf-8"))
     if status["error"]:  # stopped by SIGTERM: that ends with status 0, too

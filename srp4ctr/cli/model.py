@@ -11,6 +11,8 @@ from srp4ctr.settings import load
 
 app = typer.Typer(help="Train, compare, promote and query models.", no_args_is_help=True)
 
+REFUSED = 5  # exit status; errors have 1 to 4: srp4ctr/errors.py
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Version = Annotated[str, typer.Argument(help="Version of the bundle, as v2.")]
 
@@ -25,8 +27,7 @@ def refresh_model(
         typer.Option(help="Repeat at this interval: 30m, 1h or 2d. Default: train once."),
     ] = None,
     from_scratch: Annotated[
-        bool,
-        typer.Option("--from-scratch", help="Do not start from the last bundle's weights."),
+        bool, typer.Option("--from-scratch", help="Ignore the last bundle's weights.")
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Train even if there is no new data.")
@@ -34,8 +35,8 @@ def refresh_model(
 ) -> None:
     """Train on the data since the last bundle; calibrate, export, evaluate and promote.
 
-    If it is killed, the next refresh resumes from its checkpoint. Learning curves:
-    `tensorboard --logdir .data/bundles/logs`
+    If it is killed, the next refresh resumes from its checkpoint. The exit status is 5 if a
+    gate refused the bundle. Learning curves: `tensorboard --logdir .data/bundles/logs`
 
     Several processes or GPUs can share each batch:
     `torchrun --nproc-per-node 2 -m srp4ctr.cli model refresh`
@@ -54,7 +55,9 @@ def refresh_model(
         show=lambda report: _print(*report_tables(report)),
         say=err.print,
     )
-    run(load(), plan, display)
+    report = run(load(), plan, display)
+    if report is not None and report.outcome == "refused":
+        raise typer.Exit(REFUSED)
 
 
 @app.command("list")

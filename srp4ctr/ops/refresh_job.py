@@ -11,10 +11,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from srp4ctr.atomic_files import read_json, write_json
-from srp4ctr.errors import MistakeError, OutageError, Srp4ctrError
+from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.ops.promotion_service import promoter, serving_folder
 from srp4ctr.processes import ended_by_sigterm
 from srp4ctr.settings import Settings
@@ -54,11 +54,11 @@ class Display:
     say: Callable[[str], None]
 
 
-def run(settings: Settings, plan: RefreshPlan, display: Display) -> None:
+def run(settings: Settings, plan: RefreshPlan, display: Display) -> RefreshReport | None:
     """Refresh once or repeatedly; in a process that torchrun started, join its group.
 
-    Raises ``MistakeError`` for an interval that is none, and as
-    ``training.refresh.pipeline``.
+    Returns the report of one refresh, None in a worker process. Raises ``MistakeError`` for
+    an interval that is none, and as ``training.refresh.pipeline``.
     """
     from srp4ctr.training.loop.distributed import joined, yield_to_serving
     from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
@@ -80,22 +80,24 @@ def run(settings: Settings, plan: RefreshPlan, display: Display) -> None:
             parts = (settings.training, settings.features, settings.streams)
             return refresh(*parts, options)
 
-    def turn() -> None:
+    def turn() -> RefreshReport:
         bundles_dir = Path(settings.training.bundles_dir)
-        display.show(refresh_and_record(once, bundles_dir, interval_s))
+        report = refresh_and_record(once, bundles_dir, interval_s)
+        display.show(report)
+        return report
 
     with joined() as processes:
         if not processes.is_first:
             run_worker(settings.training, processes, plan.from_scratch)
-            return
+            return None
         if plan.every and processes.count > 1:
             raise MistakeError("--every needs one process: repeat the torchrun command")
         with ended_by_sigterm():
-            repeat(turn, interval_s, display.say) if plan.every else turn()
+            return repeat(turn, interval_s, display.say) if plan.every else turn()
 
 
 def seconds_of(interval: str) -> float:
-    """Return the seconds of ``30m``, ``1h`` or ``2d``; ``MistakeError`` for another."""
+    """Return the seconds of ``30m``, ``1h`` or ``2d``; ``MistakeError`` otherwise."""
     found = re.fullmatch(r"([1-9][0-9]*)([smhd])", interval.strip())
     if not found:
         raise MistakeError(f"--every {interval}: write 30m, 1h or 2d")
@@ -135,11 +137,11 @@ def _now_ms() -> int:
 
 
 def repeat(
-    turn: Callable[[], None],
+    turn: Callable[[], object],
     interval_s: float,
     say: Callable[[str], None],
     sleep: Callable[[float], Any] = time.sleep,
-) -> None:
+) -> NoReturn:
     """Repeat ``turn`` until a signal ends the process; failures are reported or logged.
 
     One that takes longer than the interval is followed by the next at once; after an

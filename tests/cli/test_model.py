@@ -12,6 +12,7 @@ from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.bundles.gates import Gate
 from srp4ctr.training.refresh import reports
 from srp4ctr.training.refresh.reports import RefreshOutcome, RefreshReport
+from tests.training.logs import write_world
 
 GOOD = Gate(gate="auc", passed=True, value=0.75, limit=0.5, note="AUC 0.7500")
 BAD = Gate(gate="champion_auc", passed=False, value=0.7, limit=0.74, note="v1 has 0.75")
@@ -63,6 +64,32 @@ def write(
         seconds={"fine-tune": 12.0},
     )
     reports.write(report)
+
+
+def test_a_refusal_of_the_new_bundle_is_an_exit_status_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = write_world(tmp_path)
+    settings = {
+        "FEATURES__LOG_DIR": world.log_dir,
+        "FEATURES__REGISTRY": world.registry,
+        "STREAMS__SEQUENCE_LENGTH": "6",
+        "TRITON__REPOSITORY": str(tmp_path / "triton"),
+        "TRAINING__BUNDLES_DIR": str(tmp_path / "bundles"),
+        "TRAINING__MODEL__WIDTH": "8",
+        "TRAINING__PRETRAINING": "none",
+        "TRAINING__FINETUNE_EPOCHS": "1",
+        "TRAINING__HELD_OUT_SHARE": "0.3",
+        "TRAINING__MIN_AUC": "2",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(f"SRP4CTR_{name}", value)
+    refresh = ("model", "refresh", "--no-promote")
+    assert CliRunner().invoke(app, refresh).exit_code == 5
+    report = reports.read(tmp_path / "bundles" / "v1")
+    assert report is not None
+    assert report.outcome is RefreshOutcome.REFUSED
+    assert CliRunner().invoke(app, refresh).exit_code == 0  # nothing new
 
 
 def typed(*command: str) -> str:

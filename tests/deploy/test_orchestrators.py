@@ -4,7 +4,9 @@ Airflow and Dagster are not installed here: each example has been run with its o
 """
 
 import ast
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,33 @@ def test_it_reads_what_a_refresh_leaves(example: str) -> None:
     outcomes = set(re.findall(r'\["outcome"\] [!=]= "(\w+)"', example))
     assert outcomes
     assert outcomes <= {each.value for each in RefreshOutcome}
+
+
+@pytest.mark.parametrize(("status", "goes_on"), [(0, True), (5, True), (1, False)])
+def test_airflow_reads_the_outcome_of_a_refusal_too(
+    tmp_path: Path, status: int, goes_on: bool
+) -> None:
+    text = (ROOT / "deploy" / "airflow" / "srp4ctr_refresh.py").read_text(encoding="utf-8")
+    named = {"BUNDLES", "COMMAND", "ENDED", "REPORTED"}
+    shell: dict[str, str] = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in named:
+            exec(
+                ast.unparse(node), shell
+            )  # the example imports Airflow, its strings do not
+    command = tmp_path / "srp4ctr"
+    command.write_text(f"#!/bin/sh\nexit {status}\n")
+    command.chmod(0o755)
+    (tmp_path / STATUS_FILE).write_text('{"outcome":\n"refused"}')
+    done = subprocess.run(
+        ["bash", "-c", shell["REPORTED"]],
+        env={
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "SRP4CTR_TRAINING__BUNDLES_DIR": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode == 0) is goes_on
+    assert done.stdout == ('{"outcome":"refused"}' if goes_on else "")
