@@ -54,7 +54,7 @@ def export_bundle(
 ) -> BundleManifest:
     """Write the bundle's files into the folder of unfinished files; return its manifest.
 
-    That is ``card`` with sizes, costs and one more gate. ``ValueError`` if the exported
+    That is ``card`` with sizes, costs and one more gate. ``ArtifactError`` if the exported
     model's outputs differ from torch's.
     """
     folder = staged(config, card.version)

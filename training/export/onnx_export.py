@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 from torch import Tensor, nn
 
+from srp4ctr.errors import ArtifactError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.tensors.schema import (
     CANDIDATE_TENSORS,
@@ -141,13 +142,13 @@ def outputs(folder: Path) -> Outputs:
 
 
 def check(golden: Arrays, outputs: NDArray[np.float32]) -> float:
-    """Return the greatest difference from torch; ``ValueError`` above the tolerance."""
+    """Return the greatest difference from torch; ``ArtifactError`` above the tolerance."""
     expected = golden["click_probability"].astype(np.float32)
     if np.any(np.isnan(outputs) != np.isnan(expected)):
-        raise ValueError("the exported model pads in other places than torch")
+        raise ArtifactError("the exported model pads in other places than torch")
     worst = float(np.nanmax(np.abs(outputs - expected), initial=0.0))
     if worst > TOLERANCE:
-        raise ValueError(
+        raise ArtifactError(
             f"the exported model's probabilities differ from torch's by {worst:.2g}; "
             f"at most {TOLERANCE:g} is accepted"
         )

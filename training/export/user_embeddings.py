@@ -7,18 +7,19 @@ their embeddings would be better than in serving. ``docs/own_model.md`` shows ho
 them.
 """
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from srp4ctr.atomic_files import replace_file
+from srp4ctr.errors import OutageError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.config import FeatureConfig
@@ -61,20 +62,19 @@ def write_vectors(
 ) -> int:
     """Write the vectors of the bundle in ``folder`` to ``out``; return the rows written.
 
-    ``out`` appears when it is whole. Raises ``ValueError`` where no request is newer than
-    what the bundle was trained on.
+    ``out`` appears when it is whole. Raises ``OutageError`` where no request is newer yet
+    than what the bundle was trained on.
     """
     card = bundle.verify(folder)
     found = _impressions(folder, card, features, streams)
     made = outputs(folder)
-    unfinished = out.with_name(f"{out.name}.{os.getpid()}.tmp")
-    try:
-        with pq.ParquetWriter(unfinished, _schema(card)) as writer:
+
+    def write(file: BinaryIO) -> None:
+        with pq.ParquetWriter(file, _schema(card)) as writer:
             for table in _tables(found, card, made, progress):
                 writer.write_table(table)
-        unfinished.replace(out)
-    finally:
-        unfinished.unlink(missing_ok=True)
+
+    replace_file(out, write)
     return len(found.clicked)
 
 
@@ -82,19 +82,20 @@ def _impressions(
     folder: Path, card: BundleManifest, features: FeatureConfig, streams: StreamConfig
 ) -> _Impressions:
     vocabulary = load_vocabulary(folder / bundle.VOCABULARY_FILE)
-    with event_tables.opened(Path(features.log_dir), features.offline_engine) as log:
+    with event_tables.opened_by(features) as log:
         lengths = streams.sequence_length, features.sequence_ttl_days
-        every = point_in_time.snapshot(log, *lengths, streams.exposure_length)
+        every = point_in_time.request_tables(log, *lengths, streams.exposure_length)
+        times_ms = every.times_ms()
+        first = int(np.searchsorted(times_ms, card.boundary_ms))
+        if first == len(times_ms):
+            raise OutageError(
+                "no request with a matured label is newer than what "
+                f"{card.version} was trained on: wait for some, or refresh less often"
+            )
+        found = every.read(first, len(times_ms))
         names = {row: name for (_, name), row in point_in_time.request_rows(log).items()}
         items = log.rows(log.events.select("item_key", "item_id").distinct())
         profiles = item_profiles(log, features, time.time_ns() // 1_000_000)
-    first = int(np.searchsorted(every.times_ms, card.boundary_ms))
-    found = every.from_time(card.boundary_ms)
-    if len(found.times_ms) == 0:
-        raise ValueError(
-            "no request with a matured label is newer than what "
-            f"{card.version} was trained on: wait for some, or refresh less often"
-        )
     ids = dict(
         zip(items["item_key"].to_pylist(), items["item_id"].to_pylist(), strict=True)
     )

@@ -5,15 +5,19 @@ exactly what an uninterrupted run gives. No pickle: tensors, and JSON in the hea
 """
 
 import json
-import os
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
+
+from srp4ctr.atomic_files import replace_file
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,12 +67,9 @@ def save(
         "recipe": recipe,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
     on_cpu = {n: torch.as_tensor(t).cpu().contiguous() for n, t in tensors.items()}
-    save_file(on_cpu, partial, metadata={"progress": json.dumps(header)})
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    content = safetensors_bytes(on_cpu, metadata={"progress": json.dumps(header)})
+    replace_file(path, lambda file: file.write(content))
 
 
 def load(
@@ -83,7 +84,9 @@ def load(
             if header.pop("recipe") != recipe:
                 return None
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError:  # of another program, or of a disk that lost its end
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        # Of another program, or of a disk that lost its end: nothing is lost but time.
+        _log.warning("%s cannot be read, the stage begins again: %s", path, error)
         return None
     restore(module, _under("weights/", tensors))
     _restore_moments(optimiser, _under("optimiser/", tensors))

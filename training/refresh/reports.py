@@ -22,6 +22,7 @@ from typing import TextIO
 import msgspec
 
 from srp4ctr.atomic_files import replace_text
+from srp4ctr.errors import OutageError
 from srp4ctr.features.bundles.gates import Gate, failed
 
 REPORT_FILE = "report.json"
@@ -152,7 +153,7 @@ def _page(report: RefreshReport) -> Iterator[str]:
 LOCK_FILE = "refresh.lock"
 
 
-class RefreshIsRunningError(RuntimeError):
+class RefreshIsRunningError(OutageError):
     """Another refresh holds the lock; the message names it."""
 
 

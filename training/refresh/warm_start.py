@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
+from srp4ctr.errors import ArtifactError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.tensors.item_fields import FIRST_ATTRIBUTE_ROW, places
 from srp4ctr.features.tensors.vocabulary import Vocabulary
@@ -77,7 +78,7 @@ def carry_over(model: SRP4CTR, vocabulary: Vocabulary, parent: EarlierBundle) ->
 
     An item that the parent did not know starts with the shared row that the parent served
     it with; an attribute value with the mean of its field. Returns a sentence on how many
-    items were known. ``ValueError`` where a size differs.
+    items were known. ``ArtifactError`` where a size differs.
     """
     old = load_file(parent.folder / bundle.WEIGHTS_FILE)
     carried: dict[str, Tensor] = {}
@@ -85,7 +86,7 @@ def carry_over(model: SRP4CTR, vocabulary: Vocabulary, parent: EarlierBundle) ->
         if name.startswith("encoder.embedding."):
             continue  # the same tensors as the model's own
         if name not in old:
-            raise ValueError(f"{parent.card.version} has no {name}")
+            raise ArtifactError(f"{parent.card.version} has no {name}")
         if name == ITEMS:
             carried[name] = old[name][_item_rows(vocabulary, parent.vocabulary)]
         elif name == ATTRIBUTES:
@@ -94,7 +95,7 @@ def carry_over(model: SRP4CTR, vocabulary: Vocabulary, parent: EarlierBundle) ->
         else:
             carried[name] = old[name]
         if carried[name].shape != tensor.shape:
-            raise ValueError(f"{parent.card.version} has another size of {name}")
+            raise ArtifactError(f"{parent.card.version} has another size of {name}")
     model.load_state_dict(carried, strict=False)
     keys = vocabulary.item_keys
     known = np.isin(keys, parent.vocabulary.item_keys).sum()

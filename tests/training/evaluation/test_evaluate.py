@@ -37,7 +37,7 @@ def test_requests_of_the_boundarys_instant_are_all_held_out() -> None:
 
 
 def test_requests_of_one_instant_cannot_be_split() -> None:
-    with pytest.raises(ValueError, match="no past to train on"):
+    with pytest.raises(OutageError, match="no past to train on"):
         boundary_ms(np.full(30, 5), 0.1)
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from srp4ctr.errors import OutageError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.config import FeatureConfig
@@ -116,6 +117,6 @@ def test_a_bundle_that_was_trained_on_everything_is_refused(
     bundle.write_card(taught, replace(card, version="v9", boundary_ms=NOON_MS * 2))
     bundle.write_manifest(taught)
     out = tmp_path / "vectors.parquet"
-    with pytest.raises(ValueError, match="newer than what v9 was trained on"):
+    with pytest.raises(OutageError, match="newer than what v9 was trained on"):
         write_vectors(taught, features, STREAMS, out, silent)
     assert not out.exists()
