@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from srp4ctr.atomic_files import read_json, write_json
-from srp4ctr.errors import MistakeError, OutageError
+from srp4ctr.errors import MistakeError, OutageError, Srp4ctrError
 from srp4ctr.ops.promotion_service import promoter, serving_folder
 from srp4ctr.processes import ended_by_sigterm
 from srp4ctr.settings import Settings

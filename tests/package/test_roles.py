@@ -220,6 +220,6 @@ def test_a_role_without_a_commands_extra_says_which_one_it_is(installed: Install
     if installed.role in WITH_TORCH:
         pytest.skip("it has what training needs")
     done = installed.run("srp4ctr", "model", "refresh")
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert "pip install 'srp4ctr[features,training,serving]'" in line
