@@ -14,7 +14,6 @@ from functools import cached_property
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
-import mmh3
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from srp4ctr.errors import ArtifactError
@@ -67,6 +66,8 @@ class View(Generic[K, R]):
     @cached_property
     def fields(self) -> tuple[bytes, ...]:
         """The hash's fields: the time, then the features."""
+        import mmh3  # not at the top: a trainer without the store reads profiles, too
+
         hashed = (mmh3.hash(f"{self.name}:{each}", signed=False) for each in self.features)
         return f"_ts:{self.name}".encode(), *(h.to_bytes(4, "little") for h in hashed)
 

@@ -13,6 +13,7 @@ from benchmarks.harness.raw_logs import write_log
 from srp4ctr.client.messages import Ranking
 from srp4ctr.embedded import ports
 from srp4ctr.embedded.config import EmbeddedConfig
+from srp4ctr.errors import OutageError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.playground import page, playground
 from srp4ctr.playground.playground import LivePlayground
@@ -69,8 +70,10 @@ def test_without_a_promoted_model_the_error_says_how_to_promote_one(
     assert "Nothing is promoted yet" in live.offer().advice
 
 
-def test_without_a_registry_the_error_says_how_to_create_it(live: LivePlayground) -> None:
-    with pytest.raises(ValueError, match=r"srp4ctr features apply"):
+def test_without_a_store_the_error_says_that_it_did_not_answer(
+    live: LivePlayground,
+) -> None:
+    with pytest.raises(OutageError, match="feature store did not answer"):
         live.user("u1")
 
 
@@ -109,9 +112,10 @@ def test_a_broker_that_hangs_blocks_no_other_visitor(settings: Settings) -> None
 
             clicking = threading.Thread(target=click)
             clicking.start()
-            silent.accept()
+            accepted, _ = silent.accept()
             live._store("r2", ranking)  # as each ranking of another visitor
             assert clicking.is_alive()
+            accepted.close()
             silent.close()
             clicking.join()
 
