@@ -2,7 +2,7 @@ import math
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from srp4ctr.features.online import row_codec
@@ -146,6 +146,7 @@ def test_a_hash_without_a_time_has_no_row() -> None:
     assert row_codec.SEQUENCES.loaded([None, None]) is None
 
 
+@settings(deadline=None)  # the first call imports mmh3
 @given(st.text(), int64s, st.integers(0, 2**31))
 def test_keys_are_feast_s(user_id: str, key: int, partition: int) -> None:
     from feast.infra.online_stores.helpers import _redis_key
