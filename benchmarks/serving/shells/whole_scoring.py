@@ -15,6 +15,8 @@ import served_scoring
 from srp4ctr.triton_repo.model_names import CLICK_HEAD
 
 Tensors, CountPart = served_scoring.Tensors, served_scoring.CountPart
+# What else the ranker takes from there.
+OWN_TENSORS, check_tensors = served_scoring.OWN_TENSORS, served_scoring.check_tensors
 
 
 class Scorer:
