@@ -231,7 +231,7 @@ def user_arrays(
     sequences = transforms.empty_sequences(len(user_ids), length)
     activity = transforms.empty_activity(len(user_ids))
     exposures = transforms.empty_exposures(len(user_ids), exposure_length)
-    stored, statuses, versions = rows or Rows(), [], []
+    stored, statuses, versions = Rows() if rows is None else rows, [], []
     for index, (user_id, oldest_ms) in enumerate(zip(user_ids, after_ms, strict=True)):
         of_user: dict[str, Any] = {}
         status = "empty_sequence"

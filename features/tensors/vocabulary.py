@@ -10,6 +10,7 @@ none.
 
 import functools
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,14 +123,16 @@ class Vocabulary:
 
         Raises ``MistakeError`` for a field that is none of ``UTC_OFFSETS``.
         """
-        text = context.get(UTC_OFFSET_FIELD, str(self.utc_offset_minutes))
-        minutes = number_of(text)
+        text = context.get(UTC_OFFSET_FIELD)
+        if text is None:
+            return self.utc_offset_minutes * 60_000
+        minutes = int(text) if re.fullmatch("-?[0-9]{1,3}", text) else None
         if minutes is None or minutes not in UTC_OFFSETS:
             raise MistakeError(
                 f"context field {UTC_OFFSET_FIELD} is {text!r:.40}: whole minutes from "
                 f"{UTC_OFFSETS[0]} to {UTC_OFFSETS[-1]}, as text"
             )
-        return int(minutes) * 60_000
+        return minutes * 60_000
 
     def utc_offsets_ms(self, contexts: Sequence[str | None]) -> Int64s:
         """Return the offsets (R,) of logged contexts; of a wrong one, the default."""

@@ -125,14 +125,12 @@ def _tensors(
     of_user = (affinity, exposure_features(shown, times_ms))
     contexts = snapshots.contexts[requests].tolist()
     rows_of_context, numbers = read_contexts(contexts, vocabulary.context_numbers)
+    offsets_ms = vocabulary.utc_offsets_ms(contexts)
+    of_users = snapshots.user_activity.take(requests)
     activity = grid.filled_all(snapshots.candidate_activity)
     return history | {
         "request_features": transforms.request_features(
-            sequences,
-            snapshots.user_activity.take(requests),
-            times_ms,
-            numbers,
-            vocabulary.utc_offsets_ms(contexts),
+            sequences, of_users, times_ms, numbers, offsets_ms
         ),
         "context_rows": rows_of_context,
         "candidate_item_rows": vocabulary.item_rows(keys).astype(np.int32),
