@@ -88,8 +88,8 @@ export function rangeOf(values, { min = null, max = null, softMin = null } = {})
   let high = max ?? Math.max(...there);
   if (!Number.isFinite(low) || !Number.isFinite(high)) [low, high] = [min ?? 0, max ?? 1];
   if (min === null && low > 0 && low < 0.6 * high) low = 0;
-  // A line that varies in the last bits only is level.
-  const span = high - low > Math.abs(high) * 1e-9 ? high - low : 0;
+  // A line that varies by less than a thousandth is level: 19.698 and 19.700 ms are the same.
+  const span = high - low > Math.abs(high) * 1e-3 ? high - low : 0;
   const margin = span * 0.08 || Math.abs(high) * 0.1 || 0.5;
   if (min === null && low !== 0) low -= margin;
   if (max === null) high += margin;

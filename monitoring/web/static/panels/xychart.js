@@ -21,9 +21,10 @@ export async function xychart(content, panel, frames) {
   const [{ x, y }] = series;
   const xs = rangeOf(series.flatMap((each) => each.x.values), limits(x));
   const ys = rangeOf(series.flatMap((each) => each.y.values), limits(y));
+  const named = series.every((each) => nameOf(each.y) === nameOf(y)) ? nameOf(y) : ""; // else the legend names them
   const layout = { ...layoutOf(plot, { margin: { b: 34 } }), hovermode: "closest" };
   layout.xaxis = { ...valueAxis(...xs, x.config?.unit || "none", x.config?.decimals ?? null), title: { text: plain(nameOf(x)), standoff: 6 } };
-  layout.yaxis = { ...valueAxis(...ys, y.config?.unit || "none", y.config?.decimals ?? null), title: { text: plain(nameOf(y)), standoff: 8 } };
+  layout.yaxis = { ...valueAxis(...ys, y.config?.unit || "none", y.config?.decimals ?? null), title: { text: plain(named), standoff: 8 } };
   await draw(plot, series.map((each, i) => trace(each, colours[i])), layout);
   plot.setAttribute("role", "img");
   plot.setAttribute("aria-label", `${panel.title}: ${nameOf(y)} against ${nameOf(x)} of ${series.map(({ name }) => name).join(", ")}`);
