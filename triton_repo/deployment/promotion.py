@@ -110,9 +110,8 @@ def rollback(config: TritonConfig) -> Serving:
     with locked(repository):
         before = read_serving(repository)
         if before.previous is None:
-            raise MistakeError(
-                f"nothing was served before {before.serving} in {repository}"
-            )
+            which = f"before {before.serving}" if before.serving else "yet"
+            raise MistakeError(f"nothing was served {which} in {repository}")
         after = before.promoted(before.previous)
         found = _switch(before.previous, (before, after), config)
     if found.refusal:
