@@ -1,6 +1,6 @@
 # One target per role: a stream worker has no torch, and Triton no Faust:
 # docker build --target stream .
-ARG VERSION=0.1.1
+ARG VERSION=0.2.0
 
 FROM python:3.12.11-slim-bookworm AS python
 ARG VERSION

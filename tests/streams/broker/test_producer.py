@@ -1,8 +1,10 @@
 import os
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks.fault_injection.topic_reading import read_topic
@@ -83,6 +85,8 @@ def test_events_that_a_broker_does_not_acknowledge_are_an_outage(
         publisher.publish(a_click())
         publisher.flush()
         os.kill(broker.pid, signal.SIGSTOP)
+        while psutil.Process(broker.pid).status() != psutil.STATUS_STOPPED:
+            time.sleep(0.01)
         publisher.publish(a_click())
         with pytest.raises(OutageError, match="did not take an event"):
             publisher.flush(timeout_s=1)
