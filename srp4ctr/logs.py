@@ -55,6 +55,8 @@ def configure(process: str, config: LogConfig | None = None) -> None:
     # Each connection of theirs is a line; what goes wrong is a warning.
     for chatty in ("kafka", "aiokafka", "httpx", "httpcore", "urllib3"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.root.level))
+    # It warns of each turn of its loop over 0.1 s: on a busy machine many.
+    logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)
 
 
 class _Text(logging.Formatter):
