@@ -51,10 +51,11 @@ def configure(process: str, config: LogConfig | None = None) -> None:
         )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter((_Json if config.format == "json" else _Text)(process))
-    logging.basicConfig(level=config.level.upper(), handlers=[handler], force=True)
-    # Each connection of theirs is a line; what goes wrong is a warning.
-    for chatty in ("kafka", "aiokafka", "httpx", "httpcore", "urllib3"):
-        logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.root.level))
+    level = logging.getLevelName(config.level.upper())
+    # Libraries tell of each connection and each refresh: of them, what goes wrong.
+    logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
+    for name in ("srp4ctr", "faust", "mode"):
+        logging.getLogger(name).setLevel(level)
     # It warns of each turn of its loop over 0.1 s: on a busy machine many.
     logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)
 
