@@ -107,7 +107,9 @@ def delete_records(bootstrap: str, topics: Sequence[str]) -> int:
 
     with (
         closing(KafkaAdminClient(bootstrap_servers=bootstrap)) as admin,
-        closing(KafkaConsumer(bootstrap_servers=bootstrap)) as consumer,
+        closing(
+            KafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+        ) as consumer,
     ):
         partitions = [
             TopicPartition(topic, number)
