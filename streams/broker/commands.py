@@ -35,7 +35,7 @@ def request_rebuild(
     Raises ``MistakeError`` where there is no such topic.
     """
     command = Rebuild(event_id=uuid.uuid4().hex, since_ms=since_ms)
-    with connected(KafkaConsumer, kafka) as consumer:
+    with connected(KafkaConsumer, kafka, enable_auto_commit=False) as consumer:
         numbers = sorted(consumer.partitions_for_topic(BEHAVIOR_EVENTS_TOPIC) or ())
     if not numbers:
         raise MistakeError(

@@ -154,7 +154,7 @@ def test_a_store_without_data_is_rebuilt(stack: ComposeStack, published: list[in
     run("docker", "restart", stack.container("stream"))  # it looks at its start, at once
     partitions = KafkaConfig().partitions
     assert until(
-        lambda: stack.logs("stream", 1000).count("rebuilt the") >= partitions, 180.0
+        lambda: stack.logs("stream", 1000).count(" users topic=") >= partitions, 180.0
     ), stack.logs("stream")
     assert "has lost rows" in stack.logs("stream", 1000)
     assert_nothing_is_lost(stack, published)
