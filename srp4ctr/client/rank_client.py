@@ -46,6 +46,9 @@ _VERSIONS = 8  # that keep their series in REQUESTS: each promotion brings one m
 _seen: OrderedDict[str, set[str]] = OrderedDict()  # version → outcomes, least recent first
 _seen_lock = threading.Lock()
 RETRIES = retries.RETRIES.labels("rank")
+_OLD_RETRIES = Counter(
+    "srp4ctr_rank_retries", "Deprecated: srp4ctr_retries_total; removed in 0.3.0."
+)
 # CANCELLED: a server that shuts down drops its calls. Ranking twice changes nothing.
 _TRANSIENT = tuple(
     f"StatusCode.{each}" for each in ("UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN")
@@ -190,7 +193,7 @@ class RankClient:
                 return None
 
         if (answer := self._canary(call)) is None:
-            RETRIES.inc()
+            _count_retry()
         return answer
 
     def _infer(self, inputs: Sequence[Any], ends: float) -> Any:
@@ -206,7 +209,7 @@ class RankClient:
             else:
                 self._budget.earn()
                 return answer
-            RETRIES.inc()
+            _count_retry()
             time.sleep(pause_s)
             share = 1.0
 
@@ -289,3 +292,8 @@ def _translated(error: InferenceServerException) -> Exception:
     if error.status() == "StatusCode.INVALID_ARGUMENT":
         return MistakeError(f"Triton refused the request: {message}")
     return OutageError(f"Triton did not answer: {message} ({error.status()})")
+
+
+def _count_retry() -> None:
+    RETRIES.inc()
+    _OLD_RETRIES.inc()
