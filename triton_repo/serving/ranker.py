@@ -153,7 +153,8 @@ class Ranker:
             began_ns = time.thread_time_ns()
             # Of ids the tensors are ours, and so is a row outside the model's tables.
             with _refusing("tensors", *(() if is_ids else (ValueError,))):
-                made = {**made, **self.scorer(made)}
+                scores = self.scorer(made)
+            made = {**made, **(_alike(given[ITEM_IDS], scores) if is_ids else scores)}
             cost = (time.thread_time_ns() - began_ns) // _requests(call)
             made[SCORING_CPU.name] = np.full((_requests(call), 1), cost)
             if self.stats is not None:
@@ -234,6 +235,20 @@ class Ranker:
             TIMES: batch.times_ms,
             **batch.tensors,
         }
+
+
+def _alike(items: NDArray[Any], scores: Tensors) -> Tensors:
+    """Give each further place of an item in its request (B, N) its first place's scores.
+
+    A product of matrices rounds its last rows by another kernel: one step of float32.
+    """
+    for row, ids in enumerate(items.tolist()):
+        first: dict[bytes | str, int] = {}
+        places = [first.setdefault(each, place) for place, each in enumerate(ids)]
+        if len(first) < len(ids):
+            for name in _OF_ITEMS & scores.keys():
+                scores[name][row] = scores[name][row, places]
+    return scores
 
 
 def _served(given: Tensors, made: Tensors, row: int) -> ServedRequest:

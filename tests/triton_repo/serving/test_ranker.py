@@ -192,6 +192,17 @@ def test_without_a_policy_positions_are_best_first_and_padding_last(
     assert answer["propensity"].dtype == np.float32
 
 
+def test_an_item_that_is_requested_twice_gets_its_first_places_score(
+    ranker: Ranker,
+) -> None:
+    def scorer(_: Tensors) -> Tensors:
+        return {PROBABILITY: np.array([[0.2, 0.3, 0.4], [0.5, 0.6, 0.7]])}
+
+    given = a_call(b"u1", b"u2", items=(b"a", b"b", b"a")).given
+    answer = replace(ranker, scorer=scorer).answer(Call(given=given, wanted=SCORES))
+    assert answer[PROBABILITY].tolist() == [[0.2, 0.3, 0.2], [0.5, 0.6, 0.5]]
+
+
 def test_a_user_is_encoded_without_items(ranker: Ranker, tmp_path: Path) -> None:
     ranker = replace(ranker, log=ServedLog(str(tmp_path), share=1.0, max_mb=10.0))
     users = np.array([[b"u1"], [b"u2"]], dtype=object)
