@@ -5,6 +5,7 @@ whose inputs and outputs are the schema's by name with free batch and candidate 
 ``golden.safetensors``, torch's outputs. A difference above 1e-4 stops the export.
 """
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,41 +31,14 @@ from srp4ctr.features.tensors.schema import (
     STATE_TENSORS,
     TensorSpec,
 )
+from srp4ctr.training.export.serving_graph import ServingEncoder, ServingHead
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 
 OPSET = 18
+FREE_SIZES = ("N", "L", "S")  # of a request and its history, which may be short
 TOLERANCE = 1e-4  # absolute, of a probability
 Arrays = Mapping[str, NDArray[np.generic]]
 Outputs = Callable[[Arrays], dict[str, NDArray[np.float32]]]
-
-
-class _Encoder(nn.Module):
-    """``encode`` with positional tensors, as ONNX needs them."""
-
-    def __init__(self, model: SRP4CTR) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        states = self.model.encode(_named(ENCODER_INPUTS, tensors))
-        return tuple(states[spec.name] for spec in STATE_TENSORS)
-
-
-class _Head(nn.Module):
-    """``score`` with positional tensors, and the outputs of its blocks.
-
-    No exploration, so every propensity is 1.
-    """
-
-    def __init__(self, model: SRP4CTR) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        probability, queries, candidates = score_knowing(
-            self.model, _named(HEAD_INPUTS, tensors)
-        )
-        return probability, torch.ones_like(probability), queries, candidates
 
 
 def score_knowing(
@@ -101,9 +75,11 @@ def export(model: SRP4CTR, sizes: Mapping[str, int], folder: Path) -> None:
     inputs = sample(sizes, requests=2, candidates=3)
     with torch.no_grad():
         inputs |= model.encode(inputs)
+    frozen = copy.deepcopy(model).requires_grad_(False)  # its weights become constants
+    encoder, head = ServingEncoder(frozen), ServingHead(frozen)
     encoder_file, head_file = folder / bundle.ENCODER_FILE, folder / bundle.HEAD_FILE
-    export_onnx(_Encoder(model), inputs, ENCODER_INPUTS, STATE_TENSORS, encoder_file)
-    export_onnx(_Head(model), inputs, HEAD_INPUTS, HEAD_OUTPUTS, head_file)
+    export_onnx(encoder, inputs, ENCODER_INPUTS, STATE_TENSORS, encoder_file)
+    export_onnx(head, inputs, HEAD_INPUTS, HEAD_OUTPUTS, head_file)
 
 
 def sample(
@@ -176,6 +152,7 @@ def export_onnx(
             dynamic_axes={spec.name: _free_axes(spec) for spec in (*read, *written)},
             opset_version=OPSET,
             dynamo=False,
+            custom_opsets={"com.microsoft": 1},
         )
     _declare_unread(path, read)
 
@@ -198,7 +175,7 @@ def _declare_unread(path: Path, table: Sequence[TensorSpec]) -> None:
 
 
 def _free_axes(spec: TensorSpec) -> dict[int, str]:
-    named = {axis + 1: "N" for axis, size in enumerate(spec.shape) if size == "N"}
+    named = {axis + 1: size for axis, size in enumerate(spec.shape) if size in FREE_SIZES}
     return {0: "B", **named}
 
 
@@ -213,10 +190,6 @@ def _session(path: Path, table: Sequence[TensorSpec]) -> Outputs:
         return dict(zip(names, session.run(names, fed), strict=True))
 
     return run
-
-
-def _named(table: Sequence[TensorSpec], tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-    return {spec.name: each for spec, each in zip(table, tensors, strict=True)}
 
 
 def _weights(model: SRP4CTR) -> dict[str, Tensor]:

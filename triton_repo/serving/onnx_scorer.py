@@ -69,12 +69,17 @@ class Scorer:
     def states(self, tensors: Tensors) -> tuple[Tensors, int]:
         """Return ``STATE_TENSORS`` of B requests, and how many of them were encoded.
 
-        One by one, so that no user's states depend on the other users of the call.
+        One by one, so that no user's states depend on the other users of the call, and
+        each history at its own length: a short one costs less.
         """
         names = [spec.name for spec in schema.ENCODER_INPUTS]
+        item_rows = tensors["history_item_rows"]
+        # An empty history keeps one place, which its mask hides.
+        first = np.where(item_rows.any(axis=1), (item_rows != 0).argmax(axis=1), -1)
+        first = first if self._encode.is_any_length else np.zeros_like(first)
         rows, encoded = [], 0
-        for row in range(len(tensors[names[0]])):
-            history = {name: tensors[name][row : row + 1] for name in names}
+        for row, start in enumerate(first.tolist()):
+            history = {name: tensors[name][row : row + 1, start:] for name in names}
             key = b"".join(each.tobytes() for each in history.values())
             if (states := self._cache.get(key)) is None:
                 states = self._encode(history)
@@ -122,7 +127,10 @@ class _Session:
             str(path), options, providers=["CPUExecutionProvider"]
         )
         self._inputs = [spec.name for spec in table]
-        _check_inputs(path, self._session.get_inputs(), table, sizes)
+        found = self._session.get_inputs()
+        _check_inputs(path, found, table, sizes)
+        self.is_any_length = isinstance(found[0].shape[1], str)
+        """Whether the second axis is free; bundles of release 0.2 have a fixed one."""
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def __call__(self, tensors: Tensors) -> Tensors:
@@ -159,9 +167,24 @@ def _check_inputs(
 
 
 def _stacked(rows: Sequence[Tensors]) -> Tensors:
+    """Return states of one history each as one batch: short ones are padded with zeros."""
     if len(rows) == 1:
         return rows[0]
-    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    longest = max(row["state_mask"].shape[1] for row in rows)
+    return {
+        spec.name: np.concatenate(
+            [_padded(row[spec.name], spec.shape.index("S") + 1, longest) for row in rows]
+        )
+        for spec in schema.STATE_TENSORS
+    }
+
+
+def _padded(states: NDArray[Any], axis: int, length: int) -> NDArray[Any]:
+    if (missing := length - states.shape[axis]) == 0:
+        return states
+    before = np.zeros(states.ndim, dtype=int)
+    before[axis] = missing
+    return np.pad(states, [(each, 0) for each in before])
 
 
 def _size(history: bytes, states: Tensors) -> int:

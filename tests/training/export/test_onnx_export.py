@@ -9,6 +9,7 @@ from torch import Tensor
 
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
+from srp4ctr.features.tensors.schema import ENCODER_INPUTS
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.export.bundle_writer import sizes_of
 from srp4ctr.training.export.onnx_export import (
@@ -121,3 +122,25 @@ def test_a_model_of_items_without_any_field_is_exported_too(
     write_golden(model, requests, tmp_path)
     golden = load_file(tmp_path / bundle.GOLDEN_FILE)
     assert check(golden, scorer(tmp_path)(requests)) < 1e-5
+
+
+def test_a_short_history_is_encoded_at_its_length_and_scores_the_same(
+    a_model: SRP4CTR, requests_of: Maker, recipe: RefreshConfig, tmp_path: Path
+) -> None:
+    sizes = sizes_of(recipe.model, SIZES)
+    export(a_model, sizes, tmp_path)
+    bundle.write_card(tmp_path, BundleManifest(version="v1", created_at_ms=0, sizes=sizes))
+    lengths = (0, 1, 3, sizes["L"])
+    tensors = {name: tensor[[1] * 4].clone() for name, tensor in requests_of().items()}
+    for row, length in enumerate(lengths):  # request 1 has a full history
+        for spec in ENCODER_INPUTS:
+            tensors[spec.name][row, : sizes["L"] - length] = 0
+    requests = {name: tensor.numpy() for name, tensor in tensors.items()}
+    score = Scorer(tmp_path, 0, lambda *_: None)
+    for row, length in enumerate(lengths):
+        states, _ = score.states({n: each[row : row + 1] for n, each in requests.items()})
+        assert states["state_mask"].shape == (1, max(length, 1) + 1)
+    expected = a_model.score({**tensors, **a_model.encode(tensors)}).detach().numpy()
+    made = score(requests)["click_probability"]
+    np.testing.assert_allclose(made, expected, atol=1e-5)
+    np.testing.assert_allclose(scorer(tmp_path)(requests), expected, atol=1e-5)

@@ -1,0 +1,171 @@
+"""Blocks of the trained model → the same with fewer and larger products, to be exported.
+
+In: modules of ``training/model`` in evaluation mode. Out: modules whose weights are
+products of theirs, made once: a bias that the next layer reads, a projection of all states
+that few queries read, the clipped lines of counters. States are flat, (B T, D), so that a
+product and what is added to it are one operator.
+
+Shapes are those of ``training/model/transformer.py``; W is the number of counters, U that
+of their spans.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from srp4ctr.training.model.transformer import (
+    FeedForward,
+    QueryingTransformer,
+    TransformerLayer,
+    attend,
+)
+
+_LIMIT = 5.0  # of NumericFeatures
+Pair = tuple[Tensor, Tensor]  # weight (in, out) and bias (out,)
+
+
+class Attention(torch.autograd.Function):
+    """``attend`` as one operator of onnxruntime's, which splits and joins the heads."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        """Return (B, T, D) of queries (B, T, D), keys and values (B, S, D), heads, mask.
+
+        The mask is (B, S) of int32, or None.
+        """
+        q, k, v, heads, mask = inputs
+        seen = torch.ones_like(k[..., 0]) if mask is None else mask.to(q.dtype)
+        return attend(q, k, v, seen, heads)
+
+    @staticmethod
+    def symbolic(g: Any, *inputs: Any) -> Any:
+        """Return the node."""
+        *arrays, heads, mask = inputs
+        if mask is not None:
+            absent = g.op("prim::Constant")  # the bias of queries, keys and values
+            absent.setType(torch._C.OptionalType.ofTensor())
+            arrays += [absent, mask]
+        name = "com.microsoft::MultiHeadAttention"
+        made = g.op(name, *arrays, num_heads_i=heads)
+        made.setType(arrays[0].type())
+        return made
+
+
+class FoldedLayer(nn.Module):
+    """A ``TransformerLayer`` on flat states, which carry its attention's output bias.
+
+    A residual plus a product is one product then; whoever reads the states takes the bias
+    off again in a bias of its own.
+    """
+
+    def __init__(self, layer: TransformerLayer, next_bias: Tensor) -> None:
+        super().__init__()
+        shift = layer.output.bias
+        self.heads = layer.heads
+        self.query = _shifted(layer.query, shift)
+        if hasattr(layer, "key"):
+            self.key, self.value = _shifted(layer.key, shift), _shifted(layer.value, shift)
+        self.output = layer.output.weight.t()
+        self.attention_norm, self.feed_forward = layer.attention_norm, layer.feed_forward
+        self.widened = _Widened(layer.feed_forward)
+        self.norm_bias = layer.attention_norm.bias + layer.feed_forward.narrow.bias
+        self.output_norm = layer.output_norm
+        self.output_bias = layer.output_norm.bias + next_bias
+
+    def forward(
+        self, flat: Tensor, keys: Tensor, values: Tensor, mask: Tensor, batch: int
+    ) -> Tensor:
+        """Return the next flat states (B T, D), from (B, S, D) keys and values."""
+        queries = torch.addmm(self.query[1], flat, self.query[0])
+        width = len(self.output)
+        queries = queries.reshape(batch, -1, width)
+        gathered = Attention.apply(queries, keys, values, self.heads, mask)
+        flat = torch.addmm(flat, gathered.reshape(-1, width), self.output)
+        flat = normed(flat, self.attention_norm, self.norm_bias)
+        return normed(self.widened(flat), self.output_norm, self.output_bias)
+
+
+class _Widened(nn.Module):
+    """States that carry the second bias of ``FeedForward`` → states plus what it makes."""
+
+    def __init__(self, layer: FeedForward) -> None:
+        super().__init__()
+        self.widen = _shifted(layer.widen, layer.narrow.bias)
+        self.narrow = layer.narrow.weight.t()
+
+    def forward(self, flat: Tensor) -> Tensor:
+        """Return (B T, D) of the same."""
+        hidden = functional.gelu(torch.addmm(self.widen[1], flat, self.widen[0]))
+        return torch.addmm(flat, hidden, self.narrow)
+
+
+class FoldedQuerying(nn.Module):
+    """``QueryingTransformer``, which projects its few queries in place of all states.
+
+    A query's product with a projected state is the query, projected back, times the state
+    itself; so is the sum of values. A bias of the keys moves all scores of a query alike.
+    """
+
+    def __init__(self, block: QueryingTransformer) -> None:
+        super().__init__()
+        own, history = block.self_attention, block.history_attention
+        self.heads = own.heads
+        shift: Tensor = own.output.bias
+        self.queries = block.queries + shift
+        self.own = [_shifted(each, shift) for each in (own.query, own.key, own.value)]
+        self.own_output = own.output.weight.t()
+        width = len(shift)
+        each = width // self.heads
+        keys = history.key.weight.reshape(self.heads, each, width)
+        values = history.value.weight.reshape(self.heads, each, width)
+        outputs = history.output.weight.t().reshape(self.heads, each, width)
+        queries = history.query.weight.reshape(self.heads, each, width)
+        biases = history.query.bias.reshape(self.heads, 1, each)
+        shift = history.output.bias + history.value.bias @ history.output.weight.t()
+        keys = keys * math.sqrt(self.heads)  # a product over D is scaled by 1 / sqrt(D)
+        weight = (queries.transpose(1, 2) @ keys).transpose(0, 1).reshape(width, -1)
+        self.reading = weight, (biases @ keys).reshape(-1) - shift @ weight
+        self.read = (values.transpose(1, 2) @ outputs).reshape(-1, width)
+        self.own_norm, self.own_bias = own.norm, own.norm.bias + shift
+        narrow = block.feed_forward.narrow.bias
+        self.norm, self.norm_bias = history.norm, history.norm.bias + narrow
+        self.widened, self.last_norm = _Widened(block.feed_forward), block.norm
+
+    def forward(self, initial: Tensor, last_states: Tensor, mask: Tensor) -> Tensor:
+        """Return (B, M, D) of (B, D), (B, S, D) and (B, S)."""
+        queries = self.queries + initial[:, None]
+        width = len(self.own_output)
+        shape = -1, len(self.queries), width
+        flat = queries.reshape(-1, width)
+        q, k, v = (torch.addmm(b, flat, w).reshape(shape) for w, b in self.own)
+        gathered = Attention.apply(q, k, v, self.heads, None)
+        flat = torch.addmm(flat, gathered.reshape(-1, width), self.own_output)
+        flat = normed(flat, self.own_norm, self.own_bias)
+        reading = torch.addmm(self.reading[1], flat, self.reading[0])
+        reading = reading.reshape(-1, len(self.queries) * self.heads, width)
+        gathered = Attention.apply(reading, last_states, last_states, 1, mask)
+        flat = torch.addmm(flat, gathered.reshape(-1, len(self.read)), self.read)
+        flat = self.widened(normed(flat, self.norm, self.norm_bias))
+        return normed(flat, self.last_norm, self.last_norm.bias).reshape(shape)
+
+
+def folded_layers(layers: nn.ModuleList) -> tuple[list["FoldedLayer"], Tensor]:
+    """Return ``TransformerLayer``s folded, and the bias that the first one's input has."""
+    known = [each for each in layers if isinstance(each, TransformerLayer)]
+    biases = [*(each.output.bias for each in known), torch.zeros(())]
+    folded = [FoldedLayer(*pair) for pair in zip(known, biases[1:], strict=True)]
+    return folded, biases[0]
+
+
+def _shifted(layer: nn.Linear, shift: Tensor) -> Pair:
+    """Return weight and bias of ``layer`` for inputs that carry ``shift``."""
+    weight = layer.weight.t()
+    return weight, layer.bias - shift @ weight
+
+
+def normed(states: Tensor, norm: nn.LayerNorm, bias: Tensor) -> Tensor:
+    """Return the LayerNorm of ``states`` (…, D) with ``bias`` in place of its own."""
+    return functional.layer_norm(states, norm.normalized_shape, norm.weight, bias, norm.eps)

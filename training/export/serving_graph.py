@@ -1,0 +1,205 @@
+"""Trained model → the two modules that are exported: its results, with less to compute.
+
+In: SRP4CTR in evaluation mode. Out: ``ServingEncoder`` and ``ServingHead``, whose weights
+are products of the model's, made once: a table times its part of the next projection, a
+bias that the next layer reads, the calibration. Histories may have any length up to L.
+
+Shapes are those of ``training/model/transformer.py``; C is the context's width, H the
+head's, of which the crosses have two.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from srp4ctr.features.tensors.schema import HEAD_INPUTS
+from srp4ctr.features.tensors.vocabulary import MASK_ROW
+from srp4ctr.training.export.folded_inputs import CandidateItems, Spans, Tokens, head_parts
+from srp4ctr.training.export.folded_layers import (
+    FoldedQuerying,
+    Pair,
+    folded_layers,
+    normed,
+)
+from srp4ctr.training.model.click_model import CrossLayer
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.model.transformer import QueryingTransformer
+
+
+class ServingEncoder(nn.Module):
+    """``SRP4CTR.encode`` of ``ENCODER_INPUTS``."""
+
+    def __init__(self, model: SRP4CTR) -> None:
+        super().__init__()
+        self.tokens = Tokens(model)
+        self.norm, self.slots = model.embedding.norm, model.embedding.slots
+        self.width = model.embedding.project.out_features
+        self.layers, first = folded_layers(model.encoder.layers)
+        self.first_bias = self.norm.bias + first
+        self.null = (model.encoder.null_token + first)[None]
+
+    def forward(self, item_rows: Tensor, attribute_rows: Tensor, codes: Tensor) -> Any:
+        """Return ``STATE_TENSORS`` of (B, L), (B, L, A) and (B, L, F)."""
+        batch, length = item_rows.shape
+        summed = self.tokens(item_rows, attribute_rows, codes)
+        slots = self.slots[len(self.slots) - length :]
+        tokens = normed(summed + slots, self.norm, self.first_bias)  # (B, L, D)
+        valid = functional.pad(item_rows, (1, 0), value=1).clamp(max=1)  # (B, S)
+        shown, mask = valid.to(tokens.dtype), valid.to(torch.int32)
+        null = (shown[:, :1] @ self.null)[:, None]  # one row for each history
+        flat = torch.cat([null, tokens], dim=1).reshape(-1, self.width)
+        shape, keys, values = (batch, -1, self.width), [], []
+        for layer in self.layers:
+            keys.append(torch.addmm(layer.key[1], flat, layer.key[0]).reshape(shape))
+            values.append(torch.addmm(layer.value[1], flat, layer.value[0]).reshape(shape))
+            flat = layer(flat, keys[-1], values[-1], mask, batch)
+        stacked = (batch, len(self.layers), -1, self.width)  # (B, E, S, D)
+        of_layers = (torch.cat(each, dim=1).reshape(stacked) for each in (keys, values))
+        return *of_layers, flat.reshape(shape), shown
+
+
+class ServingHead(nn.Module):
+    """``SRP4CTR.score`` of ``HEAD_INPUTS``, and the outputs of its blocks.
+
+    A [MASK] is the last of N + 1 candidates: see ``SRP4CTR``. No exploration, so every
+    propensity is 1.
+    """
+
+    def __init__(self, model: SRP4CTR) -> None:
+        super().__init__()
+        self.width = model.embedding.project.out_features
+        self.user = _UserSide(model)
+        biases = model.context.biases.weight * model.head.calibration_scale
+        self.context = torch.cat([model.context.vectors.weight, biases], dim=1)
+        self.reads = model.cross_attention.reads
+        self.layers, first = folded_layers(model.cross_attention.layers)
+        self.items = CandidateItems(model)
+        self.norm = model.embedding.norm
+        self.first_bias = self.norm.bias + first
+        self.candidate_features = Spans(model.candidate_features)
+        self.crosses = _Crosses(model, self.candidate_features)
+
+    def forward(self, *tensors: Tensor) -> Any:
+        """Return ``HEAD_OUTPUTS``."""
+        given = {spec.name: each for spec, each in zip(HEAD_INPUTS, tensors, strict=True)}
+        last, keys, values = (
+            given[name] for name in ("last_states", "layer_keys", "layer_values")
+        )
+        mask, batch = given["state_mask"].to(torch.int32), last.shape[0]
+        context = functional.embedding(given["context_rows"], self.context).sum(1)
+        queries, user = self.user(given["request_features"], context[:, :-1], last, mask)
+        items, attributes = (
+            given[f"candidate_{name}_rows"] for name in ("item", "attribute")
+        )
+        vectors, of_items = self.items(  # (B, N + 1, D), (B (N + 1), H)
+            functional.pad(items, (0, 1), value=MASK_ROW),
+            functional.pad(attributes, (0, 0, 0, 1), value=MASK_ROW),
+            batch,
+        )
+        tokens = normed(vectors + self.items.constant, self.norm, self.first_bias)
+        flat = tokens.reshape(-1, self.width)
+        for n, layer in zip(self.reads, self.layers, strict=True):
+            flat = layer(flat, keys[:, n], values[:, n], mask, batch)
+        states = flat.reshape(batch, -1, self.width)
+        matched = vectors @ states[:, -1, :, None]  # (B, N + 1, 1)
+        counters = functional.pad(given["candidate_features"], (0, 0, 0, 1))
+        spans = self.candidate_features(counters)
+        theirs = of_items + self.crosses.of_candidates(flat, matched, spans)
+        logits = self.crosses(user, theirs, matched, batch)[:, :-1] + context[:, -1:]
+        probability = torch.where(items == 0, torch.nan, torch.sigmoid(logits))
+        return probability, torch.ones_like(probability), queries, states[:, :-1]
+
+
+class _UserSide(nn.Module):
+    """The request's summaries, and the user's part of the head: once per request."""
+
+    def __init__(self, model: SRP4CTR) -> None:
+        super().__init__()
+        self.spans = Spans(model.request_features)
+        self.querying = model.querying
+        weight: Tensor = model.head.user.weight.t()
+        width = model.request_features.encoded_width + model.context.vectors.embedding_dim
+        self.summaries = weight[:-width]
+        weight, bias = self.spans.folded(weight[-width:], model.head.user.bias)
+        if isinstance(model.querying, QueryingTransformer):
+            initial = model.querying.initial
+            own, own_bias = self.spans.folded(initial.weight.t(), initial.bias)
+            weight, bias = torch.cat([own, weight], dim=1), torch.cat([own_bias, bias])
+            self.folded = FoldedQuerying(model.querying)
+        self.weight, self.bias = weight, bias
+        ours = self.summaries.shape[1]
+        self.widths = [weight.shape[1] - ours, ours]
+
+    def forward(
+        self, request_features: Tensor, context: Tensor, last_states: Tensor, mask: Tensor
+    ) -> Pair:
+        """Return query vectors (B, M, D), and the user's side of the head (B, H)."""
+        request = torch.cat([self.spans(request_features), context], dim=1)
+        user = torch.addmm(self.bias, request, self.weight)
+        if isinstance(self.querying, QueryingTransformer):
+            initial, user = torch.split(user, self.widths, dim=1)
+            queries = self.folded(initial, last_states, mask)
+        else:
+            queries = self.querying(request, last_states, mask.to(last_states.dtype))
+        flat = queries.reshape(-1, len(self.summaries))
+        return queries, torch.addmm(user, flat, self.summaries)
+
+
+class _Crosses(nn.Module):
+    """``ClickHead``: its crosses are x0 * (1 + the sum over layers of W x + b).
+
+    What a row of both sides is multiplied by, is each side's part once: the user's for all.
+    """
+
+    def __init__(self, model: SRP4CTR, spans: Spans) -> None:
+        super().__init__()
+        head, parts = model.head, head_parts(model)
+        self.states, self.matched = parts["states"], parts["matched"]
+        self.spans, self.bias = spans.folded(parts["spans"], head.candidate.bias)
+        self.layers = [each for each in head.crosses if isinstance(each, CrossLayer)]
+        narrow = [self.layers[0].narrow.weight.t()] if self.layers else []
+        first = torch.cat([*narrow, head.hidden.weight.t()], dim=1)  # (2 H, any)
+        self.widths = [first.shape[1] - head.hidden.out_features, head.hidden.out_features]
+        self.of_user, self.of_items = first.chunk(2)
+        pad = torch.zeros(self.widths[0])
+        self.first_bias = torch.cat([pad, head.hidden.bias])
+        self.deeper = head.deeper
+        scale = head.calibration_scale
+        out = (head.out.weight * scale).t()
+        self.crossed, self.deep = out[: len(first)], out[len(first) :]
+        bias = head.out.bias + head.position_bias.weight[0]
+        self.out_bias = bias * scale + head.calibration_bias
+        self.match = (model.match_weight * scale).reshape(1, 1)
+
+    def of_candidates(self, states: Tensor, matched: Tensor, spans: Tensor) -> Tensor:
+        """Return the candidates' side, but for their items: (B T, H)."""
+        theirs = torch.addmm(self.bias, spans, self.spans)
+        theirs = torch.addmm(theirs, states, self.states)
+        return torch.addmm(theirs, matched.reshape(-1, 1), self.matched)
+
+    def forward(self, user: Tensor, theirs: Tensor, matched: Tensor, batch: int) -> Tensor:
+        """Return logits (B, T) of both sides (B, H) and (B T, H), before the context's."""
+        of_user = torch.addmm(self.first_bias, user, self.of_user)[:, None]
+        first = (theirs @ self.of_items).reshape(batch, -1, sum(self.widths)) + of_user
+        theirs = theirs.reshape(batch, -1, len(self.of_items))
+        ours = user[:, None].expand_as(theirs)
+        sides = torch.cat([ours, theirs], dim=-1).reshape(-1, 2 * len(self.of_items))
+        first = first.reshape(-1, sum(self.widths))
+        narrow, hidden = torch.split(first, self.widths, dim=1)
+        crossed = sides
+        factors = None
+        for layer in self.layers:
+            weight, bias = layer.widen.weight.t(), layer.widen.bias
+            if factors is None:
+                factors = torch.addmm(bias + 1.0, narrow, weight)
+            else:
+                narrow = crossed @ layer.narrow.weight.t()
+                factors = torch.addmm(factors + bias, narrow, weight)
+            crossed = sides * factors
+        deeper = functional.gelu(self.deeper(functional.gelu(hidden)))
+        logits = torch.addmm(self.out_bias, crossed, self.crossed)
+        logits = torch.addmm(logits, deeper, self.deep)
+        logits = torch.addmm(logits, matched.reshape(-1, 1), self.match)
+        return logits.reshape(batch, -1)
