@@ -13,6 +13,7 @@ from srp4ctr.retries import (
     may_pass,
     retry,
     retry_async,
+    retry_at_once,
     retry_during_outage,
 )
 
@@ -143,3 +144,17 @@ def test_one_answer_between_failures_keeps_the_breaker_closed() -> None:
 def test_the_breaker_hides_no_bug() -> None:
     with pytest.raises(KeyError):
         CircuitBreaker[str]()(lambda: dict[str, str]()["a bug"])
+
+
+def test_what_somebody_waits_for_is_made_again_once_and_counted() -> None:
+    counted = "srp4ctr_retries_total", {"operation": "soon"}
+    assert retry_at_once("soon", away_for(1)) == "there"
+    with pytest.raises(OutageError):
+        retry_at_once("soon", away_for(2))
+    assert REGISTRY.get_sample_value(*counted) == 2.0
+
+    def wrong() -> str:
+        raise TypeError("a bug")
+
+    with pytest.raises(TypeError, match="a bug"):
+        retry_at_once("soon", wrong)

@@ -12,7 +12,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from srp4ctr.features.tensors.schema import BEHAVIOR_FIELDS, NUM_CONTEXT_NUMBERS, Field
+from srp4ctr.features.tensors.schema import (
+    BEHAVIOR_FIELDS,
+    NUM_CONTEXT_NUMBERS,
+    NUM_GAP_BUCKETS,
+    Field,
+)
 from srp4ctr.streams.events.schema import action_code
 from srp4ctr.streams.state.counters import HALF_LIVES_H
 
@@ -31,6 +36,8 @@ NEVER_S = 365 * 24 * 3600.0
 # Better than an hour or a day; three half-lives were no better than this one.
 AFFINITY_HALF_LIFE_H = 168.0
 _BATCH = 256  # requests: bounds a dense table
+_DECAY_PER_HOUR = -1.0 / np.array(HALF_LIVES_H)  # of counters, in half-lives
+_GAP_BOUNDS_MS = 1000 * ((1 << np.arange(1, NUM_GAP_BUCKETS)) - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -39,8 +46,8 @@ class Arrays:
 
     def take(self, index: Any) -> Self:
         """Return the rows ``index`` (numbers, mask or slices) of each array."""
-        taken = {each.name: getattr(self, each.name)[index] for each in fields(self)}
-        return type(self)(**taken)
+        names = self.__slots__  # of the dataclass: its fields, in order
+        return type(self)(**{name: getattr(self, name)[index] for name in names})
 
     def put(self, index: Any, source: Any) -> None:
         """Write the values of ``source`` into the rows ``index`` of each array."""
@@ -125,8 +132,11 @@ def empty_exposures(count: int, length: int) -> ExposureArrays:
 def behavior_codes(sequences: SequenceArrays) -> Int64s:
     """Return history_behavior_codes (…, L, F): a code for each of BEHAVIOR_FIELDS."""
     present = sequences.item_keys != 0
-    codes = [_codes(sequences, field) for field in BEHAVIOR_FIELDS]
-    return np.stack([np.where(present, each, 0) for each in codes], axis=-1)
+    codes = np.empty((*present.shape, len(BEHAVIOR_FIELDS)), dtype=np.int64)
+    for place, field in enumerate(BEHAVIOR_FIELDS):
+        codes[..., place] = _codes(sequences, field)
+    codes *= present[..., None]
+    return codes
 
 
 def request_features(
@@ -193,10 +203,10 @@ def attribute_affinity(
     at_ms = np.asarray(request_time_ms, dtype=np.int64)[..., None]
     hours = np.maximum(at_ms - sequences.occurred_at_ms, 0) / MS_PER_HOUR
     present = sequences.item_keys != 0
-    weights = np.where(present, 2.0 ** (-hours / AFFINITY_HALF_LIFE_H), 0.0)
+    weights = np.exp2(hours * (-1.0 / AFFINITY_HALF_LIFE_H)) * present
     is_click = sequences.action_codes == action_code("click")
     rows = history_attribute_rows, candidate_attribute_rows
-    acted, clicked = _sums_by_attribute([weights, np.where(is_click, weights, 0.0)], *rows)
+    acted, clicked = _sums_by_attribute([weights, weights * is_click], *rows)
     share = (clicked + PRIOR_RATE) / (acted + 1.0)
     return np.stack([share, np.log1p(acted)], axis=-1)
 
@@ -235,11 +245,10 @@ def _codes(sequences: SequenceArrays, field: Field) -> Int64s:
 
 def _gap_buckets(at_ms: Int64s, present: NDArray[np.bool_], size: int) -> Int64s:
     """Return 1 for the first event, else 2 + floor(log2(1 + seconds)) of the gap."""
-    gaps_s = np.maximum(np.diff(at_ms, axis=-1), 0) / 1000.0
+    bounds_ms = _GAP_BOUNDS_MS[: size - 3]
     buckets = np.ones(at_ms.shape, dtype=np.int64)
-    later = 2 + np.floor(np.log2(1.0 + gaps_s)).astype(np.int64)
-    follows = present[..., :-1] & present[..., 1:]
-    buckets[..., 1:] = np.where(follows, np.minimum(later, size - 1), 1)
+    later = 1 + np.searchsorted(bounds_ms, np.diff(at_ms, axis=-1), side="right")
+    buckets[..., 1:] += later * (present[..., :-1] & present[..., 1:])
     return buckets
 
 
@@ -256,7 +265,7 @@ def _value_buckets(values: Floats, size: int) -> Int64s:
 def _counters(activity: ActivityArrays, at_ms: Int64s) -> list[Floats]:
     """Return rates, log(1 + impressions), log(1 + clicks), each (…, 4), as of ``at_ms``."""
     hours = np.maximum(at_ms - activity.counted_at_ms, 0) / MS_PER_HOUR
-    decay = 2.0 ** (-hours[..., None] / np.array(HALF_LIVES_H))
+    decay = np.exp2(hours[..., None] * _DECAY_PER_HOUR)
     impressions, clicks = activity.impressions * decay, activity.clicks * decay
     prior_clicks = PRIOR_IMPRESSIONS * PRIOR_RATE
     # A click whose impression was lost must not raise a rate above 1.
@@ -280,7 +289,6 @@ def _sums_by_attribute(
     history_rows = history_rows.reshape(-1, length * slots)
     wanted = wanted.reshape(-1, *shape[-2:])
     sums = [np.zeros(wanted.shape[:2]) for _ in weighed]
-    present = wanted != 0
     for start in range(0, len(wanted), _BATCH):
         part = slice(start, start + _BATCH)
         first = np.arange(len(wanted[part]))[:, None] * width
@@ -289,6 +297,7 @@ def _sums_by_attribute(
         for total, weights in zip(sums, weighed, strict=True):
             repeated = weights[part].repeat(slots, axis=-1).ravel()
             table = np.bincount(at, repeated, len(first) * width)
-            total[part] = np.where(present[part], table[columns], 0.0).sum(axis=-1)
-    counts = np.maximum(present.sum(axis=-1), 1)
+            table[::width] = 0.0  # of padding
+            total[part] = table[columns].sum(axis=-1)
+    counts = np.maximum((wanted != 0).sum(axis=-1), 1)
     return [(total / counts).reshape(shape[:-1]) for total in sums]
