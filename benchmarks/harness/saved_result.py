@@ -92,5 +92,15 @@ def circumstances() -> dict[str, str]:
     }
 
 
+def cpu_name() -> str:
+    """Return what the CPU calls itself, and which of the matrix extensions it has."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    found = dict(line.split("\t", 1) for line in lines if "\t" in line)
+    name, flags = (found.get(each, ": ").split(": ")[1] for each in ("model name", "flags"))
+    named = {"avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"}
+    kept = sorted(named.intersection(flags.split()))
+    return f"{name} ({', '.join(kept)})"
+
+
 if __name__ == "__main__":
     main()

@@ -75,7 +75,7 @@ def _rows(stack: ServingStack, options: argparse.Namespace) -> list[Row]:
         callers=CALLERS,
         duration_s=options.duration,
     )
-    can = measure(load, stack.server.pid).row(CANDIDATES)["requests_per_s"]
+    can = measure(load, stack.server.pid, stack.store.pid).row(CANDIDATES)["requests_per_s"]
     say(f"{CALLERS} callers in a closed loop made {can:.0f} requests per second")
     rows = []
     for times, wait_ms in itertools.product(options.times, WAITS_MS):

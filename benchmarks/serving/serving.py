@@ -9,10 +9,12 @@ One Triton, one set of weights, requests with features from the store, in severa
 - ``rank_tiled``: the history encoded again for each candidate, as tiling the user does
   (not where that takes gigabytes),
 - ``rank_din``: DIN served in one step,
-- onnxruntime in this process, without features: the bound,
+- ``rank_clicks`` for users with a history of 10,
+- onnxruntime in this process, one thread, on the arrays of 64 such requests: the bound,
 
-turn by turn in one run. Ratios count: the times are of this machine. What was measured
-before with other lengths, candidates or callers stays in the results.
+turn by turn in one run. CPU time is that of the server, its steps and the store. Ratios
+count: the times are of this machine. What was measured before with other lengths,
+candidates or callers stays in the results.
 
     make bench NAME=serving
     python -m benchmarks serving --lengths 200 --candidates 100 --callers 1
@@ -22,7 +24,10 @@ import argparse
 import functools
 import itertools
 import json
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 
@@ -30,11 +35,18 @@ import numpy as np
 
 from benchmarks import RESULTS, parser_of, say
 from benchmarks.harness.figures import table
-from benchmarks.harness.saved_result import merged_rows
-from benchmarks.serving.serving_forms import FORMS, THREE_STEPS, TILED
-from benchmarks.serving.serving_load import Load, Measured, measure, timed
-from benchmarks.serving.serving_stack import ServingStack, running_stack
+from benchmarks.harness.saved_result import circumstances, cpu_name, merged_rows
+from benchmarks.serving.serving_forms import DIN, FORMS, THREE_STEPS, TILED
+from benchmarks.serving.serving_load import PREPARED, Load, Measured, cpu_s, measure, timed
+from benchmarks.serving.serving_stack import (
+    SHORT,
+    ServingStack,
+    item_ids,
+    running_stack,
+    user_ids,
+)
 from srp4ctr.atomic_files import replace_text
+from srp4ctr.features.online.request_features import open_bundle
 from srp4ctr.features.tensors.schema import STATE_TENSORS
 from srp4ctr.training.export import onnx_export
 from srp4ctr.triton_repo.model_names import RANK_CLICKS
@@ -44,7 +56,8 @@ DURATION_S, ROUNDS = 4.0, 3
 # Candidates × L of all calls at once beyond which no history is tiled: 500 × 1,000 would
 # take 4 GB a layer.
 MOST_TILED = 100_000
-ONNX = "onnxruntime in process"
+ONNX, BRIEF = "onnxruntime in process", f"rank_clicks, history of {SHORT}"
+IDLE_S = 4.0
 FILE = RESULTS / "serving.json"
 MAIN = (200, 100, 1)  # the length, candidates and callers that the JSON's first fields have
 COLUMNS = {
@@ -64,11 +77,13 @@ def main() -> None:
     for length in options.lengths:
         with running_stack(length) as stack:
             rows += [{"length": length, **row} for row in _rows(stack, options)]
+            idle = _idle_cores(stack, options.idle)
     print(table(rows, COLUMNS))
     is_kept = not options.quick and not options.forms
     if is_kept:
         rows = sorted(merged_rows(rows, FILE, CASE), key=itemgetter(*CASE))
-    found = {**_main_figures(rows), "rows": rows}
+    idle_and_cpu = {"idle_cores": idle, "cpu": cpu_name()}
+    found = {**_main_figures(rows), **idle_and_cpu, **circumstances(), "rows": rows}
     if is_kept:
         replace_text(FILE, json.dumps(found, indent=1) + "\n")
     print(json.dumps(found))
@@ -78,25 +93,21 @@ def _rows(stack: ServingStack, options: argparse.Namespace) -> Iterator[Row]:
     """Yield a row for each form, number of candidates and of callers."""
     duration_s = options.duration / options.rounds
     for candidates, callers in itertools.product(options.candidates, options.callers):
+        load = Load(
+            address=stack.address,
+            model=RANK_CLICKS,
+            candidates=candidates,
+            callers=callers,
+            duration_s=duration_s,
+        )
+        loads = {name: replace(load, model=name) for name in (RANK_CLICKS, *FORMS)}
+        loads[BRIEF] = replace(load, history=SHORT)
+        pids = stack.server.pid, stack.store.pid
         forms: dict[str, Callable[[], Measured]] = {
-            name: functools.partial(
-                measure,
-                Load(
-                    address=stack.address,
-                    model=name,
-                    candidates=candidates,
-                    callers=callers,
-                    duration_s=duration_s,
-                ),
-                stack.server.pid,
-            )
-            for name in (RANK_CLICKS, *FORMS)
+            name: functools.partial(measure, each, *pids) for name, each in loads.items()
         }
         if callers == 1:
-            drawn = onnx_export.sample(stack.sizes, requests=1, candidates=candidates)
-            arrays = {n: np.ascontiguousarray(each.numpy()) for n, each in drawn.items()}
-            scored = functools.partial(onnx_export.scorer(stack.bundle), arrays)
-            forms[ONNX] = functools.partial(timed, scored, duration_s)
+            forms[ONNX] = functools.partial(timed, _scored(stack, candidates), duration_s)
         if options.forms:
             forms = {name: form for name, form in forms.items() if name in options.forms}
         if candidates * stack.sizes["L"] * callers > MOST_TILED:
@@ -111,6 +122,29 @@ def _rows(stack: ServingStack, options: argparse.Namespace) -> Iterator[Row]:
             row |= {"bytes_between_steps": _moved(stack, name)}
             say(f"L {stack.sizes['L']}, {candidates} candidates, {callers} callers: {row}")
             yield row
+
+
+def _scored(stack: ServingStack, candidates: int) -> Callable[[], object]:
+    """Return what scores the next of ``PREPARED`` requests by the bundle's two files."""
+    features = open_bundle(stack.features, stack.bundle)
+    chance = np.random.default_rng(0)
+    requests = [
+        features.assemble(
+            [chance.choice(user_ids())], [chance.choice(item_ids(), candidates, False)]
+        ).tensors
+        for _ in range(PREPARED)
+    ]
+    features.close()
+    scorer, turns = onnx_export.scorer(stack.bundle), itertools.cycle(requests)
+    return lambda: scorer(next(turns))
+
+
+def _idle_cores(stack: ServingStack, idle_s: float) -> float:
+    """Return how many cores the server and its steps use while nobody calls."""
+    time.sleep(1.0)
+    before, began = cpu_s(stack.server.pid), time.perf_counter()
+    time.sleep(idle_s)
+    return round((cpu_s(stack.server.pid) - before) / (time.perf_counter() - began), 4)
 
 
 def _together(parts: Sequence[Measured]) -> Measured:
@@ -131,18 +165,37 @@ def _moved(stack: ServingStack, form: str) -> int:
 
 def _main_figures(rows: Sequence[Row]) -> Row:
     """Return the figures of ``MAIN``, null where it was not measured."""
-    found = {row["form"]: row for row in rows if itemgetter(*CASE)(row) == MAIN}
-    served, tiled = found.get(RANK_CLICKS, {}), found.get(TILED, {})
-    cpu = "cpu_s_per_1000_candidates"
-    ratio = round(tiled[cpu] / served[cpu], 2) if served and tiled else None
+    found = {(*itemgetter(*CASE)(row), row["form"]): row for row in rows}
+    length, candidates, callers = MAIN
+
+    def figure(name: str, form: str, case: tuple[int, ...] = MAIN) -> Any:
+        return found.get((*case, form), {}).get(name)
+
+    def cost(form: str, count: int = candidates) -> float:
+        """Return the CPU milliseconds of a request; NaN where it was not measured."""
+        each = figure("cpu_s_per_1000_candidates", form, (length, count, callers))
+        return (each or math.nan) * count
+
+    def rounded(value: float) -> float | None:
+        return None if math.isnan(value) else round(value, 3)
+
+    served = functools.partial(figure, form=RANK_CLICKS)
     return {
-        "p50_ms": served.get("p50_ms"),
-        "p99_ms": served.get("p99_ms"),
-        "tiled_p99_ms": tiled.get("p99_ms"),
-        "bound_p50_ms": found.get(ONNX, {}).get("p50_ms"),
-        "cost_ratio_tiled": ratio,
-        "requests_per_s": served.get("requests_per_s"),
-        "rss_mb": served.get("rss_mb"),
+        "p50_ms": served("p50_ms"),
+        "p99_ms": served("p99_ms"),
+        "tiled_p99_ms": figure("p99_ms", TILED),
+        "bound_p50_ms": figure("p50_ms", ONNX),
+        "cost_ratio_tiled": rounded(cost(TILED) / cost(RANK_CLICKS)),
+        "requests_per_s": served("requests_per_s"),
+        "requests_per_s_4": served("requests_per_s", case=(length, candidates, 4)),
+        "p99_ms_500": served("p99_ms", case=(length, 500, callers)),
+        "rss_mb": served("rss_mb"),
+        "cpu_ms_per_request": rounded(cost(RANK_CLICKS)),
+        "onnx_ms": rounded(cost(ONNX)),
+        "cpu_ratio_onnx": rounded(cost(RANK_CLICKS) / cost(ONNX)),
+        "din_cost_ratio": rounded(cost(RANK_CLICKS) / cost(DIN)),
+        "din_cost_ratio_10": rounded(cost(RANK_CLICKS, 10) / cost(DIN, 10)),
+        "brief_cost_ratio": rounded(cost(BRIEF) / cost(RANK_CLICKS)),
     }
 
 
@@ -155,11 +208,12 @@ def _arguments() -> argparse.Namespace:
     add("--forms", nargs="+", help="only these")
     add("--duration", type=float, default=DURATION_S, help="seconds per form, all rounds")
     add("--rounds", type=int, default=ROUNDS, help="turns of all forms")
+    add("--idle", type=float, default=IDLE_S, help="seconds without a caller at the end")
     add("--quick", action="store_true", help="one length, few seconds; writes no results")
     options = parser.parse_args()
     if options.quick:
         options.lengths, options.candidates, options.callers = [50], [100], [1]
-        options.duration, options.rounds = 1.0, 1
+        options.duration, options.rounds, options.idle = 1.0, 1, 1.0
     return options
 
 

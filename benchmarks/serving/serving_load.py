@@ -36,6 +36,8 @@ class Load:
     candidates: int
     callers: int
     duration_s: float
+    history: int = 0
+    """How many behaviours the users have, in place of L; 0: L."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,7 @@ class Measured:
     """Of each request."""
     wall_s: float
     cpu_s: float
-    """Of the server and its steps."""
+    """Of the server, its steps and the store."""
     rss_mb: float
     """Of the server and of this model's steps; shared pages count once a process."""
 
@@ -65,17 +67,18 @@ class Measured:
         }
 
 
-def measure(load: Load, server_pid: int) -> Measured:
+def measure(load: Load, server_pid: int, store_pid: int) -> Measured:
     """Let the callers of ``load`` call for its duration."""
     callers = Callers(load.callers, method="forkserver")
     callers.start(_call, load)
-    before, began = _cpu_s(server_pid), time.perf_counter()
+    before, began = cpu_s(server_pid, store_pid), time.perf_counter()
     found = callers.stop()
-    wall_s, cpu_s = time.perf_counter() - began, _cpu_s(server_pid) - before
+    wall_s = time.perf_counter() - began
+    used_s = cpu_s(server_pid, store_pid) - before
     return Measured(
         latencies_s=np.concatenate(found),
         wall_s=wall_s,
-        cpu_s=cpu_s,
+        cpu_s=used_s,
         rss_mb=_rss_mb(server_pid, load.model),
     )
 
@@ -100,7 +103,7 @@ def timed(call: Callable[[], object], duration_s: float) -> Measured:
 
 def _call(seed: int, load: Load) -> Seconds:
     """Call until the time is over; return the seconds of each request."""
-    requests = prepared(load.candidates, seed)
+    requests = prepared(load.candidates, seed, load.history)
     with InferenceServerClient(load.address) as client:
 
         def call_for(duration_s: float) -> list[float]:
@@ -116,14 +119,14 @@ def _call(seed: int, load: Load) -> Seconds:
         return np.array(call_for(load.duration_s))
 
 
-def prepared(candidates: int, seed: int) -> list[list[Any]]:
+def prepared(candidates: int, seed: int, history: int = 0) -> list[list[Any]]:
     """Return the inputs of ``PREPARED`` requests of any users, features from the store."""
     chance = random.Random(seed)
     declared = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS
     context = np.array([['{"device": "2", "slot": "3"}']], dtype=object)
 
     def request() -> list[Any]:
-        user = np.array([[chance.choice(user_ids())]], dtype=object)
+        user = np.array([[chance.choice(user_ids(history))]], dtype=object)
         items = np.array([chance.sample(item_ids(), candidates)], dtype=object)
         tensors = {"user_id": user, "item_ids": items, "context": context}
         return infer_inputs(declared, tensors)
@@ -144,6 +147,7 @@ def _rss_mb(server_pid: int, model: str) -> float:
     return sum(each.memory_info().rss for each in (server, *of_model)) / 1e6
 
 
-def _cpu_s(pid: int) -> float:
-    times = [each.cpu_times() for each in _family(pid)]
+def cpu_s(*pids: int) -> float:
+    """Return the CPU seconds of processes ``pids`` and of those that they started."""
+    times = [each.cpu_times() for pid in pids for each in _family(pid)]
     return float(sum(each.user + each.system for each in times))

@@ -38,6 +38,7 @@ from srp4ctr.triton_repo.config import TritonConfig
 from srp4ctr.triton_repo.deployment import promotion
 
 USERS, ITEMS, GENRES = 200, 2_000, 20
+SHORT = 10  # the history of half of the users
 VERSION = "v1"
 AN_HOUR_MS = 3_600_000.0
 
@@ -136,9 +137,10 @@ def start_triton(plan: triton_server.ServerPlan, folder: Path) -> processes.Runn
     return triton_server.start(serving, plan, folder, tied=True)
 
 
-def user_ids() -> list[str]:
-    """Return all users."""
-    return [f"user-{number}" for number in range(USERS)]
+def user_ids(history: int = 0) -> list[str]:
+    """Return the users with ``history`` behaviours; 0: with as many as the model reads."""
+    kind = f"brief-{history}" if history else "user"
+    return [f"{kind}-{number}" for number in range(USERS)]
 
 
 def item_ids() -> list[str]:
@@ -168,10 +170,11 @@ def _fill(sink: FeatureSink, length: int) -> None:
     now_ms = time.time_ns() // 1_000_000
     keys = [item_key(each) for each in item_ids()]
     rows = Rows()
-    for number, user in enumerate(user_ids()):
-        rows.sequences[user] = history(number, length, now_ms, ITEMS)
-        rows.activities[user] = past_activity(now_ms)
-        rows.exposures[user] = past_exposures(number, now_ms)
+    for own, users in ((length, user_ids()), (SHORT, user_ids(SHORT))):
+        for number, user in enumerate(users):
+            rows.sequences[user] = history(number, own, now_ms, ITEMS)
+            rows.activities[user] = past_activity(now_ms)
+            rows.exposures[user] = past_exposures(number, now_ms)
     rows.shares = {(key, 0): past_activity(now_ms) for key in keys}
     sink.write(rows)
     sink.write_profiles([_profile(number, now_ms) for number in range(ITEMS)])

@@ -139,6 +139,7 @@ def export_onnx(
     path: Path,
 ) -> None:
     """Write ``module``, whose arguments are ``read`` and results ``written``, in order."""
+    is_folded = isinstance(module, ServingEncoder | ServingHead)
     with warnings.catch_warnings(), torch.no_grad():
         # The tracing exporter takes 1 s where the new one takes 10; it is to be removed
         # one day, and warns each time.
@@ -152,7 +153,7 @@ def export_onnx(
             dynamic_axes={spec.name: _free_axes(spec) for spec in (*read, *written)},
             opset_version=OPSET,
             dynamo=False,
-            custom_opsets={"com.microsoft": 1},
+            custom_opsets={"com.microsoft": 1} if is_folded else {},
         )
     _declare_unread(path, read)
 
