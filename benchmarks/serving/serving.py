@@ -9,6 +9,7 @@ One Triton, one set of weights, requests with features from the store, in severa
 - ``rank_tiled``: the history encoded again for each candidate, as tiling the user does
   (not where that takes gigabytes),
 - ``rank_din``: DIN served in one step,
+- ``rank_lightgbm``: 200 trees on the counters, by onnxruntime, in one step,
 - ``rank_clicks`` for users with a history of 10,
 - onnxruntime in this process, one thread, on the arrays of 64 such requests: the bound,
 
@@ -36,7 +37,7 @@ import numpy as np
 from benchmarks import RESULTS, parser_of, say
 from benchmarks.harness.figures import table
 from benchmarks.harness.saved_result import circumstances, cpu_name, merged_rows
-from benchmarks.serving.serving_forms import DIN, FORMS, THREE_STEPS, TILED
+from benchmarks.serving.serving_forms import DIN, FORMS, THREE_STEPS, TILED, TREES
 from benchmarks.serving.serving_load import PREPARED, Load, Measured, cpu_s, measure, timed
 from benchmarks.serving.serving_stack import (
     SHORT,
@@ -195,6 +196,7 @@ def _main_figures(rows: Sequence[Row]) -> Row:
         "cpu_ratio_onnx": rounded(cost(RANK_CLICKS) / cost(ONNX)),
         "din_cost_ratio": rounded(cost(RANK_CLICKS) / cost(DIN)),
         "din_cost_ratio_10": rounded(cost(RANK_CLICKS, 10) / cost(DIN, 10)),
+        "lightgbm_cost_ratio": rounded(cost(RANK_CLICKS) / cost(TREES)),
         "brief_cost_ratio": rounded(cost(BRIEF) / cost(RANK_CLICKS)),
     }
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tritonclient.grpc import InferenceServerClient, model_config_pb2
 
 from benchmarks.models.baselines import BASELINES
+from benchmarks.serving import trees_onnx
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.training.config import ModelConfig
@@ -25,13 +26,14 @@ from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import TritonConfig
 from srp4ctr.triton_repo.deployment import model_config, repository_writer
 
-KEPT, THREE_STEPS, TILED, DIN = FORMS = (
+KEPT, THREE_STEPS, TILED, DIN, TREES = FORMS = (
     *("rank_states_kept", "rank_in_three_steps"),
-    *("rank_tiled", "rank_din"),
+    *("rank_tiled", "rank_din", "rank_lightgbm"),
 )
 KEPT_BYTES = 64_000_000
 SHELLS = Path(__file__).parent / "shells"
-SCORINGS = {TILED: "tiled_scoring.py", DIN: "whole_scoring.py"}
+WHOLE = "whole_scoring.py"
+SCORINGS = {TILED: "tiled_scoring.py", DIN: WHOLE, TREES: WHOLE}
 
 
 def add_forms(
@@ -57,8 +59,11 @@ def add_forms(
                 scoring = code / "srp4ctr/triton_repo/serving/onnx_scorer.py"
                 scoring.rename(code / "served_scoring.py")
                 shutil.copyfile(SHELLS / SCORINGS[name], scoring)
+            whole = repository / steps[0].name / "whole.onnx"
             if name == DIN:
-                _export_din(sizes, words, repository / steps[0].name / "whole.onnx")
+                _export_din(sizes, words, whole)
+            elif name == TREES:
+                trees_onnx.export_trees(trees_onnx.drawn_booster(), whole)
         _place_ensemble(repository, name, steps, limits)
     with InferenceServerClient(triton.grpc) as client:
         for name in forms:

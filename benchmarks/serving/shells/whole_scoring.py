@@ -1,4 +1,4 @@
-"""Scores by a model that is one ONNX file: DIN.
+"""Scores by a model that is one ONNX file: DIN, or trees.
 
 For ``benchmarks/serving/serving.py``, in the place of
 ``triton_repo/serving/onnx_scorer.py``, which is called ``served_scoring`` there.
@@ -39,6 +39,6 @@ class Scorer:
         began = time.perf_counter()
         scores = self._run(self._outputs, {name: tensors[name] for name in self._inputs})
         self._count_part(
-            CLICK_HEAD, len(tensors["context_rows"]), time.perf_counter() - began
+            CLICK_HEAD, len(tensors["candidate_features"]), time.perf_counter() - began
         )
         return dict(zip(self._outputs, scores, strict=True))
