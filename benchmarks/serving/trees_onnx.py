@@ -106,7 +106,7 @@ def _ensemble(booster: lightgbm.Booster) -> dict[str, Any]:
 def _nodes(
     node: Mapping[str, Any], counter: list[int]
 ) -> Iterator[tuple[int, int, float, int, int]]:
-    """Yield number, feature (-1: a leaf), threshold or value, and the children's numbers."""
+    """Yield number, feature (-1: a leaf), threshold or value, and its children."""
     number, counter[0] = counter[0], counter[0] + 1
     if "leaf_value" in node:
         yield number, -1, float(node["leaf_value"]), 0, 0

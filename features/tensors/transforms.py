@@ -46,7 +46,7 @@ class Arrays:
 
     def take(self, index: Any) -> Self:
         """Return the rows ``index`` (numbers, mask or slices) of each array."""
-        names = self.__slots__  # of the dataclass: its fields, in order
+        names: Sequence[str] = self.__slots__  # of the dataclass: its fields, in order
         return type(self)(**{name: getattr(self, name)[index] for name in names})
 
     def put(self, index: Any, source: Any) -> None:
