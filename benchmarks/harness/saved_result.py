@@ -27,11 +27,12 @@ def main() -> None:
     (name,) = sys.argv[1:]
     try:
         refuse_several_runs(name)
+        measured = circumstances()  # now: the run may write a picture, or last for hours
         printed = []
         for line in sys.stdin:
             print(line, end="", flush=True)
             printed.append(line)
-        file = save(name, printed, RESULTS)
+        file = save(name, printed, RESULTS, measured)
     except ValueError as error:
         raise SystemExit(str(error)) from error
     print(f"wrote {file}; make benchmarks-page shows it", file=sys.stderr)
@@ -43,8 +44,8 @@ def refuse_several_runs(name: str) -> None:
         raise ValueError(f"{name} gathers several runs in a file of its own: no SAVE=1")
 
 
-def save(name: str, printed: list[str], results: Path) -> Path:
-    """Write the last line of ``printed`` and its circumstances; ValueError if none."""
+def save(name: str, printed: list[str], results: Path, of: Mapping[str, str]) -> Path:
+    """Write the last line of ``printed`` and its circumstances ``of``; else ValueError."""
     try:
         found = json.loads(printed[-1])
     except (IndexError, json.JSONDecodeError):
@@ -52,7 +53,7 @@ def save(name: str, printed: list[str], results: Path) -> Path:
     if not isinstance(found, dict):
         raise ValueError(f"{name} did not end with a JSON object: nothing is saved")
     file = results / f"{name}.json"
-    replace_text(file, json.dumps(found | circumstances(), indent=1) + "\n")
+    replace_text(file, json.dumps(found | dict(of), indent=1) + "\n")
     return file
 
 

@@ -6,14 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.saved_result import SEVERAL_RUNS, refuse_several_runs, save
+from benchmarks.harness.saved_result import (
+    SEVERAL_RUNS,
+    circumstances,
+    refuse_several_runs,
+    save,
+)
 from benchmarks.report.results_page import page
 
 PRINTED = ["a table\n", '{"rows": [{"length": 50, "flops_ratio": 20.6}]}\n']
 
 
 def test_the_last_line_is_kept_with_date_hardware_and_commit(tmp_path: Path) -> None:
-    kept = json.loads(save("folding", PRINTED, tmp_path).read_text())
+    kept = json.loads(save("folding", PRINTED, tmp_path, circumstances()).read_text())
     assert kept["rows"] == [{"length": 50, "flops_ratio": 20.6}]
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", kept["date"])
     assert re.fullmatch(r"\d+ cores, \d+ GB", kept["hardware"])
@@ -21,7 +26,7 @@ def test_the_last_line_is_kept_with_date_hardware_and_commit(tmp_path: Path) -> 
 
 
 def test_the_page_shows_what_was_kept(tmp_path: Path) -> None:
-    kept = json.loads(save("folding", PRINTED, tmp_path).read_text())
+    kept = json.loads(save("folding", PRINTED, tmp_path, circumstances()).read_text())
     row = f"| 21× | {kept['hardware']} | {kept.get('commit', 'not recorded')} |"
     assert row in page(tmp_path)
 
@@ -29,7 +34,7 @@ def test_the_page_shows_what_was_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("printed", [[], ["a table\n"], ["[1]\n"]])
 def test_what_ends_without_a_result_is_not_kept(printed: list[str], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nothing is saved"):
-        save("folding", printed, tmp_path)
+        save("folding", printed, tmp_path, {})
     assert list(tmp_path.iterdir()) == []
 
 
