@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import duckdb
 import ibis
 import pyarrow as pa
 from ibis import _
@@ -25,7 +26,7 @@ from srp4ctr.streams.events.schema import (
     action_code,
     item_key,
 )
-from srp4ctr.streams.raw_log.log_files import reading
+from srp4ctr.streams.raw_log.log_files import check_files, reading
 from srp4ctr.streams.raw_log.log_tables import schema_of
 
 Table = Any  # ibis.Table, which has no types
@@ -105,10 +106,16 @@ def opened(
 
     Every expression lists the files again, so none is removed before the block ends.
     ``spark`` takes the session that there is, or starts one as Spark's own settings say.
-    Raises ``MistakeError`` where pyspark is not installed.
+    Raises ``MistakeError`` where pyspark is not installed, and ``ArtifactError`` where
+    DuckDB finds a file damaged; it does not say which.
     """
     with reading(log_dir), _connected(engine, limits or Limits()) as database:
-        yield _tables(database, log_dir)
+        try:
+            yield _tables(database, log_dir)
+        except duckdb.Error as error:
+            if not isinstance(error, duckdb.OutOfMemoryException):
+                check_files(log_dir)
+            raise
 
 
 @contextmanager

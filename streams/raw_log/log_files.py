@@ -97,6 +97,14 @@ def opened(path: Path) -> Iterator[Any]:
         ) from error
 
 
+def check_files(log_dir: Path) -> None:
+    """Read the whole log; raises ``ArtifactError`` at the first damaged file."""
+    for path in sorted(log_dir.glob("*/date=*/*.parquet")):
+        with opened(path) as file:
+            for _ in file.iter_batches(_ROWS_AT_ONCE):
+                pass
+
+
 def _rows_once(paths: Sequence[Path]) -> Iterator[list[dict[str, Any]]]:
     if len(paths) == 1:  # in order as it was written, and maybe large
         with opened(paths[0]) as file:

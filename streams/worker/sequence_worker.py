@@ -16,6 +16,7 @@ from pathlib import Path
 from aiokafka import TopicPartition
 from mode import Service
 
+from srp4ctr.errors import ArtifactError
 from srp4ctr.streams.broker.commands import request_rebuild
 from srp4ctr.streams.broker.worker_clients import BatchConsumer, OutputProducer
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
@@ -232,7 +233,10 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
         order = (self._kafka, 0, [source.partition])
         await self.group.in_thread("command", request_rebuild, *order)
         if time.monotonic() > self._profiles_until:  # they are of all partitions
-            await self.group.in_thread("store_write", self._sink.restore_profiles)
+            try:
+                await self.group.in_thread("store_write", self._sink.restore_profiles)
+            except ArtifactError as error:  # users' rows need not wait for it
+                _log.error("items have no attributes: %s; srp4ctr stream rebuild", error)
             self._profiles_until = time.monotonic() + _PROFILES_S
 
     async def _rebuild(

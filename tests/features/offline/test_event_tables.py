@@ -3,8 +3,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 from benchmarks.harness.raw_logs import Published, label_of, write_log
+from srp4ctr.errors import ArtifactError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline.event_tables import EventLog, opened, opened_by
 from srp4ctr.streams.events.schema import UserEvent, action_code, item_key
@@ -49,6 +51,21 @@ def test_an_absent_log_is_empty(tmp_path: Path) -> None:
     with opened(tmp_path / "none") as log:
         for table in (log.events, log.labels, log.items, log.forgotten):
             assert len(log.rows(table)) == 0
+
+
+@pytest.mark.parametrize("part", [slice(0), slice(4, 200), slice(-50, None)])
+def test_a_damaged_file_is_an_error_that_names_it(tmp_path: Path, part: slice) -> None:
+    """Cut to nothing, in its pages, or in its footer."""
+    folder = write_log(tmp_path, [(an_item("a", colour="red"), KNOWN_MS)])
+    (path,) = folder.rglob("*.parquet")
+    content = bytearray(path.read_bytes())
+    content[part] = b"\xff" * len(content[part])
+    path.write_bytes(content if part.stop != 0 else b"")
+    with (
+        pytest.raises(ArtifactError, match=f"{path} is damaged"),
+        opened(folder) as log,
+    ):
+        log.rows(log.items)
 
 
 def test_the_engine_keeps_to_the_memory_and_the_folder_that_are_set(

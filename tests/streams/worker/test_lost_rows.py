@@ -9,6 +9,9 @@ import pytest
 from aiokafka import TopicPartition
 
 from benchmarks.fault_injection.topic_reading import progress_of, until
+from benchmarks.harness.raw_logs import write_log
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.offline.item_profiles import restore_profiles
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, FORGOTTEN_USER
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
@@ -16,6 +19,7 @@ from srp4ctr.streams.state.sequences import BehaviorSequence
 from srp4ctr.streams.worker import lost_rows
 from srp4ctr.streams.worker.lost_rows import LOSSES, LOST_AT, LossWatch, is_lost
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
+from tests.builders import NOON_MS, an_item
 from tests.streams.memory_sink import MemorySink
 from tests.streams.worker.rebuilds import (
     CONFIG,
@@ -76,6 +80,26 @@ def test_a_worker_that_begins_with_an_empty_store_rebuilds_what_was_there(
     follow(kafka, emptied, tmp_path)
     assert LOSSES._value.get() > before
     assert emptied.restored > 0  # items' attributes, too
+    assert_equal(emptied.rows, right(kafka, tmp_path))
+
+
+@pytest.mark.kafka
+def test_a_damaged_log_of_items_holds_no_rebuild_of_users_back(
+    kafka: KafkaConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class ItemsOfALog(MemorySink):
+        def restore_profiles(self) -> int:
+            self.restored += 1
+            return restore_profiles(FeatureConfig(log_dir=str(tmp_path / "log")), self)
+
+    backfill(kafka, some_lives())
+    folded_live(kafka, MemorySink())
+    (path,) = write_log(tmp_path / "log", [(an_item(), NOON_MS)]).rglob("*.parquet")
+    path.write_bytes(b"damaged")
+    emptied = ItemsOfALog()
+    follow(kafka, emptied, tmp_path)
+    assert emptied.restored > 0
+    assert f"{path} is damaged" in caplog.text
     assert_equal(emptied.rows, right(kafka, tmp_path))
 
 
