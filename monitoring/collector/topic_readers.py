@@ -13,8 +13,12 @@ from typing import Any
 from kafka import KafkaConsumer
 from kafka.errors import (
     AuthorizationError,
+    BrokerNotAvailableError,
+    CorruptRecordError,
     KafkaError,
     SaslAuthenticationFailedError,
+    UnknownBrokerIdError,
+    UnknownError,
 )
 
 from srp4ctr.errors import MistakeError, OutageError
@@ -29,6 +33,12 @@ MAX_RECORDS = 5000  # a batch takes about 0.1 s, so that the endpoint stays fres
 CONNECT_TIMEOUT_S = 2.0  # short: Triton is polled and a stop is noticed in between
 METADATA_AGE_MS = 5000  # a topic may appear, or grow, after the monitor has started
 _MARK = b'impression"'  # skips decoding of other events
+# Not retriable by kafka-python: a coordinator or leader that has left the cluster, what a
+# broker that stops says of any request, and a batch that was changed on its way.
+_MAY_PASS_TOO = (
+    *(BrokerNotAvailableError, UnknownBrokerIdError),
+    *(UnknownError, CorruptRecordError),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +75,7 @@ def broker_errors(what: str) -> Iterator[None]:
     try:
         yield
     except KafkaError as error:
-        if may_pass(error):
+        if may_pass(error) or isinstance(error, _MAY_PASS_TOO):
             raise OutageError(f"{what}: {error}") from error
         if isinstance(error, AuthorizationError | SaslAuthenticationFailedError):
             rights = "see kafka.sasl_username, its password and its permissions"

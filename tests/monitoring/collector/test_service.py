@@ -88,6 +88,11 @@ def test_a_bug_of_the_probe_ends_the_monitor_with_its_trace(
     [
         (errors.KafkaTimeoutError(), OutageError),
         (errors.KafkaConnectionError(), OutageError),
+        (errors.CoordinatorNotAvailableError(), OutageError),
+        (errors.UnknownBrokerIdError(), OutageError),
+        (errors.UnknownError(), OutageError),
+        (errors.BrokerNotAvailableError(), OutageError),
+        (errors.CorruptRecordError(), OutageError),
         (errors.TopicAuthorizationFailedError(), MistakeError),
         (errors.SaslAuthenticationFailedError(), MistakeError),
         (errors.IllegalStateError(), errors.IllegalStateError),
