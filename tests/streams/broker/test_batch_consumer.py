@@ -1,6 +1,7 @@
 """A rebalance as aiokafka's subscription state has it, without a broker."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from aiokafka import TopicPartition
@@ -96,3 +97,26 @@ async def no_rebuild(
     worker: AWorker, source: TopicPartition, start: int
 ) -> tuple[PartitionState, set[str]]:
     return PartitionState(source.partition, start, StreamConfig()), set()
+
+
+def test_the_memory_for_rows_is_that_of_all_partitions_together() -> None:
+    async def story(worker: AWorker, sink: MemorySink) -> None:
+        worker._config = replace(worker._config, cache_mb=1)
+        await worker.assign_sources(STAYS, LEAVES)
+        await worker.polls()
+        worker.consumer.batches = [
+            {
+                source: records(
+                    *(an_impression(user_id=f"{source.partition}-{n}") for n in range(200))
+                )
+                for source in (STAYS, LEAVES)
+            }
+        ]
+        while not worker.consumer.commits:
+            await worker.polls(1)
+        held = [each.cached_bytes for each in worker.group.partitions.values()]
+        assert len(sink.rows.users) == 400
+        assert 500_000 < sum(held) <= 1_000_000
+        assert max(held) <= 500_000
+
+    run(story)

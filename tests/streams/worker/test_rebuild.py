@@ -1,6 +1,7 @@
 """Rows rebuilt from Kafka and the raw log, against rows folded as events came."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from copy import deepcopy
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from aiokafka import TopicPartition
 from srp4ctr.embedded import broker
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
 from srp4ctr.streams.worker import rebuild as rebuilding
 from srp4ctr.streams.worker.replay import ReplaySource
@@ -43,11 +45,20 @@ def test_rebuilt_rows_equal_rows_folded_live(
     monkeypatch: pytest.MonkeyPatch,
     events_in_memory: int,
 ) -> None:
+    passes: list[ReplaySource] = []
+    read = ReplaySource.events
+
+    def counted(past: ReplaySource, *span: int) -> AsyncIterator[list[LoggedEvent]]:
+        passes.append(past)
+        return read(past, *span)
+
     monkeypatch.setattr(rebuilding, "EVENTS_IN_MEMORY", events_in_memory)
     backfill(kafka, some_lives())
     live = folded_live(kafka, MemorySink())
     sink = wrong(live)
+    monkeypatch.setattr(ReplaySource, "events", counted)
     assert rebuild(kafka, sink, tmp_path) == len(USERS)
+    assert len(passes) == len(SOURCES)  # each partition once, whatever memory holds
     assert_equal(sink.rows, live)
     forgotten = sink.rows.sequences[FORGOTTEN]
     assert forgotten.forgotten_at_ms == FORGOTTEN_AT_MS
