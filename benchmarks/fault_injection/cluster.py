@@ -142,6 +142,7 @@ def _apply_views(features: FeatureConfig) -> None:
 
 
 def _write_settings(whole: Cluster) -> None:
+    whole.folder.mkdir(parents=True, exist_ok=True)
     sections = {
         "kafka": (whole.kafka, ("bootstrap", "partitions")),
         "streams": (
