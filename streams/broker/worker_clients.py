@@ -38,6 +38,8 @@ _KEPT_BYTES = 64 * 1024  # of a message that even its dead-letter topic refuses
 Batches = Mapping[TopicPartition, Sequence[Record]]
 _State = TypeVar("_State")
 _Result = TypeVar("_Result")
+Begin = Callable[[TopicPartition], Awaitable[None]]
+Take = Callable[[TopicPartition, _State, Sequence[Record]], Awaitable[None]]
 _log = logging.getLogger(__name__)
 
 
@@ -89,11 +91,12 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[_State]):  # type: ignore
             await self.consumer.stop()
 
     @asynccontextmanager
-    async def poll(self) -> AsyncIterator[Batches]:
+    async def poll(self, begin: Begin, take: Take[_State]) -> AsyncIterator[None]:
         """Poll once; until the block ends, partitions neither come nor go.
 
-        Yields the records of partitions that were begun with before. If the block raises,
-        nothing is committed: half a batch may be processed.
+        ``begin`` prepares what is newly assigned, then ``take`` gets the records of each
+        partition that was begun with before. If one of them or the block raises, nothing
+        is committed: half a batch may be processed.
         """
         # Without the lock: in a rebalance a poll waits until partitions are released.
         polled: Batches = {}
@@ -103,18 +106,18 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[_State]):  # type: ignore
             )
         generation = self._generation  # nothing was awaited since the records came
         async with self.lock:
-            is_current = generation == self._generation
-            known = self.partitions.keys() if is_current else set()
+            known = set(self.partitions) if generation == self._generation else set()
             try:
-                yield {each: polled[each] for each in polled if each in known}
+                while new := self._assigned - self.partitions.keys():
+                    await begin(new.pop())
+                for source, records in polled.items():
+                    if source in known and (state := self.partitions.get(source)):
+                        await take(source, state, records)
+                yield
             except BaseException:
                 self._release()
                 raise
         await asyncio.sleep(0)  # let a rebalance have the lock
-
-    def assigned(self) -> TopicPartition | None:
-        """Return a partition that is assigned and not begun with, if there is one."""
-        return next(iter(self._assigned - self.partitions.keys()), None)
 
     async def seek_committed(self, source: TopicPartition) -> tuple[int, bool]:
         """Go to the next offset to read of ``source``, however far it was read before.

@@ -95,13 +95,7 @@ class EventLogWriter(Service):  # type: ignore[misc]  # mode has no types
     async def _run(self) -> None:
         """Begin with new partitions, take rows, and write when it is time."""
         while not self.should_stop:
-            async with self.group.poll() as batches:
-                while source := self.group.assigned():
-                    await self._begin(source)
-                for source, records in batches.items():
-                    if partition := self.group.partitions.get(source):
-                        with located(records, row_of):
-                            _take(partition, records)
+            async with self.group.poll(self._begin, self._take):
                 if self._is_time():
                     await self._store()
                     await self._merge()
@@ -132,6 +126,17 @@ class EventLogWriter(Service):  # type: ignore[misc]  # mode has no types
             await self._try(lambda: remove_unfinished(*place))
         found = len(files_of(*place))
         self.group.partitions[source] = _Partition(committed=start, files=found)
+
+    async def _take(
+        self, _: TopicPartition, partition: _Partition, records: Sequence[Record]
+    ) -> None:
+        """Keep the rows of ``records``; rejected messages are not in the log."""
+        first = records[0].offset
+        with located(records, row_of):
+            rows = [row for row in map(row_of, records) if row is not None]
+        unwritten = partition.unwritten = partition.unwritten or _Unwritten(first, first)
+        unwritten.end = records[-1].offset
+        unwritten.rows += rows
 
     def _is_time(self) -> bool:
         """Return whether enough has come or enough time has passed to write a file."""
@@ -203,14 +208,6 @@ class EventLogWriter(Service):  # type: ignore[misc]  # mode has no types
                 "tidying the raw log failed, retrying in %g s: %r", _AGAIN_S, error
             )
             return None
-
-
-def _take(partition: _Partition, records: Sequence[Record]) -> None:
-    """Keep the rows of ``records``; rejected messages are not in the log."""
-    first = records[0].offset
-    unwritten = partition.unwritten = partition.unwritten or _Unwritten(first, first)
-    unwritten.end = records[-1].offset
-    unwritten.rows += [row for row in map(row_of, records) if row is not None]
 
 
 def _write(log_dir: Path, unwritten: Mapping[TopicPartition, _Unwritten]) -> None:

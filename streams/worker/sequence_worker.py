@@ -78,12 +78,7 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
     async def _run(self) -> None:
         """Begin with new partitions, fold what has come, store when it is time."""
         while not self.should_stop:
-            async with self.group.poll() as batches:
-                while source := self.group.assigned():
-                    await self._begin(source)
-                for source, records in batches.items():
-                    if state := self.group.partitions.get(source):
-                        await self._fold(source, state, records)
+            async with self.group.poll(self._begin, self._fold):
                 self._mature_and_measure()
                 await self._keep_storing()
 
