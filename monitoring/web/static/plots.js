@@ -92,7 +92,7 @@ export function rangeOf(values, { min = null, max = null, softMin = null } = {})
   const span = high - low > Math.abs(high) * 1e-3 ? high - low : 0;
   const margin = span * 0.08 || Math.abs(high) * 0.1 || 0.5;
   if (min === null && low !== 0) low -= margin;
-  if (max === null) high += margin;
+  high += max === null ? margin : margin / 4; // a line at the limit is to be seen
   return [low, high];
 }
 

@@ -105,7 +105,7 @@ def test_ticks_are_round_in_their_unit(
         ([19.698, 19.7], {}, [17.728, 21.67]),  # as level
         ([0, 0], {}, [0, 0.5]),
         ([], {}, [0, 1.08]),
-        ([3, 9], {"min": 1, "max": 5}, [1, 5]),
+        ([3, 9], {"min": 1, "max": 5}, [1, 5.08]),  # a line at the limit is to be seen
     ],
 )
 def test_an_axis_shows_all_values(
@@ -113,6 +113,22 @@ def test_an_axis_shows_all_values(
 ) -> None:
     low, high = run(page, "/static/plots.js", "m.rangeOf(...given)", [values, limits])
     assert [low, high] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        ([0.9, 1.1] * 30 + [0.0, 800.0], [0.9, 1.1]),  # an interval of two clicks
+        ([0.9, 1.1, 0.8, 1.3] * 10, [0.8, 1.3]),
+        ([0.0, 800.0], [0.0, 800.0]),
+        ([], []),
+    ],
+)
+def test_a_few_wide_intervals_flatten_no_line(
+    page: Page, bounds: list[float], expected: list[float]
+) -> None:
+    most = run(page, "/static/panels/timeseries.js", "m.mostOf(...given)", [bounds])
+    assert sorted({min(most, default=None), max(most, default=None)} - {None}) == expected
 
 
 def test_an_axis_has_ticks_however_narrow_it_is(page: Page) -> None:

@@ -7,6 +7,7 @@ import { local } from "../times.js";
 import { lastOf, nameOf } from "../transformations.js";
 import { isRate } from "../units.js";
 
+const FAR_OFF = 4; // times what most bounds span
 const MOST_STRETCH = 2.5; // times the values: a threshold further off would flatten the lines
 const MOST = 40; // more lines are hard to distinguish; the legend has the number of the rest
 
@@ -108,11 +109,20 @@ function layout(plot, series, window) {
 
 function axisOf(series, count) {
   const { config } = series[0];
-  const values = series.flatMap(({ values: each }) => each.filter((value) => value !== null));
+  const of = (some) => some.flatMap(({ values: each }) => each.filter((value) => value !== null));
+  const values = [...of(series.filter((each) => !isBound(each))), ...mostOf(of(series.filter(isBound)))];
   const nearest = config.custom?.thresholdsStyle ? marks(config, values) : [];
   const softMin = isRate(config.unit) ? 0 : null;
   const [low, high] = rangeOf([...values, ...nearest], { min: config.min ?? null, max: config.max ?? null, softMin });
   return valueAxis(low, high, config.unit || "none", config.decimals ?? null, { count });
+}
+
+/** Return `bounds` without the few that would flatten the lines: an interval of two clicks. */
+export function mostOf(bounds) {
+  const sorted = bounds.toSorted((one, other) => one - other);
+  const few = Math.ceil(sorted.length / 20);
+  const most = sorted.slice(few, sorted.length - few);
+  return sorted.at(-1) - sorted[0] > FAR_OFF * (most.at(-1) - most[0]) ? most : sorted;
 }
 
 /** Return the nearest threshold on either side, if the axis can include it. */
