@@ -1,5 +1,6 @@
 // Plotly, loaded with the first chart, and the layout that all charts share.
 import { faded, ink } from "./colours.js";
+import { h, replace } from "./dom.js";
 import { format, ticks } from "./units.js";
 
 let address = "";
@@ -35,6 +36,18 @@ export async function draw(place, traces, layout) {
 /** Remove the chart in `place`. */
 export function drop(place) {
   window.Plotly?.purge(place);
+}
+
+/** Return the plot and the legend in `content`, made once. */
+export function parts(content) {
+  let plot = content.querySelector(":scope > .plot");
+  let legend = content.querySelector(":scope > .legend");
+  if (!plot) {
+    plot = h("div", { class: "plot" });
+    legend = h("ul", { class: "legend", "aria-label": "Legend" });
+    replace(content, plot, legend);
+  }
+  return { plot, legend };
 }
 
 /** Return the layout of a chart without its axes' ranges. */

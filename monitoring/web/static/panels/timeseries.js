@@ -2,7 +2,7 @@
 import { faded } from "../colours.js";
 import { h, replace } from "../dom.js";
 import { colourOf, lineColourOf, seriesIn, textOf } from "../fields.js";
-import { axis, draw, layoutOf, plain, rangeOf, thresholdShapes, valueAxis } from "../plots.js";
+import { axis, draw, layoutOf, parts, plain, rangeOf, thresholdShapes, valueAxis } from "../plots.js";
 import { local } from "../times.js";
 import { lastOf, nameOf } from "../transformations.js";
 import { isRate } from "../units.js";
@@ -24,17 +24,6 @@ export async function timeseries(content, panel, frames, context) {
   plot.setAttribute("role", "img");
   plot.setAttribute("aria-label", `${panel.title}: ${series.slice(0, 6).map((field) => `${nameOf(field)} ${last(field)}`).join("; ")}`);
   return true;
-}
-
-function parts(content) {
-  let plot = content.querySelector(":scope > .plot");
-  let legend = content.querySelector(":scope > .legend");
-  if (!plot) {
-    plot = h("div", { class: "plot" });
-    legend = h("ul", { class: "legend", "aria-label": "Legend" });
-    replace(content, plot, legend);
-  }
-  return { plot, legend };
 }
 
 /** Return an entry per figure, with the ends of its interval. */

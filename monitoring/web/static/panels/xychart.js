@@ -2,20 +2,14 @@
 import { faded } from "../colours.js";
 import { h, replace } from "../dom.js";
 import { lineColourOf, textOf } from "../fields.js";
-import { draw, layoutOf, plain, rangeOf, valueAxis } from "../plots.js";
+import { draw, layoutOf, parts, plain, rangeOf, valueAxis } from "../plots.js";
 import { nameOf } from "../transformations.js";
 
 /** Draw the panel into `content`; returns whether it has data. */
 export async function xychart(content, panel, frames) {
   const series = seriesOf(panel, frames).filter(({ x }) => x.values.length);
   if (!series.length) return false;
-  let plot = content.querySelector(":scope > .plot");
-  let legend = content.querySelector(":scope > .legend");
-  if (!plot) {
-    plot = h("div", { class: "plot" });
-    legend = h("ul", { class: "legend", "aria-label": "Legend" });
-    replace(content, plot, legend);
-  }
+  const { plot, legend } = parts(content);
   const colours = series.map(({ y }, i) => lineColourOf(y, i));
   replace(legend, ...series.map(({ name }, i) => h("li", {}, h("span", { class: "swatch", style: { "--colour": colours[i] } }), h("span", {}, name))));
   const [{ x, y }] = series;
