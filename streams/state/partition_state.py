@@ -64,6 +64,7 @@ class PartitionState:
         self.next_offset = next_offset
         """The first offset that is not folded in."""
         self._pending_from = next_offset
+        self._rebuilt_to = self._rebuilt_since_ms = 0
         self.labels = LabelJoin(
             round(config.label_window_s * 1000),
             round(config.correction_window_s * 1000),
@@ -88,7 +89,7 @@ class PartitionState:
         return self.next_offset != self._pending_from or bool(self.decided)
 
     def decode(self, records: Sequence[Record]) -> tuple[list[LoggedEvent], Rebuild | None]:
-        """Return the events in ``records`` up to the first command, and that command.
+        """Return the events in ``records`` up to the first command to do, and that one.
 
         Keeps rejected records; ``next_offset`` moves behind the last event or to the
         command.
@@ -97,8 +98,10 @@ class PartitionState:
         for record in records:
             decoded = decode_record(record)
             if isinstance(decoded, Rebuild):
-                return events, decoded
-            if isinstance(decoded, RejectedRecord):
+                is_done = decoded.since_ms >= self._rebuilt_since_ms
+                if record.offset >= self._rebuilt_to or not is_done:
+                    return events, decoded
+            elif isinstance(decoded, RejectedRecord):
                 self.rejected.append(decoded)
             else:
                 events.append(decoded)
@@ -185,9 +188,15 @@ class PartitionState:
         newest = islice(reversed(self._rows.sequences), count)
         return [user_id for user_id in newest if user_id not in changed]
 
-    def drop_rows(self) -> None:
-        """Drop the rows in memory: the store has others now."""
+    def rebuilt(self, command: Rebuild, end: int) -> None:
+        """Drop the rows in memory, and go on behind ``command``: the store has new ones.
+
+        The rebuild began when the partition ended at ``end``. Commands before it, as of a
+        worker that ended while it rebuilt, are done as well.
+        """
         self._rows = Rows()
+        self.next_offset += 1
+        self._rebuilt_to, self._rebuilt_since_ms = end, command.since_ms
 
     def replay(self, events: Iterable[LoggedEvent], now_ms: int) -> None:
         """Bring labels and deduplication to where they were after ``events``, or further.

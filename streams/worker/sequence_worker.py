@@ -21,7 +21,7 @@ from srp4ctr.streams.broker.commands import request_rebuild
 from srp4ctr.streams.broker.worker_clients import BatchConsumer, OutputProducer
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.codec import Record, located, noted, place_of
-from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, now_ms
+from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Rebuild, now_ms
 from srp4ctr.streams.state.partition_state import PartitionState, PendingWrites
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
 from srp4ctr.streams.state.state_store import FeatureSink
@@ -124,7 +124,7 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
         if command is not None:
             self.group.consumer.pause(source)
             await self._store_all()
-            self.add_future(self._rebuild(source, state, command.since_ms))
+            self.add_future(self._rebuild(source, state, command))
 
     def _fold_alone(self, record: Record) -> None:
         """Fold ``record`` into nothing, to find out which one of a batch fails."""
@@ -235,7 +235,7 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
             self._profiles_until = time.monotonic() + _PROFILES_S
 
     async def _rebuild(
-        self, source: TopicPartition, state: PartitionState, since_ms: int
+        self, source: TopicPartition, state: PartitionState, command: Rebuild
     ) -> None:
         """Rebuild the rows of ``source`` from its past, and go on behind the command.
 
@@ -249,22 +249,22 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
                     raise asyncio.CancelledError
                 await self.group.in_thread("store_write", self._sink.write, rows)
 
-        async def rebuild() -> int:
+        async def rebuild() -> tuple[int, int]:
             async with ReplaySource.opened(self._kafka, self._log_dir, source) as past:
-                return await rebuild_rows(past, span, self._config, self._read, write)
+                done = await rebuild_rows(past, span, self._config, self._read, write)
+                return done, past.end
 
-        command_at = state.next_offset
-        span = Span(partition=source.partition, since_ms=since_ms, end=command_at)
-        users = await self.group.retry("rebuild", rebuild)
+        at = state.next_offset
+        span = Span(partition=source.partition, since_ms=command.since_ms, end=at)
+        users, end = await self.group.retry("rebuild", rebuild)
         async with self.group.lock:
             if self.group.partitions.get(source) is state:
-                state.drop_rows()
-                state.next_offset = command_at + 1
+                state.rebuilt(command, end)
                 self.group.consumer.seek(source, state.next_offset)
                 self.group.consumer.resume(source)
                 self._losses.rebuilt(source)
         measurements.REBUILT.inc(users)
-        _log.info("rebuilt %d users", users, extra=place_of(source, command_at))
+        _log.info("rebuilt %d users", users, extra=place_of(source, at))
 
     async def _read(
         self, users: Collection[str], shares: Collection[ItemPartitionKey]

@@ -41,7 +41,7 @@ def store_events(
         state.fold(batch, now_ms=max(each.known_at_ms for each in batch))
         sink.write(state.dirty)
         state.take_pending()
-        state.drop_rows()  # so that each batch begins with what the store gives back
+        state.evict(0)  # so that each batch begins with what the store gives back
 
 
 class _Past:

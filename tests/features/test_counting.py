@@ -106,7 +106,6 @@ class Worker:
             if draw.random() < 0.1:
                 self.store(state)
                 rebuild(self.log[: state.next_offset], self.sink, CONFIG)
-                state.drop_rows()
         self.store(state)
 
     def begin(self) -> PartitionState:

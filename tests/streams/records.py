@@ -30,8 +30,8 @@ def records(*events: UserEvent, start: int = 0) -> list[ARecord]:
     ]
 
 
-def a_command(offset: int, key: bytes = COMMAND_KEY) -> ARecord:
-    command = Rebuild(event_id="c1", since_ms=NOON_MS)
+def a_command(offset: int, key: bytes = COMMAND_KEY, since_ms: int = NOON_MS) -> ARecord:
+    command = Rebuild(event_id="c1", since_ms=since_ms)
     return ARecord(value=encode(command), key=key, offset=offset)
 
 

@@ -61,6 +61,18 @@ def test_a_command_ends_a_batch_and_is_read_again() -> None:
     assert (command.since_ms, state.next_offset) == (NOON_MS, 1)
 
 
+def test_a_command_from_before_a_rebuild_of_as_much_is_done_by_it() -> None:
+    state, end = a_state(), 4
+    _, command = state.decode([a_command(0)])
+    assert command is not None
+    state.rebuilt(command, end)
+    events, more = state.decode([a_command(1), *records(a_click(), start=2)])
+    assert ([each.offset for each in events], more, state.next_offset) == ([2], None, 3)
+    longer = a_command(3, since_ms=NOON_MS - 1)
+    assert state.decode([longer])[1] is not None
+    assert state.decode([a_command(end)])[1] is not None
+
+
 def test_a_producers_command_is_no_command() -> None:
     decoded = decode_record(a_command(0, key=b"u1"))
     assert isinstance(decoded, RejectedRecord)
@@ -75,7 +87,7 @@ def test_only_rows_that_are_not_in_memory_are_missing() -> None:
     assert shares == {(item_key("i1"), 3)}  # a behaviour is not counted
     state.cache_rows(users, shares, MemorySink().rows)
     assert state.missing_rows(events) == (set(), set())
-    state.drop_rows()
+    state.evict(0)
     assert state.missing_rows(events) == (users, shares)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,10 +13,15 @@ from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.worker import rebuild as rebuilding
+from srp4ctr.streams.worker import sequence_worker
+from srp4ctr.streams.worker.rebuild import Span
+from srp4ctr.streams.worker.replay import ReplaySource
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
+from tests.builders import NOON_MS
 from tests.streams.memory_sink import MemorySink
 from tests.streams.worker.rebuilds import (
     CONFIG,
+    SOURCES,
     assert_equal,
     backfill,
     ends,
@@ -48,6 +54,28 @@ def test_what_comes_before_and_after_a_command_is_all_in_the_rows(
     request_rebuild(kafka, 0)
     backfill(kafka, lives[90:])
     assert_equal(folded_live(kafka, sink), right(kafka, tmp_path))
+
+
+def test_what_is_ordered_again_before_a_rebuild_begins_is_done_by_it(
+    kafka: KafkaConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each worker that ends while it rebuilds leaves a command, and the next adds one."""
+    spans: list[Span] = []
+
+    async def counted(past: ReplaySource, span: Span, *more: Any) -> int:
+        spans.append(span)
+        return await rebuilding.rebuild_rows(past, span, *more)
+
+    lives = some_lives()
+    backfill(kafka, lives[:50])
+    sink = wrong(folded_live(kafka, MemorySink()))
+    request_rebuild(kafka, 0)
+    backfill(kafka, lives[50:])
+    request_rebuild(kafka, 0)
+    request_rebuild(kafka, NOON_MS)
+    monkeypatch.setattr(sequence_worker, "rebuild_rows", counted)
+    assert_equal(folded_live(kafka, sink), right(kafka, tmp_path))
+    assert len(spans) == len(SOURCES)
 
 
 def test_events_that_come_while_a_partition_is_rebuilt_are_folded_after_it(
