@@ -128,7 +128,8 @@ def test_a_few_wide_intervals_flatten_no_line(
     page: Page, bounds: list[float], expected: list[float]
 ) -> None:
     most = run(page, "/static/panels/timeseries.js", "m.mostOf(...given)", [bounds])
-    assert sorted({min(most, default=None), max(most, default=None)} - {None}) == expected
+    ends = [min(most), max(most)] if most else []
+    assert ends == expected
 
 
 def test_an_axis_has_ticks_however_narrow_it_is(page: Page) -> None:
