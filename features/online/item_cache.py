@@ -1,53 +1,47 @@
-"""Items' attributes and counters in memory, refreshed from the store in the background.
+"""Items' attributes and counters in mapped memory, which a process of its own refreshes.
 
-Reading 100 items from Feast for every request would cost milliseconds; the table costs a
-binary search. In: a reader and a bundle's vocabulary. Out: arrays for a request's items,
-at most two refreshes old, or ten after a minute without requests, as in a bundle that
-waits for a rollback. A missing item has the prior's counters until the next refresh.
+In: a request's item keys and a bundle's vocabulary. Out: arrays, a second old at most. All
+serving processes of a host map one table (``item_map.py``) and read nothing from the store;
+``item_refresher.py`` writes it. They only see to it that it runs, once a second.
 """
 
-import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from srp4ctr.errors import Srp4ctrError
-from srp4ctr.features.tensors.transforms import ActivityArrays, empty_activity
+from srp4ctr.errors import MistakeError
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.online import item_map, item_refresher
+from srp4ctr.features.online.item_map import IS_DOWN, UP_TO_DATE_MS, ItemMap, ItemMemory
+from srp4ctr.features.tensors.transforms import ActivityArrays
 from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
-from srp4ctr.streams.state.counters import Activity
 
+LOG = logging.getLogger(__name__)
 Int64s = NDArray[np.int64]
 
-# 40 items × 4 partitions are one pipeline of 160 reads, which holds the interpreter for
-# about 5 ms: too long while requests wait, so then it reads fewer, with pauses.
-CHUNK, CHUNK_BEHIND_REQUESTS = 40, 8
-# An item costs about 0.08 ms of CPU, so a turn costs 0.04 s: a twenty-fifth of a core at a
-# turn a second. Requested items go first, the others take turns.
-MAX_ITEMS_A_TURN = 500
-_SHARE_OF_HOT_ITEMS = 0.75
-_SHARE_OF_REST = 0.1  # of the interval between two refreshes; the rest of it is reading
-IDLE_AFTER_S = 60.0
-IDLE_INTERVALS = 10.0  # between two refreshes then
-# With Python's default of 5 ms a refresh delayed a request by up to 218 ms, with this one
-# by up to 13 ms.
-_SWITCH_INTERVAL_S = 0.0005
-_ENDS_WITHIN_S = 2.0  # a read that the store does not answer takes longer
-# Requested keys outside the vocabulary: ids that clients invent must not fill the memory.
-MAX_UNKNOWN_KEYS = 100_000
+_SHARED_MEMORY = Path("/dev/shm")
+LOOK_EVERY_S = 1.0
+# A first table of half a million items takes half a minute.
+FILLED_WITHIN_S = 60.0
+_ENDS_WITHIN_S = 2.0
+_START_AGAIN_S = 5.0  # one that cannot run must not take a core by starting
 
-
-class ItemReader(Protocol):
-    """Reads items; raises ``OutageError`` when the store does not answer."""
-
-    def read_items(self, item_keys: Sequence[int]) -> Sequence[tuple[str, Activity]]:
-        """Return each item's attributes as JSON ("": none), and its summed counters."""
-        ...
+# The refreshers that this process started: only it can reap them.
+_children: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,8 +52,8 @@ class ItemRows:
     """(…, A)"""
     activity: ActivityArrays
     version: int
-    """When the table's refresh began, UTC ms: it holds what was stored then. 0 before the
-    first."""
+    """When the table was last up to date, UTC ms: it holds what was stored then. 0 before
+    all items are read."""
 
     def take(self, index: Any) -> "ItemRows":
         """Return the items ``index`` (numbers, mask or slices)."""
@@ -71,165 +65,206 @@ class ItemRows:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _State:
-    """The whole table; the row after the last key is the default of a missing item."""
+class _Attributes:
+    """A bundle's rows of the attributes in one generation of the table."""
 
-    keys: Int64s  # (n,) ascending
-    rows: ItemRows  # (n + 1, …)
-    is_hot: NDArray[np.bool_]  # (n + 1,): looked up since the last refresh
+    items: ItemMap | None
+    texts: Int64s
+    """(items,): of which text the rows are."""
+    rows: NDArray[np.int32]
+    """(items, A)"""
 
 
 class ItemTable:
-    """A table of items that is replaced whole, so that requests take no lock."""
+    """A table of items as one bundle sees them; requests take no lock."""
 
-    def __init__(self, reader: ItemReader, vocabulary: Vocabulary) -> None:
-        self._reader = reader
+    def __init__(
+        self,
+        memory: ItemMemory,
+        vocabulary: Vocabulary,
+        refreshing: "RefresherWatch | None" = None,
+    ) -> None:
+        self._memory = memory
         self._vocabulary = vocabulary
-        self._rows_of_text: dict[str, Int64s] = {}
-        self._missing: set[int] = set()
-        self._next = 0
-        self._state = _blank(vocabulary.item_keys, vocabulary.num_attribute_slots)
-        self._stopped = threading.Event()
-        self._refreshing: threading.Thread | None = None
+        self._refreshing = refreshing
+        self._attributes = self._blank(None)
 
     def lookup(self, item_keys: Int64s) -> ItemRows:
         """Return the rows of ``item_keys`` (any shape); key 0 is padding."""
-        state = self._state  # once: a refresh may replace it meanwhile
-        index, present = _find(state.keys, item_keys)
-        state.is_hot[index] = True
-        missing = ~present & (item_keys != 0)
-        if missing.any() and len(self._missing) < MAX_UNKNOWN_KEYS:
-            self._missing.update(item_keys[missing].tolist())
-        return state.rows.take(index)
-
-    def refresh(self, max_items: int | None = None, spread_s: float = 0.0) -> int:
-        """Read new items, then up to ``max_items`` (None: all), requested ones first.
-
-        Reads in small chunks, spread over ``spread_s``, while requests are served. Returns
-        how many were read. Raises ``OutageError`` when the store does not answer, and
-        keeps what was read before.
-        """
-        old, missing = self._state, self._missing
-        self._missing = set()
-        state = _grown(old, self._admitted(missing))
-        turn = self._turn(old, state, max_items)
-        chunk = CHUNK_BEHIND_REQUESTS if spread_s else CHUNK
-        began = time.monotonic()
-        try:
-            for start in range(0, len(turn), chunk):
-                due = began + spread_s * start / len(turn)
-                if (rest := due - time.monotonic()) > 0 and self._stopped.wait(rest):
-                    break
-                self._read_into(state, turn[start : start + chunk])
-        finally:
-            self._state = state
-        return len(turn)
-
-    def keep_fresh(self, interval_s: float) -> threading.Thread:
-        """Refresh every ``interval_s`` in a daemon thread until ``stop``.
-
-        Makes the process's threads switch more often, so that requests wait less.
-        """
-        sys.setswitchinterval(_SWITCH_INTERVAL_S)
-        thread = threading.Thread(
-            target=self._run, args=(interval_s,), name="item-table", daemon=True
+        known, items = self._attributes, self._memory.current()
+        if known.items is not items:
+            self._attributes = known = self._blank(items)
+        version, shape = int(self._memory.head[UP_TO_DATE_MS]), item_keys.shape
+        keys = item_keys.ravel()
+        if items is None:
+            rows = np.zeros(len(keys), dtype=np.int64)
+            columns = np.zeros((len(keys), item_map.COLUMNS), dtype=np.int64)
+        else:
+            rows = items.find(keys)
+            columns = items.read(rows)
+            self._parse(items, known, rows, columns[:, item_map.TEXT])
+        counts = columns.view(np.float64)
+        attributes = known.rows.take(rows, axis=0).astype(np.int64)
+        return ItemRows(
+            attribute_rows=attributes.reshape(*shape, attributes.shape[-1]),
+            activity=ActivityArrays(
+                impressions=counts[:, item_map.IMPRESSIONS].reshape(*shape, -1),
+                clicks=counts[:, item_map.CLICKS].reshape(*shape, -1),
+                counted_at_ms=columns[:, item_map.COUNTED_AT_MS].reshape(shape),
+                first_seen_ms=columns[:, item_map.FIRST_SEEN_MS].reshape(shape),
+            ),
+            version=version,
         )
-        thread.start()
-        self._refreshing = thread
-        return thread
 
     def stop(self) -> None:
-        """End the thread of ``keep_fresh`` and wait for it.
-
-        A process that exits while the thread is in a library could abort.
-        """
-        self._stopped.set()
+        """End the thread that looks after the refresher, if there is one."""
         if self._refreshing is not None:
-            self._refreshing.join(_ENDS_WITHIN_S)
+            self._refreshing.stop()
 
-    def _run(self, interval_s: float) -> None:
-        wanted_at = read_at = time.monotonic()
-        while not self._stopped.wait(interval_s * _SHARE_OF_REST):
-            now = time.monotonic()
-            if self._is_wanted():
-                wanted_at = now
-            rests = now - read_at < IDLE_INTERVALS * interval_s
-            if rests and now - wanted_at > IDLE_AFTER_S:
-                continue
-            read_at = now
-            # If the store is down, each request reports it (store_unavailable).
-            with contextlib.suppress(Srp4ctrError):
-                self.refresh(MAX_ITEMS_A_TURN, interval_s * (1.0 - _SHARE_OF_REST))
+    def _blank(self, items: ItemMap | None) -> _Attributes:
+        slots, size = self._vocabulary.num_attribute_slots, items.capacity if items else 1
+        return _Attributes(
+            items=items,
+            texts=np.zeros(size, dtype=np.int64),
+            rows=np.zeros((size, slots), dtype=np.int32),
+        )
 
-    def _is_wanted(self) -> bool:
-        """Return whether an item was looked up since the last refresh."""
-        return bool(self._missing) or bool(self._state.is_hot.any())
-
-    def _admitted(self, missing: set[int]) -> Int64s:
-        """Return the table's keys and those of ``missing`` for which there is room."""
-        keys = self._state.keys
-        room = MAX_UNKNOWN_KEYS - (len(keys) - len(self._vocabulary.item_keys))
-        new = np.array(sorted(missing)[: max(room, 0)], dtype=np.int64)
-        return np.union1d(keys, new)
-
-    def _turn(self, old: _State, state: _State, max_items: int | None) -> Int64s:
-        """Return the rows to read: new items, requested ones, then some in rotation."""
-        total = len(state.keys)
-        new = np.flatnonzero(~_find(old.keys, state.keys)[1])
-        if max_items is None or max_items >= total:
-            return np.arange(total)
-        # A copy: numpy counts a mask, then fills that many places, and other threads run
-        # in between. One more item that was looked up then was written beyond the end.
-        is_hot = old.is_hot[:-1].copy()
-        hot, _ = _find(state.keys, old.keys[is_hot])
-        hot = np.roll(hot, -self._next)[: int(max_items * _SHARE_OF_HOT_ITEMS)]
-        rotation = (self._next + np.arange(max_items - len(hot))) % total
-        self._next = int(self._next + len(rotation)) % total
-        first = np.concatenate([new, hot, rotation])
-        return first[np.sort(np.unique(first, return_index=True)[1])]
-
-    def _read_into(self, state: _State, index: Int64s) -> None:
-        """Read the items of rows ``index`` into ``state``."""
-        found = self._reader.read_items(state.keys[index].tolist())
-        for row, (text, activity) in zip(index.tolist(), found, strict=True):
-            state.rows.attribute_rows[row] = self._attribute_rows(text)
-            state.rows.activity.put(row, activity)
-
-    def _attribute_rows(self, text: str) -> Int64s:
-        """Return the rows of attributes in JSON, parsed once per text."""
-        rows = self._rows_of_text.get(text)
-        if rows is None:
-            if len(self._rows_of_text) > 2 * MAX_UNKNOWN_KEYS:
-                self._rows_of_text.clear()  # after years of updates
-            rows = self._vocabulary.attribute_rows(parse_attributes(text))
-            self._rows_of_text[text] = rows
-        return rows
+    def _parse(
+        self, items: ItemMap, known: _Attributes, rows: Int64s, texts: Int64s
+    ) -> None:
+        """Bring ``known`` up to date for ``rows``: each text is parsed once."""
+        is_other = known.texts.take(rows) != texts
+        if not is_other.any():
+            return
+        for place in np.flatnonzero(is_other).tolist():
+            row, number = int(rows[place]), int(texts[place])
+            attributes = parse_attributes(items.text(number))
+            known.rows[row] = self._vocabulary.attribute_rows(attributes)
+            known.texts[row] = number
 
 
-def _find(keys: Int64s, wanted: Int64s) -> tuple[Int64s, NDArray[np.bool_]]:
-    """Return each wanted key's row (the default if absent), and which are present."""
-    if not len(keys):
-        return np.zeros(wanted.shape, dtype=np.int64), np.zeros(wanted.shape, dtype=bool)
-    index = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    present = keys[index] == wanted
-    return np.where(present, index, len(keys)), present
+def open_table(config: FeatureConfig, vocabulary: Vocabulary) -> ItemTable:
+    """Return the table of this host and store, which stays fresh until ``stop``.
+
+    Waits for a first table, unless the store does not answer: then it fills later.
+    """
+    folder = folder_of(config)
+    refreshing = RefresherWatch(config, folder)
+    memory = ItemMemory(folder)
+    refreshing.start()
+    until = time.monotonic() + FILLED_WITHIN_S
+    while not memory.head[[UP_TO_DATE_MS, IS_DOWN]].any():
+        if time.monotonic() > until:
+            LOG.warning("the table of items is not filled yet: serving begins without it")
+            break
+        time.sleep(0.02)
+    return ItemTable(memory, vocabulary, refreshing)
 
 
-def _blank(keys: Int64s, slots: int, version: int = 0) -> _State:
-    rows = ItemRows(
-        attribute_rows=np.zeros((len(keys) + 1, slots), dtype=np.int64),
-        activity=empty_activity(len(keys) + 1),
-        version=version,
+def folder_of(config: FeatureConfig) -> Path:
+    """Return the folder, ours only, of this store's table on this host.
+
+    Shared memory where there is some: a file elsewhere would be written to a disk.
+    """
+    of_store = f"{item_map.FORMAT} {config.redis} {config.redis_cluster}"
+    name = (
+        f"srp4ctr-items-{os.getuid()}-{hashlib.sha256(of_store.encode()).hexdigest()[:12]}"
     )
-    return _State(keys=keys, rows=rows, is_hot=np.zeros(len(keys) + 1, dtype=bool))
+    is_there = os.access(_SHARED_MEMORY, os.W_OK)
+    folder = (_SHARED_MEMORY if is_there else Path(tempfile.gettempdir())) / name
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise MistakeError(f"{folder} belongs to another user: remove it")
+    return folder
 
 
-def _grown(old: _State, keys: Int64s) -> _State:
-    """Return a copy of ``old`` at the next version, with rows for all of ``keys``."""
-    slots = old.rows.attribute_rows.shape[-1]
-    now_ms = time.time_ns() // 1_000_000
-    new = _blank(keys, slots, max(now_ms, old.rows.version + 1))
-    index, _ = _find(keys, old.keys)
-    new.rows.attribute_rows[index] = old.rows.attribute_rows[:-1]
-    new.rows.activity.put(index, old.rows.activity.take(slice(0, -1)))
-    return new
+class RefresherWatch:
+    """Starts the host's refresher if none runs, now and whenever one has ended.
+
+    A refresher holds a lock; it ends when nobody holds that of the readers any more.
+    """
+
+    def __init__(self, config: FeatureConfig, folder: Path) -> None:
+        self._config, self._folder = replace(config, item_fields=()), folder
+        self._readers = os.open(
+            folder / item_refresher.READERS, os.O_RDWR | os.O_CREAT, 0o600
+        )
+        fcntl.flock(self._readers, fcntl.LOCK_SH)  # waits while a refresher ends
+        self._not_before_s = 0.0
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="item-table", daemon=True)
+
+    def start(self) -> None:
+        """Look once, and from now on in a thread."""
+        self.look()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; the refresher ends unless other processes need it."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join(_ENDS_WITHIN_S)
+        if self._readers < 0:
+            return
+        try:
+            fcntl.flock(self._readers, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_last = True
+        except BlockingIOError:
+            is_last = False
+        os.close(self._readers)
+        self._readers = -1
+        for child in _children if is_last else ():
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(_ENDS_WITHIN_S)
+
+    def look(self) -> None:
+        """Start a refresher if none runs."""
+        _children[:] = [each for each in _children if each.poll() is None]
+        if time.monotonic() < self._not_before_s:
+            return
+        try:
+            lock = os.open(self._folder / "refresher", os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                with suppress(BlockingIOError):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    self._start(lock)
+            finally:
+                os.close(lock)
+        except OSError as error:
+            LOG.error("the refresher of the table of items does not start: %s", error)
+
+    def _start(self, lock: int) -> None:
+        """Start a refresher that holds ``lock``; its settings are in no argument."""
+        child = subprocess.Popen(
+            [_python(), "-m", item_refresher.__name__, str(self._folder)],
+            stdin=subprocess.PIPE,
+            pass_fds=[lock],
+            cwd="/",
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),
+            },
+            start_new_session=True,  # it outlives the process that starts it
+        )
+        _children.append(child)
+        self._not_before_s = time.monotonic() + _START_AGAIN_S
+        assert child.stdin is not None
+        with child.stdin as settings:
+            settings.write(json.dumps(asdict(self._config)).encode())
+
+    def _run(self) -> None:
+        while not self._stopped.wait(LOOK_EVERY_S):
+            self.look()
+
+
+def _python() -> str:
+    """Return a Python of this version: a step's is embedded in a process of Triton's."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    prefixes = (sys.prefix, sys.base_prefix)
+    places = [
+        Path(prefix, "bin", name) for prefix in prefixes for name in (version, "python3")
+    ]
+    found = [sys.executable, *map(str, places)]
+    return next(
+        (p for p in found if "python" in Path(p).name and os.access(p, os.X_OK)), "python3"
+    )

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srp4ctr import tracing
-from srp4ctr.errors import ArtifactError, MistakeError, OutageError
+from srp4ctr.errors import ArtifactError, MistakeError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.online.item_cache import ItemRows, ItemTable
+from srp4ctr.features.online.item_cache import ItemRows, ItemTable, open_table
 from srp4ctr.features.online.store import REQUEST_TIMEOUT_S, OnlineViews
 from srp4ctr.features.tensors import transforms, vocabulary
 from srp4ctr.features.tensors.schema import ItemStatus
@@ -196,10 +196,7 @@ def open_bundle(config: FeatureConfig, folder: Path) -> RequestFeatures:
     A server starts although the store is down; its table fills later.
     """
     known = vocabulary.load(folder / bundle.VOCABULARY_FILE)
-    table = ItemTable(OnlineViews(config), known)
-    with contextlib.suppress(OutageError):
-        table.refresh()
-    table.keep_fresh(config.item_refresh_s)
+    table = open_table(config, known)
     return RequestFeatures(
         OnlineViews(config, timeout_s=REQUEST_TIMEOUT_S),
         known,

@@ -74,7 +74,7 @@ class View(Generic[K, R]):
     def key(self, key: K) -> bytes:
         """Return the Redis key; all rows of a user have the same."""
         parts = key if isinstance(key, tuple) else (key,)
-        return b"".join([self._names, *map(_key_part, parts), PROJECT.encode()])
+        return b"".join([self.names, *map(_key_part, parts), PROJECT.encode()])
 
     def stored(self, key: K, row: R) -> HashRow:
         """Return ``row`` as it is stored."""
@@ -87,12 +87,13 @@ class View(Generic[K, R]):
         if not (version := version_us(time or b"")):
             return None
         try:
-            return self.unpack(version, *map(_content, features))
+            return self.unpack(version, *map(content_of, features))
         except struct.error as error:
             raise ArtifactError(f"a row of {self.name} is damaged: {error}") from error
 
     @cached_property
-    def _names(self) -> bytes:
+    def names(self) -> bytes:
+        """How the Redis keys of the view's rows begin."""
         names = (_sized(_STRING, name.encode()) for name in self.join_keys)
         return struct.pack("<I", len(self.join_keys)) + b"".join(names)
 
@@ -132,7 +133,7 @@ def _value(content: bytes | str) -> bytes:
     return bytes([*length, rest]) + content
 
 
-def _content(value: bytes | None) -> bytes | str:
+def content_of(value: bytes | None) -> bytes | str:
     """Return what Feast's Value holds; b"" for none."""
     if not value:
         return b""
@@ -141,6 +142,13 @@ def _content(value: bytes | None) -> bytes | str:
         end += 1
     content = value[end + 1 :]
     return content.decode() if value[:1] == _TEXT_TAG else content
+
+
+def activity_bytes(value: bytes) -> bytes:
+    """Return the numbers in a stored value of counters; b"" if it is of another format."""
+    head = _BYTES_TAG + bytes([_ACTIVITY.size, _FORMAT])
+    is_whole = value.startswith(head) and len(value) == _ACTIVITY.size + 2
+    return value[len(head) :] if is_whole else b""
 
 
 def _check_format(packed: bytes) -> None:

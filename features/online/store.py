@@ -20,11 +20,11 @@ from redis.exceptions import (
 
 from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.online import row_codec
+from srp4ctr.features.online import item_feed, row_codec
 from srp4ctr.features.online.connection import connector
 from srp4ctr.features.online.row_codec import HashRow, K, R, View, time_of, version_us
 from srp4ctr.retries import retry_at_once
-from srp4ctr.streams.state.counters import Activity, total
+from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
 from srp4ctr.streams.state.state_store import ItemProfile
 
@@ -87,17 +87,9 @@ class OnlineViews:
         """Return the stored profiles, by item."""
         return self._read(item_keys, row_codec.PROFILES)[0]
 
-    def read_items(self, item_keys: Sequence[int]) -> list[tuple[str, Activity]]:
-        """Return each item's attributes as JSON ("": none), and its summed counters."""
-        texts: dict[int, str] = self._read(item_keys, row_codec.ATTRIBUTES)[0]
-        shares = self.read_shares((key, p) for key in item_keys for p in self._partitions)
-        return [
-            (
-                texts.get(key, ""),
-                total([shares[key, p] for p in self._partitions if (key, p) in shares]),
-            )
-            for key in item_keys
-        ]
+    def call(self, work: Callable[[Any], T]) -> T:
+        """Return what ``work`` makes of Redis' client, at the second try if need be."""
+        return _reliably(lambda: work(self._connected()))
 
     def write(self, view: View[K, R], changed: Iterable[tuple[K, R]]) -> None:
         """Store the rows that are newer than the stored ones."""
@@ -216,15 +208,21 @@ def _written(
 ) -> list[int]:
     """Write each row of ``newer`` whose stored time is still the given one.
 
-    Returns 1 for each row that was written, 0 for the others.
+    Rows of items are added to the stream of changes first: if the rows are stored, so is
+    the entry. Returns 1 for each row that was written, 0 for the others.
     """
     if not newer:
         return []
+    entry = item_feed.entry_of(fields, [row for row, _ in newer])
     # A script's keys must be in one slot of a cluster: there each row is a call of its own,
     # and one pipeline sends them to their nodes.
     is_cluster = isinstance(client, RedisCluster)
     calls = [[each] for each in newer] if is_cluster else [newer]
+    if entry and is_cluster:  # by itself: its node may fail while those of the rows do not
+        _add_changes(client, entry)
     with client.pipeline(transaction=False) as pipe:
+        if entry and not is_cluster:
+            _add_changes(pipe, entry)
         for call in calls:
             arguments: list[Any] = [len(fields), *fields]
             for row, time in call:
@@ -235,7 +233,11 @@ def _written(
             # arguments are keys, each time.
             node = {"target_nodes": client.get_node_from_key(keys[0])} if is_cluster else {}
             pipe.execute_command(*script, *arguments, **node)
-        return [done for answer in pipe.execute() for done in answer]
+        return [done for answer in pipe.execute()[-len(calls) :] for done in answer]
+
+
+def _add_changes(client: Any, entry: dict[bytes, bytes]) -> None:
+    client.xadd(item_feed.STREAM, entry, maxlen=item_feed.KEPT_ENTRIES, approximate=True)
 
 
 def _stored_times(client: Any, time_field: bytes, rows: Sequence[HashRow]) -> list[bytes]:

@@ -1,10 +1,15 @@
 """A store in memory for tests of the online features."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from srp4ctr.errors import OutageError
+from srp4ctr.features.online import item_feed, row_codec
+from srp4ctr.features.online.item_cache import ItemTable
+from srp4ctr.features.online.item_map import UP_TO_DATE_MS, ItemMemory
+from srp4ctr.features.online.item_writer import ItemWriter
+from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
@@ -12,14 +17,13 @@ from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
 
 @dataclass
 class MemoryReader:
-    """``UserReader`` and ``ItemReader`` over dictionaries; ``down`` makes it fail."""
+    """A ``UserReader`` over dictionaries, and items; ``down`` makes it fail."""
 
     histories: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     """user_id → (occurred_at_ms, item_key), oldest first."""
     attributes: dict[int, dict[str, str]] = field(default_factory=dict)
     impressions: dict[int, float] = field(default_factory=dict)
     down: bool = False
-    item_reads: list[int] = field(default_factory=list)
     user_reads: int = 0
 
     def read_users(self, user_ids: Sequence[str]) -> Rows:
@@ -39,22 +43,33 @@ class MemoryReader:
             )
         return rows
 
-    def read_items(self, item_keys: Iterable[int]) -> list[tuple[str, Activity]]:
-        self._check()
-        found = []
-        for key in item_keys:
-            self.item_reads.append(key)
-            activity = Activity()
-            if key in self.impressions:
-                count = self.impressions[key]
-                activity = Activity(
-                    impressions=(count, count, count, count),
-                    counted_at_ms=1,
-                    first_seen_ms=1,
-                )
-            found.append((json.dumps(self.attributes.get(key, {})), activity))
-        return found
-
     def _check(self) -> None:
         if self.down:
             raise OutageError("the store is down")
+
+
+def table_of(reader: MemoryReader, vocabulary: Vocabulary) -> ItemTable:
+    """Return a table in this process with the items of ``reader``."""
+    memory = ItemMemory()
+    writer = ItemWriter(memory, 16)
+    counted = {
+        key: Activity(
+            impressions=(number, number, number, number),
+            counted_at_ms=1,
+            first_seen_ms=1,
+            version_us=1,
+        )
+        for key, number in reader.impressions.items()
+    }
+    view = row_codec.ITEM_ACTIVITY
+    rows = [view.stored((key, 0), activity) for key, activity in counted.items()]
+    profiles = [
+        item_feed.Profile(item_key=key, version_us=1, text=json.dumps(attributes))
+        for key, attributes in reader.attributes.items()
+    ]
+    if not reader.down:
+        writer.put(item_feed.stored_changes(rows), now=1)
+        writer.put(item_feed.Changes(profiles=profiles), now=1)
+        writer.publish()
+        memory.head[UP_TO_DATE_MS] = 1
+    return ItemTable(memory, vocabulary)

@@ -13,6 +13,7 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline import point_in_time
 from srp4ctr.features.offline.event_tables import opened
 from srp4ctr.features.online.item_cache import ItemTable
+from srp4ctr.features.online.item_map import ItemMemory
 from srp4ctr.features.online.request_features import RequestFeatures
 from srp4ctr.features.tensors import schema, transforms, vocabulary
 from srp4ctr.features.tensors.schema import REQUEST_FEATURES
@@ -100,15 +101,16 @@ def serve(
     items: list[str],
     contexts: list[dict[str, str]],
 ) -> dict[str, np.ndarray]:
+    from srp4ctr.features.online.item_refresher import Refresher
     from srp4ctr.features.online.store import OnlineViews
 
     views, known = OnlineViews(config), WORDS
-    table = ItemTable(views, known)
+    memory = ItemMemory()
+    Refresher(views, memory).fill()
+    table = ItemTable(memory, known)
     features = RequestFeatures(views, known, table, sizes={"L": LENGTH, "W": 100})
     texts = list(map(json.dumps, contexts))
     requests = (users, [items] * len(users), [REQUESTED_AT_MS] * len(users), texts)
-    features.assemble(*requests)  # so that the next refresh reads the items
-    table.refresh()
     batch = features.assemble(*requests)
     assert set(batch.statuses) == {"ok"}
     return dict(batch.tensors)

@@ -14,7 +14,6 @@ import torch
 
 from benchmarks.harness.raw_logs import write_log
 from srp4ctr.features.offline import event_tables, point_in_time
-from srp4ctr.features.online.item_cache import ItemTable
 from srp4ctr.features.online.request_features import RequestBatch, RequestFeatures
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.features.tensors.vocabulary import Vocabulary
@@ -30,7 +29,7 @@ from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
-from tests.features.readers import MemoryReader
+from tests.features.readers import MemoryReader, table_of
 
 LENGTH = 5
 WINDOW_MS = 10_000
@@ -75,7 +74,7 @@ def features() -> RequestBatch:
     history = [(e.occurred_at, e.item_key) for e in sequence().elements]
     reader = MemoryReader(histories={"u1": history})
     sizes = {"L": LENGTH, "W": LENGTH}
-    served = RequestFeatures(reader, words(), ItemTable(reader, words()), sizes=sizes)
+    served = RequestFeatures(reader, words(), table_of(reader, words()), sizes=sizes)
     return served.assemble(["u1"], [SHOWN], [NOON_MS + 60_000])
 
 

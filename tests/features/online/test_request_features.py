@@ -11,7 +11,6 @@ from srp4ctr.embedded import ports
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online import request_features
-from srp4ctr.features.online.item_cache import ItemTable
 from srp4ctr.features.online.request_features import RequestFeatures
 from srp4ctr.features.tensors import schema, vocabulary
 from srp4ctr.features.tensors.schema import REQUEST_FEATURES, ItemStatus
@@ -21,7 +20,7 @@ from srp4ctr.streams.state.counters import Activity, count
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement, merge
 from srp4ctr.streams.state.state_store import ItemProfile
-from tests.features.readers import MemoryReader
+from tests.features.readers import MemoryReader, table_of
 
 NOW_MS = 1_700_000_000_000
 DAY_MS = 86_400_000
@@ -43,9 +42,7 @@ def a_reader() -> MemoryReader:
 
 def the_features(reader: MemoryReader) -> RequestFeatures:
     known = vocabulary.build(dict.fromkeys(KNOWN, 1), [{"genre": "War"}] * 5)
-    table = ItemTable(reader, known)
-    if not reader.down:
-        table.refresh()
+    table = table_of(reader, known)
     return RequestFeatures(reader, known, table, sizes=SIZES, ttl_days=90)
 
 

@@ -13,7 +13,7 @@ from srp4ctr.embedded import broker, ports
 from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.events.schema import item_key
-from srp4ctr.streams.state.counters import Activity, count, total
+from srp4ctr.streams.state.counters import Activity, count
 from srp4ctr.streams.state.exposures import Exposures, show
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement, forget, merge
@@ -188,19 +188,6 @@ def test_an_older_profile_never_replaces_a_newer_one(
     sink.write_profiles([newer])
     sink.write_profiles([older])
     assert OnlineViews(config).read_profiles([newer.item_key, 5]) == {newer.item_key: newer}
-
-
-def test_an_items_counters_are_summed_over_partitions(
-    sink: FeatureSink, config: FeatureConfig
-) -> None:
-    from srp4ctr.features.online.store import OnlineViews
-
-    shares = {(-77, 0): an_activity(7), (-77, 2): an_activity(9)}
-    sink.write(Rows(shares=shares))
-    assert OnlineViews(config).read_items([-78, -77]) == [
-        ("", Activity()),
-        ("", total(list(shares.values()))),
-    ]
 
 
 def test_a_registry_without_our_views_says_what_to_run(config: FeatureConfig) -> None:

@@ -9,13 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from srp4ctr.features.online.item_cache import ItemTable
 from srp4ctr.features.online.request_features import RequestFeatures
 from srp4ctr.features.tensors import schema
 from srp4ctr.triton_repo.model_names import MODEL_INPUTS
 from srp4ctr.triton_repo.serving.onnx_scorer import Scorer
 from srp4ctr.triton_repo.serving.ranker import PROBABILITY, Call, Ranker, RefusedError
-from tests.features.readers import MemoryReader
+from tests.features.readers import MemoryReader, table_of
 from tests.fuzzing import examples
 from tests.triton_repo.bundles import KNOWN_ITEM, SIZES, WORDS, inputs_of, make_bundle_in
 
@@ -39,7 +38,7 @@ def ranker(tmp_path_factory: pytest.TempPathFactory) -> Ranker:
     reader = MemoryReader(
         histories={"u1": [(1_700_000_000_000, 7)]}, attributes={}, impressions={}
     )
-    table = ItemTable(reader, WORDS)
+    table = table_of(reader, WORDS)
     return Ranker(
         version="v1",
         max_candidates=MAX_CANDIDATES,

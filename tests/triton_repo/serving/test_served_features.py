@@ -112,7 +112,6 @@ class Serving:
         updates = [event for event in published if isinstance(event, ItemUpdate)]
         until(lambda: all(map(self._is_stored, updates)))
         known_ms = now_ms()
-        self.rank("nobody", ITEMS)  # an item is new to the table at its next turn
         requested_ms = now_ms()
         until(lambda: self.rank("nobody", ITEMS).versions.items > requested_ms)
         return Step(committed=committed, known_ms=known_ms)
