@@ -77,7 +77,8 @@ class FeatureConfig:
     """The item group of side information; empty: inferred from the items' attributes.
     For training; a bundle's vocabulary carries the resulting fields."""
     item_refresh_s: float = 1.0
-    """How often a server refreshes its table of items' counters from the store."""
+    """How late a changed item may be in serving's table: it reads the store's stream of
+    changes four times as often."""
 
     def __post_init__(self) -> None:
         for is_wrong, sentence in self._checks():

@@ -8,7 +8,7 @@ by event, user, item and read, at two lengths of histories, on Apache Kafka and 
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,6 @@ from benchmarks.streaming.ingest_stack import (
 )
 from srp4ctr import processes
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.online.item_cache import MAX_ITEMS_A_TURN, ItemTable
-from srp4ctr.features.tensors import vocabulary
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
@@ -44,7 +42,6 @@ from srp4ctr.streams.events.schema import (
     item_key,
 )
 from srp4ctr.streams.raw_log.log_files import reading
-from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.state_store import ItemProfile
@@ -57,9 +54,9 @@ from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives.pretraining import pretrain
 
-EVENTS, READS, WINDOWS, TABLE_ITEMS = 60_000, 4_000, 512, 500_000
+EVENTS, READS, WINDOWS = 60_000, 4_000, 512
 LENGTHS = (50, 200)
-_CHUNK = 40  # items a read, as features/online/item_cache.py has it
+_CHUNK = 40  # items a read
 _SEGMENT_SUFFIX = "*.log"
 Row = dict[str, Any]
 
@@ -72,12 +69,9 @@ def main() -> None:
     rows = [measure(length, options.events) for length in LENGTHS]
     for name in rows[0]:
         print(f"{name:<34}" + "".join(f"{row[name]:>14,.6g}" for row in rows))
-    turn_s = _table_turn_s()
-    print(f"a turn of a million items' table: {turn_s:.2f} s of CPU")
     found = {
         "events": options.events,
         "exposures": EXPOSURE_LENGTH,
-        "table_turn_s_per_million_items": round(turn_s, 3),
         "rows": rows,
     }
     print(json.dumps(found))
@@ -128,24 +122,6 @@ def _pretraining_s(length: int) -> float:
     return (time.process_time() - before) / WINDOWS
 
 
-class _NoRows:
-    """Reads as from a store with no rows: the table's own work is left."""
-
-    def read_items(self, item_keys: Sequence[int]) -> list[tuple[str, Activity]]:
-        """Return neither attributes nor counters."""
-        return [("", Activity())] * len(item_keys)
-
-
-def _table_turn_s() -> float:
-    """Return the CPU seconds of a turn of serving's item table, by a million items."""
-    counts = {number * 7: 1 for number in range(1, TABLE_ITEMS + 1)}
-    table = ItemTable(_NoRows(), vocabulary.build(counts, []))
-    table.refresh(MAX_ITEMS_A_TURN)
-    before = time.process_time()
-    table.refresh(MAX_ITEMS_A_TURN)
-    return (time.process_time() - before) * 1e6 / TABLE_ITEMS
-
-
 def _store_s(store: processes.Running, number: int, read: Callable[[], None]) -> float:
     """Return the CPU seconds of the store for each of the ``number`` reads."""
     before = cpu_s(store.pid)
@@ -162,11 +138,15 @@ def _read_users(features: FeatureConfig) -> None:
 
 
 def _read_items(features: FeatureConfig) -> None:
+    """Read every item's rows, as a sweep of the table of items does."""
     from srp4ctr.features.online.store import OnlineViews
 
     views, keys = OnlineViews(features), [item_key(_item(n)) for n in range(ITEMS)]
+    partitions = range(features.partitions)
     for first in range(0, ITEMS, _CHUNK):
-        views.read_items(keys[first : first + _CHUNK])
+        chunk = keys[first : first + _CHUNK]
+        views.read_profiles(chunk)
+        views.read_shares((key, place) for key in chunk for place in partitions)
 
 
 def _item_bytes(stack: Cluster, start_ms: int) -> tuple[float, float]:

@@ -3,7 +3,6 @@
 All have the same features: ``benchmarks/serving/serving.py`` says what each is.
 """
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -97,17 +96,11 @@ def _place_three_steps(
 
 
 def _parameters(served: Path) -> dict[str, str]:
-    """Return the parameters of the other forms' shells.
-
-    Their item tables are not refreshed: an idle form must not take the cores from the one
-    that is measured.
-    """
+    """Return the parameters of the other forms' shells."""
     config = text_format.Parse(
         (served / "config.pbtxt").read_text(), model_config_pb2.ModelConfig()
     )
-    parameters = {name: value.string_value for name, value in config.parameters.items()}
-    resting = {**json.loads(parameters["features"]), "item_refresh_s": 3600.0}
-    return {**parameters, "features": json.dumps(resting)}
+    return {name: value.string_value for name, value in config.parameters.items()}
 
 
 def _place_ensemble(

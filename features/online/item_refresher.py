@@ -32,9 +32,9 @@ from srp4ctr.retries import retry
 LOG = logging.getLogger(__name__)
 READERS = "readers"
 """The file in the table's folder that every serving process holds a lock of."""
-_TURNS = 4  # within features.item_refresh_s
+TURNS = 4  # within features.item_refresh_s
 _ENTRIES = 500  # of the stream in one reply
-_KEYS_IN_SCAN, _KEYS_IN_READ = 10_000, 500
+_KEYS_IN_SCAN, KEYS_IN_READ = 10_000, 500
 # Other writers of rows than ours (Feast, a release before the stream) are found by it.
 SWEEP_EVERY_MS = 3_600_000
 # A row that came by the stream so long before a sweep may not be stored yet.
@@ -119,8 +119,8 @@ class Refresher:
         """Write the rows of all items, part by part, and drop what is not stored."""
         since = _now_ms() - _GRACE_MS
         for keys in self._scanned():
-            for start in range(0, max(len(keys), 1), _KEYS_IN_READ):
-                changes = self._stored(keys[start : start + _KEYS_IN_READ])
+            for start in range(0, max(len(keys), 1), KEYS_IN_READ):
+                changes = self._stored(keys[start : start + KEYS_IN_READ])
                 self._writer.put(changes, _now_ms(), since)
                 yield
         self._writer.drop_before(since)
@@ -206,7 +206,7 @@ class _Readers:
 
 def run(config: FeatureConfig, folder: Path) -> None:
     """Keep the table in ``folder`` fresh for as long as it has readers."""
-    memory, interval_s = ItemMemory(folder), config.item_refresh_s / _TURNS
+    memory, interval_s = ItemMemory(folder), config.item_refresh_s / TURNS
     refresher, readers = Refresher(OnlineViews(config), memory), _Readers(folder)
 
     def turn() -> None:

@@ -70,7 +70,11 @@ METRICS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("srp4ctr_requests_by_status_total", "Requests by the user's status.", _STATUS),
     ("srp4ctr_candidates_by_status_total", "Candidates by the item's status.", _STATUS),
     ("srp4ctr_feature_age_seconds", "Age of the sequence at a request.", _V),
-    ("srp4ctr_item_cache_age_seconds", "Age of the cache at the last requests.", _V),
+    (
+        "srp4ctr_item_cache_age_seconds",
+        "Time since items were up to date, at the last requests.",
+        _V,
+    ),
     ("srp4ctr_score_psi", "PSI of scores; above 0.2 they drifted.", _V),
     ("srp4ctr_feature_psi", "PSI of a feature.", (*_V, "feature")),
     ("srp4ctr_unseen_item_share", "Share of shown items not in training.", (*_V, "where")),

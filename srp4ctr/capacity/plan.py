@@ -53,7 +53,6 @@ KAFKA_US = MeasuredCost("footprints.json: kafka_us_per_event", 47.915)
 USER_READ_US = MeasuredCost("footprints.json: store_us_per_user_read", 85.0)
 ITEM_READ_US = MeasuredCost("footprints.json: store_us_per_item_read", 24.0)
 ROWS_PER_ITEM_READ = 5  # counters of each of four partitions, and a profile
-TABLE_TURN_S = MeasuredCost("footprints.json: table_turn_s_per_million_items", 0.822)
 RANK_S = "serving.json: cpu_s_per_1000_candidates of rank"
 ENCODE_ONCE_S = {  # by L, then by the candidates of a request
     50: {10: 0.43888, 100: 0.06973, 500: 0.02394},
@@ -69,10 +68,19 @@ LABEL_US = MeasuredCost("monitoring.json: overhead_us_per_event", 21.24)
 LABEL_BYTES = MeasuredCost("monitoring.json: memory_mb of a million labels", 372.1)
 WAITING_BYTES = MeasuredCost("settings.toml: streams.max_kept_impressions", 600.0)
 CUT_BYTES = MeasuredCost("recorded.json: peak_rss_mb of point_in_time, 10 M", 200.0)
-ITEMS_PER_TURN = MeasuredCost("features/online/item_cache.py: MAX_ITEMS_A_TURN", 500.0)
+# A host's refresher of the table of items: a changed row, and a row when it starts.
+REFRESH_US = MeasuredCost(
+    "benchmarks/serving/item_table.py: busy_refresher_cores / 5,000", 12.0
+)
+FILL_US = MeasuredCost("benchmarks/serving/item_table.py: filled_s of 1 M rows", 24.0)
+SWEPT_ROWS = MeasuredCost("features/online/item_refresher.py: KEYS_IN_READ", 500.0)
+TURNS = 4  # in features.item_refresh_s
+SWEEP_EVERY_S = 3600.0
 ITEM_BYTES = MeasuredCost("training/config.py: D = 64", 256.0)
 ONNX_BYTES = 2**31  # of encoder.onnx or head.onnx, with all items: protobuf reads no more
-TABLE_BYTES = 153  # of an item in features/online/item_cache.py, with eight attributes
+# Of an item: in the table that a host's processes map, its text of 100 bytes included; in
+# each process, with eight attributes; and of each share in the refresher.
+TABLE_BYTES, ATTRIBUTE_BYTES, REFRESHED_BYTES = 340, 40, 132
 # Shares of the events, a news site's (benchmarks/streaming/ingest_events.py); clicks are
 # behaviours.
 IMPRESSIONS, BEHAVIORS = 0.6, 0.4
@@ -138,6 +146,10 @@ class CapacityPlan:
         by_length = {L: MeasuredCost("", row).at(d.candidates) for L, row in us.items()}
         self.request_us = MeasuredCost(f"{RANK_S}_clicks, four callers", by_length)
         self.rankers = self.value(d.requests_per_s, CORES, self.request_us)
+        # At most: each worker writes an item's row of a partition once per flush.
+        flushes_per_s = 1000.0 / settings.streams.flush_interval_ms
+        most_per_s = d.items * self.partitions * flushes_per_s
+        self.changes_per_s = min(d.events_per_s, most_per_s)
         # Fine-tuning was measured at L = 50: it grows with L as pre-training does.
         training, window_ms = settings.training, WINDOW_MS.at(d.history)
         fit_ms = FIT_MS.at() * (window_ms / WINDOW_MS.at(50))
@@ -177,11 +189,15 @@ class CapacityPlan:
         d = self.options
         events, requests = d.events_per_s, d.requests_per_s
         a_day, days, n, x = events * DAY_S, d.retention_days, d.copies, f"× {d.copies}"
-        turns_per_s = self.rankers / self.settings.features.item_refresh_s
-        rows_per_turn = min(d.items, ITEMS_PER_TURN.at()) * (self.partitions + 1)
-        item_reads = turns_per_s * rows_per_turn / ROWS_PER_ITEM_READ
-        # A turn copies the table; both ONNX files have the embeddings.
-        an_item = 2 * TABLE_BYTES + 2 * ITEM_BYTES.at()
+        hosts = math.ceil(self.rankers / d.cores)
+        item_rows = d.items * (self.partitions + 1)
+        refresh_s = self.settings.features.item_refresh_s
+        swept = min(item_rows / SWEEP_EVERY_S, SWEPT_ROWS.at() * TURNS / refresh_s)
+        item_reads = hosts * swept / ROWS_PER_ITEM_READ
+        a_host = d.items * (TABLE_BYTES + self.partitions * REFRESHED_BYTES)
+        table = MeasuredCost(REFRESH_US.source, a_host)
+        # Both ONNX files have the embeddings.
+        an_item = ATTRIBUTE_BYTES + 2 * ITEM_BYTES.at()
         ranker = SERVER_MB._replace(value=SERVER_MB.at() / 2 * 1e6 + d.items * an_item)
         yield "streams", "partitions of a topic", self.partitions, "", None
         yield "streams", "stream workers", events, CORES, WORKER_US
@@ -195,14 +211,17 @@ class CapacityPlan:
         yield "store", f"Redis: items' attributes {x}", d.items * n, MEMORY, PROFILE_BYTES
         yield "store", "Redis: writes of the stream", events, CORES, STORE_US
         yield "store", "Redis: reads of users", requests, CORES, USER_READ_US
-        yield "store", "Redis: reads of the item tables", item_reads, CORES, ITEM_READ_US
+        yield "store", "Redis: sweeps of the items", item_reads, CORES, ITEM_READ_US
         yield ("serving", "Triton: history encoded once per request",
                requests, CORES, self.request_us)
-        yield ("serving", f"replicas of {d.cores} cores",
-               math.ceil(self.rankers / d.cores), "", None)
+        yield "serving", f"replicas of {d.cores} cores", hosts, "", None
+        yield ("serving", "a table of items and its refresher per replica",
+               hosts, MEMORY, table)
+        yield ("serving", "refreshing the tables of items",
+               hosts * self.changes_per_s, CORES, REFRESH_US)
         yield ("serving", "instead, re-encoded per candidate",
                requests * d.candidates * 1e3, "cores not needed", RE_ENCODE_S)
-        yield ("serving", "Triton: item tables and embeddings of its processes",
+        yield ("serving", "Triton: attributes and embeddings of its processes",
                self.rankers, MEMORY, ranker)
         yield ("training", "a refresh on all cores of one machine",
                self.core_hours / d.cores, "hours", FIT_MS)
@@ -214,7 +233,7 @@ class CapacityPlan:
 
     def _limits(self) -> Iterator[tuple[str, float, float, str, str, MeasuredCost]]:
         d, streams, labels = self.options, self.settings.streams, self.labels_per_s
-        turn_s = self.settings.features.item_refresh_s
+        item_rows = d.items * (self.partitions + 1)
         window_s = self.settings.monitoring.window_s
         of_partition, of_worker = labels / self.partitions, labels / self.workers
         yield ("labels that the one monitor counts", labels,
@@ -232,12 +251,12 @@ class CapacityPlan:
                max(of_partition, of_worker) * streams.label_window_s,
                MACHINE_BYTES / WAITING_BYTES.at(), "impressions in 64 GB",
                "a shorter streams.label_window_s, or more workers", WAITING_BYTES)
-        yield ("items whose counters in serving are under a minute old", d.items,
-               60.0 * ITEMS_PER_TURN.at() / turn_s, "items",
-               "rank fewer items per server; popular ones are read first", ITEMS_PER_TURN)
-        yield ("items that each process's table copies per turn", d.items,
-               turn_s * 1e6 / TABLE_TURN_S.at(), "items, on a whole core",
-               "a greater features.item_refresh_s, or fewer items per server", TABLE_TURN_S)
+        yield ("changed items that one refresher writes", self.changes_per_s,
+               1e6 / REFRESH_US.at(), "rows per second",
+               "fewer partitions, or a greater streams.flush_interval_ms", REFRESH_US)
+        yield ("rows of items that a new replica reads before it is up to date", item_rows,
+               600.0 * 1e6 / FILL_US.at(), "rows in ten minutes",
+               "fewer partitions, or start replicas earlier", FILL_US)
         yield ("items in the two ONNX files", d.items,
                ONNX_BYTES / ITEM_BYTES.at(), "items in 2 GiB",
                "map rare items to the embeddings of unknown items", ITEM_BYTES)

@@ -22,7 +22,7 @@ from srp4ctr.capacity.plan import (
 from srp4ctr.cli.main import app
 from srp4ctr.cli.operations import rounded
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.online.item_cache import MAX_ITEMS_A_TURN
+from srp4ctr.features.online import item_refresher
 from srp4ctr.settings import load
 from srp4ctr.training.config import ModelConfig
 
@@ -101,12 +101,16 @@ def test_a_server_s_cores_are_requests_by_their_cpu_time() -> None:
     assert value(made, "replicas of 16") == 44  # 697.3 / 16
 
 
-def test_the_item_tables_read_a_share_of_each_partition() -> None:
-    few, many = (
-        value(a_plan(items=10**6, requests_per_s=1e5, partitions=p), "of the item")
-        for p in (4, 49)
+def test_each_replica_has_one_table_with_a_share_of_each_partition() -> None:
+    few, many = (a_plan(items=10**6, requests_per_s=1e5, partitions=p) for p in (4, 49))
+    what, replicas = "a table of items", value(few, "replicas of 16")
+    more = replicas * 45 * measured.REFRESHED_BYTES * 1e6 / 1e9
+    assert value(many, what) - value(few, what) == pytest.approx(more)
+    slow = a_plan(items=10**4, partitions=100, events_per_s=1e9)
+    assert value(slow, "refreshing the tables") > 0
+    assert times(slow, "one refresher") == pytest.approx(
+        5e6 * measured.REFRESH_US.at() / 1e6
     )
-    assert many == pytest.approx(10 * few, abs=10)
 
 
 def test_training_hours_are_impressions_and_windows_by_their_time(
@@ -156,16 +160,15 @@ def test_the_worst_limit_is_first() -> None:
     found = [limit["times"] for limit in made["limits"]]
     assert found == sorted(found, reverse=True)
     assert times(made, "monitor counts") == pytest.approx(1e6 * 0.6 * 21.24e-6)
-    assert times(made, "under a minute old") == pytest.approx(1e7 / 30_000)
+    assert times(made, "one refresher") == pytest.approx(1.0 * measured.REFRESH_US.at())
 
 
 def test_settings_change_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     default = a_plan(events_per_s=1e6, items=10**7)
     monkeypatch.setenv("SRP4CTR_STREAMS__CORRECTION_WINDOW_S", "10")
     monkeypatch.setenv("SRP4CTR_MONITORING__WINDOW_S", "60")
-    monkeypatch.setenv("SRP4CTR_FEATURES__ITEM_REFRESH_S", "2")
     other = a_plan(events_per_s=1e6, items=10**7)
-    ratios = {"late clicks": 10 / 86_400, "monitor's window": 1 / 60, "copies": 0.5}
+    ratios = {"late clicks": 10 / 86_400, "monitor's window": 1 / 60}
     for what, ratio in ratios.items():
         assert times(other, what) == pytest.approx(ratio * times(default, what)), what
 
@@ -237,8 +240,6 @@ def test_the_footprints_are_the_result_s() -> None:
         for each in vars(measured).values()
         if isinstance(each, MeasuredCost) and each.source.startswith("footprints.json")
     }
-    turn = constants.pop("table_turn_s_per_million_items")
-    assert turn == found["table_turn_s_per_million_items"]
     assert constants.keys() == rows[50].keys() - {"length"}
     for field, each in constants.items():
         by_length = {length: row[field] for length, row in rows.items()}
@@ -278,7 +279,9 @@ def test_the_other_constants_are_the_results() -> None:
     cut = results("recorded.json")["runs"]["point_in_time"]["figures"]
     assert measured.CUT_BYTES.value == 1e6 * cut["peak_rss_mb"] / cut["events"]
     assert measured.ITEM_BYTES.value == 4 * ModelConfig().width
-    assert measured.ITEMS_PER_TURN.value == MAX_ITEMS_A_TURN
+    assert measured.SWEPT_ROWS.value == item_refresher.KEYS_IN_READ
+    assert measured.TURNS == item_refresher.TURNS
+    assert measured.SWEEP_EVERY_S * 1000 == item_refresher.SWEEP_EVERY_MS
     assert FeatureConfig().partitions + 1 == measured.ROWS_PER_ITEM_READ
 
 

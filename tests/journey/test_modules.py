@@ -45,7 +45,7 @@ PROCESSES = {
     "worker": " stream run ",
     "step": "triton_python_backend_stub",
 }
-ANSWERING = "MainThread"  # a step's others refresh its table and report its counters
+ANSWERING = "MainThread"  # a step's others look after its table and report its counters
 LENGTH = 6
 
 

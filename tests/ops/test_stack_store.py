@@ -5,12 +5,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import redis
 
 from srp4ctr.errors import MistakeError
 from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.online.item_map import ItemMemory
 from srp4ctr.streams.events.schema import item_key
+from srp4ctr.streams.state.counters import Activity
+from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.state_store import ItemProfile
 from tests.compose import real_stack
 
@@ -59,6 +63,22 @@ def test_the_worker_writes_what_triton_and_the_trainer_read_and_cannot_change(
         assert views.read_profiles([profile.item_key]) == {profile.item_key: profile}
         with pytest.raises(MistakeError, match="no permissions"):
             store.FeatureStoreSink(known_as(reader)).write_profiles([newer])
+
+
+def test_triton_may_read_items_and_their_changes_for_its_table(known_as: As) -> None:
+    from srp4ctr.features.online.item_refresher import Refresher
+    from srp4ctr.features.online.store import FeatureStoreSink, OnlineViews
+
+    memory, sink = ItemMemory(), FeatureStoreSink(known_as("stream"))
+    refresher = Refresher(OnlineViews(known_as("triton")), memory)
+    counted = Activity(counted_at_ms=5, first_seen_ms=5, version_us=5)
+    sink.write(Rows(shares={(71, 0): counted}))
+    refresher.fill()
+    sink.write(Rows(shares={(72, 0): counted}))
+    refresher.turn(0.0)
+    items = memory.current()
+    assert items is not None
+    assert items.find(np.array([71, 72])).all()
 
 
 @pytest.mark.parametrize("command", ["FLUSHALL", "CONFIG GET *", "ACL LIST", "KEYS *"])

@@ -57,7 +57,7 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
     ITEM_STATUS: ("status", "Candidates by what was known of them."),
     FEATURE_AGE: ("under", "Requests by the age of the user's sequence, in seconds."),
     FEATURE_AGE_MS: ("", "Age of users' sequences, in milliseconds."),
-    TABLE_AGE_MS: ("", "Age of the table of items at requests, in milliseconds."),
+    TABLE_AGE_MS: ("", "Time since the table of items was up to date, in milliseconds."),
     TABLE_READS: ("", "Requests that read the table of items."),
     FEATURE_BIN: ("cell", "Values of a feature by their bin of the bundle's reference."),
     REFUSED: ("reason", "Calls that were refused for what they sent."),

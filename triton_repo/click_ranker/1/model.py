@@ -34,7 +34,7 @@ class TritonPythonModel:
         self.metrics = serving_metrics.ServingMetrics(increments, model)
         self.ranker = ranker_loader.load_ranker(folder, settings, os.environ, self.metrics)
         gc.freeze()  # measured: full collections made pauses of 130 ms
-        # The item table's refresh must not hold the GIL for 5 ms: p99 19 → 13 ms.
+        # A background thread (the metrics') must not hold the GIL for 5 ms.
         sys.setswitchinterval(0.0005)
         self.metrics.start()
 
