@@ -69,7 +69,6 @@ class OnlineViews:
         self, config: FeatureConfig, *, timeout_s: float = BACKGROUND_TIMEOUT_S
     ) -> None:
         self._connect = connector(config, timeout_s)
-        self._partitions = range(config.partitions)
         self._client: Any = None
 
     def read_users(self, user_ids: Iterable[str]) -> Rows:

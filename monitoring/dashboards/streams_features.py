@@ -156,7 +156,7 @@ _AT_SERVING_TIME = line(
     ),
     lines(
         "Item cache age",
-        "Time since item attributes and counters were up to date: under a second is normal.",
+        "Time since items were up to date in memory: under a second is normal.",
         "s",
         by_version("srp4ctr_item_cache_age_seconds"),
         limits=thresholds.at_most(10, 60),

@@ -177,4 +177,4 @@ def test_values_are_feast_s(content: bytes | str) -> None:
     else:
         theirs = Value(string_val=content)
     assert Value.FromString(stored) == theirs
-    assert row_codec._content(stored) == content
+    assert row_codec.content_of(stored) == content
