@@ -1,4 +1,4 @@
-"""Changed rows of items → the entries of a Redis stream, and back.
+"""The stream of items' changed rows, or the rows themselves → arrays.
 
 Whoever stores items' rows adds them to the stream in the same moment, values included, so
 that a reader of the stream needs no read of a row. A row is copied as it is stored, never
@@ -15,16 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srp4ctr.features.online import row_codec
-from srp4ctr.features.online.row_codec import HashRow
+from srp4ctr.features.online.row_codec import (
+    COUNTERS_ENTRY,
+    PROFILE_KEY,
+    PROFILES_ENTRY,
+    SHARE_KEY,
+    HashRow,
+    StoredProfile,
+)
 from srp4ctr.features.tensors.vocabulary import parse_attributes
 
 LOG = logging.getLogger(__name__)
-STREAM = b"srp4ctr:item-changes"
-# Of at most 200 rows each: 45 MB at the very most, and about 1 MB at 100 rows a second. A
-# reader that falls behind by more reads all rows instead.
-KEPT_ENTRIES = 2000
-# The number is the format's: entries of another release are not read.
-_COUNTERS, _PROFILES = b"counters-1", b"profiles-1"
 _MAX_PARTITIONS = 1 << 16  # a row of Feast's own writers may hold anything
 SHARE = np.dtype(
     [
@@ -33,23 +34,11 @@ SHARE = np.dtype(
         *(("counted_at_ms", "<i8"), ("first_seen_ms", "<i8"), ("last_offset", "<i8")),
     ]
 )
-# Where a Redis key has its numbers: behind the names, each with a head of 8 bytes.
-_SHARE_KEY, _PROFILE_KEY = (
-    len(view.names) + 8 for view in (row_codec.ITEM_ACTIVITY, row_codec.PROFILES)
-)
 _SHARE_BEGINS, _PROFILE_BEGINS = (
     view.names for view in (row_codec.ITEM_ACTIVITY, row_codec.PROFILES)
 )
 # All that has an item's key: 1 and 2 names, of which "item_key" is the first.
 KEYS_PATTERN = b"?" + _PROFILE_BEGINS[1:] + b"*"
-
-
-class Profile(msgspec.Struct, frozen=True, array_like=True):
-    """An item's attributes as JSON, or "" for none."""
-
-    item_key: int
-    version_us: int
-    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,25 +47,18 @@ class Changes:
 
     shares: NDArray[Any] = field(default_factory=lambda: np.zeros(0, dtype=SHARE))
     """Of ``SHARE``: an item's counters of one partition."""
-    profiles: Sequence[Profile] = ()
-
-
-def entry_of(fields: Sequence[bytes], rows: Iterable[HashRow]) -> dict[bytes, bytes]:
-    """Return the stream's entry of ``rows`` with ``fields``; empty if none is an item's."""
-    if fields is row_codec.ITEM_ACTIVITY.fields:
-        return {_COUNTERS: b"".join(share_bytes(row) for row in rows)}
-    if fields is row_codec.PROFILES.fields:
-        return {_PROFILES: msgspec.msgpack.encode([profile_of(row) for row in rows])}
-    return {}
+    profiles: Sequence[StoredProfile] = ()
 
 
 def read_entries(entries: Iterable[Mapping[bytes, bytes]]) -> Changes:
     """Return the rows in ``entries``."""
     counters, profiles = [], []
     for entry in entries:
-        counters.append(entry.get(_COUNTERS, b""))
-        if _PROFILES in entry:
-            profiles += msgspec.msgpack.decode(entry[_PROFILES], type=list[Profile])
+        counters.append(entry.get(COUNTERS_ENTRY, b""))
+        if PROFILES_ENTRY in entry:
+            profiles += msgspec.msgpack.decode(
+                entry[PROFILES_ENTRY], type=list[StoredProfile]
+            )
     shares = np.frombuffer(b"".join(counters), dtype=SHARE)
     partitions = shares["partition"]
     is_sound = (partitions >= 0) & (partitions < _MAX_PARTITIONS)
@@ -88,12 +70,12 @@ def read_entries(entries: Iterable[Mapping[bytes, bytes]]) -> Changes:
 
 def is_share(key: bytes) -> bool:
     """Return whether a Redis key is one of items' counters."""
-    return key.startswith(_SHARE_BEGINS) and _is_ours(key, _SHARE_KEY + 24)
+    return key.startswith(_SHARE_BEGINS) and _is_ours(key, SHARE_KEY + 24)
 
 
 def is_profile(key: bytes) -> bool:
     """Return whether a Redis key is one of items' profiles."""
-    return key.startswith(_PROFILE_BEGINS) and _is_ours(key, _PROFILE_KEY + 8)
+    return key.startswith(_PROFILE_BEGINS) and _is_ours(key, PROFILE_KEY + 8)
 
 
 def stored_changes(rows: Iterable[HashRow]) -> Changes:
@@ -101,32 +83,18 @@ def stored_changes(rows: Iterable[HashRow]) -> Changes:
     counters, profiles = [], []
     for row in rows:
         if is_share(row.key):
-            counters.append(share_bytes(row))
+            counters.append(row_codec.share_bytes(row))
         else:
-            profiles.append(profile_of(row))
+            profiles.append(row_codec.profile_of(row))
+    if b"" in counters:
+        LOG.warning("rows of items' counters are damaged, or of another release")
     return read_entries(
-        [{_COUNTERS: b"".join(counters), _PROFILES: msgspec.msgpack.encode(profiles)}]
-    )
-
-
-def share_bytes(row: HashRow) -> bytes:
-    """Return a row of counters as bytes of ``SHARE``; none, with a warning, if damaged."""
-    at, packed = _SHARE_KEY, row_codec.activity_bytes(row.values[0])
-    if not packed:
-        LOG.warning("a row of items' counters is damaged, or of another release")
-        return b""
-    version = row.version_us.to_bytes(8, "little", signed=True)
-    return b"".join((row.key[at : at + 8], row.key[at + 16 : at + 24], version, packed))
-
-
-def profile_of(row: HashRow) -> Profile:
-    """Return the profile in ``row``, whose values end with the attributes."""
-    key = row.key[_PROFILE_KEY : _PROFILE_KEY + 8]
-    text = row_codec.content_of(row.values[-1])
-    return Profile(
-        item_key=int.from_bytes(key, "little", signed=True),
-        version_us=row.version_us,
-        text=text if isinstance(text, str) else "",  # of none it is b""
+        [
+            {
+                COUNTERS_ENTRY: b"".join(counters),
+                PROFILES_ENTRY: msgspec.msgpack.encode(profiles),
+            }
+        ]
     )
 
 
@@ -136,7 +104,7 @@ def _is_ours(key: bytes, length: int) -> bool:
     )
 
 
-def _is_readable(profile: Profile) -> bool:
+def _is_readable(profile: StoredProfile) -> bool:
     try:
         parse_attributes(profile.text)
     except (ValueError, TypeError, AttributeError) as error:

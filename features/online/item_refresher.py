@@ -17,8 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from redis.cluster import RedisCluster
-
 from srp4ctr import logs
 from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.config import FeatureConfig
@@ -128,7 +126,7 @@ class Refresher:
 
     def _scanned(self) -> Iterator[list[bytes]]:
         """Yield the keys of all rows of items, of each node that has some."""
-        for node in self._views.call(_nodes):
+        for node in self._views.nodes():
             cursor = None
             while cursor != 0:
                 cursor, keys = self._views.call(partial(_scan, node, cursor or 0))
@@ -169,14 +167,6 @@ def _scan(node: Any, cursor: int, client: Any) -> tuple[int, list[bytes]]:
     pattern, count = item_feed.KEYS_PATTERN, _KEYS_IN_SCAN
     found: tuple[int, list[bytes]] = node.scan(cursor, match=pattern, count=count)
     return found
-
-
-def _nodes(client: Any) -> list[Any]:
-    """Return a client for each node that has rows of its own."""
-    if not isinstance(client, RedisCluster):
-        return [client]
-    cluster: Any = client  # untyped
-    return [cluster.get_redis_connection(each) for each in cluster.get_primaries()]
 
 
 def _now_ms() -> int:
@@ -238,7 +228,7 @@ def main() -> None:
     run(config, Path(sys.argv[1]))
 
 
-_STREAM = item_feed.STREAM
+_STREAM = row_codec.STREAM
 
 if __name__ == "__main__":
     main()

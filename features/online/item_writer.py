@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srp4ctr.features.online import item_map
-from srp4ctr.features.online.item_feed import SHARE, Changes, Profile
+from srp4ctr.features.online.item_feed import SHARE, Changes
 from srp4ctr.features.online.item_map import COLUMNS, FullError, ItemMemory
+from srp4ctr.features.online.row_codec import StoredProfile
 from srp4ctr.streams.state.counters import HALF_LIVES_H
 
 LOG = logging.getLogger(__name__)
@@ -164,7 +165,7 @@ class ItemWriter:
         self._texts[gone] = self._versions[gone] = 0
         self._write(np.union1d(gone, self._shares.drop_before(since)))
 
-    def _describe(self, row: int, profile: Profile, now: int, since: int) -> bool:
+    def _describe(self, row: int, profile: StoredProfile, now: int, since: int) -> bool:
         """Keep the profile if it is newer; return whether the row's text is another now."""
         is_lost = self._confirmed[row] < since
         self._confirmed[row] = now

@@ -8,12 +8,13 @@ times the memory (L = 200).
 
 import json
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
+import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from srp4ctr.errors import ArtifactError
@@ -144,13 +145,6 @@ def content_of(value: bytes | None) -> bytes | str:
     return content.decode() if value[:1] == _TEXT_TAG else content
 
 
-def activity_bytes(value: bytes) -> bytes:
-    """Return the numbers in a stored value of counters; b"" if it is of another format."""
-    head = _BYTES_TAG + bytes([_ACTIVITY.size, _FORMAT])
-    is_whole = value.startswith(head) and len(value) == _ACTIVITY.size + 2
-    return value[len(head) :] if is_whole else b""
-
-
 def _check_format(packed: bytes) -> None:
     if packed[:1] != bytes([_FORMAT]):
         raise ArtifactError(
@@ -246,3 +240,48 @@ ATTRIBUTES = View[int, str](
 """Profiles' attributes as JSON, to read."""
 USER_VIEWS = (SEQUENCES, USER_ACTIVITY, EXPOSURES)
 VIEWS = (*USER_VIEWS, ITEM_ACTIVITY, PROFILES)
+
+# An entry of the stream of items' changed rows, as they are stored; the number is that of
+# its format: fields of another one are not read.
+STREAM = b"srp4ctr:item-changes"
+COUNTERS_ENTRY, PROFILES_ENTRY = b"counters-1", b"profiles-1"
+# Where a Redis key has its numbers: behind the names, each with a head of 8 bytes.
+SHARE_KEY, PROFILE_KEY = (len(view.names) + 8 for view in (ITEM_ACTIVITY, PROFILES))
+_SHARE_HEAD = _BYTES_TAG + bytes([_ACTIVITY.size, _FORMAT])
+
+
+class StoredProfile(msgspec.Struct, frozen=True, array_like=True):
+    """An item's attributes as JSON, or "" for none."""
+
+    item_key: int
+    version_us: int
+    text: str
+
+
+def entry_of(fields: Sequence[bytes], rows: Iterable[HashRow]) -> dict[bytes, bytes]:
+    """Return the stream's entry of ``rows`` with ``fields``; empty if none is an item's."""
+    if fields is ITEM_ACTIVITY.fields:
+        return {COUNTERS_ENTRY: b"".join(map(share_bytes, rows))}
+    if fields is PROFILES.fields:
+        return {PROFILES_ENTRY: msgspec.msgpack.encode([*map(profile_of, rows)])}
+    return {}
+
+
+def share_bytes(row: HashRow) -> bytes:
+    """Return a row of counters as ``item_feed.SHARE`` has it; b"" if it is damaged."""
+    at, value = SHARE_KEY, row.values[0]
+    if not (value.startswith(_SHARE_HEAD) and len(value) == _ACTIVITY.size + 2):
+        return b""
+    version = row.version_us.to_bytes(8, "little", signed=True)
+    return b"".join((row.key[at : at + 8], row.key[at + 16 : at + 24], version, value[3:]))
+
+
+def profile_of(row: HashRow) -> StoredProfile:
+    """Return the profile in ``row``, whose values end with the attributes."""
+    key = row.key[PROFILE_KEY : PROFILE_KEY + 8]
+    text = content_of(row.values[-1])
+    return StoredProfile(
+        item_key=int.from_bytes(key, "little", signed=True),
+        version_us=row.version_us,
+        text=text if isinstance(text, str) else "",  # of none it is b""
+    )

@@ -20,7 +20,7 @@ from redis.exceptions import (
 
 from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.online import item_feed, row_codec
+from srp4ctr.features.online import row_codec
 from srp4ctr.features.online.connection import connector
 from srp4ctr.features.online.row_codec import HashRow, K, R, View, time_of, version_us
 from srp4ctr.retries import retry_at_once
@@ -35,6 +35,9 @@ BACKGROUND_TIMEOUT_S = 5.0
 # Of Feast's own writer 100–500 rows a call were the fastest; ours was measured with these.
 CHUNK = 200
 WRITERS = 8
+# Entries of a chunk each in the stream of changed items: 45 MB at the very most. A reader
+# that falls behind by more reads all rows instead.
+KEPT_CHANGES = 2000
 _FAILURES = (RedisError, RedisClusterException, OSError)  # the second is no RedisError
 # Compare-and-set of each key: write it if its time still is the one that was read.
 # ARGV: how many fields, their names (the time's first), then a key's old time and values.
@@ -89,6 +92,10 @@ class OnlineViews:
     def call(self, work: Callable[[Any], T]) -> T:
         """Return what ``work`` makes of Redis' client, at the second try if need be."""
         return _reliably(lambda: work(self._connected()))
+
+    def nodes(self) -> list[Any]:
+        """Return a client for each node that has rows of its own."""
+        return self.call(_nodes)
 
     def write(self, view: View[K, R], changed: Iterable[tuple[K, R]]) -> None:
         """Store the rows that are newer than the stored ones."""
@@ -212,7 +219,7 @@ def _written(
     """
     if not newer:
         return []
-    entry = item_feed.entry_of(fields, [row for row, _ in newer])
+    entry = row_codec.entry_of(fields, [row for row, _ in newer])
     # A script's keys must be in one slot of a cluster: there each row is a call of its own,
     # and one pipeline sends them to their nodes.
     is_cluster = isinstance(client, RedisCluster)
@@ -235,8 +242,15 @@ def _written(
         return [done for answer in pipe.execute()[-len(calls) :] for done in answer]
 
 
+def _nodes(client: Any) -> list[Any]:
+    if not isinstance(client, RedisCluster):
+        return [client]
+    cluster: Any = client  # untyped
+    return [cluster.get_redis_connection(each) for each in cluster.get_primaries()]
+
+
 def _add_changes(client: Any, entry: dict[bytes, bytes]) -> None:
-    client.xadd(item_feed.STREAM, entry, maxlen=item_feed.KEPT_ENTRIES, approximate=True)
+    client.xadd(row_codec.STREAM, entry, maxlen=KEPT_CHANGES, approximate=True)
 
 
 def _stored_times(client: Any, time_field: bytes, rows: Sequence[HashRow]) -> list[bytes]:

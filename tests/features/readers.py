@@ -64,7 +64,7 @@ def table_of(reader: MemoryReader, vocabulary: Vocabulary) -> ItemTable:
     view = row_codec.ITEM_ACTIVITY
     rows = [view.stored((key, 0), activity) for key, activity in counted.items()]
     profiles = [
-        item_feed.Profile(item_key=key, version_us=1, text=json.dumps(attributes))
+        row_codec.StoredProfile(item_key=key, version_us=1, text=json.dumps(attributes))
         for key, attributes in reader.attributes.items()
     ]
     if not reader.down:

@@ -156,12 +156,12 @@ def test_an_older_row_never_replaces_a_newer_one(stored: Stored) -> None:
     stored.refresher.fill()
     newer, older = an_activity(6), an_activity(2)
     entries = [
-        item_feed.entry_of(view.fields, [view.stored((120, 0), row)])
+        row_codec.entry_of(view.fields, [view.stored((120, 0), row)])
         for view in [row_codec.ITEM_ACTIVITY]
         for row in (newer, older)
     ]
     for entry in entries:
-        stored.client(lambda client, entry=entry: client.xadd(item_feed.STREAM, entry))
+        stored.client(lambda client, entry=entry: client.xadd(row_codec.STREAM, entry))
     stored.refresher.turn(0.0)
     assert stored.first_impressions(120) == [6.0]
 
@@ -172,7 +172,7 @@ def test_a_gap_in_the_stream_has_all_rows_read(stored: Stored) -> None:
     stored.refresher.fill()
     before = stored.of(130).version
     stored.sink.write(Rows(shares={(130, 0): an_activity(2), (131, 0): an_activity(3)}))
-    stored.client(lambda client: client.delete(item_feed.STREAM))
+    stored.client(lambda client: client.delete(row_codec.STREAM))
     stored.sink.write(Rows(shares={(132, 0): an_activity(4)}))
     stored.refresher.turn(0.0)
     stored.refresher.turn(60.0)
@@ -217,7 +217,7 @@ def test_a_damaged_row_costs_only_itself(stored: Stored) -> None:
 @pytest.mark.redis
 def test_the_rows_of_users_leave_no_entry(stored: Stored) -> None:
     def length() -> int:
-        found: int = stored.client(lambda client: client.xlen(item_feed.STREAM))
+        found: int = stored.client(lambda client: client.xlen(row_codec.STREAM))
         return found
 
     before = length()
@@ -357,7 +357,7 @@ def test_new_items_and_texts_need_greater_tables_and_leave_the_others() -> None:
         rows = [view.stored((key, 0), an_activity(key % 7 + 1)) for key in keys]
         texts = [f'{{"genre": "War", "title": "{"x" * key}"}}' for key in keys]
         profiles = [
-            item_feed.Profile(item_key=key, version_us=1, text=text)
+            row_codec.StoredProfile(item_key=key, version_us=1, text=text)
             for key, text in zip(keys, texts, strict=True)
         ]
         writer.put(item_feed.stored_changes(rows), now=1)
