@@ -79,6 +79,7 @@ def measure(items: int, seconds: float) -> Row:
         filled_s = time.monotonic() - began
         refresher = _refresher(config)
         before = [cpu_s(pid) for pid in (*serving, refresher)]
+        filled_cpu_s = before[-1]
         idle = _changes(config, table, keys, IDLE_RATE, seconds)
         taken = [cpu_s(p) - b for p, b in zip((*serving, refresher), before, strict=True)]
         before_busy = cpu_s(refresher)
@@ -88,6 +89,7 @@ def measure(items: int, seconds: float) -> Row:
         return {
             "items": items,
             "filled_s": round(filled_s, 1),
+            "filled_cpu_us_per_row": round(1e6 * filled_cpu_s / (2 * items), 1),
             "idle_serving_cores": round(sum(taken[:-1]) / seconds, 5),
             "idle_refresher_cores": round(taken[-1] / seconds, 5),
             "busy_rows_per_s": round(rows / seconds),

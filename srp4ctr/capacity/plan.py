@@ -70,9 +70,9 @@ WAITING_BYTES = MeasuredCost("settings.toml: streams.max_kept_impressions", 600.
 CUT_BYTES = MeasuredCost("recorded.json: peak_rss_mb of point_in_time, 10 M", 200.0)
 # A host's refresher of the table of items: a changed row, and a row when it starts.
 REFRESH_US = MeasuredCost(
-    "benchmarks/serving/item_table.py: busy_refresher_cores / 5,000", 12.0
+    "benchmarks/serving/item_table.py: busy_refresher_us_per_row", 5.0
 )
-FILL_US = MeasuredCost("benchmarks/serving/item_table.py: filled_s of 1 M rows", 24.0)
+FILL_US = MeasuredCost("benchmarks/serving/item_table.py: filled_cpu_us_per_row", 18.0)
 SWEPT_ROWS = MeasuredCost("features/online/item_refresher.py: KEYS_IN_READ", 500.0)
 TURNS = 4  # in features.item_refresh_s
 SWEEP_EVERY_S = 3600.0
