@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def _fill(config: FeatureConfig, items: int) -> None:
     shares, profiles = row_codec.ITEM_ACTIVITY, row_codec.PROFILES
     activity, views = _activity(1), OnlineViews(config)
 
-    def write(client: Any, numbers: Sequence[int]) -> None:
+    def write(numbers: Sequence[int], client: Any) -> None:
         with client.pipeline(transaction=False) as pipe:
             for number in numbers:
                 profile = _profile(number)
@@ -146,7 +147,7 @@ def _fill(config: FeatureConfig, items: int) -> None:
 
     for first in range(0, items, 1000):
         numbers = range(first, min(first + 1000, items))
-        views.call(lambda client, numbers=numbers: write(client, numbers))
+        views.call(partial(write, numbers))
 
 
 def _profile(number: int) -> ItemProfile:

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class Stored:
         return self.table.lookup(np.array(keys))
 
     def first_impressions(self, *keys: int) -> list[float]:
-        return self.of(*keys).activity.impressions[:, 3].round().tolist()
+        return [*self.of(*keys).activity.impressions[:, 3].round()]
 
     def client(self, work: Callable[[Any], Any]) -> Any:
         return self.views.call(work)
@@ -161,7 +162,8 @@ def test_an_older_row_never_replaces_a_newer_one(stored: Stored) -> None:
         for row in (newer, older)
     ]
     for entry in entries:
-        stored.client(lambda client, entry=entry: client.xadd(row_codec.STREAM, entry))
+        add = methodcaller("xadd", row_codec.STREAM, entry)
+        stored.client(add)
     stored.refresher.turn(0.0)
     assert stored.first_impressions(120) == [6.0]
 
@@ -195,7 +197,7 @@ def test_what_others_write_or_delete_is_found_by_the_next_sweep(
     mapping = dict(zip(view.fields, fields, strict=True))
     stored.client(lambda client: client.hset(row.key, mapping=mapping))
     for key in (view.key((140, 0)), row_codec.PROFILES.key(item_key("deleted"))):
-        stored.client(lambda client, key=key: client.delete(key))
+        stored.client(methodcaller("delete", key))
     # As if all of it had been read long ago: a row just announced may not be stored yet.
     monkeypatch.setattr(item_refresher, "_GRACE_MS", -1)
     stored.refresher.fill()
