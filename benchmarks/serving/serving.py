@@ -165,39 +165,38 @@ def _moved(stack: ServingStack, form: str) -> int:
 
 
 def _main_figures(rows: Sequence[Row]) -> Row:
-    """Return the figures of ``MAIN``, null where it was not measured."""
-    found = {(*itemgetter(*CASE)(row), row["form"]): row for row in rows}
+    """Return the figures of ``MAIN`` and of cases near it, null where not measured."""
     length, candidates, callers = MAIN
+    four, many, few = (length, candidates, 4), (length, 500, callers), (length, 10, callers)
+    found = {(*itemgetter(*CASE)(row), row["form"]): row for row in rows}
 
     def figure(name: str, form: str, case: tuple[int, ...] = MAIN) -> Any:
         return found.get((*case, form), {}).get(name)
 
-    def cost(form: str, count: int = candidates) -> float:
+    def cost(form: str, case: tuple[int, ...] = MAIN) -> float:
         """Return the CPU milliseconds of a request; NaN where it was not measured."""
-        each = figure("cpu_s_per_1000_candidates", form, (length, count, callers))
-        return (each or math.nan) * count
+        return (figure("cpu_s_per_1000_candidates", form, case) or math.nan) * case[1]
 
-    def rounded(value: float) -> float | None:
-        return None if math.isnan(value) else round(value, 3)
-
-    served = functools.partial(figure, form=RANK_CLICKS)
+    costs = {
+        "cpu_ms_per_request": cost(RANK_CLICKS),
+        "onnx_ms": cost(ONNX),
+        "cost_ratio_tiled": cost(TILED) / cost(RANK_CLICKS),
+        "cpu_ratio_onnx": cost(RANK_CLICKS) / cost(ONNX),
+        "din_cost_ratio": cost(RANK_CLICKS) / cost(DIN),
+        "din_cost_ratio_10": cost(RANK_CLICKS, few) / cost(DIN, few),
+        "lightgbm_cost_ratio": cost(RANK_CLICKS) / cost(TREES),
+        "brief_cost_ratio": cost(BRIEF) / cost(RANK_CLICKS),
+    }
     return {
-        "p50_ms": served("p50_ms"),
-        "p99_ms": served("p99_ms"),
+        "p50_ms": figure("p50_ms", RANK_CLICKS),
+        "p99_ms": figure("p99_ms", RANK_CLICKS),
         "tiled_p99_ms": figure("p99_ms", TILED),
         "bound_p50_ms": figure("p50_ms", ONNX),
-        "cost_ratio_tiled": rounded(cost(TILED) / cost(RANK_CLICKS)),
-        "requests_per_s": served("requests_per_s"),
-        "requests_per_s_4": served("requests_per_s", case=(length, candidates, 4)),
-        "p99_ms_500": served("p99_ms", case=(length, 500, callers)),
-        "rss_mb": served("rss_mb"),
-        "cpu_ms_per_request": rounded(cost(RANK_CLICKS)),
-        "onnx_ms": rounded(cost(ONNX)),
-        "cpu_ratio_onnx": rounded(cost(RANK_CLICKS) / cost(ONNX)),
-        "din_cost_ratio": rounded(cost(RANK_CLICKS) / cost(DIN)),
-        "din_cost_ratio_10": rounded(cost(RANK_CLICKS, 10) / cost(DIN, 10)),
-        "lightgbm_cost_ratio": rounded(cost(RANK_CLICKS) / cost(TREES)),
-        "brief_cost_ratio": rounded(cost(BRIEF) / cost(RANK_CLICKS)),
+        "requests_per_s": figure("requests_per_s", RANK_CLICKS),
+        "requests_per_s_4": figure("requests_per_s", RANK_CLICKS, four),
+        "p99_ms_500": figure("p99_ms", RANK_CLICKS, many),
+        "rss_mb": figure("rss_mb", RANK_CLICKS),
+        **{n: None if math.isnan(each) else round(each, 3) for n, each in costs.items()},
     }
 
 

@@ -13,8 +13,8 @@ from google.protobuf import text_format
 from torch import Tensor, nn
 from tritonclient.grpc import InferenceServerClient, model_config_pb2
 
+from benchmarks.models import trees_onnx
 from benchmarks.models.baselines import BASELINES
-from benchmarks.serving import trees_onnx
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.training.config import ModelConfig

@@ -12,12 +12,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from srp4ctr.features.tensors.schema import (
-    BEHAVIOR_FIELDS,
-    NUM_CONTEXT_NUMBERS,
-    NUM_GAP_BUCKETS,
-    Field,
-)
+from srp4ctr.features.tensors import schema
+from srp4ctr.features.tensors.schema import BEHAVIOR_FIELDS, NUM_CONTEXT_NUMBERS, Field
 from srp4ctr.streams.events.schema import action_code
 from srp4ctr.streams.state.counters import HALF_LIVES_H
 
@@ -37,7 +33,7 @@ NEVER_S = 365 * 24 * 3600.0
 AFFINITY_HALF_LIFE_H = 168.0
 _BATCH = 256  # requests: bounds a dense table
 _DECAY_PER_HOUR = -1.0 / np.array(HALF_LIVES_H)  # of counters, in half-lives
-_GAP_BOUNDS_MS = 1000 * ((1 << np.arange(1, NUM_GAP_BUCKETS)) - 1)
+_GAP_BOUNDS_MS = 1000 * ((1 << np.arange(1, schema.NUM_GAP_BUCKETS)) - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -46,7 +42,7 @@ class Arrays:
 
     def take(self, index: Any) -> Self:
         """Return the rows ``index`` (numbers, mask or slices) of each array."""
-        names: Sequence[str] = self.__slots__  # of the dataclass: its fields, in order
+        names: Sequence[str] = self.__slots__  # the fields, in order
         return type(self)(**{name: getattr(self, name)[index] for name in names})
 
     def put(self, index: Any, source: Any) -> None:
