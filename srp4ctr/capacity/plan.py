@@ -38,6 +38,8 @@ class MeasuredCost(NamedTuple):
         return first + (last - first) * (max(length, low) - low) / (high - low)
 
 
+Line = tuple[str, str, float, str, MeasuredCost | None]
+
 WORKER_US = MeasuredCost("footprints.json: worker_us_per_event", {50: 97.67, 200: 104.5})
 USER_BYTES = MeasuredCost("footprints.json: bytes_per_user", {50: 2691, 200: 6450})
 WINDOW_MS = MeasuredCost(
@@ -70,7 +72,7 @@ WAITING_BYTES = MeasuredCost("settings.toml: streams.max_kept_impressions", 600.
 CUT_BYTES = MeasuredCost("recorded.json: peak_rss_mb of point_in_time, 10 M", 200.0)
 # A host's refresher of the table of items: a changed row, and a row when it starts.
 REFRESH_US = MeasuredCost(
-    "benchmarks/serving/item_table.py: busy_refresher_us_per_row", 5.0
+    "benchmarks/serving/item_table.py: busy_refresher_us_per_row", 10.2
 )
 FILL_US = MeasuredCost("benchmarks/serving/item_table.py: filled_cpu_us_per_row", 18.0)
 SWEPT_ROWS = MeasuredCost("features/online/item_refresher.py: KEYS_IN_READ", 500.0)
@@ -185,20 +187,21 @@ class CapacityPlan:
         }
 
     # fmt: off
-    def _lines(self) -> Iterator[tuple[str, str, float, str, MeasuredCost | None]]:
+    def _lines(self) -> Iterator[Line]:
+        yield from self._streams()
+        yield from self._serving()
         d = self.options
-        events, requests = d.events_per_s, d.requests_per_s
+        yield ("training", "a refresh on all cores of one machine",
+               self.core_hours / d.cores, "hours", FIT_MS)
+        if d.gpu_times:
+            yield ("training", "instead, on one GPU",
+                   self.core_hours / d.gpu_times, "hours", None)
+        yield "training", "one machine", d.cores, CORES, None
+        yield "monitoring", "monitor, Prometheus, Grafana", 4, CORES, None
+
+    def _streams(self) -> Iterator[Line]:
+        d, events = self.options, self.options.events_per_s
         a_day, days, n, x = events * DAY_S, d.retention_days, d.copies, f"× {d.copies}"
-        hosts = math.ceil(self.rankers / d.cores)
-        item_rows = d.items * (self.partitions + 1)
-        refresh_s = self.settings.features.item_refresh_s
-        swept = min(item_rows / SWEEP_EVERY_S, SWEPT_ROWS.at() * TURNS / refresh_s)
-        item_reads = hosts * swept / ROWS_PER_ITEM_READ
-        a_host = d.items * (TABLE_BYTES + self.partitions * REFRESHED_BYTES)
-        table = MeasuredCost(REFRESH_US.source, a_host)
-        # Both ONNX files have the embeddings.
-        an_item = ATTRIBUTE_BYTES + 2 * ITEM_BYTES.at()
-        ranker = SERVER_MB._replace(value=SERVER_MB.at() / 2 * 1e6 + d.items * an_item)
         yield "streams", "partitions of a topic", self.partitions, "", None
         yield "streams", "stream workers", events, CORES, WORKER_US
         yield "streams", "Kafka's brokers", events * n, CORES, KAFKA_US
@@ -210,6 +213,19 @@ class CapacityPlan:
                d.items * self.partitions * n, MEMORY, SHARE_BYTES)
         yield "store", f"Redis: items' attributes {x}", d.items * n, MEMORY, PROFILE_BYTES
         yield "store", "Redis: writes of the stream", events, CORES, STORE_US
+
+    def _serving(self) -> Iterator[Line]:
+        d, requests = self.options, self.options.requests_per_s
+        hosts = math.ceil(self.rankers / d.cores)
+        item_rows = d.items * (self.partitions + 1)
+        refresh_s = self.settings.features.item_refresh_s
+        swept = min(item_rows / SWEEP_EVERY_S, SWEPT_ROWS.at() * TURNS / refresh_s)
+        item_reads = hosts * swept / ROWS_PER_ITEM_READ
+        a_host = d.items * (TABLE_BYTES + self.partitions * REFRESHED_BYTES)
+        table = MeasuredCost(REFRESH_US.source, a_host)
+        # Both ONNX files have the embeddings.
+        an_item = ATTRIBUTE_BYTES + 2 * ITEM_BYTES.at()
+        ranker = SERVER_MB._replace(value=SERVER_MB.at() / 2 * 1e6 + d.items * an_item)
         yield "store", "Redis: reads of users", requests, CORES, USER_READ_US
         yield "store", "Redis: sweeps of the items", item_reads, CORES, ITEM_READ_US
         yield ("serving", "Triton: history encoded once per request",
@@ -223,13 +239,6 @@ class CapacityPlan:
                requests * d.candidates * 1e3, "cores not needed", RE_ENCODE_S)
         yield ("serving", "Triton: attributes and embeddings of its processes",
                self.rankers, MEMORY, ranker)
-        yield ("training", "a refresh on all cores of one machine",
-               self.core_hours / d.cores, "hours", FIT_MS)
-        if d.gpu_times:
-            yield ("training", "instead, on one GPU",
-                   self.core_hours / d.gpu_times, "hours", None)
-        yield "training", "one machine", d.cores, CORES, None
-        yield "monitoring", "monitor, Prometheus, Grafana", 4, CORES, None
 
     def _limits(self) -> Iterator[tuple[str, float, float, str, str, MeasuredCost]]:
         d, streams, labels = self.options, self.settings.streams, self.labels_per_s

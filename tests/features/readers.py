@@ -10,7 +10,7 @@ from srp4ctr.features.online.item_cache import ItemTable
 from srp4ctr.features.online.item_map import UP_TO_DATE_MS, ItemMemory
 from srp4ctr.features.online.item_writer import ItemWriter
 from srp4ctr.features.tensors.vocabulary import Vocabulary
-from srp4ctr.streams.state.counters import Activity
+from srp4ctr.streams.state.counters import Activity, count
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
 
@@ -46,6 +46,14 @@ class MemoryReader:
     def _check(self) -> None:
         if self.down:
             raise OutageError("the store is down")
+
+
+def an_activity(impressions: int, at_ms: int = 1_700_000_000_123) -> Activity:
+    """Return counters of so many impressions, a millisecond apart."""
+    found = Activity()
+    for offset in range(impressions):
+        found = count(found, at_ms=at_ms + offset, is_click=False, offset=offset)
+    return found
 
 
 def table_of(reader: MemoryReader, vocabulary: Vocabulary) -> ItemTable:
