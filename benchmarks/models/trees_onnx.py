@@ -20,6 +20,15 @@ from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
 TREES = 200  # of 31 leaves: a usual size
 ROWS = 20_000
 WIDTH = len(REQUEST_FEATURES) + len(CANDIDATE_FEATURES)
+_CONSTANTS = {
+    "rows": np.array([-1, WIDTH], dtype=np.int64),
+    "width": np.array([WIDTH - len(CANDIDATE_FEATURES)], dtype=np.int64),
+    "of_request": np.array([1], dtype=np.int64),
+    "zero": np.zeros(1, dtype=np.float32),
+    "one": np.ones(1, dtype=np.float32),
+    "start": np.array([0], dtype=np.int64),
+    "end": np.array([2], dtype=np.int64),
+}
 
 
 def drawn_booster() -> lightgbm.Booster:
@@ -34,15 +43,6 @@ def drawn_booster() -> lightgbm.Booster:
 
 def export_trees(booster: lightgbm.Booster, path: Path) -> None:
     """Write the file: the schema's two tensors of counters → ``SCORE_TENSORS``."""
-    constants = {
-        "rows": np.array([-1, WIDTH], dtype=np.int64),
-        "width": np.array([WIDTH - len(CANDIDATE_FEATURES)], dtype=np.int64),
-        "of_request": np.array([1], dtype=np.int64),
-        "zero": np.zeros(1, dtype=np.float32),
-        "one": np.ones(1, dtype=np.float32),
-        "start": np.array([0], dtype=np.int64),
-        "end": np.array([2], dtype=np.int64),
-    }
     node = helper.make_node
     nodes = [
         node("Shape", ["candidate_features"], ["shape"]),
@@ -70,7 +70,7 @@ def export_trees(booster: lightgbm.Booster, path: Path) -> None:
         value("candidate_features", kind, ["B", "N", len(CANDIDATE_FEATURES)]),
     ]
     outputs = [value(n, kind, ["B", "N"]) for n in ("click_probability", "propensity")]
-    initial = [onnx.numpy_helper.from_array(each, n) for n, each in constants.items()]
+    initial = [onnx.numpy_helper.from_array(each, n) for n, each in _CONSTANTS.items()]
     graph = helper.make_graph(nodes, "trees", inputs, outputs, initial)
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)

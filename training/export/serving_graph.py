@@ -5,7 +5,7 @@ are products of the model's, made once: a table times its part of the next proje
 bias that the next layer reads, the calibration. Histories may have any length up to L.
 
 Shapes are those of ``training/model/transformer.py``; C is the context's width, H the
-head's, of which the crosses have two.
+head's, of which the crosses have two; W counters have U spans.
 """
 
 from typing import Any
@@ -16,16 +16,21 @@ from torch.nn import functional
 
 from srp4ctr.features.tensors.schema import HEAD_INPUTS
 from srp4ctr.features.tensors.vocabulary import MASK_ROW
-from srp4ctr.training.export.folded_inputs import CandidateItems, Spans, Tokens, head_parts
-from srp4ctr.training.export.folded_layers import (
+from srp4ctr.training.export.folded import (
+    CandidateItems,
     FoldedQuerying,
     Pair,
+    Tokens,
     folded_layers,
+    head_parts,
     normed,
 )
 from srp4ctr.training.model.click_model import CrossLayer
+from srp4ctr.training.model.embeddings import NumericFeatures
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.model.transformer import QueryingTransformer
+
+_LIMIT = 5.0  # of NumericFeatures
 
 
 class ServingEncoder(nn.Module):
@@ -78,7 +83,7 @@ class ServingHead(nn.Module):
         self.items = CandidateItems(model)
         self.norm = model.embedding.norm
         self.first_bias = self.norm.bias + first
-        self.candidate_features = Spans(model.candidate_features)
+        self.candidate_features = _Spans(model.candidate_features)
         self.crosses = _Crosses(model, self.candidate_features)
 
     def forward(self, *tensors: Tensor) -> Any:
@@ -112,12 +117,43 @@ class ServingHead(nn.Module):
         return probability, torch.ones_like(probability), queries, states[:, :-1]
 
 
+class _Spans(nn.Module):
+    """``NumericFeatures`` as one clipped line for each column, from 0 to 1."""
+
+    def __init__(self, features: NumericFeatures) -> None:
+        super().__init__()
+        width, spans = features.edges.shape
+        ones = torch.eye(width)
+        # A product with 0 and 1 copies each feature, exactly, in a single pass.
+        self.copies = torch.cat([ones, ones.repeat_interleave(spans, dim=1)], dim=1)
+        lower = features.mean - _LIMIT / features.scale
+        slopes = features.scale / (2.0 * _LIMIT)
+        self.lower = -torch.cat([lower, features.edges.flatten()])
+        self.slopes = torch.cat([slopes, features.slopes.flatten()])
+        self.width = width
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return flat lines (B, W + U) of (B, W), or (B T, W + U) of (B, T, W)."""
+        flat = features.reshape(-1, self.width)
+        lines = torch.addmm(self.lower, flat, self.copies) * self.slopes
+        return lines.clamp(0.0, 1.0)
+
+    def folded(self, weight: Tensor, bias: Tensor) -> Pair:
+        """Return a layer (W + U and more, any) on ``NumericFeatures`` as one on lines."""
+        count = len(self.slopes)
+        stretched, rest = weight[:count].clone(), weight[count:]
+        bias = bias - _LIMIT * stretched[: self.width].sum(0)
+        bias = bias - 0.5 * stretched[self.width :].sum(0)
+        stretched[: self.width] *= 2.0 * _LIMIT
+        return torch.cat([stretched, rest]), bias
+
+
 class _UserSide(nn.Module):
     """The request's summaries, and the user's part of the head: once per request."""
 
     def __init__(self, model: SRP4CTR) -> None:
         super().__init__()
-        self.spans = Spans(model.request_features)
+        self.spans = _Spans(model.request_features)
         self.querying = model.querying
         weight: Tensor = model.head.user.weight.t()
         width = model.request_features.encoded_width + model.context.vectors.embedding_dim
@@ -153,7 +189,7 @@ class _Crosses(nn.Module):
     What a row of both sides is multiplied by, is each side's part once: the user's for all.
     """
 
-    def __init__(self, model: SRP4CTR, spans: Spans) -> None:
+    def __init__(self, model: SRP4CTR, spans: _Spans) -> None:
         super().__init__()
         head, parts = model.head, head_parts(model)
         self.states, self.matched = parts["states"], parts["matched"]

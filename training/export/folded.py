@@ -1,21 +1,26 @@
-"""Blocks of the trained model → the same with fewer and larger products, to be exported.
+"""Parts of the trained model → the same with fewer and larger products, to be exported.
 
 In: modules of ``training/model`` in evaluation mode. Out: modules whose weights are
-products of theirs, made once: a bias that the next layer reads, a projection of all states
-that few queries read, the clipped lines of counters. States are flat, (B T, D), so that a
-product and what is added to it are one operator.
+products of theirs, made once: a table times its part of the next projection, a bias that
+the next layer reads, a projection of all states that few queries read. States are flat, (B
+T, D), so that a product and what is added to it are one operator.
 
-Shapes are those of ``training/model/transformer.py``; W is the number of counters, U that
-of their spans.
+Shapes are those of ``training/model``; H is the head's width.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from srp4ctr.features.tensors import item_fields
+from srp4ctr.features.tensors.schema import BEHAVIOR_FIELDS
+from srp4ctr.features.tensors.vocabulary import MASK_ROW
+from srp4ctr.training.model.embeddings import ITEM_FIELD_WIDTH
+from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.model.transformer import (
     FeedForward,
     QueryingTransformer,
@@ -23,7 +28,6 @@ from srp4ctr.training.model.transformer import (
     attend,
 )
 
-_LIMIT = 5.0  # of NumericFeatures
 Pair = tuple[Tensor, Tensor]  # weight (in, out) and bias (out,)
 
 
@@ -169,3 +173,112 @@ def _shifted(layer: nn.Linear, shift: Tensor) -> Pair:
 def normed(states: Tensor, norm: nn.LayerNorm, bias: Tensor) -> Tensor:
     """Return the LayerNorm of ``states`` (…, D) with ``bias`` in place of its own."""
     return functional.layer_norm(states, norm.normalized_shape, norm.weight, bias, norm.eps)
+
+
+class Tokens(nn.Module):
+    """The history's tokens before their LayerNorm: sums of rows of folded tables."""
+
+    def __init__(self, model: SRP4CTR) -> None:
+        super().__init__()
+        embedding = model.embedding
+        parts = _parts(model)
+        self.items = embedding.items.weight @ parts[0]
+        self.attributes = _Attributes(model, parts[1])
+        codes = [
+            _weight(table)[:-1] @ part  # without the row of [MASK]
+            for table, part in zip(embedding.fields, parts[2:], strict=True)
+        ]
+        codes[0] = codes[0] + embedding.project.bias
+        self.codes = torch.cat(codes)
+        sizes = [0, *(field.size for field in BEHAVIOR_FIELDS[:-1])]
+        self.first = torch.tensor(sizes).cumsum(0)
+
+    def forward(self, item_rows: Tensor, attribute_rows: Tensor, codes: Tensor) -> Tensor:
+        """Return (B, L, D)."""
+        of_codes = functional.embedding(codes + self.first, self.codes).sum(-2)
+        tokens = functional.embedding(item_rows, self.items) + of_codes
+        summed: Tensor = tokens + self.attributes(attribute_rows)
+        return summed
+
+
+class _Attributes(nn.Module):
+    """Each field's mean times the field's part of a projection, summed over the fields."""
+
+    def __init__(self, model: SRP4CTR, weight: Tensor) -> None:
+        """``weight`` (G, any) is of the fields side by side."""
+        super().__init__()
+        rows, places = model.embedding.attributes.weight, model.embedding.places
+        parts = torch.split(weight, ITEM_FIELD_WIDTH) if len(weight) else ()
+        slots = item_fields.num_slots(model.embedding.item_fields)
+        table = torch.zeros(len(rows), weight.shape[1])
+        same = torch.zeros(slots, slots)
+        for place, part in zip(places, parts, strict=False):
+            own = slice(place.first_row, place.first_row + place.field.size)
+            table[own] = rows[own] @ part
+            # An item whose attributes are all [MASK] reads this row once for each field.
+            table[MASK_ROW] += rows[MASK_ROW] @ part / len(places)
+            same[place.slots, place.slots] = 1.0
+        self.table = table
+        self.same = same  # 1 for two slots of one field
+        self.is_mean = any(place.field.slots > 1 for place in places)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return (B, T, any) of (B, T, A)."""
+        found = functional.embedding(rows, self.table)  # (B, T, A, any)
+        if self.is_mean:
+            present = rows.clamp(max=1).to(found.dtype)
+            found = found * (present @ self.same).clamp(min=1.0).reciprocal()[..., None]
+        return found.sum(-2)
+
+
+class CandidateItems(nn.Module):
+    """What depends on a candidate's item alone, but for LayerNorms."""
+
+    def __init__(self, model: SRP4CTR) -> None:
+        super().__init__()
+        embedding = model.embedding
+        items, attributes, *codes = _parts(model)
+        of_head = head_parts(model)
+        self.table = embedding.items.weight
+        self.weight = torch.cat([items, of_head["item"]], dim=1)
+        self.widths = [len(items), of_head["item"].shape[1]]
+        both = torch.cat([attributes, of_head["attributes"]], dim=1)
+        self.attributes = _Attributes(model, both)
+        hidden = [
+            _weight(table)[-1] @ c for table, c in zip(embedding.fields, codes, strict=True)
+        ]
+        constant = sum(hidden, embedding.project.bias + embedding.candidate_slot)
+        self.constant = constant
+        """What all tokens of candidates have besides: [MASK] for a behaviour's fields."""
+
+    def forward(self, item_rows: Tensor, attribute_rows: Tensor, batch: int) -> Pair:
+        """Return item vectors (B, T, D), and their part of the head's input (B T, H)."""
+        ids = functional.embedding(item_rows, self.table)  # (B, T, D)
+        attributes = self.attributes(attribute_rows).reshape(-1, sum(self.widths))
+        both = torch.addmm(attributes, ids.reshape(-1, self.widths[0]), self.weight)
+        vectors, of_head = torch.split(both, self.widths, dim=1)
+        return vectors.reshape(batch, -1, self.widths[0]), of_head
+
+
+def _parts(model: SRP4CTR) -> Sequence[Tensor]:
+    """Return the projection's parts (any, D): of item, attributes, behaviour's fields."""
+    embedding = model.embedding
+    attributes = len(embedding.places) * ITEM_FIELD_WIDTH
+    widths = [_weight(each).shape[1] for each in (embedding.items, *embedding.fields)]
+    sizes = [widths[0], attributes, *widths[1:]]
+    return torch.split(embedding.project.weight.t(), sizes)
+
+
+def head_parts(model: SRP4CTR) -> dict[str, Tensor]:
+    """Return the parts (any, H) of the head's projection of candidates."""
+    width = model.embedding.project.out_features
+    attributes = len(model.embedding.places) * ITEM_FIELD_WIDTH
+    widths = {"states": width, "matched": 1, "item": width, "attributes": attributes}
+    widths["spans"] = model.candidate_features.encoded_width
+    parts = torch.split(model.head.candidate.weight.t(), list(widths.values()))
+    return dict(zip(widths, parts, strict=True))
+
+
+def _weight(table: nn.Module) -> Tensor:
+    assert isinstance(table, nn.Embedding)
+    return table.weight
